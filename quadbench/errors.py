@@ -1,0 +1,110 @@
+"""Errors: everything that quadbench raises on purpose.
+
+QuadbenchError                      exit code  meaning
+├── UserError                       2          wrong input; nothing was changed
+│   ├── SpecError                   2          a YAML file is wrong: every problem of it at once
+│   ├── UnknownNameError            2          a name that is not among the known ones
+│   └── AdapterError                2          an adapter that cannot be used
+├── ArtifactError                   3          a bundle, manifest or cached product is damaged or does not fit
+├── BuildError                      4          quantizing or compiling failed
+├── DeviceError                     5          a device is absent, lost, full or refuses
+│   ├── DeviceNotFoundError         5
+│   ├── DeviceLostError             5          transient
+│   └── DeviceFullError             5
+├── HarnessError                    6          the program on the device failed, was killed or gave a wrong result
+└── MissingDependencyError          7          a program or package that this command needs is not installed
+
+1 is an unexpected error, 130 is Ctrl-C.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class QuadbenchError(Exception):
+    """Base of the tree. `hint` says what to do next; `transient` says whether trying again may help."""
+
+    exit_code = 1
+    transient = False
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}. Hint: {self.hint}" if self.hint else self.message
+
+
+class UserError(QuadbenchError):
+    """Wrong input."""
+
+    exit_code = 2
+
+
+class SpecError(UserError):
+    """A YAML file with problems, each a line `file:line: key: reason`."""
+
+    def __init__(self, problems: Iterable[str], *, hint: str | None = None) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems), hint=hint)
+
+
+class UnknownNameError(UserError):
+    """A name that is not among the known ones; the message lists them and proposes the nearest."""
+
+    def __init__(self, kind: str, found: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        near = get_close_matches(found, names, n=1)
+        super().__init__(
+            f"unknown {kind} '{found}'; known: {', '.join(names) or 'none'}",
+            hint=f"did you mean '{near[0]}'?" if near else None,
+        )
+
+
+class AdapterError(UserError):
+    """An adapter that cannot be used: its format, its values or its sites."""
+
+
+class ArtifactError(QuadbenchError):
+    """A bundle, manifest or cached product is damaged or does not fit what it is used for."""
+
+    exit_code = 3
+
+
+class BuildError(QuadbenchError):
+    """Quantizing or compiling failed."""
+
+    exit_code = 4
+
+
+class DeviceError(QuadbenchError):
+    """A device refuses what was asked of it."""
+
+    exit_code = 5
+
+
+class DeviceNotFoundError(DeviceError):
+    """No attached device answers to the address."""
+
+
+class DeviceLostError(DeviceError):
+    """The device went away in the middle of something."""
+
+    transient = True
+
+
+class DeviceFullError(DeviceError):
+    """Too little free space for what would be pushed."""
+
+
+class HarnessError(QuadbenchError):
+    """The program on the device failed, was killed or gave a wrong result."""
+
+    exit_code = 6
+
+
+class MissingDependencyError(QuadbenchError):
+    """A program or package that this command needs is not installed."""
+
+    exit_code = 7
