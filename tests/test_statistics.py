@@ -1,0 +1,146 @@
+"""Summaries quote only what the samples allow; verdicts match textbook values and refuse to guess."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from quadbench.statistics import (
+    SAMPLES_NEEDED,
+    Verdict,
+    compare_launches,
+    percentile,
+    sign_flip_p,
+    summarize,
+    t_quantile,
+)
+
+
+def abba(ratio: float, blocks: int, noise: float, seed: int = 7) -> tuple[list[float], list[float]]:
+    rng = np.random.default_rng(seed)
+    a = 100 * np.exp(rng.normal(0, noise, 2 * blocks))
+    b = 100 * ratio * np.exp(rng.normal(0, noise, 2 * blocks))
+    return a.tolist(), b.tolist()
+
+
+def test_summary_of_known_values() -> None:
+    summary = summarize([float(v) for v in range(1, 12)])
+    assert (summary.n, summary.min, summary.mean, summary.max) == (11, 1.0, 6.0, 11.0)
+    assert summary.p50 == 6.0
+    assert summary.mad == 3.0
+    assert summary.std == pytest.approx(math.sqrt(11))
+    assert summary.cv == pytest.approx(math.sqrt(11) / 6)
+
+
+def test_one_value_has_no_spread() -> None:
+    summary = summarize([5.0])
+    assert (summary.std, summary.cv, summary.mad) == (None, None, 0.0)
+
+
+@pytest.mark.parametrize(("percent", "needed"), [(50, 11), (90, 64), (95, 130), (99, 662)])
+def test_a_percentile_is_quoted_from_its_number_of_samples_on(percent: int, needed: int) -> None:
+    values = [float(v) for v in range(needed)]
+    assert percentile(values[:-1], percent) is None
+    assert percentile(values, percent) == pytest.approx(np.percentile(values, percent))
+
+
+@pytest.mark.parametrize(("percent", "needed"), SAMPLES_NEEDED.items())
+def test_sample_numbers_leave_two_samples_above_the_percentile_with_99_percent_confidence(percent: int, needed: int) -> None:
+    def fewer_than_two_above(n: int) -> float:
+        q = percent / 100
+        return float(q**n + n * (1 - q) * q ** (n - 1))
+
+    assert fewer_than_two_above(needed) <= 0.01 < fewer_than_two_above(needed - 1)
+
+
+def test_no_values_and_infinite_values_are_refused() -> None:
+    with pytest.raises(ValueError, match="no values"):
+        summarize([])
+    with pytest.raises(ValueError, match="inf; expected finite"):
+        summarize([1.0, math.inf])
+
+
+@pytest.mark.parametrize(
+    ("probability", "degrees", "expected"),
+    [
+        (0.975, 1, 12.706205),
+        (0.975, 2, 4.302653),
+        (0.975, 5, 2.570582),
+        (0.975, 9, 2.262157),
+        (0.975, 15, 2.131450),
+        (0.975, 30, 2.042272),
+        (0.995, 4, 4.604095),
+        (0.95, 10, 1.812461),
+        (0.025, 5, -2.570582),
+        (0.5, 3, 0.0),
+    ],
+)
+def test_t_quantile_matches_printed_tables(probability: float, degrees: int, expected: float) -> None:
+    assert t_quantile(probability, degrees) == pytest.approx(expected, abs=1e-6)
+
+
+def test_sign_flip_p_equals_the_plain_enumeration() -> None:
+    differences = [0.3, -0.1, 0.25, 0.2, 0.05, -0.02, 0.4]
+    sums = [abs(sum(s * d for s, d in zip(signs, differences, strict=True))) for signs in itertools.product((1, -1), repeat=7)]
+    expected = sum(total >= abs(sum(differences)) - 1e-12 for total in sums) / len(sums)
+    assert sign_flip_p(differences) == pytest.approx(expected)
+
+
+def test_sign_flip_p_of_equal_differences_is_the_smallest_possible() -> None:
+    assert sign_flip_p([0.1] * 6) == 2 / 2**6
+    assert sign_flip_p([0.1] * 30) == 2 / 2**30
+
+
+def test_sign_flip_p_of_nothing_but_zeros_is_one() -> None:
+    assert sign_flip_p([0.0] * 8) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("ratio", "verdict"), [(1.10, Verdict.WORSE), (0.90, Verdict.BETTER), (1.0, Verdict.SAME), (1.02, Verdict.INCONCLUSIVE)]
+)
+def test_verdict_follows_the_interval_and_the_margin(ratio: float, verdict: Verdict) -> None:
+    comparison = compare_launches(*abba(ratio, blocks=8, noise=0.005))
+    assert comparison.verdict is verdict
+    assert comparison.low is not None
+    assert comparison.high is not None
+    assert comparison.low < ratio < comparison.high
+    assert comparison.blocks == 8
+
+
+def test_few_blocks_are_inconclusive_however_clear_they_look() -> None:
+    comparison = compare_launches(*abba(2.0, blocks=5, noise=0.001))
+    assert (comparison.verdict, comparison.blocks_needed) == (Verdict.INCONCLUSIVE, 6)
+
+
+def test_a_single_block_gives_a_ratio_without_interval() -> None:
+    comparison = compare_launches([100.0, 100.0], [50.0, 50.0])
+    assert (comparison.blocks, comparison.low, comparison.verdict) == (1, None, Verdict.INCONCLUSIVE)
+    assert comparison.ratio == pytest.approx(0.5)
+
+
+def test_an_incomplete_block_is_left_out() -> None:
+    assert compare_launches([1.0] * 3, [1.0] * 3).blocks == 1
+    assert compare_launches([1.0], [1.0]).ratio is None
+
+
+def test_a_linear_drift_cancels_within_a_block() -> None:
+    times = [math.exp(0.01 * i) for i in range(48)]  # A B B A A B B A ...
+    a = [t for i, t in enumerate(times) if i % 4 in (0, 3)]
+    b = [t for i, t in enumerate(times) if i % 4 in (1, 2)]
+    comparison = compare_launches(a, b)
+    assert comparison.verdict is Verdict.SAME
+    assert comparison.ratio == pytest.approx(1.0)
+
+
+def test_noise_names_the_number_of_blocks_that_would_settle_it() -> None:
+    comparison = compare_launches(*abba(1.06, blocks=6, noise=0.05))
+    assert comparison.verdict is Verdict.INCONCLUSIVE
+    assert comparison.blocks_needed is None or comparison.blocks_needed > 6
+
+
+def test_sides_of_different_length_or_without_positive_figures_are_refused() -> None:
+    with pytest.raises(ValueError, match="side A has 2 launches and side B 1"):
+        compare_launches([1.0, 2.0], [1.0])
+    with pytest.raises(ValueError, match="not positive"):
+        compare_launches([1.0, 0.0], [1.0, 1.0])
