@@ -20,7 +20,7 @@ MAX_BLOCKS = 40  # the exact sign-flip test enumerates 2^(n/2) half sums
 
 # Fewest samples for which, with 99 % confidence, at least two of them lie above the percentile q, so that it is not read off
 # the largest value alone: the smallest n with q^n + n (1 - q) q^(n-1) <= 0.01.
-SAMPLES_NEEDED = {50: 11, 90: 64, 95: 130, 99: 662}
+ENOUGH_SAMPLES = {50: 11, 90: 64, 95: 130, 99: 662}
 
 # With fewer blocks no sign-flip test can reach p <= 0.05: its smallest two-sided p is 2 / 2^n.
 MIN_BLOCKS = 6
@@ -28,21 +28,23 @@ MIN_BLOCKS = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """One metric's samples, in their own unit. A percentile is None where there are too few samples for it (SAMPLES_NEEDED).
+    """What a list of values comes to, in the values' unit.
 
-    `std` is the sample's (n - 1), None for one value; `cv` is std / mean, None where that is undefined; `mad` is the median
-    absolute deviation from the median, unscaled.
+    `median` is the middle of these values; `p50` and the other percentiles speak of the process behind them and are None where
+    the values are too few for that (ENOUGH_SAMPLES). `std` is the sample's (n - 1), None for one value; `cv` is std / mean, None
+    where that is undefined; `mad` is the median absolute deviation from the median, unscaled.
     """
 
     n: int
-    min: float
+    minimum: float
     mean: float
     std: float | None
+    median: float
     p50: float | None
     p90: float | None
     p95: float | None
     p99: float | None
-    max: float
+    maximum: float
     cv: float | None
     mad: float
 
@@ -73,34 +75,36 @@ class Comparison:
     blocks_needed: int | None
 
 
-def summarize(values: Sequence[float]) -> Summary:
-    """Describe `values`. Raises: ValueError without values, or where one is not finite."""
+def summarize(values: Sequence[float]) -> Summary | None:
+    """The summary of `values`, or None if there are none. Raises: ValueError where one is not finite."""
     data = _finite(values, "values")
     if data.size == 0:
-        raise ValueError("no values to summarize; expected at least one")
-    mean = float(data.mean())
+        return None
+    mean, middle = float(data.mean()), float(np.median(data))
     std = float(data.std(ddof=1)) if data.size > 1 else None
     return Summary(
         n=data.size,
-        min=float(data.min()),
+        minimum=float(data.min()),
         mean=mean,
         std=std,
+        median=middle,
         p50=percentile(values, 50),
         p90=percentile(values, 90),
         p95=percentile(values, 95),
         p99=percentile(values, 99),
-        max=float(data.max()),
+        maximum=float(data.max()),
         cv=std / mean if std is not None and mean != 0 else None,
-        mad=float(np.median(np.abs(data - np.median(data)))),
+        mad=float(np.median(np.abs(data - middle))),
     )
 
 
 def percentile(values: Sequence[float], percent: int) -> float | None:
-    """The percentile by linear interpolation, or None where `values` are too few to quote it."""
-    needed = SAMPLES_NEEDED.get(percent)
-    if needed is None:
-        raise ValueError(f"no sample count is known for percentile {percent}; known: {', '.join(map(str, SAMPLES_NEEDED))}")
-    return float(np.percentile(np.asarray(values, dtype=np.float64), percent)) if len(values) >= needed else None
+    """The percentile by nearest rank, or None if there are too few values to quote it."""
+    if percent not in ENOUGH_SAMPLES:
+        raise ValueError(f"no sample count is known for percentile {percent}; known: {', '.join(map(str, ENOUGH_SAMPLES))}")
+    if len(values) < ENOUGH_SAMPLES[percent]:
+        return None
+    return float(sorted(values)[math.ceil(percent / 100 * len(values)) - 1])
 
 
 def compare_launches(a: Sequence[float], b: Sequence[float], *, margin: float = EQUIVALENCE_MARGIN) -> Comparison:
