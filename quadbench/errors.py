@@ -10,7 +10,9 @@ QuadbenchError                      exit code  meaning
 ├── DeviceError                     5          a device is absent, lost, full or refuses
 │   ├── DeviceNotFoundError         5
 │   ├── DeviceLostError             5          transient
-│   └── DeviceFullError             5
+│   ├── DeviceFullError             5
+│   ├── CommandError                5          a command on the device ended with a status other than 0
+│   └── CommandTimeoutError         5          a command on the device took too long and was killed
 ├── HarnessError                    6          the program on the device failed, was killed or gave a wrong result
 └── MissingDependencyError          7          a program or package that this command needs is not installed
 
@@ -96,6 +98,19 @@ class DeviceLostError(DeviceError):
 
 class DeviceFullError(DeviceError):
     """Too little free space for what would be pushed."""
+
+
+class CommandError(DeviceError):
+    """A command on the device ended with `status`, which is not 0; `stderr_tail` is the end of what it said."""
+
+    def __init__(self, message: str, *, status: int, stderr_tail: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.stderr_tail = stderr_tail
+
+
+class CommandTimeoutError(DeviceError):
+    """A command on the device took too long and was killed."""
 
 
 class HarnessError(QuadbenchError):
