@@ -1,0 +1,265 @@
+"""Records come back as they went in, once, from any number of processes, and SQL users find their figures."""
+
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from quadbench.artifacts import Caveat, DeviceFacts, ErrorClass, RunRecord, Sample, Status, Variant
+from quadbench.errors import ArtifactError, UnknownNameError, UserError
+from quadbench.records import Records, _Base, open_records
+
+STARTED = datetime(2025, 3, 30, 1, 59, 59, 123456, tzinfo=UTC)
+DEVICE = DeviceFacts(
+    address="virtual:s25",
+    family="virtual",
+    serial="127.0.0.1:40001",
+    profile="s25",
+    title="Galaxy S25",
+    soc_model="SM8750",
+    cpu="x86_64",
+    android_release=None,
+    fingerprint=None,
+)
+
+
+def sample(**changes: object) -> Sample:
+    return replace(Sample(metric="unet_ns", value=12_345_678.0), **changes)  # type: ignore[arg-type]
+
+
+def record(record_id: str = "r1", **changes: object) -> RunRecord:
+    plain = RunRecord(
+        record_id=record_id,
+        run_id="run-a",
+        started_at=STARTED,
+        ended_at=STARTED + timedelta(seconds=3),
+        recipe_name="quickstart",
+        recipe_digest="aa",
+        bundle_digest="bb",
+        compiled_digest="cc",
+        target="onnxruntime",
+        device=DEVICE,
+        variant=Variant.SHARED,
+        launch=0,
+        status=Status.OK,
+        samples=(
+            sample(task="restyle", component="unet", iteration=0, step=3, item="000", is_warmup=True, labels={"runs": "2"}),
+            sample(metric="switch_ns", value=0.1, labels={"to": "b", "from": "a"}),
+        ),
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "results" / "quadbench.sqlite"
+
+
+@pytest.fixture
+def records(path: Path) -> Iterator[Records]:
+    with open_records(path) as opened:
+        yield opened
+
+
+def query(path: Path, sql: str) -> list[tuple[object, ...]]:
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute(sql).fetchall()
+    finally:
+        connection.close()
+
+
+def test_every_field_comes_back_as_it_was_stored(records: Records) -> None:
+    full = record(
+        status=Status.FAILED,
+        error_class=ErrorClass.HARNESS,
+        reason="parity: restyle/000 differs by 9/255 – “worst”",
+        caveats=(Caveat.VIRTUAL_DEVICE, Caveat.FEW_SAMPLES),
+        versions={"harness": "0.1.0", "runtime": "1.27.0"},
+        state={"before.thermal_status": "0", "after.battery_percent": "unavailable"},
+        images={"restyle/000": "runs/run-a/virtual-s25/shared-0/restyle/000.png"},
+        device=replace(DEVICE, android_release="15", fingerprint="samsung/x"),
+    )
+    records.store(full)
+    assert records.of_run("run-a") == (full,)
+
+
+def test_a_record_without_samples_is_kept(records: Records) -> None:
+    records.store(record(samples=(), status=Status.SKIPPED))
+    assert records.of_run("run-a")[0].samples == ()
+
+
+def test_every_enumeration_value_survives(records: Records) -> None:
+    cases = [record(f"s{s}", status=s) for s in Status] + [record(f"v{v}", variant=v) for v in Variant]
+    cases += [record(f"e{e}", error_class=e) for e in ErrorClass] + [record("caveats", caveats=tuple(Caveat))]
+    for case in cases:
+        records.store(case)
+    assert list(records.of_run("run-a")) == cases
+
+
+def test_times_of_other_zones_come_back_as_the_same_instant_in_utc(records: Records) -> None:
+    there = STARTED.astimezone(timezone(timedelta(hours=9)))
+    records.store(record(started_at=there))
+    stored = records.of_run("run-a")[0].started_at
+    assert (stored, stored.tzinfo) == (there, UTC)
+
+
+def test_a_time_without_zone_is_refused(records: Records) -> None:
+    with pytest.raises(sa.exc.StatementError, match="no time zone"):
+        records.store(record(started_at=STARTED.replace(tzinfo=None)))
+
+
+def test_storing_twice_is_storing_once(records: Records, path: Path) -> None:
+    assert records.store(record()) is True
+    assert records.store(record()) is False
+    assert query(path, "SELECT COUNT(*) FROM records") == [(1,)]
+    assert query(path, "SELECT COUNT(*) FROM samples") == [(2,)]
+
+
+def test_another_record_under_the_same_id_is_refused(records: Records) -> None:
+    records.store(record())
+    with pytest.raises(ArtifactError, match="record 'r1' of run 'run-a' is stored already, with other contents"):
+        records.store(record(launch=1))
+    assert records.of_run("run-a") == (record(),)
+
+
+def test_a_record_whose_sample_is_not_finite_leaves_nothing_behind(records: Records, path: Path) -> None:
+    with pytest.raises(ArtifactError, match="holds nan for unet_ns"):
+        records.store(record(samples=(sample(), sample(value=float("nan")))))
+    assert query(path, "SELECT COUNT(*) FROM records") == [(0,)]
+
+
+def test_an_unknown_run_is_refused_with_the_known_ones(records: Records) -> None:
+    records.store(record())
+    with pytest.raises(UnknownNameError, match=r"unknown run 'run-b'; known: run-a.*did you mean 'run-a'"):
+        records.of_run("run-b")
+
+
+def test_records_of_a_run_come_in_the_order_in_which_they_began(records: Records) -> None:
+    for index in (2, 0, 1):
+        records.store(record(f"r{index}", launch=index, started_at=STARTED + timedelta(microseconds=index)))
+    records.store(record("other", run_id="run-b"))
+    assert [r.launch for r in records.of_run("run-a")] == [0, 1, 2]
+
+
+def test_runs_are_summarized_latest_first(records: Records) -> None:
+    later = STARTED + timedelta(hours=1)
+    records.store(record("r1"))
+    records.store(record("r2", variant=Variant.PER_GRAPH, status=Status.FAILED, ended_at=later))
+    records.store(record("r3", run_id="run-b", started_at=later, device=replace(DEVICE, address="local")))
+    latest, first = records.runs()
+    assert (latest.run_id, latest.devices) == ("run-b", ("local",))
+    assert first.statuses == {Status.OK: 1, Status.FAILED: 1}
+    assert first.variants == (Variant.SHARED, Variant.PER_GRAPH)
+    assert (first.started_at, first.ended_at) == (STARTED, later)
+    assert [run.run_id for run in records.runs(limit=1)] == ["run-b"]
+    assert records.latest_run_id() == "run-b"
+
+
+def test_an_empty_database_has_no_latest_run(records: Records) -> None:
+    assert records.latest_run_id() is None
+    assert records.runs() == []
+
+
+def test_five_thousand_samples_are_stored_and_read_in_well_under_a_second_each(records: Records) -> None:
+    many = record(samples=tuple(sample(task="restyle", step=i, value=float(i), labels={"runs": "2"}) for i in range(5000)))
+    began = time.process_time()
+    records.store(many)
+    stored = time.process_time()
+    assert records.of_run("run-a") == (many,)
+    assert stored - began < 0.8
+    assert time.process_time() - stored < 0.8
+
+
+def test_records_survive_closing_and_opening(path: Path) -> None:
+    with open_records(str(path)) as first:
+        first.store(record())
+    with open_records(f"sqlite:///{path}") as second:
+        assert second.of_run("run-a") == (record(),)
+
+
+def test_the_migrated_schema_is_the_one_that_the_code_maps(records: Records, path: Path) -> None:
+    engine = sa.create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), _Base.metadata) == []
+    engine.dispose()
+
+
+def test_the_database_keeps_a_write_ahead_log(records: Records, path: Path) -> None:
+    assert query(path, "PRAGMA journal_mode") == [("wal",)]
+
+
+def test_deleting_a_record_deletes_its_samples(records: Records, path: Path) -> None:
+    records.store(record())
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute("DELETE FROM records")
+    assert connection.execute("SELECT COUNT(*) FROM samples").fetchone() == (0,)
+    connection.close()
+
+
+def test_a_database_of_a_newer_quadbench_is_refused(path: Path) -> None:
+    open_records(path).close()
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(ArtifactError, match=r"has schema '9999', which this quadbench does not know; known: 0001.*newer"):
+        open_records(path)
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text("these are my notes, not a database\n" * 50)
+    with pytest.raises(ArtifactError, match="cannot be opened as a results database: file is not a database"):
+        open_records(path)
+    assert path.read_text().startswith("these are my notes")
+
+
+@pytest.mark.parametrize("url", ["postgresql://host/db", "sqlite://", "sqlite:///:memory:"])
+def test_other_databases_are_refused(url: str) -> None:
+    with pytest.raises(UserError, match="expected a SQLite file"):
+        open_records(url)
+
+
+def test_processes_that_open_a_new_database_at_once_migrate_it_once(path: Path) -> None:
+    code = (
+        "import sys, test_records as t\n"
+        "from quadbench.records import open_records\n"
+        "with open_records(sys.argv[1]) as r:\n"
+        "    for i in range(20): r.store(t.record(f'{sys.argv[2]}-{i}'))\n"
+    )
+    here = Path(__file__).parent
+    processes = [subprocess.Popen([sys.executable, "-c", code, path, str(i)], cwd=here, stderr=subprocess.PIPE) for i in range(3)]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert errors == [b"", b"", b""]
+    assert query(path, "SELECT COUNT(*) FROM records") == [(60,)]
+    assert query(path, "SELECT version_num FROM alembic_version") == [("0001",)]
+
+
+def test_the_view_gives_each_figure_of_a_run_without_warmup_and_failures(records: Records, path: Path) -> None:
+    def samples(first: int, count: int, **words: object) -> tuple[Sample, ...]:
+        return tuple(sample(task="restyle", component="unet", value=float(first + i), **words) for i in range(count))
+
+    records.store(record("r0", samples=samples(1, 6) + samples(900, 2, is_warmup=True)))
+    records.store(record("r1", launch=1, samples=samples(7, 6)))
+    records.store(record("r2", launch=2, samples=samples(900, 5), status=Status.FAILED))
+    records.store(record("r3", variant=Variant.PER_GRAPH, samples=samples(1, 3)))
+    rows = query(path, "SELECT variant, launches, n, minimum, mean, p50, maximum FROM kpis WHERE task = 'restyle'")
+    assert rows == [("per-graph", 1, 3, 1.0, 2.0, None, 3.0), ("shared", 2, 12, 1.0, 6.5, 6.5, 12.0)]
+
+
+def test_the_view_keeps_differently_labelled_values_apart(records: Records, path: Path) -> None:
+    cold, resident = {"state": "cold", "adapter": "a"}, {"adapter": "a", "state": "resident"}
+    values = (sample(labels=cold), sample(labels=resident), sample(labels=dict(reversed(cold.items()))))
+    records.store(record(samples=values))
+    assert query(path, "SELECT labels ->> 'state', n FROM kpis ORDER BY 1") == [("cold", 2), ("resident", 1)]
