@@ -69,8 +69,9 @@ def load(path: Path, model: type[ModelT]) -> ModelT:
     try:
         parsed = model.model_validate_json(json.dumps(document.data), context={"folder": path.parent})
     except ValidationError as error:
-        found = [_explain(details, schema, document) for details in error.errors(include_url=False)]
-        document.problems.extend(found)
+        known = {(line, key) for line, key, _ in document.problems}
+        found = [_explain(details, schema, document) for details in error.errors(include_url=False) if not _is_echo(details)]
+        document.problems.extend(problem for problem in found if problem[:2] not in known)
     document.raise_problems()
     return parsed
 
@@ -240,6 +241,11 @@ def _check_version(document: _Document, schema: dict[str, Any]) -> None:
         document.raise_problems()
 
 
+def _is_echo(details: ErrorDetails) -> bool:
+    """Pydantic counts the entries that are right: a list of wrong ones is also "too short"."""
+    return details["type"] == "too_short" and len(details["input"]) >= details["ctx"]["min_length"]
+
+
 def _explain(details: ErrorDetails, schema: dict[str, Any], document: _Document) -> tuple[int, str, str]:
     location, here, parent = _locate(details["loc"], schema, document.data)
     kind, context = details["type"], details.get("ctx", {})
@@ -249,7 +255,7 @@ def _explain(details: ErrorDetails, schema: dict[str, Any], document: _Document)
         here = {"enum": list(_resolve(here, schema)["discriminator"]["mapping"])}
     found = _value(document.data, location)
     line = next(document.lines[location[:end]] for end in range(len(location), -1, -1) if location[:end] in document.lines)
-    return line, _key(location), _reason(kind, details, here, parent, str(location[-1]) if location else "", found)
+    return line, _key(location), _reason(kind, details, here, parent, found)
 
 
 def _locate(loc: Location, schema: dict[str, Any], data: Any) -> tuple[Location, dict[str, Any], dict[str, Any]]:
@@ -257,12 +263,11 @@ def _locate(loc: Location, schema: dict[str, Any], data: Any) -> tuple[Location,
     location: list[str | int] = []
     here, parent, defs = schema, schema, schema
     for part in loc:
+        if part == "[key]":  # the key of the entry that we stand on is wrong, not its value
+            break
         here = _resolve(here, defs)
         if "discriminator" in here:
             here = {"$ref": here["discriminator"]["mapping"][part]}
-            continue
-        if part == "[key]":
-            here = here if isinstance(data, dict) else parent.get("propertyNames", here)
             continue
         parent, data = here, data[part] if _has(data, part) else None
         location.append(part)
@@ -312,16 +317,16 @@ _EXPECTED = {
 }
 
 
-def _reason(kind: str, details: ErrorDetails, here: dict[str, Any], parent: dict[str, Any], key: str, found: Any) -> str:
+def _reason(kind: str, details: ErrorDetails, here: dict[str, Any], parent: dict[str, Any], found: Any) -> str:
     context, first = details.get("ctx", {}), kind.split("_")[0]
-    choices = here.get("enum") or ([here["const"]] if "const" in here else [])
+    choices = " or ".join(map(str, here.get("enum", [here["const"]] if "const" in here else [])))
     match kind:
         case "missing":
-            return f"missing; one of {', '.join(map(str, choices))}" if choices else "missing"
+            return f"missing, expected {choices}" if choices else "missing"
         case "extra_forbidden":
-            return "unknown key" + near(key, parent.get("properties", {}))
+            return "unknown key" + near(str(details["loc"][-1]), parent.get("properties", {}))
         case "union_tag_invalid" | "literal_error":
-            return f"found {_describe(found)}" + near(str(found), map(str, choices))
+            return f"expected {choices}, found {_describe(found)}"
         case "string_pattern_mismatch":
             expected = NAME_EXPECTED if context["pattern"] == NAME_PATTERN else context["pattern"]
             return f"expected {expected}, found {_describe(details['input'])}"
