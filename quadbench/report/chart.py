@@ -1,0 +1,159 @@
+"""Charts: numbers -> SVG, drawn here, so that a report needs no script and prints.
+
+Colours stand in the elements and, by class, in style.css, which wins where it is allowed; a chart is readable without it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import ceil, floor, log10
+from xml.sax.saxutils import escape
+
+_INK, _FAINT = "#4a4f57", "#d9dce1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """A line. Its first `measured` points are drawn solid with dots, the rest dashed."""
+
+    label: str
+    css_class: str
+    colour: str
+    points: tuple[tuple[float, float], ...]
+    measured: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A piece of a stacked bar."""
+
+    label: str
+    css_class: str
+    colour: str
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """A stacked bar with its total written behind it. Bars of one group stand together under its name."""
+
+    group: str
+    label: str
+    parts: tuple[Part, ...]
+    total_text: str
+
+
+def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: str, width: int = 520, height: int = 300) -> str:
+    """Lines over whole-numbered x, labelled at their ends; where points are dashed the chart says that they are extrapolated."""
+    left, right, top, bottom = 46, 84, 24, 40
+    xs = [x for line in series for x, _ in line.points]
+    ticks = nice_ticks(max((y for line in series for _, y in line.points), default=1.0))
+    first, last = min(xs, default=0.0), max(xs, default=1.0)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across = (x - first) / (last - first) if last > first else 0.0
+        return left + across * (width - left - right), height - bottom - y / ticks[-1] * (height - top - bottom)
+
+    body = [_grid(ticks, at(first, 0)[0], at(last, 0)[0], lambda y: at(first, y)[1])]
+    body += [_text(at(x, 0)[0], height - bottom + 17, f"{x:g}", anchor="middle") for x in sorted(set(xs))]
+    body.append(_text((left + width - right) / 2, height - 4, x_label, anchor="middle"))
+    body.append(_text(4, 13, y_label))
+    body.append(_measured_until(series, at, top, height - bottom))
+    body += [_line(line, [at(x, y) for x, y in line.points]) for line in series if line.points]
+    return _svg(width, height, title, body)
+
+
+def stacked_bars(bars: Sequence[Bar], *, title: str, width: int = 760) -> str:
+    """Horizontal bars on one scale that begins at 0, under their groups' names, with a legend of the parts above."""
+    left, right, bar_pitch, group_gap = 76, 84, 22, 24
+    longest = max((sum(part.value for part in bar.parts) for bar in bars), default=0.0) or 1.0
+    scale = (width - left - right) / longest
+    body, y, group = [_legend(bars)], 22.0, None
+    for bar in bars:
+        if bar.group != group:
+            body.append(_text(0, y + 16, bar.group, css_class="group"))
+            y, group = y + group_gap, bar.group
+        body.append(_bar(bar, float(left), y, scale))
+        y += bar_pitch
+    return _svg(width, round(y) + 2, title, body)
+
+
+def nice_ticks(highest: float, count: int = 4) -> tuple[float, ...]:
+    """About `count` steps of 1, 2 or 5 times a power of ten, from 0 to at least `highest`."""
+    if highest <= 0:
+        return (0.0, 1.0)
+    rough = highest / count
+    power = 10.0 ** floor(log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
+    return tuple(step * index for index in range(ceil(highest / step * 0.999) + 1))
+
+
+def _grid(ticks: Sequence[float], x_from: float, x_to: float, y_of: Callable[[float], float]) -> str:
+    lines = []
+    for tick in ticks:
+        y = y_of(tick)
+        lines.append(f'<line class="grid" x1="{x_from:.1f}" y1="{y:.1f}" x2="{x_to:.1f}" y2="{y:.1f}" stroke="{_FAINT}"/>')
+        lines.append(_text(x_from - 8, y + 4, f"{tick:,g}", anchor="end"))
+    return "".join(lines)
+
+
+def _line(line: Series, spots: Sequence[tuple[float, float]]) -> str:
+    solid, dashed = spots[: line.measured], spots[max(line.measured - 1, 0) :]
+    stroke = f'class="{line.css_class}" fill="none" stroke="{line.colour}" stroke-width="2"'
+    dots = "".join(
+        f'<circle class="{line.css_class} dot" cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{line.colour}"/>' for x, y in solid
+    )
+    x, y = spots[-1]
+    return (
+        f'<polyline {stroke} points="{_points(solid)}"/>'
+        f'<polyline {stroke} stroke-dasharray="5 4" points="{_points(dashed)}"/>'
+        f"{dots}{_text(x + 8, y + 4, line.label, css_class=line.css_class, colour=line.colour)}"
+    )
+
+
+def _measured_until(series: Sequence[Series], at: Callable[[float, float], tuple[float, float]], top: int, bottom: int) -> str:
+    """A rule between what was measured and what is extrapolated, where there is something on both sides."""
+    edges = {line.points[line.measured - 1][0] for line in series if 0 < line.measured < len(line.points)}
+    if not edges:
+        return ""
+    x, _ = at(max(edges), 0)
+    return (
+        f'<line class="edge" x1="{x:.1f}" y1="{top - 6}" x2="{x:.1f}" y2="{bottom}" stroke="{_INK}" stroke-width="0.75"/>'
+        f"{_text(x - 6, top + 2, 'measured', anchor='end')}{_text(x + 6, top + 2, 'extrapolated')}"
+    )
+
+
+def _bar(bar: Bar, left: float, y: float, scale: float) -> str:
+    pieces, x = [_text(left - 8, y + 12, bar.label, anchor="end")], left
+    for part in bar.parts:
+        length = part.value * scale
+        pieces.append(
+            f'<rect class="{part.css_class}" x="{x:.2f}" y="{y:.1f}" width="{length:.2f}" height="16" fill="{part.colour}">'
+            f"<title>{escape(f'{bar.group}, {bar.label}: {part.label}')}</title></rect>"
+        )
+        x += length
+    return "".join((*pieces, _text(x + 6, y + 12, bar.total_text)))
+
+
+def _legend(bars: Sequence[Bar]) -> str:
+    parts = {part.css_class: part for bar in bars for part in bar.parts}
+    marks, x = [], 0.0
+    for part in parts.values():
+        marks.append(f'<rect class="{part.css_class}" x="{x:.1f}" y="2" width="11" height="11" fill="{part.colour}"/>')
+        marks.append(_text(x + 16, 12, part.label))
+        x += 36 + 6.4 * len(part.label)
+    return "".join(marks)
+
+
+def _text(x: float, y: float, text: str, *, anchor: str = "start", css_class: str = "label", colour: str = _INK) -> str:
+    return f'<text class="{css_class} text" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{escape(text)}</text>'
+
+
+def _points(spots: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
+
+
+def _svg(width: int, height: int, title: str, body: Sequence[str]) -> str:
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'font-family="system-ui, sans-serif" font-size="12"><title>{escape(title)}</title>{"".join(body)}</svg>'
+    )

@@ -1,0 +1,140 @@
+"""HTML: RunResult -> one self-contained file without script: styles, pictures and charts are inside it."""
+
+import os
+import tempfile
+from base64 import b64encode
+from datetime import datetime
+from pathlib import Path
+from struct import unpack
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from quadbench.artifacts import RunResult
+from quadbench.report import tables, units
+from quadbench.report.chart import Bar, Part, Series, line_chart, stacked_bars
+from quadbench.report.kpi import Figure
+from quadbench.report.storage import Storage, UseCases
+from quadbench.report.units import Unit
+from quadbench.report.view import DeviceKpis, TimeShare, report_view
+
+_HERE = Path(__file__).parent
+_SHARED_COLOUR, _PER_GRAPH_COLOUR = "#1d5fa6", "#b3560b"
+_PARTS = {
+    "text_encoder": ("text encoder", "#7d6bb3"),
+    "vae_encoder": ("VAE encoder", "#2f8f83"),
+    "unet_step": ("U-Net, all steps", "#1d5fa6"),
+    "vae_decoder": ("VAE decoder", "#8fae3c"),
+    "residual": ("residual", "#9aa1ab"),
+}
+
+
+def write_report(result: RunResult, results_folder: Path) -> Path:
+    """Writes `reports/<run id>.html` in the results folder, whole or not at all."""
+    path = results_folder / "reports" / f"{result.run_id}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{result.run_id}.", suffix=".html")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(render_html(result, results_folder))
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def render_html(result: RunResult, results_folder: Path) -> str:
+    """The report as text. Reads the pictures; one that is missing is named in its place."""
+    view = report_view(result, results_folder)
+    return _environment().get_template("report.html.j2").render(view=view, css=Markup((_HERE / "style.css").read_text("utf-8")))
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "show": units.show,
+        "mb": lambda value: units.show(value, Unit.MEGABYTES),
+        "times": units.times,
+        "decibels": units.decibels,
+        "seconds": units.seconds,
+        "number": units.number,
+        "plural": units.plural,
+        "count": tables.count,
+        "spread": tables.spread,
+        "utc": _utc,
+        "picture": _picture,
+        "storage_chart": _storage_chart,
+        "time_chart": _time_chart,
+    }
+    environment.tests |= {"figure": lambda cell: isinstance(cell, Figure), "text": lambda cell: isinstance(cell, str)}
+    return environment
+
+
+def _utc(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _picture(path: Path, alt: str) -> Markup:
+    """The image element of a PNG file with its bytes inside, or the name of what is missing."""
+    if not path.is_file():
+        return Markup('<span class="absent">missing: {}</span>').format(path.name)
+    content = path.read_bytes()
+    if content[:8] != b"\x89PNG\r\n\x1a\n":
+        return Markup('<span class="absent">not a PNG file: {}</span>').format(path.name)
+    width, height = unpack(">II", content[16:24])
+    style = "pixelated" if width <= 128 else "smooth"
+    shown_height = round(_SHOWN_WIDTH * height / width)
+    return Markup('<img class="{}" src="data:image/png;base64,{}" alt="{}" width="{}" height="{}">').format(
+        style, b64encode(content).decode("ascii"), alt, _SHOWN_WIDTH, shown_height
+    )
+
+
+_SHOWN_WIDTH = 128
+
+
+def _storage_chart(storage: Storage) -> Markup:
+    """Bytes over the number of use cases."""
+    steps = (*storage.measured, *storage.extrapolated)
+    shared = [(step.count, step.shared_bytes) for step in steps if step.shared_bytes is not None]
+    per_graph = [(step.count, step.per_graph_bytes) for step in steps if step.per_graph_bytes is not None]
+    lines = (("per-graph", _PER_GRAPH_COLOUR, per_graph), ("shared", _SHARED_COLOUR, shared))
+    series = [
+        Series(
+            label=label,
+            css_class=label,
+            colour=colour,
+            points=tuple((float(count), units.convert(size, Unit.MEGABYTES)) for count, size in points),
+            measured=_measured_points(storage.measured, points),
+        )
+        for label, colour, points in lines
+        if points
+    ]
+    chart = line_chart(series, title="Bytes on the device by number of use cases", x_label="use cases", y_label="MB")
+    return Markup(chart)
+
+
+def _measured_points(measured: tuple[UseCases, ...], points: list[tuple[int, float]]) -> int:
+    return sum(1 for count, _ in points if count <= len(measured))
+
+
+def _time_chart(device: DeviceKpis) -> Markup:
+    """Where the time of one image goes, on one scale for all tasks of a device."""
+    bars = [_bar(share) for share in device.shares]
+    return Markup(stacked_bars(bars, title=f"Time of one image by component on {device.device.address}"))
+
+
+def _bar(share: TimeShare) -> Bar:
+    parts = tuple(
+        Part(label=_PARTS[key][0], css_class=f"part-{key}", colour=_PARTS[key][1], value=max(value, 0.0))
+        for key, value in share.parts
+    )
+    total = f"{units.show(share.end_to_end_ns, Unit.MILLISECONDS)} ms"
+    return Bar(group=share.task, label=share.variant.value, parts=parts, total_text=total)

@@ -1,0 +1,200 @@
+"""KPI rows: RunResult -> one row for each device, task and figure, shared against per-graph."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from quadbench import statistics
+from quadbench.artifacts import Caveat, Component, DeviceFacts, RunRecord, RunResult, Sample, TaskAssets, TaskKind, Variant
+from quadbench.report.launches import devices_of, launches_of, sound, values, why_absent
+from quadbench.report.units import Unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """The median of the launches' medians, in nanoseconds or bytes, and the lowest and highest launch.
+
+    With one launch, `low` and `high` are its lowest and highest sample. `p90` is that of all samples, where they are enough.
+    """
+
+    value: float
+    low: float
+    high: float
+    mad: float
+    launches: int
+    samples: int
+    p90: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class KpiRow:
+    """One line of the KPI table. A text in place of a figure says why there is none.
+
+    `ratio` is per-graph / shared: above 1 the shared graph takes less.
+    """
+
+    device: DeviceFacts
+    task: str
+    key: str
+    title: str
+    unit: Unit
+    is_exact: bool  # a file's size rather than a measurement: no spread
+    shared: Figure | str
+    per_graph: Figure | str
+    ratio: float | None
+    caveats: tuple[Caveat, ...]
+
+
+def kpi_rows(result: RunResult) -> tuple[KpiRow, ...]:
+    """Every row, by device, then task in the bundle's order."""
+    return tuple(row for device in devices_of(result) for task in result.bundle.tasks for row in _rows(result, device, task))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kpi:
+    """How a figure is read from one launch; `absent` says why it cannot be, for a task and variant."""
+
+    key: str
+    title: str
+    unit: Unit
+    read: Callable[[RunRecord, TaskAssets], list[float]]
+    absent: Callable[[TaskAssets, Variant], str | None] = lambda task, variant: None
+    is_exact: bool = False
+
+
+def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets) -> list[KpiRow]:
+    launches = {variant: launches_of(result, device, variant) for variant in (Variant.SHARED, Variant.PER_GRAPH)}
+    caveats = {caveat for records in launches.values() for record in sound(records) for caveat in record.caveats}
+    rows = []
+    for kpi in _KPIS:
+        shared, per_graph = (_cell(kpi, task, variant, records) for variant, records in launches.items())
+        rows.append(
+            KpiRow(
+                device=device,
+                task=task.name,
+                key=kpi.key,
+                title=kpi.title,
+                unit=kpi.unit,
+                is_exact=kpi.is_exact,
+                shared=shared,
+                per_graph=per_graph,
+                ratio=_ratio(shared, per_graph),
+                caveats=tuple(sorted(caveats)),
+            )
+        )
+    return rows
+
+
+def _cell(kpi: _Kpi, task: TaskAssets, variant: Variant, records: Sequence[RunRecord]) -> Figure | str:
+    reason = kpi.absent(task, variant)
+    if reason:
+        return reason
+    return figure([kpi.read(record, task) for record in sound(records)]) or why_absent(records)
+
+
+def figure(launches: Sequence[Sequence[float]]) -> Figure | None:
+    """The figure of some launches' values; launches without values do not count."""
+    measured = [launch for launch in launches if launch]
+    pooled = [value for launch in measured for value in launch]
+    spread = statistics.summarize([median(launch) for launch in measured] if len(measured) > 1 else pooled)
+    if spread is None:
+        return None
+    return Figure(
+        value=spread.median,
+        low=spread.minimum,
+        high=spread.maximum,
+        mad=spread.mad,
+        launches=len(measured),
+        samples=len(pooled),
+        p90=statistics.percentile(pooled, 90),
+    )
+
+
+def _ratio(shared: Figure | str, per_graph: Figure | str) -> float | None:
+    if isinstance(shared, str) or isinstance(per_graph, str) or shared.value <= 0:
+        return None
+    return per_graph.value / shared.value
+
+
+def _of_task(metric: str) -> Callable[[RunRecord, TaskAssets], list[float]]:
+    return lambda record, task: values(record, metric, lambda sample: sample.task == task.name)
+
+
+def _switches(record: RunRecord, task: TaskAssets) -> list[float]:
+    return values(record, "switch_ns", lambda s: bool(s.labels.get("from")) and s.labels.get("to", s.task) == task.name)
+
+
+def _first_unets(record: RunRecord, task: TaskAssets) -> list[float]:
+    return values(record, "first_unet_ns", lambda s: s.task == task.name and s.labels.get("from", "?") not in ("", "None"))
+
+
+def _session_load(record: RunRecord, task: TaskAssets) -> list[float]:
+    """The sum over the components that the task runs, each the median of its loads in the launch."""
+    loads = [values(record, "session_load_ns", _is_component(component, task, record)) for component in components_of(task)]
+    return [sum(median(load) for load in loads)] if all(loads) else []
+
+
+def _adapter_load(record: RunRecord, task: TaskAssets) -> list[float]:
+    return values(
+        record, "adapter_load_ns", lambda s: s.labels.get("adapter") == task.adapter and s.labels.get("state") == "cold"
+    )
+
+
+def _foundation_bytes(record: RunRecord, task: TaskAssets) -> list[float]:
+    parts = [
+        values(record, "rom_bytes", _is_component(component, task, record)) for component in components_of(task, on_disk=True)
+    ]
+    return [sum(part[0] for part in parts if part)] if parts[0] else []
+
+
+def _lora_bytes(record: RunRecord, task: TaskAssets) -> list[float]:
+    return values(record, "rom_bytes", lambda s: s.labels.get("kind") == "adapter" and s.labels.get("adapter") == task.adapter)[
+        :1
+    ]
+
+
+def components_of(task: TaskAssets, *, on_disk: bool = False) -> tuple[Component, ...]:
+    """The components that a task runs, the U-Net first; on the device all of them lie there whatever the task."""
+    without_input = task.kind is TaskKind.TEXT_TO_IMAGE and not on_disk
+    return (
+        Component.UNET,
+        Component.TEXT_ENCODER,
+        *(() if without_input else (Component.VAE_ENCODER,)),
+        Component.VAE_DECODER,
+    )
+
+
+def _is_component(component: Component, task: TaskAssets, record: RunRecord) -> Callable[[Sample], bool]:
+    unet = "base" if record.variant is not Variant.PER_GRAPH else task.name
+    if component is Component.UNET:
+        return lambda sample: sample.component == component and sample.labels.get("unet", sample.task) == unet
+    return lambda sample: sample.component == component
+
+
+def _needs_input_image(task: TaskAssets, variant: Variant) -> str | None:
+    return "does not apply: no input image" if task.kind is TaskKind.TEXT_TO_IMAGE else None
+
+
+def _needs_adapter(task: TaskAssets, variant: Variant) -> str | None:
+    if task.adapter is None:
+        return "does not apply: the base alone"
+    return "merged into the U-Net" if variant is Variant.PER_GRAPH else None
+
+
+_MS, _MB = Unit.MILLISECONDS, Unit.MEGABYTES
+
+_KPIS = (
+    _Kpi(key="vae_encoder", title="VAE encoder", unit=_MS, read=_of_task("vae_encoder_ns"), absent=_needs_input_image),
+    _Kpi(key="unet_step", title="U-Net, one step", unit=_MS, read=_of_task("unet_ns")),
+    _Kpi(key="vae_decoder", title="VAE decoder", unit=_MS, read=_of_task("vae_decoder_ns")),
+    _Kpi(key="text_encoder", title="Text encoder", unit=_MS, read=_of_task("text_encoder_ns")),
+    _Kpi(key="end_to_end", title="End to end", unit=_MS, read=_of_task("end_to_end_ns")),
+    _Kpi(key="residual", title="Residual", unit=_MS, read=_of_task("residual_ns")),
+    _Kpi(key="session_load", title="Session load", unit=_MS, read=_session_load),
+    _Kpi(key="adapter_load", title="LoRA load, first touch", unit=_MS, read=_adapter_load, absent=_needs_adapter),
+    _Kpi(key="switch", title="Switch to this task", unit=_MS, read=_switches),
+    _Kpi(key="first_unet", title="First U-Net run after it", unit=_MS, read=_first_unets),
+    _Kpi(key="foundation_rom", title="Foundation ROM", unit=_MB, read=_foundation_bytes, is_exact=True),
+    _Kpi(key="lora_rom", title="LoRA ROM", unit=_MB, read=_lora_bytes, absent=_needs_adapter, is_exact=True),
+    _Kpi(key="peak_ram", title="Peak RAM", unit=_MB, read=_of_task("peak_rss_bytes")),
+)

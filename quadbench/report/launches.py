@@ -1,0 +1,58 @@
+"""Launches: a run's records, in order, by device and variant, and the values that they may vouch for."""
+
+from collections.abc import Callable, Sequence
+from statistics import median
+
+from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, Sample, Status, Variant
+
+# These metrics belong to a launch or a switch; an iteration's warm-up says nothing about them.
+_PER_LAUNCH = {"session_load_ns", "adapter_load_ns", "switch_ns", "first_unet_ns", "rom_bytes", "peak_rss_bytes"}
+
+
+def in_order(records: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
+    """The records as they were measured."""
+    return tuple(sorted(records, key=lambda record: (record.started_at, record.device.address, record.launch)))
+
+
+def devices_of(result: RunResult) -> tuple[DeviceFacts, ...]:
+    """Every device that measured or was deployed to, once, in order."""
+    known = [record.device for record in in_order(result.records)] + [deployment.device for deployment in result.deployments]
+    return tuple({(device.address, device.serial): device for device in reversed(known)}.values())[::-1]
+
+
+def launches_of(result: RunResult, device: DeviceFacts, variant: Variant) -> tuple[RunRecord, ...]:
+    """All launches of a variant on a device, whatever their status."""
+    return tuple(
+        record
+        for record in in_order(result.records)
+        if (record.device.address, record.device.serial) == (device.address, device.serial) and record.variant is variant
+    )
+
+
+def sound(records: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
+    """The launches whose figures count: those that ended OK."""
+    return tuple(record for record in records if record.status is Status.OK)
+
+
+def why_absent(records: Sequence[RunRecord]) -> str:
+    """What to print where no launch gives a figure."""
+    if not records:
+        return "not run"
+    if not sound(records):
+        return "no launch was OK"
+    return "not measured"
+
+
+def values(record: RunRecord, metric: str, accept: Callable[[Sample], bool]) -> list[float]:
+    """A launch's accepted values of a metric, without warm-up."""
+    return [
+        sample.value
+        for sample in record.samples
+        if sample.metric == metric and (metric in _PER_LAUNCH or not sample.is_warmup) and accept(sample)
+    ]
+
+
+def typical(record: RunRecord, metric: str, accept: Callable[[Sample], bool]) -> float | None:
+    """A launch's median of a metric."""
+    found = values(record, metric, accept)
+    return median(found) if found else None

@@ -1,0 +1,124 @@
+"""Pictures: RunResult -> for each task's items, what went in, what came out and how far it is from the references."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+from quadbench.artifacts import DeviceFacts, FileRef, RunRecord, RunResult, TaskAssets, TaskItem, Variant
+from quadbench.report.launches import devices_of, launches_of, sound, typical, values, why_absent
+
+SHOWN_ITEMS = 4  # a task's further items are folded away
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One image. `path` is None where there is no image to show, and `note` says why; otherwise `note` is its PSNR."""
+
+    label: str
+    path: Path | None
+    psnr_db: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemPictures:
+    """An evaluation input with everything that was made of it."""
+
+    name: str
+    prompt: str
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskPictures:
+    """A task's items, as one device made them."""
+
+    task: TaskAssets
+    device: DeviceFacts
+    shown: tuple[ItemPictures, ...]
+    folded: tuple[ItemPictures, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """Mean PSNR over a task's items on one device, in decibels. A text in place of a figure says why there is none."""
+
+    device: DeviceFacts
+    task: str
+    items: int
+    shared_reference: float | str
+    per_graph_reference: float | str
+    shared_truth: float | str
+    per_graph_truth: float | str
+
+
+def task_pictures(result: RunResult, results_folder: Path) -> tuple[TaskPictures, ...]:
+    """The pictures of the first device that made any, task by task."""
+    device = next((device for device in devices_of(result) if _makers(result, device)), None)
+    return () if device is None else tuple(_task(result, results_folder, device, task) for task in result.bundle.tasks)
+
+
+def quality_rows(result: RunResult) -> tuple[Quality, ...]:
+    """Every device and task."""
+    return tuple(_quality(result, device, task) for device in devices_of(result) for task in result.bundle.tasks)
+
+
+def _makers(result: RunResult, device: DeviceFacts) -> bool:
+    return any(record.images for variant in Variant for record in sound(launches_of(result, device, variant)))
+
+
+def _task(result: RunResult, results_folder: Path, device: DeviceFacts, task: TaskAssets) -> TaskPictures:
+    items = tuple(
+        ItemPictures(name=item.name, prompt=item.prompt, pictures=_pictures(result, results_folder, device, task, item))
+        for item in task.items
+    )
+    return TaskPictures(task=task, device=device, shown=items[:SHOWN_ITEMS], folded=items[SHOWN_ITEMS:])
+
+
+def _pictures(
+    result: RunResult, results_folder: Path, device: DeviceFacts, task: TaskAssets, item: TaskItem
+) -> tuple[Picture, ...]:
+    given = (("Input", item.image), ("Mask", item.mask), ("Float reference", item.reference))
+    made = ((Variant.SHARED, "Shared"), (Variant.PER_GRAPH, "Per-graph"))
+    pictures = [_given(result, label, file) for label, file in given if file is not None]
+    for variant, label in made:
+        records = launches_of(result, device, variant)
+        pictures.append(_made(label, results_folder, records, f"{task.name}/{item.name}"))
+    if item.truth is not None:
+        pictures.append(_given(result, "Truth", item.truth))
+    return tuple(pictures)
+
+
+def _given(result: RunResult, label: str, file: FileRef) -> Picture:
+    return Picture(label=label, path=result.bundle_folder / file.path)
+
+
+def _made(label: str, results_folder: Path, records: tuple[RunRecord, ...], key: str) -> Picture:
+    record = next((record for record in sound(records) if key in record.images), None)
+    if record is None:
+        return Picture(label=label, path=None, note=why_absent(records))
+    task, item = key.split("/", 1)
+    psnr_db = typical(record, "psnr_db", lambda s: (s.task, s.item, s.labels.get("against")) == (task, item, "reference"))
+    return Picture(label=label, path=results_folder / record.images[key], psnr_db=psnr_db)
+
+
+def _quality(result: RunResult, device: DeviceFacts, task: TaskAssets) -> Quality:
+    def psnr_db(variant: Variant, against: str) -> float | str:
+        records = launches_of(result, device, variant)
+        found = [
+            value
+            for record in sound(records)
+            for value in values(record, "psnr_db", lambda s: s.task == task.name and s.labels.get("against") == against)
+        ]
+        return mean(found) if found else why_absent(records)
+
+    has_truth = any(item.truth for item in task.items)
+    return Quality(
+        device=device,
+        task=task.name,
+        items=len(task.items),
+        shared_reference=psnr_db(Variant.SHARED, "reference"),
+        per_graph_reference=psnr_db(Variant.PER_GRAPH, "reference"),
+        shared_truth=psnr_db(Variant.SHARED, "truth") if has_truth else "no truth given",
+        per_graph_truth=psnr_db(Variant.PER_GRAPH, "truth") if has_truth else "no truth given",
+    )

@@ -1,0 +1,95 @@
+"""Provenance: RunResult -> launches, versions, device states and digests, as a reader needs them to trust or repeat a run."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, Status
+from quadbench.report.launches import devices_of, in_order
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """One line of the launches table."""
+
+    position: int
+    record: RunRecord
+    seconds: float
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether its figures count."""
+        return self.record.status is Status.OK
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """A name with its value, and where it holds."""
+
+    name: str
+    value: str
+    where: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateRow:
+    """A device's reading before its first and after its last launch; None where it was not read."""
+
+    name: str
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceState:
+    """All readings of a device."""
+
+    device: DeviceFacts
+    rows: tuple[StateRow, ...]
+
+
+def launch_rows(result: RunResult) -> tuple[Launch, ...]:
+    """Every launch in the order in which it was measured."""
+    return tuple(
+        Launch(position=position, record=record, seconds=(record.ended_at - record.started_at).total_seconds())
+        for position, record in enumerate(in_order(result.records), start=1)
+    )
+
+
+def digests(result: RunResult) -> tuple[Fact, ...]:
+    """What the run was made of."""
+    bundle = result.bundle
+    compiled = dict.fromkeys((record.target, record.compiled_digest) for record in in_order(result.records))
+    return (
+        Fact(name="Recipe", value=bundle.recipe_digest),
+        Fact(name="Bundle", value=bundle.digest),
+        *(Fact(name="Compiled bundle", value=digest, where=target) for target, digest in compiled),
+        Fact(name="Quantization profile", value=bundle.profile.sha256),
+    )
+
+
+def versions(result: RunResult) -> tuple[Fact, ...]:
+    """Tools of the build, then those of the launches; a version that differs between devices is listed for each."""
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for record in in_order(result.records):
+        for name, value in record.versions.items():
+            addresses = found[name, value]
+            if record.device.address not in addresses:
+                addresses.append(record.device.address)
+    build = [Fact(name=name, value=value, where="build") for name, value in sorted(result.bundle.tool_versions.items())]
+    return (*build, *(Fact(name=name, value=value, where=", ".join(at)) for (name, value), at in sorted(found.items())))
+
+
+def device_states(result: RunResult) -> tuple[DeviceState, ...]:
+    """For each device, what it read before its first launch and after its last one."""
+    states = []
+    for device in devices_of(result):
+        records = [record for record in in_order(result.records) if record.device.serial == device.serial and record.state]
+        if records:
+            states.append(DeviceState(device=device, rows=_state_rows(records[0].state, records[-1].state)))
+    return tuple(states)
+
+
+def _state_rows(first: dict[str, str], last: dict[str, str]) -> tuple[StateRow, ...]:
+    before = {key.removeprefix("before."): value for key, value in first.items() if not key.startswith("after.")}
+    after = {key.removeprefix("after."): value for key, value in last.items() if key.startswith("after.")}
+    return tuple(StateRow(name=name, before=before.get(name), after=after.get(name)) for name in sorted(before | after))

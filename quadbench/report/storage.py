@@ -1,0 +1,147 @@
+"""Storage: RunResult -> bytes on the device for 1..N use cases, one base with LoRAs against one graph per task."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+from quadbench.artifacts import Component, DeviceFacts, RunRecord, RunResult, Sample, Variant
+from quadbench.report.launches import devices_of, launches_of, sound
+
+EXTRAPOLATE_TO = 10  # use cases: the paper's own example (arXiv 2603.29535, section 4) counts ten
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentBytes:
+    """A component that every task uses. None: this variant has no such file."""
+
+    component: Component
+    shared: int | None
+    per_graph: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class UseCases:
+    """What lies on the device for the first `count` tasks. `task` is the one added; None where sizes are extrapolated."""
+
+    count: int
+    task: str | None
+    adapter: str | None
+    adapter_bytes: int | None
+    unet_bytes: int | None
+    shared_bytes: float | None
+    per_graph_bytes: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storage:
+    """The files of one device. `extrapolated` continues `measured` with the mean of what a task has added so far."""
+
+    device: DeviceFacts
+    target: str
+    components: tuple[ComponentBytes, ...]
+    measured: tuple[UseCases, ...]
+    extrapolated: tuple[UseCases, ...]
+
+
+def storage_views(result: RunResult) -> tuple[Storage, ...]:
+    """One view for each target, from the first device that has measured it; devices of one target hold the same files."""
+    views: dict[str, Storage] = {}
+    for device in devices_of(result):
+        shared = sound(launches_of(result, device, Variant.SHARED))[:1]
+        per_graph = sound(launches_of(result, device, Variant.PER_GRAPH))[:1]
+        for record in (*shared, *per_graph)[:1]:
+            if any(sample.metric == "rom_bytes" for sample in record.samples):
+                views.setdefault(record.target, _storage(result, record, _rom(shared), _rom(per_graph)))
+    return tuple(views.values())
+
+
+def _rom(records: Sequence[RunRecord]) -> tuple[Sample, ...]:
+    return tuple(sample for record in records for sample in record.samples if sample.metric == "rom_bytes")
+
+
+def _storage(result: RunResult, record: RunRecord, shared: tuple[Sample, ...], per_graph: tuple[Sample, ...]) -> Storage:
+    measured = _measured(result, shared, per_graph)
+    return Storage(
+        device=record.device,
+        target=record.target,
+        components=tuple(
+            ComponentBytes(component=component, shared=_bytes(shared, component), per_graph=_bytes(per_graph, component))
+            for component in Component
+        ),
+        measured=measured,
+        extrapolated=_extrapolated(measured),
+    )
+
+
+def _measured(result: RunResult, shared: tuple[Sample, ...], per_graph: tuple[Sample, ...]) -> tuple[UseCases, ...]:
+    shared_total: float | None = _base(shared)
+    per_graph_total: float | None = _base(per_graph, without_unet=True)
+    seen: set[str] = set()
+    steps = []
+    for count, task in enumerate(result.bundle.tasks, start=1):
+        adapter_bytes = _adapter_bytes(shared, task.adapter)
+        unet_bytes = _bytes(per_graph, Component.UNET, task.name)
+        if task.adapter is None or task.adapter not in seen:
+            shared_total = _plus(shared_total, adapter_bytes)
+        per_graph_total = _plus(per_graph_total, unet_bytes)
+        seen.add(task.adapter or "")
+        steps.append(
+            UseCases(
+                count=count,
+                task=task.name,
+                adapter=task.adapter,
+                adapter_bytes=adapter_bytes,
+                unet_bytes=unet_bytes,
+                shared_bytes=shared_total,
+                per_graph_bytes=per_graph_total,
+            )
+        )
+    return tuple(steps)
+
+
+def _extrapolated(measured: tuple[UseCases, ...]) -> tuple[UseCases, ...]:
+    if not measured:
+        return ()
+    last = measured[-1]
+    adapters = [step.adapter_bytes for step in measured if step.adapter and step.adapter_bytes]
+    unets = [step.unet_bytes for step in measured if step.unet_bytes]
+    steps = []
+    for more in range(1, EXTRAPOLATE_TO - last.count + 1):
+        steps.append(
+            UseCases(
+                count=last.count + more,
+                task=None,
+                adapter=None,
+                adapter_bytes=None,
+                unet_bytes=None,
+                shared_bytes=last.shared_bytes + more * mean(adapters) if last.shared_bytes and adapters else None,
+                per_graph_bytes=last.per_graph_bytes + more * mean(unets) if last.per_graph_bytes and unets else None,
+            )
+        )
+    return tuple(steps)
+
+
+def _base(rom: tuple[Sample, ...], *, without_unet: bool = False) -> int | None:
+    parts = [_bytes(rom, component) or 0 for component in Component if not (without_unet and component is Component.UNET)]
+    return sum(parts) if rom else None
+
+
+def _bytes(rom: tuple[Sample, ...], component: Component, unet: str = "base") -> int | None:
+    for sample in rom:
+        is_unet = component is not Component.UNET or sample.labels.get("unet", sample.task or "base") == unet
+        if sample.component == component and is_unet and sample.labels.get("kind") == "base":
+            return int(sample.value)
+    return None
+
+
+def _adapter_bytes(rom: tuple[Sample, ...], adapter: str | None) -> int | None:
+    if adapter is None:
+        return 0 if rom else None
+    for sample in rom:
+        if sample.labels.get("kind") == "adapter" and sample.labels.get("adapter") == adapter:
+            return int(sample.value)
+    return None
+
+
+def _plus(total: float | None, more: int | None) -> float | None:
+    return None if total is None or more is None else total + more

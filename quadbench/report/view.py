@@ -1,0 +1,152 @@
+"""View: RunResult -> everything that the report shows, in reading order; pure, and in nanoseconds, bytes and decibels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from quadbench.artifacts import Caveat, Component, DeviceFacts, RunResult, Status, TaskAssets, Variant
+from quadbench.report.headline import Phrase, gaps, headline
+from quadbench.report.kpi import Figure, KpiRow, kpi_rows
+from quadbench.report.launches import devices_of, launches_of, sound, values, why_absent
+from quadbench.report.pictures import Quality, TaskPictures, quality_rows, task_pictures
+from quadbench.report.provenance import DeviceState, Fact, Launch, device_states, digests, launch_rows, versions
+from quadbench.report.storage import Storage, storage_views
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskKpis:
+    """A task's KPI table."""
+
+    task: TaskAssets
+    rows: tuple[KpiRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeShare:
+    """Where one image's time goes: (part, nanoseconds) in order, beside the end-to-end median."""
+
+    task: str
+    variant: Variant
+    parts: tuple[tuple[str, float], ...]
+    end_to_end_ns: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceKpis:
+    """A device with its tasks."""
+
+    device: DeviceFacts
+    caveats: tuple[Caveat, ...]
+    tasks: tuple[TaskKpis, ...]
+    shares: tuple[TimeShare, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """How far the float graph in the harness is from the Python reference, in steps of 1/255. A text says why it is not known."""
+
+    device: DeviceFacts
+    task: str
+    images: int
+    worst_steps: float | str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doubt:
+    """A caveat and the devices whose figures it concerns; none: all figures."""
+
+    caveat: Caveat
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportView:
+    """The report."""
+
+    result: RunResult
+    started_at: datetime | None
+    devices: tuple[DeviceFacts, ...]
+    launches: tuple[Launch, ...]
+    failures: tuple[Launch, ...]
+    headline: tuple[Phrase, ...]
+    gaps: tuple[str, ...]
+    doubts: tuple[Doubt, ...]
+    kpis: tuple[DeviceKpis, ...]
+    storages: tuple[Storage, ...]
+    quality: tuple[Quality, ...]
+    pictures: tuple[TaskPictures, ...]
+    parity: tuple[Parity, ...]
+    digests: tuple[Fact, ...]
+    versions: tuple[Fact, ...]
+    states: tuple[DeviceState, ...]
+
+
+def report_view(result: RunResult, results_folder: Path) -> ReportView:
+    """All of a run; the folder is only joined to the images' paths, nothing is read."""
+    rows, storages, quality = kpi_rows(result), storage_views(result), quality_rows(result)
+    launches = launch_rows(result)
+    return ReportView(
+        result=result,
+        started_at=launches[0].record.started_at if launches else None,
+        devices=devices_of(result),
+        launches=launches,
+        failures=tuple(launch for launch in launches if not launch.is_ok),
+        headline=headline(storages, rows, quality),
+        gaps=gaps(result, rows),
+        doubts=_doubts(result),
+        kpis=tuple(_device_kpis(result, device, rows) for device in devices_of(result)),
+        storages=storages,
+        quality=quality,
+        pictures=task_pictures(result, results_folder),
+        parity=tuple(_parity(result, device, task) for device in devices_of(result) for task in result.bundle.tasks),
+        digests=digests(result),
+        versions=versions(result),
+        states=device_states(result),
+    )
+
+
+def _device_kpis(result: RunResult, device: DeviceFacts, rows: Sequence[KpiRow]) -> DeviceKpis:
+    tasks = tuple(
+        TaskKpis(task=task, rows=tuple(row for row in rows if row.device == device and row.task == task.name))
+        for task in result.bundle.tasks
+    )
+    return DeviceKpis(
+        device=device,
+        caveats=tuple(sorted({caveat for task in tasks for row in task.rows for caveat in row.caveats})),
+        tasks=tasks,
+        shares=tuple(
+            share for task in tasks for variant in (Variant.SHARED, Variant.PER_GRAPH) for share in _shares(task, variant)
+        ),
+    )
+
+
+def _shares(kpis: TaskKpis, variant: Variant) -> list[TimeShare]:
+    """One share, or none where the end-to-end time was not measured."""
+    cells = {row.key: row.shared if variant is Variant.SHARED else row.per_graph for row in kpis.rows}
+    figures = {key: cell.value for key, cell in cells.items() if isinstance(cell, Figure)}
+    if "end_to_end" not in figures:
+        return []
+    runs = {"unet_step": kpis.task.steps}
+    parts = [(key, figures[key] * runs.get(key, 1)) for key in PARTS if key in figures]
+    return [TimeShare(task=kpis.task.name, variant=variant, parts=tuple(parts), end_to_end_ns=figures["end_to_end"])]
+
+
+PARTS = (Component.TEXT_ENCODER.value, Component.VAE_ENCODER.value, "unet_step", Component.VAE_DECODER.value, "residual")
+
+
+def _parity(result: RunResult, device: DeviceFacts, task: TaskAssets) -> Parity:
+    records = launches_of(result, device, Variant.FLOAT)
+    found = [v for record in sound(records) for v in values(record, "max_abs_difference", lambda s: s.task == task.name)]
+    images = {key for record in sound(records) for key in record.images if key.startswith(f"{task.name}/")}
+    return Parity(device=device, task=task.name, images=len(images), worst_steps=max(found) if found else why_absent(records))
+
+
+def _doubts(result: RunResult) -> tuple[Doubt, ...]:
+    concerned: dict[Caveat, list[str]] = {caveat: [] for caveat in result.bundle.caveats}
+    for record in result.records:
+        for caveat in record.caveats if record.status is Status.OK else ():
+            addresses = concerned.setdefault(caveat, [])
+            if record.device.address not in addresses:
+                addresses.append(record.device.address)
+    return tuple(Doubt(caveat=caveat, addresses=tuple(concerned[caveat])) for caveat in sorted(concerned))

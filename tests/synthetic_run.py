@@ -1,0 +1,248 @@
+"""Synthetic run: made-up but deterministic numbers as a RunResult with its images, for tests of what shows or stores runs."""
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from PIL import Image
+
+from quadbench.artifacts import (
+    Bundle,
+    Caveat,
+    Component,
+    Deployment,
+    DeviceFacts,
+    FileRef,
+    RunRecord,
+    RunResult,
+    Sample,
+    Status,
+    TaskAssets,
+    TaskItem,
+    TaskKind,
+    Variant,
+)
+
+MB = 2**20
+STARTED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+ADAPTERS = {"restyle": "restyle", "remove-object": "remove-object", "draw": None}
+COMPONENT_BYTES = {Component.TEXT_ENCODER: 4 * MB, Component.VAE_ENCODER: 1 * MB, Component.VAE_DECODER: 2 * MB}
+UNET_BYTES = {"base": 20 * MB, "restyle": 19 * MB, "remove-object": 19 * MB, "draw": 19 * MB}
+ADAPTER_BYTES = {"restyle": 1 * MB, "remove-object": 2 * MB}
+ABBA = (Variant.FLOAT, Variant.SHARED, Variant.PER_GRAPH, Variant.PER_GRAPH, Variant.SHARED)
+
+S25 = DeviceFacts(
+    address="virtual:s25",
+    family="virtual",
+    serial="127.0.0.1:5555",
+    profile="s25",
+    title="Galaxy S25",
+    soc_model="SM8750",
+    cpu="Example CPU, 2 cores",
+    android_release="15",
+    fingerprint="samsung/pa1qxx/pa1q:15/AP3A/1:user/release-keys",
+)
+TABS11 = replace(S25, address="virtual:tabs11", serial="127.0.0.1:5556", profile="tabs11", title="Galaxy Tab S11", soc_model="MT6991")
+
+
+def make_run(
+    folder: Path,
+    *,
+    devices: tuple[DeviceFacts, ...] = (S25,),
+    variants: tuple[Variant, ...] = ABBA,
+    items: int = 2,
+    iterations: int = 10,
+    with_truth: bool = True,
+    change: Callable[[RunRecord], RunRecord] = lambda record: record,
+) -> RunResult:
+    """A run below `folder` (the results folder), its images written. `change` is applied to every record."""
+    bundle_folder = folder / "bundles" / "b0"
+    bundle = _bundle(bundle_folder, items, with_truth)
+    records = [
+        _record(folder, bundle, device, variant, launch, iterations)
+        for device in devices
+        for launch, variant in enumerate(variants)
+    ]
+    return RunResult(
+        run_id="20260102-030405-quickstart",
+        bundle=bundle,
+        bundle_folder=bundle_folder,
+        records=tuple(change(record) for record in records),
+        deployments=tuple(_deployment(device) for device in devices),
+    )
+
+
+def failed(record: RunRecord, reason: str) -> RunRecord:
+    """The record of a launch that gave nothing."""
+    return replace(record, status=Status.FAILED, reason=reason, samples=(), images={})
+
+
+def _bundle(folder: Path, items: int, with_truth: bool) -> Bundle:
+    kinds = {"restyle": TaskKind.IMAGE_TO_IMAGE, "remove-object": TaskKind.INPAINT, "draw": TaskKind.TEXT_TO_IMAGE}
+    schemes = {"restyle": ("olss", 8, 3.0, 1.25e-4), "remove-object": ("lcm", 4, 1.0, None), "draw": ("olss", 8, 3.0, 2.5e-4)}
+    tasks = []
+    for name, kind in kinds.items():
+        scheme, steps, guidance, fit_error = schemes[name]
+        made = tuple(_item(folder, name, kind, index, with_truth) for index in range(items))
+        tasks.append(
+            TaskAssets(
+                name=name,
+                kind=kind,
+                adapter=ADAPTERS[name],
+                scheme=scheme,
+                steps=steps,
+                guidance=guidance,
+                table=_file(f"tasks/{name}.json"),
+                tensors=_file(f"tasks/{name}.safetensors"),
+                items=made,
+                fit_error=fit_error,
+            )
+        )
+    return Bundle(
+        digest="b0" * 32,
+        recipe_name="quickstart",
+        recipe_digest="c1" * 32,
+        precision="w8a16",
+        tool_versions={"torch": "2.9.0", "onnx": "1.19.1"},
+        graphs=(),
+        adapters=(),
+        tasks=tuple(tasks),
+        profile=_file("profile.json"),
+        build_seconds={"calibrate": 31.0, "export": 12.5, "fit samplers": 140.2},
+    )
+
+
+def _item(folder: Path, task: str, kind: TaskKind, index: int, with_truth: bool) -> TaskItem:
+    name = f"{index:03d}"
+    has_image = kind is not TaskKind.TEXT_TO_IMAGE
+    return TaskItem(
+        name=name,
+        image=_png(folder, f"inputs/{task}/{name}.png", index) if has_image else None,
+        mask=_png(folder, f"inputs/{task}/{name}.mask.png", 40) if kind is TaskKind.INPAINT else None,
+        truth=_png(folder, f"truth/{task}/{name}.png", index + 5) if with_truth and kind is TaskKind.INPAINT else None,
+        reference=_png(folder, f"reference/{task}/{name}.png", index + 9),
+        prompt=f"a <red> & \"round\" face no. {index}",
+        input_ids=(1, 2),
+        negative_input_ids=(1, 0),
+    )
+
+
+def _png(folder: Path, path: str, seed: int) -> FileRef:
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    image = Image.linear_gradient("L").resize((64, 64)).rotate(30 * seed)
+    Image.merge("RGB", (image, image.rotate(90), image.point(lambda value: 255 - value))).save(folder / path)
+    return _file(path)
+
+
+def _file(path: str) -> FileRef:
+    return FileRef(path=path, sha256="d2" * 32, size_bytes=100)
+
+
+def _deployment(device: DeviceFacts) -> Deployment:
+    objects = {f"{index:064x}": f"/data/local/tmp/quadbench/objects/{index:064x}" for index in range(12)}
+    return Deployment(
+        device=device,
+        root="/data/local/tmp/quadbench",
+        objects=objects,
+        sent_bytes=87 * MB,
+        present_bytes=3 * MB,
+        deleted_bytes=0,
+        seconds=2.4,
+    )
+
+
+def _record(folder: Path, bundle: Bundle, device: DeviceFacts, variant: Variant, launch: int, iterations: int) -> RunRecord:
+    started_at = STARTED_AT + timedelta(minutes=launch)
+    images = {}
+    for task in bundle.tasks:
+        for item in task.items:
+            path = f"runs/r0/{device.profile}/{launch}/{task.name}/{item.name}.png"
+            _png(folder, path, int(item.name) + 9)
+            images[f"{task.name}/{item.name}"] = path
+    return RunRecord(
+        record_id=f"{device.profile}-{launch}",
+        run_id="20260102-030405-quickstart",
+        started_at=started_at,
+        ended_at=started_at + timedelta(seconds=21),
+        recipe_name=bundle.recipe_name,
+        recipe_digest=bundle.recipe_digest,
+        bundle_digest=bundle.digest,
+        compiled_digest="e3" * 32,
+        target="onnxruntime",
+        device=device,
+        variant=variant,
+        launch=launch,
+        status=Status.OK,
+        caveats=(Caveat.VIRTUAL_DEVICE,),
+        versions={"harness": "0.1.0", "build_type": "Release", "runtime": "1.27.0"},
+        state={"before.battery_percent": "100", "after.battery_percent": "100", "before.load": "0.3", "after.load": "1.9"},
+        samples=tuple(_samples(bundle, variant, launch, iterations)),
+        images=images,
+    )
+
+
+def _samples(bundle: Bundle, variant: Variant, launch: int, iterations: int) -> list[Sample]:
+    dice = random.Random(launch)
+
+    def about(value: float) -> float:
+        return float(round(value * (1 + 0.02 * dice.random() + 0.01 * (launch % 3))))
+
+    unets = [task.name for task in bundle.tasks] if variant is Variant.PER_GRAPH else ["base"]
+    samples = [
+        Sample(metric="session_load_ns", value=about(9e6), component=component, labels={}) for component in COMPONENT_BYTES
+    ]
+    samples += [
+        Sample(metric="session_load_ns", value=about(41e6), component="unet", labels={"unet": unet}) for unet in unets
+    ]
+    samples += _rom(variant, unets)
+    before = None
+    for task in bundle.tasks:
+        samples += _block(task, variant, iterations, before, about)
+        before = task.name
+    return samples
+
+
+def _rom(variant: Variant, unets: list[str]) -> list[Sample]:
+    def rom(value: int, component: str | None, **labels: str) -> Sample:
+        return Sample(metric="rom_bytes", value=float(value), component=component, labels=labels)
+
+    files = [rom(size, component, kind="base") for component, size in COMPONENT_BYTES.items()]
+    files += [rom(UNET_BYTES[unet], "unet", kind="base", unet=unet) for unet in unets]
+    if variant is Variant.PER_GRAPH:
+        return files
+    return files + [rom(size, None, kind="adapter", adapter=adapter) for adapter, size in ADAPTER_BYTES.items()]
+
+
+def _block(
+    task: TaskAssets, variant: Variant, iterations: int, before: str | None, about: Callable[[float], float]
+) -> list[Sample]:
+    def sample(metric: str, value: float, **more: object) -> Sample:
+        return Sample(metric=metric, value=value, task=task.name, **more)  # type: ignore[arg-type]
+
+    own = variant is Variant.PER_GRAPH
+    switch = {"to": task.name} | ({"from": before} if before else {})
+    block = [
+        sample("switch_ns", about(42e6 if own else 21e3), labels=switch),
+        sample("first_unet_ns", about(31e6 if own else 27e6)),
+        sample("peak_rss_bytes", about(180 * MB if own else 150 * MB)),
+    ]
+    if not own and task.adapter:
+        block.append(sample("adapter_load_ns", about(1.2e6), labels={"adapter": task.adapter, "state": "cold"}))
+    for iteration in range(-2, iterations):
+        common = {"iteration": iteration + 2, "is_warmup": iteration < 0}
+        if task.kind is not TaskKind.TEXT_TO_IMAGE:
+            block.append(sample("vae_encoder_ns", about(14e6), component="vae_encoder", **common))
+        block.append(sample("text_encoder_ns", about(3e6), component="text_encoder", **common))
+        block += [sample("unet_ns", about(25e6 if own else 26e6), step=step, **common) for step in range(task.steps)]
+        block.append(sample("vae_decoder_ns", about(33e6), component="vae_decoder", **common))
+        block.append(sample("residual_ns", about(2e6), **common))
+        block.append(sample("end_to_end_ns", about(52e6 + task.steps * (25e6 if own else 26e6)), **common))
+    for item in task.items:
+        decibels = 60.0 if variant is Variant.FLOAT else 37.5 if own else 38.0
+        block.append(sample("psnr_db", decibels + int(item.name), item=item.name, labels={"against": "reference"}))
+        if item.truth:
+            block.append(sample("psnr_db", 25.0, item=item.name, labels={"against": "truth"}))
+        block.append(sample("max_abs_difference", 1.0 if variant is Variant.FLOAT else 9.0, item=item.name))
+    return block
