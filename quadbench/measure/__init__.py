@@ -1,0 +1,6 @@
+"""Measure: Bundle, CompiledBundle, Deployment, Device and LaunchPlan -> RunRecord."""
+
+from quadbench.measure.gate import GateLimits
+from quadbench.measure.launch import LaunchAborted, measure_launch
+
+__all__ = ["GateLimits", "LaunchAborted", "measure_launch"]

@@ -1,0 +1,77 @@
+"""Gate: a device's state and limits -> whether a launch may start now, and what doubt its figures would carry."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from quadbench.artifacts import Caveat
+from quadbench.measure.state import DeviceState
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateLimits:
+    """What a device must keep to. Thermal status is Android's, where 2 (moderate) is the first that slows the foreground app.
+
+    Source: developer.android.com, PowerManager.THERMAL_STATUS_MODERATE.
+    """
+
+    max_thermal_status: int = 1
+    min_battery_percent: float = 20.0
+    timeout_s: float = 600.0
+    poll_s: float = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateVerdict:
+    """`objections` say why a launch must wait; none means that it may start. `caveats` go with it when it does."""
+
+    objections: tuple[str, ...]
+    caveats: tuple[Caveat, ...]
+
+    @property
+    def is_open(self) -> bool:
+        return not self.objections
+
+
+def gate(state: DeviceState, limits: GateLimits, *, shares_host_cpu: bool) -> GateVerdict:
+    """Judge a state. What a device does not tell is not held against it; it stands in the record as unavailable.
+
+    Load on this machine is a caveat and no objection: on a build host something always runs, and waiting would not end.
+    """
+    objections = []
+    status, percent = state.thermal.status, state.battery.level_percent
+    if status is not None and status > limits.max_thermal_status:
+        objections.append(f"thermal status {status} ({state.thermal.status_name}), at most {limits.max_thermal_status} allowed")
+    if percent is not None and percent < limits.min_battery_percent:
+        objections.append(f"battery at {percent:.0f} %, at least {limits.min_battery_percent:.0f} % needed")
+    return GateVerdict(objections=tuple(objections), caveats=_caveats(state, limits, shares_host_cpu=shares_host_cpu))
+
+
+def wait_at_gate(
+    read: Callable[[], DeviceState],
+    limits: GateLimits,
+    *,
+    shares_host_cpu: bool,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> tuple[DeviceState, GateVerdict]:
+    """Read the state until the gate is open or its time is over; the last verdict tells which."""
+    deadline = clock() + limits.timeout_s
+    while True:
+        state = read()
+        verdict = gate(state, limits, shares_host_cpu=shares_host_cpu)
+        if verdict.is_open or clock() + limits.poll_s > deadline:
+            return state, verdict
+        log.info("waiting %g s before a launch: %s", limits.poll_s, "; ".join(verdict.objections))
+        sleep(limits.poll_s)
+
+
+def _caveats(state: DeviceState, limits: GateLimits, *, shares_host_cpu: bool) -> tuple[Caveat, ...]:
+    is_hot = state.thermal.status is not None and state.thermal.status > limits.max_thermal_status
+    is_capped = any(clock.cap_khz < clock.hardware_khz for clock in state.clocks)
+    is_loaded = state.load_1min is not None and state.cores is not None and state.load_1min > state.cores
+    throttled = (Caveat.THROTTLED,) if is_hot or is_capped else ()
+    return (*throttled, Caveat.LOADED_HOST) if shares_host_cpu and is_loaded else throttled

@@ -1,0 +1,305 @@
+"""Launch: one fresh harness process on a device -> RunRecord, whatever becomes of it."""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from quadbench.artifacts import Bundle, Caveat, CompiledBundle, Deployment, ErrorClass, RunRecord, Sample, Status
+from quadbench.devices.device import Device
+from quadbench.errors import DeviceError
+from quadbench.measure.events import Heard, ImageEvent
+from quadbench.measure.gate import GateLimits, gate, wait_at_gate
+from quadbench.measure.harness_plan import deployed_path, harness_plan, tasks_of
+from quadbench.measure.images import WrongImageError, expected_images, image_samples, verdict
+from quadbench.measure.outcome import Failure, caveats_of, failure_of
+from quadbench.measure.rom import rom_samples
+from quadbench.measure.state import flatten, read_state
+from quadbench.plan import LaunchPlan
+
+_SYNC_INTERVAL_S = 1.0  # what a power cut may take of the events; a sync for each line would disturb what this machine measures
+_SHELL_TIMEOUT_S = 30.0
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+log = logging.getLogger(__name__)
+
+
+class LaunchAborted(KeyboardInterrupt):
+    """Ctrl-C during a launch, whose harness has been killed. `record` is ABORTED and holds the samples that came before."""
+
+    def __init__(self, record: RunRecord) -> None:
+        super().__init__(record.reason)
+        self.record = record
+
+
+def measure_launch(
+    *,
+    bundle: Bundle,
+    bundle_folder: Path,
+    compiled: CompiledBundle,
+    deployment: Deployment,
+    device: Device,
+    launch: LaunchPlan,
+    run_id: str,
+    harness_sha256: str,
+    runtime_sha256: str,
+    threads: int,
+    timeout_s: float,
+    results: Path,
+    limits: GateLimits | None = None,
+) -> RunRecord:
+    """Run the harness once and keep what it says. What goes wrong on the device comes back as a FAILED or SKIPPED record.
+
+    Writes plan.json, events.jsonl (line by line, as they come) and images/<task>/<item>.png into
+    `results`/runs/<run id>/<device>/<variant>-<launch>/. The caller stores the record.
+
+    Raises:
+        LaunchAborted: Ctrl-C; the caller stores its record and lets it pass on.
+        ArtifactError, UnknownNameError: bundle, deployment and launch do not fit; nothing was started.
+    """
+    if not _FOLDER_NAME.fullmatch(run_id):
+        raise ValueError(f"run id '{run_id}' cannot name a folder; expected letters, digits, '-', '_' and '.'")
+    remote = f"{device.root}/runs/{run_id}"
+    plan = harness_plan(
+        bundle, compiled, deployment, launch, runtime_sha256=runtime_sha256, threads=threads, images=f"{remote}/images"
+    )
+    folder = results / "runs" / run_id / _folder_name(device.facts.address) / f"{launch.variant}-{launch.launch}"
+    work = _Launch(
+        bundle=bundle,
+        bundle_folder=bundle_folder,
+        compiled=compiled,
+        deployment=deployment,
+        device=device,
+        launch=launch,
+        run_id=run_id,
+        plan=json.dumps(plan, indent=1).encode(),
+        harness=deployed_path(deployment, harness_sha256, "the harness"),
+        timeout_s=timeout_s,
+        limits=limits or GateLimits(),
+        remote=remote,
+        folder=folder,
+        results=results,
+    )
+    return _measured(work)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Launch:
+    """What one launch is given. `remote` is its folder on the device, `folder` its folder here, `harness` a path there."""
+
+    bundle: Bundle
+    bundle_folder: Path
+    compiled: CompiledBundle
+    deployment: Deployment
+    device: Device
+    launch: LaunchPlan
+    run_id: str
+    plan: bytes
+    harness: str
+    timeout_s: float
+    limits: GateLimits
+    remote: str
+    folder: Path
+    results: Path
+
+
+@dataclass(kw_only=True)
+class _Findings:
+    """What a launch has found so far; filled as it goes, so that an interrupt at any point leaves what came before."""
+
+    started_at: datetime
+    state: dict[str, str] = field(default_factory=dict)
+    caveats_of_state: tuple[Caveat, ...] = ()
+    heard: Heard = field(default_factory=Heard)
+    samples: list[Sample] = field(default_factory=list)  # beyond the harness's own
+    images: dict[str, str] = field(default_factory=dict)
+    refusal: str | None = None  # the gate's
+    failure: Failure | None = None
+
+    def fail(self, error_class: ErrorClass, reason: str) -> None:
+        """Note a failure; the first one is the cause of those that follow."""
+        self.failure = self.failure or Failure(error_class=error_class, reason=reason)
+
+
+def _measured(work: _Launch) -> RunRecord:
+    name = f"{work.device.facts.address}: launch {work.launch.launch} of {work.launch.variant}"
+    log.info("%s: starts", name)
+    began = time.monotonic()
+    findings = _Findings(started_at=datetime.now(UTC))
+    try:
+        _measure(work, findings)
+    except KeyboardInterrupt as interrupt:
+        findings.failure = None
+        raise LaunchAborted(_record(work, findings, aborted=True)) from interrupt
+    record = _record(work, findings)
+    log.info(
+        "%s: %s after %.1f s%s", name, record.status, time.monotonic() - began, f", {record.reason}" if record.reason else ""
+    )
+    return record
+
+
+def _measure(work: _Launch, findings: _Findings) -> None:
+    try:
+        work.folder.mkdir(parents=True, exist_ok=True)
+        if not _passes_gate(work, findings):
+            return
+        findings.samples += rom_samples(work.bundle, work.compiled, work.deployment, work.device, work.launch)
+        with _remote_folder(work):
+            _run_harness(work, findings)
+            if findings.failure is None or findings.failure.error_class is not ErrorClass.DEVICE:
+                _fetch_images(work, findings)
+        _read_state_after(work, findings)
+    except DeviceError as error:
+        findings.fail(ErrorClass.DEVICE, str(error))
+    except OSError as error:
+        findings.fail(ErrorClass.INFRASTRUCTURE, f"this machine cannot write the results: {error}")
+
+
+def _passes_gate(work: _Launch, findings: _Findings) -> bool:
+    state, judged = wait_at_gate(lambda: read_state(work.device), work.limits, shares_host_cpu=work.device.shares_host_cpu)
+    findings.state |= flatten(state, "before")
+    findings.caveats_of_state = judged.caveats
+    if not judged.is_open:
+        findings.refusal = f"INVALID: {'; '.join(judged.objections)}; waited {work.limits.timeout_s:g} s"
+    return judged.is_open
+
+
+def _read_state_after(work: _Launch, findings: _Findings) -> None:
+    try:
+        state = read_state(work.device)
+    except DeviceError as error:
+        log.warning("%s: state after the launch is unavailable: %s", work.device.facts.address, error)
+        findings.state |= flatten(None, "after")
+        return
+    findings.state |= flatten(state, "after")
+    judged = gate(state, work.limits, shares_host_cpu=False)  # the load is now the launch's own
+    findings.caveats_of_state += judged.caveats
+
+
+@contextmanager
+def _remote_folder(work: _Launch) -> Iterator[None]:
+    """The launch's folder on the device with the plan in it, gone afterwards; the objects stay."""
+    plan = work.folder / "plan.json"
+    plan.write_bytes(work.plan)
+    try:
+        work.device.push(plan, f"{work.remote}/plan.json")
+        yield
+    finally:
+        try:
+            work.device.shell(["rm", "-rf", work.remote], _SHELL_TIMEOUT_S)
+        except DeviceError as error:
+            log.warning("%s: '%s' could not be removed: %s", work.device.facts.address, work.remote, error)
+
+
+def _run_harness(work: _Launch, findings: _Findings) -> None:
+    ended: DeviceError | None = None
+    try:
+        lines = work.device.stream([work.harness, f"{work.remote}/plan.json"], work.timeout_s)
+        with closing(lines), (work.folder / "events.jsonl").open("w", encoding="utf-8") as file:
+            synced = time.monotonic()
+            for line in lines:
+                file.write(f"{line}\n")
+                file.flush()
+                findings.heard.take(line)
+                if time.monotonic() - synced >= _SYNC_INTERVAL_S:
+                    os.fsync(file.fileno())
+                    synced = time.monotonic()
+    except DeviceError as error:
+        ended = error
+    findings.failure = failure_of(findings.heard, ended, hashlib.sha256(work.plan).hexdigest())
+
+
+def _fetch_images(work: _Launch, findings: _Findings) -> None:
+    """Pull every image that was announced and compare it; judge the launch by them where nothing else is wrong."""
+    announced = {(event.task, event.item): event for event in findings.heard.images}
+    samples: list[Sample] = []
+    for task, item in expected_images(tasks_of(work.bundle, work.launch), work.launch):
+        name = f"{task.name}/{item.name}"
+        event = announced.get((task.name, item.name))
+        if event is None:
+            findings.fail(ErrorClass.HARNESS, f"harness painted no image {name}")
+            continue
+        try:
+            local = _pull(work, event, name)
+            findings.images[name] = local.relative_to(work.results).as_posix()
+            samples += image_samples(local, task, item, work.bundle_folder)
+        except WrongImageError as error:
+            findings.fail(ErrorClass.HARNESS, str(error))
+    findings.samples += samples
+    if wrong := verdict(work.launch.variant, samples):
+        findings.fail(ErrorClass.HARNESS, wrong)
+
+
+def _pull(work: _Launch, event: ImageEvent, name: str) -> Path:
+    local = work.folder / "images" / f"{name}.png"
+    local.parent.mkdir(parents=True, exist_ok=True)
+    work.device.pull(event.path if event.path.startswith("/") else f"{work.device.root}/{event.path}", local)
+    found = hashlib.sha256(local.read_bytes()).hexdigest()
+    if found != event.sha256:
+        raise WrongImageError(f"image {name} arrived with sha256 {found}, the harness wrote {event.sha256}")
+    return local
+
+
+def _record(work: _Launch, findings: _Findings, *, aborted: bool = False) -> RunRecord:
+    status, error_class, reason = _status(findings, aborted=aborted)
+    return RunRecord(
+        record_id=uuid.uuid4().hex,
+        run_id=work.run_id,
+        started_at=findings.started_at,
+        ended_at=datetime.now(UTC),
+        recipe_name=work.bundle.recipe_name,
+        recipe_digest=work.bundle.recipe_digest,
+        bundle_digest=work.bundle.digest,
+        compiled_digest=work.compiled.digest,
+        target=work.compiled.target,
+        device=work.device.facts,
+        variant=work.launch.variant,
+        launch=work.launch.launch,
+        status=status,
+        error_class=error_class,
+        reason=reason,
+        caveats=caveats_of(work.bundle, work.compiled, work.device.facts, findings.heard, findings.caveats_of_state),
+        versions=_versions(work, findings.heard),
+        state=findings.state,
+        samples=(*findings.heard.samples, *findings.samples),
+        images=findings.images,
+    )
+
+
+def _status(findings: _Findings, *, aborted: bool) -> tuple[Status, ErrorClass | None, str | None]:
+    if aborted:
+        return Status.ABORTED, ErrorClass.USER, f"interrupted after {len(findings.heard.samples)} samples"
+    if findings.failure is not None:
+        return Status.FAILED, findings.failure.error_class, findings.failure.reason
+    if findings.refusal is not None:
+        return Status.SKIPPED, ErrorClass.DEVICE, findings.refusal
+    return Status.OK, None, None
+
+
+def _versions(work: _Launch, heard: Heard) -> dict[str, str]:
+    """Everything that may make one figure differ from another's: tools by the stage that used them."""
+    versions = {"quadbench": version("quadbench")}
+    versions |= {f"quad.{tool}": text for tool, text in work.bundle.tool_versions.items()}
+    versions |= {f"compile.{tool}": text for tool, text in work.compiled.tool_versions.items()}
+    if heard.header is not None:
+        versions |= {
+            "harness": heard.header.harness_version,
+            "harness.commit": heard.header.commit,
+            "harness.build_type": heard.header.build_type,
+            "runtime": heard.header.runtime_version,
+        }
+    return versions
+
+
+def _folder_name(address: str) -> str:
+    """The address without characters that file systems or archives refuse: virtual:s25 -> virtual-s25."""
+    return re.sub(r"[^A-Za-z0-9_.@-]", "-", address)

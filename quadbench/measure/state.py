@@ -1,0 +1,109 @@
+"""State: Device -> how hot, charged, loaded and clocked it is now; what it does not tell is `unavailable`."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from quadbench.devices.device import Device
+from quadbench.devices.dumpsys import BatteryState, ThermalState, parse_battery, parse_thermal
+
+UNAVAILABLE = "unavailable"
+_TIMEOUT_S = 30.0
+_MARK = "@@quadbench "
+
+# One round trip for all of it. Parts that a device lacks print nothing.
+_SCRIPT = f"""exec 2>/dev/null
+echo '{_MARK}thermal'; dumpsys thermalservice
+echo '{_MARK}battery'; dumpsys battery
+echo '{_MARK}load'; cat /proc/loadavg
+echo '{_MARK}memory'; cat /proc/meminfo
+echo '{_MARK}uptime'; cat /proc/uptime
+echo '{_MARK}cores'; nproc
+echo '{_MARK}clocks'
+for policy in /sys/devices/system/cpu/cpufreq/policy*; do
+  echo "${{policy##*/}} $(cat $policy/scaling_cur_freq) $(cat $policy/scaling_max_freq) $(cat $policy/cpuinfo_max_freq)"
+done
+exit 0
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """A group of cores with one clock: its frequency, what it may reach now, and what the hardware could."""
+
+    policy: str
+    khz: int
+    cap_khz: int
+    hardware_khz: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceState:
+    """A device at one moment; None is what it does not tell."""
+
+    thermal: ThermalState
+    battery: BatteryState
+    load_1min: float | None
+    cores: int | None
+    memory_total_bytes: int | None
+    memory_available_bytes: int | None
+    uptime_s: float | None
+    clocks: tuple[Clock, ...]
+
+
+def read_state(device: Device) -> DeviceState:
+    """Ask the device. Raises: DeviceError where it does not answer."""
+    return parse_state(device.shell(["sh", "-c", _SCRIPT], _TIMEOUT_S).stdout)
+
+
+def parse_state(text: str) -> DeviceState:
+    """The output of the script that `read_state` runs there."""
+    parts = dict(part.partition("\n")[::2] for part in text.split(_MARK)[1:])
+    return DeviceState(
+        thermal=parse_thermal(parts.get("thermal", "")),
+        battery=parse_battery(parts.get("battery", "")),
+        load_1min=_number(r"^(\S+)", parts.get("load", "")),
+        cores=_whole(r"^(\d+)", parts.get("cores", "")),
+        memory_total_bytes=_kib(parts, "MemTotal"),
+        memory_available_bytes=_kib(parts, "MemAvailable"),
+        uptime_s=_number(r"^(\S+)", parts.get("uptime", "")),
+        clocks=tuple(
+            Clock(policy=policy, khz=int(khz), cap_khz=int(cap), hardware_khz=int(hardware))
+            for policy, khz, cap, hardware in re.findall(r"^(\S+) (\d+) (\d+) (\d+)$", parts.get("clocks", ""), re.MULTILINE)
+        ),
+    )
+
+
+def flatten(state: DeviceState | None, moment: str) -> dict[str, str]:
+    """The state as texts under keys that begin with the moment, for `RunRecord.state`."""
+    if state is None:
+        return {f"{moment}.state": UNAVAILABLE}
+    values = {
+        "thermal_status": state.thermal.status,
+        "battery_percent": state.battery.level_percent,
+        "battery_temperature_c": state.battery.temperature_c,
+        "battery_powered_by": "+".join(state.battery.powered_by) or None,
+        "load_1min": state.load_1min,
+        "cores": state.cores,
+        "memory_total_bytes": state.memory_total_bytes,
+        "memory_available_bytes": state.memory_available_bytes,
+        "uptime_s": state.uptime_s,
+        "clocks": ", ".join(f"{c.policy} {c.khz}/{c.cap_khz}/{c.hardware_khz} kHz" for c in state.clocks) or None,
+        "temperatures_c": ", ".join(f"{t.name} {t.celsius:.1f}" for t in state.thermal.temperatures) or None,
+    }
+    return {f"{moment}.{key}": UNAVAILABLE if value is None else str(value) for key, value in values.items()}
+
+
+def _kib(parts: Mapping[str, str], key: str) -> int | None:
+    kib = _whole(rf"^{key}:\s+(\d+) kB", parts.get("memory", ""))
+    return None if kib is None else kib * 1024
+
+
+def _whole(pattern: str, text: str) -> int | None:
+    match = re.search(pattern, text, re.MULTILINE)
+    return int(match[1]) if match else None
+
+
+def _number(pattern: str, text: str) -> float | None:
+    match = re.search(pattern, text, re.MULTILINE)
+    return float(match[1]) if match else None
