@@ -1,0 +1,182 @@
+"""The adb server's socket protocol: a request or a device's service in, a connection out. It never starts or stops a server.
+
+Written against Android's packages/modules/adb: OVERVIEW.TXT, SERVICES.TXT, SYNC.TXT and shell_protocol.h.
+"""
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from quadbench.errors import DeviceError, DeviceLostError
+
+CONNECT_TIMEOUT_S = 5.0
+REQUEST_TIMEOUT_S = 30.0
+_GONE = ("not found", "device offline", "closed", "device still connecting", "device unauthorized", "no devices")
+
+
+class NoServerError(DeviceError):
+    """Nothing listens at the server's address."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TcpEndpoint:
+    """A server on a TCP port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection((self.host, self.port), timeout=CONNECT_TIMEOUT_S)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnixEndpoint:
+    """A server on a unix socket, reached through its folder's descriptor: its path may be too long for a socket's address."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def connect(self) -> socket.socket:
+        with _descriptor(self.path.parent) as folder:
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                connection.settimeout(CONNECT_TIMEOUT_S)
+                connection.connect(f"/proc/self/fd/{folder}/{self.path.name}")
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+
+
+Endpoint = TcpEndpoint | UnixEndpoint
+
+
+class Connection:
+    """A socket to the server whose failures are quadbench's errors. `peer` names who is at the other end."""
+
+    def __init__(self, raw: socket.socket, peer: str) -> None:
+        self.socket = raw
+        self._peer = peer
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        """Send all of it. Raises: TimeoutError, DeviceLostError."""
+        try:
+            self.socket.sendall(data)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise self.lost(str(error)) from error
+
+    def read(self, size: int) -> bytes:
+        """Exactly `size` bytes. Raises: TimeoutError, DeviceLostError where the connection ends before."""
+        buffer = bytearray()
+        while len(buffer) < size:
+            try:
+                chunk = self.socket.recv(size - len(buffer))
+            except TimeoutError:
+                raise
+            except OSError as error:
+                raise self.lost(str(error)) from error
+            if not chunk:
+                raise self.lost("the connection was closed")
+            buffer += chunk
+        return bytes(buffer)
+
+    def request(self, service: str) -> None:
+        """Ask for a service. Raises: DeviceLostError where the device is gone, DeviceError where the server refuses."""
+        data = service.encode()
+        if len(data) > 0xFFFF:
+            raise DeviceError(f"the command for {self._peer} has {len(data)} bytes, adb takes at most 65535")
+        self.send(f"{len(data):04x}".encode() + data)
+        status = self.read(4)
+        if status == b"FAIL":
+            message = self.read_text()
+            raise (
+                self.lost(message) if any(word in message for word in _GONE) else DeviceError(f"{self._peer} refuses: {message}")
+            )
+        if status != b"OKAY":
+            raise DeviceError(f"{self._peer} answered {status!r} instead of OKAY", hint="is it really an adb server?")
+
+    def read_text(self) -> str:
+        """A string after its length in four hexadecimal digits."""
+        size = self.read(4)
+        try:
+            return self.read(int(size, 16)).decode(errors="replace")
+        except ValueError as error:
+            raise DeviceError(
+                f"{self._peer} answered {size!r} instead of a length", hint="is it really an adb server?"
+            ) from error
+
+    def lost(self, reason: str) -> DeviceLostError:
+        """The error of a connection that ended in the middle of something."""
+        return DeviceLostError(
+            f"{self._peer} was lost: {reason}", hint="check the cable and that the screen asks nothing, then run again"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdbServer:
+    """A server that somebody runs: requests to it, and services of the devices attached to it."""
+
+    endpoint: Endpoint
+
+    def version(self) -> int:
+        """The version of its protocol, such as 41. Raises: NoServerError, DeviceError."""
+        return int(self.ask("host:version"), 16)
+
+    def ask(self, service: str) -> str:
+        """A request with one answer, as `host:devices-l`."""
+        with self._connect(f"the adb server at {self.endpoint}") as connection:
+            try:
+                connection.request(service)
+                return connection.read_text()
+            except TimeoutError as error:
+                raise DeviceError(
+                    f"the adb server at {self.endpoint} does not answer '{service}'", hint="try: adb devices"
+                ) from error
+
+    def open(self, serial: str, service: str, peer: str) -> Connection:
+        """A service of a device, as `sync:`; the caller closes it and sets its timeouts."""
+        connection = self._connect(peer)
+        try:
+            connection.request(f"host:transport:{serial}")
+            connection.request(service)
+        except TimeoutError as error:
+            connection.socket.close()
+            raise connection.lost(f"it does not answer within {REQUEST_TIMEOUT_S:g} s") from error
+        except BaseException:
+            connection.socket.close()
+            raise
+        return connection
+
+    def _connect(self, peer: str) -> Connection:
+        try:
+            raw = self.endpoint.connect()
+        except OSError as error:
+            raise NoServerError(f"no adb server answers at {self.endpoint}: {error}") from error
+        raw.settimeout(REQUEST_TIMEOUT_S)
+        return Connection(raw, peer)
+
+
+@contextlib.contextmanager
+def _descriptor(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

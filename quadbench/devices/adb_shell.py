@@ -1,0 +1,66 @@
+"""adb's shell protocol, version 2: a connection in, the command's stdout, stderr and exit code out, each apart.
+
+The packets are those of shell_protocol.h in Android's packages/modules/adb: a byte that says what it is, a length, the content.
+"""
+
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from quadbench.devices.adb_protocol import Connection
+from quadbench.errors import DeviceError
+
+
+class Stream(IntEnum):
+    """What a packet carries."""
+
+    STDOUT = 1
+    STDERR = 2
+    EXIT = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packet:
+    """A piece of output, or the exit code as one byte."""
+
+    stream: Stream
+    data: bytes
+
+
+_CLOSE_STDIN = bytes([3]) + (0).to_bytes(4, "little")  # the same id as EXIT, in the other direction
+
+
+def shell_service(argv: Sequence[str]) -> str:
+    """The service that runs a command without a terminal. Its first line of stdout is its process id, and its group's."""
+    if not argv:
+        raise ValueError("a command needs at least a program")
+    if any("\0" in word for word in argv):
+        raise DeviceError(f"'{argv[0]}': an argument contains a NUL byte, which no command line can carry")
+    return f"shell,v2,raw:echo $$; exec {shlex.join(argv)}"
+
+
+def close_stdin(connection: Connection) -> None:
+    """Let commands that read stdin see its end."""
+    connection.send(_CLOSE_STDIN)
+
+
+def packets(connection: Connection, deadline: float) -> Iterator[Packet]:
+    """Packets up to and with the exit code. Raises: TimeoutError past the deadline (of time.monotonic), DeviceLostError."""
+    while True:
+        _set_timeout(connection, deadline)
+        header = connection.read(5)
+        _set_timeout(connection, deadline)
+        data = connection.read(int.from_bytes(header[1:], "little"))
+        packet = Packet(stream=Stream(header[0]), data=data)
+        yield packet
+        if packet.stream is Stream.EXIT:
+            return
+
+
+def _set_timeout(connection: Connection, deadline: float) -> None:
+    remaining_s = deadline - time.monotonic()
+    if remaining_s <= 0:
+        raise TimeoutError
+    connection.socket.settimeout(remaining_s)

@@ -1,0 +1,91 @@
+"""adb's file transfer: a path on a device and one here in, the file's bytes across.
+
+The protocol is that of SYNC.TXT in Android's packages/modules/adb, version 1, which every adbd speaks.
+"""
+
+import select
+import stat
+import struct
+import time
+from pathlib import Path
+
+from quadbench.devices.adb_protocol import Connection
+from quadbench.devices.device import Progress
+from quadbench.errors import DeviceError, DeviceFullError
+
+CHUNK_BYTES = 64 * 1024  # SYNC.TXT: the most that a DATA message may carry
+STALL_TIMEOUT_S = 60.0  # without one byte moving; a phone that writes its flash out pauses for seconds, not for a minute
+_FILE_MODE = stat.S_IFREG | 0o644
+
+
+def send_file(connection: Connection, local: Path, remote: str, device: str, progress: Progress | None) -> None:
+    """Send over a fresh `sync:` connection. adbd makes the folders, and removes what it has written when it fails."""
+    connection.socket.settimeout(STALL_TIMEOUT_S)
+    try:
+        _send(connection, local, remote, progress)
+        _check_sent(connection, remote, device)
+    except TimeoutError as error:
+        raise connection.lost(f"no progress for {STALL_TIMEOUT_S:g} s while '{remote}' was sent") from error
+
+
+def receive_file(connection: Connection, remote: str, local: Path, device: str) -> None:
+    """Receive over a fresh `sync:` connection; a partial file is removed."""
+    connection.socket.settimeout(STALL_TIMEOUT_S)
+    partial = local.with_name(f".{local.name}.part")
+    try:
+        _receive(connection, remote, partial, device)
+        partial.replace(local)
+    except TimeoutError as error:
+        raise connection.lost(f"no progress for {STALL_TIMEOUT_S:g} s while '{remote}' was read") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _send(connection: Connection, local: Path, remote: str, progress: Progress | None) -> None:
+    connection.send(_message(b"SEND", f"{remote},{_FILE_MODE}".encode()))
+    sent_bytes = 0
+    with local.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            if _has_answer(connection):  # an early answer is a failure: the rest need not be sent
+                return
+            connection.send(_message(b"DATA", chunk))
+            sent_bytes += len(chunk)
+            if progress:
+                progress(sent_bytes)
+    connection.send(b"DONE" + struct.pack("<I", int(time.time())))
+
+
+def _check_sent(connection: Connection, remote: str, device: str) -> None:
+    kind, size = _header(connection)
+    if kind == b"OKAY":
+        return
+    reason = connection.read(size).decode(errors="replace") if kind == b"FAIL" else f"it answered {kind!r}"
+    error = DeviceFullError if "No space left" in reason else DeviceError
+    raise error(f"cannot write '{remote}' on {device}: {reason}")
+
+
+def _receive(connection: Connection, remote: str, local: Path, device: str) -> None:
+    connection.send(_message(b"RECV", remote.encode()))
+    with local.open("wb") as file:
+        while True:
+            kind, size = _header(connection)
+            if kind == b"DONE":
+                return
+            payload = connection.read(size)
+            if kind != b"DATA":
+                reason = payload.decode(errors="replace") if kind == b"FAIL" else f"it answered {kind!r}"
+                raise DeviceError(f"cannot read '{remote}' on {device}: {reason}")
+            file.write(payload)
+
+
+def _message(kind: bytes, payload: bytes) -> bytes:
+    return kind + struct.pack("<I", len(payload)) + payload
+
+
+def _header(connection: Connection) -> tuple[bytes, int]:
+    header = connection.read(8)
+    return header[:4], int.from_bytes(header[4:], "little")
+
+
+def _has_answer(connection: Connection) -> bool:
+    return bool(select.select([connection.socket], [], [], 0)[0])

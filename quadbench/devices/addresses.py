@@ -1,0 +1,198 @@
+"""Addresses: the words of --devices in, what they ask for out; and which attached phone a word means. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+from quadbench.device_profile import LOCAL_NAME, DeviceProfile, load_profile
+from quadbench.devices.properties import Attached
+from quadbench.errors import DeviceError, DeviceNotFoundError, UnknownNameError, UserError
+
+VIRTUAL_PREFIX = "virtual:"
+
+_STATE_HINTS = {
+    "unauthorized": "unlock it and allow USB debugging for this machine",
+    "authorizing": "unlock it and allow USB debugging for this machine",
+    "offline": "plug it in again; if that does not help, turn USB debugging off and on",
+    "connecting": "wait a moment and try again",
+    "recovery": "start it normally",
+    "bootloader": "start it normally",
+    "sideload": "start it normally",
+}
+_NO_PERMISSIONS_HINT = (
+    "this user may not open the USB device: add it to the group plugdev, or install android-sdk-platform-tools-common"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalAddress:
+    """`local`: this machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VirtualAddress:
+    """`virtual:<profile>`, or `virtual:<profile>?data_mb=64` for a /data of that size in memory, empty at each start."""
+
+    profile: str
+    data_mb: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttachedAddress:
+    """`<profile>`, `<profile>@SERIAL` or `SERIAL`: a phone."""
+
+    profile: str | None
+    serial: str | None
+
+
+Address = LocalAddress | VirtualAddress | AttachedAddress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phone:
+    """An attached phone; its properties are known where its state is `device`."""
+
+    attached: Attached
+    properties: Mapping[str, str]
+
+    def profiles_among(self, profiles: Sequence[DeviceProfile]) -> list[str]:
+        """The names of the profiles that it matches."""
+        return [profile.name for profile in profiles if profile.matches(self.properties)]
+
+
+def parse_address(text: str, serials: Sequence[str] = ()) -> Address:
+    """What an address asks for. A word that is one of the attached `serials` is a serial, else it is a profile's name."""
+    if text == LOCAL_NAME:
+        return LocalAddress()
+    if text.startswith(VIRTUAL_PREFIX):
+        return _virtual(text)
+    if text in serials:
+        return AttachedAddress(profile=None, serial=text)
+    profile, at, serial = text.partition("@")
+    if not profile or (at and not serial):
+        raise UserError(f"'{text}' is no device", hint="expected local, virtual:<profile>, <profile>, <profile>@SERIAL or SERIAL")
+    return AttachedAddress(profile=profile, serial=serial or None)
+
+
+def needs_server(text: str) -> bool:
+    """Whether an address means a phone, which is reached through the user's adb server."""
+    return text != LOCAL_NAME and not text.startswith(VIRTUAL_PREFIX)
+
+
+def choose_phone(
+    text: str, phones: Sequence[Phone], profiles: Sequence[DeviceProfile], preferred_serial: str | None
+) -> tuple[Phone, DeviceProfile]:
+    """The phone that an address means, and its profile. `preferred_serial` decides where several match.
+
+    Raises: DeviceNotFoundError, DeviceError (its state, or no profile), UserError (several match).
+    """
+    address = parse_address(text, [phone.attached.serial for phone in phones])
+    assert isinstance(address, AttachedAddress)
+    profile = _profile_of(text, address, phones, profiles)
+    if address.serial is not None:
+        phone = _phone_with(text, address.serial, phones, profiles)
+        return phone, _checked(phone, profile) if profile else _only_profile(phone, profiles)
+    assert profile is not None
+    return _only_match(text, profile, phones, profiles, preferred_serial), profile
+
+
+def describe(phones: Sequence[Phone], profiles: Sequence[DeviceProfile]) -> str:
+    """What is attached, for a message: `R3X (tabs11), emulator-5554 (no profile matches)`."""
+    return ", ".join(f"{phone.attached.serial} ({_label(phone, profiles)})" for phone in phones) or "nothing"
+
+
+def _virtual(text: str) -> VirtualAddress:
+    profile, _, query = text.removeprefix(VIRTUAL_PREFIX).partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    size = options.pop("data_mb", None)
+    if not profile or options or (size is not None and (not size.isdecimal() or int(size) == 0)):
+        raise UserError(
+            f"'{text}' is no virtual device", hint="expected virtual:<profile> or virtual:<profile>?data_mb=<megabytes>"
+        )
+    return VirtualAddress(profile=profile, data_mb=int(size) if size else None)
+
+
+def _profile_of(
+    text: str, address: AttachedAddress, phones: Sequence[Phone], profiles: Sequence[DeviceProfile]
+) -> DeviceProfile | None:
+    if address.profile is None:
+        return None
+    for profile in profiles:
+        if profile.name == address.profile:
+            return profile
+    try:
+        return load_profile(address.profile)
+    except UnknownNameError as error:
+        names = ", ".join(sorted(profile.name for profile in profiles))
+        found = f"profiles: {names}; attached: {describe(phones, profiles)}"
+        message = f"'{text}' is neither a device profile nor an attached device; {found}"
+        raise DeviceNotFoundError(message, hint=error.hint or "see: quadbench devices") from error
+
+
+def _phone_with(text: str, serial: str, phones: Sequence[Phone], profiles: Sequence[DeviceProfile]) -> Phone:
+    for phone in phones:
+        if phone.attached.serial == serial:
+            return _ready(phone)
+    raise _not_attached(text, phones, profiles, hint="plug it in and allow USB debugging")
+
+
+def _only_match(
+    text: str, profile: DeviceProfile, phones: Sequence[Phone], profiles: Sequence[DeviceProfile], preferred_serial: str | None
+) -> Phone:
+    matching = [phone for phone in phones if profile.matches(phone.properties)]
+    preferred = [phone for phone in matching if phone.attached.serial == preferred_serial]
+    if len(matching) > 1 and not preferred:
+        serials = ", ".join(phone.attached.serial for phone in matching)
+        raise UserError(
+            f"several attached devices are '{text}': {serials}",
+            hint=f"say which: {text}@{matching[0].attached.serial}, or set ANDROID_SERIAL",
+        )
+    if not matching:
+        hint = f"plug it in and allow USB debugging, or use {VIRTUAL_PREFIX}{text}"
+        raise _not_attached(text, phones, profiles, hint=hint)
+    return (preferred or matching)[0]
+
+
+def _not_attached(text: str, phones: Sequence[Phone], profiles: Sequence[DeviceProfile], *, hint: str) -> DeviceNotFoundError:
+    return DeviceNotFoundError(f"device '{text}' is not attached; attached: {describe(phones, profiles)}", hint=hint)
+
+
+def _ready(phone: Phone) -> Phone:
+    state = phone.attached.state
+    if phone.attached.is_ready:
+        return phone
+    hint = _NO_PERMISSIONS_HINT if state.startswith("no permissions") else _STATE_HINTS.get(state, "see: adb devices -l")
+    raise DeviceError(f"device '{phone.attached.serial}' is attached but its state is '{state}', expected 'device'", hint=hint)
+
+
+def _checked(phone: Phone, profile: DeviceProfile) -> DeviceProfile:
+    if profile.matches(phone.properties):
+        return profile
+    wrong = [
+        f"{key} is '{phone.properties.get(key, '')}', expected '{pattern}'"
+        for key, pattern in profile.match.items()
+        if not profile.model_copy(update={"match": {key: pattern}}).matches(phone.properties)
+    ]
+    raise DeviceError(
+        f"device '{phone.attached.serial}' is not a '{profile.name}': {'; '.join(wrong)}",
+        hint="give its own profile, or write one: docs/adding-a-device.md",
+    )
+
+
+def _only_profile(phone: Phone, profiles: Sequence[DeviceProfile]) -> DeviceProfile:
+    names = phone.profiles_among(profiles)
+    if len(names) == 1:
+        return next(profile for profile in profiles if profile.name == names[0])
+    serial = phone.attached.serial
+    if names:
+        raise UserError(f"device '{serial}' matches several profiles: {', '.join(names)}", hint=f"say which: {names[0]}@{serial}")
+    model, chip = (phone.properties.get(key, "unknown") for key in ("ro.product.model", "ro.soc.model"))
+    raise DeviceError(
+        f"no device profile matches '{serial}' (model {model}, chip {chip})", hint="write one: docs/adding-a-device.md"
+    )
+
+
+def _label(phone: Phone, profiles: Sequence[DeviceProfile]) -> str:
+    if not phone.attached.is_ready:
+        return phone.attached.state
+    return ", ".join(phone.profiles_among(profiles)) or "no profile matches"

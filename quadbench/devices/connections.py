@@ -1,0 +1,172 @@
+"""Connect: addresses in, connected devices out; and the list of what is there."""
+
+import contextlib
+import logging
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from quadbench.artifacts import DeviceFacts
+from quadbench.device_profile import LOCAL_NAME, DeviceProfile, load_profile, load_profiles
+from quadbench.devices.adb import AdbDevice, read_properties
+from quadbench.devices.adb_protocol import AdbServer
+from quadbench.devices.adb_server import user_server
+from quadbench.devices.addresses import VIRTUAL_PREFIX, Phone, VirtualAddress, choose_phone, needs_server, parse_address
+from quadbench.devices.device import Device
+from quadbench.devices.host import device_lock
+from quadbench.devices.local import open_local
+from quadbench.devices.properties import parse_attached
+from quadbench.devices.virtual import open_virtual
+from quadbench.errors import DeviceError, UserError
+
+SERIAL_VARIABLE = "ANDROID_SERIAL"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceRow:
+    """A device that may be named on the command line. `profile` is None where none matches."""
+
+    address: str
+    serial: str
+    state: str
+    model: str
+    profile: str | None
+
+
+@contextlib.contextmanager
+def connect(
+    addresses: Sequence[str], *, results: Path, profiles: Sequence[DeviceProfile] | None = None
+) -> Iterator[list[Device]]:
+    """Connect the devices, in the order of their addresses, and close them at the end.
+
+    No address means $ANDROID_SERIAL. `profiles` are those that phones are recognised by, all that are known unless given.
+    Raises: UserError (an address is wrong or means a device twice), DeviceNotFoundError, DeviceError, MissingDependencyError.
+    """
+    wanted = _wanted(addresses)
+    known = load_profiles() if profiles is None else profiles
+    with contextlib.ExitStack() as stack:
+        phones = _Phones(known) if any(needs_server(address) for address in wanted) else None
+        devices: list[Device] = []
+        for address in wanted:
+            device = stack.enter_context(_open(address, results, known, phones, devices))
+            log.info("connected %s: %s, serial %s", address, device.facts.title, device.serial)
+            devices.append(device)
+        yield devices
+
+
+def list_devices(profiles: Sequence[DeviceProfile] | None = None) -> list[DeviceRow]:
+    """What can be given to --devices: attached phones in any state, then the virtual devices and this machine.
+
+    Raises: DeviceError where there is no adb server and none can be started.
+    """
+    known = load_profiles() if profiles is None else profiles
+    rows = [_phone_row(phone, known) for phone in _Phones(known).phones]
+    virtual = [
+        DeviceRow(
+            address=f"{VIRTUAL_PREFIX}{profile.name}",
+            serial=f"virtual-{profile.name}",
+            state="virtual",
+            model=profile.title,
+            profile=profile.name,
+        )
+        for profile in known
+    ]
+    local = DeviceRow(address=LOCAL_NAME, serial=LOCAL_NAME, state="device", model="this machine", profile=LOCAL_NAME)
+    return [*rows, *virtual, local]
+
+
+class _Phones:
+    """The phones that the user's server sees, each asked for its properties once."""
+
+    def __init__(self, profiles: Sequence[DeviceProfile]) -> None:
+        self.profiles = profiles
+        self.server = user_server()
+        self.phones = [
+            Phone(attached=attached, properties=_properties(self.server, attached.serial) if attached.is_ready else {})
+            for attached in parse_attached(self.server.ask("host:devices-l"))
+        ]
+
+
+def _wanted(addresses: Sequence[str]) -> list[str]:
+    wanted = [address.strip() for address in addresses]
+    if not wanted and (serial := os.environ.get(SERIAL_VARIABLE)):
+        wanted = [serial]
+    if not wanted:
+        raise UserError("no device was given", hint="use local, virtual:<profile>, or see what is attached: quadbench devices")
+    for address in wanted:
+        if wanted.count(address) > 1:
+            raise UserError(f"device '{address}' was given {wanted.count(address)} times", hint="give each device once")
+    return wanted
+
+
+def _open(
+    address: str, results: Path, profiles: Sequence[DeviceProfile], phones: _Phones | None, opened: Sequence[Device]
+) -> contextlib.AbstractContextManager[Device]:
+    if phones is not None and needs_server(address):
+        return _open_phone(address, results, phones, opened)
+    match parse_address(address):
+        case VirtualAddress(profile=name, data_mb=data_mb):
+            profile = next((profile for profile in profiles if profile.name == name), None) or load_profile(name)
+            _refuse_twice(address, f"virtual-{profile.name}", opened)
+            return open_virtual(profile, address, results, data_mb)
+        case _:
+            return open_local(results)
+
+
+def _open_phone(address: str, results: Path, phones: _Phones, opened: Sequence[Device]) -> AdbDevice:
+    phone, profile = choose_phone(address, phones.phones, phones.profiles, os.environ.get(SERIAL_VARIABLE))
+    serial = phone.attached.serial
+    _refuse_twice(address, serial, opened)
+    resources = contextlib.ExitStack()
+    resources.enter_context(device_lock(results / "devices" / re.sub(r"[^\w.-]", "_", serial), address))
+    return AdbDevice(phones.server, serial, _facts(address, phone, profile), resources)
+
+
+def _facts(address: str, phone: Phone, profile: DeviceProfile) -> DeviceFacts:
+    properties = phone.properties
+    chip = " ".join(word for word in (properties.get("ro.soc.manufacturer"), properties.get("ro.soc.model")) if word)
+    return DeviceFacts(
+        address=address,
+        family="adb",
+        serial=phone.attached.serial,
+        profile=profile.name,
+        title=profile.title,
+        soc_model=properties.get("ro.soc.model", profile.soc.model),
+        cpu=f"{chip or profile.soc.title}, {properties.get('ro.product.cpu.abi', 'unknown ABI')}",
+        android_release=properties.get("ro.build.version.release"),
+        fingerprint=properties.get("ro.build.fingerprint"),
+    )
+
+
+def _refuse_twice(address: str, serial: str, opened: Sequence[Device]) -> None:
+    for device in opened:
+        if device.serial == serial:
+            raise UserError(
+                f"'{address}' and '{device.facts.address}' are the same device, {serial}", hint="give each device once"
+            )
+
+
+def _properties(server: AdbServer, serial: str) -> dict[str, str]:
+    try:
+        return read_properties(server, serial, f"device '{serial}'")
+    except DeviceError as error:
+        log.warning("%s", error)
+        return {}
+
+
+def _phone_row(phone: Phone, profiles: Sequence[DeviceProfile]) -> DeviceRow:
+    attached = phone.attached
+    names = phone.profiles_among(profiles)
+    model = phone.properties.get("ro.product.model") or attached.words.get("model", "")
+    profile = names[0] if len(names) == 1 else None
+    return DeviceRow(
+        address=f"{profile}@{attached.serial}" if profile else attached.serial,
+        serial=attached.serial,
+        state=attached.state,
+        model=model,
+        profile=profile,
+    )

@@ -1,0 +1,98 @@
+"""Device: what every family of devices can do, whatever lies between it and this machine."""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+from quadbench.artifacts import DeviceFacts
+from quadbench.errors import CommandError, CommandTimeoutError
+
+ANDROID_ROOT = "/data/local/tmp/quadbench"
+STDERR_TAIL_CHARS = 4000
+
+Progress = Callable[[int], None]  # called with the bytes of the file that have been sent so far
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShellResult:
+    """How a command ended and what it wrote. `exit_code` is the command's own; 127 means that it does not exist there."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+class Device(Protocol):
+    """A device that is connected. Its methods may be called from several threads; `close` ends what is still running on it.
+
+    `root` is the absolute path of quadbench's folder there. `shares_host_cpu` says that its figures are this machine's.
+    """
+
+    @property
+    def facts(self) -> DeviceFacts: ...
+
+    @property
+    def serial(self) -> str: ...
+
+    @property
+    def family(self) -> str: ...
+
+    @property
+    def root(self) -> str: ...
+
+    @property
+    def shares_host_cpu(self) -> bool: ...
+
+    def properties(self) -> dict[str, str]:
+        """What the device says of itself, as Android's `getprop`; empty where there is no such thing."""
+        ...
+
+    def push(self, local: Path, remote: str, progress: Progress | None = None) -> None:
+        """Copy a file there, making its folders; an existing one is replaced.
+
+        Raises: DeviceFullError, DeviceLostError, DeviceError.
+        """
+        ...
+
+    def pull(self, remote: str, local: Path) -> None:
+        """Copy a file here; after a failure nothing is left of it. Raises: DeviceLostError, DeviceError."""
+        ...
+
+    def shell(self, argv: Sequence[str], timeout_s: float) -> ShellResult:
+        """Run a command to its end. Raises: CommandTimeoutError (the command is killed), DeviceLostError."""
+        ...
+
+    def stream(self, argv: Sequence[str], timeout_s: float) -> Generator[str, None, None]:
+        """Run a command and give its lines of stdout as they come, without line ends.
+
+        Closing the generator, a timeout, Ctrl-C and `Device.close` kill the command and its children; use
+        `contextlib.closing` where the loop may be left early.
+        Raises: CommandError (exit code not 0), CommandTimeoutError, DeviceLostError.
+        """
+        ...
+
+    def free_bytes(self, path: str) -> int:
+        """Free space of the file system on which `path`, an existing folder, lies."""
+        ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+
+def command_failed(argv: Sequence[str], device: str, status: int, stderr: str) -> CommandError:
+    """The error of a command that ended with a status other than 0."""
+    tail = stderr.strip()[-STDERR_TAIL_CHARS:]
+    last_lines = " / ".join(tail.splitlines()[-3:]) or "nothing on stderr"
+    killed = f" (killed by signal {status - 128})" if 128 < status < 160 else ""
+    return CommandError(
+        f"'{argv[0]}' ended with exit code {status}{killed} on {device}: {last_lines}", status=status, stderr_tail=tail
+    )
+
+
+def command_timed_out(argv: Sequence[str], device: str, timeout_s: float) -> CommandTimeoutError:
+    """The error of a command that took longer than it was given."""
+    return CommandTimeoutError(f"'{argv[0]}' was still running on {device} after {timeout_s:g} s and was killed")

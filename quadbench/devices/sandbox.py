@@ -1,0 +1,198 @@
+"""Sandbox: a folder in, a running Android device of this machine out: adbd, and an adb server of its own, cut off from the rest.
+
+Both run in namespaces of their own (user, process, network), so nothing listens on this machine, and neither the user's adb
+server nor attached phones are seen. The server is reached through a unix socket in the folder.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import platform
+import signal
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from quadbench.devices.adb_protocol import AdbServer, UnixEndpoint
+from quadbench.devices.host import find_programs, start_bound
+from quadbench.devices.properties import parse_attached
+from quadbench.devices.userland import write_userland
+from quadbench.errors import DeviceError
+
+PACKAGES = {"adb": "adb", "adbd": "adbd", "bwrap": "bubblewrap", "mksh": "mksh", "toybox": "toybox"}
+START_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 10.0
+ADBD_PORT = 5640  # outside 5555-5585, where an adb server looks for emulators by itself
+TRANSPORT = f"127.0.0.1:{ADBD_PORT}"
+_POLL_S = 0.02
+_NAMESPACES_HINT = (
+    "virtual devices need user namespaces: allow them (sysctl kernel.unprivileged_userns_clone=1, "
+    "kernel.apparmor_restrict_unprivileged_userns=0), in Docker run with --privileged; or use the device local"
+)
+
+_START = """\
+adbd >/run/device/adbd.log 2>&1 &
+exec adb -L localfilesystem:/run/device/adb.sock nodaemon server >/run/device/server.log 2>&1
+"""
+
+_ENVIRONMENT = {
+    "PATH": "/system/bin",
+    "HOME": "/run/device",
+    "TMPDIR": "/data/local/tmp",
+    "ADBD_PORT": str(ADBD_PORT),
+    "ADB_MDNS": "0",
+    "ADB_MDNS_AUTO_CONNECT": "0",
+    "ADB_USB": "0",
+    "ADB_LOCAL_TRANSPORT_MAX_PORT": "5553",
+}
+
+# seccomp: machine -> (AUDIT_ARCH of linux/audit.h, number of the system call socket)
+_ARCHITECTURES = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}
+_AF_VSOCK = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """A virtual device's /data: a folder that stays, or memory of `size_bytes` that goes with the device."""
+
+    folder: Path
+    size_bytes: int | None = None
+
+
+@contextlib.contextmanager
+def running_sandbox(folder: Path, data: Data, properties: dict[str, str], address: str) -> Iterator[AdbServer]:
+    """Start a device whose files lie in `folder`, which is made anew, and give the server to which it is attached as TRANSPORT.
+
+    Raises: MissingDependencyError, DeviceError where this machine does not allow it.
+    """
+    programs = find_programs(PACKAGES, needed_for=f"the virtual device '{address}'")
+    write_userland(folder / "system", properties, shell=programs["mksh"], toybox=programs["toybox"])
+    for name in ("adb", "adbd"):
+        (folder / "system" / "bin" / name).symlink_to(programs[name])
+    (folder / "run").mkdir()
+    with _started(folder, data, programs, address) as process:
+        server = AdbServer(endpoint=UnixEndpoint(path=folder / "run" / "adb.sock"))
+        _attach(server, process, folder, address)
+        yield server
+
+
+@contextlib.contextmanager
+def _started(folder: Path, data: Data, programs: dict[str, Path], address: str) -> Iterator["subprocess.Popen[bytes]"]:
+    seccomp = _pipe_with(_vsock_filter())
+    info_reader, info_writer = os.pipe()
+    argv = _command(folder, data, programs, seccomp=seccomp, info=info_writer)
+    try:
+        with (folder / "sandbox.log").open("wb") as errors:
+            process = start_bound(argv, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, pass_fds=(seccomp, info_writer))
+    finally:
+        os.close(seccomp)
+        os.close(info_writer)
+    with open(info_reader) as info:  # noqa: PTH123
+        first_process = json.loads(info.read() or "{}").get("child-pid")
+    try:
+        yield process
+    finally:
+        _stop(process, first_process, address)
+
+
+def _stop(process: "subprocess.Popen[bytes]", first_process: int | None, address: str) -> None:
+    """Kill the namespace's first process; the kernel takes all others with it before the sandbox's parent sees it end."""
+    if process.poll() is None and first_process is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(first_process, signal.SIGKILL)
+    else:
+        process.kill()
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired as error:
+        raise DeviceError(f"the sandbox of '{address}' (process {process.pid}) does not end") from error
+
+
+def _attach(server: AdbServer, process: "subprocess.Popen[bytes]", folder: Path, address: str) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    reason = "nothing was tried"
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise _not_started(folder, address)
+        try:
+            reason = server.ask(f"host:connect:{TRANSPORT}")
+            if any(device.serial == TRANSPORT and device.is_ready for device in parse_attached(server.ask("host:devices-l"))):
+                return
+        except DeviceError as error:
+            reason = error.message
+        time.sleep(_POLL_S)
+    raise DeviceError(f"the virtual device '{address}' did not start within {START_TIMEOUT_S:g} s: {reason}")
+
+
+def _not_started(folder: Path, address: str) -> DeviceError:
+    logs = (folder / "sandbox.log", folder / "run" / "server.log")
+    said = " / ".join(line for log in logs if log.exists() for line in log.read_text(errors="replace").splitlines()[-3:])
+    hint = _NAMESPACES_HINT if "bwrap:" in said else None
+    return DeviceError(f"the virtual device '{address}' did not start: {said or 'its sandbox ended without a word'}", hint=hint)
+
+
+def _command(folder: Path, data: Data, programs: dict[str, Path], *, seccomp: int, info: int) -> list[str]:
+    return [
+        str(programs["bwrap"]),
+        *("--unshare-user", "--uid", "0", "--gid", "0", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"),
+        *("--hostname", "localhost", "--die-with-parent", "--new-session", "--clearenv"),
+        *("--seccomp", str(seccomp), "--info-fd", str(info)),
+        *_system_mounts(folder, programs),
+        *_data_mounts(data),
+        *(word for name, value in _ENVIRONMENT.items() for word in ("--setenv", name, value)),
+        *("--chdir", "/", "/system/bin/sh", "-c", _START),
+    ]
+
+
+def _system_mounts(folder: Path, programs: dict[str, Path]) -> list[str]:
+    """What a program of this machine needs to run, read-only, and Android's folders."""
+    mounts = ["--ro-bind", "/usr", "/usr", "--ro-bind", str(folder / "system"), "/system"]
+    for library in ("lib", "lib32", "lib64"):
+        path = Path("/", library)
+        if path.is_symlink():
+            mounts += ["--symlink", str(path.readlink()), str(path)]
+        elif path.exists():
+            mounts += ["--ro-bind", str(path), str(path)]
+    for program in programs.values():
+        if not program.is_relative_to("/usr"):
+            mounts += ["--ro-bind", str(program), str(program)]
+    cpus = "/sys/devices/system/cpu"
+    mounts += ["--symlink", "system/bin", "/bin", "--symlink", "system/etc", "/etc", "--proc", "/proc", "--dev", "/dev"]
+    mounts += ["--ro-bind-try", cpus, cpus, "--tmpfs", "/tmp", "--bind", str(folder / "run"), "/run/device"]
+    return mounts
+
+
+def _data_mounts(data: Data) -> list[str]:
+    if data.size_bytes is not None:
+        return ["--size", str(data.size_bytes), "--tmpfs", "/data", "--dir", "/data/local/tmp"]
+    (data.folder / "local" / "tmp").mkdir(parents=True, exist_ok=True)
+    return ["--bind", str(data.folder), "/data"]
+
+
+def _pipe_with(content: bytes) -> int:
+    reader, writer = os.pipe()
+    with open(writer, "wb") as file:  # noqa: PTH123
+        file.write(content)
+    return reader
+
+
+def _vsock_filter() -> bytes:
+    """A seccomp program under which socket(AF_VSOCK) fails: adbd listens there too, and no namespace separates those sockets."""
+    machine = platform.machine()
+    if machine not in _ARCHITECTURES:
+        known = ", ".join(sorted(_ARCHITECTURES))
+        raise DeviceError(f"virtual devices run on {known}, this machine is {machine}", hint="use the device local")
+    architecture, socket_call = _ARCHITECTURES[machine]
+    load, equal, leave = 0x20, 0x15, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_RET|K; offsets are those of struct seccomp_data
+    refuse, allow = 0x00050000 | errno.EAFNOSUPPORT, 0x7FFF0000  # SECCOMP_RET_ERRNO, SECCOMP_RET_ALLOW
+    program = (
+        (load, 0, 0, 4), (equal, 0, 5, architecture),
+        (load, 0, 0, 0), (equal, 0, 3, socket_call),
+        (load, 0, 0, 16), (equal, 0, 1, _AF_VSOCK),
+        (leave, 0, 0, refuse), (leave, 0, 0, allow),
+    )  # fmt: skip
+    return b"".join(struct.pack("<HBBI", *instruction) for instruction in program)

@@ -1,0 +1,99 @@
+"""Userland: a virtual device's properties in, the folder that it sees as /system out: Android's shell, tools and reports.
+
+The tools are toybox and mksh, which are Android's own. `getprop` and `dumpsys` answer in Android's format, with what is known:
+the profile's properties and this machine's memory. A virtual device has no thermal sensors and no battery, and says so.
+"""
+
+import subprocess
+from pathlib import Path
+
+from quadbench.devices.properties import format_getprop
+from quadbench.errors import MissingDependencyError
+
+VIRTUAL_PROPERTY = "ro.quadbench.virtual"
+_REQUIRED_TOOLS = {"cat", "chmod", "df", "ls", "mkdir", "mv", "rm", "sha256sum", "stat"}
+
+_GETPROP = """\
+#!/system/bin/sh
+# Android's getprop: all properties, or the one that is named
+[ $# -eq 0 ] && exec cat /system/etc/properties
+while IFS= read -r line; do
+  case $line in
+    "[$1]: ["*) line=${line#"[$1]: ["}; echo "${line%]}"; exit 0 ;;
+  esac
+done < /system/etc/properties
+echo "${2-}"
+"""
+
+_DUMPSYS = """\
+#!/system/bin/sh
+# Android's dumpsys, of the services that a virtual device has
+case $1 in
+  -l) echo "Currently running services:"; cd /system/etc/dumpsys && for service in *; do echo "  $service"; done ;;
+  meminfo)
+    while read -r key value unit; do
+      case $key in
+        MemTotal:) echo "Total RAM: ${value}K" ;;
+        MemAvailable:) echo " Free RAM: ${value}K" ;;
+      esac
+    done < /proc/meminfo ;;
+  *)
+    if [ -n "$1" ] && [ -f "/system/etc/dumpsys/$1" ]; then exec cat "/system/etc/dumpsys/$1"; fi
+    echo "Can't find service: $1" ;;
+esac
+"""
+
+_REPORTS = {
+    "thermalservice": """\
+Virtual device: it has no thermal sensors
+HAL Ready: false
+Current temperatures from HAL:
+Current cooling devices from HAL:
+""",
+    "battery": """\
+Current Battery Service state:
+  AC powered: true
+  USB powered: false
+  Wireless powered: false
+  present: false
+  technology: none, a virtual device
+""",
+    "meminfo": "",
+}
+
+_ACCOUNTS = {
+    "passwd": "root:x:0:0::/:/system/bin/sh\nshell:x:2000:2000::/:/system/bin/sh\n",
+    "group": "root:x:0:\nshell:x:2000:\n",
+}
+
+
+def write_userland(system: Path, properties: dict[str, str], *, shell: Path, toybox: Path) -> None:
+    """Fill a new folder. Raises: MissingDependencyError where toybox lacks tools that quadbench uses."""
+    programs, etc = system / "bin", system / "etc"
+    reports = etc / "dumpsys"
+    for folder in (programs, etc, reports):
+        folder.mkdir(parents=True)
+    (programs / "sh").symlink_to(shell)
+    for tool in _tools_of(toybox):
+        (programs / tool).symlink_to(toybox)
+    _write_program(programs / "getprop", _GETPROP)
+    _write_program(programs / "dumpsys", _DUMPSYS)
+    (etc / "properties").write_text(format_getprop({VIRTUAL_PROPERTY: "1", **properties}))
+    for service, report in _REPORTS.items():
+        (reports / service).write_text(report)
+    for name, accounts in _ACCOUNTS.items():
+        (etc / name).write_text(accounts)
+
+
+def _tools_of(toybox: Path) -> list[str]:
+    available = subprocess.run([toybox], capture_output=True, text=True, check=True).stdout.split()
+    if missing := _REQUIRED_TOOLS.difference(available):
+        raise MissingDependencyError(
+            f"{toybox} lacks {', '.join(sorted(missing))}", hint="use Debian's: apt-get install --reinstall toybox"
+        )
+    return available
+
+
+def _write_program(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)

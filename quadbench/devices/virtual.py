@@ -1,0 +1,52 @@
+"""virtual: a profile in, a device of this machine that is reached through adb out."""
+
+import contextlib
+import shutil
+from pathlib import Path
+
+from quadbench.artifacts import DeviceFacts
+from quadbench.device_profile import DeviceProfile
+from quadbench.devices.adb import AdbDevice
+from quadbench.devices.host import device_lock, host_cpu
+from quadbench.devices.sandbox import TRANSPORT, Data, running_sandbox
+
+MIB = 2**20
+
+
+def open_virtual(profile: DeviceProfile, address: str, results: Path, data_mb: int | None = None) -> AdbDevice:
+    """Start a virtual device. Its files stay in the results folder, unless `data_mb` gives it so much memory for them instead.
+
+    Raises: MissingDependencyError, DeviceError where another command uses it or this machine does not allow it.
+    """
+    folder = (results / "devices" / f"virtual-{profile.name}").resolve()
+    serial = f"virtual-{profile.name}"
+    properties = {"ro.serialno": serial, **profile.virtual_properties()}
+    data = Data(folder=folder / "data", size_bytes=None if data_mb is None else data_mb * MIB)
+    with contextlib.ExitStack() as resources:
+        resources.enter_context(device_lock(folder, address))
+        system = _fresh_folder(folder / "system")
+        resources.callback(shutil.rmtree, system)
+        server = resources.enter_context(running_sandbox(system, data, properties, address))
+        return AdbDevice(server, TRANSPORT, _facts(profile, address, serial), resources.pop_all())
+
+
+def _fresh_folder(path: Path) -> Path:
+    """Empty, also where a process that was killed has left it full."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    return path
+
+
+def _facts(profile: DeviceProfile, address: str, serial: str) -> DeviceFacts:
+    properties = profile.virtual_properties()
+    return DeviceFacts(
+        address=address,
+        family="virtual",
+        serial=serial,
+        profile=profile.name,
+        title=f"{profile.title} (virtual)",
+        soc_model=profile.soc.model,
+        cpu=host_cpu(),
+        android_release=properties.get("ro.build.version.release"),
+        fingerprint=properties.get("ro.build.fingerprint"),
+    )
