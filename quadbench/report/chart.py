@@ -62,12 +62,13 @@ def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: s
     return _svg(width, height, title, body)
 
 
-def stacked_bars(bars: Sequence[Bar], *, title: str, width: int = 760) -> str:
-    """Horizontal bars on one scale that begins at 0, under their groups' names, with a legend of the parts above."""
+def stacked_bars(bars: Sequence[Bar], *, title: str, width: int = 560) -> str:
+    """Horizontal bars on one scale that begins at 0, under their groups' names; `legend` explains their parts."""
     left, right, bar_pitch, group_gap = 76, 84, 22, 24
     longest = max((sum(part.value for part in bar.parts) for bar in bars), default=0.0) or 1.0
     scale = (width - left - right) / longest
-    body, y, group = [_legend(bars)], 22.0, None
+    body: list[str] = []
+    y, group = 0.0, None
     for bar in bars:
         if bar.group != group:
             body.append(_text(0, y + 16, bar.group, css_class="group"))
@@ -75,6 +76,17 @@ def stacked_bars(bars: Sequence[Bar], *, title: str, width: int = 760) -> str:
         body.append(_bar(bar, float(left), y, scale))
         y += bar_pitch
     return _svg(width, round(y) + 2, title, body)
+
+
+def legend(bars: Sequence[Bar]) -> str:
+    """The parts of some bars as an HTML list, which wraps where an SVG would not."""
+    parts = {part.css_class: part for bar in bars for part in bar.parts}
+    entries = [
+        f'<li><svg width="11" height="11" aria-hidden="true"><rect class="{part.css_class}" width="11" height="11" '
+        f'fill="{part.colour}"/></svg> {escape(part.label)}</li>'
+        for part in parts.values()
+    ]
+    return f'<ul class="legend">{"".join(entries)}</ul>'
 
 
 def nice_ticks(highest: float, count: int = 4) -> tuple[float, ...]:
@@ -132,16 +144,6 @@ def _bar(bar: Bar, left: float, y: float, scale: float) -> str:
         )
         x += length
     return "".join((*pieces, _text(x + 6, y + 12, bar.total_text)))
-
-
-def _legend(bars: Sequence[Bar]) -> str:
-    parts = {part.css_class: part for bar in bars for part in bar.parts}
-    marks, x = [], 0.0
-    for part in parts.values():
-        marks.append(f'<rect class="{part.css_class}" x="{x:.1f}" y="2" width="11" height="11" fill="{part.colour}"/>')
-        marks.append(_text(x + 16, 12, part.label))
-        x += 36 + 6.4 * len(part.label)
-    return "".join(marks)
 
 
 def _text(x: float, y: float, text: str, *, anchor: str = "start", css_class: str = "label", colour: str = _INK) -> str:

@@ -12,11 +12,12 @@ from markupsafe import Markup
 
 from quadbench.artifacts import RunResult
 from quadbench.report import tables, units
-from quadbench.report.chart import Bar, Part, Series, line_chart, stacked_bars
+from quadbench.report.chart import Bar, Part, Series, legend, line_chart, stacked_bars
 from quadbench.report.kpi import Figure
 from quadbench.report.storage import Storage, UseCases
 from quadbench.report.units import Unit
 from quadbench.report.view import DeviceKpis, TimeShare, report_view
+from quadbench.statistics import MIN_BLOCKS
 
 _HERE = Path(__file__).parent
 _SHARED_COLOUR, _PER_GRAPH_COLOUR = "#1d5fa6", "#b3560b"
@@ -48,7 +49,11 @@ def write_report(result: RunResult, results_folder: Path) -> Path:
 def render_html(result: RunResult, results_folder: Path) -> str:
     """The report as text. Reads the pictures; one that is missing is named in its place."""
     view = report_view(result, results_folder)
-    return _environment().get_template("report.html.j2").render(view=view, css=Markup((_HERE / "style.css").read_text("utf-8")))
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(view=view, css=Markup((_HERE / "style.css").read_text("utf-8")), min_blocks=MIN_BLOCKS)
+    )
 
 
 def _environment() -> Environment:
@@ -128,7 +133,8 @@ def _measured_points(measured: tuple[UseCases, ...], points: list[tuple[int, flo
 def _time_chart(device: DeviceKpis) -> Markup:
     """Where the time of one image goes, on one scale for all tasks of a device."""
     bars = [_bar(share) for share in device.shares]
-    return Markup(stacked_bars(bars, title=f"Time of one image by component on {device.device.address}"))
+    chart = stacked_bars(bars, title=f"Time of one image by component on {device.device.address}")
+    return Markup(legend(bars) + chart)
 
 
 def _bar(share: TimeShare) -> Bar:

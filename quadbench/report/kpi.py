@@ -79,7 +79,7 @@ def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets) -> list[KpiR
                 shared=shared,
                 per_graph=per_graph,
                 ratio=_ratio(shared, per_graph),
-                caveats=tuple(sorted(caveats)),
+                caveats=tuple(caveat for caveat in Caveat if caveat in caveats),
             )
         )
     return rows
@@ -90,6 +90,11 @@ def _cell(kpi: _Kpi, task: TaskAssets, variant: Variant, records: Sequence[RunRe
     if reason:
         return reason
     return figure([kpi.read(record, task) for record in sound(records)]) or why_absent(records)
+
+
+def launch_values(key: str, record: RunRecord, task: TaskAssets) -> list[float]:
+    """One launch's values of the figure `key`, in nanoseconds or bytes."""
+    return next(kpi for kpi in _KPIS if kpi.key == key).read(record, task)
 
 
 def figure(launches: Sequence[Sequence[float]]) -> Figure | None:
@@ -125,7 +130,20 @@ def _switches(record: RunRecord, task: TaskAssets) -> list[float]:
 
 
 def _first_unets(record: RunRecord, task: TaskAssets) -> list[float]:
-    return values(record, "first_unet_ns", lambda s: s.task == task.name and s.labels.get("from", "?") not in ("", "None"))
+    """The first runs that followed a switch from another task; samples stand in the order in which they were measured."""
+    found, came_from = [], ""
+    for sample in record.samples:
+        if sample.metric == "switch_ns":
+            came_from = sample.labels.get("from", "")
+        elif sample.metric == "first_unet_ns" and sample.task == task.name and came_from:
+            found.append(sample.value)
+    return found
+
+
+def _highest(metric: str) -> Callable[[RunRecord, TaskAssets], list[float]]:
+    """One value a launch: a task's blocks each have a peak, and the launch needs the highest."""
+    of_task = _of_task(metric)
+    return lambda record, task: [max(found)] if (found := of_task(record, task)) else []
 
 
 def _session_load(record: RunRecord, task: TaskAssets) -> list[float]:
@@ -196,5 +214,6 @@ _KPIS = (
     _Kpi(key="first_unet", title="First U-Net run after it", unit=_MS, read=_first_unets),
     _Kpi(key="foundation_rom", title="Foundation ROM", unit=_MB, read=_foundation_bytes, is_exact=True),
     _Kpi(key="lora_rom", title="LoRA ROM", unit=_MB, read=_lora_bytes, absent=_needs_adapter, is_exact=True),
-    _Kpi(key="peak_ram", title="Peak RAM", unit=_MB, read=_of_task("peak_rss_bytes")),
+    _Kpi(key="peak_ram", title="Peak RAM, running", unit=_MB, read=_highest("peak_rss_bytes")),
+    _Kpi(key="load_peak_ram", title="Peak RAM, switching", unit=_MB, read=_highest("load_peak_rss_bytes")),
 )

@@ -6,7 +6,15 @@ from statistics import median
 from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, Sample, Status, Variant
 
 # These metrics belong to a launch or a switch; an iteration's warm-up says nothing about them.
-_PER_LAUNCH = {"session_load_ns", "adapter_load_ns", "switch_ns", "first_unet_ns", "rom_bytes", "peak_rss_bytes"}
+_PER_LAUNCH = {
+    "session_load_ns",
+    "adapter_load_ns",
+    "switch_ns",
+    "first_unet_ns",
+    "rom_bytes",
+    "peak_rss_bytes",
+    "load_peak_rss_bytes",
+}
 
 
 def in_order(records: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
@@ -22,11 +30,12 @@ def devices_of(result: RunResult) -> tuple[DeviceFacts, ...]:
 
 def launches_of(result: RunResult, device: DeviceFacts, variant: Variant) -> tuple[RunRecord, ...]:
     """All launches of a variant on a device, whatever their status."""
-    return tuple(
-        record
-        for record in in_order(result.records)
-        if (record.device.address, record.device.serial) == (device.address, device.serial) and record.variant is variant
-    )
+    return tuple(record for record in in_order(result.records) if is_on(record, device) and record.variant is variant)
+
+
+def is_on(record: RunRecord, device: DeviceFacts) -> bool:
+    """Whether a launch ran on a device; its other facts may have changed meanwhile."""
+    return (record.device.address, record.device.serial) == (device.address, device.serial)
 
 
 def sound(records: Sequence[RunRecord]) -> tuple[RunRecord, ...]:

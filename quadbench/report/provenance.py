@@ -75,7 +75,11 @@ def versions(result: RunResult) -> tuple[Fact, ...]:
             addresses = found[name, value]
             if record.device.address not in addresses:
                 addresses.append(record.device.address)
-    build = [Fact(name=name, value=value, where="build") for name, value in sorted(result.bundle.tool_versions.items())]
+    build = [
+        Fact(name=f"quad.{name}", value=value, where="build")
+        for name, value in sorted(result.bundle.tool_versions.items())
+        if (f"quad.{name}", value) not in found
+    ]
     return (*build, *(Fact(name=name, value=value, where=", ".join(at)) for (name, value), at in sorted(found.items())))
 
 

@@ -45,7 +45,7 @@ _NOTES = (
 def kpi_table(result: RunResult) -> Table:
     """Every device, task and figure of a run, in milliseconds and MB."""
     rows = kpi_rows(result)
-    doubts = sorted({caveat for row in rows for caveat in row.caveats})
+    doubts = dict.fromkeys(caveat for row in rows for caveat in row.caveats)
     return Table(
         title=f"{result.bundle.recipe_name}, run {result.run_id}",
         columns=_COLUMNS,

@@ -36,13 +36,13 @@ def number(value: float) -> str:
 
 
 def times(ratio: float) -> str:
-    """A ratio as `1.72×`."""
-    return f"{number(ratio)}×"
+    """A ratio as `1.72×`, `14.3×`, `1,999×`."""
+    return f"{ratio:,.{2 if ratio < 10 else 1 if ratio < 100 else 0}f}×"
 
 
 def decibels(value: float) -> str:
-    """A PSNR; equal images have an infinite one."""
-    return "identical" if math.isinf(value) else f"{value:.1f} dB"
+    """A PSNR. Records hold at most 99 dB, which stands for equal images too."""
+    return "≥ 99 dB" if value >= 99 else f"{value:.1f} dB"
 
 
 def seconds(value: float) -> str:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from quadbench.artifacts import Caveat, Component, DeviceFacts, RunResult, Status, TaskAssets, Variant
+from quadbench.artifacts import Caveat, Component, DeviceFacts, RunRecord, RunResult, Status, TaskAssets, Variant
+from quadbench.report.comparison import LaunchVerdict, launch_verdicts
 from quadbench.report.headline import Phrase, gaps, headline
 from quadbench.report.kpi import Figure, KpiRow, kpi_rows
 from quadbench.report.launches import devices_of, launches_of, sound, values, why_absent
@@ -40,6 +41,7 @@ class DeviceKpis:
     caveats: tuple[Caveat, ...]
     tasks: tuple[TaskKpis, ...]
     shares: tuple[TimeShare, ...]
+    verdicts: tuple[LaunchVerdict, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +115,12 @@ def _device_kpis(result: RunResult, device: DeviceFacts, rows: Sequence[KpiRow])
     )
     return DeviceKpis(
         device=device,
-        caveats=tuple(sorted({caveat for task in tasks for row in task.rows for caveat in row.caveats})),
+        caveats=tuple(dict.fromkeys(caveat for task in tasks for row in task.rows for caveat in row.caveats)),
         tasks=tasks,
         shares=tuple(
             share for task in tasks for variant in (Variant.SHARED, Variant.PER_GRAPH) for share in _shares(task, variant)
         ),
+        verdicts=launch_verdicts(result, device),
     )
 
 
@@ -145,8 +148,16 @@ def _parity(result: RunResult, device: DeviceFacts, task: TaskAssets) -> Parity:
 def _doubts(result: RunResult) -> tuple[Doubt, ...]:
     concerned: dict[Caveat, list[str]] = {caveat: [] for caveat in result.bundle.caveats}
     for record in result.records:
-        for caveat in record.caveats if record.status is Status.OK else ():
+        for caveat in _doubts_of(record):
             addresses = concerned.setdefault(caveat, [])
             if record.device.address not in addresses:
                 addresses.append(record.device.address)
-    return tuple(Doubt(caveat=caveat, addresses=tuple(concerned[caveat])) for caveat in sorted(concerned))
+    return tuple(Doubt(caveat=caveat, addresses=tuple(concerned[caveat])) for caveat in Caveat if caveat in concerned)
+
+
+def _doubts_of(record: RunRecord) -> tuple[Caveat, ...]:
+    """The caveats of figures that are shown: none of a failed launch, and no counting of the float launch's times."""
+    if record.status is not Status.OK:
+        return ()
+    is_float = record.variant is Variant.FLOAT
+    return tuple(caveat for caveat in record.caveats if not (is_float and caveat is Caveat.FEW_SAMPLES))

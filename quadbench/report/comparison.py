@@ -1,0 +1,81 @@
+"""Comparison: launches interleaved as A B B A -> whether the shared graph takes more or less than one graph per task."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, TaskAssets, Variant
+from quadbench.report.kpi import launch_values
+from quadbench.report.launches import in_order, is_on, sound
+from quadbench.statistics import LAUNCHES_PER_BLOCK, Verdict, compare_launches
+
+_COMPARED = {"end_to_end": "End to end", "switch": "Switch to this task", "peak_ram": "Peak RAM, running"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchVerdict:
+    """The shared graph judged against one graph per task. `ratio` is per-graph / shared, with its interval at 95 %."""
+
+    task: str
+    title: str
+    blocks: int
+    ratio: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    verdict: Verdict
+    blocks_needed: int | None
+
+
+def launch_verdicts(result: RunResult, device: DeviceFacts) -> tuple[LaunchVerdict, ...]:
+    """One verdict for each task and compared figure; none where no whole block of launches was OK."""
+    blocks = whole_blocks([record for record in in_order(result.records) if is_on(record, device)])
+    return tuple(
+        verdict
+        for task in result.bundle.tasks
+        for key, title in _COMPARED.items()
+        for verdict in _verdict(blocks, task, key, title)
+    )
+
+
+def whole_blocks(records: Sequence[RunRecord]) -> tuple[tuple[RunRecord, ...], ...]:
+    """The blocks of launches that were measured as A B B A or B A A B and are all OK."""
+    measured = [record for record in records if record.variant is not Variant.FLOAT]
+    size = 2 * LAUNCHES_PER_BLOCK
+    groups = [tuple(measured[start : start + size]) for start in range(0, len(measured), size)]
+    return tuple(group for group in groups if len(group) == size and _is_mirrored(group) and len(sound(group)) == size)
+
+
+def _is_mirrored(group: Sequence[RunRecord]) -> bool:
+    first, second, third, fourth = (record.variant for record in group)
+    return first is fourth and second is third and first is not second
+
+
+def _verdict(blocks: Sequence[Sequence[RunRecord]], task: TaskAssets, key: str, title: str) -> list[LaunchVerdict]:
+    sides: dict[Variant, list[float]] = {Variant.PER_GRAPH: [], Variant.SHARED: []}
+    for block in blocks:
+        found = [(record.variant, launch_values(key, record, task)) for record in block]
+        if all(values for _, values in found):
+            for variant, values in found:
+                sides[variant].append(median(values))
+    if not sides[Variant.SHARED]:
+        return []
+    comparison = compare_launches(sides[Variant.PER_GRAPH], sides[Variant.SHARED])
+    return [
+        LaunchVerdict(
+            task=task.name,
+            title=title,
+            blocks=comparison.blocks,
+            ratio=_inverse(comparison.ratio),
+            low=_inverse(comparison.high),
+            high=_inverse(comparison.low),
+            p=comparison.sign_flip_p,
+            verdict=comparison.verdict,
+            blocks_needed=comparison.blocks_needed,
+        )
+    ]
+
+
+def _inverse(ratio: float | None) -> float | None:
+    """The comparison speaks of shared / per-graph; the report of per-graph / shared throughout."""
+    return None if ratio is None else 1 / ratio
