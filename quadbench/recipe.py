@@ -125,6 +125,7 @@ class ImageToImageTask(_Task):
     strength: float = Field(gt=0.0, le=1.0)
     """How much of the noise schedule is run: 1 keeps nothing of the image."""
     inputs: Inputs
+    """Images to start from."""
 
 
 class InpaintTask(_Task):
@@ -134,6 +135,7 @@ class InpaintTask(_Task):
     strength: float = Field(default=1.0, gt=0.0, le=1.0)
     """How much of the noise schedule is run: 1 keeps nothing of what is under the mask."""
     inputs: Inputs
+    """Images with masks."""
 
 
 Task: TypeAlias = Annotated[TextToImageTask | ImageToImageTask | InpaintTask, Field(discriminator="kind")]
@@ -238,10 +240,12 @@ class Recipe(Spec):
 
     schema_version: Literal[1]
     name: Name
+    """Stands in records and reports."""
     foundation: Foundation
     adapters: dict[Name, Adapter]
     """By the name that tasks use. One that no task uses is still built and pushed."""
     tasks: tuple[Task, ...] = Field(min_length=1)
+    """What is done with them; a launch runs all of them, in this order."""
     precision: Precision
     quad: Quad
     baselines: tuple[Literal["per-graph"], ...] = ()

@@ -120,7 +120,7 @@ def _parse(path: Path) -> _Document:
     except yaml.YAMLError as error:
         document.add(_error_line(error, text), (), f"not YAML: {_error_text(error)}")
         document.raise_problems()
-    if root is None:
+    if root is None or root.tag == "tag:yaml.org,2002:null":
         document.add(1, (), "the file is empty")
     elif not isinstance(root, yaml.MappingNode):
         document.add(_line(root), (), f"expected keys and values, found {_describe(_plain(root, (), document))}")
@@ -252,7 +252,7 @@ def _explain(details: ErrorDetails, schema: dict[str, Any], document: _Document)
     if kind.startswith("union_tag"):
         location = (*location, context["discriminator"].strip("'"))
         kind = "missing" if kind == "union_tag_not_found" else kind
-        here = {"enum": list(_resolve(here, schema)["discriminator"]["mapping"])}
+        here = {"enum": list(here["discriminator"]["mapping"])}
     found = _value(document.data, location)
     line = next(document.lines[location[:end]] for end in range(len(location), -1, -1) if location[:end] in document.lines)
     return line, _key(location), _reason(kind, details, here, parent, found)
@@ -267,12 +267,14 @@ def _locate(loc: Location, schema: dict[str, Any], data: Any) -> tuple[Location,
             break
         here = _resolve(here, defs)
         if "discriminator" in here:
-            here = {"$ref": here["discriminator"]["mapping"][part]}
-            continue
+            tag = data[here["discriminator"]["propertyName"]]
+            here = _resolve({"$ref": here["discriminator"]["mapping"][tag]}, defs)
+            if part == tag:  # what a validator around the union found has no tag in its location
+                continue
         parent, data = here, data[part] if _has(data, part) else None
         location.append(part)
         here = _child(here, part)
-    return tuple(location), here, parent
+    return tuple(location), _resolve(here, defs), parent
 
 
 def _resolve(here: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,119 @@
+"""Tests of device_profile: what a device is recognised by, and which profiles there are."""
+
+from pathlib import Path
+
+import pytest
+
+from quadbench.device_profile import (
+    PROFILES_VARIABLE,
+    OnnxRuntimeTarget,
+    QnnTarget,
+    load_profile,
+    load_profiles,
+    local_profile,
+    target_key,
+)
+from quadbench.errors import SpecError, UnknownNameError, UserError
+
+PROFILE = """
+schema_version: 1
+name: {name}
+title: Bench phone
+match: {{ro.soc.model: "XY[12]*", ro.product.brand: bench}}
+soc: {{vendor: acme, model: XY1, title: Acme One, ram_mb: 4096}}
+target: {{backend: qnn, htp_arch: v79, soc_model: 69}}
+virtual_target: {{backend: onnxruntime, execution_provider: cpu}}
+properties: {{ro.soc.model: {soc}}}
+"""
+
+
+def write(folder: Path, name: str = "bench", soc: str = "XY1") -> Path:
+    path = folder / f"{name}.yaml"
+    path.write_text(PROFILE.format(name=name, soc=soc))
+    return path
+
+
+def test_the_phones_of_this_project_have_profiles():
+    assert {"s25", "s25-exynos", "tabs11"} <= {profile.name for profile in load_profiles()}
+
+
+@pytest.mark.parametrize(
+    ("soc", "model", "expected"),
+    [
+        ("SM8750", "SM-S931B", ["s25"]),
+        ("SM8750", "SM-S938U1", ["s25"]),
+        ("s5e9955", "SM-S936B", ["s25-exynos"]),
+        ("MT6991", "SM-X736B", ["tabs11"]),
+        ("SM8750", "SM-F966B", []),  # a Galaxy Z Fold7: the same chip in another phone
+        ("MT6991", "PKC110", []),
+        ("sm8750", "SM-S931B", []),
+    ],
+)
+def test_a_device_is_recognised_by_chip_and_model(soc, model, expected):
+    properties = {"ro.soc.model": soc, "ro.product.model": model, "ro.board.platform": "any"}
+    assert [profile.name for profile in load_profiles() if profile.matches(properties)] == expected
+
+
+def test_a_device_without_the_property_is_not_recognised():
+    assert not load_profile("s25").matches({"ro.soc.model": "SM8750"})
+
+
+def test_a_virtual_device_is_recognised_by_its_own_profile_alone():
+    for profile in load_profiles():
+        assert [other.name for other in load_profiles() if other.matches(profile.virtual_properties())] == [profile.name]
+
+
+def test_plain_patterns_are_properties_of_the_virtual_device(tmp_path):
+    profile = load_profile(write(tmp_path))
+    assert profile.virtual_properties() == {"ro.soc.model": "XY1", "ro.product.brand": "bench"}
+
+
+def test_a_virtual_device_must_fit_its_own_patterns(tmp_path):
+    with pytest.raises(SpecError, match=r"9: properties\.ro\.soc\.model: expected what fits match's 'XY\[12\]\*', found 'XY3'"):
+        load_profile(write(tmp_path, soc="XY3"))
+
+
+def test_properties_that_patterns_need_are_missed(tmp_path):
+    path = write(tmp_path)
+    path.write_text(path.read_text().replace("properties:", "#"))
+    with pytest.raises(SpecError, match=r"properties\.ro\.soc\.model: .* found 'nothing'"):
+        load_profile(path)
+
+
+def test_profiles_of_a_folder_of_your_own_join_in(tmp_path, monkeypatch):
+    write(tmp_path)
+    monkeypatch.setenv(PROFILES_VARIABLE, str(tmp_path))
+    assert load_profile("bench").title == "Bench phone"
+    assert load_profile("s25").title == "Galaxy S25"
+
+
+@pytest.mark.parametrize("name", ["s25", "local"])
+def test_a_name_that_is_taken_is_refused(tmp_path, monkeypatch, name):
+    write(tmp_path, name=name)
+    monkeypatch.setenv(PROFILES_VARIABLE, str(tmp_path))
+    with pytest.raises(UserError, match=f"the name '{name}' is taken by"):
+        load_profiles()
+
+
+def test_a_folder_that_is_missing_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv(PROFILES_VARIABLE, str(tmp_path / "absent"))
+    with pytest.raises(UserError, match="not a folder"):
+        load_profiles()
+
+
+def test_an_unknown_profile_lists_the_known_ones():
+    with pytest.raises(UnknownNameError, match="unknown device profile 's52'; known: s25, s25-exynos, tabs11"):
+        load_profile("s52")
+
+
+def test_this_machine_is_described_and_recognises_nothing():
+    profile = local_profile()
+    assert profile.name == "local"
+    assert profile.soc.ram_mb > 0
+    assert not profile.matches({})
+    assert not profile.matches({"ro.soc.model": "SM8750"})
+
+
+def test_a_target_s_key_says_what_graphs_are_made_for():
+    assert target_key(OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu"), "x86_64") == "onnxruntime-cpu-x86_64"
+    assert target_key(QnnTarget(backend="qnn", htp_arch="v79", soc_model=69), "aarch64") == "qnn-v79-69"

@@ -1,0 +1,98 @@
+"""Tests of plan: what is compiled, and what runs in which order."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from quadbench.artifacts import Variant
+from quadbench.plan import PlannedDevice, RunPlan, SequenceBlock, make_plan
+from quadbench.recipe import Recipe, load_recipe
+
+FLOAT, SHARED, PER_GRAPH = Variant.FLOAT, Variant.SHARED, Variant.PER_GRAPH
+ONE_DEVICE = (PlannedDevice(address="local", target="cpu"),)
+
+
+def recipe(*, baselines: Sequence[str] = ("per-graph",), tasks: int = 2, **measure: Any) -> Recipe:
+    quickstart = load_recipe("quickstart")
+    changed = quickstart.measure.model_copy(update=measure)
+    return quickstart.model_copy(update={"measure": changed, "baselines": baselines, "tasks": quickstart.tasks[:tasks]})
+
+
+def plan(recipe: Recipe, devices: Sequence[PlannedDevice] = ONE_DEVICE, items: int = 4) -> RunPlan:
+    return make_plan(recipe, devices, {task.name: items for task in recipe.tasks})
+
+
+def order(recipe: Recipe) -> list[Variant]:
+    return [launch.variant for launch in plan(recipe).devices[0].launches]
+
+
+def test_a_target_of_several_devices_is_compiled_once():
+    devices = [PlannedDevice(address=address, target=target) for address, target in [("a", "x"), ("b", "y"), ("c", "x")]]
+    made = plan(recipe(), devices)
+    assert made.targets == ("x", "y")
+    assert [(device.address, device.target) for device in made.devices] == [("a", "x"), ("b", "y"), ("c", "x")]
+
+
+@pytest.mark.parametrize(
+    ("launches", "expected"),
+    [
+        (1, [SHARED, PER_GRAPH]),
+        (2, [SHARED, PER_GRAPH, PER_GRAPH, SHARED]),
+        (3, [SHARED, PER_GRAPH, PER_GRAPH, SHARED, SHARED, PER_GRAPH]),
+    ],
+)
+def test_abba_turns_the_order_of_the_variants_every_time(launches, expected):
+    assert order(recipe(launches=launches)) == [FLOAT, *expected]
+
+
+def test_sequential_runs_one_variant_after_the_other():
+    assert order(recipe(launches=2, order="sequential")) == [FLOAT, SHARED, SHARED, PER_GRAPH, PER_GRAPH]
+
+
+def test_without_a_baseline_only_the_shared_graph_runs():
+    assert order(recipe(baselines=(), launches=2)) == [FLOAT, SHARED, SHARED]
+
+
+def test_launches_count_from_zero_within_their_variant():
+    launches = plan(recipe(launches=2)).devices[0].launches
+    assert [(launch.variant, launch.launch) for launch in launches] == [
+        (FLOAT, 0),
+        (SHARED, 0),
+        (PER_GRAPH, 0),
+        (PER_GRAPH, 1),
+        (SHARED, 1),
+    ]
+
+
+def test_the_float_launch_makes_every_image_once():
+    float_launch = plan(recipe(), items=5).devices[0].launches[0]
+    assert float_launch.sequence == (
+        SequenceBlock(task="restyle", warmup=0, iterations=5),
+        SequenceBlock(task="remove-object", warmup=0, iterations=5),
+    )
+
+
+def test_a_launch_runs_every_task_and_then_switches_between_them():
+    launch = plan(recipe(warmup=2, iterations=12, switches=3)).devices[0].launches[1]
+    assert launch.sequence == (
+        SequenceBlock(task="restyle", warmup=2, iterations=12),
+        SequenceBlock(task="remove-object", warmup=2, iterations=12),
+        SequenceBlock(task="restyle", warmup=0, iterations=1),
+        SequenceBlock(task="remove-object", warmup=0, iterations=1),
+        SequenceBlock(task="restyle", warmup=0, iterations=1),
+    )
+
+
+def test_every_variant_runs_the_same_sequence():
+    assert len({launch.sequence for launch in plan(recipe()).devices[0].launches[1:]}) == 1
+
+
+def test_a_task_with_many_inputs_runs_once_for_each():
+    launch = plan(recipe(iterations=12), items=30).devices[0].launches[1]
+    assert launch.sequence[0].iterations == 30
+
+
+def test_a_single_task_has_nothing_to_switch_to():
+    launch = plan(recipe(tasks=1, switches=4)).devices[0].launches[1]
+    assert [block.task for block in launch.sequence] == ["restyle"]

@@ -1,0 +1,186 @@
+"""Tests of recipe: what a recipe may say, and what it is told when it may not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from quadbench.errors import SpecError, UnknownNameError
+from quadbench.recipe import AnchorProfile, InpaintTask, LcmSampler, load_recipe, recipe_digest, recipe_schema
+
+RECIPE: dict[str, Any] = {
+    "schema_version": 1,
+    "name": "two-tasks",
+    "foundation": {"source": "diffusers", "path": "models/sd"},
+    "adapters": {"ink": {"source": "peft", "path": "ink"}, "oil": {"source": "builtin", "name": "oil"}},
+    "tasks": [
+        {
+            "name": "draw",
+            "kind": "text-to-image",
+            "adapter": None,
+            "sampler": {"scheme": "ed", "steps": 20},
+            "prompts": ["a cat"],
+        },
+        {
+            "name": "fill",
+            "kind": "inpaint",
+            "adapter": "ink",
+            "sampler": {"scheme": "lcm", "steps": 4},
+            "inputs": {"source": "folder", "path": "inputs"},
+        },
+    ],
+    "precision": {"weights": "int8", "activations": {"scheme": "w8a16"}, "lora": "int16"},
+    "quad": {"profile": {"scheme": "anchor", "adapter": "ink"}, "calibration": {"scheme": "joint"}},
+    "baselines": ["per-graph"],
+}
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    """RECIPE as a file; a change is `a__1__b=value`."""
+    recipe = json.loads(json.dumps(RECIPE))
+    for place, value in changes.items():
+        *parents, last = (int(part) if part.isdigit() else part for part in place.split("__"))
+        target = recipe
+        for part in parents:
+            target = target[part]
+        target[last] = value
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    return path
+
+
+@pytest.fixture
+def problems(tmp_path: Path):
+    """Changes of RECIPE -> its problems as `key: reason`."""
+
+    def found(**changes: Any) -> list[str]:
+        with pytest.raises(SpecError) as caught:
+            load_recipe(write(tmp_path, **changes))
+        return [problem.split(": ", 1)[1] for problem in caught.value.problems]
+
+    return found
+
+
+def test_a_recipe_is_read_from_a_file(tmp_path):
+    recipe = load_recipe(write(tmp_path))
+    fill = recipe.tasks[1]
+    assert isinstance(fill, InpaintTask)
+    assert isinstance(fill.sampler, LcmSampler)
+    assert isinstance(recipe.quad.profile, AnchorProfile)
+    assert (fill.strength, fill.guidance, fill.seed) == (1.0, 1.0, 0)
+    assert (recipe.measure.warmup, recipe.measure.iterations, recipe.measure.launches) == (2, 12, 2)
+
+
+def test_paths_are_taken_from_the_recipe_s_folder(tmp_path):
+    recipe = load_recipe(write(tmp_path))
+    assert recipe.foundation.path == tmp_path / "models/sd"
+    assert recipe.adapters["ink"].path == tmp_path / "ink"
+    assert recipe.tasks[1].inputs.path == tmp_path / "inputs"
+
+
+def test_a_recipe_that_comes_along_is_found_by_name_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe("quickstart").name == "quickstart"
+
+
+def test_an_existing_file_wins_over_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path).rename("quickstart")
+    assert load_recipe("quickstart").name == "two-tasks"
+
+
+def test_an_unknown_name_gets_the_nearest_proposed():
+    with pytest.raises(UnknownNameError, match="did you mean 'quickstart'"):
+        load_recipe("quickstrat")
+
+
+@pytest.mark.parametrize("name", ["absent.yaml", "recipes/quickstart"])
+def test_what_looks_like_a_path_is_never_taken_for_a_name(name):
+    with pytest.raises(SpecError, match="No such file"):
+        load_recipe(name)
+
+
+def test_an_adapter_that_no_task_uses_is_allowed(tmp_path):
+    assert "oil" in load_recipe(write(tmp_path)).adapters
+
+
+def test_a_task_s_adapter_must_be_declared(problems):
+    assert problems(tasks__1__adapter="inc") == ["tasks[1].adapter: no adapter 'inc'; did you mean 'ink'?"]
+
+
+def test_the_anchor_must_be_declared(problems):
+    assert problems(quad__profile__adapter="water") == ["quad.profile.adapter: no adapter 'water'; known: ink, oil"]
+
+
+def test_problems_across_keys_come_together(problems):
+    assert problems(tasks__0__name="fill", tasks__1__adapter="inc", quad__profile__adapter="water") == [
+        "tasks[1].name: 'fill' stands more than once",
+        "tasks[1].adapter: no adapter 'inc'; did you mean 'ink'?",
+        "quad.profile.adapter: no adapter 'water'; known: ink, oil",
+    ]
+
+
+def test_calibration_on_the_anchor_needs_an_anchor(problems):
+    assert problems(quad={"profile": {"scheme": "unified"}, "calibration": {"scheme": "anchor"}}) == [
+        "quad.calibration.scheme: 'anchor' needs a profile with scheme 'anchor'; found 'unified'"
+    ]
+
+
+def test_a_baseline_stands_once(problems):
+    assert problems(baselines=["per-graph", "per-graph"]) == ["baselines[1]: 'per-graph' stands more than once"]
+
+
+def test_text_to_image_takes_prompts_and_no_inputs(problems):
+    assert problems(tasks__0__inputs={"source": "builtin", "name": "x"}) == [
+        "tasks[0].inputs: unknown key; known: name, adapter, sampler, guidance, seed, kind, prompts"
+    ]
+
+
+def test_a_task_says_that_it_has_no_adapter(tmp_path, problems):
+    recipe = json.loads(json.dumps(RECIPE["tasks"][0]))
+    del recipe["adapter"]
+    assert problems(tasks__0=recipe) == ["tasks[0].adapter: missing"]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "problem"),
+    [
+        ("tasks__1__sampler__steps", 0, "tasks[1].sampler.steps: expected at least 1 and at most 100, found 0"),
+        ("tasks__1__sampler__steps", 101, "tasks[1].sampler.steps: expected at least 1 and at most 100, found 101"),
+        ("tasks__1__guidance", 0.5, "tasks[1].guidance: expected at least 1.0 and at most 50.0, found 0.5"),
+        ("tasks__1__strength", 0, "tasks[1].strength: expected more than 0.0 and at most 1.0, found 0"),
+        ("tasks__1__strength", 1.5, "tasks[1].strength: expected more than 0.0 and at most 1.0, found 1.5"),
+        ("tasks__0__prompts", [], "tasks[0].prompts: expected at least 1, found 0"),
+        ("tasks__0__prompts", [""], "tasks[0].prompts[0]: expected at least 1, found 0"),
+        ("tasks", [], "tasks: expected at least 1, found 0"),
+        ("quad__profile__headroom", 0.9, "quad.profile.headroom: expected at least 1.0 and at most 16.0, found 0.9"),
+        ("precision__activations", "w8a16", "precision.activations: expected keys and values, found text 'w8a16'"),
+        ("measure", {"order": "random"}, "measure.order: expected abba or sequential, found text 'random'"),
+    ],
+)
+def test_a_value_out_of_bounds_says_what_was_expected(problems, place, value, problem):
+    assert problems(**{place: value}) == [problem]
+
+
+def test_the_digest_counts_what_defaults_mean(tmp_path):
+    plain = recipe_digest(load_recipe(write(tmp_path)))
+    assert recipe_digest(load_recipe(write(tmp_path, measure={"warmup": 2}, tasks__1__strength=1))) == plain
+    assert recipe_digest(load_recipe(write(tmp_path, measure={"warmup": 3}))) != plain
+
+
+def test_the_digest_is_the_same_in_another_folder(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    assert recipe_digest(load_recipe(write(tmp_path))) == recipe_digest(load_recipe(write(tmp_path / "elsewhere")))
+
+
+def test_every_key_of_the_schema_is_described():
+    described_by_type = {"schema_version", "source", "scheme", "kind"}
+    schema = recipe_schema()
+    for name, model in {"Recipe": schema, **schema["$defs"]}.items():
+        assert model["description"], name
+        assert not model["additionalProperties"], name
+        for key, value in model["properties"].items():
+            described = {"description", "$ref", "discriminator", "default"} & set(value)
+            assert described or key in described_by_type, f"{name}.{key}"

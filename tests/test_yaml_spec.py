@@ -1,0 +1,265 @@
+"""Tests of yaml_spec: every problem of a file, where the reader wrote it."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field
+
+from quadbench.errors import SpecError
+from quadbench.yaml_spec import Name, Problem, Spec, SpecPath, load, refuse
+
+
+class Circle(Spec):
+    """A shape."""
+
+    shape: Literal["circle"]
+    radius_mm: float = Field(gt=0)
+
+
+class Square(Spec):
+    """Another."""
+
+    shape: Literal["square"]
+    side_mm: int = Field(ge=1, le=9)
+    circle: bool = False
+
+
+class Drawing(Spec):
+    """What the tests load."""
+
+    schema_version: Literal[1]
+    name: Name
+    shapes: tuple[Annotated[Circle | Square, Field(discriminator="shape")], ...] = Field(default=(), max_length=3)
+    named: dict[Name, Annotated[Circle | Square, Field(discriminator="shape")]] = Field(default_factory=dict)
+    colour: Literal["red", "blue"] | None = None
+    texture: SpecPath | None = None
+
+
+HEAD = "schema_version: 1\nname: house\n"
+
+
+@pytest.fixture
+def problems(tmp_path: Path):
+    """Text or bytes of a file -> its problems without the file's name."""
+
+    def found(content: str | bytes) -> list[str]:
+        path = tmp_path / "drawing.yaml"
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        with pytest.raises(SpecError) as caught:
+            load(path, Drawing)
+        assert all(problem.startswith(f"{path}:") for problem in caught.value.problems)
+        return [problem.removeprefix(f"{path}:") for problem in caught.value.problems]
+
+    return found
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "drawing.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_right_file_becomes_the_model(tmp_path):
+    drawing = load(
+        write(tmp_path, HEAD + "shapes:\n  - {shape: circle, radius_mm: 2}\n  - {shape: square, side_mm: 3}\n"), Drawing
+    )
+    assert drawing.shapes == (Circle(shape="circle", radius_mm=2.0), Square(shape="square", side_mm=3))
+
+
+def test_a_relative_path_is_taken_from_the_folder_of_the_file(tmp_path):
+    assert load(write(tmp_path, HEAD + "texture: ../wood.png\n"), Drawing).texture == tmp_path / "../wood.png"
+
+
+def test_an_absolute_path_stays(tmp_path):
+    assert load(write(tmp_path, HEAD + "texture: /usr/share/wood.png\n"), Drawing).texture == Path("/usr/share/wood.png")
+
+
+def test_a_byte_order_mark_is_no_problem(tmp_path):
+    path = tmp_path / "drawing.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + HEAD.encode())
+    assert load(path, Drawing).name == "house"
+
+
+def test_all_problems_come_at_once_in_the_order_of_their_lines(problems):
+    text = "schema_version: 1\nname: House\ncolour: green\nshapes:\n  - {shape: square, side_mm: 10, radius: 1}\n"
+    assert problems(text) == [
+        "2: name: expected lower-case letters and digits in groups joined by single hyphens, found text 'House'",
+        "3: colour: expected red or blue, found text 'green'",
+        "5: shapes[0].side_mm: expected at least 1 and at most 9, found 10",
+        "5: shapes[0].radius: unknown key; known: shape, side_mm, circle",
+    ]
+
+
+def test_an_unknown_key_gets_the_nearest_known_one_proposed(problems):
+    assert problems(HEAD + "color: red\n") == ["3: color: unknown key; did you mean 'colour'?"]
+
+
+def test_a_missing_key_stands_at_the_line_of_its_parent(problems):
+    assert problems(HEAD + "shapes:\n\n  - shape: circle\n") == ["5: shapes[0].radius_mm: missing"]
+
+
+def test_a_missing_tag_names_the_choices(problems):
+    assert problems(HEAD + "shapes:\n  - radius_mm: 1\n") == ["4: shapes[0].shape: missing, expected circle or square"]
+
+
+def test_a_wrong_tag_names_the_choices(problems):
+    assert problems(HEAD + "shapes:\n  - shape: cirle\n") == ["4: shapes[0].shape: expected circle or square, found text 'cirle'"]
+
+
+def test_a_key_that_is_spelled_like_a_tag_keeps_its_place(problems):
+    text = (
+        HEAD + "shapes:\n  - shape: square\n    circle: 1\n    side_mm: 1\n  - shape: circle\n    circle: 1\n    radius_mm: 0\n"
+    )
+    assert problems(text) == [
+        "5: shapes[0].circle: expected true or false, found 1",
+        "8: shapes[1].circle: unknown key; known: shape, radius_mm",
+        "9: shapes[1].radius_mm: expected more than 0, found 0",
+    ]
+
+
+def test_a_location_in_a_mapping_of_names_is_what_the_reader_wrote(problems):
+    assert problems(HEAD + "named:\n  circle: {shape: circle}\n") == ["4: named.circle.radius_mm: missing"]
+
+
+def test_a_wrong_name_of_an_entry_stands_at_its_line(problems):
+    assert problems(HEAD + "named:\n  My Circle: {shape: circle, radius_mm: 1}\n") == [
+        "4: named.My Circle: expected lower-case letters and digits in groups joined by single hyphens, found text 'My Circle'"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("'3'", "text '3'"),
+        ("true", "true"),
+        ("", "nothing"),
+        ("[3]", "a list"),
+        ("{a: 3}", "keys and values"),
+        ("2.5", "2.5"),
+        ("2026-01-01", "text '2026-01-01'"),
+    ],
+)
+def test_a_wrong_type_says_what_was_found(problems, value, found):
+    assert problems(HEAD + f"shapes:\n  - shape: square\n    side_mm: {value}\n") == [
+        f"5: shapes[0].side_mm: expected a whole number, found {found}"
+    ]
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
+def test_a_number_that_is_not_finite_is_refused(problems, value):
+    (problem,) = problems(HEAD + f"shapes:\n  - shape: circle\n    radius_mm: {value}\n")
+    assert problem.startswith("5: shapes[0].radius_mm: expected more than 0, found")
+
+
+@pytest.mark.parametrize("value", ["010", "0x10", "1:30", "1_000", "9" * 30])
+def test_a_number_that_yaml_reads_unlike_people_is_refused(problems, value):
+    assert problems(HEAD + f"shapes:\n  - shape: square\n    side_mm: {value}\n") == [
+        f"5: shapes[0].side_mm: write {value} as a plain decimal number, or in quotes"
+    ]
+
+
+def test_a_list_of_wrong_entries_is_not_called_too_short(tmp_path):
+    class Numbers(Spec):
+        numbers: tuple[int, ...] = Field(min_length=1)
+
+    with pytest.raises(SpecError) as caught:
+        load(write(tmp_path, "numbers: [one, two]\n"), Numbers)
+    assert len(caught.value.problems) == 2
+
+
+def test_a_list_that_is_too_long_says_how_long(problems):
+    assert problems(HEAD + "shapes: [" + "{shape: square, side_mm: 1}, " * 4 + "]\n") == [
+        "3: shapes: expected at most 3, found 4"
+    ]
+
+
+def test_a_duplicate_key_names_the_first_line(problems):
+    assert problems(HEAD + "colour: red\nname: hut\n") == ["4: name: duplicate key, first on line 2"]
+
+
+def test_a_key_that_is_no_text_is_refused(problems):
+    assert problems(HEAD + "? [a, b]\n: c\n") == ["3: a key must be plain text"]
+
+
+def test_another_schema_version_is_the_only_problem(problems):
+    assert problems("name: 3\nschema_version: 2\nnew: key\n") == ["2: schema_version: found 2, this quadbench reads 1"]
+
+
+def test_a_schema_version_in_quotes_is_another_one(problems):
+    assert problems("schema_version: '1'\nname: house\n") == ["1: schema_version: found text '1', this quadbench reads 1"]
+
+
+@pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "---\n"])
+def test_an_empty_file_says_so(problems, text):
+    assert problems(text) == ["1: the file is empty"]
+
+
+@pytest.mark.parametrize(("text", "found"), [("- a\n- b\n", "a list"), ("house\n", "text 'house'")])
+def test_a_file_without_keys_says_what_was_found(problems, text, found):
+    assert problems(text) == [f"1: expected keys and values, found {found}"]
+
+
+def test_a_syntax_error_has_its_line(problems):
+    (problem,) = problems(HEAD + "shapes: [1, 2\ncolour: red\n")
+    assert problem.startswith("4: not YAML: ")
+
+
+def test_a_second_document_is_refused(problems):
+    (problem,) = problems(HEAD + "---\n" + HEAD)
+    assert "not YAML: " in problem
+
+
+def test_a_file_in_another_encoding_names_byte_and_line(problems):
+    assert problems(HEAD.encode() + b"colour: gr\xfcn\n") == ["3: not UTF-8: byte 0xfc; save the file as UTF-8"]
+
+
+def test_a_control_character_is_refused(problems):
+    (problem,) = problems(HEAD + "colour: \x00\n")
+    assert problem.startswith("3: not YAML: ")
+
+
+def test_aliases_are_refused_before_they_grow(problems):
+    bomb = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
+    assert problems(bomb)[0] == "2: alias '*a' is not supported; write the value out"
+
+
+def test_nesting_has_a_limit(problems):
+    assert problems(HEAD + "a: " + "[" * 40 + "]" * 40) == ["3: nested deeper than 32 levels"]
+
+
+def test_nesting_that_would_exhaust_the_stack_is_refused(problems):
+    (problem,) = problems("a: " + "[" * 100_000)
+    assert "nest" in problem
+
+
+def test_tags_build_no_objects(problems):
+    assert problems(HEAD + "colour: !!python/object/apply:os.system [ls]\n")
+    assert problems(HEAD + "colour: !paint red\n") == ["3: colour: tag '!paint' is not supported"]
+
+
+def test_a_missing_file_says_so(tmp_path):
+    with pytest.raises(SpecError, match="No such file"):
+        load(tmp_path / "absent.yaml", Drawing)
+
+
+def test_a_validator_of_several_keys_refuses_each_at_its_place(tmp_path):
+    from pydantic import model_validator
+
+    class Pair(Spec):
+        first: int
+        second: int
+
+        @model_validator(mode="after")
+        def _even(self) -> "Pair":
+            values = {"first": self.first, "second": self.second}
+            refuse(Problem(location=(key,), reason="must be even") for key, value in values.items() if value % 2)
+            return self
+
+    class Pairs(Spec):
+        pairs: tuple[Pair, ...]
+
+    path = write(tmp_path, "pairs:\n  - first: 1\n    second: 3\n  - {first: 2, second: 2}\n")
+    with pytest.raises(SpecError) as caught:
+        load(path, Pairs)
+    assert caught.value.problems == (f"{path}:2: pairs[0].first: must be even", f"{path}:3: pairs[0].second: must be even")
