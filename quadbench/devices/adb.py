@@ -18,6 +18,7 @@ from quadbench.devices.device import (
     STDERR_TAIL_CHARS,
     Progress,
     ShellResult,
+    check_command,
     command_failed,
     command_timed_out,
 )
@@ -122,6 +123,7 @@ class AdbDevice:
 
     def _run(self, argv: Sequence[str], timeout_s: float, stderr: bytearray) -> Generator[bytes, None, int]:
         """Pieces of stdout as they come; returns the exit code. However it is left, the command does not stay behind."""
+        check_command(argv)
         group: int | None = None
         ended = False
         deadline = time.monotonic() + timeout_s

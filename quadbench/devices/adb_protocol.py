@@ -151,8 +151,11 @@ class AdbServer:
                 ) from error
 
     def open(self, serial: str, service: str, peer: str) -> Connection:
-        """A service of a device, as `sync:`; the caller closes it and sets its timeouts."""
-        connection = self._connect(peer)
+        """A service of a device, as `sync:`; the caller closes it and sets its timeouts. Raises: DeviceLostError, DeviceError."""
+        try:
+            connection = self._connect(peer)
+        except NoServerError as error:
+            raise DeviceLostError(f"{peer} was lost: {error.message}", hint="start adb again, then run again") from error
         try:
             connection.request(f"host:transport:{serial}")
             connection.request(service)

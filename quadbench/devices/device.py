@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from quadbench.artifacts import DeviceFacts
-from quadbench.errors import CommandError, CommandTimeoutError
+from quadbench.errors import CommandError, CommandTimeoutError, UserError
 
 ANDROID_ROOT = "/data/local/tmp/quadbench"
 STDERR_TAIL_CHARS = 4000
@@ -81,6 +81,14 @@ class Device(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *exception: object) -> None: ...
+
+
+def check_command(argv: Sequence[str]) -> None:
+    """Raises: UserError where this cannot be a command."""
+    if not argv or not argv[0]:
+        raise UserError("an empty command cannot be run", hint="expected a program and its arguments")
+    if any("\0" in word for word in argv):
+        raise UserError(f"'{argv[0]}': an argument contains a NUL byte, which no command line can carry")
 
 
 def command_failed(argv: Sequence[str], device: str, status: int, stderr: str) -> CommandError:

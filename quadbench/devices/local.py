@@ -17,7 +17,7 @@ from typing import IO, Self
 from quadbench.artifacts import DeviceFacts
 from quadbench.device_profile import LOCAL_NAME as ADDRESS
 from quadbench.device_profile import local_profile
-from quadbench.devices.device import Progress, ShellResult, command_failed, command_timed_out
+from quadbench.devices.device import Progress, ShellResult, check_command, command_failed, command_timed_out
 from quadbench.devices.host import device_lock, host_cpu, start_bound
 from quadbench.errors import DeviceError, DeviceFullError
 
@@ -116,6 +116,7 @@ class LocalDevice:
 
     def _run(self, argv: Sequence[str], timeout_s: float, stderr: IO[bytes]) -> Generator[bytes, None, int]:
         """Pieces of stdout as they come; returns the exit code. However it is left, the command does not stay behind."""
+        check_command(argv)
         deadline = time.monotonic() + timeout_s
         process = start_bound(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, cwd=self.root)
         with self._lock:

@@ -1,0 +1,203 @@
+"""Deploy: files with their digests + Device -> Deployment. What is there already is not sent again.
+
+On the device lies `<root>/objects/<sha256>`, each file once. A file is sent under a temporary name, checked there, then renamed.
+"""
+
+import hashlib
+import logging
+import re
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from quadbench.artifacts import Deployment
+from quadbench.devices import Device
+from quadbench.errors import ArtifactError, DeviceError, DeviceFullError, DeviceLostError
+
+BLOCK_BYTES = 4096  # a file takes whole blocks
+LIST_TIMEOUT_S = 60.0
+CHANGE_TIMEOUT_S = 60.0
+CHECK_BYTES_PER_S = 10 * 2**20  # slower than any phone's sha256sum
+NAMES_PER_COMMAND = 400  # a command has at most 64 KB, a name 64 characters
+_MIB = 2**20
+
+# $1: the objects folder. Temporary files are of a deployment that was cut off.
+_LIST = 'mkdir -p "$1" && cd "$1" && rm -f .tmp-* && set -- * && if [ -e "$1" ]; then stat -c "%s %a %n" "$@"; fi'
+_CHECK = 'cd "$1" && sha256sum .tmp-*'
+_MARK = 'cd "$1" && shift && chmod 755 "$@"'
+_PUBLISH = 'cd "$1" && for name in .tmp-*; do mv -f "$name" "${name#.tmp-}" || exit 1; done'
+_CLEAN = 'cd "$1" && rm -f .tmp-*'
+_DELETE = 'cd "$1" && shift && rm -f "$@"'
+
+Progress = Callable[[int, int], None]  # bytes sent so far, bytes to send
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalFile:
+    """A file to deploy, with what its manifest says of it."""
+
+    path: Path
+    sha256: str
+    size_bytes: int
+    executable: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Object:
+    """What lies on the device under a digest."""
+
+    size_bytes: int
+    is_executable: bool
+
+
+def deploy(
+    files: Sequence[LocalFile],
+    device: Device,
+    *,
+    progress: Progress | None = None,
+    keep: Collection[str] = (),
+    prune: bool = False,
+) -> Deployment:
+    """Bring the files to the device. With `prune`, objects that are neither among them nor in `keep` (digests) are deleted first.
+
+    A present object counts as whole if its size is right. After a failure nothing half-written remains; where the device is
+    lost, the next deployment removes it.
+    Raises: ArtifactError (a file is not what its manifest says), DeviceFullError, DeviceLostError, DeviceError.
+    """
+    started = time.monotonic()
+    needed = _by_digest(files)
+    folder = f"{device.root}/objects"
+    present = _list(device, folder)
+    stale = [name for name in present if name not in needed and name not in keep] if prune else []
+    _in_portions(device, folder, stale, _DELETE)
+    missing = [file for file in needed.values() if not _is_whole(present.get(file.sha256), file)]
+    _check_space(device, folder, missing)
+    _send(device, folder, missing, progress)
+    marked = {name for name, found in present.items() if found.is_executable}.difference(file.sha256 for file in missing)
+    _in_portions(
+        device, folder, [file.sha256 for file in needed.values() if file.executable and file.sha256 not in marked], _MARK
+    )
+    sent_bytes = sum(file.size_bytes for file in missing)
+    present_bytes = sum(file.size_bytes for file in needed.values()) - sent_bytes
+    log.info("deployed to %s: %d bytes sent, %d bytes were there", device.facts.address, sent_bytes, present_bytes)
+    return Deployment(
+        device=device.facts,
+        root=device.root,
+        objects={sha256: f"{folder}/{sha256}" for sha256 in needed},
+        sent_bytes=sent_bytes,
+        present_bytes=present_bytes,
+        deleted_bytes=sum(present[name].size_bytes for name in stale),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _by_digest(files: Iterable[LocalFile]) -> dict[str, LocalFile]:
+    """Each object once; executable where any of its files is."""
+    needed: dict[str, LocalFile] = {}
+    for file in files:
+        _check_size(file)
+        if file.sha256 not in needed or file.executable:
+            needed[file.sha256] = file
+    return needed
+
+
+def _check_size(file: LocalFile) -> None:
+    if not file.path.is_file():
+        raise ArtifactError(f"{file.path} is missing", hint="build it again")
+    if (found := file.path.stat().st_size) != file.size_bytes:
+        raise ArtifactError(f"{file.path} has {found} bytes, its manifest says {file.size_bytes}", hint="build it again")
+
+
+def _list(device: Device, folder: str) -> dict[str, _Object]:
+    """The objects by digest."""
+    lines = _command(device, _LIST, folder, timeout_s=LIST_TIMEOUT_S).splitlines()
+    found = (re.fullmatch(r"(\d+) ([0-7]+) ([0-9a-f]{64})", line) for line in lines)
+    return {line[3]: _Object(size_bytes=int(line[1]), is_executable=bool(int(line[2], 8) & 0o100)) for line in found if line}
+
+
+def _is_whole(found: _Object | None, file: LocalFile) -> bool:
+    return found is not None and found.size_bytes == file.size_bytes
+
+
+def _check_space(device: Device, folder: str, missing: Sequence[LocalFile]) -> None:
+    need_bytes = sum(-(-file.size_bytes // BLOCK_BYTES) * BLOCK_BYTES for file in missing)
+    if need_bytes and (free_bytes := device.free_bytes(folder)) < need_bytes:
+        needed = f"{free_bytes / _MIB:.1f} MB free in {folder}, {need_bytes / _MIB:.1f} MB are needed"
+        raise DeviceFullError(
+            f"device '{device.facts.address}' has {needed}",
+            hint="delete objects that no recipe needs with: quadbench push --prune",
+        )
+
+
+def _send(device: Device, folder: str, missing: Sequence[LocalFile], progress: Progress | None) -> None:
+    if not missing:
+        return
+    try:
+        _push_all(device, folder, missing, progress)
+        _check_arrived(device, folder, missing)
+        _command(device, _PUBLISH, folder, timeout_s=CHANGE_TIMEOUT_S)
+    except DeviceLostError:
+        raise
+    except BaseException:
+        _clean(device, folder)
+        raise
+
+
+def _push_all(device: Device, folder: str, missing: Sequence[LocalFile], progress: Progress | None) -> None:
+    total_bytes = sum(file.size_bytes for file in missing)
+    before_bytes = 0
+    for file in missing:
+        report = _counted(progress, before_bytes, total_bytes)
+        try:
+            device.push(file.path, f"{folder}/.tmp-{file.sha256}", report)
+        except DeviceLostError as error:
+            raise DeviceLostError(f"{error.message} (while {file.path.name} was sent)", hint=error.hint) from error
+        before_bytes += file.size_bytes
+
+
+def _counted(progress: Progress | None, before_bytes: int, total_bytes: int) -> Callable[[int], None] | None:
+    return None if progress is None else lambda sent_bytes: progress(before_bytes + sent_bytes, total_bytes)
+
+
+def _check_arrived(device: Device, folder: str, missing: Sequence[LocalFile]) -> None:
+    timeout_s = CHANGE_TIMEOUT_S + sum(file.size_bytes for file in missing) / CHECK_BYTES_PER_S
+    output = _command(device, _CHECK, folder, timeout_s=timeout_s)
+    arrived = {name: sha256 for sha256, name in re.findall(r"^([0-9a-f]{64}) [ *]\.tmp-([0-9a-f]{64})$", output, re.MULTILINE)}
+    for file in missing:
+        if arrived.get(file.sha256) != file.sha256:
+            raise _wrong_content(device, file, arrived.get(file.sha256))
+
+
+def _wrong_content(device: Device, file: LocalFile, found: str | None) -> ArtifactError | DeviceError:
+    with file.path.open("rb") as content:
+        local = hashlib.file_digest(content, "sha256").hexdigest()
+    if local != file.sha256:
+        return ArtifactError(f"{file.path} has sha256 {local}, its manifest says {file.sha256}", hint="build it again")
+    return DeviceError(
+        f"{file.path.name} arrived on device '{device.facts.address}' with sha256 {found or 'unknown'}, sent was {file.sha256}",
+        hint="run again; if it comes back, try another cable or port",
+    )
+
+
+def _clean(device: Device, folder: str) -> None:
+    """Remove what is half-written; the failure that led here is what the user must see, not that of the cleaning."""
+    try:
+        _command(device, _CLEAN, folder, timeout_s=CHANGE_TIMEOUT_S)
+    except DeviceError as error:
+        log.warning("temporary files remain until the next deployment: %s", error)
+
+
+def _in_portions(device: Device, folder: str, names: Sequence[str], script: str) -> None:
+    for start in range(0, len(names), NAMES_PER_COMMAND):
+        _command(device, script, folder, *names[start : start + NAMES_PER_COMMAND], timeout_s=CHANGE_TIMEOUT_S)
+
+
+def _command(device: Device, script: str, *arguments: str, timeout_s: float) -> str:
+    result = device.shell(["sh", "-c", script, "sh", *arguments], timeout_s)
+    if result.exit_code:
+        last = " / ".join(result.stderr.splitlines()[-3:]) or "nothing on stderr"
+        raise DeviceError(f"'{script}' ended with exit code {result.exit_code} on device '{device.facts.address}': {last}")
+    return result.stdout

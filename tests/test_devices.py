@@ -1,0 +1,534 @@
+"""Devices: the contract over every family, and what is particular to each."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from contracts.device_contract import DeviceContract
+
+from quadbench.device_profile import load_profile, load_profiles
+from quadbench.devices import Device, connect, list_devices, parse_battery, parse_thermal
+from quadbench.devices.adb_protocol import TcpEndpoint, UnixEndpoint
+from quadbench.devices.adb_server import endpoint_from, user_server
+from quadbench.devices.addresses import Phone, VirtualAddress, choose_phone, parse_address
+from quadbench.devices.host import find_programs
+from quadbench.devices.properties import Attached, parse_attached, parse_getprop
+from quadbench.devices.sandbox import PACKAGES
+from quadbench.errors import (
+    DeviceError,
+    DeviceFullError,
+    DeviceLostError,
+    DeviceNotFoundError,
+    MissingDependencyError,
+    UserError,
+)
+
+GETPROP = Path(__file__).parent / "data" / "getprop"
+
+
+@contextlib.contextmanager
+def attached_phone(results: Path) -> Iterator[Device]:
+    """A device of family adb: a real adbd on a real server, to which the environment points as to a user's."""
+    with connect(["virtual:s25"], results=results), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ADB_SERVER_SOCKET", f"localfilesystem:{results}/devices/virtual-s25/system/run/adb.sock")
+        with connect(["s25"], results=results) as (device,):
+            yield device
+
+
+@pytest.fixture(scope="module", params=["local", "virtual:s25", "s25"])
+def device(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
+    results = tmp_path_factory.mktemp("results")
+    if request.param == "s25":
+        with attached_phone(results) as phone:
+            yield phone
+    else:
+        with connect([request.param], results=results) as (other,):
+            yield other
+
+
+class TestDeviceContract(DeviceContract):
+    """Every family keeps it."""
+
+
+# Virtual devices
+
+
+def sandbox_processes(results: Path) -> set[int]:
+    """The host's ids of a sandbox's processes: bwrap itself, and all in the namespace that it made."""
+    outer = {pid for pid in process_ids() if str(results).encode() in read_process(pid, "cmdline")}
+    own = (Path("/proc/self/ns/pid")).readlink()
+    spaces = {space for pid in outer for child in process_ids() if parent_of(child) == pid and (space := pid_space(child)) != own}
+    return outer | {pid for pid in process_ids() if pid_space(pid) in spaces}
+
+
+def process_ids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+
+
+def read_process(pid: int, name: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:
+        return b""
+
+
+def parent_of(pid: int) -> int:
+    words = read_process(pid, "stat").rpartition(b")")[2].split()
+    return int(words[1]) if words else 0
+
+
+def pid_space(pid: int) -> Path | None:
+    try:
+        return Path(f"/proc/{pid}/ns/pid").readlink()
+    except OSError:
+        return None
+
+
+def assert_gone(pids: set[int]) -> None:
+    deadline = time.monotonic() + 5
+    while running := {pid for pid in pids if read_process(pid, "stat") and b") Z " not in read_process(pid, "stat")}:
+        assert time.monotonic() < deadline, f"still running: {[read_process(pid, 'cmdline') for pid in running]}"
+        time.sleep(0.05)
+
+
+def listening() -> set[str]:
+    """Every socket of this machine that listens: TCP, and vsock, which no namespace separates."""
+    lines: list[str] = []
+    for family in ("--tcp", "--vsock"):
+        command = ["ss", "--listening", "--no-header", "--numeric", family]
+        lines += subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return {line.split()[3] for line in lines}
+
+
+def test_a_virtual_device_says_what_its_profile_says_and_that_it_is_virtual(tmp_path: Path) -> None:
+    with connect(["virtual:tabs11"], results=tmp_path) as (device,):
+        properties = device.properties()
+        assert load_profile("tabs11").matches(properties)
+        assert properties["ro.quadbench.virtual"] == "1"
+        assert device.shell(["getprop", "ro.soc.model"], 10).stdout == "MT6991\n"
+        assert device.shell(["getprop", "ro.no.such", "default"], 10).stdout == "default\n"
+
+
+def test_a_virtual_device_claims_neither_temperatures_nor_a_battery(tmp_path: Path) -> None:
+    with connect(["virtual:s25"], results=tmp_path) as (device,):
+        thermal = parse_thermal(device.shell(["dumpsys", "thermalservice"], 10).stdout)
+        battery = parse_battery(device.shell(["dumpsys", "battery"], 10).stdout)
+        assert "Total RAM" in device.shell(["dumpsys", "meminfo"], 10).stdout
+    assert (thermal.status, thermal.status_name, thermal.temperatures) == (None, "unavailable", ())
+    assert (battery.level_percent, battery.temperature_c) == (None, None)
+
+
+def test_a_virtual_device_opens_no_port_on_this_machine(tmp_path: Path) -> None:
+    before = listening()
+    with connect(["virtual:s25"], results=tmp_path):
+        opened = listening() - before
+    assert [address for address in opened if not address.startswith(("127.", "[::1]"))] == []
+    assert not any(address.endswith(":5640") for address in opened)
+
+
+def test_nothing_is_left_running_after_a_virtual_device_is_closed(tmp_path: Path) -> None:
+    with connect(["virtual:s25"], results=tmp_path) as (device,):
+        lines = device.stream(["sh", "-c", "echo started; sleep 60"], 60)
+        assert next(lines) == "started"
+        pids = sandbox_processes(tmp_path)
+        assert len(pids) >= 5
+    assert_gone(pids)
+    assert sorted(path.name for path in (tmp_path / "devices" / "virtual-s25").iterdir()) == ["data", "lock"]
+
+
+HOLD = """\
+import sys, time
+from pathlib import Path
+from quadbench.devices import connect
+try:
+    with connect(["virtual:s25", "local"], results=Path(sys.argv[1])) as devices:
+        streams = [device.stream(["sh", "-c", "echo started; sleep 60"], 60) for device in devices]
+        print(*(next(stream) for stream in streams), flush=True)
+        time.sleep(60)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize(("how", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_nothing_is_left_running_however_the_command_ends(tmp_path: Path, how: signal.Signals, status: int) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started started\n"
+        pids = sandbox_processes(tmp_path) | {pid for pid in process_ids() if parent_of(pid) == process.pid}
+        process.send_signal(how)
+        assert process.wait(10) == status
+    assert_gone(pids)
+    with connect(["virtual:s25"], results=tmp_path) as (device,):
+        assert device.shell(["true"], 10).exit_code == 0
+
+
+def test_a_virtual_device_keeps_its_files(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    for expected in (1, 0):
+        with connect(["virtual:s25"], results=tmp_path) as (device,):
+            assert device.shell(["cat", f"{device.root}/file"], 10).exit_code == expected
+            device.push(tmp_path / "file", f"{device.root}/file")
+
+
+def test_a_virtual_device_of_a_given_size_can_be_full(tmp_path: Path) -> None:
+    (tmp_path / "big").write_bytes(bytes(6 * 2**20))
+    with connect(["virtual:s25?data_mb=4"], results=tmp_path) as (device,):
+        assert device.free_bytes("/data") <= 4 * 2**20
+        with pytest.raises(DeviceFullError, match="No space left"):
+            device.push(tmp_path / "big", f"{device.root}/big")
+
+
+def test_a_device_in_use_names_the_process(tmp_path: Path) -> None:
+    with (
+        connect(["virtual:s25"], results=tmp_path),
+        pytest.raises(DeviceError, match=f"'virtual:s25' is in use by process {os.getpid()}"),
+        connect(["virtual:s25"], results=tmp_path),
+    ):
+        pass
+
+
+def test_a_device_that_dies_is_lost(tmp_path: Path) -> None:
+    with connect(["virtual:s25"], results=tmp_path) as (device,):
+        lines = device.stream(["sh", "-c", "echo started; sleep 60"], 60)
+        next(lines)
+        with pytest.raises(DeviceLostError, match="device 'virtual:s25' was lost"):
+            device.shell(["pkill", "-KILL", "adbd"], 10)
+        with pytest.raises(DeviceLostError):
+            next(lines)
+        with pytest.raises(DeviceLostError):
+            device.shell(["true"], 10)
+
+
+def test_programs_of_this_machine_run_on_a_virtual_device(tmp_path: Path) -> None:
+    with connect(["virtual:s25"], results=tmp_path) as (device,):
+        device.push(Path("/usr/bin/env"), f"{device.root}/program")
+        device.shell(["chmod", "755", f"{device.root}/program"], 10)
+        assert "PATH=/system/bin" in device.shell([f"{device.root}/program"], 10).stdout
+
+
+def test_missing_programs_name_their_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MissingDependencyError, match=r"needs no-adbd, no-bwrap.*apt-get install adbd bubblewrap"):
+        find_programs({"no-bwrap": "bubblewrap", "no-adbd": "adbd", "sh": "dash"}, needed_for="a virtual device")
+    assert sorted(PACKAGES.values()) == ["adb", "adbd", "bubblewrap", "mksh", "toybox"]
+
+
+# The user's adb server
+
+
+@pytest.fixture
+def user_adb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A free port as the user's, and a home of the user's own; whatever server is there at the end is ended."""
+    monkeypatch.delenv("ADB_SERVER_SOCKET", raising=False)
+    monkeypatch.delenv("ANDROID_SERIAL", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
+    yield port
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as server:
+        server.sendall(b"0009host:kill")
+        server.recv(4)
+
+
+def test_a_server_is_started_where_there_is_none_and_then_left_alone(user_adb: int, tmp_path: Path) -> None:
+    assert user_server().version() >= 40
+    keys = {path: path.stat().st_mtime_ns for path in (tmp_path / "home").rglob("*")}
+    owner = subprocess.run(["ss", "-Hltnp", f"sport = {user_adb}"], capture_output=True, text=True, check=True).stdout
+    with connect(["virtual:s25"], results=tmp_path / "results") as (device,):
+        assert device.shell(["true"], 10).exit_code == 0
+        assert [row.address for row in list_devices() if row.state == "device"] == ["local"]
+    assert subprocess.run(["ss", "-Hltnp", f"sport = {user_adb}"], capture_output=True, text=True, check=True).stdout == owner
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "home").rglob("*")} == keys
+
+
+def test_a_virtual_device_starts_no_server_of_the_users(user_adb: int, tmp_path: Path) -> None:
+    with connect(["virtual:s25", "local"], results=tmp_path / "results"):
+        pass
+    assert list((tmp_path / "home").iterdir()) == []
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", user_adb), timeout=5)
+
+
+def test_nothing_is_started_on_a_port_that_is_taken(user_adb: int, tmp_path: Path) -> None:
+    taken = socket.socket()
+    with taken:
+        taken.bind(("127.0.0.1", user_adb))  # bound, but nobody answers
+        with pytest.raises(DeviceError, match="the port is taken"):
+            user_server()
+
+
+def test_what_answers_but_is_no_adb_server_is_said_to_be_none(user_adb: int) -> None:
+    with socket.create_server(("127.0.0.1", user_adb)) as server:
+        child = os.fork()
+        if child == 0:
+            connection, _ = server.accept()
+            connection.recv(100)
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            os._exit(0)
+        with pytest.raises(DeviceError, match=r"instead of OKAY.*really an adb server"):
+            user_server()
+        os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, TcpEndpoint(host="127.0.0.1", port=5037)),
+        ({"ANDROID_ADB_SERVER_PORT": "5038"}, TcpEndpoint(host="127.0.0.1", port=5038)),
+        ({"ANDROID_ADB_SERVER_ADDRESS": "farm", "ANDROID_ADB_SERVER_PORT": "1"}, TcpEndpoint(host="farm", port=1)),
+        ({"ADB_SERVER_SOCKET": "tcp:farm:5039", "ANDROID_ADB_SERVER_PORT": "1"}, TcpEndpoint(host="farm", port=5039)),
+        ({"ADB_SERVER_SOCKET": "tcp:5040"}, TcpEndpoint(host="127.0.0.1", port=5040)),
+        ({"ADB_SERVER_SOCKET": "localfilesystem:/run/adb.sock"}, UnixEndpoint(path=Path("/run/adb.sock"))),
+    ],
+)
+def test_the_server_is_where_adb_would_look_for_it(environment: dict[str, str], expected: TcpEndpoint | UnixEndpoint) -> None:
+    assert endpoint_from(environment) == expected
+
+
+@pytest.mark.parametrize(
+    "environment", [{"ANDROID_ADB_SERVER_PORT": "adb"}, {"ADB_SERVER_SOCKET": "usb"}, {"ADB_SERVER_SOCKET": "tcp:x"}]
+)
+def test_a_wrong_server_address_is_refused(environment: dict[str, str]) -> None:
+    with pytest.raises(UserError, match=next(iter(environment))):
+        endpoint_from(environment)
+
+
+def test_an_attached_phone_is_found_by_profile_serial_or_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with connect(["virtual:s25"], results=tmp_path):
+        monkeypatch.setenv("ADB_SERVER_SOCKET", f"localfilesystem:{tmp_path}/devices/virtual-s25/system/run/adb.sock")
+        serial = "127.0.0.1:5640"
+        for address in ("s25", serial, f"s25@{serial}"):
+            with connect([address], results=tmp_path) as (phone,):
+                assert (phone.family, phone.serial, phone.facts.profile) == ("adb", serial, "s25")
+        monkeypatch.setenv("ANDROID_SERIAL", serial)
+        with connect([], results=tmp_path) as (phone,):
+            assert phone.serial == serial
+        with pytest.raises(UserError, match="are the same device"), connect(["s25", serial], results=tmp_path):
+            pass
+        with pytest.raises(DeviceNotFoundError, match=r"'tabs11' is not attached; attached: 127.0.0.1:5640 \(s25\)"):
+            connect(["tabs11"], results=tmp_path).__enter__()
+        assert next((row.address, row.model) for row in list_devices() if row.profile == "s25") == (f"s25@{serial}", "SM-S931B")
+
+
+# Addresses
+
+
+def phone(serial: str, state: str = "device", **properties: str) -> Phone:
+    return Phone(
+        attached=Attached(serial=serial, state=state),
+        properties={key.replace("_", "."): value for key, value in properties.items()},
+    )
+
+
+def s25(serial: str) -> Phone:
+    return Phone(attached=Attached(serial=serial, state="device"), properties=load_profile("s25").virtual_properties())
+
+
+def choose(text: str, *phones: Phone, preferred: str | None = None) -> str:
+    return choose_phone(text, phones, load_profiles(), preferred)[0].attached.serial
+
+
+def test_the_only_matching_phone_is_chosen() -> None:
+    assert choose("s25", phone("OTHER"), s25("R3X")) == "R3X"
+
+
+def test_a_phone_that_is_not_attached_names_what_is_and_hints_at_the_virtual_one() -> None:
+    with pytest.raises(DeviceNotFoundError) as caught:
+        choose("tabs11", s25("R3X"), phone("emulator-5554"), phone("Z9", "unauthorized"))
+    assert caught.value.message == (
+        "device 'tabs11' is not attached; attached: R3X (s25), emulator-5554 (no profile matches), Z9 (unauthorized)"
+    )
+    assert caught.value.hint == "plug it in and allow USB debugging, or use virtual:tabs11"
+
+
+def test_several_matching_phones_must_be_told_apart() -> None:
+    with pytest.raises(UserError, match=r"several attached devices are 's25': A, B. Hint: say which: s25@A"):
+        choose("s25", s25("A"), s25("B"))
+    assert choose("s25@B", s25("A"), s25("B")) == "B"
+    assert choose("s25", s25("A"), s25("B"), preferred="B") == "B"
+
+
+def test_android_serial_does_not_forbid_the_only_match() -> None:
+    assert choose("s25", s25("A"), phone("B"), preferred="B") == "A"
+
+
+@pytest.mark.parametrize(
+    ("state", "hint"),
+    [
+        ("offline", "plug it in again"),
+        ("unauthorized", "allow USB debugging"),
+        ("no permissions (missing udev rules)", "plugdev"),
+    ],
+)
+def test_a_phone_that_is_not_ready_says_why(state: str, hint: str) -> None:
+    with pytest.raises(DeviceError) as caught:
+        choose("R3X", phone("R3X", state))
+    assert f"its state is '{state}'" in caught.value.message
+    assert hint in str(caught.value.hint)
+
+
+def test_a_phone_that_is_not_what_it_is_called_says_what_differs() -> None:
+    with pytest.raises(DeviceError, match=r"'R3X' is not a 'tabs11': .*ro\.soc\.model is 'SM8750', expected 'MT6991'"):
+        choose("tabs11@R3X", s25("R3X"))
+
+
+def test_a_serial_without_a_profile_names_its_model() -> None:
+    with pytest.raises(DeviceError, match=r"no device profile matches 'Q' \(model PKC110, chip MT6991\)"):
+        choose("Q", phone("Q", ro_product_model="PKC110", ro_soc_model="MT6991"))
+
+
+def test_a_word_that_is_nothing_lists_profiles_and_phones() -> None:
+    with pytest.raises(DeviceNotFoundError, match=r"'s26' is neither .* profiles: .*s25.*; attached: nothing"):
+        choose("s26")
+
+
+def test_serials_may_contain_spaces() -> None:
+    assert (
+        choose("adb-R5 (2)._adb-tls-connect._tcp", s25("adb-R5 (2)._adb-tls-connect._tcp")) == "adb-R5 (2)._adb-tls-connect._tcp"
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["virtual:", "virtual:s25?data_mb=0", "virtual:s25?data_mb=big", "virtual:s25?size=1", "s25@", "@R3X", ""]
+)
+def test_malformed_addresses_are_refused_with_the_forms_that_exist(text: str) -> None:
+    with pytest.raises(UserError, match=r"Hint: expected .*virtual:<profile>"):
+        parse_address(text)
+
+
+def test_a_virtual_address_may_give_the_size_of_data() -> None:
+    assert parse_address("virtual:s25?data_mb=64") == VirtualAddress(profile="s25", data_mb=64)
+
+
+def test_a_device_given_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'local' was given 2 times"), connect(["local", "local"], results=tmp_path):
+        pass
+
+
+def test_one_virtual_device_under_two_addresses_is_refused(tmp_path: Path) -> None:
+    addresses = ["virtual:s25", "virtual:s25?data_mb=8"]
+    with pytest.raises(UserError, match="are the same device"), connect(addresses, results=tmp_path):
+        pass
+
+
+def test_no_device_at_all_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANDROID_SERIAL", raising=False)
+    with pytest.raises(UserError, match="no device was given"), connect([], results=tmp_path):
+        pass
+
+
+# What phones say
+
+
+def fold7() -> dict[str, str]:
+    return parse_getprop((GETPROP / "galaxy_z_fold7_sm8750_oneui8.txt").read_text())
+
+
+def find_x8() -> dict[str, str]:
+    return parse_getprop((GETPROP / "oppo_find_x8_pro_mt6991.txt").read_text())
+
+
+def test_properties_of_real_phones_are_read() -> None:
+    assert (fold7()["ro.soc.model"], fold7()["ro.product.model"], fold7()["ro.board.platform"]) == ("SM8750", "SM-F9660", "sun")
+    assert (find_x8()["ro.soc.model"], find_x8()["ro.product.model"]) == ("MT6991", "PKC110")
+    assert (len(fold7()), len(find_x8())) == (1452, 2504)
+
+
+def test_a_property_may_span_lines() -> None:
+    assert fold7()["persist.sys.boot.reason.history"] == "reboot,ota,1754328607\nreboot,abfotaupdate,1754328549"
+    assert fold7()["persist.sys.clear_package_cache_needed"] == "false"
+    assert find_x8()["vendor.debug.pq.xml.mode"] == "15"
+
+
+def test_a_line_that_is_no_property_spoils_none_around_it() -> None:
+    assert find_x8()["ro.oplus.server_url_2"].endswith("?number=")
+    assert find_x8()["ro.oplus.system.camera.name"] == "com.oplus.camera"
+
+
+def test_the_same_chip_in_another_phone_is_no_match() -> None:
+    profile = load_profile("s25")
+    assert profile.match["ro.soc.model"] == fold7()["ro.soc.model"]
+    assert not profile.matches(fold7())
+    assert not load_profile("tabs11").matches(find_x8())
+
+
+def test_devices_are_read_with_odd_serials_and_states() -> None:
+    text = (
+        "R3CX30ABCDE            device usb:1-4 product:pa1qxxx model:SM_S931B device:pa1q transport_id:3\n"
+        "adb-R5 (2)._adb-tls-connect._tcp device product:x model:Y device:z transport_id:9\n"
+        "emulator-5554          offline transport_id:1\n"
+        "R9                     unauthorized usb:1-1 transport_id:2\n"
+        "0123456789ABCDEF       no permissions (user in plugdev group; are your udev rules wrong?); "
+        "see [http://developer.android.com/tools/device.html] usb:1-2 transport_id:4\n"
+    )
+    devices = parse_attached(text)
+    assert [device.serial for device in devices] == [
+        "R3CX30ABCDE", "adb-R5 (2)._adb-tls-connect._tcp", "emulator-5554", "R9", "0123456789ABCDEF",
+    ]  # fmt: skip
+    assert [device.state for device in devices[:4]] == ["device", "device", "offline", "unauthorized"]
+    assert devices[4].state.startswith("no permissions (user in plugdev group")
+    assert [device.is_ready for device in devices] == [True, True, False, False, False]
+    assert devices[0].words["model"] == "SM_S931B"
+
+
+THERMAL = """\
+IsStatusOverride: false
+ThermalEventListeners:
+\tcallbacks: 2
+Thermal Status: 2
+Cached temperatures:
+\tTemperature{mValue=99.9, mType=3, mName=SKIN, mStatus=4}
+HAL Ready: true
+HAL connection:
+\tThermalHAL AIDL 3  connected: yes
+Current temperatures from HAL:
+\tTemperature{mValue=41.5, mType=0, mName=CPU0, mStatus=0}
+\tTemperature{mValue=38.25, mType=3, mName=SKIN, mStatus=2}
+\tTemperature{mValue=0.0, mType=9, mName=TPU, mStatus=0}
+\tTemperature{mValue=-3.4028235E38, mType=1, mName=GPU, mStatus=0}
+\tTemperature{mValue=NaN, mType=1, mName=GPU1, mStatus=0}
+\tTemperature{mValue=87.0, mType=8, mName=soc, mStatus=0}
+Current cooling devices from HAL:
+\tCoolingDevice{mValue=0, mType=2, mName=thermal-cpufreq-0}
+Temperature static thresholds from HAL:
+\tTemperatureThreshold{mType=3, mName=SKIN, mHotThrottlingThresholds=[NaN, 39.0], mColdThrottlingThresholds=[NaN]}
+"""
+
+
+def test_temperatures_are_those_of_the_hal_now_and_only_of_sensors_that_are_on() -> None:
+    state = parse_thermal(THERMAL)
+    assert (state.status, state.status_name) == (2, "moderate")
+    assert [(found.name, found.kind, found.celsius, found.status) for found in state.temperatures] == [
+        ("CPU0", "cpu", 41.5, 0),
+        ("SKIN", "skin", 38.25, 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Can't find service: thermalservice\n",
+        "Cached temperatures:\n\tTemperature{mValue=30.0, mType=3, mName=SKIN, mStatus=0}\n",
+    ],
+)
+def test_a_device_that_reports_no_temperature_is_unknown_rather_than_cool(text: str) -> None:
+    assert parse_thermal(text).temperatures == ()
+    assert parse_thermal(text).status is None
+
+
+def test_a_battery_is_read() -> None:
+    state = parse_battery(
+        "Current Battery Service state:\n  AC powered: false\n  USB powered: true\n  present: true\n  level: 85\n  scale: 100\n"
+        "  voltage: 4200\n  temperature: 283\n  technology: Li-ion\n"
+    )
+    assert (state.level_percent, state.temperature_c, state.powered_by) == (85.0, 28.3, ("USB",))
