@@ -1,0 +1,93 @@
+"""The harness gets exactly the plan that docs/design.md describes, for each variant."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from scripted_harness import TASKS, World, launch_of
+
+from quadbench.artifacts import Variant
+from quadbench.devices.local import open_local
+from quadbench.measure.harness_plan import harness_plan
+from quadbench.plan import LaunchPlan
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with open_local(tmp_path / "results") as device:
+        yield World(tmp_path / "bundle", device)
+
+
+def plan_of(world: World, launch: LaunchPlan) -> dict[str, object]:
+    words = {"runtime_sha256": world.runtime, "threads": 2, "images": "/x/images"}
+    plan = harness_plan(world.bundle, world.compiled, world.deployment, launch, **words)  # type: ignore[arg-type]
+    return json.loads(json.dumps(plan))  # type: ignore[no-any-return]
+
+
+def entry(world: World, path: str) -> dict[str, str]:
+    file = next(f.file for f in (*world.graphs, *world.adapters) if f.file.path == path)
+    return {"path": world.objects[file.sha256], "sha256": file.sha256}
+
+
+def test_the_shared_plan_has_one_unet_and_integer_adapters(world: World) -> None:
+    plan = plan_of(world, launch_of())
+    assert list(plan) == [
+        "schema_version",
+        "root",
+        "variant",
+        "runtime",
+        "components",
+        "unets",
+        "adapters",
+        "tasks",
+        "sequence",
+        "images",
+    ]
+    assert plan["runtime"] == {"library": world.objects[world.runtime], "intra_op_threads": 2}
+    assert plan["unets"] == {"base": entry(world, "shared//unet.onnx")}
+    assert plan["adapters"] == {task: entry(world, f"shared/{task}.safetensors") for task in TASKS}
+    assert plan["sequence"] == [{"task": task, "warmup": 1, "iterations": 11} for task in TASKS]
+
+
+def test_the_per_graph_plan_has_a_unet_for_each_task_and_shares_the_rest(world: World) -> None:
+    plan = plan_of(world, launch_of(Variant.PER_GRAPH))
+    assert plan["unets"] == {task: entry(world, f"per-graph/{task}/unet.onnx") for task in TASKS}
+    assert plan["adapters"] == {}
+    assert plan["components"] == plan_of(world, launch_of())["components"]
+    tasks: dict[str, dict[str, object]] = plan["tasks"]  # type: ignore[assignment]
+    assert {name: (task["unet"], task["adapter"]) for name, task in tasks.items()} == {name: (name, None) for name in TASKS}
+
+
+def test_the_float_plan_takes_graphs_and_adapters_from_the_bundle(world: World) -> None:
+    plan = plan_of(world, launch_of(Variant.FLOAT))
+    assert plan["unets"] == {"base": entry(world, "float//unet.onnx")}
+    assert plan["adapters"] == {task: entry(world, f"float/{task}.safetensors") for task in TASKS}
+    components: dict[str, object] = plan["components"]  # type: ignore[assignment]
+    assert components["text_encoder"] == entry(world, "float//text_encoder.onnx")
+
+
+def test_a_task_in_the_plan_names_its_files_on_the_device(world: World) -> None:
+    task = world.bundle.tasks[1]
+    items = task.items
+    plan = plan_of(world, launch_of(tasks=("remove-object",)))
+    assert plan["tasks"] == {
+        "remove-object": {
+            "kind": "inpaint",
+            "unet": "base",
+            "adapter": "remove-object",
+            "guidance": 2.0,
+            "table": world.objects[task.table.sha256],
+            "tensors": world.objects[task.tensors.sha256],
+            "items": [
+                {
+                    "name": item.name,
+                    "image": world.objects[item.image.sha256] if item.image else None,
+                    "mask": world.objects[item.mask.sha256] if item.mask else None,
+                    "input_ids": [1, 2],
+                    "negative_input_ids": [1, 0],
+                }
+                for item in items
+            ],
+        }
+    }
