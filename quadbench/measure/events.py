@@ -97,9 +97,13 @@ class Heard:
             return
         if self.footer is not None:
             self._object(f"comes after the footer: {_shortened(line)}")
-        elif (self.header is None) != isinstance(event, Header) and not isinstance(event, ErrorEvent):
+        elif (self.header is None) != isinstance(event, Header) and not self._may_lack_header(event):
             self._object(f"is a {event.event}; expected the header first, and once")
         self._keep(event)
+
+    def _may_lack_header(self, event: Header | SampleEvent | ImageEvent | ErrorEvent | Footer) -> bool:
+        """A plan that is refused is an error and a footer, without a header."""
+        return isinstance(event, ErrorEvent) or (isinstance(event, Footer) and bool(self.errors))
 
     def _object(self, complaint: str) -> None:
         if self.problem is None:
