@@ -1,0 +1,44 @@
+// ONNX Runtime's C API, opened with dlopen: the program is linked to no version of it.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include <onnxruntime_c_api.h>
+
+namespace quadbench {
+
+// A runtime object that is released when it goes out of scope.
+template <class T>
+struct Release {
+  void (*release)(T*) = nullptr;
+  void operator()(T* object) const { release(object); }
+};
+template <class T>
+using Handle = std::unique_ptr<T, Release<T>>;
+
+class Runtime {
+ public:
+  explicit Runtime(const std::filesystem::path& library);  // throws InputError
+
+  const OrtApi& api() const { return *api_; }
+  OrtEnv* environment() const { return environment_.get(); }
+  const OrtMemoryInfo* cpu_memory() const { return cpu_memory_.get(); }
+  const std::string& version() const { return version_; }
+
+  // Throws InputError where the model is at fault, RunError otherwise. Releases the status.
+  void check(OrtStatus* status, const char* where) const;
+
+ private:
+  struct Close {
+    void operator()(void* library) const;
+  };
+  std::unique_ptr<void, Close> library_;  // first, so that it is closed last
+  const OrtApi* api_ = nullptr;
+  std::string version_;
+  Handle<OrtEnv> environment_;
+  Handle<OrtMemoryInfo> cpu_memory_;
+};
+
+}  // namespace quadbench

@@ -1,0 +1,119 @@
+#include "pipeline.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "clock.hpp"
+#include "errors.hpp"
+
+namespace quadbench {
+namespace {
+
+bool is_finite(std::span<const float> values) {
+  return std::all_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); });
+}
+
+void copy_floats(std::span<const float> from, std::span<float> to) { std::copy(from.begin(), from.end(), to.begin()); }
+
+}  // namespace
+
+std::int64_t ImageTimes::residual_ns() const {
+  const std::int64_t unet_total = std::accumulate(unet_ns.begin(), unet_ns.end(), std::int64_t{0});
+  return end_to_end_ns - text_encoder_ns - vae_encoder_ns - unet_total - vae_decoder_ns;
+}
+
+Pipeline::Pipeline(Components& components, const Dimensions& dimensions, std::size_t longest, const Interrupt& interrupt)
+    : components_(components),
+      interrupt_(interrupt),
+      sampler_(elements_of(dimensions.latent), dimensions.channels(), longest),
+      latent_(elements_of(dimensions.latent)),
+      context_(elements_of(dimensions.context)),
+      negative_context_(elements_of(dimensions.context)),
+      image_{.height = dimensions.height(), .width = dimensions.width(), .channels = 3, .data = {}} {
+  image_.data.resize(elements_of(dimensions.image));
+  times_.unet_ns.reserve(longest);
+}
+
+void Pipeline::run(const Task& task, const Item& item, UNet& unet) {
+  times_.unet_ns.assign(task.steps(), 0);
+  const std::int64_t begin = now_ns();
+  encode_text(task, item);
+  encode_image(item);
+  const auto eps = [&](std::size_t step, std::span<float> out) { predict(task, unet, step, out); };
+  decode(sampler_.run(task.table(), {.latent = latent_, .noise = item.noise, .mask = item.mask}, unet.sample_input(), std::cref(eps)));
+  to_pixels(components_.vae_decoder.output(), image_);
+  times_.end_to_end_ns = now_ns() - begin;
+}
+
+void Pipeline::encode_text(const Task& task, const Item& item) {
+  Component& encoder = components_.text_encoder;
+  const std::int64_t begin = now_ns();
+  std::copy(item.input_ids.begin(), item.input_ids.end(), encoder.input<std::int32_t>().begin());
+  encoder.run();
+  copy_floats(encoder.output(), context_);
+  if (task.guidance() != 1.0) {
+    std::copy(item.negative_input_ids.begin(), item.negative_input_ids.end(), encoder.input<std::int32_t>().begin());
+    encoder.run();
+    copy_floats(encoder.output(), negative_context_);
+  }
+  times_.text_encoder_ns = now_ns() - begin;
+}
+
+void Pipeline::encode_image(const Item& item) {
+  times_.vae_encoder_ns = 0;
+  if (item.image.data.empty()) {
+    std::fill(latent_.begin(), latent_.end(), 0.0f);
+    return;
+  }
+  Component& encoder = *components_.vae_encoder;
+  to_floats(item.image, encoder.input<float>());
+  const std::int64_t begin = now_ns();
+  encoder.run();
+  times_.vae_encoder_ns = now_ns() - begin;
+  copy_floats(encoder.output(), latent_);
+}
+
+void Pipeline::predict(const Task& task, UNet& unet, std::size_t step, std::span<float> eps) {
+  const std::int64_t begin = now_ns();
+  copy_floats(task.time_features(step), unet.time_features_input());
+  copy_floats(context_, unet.context_input());
+  const std::int64_t run_begin = now_ns();
+  unet.run();
+  if (step == 0) times_.first_run_ns = now_ns() - run_begin;
+  interrupt_.check("U-Net run");
+  copy_floats(unet.eps(), eps);
+  if (task.guidance() == 1.0) {
+    times_.unet_ns[step] = now_ns() - begin;
+    return;
+  }
+  copy_floats(negative_context_, unet.context_input());
+  unet.run();
+  times_.unet_ns[step] = now_ns() - begin;
+  interrupt_.check("U-Net run");
+  const auto guidance = static_cast<float>(task.guidance());
+  const auto negative = unet.eps();
+  for (std::size_t k = 0; k < eps.size(); ++k) eps[k] = negative[k] + guidance * (eps[k] - negative[k]);
+}
+
+void Pipeline::decode(std::span<const float> latent) {
+  Component& decoder = components_.vae_decoder;
+  copy_floats(latent, decoder.input<float>());
+  const std::int64_t begin = now_ns();
+  decoder.run();
+  times_.vae_decoder_ns = now_ns() - begin;
+}
+
+void Pipeline::require_finite(const Task& task, const Item& item) {
+  if (is_finite(components_.vae_decoder.output())) return;
+  const std::string where = "task " + task.name() + ", item " + item.name;
+  std::string stage = "the VAE decoder";
+  for (std::size_t step = task.steps(); step-- > 0;) {
+    if (!is_finite(sampler_.eps(step))) stage = "the U-Net in step " + std::to_string(step);
+  }
+  if (!is_finite(latent_)) stage = "the VAE encoder";
+  if (!is_finite(context_) || (task.guidance() != 1.0 && !is_finite(negative_context_))) stage = "the text encoder";
+  throw RunError(where, "the image is not finite; the first NaN or infinity came out of " + stage);
+}
+
+}  // namespace quadbench

@@ -1,0 +1,57 @@
+// Pipeline: task + item -> image, with the clock running. Everything it needs is allocated when it is made.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "components.hpp"
+#include "image.hpp"
+#include "interrupt.hpp"
+#include "sampler.hpp"
+#include "task.hpp"
+#include "unet.hpp"
+
+namespace quadbench {
+
+struct ImageTimes {
+  std::int64_t text_encoder_ns = 0;
+  std::int64_t vae_encoder_ns = 0;  // 0 where the task takes no image
+  std::int64_t first_run_ns = 0;    // the first U-Net run alone
+  std::vector<std::int64_t> unet_ns;
+  std::int64_t vae_decoder_ns = 0;
+  std::int64_t end_to_end_ns = 0;
+
+  std::int64_t residual_ns() const;
+};
+
+class Pipeline {
+ public:
+  // `longest`: the most steps that a task has.
+  Pipeline(Components& components, const Dimensions& dimensions, std::size_t longest, const Interrupt& interrupt);
+
+  // The timed region. Throws Interrupted after a U-Net run.
+  void run(const Task& task, const Item& item, UNet& unet);
+
+  // Of the last run, after it.
+  const ImageTimes& times() const { return times_; }
+  const Pixels& image() const { return image_; }
+  void require_finite(const Task& task, const Item& item);  // throws RunError that names the first stage with a NaN or infinity
+
+ private:
+  void encode_text(const Task& task, const Item& item);
+  void encode_image(const Item& item);
+  void predict(const Task& task, UNet& unet, std::size_t step, std::span<float> eps);
+  void decode(std::span<const float> latent);
+
+  Components& components_;
+  const Interrupt& interrupt_;
+  Sampler sampler_;
+  std::vector<float> latent_;                // z
+  std::vector<float> context_;               // (T, D) of the prompt
+  std::vector<float> negative_context_;      // (T, D) of the negative prompt
+  Pixels image_;
+  ImageTimes times_;
+};
+
+}  // namespace quadbench

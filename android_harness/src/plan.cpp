@@ -1,0 +1,208 @@
+#include "plan.hpp"
+
+#include <set>
+#include <utility>
+
+#include "errors.hpp"
+#include "fields.hpp"
+#include "mapped_file.hpp"
+#include "sha256.hpp"
+
+namespace quadbench {
+namespace {
+
+using Root = std::filesystem::path;
+
+constexpr std::pair<const char*, Variant> kVariants[] = {
+    {"shared", Variant::kShared}, {"per-graph", Variant::kPerGraph}, {"float", Variant::kFloat}};
+constexpr std::pair<const char*, TaskKind> kTaskKinds[] = {
+    {"text-to-image", TaskKind::kTextToImage}, {"image-to-image", TaskKind::kImageToImage}, {"inpaint", TaskKind::kInpaint}};
+constexpr std::pair<const char*, Optimization> kOptimizations[] = {{"none", Optimization::kNone},
+                                                                  {"basic", Optimization::kBasic},
+                                                                  {"extended", Optimization::kExtended},
+                                                                  {"all", Optimization::kAll}};
+
+template <class Choice, std::size_t n>
+Choice choice(const Field& field, const std::pair<const char*, Choice> (&choices)[n]) {
+  const std::string found = field.text();
+  std::vector<std::string> names;
+  for (const auto& [name, value] : choices) {
+    if (found == name) return value;
+    names.emplace_back(name);
+  }
+  field.fail("one of " + joined(names));
+}
+
+template <class Value>
+void require_known(const Field& field, const std::map<std::string, Value>& known, const std::string& what) {
+  if (known.contains(field.text())) return;
+  std::vector<std::string> names;
+  for (const auto& entry : known) names.push_back(entry.first);
+  throw InputError(field.place(), field.place() + ": unknown " + what + " '" + field.text() + "'; known: " + joined(names));
+}
+
+// Names become parts of paths.
+std::string checked_name(const std::string& name, const std::string& place) {
+  if (name.empty() || name.front() == '.' || name.find_first_of("/\\") != std::string::npos) {
+    throw InputError(place, place + ": found the name '" + name + "', expected one without slashes and a leading dot");
+  }
+  return name;
+}
+
+PlannedFile planned_file(const Field& field, const Root& root) {
+  field.require_keys({"path", "sha256"});
+  PlannedFile file{.path = root / field.at("path").text(), .sha256 = std::nullopt};
+  if (const auto sha256 = field.find("sha256")) file.sha256 = sha256->sha256();
+  return file;
+}
+
+std::map<std::string, PlannedFile> planned_files(const Field& field, const Root& root) {
+  std::map<std::string, PlannedFile> files;
+  for (const auto& [name, entry] : field.entries()) files.emplace(name, planned_file(entry, root));
+  return files;
+}
+
+RuntimePlan runtime_plan(const Field& field, const Root& root) {
+  field.require_keys({"library", "intra_op_threads", "optimization", "resident_adapters"});
+  RuntimePlan runtime;
+  runtime.library = root / field.at("library").text();
+  runtime.intra_op_threads = static_cast<int>(field.at("intra_op_threads").integer(1, 1024));
+  if (const auto level = field.find("optimization")) runtime.optimization = choice(*level, kOptimizations);
+  if (const auto resident = field.find("resident_adapters")) {
+    runtime.resident_adapters = static_cast<std::size_t>(resident->integer(1, 1'000'000));
+  }
+  return runtime;
+}
+
+ComponentsPlan components_plan(const Field& field, const Root& root) {
+  field.require_keys({"text_encoder", "vae_encoder", "vae_decoder"});
+  ComponentsPlan components{.text_encoder = planned_file(field.at("text_encoder"), root),
+                            .vae_encoder = std::nullopt,
+                            .vae_decoder = planned_file(field.at("vae_decoder"), root)};
+  if (const auto encoder = field.find("vae_encoder")) components.vae_encoder = planned_file(*encoder, root);
+  return components;
+}
+
+std::vector<std::int32_t> token_ids(const Field& field) {
+  std::vector<std::int32_t> ids;
+  for (const Field& id : field.items()) ids.push_back(static_cast<std::int32_t>(id.integer(0, INT32_MAX)));
+  if (ids.empty()) field.fail("an array of token ids");
+  return ids;
+}
+
+// A file that the task's kind asks for, and that no other kind may have.
+std::optional<std::filesystem::path> item_file(const Field& item, const std::string& key, bool wanted, const Root& root) {
+  const auto file = item.find(key);
+  if (!file && wanted) throw InputError(item.place() + "." + key, item.place() + "." + key + ": missing; the task's kind needs it");
+  if (file && !wanted) file->fail("null for a task of this kind");
+  if (!file) return std::nullopt;
+  return root / file->text();
+}
+
+ItemPlan item_plan(const Field& field, TaskKind kind, double guidance, const Root& root) {
+  field.require_keys({"name", "image", "mask", "input_ids", "negative_input_ids"});
+  ItemPlan item;
+  item.name = checked_name(field.at("name").text(), field.place() + ".name");
+  item.image = item_file(field, "image", kind != TaskKind::kTextToImage, root);
+  item.mask = item_file(field, "mask", kind == TaskKind::kInpaint, root);
+  item.input_ids = token_ids(field.at("input_ids"));
+  if (guidance != 1.0) item.negative_input_ids = token_ids(field.at("negative_input_ids"));
+  return item;
+}
+
+TaskPlan task_plan(const Field& field, const Plan& plan, const Root& root) {
+  field.require_keys({"kind", "unet", "adapter", "guidance", "table", "tensors", "items"});
+  TaskPlan task;
+  task.kind = choice(field.at("kind"), kTaskKinds);
+  require_known(field.at("unet"), plan.unets, "U-Net");
+  task.unet = field.at("unet").text();
+  if (const auto adapter = field.find("adapter")) {
+    require_known(*adapter, plan.adapters, "adapter");
+    task.adapter = adapter->text();
+  }
+  task.guidance = field.at("guidance").number();
+  task.table = root / field.at("table").text();
+  task.tensors = root / field.at("tensors").text();
+  std::set<std::string> names;
+  for (const Field& item : field.at("items").items()) {
+    task.items.push_back(item_plan(item, task.kind, task.guidance, root));
+    if (!names.insert(task.items.back().name).second) item.at("name").fail("a name that no other item of the task has");
+  }
+  if (task.items.empty()) field.at("items").fail("at least one item");
+  if (task.kind != TaskKind::kTextToImage && !plan.components.vae_encoder) {
+    throw InputError("components.vae_encoder", "components.vae_encoder: missing; " + field.place() + " takes an image");
+  }
+  return task;
+}
+
+BlockPlan block_plan(const Field& field, const std::map<std::string, TaskPlan>& tasks) {
+  field.require_keys({"task", "warmup", "iterations"});
+  require_known(field.at("task"), tasks, "task");
+  return {.task = field.at("task").text(),
+          .warmup = static_cast<int>(field.at("warmup").integer(0, 1'000'000)),
+          .iterations = static_cast<int>(field.at("iterations").integer(1, 1'000'000))};
+}
+
+void require_variant_fits(const Plan& plan, const Field& document) {
+  if (plan.unets.empty()) document.at("unets").fail("at least one U-Net");
+  if (plan.variant == Variant::kPerGraph && !plan.adapters.empty()) {
+    document.at("adapters").fail("no adapters for variant per-graph, whose U-Nets have them merged");
+  }
+  if (plan.variant != Variant::kPerGraph && plan.unets.size() != 1) {
+    throw InputError("unets", "unets: found " + std::to_string(plan.unets.size()) + ", expected one for variant " +
+                                  to_string(plan.variant));
+  }
+}
+
+void verify_file(const PlannedFile& file) {
+  if (!file.sha256) return;
+  const std::string found = sha256_hex(MappedFile(file.path).bytes());
+  if (found != *file.sha256) {
+    throw InputError(file.path.string(), "'" + file.path.string() + "' has sha256 " + found + ", expected " + *file.sha256);
+  }
+}
+
+}  // namespace
+
+Plan parse_plan(std::string_view json) {
+  const nlohmann::json parsed = parse_json(json, "plan");
+  const Field document(parsed, "");
+  document.require_keys({"schema_version", "root", "variant", "verify", "runtime", "components", "unets", "adapters", "tasks",
+                         "sequence", "images"});
+  document.at("schema_version").integer(1, 1);
+  const Root root = document.at("root").text();
+
+  Plan plan;
+  plan.variant = choice(document.at("variant"), kVariants);
+  if (const auto verify = document.find("verify")) plan.verify = verify->boolean();
+  plan.runtime = runtime_plan(document.at("runtime"), root);
+  plan.components = components_plan(document.at("components"), root);
+  plan.unets = planned_files(document.at("unets"), root);
+  plan.adapters = planned_files(document.at("adapters"), root);
+  require_variant_fits(plan, document);
+  for (const auto& [name, task] : document.at("tasks").entries()) {
+    plan.tasks.emplace(checked_name(name, task.place()), task_plan(task, plan, root));
+  }
+  for (const Field& block : document.at("sequence").items()) plan.sequence.push_back(block_plan(block, plan.tasks));
+  if (plan.sequence.empty()) document.at("sequence").fail("at least one block");
+  if (const auto images = document.find("images")) plan.images = root / images->text();
+  return plan;
+}
+
+void verify_files(const Plan& plan) {
+  if (!plan.verify) return;
+  verify_file(plan.components.text_encoder);
+  if (plan.components.vae_encoder) verify_file(*plan.components.vae_encoder);
+  verify_file(plan.components.vae_decoder);
+  for (const auto& entry : plan.unets) verify_file(entry.second);
+  for (const auto& entry : plan.adapters) verify_file(entry.second);
+}
+
+std::string to_string(Variant variant) {
+  for (const auto& [name, value] : kVariants) {
+    if (value == variant) return name;
+  }
+  return "unknown";
+}
+
+}  // namespace quadbench

@@ -1,0 +1,79 @@
+// Plan: the JSON that says what one launch does. Paths in it are already resolved against the plan's root.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace quadbench {
+
+enum class Variant { kShared, kPerGraph, kFloat };
+enum class TaskKind { kTextToImage, kImageToImage, kInpaint };
+enum class Optimization { kNone, kBasic, kExtended, kAll };
+
+struct PlannedFile {
+  std::filesystem::path path;
+  std::optional<std::string> sha256;
+};
+
+struct RuntimePlan {
+  std::filesystem::path library;  // libonnxruntime.so
+  int intra_op_threads = 1;
+  Optimization optimization = Optimization::kAll;
+  std::size_t resident_adapters = 8;
+};
+
+struct ComponentsPlan {
+  PlannedFile text_encoder;
+  std::optional<PlannedFile> vae_encoder;  // needed by tasks that take an image
+  PlannedFile vae_decoder;
+};
+
+struct ItemPlan {
+  std::string name;
+  std::optional<std::filesystem::path> image;
+  std::optional<std::filesystem::path> mask;
+  std::vector<std::int32_t> input_ids;
+  std::vector<std::int32_t> negative_input_ids;  // empty where guidance is 1
+};
+
+struct TaskPlan {
+  TaskKind kind = TaskKind::kTextToImage;
+  std::string unet;
+  std::optional<std::string> adapter;  // nothing: zeros in every LoRA input
+  double guidance = 1.0;
+  std::filesystem::path table;
+  std::filesystem::path tensors;
+  std::vector<ItemPlan> items;
+};
+
+struct BlockPlan {
+  std::string task;
+  int warmup = 0;
+  int iterations = 1;
+};
+
+struct Plan {
+  Variant variant = Variant::kShared;
+  bool verify = true;  // check every sha256 before use
+  RuntimePlan runtime;
+  ComponentsPlan components;
+  std::map<std::string, PlannedFile> unets;
+  std::map<std::string, PlannedFile> adapters;
+  std::map<std::string, TaskPlan> tasks;
+  std::vector<BlockPlan> sequence;
+  std::optional<std::filesystem::path> images;  // folder for <task>/<item>.png
+};
+
+// Throws InputError for the first thing in it that is wrong.
+Plan parse_plan(std::string_view json);
+
+// Throws InputError unless every file with a sha256 has it.
+void verify_files(const Plan& plan);
+
+std::string to_string(Variant variant);
+
+}  // namespace quadbench
