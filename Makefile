@@ -1,0 +1,48 @@
+# `make demo` on a fresh Debian machine installs what is missing, then builds, runs and reports the quickstart.
+# Variables: PYTHON (for a new .venv), RECIPE and DEVICES (for demo), ARGS (for pytest).
+
+MAKEFLAGS += --no-print-directory
+BIN := .venv/bin
+STAMP := .venv/.installed
+RECIPE ?= recipes/quickstart.yaml
+DEVICES ?= virtual:s25,virtual:tabs11
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo check test test-slow harness format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## install packages, .venv and quadbench, build the harness; costs nothing when it is done
+	@$(BIN)/quadbench harness build >/dev/null
+
+$(STAMP): pyproject.toml scripts/setup.sh
+	@scripts/setup.sh
+	@touch $@
+
+demo: setup ## build the quickstart, run it on two virtual devices, write the report
+	@$(BIN)/quadbench run $(RECIPE) --devices $(DEVICES)
+
+check: $(STAMP) ## lint, formatting, types, direction of imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+test: setup ## the tests that need neither phone nor patience
+	@$(BIN)/pytest -m "not slow and not device" $(ARGS)
+
+test-slow: setup ## the tests that take minutes
+	@$(BIN)/pytest -m "slow and not device" $(ARGS)
+
+harness: $(STAMP) ## build the native harness for this machine and run its own tests
+	@cd android_harness && cmake --preset host >/dev/null && cmake --build --preset host --parallel 2 >/dev/null && ctest --preset host
+	@$(BIN)/quadbench harness build
+
+format: $(STAMP) ## format and fix what can be fixed without thought
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format --quiet .
+
+clean: ## remove caches and build folders; keeps .venv and results
+	@rm -rf build dist android_harness/build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage
+	@find quadbench tests -name __pycache__ -type d -prune -exec rm -rf {} +
