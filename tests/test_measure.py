@@ -223,6 +223,22 @@ def test_an_image_of_another_size_fails_the_launch(world: World) -> None:
     assert record.reason == "image restyle/000 is 4 x 6, its reference is 8 x 8"
 
 
+def test_an_image_that_changed_on_the_way_fails_the_launch(world: World) -> None:
+    announce = 'emit("image", task="restyle", item="000", path=plan["images"] + "/restyle/000.png", sha256="0" * 64)'
+    record = measured(world, GOOD.replace("footer()", f"{announce}\nfooter()"))
+    assert (record.status, record.error_class) == (Status.FAILED, ErrorClass.DEVICE)
+    assert record.reason is not None
+    assert record.reason.startswith("image restyle/000 arrived with sha256")
+
+
+def test_a_reference_that_is_missing_from_the_bundle_is_not_the_harness_to_blame(world: World) -> None:
+    harness_script = GOOD.replace("footer()", '(references / "restyle" / "001.png").unlink()\nfooter()')
+    record = measured(world, harness_script)
+    assert (record.status, record.error_class) == (Status.FAILED, ErrorClass.INFRASTRUCTURE)
+    assert record.reason is not None
+    assert record.reason.startswith("image 'reference/restyle/001.png' of the bundle cannot be read")
+
+
 def test_ctrl_c_kills_the_harness_and_hands_back_what_it_had_measured(world: World) -> None:
     script = f'header()\nsample()\npathlib.Path("{world.folder}/pid").write_text(str(os.getpid()))\ntime.sleep(600)'
     events = files_of(world) / "events.jsonl"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from quadbench.artifacts import FileRef, Sample, TaskAssets, TaskItem, Variant
+from quadbench.artifacts import ErrorClass, Sample, TaskAssets, TaskItem, Variant
 from quadbench.plan import LaunchPlan
 
 # Equal images have an infinite PSNR, which neither JSON nor every database can hold. One step in one of 512 x 512 x 3 values
@@ -24,7 +24,11 @@ Pixels = NDArray[np.uint8]  # (H, W, 3)
 
 
 class WrongImageError(Exception):
-    """An image that cannot be compared; the message says which and why."""
+    """An image that cannot be compared; the message says which and why, `error_class` whose fault it is."""
+
+    def __init__(self, message: str, error_class: ErrorClass) -> None:
+        super().__init__(message)
+        self.error_class = error_class
 
 
 def expected_images(tasks: Sequence[TaskAssets], launch: LaunchPlan) -> list[tuple[TaskAssets, TaskItem]]:
@@ -40,14 +44,14 @@ def image_samples(painted: Path, task: TaskAssets, item: TaskItem, bundle_folder
         WrongImageError: it cannot be read, or has another size than the reference.
     """
     name = f"{task.name}/{item.name}"
-    image = _read(painted, name)
+    image = _read(painted, name, ErrorClass.HARNESS)
     samples = []
     for against, file in (("reference", item.reference), ("truth", item.truth)):
         if file is None:
             continue
-        other = _read_of_bundle(bundle_folder, file)
+        other = _read(bundle_folder / file.path, f"'{file.path}' of the bundle", ErrorClass.INFRASTRUCTURE)
         if image.shape != other.shape:
-            raise WrongImageError(f"image {name} is {_size(image)}, its {against} is {_size(other)}")
+            raise WrongImageError(f"image {name} is {_size(image)}, its {against} is {_size(other)}", ErrorClass.HARNESS)
         labels = {"against": against}
         samples.append(Sample(metric="psnr_db", value=psnr_db(image, other), task=task.name, item=item.name, labels=labels))
         if against == "reference":
@@ -96,16 +100,12 @@ def _parity(samples: Sequence[Sample]) -> str | None:
     )
 
 
-def _read_of_bundle(folder: Path, file: FileRef) -> Pixels:
-    return _read(folder / file.path, f"'{file.path}' of the bundle")
-
-
-def _read(path: Path, name: str) -> Pixels:
+def _read(path: Path, name: str, error_class: ErrorClass) -> Pixels:
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise WrongImageError(f"image {name} cannot be read: {error}") from error
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's ways to say that a PNG is damaged
+        raise WrongImageError(f"image {name} cannot be read: {error}", error_class) from error
 
 
 def _size(pixels: Pixels) -> str:

@@ -233,7 +233,7 @@ def _fetch_images(work: _Launch, findings: _Findings) -> None:
             findings.images[name] = local.relative_to(work.results).as_posix()
             samples += image_samples(local, task, item, work.bundle_folder)
         except WrongImageError as error:
-            findings.fail(ErrorClass.HARNESS, str(error))
+            findings.fail(error.error_class, str(error))
     findings.samples += samples
     if wrong := verdict(work.launch.variant, samples):
         findings.fail(ErrorClass.HARNESS, wrong)
@@ -245,7 +245,8 @@ def _pull(work: _Launch, event: ImageEvent, name: str) -> Path:
     work.device.pull(event.path if event.path.startswith("/") else f"{work.device.root}/{event.path}", local)
     found = hashlib.sha256(local.read_bytes()).hexdigest()
     if found != event.sha256:
-        raise WrongImageError(f"image {name} arrived with sha256 {found}, the harness wrote {event.sha256}")
+        message = f"image {name} arrived with sha256 {found}, the harness wrote {event.sha256}"
+        raise WrongImageError(message, ErrorClass.DEVICE)
     return local
 
 
