@@ -44,7 +44,7 @@ class Bar:
 
 def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: str, width: int = 520, height: int = 300) -> str:
     """Lines over whole-numbered x, labelled at their ends; where points are dashed the chart says that they are extrapolated."""
-    left, right, top, bottom = 46, 84, 24, 40
+    left, right, top, bottom = 46, 88, 36, 40
     xs = [x for line in series for x, _ in line.points]
     ticks = nice_ticks(max((y for line in series for _, y in line.points), default=1.0))
     first, last = min(xs, default=0.0), max(xs, default=1.0)
@@ -56,7 +56,7 @@ def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: s
     body = [_grid(ticks, at(first, 0)[0], at(last, 0)[0], lambda y: at(first, y)[1])]
     body += [_text(at(x, 0)[0], height - bottom + 17, f"{x:g}", anchor="middle") for x in sorted(set(xs))]
     body.append(_text((left + width - right) / 2, height - 4, x_label, anchor="middle"))
-    body.append(_text(4, 13, y_label))
+    body.append(_text(left - 8, 14, y_label, anchor="end"))
     body.append(_measured_until(series, at, top, height - bottom))
     body += [_line(line, [at(x, y) for x, y in line.points]) for line in series if line.points]
     return _svg(width, height, title, body)
@@ -64,7 +64,7 @@ def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: s
 
 def stacked_bars(bars: Sequence[Bar], *, title: str, width: int = 560) -> str:
     """Horizontal bars on one scale that begins at 0, under their groups' names; `legend` explains their parts."""
-    left, right, bar_pitch, group_gap = 76, 84, 22, 24
+    left, right, bar_pitch, group_gap = 84, 84, 22, 24
     longest = max((sum(part.value for part in bar.parts) for bar in bars), default=0.0) or 1.0
     scale = (width - left - right) / longest
     body: list[str] = []
@@ -129,8 +129,8 @@ def _measured_until(series: Sequence[Series], at: Callable[[float, float], tuple
         return ""
     x, _ = at(max(edges), 0)
     return (
-        f'<line class="edge" x1="{x:.1f}" y1="{top - 6}" x2="{x:.1f}" y2="{bottom}" stroke="{_INK}" stroke-width="0.75"/>'
-        f"{_text(x - 6, top + 2, 'measured', anchor='end')}{_text(x + 6, top + 2, 'extrapolated')}"
+        f'<line class="edge" x1="{x:.1f}" y1="{top - 20}" x2="{x:.1f}" y2="{bottom}" stroke="{_INK}" stroke-width="0.75"/>'
+        f"{_text(x - 6, top - 10, 'measured', anchor='end')}{_text(x + 6, top - 10, 'extrapolated')}"
     )
 
 

@@ -93,12 +93,16 @@ def _quality_clause(device: DeviceFacts, quality: Sequence[Quality]) -> list[Phr
     if not shared:
         return []
     clause = [
-        Phrase(text="its images reach "),
+        Phrase(text="images reach "),
         Phrase(text=decibels(mean(shared)), is_figure=True),
-        Phrase(text=" PSNR on average against the float reference"),
+        Phrase(text=" PSNR against the float reference on average"),
     ]
     if per_graph:
-        clause += [Phrase(text=", those of one graph per task "), Phrase(text=decibels(mean(per_graph)), is_figure=True)]
+        clause += [
+            Phrase(text=" ("),
+            Phrase(text=decibels(mean(per_graph)), is_figure=True),
+            Phrase(text=" with one graph per task)"),
+        ]
     return clause
 
 

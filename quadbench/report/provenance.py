@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, Status
 from quadbench.report.launches import devices_of, in_order
+from quadbench.report.units import Unit, show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,4 +97,14 @@ def device_states(result: RunResult) -> tuple[DeviceState, ...]:
 def _state_rows(first: dict[str, str], last: dict[str, str]) -> tuple[StateRow, ...]:
     before = {key.removeprefix("before."): value for key, value in first.items() if not key.startswith("after.")}
     after = {key.removeprefix("after."): value for key, value in last.items() if key.startswith("after.")}
-    return tuple(StateRow(name=name, before=before.get(name), after=after.get(name)) for name in sorted(before | after))
+    return tuple(_state_row(name, before.get(name), after.get(name)) for name in sorted(before | after))
+
+
+def _state_row(name: str, before: str | None, after: str | None) -> StateRow:
+    if not name.endswith("_bytes"):
+        return StateRow(name=name, before=before, after=after)
+    return StateRow(name=f"{name.removesuffix('_bytes')}, MB", before=_in_mb(before), after=_in_mb(after))
+
+
+def _in_mb(text: str | None) -> str | None:
+    return show(float(text), Unit.MEGABYTES) if text is not None and text.isdecimal() else text

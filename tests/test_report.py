@@ -1,0 +1,412 @@
+"""The report shows a run's figures in readers' units, in one valid file of its own, and says what is missing."""
+
+import csv
+import io
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from synthetic_run import ABBA, MB, S25, TABS11, failed, make_run
+
+from quadbench.artifacts import Caveat, ErrorClass, RunRecord, RunResult, Sample, Status, Variant
+from quadbench.report import (
+    Figure,
+    KpiRow,
+    Unit,
+    kpi_rows,
+    kpi_table,
+    render_html,
+    report_view,
+    to_csv,
+    to_latex,
+    to_markdown,
+    write_report,
+)
+from quadbench.report.chart import Bar, Part, Series, line_chart, nice_ticks, stacked_bars
+from quadbench.report.comparison import whole_blocks
+from quadbench.report.units import decibels, number, show, times
+from quadbench.statistics import Verdict
+
+VOID = {"meta", "br", "img", "link", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """What a report consists of, and where its tags do not balance."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.wrong: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(f"</{tag}> at {self.getpos()}")
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    def count(self, tag: str) -> int:
+        return sum(1 for name, _ in self.elements if name == tag)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+
+def row_of(result: RunResult, task: str, key: str) -> KpiRow:
+    return next(row for row in kpi_rows(result) if (row.task, row.key) == (task, key))
+
+
+def figure_of(cell: Figure | str) -> Figure:
+    assert isinstance(cell, Figure), cell
+    return cell
+
+
+def test_a_figure_is_the_median_of_the_launches_medians_with_the_lowest_and_highest_launch(tmp_path: Path) -> None:
+    launches = {1: [10e6, 11e6, 99e6], 4: [20e6, 21e6, 22e6]}
+
+    def change(record: RunRecord) -> RunRecord:
+        values = launches.get(record.launch, [15e6])
+        return replace(record, samples=tuple(Sample(metric="unet_ns", value=value, task="restyle") for value in values))
+
+    shared = figure_of(row_of(make_run(tmp_path, change=change), "restyle", "unet_step").shared)
+    assert (shared.value, shared.low, shared.high) == (16e6, 11e6, 21e6)
+    assert (shared.launches, shared.samples, shared.p90) == (2, 6, None)
+
+
+def test_warm_up_does_not_count(tmp_path: Path) -> None:
+    end_to_end = figure_of(row_of(make_run(tmp_path, iterations=10), "restyle", "end_to_end").shared)
+    assert end_to_end.samples == 2 * 11  # ten iterations and the image after the second switch
+    assert end_to_end.high < 300e6
+
+
+def test_ratio_is_per_graph_over_shared(tmp_path: Path) -> None:
+    row = row_of(make_run(tmp_path), "restyle", "switch")
+    assert row.ratio == figure_of(row.per_graph).value / figure_of(row.shared).value
+    assert row.ratio == pytest.approx(2000, rel=0.05)
+
+
+def test_only_a_switch_from_another_task_counts_as_one(tmp_path: Path) -> None:
+    result = make_run(tmp_path)
+    assert figure_of(row_of(result, "restyle", "switch").shared).samples == 2 * 1
+    assert figure_of(row_of(result, "restyle", "first_unet").shared).samples == 2 * 1
+    assert figure_of(row_of(result, "draw", "switch").shared).samples == 2 * 2
+
+
+def test_session_load_is_the_sum_of_what_the_task_runs(tmp_path: Path) -> None:
+    result = make_run(tmp_path)
+    with_encoder, without = (figure_of(row_of(result, task, "session_load").shared).value for task in ("restyle", "draw"))
+    assert with_encoder == pytest.approx(3 * 9e6 + 41e6, rel=0.05)
+    assert without == pytest.approx(2 * 9e6 + 41e6, rel=0.05)
+
+
+def test_rom_is_foundation_and_lora_apart_and_per_graph_counts_the_tasks_own_unet(tmp_path: Path) -> None:
+    result = make_run(tmp_path)
+    foundation, lora = row_of(result, "remove-object", "foundation_rom"), row_of(result, "remove-object", "lora_rom")
+    assert figure_of(foundation.shared).value == 27 * MB
+    assert figure_of(foundation.per_graph).value == 26 * MB
+    assert figure_of(lora.shared).value == 2 * MB
+    assert lora.per_graph == "merged into the U-Net"
+
+
+def test_peak_ram_is_the_highest_block_of_a_launch(tmp_path: Path) -> None:
+    def change(record: RunRecord) -> RunRecord:
+        peaks = [Sample(metric="peak_rss_bytes", value=float(size * MB), task="restyle") for size in (50, 90, 60)]
+        return replace(record, samples=tuple(peaks))
+
+    assert figure_of(row_of(make_run(tmp_path, change=change), "restyle", "peak_ram").shared).value == 90 * MB
+
+
+def test_text_to_image_has_no_vae_encoder_and_says_so(tmp_path: Path) -> None:
+    row = row_of(make_run(tmp_path), "draw", "vae_encoder")
+    assert row.shared == row.per_graph == "does not apply: no input image"
+    assert row.ratio is None
+
+
+def test_a_percentile_needs_enough_samples(tmp_path: Path) -> None:
+    result = make_run(tmp_path, iterations=10)
+    assert figure_of(row_of(result, "restyle", "end_to_end").shared).p90 is None
+    assert figure_of(row_of(result, "restyle", "unet_step").shared).p90 is not None
+
+
+def test_a_failed_launch_gives_no_figures(tmp_path: Path) -> None:
+    def change(record: RunRecord) -> RunRecord:
+        return replace(record, status=Status.FAILED, reason="wrong pictures") if record.launch == 4 else record
+
+    assert figure_of(row_of(make_run(tmp_path, change=change), "restyle", "unet_step").shared).launches == 1
+
+
+def test_bytes_for_the_first_tasks_add_adapters_to_the_base_or_unets_to_the_rest(tmp_path: Path) -> None:
+    (storage,) = report_view(make_run(tmp_path), tmp_path).storages
+    assert [step.shared_bytes for step in storage.measured] == [28 * MB, 30 * MB, 30 * MB]
+    assert [step.per_graph_bytes for step in storage.measured] == [26 * MB, 45 * MB, 64 * MB]
+
+
+def test_bytes_beyond_the_tasks_are_extrapolated_with_the_mean_of_what_a_task_added(tmp_path: Path) -> None:
+    (storage,) = report_view(make_run(tmp_path), tmp_path).storages
+    last = storage.extrapolated[-1]
+    assert (last.count, last.task) == (10, None)
+    assert last.shared_bytes == 30 * MB + 7 * 1.5 * MB
+    assert last.per_graph_bytes == 64 * MB + 7 * 19 * MB
+
+
+def test_tasks_that_share_an_adapter_count_it_once(tmp_path: Path) -> None:
+    result = make_run(tmp_path)
+    restyle, remove, draw = result.bundle.tasks
+    bundle = replace(result.bundle, tasks=(restyle, replace(remove, adapter="restyle"), draw))
+    (storage,) = report_view(replace(result, bundle=bundle), tmp_path).storages
+    assert [step.shared_bytes for step in storage.measured] == [28 * MB, 28 * MB, 28 * MB]
+
+
+def test_blocks_of_launches_count_whole_mirrored_and_ok(tmp_path: Path) -> None:
+    a, b = Variant.SHARED, Variant.PER_GRAPH
+    assert len(whole_blocks(make_run(tmp_path, variants=(a, b, b, a, a, b, b, a)).records)) == 2
+    assert len(whole_blocks(make_run(tmp_path, variants=(Variant.FLOAT, a, b, b, a, a, b)).records)) == 1
+    assert whole_blocks(make_run(tmp_path, variants=(a, a, b, b)).records) == ()
+    broken = make_run(tmp_path, change=lambda record: failed(record, "x") if record.launch == 2 else record)
+    assert whole_blocks(broken.records) == ()
+
+
+def test_six_blocks_with_a_clear_difference_give_a_verdict(tmp_path: Path) -> None:
+    result = make_run(tmp_path, variants=ABBA[1:] * 6, items=1, iterations=2)
+    verdicts = report_view(result, tmp_path).kpis[0].verdicts
+    switch = next(verdict for verdict in verdicts if (verdict.task, verdict.title) == ("draw", "Switch to this task"))
+    assert switch.verdict is Verdict.BETTER
+    assert switch.ratio == pytest.approx(2000, rel=0.05)
+    assert switch.low is not None
+    assert switch.high is not None
+    assert switch.low < switch.ratio < switch.high
+    assert "BETTER" in Page(render_html(result, tmp_path)).text
+
+
+def test_the_page_is_balanced_html_with_captions_and_scopes(tmp_path: Path) -> None:
+    page = Page(render_html(make_run(tmp_path, devices=(S25, TABS11), items=6), tmp_path))
+    assert page.wrong == []
+    assert page.open == []
+    assert page.count("table") == page.count("caption") > 8
+    assert all(attributes.get("scope") for tag, attributes in page.elements if tag == "th")
+    assert all(attributes.get("alt") for tag, attributes in page.elements if tag == "img")
+    assert page.count("h1") == 1
+
+
+def test_the_page_fetches_nothing_and_runs_nothing(tmp_path: Path) -> None:
+    html = render_html(make_run(tmp_path), tmp_path)
+    page = Page(html)
+    sources = [value for _, attributes in page.elements for name, value in attributes.items() if name in ("src", "href")]
+    assert page.count("script") == 0
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    assert all(value and value.startswith(("data:image/png;base64,", "#")) for value in sources)
+    assert not re.search(r"url\(|@import", html)
+    assert set(re.findall(r"https?://[^\"' <]*", html)) <= {"http://www.w3.org/2000/svg"}
+
+
+def test_names_and_prompts_are_escaped(tmp_path: Path) -> None:
+    result = make_run(tmp_path)
+    bundle = replace(result.bundle, recipe_name="<script>alert(1)</script>")
+    html = render_html(replace(result, bundle=bundle), tmp_path)
+    assert "<script" not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert "a &lt;red&gt; &amp; &#34;round&#34; face no. 0" in html
+
+
+def test_headline_has_bytes_switch_and_psnr_of_the_run(tmp_path: Path) -> None:
+    phrases = report_view(make_run(tmp_path), tmp_path).headline
+    figures = [phrase.text for phrase in phrases if phrase.is_figure]
+    assert figures[:3] == ["30.0 MB", "64.0 MB", "2.13×"]
+    assert figures[-2:] == ["38.5 dB", "38.0 dB"]
+    assert "".join(phrase.text for phrase in phrases).startswith("On virtual:s25, 3 tasks take 30.0 MB as one base with LoRAs")
+
+
+def test_every_figure_table_of_a_virtual_device_says_so(tmp_path: Path) -> None:
+    html = render_html(make_run(tmp_path), tmp_path)
+    assert Caveat.VIRTUAL_DEVICE.advice in Page(html).text
+    captions = re.findall(r"<caption>.*?</caption>", html, re.DOTALL)
+    figures = [caption for caption in captions if re.search("LoRA restyle|Bytes on|Mean PSNR|against Python", caption)]
+    assert len(figures) == 4
+    assert all("virtual device</span>" in caption for caption in figures)
+
+
+def test_too_few_samples_of_the_float_launch_are_no_doubt(tmp_path: Path) -> None:
+    def change(record: RunRecord) -> RunRecord:
+        few = (Caveat.FEW_SAMPLES,) if record.variant is Variant.FLOAT else ()
+        return replace(record, caveats=(*record.caveats, *few))
+
+    doubts = report_view(make_run(tmp_path, change=change), tmp_path).doubts
+    assert [doubt.caveat for doubt in doubts] == [Caveat.VIRTUAL_DEVICE]
+
+
+def test_further_items_are_folded(tmp_path: Path) -> None:
+    page = Page(render_html(make_run(tmp_path, items=6), tmp_path))
+    assert page.count("details") == 3
+    assert "2 more items" in page.text
+    assert page.count("img") == 6 * (4 + 5 + 3) + 6  # restyle, remove-object with its truth besides, draw
+
+
+def test_a_missing_picture_is_named_in_its_place(tmp_path: Path) -> None:
+    result = make_run(tmp_path)
+    (result.bundle_folder / "reference/restyle/001.png").unlink()
+    assert "missing: 001.png" in Page(render_html(result, tmp_path)).text
+
+
+def test_a_file_that_is_no_png_is_named_in_its_place(tmp_path: Path) -> None:
+    result = make_run(tmp_path)
+    (result.bundle_folder / "reference/restyle/001.png").write_text("<svg/>")
+    assert "not a PNG file: 001.png" in Page(render_html(result, tmp_path)).text
+
+
+def test_write_report_leaves_one_whole_file(tmp_path: Path) -> None:
+    result = make_run(tmp_path)
+    path = write_report(result, tmp_path)
+    assert path == tmp_path / "reports" / f"{result.run_id}.html"
+    assert path.read_text("utf-8") == render_html(result, tmp_path)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_failed_launches_stand_at_the_top_with_their_reason(tmp_path: Path) -> None:
+    def change(record: RunRecord) -> RunRecord:
+        reason = "harness was killed by signal 9 (SIGKILL)"
+        return replace(failed(record, reason), error_class=ErrorClass.HARNESS) if record.launch == 3 else record
+
+    text = Page(render_html(make_run(tmp_path, change=change), tmp_path)).text
+    assert "1 of 5 launches not OK:" in text
+    assert "FAILED launch 4, per-graph on virtual:s25 (harness): harness was killed by signal 9 (SIGKILL)" in text
+
+
+def test_a_run_in_which_all_launches_failed_renders(tmp_path: Path) -> None:
+    page = Page(render_html(make_run(tmp_path, change=lambda record: failed(record, "no room")), tmp_path))
+    assert page.wrong == []
+    assert "No launch was OK, so there are no figures" in page.text
+    assert "5 of 5 launches not OK" in page.text
+
+
+def test_a_run_without_launches_renders(tmp_path: Path) -> None:
+    result = replace(make_run(tmp_path), records=(), deployments=())
+    page = Page(render_html(result, tmp_path))
+    assert page.wrong == []
+    assert "No launch was run" in page.text
+    assert kpi_rows(result) == ()
+
+
+def test_a_run_without_baseline_says_that_nothing_was_compared(tmp_path: Path) -> None:
+    result = make_run(tmp_path, variants=(Variant.FLOAT, Variant.SHARED))
+    text = Page(render_html(result, tmp_path)).text
+    assert "the recipe asks for no baseline" in text
+    assert row_of(result, "restyle", "end_to_end").per_graph == "not run"
+    assert "30.0 MB as one base with LoRAs, a switch of tasks takes" in text
+
+
+def test_a_run_of_the_baseline_alone_renders(tmp_path: Path) -> None:
+    page = Page(render_html(make_run(tmp_path, variants=(Variant.PER_GRAPH,)), tmp_path))
+    assert page.wrong == []
+    assert "No launch of the shared graph was OK" in page.text
+
+
+def test_launches_without_samples_say_so(tmp_path: Path) -> None:
+    result = make_run(tmp_path, change=lambda record: replace(record, samples=()))
+    text = Page(render_html(result, tmp_path)).text
+    assert "The launches hold no samples." in text
+    assert row_of(result, "restyle", "end_to_end").shared == "not measured"
+    assert "No launch that was OK has noted the sizes of its files." in text
+
+
+def test_a_run_without_truth_images_says_so(tmp_path: Path) -> None:
+    text = Page(render_html(make_run(tmp_path, with_truth=False), tmp_path)).text
+    assert "No truth images were given" in text
+    assert "Truth" not in [word.strip() for word in Page(render_html(make_run(tmp_path, with_truth=False), tmp_path)).texts]
+
+
+def test_a_run_without_float_launch_says_that_parity_is_not_known(tmp_path: Path) -> None:
+    view = report_view(make_run(tmp_path, variants=ABBA[1:]), tmp_path)
+    assert {parity.worst_steps for parity in view.parity} == {"not run"}
+    assert any("The float graph did not run" in gap for gap in view.gaps)
+
+
+def test_parity_is_the_worst_pixel_of_the_float_launch(tmp_path: Path) -> None:
+    view = report_view(make_run(tmp_path), tmp_path)
+    assert [parity.task for parity in view.parity] == ["restyle", "remove-object", "draw"]
+    assert {(parity.worst_steps, parity.images) for parity in view.parity} == {(1.0, 2)}
+
+
+def test_the_kpi_table_has_a_row_for_each_device_task_and_figure(tmp_path: Path) -> None:
+    result = make_run(tmp_path, devices=(S25, TABS11))
+    table = kpi_table(result)
+    assert len(table.rows) == len(kpi_rows(result)) == 2 * 3 * 14
+    assert {len(row) for row in table.rows} == {len(table.columns)} == {len(table.numeric)}
+    assert any("VIRTUAL_DEVICE: Times and memory are this machine's CPU" in note for note in table.notes)
+
+
+def test_csv_has_full_precision_and_a_note_where_there_is_no_figure(tmp_path: Path) -> None:
+    result = make_run(tmp_path)
+    rows = {(row["task"], row["figure"]): row for row in csv.DictReader(io.StringIO(to_csv(result)))}
+    switch = figure_of(row_of(result, "restyle", "switch").shared)
+    assert float(rows["restyle", "switch"]["shared_median"]) == switch.value / 1e6
+    assert rows["restyle", "switch"]["unit"] == "ms"
+    assert rows["restyle", "foundation_rom"]["shared_median"] == "27.0"
+    assert rows["draw", "vae_encoder"]["shared_median"] == ""
+    assert "no input image" in rows["draw", "vae_encoder"]["note"]
+
+
+def test_markdown_and_latex_escape_what_would_be_markup(tmp_path: Path) -> None:
+    table = replace(kpi_table(make_run(tmp_path)), title="50% of a_b | <c>", rows=(("a|b", *["1"] * 10),))
+    markdown, latex = to_markdown(table), to_latex(table)
+    assert "| a\\|b | 1 |" in markdown
+    assert "**50% of a\\_b \\| \\<c\\>**" in markdown
+    assert r"50\% of a\_b" in latex
+    assert latex.count("&") == 2 * (len(table.columns) - 1)
+    assert latex.startswith("\\begin{table}\n")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.02149, "0.0215"), (0.1234, "0.123"), (1.2345, "1.23"), (12.345, "12.3"), (123.4, "123"), (12345.6, "12,346")],
+)
+def test_numbers_have_about_three_digits(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_units_are_milliseconds_and_mb_of_2_to_the_20_bytes() -> None:
+    assert show(1_500_000, Unit.MILLISECONDS) == "1.50"
+    assert show(3 * 2**20, Unit.MEGABYTES) == "3.00"
+    assert (times(1.724), times(14.26), times(1999.4)) == ("1.72×", "14.3×", "1,999×")
+    assert (decibels(38.04), decibels(99.0)) == ("38.0 dB", "≥ 99 dB")
+
+
+def test_ticks_are_round_and_reach_the_highest_value() -> None:
+    assert nice_ticks(197) == (0, 50, 100, 150, 200)
+    assert nice_ticks(0.9)[-1] >= 0.9
+    assert nice_ticks(0) == (0.0, 1.0)
+
+
+def test_a_line_is_dashed_from_its_last_measured_point_on() -> None:
+    line = Series(label="a & b", css_class="shared", colour="#000", points=((1, 1), (2, 2), (3, 3)), measured=2)
+    svg = line_chart([line], title="<t>", x_label="x", y_label="y")
+    solid, dashed = re.findall(r'<polyline[^>]* points="([^"]*)"', svg)
+    assert (len(solid.split()), len(dashed.split())) == (2, 2)
+    assert solid.split()[-1] == dashed.split()[0]
+    assert svg.count("<circle") == 2
+    assert "extrapolated" in svg
+    assert "a &amp; b" in svg
+    assert Page(svg).wrong == []
+
+
+def test_bars_share_one_scale() -> None:
+    def bar(value: float) -> Bar:
+        return Bar(group="g", label="l", parts=(Part(label="p", css_class="c", colour="#000", value=value),), total_text="t")
+
+    svg = stacked_bars([bar(10), bar(5)], title="t")
+    long, short = (float(width) for width in re.findall(r'<rect[^>]* width="([\d.]+)" height="16"', svg))
+    assert long == pytest.approx(2 * short, abs=0.02)
