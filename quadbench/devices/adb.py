@@ -26,6 +26,7 @@ from quadbench.devices.properties import parse_getprop
 from quadbench.errors import DeviceError
 
 KILL_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 30.0  # until the device has started a command; what the command then takes is its own
 PROPERTIES_TIMEOUT_S = 20.0
 FREE_BYTES_TIMEOUT_S = 20.0
 
@@ -126,25 +127,19 @@ class AdbDevice:
         check_command(argv)
         group: int | None = None
         ended = False
-        deadline = time.monotonic() + timeout_s
         try:
             with self._open(shell_service(argv)) as connection:
                 close_stdin(connection)
-                head = b""
-                for packet in packets(connection, deadline):
-                    if packet.stream is Stream.STDERR:
+                group, first = self._started(connection, argv[0])
+                yield first
+                for packet in packets(connection, time.monotonic() + timeout_s):
+                    if packet.stream is Stream.STDOUT:
+                        yield packet.data
+                    elif packet.stream is Stream.STDERR:
                         stderr += packet.data
-                    elif packet.stream is Stream.EXIT:
+                    else:
                         ended = True
                         return packet.data[0]
-                    elif group is not None:
-                        yield packet.data
-                    else:
-                        head += packet.data
-                        number, newline, rest = head.partition(b"\n")
-                        if newline:
-                            group = self._started(number)
-                            yield rest
             raise AssertionError("packets end with an exit code")
         except TimeoutError as error:
             raise command_timed_out(argv, self._name, timeout_s) from error
@@ -152,11 +147,20 @@ class AdbDevice:
             if group is not None:
                 self._ended(group, kill=not ended)
 
-    def _started(self, number: bytes) -> int:
-        group = int(number)
-        with self._lock:
-            self._running.add(group)
-        return group
+    def _started(self, connection: Connection, program: str) -> tuple[int, bytes]:
+        """The command's process group, and what of its stdout came with it."""
+        head = b""
+        try:
+            for packet in packets(connection, time.monotonic() + START_TIMEOUT_S):
+                head += packet.data
+                number, newline, rest = head.partition(b"\n")
+                if newline and number.isdigit():
+                    with self._lock:
+                        self._running.add(int(number))
+                    return int(number), rest
+        except TimeoutError as error:
+            raise connection.lost(f"it did not start '{program}' within {START_TIMEOUT_S:g} s") from error
+        raise DeviceError(f"{self._name} did not start '{program}': {_text(head)}")
 
     def _ended(self, group: int, *, kill: bool) -> None:
         with self._lock:
