@@ -324,9 +324,9 @@ def test_launches_without_samples_say_so(tmp_path: Path) -> None:
 
 
 def test_a_run_without_truth_images_says_so(tmp_path: Path) -> None:
-    text = Page(render_html(make_run(tmp_path, with_truth=False), tmp_path)).text
-    assert "No truth images were given" in text
-    assert "Truth" not in [word.strip() for word in Page(render_html(make_run(tmp_path, with_truth=False), tmp_path)).texts]
+    page = Page(render_html(make_run(tmp_path, with_truth=False), tmp_path))
+    assert "No truth images were given" in page.text
+    assert "Truth" not in [text.strip() for text in page.texts]
 
 
 def test_a_run_without_float_launch_says_that_parity_is_not_known(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import tempfile
 from base64 import b64encode
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from struct import unpack
 
@@ -56,6 +57,7 @@ def render_html(result: RunResult, results_folder: Path) -> str:
     )
 
 
+@cache
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_HERE / "templates"),
