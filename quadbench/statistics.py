@@ -112,7 +112,8 @@ def compare_launches(a: Sequence[float], b: Sequence[float], *, margin: float = 
 
     Each block's d is the mean of log B minus the mean of log A, which cancels a linear drift. An incomplete last one is left out.
     The verdict needs the whole interval on one side of the margin (or between -margin and +margin: SAME), and for WORSE and
-    BETTER an exact sign-flip p of at most 0.05 too.
+    BETTER an exact sign-flip p of at most 0.05 too; with more than MAX_BLOCKS blocks, where the interval needs no such second
+    opinion, there is no p.
 
     Raises: ValueError where the sides differ in length or a value is not positive and finite.
     """
@@ -123,7 +124,7 @@ def compare_launches(a: Sequence[float], b: Sequence[float], *, margin: float = 
             blocks=0, ratio=None, low=None, high=None, sign_flip_p=None, verdict=Verdict.INCONCLUSIVE, blocks_needed=None
         )
     mean, half = float(np.mean(differences)), _half_width(differences)
-    p = sign_flip_p(differences)
+    p = sign_flip_p(differences) if n <= MAX_BLOCKS else None
     verdict = _verdict(n, mean, half, p, math.log1p(margin))
     return Comparison(
         blocks=n,
@@ -196,14 +197,15 @@ def _half_width(differences: Sequence[float]) -> float | None:
     return t_quantile((1 + CONFIDENCE) / 2, n - 1) * float(np.std(differences, ddof=1)) / math.sqrt(n)
 
 
-def _verdict(n: int, mean: float, half: float | None, p: float, margin: float) -> Verdict:
+def _verdict(n: int, mean: float, half: float | None, p: float | None, margin: float) -> Verdict:
+    is_systematic = p is None or p <= 1 - CONFIDENCE + 1e-12
     if n < MIN_BLOCKS or half is None:
         return Verdict.INCONCLUSIVE
     if -margin < mean - half and mean + half < margin:
         return Verdict.SAME
-    if p <= 1 - CONFIDENCE + 1e-12 and mean - half > margin:
+    if is_systematic and mean - half > margin:
         return Verdict.WORSE
-    if p <= 1 - CONFIDENCE + 1e-12 and mean + half < -margin:
+    if is_systematic and mean + half < -margin:
         return Verdict.BETTER
     return Verdict.INCONCLUSIVE
 

@@ -128,6 +128,11 @@ def test_an_incomplete_block_is_left_out() -> None:
     assert compare_launches([1.0], [1.0]).ratio is None
 
 
+def test_very_many_blocks_are_judged_by_their_interval_alone() -> None:
+    comparison = compare_launches(*abba(1.10, blocks=60, noise=0.01))
+    assert (comparison.verdict, comparison.sign_flip_p) == (Verdict.WORSE, None)
+
+
 def test_a_linear_drift_cancels_within_a_block() -> None:
     times = [math.exp(0.01 * i) for i in range(48)]  # A B B A A B B A ...
     a = [t for i, t in enumerate(times) if i % 4 in (0, 3)]
