@@ -9,6 +9,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+
 namespace quadbench {
 
 struct Header {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include <nlohmann/json.hpp>
+
 #include "errors.hpp"
 
 namespace quadbench {
@@ -93,13 +95,17 @@ std::string Field::found() const {
   return text.size() <= kLongest ? text : text.substr(0, kLongest) + "...";
 }
 
-nlohmann::json parse_json(std::string_view text, const std::string& name) {
+Document::Document(std::string_view text, const std::string& name) {
   try {
-    return nlohmann::json::parse(text);
+    json_ = std::make_unique<const nlohmann::json>(nlohmann::json::parse(text));
   } catch (const nlohmann::json::exception& error) {
     throw InputError(name, name + ": not JSON: " + error.what());
   }
 }
+
+Document::~Document() = default;
+
+Field Document::root(std::string place) const { return Field(*json_, std::move(place)); }
 
 std::string joined(const std::vector<std::string>& names) {
   std::string text;

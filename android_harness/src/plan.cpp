@@ -165,8 +165,8 @@ void verify_file(const PlannedFile& file) {
 }  // namespace
 
 Plan parse_plan(std::string_view json) {
-  const nlohmann::json parsed = parse_json(json, "plan");
-  const Field document(parsed, "");
+  const Document parsed(json, "plan");
+  const Field document = parsed.root("");
   document.require_keys({"schema_version", "root", "variant", "verify", "runtime", "components", "unets", "adapters", "tasks",
                          "sequence", "images"});
   document.at("schema_version").integer(1, 1);

@@ -82,9 +82,9 @@ SafeTensors::SafeTensors(const std::filesystem::path& path) : name_(path.string(
                                 " bytes, the file has " + std::to_string(bytes.size()));
   }
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + kLengthBytes, header_bytes);
-  const nlohmann::json header = parse_json(text, name_);
+  const Document header(text, name_);
   std::size_t covered = kLengthBytes + header_bytes;
-  for (const auto& [tensor, field] : Field(header, name_).entries()) {
+  for (const auto& [tensor, field] : header.root(name_).entries()) {
     if (tensor == "__metadata__") continue;
     const Entry entry = parse_entry(field, kLengthBytes + header_bytes, bytes.size());
     covered += entry.end - entry.begin;

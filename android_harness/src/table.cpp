@@ -29,8 +29,8 @@ Step step(const Field& field, std::size_t index, bool inpaint) {
 }  // namespace
 
 Table parse_table(std::string_view json, const std::string& name, bool inpaint) {
-  const nlohmann::json parsed = parse_json(json, name);
-  const Field document(parsed, name);
+  const Document parsed(json, name);
+  const Field document = parsed.root(name);
   document.require_keys({"schema_version", "scheme", "timesteps", "fit_error", "start", "steps"});
   document.at("schema_version").integer(1, 1);
 
