@@ -349,6 +349,28 @@ def test_the_kpi_table_has_a_row_for_each_device_task_and_figure(tmp_path: Path)
     assert any("VIRTUAL_DEVICE: Times and memory are this machine's CPU" in note for note in table.notes)
 
 
+def test_one_device_stands_in_the_title_rather_than_in_every_row(tmp_path: Path) -> None:
+    table = kpi_table(make_run(tmp_path))
+    assert table.title.startswith("quickstart on virtual:s25, run ")
+    assert table.columns[:4] == ("Task", "Figure", "Unit", "Shared")
+
+
+def test_a_table_without_spread_fits_a_terminal(tmp_path: Path) -> None:
+    table = kpi_table(make_run(tmp_path), with_spread=False)
+    widths = [max(len(row[index]) for row in (table.columns, *table.rows)) for index in range(len(table.columns))]
+    assert sum(widths) + 3 * len(widths) + 1 <= 100
+    assert ("draw", "VAE encoder", "ms", "n/a", "n/a", "", "") in table.rows
+
+
+def test_doubts_are_a_column_where_they_differ(tmp_path: Path) -> None:
+    def change(record: RunRecord) -> RunRecord:
+        return replace(record, caveats=(Caveat.THROTTLED,)) if record.device == TABS11 else record
+
+    table = kpi_table(make_run(tmp_path, devices=(S25, TABS11), change=change))
+    assert (table.columns[0], table.columns[-1]) == ("Device", "Doubts")
+    assert {(row[0], row[-1]) for row in table.rows} == {("virtual:s25", "VIRTUAL_DEVICE"), ("virtual:tabs11", "THROTTLED")}
+
+
 def test_csv_has_full_precision_and_a_note_where_there_is_no_figure(tmp_path: Path) -> None:
     result = make_run(tmp_path)
     rows = {(row["task"], row["figure"]): row for row in csv.DictReader(io.StringIO(to_csv(result)))}
@@ -361,7 +383,7 @@ def test_csv_has_full_precision_and_a_note_where_there_is_no_figure(tmp_path: Pa
 
 
 def test_markdown_and_latex_escape_what_would_be_markup(tmp_path: Path) -> None:
-    table = replace(kpi_table(make_run(tmp_path)), title="50% of a_b | <c>", rows=(("a|b", *["1"] * 10),))
+    table = replace(kpi_table(make_run(tmp_path)), title="50% of a_b | <c>", rows=(("a|b", *["1"] * 8),))
     markdown, latex = to_markdown(table), to_latex(table)
     assert "| a\\|b | 1 |" in markdown
     assert "**50% of a\\_b \\| \\<c\\>**" in markdown

@@ -10,6 +10,11 @@ from quadbench.report.launches import devices_of, launches_of, sound, values, wh
 from quadbench.report.units import Unit
 
 
+NO_INPUT_IMAGE = "does not apply: no input image"
+NO_ADAPTER = "does not apply: the base alone"
+MERGED = "merged into the U-Net"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Figure:
     """The median of the launches' medians, in nanoseconds or bytes, and the lowest and highest launch.
@@ -190,13 +195,13 @@ def _is_component(component: Component, task: TaskAssets, record: RunRecord) -> 
 
 
 def _needs_input_image(task: TaskAssets, variant: Variant) -> str | None:
-    return "does not apply: no input image" if task.kind is TaskKind.TEXT_TO_IMAGE else None
+    return NO_INPUT_IMAGE if task.kind is TaskKind.TEXT_TO_IMAGE else None
 
 
 def _needs_adapter(task: TaskAssets, variant: Variant) -> str | None:
     if task.adapter is None:
-        return "does not apply: the base alone"
-    return "merged into the U-Net" if variant is Variant.PER_GRAPH else None
+        return NO_ADAPTER
+    return MERGED if variant is Variant.PER_GRAPH else None
 
 
 _MS, _MB = Unit.MILLISECONDS, Unit.MEGABYTES
@@ -209,9 +214,9 @@ _KPIS = (
     _Kpi(key="end_to_end", title="End to end", unit=_MS, read=_of_task("end_to_end_ns")),
     _Kpi(key="residual", title="Residual", unit=_MS, read=_of_task("residual_ns")),
     _Kpi(key="session_load", title="Session load", unit=_MS, read=_session_load),
-    _Kpi(key="adapter_load", title="LoRA load, first touch", unit=_MS, read=_adapter_load, absent=_needs_adapter),
+    _Kpi(key="adapter_load", title="LoRA load, cold", unit=_MS, read=_adapter_load, absent=_needs_adapter),
     _Kpi(key="switch", title="Switch to this task", unit=_MS, read=_switches),
-    _Kpi(key="first_unet", title="First U-Net run after it", unit=_MS, read=_first_unets),
+    _Kpi(key="first_unet", title="U-Net, first run", unit=_MS, read=_first_unets),
     _Kpi(key="foundation_rom", title="Foundation ROM", unit=_MB, read=_foundation_bytes, is_exact=True),
     _Kpi(key="lora_rom", title="LoRA ROM", unit=_MB, read=_lora_bytes, absent=_needs_adapter, is_exact=True),
     _Kpi(key="peak_ram", title="Peak RAM, running", unit=_MB, read=_highest("peak_rss_bytes")),

@@ -2,11 +2,11 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from quadbench.artifacts import RunResult
-from quadbench.report.kpi import Figure, KpiRow, kpi_rows
+from quadbench.report.kpi import MERGED, NO_ADAPTER, NO_INPUT_IMAGE, Figure, KpiRow, kpi_rows
 from quadbench.report.units import Unit, convert, show, times
 
 
@@ -21,37 +21,42 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
-_COLUMNS = (
-    "Device",
-    "Task",
-    "Figure",
-    "Unit",
-    "Shared",
-    "Per-graph",
-    "Ratio",
-    "n",
-    "Shared from - to",
-    "Per-graph from - to",
-    "Doubts",
-)
-_NUMERIC = (False, False, False, False, True, True, True, True, True, True, False)
-
 _NOTES = (
     "Medians of the launches' medians, and the lowest and highest launch; with one launch, its lowest and highest sample.",
-    "Ratio: per-graph / shared; above 1 the shared graph takes less. n: launches x samples of a launch. MB: 2^20 bytes.",
+    "Ratio: per-graph / shared; above 1 the shared graph takes less. n: launches × samples of a launch. MB: 2^20 bytes.",
 )
 
 
-def kpi_table(result: RunResult) -> Table:
-    """Every device, task and figure of a run, in milliseconds and MB."""
+@dataclass(frozen=True, kw_only=True)
+class _Column:
+    """A column of the KPI table."""
+
+    name: str
+    cell: Callable[[KpiRow], str]
+    is_numeric: bool = False
+
+
+def kpi_table(result: RunResult, *, with_spread: bool = True) -> Table:
+    """Every device, task and figure of a run, in milliseconds and MB. What is the same in every row stands in title and notes.
+
+    Without the columns of the spread it fits a terminal of 100 characters.
+    """
     rows = kpi_rows(result)
-    doubts = dict.fromkeys(caveat for row in rows for caveat in row.caveats)
+    devices, doubts = dict.fromkeys(row.device.address for row in rows), dict.fromkeys(row.caveats for row in rows)
+    columns = (
+        *((_Column(name="Device", cell=lambda row: row.device.address),) if len(devices) > 1 else ()),
+        *_COLUMNS,
+        *(_SPREAD_COLUMNS if with_spread else ()),
+        *((_Column(name="Doubts", cell=lambda row: ", ".join(row.caveats)),) if len(doubts) > 1 else ()),
+    )
+    on = f" on {next(iter(devices))}" if len(devices) == 1 else ""
     return Table(
-        title=f"{result.bundle.recipe_name}, run {result.run_id}",
-        columns=_COLUMNS,
-        numeric=_NUMERIC,
-        rows=tuple(_cells(row) for row in rows),
-        notes=_NOTES + tuple(f"{doubt}: {doubt.advice}" for doubt in doubts),
+        title=f"{result.bundle.recipe_name}{on}, run {result.run_id}",
+        columns=tuple(column.name for column in columns),
+        numeric=tuple(column.is_numeric for column in columns),
+        rows=tuple(tuple(column.cell(row) for column in columns) for row in rows),
+        notes=_NOTES
+        + tuple(f"{doubt}: {doubt.advice}" for doubt in dict.fromkeys(doubt for row in rows for doubt in row.caveats)),
     )
 
 
@@ -101,30 +106,37 @@ def spread(figure: Figure, unit: Unit) -> str:
 _FIELDS = ("median", "low", "high", "mad", "p90", "launches", "samples")
 
 
-def _cells(row: KpiRow) -> tuple[str, ...]:
-    figures = [cell for cell in (row.shared, row.per_graph) if isinstance(cell, Figure)]
-    counts = list(dict.fromkeys(count(figure) for figure in figures))
-    return (
-        row.device.address,
-        row.task,
-        row.title,
-        row.unit.value,
-        _value(row.shared, row.unit),
-        _value(row.per_graph, row.unit),
-        "" if row.ratio is None else times(row.ratio),
-        "" if row.is_exact else " / ".join(counts),
-        _spread(row.shared, row),
-        _spread(row.per_graph, row),
-        ", ".join(row.caveats),
-    )
+def _count(row: KpiRow) -> str:
+    counts = dict.fromkeys(count(cell) for cell in (row.shared, row.per_graph) if isinstance(cell, Figure))
+    return "" if row.is_exact else " / ".join(counts)
 
 
 def _value(cell: Figure | str, unit: Unit) -> str:
-    return cell if isinstance(cell, str) else show(cell.value, unit)
+    return _SHORT.get(cell, cell) if isinstance(cell, str) else show(cell.value, unit)
+
+
+# What a text table has no room for; the HTML and the CSV say it in full.
+_SHORT = {NO_INPUT_IMAGE: "n/a", NO_ADAPTER: "n/a", MERGED: "merged"}
 
 
 def _spread(cell: Figure | str, row: KpiRow) -> str:
     return "" if isinstance(cell, str) or row.is_exact else spread(cell, row.unit)
+
+
+_COLUMNS = (
+    _Column(name="Task", cell=lambda row: row.task),
+    _Column(name="Figure", cell=lambda row: row.title),
+    _Column(name="Unit", cell=lambda row: row.unit.value),
+    _Column(name="Shared", cell=lambda row: _value(row.shared, row.unit), is_numeric=True),
+    _Column(name="Per-graph", cell=lambda row: _value(row.per_graph, row.unit), is_numeric=True),
+    _Column(name="Ratio", cell=lambda row: "" if row.ratio is None else times(row.ratio), is_numeric=True),
+    _Column(name="n", cell=_count, is_numeric=True),
+)
+
+_SPREAD_COLUMNS = (
+    _Column(name="Shared, from – to", cell=lambda row: _spread(row.shared, row), is_numeric=True),
+    _Column(name="Per-graph, from – to", cell=lambda row: _spread(row.per_graph, row), is_numeric=True),
+)
 
 
 def _numbers(cell: Figure | str, unit: Unit) -> list[str]:
