@@ -20,6 +20,7 @@ from quadbench.measure import GateLimits, LaunchAborted, measure_launch
 from quadbench.measure.events import Heard
 from quadbench.measure.images import PSNR_CAP_DB, max_abs_difference, psnr_db
 from quadbench.plan import LaunchPlan
+from quadbench.records import open_records
 
 GOOD = "header()\nrun()\npaint_all()\nfooter()\n"
 
@@ -73,6 +74,13 @@ def test_a_good_launch_is_a_record_with_everything_needed_to_judge_it(world: Wor
     assert record.versions["quad.torch"] == "2.9"
     assert record.versions["compile.onnxruntime"] == "1.27"
     assert record.started_at < record.ended_at
+
+
+def test_a_measured_record_is_stored_and_read_back_as_it_is(world: World) -> None:
+    record = measured(world, GOOD)
+    with open_records(world.folder.parent / "results" / "quadbench.sqlite") as records:
+        records.store(record)
+        assert records.of_run("run-1") == (record,)
 
 
 def test_every_line_of_the_harness_is_kept_as_it_came(world: World) -> None:
