@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -377,7 +378,7 @@ def test_a_phone_that_is_not_ready_says_why(state: str, hint: str) -> None:
 
 
 def test_a_phone_that_is_not_what_it_is_called_says_what_differs() -> None:
-    with pytest.raises(DeviceError, match=r"'R3X' is not a 'tabs11': .*ro\.soc\.model is 'SM8750', expected 'MT6991'"):
+    with pytest.raises(DeviceError, match=r"'R3X' is not a 'tabs11': .*ro\.soc\.model is 'SM8750', expected 'MT6991"):
         choose("tabs11@R3X", s25("R3X"))
 
 
@@ -440,7 +441,7 @@ def find_x8() -> dict[str, str]:
 def test_properties_of_real_phones_are_read() -> None:
     assert (fold7()["ro.soc.model"], fold7()["ro.product.model"], fold7()["ro.board.platform"]) == ("SM8750", "SM-F9660", "sun")
     assert (find_x8()["ro.soc.model"], find_x8()["ro.product.model"]) == ("MT6991", "PKC110")
-    assert (len(fold7()), len(find_x8())) == (1452, 2504)
+    assert (len(fold7()), len(find_x8())) == (1453, 2505)
 
 
 def test_a_property_may_span_lines() -> None:
@@ -456,7 +457,7 @@ def test_a_line_that_is_no_property_spoils_none_around_it() -> None:
 
 def test_the_same_chip_in_another_phone_is_no_match() -> None:
     profile = load_profile("s25")
-    assert profile.match["ro.soc.model"] == fold7()["ro.soc.model"]
+    assert fnmatchcase(fold7()["ro.soc.model"], profile.match["ro.soc.model"])
     assert not profile.matches(fold7())
     assert not load_profile("tabs11").matches(find_x8())
 

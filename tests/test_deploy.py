@@ -1,0 +1,219 @@
+"""Deploy: what is sent, what is not, and what remains after a failure."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from quadbench.deploy import LocalFile, deploy
+from quadbench.devices import Device, connect
+from quadbench.errors import ArtifactError, DeviceError, DeviceFullError, DeviceLostError
+
+MIB = 2**20
+
+
+@pytest.fixture(params=["local", "virtual:s25"])
+def device(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Device]:
+    with connect([request.param], results=tmp_path / "results") as (connected,):
+        yield connected
+
+
+@pytest.fixture
+def virtual(tmp_path: Path) -> Iterator[Device]:
+    with connect(["virtual:s25"], results=tmp_path / "results") as (connected,):
+        yield connected
+
+
+def local_file(folder: Path, name: str, content: bytes, *, executable: bool = False) -> LocalFile:
+    path = folder / name
+    path.write_bytes(content)
+    return LocalFile(path=path, sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content), executable=executable)
+
+
+def objects_on(device: Device) -> dict[str, int]:
+    """Everything in the objects folder, temporary files too: name -> size."""
+    lines = device.shell(["sh", "-c", f"cd '{device.root}/objects' && stat -c '%s %n' $(ls -A)"], 20).stdout.splitlines()
+    return {line.split()[1]: int(line.split()[0]) for line in lines}
+
+
+def test_files_lie_under_their_digest_and_the_deployment_says_where(device: Device, tmp_path: Path) -> None:
+    files = [local_file(tmp_path, "one", b"content of one"), local_file(tmp_path, "empty", b"")]
+    deployment = deploy(files, device)
+    assert objects_on(device) == {file.sha256: file.size_bytes for file in files}
+    assert deployment.objects == {file.sha256: f"{device.root}/objects/{file.sha256}" for file in files}
+    assert device.shell(["cat", deployment.objects[files[0].sha256]], 10).stdout == "content of one"
+    assert (deployment.device, deployment.root) == (device.facts, device.root)
+    assert (deployment.sent_bytes, deployment.present_bytes, deployment.deleted_bytes) == (14, 0, 0)
+
+
+def test_deploying_again_sends_nothing(device: Device, tmp_path: Path) -> None:
+    files = [local_file(tmp_path, "one", b"1" * 1000), local_file(tmp_path, "two", b"2" * 500)]
+    deploy(files, device)
+    again = deploy(files, device)
+    assert (again.sent_bytes, again.present_bytes) == (0, 1500)
+
+
+def test_a_further_file_sends_only_its_own_bytes(device: Device, tmp_path: Path) -> None:
+    files = [local_file(tmp_path, "one", b"1" * 1000), local_file(tmp_path, "two", b"2" * 500)]
+    deploy(files, device)
+    further = deploy([*files, local_file(tmp_path, "three", b"3" * 70)], device)
+    assert (further.sent_bytes, further.present_bytes) == (70, 1500)
+
+
+def test_nothing_is_sent_again_after_the_device_was_disconnected(tmp_path: Path) -> None:
+    files = [local_file(tmp_path, "one", b"1" * 1000)]
+    sent = []
+    for _ in range(2):
+        with connect(["virtual:s25"], results=tmp_path / "results") as (device,):
+            sent.append(deploy(files, device).sent_bytes)
+    assert sent == [1000, 0]
+
+
+def test_the_same_content_under_two_names_is_sent_once(device: Device, tmp_path: Path) -> None:
+    files = [local_file(tmp_path, "one", b"same"), local_file(tmp_path, "two", b"same", executable=True)]
+    deployment = deploy(files, device)
+    assert (deployment.sent_bytes, deployment.present_bytes) == (4, 0)
+    assert device.shell(["test", "-x", deployment.objects[files[0].sha256]], 10).exit_code == 0
+
+
+def test_programs_can_be_run_and_data_cannot(device: Device, tmp_path: Path) -> None:
+    program = local_file(tmp_path, "program", b"#!/bin/sh\necho it runs\n", executable=True)
+    data = local_file(tmp_path, "data", b"data")
+    objects = deploy([program, data], device).objects
+    assert device.shell([objects[program.sha256]], 10).stdout == "it runs\n"
+    assert device.shell(["test", "-x", objects[data.sha256]], 10).exit_code == 1
+
+
+def test_a_program_that_is_there_but_cannot_be_run_is_made_executable(virtual: Device, tmp_path: Path) -> None:
+    program = local_file(tmp_path, "program", b"#!/bin/sh\n", executable=True)
+    path = deploy([program], virtual).objects[program.sha256]
+    virtual.shell(["chmod", "644", path], 10)
+    assert deploy([program], virtual).sent_bytes == 0
+    assert virtual.shell(["test", "-x", path], 10).exit_code == 0
+
+
+def test_an_object_of_the_wrong_size_is_sent_again(device: Device, tmp_path: Path) -> None:
+    file = local_file(tmp_path, "one", b"whole content")
+    path = deploy([file], device).objects[file.sha256]
+    device.shell(["sh", "-c", f"echo cut > '{path}'"], 10)
+    assert deploy([file], device).sent_bytes == file.size_bytes
+    assert device.shell(["cat", path], 10).stdout == "whole content"
+
+
+def test_progress_counts_the_bytes_of_all_files_that_are_sent(device: Device, tmp_path: Path) -> None:
+    deploy([local_file(tmp_path, "there", b"0" * 100)], device)
+    reports: list[tuple[int, int]] = []
+    files = [local_file(tmp_path, name, name.encode() * MIB) for name in ("a", "b")]
+    deploy(
+        [local_file(tmp_path, "there", b"0" * 100), *files], device, progress=lambda sent, total: reports.append((sent, total))
+    )
+    assert {total for _, total in reports} == {2 * MIB}
+    assert [sent for sent, _ in reports] == sorted(sent for sent, _ in reports)
+    assert reports[-1] == (2 * MIB, 2 * MIB)
+
+
+def test_objects_that_nobody_needs_stay_until_they_are_pruned(device: Device, tmp_path: Path) -> None:
+    old, kept, new = (local_file(tmp_path, name, name.encode() * 10) for name in ("old", "kept", "new"))
+    deploy([old, kept], device)
+    assert deploy([new], device).deleted_bytes == 0
+    pruned = deploy([new], device, keep=[kept.sha256], prune=True)
+    assert pruned.deleted_bytes == old.size_bytes
+    assert set(objects_on(device)) == {kept.sha256, new.sha256}
+
+
+def test_a_file_that_changed_since_its_manifest_is_refused_and_leaves_nothing(device: Device, tmp_path: Path) -> None:
+    file = local_file(tmp_path, "graph.onnx", b"as built")
+    file.path.write_bytes(b"modified")
+    with pytest.raises(ArtifactError, match=rf"graph\.onnx has sha256 .*, its manifest says {file.sha256}"):
+        deploy([file], device)
+    assert objects_on(device) == {}
+
+
+def test_a_file_of_another_size_is_refused_before_anything_is_sent(device: Device, tmp_path: Path) -> None:
+    file = local_file(tmp_path, "graph.onnx", b"as built")
+    file.path.write_bytes(b"longer than it was")
+    with pytest.raises(ArtifactError, match="has 18 bytes, its manifest says 8"):
+        deploy([file], device)
+    file.path.unlink()
+    with pytest.raises(ArtifactError, match=r"graph\.onnx is missing"):
+        deploy([file], device)
+
+
+def test_a_full_device_says_what_it_has_and_what_is_needed(tmp_path: Path) -> None:
+    big = local_file(tmp_path, "big", bytes(6 * MIB))
+    small = local_file(tmp_path, "small", b"s" * MIB)
+    with connect(["virtual:s25?data_mb=4"], results=tmp_path / "results") as (device,):
+        deploy([small], device)
+        with pytest.raises(DeviceFullError, match=r"has 3\.0 MB free .*, 6\.0 MB are needed.*--prune"):
+            deploy([big], device)
+        assert set(objects_on(device)) == {small.sha256}
+
+
+def test_pruning_makes_room(tmp_path: Path) -> None:
+    old = local_file(tmp_path, "old", b"o" * 3 * MIB)
+    new = local_file(tmp_path, "new", b"n" * 3 * MIB)
+    with connect(["virtual:s25?data_mb=4"], results=tmp_path / "results") as (device,):
+        deploy([old], device)
+        assert deploy([new], device, prune=True).deleted_bytes == old.size_bytes
+
+
+def test_a_device_that_fills_up_while_it_is_sent_to_keeps_nothing_half_written(tmp_path: Path) -> None:
+    files = [local_file(tmp_path, name, name.encode() * MIB) for name in ("a", "b", "c")]
+
+    with connect(["virtual:s25?data_mb=4"], results=tmp_path / "results") as (device,):
+
+        def fill(sent: int, _total: int) -> None:
+            if sent == MIB:
+                device.shell(["sh", "-c", "cat /dev/zero > /data/other; true"], 30)
+
+        with pytest.raises(DeviceFullError, match="No space left"):
+            deploy(files, device, progress=fill)
+        assert objects_on(device) == {}
+
+
+def test_a_device_that_is_unplugged_while_it_is_sent_to_is_lost_and_recovers(tmp_path: Path) -> None:
+    whole = local_file(tmp_path, "whole", os.urandom(MIB))
+    cut = local_file(tmp_path, "cut.onnx", os.urandom(16 * MIB))
+    with connect(["virtual:s25"], results=tmp_path / "results") as (device,):
+        daemon = device.shell(["pidof", "adbd"], 10).stdout.strip()
+
+        def unplug(sent: int, _total: int) -> None:
+            if 4 * MIB < sent < 5 * MIB:
+                with pytest.raises(DeviceLostError):
+                    device.shell(["sh", "-c", f"kill -KILL {daemon}; sleep 10"], 10)
+
+        with pytest.raises(DeviceLostError, match=r"'virtual:s25' was lost.*while cut\.onnx was sent"):
+            deploy([whole, cut], device, progress=unplug)
+    with connect(["virtual:s25"], results=tmp_path / "results") as (device,):
+        assert any(name.startswith(".tmp-") for name in objects_on(device))
+        deploy([whole, cut], device)
+        assert objects_on(device) == {file.sha256: file.size_bytes for file in (whole, cut)}
+
+
+def test_ctrl_c_leaves_nothing_half_written(device: Device, tmp_path: Path) -> None:
+    def interrupt(sent: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        deploy([local_file(tmp_path, "one", bytes(4 * MIB))], device, progress=interrupt)
+    assert objects_on(device) == {}
+
+
+def test_two_devices_are_deployed_to_at_once(tmp_path: Path) -> None:
+    files = [local_file(tmp_path, name, os.urandom(MIB)) for name in ("a", "b", "c")]
+    with (
+        connect(["virtual:s25", "virtual:tabs11", "local"], results=tmp_path / "results") as devices,
+        ThreadPoolExecutor() as threads,
+    ):
+        deployments = list(threads.map(lambda device: deploy(files, device), devices))
+    assert [deployment.sent_bytes for deployment in deployments] == [3 * MIB] * 3
+    assert [deployment.device.address for deployment in deployments] == ["virtual:s25", "virtual:tabs11", "local"]
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_with_the_devices_own_words(virtual: Device, tmp_path: Path) -> None:
+    virtual.shell(["sh", "-c", f"mkdir -p '{virtual.root}' && echo > '{virtual.root}/objects'"], 10)
+    with pytest.raises(DeviceError, match=r"on device 'virtual:s25': .*objects.*File exists"):
+        deploy([local_file(tmp_path, "one", b"1")], virtual)
