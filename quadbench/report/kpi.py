@@ -9,7 +9,6 @@ from quadbench.artifacts import Caveat, Component, DeviceFacts, RunRecord, RunRe
 from quadbench.report.launches import devices_of, launches_of, sound, values, why_absent
 from quadbench.report.units import Unit
 
-
 NO_INPUT_IMAGE = "does not apply: no input image"
 NO_ADAPTER = "does not apply: the base alone"
 MERGED = "merged into the U-Net"
