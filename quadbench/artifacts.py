@@ -20,6 +20,11 @@ class Variant(StrEnum):
     PER_GRAPH = "per-graph"  # one quantized U-Net per task, its adapter merged, its own encodings
     FLOAT = "float"  # the shared graph before quantization: the numerical reference on the device
 
+    @property
+    def is_quantized(self) -> bool:
+        """Whether its graphs are compiled for the target; the float graphs run as they were built."""
+        return self is not Variant.FLOAT
+
 
 class Component(StrEnum):
     """The parts of a latent diffusion pipeline."""

@@ -1,0 +1,78 @@
+"""Compile: Bundle + target -> CompiledBundle, or the one that the same inputs made before."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, assert_never
+
+from quadbench.artifacts import Bundle, CompiledBundle, Graph
+from quadbench.device_profile import OnnxRuntimeTarget, QnnTarget, Target
+from quadbench.errors import BuildError
+from quadbench.manifest import digest_of, publish, read_manifest
+
+log = logging.getLogger(__name__)
+Notify = Callable[[str], None]
+
+
+class Compiler(Protocol):
+    """Makes one graph of a bundle into what the target's runtime loads."""
+
+    def versions(self) -> dict[str, str]:
+        """What the product depends on beside the graph."""
+        ...
+
+    def compile(self, graph: Graph, source: Path, folder: Path) -> Graph:
+        """Write the product below `folder`, at the graph's own path, and describe it. Raises: BuildError."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compiled:
+    """A compiled bundle, its folder, and whether it was there already."""
+
+    compiled: CompiledBundle
+    folder: Path
+    is_reused: bool
+
+
+def compile_bundle(
+    bundle: Bundle, bundle_folder: Path, target: Target, key: str, root: Path, *, notify: Notify = lambda _graph: None
+) -> Compiled:
+    """Compile every quantized graph for a target (`key` is its name in one word) into a folder below `root`.
+
+    Raises:
+        BuildError: the target cannot be compiled for here, or a graph was refused.
+        ArtifactError: the product is there but damaged.
+    """
+    compiler = _compiler(target)
+    digest = digest_of({"bundle": bundle.digest, "target": key, "versions": compiler.versions()})
+    folder = root / digest[:16]
+    if folder.is_dir():
+        return Compiled(compiled=read_manifest(folder, CompiledBundle), folder=folder, is_reused=True)
+
+    def make(temporary: Path) -> CompiledBundle:
+        graphs = []
+        for graph in bundle.graphs:
+            if graph.variant.is_quantized:
+                notify(graph.file.path)
+                graphs.append(compiler.compile(graph, bundle_folder / graph.file.path, temporary))
+        return CompiledBundle(
+            digest=digest, parent_digest=bundle.digest, target=key, tool_versions=compiler.versions(), graphs=tuple(graphs)
+        )
+
+    return Compiled(compiled=publish(folder, make), folder=folder, is_reused=False)
+
+
+def _compiler(target: Target) -> Compiler:
+    match target:
+        case OnnxRuntimeTarget():
+            from quadbench.compile.onnxruntime import OnnxRuntimeCompiler
+
+            return OnnxRuntimeCompiler(execution_provider=target.execution_provider)
+        case QnnTarget():
+            raise BuildError(
+                f"no compiler for Qualcomm HTP {target.htp_arch} in this version", hint="use a profile with backend onnxruntime"
+            )
+        case _:
+            assert_never(target)

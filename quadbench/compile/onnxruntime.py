@@ -1,0 +1,36 @@
+"""ONNX Runtime: a QDQ graph -> the graph that ONNX Runtime's optimizer makes of it, saved so that the device need not."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnxruntime
+
+from quadbench.artifacts import Graph
+from quadbench.errors import BuildError
+from quadbench.manifest import file_ref
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxRuntimeCompiler:
+    """Optimizes up to `extended`: what lies above lays memory out for the CPU that compiles, which need not be the device's."""
+
+    execution_provider: str
+
+    def versions(self) -> dict[str, str]:
+        """The optimizer is the runtime's, so its version decides."""
+        return {"onnxruntime": onnxruntime.__version__, "optimization": "extended", "execution_provider": self.execution_provider}
+
+    def compile(self, graph: Graph, source: Path, folder: Path) -> Graph:
+        """Write the optimized graph. Its inputs and outputs stay as they are."""
+        path = folder / graph.file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.optimized_model_filepath = str(path)
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions have no common base below Exception
+            raise BuildError(f"ONNX Runtime refuses '{graph.file.path}': {error}") from error
+        return replace(graph, file=file_ref(folder, path))

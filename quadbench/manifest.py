@@ -1,0 +1,99 @@
+"""Manifest: an artifact <-> `manifest.json` in its folder, and the folder complete or absent."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from quadbench.artifacts import SCHEMA_VERSION, Bundle, CompiledBundle, FileRef
+from quadbench.errors import ArtifactError
+
+MANIFEST = "manifest.json"
+Artifact = TypeVar("Artifact", Bundle, CompiledBundle)
+
+
+def read_manifest(folder: Path, kind: type[Artifact]) -> Artifact:
+    """Read and check an artifact: its schema, and that every file is there with its size. Contents are checked when pushed.
+
+    Raises:
+        ArtifactError: names the file that is missing, cut or of another schema.
+    """
+    path = folder / MANIFEST
+    hint = f"remove {folder} and run again: it is built anew"
+    try:
+        raw = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"'{path}' is damaged: {error}", hint=hint) from error
+    if not isinstance(raw, dict) or raw.get("schema_version") != SCHEMA_VERSION:
+        found = raw.get("schema_version") if isinstance(raw, dict) else type(raw).__name__
+        raise ArtifactError(f"'{path}' has schema_version {found}; expected {SCHEMA_VERSION}", hint=hint)
+    try:
+        artifact = TypeAdapter(kind).validate_python(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ArtifactError(f"'{path}' at {'.'.join(map(str, first['loc']))}: {first['msg']}", hint=hint) from error
+    for file in file_refs(artifact):
+        _check_size(folder, file, hint)
+    return artifact
+
+
+def _check_size(folder: Path, file: FileRef, hint: str) -> None:
+    path = folder / file.path
+    found = path.stat().st_size if path.is_file() else None
+    if found != file.size_bytes:
+        state = "is missing" if found is None else f"has {found} bytes"
+        raise ArtifactError(f"'{path}' {state}; expected {file.size_bytes} bytes", hint=hint)
+
+
+def file_refs(value: object) -> Iterator[FileRef]:
+    """Every file that an artifact names, in order, with repetitions."""
+    if isinstance(value, FileRef):
+        yield value
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from file_refs(getattr(value, field.name))
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from file_refs(item)
+
+
+def publish(folder: Path, make: Callable[[Path], Artifact]) -> Artifact:
+    """Let `make` fill a temporary folder, write its manifest and rename it to `folder`; on any failure nothing is left."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        artifact = make(temporary)
+        (temporary / MANIFEST).write_text(json.dumps(asdict(artifact), indent=1, default=str) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return artifact
+
+
+def file_ref(folder: Path, path: Path) -> FileRef:
+    """The reference of a file below `folder`."""
+    return FileRef(path=path.relative_to(folder).as_posix(), sha256=sha256_of(path), size_bytes=path.stat().st_size)
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of(parts: dict[str, Any]) -> str:
+    """Sha256 of inputs given as JSON values."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def folder_digests(folder: Path, pattern: str = "*") -> dict[str, str]:
+    """Path below the folder -> sha256, of every matching file."""
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(folder.rglob(pattern)) if path.is_file()}

@@ -1,0 +1,1 @@
+"""Quad: Recipe -> Bundle. The only stage that imports torch; `sources` and `inputs` do without, so that reuse is quick."""

@@ -1,0 +1,58 @@
+"""Calibration: a float graph and what it is fed -> the range of every float tensor in it."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from quadbench.quad.encodings import Range
+
+Feed = Mapping[str, np.ndarray]
+
+
+def float_tensors(model: onnx.ModelProto) -> list[str]:
+    """Graph inputs and node outputs of type float, in graph order; initializers are not among them."""
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    values = {v.name: v.type.tensor_type.elem_type for v in (*inferred.input, *inferred.value_info, *inferred.output)}
+    names = [v.name for v in model.graph.input] + [name for node in model.graph.node for name in node.output]
+    return [name for name in names if values.get(name) == TensorProto.FLOAT]
+
+
+def observe_ranges(model: onnx.ModelProto, feeds: Iterable[Feed], *, threads: int = 0) -> dict[str, Range]:
+    """Run the graph on every feed and keep each float tensor's least and greatest value over all of them."""
+    names = float_tensors(model)
+    session = _session(_with_ranges(model, names), threads)
+    low, high = np.full(len(names), np.inf, np.float32), np.full(len(names), -np.inf, np.float32)
+    for feed in feeds:
+        least, greatest = session.run(["ranges.low", "ranges.high"], dict(feed))
+        np.minimum(low, least, out=low)
+        np.maximum(high, greatest, out=high)
+    if not np.isfinite([low, high]).all():
+        bad = [name for name, a, b in zip(names, low, high, strict=True) if not np.isfinite([a, b]).all()]
+        raise ValueError(f"calibration saw no finite range at {bad[:5]}")
+    return {name: Range(low=float(a), high=float(b)) for name, a, b in zip(names, low, high, strict=True)}
+
+
+def _with_ranges(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
+    """The same graph with two more outputs: the least and the greatest value of each tensor, so that nothing large leaves it."""
+    observed = onnx.ModelProto()
+    observed.CopyFrom(model)
+    graph = observed.graph
+    graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "ranges.shape"))
+    for kind, op in (("low", "ReduceMin"), ("high", "ReduceMax")):
+        for i, name in enumerate(names):
+            graph.node.append(helper.make_node(op, [name], [f"ranges.{kind}.{i}"], keepdims=0))
+            graph.node.append(helper.make_node("Reshape", [f"ranges.{kind}.{i}", "ranges.shape"], [f"ranges.{kind}.{i}.flat"]))
+        graph.node.append(
+            helper.make_node("Concat", [f"ranges.{kind}.{i}.flat" for i in range(len(names))], [f"ranges.{kind}"], axis=0)
+        )
+        graph.output.append(helper.make_tensor_value_info(f"ranges.{kind}", TensorProto.FLOAT, [len(names)]))
+    return observed
+
+
+def _session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,82 @@
+"""Encodings: ranges -> scale and zero point; float arrays -> integers. Standard affine quantization.
+
+s = (max - min) / (qmax - qmin) over a range that includes 0, q = clip(round(x / s) + z). (The paper's equations 5 to 7 mix an
+integer and a real offset; they are not what its runtimes execute.)
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_LIMITS = {
+    "uint16": (0, 65535),
+    "uint8": (0, 255),
+    "int16": (-32767, 32767),
+    "int8": (-127, 127),
+    "int32": (-(2**31) + 1, 2**31 - 1),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """The least and greatest value seen."""
+
+    low: float
+    high: float
+
+    @property
+    def magnitude(self) -> float:
+        return max(abs(self.low), abs(self.high))
+
+    def union(self, other: "Range") -> "Range":
+        return Range(low=min(self.low, other.low), high=max(self.high, other.high))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """Of one tensor, as a whole: `dtype` is NumPy's name."""
+
+    dtype: str
+    scale: float
+    zero_point: int = 0
+
+
+def range_of(values: np.ndarray) -> Range:
+    return Range(low=float(values.min()), high=float(values.max()))
+
+
+def asymmetric(values: Range, dtype: str) -> Encoding:
+    """For activations and constants: the zero point is where 0 falls."""
+    low, high = min(values.low, 0.0), max(values.high, 0.0)
+    qmin, qmax = _LIMITS[dtype]
+    if high == low:
+        high = low + 1.0  # all zeros: any scale represents them
+    scale = float(np.float32((high - low) / (qmax - qmin)))
+    return Encoding(dtype=dtype, scale=scale, zero_point=int(np.clip(np.rint(qmin - low / scale), qmin, qmax)))
+
+
+def symmetric(magnitude: float, dtype: str) -> Encoding:
+    """For LoRA inputs: zero point 0, so that padding with zeros is exact."""
+    return Encoding(dtype=dtype, scale=float(np.float32((magnitude or 1.0) / _LIMITS[dtype][1])))
+
+
+def quantize(values: np.ndarray, encoding: Encoding) -> np.ndarray:
+    """Round half to even and clip, as ONNX QuantizeLinear does; same shape, the encoding's dtype."""
+    qmin, qmax = _LIMITS[encoding.dtype]
+    q = np.rint(values.astype(np.float32) / np.float32(encoding.scale)) + encoding.zero_point
+    return np.clip(q, qmin, qmax).astype(encoding.dtype)
+
+
+def quantize_channels(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """INT8, symmetric, one scale for each index of `axis`: (integers, scales float32 of that axis' length)."""
+    rest = tuple(i for i in range(values.ndim) if i != axis)
+    magnitude = np.abs(values).max(axis=rest)
+    scales = (np.where(magnitude == 0, 1.0, magnitude) / _LIMITS["int8"][1]).astype(np.float32)
+    shape = [1] * values.ndim
+    shape[axis] = -1
+    return np.clip(np.rint(values / scales.reshape(shape)), *_LIMITS["int8"]).astype(np.int8), scales
+
+
+def quantize_bias(values: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """INT32 with the product of input and weight scales, zero point 0."""
+    return np.clip(np.rint(values.astype(np.float64) / scales), *_LIMITS["int32"]).astype(np.int32)

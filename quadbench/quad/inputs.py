@@ -1,0 +1,60 @@
+"""Inputs: what a recipe says of a task's inputs -> files, prompts and names. Without torch, as the bundle's digest needs it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from quadbench import zoo
+from quadbench.errors import UserError
+from quadbench.recipe import BuiltinInputs, Inputs
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: str
+    image: str
+    mask: str | None = None
+    truth: str | None = None
+    prompt: str
+    negative_prompt: str = ""
+
+
+def read_inputs(inputs: Inputs) -> tuple[zoo.TaskInput, ...]:
+    """Built-in inputs by name, or those of a folder with `inputs.json`."""
+    return zoo.task_inputs(inputs.name) if isinstance(inputs, BuiltinInputs) else _folder_inputs(Path(inputs.path))
+
+
+def _folder_inputs(folder: Path) -> tuple[zoo.TaskInput, ...]:
+    listing = folder / "inputs.json"
+    try:
+        entries = TypeAdapter(tuple[_Entry, ...]).validate_python(json.loads(listing.read_text()))
+    except (OSError, ValueError) as error:
+        reason = _first_problem(error) if isinstance(error, ValidationError) else str(error)
+        raise UserError(f"'{listing}': {reason}", hint="docs/recipe.md shows what the folder holds") from error
+    _refuse_missing(folder, entries)
+    return tuple(
+        zoo.TaskInput(
+            name=entry.name,
+            image=folder / entry.image,
+            mask=folder / entry.mask if entry.mask else None,
+            truth=folder / entry.truth if entry.truth else None,
+            prompt=entry.prompt,
+            negative_prompt=entry.negative_prompt,
+        )
+        for entry in entries
+    )
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def _refuse_missing(folder: Path, entries: Sequence[_Entry]) -> None:
+    named = [file for entry in entries for file in (entry.image, entry.mask, entry.truth) if file]
+    missing = [file for file in named if not (folder / file).is_file()]
+    if missing:
+        raise UserError(f"'{folder / 'inputs.json'}' names files that do not exist: {', '.join(missing[:5])}")

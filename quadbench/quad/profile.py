@@ -1,0 +1,79 @@
+"""Profile: adapters -> the LoRA encodings that they all share, and each adapter's integers under them."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from quadbench.quad.adapters import Adapter, Pair, graph_tensors
+from quadbench.quad.encodings import Encoding, quantize, symmetric
+from quadbench.quad.lora import input_names
+
+Ranges = dict[str, float]  # graph input -> greatest magnitude
+
+
+def lora_ranges(adapters: Iterable[Adapter]) -> Ranges:
+    """The greatest magnitude at each LoRA input over the given adapters."""
+    ranges: Ranges = {}
+    for adapter in adapters:
+        for site, pair in adapter.pairs.items():
+            for name, tensor in zip(input_names(site), (pair.down, pair.up), strict=True):
+                ranges[name] = max(ranges.get(name, 0.0), float(tensor.abs().max()))
+    return ranges
+
+
+def shared_ranges(adapters: Sequence[Adapter], *, anchor: str | None) -> Ranges:
+    """The anchor's ranges, or those of all adapters pooled. Where the anchor lacks a site, the others' serve it."""
+    pooled = lora_ranges(adapters)
+    return pooled if anchor is None else pooled | lora_ranges(a for a in adapters if a.name == anchor)
+
+
+def aligned(adapter: Adapter, ranges: Ranges) -> Adapter:
+    """Gauge alignment: (down, up) -> (D down, up D^-1), which changes no product and needs no training.
+
+    For rank index k with a_k = max|down_k| and b_k = max|up_k|, g_k = sqrt((R_d / a_k) (b_k / R_u)) lets both reach the same
+    share of their shared range; they fit without clipping if and only if a_k b_k <= R_d R_u.
+    """
+    return Adapter(
+        name=adapter.name,
+        folder=adapter.folder,
+        pairs={site: _aligned_pair(pair, *(ranges[name] for name in input_names(site))) for site, pair in adapter.pairs.items()},
+    )
+
+
+def _aligned_pair(pair: Pair, range_down: float, range_up: float) -> Pair:
+    a = pair.down.flatten(1).abs().amax(1)  # (r,)
+    b = pair.up.flatten(1).abs().amax(0)  # (out, r) -> (r,)
+    usable = (a > 0) & (b > 0) & (range_down > 0) & (range_up > 0)
+    gauge = torch.where(usable, torch.sqrt((range_down / a) * (b / range_up)), torch.ones_like(a))
+    down_shape, up_shape = (-1, *(1,) * (pair.down.ndim - 1)), (1, -1, *(1,) * (pair.up.ndim - 2))
+    return Pair(down=pair.down * gauge.view(down_shape), up=pair.up / gauge.view(up_shape))
+
+
+def lora_encodings(ranges: Ranges, *, headroom: float, dtype: str) -> dict[str, Encoding]:
+    """One encoding for each LoRA input, zero point 0, the same for every adapter."""
+    return {name: symmetric(magnitude * headroom, dtype) for name, magnitude in sorted(ranges.items())}
+
+
+def adapter_integers(
+    adapter: Adapter, shapes: Mapping[str, tuple[int, ...]], encodings: Mapping[str, Encoding]
+) -> dict[str, np.ndarray]:
+    """The adapter's graph inputs as integers."""
+    return {name: quantize(tensor.numpy(), encodings[name]) for name, tensor in graph_tensors(adapter, shapes).items()}
+
+
+def lora_sqnr_db(adapter: Adapter, encodings: Mapping[str, Encoding]) -> dict[str, float]:
+    """Signal to quantization noise of up*down at each site, in dB."""
+    return {site: _site_sqnr_db(site, pair, encodings) for site, pair in adapter.pairs.items()}
+
+
+def _site_sqnr_db(site: str, pair: Pair, encodings: Mapping[str, Encoding]) -> float:
+    exact = pair.up.flatten(1) @ pair.down.flatten(1)
+    down, up = (
+        torch.from_numpy(quantize(tensor.numpy(), encodings[name]).astype(np.float32) * np.float32(encodings[name].scale))
+        for name, tensor in zip(input_names(site), (pair.down, pair.up), strict=True)
+    )
+    noise = float((up.flatten(1) @ down.flatten(1) - exact).square().sum())
+    signal = float(exact.square().sum())
+    return math.inf if noise == 0 else 10 * math.log10(signal / noise)

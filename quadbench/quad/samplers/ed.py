@@ -1,0 +1,29 @@
+"""ED: Euler discrete sampling (Karras et al. 2022, arXiv 2206.00364, algorithm 2 without churn), equal to diffusers'."""
+
+import math
+
+import numpy as np
+import torch
+
+from quadbench.quad.samplers.table import Blend, Step, Table, executed_steps, last_only
+
+
+def ed_table(alphas_cumprod: torch.Tensor, *, steps: int, strength: float = 1.0, steps_offset: int = 1) -> Table:
+    """`leading` time steps as Stable Diffusion's schedulers have them; the sample lives at x_0 + sigma * noise."""
+    all_sigmas = torch.sqrt((1 - alphas_cumprod) / alphas_cumprod).numpy()
+    spacing = len(alphas_cumprod) // steps
+    timesteps = (np.arange(steps) * spacing).round()[::-1].astype(np.float64) + steps_offset
+    timesteps = timesteps[steps - executed_steps(steps, strength) :]
+    sigmas = [*(float(s) for s in np.interp(timesteps, np.arange(len(all_sigmas)), all_sigmas)), 0.0]
+    table_steps = tuple(
+        Step(
+            input_scale=1 / math.sqrt(sigmas[i] ** 2 + 1),
+            x=1.0,
+            eps=last_only(i, sigmas[i + 1] - sigmas[i]),
+            known=Blend(latent=1.0, noise=sigmas[i + 1]),
+        )
+        for i in range(len(timesteps))
+    )
+    # Without an image to start from, diffusers' init_noise_sigma for `leading` time steps.
+    start = Blend(latent=0.0, noise=math.sqrt(sigmas[0] ** 2 + 1)) if strength == 1.0 else Blend(latent=1.0, noise=sigmas[0])
+    return Table(scheme="ed", timesteps=tuple(float(t) for t in timesteps), start=start, steps=table_steps)

@@ -1,0 +1,44 @@
+"""LCM: latent consistency sampling (Luo et al. 2023, arXiv 2310.04378), equal to diffusers' LCMScheduler."""
+
+import math
+
+import numpy as np
+import torch
+
+from quadbench.quad.samplers.table import Blend, Step, Table, executed_steps, last_only
+
+SIGMA_DATA = 0.5
+TIMESTEP_SCALING = 10.0
+TRAINING_STEPS = 50  # the DDIM grid that consistency distillation uses
+
+
+def lcm_table(alphas_cumprod: torch.Tensor, *, steps: int, strength: float = 1.0) -> Table:
+    """Time steps spread over the distillation grid; each step jumps to x_0 and adds fresh noise, the last does not."""
+    timesteps = _timesteps(len(alphas_cumprod), steps)[steps - executed_steps(steps, strength) :]
+    alphas = [float(alphas_cumprod[t]) for t in timesteps]
+    table_steps = []
+    for i, (t, a) in enumerate(zip(timesteps, alphas, strict=True)):
+        scaled = TIMESTEP_SCALING * t
+        c_skip = SIGMA_DATA**2 / (scaled**2 + SIGMA_DATA**2)
+        c_out = scaled / math.sqrt(scaled**2 + SIGMA_DATA**2)
+        is_last = i == len(timesteps) - 1
+        a_next = 1.0 if is_last else alphas[i + 1]
+        table_steps.append(
+            Step(
+                x=math.sqrt(a_next) * (c_out / math.sqrt(a) + c_skip),
+                eps=last_only(i, -math.sqrt(a_next) * c_out * math.sqrt(1 - a) / math.sqrt(a)),
+                noise=math.sqrt(1 - a_next),
+                known=Blend(latent=math.sqrt(a_next), noise=math.sqrt(1 - a_next)),
+            )
+        )
+    # At full strength the pipelines start from noise alone, although alpha-bar is not quite zero there.
+    start = (
+        Blend(latent=0.0, noise=1.0) if strength == 1.0 else Blend(latent=math.sqrt(alphas[0]), noise=math.sqrt(1 - alphas[0]))
+    )
+    return Table(scheme="lcm", timesteps=tuple(float(t) for t in timesteps), start=start, steps=tuple(table_steps))
+
+
+def _timesteps(train_timesteps: int, steps: int) -> list[int]:
+    grid = np.arange(1, TRAINING_STEPS + 1) * (train_timesteps // TRAINING_STEPS) - 1
+    chosen = np.floor(np.linspace(0, len(grid), num=steps, endpoint=False)).astype(int)
+    return [int(t) for t in grid[::-1][chosen]]

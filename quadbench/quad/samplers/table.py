@@ -1,0 +1,72 @@
+"""Table: coefficients of a sampler that is linear in what it has seen, and the loop that runs them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+Denoise = Callable[[int, torch.Tensor], torch.Tensor]  # (step, scaled sample) -> eps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blend:
+    """A mix of the input's latent and the noise of the start."""
+
+    latent: float
+    noise: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """x_{i+1} = x_start * x_start + x * x_i + sum_j eps[j] * eps_j + noise * noise[i+1]."""
+
+    input_scale: float = 1.0
+    x_start: float = 0.0
+    x: float = 0.0
+    eps: tuple[float, ...]
+    noise: float = 0.0
+    known: Blend  # what the kept region is set to after this step when inpainting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A sampler as data."""
+
+    scheme: str
+    timesteps: tuple[float, ...]
+    start: Blend
+    steps: tuple[Step, ...]
+    fit_error: float | None = None
+
+
+def run_table(
+    table: Table,
+    denoise: Denoise,
+    *,
+    latent: torch.Tensor,
+    noise: torch.Tensor,
+    mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The sampler loop: latent (1, 4, h, w) of the input, noise (1 + steps, 4, h, w), mask (1, 1, h, w) -> final latent."""
+    x_start = x = table.start.latent * latent + table.start.noise * noise[:1]
+    seen: list[torch.Tensor] = []
+    for i, step in enumerate(table.steps):
+        seen.append(denoise(i, step.input_scale * x))
+        x = step.x_start * x_start + step.x * x + step.noise * noise[i + 1 : i + 2] + _mix(step.eps, seen)
+        if mask is not None:
+            x = mask * x + (1 - mask) * (step.known.latent * latent + step.known.noise * noise[:1])
+    return x
+
+
+def _mix(coefficients: Sequence[float], tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    return sum((c * t for c, t in zip(coefficients, tensors, strict=True) if c), torch.zeros_like(tensors[0]))
+
+
+def last_only(i: int, coefficient: float) -> tuple[float, ...]:
+    """`eps` coefficients of a sampler that uses only the newest prediction."""
+    return (0.0,) * i + (coefficient,)
+
+
+def executed_steps(steps: int, strength: float) -> int:
+    """How many of a schedule's steps an image-to-image run executes, as diffusers' pipelines count them."""
+    return max(1, min(int(steps * strength), steps))

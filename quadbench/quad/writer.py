@@ -1,0 +1,74 @@
+"""Writer: graphs, tensors, images and JSON -> files in a bundle's folder, and their references."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from PIL import Image
+from safetensors.numpy import save_file
+
+from quadbench.artifacts import Component, FileRef, Graph, Variant
+from quadbench.manifest import file_ref
+from quadbench.quad.encodings import Encoding
+from quadbench.quad.graphs import specs
+
+
+class BundleWriter:
+    """Writes below one folder. Paths are relative to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def graph(
+        self,
+        model: onnx.ModelProto,
+        variant: Variant,
+        component: Component,
+        *,
+        task: str | None = None,
+        lora: Mapping[str, Encoding] | None = None,
+    ) -> Graph:
+        """`shared/unet.onnx`, `per-graph/<task>/unet.onnx`, ..."""
+        path = self._path("/".join(filter(None, (variant.value, task, f"{component.value}.onnx"))))
+        onnx.save(model, path)
+        return Graph(
+            variant=variant,
+            component=component,
+            task=task,
+            file=file_ref(self.folder, path),
+            inputs=specs(model.graph.input, lora),
+            outputs=specs(model.graph.output),
+        )
+
+    def tensors(self, name: str, tensors: Mapping[str, np.ndarray]) -> FileRef:
+        """A safetensors file; every tensor contiguous."""
+        path = self._path(name)
+        save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, path)
+        return file_ref(self.folder, path)
+
+    def json(self, name: str, value: Any) -> FileRef:
+        path = self._path(name)
+        path.write_text(json.dumps(value, indent=1) + "\n")
+        return file_ref(self.folder, path)
+
+    def image(self, name: str, image: Image.Image) -> FileRef:
+        path = self._path(name)
+        image.save(path)
+        return file_ref(self.folder, path)
+
+    def copy(self, name: str, source: Path | None) -> FileRef | None:
+        """A copy of a file that was given; None stays None."""
+        if source is None:
+            return None
+        path = self._path(name)
+        shutil.copyfile(source, path)
+        return file_ref(self.folder, path)
+
+    def _path(self, name: str) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path

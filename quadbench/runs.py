@@ -1,0 +1,56 @@
+"""Runs: what belongs to one run beside its records, kept in `runs/<run id>/run.json`."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from quadbench.artifacts import SCHEMA_VERSION, Bundle, Deployment, RunResult
+from quadbench.errors import ArtifactError
+from quadbench.manifest import read_manifest
+from quadbench.records import Records
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFile:
+    """`bundle` is the name of its folder below `bundles`."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    bundle: str
+    deployments: tuple[Deployment, ...]
+
+
+def save_run(results: Path, run: RunFile) -> None:
+    """Write the run's file, whole or not at all."""
+    path = _path(results, run.run_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(asdict(run), indent=1) + "\n")
+    temporary.replace(path)
+
+
+def load_run(results: Path, records: Records, run_id: str | None) -> RunResult:
+    """A stored run, whole; None is the latest.
+
+    Raises:
+        UnknownNameError: no such run.
+        ArtifactError: its file or its bundle is missing or damaged.
+    """
+    run_id = run_id or records.latest_run_id()
+    if run_id is None:
+        raise ArtifactError(f"'{results}' holds no run yet", hint="quadbench run recipes/quickstart.yaml makes one")
+    stored = records.of_run(run_id)
+    path = _path(results, run_id)
+    try:
+        run = TypeAdapter(RunFile).validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"'{path}' cannot be read: {error}") from error
+    folder = results / "bundles" / run.bundle
+    bundle = read_manifest(folder, Bundle)
+    return RunResult(run_id=run_id, bundle=bundle, bundle_folder=folder, records=stored, deployments=run.deployments)
+
+
+def _path(results: Path, run_id: str) -> Path:
+    return results / "runs" / run_id / "run.json"
