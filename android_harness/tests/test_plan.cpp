@@ -1,0 +1,82 @@
+#include <doctest/doctest.h>
+
+#include "plan.hpp"
+#include "scratch.hpp"
+
+using namespace quadbench;
+
+static const std::string kPlan = R"({
+  "schema_version": 1, "root": "/r", "variant": "shared",
+  "runtime": {"library": "lib.so", "intra_op_threads": 2},
+  "components": {"text_encoder": {"path": "t"}, "vae_encoder": {"path": "e"}, "vae_decoder": {"path": "/abs/d"}},
+  "unets": {"base": {"path": "u"}},
+  "adapters": {"restyle": {"path": "a"}},
+  "tasks": {"restyle": {"kind": "image-to-image", "unet": "base", "adapter": "restyle", "guidance": 3.0, "table": "t.json",
+    "tensors": "t.st", "items": [{"name": "000", "image": "i.png", "mask": null, "input_ids": [1], "negative_input_ids": [2]}]}},
+  "sequence": [{"task": "restyle", "warmup": 2, "iterations": 10}],
+  "images": null})";
+
+static std::string error_with(const std::string& from, const std::string& to) {
+  std::string text = kPlan;
+  text.replace(text.find(from), from.size(), to);
+  return input_error([&] { parse_plan(text); });
+}
+
+TEST_CASE("a plan is read, paths against its root") {
+  const Plan plan = parse_plan(kPlan);
+  CHECK(plan.variant == Variant::kShared);
+  CHECK(plan.verify);
+  CHECK(plan.runtime.optimization == Optimization::kAll);
+  CHECK(plan.runtime.resident_adapters == 8);
+  CHECK(plan.components.text_encoder.path == "/r/t");
+  CHECK(plan.components.vae_decoder.path == "/abs/d");
+  CHECK(plan.tasks.at("restyle").items[0].image == "/r/i.png");
+  CHECK(plan.tasks.at("restyle").adapter == "restyle");
+  CHECK(plan.sequence[0].iterations == 10);
+  CHECK(!plan.images);
+}
+
+TEST_CASE("a wrong field is named with what was found and expected") {
+  CHECK(has(error_with("\"schema_version\": 1", "\"schema_version\": 2"), "schema_version: found 2, expected an integer from 1 to 1"));
+  CHECK(has(error_with("\"shared\"", "\"both\""), "variant: found \"both\", expected one of shared, per-graph, float"));
+  CHECK(has(error_with("\"intra_op_threads\": 2", "\"intra_op_threads\": 0"), "runtime.intra_op_threads: found 0"));
+  CHECK(has(error_with("\"intra_op_threads\": 2", "\"threads\": 2"), "runtime.threads: unknown key; known: library"));
+  CHECK(has(error_with("{\"path\": \"t\"}", "\"t\""), "components.text_encoder: found \"t\", expected an object"));
+  CHECK(has(error_with("{\"path\": \"u\"}", "{\"path\": \"u\", \"sha256\": \"12\"}"), "unets.base.sha256: found \"12\", expected 64"));
+  CHECK(has(error_with("\"guidance\": 3.0", "\"guidance\": \"x\""), "tasks.restyle.guidance: found \"x\", expected a finite number"));
+  CHECK(has(error_with("\"iterations\": 10", "\"iterations\": 0"), "sequence[0].iterations: found 0"));
+  CHECK(has(error_with("\"images\": null", "\"images\": \"\""), "images: found \"\", expected a string that is not empty"));
+  CHECK(has(error_with("\"sequence\"", "\"order\""), "order: unknown key"));
+  CHECK(has(input_error([] { parse_plan("{"); }), "plan: not JSON"));
+  CHECK(has(input_error([] { parse_plan("[]"); }), "document: found an array of 0, expected an object"));
+}
+
+TEST_CASE("names that lead nowhere are refused with those that are known") {
+  CHECK(has(error_with("\"unet\": \"base\"", "\"unet\": \"bass\""), "tasks.restyle.unet: unknown U-Net 'bass'; known: base"));
+  CHECK(has(error_with("\"adapter\": \"restyle\"", "\"adapter\": \"x\""), "tasks.restyle.adapter: unknown adapter 'x'; known: restyle"));
+  CHECK(has(error_with("\"task\": \"restyle\"", "\"task\": \"x\""), "sequence[0].task: unknown task 'x'; known: restyle"));
+  CHECK(has(error_with("\"name\": \"000\"", "\"name\": \"../x\""), "expected one without slashes"));
+}
+
+TEST_CASE("a task has just the files that its kind takes") {
+  CHECK(has(error_with("\"image\": \"i.png\"", "\"image\": null"), "items[0].image: missing; the task's kind needs it"));
+  CHECK(has(error_with("\"mask\": null", "\"mask\": \"m.png\""), "items[0].mask: found \"m.png\", expected null"));
+  CHECK(has(error_with("\"vae_encoder\": {\"path\": \"e\"}, ", ""), "components.vae_encoder: missing"));
+}
+
+TEST_CASE("adapters and U-Nets fit the variant") {
+  CHECK(has(error_with("\"shared\"", "\"per-graph\""), "adapters: found an object, expected no adapters for variant per-graph"));
+  CHECK(has(error_with("{\"path\": \"u\"}", "{\"path\": \"u\"}, \"b\": {\"path\": \"v\"}"), "unets: found 2, expected one"));
+}
+
+TEST_CASE("a file whose sha256 is another is refused") {
+  const Scratch scratch;
+  const auto path = scratch.write("a", "abc");
+  Plan plan = parse_plan(kPlan);
+  plan.components = {.text_encoder = {path, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},
+                     .vae_encoder = std::nullopt,
+                     .vae_decoder = {path, std::string(64, '0')}};
+  CHECK(has(input_error([&] { verify_files(plan); }), "has sha256 ba7816bf"));
+  plan.verify = false;
+  CHECK(input_error([&] { verify_files(plan); }) == "no InputError");
+}
