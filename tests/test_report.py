@@ -235,8 +235,10 @@ def test_every_figure_table_of_a_virtual_device_says_so(tmp_path: Path) -> None:
     html = render_html(make_run(tmp_path), tmp_path)
     assert Caveat.VIRTUAL_DEVICE.advice in Page(html).text
     captions = re.findall(r"<caption>.*?</caption>", html, re.DOTALL)
-    figures = [caption for caption in captions if re.search("LoRA restyle|Bytes on|Mean PSNR|against Python", caption)]
-    assert len(figures) == 4
+    figures = [
+        caption for caption in captions if re.search("LoRA restyle|At a glance|Bytes on|Mean PSNR|against Python", caption)
+    ]
+    assert len(figures) == 5
     assert all("virtual device</span>" in caption for caption in figures)
 
 
@@ -247,6 +249,15 @@ def test_too_few_samples_of_the_float_launch_are_no_doubt(tmp_path: Path) -> Non
 
     doubts = report_view(make_run(tmp_path, change=change), tmp_path).doubts
     assert [doubt.caveat for doubt in doubts] == [Caveat.VIRTUAL_DEVICE]
+
+
+def test_several_tables_are_summed_up_first(tmp_path: Path) -> None:
+    view = report_view(make_run(tmp_path, devices=(S25, TABS11)), tmp_path)
+    assert [(line.device.address, line.task) for line in view.glance][2:4] == [
+        ("virtual:s25", "draw"),
+        ("virtual:tabs11", "restyle"),
+    ]
+    assert [row.key for row in view.glance[0].rows] == ["end_to_end", "switch", "peak_ram"]
 
 
 def test_further_items_are_folded(tmp_path: Path) -> None:

@@ -45,6 +45,15 @@ class DeviceKpis:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Glance:
+    """A device and task with its most telling rows."""
+
+    device: DeviceFacts
+    task: str
+    rows: tuple[KpiRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Parity:
     """How far the float graph in the harness is from the Python reference, in steps of 1/255. A text says why it is not known."""
 
@@ -74,6 +83,7 @@ class ReportView:
     headline: tuple[Phrase, ...]
     gaps: tuple[str, ...]
     doubts: tuple[Doubt, ...]
+    glance: tuple[Glance, ...]
     kpis: tuple[DeviceKpis, ...]
     storages: tuple[Storage, ...]
     quality: tuple[Quality, ...]
@@ -88,6 +98,7 @@ def report_view(result: RunResult, results_folder: Path) -> ReportView:
     """All of a run; the folder is only joined to the images' paths, nothing is read."""
     rows, storages, quality = kpi_rows(result), storage_views(result), quality_rows(result)
     launches = launch_rows(result)
+    kpis = tuple(_device_kpis(result, device, rows) for device in devices_of(result))
     return ReportView(
         result=result,
         started_at=launches[0].record.started_at if launches else None,
@@ -97,7 +108,8 @@ def report_view(result: RunResult, results_folder: Path) -> ReportView:
         headline=headline(storages, rows, quality),
         gaps=gaps(result, rows),
         doubts=_doubts(result),
-        kpis=tuple(_device_kpis(result, device, rows) for device in devices_of(result)),
+        glance=tuple(_glance(device.device, task) for device in kpis for task in device.tasks),
+        kpis=kpis,
         storages=storages,
         quality=quality,
         pictures=task_pictures(result, results_folder),
@@ -122,6 +134,11 @@ def _device_kpis(result: RunResult, device: DeviceFacts, rows: Sequence[KpiRow])
         ),
         verdicts=launch_verdicts(result, device),
     )
+
+
+def _glance(device: DeviceFacts, kpis: TaskKpis) -> Glance:
+    keys = ("end_to_end", "switch", "peak_ram")
+    return Glance(device=device, task=kpis.task.name, rows=tuple(row for row in kpis.rows if row.key in keys))
 
 
 def _shares(kpis: TaskKpis, variant: Variant) -> list[TimeShare]:
