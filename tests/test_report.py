@@ -1,7 +1,5 @@
 """The report shows a run's figures in readers' units, in one valid file of its own, and says what is missing."""
 
-import csv
-import io
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -14,19 +12,12 @@ from quadbench.artifacts import Caveat, ErrorClass, RunRecord, RunResult, Sample
 from quadbench.report import (
     Figure,
     KpiRow,
-    Unit,
     kpi_rows,
-    kpi_table,
     render_html,
     report_view,
-    to_csv,
-    to_latex,
-    to_markdown,
     write_report,
 )
-from quadbench.report.chart import Bar, Part, Series, line_chart, nice_ticks, stacked_bars
 from quadbench.report.comparison import whole_blocks
-from quadbench.report.units import decibels, number, show, times
 from quadbench.statistics import Verdict
 
 VOID = {"meta", "br", "img", "link", "hr", "input"}
@@ -350,96 +341,3 @@ def test_parity_is_the_worst_pixel_of_the_float_launch(tmp_path: Path) -> None:
     view = report_view(make_run(tmp_path), tmp_path)
     assert [parity.task for parity in view.parity] == ["restyle", "remove-object", "draw"]
     assert {(parity.worst_steps, parity.images) for parity in view.parity} == {(1.0, 2)}
-
-
-def test_the_kpi_table_has_a_row_for_each_device_task_and_figure(tmp_path: Path) -> None:
-    result = make_run(tmp_path, devices=(S25, TABS11))
-    table = kpi_table(result)
-    assert len(table.rows) == len(kpi_rows(result)) == 2 * 3 * 14
-    assert {len(row) for row in table.rows} == {len(table.columns)} == {len(table.numeric)}
-    assert any("VIRTUAL_DEVICE: Times and memory are this machine's CPU" in note for note in table.notes)
-
-
-def test_one_device_stands_in_the_title_rather_than_in_every_row(tmp_path: Path) -> None:
-    table = kpi_table(make_run(tmp_path))
-    assert table.title.startswith("quickstart on virtual:s25, run ")
-    assert table.columns[:4] == ("Task", "Figure", "Unit", "Shared")
-
-
-def test_a_table_without_spread_fits_a_terminal(tmp_path: Path) -> None:
-    table = kpi_table(make_run(tmp_path), with_spread=False)
-    widths = [max(len(row[index]) for row in (table.columns, *table.rows)) for index in range(len(table.columns))]
-    assert sum(widths) + 3 * len(widths) + 1 <= 100
-    assert ("draw", "VAE encoder", "ms", "n/a", "n/a", "", "") in table.rows
-
-
-def test_doubts_are_a_column_where_they_differ(tmp_path: Path) -> None:
-    def change(record: RunRecord) -> RunRecord:
-        return replace(record, caveats=(Caveat.THROTTLED,)) if record.device == TABS11 else record
-
-    table = kpi_table(make_run(tmp_path, devices=(S25, TABS11), change=change))
-    assert (table.columns[0], table.columns[-1]) == ("Device", "Doubts")
-    assert {(row[0], row[-1]) for row in table.rows} == {("virtual:s25", "VIRTUAL_DEVICE"), ("virtual:tabs11", "THROTTLED")}
-
-
-def test_csv_has_full_precision_and_a_note_where_there_is_no_figure(tmp_path: Path) -> None:
-    result = make_run(tmp_path)
-    rows = {(row["task"], row["figure"]): row for row in csv.DictReader(io.StringIO(to_csv(result)))}
-    switch = figure_of(row_of(result, "restyle", "switch").shared)
-    assert float(rows["restyle", "switch"]["shared_median"]) == switch.value / 1e6
-    assert rows["restyle", "switch"]["unit"] == "ms"
-    assert rows["restyle", "foundation_rom"]["shared_median"] == "27.0"
-    assert rows["draw", "vae_encoder"]["shared_median"] == ""
-    assert "no input image" in rows["draw", "vae_encoder"]["note"]
-
-
-def test_markdown_and_latex_escape_what_would_be_markup(tmp_path: Path) -> None:
-    table = replace(kpi_table(make_run(tmp_path)), title="50% of a_b | <c>", rows=(("a|b", *["1"] * 8),))
-    markdown, latex = to_markdown(table), to_latex(table)
-    assert "| a\\|b | 1 |" in markdown
-    assert "**50% of a\\_b \\| \\<c\\>**" in markdown
-    assert r"50\% of a\_b" in latex
-    assert latex.count("&") == 2 * (len(table.columns) - 1)
-    assert latex.startswith("\\begin{table}\n")
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0, "0"), (0.02149, "0.0215"), (0.1234, "0.123"), (1.2345, "1.23"), (12.345, "12.3"), (123.4, "123"), (12345.6, "12,346")],
-)
-def test_numbers_have_about_three_digits(value: float, text: str) -> None:
-    assert number(value) == text
-
-
-def test_units_are_milliseconds_and_mb_of_2_to_the_20_bytes() -> None:
-    assert show(1_500_000, Unit.MILLISECONDS) == "1.50"
-    assert show(3 * 2**20, Unit.MEGABYTES) == "3.00"
-    assert (times(1.724), times(14.26), times(1999.4)) == ("1.72×", "14.3×", "1,999×")
-    assert (decibels(38.04), decibels(99.0)) == ("38.0 dB", "≥ 99 dB")
-
-
-def test_ticks_are_round_and_reach_the_highest_value() -> None:
-    assert nice_ticks(197) == (0, 50, 100, 150, 200)
-    assert nice_ticks(0.9)[-1] >= 0.9
-    assert nice_ticks(0) == (0.0, 1.0)
-
-
-def test_a_line_is_dashed_from_its_last_measured_point_on() -> None:
-    line = Series(label="a & b", css_class="shared", colour="#000", points=((1, 1), (2, 2), (3, 3)), measured=2)
-    svg = line_chart([line], title="<t>", x_label="x", y_label="y")
-    solid, dashed = re.findall(r'<polyline[^>]* points="([^"]*)"', svg)
-    assert (len(solid.split()), len(dashed.split())) == (2, 2)
-    assert solid.split()[-1] == dashed.split()[0]
-    assert svg.count("<circle") == 2
-    assert "extrapolated" in svg
-    assert "a &amp; b" in svg
-    assert Page(svg).wrong == []
-
-
-def test_bars_share_one_scale() -> None:
-    def bar(value: float) -> Bar:
-        return Bar(group="g", label="l", parts=(Part(label="p", css_class="c", colour="#000", value=value),), total_text="t")
-
-    svg = stacked_bars([bar(10), bar(5)], title="t")
-    long, short = (float(width) for width in re.findall(r'<rect[^>]* width="([\d.]+)" height="16"', svg))
-    assert long == pytest.approx(2 * short, abs=0.02)
