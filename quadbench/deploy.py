@@ -128,7 +128,7 @@ def _check_space(device: Device, folder: str, missing: Sequence[LocalFile]) -> N
         needed = f"{free_bytes / _MIB:.1f} MB free in {folder}, {need_bytes / _MIB:.1f} MB are needed"
         raise DeviceFullError(
             f"device '{device.facts.address}' has {needed}",
-            hint="delete objects that no recipe needs with: quadbench push --prune",
+            hint=f"make room there; what lies below {device.root} may be deleted, it is sent again when it is needed",
         )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from contracts.device_contract import DeviceContract
 
-from quadbench.device_profile import load_profile, load_profiles
+from quadbench.device_profile import PROFILES_FOLDER, load_profile, load_profiles
 from quadbench.devices import Device, connect, list_devices, parse_battery, parse_thermal
 from quadbench.devices.adb_protocol import TcpEndpoint, UnixEndpoint
 from quadbench.devices.adb_server import endpoint_from, user_server
@@ -113,6 +113,14 @@ def test_a_virtual_device_says_what_its_profile_says_and_that_it_is_virtual(tmp_
         assert properties["ro.quadbench.virtual"] == "1"
         assert device.shell(["getprop", "ro.soc.model"], 10).stdout == "MT6991\n"
         assert device.shell(["getprop", "ro.no.such", "default"], 10).stdout == "default\n"
+
+
+def test_a_profile_may_be_a_file(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text((PROFILES_FOLDER / "s25.yaml").read_text().replace("name: s25\n", "name: mine\n"))
+    with connect([f"virtual:{mine}"], results=tmp_path) as (device,):
+        assert (device.serial, device.profile.name, device.facts.profile) == ("virtual-mine", "mine", "mine")
+    assert choose(f"{mine}@R3X", s25("R3X")) == "R3X"
 
 
 def test_a_virtual_device_claims_neither_temperatures_nor_a_battery(tmp_path: Path) -> None:
@@ -284,6 +292,14 @@ def test_what_answers_but_is_no_adb_server_is_said_to_be_none(user_adb: int) -> 
         with pytest.raises(DeviceError, match=r"instead of OKAY.*really an adb server"):
             user_server()
         os.waitpid(child, 0)
+
+
+def test_without_a_server_the_other_devices_are_still_listed(
+    user_adb: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("ADB_SERVER_SOCKET", f"tcp:127.0.0.9:{user_adb}")
+    assert {row.address for row in list_devices()} >= {"local", "virtual:s25", "virtual:tabs11"}
+    assert f"attached phones are not listed: no adb server answers at 127.0.0.9:{user_adb}" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from quadbench.artifacts import DeviceFacts
+from quadbench.device_profile import DeviceProfile
 from quadbench.devices.adb_protocol import AdbServer, Connection
 from quadbench.devices.adb_shell import Stream, close_stdin, packets, shell_service
 from quadbench.devices.adb_sync import receive_file, send_file
@@ -38,8 +39,11 @@ class AdbDevice:
 
     root = ANDROID_ROOT
 
-    def __init__(self, server: AdbServer, transport: str, facts: DeviceFacts, resources: contextlib.ExitStack) -> None:
+    def __init__(
+        self, server: AdbServer, transport: str, facts: DeviceFacts, profile: DeviceProfile, resources: contextlib.ExitStack
+    ) -> None:
         self.facts = facts
+        self.profile = profile
         self._server = server
         self._transport = transport
         self._resources = resources

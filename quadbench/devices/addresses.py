@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
-from quadbench.device_profile import LOCAL_NAME, DeviceProfile, load_profile
+from quadbench.device_profile import LOCAL_NAME, PROFILES_FOLDER, DeviceProfile, load_profile
 from quadbench.devices.properties import Attached
 from quadbench.errors import DeviceError, DeviceNotFoundError, UnknownNameError, UserError
 
@@ -22,6 +22,7 @@ _STATE_HINTS = {
 _NO_PERMISSIONS_HINT = (
     "this user may not open the USB device: add it to the group plugdev, or install android-sdk-platform-tools-common"
 )
+_WRITE_PROFILE_HINT = f"write one after the model of {PROFILES_FOLDER / 's25.yaml'} and give it as ./mine.yaml@SERIAL"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +176,7 @@ def _checked(phone: Phone, profile: DeviceProfile) -> DeviceProfile:
     ]
     raise DeviceError(
         f"device '{phone.attached.serial}' is not a '{profile.name}': {'; '.join(wrong)}",
-        hint="give its own profile, or write one: docs/adding-a-device.md",
+        hint=f"give its own profile; {_WRITE_PROFILE_HINT}",
     )
 
 
@@ -187,9 +188,7 @@ def _only_profile(phone: Phone, profiles: Sequence[DeviceProfile]) -> DeviceProf
     if names:
         raise UserError(f"device '{serial}' matches several profiles: {', '.join(names)}", hint=f"say which: {names[0]}@{serial}")
     model, chip = (phone.properties.get(key, "unknown") for key in ("ro.product.model", "ro.soc.model"))
-    raise DeviceError(
-        f"no device profile matches '{serial}' (model {model}, chip {chip})", hint="write one: docs/adding-a-device.md"
-    )
+    raise DeviceError(f"no device profile matches '{serial}' (model {model}, chip {chip})", hint=_WRITE_PROFILE_HINT)
 
 
 def _label(phone: Phone, profiles: Sequence[DeviceProfile]) -> str:

@@ -61,10 +61,14 @@ def connect(
 def list_devices(profiles: Sequence[DeviceProfile] | None = None) -> list[DeviceRow]:
     """What can be given to --devices: attached phones in any state, then the virtual devices and this machine.
 
-    Raises: DeviceError where there is no adb server and none can be started.
+    Where no adb server can be reached or started, a warning says so and the others are listed.
     """
     known = load_profiles() if profiles is None else profiles
-    rows = [_phone_row(phone, known) for phone in _Phones(known).phones]
+    rows: list[DeviceRow] = []
+    try:
+        rows += [_phone_row(phone, known) for phone in _Phones(known).phones]
+    except DeviceError as error:
+        log.warning("attached phones are not listed: %s", error)
     virtual = [
         DeviceRow(
             address=f"{VIRTUAL_PREFIX}{profile.name}",
@@ -123,7 +127,7 @@ def _open_phone(address: str, results: Path, phones: _Phones, opened: Sequence[D
     _refuse_twice(address, serial, opened)
     resources = contextlib.ExitStack()
     resources.enter_context(device_lock(results / "devices" / re.sub(r"[^\w.-]", "_", serial), address))
-    return AdbDevice(phones.server, serial, _facts(address, phone, profile), resources)
+    return AdbDevice(phones.server, serial, _facts(address, phone, profile), profile, resources)
 
 
 def _facts(address: str, phone: Phone, profile: DeviceProfile) -> DeviceFacts:

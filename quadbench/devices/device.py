@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from quadbench.artifacts import DeviceFacts
+from quadbench.device_profile import DeviceProfile
 from quadbench.errors import CommandError, CommandTimeoutError, UserError
 
 ANDROID_ROOT = "/data/local/tmp/quadbench"
@@ -31,6 +32,9 @@ class Device(Protocol):
 
     @property
     def facts(self) -> DeviceFacts: ...
+
+    @property
+    def profile(self) -> DeviceProfile: ...
 
     @property
     def serial(self) -> str: ...

@@ -29,15 +29,20 @@ def find_programs(packages: dict[str, str], *, needed_for: str) -> dict[str, Pat
 
     Raises: MissingDependencyError naming all that lack.
     """
-    path = f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM_FOLDERS}"
-    found = {program: shutil.which(program, path=path) for program in packages}
+    found = {program: find_program(program) for program in packages}
     missing = sorted(program for program, place in found.items() if place is None)
     if missing:
         raise MissingDependencyError(
             f"{needed_for} needs {', '.join(missing)}, not found on PATH",
             hint=f"on Debian: apt-get install {' '.join(sorted({packages[program] for program in missing}))}",
         )
-    return {program: Path(place).resolve() for program, place in found.items() if place is not None}
+    return {program: place.resolve() for program, place in found.items() if place is not None}
+
+
+def find_program(name: str) -> Path | None:
+    """Where a program is: on PATH, or in the folders for administrators' programs, where adbd lies."""
+    found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM_FOLDERS}")
+    return Path(found) if found else None
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from typing import IO, Self
 
 from quadbench.artifacts import DeviceFacts
 from quadbench.device_profile import LOCAL_NAME as ADDRESS
-from quadbench.device_profile import local_profile
+from quadbench.device_profile import DeviceProfile, local_profile
 from quadbench.devices.device import Progress, ShellResult, check_command, command_failed, command_timed_out
 from quadbench.devices.host import device_lock, host_cpu, start_bound
 from quadbench.errors import DeviceError, DeviceFullError
@@ -41,7 +41,8 @@ class LocalDevice:
 
     def __init__(self, root: Path, resources: contextlib.ExitStack) -> None:
         self.root = str(root)
-        self.facts = _facts()
+        self.profile = local_profile()
+        self.facts = _facts(self.profile)
         self._resources = resources
         self._running: set[int] = set()  # process groups that have not ended
         self._lock = threading.Lock()
@@ -137,8 +138,7 @@ class LocalDevice:
                 self._running.discard(process.pid)
 
 
-def _facts() -> DeviceFacts:
-    profile = local_profile()
+def _facts(profile: DeviceProfile) -> DeviceFacts:
     return DeviceFacts(
         address=ADDRESS,
         family="local",

@@ -27,7 +27,7 @@ def open_virtual(profile: DeviceProfile, address: str, results: Path, data_mb: i
         system = _fresh_folder(folder / "system")
         resources.callback(shutil.rmtree, system)
         server = resources.enter_context(running_sandbox(system, data, properties, address))
-        return AdbDevice(server, TRANSPORT, _facts(profile, address, serial), resources.pop_all())
+        return AdbDevice(server, TRANSPORT, _facts(profile, address, serial), profile, resources.pop_all())
 
 
 def _fresh_folder(path: Path) -> Path:
