@@ -63,20 +63,16 @@ class TinyModel:
 
     def write_parts(self, folder: Path) -> dict[str, Path]:
         """Text encoder, VAE encoder and VAE decoder as ONNX files."""
-        latent, image = [1, 4, LATENT, LATENT], [1, 3, PIXELS, PIXELS]
-        text = [helper.make_node("Gather", ["embedding", "input_ids"], ["encoder_hidden_states"])]
-        encoder = [helper.make_node("Conv", ["image", "encoder"], ["latent"], strides=[2, 2])]
-        decoder = [helper.make_node("ConvTranspose", ["latent", "decoder"], ["image"], strides=[2, 2])]
+        image, latent = _floats("image", [1, 3, PIXELS, PIXELS]), _floats("latent", [1, 4, LATENT, LATENT])
         ids = helper.make_tensor_value_info("input_ids", TensorProto.INT32, [1, TOKENS])
         states = _floats("encoder_hidden_states", [1, TOKENS, WIDTH])
+        text = [_node("Gather", ["embedding", "input_ids"], "encoder_hidden_states")]
+        encoder = [helper.make_node("Conv", ["image", "encoder"], ["latent"], strides=[2, 2])]
+        decoder = [helper.make_node("ConvTranspose", ["latent", "decoder"], ["image"], strides=[2, 2])]
         return {
             "text_encoder": _save(folder / "text_encoder.onnx", text, [ids], [states], {"embedding": self.embedding}),
-            "vae_encoder": _save(
-                folder / "vae_encoder.onnx", encoder, [_floats("image", image)], [_floats("latent", latent)], {"encoder": self.encoder}
-            ),
-            "vae_decoder": _save(
-                folder / "vae_decoder.onnx", decoder, [_floats("latent", latent)], [_floats("image", image)], {"decoder": self.decoder}
-            ),
+            "vae_encoder": _save(folder / "vae_encoder.onnx", encoder, [image], [latent], {"encoder": self.encoder}),
+            "vae_decoder": _save(folder / "vae_decoder.onnx", decoder, [latent], [image], {"decoder": self.decoder}),
         }
 
     def write_unet(self, path: Path, *, lora: str | None, extra_input: str | None = None) -> Path:
