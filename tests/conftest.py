@@ -1,0 +1,25 @@
+"""What several tests share: the tiny model, and its bundle, built once."""
+
+from pathlib import Path
+
+import pytest
+
+from quadbench.artifacts import Bundle
+from quadbench.recipe import load_recipe
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """recipe.yaml of the tiny model, in a folder with all that it names. Not to be changed: copy the folder."""
+    pytest.importorskip("torch")
+    from tiny_model import write_tiny_model
+
+    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
+    """The tiny model's bundle and its folder, below `bundles` of a results folder. Not to be changed."""
+    from quadbench.quad.build import build
+
+    return build(load_recipe(tiny_recipe), tmp_path_factory.mktemp("results") / "bundles")

@@ -1,0 +1,129 @@
+"""Sampler tables against diffusers' schedulers, step by step, and the fit of OLSS."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, LCMScheduler  # noqa: E402
+
+from quadbench.quad.samplers.ed import ed_table  # noqa: E402
+from quadbench.quad.samplers.lcm import lcm_table  # noqa: E402
+from quadbench.quad.samplers.olss import ddim_table, joined, olss_table, record_trajectory  # noqa: E402
+from quadbench.quad.samplers.table import Table, run_table  # noqa: E402
+
+# diffusers hands tensors to numpy in its Euler scheduler.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+
+CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+ALPHAS = DDIMScheduler(**CONFIG).alphas_cumprod.double()
+SHAPE = (1, 4, 4, 4)
+
+
+def _denoise(scale: torch.Tensor) -> object:
+    """A stand-in for a U-Net: deterministic, smooth, and different at every step."""
+    return lambda step, sample: torch.tanh(sample * scale) + 0.1 * step
+
+
+def _run(table: Table, noise: torch.Tensor) -> torch.Tensor:
+    return run_table(table, _denoise(torch.tensor(0.3)), latent=torch.zeros(SHAPE), noise=noise)
+
+
+def _run_scheduler(scheduler: object, steps: int, noise: torch.Tensor) -> torch.Tensor:
+    """The loop of a diffusers pipeline, with the scheduler's noise taken from `noise`."""
+    scheduler.set_timesteps(steps)
+    denoise, x = _denoise(torch.tensor(0.3)), noise[:1] * scheduler.init_noise_sigma
+    for i, t in enumerate(scheduler.timesteps):
+        eps = denoise(i, scheduler.scale_model_input(x, t))
+        x = scheduler.step(eps, t, x).prev_sample if i == len(scheduler.timesteps) - 1 else _step(scheduler, eps, t, x, noise, i)
+    return x
+
+
+def _step(scheduler: object, eps: torch.Tensor, t: torch.Tensor, x: torch.Tensor, noise: torch.Tensor, i: int) -> torch.Tensor:
+    if not isinstance(scheduler, LCMScheduler):
+        return scheduler.step(eps, t, x).prev_sample
+    generator = torch.Generator().manual_seed(7)
+    for _ in range(i + 1):
+        torch.randn(SHAPE, generator=generator)  # the draws before this step's
+    return scheduler.step(eps, t, x, generator=generator).prev_sample
+
+
+def _noise(steps: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(7)
+    return torch.cat([torch.randn(SHAPE, generator=generator) for _ in range(1 + steps)])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 8])
+def test_lcm_table_equals_diffusers_scheduler(steps: int) -> None:
+    table, scheduler = lcm_table(ALPHAS, steps=steps), LCMScheduler(**CONFIG)
+    expected = _run_scheduler(scheduler, steps, _noise(steps))
+    assert list(table.timesteps) == scheduler.timesteps.tolist()
+    torch.testing.assert_close(_run(table, _noise(steps)), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 8, 20])
+def test_ed_table_equals_diffusers_scheduler(steps: int) -> None:
+    table = ed_table(ALPHAS, steps=steps)
+    scheduler = EulerDiscreteScheduler(**CONFIG, timestep_spacing="leading", steps_offset=1)
+    expected = _run_scheduler(scheduler, steps, _noise(steps))
+    assert list(table.timesteps) == scheduler.timesteps.tolist()
+    torch.testing.assert_close(_run(table, _noise(steps)), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_ddim_table_equals_diffusers_scheduler() -> None:
+    scheduler = DDIMScheduler(**CONFIG, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+    expected = _run_scheduler(scheduler, 10, _noise(10))
+    torch.testing.assert_close(_run(ddim_table(ALPHAS, steps=10), _noise(10)), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_strength_keeps_the_last_part_of_the_schedule() -> None:
+    full, part = ddim_table(ALPHAS, steps=100), ddim_table(ALPHAS, steps=100, strength=0.7)
+    assert part.timesteps == full.timesteps[30:]
+    assert part.start.latent > 0
+
+
+def _trajectory(inputs: int = 2) -> object:
+    teacher = ddim_table(ALPHAS, steps=20)
+    runs = [
+        record_trajectory(
+            teacher,
+            _denoise(torch.tensor(0.2 + 0.1 * k)),
+            latent=torch.zeros(SHAPE),
+            noise=torch.randn(SHAPE, generator=torch.Generator().manual_seed(k)),
+        )
+        for k in range(inputs)
+    ]
+    return teacher, joined(runs)
+
+
+def test_olss_with_all_steps_repeats_the_teacher() -> None:
+    teacher, trajectory = _trajectory()
+    table = olss_table(teacher, trajectory, steps=20)
+    assert table.timesteps == teacher.timesteps
+    assert table.fit_error < 1e-5  # the trajectory itself is float32
+
+
+def test_olss_with_fewer_steps_starts_where_the_teacher_starts_and_fits_worse_the_fewer_they_are() -> None:
+    teacher, trajectory = _trajectory()
+    tables = [olss_table(teacher, trajectory, steps=steps) for steps in (2, 4, 8)]
+    assert all(table.timesteps[0] == teacher.timesteps[0] for table in tables)
+    assert [len(table.steps) for table in tables] <= [2, 4, 8]
+    assert tables[0].fit_error >= tables[1].fit_error >= tables[2].fit_error
+
+
+def test_olss_of_a_straight_trajectory_is_shorter_than_asked_for_and_exact() -> None:
+    teacher = ddim_table(ALPHAS, steps=20)
+    constant = lambda _step, sample: torch.ones_like(sample)  # noqa: E731
+    trajectory = record_trajectory(teacher, constant, latent=torch.zeros(SHAPE), noise=torch.randn(SHAPE))
+    table = olss_table(teacher, trajectory, steps=8)
+    assert 1 <= len(table.steps) <= 8
+    assert table.fit_error < 1e-5  # the trajectory itself is float32
+
+
+def test_inpainting_ends_with_the_known_region_untouched() -> None:
+    mask = torch.zeros(1, 1, 4, 4)
+    mask[..., :2] = 1
+    latent = torch.randn(SHAPE)
+    for table in (lcm_table(ALPHAS, steps=4), ed_table(ALPHAS, steps=4), ddim_table(ALPHAS, steps=10)):
+        final = run_table(table, _denoise(torch.tensor(0.3)), latent=latent, noise=_noise(10), mask=mask)
+        torch.testing.assert_close(final[..., 2:], latent[..., 2:])
+        assert not torch.allclose(final[..., :2], latent[..., :2])
