@@ -19,6 +19,7 @@ BUILD_PROGRAMS = {"cmake": "cmake", "make": "make", "g++": "g++"}
 HEADER_PACKAGES = ("nlohmann-json3-dev", "libstb-dev", "libonnxruntime-dev")
 
 _JOBS = 2
+_UNITY = ("-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_UNITY_BUILD_BATCH_SIZE=11")  # one compilation per job
 _SHOWN_LINES = 15
 _logger = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ def _build(sources: Path, built: Path) -> None:
     built.parent.mkdir(parents=True, exist_ok=True)
     _logger.info("building the harness of %s", sources)
     with tempfile.TemporaryDirectory(dir=built.parent, prefix=".build-") as folder:
-        configure = ["cmake", "-S", str(sources), "-B", folder, "-G", "Unix Makefiles", "-DBUILD_TESTING=OFF"]
+        configure = ["cmake", "-S", str(sources), "-B", folder, "-G", "Unix Makefiles", "-DBUILD_TESTING=OFF", *_UNITY]
         _run([*configure, f"-DQUADBENCH_COMMIT={_commit(sources)}"])
         _run(["cmake", "--build", folder, "--target", PROGRAM, "--parallel", str(_JOBS)])
         (Path(folder) / PROGRAM).replace(built)

@@ -13,9 +13,11 @@ constexpr std::size_t kTensorAlignment = 64;
 void check_adapter(const SafeTensors& file, const std::vector<TensorInfo>& lora_inputs) {
   for (const TensorInfo& input : lora_inputs) file.require(input);
   for (const auto& entry : file.entries()) {
-    const bool known = std::any_of(lora_inputs.begin(), lora_inputs.end(), [&](const auto& input) { return input.name == entry.first; });
+    const bool known =
+        std::any_of(lora_inputs.begin(), lora_inputs.end(), [&](const auto& input) { return input.name == entry.first; });
     if (!known) {
-      throw InputError(file.name(), "adapter '" + file.name() + "' has a tensor '" + entry.first + "' that is no input of the graph");
+      throw InputError(file.name(),
+                       "adapter '" + file.name() + "' has a tensor '" + entry.first + "' that is no input of the graph");
     }
   }
 }

@@ -12,7 +12,8 @@ std::vector<std::string> names_of(const std::vector<TensorInfo>& infos) {
   return names;
 }
 
-const TensorInfo& only(const std::string& graph, const std::vector<TensorInfo>& infos, const std::string& name, const char* what) {
+const TensorInfo& only(const std::string& graph, const std::vector<TensorInfo>& infos, const std::string& name,
+                       const char* what) {
   if (infos.size() != 1 || infos[0].name != name) {
     throw InputError(graph, graph + ": its " + what + " are " + joined(names_of(infos)) + ", expected " + name + " alone");
   }
@@ -21,8 +22,8 @@ const TensorInfo& only(const std::string& graph, const std::vector<TensorInfo>& 
 
 void require_rank(const std::string& graph, const TensorInfo& info, std::size_t rank) {
   if (info.shape.size() == rank && info.shape[0] == 1) return;
-  throw InputError(graph, graph + ": '" + info.name + "' has shape " + to_string(info.shape) + ", expected " + std::to_string(rank) +
-                              " dimensions and batch 1");
+  throw InputError(graph, graph + ": '" + info.name + "' has shape " + to_string(info.shape) + ", expected " +
+                              std::to_string(rank) + " dimensions and batch 1");
 }
 
 }  // namespace

@@ -9,7 +9,6 @@
 
 #include <nlohmann/json_fwd.hpp>
 
-
 namespace quadbench {
 
 struct Header {

@@ -60,7 +60,8 @@ std::string Field::sha256() const {
 }
 
 std::int64_t Field::integer(std::int64_t lowest, std::int64_t highest) const {
-  const bool right = value_->is_number_integer() && (!value_->is_number_unsigned() || value_->get<std::uint64_t>() <= INT64_MAX) &&
+  const bool right = value_->is_number_integer() &&
+                     (!value_->is_number_unsigned() || value_->get<std::uint64_t>() <= INT64_MAX) &&
                      value_->get<std::int64_t>() >= lowest && value_->get<std::int64_t>() <= highest;
   if (!right) fail("an integer from " + std::to_string(lowest) + " to " + std::to_string(highest));
   return value_->get<std::int64_t>();

@@ -21,16 +21,16 @@ class Field {
 
   const std::string& place() const { return place_; }
 
-  Field at(const std::string& key) const;                       // the key must be there
-  std::optional<Field> find(const std::string& key) const;      // nothing where the key is absent or null
-  std::vector<Field> items() const;                             // of an array
-  std::vector<std::pair<std::string, Field>> entries() const;   // of an object
+  Field at(const std::string& key) const;                                  // the key must be there
+  std::optional<Field> find(const std::string& key) const;                 // nothing where the key is absent or null
+  std::vector<Field> items() const;                                        // of an array
+  std::vector<std::pair<std::string, Field>> entries() const;              // of an object
   void require_keys(std::initializer_list<std::string_view> known) const;  // an object without other keys
 
-  std::string text() const;       // a string that is not empty
-  std::string sha256() const;     // 64 hex digits
+  std::string text() const;    // a string that is not empty
+  std::string sha256() const;  // 64 hex digits
   std::int64_t integer(std::int64_t lowest, std::int64_t highest) const;
-  double number() const;          // finite
+  double number() const;  // finite
   bool boolean() const;
   std::vector<double> numbers() const;
 

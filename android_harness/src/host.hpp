@@ -6,7 +6,7 @@
 
 namespace quadbench {
 
-std::string cpu_model();                                                  // from /proc/cpuinfo
-std::string utc_text(std::chrono::system_clock::time_point time);         // 2026-01-31T12:00:00Z
+std::string cpu_model();                                           // from /proc/cpuinfo
+std::string utc_text(std::chrono::system_clock::time_point time);  // 2026-01-31T12:00:00Z
 
 }  // namespace quadbench

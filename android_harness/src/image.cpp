@@ -50,8 +50,9 @@ Pixels read_png(const std::filesystem::path& path, int height, int width, int ch
   }
   const bool is_16_bit = stbi_is_16_bit_from_memory(bytes, size) != 0;
   if (found_width != width || found_height != height || found_channels != channels || is_16_bit) {
-    throw InputError(path.string(), "'" + path.string() + "' is " + describe(found_height, found_width, found_channels, is_16_bit) +
-                                        ", expected " + describe(height, width, channels, false));
+    throw InputError(path.string(), "'" + path.string() + "' is " +
+                                        describe(found_height, found_width, found_channels, is_16_bit) + ", expected " +
+                                        describe(height, width, channels, false));
   }
   const std::unique_ptr<stbi_uc, FreePixels> data(
       stbi_load_from_memory(bytes, size, &found_width, &found_height, &found_channels, channels));

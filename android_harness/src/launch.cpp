@@ -86,8 +86,9 @@ std::int64_t Launch::load_unet(const std::string& name) {
   unet_name_ = name;
   for (const Task& task : tasks_) {
     if (task.plan().unet != name || task.features() == unet_->time_features()) continue;
-    throw InputError("tasks." + task.name(), "tasks." + task.name() + ": its time_features have " + std::to_string(task.features()) +
-                                                 " columns, U-Net '" + name + "' takes " + std::to_string(unet_->time_features()));
+    throw InputError("tasks." + task.name(), "tasks." + task.name() + ": its time_features have " +
+                                                 std::to_string(task.features()) + " columns, U-Net '" + name + "' takes " +
+                                                 std::to_string(unet_->time_features()));
   }
   return elapsed_ns;
 }
@@ -132,7 +133,10 @@ void Launch::enter(const Task& task) {
                     .task = task.name(),
                     .labels = {{"adapter", *task.plan().adapter}, {"state", to_string(*residence)}}});
   }
-  events_.sample({.metric = "switch_ns", .value = end - begin, .task = task.name(), .labels = {{"from", current_task_}, {"to", task.name()}}});
+  events_.sample({.metric = "switch_ns",
+                  .value = end - begin,
+                  .task = task.name(),
+                  .labels = {{"from", current_task_}, {"to", task.name()}}});
   write_load_peak(task.name());
   current_task_ = task.name();
   is_first_after_switch_ = true;
@@ -168,7 +172,8 @@ void Launch::write_times(const Task& task, const Item& item, int iteration, bool
     events_.sample(sample);
   };
   if (is_first_after_switch_) {
-    events_.sample({.metric = "first_unet_ns", .value = times.first_run_ns, .task = task.name(), .component = "unet", .item = item.name});
+    events_.sample(
+        {.metric = "first_unet_ns", .value = times.first_run_ns, .task = task.name(), .component = "unet", .item = item.name});
     is_first_after_switch_ = false;
   }
   write("text_encoder_ns", times.text_encoder_ns, "text_encoder");
@@ -192,7 +197,7 @@ void Launch::write_image(const Task& task, const Item& item) {
   events_.image(task.name(), item.name, path.string(), sha256_hex(png));
 }
 
-void Launch::write_memory(const std::string& task) {
+void Launch::write_memory(const std::optional<std::string>& task) {
   for (const MemorySample& sample : memory_.drain()) {
     events_.sample({.metric = "rss_bytes", .value = sample.rss_bytes, .task = task});
     if (sample.pss_bytes) events_.sample({.metric = "pss_bytes", .value = *sample.pss_bytes, .task = task});
@@ -200,7 +205,7 @@ void Launch::write_memory(const std::string& task) {
 }
 
 void Launch::write_load_peak(const std::optional<std::string>& task) {
-  memory_.drain();
+  write_memory(task);
   events_.sample({.metric = "load_peak_rss_bytes", .value = peak_rss_bytes(), .task = task});
 }
 

@@ -39,7 +39,7 @@ class Launch {
 
   void write_times(const Task& task, const Item& item, int iteration, bool is_warmup);
   void write_image(const Task& task, const Item& item);
-  void write_memory(const std::string& task);
+  void write_memory(const std::optional<std::string>& task);
   void write_load_peak(const std::optional<std::string>& task);
   void write_unet_load(std::int64_t elapsed_ns, const std::optional<std::string>& task);
   void write_peak(const std::string& task);

@@ -76,7 +76,8 @@ int main(int argc, char** argv) {
     std::cerr << kUsage;
     return kInputError;
   }
-  if (std::string_view(QUADBENCH_BUILD_TYPE) == "Debug") std::cerr << "quadbench-harness: a debug build; its times mean nothing\n";
+  if (std::string_view(QUADBENCH_BUILD_TYPE) == "Debug")
+    std::cerr << "quadbench-harness: a debug build; its times mean nothing\n";
   try {
     return run_to_exit_code(argv[1]);
   } catch (const std::exception& error) {  // stdout itself is gone

@@ -36,7 +36,7 @@ class Descriptor {
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
   const Descriptor file(path);
-  struct stat status {};
+  struct stat status{};
   if (file.get() < 0 || ::fstat(file.get(), &status) != 0) fail_to_read(path);
   if (!S_ISREG(status.st_mode)) throw InputError(path.string(), "'" + path.string() + "' is not a file");
   size_ = static_cast<std::size_t>(status.st_size);

@@ -42,8 +42,10 @@ std::optional<std::int64_t> pss_bytes() {
   return *found * 1024;
 }
 
-MemorySampler::MemorySampler(std::chrono::milliseconds period)
-    : period_(period), due_(Clock::now()), thread_([this] { sample_until_stopped(); }) {}
+MemorySampler::MemorySampler(std::chrono::milliseconds period) : period_(period) {
+  sample();  // where the kernel does not tell, the error is the caller's, not the thread's
+  thread_ = std::thread([this] { sample_until_stopped(); });
+}
 
 MemorySampler::~MemorySampler() {
   {

@@ -1,4 +1,5 @@
-// Memory of this process: peak since a reset, resident and proportional size, sampled by a thread that sleeps while the clock runs.
+// Memory of this process: peak since a reset, resident and proportional size, sampled by a thread that sleeps while the clock
+// runs.
 #pragma once
 
 #include <chrono>
@@ -14,9 +15,9 @@ namespace quadbench {
 // Sets VmHWM to the resident size of now. False where the kernel refuses; peaks then reach back to the start.
 bool reset_peak_rss();
 
-std::int64_t peak_rss_bytes();              // VmHWM; throws RunError where the kernel does not tell
-std::int64_t rss_bytes();                   // VmRSS; likewise
-std::optional<std::int64_t> pss_bytes();    // nothing where smaps_rollup cannot be read
+std::int64_t peak_rss_bytes();            // VmHWM; throws RunError where the kernel does not tell
+std::int64_t rss_bytes();                 // VmRSS; likewise
+std::optional<std::int64_t> pss_bytes();  // nothing where smaps_rollup cannot be read
 
 struct MemorySample {
   std::int64_t rss_bytes = 0;

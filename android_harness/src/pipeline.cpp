@@ -41,7 +41,8 @@ void Pipeline::run(const Task& task, const Item& item, UNet& unet) {
   encode_text(task, item);
   encode_image(item);
   const auto eps = [&](std::size_t step, std::span<float> out) { predict(task, unet, step, out); };
-  decode(sampler_.run(task.table(), {.latent = latent_, .noise = item.noise, .mask = item.mask}, unet.sample_input(), std::cref(eps)));
+  decode(sampler_.run(task.table(), {.latent = latent_, .noise = item.noise, .mask = item.mask}, unet.sample_input(),
+                      std::cref(eps)));
   to_pixels(components_.vae_decoder.output(), image_);
   times_.end_to_end_ns = now_ns() - begin;
 }

@@ -47,9 +47,9 @@ class Pipeline {
   Components& components_;
   const Interrupt& interrupt_;
   Sampler sampler_;
-  std::vector<float> latent_;                // z
-  std::vector<float> context_;               // (T, D) of the prompt
-  std::vector<float> negative_context_;      // (T, D) of the negative prompt
+  std::vector<float> latent_;            // z
+  std::vector<float> context_;           // (T, D) of the prompt
+  std::vector<float> negative_context_;  // (T, D) of the negative prompt
   Pixels image_;
   ImageTimes times_;
 };

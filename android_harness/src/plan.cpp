@@ -18,9 +18,9 @@ constexpr std::pair<const char*, Variant> kVariants[] = {
 constexpr std::pair<const char*, TaskKind> kTaskKinds[] = {
     {"text-to-image", TaskKind::kTextToImage}, {"image-to-image", TaskKind::kImageToImage}, {"inpaint", TaskKind::kInpaint}};
 constexpr std::pair<const char*, Optimization> kOptimizations[] = {{"none", Optimization::kNone},
-                                                                  {"basic", Optimization::kBasic},
-                                                                  {"extended", Optimization::kExtended},
-                                                                  {"all", Optimization::kAll}};
+                                                                   {"basic", Optimization::kBasic},
+                                                                   {"extended", Optimization::kExtended},
+                                                                   {"all", Optimization::kAll}};
 
 template <class Choice, std::size_t n>
 Choice choice(const Field& field, const std::pair<const char*, Choice> (&choices)[n]) {
@@ -93,7 +93,8 @@ std::vector<std::int32_t> token_ids(const Field& field) {
 // A file that the task's kind asks for, and that no other kind may have.
 std::optional<std::filesystem::path> item_file(const Field& item, const std::string& key, bool wanted, const Root& root) {
   const auto file = item.find(key);
-  if (!file && wanted) throw InputError(item.place() + "." + key, item.place() + "." + key + ": missing; the task's kind needs it");
+  if (!file && wanted)
+    throw InputError(item.place() + "." + key, item.place() + "." + key + ": missing; the task's kind needs it");
   if (file && !wanted) file->fail("null for a task of this kind");
   if (!file) return std::nullopt;
   return root / file->text();
@@ -149,8 +150,8 @@ void require_variant_fits(const Plan& plan, const Field& document) {
     document.at("adapters").fail("no adapters for variant per-graph, whose U-Nets have them merged");
   }
   if (plan.variant != Variant::kPerGraph && plan.unets.size() != 1) {
-    throw InputError("unets", "unets: found " + std::to_string(plan.unets.size()) + ", expected one for variant " +
-                                  to_string(plan.variant));
+    throw InputError(
+        "unets", "unets: found " + std::to_string(plan.unets.size()) + ", expected one for variant " + to_string(plan.variant));
   }
 }
 

@@ -42,7 +42,8 @@ std::size_t tensor_bytes(const Field& field, const SafeTensors::Entry& entry) {
   std::size_t bytes = *size;
   for (const std::int64_t dimension : entry.shape) {
     const auto factor = static_cast<std::size_t>(dimension);
-    if (factor != 0 && bytes > std::numeric_limits<std::size_t>::max() / factor) field.at("shape").fail("a shape that fits the file");
+    if (factor != 0 && bytes > std::numeric_limits<std::size_t>::max() / factor)
+      field.at("shape").fail("a shape that fits the file");
     bytes *= factor;
   }
   return bytes;
@@ -59,8 +60,8 @@ SafeTensors::Entry parse_entry(const Field& field, std::size_t data_begin, std::
   entry.begin = data_begin + static_cast<std::size_t>(ends[0].integer(0, kLongestFile));
   entry.end = data_begin + static_cast<std::size_t>(ends[1].integer(0, kLongestFile));
   if (entry.end > file_bytes) {
-    throw InputError(field.place(), field.place() + ": the file is cut off: the tensor ends at byte " + std::to_string(entry.end) +
-                                        ", the file at " + std::to_string(file_bytes));
+    throw InputError(field.place(), field.place() + ": the file is cut off: the tensor ends at byte " +
+                                        std::to_string(entry.end) + ", the file at " + std::to_string(file_bytes));
   }
   const std::size_t wanted = tensor_bytes(field, entry);
   if (entry.begin > entry.end || entry.end - entry.begin != wanted) {
@@ -78,8 +79,8 @@ SafeTensors::SafeTensors(const std::filesystem::path& path) : name_(path.string(
   std::uint64_t header_bytes = 0;
   std::memcpy(&header_bytes, bytes.data(), kLengthBytes);
   if (header_bytes > bytes.size() - kLengthBytes) {
-    throw InputError(name_, "'" + name_ + "' is cut off or no safetensors file: its header would have " + std::to_string(header_bytes) +
-                                " bytes, the file has " + std::to_string(bytes.size()));
+    throw InputError(name_, "'" + name_ + "' is cut off or no safetensors file: its header would have " +
+                                std::to_string(header_bytes) + " bytes, the file has " + std::to_string(bytes.size()));
   }
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + kLengthBytes, header_bytes);
   const Document header(text, name_);

@@ -52,7 +52,8 @@ struct Direction {
   decltype(OrtApi::SessionGetInputTypeInfo) type;
 };
 
-TensorInfo tensor_info(const Runtime& runtime, OrtSession* session, const Direction& get, std::size_t index, const std::string& graph) {
+TensorInfo tensor_info(const Runtime& runtime, OrtSession* session, const Direction& get, std::size_t index,
+                       const std::string& graph) {
   const OrtApi& api = runtime.api();
   const char* where = graph.c_str();
   TensorInfo info;
@@ -79,12 +80,14 @@ TensorInfo tensor_info(const Runtime& runtime, OrtSession* session, const Direct
   info.shape.resize(rank);
   runtime.check(api.GetDimensions(tensor, info.shape.data(), rank), where);
   for (const std::int64_t size : info.shape) {
-    if (size <= 0) throw InputError(graph, graph + ": '" + info.name + "' has shape " + to_string(info.shape) + ", expected a static one");
+    if (size <= 0)
+      throw InputError(graph, graph + ": '" + info.name + "' has shape " + to_string(info.shape) + ", expected a static one");
   }
   return info;
 }
 
-std::vector<TensorInfo> tensor_infos(const Runtime& runtime, OrtSession* session, const Direction& get, const std::string& graph) {
+std::vector<TensorInfo> tensor_infos(const Runtime& runtime, OrtSession* session, const Direction& get,
+                                     const std::string& graph) {
   std::size_t count = 0;
   runtime.check(get.count(session, &count), graph.c_str());
   std::vector<TensorInfo> infos;
@@ -126,8 +129,10 @@ Session::Session(const Runtime& runtime, const std::filesystem::path& graph, con
   OrtSession* created = nullptr;
   runtime.check(api.CreateSession(runtime.environment(), graph.c_str(), options.get(), &created), name_.c_str());
   session_ = {created, {api.ReleaseSession}};
-  inputs_ = tensor_infos(runtime, created, {api.SessionGetInputCount, api.SessionGetInputName, api.SessionGetInputTypeInfo}, name_);
-  outputs_ = tensor_infos(runtime, created, {api.SessionGetOutputCount, api.SessionGetOutputName, api.SessionGetOutputTypeInfo}, name_);
+  inputs_ =
+      tensor_infos(runtime, created, {api.SessionGetInputCount, api.SessionGetInputName, api.SessionGetInputTypeInfo}, name_);
+  outputs_ =
+      tensor_infos(runtime, created, {api.SessionGetOutputCount, api.SessionGetOutputName, api.SessionGetOutputTypeInfo}, name_);
 }
 
 Binding Session::binding() const {

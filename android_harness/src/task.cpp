@@ -8,7 +8,8 @@ namespace {
 Table read_table(const TaskPlan& plan) {
   const MappedFile file(plan.table);
   const auto bytes = file.bytes();
-  return parse_table({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, plan.table.string(), plan.kind == TaskKind::kInpaint);
+  return parse_table({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, plan.table.string(),
+                     plan.kind == TaskKind::kInpaint);
 }
 
 // The step count is the table's; the width is the U-Net's business.
@@ -17,9 +18,9 @@ std::vector<float> read_time_features(const SafeTensors& tensors, const Table& t
   const auto steps = static_cast<std::int64_t>(table.steps.size());
   const bool right = entry != tensors.entries().end() && entry->second.shape.size() == 2 && entry->second.shape[0] == steps;
   if (entry != tensors.entries().end() && !right) {
-    throw InputError(tensors.name(), "tensor 'time_features' of '" + tensors.name() + "' has shape " + to_string(entry->second.shape) +
-                                         ", expected (" + std::to_string(steps) + ", C) for the table's " + std::to_string(steps) +
-                                         " steps");
+    throw InputError(tensors.name(), "tensor 'time_features' of '" + tensors.name() + "' has shape " +
+                                         to_string(entry->second.shape) + ", expected (" + std::to_string(steps) +
+                                         ", C) for the table's " + std::to_string(steps) + " steps");
   }
   return tensors.read_floats("time_features", right ? entry->second.shape : Shape{steps, 1});
 }

@@ -17,10 +17,10 @@ namespace quadbench {
 // One evaluation input, in memory before the clock starts.
 struct Item {
   std::string name;
-  Pixels image;                          // no data for text-to-image
-  std::vector<float> mask;               // (h, w), empty outside inpaint
-  std::vector<float> noise;              // (1 + steps, 4, h, w)
-  std::vector<std::int32_t> input_ids;   // (T)
+  Pixels image;                         // no data for text-to-image
+  std::vector<float> mask;              // (h, w), empty outside inpaint
+  std::vector<float> noise;             // (1 + steps, 4, h, w)
+  std::vector<std::int32_t> input_ids;  // (T)
   std::vector<std::int32_t> negative_input_ids;
 };
 
@@ -35,7 +35,9 @@ class Task {
   double guidance() const { return plan_->guidance; }
   std::size_t steps() const { return table_.steps.size(); }
   std::size_t features() const { return time_features_.size() / steps(); }  // C of the U-Net that it needs
-  std::span<const float> time_features(std::size_t step) const { return std::span(time_features_).subspan(step * features(), features()); }
+  std::span<const float> time_features(std::size_t step) const {
+    return std::span(time_features_).subspan(step * features(), features());
+  }
 
   Item load(std::size_t iteration) const;  // item `iteration` modulo their number
 

@@ -17,7 +17,7 @@ std::size_t bytes_of(DType dtype);
 
 using Shape = std::vector<std::int64_t>;
 
-std::string to_string(const Shape& shape);      // (1, 4, 8, 8)
+std::string to_string(const Shape& shape);  // (1, 4, 8, 8)
 std::size_t elements_of(const Shape& shape);
 
 struct TensorInfo {

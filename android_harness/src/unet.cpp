@@ -36,7 +36,8 @@ const TensorInfo& UNet::input(const std::string& name) const {
     if (info.name == name) return info;
     if (!info.name.starts_with(kLoraPrefix)) names.push_back(info.name);
   }
-  throw InputError(session_.name(), session_.name() + ": has no input '" + name + "'; besides LoRA inputs it has " + joined(names));
+  throw InputError(session_.name(),
+                   session_.name() + ": has no input '" + name + "'; besides LoRA inputs it has " + joined(names));
 }
 
 std::vector<TensorInfo> UNet::lora_inputs() const {

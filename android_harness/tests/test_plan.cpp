@@ -37,13 +37,16 @@ TEST_CASE("a plan is read, paths against its root") {
 }
 
 TEST_CASE("a wrong field is named with what was found and expected") {
-  CHECK(has(error_with("\"schema_version\": 1", "\"schema_version\": 2"), "schema_version: found 2, expected an integer from 1 to 1"));
+  CHECK(has(error_with("\"schema_version\": 1", "\"schema_version\": 2"),
+            "schema_version: found 2, expected an integer from 1 to 1"));
   CHECK(has(error_with("\"shared\"", "\"both\""), "variant: found \"both\", expected one of shared, per-graph, float"));
   CHECK(has(error_with("\"intra_op_threads\": 2", "\"intra_op_threads\": 0"), "runtime.intra_op_threads: found 0"));
   CHECK(has(error_with("\"intra_op_threads\": 2", "\"threads\": 2"), "runtime.threads: unknown key; known: library"));
   CHECK(has(error_with("{\"path\": \"t\"}", "\"t\""), "components.text_encoder: found \"t\", expected an object"));
-  CHECK(has(error_with("{\"path\": \"u\"}", "{\"path\": \"u\", \"sha256\": \"12\"}"), "unets.base.sha256: found \"12\", expected 64"));
-  CHECK(has(error_with("\"guidance\": 3.0", "\"guidance\": \"x\""), "tasks.restyle.guidance: found \"x\", expected a finite number"));
+  CHECK(has(error_with("{\"path\": \"u\"}", "{\"path\": \"u\", \"sha256\": \"12\"}"),
+            "unets.base.sha256: found \"12\", expected 64"));
+  CHECK(has(error_with("\"guidance\": 3.0", "\"guidance\": \"x\""),
+            "tasks.restyle.guidance: found \"x\", expected a finite number"));
   CHECK(has(error_with("\"iterations\": 10", "\"iterations\": 0"), "sequence[0].iterations: found 0"));
   CHECK(has(error_with("\"images\": null", "\"images\": \"\""), "images: found \"\", expected a string that is not empty"));
   CHECK(has(error_with("\"sequence\"", "\"order\""), "order: unknown key"));
@@ -53,7 +56,8 @@ TEST_CASE("a wrong field is named with what was found and expected") {
 
 TEST_CASE("names that lead nowhere are refused with those that are known") {
   CHECK(has(error_with("\"unet\": \"base\"", "\"unet\": \"bass\""), "tasks.restyle.unet: unknown U-Net 'bass'; known: base"));
-  CHECK(has(error_with("\"adapter\": \"restyle\"", "\"adapter\": \"x\""), "tasks.restyle.adapter: unknown adapter 'x'; known: restyle"));
+  CHECK(has(error_with("\"adapter\": \"restyle\"", "\"adapter\": \"x\""),
+            "tasks.restyle.adapter: unknown adapter 'x'; known: restyle"));
   CHECK(has(error_with("\"task\": \"restyle\"", "\"task\": \"x\""), "sequence[0].task: unknown task 'x'; known: restyle"));
   CHECK(has(error_with("\"name\": \"000\"", "\"name\": \"../x\""), "expected one without slashes"));
 }

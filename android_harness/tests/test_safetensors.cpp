@@ -36,9 +36,7 @@ TEST_CASE("a wrong name, shape or type is named with what was expected") {
 
 TEST_CASE("a damaged file is refused when it is opened") {
   const Scratch scratch;
-  const auto error = [&](const std::string& content) {
-    return input_error([&] { SafeTensors(scratch.write("x", content)); });
-  };
+  const auto error = [&](const std::string& content) { return input_error([&] { SafeTensors(scratch.write("x", content)); }); };
   CHECK(has(error("1234"), "too short"));
   CHECK(has(error(std::string(8, '\xff') + "{}"), "is cut off or no safetensors file"));
   CHECK(has(error(file_of(kHeader, data_of(0, 0).substr(0, 4))), "the file is cut off"));

@@ -7,8 +7,9 @@ using namespace quadbench;
 
 static const Table kTable = {
     .start = {.latent = 2.0, .noise = 0.5},
-    .steps = {{.input_scale = 0.5, .x_start = 0.0, .x = 1.0, .eps = {-1.0}, .noise = 0.25, .known = {.latent = 1.0, .noise = 0.5}},
-              {.input_scale = 1.0, .x_start = 0.5, .x = 0.0, .eps = {2.0, 3.0}, .noise = 0.0, .known = {.latent = 1.0, .noise = 0.0}}}};
+    .steps = {
+        {.input_scale = 0.5, .x_start = 0.0, .x = 1.0, .eps = {-1.0}, .noise = 0.25, .known = {.latent = 1.0, .noise = 0.5}},
+        {.input_scale = 1.0, .x_start = 0.5, .x = 0.0, .eps = {2.0, 3.0}, .noise = 0.0, .known = {.latent = 1.0, .noise = 0.0}}}};
 
 // One channel of two elements. x_0 = 2 z + 0.5 n_0.
 static const std::vector<float> kLatent = {1.0f, -1.0f};

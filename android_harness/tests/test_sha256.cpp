@@ -23,7 +23,8 @@ TEST_CASE("a message in pieces has the digest of the whole") {
   const std::string text(1000, 'x');
   for (const std::size_t piece : {1, 7, 63, 64, 65, 999}) {
     Sha256 hash;
-    for (std::size_t at = 0; at < text.size(); at += piece) hash.update(std::as_bytes(std::span(text).subspan(at, std::min(piece, text.size() - at))));
+    for (std::size_t at = 0; at < text.size(); at += piece)
+      hash.update(std::as_bytes(std::span(text).subspan(at, std::min(piece, text.size() - at))));
     CHECK(hash.hex_digest() == digest(text));
   }
 }
