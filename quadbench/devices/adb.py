@@ -168,8 +168,9 @@ class AdbDevice:
 
     def _ended(self, group: int, *, kill: bool) -> None:
         with self._lock:
+            is_known = group in self._running  # not where close has killed it
             self._running.discard(group)
-        if kill:
+        if kill and is_known:
             self._kill(group)
 
     def _kill(self, group: int) -> None:

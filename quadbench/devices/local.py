@@ -120,18 +120,21 @@ class LocalDevice:
         check_command(argv)
         deadline = time.monotonic() + timeout_s
         process = start_bound(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, cwd=self.root)
+        ended = False
         with self._lock:
             self._running.add(process.pid)
         try:
             assert process.stdout is not None
             yield from _pieces(process.stdout, deadline)
             status = process.wait(max(0.0, deadline - time.monotonic()))
+            ended = True
             return status if status >= 0 else 128 - status
         except (TimeoutError, subprocess.TimeoutExpired) as error:
             raise command_timed_out(argv, "device 'local'", timeout_s) from error
         finally:
-            _kill_group(process.pid)
-            process.wait()
+            if not ended:
+                _kill_group(process.pid)
+                process.wait()
             if process.stdout:
                 process.stdout.close()
             with self._lock:

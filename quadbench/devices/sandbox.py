@@ -24,7 +24,7 @@ from quadbench.devices.userland import write_userland
 from quadbench.errors import DeviceError
 
 PACKAGES = {"adb": "adb", "adbd": "adbd", "bwrap": "bubblewrap", "mksh": "mksh", "toybox": "toybox"}
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0  # it takes a fifth of a second, on a machine with nothing else to do
 STOP_TIMEOUT_S = 10.0
 ADBD_PORT = 5640  # outside 5555-5585, where an adb server looks for emulators by itself
 TRANSPORT = f"127.0.0.1:{ADBD_PORT}"
@@ -85,13 +85,15 @@ def _started(folder: Path, data: Data, programs: dict[str, Path], address: str) 
     seccomp = _pipe_with(_vsock_filter())
     info_reader, info_writer = os.pipe()
     argv = _command(folder, data, programs, seccomp=seccomp, info=info_writer)
-    try:
-        with (folder / "sandbox.log").open("wb") as errors:
-            process = start_bound(argv, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, pass_fds=(seccomp, info_writer))
-    finally:
-        os.close(seccomp)
-        os.close(info_writer)
     with open(info_reader) as info:  # noqa: PTH123
+        try:
+            with (folder / "sandbox.log").open("wb") as errors:
+                process = start_bound(
+                    argv, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, pass_fds=(seccomp, info_writer)
+                )
+        finally:
+            os.close(seccomp)
+            os.close(info_writer)
         first_process = json.loads(info.read() or "{}").get("child-pid")
     try:
         yield process
