@@ -91,7 +91,9 @@ def test_scales_and_ranks_of_peft_are_followed(unet: UNet2DConditionModel, tmp_p
     adapter = load_adapter("patterned", tmp_path)
     sample, timestep, text = _inputs()
     with torch.no_grad():
-        expected = PeftModel.from_pretrained(with_plain_attention(unet), str(tmp_path)).get_base_model()(sample, timestep, text).sample
+        expected = (
+            PeftModel.from_pretrained(with_plain_attention(unet), str(tmp_path)).get_base_model()(sample, timestep, text).sample
+        )
     torch.testing.assert_close(_graph_eps(unet, adapter, shared_ranks([adapter])), expected, atol=1e-5, rtol=1e-4)
 
 
@@ -114,7 +116,9 @@ def test_a_cut_file_is_refused(folder: Path) -> None:
         load_adapter("spoilt", folder)
 
 
-@pytest.mark.parametrize(("change", "message"), [({"use_dora": True}, "use_dora"), ({"peft_type": "LOHA"}, "is a LOHA adapter; expected LORA")])
+@pytest.mark.parametrize(
+    ("change", "message"), [({"use_dora": True}, "use_dora"), ({"peft_type": "LOHA"}, "is a LOHA adapter; expected LORA")]
+)
 def test_other_kinds_of_adapter_are_refused_by_name(folder: Path, change: dict[str, object], message: str) -> None:
     _edit_config(folder, **change)
     with pytest.raises(AdapterError, match=message):

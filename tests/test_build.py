@@ -31,7 +31,9 @@ def _eps(bundle: Bundle, folder: Path, variant: Variant, task: str | None, lora:
     graph = _graph(bundle, variant, Component.UNET, task)
     rng = np.random.default_rng(0)
     data = {i.name: rng.standard_normal(i.shape).astype(np.float32) for i in graph.inputs if not i.name.startswith("lora.")}
-    data["time_features"] = load_file(folder / next(t for t in bundle.tasks if t.name == "fill").tensors.path)["time_features"][:1]
+    data["time_features"] = load_file(folder / next(t for t in bundle.tasks if t.name == "fill").tensors.path)["time_features"][
+        :1
+    ]
     session = onnxruntime.InferenceSession(folder / graph.file.path, providers=["CPUExecutionProvider"])
     return session.run(None, data | lora)[0]
 

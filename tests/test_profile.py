@@ -77,7 +77,9 @@ def test_rank_indices_that_are_zero_stay_zero_under_the_gauge() -> None:
 
 def test_padding_with_zeros_is_exact_in_integers() -> None:
     small, large = _adapter("small", rank=4), _adapter("large", rank=16, seed=1)
-    shapes = {name: tuple(t.shape) for name, t in zip(input_names(SITE), (large.pairs[SITE].down, large.pairs[SITE].up), strict=True)}
+    shapes = {
+        name: tuple(t.shape) for name, t in zip(input_names(SITE), (large.pairs[SITE].down, large.pairs[SITE].up), strict=True)
+    }
     integers = adapter_integers(small, shapes, lora_encodings(lora_ranges([small, large]), headroom=1.0, dtype="int16"))
     assert integers["lora.site.down"].shape == (16, 320)
     assert not integers["lora.site.down"][4:].any()

@@ -11,9 +11,6 @@ from quadbench.quad.samplers.lcm import lcm_table  # noqa: E402
 from quadbench.quad.samplers.olss import ddim_table, joined, olss_table, record_trajectory  # noqa: E402
 from quadbench.quad.samplers.table import Table, run_table  # noqa: E402
 
-# diffusers hands tensors to numpy in its Euler scheduler.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
-
 CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 ALPHAS = DDIMScheduler(**CONFIG).alphas_cumprod.double()
 SHAPE = (1, 4, 4, 4)

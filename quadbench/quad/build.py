@@ -30,6 +30,7 @@ from quadbench.quad.cache import bundle_folder
 from quadbench.quad.encodings import Encoding
 from quadbench.quad.foundation import Foundation, load_foundation
 from quadbench.quad.graphs import export_component, export_unet, lora_shapes, quantized
+from quadbench.quad.items import Items, task_items
 from quadbench.quad.profile import adapter_integers, aligned, lora_encodings, shared_ranges
 from quadbench.quad.reference import reference_for
 from quadbench.quad.runner import Feed, GraphSession, as_feed, token_feed
@@ -56,13 +57,16 @@ def build(recipe: Recipe, bundles: Path, *, notify: Notify = lambda _step: None)
     digest = bundle_digest(recipe)
     folder = bundle_folder(digest, bundles)
     foundation, adapters = load_sources(recipe)
+    samples = recipe.quad.calibration.samples
+    items = {task.name: task_items(task, foundation, calibration_samples=samples) for task in recipe.tasks}
 
     def make(temporary: Path) -> Bundle:
         writer = BundleWriter(temporary)
+        work = _Build(
+            recipe=recipe, digest=digest, foundation=foundation, adapters=adapters, items=items, writer=writer, notify=notify
+        )
         with torch.no_grad():
-            return _Build(
-                recipe=recipe, digest=digest, foundation=foundation, adapters=adapters, writer=writer, notify=notify
-            ).run()
+            return work.run()
 
     return publish(folder, make), folder
 
@@ -95,6 +99,7 @@ class _Build:
     digest: str
     foundation: Foundation
     adapters: dict[str, Adapter]
+    items: dict[str, Items]
     writer: BundleWriter
     notify: Notify
     seconds: dict[str, float] = field(default_factory=dict)
@@ -121,7 +126,9 @@ class _Build:
                 vae_encoder=sessions[Component.VAE_ENCODER],
             )
             unet = sessions[Component.UNET]
-            tasks = [self._prepare(task, encoders, unet, lora) for task in self.recipe.tasks]
+            tasks = [
+                prepare_task(task, self.items[task.name], encoders, unet, lora.feed(task.adapter)) for task in self.recipe.tasks
+            ]
         with self._step("trajectories"):
             visits = {task.task.name: visit(task, encoders, unet, lora.feed(task.task.adapter)) for task in tasks}
         with self._step("quantize"):
@@ -163,10 +170,6 @@ class _Build:
         encodings = lora_encodings(ranges, headroom=quad.profile.headroom, dtype=self.recipe.precision.lora)
         return _Lora(shapes=shapes, encodings=encodings, adapters={adapter.name: adapter for adapter in adapters})
 
-    def _prepare(self, task: Task, encoders: Encoders, unet: GraphSession, lora: _Lora) -> PreparedTask:
-        samples = self.recipe.quad.calibration.samples
-        return prepare_task(task, encoders, unet, lora.feed(task.adapter), calibration_samples=samples)
-
     def _quantize(
         self, models: dict[Component, ModelProto], tasks: list[PreparedTask], visits: dict[str, Visit], lora: _Lora
     ) -> FileRef:
@@ -174,7 +177,7 @@ class _Build:
         feeds = {
             Component.TEXT_ENCODER: [token_feed(ids) for ids in self._token_rows(tasks)],
             Component.VAE_ENCODER: [
-                {"image": item.image.numpy()} for t in tasks for item in t.calibration if item.image is not None
+                {"image": item.image.numpy()} for t in tasks for item in t.items.calibration if item.image is not None
             ],
             Component.VAE_DECODER: [{"latent": latent.numpy()} for v in visits.values() for latent in v.latents],
             Component.UNET: list(self._unet_feeds(visits, lora)),
@@ -208,7 +211,7 @@ class _Build:
 
     def _token_rows(self, tasks: list[PreparedTask]) -> list[tuple[int, ...]]:
         """Calibration prompts, and the vocabulary in rows, so that no token of a later prompt is a surprise."""
-        prompts = [ids for task in tasks for item in task.calibration for ids in (item.input_ids, item.negative_input_ids)]
+        prompts = [ids for task in tasks for item in task.items.calibration for ids in (item.input_ids, item.negative_input_ids)]
         length = len(prompts[0])
         begin, end = prompts[0][0], self.foundation.tokenize("")[1]
         vocabulary = list(range(len(self.foundation.tokenizer)))
@@ -250,7 +253,7 @@ class _Build:
                 input_ids=item.input_ids,
                 negative_input_ids=item.negative_input_ids,
             )
-            for item in prepared.evaluation
+            for item in prepared.items.evaluation
         )
         return TaskAssets(
             name=name,

@@ -47,7 +47,7 @@ class TextEncoderGraph(nn.Module):
         self.text_encoder = copy.deepcopy(text_encoder)
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        return self.text_encoder(input_ids, return_dict=False)[0]  # type: ignore[no-any-return]
+        return self.text_encoder(input_ids, return_dict=False)[0]
 
 
 class VaeEncoderGraph(nn.Module):
@@ -60,7 +60,7 @@ class VaeEncoderGraph(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         moments = self.vae.quant_conv(self.vae.encoder(image))
         mean, _ = moments.chunk(2, dim=1)
-        return mean * self.vae.config.scaling_factor  # type: ignore[no-any-return]
+        return mean * self.vae.config.scaling_factor
 
 
 class VaeDecoderGraph(nn.Module):
@@ -71,7 +71,7 @@ class VaeDecoderGraph(nn.Module):
         self.vae = with_plain_attention(vae)
 
     def forward(self, latent: torch.Tensor) -> torch.Tensor:
-        return self.vae.decoder(self.vae.post_quant_conv(latent / self.vae.config.scaling_factor))  # type: ignore[no-any-return]
+        return self.vae.decoder(self.vae.post_quant_conv(latent / self.vae.config.scaling_factor))
 
 
 def with_plain_attention(model: nn.Module) -> nn.Module:

@@ -92,4 +92,4 @@ def _check(folder: Path, unet: nn.Module, scheduler: DDIMScheduler) -> None:
 
 def time_features(foundation: Foundation, timesteps: list[float]) -> torch.Tensor:
     """The U-Net's own sinusoids of the time steps, (steps, C) float32."""
-    return foundation.unet.time_proj(torch.tensor(timesteps, dtype=torch.float32)).float()  # type: ignore[no-any-return]
+    return foundation.unet.time_proj(torch.tensor(timesteps, dtype=torch.float32)).float()

@@ -42,47 +42,56 @@ class Item:
         return None if self.mask is None else torch.nn.functional.interpolate(self.mask, size=(latent_size, latent_size))
 
 
-def task_items(task: Task, foundation: Foundation, *, calibration_samples: int) -> tuple[list[Item], list[Item]]:
-    """(evaluation, calibration). The last `calibration_samples` inputs calibrate and are never evaluated; prompts do both,
-    with other noise.
+@dataclass(frozen=True, kw_only=True)
+class Items:
+    """What a task is evaluated on, and what its ranges and its table are taken from; nothing is in both."""
+
+    evaluation: tuple[Item, ...]
+    calibration: tuple[Item, ...]
+
+
+def task_items(task: Task, foundation: Foundation, *, calibration_samples: int) -> Items:
+    """The last `calibration_samples` inputs calibrate and are never evaluated; prompts do both, with other noise.
 
     Raises:
-        UserError: too few inputs, or an image of the wrong size.
+        UserError: too few inputs, or an image that cannot be read or has the wrong size.
     """
     if isinstance(task, TextToImageTask):
-        evaluation = [_prompt_item(task, i, prompt, foundation) for i, prompt in enumerate(task.prompts)]
         chosen = [task.prompts[i % len(task.prompts)] for i in range(calibration_samples)]
-        calibration = [_prompt_item(task, CALIBRATION_SEED_OFFSET + i, prompt, foundation) for i, prompt in enumerate(chosen)]
-        return evaluation, calibration
+        return Items(
+            evaluation=tuple(_prompt_item(task, i, i, prompt, foundation) for i, prompt in enumerate(task.prompts)),
+            calibration=tuple(_prompt_item(task, i, CALIBRATION_SEED_OFFSET + i, p, foundation) for i, p in enumerate(chosen)),
+        )
     inputs = read_inputs(task.inputs)
-    if len(inputs) <= calibration_samples:
+    cut = len(inputs) - calibration_samples
+    if cut <= 0:
         raise UserError(
             f"task '{task.name}' has {len(inputs)} inputs, calibration takes {calibration_samples}; none is left to evaluate",
             hint="add inputs, or lower quad.calibration.samples",
         )
-    cut = len(inputs) - calibration_samples
-    evaluation = [_image_item(task, i, entry, foundation) for i, entry in enumerate(inputs[:cut])]
-    calibration = [_image_item(task, CALIBRATION_SEED_OFFSET + i, entry, foundation) for i, entry in enumerate(inputs[cut:])]
-    return evaluation, calibration
+    items = [
+        _image_item(task, i if i < cut else CALIBRATION_SEED_OFFSET + i, entry, foundation) for i, entry in enumerate(inputs)
+    ]
+    return Items(evaluation=tuple(items[:cut]), calibration=tuple(items[cut:]))
 
 
-def _prompt_item(task: TextToImageTask, index: int, prompt: str, foundation: Foundation) -> Item:
+def _prompt_item(task: TextToImageTask, index: int, seed: int, prompt: str, foundation: Foundation) -> Item:
     return Item(
         name=f"{index:03d}",
-        seed=task.seed + index,
+        seed=task.seed + seed,
         prompt=prompt,
         input_ids=foundation.tokenize(prompt),
         negative_input_ids=foundation.tokenize(""),
     )
 
 
-def _image_item(task: ImageToImageTask | InpaintTask, index: int, entry: zoo.TaskInput, foundation: Foundation) -> Item:
+def _image_item(task: ImageToImageTask | InpaintTask, seed: int, entry: zoo.TaskInput, foundation: Foundation) -> Item:
     mask_path = entry.mask if isinstance(task, InpaintTask) else None
     if isinstance(task, InpaintTask) and mask_path is None:
         raise UserError(f"input '{entry.name}' of task '{task.name}' has no mask; inpaint needs one")
     return Item(
         name=entry.name,
-        seed=task.seed + index,
+        seed=task.seed + seed,
         prompt=entry.prompt,
         input_ids=foundation.tokenize(entry.prompt),
         negative_input_ids=foundation.tokenize(entry.negative_prompt),

@@ -5,8 +5,8 @@ components, with the adapter loaded by PEFT, run under the fitted table.
 """
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,9 +95,9 @@ class Reference:
                 image = pipeline(
                     image=latent, mask_image=item.mask, masked_image_latents=latent, strength=task.strength, **kwargs
                 )
-        return image.images * 2 - 1  # type: ignore[no-any-return]
+        return image.images * 2 - 1
 
-    def _pipeline(self) -> Callable[..., object]:
+    def _pipeline(self) -> Any:
         kind = {
             TextToImageTask: StableDiffusionPipeline,
             ImageToImageTask: StableDiffusionImg2ImgPipeline,
@@ -115,7 +115,7 @@ class Reference:
             requires_safety_checker=False,
         )
         pipeline.set_progress_bar_config(disable=True)
-        return pipeline  # type: ignore[no-any-return]
+        return pipeline
 
 
 def reference_for(foundation: Foundation, task: Task, table: Table, adapter: Adapter | None) -> Reference:

@@ -1,12 +1,12 @@
 """Tasks: a recipe's task -> its sampler table, its items, and the U-Net inputs that its own trajectories visit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from quadbench.quad.foundation import Foundation, time_features
-from quadbench.quad.items import Item, task_items
+from quadbench.quad.items import Item, Items
 from quadbench.quad.runner import Condition, Denoiser, Feed, GraphSession, token_feed
 from quadbench.quad.samplers.ed import ed_table
 from quadbench.quad.samplers.lcm import lcm_table
@@ -24,13 +24,12 @@ class PreparedTask:
     task: Task
     table: Table
     features: torch.Tensor  # (steps, C)
-    evaluation: tuple[Item, ...]
-    calibration: tuple[Item, ...]
+    items: Items
 
     def tensors(self, foundation: Foundation) -> dict[str, torch.Tensor]:
         """What `tasks/<task>.safetensors` holds."""
         steps = len(self.table.steps)
-        noise = {f"noise.{item.name}": item.noise(foundation, steps) for item in self.evaluation}
+        noise = {f"noise.{item.name}": item.noise(foundation, steps) for item in self.items.evaluation}
         return {"time_features": self.features.contiguous(), **noise}
 
 
@@ -60,26 +59,25 @@ class Encoders:
         return self.vae_encoder({"image": item.image.numpy()})
 
 
-def prepare_task(task: Task, encoders: Encoders, unet: Unet, lora: Feed, *, calibration_samples: int) -> PreparedTask:
-    """Read the task's inputs and make its table; OLSS is fitted to the float U-Net with the task's adapter and guidance."""
+def prepare_task(task: Task, items: Items, encoders: Encoders, unet: Unet, lora: Feed) -> PreparedTask:
+    """Make the task's table; OLSS is fitted to the float U-Net with the task's adapter and guidance, on the calibration items."""
     foundation = encoders.foundation
-    evaluation, calibration = task_items(task, foundation, calibration_samples=calibration_samples)
     match task.sampler:
         case LcmSampler(steps=steps):
             table = lcm_table(foundation.alphas_cumprod, steps=steps, strength=_strength(task))
         case EdSampler(steps=steps):
             table = ed_table(foundation.alphas_cumprod, steps=steps, strength=_strength(task))
         case OlssSampler(steps=steps):
-            table = _fitted_table(task, encoders, unet, lora, calibration, steps)
+            table = _fitted_table(task, encoders, unet, lora, items.calibration, steps)
     features = time_features(foundation, list(table.timesteps))
-    return PreparedTask(task=task, table=table, features=features, evaluation=tuple(evaluation), calibration=tuple(calibration))
+    return PreparedTask(task=task, table=table, features=features, items=items)
 
 
 def _strength(task: Task) -> float:
     return 1.0 if isinstance(task, TextToImageTask) else task.strength
 
 
-def _fitted_table(task: Task, encoders: Encoders, unet: Unet, lora: Feed, items: list[Item], steps: int) -> Table:
+def _fitted_table(task: Task, encoders: Encoders, unet: Unet, lora: Feed, items: Sequence[Item], steps: int) -> Table:
     foundation = encoders.foundation
     teacher = ddim_table(foundation.alphas_cumprod, strength=_strength(task))
     features = time_features(foundation, list(teacher.timesteps))
@@ -107,7 +105,7 @@ class Visit:
 def visit(prepared: PreparedTask, encoders: Encoders, unet: Unet, lora: Feed) -> Visit:
     """Run the task's own sampler on its calibration items and keep what the U-Net and the decoder were given."""
     feeds, latents = [], []
-    for item in prepared.calibration:
+    for item in prepared.items.calibration:
         condition = encoders.condition(item, prepared.features, lora, prepared.task.guidance)
         denoiser = Denoiser(unet=unet, condition=condition, record=True)
         latents.append(
