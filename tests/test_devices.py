@@ -8,19 +8,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
 from contracts.device_contract import DeviceContract
 
-from quadbench.device_profile import PROFILES_FOLDER, load_profile, load_profiles
+from quadbench.device_profile import PROFILES_FOLDER, load_profile
 from quadbench.devices import Device, connect, list_devices, parse_battery, parse_thermal
 from quadbench.devices.adb_protocol import TcpEndpoint, UnixEndpoint
 from quadbench.devices.adb_server import endpoint_from, user_server
-from quadbench.devices.addresses import Phone, VirtualAddress, choose_phone, parse_address
 from quadbench.devices.host import find_programs
-from quadbench.devices.properties import Attached, parse_attached, parse_getprop
 from quadbench.devices.sandbox import PACKAGES
 from quadbench.errors import (
     DeviceError,
@@ -120,7 +117,6 @@ def test_a_profile_may_be_a_file(tmp_path: Path) -> None:
     mine.write_text((PROFILES_FOLDER / "s25.yaml").read_text().replace("name: s25\n", "name: mine\n"))
     with connect([f"virtual:{mine}"], results=tmp_path) as (device,):
         assert (device.serial, device.profile.name, device.facts.profile) == ("virtual-mine", "mine", "mine")
-    assert choose(f"{mine}@R3X", s25("R3X")) == "R3X"
 
 
 def test_a_virtual_device_claims_neither_temperatures_nor_a_battery(tmp_path: Path) -> None:
@@ -340,218 +336,3 @@ def test_an_attached_phone_is_found_by_profile_serial_or_both(tmp_path: Path, mo
         with pytest.raises(DeviceNotFoundError, match=r"'tabs11' is not attached; attached: 127.0.0.1:5640 \(s25\)"):
             connect(["tabs11"], results=tmp_path).__enter__()
         assert next((row.address, row.model) for row in list_devices() if row.profile == "s25") == (f"s25@{serial}", "SM-S931B")
-
-
-# Addresses
-
-
-def phone(serial: str, state: str = "device", **properties: str) -> Phone:
-    return Phone(
-        attached=Attached(serial=serial, state=state),
-        properties={key.replace("_", "."): value for key, value in properties.items()},
-    )
-
-
-def s25(serial: str) -> Phone:
-    return Phone(attached=Attached(serial=serial, state="device"), properties=load_profile("s25").virtual_properties())
-
-
-def choose(text: str, *phones: Phone, preferred: str | None = None) -> str:
-    return choose_phone(text, phones, load_profiles(), preferred)[0].attached.serial
-
-
-def test_the_only_matching_phone_is_chosen() -> None:
-    assert choose("s25", phone("OTHER"), s25("R3X")) == "R3X"
-
-
-def test_a_phone_that_is_not_attached_names_what_is_and_hints_at_the_virtual_one() -> None:
-    with pytest.raises(DeviceNotFoundError) as caught:
-        choose("tabs11", s25("R3X"), phone("emulator-5554"), phone("Z9", "unauthorized"))
-    assert caught.value.message == (
-        "device 'tabs11' is not attached; attached: R3X (s25), emulator-5554 (no profile matches), Z9 (unauthorized)"
-    )
-    assert caught.value.hint == "plug it in and allow USB debugging, or use virtual:tabs11"
-
-
-def test_several_matching_phones_must_be_told_apart() -> None:
-    with pytest.raises(UserError, match=r"several attached devices are 's25': A, B. Hint: say which: s25@A"):
-        choose("s25", s25("A"), s25("B"))
-    assert choose("s25@B", s25("A"), s25("B")) == "B"
-    assert choose("s25", s25("A"), s25("B"), preferred="B") == "B"
-
-
-def test_android_serial_does_not_forbid_the_only_match() -> None:
-    assert choose("s25", s25("A"), phone("B"), preferred="B") == "A"
-
-
-@pytest.mark.parametrize(
-    ("state", "hint"),
-    [
-        ("offline", "plug it in again"),
-        ("unauthorized", "allow USB debugging"),
-        ("no permissions (missing udev rules)", "plugdev"),
-    ],
-)
-def test_a_phone_that_is_not_ready_says_why(state: str, hint: str) -> None:
-    with pytest.raises(DeviceError) as caught:
-        choose("R3X", phone("R3X", state))
-    assert f"its state is '{state}'" in caught.value.message
-    assert hint in str(caught.value.hint)
-
-
-def test_a_phone_that_is_not_what_it_is_called_says_what_differs() -> None:
-    with pytest.raises(DeviceError, match=r"'R3X' is not a 'tabs11': .*ro\.soc\.model is 'SM8750', expected 'MT6991"):
-        choose("tabs11@R3X", s25("R3X"))
-
-
-def test_a_serial_without_a_profile_names_its_model() -> None:
-    with pytest.raises(DeviceError, match=r"no device profile matches 'Q' \(model PKC110, chip MT6991\)"):
-        choose("Q", phone("Q", ro_product_model="PKC110", ro_soc_model="MT6991"))
-
-
-def test_a_word_that_is_nothing_lists_profiles_and_phones() -> None:
-    with pytest.raises(DeviceNotFoundError, match=r"'s26' is neither .* profiles: .*s25.*; attached: nothing"):
-        choose("s26")
-
-
-def test_serials_may_contain_spaces() -> None:
-    assert (
-        choose("adb-R5 (2)._adb-tls-connect._tcp", s25("adb-R5 (2)._adb-tls-connect._tcp")) == "adb-R5 (2)._adb-tls-connect._tcp"
-    )
-
-
-@pytest.mark.parametrize(
-    "text", ["virtual:", "virtual:s25?data_mb=0", "virtual:s25?data_mb=big", "virtual:s25?size=1", "s25@", "@R3X", ""]
-)
-def test_malformed_addresses_are_refused_with_the_forms_that_exist(text: str) -> None:
-    with pytest.raises(UserError, match=r"Hint: expected .*virtual:<profile>"):
-        parse_address(text)
-
-
-def test_a_virtual_address_may_give_the_size_of_data() -> None:
-    assert parse_address("virtual:s25?data_mb=64") == VirtualAddress(profile="s25", data_mb=64)
-
-
-def test_a_device_given_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="'local' was given 2 times"), connect(["local", "local"], results=tmp_path):
-        pass
-
-
-def test_one_virtual_device_under_two_addresses_is_refused(tmp_path: Path) -> None:
-    addresses = ["virtual:s25", "virtual:s25?data_mb=8"]
-    with pytest.raises(UserError, match="are the same device"), connect(addresses, results=tmp_path):
-        pass
-
-
-def test_no_device_at_all_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("ANDROID_SERIAL", raising=False)
-    with pytest.raises(UserError, match="no device was given"), connect([], results=tmp_path):
-        pass
-
-
-# What phones say
-
-
-def fold7() -> dict[str, str]:
-    return parse_getprop((GETPROP / "galaxy_z_fold7_sm8750_oneui8.txt").read_text())
-
-
-def find_x8() -> dict[str, str]:
-    return parse_getprop((GETPROP / "oppo_find_x8_pro_mt6991.txt").read_text())
-
-
-def test_properties_of_real_phones_are_read() -> None:
-    assert (fold7()["ro.soc.model"], fold7()["ro.product.model"], fold7()["ro.board.platform"]) == ("SM8750", "SM-F9660", "sun")
-    assert (find_x8()["ro.soc.model"], find_x8()["ro.product.model"]) == ("MT6991", "PKC110")
-    assert (len(fold7()), len(find_x8())) == (1453, 2505)
-
-
-def test_a_property_may_span_lines() -> None:
-    assert fold7()["persist.sys.boot.reason.history"] == "reboot,ota,1754328607\nreboot,abfotaupdate,1754328549"
-    assert fold7()["persist.sys.clear_package_cache_needed"] == "false"
-    assert find_x8()["vendor.debug.pq.xml.mode"] == "15"
-
-
-def test_a_line_that_is_no_property_spoils_none_around_it() -> None:
-    assert find_x8()["ro.oplus.server_url_2"].endswith("?number=")
-    assert find_x8()["ro.oplus.system.camera.name"] == "com.oplus.camera"
-
-
-def test_the_same_chip_in_another_phone_is_no_match() -> None:
-    profile = load_profile("s25")
-    assert fnmatchcase(fold7()["ro.soc.model"], profile.match["ro.soc.model"])
-    assert not profile.matches(fold7())
-    assert not load_profile("tabs11").matches(find_x8())
-
-
-def test_devices_are_read_with_odd_serials_and_states() -> None:
-    text = (
-        "R3CX30ABCDE            device usb:1-4 product:pa1qxxx model:SM_S931B device:pa1q transport_id:3\n"
-        "adb-R5 (2)._adb-tls-connect._tcp device product:x model:Y device:z transport_id:9\n"
-        "emulator-5554          offline transport_id:1\n"
-        "R9                     unauthorized usb:1-1 transport_id:2\n"
-        "0123456789ABCDEF       no permissions (user in plugdev group; are your udev rules wrong?); "
-        "see [http://developer.android.com/tools/device.html] usb:1-2 transport_id:4\n"
-    )
-    devices = parse_attached(text)
-    assert [device.serial for device in devices] == [
-        "R3CX30ABCDE", "adb-R5 (2)._adb-tls-connect._tcp", "emulator-5554", "R9", "0123456789ABCDEF",
-    ]  # fmt: skip
-    assert [device.state for device in devices[:4]] == ["device", "device", "offline", "unauthorized"]
-    assert devices[4].state.startswith("no permissions (user in plugdev group")
-    assert [device.is_ready for device in devices] == [True, True, False, False, False]
-    assert devices[0].words["model"] == "SM_S931B"
-
-
-THERMAL = """\
-IsStatusOverride: false
-ThermalEventListeners:
-\tcallbacks: 2
-Thermal Status: 2
-Cached temperatures:
-\tTemperature{mValue=99.9, mType=3, mName=SKIN, mStatus=4}
-HAL Ready: true
-HAL connection:
-\tThermalHAL AIDL 3  connected: yes
-Current temperatures from HAL:
-\tTemperature{mValue=41.5, mType=0, mName=CPU0, mStatus=0}
-\tTemperature{mValue=38.25, mType=3, mName=SKIN, mStatus=2}
-\tTemperature{mValue=0.0, mType=9, mName=TPU, mStatus=0}
-\tTemperature{mValue=-3.4028235E38, mType=1, mName=GPU, mStatus=0}
-\tTemperature{mValue=NaN, mType=1, mName=GPU1, mStatus=0}
-\tTemperature{mValue=87.0, mType=8, mName=soc, mStatus=0}
-Current cooling devices from HAL:
-\tCoolingDevice{mValue=0, mType=2, mName=thermal-cpufreq-0}
-Temperature static thresholds from HAL:
-\tTemperatureThreshold{mType=3, mName=SKIN, mHotThrottlingThresholds=[NaN, 39.0], mColdThrottlingThresholds=[NaN]}
-"""
-
-
-def test_temperatures_are_those_of_the_hal_now_and_only_of_sensors_that_are_on() -> None:
-    state = parse_thermal(THERMAL)
-    assert (state.status, state.status_name) == (2, "moderate")
-    assert [(found.name, found.kind, found.celsius, found.status) for found in state.temperatures] == [
-        ("CPU0", "cpu", 41.5, 0),
-        ("SKIN", "skin", 38.25, 2),
-    ]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "Can't find service: thermalservice\n",
-        "Cached temperatures:\n\tTemperature{mValue=30.0, mType=3, mName=SKIN, mStatus=0}\n",
-    ],
-)
-def test_a_device_that_reports_no_temperature_is_unknown_rather_than_cool(text: str) -> None:
-    assert parse_thermal(text).temperatures == ()
-    assert parse_thermal(text).status is None
-
-
-def test_a_battery_is_read() -> None:
-    state = parse_battery(
-        "Current Battery Service state:\n  AC powered: false\n  USB powered: true\n  present: true\n  level: 85\n  scale: 100\n"
-        "  voltage: 4200\n  temperature: 283\n  technology: Li-ion\n"
-    )
-    assert (state.level_percent, state.temperature_c, state.powered_by) == (85.0, 28.3, ("USB",))

@@ -1,0 +1,121 @@
+"""Addresses: which device a word of the command line means, and what is said where it means none."""
+
+from pathlib import Path
+
+import pytest
+
+from quadbench.device_profile import PROFILES_FOLDER, load_profile, load_profiles
+from quadbench.devices import connect
+from quadbench.devices.addresses import Phone, VirtualAddress, choose_phone, parse_address
+from quadbench.devices.properties import Attached
+from quadbench.errors import DeviceError, DeviceNotFoundError, UserError
+
+
+def phone(serial: str, state: str = "device", **properties: str) -> Phone:
+    return Phone(
+        attached=Attached(serial=serial, state=state),
+        properties={key.replace("_", "."): value for key, value in properties.items()},
+    )
+
+
+def s25(serial: str) -> Phone:
+    return Phone(attached=Attached(serial=serial, state="device"), properties=load_profile("s25").virtual_properties())
+
+
+def choose(text: str, *phones: Phone, preferred: str | None = None) -> str:
+    return choose_phone(text, phones, load_profiles(), preferred)[0].attached.serial
+
+
+def test_the_only_matching_phone_is_chosen() -> None:
+    assert choose("s25", phone("OTHER"), s25("R3X")) == "R3X"
+
+
+def test_a_phone_that_is_not_attached_names_what_is_and_hints_at_the_virtual_one() -> None:
+    with pytest.raises(DeviceNotFoundError) as caught:
+        choose("tabs11", s25("R3X"), phone("emulator-5554"), phone("Z9", "unauthorized"))
+    assert caught.value.message == (
+        "device 'tabs11' is not attached; attached: R3X (s25), emulator-5554 (no profile matches), Z9 (unauthorized)"
+    )
+    assert caught.value.hint == "plug it in and allow USB debugging, or use virtual:tabs11"
+
+
+def test_several_matching_phones_must_be_told_apart() -> None:
+    with pytest.raises(UserError, match=r"several attached devices are 's25': A, B. Hint: say which: s25@A"):
+        choose("s25", s25("A"), s25("B"))
+    assert choose("s25@B", s25("A"), s25("B")) == "B"
+    assert choose("s25", s25("A"), s25("B"), preferred="B") == "B"
+
+
+def test_android_serial_does_not_forbid_the_only_match() -> None:
+    assert choose("s25", s25("A"), phone("B"), preferred="B") == "A"
+
+
+@pytest.mark.parametrize(
+    ("state", "hint"),
+    [
+        ("offline", "plug it in again"),
+        ("unauthorized", "allow USB debugging"),
+        ("no permissions (missing udev rules)", "plugdev"),
+    ],
+)
+def test_a_phone_that_is_not_ready_says_why(state: str, hint: str) -> None:
+    with pytest.raises(DeviceError) as caught:
+        choose("R3X", phone("R3X", state))
+    assert f"its state is '{state}'" in caught.value.message
+    assert hint in str(caught.value.hint)
+
+
+def test_a_phone_that_is_not_what_it_is_called_says_what_differs() -> None:
+    with pytest.raises(DeviceError, match=r"'R3X' is not a 'tabs11': .*ro\.soc\.model is 'SM8750', expected 'MT6991"):
+        choose("tabs11@R3X", s25("R3X"))
+
+
+def test_a_serial_without_a_profile_names_its_model() -> None:
+    with pytest.raises(DeviceError, match=r"no device profile matches 'Q' \(model PKC110, chip MT6991\)"):
+        choose("Q", phone("Q", ro_product_model="PKC110", ro_soc_model="MT6991"))
+
+
+def test_a_word_that_is_nothing_lists_profiles_and_phones() -> None:
+    with pytest.raises(DeviceNotFoundError, match=r"'s26' is neither .* profiles: .*s25.*; attached: nothing"):
+        choose("s26")
+
+
+def test_a_profile_may_be_a_file(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text((PROFILES_FOLDER / "s25.yaml").read_text().replace("name: s25\n", "name: mine\n"))
+    assert choose(f"{mine}@R3X", s25("R3X")) == "R3X"
+
+
+def test_serials_may_contain_spaces() -> None:
+    assert (
+        choose("adb-R5 (2)._adb-tls-connect._tcp", s25("adb-R5 (2)._adb-tls-connect._tcp")) == "adb-R5 (2)._adb-tls-connect._tcp"
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["virtual:", "virtual:s25?data_mb=0", "virtual:s25?data_mb=big", "virtual:s25?size=1", "s25@", "@R3X", ""]
+)
+def test_malformed_addresses_are_refused_with_the_forms_that_exist(text: str) -> None:
+    with pytest.raises(UserError, match=r"Hint: expected .*virtual:<profile>"):
+        parse_address(text)
+
+
+def test_a_virtual_address_may_give_the_size_of_data() -> None:
+    assert parse_address("virtual:s25?data_mb=64") == VirtualAddress(profile="s25", data_mb=64)
+
+
+def test_a_device_given_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'local' was given 2 times"), connect(["local", "local"], results=tmp_path):
+        pass
+
+
+def test_one_virtual_device_under_two_addresses_is_refused(tmp_path: Path) -> None:
+    addresses = ["virtual:s25", "virtual:s25?data_mb=8"]
+    with pytest.raises(UserError, match="are the same device"), connect(addresses, results=tmp_path):
+        pass
+
+
+def test_no_device_at_all_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANDROID_SERIAL", raising=False)
+    with pytest.raises(UserError, match="no device was given"), connect([], results=tmp_path):
+        pass
