@@ -81,7 +81,7 @@ class Caveat(StrEnum):
 
 
 _ADVICE = {
-    Caveat.VIRTUAL_DEVICE: "Times and memory are this machine's CPU, not a phone's NPU; run on an attached phone for its figures.",
+    Caveat.VIRTUAL_DEVICE: "Times and memory are this machine's CPU, not a phone's NPU; attach a phone for its own figures.",
     Caveat.EMULATED_NPU: "Numerics are the NPU's, times are an emulator's; never quote them as latency.",
     Caveat.FEW_SAMPLES: "Too few samples for the percentiles; raise measure.iterations or measure.launches.",
     Caveat.THROTTLED: "The device was hot or its clocks were capped; let it cool and run again.",
@@ -192,7 +192,7 @@ class Bundle:
 
 @dataclass(frozen=True, kw_only=True)
 class CompiledBundle:
-    """A bundle's graphs made for one target. Everything else is still the parent's."""
+    """A bundle's graphs made for one target. Everything else is still the bundle's. `parent_digest` is that of the graphs."""
 
     schema_version: int = SCHEMA_VERSION
     kind: str = "compiled-bundle"

@@ -69,6 +69,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--format", choices=("table", "csv", "markdown", "latex"), default="table", help="how the figures are printed"
     )
 
+    adapter = _command(commands, "adapter", None, None, "add adapters to a bundle that is built")
+    actions = adapter.add_subparsers(dest="action", required=True, metavar="ACTION")
+    admit = _command(actions, "admit", _adapter_admit, common, "quantize an adapter under a bundle's frozen profile, and push it")
+    admit.add_argument("name", help="what the adapter shall be called")
+    admit.add_argument("folder", type=Path, help="a PEFT folder")
+    admit.add_argument("--bundle", type=Path, metavar="DIR", help="the bundle's folder (default: that of the latest run)")
+    admit.add_argument("--devices", default="", metavar="A,B", help="where to push it (default: nowhere)")
+
     recipe = _command(commands, "recipe", None, None, "check recipes, or print their schema")
     actions = recipe.add_subparsers(dest="action", required=True, metavar="ACTION")
     check = _command(actions, "check", _recipe_check, common, "say whether a recipe is right; every problem with its line")
@@ -161,6 +169,29 @@ def _print_result(options: argparse.Namespace, result: RunResult, path: Path) ->
     else:
         print_table(Console(), kpi_table(result))
         print_text(f"report: {path}")
+
+
+def _adapter_admit(options: argparse.Namespace) -> int:
+    addresses = [address for address in options.devices.split(",") if address]
+    with RunConsole(Console(stderr=True)) as observer:
+        admission, deployments = pipeline.admit(
+            options.name, options.folder, options.bundle, addresses, results=options.results, observer=observer
+        )
+    figures = {
+        "bundle": str(admission.folder),
+        "clip_rate": admission.clip_rate,
+        "mean_sqnr_db": admission.mean_sqnr_db,
+        "worst_sqnr_db": admission.worst_sqnr_db,
+        "worst_site": admission.worst_site,
+    }
+    if options.json:
+        print_json(figures | {"sent_bytes": {d.device.address: d.sent_bytes for d in deployments}})
+    else:
+        print_text(
+            f"{options.name}: {admission.clip_rate:.2%} of its weights clip; SQNR of up*down {admission.mean_sqnr_db:.1f} dB "
+            f"on average, {admission.worst_sqnr_db:.1f} dB at worst ({admission.worst_site})\nbundle: {admission.folder}"
+        )
+    return 0
 
 
 def _devices(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""A latent diffusion model of a few thousand weights, random but fixed, with two adapters and inputs: fast enough to build in tests."""
+"""A random but fixed latent diffusion model of a few thousand weights, with two adapters and inputs, that builds quickly."""
 
 import copy
 import json

@@ -41,12 +41,15 @@ def compile_bundle(
 ) -> Compiled:
     """Compile every quantized graph for a target (`key` is its name in one word) into a folder below `root`.
 
+    The digest is that of the graphs, the target and the compiler: another adapter, table or input compiles nothing again.
+
     Raises:
         BuildError: the target cannot be compiled for here, or a graph was refused.
         ArtifactError: the product is there but damaged.
     """
     compiler = _compiler(target)
-    digest = digest_of({"bundle": bundle.digest, "target": key, "versions": compiler.versions()})
+    sources = {graph.file.path: graph.file.sha256 for graph in bundle.graphs if graph.variant.is_quantized}
+    digest = digest_of({"graphs": sources, "target": key, "versions": compiler.versions()})
     folder = root / digest[:16]
     if folder.is_dir():
         return Compiled(compiled=read_manifest(folder, CompiledBundle), folder=folder, is_reused=True)
@@ -58,7 +61,7 @@ def compile_bundle(
                 notify(graph.file.path)
                 graphs.append(compiler.compile(graph, bundle_folder / graph.file.path, temporary))
         return CompiledBundle(
-            digest=digest, parent_digest=bundle.digest, target=key, tool_versions=compiler.versions(), graphs=tuple(graphs)
+            digest=digest, parent_digest=digest_of(sources), target=key, tool_versions=compiler.versions(), graphs=tuple(graphs)
         )
 
     return Compiled(compiled=publish(folder, make), folder=folder, is_reused=False)

@@ -14,7 +14,6 @@ from onnx import ModelProto
 
 from quadbench.artifacts import (
     SCHEMA_VERSION,
-    AdapterFile,
     Bundle,
     Component,
     FileRef,
@@ -31,13 +30,13 @@ from quadbench.quad.encodings import Encoding
 from quadbench.quad.foundation import Foundation, load_foundation
 from quadbench.quad.graphs import export_component, export_unet, lora_shapes, quantized
 from quadbench.quad.items import Items, task_items
-from quadbench.quad.profile import adapter_integers, aligned, lora_encodings, shared_ranges
+from quadbench.quad.profile import aligned, lora_encodings, shared_ranges
 from quadbench.quad.reference import reference_for
 from quadbench.quad.runner import Feed, GraphSession, as_feed, token_feed
 from quadbench.quad.sources import adapter_folder, bundle_digest, foundation_folder, tool_versions
 from quadbench.quad.tasks import Encoders, PreparedTask, Visit, prepare_task, visit
 from quadbench.quad.writer import BundleWriter
-from quadbench.recipe import AnchorCalibration, AnchorProfile, Recipe, Task, recipe_digest
+from quadbench.recipe import AnchorCalibration, AnchorProfile, Recipe, recipe_digest
 
 log = logging.getLogger(__name__)
 Notify = Callable[[str], None]
@@ -134,7 +133,7 @@ class _Build:
         with self._step("quantize"):
             profile = self._quantize(models, tasks, visits, lora)
         with self._step("adapters"):
-            adapter_files = tuple(self._adapter_files(lora))
+            files = [self.writer.adapter(adapter, lora.shapes, lora.encodings) for adapter in lora.adapters.values()]
         with self._step("per-graph baselines"):
             self._baselines(visits)
         with self._step("reference images"):
@@ -146,7 +145,7 @@ class _Build:
             precision=self.recipe.precision.activations.scheme,
             tool_versions=tool_versions(),
             graphs=tuple(self.graphs),
-            adapters=adapter_files,
+            adapters=tuple(file for pair in files for file in pair),
             tasks=assets,
             profile=profile,
             build_seconds=self.seconds,
@@ -218,16 +217,6 @@ class _Build:
         random.Random(0).shuffle(vocabulary)
         rows = [vocabulary[i : i + length - 2] for i in range(0, len(vocabulary), length - 2)][:VOCABULARY_ROWS]
         return prompts + [(begin, *row, *(end,) * (length - 1 - len(row))) for row in rows]
-
-    def _adapter_files(self, lora: _Lora) -> Iterator[AdapterFile]:
-        for name, adapter in lora.adapters.items():
-            files = {
-                Variant.SHARED: (f"adapters/{name}.safetensors", adapter_integers(adapter, lora.shapes, lora.encodings)),
-                Variant.FLOAT: (f"adapters/float/{name}.safetensors", lora.feed(name)),
-            }
-            for variant, (path, tensors) in files.items():
-                file = self.writer.tensors(path, tensors)
-                yield AdapterFile(name=name, variant=variant, file=file, rank=adapter.rank, sites=len(adapter.pairs))
 
     def _baselines(self, visits: dict[str, Visit]) -> None:
         """For each task a U-Net of its own: adapter merged, calibrated on that task alone."""

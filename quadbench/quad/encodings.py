@@ -40,6 +40,11 @@ class Encoding:
     scale: float
     zero_point: int = 0
 
+    @property
+    def limit(self) -> int:
+        """The greatest integer."""
+        return _LIMITS[self.dtype][1]
+
 
 def range_of(values: np.ndarray) -> Range:
     return Range(low=float(values.min()), high=float(values.max()))

@@ -85,7 +85,7 @@ class UnetGraph(nn.Module):
             raise AdapterError(f"site '{site}' does not exist in the U-Net") from None
         self.lora_shapes |= input_shapes(site, module, rank)
         parent, _, leaf = site.rpartition(".")
-        setattr(self.unet.get_submodule(parent), leaf, LoraSite(module, site, self._inputs))  # type: ignore[arg-type]
+        setattr(self.unet.get_submodule(parent), leaf, LoraSite(module, site, self._inputs))
 
     @property
     def lora_names(self) -> tuple[str, ...]:

@@ -77,3 +77,14 @@ def _site_sqnr_db(site: str, pair: Pair, encodings: Mapping[str, Encoding]) -> f
     noise = float((up.flatten(1) @ down.flatten(1) - exact).square().sum())
     signal = float(exact.square().sum())
     return math.inf if noise == 0 else 10 * math.log10(signal / noise)
+
+
+def clip_rate(adapter: Adapter, encodings: Mapping[str, Encoding]) -> float:
+    """The share of the adapter's weights that lie outside their encodings."""
+    clipped = total = 0
+    for site, pair in adapter.pairs.items():
+        for name, tensor in zip(input_names(site), (pair.down, pair.up), strict=True):
+            reach = encodings[name].scale * (encodings[name].limit + 0.5)
+            clipped += int((tensor.abs() > reach).sum())
+            total += tensor.numel()
+    return clipped / total

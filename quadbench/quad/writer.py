@@ -11,10 +11,15 @@ import onnx
 from PIL import Image
 from safetensors.numpy import save_file
 
-from quadbench.artifacts import Component, FileRef, Graph, Variant
+from quadbench.artifacts import AdapterFile, Component, FileRef, Graph, Variant
 from quadbench.manifest import file_ref
+from quadbench.quad.adapters import Adapter, graph_tensors
 from quadbench.quad.encodings import Encoding
 from quadbench.quad.graphs import specs
+from quadbench.quad.profile import adapter_integers
+from quadbench.quad.runner import as_feed
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 class BundleWriter:
@@ -43,6 +48,17 @@ class BundleWriter:
             inputs=specs(model.graph.input, lora),
             outputs=specs(model.graph.output),
         )
+
+    def adapter(self, adapter: Adapter, shapes: Shapes, encodings: Mapping[str, Encoding]) -> tuple[AdapterFile, AdapterFile]:
+        """`adapters/<name>.safetensors` with integers, `adapters/float/<name>.safetensors` for the float graph."""
+        integers, floats = adapter_integers(adapter, shapes, encodings), as_feed(graph_tensors(adapter, shapes))
+        made = (
+            (Variant.SHARED, self.tensors(f"adapters/{adapter.name}.safetensors", integers)),
+            (Variant.FLOAT, self.tensors(f"adapters/float/{adapter.name}.safetensors", floats)),
+        )
+        rank, sites = adapter.rank, len(adapter.pairs)
+        first, second = (AdapterFile(name=adapter.name, variant=v, file=file, rank=rank, sites=sites) for v, file in made)
+        return first, second
 
     def tensors(self, name: str, tensors: Mapping[str, np.ndarray]) -> FileRef:
         """A safetensors file; every tensor contiguous."""

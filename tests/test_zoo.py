@@ -1,0 +1,110 @@
+"""The built-in model: folders, sizes and evaluation inputs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from quadbench import zoo
+from quadbench.errors import UnknownNameError
+
+LIMIT_BYTES = 12_000_000
+
+
+def test_model_is_complete_and_small() -> None:
+    folder = zoo.foundation_folder("emoji-ldm")
+    for name in ("model_index.json", "scheduler/scheduler_config.json", "tokenizer/vocab.json", "tokenizer/merges.txt"):
+        assert (folder / name).is_file(), name
+    weights = list(folder.rglob("*.safetensors"))
+    assert {path.parent.name for path in weights} == {"vae", "unet", "text_encoder"}
+    assert sum(path.stat().st_size for path in weights) < LIMIT_BYTES
+
+
+def test_files_tell_nothing_about_the_machine() -> None:
+    for path in zoo.FOLDER.rglob("*.json"):
+        assert "_name_or_path" not in path.read_text().replace("base_model_name_or_path", ""), path
+
+
+def test_adapters_differ_in_rank_scale_and_sites() -> None:
+    restyle, remove = (
+        json.loads((zoo.adapter_folder(name) / "adapter_config.json").read_text()) for name in ("restyle", "remove-object")
+    )
+    assert (restyle["r"], restyle["lora_alpha"]) == (16, 16)
+    assert (remove["r"], remove["lora_alpha"]) == (24, 12)
+    assert set(restyle["target_modules"]) < set(remove["target_modules"])
+    assert {"to_q", "conv1"} <= set(restyle["target_modules"])
+
+
+@pytest.mark.parametrize("task", zoo.TASKS)
+def test_inputs_have_truths_of_the_same_size(task: str) -> None:
+    inputs = zoo.task_inputs(task)
+    assert len(inputs) >= 8
+    assert len({item.name for item in inputs}) == len(inputs)
+    for item in inputs:
+        assert item.truth is not None
+        for path in (item.image, item.truth):
+            with Image.open(path) as picture:
+                assert (picture.size, picture.mode) == ((64, 64), "RGB")
+        assert (item.mask is not None) == (task == "remove-object")
+
+
+def test_masks_are_aligned_to_latents_and_cover_the_object() -> None:
+    for item in zoo.task_inputs("remove-object"):
+        assert item.mask is not None
+        assert item.truth is not None
+        mask, image, truth = (np.asarray(Image.open(path)) for path in (item.mask, item.image, item.truth))
+        assert set(np.unique(mask)) == {0, 255}
+        cells = mask.reshape(16, 4, 16, 4)
+        assert (cells.min((1, 3)) == cells.max((1, 3))).all()
+        # Nearly transparent pixels of an object's edge do not count as object.
+        assert np.abs(image.astype(int) - truth)[mask == 0].max() <= 8
+
+
+def test_every_source_is_credited() -> None:
+    notice = (zoo.FOLDER / "NOTICE.md").read_text()
+    for task in zoo.TASKS:
+        for entry in json.loads((zoo.FOLDER / "inputs" / task / "inputs.json").read_text()):
+            assert entry["source"]
+            if entry["source"].startswith("crop of "):
+                assert entry["source"].removeprefix("crop of ").split("_by_")[0] in notice
+
+
+def test_unknown_names_are_refused() -> None:
+    for function in (zoo.foundation_folder, zoo.adapter_folder, zoo.task_inputs):
+        with pytest.raises(UnknownNameError, match="known:"):
+            function("nothing")
+
+
+def _emoji_package(root: Path, names: list[str]) -> None:
+    for source in ("google", "twitter"):
+        folder = root / source / "package/img" / source / "64"
+        folder.mkdir(parents=True)
+        for index in range(len(names)):
+            Image.new("RGBA", (64, 64), (index, 0, 0, 255)).save(folder / f"{index}.png")
+    listing = [
+        {
+            "name": name.upper(),
+            "short_names": [name.replace(" ", "_")],
+            "category": "Objects",
+            "subcategory": "any",
+            "has_img_google": True,
+            "has_img_twitter": True,
+            "image": f"{index}.png",
+            "sort_order": index,
+        }
+        for index, name in enumerate(names)
+    ]
+    (root / "google/package/emoji.json").write_text(json.dumps(listing))
+
+
+def test_held_out_concepts_are_in_no_training_caption(tmp_path: Path) -> None:
+    from quadbench.zoo.training import corpus
+
+    held_out_names = [name.replace("-", " ") for name in corpus.HELD_OUT]
+    _emoji_package(tmp_path, [*held_out_names, "anchor", "blue heart"])
+    training, held_out = corpus.split(corpus.load_concepts(tmp_path))
+    assert {name for concept in training for name in concept.names} == {"anchor", "blue heart"}
+    assert {item.name for item in zoo.task_inputs("restyle")} <= {concept.names[0] for concept in held_out}
+    assert len(corpus.load_cutouts(tmp_path, held_out=True)) == 2 * len(held_out)
