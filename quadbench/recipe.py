@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, ValidationInfo, field_validator
 
 from quadbench.errors import UnknownNameError
-from quadbench.yaml_spec import Location, Name, Problem, Spec, SpecPath, load, near, refuse
+from quadbench.yaml_document import Location
+from quadbench.yaml_spec import Name, Problem, Spec, SpecPath, load, near, refuse
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
 

@@ -1,24 +1,19 @@
 """YAML spec: a file and a pydantic model -> an instance of the model, or every problem as `file:line: key: reason`."""
 
 import json
-import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeVar
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
-from quadbench.errors import SpecError
-
-Location: TypeAlias = tuple[str | int, ...]
+from quadbench.yaml_document import Document, Location, describe, key_of, read_document
 
 NAME_PATTERN = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 NAME_EXPECTED = "lower-case letters and digits in groups joined by single hyphens"
-MAX_DEPTH = 32  # deeper than any spec, shallow enough for the recursive walks below
 
 
 class Spec(BaseModel):
@@ -63,7 +58,7 @@ def load(path: Path, model: type[ModelT]) -> ModelT:
 
     Raises: SpecError with all the problems found.
     """
-    document = _parse(path)
+    document = read_document(path)
     schema = model.model_json_schema()
     _check_version(document, schema)
     try:
@@ -83,160 +78,12 @@ def near(found: str, known: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(names) or 'none'}"
 
 
-@dataclass(kw_only=True)
-class _Document:
-    """A parsed file: plain data, the line of every key and list entry, and the problems so far."""
-
-    path: Path
-    data: Any = None
-    lines: dict[Location, int] = field(default_factory=dict)
-    problems: list[tuple[int, str, str]] = field(default_factory=list)  # line, key, reason
-
-    def add(self, line: int, location: Location, reason: str) -> None:
-        self.problems.append((line, _key(location), reason))
-
-    def raise_problems(self) -> None:
-        if self.problems:
-            unique = dict.fromkeys(sorted(self.problems, key=lambda problem: problem[0]))
-            raise SpecError(f"{self.path}:{line}: {key + ': ' if key else ''}{reason}" for line, key, reason in unique)
-
-
-def _key(location: Location) -> str:
-    """("tasks", 1, "steps") -> `tasks[1].steps`, as a reader would write it."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return text.removeprefix(".")
-
-
-# YAML -> data
-
-
-def _parse(path: Path) -> _Document:
-    document = _Document(path=path)
-    text = _read(document)
-    try:
-        _check_events(text, document)
-        document.raise_problems()
-        root: Any = yaml.compose(text, Loader=_LOADER)
-    except yaml.YAMLError as error:
-        document.add(_error_line(error, text), (), f"not YAML: {_error_text(error)}")
-        document.raise_problems()
-    if root is None or root.tag == "tag:yaml.org,2002:null":
-        document.add(1, (), "the file is empty")
-    elif not isinstance(root, yaml.MappingNode):
-        document.add(_line(root), (), f"expected keys and values, found {_describe(_plain(root, (), document))}")
-    document.raise_problems()
-    document.data = _plain(root, (), document)
-    return document
-
-
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-def _read(document: _Document) -> str:
-    try:
-        content = document.path.read_bytes()
-    except OSError as error:
-        raise SpecError([f"{document.path}: {error.strerror}"], hint="give the path of a YAML file") from error
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        document.add(line, (), f"not UTF-8: byte 0x{content[error.start]:02x}; save the file as UTF-8")
-        document.raise_problems()
-        raise
-
-
-def _check_events(text: str, document: _Document) -> None:
-    """Before nodes are built: an alias can stand for a tree that grows without bound, and nesting can exhaust the stack."""
-    depth = 0
-    for event in yaml.parse(text, Loader=_LOADER):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent):
-            document.add(_line(event), (), f"alias '*{event.anchor}' is not supported; write the value out")
-        if depth > MAX_DEPTH:
-            document.add(_line(event), (), f"nested deeper than {MAX_DEPTH} levels")
-            return
-
-
-def _line(marked: Any) -> int:
-    """Of an event or node, counted from 1."""
-    return int(marked.start_mark.line) + 1
-
-
-def _error_line(error: yaml.YAMLError, text: str) -> int:
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    if mark is not None:
-        return int(mark.line) + 1
-    return text.count("\n", 0, getattr(error, "position", None) or 0) + 1
-
-
-def _error_text(error: yaml.YAMLError) -> str:
-    parts = [getattr(error, name, None) for name in ("context", "problem", "reason")]
-    return ", ".join(str(part) for part in parts if part) or "unreadable"
-
-
-def _plain(node: Any, location: Location, document: _Document) -> Any:
-    """A node as dict, list or JSON scalar; notes the line of everything in it."""
-    document.lines.setdefault(location, _line(node))
-    if isinstance(node, yaml.MappingNode):
-        return dict(_pairs(node, location, document))
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(child, (*location, index), document) for index, child in enumerate(node.value)]
-    return _scalar(node, location, document)
-
-
-def _pairs(node: Any, location: Location, document: _Document) -> Iterator[tuple[str, Any]]:
-    seen: dict[str, int] = {}
-    for key_node, value_node in node.value:
-        line = _line(key_node)
-        if not isinstance(key_node, yaml.ScalarNode):
-            document.add(line, location, "a key must be plain text")
-            continue
-        key = key_node.value
-        if key in seen:
-            document.add(line, (*location, key), f"duplicate key, first on line {seen[key]}")
-            continue
-        seen[key] = document.lines[(*location, key)] = line
-        yield key, _plain(value_node, (*location, key), document)
-
-
-_SCALARS: dict[str, Callable[[str], Any]] = {
-    "null": lambda text: None,
-    "bool": lambda text: text.lower() in ("yes", "true", "on"),
-    "float": lambda text: float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan")),
-    "str": str,
-    "timestamp": str,  # a spec knows no dates: 2026-01-01 is a name like any other
-}
-
-
-def _scalar(node: Any, location: Location, document: _Document) -> Any:
-    tag, line = node.tag.removeprefix("tag:yaml.org,2002:"), _line(node)
-    if tag == "int" and re.fullmatch(r"[-+]?(0|[1-9][0-9]{0,17})", node.value):
-        return int(node.value)
-    try:
-        return _SCALARS[tag](node.value)
-    except KeyError:
-        # YAML 1.1 would read 010 as 8 and 1:30 as 90.
-        reason = (
-            f"write {node.value} as a plain decimal number, or in quotes"
-            if tag == "int"
-            else f"tag '{node.tag}' is not supported"
-        )
-    except ValueError:
-        reason = f"write {node.value} as a plain decimal number, or in quotes"
-    document.add(line, location, reason)
-    return node.value
-
-
-# What pydantic found -> what the reader wrote
-
-
-def _check_version(document: _Document, schema: dict[str, Any]) -> None:
+def _check_version(document: Document, schema: dict[str, Any]) -> None:
     """A file of another version is wrong in ways that say nothing: report the version alone."""
     expected = schema.get("properties", {}).get("schema_version", {}).get("const")
     found = document.data.get("schema_version", expected)
     if found != expected or type(found) is not type(expected):
-        reason = f"found {_describe(found)}, this quadbench reads {expected}"
+        reason = f"found {describe(found)}, this quadbench reads {expected}"
         document.add(document.lines[("schema_version",)], ("schema_version",), reason)
         document.raise_problems()
 
@@ -246,7 +93,7 @@ def _is_echo(details: ErrorDetails) -> bool:
     return details["type"] == "too_short" and len(details["input"]) >= details["ctx"]["min_length"]
 
 
-def _explain(details: ErrorDetails, schema: dict[str, Any], document: _Document) -> tuple[int, str, str]:
+def _explain(details: ErrorDetails, schema: dict[str, Any], document: Document) -> tuple[int, str, str]:
     location, here, parent = _locate(details["loc"], schema, document.data)
     kind, context = details["type"], details.get("ctx", {})
     if kind.startswith("union_tag"):
@@ -255,7 +102,7 @@ def _explain(details: ErrorDetails, schema: dict[str, Any], document: _Document)
         here = {"enum": list(here["discriminator"]["mapping"])}
     found = _value(document.data, location)
     line = next(document.lines[location[:end]] for end in range(len(location), -1, -1) if location[:end] in document.lines)
-    return line, _key(location), _reason(kind, details, here, parent, found)
+    return line, key_of(location), _reason(kind, details, here, parent, found)
 
 
 def _locate(loc: Location, schema: dict[str, Any], data: Any) -> tuple[Location, dict[str, Any], dict[str, Any]]:
@@ -328,10 +175,10 @@ def _reason(kind: str, details: ErrorDetails, here: dict[str, Any], parent: dict
         case "extra_forbidden":
             return "unknown key" + near(str(details["loc"][-1]), parent.get("properties", {}))
         case "union_tag_invalid" | "literal_error":
-            return f"expected {choices}, found {_describe(found)}"
+            return f"expected {choices}, found {describe(found)}"
         case "string_pattern_mismatch":
             expected = NAME_EXPECTED if context["pattern"] == NAME_PATTERN else context["pattern"]
-            return f"expected {expected}, found {_describe(details['input'])}"
+            return f"expected {expected}, found {describe(details['input'])}"
         case "too_short" | "string_too_short":
             return f"expected at least {context['min_length']}, found {len(details['input'])}"
         case "too_long" | "string_too_long":
@@ -339,9 +186,9 @@ def _reason(kind: str, details: ErrorDetails, here: dict[str, Any], parent: dict
         case "spec" | "value_error":
             return details["msg"].removeprefix("Value error, ")
         case "finite_number" | "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":
-            return f"expected {_bounds(here)}, found {_describe(found)}"
+            return f"expected {_bounds(here)}, found {describe(found)}"
         case _ if first in _EXPECTED:
-            return f"expected {_EXPECTED[first]}, found {_describe(found)}"
+            return f"expected {_EXPECTED[first]}, found {describe(found)}"
         case _:
             return details["msg"]
 
@@ -351,19 +198,3 @@ _BOUNDS = {"minimum": "at least", "exclusiveMinimum": "more than", "maximum": "a
 
 def _bounds(here: dict[str, Any]) -> str:
     return " and ".join(f"{word} {here[name]}" for name, word in _BOUNDS.items() if name in here) or "a finite number"
-
-
-def _describe(value: Any) -> str:
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return str(value).lower()
-        case str():
-            return f"text '{value if len(value) <= 60 else value[:57] + '...'}'"
-        case dict():
-            return "keys and values"
-        case list():
-            return "a list"
-        case _:
-            return f"{value}"

@@ -1,0 +1,178 @@
+"""YAML document: a file -> plain data and the line of everything in it, or what is wrong with the YAML."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+
+from quadbench.errors import SpecError
+
+Location: TypeAlias = tuple[str | int, ...]
+
+MAX_DEPTH = 32  # deeper than any spec, shallow enough for the recursive walks below
+
+
+@dataclass(kw_only=True)
+class Document:
+    """A parsed file: plain data, the line of every key and list entry, and the problems so far."""
+
+    path: Path
+    data: Any = None
+    lines: dict[Location, int] = field(default_factory=dict)
+    problems: list[tuple[int, str, str]] = field(default_factory=list)  # line, key, reason
+
+    def add(self, line: int, location: Location, reason: str) -> None:
+        self.problems.append((line, key_of(location), reason))
+
+    def raise_problems(self) -> None:
+        if self.problems:
+            unique = dict.fromkeys(sorted(self.problems, key=lambda problem: problem[0]))
+            raise SpecError(f"{self.path}:{line}: {key + ': ' if key else ''}{reason}" for line, key, reason in unique)
+
+
+def read_document(path: Path) -> Document:
+    """Read a YAML file that holds keys and values. What is wrong but can be read past stands in `problems`.
+
+    Raises: SpecError for what cannot.
+    """
+    document = Document(path=path)
+    text = _read(document)
+    try:
+        _check_events(text, document)
+        document.raise_problems()
+        root: Any = yaml.compose(text, Loader=_LOADER)
+    except yaml.YAMLError as error:
+        document.add(_error_line(error, text), (), f"not YAML: {_error_text(error)}")
+        document.raise_problems()
+    if root is None or root.tag == "tag:yaml.org,2002:null":
+        document.add(1, (), "the file is empty")
+    elif not isinstance(root, yaml.MappingNode):
+        document.add(_line(root), (), f"expected keys and values, found {describe(_plain(root, (), document))}")
+    document.raise_problems()
+    document.data = _plain(root, (), document)
+    return document
+
+
+def key_of(location: Location) -> str:
+    """("tasks", 1, "steps") -> `tasks[1].steps`, as a reader would write it."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return text.removeprefix(".")
+
+
+def describe(value: Any) -> str:
+    """A value in a message."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return str(value).lower()
+        case str():
+            return f"text {(value if len(value) <= 60 else value[:57] + '...')!r}"
+        case dict():
+            return "keys and values"
+        case list():
+            return "a list"
+        case _:
+            return f"{value}"
+
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _read(document: Document) -> str:
+    try:
+        content = document.path.read_bytes()
+    except OSError as error:
+        raise SpecError([f"{document.path}: {error.strerror}"], hint="give the path of a YAML file") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        document.add(line, (), f"not UTF-8: byte 0x{content[error.start]:02x}; save the file as UTF-8")
+        document.raise_problems()
+        raise
+
+
+def _check_events(text: str, document: Document) -> None:
+    """Before nodes are built: an alias can stand for a tree that grows without bound, and nesting can exhaust the stack."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            document.add(_line(event), (), f"alias '*{event.anchor}' is not supported; write the value out")
+        if depth > MAX_DEPTH:
+            document.add(_line(event), (), f"nested deeper than {MAX_DEPTH} levels")
+            return
+
+
+def _line(marked: Any) -> int:
+    """Of an event or node, counted from 1."""
+    return int(marked.start_mark.line) + 1
+
+
+def _error_line(error: yaml.YAMLError, text: str) -> int:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    if mark is not None:
+        return int(mark.line) + 1
+    return text.count("\n", 0, getattr(error, "position", None) or 0) + 1
+
+
+def _error_text(error: yaml.YAMLError) -> str:
+    parts = [getattr(error, name, None) for name in ("context", "problem", "reason")]
+    return ", ".join(str(part) for part in parts if part) or "unreadable"
+
+
+def _plain(node: Any, location: Location, document: Document) -> Any:
+    """A node as dict, list or JSON scalar; notes the line of everything in it."""
+    document.lines.setdefault(location, _line(node))
+    if isinstance(node, yaml.MappingNode):
+        return dict(_pairs(node, location, document))
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(child, (*location, index), document) for index, child in enumerate(node.value)]
+    return _scalar(node, location, document)
+
+
+def _pairs(node: Any, location: Location, document: Document) -> Iterator[tuple[str, Any]]:
+    seen: dict[str, int] = {}
+    for key_node, value_node in node.value:
+        line = _line(key_node)
+        if not isinstance(key_node, yaml.ScalarNode):
+            document.add(line, location, "a key must be plain text")
+            continue
+        key = key_node.value
+        if key in seen:
+            document.add(line, (*location, key), f"duplicate key, first on line {seen[key]}")
+            continue
+        seen[key] = document.lines[(*location, key)] = line
+        yield key, _plain(value_node, (*location, key), document)
+
+
+_SCALARS: dict[str, Callable[[str], Any]] = {
+    "null": lambda text: None,
+    "bool": lambda text: text.lower() in ("yes", "true", "on"),
+    "float": lambda text: float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan")),
+    "str": str,
+    "timestamp": str,  # a spec knows no dates: 2026-01-01 is a name like any other
+}
+
+
+def _scalar(node: Any, location: Location, document: Document) -> Any:
+    tag, line = node.tag.removeprefix("tag:yaml.org,2002:"), _line(node)
+    if tag == "int" and re.fullmatch(r"[-+]?(0|[1-9][0-9]{0,17})", node.value):
+        return int(node.value)
+    try:
+        return _SCALARS[tag](node.value)
+    except KeyError:
+        # YAML 1.1 would read 010 as 8 and 1:30 as 90.
+        reason = (
+            f"write {node.value} as a plain decimal number, or in quotes"
+            if tag == "int"
+            else f"tag '{node.tag}' is not supported"
+        )
+    except ValueError:
+        reason = f"write {node.value} as a plain decimal number, or in quotes"
+    document.add(line, location, reason)
+    return node.value
