@@ -13,7 +13,7 @@ from rich.logging import RichHandler
 
 from quadbench import pipeline
 from quadbench.artifacts import RunResult
-from quadbench.console import RunConsole, print_checks, print_devices, print_error, print_json, print_table, print_text
+from quadbench.console import RunConsole, print_checks, print_devices, print_error, print_json, print_kpis, print_text
 from quadbench.devices import list_devices
 from quadbench.doctor import examine
 from quadbench.errors import HarnessError, MissingDependencyError, QuadbenchError
@@ -167,7 +167,7 @@ def _print_result(options: argparse.Namespace, result: RunResult, path: Path) ->
         rows = [asdict(row) for row in kpi_rows(result)]
         print_json({"run_id": result.run_id, "report": str(path), "records": records, "kpis": rows})
     else:
-        print_table(Console(), kpi_table(result))
+        print_kpis(Console(), result)
         print_text(f"report: {path}")
 
 

@@ -4,20 +4,24 @@ import json
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
 from types import TracebackType
 from typing import Any, Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from quadbench.artifacts import Deployment, RunRecord, Status
+from quadbench.artifacts import Deployment, RunRecord, RunResult, Status
 from quadbench.devices import DeviceRow
 from quadbench.doctor import Check
 from quadbench.plan import LaunchPlan
-from quadbench.report import Table as ReportTable
+from quadbench.report import kpi_table
 
+WIDE = 120  # characters that a table with all of its columns takes
 _MIB = 2**20
 
 
@@ -99,16 +103,33 @@ class RunConsole:
             self._progress.remove_task(self._bars.pop(name))
 
 
-def print_table(console: Console, table: ReportTable) -> None:
-    """A table of the report, with its notes below."""
-    shown = Table(title=table.title, title_justify="left", header_style="bold")
-    for column, is_numeric in zip(table.columns, table.numeric, strict=True):
-        shown.add_column(column, justify="right" if is_numeric else "left")
-    for row in table.rows:
-        shown.add_row(*row)
-    console.print(shown)
-    for note in table.notes:
+def print_kpis(console: Console, result: RunResult) -> None:
+    """The run's figures, a table for each device; how they spread only where there is room. The notes once, at the end."""
+    notes: dict[str, None] = {}
+    for address in dict.fromkeys(record.device.address for record in result.records):
+        table = kpi_table(_of_device(result, address), with_spread=console.width >= WIDE)
+        kept = [i for i, name in enumerate(table.columns) if name not in ("Task", "Doubts")]
+        task = table.columns.index("Task")
+        shown = Table(title=table.title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+        for i in kept:
+            shown.add_column(table.columns[i], justify="right" if table.numeric[i] else "left")
+        for name, rows in groupby(table.rows, key=lambda row: row[task]):
+            shown.add_section()
+            shown.add_row(Text(name, style="bold"))
+            for row in rows:
+                shown.add_row(*(row[i] for i in kept))
+        console.print(shown)
+        notes |= dict.fromkeys(table.notes)
+    for note in notes:
         console.print(note, highlight=False)
+
+
+def _of_device(result: RunResult, address: str) -> RunResult:
+    return replace(
+        result,
+        records=tuple(record for record in result.records if record.device.address == address),
+        deployments=tuple(deployment for deployment in result.deployments if deployment.device.address == address),
+    )
 
 
 def print_devices(console: Console, rows: Sequence[DeviceRow]) -> None:

@@ -1,11 +1,11 @@
 """Doctor: this machine -> what is installed of all that the commands need, and what to install."""
 
 import importlib.util
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
+from quadbench.devices.host import find_program
 from quadbench.devices.sandbox import PACKAGES as SANDBOX_PROGRAMS
 from quadbench.harness import BUILD_PROGRAMS
 
@@ -46,9 +46,9 @@ def _programs() -> Iterator[Check]:
     groups = (("virtual devices", SANDBOX_PROGRAMS), ("building the harness", BUILD_PROGRAMS))
     for purpose, programs in groups:
         for program, package in programs.items():
-            path = shutil.which(program)
-            hint = None if path else f"apt-get install {package}"
-            yield Check(name=program, is_ok=path is not None, is_required=True, found=path, purpose=purpose, hint=hint)
+            place = find_program(program)
+            found, hint = (str(place), None) if place else (None, f"apt-get install {package}")
+            yield Check(name=program, is_ok=place is not None, is_required=True, found=found, purpose=purpose, hint=hint)
 
 
 def _version(name: str) -> str | None:

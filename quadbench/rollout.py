@@ -9,7 +9,7 @@ from pathlib import Path
 from quadbench.artifacts import Bundle, Deployment
 from quadbench.compile import Compiled, compile_bundle
 from quadbench.deploy import LocalFile, deploy
-from quadbench.device_profile import Target, load_profile, local_profile, target_key
+from quadbench.device_profile import Target, target_key
 from quadbench.devices import Device
 from quadbench.errors import MissingDependencyError, QuadbenchError
 from quadbench.harness import OVERRIDE, ensure_harness, runtime_library
@@ -100,9 +100,8 @@ def _compiled(bundle: Bundle, folder: Path, target: Target, key: str, results: P
 
 def _target(device: Device) -> tuple[Target, str]:
     """What the device runs, and its name in one word."""
-    facts = device.facts
-    profile = local_profile() if facts.family == "local" else load_profile(facts.profile)
-    target = profile.target if facts.family == "adb" else profile.virtual_target
+    profile = device.profile
+    target = profile.target if device.family == "adb" else profile.virtual_target
     return target, target_key(target, _machine(device))
 
 

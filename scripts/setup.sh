@@ -3,8 +3,9 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# Virtual devices; then the native harness and its tests.
+# Virtual devices; the native harness and its tests; what the tests look at processes and sockets with.
 packages=(adb adbd bubblewrap toybox mksh
+          iproute2 procps perl-base
           cmake g++ nlohmann-json3-dev libstb-dev libonnxruntime-dev doctest-dev)
 
 say() { printf '%s\n' "$*" >&2; }
