@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -14,9 +15,10 @@ from rich.logging import RichHandler
 from quadbench import pipeline
 from quadbench.artifacts import RunResult
 from quadbench.console import RunConsole, print_checks, print_devices, print_error, print_json, print_kpis, print_text
-from quadbench.devices import list_devices
+from quadbench.device_profile import LOCAL_NAME
+from quadbench.devices import SERIAL_VARIABLE, list_devices
 from quadbench.doctor import examine
-from quadbench.errors import HarnessError, MissingDependencyError, QuadbenchError
+from quadbench.errors import HarnessError, MissingDependencyError, QuadbenchError, UserError
 from quadbench.harness import ensure_harness
 from quadbench.recipe import load_recipe, recipe_digest, recipe_schema
 from quadbench.report import kpi_rows, kpi_table, to_csv, to_latex, to_markdown
@@ -133,7 +135,7 @@ def _configure_logging(verbosity: int) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     recipe = load_recipe(options.recipe)
-    addresses = [address for address in (*options.devices.split(","), options.serial) if address]
+    addresses = _addresses(options.devices, options.serial)
     with RunConsole(Console(stderr=True)) as observer:
         outcome = pipeline.run(recipe, addresses, results=options.results, observer=observer)
     _print_result(options, outcome.result, outcome.report)
@@ -142,6 +144,16 @@ def _run(options: argparse.Namespace) -> int:
     if outcome.failures:
         return next(iter(outcome.failures.values())).exit_code
     return 0 if outcome.is_ok else HarnessError.exit_code
+
+
+def _addresses(devices: str, serial: str | None) -> list[str]:
+    """Where to run. `-s` picks the phone for one address, or is the address; with neither, $ANDROID_SERIAL, else this machine."""
+    listed = [address.strip() for address in devices.split(",") if address.strip()]
+    if serial and len(listed) > 1:
+        raise UserError(f"-s {serial} picks one phone, but --devices names {len(listed)}", hint=f"write {listed[0]}@{serial}")
+    if serial:
+        return [f"{listed[0]}@{serial}"] if listed else [serial]
+    return listed or ([] if os.environ.get(SERIAL_VARIABLE) else [LOCAL_NAME])
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -1,11 +1,12 @@
 """Devices: an address in, a connected device out: an attached phone, a virtual one, or this machine."""
 
-from quadbench.devices.connections import DeviceRow, connect, list_devices
+from quadbench.devices.connections import SERIAL_VARIABLE, DeviceRow, connect, list_devices
 from quadbench.devices.device import ANDROID_ROOT, Device, Progress, ShellResult
 from quadbench.devices.dumpsys import BatteryState, Temperature, ThermalState, parse_battery, parse_thermal
 
 __all__ = [
     "ANDROID_ROOT",
+    "SERIAL_VARIABLE",
     "BatteryState",
     "Device",
     "DeviceRow",

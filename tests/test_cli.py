@@ -1,0 +1,123 @@
+"""The command line: exit codes, messages, output for machines. What a whole run does stands in test_pipeline."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from quadbench.cli import build_parser, main
+
+MISTAKES = """\
+schema_version: 1
+name: mistaken
+foundation: {source: builtin, name: emoji-ldm}
+adapters: {}
+tasks:
+  - name: restyle
+    kind: image-to-image
+    adapter: null
+    sampler: {scheme: lcm, steps: many}
+    strenght: 0.7
+    inputs: {source: builtin, name: restyle}
+precision: {weights: int8, activations: {scheme: w8a16}, lora: int16}
+quad: {profile: {scheme: unified}, calibration: {scheme: joint}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_phone_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANDROID_SERIAL", raising=False)
+
+
+def _error(capsys: pytest.CaptureFixture[str]) -> str:
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_every_mistake_of_a_recipe_is_named_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(MISTAKES)
+    assert main(["recipe", "check", str(recipe)]) == 2
+    error = _error(capsys)
+    assert f"{recipe}:9: tasks[0].sampler.steps" in error
+    assert f"{recipe}:10: tasks[0].strenght" in error
+    assert "strength" in error
+    assert list(tmp_path.iterdir()) == [recipe]
+
+
+def test_an_unknown_recipe_is_answered_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipe", "check", "quickstrat"]) == 2
+    assert "did you mean 'quickstart'?" in _error(capsys)
+
+
+def test_a_right_recipe_is_said_to_be_right(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipe", "check", "quickstart"]) == 0
+    assert capsys.readouterr().out.startswith("quickstart: right; 2 adapters, 2 tasks")
+
+
+def test_the_schema_is_json_that_editors_take(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipe", "schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert schema["$schema"].startswith("https://json-schema.org/")
+    assert "foundation" in schema["properties"]
+
+
+def test_a_phone_that_is_not_attached_is_answered_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "quickstart", "--devices", "s25", "--results", str(tmp_path / "results")]) == 5
+    error = _error(capsys)
+    assert "device 's25' is not attached" in error
+    assert "virtual:s25" in error
+
+
+def test_an_unknown_profile_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "quickstart", "--devices", "virtual:s52", "--results", str(tmp_path / "results")]) == 2
+    assert "did you mean 's25'?" in _error(capsys)
+
+
+def test_one_serial_cannot_pick_two_phones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "quickstart", "--devices", "s25,tabs11", "-s", "R3X", "--results", str(tmp_path)]) == 2
+    assert "-s R3X picks one phone, but --devices names 2" in _error(capsys)
+
+
+def test_errors_are_json_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipe", "check", "absent", "--json"]) == 2
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["exit_code"] == 2
+    assert "unknown recipe 'absent'" in answer["error"]
+
+
+def test_a_report_without_a_run_says_how_to_make_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "--results", str(tmp_path)]) == 3
+    assert "holds no run yet" in _error(capsys)
+
+
+def test_a_missing_adapter_stops_before_anything_is_written(
+    tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(tiny_recipe.parent, tmp_path / "model"))
+    shutil.rmtree(folder / "adapters/second")
+    results = tmp_path / "results"
+    assert main(["run", str(folder / "recipe.yaml"), "--results", str(results)]) == 2
+    error = _error(capsys)
+    assert "adapter 'second'" in error
+    assert "does not exist" in error
+    assert not list((results / "bundles").glob("*"))
+
+
+def test_devices_lists_virtual_ones_and_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["devices", "--json"]) == 0
+    addresses = {row["address"] for row in json.loads(capsys.readouterr().out)}
+    assert {"virtual:s25", "virtual:tabs11", "local"} <= addresses
+
+
+def test_doctor_finds_what_the_main_job_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
+    assert {"torch", "adb", "adbd", "bwrap", "cmake"} <= checks.keys()
+
+
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        build_parser().parse_args(["--help"])
+    assert ended.value.code == 0
+    assert "exit codes" in capsys.readouterr().out

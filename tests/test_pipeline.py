@@ -1,0 +1,260 @@
+"""The main job on the tiny model: everything real, on this machine and on a virtual device."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from quadbench import pipeline
+from quadbench.artifacts import Caveat, Deployment, RunRecord, Status, Variant
+from quadbench.errors import AdapterError, ArtifactError, DeviceFullError, UserError
+from quadbench.plan import LaunchPlan
+from quadbench.recipe import load_recipe
+from quadbench.records import open_records
+
+
+class Watcher:
+    """Keeps what the pipeline tells; `on_launch` may interfere."""
+
+    def __init__(self, on_launch: Callable[[LaunchPlan], None] = lambda _launch: None) -> None:
+        self.stages: list[str] = []
+        self.reuses: list[str] = []
+        self.deployments: list[Deployment] = []
+        self.records: list[RunRecord] = []
+        self._on_launch = on_launch
+
+    def step(self, stage: str, _detail: str) -> None:
+        self.stages.append(stage)
+
+    def reused(self, stage: str, _digest: str) -> None:
+        self.reuses.append(stage)
+
+    def sent(self, _device: str, _sent_bytes: int, _total_bytes: int) -> None: ...
+
+    def deployed(self, deployment: Deployment) -> None:
+        self.deployments.append(deployment)
+
+    def launch(self, _device: str, launch: LaunchPlan, _number: int, _total: int) -> None:
+        self._on_launch(launch)
+
+    def record(self, record: RunRecord) -> None:
+        self.records.append(record)
+
+
+@pytest.fixture(scope="module")
+def results(tiny_bundle: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder that holds the tiny model's bundle."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    shutil.copytree(tiny_bundle[1].parent, folder / "bundles")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first_run(tiny_recipe: Path, results: Path) -> tuple[pipeline.Outcome, Watcher]:
+    watcher = Watcher()
+    outcome = pipeline.run(load_recipe(tiny_recipe), ["local", "virtual:s25"], results=results, observer=watcher)
+    return outcome, watcher
+
+
+def _samples(record: RunRecord, metric: str, **wanted: object) -> list[float]:
+    return [
+        sample.value
+        for sample in record.samples
+        if sample.metric == metric and all(getattr(sample, key) == value for key, value in wanted.items())
+    ]
+
+
+def test_every_launch_on_every_device_is_ok(first_run: tuple[pipeline.Outcome, Watcher]) -> None:
+    outcome, watcher = first_run
+    assert {(r.device.address, r.variant): r.reason for r in outcome.result.records if r.status is not Status.OK} == {}
+    assert outcome.is_ok
+    assert [(r.device.address, r.variant) for r in watcher.records] == [
+        (address, variant)
+        for address in ("local", "virtual:s25")
+        for variant in (Variant.FLOAT, Variant.SHARED, Variant.PER_GRAPH)
+    ]
+
+
+def test_the_float_graph_gives_the_reference_images_on_every_task(first_run: tuple[pipeline.Outcome, Watcher]) -> None:
+    for record in first_run[0].result.records:
+        if record.variant is Variant.FLOAT:
+            for task in ("change", "fill", "imagine"):
+                differences = _samples(record, "max_abs_difference", task=task)
+                assert len(differences) == 2
+                assert max(differences) <= 2
+
+
+def test_the_quantized_graph_is_near_the_reference(first_run: tuple[pipeline.Outcome, Watcher]) -> None:
+    for record in first_run[0].result.records:
+        if record.variant is Variant.SHARED:
+            psnr_db = [s.value for s in record.samples if s.metric == "psnr_db" and s.labels["against"] == "reference"]
+            assert len(psnr_db) == 6
+            assert sum(psnr_db) / len(psnr_db) > 30
+
+
+def test_both_devices_give_the_same_images(first_run: tuple[pipeline.Outcome, Watcher], results: Path) -> None:
+    shared = {r.device.address: r.images for r in first_run[0].result.records if r.variant is Variant.SHARED}
+    assert shared["local"].keys() == shared["virtual:s25"].keys()
+    for key, path in shared["local"].items():
+        assert (results / path).read_bytes() == (results / shared["virtual:s25"][key]).read_bytes()
+
+
+def test_figures_of_this_machine_carry_their_caveat(first_run: tuple[pipeline.Outcome, Watcher]) -> None:
+    outcome, _ = first_run
+    assert all(Caveat.VIRTUAL_DEVICE in record.caveats for record in outcome.result.records)
+    assert Caveat.VIRTUAL_DEVICE.advice in _text(outcome.report)
+
+
+def _text(path: Path) -> str:
+    import html
+
+    return html.unescape(path.read_text())
+
+
+def test_switching_adapters_loads_no_session_and_switching_graphs_does(first_run: tuple[pipeline.Outcome, Watcher]) -> None:
+    for record in first_run[0].result.records:
+        unet_loads = len(_samples(record, "session_load_ns", component="unet"))
+        switches = len(_samples(record, "switch_ns"))
+        if record.variant is Variant.SHARED:
+            assert unet_loads == 1
+        if record.variant is Variant.PER_GRAPH:
+            assert unet_loads == switches
+
+
+def test_records_are_stored_as_they_were_measured(first_run: tuple[pipeline.Outcome, Watcher], results: Path) -> None:
+    outcome, watcher = first_run
+    with open_records(results / "quadbench.sqlite") as records:
+        assert records.of_run(outcome.result.run_id) == tuple(watcher.records)
+
+
+def test_the_second_run_builds_compiles_and_sends_nothing(
+    tiny_recipe: Path, results: Path, first_run: tuple[pipeline.Outcome, Watcher]
+) -> None:
+    watcher = Watcher()
+    pipeline.run(load_recipe(tiny_recipe), ["local", "virtual:s25"], results=results, observer=watcher)
+    assert {"build", "compile"}.isdisjoint(watcher.stages)
+    assert watcher.reuses[0] == "bundle"
+    assert [deployment.sent_bytes for deployment in watcher.deployments] == [0, 0]
+    assert all(deployment.present_bytes > 0 for deployment in watcher.deployments)
+
+
+def test_a_third_adapter_sends_its_own_bytes_only(
+    tiny_recipe: Path, results: Path, first_run: tuple[pipeline.Outcome, Watcher], tmp_path: Path
+) -> None:
+    third = Path(shutil.copytree(tiny_recipe.parent / "adapters/first", tmp_path / "third"))
+    _negate(third / "adapter_model.safetensors")
+    watcher, old = Watcher(), first_run[0].result
+    admission, deployments = pipeline.admit("third", third, old.bundle_folder, ["virtual:s25"], results=results, observer=watcher)
+    added = [adapter.file for adapter in admission.bundle.adapters if adapter.name == "third"]
+    assert "compile" not in watcher.stages
+    assert admission.bundle.graphs == old.bundle.graphs
+    assert deployments[0].sent_bytes == sum(file.size_bytes for file in added)
+    assert admission.clip_rate == 0
+    assert admission.worst_sqnr_db > 50
+
+
+def _negate(path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    save_file({key: -tensor for key, tensor in load_file(path).items()}, path)
+
+
+def test_an_adapter_with_a_site_that_the_base_lacks_is_not_admitted(
+    tiny_recipe: Path, first_run: tuple[pipeline.Outcome, Watcher], results: Path, tmp_path: Path
+) -> None:
+    from tiny_model import write_adapter
+
+    from quadbench.quad.foundation import load_foundation
+
+    write_adapter(load_foundation(tiny_recipe.parent / "model").unet, tmp_path, r=4, target_modules=["conv_out"])
+    with pytest.raises(AdapterError, match="has site 'conv_out', for which the base has no LoRA input"):
+        pipeline.admit("odd", tmp_path, first_run[0].result.bundle_folder, [], results=results, observer=Watcher())
+
+
+def test_a_taken_name_is_not_admitted(tiny_recipe: Path, first_run: tuple[pipeline.Outcome, Watcher], results: Path) -> None:
+    folder = tiny_recipe.parent / "adapters/first"
+    with pytest.raises(UserError, match="has an adapter 'first' already"):
+        pipeline.admit("first", folder, first_run[0].result.bundle_folder, [], results=results, observer=Watcher())
+
+
+def test_a_killed_harness_leaves_a_failed_record_with_its_samples(
+    tiny_recipe: Path, results: Path, first_run: tuple[pipeline.Outcome, Watcher], tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    shutil.copytree(tiny_recipe.parent, tmp_path, dirs_exist_ok=True)
+    recipe.write_text(recipe.read_text().replace("iterations: 2", "iterations: 100000"))
+
+    def kill_later(launch: LaunchPlan) -> None:
+        if launch.variant is not Variant.FLOAT:
+            threading.Timer(4, subprocess.run, [["pkill", "-KILL", "-f", r"objects/[0-9a-f]{64} .*runs/"]]).start()
+
+    outcome = pipeline.run(load_recipe(recipe), ["local"], results=results, observer=Watcher(kill_later))
+    cut = [record for record in outcome.result.records if record.variant is not Variant.FLOAT]
+    assert [record.status for record in cut] == [Status.FAILED, Status.FAILED]
+    assert all("SIGKILL" in str(record.reason) for record in cut)
+    assert all(_samples(record, "unet_ns") for record in cut)
+    assert not outcome.is_ok
+    assert "SIGKILL" in _text(outcome.report)
+
+
+def test_a_full_device_is_refused_before_anything_is_sent(
+    tiny_recipe: Path, results: Path, first_run: tuple[pipeline.Outcome, Watcher]
+) -> None:
+    watcher = Watcher()
+    with pytest.raises(DeviceFullError, match="MB"):
+        pipeline.run(load_recipe(tiny_recipe), ["virtual:tabs11?data_mb=16"], results=results, observer=watcher)
+    assert watcher.records == []
+
+
+def test_one_full_device_does_not_stop_the_other(
+    tiny_recipe: Path, results: Path, first_run: tuple[pipeline.Outcome, Watcher]
+) -> None:
+    addresses = ["local", "virtual:tabs11?data_mb=16"]
+    outcome = pipeline.run(load_recipe(tiny_recipe), addresses, results=results, observer=Watcher())
+    assert list(outcome.failures) == ["virtual:tabs11?data_mb=16"]
+    assert {record.device.address for record in outcome.result.records} == {"local"}
+
+
+def test_a_cut_manifest_is_refused_with_what_to_do(
+    tiny_recipe: Path, results: Path, first_run: tuple[pipeline.Outcome, Watcher], tmp_path: Path
+) -> None:
+    shutil.copytree(results / "bundles", tmp_path / "bundles")
+    manifest = tmp_path / "bundles" / first_run[0].result.bundle_folder.name / "manifest.json"
+    manifest.write_text(manifest.read_text()[:200])
+    with pytest.raises(ArtifactError, match=r"manifest\.json' is damaged: .* Hint: remove .* and run again"):
+        pipeline.run(load_recipe(tiny_recipe), ["local"], results=tmp_path, observer=Watcher())
+
+
+def test_ctrl_c_keeps_what_was_measured_and_leaves_no_process(
+    tiny_recipe: Path, results: Path, first_run: tuple[pipeline.Outcome, Watcher], tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_recipe.parent, tmp_path, dirs_exist_ok=True)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("iterations: 2", "iterations: 100000"))
+    command = [sys.executable, "-m", "quadbench", "run", str(recipe), "--devices", "virtual:tabs11", "--results", str(results)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stderr
+    for line in process.stderr:
+        if "float 0: OK" in line:
+            break
+    time.sleep(3)
+    os.kill(process.pid, signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; what was measured is stored" in rest
+    with open_records(results / "quadbench.sqlite") as records:
+        last = records.of_run(str(records.latest_run_id()))
+    assert [record.status for record in last] == [Status.OK, Status.ABORTED]
+    assert _samples(last[1], "unet_ns")
+    left = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert not re.search(rf"{re.escape(str(results))}/devices/tabs11", left)
