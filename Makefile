@@ -4,6 +4,7 @@
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 STAMP := .venv/.installed
+BUILT := .venv/.harness-built
 RECIPE ?= recipes/quickstart.yaml
 DEVICES ?= virtual:s25,virtual:tabs11
 
@@ -13,11 +14,15 @@ DEVICES ?= virtual:s25,virtual:tabs11
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## install packages, .venv and quadbench, build the harness; costs nothing when it is done
-	@$(BIN)/quadbench harness build >/dev/null
+setup: $(BUILT) ## install packages, .venv and quadbench, build the harness; costs nothing when it is done
+	@:
 
 $(STAMP): pyproject.toml scripts/setup.sh
 	@scripts/setup.sh
+	@touch $@
+
+$(BUILT): $(STAMP) android_harness/CMakeLists.txt $(wildcard android_harness/src/*)
+	@$(BIN)/quadbench harness build >/dev/null
 	@touch $@
 
 demo: setup ## build the quickstart, run it on two virtual devices, write the report
