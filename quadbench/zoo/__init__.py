@@ -1,0 +1,59 @@
+"""Zoo: a name -> the folder of a built-in model or adapter, or the evaluation inputs of a task."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from quadbench.errors import UnknownNameError
+
+FOLDER = Path(__file__).parent
+FOUNDATIONS = ("emoji-ldm",)
+ADAPTERS = ("restyle", "remove-object")
+TASKS = ("restyle", "remove-object")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskInput:
+    """One evaluation input: 64x64 RGB PNG files, and for inpainting a grey mask with 255 where something has to be replaced."""
+
+    name: str
+    image: Path
+    mask: Path | None
+    truth: Path | None
+    prompt: str
+    negative_prompt: str
+
+
+def foundation_folder(name: str) -> Path:
+    """The diffusers folder of a built-in model."""
+    return FOLDER / _known("built-in model", name, FOUNDATIONS)
+
+
+def adapter_folder(name: str) -> Path:
+    """The PEFT folder of a built-in adapter."""
+    return FOLDER / "adapters" / _known("built-in adapter", name, ADAPTERS)
+
+
+def task_inputs(name: str, *, folder: Path = FOLDER) -> tuple[TaskInput, ...]:
+    """The held-out inputs of a built-in task, in order."""
+    inputs = folder / "inputs" / _known("built-in task", name, TASKS)
+    return tuple(_task_input(inputs, entry) for entry in json.loads((inputs / "inputs.json").read_text()))
+
+
+def _task_input(folder: Path, entry: dict[str, str | None]) -> TaskInput:
+    mask, truth = entry["mask"], entry["truth"]
+    return TaskInput(
+        name=str(entry["name"]),
+        image=folder / str(entry["image"]),
+        mask=folder / mask if mask else None,
+        truth=folder / truth if truth else None,
+        prompt=str(entry["prompt"]),
+        negative_prompt=str(entry["negative_prompt"] or ""),
+    )
+
+
+def _known(kind: str, name: str, names: Iterable[str]) -> str:
+    if name not in names:
+        raise UnknownNameError(kind, name, names)
+    return name

@@ -1,0 +1,141 @@
+"""Corpus: two emoji packages and a folder of photographs -> captioned training images.
+
+Sources (none is stored in the repository; the trained weights and the evaluation images carry attribution in NOTICE.md):
+npm `emoji-datasource-twitter` 16 (Twemoji, CC BY 4.0), npm `emoji-datasource-google` 16 (Noto Emoji, Apache-2.0),
+Debian `lomiri-wallpapers-16.04` (photographs, the CC BY and CC0 ones).
+"""
+
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+STYLES = {"twitter": "twemoji", "google": "noto"}
+EXCLUDED_CATEGORIES = {"Flags", "Component"}
+EXCLUDED_SUBCATEGORIES = {
+    "family", "person-role", "person-activity", "person-sport", "person-gesture", "person-fantasy", "person-resting",
+    "keycap", "alphanum",
+}  # fmt: skip
+SIGN_CATEGORIES = {"Symbols", "People & Body"}
+SIGN_SUBCATEGORIES = {"time"}
+# Concepts that no training step ever sees, in either style: the ground truth of the restyle task.
+HELD_OUT = (
+    "green heart", "orange book", "tangerine", "hatching chick", "tulip", "ice cream",
+    "oncoming taxi", "grinning cat face with smiling eyes", "jack-o-lantern", "basketball and hoop",
+    "rabbit face", "wrapped present", "full moon with face", "hot beverage", "large blue circle", "slice of pizza",
+)  # fmt: skip
+HELD_OUT_PHOTOS = ("sunset_by_Aitzol_Berasategi", "picosdeeuropa_by_Aitzol_Berasategi", "umang_by_Abhishek_Mudgal")
+SIZE = 64
+# Author and licence of each photograph that is used, as its Debian package states them. The share-alike ones of the package are
+# left out, so that the weights need no share-alike licence.
+PHOTO_CREDITS = {
+    "Picture_0B_by_freespace": ('Trevor "Freespace"', "CC BY 4.0"),
+    "Picture_1A_by_freespace": ('Trevor "Freespace"', "CC BY 4.0"),
+    "Wine_by_Jakkub_Mede": ("Jakub Mede", "CC BY 4.0"),
+    "aitzgorri_by_Aitzol_Berasategi": ("Aitzol Berasategi", "CC BY 4.0"),
+    "friends_by_Aitzol_Berasategi": ("Aitzol Berasategi", "CC BY 4.0"),
+    "life_by_Aitzol_Berasategi": ("Aitzol Berasategi", "CC BY 4.0"),
+    "picosdeeuropa_by_Aitzol_Berasategi": ("Aitzol Berasategi", "CC BY 4.0"),
+    "seeding_by_Clements_Engelhardt": ("Clemens Engelhardt", "CC0 1.0"),
+    "sunset_by_Aitzol_Berasategi": ("Aitzol Berasategi", "CC BY 4.0"),
+    "umang_by_Abhishek_Mudgal": ("Abhishek Mudgal", "CC BY 4.0"),
+}
+EMOJI_CREDITS = {
+    "twemoji": "Twemoji, CC BY 4.0, (c) Twitter, Inc and other contributors, (c) jdecked and other contributors",
+    "noto": "Noto Emoji, Apache-2.0, (c) Google LLC",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Concept:
+    """One emoji: its caption words and its picture in each style, both (64, 64, 3) uint8 over white.
+
+    `is_sign` marks symbols, hands, clock faces, which differ little from each other.
+    """
+
+    names: tuple[str, ...]
+    is_sign: bool
+    images: dict[str, np.ndarray]
+
+
+def load_concepts(npm_folder: Path) -> list[Concept]:
+    """Read every kept concept that exists in both styles, in the package's own order."""
+    listing = json.loads((npm_folder / "google/package/emoji.json").read_text())
+    kept = [entry for entry in listing if _is_kept(entry)]
+    return [
+        Concept(
+            names=_names(entry),
+            is_sign=entry["category"] in SIGN_CATEGORIES or entry["subcategory"] in SIGN_SUBCATEGORIES,
+            images={
+                style: flatten(Image.open(npm_folder / f"{source}/package/img/{source}/64/{entry['image']}"))
+                for source, style in STYLES.items()
+            },
+        )
+        for entry in sorted(kept, key=lambda entry: int(entry["sort_order"]))
+    ]
+
+
+def _is_kept(entry: dict) -> bool:  # type: ignore[type-arg]
+    return (
+        entry["category"] not in EXCLUDED_CATEGORIES
+        and entry["subcategory"] not in EXCLUDED_SUBCATEGORIES
+        and entry["has_img_google"]
+        and entry["has_img_twitter"]
+    )
+
+
+def _names(entry: dict) -> tuple[str, ...]:  # type: ignore[type-arg]
+    raw = [entry["name"], *entry["short_names"]]
+    clean = [name.lower().replace("_", " ").replace("-", " ").strip() for name in raw if name]
+    return tuple(dict.fromkeys(clean))
+
+
+def split(concepts: list[Concept]) -> tuple[list[Concept], list[Concept]]:
+    """Return (training, held out); every name of HELD_OUT must be found exactly once."""
+    wanted = {name.replace("-", " ") for name in HELD_OUT}
+    held_out = [concept for concept in concepts if concept.names[0] in wanted]
+    missing = wanted - {concept.names[0] for concept in held_out}
+    if missing:
+        raise ValueError(f"held-out concepts not found in the corpus: {sorted(missing)}")
+    return [concept for concept in concepts if concept.names[0] not in wanted], held_out
+
+
+def flatten(image: Image.Image) -> np.ndarray:
+    """RGBA of any kind -> (64, 64, 3) uint8 over white."""
+    rgba = image.convert("RGBA").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+    white = Image.new("RGBA", rgba.size, "white")
+    return np.asarray(Image.alpha_composite(white, rgba).convert("RGB"))
+
+
+def load_cutouts(npm_folder: Path, *, held_out: bool) -> list[Image.Image]:
+    """The concepts of one split as RGBA, in both styles, to be pasted over a scene."""
+    listing = json.loads((npm_folder / "google/package/emoji.json").read_text())
+    wanted = {name.replace("-", " ") for name in HELD_OUT}
+    images = [entry["image"] for entry in listing if _is_kept(entry) and (_names(entry)[0] in wanted) == held_out]
+    return [
+        Image.open(npm_folder / f"{source}/package/img/{source}/64/{image}").convert("RGBA")
+        for image in images
+        for source in STYLES
+    ]
+
+
+def load_photos(folder: Path, *, held_out: bool) -> dict[str, Image.Image]:
+    """Photographs of one split by stem, each reduced to 640 pixels on the short side."""
+    photos = {}
+    for path in sorted(folder.glob("*.jpg")):
+        if path.stem in PHOTO_CREDITS and (path.stem in HELD_OUT_PHOTOS) == held_out:
+            photo = Image.open(path).convert("RGB")
+            scale = 640 / min(photo.size)
+            photos[path.stem] = photo.resize((round(photo.width * scale), round(photo.height * scale)), Image.Resampling.LANCZOS)
+    return photos
+
+
+def crop_scene(photo: Image.Image, rng: random.Random) -> np.ndarray:
+    """A random square of a photograph as (64, 64, 3) uint8, between a third of its short side and all of it."""
+    side = rng.randint(min(photo.size) // 3, min(photo.size))
+    left, top = rng.randint(0, photo.width - side), rng.randint(0, photo.height - side)
+    square = photo.crop((left, top, left + side, top + side)).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+    return np.asarray(square if rng.random() < 0.5 else square.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
