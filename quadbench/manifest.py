@@ -66,7 +66,7 @@ def file_refs(value: object) -> Iterator[FileRef]:
 def publish(folder: Path, make: Callable[[Path], Artifact]) -> Artifact:
     """Let `make` fill a temporary folder, write its manifest and rename it to `folder`; on any failure nothing is left."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
+    _remove_abandoned(folder)
     temporary.mkdir(parents=True)
     try:
         artifact = make(temporary)
@@ -77,6 +77,14 @@ def publish(folder: Path, make: Callable[[Path], Artifact]) -> Artifact:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return artifact
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what processes that were killed have left of the same folder."""
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        owner = left.suffix[1:]
+        if owner == str(os.getpid()) or not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def file_ref(folder: Path, path: Path) -> FileRef:

@@ -1,0 +1,75 @@
+"""Compilers: the contract that each keeps, over ONNX Runtime so far."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+pytest.importorskip("torch")  # the tiny bundle is built here
+
+from quadbench.artifacts import Bundle, Graph
+from quadbench.compile import Compiled, compile_bundle
+from quadbench.device_profile import OnnxRuntimeTarget, QnnTarget
+from quadbench.errors import BuildError
+
+TARGET, KEY = OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu"), "onnxruntime-cpu-x86_64"
+
+
+@pytest.fixture(scope="module")
+def compiled(tiny_bundle: tuple[Bundle, Path], tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    return compile_bundle(*tiny_bundle, TARGET, KEY, tmp_path_factory.mktemp("compiled"))
+
+
+def _run(path: Path, graph: Graph) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    feed = {
+        spec.name: rng.standard_normal(spec.shape).astype(np.float32)
+        if spec.dtype == "float32"
+        else rng.integers(0, 900, spec.shape).astype(spec.dtype)
+        for spec in graph.inputs
+    }
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, feed)[0]
+
+
+def test_every_quantized_graph_is_compiled_and_no_other(tiny_bundle: tuple[Bundle, Path], compiled: Compiled) -> None:
+    wanted = [(g.variant, g.component, g.task) for g in tiny_bundle[0].graphs if g.variant.is_quantized]
+    assert [(g.variant, g.component, g.task) for g in compiled.compiled.graphs] == wanted
+
+
+def test_compiled_graphs_compute_what_the_bundles_graphs_do(tiny_bundle: tuple[Bundle, Path], compiled: Compiled) -> None:
+    sources = {graph.file.path: graph for graph in tiny_bundle[0].graphs}
+    for graph in compiled.compiled.graphs:
+        source = sources[graph.file.path]
+        assert graph.inputs == source.inputs
+        expected = _run(tiny_bundle[1] / source.file.path, source)
+        np.testing.assert_allclose(_run(compiled.folder / graph.file.path, graph), expected, atol=2e-3 * np.ptp(expected))
+
+
+def test_weights_stay_eight_bits(tiny_bundle: tuple[Bundle, Path], compiled: Compiled) -> None:
+    sources = {graph.file.path: graph.file.size_bytes for graph in tiny_bundle[0].graphs}
+    assert all(graph.file.size_bytes < 1.5 * sources[graph.file.path] for graph in compiled.compiled.graphs)
+
+
+def test_the_same_graphs_are_not_compiled_again(tiny_bundle: tuple[Bundle, Path], compiled: Compiled) -> None:
+    bundle, folder = tiny_bundle
+    again = compile_bundle(replace(bundle, digest="another adapter"), folder, TARGET, KEY, compiled.folder.parent)
+    assert again.is_reused
+    assert again.compiled == compiled.compiled
+
+
+def test_a_graph_that_the_runtime_refuses_is_named_and_nothing_is_left(tiny_bundle: tuple[Bundle, Path], tmp_path: Path) -> None:
+    bundle, folder = tiny_bundle
+    spoilt = Path(shutil.copytree(folder, tmp_path / "bundle"))
+    (spoilt / "shared/vae_decoder.onnx").write_bytes(b"not a graph")
+    with pytest.raises(BuildError, match=r"shared/vae_decoder\.onnx"):
+        compile_bundle(bundle, spoilt, TARGET, KEY, tmp_path / "compiled")
+    assert list((tmp_path / "compiled").iterdir()) == []
+
+
+def test_a_target_without_a_compiler_is_refused(tiny_bundle: tuple[Bundle, Path], tmp_path: Path) -> None:
+    target = QnnTarget(backend="qnn", htp_arch="v79", soc_model=69)
+    with pytest.raises(BuildError, match="no compiler for Qualcomm HTP v79"):
+        compile_bundle(*tiny_bundle, target, "qnn-v79-69", tmp_path)

@@ -1,0 +1,75 @@
+"""Manifests: an artifact comes back as it was written, or is refused with what is wrong with it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from quadbench.artifacts import CompiledBundle, Component, Graph, TensorSpec, Variant
+from quadbench.errors import ArtifactError
+from quadbench.manifest import file_ref, publish, read_manifest
+
+
+def _make(folder: Path) -> CompiledBundle:
+    graph = folder / "shared" / "unet.onnx"
+    graph.parent.mkdir()
+    graph.write_bytes(b"a graph")
+    spec = TensorSpec(name="lora.a.down", shape=(4, 8), dtype="int16", scale=0.5)
+    part = Graph(variant=Variant.SHARED, component=Component.UNET, file=file_ref(folder, graph), inputs=(spec,), outputs=())
+    return CompiledBundle(
+        digest="d", parent_digest="p", target="onnxruntime-cpu-x86_64", tool_versions={"a": "1"}, graphs=(part,)
+    )
+
+
+def test_an_artifact_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    made = publish(tmp_path / "made", _make)
+    assert read_manifest(tmp_path / "made", CompiledBundle) == made
+
+
+def test_publishing_again_replaces_the_folder_whole(tmp_path: Path) -> None:
+    publish(tmp_path / "made", _make)
+    (tmp_path / "made/left-over").write_text("old")
+    publish(tmp_path / "made", lambda folder: replace(_make(folder), digest="other"))
+    assert read_manifest(tmp_path / "made", CompiledBundle).digest == "other"
+    assert not (tmp_path / "made/left-over").exists()
+
+
+def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
+    def fail(folder: Path) -> CompiledBundle:
+        _make(folder)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        publish(tmp_path / "made", fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    abandoned = tmp_path / ".made.4194305"  # above the greatest process id that Linux gives
+    abandoned.mkdir()
+    publish(tmp_path / "made", _make)
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda text: text[: len(text) // 2], "is damaged"),
+        (lambda text: "", "is damaged"),
+        (lambda text: "[]", "has schema_version list; expected 1"),
+        (lambda text: text.replace('"schema_version": 1', '"schema_version": 2'), "has schema_version 2; expected 1"),
+        (lambda text: text.replace('"shared"', '"sharde"'), "at graphs.0.variant"),
+        (lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "target"}), "at target: "),
+        (lambda text: text.replace('"size_bytes": 7', '"size_bytes": 8'), "has 7 bytes; expected 8 bytes"),
+        (lambda text: text.replace("shared/unet.onnx", "shared/lost.onnx"), "lost.onnx' is missing"),
+    ],
+)
+def test_a_spoilt_manifest_is_refused_with_what_to_do(tmp_path: Path, spoil: object, message: str) -> None:
+    publish(tmp_path / "made", _make)
+    manifest = tmp_path / "made/manifest.json"
+    manifest.write_text(spoil(manifest.read_text()))
+    with pytest.raises(ArtifactError) as refusal:
+        read_manifest(tmp_path / "made", CompiledBundle)
+    assert message in str(refusal.value)
+    assert "run again" in str(refusal.value)

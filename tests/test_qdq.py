@@ -1,0 +1,157 @@
+"""Encodings, calibration and the QDQ writer on small graphs."""
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+
+import onnxruntime  # noqa: E402
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+from quadbench.quad import passes  # noqa: E402
+from quadbench.quad.calibration import observe_ranges  # noqa: E402
+from quadbench.quad.encodings import Encoding, Range, asymmetric, quantize, quantize_channels, symmetric  # noqa: E402
+from quadbench.quad.qdq import activation_encodings, quantize_graph  # noqa: E402
+
+RNG = np.random.default_rng(0)
+
+
+def _model(nodes: list, shapes: dict[str, tuple[int, ...]], weights: dict[str, np.ndarray], output: tuple[int, ...]) -> object:
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, output)],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+def _lora_model() -> object:
+    """y = Conv(x, w) + b + up(down(x)), then Reshape and Softmax."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["base"], pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["x", "lora.s.down"], ["low"], pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["low", "lora.s.up"], ["high"]),
+        helper.make_node("Add", ["base", "high"], ["sum"]),
+        helper.make_node("Reshape", ["sum", "flat"], ["rows"]),
+        helper.make_node("Softmax", ["rows"], ["y"], axis=-1),
+    ]
+    shapes = {"x": (1, 3, 4, 4), "lora.s.down": (2, 3, 3, 3), "lora.s.up": (5, 2, 1, 1)}
+    weights = {
+        "w": RNG.standard_normal((5, 3, 3, 3)).astype(np.float32),
+        "b": RNG.standard_normal(5).astype(np.float32),
+        "flat": np.array([5, 16], np.int64),
+    }
+    return _model(nodes, shapes, weights, (5, 16))
+
+
+def _feed(model: object) -> dict[str, np.ndarray]:
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.input}
+    return {name: RNG.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def _run(model: object, feed: dict[str, np.ndarray]) -> np.ndarray:
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, feed)[0]
+
+
+def test_zero_is_always_exact() -> None:
+    for values in (Range(low=-1.0, high=3.0), Range(low=0.5, high=3.0), Range(low=-3.0, high=-0.5), Range(low=0.0, high=0.0)):
+        encoding = asymmetric(values, "uint16")
+        integer = quantize(np.zeros(1, np.float32), encoding)
+        assert (int(integer[0]) - encoding.zero_point) * encoding.scale == 0
+
+
+def test_halves_are_rounded_to_even_as_onnx_does() -> None:
+    encoding = Encoding(dtype="int8", scale=1.0)
+    np.testing.assert_array_equal(quantize(np.array([0.5, 1.5, 2.5, -0.5, -1.5], np.float32), encoding), [0, 2, 2, 0, -2])
+
+
+def test_values_outside_the_range_are_clipped() -> None:
+    np.testing.assert_array_equal(quantize(np.array([9.0, -9.0], np.float32), symmetric(1.0, "int16")), [32767, -32767])
+
+
+def test_integers_are_those_of_quantize_linear() -> None:
+    values = (RNG.standard_normal(1000) * 3).astype(np.float32)
+    for encoding in (asymmetric(Range(low=-2.5, high=7.0), "uint16"), asymmetric(Range(low=-2.5, high=7.0), "uint8")):
+        node = helper.make_node("QuantizeLinear", ["x", "s", "z"], ["y"])
+        weights = {"s": np.float32(encoding.scale), "z": np.array(encoding.zero_point, encoding.dtype)}
+        model = _model([node], {"x": (1000,)}, {k: np.asarray(v) for k, v in weights.items()}, (1000,))
+        model.graph.output[0].type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(encoding.dtype))
+        np.testing.assert_array_equal(quantize(values, encoding), _run(model, {"x": values}))
+
+
+def test_weights_have_a_scale_for_each_output_channel() -> None:
+    weights = RNG.standard_normal((4, 3, 3, 3)).astype(np.float32) * np.array([1, 10, 100, 0], np.float32).reshape(-1, 1, 1, 1)
+    integers, scales = quantize_channels(weights, axis=0)
+    assert integers.dtype == np.int8
+    np.testing.assert_allclose(integers * scales.reshape(-1, 1, 1, 1), weights, atol=float(scales.max()) / 2 * 1.001)
+    assert np.abs(integers[:3]).max(axis=(1, 2, 3)).tolist() == [127, 127, 127]
+
+
+def test_ranges_are_those_of_every_tensor_over_all_feeds() -> None:
+    model = _lora_model()
+    feeds = [_feed(model) for _ in range(3)]
+    ranges = observe_ranges(model, feeds)
+    assert set(ranges) == {"x", "lora.s.down", "lora.s.up", "base", "low", "high", "sum", "rows", "y"}
+    assert ranges["x"].high == max(feed["x"].max() for feed in feeds)
+    assert ranges["y"].low == min(_run(model, feed).min() for feed in feeds)
+
+
+def test_a_node_that_only_moves_values_keeps_its_inputs_encoding() -> None:
+    model = _lora_model()
+    encodings = activation_encodings(model, observe_ranges(model, [_feed(model)]), dtype="uint16")
+    assert encodings["rows"] == encodings["sum"]
+    assert encodings["y"] == asymmetric(Range(low=0.0, high=1.0), "uint16")
+
+
+@pytest.mark.parametrize(("dtype", "lora", "least_db"), [("uint16", "int16", 35), ("uint8", "int8", 18)])
+def test_the_quantized_graph_is_near_the_float_one(dtype: str, lora: str, least_db: float) -> None:
+    model = _lora_model()
+    feed = _feed(model)
+    ranges = observe_ranges(model, [feed])
+    lora_encodings = {name: symmetric(ranges[name].magnitude, lora) for name in feed if name.startswith("lora.")}
+    made = quantize_graph(model, activation_encodings(model, ranges, dtype=dtype), lora_encodings)
+    integers = feed | {name: quantize(feed[name], encoding) for name, encoding in lora_encodings.items()}
+    exact, found = _run(model, feed), _run(made, integers)
+    assert 10 * np.log10(np.square(exact).sum() / np.square(found - exact).sum()) > least_db
+    assert {i.name: i.type.tensor_type.elem_type for i in made.graph.input} == {
+        "x": TensorProto.FLOAT,
+        "lora.s.down": helper.np_dtype_to_tensor_dtype(np.dtype(lora)),
+        "lora.s.up": helper.np_dtype_to_tensor_dtype(np.dtype(lora)),
+    }
+
+
+def test_lora_inputs_go_straight_into_a_dequantizer_with_zero_point_zero() -> None:
+    model = _lora_model()
+    feed = _feed(model)
+    ranges = observe_ranges(model, [feed])
+    lora = {name: symmetric(1.0, "int16") for name in feed if name.startswith("lora.")}
+    made = quantize_graph(model, activation_encodings(model, ranges, dtype="uint16"), lora)
+    constants = {i.name: numpy_helper.to_array(i) for i in made.graph.initializer}
+    for name in lora:
+        readers = [node for node in made.graph.node if name in node.input]
+        assert [node.op_type for node in readers] == ["DequantizeLinear"]
+        assert constants[readers[0].input[2]] == 0
+
+
+def test_group_norm_is_written_as_what_npus_take_with_the_same_result() -> None:
+    node = helper.make_node("GroupNormalization", ["x", "scale", "bias"], ["y"], num_groups=2, epsilon=1e-5)
+    weights = {name: RNG.standard_normal(6).astype(np.float32) for name in ("scale", "bias")}
+    model = _model([node], {"x": (1, 6, 4, 4)}, weights, (1, 6, 4, 4))
+    feed = _feed(model)
+    expected = _run(model, feed)
+    passes.decompose_group_norm(model)
+    assert {node.op_type for node in model.graph.node} == {"Reshape", "InstanceNormalization", "Mul", "Add"}
+    np.testing.assert_allclose(_run(model, feed), expected, atol=1e-5)
+
+
+def test_attention_masks_keep_their_meaning_within_sixteen_bits() -> None:
+    mask = np.where(np.tri(4, dtype=bool), 0, np.finfo(np.float32).min).astype(np.float32)
+    nodes = [helper.make_node("Add", ["x", "mask"], ["scores"]), helper.make_node("Softmax", ["scores"], ["y"], axis=-1)]
+    model = _model(nodes, {"x": (4, 4)}, {"mask": mask}, (4, 4))
+    feed = _feed(model)
+    expected = _run(model, feed)
+    passes.clamp_mask_constants(model)
+    np.testing.assert_allclose(_run(model, feed), expected, atol=1e-6)
+    assert numpy_helper.to_array(model.graph.initializer[0]).min() == passes.MASKED_SCORE
