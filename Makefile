@@ -9,7 +9,7 @@ RECIPE ?= recipes/quickstart.yaml
 DEVICES ?= virtual:s25,virtual:tabs11
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-slow harness format clean
+.PHONY: help setup demo check test test-slow bench harness format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test: setup ## the tests that need neither phone nor patience
 
 test-slow: setup ## the tests that take minutes
 	@$(BIN)/pytest -m "slow and not device" $(ARGS)
+
+bench: $(STAMP) ## compare with peers, side by side: time and memory as ratios
+	@$(BIN)/python bench/static_quantizer.py
 
 harness: $(STAMP) ## build the native harness for this machine and run its own tests
 	@cd android_harness && cmake --preset host >/dev/null && cmake --build --preset host --parallel 2 >/dev/null && ctest --preset host
