@@ -175,8 +175,8 @@ class AnchorProfile(_Profile):
     """One adapter's ranges serve them all."""
 
     scheme: Literal["anchor"]
-    adapter: Name
-    """The adapter that sets the ranges."""
+    adapter: Name | None = None
+    """The adapter that sets the ranges; left out, the most sensitive one does, and all together where they are equally so."""
 
 
 class UnifiedProfile(_Profile):
@@ -214,6 +214,8 @@ class Quad(Spec):
         profile = info.data.get("profile")
         if isinstance(calibration, AnchorCalibration) and isinstance(profile, UnifiedProfile):
             refuse([Problem(location=("scheme",), reason="'anchor' needs a profile with scheme 'anchor'; found 'unified'")])
+        if isinstance(calibration, AnchorCalibration) and isinstance(profile, AnchorProfile) and profile.adapter is None:
+            refuse([Problem(location=("scheme",), reason="'anchor' needs the profile's adapter by name; it is left out")])
         return calibration
 
 
@@ -263,7 +265,11 @@ class Recipe(Spec):
     @classmethod
     def _anchor_is_declared(cls, quad: Quad, info: ValidationInfo) -> Quad:
         adapters, profile = info.data.get("adapters"), quad.profile
-        if adapters is not None and isinstance(profile, AnchorProfile) and profile.adapter not in adapters:
+        if adapters is None or not isinstance(profile, AnchorProfile):
+            return quad
+        if profile.adapter is None and not adapters:
+            refuse([Problem(location=("profile", "scheme"), reason="'anchor' needs an adapter; the recipe has none")])
+        if profile.adapter is not None and profile.adapter not in adapters:
             reason = f"no adapter '{profile.adapter}'" + near(profile.adapter, adapters)
             refuse([Problem(location=("profile", "adapter"), reason=reason)])
         return quad

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -30,9 +31,10 @@ from quadbench.quad.encodings import Encoding
 from quadbench.quad.foundation import Foundation, load_foundation
 from quadbench.quad.graphs import export_component, export_unet, lora_shapes, quantized
 from quadbench.quad.items import Items, task_items
-from quadbench.quad.profile import aligned, lora_encodings, shared_ranges
+from quadbench.quad.profile import aligned, clip_rate, lora_encodings, shared_ranges, site_fits
 from quadbench.quad.reference import reference_for
 from quadbench.quad.runner import Feed, GraphSession, as_feed, token_feed
+from quadbench.quad.sensitivity import Sensitivity, sensitivity
 from quadbench.quad.sources import adapter_folder, bundle_digest, foundation_folder, tool_versions
 from quadbench.quad.tasks import Encoders, PreparedTask, Visit, prepare_task, visit
 from quadbench.quad.writer import BundleWriter
@@ -86,10 +88,28 @@ class _Lora:
     shapes: dict[str, tuple[int, ...]]
     encodings: dict[str, Encoding]
     adapters: dict[str, Adapter]  # gauge-aligned where the recipe says so
+    anchor: str | None  # None: the ranges of all adapters together
+    sensitivity: Sensitivity | None  # where it chose the anchor
 
     def feed(self, adapter: str | None) -> Feed:
         """An adapter's float graph inputs; None is no adapter."""
         return as_feed(graph_tensors(self.adapters[adapter] if adapter else None, self.shapes))
+
+    def rows(self) -> list[dict[str, object]]:
+        """How each adapter sits in the shared encodings, for profile.json."""
+        return [
+            {
+                "adapter": name,
+                "clip_rate": clip_rate(adapter, self.encodings),
+                "sites": [_finite(asdict(fit)) for fit in site_fits(adapter, self.encodings)],
+            }
+            for name, adapter in self.adapters.items()
+        ]
+
+
+def _finite(row: dict[str, object]) -> dict[str, object]:
+    """JSON has no infinity: an SQNR without noise is null."""
+    return {key: None if value == math.inf else value for key, value in row.items()}
 
 
 @dataclass(kw_only=True)
@@ -116,20 +136,20 @@ class _Build:
         with self._step("export"):
             models = self._export()
             sessions = {component: GraphSession(model) for component, model in models.items()}
-        with self._step("lora profile"):
-            lora = self._profile(lora_shapes(models[Component.UNET]))
         with self._step("sampler tables"):
+            shapes = lora_shapes(models[Component.UNET])
             encoders = Encoders(
                 foundation=self.foundation,
                 text_encoder=sessions[Component.TEXT_ENCODER],
                 vae_encoder=sessions[Component.VAE_ENCODER],
             )
             unet = sessions[Component.UNET]
-            tasks = [
-                prepare_task(task, self.items[task.name], encoders, unet, lora.feed(task.adapter)) for task in self.recipe.tasks
-            ]
+            feeds = {name: as_feed(graph_tensors(a, shapes)) for name, a in [(None, None), *self.adapters.items()]}
+            tasks = [prepare_task(task, self.items[task.name], encoders, unet, feeds[task.adapter]) for task in self.recipe.tasks]
         with self._step("trajectories"):
-            visits = {task.task.name: visit(task, encoders, unet, lora.feed(task.task.adapter)) for task in tasks}
+            visits = {task.task.name: visit(task, encoders, unet, feeds[task.task.adapter]) for task in tasks}
+        with self._step("lora profile"):
+            lora = self._profile(shapes, self._sensitivity(tasks, visits, encoders, unet, shapes))
         with self._step("quantize"):
             profile = self._quantize(models, tasks, visits, lora)
         with self._step("adapters"):
@@ -158,16 +178,43 @@ class _Build:
         self.graphs += [self.writer.graph(model, Variant.FLOAT, part) for part, model in models.items()]
         return models
 
-    def _profile(self, shapes: dict[str, tuple[int, ...]]) -> _Lora:
+    def _sensitivity(
+        self,
+        tasks: list[PreparedTask],
+        visits: dict[str, Visit],
+        encoders: Encoders,
+        unet: GraphSession,
+        shapes: dict[str, tuple[int, ...]],
+    ) -> Sensitivity | None:
+        """Where the recipe leaves the anchor open: what chooses it, without the pass over single sites."""
+        profile = self.recipe.quad.profile
+        if not isinstance(profile, AnchorProfile) or profile.adapter is not None:
+            return None
+        found = sensitivity(
+            self.adapters.values(),
+            tasks,
+            visits,
+            encoders,
+            unet=unet,
+            shapes=shapes,
+            dtype=self.recipe.precision.lora,
+            site_samples=0,
+        )
+        log.info("build: %s (%s)", f"anchor '{a}'" if (a := found.choice.anchor) else "unified ranges", found.choice.reason)
+        return found
+
+    def _profile(self, shapes: dict[str, tuple[int, ...]], found: Sensitivity | None) -> _Lora:
         """The shared LoRA ranges; with gauge, every adapter is aligned to them and the ranges are taken again, as they shrink."""
         quad, adapters = self.recipe.quad, list(self.adapters.values())
-        anchor = quad.profile.adapter if isinstance(quad.profile, AnchorProfile) else None
+        named = quad.profile.adapter if isinstance(quad.profile, AnchorProfile) else None
+        anchor = found.choice.anchor if found else named
         ranges = shared_ranges(adapters, anchor=anchor)
         if quad.profile.gauge:
             adapters = [aligned(adapter, ranges) for adapter in adapters]
             ranges = shared_ranges(adapters, anchor=anchor)
         encodings = lora_encodings(ranges, headroom=quad.profile.headroom, dtype=self.recipe.precision.lora)
-        return _Lora(shapes=shapes, encodings=encodings, adapters={adapter.name: adapter for adapter in adapters})
+        by_name = {adapter.name: adapter for adapter in adapters}
+        return _Lora(shapes=shapes, encodings=encodings, adapters=by_name, anchor=anchor, sensitivity=found)
 
     def _quantize(
         self, models: dict[Component, ModelProto], tasks: list[PreparedTask], visits: dict[str, Visit], lora: _Lora
@@ -195,15 +242,21 @@ class _Build:
             encodings[component.value] = made.activations
             self.graphs.append(self.writer.graph(made.model, Variant.SHARED, component, lora=lora.encodings if is_unet else None))
         listed = {part: {name: asdict(encoding) for name, encoding in of.items()} for part, of in encodings.items()}
-        return self.writer.json("profile.json", {"schema_version": SCHEMA_VERSION, "encodings": listed})
+        profile = {
+            "schema_version": SCHEMA_VERSION,
+            "anchor": lora.anchor,
+            "chosen_by": "sensitivity" if lora.sensitivity else "recipe",
+            "sensitivity": asdict(lora.sensitivity) if lora.sensitivity else None,
+            "adapters": lora.rows(),
+            "encodings": listed,
+        }
+        return self.writer.json("profile.json", profile)
 
     def _unet_feeds(self, visits: dict[str, Visit], lora: _Lora) -> Iterator[Feed]:
         """joint: every task's inputs under its adapter, and again without any; anchor: those of the profile's adapter alone."""
-        quad = self.recipe.quad
-        is_joint = not isinstance(quad.calibration, AnchorCalibration)
-        anchor = quad.profile.adapter if isinstance(quad.profile, AnchorProfile) else None
+        is_joint = not isinstance(self.recipe.quad.calibration, AnchorCalibration)
         for task in self.recipe.tasks:
-            if is_joint or task.adapter == anchor:
+            if is_joint or task.adapter == lora.anchor:
                 yield from (feed | lora.feed(task.adapter) for feed in visits[task.name].feeds)
             if is_joint and task.adapter is not None:
                 yield from (feed | lora.feed(None) for feed in visits[task.name].feeds)

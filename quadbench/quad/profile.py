@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -63,28 +64,50 @@ def adapter_integers(
     return {name: quantize(tensor.numpy(), encodings[name]) for name, tensor in graph_tensors(adapter, shapes).items()}
 
 
+@dataclass(frozen=True, kw_only=True)
+class SiteFit:
+    """What encodings cost an adapter at a site.
+
+    Clipped weights of all its weights; log2 of the integers between -max and max that the tensor with fewer of them can use;
+    signal to quantization noise of up*down, infinite where nothing is lost.
+    """
+
+    site: str
+    clipped: int
+    weights: int
+    effective_bits: float
+    sqnr_db: float
+
+
+def site_fits(adapter: Adapter, encodings: Mapping[str, Encoding]) -> tuple[SiteFit, ...]:
+    """How the adapter sits in the encodings, site by site."""
+    return tuple(_site_fit(site, pair, encodings) for site, pair in adapter.pairs.items())
+
+
 def lora_sqnr_db(adapter: Adapter, encodings: Mapping[str, Encoding]) -> dict[str, float]:
     """Signal to quantization noise of up*down at each site, in dB."""
-    return {site: _site_sqnr_db(site, pair, encodings) for site, pair in adapter.pairs.items()}
-
-
-def _site_sqnr_db(site: str, pair: Pair, encodings: Mapping[str, Encoding]) -> float:
-    exact = pair.up.flatten(1) @ pair.down.flatten(1)
-    down, up = (
-        torch.from_numpy(quantize(tensor.numpy(), encodings[name]).astype(np.float32) * np.float32(encodings[name].scale))
-        for name, tensor in zip(input_names(site), (pair.down, pair.up), strict=True)
-    )
-    noise = float((up.flatten(1) @ down.flatten(1) - exact).square().sum())
-    signal = float(exact.square().sum())
-    return math.inf if noise == 0 else 10 * math.log10(signal / noise)
+    return {fit.site: fit.sqnr_db for fit in site_fits(adapter, encodings)}
 
 
 def clip_rate(adapter: Adapter, encodings: Mapping[str, Encoding]) -> float:
     """The share of the adapter's weights that lie outside their encodings."""
-    clipped = total = 0
-    for site, pair in adapter.pairs.items():
-        for name, tensor in zip(input_names(site), (pair.down, pair.up), strict=True):
-            reach = encodings[name].scale * (encodings[name].limit + 0.5)
-            clipped += int((tensor.abs() > reach).sum())
-            total += tensor.numel()
-    return clipped / total
+    fits = site_fits(adapter, encodings)
+    return sum(fit.clipped for fit in fits) / sum(fit.weights for fit in fits)
+
+
+def _site_fit(site: str, pair: Pair, encodings: Mapping[str, Encoding]) -> SiteFit:
+    tensors, used = (pair.down, pair.up), [encodings[name] for name in input_names(site)]
+    integers = [quantize(tensor.numpy(), encoding) for tensor, encoding in zip(tensors, used, strict=True)]
+    down, up = (torch.from_numpy(q.astype(np.float32) * np.float32(e.scale)) for q, e in zip(integers, used, strict=True))
+    return SiteFit(
+        site=site,
+        clipped=sum(int((t.abs() > e.scale * (e.limit + 0.5)).sum()) for t, e in zip(tensors, used, strict=True)),
+        weights=sum(tensor.numel() for tensor in tensors),
+        effective_bits=min(math.log2(2 * int(np.abs(q).max()) + 1) for q in integers),
+        sqnr_db=_sqnr_db(pair.up.flatten(1) @ pair.down.flatten(1), up.flatten(1) @ down.flatten(1)),
+    )
+
+
+def _sqnr_db(exact: torch.Tensor, found: torch.Tensor) -> float:
+    noise = float((found - exact).square().sum())
+    return math.inf if noise == 0 else 10 * math.log10(float(exact.square().sum()) / noise)

@@ -1,0 +1,216 @@
+"""Sensitivity: adapters and the U-Net inputs of their own trajectories -> each one's quantization sensitivity score, the anchor.
+
+QSS(adapter) = E_x[D(f(x; w) || f(x; w~))] (QUAD, arXiv 2603.29535, eq. 8). Here f is the float U-Net with the adapter, w~ the
+adapter rounded under encodings of its own while everything else stays float, and x what the sampler feeds the U-Net.
+docs/quad.md says more.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from quadbench.quad.adapters import Adapter, graph_tensors
+from quadbench.quad.divergence import BINS, Divergence, Score, bins_over, divergence, kendall_tau, score
+from quadbench.quad.encodings import quantize
+from quadbench.quad.lora import input_names
+from quadbench.quad.profile import lora_encodings, lora_ranges
+from quadbench.quad.runner import Feed, as_feed
+from quadbench.quad.tasks import Encoders, PreparedTask, Unet, Visit, visit
+
+log = logging.getLogger(__name__)
+SITE_SAMPLES = 4  # of an adapter's samples, spread evenly, for the pass that rounds one site at a time
+STANDARD_ERRORS = 2.0  # about 95 % of a normal distribution
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One x: what the U-Net was fed at a step of a task's trajectory, without LoRA inputs."""
+
+    task: str
+    step: int
+    timestep: float
+    feed: Feed
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepScore:
+    """Over the samples of one step of one task."""
+
+    task: str
+    step: int
+    timestep: float
+    score: Score
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteScore:
+    """With this site alone rounded."""
+
+    site: str
+    score: Score
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """Kendall's tau of the order by Jensen-Shannon with that by another measure; None where one of them ranks nothing."""
+
+    mse: float | None
+    sqnr: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterSensitivity:
+    """`score.js` is the adapter's QSS. `sites` stand in falling order of MSE, which tells apart what no histogram does."""
+
+    adapter: str
+    score: Score
+    js_standard_error: float | None  # None from a single sample
+    steps: tuple[StepScore, ...]
+    sites: tuple[SiteScore, ...]
+    site_agreement: Agreement
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The anchor, or None where the adapters are equally sensitive and the unified ranges should be taken."""
+
+    anchor: str | None
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sensitivity:
+    """Of all adapters, in the recipe's order."""
+
+    lora: str
+    bins: int
+    adapters: tuple[AdapterSensitivity, ...]
+    agreement: Agreement
+    choice: Choice
+
+
+def sensitivity(
+    adapters: Iterable[Adapter],
+    tasks: Sequence[PreparedTask],
+    visits: Mapping[str, Visit],
+    encoders: Encoders,
+    *,
+    unet: Unet,
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: str,
+    site_samples: int = SITE_SAMPLES,
+) -> Sensitivity:
+    """Score every adapter on the trajectories of its own tasks, and choose the anchor.
+
+    An adapter that no task uses is scored on all tasks, whose samplers are run again with it.
+    """
+    scores = []
+    for adapter in adapters:
+        own = [task for task in tasks if task.task.adapter == adapter.name]
+        lora = as_feed(graph_tensors(adapter, shapes))
+        seen = [(t, visits[t.task.name]) for t in own] or [(t, visit(t, encoders, unet, lora)) for t in tasks]
+        samples = [sample for task, visited in seen for sample in samples_of(task, visited)]
+        scores.append(adapter_sensitivity(adapter, samples, unet=unet, shapes=shapes, dtype=dtype, site_samples=site_samples))
+        log.info("sensitivity: %s, QSS %.3g over %d samples", adapter.name, scores[-1].score.js, len(samples))
+    agreement = _agreement([s.score for s in scores])
+    return Sensitivity(lora=dtype, bins=BINS, adapters=tuple(scores), agreement=agreement, choice=choose_anchor(scores))
+
+
+def samples_of(prepared: PreparedTask, visited: Visit) -> list[Sample]:
+    """A visit's inputs with the step that each belongs to; guidance gives two for a step."""
+    timesteps = prepared.table.timesteps
+    runs = len(visited.feeds) // (len(prepared.items.calibration) * len(timesteps))
+    steps = [index // runs % len(timesteps) for index in range(len(visited.feeds))]
+    return [
+        Sample(task=prepared.task.name, step=step, timestep=float(timesteps[step]), feed=feed)
+        for step, feed in zip(steps, visited.feeds, strict=True)
+    ]
+
+
+def adapter_sensitivity(
+    adapter: Adapter,
+    samples: Sequence[Sample],
+    *,
+    unet: Unet,
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: str,
+    site_samples: int = SITE_SAMPLES,
+) -> AdapterSensitivity:
+    """Run the U-Net with the adapter as it is and as `dtype` rounds it, on every sample; then site by site on `site_samples`."""
+    exact_lora = as_feed(graph_tensors(adapter, shapes))
+    rounded_lora = exact_lora | _rounded(adapter, exact_lora, dtype)
+    exact = [unet(sample.feed | exact_lora).numpy() for sample in samples]
+    bins = bins_over(exact)
+
+    def against(lora: Feed, chosen: Sequence[int]) -> list[Divergence]:
+        return [divergence(exact[i], unet(samples[i].feed | lora).numpy(), bins) for i in chosen]
+
+    whole = against(rounded_lora, range(len(samples)))
+    spread = _spread(len(samples), site_samples)
+    sites = [_site_score(site, exact_lora, rounded_lora, lambda lora: against(lora, spread)) for site in adapter.pairs if spread]
+    return AdapterSensitivity(
+        adapter=adapter.name,
+        score=score(whole),
+        js_standard_error=_standard_error([d.js for d in whole]),
+        steps=_by_step(samples, whole),
+        sites=tuple(sorted(sites, key=lambda site: site.score.mse, reverse=True)),
+        site_agreement=_agreement([site.score for site in sites]),
+    )
+
+
+def choose_anchor(scores: Sequence[AdapterSensitivity]) -> Choice:
+    """The adapter with the highest mean Jensen-Shannon divergence.
+
+    The adapters count as equally sensitive where the highest mean is above the second by no more than twice the standard error
+    of the difference, sqrt(se_1^2 + se_2^2). Each x is one sample; how D varies over a trajectory's steps is part of the error,
+    which makes this careful. A single sample has no standard error, and so decides nothing.
+    """
+    first, *rest = sorted(scores, key=lambda s: s.score.js, reverse=True)
+    if not rest:
+        return Choice(anchor=first.adapter, reason="it is the only adapter")
+    second, difference = rest[0], first.score.js - rest[0].score.js
+    names = f"'{first.adapter}' and '{second.adapter}'"
+    if first.js_standard_error is None or second.js_standard_error is None:
+        return Choice(anchor=None, reason=f"{names} cannot be told apart: one of them has a single sample")
+    error = STANDARD_ERRORS * math.hypot(first.js_standard_error, second.js_standard_error)
+    compared = f"QSS of {names} differ by {difference:.3g}, twice the standard error of that is {error:.3g}"
+    if difference <= error:
+        return Choice(anchor=None, reason=f"equally sensitive: {compared}")
+    return Choice(anchor=first.adapter, reason=f"most sensitive: {compared}")
+
+
+def _rounded(adapter: Adapter, exact: Feed, dtype: str) -> Feed:
+    """The adapter's LoRA inputs, each rounded under the range of this adapter alone and back in float."""
+    encodings = lora_encodings(lora_ranges([adapter]), headroom=1.0, dtype=dtype)
+    return {name: quantize(exact[name], e).astype(np.float32) * np.float32(e.scale) for name, e in encodings.items()}
+
+
+def _site_score(site: str, exact: Feed, rounded: Feed, against: Callable[[Feed], list[Divergence]]) -> SiteScore:
+    return SiteScore(site=site, score=score(against(exact | {name: rounded[name] for name in input_names(site)})))
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    """At most `wanted` of `count` indices, from the first to the last."""
+    return sorted({int(i) for i in np.linspace(0, count - 1, min(count, wanted)).round()})
+
+
+def _by_step(samples: Sequence[Sample], divergences: Sequence[Divergence]) -> tuple[StepScore, ...]:
+    steps: dict[tuple[str, int, float], list[Divergence]] = {}
+    for sample, found in zip(samples, divergences, strict=True):
+        steps.setdefault((sample.task, sample.step, sample.timestep), []).append(found)
+    return tuple(
+        StepScore(task=task, step=step, timestep=timestep, score=score(found)) for (task, step, timestep), found in steps.items()
+    )
+
+
+def _standard_error(values: Sequence[float]) -> float | None:
+    return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None
+
+
+def _agreement(scores: Sequence[Score]) -> Agreement:
+    js = [s.js for s in scores]
+    noise_db = [-math.inf if s.sqnr_db is None else -s.sqnr_db for s in scores]  # the higher, the worse, as the others
+    return Agreement(mse=kendall_tau(js, [s.mse for s in scores]), sqnr=kendall_tau(js, noise_db))
