@@ -14,7 +14,16 @@ from rich.logging import RichHandler
 
 from quadbench import pipeline
 from quadbench.artifacts import RunResult
-from quadbench.console import RunConsole, print_checks, print_devices, print_error, print_json, print_kpis, print_text
+from quadbench.console import (
+    RunConsole,
+    print_checks,
+    print_devices,
+    print_error,
+    print_json,
+    print_kpis,
+    print_sensitivity,
+    print_text,
+)
 from quadbench.device_profile import LOCAL_NAME
 from quadbench.devices import SERIAL_VARIABLE, list_devices
 from quadbench.doctor import examine
@@ -78,6 +87,16 @@ def build_parser() -> argparse.ArgumentParser:
     admit.add_argument("folder", type=Path, help="a PEFT folder")
     admit.add_argument("--bundle", type=Path, metavar="DIR", help="the bundle's folder (default: that of the latest run)")
     admit.add_argument("--devices", default="", metavar="A,B", help="where to push it (default: nowhere)")
+
+    sensitivity = _command(
+        commands,
+        "sensitivity",
+        _sensitivity,
+        common,
+        "say how sensitive a recipe's adapters are to rounding, and choose the anchor",
+    )
+    sensitivity.add_argument("recipe", help="a YAML file, or the name of a recipe that comes with quadbench")
+    sensitivity.add_argument("--lora", choices=("int16", "int8"), help="bits of the adapters (default: the recipe's)")
 
     recipe = _command(commands, "recipe", None, None, "check recipes, or print their schema")
     actions = recipe.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -203,6 +222,16 @@ def _adapter_admit(options: argparse.Namespace) -> int:
             f"{options.name}: {admission.clip_rate:.2%} of its weights clip; SQNR of up*down {admission.mean_sqnr_db:.1f} dB "
             f"on average, {admission.worst_sqnr_db:.1f} dB at worst ({admission.worst_site})\nbundle: {admission.folder}"
         )
+    return 0
+
+
+def _sensitivity(options: argparse.Namespace) -> int:
+    with RunConsole(Console(stderr=True)) as observer:
+        found = pipeline.sensitivity(load_recipe(options.recipe), lora=options.lora, observer=observer)
+    if options.json:
+        print_json(asdict(found))
+    else:
+        print_sensitivity(Console(), found)
     return 0
 
 

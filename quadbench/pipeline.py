@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from quadbench.artifacts import Bundle, Deployment, RunRecord, RunResult, Status
 from quadbench.devices import Device, connect
@@ -24,6 +24,7 @@ from quadbench.runs import RunFile, load_run, save_run
 
 if TYPE_CHECKING:
     from quadbench.quad.admit import Admission
+    from quadbench.quad.sensitivity import Sensitivity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +97,13 @@ def admit(
     with connect(addresses, results=results) as devices:
         rollout = roll_out(admission.bundle, admission.folder, devices, results=results, observer=observer)
     return admission, tuple(rollout.deployments.values())
+
+
+def sensitivity(recipe: Recipe, *, lora: Literal["int16", "int8"] | None, observer: Observer) -> "Sensitivity":
+    """How sensitive a recipe's adapters are to the rounding of their weights. Nothing is built; None takes the recipe's bits."""
+    with _needs_quad():
+        from quadbench.quad.analyse import analyse
+    return analyse(recipe, lora=lora, notify=lambda step: observer.step("sensitivity", step))
 
 
 def _bundle(recipe: Recipe, results: Path, observer: Observer) -> tuple[Bundle, Path]:
