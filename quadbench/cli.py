@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from quadbench import pipeline
-from quadbench.artifacts import RunResult
+from quadbench.artifacts import Bundle, RunResult
 from quadbench.console import (
     RunConsole,
     print_checks,
@@ -24,11 +24,13 @@ from quadbench.console import (
     print_sensitivity,
     print_text,
 )
-from quadbench.device_profile import LOCAL_NAME
+from quadbench.device_profile import LOCAL_NAME, load_profile
 from quadbench.devices import SERIAL_VARIABLE, list_devices
 from quadbench.doctor import examine
-from quadbench.errors import HarnessError, MissingDependencyError, QuadbenchError, UserError
+from quadbench.errors import BuildError, HarnessError, MissingDependencyError, QuadbenchError, UserError
 from quadbench.harness import ensure_harness
+from quadbench.lint import Severity, lint_bundle, messages
+from quadbench.manifest import read_manifest
 from quadbench.recipe import load_recipe, recipe_digest, recipe_schema
 from quadbench.report import kpi_rows, kpi_table, to_csv, to_latex, to_markdown
 
@@ -87,6 +89,10 @@ def build_parser() -> argparse.ArgumentParser:
     admit.add_argument("folder", type=Path, help="a PEFT folder")
     admit.add_argument("--bundle", type=Path, metavar="DIR", help="the bundle's folder (default: that of the latest run)")
     admit.add_argument("--devices", default="", metavar="A,B", help="where to push it (default: nowhere)")
+
+    lint = _command(commands, "lint", _lint, common, "say what compilers and NPUs would refuse in a bundle's graphs")
+    lint.add_argument("bundle", type=Path, metavar="BUNDLE_DIR", help="the bundle's folder, results/bundles/<digest>")
+    lint.add_argument("--profile", metavar="NAME", help="a device profile, for the rules of its chip as well")
 
     sensitivity = _command(
         commands,
@@ -251,6 +257,21 @@ def _doctor(options: argparse.Namespace) -> int:
     else:
         print_checks(Console(), checks)
     return 0 if all(check.is_ok for check in checks if check.is_required) else MissingDependencyError.exit_code
+
+
+def _lint(options: argparse.Namespace) -> int:
+    htp_arch = load_profile(options.profile).soc.htp_arch if options.profile else None
+    findings = lint_bundle(read_manifest(options.bundle, Bundle), options.bundle, htp_arch=htp_arch)
+    errors = list(messages(findings, Severity.ERROR))
+    if options.json:
+        print_json({graph: [asdict(finding) for finding in found] for graph, found in findings.items()})
+    else:
+        warnings = list(messages(findings, Severity.WARNING))
+        for severity, lines in (("error", errors), ("warning", warnings)):
+            for line in lines:
+                print_text(f"{severity}: {line}")
+        print_text(f"{len(findings)} graphs: {len(errors)} rules broken, {len(warnings)} warnings")
+    return BuildError.exit_code if errors else 0
 
 
 def _recipe_check(options: argparse.Namespace) -> int:

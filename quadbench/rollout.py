@@ -1,7 +1,7 @@
 """Rollout: a bundle and connected devices -> the bundle compiled for each target, once, and pushed to all devices at once."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +43,10 @@ def roll_out(bundle: Bundle, folder: Path, devices: Sequence[Device], *, results
     harness = _local_file(ensure_harness(results / "harness"), executable=True)
     runtime = _local_file(runtime_library())
     targets = {device.facts.address: _target(device) for device in devices}
-    by_key = {key: _compiled(bundle, folder, target, key, results, observer) for target, key in dict.fromkeys(targets.values())}
+    by_key = {
+        key: _compiled(bundle, folder, target, key, _oldest_htp(key, targets, devices), results, observer)
+        for target, key in dict.fromkeys(targets.values())
+    }
     compiled = {address: by_key[key] for address, (_, key) in targets.items()}
     deployments: dict[str, Deployment] = {}
     failures: dict[str, QuadbenchError] = {}
@@ -88,14 +91,22 @@ def _local_file(path: Path, *, executable: bool = False) -> LocalFile:
     return LocalFile(path=path, sha256=sha256_of(path), size_bytes=path.stat().st_size, executable=executable)
 
 
-def _compiled(bundle: Bundle, folder: Path, target: Target, key: str, results: Path, observer: Observer) -> Compiled:
+def _compiled(
+    bundle: Bundle, folder: Path, target: Target, key: str, htp_arch: str | None, results: Path, observer: Observer
+) -> Compiled:
     def notify(graph: str) -> None:
         observer.step("compile", f"{key}: {graph}")
 
-    made = compile_bundle(bundle, folder, target, key, results / "compiled", notify=notify)
+    made = compile_bundle(bundle, folder, target, key, results / "compiled", htp_arch=htp_arch, notify=notify)
     if made.is_reused:
         observer.reused(f"compiled for {key}", made.compiled.digest)
     return made
+
+
+def _oldest_htp(key: str, targets: Mapping[str, tuple[Target, str]], devices: Sequence[Device]) -> str | None:
+    """The least able Qualcomm HTP, as `v79`, among the devices that share a target: what it takes, they all take."""
+    found = (device.profile.soc.htp_arch for device in devices if targets[device.facts.address][1] == key)
+    return min(filter(None, found), default=None)
 
 
 def _target(device: Device) -> tuple[Target, str]:

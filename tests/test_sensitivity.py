@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from quadbench.artifacts import Bundle  # noqa: E402
+from quadbench.errors import SpecError  # noqa: E402
 from quadbench.quad.adapters import Adapter, Pair  # noqa: E402
 from quadbench.quad.analyse import analyse  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
@@ -235,3 +237,21 @@ def test_the_profile_says_how_each_adapter_sits_in_it(tiny_bundle: tuple[Bundle,
     for row in profile["adapters"]:
         assert row["clip_rate"] == 0
         assert all(0 < site["effective_bits"] <= 16 and site["sqnr_db"] > 60 for site in row["sites"])
+
+
+def test_calibration_on_the_anchor_needs_its_name(tiny_recipe: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        tiny_recipe.read_text().replace("scheme: unified", "scheme: anchor").replace("scheme: joint", "scheme: anchor")
+    )
+    with pytest.raises(SpecError, match=r"quad\.calibration\.scheme: 'anchor' needs the profile's adapter by name"):
+        load_recipe(recipe)
+
+
+def test_an_open_anchor_needs_adapters(tiny_recipe: Path, tmp_path: Path) -> None:
+    text = tiny_recipe.read_text().replace("scheme: unified", "scheme: anchor")
+    text = re.sub(r"adapters:\n.*\n.*\n", "adapters: {}\n", text)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(re.sub(r"adapter: (first|second)", "adapter: null", text))
+    with pytest.raises(SpecError, match=r"quad\.profile\.scheme: 'anchor' needs an adapter; the recipe has none"):
+        load_recipe(recipe)

@@ -8,7 +8,8 @@ from typing import Protocol, assert_never
 
 from quadbench.artifacts import Bundle, CompiledBundle, Graph
 from quadbench.device_profile import OnnxRuntimeTarget, QnnTarget, Target
-from quadbench.errors import BuildError
+from quadbench.errors import BuildError, MissingDependencyError
+from quadbench.lint import check_bundle
 from quadbench.manifest import digest_of, publish, read_manifest
 
 log = logging.getLogger(__name__)
@@ -37,17 +38,27 @@ class Compiled:
 
 
 def compile_bundle(
-    bundle: Bundle, bundle_folder: Path, target: Target, key: str, root: Path, *, notify: Notify = lambda _graph: None
+    bundle: Bundle,
+    bundle_folder: Path,
+    target: Target,
+    key: str,
+    root: Path,
+    *,
+    htp_arch: str | None = None,
+    notify: Notify = lambda _graph: None,
 ) -> Compiled:
     """Compile every quantized graph for a target (`key` is its name in one word) into a folder below `root`.
 
     The digest is that of the graphs, the target and the compiler: another adapter, table or input compiles nothing again.
+    The graphs are linted first, those of a compiled bundle that is there too: `htp_arch`, that of the chip's Qualcomm HTP if
+    it has one, is no part of the digest.
 
     Raises:
-        BuildError: the target cannot be compiled for here, or a graph was refused.
+        BuildError: the target cannot be compiled for here, the linter found errors, or a graph was refused.
         ArtifactError: the product is there but damaged.
     """
     compiler = _compiler(target)
+    _lint(bundle, bundle_folder, htp_arch)
     sources = {graph.file.path: graph.file.sha256 for graph in bundle.graphs if graph.variant.is_quantized}
     digest = digest_of({"graphs": sources, "target": key, "versions": compiler.versions()})
     folder = root / digest[:16]
@@ -65,6 +76,14 @@ def compile_bundle(
         )
 
     return Compiled(compiled=publish(folder, make), folder=folder, is_reused=False)
+
+
+def _lint(bundle: Bundle, folder: Path, htp_arch: str | None) -> None:
+    """The core installs without onnx and compiles what was built, and linted, elsewhere: that is worth a warning."""
+    try:
+        check_bundle(bundle, folder, htp_arch=htp_arch)
+    except MissingDependencyError as error:
+        log.warning("the graphs are compiled without being linted: %s", error)
 
 
 def _compiler(target: Target) -> Compiler:

@@ -15,7 +15,7 @@ DESCRIPTION = """\
 Train the built-in model again from nothing. Commands, in the order of `all`:
 
   vae            2000 steps of 16 pictures
-  base           text encoder and U-Net, {detail} + {composition} steps of 64 latents
+  base           text encoder and U-Net, {detail} + {composition} + {things} steps of 64 latents
   restyle        LoRA r=16, {restyle} steps of 64 pairs
   remove-object  LoRA r=24, {remove} + {consistency} steps of 64 scenes
   inputs         12 held-out inputs per task
@@ -28,6 +28,7 @@ DIR/google/package, and the photographs of the Debian package lomiri-wallpapers-
 """.format(
     detail=text_to_image.STEPS["detail"],
     composition=text_to_image.STEPS["composition"],
+    things=text_to_image.STEPS["things"],
     restyle=adapters.STEPS["restyle"],
     remove=adapters.STEPS["remove-object"],
     consistency=adapters.STEPS["consistency"],

@@ -21,6 +21,8 @@ EXCLUDED_SUBCATEGORIES = {
 }  # fmt: skip
 SIGN_CATEGORIES = {"Symbols", "People & Body"}
 SIGN_SUBCATEGORIES = {"time"}
+THING_CATEGORIES = {"Animals & Nature", "Food & Drink"}
+THING_SUBCATEGORIES = {"sport", "face-glasses", "face-costume", "face-smiling", "transport-air", "lock"}
 # Concepts that no training step ever sees, in either style: the ground truth of the restyle task.
 HELD_OUT = (
     "green heart", "orange book", "tangerine", "hatching chick", "tulip", "ice cream",
@@ -53,11 +55,13 @@ EMOJI_CREDITS = {
 class Concept:
     """One emoji: its caption words and its picture in each style, both (64, 64, 3) uint8 over white.
 
-    `is_sign` marks symbols, hands, clock faces, which differ little from each other.
+    `is_sign` marks symbols, hands, clock faces, which differ little from each other; `is_thing` the plants, animals, food and few
+    others to which the last stage of training keeps.
     """
 
     names: tuple[str, ...]
     is_sign: bool
+    is_thing: bool
     images: dict[str, np.ndarray]
 
 
@@ -69,6 +73,7 @@ def load_concepts(npm_folder: Path) -> list[Concept]:
         Concept(
             names=_names(entry),
             is_sign=entry["category"] in SIGN_CATEGORIES or entry["subcategory"] in SIGN_SUBCATEGORIES,
+            is_thing=entry["category"] in THING_CATEGORIES or entry["subcategory"] in THING_SUBCATEGORIES,
             images={
                 style: flatten(Image.open(npm_folder / f"{source}/package/img/{source}/64/{entry['image']}"))
                 for source, style in STYLES.items()

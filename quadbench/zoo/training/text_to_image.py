@@ -28,7 +28,7 @@ UNET_CONFIG = {
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
 }
 BATCH, LEARNING_RATE, SEED = 64, 1e-3, 1
-STEPS = {"detail": 3600, "composition": 1600}
+STEPS = {"detail": 3600, "composition": 1600, "things": 900}
 SIGN_CHANCE = 0.2  # how often a sign is drawn in the second stage, relative to other emoji
 PHOTO_CROPS, PHOTO_SHARE, PHOTO_CAPTION = 768, 0.12, "photo"  # of the second stage
 CAPTION_DROPOUT = 0.1
@@ -84,10 +84,11 @@ def token_ids(tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
 def train(
     npm_folder: Path, photo_folder: Path, vae: AutoencoderKL, folder: Path, *, minutes: float
 ) -> tuple[CLIPTokenizer, CLIPTextModel, UNet2DConditionModel]:
-    """Train text encoder and U-Net together on epsilon prediction in two stages; resumes from `folder`.
+    """Train text encoder and U-Net together on epsilon prediction in three stages; resumes from `folder`.
 
     The first has min-SNR weights and leaves captions vague. The second has more weight at the times where the caption decides,
-    draws signs less often and adds photo crops.
+    draws signs less often and adds photo crops. The third keeps to things: seen often enough,
+    they are learned by name.
     """
     concepts, _ = corpus.split(corpus.load_concepts(npm_folder))
     tokenizer = build_tokenizer(captions(concepts))
@@ -121,7 +122,12 @@ def train(
     emoji = torch.tensor([SIGN_CHANCE if concept.is_sign else 1.0 for _, concept in pictures])
     each_crop = PHOTO_SHARE / (1 - PHOTO_SHARE) * emoji.sum() / PHOTO_CROPS
     mixed = torch.cat([emoji, each_crop.expand(PHOTO_CROPS)])
-    stages = {"detail": loss_with(noise.min_snr_weight, even), "composition": loss_with(noise.composition_weight, mixed)}
+    things = torch.tensor([float(concept.is_thing) for _, concept in pictures] + [0.0] * PHOTO_CROPS)
+    stages = {
+        "detail": loss_with(noise.min_snr_weight, even),
+        "composition": loss_with(noise.composition_weight, mixed),
+        "things": loss_with(noise.composition_weight, things),
+    }
     for stage, loss in stages.items():
         ema = loop.train(
             modules,

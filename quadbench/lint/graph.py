@@ -1,0 +1,176 @@
+"""Graph: an ONNX model -> what the rules look at, as plain data."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from quadbench.errors import ArtifactError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+LORA_PREFIX = "lora."
+QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+MOVES_VALUES = {"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Split", "Slice", "Flatten", "Expand", "Identity", "Gather"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tensor:
+    """`dtype` is ONNX's name: FLOAT, INT16. A dimension is a number, a symbol's name, or None where the graph says nothing."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """`inputs` holds an empty name where an optional input is left out."""
+
+    name: str
+    op_type: str
+    domain: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LintedGraph:
+    """A main graph; subgraphs of control flow, which no exported graph has, are not looked into."""
+
+    opset: int
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    nodes: tuple[Node, ...]
+    constants: Mapping[str, Tensor]
+    overridable: frozenset[str]  # initializers that are graph inputs too: not constant
+    zero_points: Mapping[str, np.ndarray]  # the constant ones
+    dtypes: Mapping[str, str]  # of every input, constant and quantized tensor
+
+    @property
+    def lora_inputs(self) -> tuple[Tensor, ...]:
+        return tuple(tensor for tensor in self.inputs if tensor.name.startswith(LORA_PREFIX))
+
+    def consumers(self, name: str) -> tuple[Node, ...]:
+        return tuple(self._consumers.get(name, ()))
+
+    @cached_property
+    def _consumers(self) -> dict[str, list[Node]]:
+        found: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for name in dict.fromkeys(node.inputs):
+                found.setdefault(name, []).append(node)
+        return found
+
+    def dequantizers(self, name: str) -> Iterator[Node]:
+        """What turns an integer tensor into floats, at once or after nodes that only move values."""
+        for node in self.consumers(name):
+            if node.op_type == DEQUANTIZE and node.inputs[0] == name:
+                yield node
+            elif node.op_type in MOVES_VALUES and node.inputs[0] == name:
+                for output in node.outputs:
+                    yield from self.dequantizers(output)
+
+
+def read_graph(path: Path) -> LintedGraph:
+    """Raises: MissingDependencyError without the package onnx; ArtifactError where the file holds no ONNX model."""
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ImportError as error:
+        raise MissingDependencyError(f"reading graphs needs the package '{error.name}'", hint="pip install onnx") from error
+    try:
+        return graph_of(onnx.load(path))
+    except (OSError, DecodeError) as error:
+        raise ArtifactError(f"'{path}' cannot be read as an ONNX model: {error}") from error
+
+
+def graph_of(model: "ModelProto") -> LintedGraph:
+    """The view of a model in memory."""
+    graph = model.graph
+    inputs = tuple(_tensor(value) for value in graph.input)
+    arrays = dict(_constant_arrays(graph))
+    overridable = arrays.keys() & {tensor.name for tensor in inputs}
+    constants = {name: _constant(name, proto) for name, proto in arrays.items() if name not in overridable}
+    zero_point_names = {node.input[2] for node in graph.node if node.op_type in (QUANTIZE, DEQUANTIZE) and len(node.input) > 2}
+    return LintedGraph(
+        opset=next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0),
+        inputs=inputs,
+        outputs=tuple(_tensor(value) for value in graph.output),
+        nodes=tuple(_node(node) for node in graph.node),
+        constants=constants,
+        overridable=frozenset(overridable),
+        zero_points={name: _array(arrays[name]) for name in zero_point_names & constants.keys()},
+        dtypes=_dtypes(graph, {tensor.name: tensor.dtype for tensor in (*inputs, *constants.values())}),
+    )
+
+
+def _node(node: Any) -> Node:
+    return Node(
+        name=node.name or f"{node.op_type} -> {node.output[0]}",
+        op_type=node.op_type,
+        domain="" if node.domain == "ai.onnx" else node.domain,
+        inputs=tuple(node.input),
+        outputs=tuple(node.output),
+    )
+
+
+def _tensor(value: Any) -> Tensor:
+    kind = value.type.tensor_type
+    dimensions = tuple(_dimension(d) for d in kind.shape.dim) if kind.HasField("shape") else (None,)
+    return Tensor(name=value.name, dtype=_dtype(kind.elem_type), shape=dimensions)
+
+
+def _dimension(dimension: Any) -> int | str | None:
+    if dimension.HasField("dim_value"):
+        return int(dimension.dim_value)
+    return dimension.dim_param or None
+
+
+def _constant_arrays(graph: Any) -> Iterator[tuple[str, Any]]:
+    """Name and TensorProto of initializers and of Constant nodes."""
+    from onnx import helper, numpy_helper
+
+    yield from ((initializer.name, initializer) for initializer in graph.initializer)
+    for node in graph.node:
+        if node.op_type == "Constant" and len(node.attribute) == 1 and not node.attribute[0].name.startswith("sparse"):
+            value = helper.get_attribute_value(node.attribute[0])
+            is_tensor = node.attribute[0].name == "value"
+            yield node.output[0], value if is_tensor else numpy_helper.from_array(np.asarray(value))
+
+
+def _constant(name: str, proto: Any) -> Tensor:
+    return Tensor(name=name, dtype=_dtype(proto.data_type), shape=tuple(proto.dims))
+
+
+def _array(proto: Any) -> np.ndarray:
+    from onnx import numpy_helper
+
+    return np.asarray(numpy_helper.to_array(proto))
+
+
+def _dtype(number: int) -> str:
+    from onnx import TensorProto
+
+    return str(TensorProto.DataType.Name(number))
+
+
+def _dtypes(graph: Any, known: dict[str, str]) -> dict[str, str]:
+    """Follows integers from inputs, constants and QuantizeLinear through nodes that only move them."""
+    for node in graph.node:
+        if node.op_type == QUANTIZE:
+            known[node.output[0]] = _quantized_dtype(node, known)
+        elif node.op_type in MOVES_VALUES and node.input[0] in known:
+            known.update(dict.fromkeys(node.output, known[node.input[0]]))
+    return known
+
+
+def _quantized_dtype(node: Any, known: Mapping[str, str]) -> str:
+    if len(node.input) > 2 and node.input[2] in known:
+        return known[node.input[2]]
+    chosen = next((attribute.i for attribute in node.attribute if attribute.name == "output_dtype"), 0)
+    return _dtype(chosen) if chosen else "UINT8"  # as ONNX defines

@@ -1,0 +1,216 @@
+"""Rules: graph -> findings. Each is one function.
+
+Those for Qualcomm's HTP come from trials with ONNX Runtime's QNN execution provider, not from a phone.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from math import prod
+
+from quadbench.lint.graph import DEQUANTIZE, QUANTIZE, LintedGraph, Node
+
+NATIVE_16_BIT_OPSET = 21  # the first whose QuantizeLinear and DequantizeLinear take 16 bits
+FIRST_HTP_ARCH_WITH_16_BIT_WEIGHTS = 73
+SIXTEEN_BITS = ("INT16", "UINT16")
+
+
+class Severity(StrEnum):
+    """An error stops the compilation, a warning is logged."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What a rule has against a tensor or node, its `subject`."""
+
+    rule: str
+    severity: Severity = Severity.ERROR
+    subject: str
+    found: str
+    expected: str
+    hint: str
+
+
+Rule = Callable[[LintedGraph], Iterator[Finding]]
+
+
+def lint_graph(graph: LintedGraph, *, htp_arch: str | None) -> tuple[Finding, ...]:
+    """All findings, rule by rule. `htp_arch` is that of the device's chip, as `v79`; None where it has no Qualcomm HTP."""
+    return tuple(finding for rule in _rules(htp_arch) for finding in rule(graph))
+
+
+def _rules(htp_arch: str | None) -> tuple[Rule, ...]:
+    if htp_arch is None:
+        return RULES
+    is_old = int(htp_arch.removeprefix("v")) < FIRST_HTP_ARCH_WITH_16_BIT_WEIGHTS
+    return (*RULES, *HTP_RULES, *((lora_int16,) if is_old else ()))
+
+
+def dynamic_shape(graph: LintedGraph) -> Iterator[Finding]:
+    """Buffers are bound once and NPU graphs are compiled for one shape."""
+    for tensor in (*graph.inputs, *graph.outputs):
+        if not all(isinstance(size, int) and size > 0 for size in tensor.shape):
+            yield Finding(
+                rule="dynamic-shape",
+                subject=f"tensor '{tensor.name}'",
+                found=f"the shape ({', '.join(str(size or '?') for size in tensor.shape)})",
+                expected="a fixed size in every dimension",
+                hint="export the graph without dynamic axes, for batch 1",
+            )
+
+
+def lora_overridable(graph: LintedGraph) -> Iterator[Finding]:
+    """Such a graph runs, also with a default that nobody chose, but a context saved of it cannot be loaded again."""
+    for tensor in graph.lora_inputs:
+        if tensor.name in graph.overridable:
+            yield Finding(
+                rule="lora-overridable",
+                subject=f"tensor '{tensor.name}'",
+                found="a graph input with a default value, an initializer of the same name",
+                expected="a required graph input",
+                hint="remove the initializer",
+            )
+
+
+def lora_zero_point(graph: LintedGraph) -> Iterator[Finding]:
+    """Padding a rank with zeros, and running without an adapter, are exact only where the integer 0 means 0."""
+    for tensor in graph.lora_inputs:
+        for node in graph.dequantizers(tensor.name):
+            values = graph.zero_points.get(node.inputs[2]) if len(node.inputs) > 2 else None
+            if values is not None and values.any():
+                yield Finding(
+                    rule="lora-zero-point",
+                    subject=f"tensor '{tensor.name}'",
+                    found=f"the zero point {int(values[values != 0].flat[0])} in '{node.name}'",
+                    expected="0",
+                    hint="quantize LoRA inputs symmetrically",
+                )
+
+
+def lora_per_channel(graph: LintedGraph) -> Iterator[Finding]:
+    """A weight that is computed or fed has one scale; the bundle's manifest has room for one too."""
+    for tensor in graph.lora_inputs:
+        for node in graph.dequantizers(tensor.name):
+            scale = graph.constants.get(node.inputs[1])
+            scales = prod(size for size in scale.shape if isinstance(size, int)) if scale else 1
+            if scales != 1:
+                yield Finding(
+                    rule="lora-per-channel",
+                    subject=f"tensor '{tensor.name}'",
+                    found=f"{scales} scales in '{node.name}'",
+                    expected="one scale for the whole tensor",
+                    hint="quantize LoRA inputs per tensor; scales per channel are for weights that are constants",
+                )
+
+
+def encoding_not_constant(graph: LintedGraph) -> Iterator[Finding]:
+    """All adapters share encodings that are frozen when the bundle is built."""
+    for node in _quantizers(graph):
+        for role, name in zip(("scale", "zero point"), node.inputs[1:3], strict=False):
+            if name and name not in graph.constants:
+                yield Finding(
+                    rule="encoding-not-constant",
+                    subject=f"node '{node.name}'",
+                    found=f"the {role} '{name}', which is computed or an input",
+                    expected="an initializer that is no graph input, or a Constant",
+                    hint="write the calibrated scale and zero point into the graph",
+                )
+
+
+def opset(graph: LintedGraph) -> Iterator[Finding]:
+    """Nodes of the domain com.microsoft take 16 bits in any opset and are left alone."""
+    nodes = [n for n in _quantizers(graph) if n.domain == "" and _quantized_dtype(graph, n) in SIXTEEN_BITS]
+    if nodes and graph.opset < NATIVE_16_BIT_OPSET:
+        yield Finding(
+            rule="opset",
+            subject=f"node '{nodes[0].name}'",
+            found=f"{_quantized_dtype(graph, nodes[0])} in opset {graph.opset}",
+            expected=f"opset {NATIVE_16_BIT_OPSET} or newer for 16 bits",
+            hint=f"export with opset {NATIVE_16_BIT_OPSET}",
+        )
+
+
+def lora_uint16(graph: LintedGraph) -> Iterator[Finding]:
+    """QNN narrows unsigned 16-bit weights that are inputs to 8 bits and says nothing: 43 dB where INT16 gives 68 dB."""
+    for tensor in graph.lora_inputs:
+        if tensor.dtype == "UINT16":
+            yield Finding(
+                rule="lora-uint16",
+                subject=f"tensor '{tensor.name}'",
+                found="UINT16, which QNN silently narrows to 8 bits",
+                expected="INT16 or INT8 with zero point 0",
+                hint="set precision.lora to int16",
+            )
+
+
+def lora_not_dequantized(graph: LintedGraph) -> Iterator[Finding]:
+    """QNN refuses to slice, reshape or transpose raw 16-bit integers."""
+    for tensor in graph.lora_inputs:
+        consumers = graph.consumers(tensor.name)
+        others = [node for node in consumers if not (node.op_type == DEQUANTIZE and node.inputs[0] == tensor.name)]
+        if others or not consumers:
+            yield Finding(
+                rule="lora-not-dequantized",
+                subject=f"tensor '{tensor.name}'",
+                found=f"{others[0].op_type} '{others[0].name}' as its reader" if others else "nothing that reads it",
+                expected=f"{DEQUANTIZE} as its only reader",
+                hint="dequantize first; move values afterwards, or store the adapter's tensors as the graph needs them",
+            )
+
+
+def lora_int16(graph: LintedGraph) -> Iterator[Finding]:
+    """For architectures before v73, whose weights that are inputs have 8 bits."""
+    for tensor in graph.lora_inputs:
+        if tensor.dtype == "INT16":
+            yield Finding(
+                rule="lora-int16",
+                subject=f"tensor '{tensor.name}'",
+                found="INT16",
+                expected=f"INT8: an HTP before v{FIRST_HTP_ARCH_WITH_16_BIT_WEIGHTS} takes no 16-bit weights as inputs",
+                hint="set precision.lora to int8 in the recipe (lora: int8)",
+            )
+
+
+def group_norm(graph: LintedGraph) -> Iterator[Finding]:
+    """QNN has no such operation."""
+    for node in graph.nodes:
+        if node.op_type in ("GroupNormalization", "GroupNorm"):
+            yield Finding(
+                rule="group-norm",
+                subject=f"node '{node.name}'",
+                found=node.op_type,
+                expected="Reshape, InstanceNormalization, Reshape, Mul, Add",
+                hint="run the pass decompose_group_norm before quantizing",
+            )
+
+
+def resize_16_bit(graph: LintedGraph) -> Iterator[Finding]:
+    """It stays on the CPU, and what is before and after it become two graphs of the NPU."""
+    producers = {output: node for node in graph.nodes for output in node.outputs}
+    for node in (node for node in graph.nodes if node.op_type == "Resize"):
+        source = producers.get(node.inputs[0])
+        dtype = _quantized_dtype(graph, source) if source and source.op_type == DEQUANTIZE else graph.dtypes.get(node.inputs[0])
+        if dtype in SIXTEEN_BITS:
+            yield Finding(
+                rule="resize-16-bit",
+                severity=Severity.WARNING,
+                subject=f"node '{node.name}'",
+                found=f"Resize of {dtype} activations, which HTP leaves to the CPU: it cuts the graph in pieces",
+                expected="Reshape and Concat, or 8-bit activations around it",
+                hint="for factor 2, nearest: repeat along width, then along height, with Reshape and Concat in four dimensions",
+            )
+
+
+RULES: tuple[Rule, ...] = (dynamic_shape, lora_overridable, lora_zero_point, lora_per_channel, encoding_not_constant, opset)
+HTP_RULES: tuple[Rule, ...] = (lora_uint16, lora_not_dequantized, group_norm, resize_16_bit)
+
+
+def _quantizers(graph: LintedGraph) -> Iterator[Node]:
+    return (node for node in graph.nodes if node.op_type in (QUANTIZE, DEQUANTIZE))
+
+
+def _quantized_dtype(graph: LintedGraph, node: Node) -> str | None:
+    return graph.dtypes.get(node.inputs[0] if node.op_type == DEQUANTIZE else node.outputs[0])

@@ -1,0 +1,299 @@
+"""Lint: the tiny model's graphs are clean; each rule finds the graph that breaks it and nothing else."""
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper  # noqa: E402
+
+from quadbench.artifacts import Bundle, Component, Graph, Variant  # noqa: E402
+from quadbench.cli import main  # noqa: E402
+from quadbench.compile import compile_bundle  # noqa: E402
+from quadbench.device_profile import OnnxRuntimeTarget, load_profile  # noqa: E402
+from quadbench.errors import ArtifactError, BuildError  # noqa: E402
+from quadbench.lint import Finding, Severity, graph_of, lint_bundle, lint_graph  # noqa: E402
+from quadbench.manifest import file_ref, publish  # noqa: E402
+
+Built = tuple[Bundle, Path]
+CPU = OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu")
+LORA = "lora.site.down"
+V69_PROFILE = """\
+schema_version: 1
+name: old-phone
+title: A phone with an HTP of v69
+match: {ro.soc.model: SM8450}
+soc: {vendor: qualcomm, model: SM8450, title: Snapdragon 8 Gen 1, ram_mb: 8192, htp_arch: v69, soc_id: 36}
+target: {backend: onnxruntime, execution_provider: cpu}
+virtual_target: {backend: onnxruntime, execution_provider: cpu}
+notes: [never run on the hardware]
+"""
+
+
+def model_of(
+    *,
+    dtype: str = "int16",
+    zero_point: int = 0,
+    scale: np.ndarray | None = None,
+    before: tuple[NodeProto, ...] = (),
+    after: tuple[NodeProto, ...] = (),
+    dequantized: str = LORA,
+    rows: int | str = 4,
+    extra: tuple[np.ndarray, ...] = (),
+    default: bool = False,
+    computed_scale: bool = False,
+    opset: int = 21,
+) -> ModelProto:
+    """x (rows, 4) -> 16-bit Q, DQ -> MatMul with the dequantized LoRA input (4, 4) -> y; each argument bends one thing."""
+    scales = np.float32(0.01) if scale is None else scale
+    constants = {
+        "x_scale": np.float32(0.1),
+        "x_zero": np.uint16(7),
+        "scale": scales,
+        "zero": np.full(np.shape(scales), zero_point, dtype),
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "x_scale", "x_zero"], ["x.q"], "x.quantize"),
+        helper.make_node("DequantizeLinear", ["x.q", "x_scale", "x_zero"], ["x.dq"], "x.dequantize"),
+        *before,
+        helper.make_node("DequantizeLinear", [dequantized, "scale", "zero"], ["lora.dq"], "lora.dequantize"),
+        helper.make_node("MatMul", ["x.dq", "lora.dq"], ["y.float"], "multiply"),
+        *(after or (helper.make_node("Identity", ["y.float"], ["y"], "keep"),)),
+    ]
+    if computed_scale:
+        constants["half"] = constants.pop("scale")
+        nodes.insert(0, helper.make_node("Add", ["half", "half"], ["scale"], "add"))
+    initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    initializers += [numpy_helper.from_array(value, f"extra{i}") for i, value in enumerate(extra)]
+    if default:
+        initializers.append(numpy_helper.from_array(np.zeros((4, 4), dtype), LORA))
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, [rows, 4]),
+        helper.make_tensor_value_info(LORA, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), [4, 4]),
+    ]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4, 4])]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, initializers)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+
+
+def grouped() -> ModelProto:
+    ones = np.ones(4, np.float32)
+    node = helper.make_node("GroupNormalization", ["y.float", "extra0", "extra1"], ["y"], "normalise", num_groups=2)
+    return model_of(after=(node,), extra=(ones, ones))
+
+
+def resized(dtype: type[np.unsignedinteger]) -> ModelProto:
+    nodes = (
+        helper.make_node("QuantizeLinear", ["y.float", "x_scale", "extra0"], ["y.q"], "y.quantize"),
+        helper.make_node("DequantizeLinear", ["y.q", "x_scale", "extra0"], ["y.dq"], "y.dequantize"),
+        helper.make_node("Resize", ["y.dq", "", "extra1"], ["y"], "enlarge", mode="nearest"),
+    )
+    return model_of(after=nodes, extra=(np.array(7, dtype), np.ones(2, np.float32)))
+
+
+def moved() -> ModelProto:
+    return model_of(before=(helper.make_node("Transpose", [LORA], ["turned"], "turn", perm=[1, 0]),), dequantized="turned")
+
+
+def found_in(model: ModelProto, htp_arch: str | None) -> list[Finding]:
+    return list(lint_graph(graph_of(model), htp_arch=htp_arch))
+
+
+BROKEN: dict[str, tuple[Callable[[], ModelProto], str, str, str | None]] = {
+    # rule: (graph, subject, found, oldest architecture that it also applies to; None for all chips)
+    "dynamic-shape": (lambda: model_of(rows="batch"), "tensor 'x'", "(batch, 4)", None),
+    "lora-overridable": (lambda: model_of(default=True), f"tensor '{LORA}'", "default value", None),
+    "lora-zero-point": (lambda: model_of(zero_point=3), f"tensor '{LORA}'", "zero point 3", None),
+    "lora-per-channel": (lambda: model_of(scale=np.full(4, 0.01, np.float32)), f"tensor '{LORA}'", "4 scales", None),
+    "encoding-not-constant": (lambda: model_of(computed_scale=True), "node 'lora.dequantize'", "scale 'scale'", None),
+    "opset": (lambda: model_of(opset=20), "node 'x.quantize'", "UINT16 in opset 20", None),
+    "lora-uint16": (lambda: model_of(dtype="uint16"), f"tensor '{LORA}'", "narrows to 8 bits", "v79"),
+    "lora-not-dequantized": (moved, f"tensor '{LORA}'", "Transpose 'turn'", "v79"),
+    "lora-int16": (model_of, f"tensor '{LORA}'", "INT16", "v69"),
+    "group-norm": (grouped, "node 'normalise'", "GroupNormalization", "v79"),
+    "resize-16-bit": (lambda: resized(np.uint16), "node 'enlarge'", "UINT16", "v79"),
+}
+
+
+@pytest.mark.parametrize("rule", BROKEN)
+def test_a_rule_finds_the_graph_that_breaks_it_and_no_other_rule_does(rule: str) -> None:
+    make, subject, found, htp_arch = BROKEN[rule]
+    finding = next(iter(found_in(make(), htp_arch)))
+    assert [f.rule for f in found_in(make(), htp_arch)] == [rule]
+    assert finding.subject == subject
+    assert found in finding.found
+    assert finding.expected
+    assert finding.hint
+
+
+@pytest.mark.parametrize("rule", [rule for rule, (*_, htp_arch) in BROKEN.items() if htp_arch])
+def test_a_rule_of_the_htp_leaves_other_chips_alone(rule: str) -> None:
+    assert found_in(BROKEN[rule][0](), None) == []
+
+
+@pytest.mark.parametrize("rule", [rule for rule, (*_, htp_arch) in BROKEN.items() if htp_arch is None])
+def test_a_rule_of_all_chips_holds_on_the_htp_too(rule: str) -> None:
+    assert [finding.rule for finding in found_in(BROKEN[rule][0](), "v79")] == [rule]
+
+
+@pytest.mark.parametrize("htp_arch", ["v73", "v79", "v81", None])
+def test_int16_lora_is_taken_from_v73_on(htp_arch: str | None) -> None:
+    assert found_in(model_of(), htp_arch) == []
+
+
+def test_int8_lora_is_taken_before_v73() -> None:
+    assert found_in(model_of(dtype="int8"), "v69") == []
+
+
+def test_only_the_resize_is_a_warning() -> None:
+    severities = {rule: found_in(make(), htp_arch)[0].severity for rule, (make, _, _, htp_arch) in BROKEN.items()}
+    assert [rule for rule, severity in severities.items() if severity is Severity.WARNING] == ["resize-16-bit"]
+
+
+def test_a_resize_of_8_bit_activations_is_taken() -> None:
+    assert found_in(resized(np.uint8), "v79") == []
+
+
+def test_a_zero_point_is_found_behind_nodes_that_move_values() -> None:
+    turn = helper.make_node("Transpose", [LORA], ["turned"], "turn", perm=[1, 0])
+    model = model_of(before=(turn,), dequantized="turned", zero_point=3)
+    assert [finding.rule for finding in found_in(model, None)] == ["lora-zero-point"]
+
+
+def test_a_lora_input_that_nothing_reads_is_found() -> None:
+    model = model_of(dequantized="extra0", extra=(np.zeros((4, 4), np.int16),))
+    assert [(f.rule, f.found) for f in found_in(model, "v79")] == [("lora-not-dequantized", "nothing that reads it")]
+
+
+def test_an_overridable_scale_is_not_constant() -> None:
+    model = model_of()
+    model.graph.input.append(helper.make_tensor_value_info("scale", TensorProto.FLOAT, []))
+    assert [finding.rule for finding in found_in(model, None)] == ["encoding-not-constant"]
+
+
+def test_a_scale_from_a_constant_node_is_constant() -> None:
+    model = model_of(computed_scale=True)
+    value = numpy_helper.from_array(np.asarray(np.float32(0.01)))
+    model.graph.node[0].CopyFrom(helper.make_node("Constant", [], ["scale"], "constant", value=value))
+    assert found_in(model, "v79") == []
+
+
+def test_an_output_of_unknown_rank_is_dynamic() -> None:
+    model = model_of()
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    assert [finding.subject for finding in found_in(model, None)] == ["tensor 'y'"]
+
+
+# Bundles: one graph in a real folder with a manifest is all that is needed here.
+
+
+@pytest.fixture
+def bundle_of(tmp_path: Path) -> Callable[[ModelProto], Built]:
+    """Publish a bundle whose only graph is the model."""
+
+    def make(model: ModelProto) -> Built:
+        folder = tmp_path / "bundles" / "made"
+        return publish(folder, lambda temporary: _fill(temporary, model)), folder
+
+    return make
+
+
+def _fill(folder: Path, model: ModelProto) -> Bundle:
+    path = folder / "shared/unet.onnx"
+    path.parent.mkdir()
+    onnx.save(model, path)
+    (folder / "profile.json").write_text("{}")
+    return Bundle(
+        digest="d",
+        recipe_name="made",
+        recipe_digest="r",
+        precision="w8a16",
+        tool_versions={},
+        graphs=(Graph(variant=Variant.SHARED, component=Component.UNET, file=file_ref(folder, path), inputs=(), outputs=()),),
+        adapters=(),
+        tasks=(),
+        profile=file_ref(folder, folder / "profile.json"),
+    )
+
+
+def test_a_v69_profile_with_int16_lora_is_refused_with_the_way_out(
+    bundle_of: Callable[[ModelProto], Built], tmp_path: Path
+) -> None:
+    (tmp_path / "old-phone.yaml").write_text(V69_PROFILE)
+    profile = load_profile(tmp_path / "old-phone.yaml")
+    with pytest.raises(BuildError) as refused:
+        compile_bundle(*bundle_of(model_of()), profile.target, "key", tmp_path / "compiled", htp_arch=profile.soc.htp_arch)
+    message = str(refused.value)
+    assert f"v69:\nshared/unet.onnx: lora-int16: tensor '{LORA}': found INT16; expected INT8" in message
+    assert "Hint: set precision.lora to int8" in message
+    assert not (tmp_path / "compiled").exists()
+
+
+def test_what_was_compiled_for_another_chip_is_linted_again(bundle_of: Callable[[ModelProto], Built], tmp_path: Path) -> None:
+    built = bundle_of(model_of())
+    assert not compile_bundle(*built, CPU, "key", tmp_path / "compiled").is_reused
+    with pytest.raises(BuildError, match="lora-int16"):
+        compile_bundle(*built, CPU, "key", tmp_path / "compiled", htp_arch="v69")
+
+
+def test_a_warning_is_logged_and_compiles(
+    bundle_of: Callable[[ModelProto], Built], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        compile_bundle(*bundle_of(resized(np.uint16)), CPU, "key", tmp_path / "compiled", htp_arch="v79")
+    assert [r.message.partition(": found")[0] for r in caplog.records] == [
+        "lint: shared/unet.onnx: resize-16-bit: node 'enlarge'"
+    ]
+
+
+def test_without_onnx_graphs_are_compiled_and_the_log_says_that_nothing_was_linted(
+    bundle_of: Callable[[ModelProto], Built],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    built = bundle_of(model_of())
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with caplog.at_level(logging.WARNING):
+        compiled = compile_bundle(*built, CPU, "key", tmp_path / "compiled", htp_arch="v69")
+    assert compiled.compiled.graphs
+    assert "without being linted" in caplog.text
+    assert "pip install onnx" in caplog.text
+
+
+def test_a_file_that_is_no_model_is_refused(bundle_of: Callable[[ModelProto], Built]) -> None:
+    bundle, folder = bundle_of(model_of())
+    (folder / "shared/unet.onnx").write_bytes(b"\xff\xff\xff no model")
+    with pytest.raises(ArtifactError, match=r"shared/unet\.onnx' cannot be read"):
+        lint_bundle(bundle, folder, htp_arch=None)
+
+
+def test_the_command_says_what_is_wrong_and_fails(
+    bundle_of: Callable[[ModelProto], Built], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, folder = bundle_of(model_of(dtype="uint16"))
+    assert main(["lint", str(folder)]) == 0
+    assert main(["lint", str(folder), "--profile", "s25"]) == BuildError.exit_code
+    assert "error: shared/unet.onnx: lora-uint16" in capsys.readouterr().out
+    assert main(["lint", str(folder), "--profile", "s25", "--json"]) == BuildError.exit_code
+    listed = json.loads(capsys.readouterr().out)["shared/unet.onnx"]
+    assert [(finding["rule"], finding["severity"]) for finding in listed] == [("lora-uint16", "error")]
+
+
+def test_the_tiny_model_s_graphs_are_clean_but_for_the_resize(tiny_bundle: Built) -> None:
+    findings = lint_bundle(*tiny_bundle, htp_arch="v79")
+    assert {path.split("/")[0] for path in findings} == {"shared", "per-graph"}
+    assert {finding.rule for found in findings.values() for finding in found} == {"resize-16-bit"}
+    assert not any(lint_bundle(*tiny_bundle, htp_arch=None).values())
+
+
+def test_the_tiny_model_s_adapters_are_too_wide_for_v69(tiny_bundle: Built) -> None:
+    findings = lint_bundle(*tiny_bundle, htp_arch="v69")
+    lora = [spec.name for graph in tiny_bundle[0].graphs for spec in graph.inputs if spec.dtype == "int16"]
+    assert [f.subject for f in findings["shared/unet.onnx"] if f.rule == "lora-int16"] == [f"tensor '{name}'" for name in lora]
