@@ -34,7 +34,7 @@ LORA = {
 }
 BATCH = 64
 LEARNING_RATE = {"restyle": 2e-3, "remove-object": 3e-3, "consistency": 3e-4}
-STEPS = {"restyle": 400, "remove-object": 600, "consistency": 60}
+STEPS = {"restyle": 400, "remove-object": 300, "consistency": 60}
 SEED = {"restyle": 2, "remove-object": 3, "consistency": 4}
 RESTYLE_START = (601, 701)
 

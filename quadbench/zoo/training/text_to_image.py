@@ -28,7 +28,7 @@ UNET_CONFIG = {
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
 }
 BATCH, LEARNING_RATE, SEED = 64, 1e-3, 1
-STEPS = {"detail": 3600, "composition": 1600, "things": 900}
+STEPS = {"detail": 3600, "composition": 1600, "things": 750}
 SIGN_CHANCE = 0.2  # how often a sign is drawn in the second stage, relative to other emoji
 PHOTO_CROPS, PHOTO_SHARE, PHOTO_CAPTION = 768, 0.12, "photo"  # of the second stage
 CAPTION_DROPOUT = 0.1
