@@ -1,11 +1,15 @@
 """What several tests share: the tiny model, and its bundle, built once."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from quadbench.artifacts import Bundle
 from quadbench.recipe import load_recipe
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and their children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
