@@ -1,0 +1,36 @@
+"""Devices: this machine -> what can be given to --devices."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from quadbench.cli.options import add_command
+from quadbench.console import print_json
+from quadbench.devices import DeviceRow, list_devices
+
+
+def add(commands: Any) -> None:
+    """`quadbench devices`."""
+    add_command(commands, "devices", run, "list what can be given to --devices")
+
+
+def run(options: argparse.Namespace) -> int:
+    rows = list_devices()
+    if options.json:
+        print_json([asdict(row) for row in rows])
+    else:
+        print_devices(Console(), rows)
+    return 0
+
+
+def print_devices(console: Console, rows: Sequence[DeviceRow]) -> None:
+    shown = Table(header_style="bold")
+    for column in ("address", "serial", "state", "model", "profile"):
+        shown.add_column(column, overflow="fold")
+    for row in rows:
+        shown.add_row(row.address, row.serial, row.state, row.model, row.profile or "no profile matches")
+    console.print(shown)

@@ -1,0 +1,43 @@
+"""Doctor: this machine -> what is installed and what to install."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from quadbench.cli.options import add_command
+from quadbench.console import print_json
+from quadbench.doctor import Check, examine
+from quadbench.errors import MissingDependencyError
+
+
+def add(commands: Any) -> None:
+    """`quadbench doctor`."""
+    add_command(commands, "doctor", run, "say what is installed and what to install")
+
+
+def run(options: argparse.Namespace) -> int:
+    checks = examine()
+    if options.json:
+        print_json([asdict(check) for check in checks])
+    else:
+        print_checks(Console(), checks)
+    return 0 if all(check.is_ok for check in checks if check.is_required) else MissingDependencyError.exit_code
+
+
+def print_checks(console: Console, checks: Sequence[Check]) -> None:
+    """What `doctor` found; the hints of what is missing below."""
+    shown = Table(header_style="bold")
+    for column in ("", "what", "found", "needed for"):
+        shown.add_column(column, overflow="fold")
+    for check in checks:
+        mark = "[green]ok[/]" if check.is_ok else ("[red]missing[/]" if check.is_required else "[yellow]absent[/]")
+        shown.add_row(mark, check.name, check.found or "-", check.purpose)
+    console.print(shown)
+    for check in checks:
+        if not check.is_ok and check.hint:
+            console.print(Text(f"{check.name}: {check.hint}"))

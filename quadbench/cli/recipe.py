@@ -1,0 +1,30 @@
+"""Recipe: a YAML file -> whether it is right; the schema for editors."""
+
+import argparse
+from typing import Any
+
+from quadbench.cli.options import add_command, add_group, add_recipe
+from quadbench.console import print_json, print_text
+from quadbench.recipe import load_recipe, recipe_digest, recipe_schema
+
+
+def add(commands: Any) -> None:
+    """`quadbench recipe ...`."""
+    actions = add_group(commands, "recipe", "check recipes, or print their schema")
+    add_recipe(add_command(actions, "check", run_check, "say whether a recipe is right; every problem with its line"))
+    add_command(actions, "schema", run_schema, "print the JSON Schema of recipes, for editors")
+
+
+def run_check(options: argparse.Namespace) -> int:
+    recipe = load_recipe(options.recipe)
+    digest = recipe_digest(recipe)
+    if options.json:
+        print_json({"name": recipe.name, "digest": digest, "tasks": [task.name for task in recipe.tasks]})
+    else:
+        print_text(f"{recipe.name}: right; {len(recipe.adapters)} adapters, {len(recipe.tasks)} tasks, digest {digest[:12]}")
+    return 0
+
+
+def run_schema(_options: argparse.Namespace) -> int:
+    print_json(recipe_schema())
+    return 0

@@ -1,0 +1,75 @@
+"""Sensitivity: a recipe -> how much each adapter suffers from rounding, and which one should be the anchor."""
+
+import argparse
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from quadbench import pipeline
+from quadbench.cli.options import add_command, add_recipe
+from quadbench.console import RunConsole, print_json
+from quadbench.recipe import load_recipe
+
+if TYPE_CHECKING:
+    from quadbench.quad.divergence import Score
+    from quadbench.quad.sensitivity import Agreement, Sensitivity
+
+WORST_SITES = 5
+
+
+def add(commands: Any) -> None:
+    """`quadbench sensitivity`."""
+    parser = add_command(
+        commands, "sensitivity", run, "say how sensitive a recipe's adapters are to rounding, and choose the anchor"
+    )
+    add_recipe(parser)
+    parser.add_argument("--lora", choices=("int16", "int8"), help="bits of the adapters (default: the recipe's)")
+
+
+def run(options: argparse.Namespace) -> int:
+    with RunConsole(Console(stderr=True)) as observer:
+        found = pipeline.sensitivity(load_recipe(options.recipe), lora=options.lora, observer=observer)
+    if options.json:
+        print_json(asdict(found))
+    else:
+        print_sensitivity(Console(), found)
+    return 0
+
+
+def print_sensitivity(console: Console, found: "Sensitivity") -> None:
+    """A table for each adapter: all of it, each step, the sites that cost most when rounded alone; then what follows."""
+    for one in found.adapters:
+        shown = Table(
+            title=f"{one.adapter}, {found.lora}, under encodings of its own",
+            title_justify="left",
+            header_style="bold",
+            box=SIMPLE_HEAD,
+        )
+        for column in ("rounded", "JS", "MSE", "SQNR dB", "samples"):
+            shown.add_column(column, justify="left" if column == "rounded" else "right", overflow="fold")
+        error = "" if one.js_standard_error is None else f" ± {one.js_standard_error:.2g}"
+        shown.add_row(Text("all sites (QSS)", style="bold"), *_score_cells(one.score, error))
+        shown.add_section()
+        for step in one.steps:
+            shown.add_row(f"{step.task}, step {step.step}, t = {step.timestep:g}", *_score_cells(step.score))
+        shown.add_section()
+        for site in one.sites[:WORST_SITES]:
+            shown.add_row(site.site, *_score_cells(site.score))
+        console.print(shown)
+        console.print(f"order of its {len(one.sites)} sites: {_agreement(one.site_agreement)}\n", highlight=False)
+    console.print(f"order of the adapters: {_agreement(found.agreement)}", highlight=False)
+    console.print(f"anchor: {found.choice.anchor or 'none, take unified'}; {found.choice.reason}", highlight=False)
+
+
+def _score_cells(score: "Score", error: str = "") -> tuple[str, ...]:
+    sqnr_db = "no noise" if score.sqnr_db is None else f"{score.sqnr_db:.1f}"
+    return f"{score.js:.3g}{error}", f"{score.mse:.3g}", sqnr_db, str(score.samples)
+
+
+def _agreement(agreement: "Agreement") -> str:
+    mse, sqnr = (("undefined" if tau is None else f"{tau:.2f}") for tau in (agreement.mse, agreement.sqnr))
+    return f"Kendall's tau of JS with MSE {mse}, with SQNR {sqnr}"
