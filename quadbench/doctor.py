@@ -1,10 +1,9 @@
 """Doctor: this machine -> what is installed of all that the commands need, and what to install."""
 
-import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
+from quadbench.compile.availability import package_version
 from quadbench.devices.host import find_program
 from quadbench.devices.sandbox import PACKAGES as SANDBOX_PROGRAMS
 from quadbench.harness import BUILD_PROGRAMS
@@ -31,7 +30,7 @@ def examine() -> list[Check]:
 
 def _packages() -> Iterator[Check]:
     for name in _BUILD_PACKAGES:
-        found = _version(name)
+        found = package_version(name)
         yield Check(
             name=name,
             is_ok=found is not None,
@@ -49,12 +48,3 @@ def _programs() -> Iterator[Check]:
             place = find_program(program)
             found, hint = (str(place), None) if place else (None, f"apt-get install {package}")
             yield Check(name=program, is_ok=place is not None, is_required=True, found=found, purpose=purpose, hint=hint)
-
-
-def _version(name: str) -> str | None:
-    if importlib.util.find_spec(name) is None:
-        return None
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "version unknown"

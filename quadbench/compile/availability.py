@@ -1,0 +1,48 @@
+"""Availability: a target -> whether this machine can compile for it, and what to install where it cannot."""
+
+import importlib.util
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import assert_never
+
+from quadbench.device_profile import OnnxRuntimeTarget, QnnTarget, Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Availability:
+    """`version` of what would compile, or what is `missing` and, as `hint`, what to do about it."""
+
+    version: str | None = None
+    missing: str | None = None
+    hint: str | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        return self.missing is None
+
+
+def availability(target: Target) -> Availability:
+    """Whether a target can be compiled for here. Looks at this machine only; nothing goes over a network."""
+    match target:
+        case OnnxRuntimeTarget():
+            return package_availability("onnxruntime", hint="pip install onnxruntime")
+        case QnnTarget():
+            return package_availability("onnxruntime_qnn", hint="pip install 'quadbench[qnn]'")
+        case _:
+            assert_never(target)
+
+
+def package_availability(module: str, *, hint: str) -> Availability:
+    """Of an installed Python package, which is not imported for it."""
+    found = package_version(module)
+    return Availability(version=found) if found else Availability(missing=f"the package {module.replace('_', '-')}", hint=hint)
+
+
+def package_version(module: str) -> str | None:
+    """The version of an installed package, by the name it is imported by; None where it is not installed."""
+    if importlib.util.find_spec(module) is None:
+        return None
+    try:
+        return version(module)
+    except PackageNotFoundError:
+        return "version unknown"
