@@ -9,6 +9,9 @@ from quadbench.artifacts import Graph
 from quadbench.errors import BuildError
 from quadbench.manifest import file_ref
 
+# By default a MatMul with INT8 weights is fused into one that rounds its input to 8 bits, whatever the graph says; 1: float32.
+EXACT = ("session.qdq_matmulnbits_accuracy_level", "1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxRuntimeCompiler:
@@ -18,7 +21,8 @@ class OnnxRuntimeCompiler:
 
     def versions(self) -> dict[str, str]:
         """The optimizer is the runtime's, so its version decides."""
-        return {"onnxruntime": onnxruntime.__version__, "optimization": "extended", "execution_provider": self.execution_provider}
+        settings = {"optimization": "extended", EXACT[0]: EXACT[1], "execution_provider": self.execution_provider}
+        return {"onnxruntime": onnxruntime.__version__, **settings}
 
     def compile(self, graph: Graph, source: Path, folder: Path) -> Graph:
         """Write the optimized graph. Its inputs and outputs stay as they are."""
@@ -27,6 +31,7 @@ class OnnxRuntimeCompiler:
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.optimized_model_filepath = str(path)
+        options.add_session_config_entry(*EXACT)
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
         try:
