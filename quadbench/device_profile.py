@@ -10,6 +10,7 @@ from typing import Annotated, Literal, TypeAlias, assert_never
 from pydantic import Field, ValidationInfo, field_validator
 
 from quadbench.errors import UnknownNameError, UserError
+from quadbench.toolchain_target import ToolchainTarget
 from quadbench.yaml_spec import Name, Problem, Spec, load, refuse
 
 PROFILES_FOLDER = Path(__file__).parent / "device_profiles"
@@ -48,7 +49,10 @@ class QnnTarget(Spec):
     soc_model: int = Field(gt=0)
 
 
-Target: TypeAlias = Annotated[OnnxRuntimeTarget | QnnTarget, Field(discriminator="backend")]
+RunTarget: TypeAlias = Annotated[OnnxRuntimeTarget | QnnTarget, Field(discriminator="backend")]
+"""What a device can run: the harness loads the product."""
+Target: TypeAlias = Annotated[OnnxRuntimeTarget | QnnTarget | ToolchainTarget, Field(discriminator="backend")]
+"""What a bundle can be compiled for."""
 
 
 class DeviceProfile(Spec):
@@ -61,10 +65,12 @@ class DeviceProfile(Spec):
     match: dict[str, str]
     """Android property -> pattern (`*`, `?`, `[abc]`, upper and lower case differ); all must fit."""
     soc: Soc
-    target: Target
+    target: RunTarget
     """What an attached device runs."""
-    virtual_target: Target
+    virtual_target: RunTarget
     """What a virtual device runs on this machine."""
+    alternatives: tuple[Target, ...] = ()
+    """What else its chip can be compiled for; no run uses them."""
     properties: dict[str, str] = Field(default_factory=dict, validate_default=True)
     """What a virtual device reports beyond the patterns of `match` that are plain text."""
     notes: tuple[str, ...] = ()
@@ -97,6 +103,8 @@ def target_key(target: Target, machine: str) -> str:
             return f"onnxruntime-{target.execution_provider}-{machine}"
         case QnnTarget():
             return f"qnn-{target.htp_arch}-{target.soc_model}"
+        case ToolchainTarget():
+            return f"toolchain-{target.name}"
         case _:
             assert_never(target)
 

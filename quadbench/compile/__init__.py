@@ -11,6 +11,7 @@ from quadbench.device_profile import OnnxRuntimeTarget, QnnTarget, Target
 from quadbench.errors import BuildError, MissingDependencyError
 from quadbench.lint import check_bundle
 from quadbench.manifest import digest_of, publish, read_manifest
+from quadbench.toolchain_target import ToolchainTarget
 
 log = logging.getLogger(__name__)
 Notify = Callable[[str], None]
@@ -24,7 +25,7 @@ class Compiler(Protocol):
         ...
 
     def compile(self, graph: Graph, source: Path, folder: Path) -> Graph:
-        """Write the product below `folder`, at the graph's own path, and describe it. Raises: BuildError."""
+        """Write the product below `folder`, at the graph's own path but for the suffix, and describe it. Raises: BuildError."""
         ...
 
 
@@ -96,5 +97,9 @@ def _compiler(target: Target) -> Compiler:
             raise BuildError(
                 f"no compiler for Qualcomm HTP {target.htp_arch} in this version", hint="use a profile with backend onnxruntime"
             )
+        case ToolchainTarget():
+            from quadbench.compile.toolchain import ToolchainCompiler
+
+            return ToolchainCompiler(target=target)
         case _:
             assert_never(target)

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import assert_never
 
+from quadbench.compile.toolchain import installed_version
 from quadbench.device_profile import OnnxRuntimeTarget, QnnTarget, Target
+from quadbench.errors import MissingDependencyError
+from quadbench.toolchain_target import ToolchainTarget
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +31,17 @@ def availability(target: Target) -> Availability:
             return package_availability("onnxruntime", hint="pip install onnxruntime")
         case QnnTarget():
             return package_availability("onnxruntime_qnn", hint="pip install 'quadbench[qnn]'")
+        case ToolchainTarget():
+            return _toolchain_availability(target)
         case _:
             assert_never(target)
+
+
+def _toolchain_availability(target: ToolchainTarget) -> Availability:
+    try:
+        return Availability(version=installed_version(target))
+    except MissingDependencyError as error:
+        return Availability(missing=error.message, hint=error.hint)
 
 
 def package_availability(module: str, *, hint: str) -> Availability:

@@ -5,6 +5,7 @@ import fcntl
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -68,9 +69,15 @@ def start_bound(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
     The kernel's death signal is bound to the thread that started the child, so all are started by one that lives as long as
     the process.
     """
-    setpriv = find_programs({"setpriv": "util-linux"}, needed_for="starting a device on this machine")["setpriv"]
+    setpriv = find_programs({"setpriv": "util-linux"}, needed_for="starting a program that ends with quadbench")["setpriv"]
     command = [str(setpriv), "--pdeathsig", "KILL", "--", *argv]
     return _starter().submit(lambda: subprocess.Popen[bytes](command, start_new_session=True, **options)).result()
+
+
+def kill_group(group: int) -> None:
+    """Kill every process of a group; it may be gone already."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 @cache

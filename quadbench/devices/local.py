@@ -5,7 +5,6 @@ import errno
 import os
 import selectors
 import shutil
-import signal
 import subprocess
 import tempfile
 import threading
@@ -18,7 +17,7 @@ from quadbench.artifacts import DeviceFacts
 from quadbench.device_profile import LOCAL_NAME as ADDRESS
 from quadbench.device_profile import DeviceProfile, local_profile
 from quadbench.devices.device import Progress, ShellResult, check_command, command_failed, command_timed_out
-from quadbench.devices.host import device_lock, host_cpu, start_bound
+from quadbench.devices.host import device_lock, host_cpu, kill_group, start_bound
 from quadbench.errors import DeviceError, DeviceFullError
 
 CHUNK_BYTES = 1024 * 1024
@@ -107,7 +106,7 @@ class LocalDevice:
     def close(self) -> None:
         with self._resources, self._lock:
             for group in self._running:
-                _kill_group(group)
+                kill_group(group)
 
     def __enter__(self) -> Self:
         return self
@@ -133,7 +132,7 @@ class LocalDevice:
             raise command_timed_out(argv, "device 'local'", timeout_s) from error
         finally:
             if not ended:
-                _kill_group(process.pid)
+                kill_group(process.pid)
                 process.wait()
             if process.stdout:
                 process.stdout.close()
@@ -179,11 +178,6 @@ def _pieces(pipe: IO[bytes], deadline: float) -> Generator[bytes, None, None]:
             if not (piece := os.read(pipe.fileno(), 65536)):
                 return
             yield piece
-
-
-def _kill_group(group: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
 
 
 def _read(file: IO[bytes]) -> str:

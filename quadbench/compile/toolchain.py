@@ -1,0 +1,146 @@
+"""Toolchain: a graph and a vendor's commands -> the file that they leave, or their own words on why there is none."""
+
+import os
+import re
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
+
+from quadbench.artifacts import Graph
+from quadbench.devices.host import find_program, kill_group, start_bound
+from quadbench.errors import BuildError, MissingDependencyError
+from quadbench.manifest import file_ref
+from quadbench.toolchain_target import INPUT, WORK, ToolchainTarget, filled, placeholders
+
+WORK_NAME = "model"  # Samsung's enntools wants a graph that is named as the folder it lies in
+VERSION_TIMEOUT_S = 60.0
+SHOWN_LINES = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolchainCompiler:
+    """Runs a target's commands in a folder of their own. What they say goes to a log, which stays where they fail."""
+
+    target: ToolchainTarget
+
+    def versions(self) -> dict[str, str]:
+        """The toolchain's version, and its commands as the profile has them: without paths of this machine.
+
+        Raises: MissingDependencyError.
+        """
+        commands = "; ".join(shlex.join(command) for command in self.target.commands)
+        return {self.target.name: installed_version(self.target), "commands": commands, "product": self.target.product}
+
+    def compile(self, graph: Graph, source: Path, folder: Path) -> Graph:
+        """Write the product at the graph's own path, with the product's suffix. Inputs and outputs are described as they were."""
+        log = folder.parent / f"{self.target.name}-{graph.file.path.replace('/', '-')}.log"
+        log.write_bytes(b"")
+        with tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as parent:
+            work = Path(parent).resolve() / WORK_NAME
+            work.mkdir()
+            values = {**_environment(self.target), INPUT: str(source.resolve()), WORK: str(work)}
+            try:
+                for command in self.target.commands:
+                    _run(_located(filled(command, values)), work, log, self.target.timeout_s)
+                product = _only_product(work, self.target.product)
+            except BuildError as error:
+                message = f"toolchain '{self.target.name}' on '{graph.file.path}': {error.message}"
+                raise BuildError(message, hint=f"all that it said is in {log}") from error
+            path = (folder / graph.file.path).with_suffix(product.suffix)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            product.replace(path)
+        log.unlink()
+        return replace(graph, file=file_ref(folder, path))
+
+
+def installed_version(target: ToolchainTarget) -> str:
+    """The version that a toolchain gives for itself.
+
+    Raises:
+        MissingDependencyError: variables or programs are missing; or the version is none that the target accepts.
+    """
+    _require_parts(target)
+    command = target.version.command
+    said = _output(_located(filled(command, _environment(target))))
+    found = re.search(target.version.pattern, said)
+    if not found:
+        words = " / ".join(said.splitlines()[-3:]) or "nothing"
+        raise MissingDependencyError(
+            f"toolchain '{target.name}': '{shlex.join(command)}' says '{words}', expected what fits '{target.version.pattern}'",
+            hint=target.install,
+        )
+    return found[1]
+
+
+def _require_parts(target: ToolchainTarget) -> None:
+    """A program whose place hangs on a variable that is not set is not looked for."""
+    values = _environment(target)
+    missing = [f"the environment variable {name}" for name in target.environment if name not in values]
+    programs = dict.fromkeys(command[0] for command in (*target.commands, target.version.command))
+    for program in programs:
+        if set(placeholders([program])) <= set(values) and find_program(filled([program], values)[0]) is None:
+            missing.append(f"the program {program}")
+    if missing:
+        raise MissingDependencyError(f"toolchain '{target.name}' lacks {', '.join(missing)}", hint=target.install)
+
+
+def _environment(target: ToolchainTarget) -> Mapping[str, str]:
+    return {name: os.environ[name] for name in target.environment if os.environ.get(name)}
+
+
+def _located(argv: Sequence[str]) -> list[str]:
+    """With the program's own path, since the command runs in another folder."""
+    program = find_program(argv[0])
+    return [str(program.absolute()) if program else argv[0], *argv[1:]]
+
+
+def _run(argv: Sequence[str], work: Path, log: Path, timeout_s: float) -> None:
+    """Raises: BuildError with the end of what the command said."""
+    with log.open("ab") as output:
+        output.write(f"$ {shlex.join(argv)}\n".encode())
+        output.flush()
+        start = output.tell()
+        try:
+            status = _status(argv, work, output, timeout_s)
+        except subprocess.TimeoutExpired:
+            status = None
+    if status == 0:
+        return
+    ending = f"was still running after {timeout_s:g} s" if status is None else f"ended with exit code {status}"
+    last = log.read_bytes()[start:].decode(errors="replace").splitlines()[-SHOWN_LINES:]
+    raise BuildError("\n".join((f"'{Path(argv[0]).name}' {ending}:", *(last or ["it said nothing"]))))
+
+
+def _output(argv: Sequence[str]) -> str:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as output:
+        try:
+            _status(argv, Path(folder), output, VERSION_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            return f"nothing within {VERSION_TIMEOUT_S:g} s"
+        output.seek(0)
+        return output.read().decode(errors="replace").strip()
+
+
+def _status(argv: Sequence[str], folder: Path, output: IO[bytes], timeout_s: float) -> int:
+    """The exit code, 128 + N after signal N. However it ends, nothing of the command's process group stays behind."""
+    process = start_bound(argv, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        status = process.wait(timeout_s)
+        return status if status >= 0 else 128 - status
+    finally:
+        kill_group(process.pid)
+        process.wait()
+
+
+def _only_product(work: Path, pattern: str) -> Path:
+    found = [path for path in sorted(work.glob(pattern)) if path.is_file()]
+    if len(found) != 1:
+        there = ", ".join(str(path.relative_to(work)) for path in sorted(work.rglob("*")) if path.is_file()) or "nothing"
+        raise BuildError(f"{len(found)} files fit its product '{pattern}', expected one; it left {there}")
+    if found[0].stat().st_size == 0:
+        raise BuildError(f"its product '{found[0].relative_to(work)}' is empty")
+    return found[0]

@@ -1,0 +1,82 @@
+"""Toolchains in device profiles: mistakes are found when the profile is read, each with its line."""
+
+from pathlib import Path
+
+import pytest
+
+from quadbench.device_profile import load_profile, load_profiles, target_key
+from quadbench.errors import SpecError
+from quadbench.toolchain_target import ToolchainTarget
+
+PROFILE = """\
+schema_version: 1
+name: bench
+title: Bench phone
+match: {}
+soc: {vendor: acme, model: XY1, title: Acme One, ram_mb: 4096}
+target: {backend: onnxruntime, execution_provider: cpu}
+virtual_target: {backend: onnxruntime, execution_provider: cpu}
+alternatives:
+  - backend: toolchain
+    name: acme
+    environment: [ACME_SDK]
+    commands:
+      - ["{ACME_SDK}/convert", "{input}"]
+      - [acme-cc, "{work}/half", -o, model.bin]
+    product: model.bin
+    version: {command: [acme-cc, --version], pattern: '(\\d+)'}
+    timeout_s: 60
+    install: ask Acme
+"""
+
+
+def problems(folder: Path, right: str, wrong: str) -> str:
+    assert right in PROFILE
+    path = folder / "bench.yaml"
+    path.write_text(PROFILE.replace(right, wrong))
+    with pytest.raises(SpecError) as refused:
+        load_profile(path)
+    return str(refused.value).replace(str(path), "bench.yaml")
+
+
+def test_a_toolchain_is_read_with_its_profile(tmp_path: Path) -> None:
+    (tmp_path / "bench.yaml").write_text(PROFILE)
+    (target,) = load_profile(tmp_path / "bench.yaml").alternatives
+    assert isinstance(target, ToolchainTarget)
+    assert target.commands[1] == ("acme-cc", "{work}/half", "-o", "model.bin")
+    assert target_key(target, "x86_64") == "toolchain-acme"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "expected"),
+    [
+        (
+            '"{input}"',
+            '"{inptu}"',
+            "bench.yaml:13: alternatives[0].commands[0][1]: unknown placeholder '{inptu}'; did you mean 'input'?\n"
+            "bench.yaml:12: alternatives[0].commands: expected a command that reads {input}, the graph; found none",
+        ),
+        ("[ACME_SDK]", "[]", "bench.yaml:13: alternatives[0].commands[0][0]: unknown placeholder '{ACME_SDK}'; known: input, work"),
+        ("half", "half}", "bench.yaml:14: alternatives[0].commands[1][1]: expected braces around placeholders only, found"),
+        ("--version]", '"{work}"]', "bench.yaml:16: alternatives[0].version.command[1]: unknown placeholder '{work}'; known: ACME_SDK"),
+        (r"(\d+)", r"\d+", "bench.yaml:16: alternatives[0].version.pattern: expected a regular expression with one group"),
+        (r"(\d+)", r"(\d+", "bench.yaml:16: alternatives[0].version.pattern: expected a regular expression, found"),
+        ("product: model.bin", "product: ../model.bin", "bench.yaml:15: alternatives[0].product: expected a path below"),
+        ("timeout_s: 60", "timeout_s: 0", "bench.yaml:17: alternatives[0].timeout_s: expected more than 0, found 0"),
+        ("[ACME_SDK]", "[acme]", "bench.yaml:11: alternatives[0].environment[0]: expected ^[A-Z][A-Z0-9_]*$, found text 'acme'"),
+        ("    product: model.bin\n", "", "alternatives[0].product: missing"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(tmp_path: Path, right: str, wrong: str, expected: str) -> None:
+    found = problems(tmp_path, right, wrong)
+    assert all(line in found for line in expected.splitlines()), found
+
+
+def test_a_toolchain_is_nothing_that_a_device_runs(tmp_path: Path) -> None:
+    found = problems(tmp_path, "virtual_target: {backend: onnxruntime, ", "virtual_target: {backend: toolchain, ")
+    assert "bench.yaml:7: virtual_target.backend: expected onnxruntime or qnn, found text 'toolchain'" in found
+
+
+def test_chips_of_mediatek_and_samsung_have_toolchains() -> None:
+    found = {profile.soc.vendor for profile in load_profiles() for target in profile.alternatives if target.backend == "toolchain"}
+    assert {"mediatek", "samsung"} <= found
