@@ -59,7 +59,9 @@ def left_in(folder: Path) -> set[str]:
 
 def test_the_product_takes_the_graph_s_place_with_a_suffix_of_its_own(folder: Path) -> None:
     graph = compiled(toolchain(), folder)
-    assert graph == replace(GRAPH, file=FileRef(path="shared/unet.bin", sha256=sha256_of(folder / "shared/unet.bin"), size_bytes=7))
+    assert graph == replace(
+        GRAPH, file=FileRef(path="shared/unet.bin", sha256=sha256_of(folder / "shared/unet.bin"), size_bytes=7)
+    )
     assert (folder / "shared/unet.bin").read_bytes() == b"a graph"
     assert left_in(folder) == {"shared/unet.bin"}
     assert left_in(folder.parent) == {"graph.onnx", "compiled/shared/unet.bin"}

@@ -56,9 +56,17 @@ def test_a_toolchain_is_read_with_its_profile(tmp_path: Path) -> None:
             "bench.yaml:13: alternatives[0].commands[0][1]: unknown placeholder '{inptu}'; did you mean 'input'?\n"
             "bench.yaml:12: alternatives[0].commands: expected a command that reads {input}, the graph; found none",
         ),
-        ("[ACME_SDK]", "[]", "bench.yaml:13: alternatives[0].commands[0][0]: unknown placeholder '{ACME_SDK}'; known: input, work"),
+        (
+            "[ACME_SDK]",
+            "[]",
+            "bench.yaml:13: alternatives[0].commands[0][0]: unknown placeholder '{ACME_SDK}'; known: input, work",
+        ),
         ("half", "half}", "bench.yaml:14: alternatives[0].commands[1][1]: expected braces around placeholders only, found"),
-        ("--version]", '"{work}"]', "bench.yaml:16: alternatives[0].version.command[1]: unknown placeholder '{work}'; known: ACME_SDK"),
+        (
+            "--version]",
+            '"{work}"]',
+            "bench.yaml:16: alternatives[0].version.command[1]: unknown placeholder '{work}'; known: ACME_SDK",
+        ),
         (r"(\d+)", r"\d+", "bench.yaml:16: alternatives[0].version.pattern: expected a regular expression with one group"),
         (r"(\d+)", r"(\d+", "bench.yaml:16: alternatives[0].version.pattern: expected a regular expression, found"),
         ("product: model.bin", "product: ../model.bin", "bench.yaml:15: alternatives[0].product: expected a path below"),
@@ -78,5 +86,7 @@ def test_a_toolchain_is_nothing_that_a_device_runs(tmp_path: Path) -> None:
 
 
 def test_chips_of_mediatek_and_samsung_have_toolchains() -> None:
-    found = {profile.soc.vendor for profile in load_profiles() for target in profile.alternatives if target.backend == "toolchain"}
+    found = {
+        profile.soc.vendor for profile in load_profiles() for target in profile.alternatives if target.backend == "toolchain"
+    }
     assert {"mediatek", "samsung"} <= found
