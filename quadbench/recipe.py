@@ -51,7 +51,23 @@ class PeftAdapter(Spec):
     """The folder with adapter_config.json and adapter_model.safetensors; relative to this file."""
 
 
-Adapter: TypeAlias = Annotated[BuiltinAdapter | PeftAdapter, Field(discriminator="source")]
+class DiffusersAdapter(Spec):
+    """A LoRA saved by diffusers' save_lora_weights."""
+
+    source: Literal["diffusers"]
+    path: SpecPath
+    """The .safetensors file; relative to this file."""
+
+
+class KohyaAdapter(Spec):
+    """A LoRA saved by kohya's training scripts, or a LoCon saved by LyCORIS."""
+
+    source: Literal["kohya"]
+    path: SpecPath
+    """The .safetensors file; relative to this file."""
+
+
+Adapter: TypeAlias = Annotated[BuiltinAdapter | PeftAdapter | DiffusersAdapter | KohyaAdapter, Field(discriminator="source")]
 
 
 class BuiltinInputs(Spec):

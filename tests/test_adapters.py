@@ -1,4 +1,4 @@
-"""PEFT adapters: what is read, and what is refused by name."""
+"""PEFT adapters: what is read, and what is refused by name. The other formats stand in test_adapter_formats."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from tiny_model import write_adapter  # noqa: E402
 
 from quadbench.errors import AdapterError  # noqa: E402
-from quadbench.quad.adapters import check_fit, graph_tensors, load_adapter, merge, shared_ranks  # noqa: E402
+from quadbench.quad.adapters import Adapter, base_of_unet, graph_tensors, load_adapter, merge, shared_ranks  # noqa: E402
 from quadbench.quad.components import with_plain_attention  # noqa: E402
 from quadbench.quad.foundation import load_foundation  # noqa: E402
 from quadbench.quad.lora import UnetGraph  # noqa: E402
@@ -29,6 +29,10 @@ def unet(tiny_recipe: Path) -> UNet2DConditionModel:
 def folder(tiny_recipe: Path, tmp_path: Path) -> Path:
     """A copy of an adapter, to be spoilt."""
     return Path(shutil.copytree(tiny_recipe.parent / "adapters/first", tmp_path / "adapter"))
+
+
+def _load(name: str, folder: Path, unet: UNet2DConditionModel) -> Adapter:
+    return load_adapter(name, folder, base_of_unet(unet))
 
 
 def _edit_config(folder: Path, **changes: object) -> None:
@@ -57,7 +61,7 @@ def _graph_eps(unet: UNet2DConditionModel, adapter: object, ranks: dict[str, int
 @pytest.mark.parametrize("name", ["first", "second"])
 def test_lora_as_input_gives_what_peft_gives(tiny_recipe: Path, unet: UNet2DConditionModel, name: str) -> None:
     folders = {n: tiny_recipe.parent / "adapters" / n for n in ("first", "second")}
-    adapters = {n: load_adapter(n, f) for n, f in folders.items()}
+    adapters = {n: _load(n, f, unet) for n, f in folders.items()}
     sample, timestep, text = _inputs()
     plain = load_foundation(tiny_recipe.parent / "model").unet
     peft_unet = PeftModel.from_pretrained(plain, str(folders[name])).get_base_model()
@@ -68,7 +72,7 @@ def test_lora_as_input_gives_what_peft_gives(tiny_recipe: Path, unet: UNet2DCond
 
 
 def test_no_adapter_gives_the_foundation_model(tiny_recipe: Path, unet: UNet2DConditionModel) -> None:
-    adapter = load_adapter("first", tiny_recipe.parent / "adapters/first")
+    adapter = _load("first", tiny_recipe.parent / "adapters/first", unet)
     sample, timestep, text = _inputs()
     with torch.no_grad():
         expected = unet(sample, timestep, text).sample
@@ -76,7 +80,7 @@ def test_no_adapter_gives_the_foundation_model(tiny_recipe: Path, unet: UNet2DCo
 
 
 def test_merging_gives_what_lora_as_input_gives(tiny_recipe: Path, unet: UNet2DConditionModel) -> None:
-    adapter = load_adapter("second", tiny_recipe.parent / "adapters/second")
+    adapter = _load("second", tiny_recipe.parent / "adapters/second", unet)
     merged = load_foundation(tiny_recipe.parent / "model").unet
     merge(adapter, merged)
     sample, timestep, text = _inputs()
@@ -88,7 +92,7 @@ def test_merging_gives_what_lora_as_input_gives(tiny_recipe: Path, unet: UNet2DC
 @pytest.mark.parametrize("options", [{"use_rslora": True}, {"alpha_pattern": {"attn1.to_q": 32}}, {"rank_pattern": {"conv1": 2}}])
 def test_scales_and_ranks_of_peft_are_followed(unet: UNet2DConditionModel, tmp_path: Path, options: dict[str, object]) -> None:
     write_adapter(unet, tmp_path, r=4, lora_alpha=8, target_modules=["to_q", "conv1"], **options)
-    adapter = load_adapter("patterned", tmp_path)
+    adapter = _load("patterned", tmp_path, unet)
     sample, timestep, text = _inputs()
     with torch.no_grad():
         expected = (
@@ -97,53 +101,62 @@ def test_scales_and_ranks_of_peft_are_followed(unet: UNet2DConditionModel, tmp_p
     torch.testing.assert_close(_graph_eps(unet, adapter, shared_ranks([adapter])), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_a_missing_file_is_named(folder: Path) -> None:
+def test_a_missing_file_is_named(unet: UNet2DConditionModel, folder: Path) -> None:
     (folder / "adapter_model.safetensors").unlink()
     with pytest.raises(AdapterError, match=r"adapter_model\.safetensors' does not exist"):
-        load_adapter("spoilt", folder)
+        _load("spoilt", folder, unet)
 
 
-def test_a_pickle_is_not_opened(folder: Path) -> None:
+def test_a_pickle_is_not_opened(unet: UNet2DConditionModel, folder: Path) -> None:
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     with pytest.raises(AdapterError, match="is a pickle, which is never opened"):
-        load_adapter("spoilt", folder)
+        _load("spoilt", folder, unet)
 
 
-def test_a_cut_file_is_refused(folder: Path) -> None:
+def test_a_cut_file_is_refused(unet: UNet2DConditionModel, folder: Path) -> None:
     path = folder / "adapter_model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(AdapterError, match="is not a whole safetensors file"):
-        load_adapter("spoilt", folder)
+        _load("spoilt", folder, unet)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"), [({"use_dora": True}, "use_dora"), ({"peft_type": "LOHA"}, "is a LOHA adapter; expected LORA")]
+    ("change", "message"),
+    [
+        ({"use_dora": True}, "use_dora"),
+        ({"peft_type": "LOHA"}, "is a LOHA adapter; expected LORA"),
+        ({"init_lora_weights": "pissa_niter_4"}, "was initialized by pissa_niter_4, which changes the base weights too"),
+    ],
 )
-def test_other_kinds_of_adapter_are_refused_by_name(folder: Path, change: dict[str, object], message: str) -> None:
+def test_other_kinds_of_adapter_are_refused_by_name(
+    unet: UNet2DConditionModel, folder: Path, change: dict[str, object], message: str
+) -> None:
     _edit_config(folder, **change)
     with pytest.raises(AdapterError, match=message):
-        load_adapter("spoilt", folder)
+        _load("spoilt", folder, unet)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_values_that_are_not_finite_are_refused(folder: Path, value: float) -> None:
+def test_values_that_are_not_finite_are_refused(unet: UNet2DConditionModel, folder: Path, value: float) -> None:
     key = "base_model.model.conv_in.lora_A.weight"
     _edit_tensors(folder, **{key: torch.full((4, 4, 3, 3), value)})
     with pytest.raises(AdapterError, match=r"holds NaN or Inf in 'base_model\.model\.conv_in"):
-        load_adapter("spoilt", folder)
+        _load("spoilt", folder, unet)
 
 
-def test_a_tensor_of_another_method_is_refused(folder: Path) -> None:
+def test_a_tensor_of_another_method_is_refused(unet: UNet2DConditionModel, folder: Path) -> None:
     _edit_tensors(folder, **{"base_model.model.conv_in.lora_magnitude_vector": torch.ones(4)})
-    with pytest.raises(AdapterError, match="lora_magnitude_vector"):
-        load_adapter("spoilt", folder)
+    with pytest.raises(
+        AdapterError, match=r"is DoRA, which has no graph inputs: .*lora_magnitude_vector.* Hint: .*use_dora=False"
+    ):
+        _load("spoilt", folder, unet)
 
 
 def test_an_adapter_that_fits_no_site_is_refused(unet: UNet2DConditionModel, folder: Path) -> None:
     path = folder / "adapter_model.safetensors"
     save_file({key.replace("base_model.model.", "base_model.model.transformer."): t for key, t in load_file(path).items()}, path)
-    with pytest.raises(AdapterError, match=r"fits 0 of its \d+ sites; the U-Net has no transformer"):
-        check_fit(load_adapter("stranger", folder), unet)
+    with pytest.raises(AdapterError, match=r"fits 0 of its \d+ sites; the base has no transformer"):
+        _load("stranger", folder, unet)
 
 
 def test_shapes_that_do_not_fit_are_refused_with_both(unet: UNet2DConditionModel, folder: Path) -> None:
@@ -152,4 +165,4 @@ def test_shapes_that_do_not_fit_are_refused_with_both(unet: UNet2DConditionModel
     key = next(key for key in tensors if key.endswith("to_q.lora_A.weight"))
     save_file({**tensors, key: tensors[key][:, :-1].contiguous()}, path)
     with pytest.raises(AdapterError, match=r"has shapes \(4, \d+\) .* expected"):
-        check_fit(load_adapter("misfit", folder), unet)
+        _load("misfit", folder, unet)

@@ -1,7 +1,6 @@
 """Shared LoRA encodings and gauge alignment."""
 
 import math
-from pathlib import Path
 
 import pytest
 
@@ -27,7 +26,7 @@ def _adapter(name: str, *, down: float = 1.0, up: float = 1.0, seed: int = 0, ra
         down=torch.randn(rank, size, generator=generator) * 0.02 * down,
         up=torch.randn(size, rank, generator=generator) * 0.02 * up,
     )
-    return Adapter(name=name, folder=Path(), pairs={SITE: pair})
+    return Adapter(name=name, pairs={SITE: pair})
 
 
 def _sqnr_db(adapter: Adapter, adapters: list[Adapter], *, anchor: str | None, dtype: str) -> float:
@@ -45,7 +44,7 @@ def test_gauge_changes_no_product() -> None:
 def test_gauge_keeps_the_product_of_a_convolution() -> None:
     generator = torch.Generator().manual_seed(0)
     pair = Pair(down=torch.randn(4, 8, 3, 3, generator=generator), up=torch.randn(16, 4, 1, 1, generator=generator) * 0.1)
-    adapter = Adapter(name="conv", folder=Path(), pairs={SITE: pair})
+    adapter = Adapter(name="conv", pairs={SITE: pair})
     gauged = aligned(adapter, dict(zip(input_names(SITE), (0.3, 2.0), strict=True))).pairs[SITE]
     product = lambda p: p.up.flatten(1) @ p.down.flatten(1)  # noqa: E731
     torch.testing.assert_close(product(gauged), product(pair))
@@ -99,7 +98,7 @@ def test_headroom_widens_every_shared_range() -> None:
 
 def test_a_site_that_the_anchor_lacks_takes_its_range_from_the_others() -> None:
     anchor, other = _adapter("anchor"), _adapter("other")
-    other = Adapter(name="other", folder=Path(), pairs={**other.pairs, "elsewhere": other.pairs[SITE]})
+    other = Adapter(name="other", pairs={**other.pairs, "elsewhere": other.pairs[SITE]})
     ranges = shared_ranges([anchor, other], anchor="anchor")
     assert set(ranges) == {*input_names(SITE), *input_names("elsewhere")}
     assert all(math.isfinite(r) and r > 0 for r in ranges.values())

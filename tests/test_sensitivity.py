@@ -56,7 +56,7 @@ def _adapter(name: str = "tame", *, stretch: float = 1.0) -> Adapter:
         down[0] *= stretch
         up[:, 0] /= stretch
         pairs[site] = Pair(down=down, up=up)
-    return Adapter(name=name, folder=Path(), pairs=pairs)
+    return Adapter(name=name, pairs=pairs)
 
 
 def _linear(feed: Feed) -> torch.Tensor:

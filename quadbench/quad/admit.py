@@ -3,20 +3,19 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from quadbench.artifacts import Bundle, Component, Graph, Variant
-from quadbench.errors import AdapterError, UserError
-from quadbench.manifest import digest_of, file_refs, folder_digests, publish
-from quadbench.quad.adapters import Adapter, load_adapter
+from quadbench.errors import UserError
+from quadbench.manifest import digest_of, file_refs, publish
+from quadbench.quad.adapters import base_of_graph, load_adapter
 from quadbench.quad.cache import bundle_folder
 from quadbench.quad.encodings import Encoding
-from quadbench.quad.lora import input_names
 from quadbench.quad.profile import aligned, clip_rate, lora_sqnr_db
+from quadbench.quad.sources import adapter_digests
 from quadbench.quad.writer import BundleWriter
 
 
@@ -45,10 +44,9 @@ def admit(name: str, source: Path, bundle: Bundle, folder: Path) -> Admission:
         raise UserError(f"bundle {bundle.digest[:12]} has an adapter '{name}' already", hint="give the new one another name")
     encodings = _lora_encodings(bundle, folder)
     shapes = {spec.name: spec.shape for spec in _unet(bundle).inputs if spec.name in encodings}
-    adapter = load_adapter(name, source)
-    _check_fit(adapter, shapes)
+    adapter = load_adapter(name, source, base_of_graph(shapes))
     gauged = aligned(adapter, {key: encoding.scale * encoding.limit for key, encoding in encodings.items()})
-    digest = digest_of({"bundle": bundle.digest, "name": name, "adapter": folder_digests(source)})
+    digest = digest_of({"bundle": bundle.digest, "name": name, "adapter": adapter_digests(source)})
     target = bundle_folder(digest, folder.parent)
 
     def make(temporary: Path) -> Bundle:
@@ -76,23 +74,6 @@ def _unet(bundle: Bundle) -> Graph:
 def _lora_encodings(bundle: Bundle, folder: Path) -> dict[str, Encoding]:
     listed = json.loads((folder / bundle.profile.path).read_text())["encodings"]["lora"]
     return {name: Encoding(**fields) for name, fields in listed.items()}
-
-
-def _check_fit(adapter: Adapter, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    for site, pair in adapter.pairs.items():
-        down, up = input_names(site)
-        if down not in shapes:
-            raise AdapterError(
-                f"adapter '{adapter.name}' has site '{site}', for which the base has no LoRA input",
-                hint="train it without that site, or build a bundle whose recipe lists it",
-            )
-        if pair.rank > shapes[down][0]:
-            room = shapes[down][0]
-            raise AdapterError(f"adapter '{adapter.name}' has rank {pair.rank} at site '{site}'; the base takes {room}")
-        expected = ((pair.rank, *shapes[down][1:]), (shapes[up][0], pair.rank, *shapes[up][2:]))
-        found = (tuple(pair.down.shape), tuple(pair.up.shape))
-        if found != expected:
-            raise AdapterError(f"adapter '{adapter.name}' at site '{site}' has shapes {found}; expected {expected}")
 
 
 def _link(source: Path, target: Path) -> None:

@@ -25,7 +25,7 @@ from quadbench.artifacts import (
     Variant,
 )
 from quadbench.manifest import publish
-from quadbench.quad.adapters import Adapter, check_fit, graph_tensors, load_adapter, merge, shared_ranks
+from quadbench.quad.adapters import Adapter, base_of_unet, graph_tensors, load_adapter, merge, shared_ranks
 from quadbench.quad.cache import bundle_folder
 from quadbench.quad.encodings import Encoding
 from quadbench.quad.foundation import Foundation, load_foundation
@@ -35,7 +35,7 @@ from quadbench.quad.profile import aligned, clip_rate, lora_encodings, shared_ra
 from quadbench.quad.reference import reference_for
 from quadbench.quad.runner import Feed, GraphSession, as_feed, token_feed
 from quadbench.quad.sensitivity import Sensitivity, sensitivity
-from quadbench.quad.sources import adapter_folder, bundle_digest, foundation_folder, tool_versions
+from quadbench.quad.sources import adapter_source, bundle_digest, foundation_folder, tool_versions
 from quadbench.quad.tasks import Encoders, PreparedTask, Visit, prepare_task, visit
 from quadbench.quad.writer import BundleWriter
 from quadbench.recipe import AnchorCalibration, AnchorProfile, Recipe, recipe_digest
@@ -75,9 +75,9 @@ def build(recipe: Recipe, bundles: Path, *, notify: Notify = lambda _step: None)
 def load_sources(recipe: Recipe) -> tuple[Foundation, dict[str, Adapter]]:
     """Read the foundation model and every adapter, and check that they fit together."""
     foundation = load_foundation(foundation_folder(recipe.foundation))
-    adapters = {name: load_adapter(name, adapter_folder(spec)) for name, spec in recipe.adapters.items()}
-    for adapter in adapters.values():
-        check_fit(adapter, foundation.unet)
+    base = base_of_unet(foundation.unet)
+    sources = {name: adapter_source(spec) for name, spec in recipe.adapters.items()}
+    adapters = {name: load_adapter(name, of.path, base, expected=of.format) for name, of in sources.items()}
     return foundation, adapters
 
 
@@ -283,7 +283,8 @@ class _Build:
 
     def _assets(self, prepared: PreparedTask) -> TaskAssets:
         task, name = prepared.task, prepared.task.name
-        reference = reference_for(self.foundation, task, prepared.table, self.adapters[task.adapter] if task.adapter else None)
+        adapter = adapter_source(self.recipe.adapters[task.adapter]) if task.adapter else None
+        reference = reference_for(self.foundation, task, prepared.table, adapter)
         items = tuple(
             TaskItem(
                 name=item.name,

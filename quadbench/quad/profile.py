@@ -38,7 +38,6 @@ def aligned(adapter: Adapter, ranges: Ranges) -> Adapter:
     """
     return Adapter(
         name=adapter.name,
-        folder=adapter.folder,
         pairs={site: _aligned_pair(pair, *(ranges[name] for name in input_names(site))) for site, pair in adapter.pairs.items()},
     )
 

@@ -1,7 +1,7 @@
 """Reference: a task's items -> the images of diffusers and PEFT in float32, to which everything else is compared.
 
 Where diffusers has the scheduler (LCM, ED), the image comes from its own pipeline. OLSS is not in diffusers: there its own
-components, with the adapter loaded by PEFT, run under the fitted table.
+components run under the fitted table. Adapters are loaded by PEFT or diffusers, never by the code that is checked.
 """
 
 import copy
@@ -17,14 +17,14 @@ from diffusers import (
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
 )
-from peft import PeftModel
 from PIL import Image
 from torch import nn
 
-from quadbench.quad.adapters import Adapter
 from quadbench.quad.foundation import Foundation
 from quadbench.quad.items import Item
+from quadbench.quad.reference_adapter import with_adapter
 from quadbench.quad.samplers.table import Table, run_table
+from quadbench.quad.sources import AdapterSource
 from quadbench.recipe import ImageToImageTask, InpaintTask, OlssSampler, Task, TextToImageTask
 
 _SCHEDULERS = {"lcm": (LCMScheduler, {}), "ed": (EulerDiscreteScheduler, {"timestep_spacing": "leading"})}
@@ -118,11 +118,9 @@ class Reference:
         return pipeline
 
 
-def reference_for(foundation: Foundation, task: Task, table: Table, adapter: Adapter | None) -> Reference:
-    """A reference whose adapter was loaded by PEFT itself, from its folder."""
-    unet = copy.deepcopy(foundation.unet)
-    if adapter is not None:
-        unet = PeftModel.from_pretrained(unet, str(adapter.folder)).get_base_model()
+def reference_for(foundation: Foundation, task: Task, table: Table, adapter: AdapterSource | None) -> Reference:
+    """A reference whose adapter was loaded by PEFT or diffusers, from where it lies."""
+    unet = with_adapter(foundation.unet, adapter) if adapter else copy.deepcopy(foundation.unet)
     return Reference(foundation=foundation, task=task, table=table, unet=unet.eval().requires_grad_(False))
 
 

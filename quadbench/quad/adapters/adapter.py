@@ -1,0 +1,30 @@
+"""Adapter: the low-rank pairs of a LoRA by site, with all of its scale folded into `up`."""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """The low-rank pair of one site: `down` (r, in[, k, k]) and `up` (out, r[, 1, 1]), float32."""
+
+    down: torch.Tensor
+    up: torch.Tensor
+
+    @property
+    def rank(self) -> int:
+        return int(self.down.shape[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """A LoRA by site; `up` carries the whole scale, so that applying it is `W x + up (down x)`."""
+
+    name: str
+    pairs: dict[str, Pair]
+
+    @property
+    def rank(self) -> int:
+        """The largest rank of any site."""
+        return max(pair.rank for pair in self.pairs.values())

@@ -1,0 +1,49 @@
+"""Files: a safetensors file -> its tensors and metadata, or what is wrong with it as a file. Pickles are never opened."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from quadbench.errors import AdapterError
+
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorFile:
+    """A safetensors file as it is: nothing converted, at least one tensor."""
+
+    path: Path
+    tensors: dict[str, torch.Tensor]
+    metadata: dict[str, str]
+
+
+def read_tensor_file(name: str, path: Path) -> TensorFile:
+    """Read a whole file into memory.
+
+    Raises:
+        AdapterError: it is missing, a pickle, cut off, of another format, or empty.
+    """
+    if path.suffix in _PICKLES:
+        raise AdapterError(
+            f"adapter '{name}': '{path}' is a pickle, which is never opened: it can run any program",
+            hint="save it as safetensors; load it where you trust it, then safetensors.torch.save_file",
+        )
+    if not path.is_file():
+        raise AdapterError(f"adapter '{name}': '{path}' does not exist", hint=_pickle_beside(path))
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (it is no mapping)
+            metadata = dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise AdapterError(f"adapter '{name}': '{path}' is not a whole safetensors file: {error}") from error
+    if not tensors:
+        raise AdapterError(f"adapter '{name}': '{path}' holds no tensors")
+    return TensorFile(path=path, tensors=tensors, metadata=metadata)
+
+
+def _pickle_beside(path: Path) -> str | None:
+    found = sorted(file.name for file in path.parent.glob("*") if file.suffix in _PICKLES) if path.parent.is_dir() else []
+    return f"'{found[0]}' is a pickle, which is never opened; save with safe_serialization=True" if found else None

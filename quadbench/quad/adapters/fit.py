@@ -1,0 +1,113 @@
+"""Fit: an adapter, and what a base takes -> the adapter under the base's names and in its shapes, or why it does not fit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from quadbench.errors import AdapterError
+from quadbench.quad.adapters.adapter import Adapter, Pair
+from quadbench.quad.adapters.kohya import flat_sites, is_ldm, site_of_ldm
+from quadbench.quad.lora import INPUT_PREFIX, input_names, input_shapes
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """What a site takes: `down` (r, *down) and `up` (out, r, *1s), where r is at most `rank`; None is any."""
+
+    down: Shape
+    up: Shape
+    rank: int | None = None
+
+    def shapes(self, rank: int) -> tuple[Shape, Shape]:
+        return (rank, *self.down), (self.up[0], rank, *self.up[1:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """What adapters are fitted to. `layers_per_block` is known of a U-Net, not of its graph; only LDM names need it."""
+
+    slots: dict[str, Slot]
+    layers_per_block: int | None = None
+
+
+def base_of_unet(unet: nn.Module) -> Base:
+    """Every Linear and ungrouped Conv2d of a diffusers U-Net."""
+    takes_lora = {
+        site: module
+        for site, module in unet.named_modules()
+        if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+    }
+    return Base(
+        slots={site: _slot(*input_shapes(site, module, 1).values(), rank=None) for site, module in takes_lora.items()},
+        layers_per_block=unet.config.layers_per_block,
+    )
+
+
+def base_of_graph(shapes: Mapping[str, Shape]) -> Base:
+    """The sites that a shared graph has LoRA inputs for, with the ranks that it has room for."""
+    sites = sorted({name.removeprefix(INPUT_PREFIX).rpartition(".")[0] for name in shapes})
+    named = {site: [shapes[name] for name in input_names(site)] for site in sites}
+    return Base(slots={site: _slot(down, up, rank=down[0]) for site, (down, up) in named.items()})
+
+
+def _slot(down: Shape, up: Shape, *, rank: int | None) -> Slot:
+    return Slot(down=down[1:], up=(up[0], *up[2:]), rank=rank)
+
+
+def fitted(adapter: Adapter, base: Base) -> Adapter:
+    """The adapter with the base's site names; a 1x1 convolution and a linear map take each other's tensors.
+
+    Raises:
+        AdapterError: names the first ten sites that the base lacks, or a site with other shapes or too large a rank.
+    """
+    flat = flat_sites(base.slots)
+    sites = {name: _site(name, base, flat) for name in adapter.pairs}
+    absent = [name for name, site in sites.items() if site is None]
+    if absent:
+        raise _absent(adapter, absent, base)
+    pairs = {site: _in_shape(adapter.name, site, adapter.pairs[name], base.slots[site]) for name, site in sites.items() if site}
+    return Adapter(name=adapter.name, pairs=dict(sorted(pairs.items())))
+
+
+def _site(name: str, base: Base, flat: Mapping[str, str]) -> str | None:
+    if name in base.slots:
+        return name
+    if name in flat:
+        return flat[name]
+    if is_ldm(name) and base.layers_per_block:
+        found = site_of_ldm(name, base.layers_per_block)
+        return found if found in base.slots else None
+    return None
+
+
+def _absent(adapter: Adapter, absent: list[str], base: Base) -> AdapterError:
+    shown = ", ".join(absent[:10]) + (f" and {len(absent) - 10} more" if len(absent) > 10 else "")
+    fitting = f"{len(adapter.pairs) - len(absent)} of its {len(adapter.pairs)} sites"
+    hint = "it was trained for another foundation model, or for sites that this base has no LoRA inputs for"
+    if base.layers_per_block is None and any(map(is_ldm, absent)):
+        hint = "its sites have the names of the original Stable Diffusion code, which only a recipe can resolve: build it in one"
+    return AdapterError(f"adapter '{adapter.name}' fits {fitting}; the base has no {shown}", hint=hint)
+
+
+def _in_shape(name: str, site: str, pair: Pair, slot: Slot) -> Pair:
+    if slot.rank is not None and pair.rank > slot.rank:
+        raise AdapterError(
+            f"adapter '{name}' has rank {pair.rank} at site '{site}'; the base takes {slot.rank}",
+            hint="train it with that rank, or build a bundle whose recipe lists it",
+        )
+    expected = slot.shapes(pair.rank)
+    down, up = _reshaped(pair.down, expected[0]), _reshaped(pair.up, expected[1])
+    if (tuple(down.shape), tuple(up.shape)) != expected:
+        found = f"{tuple(pair.down.shape)} and {tuple(pair.up.shape)}"
+        raise AdapterError(f"adapter '{name}' at site '{site}' has shapes {found}; expected {expected[0]} and {expected[1]}")
+    return Pair(down=down, up=up)
+
+
+def _reshaped(tensor: torch.Tensor, expected: Shape) -> torch.Tensor:
+    """(a, b) <-> (a, b, 1, 1); anything else stays as it is."""
+    is_pointwise = tuple(tensor.shape[2:]) in ((), (1, 1)) and tuple(expected[2:]) in ((), (1, 1))
+    return tensor.reshape(expected) if is_pointwise and tuple(tensor.shape[:2]) == tuple(expected[:2]) else tensor

@@ -1,0 +1,84 @@
+"""Formats: a path -> which format lies there and why, what it holds, and the adapter if nothing is wrong with it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+
+from quadbench.errors import AdapterError
+from quadbench.quad.adapters import diffusers, kohya, peft
+from quadbench.quad.adapters.adapter import Adapter
+from quadbench.quad.adapters.files import TensorFile, read_tensor_file
+from quadbench.quad.adapters.fit import Base, fitted
+from quadbench.quad.adapters.reading import Reading
+from quadbench.quad.sources import AdapterFormat
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterReading:
+    """What lies at a path, before anything is refused but what cannot be read at all."""
+
+    format: AdapterFormat
+    because: str  # what tells the format
+    path: Path  # the file, or PEFT's folder
+    reading: Reading
+
+
+def read_adapter(name: str, path: Path) -> AdapterReading:
+    """Read a PEFT folder, or a safetensors file of diffusers or kohya; the content tells which it is.
+
+    Raises:
+        AdapterError: there is nothing that can be read, or its format is unknown. Other problems stand in the reading.
+    """
+    if path.is_dir():
+        config = peft.read_config(name, path)
+        file = read_tensor_file(name, path / peft.TENSORS)
+        because = f"the folder holds {peft.CONFIG}"
+        return AdapterReading(format=AdapterFormat.PEFT, because=because, path=path, reading=peft.read_peft(file.tensors, config))
+    file = read_tensor_file(name, path)
+    found, because = _format_of(name, file)
+    match found:
+        case AdapterFormat.PEFT:
+            return read_adapter(name, path.parent)
+        case AdapterFormat.DIFFUSERS:
+            reading = diffusers.read_diffusers(file.tensors, file.metadata)
+        case AdapterFormat.KOHYA:
+            reading = kohya.read_kohya(file.tensors)
+        case _:
+            assert_never(found)
+    return AdapterReading(format=found, because=because, path=path, reading=reading)
+
+
+def load_adapter(name: str, path: Path, base: Base, *, expected: AdapterFormat | None = None) -> Adapter:
+    """The adapter at a path, fitted to a base.
+
+    Raises:
+        AdapterError: it cannot be read, is not of the expected format, is no plain LoRA, holds NaN or Inf, or does not fit.
+    """
+    read = read_adapter(name, path)
+    if expected is not None and read.format is not expected:
+        raise AdapterError(
+            f"adapter '{name}': '{path}' is of format {read.format} ({read.because}); the recipe says {expected}",
+            hint=f"write source: {read.format}",
+        )
+    if read.reading.problems:
+        first, *rest = read.reading.problems
+        more = f"; and {'; '.join(problem.message for problem in rest)}" if rest else ""
+        raise AdapterError(f"adapter '{name}' {first.message}{more}", hint=first.hint)
+    return fitted(Adapter(name=name, pairs=read.reading.pairs), base)
+
+
+def _format_of(name: str, file: TensorFile) -> tuple[AdapterFormat, str]:
+    keys = list(file.tensors)
+    prefixes = {
+        AdapterFormat.KOHYA: kohya.PREFIXES,
+        AdapterFormat.DIFFUSERS: (diffusers.PREFIX, "text_encoder."),
+        AdapterFormat.PEFT: ("base_model.model.",),
+    }
+    for found, starts in prefixes.items():
+        count = sum(key.startswith(starts) for key in keys)
+        if count and count == max(sum(key.startswith(other) for key in keys) for other in prefixes.values()):
+            return found, f"{count} of its {len(keys)} tensors begin with {starts[0]}"
+    raise AdapterError(
+        f"adapter '{name}': '{file.path}' has tensors like '{keys[0]}', which no known format has",
+        hint="known are PEFT folders, and files whose tensors begin with unet. (diffusers) or lora_unet_ (kohya)",
+    )

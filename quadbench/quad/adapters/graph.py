@@ -1,0 +1,36 @@
+"""Graph: adapters -> what the shared graph takes as inputs, or an adapter merged into a U-Net's own weights."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import nn
+
+from quadbench.quad.adapters.adapter import Adapter
+from quadbench.quad.lora import GraphInputs, input_names
+
+
+def shared_ranks(adapters: Iterable[Adapter]) -> dict[str, int]:
+    """The rank of every site in the shared graph: the largest among the adapters."""
+    ranks: dict[str, int] = {}
+    for adapter in adapters:
+        for site, pair in adapter.pairs.items():
+            ranks[site] = max(ranks.get(site, 0), pair.rank)
+    return dict(sorted(ranks.items()))
+
+
+def graph_tensors(adapter: Adapter | None, shapes: Mapping[str, tuple[int, ...]]) -> GraphInputs:
+    """The LoRA inputs for an adapter: zero-padded to the graph's ranks, zeros at sites that it lacks; None is no adapter."""
+    tensors = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    for site, pair in (adapter.pairs if adapter else {}).items():
+        down, up = input_names(site)
+        tensors[down][: pair.rank] = pair.down
+        tensors[up][:, : pair.rank] = pair.up
+    return tensors
+
+
+def merge(adapter: Adapter, unet: nn.Module) -> None:
+    """Add an adapter to the U-Net's own weights, in place."""
+    for site, pair in adapter.pairs.items():
+        weight = unet.get_submodule(site).weight
+        delta = pair.up.flatten(1) @ pair.down.flatten(1)  # (out, r) @ (r, in*k*k) -> (out, in*k*k)
+        weight.data += delta.view_as(weight)

@@ -1,0 +1,127 @@
+"""Reading: the tensors of a file, and what a format says of their keys -> pairs by site and every problem that was found."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+
+from quadbench.quad.adapters.adapter import Pair
+
+
+class Part(StrEnum):
+    """What a tensor is to its site."""
+
+    DOWN = "down"
+    UP = "up"
+    ALPHA = "alpha"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """A tensor's key, taken apart."""
+
+    site: str
+    part: Part
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Why an adapter cannot be used, and what to do."""
+
+    message: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a file holds. `scales` are already in the pairs' `up`; `alphas` are as the file says, absent where it is silent.
+
+    Where there are problems, the pairs are those that could be formed all the same.
+    """
+
+    pairs: dict[str, Pair]
+    scales: dict[str, float]
+    problems: tuple[Problem, ...]
+
+
+KeyOf = Callable[[str], Key | None]
+ScaleOf = Callable[[str, int, float | None], float]  # site, rank, the alpha beside its tensors -> factor on up*down
+
+_PLAIN = "train it as plain LoRA"
+_EXTRACT = "its update has no low rank; extract a LoRA from it (an SVD of the merged weights' difference), or train a plain one"
+_METHODS = {
+    r"dora_scale|lora_magnitude_vector": ("DoRA", f"its magnitudes depend on the base weights; {_PLAIN} (use_dora=False)"),
+    r"\bhada_": ("LoHa", _EXTRACT),
+    r"\blokr_": ("LoKr", _EXTRACT),
+    r"\boft_|\bboft_": ("OFT", _EXTRACT),
+    r"\blora_mid\b": ("a Tucker decomposition (lora_mid)", f"{_PLAIN}, without use_tucker or use_cp"),
+}
+_TEXT_ENCODER = re.compile(r"^(lora_te\d?_|text_encoder(_2)?\.)")
+
+
+def read_pairs(tensors: Mapping[str, torch.Tensor], key_of: KeyOf, scale_of: ScaleOf) -> Reading:
+    """Pair the tensors up by site; `key_of` is None for keys that the format does not have."""
+    problems = list(_foreign(tensors, key_of))
+    sites: dict[str, dict[Part, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        if key := key_of(name):
+            sites.setdefault(key.site, {})[key.part] = tensor.float()
+            if not torch.isfinite(tensor).all():
+                problems.append(
+                    Problem(message=f"holds NaN or Inf in '{name}'", hint="the training diverged; take an earlier step")
+                )
+    pairs: dict[str, Pair] = {}
+    scales: dict[str, float] = {}
+    for site, parts in sorted(sites.items()):
+        if problem := _misfit(site, parts):
+            problems.append(problem)
+            continue
+        down, up, alpha = parts[Part.DOWN], parts[Part.UP], parts.get(Part.ALPHA)
+        scales[site] = scale_of(site, down.shape[0], None if alpha is None else float(alpha))
+        pairs[site] = Pair(down=down, up=up * scales[site])
+    return Reading(pairs=pairs, scales=scales, problems=tuple(problems))
+
+
+def _foreign(tensors: Mapping[str, torch.Tensor], key_of: KeyOf) -> list[Problem]:
+    """Keys of other methods, of the text encoder, and those that nobody knows: one problem for each kind."""
+    unread = [name for name in tensors if key_of(name) is None]
+    problems = []
+    for pattern, (method, hint) in _METHODS.items():
+        found = [name for name in unread if re.search(pattern, name)]
+        unread = [name for name in unread if name not in found]
+        if found:
+            problems.append(Problem(message=f"is {method}, which has no graph inputs: {_shown(found)}", hint=hint))
+    text = [name for name in unread if _TEXT_ENCODER.match(name)]
+    if text:
+        hint = "only the U-Net takes LoRA inputs; train it without the text encoder, or remove those tensors and see what is lost"
+        problems.append(Problem(message=f"adapts the text encoder: {_shown(text)}", hint=hint))
+    unknown = [name for name in unread if name not in text]
+    if unknown:
+        problems.append(Problem(message=f"has tensors that are no part of its format: {_shown(unknown)}"))
+    return problems
+
+
+def _misfit(site: str, parts: Mapping[Part, torch.Tensor]) -> Problem | None:
+    for part, other in ((Part.DOWN, Part.UP), (Part.UP, Part.DOWN)):
+        if part not in parts:
+            present = other if other in parts else Part.ALPHA
+            return Problem(message=f"has only {present} at site '{site}'; expected down and up", hint="the file is incomplete")
+    down, up, alpha = parts[Part.DOWN], parts[Part.UP], parts.get(Part.ALPHA)
+    if down.ndim not in (2, 4) or up.ndim != down.ndim or (up.ndim == 4 and up.shape[2:] != (1, 1)):
+        found = f"down {tuple(down.shape)} and up {tuple(up.shape)}"
+        return Problem(
+            message=f"has {found} at site '{site}'; expected (r, in) and (out, r), or (r, in, k, k) and (out, r, 1, 1)"
+        )
+    if up.shape[1] != down.shape[0] or down.shape[0] == 0:
+        return Problem(
+            message=f"at site '{site}' down has rank {down.shape[0]}, up has rank {up.shape[1]}; expected equal ones above 0"
+        )
+    if alpha is not None and alpha.numel() != 1:
+        return Problem(message=f"has an alpha of shape {tuple(alpha.shape)} at site '{site}'; expected one number")
+    return None
+
+
+def _shown(names: list[str]) -> str:
+    return f"'{names[0]}'" + (f" and {len(names) - 1} more" if len(names) > 1 else "")

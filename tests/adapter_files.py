@@ -1,0 +1,65 @@
+"""Adapters with known weights, written in the formats that others save them in."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import save_file
+from torch import nn
+
+ALL_KINDS = ("to_q", "to_out.0", "ff.net.0.proj", "proj_in", "conv1", "conv_shortcut", "time_emb_proj", "downsamplers.0.conv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """One site's pair and alpha; None is a file without one."""
+
+    down: torch.Tensor
+    up: torch.Tensor
+    alpha: float | None
+
+    @property
+    def delta(self) -> torch.Tensor:
+        """What it adds to the flattened weight."""
+        rank = self.down.shape[0]
+        return (self.up.flatten(1) @ self.down.flatten(1)) * ((rank if self.alpha is None else self.alpha) / rank)
+
+
+def draw_pairs(
+    unet: UNet2DConditionModel, kinds: Iterable[str] = ALL_KINDS, *, alphas: Iterable[float | None] = (2.0, None, 5.0)
+) -> dict[str, Known]:
+    """Pairs of ranks 2, 3 and 4 at every site whose name ends in one of `kinds`; the alphas come in turn."""
+    generator, known, cycle = torch.Generator().manual_seed(3), {}, list(alphas)
+    for site, module in unet.named_modules():
+        if not site.endswith(tuple(kinds)) or not isinstance(module, nn.Linear | nn.Conv2d):
+            continue
+        rank = 2 + len(known) % 3
+        known[site] = Known(
+            down=torch.randn(rank, *module.weight.shape[1:], generator=generator) * 0.2,
+            up=torch.randn(module.weight.shape[0], rank, *(1,) * (module.weight.ndim - 2), generator=generator) * 0.2,
+            alpha=cycle[len(known) % len(cycle)],
+        )
+    return known
+
+
+def kohya_name(site: str) -> str:
+    return "lora_unet_" + site.replace(".", "_")
+
+
+def kohya_tensors(known: Mapping[str, Known], *, names: Mapping[str, str] | None = None) -> dict[str, torch.Tensor]:
+    """`names` gives sites other names than kohya's usual ones."""
+    tensors = {}
+    for site, pair in known.items():
+        name = names[site] if names else kohya_name(site)
+        tensors |= {f"{name}.lora_down.weight": pair.down, f"{name}.lora_up.weight": pair.up}
+        if pair.alpha is not None:
+            tensors[f"{name}.alpha"] = torch.tensor(pair.alpha)
+    return tensors
+
+
+def write_kohya(path: Path, known: Mapping[str, Known]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(kohya_tensors(known), path)
+    return path

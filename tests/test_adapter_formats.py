@@ -1,0 +1,361 @@
+"""Adapters of diffusers and kohya: read as their own loaders read them, and refused by name where they are no plain LoRA."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from adapter_files import Known, draw_pairs, kohya_name, kohya_tensors, write_kohya  # noqa: E402
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel  # noqa: E402
+from diffusers.utils import convert_state_dict_to_diffusers  # noqa: E402
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
+from tiny_model import RECIPE, write_adapter  # noqa: E402
+
+from quadbench.errors import AdapterError  # noqa: E402
+from quadbench.quad.adapters import Adapter, base_of_graph, base_of_unet, load_adapter, merge  # noqa: E402
+from quadbench.quad.foundation import Foundation, load_foundation  # noqa: E402
+from quadbench.quad.reference_adapter import with_adapter  # noqa: E402
+from quadbench.quad.sources import AdapterFormat, AdapterSource  # noqa: E402
+from quadbench.recipe import load_recipe  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def foundation(tiny_recipe: Path) -> Foundation:
+    return load_foundation(tiny_recipe.parent / "model")
+
+
+@pytest.fixture(scope="module")
+def unet(foundation: Foundation) -> UNet2DConditionModel:
+    return foundation.unet
+
+
+@pytest.fixture(scope="module")
+def known(unet: UNet2DConditionModel) -> dict[str, Known]:
+    """Pairs at sites of every kind, with different ranks and alphas, some without alpha."""
+    return draw_pairs(unet)
+
+
+def load(path: Path, unet: UNet2DConditionModel) -> Adapter:
+    return load_adapter("style", path, base_of_unet(unet))
+
+
+def eps(unet: UNet2DConditionModel) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    inputs = [torch.randn(shape, generator=generator) for shape in ((1, 4, 8, 8), (1,), (1, 16, 16))]
+    with torch.no_grad():
+        return unet(*inputs).sample
+
+
+def eps_of_loader(foundation: Foundation, path: Path, **options: object) -> torch.Tensor:
+    """What diffusers' own pipeline makes of the file."""
+    unet = copy.deepcopy(foundation.unet)
+    pipeline = StableDiffusionPipeline(
+        vae=foundation.vae,
+        text_encoder=foundation.text_encoder,
+        tokenizer=foundation.tokenizer,
+        unet=unet,
+        scheduler=None,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.load_lora_weights(str(path.parent), weight_name=path.name, local_files_only=True, **options)
+    return eps(unet)
+
+
+def eps_merged(adapter: Adapter, unet: UNet2DConditionModel) -> torch.Tensor:
+    merged = copy.deepcopy(unet)
+    merge(adapter, merged)
+    return eps(merged)
+
+
+def assert_same(found: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+def trained(unet: UNet2DConditionModel, **options: object) -> tuple[UNet2DConditionModel, LoraConfig]:
+    """A U-Net with a random LoRA in it, as diffusers' training scripts have it before they save."""
+    config = LoraConfig(init_lora_weights=False, **options)
+    torch.manual_seed(5)
+    return inject_adapter_in_model(config, copy.deepcopy(unet)), config
+
+
+def save_diffusers(folder: Path, layers: dict[str, torch.Tensor], config: LoraConfig | None = None) -> Path:
+    metadata = json.loads(json.dumps(config.to_dict(), default=list)) if config else None
+    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers, unet_lora_adapter_metadata=metadata)
+    return folder / "pytorch_lora_weights.safetensors"
+
+
+PATTERNS = {
+    "r": 4,
+    "lora_alpha": 8,
+    "target_modules": ["to_q", "to_out.0", "ff.net.0.proj", "conv1"],
+    "rank_pattern": {"conv1": 2},
+    "alpha_pattern": {"attn1.to_q": 32},
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"use_rslora": True}])
+def test_a_diffusers_file_with_its_configuration_is_read_as_its_loader_reads_it(
+    foundation: Foundation, tmp_path: Path, options: dict[str, object]
+) -> None:
+    model, config = trained(foundation.unet, **PATTERNS, **options)
+    path = save_diffusers(tmp_path, get_peft_model_state_dict(model), config)
+    found = eps_merged(load(path, foundation.unet), foundation.unet)
+    assert_same(found, eps(model))
+    assert_same(found, eps_of_loader(foundation, path))
+
+
+def test_a_diffusers_file_without_configuration_has_scale_1(foundation: Foundation, tmp_path: Path) -> None:
+    model, _ = trained(foundation.unet, r=4, lora_alpha=8, target_modules=["to_q", "conv1"])
+    path = save_diffusers(tmp_path, get_peft_model_state_dict(model))
+    assert_same(eps_merged(load(path, foundation.unet), foundation.unet), eps_of_loader(foundation, path))
+
+
+def test_keys_of_the_training_scripts_are_read(foundation: Foundation, tmp_path: Path) -> None:
+    model, _ = trained(foundation.unet, r=4, lora_alpha=4, target_modules=["to_q", "to_k", "to_v", "to_out.0"])
+    path = save_diffusers(tmp_path, convert_state_dict_to_diffusers(get_peft_model_state_dict(model)))
+    assert all(".lora.down." in key or ".lora.up." in key for key in load_file(path))
+    found = eps_merged(load(path, foundation.unet), foundation.unet)
+    assert_same(found, eps(model))
+    assert_same(found, eps_of_loader(foundation, path))
+
+
+def test_keys_of_attention_processors_are_read(foundation: Foundation, tmp_path: Path) -> None:
+    pairs = draw_pairs(foundation.unet, ("to_q", "to_out.0"), alphas=[None])
+    path, tensors = tmp_path / "old.safetensors", {}
+    for site, pair in pairs.items():
+        attention, _, leaf = site.partition(".to_")
+        key = f"unet.{attention}.processor.to_{leaf.removesuffix('.0')}_lora"
+        tensors |= {f"{key}.down.weight": pair.down, f"{key}.up.weight": pair.up}
+    save_file(tensors, path)
+    adapter = load(path, foundation.unet)
+    assert adapter.pairs.keys() == pairs.keys()
+    assert_same(eps_merged(adapter, foundation.unet), eps_of_loader(foundation, path))
+
+
+def test_alphas_in_a_diffusers_file_are_followed(unet: UNet2DConditionModel, known: dict[str, Known], tmp_path: Path) -> None:
+    tensors = {}
+    for site, pair in known.items():
+        tensors |= {f"unet.{site}.lora_A.weight": pair.down, f"unet.{site}.lora_B.weight": pair.up}
+        if pair.alpha is not None:
+            tensors[f"unet.{site}.alpha"] = torch.tensor(pair.alpha)
+    save_file(tensors, tmp_path / "alphas.safetensors")
+    assert_known(load(tmp_path / "alphas.safetensors", unet), known)
+
+
+def assert_known(adapter: Adapter, known: dict[str, Known]) -> None:
+    assert adapter.pairs.keys() == known.keys()
+    for site, pair in adapter.pairs.items():
+        torch.testing.assert_close(pair.up.flatten(1) @ pair.down.flatten(1), known[site].delta)
+
+
+def test_a_kohya_file_gives_the_pairs_that_were_written(
+    unet: UNet2DConditionModel, known: dict[str, Known], tmp_path: Path
+) -> None:
+    adapter = load(write_kohya(tmp_path / "style.safetensors", known), unet)
+    assert {pair.rank for pair in adapter.pairs.values()} == {2, 3, 4}
+    assert_known(adapter, known)
+
+
+def test_a_kohya_file_is_read_as_the_loader_of_diffusers_reads_it(foundation: Foundation, tmp_path: Path) -> None:
+    path = write_kohya(tmp_path / "style.safetensors", draw_pairs(foundation.unet, alphas=[2.0]))
+    assert_same(eps_merged(load(path, foundation.unet), foundation.unet), eps_of_loader(foundation, path))
+
+
+def test_linear_pairs_may_be_1x1_kernels_and_1x1_convolutions_matrices(
+    unet: UNet2DConditionModel, known: dict[str, Known], tmp_path: Path
+) -> None:
+    tensors = kohya_tensors(known)
+    for key, tensor in tensors.items():
+        if tensor.shape[2:] == (1, 1) and "conv1" not in key and "downsamplers" not in key:
+            tensors[key] = tensor[:, :, 0, 0].contiguous()
+        elif tensor.ndim == 2:
+            tensors[key] = tensor[:, :, None, None]
+    save_file(tensors, tmp_path / "turned.safetensors")
+    assert tensors[kohya_name("mid_block.attentions.0.proj_in") + ".lora_down.weight"].ndim == 2
+    assert_known(load(tmp_path / "turned.safetensors", unet), known)
+
+
+def test_half_precision_is_read_as_float32(unet: UNet2DConditionModel, known: dict[str, Known], tmp_path: Path) -> None:
+    save_file({key: tensor.half() for key, tensor in kohya_tensors(known).items()}, tmp_path / "half.safetensors")
+    adapter = load(tmp_path / "half.safetensors", unet)
+    assert {pair.up.dtype for pair in adapter.pairs.values()} == {torch.float32}
+
+
+LDM_NAMES = {
+    "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q": "input_blocks_1_1_transformer_blocks_0_attn1_to_q",
+    "mid_block.attentions.0.proj_in": "middle_block_1_proj_in",
+    "mid_block.resnets.1.conv1": "middle_block_2_in_layers_2",
+    "up_blocks.1.attentions.1.transformer_blocks.0.ff.net.0.proj": "output_blocks_3_1_transformer_blocks_0_ff_net_0_proj",
+}
+
+
+@pytest.fixture(scope="module")
+def ldm_file(known: dict[str, Known], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("ldm") / "ldm.safetensors"
+    names = {site: f"lora_unet_{name}" for site, name in LDM_NAMES.items()}
+    save_file(kohya_tensors({site: known[site] for site in names}, names=names), path)
+    return path
+
+
+def test_names_of_the_original_code_find_their_sites(unet: UNet2DConditionModel, known: dict[str, Known], ldm_file: Path) -> None:
+    assert_known(load(ldm_file, unet), {site: known[site] for site in LDM_NAMES})
+
+
+def test_names_of_the_original_code_are_refused_where_there_is_a_graph_alone(unet: UNet2DConditionModel, ldm_file: Path) -> None:
+    graph = base_of_graph(
+        {"lora.mid_block.attentions.0.proj_in.down": (4, 32), "lora.mid_block.attentions.0.proj_in.up": (32, 4)}
+    )
+    with pytest.raises(AdapterError, match=r"the base has no .*input_blocks_1_1_.*original Stable Diffusion code"):
+        load_adapter("style", ldm_file, graph)
+
+
+@pytest.mark.parametrize("format", list(AdapterFormat))
+def test_the_reference_loads_every_format_without_our_reader(
+    foundation: Foundation, known: dict[str, Known], tmp_path: Path, format: AdapterFormat
+) -> None:
+    unet, path = foundation.unet, tmp_path / "style.safetensors"
+    match format:
+        case AdapterFormat.PEFT:
+            path = tmp_path
+            write_adapter(unet, path, **PATTERNS)
+        case AdapterFormat.DIFFUSERS:
+            model, config = trained(unet, **PATTERNS)
+            path = save_diffusers(tmp_path, get_peft_model_state_dict(model), config)
+        case AdapterFormat.KOHYA:
+            write_kohya(path, known)
+    reference = with_adapter(unet, AdapterSource(format=format, path=path))
+    assert_same(eps(reference), eps_merged(load(path, unet), unet))
+    assert not torch.allclose(eps(reference), eps(unet), atol=1e-3)
+
+
+def test_the_reference_follows_alphas_in_a_diffusers_file(
+    foundation: Foundation, known: dict[str, Known], tmp_path: Path
+) -> None:
+    path, tensors = tmp_path / "alphas.safetensors", {}
+    for site, pair in known.items():
+        tensors |= {f"unet.{site}.lora_A.weight": pair.down, f"unet.{site}.lora_B.weight": pair.up}
+        tensors[f"unet.{site}.alpha"] = torch.tensor(pair.alpha or 1.5)
+    save_file(tensors, path)
+    reference = with_adapter(foundation.unet, AdapterSource(format=AdapterFormat.DIFFUSERS, path=path))
+    assert_same(eps(reference), eps_merged(load(path, foundation.unet), foundation.unet))
+
+
+def test_the_reference_takes_names_of_the_original_code(foundation: Foundation, ldm_file: Path) -> None:
+    reference = with_adapter(foundation.unet, AdapterSource(format=AdapterFormat.KOHYA, path=ldm_file))
+    assert_same(eps(reference), eps_merged(load(ldm_file, foundation.unet), foundation.unet))
+
+
+SITE = "lora_unet_mid_block_attentions_0_proj_in"
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (f"{SITE}.dora_scale", r"is DoRA, .*dora_scale'. Hint: .*plain LoRA"),
+        (f"{SITE}.hada_w1_a", r"is LoHa, .*hada_w1_a'. Hint: .*extract a LoRA"),
+        (f"{SITE}.lokr_w1", r"is LoKr, .*lokr_w1'. Hint: .*extract a LoRA"),
+        (f"{SITE}.lora_mid.weight", r"is a Tucker decomposition \(lora_mid\)"),
+        ("lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight", r"adapts the text encoder: 'lora_te_.*only the U-Net"),
+        (f"{SITE}.diff", r"has tensors that are no part of its format: '.*\.diff'"),
+        ("lora_unet_conv_out.lora_up.weight", r"has only up at site 'conv_out'; expected down and up"),
+        ("lora_unet_conv_out.lora_down.weight", r"has only down at site 'conv_out'"),
+        ("lora_unet_conv_out.alpha", r"has only alpha at site 'conv_out'"),
+    ],
+)
+def test_what_is_no_plain_lora_is_refused_by_name(
+    unet: UNet2DConditionModel, known: dict[str, Known], tmp_path: Path, extra: str, message: str
+) -> None:
+    path = tmp_path / "odd.safetensors"
+    save_file(kohya_tensors(known) | {extra: torch.ones(4, 4)}, path)
+    with pytest.raises(AdapterError, match=f"adapter 'style' {message}"):
+        load(path, unet)
+
+
+def test_all_problems_come_at_once(unet: UNet2DConditionModel, known: dict[str, Known], tmp_path: Path) -> None:
+    path = tmp_path / "odd.safetensors"
+    nan = {kohya_name(next(iter(known))) + ".lora_up.weight": torch.full((4, 4), float("nan"))}
+    save_file(kohya_tensors(known) | nan | {f"{SITE}.dora_scale": torch.ones(4)}, path)
+    with pytest.raises(AdapterError, match=r"is DoRA.*; and holds NaN or Inf"):
+        load(path, unet)
+
+
+def test_ranks_that_differ_within_a_pair_are_refused(unet: UNet2DConditionModel, known: dict[str, Known], tmp_path: Path) -> None:
+    path = tmp_path / "odd.safetensors"
+    save_file(kohya_tensors(known) | {f"{SITE}.lora_up.weight": torch.ones(32, 9, 1, 1)}, path)
+    with pytest.raises(AdapterError, match=r"at site 'mid_block_attentions_0_proj_in' down has rank \d, up has rank 9"):
+        load(path, unet)
+
+
+def test_shapes_of_another_model_are_refused_with_both(
+    unet: UNet2DConditionModel, known: dict[str, Known], tmp_path: Path
+) -> None:
+    path = tmp_path / "odd.safetensors"
+    save_file(kohya_tensors(known) | {f"{SITE}.lora_up.weight": torch.ones(64, known_rank(known), 1, 1)}, path)
+    with pytest.raises(AdapterError, match=r"at site 'mid_block.attentions.0.proj_in' has shapes .*\(64, .* expected .*\(32, "):
+        load(path, unet)
+
+
+def known_rank(known: dict[str, Known]) -> int:
+    return known["mid_block.attentions.0.proj_in"].down.shape[0]
+
+
+def test_a_larger_rank_than_the_graph_has_room_for_is_refused(unet: UNet2DConditionModel, tmp_path: Path) -> None:
+    pairs = draw_pairs(unet, ["mid_block.attentions.0.transformer_blocks.0.attn1.to_q"], alphas=[None])
+    site = next(iter(pairs))
+    graph = base_of_graph({f"lora.{site}.down": (1, 32), f"lora.{site}.up": (32, 1)})
+    with pytest.raises(AdapterError, match=r"has rank 2 at site '.*to_q'; the base takes 1. Hint: "):
+        load_adapter("style", write_kohya(tmp_path / "large.safetensors", pairs), graph)
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".pt", ".ckpt"])
+def test_a_pickle_is_refused_unopened(unet: UNet2DConditionModel, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"style{suffix}"
+    path.write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
+    with pytest.raises(AdapterError, match="is a pickle, which is never opened"):
+        load(path, unet)
+
+
+def test_an_empty_file_is_refused(unet: UNet2DConditionModel, tmp_path: Path) -> None:
+    save_file({}, tmp_path / "empty.safetensors")
+    with pytest.raises(AdapterError, match="holds no tensors"):
+        load(tmp_path / "empty.safetensors", unet)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, -1])
+def test_a_file_that_was_cut_is_refused(unet: UNet2DConditionModel, known: dict[str, Known], tmp_path: Path, kept: int) -> None:
+    path = write_kohya(tmp_path / "cut.safetensors", known)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(AdapterError, match="is not a whole safetensors file"):
+        load(path, unet)
+
+
+def test_an_unknown_format_is_answered_with_the_known_ones(unet: UNet2DConditionModel, tmp_path: Path) -> None:
+    save_file({"transformer.blocks.0.lora_A.weight": torch.ones(4, 4)}, tmp_path / "flux.safetensors")
+    with pytest.raises(AdapterError, match=r"which no known format has. Hint: known are PEFT folders"):
+        load(tmp_path / "flux.safetensors", unet)
+
+
+def test_a_recipe_that_names_another_format_is_told_the_right_one(
+    tiny_recipe: Path, unet: UNet2DConditionModel, known: dict[str, Known], tmp_path: Path
+) -> None:
+    path = write_kohya(tmp_path / "style.safetensors", known)
+    with pytest.raises(
+        AdapterError, match=r"is of format kohya \(.*lora_unet_\); the recipe says diffusers. Hint: write source: kohya"
+    ):
+        load_adapter("style", path, base_of_unet(unet), expected=AdapterFormat.DIFFUSERS)
+
+
+def test_a_recipe_takes_files_of_all_formats(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        RECIPE.replace("{source: peft, path: adapters/first}", "{source: diffusers, path: a.safetensors}").replace(
+            "{source: peft, path: adapters/second}", "{source: kohya, path: b.safetensors}"
+        )
+    )
+    assert [adapter.source for adapter in load_recipe(path).adapters.values()] == ["diffusers", "kohya"]
