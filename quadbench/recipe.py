@@ -128,11 +128,21 @@ class _Task(Spec):
 
 
 class TextToImageTask(_Task):
-    """A prompt becomes an image."""
+    """A prompt becomes an image. The prompts stand here or in a collection of inputs, whose images are then not used."""
 
     kind: Literal["text-to-image"]
-    prompts: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
+    prompts: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] | None = None
     """One image each."""
+    inputs: Inputs | None = Field(default=None, validate_default=True)
+    """Prompts and, where known, what they should look like; instead of `prompts`."""
+
+    @field_validator("inputs")
+    @classmethod
+    def _either(cls, inputs: Inputs | None, info: ValidationInfo) -> Inputs | None:
+        if "prompts" in info.data and (info.data["prompts"] is None) == (inputs is None):
+            found = "neither" if inputs is None else "both"
+            refuse([Problem(location=(), reason=f"expected either 'prompts' or 'inputs', found {found}")])
+        return inputs
 
 
 class ImageToImageTask(_Task):

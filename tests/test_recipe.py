@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from quadbench.errors import SpecError, UnknownNameError
-from quadbench.recipe import AnchorProfile, InpaintTask, LcmSampler, load_recipe, recipe_digest, recipe_schema
+from quadbench.recipe import AnchorProfile, BuiltinInputs, InpaintTask, LcmSampler, load_recipe, recipe_digest, recipe_schema
 
 RECIPE: dict[str, Any] = {
     "schema_version": 1,
@@ -132,10 +132,19 @@ def test_a_baseline_stands_once(problems):
     assert problems(baselines=["per-graph", "per-graph"]) == ["baselines[1]: 'per-graph' stands more than once"]
 
 
-def test_text_to_image_takes_prompts_and_no_inputs(problems):
-    assert problems(tasks__0__inputs={"source": "builtin", "name": "x"}) == [
-        "tasks[0].inputs: unknown key; known: name, adapter, sampler, guidance, seed, kind, prompts"
-    ]
+STICKERS = {"source": "builtin", "name": "sticker"}
+
+
+def test_text_to_image_takes_inputs_instead_of_prompts(tmp_path):
+    recipe = load_recipe(write(tmp_path, tasks__0__prompts=None, tasks__0__inputs=STICKERS))
+    assert recipe.tasks[0].inputs == BuiltinInputs(**STICKERS)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"), [({"tasks__0__inputs": STICKERS}, "both"), ({"tasks__0__prompts": None}, "neither")]
+)
+def test_prompts_and_inputs_are_a_choice(problems, change, found):
+    assert problems(**change) == [f"tasks[0].inputs: expected either 'prompts' or 'inputs', found {found}"]
 
 
 def test_a_task_says_that_it_has_no_adapter(tmp_path, problems):

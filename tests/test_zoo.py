@@ -11,6 +11,7 @@ from quadbench import zoo
 from quadbench.errors import UnknownNameError
 
 LIMIT_BYTES = 12_000_000
+ADAPTERS_LIMIT_BYTES = 6_500_000
 
 
 def test_model_is_complete_and_small() -> None:
@@ -27,14 +28,18 @@ def test_files_tell_nothing_about_the_machine() -> None:
         assert "_name_or_path" not in path.read_text().replace("base_model_name_or_path", ""), path
 
 
-def test_adapters_differ_in_rank_scale_and_sites() -> None:
-    restyle, remove = (
-        json.loads((zoo.adapter_folder(name) / "adapter_config.json").read_text()) for name in ("restyle", "remove-object")
-    )
-    assert (restyle["r"], restyle["lora_alpha"]) == (16, 16)
-    assert (remove["r"], remove["lora_alpha"]) == (24, 12)
-    assert set(restyle["target_modules"]) < set(remove["target_modules"])
-    assert {"to_q", "conv1"} <= set(restyle["target_modules"])
+def test_no_two_adapters_have_the_same_rank_scale_and_sites() -> None:
+    kinds = []
+    for name in zoo.ADAPTERS:
+        config = json.loads((zoo.adapter_folder(name) / "adapter_config.json").read_text())
+        scale = config["lora_alpha"] / (config["r"] ** 0.5 if config["use_rslora"] else config["r"])
+        kinds.append((config["r"], scale, tuple(config["target_modules"])))
+    assert len(set(kinds)) == len(zoo.ADAPTERS)
+
+
+def test_adapters_are_small() -> None:
+    sizes = [(zoo.adapter_folder(name) / "adapter_model.safetensors").stat().st_size for name in zoo.ADAPTERS]
+    assert sum(sizes) < ADAPTERS_LIMIT_BYTES
 
 
 @pytest.mark.parametrize("task", zoo.TASKS)
@@ -44,9 +49,10 @@ def test_inputs_have_truths_of_the_same_size(task: str) -> None:
     assert len({item.name for item in inputs}) == len(inputs)
     for item in inputs:
         assert item.truth is not None
-        for path in (item.image, item.truth):
+        for path in filter(None, (item.image, item.truth)):
             with Image.open(path) as picture:
                 assert (picture.size, picture.mode) == ((64, 64), "RGB")
+        assert (item.image is None) == (task == "sticker")
         assert (item.mask is not None) == (task == "remove-object")
 
 
@@ -54,7 +60,7 @@ def test_masks_are_aligned_to_latents_and_cover_the_object() -> None:
     for item in zoo.task_inputs("remove-object"):
         assert item.mask is not None
         assert item.truth is not None
-        mask, image, truth = (np.asarray(Image.open(path)) for path in (item.mask, item.image, item.truth))
+        mask, image, truth = (np.asarray(Image.open(path)) for path in (item.mask, item.image or Path(), item.truth))
         assert set(np.unique(mask)) == {0, 255}
         cells = mask.reshape(16, 4, 16, 4)
         assert (cells.min((1, 3)) == cells.max((1, 3))).all()
@@ -88,7 +94,7 @@ def _emoji_package(root: Path, names: list[str]) -> None:
             "name": name.upper(),
             "short_names": [name.replace(" ", "_")],
             "category": "Objects",
-            "subcategory": "any",
+            "subcategory": "face-smiling",
             "has_img_google": True,
             "has_img_twitter": True,
             "image": f"{index}.png",
@@ -108,3 +114,14 @@ def test_held_out_concepts_are_in_no_training_caption(tmp_path: Path) -> None:
     assert {name for concept in training for name in concept.names} == {"anchor", "blue heart"}
     assert {item.name for item in zoo.task_inputs("restyle")} <= {concept.names[0] for concept in held_out}
     assert len(corpus.load_cutouts(tmp_path, held_out=True)) == 2 * len(held_out)
+
+
+@pytest.mark.parametrize("task", ["sticker", "portrait"])
+def test_a_task_holds_out_concepts_of_its_own_and_all_that_the_base_has_not_seen(tmp_path: Path, task: str) -> None:
+    from quadbench.zoo.training import corpus
+
+    own = [name.replace("-", " ") for name in corpus.HELD_OUT_OF_TASK[task]]
+    _emoji_package(tmp_path, [*(name.replace("-", " ") for name in corpus.HELD_OUT), *own, "grinning face"])
+    training, held_out = corpus.task_split(task, corpus.load_concepts(tmp_path))
+    assert [concept.names[0] for concept in training] == ["grinning face"]
+    assert {concept.names[0] for concept in held_out} == set(own) == {item.name for item in zoo.task_inputs(task)}

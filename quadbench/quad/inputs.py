@@ -1,30 +1,43 @@
-"""Inputs: what a recipe says of a task's inputs -> files, prompts and names. Without torch, as the bundle's digest needs it."""
+"""Inputs: a recipe's task -> files, prompts and names of its inputs. Without torch, as the bundle's digest needs it."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import assert_never
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from quadbench import zoo
 from quadbench.errors import UserError
-from quadbench.recipe import BuiltinInputs, Inputs
+from quadbench.recipe import BuiltinInputs, FolderInputs, Task
 
 
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     name: str
-    image: str
+    image: str | None = None
     mask: str | None = None
     truth: str | None = None
     prompt: str
     negative_prompt: str = ""
 
 
-def read_inputs(inputs: Inputs) -> tuple[zoo.TaskInput, ...]:
-    """Built-in inputs by name, or those of a folder with `inputs.json`."""
-    return zoo.task_inputs(inputs.name) if isinstance(inputs, BuiltinInputs) else _folder_inputs(Path(inputs.path))
+def read_inputs(task: Task) -> tuple[zoo.TaskInput, ...]:
+    """Built-in inputs by name, those of a folder with `inputs.json`, or the task's own prompts, numbered."""
+    match task.inputs:
+        case BuiltinInputs(name=name):
+            return zoo.task_inputs(name)
+        case FolderInputs(path=path):
+            return _folder_inputs(Path(path))
+        case None:
+            return tuple(_from_prompt(f"{i:03d}", prompt) for i, prompt in enumerate(task.prompts or ()))
+        case _ as never:
+            assert_never(never)
+
+
+def _from_prompt(name: str, prompt: str) -> zoo.TaskInput:
+    return zoo.TaskInput(name=name, image=None, mask=None, truth=None, prompt=prompt, negative_prompt="")
 
 
 def _folder_inputs(folder: Path) -> tuple[zoo.TaskInput, ...]:
@@ -38,7 +51,7 @@ def _folder_inputs(folder: Path) -> tuple[zoo.TaskInput, ...]:
     return tuple(
         zoo.TaskInput(
             name=entry.name,
-            image=folder / entry.image,
+            image=folder / entry.image if entry.image else None,
             mask=folder / entry.mask if entry.mask else None,
             truth=folder / entry.truth if entry.truth else None,
             prompt=entry.prompt,

@@ -11,7 +11,7 @@ from quadbench import zoo
 from quadbench.errors import UserError
 from quadbench.quad.foundation import Foundation
 from quadbench.quad.inputs import read_inputs
-from quadbench.recipe import ImageToImageTask, InpaintTask, Task, TextToImageTask
+from quadbench.recipe import InpaintTask, Task, TextToImageTask
 
 CALIBRATION_SEED_OFFSET = 1_000_000  # so that calibration never sees the noise of an evaluation
 
@@ -54,53 +54,45 @@ def task_items(task: Task, foundation: Foundation, *, calibration_samples: int) 
     """The last `calibration_samples` inputs calibrate and are never evaluated; prompts do both, with other noise.
 
     Raises:
-        UserError: too few inputs, or an image that cannot be read or has the wrong size.
+        UserError: too few inputs, one without the image or mask that the task needs, or one that cannot be read or has the
+            wrong size.
     """
+    inputs = read_inputs(task)
     if isinstance(task, TextToImageTask):
-        chosen = [task.prompts[i % len(task.prompts)] for i in range(calibration_samples)]
-        return Items(
-            evaluation=tuple(_prompt_item(task, i, i, prompt, foundation) for i, prompt in enumerate(task.prompts)),
-            calibration=tuple(_prompt_item(task, i, CALIBRATION_SEED_OFFSET + i, p, foundation) for i, p in enumerate(chosen)),
-        )
-    inputs = read_inputs(task.inputs)
-    cut = len(inputs) - calibration_samples
+        cut = len(inputs)
+        inputs += tuple(inputs[i % cut] for i in range(calibration_samples))
+    else:
+        cut = len(inputs) - calibration_samples
     if cut <= 0:
         raise UserError(
             f"task '{task.name}' has {len(inputs)} inputs, calibration takes {calibration_samples}; none is left to evaluate",
             hint="add inputs, or lower quad.calibration.samples",
         )
-    items = [
-        _image_item(task, i if i < cut else CALIBRATION_SEED_OFFSET + i, entry, foundation) for i, entry in enumerate(inputs)
-    ]
+    items = [_item(task, i if i < cut else CALIBRATION_SEED_OFFSET + i, entry, foundation) for i, entry in enumerate(inputs)]
     return Items(evaluation=tuple(items[:cut]), calibration=tuple(items[cut:]))
 
 
-def _prompt_item(task: TextToImageTask, index: int, seed: int, prompt: str, foundation: Foundation) -> Item:
-    return Item(
-        name=f"{index:03d}",
-        seed=task.seed + seed,
-        prompt=prompt,
-        input_ids=foundation.tokenize(prompt),
-        negative_input_ids=foundation.tokenize(""),
-    )
-
-
-def _image_item(task: ImageToImageTask | InpaintTask, seed: int, entry: zoo.TaskInput, foundation: Foundation) -> Item:
-    mask_path = entry.mask if isinstance(task, InpaintTask) else None
-    if isinstance(task, InpaintTask) and mask_path is None:
-        raise UserError(f"input '{entry.name}' of task '{task.name}' has no mask; inpaint needs one")
+def _item(task: Task, seed: int, entry: zoo.TaskInput, foundation: Foundation) -> Item:
+    image_path = None if isinstance(task, TextToImageTask) else _needed(task, entry, "image", entry.image)
+    mask_path = _needed(task, entry, "mask", entry.mask) if isinstance(task, InpaintTask) else None
     return Item(
         name=entry.name,
         seed=task.seed + seed,
         prompt=entry.prompt,
         input_ids=foundation.tokenize(entry.prompt),
         negative_input_ids=foundation.tokenize(entry.negative_prompt),
-        image=_pixels(entry.image, "RGB", foundation.image_size) / 127.5 - 1,
+        image=_pixels(image_path, "RGB", foundation.image_size) / 127.5 - 1 if image_path else None,
         mask=(_pixels(mask_path, "L", foundation.image_size) >= 127.5).float() if mask_path else None,
-        image_path=entry.image,
+        image_path=image_path,
         mask_path=mask_path,
         truth_path=entry.truth,
     )
+
+
+def _needed(task: Task, entry: zoo.TaskInput, kind: str, path: Path | None) -> Path:
+    if path is None:
+        raise UserError(f"input '{entry.name}' of task '{task.name}' has no {kind}; {task.kind} needs one")
+    return path
 
 
 def _pixels(path: Path, mode: str, size: int) -> torch.Tensor:

@@ -20,7 +20,6 @@ from quadbench.recipe import (
     PeftAdapter,
     Recipe,
     Task,
-    TextToImageTask,
     recipe_digest,
 )
 
@@ -82,9 +81,7 @@ def bundle_digest(recipe: Recipe) -> str:
 
 
 def _input_digests(task: Task) -> list[list[str]]:
-    if isinstance(task, TextToImageTask):
-        return []
     return [
         [entry.name, entry.prompt, entry.negative_prompt, *(sha256_of(p) for p in (entry.image, entry.mask, entry.truth) if p)]
-        for entry in read_inputs(task.inputs)
+        for entry in read_inputs(task)
     ]

@@ -9,16 +9,19 @@ from quadbench.errors import UnknownNameError
 
 FOLDER = Path(__file__).parent
 FOUNDATIONS = ("emoji-ldm",)
-ADAPTERS = ("restyle", "remove-object")
-TASKS = ("restyle", "remove-object")
+ADAPTERS = ("restyle", "remove-object", "sketch-to-image", "sticker", "portrait")
+TASKS = ADAPTERS
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskInput:
-    """One evaluation input: 64x64 RGB PNG files, and for inpainting a grey mask with 255 where something has to be replaced."""
+    """One evaluation input: 64x64 RGB PNG files, and for inpainting a grey mask with 255 where something has to be replaced.
+
+    For text-to-image it is a prompt without image.
+    """
 
     name: str
-    image: Path
+    image: Path | None
     mask: Path | None
     truth: Path | None
     prompt: str
@@ -42,10 +45,10 @@ def task_inputs(name: str, *, folder: Path = FOLDER) -> tuple[TaskInput, ...]:
 
 
 def _task_input(folder: Path, entry: dict[str, str | None]) -> TaskInput:
-    mask, truth = entry["mask"], entry["truth"]
+    image, mask, truth = entry["image"], entry["mask"], entry["truth"]
     return TaskInput(
         name=str(entry["name"]),
-        image=folder / str(entry["image"]),
+        image=folder / image if image else None,
         mask=folder / mask if mask else None,
         truth=folder / truth if truth else None,
         prompt=str(entry["prompt"]),

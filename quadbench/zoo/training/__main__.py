@@ -9,17 +9,20 @@ import torch
 from diffusers import AutoencoderKL
 
 from quadbench import zoo
-from quadbench.zoo.training import adapters, autoencoder, export, inputs, removal, sheets, text_to_image
+from quadbench.zoo.training import adapters, autoencoder, export, image_to_image, inputs, removal, sheets, stickers, text_to_image
 
 DESCRIPTION = """\
 Train the built-in model again from nothing. Commands, in the order of `all`:
 
-  vae            2000 steps of 16 pictures
-  base           text encoder and U-Net, {detail} + {composition} + {things} steps of 64 latents
-  restyle        LoRA r=16, {restyle} steps of 64 pairs
-  remove-object  LoRA r=24, {remove} + {consistency} steps of 64 scenes
-  inputs         12 held-out inputs per task
-  sheet          pictures and figures of docs/zoo.md
+  vae              2000 steps of 16 pictures
+  base             text encoder and U-Net, {detail} + {composition} + {things} steps of 64 latents
+  restyle          LoRA r=16, {restyle} steps of 64 pairs
+  remove-object    LoRA r=24, {remove} + {consistency} steps of 64 scenes
+  sketch-to-image  LoRA r=16, {sketch} steps of 64 pairs
+  sticker          LoRA r=8, {sticker} steps of 64 latents
+  portrait         LoRA r=12, {portrait} steps of 64 pairs
+  inputs           12 held-out inputs per task
+  sheet            pictures and figures of docs/zoo.md
 
 Each goes on from its checkpoint in --work. `--minutes 0` exports what the checkpoint holds. docs/zoo.md has the minutes measured.
 
@@ -32,8 +35,11 @@ DIR/google/package, and the photographs of the Debian package lomiri-wallpapers-
     restyle=adapters.STEPS["restyle"],
     remove=adapters.STEPS["remove-object"],
     consistency=adapters.STEPS["consistency"],
+    sketch=adapters.STEPS["sketch-to-image"],
+    sticker=adapters.STEPS["sticker"],
+    portrait=adapters.STEPS["portrait"],
 )
-COMMANDS = ("vae", "base", "restyle", "remove-object", "inputs", "sheet")
+COMMANDS = ("vae", "base", *zoo.ADAPTERS, "inputs", "sheet")
 
 
 def main() -> None:
@@ -66,8 +72,11 @@ def run(command: str, at: argparse.Namespace) -> None:
             vae = AutoencoderKL.from_pretrained(at.work / "vae/model").eval()
             tokenizer, text_encoder, unet = text_to_image.train(at.data, at.photos, vae, at.work / "base", minutes=at.minutes)
             export.save(adapters.Base(tokenizer=tokenizer, text_encoder=text_encoder, vae=vae, unet=unet), model_folder)
-        case "restyle":
-            model = adapters.train_restyle(at.data, export.load(model_folder), at.work / command, minutes=at.minutes)
+        case "restyle" | "sketch-to-image" | "portrait":
+            model = image_to_image.train(command, at.data, export.load(model_folder), at.work / command, minutes=at.minutes)
+            adapters.save(model, adapter_folder)
+        case "sticker":
+            model = stickers.train(at.data, export.load(model_folder), at.work / command, minutes=at.minutes)
             adapters.save(model, adapter_folder)
         case "remove-object":
             base = export.load(model_folder)

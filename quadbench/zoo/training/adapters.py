@@ -1,15 +1,7 @@
-"""Adapters: a frozen base model -> two PEFT LoRA folders, `restyle` and `remove-object`.
+"""Adapters: a frozen base model -> PEFT LoRA folders.
 
-Both adapt attention and convolutions, with different sites, ranks and alphas.
-
-`restyle` is image-to-image from Twemoji to Noto with a deterministic sampler. It is trained on the very path that such a sampler
-walks. Image-to-image starts at x_s = sqrt(a_s) z_src + sqrt(1 - a_s) eps. With c0 = sqrt(a_s / (1 - a_s)) and
-E = eps + c0 (z_src - z_tgt) the same x_s is sqrt(a_s) z_tgt + sqrt(1 - a_s) E: noise that carries what is left of the source.
-A DDIM step with a U-Net that answers E moves x_t along sqrt(a_t) z_tgt + sqrt(1 - a_t) E and keeps E, down to z_tgt.
-So the input is that x_t for t in (0, s] and the target is E.
-s differs with the number of steps (strength 0.7 starts at 601 of 10 steps, at 681 of 50) and is drawn from that range.
-
-`remove-object` is inpainting by latent blending with four LCM steps: see `removal.py`.
+They differ in sites, rank, alpha and, for `portrait`, in how the two make the scale. `image_to_image.py`, `removal.py` and
+`stickers.py` know what each is trained on.
 """
 
 import copy
@@ -22,21 +14,27 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from quadbench.zoo.training import autoencoder, corpus, loop, noise, text_to_image
+from quadbench.zoo.training import loop, text_to_image
 
-ATTENTION = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out"]
+ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
+PROJECTIONS = ["proj_in", "proj_out"]
+FEED_FORWARD = ["ff.net.0.proj", "ff.net.2"]
 CONVOLUTIONS = ["conv1", "conv2"]
 LORA = {
-    "restyle": LoraConfig(r=16, lora_alpha=16, target_modules=[*ATTENTION, *CONVOLUTIONS]),
+    "restyle": LoraConfig(r=16, lora_alpha=16, target_modules=[*ATTENTION, *PROJECTIONS, *CONVOLUTIONS]),
     "remove-object": LoraConfig(
-        r=24, lora_alpha=12, target_modules=[*ATTENTION, *CONVOLUTIONS, "ff.net.0.proj", "ff.net.2", "conv_shortcut"]
+        r=24, lora_alpha=12, target_modules=[*ATTENTION, *PROJECTIONS, *CONVOLUTIONS, *FEED_FORWARD, "conv_shortcut"]
     ),
+    "sketch-to-image": LoraConfig(r=16, lora_alpha=24, target_modules=[*ATTENTION, *PROJECTIONS, *CONVOLUTIONS, "conv_shortcut"]),
+    "sticker": LoraConfig(r=8, lora_alpha=16, target_modules=[*ATTENTION, *FEED_FORWARD, "conv2"]),
+    "portrait": LoraConfig(r=12, lora_alpha=6, use_rslora=True, target_modules=[*ATTENTION, *CONVOLUTIONS, "conv_shortcut"]),
 }
 BATCH = 64
-LEARNING_RATE = {"restyle": 2e-3, "remove-object": 3e-3, "consistency": 3e-4}
-STEPS = {"restyle": 400, "remove-object": 300, "consistency": 60}
-SEED = {"restyle": 2, "remove-object": 3, "consistency": 4}
-RESTYLE_START = (601, 701)
+LEARNING_RATE = {
+    "restyle": 2e-3, "remove-object": 3e-3, "consistency": 3e-4, "sketch-to-image": 2e-3, "sticker": 2e-3, "portrait": 2e-3,
+}  # fmt: skip
+STEPS = {"restyle": 400, "remove-object": 300, "consistency": 60, "sketch-to-image": 450, "sticker": 350, "portrait": 300}
+SEED = {"restyle": 2, "remove-object": 3, "consistency": 4, "sketch-to-image": 6, "sticker": 7, "portrait": 8}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,37 +58,17 @@ def attach(unet: UNet2DConditionModel, name: str) -> PeftModel:
     return get_peft_model(copy.deepcopy(unet).requires_grad_(False), LORA[name])
 
 
-def train_restyle(npm_folder: Path, base: Base, folder: Path, *, minutes: float) -> PeftModel:
-    """Pairs of the training concepts, mirrored half of the time."""
-    concepts, _ = corpus.split(corpus.load_concepts(npm_folder))
-    source, target = (_mirrored(base.vae, concepts, style) for style in ("twemoji", "noto"))
-    states = [base.states([text_to_image.caption("noto", name) for name in concept.names]) for concept in concepts]
-    empty = base.states([""])[0]
-    model = attach(base.unet, "restyle")
-
-    def loss_of_batch(generator: torch.Generator) -> torch.Tensor:
-        chosen = torch.randint(len(concepts), (BATCH,), generator=generator)
-        side = torch.randint(2, (BATCH,), generator=generator)
-        words = torch.stack([states[i][int(torch.randint(len(states[i]), (1,), generator=generator))] for i in chosen.tolist()])
-        dropped = torch.rand(BATCH, generator=generator) < text_to_image.CAPTION_DROPOUT
-        prompt = torch.where(dropped[:, None, None], empty, words)
-        z_source, z_target = source[side, chosen], target[side, chosen]
-        start = torch.randint(*RESTYLE_START, (BATCH,), generator=generator)
-        times = (torch.rand(BATCH, generator=generator) * start).long() + 1
-        a_start, s_start = noise.signal_and_noise(start)
-        goal = torch.randn(z_target.shape, generator=generator) + a_start / s_start * (z_source - z_target)
-        a, s = noise.signal_and_noise(times)
-        with torch.autocast("cpu", torch.bfloat16):
-            predicted = model(a * z_target + s * goal, times, prompt).sample.float()
-        return ((predicted - goal) ** 2 * noise.min_snr_weight(times)).mean()
-
-    fit(model, "restyle", loss_of_batch, folder, minutes)
-    return model
+def draw(chances: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch: which pictures, and for each 1 where it is mirrored, else 0."""
+    chosen = torch.multinomial(chances, BATCH, replacement=True, generator=generator)
+    return chosen, torch.randint(2, (BATCH,), generator=generator)
 
 
-def _mirrored(vae: AutoencoderKL, concepts: list[corpus.Concept], style: str) -> torch.Tensor:
-    images = [concept.images[style] for concept in concepts]
-    return torch.stack([autoencoder.encode(vae, images), autoencoder.encode(vae, [image[:, ::-1].copy() for image in images])])
+def draw_prompts(states: list[torch.Tensor], empty: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """One of each picture's captions (names, 16, 128), now and then the empty one, for guidance -> (N, 16, 128)."""
+    words = torch.stack([captions[int(torch.randint(len(captions), (1,), generator=generator))] for captions in states])
+    dropped = torch.rand(len(words), generator=generator) < text_to_image.CAPTION_DROPOUT
+    return torch.where(dropped[:, None, None], empty, words)
 
 
 def fit(model: PeftModel, name: str, loss_of_batch: loop.LossFunction, folder: Path, minutes: float, **more: object) -> None:

@@ -68,6 +68,11 @@ def encode(vae: AutoencoderKL, images: list[np.ndarray]) -> torch.Tensor:
     return torch.cat([vae.encode(batch).latent_dist.mean for batch in batches])
 
 
+def encode_mirrored(vae: AutoencoderKL, images: list[np.ndarray]) -> torch.Tensor:
+    """(2, N, 4, 16, 16): of the pictures, and of their mirror images."""
+    return torch.stack([encode(vae, images), encode(vae, [image[:, ::-1].copy() for image in images])])
+
+
 @torch.no_grad()
 def standardise(vae: AutoencoderKL, mean: torch.Tensor, std: torch.Tensor) -> None:
     """Fold (z - mean) / std into the 1x1 convolutions around the latents: exact, free, and the scaling factor becomes 1.

@@ -7,6 +7,7 @@ Debian `lomiri-wallpapers-16.04` (photographs, the CC BY and CC0 ones).
 
 import json
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,12 +24,28 @@ SIGN_CATEGORIES = {"Symbols", "People & Body"}
 SIGN_SUBCATEGORIES = {"time"}
 THING_CATEGORIES = {"Animals & Nature", "Food & Drink"}
 THING_SUBCATEGORIES = {"sport", "face-glasses", "face-costume", "face-smiling", "transport-air", "lock"}
-# Concepts that no training step ever sees, in either style: the ground truth of the restyle task.
+FACE_SUBCATEGORIES = {
+    "face-smiling", "face-affection", "face-tongue", "face-hand", "face-neutral-skeptical", "face-sleepy", "face-unwell",
+    "face-hat", "face-glasses", "face-concerned", "face-negative", "face-costume", "cat-face", "monkey-face", "person",
+}  # fmt: skip
+# Concepts that no training step ever sees, in either style: the ground truth of restyle and of sketch-to-image.
 HELD_OUT = (
     "green heart", "orange book", "tangerine", "hatching chick", "tulip", "ice cream",
     "oncoming taxi", "grinning cat face with smiling eyes", "jack-o-lantern", "basketball and hoop",
     "rabbit face", "wrapped present", "full moon with face", "hot beverage", "large blue circle", "slice of pizza",
 )  # fmt: skip
+# Concepts that the base has seen and the adapter of a task has not.
+HELD_OUT_OF_TASK = {
+    "sticker": (
+        "red apple", "dog face", "hamburger", "lemon", "cherry blossom", "octopus", "sunflower", "banana", "ghost",
+        "strawberry", "cactus", "penguin",
+    ),
+    "portrait": (
+        "smiling face with sunglasses", "winking face", "face with tears of joy", "robot face", "clown face", "angry face",
+        "face with party horn and party hat", "smiling cat face with heart shaped eyes", "speak no evil monkey",
+        "older woman", "boy", "nerd face",
+    ),
+}  # fmt: skip
 HELD_OUT_PHOTOS = ("sunset_by_Aitzol_Berasategi", "picosdeeuropa_by_Aitzol_Berasategi", "umang_by_Abhishek_Mudgal")
 SIZE = 64
 # Author and licence of each photograph that is used, as its Debian package states them. The share-alike ones of the package are
@@ -53,34 +70,40 @@ EMOJI_CREDITS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Concept:
-    """One emoji: its caption words and its picture in each style, both (64, 64, 3) uint8 over white.
+    """One emoji: its caption words and, in each style, its picture (64, 64, 3) uint8 over white and the same as 64x64 RGBA.
 
     `is_sign` marks symbols, hands, clock faces, which differ little from each other; `is_thing` the plants, animals, food and few
-    others to which the last stage of training keeps.
+    others to which the last stage of training keeps; `is_face` faces of people, cats, monkeys and smileys.
     """
 
     names: tuple[str, ...]
     is_sign: bool
     is_thing: bool
+    is_face: bool
     images: dict[str, np.ndarray]
+    cutouts: dict[str, Image.Image]
 
 
 def load_concepts(npm_folder: Path) -> list[Concept]:
     """Read every kept concept that exists in both styles, in the package's own order."""
     listing = json.loads((npm_folder / "google/package/emoji.json").read_text())
     kept = [entry for entry in listing if _is_kept(entry)]
-    return [
-        Concept(
-            names=_names(entry),
-            is_sign=entry["category"] in SIGN_CATEGORIES or entry["subcategory"] in SIGN_SUBCATEGORIES,
-            is_thing=entry["category"] in THING_CATEGORIES or entry["subcategory"] in THING_SUBCATEGORIES,
-            images={
-                style: flatten(Image.open(npm_folder / f"{source}/package/img/{source}/64/{entry['image']}"))
-                for source, style in STYLES.items()
-            },
-        )
-        for entry in sorted(kept, key=lambda entry: int(entry["sort_order"]))
-    ]
+    return [_concept(npm_folder, entry) for entry in sorted(kept, key=lambda entry: int(entry["sort_order"]))]
+
+
+def _concept(npm_folder: Path, entry: dict) -> Concept:  # type: ignore[type-arg]
+    cutouts = {
+        style: cutout(Image.open(npm_folder / f"{source}/package/img/{source}/64/{entry['image']}"))
+        for source, style in STYLES.items()
+    }
+    return Concept(
+        names=_names(entry),
+        is_sign=entry["category"] in SIGN_CATEGORIES or entry["subcategory"] in SIGN_SUBCATEGORIES,
+        is_thing=entry["category"] in THING_CATEGORIES or entry["subcategory"] in THING_SUBCATEGORIES,
+        is_face=entry["subcategory"] in FACE_SUBCATEGORIES,
+        images={style: flatten(image) for style, image in cutouts.items()},
+        cutouts=cutouts,
+    )
 
 
 def _is_kept(entry: dict) -> bool:  # type: ignore[type-arg]
@@ -98,9 +121,9 @@ def _names(entry: dict) -> tuple[str, ...]:  # type: ignore[type-arg]
     return tuple(dict.fromkeys(clean))
 
 
-def split(concepts: list[Concept]) -> tuple[list[Concept], list[Concept]]:
-    """Return (training, held out); every name of HELD_OUT must be found exactly once."""
-    wanted = {name.replace("-", " ") for name in HELD_OUT}
+def split(concepts: list[Concept], names: Iterable[str] = HELD_OUT) -> tuple[list[Concept], list[Concept]]:
+    """Return (training, held out); every one of the names must be found exactly once."""
+    wanted = {name.replace("-", " ") for name in names}
     held_out = [concept for concept in concepts if concept.names[0] in wanted]
     missing = wanted - {concept.names[0] for concept in held_out}
     if missing:
@@ -108,11 +131,26 @@ def split(concepts: list[Concept]) -> tuple[list[Concept], list[Concept]]:
     return [concept for concept in concepts if concept.names[0] not in wanted], held_out
 
 
+def task_split(task: str, concepts: list[Concept]) -> tuple[list[Concept], list[Concept]]:
+    """Return (training, held out) of one task's adapter; `portrait` knows faces only.
+
+    An adapter whose own concepts are held out is trained on none that the base has not seen either.
+    """
+    training, unseen = split(concepts)
+    if task == "portrait":
+        training = [concept for concept in training if concept.is_face]
+    return split(training, HELD_OUT_OF_TASK[task]) if task in HELD_OUT_OF_TASK else (training, unseen)
+
+
+def cutout(image: Image.Image) -> Image.Image:
+    """An image of any kind -> 64x64 RGBA."""
+    return image.convert("RGBA").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+
+
 def flatten(image: Image.Image) -> np.ndarray:
-    """RGBA of any kind -> (64, 64, 3) uint8 over white."""
-    rgba = image.convert("RGBA").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
-    white = Image.new("RGBA", rgba.size, "white")
-    return np.asarray(Image.alpha_composite(white, rgba).convert("RGB"))
+    """64x64 RGBA -> (64, 64, 3) uint8 over white."""
+    white = Image.new("RGBA", image.size, "white")
+    return np.asarray(Image.alpha_composite(white, image).convert("RGB"))
 
 
 def load_cutouts(npm_folder: Path, *, held_out: bool) -> list[Image.Image]:

@@ -1,4 +1,4 @@
-"""Inputs: what no training step has seen -> PNG files, their truths and inputs.json for both tasks."""
+"""Inputs: what a task's adapter was not trained on -> PNG files, their truths and inputs.json for each task."""
 
 import json
 import random
@@ -7,33 +7,58 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from quadbench.zoo.training import corpus, removal, scenes
+from quadbench.zoo.training import corpus, image_to_image, removal, scenes, stickers, text_to_image
 
 COUNT, SEED = 12, 5
 
 
 def write_all(npm_folder: Path, photo_folder: Path, folder: Path) -> None:
-    """Write `restyle/` and `remove-object/` below `folder`."""
-    write_restyle(npm_folder, folder / "restyle")
+    """Write one folder for each task below `folder`."""
+    concepts = corpus.load_concepts(npm_folder)
+    for task in image_to_image.PAIR:
+        write_pairs(task, concepts, folder / task)
+    write_stickers(concepts, folder / stickers.TASK)
     write_remove_object(npm_folder, photo_folder, folder / "remove-object")
 
 
-def write_restyle(npm_folder: Path, folder: Path) -> None:
-    """Held-out concepts: the Twemoji picture and, as the truth, the Noto picture."""
-    _, held_out = corpus.split(corpus.load_concepts(npm_folder))
-    ordered = sorted(held_out, key=lambda concept: concept.names[0])[:COUNT]
+def write_pairs(task: str, concepts: list[corpus.Concept], folder: Path) -> None:
+    """A picture to start from and, as the truth, what it should become; the task's styles in turn."""
+    entries = []
+    for index, (concept, style) in enumerate(_in_turn(task, concepts, image_to_image.STYLES[task])):
+        pair, before = image_to_image.PAIR[task](concept, style), image_to_image.source_style(task, style)
+        entries.append(
+            _entry(
+                folder,
+                index,
+                name=concept.names[0],
+                prompt=pair.captions[0],
+                source=f"image: {corpus.EMOJI_CREDITS[before]}; truth: {corpus.EMOJI_CREDITS[style]}",
+                pictures={"image": pair.source, "truth": pair.target},
+            )
+        )
+    _write_index(folder, entries)
+
+
+def write_stickers(concepts: list[corpus.Concept], folder: Path) -> None:
+    """A prompt and, as the truth, one sticker that it can mean; Twemoji and Noto in turn."""
     entries = [
         _entry(
             folder,
             index,
             name=concept.names[0],
-            prompt=f"noto {concept.names[0]}",
-            source=f"image: {corpus.EMOJI_CREDITS['twemoji']}; truth: {corpus.EMOJI_CREDITS['noto']}",
-            pictures={"image": concept.images["twemoji"], "truth": concept.images["noto"]},
+            prompt=text_to_image.caption(style, concept.names[0]),
+            source=f"truth: {corpus.EMOJI_CREDITS[style]}",
+            pictures={"truth": stickers.draw(style, concept)},
         )
-        for index, concept in enumerate(ordered)
+        for index, (concept, style) in enumerate(_in_turn(stickers.TASK, concepts, tuple(corpus.STYLES.values())))
     ]
     _write_index(folder, entries)
+
+
+def _in_turn(task: str, concepts: list[corpus.Concept], styles: tuple[str, ...]) -> list[tuple[corpus.Concept, str]]:
+    _, held_out = corpus.task_split(task, concepts)
+    ordered = sorted(held_out, key=lambda concept: concept.names[0])[:COUNT]
+    return [(concept, styles[index % len(styles)]) for index, concept in enumerate(ordered)]
 
 
 def write_remove_object(npm_folder: Path, photo_folder: Path, folder: Path) -> None:

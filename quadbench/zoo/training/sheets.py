@@ -16,6 +16,7 @@ from peft import PeftModel
 from PIL import Image, ImageDraw, ImageFont
 
 from quadbench import zoo
+from quadbench.zoo.training import image_to_image, stickers
 from quadbench.zoo.training.removal import psnr
 
 # Chosen before the first picture was seen.
@@ -25,32 +26,47 @@ PROMPTS = (
     "twemoji banana", "noto ghost", "twemoji soccer ball", "noto strawberry",
     "twemoji cactus", "noto penguin", "twemoji smiling face with sunglasses", "noto key",
 )  # fmt: skip
-STEPS, GUIDANCE = 50, 4.0
-RESTYLE_STEPS, RESTYLE_STRENGTH, RESTYLE_GUIDANCE = 20, 0.7, 3.0
+DRAW_STEPS, DRAW_GUIDANCE = 50, 4.0
+FROM_IMAGE_STEPS = 20
+FROM_IMAGE_GUIDANCE = {"restyle": 3.0, "sketch-to-image": 3.0, "portrait": 1.0}
 REMOVE_STEPS = 4
 ZOOM, GAP, CAPTION_HEIGHT = 2, 8, 18
 
 
 def write_all(out: Path, docs: Path) -> dict[str, float]:
-    """Write the three sheets; return mean PSNR in decibels of outputs and unchanged inputs against the truth."""
+    """Write a sheet for text-to-image and one for each task; return mean PSNR in decibels against the truth.
+
+    Of outputs, and of what stands left of them: the unchanged input or, where there is none, the picture without adapter.
+    """
     docs.mkdir(parents=True, exist_ok=True)
     prompts = [(prompt, [draw(out, prompt, seed)]) for seed, prompt in enumerate(PROMPTS)]
     sheet(prompts, columns=4).save(docs / "zoo-text-to-image.png", optimize=True)
     figures: dict[str, float] = {}
-    for task, run in (("restyle", restyle), ("remove-object", remove_object)):
-        items = zoo.task_inputs(task, folder=out)
-        outputs = run(out, items)
-        rows = []
-        scores: dict[str, list[float]] = {"output": [], "unchanged input": []}
-        for item, output in zip(items, outputs, strict=True):
-            image, truth = Image.open(item.image), Image.open(item.truth or item.image)
-            mask = np.asarray(Image.open(item.mask)) if item.mask else None
-            scores["output"].append(psnr(np.asarray(output), np.asarray(truth), mask))
-            scores["unchanged input"].append(psnr(np.asarray(image), np.asarray(truth), mask))
-            rows.append((f"{item.name}  {scores['output'][-1]:.1f} dB", [image, output, truth]))
-        sheet(rows, columns=3).save(docs / f"zoo-{task}.png", optimize=True)
-        figures |= {f"{task}: {kind}": round(float(np.mean(values)), 2) for kind, values in scores.items()}
+    for task in zoo.TASKS:
+        figures |= write_task(task, out, docs)
     return figures
+
+
+def write_task(task: str, out: Path, docs: Path) -> dict[str, float]:
+    """Write the sheet of one task's inputs; return the figures."""
+    items = zoo.task_inputs(task, folder=out)
+    before = [_open(item.image) if item.image else draw(out, item.prompt, seed) for seed, item in enumerate(items)]
+    after = paint(task, out, items)
+    rows = []
+    scores: dict[str, list[float]] = {"before": [], "after": []}
+    for item, first, second in zip(items, before, after, strict=True):
+        truth, mask = _open(item.truth), np.asarray(_open(item.mask)) if item.mask else None
+        for kind, picture in (("before", first), ("after", second)):
+            scores[kind].append(psnr(np.asarray(picture), np.asarray(truth), mask))
+        rows.append((f"{item.name}  {scores['after'][-1]:.1f} dB", [first, second, truth]))
+    sheet(rows, columns=3).save(docs / f"zoo-{task}.png", optimize=True)
+    return {f"{task}: {kind}": round(float(np.mean(values)), 2) for kind, values in scores.items()}
+
+
+def _open(path: Path | None) -> Image.Image:
+    if path is None:
+        raise ValueError("an input of this task lacks a picture, its mask or its truth")
+    return Image.open(path)
 
 
 @cache
@@ -62,24 +78,31 @@ def _pipeline(out: Path, kind: type[DiffusionPipeline], adapter: str | None = No
     return made
 
 
-def draw(out: Path, prompt: str, seed: int) -> Image.Image:
+def paint(task: str, out: Path, items: tuple[zoo.TaskInput, ...]) -> list[Image.Image]:
+    """What the task's adapter makes of the inputs."""
+    if task == stickers.TASK:
+        return [draw(out, item.prompt, seed, adapter=task) for seed, item in enumerate(items)]
+    return change(out, task, items) if task in image_to_image.PAIR else remove_object(out, items)
+
+
+def draw(out: Path, prompt: str, seed: int, *, adapter: str | None = None) -> Image.Image:
     """Text to image with DDIM."""
-    pipeline = _pipeline(out, StableDiffusionPipeline)
+    pipeline = _pipeline(out, StableDiffusionPipeline, adapter)
     generator = torch.Generator().manual_seed(seed)
-    return pipeline(prompt, num_inference_steps=STEPS, guidance_scale=GUIDANCE, generator=generator).images[0]
+    return pipeline(prompt, num_inference_steps=DRAW_STEPS, guidance_scale=DRAW_GUIDANCE, generator=generator).images[0]
 
 
-def restyle(out: Path, items: tuple[zoo.TaskInput, ...]) -> list[Image.Image]:
-    """Twemoji to Noto with DDIM."""
-    pipeline = _pipeline(out, StableDiffusionImg2ImgPipeline, "restyle")
+def change(out: Path, task: str, items: tuple[zoo.TaskInput, ...]) -> list[Image.Image]:
+    """Image to image with DDIM."""
+    pipeline = _pipeline(out, StableDiffusionImg2ImgPipeline, task)
     return [
         pipeline(
             item.prompt,
-            image=Image.open(item.image),
+            image=_open(item.image),
             negative_prompt=item.negative_prompt,
-            strength=RESTYLE_STRENGTH,
-            guidance_scale=RESTYLE_GUIDANCE,
-            num_inference_steps=RESTYLE_STEPS,
+            strength=image_to_image.STRENGTH[task],
+            guidance_scale=FROM_IMAGE_GUIDANCE[task],
+            num_inference_steps=FROM_IMAGE_STEPS,
             generator=torch.Generator().manual_seed(seed),
         ).images[0]
         for seed, item in enumerate(items)
@@ -93,8 +116,8 @@ def remove_object(out: Path, items: tuple[zoo.TaskInput, ...]) -> list[Image.Ima
     return [
         pipeline(
             item.prompt,
-            image=Image.open(item.image),
-            mask_image=Image.open(item.mask or item.image),
+            image=_open(item.image),
+            mask_image=_open(item.mask),
             strength=1.0,
             guidance_scale=1.0,
             num_inference_steps=REMOVE_STEPS,

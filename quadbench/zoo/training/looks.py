@@ -1,0 +1,72 @@
+"""Looks: an emoji -> its line drawing, its sticker, its poster, and the word for its colour."""
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from quadbench.zoo.training.corpus import SIZE, flatten
+
+# A gradient below the first counts as shading, from the second on as a line; a Sobel filter's step of full contrast gives 1.
+FAINT_EDGE, FULL_EDGE = 0.06, 0.22
+STICKER_BACKGROUND, STICKER_SIZE, OUTLINE_PIXELS = (86, 120, 170), 50, 4
+# From dark to light; each covers a quarter of the brightness.
+POSTER_TONES = np.array([(38, 20, 92), (201, 34, 106), (250, 140, 60), (255, 236, 170)], np.uint8)
+POSTER_BACKGROUND = (30, 150, 150)
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+# Words that the base has seen in captions. The values are what emoji call so, not those of a standard.
+COLOURS = {
+    "red": (221, 46, 68), "orange": (245, 140, 30), "yellow": (255, 204, 77), "green": (119, 178, 85), "blue": (60, 130, 220),
+    "purple": (150, 100, 200), "brown": (150, 95, 60), "black": (40, 45, 50), "white": (245, 245, 245), "grey": (150, 160, 170),
+    "pink": (240, 150, 180),
+}  # fmt: skip
+
+
+def sketch(cutout: Image.Image) -> np.ndarray:
+    """Dark lines on white (64, 64, 3) where colour or opacity changes; of the colours themselves nothing is left."""
+    strength = np.maximum(_gradient(flatten(cutout)), _gradient(np.asarray(cutout.getchannel("A"))[..., None]))
+    ink = np.clip((_thinned(strength) - FAINT_EDGE) / (FULL_EDGE - FAINT_EDGE), 0, 1)
+    return np.repeat((255 * (1 - 0.85 * ink))[..., None], 3, 2).round().astype(np.uint8)
+
+
+def sticker(cutout: Image.Image) -> np.ndarray:
+    """The emoji, smaller, with a thick white outline on one plain blue (64, 64, 3)."""
+    canvas = Image.new("RGBA", (SIZE, SIZE))
+    small = cutout.resize((STICKER_SIZE, STICKER_SIZE), Image.Resampling.LANCZOS)
+    canvas.paste(small, ((SIZE - STICKER_SIZE) // 2,) * 2)
+    outline = canvas.getchannel("A").filter(ImageFilter.MaxFilter(2 * OUTLINE_PIXELS + 1)).filter(ImageFilter.GaussianBlur(1))
+    picture = Image.new("RGBA", (SIZE, SIZE), STICKER_BACKGROUND)
+    picture.paste("white", mask=outline)
+    return np.asarray(Image.alpha_composite(picture, canvas).convert("RGB"))
+
+
+def poster(cutout: Image.Image) -> np.ndarray:
+    """Brightness in four tones of one colour ramp, on one plain teal (64, 64, 3)."""
+    tones = POSTER_TONES[(flatten(cutout) @ LUMA / 256 * len(POSTER_TONES)).astype(int)]
+    opacity = np.asarray(cutout.getchannel("A"))[..., None] / 255
+    return (opacity * tones + (1 - opacity) * np.array(POSTER_BACKGROUND)).round().astype(np.uint8)
+
+
+def colour_word(cutout: Image.Image) -> str:
+    """The colour of COLOURS that most of the opaque pixels are nearest to."""
+    pixels = np.asarray(cutout).reshape(-1, 4)
+    opaque = pixels[pixels[:, 3] > 127, :3].astype(float)
+    palette = np.array(list(COLOURS.values()), float)
+    nearest = ((opaque[:, None] - palette) ** 2).sum(2).argmin(1)
+    return list(COLOURS)[int(np.bincount(nearest, minlength=len(COLOURS)).argmax())]
+
+
+def _gradient(picture: np.ndarray) -> np.ndarray:
+    """(H, W, C) uint8 -> Sobel magnitude (H, W), 0 to about 1, of the channel that changes most."""
+    x = np.pad(picture.astype(float) / 255, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    across = x[:, 2:] - x[:, :-2]
+    down = x[2:] - x[:-2]
+    smooth_across = (across[:-2] + 2 * across[1:-1] + across[2:]) / 4
+    smooth_down = (down[:, :-2] + 2 * down[:, 1:-1] + down[:, 2:]) / 4
+    return np.hypot(smooth_across, smooth_down).max(2)
+
+
+def _thinned(strength: np.ndarray) -> np.ndarray:
+    """Halve what is not a ridge in one of the two directions, so that lines stay about a pixel wide."""
+    padded = np.pad(strength, 1)
+    is_ridge_across = (strength >= padded[1:-1, :-2]) & (strength >= padded[1:-1, 2:])
+    is_ridge_down = (strength >= padded[:-2, 1:-1]) & (strength >= padded[2:, 1:-1])
+    return np.where(is_ridge_across | is_ridge_down, strength, strength / 3)

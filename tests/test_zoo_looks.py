@@ -1,0 +1,48 @@
+"""Looks: what the built-in tasks turn an emoji into."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from quadbench.zoo.training import looks
+
+RED = (221, 46, 68)
+
+
+@pytest.fixture
+def cutout() -> Image.Image:
+    """A red disk of 40 pixels on nothing."""
+    image = Image.new("RGBA", (64, 64))
+    ImageDraw.Draw(image).ellipse((12, 12, 51, 51), fill=RED)
+    return image
+
+
+def test_a_sketch_is_lines_without_colour(cutout):
+    sketch = looks.sketch(cutout)
+    assert np.ptp(sketch, axis=2).max() == 0
+    assert sketch[32, 32, 0] == 255  # inside the disk
+    assert sketch[2, 2, 0] == 255
+    assert sketch[32, 8:16, 0].min() < 64  # its edge
+
+
+def test_a_sticker_is_outlined_in_white_on_plain_blue(cutout):
+    row = looks.sticker(cutout)[32, :32]  # from the left border to the middle
+    blue, white, red = ((row.astype(int) - colour) ** 2 for colour in (looks.STICKER_BACKGROUND, (255, 255, 255), RED))
+    blue, white, red = (np.flatnonzero(distance.sum(1) < 300) for distance in (blue, white, red))
+    assert blue.max() < white.min() <= white.max() < red.min()
+
+
+def test_a_poster_has_the_ramp_s_tones_and_a_plain_background(cutout):
+    poster = looks.poster(cutout)
+    assert tuple(poster[0, 0]) == looks.POSTER_BACKGROUND
+    assert poster[32, 32].tolist() in looks.POSTER_TONES.tolist()
+
+
+def test_a_lighter_emoji_gives_a_lighter_poster(cutout):
+    light = Image.new("RGBA", (64, 64), (255, 255, 255, 255))
+    assert looks.poster(light)[32, 32].sum() > looks.poster(cutout)[32, 32].sum()
+
+
+def test_the_colour_is_that_of_most_pixels(cutout):
+    ImageDraw.Draw(cutout).rectangle((28, 28, 36, 36), fill="white")
+    assert looks.colour_word(cutout) == "red"
