@@ -39,7 +39,7 @@ DIR/google/package, and the photographs of the Debian package lomiri-wallpapers-
     sticker=adapters.STEPS["sticker"],
     portrait=adapters.STEPS["portrait"],
 )
-COMMANDS = ("vae", "base", *zoo.ADAPTERS, "inputs", "sheet")
+COMMANDS = ("vae", "base", *zoo.TASKS, "inputs", "sheet")
 
 
 def main() -> None:
