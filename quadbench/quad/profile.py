@@ -56,6 +56,25 @@ def lora_encodings(ranges: Ranges, *, headroom: float, dtype: str) -> dict[str, 
     return {name: symmetric(magnitude * headroom, dtype) for name, magnitude in sorted(ranges.items())}
 
 
+@dataclass(frozen=True, kw_only=True)
+class LoraProfile:
+    """The adapters as the shared graph takes them, and the encodings of its LoRA inputs."""
+
+    adapters: dict[str, Adapter]  # gauge-aligned where that was asked for
+    anchor: str | None  # whose ranges were taken; None: those of all adapters together
+    encodings: dict[str, Encoding]
+
+
+def lora_profile(adapters: Sequence[Adapter], *, anchor: str | None, gauge: bool, headroom: float, dtype: str) -> LoraProfile:
+    """Share the anchor's or the pooled ranges. With gauge, all are aligned to them and the ranges taken again, as they shrink."""
+    ranges = shared_ranges(adapters, anchor=anchor)
+    if gauge:
+        adapters = [aligned(adapter, ranges) for adapter in adapters]
+        ranges = shared_ranges(adapters, anchor=anchor)
+    encodings = lora_encodings(ranges, headroom=headroom, dtype=dtype)
+    return LoraProfile(adapters={a.name: a for a in adapters}, anchor=anchor, encodings=encodings)
+
+
 def adapter_integers(
     adapter: Adapter, shapes: Mapping[str, tuple[int, ...]], encodings: Mapping[str, Encoding]
 ) -> dict[str, np.ndarray]:

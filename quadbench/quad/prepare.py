@@ -1,0 +1,84 @@
+"""Prepare: Recipe -> what every analysis and the build start from: float graphs, tasks with their tables, and what they visit."""
+
+from dataclasses import dataclass
+
+from onnx import ModelProto
+
+from quadbench.artifacts import Component
+from quadbench.quad.adapters import Adapter, base_of_unet, graph_tensors, load_adapter, shared_ranks
+from quadbench.quad.foundation import Foundation, load_foundation
+from quadbench.quad.graphs import export_component, export_unet, lora_shapes
+from quadbench.quad.items import task_items
+from quadbench.quad.runner import Feed, GraphSession, as_feed
+from quadbench.quad.sources import adapter_source, foundation_folder
+from quadbench.quad.steps import Steps
+from quadbench.quad.tasks import Encoders, PreparedTask, Visit, prepare_task, visit
+from quadbench.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A recipe's models and adapters in float, and its tasks run once."""
+
+    foundation: Foundation
+    adapters: dict[str, Adapter]
+    models: dict[Component, ModelProto]
+    shapes: dict[str, tuple[int, ...]]  # of the U-Net's LoRA inputs
+    encoders: Encoders
+    unet: GraphSession
+    tasks: list[PreparedTask]
+    visits: dict[str, Visit]  # by task
+
+    def feed(self, adapter: Adapter | None) -> Feed:
+        """An adapter's float graph inputs; None is no adapter."""
+        return as_feed(graph_tensors(adapter, self.shapes))
+
+
+def prepare(recipe: Recipe, steps: Steps) -> Prepared:
+    """Read everything that the recipe names, trace the graphs, make the sampler tables and run each task's calibration items.
+
+    Raises:
+        UserError: something that the recipe names is missing or does not fit; AdapterError where it is an adapter.
+    """
+    foundation, adapters = load_sources(recipe)
+    samples = recipe.quad.calibration.samples
+    items = {task.name: task_items(task, foundation, calibration_samples=samples) for task in recipe.tasks}
+    with steps("export"):
+        models = _export(foundation, adapters)
+        encoders = Encoders(
+            foundation=foundation,
+            text_encoder=GraphSession(models[Component.TEXT_ENCODER]),
+            vae_encoder=GraphSession(models[Component.VAE_ENCODER]),
+        )
+        unet, shapes = GraphSession(models[Component.UNET]), lora_shapes(models[Component.UNET])
+    feeds = {name: as_feed(graph_tensors(adapter, shapes)) for name, adapter in [(None, None), *adapters.items()]}
+    with steps("sampler tables"):
+        tasks = [prepare_task(task, items[task.name], encoders, unet, feeds[task.adapter]) for task in recipe.tasks]
+    with steps("trajectories"):
+        visits = {task.task.name: visit(task, encoders, unet, feeds[task.task.adapter]) for task in tasks}
+    return Prepared(
+        foundation=foundation,
+        adapters=adapters,
+        models=models,
+        shapes=shapes,
+        encoders=encoders,
+        unet=unet,
+        tasks=tasks,
+        visits=visits,
+    )
+
+
+def load_sources(recipe: Recipe) -> tuple[Foundation, dict[str, Adapter]]:
+    """Read the foundation model and every adapter, and check that they fit together."""
+    foundation = load_foundation(foundation_folder(recipe.foundation))
+    base = base_of_unet(foundation.unet)
+    sources = {name: adapter_source(spec) for name, spec in recipe.adapters.items()}
+    adapters = {name: load_adapter(name, of.path, base, expected=of.format) for name, of in sources.items()}
+    return foundation, adapters
+
+
+def _export(foundation: Foundation, adapters: dict[str, Adapter]) -> dict[Component, ModelProto]:
+    parts = (Component.TEXT_ENCODER, Component.VAE_ENCODER, Component.VAE_DECODER)
+    models = {part: export_component(foundation, part) for part in parts}
+    models[Component.UNET] = export_unet(foundation, foundation.unet, shared_ranks(adapters.values()))
+    return models

@@ -1,0 +1,29 @@
+"""Steps: what a build goes through -> the seconds that each part took, and word of it to whoever watches."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+log = logging.getLogger(__name__)
+Notify = Callable[[str], None]
+
+
+def silent(_step: str) -> None:
+    """Tells nobody."""
+
+
+class Steps:
+    """`notify` is called with the name of each step as it starts; `seconds` fills as they end."""
+
+    def __init__(self, notify: Notify = silent) -> None:
+        self.notify = notify
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        self.notify(name)
+        started = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - started, 3)
+        log.info("%s, %.1f s", name, self.seconds[name])
