@@ -31,7 +31,7 @@ from quadbench.quad.profile import LoraProfile, clip_rate, lora_profile, site_fi
 from quadbench.quad.reference import reference_for
 from quadbench.quad.runner import Feed, as_feed, token_feed
 from quadbench.quad.sensitivity import Sensitivity, sensitivity
-from quadbench.quad.sources import bundle_digest, tool_versions
+from quadbench.quad.sources import adapter_source, bundle_digest, tool_versions
 from quadbench.quad.steps import Notify, Steps, silent
 from quadbench.quad.tasks import PreparedTask
 from quadbench.quad.writer import BundleWriter
@@ -214,7 +214,7 @@ class _Build:
 
     def _assets(self, prepared: PreparedTask) -> TaskAssets:
         task, name = prepared.task, prepared.task.name
-        adapter = self.prepared.adapters[task.adapter] if task.adapter else None
+        adapter = adapter_source(self.recipe.adapters[task.adapter]) if task.adapter else None
         reference = reference_for(self.prepared.foundation, task, prepared.table, adapter)
         items = tuple(
             TaskItem(
