@@ -1,13 +1,19 @@
 """Doctor: this machine -> what is installed of all that the commands need, and what to install."""
 
+import os
+import platform
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-from quadbench.compile.availability import package_version
+from quadbench.compile.availability import availability, package_version
+from quadbench.device_profile import Target, load_profiles, target_key
 from quadbench.devices.host import find_program
 from quadbench.devices.sandbox import PACKAGES as SANDBOX_PROGRAMS
 from quadbench.harness import BUILD_PROGRAMS
 
+NDK_VARIABLE = "ANDROID_NDK_HOME"
 _BUILD_PACKAGES = ("torch", "diffusers", "transformers", "peft", "onnx", "onnxscript")
 
 
@@ -24,8 +30,11 @@ class Check:
 
 
 def examine() -> list[Check]:
-    """Everything, in the order in which a run would need it."""
-    return [*_packages(), *_programs()]
+    """Everything, in the order in which a run would need it.
+
+    Raises: SpecError, UserError where a device profile of the user's own is wrong.
+    """
+    return [*_packages(), *_programs(), *_targets(), _ndk()]
 
 
 def _packages() -> Iterator[Check]:
@@ -48,3 +57,39 @@ def _programs() -> Iterator[Check]:
             place = find_program(program)
             found, hint = (str(place), None) if place else (None, f"apt-get install {package}")
             yield Check(name=program, is_ok=place is not None, is_required=True, found=found, purpose=purpose, hint=hint)
+
+
+def _targets() -> Iterator[Check]:
+    """What the device profiles can be compiled for; virtual devices need theirs."""
+    profiles = load_profiles()
+    users: dict[Target, list[str]] = {}
+    for profile in profiles:
+        for target in dict.fromkeys((profile.target, profile.virtual_target, *profile.alternatives)):
+            users.setdefault(target, []).append(profile.name)
+    needed = {profile.virtual_target for profile in profiles}
+    for target, names in users.items():
+        found = availability(target)
+        yield Check(
+            name=target_key(target, platform.machine()),
+            is_ok=found.is_ready,
+            is_required=target in needed,
+            found=found.version,
+            purpose=f"compiling for {', '.join(names)}",
+            hint=None if found.is_ready else f"lacks {found.missing}; {found.hint}",
+        )
+
+
+def _ndk() -> Check:
+    """Only its own file says which version it is."""
+    folder = os.environ.get(NDK_VARIABLE)
+    properties = Path(folder) / "source.properties" if folder else None
+    text = properties.read_text() if properties and properties.is_file() else ""
+    revision = re.search(r"^Pkg\.Revision\s*=\s*(\S+)", text, re.MULTILINE)
+    return Check(
+        name="Android NDK",
+        is_ok=revision is not None,
+        is_required=False,
+        found=f"{revision[1]} in {folder}" if revision else None,
+        purpose="building the harness for phones, by hand",
+        hint=None if revision else f"unpack the NDK of https://developer.android.com/ndk and set {NDK_VARIABLE} to its folder",
+    )

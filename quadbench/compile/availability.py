@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import assert_never
 
-from quadbench.compile.toolchain import installed_version
+from quadbench.compile.toolchain import installed_version, missing_parts
 from quadbench.device_profile import OnnxRuntimeTarget, QnnTarget, Target
 from quadbench.errors import MissingDependencyError
 from quadbench.toolchain_target import ToolchainTarget
@@ -38,10 +38,12 @@ def availability(target: Target) -> Availability:
 
 
 def _toolchain_availability(target: ToolchainTarget) -> Availability:
+    if missing := missing_parts(target):
+        return Availability(missing=", ".join(missing), hint=target.install)
     try:
         return Availability(version=installed_version(target))
     except MissingDependencyError as error:
-        return Availability(missing=error.message, hint=error.hint)
+        return Availability(missing=f"a version that will do ({error.message})", hint=error.hint)
 
 
 def package_availability(module: str, *, hint: str) -> Availability:

@@ -63,7 +63,8 @@ def installed_version(target: ToolchainTarget) -> str:
     Raises:
         MissingDependencyError: variables or programs are missing; or the version is none that the target accepts.
     """
-    _require_parts(target)
+    if missing := missing_parts(target):
+        raise MissingDependencyError(f"toolchain '{target.name}' lacks {', '.join(missing)}", hint=target.install)
     command = target.version.command
     said = _output(_located(filled(command, _environment(target))))
     found = re.search(target.version.pattern, said)
@@ -76,16 +77,15 @@ def installed_version(target: ToolchainTarget) -> str:
     return found[1]
 
 
-def _require_parts(target: ToolchainTarget) -> None:
-    """A program whose place hangs on a variable that is not set is not looked for."""
+def missing_parts(target: ToolchainTarget) -> list[str]:
+    """Variables and programs that are not there. A program whose place hangs on a variable that is not set is not looked for."""
     values = _environment(target)
     missing = [f"the environment variable {name}" for name in target.environment if name not in values]
     programs = dict.fromkeys(command[0] for command in (*target.commands, target.version.command))
     for program in programs:
         if set(placeholders([program])) <= set(values) and find_program(filled([program], values)[0]) is None:
             missing.append(f"the program {program}")
-    if missing:
-        raise MissingDependencyError(f"toolchain '{target.name}' lacks {', '.join(missing)}", hint=target.install)
+    return missing
 
 
 def _environment(target: ToolchainTarget) -> Mapping[str, str]:

@@ -1,0 +1,69 @@
+"""Doctor: what can be compiled for here, and what phones would need."""
+
+from pathlib import Path
+
+import pytest
+
+from quadbench.device_profile import PROFILES_VARIABLE
+from quadbench.doctor import NDK_VARIABLE, Check, examine
+
+PROFILE = """\
+schema_version: 1
+name: bench
+title: Bench phone
+match: {}
+soc: {vendor: acme, model: XY1, title: Acme One, ram_mb: 4096}
+target: {backend: onnxruntime, execution_provider: cpu}
+virtual_target: {backend: onnxruntime, execution_provider: cpu}
+alternatives:
+  - backend: toolchain
+    name: acme
+    environment: [ACME_SDK]
+    commands: [[cp, "{input}", model.bin]]
+    product: model.bin
+    version: {command: [echo, "{ACME_SDK}"], pattern: 'acme-(\\d+)'}
+    timeout_s: 60
+    install: ask Acme
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bench.yaml").write_text(PROFILE)
+    monkeypatch.setenv(PROFILES_VARIABLE, str(tmp_path))
+    monkeypatch.delenv("ACME_SDK", raising=False)
+
+
+def check(name: str) -> Check:
+    return {found.name: found for found in examine()}[name]
+
+
+def test_an_absent_toolchain_is_named_with_what_it_lacks_and_fails_nothing() -> None:
+    found = check("toolchain-acme")
+    assert (found.is_ok, found.is_required, found.purpose) == (False, False, "compiling for bench")
+    assert found.hint == "lacks the environment variable ACME_SDK; ask Acme"
+
+
+def test_an_installed_toolchain_is_shown_with_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACME_SDK", "/opt/acme-7")
+    found = check("toolchain-acme")
+    assert (found.is_ok, found.found, found.hint) == (True, "7", None)
+
+
+def test_a_toolchain_of_another_version_says_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACME_SDK", "/opt/other")
+    assert "says '/opt/other', expected what fits 'acme-" in (check("toolchain-acme").hint or "")
+
+
+def test_what_virtual_devices_run_is_required() -> None:
+    (found,) = [found for found in examine() if found.name.startswith("onnxruntime-cpu-")]
+    assert found.is_required
+    assert "bench" in found.purpose
+    assert "tabs11" in found.purpose
+
+
+def test_an_ndk_is_known_by_its_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(NDK_VARIABLE, str(tmp_path))
+    assert not check("Android NDK").is_ok
+    (tmp_path / "source.properties").write_text("Pkg.Desc = Android NDK\nPkg.Revision = 27.2.12479018\n")
+    assert check("Android NDK").found == f"27.2.12479018 in {tmp_path}"
