@@ -9,21 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnx")
 
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper  # noqa: E402
+from lora_graph import LORA, model_of, write_bundle
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from quadbench.artifacts import Bundle, Component, Graph, Variant  # noqa: E402
-from quadbench.cli import main  # noqa: E402
-from quadbench.compile import compile_bundle  # noqa: E402
-from quadbench.device_profile import OnnxRuntimeTarget, load_profile  # noqa: E402
-from quadbench.errors import ArtifactError, BuildError  # noqa: E402
-from quadbench.lint import Finding, Severity, graph_of, lint_bundle, lint_graph  # noqa: E402
-from quadbench.manifest import file_ref, publish  # noqa: E402
+from quadbench.artifacts import Bundle
+from quadbench.cli import main
+from quadbench.compile import compile_bundle
+from quadbench.device_profile import OnnxRuntimeTarget, load_profile
+from quadbench.errors import ArtifactError, BuildError
+from quadbench.lint import Finding, Severity, graph_of, lint_bundle, lint_graph
 
 Built = tuple[Bundle, Path]
 CPU = OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu")
-LORA = "lora.site.down"
 V69_PROFILE = """\
 schema_version: 1
 name: old-phone
@@ -34,52 +33,6 @@ target: {backend: onnxruntime, execution_provider: cpu}
 virtual_target: {backend: onnxruntime, execution_provider: cpu}
 notes: [never run on the hardware]
 """
-
-
-def model_of(
-    *,
-    dtype: str = "int16",
-    zero_point: int = 0,
-    scale: np.ndarray | None = None,
-    before: tuple[NodeProto, ...] = (),
-    after: tuple[NodeProto, ...] = (),
-    dequantized: str = LORA,
-    rows: int | str = 4,
-    extra: tuple[np.ndarray, ...] = (),
-    default: bool = False,
-    computed_scale: bool = False,
-    opset: int = 21,
-) -> ModelProto:
-    """x (rows, 4) -> 16-bit Q, DQ -> MatMul with the dequantized LoRA input (4, 4) -> y; each argument bends one thing."""
-    scales = np.float32(0.01) if scale is None else scale
-    constants = {
-        "x_scale": np.float32(0.1),
-        "x_zero": np.uint16(7),
-        "scale": scales,
-        "zero": np.full(np.shape(scales), zero_point, dtype),
-    }
-    nodes = [
-        helper.make_node("QuantizeLinear", ["x", "x_scale", "x_zero"], ["x.q"], "x.quantize"),
-        helper.make_node("DequantizeLinear", ["x.q", "x_scale", "x_zero"], ["x.dq"], "x.dequantize"),
-        *before,
-        helper.make_node("DequantizeLinear", [dequantized, "scale", "zero"], ["lora.dq"], "lora.dequantize"),
-        helper.make_node("MatMul", ["x.dq", "lora.dq"], ["y.float"], "multiply"),
-        *(after or (helper.make_node("Identity", ["y.float"], ["y"], "keep"),)),
-    ]
-    if computed_scale:
-        constants["half"] = constants.pop("scale")
-        nodes.insert(0, helper.make_node("Add", ["half", "half"], ["scale"], "add"))
-    initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
-    initializers += [numpy_helper.from_array(value, f"extra{i}") for i, value in enumerate(extra)]
-    if default:
-        initializers.append(numpy_helper.from_array(np.zeros((4, 4), dtype), LORA))
-    inputs = [
-        helper.make_tensor_value_info("x", TensorProto.FLOAT, [rows, 4]),
-        helper.make_tensor_value_info(LORA, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), [4, 4]),
-    ]
-    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4, 4])]
-    graph = helper.make_graph(nodes, "g", inputs, outputs, initializers)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
 
 
 def grouped() -> ModelProto:
@@ -199,27 +152,9 @@ def bundle_of(tmp_path: Path) -> Callable[[ModelProto], Built]:
 
     def make(model: ModelProto) -> Built:
         folder = tmp_path / "bundles" / "made"
-        return publish(folder, lambda temporary: _fill(temporary, model)), folder
+        return write_bundle(folder, model), folder
 
     return make
-
-
-def _fill(folder: Path, model: ModelProto) -> Bundle:
-    path = folder / "shared/unet.onnx"
-    path.parent.mkdir()
-    onnx.save(model, path)
-    (folder / "profile.json").write_text("{}")
-    return Bundle(
-        digest="d",
-        recipe_name="made",
-        recipe_digest="r",
-        precision="w8a16",
-        tool_versions={},
-        graphs=(Graph(variant=Variant.SHARED, component=Component.UNET, file=file_ref(folder, path), inputs=(), outputs=()),),
-        adapters=(),
-        tasks=(),
-        profile=file_ref(folder, folder / "profile.json"),
-    )
 
 
 def test_a_v69_profile_with_int16_lora_is_refused_with_the_way_out(
