@@ -1,4 +1,4 @@
-"""Compilers: the contract that each keeps, over ONNX Runtime so far."""
+"""Compile: the tiny bundle for ONNX Runtime. What every compiler does stands in test_compilers."""
 
 import shutil
 from dataclasses import replace
