@@ -1,4 +1,4 @@
-"""Deploy: files with their digests + Device -> Deployment. What is there already is not sent again.
+"""Deploy: files with their digests + Device -> Deployment. What is there already, and whole, is not sent again.
 
 On the device lies `<root>/objects/<sha256>`, each file once. A file is sent under a temporary name, checked there, then renamed.
 """
@@ -7,7 +7,7 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +19,13 @@ BLOCK_BYTES = 4096  # a file takes whole blocks
 LIST_TIMEOUT_S = 60.0
 CHANGE_TIMEOUT_S = 60.0
 CHECK_BYTES_PER_S = 10 * 2**20  # slower than any phone's sha256sum
+TEMPORARY = ".tmp-"
 NAMES_PER_COMMAND = 400  # a command has at most 64 KB, a name 64 characters
 _MIB = 2**20
 
 # $1: the objects folder. Temporary files are of a deployment that was cut off.
 _LIST = 'mkdir -p "$1" && cd "$1" && rm -f .tmp-* && set -- * && if [ -e "$1" ]; then stat -c "%s %a %n" "$@"; fi'
-_CHECK = 'cd "$1" && sha256sum .tmp-*'
+_CHECK = 'cd "$1" && shift && sha256sum "$@"'
 _MARK = 'cd "$1" && shift && chmod 755 "$@"'
 _PUBLISH = 'cd "$1" && for name in .tmp-*; do mv -f "$name" "${name#.tmp-}" || exit 1; done'
 _CLEAN = 'cd "$1" && rm -f .tmp-*'
@@ -63,8 +64,8 @@ def deploy(
 ) -> Deployment:
     """Bring the files to the device. With `prune`, objects that are neither among them nor in `keep` (digests) are deleted first.
 
-    A present object counts as whole if its size is right. After a failure nothing half-written remains; where the device is
-    lost, the next deployment removes it.
+    A present object counts as whole if its size and its sha256 are right. After a failure nothing half-written remains; where
+    the device is lost, the next deployment removes it.
     Raises: ArtifactError (a file is not what its manifest says), DeviceFullError, DeviceLostError, DeviceError.
     """
     started = time.monotonic()
@@ -73,7 +74,7 @@ def deploy(
     present = _list(device, folder)
     stale = [name for name in present if name not in needed and name not in keep] if prune else []
     _in_portions(device, folder, stale, _DELETE)
-    missing = [file for file in needed.values() if not _is_whole(present.get(file.sha256), file)]
+    missing = _missing(device, folder, needed.values(), present)
     _check_space(device, folder, missing)
     _send(device, folder, missing, progress)
     marked = {name for name, found in present.items() if found.is_executable}.difference(file.sha256 for file in missing)
@@ -118,8 +119,27 @@ def _list(device: Device, folder: str) -> dict[str, _Object]:
     return {line[3]: _Object(size_bytes=int(line[1]), is_executable=bool(int(line[2], 8) & 0o100)) for line in found if line}
 
 
-def _is_whole(found: _Object | None, file: LocalFile) -> bool:
-    return found is not None and found.size_bytes == file.size_bytes
+def _missing(device: Device, folder: str, needed: Iterable[LocalFile], present: Mapping[str, _Object]) -> list[LocalFile]:
+    """The files that the device lacks, or has with another size or content. Only contents of the right size are read."""
+    files = list(needed)
+    sized = [f for f in files if f.sha256 in present and present[f.sha256].size_bytes == f.size_bytes]
+    found = _contents(device, folder, sized)
+    for file in sized:
+        if found.get(file.sha256) != file.sha256:
+            log.warning("%s was damaged on %s and is sent again", file.path.name, device.facts.address)
+    return [file for file in files if found.get(file.sha256) != file.sha256]
+
+
+def _contents(device: Device, folder: str, files: Sequence[LocalFile], prefix: str = "") -> dict[str, str]:
+    """The sha256 that each file has on the device, under its name's digest."""
+    found: dict[str, str] = {}
+    line = re.compile(rf"^([0-9a-f]{{64}}) [ *]{re.escape(prefix)}([0-9a-f]{{64}})$", re.MULTILINE)
+    for start in range(0, len(files), NAMES_PER_COMMAND):
+        portion = files[start : start + NAMES_PER_COMMAND]
+        timeout_s = CHANGE_TIMEOUT_S + sum(file.size_bytes for file in portion) / CHECK_BYTES_PER_S
+        output = _command(device, _CHECK, folder, *(prefix + file.sha256 for file in portion), timeout_s=timeout_s)
+        found |= {name: sha256 for sha256, name in line.findall(output)}
+    return found
 
 
 def _check_space(device: Device, folder: str, missing: Sequence[LocalFile]) -> None:
@@ -152,7 +172,7 @@ def _push_all(device: Device, folder: str, missing: Sequence[LocalFile], progres
     for file in missing:
         report = _counted(progress, before_bytes, total_bytes)
         try:
-            device.push(file.path, f"{folder}/.tmp-{file.sha256}", report)
+            device.push(file.path, f"{folder}/{TEMPORARY}{file.sha256}", report)
         except DeviceLostError as error:
             raise DeviceLostError(f"{error.message} (while {file.path.name} was sent)", hint=error.hint) from error
         before_bytes += file.size_bytes
@@ -163,9 +183,7 @@ def _counted(progress: Progress | None, before_bytes: int, total_bytes: int) -> 
 
 
 def _check_arrived(device: Device, folder: str, missing: Sequence[LocalFile]) -> None:
-    timeout_s = CHANGE_TIMEOUT_S + sum(file.size_bytes for file in missing) / CHECK_BYTES_PER_S
-    output = _command(device, _CHECK, folder, timeout_s=timeout_s)
-    arrived = {name: sha256 for sha256, name in re.findall(r"^([0-9a-f]{64}) [ *]\.tmp-([0-9a-f]{64})$", output, re.MULTILINE)}
+    arrived = _contents(device, folder, missing, TEMPORARY)
     for file in missing:
         if arrived.get(file.sha256) != file.sha256:
             raise _wrong_content(device, file, arrived.get(file.sha256))

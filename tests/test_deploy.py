@@ -103,6 +103,18 @@ def test_an_object_of_the_wrong_size_is_sent_again(device: Device, tmp_path: Pat
     assert device.shell(["cat", path], 10).stdout == "whole content"
 
 
+def test_an_object_of_the_right_size_but_another_content_is_sent_again(
+    device: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    damaged, whole = local_file(tmp_path, "one", b"whole content"), local_file(tmp_path, "two", b"another")
+    path = deploy([damaged, whole], device).objects[damaged.sha256]
+    device.shell(["sh", "-c", f"printf 'whole_content' > '{path}'"], 10)
+    again = deploy([damaged, whole], device)
+    assert (again.sent_bytes, again.present_bytes) == (damaged.size_bytes, whole.size_bytes)
+    assert device.shell(["cat", path], 10).stdout == "whole content"
+    assert f"one was damaged on {device.facts.address} and is sent again" in caplog.text
+
+
 def test_progress_counts_the_bytes_of_all_files_that_are_sent(device: Device, tmp_path: Path) -> None:
     deploy([local_file(tmp_path, "there", b"0" * 100)], device)
     reports: list[tuple[int, int]] = []
