@@ -10,6 +10,8 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
+from quadbench.scores import RunScores
+
 SCHEMA_VERSION = 1
 
 
@@ -286,3 +288,4 @@ class RunResult:
     bundle_folder: Path
     records: tuple[RunRecord, ...]
     deployments: tuple[Deployment, ...]
+    scores: RunScores | None = None  # where `quadbench quality` was run on it

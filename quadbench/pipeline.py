@@ -20,7 +20,8 @@ from quadbench.recipe import Recipe
 from quadbench.records import Records, open_records
 from quadbench.report import write_report
 from quadbench.rollout import Rollout, roll_out
-from quadbench.runs import RunFile, load_run, save_run
+from quadbench.runs import RunFile, load_run, save_run, save_scores
+from quadbench.scores import RunScores
 
 if TYPE_CHECKING:
     from quadbench.quad.admit import Admission
@@ -106,6 +107,51 @@ def sensitivity(recipe: Recipe, *, lora: Literal["int16", "int8"] | None, observ
     return analyse(recipe, lora=lora, notify=lambda step: observer.step("sensitivity", step))
 
 
+def quality(
+    run_id: str | None,
+    *,
+    metrics: Sequence[str] | None,
+    weights: Sequence[str],
+    with_latents: bool,
+    results: Path,
+    observer: Observer,
+) -> tuple[RunResult, RunScores]:
+    """Score the images of a stored run (None: the latest) and keep the scores beside it, where the report finds them.
+
+    `metrics` None are all; `weights` are NAME=PATH@sha256:HEX; latents take the U-Net's runs of every task again, here.
+
+    Raises:
+        QuadbenchError: the run's weights are random, an image is damaged, a metric or weights do not fit.
+    """
+    with _needs_quad("quality"):
+        from quadbench.quad.quality import compare_latents, compare_run, parse_weights
+    given = {w.name: w for w in map(parse_weights, weights)}
+    with open_records(results / "quadbench.sqlite") as records:
+        result = load_run(results, records, run_id)
+    observer.step("quality", "images")
+    compared = compare_run(result, results, metrics=metrics, weights=given)
+    if with_latents:
+        observer.step("quality", "latents")
+        compared += compare_latents(result.bundle, result.bundle_folder)
+    scores = RunScores(compared=compared)
+    save_scores(results, result.run_id, scores)
+    return result, scores
+
+
+def quality_of_folders(
+    images: Path, references: Path, sources: Path | None, *, metrics: Sequence[str] | None, weights: Sequence[str]
+) -> RunScores:
+    """Score images of any origin against references of the same names.
+
+    Raises:
+        QuadbenchError: the folders do not pair, an image cannot be read, a metric or weights do not fit.
+    """
+    with _needs_quad("quality"):
+        from quadbench.quad.quality import compare_folders, parse_weights
+    given = {w.name: w for w in map(parse_weights, weights)}
+    return RunScores(compared=(compare_folders(images, references, sources, metrics=metrics, weights=given),))
+
+
 def _bundle(recipe: Recipe, results: Path, observer: Observer) -> tuple[Bundle, Path]:
     from quadbench.quad.cache import cached  # without torch, so that a run that builds nothing starts at once
 
@@ -119,11 +165,13 @@ def _bundle(recipe: Recipe, results: Path, observer: Observer) -> tuple[Bundle, 
 
 
 @contextmanager
-def _needs_quad() -> Iterator[None]:
+def _needs_quad(extra: str = "quad") -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise MissingDependencyError(f"this needs the package '{error.name}'", hint="pip install 'quadbench[quad]'") from error
+        raise MissingDependencyError(
+            f"this needs the package '{error.name}'", hint=f"pip install 'quadbench[{extra}]'"
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)

