@@ -115,7 +115,7 @@ def quality(
     with_latents: bool,
     results: Path,
     observer: Observer,
-) -> tuple[RunResult, RunScores]:
+) -> RunScores:
     """Score the images of a stored run (None: the latest) and keep the scores beside it, where the report finds them.
 
     `metrics` None are all; `weights` are NAME=PATH@sha256:HEX; latents take the U-Net's runs of every task again, here.
@@ -135,7 +135,7 @@ def quality(
         compared += compare_latents(result.bundle, result.bundle_folder)
     scores = RunScores(compared=compared)
     save_scores(results, result.run_id, scores)
-    return result, scores
+    return scores
 
 
 def quality_of_folders(

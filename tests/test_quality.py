@@ -7,25 +7,29 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
 from PIL import Image
-from synthetic_run import failed, make_run
 
-from quadbench.artifacts import Bundle, Caveat, Component, Variant
-from quadbench.cli import main
-from quadbench.errors import ArtifactError, UnknownNameError, UserError
-from quadbench.manifest import sha256_of
-from quadbench.pixels import max_abs_difference, read_pixels
-from quadbench.quad.quality import METRICS, GivenWeights, Pair, compare_folders, compare_latents, compare_run, score_images
-from quadbench.quad.quality.extractor import FORMS
-from quadbench.quad.quality.latents import TaskModel
-from quadbench.quad.quality.weights import parse_weights
-from quadbench.quad.runner import GraphSession
-from quadbench.records import open_records
-from quadbench.runs import RunFile, load_run, save_run
-from quadbench.scores import Better, Compared, Score
+torch = pytest.importorskip("torch")
+pytest.importorskip("torchmetrics")
+
+import onnx  # noqa: E402
+from onnx import TensorProto, helper  # noqa: E402
+from synthetic_run import failed, make_run  # noqa: E402
+
+from quadbench.artifacts import Bundle, Caveat, Component, Variant  # noqa: E402
+from quadbench.cli import main  # noqa: E402
+from quadbench.errors import ArtifactError, UnknownNameError, UserError  # noqa: E402
+from quadbench.manifest import sha256_of  # noqa: E402
+from quadbench.pixels import max_abs_difference, read_pixels  # noqa: E402
+from quadbench.quad.quality import METRICS, GivenWeights, Pair, compare_folders, compare_latents, compare_run, score_images  # noqa: E402
+from quadbench.quad.quality.extractor import FORMS  # noqa: E402
+from quadbench.quad.quality.latents import TaskModel  # noqa: E402
+from quadbench.quad.quality.weights import parse_weights  # noqa: E402
+from quadbench.quad.runner import GraphSession  # noqa: E402
+from quadbench.records import open_records  # noqa: E402
+from quadbench.runs import RunFile, load_run, save_run  # noqa: E402
+from quadbench.scores import Better, Compared, Score  # noqa: E402
 
 PIXELS = ("psnr", "ssim")
 

@@ -4,18 +4,21 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torchmetrics.image.fid import _compute_fid
-from torchmetrics.image.kid import maximum_mean_discrepancy, poly_mmd
 
-from quadbench import zoo
-from quadbench.pixels import read_pixels
-from quadbench.quad.quality.distribution import frechet_distance, kernel_distance
-from quadbench.quad.quality.embedding import direction_similarity, similarity, structure_distance
-from quadbench.quad.quality.fidelity import as_batch, cosine, sqnr_db, ssim
-from quadbench.quad.quality.stlpips import LEAST_PIXELS
-from quadbench.quad.quality.weights import find_network
+torch = pytest.importorskip("torch")
+pytest.importorskip("torchmetrics")
+
+from torchmetrics.image.fid import _compute_fid  # noqa: E402
+from torchmetrics.image.kid import maximum_mean_discrepancy, poly_mmd  # noqa: E402
+
+from quadbench import zoo  # noqa: E402
+from quadbench.pixels import read_pixels  # noqa: E402
+from quadbench.quad.quality.distribution import frechet_distance, kernel_distance  # noqa: E402
+from quadbench.quad.quality.embedding import direction_similarity, similarity, structure_distance  # noqa: E402
+from quadbench.quad.quality.fidelity import as_batch, cosine, sqnr_db, ssim  # noqa: E402
+from quadbench.quad.quality.stlpips import LEAST_PIXELS  # noqa: E402
+from quadbench.quad.quality.weights import find_network  # noqa: E402
 
 
 def features(n: int, d: int, *, seed: int, shift: float = 0.0) -> np.ndarray:

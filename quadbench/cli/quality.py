@@ -1,7 +1,7 @@
 """Quality: a stored run, or folders of images -> how far the images are from what they should be."""
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,8 @@ from quadbench import pipeline
 from quadbench.cli.options import add_command, addresses
 from quadbench.console import RunConsole, print_json, print_text
 from quadbench.errors import UserError
-from quadbench.scores import Compared, Metric, RunScores, Score
-
-_MADE = {"shared": "Shared", "per-graph": "Per-graph", "reference": "Float"}
-_AGAINST = {"reference": "float", "truth": "truth"}
+from quadbench.report import score_notes, score_tables
+from quadbench.scores import RunScores
 
 
 def add(commands: Any) -> None:
@@ -43,10 +41,10 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     metrics = addresses(options.metrics) or None
     if options.images or options.reference:
-        scores, title = _of_folders(options, metrics), ""
+        scores = _of_folders(options, metrics)
     else:
         with RunConsole(Console(stderr=True)) as observer:
-            result, scores = pipeline.quality(
+            scores = pipeline.quality(
                 options.run_id,
                 metrics=metrics,
                 weights=options.weights,
@@ -54,11 +52,10 @@ def run(options: argparse.Namespace) -> int:
                 results=options.results,
                 observer=observer,
             )
-        title = f", run {result.run_id}"
     if options.json:
         print_json(asdict(scores))
     else:
-        print_scores(Console(), scores, title)
+        print_scores(Console(), scores)
     return 0
 
 
@@ -72,53 +69,14 @@ def _of_folders(options: argparse.Namespace, metrics: Sequence[str] | None) -> R
     )
 
 
-def print_scores(console: Console, scores: RunScores, title: str) -> None:
+def print_scores(console: Console, scores: RunScores) -> None:
     """A table for each task and device; below, once, what each metric is, or why there is none."""
-    for task in dict.fromkeys(c.task for c in scores.compared):
-        of_task = [c for c in scores.compared if c.task == task]
-        for device in dict.fromkeys(c.device for c in of_task if c.device) or [None]:
-            on = f" on {device}" if device else ""
-            console.print(_table(f"{task}{on}{title}", [c for c in of_task if c.device in (device, None)]))
-    for line in _explanations([score for c in scores.compared for score in c.scores]):
-        print_text(line)
-
-
-def _table(title: str, compared: Sequence[Compared]) -> Table:
-    """Metrics down, what is compared across; a metric that nothing has a value of is left out."""
-    shown = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
-    columns: dict[tuple[str, str], dict[str, Score]] = {}
-    for c in compared:
-        columns.setdefault((c.made, c.against), {}).update({score.metric.name: score for score in c.scores})
-    shown.add_column("Metric")
-    for made, against in columns:
-        shown.add_column(f"{_MADE.get(made, made)} vs {_AGAINST.get(against, against)}", justify="right", overflow="fold")
-    shown.add_column("n", justify="right")
-    for metric in _metrics(score for c in compared for score in c.scores if not isinstance(score.value, str)):
-        cells = [found.get(metric.name) for found in columns.values()]
-        counts = dict.fromkeys(str(score.n) for score in cells if score and not isinstance(score.value, str))
-        arrow = "↑" if metric.better == "higher" else "↓"
-        name = f"{metric.title}, {metric.unit} {arrow}" if metric.unit else f"{metric.title} {arrow}"
-        shown.add_row(name, *(_cell(score) for score in cells), " / ".join(counts))
-    return shown
-
-
-def _cell(score: Score | None) -> str:
-    if score is None or isinstance(score.value, str):
-        return "" if score is None else "-"
-    return f"{score.value:.1f}" if score.metric.unit == "dB" else f"{score.value:.4f}"
-
-
-def _explanations(scores: Sequence[Score]) -> list[str]:
-    """`↑` is better when higher. A reason stands once, however many tables lack the figure."""
-    lines = []
-    for metric in _metrics(scores):
-        of_metric = [score for score in scores if score.metric.name == metric.name]
-        if any(not isinstance(score.value, str) for score in of_metric):
-            lines.append(f"{metric.title}: {metric.definition}")
-        reasons = dict.fromkeys(score.value for score in of_metric if isinstance(score.value, str))
-        lines += [f"{metric.title}: unavailable: {reason}" for reason in reasons]
-    return [*lines, "↑ is better when higher, ↓ when lower; n is the number of images, of latents or of U-Net runs."]
-
-
-def _metrics(scores: Iterable[Score]) -> list[Metric]:
-    return list({score.metric.name: score.metric for score in scores}.values())
+    for table in score_tables(scores):
+        shown = Table(title=table.title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+        for column, is_numeric in zip(table.columns, table.numeric, strict=True):
+            shown.add_column(column, justify="right" if is_numeric else "left", overflow="fold")
+        for row in table.rows:
+            shown.add_row(*row)
+        console.print(shown)
+    for note in score_notes(scores):
+        print_text(note)

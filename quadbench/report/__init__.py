@@ -2,6 +2,7 @@
 
 from quadbench.report.html import render_html, write_report
 from quadbench.report.kpi import Figure, KpiRow, kpi_rows
+from quadbench.report.scores import score_notes, score_tables
 from quadbench.report.tables import Table, kpi_table, to_csv, to_latex, to_markdown
 from quadbench.report.units import Unit
 from quadbench.report.view import ReportView, report_view
@@ -16,6 +17,8 @@ __all__ = [
     "kpi_table",
     "render_html",
     "report_view",
+    "score_notes",
+    "score_tables",
     "to_csv",
     "to_latex",
     "to_markdown",

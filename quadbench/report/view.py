@@ -12,7 +12,9 @@ from quadbench.report.kpi import Figure, KpiRow, kpi_rows
 from quadbench.report.launches import devices_of, launches_of, sound, values, why_absent
 from quadbench.report.pictures import Quality, TaskPictures, quality_rows, task_pictures
 from quadbench.report.provenance import DeviceState, Fact, Launch, device_states, digests, launch_rows, versions
+from quadbench.report.scores import score_notes, score_tables
 from quadbench.report.storage import Storage, storage_views
+from quadbench.report.tables import Table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,8 @@ class ReportView:
     kpis: tuple[DeviceKpis, ...]
     storages: tuple[Storage, ...]
     quality: tuple[Quality, ...]
+    scores: tuple[Table, ...]
+    score_notes: tuple[str, ...]
     pictures: tuple[TaskPictures, ...]
     parity: tuple[Parity, ...]
     digests: tuple[Fact, ...]
@@ -112,6 +116,8 @@ def report_view(result: RunResult, results_folder: Path) -> ReportView:
         kpis=kpis,
         storages=storages,
         quality=quality,
+        scores=score_tables(result.scores) if result.scores else (),
+        score_notes=score_notes(result.scores) if result.scores else (),
         pictures=task_pictures(result, results_folder),
         parity=tuple(_parity(result, device, task) for device in devices_of(result) for task in result.bundle.tasks),
         digests=digests(result),

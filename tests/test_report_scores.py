@@ -1,0 +1,66 @@
+"""Scores become tables for a terminal and the report, with what they are and why some are absent."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from synthetic_run import make_run
+
+from quadbench.report import render_html, score_notes, score_tables
+from quadbench.scores import Better, Compared, Metric, RunScores, Score
+
+PSNR = Metric(name="psnr", title="PSNR", unit="dB", better=Better.HIGHER, definition="Of 8-bit RGB.")
+SSIM = Metric(name="ssim", title="SSIM", unit="", better=Better.HIGHER, definition="Structural similarity.")
+LPIPS = Metric(name="lpips", title="LPIPS", unit="", better=Better.LOWER, definition="Perceptual distance.")
+EPS = Metric(name="eps_sqnr", title="SQNR of eps", unit="dB", better=Better.HIGHER, definition="Over U-Net runs.")
+
+
+def compared(device: str | None, made: str, against: str, *scores: Score) -> Compared:
+    return Compared(task="restyle", device=device, made=made, against=against, scores=scores)
+
+
+def scores_of_a_run() -> RunScores:
+    absent = Score(metric=LPIPS, value="no weights", n=8)
+    return RunScores(
+        compared=(
+            compared(None, "reference", "truth", Score(metric=PSNR, value=20.0, n=8), absent),
+            compared(
+                "s25", "shared", "reference", Score(metric=PSNR, value=41.84, n=8), Score(metric=SSIM, value=0.98765, n=8), absent
+            ),
+            compared("tabs11", "shared", "reference", Score(metric=PSNR, value=40.0, n=7), absent),
+            compared(None, "shared", "reference", Score(metric=EPS, value=33.3, n=64)),
+        )
+    )
+
+
+def test_each_task_and_device_has_a_table_with_what_no_device_made():
+    tables = score_tables(scores_of_a_run())
+    assert [table.title for table in tables] == ["restyle on s25", "restyle on tabs11"]
+    assert tables[0].columns == ("Metric", "Float vs truth", "Shared vs float", "n")
+
+
+def test_a_row_is_a_metric_with_its_unit_direction_and_n():
+    rows = score_tables(scores_of_a_run())[0].rows
+    assert rows == (
+        ("PSNR, dB ↑", "20.0", "41.8", "8"),
+        ("SSIM ↑", "", "0.9877", "8"),
+        ("SQNR of eps, dB ↑", "", "33.3", "64"),
+    )
+
+
+def test_unlike_numbers_of_images_are_all_named():
+    assert score_tables(scores_of_a_run())[1].rows[0] == ("PSNR, dB ↑", "20.0", "40.0", "8 / 7")
+
+
+def test_a_figure_is_defined_and_an_absent_one_has_its_reason_once():
+    notes = score_notes(scores_of_a_run())
+    assert "PSNR: Of 8-bit RGB." in notes
+    assert [note for note in notes if "LPIPS" in note] == ["LPIPS: unavailable: no weights"]
+
+
+def test_the_report_shows_the_scores_of_a_run_that_has_some(tmp_path: Path):
+    result = make_run(tmp_path)
+    without = render_html(result, tmp_path)
+    page = render_html(replace(result, scores=scores_of_a_run()), tmp_path)
+    assert '<th scope="row">SQNR of eps, dB ↑</th>' in page
+    assert "LPIPS: unavailable: no weights" in page
+    assert "SQNR" not in without
