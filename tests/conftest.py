@@ -1,11 +1,14 @@
 """What several tests share: the tiny model, and its bundle, built once."""
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from scripted_harness import World
 
 from quadbench.artifacts import Bundle
+from quadbench.devices.local import open_local
 from quadbench.recipe import load_recipe
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and their children inherit that.
@@ -27,3 +30,10 @@ def tiny_bundle(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     from quadbench.quad.build import build
 
     return build(load_recipe(tiny_recipe), tmp_path_factory.mktemp("results") / "bundles")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A bundle on this machine, ready for a scripted harness."""
+    with open_local(tmp_path / "results") as device:
+        yield World(tmp_path / "bundle", device)

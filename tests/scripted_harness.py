@@ -16,16 +16,20 @@ from quadbench.artifacts import (
     Deployment,
     FileRef,
     Graph,
+    RunRecord,
+    Sample,
     TaskAssets,
     TaskItem,
     TaskKind,
     Variant,
 )
 from quadbench.devices.device import Device
+from quadbench.measure import GateLimits, measure_launch
 from quadbench.plan import LaunchPlan, SequenceBlock
 
 TASKS = {"restyle": TaskKind.IMAGE_TO_IMAGE, "remove-object": TaskKind.INPAINT}
 ITEMS = ("000", "001")
+GOOD = "header()\nrun()\npaint_all()\nfooter()\n"
 
 # What every script begins with. `paint` writes an item's reference with `change` added to one pixel, or all with `everywhere`.
 _PRELUDE = """#!{python}
@@ -79,6 +83,45 @@ def launch_of(variant: Variant = Variant.SHARED, iterations: int = 11, tasks: tu
     return LaunchPlan(variant=variant, launch=0, sequence=blocks)
 
 
+def measured(
+    world: "World",
+    script: str,
+    launch: LaunchPlan | None = None,
+    *,
+    device: Device | None = None,
+    harness_mode: str = "755",
+    run_id: str = "run-1",
+    timeout_s: float = 60.0,
+    limits: GateLimits | None = None,
+) -> RunRecord:
+    """The record of one launch of the script."""
+    harness = world.harness(script, mode=harness_mode)
+    return measure_launch(
+        bundle=world.bundle,
+        bundle_folder=world.folder,
+        compiled=world.compiled,
+        deployment=world.deployment,
+        device=device or world.device,
+        launch=launch or launch_of(),
+        run_id=run_id,
+        harness_sha256=harness,
+        runtime_sha256=world.runtime,
+        threads=2,
+        timeout_s=timeout_s,
+        results=world.folder.parent / "results",
+        limits=limits,
+    )
+
+
+def files_of(world: "World") -> Path:
+    """Where the first shared launch of the run left its files."""
+    return world.folder.parent / "results/runs/run-1/local/shared-0"
+
+
+def of_metric(record: RunRecord, metric: str) -> list[Sample]:
+    return [sample for sample in record.samples if sample.metric == metric]
+
+
 class World:
     """A bundle in a folder, compiled by copying, deployed to a device together with a scripted harness."""
 
@@ -118,11 +161,11 @@ class World:
             seconds=0.0,
         )
 
-    def harness(self, script: str) -> str:
+    def harness(self, script: str, *, mode: str = "755") -> str:
         """Deploy a script as the harness and give its sha256."""
         prelude = _PRELUDE.format(python=sys.executable, references=str(self.folder / "reference"))
         file = self._file("harness", (prelude + script).encode())
-        self.device.shell(["chmod", "755", self.objects[file.sha256]], 10)
+        self.device.shell(["chmod", mode, self.objects[file.sha256]], 10)
         return file.sha256
 
     def _graphs(self) -> list[Graph]:

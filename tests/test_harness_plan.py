@@ -1,22 +1,12 @@
 """The harness gets exactly the plan that docs/design.md describes, for each variant."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
 from scripted_harness import TASKS, World, launch_of
 
 from quadbench.artifacts import Variant
-from quadbench.devices.local import open_local
 from quadbench.measure.harness_plan import harness_plan
 from quadbench.plan import LaunchPlan
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with open_local(tmp_path / "results") as device:
-        yield World(tmp_path / "bundle", device)
 
 
 def plan_of(world: World, launch: LaunchPlan) -> dict[str, object]:

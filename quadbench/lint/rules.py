@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from math import prod
 
-from quadbench.lint.graph import DEQUANTIZE, QUANTIZE, LintedGraph, Node
+from quadbench.lint.graph import DEQUANTIZE, QUANTIZE, LintedGraph, Node, Tensor
 
 NATIVE_16_BIT_OPSET = 21  # the first whose QuantizeLinear and DequantizeLinear take 16 bits
 FIRST_HTP_ARCH_WITH_16_BIT_WEIGHTS = 73
@@ -77,33 +77,31 @@ def lora_overridable(graph: LintedGraph) -> Iterator[Finding]:
 
 def lora_zero_point(graph: LintedGraph) -> Iterator[Finding]:
     """Padding a rank with zeros, and running without an adapter, are exact only where the integer 0 means 0."""
-    for tensor in graph.lora_inputs:
-        for node in graph.dequantizers(tensor.name):
-            values = graph.zero_points.get(node.inputs[2]) if len(node.inputs) > 2 else None
-            if values is not None and values.any():
-                yield Finding(
-                    rule="lora-zero-point",
-                    subject=f"tensor '{tensor.name}'",
-                    found=f"the zero point {int(values[values != 0].flat[0])} in '{node.name}'",
-                    expected="0",
-                    hint="quantize LoRA inputs symmetrically",
-                )
+    for tensor, node in _lora_dequantizers(graph):
+        values = graph.zero_points.get(node.inputs[2]) if len(node.inputs) > 2 else None
+        if values is not None and values.any():
+            yield Finding(
+                rule="lora-zero-point",
+                subject=f"tensor '{tensor.name}'",
+                found=f"the zero point {int(values[values != 0].flat[0])} in '{node.name}'",
+                expected="0",
+                hint="quantize LoRA inputs symmetrically",
+            )
 
 
 def lora_per_channel(graph: LintedGraph) -> Iterator[Finding]:
     """A weight that is computed or fed has one scale; the bundle's manifest has room for one too."""
-    for tensor in graph.lora_inputs:
-        for node in graph.dequantizers(tensor.name):
-            scale = graph.constants.get(node.inputs[1])
-            scales = prod(size for size in scale.shape if isinstance(size, int)) if scale else 1
-            if scales != 1:
-                yield Finding(
-                    rule="lora-per-channel",
-                    subject=f"tensor '{tensor.name}'",
-                    found=f"{scales} scales in '{node.name}'",
-                    expected="one scale for the whole tensor",
-                    hint="quantize LoRA inputs per tensor; scales per channel are for weights that are constants",
-                )
+    for tensor, node in _lora_dequantizers(graph):
+        scale = graph.constants.get(node.inputs[1])
+        scales = prod(size for size in scale.shape if isinstance(size, int)) if scale else 1
+        if scales != 1:
+            yield Finding(
+                rule="lora-per-channel",
+                subject=f"tensor '{tensor.name}'",
+                found=f"{scales} scales in '{node.name}'",
+                expected="one scale for the whole tensor",
+                hint="quantize LoRA inputs per tensor; scales per channel are for weights that are constants",
+            )
 
 
 def encoding_not_constant(graph: LintedGraph) -> Iterator[Finding]:
@@ -135,15 +133,14 @@ def opset(graph: LintedGraph) -> Iterator[Finding]:
 
 def lora_uint16(graph: LintedGraph) -> Iterator[Finding]:
     """QNN narrows unsigned 16-bit weights that are inputs to 8 bits and says nothing: 43 dB where INT16 gives 68 dB."""
-    for tensor in graph.lora_inputs:
-        if tensor.dtype == "UINT16":
-            yield Finding(
-                rule="lora-uint16",
-                subject=f"tensor '{tensor.name}'",
-                found="UINT16, which QNN silently narrows to 8 bits",
-                expected="INT16 or INT8 with zero point 0",
-                hint="set precision.lora to int16",
-            )
+    for tensor in _lora_inputs_of(graph, "UINT16"):
+        yield Finding(
+            rule="lora-uint16",
+            subject=f"tensor '{tensor.name}'",
+            found="UINT16, which QNN silently narrows to 8 bits",
+            expected="INT16 or INT8 with zero point 0",
+            hint="set precision.lora to int16",
+        )
 
 
 def lora_not_dequantized(graph: LintedGraph) -> Iterator[Finding]:
@@ -163,15 +160,14 @@ def lora_not_dequantized(graph: LintedGraph) -> Iterator[Finding]:
 
 def lora_int16(graph: LintedGraph) -> Iterator[Finding]:
     """For architectures before v73, whose weights that are inputs have 8 bits."""
-    for tensor in graph.lora_inputs:
-        if tensor.dtype == "INT16":
-            yield Finding(
-                rule="lora-int16",
-                subject=f"tensor '{tensor.name}'",
-                found="INT16",
-                expected=f"INT8: an HTP before v{FIRST_HTP_ARCH_WITH_16_BIT_WEIGHTS} takes no 16-bit weights as inputs",
-                hint="set precision.lora to int8 in the recipe (lora: int8)",
-            )
+    for tensor in _lora_inputs_of(graph, "INT16"):
+        yield Finding(
+            rule="lora-int16",
+            subject=f"tensor '{tensor.name}'",
+            found="INT16",
+            expected=f"INT8: an HTP before v{FIRST_HTP_ARCH_WITH_16_BIT_WEIGHTS} takes no 16-bit weights as inputs",
+            hint="set precision.lora to int8 in the recipe (lora: int8)",
+        )
 
 
 def group_norm(graph: LintedGraph) -> Iterator[Finding]:
@@ -206,6 +202,14 @@ def resize_16_bit(graph: LintedGraph) -> Iterator[Finding]:
 
 RULES: tuple[Rule, ...] = (dynamic_shape, lora_overridable, lora_zero_point, lora_per_channel, encoding_not_constant, opset)
 HTP_RULES: tuple[Rule, ...] = (lora_uint16, lora_not_dequantized, group_norm, resize_16_bit)
+
+
+def _lora_inputs_of(graph: LintedGraph, dtype: str) -> Iterator[Tensor]:
+    return (tensor for tensor in graph.lora_inputs if tensor.dtype == dtype)
+
+
+def _lora_dequantizers(graph: LintedGraph) -> Iterator[tuple[Tensor, Node]]:
+    return ((tensor, node) for tensor in graph.lora_inputs for node in graph.dequantizers(tensor.name))
 
 
 def _quantizers(graph: LintedGraph) -> Iterator[Node]:

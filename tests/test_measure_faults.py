@@ -1,0 +1,132 @@
+"""Harnesses that lie, crash, hang and are interrupted, run for real: what was measured is kept, and the reason is theirs."""
+
+import json
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from scripted_harness import GOOD, World, files_of, measured, of_metric
+
+from quadbench.artifacts import ErrorClass, Sample, Status
+from quadbench.measure import LaunchAborted
+from quadbench.measure.events import Heard
+
+
+def test_a_crash_keeps_the_samples_before_it_and_names_the_signal(world: World) -> None:
+    record = measured(world, "header()\nrun()\nos.kill(os.getpid(), signal.SIGSEGV)")
+    assert (record.status, record.error_class) == (Status.FAILED, ErrorClass.HARNESS)
+    assert record.reason is not None
+    assert "harness was killed by signal 11 (SIGSEGV)" in record.reason
+    assert "no footer after 25 lines, 24 samples are kept" in record.reason
+    assert len(of_metric(record, "end_to_end_ns")) == 24
+
+
+def test_an_exit_code_without_a_word_is_a_failure_with_the_last_of_stderr(world: World) -> None:
+    record = measured(world, 'header()\nprint("cannot map arena", file=sys.stderr)\nsys.exit(3)')
+    assert record.reason is not None
+    assert "harness was killed or crashed (exit code 3): cannot map arena" in record.reason
+
+
+def test_a_harness_that_says_what_is_wrong_is_quoted(world: World) -> None:
+    script = 'header()\nemit("error", message="session refused", where="unet")\nfooter("FAILED")\nsys.exit(3)'
+    record = measured(world, script)
+    assert record.reason == "harness failed with exit code 3: unet: session refused"
+    assert record.error_class is ErrorClass.HARNESS
+
+
+def test_a_plan_that_the_harness_refuses_is_the_infrastructures_fault(world: World) -> None:
+    record = measured(world, 'emit("error", message="missing", where="unets")\nfooter("FAILED")\nsys.exit(2)')
+    assert record.error_class is ErrorClass.INFRASTRUCTURE
+    assert record.reason == "harness failed with exit code 2: unets: missing"
+
+
+def test_a_harness_that_cannot_be_started_is_said_to_be_so(world: World) -> None:
+    record = measured(world, GOOD, harness_mode="644")
+    assert record.error_class is ErrorClass.INFRASTRUCTURE
+    assert record.reason is not None
+    assert record.reason.startswith("harness cannot be started")
+
+
+def test_a_hanging_harness_is_killed_and_recorded(world: World) -> None:
+    began = time.monotonic()
+    record = measured(world, "header()\nsample()\ntime.sleep(600)", timeout_s=2)
+    assert time.monotonic() - began < 30
+    assert (record.status, record.error_class) == (Status.FAILED, ErrorClass.HARNESS)
+    assert record.reason is not None
+    assert "harness timed out" in record.reason
+    assert len(of_metric(record, "end_to_end_ns")) == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (GOOD.replace("run()", 'print("{not json")\nrun()'), r"line 2 of the harness's output is no event \(Invalid JSON.*"),
+        (
+            GOOD.replace("run()", "sample(value=float('nan'))\nrun()"),
+            r"line 2 of the harness's output is no event \(sample.value:.*",
+        ),
+        (GOOD.replace("header()\n", ""), r"line 1 of the harness's output is a sample; expected the header first.*"),
+        ("header()\nrun()\npaint_all()\n", r"harness wrote no footer, though its exit code is 0; no footer after 29 lines.*"),
+        (GOOD.replace("footer()", "footer(samples=25)"), r"harness wrote 25 samples, 24 arrived"),
+        (GOOD.replace("footer()", 'footer("FAILED")'), r"harness failed: no reason given"),
+        (GOOD.replace("header()", 'header(plan_sha256="0" * 64)'), r"harness ran another plan: sha256 0{64}, expected .*"),
+        (GOOD.replace("paint_all()", 'paint("restyle", "000")'), r"harness painted no image restyle/001"),
+    ],
+)
+def test_output_that_cannot_be_trusted_fails_the_launch_and_keeps_its_samples(world: World, script: str, reason: str) -> None:
+    record = measured(world, script)
+    assert (record.status, record.error_class) == (Status.FAILED, ErrorClass.HARNESS)
+    assert record.reason is not None
+    assert re.fullmatch(reason, record.reason)
+    assert len(of_metric(record, "end_to_end_ns")) >= 24
+
+
+def test_a_line_that_is_cut_off_is_named_by_its_number(world: World) -> None:
+    record = measured(world, 'header()\nsample()\nsys.stdout.write(\'{"event": "samp\')\nsys.stdout.flush()\nos._exit(1)')
+    assert record.reason is not None
+    assert "exit code 1" in record.reason
+    assert "line 3 of the harness's output is no event" in record.reason
+
+
+def test_ctrl_c_kills_the_harness_and_hands_back_what_it_had_measured(world: World) -> None:
+    script = f'header()\nsample()\npathlib.Path("{world.folder}/pid").write_text(str(os.getpid()))\ntime.sleep(600)'
+    events = files_of(world) / "events.jsonl"
+    heard_both = lambda: (world.folder / "pid").exists() and events.read_text().count("\n") == 2  # noqa: E731
+    threading.Thread(target=_interrupt_once, args=(heard_both,), daemon=True).start()
+    with pytest.raises(LaunchAborted) as caught:
+        measured(world, script)
+    record = caught.value.record
+    assert isinstance(caught.value, KeyboardInterrupt)
+    assert (record.status, record.error_class, record.reason) == (Status.ABORTED, ErrorClass.USER, "interrupted after 1 samples")
+    assert len(of_metric(record, "end_to_end_ns")) == 1
+    assert not Path(f"/proc/{(world.folder / 'pid').read_text()}").exists()
+    assert list((Path(world.device.root) / "runs").iterdir()) == []
+
+
+def test_null_words_of_a_sample_do_not_apply() -> None:
+    heard = Heard()
+    heard.take(
+        json.dumps({"event": "sample", "metric": "rss_bytes", "value": 7, "task": None, "labels": None, "is_warmup": None})
+    )
+    assert heard.samples == [Sample(metric="rss_bytes", value=7.0)]
+
+
+@pytest.mark.parametrize(
+    "line", ["", "[]", '{"event": "sample"}', '{"event": "farewell"}', '{"event": "sample", "metric": "a"', "null"]
+)
+def test_a_line_that_is_no_event_is_a_problem_and_not_a_crash(line: str) -> None:
+    heard = Heard()
+    heard.take(line)
+    assert heard.problem is not None
+    assert heard.problem.startswith("line 1 of the harness's output is no event")
+
+
+def _interrupt_once(is_time: Callable[[], bool]) -> None:
+    while not is_time():
+        time.sleep(0.05)
+    time.sleep(0.2)  # the line is in the file just before it is heard
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)

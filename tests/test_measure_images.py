@@ -1,0 +1,77 @@
+"""Images of a launch: fetched, checked, and held against their references."""
+
+import numpy as np
+import pytest
+from scripted_harness import GOOD, ITEMS, TASKS, World, launch_of, measured, of_metric
+
+from quadbench.artifacts import ErrorClass, Status, Variant
+from quadbench.pixels import PSNR_CAP_DB, max_abs_difference, psnr_db
+
+
+def test_images_are_fetched_checked_and_named_relative_to_the_results(world: World) -> None:
+    record = measured(world, GOOD)
+    assert set(record.images) == {f"{task}/{item}" for task in TASKS for item in ITEMS}
+    assert all((world.folder.parent / "results" / path).is_file() for path in record.images.values())
+    psnr = {(s.task, s.item, s.labels["against"]): s.value for s in of_metric(record, "psnr_db")}
+    assert len(psnr) == 6
+    assert psnr["restyle", "000", "reference"] == PSNR_CAP_DB
+    assert psnr["remove-object", "001", "truth"] == pytest.approx(10 * np.log10(255**2 / 16))
+    assert [sample.value for sample in of_metric(record, "max_abs_difference")] == [0.0] * 4
+
+
+def test_a_float_launch_within_two_steps_of_the_reference_is_ok(world: World) -> None:
+    assert measured(world, GOOD.replace("paint_all()", "paint_all(change=2)"), launch_of(Variant.FLOAT)).status is Status.OK
+
+
+def test_a_float_launch_that_computes_wrongly_fails_with_the_worst_item(world: World) -> None:
+    script = GOOD.replace("paint_all()", 'paint_all(change=1)\npaint("restyle", "001", change=9)')
+    record = measured(world, script, launch_of(Variant.FLOAT))
+    assert record.status is Status.FAILED
+    assert record.reason == (
+        "parity: restyle/001 differs from the Python reference by 9/255, at most 2/255 allowed (1 of 4 images differ by more)"
+    )
+
+
+def test_a_quantized_launch_may_differ(world: World) -> None:
+    record = measured(world, GOOD.replace("paint_all()", "paint_all(everywhere=20)"))
+    assert record.status is Status.OK
+    assert {sample.value for sample in of_metric(record, "max_abs_difference")} == {20.0}
+
+
+def test_a_quantized_launch_that_paints_another_picture_is_fast_and_wrong(world: World) -> None:
+    record = measured(world, GOOD.replace("paint_all()", "paint_all(everywhere=120)"))
+    assert record.status is Status.FAILED
+    assert record.reason is not None
+    assert record.reason.startswith("fast and wrong: mean PSNR against the reference is 6.5 dB")
+
+
+def test_an_image_of_another_size_fails_the_launch(world: World) -> None:
+    record = measured(world, GOOD.replace("paint_all()", "paint_all(size=(4, 6))"))
+    assert record.reason == "image restyle/000 is 4 x 6, its reference is 8 x 8"
+
+
+def test_an_image_that_changed_on_the_way_fails_the_launch(world: World) -> None:
+    announce = 'emit("image", task="restyle", item="000", path=plan["images"] + "/restyle/000.png", sha256="0" * 64)'
+    record = measured(world, GOOD.replace("footer()", f"{announce}\nfooter()"))
+    assert (record.status, record.error_class) == (Status.FAILED, ErrorClass.DEVICE)
+    assert record.reason is not None
+    assert record.reason.startswith("image restyle/000 arrived with sha256")
+
+
+def test_a_reference_that_is_missing_from_the_bundle_is_not_the_harness_to_blame(world: World) -> None:
+    harness_script = GOOD.replace("footer()", '(references / "restyle" / "001.png").unlink()\nfooter()')
+    record = measured(world, harness_script)
+    assert (record.status, record.error_class) == (Status.FAILED, ErrorClass.INFRASTRUCTURE)
+    assert record.reason is not None
+    assert record.reason.startswith("image 'reference/restyle/001.png' of the bundle cannot be read")
+
+
+def test_psnr_of_equal_images_is_capped_and_that_of_others_is_not() -> None:
+    black, white = np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 3), 255, np.uint8)
+    assert psnr_db(black, black) == PSNR_CAP_DB
+    assert psnr_db(black, white) == 0.0
+    assert psnr_db(black, black + np.uint8(1)) == pytest.approx(48.1308, abs=1e-4)
+
+
+def test_differences_do_not_wrap_around() -> None:
+    assert max_abs_difference(np.zeros((1, 1, 3), np.uint8), np.full((1, 1, 3), 255, np.uint8)) == 255
