@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -49,9 +50,23 @@ class QnnTarget(Spec):
     soc_model: int = Field(gt=0)
 
 
-RunTarget: TypeAlias = Annotated[OnnxRuntimeTarget | QnnTarget, Field(discriminator="backend")]
+class AiHubTarget(Spec):
+    """Qualcomm's HTP, compiled by Qualcomm AI Hub for one of its devices."""
+
+    backend: Literal["ai_hub"]
+    device: str = Field(min_length=1)
+    """As the service names it: `Samsung Galaxy S25 (Family)`."""
+    runtime: Literal["precompiled_qnn_onnx", "qnn_context_binary"]
+    """A context binary inside an ONNX model, or by itself."""
+    qairt_version: str | None = Field(default=None, pattern=r"^[0-9]+(\.[0-9]+)*$")
+    """Of the SDK that compiles; the service's default where it is not given."""
+    timeout_s: float = Field(default=4 * 3600.0, gt=0)
+    """How long its jobs are waited for."""
+
+
+RunTarget: TypeAlias = Annotated[OnnxRuntimeTarget | QnnTarget | AiHubTarget, Field(discriminator="backend")]
 """What a device can run: the harness loads the product."""
-Target: TypeAlias = Annotated[OnnxRuntimeTarget | QnnTarget | ToolchainTarget, Field(discriminator="backend")]
+Target: TypeAlias = Annotated[OnnxRuntimeTarget | QnnTarget | AiHubTarget | ToolchainTarget, Field(discriminator="backend")]
 """What a bundle can be compiled for."""
 
 
@@ -69,6 +84,8 @@ class DeviceProfile(Spec):
     """What an attached device runs."""
     virtual_target: RunTarget
     """What a virtual device runs on this machine."""
+    hosted_target: AiHubTarget | None = None
+    """What runs on a device of this kind at Qualcomm AI Hub."""
     alternatives: tuple[Target, ...] = ()
     """What else its chip can be compiled for; no run uses them."""
     properties: dict[str, str] = Field(default_factory=dict, validate_default=True)
@@ -105,6 +122,9 @@ def target_key(target: Target, machine: str) -> str:
             return f"qnn-{target.htp_arch}-{target.soc_model}"
         case ToolchainTarget():
             return f"toolchain-{target.name}"
+        case AiHubTarget():
+            words = ("ai-hub", target.device, target.runtime, target.qairt_version or "")
+            return re.sub(r"[^a-z0-9.]+", "-", " ".join(words).lower()).strip("-")
         case _:
             assert_never(target)
 

@@ -1,13 +1,14 @@
 """Compile: Bundle + target -> CompiledBundle, or the one that the same inputs made before."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, assert_never
+from typing import Protocol, assert_never, runtime_checkable
 
 from quadbench.artifacts import Bundle, CompiledBundle, Graph
-from quadbench.device_profile import OnnxRuntimeTarget, QnnTarget, Target
+from quadbench.compile.product import Product
+from quadbench.device_profile import AiHubTarget, OnnxRuntimeTarget, QnnTarget, Target
 from quadbench.errors import BuildError, MissingDependencyError
 from quadbench.lint import check_bundle
 from quadbench.manifest import digest_of, publish, read_manifest
@@ -26,6 +27,19 @@ class Compiler(Protocol):
 
     def compile(self, graph: Graph, source: Path, folder: Path) -> Graph:
         """Write the product below `folder`, at the graph's own path but for the suffix, and describe it. Raises: BuildError."""
+        ...
+
+
+@runtime_checkable
+class BundleCompiler(Protocol):
+    """Makes all graphs of a bundle at once, where they wait in a queue or share what they are made of."""
+
+    def versions(self) -> dict[str, str]:
+        """What the product depends on beside the graphs."""
+        ...
+
+    def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Notify) -> Product:
+        """Write the products of the graphs below `source` into `folder` and describe them. Raises: BuildError."""
         ...
 
 
@@ -58,25 +72,37 @@ def compile_bundle(
         BuildError: the target cannot be compiled for here, the linter found errors, or a graph was refused.
         ArtifactError: the product is there but damaged.
     """
-    compiler = _compiler(target)
+    compiler = _compiler(target, root)
     _lint(bundle, bundle_folder, htp_arch)
-    sources = {graph.file.path: graph.file.sha256 for graph in bundle.graphs if graph.variant.is_quantized}
+    graphs = tuple(graph for graph in bundle.graphs if graph.variant.is_quantized)
+    sources = {graph.file.path: graph.file.sha256 for graph in graphs}
     digest = digest_of({"graphs": sources, "target": key, "versions": compiler.versions()})
     folder = root / digest[:16]
     if folder.is_dir():
         return Compiled(compiled=read_manifest(folder, CompiledBundle), folder=folder, is_reused=True)
 
     def make(temporary: Path) -> CompiledBundle:
-        graphs = []
-        for graph in bundle.graphs:
-            if graph.variant.is_quantized:
-                notify(graph.file.path)
-                graphs.append(compiler.compile(graph, bundle_folder / graph.file.path, temporary))
+        product = _compile(compiler, graphs, bundle_folder, temporary, notify)
         return CompiledBundle(
-            digest=digest, parent_digest=digest_of(sources), target=key, tool_versions=compiler.versions(), graphs=tuple(graphs)
+            digest=digest,
+            parent_digest=digest_of(sources),
+            target=key,
+            tool_versions=compiler.versions() | product.versions,
+            graphs=product.graphs,
+            caveats=product.caveats,
         )
 
     return Compiled(compiled=publish(folder, make), folder=folder, is_reused=False)
+
+
+def _compile(compiler: Compiler | BundleCompiler, graphs: Sequence[Graph], source: Path, folder: Path, notify: Notify) -> Product:
+    if isinstance(compiler, BundleCompiler):
+        return compiler.compile_all(graphs, source, folder, notify)
+    made = []
+    for graph in graphs:
+        notify(graph.file.path)
+        made.append(compiler.compile(graph, source / graph.file.path, folder))
+    return Product(graphs=tuple(made))
 
 
 def _lint(bundle: Bundle, folder: Path, htp_arch: str | None) -> None:
@@ -87,7 +113,7 @@ def _lint(bundle: Bundle, folder: Path, htp_arch: str | None) -> None:
         log.warning("the graphs are compiled without being linted: %s", error)
 
 
-def _compiler(target: Target) -> Compiler:
+def _compiler(target: Target, root: Path) -> Compiler | BundleCompiler:
     match target:
         case OnnxRuntimeTarget():
             from quadbench.compile.onnxruntime import OnnxRuntimeCompiler
@@ -101,5 +127,9 @@ def _compiler(target: Target) -> Compiler:
             from quadbench.compile.toolchain import ToolchainCompiler
 
             return ToolchainCompiler(target=target)
+        case AiHubTarget():
+            from quadbench.compile.ai_hub import AiHubCompiler
+
+            return AiHubCompiler(target=target, ledger=root / "ai-hub.json")
         case _:
             assert_never(target)

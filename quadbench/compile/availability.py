@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import assert_never
 
+from quadbench.ai_hub.client import CONFIGURE_HINT, INSTALL_HINT, config_path
 from quadbench.compile.toolchain import installed_version, missing_parts
-from quadbench.device_profile import OnnxRuntimeTarget, QnnTarget, Target
+from quadbench.device_profile import AiHubTarget, OnnxRuntimeTarget, QnnTarget, Target
 from quadbench.errors import MissingDependencyError
 from quadbench.toolchain_target import ToolchainTarget
 
@@ -33,6 +34,8 @@ def availability(target: Target) -> Availability:
             return package_availability("onnxruntime_qnn", hint="pip install 'quadbench[qnn]'")
         case ToolchainTarget():
             return _toolchain_availability(target)
+        case AiHubTarget():
+            return _ai_hub()
         case _:
             assert_never(target)
 
@@ -44,6 +47,14 @@ def _toolchain_availability(target: ToolchainTarget) -> Availability:
         return Availability(version=installed_version(target))
     except MissingDependencyError as error:
         return Availability(missing=f"a version that will do ({error.message})", hint=error.hint)
+
+
+def _ai_hub() -> Availability:
+    """Configured is what can be seen without asking the service; whether it takes the token shows when it is used."""
+    package, path = package_availability("qai_hub", hint=INSTALL_HINT), config_path()
+    if package.is_ready and not path.is_file():
+        return Availability(version=package.version, missing=f"the client's configuration, '{path}'", hint=CONFIGURE_HINT)
+    return package
 
 
 def package_availability(module: str, *, hint: str) -> Availability:

@@ -1,0 +1,91 @@
+"""Jobs: files and submissions -> ids of models and jobs at the service, each made once; and waiting until jobs are done."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from quadbench.ai_hub.client import Hub, JobStatus
+from quadbench.ai_hub.ledger import Ledger
+from quadbench.errors import ServiceError
+from quadbench.manifest import digest_of, sha256_of
+
+log = logging.getLogger(__name__)
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jobs:
+    """What has been uploaded or submitted, in this process or an earlier one, is found in the ledger and not made again."""
+
+    hub: Hub
+    ledger: Ledger
+    timeout_s: float
+    notify: Notify = field(default=lambda _step: None)
+
+    def uploaded(self, path: Path, name: str) -> str:
+        """The id of a model with the file's contents."""
+        digest = sha256_of(path)
+        known = self.ledger.find("models", digest)
+        if known and self.hub.has_model(known):
+            log.info("AI Hub has '%s' already: model %s", name, known)
+            return known
+        self.notify(f"upload {name}")
+        model = self.hub.upload(path, name)
+        self.ledger.keep("models", digest, model)
+        return model
+
+    def submitted(self, submit: Callable[[], str], **parts: object) -> str:
+        """The id of a job that `parts` determine; `submit` makes it where there is none or where it failed."""
+        digest = digest_of(parts)
+        known = self.ledger.find("jobs", digest)
+        status = self.hub.status(known) if known else None
+        if known and status and (status.is_ok or not status.is_finished):
+            log.info("AI Hub has the job already: %s, %s", known, status.state)
+            return known
+        job = submit()
+        self.ledger.keep("jobs", digest, job)
+        return job
+
+    def wait(self, jobs: Mapping[str, str]) -> None:
+        """Until all are done (name -> job id).
+
+        Raises:
+            ServiceError: a job failed, or the time is up. Then ids stay in the ledger, and another run waits on.
+        """
+        deadline = time.monotonic() + self.timeout_s
+        pending = dict(jobs)
+        for wait_s in self.hub.pace.poll_waits_s():
+            found = {name: self._status(name, job) for name, job in pending.items()}
+            for name, status in found.items():
+                _refuse_failed(name, status)
+            pending = {name: job for name, job in pending.items() if not found[name].is_finished}
+            if not pending:
+                return
+            name = next(iter(pending))
+            self.notify(f"{name}: {found[name].state} ({len(jobs) - len(pending)} of {len(jobs)} jobs done)")
+            if time.monotonic() + wait_s > deadline:
+                raise self._timed_out([found[name] for name in pending])
+            time.sleep(wait_s)
+
+    def _status(self, name: str, job: str) -> JobStatus:
+        status = self.hub.status(job)
+        if status is None:
+            raise ServiceError(f"AI Hub no longer knows job {job} of '{name}'", hint="run again: it is submitted anew")
+        return status
+
+    def _timed_out(self, pending: list[JobStatus]) -> ServiceError:
+        jobs = ", ".join(f"{status.job} ({status.state}, {status.url})" for status in pending)
+        return ServiceError(
+            f"AI Hub is not done after {self.timeout_s:g} s: {jobs}",
+            hint="the jobs go on there and their ids are kept: run again to wait on, or raise the target's timeout_s",
+        )
+
+
+def _refuse_failed(name: str, status: JobStatus) -> None:
+    if status.is_finished and not status.is_ok:
+        raise ServiceError(
+            f"AI Hub job {status.job} of '{name}' failed: {status.message or 'no reason given'} ({status.url})",
+            hint="the job's page has its log; a new run submits it again",
+        )

@@ -1,0 +1,68 @@
+"""Ledger: what lies at the service already, models and jobs by the digest of what they were made from, as a JSON file."""
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from quadbench.artifacts import SCHEMA_VERSION
+from quadbench.errors import ArtifactError
+
+Kind = Literal["models", "jobs"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ledger:
+    """The entries of one service (`url`) in a file that processes may share. Losing it costs uploads and compilations."""
+
+    path: Path
+    url: str
+
+    def find(self, kind: Kind, digest: str) -> str | None:
+        """The id under which the service knows it."""
+        found: str | None = self._entries(self._read(), kind).get(digest)
+        return found
+
+    def keep(self, kind: Kind, digest: str, identifier: str) -> None:
+        """Note an id; it is on disk when this returns."""
+        with self._changing() as content:
+            self._entries(content, kind)[digest] = identifier
+
+    def forget(self, kind: Kind, digest: str) -> None:
+        """Drop an id that the service no longer knows, or whose job failed."""
+        with self._changing() as content:
+            self._entries(content, kind).pop(digest, None)
+
+    def _entries(self, content: dict[str, Any], kind: Kind) -> dict[str, str]:
+        entries: dict[str, str] = content["services"].setdefault(self.url, {}).setdefault(kind, {})
+        return entries
+
+    def _read(self) -> dict[str, Any]:
+        if not self.path.exists():
+            return {"schema_version": SCHEMA_VERSION, "services": {}}
+        try:
+            content = json.loads(self.path.read_text())
+        except ValueError as error:
+            raise self._damaged(str(error)) from error
+        if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
+            raise self._damaged(f"expected schema_version {SCHEMA_VERSION}")
+        return content
+
+    def _damaged(self, why: str) -> ArtifactError:
+        return ArtifactError(
+            f"'{self.path}' is damaged: {why}", hint="remove it; models are then uploaded and compiled at AI Hub again"
+        )
+
+    @contextmanager
+    def _changing(self) -> Iterator[dict[str, Any]]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            content = self._read()
+            yield content
+            temporary = self.path.with_suffix(".tmp")
+            temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+            temporary.replace(self.path)

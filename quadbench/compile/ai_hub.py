@@ -1,0 +1,177 @@
+"""AI Hub: a bundle's graphs -> what Qualcomm's service compiles of them for one of its devices, downloaded and checked."""
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import assert_never
+
+from quadbench.ai_hub import Hub, Jobs, Ledger, Pace, compile_options, graph_name, link_options, open_hub
+from quadbench.ai_hub.client import HostedModel
+from quadbench.artifacts import Caveat, Graph
+from quadbench.compile.product import Product
+from quadbench.compile.single_file import nodes_outside_context, single_file
+from quadbench.compile.trial import write_trial_graph
+from quadbench.device_profile import AiHubTarget
+from quadbench.errors import BuildError, ServiceError, UnknownNameError
+from quadbench.manifest import file_ref, sha256_of
+
+log = logging.getLogger(__name__)
+LORA_PREFIX = "lora."
+
+
+@dataclass(frozen=True, kw_only=True)
+class AiHubCompiler:
+    """Compiles all graphs at once, because jobs wait in the service's queue. `ledger` is the file of what it has already."""
+
+    target: AiHubTarget
+    ledger: Path
+    pace: Pace = field(default_factory=Pace)
+
+    def versions(self) -> dict[str, str]:
+        """What was asked for; the versions that the service took come with the product."""
+        return {"ai_hub.device": self.target.device, "ai_hub.qairt": self.target.qairt_version or "default"}
+
+    def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> Product:
+        """Compile the graphs below `source` into `folder`. A job that is done, or under way, is not submitted again.
+
+        Before anything large is sent, a graph of two layers shows whether the service takes LoRA weights as inputs.
+
+        Raises:
+            MissingDependencyError: client or configuration are not there.
+            UnknownNameError: the service has no such device.
+            BuildError: it refuses the token, a job failed or timed out, or a product is not what was asked for.
+        """
+        hub = open_hub(self.pace)
+        _check_device(hub, self.target.device)
+        jobs = Jobs(hub=hub, ledger=Ledger(path=self.ledger, url=hub.url), timeout_s=self.target.timeout_s, notify=notify)
+        work = _Work(target=self.target, jobs=jobs)
+        if any(_takes_lora(graph) for graph in graphs):
+            _try_lora_input(work)
+        return work.compile(graphs, source, folder)
+
+
+def _takes_lora(graph: Graph) -> bool:
+    return any(spec.name.startswith(LORA_PREFIX) for spec in graph.inputs)
+
+
+def _check_device(hub: Hub, name: str) -> None:
+    devices = hub.devices()
+    if name not in devices:
+        raise UnknownNameError("AI Hub device", name, devices)
+
+
+def _try_lora_input(work: "_Work") -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        graph = write_trial_graph(Path(folder))
+        try:
+            work.compile([graph], Path(folder), Path(folder) / "compiled")
+        except BuildError as error:
+            raise ServiceError(
+                f"AI Hub does not compile a convolution whose INT16 LoRA weights are inputs: {error.message}. "
+                "This was tried on a graph of two layers; nothing of the bundle was uploaded",
+                hint=error.hint,
+            ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """One target's jobs."""
+
+    target: AiHubTarget
+    jobs: Jobs
+
+    def compile(self, graphs: Sequence[Graph], source: Path, folder: Path) -> Product:
+        """Submit everything, then wait: the service works on several jobs at once."""
+        compiled = {graph.file.path: self._compile_job(graph, source / graph.file.path) for graph in graphs}
+        self.jobs.wait(compiled)
+        match self.target.runtime:
+            case "precompiled_qnn_onnx":
+                return _joined([self._onnx(graph, compiled[graph.file.path], folder) for graph in graphs])
+            case "qnn_context_binary":
+                return self._linked(graphs, compiled, folder)
+            case _:
+                assert_never(self.target.runtime)
+
+    def _compile_job(self, graph: Graph, path: Path) -> str:
+        options, device, name = compile_options(graph, self.target), self.target.device, graph.file.path
+        return self.jobs.submitted(
+            lambda: self.jobs.hub.submit_compile(self.jobs.uploaded(path, name), device, options, name),
+            graph=sha256_of(path),
+            device=device,
+            options=options,
+        )
+
+    def _onnx(self, graph: Graph, job: str, folder: Path) -> Product:
+        path = folder / graph.file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = self._download(graph.file.path, job, lambda file: single_file(file, path, graph))
+        outside = nodes_outside_context(path)
+        if outside:
+            log.warning("%s: AI Hub left nodes to the CPU: %s", graph.file.path, ", ".join(outside))
+        return self._product([replace(graph, file=file_ref(folder, path))], made, caveats=(Caveat.CPU_FALLBACK,) * bool(outside))
+
+    def _linked(self, graphs: Sequence[Graph], compiled: Mapping[str, str], folder: Path) -> Product:
+        """One context binary for each component of a variant: the graphs of its tasks share what is equal in them."""
+        groups: dict[Path, list[Graph]] = {}
+        for graph in graphs:
+            groups.setdefault(_binary_path(graph), []).append(graph)
+        links = {str(path): self._link_job(str(path), group, compiled) for path, group in groups.items()}
+        self.jobs.wait(links)
+        return _joined([self._binary(path, group, links[str(path)], folder) for path, group in groups.items()])
+
+    def _link_job(self, name: str, graphs: Sequence[Graph], compiled: Mapping[str, str]) -> str:
+        models = [self.jobs.hub.target_model(compiled[graph.file.path]).model for graph in graphs]
+        options, device = link_options(self.target), self.target.device
+        return self.jobs.submitted(
+            lambda: self.jobs.hub.submit_link(models, device, options, name), models=models, device=device, options=options
+        )
+
+    def _binary(self, name: Path, graphs: Sequence[Graph], job: str, folder: Path) -> Product:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = self._download(str(name), job, lambda file: shutil.move(file, path))
+        for graph in graphs:
+            _check_context(graph, made)
+        return self._product([replace(graph, file=file_ref(folder, path)) for graph in graphs], made)
+
+    def _download(self, name: str, job: str, place: Callable[[Path], object]) -> HostedModel:
+        """Download what a job has made and let `place` put it where it belongs."""
+        self.jobs.notify(f"download {name}")
+        made = self.jobs.hub.target_model(job)
+        with tempfile.TemporaryDirectory() as folder:
+            file = self.jobs.hub.download(made.model, Path(folder))
+            if file.stat().st_size == 0:
+                raise BuildError(f"AI Hub's product of '{name}' (model {made.model}) is empty")
+            place(file)
+        return made
+
+    def _product(self, graphs: Sequence[Graph], made: HostedModel, caveats: tuple[Caveat, ...] = ()) -> Product:
+        """The service's model is noted under its product's digest, so that it can be run there without another upload."""
+        self.jobs.ledger.keep("models", graphs[0].file.sha256, made.model)
+        versions = {f"ai_hub.{key}": value for key, value in made.metadata.items() if key.endswith(("_version", "_soc_model"))}
+        return Product(graphs=tuple(graphs), versions=versions, caveats=caveats)
+
+
+def _joined(products: Sequence[Product]) -> Product:
+    return Product(
+        graphs=tuple(graph for product in products for graph in product.graphs),
+        versions={key: value for product in products for key, value in product.versions.items()},
+        caveats=tuple(dict.fromkeys(caveat for product in products for caveat in product.caveats)),
+    )
+
+
+def _binary_path(graph: Graph) -> Path:
+    return Path(graph.variant) / f"{graph.component}.bin"
+
+
+def _check_context(graph: Graph, made: HostedModel) -> None:
+    found = made.inputs.get(graph_name(graph))
+    expected = {spec.name for spec in graph.inputs}
+    if found is None or set(found) != expected:
+        raise BuildError(
+            f"AI Hub's context binary (model {made.model}) is not what was asked for: graph '{graph_name(graph)}' has "
+            f"inputs {', '.join(sorted(found or ())) or 'unknown'}; expected {', '.join(sorted(expected))}"
+        )

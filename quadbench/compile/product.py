@@ -1,0 +1,14 @@
+"""Product: what a compiler that takes a bundle's graphs at once has made of them."""
+
+from dataclasses import dataclass, field
+
+from quadbench.artifacts import Caveat, Graph
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """The graphs in the order in which they were given, the versions that made them, and doubts about them."""
+
+    graphs: tuple[Graph, ...]
+    versions: dict[str, str] = field(default_factory=dict)
+    caveats: tuple[Caveat, ...] = ()

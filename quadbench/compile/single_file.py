@@ -1,0 +1,105 @@
+"""Single file: a compiled ONNX model as AI Hub sends it, zipped with its context beside it -> one file that holds both.
+
+A device keeps files under their digests, where a model would not find the context that it names.
+"""
+
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from quadbench.artifacts import Graph, TensorSpec
+from quadbench.errors import BuildError, MissingDependencyError
+
+CONTEXT_OP = "EPContext"  # ONNX Runtime's operator for what an execution provider has compiled
+_BOUNDARY_OPS = {CONTEXT_OP, "QuantizeLinear", "DequantizeLinear"}
+
+
+def single_file(download: Path, path: Path, graph: Graph) -> None:
+    """Write the model to `path`, its contexts and weights inside.
+
+    Raises:
+        BuildError: it is no model, a part is missing, or its inputs and outputs are not those of `graph`.
+    """
+    onnx = _onnx()
+    with tempfile.TemporaryDirectory() as folder:
+        file = _unpacked(download, Path(folder), graph.file.path)
+        try:
+            model = onnx.load(file)
+            _check_boundary(model, graph)
+            _embed_contexts(model, file.parent, graph.file.path)
+            onnx.save(model, path)
+        except BuildError:
+            raise
+        except Exception as error:  # protobuf's and onnx's exceptions have no common base below Exception
+            raise BuildError(f"the compiled model of '{graph.file.path}' cannot be read: {error}") from error
+
+
+def nodes_outside_context(path: Path) -> tuple[str, ...]:
+    """Operators, each once, that no compiled context contains; those that only quantize at the boundary do not count."""
+    model = _onnx().load(path, load_external_data=False)
+    return tuple(dict.fromkeys(node.op_type for node in model.graph.node if node.op_type not in _BOUNDARY_OPS))
+
+
+def _unpacked(download: Path, folder: Path, name: str) -> Path:
+    if download.suffix != ".zip":
+        return download
+    try:
+        with zipfile.ZipFile(download) as archive:
+            archive.extractall(folder)
+    except (zipfile.BadZipFile, EOFError, OSError) as error:
+        raise BuildError(
+            f"the compiled model of '{name}' arrived damaged: {error}", hint="run again: it is downloaded anew"
+        ) from error
+    models = [model for model in folder.rglob("*.onnx") if model.is_file()]
+    if len(models) != 1:
+        raise BuildError(f"the compiled model of '{name}' holds {len(models)} ONNX files; expected 1")
+    return models[0]
+
+
+def _embed_contexts(model: Any, folder: Path, name: str) -> None:
+    for node in model.graph.node:
+        attributes = {attribute.name: attribute for attribute in node.attribute}
+        if node.op_type != CONTEXT_OP or attributes["embed_mode"].i == 1:
+            continue
+        context = folder / attributes["ep_cache_context"].s.decode()
+        if not context.is_file():
+            raise BuildError(f"the compiled model of '{name}' names '{context.name}', which is not there")
+        attributes["ep_cache_context"].s = context.read_bytes()
+        attributes["embed_mode"].i = 1
+
+
+def _check_boundary(model: Any, graph: Graph) -> None:
+    for kind, expected, values in (("inputs", graph.inputs, model.graph.input), ("outputs", graph.outputs, model.graph.output)):
+        found = {_described(value) for value in values}
+        wanted = {_line(spec) for spec in expected}
+        if found != wanted:
+            raise BuildError(
+                f"the compiled model of '{graph.file.path}' has other {kind} than its graph: "
+                f"found {_listed(found - wanted)}; expected {_listed(wanted - found)}"
+            )
+
+
+def _described(value: Any) -> str:
+    onnx = _onnx()
+    tensor = value.type.tensor_type
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    return _line(TensorSpec(name=value.name, shape=tuple(dim.dim_value for dim in tensor.shape.dim), dtype=dtype))
+
+
+def _line(spec: TensorSpec) -> str:
+    return f"{spec.name} {spec.dtype} {list(spec.shape)}"
+
+
+def _listed(lines: set[str]) -> str:
+    return ", ".join(sorted(lines)) or "nothing more"
+
+
+def _onnx() -> Any:
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingDependencyError(
+            "reading compiled models needs the package onnx", hint="pip install 'quadbench[ai-hub]'"
+        ) from error
+    return onnx
