@@ -3,7 +3,7 @@
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias, assert_never
@@ -103,6 +103,13 @@ class DeviceProfile(Spec):
             if not fnmatchcase(reported.get(key, ""), pattern)
         )
         return properties
+
+    def targets(self) -> Iterator[Target]:
+        """Everything that this kind of device can be compiled for, with repetitions."""
+        yield from (self.target, self.virtual_target)
+        if self.hosted_target is not None:
+            yield self.hosted_target
+        yield from self.alternatives
 
     def matches(self, properties: Mapping[str, str]) -> bool:
         """Whether a device with these properties is of this kind; without patterns none is."""

@@ -64,7 +64,7 @@ def _targets() -> Iterator[Check]:
     profiles = load_profiles()
     users: dict[Target, list[str]] = {}
     for profile in profiles:
-        for target in dict.fromkeys((profile.target, profile.virtual_target, *profile.alternatives)):
+        for target in dict.fromkeys(profile.targets()):
             users.setdefault(target, []).append(profile.name)
     needed = {profile.virtual_target for profile in profiles}
     for target, names in users.items():

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from quadbench.artifacts import Bundle, Deployment, RunRecord, RunResult, Status
+from quadbench.compile import Compiled
+from quadbench.compile.targets import KnownTarget
 from quadbench.devices import Device, connect
 from quadbench.errors import MissingDependencyError, QuadbenchError
 from quadbench.manifest import read_manifest
@@ -19,7 +21,7 @@ from quadbench.plan import DevicePlan, PlannedDevice, make_plan
 from quadbench.recipe import Recipe
 from quadbench.records import Records, open_records
 from quadbench.report import write_report
-from quadbench.rollout import Rollout, roll_out
+from quadbench.rollout import Rollout, compiled_for, roll_out
 from quadbench.runs import RunFile, load_run, save_run, save_scores
 from quadbench.scores import RunScores
 
@@ -98,6 +100,12 @@ def admit(
     with connect(addresses, results=results) as devices:
         rollout = roll_out(admission.bundle, admission.folder, devices, results=results, observer=observer)
     return admission, tuple(rollout.deployments.values())
+
+
+def compile_for(source: Recipe | Path, target: KnownTarget, *, results: Path, observer: Observer) -> Compiled:
+    """Compile a recipe, which is built if it has to be, or the bundle in a folder."""
+    bundle, folder = (read_manifest(source, Bundle), source) if isinstance(source, Path) else _bundle(source, results, observer)
+    return compiled_for(bundle, folder, target.target, target.key, target.htp_arch, results, observer)
 
 
 def sensitivity(recipe: Recipe, *, lora: Literal["int16", "int8"] | None, observer: Observer) -> "Sensitivity":

@@ -44,7 +44,7 @@ def roll_out(bundle: Bundle, folder: Path, devices: Sequence[Device], *, results
     runtime = _local_file(runtime_library())
     targets = {device.facts.address: _target(device) for device in devices}
     by_key = {
-        key: _compiled(bundle, folder, target, key, _oldest_htp(key, targets, devices), results, observer)
+        key: compiled_for(bundle, folder, target, key, _oldest_htp(key, targets, devices), results, observer)
         for target, key in dict.fromkeys(targets.values())
     }
     compiled = {address: by_key[key] for address, (_, key) in targets.items()}
@@ -91,9 +91,11 @@ def _local_file(path: Path, *, executable: bool = False) -> LocalFile:
     return LocalFile(path=path, sha256=sha256_of(path), size_bytes=path.stat().st_size, executable=executable)
 
 
-def _compiled(
+def compiled_for(
     bundle: Bundle, folder: Path, target: Target, key: str, htp_arch: str | None, results: Path, observer: Observer
 ) -> Compiled:
+    """Compile for one target, telling how it goes. Raises: as `compile_bundle`."""
+
     def notify(graph: str) -> None:
         observer.step("compile", f"{key}: {graph}")
 

@@ -133,11 +133,15 @@ class AiHubService:
             if words in inner.name or words in inner.options:
                 inner.job_state, inner.failure_reason = pb.JOB_STATE_FAILED, reason
                 return
-        match job.WhichOneof("job"):
-            case "compile_job":
-                self._compiled(inner)
-            case "link_job":
-                self._linked(inner)
+        try:
+            match job.WhichOneof("job"):
+                case "compile_job":
+                    self._compiled(inner)
+                case "link_job":
+                    self._linked(inner)
+        except Exception as error:  # whatever a compiler says
+            inner.job_state, inner.failure_reason = pb.JOB_STATE_FAILED, str(error)
+            return
         inner.job_state = pb.JOB_STATE_DONE
 
     def _compiled(self, job: pb.CompileJob) -> None:
@@ -275,7 +279,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "PUT":
             if faults.broken_uploads:
                 faults.broken_uploads -= 1
-                self.rfile.read(1024)
+                self.rfile.read(int(self.headers["Content-Length"]) // 2)
                 self.connection.shutdown(socket.SHUT_RDWR)
                 self.close_connection = True
                 return

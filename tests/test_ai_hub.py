@@ -35,9 +35,8 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AiHubSe
 
     monkeypatch.setattr(session, "BACKOFF_FACTOR", 0.01)  # the client's own waits, which it reads at each request
     monkeypatch.setattr(session, "MAX_RETRIES", 2)
-    monkeypatch.setattr(
-        "backoff._sync.time", SimpleNamespace(sleep=lambda _seconds: None)
-    )  # those that it read when it was loaded
+    # Those that it read when it was loaded.
+    monkeypatch.setattr("backoff._sync.time", SimpleNamespace(sleep=lambda _seconds: None))
     with ai_hub_service(tmp_path) as (running, config):
         monkeypatch.setenv("QAIHUB_CLIENT_INI", str(config))
         yield running
@@ -121,7 +120,7 @@ def test_the_service_is_told_runtime_outputs_graph_and_sdk(service: AiHubService
 
 
 def test_the_sdk_that_compiled_stands_in_the_versions(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
-    assert _compile(decoder, tmp_path).versions == {"ai_hub.qairt_sdk_version": QAIRT_VERSION}
+    assert _compile(decoder, tmp_path).versions["ai_hub.qairt_sdk_version"] == QAIRT_VERSION
 
 
 def test_a_product_that_no_npu_runs_carries_a_doubt(

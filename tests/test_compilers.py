@@ -1,6 +1,7 @@
 """Compilers: the contract over every one that runs on this machine."""
 
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -8,7 +9,7 @@ pytest.importorskip("onnx")  # the graphs are written here
 
 from contracts.compiler_contract import CompilerContract
 
-from quadbench.device_profile import OnnxRuntimeTarget, Target
+from quadbench.device_profile import AiHubTarget, OnnxRuntimeTarget, Target
 from quadbench.toolchain_target import ToolchainTarget
 
 # A vendor's command line, as far as a compiler needs to be one: ONNX Runtime's optimizer in a process of its own.
@@ -26,6 +27,20 @@ class TestOnnxRuntime(CompilerContract):
     @classmethod
     def target(cls, request: pytest.FixtureRequest) -> Target:
         return OnnxRuntimeTarget(backend="onnxruntime", execution_provider=request.param)
+
+
+class TestAiHub(CompilerContract):
+    """Through the real client to a service on loopback, which compiles with ONNX Runtime's optimizer."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def target(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+        pytest.importorskip("qai_hub")
+        from ai_hub_service import DEVICE, ai_hub_service
+
+        with pytest.MonkeyPatch.context() as patch, ai_hub_service(tmp_path_factory.mktemp("service")) as (_, config):
+            patch.setenv("QAIHUB_CLIENT_INI", str(config))
+            yield AiHubTarget(backend="ai_hub", device=DEVICE, runtime="precompiled_qnn_onnx")
 
 
 class TestToolchain(CompilerContract):

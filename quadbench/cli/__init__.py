@@ -8,11 +8,24 @@ from importlib.metadata import version
 from rich.console import Console
 from rich.logging import RichHandler
 
-from quadbench.cli import adapter, devices, doctor, harness, lint, quality, recipe, report, run, sensitivity
+from quadbench.cli import adapter, compile, devices, doctor, harness, lint, quality, recipe, report, run, sensitivity, targets
 from quadbench.console import print_error, print_json
 from quadbench.errors import QuadbenchError
 
-COMMANDS = (run, devices, doctor, report, adapter, lint, sensitivity, quality, recipe, harness)  # in the order of --help
+COMMANDS = (  # in the order of --help
+    run,
+    compile,
+    devices,
+    targets,
+    doctor,
+    report,
+    adapter,
+    lint,
+    sensitivity,
+    quality,
+    recipe,
+    harness,
+)
 INTERRUPTED = 130
 _EXIT_CODES = """\
 exit codes: 0 success; 1 unexpected error; 2 wrong input; 3 damaged artifact; 4 build or compilation failed;

@@ -130,6 +130,6 @@ def _compiler(target: Target, root: Path) -> Compiler | BundleCompiler:
         case AiHubTarget():
             from quadbench.compile.ai_hub import AiHubCompiler
 
-            return AiHubCompiler(target=target, ledger=root / "ai-hub.json")
+            return AiHubCompiler(target=target, ledger=root.parent / "ai-hub.json")
         case _:
             assert_never(target)

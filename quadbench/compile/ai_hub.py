@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import assert_never
 
@@ -151,7 +152,8 @@ class _Work:
     def _product(self, graphs: Sequence[Graph], made: HostedModel, caveats: tuple[Caveat, ...] = ()) -> Product:
         """The service's model is noted under its product's digest, so that it can be run there without another upload."""
         self.jobs.ledger.keep("models", graphs[0].file.sha256, made.model)
-        versions = {f"ai_hub.{key}": value for key, value in made.metadata.items() if key.endswith(("_version", "_soc_model"))}
+        found = {f"ai_hub.{key}": value for key, value in made.metadata.items() if key.endswith(("_version", "_soc_model"))}
+        versions = {"qai-hub": version("qai_hub")} | found
         return Product(graphs=tuple(graphs), versions=versions, caveats=caveats)
 
 

@@ -1,0 +1,54 @@
+"""Compile: a recipe or bundle and a target -> the compiled bundle, and where it lies."""
+
+import argparse
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from quadbench import pipeline
+from quadbench.cli.options import add_command
+from quadbench.compile import Compiled
+from quadbench.compile.targets import find_target, known_targets
+from quadbench.console import RunConsole, print_json, print_text
+from quadbench.device_profile import load_profiles, local_profile
+from quadbench.manifest import MANIFEST
+from quadbench.recipe import Recipe, load_recipe
+
+_MIB = 2**20
+
+
+def add(commands: Any) -> None:
+    """`quadbench compile`."""
+    parser = add_command(commands, "compile", run, "build a recipe if needed, compile it for a target and print where it lies")
+    parser.add_argument("source", metavar="RECIPE_OR_BUNDLE", help="a recipe, or a bundle's folder, results/bundles/<digest>")
+    parser.add_argument(
+        "--target",
+        required=True,
+        metavar="TARGET",
+        help="an address as for run (s25, virtual:s25, hub:s25), or a key of: targets",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    target = find_target(options.target, known_targets([*load_profiles(), local_profile()], platform.machine()))
+    with RunConsole(Console(stderr=True)) as observer:
+        made = pipeline.compile_for(_source(options.source), target, results=options.results, observer=observer)
+    if options.json:
+        print_json({**asdict(made.compiled), "folder": str(made.folder), "is_reused": made.is_reused})
+    else:
+        print_text(_summary(made))
+    return 0
+
+
+def _source(text: str) -> Recipe | Path:
+    return Path(text) if (Path(text) / MANIFEST).is_file() else load_recipe(text)
+
+
+def _summary(made: Compiled) -> str:
+    files = {graph.file.path: graph.file.size_bytes for graph in made.compiled.graphs}
+    doubts = "".join(f"\n{caveat}: {caveat.advice}" for caveat in made.compiled.caveats)
+    size = f"{len(files)} files, {sum(files.values()) / _MIB:.1f} MiB"
+    return f"{made.folder}\n{made.compiled.target}: {size}{', unchanged' if made.is_reused else ''}{doubts}"

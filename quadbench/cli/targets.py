@@ -1,0 +1,60 @@
+"""Targets: what can be compiled for on this machine, what is missing for the others, and who runs each."""
+
+import argparse
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+from quadbench.cli.options import add_command
+from quadbench.compile.availability import Availability, availability
+from quadbench.compile.targets import KnownTarget, known_targets
+from quadbench.console import print_json, print_text
+from quadbench.device_profile import load_profiles, local_profile
+
+
+def add(commands: Any) -> None:
+    """`quadbench targets`."""
+    add_command(commands, "targets", run, "say what can be compiled for on this machine, and what to install for the rest")
+
+
+def run(options: argparse.Namespace) -> int:
+    known = known_targets([*load_profiles(), local_profile()], platform.machine())
+    rows = [(target, availability(target.target)) for target in known]
+    if options.json:
+        print_json([_row(target, found) for target, found in rows])
+    else:
+        print_text(_table(rows))
+    return 0
+
+
+def _row(target: KnownTarget, found: Availability) -> dict[str, Any]:
+    return {
+        "target": target.key,
+        "backend": target.target.backend,
+        "profiles": target.profiles,
+        "addresses": target.addresses,
+        "is_ready": found.is_ready,
+        "version": found.version,
+        "missing": found.missing,
+        "hint": found.hint,
+    }
+
+
+def _table(rows: Sequence[tuple[KnownTarget, Availability]]) -> str:
+    """Lines of any width, since keys are there to be copied; what is missing below."""
+    cells = [
+        (
+            "ready" if found.is_ready else "missing",
+            target.key,
+            " ".join(filter(None, (target.target.backend, found.version))),
+            ", ".join(target.addresses) or f"no run yet ({', '.join(target.profiles)})",
+        )
+        for target, found in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(("", "target", "compiled by", ""), *cells, strict=True)]
+    lines = [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in (("", "target", "compiled by", "runs on"), *cells)
+    ]
+    missing = dict.fromkeys(f"{found.missing}\n  {found.hint}" for _, found in rows if not found.is_ready)
+    return "\n".join((*lines, "", *(f"missing: {text}" for text in missing)))

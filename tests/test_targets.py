@@ -1,0 +1,98 @@
+"""What can be compiled for: targets by key and address, and the commands that show and use them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from quadbench.cli import main
+from quadbench.compile.targets import find_target, known_targets
+from quadbench.device_profile import AiHubTarget, load_profiles, local_profile
+from quadbench.errors import UnknownNameError
+
+
+def _rows(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, object]]:
+    assert main(["targets", "--json"]) == 0
+    return {row["target"]: row for row in json.loads(capsys.readouterr().out)}
+
+
+def test_a_target_stands_once_with_all_who_run_it() -> None:
+    known = known_targets([*load_profiles(), local_profile()], "x86_64")
+    assert len({target.key for target in known}) == len(known)
+    cpu = find_target("onnxruntime-cpu-x86_64", known)
+    assert {"virtual:s25", "virtual:tabs11", "local"} <= set(cpu.addresses)
+
+
+def test_a_hosted_device_names_its_target() -> None:
+    target = find_target("hub:s25", known_targets(load_profiles(), "x86_64"))
+    assert isinstance(target.target, AiHubTarget)
+    assert target.key == "ai-hub-samsung-galaxy-s25-family-precompiled-qnn-onnx"
+    assert target.htp_arch == "v79"
+
+
+def test_the_oldest_htp_counts_where_several_share_a_target() -> None:
+    s25 = next(profile for profile in load_profiles() if profile.name == "s25")
+    older = s25.model_copy(update={"name": "s22", "soc": s25.soc.model_copy(update={"htp_arch": "v69"})})
+    assert find_target("virtual:s25", known_targets([s25, older], "x86_64")).htp_arch == "v69"
+
+
+def test_an_unknown_target_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'hub:s25'"):
+        find_target("hub:s52", known_targets(load_profiles(), "x86_64"))
+
+
+def test_targets_says_what_is_ready(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _rows(capsys)["onnxruntime-cpu-x86_64"]["is_ready"]
+
+
+def test_targets_says_how_to_configure_ai_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("qai_hub")
+    monkeypatch.setenv("QAIHUB_CLIENT_INI", str(tmp_path / "absent.ini"))
+    row = _rows(capsys)["ai-hub-samsung-galaxy-s25-family-precompiled-qnn-onnx"]
+    assert row["is_ready"] is False
+    assert "absent.ini" in str(row["missing"])
+    assert "qai-hub configure --api_token" in str(row["hint"])
+
+
+def test_a_configured_ai_hub_is_ready_without_being_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("qai_hub")
+    config = tmp_path / "client.ini"
+    config.write_text("[api]\napi_token = t\napi_url = http://127.0.0.1:1\nweb_url = http://127.0.0.1:1\n")  # nobody listens
+    monkeypatch.setenv("QAIHUB_CLIENT_INI", str(config))
+    assert _rows(capsys)["ai-hub-samsung-galaxy-s25-family-precompiled-qnn-onnx"]["is_ready"]
+
+
+def test_targets_without_json_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["targets"]) == 0
+    assert "onnxruntime-cpu-x86_64" in capsys.readouterr().out
+
+
+def test_compile_refuses_an_unknown_target_before_it_builds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", "quickstart", "--target", "s52", "--results", str(tmp_path)]) == 2
+    assert "unknown target 's52'" in " ".join(capsys.readouterr().err.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_compile_says_where_the_product_lies_and_reuses_it(
+    tiny_bundle: tuple[object, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["compile", str(tiny_bundle[1]), "--target", "local", "--results", str(tmp_path), "--json"]
+    assert main(command) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert (Path(first["folder"]) / "shared/unet.onnx").is_file()
+    assert first["target"].startswith("onnxruntime-cpu-")
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out) == first | {"is_reused": True}
+
+
+def test_compile_names_the_folder_and_its_size(
+    tiny_bundle: tuple[object, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compile", str(tiny_bundle[1]), "--target", "s25", "--results", str(tmp_path)]) == 0
+    folder, size = capsys.readouterr().out.splitlines()
+    assert Path(folder).parent == tmp_path / "compiled"
+    assert size.startswith("onnxruntime-cpu-aarch64: 7 files, ")
