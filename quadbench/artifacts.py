@@ -140,14 +140,14 @@ class AdapterFile:
 class TaskItem:
     """One evaluation input of a task. Images are 8-bit RGB PNG, the mask 8-bit grey PNG (255 = to be replaced).
 
-    `reference` is the image of the Python float reference for the same noise.
+    `reference` is the image of the Python float reference for the same noise; None where the weights are random.
     """
 
     name: str
     image: FileRef | None
     mask: FileRef | None
     truth: FileRef | None
-    reference: FileRef
+    reference: FileRef | None
     prompt: str
     input_ids: tuple[int, ...]
     negative_input_ids: tuple[int, ...]

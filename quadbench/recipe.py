@@ -32,7 +32,27 @@ class DiffusersFoundation(Spec):
     """The folder with model_index.json; relative to this file."""
 
 
-Foundation: TypeAlias = Annotated[BuiltinFoundation | DiffusersFoundation, Field(discriminator="source")]
+class CheckpointFoundation(Spec):
+    """A Stable Diffusion 1.x model in one file, as its first authors laid it out."""
+
+    source: Literal["checkpoint"]
+    path: SpecPath
+    """The .safetensors file; relative to this file."""
+
+
+class RandomFoundation(Spec):
+    """A model of a published size with random weights: bytes, time and memory are the real model's, pictures are noise."""
+
+    source: Literal["random"]
+    geometry: Literal["sd15", "bk-sdm-base"]
+    """Stable Diffusion 1.5, or BK-SDM-Base, which has one block less in each outer stage of the U-Net."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Of the weights."""
+
+
+Foundation: TypeAlias = Annotated[
+    BuiltinFoundation | DiffusersFoundation | CheckpointFoundation | RandomFoundation, Field(discriminator="source")
+]
 
 
 class BuiltinAdapter(Spec):
@@ -67,7 +87,24 @@ class KohyaAdapter(Spec):
     """The .safetensors file; relative to this file."""
 
 
-Adapter: TypeAlias = Annotated[BuiltinAdapter | PeftAdapter | DiffusersAdapter | KohyaAdapter, Field(discriminator="source")]
+SiteKind: TypeAlias = Literal["attention", "feed-forward", "projection", "convolution"]
+
+
+class RandomAdapter(Spec):
+    """A LoRA of random weights: its bytes are those of a trained one of the same rank and sites."""
+
+    source: Literal["random"]
+    rank: int = Field(ge=1, le=1024)
+    """At every site."""
+    sites: tuple[SiteKind, ...] = Field(default=("attention",), min_length=1)
+    """Kinds of modules in the U-Net's blocks that it changes."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Of the weights."""
+
+
+Adapter: TypeAlias = Annotated[
+    BuiltinAdapter | PeftAdapter | DiffusersAdapter | KohyaAdapter | RandomAdapter, Field(discriminator="source")
+]
 
 
 class BuiltinInputs(Spec):

@@ -1,6 +1,5 @@
 """Build: Recipe -> Bundle, or the one that the same inputs made before."""
 
-import copy
 import logging
 import math
 import random
@@ -13,6 +12,7 @@ import torch
 from quadbench.artifacts import (
     SCHEMA_VERSION,
     Bundle,
+    Caveat,
     Component,
     FileRef,
     Graph,
@@ -24,14 +24,15 @@ from quadbench.artifacts import (
 from quadbench.manifest import publish
 from quadbench.quad.adapters import merge
 from quadbench.quad.cache import bundle_folder
+from quadbench.quad.components import copy_of_modules
 from quadbench.quad.encodings import Encoding
 from quadbench.quad.graphs import export_unet, quantized
 from quadbench.quad.prepare import Prepared, prepare
 from quadbench.quad.profile import LoraProfile, clip_rate, lora_profile, site_fits
-from quadbench.quad.reference import reference_for
+from quadbench.quad.reference import Reference, reference_for
 from quadbench.quad.runner import Feed, as_feed, token_feed
 from quadbench.quad.sensitivity import Sensitivity, sensitivity
-from quadbench.quad.sources import adapter_source, bundle_digest, tool_versions
+from quadbench.quad.sources import adapter_source, bundle_digest, has_random_weights, tool_versions
 from quadbench.quad.steps import Notify, Steps, silent
 from quadbench.quad.tasks import PreparedTask
 from quadbench.quad.writer import BundleWriter
@@ -101,7 +102,7 @@ class _Build:
             files = [self.writer.adapter(adapter, self.prepared.shapes, lora.encodings) for adapter in lora.adapters.values()]
         with steps("per-graph baselines"):
             self._baselines()
-        with steps("reference images"):
+        with steps("task files" if has_random_weights(self.recipe) else "reference images"):
             assets = tuple(self._assets(task) for task in tasks)
         return Bundle(
             digest=self.digest,
@@ -114,6 +115,7 @@ class _Build:
             tasks=assets,
             profile=profile,
             build_seconds=steps.seconds,
+            caveats=(Caveat.RANDOM_WEIGHTS,) if has_random_weights(self.recipe) else (),
         )
 
     def _sensitivity(self) -> Sensitivity | None:
@@ -205,24 +207,30 @@ class _Build:
         """For each task a U-Net of its own: adapter merged, calibrated on that task alone."""
         prepared = self.prepared
         for task in self.recipe.tasks if "per-graph" in self.recipe.baselines else ():
-            unet = copy.deepcopy(prepared.foundation.unet)
+            unet = copy_of_modules(prepared.foundation.unet)
             if task.adapter is not None:
                 merge(prepared.adapters[task.adapter], unet)
             dtype = ACTIVATION_DTYPES[self.recipe.precision.activations.scheme]
             made = quantized(export_unet(prepared.foundation, unet, {}), prepared.visits[task.name].feeds, activations=dtype)
             self.graphs.append(self.writer.graph(made.model, Variant.PER_GRAPH, Component.UNET, task=task.name))
 
-    def _assets(self, prepared: PreparedTask) -> TaskAssets:
-        task, name = prepared.task, prepared.task.name
+    def _reference(self, prepared: PreparedTask) -> Reference | None:
+        """None for random weights: their pictures are noise, and nothing to be near to."""
+        if has_random_weights(self.recipe):
+            return None
+        task = prepared.task
         adapter = adapter_source(self.recipe.adapters[task.adapter]) if task.adapter else None
-        reference = reference_for(self.prepared.foundation, task, prepared.table, adapter)
+        return reference_for(self.prepared.foundation, task, prepared.table, adapter)
+
+    def _assets(self, prepared: PreparedTask) -> TaskAssets:
+        task, name, reference = prepared.task, prepared.task.name, self._reference(prepared)
         items = tuple(
             TaskItem(
                 name=item.name,
                 image=self.writer.copy(f"inputs/{name}/{item.name}.png", item.image_path),
                 mask=self.writer.copy(f"inputs/{name}/{item.name}.mask.png", item.mask_path),
                 truth=self.writer.copy(f"inputs/{name}/{item.name}.truth.png", item.truth_path),
-                reference=self.writer.image(f"reference/{name}/{item.name}.png", reference.render(item)),
+                reference=self.writer.image(f"reference/{name}/{item.name}.png", reference.render(item)) if reference else None,
                 prompt=item.prompt,
                 input_ids=item.input_ids,
                 negative_input_ids=item.negative_input_ids,

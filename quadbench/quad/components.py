@@ -44,7 +44,7 @@ class TextEncoderGraph(nn.Module):
 
     def __init__(self, text_encoder: nn.Module) -> None:
         super().__init__()
-        self.text_encoder = copy.deepcopy(text_encoder)
+        self.text_encoder = text_encoder
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
         return self.text_encoder(input_ids, return_dict=False)[0]
@@ -75,7 +75,12 @@ class VaeDecoderGraph(nn.Module):
 
 
 def with_plain_attention(model: nn.Module) -> nn.Module:
-    """A copy of a diffusers model whose attention exports to plain nodes."""
-    plain = copy.deepcopy(model)
+    """A copy of a diffusers model, sharing its weights, whose attention exports to plain nodes."""
+    plain = copy_of_modules(model)
     plain.set_attn_processor(PlainAttention())
     return plain
+
+
+def copy_of_modules(model: nn.Module) -> nn.Module:
+    """The same modules anew around the same weights: modules may be exchanged in it, weights must not be written to."""
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})

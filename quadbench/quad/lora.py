@@ -3,7 +3,6 @@
 `y = W x + up (down x)` (QUAD, arXiv 2603.29535, eq. 3; `down` is its B and PEFT's lora_A, `up` its A and PEFT's lora_B).
 """
 
-import copy
 from collections.abc import Mapping
 
 import torch
@@ -11,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from quadbench.errors import AdapterError
+from quadbench.quad.components import copy_of_modules
 
 INPUT_PREFIX = "lora."
 GraphInputs = dict[str, torch.Tensor]
@@ -67,11 +67,14 @@ class TimeFeatures(nn.Module):
 
 
 class UnetGraph(nn.Module):
-    """A diffusers UNet2DConditionModel as the graph of docs/design.md: no time step, LoRA weights as arguments."""
+    """A diffusers UNet2DConditionModel as the graph of docs/design.md: no time step, LoRA weights as arguments.
+
+    It shares the weights of the U-Net that it was made of.
+    """
 
     def __init__(self, unet: nn.Module, ranks: Mapping[str, int]) -> None:
         super().__init__()
-        self.unet = copy.deepcopy(unet)
+        self.unet = copy_of_modules(unet)
         self._inputs: GraphInputs = {}
         self.unet.time_proj = TimeFeatures(self._inputs)
         self.lora_shapes: dict[str, tuple[int, ...]] = {}

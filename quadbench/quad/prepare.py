@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from onnx import ModelProto
 
 from quadbench.artifacts import Component
-from quadbench.quad.adapters import Adapter, base_of_unet, graph_tensors, load_adapter, shared_ranks
-from quadbench.quad.foundation import Foundation, load_foundation
+from quadbench.quad.adapters import Adapter, Base, base_of_unet, graph_tensors, load_adapter, random_adapter, shared_ranks
+from quadbench.quad.foundation import Foundation, open_foundation
 from quadbench.quad.graphs import export_component, export_unet, lora_shapes
 from quadbench.quad.items import task_items
 from quadbench.quad.runner import Feed, GraphSession, as_feed
-from quadbench.quad.sources import adapter_source, foundation_folder
+from quadbench.quad.sources import adapter_source
 from quadbench.quad.steps import Steps
 from quadbench.quad.tasks import Encoders, PreparedTask, Visit, prepare_task, visit
-from quadbench.recipe import Recipe
+from quadbench.recipe import Adapter as AdapterSpec
+from quadbench.recipe import RandomAdapter, Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +71,17 @@ def prepare(recipe: Recipe, steps: Steps) -> Prepared:
 
 def load_sources(recipe: Recipe) -> tuple[Foundation, dict[str, Adapter]]:
     """Read the foundation model and every adapter, and check that they fit together."""
-    foundation = load_foundation(foundation_folder(recipe.foundation))
-    base = base_of_unet(foundation.unet)
-    sources = {name: adapter_source(spec) for name, spec in recipe.adapters.items()}
-    adapters = {name: load_adapter(name, of.path, base, expected=of.format) for name, of in sources.items()}
-    return foundation, adapters
+    foundation = open_foundation(recipe.foundation)
+    base = base_of_unet(foundation.skeleton)
+    return foundation, {name: _open_adapter(name, spec, foundation, base) for name, spec in recipe.adapters.items()}
+
+
+def _open_adapter(name: str, spec: AdapterSpec, foundation: Foundation, base: Base) -> Adapter:
+    if isinstance(spec, RandomAdapter):
+        return random_adapter(name, foundation.skeleton, rank=spec.rank, kinds=spec.sites, seed=spec.seed)
+    source = adapter_source(spec)
+    assert source is not None
+    return load_adapter(name, source.path, base, expected=source.format)
 
 
 def _export(foundation: Foundation, adapters: dict[str, Adapter]) -> dict[Component, ModelProto]:

@@ -4,7 +4,6 @@ Where diffusers has the scheduler (LCM, ED), the image comes from its own pipeli
 components run under the fitted table. Adapters are loaded by PEFT or diffusers, never by the code that is checked.
 """
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ from diffusers import (
 from PIL import Image
 from torch import nn
 
+from quadbench.quad.components import copy_of_modules
 from quadbench.quad.foundation import Foundation
 from quadbench.quad.items import Item
 from quadbench.quad.reference_adapter import with_adapter
@@ -120,7 +120,7 @@ class Reference:
 
 def reference_for(foundation: Foundation, task: Task, table: Table, adapter: AdapterSource | None) -> Reference:
     """A reference whose adapter was loaded by PEFT or diffusers, from where it lies."""
-    unet = with_adapter(foundation.unet, adapter) if adapter else copy.deepcopy(foundation.unet)
+    unet = with_adapter(foundation.unet, adapter) if adapter else copy_of_modules(foundation.unet)
     return Reference(foundation=foundation, task=task, table=table, unet=unet.eval().requires_grad_(False))
 
 

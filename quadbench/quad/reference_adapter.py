@@ -1,6 +1,5 @@
 """Reference adapter: a U-Net and where an adapter lies -> the U-Net with the adapter in it, as PEFT and diffusers load it."""
 
-import copy
 from typing import assert_never
 
 import torch
@@ -10,6 +9,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch import nn
 
+from quadbench.quad.components import copy_of_modules
 from quadbench.quad.sources import AdapterFormat, AdapterSource
 
 _UNET, _ALPHA = "unet.", ".alpha"
@@ -20,7 +20,7 @@ State = dict[str, torch.Tensor]
 
 def with_adapter(unet: nn.Module, source: AdapterSource) -> nn.Module:
     """A copy of the U-Net. What can be wrong with an adapter was refused before."""
-    unet = copy.deepcopy(unet)
+    unet = copy_of_modules(unet)
     metadata = None
     match source.format:
         case AdapterFormat.PEFT:

@@ -13,16 +13,21 @@ from quadbench.recipe import (
     Adapter,
     BuiltinAdapter,
     BuiltinFoundation,
+    CheckpointFoundation,
     DiffusersAdapter,
+    DiffusersFoundation,
     Foundation,
     KohyaAdapter,
     Measure,
     PeftAdapter,
+    RandomAdapter,
+    RandomFoundation,
     Recipe,
     Task,
     recipe_digest,
 )
 
+GEOMETRIES = Path(__file__).parent / "geometries"
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
@@ -42,16 +47,15 @@ class AdapterSource:
     path: Path
 
 
-def foundation_folder(spec: Foundation) -> Path:
-    return zoo.foundation_folder(spec.name) if isinstance(spec, BuiltinFoundation) else Path(spec.path)
-
-
-def adapter_source(spec: Adapter) -> AdapterSource:
+def adapter_source(spec: Adapter) -> AdapterSource | None:
+    """None for one that is made rather than read."""
     match spec:
         case BuiltinAdapter():
             return AdapterSource(format=AdapterFormat.PEFT, path=zoo.adapter_folder(spec.name))
         case PeftAdapter() | DiffusersAdapter() | KohyaAdapter():
             return AdapterSource(format=AdapterFormat(spec.source), path=Path(spec.path))
+        case RandomAdapter():
+            return None
         case _:
             assert_never(spec)
 
@@ -71,13 +75,32 @@ def bundle_digest(recipe: Recipe) -> str:
     return digest_of(
         {
             "recipe": recipe_digest(recipe.model_copy(update={"measure": Measure()})),
-            "foundation": folder_digests(foundation_folder(recipe.foundation)),
-            "adapters": {name: adapter_digests(adapter_source(spec).path) for name, spec in recipe.adapters.items()},
+            "foundation": _foundation_digests(recipe.foundation),
+            "adapters": {name: adapter_digests(of.path) for name, spec in recipe.adapters.items() if (of := adapter_source(spec))},
             "inputs": {task.name: _input_digests(task) for task in recipe.tasks},
             "packages": tool_versions(),
             "code": folder_digests(Path(__file__).parent, "*.py"),
         }
     )
+
+
+def has_random_weights(recipe: Recipe) -> bool:
+    """Whether its pictures say nothing, because the model or an adapter was never trained."""
+    return isinstance(recipe.foundation, RandomFoundation) or any(isinstance(a, RandomAdapter) for a in recipe.adapters.values())
+
+
+def _foundation_digests(spec: Foundation) -> dict[str, str]:
+    match spec:
+        case BuiltinFoundation(name=name):
+            return folder_digests(zoo.foundation_folder(name))
+        case DiffusersFoundation(path=path):
+            return folder_digests(path)
+        case CheckpointFoundation(path=path):
+            return {path.name: sha256_of(path)} | folder_digests(GEOMETRIES)
+        case RandomFoundation():
+            return folder_digests(GEOMETRIES)
+        case _:
+            assert_never(spec)
 
 
 def _input_digests(task: Task) -> list[list[str]]:

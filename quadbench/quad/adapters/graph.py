@@ -29,8 +29,8 @@ def graph_tensors(adapter: Adapter | None, shapes: Mapping[str, tuple[int, ...]]
 
 
 def merge(adapter: Adapter, unet: nn.Module) -> None:
-    """Add an adapter to the U-Net's own weights, in place."""
+    """Give the U-Net's sites weights with the adapter added; the old ones, which others may share, stay as they are."""
     for site, pair in adapter.pairs.items():
-        weight = unet.get_submodule(site).weight
+        module = unet.get_submodule(site)
         delta = pair.up.flatten(1) @ pair.down.flatten(1)  # (out, r) @ (r, in*k*k) -> (out, in*k*k)
-        weight.data += delta.view_as(weight)
+        module.weight = nn.Parameter(module.weight + delta.view_as(module.weight), requires_grad=False)

@@ -1,0 +1,49 @@
+"""Geometry: the name of a published model -> its configuration as data, its tokenizer, and its modules with random weights.
+
+`geometries/NAME` is a diffusers folder without weights. Whatever part one lacks is that of Stable Diffusion 1.5, from which the
+others were cut.
+"""
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from tokenizers.pre_tokenizers import ByteLevel
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from quadbench.quad.sources import GEOMETRIES
+
+_ORIGIN = "sd15"
+
+
+def part_folder(geometry: str, part: str) -> Path:
+    """Where the configuration of a geometry's `unet`, `vae`, `text_encoder` or `scheduler` lies."""
+    own = GEOMETRIES / geometry / part
+    return own if own.is_dir() else GEOMETRIES / _ORIGIN / part
+
+
+def random_module(geometry: str, part: str, seed: int) -> nn.Module:
+    """A part as its library initializes it; the same for the same seed, and nobody else's random numbers are touched."""
+    folder = part_folder(geometry, part)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        match part:
+            case "unet":
+                return UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder))
+            case "vae":
+                return AutoencoderKL.from_config(AutoencoderKL.load_config(folder))
+            case "text_encoder":
+                return CLIPTextModel(CLIPTextConfig.from_pretrained(folder))
+            case _:
+                raise ValueError(f"'{part}' has no weights")
+
+
+def clip_tokenizer() -> CLIPTokenizer:
+    """CLIP's own tokenizer, 49408 tokens, T = 77; its vocabulary follows from its merges, so only those are kept."""
+    lines = (GEOMETRIES / _ORIGIN / "tokenizer" / "merges.txt").read_text(encoding="utf-8").splitlines()[1:]
+    merges = [(left, right) for left, right in (line.split() for line in lines)]
+    characters = sorted(ByteLevel.alphabet())
+    words = [*characters, *(f"{c}</w>" for c in characters), *(left + right for left, right in merges)]
+    vocabulary = {word: i for i, word in enumerate((*words, "<|startoftext|>", "<|endoftext|>"))}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)
