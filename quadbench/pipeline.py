@@ -17,7 +17,7 @@ from quadbench.errors import MissingDependencyError, QuadbenchError
 from quadbench.manifest import read_manifest
 from quadbench.measure import LaunchAborted, measure_launch
 from quadbench.observer import Observer
-from quadbench.plan import DevicePlan, PlannedDevice, make_plan
+from quadbench.plan import DevicePlan, PlannedDevice, has_references, make_plan
 from quadbench.recipe import Recipe
 from quadbench.records import Records, open_records
 from quadbench.report import write_report
@@ -56,7 +56,8 @@ def run(recipe: Recipe, addresses: Sequence[str], *, results: Path, observer: Ob
         bundle, folder = _bundle(recipe, results, observer)
         rollout = roll_out(bundle, folder, devices, results=results, observer=observer)
         planned = [PlannedDevice(address=address, target=rollout.targets[address]) for address in rollout.deployments]
-        plan = make_plan(recipe, planned, {task.name: len(task.items) for task in bundle.tasks})
+        item_counts = {task.name: len(task.items) for task in bundle.tasks}
+        plan = make_plan(recipe, planned, item_counts, has_references=has_references(bundle))
         run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:4]}"
         save_run(results, RunFile(run_id=run_id, bundle=folder.name, deployments=tuple(rollout.deployments.values())))
         work = _Run(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import assert_never
 
-from quadbench.artifacts import Variant
+from quadbench.artifacts import Bundle, Variant
 from quadbench.recipe import Recipe
 
 
@@ -52,18 +52,24 @@ class RunPlan:
     devices: tuple[DevicePlan, ...]
 
 
-def make_plan(recipe: Recipe, devices: Sequence[PlannedDevice], item_counts: Mapping[str, int]) -> RunPlan:
-    """`item_counts`: task -> number of its evaluation inputs, as the bundle has them."""
-    launches = tuple(_launches(recipe, item_counts))
+def make_plan(
+    recipe: Recipe, devices: Sequence[PlannedDevice], item_counts: Mapping[str, int], *, has_references: bool = True
+) -> RunPlan:
+    """`item_counts`: task -> number of its evaluation inputs, as the bundle has them. Without references no float launch."""
+    parity = [LaunchPlan(variant=Variant.FLOAT, launch=0, sequence=_parity_sequence(recipe, item_counts))]
+    launches = (*(parity if has_references else ()), *_launches(recipe, item_counts))
     return RunPlan(
         targets=tuple(dict.fromkeys(device.target for device in devices)),
         devices=tuple(DevicePlan(address=device.address, target=device.target, launches=launches) for device in devices),
     )
 
 
+def has_references(bundle: Bundle) -> bool:
+    """Whether there is something to hold the float graph's images against: with random weights there is not."""
+    return any(item.reference for task in bundle.tasks for item in task.items)
+
+
 def _launches(recipe: Recipe, item_counts: Mapping[str, int]) -> Iterator[LaunchPlan]:
-    """The float launch first: a device that computes wrongly is found out before it is measured."""
-    yield LaunchPlan(variant=Variant.FLOAT, launch=0, sequence=_parity_sequence(recipe, item_counts))
     sequence = _measured_sequence(recipe, item_counts)
     launch_of = dict.fromkeys(Variant, 0)
     for variant in _order(recipe):
@@ -85,7 +91,7 @@ def _order(recipe: Recipe) -> Iterator[Variant]:
 
 
 def _parity_sequence(recipe: Recipe, item_counts: Mapping[str, int]) -> tuple[SequenceBlock, ...]:
-    """Every image once; its times are nobody's measure."""
+    """Every image once, in the first launch: a device that computes wrongly is found out before it is measured."""
     return tuple(SequenceBlock(task=task.name, warmup=0, iterations=item_counts[task.name]) for task in recipe.tasks)
 
 

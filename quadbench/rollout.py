@@ -15,6 +15,7 @@ from quadbench.errors import MissingDependencyError, QuadbenchError
 from quadbench.harness import OVERRIDE, ensure_harness, runtime_library
 from quadbench.manifest import file_refs, sha256_of
 from quadbench.observer import Observer
+from quadbench.plan import has_references
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +81,11 @@ def _push(device: Device, files: Sequence[LocalFile], observer: Observer) -> Dep
 
 def _files(bundle: Bundle, folder: Path, compiled: Compiled) -> Iterator[LocalFile]:
     """What the harness opens: graphs, adapters, tables and inputs; references and truths stay here."""
-    floats = [graph for graph in bundle.graphs if not graph.variant.is_quantized]
+    runs_float = has_references(bundle)
+    floats = [graph for graph in bundle.graphs if runs_float and not graph.variant.is_quantized]
+    adapters = [adapter for adapter in bundle.adapters if runs_float or adapter.variant.is_quantized]
     tasks = [(t.table, t.tensors, *((item.image, item.mask) for item in t.items)) for t in bundle.tasks]
-    for place, parts in ((compiled.folder, compiled.compiled.graphs), (folder, (*floats, *bundle.adapters, *tasks))):
+    for place, parts in ((compiled.folder, compiled.compiled.graphs), (folder, (*floats, *adapters, *tasks))):
         for file in file_refs(tuple(parts)):
             yield LocalFile(path=place / file.path, sha256=file.sha256, size_bytes=file.size_bytes)
 

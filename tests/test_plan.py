@@ -54,6 +54,11 @@ def test_without_a_baseline_only_the_shared_graph_runs():
     assert order(recipe(baselines=(), launches=2)) == [FLOAT, SHARED, SHARED]
 
 
+def test_without_references_the_float_graph_does_not_run():
+    made = make_plan(recipe(launches=1), ONE_DEVICE, {"restyle": 4, "remove-object": 4}, has_references=False)
+    assert [launch.variant for launch in made.devices[0].launches] == [SHARED, PER_GRAPH]
+
+
 def test_launches_count_from_zero_within_their_variant():
     launches = plan(recipe(launches=2)).devices[0].launches
     assert [(launch.variant, launch.launch) for launch in launches] == [

@@ -229,7 +229,7 @@ class _Build:
                 name=item.name,
                 image=self.writer.copy(f"inputs/{name}/{item.name}.png", item.image_path),
                 mask=self.writer.copy(f"inputs/{name}/{item.name}.mask.png", item.mask_path),
-                truth=self.writer.copy(f"inputs/{name}/{item.name}.truth.png", item.truth_path),
+                truth=self.writer.copy(f"inputs/{name}/{item.name}.truth.png", item.truth_path) if reference else None,
                 reference=self.writer.image(f"reference/{name}/{item.name}.png", reference.render(item)) if reference else None,
                 prompt=item.prompt,
                 input_ids=item.input_ids,

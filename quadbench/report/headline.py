@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import mean, median
 
 from quadbench.artifacts import DeviceFacts, RunResult, Status, Variant
+from quadbench.plan import has_references
 from quadbench.report.kpi import Figure, KpiRow
 from quadbench.report.pictures import Quality
 from quadbench.report.storage import Storage
@@ -54,9 +55,11 @@ def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
             else "the recipe asks for no baseline (baselines: [per-graph])"
         )
         missing.append(f"One graph per task was not compared: {why}.")
-    if ran and Variant.FLOAT not in ran:
+    if ran and not has_references(result.bundle):
+        missing.append("The weights are random, so pictures were compared with nothing.")
+    elif ran and Variant.FLOAT not in ran:
         missing.append("The float graph did not run, so that device and Python reference were not compared.")
-    if ran and not any(item.truth for task in result.bundle.tasks for item in task.items):
+    if ran and has_references(result.bundle) and not any(item.truth for task in result.bundle.tasks for item in task.items):
         missing.append("No truth images were given, so pictures are compared with the float reference only.")
     if ran and not any(isinstance(cell, Figure) for row in rows for cell in (row.shared, row.per_graph)):
         missing.append("The launches hold no samples.")

@@ -103,6 +103,8 @@ def _made(label: str, results_folder: Path, records: tuple[RunRecord, ...], key:
 
 
 def _quality(result: RunResult, device: DeviceFacts, task: TaskAssets) -> Quality:
+    has_reference, has_truth = any(item.reference for item in task.items), any(item.truth for item in task.items)
+
     def psnr_db(variant: Variant, against: str) -> float | str:
         records = launches_of(result, device, variant)
         found = [
@@ -110,9 +112,10 @@ def _quality(result: RunResult, device: DeviceFacts, task: TaskAssets) -> Qualit
             for record in sound(records)
             for value in values(record, "psnr_db", lambda s: s.task == task.name and s.labels.get("against") == against)
         ]
+        if not found and not has_reference:
+            return "random weights"
         return mean(found) if found else why_absent(records)
 
-    has_truth = any(item.truth for item in task.items)
     return Quality(
         device=device,
         task=task.name,

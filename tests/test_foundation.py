@@ -1,0 +1,114 @@
+"""Foundation models by their sources: folders, single files and published sizes with random weights."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from ldm_checkpoint import write_ldm_checkpoint  # noqa: E402
+
+from quadbench.errors import UserError  # noqa: E402
+from quadbench.quad.components import copy_of_modules  # noqa: E402
+from quadbench.quad.foundation import load_checkpoint, load_foundation, time_features  # noqa: E402
+from quadbench.quad.geometry import clip_tokenizer, part_folder, random_module  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def geometry(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tiny model's configuration, but for the text encoder, which has to take CLIP's tokens."""
+    folder = tmp_path_factory.mktemp("geometry")
+    for part in ("unet", "vae", "text_encoder"):
+        shutil.copytree(tiny_recipe.parent / "model" / part, folder / part, ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copy(tiny_recipe.parent / "model/model_index.json", folder)
+    text = json.loads((folder / "text_encoder/config.json").read_text())
+    text |= {
+        "vocab_size": 49408,
+        "max_position_embeddings": 77,
+        "bos_token_id": 49406,
+        "eos_token_id": 49407,
+        "pad_token_id": 49407,
+    }
+    (folder / "text_encoder/config.json").write_text(json.dumps(text))
+    return str(folder)
+
+
+def test_the_tokenizer_is_clips_own() -> None:
+    tokenizer = clip_tokenizer()
+    assert tokenizer("a photo of a cat")["input_ids"] == [49406, 320, 1125, 539, 320, 2368, 49407]
+    assert (len(tokenizer), tokenizer.model_max_length) == (49408, 77)
+
+
+@pytest.mark.parametrize(("geometry", "parameters"), [("sd15", 859_520_964), ("bk-sdm-base", 579_384_964)])
+def test_a_published_geometry_has_the_published_number_of_weights(geometry: str, parameters: int) -> None:
+    with torch.device("meta"):
+        unet = random_module(geometry, "unet", seed=0)
+    assert sum(p.numel() for p in unet.parameters()) == parameters
+
+
+def test_random_weights_follow_from_their_seed_alone(geometry: str) -> None:
+    first, again, other = (random_module(geometry, "unet", seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not torch.equal(first["conv_in.weight"], other["conv_in.weight"])
+
+
+def test_random_weights_leave_other_random_numbers_alone(geometry: str) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    random_module(geometry, "vae", seed=0)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_what_a_geometry_lacks_is_that_of_stable_diffusion() -> None:
+    assert part_folder("bk-sdm-base", "vae") == part_folder("sd15", "vae")
+    assert part_folder("bk-sdm-base", "unet") != part_folder("sd15", "unet")
+
+
+def test_a_released_unet_is_read_again_with_the_same_weights(tiny_recipe: Path) -> None:
+    foundation = load_foundation(tiny_recipe.parent / "model")
+    first = foundation.unet
+    assert foundation.unet is first
+    foundation.release_unet()
+    assert foundation.unet is not first
+    assert torch.equal(foundation.unet.conv_in.weight, first.conv_in.weight)
+
+
+def test_a_copy_of_modules_shares_weights_and_nothing_else(tiny_recipe: Path) -> None:
+    unet = load_foundation(tiny_recipe.parent / "model").unet
+    copy = copy_of_modules(unet)
+    copy.conv_in = torch.nn.Identity()
+    assert copy.conv_out.weight is unet.conv_out.weight
+    assert isinstance(unet.conv_in, torch.nn.Conv2d)
+
+
+def test_a_single_file_gives_the_model_that_it_was_made_of(geometry: str, tmp_path: Path) -> None:
+    parts = {part: random_module(geometry, part, seed=3).eval() for part in ("unet", "vae", "text_encoder")}
+    path = write_ldm_checkpoint(tmp_path / "model.safetensors", **parts)
+    foundation = load_checkpoint(path, geometry)
+    for part, expected in parts.items():
+        found = getattr(foundation, part).state_dict()
+        assert {k: torch.equal(found[k], v) for k, v in expected.state_dict().items()} == dict.fromkeys(found, True), part
+    assert len(foundation.tokenize("a cat")) == 77
+    assert time_features(foundation, [1.0, 2.0]).shape == (2, 16)
+
+
+def test_a_pickle_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.ckpt' is no \.safetensors file; pickles .* are not opened"):
+        load_checkpoint(tmp_path / "model.ckpt")
+
+
+def test_a_damaged_single_file_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"no weights")
+    with pytest.raises(UserError, match=r"model\.safetensors' cannot be read"):
+        load_checkpoint(path)
+
+
+def test_a_single_file_without_a_text_encoder_is_refused(geometry: str, tmp_path: Path) -> None:
+    parts = {part: random_module(geometry, part, seed=3) for part in ("unet", "vae")}
+    path = write_ldm_checkpoint(tmp_path / "model.safetensors", **parts, text_encoder=None)
+    with pytest.raises(UserError, match=r"model\.safetensors' cannot be read"):
+        load_checkpoint(path, geometry)
