@@ -45,7 +45,7 @@ class RandomFoundation(Spec):
 
     source: Literal["random"]
     geometry: Literal["sd15", "bk-sdm-base"]
-    """Stable Diffusion 1.5, or BK-SDM-Base, which has one block less in each outer stage of the U-Net."""
+    """Stable Diffusion 1.5, or BK-SDM-Base, which has one block less in each stage of the U-Net."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Of the weights."""
 

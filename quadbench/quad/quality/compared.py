@@ -100,7 +100,8 @@ class _Made:
 def _made(task: TaskAssets, result: RunResult, results: Path) -> Iterator[_Made]:
     """The float reference, then each device's variants."""
     folder = result.bundle_folder
-    yield _Made(device=None, name=REFERENCE, paths={item.name: folder / item.reference.path for item in task.items})
+    references = {item.name: folder / item.reference.path for item in task.items if item.reference}
+    yield _Made(device=None, name=REFERENCE, paths=references)
     for device in dict.fromkeys(record.device.address for record in result.records):
         for variant in (Variant.SHARED, Variant.PER_GRAPH):
             records = [r for r in result.records if r.device.address == device and r.variant is variant]
