@@ -151,6 +151,19 @@ def test_versions_hold_the_toolchain_s_own_and_its_commands() -> None:
     assert versions == {"acme": "2.5.1", "commands": "true '{input}'", "product": "*.bin"}
 
 
+def test_a_file_that_a_variable_names_counts_with_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = tmp_path / "settings.yaml"
+    monkeypatch.setenv("ACME_SETTINGS", str(settings))
+    monkeypatch.setenv("ACME_SDK", str(tmp_path))
+    compiler = ToolchainCompiler(target=toolchain(environment=["ACME_SDK", "ACME_SETTINGS"]))
+    settings.write_text("optimization: O2")
+    before = compiler.versions()
+    settings.write_text("optimization: O3")
+    assert compiler.versions() == {**before, "ACME_SETTINGS": sha256_of(settings)}
+    assert before["ACME_SETTINGS"] != sha256_of(settings)
+    assert "ACME_SDK" not in before
+
+
 def test_a_version_that_the_target_does_not_take_is_refused() -> None:
     target = toolchain(version={"command": python("print('Acme NPU compiler, version 1.9')"), "pattern": r"version (2\.\S+)"})
     with pytest.raises(MissingDependencyError, match=r"says 'Acme NPU compiler, version 1\.9', expected what fits 'version"):

@@ -1,6 +1,7 @@
 """Toolchains in device profiles: mistakes are found when the profile is read, each with its line."""
 
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -8,6 +9,7 @@ from quadbench.device_profile import load_profile, load_profiles, target_key
 from quadbench.errors import SpecError
 from quadbench.toolchain_target import ToolchainTarget
 
+DOCS = Path(__file__).parents[1] / "docs"
 PROFILE = """\
 schema_version: 1
 name: bench
@@ -90,3 +92,22 @@ def test_chips_of_mediatek_and_samsung_have_toolchains() -> None:
         profile.soc.vendor for profile in load_profiles() for target in profile.alternatives if target.backend == "toolchain"
     }
     assert {"mediatek", "samsung"} <= found
+
+
+@pytest.mark.parametrize("page", ["recipe.md", "adding-a-compiler.md"])
+def test_the_pages_examples_of_a_toolchain_are_right(tmp_path: Path, page: str) -> None:
+    (tmp_path / "bench.yaml").write_text(PROFILE.partition("alternatives:")[0] + example(page, "alternatives:"))
+    (target,) = load_profile(tmp_path / "bench.yaml").alternatives
+    assert isinstance(target, ToolchainTarget)
+
+
+def test_the_page_s_example_of_a_profile_is_right(tmp_path: Path) -> None:
+    (tmp_path / "pixel9.yaml").write_text(example("adding-a-device.md", "schema_version:"))
+    profile = load_profile(tmp_path / "pixel9.yaml")
+    assert profile.matches(profile.virtual_properties())
+
+
+def example(page: str, key: str) -> str:
+    """The page's indented block that has the key."""
+    blocks = (DOCS / page).read_text().split("\n\n")
+    return dedent(next(block for block in blocks if block.startswith("    ") and key in block))

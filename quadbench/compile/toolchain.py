@@ -13,7 +13,7 @@ from typing import IO
 from quadbench.artifacts import Graph
 from quadbench.devices.host import find_program, kill_group, start_bound
 from quadbench.errors import BuildError, MissingDependencyError
-from quadbench.manifest import file_ref
+from quadbench.manifest import file_ref, sha256_of
 from quadbench.toolchain_target import INPUT, WORK, ToolchainTarget, filled, placeholders
 
 WORK_NAME = "model"  # Samsung's enntools wants a graph that is named as the folder it lies in
@@ -28,12 +28,15 @@ class ToolchainCompiler:
     target: ToolchainTarget
 
     def versions(self) -> dict[str, str]:
-        """The toolchain's version, and its commands as the profile has them: without paths of this machine.
+        """The toolchain's version, its commands as the profile has them, and the digests of files that variables name.
 
         Raises: MissingDependencyError.
         """
+        version = installed_version(self.target)
+        settings = {name: Path(value) for name, value in _environment(self.target).items() if Path(value).is_file()}
         commands = "; ".join(shlex.join(command) for command in self.target.commands)
-        return {self.target.name: installed_version(self.target), "commands": commands, "product": self.target.product}
+        digests = {name: sha256_of(path) for name, path in settings.items()}
+        return {self.target.name: version, "commands": commands, "product": self.target.product, **digests}
 
     def compile(self, graph: Graph, source: Path, folder: Path) -> Graph:
         """Write the product at the graph's own path, with the product's suffix. Inputs and outputs are described as they were."""
