@@ -265,11 +265,32 @@ class AnchorCalibration(_Calibration):
     scheme: Literal["anchor"]
 
 
+class Distill(Spec):
+    """Training of the adapters under the frozen encodings, so that they lose less."""
+
+    adapters: tuple[Name, ...] | None = None
+    """Which; left out, all."""
+    steps: int = Field(default=300, ge=1, le=100_000)
+    """At most so many; it stops where validation no longer improves."""
+    batch: int = Field(default=8, ge=1, le=1024)
+    """Examples a step."""
+    learning_rate: float = Field(default=1e-3, gt=0.0, le=1.0)
+    """Adam's, as a share of each tensor's shared range."""
+    diffusion_weight: float = Field(default=0.1, ge=0.0, le=100.0)
+    """Of the diffusion loss, beside the distance from the float U-Net, which counts 1."""
+    patience: int = Field(default=4, ge=1, le=1000)
+    """Evaluations without progress before it stops; there is one every 25 steps."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Of the order of the examples."""
+
+
 class Quad(Spec):
     """How one set of encodings is made for all adapters."""
 
     profile: Annotated[AnchorProfile | UnifiedProfile, Field(discriminator="scheme")]
     calibration: Annotated[JointCalibration | AnchorCalibration, Field(discriminator="scheme")]
+    distill: Distill | None = None
+    """Train the adapters for the shared encodings; null leaves them as they are."""
 
     @field_validator("calibration")
     @classmethod
@@ -326,15 +347,19 @@ class Recipe(Spec):
 
     @field_validator("quad")
     @classmethod
-    def _anchor_is_declared(cls, quad: Quad, info: ValidationInfo) -> Quad:
+    def _its_adapters_are_declared(cls, quad: Quad, info: ValidationInfo) -> Quad:
         adapters, profile = info.data.get("adapters"), quad.profile
-        if adapters is None or not isinstance(profile, AnchorProfile):
+        if adapters is None:
             return quad
-        if profile.adapter is None and not adapters:
+        named: list[tuple[Location, str]] = []
+        if isinstance(profile, AnchorProfile) and profile.adapter is not None:
+            named.append((("profile", "adapter"), profile.adapter))
+        if isinstance(profile, AnchorProfile) and not adapters:
             refuse([Problem(location=("profile", "scheme"), reason="'anchor' needs an adapter; the recipe has none")])
-        if profile.adapter is not None and profile.adapter not in adapters:
-            reason = f"no adapter '{profile.adapter}'" + near(profile.adapter, adapters)
-            refuse([Problem(location=("profile", "adapter"), reason=reason)])
+        if quad.distill and quad.distill.adapters:
+            named += [(("distill", "adapters", i), name) for i, name in enumerate(quad.distill.adapters)]
+        unknown = [(location, name) for location, name in named if name not in adapters]
+        refuse(Problem(location=at, reason=f"no adapter '{name}'" + near(name, adapters)) for at, name in unknown)
         return quad
 
     @field_validator("baselines")

@@ -3,11 +3,12 @@
 import logging
 import math
 import random
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
+from onnx import ModelProto
 
 from quadbench.artifacts import (
     SCHEMA_VERSION,
@@ -25,6 +26,7 @@ from quadbench.manifest import publish
 from quadbench.quad.adapters import merge
 from quadbench.quad.cache import bundle_folder
 from quadbench.quad.components import copy_of_modules
+from quadbench.quad.distill import Distilled, Settings, distill_adapters
 from quadbench.quad.encodings import Encoding
 from quadbench.quad.graphs import export_unet, quantized
 from quadbench.quad.prepare import Prepared, prepare
@@ -58,7 +60,9 @@ def build(recipe: Recipe, bundles: Path, *, notify: Notify = silent) -> tuple[Bu
         prepared = prepare(recipe, steps)
 
         def make(temporary: Path) -> Bundle:
-            return _Build(recipe=recipe, digest=digest, prepared=prepared, writer=BundleWriter(temporary), steps=steps).run()
+            writer, checkpoints = BundleWriter(temporary), bundles.parent / "distill"
+            work = _Build(recipe=recipe, digest=digest, prepared=prepared, writer=writer, steps=steps, checkpoints=checkpoints)
+            return work.run()
 
         return publish(folder, make), folder
 
@@ -75,6 +79,12 @@ def _fit_rows(lora: LoraProfile) -> list[dict[str, object]]:
     ]
 
 
+def _distillation_row(name: str, made: Distilled) -> dict[str, object]:
+    """What training brought an adapter, for profile.json."""
+    evaluations = [asdict(evaluation) for evaluation in made.evaluations]
+    return {"adapter": name, "before_db": made.before_db, "after_db": made.after_db, "evaluations": evaluations}
+
+
 def _finite(row: dict[str, object]) -> dict[str, object]:
     """JSON has no infinity: an SQNR without noise is null."""
     return {key: None if value == math.inf else value for key, value in row.items()}
@@ -87,6 +97,7 @@ class _Build:
     prepared: Prepared
     writer: BundleWriter
     steps: Steps
+    checkpoints: Path
     graphs: list[Graph] = field(default_factory=list)
 
     def run(self) -> Bundle:
@@ -97,9 +108,13 @@ class _Build:
         with steps("quantize"):
             for component, model in self.prepared.models.items():
                 self.graphs.append(self.writer.graph(model, Variant.FLOAT, component))
-            profile = self._quantize(lora, found)
+            encodings, unet = self._quantize(lora)
+        distilled = self._distill(lora, unet)
+        lora = replace(lora, adapters=lora.adapters | {name: made.adapter for name, made in distilled.items()})
         with steps("adapters"):
-            files = [self.writer.adapter(adapter, self.prepared.shapes, lora.encodings) for adapter in lora.adapters.values()]
+            profile = self._write_profile(lora, found, encodings, distilled)
+            exact = self.prepared.adapters
+            files = [self.writer.adapter(a, exact[n], self.prepared.shapes, lora.encodings) for n, a in lora.adapters.items()]
         with steps("per-graph baselines"):
             self._baselines()
         with steps("task files" if has_random_weights(self.recipe) else "reference images"):
@@ -147,8 +162,8 @@ class _Build:
             dtype=self.recipe.precision.lora,
         )
 
-    def _quantize(self, lora: LoraProfile, found: Sensitivity | None) -> FileRef:
-        """Write the shared graphs and the profile with all of their encodings."""
+    def _quantize(self, lora: LoraProfile) -> tuple[dict[str, dict[str, Encoding]], ModelProto]:
+        """Write the shared graphs; returns the encodings of all of their tensors by component, and the U-Net."""
         tasks, visits = self.prepared.tasks, self.prepared.visits
         feeds = {
             Component.TEXT_ENCODER: [token_feed(ids) for ids in self._token_rows(tasks)],
@@ -158,27 +173,51 @@ class _Build:
             Component.VAE_DECODER: [{"latent": latent.numpy()} for v in visits.values() for latent in v.latents],
             Component.UNET: list(self._unet_feeds(lora)),
         }
-        encodings: dict[str, dict[str, Encoding]] = {"lora": lora.encodings}
+        dtype = ACTIVATION_DTYPES[self.recipe.precision.activations.scheme]
+        encodings, models = {"lora": dict(lora.encodings)}, {}
         for component, model in self.prepared.models.items():
             if not feeds[component]:
                 continue  # no task takes an image
             is_unet = component is Component.UNET
-            made = quantized(
-                model,
-                feeds[component],
-                activations=ACTIVATION_DTYPES[self.recipe.precision.activations.scheme] if is_unet else "uint16",
-                lora=lora.encodings if is_unet else None,
+            inputs = lora.encodings if is_unet else None
+            made = quantized(model, feeds[component], activations=dtype if is_unet else "uint16", lora=inputs)
+            encodings[component.value], models[component] = made.activations, made.model
+            self.graphs.append(self.writer.graph(made.model, Variant.SHARED, component, lora=inputs))
+        return encodings, models[Component.UNET]
+
+    def _distill(self, lora: LoraProfile, unet: ModelProto) -> dict[str, Distilled]:
+        """Train the adapters that the recipe wants trained. An interrupted build goes on where it was."""
+        spec = self.recipe.quad.distill
+        if spec is None:
+            return {}
+        settings = Settings(**spec.model_dump(exclude={"adapters"}))
+        names = spec.adapters or tuple(lora.adapters)
+        with self.steps("distill"):
+            return distill_adapters(
+                self.prepared,
+                lora,
+                unet,
+                names=names,
+                settings=settings,
+                checkpoints={name: self.checkpoints / f"{self.digest[:16]}-{name}.pt" for name in names},
+                notify=self.steps.notify,
             )
-            encodings[component.value] = made.activations
-            self.graphs.append(self.writer.graph(made.model, Variant.SHARED, component, lora=lora.encodings if is_unet else None))
-        listed = {part: {name: asdict(encoding) for name, encoding in of.items()} for part, of in encodings.items()}
+
+    def _write_profile(
+        self,
+        lora: LoraProfile,
+        found: Sensitivity | None,
+        encodings: Mapping[str, Mapping[str, Encoding]],
+        distilled: Mapping[str, Distilled],
+    ) -> FileRef:
         profile = {
             "schema_version": SCHEMA_VERSION,
             "anchor": lora.anchor,
             "chosen_by": "sensitivity" if found else "recipe",
             "sensitivity": asdict(found) if found else None,
             "adapters": _fit_rows(lora),
-            "encodings": listed,
+            "distillation": [_distillation_row(name, made) for name, made in distilled.items()],
+            "encodings": {part: {name: asdict(encoding) for name, encoding in of.items()} for part, of in encodings.items()},
         }
         return self.writer.json("profile.json", profile)
 

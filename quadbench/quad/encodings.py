@@ -17,6 +17,11 @@ _LIMITS = {
 }
 
 
+def limits(dtype: str) -> tuple[int, int]:
+    """The least and greatest integer that encodings of this dtype use."""
+    return _LIMITS[dtype]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Range:
     """The least and greatest value seen."""

@@ -149,8 +149,8 @@ def adapter_sensitivity(
         return [divergence(exact[i], unet(samples[i].feed | lora).numpy(), bins) for i in chosen]
 
     whole = against(rounded_lora, range(len(samples)))
-    spread = _spread(len(samples), site_samples)
-    sites = [_site_score(site, exact_lora, rounded_lora, lambda lora: against(lora, spread)) for site in adapter.pairs if spread]
+    few = spread(len(samples), site_samples)
+    sites = [_site_score(site, exact_lora, rounded_lora, lambda lora: against(lora, few)) for site in adapter.pairs if few]
     return AdapterSensitivity(
         adapter=adapter.name,
         score=score(whole),
@@ -192,7 +192,7 @@ def _site_score(site: str, exact: Feed, rounded: Feed, against: Callable[[Feed],
     return SiteScore(site=site, score=score(against(exact | {name: rounded[name] for name in input_names(site)})))
 
 
-def _spread(count: int, wanted: int) -> list[int]:
+def spread(count: int, wanted: int) -> list[int]:
     """At most `wanted` of `count` indices, from the first to the last."""
     return sorted({int(i) for i in np.linspace(0, count - 1, min(count, wanted)).round()})
 

@@ -49,9 +49,11 @@ class BundleWriter:
             outputs=specs(model.graph.output),
         )
 
-    def adapter(self, adapter: Adapter, shapes: Shapes, encodings: Mapping[str, Encoding]) -> tuple[AdapterFile, AdapterFile]:
-        """`adapters/<name>.safetensors` with integers, `adapters/float/<name>.safetensors` for the float graph."""
-        integers, floats = adapter_integers(adapter, shapes, encodings), as_feed(graph_tensors(adapter, shapes))
+    def adapter(
+        self, adapter: Adapter, exact: Adapter, shapes: Shapes, encodings: Mapping[str, Encoding]
+    ) -> tuple[AdapterFile, AdapterFile]:
+        """`adapters/<name>.safetensors` with integers; `adapters/float/<name>.safetensors` for the float graph, as it came."""
+        integers, floats = adapter_integers(adapter, shapes, encodings), as_feed(graph_tensors(exact, shapes))
         made = (
             (Variant.SHARED, self.tensors(f"adapters/{adapter.name}.safetensors", integers)),
             (Variant.FLOAT, self.tensors(f"adapters/float/{adapter.name}.safetensors", floats)),

@@ -1,0 +1,164 @@
+"""Distillation: what it brings, that it goes on after an interruption, and that it touches nothing but the adapter."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from safetensors.numpy import load_file  # noqa: E402
+
+from quadbench.artifacts import Bundle, Component, Variant  # noqa: E402
+from quadbench.errors import SpecError  # noqa: E402
+from quadbench.quad.adapters import Adapter, Pair  # noqa: E402
+from quadbench.quad.build import build  # noqa: E402
+from quadbench.quad.distill import Distilled, Settings, distill  # noqa: E402
+from quadbench.quad.examples import Example, examples  # noqa: E402
+from quadbench.quad.fake_quant import FakeQuantGraph  # noqa: E402
+from quadbench.quad.graphs import quantized  # noqa: E402
+from quadbench.quad.prepare import Prepared, prepare  # noqa: E402
+from quadbench.quad.profile import LoraProfile, aligned, lora_profile  # noqa: E402
+from quadbench.quad.steps import Steps  # noqa: E402
+from quadbench.recipe import load_recipe  # noqa: E402
+
+SETTINGS = Settings(steps=50, batch=2, learning_rate=5e-3, diffusion_weight=0.0, patience=4, seed=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """An adapter that does not fit the profile: its product reaches four times beyond the shared ranges."""
+
+    prepared: Prepared
+    profile: LoraProfile
+    adapter: Adapter
+    graph: FakeQuantGraph
+    training: list[Example]
+    validation: list[Example]
+
+    def distill(self, **options: object) -> Distilled:
+        arguments = {"settings": SETTINGS, "training": self.training, "validation": self.validation} | options
+        shapes, encodings = self.prepared.shapes, self.profile.encodings
+        return distill(self.adapter, self.graph, shapes=shapes, encodings=encodings, **arguments)
+
+
+@pytest.fixture(scope="module")
+def case(tiny_recipe: Path) -> Case:
+    with torch.no_grad():
+        prepared = prepare(load_recipe(tiny_recipe), Steps())
+        profile = lora_profile(list(prepared.adapters.values()), anchor=None, gauge=True, headroom=1.0, dtype="int8")
+        first = prepared.adapters["first"]
+        wide = Adapter(name="first", pairs={s: Pair(down=p.down * 2, up=p.up * 2) for s, p in first.pairs.items()})
+        adapter = aligned(wide, {name: e.scale * e.limit for name, e in profile.encodings.items()})
+        feeds = [feed | prepared.feed(a) for feed in prepared.visits["change"].feeds for a in (wide, None)]
+        made = quantized(prepared.models[Component.UNET], feeds, lora=profile.encodings)
+        training = examples(prepared, wide, seeds=(1, 2), noised=True)
+        validation = examples(prepared, wide, seeds=(3,), noised=False)
+    graph = FakeQuantGraph(made.model)
+    return Case(prepared=prepared, profile=profile, adapter=adapter, graph=graph, training=training, validation=validation)
+
+
+@pytest.fixture(scope="module")
+def whole(case: Case) -> Distilled:
+    return case.distill()
+
+
+def test_some_of_what_clipping_costs_is_won_back(whole: Distilled) -> None:
+    assert whole.after_db > whole.before_db + 0.5
+    assert whole.after_db == max(evaluation.sqnr_db for evaluation in whole.evaluations)
+
+
+def test_what_comes_out_stays_within_the_shared_ranges(case: Case) -> None:
+    for site, pair in case.distill(settings=replace(SETTINGS, steps=5)).adapter.pairs.items():
+        for name, tensor in ((f"lora.{site}.down", pair.down), (f"lora.{site}.up", pair.up)):
+            encoding = case.profile.encodings[name]
+            assert float(tensor.abs().max()) <= encoding.scale * encoding.limit * (1 + 1e-6)
+
+
+def test_the_same_seed_gives_the_same_adapter_and_another_does_not(case: Case) -> None:
+    few = replace(SETTINGS, steps=25)
+    one, two, three = (case.distill(settings=replace(few, seed=seed)) for seed in (0, 0, 1))
+    site = next(iter(one.adapter.pairs))
+    assert torch.equal(one.adapter.pairs[site].up, two.adapter.pairs[site].up)
+    assert not torch.equal(one.adapter.pairs[site].up, three.adapter.pairs[site].up)
+
+
+def test_an_interrupted_training_goes_on_and_ends_as_if_it_had_not_been(case: Case, whole: Distilled, tmp_path: Path) -> None:
+    class InterruptionError(Exception):
+        pass
+
+    def interrupt(_progress: str) -> None:
+        raise InterruptionError
+
+    checkpoint = tmp_path / "first.pt"
+    with pytest.raises(InterruptionError):
+        case.distill(checkpoint=checkpoint, notify=_after(2, interrupt))
+    seen: list[str] = []
+    resumed = case.distill(checkpoint=checkpoint, notify=seen.append)
+    assert len(seen) == 1
+    assert resumed.evaluations == whole.evaluations
+    assert all(torch.equal(resumed.adapter.pairs[site].up, pair.up) for site, pair in whole.adapter.pairs.items())
+
+
+def _after(count: int, act: Callable[[str], None]) -> Callable[[str], None]:
+    """Stay silent until the call with this number."""
+    calls = iter(range(1, count))
+
+    def notify(progress: str) -> None:
+        if next(calls, None) is None:
+            act(progress)
+
+    return notify
+
+
+def test_training_that_brings_nothing_ends_early_and_keeps_what_came_in(case: Case) -> None:
+    made = case.distill(settings=replace(SETTINGS, steps=500, learning_rate=1e-12, patience=1))
+    assert made.steps == 25
+    assert made.after_db == pytest.approx(made.before_db)
+
+
+def test_half_of_the_examples_know_their_noise(case: Case) -> None:
+    noised = [example for example in case.training if example.noise is not None]
+    assert 0 < len(noised) < len(case.training)
+    assert all(example.noise is None for example in case.validation)
+    alpha = float(case.prepared.foundation.alphas_cumprod[round(case.prepared.tasks[0].table.timesteps[0])])
+    example = noised[0]
+    rest = torch.from_numpy(example.feed["sample"]) - (1 - alpha) ** 0.5 * example.noise
+    assert float((rest / alpha**0.5).square().mean()) > 0
+    assert not torch.equal(example.teacher, example.noise)
+
+
+def test_a_recipe_distills_its_adapters_and_leaves_the_base_alone(
+    tiny_recipe: Path, tiny_bundle: tuple[Bundle, Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_recipe.parent, tmp_path / "model"))
+    path = folder / "recipe.yaml"
+    distill_key = "quad:\n  distill: {adapters: [first], steps: 25, batch: 2}\n"
+    path.write_text(path.read_text().replace("quad:\n", distill_key).replace("baselines: [per-graph]\n", ""))
+    bundle, made = build(load_recipe(path), tmp_path / "results/bundles")
+    plain, plain_folder = tiny_bundle
+
+    def sha(of: Bundle, component: Component) -> str:
+        return next(g.file.sha256 for g in of.graphs if (g.variant, g.component) == (Variant.SHARED, component))
+
+    assert sha(bundle, Component.UNET) == sha(plain, Component.UNET)
+    for name, is_equal in (("first", False), ("second", True)):
+        new, old = (load_file(f / f"adapters/{name}.safetensors") for f in (made, plain_folder))
+        assert all(np.array_equal(new[key], old[key]) for key in old) is is_equal
+        exact_new, exact_old = (load_file(f / f"adapters/float/{name}.safetensors") for f in (made, plain_folder))
+        assert all(np.array_equal(exact_new[key], exact_old[key]) for key in exact_old)
+    rows = json.loads((made / bundle.profile.path).read_text())["distillation"]
+    assert [row["adapter"] for row in rows] == ["first"]
+    assert rows[0]["after_db"] >= rows[0]["before_db"]
+    assert "distill" in bundle.build_seconds
+
+
+def test_an_unknown_adapter_to_distill_is_named_with_its_line(tiny_recipe: Path, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(tiny_recipe.read_text().replace("quad:\n", "quad:\n  distill: {adapters: [frist]}\n"))
+    with pytest.raises(SpecError, match=r"quad\.distill\.adapters\[0\]: no adapter 'frist'.*first"):
+        load_recipe(path)

@@ -1,0 +1,120 @@
+"""Fake quantization in torch against ONNX Runtime on the very graph that is shipped."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import onnx  # noqa: E402
+import onnxruntime  # noqa: E402
+from onnx import TensorProto, helper  # noqa: E402
+from safetensors.numpy import load_file  # noqa: E402
+
+from quadbench.artifacts import Bundle, Component, Variant  # noqa: E402
+from quadbench.errors import BuildError  # noqa: E402
+from quadbench.quad.fake_quant import FakeQuantGraph  # noqa: E402
+
+Feed = dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def shared(tiny_bundle: tuple[Bundle, Path]) -> onnx.ModelProto:
+    bundle, folder = tiny_bundle
+    graph = next(g for g in bundle.graphs if (g.variant, g.component) == (Variant.SHARED, Component.UNET))
+    return onnx.load(folder / graph.file.path)
+
+
+def _lora(bundle: Bundle, folder: Path, variant: Variant) -> Feed:
+    return load_file(folder / next(a for a in bundle.adapters if a.name == "first" and a.variant is variant).file.path)
+
+
+def _data(model: onnx.ModelProto, seed: int) -> Feed:
+    rng = np.random.default_rng(seed)
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.input if "lora." not in v.name}
+    return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _tensors(feed: Feed) -> dict[str, "torch.Tensor"]:
+    return {name: torch.from_numpy(value) for name, value in feed.items()}
+
+
+def _scales(model: onnx.ModelProto) -> dict[str, float]:
+    """The scale of every dequantized activation and LoRA input."""
+    constants = {i.name: i for i in model.graph.initializer}
+    nodes = [n for n in model.graph.node if n.op_type == "DequantizeLinear" and n.input[0] not in constants]
+    return {node.output[0]: float(onnx.numpy_helper.to_array(constants[node.input[1]])) for node in nodes}
+
+
+def _with_all_outputs(model: onnx.ModelProto, names: Iterator[str]) -> onnx.ModelProto:
+    seen = onnx.ModelProto()
+    seen.CopyFrom(model)
+    del seen.graph.output[:]
+    seen.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
+    return seen
+
+
+def test_every_activation_is_within_one_step_where_all_before_it_is_equal(
+    shared: onnx.ModelProto, tiny_bundle: tuple[Bundle, Path]
+) -> None:
+    """Each node is given ONNX Runtime's own values, so that no difference adds to another."""
+    scales = _scales(shared)
+    feed = _data(shared, 0) | _lora(*tiny_bundle, Variant.SHARED)
+    names = sorted(scales)
+    seen = dict(zip(names, _session(_with_all_outputs(shared, iter(names))).run(None, feed), strict=True))
+    graph = FakeQuantGraph(shared)
+    given = _tensors(_data(shared, 0) | {n: v * np.float32(scales[f"{n}.dq"]) for n, v in feed.items() if n.startswith("lora.")})
+    worst = {
+        name: int(np.rint(np.abs(found.numpy() - seen[name]).max() / scales[name])) for name, found in graph.replay(given, seen)
+    }
+    assert worst.keys() == scales.keys()
+    assert max(worst.values()) <= 1
+    assert all(steps == 0 for name, steps in worst.items() if name.startswith("lora."))
+
+
+def test_the_output_follows_onnx_runtime_through_the_whole_graph(
+    shared: onnx.ModelProto, tiny_bundle: tuple[Bundle, Path]
+) -> None:
+    """Roundings that fall to the other side add up: noise 30 dB below that of quantization itself is allowed for them."""
+    graph, session = FakeQuantGraph(shared), _session(shared)
+    integers, floats = (_lora(*tiny_bundle, variant) for variant in (Variant.SHARED, Variant.FLOAT))
+    scales = _scales(shared)
+    weights = {name: torch.from_numpy(value * np.float32(scales[f"{name}.dq"])) for name, value in integers.items()}
+    assert weights.keys() == floats.keys()
+    for seed in range(3):
+        data = _data(shared, seed)
+        expected = session.run(None, data | integers)[0]
+        found = graph(_tensors(data) | weights).numpy()
+        assert 10 * np.log10(np.square(expected).sum() / np.square(found - expected).sum()) > 60
+
+
+def test_several_samples_at_once_give_what_each_gives_alone(shared: onnx.ModelProto, tiny_bundle: tuple[Bundle, Path]) -> None:
+    graph, lora = FakeQuantGraph(shared), _tensors(_lora(*tiny_bundle, Variant.FLOAT))
+    one, two = (_tensors(_data(shared, seed)) for seed in (0, 1))
+    together = graph({name: torch.cat([one[name], two[name]]) for name in one} | lora)
+    alone = torch.cat([graph(one | lora), graph(two | lora)])
+    assert float((together - alone).abs().max()) < 1e-2 * float(alone.abs().max())
+
+
+def test_gradients_reach_every_lora_input(shared: onnx.ModelProto, tiny_bundle: tuple[Bundle, Path]) -> None:
+    weights = {n: t.requires_grad_() for n, t in _tensors(_lora(*tiny_bundle, Variant.FLOAT)).items()}
+    FakeQuantGraph(shared)(_tensors(_data(shared, 0)) | weights).square().mean().backward()
+    own = {name for name, tensor in weights.items() if float(tensor.detach().abs().max()) > 0}
+    assert own
+    assert all(float(weights[name].grad.abs().max()) > 0 for name in own)
+
+
+def test_an_operator_without_a_torch_function_is_named() -> None:
+    node = helper.make_node("Hardmax", ["x"], ["y"], "odd")
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "y")]
+    model = helper.make_model(helper.make_graph([node], "g", values[:1], values[1:]))
+    with pytest.raises(BuildError, match="node 'odd' is a Hardmax"):
+        FakeQuantGraph(model)
