@@ -74,7 +74,7 @@ def print_scores(console: Console, scores: RunScores) -> None:
     for table in score_tables(scores):
         shown = Table(title=table.title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
         for column, is_numeric in zip(table.columns, table.numeric, strict=True):
-            shown.add_column(column, justify="right" if is_numeric else "left", overflow="fold")
+            shown.add_column(column, justify="right" if is_numeric else "left", no_wrap=not is_numeric)
         for row in table.rows:
             shown.add_row(*row)
         console.print(shown)

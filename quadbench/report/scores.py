@@ -7,6 +7,7 @@ from quadbench.scores import Better, Compared, Metric, RunScores, Score
 
 _MADE = {"shared": "Shared", "per-graph": "Per-graph", "reference": "Float"}
 _AGAINST = {"reference": "float", "truth": "truth"}
+_SMALL = 0.01  # below, four digits after the point are too few
 _ARROWS = {Better.HIGHER: "↑", Better.LOWER: "↓"}
 
 
@@ -61,7 +62,9 @@ def _cell(score: Score | None) -> str:
         return ""
     if isinstance(score.value, str):
         return "-"
-    return f"{score.value:.1f}" if score.metric.unit == "dB" else f"{score.value:.4f}"
+    if score.metric.unit == "dB":
+        return f"{score.value:.1f}"
+    return f"{score.value:.4f}" if abs(score.value) >= _SMALL else f"{score.value:.2g}"
 
 
 def _is_figure(score: Score) -> bool:
