@@ -174,6 +174,14 @@ class TaskAssets:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BaseDigests:
+    """What an adapter's integers mean something to: one base under one profile, however it is compiled."""
+
+    graph: str  # sha256 of the shared U-Net as quad wrote it
+    profile: str  # digest of the profile's encodings
+
+
+@dataclass(frozen=True, kw_only=True)
 class Bundle:
     """What quad made of a recipe. `digest` is that of its inputs: the same inputs give the same digest and no new build."""
 
@@ -188,6 +196,7 @@ class Bundle:
     adapters: tuple[AdapterFile, ...]
     tasks: tuple[TaskAssets, ...]
     profile: FileRef  # the quantization profile: encodings of every tensor, as JSON
+    base: BaseDigests  # adapters of another base or profile do not fit
     build_seconds: dict[str, float] = field(default_factory=dict)
     caveats: tuple[Caveat, ...] = ()
 

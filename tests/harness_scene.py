@@ -19,6 +19,9 @@ ADAPTERS = {"restyle": 100, "remove-object": 200}
 KINDS = {"restyle": "image-to-image", "remove-object": "inpaint", "plain": "text-to-image"}
 GUIDANCE = {"restyle": 3.0, "remove-object": 1.0, "plain": 1.0}
 
+BASE = {"graph": "1" * 64, "profile": "2" * 64}
+MADE_FOR = {f"base_{key}": digest for key, digest in BASE.items()}
+
 Plan = dict[str, Any]
 
 
@@ -28,7 +31,7 @@ def write_assets(folder: Path) -> None:
     for dtype in ("int16", "int8", "float32"):
         MODEL.write_unet(folder / f"unet-{dtype}.onnx", lora=dtype)
         for name, seed in ADAPTERS.items():
-            save_file(draw_adapter(seed, dtype), folder / f"{name}-{dtype}.safetensors")
+            save_file(draw_adapter(seed, dtype), folder / f"{name}-{dtype}.safetensors", metadata=MADE_FOR)
     for name, seed in ADAPTERS.items():
         merged(MODEL, as_floats(draw_adapter(seed, "int16"))).write_unet(folder / f"{name}.onnx", lora=None)
     (folder / "table.json").write_text(json.dumps(table()))
@@ -41,6 +44,7 @@ def write_assets(folder: Path) -> None:
 def shared_plan(assets: Path, folder: Path, *, dtype: str = "int16", variant: str = "shared") -> Plan:
     plan = _plan(assets, folder)
     plan["variant"] = variant
+    plan["base"] = BASE
     plan["unets"] = {"base": _file(assets / f"unet-{dtype}.onnx")}
     plan["adapters"] = {name: _file(assets / f"{name}-{dtype}.safetensors") for name in ADAPTERS}
     plan["tasks"] = {

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from quadbench.artifacts import Bundle, Component, Graph, TensorSpec, Variant
+from quadbench.artifacts import BaseDigests, Bundle, Component, Graph, TensorSpec, Variant
 from quadbench.manifest import file_ref, publish
 
 LORA = "lora.site.down"
@@ -72,16 +72,18 @@ def write_bundle(folder: Path, model: ModelProto) -> Bundle:
 
 def _fill(folder: Path, model: ModelProto) -> Bundle:
     (folder / "profile.json").write_text("{}")
+    graphs = tuple(_graph(folder, variant, model) for variant in (Variant.SHARED, Variant.FLOAT))
     return Bundle(
         digest="d",
         recipe_name="made",
         recipe_digest="r",
         precision="w8a16",
         tool_versions={},
-        graphs=tuple(_graph(folder, variant, model) for variant in (Variant.SHARED, Variant.FLOAT)),
+        graphs=graphs,
         adapters=(),
         tasks=(),
         profile=file_ref(folder, folder / "profile.json"),
+        base=BaseDigests(graph=graphs[0].file.sha256, profile="0" * 64),
     )
 
 

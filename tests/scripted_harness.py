@@ -10,6 +10,7 @@ from PIL import Image
 
 from quadbench.artifacts import (
     AdapterFile,
+    BaseDigests,
     Bundle,
     CompiledBundle,
     Component,
@@ -139,6 +140,7 @@ class World:
             adapters=self.adapters,
             tasks=tuple(self._task(name, kind) for name, kind in TASKS.items()),
             profile=self._file("profile.json", b"{}"),
+            base=BaseDigests(graph="1" * 64, profile="2" * 64),
         )
         self.compiled = CompiledBundle(
             digest="compiled-digest",

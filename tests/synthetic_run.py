@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from quadbench.artifacts import (
+    BaseDigests,
     Bundle,
     Caveat,
     Component,
@@ -112,6 +113,7 @@ def _bundle(folder: Path, items: int, with_truth: bool) -> Bundle:
         adapters=(),
         tasks=tuple(tasks),
         profile=_file("profile.json"),
+        base=BaseDigests(graph="d2" * 32, profile="e3" * 32),
         build_seconds={"calibrate": 31.0, "export": 12.5, "fit samplers": 140.2},
     )
 

@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 
 import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
+from safetensors import safe_open  # noqa: E402
 from safetensors.numpy import load_file  # noqa: E402
 
 from quadbench.artifacts import Bundle, Component, Graph, Variant  # noqa: E402
@@ -72,6 +73,15 @@ def test_adapters_hold_one_tensor_for_each_lora_input(tiny_bundle: Built) -> Non
             tensors = _adapter(bundle, folder, name, variant)
             assert {key: tensor.shape for key, tensor in tensors.items()} == shapes
             assert {tensor.dtype.type for tensor in tensors.values()} == {dtype}
+
+
+def test_adapters_say_which_base_and_profile_they_were_made_for(tiny_bundle: Built) -> None:
+    bundle, folder = tiny_bundle
+    assert bundle.base.graph == _graph(bundle, Variant.SHARED, Component.UNET).file.sha256
+    assert bundle.base.profile == json.loads((folder / bundle.profile.path).read_text())["digest"]
+    for adapter in bundle.adapters:
+        with safe_open(folder / adapter.file.path, framework="np") as file:
+            assert file.metadata() == {"base_graph": bundle.base.graph, "base_profile": bundle.base.profile}
 
 
 def test_weights_are_int8_and_activations_uint16(tiny_bundle: Built) -> None:

@@ -25,6 +25,7 @@ from harness_scene import (
     ADAPTERS,
     ITEMS,
     KINDS,
+    MADE_FOR,
     MODEL,
     STEPS,
     Plan,
@@ -234,6 +235,14 @@ def _has_wrong_dtype(plan: Plan, folder: Path) -> None:
     _adapter(plan, folder, draw_adapter(1, "float32"))
 
 
+def _is_for_another_profile(plan: Plan, folder: Path) -> None:
+    _adapter(plan, folder, draw_adapter(1, "int16"), MADE_FOR | {"base_profile": "3" * 64})
+
+
+def _does_not_say_its_base(plan: Plan, folder: Path) -> None:
+    _adapter(plan, folder, draw_adapter(1, "int16"), None)
+
+
 def _is_truncated(plan: Plan, folder: Path) -> None:
     _adapter(plan, folder, draw_adapter(1, "int16"))
     path = Path(plan["adapters"]["restyle"]["path"])
@@ -295,6 +304,8 @@ def _has_absent_adapter(plan: Plan, folder: Path) -> None:
         (_has_extra_tensor, "has a tensor 'lora.other.up' that is no input of the graph"),
         (_has_wrong_shape, "is I16 (4, 3), expected I16 (4, 2)"),
         (_has_wrong_dtype, "is F32 (2, 4, 1, 1), expected I16 (2, 4, 1, 1)"),
+        (_is_for_another_profile, f"was made for another base or profile: it says base_profile {'3' * 64}, expected {'2' * 64}"),
+        (_does_not_say_its_base, "was made for another base or profile: it says no base_graph"),
         (_is_truncated, "the file is cut off"),
         (_has_other_sha256, f"expected {'0' * 64}"),
         (_names_unknown_task, "sequence[0].task: unknown task 'restile'; known: plain, remove-object, restyle"),
@@ -367,9 +378,9 @@ def _closing(process: subprocess.Popen[str]) -> Iterator[str]:
         yield from process.stdout
 
 
-def _adapter(plan: Plan, folder: Path, content: dict[str, NDArray[Any]]) -> None:
+def _adapter(plan: Plan, folder: Path, content: dict[str, NDArray[Any]], made_for: dict[str, str] | None = MADE_FOR) -> None:
     path = folder / "adapter.safetensors"
-    save_file(content, path)
+    save_file(content, path, metadata=made_for)
     plan["adapters"]["restyle"] = {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 

@@ -30,6 +30,7 @@ def test_the_shared_plan_has_one_unet_and_integer_adapters(world: World) -> None
         "components",
         "unets",
         "adapters",
+        "base",
         "tasks",
         "sequence",
         "images",
@@ -37,6 +38,7 @@ def test_the_shared_plan_has_one_unet_and_integer_adapters(world: World) -> None
     assert plan["runtime"] == {"library": world.objects[world.runtime], "intra_op_threads": 2}
     assert plan["unets"] == {"base": entry(world, "shared//unet.onnx")}
     assert plan["adapters"] == {task: entry(world, f"shared/{task}.safetensors") for task in TASKS}
+    assert plan["base"] == {"graph": world.bundle.base.graph, "profile": world.bundle.base.profile}
     assert plan["sequence"] == [{"task": task, "warmup": 1, "iterations": 11} for task in TASKS]
 
 
@@ -44,6 +46,7 @@ def test_the_per_graph_plan_has_a_unet_for_each_task_and_shares_the_rest(world: 
     plan = plan_of(world, launch_of(Variant.PER_GRAPH))
     assert plan["unets"] == {task: entry(world, f"per-graph/{task}/unet.onnx") for task in TASKS}
     assert plan["adapters"] == {}
+    assert plan["base"] is None
     assert plan["components"] == plan_of(world, launch_of())["components"]
     tasks: dict[str, dict[str, object]] = plan["tasks"]  # type: ignore[assignment]
     assert {name: (task["unet"], task["adapter"]) for name, task in tasks.items()} == {name: (name, None) for name in TASKS}

@@ -22,6 +22,17 @@ void check_adapter(const SafeTensors& file, const std::vector<TensorInfo>& lora_
   }
 }
 
+// An adapter's integers mean nothing under other scales, and they would run all the same.
+void check_base(const SafeTensors& file, const BaseDigests& base) {
+  for (const auto& [key, expected] : {std::pair{"base_graph", base.graph}, std::pair{"base_profile", base.profile}}) {
+    const auto found = file.metadata().find(key);
+    if (found != file.metadata().end() && found->second == expected) continue;
+    const std::string said = found == file.metadata().end() ? "no " + std::string(key) : key + (" " + found->second);
+    throw InputError(file.name(), "adapter '" + file.name() + "' was made for another base or profile: it says " + said +
+                                      ", expected " + expected + "; admit it to this bundle");
+  }
+}
+
 }  // namespace
 
 std::string to_string(Residence residence) {
@@ -33,8 +44,11 @@ std::string to_string(Residence residence) {
   return "unknown";
 }
 
-void check_adapter(const std::filesystem::path& file, const std::vector<TensorInfo>& lora_inputs) {
-  check_adapter(SafeTensors(file), lora_inputs);
+void check_adapter(const std::filesystem::path& file, const std::vector<TensorInfo>& lora_inputs,
+                   const std::optional<BaseDigests>& base) {
+  const SafeTensors tensors(file);
+  if (base) check_base(tensors, *base);
+  check_adapter(tensors, lora_inputs);
 }
 
 AdapterCache::AdapterCache(std::vector<TensorInfo> lora_inputs, BindData bind_data, std::size_t capacity)

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "plan.hpp"
 #include "session.hpp"
 #include "tensor.hpp"
 
@@ -22,8 +23,10 @@ enum class Residence {
 
 std::string to_string(Residence residence);
 
-// Throws InputError unless the file has just the tensors that the graph takes, with equal types and shapes.
-void check_adapter(const std::filesystem::path& file, const std::vector<TensorInfo>& lora_inputs);
+// Throws InputError unless the file has just the tensors that the graph takes, with equal types and shapes, and was made for the
+// base; nothing is any base.
+void check_adapter(const std::filesystem::path& file, const std::vector<TensorInfo>& lora_inputs,
+                   const std::optional<BaseDigests>& base);
 
 class AdapterCache {
  public:

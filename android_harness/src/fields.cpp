@@ -51,6 +51,11 @@ std::string Field::text() const {
   return value_->get<std::string>();
 }
 
+std::string Field::any_text() const {
+  if (!value_->is_string()) fail("a string");
+  return value_->get<std::string>();
+}
+
 std::string Field::sha256() const {
   constexpr std::string_view kDigits = "0123456789abcdef";
   const bool right = value_->is_string() && value_->get_ref<const std::string&>().size() == 64 &&

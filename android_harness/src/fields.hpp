@@ -28,6 +28,7 @@ class Field {
   void require_keys(std::initializer_list<std::string_view> known) const;  // an object without other keys
 
   std::string text() const;    // a string that is not empty
+  std::string any_text() const;
   std::string sha256() const;  // 64 hex digits
   std::int64_t integer(std::int64_t lowest, std::int64_t highest) const;
   double number() const;  // finite

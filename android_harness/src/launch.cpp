@@ -100,7 +100,9 @@ void Launch::preload_unet(const std::string& name) {
     elapsed_ns = load_unet(name);
   }
   write_unet_load(elapsed_ns, std::nullopt);
-  for (const auto& entry : plan_.adapters) check_adapter(entry.second.path, unet_->adapters().lora_inputs());
+  for (const auto& entry : plan_.adapters) {
+    check_adapter(entry.second.path, unet_->adapters().lora_inputs(), plan_.base);
+  }
 }
 
 void Launch::run_block(const BlockPlan& block) {

@@ -41,6 +41,11 @@ void require_known(const Field& field, const std::map<std::string, Value>& known
   throw InputError(field.place(), field.place() + ": unknown " + what + " '" + field.text() + "'; known: " + joined(names));
 }
 
+BaseDigests base_digests(const Field& field) {
+  field.require_keys({"graph", "profile"});
+  return {.graph = field.at("graph").sha256(), .profile = field.at("profile").sha256()};
+}
+
 // Names become parts of paths.
 std::string checked_name(const std::string& name, const std::string& place) {
   if (name.empty() || name.front() == '.' || name.find_first_of("/\\") != std::string::npos) {
@@ -168,8 +173,8 @@ void verify_file(const PlannedFile& file) {
 Plan parse_plan(std::string_view json) {
   const Document parsed(json, "plan");
   const Field document = parsed.root("");
-  document.require_keys({"schema_version", "root", "variant", "verify", "runtime", "components", "unets", "adapters", "tasks",
-                         "sequence", "images"});
+  document.require_keys({"schema_version", "root", "variant", "verify", "runtime", "components", "unets", "adapters", "base",
+                         "tasks", "sequence", "images"});
   document.at("schema_version").integer(1, 1);
   const Root root = document.at("root").text();
 
@@ -180,6 +185,7 @@ Plan parse_plan(std::string_view json) {
   plan.components = components_plan(document.at("components"), root);
   plan.unets = planned_files(document.at("unets"), root);
   plan.adapters = planned_files(document.at("adapters"), root);
+  if (const auto base = document.find("base")) plan.base = base_digests(*base);
   require_variant_fits(plan, document);
   for (const auto& [name, task] : document.at("tasks").entries()) {
     plan.tasks.emplace(checked_name(name, task.place()), task_plan(task, plan, root));

@@ -19,6 +19,12 @@ struct PlannedFile {
   std::optional<std::string> sha256;
 };
 
+// What adapters must be made for: the shared U-Net before it was compiled, and the encodings of everything.
+struct BaseDigests {
+  std::string graph;
+  std::string profile;
+};
+
 struct RuntimePlan {
   std::filesystem::path library;  // libonnxruntime.so
   int intra_op_threads = 1;
@@ -63,6 +69,7 @@ struct Plan {
   ComponentsPlan components;
   std::map<std::string, PlannedFile> unets;
   std::map<std::string, PlannedFile> adapters;
+  std::optional<BaseDigests> base;  // nothing: adapters are not asked what they were made for
   std::map<std::string, TaskPlan> tasks;
   std::vector<BlockPlan> sequence;
   std::optional<std::filesystem::path> images;  // folder for <task>/<item>.png

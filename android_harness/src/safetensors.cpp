@@ -86,7 +86,10 @@ SafeTensors::SafeTensors(const std::filesystem::path& path) : name_(path.string(
   const Document header(text, name_);
   std::size_t covered = kLengthBytes + header_bytes;
   for (const auto& [tensor, field] : header.root(name_).entries()) {
-    if (tensor == "__metadata__") continue;
+    if (tensor == "__metadata__") {
+      for (const auto& [key, value] : field.entries()) metadata_.emplace(key, value.any_text());
+      continue;
+    }
     const Entry entry = parse_entry(field, kLengthBytes + header_bytes, bytes.size());
     covered += entry.end - entry.begin;
     entries_.emplace(tensor, entry);

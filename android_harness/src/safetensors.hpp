@@ -25,6 +25,7 @@ class SafeTensors {
 
   const std::string& name() const { return name_; }
   const std::map<std::string, Entry>& entries() const { return entries_; }
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
   // The tensor's bytes, little-endian and row-major, not aligned. Throws InputError unless it is there with this type and shape.
   std::span<const std::byte> require(const TensorInfo& wanted) const;
@@ -36,6 +37,7 @@ class SafeTensors {
   std::string name_;
   MappedFile file_;
   std::map<std::string, Entry> entries_;
+  std::map<std::string, std::string> metadata_;
 };
 
 }  // namespace quadbench

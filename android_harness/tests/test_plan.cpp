@@ -34,6 +34,7 @@ TEST_CASE("a plan is read, paths against its root") {
   CHECK(plan.tasks.at("restyle").adapter == "restyle");
   CHECK(plan.sequence[0].iterations == 10);
   CHECK(!plan.images);
+  CHECK(!plan.base);
 }
 
 TEST_CASE("a wrong field is named with what was found and expected") {
@@ -71,6 +72,16 @@ TEST_CASE("a task has just the files that its kind takes") {
 TEST_CASE("adapters and U-Nets fit the variant") {
   CHECK(has(error_with("\"shared\"", "\"per-graph\""), "adapters: found an object, expected no adapters for variant per-graph"));
   CHECK(has(error_with("{\"path\": \"u\"}", "{\"path\": \"u\"}, \"b\": {\"path\": \"v\"}"), "unets: found 2, expected one"));
+}
+
+TEST_CASE("a base is two digests") {
+  const std::string digest(64, 'a');
+  const std::string from = "\"images\": null";
+  std::string text = kPlan;
+  text.replace(text.find(from), from.size(), from + R"(, "base": {"graph": ")" + digest + R"(", "profile": ")" + digest + "\"}");
+  CHECK(parse_plan(text).base->profile == digest);
+  CHECK(has(error_with(from, from + R"(, "base": {"graph": "1"})"), "base.graph: found \"1\", expected 64"));
+  CHECK(has(error_with(from, from + R"(, "base": {"graph": ")" + digest + "\"}"), "base.profile: missing"));
 }
 
 TEST_CASE("a file whose sha256 is another is refused") {

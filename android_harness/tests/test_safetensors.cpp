@@ -55,7 +55,23 @@ TEST_CASE("an adapter must hold just the graph's inputs") {
   const auto path = scratch.write("x", file_of(kHeader, data_of(0, 0)));
   const TensorInfo a{.name = "a", .dtype = DType::kFloat32, .shape = {1, 2}};
   const TensorInfo b{.name = "b", .dtype = DType::kFloat32, .shape = {1, 2}};
-  CHECK(input_error([&] { check_adapter(path, {a}); }) == "no InputError");
-  CHECK(has(input_error([&] { check_adapter(path, {a, b}); }), "'b' is not in"));
-  CHECK(has(input_error([&] { check_adapter(path, {}); }), "has a tensor 'a' that is no input of the graph"));
+  CHECK(input_error([&] { check_adapter(path, {a}, std::nullopt); }) == "no InputError");
+  CHECK(has(input_error([&] { check_adapter(path, {a, b}, std::nullopt); }), "'b' is not in"));
+  CHECK(has(input_error([&] { check_adapter(path, {}, std::nullopt); }), "has a tensor 'a' that is no input of the graph"));
+}
+
+TEST_CASE("an adapter must be made for the base and profile of the plan") {
+  const Scratch scratch;
+  const TensorInfo a{.name = "a", .dtype = DType::kFloat32, .shape = {1, 2}};
+  const BaseDigests base{.graph = std::string(64, '1'), .profile = std::string(64, '2')};
+  const auto error = [&](const std::string& graph, const std::string& profile) {
+    const std::string metadata = R"({"__metadata__":{"base_graph":")" + graph + R"(","base_profile":")" + profile + R"("},)";
+    const auto path = scratch.write("x", file_of(metadata + kHeader.substr(kHeader.find("\"a\"")), data_of(0, 0)));
+    return input_error([&] { check_adapter(path, {a}, base); });
+  };
+  CHECK(error(base.graph, base.profile) == "no InputError");
+  CHECK(has(error(std::string(64, '3'), base.profile), "made for another base or profile: it says base_graph 3333"));
+  CHECK(has(error(base.graph, ""), "it says base_profile , expected 2222"));
+  const auto silent = scratch.write("y", file_of(kHeader, data_of(0, 0)));
+  CHECK(has(input_error([&] { check_adapter(silent, {a}, base); }), "it says no base_graph, expected 1111"));
 }

@@ -1,6 +1,7 @@
 """Harness plan: the artifacts and a LaunchPlan -> the JSON that one launch of the harness reads; pure."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from quadbench.artifacts import (
@@ -52,6 +53,7 @@ def harness_plan(
         "adapters": {
             name: _planned(deployment, adapter.file) for name, adapter in adapters_of(bundle, launch.variant, tasks).items()
         },
+        "base": None if launch.variant is Variant.PER_GRAPH else asdict(bundle.base),
         "tasks": {task.name: _task(deployment, task, launch.variant) for task in tasks},
         "sequence": [{"task": b.task, "warmup": b.warmup, "iterations": b.iterations} for b in launch.sequence],
         "images": images,

@@ -52,7 +52,7 @@ def admit(name: str, source: Path, bundle: Bundle, folder: Path) -> Admission:
     def make(temporary: Path) -> Bundle:
         for file in {file.path: file for file in file_refs(bundle)}.values():
             _link(folder / file.path, temporary / file.path)
-        files = BundleWriter(temporary).adapter(gauged, adapter, shapes, encodings)
+        files = BundleWriter(temporary).adapter(gauged, adapter, shapes, encodings, bundle.base)
         return replace(bundle, digest=digest, adapters=(*bundle.adapters, *files))
 
     sqnr_db = lora_sqnr_db(gauged, encodings)

@@ -12,6 +12,7 @@ from onnx import ModelProto
 
 from quadbench.artifacts import (
     SCHEMA_VERSION,
+    BaseDigests,
     Bundle,
     Caveat,
     Component,
@@ -22,7 +23,7 @@ from quadbench.artifacts import (
     TaskKind,
     Variant,
 )
-from quadbench.manifest import publish
+from quadbench.manifest import digest_of, publish
 from quadbench.quad.adapters import merge
 from quadbench.quad.cache import bundle_folder
 from quadbench.quad.components import copy_of_modules
@@ -85,6 +86,10 @@ def _distillation_row(name: str, made: Distilled) -> dict[str, object]:
     return {"adapter": name, "before_db": made.before_db, "after_db": made.after_db, "evaluations": evaluations}
 
 
+def _listed(encodings: Mapping[str, Mapping[str, Encoding]]) -> dict[str, dict[str, dict[str, object]]]:
+    return {part: {name: asdict(encoding) for name, encoding in of.items()} for part, of in encodings.items()}
+
+
 def _finite(row: dict[str, object]) -> dict[str, object]:
     """JSON has no infinity: an SQNR without noise is null."""
     return {key: None if value == math.inf else value for key, value in row.items()}
@@ -112,9 +117,10 @@ class _Build:
         distilled = self._distill(lora, unet)
         lora = replace(lora, adapters=lora.adapters | {name: made.adapter for name, made in distilled.items()})
         with steps("adapters"):
-            profile = self._write_profile(lora, found, encodings, distilled)
-            exact = self.prepared.adapters
-            files = [self.writer.adapter(a, exact[n], self.prepared.shapes, lora.encodings) for n, a in lora.adapters.items()]
+            base = self._base(encodings)
+            profile = self._write_profile(base, lora, found, encodings, distilled)
+            exact, shapes = self.prepared.adapters, self.prepared.shapes
+            files = [self.writer.adapter(a, exact[n], shapes, lora.encodings, base) for n, a in lora.adapters.items()]
         with steps("per-graph baselines"):
             self._baselines()
         with steps("task files" if has_random_weights(self.recipe) else "reference images"):
@@ -129,6 +135,7 @@ class _Build:
             adapters=tuple(file for pair in files for file in pair),
             tasks=assets,
             profile=profile,
+            base=base,
             build_seconds=steps.seconds,
             caveats=(Caveat.RANDOM_WEIGHTS,) if has_random_weights(self.recipe) else (),
         )
@@ -203,8 +210,13 @@ class _Build:
                 notify=self.steps.notify,
             )
 
+    def _base(self, encodings: Mapping[str, Mapping[str, Encoding]]) -> BaseDigests:
+        unet = next(g for g in self.graphs if g.variant is Variant.SHARED and g.component is Component.UNET)
+        return BaseDigests(graph=unet.file.sha256, profile=digest_of(_listed(encodings)))
+
     def _write_profile(
         self,
+        base: BaseDigests,
         lora: LoraProfile,
         found: Sensitivity | None,
         encodings: Mapping[str, Mapping[str, Encoding]],
@@ -212,12 +224,13 @@ class _Build:
     ) -> FileRef:
         profile = {
             "schema_version": SCHEMA_VERSION,
+            "digest": base.profile,
             "anchor": lora.anchor,
             "chosen_by": "sensitivity" if found else "recipe",
             "sensitivity": asdict(found) if found else None,
             "adapters": _fit_rows(lora),
             "distillation": [_distillation_row(name, made) for name, made in distilled.items()],
-            "encodings": {part: {name: asdict(encoding) for name, encoding in of.items()} for part, of in encodings.items()},
+            "encodings": _listed(encodings),
         }
         return self.writer.json("profile.json", profile)
 

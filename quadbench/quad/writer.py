@@ -11,7 +11,7 @@ import onnx
 from PIL import Image
 from safetensors.numpy import save_file
 
-from quadbench.artifacts import AdapterFile, Component, FileRef, Graph, Variant
+from quadbench.artifacts import AdapterFile, BaseDigests, Component, FileRef, Graph, Variant
 from quadbench.manifest import file_ref
 from quadbench.quad.adapters import Adapter, graph_tensors
 from quadbench.quad.encodings import Encoding
@@ -50,22 +50,23 @@ class BundleWriter:
         )
 
     def adapter(
-        self, adapter: Adapter, exact: Adapter, shapes: Shapes, encodings: Mapping[str, Encoding]
+        self, adapter: Adapter, exact: Adapter, shapes: Shapes, encodings: Mapping[str, Encoding], base: BaseDigests
     ) -> tuple[AdapterFile, AdapterFile]:
         """`adapters/<name>.safetensors` with integers; `adapters/float/<name>.safetensors` for the float graph, as it came."""
+        metadata = {"base_graph": base.graph, "base_profile": base.profile}
         integers, floats = adapter_integers(adapter, shapes, encodings), as_feed(graph_tensors(exact, shapes))
         made = (
-            (Variant.SHARED, self.tensors(f"adapters/{adapter.name}.safetensors", integers)),
-            (Variant.FLOAT, self.tensors(f"adapters/float/{adapter.name}.safetensors", floats)),
+            (Variant.SHARED, self.tensors(f"adapters/{adapter.name}.safetensors", integers, metadata)),
+            (Variant.FLOAT, self.tensors(f"adapters/float/{adapter.name}.safetensors", floats, metadata)),
         )
         rank, sites = adapter.rank, len(adapter.pairs)
         first, second = (AdapterFile(name=adapter.name, variant=v, file=file, rank=rank, sites=sites) for v, file in made)
         return first, second
 
-    def tensors(self, name: str, tensors: Mapping[str, np.ndarray]) -> FileRef:
+    def tensors(self, name: str, tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> FileRef:
         """A safetensors file; every tensor contiguous."""
         path = self._path(name)
-        save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, path)
+        save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, path, metadata)
         return file_ref(self.folder, path)
 
     def json(self, name: str, value: Any) -> FileRef:
