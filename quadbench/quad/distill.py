@@ -26,6 +26,7 @@ from quadbench.quad.sensitivity import spread
 log = logging.getLogger(__name__)
 TRAINING_SEEDS, VALIDATION_SEEDS = (1, 2, 3, 4), (5,)  # added to those of the calibration items
 VALIDATION_EXAMPLES = 32
+EVALUATION_BATCH = 16
 EVALUATE_EVERY = 25  # steps
 MINIMUM_GAIN_DB = 0.05  # less than this is no progress
 Tensors = dict[str, torch.Tensor]
@@ -138,11 +139,17 @@ def sqnr_db(graph: FakeQuantGraph, weights: Mapping[str, torch.Tensor], examples
     """Signal to quantization noise of eps over examples, in dB; weights are float LoRA inputs."""
     signal = noise = 0.0
     with torch.no_grad():
-        for example in examples:
-            found = graph({name: torch.from_numpy(value) for name, value in example.feed.items()} | dict(weights))
-            signal += float(example.teacher.square().sum())
-            noise += float((found - example.teacher).square().sum())
+        for start in range(0, len(examples), EVALUATION_BATCH):
+            batch = examples[start : start + EVALUATION_BATCH]
+            exact = torch.cat([example.teacher for example in batch])
+            signal += float(exact.square().sum())
+            noise += float((graph(_stacked(batch) | dict(weights)) - exact).square().sum())
     return 10 * math.log10(signal / noise) if noise else math.inf
+
+
+def _stacked(batch: Sequence[Example]) -> Tensors:
+    """The inputs of several examples as one: (B, ...)."""
+    return {name: torch.cat([torch.from_numpy(example.feed[name]) for example in batch]) for name in batch[0].feed}
 
 
 @dataclass(kw_only=True)
@@ -194,8 +201,7 @@ class _Run:
         self.step += 1
 
     def _loss(self, batch: Sequence[Example]) -> torch.Tensor:
-        feed = {name: torch.cat([torch.from_numpy(example.feed[name]) for example in batch]) for name in batch[0].feed}
-        eps = self.graph(feed | self._inputs(self.weights))
+        eps = self.graph(_stacked(batch) | self._inputs(self.weights))
         loss = (eps - torch.cat([example.teacher for example in batch])).square().mean()
         known = [i for i, example in enumerate(batch) if example.noise is not None]
         if known and self.settings.diffusion_weight:
