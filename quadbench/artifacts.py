@@ -297,4 +297,5 @@ class RunResult:
     bundle_folder: Path
     records: tuple[RunRecord, ...]
     deployments: tuple[Deployment, ...]
+    published: str | None = None  # the paper's table whose figures stand beside the measured ones
     scores: RunScores | None = None  # where `quadbench quality` was run on it

@@ -59,7 +59,12 @@ def run(recipe: Recipe, addresses: Sequence[str], *, results: Path, observer: Ob
         item_counts = {task.name: len(task.items) for task in bundle.tasks}
         plan = make_plan(recipe, planned, item_counts, has_references=has_references(bundle))
         run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:4]}"
-        save_run(results, RunFile(run_id=run_id, bundle=folder.name, deployments=tuple(rollout.deployments.values())))
+        save_run(
+            results,
+            RunFile(
+                run_id=run_id, bundle=folder.name, deployments=tuple(rollout.deployments.values()), published=recipe.published
+            ),
+        )
         work = _Run(
             recipe=recipe,
             run_id=run_id,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, ValidationInfo, field_validator
 
 from quadbench.errors import UnknownNameError
+from quadbench.published import published_table
 from quadbench.yaml_document import Location
 from quadbench.yaml_spec import Name, Problem, Spec, SpecPath, load, near, refuse
 
@@ -338,6 +339,8 @@ class Recipe(Spec):
     baselines: tuple[Literal["per-graph"], ...] = ()
     """What the shared graph is compared with: `per-graph` is one U-Net for each task with its adapter merged."""
     measure: Measure = Measure()
+    published: Name | None = None
+    """A table of a paper whose figures stand beside the measured ones: `quad-table-1` to `quad-table-5`."""
 
     @field_validator("tasks")
     @classmethod
@@ -361,6 +364,16 @@ class Recipe(Spec):
         unknown = [(location, name) for location, name in named if name not in adapters]
         refuse(Problem(location=at, reason=f"no adapter '{name}'" + near(name, adapters)) for at, name in unknown)
         return quad
+
+    @field_validator("published")
+    @classmethod
+    def _table_is_known(cls, published: str | None) -> str | None:
+        if published is not None:
+            try:
+                published_table(published)
+            except UnknownNameError as error:
+                refuse([Problem(location=(), reason=str(error))])
+        return published
 
     @field_validator("baselines")
     @classmethod

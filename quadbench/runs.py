@@ -21,6 +21,7 @@ class RunFile:
     run_id: str
     bundle: str
     deployments: tuple[Deployment, ...]
+    published: str | None = None
 
 
 def save_run(results: Path, run: RunFile) -> None:
@@ -57,6 +58,7 @@ def load_run(results: Path, records: Records, run_id: str | None) -> RunResult:
         bundle_folder=folder,
         records=stored,
         deployments=run.deployments,
+        published=run.published,
         scores=_load_scores(_scores_path(results, run_id)),
     )
 

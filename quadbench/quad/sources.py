@@ -71,11 +71,11 @@ def tool_versions() -> dict[str, str]:
 
 
 def bundle_digest(recipe: Recipe) -> str:
-    """Of the recipe but for how it is measured, of weights, adapters, inputs and packages, and of this stage's own code."""
+    """Of the recipe but for how it is measured and shown, of weights, adapters, inputs, packages and this stage's own code."""
     adapters = {name: adapter_source(spec) for name, spec in recipe.adapters.items()}
     return digest_of(
         {
-            "recipe": recipe_digest(recipe.model_copy(update={"measure": Measure()})),
+            "recipe": recipe_digest(recipe.model_copy(update={"measure": Measure(), "published": None})),
             "foundation": _foundation_digests(recipe.foundation),
             "adapters": {name: adapter_digests(of.path) if of else {} for name, of in adapters.items()},
             "inputs": {task.name: _input_digests(task) for task in recipe.tasks},

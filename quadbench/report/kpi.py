@@ -6,6 +6,7 @@ from statistics import median
 
 from quadbench import statistics
 from quadbench.artifacts import Caveat, Component, DeviceFacts, RunRecord, RunResult, Sample, TaskAssets, TaskKind, Variant
+from quadbench.published import published_table
 from quadbench.report.launches import devices_of, launches_of, sound, values, why_absent
 from quadbench.report.units import Unit
 
@@ -34,7 +35,7 @@ class Figure:
 class KpiRow:
     """One line of the KPI table. A text in place of a figure says why there is none.
 
-    `ratio` is per-graph / shared: above 1 the shared graph takes less.
+    `ratio` is per-graph / shared: above 1 the shared graph takes less. `published` is for orientation only.
     """
 
     device: DeviceFacts
@@ -46,6 +47,7 @@ class KpiRow:
     shared: Figure | str
     per_graph: Figure | str
     ratio: float | None
+    published: float | None  # as a paper printed it, in `unit`
     caveats: tuple[Caveat, ...]
 
 
@@ -83,10 +85,18 @@ def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets) -> list[KpiR
                 shared=shared,
                 per_graph=per_graph,
                 ratio=_ratio(shared, per_graph),
+                published=_published(result, kpi, task, device),
                 caveats=tuple(caveat for caveat in Caveat if caveat in caveats),
             )
         )
     return rows
+
+
+def _published(result: RunResult, kpi: _Kpi, task: TaskAssets, device: DeviceFacts) -> float | None:
+    if result.published is None:
+        return None
+    key = f"{kpi.key}_{kpi.unit.value.lower()}"
+    return published_table(result.published).figure(key, task=task.name, device=device.profile)
 
 
 def _cell(kpi: _Kpi, task: TaskAssets, variant: Variant, records: Sequence[RunRecord]) -> Figure | str:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from quadbench.artifacts import RunResult
+from quadbench.published import published_table
 from quadbench.report.kpi import MERGED, NO_ADAPTER, NO_INPUT_IMAGE, Figure, KpiRow, kpi_rows
-from quadbench.report.units import Unit, convert, show, times
+from quadbench.report.units import Unit, convert, number, show, times
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,7 @@ def kpi_table(result: RunResult, *, with_spread: bool = True) -> Table:
     columns = (
         *((_Column(name="Device", cell=lambda row: row.device.address),) if len(devices) > 1 else ()),
         *_COLUMNS,
+        *((_PUBLISHED_COLUMN,) if result.published else ()),
         *(_SPREAD_COLUMNS if with_spread else ()),
         *((_Column(name="Doubts", cell=lambda row: ", ".join(row.caveats)),) if len(doubts) > 1 else ()),
     )
@@ -56,6 +58,7 @@ def kpi_table(result: RunResult, *, with_spread: bool = True) -> Table:
         numeric=tuple(column.is_numeric for column in columns),
         rows=tuple(tuple(column.cell(row) for column in columns) for row in rows),
         notes=_NOTES
+        + ((published_table(result.published).note,) if result.published else ())
         + tuple(f"{doubt}: {doubt.advice}" for doubt in dict.fromkeys(doubt for row in rows for doubt in row.caveats)),
     )
 
@@ -65,12 +68,13 @@ def to_csv(result: RunResult) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     fields = [f"{variant}_{field}" for variant in ("shared", "per_graph") for field in _FIELDS]
-    writer.writerow(["run_id", "device", "task", "figure", "unit", *fields, "ratio", "caveats", "note"])
+    writer.writerow(["run_id", "device", "task", "figure", "unit", *fields, "ratio", "published", "caveats", "note"])
     for row in kpi_rows(result):
         numbers = [value for cell in (row.shared, row.per_graph) for value in _numbers(cell, row.unit)]
         ratio = "" if row.ratio is None else repr(row.ratio)
         names = [result.run_id, row.device.address, row.task, row.key, row.unit.value]
-        writer.writerow([*names, *numbers, ratio, " ".join(row.caveats), _note(row)])
+        published = "" if row.published is None else repr(row.published)
+        writer.writerow([*names, *numbers, ratio, published, " ".join(row.caveats), _note(row)])
     return out.getvalue()
 
 
@@ -131,6 +135,10 @@ _COLUMNS = (
     _Column(name="Per-graph", cell=lambda row: _value(row.per_graph, row.unit), is_numeric=True),
     _Column(name="Ratio", cell=lambda row: "" if row.ratio is None else times(row.ratio), is_numeric=True),
     _Column(name="n", cell=_count, is_numeric=True),
+)
+
+_PUBLISHED_COLUMN = _Column(
+    name="Published", cell=lambda row: "" if row.published is None else number(row.published), is_numeric=True
 )
 
 _SPREAD_COLUMNS = (

@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from quadbench.artifacts import Caveat, Component, DeviceFacts, RunRecord, RunResult, Status, TaskAssets, Variant
+from quadbench.published import published_table
 from quadbench.report.comparison import LaunchVerdict, launch_verdicts
 from quadbench.report.headline import Phrase, gaps, headline
 from quadbench.report.kpi import Figure, KpiRow, kpi_rows
@@ -87,6 +88,7 @@ class ReportView:
     doubts: tuple[Doubt, ...]
     glance: tuple[Glance, ...]
     kpis: tuple[DeviceKpis, ...]
+    published: str | None  # what the published figures beside ours are
     storages: tuple[Storage, ...]
     quality: tuple[Quality, ...]
     scores: tuple[Table, ...]
@@ -114,6 +116,7 @@ def report_view(result: RunResult, results_folder: Path) -> ReportView:
         doubts=_doubts(result),
         glance=tuple(_glance(device.device, task) for device in kpis for task in device.tasks),
         kpis=kpis,
+        published=published_table(result.published).note if result.published else None,
         storages=storages,
         quality=quality,
         scores=score_tables(result.scores) if result.scores else (),

@@ -1,0 +1,65 @@
+"""Published: the name of a table -> the figures that a paper printed, to stand beside measured ones."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from quadbench.errors import UnknownNameError
+
+SOURCE = "QUAD paper (arXiv 2603.29535, CC BY 4.0)"
+CAVEAT = "another model on other hardware, for orientation; only what quadbench measures on one device may be compared"
+_LABELS = ("task", "device")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedRow:
+    """One line of a table. `task` and `device` are quadbench's names; None where the table names none."""
+
+    task: str | None
+    device: str | None
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedTable:
+    """A table as it was printed; milliseconds, MB and dB as the figures' names say."""
+
+    name: str
+    title: str
+    rows: tuple[PublishedRow, ...]
+
+    @property
+    def note(self) -> str:
+        """What stands beside it wherever it is shown."""
+        return f"Published: {SOURCE}, {self.title}; {CAVEAT}."
+
+    def figure(self, key: str, *, task: str, device: str | None = None, where: Mapping[str, float] | None = None) -> float | None:
+        """The figure `key` of the row for a task on a device (a profile's name); `where` are figures that the row must have."""
+        for row in self.rows:
+            fits = row.task in (None, task) and row.device in (None, device)
+            if fits and all(row.figures.get(name) == value for name, value in (where or {}).items()) and key in row.figures:
+                return row.figures[key]
+        return None
+
+
+def published_table(name: str) -> PublishedTable:
+    """A table by name. Raises: UnknownNameError."""
+    tables = _tables()
+    if name not in tables:
+        raise UnknownNameError("published table", name, tables)
+    return tables[name]
+
+
+@cache
+def _tables() -> dict[str, PublishedTable]:
+    read = yaml.safe_load((Path(__file__).parent / "quad.yaml").read_text())
+    return {name: PublishedTable(name=name, title=of["title"], rows=tuple(map(_row, of["rows"]))) for name, of in read.items()}
+
+
+def _row(line: Mapping[str, str | float]) -> PublishedRow:
+    figures = {key: float(value) for key, value in line.items() if key not in _LABELS}
+    task, device = (None if (label := line.get(key)) is None else str(label) for key in _LABELS)
+    return PublishedRow(task=task, device=device, figures=figures)
