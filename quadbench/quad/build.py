@@ -30,6 +30,7 @@ from quadbench.quad.components import copy_of_modules
 from quadbench.quad.distill import Distilled, Settings, distill_adapters
 from quadbench.quad.encodings import Encoding
 from quadbench.quad.graphs import export_unet, quantized
+from quadbench.quad.mixed import EncodingNoise
 from quadbench.quad.prepare import Prepared, prepare
 from quadbench.quad.profile import LoraProfile, clip_rate, lora_profile, site_fits
 from quadbench.quad.reference import Reference, reference_for
@@ -43,7 +44,6 @@ from quadbench.recipe import AnchorCalibration, AnchorProfile, Recipe, recipe_di
 
 log = logging.getLogger(__name__)
 VOCABULARY_ROWS = 64  # at most so many rows of unlike tokens calibrate the text encoder
-ACTIVATION_DTYPES = {"w8a16": "uint16", "w8a8": "uint8"}
 
 
 def build(recipe: Recipe, bundles: Path, *, notify: Notify = silent) -> tuple[Bundle, Path]:
@@ -104,6 +104,7 @@ class _Build:
     steps: Steps
     checkpoints: Path
     graphs: list[Graph] = field(default_factory=list)
+    noise: tuple[EncodingNoise, ...] = ()  # what chose the bits of the shared U-Net's activations
 
     def run(self) -> Bundle:
         steps, tasks = self.steps, self.prepared.tasks
@@ -129,7 +130,7 @@ class _Build:
             digest=self.digest,
             recipe_name=self.recipe.name,
             recipe_digest=recipe_digest(self.recipe),
-            precision=self.recipe.precision.activations.scheme,
+            precision=self.recipe.precision.label,
             tool_versions=tool_versions(),
             graphs=tuple(self.graphs),
             adapters=tuple(file for pair in files for file in pair),
@@ -180,14 +181,15 @@ class _Build:
             Component.VAE_DECODER: [{"latent": latent.numpy()} for v in visits.values() for latent in v.latents],
             Component.UNET: list(self._unet_feeds(lora)),
         }
-        dtype = ACTIVATION_DTYPES[self.recipe.precision.activations.scheme]
+        percent = self.recipe.precision.activations.int8_percent
         encodings, models = {"lora": dict(lora.encodings)}, {}
         for component, model in self.prepared.models.items():
             if not feeds[component]:
                 continue  # no task takes an image
             is_unet = component is Component.UNET
             inputs = lora.encodings if is_unet else None
-            made = quantized(model, feeds[component], activations=dtype if is_unet else "uint16", lora=inputs)
+            made = quantized(model, feeds[component], int8_percent=percent if is_unet else 0, lora=inputs)
+            self.noise += made.noise
             encodings[component.value], models[component] = made.activations, made.model
             self.graphs.append(self.writer.graph(made.model, Variant.SHARED, component, lora=inputs))
         return encodings, models[Component.UNET]
@@ -230,9 +232,14 @@ class _Build:
             "sensitivity": asdict(found) if found else None,
             "adapters": _fit_rows(lora),
             "distillation": [_distillation_row(name, made) for name, made in distilled.items()],
+            "mixed": self._noise_rows(encodings[Component.UNET.value]),
             "encodings": _listed(encodings),
         }
         return self.writer.json("profile.json", profile)
+
+    def _noise_rows(self, encodings: Mapping[str, Encoding]) -> list[dict[str, object]] | None:
+        """The measured list, least noise first, with what followed from it; None where nothing was left to choose."""
+        return [asdict(row) | {"dtype": encodings[row.tensor].dtype} for row in self.noise] or None
 
     def _unet_feeds(self, lora: LoraProfile) -> Iterator[Feed]:
         """joint: every task's inputs under its adapter, and again without any; anchor: those of the profile's adapter alone."""
@@ -262,8 +269,8 @@ class _Build:
             unet = copy_of_modules(prepared.foundation.unet)
             if task.adapter is not None:
                 merge(prepared.adapters[task.adapter], unet)
-            dtype = ACTIVATION_DTYPES[self.recipe.precision.activations.scheme]
-            made = quantized(export_unet(prepared.foundation, unet, {}), prepared.visits[task.name].feeds, activations=dtype)
+            percent = self.recipe.precision.activations.int8_percent
+            made = quantized(export_unet(prepared.foundation, unet, {}), prepared.visits[task.name].feeds, int8_percent=percent)
             self.graphs.append(self.writer.graph(made.model, Variant.PER_GRAPH, Component.UNET, task=task.name))
 
     def _reference(self, prepared: PreparedTask) -> Reference | None:

@@ -23,7 +23,7 @@ def float_tensors(model: onnx.ModelProto) -> list[str]:
 def observe_ranges(model: onnx.ModelProto, feeds: Iterable[Feed], *, threads: int = 0) -> dict[str, Range]:
     """Run the graph on every feed and keep each float tensor's least and greatest value over all of them."""
     names = float_tensors(model)
-    session = _session(_with_ranges(model, names), threads)
+    session = load_session(_with_ranges(model, names), threads=threads)
     low, high = np.full(len(names), np.inf, np.float32), np.full(len(names), -np.inf, np.float32)
     for feed in feeds:
         least, greatest = session.run(["ranges.low", "ranges.high"], dict(feed))
@@ -33,6 +33,13 @@ def observe_ranges(model: onnx.ModelProto, feeds: Iterable[Feed], *, threads: in
         bad = [name for name, a, b in zip(names, low, high, strict=True) if not np.isfinite([a, b]).all()]
         raise ValueError(f"calibration saw no finite range at {bad[:5]}")
     return {name: Range(low=float(a), high=float(b)) for name, a, b in zip(names, low, high, strict=True)}
+
+
+def load_session(model: onnx.ModelProto, *, threads: int = 0) -> onnxruntime.InferenceSession:
+    """On the CPU; 0 threads are as many as it has."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _with_ranges(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
@@ -50,9 +57,3 @@ def _with_ranges(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
         )
         graph.output.append(helper.make_tensor_value_info(f"ranges.{kind}", TensorProto.FLOAT, [len(names)]))
     return observed
-
-
-def _session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -77,6 +77,11 @@ def quantize(values: np.ndarray, encoding: Encoding) -> np.ndarray:
     return np.clip(q, qmin, qmax).astype(encoding.dtype)
 
 
+def dequantize(integers: np.ndarray, encoding: Encoding) -> np.ndarray:
+    """What the integers stand for, float32, as ONNX DequantizeLinear computes it."""
+    return (integers.astype(np.int32) - encoding.zero_point).astype(np.float32) * np.float32(encoding.scale)
+
+
 def quantize_channels(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     """INT8, symmetric, one scale for each index of `axis`: (integers, scales float32 of that axis' length)."""
     rest = tuple(i for i in range(values.ndim) if i != axis)

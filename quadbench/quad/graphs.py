@@ -1,6 +1,6 @@
 """Graphs: a foundation model -> its float graphs, and their quantized forms."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -15,8 +15,12 @@ from quadbench.quad.encodings import Encoding, Range
 from quadbench.quad.export import export_graph
 from quadbench.quad.foundation import Foundation, time_features
 from quadbench.quad.lora import UnetGraph
-from quadbench.quad.qdq import activation_encodings, quantize_graph
+from quadbench.quad.mixed import EncodingNoise, encoding_noise, least_noisy
+from quadbench.quad.qdq import activation_encodings, encoding_sources, quantize_graph
 from quadbench.quad.runner import Feed
+from quadbench.quad.sensitivity import spread
+
+NOISE_SAMPLES = 8  # of the calibration feeds, spread evenly
 
 
 def export_component(foundation: Foundation, component: Component) -> onnx.ModelProto:
@@ -61,19 +65,41 @@ def lora_shapes(model: onnx.ModelProto, prefix: str = "lora.") -> dict[str, tupl
 
 @dataclass(frozen=True, kw_only=True)
 class Quantized:
-    """A QDQ graph and the encodings that it was written with."""
+    """A QDQ graph and the encodings that it was written with; `noise` is what chose their bits, where something did."""
 
     model: onnx.ModelProto
     activations: dict[str, Encoding]
+    noise: tuple[EncodingNoise, ...]
 
 
 def quantized(
-    model: onnx.ModelProto, feeds: Iterable[Feed], *, activations: str = "uint16", lora: Mapping[str, Encoding] | None = None
+    model: onnx.ModelProto, feeds: Sequence[Feed], *, int8_percent: int = 0, lora: Mapping[str, Encoding] | None = None
 ) -> Quantized:
-    """Calibrate a float graph on feeds and write its QDQ form."""
-    ranges: dict[str, Range] = observe_ranges(model, feeds)
-    encodings = activation_encodings(model, ranges, dtype=activations)
-    return Quantized(model=quantize_graph(model, encodings, lora), activations=encodings)
+    """Calibrate a float graph on feeds and write its QDQ form, with 8 bits for `int8_percent` % of its activation encodings.
+
+    All or none of them need no measuring; between, it is done on NOISE_SAMPLES of the feeds.
+    """
+    ranges = observe_ranges(model, feeds)
+    noise: tuple[EncodingNoise, ...] = ()
+    if 0 < int8_percent < 100:
+        few = [feeds[i] for i in spread(len(feeds), NOISE_SAMPLES)]
+        noise = encoding_noise(model, _narrow_encodings(model, ranges, lora or {}), few)
+    encodings = activation_encodings(
+        model,
+        ranges,
+        dtype="uint8" if int8_percent == 100 else "uint16",
+        exceptions=dict.fromkeys(least_noisy(noise, int8_percent), "uint8"),
+        lora=lora,
+    )
+    return Quantized(model=quantize_graph(model, encodings, lora), activations=encodings, noise=noise)
+
+
+def _narrow_encodings(model: onnx.ModelProto, ranges: Mapping[str, Range], lora: Mapping[str, Encoding]) -> dict[str, Encoding]:
+    """What every activation encoding would be in 8 bits, by source."""
+    encodings = activation_encodings(model, ranges, dtype="uint8", lora=lora)
+    return {
+        name: encodings[name] for name, source in encoding_sources(model, ranges).items() if name == source and name not in lora
+    }
 
 
 def specs(values: Iterable[onnx.ValueInfoProto], lora: Mapping[str, Encoding] | None = None) -> tuple[TensorSpec, ...]:

@@ -4,7 +4,7 @@ Weights INT8 per output channel, constants and activations UINT16 (or UINT8) per
 Written straight from ranges: no calibration data passes through here and no weight is kept twice.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,18 +21,37 @@ KNOWN_RANGES = {"Softmax": Range(low=0.0, high=1.0), "Sigmoid": Range(low=0.0, h
 ONLY_FIRST_INPUT_IS_DATA = {"Resize", "Reshape", "Unsqueeze", "Squeeze", "Split", "Slice", "Expand"}
 
 
-def activation_encodings(model: onnx.ModelProto, ranges: Mapping[str, Range], *, dtype: str) -> dict[str, Encoding]:
-    """One encoding for each float tensor. A node that only moves values passes its input's on; Softmax has [0, 1]."""
-    found: dict[str, Encoding] = {v.name: enc.asymmetric(ranges[v.name], dtype) for v in model.graph.input if v.name in ranges}
+def encoding_sources(model: onnx.ModelProto, tensors: Collection[str]) -> dict[str, str]:
+    """Each tensor, in graph order -> the one whose encoding it has: itself, or what a node that only moves values was given."""
+    sources = {value.name: value.name for value in model.graph.input if value.name in tensors}
     for node in model.graph.node:
         for output in node.output:
-            if output not in ranges:
-                continue
-            if node.op_type in KEEPS_VALUES and node.input[0] in found:
-                found[output] = found[node.input[0]]
-            else:
-                found[output] = enc.asymmetric(KNOWN_RANGES.get(node.op_type, ranges[output]), dtype)
-    return found
+            if output in tensors:
+                moved = node.input[0] if node.op_type in KEEPS_VALUES else output
+                sources[output] = sources.get(moved, output)
+    return sources
+
+
+def activation_encodings(
+    model: onnx.ModelProto,
+    ranges: Mapping[str, Range],
+    *,
+    dtype: str,
+    exceptions: Mapping[str, str] | None = None,
+    lora: Mapping[str, Encoding] | None = None,
+) -> dict[str, Encoding]:
+    """One encoding for each float tensor but the LoRA inputs, by `encoding_sources`; the output of Softmax has [0, 1].
+
+    `exceptions` holds other dtypes for some of the sources. What only moves LoRA weights keeps the integers of `lora`.
+    """
+    operators = {output: node.op_type for node in model.graph.node for output in node.output}
+    found: dict[str, Encoding] = dict(lora or {})
+    for name, source in encoding_sources(model, ranges).items():
+        if source not in found:
+            known = KNOWN_RANGES.get(operators.get(source, ""), ranges[source])
+            found[source] = enc.asymmetric(known, (exceptions or {}).get(source, dtype))
+        found[name] = found[source]
+    return {name: encoding for name, encoding in found.items() if name not in (lora or {})}
 
 
 def quantize_graph(

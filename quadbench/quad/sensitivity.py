@@ -14,7 +14,7 @@ import numpy as np
 
 from quadbench.quad.adapters import Adapter, graph_tensors
 from quadbench.quad.divergence import BINS, Divergence, Score, bins_over, divergence, kendall_tau, score
-from quadbench.quad.encodings import quantize
+from quadbench.quad.encodings import dequantize, quantize
 from quadbench.quad.lora import input_names
 from quadbench.quad.profile import lora_encodings, lora_ranges
 from quadbench.quad.runner import Feed, as_feed
@@ -185,7 +185,7 @@ def choose_anchor(scores: Sequence[AdapterSensitivity]) -> Choice:
 def _rounded(adapter: Adapter, exact: Feed, dtype: str) -> Feed:
     """The adapter's LoRA inputs, each rounded under the range of this adapter alone and back in float."""
     encodings = lora_encodings(lora_ranges([adapter]), headroom=1.0, dtype=dtype)
-    return {name: quantize(exact[name], e).astype(np.float32) * np.float32(e.scale) for name, e in encodings.items()}
+    return {name: dequantize(quantize(exact[name], e), e) for name, e in encodings.items()}
 
 
 def _site_score(site: str, exact: Feed, rounded: Feed, against: Callable[[Feed], list[Divergence]]) -> SiteScore:
