@@ -156,6 +156,7 @@ def _varied(tiny_recipe: Path, folder: Path, activations: str) -> tuple[Bundle, 
     return build(load_recipe(path), folder / "bundles")
 
 
+@pytest.mark.slow
 def test_a_bundle_lists_what_was_measured_and_what_followed(tiny_recipe: Path, tmp_path: Path) -> None:
     bundle, folder = _varied(tiny_recipe, tmp_path, "{scheme: mixed, int8_percent: 30}")
     profile = json.loads((folder / bundle.profile.path).read_text())
