@@ -7,7 +7,8 @@ QuadbenchError                      exit code  meaning
 │   └── AdapterError                2          an adapter that cannot be used
 ├── ArtifactError                   3          a bundle, manifest or cached product is damaged or does not fit
 ├── BuildError                      4          quantizing or compiling failed
-│   └── ServiceError                4          a service that compiles or measures for us refuses, fails or does not answer
+│   └── ServiceError                4          a service that compiles or measures for us refuses or does not answer
+│       └── JobFailedError          4          a job that the service has taken failed there
 ├── DeviceError                     5          a device is absent, lost, full or refuses
 │   ├── DeviceNotFoundError         5
 │   ├── DeviceLostError             5          transient
@@ -82,12 +83,16 @@ class BuildError(QuadbenchError):
 
 
 class ServiceError(BuildError):
-    """A service that compiles or measures for us refuses, fails or does not answer. `is_absent`: it knows no such id."""
+    """A service that compiles or measures for us refuses or does not answer. `is_absent`: it knows no such id."""
 
     def __init__(self, message: str, *, transient: bool = False, is_absent: bool = False, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.transient = transient
         self.is_absent = is_absent
+
+
+class JobFailedError(ServiceError):
+    """A job that the service has taken failed there."""
 
 
 class DeviceError(QuadbenchError):

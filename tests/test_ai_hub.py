@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,9 @@ pytest.importorskip("qai_hub")
 pytest.importorskip("onnx")
 
 import onnx
+import onnxruntime
 from ai_hub_service import DEVICE, QAIRT_VERSION, TOKEN, AiHubService, ai_hub_service
+from qnn_process import compiled_by_qnn, run_on_emulator
 
 from quadbench.ai_hub import Pace
 from quadbench.artifacts import Caveat, Component, FileRef, Graph, TensorSpec, Variant
@@ -140,6 +143,14 @@ def test_where_lora_inputs_are_refused_nothing_large_is_uploaded(service: AiHubS
     with pytest.raises(BuildError, match=r"INT16 LoRA weights.*is not supported.*nothing of the bundle was uploaded"):
         _compile(graphs, tmp_path)
     assert service.uploads == ["trial.onnx"]
+
+
+def test_a_trial_that_is_not_done_in_time_says_nothing_of_lora_inputs(
+    service: AiHubService, graphs: Sources, tmp_path: Path
+) -> None:
+    service.faults.never_done = True
+    with pytest.raises(ServiceError, match=r"^AI Hub is not done after 0.2 s"):
+        _compile(graphs, tmp_path, _target(timeout_s=0.2))
 
 
 def test_graphs_without_lora_inputs_need_no_trial(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
@@ -312,6 +323,24 @@ def test_linked_graphs_are_one_file_of_one_digest(service: AiHubService, graphs:
     assert restyle.file == remove.file
     assert isinstance(restyle.file, FileRef)
     assert restyle.task != remove.task
+
+
+def test_a_context_beside_its_model_is_put_inside_it_and_runs_on_the_emulator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime_qnn")
+    graph = write_trial_graph(tmp_path)
+    with ai_hub_service(tmp_path, compiled_by_qnn) as (_, config):
+        monkeypatch.setenv("QAIHUB_CLIENT_INI", str(config))
+        product = _compile(([graph], tmp_path), tmp_path)
+    (made,) = product.graphs
+    assert product.caveats == ()
+    rng = np.random.default_rng(0)
+    feed = {"x": rng.standard_normal((1, 8, 8, 8)).astype(np.float32)}
+    feed |= {spec.name: rng.integers(-3000, 3000, spec.shape).astype(np.int16) for spec in graph.inputs[1:]}
+    expected = onnxruntime.InferenceSession(tmp_path / graph.file.path).run(None, feed)[0]
+    alone = shutil.copy(tmp_path / "compiled" / made.file.path, tmp_path / "alone.onnx")
+    np.testing.assert_allclose(run_on_emulator(Path(alone), feed), expected, atol=0.01 * np.abs(expected).max())
 
 
 def test_another_service_has_entries_of_its_own(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from quadbench.ai_hub.client import Hub, JobStatus
 from quadbench.ai_hub.ledger import Ledger
-from quadbench.errors import ServiceError
+from quadbench.errors import JobFailedError, ServiceError
 from quadbench.manifest import digest_of, sha256_of
 
 log = logging.getLogger(__name__)
@@ -48,26 +48,37 @@ class Jobs:
         self.ledger.keep("jobs", digest, job)
         return job
 
+    def done(self, **parts: object) -> None:
+        """Forget the job that `parts` determine, so that the same is submitted anew: what it made has been taken over."""
+        self.ledger.forget("jobs", digest_of(parts))
+
     def wait(self, jobs: Mapping[str, str]) -> None:
         """Until all are done (name -> job id).
 
         Raises:
-            ServiceError: a job failed, or the time is up. Then ids stay in the ledger, and another run waits on.
+            JobFailedError: a job failed.
+            ServiceError: the time is up. Ids stay in the ledger, and another run waits on.
         """
+        for name, status in self.ended(jobs).items():
+            if not status.is_ok:
+                raise failure(name, status)
+
+    def ended(self, jobs: Mapping[str, str]) -> dict[str, JobStatus]:
+        """Wait until all have ended, well or not. Raises: ServiceError where the time is up."""
         deadline = time.monotonic() + self.timeout_s
+        found: dict[str, JobStatus] = {}
         pending = dict(jobs)
         for wait_s in self.hub.pace.poll_waits_s():
-            found = {name: self._status(name, job) for name, job in pending.items()}
-            for name, status in found.items():
-                _refuse_failed(name, status)
+            found |= {name: self._status(name, job) for name, job in pending.items()}
             pending = {name: job for name, job in pending.items() if not found[name].is_finished}
             if not pending:
-                return
+                break
             name = next(iter(pending))
             self.notify(f"{name}: {found[name].state} ({len(jobs) - len(pending)} of {len(jobs)} jobs done)")
             if time.monotonic() + wait_s > deadline:
                 raise self._timed_out([found[name] for name in pending])
             time.sleep(wait_s)
+        return found
 
     def _status(self, name: str, job: str) -> JobStatus:
         status = self.hub.status(job)
@@ -83,9 +94,9 @@ class Jobs:
         )
 
 
-def _refuse_failed(name: str, status: JobStatus) -> None:
-    if status.is_finished and not status.is_ok:
-        raise ServiceError(
-            f"AI Hub job {status.job} of '{name}' failed: {status.message or 'no reason given'} ({status.url})",
-            hint="the job's page has its log; a new run submits it again",
-        )
+def failure(name: str, status: JobStatus) -> JobFailedError:
+    """What a job that failed comes to."""
+    return JobFailedError(
+        f"AI Hub job {status.job} of '{name}' failed: {status.message or 'no reason given'} ({status.url})",
+        hint="the job's page has its log; a new run submits it again",
+    )

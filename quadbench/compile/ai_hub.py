@@ -16,7 +16,7 @@ from quadbench.compile.product import Product
 from quadbench.compile.single_file import nodes_outside_context, single_file
 from quadbench.compile.trial import write_trial_graph
 from quadbench.device_profile import AiHubTarget
-from quadbench.errors import BuildError, ServiceError, UnknownNameError
+from quadbench.errors import BuildError, JobFailedError, ServiceError, UnknownNameError
 from quadbench.manifest import file_ref, sha256_of
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,9 @@ def _try_lora_input(work: "_Work") -> None:
         try:
             work.compile([graph], Path(folder), Path(folder) / "compiled")
         except BuildError as error:
-            raise ServiceError(
+            if isinstance(error, ServiceError) and not isinstance(error, JobFailedError):
+                raise
+            raise BuildError(
                 f"AI Hub does not compile a convolution whose INT16 LoRA weights are inputs: {error.message}. "
                 "This was tried on a graph of two layers; nothing of the bundle was uploaded",
                 hint=error.hint,
