@@ -219,8 +219,8 @@ class CompiledBundle:
 class DeviceFacts:
     """What is known of a device: enough to know with what its figures may be compared."""
 
-    address: str  # as on the command line: s25, virtual:s25, local
-    family: str  # adb, virtual, local
+    address: str  # as on the command line: s25, virtual:s25, hub:s25, local
+    family: str  # adb, virtual, local, ai_hub
     serial: str
     profile: str
     title: str

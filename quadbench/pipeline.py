@@ -1,23 +1,26 @@
 """Pipeline: a recipe and device addresses -> records and a report. The only module that knows the order of the stages."""
 
+import logging
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from quadbench.ai_hub import LEDGER
 from quadbench.artifacts import Bundle, Deployment, RunRecord, RunResult, Status
 from quadbench.compile import Compiled
-from quadbench.compile.targets import KnownTarget
-from quadbench.devices import Device, connect
+from quadbench.compile.targets import PHONE_MACHINE, KnownTarget
+from quadbench.device_profile import DeviceProfile, target_key
+from quadbench.devices import Device, connect, hosted_profiles
 from quadbench.errors import MissingDependencyError, QuadbenchError
 from quadbench.manifest import read_manifest
-from quadbench.measure import LaunchAborted, measure_launch
+from quadbench.measure import LaunchAborted, measure_hosted, measure_launch
 from quadbench.observer import Observer
-from quadbench.plan import DevicePlan, PlannedDevice, has_references, make_plan
+from quadbench.plan import DevicePlan, PlannedDevice, RunPlan, has_references, make_plan
 from quadbench.recipe import Recipe
 from quadbench.records import Records, open_records
 from quadbench.report import write_report
@@ -28,6 +31,8 @@ from quadbench.scores import RunScores
 if TYPE_CHECKING:
     from quadbench.quad.admit import Admission
     from quadbench.quad.sensitivity import Sensitivity
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,32 +57,27 @@ def run(recipe: Recipe, addresses: Sequence[str], *, results: Path, observer: Ob
         QuadbenchError: nothing could be built, or every device failed.
         KeyboardInterrupt: Ctrl-C; what was measured is stored.
     """
-    with connect(addresses, results=results) as devices, open_records(results / "quadbench.sqlite") as records:
+    hosted = hosted_profiles(addresses)
+    reached = [address for address in addresses if address.strip() not in hosted]
+    connected: AbstractContextManager[list[Device]] = (
+        connect(reached, results=results) if reached or not hosted else nullcontext([])
+    )
+    with connected as devices, open_records(results / "quadbench.sqlite") as records:
         bundle, folder = _bundle(recipe, results, observer)
-        rollout = roll_out(bundle, folder, devices, results=results, observer=observer)
-        planned = [PlannedDevice(address=address, target=rollout.targets[address]) for address in rollout.deployments]
-        item_counts = {task.name: len(task.items) for task in bundle.tasks}
-        plan = make_plan(recipe, planned, item_counts, has_references=has_references(bundle))
+        rollout = roll_out(bundle, folder, devices, results=results, observer=observer) if devices else None
         run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:4]}"
-        save_run(
-            results,
-            RunFile(
-                run_id=run_id, bundle=folder.name, deployments=tuple(rollout.deployments.values()), published=recipe.published
-            ),
-        )
+        deployments = tuple(rollout.deployments.values()) if rollout else ()
+        save_run(results, RunFile(run_id=run_id, bundle=folder.name, deployments=deployments, published=recipe.published))
         work = _Run(
-            recipe=recipe,
-            run_id=run_id,
-            bundle=bundle,
-            folder=folder,
-            rollout=rollout,
-            results=results,
-            records=records,
-            observer=observer,
+            recipe=recipe, run_id=run_id, bundle=bundle, folder=folder, results=results, records=records, observer=observer
         )
-        work.measure_all([device for device in devices if device.facts.address in rollout.deployments], plan.devices)
+        if rollout:
+            work.measure_all(rollout, devices)
+        failures = (rollout.failures if rollout else {}) | work.measure_hosted(hosted)
+        if not rollout and len(failures) == len(hosted):
+            raise next(iter(failures.values()))
         result = load_run(results, records, run_id)
-        return Outcome(result=result, report=write_report(result, results), failures=rollout.failures)
+        return Outcome(result=result, report=write_report(result, results), failures=failures)
 
 
 def report(run_id: str | None, *, results: Path) -> tuple[RunResult, Path]:
@@ -196,37 +196,72 @@ class _Run:
     run_id: str
     bundle: Bundle
     folder: Path
-    rollout: Rollout
     results: Path
     records: Records
     observer: Observer
 
-    def measure_all(self, devices: Sequence[Device], plans: Sequence[DevicePlan]) -> None:
+    def measure_all(self, rollout: Rollout, devices: Sequence[Device]) -> None:
         """Phones at the same time, each in a thread; devices that share this machine's CPU one after the other, here."""
-        plan_of = {plan.address: plan for plan in plans}
-        phones = [device for device in devices if not device.shares_host_cpu]
+        plan_of = {plan.address: plan for plan in self._plan(rollout).devices}
+        pushed = [device for device in devices if device.facts.address in rollout.deployments]
+        phones = [device for device in pushed if not device.shares_host_cpu]
         with _closed_on_interrupt(phones), ThreadPoolExecutor(max_workers=max(1, len(phones))) as pool:
-            pending = [pool.submit(self._measure, device, plan_of[device.facts.address]) for device in phones]
-            for device in devices:
+            pending = [pool.submit(self._measure, rollout, device, plan_of[device.facts.address]) for device in phones]
+            for device in pushed:
                 if device.shares_host_cpu:
-                    self._measure(device, plan_of[device.facts.address])
+                    self._measure(rollout, device, plan_of[device.facts.address])
             for measured in pending:
                 measured.result()
 
-    def _measure(self, device: Device, plan: DevicePlan) -> None:
+    def measure_hosted(self, profiles: Mapping[str, DeviceProfile]) -> dict[str, QuadbenchError]:
+        """Compile for the devices of these addresses at AI Hub and run the graphs there. Returns the devices that failed."""
+        failures = {}
+        for address, profile in profiles.items():
+            try:
+                for record in self._hosted_records(address, profile):
+                    self._keep(record)
+            except QuadbenchError as error:
+                log.info("%s is left out: %s", address, error)
+                failures[address] = error
+        return failures
+
+    def _hosted_records(self, address: str, profile: DeviceProfile) -> Sequence[RunRecord]:
+        target = profile.hosted_target
+        assert target is not None  # hosted_profiles has seen to it
+        key, htp_arch = target_key(target, PHONE_MACHINE), profile.soc.htp_arch
+        made = compiled_for(self.bundle, self.folder, target, key, htp_arch, self.results, self.observer)
+        return measure_hosted(
+            bundle=self.bundle,
+            compiled=made.compiled,
+            compiled_folder=made.folder,
+            address=address,
+            profile=profile,
+            target=target,
+            run_id=self.run_id,
+            iterations=self.recipe.measure.iterations,
+            ledger=self.results / LEDGER,
+            notify=lambda step: self.observer.step("profile", f"{address}: {step}"),
+        )
+
+    def _plan(self, rollout: Rollout) -> RunPlan:
+        planned = [PlannedDevice(address=address, target=rollout.targets[address]) for address in rollout.deployments]
+        item_counts = {task.name: len(task.items) for task in self.bundle.tasks}
+        return make_plan(self.recipe, planned, item_counts, has_references=has_references(self.bundle))
+
+    def _measure(self, rollout: Rollout, device: Device, plan: DevicePlan) -> None:
         for number, launch in enumerate(plan.launches, start=1):
             self.observer.launch(plan.address, launch, number, len(plan.launches))
             try:
                 record = measure_launch(
                     bundle=self.bundle,
                     bundle_folder=self.folder,
-                    compiled=self.rollout.compiled[plan.address].compiled,
-                    deployment=self.rollout.deployments[plan.address],
+                    compiled=rollout.compiled[plan.address].compiled,
+                    deployment=rollout.deployments[plan.address],
                     device=device,
                     launch=launch,
                     run_id=self.run_id,
-                    harness_sha256=self.rollout.harness.sha256,
-                    runtime_sha256=self.rollout.runtime.sha256,
+                    harness_sha256=rollout.harness.sha256,
+                    runtime_sha256=rollout.runtime.sha256,
                     threads=self.recipe.measure.threads,
                     timeout_s=self.recipe.measure.timeout_s,
                     results=self.results,

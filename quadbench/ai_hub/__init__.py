@@ -1,19 +1,23 @@
 """Qualcomm AI Hub: models and jobs in, what the service made of them out, each uploaded and submitted once."""
 
-from quadbench.ai_hub.client import CONFIGURE_HINT, HostedDevice, Hub, Pace, config_path, open_hub
-from quadbench.ai_hub.jobs import Jobs
-from quadbench.ai_hub.ledger import Ledger
+from quadbench.ai_hub.client import CONFIGURE_HINT, HostedDevice, HostedModel, Hub, JobStatus, Pace, config_path, open_hub
+from quadbench.ai_hub.jobs import Jobs, failure
+from quadbench.ai_hub.ledger import LEDGER, Ledger
 from quadbench.ai_hub.options import compile_options, graph_name, link_options, profile_options
 
 __all__ = [
     "CONFIGURE_HINT",
+    "LEDGER",
     "HostedDevice",
+    "HostedModel",
     "Hub",
+    "JobStatus",
     "Jobs",
     "Ledger",
     "Pace",
     "compile_options",
     "config_path",
+    "failure",
     "graph_name",
     "link_options",
     "open_hub",

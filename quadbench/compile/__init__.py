@@ -128,8 +128,9 @@ def _compiler(target: Target, root: Path) -> Compiler | BundleCompiler:
 
             return ToolchainCompiler(target=target)
         case AiHubTarget():
+            from quadbench.ai_hub import LEDGER
             from quadbench.compile.ai_hub import AiHubCompiler
 
-            return AiHubCompiler(target=target, ledger=root.parent / "ai-hub.json")
+            return AiHubCompiler(target=target, ledger=root.parent / LEDGER)
         case _:
             assert_never(target)

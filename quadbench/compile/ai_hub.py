@@ -9,8 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import assert_never
 
-from quadbench.ai_hub import Hub, Jobs, Ledger, Pace, compile_options, graph_name, link_options, open_hub
-from quadbench.ai_hub.client import HostedModel
+from quadbench.ai_hub import HostedModel, Hub, Jobs, Ledger, Pace, compile_options, graph_name, link_options, open_hub
 from quadbench.artifacts import Caveat, Graph
 from quadbench.compile.product import Product
 from quadbench.compile.single_file import nodes_outside_context, single_file

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from quadbench.device_profile import LOCAL_NAME, DeviceProfile, Target, target_key
+from quadbench.devices.addresses import HOSTED_PREFIX, VIRTUAL_PREFIX
 from quadbench.errors import UnknownNameError
 
 PHONE_MACHINE = "aarch64"  # every phone that runs today's Android
-VIRTUAL_PREFIX, HOSTED_PREFIX = "virtual:", "hub:"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Devices: an address in, a connected device out: an attached phone, a virtual one, or this machine."""
 
-from quadbench.devices.connections import SERIAL_VARIABLE, DeviceRow, connect, list_devices
+from quadbench.devices.connections import SERIAL_VARIABLE, DeviceRow, connect, hosted_profiles, list_devices
 from quadbench.devices.device import ANDROID_ROOT, Device, Progress, ShellResult
 from quadbench.devices.dumpsys import BatteryState, Temperature, ThermalState, parse_battery, parse_thermal
 
@@ -15,6 +15,7 @@ __all__ = [
     "Temperature",
     "ThermalState",
     "connect",
+    "hosted_profiles",
     "list_devices",
     "parse_battery",
     "parse_thermal",

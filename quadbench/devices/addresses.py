@@ -9,6 +9,7 @@ from quadbench.devices.properties import Attached
 from quadbench.errors import DeviceError, DeviceNotFoundError, UnknownNameError, UserError
 
 VIRTUAL_PREFIX = "virtual:"
+HOSTED_PREFIX = "hub:"
 
 _STATE_HINTS = {
     "unauthorized": "unlock it and allow USB debugging for this machine",
@@ -39,6 +40,13 @@ class VirtualAddress:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HostedAddress:
+    """`hub:<profile>`: a device of this kind at Qualcomm AI Hub, which runs graphs but takes no files."""
+
+    profile: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class AttachedAddress:
     """`<profile>`, `<profile>@SERIAL` or `SERIAL`: a phone."""
 
@@ -46,7 +54,7 @@ class AttachedAddress:
     serial: str | None
 
 
-Address = LocalAddress | VirtualAddress | AttachedAddress
+Address = LocalAddress | VirtualAddress | HostedAddress | AttachedAddress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,17 +75,22 @@ def parse_address(text: str, serials: Sequence[str] = ()) -> Address:
         return LocalAddress()
     if text.startswith(VIRTUAL_PREFIX):
         return _virtual(text)
+    if text.startswith(HOSTED_PREFIX):
+        return HostedAddress(profile=text.removeprefix(HOSTED_PREFIX))
     if text in serials:
         return AttachedAddress(profile=None, serial=text)
     profile, at, serial = text.partition("@")
     if not profile or (at and not serial):
-        raise UserError(f"'{text}' is no device", hint="expected local, virtual:<profile>, <profile>, <profile>@SERIAL or SERIAL")
+        raise UserError(
+            f"'{text}' is no device",
+            hint="expected local, virtual:<profile>, hub:<profile>, <profile>, <profile>@SERIAL or SERIAL",
+        )
     return AttachedAddress(profile=profile, serial=serial or None)
 
 
 def needs_server(text: str) -> bool:
     """Whether an address means a phone, which is reached through the user's adb server."""
-    return text != LOCAL_NAME and not text.startswith(VIRTUAL_PREFIX)
+    return text != LOCAL_NAME and not text.startswith((VIRTUAL_PREFIX, HOSTED_PREFIX))
 
 
 def choose_phone(

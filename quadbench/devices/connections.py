@@ -13,7 +13,16 @@ from quadbench.device_profile import LOCAL_NAME, DeviceProfile, load_profile, lo
 from quadbench.devices.adb import AdbDevice, read_properties
 from quadbench.devices.adb_protocol import AdbServer
 from quadbench.devices.adb_server import user_server
-from quadbench.devices.addresses import VIRTUAL_PREFIX, Phone, VirtualAddress, choose_phone, needs_server, parse_address
+from quadbench.devices.addresses import (
+    HOSTED_PREFIX,
+    VIRTUAL_PREFIX,
+    HostedAddress,
+    Phone,
+    VirtualAddress,
+    choose_phone,
+    needs_server,
+    parse_address,
+)
 from quadbench.devices.device import Device
 from quadbench.devices.host import device_lock
 from quadbench.devices.local import open_local
@@ -58,8 +67,22 @@ def connect(
         yield devices
 
 
+def hosted_profiles(addresses: Sequence[str]) -> dict[str, DeviceProfile]:
+    """Those of the addresses that mean a device at Qualcomm AI Hub, with their profiles, which have a hosted target.
+
+    Raises: UnknownNameError, SpecError, UserError.
+    """
+    found = {}
+    for address in map(str.strip, addresses):
+        if address.startswith(HOSTED_PREFIX):
+            found[address] = profile = load_profile(address.removeprefix(HOSTED_PREFIX))
+            if profile.hosted_target is None:
+                raise UserError(f"'{address}': the profile '{profile.name}' has no hosted_target", hint="see docs/ai-hub.md")
+    return found
+
+
 def list_devices(profiles: Sequence[DeviceProfile] | None = None) -> list[DeviceRow]:
-    """What can be given to --devices: attached phones in any state, then the virtual devices and this machine.
+    """What can be given to --devices: attached phones in any state, then virtual and hosted devices and this machine.
 
     Where no adb server can be reached or started, a warning says so and the others are listed.
     """
@@ -79,8 +102,19 @@ def list_devices(profiles: Sequence[DeviceProfile] | None = None) -> list[Device
         )
         for profile in known
     ]
+    hosted = [
+        DeviceRow(
+            address=f"{HOSTED_PREFIX}{profile.name}",
+            serial=profile.hosted_target.device,
+            state="hosted",
+            model=profile.title,
+            profile=profile.name,
+        )
+        for profile in known
+        if profile.hosted_target
+    ]
     local = DeviceRow(address=LOCAL_NAME, serial=LOCAL_NAME, state="device", model="this machine", profile=LOCAL_NAME)
-    return [*rows, *virtual, local]
+    return [*rows, *virtual, *hosted, local]
 
 
 class _Phones:
@@ -117,6 +151,8 @@ def _open(
             profile = next((profile for profile in profiles if profile.name == name), None) or load_profile(name)
             _refuse_twice(address, f"virtual-{profile.name}", opened)
             return open_virtual(profile, address, results, data_mb)
+        case HostedAddress():
+            raise UserError(f"'{address}' is at Qualcomm AI Hub: nothing can be pushed there", hint="quadbench run takes it")
         case _:
             return open_local(results)
 

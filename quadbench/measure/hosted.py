@@ -1,0 +1,198 @@
+"""Hosted: a compiled bundle and a device at AI Hub -> a RunRecord for each variant, of its graphs run there one by one.
+
+The service runs single graphs with random inputs: times and memory of each, but no images, switches or end-to-end times.
+"""
+
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from quadbench.ai_hub import HostedDevice, Jobs, Ledger, failure, graph_name, open_hub, profile_options
+from quadbench.artifacts import (
+    Bundle,
+    Caveat,
+    CompiledBundle,
+    DeviceFacts,
+    ErrorClass,
+    Graph,
+    RunRecord,
+    Sample,
+    Status,
+    Variant,
+)
+from quadbench.device_profile import AiHubTarget, DeviceProfile
+from quadbench.errors import UnknownNameError
+from quadbench.measure.harness_plan import adapters_of, components_of, unets_of
+from quadbench.measure.hosted_profile import GraphProfile, cpu_layers, samples_of
+from quadbench.statistics import ENOUGH_SAMPLES
+
+FAMILY = "ai_hub"
+
+
+def measure_hosted(
+    *,
+    bundle: Bundle,
+    compiled: CompiledBundle,
+    compiled_folder: Path,
+    address: str,
+    profile: DeviceProfile,
+    target: AiHubTarget,
+    run_id: str,
+    iterations: int,
+    ledger: Path,
+    notify: Callable[[str], None],
+) -> tuple[RunRecord, ...]:
+    """Run every graph on the device once, `iterations` times in a row. A job that failed makes its variant's record FAILED.
+
+    Jobs that an earlier run submitted and did not see the end of are waited for instead of submitted again.
+
+    Raises:
+        ServiceError: the service refuses or does not answer, or the jobs are not done in time.
+        MissingDependencyError, UnknownNameError: client, configuration or device are not there.
+    """
+    started_at = datetime.now(UTC)
+    hub = open_hub()
+    devices = hub.devices()
+    if target.device not in devices:
+        raise UnknownNameError("AI Hub device", target.device, devices)
+    jobs = Jobs(hub=hub, ledger=Ledger(path=ledger, url=hub.url), timeout_s=target.timeout_s, notify=notify)
+    work = _Work(
+        bundle=bundle,
+        compiled=compiled,
+        device=_facts(address, profile, devices[target.device]),
+        run_id=run_id,
+        started_at=started_at,
+        profiles=_profiles(jobs, compiled, compiled_folder, target, iterations),
+    )
+    return tuple(work.record(variant) for variant in Variant if any(graph.variant is variant for graph in compiled.graphs))
+
+
+def _profiles(
+    jobs: Jobs, compiled: CompiledBundle, folder: Path, target: AiHubTarget, iterations: int
+) -> dict[str, GraphProfile]:
+    """By the graphs' names."""
+    graphs = {_name(graph): graph for graph in compiled.graphs}
+    options = {name: profile_options(graph, target, iterations=iterations) for name, graph in graphs.items()}
+    parts = {
+        name: {"profile": graph.file.sha256, "device": target.device, "options": options[name]} for name, graph in graphs.items()
+    }
+
+    def submit(name: str) -> str:
+        file = graphs[name].file.path
+        return jobs.hub.submit_profile(jobs.uploaded(folder / file, file), target.device, options[name], name)
+
+    submitted = {name: jobs.submitted(lambda name=name: submit(name), **parts[name]) for name in graphs}  # type: ignore[misc]
+    found = {
+        name: GraphProfile(graph=graphs[name], status=status, profile=jobs.hub.profile(status.job) if status.is_ok else {})
+        for name, status in jobs.ended(submitted).items()
+    }
+    for part in parts.values():
+        jobs.done(**part)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """What the records of one device are made of."""
+
+    bundle: Bundle
+    compiled: CompiledBundle
+    device: DeviceFacts
+    run_id: str
+    started_at: datetime
+    profiles: Mapping[str, GraphProfile]
+
+    def record(self, variant: Variant) -> RunRecord:
+        graphs = self._graphs(variant)
+        profiles = {_name(graph): self.profiles[_name(graph)] for graph, _ in graphs}
+        failed = [failure(name, one.status).message for name, one in profiles.items() if not one.status.is_ok]
+        samples = [sample for graph, labels in graphs for sample in samples_of(self.profiles[_name(graph)], labels)]
+        return RunRecord(
+            record_id=uuid.uuid4().hex,
+            run_id=self.run_id,
+            started_at=self.started_at,
+            ended_at=datetime.now(UTC),
+            recipe_name=self.bundle.recipe_name,
+            recipe_digest=self.bundle.recipe_digest,
+            bundle_digest=self.bundle.digest,
+            compiled_digest=self.compiled.digest,
+            target=self.compiled.target,
+            device=self.device,
+            variant=variant,
+            launch=0,
+            status=Status.FAILED if failed else Status.OK,
+            error_class=ErrorClass.INFRASTRUCTURE if failed else None,
+            reason="; ".join(failed) or None,
+            caveats=self._caveats(profiles.values(), samples),
+            versions=_versions(self.bundle, self.compiled),
+            state=dict(_state(profiles)),
+            samples=(*samples, *self._rom_samples(variant, graphs)),
+        )
+
+    def _graphs(self, variant: Variant) -> list[tuple[Graph, dict[str, str]]]:
+        """What a variant runs, with the labels of its samples; the variants share text encoder and VAE."""
+        return [
+            *((graph, {}) for graph in components_of(self.bundle, self.compiled, variant).values()),
+            *(
+                (graph, {"unet": name})
+                for name, graph in unets_of(self.bundle, self.compiled, variant, self.bundle.tasks).items()
+            ),
+        ]
+
+    def _rom_samples(self, variant: Variant, graphs: list[tuple[Graph, dict[str, str]]]) -> Iterator[Sample]:
+        """The sizes of the files that a device of this kind would hold."""
+        for graph, labels in graphs:
+            yield Sample(
+                metric="rom_bytes",
+                value=float(graph.file.size_bytes),
+                component=graph.component,
+                labels={"kind": "base", **labels},
+            )
+        for name, adapter in adapters_of(self.bundle, variant, self.bundle.tasks).items():
+            size_bytes = float(adapter.file.size_bytes)
+            yield Sample(metric="rom_bytes", value=size_bytes, labels={"kind": "adapter", "adapter": name})
+
+    def _caveats(self, profiles: Iterable[GraphProfile], samples: list[Sample]) -> tuple[Caveat, ...]:
+        found = {*self.bundle.caveats, *self.compiled.caveats}
+        if any(cpu_layers(one) for one in profiles):
+            found.add(Caveat.CPU_FALLBACK)
+        runs = max((sample.iteration + 1 for sample in samples if sample.iteration is not None), default=0)
+        if runs < ENOUGH_SAMPLES[50]:
+            found.add(Caveat.FEW_SAMPLES)
+        return tuple(caveat for caveat in Caveat if caveat in found)
+
+
+def _state(profiles: Mapping[str, GraphProfile]) -> Iterator[tuple[str, str]]:
+    for name, one in profiles.items():
+        yield f"job.{name}", f"{one.status.job} {one.status.url}"
+        if layers := cpu_layers(one):
+            yield f"cpu_layers.{name}", ", ".join(layers)
+
+
+def _name(graph: Graph) -> str:
+    return f"{graph.variant}/{graph_name(graph)}"
+
+
+def _versions(bundle: Bundle, compiled: CompiledBundle) -> dict[str, str]:
+    return {
+        "quadbench": version("quadbench"),
+        **{f"quad.{tool}": text for tool, text in bundle.tool_versions.items()},
+        **{f"compile.{tool}": text for tool, text in compiled.tool_versions.items()},
+    }
+
+
+def _facts(address: str, profile: DeviceProfile, device: HostedDevice) -> DeviceFacts:
+    return DeviceFacts(
+        address=address,
+        family=FAMILY,
+        serial=device.name,
+        profile=profile.name,
+        title=profile.title,
+        soc_model=profile.soc.model,
+        cpu=profile.soc.title,
+        android_release=device.android_release or None,
+        fingerprint=None,
+    )

@@ -1,0 +1,190 @@
+"""Devices at AI Hub: a run's records of them, against a service on loopback whose times and bytes are made up."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")  # the tiny bundle is built here
+pytest.importorskip("qai_hub")
+
+from ai_hub_service import DEVICE, PROFILE_US, AiHubService, ai_hub_service
+from test_pipeline import Watcher
+
+from quadbench import pipeline
+from quadbench.ai_hub import JobStatus
+from quadbench.artifacts import Bundle, Caveat, Component, FileRef, Graph, RunRecord, Sample, Status, Variant
+from quadbench.cli import main
+from quadbench.devices import list_devices
+from quadbench.errors import ServiceError, UserError
+from quadbench.measure.hosted_profile import GraphProfile, cpu_layers, samples_of
+from quadbench.recipe import load_recipe
+
+PROFILE = Path(__file__).parents[1] / "device_profiles/s25.yaml"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AiHubService]:
+    folder = tmp_path_factory.mktemp("service")
+    impatient = PROFILE.read_text().replace("name: s25", "name: impatient").replace("qnn_onnx}", "qnn_onnx, timeout_s: 1}")
+    (folder / "impatient.yaml").write_text(impatient)
+    with pytest.MonkeyPatch.context() as patch, ai_hub_service(folder) as (running, config):
+        patch.setenv("QAIHUB_CLIENT_INI", str(config))
+        patch.setenv("QUADBENCH_DEVICE_PROFILES", str(folder))
+        yield running
+
+
+@pytest.fixture(scope="module")
+def results(tiny_bundle: tuple[Bundle, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hosted")
+    shutil.copytree(tiny_bundle[1].parent, folder / "bundles")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def outcome(service: AiHubService, tiny_recipe: Path, results: Path) -> pipeline.Outcome:
+    return pipeline.run(load_recipe(tiny_recipe), ["hub:s25"], results=results, observer=Watcher())
+
+
+@pytest.fixture(autouse=True)
+def no_faults(service: AiHubService) -> Iterator[None]:
+    yield
+    service.faults.failing, service.faults.never_done = {}, False
+
+
+def _record(outcome: pipeline.Outcome, variant: Variant) -> RunRecord:
+    return next(record for record in outcome.result.records if record.variant is variant)
+
+
+def _values(record: RunRecord, metric: str, **wanted: object) -> list[float]:
+    return [s.value for s in record.samples if s.metric == metric and all(getattr(s, k) == v for k, v in wanted.items())]
+
+
+def test_each_variant_is_a_record_of_the_hosted_device(outcome: pipeline.Outcome) -> None:
+    assert [(r.variant, r.status) for r in outcome.result.records] == [
+        (Variant.SHARED, Status.OK),
+        (Variant.PER_GRAPH, Status.OK),
+    ]
+    device = outcome.result.records[0].device
+    assert (device.address, device.family, device.serial, device.android_release) == ("hub:s25", "ai_hub", DEVICE, "15")
+
+
+def test_microseconds_become_nanoseconds_run_by_run(outcome: pipeline.Outcome) -> None:
+    shared = _record(outcome, Variant.SHARED)
+    expected = [time_us * 1000 for time_us in PROFILE_US]
+    for component in Component:
+        assert _values(shared, "inference_ns", component=component) == expected
+
+
+def test_one_graph_per_task_is_measured_task_by_task(outcome: pipeline.Outcome) -> None:
+    record = _record(outcome, Variant.PER_GRAPH)
+    for task in ("change", "fill", "imagine"):
+        assert len(_values(record, "inference_ns", component="unet", labels={"unet": task})) == len(PROFILE_US)
+
+
+def test_job_ids_and_pages_are_kept(outcome: pipeline.Outcome, service: AiHubService) -> None:
+    job, page = _record(outcome, Variant.SHARED).state["job.shared/unet"].split()
+    assert job in service.jobs
+    assert page == f"{service.url}/jobs/{job}/"
+
+
+def test_the_sdk_that_compiled_is_kept(outcome: pipeline.Outcome) -> None:
+    assert _record(outcome, Variant.SHARED).versions["compile.ai_hub.qairt_sdk_version"] == "0.0.0-loopback"
+
+
+def test_few_runs_and_graphs_left_to_the_cpu_are_doubts(outcome: pipeline.Outcome) -> None:
+    assert _record(outcome, Variant.SHARED).caveats == (Caveat.FEW_SAMPLES, Caveat.CPU_FALLBACK)
+
+
+def test_the_sizes_of_what_a_device_would_hold_are_kept(outcome: pipeline.Outcome) -> None:
+    shared = _record(outcome, Variant.SHARED)
+    adapters = {s.labels["adapter"]: s.value for s in shared.samples if s.labels.get("kind") == "adapter"}
+    files = {a.name: a.file.size_bytes for a in outcome.result.bundle.adapters if a.variant is Variant.SHARED}
+    assert adapters == files
+    assert _values(shared, "rom_bytes", component="unet", labels={"kind": "base", "unet": "base"})[0] > 0
+
+
+def test_there_is_a_report(outcome: pipeline.Outcome) -> None:
+    assert "hub:s25" in outcome.report.read_text()
+
+
+def test_compiled_models_are_not_uploaded_to_be_run(outcome: pipeline.Outcome, service: AiHubService) -> None:
+    graphs = [graph for graph in outcome.result.bundle.graphs if graph.variant.is_quantized]
+    assert len(service.uploads) == len(graphs) + 1  # the trial
+
+
+def test_another_run_measures_again_and_compiles_nothing(
+    outcome: pipeline.Outcome, service: AiHubService, tiny_recipe: Path, results: Path
+) -> None:
+    kinds_before = [job.WhichOneof("job") for job in service.submissions]
+    pipeline.run(load_recipe(tiny_recipe), ["hub:s25"], results=results, observer=Watcher())
+    added = [job.WhichOneof("job") for job in service.submissions[len(kinds_before) :]]
+    assert added == ["inference_job"] * kinds_before.count("inference_job")
+
+
+def test_a_job_that_fails_is_a_failed_record_with_its_reason(
+    outcome: pipeline.Outcome, service: AiHubService, tiny_recipe: Path, results: Path
+) -> None:
+    service.faults.failing = {"shared/unet": "the device rebooted"}
+    again = pipeline.run(load_recipe(tiny_recipe), ["hub:s25"], results=results, observer=Watcher())
+    shared, per_graph = _record(again, Variant.SHARED), _record(again, Variant.PER_GRAPH)
+    assert shared.status is Status.FAILED
+    assert "'shared/unet' failed: the device rebooted" in str(shared.reason)
+    assert _values(shared, "inference_ns", component="vae_decoder")
+    assert per_graph.status is Status.OK
+
+
+def test_jobs_that_were_not_done_in_time_are_waited_for_by_the_next_run(
+    outcome: pipeline.Outcome, service: AiHubService, tiny_recipe: Path, results: Path
+) -> None:
+    service.faults.never_done = True
+    with pytest.raises(ServiceError, match="not done after 1 s"):
+        pipeline.run(load_recipe(tiny_recipe), ["hub:impatient"], results=results, observer=Watcher())
+    service.faults.never_done, before = False, len(service.submissions)
+    assert pipeline.run(load_recipe(tiny_recipe), ["hub:impatient"], results=results, observer=Watcher()).is_ok
+    assert len(service.submissions) == before
+
+
+def test_a_profile_without_a_hosted_target_is_refused(service: AiHubService, tiny_recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'tabs11' has no hosted_target"):
+        pipeline.run(load_recipe(tiny_recipe), ["hub:tabs11"], results=tmp_path, observer=Watcher())
+
+
+def test_nothing_is_pushed_to_a_hosted_device(
+    tiny_recipe: Path, tiny_bundle: tuple[Bundle, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = shutil.copytree(tiny_bundle[1], tmp_path / "bundles" / tiny_bundle[1].name)
+    adapter = tiny_recipe.parent / "adapters/first"
+    command = ["adapter", "admit", "again", str(adapter), "--bundle", str(bundle), "--devices", "hub:s25", "--json"]
+    assert main([*command, "--results", str(tmp_path)]) == 2
+    assert "nothing can be pushed there" in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_hosted_devices_are_listed() -> None:
+    assert [(row.address, row.serial, row.state) for row in list_devices() if row.state == "hosted"] == [
+        ("hub:impatient", DEVICE, "hosted"),
+        ("hub:s25", DEVICE, "hosted"),
+    ]
+
+
+def _profiled(summary: dict[str, object], layers: list[dict[str, object]] | None = None) -> GraphProfile:
+    file = FileRef(path="shared/unet.onnx", sha256="0" * 64, size_bytes=1)
+    return GraphProfile(
+        graph=Graph(variant=Variant.SHARED, component=Component.UNET, file=file, inputs=(), outputs=()),
+        status=JobStatus(job="j1", url="http://127.0.0.1", state="SUCCESS", is_finished=True, is_ok=True, message=""),
+        profile={"execution_summary": summary, "execution_detail": layers or []},
+    )
+
+
+def test_a_profile_without_single_runs_gives_the_service_s_estimate() -> None:
+    found = samples_of(_profiled({"estimated_inference_time": 70, "inference_memory_peak_range": None}), {"unet": "base"})
+    assert list(found) == [
+        Sample(metric="inference_ns", value=70_000.0, component=Component.UNET, iteration=0, labels={"unet": "base"})
+    ]
+
+
+def test_layers_on_the_cpu_are_named() -> None:
+    layers: list[dict[str, object]] = [{"name": "resize", "compute_unit": "CPU"}, {"name": "conv", "compute_unit": "NPU"}]
+    assert cpu_layers(_profiled({}, layers)) == ["resize"]
