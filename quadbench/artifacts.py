@@ -13,6 +13,7 @@ from pathlib import Path
 from quadbench.scores import RunScores
 
 SCHEMA_VERSION = 1
+HOSTED_FAMILY = "ai_hub"
 
 
 class Variant(StrEnum):
@@ -228,6 +229,11 @@ class DeviceFacts:
     cpu: str
     android_release: str | None
     fingerprint: str | None
+
+    @property
+    def is_hosted(self) -> bool:
+        """Whether a service runs single graphs on it: no harness, no images."""
+        return self.family == HOSTED_FAMILY
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from quadbench.devices import list_devices
 from quadbench.errors import ServiceError, UserError
 from quadbench.measure.hosted_profile import GraphProfile, cpu_layers, samples_of
 from quadbench.recipe import load_recipe
+from quadbench.report import Figure, kpi_rows
 
 PROFILE = Path(__file__).parents[1] / "device_profiles/s25.yaml"
 
@@ -106,8 +107,13 @@ def test_the_sizes_of_what_a_device_would_hold_are_kept(outcome: pipeline.Outcom
     assert _values(shared, "rom_bytes", component="unet", labels={"kind": "base", "unet": "base"})[0] > 0
 
 
-def test_there_is_a_report(outcome: pipeline.Outcome) -> None:
-    assert "hub:s25" in outcome.report.read_text()
+def test_the_report_shows_single_runs_of_the_graphs(outcome: pipeline.Outcome) -> None:
+    rows = {row.key: row for row in kpi_rows(outcome.result) if row.task == "change"}
+    cell = rows["unet_run"].shared
+    assert isinstance(cell, Figure)
+    assert cell.value == 1_100_000
+    assert "end_to_end" not in rows
+    assert "U-Net, one run" in outcome.report.read_text()
 
 
 def test_compiled_models_are_not_uploaded_to_be_run(outcome: pipeline.Outcome, service: AiHubService) -> None:

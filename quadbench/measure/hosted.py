@@ -12,6 +12,7 @@ from pathlib import Path
 
 from quadbench.ai_hub import HostedDevice, Jobs, Ledger, failure, graph_name, open_hub, profile_options
 from quadbench.artifacts import (
+    HOSTED_FAMILY,
     Bundle,
     Caveat,
     CompiledBundle,
@@ -28,8 +29,6 @@ from quadbench.errors import UnknownNameError
 from quadbench.measure.harness_plan import adapters_of, components_of, unets_of
 from quadbench.measure.hosted_profile import GraphProfile, cpu_layers, samples_of
 from quadbench.statistics import ENOUGH_SAMPLES
-
-FAMILY = "ai_hub"
 
 
 def measure_hosted(
@@ -187,7 +186,7 @@ def _versions(bundle: Bundle, compiled: CompiledBundle) -> dict[str, str]:
 def _facts(address: str, profile: DeviceProfile, device: HostedDevice) -> DeviceFacts:
     return DeviceFacts(
         address=address,
-        family=FAMILY,
+        family=HOSTED_FAMILY,
         serial=device.name,
         profile=profile.name,
         title=profile.title,

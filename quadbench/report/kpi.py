@@ -72,7 +72,7 @@ def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets) -> list[KpiR
     launches = {variant: launches_of(result, device, variant) for variant in (Variant.SHARED, Variant.PER_GRAPH)}
     caveats = {caveat for records in launches.values() for record in sound(records) for caveat in record.caveats}
     rows = []
-    for kpi in _KPIS:
+    for kpi in _HOSTED_KPIS if device.is_hosted else _KPIS:
         shared, per_graph = (_cell(kpi, task, variant, records) for variant, records in launches.items())
         rows.append(
             KpiRow(
@@ -196,6 +196,11 @@ def components_of(task: TaskAssets, *, on_disk: bool = False) -> tuple[Component
     )
 
 
+def _of_component(metric: str, component: Component) -> Callable[[RunRecord, TaskAssets], list[float]]:
+    """A graph that ran by itself, for the task that uses it."""
+    return lambda record, task: values(record, metric, _is_component(component, task, record))
+
+
 def _is_component(component: Component, task: TaskAssets, record: RunRecord) -> Callable[[Sample], bool]:
     unet = "base" if record.variant is not Variant.PER_GRAPH else task.name
     if component is Component.UNET:
@@ -230,4 +235,22 @@ _KPIS = (
     _Kpi(key="lora_rom", title="LoRA ROM", unit=_MB, read=_lora_bytes, absent=_needs_adapter, is_exact=True),
     _Kpi(key="peak_ram", title="Peak RAM, running", unit=_MB, read=_highest("peak_rss_bytes")),
     _Kpi(key="load_peak_ram", title="Peak RAM, switching", unit=_MB, read=_highest("load_peak_rss_bytes")),
+)
+
+# A service that hosts devices runs single graphs: no images, no switches.
+_HOSTED_KPIS = (
+    _Kpi(
+        key="vae_encoder",
+        title="VAE encoder",
+        unit=_MS,
+        read=_of_component("inference_ns", Component.VAE_ENCODER),
+        absent=_needs_input_image,
+    ),
+    _Kpi(key="unet_run", title="U-Net, one run", unit=_MS, read=_of_component("inference_ns", Component.UNET)),
+    _Kpi(key="vae_decoder", title="VAE decoder", unit=_MS, read=_of_component("inference_ns", Component.VAE_DECODER)),
+    _Kpi(key="text_run", title="Text encoder, one run", unit=_MS, read=_of_component("inference_ns", Component.TEXT_ENCODER)),
+    _Kpi(key="session_load", title="Session load", unit=_MS, read=_session_load),
+    _Kpi(key="foundation_rom", title="Foundation ROM", unit=_MB, read=_foundation_bytes, is_exact=True),
+    _Kpi(key="lora_rom", title="LoRA ROM", unit=_MB, read=_lora_bytes, absent=_needs_adapter, is_exact=True),
+    _Kpi(key="unet_peak", title="Peak RAM, U-Net", unit=_MB, read=_of_component("inference_peak_bytes", Component.UNET)),
 )

@@ -146,7 +146,7 @@ def _device_kpis(result: RunResult, device: DeviceFacts, rows: Sequence[KpiRow])
 
 
 def _glance(device: DeviceFacts, kpis: TaskKpis) -> Glance:
-    keys = ("end_to_end", "switch", "peak_ram")
+    keys = ("unet_run", "unet_peak") if device.is_hosted else ("end_to_end", "switch", "peak_ram")
     return Glance(device=device, task=kpis.task.name, rows=tuple(row for row in kpis.rows if row.key in keys))
 
 
