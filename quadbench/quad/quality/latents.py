@@ -126,7 +126,8 @@ class TaskModel:
 
 
 def _of_task(bundle: Bundle, folder: Path, task: TaskAssets) -> Iterator[Compared]:
-    exact = [TaskModel.load(bundle, folder, task, Variant.FLOAT).run(item) for item in task.items]
+    float_model = TaskModel.load(bundle, folder, task, Variant.FLOAT)
+    exact = [float_model.run(item) for item in task.items]
     for variant in _QUANTIZED:
         if any(graph.variant is variant for graph in bundle.graphs):
             model = TaskModel.load(bundle, folder, task, variant)
