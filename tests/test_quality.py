@@ -347,7 +347,7 @@ def test_the_command_scores_a_stored_run_and_keeps_the_scores(stored_run: Path, 
 def test_the_command_prints_values_and_why_others_are_absent(stored_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["quality", "--metrics", "psnr,lpips", "--results", str(stored_run)]) == 0
     printed = capsys.readouterr().out
-    assert "change on virtual:s25, run r1" in printed
+    assert "change on virtual:s25" in printed
     assert re.search(r"PSNR, dB ↑ +\d\d\.\d +\d", printed)
     assert "LPIPS: unavailable: no weights; give --weights lpips=PATH@sha256:HEX" in printed
 
