@@ -25,7 +25,7 @@ from quadbench.quad.adapters import Adapter, Pair
 from quadbench.quad.distill import VALIDATION_EXAMPLES, Settings, distill, sqnr_db
 from quadbench.quad.examples import examples
 from quadbench.quad.fake_quant import FakeQuantGraph
-from quadbench.quad.graphs import quantized
+from quadbench.quad.graphs import Calibrated, quantized
 from quadbench.quad.prepare import Prepared, prepare
 from quadbench.quad.profile import LoraProfile, clip_rate, lora_profile
 from quadbench.quad.runner import Denoiser, Feed, GraphSession
@@ -157,7 +157,7 @@ def _graph(
     for name, adapter in [*shared.adapters.items(), (None, None)]:
         task = "remove-object" if name == "remove-object" else "restyle"
         feeds += [feed | prepared.feed(adapter) for feed in prepared.visits[task].feeds[::2]]
-    made = quantized(prepared.models[Component.UNET], feeds, lora=shared.encodings)
+    made = quantized(Calibrated(prepared.models[Component.UNET], feeds), lora=shared.encodings)
     return shared, FakeQuantGraph(made.model)
 
 

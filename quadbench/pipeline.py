@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -164,6 +165,25 @@ def quality_of_folders(
         from quadbench.quad.quality import compare_folders, parse_weights
     given = {w.name: w for w in map(parse_weights, weights)}
     return RunScores(compared=(compare_folders(images, references, sources, metrics=metrics, weights=given),))
+
+
+def build_all(recipes: Sequence[Recipe], *, results: Path, observer: Observer) -> None:
+    """Build those that are not there yet, doing once what they share. Raises: QuadbenchError, with what was built before kept."""
+    from quadbench.quad.cache import cached
+
+    missing = [recipe for recipe in recipes if not cached(recipe, results / "bundles")]
+    if not missing:
+        return
+    with _needs_quad():
+        from quadbench.quad.build import build
+        from quadbench.quad.common import Common
+    common = Common()
+    for number, recipe in enumerate(missing, start=1):
+        build(recipe, results / "bundles", notify=partial(_tell_step, observer, f"{number} of {len(missing)}"), common=common)
+
+
+def _tell_step(observer: Observer, which: str, step: str) -> None:
+    observer.step("build", f"{which}: {step}")
 
 
 def _bundle(recipe: Recipe, results: Path, observer: Observer) -> tuple[Bundle, Path]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
@@ -15,6 +15,7 @@ from quadbench.yaml_document import Location
 from quadbench.yaml_spec import Name, Problem, Spec, SpecPath, load, near, refuse
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
+INT8_KEY = "precision.activations.int8"
 
 
 class BuiltinFoundation(Spec):
@@ -398,18 +399,21 @@ class Recipe(Spec):
         return baselines
 
 
-def load_recipe(path_or_name: str | Path) -> Recipe:
+def load_recipe(path_or_name: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:
     """A recipe from a file, or by its name one that comes with quadbench; an existing file wins.
+
+    `changes` are values to take instead of the file's, by key as `tasks.0.sampler.steps`. INT8_KEY, a share of the activations,
+    stands for the scheme that has it.
 
     Raises: SpecError, UnknownNameError.
     """
-    path = Path(path_or_name)
+    path, changed = Path(path_or_name), dict(_written_out(changes or {}))
     if path.is_file() or path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        return load(path, Recipe)
+        return load(path, Recipe, changed)
     shipped = {file.stem: file for file in sorted(RECIPES_FOLDER.glob("*.yaml"))}
     if path.name not in shipped:
         raise UnknownNameError("recipe", str(path_or_name), shipped)
-    return load(shipped[path.name], Recipe)
+    return load(shipped[path.name], Recipe, changed)
 
 
 def recipe_digest(recipe: Recipe) -> str:
@@ -424,6 +428,14 @@ def recipe_digest(recipe: Recipe) -> str:
 def recipe_schema() -> dict[str, Any]:
     """JSON Schema of a recipe, for editors."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}
+
+
+def _written_out(changes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in changes.items():
+        if key == INT8_KEY:
+            yield key.rpartition(".")[0], {"scheme": "mixed", "int8_percent": value}
+        else:
+            yield key, value
 
 
 def _repeated(names: Iterator[tuple[Location, str]]) -> Iterator[Problem]:

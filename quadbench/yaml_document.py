@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from quadbench.errors import SpecError
+from quadbench.errors import SpecError, UserError
 
 Location: TypeAlias = tuple[str | int, ...]
 
@@ -26,6 +26,26 @@ class Document:
 
     def add(self, line: int, location: Location, reason: str) -> None:
         self.problems.append((line, key_of(location), reason))
+
+    def set(self, key: str, value: Any) -> None:
+        """Put a value where `tasks[0].seed`, or `tasks.0.seed`, stands or would stand; a key that leads nowhere is a problem."""
+        parts = key.replace("[", ".").replace("]", "").split(".")
+        here, location = self.data, Location()
+        for depth, part in enumerate(parts, start=1):
+            place = int(part) if isinstance(here, list) and part.isdigit() else part
+            if not (isinstance(here, dict) or (isinstance(place, int) and place < len(here))):
+                found = f"a list of {len(here)}" if isinstance(here, list) else describe(here)
+                self.add(self.line_of(location), location, f"found {found}, which has no '{part}' as in '{key}'")
+                return
+            if depth == len(parts):
+                here[place] = value
+            elif isinstance(here, dict):
+                here.setdefault(place, {})
+            here, location = here[place], (*location, place)
+
+    def line_of(self, location: Location) -> int:
+        """The line of what stands there, or of the innermost thing around it."""
+        return next(self.lines[location[:end]] for end in range(len(location), -1, -1) if location[:end] in self.lines)
 
     def raise_problems(self) -> None:
         if self.problems:
@@ -54,6 +74,21 @@ def read_document(path: Path) -> Document:
     document.raise_problems()
     document.data = _plain(root, (), document)
     return document
+
+
+def read_value(text: str) -> Any:
+    """A number, a word, true, false or null, as a file would hold it. Raises: UserError."""
+    document = Document(path=Path())
+    try:
+        node: Any = yaml.compose(text, Loader=_LOADER)
+    except yaml.YAMLError as error:
+        raise UserError(f"'{text}' is no value: {_error_text(error)}") from error
+    if not isinstance(node, yaml.ScalarNode):
+        raise UserError(f"'{text}' is no value; expected a number, a word, true, false or null")
+    value = _scalar(node, (), document)
+    for _, _, reason in document.problems:
+        raise UserError(f"'{text}' is no value: {reason}")
+    return value
 
 
 def key_of(location: Location) -> str:

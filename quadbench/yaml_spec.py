@@ -1,7 +1,7 @@
 """YAML spec: a file and a pydantic model -> an instance of the model, or every problem as `file:line: key: reason`."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -53,12 +53,16 @@ def refuse(problems: Iterable[Problem]) -> None:
         raise ValidationError.from_exception_data("spec", errors)
 
 
-def load(path: Path, model: type[ModelT]) -> ModelT:
+def load(path: Path, model: type[ModelT], changes: Mapping[str, Any] | None = None) -> ModelT:
     """Read `path` as `model`. Relative paths in it are taken from its own folder.
+
+    `changes` are values to take instead of the file's, by key as `tasks[0].seed` or `tasks.0.seed`.
 
     Raises: SpecError with all the problems found.
     """
     document = read_document(path)
+    for key, value in (changes or {}).items():
+        document.set(key, value)
     schema = model.model_json_schema()
     _check_version(document, schema)
     try:
@@ -101,8 +105,7 @@ def _explain(details: ErrorDetails, schema: dict[str, Any], document: Document) 
         kind = "missing" if kind == "union_tag_not_found" else kind
         here = {"enum": list(here["discriminator"]["mapping"])}
     found = _value(document.data, location)
-    line = next(document.lines[location[:end]] for end in range(len(location), -1, -1) if location[:end] in document.lines)
-    return line, key_of(location), _reason(kind, details, here, parent, found)
+    return document.line_of(location), key_of(location), _reason(kind, details, here, parent, found)
 
 
 def _locate(loc: Location, schema: dict[str, Any], data: Any) -> tuple[Location, dict[str, Any], dict[str, Any]]:

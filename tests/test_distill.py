@@ -20,7 +20,7 @@ from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.distill import Distilled, Settings, distill  # noqa: E402
 from quadbench.quad.examples import Example, examples  # noqa: E402
 from quadbench.quad.fake_quant import FakeQuantGraph  # noqa: E402
-from quadbench.quad.graphs import quantized  # noqa: E402
+from quadbench.quad.graphs import Calibrated, quantized  # noqa: E402
 from quadbench.quad.prepare import Prepared, prepare  # noqa: E402
 from quadbench.quad.profile import LoraProfile, aligned, lora_profile  # noqa: E402
 from quadbench.quad.steps import Steps  # noqa: E402
@@ -55,7 +55,7 @@ def case(tiny_recipe: Path) -> Case:
         wide = Adapter(name="first", pairs={s: Pair(down=p.down * 2, up=p.up * 2) for s, p in first.pairs.items()})
         adapter = aligned(wide, {name: e.scale * e.limit for name, e in profile.encodings.items()})
         feeds = [feed | prepared.feed(a) for feed in prepared.visits["change"].feeds for a in (wide, None)]
-        made = quantized(prepared.models[Component.UNET], feeds, lora=profile.encodings)
+        made = quantized(Calibrated(prepared.models[Component.UNET], feeds), lora=profile.encodings)
         training = examples(prepared, wide, seeds=(1, 2), noised=True)
         validation = examples(prepared, wide, seeds=(3,), noised=False)
     graph = FakeQuantGraph(made.model)

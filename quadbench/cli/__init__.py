@@ -8,12 +8,27 @@ from importlib.metadata import version
 from rich.console import Console
 from rich.logging import RichHandler
 
-from quadbench.cli import adapter, compile, devices, doctor, harness, lint, quality, recipe, report, run, sensitivity, targets
+from quadbench.cli import (
+    adapter,
+    compile,
+    devices,
+    doctor,
+    harness,
+    lint,
+    quality,
+    recipe,
+    report,
+    run,
+    sensitivity,
+    sweep,
+    targets,
+)
 from quadbench.console import print_error, print_json
 from quadbench.errors import QuadbenchError
 
 COMMANDS = (  # in the order of --help
     run,
+    sweep,
     compile,
     devices,
     targets,

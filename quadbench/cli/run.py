@@ -21,6 +21,11 @@ def add(commands: Any) -> None:
     """`quadbench run`."""
     parser = add_command(commands, "run", run, "build a recipe, push it to devices, measure and report")
     add_recipe(parser)
+    add_devices(parser)
+
+
+def add_devices(parser: argparse.ArgumentParser) -> None:
+    """`--devices` and `-s`, for `chosen_devices`."""
     parser.add_argument(
         "--devices",
         default="",
@@ -32,7 +37,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     recipe = load_recipe(options.recipe)
-    chosen = _chosen(options.devices, options.serial)
+    chosen = chosen_devices(options.devices, options.serial)
     with RunConsole(Console(stderr=True)) as observer:
         outcome = pipeline.run(recipe, chosen, results=options.results, observer=observer)
     print_result(options, outcome.result, outcome.report)
@@ -43,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     return 0 if outcome.is_ok else HarnessError.exit_code
 
 
-def _chosen(devices: str, serial: str | None) -> Sequence[str]:
+def chosen_devices(devices: str, serial: str | None) -> Sequence[str]:
     """Where to run. `-s` picks the phone for one address, or is the address; with neither, $ANDROID_SERIAL, else this machine."""
     listed = addresses(devices)
     if serial and len(listed) > 1:

@@ -5,10 +5,12 @@ import math
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from onnx import ModelProto
+from PIL.Image import Image
 
 from quadbench.artifacts import (
     SCHEMA_VERSION,
@@ -26,14 +28,15 @@ from quadbench.artifacts import (
 from quadbench.manifest import digest_of, publish
 from quadbench.quad.adapters import merge
 from quadbench.quad.cache import bundle_folder
+from quadbench.quad.common import Common
 from quadbench.quad.components import copy_of_modules
 from quadbench.quad.distill import Distilled, Settings, distill_adapters
 from quadbench.quad.encodings import Encoding
-from quadbench.quad.graphs import export_unet, quantized
+from quadbench.quad.graphs import Calibrated, export_unet, quantized
 from quadbench.quad.mixed import EncodingNoise
-from quadbench.quad.prepare import Prepared, prepare
+from quadbench.quad.prepare import Prepared
 from quadbench.quad.profile import LoraProfile, clip_rate, lora_profile, site_fits
-from quadbench.quad.reference import Reference, reference_for
+from quadbench.quad.reference import reference_for
 from quadbench.quad.runner import Feed, as_feed, token_feed
 from quadbench.quad.sensitivity import Sensitivity, sensitivity
 from quadbench.quad.sources import adapter_source, bundle_digest, has_random_weights, tool_versions
@@ -46,24 +49,31 @@ log = logging.getLogger(__name__)
 VOCABULARY_ROWS = 64  # at most so many rows of unlike tokens calibrate the text encoder
 
 
-def build(recipe: Recipe, bundles: Path, *, notify: Notify = silent) -> tuple[Bundle, Path]:
+def build(recipe: Recipe, bundles: Path, *, notify: Notify = silent, common: Common | None = None) -> tuple[Bundle, Path]:
     """Quantize a recipe's model and adapters into a folder below `bundles`, named by its digest. Returns it with its folder.
 
     `notify` is called with the name of each step as it starts. One that is there is not looked at: `cache.cached` finds it.
+    Builds that are given the same `common` do what they share once; `build_seconds` lacks the steps that an earlier one did.
 
     Raises:
         UserError: something that the recipe names is missing or does not fit; AdapterError where it is an adapter.
         BuildError: the graph cannot be quantized.
     """
-    digest, steps = bundle_digest(recipe), Steps(notify)
+    digest, steps, common = bundle_digest(recipe), Steps(notify), common or Common()
     folder = bundle_folder(digest, bundles)
     with torch.no_grad():
-        prepared = prepare(recipe, steps)
+        prepared = common.prepared(recipe, steps)
 
         def make(temporary: Path) -> Bundle:
-            writer, checkpoints = BundleWriter(temporary), bundles.parent / "distill"
-            work = _Build(recipe=recipe, digest=digest, prepared=prepared, writer=writer, steps=steps, checkpoints=checkpoints)
-            return work.run()
+            return _Build(
+                recipe=recipe,
+                digest=digest,
+                common=common,
+                prepared=prepared,
+                writer=BundleWriter(temporary),
+                steps=steps,
+                checkpoints=bundles.parent / "distill",
+            ).run()
 
         return publish(folder, make), folder
 
@@ -99,6 +109,7 @@ def _finite(row: dict[str, object]) -> dict[str, object]:
 class _Build:
     recipe: Recipe
     digest: str
+    common: Common
     prepared: Prepared
     writer: BundleWriter
     steps: Steps
@@ -188,7 +199,9 @@ class _Build:
                 continue  # no task takes an image
             is_unet = component is Component.UNET
             inputs = lora.encodings if is_unet else None
-            made = quantized(model, feeds[component], int8_percent=percent if is_unet else 0, lora=inputs)
+            part = f"{component.value} under {lora.anchor}"  # the anchor shapes the adapters, and may follow from their bits
+            calibrated = self.common.calibrated(self.recipe, part, partial(Calibrated, model, feeds[component]))
+            made = quantized(calibrated, int8_percent=percent if is_unet else 0, lora=inputs)
             self.noise += made.noise
             encodings[component.value], models[component] = made.activations, made.model
             self.graphs.append(self.writer.graph(made.model, Variant.SHARED, component, lora=inputs))
@@ -270,26 +283,29 @@ class _Build:
             if task.adapter is not None:
                 merge(prepared.adapters[task.adapter], unet)
             percent = self.recipe.precision.activations.int8_percent
-            made = quantized(export_unet(prepared.foundation, unet, {}), prepared.visits[task.name].feeds, int8_percent=percent)
+            calibrated = Calibrated(export_unet(prepared.foundation, unet, {}), prepared.visits[task.name].feeds)
+            made = quantized(calibrated, int8_percent=percent)
             self.graphs.append(self.writer.graph(made.model, Variant.PER_GRAPH, Component.UNET, task=task.name))
 
-    def _reference(self, prepared: PreparedTask) -> Reference | None:
-        """None for random weights: their pictures are noise, and nothing to be near to."""
+    def _pictures(self, prepared: PreparedTask) -> Mapping[str, Image]:
+        """The float reference's, by item. None for random weights: their pictures are noise, and nothing to be near to."""
         if has_random_weights(self.recipe):
-            return None
+            return {}
         task = prepared.task
         adapter = adapter_source(self.recipe.adapters[task.adapter]) if task.adapter else None
-        return reference_for(self.prepared.foundation, task, prepared.table, adapter)
+        reference = reference_for(self.prepared.foundation, task, prepared.table, adapter)
+        return {item.name: reference.render(item) for item in prepared.items.evaluation}
 
     def _assets(self, prepared: PreparedTask) -> TaskAssets:
-        task, name, reference = prepared.task, prepared.task.name, self._reference(prepared)
+        task, name = prepared.task, prepared.task.name
+        pictures = self.common.pictures(self.recipe, name, partial(self._pictures, prepared))
         items = tuple(
             TaskItem(
                 name=item.name,
                 image=self.writer.copy(f"inputs/{name}/{item.name}.png", item.image_path),
                 mask=self.writer.copy(f"inputs/{name}/{item.name}.mask.png", item.mask_path),
-                truth=self.writer.copy(f"inputs/{name}/{item.name}.truth.png", item.truth_path) if reference else None,
-                reference=self.writer.image(f"reference/{name}/{item.name}.png", reference.render(item)) if reference else None,
+                truth=self.writer.copy(f"inputs/{name}/{item.name}.truth.png", item.truth_path) if pictures else None,
+                reference=self.writer.image(f"reference/{name}/{item.name}.png", pictures[item.name]) if pictures else None,
                 prompt=item.prompt,
                 input_ids=item.input_ids,
                 negative_input_ids=item.negative_input_ids,

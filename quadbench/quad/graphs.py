@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import onnx
 import torch
@@ -11,10 +12,10 @@ from quadbench.artifacts import Component, TensorSpec
 from quadbench.quad import passes
 from quadbench.quad.calibration import observe_ranges
 from quadbench.quad.components import TextEncoderGraph, VaeDecoderGraph, VaeEncoderGraph, with_plain_attention
-from quadbench.quad.encodings import Encoding, Range
+from quadbench.quad.encodings import Encoding
 from quadbench.quad.export import export_graph
 from quadbench.quad.foundation import Foundation, time_features
-from quadbench.quad.lora import UnetGraph
+from quadbench.quad.lora import INPUT_PREFIX, UnetGraph
 from quadbench.quad.mixed import EncodingNoise, encoding_noise, least_noisy
 from quadbench.quad.qdq import activation_encodings, encoding_sources, quantize_graph
 from quadbench.quad.runner import Feed
@@ -58,9 +59,26 @@ def export_unet(foundation: Foundation, unet: torch.nn.Module, ranks: Mapping[st
     return model
 
 
-def lora_shapes(model: onnx.ModelProto, prefix: str = "lora.") -> dict[str, tuple[int, ...]]:
+def lora_shapes(model: onnx.ModelProto, prefix: str = INPUT_PREFIX) -> dict[str, tuple[int, ...]]:
     """The LoRA inputs of a U-Net graph, in the graph's order."""
     return {spec.name: spec.shape for spec in specs(model.graph.input) if spec.name.startswith(prefix)}
+
+
+class Calibrated:
+    """A float graph with the range of each of its tensors; what 8 bits would cost each encoding is measured when first asked."""
+
+    def __init__(self, model: onnx.ModelProto, feeds: Sequence[Feed]) -> None:
+        self.model = model
+        self.ranges = observe_ranges(model, feeds)
+        self._few = [feeds[i] for i in spread(len(feeds), NOISE_SAMPLES)]
+
+    @cached_property
+    def noise(self) -> tuple[EncodingNoise, ...]:
+        """Of every activation encoding, on NOISE_SAMPLES of the feeds; LoRA weights are no activations."""
+        narrow = activation_encodings(self.model, self.ranges, dtype="uint8")
+        sources = encoding_sources(self.model, self.ranges)
+        own = {name: narrow[name] for name, source in sources.items() if name == source and not name.startswith(INPUT_PREFIX)}
+        return encoding_noise(self.model, own, self._few)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,34 +90,18 @@ class Quantized:
     noise: tuple[EncodingNoise, ...]
 
 
-def quantized(
-    model: onnx.ModelProto, feeds: Sequence[Feed], *, int8_percent: int = 0, lora: Mapping[str, Encoding] | None = None
-) -> Quantized:
-    """Calibrate a float graph on feeds and write its QDQ form, with 8 bits for `int8_percent` % of its activation encodings.
-
-    All or none of them need no measuring; between, it is done on NOISE_SAMPLES of the feeds.
-    """
-    ranges = observe_ranges(model, feeds)
-    noise: tuple[EncodingNoise, ...] = ()
-    if 0 < int8_percent < 100:
-        few = [feeds[i] for i in spread(len(feeds), NOISE_SAMPLES)]
-        noise = encoding_noise(model, _narrow_encodings(model, ranges, lora or {}), few)
+def quantized(calibrated: Calibrated, *, int8_percent: int = 0, lora: Mapping[str, Encoding] | None = None) -> Quantized:
+    """Write the QDQ form of a float graph, with 8 bits for `int8_percent` % of its activation encodings, the least noisy."""
+    model = calibrated.model
+    noise = calibrated.noise if 0 < int8_percent < 100 else ()
     encodings = activation_encodings(
         model,
-        ranges,
+        calibrated.ranges,
         dtype="uint8" if int8_percent == 100 else "uint16",
         exceptions=dict.fromkeys(least_noisy(noise, int8_percent), "uint8"),
         lora=lora,
     )
     return Quantized(model=quantize_graph(model, encodings, lora), activations=encodings, noise=noise)
-
-
-def _narrow_encodings(model: onnx.ModelProto, ranges: Mapping[str, Range], lora: Mapping[str, Encoding]) -> dict[str, Encoding]:
-    """What every activation encoding would be in 8 bits, by source."""
-    encodings = activation_encodings(model, ranges, dtype="uint8", lora=lora)
-    return {
-        name: encodings[name] for name, source in encoding_sources(model, ranges).items() if name == source and name not in lora
-    }
 
 
 def specs(values: Iterable[onnx.ValueInfoProto], lora: Mapping[str, Encoding] | None = None) -> tuple[TensorSpec, ...]:

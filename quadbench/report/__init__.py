@@ -3,6 +3,9 @@
 from quadbench.report.html import render_html, write_report
 from quadbench.report.kpi import Figure, KpiRow, kpi_rows
 from quadbench.report.scores import score_notes, score_tables
+from quadbench.report.sweep import Sweep, SweepFigure, SweepPoint, sweep_points
+from quadbench.report.sweep_chart import sweep_chart
+from quadbench.report.sweep_tables import sweep_csv, sweep_tables
 from quadbench.report.tables import Table, kpi_table, to_csv, to_latex, to_markdown
 from quadbench.report.units import Unit
 from quadbench.report.view import ReportView, report_view
@@ -11,6 +14,9 @@ __all__ = [
     "Figure",
     "KpiRow",
     "ReportView",
+    "Sweep",
+    "SweepFigure",
+    "SweepPoint",
     "Table",
     "Unit",
     "kpi_rows",
@@ -19,6 +25,10 @@ __all__ = [
     "report_view",
     "score_notes",
     "score_tables",
+    "sweep_chart",
+    "sweep_csv",
+    "sweep_points",
+    "sweep_tables",
     "to_csv",
     "to_latex",
     "to_markdown",

@@ -54,12 +54,12 @@ def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: s
         return left + across * (width - left - right), height - bottom - y / ticks[-1] * (height - top - bottom)
 
     body = [_grid(ticks, at(first, 0)[0], at(last, 0)[0], lambda y: at(first, y)[1])]
-    body += [_text(at(x, 0)[0], height - bottom + 17, f"{x:g}", anchor="middle") for x in sorted(set(xs))]
-    body.append(_text((left + width - right) / 2, height - 4, x_label, anchor="middle"))
-    body.append(_text(left - 8, 14, y_label, anchor="end"))
+    body += [text(at(x, 0)[0], height - bottom + 17, f"{x:g}", anchor="middle") for x in sorted(set(xs))]
+    body.append(text((left + width - right) / 2, height - 4, x_label, anchor="middle"))
+    body.append(text(left - 8, 14, y_label, anchor="end"))
     body.append(_measured_until(series, at, top, height - bottom))
     body += [_line(line, [at(x, y) for x, y in line.points]) for line in series if line.points]
-    return _svg(width, height, title, body)
+    return svg(width, height, title, body)
 
 
 def stacked_bars(bars: Sequence[Bar], *, title: str, width: int = 560) -> str:
@@ -71,11 +71,11 @@ def stacked_bars(bars: Sequence[Bar], *, title: str, width: int = 560) -> str:
     y, group = 0.0, None
     for bar in bars:
         if bar.group != group:
-            body.append(_text(0, y + 16, bar.group, css_class="group"))
+            body.append(text(0, y + 16, bar.group, css_class="group"))
             y, group = y + group_gap, bar.group
         body.append(_bar(bar, float(left), y, scale))
         y += bar_pitch
-    return _svg(width, round(y) + 2, title, body)
+    return svg(width, round(y) + 2, title, body)
 
 
 def legend(bars: Sequence[Bar]) -> str:
@@ -104,7 +104,7 @@ def _grid(ticks: Sequence[float], x_from: float, x_to: float, y_of: Callable[[fl
     for tick in ticks:
         y = y_of(tick)
         lines.append(f'<line class="grid" x1="{x_from:.1f}" y1="{y:.1f}" x2="{x_to:.1f}" y2="{y:.1f}" stroke="{_FAINT}"/>')
-        lines.append(_text(x_from - 8, y + 4, f"{tick:,g}", anchor="end"))
+        lines.append(text(x_from - 8, y + 4, f"{tick:,g}", anchor="end"))
     return "".join(lines)
 
 
@@ -118,7 +118,7 @@ def _line(line: Series, spots: Sequence[tuple[float, float]]) -> str:
     return (
         f'<polyline {stroke} points="{_points(solid)}"/>'
         f'<polyline {stroke} stroke-dasharray="5 4" points="{_points(dashed)}"/>'
-        f"{dots}{_text(x + 8, y + 4, line.label, css_class=line.css_class, colour=line.colour)}"
+        f"{dots}{text(x + 8, y + 4, line.label, css_class=line.css_class, colour=line.colour)}"
     )
 
 
@@ -130,12 +130,12 @@ def _measured_until(series: Sequence[Series], at: Callable[[float, float], tuple
     x, _ = at(max(edges), 0)
     return (
         f'<line class="edge" x1="{x:.1f}" y1="{top - 20}" x2="{x:.1f}" y2="{bottom}" stroke="{_INK}" stroke-width="0.75"/>'
-        f"{_text(x - 6, top - 10, 'measured', anchor='end')}{_text(x + 6, top - 10, 'extrapolated')}"
+        f"{text(x - 6, top - 10, 'measured', anchor='end')}{text(x + 6, top - 10, 'extrapolated')}"
     )
 
 
 def _bar(bar: Bar, left: float, y: float, scale: float) -> str:
-    pieces, x = [_text(left - 8, y + 12, bar.label, anchor="end")], left
+    pieces, x = [text(left - 8, y + 12, bar.label, anchor="end")], left
     for part in bar.parts:
         length = part.value * scale
         pieces.append(
@@ -143,18 +143,19 @@ def _bar(bar: Bar, left: float, y: float, scale: float) -> str:
             f"<title>{escape(f'{bar.group}, {bar.label}: {part.label}')}</title></rect>"
         )
         x += length
-    return "".join((*pieces, _text(x + 6, y + 12, bar.total_text)))
+    return "".join((*pieces, text(x + 6, y + 12, bar.total_text)))
 
 
-def _text(x: float, y: float, text: str, *, anchor: str = "start", css_class: str = "label", colour: str = _INK) -> str:
-    return f'<text class="{css_class} text" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{escape(text)}</text>'
+def text(x: float, y: float, words: str, *, anchor: str = "start", css_class: str = "label", colour: str = _INK) -> str:
+    return f'<text class="{css_class} text" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{escape(words)}</text>'
 
 
 def _points(spots: Sequence[tuple[float, float]]) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
 
 
-def _svg(width: int, height: int, title: str, body: Sequence[str]) -> str:
+def svg(width: int, height: int, title: str, body: Sequence[str]) -> str:
+    """A whole picture, named for who cannot see it."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'font-family="system-ui, sans-serif" font-size="12"><title>{escape(title)}</title>{"".join(body)}</svg>'

@@ -1,0 +1,136 @@
+"""Sweep: runs of one recipe with other and other values of a key -> a point for each value, task and device."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from statistics import mean, stdev
+
+from quadbench.artifacts import Caveat, RunRecord, RunResult, TaskAssets, Variant
+from quadbench.published import published_table
+from quadbench.recipe import INT8_KEY
+from quadbench.report.kpi import Figure, kpi_rows
+from quadbench.report.units import Unit, convert
+from quadbench.scores import RunScores
+
+SCHEMA_VERSION = 1
+PSNR = "psnr"
+_TIMES = ("unet_step", "end_to_end")
+_PUBLISHED = {PSNR: "psnr_db", "ssim": "ssim", "lpips": "lpips", "fid": "fid", "unet_step": "unet_step_ms"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepFigure:
+    """One figure at one value of the key. `error` is the standard error over items, `published` what a paper printed."""
+
+    key: str
+    title: str
+    unit: str
+    value: float
+    n: int
+    error: float | None = None
+    published: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPoint:
+    """One value of the key on one device, for one task. `psnr_db` is by item; `reason` says why a launch was not OK."""
+
+    value: str
+    task: str
+    device: str
+    run_id: str
+    psnr_db: dict[str, float]
+    figures: tuple[SweepFigure, ...]
+    reason: str | None
+    caveats: tuple[Caveat, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """All points, by value in the order given. `sweeps/<id>/sweep.json` is the same as JSON."""
+
+    schema_version: int = SCHEMA_VERSION
+    sweep_id: str
+    recipe_name: str
+    key: str
+    published: str | None
+    points: tuple[SweepPoint, ...]
+
+
+def sweep_points(key: str, value: str, result: RunResult, scores: RunScores | None) -> Iterator[SweepPoint]:
+    """What a run of the shared graph at one value of the key says, for each device and task.
+
+    The likeness of images counts also where it is so bad that the launch failed; its times do not.
+    """
+    for address in dict.fromkeys(record.device.address for record in result.records):
+        records = [r for r in result.records if r.device.address == address and r.variant is Variant.SHARED]
+        for task in result.bundle.tasks:
+            psnr_db = _psnr_db(records, task)
+            found = [*_psnr(psnr_db), *_scores(scores, task, address), *_times(result, task, address)]
+            yield SweepPoint(
+                value=value,
+                task=task.name,
+                device=address,
+                run_id=result.run_id,
+                psnr_db=psnr_db,
+                figures=tuple(_with_published(figure, result.published, task, key, value) for figure in found),
+                reason=next((record.reason for record in records if record.reason), None),
+                caveats=tuple(dict.fromkeys(caveat for record in records for caveat in record.caveats)),
+            )
+
+
+def change(point: SweepPoint, before: SweepPoint) -> tuple[float, float] | None:
+    """Mean difference of the PSNR of the same items, and its standard error; None below two items."""
+    differences = [value - before.psnr_db[item] for item, value in point.psnr_db.items() if item in before.psnr_db]
+    return _mean_and_error(differences) if len(differences) > 1 else None
+
+
+def series_of(sweep: Sweep) -> list[list[SweepPoint]]:
+    """The points of each task and device, in the order of the values."""
+    names = dict.fromkeys((point.task, point.device) for point in sweep.points)
+    return [[point for point in sweep.points if (point.task, point.device) == name] for name in names]
+
+
+def _psnr_db(records: list[RunRecord], task: TaskAssets) -> dict[str, float]:
+    """Each item's likeness to the reference in the first launch that has one: launches of one graph paint the same."""
+    found: dict[str, float] = {}
+    for record in records:
+        for sample in record.samples:
+            if (sample.metric, sample.task, sample.labels.get("against")) == ("psnr_db", task.name, "reference") and sample.item:
+                found.setdefault(sample.item, sample.value)
+    return found
+
+
+def _psnr(psnr_db: Mapping[str, float]) -> Iterator[SweepFigure]:
+    if psnr_db:
+        value, error = _mean_and_error(list(psnr_db.values()))
+        yield SweepFigure(key=PSNR, title="PSNR", unit="dB", value=value, n=len(psnr_db), error=error)
+
+
+def _scores(scores: RunScores | None, task: TaskAssets, address: str) -> Iterator[SweepFigure]:
+    """Those of the shared graph against the float reference; eps and latents are no device's."""
+    for compared in scores.compared if scores else ():
+        is_shared = (compared.task, compared.made, compared.against) == (task.name, Variant.SHARED, "reference")
+        if is_shared and compared.device in (address, None):
+            for score in compared.scores:
+                if not isinstance(score.value, str) and score.metric.name != PSNR:
+                    metric = score.metric
+                    yield SweepFigure(key=metric.name, title=metric.title, unit=metric.unit, value=score.value, n=score.n)
+
+
+def _times(result: RunResult, task: TaskAssets, address: str) -> Iterator[SweepFigure]:
+    for row in kpi_rows(result):
+        if (row.task, row.device.address) == (task.name, address) and row.key in _TIMES and isinstance(row.shared, Figure):
+            value = convert(row.shared.value, Unit.MILLISECONDS)
+            yield SweepFigure(key=row.key, title=row.title, unit=row.unit.value, value=value, n=row.shared.launches)
+
+
+def _with_published(figure: SweepFigure, table: str | None, task: TaskAssets, key: str, value: str) -> SweepFigure:
+    if table is None or key != INT8_KEY or figure.key not in _PUBLISHED:
+        return figure
+    printed = published_table(table).figure(_PUBLISHED[figure.key], task=task.name, where={"int8_percent": float(value)})
+    return figure if printed is None else replace(figure, published=printed)
+
+
+def _mean_and_error(values: list[float]) -> tuple[float, float]:
+    return mean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan

@@ -1,0 +1,106 @@
+"""Sweep chart: Sweep -> one SVG that stands alone: likeness to the reference over the values, with its standard errors."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import ceil, floor
+
+from quadbench.report.chart import nice_ticks, svg, text
+from quadbench.report.sweep import PSNR, Sweep, SweepPoint, series_of
+
+_WIDTH, _HEIGHT = 640, 360
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 190, 36, 48
+_COLOURS = ("#1d5fa6", "#b3560b", "#2a7a3b", "#7d4fb3", "#a8201a")
+_DARK = ("#74b0f2", "#eb9a55", "#7cc98d", "#b99bea", "#ff8a80")
+_STYLE = (
+    "<style>.paper{fill:#fdfdfc}.label{fill:#5d636c}.grid{stroke:#dcdcd7}@media(prefers-color-scheme:dark){.paper{fill:#15171a}"
+    ".label{fill:#9ba1ab}.grid{stroke:#31353b}"
+    + "".join(f".s{i}{{stroke:{colour}}}.s{i}.fill{{fill:{colour}}}" for i, colour in enumerate(_DARK))
+    + "}</style>"
+)
+Spot = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """A task on a device, or what a paper printed for it; `y` are dB by index of the value, `errors` their standard errors."""
+
+    label: str
+    colour: int
+    y: dict[int, float]
+    errors: dict[int, float]
+    is_published: bool = False
+
+
+def sweep_chart(sweep: Sweep) -> str:
+    """Numbers stand where they belong, words at equal distances. A dashed line is what a paper printed for another model."""
+    values = list(dict.fromkeys(point.value for point in sweep.points))
+    lines = [line for number, points in enumerate(series_of(sweep)) for line in _lines(points, values, number, sweep)]
+    ticks = _ticks([y + sign * line.errors.get(i, 0) for line in lines for i, y in line.y.items() for sign in (-1, 1)])
+    xs = _places(values)
+
+    def at(index: int, y: float) -> Spot:
+        share = (y - ticks[0]) / (ticks[-1] - ticks[0])
+        return _LEFT + xs[index] * (_WIDTH - _LEFT - _RIGHT), _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
+
+    title = f"{sweep.recipe_name}: PSNR against the float reference over {sweep.key}"
+    body = [_STYLE, f'<rect class="paper" width="{_WIDTH}" height="{_HEIGHT}" fill="#fdfdfc"/>', text(_LEFT, 18, "PSNR, dB")]
+    body += [_rule(at(0, tick)[1], f"{tick:g}") for tick in ticks]
+    body += [text(at(i, 0)[0], _HEIGHT - _BOTTOM + 18, value, anchor="middle") for i, value in enumerate(values)]
+    body.append(text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 10, sweep.key, anchor="middle"))
+    return svg(_WIDTH, _HEIGHT, title, [*body, *(_drawn(line, at) for line in lines if line.y)]) + "\n"
+
+
+def _lines(points: Sequence[SweepPoint], values: Sequence[str], colour: int, sweep: Sweep) -> list[_Line]:
+    found = {values.index(p.value): f for p in points for f in p.figures if f.key == PSNR}
+    several = len({point.device for point in sweep.points}) > 1
+    label = f"{points[0].task}, {points[0].device}" if several else points[0].task
+    published = {i: f.published for i, f in found.items() if f.published is not None}
+    made = [
+        _Line(
+            label=label,
+            colour=colour % len(_COLOURS),
+            y={i: f.value for i, f in found.items()},
+            errors={i: f.error for i, f in found.items() if f.error is not None},
+        )
+    ]
+    if published:
+        made.append(_Line(label="published", colour=colour % len(_COLOURS), y=published, errors={}, is_published=True))
+    return made
+
+
+def _places(values: Sequence[str]) -> list[float]:
+    """Where on the axis, 0 to 1, each value stands."""
+    try:
+        numbers = [float(value) for value in values]
+    except ValueError:
+        numbers = [float(index) for index in range(len(values))]
+    low, high = min(numbers), max(numbers)
+    return [(number - low) / (high - low) if high > low else 0.5 for number in numbers]
+
+
+def _ticks(ys: Sequence[float]) -> list[float]:
+    low, high = min(ys, default=0.0), max(ys, default=1.0)
+    step = nice_ticks(max(high - low, 1.0))[1]
+    return [step * index for index in range(floor(low / step), ceil(high / step) + 1)]
+
+
+def _rule(y: float, label: str) -> str:
+    return (
+        f'<line class="grid" x1="{_LEFT}" y1="{y:.1f}" x2="{_WIDTH - _RIGHT}" y2="{y:.1f}" stroke="#dcdcd7"/>'
+        f"{text(_LEFT - 8, y + 4, label, anchor='end')}"
+    )
+
+
+def _drawn(line: _Line, at: Callable[[int, float], Spot]) -> str:
+    colour, css_class = _COLOURS[line.colour], f"s{line.colour}"
+    spots = [at(index, y) for index, y in sorted(line.y.items())]
+    dash = ' stroke-dasharray="5 4" stroke-opacity="0.6"' if line.is_published else ""
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
+    parts = [f'<polyline class="{css_class}" fill="none" stroke="{colour}" stroke-width="2"{dash} points="{path}"/>']
+    for index, error in line.errors.items():
+        (x, low), (_, high) = at(index, line.y[index] - error), at(index, line.y[index] + error)
+        parts.append(f'<line class="{css_class}" x1="{x:.1f}" y1="{low:.1f}" x2="{x:.1f}" y2="{high:.1f}" stroke="{colour}"/>')
+    if not line.is_published:
+        parts += [f'<circle class="{css_class} fill" cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in spots]
+    x, y = spots[-1]
+    return "".join([*parts, text(x + 10, y + 4, line.label)])

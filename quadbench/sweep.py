@@ -1,0 +1,88 @@
+"""Sweep: a recipe and other values of one of its keys -> a run for each value, and what they say beside each other."""
+
+import json
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from quadbench import pipeline
+from quadbench.artifacts import Caveat
+from quadbench.errors import UserError
+from quadbench.observer import Observer
+from quadbench.recipe import Recipe, load_recipe
+from quadbench.report import Sweep, SweepPoint, sweep_chart, sweep_csv, sweep_points
+from quadbench.yaml_document import read_value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Over:
+    """A key of a recipe, as `tasks.0.sampler.steps`, and values for it, as they were written."""
+
+    key: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Swept:
+    """A sweep and the folder with sweep.json, table.csv and sweep.svg."""
+
+    sweep: Sweep
+    folder: Path
+
+
+def read_over(text: str) -> Over:
+    """`KEY=V1,V2`. Raises: UserError."""
+    key, _, listed = text.partition("=")
+    values = tuple(value.strip() for value in listed.split(","))
+    if not key or not all(values):
+        raise UserError(f"--over {text}: expected KEY=V1,V2", hint="--over precision.activations.int8=0,50,100, for one")
+    if len(set(values)) < len(values):
+        raise UserError(f"--over {text}: a value stands more than once")
+    return Over(key=key.strip(), values=values)
+
+
+def varied(recipe: str, over: Over) -> dict[str, Recipe]:
+    """The recipe with each value, by value; without baselines, since values are compared with each other.
+
+    Raises: UserError, with every problem of the first value that does not fit.
+    """
+    found = {value: load_recipe(recipe, {over.key: read_value(value)}) for value in over.values}
+    return {value: made.model_copy(update={"baselines": ()}) for value, made in found.items()}
+
+
+def sweep(recipe: str, over: Over, addresses: Sequence[str], *, results: Path, observer: Observer) -> Swept:
+    """Build what is not there yet, doing once what the values share; then run, score and write `sweeps/<id>/`.
+
+    Raises:
+        QuadbenchError: a value does not fit the recipe, nothing could be built, or every device failed at some value.
+    """
+    recipes = varied(recipe, over)
+    pipeline.build_all(list(recipes.values()), results=results, observer=observer)
+    points = [p for value, made in recipes.items() for p in _points(over.key, value, made, addresses, results, observer)]
+    first = next(iter(recipes.values()))
+    sweep_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:4]}"
+    made = Sweep(sweep_id=sweep_id, recipe_name=first.name, key=over.key, published=first.published, points=tuple(points))
+    return Swept(sweep=made, folder=_write(made, results / "sweeps" / sweep_id))
+
+
+def _points(
+    key: str, value: str, recipe: Recipe, addresses: Sequence[str], results: Path, observer: Observer
+) -> Iterator[SweepPoint]:
+    observer.step("sweep", f"{key} = {value}")
+    result = pipeline.run(recipe, addresses, results=results, observer=observer).result
+    scores = None
+    if Caveat.RANDOM_WEIGHTS not in result.bundle.caveats:
+        scores = pipeline.quality(result.run_id, metrics=None, weights=(), with_latents=True, results=results, observer=observer)
+    yield from sweep_points(key, value, result, scores)
+
+
+def _write(made: Sweep, folder: Path) -> Path:
+    """Whole or not at all."""
+    temporary = folder.with_name(f".{folder.name}")
+    temporary.mkdir(parents=True)
+    (temporary / "sweep.json").write_text(json.dumps(asdict(made), indent=1) + "\n")
+    (temporary / "table.csv").write_text(sweep_csv(made))
+    (temporary / "sweep.svg").write_text(sweep_chart(made))
+    return temporary.rename(folder)
