@@ -1,0 +1,165 @@
+"""Sweeps: a recipe with other and other values of one key, and what their runs say beside each other."""
+
+import csv
+import io
+import math
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from synthetic_run import S25, TABS11, failed, make_run
+
+from quadbench.artifacts import RunRecord, Variant
+from quadbench.errors import SpecError, UserError
+from quadbench.recipe import INT8_KEY, load_recipe
+from quadbench.report import Sweep, SweepPoint, sweep_chart, sweep_csv, sweep_points, sweep_tables
+from quadbench.report.sweep import change
+from quadbench.scores import Better, Compared, Metric, RunScores, Score
+from quadbench.sweep import Over, read_over, varied
+
+SSIM = Metric(name="ssim", title="SSIM", unit="", better=Better.HIGHER, definition="Structural similarity.")
+
+
+def _points(folder: Path, value: str, psnr_db: tuple[float, float], **options: object) -> list[SweepPoint]:
+    """Of a made-up run whose two items of each task are that like their references."""
+    of_item = dict(zip(("000", "001"), psnr_db, strict=True))
+
+    def change_record(record: RunRecord) -> RunRecord:
+        samples = tuple(
+            replace(s, value=of_item[s.item]) if s.metric == "psnr_db" and s.labels["against"] == "reference" else s
+            for s in record.samples
+        )
+        return replace(record, samples=samples)
+
+    result = make_run(folder, variants=(Variant.FLOAT, Variant.SHARED), change=change_record, **options)
+    scores = (Score(metric=SSIM, value=0.97, n=2),)
+    compared = Compared(task="restyle", device=S25.address, made="shared", against="reference", scores=scores)
+    return list(sweep_points(INT8_KEY, value, result, RunScores(compared=(compared,))))
+
+
+def _sweep(folder: Path, *values: tuple[str, tuple[float, float]], published: str | None = None, **options: object) -> Sweep:
+    points = [point for value, psnr_db in values for point in _points(folder / value, value, psnr_db, **options)]
+    return Sweep(sweep_id="s", recipe_name="quickstart", key=INT8_KEY, published=published, points=tuple(points))
+
+
+def _row(sweep: Sweep, value: str, task: str = "restyle") -> dict[str, str]:
+    table = next(table for table in sweep_tables(sweep) if f": {task} on" in table.title)
+    return dict(zip(table.columns, next(row for row in table.rows if row[0] == value), strict=True))
+
+
+def test_a_key_and_its_values_are_read() -> None:
+    assert read_over("tasks.0.sampler.steps=4, 8") == Over(key="tasks.0.sampler.steps", values=("4", "8"))
+
+
+@pytest.mark.parametrize("text", ["precision.lora", "=1,2", "measure.threads=1,,2", "precision.lora=int8,int8"])
+def test_what_is_no_key_with_values_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="--over"):
+        read_over(text)
+
+
+def test_each_value_gives_the_recipe_with_it() -> None:
+    found = varied("quickstart", Over(key="tasks.0.sampler.steps", values=("4", "8")))
+    assert [recipe.tasks[0].sampler.steps for recipe in found.values()] == [4, 8]
+    assert {recipe.tasks[1].sampler.steps for recipe in found.values()} == {4}
+
+
+def test_a_share_of_8_bits_stands_for_the_scheme_that_has_it() -> None:
+    found = varied("quickstart", read_over("precision.activations.int8=0,30"))
+    assert [recipe.precision.label for recipe in found.values()] == ["mixed-0", "mixed-30"]
+
+
+def test_a_sweep_has_no_baselines() -> None:
+    assert load_recipe("quickstart").baselines
+    assert not varied("quickstart", read_over("precision.lora=int8"))["int8"].baselines
+
+
+@pytest.mark.parametrize(
+    ("over", "reason"),
+    [
+        ("precision.lora=int4", r"quickstart\.yaml:\d+: precision\.lora: expected int16 or int8, found text 'int4'"),
+        (
+            "precision.activations.int8=130",
+            r"precision\.activations\.int8_percent: expected at least 0 and at most 100, found 130",
+        ),
+        ("precision.lara=int8", r"precision\.lara: unknown key; did you mean 'lora'\?"),
+        ("tasks[7].seed=1", r"tasks: found a list of 2, which has no '7' as in 'tasks\[7\]\.seed'"),
+        ("precision.lora.bits=8", r"precision\.lora: found text 'int16', which has no 'bits'"),
+    ],
+)
+def test_a_value_or_key_that_does_not_fit_is_refused_as_in_a_file(over: str, reason: str) -> None:
+    with pytest.raises(SpecError, match=reason):
+        varied("quickstart", read_over(over))
+
+
+def test_values_are_not_converted() -> None:
+    with pytest.raises(UserError, match="'010' is no value: write 010 as a plain decimal number"):
+        varied("quickstart", read_over("tasks.0.seed=010"))
+
+
+def test_a_point_holds_the_mean_over_items_and_its_standard_error(tmp_path: Path) -> None:
+    point = _points(tmp_path, "0", (40.0, 44.0))[0]
+    psnr = next(figure for figure in point.figures if figure.key == "psnr")
+    assert (psnr.value, psnr.n) == (42.0, 2)
+    assert psnr.error == pytest.approx(math.sqrt(8) / math.sqrt(2))
+    assert {"ssim", "unet_step", "end_to_end"} <= {figure.key for figure in point.figures}
+
+
+def test_a_change_is_that_of_the_same_items(tmp_path: Path) -> None:
+    before, after = (_points(tmp_path / v, v, psnr_db)[0] for v, psnr_db in (("0", (40.0, 50.0)), ("20", (39.0, 49.0))))
+    assert change(after, before) == (-1.0, 0.0)
+    assert _row(_sweep(tmp_path / "t", ("0", (40.0, 50.0)), ("20", (39.0, 49.0))), "20")["change"] == "-1.00 ± 0.00"
+
+
+def test_images_too_far_from_the_reference_are_still_compared(tmp_path: Path) -> None:
+    made = make_run(tmp_path, variants=(Variant.FLOAT, Variant.SHARED))
+    records = [replace(failed(record, "fast and wrong"), samples=record.samples) for record in made.records]
+    point = next(sweep_points(INT8_KEY, "100", replace(made, records=tuple(records)), None))
+    assert [figure.key for figure in point.figures] == ["psnr"]
+    assert point.reason == "fast and wrong"
+
+
+def test_published_figures_stand_beside_those_of_the_same_value(tmp_path: Path) -> None:
+    def printed(value: str) -> SweepPoint:
+        made = make_run(tmp_path / value, variants=(Variant.FLOAT, Variant.SHARED))
+        task = replace(made.bundle.tasks[0], name="prompt-guided-image-transformation")
+        records = tuple(replace(r, samples=tuple(replace(s, task=task.name) for s in r.samples)) for r in made.records)
+        bundle = replace(made.bundle, tasks=(task,))
+        return next(sweep_points(INT8_KEY, value, replace(made, bundle=bundle, records=records, published="quad-table-4"), None))
+
+    points = tuple(printed(value) for value in ("20", "30"))
+    table = sweep_tables(Sweep(sweep_id="s", recipe_name="r", key=INT8_KEY, published="quad-table-4", points=points))[0]
+    assert [row[table.columns.index("published")] for row in table.rows] == ["32.6766", ""]
+    assert any("QUAD paper" in note for note in table.notes)
+
+
+def test_each_task_and_device_has_a_table(tmp_path: Path) -> None:
+    tables = sweep_tables(_sweep(tmp_path, ("0", (40.0, 41.0)), ("50", (39.0, 40.0)), devices=(S25, TABS11)))
+    assert len(tables) == 6
+    assert all([row[0] for row in table.rows] == ["0", "50"] for table in tables)
+
+
+def test_the_csv_has_a_line_for_each_figure_of_each_point(tmp_path: Path) -> None:
+    made = _sweep(tmp_path, ("0", (40.0, 44.0)), ("50", (39.0, 40.0)))
+    rows = list(csv.DictReader(io.StringIO(sweep_csv(made))))
+    assert len(rows) == sum(len(point.figures) for point in made.points)
+    first = next(row for row in rows if (row[INT8_KEY], row["task"], row["figure"]) == ("0", "restyle", "psnr"))
+    assert float(first["mean"]) == 42.0
+
+
+def test_the_chart_is_an_svg_with_a_line_for_each_task_and_a_dot_for_each_value(tmp_path: Path) -> None:
+    drawn = ElementTree.fromstring(sweep_chart(_sweep(tmp_path, ("0", (40.0, 44.0)), ("50", (39.0, 40.0)), ("100", (9.0, 9.5)))))
+    names = [element.tag.rpartition("}")[2] for element in drawn.iter()]
+    assert names.count("polyline") == 3
+    assert names.count("circle") == 9
+
+
+def test_words_stand_at_equal_distances_and_numbers_where_they_belong(tmp_path: Path) -> None:
+    def places(*values: str) -> list[float]:
+        made = _sweep(tmp_path / values[0], *((value, (40.0, 41.0)) for value in values))
+        drawn = ElementTree.fromstring(sweep_chart(made))
+        return [float(e.get("cx", "")) for e in drawn.iter() if e.tag.endswith("circle")][: len(values)]
+
+    words, numbers = places("int16", "int12", "int8"), places("0", "20", "80")
+    assert words[1] - words[0] == pytest.approx(words[2] - words[1])
+    assert (numbers[2] - numbers[1]) == pytest.approx(3 * (numbers[1] - numbers[0]))

@@ -1,0 +1,42 @@
+"""A whole sweep on the tiny model, everything real, on this machine."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("torchmetrics")
+
+from quadbench.cli import main
+from quadbench.quad.build import build
+from quadbench.quad.common import Common
+from quadbench.recipe import load_recipe
+
+
+@pytest.mark.slow
+def test_a_sweep_runs_scores_and_writes_every_value(
+    tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    over = "precision.activations.int8=0,50"
+    assert main(["sweep", str(tiny_recipe), "--over", over, "--devices", "local", "--results", str(tmp_path), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    points = {(point["value"], point["task"]): point for point in answer["points"]}
+    assert points.keys() == {(value, task) for value in ("0", "50") for task in ("change", "fill", "imagine")}
+    figures = {key: {figure["key"] for figure in point["figures"]} for key, point in points.items()}
+    assert all({"psnr", "eps_sqnr", "latent_sqnr", "unet_step", "end_to_end"} <= found for found in figures.values())
+    folder = Path(answer["folder"])
+    assert {path.name for path in folder.iterdir()} == {"sweep.json", "table.csv", "sweep.svg"}
+    assert len(list(csv.reader((folder / "table.csv").open()))) == 1 + sum(len(point["figures"]) for point in answer["points"])
+
+
+@pytest.mark.slow
+def test_builds_that_share_do_once_what_they_share_and_come_out_the_same(tiny_recipe: Path, tmp_path: Path) -> None:
+    recipes = [load_recipe(tiny_recipe, {"precision.lora": lora}) for lora in ("int16", "int8")]
+    common, steps = Common(), [[], []]
+    together = [build(r, tmp_path / "a", notify=s.append, common=common)[0] for r, s in zip(recipes, steps, strict=True)]
+    alone = build(recipes[1], tmp_path / "b")[0]
+    assert set(steps[0]) - set(steps[1]) == {"export", "sampler tables", "trajectories"}
+    assert [graph.file for graph in together[1].graphs] == [graph.file for graph in alone.graphs]
+    assert [task.items for task in together[1].tasks] == [task.items for task in alone.tasks]
