@@ -1,0 +1,129 @@
+"""AIMET's encodings for each adapter by itself against one shared profile: SQNR of eps, same model, same inputs.
+
+    python -m venv AIMET && AIMET/bin/pip install aimet-onnx
+    python bench/aimet.py --aimet AIMET/bin/python [--recipe quickstart]
+
+AIMET (Qualcomm's toolkit) knows no LoRA inputs and no shared encodings: for each task it gets the U-Net with the adapter
+merged, and calibrates it on that task alone, which is what shipping one graph for each task means. Three columns, all W8A16 with
+minimum and maximum: AIMET with its configuration for HTP v79, quadbench's own graph for each task, quadbench's shared graph.
+"""
+
+import argparse
+import copy
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+CONFIG = "htp_v79"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--aimet", type=Path, metavar="PYTHON", help="the Python of an environment with aimet-onnx")
+    parser.add_argument("--recipe", default="quickstart", help="a recipe (default: quickstart)")
+    parser.add_argument("--side", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        print(json.dumps(_aimet_db(options.side)))  # noqa: T201
+        return
+    if options.aimet is None or not options.aimet.is_file():
+        sys.exit("--aimet names no Python with aimet-onnx; make one: python -m venv AIMET && AIMET/bin/pip install aimet-onnx")
+    print("| task | AIMET, for the task | quadbench, for the task | quadbench, shared |\n|---|---|---|---|")  # noqa: T201
+    with tempfile.TemporaryDirectory() as name:
+        for task, own_db, shared_db in _quadbench_db(options.recipe, Path(name)):
+            done = subprocess.run(
+                [options.aimet, __file__, "--side", Path(name) / task], stdout=subprocess.PIPE, text=True, check=True
+            )
+            aimet_db = json.loads(done.stdout.splitlines()[-1])
+            print(f"| `{task}` | {aimet_db:.1f} | {own_db:.1f} | {shared_db:.1f} |", flush=True)  # noqa: T201
+
+
+def _quadbench_db(recipe_name: str, folder: Path) -> list[tuple[str, float, float]]:
+    """For each task its name and the SQNR of both of our graphs; model and inputs are left for the other side."""
+    import onnx
+    import torch
+
+    from quadbench.artifacts import Component
+    from quadbench.quad.adapters import merge
+    from quadbench.quad.examples import examples
+    from quadbench.quad.graphs import export_unet, quantized
+    from quadbench.quad.prepare import prepare
+    from quadbench.quad.profile import adapter_integers, lora_profile
+    from quadbench.quad.runner import GraphSession
+    from quadbench.quad.steps import Steps
+    from quadbench.recipe import load_recipe
+
+    found = []
+    with torch.no_grad():
+        prepared = prepare(load_recipe(recipe_name), Steps())
+        lora = lora_profile(list(prepared.adapters.values()), anchor=None, gauge=True, headroom=1.0, dtype="int16")
+        tasks = [(task, lora.adapters[name]) for task in prepared.tasks if (name := task.task.adapter)]
+        feeds = [f | prepared.feed(a) for task, own in tasks for f in prepared.visits[task.task.name].feeds for a in (own, None)]
+        shared = GraphSession(quantized(prepared.models[Component.UNET], feeds, lora=lora.encodings).model)
+        for task, adapter in tasks:
+            name = task.task.name
+            unet = copy.deepcopy(prepared.foundation.unet)
+            merge(prepared.adapters[adapter.name], unet)
+            merged = export_unet(prepared.foundation, unet, {})
+            judged = examples(prepared, prepared.adapters[adapter.name], seeds=(5,), noised=False)
+            own = GraphSession(quantized(merged, prepared.visits[name].feeds).model)
+            integers = adapter_integers(adapter, prepared.shapes, lora.encodings)
+            exact = [example.teacher.numpy() for example in judged]
+            inputs = [example.feed for example in judged]
+            found.append(
+                (
+                    name,
+                    _sqnr_db(exact, inputs, lambda feed, own=own: own(feed).numpy()),
+                    _sqnr_db(exact, inputs, lambda feed, lora=integers: shared(feed | lora).numpy()),
+                )
+            )
+            _leave(folder / name, prepared.visits[name].feeds, inputs, exact)
+            onnx.save(merged, folder / name / "unet.onnx")
+    return found
+
+
+def _leave(
+    folder: Path, calibration: Sequence[dict[str, np.ndarray]], judged: Sequence[dict], exact: Sequence[np.ndarray]
+) -> None:
+    folder.mkdir()
+    for part, feeds in (("calibration", calibration), ("judged", judged)):
+        np.savez(folder / f"{part}.npz", **{name: np.stack([feed[name] for feed in feeds]) for name in feeds[0]})
+    np.save(folder / "exact.npy", np.stack(exact))
+
+
+def _aimet_db(folder: Path) -> float:
+    """In AIMET's environment, where quadbench is not."""
+    import onnx
+    from aimet_onnx.quantsim import QuantizationSimModel
+
+    sim = QuantizationSimModel(
+        onnx.load(folder / "unet.onnx"),
+        param_type="int8",
+        activation_type="int16",
+        quant_scheme="min_max",
+        config_file=CONFIG,
+        providers=["CPUExecutionProvider"],
+    )
+    sim.compute_encodings(_feeds(folder / "calibration.npz"))
+    exact = list(np.load(folder / "exact.npy"))
+    return _sqnr_db(exact, _feeds(folder / "judged.npz"), lambda feed: sim.session.run(None, feed)[0])
+
+
+def _feeds(path: Path) -> list[dict[str, np.ndarray]]:
+    arrays = dict(np.load(path))
+    return [{name: array[i] for name, array in arrays.items()} for i in range(len(next(iter(arrays.values()))))]
+
+
+def _sqnr_db(exact: Sequence[np.ndarray], feeds: Sequence[dict], run: Callable[[dict], np.ndarray]) -> float:
+    noise = sum(float(np.square(run(feed) - right).sum()) for feed, right in zip(feeds, exact, strict=True))
+    return 10 * math.log10(sum(float(np.square(right).sum()) for right in exact) / noise)
+
+
+if __name__ == "__main__":
+    main()
