@@ -218,6 +218,15 @@ def test_a_broken_upload_is_begun_again(service: AiHubService, decoder: Sources,
     assert len(_compile(decoder, tmp_path).graphs) == 1
 
 
+def test_uploads_that_keep_breaking_are_told_without_the_signature_of_their_address(
+    service: AiHubService, decoder: Sources, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.faults.broken_uploads = 1000
+    with pytest.raises(ServiceError, match=r"while uploading 'shared/vae_decoder.onnx'.*what is done is kept") as raised:
+        _compile(decoder, tmp_path)
+    assert "signature" not in str(raised.value) + caplog.text
+
+
 def test_a_truncated_download_is_begun_again(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
     service.faults.truncated_downloads = 1
     assert len(_compile(decoder, tmp_path).graphs) == 1

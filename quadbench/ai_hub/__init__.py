@@ -1,12 +1,11 @@
 """Qualcomm AI Hub: models and jobs in, what the service made of them out, each uploaded and submitted once."""
 
-from quadbench.ai_hub.client import CONFIGURE_HINT, HostedDevice, HostedModel, Hub, JobStatus, Pace, config_path, open_hub
+from quadbench.ai_hub.client import HostedDevice, HostedModel, Hub, JobStatus, Pace, open_hub
 from quadbench.ai_hub.jobs import Jobs, failure
 from quadbench.ai_hub.ledger import LEDGER, Ledger
 from quadbench.ai_hub.options import compile_options, graph_name, link_options, profile_options
 
 __all__ = [
-    "CONFIGURE_HINT",
     "LEDGER",
     "HostedDevice",
     "HostedModel",
@@ -16,7 +15,6 @@ __all__ = [
     "Ledger",
     "Pace",
     "compile_options",
-    "config_path",
     "failure",
     "graph_name",
     "link_options",

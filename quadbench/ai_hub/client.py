@@ -6,23 +6,19 @@ The token stays in the client's configuration: it is never stored, logged or par
 import contextlib
 import io
 import logging
-import os
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from quadbench.ai_hub.problems import CONFIGURE_HINT, client_errors, config_path, problem_of
 from quadbench.errors import MissingDependencyError, ServiceError
 
 if TYPE_CHECKING:
     import qai_hub
 
-CONFIGURE_HINT = "qai-hub configure --api_token TOKEN, with the token of your account page at the service"
 INSTALL_HINT = "pip install 'quadbench[ai-hub]'"
-CONFIG_VARIABLE = "QAIHUB_CLIENT_INI"  # the client's own
-_UNAUTHORIZED, _NOT_FOUND, _RATE_LIMITED = 401, 404, 429
 
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -83,11 +79,6 @@ class HostedModel:
     model: str
     metadata: dict[str, str]
     inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
-
-
-def config_path() -> Path:
-    """Where the client's configuration lies, whether it is there or not."""
-    return Path(os.environ.get(CONFIG_VARIABLE, "~/.qai_hub/client.ini")).expanduser()
 
 
 def open_hub(pace: Pace | None = None) -> "Hub":
@@ -209,10 +200,10 @@ class Hub:
             try:
                 with _quiet():
                     return request()
-            except _client_errors() as error:
-                problem = self._problem(doing, error)
+            except client_errors() as error:
+                problem = problem_of(error, doing, self._secrets())
                 if wait_s is None or not problem.transient:
-                    raise problem from None  # the client's own may hold the token or a signed address
+                    raise problem from None  # the client's own may hold what `problem_of` leaves out
                 log.warning("%s; trying again in %.1f s", problem.message, wait_s)
                 time.sleep(wait_s)
         raise AssertionError("the last wait is None")
@@ -240,51 +231,14 @@ class Hub:
             self._models[model] = self._client.get_model(model)
         return self._models[model]
 
+    def _secrets(self) -> tuple[str, ...]:
+        config = self._client._config  # the property would read the file again where that has failed
+        return (config.api_token,) if config and config.api_token else ()
+
     def _device(self, name: str) -> "qai_hub.Device":
         import qai_hub
 
         return qai_hub.Device(name)
-
-    def _problem(self, doing: str, error: Exception) -> ServiceError:
-        """The client hides the HTTP status behind the error that it raises while handling the first one."""
-        import qai_hub
-
-        status = getattr(error, "status_code", None) or getattr(error.__context__, "status_code", None)
-        message = f"AI Hub, while {doing}: {self._told(error)}"
-        if status == _UNAUTHORIZED:
-            return ServiceError(f"AI Hub refuses the token in '{config_path()}': it is wrong or has expired", hint=CONFIGURE_HINT)
-        if status == _RATE_LIMITED:
-            return ServiceError(message, transient=True, hint="too many requests; what is done is kept, run again later")
-        transient = not isinstance(error, qai_hub.UserError | ValueError)
-        hint = "what is done is kept; run again when the service answers" if transient else None
-        return ServiceError(message, transient=transient, is_absent=status == _NOT_FOUND, hint=hint)
-
-    def _told(self, error: Exception) -> str:
-        """The error in one line, without the frames that the client draws around it, addresses' signatures and the token."""
-        text = re.sub(r"[│┌┐└┘─|\s]+", " ", str(error)).strip() or type(error).__name__
-        text = re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", text)
-        config = self._client._config  # set once it could be read; the property would try to read it again
-        return text.replace(config.api_token, "***") if config and config.api_token else text
-
-
-def _client_errors() -> tuple[type[Exception], ...]:
-    """What the client raises: its own errors, and those of the libraries that it sends with."""
-    import botocore.exceptions
-    import qai_hub
-    import requests
-    import s3transfer.exceptions
-    from qai_hub.public_rest_api import APIException
-
-    return (
-        qai_hub.Error,
-        APIException,
-        ValueError,
-        AssertionError,
-        requests.RequestException,
-        botocore.exceptions.BotoCoreError,
-        botocore.exceptions.ClientError,
-        s3transfer.exceptions.RetriesExceededError,
-    )
 
 
 @contextlib.contextmanager

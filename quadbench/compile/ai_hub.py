@@ -1,7 +1,6 @@
 """AI Hub: a bundle's graphs -> what Qualcomm's service compiles of them for one of its devices, downloaded and checked."""
 
 import logging
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -109,7 +108,7 @@ class _Work:
     def _onnx(self, graph: Graph, job: str, folder: Path) -> Product:
         path = folder / graph.file.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        made = self._download(graph.file.path, job, lambda file: single_file(file, path, graph))
+        made = self._download(graph.file.path, job, path.parent, lambda file: single_file(file, path, graph))
         outside = nodes_outside_context(path)
         if outside:
             log.warning("%s: AI Hub left nodes to the CPU: %s", graph.file.path, ", ".join(outside))
@@ -134,17 +133,17 @@ class _Work:
     def _binary(self, name: Path, graphs: Sequence[Graph], job: str, folder: Path) -> Product:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        made = self._download(str(name), job, lambda file: shutil.move(file, path))
+        made = self._download(str(name), job, path.parent, lambda file: file.replace(path))
         for graph in graphs:
             _check_context(graph, made)
         return self._product([replace(graph, file=file_ref(folder, path)) for graph in graphs], made)
 
-    def _download(self, name: str, job: str, place: Callable[[Path], object]) -> HostedModel:
-        """Download what a job has made and let `place` put it where it belongs."""
+    def _download(self, name: str, job: str, folder: Path, place: Callable[[Path], object]) -> HostedModel:
+        """Download what a job has made into a folder within `folder` and let `place` put it where it belongs."""
         self.jobs.notify(f"download {name}")
         made = self.jobs.hub.target_model(job)
-        with tempfile.TemporaryDirectory() as folder:
-            file = self.jobs.hub.download(made.model, Path(folder))
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
+            file = self.jobs.hub.download(made.model, Path(temporary))
             if file.stat().st_size == 0:
                 raise BuildError(f"AI Hub's product of '{name}' (model {made.model}) is empty")
             place(file)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import assert_never
 
-from quadbench.ai_hub.client import CONFIGURE_HINT, INSTALL_HINT, config_path
+from quadbench.ai_hub.client import INSTALL_HINT
+from quadbench.ai_hub.problems import CONFIGURE_HINT, config_path
 from quadbench.compile.toolchain import installed_version, missing_parts
 from quadbench.device_profile import AiHubTarget, OnnxRuntimeTarget, QnnTarget, Target
 from quadbench.errors import MissingDependencyError

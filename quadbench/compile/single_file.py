@@ -3,7 +3,6 @@
 A device keeps files under their digests, where a model would not find the context that it names.
 """
 
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,23 +15,22 @@ _BOUNDARY_OPS = {CONTEXT_OP, "QuantizeLinear", "DequantizeLinear"}
 
 
 def single_file(download: Path, path: Path, graph: Graph) -> None:
-    """Write the model to `path`, its contexts and weights inside.
+    """Write the model to `path`, its contexts and weights inside. An archive is unpacked beside itself.
 
     Raises:
         BuildError: it is no model, a part is missing, or its inputs and outputs are not those of `graph`.
     """
     onnx = _onnx()
-    with tempfile.TemporaryDirectory() as folder:
-        file = _unpacked(download, Path(folder), graph.file.path)
-        try:
-            model = onnx.load(file)
-            _check_boundary(model, graph)
-            _embed_contexts(model, file.parent, graph.file.path)
-            onnx.save(model, path)
-        except BuildError:
-            raise
-        except Exception as error:  # protobuf's and onnx's exceptions have no common base below Exception
-            raise BuildError(f"the compiled model of '{graph.file.path}' cannot be read: {error}") from error
+    file = _unpacked(download, download.parent / "unpacked", graph.file.path)
+    try:
+        model = onnx.load(file)
+        _check_boundary(model, graph)
+        _embed_contexts(model, file.parent, graph.file.path)
+        onnx.save(model, path)
+    except BuildError:
+        raise
+    except Exception as error:  # protobuf's and onnx's exceptions have no common base below Exception
+        raise BuildError(f"the compiled model of '{graph.file.path}' cannot be read: {error}") from error
 
 
 def nodes_outside_context(path: Path) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def _profiles(
         file = graphs[name].file.path
         return jobs.hub.submit_profile(jobs.uploaded(folder / file, file), target.device, options[name], name)
 
-    submitted = {name: jobs.submitted(lambda name=name: submit(name), **parts[name]) for name in graphs}  # type: ignore[misc]
+    submitted = {name: jobs.submitted(partial(submit, name), **parts[name]) for name in graphs}
     found = {
         name: GraphProfile(graph=graphs[name], status=status, profile=jobs.hub.profile(status.job) if status.is_ok else {})
         for name, status in jobs.ended(submitted).items()
