@@ -1,4 +1,4 @@
-"""Problems: what the client raises -> a ServiceError of one line, without token or signed addresses, that knows if it may pass."""
+"""Problems: what the client raises -> a ServiceError of one line, without token or signed addresses; it knows if it may pass."""
 
 import os
 import re

@@ -30,7 +30,7 @@ def add_devices(parser: argparse.ArgumentParser) -> None:
         "--devices",
         default="",
         metavar="A,B",
-        help="addresses: s25, s25@SERIAL, SERIAL, virtual:s25, local (default: $ANDROID_SERIAL, else local)",
+        help="addresses: s25, s25@SERIAL, SERIAL, virtual:s25, hub:s25, local (default: $ANDROID_SERIAL, else local)",
     )
     parser.add_argument("-s", "--serial", metavar="SERIAL", help="the phone with this serial, as adb's option of that name")
 
