@@ -203,6 +203,14 @@ class Bundle:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompileCost:
+    """What compiling one graph took on this machine."""
+
+    seconds: float
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompiledBundle:
     """A bundle's graphs made for one target. Everything else is still the bundle's. `parent_digest` is that of the graphs."""
 
@@ -214,6 +222,7 @@ class CompiledBundle:
     tool_versions: dict[str, str]
     graphs: tuple[Graph, ...]
     caveats: tuple[Caveat, ...] = ()
+    costs: dict[str, CompileCost] = field(default_factory=dict)  # by the graph's path, where they were measured
 
 
 @dataclass(frozen=True, kw_only=True)

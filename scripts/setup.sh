@@ -59,4 +59,4 @@ if [[ ! -x .venv/bin/python ]]; then
     "$python" -m venv .venv
 fi
 say "Installing quadbench into .venv (minutes, the first time)"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[quad,ai-hub,quality,dev]'
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[quad,qnn,ai-hub,quality,dev]'

@@ -12,8 +12,8 @@ pytest.importorskip("torch")  # the tiny bundle is built here
 
 from quadbench.artifacts import Bundle, Graph
 from quadbench.compile import Compiled, compile_bundle
-from quadbench.device_profile import OnnxRuntimeTarget, QnnTarget
-from quadbench.errors import ArtifactError, BuildError
+from quadbench.device_profile import OnnxRuntimeTarget
+from quadbench.errors import ArtifactError
 
 TARGET, KEY = OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu"), "onnxruntime-cpu-x86_64"
 
@@ -69,9 +69,3 @@ def test_a_file_that_is_no_graph_is_named_and_nothing_is_left(tiny_bundle: tuple
     with pytest.raises(ArtifactError, match=r"shared/vae_decoder\.onnx' cannot be read as an ONNX model"):
         compile_bundle(bundle, spoilt, TARGET, KEY, tmp_path / "compiled")
     assert list(tmp_path.glob("compiled/*")) == []
-
-
-def test_a_target_without_a_compiler_is_refused(tiny_bundle: tuple[Bundle, Path], tmp_path: Path) -> None:
-    target = QnnTarget(backend="qnn", htp_arch="v79", soc_model=69)
-    with pytest.raises(BuildError, match="no compiler for Qualcomm HTP v79"):
-        compile_bundle(*tiny_bundle, target, "qnn-v79-69", tmp_path)

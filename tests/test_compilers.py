@@ -9,7 +9,7 @@ pytest.importorskip("onnx")  # the graphs are written here
 
 from contracts.compiler_contract import CompilerContract
 
-from quadbench.device_profile import AiHubTarget, OnnxRuntimeTarget, Target
+from quadbench.device_profile import AiHubTarget, OnnxRuntimeTarget, QnnTarget, Target
 from quadbench.toolchain_target import ToolchainTarget
 
 # A vendor's command line, as far as a compiler needs to be one: ONNX Runtime's optimizer in a process of its own.
@@ -27,6 +27,14 @@ class TestOnnxRuntime(CompilerContract):
     @classmethod
     def target(cls, request: pytest.FixtureRequest) -> Target:
         return OnnxRuntimeTarget(backend="onnxruntime", execution_provider=request.param)
+
+
+class TestQnn(CompilerContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def target(cls) -> Target:
+        pytest.importorskip("onnxruntime_qnn")
+        return QnnTarget(backend="qnn", htp_arch="v79", soc_model=69)
 
 
 class TestAiHub(CompilerContract):

@@ -1,5 +1,7 @@
 """Encodings, calibration and the QDQ writer on small graphs."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -142,7 +144,7 @@ def test_group_norm_is_written_as_what_npus_take_with_the_same_result() -> None:
     feed = _feed(model)
     expected = _run(model, feed)
     passes.decompose_group_norm(model)
-    assert {node.op_type for node in model.graph.node} == {"Reshape", "InstanceNormalization", "Mul", "Add"}
+    assert {node.op_type for node in model.graph.node} == {"Reshape", "InstanceNormalization", "Conv"}
     np.testing.assert_allclose(_run(model, feed), expected, atol=1e-5)
 
 
@@ -155,3 +157,60 @@ def test_attention_masks_keep_their_meaning_within_sixteen_bits() -> None:
     passes.clamp_mask_constants(model)
     np.testing.assert_allclose(_run(model, feed), expected, atol=1e-6)
     assert numpy_helper.to_array(model.graph.initializer[0]).min() == passes.MASKED_SCORE
+
+
+def _attention_model() -> object:
+    """(x W + b + up(down x)) times its own transpose, as the exporter writes attention and a Linear with a LoRA."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["product"], "base"),
+        helper.make_node("Add", ["product", "b"], ["base"], "bias"),
+        helper.make_node("Transpose", ["lora.s.down"], ["down.t"], "turn.down", perm=[1, 0]),
+        helper.make_node("MatMul", ["x", "down.t"], ["low"], "down"),
+        helper.make_node("Transpose", ["lora.s.up"], ["up.t"], "turn.up", perm=[1, 0]),
+        helper.make_node("MatMul", ["low", "up.t"], ["high"], "up"),
+        helper.make_node("Add", ["base", "high"], ["sum"], "sum"),
+        helper.make_node("Transpose", ["sum"], ["keys"], "turn", perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["sum", "keys"], ["y"], "scores"),
+    ]
+    shapes = {"x": (1, 6, 4), "lora.s.down": (2, 4), "lora.s.up": (5, 2)}
+    weights = {"w": RNG.standard_normal((4, 5)).astype(np.float32), "b": RNG.standard_normal(5).astype(np.float32)}
+    return _model(nodes, shapes, weights, (1, 6, 6))
+
+
+def test_linear_layers_become_gemm_with_the_same_result() -> None:
+    model = _attention_model()
+    feed = _feed(model)
+    expected = _run(model, feed)
+    passes.linear_as_gemm(model)
+    assert Counter(node.op_type for node in model.graph.node) == {"Gemm": 3, "Reshape": 5, "Add": 1, "Transpose": 1, "MatMul": 1}
+    np.testing.assert_allclose(_run(model, feed), expected, atol=1e-5)
+
+
+def test_lora_weights_go_into_gemm_as_they_are() -> None:
+    model = _attention_model()
+    passes.linear_as_gemm(model)
+    for name in ("lora.s.down", "lora.s.up"):
+        assert [node.op_type for node in model.graph.node if name in node.input] == ["Gemm"]
+
+
+def test_a_product_of_activations_has_a_signed_second_factor() -> None:
+    model = _attention_model()
+    feed = _feed(model)
+    made = quantize_graph(model, activation_encodings(model, observe_ranges(model, [feed]), dtype="uint16"))
+    constants = {i.name: numpy_helper.to_array(i) for i in made.graph.initializer}
+    producers = {output: node for node in made.graph.node for output in node.output}
+    (product,) = (node for node in made.graph.node if node.name == "scores")
+    zero_points = [constants[producers[name].input[2]] for name in product.input]
+    assert [zero.dtype for zero in zero_points] == ["uint16", "int16"]
+    assert zero_points[1] == 0
+    exact = _run(model, feed)
+    assert 10 * np.log10(np.square(exact).sum() / np.square(_run(made, feed) - exact).sum()) > 35
+
+
+def test_a_weight_near_zero_beside_a_large_bias_still_fits_32_bits() -> None:
+    node = helper.make_node("Conv", ["x", "w", "b"], ["y"], group=2)
+    weights = {"w": np.array([1e-9, 1.0], np.float32).reshape(2, 1, 1, 1), "b": np.array([3.0, -2.0], np.float32)}
+    model = _model([node], {"x": (1, 2, 4, 4)}, weights, (1, 2, 4, 4))
+    feed = _feed(model)
+    made = quantize_graph(model, activation_encodings(model, observe_ranges(model, [feed]), dtype="uint16"))
+    np.testing.assert_allclose(_run(made, feed), _run(model, feed), atol=2e-3)

@@ -9,7 +9,7 @@ from typing import Protocol, assert_never, runtime_checkable
 from quadbench.artifacts import Bundle, CompiledBundle, Graph
 from quadbench.compile.product import Product
 from quadbench.device_profile import AiHubTarget, OnnxRuntimeTarget, QnnTarget, Target
-from quadbench.errors import BuildError, MissingDependencyError
+from quadbench.errors import MissingDependencyError
 from quadbench.lint import check_bundle
 from quadbench.manifest import digest_of, publish, read_manifest
 from quadbench.toolchain_target import ToolchainTarget
@@ -90,6 +90,7 @@ def compile_bundle(
             tool_versions=compiler.versions() | product.versions,
             graphs=product.graphs,
             caveats=product.caveats,
+            costs=product.costs,
         )
 
     return Compiled(compiled=publish(folder, make), folder=folder, is_reused=False)
@@ -120,9 +121,9 @@ def _compiler(target: Target, root: Path) -> Compiler | BundleCompiler:
 
             return OnnxRuntimeCompiler(execution_provider=target.execution_provider)
         case QnnTarget():
-            raise BuildError(
-                f"no compiler for Qualcomm HTP {target.htp_arch} in this version", hint="use a profile with backend onnxruntime"
-            )
+            from quadbench.compile.qnn import QnnCompiler
+
+            return QnnCompiler(htp_arch=target.htp_arch, soc_model=target.soc_model)
         case ToolchainTarget():
             from quadbench.compile.toolchain import ToolchainCompiler
 

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, field
 
-from quadbench.artifacts import Caveat, Graph
+from quadbench.artifacts import Caveat, CompileCost, Graph
 
 
 @dataclass(frozen=True, kw_only=True)
 class Product:
-    """The graphs in the order in which they were given, the versions that made them, and doubts about them."""
+    """The graphs in the order in which they were given, the versions that made them, doubts about them, and costs by path."""
 
     graphs: tuple[Graph, ...]
     versions: dict[str, str] = field(default_factory=dict)
     caveats: tuple[Caveat, ...] = ()
+    costs: dict[str, CompileCost] = field(default_factory=dict)

@@ -35,8 +35,12 @@ def single_file(download: Path, path: Path, graph: Graph) -> None:
 
 def nodes_outside_context(path: Path) -> tuple[str, ...]:
     """Operators, each once, that no compiled context contains; those that only quantize at the boundary do not count."""
-    model = _onnx().load(path, load_external_data=False)
-    return tuple(dict.fromkeys(node.op_type for node in model.graph.node if node.op_type not in _BOUNDARY_OPS))
+    return tuple(dict.fromkeys(name for name in operators(path) if name not in _BOUNDARY_OPS))
+
+
+def operators(path: Path) -> list[str]:
+    """The operator of every node of a model, in order."""
+    return [node.op_type for node in _onnx().load(path, load_external_data=False).graph.node]
 
 
 def _unpacked(download: Path, folder: Path, name: str) -> Path:

@@ -178,7 +178,7 @@ def group_norm(graph: LintedGraph) -> Iterator[Finding]:
                 rule="group-norm",
                 subject=f"node '{node.name}'",
                 found=node.op_type,
-                expected="Reshape, InstanceNormalization, Reshape, Mul, Add",
+                expected="Reshape, InstanceNormalization, Reshape, Conv",
                 hint="run the pass decompose_group_norm before quantizing",
             )
 

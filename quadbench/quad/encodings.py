@@ -82,11 +82,13 @@ def dequantize(integers: np.ndarray, encoding: Encoding) -> np.ndarray:
     return (integers.astype(np.int32) - encoding.zero_point).astype(np.float32) * np.float32(encoding.scale)
 
 
-def quantize_channels(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+def quantize_channels(values: np.ndarray, axis: int, *, least_scales: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """INT8, symmetric, one scale for each index of `axis`: (integers, scales float32 of that axis' length)."""
     rest = tuple(i for i in range(values.ndim) if i != axis)
     magnitude = np.abs(values).max(axis=rest)
     scales = (np.where(magnitude == 0, 1.0, magnitude) / _LIMITS["int8"][1]).astype(np.float32)
+    if least_scales is not None:
+        scales = np.maximum(scales, least_scales.astype(np.float32))
     shape = [1] * values.ndim
     shape[axis] = -1
     return np.clip(np.rint(values / scales.reshape(shape)), *_LIMITS["int8"]).astype(np.int8), scales

@@ -43,6 +43,7 @@ def export_component(foundation: Foundation, component: Component) -> onnx.Model
         case Component.UNET:
             raise ValueError("the U-Net is exported by export_unet")
     passes.decompose_group_norm(model)
+    passes.linear_as_gemm(model)
     return model
 
 
@@ -56,6 +57,7 @@ def export_unet(foundation: Foundation, unet: torch.nn.Module, ranks: Mapping[st
     names = ["sample", "time_features", "encoder_hidden_states", *module.lora_names]
     model = export_graph(module, arguments, input_names=names, output_name="eps")
     passes.decompose_group_norm(model)
+    passes.linear_as_gemm(model)
     return model
 
 

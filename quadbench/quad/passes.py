@@ -1,5 +1,7 @@
 """Passes: float graph -> equivalent float graph that quantizes and compiles better. Each is one function."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
@@ -8,9 +10,11 @@ MASKED_SCORE = -100.0  # exp(-100) is 0 beside any score in float32; -3.4e38 wou
 
 
 def decompose_group_norm(model: onnx.ModelProto) -> None:
-    """GroupNormalization -> Reshape, InstanceNormalization, Reshape, Mul, Add, which every NPU compiler takes.
+    """GroupNormalization -> Reshape, InstanceNormalization, Reshape, Conv, which every NPU compiler takes.
 
-    (1, C, h, w) is seen as (1, G, C/G*h*w), each of the G rows normalised by itself.
+    (1, C, h, w) is seen as (1, G, C/G*h*w), each of the G rows normalised by itself. Scale and offset of a channel are a
+    convolution of that channel alone: one node for two, exact in 8 bits, and HTP computes an Add before Sigmoid and Mul wrongly
+    where tensors are small (docs/qnn.md).
     """
     shapes = value_shapes(model)
     nodes: list[onnx.NodeProto] = []
@@ -24,21 +28,108 @@ def _group_norm_nodes(model: onnx.ModelProto, node: onnx.NodeProto, shapes: dict
     groups, epsilon = int(attributes["num_groups"]), float(attributes["epsilon"])
     x, scale, bias = node.input
     out, shape = node.output[0], shapes[x]
-    channels = (shape[1],) + (1,) * (len(shape) - 2)
+    filters = (shape[1],) + (1,) * (len(shape) - 1)
     ones = _constant(model, f"group_norm.ones_{groups}", np.ones(groups, np.float32))
     zeros = _constant(model, f"group_norm.zeros_{groups}", np.zeros(groups, np.float32))
     rows = _constant(model, f"group_norm.rows_{groups}", np.array([shape[0], groups, -1], np.int64))
     full = _constant(model, f"group_norm.shape_{'x'.join(map(str, shape))}", np.array(shape, np.int64))
-    weight = _constant(model, f"{scale}.{'x'.join(map(str, channels))}", _value(model, scale).reshape(channels))
-    offset = _constant(model, f"{bias}.{'x'.join(map(str, channels))}.offset", _value(model, bias).reshape(channels))
+    weight = _constant(model, f"{scale}.{'x'.join(map(str, filters))}", _value(model, scale).reshape(filters))
     return [
         helper.make_node("Reshape", [x, rows], [f"{out}.rows"], f"{node.name}.rows"),
         helper.make_node(
             "InstanceNormalization", [f"{out}.rows", ones, zeros], [f"{out}.norm"], f"{node.name}.norm", epsilon=epsilon
         ),
         helper.make_node("Reshape", [f"{out}.norm", full], [f"{out}.full"], f"{node.name}.full"),
-        helper.make_node("Mul", [f"{out}.full", weight], [f"{out}.scaled"], f"{node.name}.scale"),
-        helper.make_node("Add", [f"{out}.scaled", offset], [out], f"{node.name}.offset"),
+        helper.make_node("Conv", [f"{out}.full", weight, bias], [out], f"{node.name}.scale", group=shape[1]),
+    ]
+
+
+def linear_as_gemm(model: onnx.ModelProto) -> None:
+    """MatMul of (1, T, D) with a matrix, Transpose before and Add of a bias after it -> Reshape, Gemm, Reshape.
+
+    LoRA weights go into Gemm as they are, so nothing transposes, and rounds, them first; a bias is added in 32 bits; and ONNX
+    Runtime has no Gemm that would round activations to 8 bits behind the graph's back, as its MatMulNBits does.
+    """
+    graph = _Index(model)
+    linears = {node.name: linear for node in model.graph.node if (linear := _linear(model, graph, node)) is not None}
+    replaced = {name for linear in linears.values() for name in linear.replaced}
+    nodes: list[onnx.NodeProto] = []
+    seen: set[str] = set()
+    for node in model.graph.node:
+        if node.name in linears:
+            nodes.extend(_gemm_nodes(model, linears[node.name], seen))
+        elif node.output[0] not in replaced:
+            nodes.append(node)
+    _replace_nodes(model, nodes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Linear:
+    """x (1, T, D), weight (O, D), bias (O) -> output (1, T, O), which is what the nodes that make `replaced` did."""
+
+    name: str
+    x: str
+    weight: str
+    bias: str | None
+    output: str
+    shape: tuple[int, int, int]  # T, D, O
+    replaced: tuple[str, ...]
+
+
+class _Index:
+    """A graph by the names of its tensors."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.constants = {i.name: i for i in model.graph.initializer}
+        self.shapes = value_shapes(model) | {name: tuple(i.dims) for name, i in self.constants.items()}
+        self.producers = {output: node for node in model.graph.node for output in node.output}
+        self.readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in model.graph.node:
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
+
+
+def _linear(model: onnx.ModelProto, graph: _Index, node: onnx.NodeProto) -> _Linear | None:
+    """The node as a linear layer, with the bias that alone reads it; None where it is something else."""
+    if node.op_type != "MatMul" or len(graph.shapes[node.input[0]]) != 3 or len(graph.shapes[node.input[1]]) != 2:
+        return None
+    x, factor = node.input
+    if factor in graph.constants:
+        weight = _constant(model, f"{factor}.transposed", numpy_helper.to_array(graph.constants[factor]).T)
+    elif (source := graph.producers.get(factor)) is not None and source.op_type == "Transpose":
+        weight = source.input[0]
+    else:
+        return None
+    bias, output = _bias_of(graph, node)
+    _, tokens, width = graph.shapes[x]
+    shape = (tokens, width, graph.shapes[factor][1])
+    replaced = (node.output[0], output)
+    return _Linear(name=node.name, x=x, weight=weight, bias=bias, output=output, shape=shape, replaced=replaced)
+
+
+def _bias_of(graph: _Index, node: onnx.NodeProto) -> tuple[str | None, str]:
+    """The bias that is added to a node's output and nothing else is done with, and what the sum is called."""
+    readers = graph.readers.get(node.output[0], [])
+    if len(readers) == 1 and readers[0].op_type == "Add":
+        for name in readers[0].input:
+            if name in graph.constants and len(graph.shapes[name]) == 1:
+                return name, readers[0].output[0]
+    return None, node.output[0]
+
+
+def _gemm_nodes(model: onnx.ModelProto, linear: _Linear, seen: set[str]) -> list[onnx.NodeProto]:
+    """`seen` holds the inputs that an earlier layer has reshaped already."""
+    tokens, width, channels = linear.shape
+    rows, flat = f"{linear.x}.rows", f"{linear.output}.rows.out"
+    to_rows = _constant(model, f"shape.rows_{width}", np.array([-1, width], np.int64))
+    to_tokens = _constant(model, f"shape.{tokens}x{channels}", np.array([-1, tokens, channels], np.int64))
+    operands = [rows, linear.weight, *([linear.bias] if linear.bias else [])]
+    reshape = [] if rows in seen else [helper.make_node("Reshape", [linear.x, to_rows], [rows], f"{linear.name}.rows")]
+    seen.add(rows)
+    return [
+        *reshape,  # (1, T, D) -> (T, D)
+        helper.make_node("Gemm", operands, [flat], linear.name, transB=1),
+        helper.make_node("Reshape", [flat, to_tokens], [linear.output], f"{linear.name}.tokens"),  # (T, O) -> (1, T, O)
     ]
 
 
@@ -69,9 +160,15 @@ def _constant(model: onnx.ModelProto, name: str, value: np.ndarray) -> str:
 
 
 def _replace_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
+    """Those whose outputs nobody reads are left out, and so are constants."""
+    used = {value.name for value in model.graph.output}
+    kept: list[onnx.NodeProto] = []
+    for node in reversed(nodes):
+        if used.intersection(node.output):
+            used.update(node.input)
+            kept.append(node)
+    initializers = [i for i in model.graph.initializer if i.name in used]
     del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    used = {name for node in nodes for name in node.input} | {value.name for value in model.graph.output}
-    kept = [i for i in model.graph.initializer if i.name in used]
+    model.graph.node.extend(reversed(kept))
     del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
+    model.graph.initializer.extend(initializers)

@@ -102,7 +102,7 @@ class _Writer:
         if name in self.lora:
             self._dequantize(name, name, self._parameters(self.lora[name]))
         elif name in self.activations:
-            self._quantize_dequantize(name, name, f"{name}.dq")
+            self._quantize_dequantize(name, name, f"{name}.dq", self.activations[name])
 
     def _node(self, node: onnx.NodeProto) -> None:
         copy = onnx.NodeProto()
@@ -115,14 +115,15 @@ class _Writer:
                 continue
             if name in self._outputs:
                 copy.output[i] = f"{name}.raw"
-                self._quantize_dequantize(name, f"{name}.raw", name)
+                self._quantize_dequantize(name, f"{name}.raw", name, self.activations[name])
             else:
-                self._quantize_dequantize(name, name, f"{name}.dq")
+                self._quantize_dequantize(name, name, f"{name}.dq", self.activations[name])
 
     def _operand(self, node: onnx.NodeProto, index: int, name: str) -> str:
         initializer = self._initializers.get(name)
         if initializer is None:
-            return self.dequantized.get(name, name)
+            is_factor = node.op_type == "MatMul" and index == 1
+            return self._factor(name) if is_factor else self.dequantized.get(name, name)
         if initializer.data_type != TensorProto.FLOAT or (index > 0 and node.op_type in ONLY_FIRST_INPUT_IS_DATA):
             self.constants[name] = initializer
             return name
@@ -134,6 +135,17 @@ class _Writer:
             return self._constant(name, enc.symmetric(float(np.abs(self._value(name)).max()), "int8"))
         return self._constant(name, enc.asymmetric(enc.range_of(self._value(name)), "uint16"))
 
+    def _factor(self, name: str) -> str:
+        """The second factor of a product of activations, as INT16 with zero point 0: HTP narrows UINT16 to 8 bits there."""
+        encoding = self.activations.get(name)
+        if encoding is None or encoding.dtype != "uint16":
+            return self.dequantized.get(name, name)
+        key = f"{name}.factor"
+        if key not in self.dequantized:
+            magnitude = encoding.scale * max(encoding.zero_point, encoding.limit - encoding.zero_point)
+            self._quantize_dequantize(key, self.dequantized[name], f"{key}.dq", enc.symmetric(magnitude, "int16"))
+        return self.dequantized[key]
+
     def _value(self, name: str) -> np.ndarray:
         return numpy_helper.to_array(self._initializers[name])
 
@@ -144,11 +156,17 @@ class _Writer:
             value = self._value(name)
             if value.ndim < 2 or (node.op_type == "MatMul" and value.ndim != 2):
                 raise BuildError(f"weight '{name}' of {node.op_type} has shape {value.shape}; expected a matrix or a filter")
-            integers, scales = enc.quantize_channels(value, axis)
+            integers, scales = enc.quantize_channels(value, axis, least_scales=self._least_scales(node))
             self._store(f"{key}.int8", integers)
             self._dequantize(key, f"{key}.int8", self._channel_parameters(key, scales, np.int8), axis=axis)
             self.scales[self.dequantized[key]] = scales
         return self.dequantized[key]
+
+    def _least_scales(self, node: onnx.NodeProto) -> np.ndarray | None:
+        """Below them a channel's bias would not fit 32 bits: a norm's scale may be near 0 where its offset is not."""
+        if len(node.input) < 3 or node.input[0] not in self.activations:
+            return None
+        return np.abs(self._value(node.input[2])) / (self.activations[node.input[0]].scale * 2**30)
 
     def _bias(self, node: onnx.NodeProto, name: str) -> str:
         weight = self._operand(node, 1, node.input[1])
@@ -170,8 +188,8 @@ class _Writer:
             self._dequantize(key, f"{key}.q", self._parameters(encoding))
         return self.dequantized[key]
 
-    def _quantize_dequantize(self, name: str, source: str, target: str) -> None:
-        parameters = self._parameters(self.activations[name])
+    def _quantize_dequantize(self, name: str, source: str, target: str, encoding: Encoding) -> None:
+        parameters = self._parameters(encoding)
         self.nodes.append(helper.make_node("QuantizeLinear", [source, *parameters], [f"{name}.q"], f"{name}.quantize"))
         self.nodes.append(helper.make_node("DequantizeLinear", [f"{name}.q", *parameters], [target], f"{name}.dequantize"))
         self.dequantized[name] = target

@@ -1,0 +1,148 @@
+"""QNN: quantized graphs -> one context binary for each, which a Qualcomm HTP runs whole, or the nodes that it refuses."""
+
+import json
+import logging
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from quadbench.artifacts import CompileCost, Graph
+from quadbench.compile.availability import package_version
+from quadbench.compile.product import Product
+from quadbench.compile.single_file import CONTEXT_OP, operators
+from quadbench.devices.host import kill_group, start_bound
+from quadbench.errors import BuildError, MissingDependencyError
+from quadbench.manifest import file_ref
+
+TIMEOUT_S = 4 * 3600.0  # the U-Net of Stable Diffusion 1.5 took 13 minutes on two cores
+SHOWN_NODES = 8
+SHOWN_LINES = 5
+_INSTALL_HINT = "pip install 'quadbench[qnn]'"
+_UNSUPPORTED = re.compile(r"\{ name: ([^,]+), type: (\w+) \}")
+_REASON = re.compile(r"((?:\tOperator type: .*\n)+)\tREASON : (.*)")
+_MEMBER = re.compile(r"Operator type: (\S+) Node name: (\S+)")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QnnCompiler:
+    """Qualcomm's compiler as ONNX Runtime's plugin brings it, in a process for each graph."""
+
+    htp_arch: str  # v79
+    soc_model: int
+    timeout_s: float = TIMEOUT_S
+
+    def versions(self) -> dict[str, str]:
+        """The SDK's version too: a context binary runs on the SDK that made it, or a newer one.
+
+        Raises: MissingDependencyError.
+        """
+        plugin = package_version("onnxruntime_qnn")
+        if plugin is None:
+            raise MissingDependencyError("compiling for Qualcomm HTP needs the package onnxruntime-qnn", hint=_INSTALL_HINT)
+        return {
+            "onnxruntime": package_version("onnxruntime") or "not installed",
+            "onnxruntime-qnn": plugin,
+            "qairt": _sdk_version(),
+            "htp_arch": self.htp_arch,
+            "soc_model": str(self.soc_model),
+        }
+
+    def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> Product:
+        """One after the other: the compiler takes gigabytes for a large graph.
+
+        Raises: BuildError, which names the nodes that HTP does not take.
+        """
+        made, costs = [], {}
+        for graph in graphs:
+            notify(graph.file.path)
+            compiled, cost = self._compile(graph, source / graph.file.path, folder)
+            log.info("compile: %s, %.1f s, %.0f MB", graph.file.path, cost.seconds, cost.peak_memory_bytes / 2**20)
+            made.append(compiled)
+            costs[graph.file.path] = cost
+        return Product(graphs=tuple(made), costs=costs)
+
+    def _compile(self, graph: Graph, source: Path, folder: Path) -> tuple[Graph, CompileCost]:
+        name, path = graph.file.path, folder / graph.file.path
+        with tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as work:
+            product, started = Path(work) / "context.onnx", time.monotonic()
+            ending = self._run(source, product)
+            if not ending.is_ok:
+                raise self._refusal(name, source, product, ending)
+            seconds = round(time.monotonic() - started, 3)
+            cost = CompileCost(seconds=seconds, **json.loads(product.with_suffix(".json").read_text()))
+            if (found := operators(product)) != [CONTEXT_OP]:
+                raise BuildError(f"QNN made of '{name}' a graph of {', '.join(found)}; expected one {CONTEXT_OP}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            product.replace(path)
+        return replace(graph, file=file_ref(folder, path)), cost
+
+    def _run(self, source: Path, product: Path, *options: str) -> "_Ending":
+        chip = ["--htp-arch", self.htp_arch.removeprefix("v"), "--soc-model", str(self.soc_model)]
+        argv = [sys.executable, "-m", "quadbench.compile.qnn_process", str(source), str(product), *chip, *options]
+        said = product.with_suffix(".log")
+        with said.open("wb") as output:
+            process = start_bound(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+            try:
+                status: int | None = process.wait(self.timeout_s)
+            except subprocess.TimeoutExpired:
+                status = None
+            finally:
+                kill_group(process.pid)
+                process.wait()
+        return _Ending(status=status, said=said.read_text(errors="replace"), timeout_s=self.timeout_s)
+
+    def _refusal(self, name: str, source: Path, product: Path, ending: "_Ending") -> BuildError:
+        """What the compiler said; where it left nodes to the CPU it is run once more to say why."""
+        left = dict(_UNSUPPORTED.findall(ending.said))
+        if not left:
+            return BuildError("\n".join((f"QNN's compiler {ending.words} on '{name}':", *ending.last_lines)))
+        reasons = _reasons(self._run(source, product.with_name("explained.onnx"), "--explain").said)
+        nodes = [f"{op_type} '{node}' ({reasons.get(node, 'no reason given')})" for node, op_type in left.items()]
+        more = [f"and {len(nodes) - SHOWN_NODES} more"] if len(nodes) > SHOWN_NODES else []
+        return BuildError(
+            "\n".join((f"Qualcomm HTP {self.htp_arch} leaves nodes of '{name}' to the CPU:", *nodes[:SHOWN_NODES], *more)),
+            hint="write them as what it takes by a pass over the float graph (docs/qnn.md has the known forms)",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ending:
+    """How a process ended, and everything that it said. `status` is None where it took too long, negative after a signal."""
+
+    status: int | None
+    said: str = field(repr=False)
+    timeout_s: float
+
+    @property
+    def is_ok(self) -> bool:
+        return self.status == 0
+
+    @property
+    def words(self) -> str:
+        if self.status is None:
+            return f"was still running after {self.timeout_s:g} s"
+        return f"was ended by signal {-self.status}" if self.status < 0 else f"ended with exit code {self.status}"
+
+    @property
+    def last_lines(self) -> list[str]:
+        return self.said.splitlines()[-SHOWN_LINES:] or ["it said nothing"]
+
+
+def _reasons(said: str) -> dict[str, str]:
+    """Node -> why HTP does not take it, from a log of everything. A node is refused together with those that quantize for it."""
+    return {node: reason for members, reason in _REASON.findall(said) for _, node in _MEMBER.findall(members)}
+
+
+def _sdk_version() -> str:
+    """As the plugin's package says it."""
+    spec = find_spec("onnxruntime_qnn.build_and_package_info")
+    found = re.search(r"qnn_version = '([^']+)'", Path(spec.origin).read_text()) if spec and spec.origin else None
+    return found[1] if found else "unknown"

@@ -1,0 +1,92 @@
+"""Qualcomm's compiler on graphs of one layer; the whole model is in test_qnn_model.py."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime_qnn")
+
+from lora_graph import model_of, quantized_model, write_bundle  # noqa: E402
+
+from quadbench.artifacts import Bundle  # noqa: E402
+from quadbench.compile import Compiled, compile_bundle  # noqa: E402
+from quadbench.compile.qnn import QnnCompiler  # noqa: E402
+from quadbench.compile.single_file import CONTEXT_OP, operators  # noqa: E402
+from quadbench.device_profile import QnnTarget, target_key  # noqa: E402
+from quadbench.errors import BuildError, MissingDependencyError  # noqa: E402
+
+TARGET = QnnTarget(backend="qnn", htp_arch="v79", soc_model=69)
+Built = tuple[Bundle, Path]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    folder = tmp_path_factory.mktemp("bundles") / "made"
+    return write_bundle(folder, quantized_model()), folder
+
+
+@pytest.fixture(scope="module")
+def compiled(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    return compile_bundle(*built, TARGET, target_key(TARGET, "aarch64"), tmp_path_factory.mktemp("compiled"))
+
+
+def test_a_graph_becomes_one_context_and_nothing_else(compiled: Compiled) -> None:
+    (graph,) = compiled.compiled.graphs
+    assert operators(compiled.folder / graph.file.path) == [CONTEXT_OP]
+
+
+def test_lora_inputs_stay_integers(compiled: Compiled) -> None:
+    (graph,) = compiled.compiled.graphs
+    model = onnx.load(compiled.folder / graph.file.path)
+    found = {i.name: onnx.helper.tensor_dtype_to_np_dtype(i.type.tensor_type.elem_type).name for i in model.graph.input}
+    assert found == {spec.name: spec.dtype for spec in graph.inputs}
+    assert "int16" in found.values()
+
+
+def test_the_manifest_names_sdk_and_chip_and_what_compiling_took(compiled: Compiled) -> None:
+    versions, (cost,) = compiled.compiled.tool_versions, compiled.compiled.costs.values()
+    assert (versions["htp_arch"], versions["soc_model"]) == ("v79", "69")
+    assert versions["qairt"].count(".") == 2
+    assert cost.seconds > 0
+    assert cost.peak_memory_bytes > 50 * 2**20
+
+
+def test_nodes_that_would_stay_on_the_cpu_are_named_with_the_reason(tmp_path: Path) -> None:
+    parameters = ["x_scale", "x_zero"]
+    bending = onnx.helper.make_node("Sinh", ["y.float"], ["bent"], "bending")
+    quantize = onnx.helper.make_node("QuantizeLinear", ["bent", *parameters], ["y.q"], "y.quantize")
+    dequantize = onnx.helper.make_node("DequantizeLinear", ["y.q", *parameters], ["y"], "y.dequantize")
+    model = model_of(after=(bending, quantize, dequantize))
+    bundle = write_bundle(tmp_path / "bundle", model)
+    with pytest.raises(
+        BuildError, match=r"(?s)v79 leaves nodes of 'shared/unet\.onnx' to the CPU:\nSinh 'bending' \(.*not supported"
+    ):
+        compile_bundle(bundle, tmp_path / "bundle", TARGET, "qnn", tmp_path / "compiled")
+    assert list(tmp_path.glob("compiled/*")) == []
+
+
+def test_a_compiler_that_takes_too_long_is_killed_and_leaves_nothing(built: Built, tmp_path: Path) -> None:
+    compiler = QnnCompiler(htp_arch="v79", soc_model=69, timeout_s=0.2)
+    quantized = [graph for graph in built[0].graphs if graph.variant.is_quantized]
+    with pytest.raises(BuildError, match=r"was still running after 0\.2 s on 'shared/unet\.onnx'"):
+        compiler.compile_all(quantized, built[1], tmp_path, lambda _: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_chip_is_another_product(built: Built, compiled: Compiled) -> None:
+    other = TARGET.model_copy(update={"htp_arch": "v75", "soc_model": 57})
+    versions = QnnCompiler(htp_arch=other.htp_arch, soc_model=other.soc_model).versions()
+    assert versions != compiled.compiled.tool_versions
+
+
+def test_the_compiler_says_nothing_on_our_stdout(built: Built, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    compile_bundle(*built, TARGET, "qnn", tmp_path)
+    assert capfd.readouterr().out == ""
+
+
+def test_a_missing_package_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime_qnn", None)
+    with pytest.raises(MissingDependencyError, match=r"onnxruntime-qnn.*pip install 'quadbench\[qnn\]'"):
+        QnnCompiler(htp_arch="v79", soc_model=69).versions()
