@@ -31,6 +31,7 @@ from quadbench.scores import RunScores
 
 if TYPE_CHECKING:
     from quadbench.quad.admit import Admission
+    from quadbench.quad.inspection import Inspection
     from quadbench.quad.sensitivity import Sensitivity
 
 log = logging.getLogger(__name__)
@@ -89,24 +90,47 @@ def report(run_id: str | None, *, results: Path) -> tuple[RunResult, Path]:
 
 
 def admit(
-    name: str, source: Path, bundle_folder: Path | None, addresses: Sequence[str], *, results: Path, observer: Observer
+    source: Path,
+    bundle_folder: Path | None,
+    addresses: Sequence[str],
+    *,
+    name: str | None = None,
+    results: Path,
+    observer: Observer,
 ) -> "tuple[Admission, tuple[Deployment, ...]]":
-    """Add an adapter to a bundle (None: the latest run's) without touching its base, and push it to the devices, if any.
+    """Judge an adapter under a bundle's profile (None: the latest run's). If admitted, add it and push it to the devices, if any.
 
     Raises:
-        QuadbenchError: the adapter does not fit, or every device failed.
+        QuadbenchError: the adapter cannot be read or has no place in the base, or every device failed.
     """
     with _needs_quad():
         from quadbench.quad.admit import admit as admit_adapter
     if bundle_folder is None:
         with open_records(results / "quadbench.sqlite") as records:
             bundle_folder = load_run(results, records, None).bundle_folder
-    admission = admit_adapter(name, source, read_manifest(bundle_folder, Bundle), bundle_folder)
-    if not addresses:
+    admission = admit_adapter(source, read_manifest(bundle_folder, Bundle), bundle_folder, name=name)
+    if not addresses or admission.extended is None:
         return admission, ()
+    bundle, folder = admission.extended.bundle, admission.extended.folder
     with connect(addresses, results=results) as devices:
-        rollout = roll_out(admission.bundle, admission.folder, devices, results=results, observer=observer)
+        rollout = roll_out(bundle, folder, devices, results=results, observer=observer)
     return admission, tuple(rollout.deployments.values())
+
+
+def inspect(source: Path, *, recipe: Recipe | None, bundle_folder: Path | None) -> "tuple[Inspection, Admission | None]":
+    """Look at an adapter; with a recipe also at its fit to the foundation model, with a bundle at the verdict of its profile.
+
+    Raises:
+        AdapterError: nothing there can be read as an adapter, or a verdict is asked for one that has no place in the bundle.
+    """
+    with _needs_quad():
+        from quadbench.quad.admit import judged
+        from quadbench.quad.inspection import inspect_adapter
+        from quadbench.quad.prepare import base_of
+    inspection = inspect_adapter(source, base_of(recipe) if recipe else None)
+    if bundle_folder is None:
+        return inspection, None
+    return inspection, judged(source, read_manifest(bundle_folder, Bundle), bundle_folder)
 
 
 def compile_for(source: Recipe | Path, target: KnownTarget, *, results: Path, observer: Observer) -> Compiled:

@@ -35,7 +35,7 @@ def draw_pairs(
     for site, module in unet.named_modules():
         if not site.endswith(tuple(kinds)) or not isinstance(module, nn.Linear | nn.Conv2d):
             continue
-        rank = 2 + len(known) % 3
+        rank = 2 + len(known) // 2 % 3
         known[site] = Known(
             down=torch.randn(rank, *module.weight.shape[1:], generator=generator) * 0.2,
             up=torch.randn(module.weight.shape[0], rank, *(1,) * (module.weight.ndim - 2), generator=generator) * 0.2,

@@ -154,13 +154,16 @@ def test_a_third_adapter_sends_its_own_bytes_only(
     third = Path(shutil.copytree(tiny_recipe.parent / "adapters/first", tmp_path / "third"))
     _negate(third / "adapter_model.safetensors")
     watcher, old = Watcher(), first_run[0].result
-    admission, deployments = pipeline.admit("third", third, old.bundle_folder, ["virtual:s25"], results=results, observer=watcher)
-    added = [adapter.file for adapter in admission.bundle.adapters if adapter.name == "third"]
+    admission, deployments = pipeline.admit(third, old.bundle_folder, ["virtual:s25"], results=results, observer=watcher)
+    assert admission.extended
+    bundle = admission.extended.bundle
+    added = [adapter.file for adapter in bundle.adapters if adapter.name == "third"]
     assert "compile" not in watcher.stages
-    assert admission.bundle.graphs == old.bundle.graphs
+    assert bundle.graphs == old.bundle.graphs
     assert deployments[0].sent_bytes == sum(file.size_bytes for file in added)
-    assert admission.clip_rate == 0
-    assert admission.worst_sqnr_db > 50
+    assert admission.judgement.verdict.is_admitted
+    assert admission.judgement.gauged.clip_rate == 0
+    assert admission.judgement.gauged.worst.sqnr_db > 50
 
 
 def _negate(path: Path) -> None:
@@ -178,13 +181,13 @@ def test_an_adapter_with_a_site_that_the_base_lacks_is_not_admitted(
 
     write_adapter(load_foundation(tiny_recipe.parent / "model").unet, tmp_path, r=4, target_modules=["conv_out"])
     with pytest.raises(AdapterError, match="fits 0 of its 1 sites; the base has no conv_out"):
-        pipeline.admit("odd", tmp_path, first_run[0].result.bundle_folder, [], results=results, observer=Watcher())
+        pipeline.admit(tmp_path, first_run[0].result.bundle_folder, [], results=results, observer=Watcher())
 
 
 def test_a_taken_name_is_not_admitted(tiny_recipe: Path, first_run: tuple[pipeline.Outcome, Watcher], results: Path) -> None:
     folder = tiny_recipe.parent / "adapters/first"
     with pytest.raises(UserError, match="has an adapter 'first' already"):
-        pipeline.admit("first", folder, first_run[0].result.bundle_folder, [], results=results, observer=Watcher())
+        pipeline.admit(folder, first_run[0].result.bundle_folder, [], results=results, observer=Watcher())
 
 
 def test_a_killed_harness_leaves_a_failed_record_with_its_samples(

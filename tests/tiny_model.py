@@ -58,7 +58,7 @@ measure: {warmup: 0, iterations: 2, launches: 1, switches: 2, order: abba, threa
 def write_tiny_model(folder: Path) -> Path:
     """Fill a folder with model, adapters, inputs and recipe.yaml; returns the recipe's path."""
     torch.manual_seed(0)
-    unet = _unet()
+    unet = tiny_unet()
     _pipeline(unet).save_pretrained(folder / "model")
     for name, options in ADAPTERS.items():
         write_adapter(unet, folder / "adapters" / name, **options)
@@ -77,7 +77,7 @@ def write_adapter(unet: UNet2DConditionModel, folder: Path, **options: object) -
     model.save_pretrained(folder)
 
 
-def _unet() -> UNet2DConditionModel:
+def tiny_unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=8,
         block_out_channels=(16, 32),

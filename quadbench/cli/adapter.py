@@ -1,43 +1,153 @@
-"""Adapter: a LoRA and a bundle -> the bundle with that LoRA, on devices where any are named."""
+"""Adapter: a LoRA -> what it is made of; a LoRA and a bundle -> a verdict, and the bundle with that LoRA, pushed to devices."""
 
 import argparse
+import math
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.table import Table
 
 from quadbench import pipeline
 from quadbench.cli.options import add_command, add_group, addresses
-from quadbench.console import RunConsole, print_json, print_text
+from quadbench.console import RunConsole, print_error, print_json, print_text
+from quadbench.errors import AdapterError
+from quadbench.recipe import load_recipe
+
+if TYPE_CHECKING:
+    from quadbench.quad.admit import Admission
+    from quadbench.quad.inspection import Inspection
+
+WORST_SITES = 5
+_FILE = "a PEFT folder, or a .safetensors file of diffusers or kohya's scripts"
+_HINT = (
+    "train it again with smaller changes, or list it in the recipe, with quad.distill if need be: that builds a base whose "
+    "profile has room for it"
+)
 
 
 def add(commands: Any) -> None:
     """`quadbench adapter ...`."""
-    actions = add_group(commands, "adapter", "add adapters to a bundle that is built")
-    admit = add_command(actions, "admit", run_admit, "quantize an adapter under a bundle's frozen profile, and push it")
-    admit.add_argument("name", help="what the adapter shall be called")
-    admit.add_argument("folder", type=Path, help="a PEFT folder")
+    actions = add_group(commands, "adapter", "look at adapters, and add them to a bundle that is built")
+    inspect = add_command(actions, "inspect", run_inspect, "say what an adapter is made of, and everything that is wrong with it")
+    inspect.add_argument("file", type=Path, metavar="FILE", help=_FILE)
+    inspect.add_argument("--recipe", help="a recipe whose foundation model it shall fit")
+    inspect.add_argument("--bundle", type=Path, metavar="DIR", help="a bundle whose profile it is judged by; nothing is written")
+    admit = add_command(actions, "admit", run_admit, "judge an adapter by a bundle's frozen profile, add it and push it")
+    admit.add_argument("file", type=Path, metavar="FILE", help=_FILE)
     admit.add_argument("--bundle", type=Path, metavar="DIR", help="the bundle's folder (default: that of the latest run)")
+    admit.add_argument("--name", help="what the adapter shall be called (default: after the file)")
     admit.add_argument("--devices", default="", metavar="A,B", help="where to push it (default: nowhere)")
+
+
+def run_inspect(options: argparse.Namespace) -> int:
+    recipe = load_recipe(options.recipe) if options.recipe else None
+    inspection, admission = pipeline.inspect(options.file, recipe=recipe, bundle_folder=options.bundle)
+    if options.json:
+        print_json(_finite(asdict(inspection) | {"admission": _answer(admission) if admission else None}))
+    else:
+        _print_inspection(Console(), inspection)
+        if admission:
+            _print_admission(Console(), admission)
+    is_right = not inspection.problems and (admission is None or admission.judgement.verdict.is_admitted)
+    return 0 if is_right else AdapterError.exit_code
 
 
 def run_admit(options: argparse.Namespace) -> int:
     with RunConsole(Console(stderr=True)) as observer:
         admission, deployments = pipeline.admit(
-            options.name, options.folder, options.bundle, addresses(options.devices), results=options.results, observer=observer
+            options.file,
+            options.bundle,
+            addresses(options.devices),
+            name=options.name,
+            results=options.results,
+            observer=observer,
         )
-    figures = {
-        "bundle": str(admission.folder),
-        "clip_rate": admission.clip_rate,
-        "mean_sqnr_db": admission.mean_sqnr_db,
-        "worst_sqnr_db": admission.worst_sqnr_db,
-        "worst_site": admission.worst_site,
-    }
     if options.json:
-        print_json(figures | {"sent_bytes": {d.device.address: d.sent_bytes for d in deployments}})
+        print_json(_answer(admission) | {"sent_bytes": {d.device.address: d.sent_bytes for d in deployments}})
     else:
-        print_text(
-            f"{options.name}: {admission.clip_rate:.2%} of its weights clip; SQNR of up*down {admission.mean_sqnr_db:.1f} dB "
-            f"on average, {admission.worst_sqnr_db:.1f} dB at worst ({admission.worst_site})\nbundle: {admission.folder}"
-        )
+        _print_admission(Console(), admission)
+    if admission.extended is None:
+        print_error(f"adapter '{admission.name}' was not added: {admission.judgement.verdict}. Hint: {_HINT}")
+        return AdapterError.exit_code
     return 0
+
+
+def _answer(admission: "Admission") -> dict[str, Any]:
+    folder = str(admission.extended.folder) if admission.extended else None
+    answer: dict[str, Any] = _finite(
+        {
+            "name": admission.name,
+            "bundle": folder,
+            "base": asdict(admission.base),
+            "verdict": admission.judgement.verdict,
+            "reason": admission.judgement.reason,
+            "plain": asdict(admission.judgement.plain),
+            "gauged": asdict(admission.judgement.gauged),
+        }
+    )
+    return answer
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: an SQNR without noise is null."""
+    match value:
+        case dict():
+            return {key: _finite(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_finite(inner) for inner in value]
+        case float() if not math.isfinite(value):
+            return None
+    return value
+
+
+def _print_inspection(console: Console, found: "Inspection") -> None:
+    print_text(f"{found.path}: {found.format}, as {found.because}")
+    low, high = found.scale
+    ranks = ", ".join(f"{rank} at {sites}" for rank, sites in found.ranks.items())
+    sizes = f"{_size(found.int16_bytes)} in INT16, {_size(found.int8_bytes)} in INT8"
+    print_text(f"{found.sites} sites (rank {ranks or '-'}), scale {low:g}{'' if low == high else f' to {high:g}'}")
+    print_text(f"{found.parameters:,} parameters: {sizes}")
+    shown = _table("sites", "number", "parameters", "max |down|", "max |up|")
+    for row in found.kinds:
+        shown.add_row(row.kind, str(row.sites), f"{row.parameters:,}", f"{row.greatest_down:.4g}", f"{row.greatest_up:.4g}")
+    console.print(shown)
+    if found.outlier:
+        one = found.outlier
+        print_text(f"worst outlier: {one.ratio:.1f} times the root mean square, {one.side} of {one.site}")
+    for problem in found.problems:
+        print_text(f"problem: {problem.message}" + (f". Hint: {problem.hint}" if problem.hint else ""))
+    if not found.problems:
+        print_text("no problems")
+
+
+def _print_admission(console: Console, admission: "Admission") -> None:
+    judgement, base = admission.judgement, admission.base
+    print_text(f"{admission.name}: {judgement.verdict}; {judgement.reason}")
+    shown = _table("", "clipped", "effective bits", "SQNR dB")
+    for label, fit in (("as it came", judgement.plain), ("gauge-aligned", judgement.gauged)):
+        shown.add_row(f"{label}, all {len(fit.sites)} sites", *_cells(fit.clip_rate, fit.effective_bits, fit.sqnr_db))
+        for site in fit.sites[:WORST_SITES]:
+            shown.add_row(f"  {site.site}", *_cells(site.clipped / site.weights, site.effective_bits, site.sqnr_db))
+        shown.add_section()
+    console.print(shown)
+    print_text(f"base {base.graph[:12]}, profile {base.profile[:12]}")
+    if admission.extended:
+        print_text(f"bundle: {admission.extended.folder}")
+
+
+def _table(*columns: str) -> Table:
+    table = Table(header_style="bold", box=SIMPLE_HEAD)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", overflow="fold")
+    return table
+
+
+def _cells(clip_rate: float, effective_bits: float, sqnr_db: float) -> tuple[str, str, str]:
+    return f"{clip_rate:.2%}", f"{effective_bits:.1f}", "no noise" if math.isinf(sqnr_db) else f"{sqnr_db:.1f}"
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.2f} MB"

@@ -69,6 +69,11 @@ def prepare(recipe: Recipe, steps: Steps) -> Prepared:
     )
 
 
+def base_of(recipe: Recipe) -> Base:
+    """What the recipe's foundation model takes."""
+    return base_of_unet(open_foundation(recipe.foundation).skeleton)
+
+
 def load_sources(recipe: Recipe) -> tuple[Foundation, dict[str, Adapter]]:
     """Read the foundation model and every adapter, and check that they fit together."""
     foundation = open_foundation(recipe.foundation)

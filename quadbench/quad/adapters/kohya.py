@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 
 import torch
-from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.utils import convert_unet_state_dict_to_peft
 
 from quadbench.quad.adapters.reading import Key, Part, Reading, read_pairs
@@ -39,6 +38,8 @@ def is_ldm(flat: str) -> bool:
 
 def site_of_ldm(flat: str, layers_per_block: int) -> str | None:
     """The site by diffusers' own conversion, one name at a time, as it confuses input_blocks_1 with input_blocks_10."""
+    from diffusers.loaders import StableDiffusionLoraLoaderMixin  # here, because it loads all of transformers' image code
+
     pair = {f"{PREFIX}{flat}.lora_{side}.weight": torch.zeros(1) for side in ("down", "up")}
     config = SimpleNamespace(layers_per_block=layers_per_block)
     try:

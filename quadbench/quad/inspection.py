@@ -1,0 +1,130 @@
+"""Inspection: where an adapter lies -> what it is made of, what it would cost in bytes, and everything that is wrong with it."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import torch
+
+from quadbench.errors import AdapterError
+from quadbench.quad.adapters import Adapter, Base, Pair, fitted, read_adapter
+from quadbench.quad.adapters.random import SITE_ENDINGS
+from quadbench.quad.adapters.reading import Problem
+from quadbench.recipe import SiteKind
+
+_OTHER: Literal["other"] = "other"
+
+
+Kind: TypeAlias = SiteKind | Literal["other"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KindRow:
+    """All sites of one kind. The greatest magnitudes have the scale in `up`."""
+
+    kind: Kind
+    sites: int
+    parameters: int
+    greatest_down: float
+    greatest_up: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlier:
+    """The tensor whose greatest magnitude stands out most from its root mean square: one scale has to serve both."""
+
+    site: str
+    side: str  # down or up
+    ratio: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What was found. `ranks` counts sites by rank; `scale` is the least and the greatest factor folded into `up`."""
+
+    path: str
+    format: str
+    because: str
+    sites: int
+    ranks: dict[int, int]
+    scale: tuple[float, float]
+    kinds: tuple[KindRow, ...]
+    parameters: int
+    int16_bytes: int
+    int8_bytes: int
+    outlier: Outlier | None
+    problems: tuple[Problem, ...]
+
+
+def inspect_adapter(path: Path, base: Base | None = None) -> Inspection:
+    """Look at an adapter in any format; with a base also at whether it fits there.
+
+    Raises:
+        AdapterError: there is nothing that can be read, or its format is unknown.
+    """
+    found = read_adapter(path.name, path)
+    pairs, scales, problems = found.reading.pairs, found.reading.scales.values(), list(found.reading.problems)
+    if base is not None and pairs:
+        try:
+            pairs = fitted(Adapter(name=path.name, pairs=pairs), base).pairs
+        except AdapterError as error:
+            problems.append(Problem(message=error.message, hint=error.hint))
+    parameters = _parameters(pairs.values())
+    return Inspection(
+        path=str(found.path),
+        format=found.format.value,
+        because=found.because,
+        sites=len(pairs),
+        ranks=dict(sorted(Counter(pair.rank for pair in pairs.values()).items())),
+        scale=(min(scales, default=1.0), max(scales, default=1.0)),
+        kinds=tuple(row for kind in (*SITE_ENDINGS, _OTHER) if (row := _row(kind, pairs))),
+        parameters=parameters,
+        int16_bytes=2 * parameters,
+        int8_bytes=parameters,
+        outlier=_outlier(pairs),
+        problems=tuple(problems),
+    )
+
+
+def kind_of(site: str, pair: Pair) -> Kind:
+    """By the end of its name, dotted or flat, else by its shape: those beside the blocks, and those of the original code."""
+    flat = site.replace(".", "_")
+    for kind, endings in SITE_ENDINGS.items():
+        if flat.endswith(tuple(ending.replace(".", "_") for ending in endings)):
+            return kind
+    return "convolution" if pair.down.ndim == 4 else _OTHER
+
+
+def _row(kind: Kind, pairs: dict[str, Pair]) -> KindRow | None:
+    own = [pair for site, pair in pairs.items() if kind_of(site, pair) == kind]
+    if not own:
+        return None
+    return KindRow(
+        kind=kind,
+        sites=len(own),
+        parameters=_parameters(own),
+        greatest_down=max(float(pair.down.abs().max()) for pair in own),
+        greatest_up=max(float(pair.up.abs().max()) for pair in own),
+    )
+
+
+def _parameters(pairs: Iterable[Pair]) -> int:
+    return sum(pair.down.numel() + pair.up.numel() for pair in pairs)
+
+
+def _outlier(pairs: dict[str, Pair]) -> Outlier | None:
+    ratios = [
+        Outlier(site=site, side=side, ratio=_peak_to_rms(tensor))
+        for site, pair in pairs.items()
+        for side, tensor in (("down", pair.down), ("up", pair.up))
+    ]
+    return max((one for one in ratios if math.isfinite(one.ratio)), key=lambda one: one.ratio, default=None)
+
+
+def _peak_to_rms(tensor: torch.Tensor) -> float:
+    """1 where all magnitudes are equal; 0 for a tensor of zeros."""
+    rms = float(tensor.square().mean().sqrt())
+    return float(tensor.abs().max()) / rms if rms else 0.0

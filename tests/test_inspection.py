@@ -1,0 +1,80 @@
+"""What `quadbench adapter inspect` says of a file, right or wrong."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from adapter_files import draw_pairs, kohya_tensors, write_kohya  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+from tiny_model import tiny_unet  # noqa: E402
+
+from quadbench import zoo  # noqa: E402
+from quadbench.cli import main  # noqa: E402
+from quadbench.quad.adapters import base_of_unet  # noqa: E402
+from quadbench.quad.inspection import inspect_adapter  # noqa: E402
+
+UNET = tiny_unet()
+
+
+def test_sites_are_counted_by_kind_with_their_parameters(tmp_path: Path) -> None:
+    known = draw_pairs(UNET)
+    found = inspect_adapter(write_kohya(tmp_path / "style.safetensors", known))
+    assert {row.kind for row in found.kinds} == {"attention", "feed-forward", "projection", "convolution", "other"}
+    assert sum(row.sites for row in found.kinds) == found.sites == len(known)
+    assert found.parameters == sum(pair.down.numel() + pair.up.numel() for pair in known.values())
+    assert (found.int16_bytes, found.int8_bytes) == (2 * found.parameters, found.parameters)
+    assert found.ranks.keys() == {2, 3, 4}
+    assert found.scale == (0.5, 2.5)
+
+
+def test_kinds_are_told_from_dotted_names_too() -> None:
+    found = inspect_adapter(zoo.adapter_folder("remove-object"))
+    assert {row.kind: row.sites for row in found.kinds}.keys() == {"attention", "feed-forward", "projection", "convolution"}
+    assert (found.format, found.because) == ("peft", "the folder holds adapter_config.json")
+
+
+def test_a_weight_that_stands_out_is_found(tmp_path: Path) -> None:
+    known = draw_pairs(UNET)
+    site = "mid_block.attentions.0.proj_in"
+    known[site].down[0, 0] = 50.0
+    outlier = inspect_adapter(write_kohya(tmp_path / "style.safetensors", known)).outlier
+    assert outlier
+    assert (outlier.site, outlier.side) == (site.replace(".", "_"), "down")
+    weights = known[site].down
+    assert outlier.ratio == pytest.approx(float(weights.abs().max() / weights.square().mean().sqrt()))
+
+
+def test_the_file_inside_a_peft_folder_stands_for_the_folder() -> None:
+    found = inspect_adapter(zoo.adapter_folder("restyle") / "adapter_model.safetensors")
+    assert (found.format, found.path) == ("peft", str(zoo.adapter_folder("restyle")))
+
+
+def test_a_file_with_problems_is_described_all_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "odd.safetensors"
+    extra = {"lora_unet_conv_in.lokr_w1": torch.ones(2, 2), "lora_te_text_model.lora_up.weight": torch.ones(2, 2)}
+    save_file(kohya_tensors(draw_pairs(UNET)) | extra, path)
+    assert main(["adapter", "inspect", str(path), "--json"]) == 2
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["sites"] == len(draw_pairs(UNET))
+    assert [problem["message"].split(":")[0] for problem in answer["problems"]] == [
+        "is LoKr, which has no graph inputs",
+        "adapts the text encoder",
+    ]
+
+
+def test_an_adapter_of_another_model_is_a_problem(tmp_path: Path) -> None:
+    found = inspect_adapter(zoo.adapter_folder("restyle"), base_of_unet(UNET))
+    (problem,) = found.problems
+    assert re.match(r"adapter 'restyle' fits 46 of its 62 sites; the base has no down_blocks", problem.message)
+
+
+def test_what_a_person_reads_is_in_the_text(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["adapter", "inspect", str(zoo.adapter_folder("restyle")), "--recipe", "quickstart"]) == 0
+    said = capsys.readouterr().out
+    assert "restyle: peft, as the folder holds adapter_config.json" in said
+    assert "568,320 parameters: 1.14 MB in INT16, 0.57 MB in INT8" in said
+    assert said.rstrip().endswith("no problems")
