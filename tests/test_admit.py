@@ -1,78 +1,106 @@
-"""Adapters before a built bundle: what is said of them, and what is added. Pushing stands in test_pipeline."""
+"""Adapters before a bundle: what is said of them, and what is added. Pushing stands in test_pipeline."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from adapter_files import write_kohya  # noqa: E402
+from adapter_files import Known, draw_pairs, write_kohya  # noqa: E402
 from safetensors import safe_open  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
+from safetensors.numpy import load_file  # noqa: E402
+from tiny_model import tiny_unet  # noqa: E402
 
-from quadbench.artifacts import Bundle, Variant  # noqa: E402
+from quadbench.artifacts import BaseDigests, Bundle, Component, Graph, TensorSpec, Variant  # noqa: E402
 from quadbench.cli import main  # noqa: E402
-from quadbench.manifest import read_manifest, sha256_of  # noqa: E402
-from quadbench.quad.adapters import base_of_graph, load_adapter  # noqa: E402
-from quadbench.quad.admit import lora_encodings_of  # noqa: E402
+from quadbench.manifest import digest_of, file_ref, publish, read_manifest  # noqa: E402
+from quadbench.quad.adapters import base_of_unet, load_adapter  # noqa: E402
+from quadbench.quad.lora import input_names  # noqa: E402
+from quadbench.quad.profile import lora_encodings, lora_ranges  # noqa: E402
 
-Built = tuple[Bundle, Path]
-
-
-@pytest.fixture
-def bundle(tiny_bundle: Built, tmp_path: Path) -> Path:
-    """The tiny bundle in a folder of the test's own, so that what is added lies there."""
-    import shutil
-
-    return Path(shutil.copytree(tiny_bundle[1], tmp_path / "bundles" / tiny_bundle[1].name))
+KNOWN = draw_pairs(tiny_unet(), ("attn1.to_q", "proj_in", "conv1"))
 
 
 @pytest.fixture
-def kohya(tiny_recipe: Path, tiny_bundle: Built, tmp_path: Path) -> Path:
-    """The recipe's first adapter under another name and in kohya's format."""
-    return _kohya(tiny_recipe, tiny_bundle, tmp_path / "Pixel_Art v2.safetensors", times=1.0)
+def bundle(tmp_path: Path) -> Path:
+    """A bundle of one adapter, as far as admission looks at it: graph inputs, profile and digests; the graph is never run."""
+    adapter = load_adapter("old", write_kohya(tmp_path / "old.safetensors", KNOWN), base_of_unet(tiny_unet()))
+    encodings = lora_encodings(lora_ranges([adapter]), headroom=1.2, dtype="int16")
+    listed = {"lora": {name: asdict(encoding) for name, encoding in encodings.items()}}
+    inputs = [
+        TensorSpec(name=name, shape=tuple(tensor.shape), dtype="int16", scale=encodings[name].scale)
+        for site, pair in adapter.pairs.items()
+        for name, tensor in zip(input_names(site), (pair.down, pair.up), strict=True)
+    ]
+
+    def fill(folder: Path) -> Bundle:
+        (folder / "profile.json").write_text(json.dumps({"digest": digest_of(listed), "encodings": listed}))
+        (folder / "unet.onnx").write_bytes(b"never run")
+        graph = file_ref(folder, folder / "unet.onnx")
+        return Bundle(
+            digest="b0" * 32,
+            recipe_name="tiny",
+            recipe_digest="c1" * 32,
+            precision="w8a16",
+            tool_versions={},
+            graphs=(Graph(variant=Variant.SHARED, component=Component.UNET, file=graph, inputs=tuple(inputs), outputs=()),),
+            adapters=(),
+            tasks=(),
+            profile=file_ref(folder, folder / "profile.json"),
+            base=BaseDigests(graph=graph.sha256, profile=digest_of(listed)),
+        )
+
+    folder = tmp_path / "bundles" / ("b0" * 8)
+    publish(folder, fill)
+    return folder
 
 
-def _kohya(tiny_recipe: Path, tiny_bundle: Built, path: Path, *, times: float) -> Path:
-    from adapter_files import Known
-
-    bundle, folder = tiny_bundle
-    shapes = {name: tuple(tensor.shape) for name, tensor in load_file(folder / _files(bundle, "first")[1]).items()}
-    adapter = load_adapter("first", tiny_recipe.parent / "adapters/first", base_of_graph(shapes))
-    return write_kohya(path, {s: Known(down=p.down, up=p.up * times, alpha=None) for s, p in adapter.pairs.items()})
+def write_new(path: Path, *, down: float = 1.0, up: float = 1.0) -> Path:
+    """The bundle's adapter with its factors multiplied."""
+    return write_kohya(path, {site: Known(down=k.down * down, up=k.up * up, alpha=k.alpha) for site, k in KNOWN.items()})
 
 
-def _files(bundle: Bundle, name: str) -> tuple[str, str]:
-    found = {adapter.variant: adapter.file.path for adapter in bundle.adapters if adapter.name == name}
-    return found[Variant.SHARED], found[Variant.FLOAT]
+def admit(capsys: pytest.CaptureFixture[str], file: Path, bundle: Path, *options: str) -> dict[str, object]:
+    assert main(["adapter", "admit", str(file), "--bundle", str(bundle), "--json", *options]) == 0
+    answer: dict[str, object] = json.loads(capsys.readouterr().out)
+    return answer
+
+
+def integers_of(answer: dict[str, object]) -> dict[str, object]:
+    return dict(load_file(Path(str(answer["bundle"])) / f"adapters/{answer['name']}.safetensors"))
 
 
 def test_an_admitted_adapter_is_in_the_new_bundle_and_bound_to_the_base(
-    tiny_bundle: Built, bundle: Path, kohya: Path, capsys: pytest.CaptureFixture[str]
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["adapter", "admit", str(kohya), "--bundle", str(bundle), "--json"]) == 0
-    answer = json.loads(capsys.readouterr().out)
+    answer = admit(capsys, write_new(tmp_path / "Pixel_Art v2.safetensors"), bundle)
     assert (answer["name"], answer["verdict"]) == ("pixel-art-v2", "admitted")
-    assert answer["base"] == {"graph": tiny_bundle[0].base.graph, "profile": tiny_bundle[0].base.profile}
-    extended, folder = read_manifest(Path(answer["bundle"]), Bundle), Path(answer["bundle"])
-    assert (extended.graphs, extended.base) == (tiny_bundle[0].graphs, tiny_bundle[0].base)
-    for path in _files(extended, "pixel-art-v2"):
-        with safe_open(folder / path, framework="np") as file:
-            assert file.metadata() == {"base_graph": extended.base.graph, "base_profile": extended.base.profile}
+    old, folder = read_manifest(bundle, Bundle), Path(str(answer["bundle"]))
+    extended = read_manifest(folder, Bundle)
+    assert (extended.graphs, extended.profile, extended.base) == (old.graphs, old.profile, old.base)
+    assert answer["base"] == asdict(old.base)
+    assert [adapter.variant for adapter in extended.adapters] == [Variant.SHARED, Variant.FLOAT]
+    for adapter in extended.adapters:
+        with safe_open(folder / adapter.file.path, framework="np") as file:
+            assert file.metadata() == {"base_graph": old.base.graph, "base_profile": old.base.profile}
 
 
-def test_the_same_weights_in_another_format_become_the_same_integers(bundle: Path, kohya: Path, tiny_bundle: Built) -> None:
-    assert main(["adapter", "admit", str(kohya), "--bundle", str(bundle), "--name", "again"]) == 0
-    (folder,) = set(bundle.parent.iterdir()) - {bundle}
-    old, new = (folder / _files(read_manifest(folder, Bundle), name)[0] for name in ("first", "again"))
-    assert sha256_of(old) == sha256_of(new)
+def test_a_pair_out_of_balance_becomes_the_same_integers_after_the_gauge(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    even = admit(capsys, write_new(tmp_path / "even.safetensors"), bundle)
+    skewed = admit(capsys, write_new(tmp_path / "skewed.safetensors", down=1 / 16, up=16), bundle)
+    assert (even["verdict"], skewed["verdict"]) == ("admitted", "admitted after gauge")
+    for name, tensor in integers_of(even).items():
+        assert abs(tensor.astype(int) - integers_of(skewed)[name].astype(int)).max() <= 1  # type: ignore[attr-defined]
 
 
 def test_a_louder_adapter_is_not_added_and_the_answer_says_what_to_do(
-    tiny_recipe: Path, tiny_bundle: Built, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    loud = _kohya(tiny_recipe, tiny_bundle, tmp_path / "loud.safetensors", times=6.0)
+    loud = write_new(tmp_path / "loud.safetensors", up=6.0)
     assert main(["adapter", "admit", str(loud), "--bundle", str(bundle)]) == 2
     said = capsys.readouterr()
     assert "loud: needs distillation; even gauge-aligned" in said.out
@@ -80,22 +108,23 @@ def test_a_louder_adapter_is_not_added_and_the_answer_says_what_to_do(
     assert list(bundle.parent.iterdir()) == [bundle]
 
 
-def test_inspect_gives_the_verdict_without_adding_anything(bundle: Path, kohya: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["adapter", "inspect", str(kohya), "--bundle", str(bundle), "--json"]) == 0
+def test_an_adapter_far_beyond_the_profile_is_refused(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["adapter", "admit", str(write_new(tmp_path / "wild.safetensors", up=1e3)), "--bundle", str(bundle)]) == 2
+    assert "wild: refused; the profile's ranges keep too little of it" in capsys.readouterr().out
+
+
+def test_inspect_gives_the_verdict_without_adding_anything(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_new(tmp_path / "new.safetensors")
+    assert main(["adapter", "inspect", str(file), "--bundle", str(bundle), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["format"], answer["problems"], answer["admission"]["verdict"]) == ("kohya", [], "admitted")
     assert answer["admission"]["bundle"] is None
     assert list(bundle.parent.iterdir()) == [bundle]
 
 
-def test_the_profiles_digest_is_that_of_its_encodings(bundle: Path) -> None:
-    from quadbench.manifest import digest_of
-
-    profile = json.loads((bundle / "profile.json").read_text())
-    assert profile["digest"] == digest_of(profile["encodings"])
-    assert lora_encodings_of(read_manifest(bundle, Bundle), bundle).keys() == profile["encodings"]["lora"].keys()
-
-
-def test_a_name_that_no_adapter_can_have_is_refused(bundle: Path, kohya: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["adapter", "admit", str(kohya), "--bundle", str(bundle), "--name", "Pixel Art"]) == 2
+def test_a_name_that_no_adapter_can_have_is_refused(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write_new(tmp_path / "new.safetensors")
+    assert main(["adapter", "admit", str(file), "--bundle", str(bundle), "--name", "Pixel Art"]) == 2
     assert "'Pixel Art' is no name for an adapter" in " ".join(capsys.readouterr().err.split())
