@@ -107,6 +107,12 @@ def test_a_missing_file_is_named(unet: UNet2DConditionModel, folder: Path) -> No
         _load("spoilt", folder, unet)
 
 
+def test_a_renamed_tensor_file_is_not_taken_for_the_one_beside_it(unet: UNet2DConditionModel, folder: Path) -> None:
+    other = Path(shutil.copyfile(folder / "adapter_model.safetensors", folder / "other.safetensors"))
+    with pytest.raises(AdapterError, match=r"has PEFT's tensors, but not the name adapter_model\.safetensors"):
+        _load("spoilt", other, unet)
+
+
 def test_a_pickle_is_not_opened(unet: UNet2DConditionModel, folder: Path) -> None:
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     with pytest.raises(AdapterError, match="is a pickle, which is never opened"):

@@ -38,6 +38,11 @@ def read_adapter(name: str, path: Path) -> AdapterReading:
     found, because = _format_of(name, file)
     match found:
         case AdapterFormat.PEFT:
+            if path.name != peft.TENSORS:
+                raise AdapterError(
+                    f"adapter '{name}': '{path}' has PEFT's tensors, but not the name {peft.TENSORS}",
+                    hint=f"PEFT's scale stands in {peft.CONFIG}: put both into a folder, and give the folder",
+                )
             return read_adapter(name, path.parent)
         case AdapterFormat.DIFFUSERS:
             reading = diffusers.read_diffusers(file.tensors, file.metadata)
