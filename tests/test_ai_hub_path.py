@@ -5,16 +5,20 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import pytest
 
 pytest.importorskip("torch")  # the tiny bundle is built here
 pytest.importorskip("qai_hub")
 
 from ai_hub_service import DEVICE, AiHubService, ai_hub_service
+from qnn_process import compiled_by_qnn, run_on_emulator
+from safetensors.numpy import load_file
 from test_pipeline import Watcher
 
 from quadbench import pipeline
-from quadbench.artifacts import Bundle, Status, Variant
+from quadbench.artifacts import Bundle, Component, Status, Variant
 from quadbench.cli import main
 from quadbench.devices import connect
 from quadbench.recipe import load_recipe
@@ -76,3 +80,25 @@ def test_what_the_loopback_service_compiles_runs_on_the_virtual_device(
     shared = next(record for record in outcome.result.records if record.variant is Variant.SHARED)
     psnr_db = [s.value for s in shared.samples if s.metric == "psnr_db" and s.labels["against"] == "reference"]
     assert sum(psnr_db) / len(psnr_db) > 30
+
+
+@pytest.mark.slow
+def test_graphs_that_onnxruntime_qnn_compiles_for_the_service_compute_on_the_emulator_what_they_do_on_the_cpu(
+    tiny_bundle: tuple[Bundle, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime_qnn")
+    bundle, folder = tiny_bundle
+    with ai_hub_service(tmp_path, compiled_by_qnn) as (_, config):
+        monkeypatch.setenv("QAIHUB_CLIENT_INI", str(config))
+        assert main(["compile", str(folder), "--target", "hub:s25", "--results", str(tmp_path / "results"), "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["caveats"] == []  # nothing is left to the CPU
+    (unet,) = (g for g in bundle.graphs if (g.variant, g.component) == (Variant.SHARED, Component.UNET))
+    adapter = next(a for a in bundle.adapters if a.variant is Variant.SHARED)
+    rng = np.random.default_rng(0)
+    feed = {s.name: rng.standard_normal(s.shape).astype(np.float32) for s in unet.inputs if s.dtype == "float32"}
+    feed |= load_file(folder / adapter.file.path)
+    expected = onnxruntime.InferenceSession(folder / unet.file.path).run(None, feed)[0]
+    found = run_on_emulator(Path(made["folder"]) / unet.file.path, feed)
+    sqnr_db = 10 * np.log10(np.sum(expected**2) / np.sum((found - expected) ** 2))
+    assert sqnr_db > 40
