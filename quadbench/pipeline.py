@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Literal
 from quadbench.ai_hub import LEDGER
 from quadbench.artifacts import Bundle, Deployment, RunRecord, RunResult, Status
 from quadbench.compile import Compiled
+from quadbench.compile.availability import require
 from quadbench.compile.targets import PHONE_MACHINE, KnownTarget
-from quadbench.device_profile import DeviceProfile, target_key
-from quadbench.devices import Device, connect, hosted_profiles
+from quadbench.device_profile import target_key
+from quadbench.devices import Device, HostedPhone, connect, hosted_phones
 from quadbench.errors import MissingDependencyError, QuadbenchError
 from quadbench.manifest import read_manifest
 from quadbench.measure import LaunchAborted, measure_hosted, measure_launch
@@ -59,8 +60,10 @@ def run(recipe: Recipe, addresses: Sequence[str], *, results: Path, observer: Ob
         QuadbenchError: nothing could be built, or every device failed.
         KeyboardInterrupt: Ctrl-C; what was measured is stored.
     """
-    hosted = hosted_profiles(addresses)
-    reached = [address for address in addresses if address.strip() not in hosted]
+    hosted = hosted_phones(addresses)
+    for phone in hosted:
+        require(phone.target, phone.address)
+    reached = [address for address in addresses if address.strip() not in {phone.address for phone in hosted}]
     connected: AbstractContextManager[list[Device]] = (
         connect(reached, results=results) if reached or not hosted else nullcontext([])
     )
@@ -134,7 +137,13 @@ def inspect(source: Path, *, recipe: Recipe | None, bundle_folder: Path | None) 
 
 
 def compile_for(source: Recipe | Path, target: KnownTarget, *, results: Path, observer: Observer) -> Compiled:
-    """Compile a recipe, which is built if it has to be, or the bundle in a folder."""
+    """Compile a recipe, which is built if it has to be, or the bundle in a folder.
+
+    Raises:
+        MissingDependencyError: the target cannot be compiled for here; nothing was built.
+        BuildError, ArtifactError: as `compile_bundle`.
+    """
+    require(target.target, target.key)
     bundle, folder = (read_manifest(source, Bundle), source) if isinstance(source, Path) else _bundle(source, results, observer)
     return compiled_for(bundle, folder, target.target, target.key, target.htp_arch, results, observer)
 
@@ -257,34 +266,30 @@ class _Run:
             for measured in pending:
                 measured.result()
 
-    def measure_hosted(self, profiles: Mapping[str, DeviceProfile]) -> dict[str, QuadbenchError]:
-        """Compile for the devices of these addresses at AI Hub and run the graphs there. Returns the devices that failed."""
+    def measure_hosted(self, phones: Sequence[HostedPhone]) -> dict[str, QuadbenchError]:
+        """Compile for phones at AI Hub and run the graphs there. Returns why some gave no records, by address."""
         failures = {}
-        for address, profile in profiles.items():
+        for phone in phones:
             try:
-                for record in self._hosted_records(address, profile):
+                for record in self._hosted_records(phone):
                     self._keep(record)
             except QuadbenchError as error:
-                log.info("%s is left out: %s", address, error)
-                failures[address] = error
+                log.info("%s is left out: %s", phone.address, error)
+                failures[phone.address] = error
         return failures
 
-    def _hosted_records(self, address: str, profile: DeviceProfile) -> Sequence[RunRecord]:
-        target = profile.hosted_target
-        assert target is not None  # hosted_profiles has seen to it
-        key, htp_arch = target_key(target, PHONE_MACHINE), profile.soc.htp_arch
-        made = compiled_for(self.bundle, self.folder, target, key, htp_arch, self.results, self.observer)
+    def _hosted_records(self, phone: HostedPhone) -> Sequence[RunRecord]:
+        key, htp_arch = target_key(phone.target, PHONE_MACHINE), phone.profile.soc.htp_arch
+        made = compiled_for(self.bundle, self.folder, phone.target, key, htp_arch, self.results, self.observer)
         return measure_hosted(
             bundle=self.bundle,
             compiled=made.compiled,
             compiled_folder=made.folder,
-            address=address,
-            profile=profile,
-            target=target,
+            phone=phone,
             run_id=self.run_id,
             iterations=self.recipe.measure.iterations,
             ledger=self.results / LEDGER,
-            notify=lambda step: self.observer.step("profile", f"{address}: {step}"),
+            notify=lambda step: self.observer.step("profile", f"{phone.address}: {step}"),
         )
 
     def _plan(self, rollout: Rollout) -> RunPlan:

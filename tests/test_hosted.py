@@ -158,6 +158,11 @@ def test_a_profile_without_a_hosted_target_is_refused(service: AiHubService, tin
         pipeline.run(load_recipe(tiny_recipe), ["hub:tabs11"], results=tmp_path, observer=Watcher())
 
 
+def test_a_hosted_phone_given_twice_is_refused(service: AiHubService, tiny_recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'hub:s25' was given twice"):
+        pipeline.run(load_recipe(tiny_recipe), ["hub:s25", "hub:s25"], results=tmp_path, observer=Watcher())
+
+
 def test_nothing_is_pushed_to_a_hosted_device(
     tiny_recipe: Path, tiny_bundle: tuple[Bundle, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

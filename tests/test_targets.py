@@ -77,6 +77,26 @@ def test_compile_refuses_an_unknown_target_before_it_builds(tmp_path: Path, caps
     assert list(tmp_path.iterdir()) == []
 
 
+def test_compile_refuses_a_target_that_is_not_ready_before_it_builds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("qai_hub")
+    monkeypatch.setenv("QAIHUB_CLIENT_INI", str(tmp_path / "absent.ini"))
+    assert main(["compile", "quickstart", "--target", "hub:s25", "--results", str(tmp_path / "results")]) == 7
+    assert "qai-hub configure --api_token" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_run_on_a_hosted_phone_is_refused_before_it_builds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("qai_hub")
+    monkeypatch.setenv("QAIHUB_CLIENT_INI", str(tmp_path / "absent.ini"))
+    assert main(["run", "quickstart", "--devices", "hub:s25", "--results", str(tmp_path / "results")]) == 7
+    assert "compiling for 'hub:s25' needs" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "results").exists()
+
+
 def test_compile_says_where_the_product_lies_and_reuses_it(
     tiny_bundle: tuple[object, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

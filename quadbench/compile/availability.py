@@ -41,6 +41,13 @@ def availability(target: Target) -> Availability:
             assert_never(target)
 
 
+def require(target: Target, name: str) -> None:
+    """Refuse before anything is built what could not be compiled then. Raises: MissingDependencyError."""
+    found = availability(target)
+    if found.missing:
+        raise MissingDependencyError(f"compiling for '{name}' needs {found.missing}", hint=found.hint)
+
+
 def _toolchain_availability(target: ToolchainTarget) -> Availability:
     if missing := missing_parts(target):
         return Availability(missing=", ".join(missing), hint=target.install)

@@ -1,6 +1,6 @@
 """Devices: an address in, a connected device out: an attached phone, a virtual one, or this machine."""
 
-from quadbench.devices.connections import SERIAL_VARIABLE, DeviceRow, connect, hosted_profiles, list_devices
+from quadbench.devices.connections import SERIAL_VARIABLE, DeviceRow, HostedPhone, connect, hosted_phones, list_devices
 from quadbench.devices.device import ANDROID_ROOT, Device, Progress, ShellResult
 from quadbench.devices.dumpsys import BatteryState, Temperature, ThermalState, parse_battery, parse_thermal
 
@@ -10,12 +10,13 @@ __all__ = [
     "BatteryState",
     "Device",
     "DeviceRow",
+    "HostedPhone",
     "Progress",
     "ShellResult",
     "Temperature",
     "ThermalState",
     "connect",
-    "hosted_profiles",
+    "hosted_phones",
     "list_devices",
     "parse_battery",
     "parse_thermal",

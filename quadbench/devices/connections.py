@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quadbench.artifacts import DeviceFacts
-from quadbench.device_profile import LOCAL_NAME, DeviceProfile, load_profile, load_profiles
+from quadbench.device_profile import LOCAL_NAME, AiHubTarget, DeviceProfile, load_profile, load_profiles
 from quadbench.devices.adb import AdbDevice, read_properties
 from quadbench.devices.adb_protocol import AdbServer
 from quadbench.devices.adb_server import user_server
@@ -46,6 +46,15 @@ class DeviceRow:
     profile: str | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class HostedPhone:
+    """A phone at Qualcomm AI Hub: what its address means, and what runs there."""
+
+    address: str
+    profile: DeviceProfile
+    target: AiHubTarget
+
+
 @contextlib.contextmanager
 def connect(
     addresses: Sequence[str], *, results: Path, profiles: Sequence[DeviceProfile] | None = None
@@ -67,17 +76,17 @@ def connect(
         yield devices
 
 
-def hosted_profiles(addresses: Sequence[str]) -> dict[str, DeviceProfile]:
-    """Those of the addresses that mean a device at Qualcomm AI Hub, with their profiles, which have a hosted target.
-
-    Raises: UnknownNameError, SpecError, UserError.
-    """
-    found = {}
+def hosted_phones(addresses: Sequence[str]) -> list[HostedPhone]:
+    """Those of the addresses that mean a phone at Qualcomm AI Hub. Raises: UnknownNameError, SpecError, UserError."""
+    found: list[HostedPhone] = []
     for address in map(str.strip, addresses):
         if address.startswith(HOSTED_PREFIX):
-            found[address] = profile = load_profile(address.removeprefix(HOSTED_PREFIX))
+            profile = load_profile(address.removeprefix(HOSTED_PREFIX))
             if profile.hosted_target is None:
                 raise UserError(f"'{address}': the profile '{profile.name}' has no hosted_target", hint="see docs/ai-hub.md")
+            if any(phone.address == address for phone in found):
+                raise UserError(f"device '{address}' was given twice", hint="give each device once")
+            found.append(HostedPhone(address=address, profile=profile, target=profile.hosted_target))
     return found
 
 

@@ -25,7 +25,8 @@ from quadbench.artifacts import (
     Status,
     Variant,
 )
-from quadbench.device_profile import AiHubTarget, DeviceProfile
+from quadbench.device_profile import AiHubTarget
+from quadbench.devices import HostedPhone
 from quadbench.errors import UnknownNameError
 from quadbench.measure.harness_plan import adapters_of, components_of, unets_of
 from quadbench.measure.hosted_profile import GraphProfile, cpu_layers, samples_of
@@ -37,15 +38,13 @@ def measure_hosted(
     bundle: Bundle,
     compiled: CompiledBundle,
     compiled_folder: Path,
-    address: str,
-    profile: DeviceProfile,
-    target: AiHubTarget,
+    phone: HostedPhone,
     run_id: str,
     iterations: int,
     ledger: Path,
     notify: Callable[[str], None],
 ) -> tuple[RunRecord, ...]:
-    """Run every graph on the device once, `iterations` times in a row. A job that failed makes its variant's record FAILED.
+    """Run every graph on the phone once, `iterations` times in a row. A job that failed makes its variant's record FAILED.
 
     Jobs that an earlier run submitted and did not see the end of are waited for instead of submitted again.
 
@@ -54,7 +53,7 @@ def measure_hosted(
         MissingDependencyError, UnknownNameError: client, configuration or device are not there.
     """
     started_at = datetime.now(UTC)
-    hub = open_hub()
+    hub, target = open_hub(), phone.target
     devices = hub.devices()
     if target.device not in devices:
         raise UnknownNameError("AI Hub device", target.device, devices)
@@ -62,7 +61,7 @@ def measure_hosted(
     work = _Work(
         bundle=bundle,
         compiled=compiled,
-        device=_facts(address, profile, devices[target.device]),
+        device=_facts(phone, devices[target.device]),
         run_id=run_id,
         started_at=started_at,
         profiles=_profiles(jobs, compiled, compiled_folder, target, iterations),
@@ -184,9 +183,10 @@ def _versions(bundle: Bundle, compiled: CompiledBundle) -> dict[str, str]:
     }
 
 
-def _facts(address: str, profile: DeviceProfile, device: HostedDevice) -> DeviceFacts:
+def _facts(phone: HostedPhone, device: HostedDevice) -> DeviceFacts:
+    profile = phone.profile
     return DeviceFacts(
-        address=address,
+        address=phone.address,
         family=HOSTED_FAMILY,
         serial=device.name,
         profile=profile.name,
