@@ -17,7 +17,7 @@ pytest.importorskip("onnx")
 import onnx
 import onnxruntime
 from ai_hub_service import DEVICE, QAIRT_VERSION, TOKEN, AiHubService, ai_hub_service
-from qnn_process import compiled_by_qnn, run_on_emulator
+from htp_emulator import compiled_by_qnn, run_on_emulator
 
 from quadbench.ai_hub import Pace
 from quadbench.artifacts import Caveat, Component, FileRef, Graph, TensorSpec, Variant

@@ -13,7 +13,7 @@ pytest.importorskip("torch")  # the tiny bundle is built here
 pytest.importorskip("qai_hub")
 
 from ai_hub_service import DEVICE, AiHubService, ai_hub_service
-from qnn_process import compiled_by_qnn, run_on_emulator
+from htp_emulator import compiled_by_qnn, run_on_emulator
 from safetensors.numpy import load_file
 from test_pipeline import Watcher
 
@@ -83,7 +83,7 @@ def test_what_the_loopback_service_compiles_runs_on_the_virtual_device(
 
 
 @pytest.mark.slow
-def test_graphs_that_onnxruntime_qnn_compiles_for_the_service_compute_on_the_emulator_what_they_do_on_the_cpu(
+def test_graphs_that_qnn_compiles_for_the_service_compute_on_the_emulator_what_they_do_on_the_cpu(
     tiny_bundle: tuple[Bundle, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("onnxruntime_qnn")
