@@ -1,23 +1,23 @@
 """Devices at AI Hub: a run's records of them, against a service on loopback whose times and bytes are made up."""
 
-import json
-import shutil
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch")  # the tiny bundle is built here
+pytest.importorskip("torch")  # its version is part of a bundle's digest
 pytest.importorskip("qai_hub")
 
 from ai_hub_service import DEVICE, PROFILE_US, AiHubService, ai_hub_service
-from test_pipeline import Watcher
+from made_bundle import write_made_bundle
+from rich.console import Console
 
 from quadbench import pipeline
 from quadbench.ai_hub import JobStatus
-from quadbench.artifacts import Bundle, Caveat, Component, FileRef, Graph, RunRecord, Sample, Status, Variant
-from quadbench.cli import main
-from quadbench.devices import list_devices
+from quadbench.artifacts import Caveat, Component, FileRef, Graph, RunRecord, Sample, Status, Variant
+from quadbench.console import RunConsole
+from quadbench.devices import connect, list_devices
 from quadbench.errors import ServiceError, UserError
 from quadbench.measure.hosted_profile import GraphProfile, cpu_layers, samples_of
 from quadbench.recipe import load_recipe
@@ -38,15 +38,21 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AiHubService]:
 
 
 @pytest.fixture(scope="module")
-def results(tiny_bundle: tuple[Bundle, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder with a bundle of the quickstart, of graphs of one layer."""
     folder = tmp_path_factory.mktemp("hosted")
-    shutil.copytree(tiny_bundle[1].parent, folder / "bundles")
+    write_made_bundle(load_recipe("quickstart"), folder / "bundles")
     return folder
 
 
 @pytest.fixture(scope="module")
-def outcome(service: AiHubService, tiny_recipe: Path, results: Path) -> pipeline.Outcome:
-    return pipeline.run(load_recipe(tiny_recipe), ["hub:s25"], results=results, observer=Watcher())
+def outcome(service: AiHubService, results: Path) -> pipeline.Outcome:
+    return _run(["hub:s25"], results)
+
+
+def _run(addresses: list[str], results: Path) -> pipeline.Outcome:
+    with RunConsole(Console(file=io.StringIO())) as observer:
+        return pipeline.run(load_recipe("quickstart"), addresses, results=results, observer=observer)
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +87,7 @@ def test_microseconds_become_nanoseconds_run_by_run(outcome: pipeline.Outcome) -
 
 def test_one_graph_per_task_is_measured_task_by_task(outcome: pipeline.Outcome) -> None:
     record = _record(outcome, Variant.PER_GRAPH)
-    for task in ("change", "fill", "imagine"):
+    for task in ("restyle", "remove-object"):
         assert len(_values(record, "inference_ns", component="unet", labels={"unet": task})) == len(PROFILE_US)
 
 
@@ -108,7 +114,7 @@ def test_the_sizes_of_what_a_device_would_hold_are_kept(outcome: pipeline.Outcom
 
 
 def test_the_report_shows_single_runs_of_the_graphs(outcome: pipeline.Outcome) -> None:
-    rows = {row.key: row for row in kpi_rows(outcome.result) if row.task == "change"}
+    rows = {row.key: row for row in kpi_rows(outcome.result) if row.task == "restyle"}
     cell = rows["unet_run"].shared
     assert isinstance(cell, Figure)
     assert cell.value == 1_100_000
@@ -121,20 +127,18 @@ def test_compiled_models_are_not_uploaded_to_be_run(outcome: pipeline.Outcome, s
     assert len(service.uploads) == len(graphs) + 1  # the trial
 
 
-def test_another_run_measures_again_and_compiles_nothing(
-    outcome: pipeline.Outcome, service: AiHubService, tiny_recipe: Path, results: Path
-) -> None:
+def test_another_run_measures_again_and_compiles_nothing(outcome: pipeline.Outcome, service: AiHubService, results: Path) -> None:
     kinds_before = [job.WhichOneof("job") for job in service.submissions]
-    pipeline.run(load_recipe(tiny_recipe), ["hub:s25"], results=results, observer=Watcher())
+    _run(["hub:s25"], results)
     added = [job.WhichOneof("job") for job in service.submissions[len(kinds_before) :]]
     assert added == ["inference_job"] * kinds_before.count("inference_job")
 
 
 def test_a_job_that_fails_is_a_failed_record_with_its_reason(
-    outcome: pipeline.Outcome, service: AiHubService, tiny_recipe: Path, results: Path
+    outcome: pipeline.Outcome, service: AiHubService, results: Path
 ) -> None:
     service.faults.failing = {"shared/unet": "the device rebooted"}
-    again = pipeline.run(load_recipe(tiny_recipe), ["hub:s25"], results=results, observer=Watcher())
+    again = _run(["hub:s25"], results)
     shared, per_graph = _record(again, Variant.SHARED), _record(again, Variant.PER_GRAPH)
     assert shared.status is Status.FAILED
     assert "'shared/unet' failed: the device rebooted" in str(shared.reason)
@@ -143,34 +147,29 @@ def test_a_job_that_fails_is_a_failed_record_with_its_reason(
 
 
 def test_jobs_that_were_not_done_in_time_are_waited_for_by_the_next_run(
-    outcome: pipeline.Outcome, service: AiHubService, tiny_recipe: Path, results: Path
+    outcome: pipeline.Outcome, service: AiHubService, results: Path
 ) -> None:
     service.faults.never_done = True
     with pytest.raises(ServiceError, match="not done after 1 s"):
-        pipeline.run(load_recipe(tiny_recipe), ["hub:impatient"], results=results, observer=Watcher())
+        _run(["hub:impatient"], results)
     service.faults.never_done, before = False, len(service.submissions)
-    assert pipeline.run(load_recipe(tiny_recipe), ["hub:impatient"], results=results, observer=Watcher()).is_ok
+    assert _run(["hub:s25"], results).is_ok
     assert len(service.submissions) == before
 
 
-def test_a_profile_without_a_hosted_target_is_refused(service: AiHubService, tiny_recipe: Path, tmp_path: Path) -> None:
+def test_a_profile_without_a_hosted_target_is_refused(service: AiHubService, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'tabs11' has no hosted_target"):
-        pipeline.run(load_recipe(tiny_recipe), ["hub:tabs11"], results=tmp_path, observer=Watcher())
+        _run(["hub:tabs11"], tmp_path)
 
 
-def test_a_hosted_phone_given_twice_is_refused(service: AiHubService, tiny_recipe: Path, tmp_path: Path) -> None:
+def test_a_hosted_phone_given_twice_is_refused(service: AiHubService, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'hub:s25' was given twice"):
-        pipeline.run(load_recipe(tiny_recipe), ["hub:s25", "hub:s25"], results=tmp_path, observer=Watcher())
+        _run(["hub:s25", "hub:s25"], tmp_path)
 
 
-def test_nothing_is_pushed_to_a_hosted_device(
-    tiny_recipe: Path, tiny_bundle: tuple[Bundle, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    bundle = shutil.copytree(tiny_bundle[1], tmp_path / "bundles" / tiny_bundle[1].name)
-    adapter = tiny_recipe.parent / "adapters/first"
-    command = ["adapter", "admit", "again", str(adapter), "--bundle", str(bundle), "--devices", "hub:s25", "--json"]
-    assert main([*command, "--results", str(tmp_path)]) == 2
-    assert "nothing can be pushed there" in json.loads(capsys.readouterr().out)["error"]
+def test_nothing_is_pushed_to_a_hosted_phone(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing can be pushed there"), connect(["hub:s25"], results=tmp_path):
+        pass
 
 
 def test_hosted_devices_are_listed() -> None:
