@@ -116,6 +116,17 @@ def test_olss_of_a_straight_trajectory_is_shorter_than_asked_for_and_exact() -> 
     assert table.fit_error < 1e-5  # the trajectory itself is float32
 
 
+def test_olss_is_fitted_to_what_is_replaced_when_inpainting() -> None:
+    """The kept region jumps to the input's own noise after each step, which no combination of predictions gives."""
+    mask = torch.zeros(1, 1, 4, 4)
+    mask[..., :2] = 1
+    teacher, latent, noise = ddim_table(ALPHAS, steps=20), torch.randn(SHAPE), torch.randn(SHAPE)
+    denoise = _denoise(torch.tensor(0.3))
+    trajectory = record_trajectory(teacher, denoise, latent=latent, noise=noise, mask=mask)
+    assert trajectory.x.shape[1] == noise.numel() // 2
+    assert olss_table(teacher, trajectory, steps=20).fit_error < 1e-5
+
+
 def test_inpainting_ends_with_the_known_region_untouched() -> None:
     mask = torch.zeros(1, 1, 4, 4)
     mask[..., :2] = 1

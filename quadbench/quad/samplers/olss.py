@@ -49,7 +49,10 @@ def ddim_table(
 def record_trajectory(
     table: Table, denoise: Denoise, *, latent: torch.Tensor, noise: torch.Tensor, mask: torch.Tensor | None = None
 ) -> Trajectory:
-    """Run the teacher's table on one input and keep every sample and prediction."""
+    """Run the teacher's table on one input and keep every sample and prediction.
+
+    When inpainting, only of what is replaced: the rest is set after each step, whatever the sampler makes of it.
+    """
     x = table.start.latent * latent + table.start.noise * noise[:1]
     samples, predictions = [x], []
     for i, step in enumerate(table.steps):
@@ -58,7 +61,8 @@ def record_trajectory(
         if mask is not None:
             x = mask * x + (1 - mask) * (step.known.latent * latent + step.known.noise * noise[:1])
         samples.append(x)
-    flat = [torch.stack([tensor.flatten().double() for tensor in tensors]) for tensors in (samples, predictions)]
+    fitted = torch.ones_like(x, dtype=torch.bool) if mask is None else (mask > 0).expand_as(x)
+    flat = [torch.stack([tensor[fitted].double() for tensor in tensors]) for tensors in (samples, predictions)]
     return Trajectory(x=flat[0], eps=flat[1])
 
 
