@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from quadbench.quad import passes  # noqa: E402
 from quadbench.quad.calibration import observe_ranges  # noqa: E402
-from quadbench.quad.encodings import Encoding, Range, asymmetric, quantize, quantize_channels, symmetric  # noqa: E402
+from quadbench.quad.encodings import Encoding, Range, asymmetric, dequantize, quantize, quantize_channels, symmetric, widened  # noqa: E402
 from quadbench.quad.qdq import activation_encodings, quantize_graph  # noqa: E402
 
 RNG = np.random.default_rng(0)
@@ -214,3 +214,41 @@ def test_a_weight_near_zero_beside_a_large_bias_still_fits_32_bits() -> None:
     feed = _feed(model)
     made = quantize_graph(model, activation_encodings(model, observe_ranges(model, [feed]), dtype="uint16"))
     np.testing.assert_allclose(_run(made, feed), _run(model, feed), atol=2e-3)
+
+
+def _bits_at(model: object, operator: str) -> list[tuple[str, str]]:
+    """For each node of a kind the dtypes of the data that it is given and of its result."""
+    zero_points = {i.name: numpy_helper.to_array(i).dtype.name for i in model.graph.initializer}
+    given = {n.output[0]: zero_points[n.input[2]] for n in model.graph.node if n.op_type == "DequantizeLinear"}
+    results = {n.input[0]: zero_points[n.input[2]] for n in model.graph.node if n.op_type == "QuantizeLinear"}
+    return [(given[n.input[0]], results[n.output[0]]) for n in model.graph.node if n.op_type == operator]
+
+
+@pytest.mark.parametrize("exceptions", [{"x": "uint8"}, {"base": "uint8", "low": "uint8", "high": "uint8"}, {"low": "uint8"}])
+def test_an_operator_that_takes_one_width_is_given_what_it_gives(exceptions: dict[str, str]) -> None:
+    model = _lora_model()
+    feed = _feed(model)
+    ranges = observe_ranges(model, [feed])
+    lora = {name: symmetric(ranges[name].magnitude, "int16") for name in feed if name.startswith("lora.")}
+    encodings = activation_encodings(model, ranges, dtype="uint16", exceptions=exceptions, lora=lora)
+    made = quantize_graph(model, encodings, lora)
+    assert _bits_at(made, "Conv") == [("uint16", "uint16")] * 3
+    assert {encodings[name].dtype for name in exceptions} == {"uint8"}
+
+
+def test_16_bit_lora_weights_between_8_bit_tensors_are_multiplied_in_16_bits() -> None:
+    model = _lora_model()
+    feed = _feed(model)
+    ranges = observe_ranges(model, [feed])
+    for dtype, expected in (("int16", "uint16"), ("int8", "uint8")):
+        lora = {name: symmetric(ranges[name].magnitude, dtype) for name in feed if name.startswith("lora.")}
+        made = quantize_graph(model, activation_encodings(model, ranges, dtype="uint8", lora=lora), lora)
+        assert _bits_at(made, "Conv") == [("uint8", "uint8"), (expected, expected), (expected, expected)]
+
+
+def test_widening_keeps_every_value() -> None:
+    narrow = asymmetric(Range(low=-2.5, high=7.0), "uint8")
+    integers = np.arange(256, dtype=np.uint8)
+    values = dequantize(integers, narrow)
+    np.testing.assert_array_equal(quantize(values, widened(narrow)), integers.astype(np.int32) * 257)
+    np.testing.assert_allclose(dequantize(quantize(values, widened(narrow)), widened(narrow)), values, rtol=1e-6)

@@ -65,6 +65,11 @@ def asymmetric(values: Range, dtype: str) -> Encoding:
     return Encoding(dtype=dtype, scale=scale, zero_point=int(np.clip(np.rint(qmin - low / scale), qmin, qmax)))
 
 
+def widened(encoding: Encoding) -> Encoding:
+    """UINT16 in place of UINT8 over the same range; each of the 256 values is one of the 65536."""
+    return Encoding(dtype="uint16", scale=float(np.float32(encoding.scale / 257)), zero_point=encoding.zero_point * 257)
+
+
 def symmetric(magnitude: float, dtype: str) -> Encoding:
     """For LoRA inputs: zero point 0, so that padding with zeros is exact."""
     return Encoding(dtype=dtype, scale=float(np.float32((magnitude or 1.0) / _LIMITS[dtype][1])))

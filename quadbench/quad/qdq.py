@@ -18,6 +18,8 @@ from quadbench.quad.encodings import Encoding, Range
 WEIGHT_AXIS = {"Conv": 0, "Gemm": 0, "MatMul": 1}  # the output channel of input 1; Gemm has transB = 1
 KEEPS_VALUES = {"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Split", "Slice", "Flatten", "Resize", "Expand", "Identity"}
 KNOWN_RANGES = {"Softmax": Range(low=0.0, high=1.0), "Sigmoid": Range(low=0.0, high=1.0)}
+# Qualcomm's HTP refuses these with 8 bits in and 16 out or the reverse, and with 16-bit LoRA weights between 8-bit tensors.
+ONE_WIDTH = {"Conv", "Gemm", "MatMul", "InstanceNormalization"}
 ONLY_FIRST_INPUT_IS_DATA = {"Resize", "Reshape", "Unsqueeze", "Squeeze", "Split", "Slice", "Expand"}
 
 
@@ -113,15 +115,36 @@ class _Writer:
         for i, name in enumerate(node.output):
             if name not in self.activations:
                 continue
-            if name in self._outputs:
-                copy.output[i] = f"{name}.raw"
-                self._quantize_dequantize(name, f"{name}.raw", name, self.activations[name])
-            else:
-                self._quantize_dequantize(name, name, f"{name}.dq", self.activations[name])
+            source, target = (f"{name}.raw", name) if name in self._outputs else (name, f"{name}.dq")
+            copy.output[i] = source
+            if self._is_widened(node, name):
+                copy.output[i] = f"{name}.exact"
+                self._quantize_dequantize(copy.output[i], copy.output[i], source, enc.widened(self.activations[name]))
+            self._quantize_dequantize(name, source, target, self.activations[name])
+
+    def _is_widened(self, node: onnx.NodeProto, name: str) -> bool:
+        """Whether an 8-bit tensor meets the node in 16 bits: that takes one width, and something else at it has 16."""
+        if node.op_type not in ONE_WIDTH or name not in self.activations or self.activations[name].dtype != "uint8":
+            return False
+        known = {**self.activations, **self.lora}
+        return any(known[other].dtype in ("uint16", "int16") for other in (*node.input[:2], *node.output) if other in known)
+
+    def _widened(self, name: str) -> str:
+        key = f"{name}.wide"
+        if key not in self.dequantized:
+            self._quantize_dequantize(key, self.dequantized[name], f"{key}.dq", enc.widened(self.activations[name]))
+        return self.dequantized[key]
+
+    def _data_encoding(self, node: onnx.NodeProto) -> Encoding | None:
+        """In which the node is given its first input."""
+        name = node.input[0]
+        return enc.widened(self.activations[name]) if self._is_widened(node, name) else self.activations.get(name)
 
     def _operand(self, node: onnx.NodeProto, index: int, name: str) -> str:
         initializer = self._initializers.get(name)
         if initializer is None:
+            if index == 0 and self._is_widened(node, name):
+                return self._widened(name)
             is_factor = node.op_type == "MatMul" and index == 1
             return self._factor(name) if is_factor else self.dequantized.get(name, name)
         if initializer.data_type != TensorProto.FLOAT or (index > 0 and node.op_type in ONLY_FIRST_INPUT_IS_DATA):
@@ -164,15 +187,17 @@ class _Writer:
 
     def _least_scales(self, node: onnx.NodeProto) -> np.ndarray | None:
         """Below them a channel's bias would not fit 32 bits: a norm's scale may be near 0 where its offset is not."""
-        if len(node.input) < 3 or node.input[0] not in self.activations:
+        encoding = self._data_encoding(node)
+        if len(node.input) < 3 or encoding is None:
             return None
-        return np.abs(self._value(node.input[2])) / (self.activations[node.input[0]].scale * 2**30)
+        return np.abs(self._value(node.input[2])) / (encoding.scale * 2**30)
 
     def _bias(self, node: onnx.NodeProto, name: str) -> str:
         weight = self._operand(node, 1, node.input[1])
-        if weight not in self.scales or node.input[0] not in self.activations:
+        encoding = self._data_encoding(node)
+        if weight not in self.scales or encoding is None:
             return self._constant(name, enc.asymmetric(enc.range_of(self._value(name)), "uint16"))
-        scales = (self.scales[weight] * np.float32(self.activations[node.input[0]].scale)).astype(np.float32)
+        scales = (self.scales[weight] * np.float32(encoding.scale)).astype(np.float32)
         key = f"{name}.for.{node.output[0]}"
         integers = enc.quantize_bias(self._value(name), scales)
         if np.abs(integers.astype(np.int64)).max(initial=0) >= 2**31 - 1:
