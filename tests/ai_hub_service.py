@@ -48,6 +48,7 @@ class Faults:
     """What goes wrong, and how often; a count goes down each time."""
 
     rate_limited: int = 0  # job submissions answered with 429
+    unavailable: int = 0  # requests answered with 503
     broken_uploads: int = 0  # parts whose connection breaks
     truncated_downloads: int = 0  # downloads that end early
     damaged_downloads: int = 0  # downloads whose contents are not what was stored
@@ -221,7 +222,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         path = [part for part in urlsplit(self.path).path.split("/") if part]
         with self.state.lock:
-            if path[0] == "storage":
+            if self.state.faults.unavailable:
+                self.state.faults.unavailable -= 1
+                self._body()
+                self._answer(503, b"", "text/plain")
+            elif path[0] == "storage":
                 self._storage(path)
             elif self.state.faults.is_token_expired or self.headers["Authorization"] != f"token {TOKEN}":
                 self._body()

@@ -213,6 +213,11 @@ def test_a_service_that_keeps_refusing_is_told(service: AiHubService, decoder: S
         _compile(decoder, tmp_path)
 
 
+def test_a_service_that_is_away_for_a_while_is_asked_again(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
+    service.faults.unavailable = 4  # the client gives up after three
+    assert len(_compile(decoder, tmp_path).graphs) == 1
+
+
 def test_a_broken_upload_is_begun_again(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
     service.faults.broken_uploads = 1
     assert len(_compile(decoder, tmp_path).graphs) == 1

@@ -14,6 +14,7 @@ pytest.importorskip("qai_hub")
 
 from ai_hub_service import DEVICE, AiHubService, ai_hub_service
 from htp_emulator import compiled_by_qnn, run_on_emulator
+from made_bundle import write_made_bundle
 from safetensors.numpy import load_file
 from test_pipeline import Watcher
 
@@ -41,10 +42,17 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AiHubSe
         yield running
 
 
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[Bundle, Path]:
+    """The quickstart's bundle, of graphs of one layer."""
+    bundle = write_made_bundle(load_recipe("quickstart"), tmp_path / "results" / "bundles")
+    return bundle, tmp_path / "results" / "bundles" / bundle.digest[:16]
+
+
 def test_the_harness_is_given_the_same_adapters_as_without_ai_hub(
-    service: AiHubService, tiny_bundle: tuple[Bundle, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: AiHubService, made: tuple[Bundle, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle, folder = tiny_bundle
+    bundle, folder = made
     monkeypatch.setenv("QUADBENCH_HARNESS", "/bin/true")  # pushed, not run
     arrived: dict[str, dict[str, bytes]] = {}
     for address in ("virtual:s25", "virtual:hubbed"):
@@ -60,9 +68,9 @@ def test_the_harness_is_given_the_same_adapters_as_without_ai_hub(
 
 
 def test_compile_prints_the_doubt_about_a_product_that_no_npu_runs(
-    service: AiHubService, tiny_bundle: tuple[Bundle, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    service: AiHubService, made: tuple[Bundle, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["compile", str(tiny_bundle[1]), "--target", "hub:s25", "--results", str(tmp_path / "results")]
+    command = ["compile", str(made[1]), "--target", "hub:s25", "--results", str(tmp_path / "results")]
     assert main([*command, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["caveats"] == ["CPU_FALLBACK"]
     assert main(command) == 0
