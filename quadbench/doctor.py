@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quadbench.compile.availability import availability, package_version
-from quadbench.device_profile import Target, load_profiles, target_key
+from quadbench.compile.targets import VIRTUAL_PREFIX, known_targets
+from quadbench.device_profile import load_profiles
 from quadbench.devices.host import find_program
 from quadbench.devices.sandbox import PACKAGES as SANDBOX_PROGRAMS
 from quadbench.harness import BUILD_PROGRAMS
@@ -64,20 +65,14 @@ def _programs() -> Iterator[Check]:
 
 def _targets() -> Iterator[Check]:
     """What the device profiles can be compiled for; virtual devices need theirs."""
-    profiles = load_profiles()
-    users: dict[Target, list[str]] = {}
-    for profile in profiles:
-        for target in dict.fromkeys(profile.targets()):
-            users.setdefault(target, []).append(profile.name)
-    needed = {profile.virtual_target for profile in profiles}
-    for target, names in users.items():
-        found = availability(target)
+    for known in known_targets(load_profiles(), platform.machine()):
+        found = availability(known.target)
         yield Check(
-            name=target_key(target, platform.machine()),
+            name=known.key,
             is_ok=found.is_ready,
-            is_required=target in needed,
+            is_required=any(address.startswith(VIRTUAL_PREFIX) for address in known.addresses),
             found=found.version,
-            purpose=f"compiling for {', '.join(names)}",
+            purpose=f"compiling for {', '.join(known.profiles)}",
             hint=None if found.is_ready else f"lacks {found.missing}; {found.hint}",
         )
 
