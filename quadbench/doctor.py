@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quadbench.compile.availability import availability, package_version
-from quadbench.compile.targets import VIRTUAL_PREFIX, known_targets
+from quadbench.compile.targets import known_targets
 from quadbench.device_profile import load_profiles
+from quadbench.devices.addresses import VIRTUAL_PREFIX
 from quadbench.devices.host import find_program
 from quadbench.devices.sandbox import PACKAGES as SANDBOX_PROGRAMS
 from quadbench.harness import BUILD_PROGRAMS

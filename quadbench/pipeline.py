@@ -314,6 +314,7 @@ class _Run:
                     threads=self.recipe.measure.threads,
                     timeout_s=self.recipe.measure.timeout_s,
                     results=self.results,
+                    execution_provider=rollout.execution_providers[plan.address],
                 )
             except LaunchAborted as aborted:
                 self._keep(aborted.record)

@@ -9,7 +9,7 @@ from pathlib import Path
 from quadbench.artifacts import Bundle, Deployment
 from quadbench.compile import Compiled, compile_bundle
 from quadbench.deploy import LocalFile, deploy
-from quadbench.device_profile import Target, target_key
+from quadbench.device_profile import OnnxRuntimeTarget, Target, target_key
 from quadbench.devices import Device
 from quadbench.errors import MissingDependencyError, QuadbenchError
 from quadbench.harness import OVERRIDE, ensure_harness, runtime_library
@@ -22,11 +22,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """What is where. `compiled`, `targets` and `deployments` are by address; devices that failed are only in `failures`."""
+    """What is where, by address; devices that failed are only in `failures`. An execution provider of None is the CPU's."""
 
     harness: LocalFile
     runtime: LocalFile
     targets: dict[str, str]
+    execution_providers: dict[str, str | None]
     compiled: dict[str, Compiled]
     deployments: dict[str, Deployment]
     failures: dict[str, QuadbenchError]
@@ -66,6 +67,7 @@ def roll_out(bundle: Bundle, folder: Path, devices: Sequence[Device], *, results
         harness=harness,
         runtime=runtime,
         targets={address: key for address, (_, key) in targets.items()},
+        execution_providers={address: _execution_provider(target) for address, (target, _) in targets.items()},
         compiled=compiled,
         deployments=deployments,
         failures=failures,
@@ -119,6 +121,11 @@ def _target(device: Device) -> tuple[Target, str]:
     profile = device.profile
     target = profile.target if device.family == "adb" else profile.virtual_target
     return target, target_key(target, _machine(device))
+
+
+def _execution_provider(target: Target) -> str | None:
+    """ONNX Runtime's own name of it."""
+    return "XNNPACK" if isinstance(target, OnnxRuntimeTarget) and target.execution_provider == "xnnpack" else None
 
 
 def _machine(device: Device) -> str:

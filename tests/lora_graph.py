@@ -91,18 +91,20 @@ def _graph(folder: Path, variant: Variant, model: ModelProto) -> Graph:
     path = folder / variant / "unet.onnx"
     path.parent.mkdir()
     onnx.save(model, path)
-    lora = next(tensor for tensor in model.graph.input if tensor.name == LORA)
     return Graph(
         variant=variant,
         component=Component.UNET,
         file=file_ref(folder, path),
-        inputs=(
-            TensorSpec(name="x", shape=(4, 4), dtype="float32"),
-            TensorSpec(name=LORA, shape=(4, 4), dtype=_dtype(lora), scale=LORA_SCALE),
-        ),
-        outputs=(TensorSpec(name="y", shape=(4, 4), dtype="float32"),),
+        inputs=tuple(_spec(tensor) for tensor in model.graph.input),
+        outputs=tuple(_spec(tensor) for tensor in model.graph.output),
     )
 
 
-def _dtype(tensor: onnx.ValueInfoProto) -> str:
-    return str(helper.tensor_dtype_to_np_dtype(tensor.type.tensor_type.elem_type))
+def _spec(tensor: onnx.ValueInfoProto) -> TensorSpec:
+    tensor_type = tensor.type.tensor_type
+    return TensorSpec(
+        name=tensor.name,
+        shape=tuple(size.dim_value for size in tensor_type.shape.dim),
+        dtype=str(helper.tensor_dtype_to_np_dtype(tensor_type.elem_type)),
+        scale=LORA_SCALE if tensor.name == LORA else None,
+    )

@@ -2,12 +2,16 @@
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("onnx")  # the graphs are written here
 
-from contracts.compiler_contract import CompilerContract
+from contracts.compiler_contract import CompilerContract, compile_for
+from lora_graph import write_bundle
+from onnx import TensorProto, helper, load, numpy_helper
 
 from quadbench.device_profile import AiHubTarget, OnnxRuntimeTarget, QnnTarget, Target
 from quadbench.toolchain_target import ToolchainTarget
@@ -67,3 +71,17 @@ class TestToolchain(CompilerContract):
             timeout_s=120,
             install="pip install onnxruntime",
         )
+
+
+@pytest.mark.parametrize(("execution_provider", "expected"), [("cpu", ["FusedConv"]), ("xnnpack", ["Conv", "Relu"])])
+def test_nodes_are_fused_for_the_cpu_s_provider_alone(tmp_path: Path, execution_provider: str, expected: list[str]) -> None:
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Relu", ["c"], ["y"])]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4, 8, 8]) for name in "xy")
+    weights = numpy_helper.from_array(np.ones((4, 4, 1, 1), np.float32), "w")
+    graph = helper.make_graph(nodes, "g", [x], [y], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    bundle = write_bundle(tmp_path / "bundle", model)
+    target = OnnxRuntimeTarget(backend="onnxruntime", execution_provider=execution_provider)
+    compiled = compile_for(target, (bundle, tmp_path / "bundle"), tmp_path / "compiled")
+    made = load(compiled.folder / compiled.compiled.graphs[0].file.path)
+    assert [node.op_type for node in made.graph.node] == expected

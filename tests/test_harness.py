@@ -328,6 +328,14 @@ def test_wrong_input_is_refused_before_any_image(harness: Path, plan: Plan, tmp_
     assert not heard.samples("end_to_end_ns")
 
 
+def test_an_execution_provider_that_the_runtime_lacks_is_refused(harness: Path, plan: Plan) -> None:
+    plan["runtime"]["execution_provider"] = {"name": "NobodysProvider", "options": {"threads": "1"}}
+    heard = launch(harness, plan)
+    assert heard.exit_code == 2
+    assert "NobodysProvider" in heard.error()
+    assert not heard.samples("session_load_ns")
+
+
 def test_a_build_is_found_by_its_variable_before_all_else(monkeypatch: pytest.MonkeyPatch, harness: Path, tmp_path: Path) -> None:
     monkeypatch.setenv("QUADBENCH_HARNESS", str(harness))
     assert ensure_harness(tmp_path) == harness

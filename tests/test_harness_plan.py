@@ -1,6 +1,7 @@
 """The harness gets exactly the plan that docs/design.md describes, for each variant."""
 
 import json
+from typing import Any
 
 from scripted_harness import TASKS, World, launch_of
 
@@ -9,8 +10,8 @@ from quadbench.measure.harness_plan import harness_plan
 from quadbench.plan import LaunchPlan
 
 
-def plan_of(world: World, launch: LaunchPlan) -> dict[str, object]:
-    words = {"runtime_sha256": world.runtime, "threads": 2, "images": "/x/images"}
+def plan_of(world: World, launch: LaunchPlan, **further: str) -> dict[str, Any]:
+    words = {"runtime_sha256": world.runtime, "threads": 2, "images": "/x/images", **further}
     plan = harness_plan(world.bundle, world.compiled, world.deployment, launch, **words)  # type: ignore[arg-type]
     return json.loads(json.dumps(plan))  # type: ignore[no-any-return]
 
@@ -40,6 +41,12 @@ def test_the_shared_plan_has_one_unet_and_integer_adapters(world: World) -> None
     assert plan["adapters"] == {task: entry(world, f"shared/{task}.safetensors") for task in TASKS}
     assert plan["base"] == {"graph": world.bundle.base.graph, "profile": world.bundle.base.profile}
     assert plan["sequence"] == [{"task": task, "warmup": 1, "iterations": 11} for task in TASKS]
+
+
+def test_only_quantized_graphs_run_on_another_execution_provider(world: World) -> None:
+    plans = [plan_of(world, launch_of(variant), execution_provider="XNNPACK") for variant in Variant]
+    expected = {"name": "XNNPACK", "options": {"intra_op_num_threads": "2"}}
+    assert [plan["runtime"].get("execution_provider") for plan in plans] == [expected, expected, None]
 
 
 def test_the_per_graph_plan_has_a_unet_for_each_task_and_shares_the_rest(world: World) -> None:

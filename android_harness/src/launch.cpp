@@ -40,7 +40,9 @@ void Launch::run() {
 }
 
 Session Launch::load_session(const std::string& component, const std::filesystem::path& graph, std::int64_t& elapsed_ns) {
-  const SessionSettings settings{.intra_op_threads = plan_.runtime.intra_op_threads, .optimization = plan_.runtime.optimization};
+  const SessionSettings settings{.intra_op_threads = plan_.runtime.intra_op_threads,
+                                 .optimization = plan_.runtime.optimization,
+                                 .execution_provider = plan_.runtime.execution_provider};
   const std::int64_t begin = now_ns();
   Session session(runtime_, graph, settings, component);
   elapsed_ns = now_ns() - begin;

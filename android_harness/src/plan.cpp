@@ -67,8 +67,17 @@ std::map<std::string, PlannedFile> planned_files(const Field& field, const Root&
   return files;
 }
 
+ProviderPlan provider_plan(const Field& field) {
+  field.require_keys({"name", "options"});
+  ProviderPlan provider{.name = field.at("name").text(), .options = {}};
+  if (const auto options = field.find("options")) {
+    for (const auto& [key, value] : options->entries()) provider.options.emplace(key, value.text());
+  }
+  return provider;
+}
+
 RuntimePlan runtime_plan(const Field& field, const Root& root) {
-  field.require_keys({"library", "intra_op_threads", "optimization", "resident_adapters"});
+  field.require_keys({"library", "intra_op_threads", "optimization", "resident_adapters", "execution_provider"});
   RuntimePlan runtime;
   runtime.library = root / field.at("library").text();
   runtime.intra_op_threads = static_cast<int>(field.at("intra_op_threads").integer(1, 1024));
@@ -76,6 +85,7 @@ RuntimePlan runtime_plan(const Field& field, const Root& root) {
   if (const auto resident = field.find("resident_adapters")) {
     runtime.resident_adapters = static_cast<std::size_t>(resident->integer(1, 1'000'000));
   }
+  if (const auto provider = field.find("execution_provider")) runtime.execution_provider = provider_plan(*provider);
   return runtime;
 }
 

@@ -25,11 +25,18 @@ struct BaseDigests {
   std::string profile;
 };
 
+// One of the runtime library's own execution providers beside the CPU's, as XNNPACK.
+struct ProviderPlan {
+  std::string name;
+  std::map<std::string, std::string> options;
+};
+
 struct RuntimePlan {
   std::filesystem::path library;  // libonnxruntime.so
   int intra_op_threads = 1;
   Optimization optimization = Optimization::kAll;
   std::size_t resident_adapters = 8;
+  std::optional<ProviderPlan> execution_provider;  // what it does not take runs on the CPU's
 };
 
 struct ComponentsPlan {

@@ -33,6 +33,25 @@ DType dtype_of(ONNXTensorElementDataType type, const std::string& tensor, const 
                               ", expected float32, int32, int16 or int8");
 }
 
+// A provider has threads of its own, and those of ONNX Runtime would be in their way if they waited by spinning.
+void append_provider(const Runtime& runtime, OrtSessionOptions* options, const ProviderPlan& provider) {
+  const char* where = "runtime.execution_provider";
+  std::vector<const char*> keys;
+  std::vector<const char*> values;
+  for (const auto& [key, value] : provider.options) {
+    keys.push_back(key.c_str());
+    values.push_back(value.c_str());
+  }
+  const OrtApi& api = runtime.api();
+  try {
+    runtime.check(
+        api.SessionOptionsAppendExecutionProvider(options, provider.name.c_str(), keys.data(), values.data(), keys.size()), where);
+  } catch (const RunError& error) {
+    throw InputError(error.where(), error.what());  // the plan names one that the library lacks
+  }
+  runtime.check(api.AddSessionConfigEntry(options, "session.intra_op.allow_spinning", "0"), where);
+}
+
 Handle<OrtSessionOptions> session_options(const Runtime& runtime, const SessionSettings& settings, const char* where) {
   const OrtApi& api = runtime.api();
   OrtSessionOptions* created = nullptr;
@@ -42,6 +61,9 @@ Handle<OrtSessionOptions> session_options(const Runtime& runtime, const SessionS
   runtime.check(api.SetInterOpNumThreads(created, 1), where);
   runtime.check(api.SetSessionExecutionMode(created, ORT_SEQUENTIAL), where);
   runtime.check(api.SetSessionGraphOptimizationLevel(created, level_of(settings.optimization)), where);
+  // By default a MatMul with INT8 weights is fused into one that rounds its input to 8 bits, whatever the graph says; 1: float32.
+  runtime.check(api.AddSessionConfigEntry(created, "session.qdq_matmulnbits_accuracy_level", "1"), where);
+  if (settings.execution_provider) append_provider(runtime, created, *settings.execution_provider);
   return options;
 }
 

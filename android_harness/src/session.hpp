@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -15,6 +16,7 @@ namespace quadbench {
 struct SessionSettings {
   int intra_op_threads = 1;
   Optimization optimization = Optimization::kAll;
+  std::optional<ProviderPlan> execution_provider;
 };
 
 // Which memory each input and output of a session uses. The memory must outlive it.

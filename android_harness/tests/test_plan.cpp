@@ -37,6 +37,20 @@ TEST_CASE("a plan is read, paths against its root") {
   CHECK(!plan.base);
 }
 
+TEST_CASE("an execution provider has a name and options that are text") {
+  const std::string threads = "\"intra_op_threads\": 2";
+  std::string text = kPlan;
+  text.replace(text.find(threads), threads.size(),
+               threads + R"(, "execution_provider": {"name": "XNNPACK", "options": {"intra_op_num_threads": "2"}})");
+  CHECK(!parse_plan(kPlan).runtime.execution_provider);
+  const ProviderPlan provider = parse_plan(text).runtime.execution_provider.value();
+  CHECK(provider.name == "XNNPACK");
+  CHECK(provider.options.at("intra_op_num_threads") == "2");
+  CHECK(has(error_with(threads, threads + R"(, "execution_provider": {"options": {}})"), "execution_provider.name: missing"));
+  CHECK(has(error_with(threads, threads + R"(, "execution_provider": {"name": "X", "options": {"n": 2}})"),
+            "runtime.execution_provider.options.n: found 2, expected a string"));
+}
+
 TEST_CASE("a wrong field is named with what was found and expected") {
   CHECK(has(error_with("\"schema_version\": 1", "\"schema_version\": 2"),
             "schema_version: found 2, expected an integer from 1 to 1"));

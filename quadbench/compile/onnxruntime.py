@@ -13,15 +13,24 @@ from quadbench.manifest import file_ref
 EXACT = ("session.qdq_matmulnbits_accuracy_level", "1")
 
 
+LEVELS = {
+    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class OnnxRuntimeCompiler:
-    """Optimizes up to `extended`: what lies above lays memory out for the CPU that compiles, which need not be the device's."""
+    """Optimizes up to `extended`: what lies above lays memory out for the CPU that compiles, which need not be the device's.
+
+    For another provider than the CPU's up to `basic`: what lies above fuses nodes into ones that only the CPU's takes.
+    """
 
     execution_provider: str
 
     def versions(self) -> dict[str, str]:
         """The optimizer is the runtime's, so its version decides."""
-        settings = {"optimization": "extended", EXACT[0]: EXACT[1], "execution_provider": self.execution_provider}
+        settings = {"optimization": self._level, EXACT[0]: EXACT[1], "execution_provider": self.execution_provider}
         return {"onnxruntime": onnxruntime.__version__, **settings}
 
     def compile(self, graph: Graph, source: Path, folder: Path) -> Graph:
@@ -29,7 +38,7 @@ class OnnxRuntimeCompiler:
         path = folder / graph.file.path
         path.parent.mkdir(parents=True, exist_ok=True)
         options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.graph_optimization_level = LEVELS[self._level]
         options.optimized_model_filepath = str(path)
         options.add_session_config_entry(*EXACT)
         options.intra_op_num_threads = 1
@@ -39,3 +48,7 @@ class OnnxRuntimeCompiler:
         except Exception as error:  # onnxruntime's exceptions have no common base below Exception
             raise BuildError(f"ONNX Runtime refuses '{graph.file.path}': {error}") from error
         return replace(graph, file=file_ref(folder, path))
+
+    @property
+    def _level(self) -> str:
+        return "extended" if self.execution_provider == "cpu" else "basic"

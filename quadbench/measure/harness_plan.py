@@ -32,8 +32,10 @@ def harness_plan(
     runtime_sha256: str,
     threads: int,
     images: str | None,
+    execution_provider: str | None = None,
 ) -> dict[str, Any]:
-    """The plan as docs/design.md describes it, for the tasks that the launch runs. `images` is a folder on the device.
+    """The plan as docs/design.md describes it, for the tasks that the launch runs. `images` is a folder on the device,
+    `execution_provider` the runtime's name of the one that quantized graphs run on, if it is not the CPU's.
 
     Raises:
         UnknownNameError: the launch names a task that the bundle lacks.
@@ -45,7 +47,11 @@ def harness_plan(
         "schema_version": PLAN_SCHEMA_VERSION,
         "root": deployment.root,
         "variant": launch.variant.value,
-        "runtime": {"library": deployed_path(deployment, runtime_sha256, "the runtime library"), "intra_op_threads": threads},
+        "runtime": {
+            "library": deployed_path(deployment, runtime_sha256, "the runtime library"),
+            "intra_op_threads": threads,
+            **(_provider(execution_provider, threads) if execution_provider and launch.variant.is_quantized else {}),
+        },
         "components": {name.value: _planned(deployment, graph.file) for name, graph in components.items()},
         "unets": {
             name: _planned(deployment, graph.file) for name, graph in unets_of(bundle, compiled, launch.variant, tasks).items()
@@ -58,6 +64,10 @@ def harness_plan(
         "sequence": [{"task": b.task, "warmup": b.warmup, "iterations": b.iterations} for b in launch.sequence],
         "images": images,
     }
+
+
+def _provider(name: str, threads: int) -> dict[str, Any]:
+    return {"execution_provider": {"name": name, "options": {"intra_op_num_threads": str(threads)}}}
 
 
 def tasks_of(bundle: Bundle, launch: LaunchPlan) -> tuple[TaskAssets, ...]:

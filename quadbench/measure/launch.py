@@ -56,6 +56,7 @@ def measure_launch(
     timeout_s: float,
     results: Path,
     limits: GateLimits | None = None,
+    execution_provider: str | None = None,
 ) -> RunRecord:
     """Run the harness once and keep what it says. What goes wrong on the device comes back as a FAILED or SKIPPED record.
 
@@ -70,7 +71,14 @@ def measure_launch(
         raise ValueError(f"run id '{run_id}' cannot name a folder; expected letters, digits, '-', '_' and '.'")
     remote = f"{device.root}/runs/{run_id}"
     plan = harness_plan(
-        bundle, compiled, deployment, launch, runtime_sha256=runtime_sha256, threads=threads, images=f"{remote}/images"
+        bundle,
+        compiled,
+        deployment,
+        launch,
+        runtime_sha256=runtime_sha256,
+        threads=threads,
+        images=f"{remote}/images",
+        execution_provider=execution_provider,
     )
     folder = results / "runs" / run_id / _folder_name(device.facts.address) / f"{launch.variant}-{launch.launch}"
     work = _Launch(
