@@ -57,7 +57,7 @@ def _prepare(folder: Path, samples: int) -> int:
     kinds = ("to_q", "to_k", "to_v", "to_out.0", "net.0.proj", "net.2", "conv1", "conv2", "proj_in", "proj_out")
     ranks = {name: RANK for name, _ in foundation.unet.named_modules() if name.endswith(kinds)}
     with torch.no_grad():
-        model = export_unet(foundation, foundation.unet, ranks)
+        model = export_unet(foundation, foundation.unet, ranks, folder)
     onnx.save(model, folder / "float.onnx")
     rng = np.random.default_rng(0)
     shapes = {value.name: [d.dim_value for d in value.type.tensor_type.shape.dim] for value in model.graph.input}

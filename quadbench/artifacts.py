@@ -116,12 +116,17 @@ class TensorSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """One ONNX file. `task` is set only where the graph serves that task alone."""
+    """One ONNX file. `task` is set only where the graph serves that task alone.
+
+    `data` holds the weights of a graph that is too large for one file. Its name is its sha256, as on a device: the graph refers to
+    it by that name.
+    """
 
     variant: Variant
     component: Component
     task: str | None = None
     file: FileRef
+    data: FileRef | None = None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -65,18 +66,24 @@ def file_refs(value: object) -> Iterator[FileRef]:
 
 def publish(folder: Path, make: Callable[[Path], Artifact]) -> Artifact:
     """Let `make` fill a temporary folder, write its manifest and rename it to `folder`; on any failure nothing is left."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    _remove_abandoned(folder)
-    temporary.mkdir(parents=True)
-    try:
+    with temporary_folder(folder) as temporary:
         artifact = make(temporary)
         (temporary / MANIFEST).write_text(json.dumps(asdict(artifact), indent=1, default=str) + "\n")
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return artifact
+
+
+@contextmanager
+def temporary_folder(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder`, gone afterwards if it is still there. Those that killed processes have left are removed."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    _remove_abandoned(folder)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _remove_abandoned(folder: Path) -> None:
@@ -90,6 +97,15 @@ def _remove_abandoned(folder: Path) -> None:
 def file_ref(folder: Path, path: Path) -> FileRef:
     """The reference of a file below `folder`."""
     return FileRef(path=path.relative_to(folder).as_posix(), sha256=sha256_of(path), size_bytes=path.stat().st_size)
+
+
+def link(source: Path, target: Path) -> None:
+    """The same file under a second name; a copy where the file system has no hard links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def sha256_of(path: Path) -> str:

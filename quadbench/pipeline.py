@@ -19,7 +19,7 @@ from quadbench.compile.targets import PHONE_MACHINE, KnownTarget
 from quadbench.device_profile import target_key
 from quadbench.devices import Device, HostedPhone, connect, hosted_phones
 from quadbench.errors import MissingDependencyError, QuadbenchError
-from quadbench.manifest import read_manifest
+from quadbench.manifest import read_manifest, temporary_folder
 from quadbench.measure import LaunchAborted, measure_hosted, measure_launch
 from quadbench.observer import Observer
 from quadbench.plan import DevicePlan, PlannedDevice, RunPlan, has_references, make_plan
@@ -210,9 +210,10 @@ def build_all(recipes: Sequence[Recipe], *, results: Path, observer: Observer) -
     with _needs_quad():
         from quadbench.quad.build import build
         from quadbench.quad.common import Common
-    common = Common()
-    for number, recipe in enumerate(missing, start=1):
-        build(recipe, results / "bundles", notify=partial(_tell_step, observer, f"{number} of {len(missing)}"), common=common)
+    with temporary_folder(results / "bundles" / "scratch") as scratch:
+        common = Common(scratch)
+        for number, recipe in enumerate(missing, start=1):
+            build(recipe, results / "bundles", notify=partial(_tell_step, observer, f"{number} of {len(missing)}"), common=common)
 
 
 def _tell_step(observer: Observer, which: str, step: str) -> None:

@@ -34,7 +34,7 @@ def test_a_sweep_runs_scores_and_writes_every_value(
 @pytest.mark.slow
 def test_builds_that_share_do_once_what_they_share_and_come_out_the_same(tiny_recipe: Path, tmp_path: Path) -> None:
     recipes = [load_recipe(tiny_recipe, {"precision.lora": lora}) for lora in ("int16", "int8")]
-    common, steps = Common(), [[], []]
+    common, steps = Common(tmp_path), [[], []]
     together = [build(r, tmp_path / "a", notify=s.append, common=common)[0] for r, s in zip(recipes, steps, strict=True)]
     alone = build(recipes[1], tmp_path / "b")[0]
     assert set(steps[0]) - set(steps[1]) == {"export", "sampler tables", "trajectories"}

@@ -1,15 +1,13 @@
 """Admit: a new adapter + a bundle -> a verdict, and the same bundle with one more adapter; base, profile and the others stay."""
 
 import json
-import os
 import re
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quadbench.artifacts import BaseDigests, Bundle, Component, Graph, Variant
 from quadbench.errors import UserError
-from quadbench.manifest import digest_of, file_refs, publish
+from quadbench.manifest import digest_of, file_refs, link, publish
 from quadbench.quad.adapters import Adapter, base_of_graph, load_adapter
 from quadbench.quad.cache import bundle_folder
 from quadbench.quad.encodings import Encoding
@@ -89,7 +87,7 @@ def _extend(bundle: Bundle, folder: Path, name: str, source: Path) -> Extended:
 
     def make(temporary: Path) -> Bundle:
         for file in {file.path: file for file in file_refs(bundle)}.values():
-            _link(folder / file.path, temporary / file.path)
+            link(folder / file.path, temporary / file.path)
         shapes = _shapes(bundle, encodings)
         files = BundleWriter(temporary).adapter(gauge(adapter, encodings), adapter, shapes, encodings, bundle.base)
         return replace(bundle, digest=digest, adapters=(*bundle.adapters, *files))
@@ -120,10 +118,3 @@ def _name_of(source: Path) -> str:
     return name
 
 
-def _link(source: Path, target: Path) -> None:
-    """The same file under a second name; a copy where the file system has no hard links."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

@@ -1,5 +1,7 @@
 """Analyse: Recipe -> Sensitivity, without building anything."""
 
+import tempfile
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -19,8 +21,8 @@ def analyse(recipe: Recipe, *, lora: Literal["int16", "int8"] | None = None, not
     """
     if not recipe.adapters:
         raise UserError(f"recipe '{recipe.name}' has no adapters; sensitivity is that of adapters")
-    with torch.no_grad():
-        prepared = prepare(recipe, Steps(notify))
+    with torch.no_grad(), tempfile.TemporaryDirectory() as scratch:
+        prepared = prepare(recipe, Steps(notify), Path(scratch))
         notify("scores")
         return sensitivity(
             prepared.adapters.values(),

@@ -25,8 +25,8 @@ from quadbench.artifacts import (
     TaskKind,
     Variant,
 )
-from quadbench.manifest import digest_of, publish
-from quadbench.quad.adapters import merge
+from quadbench.manifest import digest_of, publish, temporary_folder
+from quadbench.quad.adapters import Adapter, merge
 from quadbench.quad.cache import bundle_folder
 from quadbench.quad.common import Common
 from quadbench.quad.components import copy_of_modules
@@ -42,6 +42,7 @@ from quadbench.quad.sensitivity import Sensitivity, sensitivity
 from quadbench.quad.sources import adapter_source, bundle_digest, has_random_weights, tool_versions
 from quadbench.quad.steps import Notify, Steps, silent
 from quadbench.quad.tasks import PreparedTask
+from quadbench.quad.weights import discard
 from quadbench.quad.writer import BundleWriter
 from quadbench.recipe import AnchorCalibration, AnchorProfile, Recipe, recipe_digest
 
@@ -59,7 +60,10 @@ def build(recipe: Recipe, bundles: Path, *, notify: Notify = silent, common: Com
         UserError: something that the recipe names is missing or does not fit; AdapterError where it is an adapter.
         BuildError: the graph cannot be quantized.
     """
-    digest, steps, common = bundle_digest(recipe), Steps(notify), common or Common()
+    if common is None:
+        with temporary_folder(bundles / "scratch") as scratch:
+            return build(recipe, bundles, notify=notify, common=Common(scratch))
+    digest, steps = bundle_digest(recipe), Steps(notify)
     folder = bundle_folder(digest, bundles)
     with torch.no_grad():
         prepared = common.prepared(recipe, steps)
@@ -122,11 +126,13 @@ class _Build:
         with steps("lora profile"):
             found = self._sensitivity()
             lora = self._profile(found)
+            self.prepared.release()
         with steps("quantize"):
             for component, model in self.prepared.models.items():
                 self.graphs.append(self.writer.graph(model, Variant.FLOAT, component))
             encodings, unet = self._quantize(lora)
         distilled = self._distill(lora, unet)
+        del unet  # nearly a gigabyte, where the model is large
         lora = replace(lora, adapters=lora.adapters | {name: made.adapter for name, made in distilled.items()})
         with steps("adapters"):
             base = self._base(encodings)
@@ -279,13 +285,21 @@ class _Build:
         """For each task a U-Net of its own: adapter merged, calibrated on that task alone."""
         prepared = self.prepared
         for task in self.recipe.tasks if "per-graph" in self.recipe.baselines else ():
-            unet = copy_of_modules(prepared.foundation.unet)
-            if task.adapter is not None:
-                merge(prepared.adapters[task.adapter], unet)
+            model = self._merged(prepared.adapters[task.adapter] if task.adapter else None)
             percent = self.recipe.precision.activations.int8_percent
-            calibrated = Calibrated(export_unet(prepared.foundation, unet, {}), prepared.visits[task.name].feeds)
-            made = quantized(calibrated, int8_percent=percent)
+            made = quantized(Calibrated(model, prepared.visits[task.name].feeds), int8_percent=percent)
             self.graphs.append(self.writer.graph(made.model, Variant.PER_GRAPH, Component.UNET, task=task.name))
+            discard(model)
+
+    def _merged(self, adapter: Adapter | None) -> ModelProto:
+        """The float U-Net with an adapter in its own weights, and without LoRA inputs."""
+        foundation = self.prepared.foundation
+        unet = copy_of_modules(foundation.unet)
+        if adapter is not None:
+            merge(adapter, unet)
+        model = export_unet(foundation, unet, {}, self.common.scratch)
+        foundation.release()
+        return model
 
     def _pictures(self, prepared: PreparedTask) -> Mapping[str, Image]:
         """The float reference's, by item. None for random weights: their pictures are noise, and nothing to be near to."""

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from quadbench.quad.encodings import Range
+from quadbench.quad.weights import open_session
 
 Feed = Mapping[str, np.ndarray]
 
@@ -23,7 +23,7 @@ def float_tensors(model: onnx.ModelProto) -> list[str]:
 def observe_ranges(model: onnx.ModelProto, feeds: Iterable[Feed], *, threads: int = 0) -> dict[str, Range]:
     """Run the graph on every feed and keep each float tensor's least and greatest value over all of them."""
     names = float_tensors(model)
-    session = load_session(_with_ranges(model, names), threads=threads)
+    session = open_session(_with_ranges(model, names), threads=threads)
     low, high = np.full(len(names), np.inf, np.float32), np.full(len(names), -np.inf, np.float32)
     for feed in feeds:
         least, greatest = session.run(["ranges.low", "ranges.high"], dict(feed))
@@ -33,13 +33,6 @@ def observe_ranges(model: onnx.ModelProto, feeds: Iterable[Feed], *, threads: in
         bad = [name for name, a, b in zip(names, low, high, strict=True) if not np.isfinite([a, b]).all()]
         raise ValueError(f"calibration saw no finite range at {bad[:5]}")
     return {name: Range(low=float(a), high=float(b)) for name, a, b in zip(names, low, high, strict=True)}
-
-
-def load_session(model: onnx.ModelProto, *, threads: int = 0) -> onnxruntime.InferenceSession:
-    """On the CPU; 0 threads are as many as it has."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _with_ranges(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:

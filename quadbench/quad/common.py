@@ -1,6 +1,7 @@
 """Common: recipes that differ in little -> what their builds share, made once."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 from PIL.Image import Image
@@ -16,16 +17,17 @@ _PRECISION = Precision(weights="int8", activations=W8A16(scheme="w8a16"), lora="
 
 
 class Common:
-    """Kept while several recipes are built. What is in it is never changed, only added to."""
+    """Kept while several recipes are built. What is in it is never changed, only added to. Large weights lie below `scratch`."""
 
-    def __init__(self) -> None:
+    def __init__(self, scratch: Path) -> None:
+        self.scratch = scratch
         self._prepared: dict[str, Prepared] = {}
         self._calibrated: dict[str, Calibrated] = {}
         self._pictures: dict[str, Mapping[str, Image]] = {}
 
     def prepared(self, recipe: Recipe, steps: Steps) -> Prepared:
         """What precedes all quantization. Raises: as `prepare`."""
-        return _kept(self._prepared, _float_digest(recipe), lambda: prepare(recipe, steps))
+        return _kept(self._prepared, _float_digest(recipe), lambda: prepare(recipe, steps, self.scratch))
 
     def calibrated(self, recipe: Recipe, part: str, make: Callable[[], Calibrated]) -> Calibrated:
         """A component's ranges, which do not follow from any number of bits."""

@@ -2,31 +2,49 @@
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
 from torch import nn
+
+from quadbench.quad.weights import INLINE_LIMIT_BYTES, save_outside
 
 log = logging.getLogger(__name__)
 OPSET = 21  # the first with 16-bit QuantizeLinear and DequantizeLinear in the standard domain
 
 
 def export_graph(
-    module: nn.Module, arguments: Sequence[object], *, input_names: Sequence[str], output_name: str
+    module: nn.Module, arguments: Sequence[object], *, input_names: Sequence[str], output_name: str, scratch: Path
 ) -> onnx.ModelProto:
-    """Trace the module with static shapes. Lists among the arguments count as inputs one by one."""
+    """Trace the module with static shapes. Lists among the arguments count as inputs one by one.
+
+    Weights of more than INLINE_LIMIT_BYTES go to a file below `scratch`, which has to outlive the graph.
+    """
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of its own deprecations
         program = torch.onnx.export(
-            module.eval(), tuple(arguments), dynamo=True, opset_version=OPSET, optimize=True, verbose=False
+            module.eval(), tuple(arguments), dynamo=True, opset_version=OPSET, optimize=False, verbose=False
         )
-    assert program is not None
-    model = program.model_proto
+        assert program is not None
+        traced = list(program.model.graph.initializers.values())
+        program.optimize()
+    is_large = sum(tensor.nbytes for tensor in module.state_dict().values()) > INLINE_LIMIT_BYTES
+    model = save_outside(program, scratch) if is_large else program.model_proto
+    _forget([*traced, *program.model.graph.initializers.values()])
     _rename(model, input_names, output_name)
     _strip(model)
-    onnx.checker.check_model(model)
+    if not is_large:
+        onnx.checker.check_model(model)
     return model
+
+
+def _forget(values: Iterable[Any]) -> None:
+    """Drop the weights. The exporter's optimizer keeps the last graph that it saw in its global patterns, and they with it."""
+    for value in values:
+        value.const_value = None
 
 
 def _rename(model: onnx.ModelProto, input_names: Sequence[str], output_name: str) -> None:

@@ -1,10 +1,11 @@
 """Foundation: what a recipe names as its foundation model -> its modules in float32, ready to be traced."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 import torch
 from accelerate import init_empty_weights
@@ -27,33 +28,34 @@ _PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 class Foundation:
     """A latent diffusion model in the shape of Stable Diffusion 1.x, in evaluation mode and without gradients.
 
-    Its U-Net is read when it is first asked for, and can be given back: nothing else in a build is as large.
+    Weights are read when a part is first asked for, and can be given back: a build seldom needs them twice.
     """
 
     name: str  # for messages
     skeleton: nn.Module  # the U-Net without its weights: modules, shapes and configuration
-    read_unet: Callable[[], nn.Module]
-    vae: nn.Module
-    text_encoder: nn.Module
+    readers: Mapping[str, Callable[[], nn.Module]]  # `unet`, `vae` and `text_encoder`
     tokenizer: CLIPTokenizer
     alphas_cumprod: torch.Tensor  # (1000,) float64
     scheduler_config: dict[str, object]
-    _unet: nn.Module | None = field(default=None, init=False, repr=False)
+    image_size: int
+    _parts: dict[str, nn.Module] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def unet(self) -> nn.Module:
-        """The U-Net with its weights, which whoever asks leaves as they are."""
-        if self._unet is None:
-            self._unet = _ready(self.read_unet())
-        return self._unet
-
-    def release_unet(self) -> None:
-        """Give the memory of the U-Net's weights back; `unet` reads them again."""
-        self._unet = None
+        """With its weights, which whoever asks leaves as they are; so are the others."""
+        return self._part("unet")
 
     @property
-    def image_size(self) -> int:
-        return int(self.latent_size * 2 ** (len(self.vae.config.block_out_channels) - 1))
+    def vae(self) -> nn.Module:
+        return self._part("vae")
+
+    @property
+    def text_encoder(self) -> nn.Module:
+        return self._part("text_encoder")
+
+    def release(self) -> None:
+        """Give the memory of the weights back; who asks for a part again gets it read again."""
+        self._parts.clear()
 
     @property
     def latent_channels(self) -> int:
@@ -62,6 +64,11 @@ class Foundation:
     @property
     def latent_size(self) -> int:
         return int(self.skeleton.config.sample_size)
+
+    def _part(self, name: str) -> nn.Module:
+        if name not in self._parts:
+            self._parts[name] = self.readers[name]().eval().requires_grad_(False)
+        return self._parts[name]
 
     def tokenize(self, prompt: str) -> tuple[int, ...]:
         """Token ids, padded or cut to the text encoder's length T."""
@@ -89,7 +96,7 @@ def open_foundation(spec: FoundationSpec) -> Foundation:
 
 
 def load_foundation(folder: Path) -> Foundation:
-    """Read a diffusers folder; weights are safetensors, pickles are not opened.
+    """A diffusers folder; weights are safetensors, pickles are not opened.
 
     Raises:
         UserError: the folder lacks a part, or the U-Net is of a kind that the graph does not take.
@@ -100,73 +107,65 @@ def load_foundation(folder: Path) -> Foundation:
             f"foundation model '{folder}' lacks {', '.join(missing)}; expected a Stable Diffusion 1.x folder",
             hint="save it with diffusers: StableDiffusionPipeline.save_pretrained(folder, safe_serialization=True)",
         )
-    load = {"use_safetensors": True, "local_files_only": True}
 
-    def read_unet() -> nn.Module:
+    def read(part: str, kind: Any, **options: object) -> nn.Module:
         with _readable(folder):
-            return UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32, **load)
+            return kind.from_pretrained(folder / part, use_safetensors=True, local_files_only=True, **options)
 
     with _readable(folder):
         return _foundation(
             name=str(folder),
-            unet_config=folder / "unet",
-            read_unet=read_unet,
-            vae=AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32, **load),
-            text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32, **load),
+            configs={part: folder / part for part in _PARTS},
+            readers={
+                "unet": lambda: read("unet", UNet2DConditionModel, torch_dtype=torch.float32),
+                "vae": lambda: read("vae", AutoencoderKL, torch_dtype=torch.float32),
+                "text_encoder": lambda: read("text_encoder", CLIPTextModel, dtype=torch.float32),
+            },
             tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-            scheduler=DDIMScheduler.from_pretrained(folder / "scheduler"),
         )
 
 
 def load_checkpoint(path: Path, geometry: str = "sd15") -> Foundation:
-    """Read a single file in the layout of Stable Diffusion's first release, through diffusers' own reader and without network.
+    """A single file in the layout of Stable Diffusion's first release, through diffusers' own reader and without network.
 
     Such a file holds neither tokenizer nor scheduler: they are those of Stable Diffusion 1.
 
     Raises:
-        UserError: it is a pickle, which is not opened, or lacks a part of the geometry.
+        UserError: it is a pickle, which is not opened.
     """
     if path.suffix != ".safetensors":
         raise UserError(
             f"foundation model '{path}' is no .safetensors file; pickles (.ckpt, .pt, .bin) are not opened, as they run code",
             hint="save it as safetensors, or give its diffusers folder with source: diffusers",
         )
-    single = {"torch_dtype": torch.float32, "local_files_only": True}
-    unet_config = part_folder(geometry, "unet")
+    configs, tokenizer = {part: part_folder(geometry, part) for part in _PARTS}, clip_tokenizer()
+    options = {"torch_dtype": torch.float32, "local_files_only": True}
 
-    def read_unet() -> nn.Module:
+    def read(part: str, kind: Any) -> nn.Module:
         with _readable(path):
-            return UNet2DConditionModel.from_single_file(str(path), config=str(unet_config), **single)
+            return kind.from_single_file(str(path), config=str(configs[part]), **options)
 
-    with _readable(path):
-        tokenizer, scheduler = clip_tokenizer(), DDIMScheduler.from_pretrained(part_folder(geometry, "scheduler"))
-        given = {"tokenizer": tokenizer, "scheduler": scheduler, "unet": None, "safety_checker": None, "feature_extractor": None}
-        parts = StableDiffusionPipeline.from_single_file(str(path), config=str(unet_config.parent), **given, **single)
-        return _foundation(
-            name=str(path),
-            unet_config=unet_config,
-            read_unet=read_unet,
-            vae=parts.vae,
-            text_encoder=parts.text_encoder,
-            tokenizer=tokenizer,
-            scheduler=scheduler,
-        )
+    def read_text_encoder() -> nn.Module:
+        others = dict.fromkeys(("unet", "vae", "scheduler", "safety_checker", "feature_extractor")) | {"tokenizer": tokenizer}
+        folder = configs["text_encoder"].parent
+        with _readable(path):
+            return StableDiffusionPipeline.from_single_file(str(path), config=str(folder), **others, **options).text_encoder
+
+    readers = {
+        "unet": lambda: read("unet", UNet2DConditionModel),
+        "vae": lambda: read("vae", AutoencoderKL),
+        "text_encoder": read_text_encoder,
+    }
+    return _foundation(name=str(path), configs=configs, readers=readers, tokenizer=tokenizer)
 
 
 def random_foundation(geometry: str, seed: int) -> Foundation:
     """A model of a published size, its weights as torch initializes them: what goes through it stays finite and varies."""
-
-    def read(part: str) -> nn.Module:
-        return random_module(geometry, part, seed)
-
     return _foundation(
         name=f"random {geometry}",
-        unet_config=part_folder(geometry, "unet"),
-        read_unet=lambda: read("unet"),
-        vae=read("vae"),
-        text_encoder=read("text_encoder"),
+        configs={part: part_folder(geometry, part) for part in _PARTS},
+        readers={part: partial(random_module, geometry, part, seed) for part in ("unet", "vae", "text_encoder")},
         tokenizer=clip_tokenizer(),
-        scheduler=DDIMScheduler.from_pretrained(part_folder(geometry, "scheduler")),
     )
 
 
@@ -178,31 +177,31 @@ def time_features(foundation: Foundation, timesteps: list[float]) -> torch.Tenso
 def _foundation(
     *,
     name: str,
-    unet_config: Path,
-    read_unet: Callable[[], nn.Module],
-    vae: nn.Module,
-    text_encoder: nn.Module,
+    configs: Mapping[str, Path],
+    readers: Mapping[str, Callable[[], nn.Module]],
     tokenizer: CLIPTokenizer,
-    scheduler: DDIMScheduler,
 ) -> Foundation:
+    """`configs` are the folders of the parts' configurations."""
+    scheduler = DDIMScheduler.from_pretrained(configs["scheduler"])
+    vae_config = AutoencoderKL.load_config(configs["vae"])
     with init_empty_weights():
-        skeleton = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(unet_config))
+        skeleton = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(configs["unet"]))
     _check(name, skeleton, scheduler)
-    text_encoder.set_attn_implementation("eager")  # exports to plain nodes
+
+    def read_text_encoder() -> nn.Module:
+        text_encoder = readers["text_encoder"]()
+        text_encoder.set_attn_implementation("eager")  # exports to plain nodes
+        return text_encoder
+
     return Foundation(
         name=name,
         skeleton=skeleton,
-        read_unet=read_unet,
-        vae=_ready(vae),
-        text_encoder=_ready(text_encoder),
+        readers={**readers, "text_encoder": read_text_encoder},
         tokenizer=tokenizer,
         alphas_cumprod=scheduler.alphas_cumprod.double(),
         scheduler_config=dict(scheduler.config),
+        image_size=skeleton.config.sample_size * 2 ** (len(vae_config["block_out_channels"]) - 1),
     )
-
-
-def _ready(module: nn.Module) -> nn.Module:
-    return module.eval().requires_grad_(False)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import onnx
 import torch
@@ -24,22 +25,23 @@ from quadbench.quad.sensitivity import spread
 NOISE_SAMPLES = 8  # of the calibration feeds, spread evenly
 
 
-def export_component(foundation: Foundation, component: Component) -> onnx.ModelProto:
-    """The float graph of a component other than the U-Net."""
+def export_component(foundation: Foundation, component: Component, scratch: Path) -> onnx.ModelProto:
+    """The float graph of a component other than the U-Net. Large weights stay in files below `scratch`."""
     size, latent = foundation.image_size, (1, foundation.latent_channels, foundation.latent_size, foundation.latent_size)
     match component:
         case Component.TEXT_ENCODER:
             ids = torch.tensor([foundation.tokenize("")], dtype=torch.int32)
             names, output = ["input_ids"], "encoder_hidden_states"
-            model = export_graph(TextEncoderGraph(foundation.text_encoder), (ids,), input_names=names, output_name=output)
+            module = TextEncoderGraph(foundation.text_encoder)
+            model = export_graph(module, (ids,), input_names=names, output_name=output, scratch=scratch)
             passes.clamp_mask_constants(model)
         case Component.VAE_ENCODER:
             image = torch.zeros(1, 3, size, size)
-            model = export_graph(VaeEncoderGraph(foundation.vae), (image,), input_names=["image"], output_name="latent")
+            encoder = VaeEncoderGraph(foundation.vae)
+            model = export_graph(encoder, (image,), input_names=["image"], output_name="latent", scratch=scratch)
         case Component.VAE_DECODER:
-            model = export_graph(
-                VaeDecoderGraph(foundation.vae), (torch.zeros(latent),), input_names=["latent"], output_name="image"
-            )
+            decoder = VaeDecoderGraph(foundation.vae)
+            model = export_graph(decoder, (torch.zeros(latent),), input_names=["latent"], output_name="image", scratch=scratch)
         case Component.UNET:
             raise ValueError("the U-Net is exported by export_unet")
     passes.decompose_group_norm(model)
@@ -47,15 +49,18 @@ def export_component(foundation: Foundation, component: Component) -> onnx.Model
     return model
 
 
-def export_unet(foundation: Foundation, unet: torch.nn.Module, ranks: Mapping[str, int]) -> onnx.ModelProto:
-    """The float U-Net with LoRA inputs at the given sites; no sites gives the plain graph that a merged adapter needs."""
+def export_unet(foundation: Foundation, unet: torch.nn.Module, ranks: Mapping[str, int], scratch: Path) -> onnx.ModelProto:
+    """The float U-Net with LoRA inputs at the given sites; no sites gives the plain graph that a merged adapter needs.
+
+    Large weights stay in a file below `scratch`.
+    """
     module = UnetGraph(with_plain_attention(unet), ranks).eval()
     shape = (1, foundation.latent_channels, foundation.latent_size, foundation.latent_size)
-    text = foundation.text_encoder(torch.tensor([foundation.tokenize("")]))[0]
+    text = torch.zeros(1, len(foundation.tokenize("")), unet.config.cross_attention_dim)  # (1, T, D)
     lora = [torch.zeros(module.lora_shapes[name]) for name in module.lora_names]
     arguments = (torch.zeros(shape), time_features(foundation, [0.0]), text, lora)
     names = ["sample", "time_features", "encoder_hidden_states", *module.lora_names]
-    model = export_graph(module, arguments, input_names=names, output_name="eps")
+    model = export_graph(module, arguments, input_names=names, output_name="eps", scratch=scratch)
     passes.decompose_group_norm(model)
     passes.linear_as_gemm(model)
     return model

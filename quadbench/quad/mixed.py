@@ -16,8 +16,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from quadbench.quad.calibration import load_session
 from quadbench.quad.encodings import Encoding, dequantize, quantize
+from quadbench.quad.weights import open_session
 
 SEGMENTS = 12  # halves the time of a run; more of them cost as much in loading as they save
 Values = dict[str, np.ndarray]
@@ -68,14 +68,14 @@ class _Segment:
 
     def run(self, known: Sequence[Values]) -> list[Values]:
         """Add what this segment computes to what is known, and drop what nothing reads any more."""
-        session = load_session(self.nodes)
+        session = open_session(self.nodes)
         names = [output.name for output in self.nodes.graph.output]
         made = [dict(zip(names, session.run(names, _inputs(self.nodes, values)), strict=True)) for values in known]
         return [_inputs(self.rest, values) | new for values, new in zip(known, made, strict=True)]
 
     def noise(self, known: Sequence[Values], encodings: Mapping[str, Encoding]) -> tuple[float, dict[str, float]]:
         """The output's energy over all feeds, and that of its change where a source alone is rounded."""
-        session = load_session(self.rest, threads=1)
+        session = open_session(self.rest, threads=1)
         added = [_noise_input(name) for name in self.sources]
         silence = {v.name: np.zeros(_shape(v), np.float32) for v in self.rest.graph.input if v.name in added}
         quiet = [_inputs(self.rest, values) | silence for values in known]

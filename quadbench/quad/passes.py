@@ -6,6 +6,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from quadbench.quad import weights
+
 MASKED_SCORE = -100.0  # exp(-100) is 0 beside any score in float32; -3.4e38 would leave 16-bit scores no resolution
 
 
@@ -95,7 +97,7 @@ def _linear(model: onnx.ModelProto, graph: _Index, node: onnx.NodeProto) -> _Lin
         return None
     x, factor = node.input
     if factor in graph.constants:
-        weight = _constant(model, f"{factor}.transposed", numpy_helper.to_array(graph.constants[factor]).T)
+        weight = _transposed(model, graph, factor)
     elif (source := graph.producers.get(factor)) is not None and source.op_type == "Transpose":
         weight = source.input[0]
     else:
@@ -105,6 +107,14 @@ def _linear(model: onnx.ModelProto, graph: _Index, node: onnx.NodeProto) -> _Lin
     shape = (tokens, width, graph.shapes[factor][1])
     replaced = (node.output[0], output)
     return _Linear(name=node.name, x=x, weight=weight, bias=bias, output=output, shape=shape, replaced=replaced)
+
+
+def _transposed(model: onnx.ModelProto, graph: _Index, name: str) -> str:
+    """A matrix the other way round, in its own place where nothing else reads it: weights may be large."""
+    if len(graph.readers[name]) > 1:
+        return _constant(model, f"{name}.transposed", weights.value(graph.constants[name]).T)
+    weights.transpose(graph.constants[name])
+    return name
 
 
 def _bias_of(graph: _Index, node: onnx.NodeProto) -> tuple[str | None, str]:
@@ -137,7 +147,7 @@ def clamp_mask_constants(model: onnx.ModelProto) -> None:
     """Raise the minus infinity of attention masks to MASKED_SCORE."""
     for initializer in model.graph.initializer:
         if initializer.data_type == onnx.TensorProto.FLOAT:
-            value = numpy_helper.to_array(initializer)
+            value = weights.value(initializer)
             if value.size and value.min() < 10 * MASKED_SCORE and np.isin(value, [value.min(), 0]).all():
                 initializer.CopyFrom(numpy_helper.from_array(np.maximum(value, MASKED_SCORE), initializer.name))
 
@@ -150,7 +160,7 @@ def value_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
 
 
 def _value(model: onnx.ModelProto, name: str) -> np.ndarray:
-    return numpy_helper.to_array(next(i for i in model.graph.initializer if i.name == name))
+    return weights.value(next(i for i in model.graph.initializer if i.name == name))
 
 
 def _constant(model: onnx.ModelProto, name: str, value: np.ndarray) -> str:

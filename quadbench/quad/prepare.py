@@ -1,6 +1,7 @@
 """Prepare: Recipe -> what every analysis and the build start from: float graphs, tasks with their tables, and what they visit."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from onnx import ModelProto
 
@@ -30,13 +31,20 @@ class Prepared:
     tasks: list[PreparedTask]
     visits: dict[str, Visit]  # by task
 
+    def release(self) -> None:
+        """Give back the memory of the float graphs; whoever runs one loads it again."""
+        for session in (self.unet, self.encoders.text_encoder, self.encoders.vae_encoder):
+            session.release()
+
     def feed(self, adapter: Adapter | None) -> Feed:
         """An adapter's float graph inputs; None is no adapter."""
         return as_feed(graph_tensors(adapter, self.shapes))
 
 
-def prepare(recipe: Recipe, steps: Steps) -> Prepared:
+def prepare(recipe: Recipe, steps: Steps, scratch: Path) -> Prepared:
     """Read everything that the recipe names, trace the graphs, make the sampler tables and run each task's calibration items.
+
+    Large weights lie in files below `scratch` as long as the result is used.
 
     Raises:
         UserError: something that the recipe names is missing or does not fit; AdapterError where it is an adapter.
@@ -45,7 +53,8 @@ def prepare(recipe: Recipe, steps: Steps) -> Prepared:
     samples = recipe.quad.calibration.samples
     items = {task.name: task_items(task, foundation, calibration_samples=samples) for task in recipe.tasks}
     with steps("export"):
-        models = _export(foundation, adapters)
+        models = _export(foundation, adapters, scratch)
+        foundation.release()
         encoders = Encoders(
             foundation=foundation,
             text_encoder=GraphSession(models[Component.TEXT_ENCODER]),
@@ -89,8 +98,8 @@ def _open_adapter(name: str, spec: AdapterSpec, foundation: Foundation, base: Ba
     return load_adapter(name, source.path, base, expected=source.format)
 
 
-def _export(foundation: Foundation, adapters: dict[str, Adapter]) -> dict[Component, ModelProto]:
+def _export(foundation: Foundation, adapters: dict[str, Adapter], scratch: Path) -> dict[Component, ModelProto]:
     parts = (Component.TEXT_ENCODER, Component.VAE_ENCODER, Component.VAE_DECODER)
-    models = {part: export_component(foundation, part) for part in parts}
-    models[Component.UNET] = export_unet(foundation, foundation.unet, shared_ranks(adapters.values()))
+    models = {part: export_component(foundation, part, scratch) for part in parts}
+    models[Component.UNET] = export_unet(foundation, foundation.unet, shared_ranks(adapters.values()), scratch)
     return models

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from quadbench.errors import BuildError
 from quadbench.quad import encodings as enc
+from quadbench.quad import weights
 from quadbench.quad.encodings import Encoding, Range
 
 WEIGHT_AXIS = {"Conv": 0, "Gemm": 0, "MatMul": 1}  # the output channel of input 1; Gemm has transB = 1
@@ -170,7 +171,7 @@ class _Writer:
         return self.dequantized[key]
 
     def _value(self, name: str) -> np.ndarray:
-        return numpy_helper.to_array(self._initializers[name])
+        return weights.value(self._initializers[name])
 
     def _weight(self, node: onnx.NodeProto, name: str) -> str:
         axis = WEIGHT_AXIS[node.op_type]

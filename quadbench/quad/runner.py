@@ -8,22 +8,25 @@ import onnx
 import onnxruntime
 import torch
 
+from quadbench.quad.weights import open_session
+
 Feed = dict[str, np.ndarray]
 
-# As devices run quantized graphs: by default a MatMul with INT8 weights rounds its input to 8 bits, whatever the graph says.
-EXACT = ("session.qdq_matmulnbits_accuracy_level", "1")
-
-
 class GraphSession:
-    """One graph, loaded, with its single output."""
+    """One graph with its single output, loaded when it is first run."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        options = onnxruntime.SessionOptions()
-        options.add_session_config_entry(*EXACT)
-        self._session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        self._model = model
+        self._session: onnxruntime.InferenceSession | None = None
 
     def __call__(self, feed: Mapping[str, np.ndarray]) -> torch.Tensor:
+        if self._session is None:
+            self._session = open_session(self._model)
         return torch.from_numpy(self._session.run(None, dict(feed))[0])
+
+    def release(self) -> None:
+        """Give its memory back; the next run loads it again."""
+        self._session = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from quadbench.artifacts import AdapterFile, BaseDigests, Component, FileRef, Graph, Variant
-from quadbench.manifest import file_ref
+from quadbench.manifest import file_ref, link, sha256_of
+from quadbench.quad import weights
 from quadbench.quad.adapters import Adapter, graph_tensors
 from quadbench.quad.encodings import Encoding
 from quadbench.quad.graphs import specs
@@ -39,12 +40,15 @@ class BundleWriter:
     ) -> Graph:
         """`shared/unet.onnx`, `per-graph/<task>/unet.onnx`, ..."""
         path = self._path("/".join(filter(None, (variant.value, task, f"{component.value}.onnx"))))
-        onnx.save(model, path)
+        outside = weights.file_of(model)
+        data = self._weights(variant.value, outside) if outside else None
+        onnx.save(weights.renamed(model, data.sha256) if data else model, path)
         return Graph(
             variant=variant,
             component=component,
             task=task,
             file=file_ref(self.folder, path),
+            data=data,
             inputs=specs(model.graph.input, lora),
             outputs=specs(model.graph.output),
         )
@@ -86,6 +90,12 @@ class BundleWriter:
         path = self._path(name)
         shutil.copyfile(source, path)
         return file_ref(self.folder, path)
+
+    def _weights(self, folder: str, source: Path) -> FileRef:
+        sha256 = sha256_of(source)
+        path = self._path(f"{folder}/{sha256}")
+        link(source, path)
+        return FileRef(path=path.relative_to(self.folder).as_posix(), sha256=sha256, size_bytes=path.stat().st_size)
 
     def _path(self, name: str) -> Path:
         path = self.folder / name

@@ -1,0 +1,91 @@
+"""Weights: large initializers of a graph, in a file beside it -> arrays, sessions and saved graphs that never hold them twice.
+
+A protobuf ends at 2 GB, and every copy of it costs as much again. So the graph of a large model stays small: its initializers say
+in which file they lie, and where. In memory that file is named from the root of the file system.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import helper, numpy_helper
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+ROOT = Path("/")
+# As devices run quantized graphs: by default a MatMul with INT8 weights rounds its input to 8 bits, whatever the graph says.
+EXACT = ("session.qdq_matmulnbits_accuracy_level", "1")
+INLINE_LIMIT_BYTES = 2**28  # far below protobuf's 2**31: a graph is copied several times on its way
+
+
+def save_outside(program: object, scratch: Path) -> onnx.ModelProto:
+    """Write an exported program's weights below `scratch`, where they stay; the graph that comes back refers to them."""
+    folder = Path(tempfile.mkdtemp(dir=scratch.resolve()))
+    program.save(folder / "graph.onnx", external_data=True)  # type: ignore[attr-defined]
+    model = onnx.load(folder / "graph.onnx", load_external_data=False)
+    for initializer in _outside(model):
+        _set_location(initializer, str((folder / ExternalDataInfo(initializer).location).relative_to(ROOT)))
+    return model
+
+
+def file_of(model: onnx.ModelProto) -> Path | None:
+    """The file with the weights; None where the graph holds them itself."""
+    return next((ROOT / ExternalDataInfo(initializer).location for initializer in _outside(model)), None)
+
+
+def discard(model: onnx.ModelProto) -> None:
+    """Remove the file with the weights, if there is one; the graph is of no use afterwards."""
+    if file := file_of(model):
+        shutil.rmtree(file.parent)
+
+
+def renamed(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """The graph as it is saved: its weights in a file `name` beside it."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    for initializer in _outside(made):
+        _set_location(initializer, name)
+    return made
+
+
+def value(initializer: onnx.TensorProto) -> np.ndarray:
+    """An initializer's values; those in a file are mapped, not read, and must not be written to."""
+    if not uses_external_data(initializer):
+        return numpy_helper.to_array(initializer)
+    info, shape = ExternalDataInfo(initializer), tuple(initializer.dims)
+    dtype = helper.tensor_dtype_to_np_dtype(initializer.data_type)
+    return np.memmap(ROOT / info.location, dtype, "r", offset=info.offset or 0, shape=shape)
+
+
+def transpose(initializer: onnx.TensorProto) -> None:
+    """Turn a matrix the other way round, where it lies."""
+    turned = np.ascontiguousarray(value(initializer).T)
+    if not uses_external_data(initializer):
+        initializer.CopyFrom(numpy_helper.from_array(turned, initializer.name))
+        return
+    with (ROOT / ExternalDataInfo(initializer).location).open("r+b") as file:
+        file.seek(ExternalDataInfo(initializer).offset or 0)
+        file.write(turned.tobytes())
+    initializer.dims[:] = turned.shape
+
+
+def open_session(model: onnx.ModelProto, *, threads: int = 0) -> onnxruntime.InferenceSession:
+    """The graph, loaded on the CPU; 0 threads are as many as it has."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry(*EXACT)
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(ROOT))
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _outside(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    return (initializer for initializer in model.graph.initializer if uses_external_data(initializer))
+
+
+def _set_location(initializer: onnx.TensorProto, location: str) -> None:
+    for entry in initializer.external_data:
+        if entry.key == "location":
+            entry.value = location

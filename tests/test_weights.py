@@ -1,0 +1,92 @@
+"""Weights outside their graph: the same bundle as with weights inside, and a float graph that runs from its two files."""
+
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import numpy as np  # noqa: E402
+import onnx  # noqa: E402
+from test_pipeline import Watcher  # noqa: E402
+
+from quadbench import pipeline  # noqa: E402
+from quadbench.artifacts import Bundle, Component, Graph, Status, Variant  # noqa: E402
+from quadbench.manifest import file_refs, sha256_of  # noqa: E402
+from quadbench.quad import export  # noqa: E402
+from quadbench.quad.build import build  # noqa: E402
+from quadbench.quad.export import export_graph  # noqa: E402
+from quadbench.quad.weights import discard, file_of, open_session, value  # noqa: E402
+from quadbench.recipe import load_recipe  # noqa: E402
+
+Built = tuple[Bundle, Path]
+
+
+@pytest.fixture(scope="module")
+def outside_bundle(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The tiny model's bundle, its weights treated as if they were large."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "INLINE_LIMIT_BYTES", 1024)
+        return build(load_recipe(tiny_recipe), tmp_path_factory.mktemp("outside") / "bundles")
+
+
+def _graphs(bundle: Bundle, *variants: Variant) -> dict[tuple[Variant, Component, str | None], Graph]:
+    return {(g.variant, g.component, g.task): g for g in bundle.graphs if g.variant in variants}
+
+
+def test_quantized_graphs_are_the_same_wherever_the_float_weights_lie(outside_bundle: Built, tiny_bundle: Built) -> None:
+    found, expected = (_graphs(bundle, Variant.SHARED, Variant.PER_GRAPH) for bundle, _ in (outside_bundle, tiny_bundle))
+    assert {key: graph.file.sha256 for key, graph in found.items()} == {key: g.file.sha256 for key, g in expected.items()}
+
+
+def test_float_graphs_refer_to_their_weights_by_sha256(outside_bundle: Built) -> None:
+    bundle, folder = outside_bundle
+    for graph in _graphs(bundle, Variant.FLOAT).values():
+        assert graph.data
+        model = onnx.load(folder / graph.file.path, load_external_data=False)
+        named = {entry.value for i in model.graph.initializer for entry in i.external_data if entry.key == "location"}
+        assert named == {graph.data.sha256} == {sha256_of(folder / graph.data.path)}
+        onnx.checker.check_model(str(folder / graph.file.path))
+
+
+def test_nothing_but_the_bundle_is_left(outside_bundle: Built) -> None:
+    bundle, folder = outside_bundle
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    listed = {file.path for file in file_refs(bundle)} | {"manifest.json"}
+    assert listed == {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_float_graph_of_two_files_runs_on_a_device(outside_bundle: Built, tiny_recipe: Path) -> None:
+    results = outside_bundle[1].parent.parent
+    outcome = pipeline.run(load_recipe(tiny_recipe), ["local"], results=results, observer=Watcher())
+    assert [(r.status, r.reason) for r in outcome.result.records if r.variant is Variant.FLOAT] == [(Status.OK, None)]
+
+
+def test_mapped_weights_are_the_module_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "INLINE_LIMIT_BYTES", 0)
+    module = torch.nn.Linear(32, 16)
+    model = export_graph(module, [torch.zeros(1, 32)], input_names=["x"], output_name="y", scratch=tmp_path)
+    held = {i.name: value(i) for i in model.graph.initializer}
+    assert sorted(array.shape for array in held.values()) == [(16,), (16, 32)]
+    assert any(np.array_equal(array, module.weight.detach().numpy()) for array in held.values())
+    x = torch.randn(1, 32)
+    found = open_session(model).run(None, {"x": x.numpy()})[0]
+    np.testing.assert_allclose(found, module(x).detach().numpy(), atol=1e-5)
+
+
+def test_discarded_weights_leave_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "INLINE_LIMIT_BYTES", 0)
+    model = export_graph(torch.nn.Linear(32, 16), [torch.zeros(1, 32)], input_names=["x"], output_name="y", scratch=tmp_path)
+    assert file_of(model)
+    discard(model)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_module_is_not_kept_after_it_was_traced(tmp_path: Path) -> None:
+    import weakref
+
+    module = torch.nn.Sequential(torch.nn.Linear(32, 16), torch.nn.Linear(16, 8))
+    held = [weakref.ref(parameter) for parameter in module.parameters()]
+    export_graph(module, [torch.zeros(1, 32)], input_names=["x"], output_name="y", scratch=tmp_path)
+    del module
+    assert [reference() for reference in held] == [None] * 4
