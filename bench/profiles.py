@@ -12,6 +12,7 @@ line for each profile, adapter and seed, and skips those that FILE holds already
 import argparse
 import json
 import math
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -83,7 +84,7 @@ def study(lora: str, steps: int, seeds: int, done: set[tuple[str, str, int]]) ->
     """Every adapter under every profile; a second and further seed only where the profile costs much."""
     settings = Settings(steps=steps, batch=8, learning_rate=2e-3, diffusion_weight=0.0, patience=2, seed=0)
     with torch.no_grad():
-        prepared = prepare(load_recipe("quickstart"), Steps())
+        prepared = prepare(load_recipe("quickstart"), Steps(), Path(tempfile.gettempdir()))
         adapters = {**unlike(prepared.adapters[ANCHOR]), "remove-object": prepared.adapters["remove-object"]}
         training, validation = {}, {}
         for name in JUDGED:

@@ -118,8 +118,8 @@ class TensorSpec:
 class Graph:
     """One ONNX file. `task` is set only where the graph serves that task alone.
 
-    `data` holds the weights of a graph that is too large for one file. Its name is its sha256, as on a device: the graph refers to
-    it by that name.
+    `data` holds the weights of a graph that is too large for one file. Its name is its sha256, as on a device; the graph refers
+    to it by that name.
     """
 
     variant: Variant
@@ -204,6 +204,7 @@ class Bundle:
     profile: FileRef  # the quantization profile: encodings of every tensor, as JSON
     base: BaseDigests  # adapters of another base or profile do not fit
     build_seconds: dict[str, float] = field(default_factory=dict)
+    build_peak_bytes: int | None = None  # of the process that built it
     caveats: tuple[Caveat, ...] = ()
 
 

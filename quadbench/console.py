@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from quadbench.artifacts import Deployment, RunRecord, Status
+from quadbench.artifacts import Bundle, Deployment, RunRecord, Status
 from quadbench.plan import LaunchPlan
 
 _MIB = 2**20
@@ -48,6 +48,12 @@ class RunConsole:
                 self._last_stage = stage
                 self._console.print(f"[bold]{stage}[/]", highlight=False)
             self._set(stage, detail, None)
+
+    def built(self, bundle: Bundle) -> None:
+        peak = f", {bundle.build_peak_bytes / 1e9:.1f} GB of memory at most" if bundle.build_peak_bytes else ""
+        with self._lock:
+            seconds = sum(bundle.build_seconds.values())
+            self._console.print(f"[bold]build[/] took {seconds:.0f} s{peak}", highlight=False)
 
     def reused(self, stage: str, digest: str) -> None:
         with self._lock:

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from quadbench.artifacts import Deployment, RunRecord
+from quadbench.artifacts import Bundle, Deployment, RunRecord
 from quadbench.plan import LaunchPlan
 
 
@@ -10,6 +10,8 @@ class Observer(Protocol):
     """Is told what happens while it happens; may be called from several threads."""
 
     def step(self, stage: str, detail: str) -> None: ...
+
+    def built(self, bundle: Bundle) -> None: ...
 
     def reused(self, stage: str, digest: str) -> None: ...
 

@@ -229,7 +229,9 @@ def _bundle(recipe: Recipe, results: Path, observer: Observer) -> tuple[Bundle, 
         return found
     with _needs_quad():
         from quadbench.quad.build import build
-    return build(recipe, results / "bundles", notify=lambda step: observer.step("build", step))
+    bundle, folder = build(recipe, results / "bundles", notify=lambda step: observer.step("build", step))
+    observer.built(bundle)
+    return bundle, folder
 
 
 @contextmanager

@@ -47,9 +47,9 @@ class Case:
 
 
 @pytest.fixture(scope="module")
-def case(tiny_recipe: Path) -> Case:
+def case(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
     with torch.no_grad():
-        prepared = prepare(load_recipe(tiny_recipe), Steps())
+        prepared = prepare(load_recipe(tiny_recipe), Steps(), tmp_path_factory.mktemp("scratch"))
         profile = lora_profile(list(prepared.adapters.values()), anchor=None, gauge=True, headroom=1.0, dtype="int8")
         first = prepared.adapters["first"]
         wide = Adapter(name="first", pairs={s: Pair(down=p.down * 2, up=p.up * 2) for s, p in first.pairs.items()})

@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("torch")
 
 from quadbench import pipeline
-from quadbench.artifacts import Caveat, Deployment, RunRecord, Status, Variant
+from quadbench.artifacts import Bundle, Caveat, Deployment, RunRecord, Status, Variant
 from quadbench.errors import AdapterError, ArtifactError, DeviceFullError, UserError
 from quadbench.plan import LaunchPlan
 from quadbench.recipe import load_recipe
@@ -35,6 +35,8 @@ class Watcher:
 
     def step(self, stage: str, _detail: str) -> None:
         self.stages.append(stage)
+
+    def built(self, _bundle: Bundle) -> None: ...
 
     def reused(self, stage: str, _digest: str) -> None:
         self.reuses.append(stage)

@@ -1,5 +1,7 @@
 """Weights outside their graph: the same bundle as with weights inside, and a float graph that runs from its two files."""
 
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
@@ -83,10 +85,9 @@ def test_discarded_weights_leave_no_file(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_module_is_not_kept_after_it_was_traced(tmp_path: Path) -> None:
-    import weakref
-
     module = torch.nn.Sequential(torch.nn.Linear(32, 16), torch.nn.Linear(16, 8))
     held = [weakref.ref(parameter) for parameter in module.parameters()]
     export_graph(module, [torch.zeros(1, 32)], input_names=["x"], output_name="y", scratch=tmp_path)
     del module
+    gc.collect()
     assert [reference() for reference in held] == [None] * 4

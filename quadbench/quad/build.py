@@ -155,6 +155,7 @@ class _Build:
             profile=profile,
             base=base,
             build_seconds=steps.seconds,
+            build_peak_bytes=steps.peak_bytes,
             caveats=(Caveat.RANDOM_WEIGHTS,) if has_random_weights(self.recipe) else (),
         )
 

@@ -1,5 +1,6 @@
 """Foundation: what a recipe names as its foundation model -> its modules in float32, ready to be traced."""
 
+import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -56,6 +57,7 @@ class Foundation:
     def release(self) -> None:
         """Give the memory of the weights back; who asks for a part again gets it read again."""
         self._parts.clear()
+        gc.collect()  # traced modules hang in cycles
 
     @property
     def latent_channels(self) -> int:

@@ -12,6 +12,7 @@ from quadbench.quad.weights import open_session
 
 Feed = dict[str, np.ndarray]
 
+
 class GraphSession:
     """One graph with its single output, loaded when it is first run."""
 

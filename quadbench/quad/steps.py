@@ -1,6 +1,7 @@
 """Steps: what a build goes through -> the seconds that each part took, and word of it to whoever watches."""
 
 import logging
+import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,4 +27,9 @@ class Steps:
         started = time.monotonic()
         yield
         self.seconds[name] = round(time.monotonic() - started, 3)
-        log.info("%s, %.1f s", name, self.seconds[name])
+        log.info("%s, %.1f s, %.2f GB at most so far", name, self.seconds[name], self.peak_bytes / 1e9)
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most memory that this process has held until now."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB

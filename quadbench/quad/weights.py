@@ -77,6 +77,7 @@ def open_session(model: onnx.ModelProto, *, threads: int = 0) -> onnxruntime.Inf
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry(*EXACT)
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # costs the build little, and others their CPU
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(ROOT))
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
