@@ -18,7 +18,7 @@ from quadbench.manifest import file_refs, sha256_of  # noqa: E402
 from quadbench.quad import export  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.export import export_graph  # noqa: E402
-from quadbench.quad.weights import discard, file_of, open_session, value  # noqa: E402
+from quadbench.quad.weights import discard, file_of, open_session, transpose, value  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
 
 Built = tuple[Bundle, Path]
@@ -29,16 +29,17 @@ def outside_bundle(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) 
     """The tiny model's bundle, its weights treated as if they were large."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "INLINE_LIMIT_BYTES", 1024)
-        return build(load_recipe(tiny_recipe), tmp_path_factory.mktemp("outside") / "bundles")
+        recipe = load_recipe(tiny_recipe).model_copy(update={"baselines": ()})
+        return build(recipe, tmp_path_factory.mktemp("outside") / "bundles")
 
 
-def _graphs(bundle: Bundle, *variants: Variant) -> dict[tuple[Variant, Component, str | None], Graph]:
-    return {(g.variant, g.component, g.task): g for g in bundle.graphs if g.variant in variants}
+def _graphs(bundle: Bundle, variant: Variant) -> dict[Component, Graph]:
+    return {graph.component: graph for graph in bundle.graphs if graph.variant is variant}
 
 
 def test_quantized_graphs_are_the_same_wherever_the_float_weights_lie(outside_bundle: Built, tiny_bundle: Built) -> None:
-    found, expected = (_graphs(bundle, Variant.SHARED, Variant.PER_GRAPH) for bundle, _ in (outside_bundle, tiny_bundle))
-    assert {key: graph.file.sha256 for key, graph in found.items()} == {key: g.file.sha256 for key, g in expected.items()}
+    found, expected = (_graphs(bundle, Variant.SHARED) for bundle, _ in (outside_bundle, tiny_bundle))
+    assert {part: graph.file.sha256 for part, graph in found.items()} == {part: g.file.sha256 for part, g in expected.items()}
 
 
 def test_float_graphs_refer_to_their_weights_by_sha256(outside_bundle: Built) -> None:
@@ -60,7 +61,8 @@ def test_nothing_but_the_bundle_is_left(outside_bundle: Built) -> None:
 
 def test_a_float_graph_of_two_files_runs_on_a_device(outside_bundle: Built, tiny_recipe: Path) -> None:
     results = outside_bundle[1].parent.parent
-    outcome = pipeline.run(load_recipe(tiny_recipe), ["local"], results=results, observer=Watcher())
+    recipe = load_recipe(tiny_recipe).model_copy(update={"baselines": ()})
+    outcome = pipeline.run(recipe, ["local"], results=results, observer=Watcher())
     assert [(r.status, r.reason) for r in outcome.result.records if r.variant is Variant.FLOAT] == [(Status.OK, None)]
 
 
@@ -74,6 +76,16 @@ def test_mapped_weights_are_the_module_s_own(tmp_path: Path, monkeypatch: pytest
     x = torch.randn(1, 32)
     found = open_session(model).run(None, {"x": x.numpy()})[0]
     np.testing.assert_allclose(found, module(x).detach().numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("inline_limit_bytes", [0, 2**20])
+def test_a_matrix_is_turned_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inline_limit_bytes: int) -> None:
+    monkeypatch.setattr(export, "INLINE_LIMIT_BYTES", inline_limit_bytes)
+    model = export_graph(torch.nn.Linear(32, 16), [torch.zeros(1, 32)], input_names=["x"], output_name="y", scratch=tmp_path)
+    matrix = next(i for i in model.graph.initializer if len(i.dims) == 2)
+    before = np.array(value(matrix))
+    transpose(matrix)
+    assert np.array_equal(value(matrix), before.T)
 
 
 def test_discarded_weights_leave_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
