@@ -111,10 +111,12 @@ def _linear(model: onnx.ModelProto, graph: _Index, node: onnx.NodeProto) -> _Lin
 
 def _transposed(model: onnx.ModelProto, graph: _Index, name: str) -> str:
     """A matrix the other way round, in its own place where nothing else reads it: weights may be large."""
+    constant, turned = graph.constants[name], f"{name}.transposed"
     if len(graph.readers[name]) > 1:
-        return _constant(model, f"{name}.transposed", weights.value(graph.constants[name]).T)
-    weights.transpose(graph.constants[name])
-    return name
+        return _constant(model, turned, weights.value(constant).T)
+    weights.transpose(constant)
+    constant.name = turned
+    return turned
 
 
 def _bias_of(graph: _Index, node: onnx.NodeProto) -> tuple[str | None, str]:
