@@ -2,10 +2,10 @@
 
     python bench/static_quantizer.py [--size builtin] [--samples 8] [--rounds 3]
 
-`builtin` is the built-in U-Net with LoRA inputs at every attention, feed-forward and residual convolution site. `large` is a U-Net
-of Stable Diffusion 1.5's shape and 0.3 of its width, 81 million random weights on latents of 32x32, with LoRA inputs at its 128
-attention sites: the static quantizer does not survive the whole width. Each side runs in a process of its own, in turn; what is
-compared is calibration and quantization, without imports and the export before them. A busy machine leaves CPU time alone.
+`builtin` is the built-in U-Net with LoRA inputs at every attention, feed-forward and residual convolution site. `large` is a
+U-Net of Stable Diffusion 1.5's shape and 0.3 of its width, 81 million random weights on latents of 32x32, with LoRA inputs at its
+128 attention sites: the static quantizer does not survive the whole width. Each side runs in a process of its own, in turn; what
+is compared is calibration and quantization, without imports and the export before them. A busy machine leaves CPU time alone.
 """
 
 import argparse

@@ -116,5 +116,3 @@ def _name_of(source: Path) -> str:
     if not name:
         raise UserError(f"no adapter's name can be made of '{stem}'", hint="give it one with --name")
     return name
-
-
