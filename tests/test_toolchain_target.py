@@ -84,9 +84,8 @@ def test_a_mistake_is_named_with_its_line(tmp_path: Path, right: str, wrong: str
 
 def test_a_toolchain_is_nothing_that_a_device_runs(tmp_path: Path) -> None:
     found = problems(tmp_path, "virtual_target: {backend: onnxruntime, ", "virtual_target: {backend: toolchain, ")
-    (line,) = found.splitlines()
-    assert line.startswith("bench.yaml:7: virtual_target.backend: expected onnxruntime or ")
-    assert line.endswith(", found text 'toolchain'")
+    assert found.startswith("bench.yaml:7: virtual_target.backend: expected ")
+    assert found.endswith(", found text 'toolchain'")
 
 
 def test_chips_of_mediatek_and_samsung_have_toolchains() -> None:
