@@ -15,8 +15,9 @@ _STYLE = (
     "<style>.paper{fill:#fdfdfc}.label{fill:#5d636c}.grid{stroke:#dcdcd7}@media(prefers-color-scheme:dark){.paper{fill:#15171a}"
     ".label{fill:#9ba1ab}.grid{stroke:#31353b}"
     + "".join(f".s{i}{{stroke:{colour}}}.s{i}.fill{{fill:{colour}}}" for i, colour in enumerate(_DARK))
-    + "}</style>"
+    + "}.name{stroke:none}</style>"
 )
+_LINE_HEIGHT = 15
 Spot = tuple[float, float]
 
 
@@ -47,7 +48,9 @@ def sweep_chart(sweep: Sweep) -> str:
     body += [_rule(at(0, tick)[1], f"{tick:g}") for tick in ticks]
     body += [text(at(i, 0)[0], _HEIGHT - _BOTTOM + 18, value, anchor="middle") for i, value in enumerate(values)]
     body.append(text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 10, sweep.key, anchor="middle"))
-    return svg(_WIDTH, _HEIGHT, title, [*body, *(_drawn(line, at) for line in lines if line.y)]) + "\n"
+    drawn = [line for line in lines if line.y]
+    body += [_drawn(line, at) for line in drawn]
+    return svg(_WIDTH, _HEIGHT, title, [*body, *_labels(drawn, [at(*max(line.y.items())) for line in drawn])]) + "\n"
 
 
 def _lines(points: Sequence[SweepPoint], values: Sequence[str], colour: int, sweep: Sweep) -> list[_Line]:
@@ -102,5 +105,13 @@ def _drawn(line: _Line, at: Callable[[int, float], Spot]) -> str:
         parts.append(f'<line class="{css_class}" x1="{x:.1f}" y1="{low:.1f}" x2="{x:.1f}" y2="{high:.1f}" stroke="{colour}"/>')
     if not line.is_published:
         parts += [f'<circle class="{css_class} fill" cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in spots]
-    x, y = spots[-1]
-    return "".join([*parts, text(x + 10, y + 4, line.label)])
+    return "".join(parts)
+
+
+def _labels(lines: Sequence[_Line], ends: Sequence[Spot]) -> list[str]:
+    """The names at the lines' ends, from the highest down, moved apart where they would cover each other."""
+    made, lowest = [], float("-inf")
+    for line, (x, y) in sorted(zip(lines, ends, strict=True), key=lambda pair: pair[1][1]):
+        lowest = max(y + 4, lowest + _LINE_HEIGHT)
+        made.append(text(x + 10, lowest, line.label, css_class=f"s{line.colour} fill name", colour=_COLOURS[line.colour]))
+    return made
