@@ -1,64 +1,38 @@
-"""Qualcomm's compiler as the service has it, and the emulator that runs its products, each in a process of its own.
-
-python htp_emulator.py MODEL.onnx FEED.npz OUT.npy     runs a product; the first output
-"""
+"""A compiled graph and its inputs -> what Qualcomm's HTP emulator computes; run in a process of its own, since it may crash."""
 
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnxruntime
 
-from quadbench.artifacts import Component, FileRef, Graph, Variant
-from quadbench.compile.qnn import QnnCompiler
-
-COMPILER = QnnCompiler(htp_arch="v79", soc_model=69)  # Snapdragon 8 Elite
+TIMEOUT_S = 1200
 
 
-def compiled_by_qnn(source: bytes) -> dict[str, bytes]:
-    """A context binary for the NPU beside the ONNX model that names it, as AI Hub packs them; nothing is left to the CPU."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = FileRef(path="model.onnx", sha256="", size_bytes=0)
-        graph = Graph(variant=Variant.SHARED, component=Component.UNET, file=file, inputs=(), outputs=())
-        made = Path(folder) / "made"
-        made.mkdir()
-        (Path(folder) / file.path).write_bytes(source)
-        COMPILER.compile_all([graph], Path(folder), made, lambda _graph: None)
-        model = onnx.load(made / file.path)
-    (node,) = model.graph.node
-    attributes = {attribute.name: attribute for attribute in node.attribute}
-    context = attributes["ep_cache_context"].s
-    attributes["ep_cache_context"].s, attributes["embed_mode"].i = b"model.bin", 0
-    return {"model.onnx": model.SerializeToString(), "model.bin": context}
+def emulated(compiled: Path, feeds: list[dict[str, np.ndarray]], folder: Path) -> list[np.ndarray]:
+    """The first output for each of the feeds, from one session."""
+    for i, feed in enumerate(feeds):
+        np.savez(folder / f"{i}.in.npz", **feed)
+    argv = [sys.executable, __file__, str(compiled), str(folder), str(len(feeds))]
+    subprocess.run(argv, check=True, timeout=TIMEOUT_S, stdout=subprocess.PIPE)
+    return [np.load(folder / f"{i}.out.npy") for i in range(len(feeds))]
 
 
-def run_on_emulator(model: Path, feed: dict[str, np.ndarray]) -> np.ndarray:
-    """The first output."""
-    with tempfile.TemporaryDirectory() as folder:
-        inputs, output = Path(folder) / "feed.npz", Path(folder) / "out.npy"
-        np.savez(inputs, **feed)
-        command = [sys.executable, __file__, str(model), str(inputs), str(output)]
-        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-        if ended.returncode:
-            raise RuntimeError(ended.stderr[-2000:])
-        return np.load(output)
-
-
-def main(model: str, feed: str, output: str) -> None:
+def _main(compiled: str, folder: Path, count: int) -> None:
+    import onnxruntime
     import onnxruntime_qnn
 
-    name = "QNNExecutionProvider"
-    onnxruntime.register_execution_provider_library(name, onnxruntime_qnn.get_library_path())
-    device = next(device for device in onnxruntime.get_ep_devices() if device.ep_name == name)
+    onnxruntime.register_execution_provider_library("QNNExecutionProvider", onnxruntime_qnn.get_library_path())
+    devices = [device for device in onnxruntime.get_ep_devices() if device.ep_name == "QNNExecutionProvider"]
     options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    options.add_provider_for_devices([device], {"backend_path": onnxruntime_qnn.get_qnn_htp_path(), "htp_arch": "79"})
-    with np.load(feed) as inputs:
-        np.save(output, onnxruntime.InferenceSession(model, options).run(None, dict(inputs))[0])
+    options.add_provider_for_devices(devices[:1], {"backend_path": onnxruntime_qnn.get_qnn_htp_path()})
+    session = onnxruntime.InferenceSession(compiled, options)
+    for i in range(count):
+        with np.load(folder / f"{i}.in.npz") as feed:
+            np.save(folder / f"{i}.out.npy", session.run(None, dict(feed))[0])
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    _main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))

@@ -252,3 +252,14 @@ def test_widening_keeps_every_value() -> None:
     values = dequantize(integers, narrow)
     np.testing.assert_array_equal(quantize(values, widened(narrow)), integers.astype(np.int32) * 257)
     np.testing.assert_allclose(dequantize(quantize(values, widened(narrow)), widened(narrow)), values, rtol=1e-6)
+
+
+def test_layer_norm_is_split_with_the_same_result() -> None:
+    node = helper.make_node("LayerNormalization", ["x", "scale", "offset"], ["y"], "norm", axis=-1, epsilon=1e-5)
+    weights = {name: RNG.standard_normal(8).astype(np.float32) for name in ("scale", "offset")}
+    model = _model([node], {"x": (1, 4, 8)}, weights, (1, 4, 8))
+    feed = _feed(model)
+    expected = _run(model, feed)
+    passes.split_layer_norm(model)
+    assert [node.op_type for node in model.graph.node] == ["LayerNormalization", "Mul", "Add"]
+    np.testing.assert_allclose(_run(model, feed), expected, atol=1e-5)

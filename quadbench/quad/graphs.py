@@ -35,6 +35,7 @@ def export_component(foundation: Foundation, component: Component, scratch: Path
             module = TextEncoderGraph(foundation.text_encoder)
             model = export_graph(module, (ids,), input_names=names, output_name=output, scratch=scratch)
             passes.clamp_mask_constants(model)
+            passes.split_layer_norm(model)
         case Component.VAE_ENCODER:
             image = torch.zeros(1, 3, size, size)
             encoder = VaeEncoderGraph(foundation.vae)

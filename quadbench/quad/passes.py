@@ -46,6 +46,32 @@ def _group_norm_nodes(model: onnx.ModelProto, node: onnx.NodeProto, shapes: dict
     ]
 
 
+def split_layer_norm(model: onnx.ModelProto) -> None:
+    """LayerNormalization -> LayerNormalization with scale 1 and offset 0, Mul, Add.
+
+    HTP computes it wrongly where a Gemm follows at once and the tensor is small, as it is in text encoders (docs/qnn.md).
+    """
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        nodes.extend(_layer_norm_nodes(model, node) if node.op_type == "LayerNormalization" else [node])
+    _replace_nodes(model, nodes)
+
+
+def _layer_norm_nodes(model: onnx.ModelProto, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    (x, scale), out = node.input[:2], node.output[0]
+    offset = node.input[2] if len(node.input) > 2 else None
+    shape = _value(model, scale).shape
+    ones = _constant(model, f"layer_norm.ones_{shape[-1]}", np.ones(shape, np.float32))
+    zeros = _constant(model, f"layer_norm.zeros_{shape[-1]}", np.zeros(shape, np.float32))
+    norm = onnx.NodeProto()
+    norm.CopyFrom(node)
+    norm.input[:] = [x, ones, zeros]
+    norm.output[0] = f"{out}.norm"
+    scaled = out if offset is None else f"{out}.scaled"
+    nodes = [norm, helper.make_node("Mul", [f"{out}.norm", scale], [scaled], f"{node.name}.scale")]
+    return nodes if offset is None else [*nodes, helper.make_node("Add", [scaled, offset], [out], f"{node.name}.offset")]
+
+
 def linear_as_gemm(model: onnx.ModelProto) -> None:
     """MatMul of (1, T, D) with a matrix, Transpose before and Add of a bias after it -> Reshape, Gemm, Reshape.
 
