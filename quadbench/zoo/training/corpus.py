@@ -132,14 +132,24 @@ def split(concepts: list[Concept], names: Iterable[str] = HELD_OUT) -> tuple[lis
 
 
 def task_split(task: str, concepts: list[Concept]) -> tuple[list[Concept], list[Concept]]:
-    """Return (training, held out) of one task's adapter; `portrait` knows faces only.
+    """Return (training, held out) of one task's adapter.
 
-    An adapter whose own concepts are held out is trained on none that the base has not seen either.
+    `portrait` knows faces only, `sketch-to-image` and `sticker` no signs. An adapter with concepts held out of its own sees none of
+    those either that the base has not seen.
     """
     training, unseen = split(concepts)
-    if task == "portrait":
-        training = [concept for concept in training if concept.is_face]
+    training = [concept for concept in training if _is_for(task, concept)]
     return split(training, HELD_OUT_OF_TASK[task]) if task in HELD_OUT_OF_TASK else (training, unseen)
+
+
+def _is_for(task: str, concept: Concept) -> bool:
+    match task:
+        case "portrait":
+            return concept.is_face
+        case "sketch-to-image" | "sticker":
+            return not concept.is_sign
+        case _:
+            return True
 
 
 def cutout(image: Image.Image) -> Image.Image:

@@ -24,12 +24,11 @@ STYLES = {"restyle": ("noto",), "sketch-to-image": ("twemoji", "noto"), "portrai
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two uint8 pictures (64, 64, 3), the captions that either may have, and how often the pair is drawn, relative to others."""
+    """Two uint8 pictures (64, 64, 3) and the captions that the second may have."""
 
     source: np.ndarray
     target: np.ndarray
     captions: tuple[str, ...]
-    chance: float = 1.0
 
 
 def restyle_pair(concept: corpus.Concept, style: str) -> Pair:
@@ -49,7 +48,6 @@ def sketch_pair(concept: corpus.Concept, style: str) -> Pair:
         source=looks.sketch(cutout),
         target=concept.images[style],
         captions=tuple(coloured_caption(style, colour, name) for name in concept.names),
-        chance=text_to_image.SIGN_CHANCE if concept.is_sign else 1.0,
     )
 
 
@@ -86,12 +84,11 @@ def train(task: str, npm_folder: Path, base: adapters.Base, folder: Path, *, min
     source = autoencoder.encode_mirrored(base.vae, [pair.source for pair in pairs])
     target = autoencoder.encode_mirrored(base.vae, [pair.target for pair in pairs])
     states = [base.states(list(pair.captions)) for pair in pairs]
-    chances = torch.tensor([pair.chance for pair in pairs])
     empty = base.states([""])[0]
     model = adapters.attach(base.unet, task)
 
     def loss_of_batch(generator: torch.Generator) -> torch.Tensor:
-        chosen, side = adapters.draw(chances, generator)
+        chosen, side = adapters.draw(task, len(pairs), generator)
         prompt = adapters.draw_prompts([states[i] for i in chosen.tolist()], empty, generator)
         z_source, z_target = source[side, chosen], target[side, chosen]
         start = torch.randint(*start_times(STRENGTH[task]), (len(chosen),), generator=generator)

@@ -135,7 +135,7 @@ def _consistency_loss(model: PeftModel, target: PeftModel, pool: Pool, prompt: t
 
 
 def _draw(pool: Pool, own_share: float, generator: torch.Generator) -> tuple[Pool, torch.Tensor, torch.Tensor]:
-    count = adapters.BATCH
+    count = adapters.BATCH["remove-object"]
     chosen = torch.randint(len(pool.mask), (count,), generator=generator)
     steps = torch.randint(len(GRID), (count,), generator=generator)
     own = OWN[torch.randint(len(OWN), (count,), generator=generator)]

@@ -12,17 +12,16 @@ TASK = "sticker"
 
 
 def train(npm_folder: Path, base: adapters.Base, folder: Path, *, minutes: float) -> PeftModel:
-    """Noise prediction at all times, as the base was trained; signs are drawn less often."""
+    """Noise prediction at all times, as the base was trained."""
     concepts, _ = corpus.task_split(TASK, corpus.load_concepts(npm_folder))
     pictures = [(style, concept) for concept in concepts for style in concept.cutouts]
     latents = autoencoder.encode_mirrored(base.vae, [draw(style, concept) for style, concept in pictures])
     states = [base.states([text_to_image.caption(style, name) for name in concept.names]) for style, concept in pictures]
-    chances = torch.tensor([text_to_image.SIGN_CHANCE if concept.is_sign else 1.0 for _, concept in pictures])
     empty = base.states([""])[0]
     model = adapters.attach(base.unet, TASK)
 
     def loss_of_batch(generator: torch.Generator) -> torch.Tensor:
-        chosen, side = adapters.draw(chances, generator)
+        chosen, side = adapters.draw(TASK, len(pictures), generator)
         prompt = adapters.draw_prompts([states[i] for i in chosen.tolist()], empty, generator)
         z = latents[side, chosen]
         times = torch.randint(noise.TIMES, (len(chosen),), generator=generator)
