@@ -32,15 +32,16 @@ def test_a_sticker_is_outlined_in_white_on_plain_blue(cutout):
     assert blue.max() < white.min() <= white.max() < red.min()
 
 
-def test_a_poster_has_the_ramp_s_tones_and_a_plain_background(cutout):
-    poster = looks.poster(cutout)
-    assert tuple(poster[0, 0]) == looks.POSTER_BACKGROUND
-    assert poster[32, 32].tolist() in looks.POSTER_TONES.tolist()
+def test_a_cyanotype_is_blue_on_white(cutout):
+    cyanotype = looks.cyanotype(cutout)
+    assert tuple(cyanotype[0, 0]) == (255, 255, 255)
+    red, green, blue = cyanotype[32, 32]
+    assert red < green < blue
 
 
-def test_a_lighter_emoji_gives_a_lighter_poster(cutout):
-    light = Image.new("RGBA", (64, 64), (255, 255, 255, 255))
-    assert looks.poster(light)[32, 32].sum() > looks.poster(cutout)[32, 32].sum()
+def test_a_lighter_emoji_gives_a_lighter_cyanotype(cutout):
+    light = Image.new("RGBA", (64, 64), (255, 204, 77, 255))
+    assert looks.cyanotype(light)[32, 32].sum() > looks.cyanotype(cutout)[32, 32].sum()
 
 
 def test_the_colour_is_that_of_most_pixels(cutout):

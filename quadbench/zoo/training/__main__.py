@@ -20,7 +20,7 @@ Train the built-in model again from nothing. Commands, in the order of `all`:
   remove-object    LoRA r=24, {remove} + {consistency} steps of 64 scenes
   sketch-to-image  LoRA r=16, {sketch} steps of 32 pairs
   sticker          LoRA r=8, {sticker} steps of 32 latents
-  portrait         LoRA r=12, {portrait} steps of 64 pairs
+  portrait         LoRA r=12, {portrait} steps of 32 pairs
   inputs           12 held-out inputs per task
   sheet            pictures and figures of docs/zoo.md
 

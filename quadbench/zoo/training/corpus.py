@@ -134,8 +134,8 @@ def split(concepts: list[Concept], names: Iterable[str] = HELD_OUT) -> tuple[lis
 def task_split(task: str, concepts: list[Concept]) -> tuple[list[Concept], list[Concept]]:
     """Return (training, held out) of one task's adapter.
 
-    `portrait` knows faces only, `sketch-to-image` and `sticker` no signs. An adapter with concepts held out of its own sees none of
-    those either that the base has not seen.
+    `portrait` knows faces only, `sketch-to-image` and `sticker` no signs. An adapter with held-out concepts of its own is trained
+    on none that the base has not seen either.
     """
     training, unseen = split(concepts)
     training = [concept for concept in training if _is_for(task, concept)]

@@ -52,10 +52,10 @@ def sketch_pair(concept: corpus.Concept, style: str) -> Pair:
 
 
 def portrait_pair(concept: corpus.Concept, style: str) -> Pair:
-    """Face to poster."""
+    """Face to cyanotype."""
     return Pair(
         source=concept.images[style],
-        target=looks.poster(concept.cutouts[style]),
+        target=looks.cyanotype(concept.cutouts[style]),
         captions=tuple(text_to_image.caption(style, name) for name in concept.names),
     )
 

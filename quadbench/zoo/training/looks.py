@@ -1,4 +1,4 @@
-"""Looks: an emoji -> its line drawing, its sticker, its poster, and the word for its colour."""
+"""Looks: an emoji -> its line drawing, its sticker, its cyanotype, and the word for its colour."""
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -7,10 +7,10 @@ from quadbench.zoo.training.corpus import SIZE, flatten
 
 # A gradient below the first counts as shading, from the second on as a line; a Sobel filter's step of full contrast gives 1.
 FAINT_EDGE, FULL_EDGE = 0.06, 0.22
-STICKER_BACKGROUND, STICKER_SIZE, OUTLINE_PIXELS = (86, 120, 170), 50, 4
-# From dark to light; each covers a quarter of the brightness.
-POSTER_TONES = np.array([(38, 20, 92), (201, 34, 106), (250, 140, 60), (255, 236, 170)], np.uint8)
-POSTER_BACKGROUND = (30, 150, 150)
+STICKER_BACKGROUND, STICKER_SIZE, OUTLINE_PIXELS = (85, 172, 238), 50, 4
+# Evenly spaced from black to white. Colours have to be such as the autoencoder knows: magenta and orange on teal came back from it
+# with 17 dB, these on white with 30.
+CYANOTYPE_TONES = np.array([(20, 30, 70), (40, 90, 170), (110, 180, 235), (225, 242, 255)], float)
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 # Words that the base has seen in captions. The values are what emoji call so, not those of a standard.
 COLOURS = {
@@ -38,11 +38,12 @@ def sticker(cutout: Image.Image) -> np.ndarray:
     return np.asarray(Image.alpha_composite(picture, canvas).convert("RGB"))
 
 
-def poster(cutout: Image.Image) -> np.ndarray:
-    """Brightness in four tones of one colour ramp, on one plain teal (64, 64, 3)."""
-    tones = POSTER_TONES[(flatten(cutout) @ LUMA / 256 * len(POSTER_TONES)).astype(int)]
+def cyanotype(cutout: Image.Image) -> np.ndarray:
+    """Brightness as a tone from navy to pale blue, on white (64, 64, 3)."""
+    place = flatten(cutout) @ LUMA / 255 * (len(CYANOTYPE_TONES) - 1)
+    tones = [np.interp(place, range(len(CYANOTYPE_TONES)), channel) for channel in CYANOTYPE_TONES.T]
     opacity = np.asarray(cutout.getchannel("A"))[..., None] / 255
-    return (opacity * tones + (1 - opacity) * np.array(POSTER_BACKGROUND)).round().astype(np.uint8)
+    return (opacity * np.stack(tones, 2) + (1 - opacity) * 255).round().astype(np.uint8)
 
 
 def colour_word(cutout: Image.Image) -> str:
