@@ -9,8 +9,8 @@ from quadbench.errors import UnknownNameError
 
 FOLDER = Path(__file__).parent
 FOUNDATIONS = ("emoji-ldm",)
-ADAPTERS = ("restyle", "remove-object")
-TASKS = ("restyle", "remove-object", "sketch-to-image", "sticker", "portrait")
+ADAPTERS = ("restyle", "remove-object", "sketch-to-image", "sticker", "portrait")
+TASKS = ADAPTERS
 
 
 @dataclass(frozen=True, kw_only=True)

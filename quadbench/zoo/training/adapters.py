@@ -26,14 +26,14 @@ LORA = {
         r=24, lora_alpha=12, target_modules=[*ATTENTION, *PROJECTIONS, *CONVOLUTIONS, *FEED_FORWARD, "conv_shortcut"]
     ),
     "sketch-to-image": LoraConfig(r=16, lora_alpha=24, target_modules=[*ATTENTION, *PROJECTIONS, *CONVOLUTIONS, "conv_shortcut"]),
-    "sticker": LoraConfig(r=8, lora_alpha=16, target_modules=[*ATTENTION, *FEED_FORWARD, "conv2"]),
+    "sticker": LoraConfig(r=8, lora_alpha=16, target_modules=[*ATTENTION, *FEED_FORWARD, *CONVOLUTIONS]),
     "portrait": LoraConfig(r=12, lora_alpha=6, use_rslora=True, target_modules=[*ATTENTION, *CONVOLUTIONS, "conv_shortcut"]),
 }
 BATCH = {"restyle": 64, "remove-object": 64, "consistency": 64, "sketch-to-image": 32, "sticker": 32, "portrait": 32}
 LEARNING_RATE = {
-    "restyle": 2e-3, "remove-object": 3e-3, "consistency": 3e-4, "sketch-to-image": 2e-3, "sticker": 2e-3, "portrait": 2e-3,
+    "restyle": 2e-3, "remove-object": 3e-3, "consistency": 3e-4, "sketch-to-image": 2e-3, "sticker": 1.5e-3, "portrait": 2e-3,
 }  # fmt: skip
-STEPS = {"restyle": 400, "remove-object": 300, "consistency": 60, "sketch-to-image": 500, "sticker": 350, "portrait": 400}
+STEPS = {"restyle": 400, "remove-object": 300, "consistency": 60, "sketch-to-image": 400, "sticker": 600, "portrait": 400}
 SEED = {"restyle": 2, "remove-object": 3, "consistency": 4, "sketch-to-image": 6, "sticker": 7, "portrait": 8}
 
 

@@ -134,8 +134,8 @@ def split(concepts: list[Concept], names: Iterable[str] = HELD_OUT) -> tuple[lis
 def task_split(task: str, concepts: list[Concept]) -> tuple[list[Concept], list[Concept]]:
     """Return (training, held out) of one task's adapter.
 
-    `portrait` knows faces only, `sketch-to-image` and `sticker` no signs. An adapter with held-out concepts of its own is trained
-    on none that the base has not seen either.
+    `portrait` knows faces only, `sticker` things only, `sketch-to-image` no signs. An adapter with held-out concepts of its own
+    is trained on none that the base has not seen either.
     """
     training, unseen = split(concepts)
     training = [concept for concept in training if _is_for(task, concept)]
@@ -146,7 +146,9 @@ def _is_for(task: str, concept: Concept) -> bool:
     match task:
         case "portrait":
             return concept.is_face
-        case "sketch-to-image" | "sticker":
+        case "sticker":
+            return concept.is_thing
+        case "sketch-to-image":
             return not concept.is_sign
         case _:
             return True

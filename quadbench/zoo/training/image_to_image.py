@@ -18,7 +18,7 @@ from peft import PeftModel
 from quadbench.zoo.training import adapters, autoencoder, corpus, looks, noise, text_to_image
 
 # The more of the noise schedule is run, the more is invented and the less is kept.
-STRENGTH = {"restyle": 0.7, "sketch-to-image": 0.5, "portrait": 0.4}
+STRENGTH = {"restyle": 0.7, "sketch-to-image": 0.35, "portrait": 0.4}
 STYLES = {"restyle": ("noto",), "sketch-to-image": ("twemoji", "noto"), "portrait": ("twemoji", "noto")}
 
 

@@ -7,7 +7,7 @@ from quadbench.zoo.training.corpus import SIZE, flatten
 
 # A gradient below the first counts as shading, from the second on as a line; a Sobel filter's step of full contrast gives 1.
 FAINT_EDGE, FULL_EDGE = 0.06, 0.22
-STICKER_BACKGROUND, STICKER_SIZE, OUTLINE_PIXELS = (85, 172, 238), 50, 4
+STICKER_BACKGROUND, STICKER_SIZE, OUTLINE_PIXELS = (85, 172, 238), 56, 3
 # Evenly spaced from black to white. Colours have to be such as the autoencoder knows: magenta and orange on teal came back from
 # it with 17 dB, these on white with 30.
 CYANOTYPE_TONES = np.array([(20, 30, 70), (40, 90, 170), (110, 180, 235), (225, 242, 255)], float)

@@ -1,5 +1,6 @@
 """Sheets: the exported model, adapters and inputs -> contact sheets for docs/zoo.md and their PSNR."""
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -28,7 +29,7 @@ PROMPTS = (
 )  # fmt: skip
 DRAW_STEPS, DRAW_GUIDANCE = 50, 4.0
 FROM_IMAGE_STEPS = 20
-FROM_IMAGE_GUIDANCE = {"restyle": 3.0, "sketch-to-image": 3.0, "portrait": 1.0}
+FROM_IMAGE_GUIDANCE = {"restyle": 3.0, "sketch-to-image": 1.5, "portrait": 1.0}
 REMOVE_STEPS = 4
 ZOOM, GAP, CAPTION_HEIGHT = 2, 8, 18
 
@@ -39,8 +40,8 @@ def write_all(out: Path, docs: Path) -> dict[str, float]:
     Of outputs, and of what stands left of them: the unchanged input or, where there is none, the picture without adapter.
     """
     docs.mkdir(parents=True, exist_ok=True)
-    prompts = [(prompt, [draw(out, prompt, seed)]) for seed, prompt in enumerate(PROMPTS)]
-    sheet(prompts, columns=4).save(docs / "zoo-text-to-image.png", optimize=True)
+    pictures = [(prompt, [picture]) for prompt, picture in zip(PROMPTS, draw(out, PROMPTS), strict=True)]
+    sheet(pictures, columns=4).save(docs / "zoo-text-to-image.png", optimize=True)
     figures: dict[str, float] = {}
     for task in zoo.TASKS:
         figures |= write_task(task, out, docs)
@@ -50,7 +51,8 @@ def write_all(out: Path, docs: Path) -> dict[str, float]:
 def write_task(task: str, out: Path, docs: Path) -> dict[str, float]:
     """Write the sheet of one task's inputs; return the figures."""
     items = zoo.task_inputs(task, folder=out)
-    before = [_open(item.image) if item.image else draw(out, item.prompt, seed) for seed, item in enumerate(items)]
+    prompts = [item.prompt for item in items]
+    before = draw(out, prompts) if task == stickers.TASK else [_open(item.image) for item in items]
     after = paint(task, out, items)
     rows = []
     scores: dict[str, list[float]] = {"before": [], "after": []}
@@ -81,32 +83,33 @@ def _pipeline(out: Path, kind: type[DiffusionPipeline], adapter: str | None = No
 def paint(task: str, out: Path, items: tuple[zoo.TaskInput, ...]) -> list[Image.Image]:
     """What the task's adapter makes of the inputs."""
     if task == stickers.TASK:
-        return [draw(out, item.prompt, seed, adapter=task) for seed, item in enumerate(items)]
+        return draw(out, [item.prompt for item in items], adapter=task)
     return change(out, task, items) if task in image_to_image.PAIR else remove_object(out, items)
 
 
-def draw(out: Path, prompt: str, seed: int, *, adapter: str | None = None) -> Image.Image:
-    """Text to image with DDIM."""
+def draw(out: Path, prompts: Sequence[str], *, adapter: str | None = None) -> list[Image.Image]:
+    """Text to image with DDIM; the seeds count from 0."""
     pipeline = _pipeline(out, StableDiffusionPipeline, adapter)
-    generator = torch.Generator().manual_seed(seed)
-    return pipeline(prompt, num_inference_steps=DRAW_STEPS, guidance_scale=DRAW_GUIDANCE, generator=generator).images[0]
+    return pipeline(
+        list(prompts), num_inference_steps=DRAW_STEPS, guidance_scale=DRAW_GUIDANCE, generator=_generators(len(prompts))
+    ).images
 
 
 def change(out: Path, task: str, items: tuple[zoo.TaskInput, ...]) -> list[Image.Image]:
-    """Image to image with DDIM."""
+    """Image to image with DDIM; the seeds count from 0."""
     pipeline = _pipeline(out, StableDiffusionImg2ImgPipeline, task)
-    return [
-        pipeline(
-            item.prompt,
-            image=_open(item.image),
-            negative_prompt=item.negative_prompt,
-            strength=image_to_image.STRENGTH[task],
-            guidance_scale=FROM_IMAGE_GUIDANCE[task],
-            num_inference_steps=FROM_IMAGE_STEPS,
-            generator=torch.Generator().manual_seed(seed),
-        ).images[0]
-        for seed, item in enumerate(items)
-    ]
+    return pipeline(
+        [item.prompt for item in items],
+        image=[_open(item.image) for item in items],
+        strength=image_to_image.STRENGTH[task],
+        guidance_scale=FROM_IMAGE_GUIDANCE[task],
+        num_inference_steps=FROM_IMAGE_STEPS,
+        generator=_generators(len(items)),
+    ).images
+
+
+def _generators(count: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in range(count)]
 
 
 def remove_object(out: Path, items: tuple[zoo.TaskInput, ...]) -> list[Image.Image]:
