@@ -34,7 +34,7 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How long and how hard. `learning_rate` is Adam's, as a share of each tensor's shared range; it falls along a cosine."""
+    """How long and how hard. `learning_rate` is Adam's, as a share of each tensor's greatest weight; it falls along a cosine."""
 
     steps: int
     batch: int
@@ -87,13 +87,22 @@ def distill(
     With a `checkpoint` file that an interrupted call with the same arguments left, goes on from there.
     """
     limits = {name: encodings[name].scale * encodings[name].limit for name in shapes}
-    start = {name: (tensor / limits[name]).clamp(-1, 1) for name, tensor in graph_tensors(adapter, shapes).items()}
-    run = _Run(graph=graph, limits=limits, settings=settings, weights=start, trained=_own(adapter), notify=notify)
+    fitted = {name: tensor.clamp(-limits[name], limits[name]) for name, tensor in graph_tensors(adapter, shapes).items()}
+    units = {name: float(tensor.abs().max()) or 1.0 for name, tensor in fitted.items()}
+    run = _Run(
+        graph=graph,
+        units=units,
+        limits={name: limits[name] / unit for name, unit in units.items()},
+        settings=settings,
+        weights={name: tensor / units[name] for name, tensor in fitted.items()},
+        trained=_own(adapter),
+        notify=notify,
+    )
     with torch.enable_grad():
         if checkpoint is not None and checkpoint.is_file():
             run.load(checkpoint)
         run.fit(training, validation, checkpoint)
-    weights = {name: run.best[name] * limits[name] for name in shapes}
+    weights = {name: run.best[name] * units[name] for name in shapes}
     return Distilled(
         adapter=_with_weights(adapter, weights),
         evaluations=tuple(run.evaluations),
@@ -154,9 +163,13 @@ def _stacked(batch: Sequence[Example]) -> Tensors:
 
 @dataclass(kw_only=True)
 class _Run:
-    """One training under way. Weights are held as shares of their shared range, -1 to 1, so that one step size fits all."""
+    """One training under way. Each tensor is held in units of its greatest weight at the start, so that one step size fits all.
+
+    `limits` are the shared ranges in these units; a range that another adapter has made wide says nothing of this one's weights.
+    """
 
     graph: FakeQuantGraph
+    units: Mapping[str, float]
     limits: Mapping[str, float]
     settings: Settings
     weights: Tensors
@@ -197,7 +210,7 @@ class _Run:
         self.optimizer.step()
         with torch.no_grad():
             for name in self.trained:
-                self.weights[name].clamp_(-1, 1)
+                self.weights[name].clamp_(-self.limits[name], self.limits[name])
         self.step += 1
 
     def _loss(self, batch: Sequence[Example]) -> torch.Tensor:
@@ -210,7 +223,7 @@ class _Run:
         return loss
 
     def _inputs(self, weights: Tensors) -> Tensors:
-        return {name: weights[name] * self.limits[name] for name in weights}
+        return {name: weights[name] * self.units[name] for name in weights}
 
     def _evaluate(self, validation: Sequence[Example]) -> None:
         found = sqnr_db(self.graph, self._inputs(self.weights), validation)
