@@ -65,6 +65,8 @@ def main() -> None:
     run.add_argument("--lora", choices=("int16", "int8"), default="int8")
     run.add_argument("--steps", type=int, default=75)
     run.add_argument("--seeds", type=int, default=3)
+    run.add_argument("--profile", choices=PROFILES, help="only this one (default: all)")
+    run.add_argument("--adapter", choices=JUDGED, help="only this one (default: all)")
     run.add_argument("--threads", type=int, default=2)
     show = actions.add_parser("show")
     show.add_argument("files", type=Path, nargs="+")
@@ -75,13 +77,14 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     done = {(line.profile, line.adapter, line.seed) for line in read(options.out)}
     with options.out.open("a") as out:
-        for line in study(options.lora, options.steps, options.seeds, done):
+        chosen = [(p, a) for p, a in product(PROFILES, JUDGED) if options.profile in (None, p) and options.adapter in (None, a)]
+        for line in study(options.lora, options.steps, options.seeds, chosen, done):
             out.write(json.dumps(asdict(line)) + "\n")
             out.flush()
 
 
-def study(lora: str, steps: int, seeds: int, done: set[tuple[str, str, int]]) -> Iterator[Line]:
-    """Every adapter under every profile; a second and further seed only where the profile costs much."""
+def study(lora: str, steps: int, seeds: int, chosen: list[tuple[str, str]], done: set[tuple[str, str, int]]) -> Iterator[Line]:
+    """The chosen profiles and adapters; a second and further seed only where the profile costs much."""
     settings = Settings(steps=steps, batch=8, learning_rate=2e-3, diffusion_weight=0.0, patience=2, seed=0)
     with torch.no_grad():
         prepared = prepare(load_recipe("quickstart"), Steps(), Path(tempfile.gettempdir()))
@@ -97,7 +100,8 @@ def study(lora: str, steps: int, seeds: int, done: set[tuple[str, str, int]]) ->
     starts = {}
     for (profile, (shared, student)), name in product(graphs.items(), JUDGED):
         starts[profile, name] = sqnr_db(student, _inputs(prepared, shared.adapters[name]), validation[name])
-    for (profile, (shared, student)), name in product(graphs.items(), JUDGED):
+    for profile, name in chosen:
+        shared, student = graphs[profile]
         costs = max(starts[other, name] for other in PROFILES) - starts[profile, name]
         for seed in range(seeds if costs > COSTLY_DB else 1):
             if (profile, name, seed) in done:
