@@ -101,5 +101,6 @@ def _open_adapter(name: str, spec: AdapterSpec, foundation: Foundation, base: Ba
 def _export(foundation: Foundation, adapters: dict[str, Adapter], scratch: Path) -> dict[Component, ModelProto]:
     parts = (Component.TEXT_ENCODER, Component.VAE_ENCODER, Component.VAE_DECODER)
     models = {part: export_component(foundation, part, scratch) for part in parts}
+    foundation.release()
     models[Component.UNET] = export_unet(foundation, foundation.unet, shared_ranks(adapters.values()), scratch)
     return models
