@@ -1,6 +1,6 @@
 """Bundles with per-graph baselines -> what one base with LoRAs and one graph for each use case take on a device, as Markdown.
 
-    quadbench compile recipes/sd15-scale.yaml ...      with `baselines: [per-graph]`
+    quadbench run RECIPE       of a recipe with `baselines: [per-graph]`
     python bench/scale.py results/bundles/DIGEST
 
 Bytes of files that were built, as a device would store them. For more use cases than were built, LoRAs and per-graph U-Nets count

@@ -23,10 +23,10 @@ def float_tensors(model: onnx.ModelProto) -> list[str]:
 def observe_ranges(model: onnx.ModelProto, feeds: Iterable[Feed], *, threads: int = 0) -> dict[str, Range]:
     """Run the graph on every feed and keep each float tensor's least and greatest value over all of them."""
     names = float_tensors(model)
-    session = open_session(_with_ranges(model, names), threads=threads)
+    session = open_session(with_ranges(model, names), threads=threads)
     low, high = np.full(len(names), np.inf, np.float32), np.full(len(names), -np.inf, np.float32)
     for feed in feeds:
-        least, greatest = session.run(["ranges.low", "ranges.high"], dict(feed))
+        least, greatest = session.run(None, dict(feed))[0].reshape(-1, 2).T
         np.minimum(low, least, out=low)
         np.maximum(high, greatest, out=high)
     if not np.isfinite([low, high]).all():
@@ -35,18 +35,25 @@ def observe_ranges(model: onnx.ModelProto, feeds: Iterable[Feed], *, threads: in
     return {name: Range(low=float(a), high=float(b)) for name, a, b in zip(names, low, high, strict=True)}
 
 
-def _with_ranges(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """The same graph with two more outputs: the least and the greatest value of each tensor, so that nothing large leaves it."""
+def with_ranges(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
+    """The same graph with one output instead of its own: the least and the greatest value of each tensor; no tensor leaves it.
+
+    ONNX Runtime 1.32 orders nodes from the outputs back, and of several inputs first finishes the one whose node was added last.
+    So the ranges are joined one after the other, by nodes that are added after all else: each tensor's range is taken, and the
+    tensor freed, before the next is computed. Joined at once, all tensors of the graph would be alive together.
+    """
     observed = onnx.ModelProto()
     observed.CopyFrom(model)
     graph = observed.graph
     graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "ranges.shape"))
-    for kind, op in (("low", "ReduceMin"), ("high", "ReduceMax")):
-        for i, name in enumerate(names):
-            graph.node.append(helper.make_node(op, [name], [f"ranges.{kind}.{i}"], keepdims=0))
-            graph.node.append(helper.make_node("Reshape", [f"ranges.{kind}.{i}", "ranges.shape"], [f"ranges.{kind}.{i}.flat"]))
-        graph.node.append(
-            helper.make_node("Concat", [f"ranges.{kind}.{i}.flat" for i in range(len(names))], [f"ranges.{kind}"], axis=0)
-        )
-        graph.output.append(helper.make_tensor_value_info(f"ranges.{kind}", TensorProto.FLOAT, [len(names)]))
+    for i, name in enumerate(names):
+        for op in ("ReduceMin", "ReduceMax"):
+            graph.node.append(helper.make_node(op, [name], [f"ranges.{op}.{i}.scalar"], keepdims=0))
+            graph.node.append(helper.make_node("Reshape", [f"ranges.{op}.{i}.scalar", "ranges.shape"], [f"ranges.{op}.{i}"]))
+    for i in range(len(names)):
+        earlier = [f"ranges.{i - 1}"] if i else []
+        parts = [*earlier, f"ranges.ReduceMin.{i}", f"ranges.ReduceMax.{i}"]
+        graph.node.append(helper.make_node("Concat", parts, [f"ranges.{i}"], axis=0))
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info(f"ranges.{len(names) - 1}", TensorProto.FLOAT, [2 * len(names)]))
     return observed
