@@ -1,5 +1,6 @@
 """What several tests share: the tiny model, and its bundle, built once."""
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from quadbench.artifacts import Bundle
 from quadbench.devices.local import open_local
 from quadbench.recipe import load_recipe
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: its threads cost more than the tiny model's operators
 # A shell that starts the tests in the background has them ignore Ctrl-C, and their children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 TRAINING_SEEDS, VALIDATION_SEEDS = (1, 2, 3, 4), (5,)  # added to those of the calibration items
 VALIDATION_EXAMPLES = 32
 EVALUATION_BATCH = 16
-EVALUATE_EVERY = 25  # steps
 MINIMUM_GAIN_DB = 0.05  # less than this is no progress
 Tensors = dict[str, torch.Tensor]
 
@@ -42,6 +41,7 @@ class Settings:
     diffusion_weight: float
     patience: int  # evaluations without progress before it stops
     seed: int
+    evaluate_every: int = 25  # steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +193,7 @@ class _Run:
             self._evaluate(validation)
         while self.step < self.settings.steps and not self._is_stale():
             self._train(training)
-            if self.step % EVALUATE_EVERY == 0 or self.step == self.settings.steps:
+            if self.step % self.settings.evaluate_every == 0 or self.step == self.settings.steps:
                 self._evaluate(validation)
                 self.seconds = before + time.monotonic() - started
                 self._report()
