@@ -41,13 +41,13 @@ def grouped() -> ModelProto:
     return model_of(after=(node,), extra=(ones, ones))
 
 
-def resized(dtype: type[np.unsignedinteger]) -> ModelProto:
+def resized(**form: str) -> ModelProto:
     nodes = (
         helper.make_node("QuantizeLinear", ["y.float", "x_scale", "extra0"], ["y.q"], "y.quantize"),
         helper.make_node("DequantizeLinear", ["y.q", "x_scale", "extra0"], ["y.dq"], "y.dequantize"),
-        helper.make_node("Resize", ["y.dq", "", "extra1"], ["y"], "enlarge", mode="nearest"),
+        helper.make_node("Resize", ["y.dq", "", "extra1"], ["y"], "enlarge", mode="nearest", **form),
     )
-    return model_of(after=nodes, extra=(np.array(7, dtype), np.ones(2, np.float32)))
+    return model_of(after=nodes, extra=(np.array(7, np.uint16), np.ones(2, np.float32)))
 
 
 def moved() -> ModelProto:
@@ -70,7 +70,12 @@ BROKEN: dict[str, tuple[Callable[[], ModelProto], str, str, str | None]] = {
     "lora-not-dequantized": (moved, f"tensor '{LORA}'", "Transpose 'turn'", "v79"),
     "lora-int16": (model_of, f"tensor '{LORA}'", "INT16", "v69"),
     "group-norm": (grouped, "node 'normalise'", "GroupNormalization", "v79"),
-    "resize-16-bit": (lambda: resized(np.uint16), "node 'enlarge'", "UINT16", "v79"),
+    "resize-form": (
+        lambda: resized(coordinate_transformation_mode="half_pixel", nearest_mode="floor"),
+        "node 'enlarge'",
+        "another picture",
+        "v79",
+    ),
 }
 
 
@@ -104,13 +109,16 @@ def test_int8_lora_is_taken_before_v73() -> None:
     assert found_in(model_of(dtype="int8"), "v69") == []
 
 
-def test_only_the_resize_is_a_warning() -> None:
-    severities = {rule: found_in(make(), htp_arch)[0].severity for rule, (make, _, _, htp_arch) in BROKEN.items()}
-    assert [rule for rule, severity in severities.items() if severity is Severity.WARNING] == ["resize-16-bit"]
+def test_what_is_known_to_be_wrong_is_an_error() -> None:
+    assert all(found_in(make(), htp_arch)[0].severity is Severity.ERROR for make, _, _, htp_arch in BROKEN.values())
 
 
-def test_a_resize_of_8_bit_activations_is_taken() -> None:
-    assert found_in(resized(np.uint8), "v79") == []
+def test_a_form_of_resize_that_was_not_tried_is_a_warning() -> None:
+    assert [(f.rule, f.severity) for f in found_in(resized(), "v79")] == [("resize-form", Severity.WARNING)]
+
+
+def test_the_exported_form_of_resize_is_taken() -> None:
+    assert found_in(resized(coordinate_transformation_mode="asymmetric", nearest_mode="floor"), "v79") == []
 
 
 def test_a_zero_point_is_found_behind_nodes_that_move_values() -> None:
@@ -181,10 +189,8 @@ def test_a_warning_is_logged_and_compiles(
     bundle_of: Callable[[ModelProto], Built], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        compile_bundle(*bundle_of(resized(np.uint16)), CPU, "key", tmp_path / "compiled", htp_arch="v79")
-    assert [r.message.partition(": found")[0] for r in caplog.records] == [
-        "lint: shared/unet.onnx: resize-16-bit: node 'enlarge'"
-    ]
+        compile_bundle(*bundle_of(resized()), CPU, "key", tmp_path / "compiled", htp_arch="v79")
+    assert [r.message.partition(": found")[0] for r in caplog.records] == ["lint: shared/unet.onnx: resize-form: node 'enlarge'"]
 
 
 def test_without_onnx_graphs_are_compiled_and_the_log_says_that_nothing_was_linted(
@@ -221,10 +227,10 @@ def test_the_command_says_what_is_wrong_and_fails(
     assert [(finding["rule"], finding["severity"]) for finding in listed] == [("lora-uint16", "error")]
 
 
-def test_the_tiny_model_s_graphs_are_clean_but_for_the_resize(tiny_bundle: Built) -> None:
+def test_the_tiny_model_s_graphs_are_clean(tiny_bundle: Built) -> None:
     findings = lint_bundle(*tiny_bundle, htp_arch="v79")
     assert {path.split("/")[0] for path in findings} == {"shared", "per-graph"}
-    assert {finding.rule for found in findings.values() for finding in found} == {"resize-16-bit"}
+    assert not any(findings.values())
     assert not any(lint_bundle(*tiny_bundle, htp_arch=None).values())
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 from collections.abc import Sequence
 from importlib.metadata import version
 
@@ -42,6 +43,13 @@ COMMANDS = (  # in the order of --help
     harness,
 )
 INTERRUPTED = 130
+# What keeps libraries from talking, as they read it when they are imported. Whoever sets one of these is heard.
+_QUIET_LIBRARIES = {
+    "TORCH_LOGS": "-onnx",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DIFFUSERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
 _EXIT_CODES = """\
 exit codes: 0 success; 1 unexpected error; 2 wrong input; 3 damaged artifact; 4 build or compilation failed;
 5 device absent, lost or full; 6 the harness failed on a device; 7 a program or package is missing; 130 Ctrl-C.
@@ -88,3 +96,6 @@ def _configure_logging(verbosity: int) -> None:
     handler = RichHandler(console=Console(stderr=True), show_path=False, rich_tracebacks=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
     logging.getLogger("quadbench").setLevel(level)
+    if verbosity == 0:
+        for variable, value in _QUIET_LIBRARIES.items():
+            os.environ.setdefault(variable, value)

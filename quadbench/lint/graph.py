@@ -36,6 +36,7 @@ class Node:
     domain: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    attributes: Mapping[str, str]  # those that are text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +117,7 @@ def _node(node: Any) -> Node:
         domain="" if node.domain == "ai.onnx" else node.domain,
         inputs=tuple(node.input),
         outputs=tuple(node.output),
+        attributes={attribute.name: attribute.s.decode() for attribute in node.attribute if attribute.s},
     )
 
 

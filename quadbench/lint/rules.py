@@ -13,6 +13,11 @@ from quadbench.lint.graph import DEQUANTIZE, QUANTIZE, LintedGraph, Node, Tensor
 NATIVE_16_BIT_OPSET = 21  # the first whose QuantizeLinear and DequantizeLinear take 16 bits
 FIRST_HTP_ARCH_WITH_16_BIT_WEIGHTS = 73
 SIXTEEN_BITS = ("INT16", "UINT16")
+EXACT_RESIZE = ("asymmetric", "floor")
+_RESIZE_ON_HTP = {
+    ("half_pixel", "floor"): "which HTP takes for another picture and says nothing",
+    ("asymmetric", "round_prefer_floor"): "which HTP refuses",
+}
 
 
 class Severity(StrEnum):
@@ -183,25 +188,27 @@ def group_norm(graph: LintedGraph) -> Iterator[Finding]:
             )
 
 
-def resize_16_bit(graph: LintedGraph) -> Iterator[Finding]:
-    """It stays on the CPU, and what is before and after it become two graphs of the NPU."""
-    producers = {output: node for node in graph.nodes for output in node.outputs}
-    for node in (node for node in graph.nodes if node.op_type == "Resize"):
-        source = producers.get(node.inputs[0])
-        dtype = _quantized_dtype(graph, source) if source and source.op_type == DEQUANTIZE else graph.dtypes.get(node.inputs[0])
-        if dtype in SIXTEEN_BITS:
+def resize_form(graph: LintedGraph) -> Iterator[Finding]:
+    """HTP takes one form of enlarging by nearest neighbour as ONNX means it, in 8 and 16 bits (docs/qnn.md)."""
+    for node in (
+        node for node in graph.nodes if node.op_type == "Resize" and node.attributes.get("mode", "nearest") == "nearest"
+    ):
+        coordinates = node.attributes.get("coordinate_transformation_mode", "half_pixel")  # ONNX's defaults
+        rounding = node.attributes.get("nearest_mode", "round_prefer_floor")
+        if (coordinates, rounding) != EXACT_RESIZE:
+            found = _RESIZE_ON_HTP.get((coordinates, rounding))
             yield Finding(
-                rule="resize-16-bit",
-                severity=Severity.WARNING,
+                rule="resize-form",
+                severity=Severity.ERROR if found else Severity.WARNING,
                 subject=f"node '{node.name}'",
-                found=f"Resize of {dtype} activations, which HTP leaves to the CPU: it cuts the graph in pieces",
-                expected="Reshape and Concat, or 8-bit activations around it",
-                hint="for factor 2, nearest: repeat along width, then along height, with Reshape and Concat in four dimensions",
+                found=f"{coordinates} with {rounding}, {found or 'which was not tried on HTP'}",
+                expected=" with ".join(EXACT_RESIZE),
+                hint="for whole factors both give the same values, so export the graph with the expected form",
             )
 
 
 RULES: tuple[Rule, ...] = (dynamic_shape, lora_overridable, lora_zero_point, lora_per_channel, encoding_not_constant, opset)
-HTP_RULES: tuple[Rule, ...] = (lora_uint16, lora_not_dequantized, group_norm, resize_16_bit)
+HTP_RULES: tuple[Rule, ...] = (lora_uint16, lora_not_dequantized, group_norm, resize_form)
 
 
 def _lora_inputs_of(graph: LintedGraph, dtype: str) -> Iterator[Tensor]:
