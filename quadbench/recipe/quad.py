@@ -54,9 +54,9 @@ class Distill(Spec):
     """At most so many; it stops where validation no longer improves."""
     batch: int = Field(default=8, ge=1, le=1024)
     """Examples a step."""
-    learning_rate: float = Field(default=2e-3, gt=0.0, le=1.0)
+    learning_rate: float = Field(default=5e-4, gt=0.0, le=1.0)
     """Adam's, as a share of each tensor's greatest weight."""
-    diffusion_weight: float = Field(default=0.1, ge=0.0, le=100.0)
+    diffusion_weight: float = Field(default=0.0, ge=0.0, le=100.0)
     """Of the diffusion loss, beside the distance from the float U-Net, which counts 1."""
     patience: int = Field(default=4, ge=1, le=1000)
     """Evaluations without progress before it stops; there is one every 25 steps."""
