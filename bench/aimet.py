@@ -61,7 +61,7 @@ def _quadbench_db(recipe_name: str, folder: Path) -> list[tuple[str, float, floa
 
     found = []
     with torch.no_grad():
-        prepared = prepare(load_recipe(recipe_name), Steps())
+        prepared = prepare(load_recipe(recipe_name), Steps(), folder)
         lora = lora_profile(list(prepared.adapters.values()), anchor=None, gauge=True, headroom=1.0, dtype="int16")
         tasks = [(task, lora.adapters[name]) for task in prepared.tasks if (name := task.task.adapter)]
         feeds = [f | prepared.feed(a) for task, own in tasks for f in prepared.visits[task.task.name].feeds for a in (own, None)]
@@ -70,7 +70,7 @@ def _quadbench_db(recipe_name: str, folder: Path) -> list[tuple[str, float, floa
             name = task.task.name
             unet = copy.deepcopy(prepared.foundation.unet)
             merge(prepared.adapters[adapter.name], unet)
-            merged = export_unet(prepared.foundation, unet, {})
+            merged = export_unet(prepared.foundation, unet, {}, folder)
             judged = examples(prepared, prepared.adapters[adapter.name], seeds=(5,), noised=False)
             own = GraphSession(quantized(merged, prepared.visits[name].feeds).model)
             integers = adapter_integers(adapter, prepared.shapes, lora.encodings)

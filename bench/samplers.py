@@ -8,7 +8,9 @@ and noise the compared images do not share. Prints a line for each task and seed
 
 import argparse
 import math
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -34,8 +36,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4)
     options = parser.parse_args()
     rows = []
-    with torch.no_grad():
-        prepared = prepare(with_olss(load_recipe(options.recipe), options.steps), Steps())
+    with torch.no_grad(), tempfile.TemporaryDirectory() as scratch:
+        prepared = prepare(with_olss(load_recipe(options.recipe), options.steps), Steps(), Path(scratch))
         for task in prepared.tasks:
             found = [compare(prepared, task, options.steps, seed, options.images) for seed in range(options.seeds)]
             for seed, (olss, ed) in enumerate(found):
