@@ -7,8 +7,9 @@ from math import ceil, floor
 from quadbench.report.chart import nice_ticks, svg, text
 from quadbench.report.sweep import PSNR, Sweep, SweepPoint, series_of
 
-_WIDTH, _HEIGHT = 640, 360
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 190, 36, 48
+_HEIGHT, _PLOT_WIDTH = 360, 400
+_LEFT, _TOP, _BOTTOM = 52, 36, 48
+_LETTER_WIDTH = 7.2  # of 12 pixels in the widest of the fonts that stand in for system-ui
 _COLOURS = ("#1d5fa6", "#b3560b", "#2a7a3b", "#7d4fb3", "#a8201a")
 _DARK = ("#74b0f2", "#eb9a55", "#7cc98d", "#b99bea", "#ff8a80")
 _STYLE = (
@@ -41,16 +42,17 @@ def sweep_chart(sweep: Sweep) -> str:
 
     def at(index: int, y: float) -> Spot:
         share = (y - ticks[0]) / (ticks[-1] - ticks[0])
-        return _LEFT + xs[index] * (_WIDTH - _LEFT - _RIGHT), _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
+        return _LEFT + xs[index] * _PLOT_WIDTH, _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
 
+    width = round(_LEFT + _PLOT_WIDTH + 20 + _LETTER_WIDTH * max((len(line.label) for line in lines), default=0))
     title = f"{sweep.recipe_name}: PSNR against the float reference over {sweep.key}"
-    body = [_STYLE, f'<rect class="paper" width="{_WIDTH}" height="{_HEIGHT}" fill="#fdfdfc"/>', text(_LEFT, 18, "PSNR, dB")]
+    body = [_STYLE, f'<rect class="paper" width="{width}" height="{_HEIGHT}" fill="#fdfdfc"/>', text(_LEFT, 18, "PSNR, dB")]
     body += [_rule(at(0, tick)[1], f"{tick:g}") for tick in ticks]
     body += [text(at(i, 0)[0], _HEIGHT - _BOTTOM + 18, value, anchor="middle") for i, value in enumerate(values)]
-    body.append(text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 10, sweep.key, anchor="middle"))
+    body.append(text(_LEFT + _PLOT_WIDTH / 2, _HEIGHT - 10, sweep.key, anchor="middle"))
     drawn = [line for line in lines if line.y]
     body += [_drawn(line, at) for line in drawn]
-    return svg(_WIDTH, _HEIGHT, title, [*body, *_labels(drawn, [at(*max(line.y.items())) for line in drawn])]) + "\n"
+    return svg(width, _HEIGHT, title, [*body, *_labels(drawn, [at(*max(line.y.items())) for line in drawn])]) + "\n"
 
 
 def _lines(points: Sequence[SweepPoint], values: Sequence[str], colour: int, sweep: Sweep) -> list[_Line]:
@@ -89,7 +91,7 @@ def _ticks(ys: Sequence[float]) -> list[float]:
 
 def _rule(y: float, label: str) -> str:
     return (
-        f'<line class="grid" x1="{_LEFT}" y1="{y:.1f}" x2="{_WIDTH - _RIGHT}" y2="{y:.1f}" stroke="#dcdcd7"/>'
+        f'<line class="grid" x1="{_LEFT}" y1="{y:.1f}" x2="{_LEFT + _PLOT_WIDTH}" y2="{y:.1f}" stroke="#dcdcd7"/>'
         f"{text(_LEFT - 8, y + 4, label, anchor='end')}"
     )
 
