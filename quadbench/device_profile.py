@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias, assert_never
+from typing import Annotated, Literal, Self, TypeAlias, assert_never
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -87,7 +87,7 @@ class DeviceProfile(Spec):
     hosted_target: AiHubTarget | None = None
     """What runs on a device of this kind at Qualcomm AI Hub."""
     alternatives: tuple[Target, ...] = ()
-    """What else its chip can be compiled for; no run uses them."""
+    """What else its chip can be compiled for; a run uses them where a virtual device's address asks for it."""
     properties: dict[str, str] = Field(default_factory=dict, validate_default=True)
     """What a virtual device reports beyond the patterns of `match` that are plain text."""
     notes: tuple[str, ...] = ()
@@ -110,6 +110,16 @@ class DeviceProfile(Spec):
         if self.hosted_target is not None:
             yield self.hosted_target
         yield from self.alternatives
+
+    def with_virtual_target(self, backend: str) -> Self:
+        """The profile with another of its targets on virtual devices: the first of that backend that this machine can run.
+
+        Raises: UnknownNameError.
+        """
+        targets = {t.backend: t for t in reversed(tuple(self.targets())) if isinstance(t, OnnxRuntimeTarget | QnnTarget)}
+        if backend not in targets:
+            raise UnknownNameError(f"target of virtual:{self.name}", backend, targets)
+        return self.model_copy(update={"virtual_target": targets[backend]})
 
     def matches(self, properties: Mapping[str, str]) -> bool:
         """Whether a device with these properties is of this kind; without patterns none is."""

@@ -16,7 +16,7 @@ PROGRAM = "quadbench-harness"
 OVERRIDE = "QUADBENCH_HARNESS"
 BUILD_PROGRAMS = {"cmake": "cmake", "make": "make", "g++": "g++"}
 """Programs that a build needs, with the Debian packages that hold them."""
-HEADER_PACKAGES = ("nlohmann-json3-dev", "libstb-dev", "libonnxruntime-dev")
+HEADER_PACKAGES = ("nlohmann-json3-dev", "libstb-dev")
 
 _JOBS = 2
 _UNITY = ("-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_UNITY_BUILD_BATCH_SIZE=11")  # one compilation per job
@@ -91,7 +91,8 @@ def _checked(program: Path) -> Path:
 def _digest(sources: Path) -> str:
     """Of the names and contents of everything that a build reads."""
     digest = hashlib.sha256()
-    for path in (sources / "CMakeLists.txt", *sorted((sources / "src").iterdir())):
+    headers = sorted((sources / "third_party").glob("*/*.h"))
+    for path in (sources / "CMakeLists.txt", *headers, *sorted((sources / "src").iterdir())):
         content = path.read_bytes()
         digest.update(f"{path.relative_to(sources).as_posix()} {len(content)}\n".encode())
         digest.update(content)

@@ -9,11 +9,12 @@ from pathlib import Path
 from quadbench.artifacts import Bundle, Deployment
 from quadbench.compile import Compiled, compile_bundle
 from quadbench.deploy import LocalFile, deploy
-from quadbench.device_profile import OnnxRuntimeTarget, Target, target_key
+from quadbench.device_profile import RunTarget, Target, target_key
 from quadbench.devices import Device
 from quadbench.errors import MissingDependencyError, QuadbenchError
 from quadbench.harness import OVERRIDE, ensure_harness, runtime_library
 from quadbench.manifest import file_refs, sha256_of
+from quadbench.measure.execution_provider import ExecutionProvider, execution_provider_of
 from quadbench.observer import Observer
 from quadbench.plan import has_references
 
@@ -27,7 +28,7 @@ class Rollout:
     harness: LocalFile
     runtime: LocalFile
     targets: dict[str, str]
-    execution_providers: dict[str, str | None]
+    execution_providers: dict[str, ExecutionProvider | None]
     compiled: dict[str, Compiled]
     deployments: dict[str, Deployment]
     failures: dict[str, QuadbenchError]
@@ -67,7 +68,7 @@ def roll_out(bundle: Bundle, folder: Path, devices: Sequence[Device], *, results
         harness=harness,
         runtime=runtime,
         targets={address: key for address, (_, key) in targets.items()},
-        execution_providers={address: _execution_provider(target) for address, (target, _) in targets.items()},
+        execution_providers={device.facts.address: _execution_provider(device) for device in devices},
         compiled=compiled,
         deployments=deployments,
         failures=failures,
@@ -118,14 +119,16 @@ def _oldest_htp(key: str, targets: Mapping[str, tuple[Target, str]], devices: Se
 
 def _target(device: Device) -> tuple[Target, str]:
     """What the device runs, and its name in one word."""
-    profile = device.profile
-    target = profile.target if device.family == "adb" else profile.virtual_target
+    target = _run_target(device)
     return target, target_key(target, _machine(device))
 
 
-def _execution_provider(target: Target) -> str | None:
-    """ONNX Runtime's own name of it."""
-    return "XNNPACK" if isinstance(target, OnnxRuntimeTarget) and target.execution_provider == "xnnpack" else None
+def _run_target(device: Device) -> RunTarget:
+    return device.profile.target if device.family == "adb" else device.profile.virtual_target
+
+
+def _execution_provider(device: Device) -> ExecutionProvider | None:
+    return execution_provider_of(_run_target(device), is_virtual=device.family == "virtual")
 
 
 def _machine(device: Device) -> str:

@@ -26,6 +26,7 @@ from quadbench.artifacts import (
 )
 from quadbench.devices.device import Device
 from quadbench.measure import GateLimits, measure_launch
+from quadbench.measure.execution_provider import ExecutionProvider
 from quadbench.plan import LaunchPlan, SequenceBlock
 
 TASKS = {"restyle": TaskKind.IMAGE_TO_IMAGE, "remove-object": TaskKind.INPAINT}
@@ -94,6 +95,7 @@ def measured(
     run_id: str = "run-1",
     timeout_s: float = 60.0,
     limits: GateLimits | None = None,
+    execution_provider: ExecutionProvider | None = None,
 ) -> RunRecord:
     """The record of one launch of the script."""
     harness = world.harness(script, mode=harness_mode)
@@ -110,6 +112,7 @@ def measured(
         threads=2,
         timeout_s=timeout_s,
         results=world.folder.parent / "results",
+        execution_provider=execution_provider,
         limits=limits,
     )
 

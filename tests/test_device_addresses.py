@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from quadbench.device_profile import PROFILES_FOLDER, load_profile, load_profiles
+from quadbench.device_profile import PROFILES_FOLDER, QnnTarget, load_profile, load_profiles
 from quadbench.devices import connect
 from quadbench.devices.addresses import Phone, VirtualAddress, choose_phone, parse_address
 from quadbench.devices.properties import Attached
@@ -93,7 +93,17 @@ def test_serials_may_contain_spaces() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["virtual:", "virtual:s25?data_mb=0", "virtual:s25?data_mb=big", "virtual:s25?size=1", "s25@", "@R3X", ""]
+    "text",
+    [
+        "virtual:",
+        "virtual:s25?data_mb=0",
+        "virtual:s25?data_mb=big",
+        "virtual:s25?size=1",
+        "virtual:s25?target=",
+        "s25@",
+        "@R3X",
+        "",
+    ],
 )
 def test_malformed_addresses_are_refused_with_the_forms_that_exist(text: str) -> None:
     with pytest.raises(UserError, match=r"Hint: expected .*virtual:<profile>"):
@@ -102,6 +112,20 @@ def test_malformed_addresses_are_refused_with_the_forms_that_exist(text: str) ->
 
 def test_a_virtual_address_may_give_the_size_of_data() -> None:
     assert parse_address("virtual:s25?data_mb=64") == VirtualAddress(profile="s25", data_mb=64)
+
+
+def test_a_virtual_address_may_name_another_target_of_its_profile() -> None:
+    assert parse_address("virtual:s25?target=qnn&data_mb=64") == VirtualAddress(profile="s25", data_mb=64, target="qnn")
+    qnn = load_profile("s25").with_virtual_target("qnn").virtual_target
+    assert qnn == QnnTarget(backend="qnn", htp_arch="v79", soc_model=69)
+
+
+@pytest.mark.parametrize(("profile", "known"), [("s25", "onnxruntime, qnn"), ("tabs11", "onnxruntime")])
+def test_a_target_that_no_virtual_device_of_the_profile_can_run_is_refused(profile: str, known: str, tmp_path: Path) -> None:
+    target = "ai_hub" if profile == "s25" else "qnn"
+    expected = f"unknown target of virtual:{profile} '{target}'; known: {known}"
+    with pytest.raises(UserError, match=expected), connect([f"virtual:{profile}?target={target}"], results=tmp_path):
+        pass
 
 
 def test_a_device_given_twice_is_refused(tmp_path: Path) -> None:

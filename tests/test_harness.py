@@ -336,6 +336,14 @@ def test_an_execution_provider_that_the_runtime_lacks_is_refused(harness: Path, 
     assert not heard.samples("session_load_ns")
 
 
+def test_a_plugin_library_that_is_not_there_is_refused(harness: Path, plan: Plan) -> None:
+    plan["runtime"]["execution_provider"] = {"name": "NobodysProvider", "library": "/nowhere/libnobody.so"}
+    heard = launch(harness, plan)
+    assert heard.exit_code == 2
+    assert "/nowhere/libnobody.so" in heard.error()
+    assert not heard.samples("session_load_ns")
+
+
 def test_a_build_is_found_by_its_variable_before_all_else(monkeypatch: pytest.MonkeyPatch, harness: Path, tmp_path: Path) -> None:
     monkeypatch.setenv("QUADBENCH_HARNESS", str(harness))
     assert ensure_harness(tmp_path) == harness

@@ -6,11 +6,13 @@ from typing import Any
 from scripted_harness import TASKS, World, launch_of
 
 from quadbench.artifacts import Variant
+from quadbench.device_profile import QnnTarget
+from quadbench.measure.execution_provider import XNNPACK, ExecutionProvider, execution_provider_of
 from quadbench.measure.harness_plan import harness_plan
 from quadbench.plan import LaunchPlan
 
 
-def plan_of(world: World, launch: LaunchPlan, **further: str) -> dict[str, Any]:
+def plan_of(world: World, launch: LaunchPlan, **further: str | ExecutionProvider | None) -> dict[str, Any]:
     words = {"runtime_sha256": world.runtime, "threads": 2, "images": "/x/images", **further}
     plan = harness_plan(world.bundle, world.compiled, world.deployment, launch, **words)  # type: ignore[arg-type]
     return json.loads(json.dumps(plan))  # type: ignore[no-any-return]
@@ -44,9 +46,24 @@ def test_the_shared_plan_has_one_unet_and_integer_adapters(world: World) -> None
 
 
 def test_only_quantized_graphs_run_on_another_execution_provider(world: World) -> None:
-    plans = [plan_of(world, launch_of(variant), execution_provider="XNNPACK") for variant in Variant]
+    plans = [plan_of(world, launch_of(variant), execution_provider=XNNPACK) for variant in Variant]
     expected = {"name": "XNNPACK", "options": {"intra_op_num_threads": "2"}}
     assert [plan["runtime"].get("execution_provider") for plan in plans] == [expected, expected, None]
+
+
+def test_the_emulator_is_a_plugin_of_the_virtual_device_alone(world: World) -> None:
+    target = QnnTarget(backend="qnn", htp_arch="v79", soc_model=69)
+    assert execution_provider_of(target, is_virtual=False) is None
+    emulator = execution_provider_of(target, is_virtual=True)
+    plans = [plan_of(world, launch_of(variant), execution_provider=emulator) for variant in (Variant.SHARED, Variant.FLOAT)]
+    assert [plan["runtime"].get("execution_provider") for plan in plans] == [
+        {
+            "name": "QNNExecutionProvider",
+            "options": {"backend_path": "/vendor/onnxruntime_qnn/libQnnHtp.so", "htp_arch": "79", "soc_model": "69"},
+            "library": "/vendor/onnxruntime_qnn/libonnxruntime_providers_qnn.so",
+        },
+        None,
+    ]
 
 
 def test_the_per_graph_plan_has_a_unet_for_each_task_and_shares_the_rest(world: World) -> None:

@@ -7,9 +7,11 @@ import pytest
 from scripted_harness import GOOD, World, files_of, launch_of, measured, of_metric
 
 from quadbench.artifacts import Caveat, ErrorClass, RunRecord, Status, Variant
+from quadbench.device_profile import QnnTarget
 from quadbench.devices.local import LocalDevice
 from quadbench.errors import ArtifactError, UnknownNameError
 from quadbench.measure import GateLimits
+from quadbench.measure.execution_provider import execution_provider_of
 from quadbench.records import open_records
 
 
@@ -101,8 +103,15 @@ def test_enough_images_from_a_release_build_carry_no_such_caveat(world: World) -
 
 def test_caveats_of_the_artifacts_pass_into_the_record(world: World) -> None:
     world.bundle = replace(world.bundle, caveats=(Caveat.RANDOM_WEIGHTS,))
-    world.compiled = replace(world.compiled, caveats=(Caveat.EMULATED_NPU,))
-    assert {Caveat.RANDOM_WEIGHTS, Caveat.EMULATED_NPU} <= set(measured(world, GOOD).caveats)
+    world.compiled = replace(world.compiled, caveats=(Caveat.CPU_FALLBACK,))
+    assert {Caveat.RANDOM_WEIGHTS, Caveat.CPU_FALLBACK} <= set(measured(world, GOOD).caveats)
+
+
+def test_figures_of_the_emulator_carry_their_caveat_and_those_of_other_graphs_do_not(world: World) -> None:
+    emulator = execution_provider_of(QnnTarget(backend="qnn", htp_arch="v79", soc_model=69), is_virtual=True)
+    assert Caveat.EMULATED_NPU in measured(world, GOOD, execution_provider=emulator).caveats
+    floats = measured(world, GOOD, launch_of(Variant.FLOAT), run_id="run-2", execution_provider=emulator)
+    assert Caveat.EMULATED_NPU not in floats.caveats
 
 
 def test_a_run_id_that_is_no_folder_name_is_refused(world: World) -> None:

@@ -1,5 +1,7 @@
 """The report shows a run's figures in readers' units, in one valid file of its own, and says what is missing."""
 
+import csv
+import io
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -12,9 +14,12 @@ from quadbench.artifacts import Caveat, ErrorClass, RunRecord, RunResult, Sample
 from quadbench.report import (
     Figure,
     KpiRow,
+    Unit,
     kpi_rows,
+    kpi_table,
     render_html,
     report_view,
+    to_csv,
     write_report,
 )
 from quadbench.report.comparison import whole_blocks
@@ -231,6 +236,31 @@ def test_every_figure_table_of_a_virtual_device_says_so(tmp_path: Path) -> None:
     ]
     assert len(figures) == 5
     assert all("virtual device</span>" in caption for caption in figures)
+
+
+def test_an_emulator_s_times_are_left_out_everywhere_and_said_to_be(tmp_path: Path) -> None:
+    def change(record: RunRecord) -> RunRecord:
+        emulated = () if record.variant is Variant.FLOAT else (Caveat.EMULATED_NPU,)
+        return replace(record, caveats=(*record.caveats, *emulated))
+
+    result = make_run(tmp_path, variants=ABBA * 6, change=change)
+    view = report_view(result, tmp_path)
+    rows = [row for row in view.kpis[0].tasks[0].rows if isinstance(row.shared, Figure)]
+    assert {row.unit for row in rows} == {Unit.MEGABYTES}
+    assert len(rows) == 4
+    assert not view.kpis[0].shares
+    assert {verdict.title for verdict in view.kpis[0].verdicts} == {"Peak RAM, running"}
+    figures = [phrase.text for phrase in view.headline if phrase.is_figure]
+    assert figures == ["30.0 MB", "64.0 MB", "2.13×", "38.5 dB", "38.0 dB"]
+    text = Page(render_html(result, tmp_path)).text
+    assert "an emulator's time" in text
+    assert Caveat.EMULATED_NPU.advice in text
+    lines = [line for line in csv.DictReader(io.StringIO(to_csv(result))) if line["unit"] == "ms"]
+    assert {line["shared_median"] + line["per_graph_median"] + line["ratio"] for line in lines} == {""}
+    assert {line["note"] for line in lines if line["figure"] == "switch"} == {
+        "shared: an emulator's time; per-graph: an emulator's time"
+    }
+    assert all(row[3] in ("emulated", "n/a") for row in kpi_table(result).rows if row[2] == "ms")
 
 
 def test_too_few_samples_of_the_float_launch_are_no_doubt(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@
 #include "launch.hpp"
 #include "mapped_file.hpp"
 #include "memory.hpp"
+#include "own_stdout.hpp"
 #include "plan.hpp"
 #include "sha256.hpp"
 
@@ -31,7 +32,10 @@ void run(const char* plan_path, EventWriter& events, const Interrupt& interrupt)
   const auto bytes = file.bytes();
   const Plan plan = parse_plan({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
   verify_files(plan);
-  const Runtime runtime(plan.runtime.library);
+  Runtime runtime(plan.runtime.library);
+  if (const auto& provider = plan.runtime.execution_provider; provider && provider->library) {
+    runtime.load_plugin(provider->name, *provider->library);
+  }
   events.header({.runtime_version = runtime.version(),
                  .plan_sha256 = sha256_hex(bytes),
                  .variant = to_string(plan.variant),
@@ -50,7 +54,8 @@ int fail(EventWriter& events, const std::string& where, const std::string& messa
 
 int run_to_exit_code(const char* plan_path) {
   const Interrupt interrupt;
-  EventWriter events(std::cout);
+  OwnStdout own_stdout;
+  EventWriter events(own_stdout.stream());
   try {
     run(plan_path, events, interrupt);
     return 0;

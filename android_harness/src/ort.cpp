@@ -7,6 +7,8 @@
 namespace quadbench {
 namespace {
 
+constexpr int kApiVersion = 22;  // the first with plugin libraries; the header may be of a newer one
+
 bool is_fault_of_model(OrtErrorCode code) {
   switch (code) {
     case ORT_NO_SUCHFILE:
@@ -29,11 +31,11 @@ Runtime::Runtime(const std::filesystem::path& library) : library_(::dlopen(libra
   const auto get_base = reinterpret_cast<const OrtApiBase* (*)()>(::dlsym(library_.get(), "OrtGetApiBase"));
   if (get_base == nullptr) throw InputError(name, "'" + library.string() + "' is not ONNX Runtime: it has no OrtGetApiBase");
   version_ = get_base()->GetVersionString();
-  api_ = get_base()->GetApi(ORT_API_VERSION);
+  api_ = get_base()->GetApi(kApiVersion);
   if (api_ == nullptr) {
     throw InputError(name, "'" + library.string() + "' is ONNX Runtime " + version_ + ", which is older than the API " +
-                               std::to_string(ORT_API_VERSION) + " that this program was built for; use 1." +
-                               std::to_string(ORT_API_VERSION) + " or newer");
+                               std::to_string(kApiVersion) + " that this program uses; use 1." + std::to_string(kApiVersion) +
+                               " or newer");
   }
   OrtEnv* environment = nullptr;
   check(api_->CreateEnv(ORT_LOGGING_LEVEL_WARNING, "quadbench", &environment), "runtime");
@@ -41,6 +43,26 @@ Runtime::Runtime(const std::filesystem::path& library) : library_(::dlopen(libra
   OrtMemoryInfo* memory = nullptr;
   check(api_->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory), "runtime");
   cpu_memory_ = {memory, {api_->ReleaseMemoryInfo}};
+}
+
+void Runtime::load_plugin(const std::string& provider, const std::filesystem::path& library) {
+  const char* where = "runtime.execution_provider.library";
+  try {
+    check(api_->RegisterExecutionProviderLibrary(environment_.get(), provider.c_str(), library.c_str()), where);
+  } catch (const RunError& error) {
+    throw InputError(error.where(), error.what());
+  }
+}
+
+const OrtEpDevice* Runtime::device_of(const std::string& provider) const {
+  const char* where = "runtime.execution_provider";
+  const OrtEpDevice* const* devices = nullptr;
+  std::size_t count = 0;
+  check(api_->GetEpDevices(environment_.get(), &devices, &count), where);
+  for (std::size_t i = 0; i < count; ++i) {
+    if (api_->EpDevice_EpName(devices[i]) == provider) return devices[i];
+  }
+  throw InputError(where, "the plugin library has no device for '" + provider + "'");
 }
 
 void Runtime::check(OrtStatus* status, const char* where) const {

@@ -22,6 +22,12 @@ class Runtime {
  public:
   explicit Runtime(const std::filesystem::path& library);  // throws InputError
 
+  // Makes a plugin library's execution provider known under its name. Throws InputError.
+  void load_plugin(const std::string& provider, const std::filesystem::path& library);
+
+  // The first device of a plugin's provider. Throws InputError where it has none.
+  const OrtEpDevice* device_of(const std::string& provider) const;
+
   const OrtApi& api() const { return *api_; }
   OrtEnv* environment() const { return environment_.get(); }
   const OrtMemoryInfo* cpu_memory() const { return cpu_memory_.get(); }

@@ -67,9 +67,10 @@ std::map<std::string, PlannedFile> planned_files(const Field& field, const Root&
   return files;
 }
 
-ProviderPlan provider_plan(const Field& field) {
-  field.require_keys({"name", "options"});
-  ProviderPlan provider{.name = field.at("name").text(), .options = {}};
+ProviderPlan provider_plan(const Field& field, const Root& root) {
+  field.require_keys({"name", "options", "library"});
+  ProviderPlan provider{.name = field.at("name").text(), .options = {}, .library = std::nullopt};
+  if (const auto library = field.find("library")) provider.library = root / library->text();
   if (const auto options = field.find("options")) {
     for (const auto& [key, value] : options->entries()) provider.options.emplace(key, value.text());
   }
@@ -85,7 +86,7 @@ RuntimePlan runtime_plan(const Field& field, const Root& root) {
   if (const auto resident = field.find("resident_adapters")) {
     runtime.resident_adapters = static_cast<std::size_t>(resident->integer(1, 1'000'000));
   }
-  if (const auto provider = field.find("execution_provider")) runtime.execution_provider = provider_plan(*provider);
+  if (const auto provider = field.find("execution_provider")) runtime.execution_provider = provider_plan(*provider, root);
   return runtime;
 }
 

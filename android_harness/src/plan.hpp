@@ -25,10 +25,11 @@ struct BaseDigests {
   std::string profile;
 };
 
-// One of the runtime library's own execution providers beside the CPU's, as XNNPACK.
+// An execution provider beside the CPU's: one of the runtime library's own, as XNNPACK, or that of a plugin library.
 struct ProviderPlan {
   std::string name;
   std::map<std::string, std::string> options;
+  std::optional<std::filesystem::path> library;
 };
 
 struct RuntimePlan {

@@ -44,8 +44,15 @@ void append_provider(const Runtime& runtime, OrtSessionOptions* options, const P
   }
   const OrtApi& api = runtime.api();
   try {
-    runtime.check(
-        api.SessionOptionsAppendExecutionProvider(options, provider.name.c_str(), keys.data(), values.data(), keys.size()), where);
+    if (provider.library) {
+      const OrtEpDevice* device = runtime.device_of(provider.name);
+      runtime.check(api.SessionOptionsAppendExecutionProvider_V2(options, runtime.environment(), &device, 1, keys.data(),
+                                                                 values.data(), keys.size()),
+                    where);
+    } else {
+      runtime.check(api.SessionOptionsAppendExecutionProvider(options, provider.name.c_str(), keys.data(), values.data(), keys.size()),
+                    where);
+    }
   } catch (const RunError& error) {
     throw InputError(error.where(), error.what());  // the plan names one that the library lacks
   }

@@ -33,10 +33,15 @@ class LocalAddress:
 
 @dataclass(frozen=True, kw_only=True)
 class VirtualAddress:
-    """`virtual:<profile>`, or `virtual:<profile>?data_mb=64` for a /data of that size in memory, empty at each start."""
+    """`virtual:<profile>`, with options after a `?`.
+
+    `data_mb=64` gives it a /data of that size in memory, empty at each start; `target=qnn` has it run another of the profile's
+    targets than its `virtual_target`.
+    """
 
     profile: str
     data_mb: int | None = None
+    target: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,12 +123,13 @@ def describe(phones: Sequence[Phone], profiles: Sequence[DeviceProfile]) -> str:
 def _virtual(text: str) -> VirtualAddress:
     profile, _, query = text.removeprefix(VIRTUAL_PREFIX).partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
-    size = options.pop("data_mb", None)
-    if not profile or options or (size is not None and (not size.isdecimal() or int(size) == 0)):
+    size, target = options.pop("data_mb", None), options.pop("target", None)
+    if not profile or options or target == "" or (size is not None and (not size.isdecimal() or int(size) == 0)):
         raise UserError(
-            f"'{text}' is no virtual device", hint="expected virtual:<profile> or virtual:<profile>?data_mb=<megabytes>"
+            f"'{text}' is no virtual device",
+            hint="expected virtual:<profile>, with ?data_mb=<megabytes>, ?target=<backend> or both joined by &",
         )
-    return VirtualAddress(profile=profile, data_mb=int(size) if size else None)
+    return VirtualAddress(profile=profile, data_mb=int(size) if size else None, target=target)
 
 
 def _profile_of(

@@ -156,8 +156,9 @@ def _open(
     if phones is not None and needs_server(address):
         return _open_phone(address, results, phones, opened)
     match parse_address(address):
-        case VirtualAddress(profile=name, data_mb=data_mb):
+        case VirtualAddress(profile=name, data_mb=data_mb, target=target):
             profile = next((profile for profile in profiles if profile.name == name), None) or load_profile(name)
+            profile = profile if target is None else profile.with_virtual_target(target)
             _refuse_twice(address, f"virtual-{profile.name}", opened)
             return open_virtual(profile, address, results, data_mb)
         case HostedAddress():

@@ -13,7 +13,7 @@ import signal
 import struct
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,8 +64,12 @@ class Data:
 
 
 @contextlib.contextmanager
-def running_sandbox(folder: Path, data: Data, properties: dict[str, str], address: str) -> Iterator[AdbServer]:
+def running_sandbox(
+    folder: Path, data: Data, properties: dict[str, str], address: str, shown: Mapping[Path, str] | None = None
+) -> Iterator[AdbServer]:
     """Start a device whose files lie in `folder`, which is made anew, and give the server to which it is attached as TRANSPORT.
+
+    `shown` are further folders of this machine and where the device has them, read-only.
 
     Raises: MissingDependencyError, DeviceError where this machine does not allow it.
     """
@@ -74,17 +78,19 @@ def running_sandbox(folder: Path, data: Data, properties: dict[str, str], addres
     for name in ("adb", "adbd"):
         (folder / "system" / "bin" / name).symlink_to(programs[name])
     (folder / "run").mkdir()
-    with _started(folder, data, programs, address) as process:
+    with _started(folder, data, programs, address, shown or {}) as process:
         server = AdbServer(endpoint=UnixEndpoint(path=folder / "run" / "adb.sock"))
         _attach(server, process, folder, address)
         yield server
 
 
 @contextlib.contextmanager
-def _started(folder: Path, data: Data, programs: dict[str, Path], address: str) -> Iterator["subprocess.Popen[bytes]"]:
+def _started(
+    folder: Path, data: Data, programs: dict[str, Path], address: str, shown: Mapping[Path, str]
+) -> Iterator["subprocess.Popen[bytes]"]:
     seccomp = _pipe_with(_vsock_filter())
     info_reader, info_writer = os.pipe()
-    argv = _command(folder, data, programs, seccomp=seccomp, info=info_writer)
+    argv = _command(folder, data, programs, shown, seccomp=seccomp, info=info_writer)
     with open(info_reader) as info:  # noqa: PTH123
         try:
             with (folder / "sandbox.log").open("wb") as errors:
@@ -137,13 +143,16 @@ def _not_started(folder: Path, address: str) -> DeviceError:
     return DeviceError(f"the virtual device '{address}' did not start: {said or 'its sandbox ended without a word'}", hint=hint)
 
 
-def _command(folder: Path, data: Data, programs: dict[str, Path], *, seccomp: int, info: int) -> list[str]:
+def _command(
+    folder: Path, data: Data, programs: dict[str, Path], shown: Mapping[Path, str], *, seccomp: int, info: int
+) -> list[str]:
     return [
         str(programs["bwrap"]),
         *("--unshare-user", "--uid", "0", "--gid", "0", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"),
         *("--hostname", "localhost", "--die-with-parent", "--new-session", "--clearenv"),
         *("--seccomp", str(seccomp), "--info-fd", str(info)),
         *_system_mounts(folder, programs),
+        *(word for here, there in shown.items() for word in ("--ro-bind", str(here), there)),
         *_data_mounts(data),
         *(word for name, value in _ENVIRONMENT.items() for word in ("--setenv", name, value)),
         *("--chdir", "/", "/system/bin/sh", "-c", _START),

@@ -5,8 +5,9 @@ import shutil
 from pathlib import Path
 
 from quadbench.artifacts import DeviceFacts
-from quadbench.device_profile import DeviceProfile
+from quadbench.device_profile import DeviceProfile, QnnTarget
 from quadbench.devices.adb import AdbDevice
+from quadbench.devices.emulator import emulator_folders
 from quadbench.devices.host import device_lock, host_cpu
 from quadbench.devices.sandbox import TRANSPORT, Data, running_sandbox
 
@@ -18,15 +19,16 @@ def open_virtual(profile: DeviceProfile, address: str, results: Path, data_mb: i
 
     Raises: MissingDependencyError, DeviceError where another command uses it or this machine does not allow it.
     """
-    folder = (results / "devices" / f"virtual-{profile.name}").resolve()
     serial = f"virtual-{profile.name}"
+    folder = (results / "devices" / serial).resolve()
+    shown = emulator_folders() if isinstance(profile.virtual_target, QnnTarget) else {}
     properties = {"ro.serialno": serial, **profile.virtual_properties()}
     data = Data(folder=folder / "data", size_bytes=None if data_mb is None else data_mb * MIB)
     with contextlib.ExitStack() as resources:
         resources.enter_context(device_lock(folder, address))
         system = _fresh_folder(folder / "system")
         resources.callback(shutil.rmtree, system)
-        server = resources.enter_context(running_sandbox(system, data, properties, address))
+        server = resources.enter_context(running_sandbox(system, data, properties, address, shown))
         return AdbDevice(server, TRANSPORT, _facts(profile, address, serial), profile, resources.pop_all())
 
 

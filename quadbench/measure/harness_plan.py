@@ -17,6 +17,7 @@ from quadbench.artifacts import (
     Variant,
 )
 from quadbench.errors import ArtifactError, UnknownNameError
+from quadbench.measure.execution_provider import ExecutionProvider
 from quadbench.plan import LaunchPlan
 
 PLAN_SCHEMA_VERSION = 1
@@ -32,10 +33,10 @@ def harness_plan(
     runtime_sha256: str,
     threads: int,
     images: str | None,
-    execution_provider: str | None = None,
+    execution_provider: ExecutionProvider | None = None,
 ) -> dict[str, Any]:
     """The plan as docs/design.md describes it, for the tasks that the launch runs. `images` is a folder on the device,
-    `execution_provider` the runtime's name of the one that quantized graphs run on, if it is not the CPU's.
+    `execution_provider` the one that quantized graphs run on, if it is not the CPU's.
 
     Raises:
         UnknownNameError: the launch names a task that the bundle lacks.
@@ -50,7 +51,7 @@ def harness_plan(
         "runtime": {
             "library": deployed_path(deployment, runtime_sha256, "the runtime library"),
             "intra_op_threads": threads,
-            **(_provider(execution_provider, threads) if execution_provider and launch.variant.is_quantized else {}),
+            **_provider(execution_provider, launch.variant, threads),
         },
         "components": {name.value: _planned(deployment, graph.file) for name, graph in components.items()},
         "unets": {
@@ -66,8 +67,8 @@ def harness_plan(
     }
 
 
-def _provider(name: str, threads: int) -> dict[str, Any]:
-    return {"execution_provider": {"name": name, "options": {"intra_op_num_threads": str(threads)}}}
+def _provider(provider: ExecutionProvider | None, variant: Variant, threads: int) -> dict[str, Any]:
+    return {"execution_provider": provider.planned(threads)} if provider and variant.is_quantized else {}
 
 
 def tasks_of(bundle: Bundle, launch: LaunchPlan) -> tuple[TaskAssets, ...]:

@@ -18,6 +18,7 @@ from quadbench.artifacts import Bundle, Caveat, CompiledBundle, Deployment, Erro
 from quadbench.devices.device import Device
 from quadbench.errors import DeviceError
 from quadbench.measure.events import Heard, ImageEvent
+from quadbench.measure.execution_provider import ExecutionProvider
 from quadbench.measure.gate import GateLimits, gate, wait_at_gate
 from quadbench.measure.harness_plan import deployed_path, harness_plan, tasks_of
 from quadbench.measure.images import WrongImageError, expected_images, image_samples, verdict
@@ -56,7 +57,7 @@ def measure_launch(
     timeout_s: float,
     results: Path,
     limits: GateLimits | None = None,
-    execution_provider: str | None = None,
+    execution_provider: ExecutionProvider | None = None,
 ) -> RunRecord:
     """Run the harness once and keep what it says. What goes wrong on the device comes back as a FAILED or SKIPPED record.
 
@@ -96,6 +97,7 @@ def measure_launch(
         remote=remote,
         folder=folder,
         results=results,
+        is_emulated=execution_provider is not None and execution_provider.is_emulator and launch.variant.is_quantized,
     )
     return _measured(work)
 
@@ -118,6 +120,7 @@ class _Launch:
     remote: str
     folder: Path
     results: Path
+    is_emulated: bool
 
 
 @dataclass(kw_only=True)
@@ -276,12 +279,17 @@ def _record(work: _Launch, findings: _Findings, *, aborted: bool = False) -> Run
         status=status,
         error_class=error_class,
         reason=reason,
-        caveats=caveats_of(work.bundle, work.compiled, work.device.facts, findings.heard, findings.caveats_of_state),
+        caveats=_caveats(work, findings),
         versions=_versions(work, findings.heard),
         state=findings.state,
         samples=(*findings.heard.samples, *findings.samples),
         images=findings.images,
     )
+
+
+def _caveats(work: _Launch, findings: _Findings) -> tuple[Caveat, ...]:
+    of_launch = (*findings.caveats_of_state, *((Caveat.EMULATED_NPU,) if work.is_emulated else ()))
+    return caveats_of(work.bundle, work.compiled, work.device.facts, findings.heard, of_launch)
 
 
 def _status(findings: _Findings, *, aborted: bool) -> tuple[Status, ErrorClass | None, str | None]:

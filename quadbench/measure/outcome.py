@@ -33,10 +33,10 @@ def failure_of(heard: Heard, ended: DeviceError | None, plan_sha256: str) -> Fai
 
 
 def caveats_of(
-    bundle: Bundle, compiled: CompiledBundle, device: DeviceFacts, heard: Heard, of_state: tuple[Caveat, ...]
+    bundle: Bundle, compiled: CompiledBundle, device: DeviceFacts, heard: Heard, of_launch: tuple[Caveat, ...]
 ) -> tuple[Caveat, ...]:
     """Every doubt about the figures of a launch, in the enumeration's order."""
-    found = {*bundle.caveats, *compiled.caveats, *of_state}
+    found = {*bundle.caveats, *compiled.caveats, *of_launch}
     if device.family != "adb":
         found.add(Caveat.VIRTUAL_DEVICE)
     if heard.header is not None and heard.header.build_type.lower() not in _RELEASE_BUILDS:

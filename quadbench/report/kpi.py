@@ -7,7 +7,7 @@ from statistics import median
 from quadbench import statistics
 from quadbench.artifacts import Caveat, Component, DeviceFacts, RunRecord, RunResult, Sample, TaskAssets, TaskKind, Variant
 from quadbench.published import published_table
-from quadbench.report.launches import devices_of, launches_of, sound, values, why_absent
+from quadbench.report.launches import devices_of, is_emulated, launches_of, sound, values, why_absent
 from quadbench.report.units import Unit
 
 NO_INPUT_IMAGE = "does not apply: no input image"
@@ -103,7 +103,7 @@ def _cell(kpi: _Kpi, task: TaskAssets, variant: Variant, records: Sequence[RunRe
     reason = kpi.absent(task, variant)
     if reason:
         return reason
-    return figure([kpi.read(record, task) for record in sound(records)]) or why_absent(records)
+    return figure([kpi.read(record, task) for record in sound(records)]) or why_absent(records, is_time=kpi.unit is _MS)
 
 
 def launch_values(key: str, record: RunRecord, task: TaskAssets) -> list[float]:
@@ -145,6 +145,8 @@ def _switches(record: RunRecord, task: TaskAssets) -> list[float]:
 
 def _first_unets(record: RunRecord, task: TaskAssets) -> list[float]:
     """The first runs that followed a switch from another task; samples stand in the order in which they were measured."""
+    if is_emulated(record):
+        return []
     found, came_from = [], ""
     for sample in record.samples:
         if sample.metric == "switch_ns":

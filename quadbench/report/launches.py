@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from statistics import median
 
-from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, Sample, Status, Variant
+from quadbench.artifacts import Caveat, DeviceFacts, RunRecord, RunResult, Sample, Status, Variant
 
 # These metrics belong to a launch or a switch; an iteration's warm-up says nothing about them.
 _PER_LAUNCH = {
@@ -15,6 +15,9 @@ _PER_LAUNCH = {
     "peak_rss_bytes",
     "load_peak_rss_bytes",
 }
+
+
+EMULATED = "an emulator's time"
 
 
 def in_order(records: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
@@ -43,17 +46,24 @@ def sound(records: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
     return tuple(record for record in records if record.status is Status.OK)
 
 
-def why_absent(records: Sequence[RunRecord]) -> str:
+def why_absent(records: Sequence[RunRecord], *, is_time: bool = False) -> str:
     """What to print where no launch gives a figure."""
     if not records:
         return "not run"
     if not sound(records):
         return "no launch was OK"
-    return "not measured"
+    return EMULATED if is_time and any(map(is_emulated, sound(records))) else "not measured"
+
+
+def is_emulated(record: RunRecord) -> bool:
+    """Whether its times are an emulator's, which say nothing about any device."""
+    return Caveat.EMULATED_NPU in record.caveats
 
 
 def values(record: RunRecord, metric: str, accept: Callable[[Sample], bool]) -> list[float]:
-    """A launch's accepted values of a metric, without warm-up."""
+    """A launch's accepted values of a metric, without warm-up; no times of an emulator."""
+    if metric.endswith("_ns") and is_emulated(record):
+        return []
     return [
         sample.value
         for sample in record.samples

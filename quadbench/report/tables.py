@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from quadbench.artifacts import RunResult
 from quadbench.published import published_table
 from quadbench.report.kpi import MERGED, NO_ADAPTER, NO_INPUT_IMAGE, Figure, KpiRow, kpi_rows
+from quadbench.report.launches import EMULATED
 from quadbench.report.units import Unit, convert, number, show, times
 
 
@@ -120,7 +121,7 @@ def _value(cell: Figure | str, unit: Unit) -> str:
 
 
 # What a text table has no room for; the HTML and the CSV say it in full.
-_SHORT = {NO_INPUT_IMAGE: "n/a", NO_ADAPTER: "n/a", MERGED: "merged"}
+_SHORT = {NO_INPUT_IMAGE: "n/a", NO_ADAPTER: "n/a", MERGED: "merged", EMULATED: "emulated"}
 
 
 def _spread(cell: Figure | str, row: KpiRow) -> str:
