@@ -50,8 +50,8 @@ void append_provider(const Runtime& runtime, OrtSessionOptions* options, const P
                                                                  values.data(), keys.size()),
                     where);
     } else {
-      runtime.check(api.SessionOptionsAppendExecutionProvider(options, provider.name.c_str(), keys.data(), values.data(), keys.size()),
-                    where);
+      const char* name = provider.name.c_str();
+      runtime.check(api.SessionOptionsAppendExecutionProvider(options, name, keys.data(), values.data(), keys.size()), where);
     }
   } catch (const RunError& error) {
     throw InputError(error.where(), error.what());  // the plan names one that the library lacks
