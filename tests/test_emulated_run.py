@@ -25,7 +25,7 @@ def _psnr_db(record: RunRecord) -> list[float]:
 
 @pytest.fixture
 def recipe(tiny_recipe: Path, tmp_path: Path) -> Recipe:
-    """One task of the tiny model in two steps, with its adapter alone: an image takes the emulator a minute."""
+    """One task of the tiny model in two steps, with its adapter alone: an image takes the emulator seconds."""
     shutil.copytree(tiny_recipe.parent, tmp_path / "tiny")
     document = yaml.safe_load(tiny_recipe.read_text())
     document |= {"baselines": [], "tasks": [task for task in document["tasks"] if task["name"] == "fill"]}
