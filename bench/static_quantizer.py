@@ -94,12 +94,10 @@ def _foundation(size: str) -> "tuple[Foundation, tuple[str, ...], int]":
 
 def _inline(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same graph in one file, which both sides can read."""
-    from onnx import numpy_helper
-
-    from quadbench.quad.weights import value
+    from quadbench.quad.weights import inside
 
     for initializer in model.graph.initializer:
-        initializer.CopyFrom(numpy_helper.from_array(value(initializer), initializer.name))
+        initializer.CopyFrom(inside(initializer))
     return model
 
 

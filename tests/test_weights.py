@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 
 import numpy as np  # noqa: E402
 import onnx  # noqa: E402
+from onnx.external_data_helper import uses_external_data  # noqa: E402
 from test_pipeline import Watcher  # noqa: E402
 
 from quadbench import pipeline  # noqa: E402
@@ -17,7 +18,9 @@ from quadbench.artifacts import Bundle, Component, Graph, Status, Variant  # noq
 from quadbench.manifest import file_refs, sha256_of  # noqa: E402
 from quadbench.quad import export  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
+from quadbench.quad.calibration import observe_ranges  # noqa: E402
 from quadbench.quad.export import export_graph  # noqa: E402
+from quadbench.quad.qdq import activation_encodings, quantize_graph  # noqa: E402
 from quadbench.quad.weights import discard, file_of, open_session, transpose, value  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
 
@@ -86,6 +89,27 @@ def test_a_matrix_is_turned_where_it_lies(tmp_path: Path, monkeypatch: pytest.Mo
     before = np.array(value(matrix))
     transpose(matrix)
     assert np.array_equal(value(matrix), before.T)
+
+
+def test_a_quantized_graph_holds_all_of_its_constants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "INLINE_LIMIT_BYTES", 0)
+    model = export_graph(_Reordered(), [torch.zeros(1, 64)], input_names=["x"], output_name="y", scratch=tmp_path)
+    assert any(i.data_type == onnx.TensorProto.INT64 and uses_external_data(i) for i in model.graph.initializer)
+    x = np.linspace(-1, 1, 64, dtype=np.float32)[None]
+    made = quantize_graph(model, activation_encodings(model, observe_ranges(model, [{"x": x}]), dtype="uint16"))
+    assert file_of(made) is None
+    np.testing.assert_allclose(open_session(made).run(None, {"x": x})[0], x[:, ::-1] * 2, atol=1e-3)
+
+
+class _Reordered(torch.nn.Module):
+    """Its order of columns is a constant of 64 integers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("order", torch.arange(63, -1, -1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.index_select(1, self.order) * 2
 
 
 def test_discarded_weights_leave_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

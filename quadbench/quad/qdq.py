@@ -149,7 +149,7 @@ class _Writer:
             is_factor = node.op_type == "MatMul" and index == 1
             return self._factor(name) if is_factor else self.dequantized.get(name, name)
         if initializer.data_type != TensorProto.FLOAT or (index > 0 and node.op_type in ONLY_FIRST_INPUT_IS_DATA):
-            self.constants[name] = initializer
+            self.constants[name] = weights.inside(initializer)
             return name
         if node.op_type in WEIGHT_AXIS and index == 1:
             return self._weight(node, name)

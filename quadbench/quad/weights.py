@@ -60,6 +60,11 @@ def value(initializer: onnx.TensorProto) -> np.ndarray:
     return np.memmap(ROOT / info.location, dtype, "r", offset=info.offset or 0, shape=shape)
 
 
+def inside(initializer: onnx.TensorProto) -> onnx.TensorProto:
+    """The initializer with its values in itself."""
+    return numpy_helper.from_array(value(initializer), initializer.name) if uses_external_data(initializer) else initializer
+
+
 def transpose(initializer: onnx.TensorProto) -> None:
     """Turn a matrix the other way round, where it lies."""
     turned = np.ascontiguousarray(value(initializer).T)
@@ -76,6 +81,7 @@ def open_session(model: onnx.ModelProto, *, threads: int = 0) -> onnxruntime.Inf
     """The graph, loaded on the CPU; 0 threads are as many as it has."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.enable_mem_pattern = False  # which plans all tensors anew after a first run, beside the memory that it took
     options.add_session_config_entry(*EXACT)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # costs the build little, and others their CPU
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(ROOT))
