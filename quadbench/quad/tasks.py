@@ -10,7 +10,7 @@ from quadbench.quad.items import Item, Items
 from quadbench.quad.runner import Condition, Denoiser, Feed, GraphSession, token_feed
 from quadbench.quad.samplers.ed import ed_table
 from quadbench.quad.samplers.lcm import lcm_table
-from quadbench.quad.samplers.olss import ddim_table, joined, olss_table, record_trajectory
+from quadbench.quad.samplers.olss import Example, ddim_table, olss_table
 from quadbench.quad.samplers.table import Table, run_table
 from quadbench.recipe import EdSampler, LcmSampler, OlssSampler, Task, TextToImageTask
 
@@ -81,17 +81,16 @@ def _fitted_table(task: Task, encoders: Encoders, unet: Unet, lora: Feed, items:
     foundation = encoders.foundation
     teacher = ddim_table(foundation.alphas_cumprod, strength=_strength(task))
     features = time_features(foundation, list(teacher.timesteps))
-    trajectories = [
-        record_trajectory(
-            teacher,
-            Denoiser(unet=unet, condition=encoders.condition(item, features, lora, task.guidance)),
+    examples = [
+        Example(
+            denoise=Denoiser(unet=unet, condition=encoders.condition(item, features, lora, task.guidance)),
             latent=encoders.latent(item),
             noise=item.noise(foundation, 0),
             mask=item.latent_mask(foundation.latent_size),
         )
         for item in items
     ]
-    return olss_table(teacher, joined(trajectories), steps=steps)
+    return olss_table(teacher, examples, steps=steps)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,12 @@
 """OLSS: optimal linear subspace search (Duan et al. 2023, arXiv 2305.14677): a DDIM trajectory -> a table of few steps.
 
 Each step is the least-squares combination of the start and all predictions so far that lands nearest to the teacher's trajectory.
+Unlike in the paper these are the predictions at the table's own samples, not at the teacher's: so a step makes up for
+what those before it missed, where coefficients fitted to the teacher's predictions would carry it on and enlarge it.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +18,30 @@ SEARCH_ROUNDS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
+class Example:
+    """One input to fit to: the U-Net at the teacher's steps, latent (1, 4, h, w), noise (1, 4, h, w), mask (1, 1, h, w)."""
+
+    denoise: Denoise
+    latent: torch.Tensor
+    noise: torch.Tensor
+    mask: torch.Tensor | None = None
+
+    def start(self, blend: Blend) -> torch.Tensor:
+        """(1, 4, h, w): where the sampler starts."""
+        return blend.latent * self.latent + blend.noise * self.noise
+
+    def keep(self, x: torch.Tensor, known: Blend) -> torch.Tensor:
+        """When inpainting, what is not replaced is set after each step, whatever the sampler makes of it."""
+        return x if self.mask is None else self.mask * x + (1 - self.mask) * self.start(known)
+
+    def fitted(self, x: torch.Tensor) -> torch.Tensor:
+        """(n,) float64: the values that the sampler decides."""
+        return x.double().flatten() if self.mask is None else x[(self.mask > 0).expand_as(x)].double()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trajectory:
-    """A teacher's run over several inputs: x (T + 1, n) and eps (T, n), flattened to n values a step, float64."""
+    """The teacher's run over all examples: x (T + 1, n) and eps (T, n), n fitted values a step, float64."""
 
     x: torch.Tensor
     eps: torch.Tensor
@@ -46,61 +71,74 @@ def ddim_table(
     return Table(scheme="ddim", timesteps=tuple(float(t) for t in timesteps), start=start, steps=tuple(table_steps))
 
 
-def record_trajectory(
-    table: Table, denoise: Denoise, *, latent: torch.Tensor, noise: torch.Tensor, mask: torch.Tensor | None = None
-) -> Trajectory:
-    """Run the teacher's table on one input and keep every sample and prediction.
+def olss_table(teacher: Table, examples: Sequence[Example], *, steps: int) -> Table:
+    """Fit `steps` steps to the teacher's runs. Where fewer reach the end at the lowest error, the table is shorter.
 
-    When inpainting, only of what is replaced: the rest is set after each step, whatever the sampler makes of it.
+    `fit_error` is the root-mean-square distance of the table's last sample from the teacher's, over all examples.
     """
-    x = table.start.latent * latent + table.start.noise * noise[:1]
-    samples, predictions = [x], []
-    for i, step in enumerate(table.steps):
-        predictions.append(denoise(i, x))
-        x = step.x * x + step.eps[i] * predictions[i]
-        if mask is not None:
-            x = mask * x + (1 - mask) * (step.known.latent * latent + step.known.noise * noise[:1])
-        samples.append(x)
-    fitted = torch.ones_like(x, dtype=torch.bool) if mask is None else (mask > 0).expand_as(x)
-    flat = [torch.stack([tensor[fitted].double() for tensor in tensors]) for tensors in (samples, predictions)]
-    return Trajectory(x=flat[0], eps=flat[1])
-
-
-def joined(trajectories: list[Trajectory]) -> Trajectory:
-    """Several inputs as one: their values side by side."""
-    return Trajectory(x=torch.cat([t.x for t in trajectories], 1), eps=torch.cat([t.eps for t in trajectories], 1))
-
-
-def olss_table(teacher: Table, trajectory: Trajectory, *, steps: int) -> Table:
-    """Fit `steps` steps to the trajectory. Where fewer reach the end at the lowest error, the table is shorter.
-
-    `fit_error` is the root-mean-square distance of the last fitted sample from the teacher's, over all inputs.
-    """
-    fit = _Fit(trajectory)
-    path = _search_path(fit, steps)
-    fitted = []
-    for k in range(len(path)):
-        end = path[k + 1] if k + 1 < len(path) else fit.length
-        coefficients, _ = fit.solve([fit.x(0), *(fit.eps(i) for i in path[: k + 1])], fit.x(end))
-        fitted.append(Step(x_start=coefficients[0], eps=tuple(coefficients[1:]), known=teacher.steps[end - 1].known))
-    _, mean_square = fit.solve([fit.x(0), *(fit.eps(i) for i in path)], fit.x(fit.length))
+    trajectory = _record(teacher, examples)
+    path = _search_path(_Search(trajectory), steps)
+    fitted, mean_square = _fit(teacher, examples, trajectory, path)
     return Table(
         scheme="olss",
         timesteps=tuple(teacher.timesteps[i] for i in path),
         start=teacher.start,
-        steps=tuple(fitted),
+        steps=fitted,
         fit_error=math.sqrt(mean_square),
     )
 
 
-class _Fit:
-    """Least squares over the trajectory's vectors, on the triangular factor of their QR: equal solutions, small systems."""
+def _record(teacher: Table, examples: Sequence[Example]) -> Trajectory:
+    runs = [_run(teacher, example) for example in examples]
+    return Trajectory(x=torch.cat([x for x, _ in runs], 1), eps=torch.cat([eps for _, eps in runs], 1))
+
+
+def _run(teacher: Table, example: Example) -> tuple[torch.Tensor, torch.Tensor]:
+    """Every sample (T + 1, n) and prediction (T, n)."""
+    x = example.start(teacher.start)
+    samples, predictions = [example.fitted(x)], []
+    for i, step in enumerate(teacher.steps):
+        eps = example.denoise(i, x)
+        x = example.keep(step.x * x + step.eps[i] * eps, step.known)
+        samples.append(example.fitted(x))
+        predictions.append(example.fitted(eps))
+    return torch.stack(samples), torch.stack(predictions)
+
+
+def _fit(
+    teacher: Table, examples: Sequence[Example], trajectory: Trajectory, path: Sequence[int]
+) -> tuple[tuple[Step, ...], float]:
+    """The steps along `path`, each fitted to what those before it lead to, and the mean square that the last one leaves."""
+    seen = [[example.start(teacher.start)] for example in examples]  # by example: the start, then all predictions
+    samples = [start for (start,) in seen]
+    steps, mean_square = [], 0.0
+    for i, end in zip(path, [*path[1:], len(teacher.steps)], strict=True):
+        for k, example in enumerate(examples):
+            seen[k].append(example.denoise(i, samples[k]))
+        basis = torch.cat([torch.stack([e.fitted(x) for x in s], 1) for e, s in zip(examples, seen, strict=True)])
+        coefficients, mean_square = _least_squares(basis, trajectory.x[end])
+        known = teacher.steps[end - 1].known
+        steps.append(Step(x_start=coefficients[0], eps=tuple(coefficients[1:]), known=known))
+        samples = [
+            e.keep(sum(c * x for c, x in zip(coefficients, s, strict=True)), known) for e, s in zip(examples, seen, strict=True)
+        ]
+    return tuple(steps), mean_square
+
+
+def _least_squares(basis: torch.Tensor, target: torch.Tensor) -> tuple[list[float], float]:
+    """(n, k) and (n,) -> the coefficients of the nearest combination, and the mean square of what remains."""
+    solution = torch.linalg.lstsq(basis, target[:, None], driver="gelsd").solution[:, 0]
+    return [float(c) for c in solution], float((basis @ solution - target).square().mean())
+
+
+class _Search:
+    """Least squares over the trajectory's vectors, on the triangular factor of their QR: equal errors, small systems."""
 
     def __init__(self, trajectory: Trajectory) -> None:
-        self.length = trajectory.eps.shape[0]
-        self._count = trajectory.x.shape[1]
+        self.length, count = trajectory.eps.shape
         vectors = torch.cat([trajectory.x, trajectory.eps]).T  # (n, 2T + 1)
-        self._r = torch.linalg.qr(vectors, mode="r").R
+        r = torch.linalg.qr(vectors, mode="r").R
+        self._r = r * math.sqrt(len(r) / count)  # so that means over its rows are those over the n values
 
     def x(self, i: int) -> torch.Tensor:
         return self._r[:, i]
@@ -108,22 +146,23 @@ class _Fit:
     def eps(self, i: int) -> torch.Tensor:
         return self._r[:, self.length + 1 + i]
 
-    def solve(self, basis: list[torch.Tensor], target: torch.Tensor) -> tuple[list[float], float]:
-        """Coefficients and the mean square of what remains."""
-        matrix = torch.stack(basis, 1)
-        solution = torch.linalg.lstsq(matrix, target[:, None], driver="gelsd").solution[:, 0]
-        residual = matrix @ solution - target
-        return [float(c) for c in solution], float(residual @ residual) / self._count
+    def largest(self) -> float:
+        """The mean square of the largest sample: no step's error is beyond it."""
+        return float(self._r[:, : self.length + 1].square().mean(0).max())
+
+    def error(self, basis: Sequence[torch.Tensor], target: torch.Tensor) -> float:
+        """The mean square that the nearest combination leaves."""
+        return _least_squares(torch.stack(list(basis), 1), target)[1]
 
 
-def _search_path(fit: _Fit, steps: int) -> list[int]:
+def _search_path(search: _Search, steps: int) -> list[int]:
     """Indices 0 = i_0 < ... of the teacher's steps: bisection on the largest error that one step may make."""
-    if steps >= fit.length:
-        return list(range(fit.length))
-    low, high, best = 0.0, max(1.0, 2 * float(fit.x(0) @ fit.x(0))), _greedy_path(fit, math.inf)
+    if steps >= search.length:
+        return list(range(search.length))
+    low, high, best = 0.0, search.largest(), _greedy_path(search, math.inf)
     for _ in range(SEARCH_ROUNDS):
         bound = (low + high) / 2
-        path = _greedy_path(fit, bound)
+        path = _greedy_path(search, bound)
         if len(path) <= steps:
             high, best = bound, path
         else:
@@ -131,14 +170,14 @@ def _search_path(fit: _Fit, steps: int) -> list[int]:
     return best
 
 
-def _greedy_path(fit: _Fit, bound: float) -> list[int]:
+def _greedy_path(search: _Search, bound: float) -> list[int]:
     """From each index go as far as one step stays within `bound`; at least one."""
     path, i = [0], 0
     while True:
-        basis = [fit.x(i), *(fit.eps(j) for j in path)]
-        reachable = [j for j in range(i + 1, fit.length + 1) if j == i + 1 or fit.solve(basis, fit.x(j))[1] <= bound]
+        basis = [search.x(i), *(search.eps(j) for j in path)]
+        reachable = [j for j in range(i + 1, search.length + 1) if j == i + 1 or search.error(basis, search.x(j)) <= bound]
         i = _farthest_run(reachable)
-        if i == fit.length:
+        if i == search.length:
             return path
         path.append(i)
 
