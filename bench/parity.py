@@ -1,4 +1,4 @@
-"""The shared quantized graph against the per-graph ones: PSNR of images against the float model's, task by task, over many images.
+"""The shared quantized graph against the per-graph ones: PSNR of images against the float model's, for each task.
 
     python bench/parity.py [RECIPE] [--seeds 4]
 
