@@ -24,6 +24,7 @@ import torch
 from quadbench.artifacts import Component
 from quadbench.quad.adapters import Adapter, Pair
 from quadbench.quad.distill import VALIDATION_EXAMPLES, Settings, distill, sqnr_db
+from quadbench.quad.divergence import spread
 from quadbench.quad.examples import examples
 from quadbench.quad.fake_quant import FakeQuantGraph
 from quadbench.quad.graphs import Calibrated, quantized
@@ -31,7 +32,6 @@ from quadbench.quad.prepare import Prepared, prepare
 from quadbench.quad.profile import LoraProfile, clip_rate, lora_profile
 from quadbench.quad.runner import Denoiser, Feed, GraphSession
 from quadbench.quad.samplers.table import run_table
-from quadbench.quad.sensitivity import spread
 from quadbench.quad.steps import Steps
 from quadbench.recipe import load_recipe
 

@@ -24,12 +24,4 @@ def analyse(recipe: Recipe, *, lora: Literal["int16", "int8"] | None = None, not
     with torch.no_grad(), tempfile.TemporaryDirectory() as scratch:
         prepared = prepare(recipe, Steps(notify), Path(scratch))
         notify("scores")
-        return sensitivity(
-            prepared.adapters.values(),
-            prepared.tasks,
-            prepared.visits,
-            prepared.encoders,
-            unet=prepared.unet,
-            shapes=prepared.shapes,
-            dtype=lora or recipe.precision.lora,
-        )
+        return sensitivity(prepared, dtype=lora or recipe.precision.lora)

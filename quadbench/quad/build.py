@@ -161,19 +161,10 @@ class _Build:
 
     def _sensitivity(self) -> Sensitivity | None:
         """Where the recipe leaves the anchor open: what chooses it, without the pass over single sites."""
-        profile, prepared = self.recipe.quad.profile, self.prepared
+        profile = self.recipe.quad.profile
         if not isinstance(profile, AnchorProfile) or profile.adapter is not None:
             return None
-        found = sensitivity(
-            prepared.adapters.values(),
-            prepared.tasks,
-            prepared.visits,
-            prepared.encoders,
-            unet=prepared.unet,
-            shapes=prepared.shapes,
-            dtype=self.recipe.precision.lora,
-            site_samples=0,
-        )
+        found = sensitivity(self.prepared, dtype=self.recipe.precision.lora, site_samples=0)
         log.info("build: %s (%s)", f"anchor '{a}'" if (a := found.choice.anchor) else "unified ranges", found.choice.reason)
         return found
 

@@ -80,6 +80,11 @@ def score(divergences: Sequence[Divergence]) -> Score:
     )
 
 
+def spread(count: int, wanted: int) -> list[int]:
+    """At most `wanted` of `count` indices, from the first to the last: the samples that a costly comparison is made on."""
+    return sorted({int(i) for i in np.linspace(0, count - 1, min(count, wanted)).round()})
+
+
 def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Rank agreement from -1 to 1, ties allowed (tau-b, Kendall 1945); None where one of them ranks nothing."""
     upper = np.triu_indices(len(first), 1)

@@ -13,6 +13,7 @@ from quadbench.artifacts import Component, TensorSpec
 from quadbench.quad import passes
 from quadbench.quad.calibration import observe_ranges
 from quadbench.quad.components import TextEncoderGraph, VaeDecoderGraph, VaeEncoderGraph, with_plain_attention
+from quadbench.quad.divergence import spread
 from quadbench.quad.encodings import Encoding
 from quadbench.quad.export import export_graph
 from quadbench.quad.foundation import Foundation, time_features
@@ -20,7 +21,6 @@ from quadbench.quad.lora import INPUT_PREFIX, UnetGraph
 from quadbench.quad.mixed import EncodingNoise, encoding_noise, least_noisy
 from quadbench.quad.qdq import activation_encodings, encoding_sources, quantize_graph
 from quadbench.quad.runner import Feed
-from quadbench.quad.sensitivity import spread
 
 NOISE_SAMPLES = 8  # of the calibration feeds, spread evenly
 

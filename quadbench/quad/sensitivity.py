@@ -7,18 +7,19 @@ docs/quad.md says more.
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from quadbench.quad.adapters import Adapter, graph_tensors
-from quadbench.quad.divergence import BINS, Divergence, Score, bins_over, divergence, kendall_tau, score
+from quadbench.quad.divergence import BINS, Divergence, Score, bins_over, divergence, kendall_tau, score, spread
 from quadbench.quad.encodings import dequantize, quantize
 from quadbench.quad.lora import input_names
+from quadbench.quad.prepare import Prepared
 from quadbench.quad.profile import lora_encodings, lora_ranges
 from quadbench.quad.runner import Feed, as_feed
-from quadbench.quad.tasks import Encoders, PreparedTask, Unet, Visit, visit
+from quadbench.quad.tasks import PreparedTask, Unet, Visit, visit
 
 log = logging.getLogger(__name__)
 SITE_SAMPLES = 4  # of an adapter's samples, spread evenly, for the pass that rounds one site at a time
@@ -92,27 +93,14 @@ class Sensitivity:
     choice: Choice
 
 
-def sensitivity(
-    adapters: Iterable[Adapter],
-    tasks: Sequence[PreparedTask],
-    visits: Mapping[str, Visit],
-    encoders: Encoders,
-    *,
-    unet: Unet,
-    shapes: Mapping[str, tuple[int, ...]],
-    dtype: str,
-    site_samples: int = SITE_SAMPLES,
-) -> Sensitivity:
+def sensitivity(prepared: Prepared, *, dtype: str, site_samples: int = SITE_SAMPLES) -> Sensitivity:
     """Score every adapter on the trajectories of its own tasks, and choose the anchor.
 
     An adapter that no task uses is scored on all tasks, whose samplers are run again with it.
     """
-    scores = []
-    for adapter in adapters:
-        own = [task for task in tasks if task.task.adapter == adapter.name]
-        lora = as_feed(graph_tensors(adapter, shapes))
-        seen = [(t, visits[t.task.name]) for t in own] or [(t, visit(t, encoders, unet, lora)) for t in tasks]
-        samples = [sample for task, visited in seen for sample in samples_of(task, visited)]
+    scores, unet, shapes = [], prepared.unet, prepared.shapes
+    for adapter in prepared.adapters.values():
+        samples = [sample for task, visited in _visited(prepared, adapter) for sample in samples_of(task, visited)]
         scores.append(adapter_sensitivity(adapter, samples, unet=unet, shapes=shapes, dtype=dtype, site_samples=site_samples))
         log.info("sensitivity: %s, QSS %.3g over %d samples", adapter.name, scores[-1].score.js, len(samples))
     agreement = _agreement([s.score for s in scores])
@@ -182,6 +170,13 @@ def choose_anchor(scores: Sequence[AdapterSensitivity]) -> Choice:
     return Choice(anchor=first.adapter, reason=f"most sensitive: {compared}")
 
 
+def _visited(prepared: Prepared, adapter: Adapter) -> list[tuple[PreparedTask, Visit]]:
+    """The adapter's own tasks, as they were visited; all tasks, visited with it, where it has none."""
+    own = [(task, prepared.visits[task.task.name]) for task in prepared.tasks if task.task.adapter == adapter.name]
+    lora = prepared.feed(adapter)
+    return own or [(task, visit(task, prepared.encoders, prepared.unet, lora)) for task in prepared.tasks]
+
+
 def _rounded(adapter: Adapter, exact: Feed, dtype: str) -> Feed:
     """The adapter's LoRA inputs, each rounded under the range of this adapter alone and back in float."""
     encodings = lora_encodings(lora_ranges([adapter]), headroom=1.0, dtype=dtype)
@@ -190,11 +185,6 @@ def _rounded(adapter: Adapter, exact: Feed, dtype: str) -> Feed:
 
 def _site_score(site: str, exact: Feed, rounded: Feed, against: Callable[[Feed], list[Divergence]]) -> SiteScore:
     return SiteScore(site=site, score=score(against(exact | {name: rounded[name] for name in input_names(site)})))
-
-
-def spread(count: int, wanted: int) -> list[int]:
-    """At most `wanted` of `count` indices, from the first to the last."""
-    return sorted({int(i) for i in np.linspace(0, count - 1, min(count, wanted)).round()})
 
 
 def _by_step(samples: Sequence[Sample], divergences: Sequence[Divergence]) -> tuple[StepScore, ...]:
