@@ -21,7 +21,8 @@ QuadbenchError                      exit code  meaning
 1 is an unexpected error, 130 is Ctrl-C.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -138,3 +139,17 @@ class MissingDependencyError(QuadbenchError):
     """A program or package that this command needs is not installed."""
 
     exit_code = 7
+
+
+@contextmanager
+def package_needed(purpose: str, *, hint: str) -> Iterator[None]:
+    """Around imports of what may not be installed. Any other fault of an import is one of the code and passes as it is.
+
+    Raises: MissingDependencyError, which names the package.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == __package__:
+            raise
+        raise MissingDependencyError(f"{purpose} needs the package '{error.name}'", hint=hint) from error

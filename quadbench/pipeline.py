@@ -18,7 +18,7 @@ from quadbench.compile.availability import require
 from quadbench.compile.targets import PHONE_MACHINE, KnownTarget
 from quadbench.device_profile import target_key
 from quadbench.devices import Device, HostedPhone, connect, hosted_phones
-from quadbench.errors import MissingDependencyError, QuadbenchError
+from quadbench.errors import QuadbenchError, package_needed
 from quadbench.manifest import read_manifest, temporary_folder
 from quadbench.measure import LaunchAborted, measure_hosted, measure_launch
 from quadbench.observer import Observer
@@ -234,14 +234,8 @@ def _bundle(recipe: Recipe, results: Path, observer: Observer) -> tuple[Bundle, 
     return bundle, folder
 
 
-@contextmanager
-def _needs_quad(extra: str = "quad") -> Iterator[None]:
-    try:
-        yield
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"this needs the package '{error.name}'", hint=f"pip install 'quadbench[{extra}]'"
-        ) from error
+def _needs_quad(extra: str = "quad") -> AbstractContextManager[None]:
+    return package_needed("this", hint=f"pip install 'quadbench[{extra}]'")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from quadbench.ai_hub.problems import CONFIGURE_HINT, client_errors, config_path, problem_of
-from quadbench.errors import MissingDependencyError, ServiceError
+from quadbench.errors import MissingDependencyError, ServiceError, package_needed
 
 if TYPE_CHECKING:
     import qai_hub
@@ -87,10 +87,8 @@ def open_hub(pace: Pace | None = None) -> "Hub":
     Raises:
         MissingDependencyError: the package, or its configuration, is not there.
     """
-    try:
+    with package_needed("AI Hub", hint=INSTALL_HINT):
         import qai_hub
-    except ImportError as error:
-        raise MissingDependencyError(f"AI Hub needs the package '{error.name}'", hint=INSTALL_HINT) from error
     path = config_path()
     if not path.is_file():
         raise MissingDependencyError(f"AI Hub is not configured: there is no '{path}'", hint=CONFIGURE_HINT)

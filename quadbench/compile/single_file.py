@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quadbench.artifacts import Graph, TensorSpec
-from quadbench.errors import BuildError, MissingDependencyError
+from quadbench.errors import BuildError, package_needed
 
 CONTEXT_OP = "EPContext"  # ONNX Runtime's operator for what an execution provider has compiled
 _BOUNDARY_OPS = {CONTEXT_OP, "QuantizeLinear", "DequantizeLinear"}
@@ -98,10 +98,6 @@ def _listed(lines: set[str]) -> str:
 
 
 def _onnx() -> Any:
-    try:
+    with package_needed("reading compiled models", hint="pip install 'quadbench[ai-hub]'"):
         import onnx
-    except ImportError as error:
-        raise MissingDependencyError(
-            "reading compiled models needs the package onnx", hint="pip install 'quadbench[ai-hub]'"
-        ) from error
     return onnx

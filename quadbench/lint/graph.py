@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from quadbench.errors import ArtifactError, MissingDependencyError
+from quadbench.errors import ArtifactError, package_needed
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -79,11 +79,9 @@ class LintedGraph:
 
 def read_graph(path: Path) -> LintedGraph:
     """Raises: MissingDependencyError without the package onnx; ArtifactError where the file holds no ONNX model."""
-    try:
+    with package_needed("reading graphs", hint="pip install onnx"):
         import onnx
         from google.protobuf.message import DecodeError
-    except ImportError as error:
-        raise MissingDependencyError(f"reading graphs needs the package '{error.name}'", hint="pip install onnx") from error
     try:
         return graph_of(onnx.load(path))
     except (OSError, DecodeError) as error:

@@ -1,0 +1,48 @@
+"""Errors that imports give: a package that is not installed, and faults of the code that are no such thing."""
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from quadbench.cli import main
+from quadbench.errors import MissingDependencyError, package_needed
+
+
+def test_a_package_that_is_not_installed_is_named_with_what_needs_it() -> None:
+    with (
+        pytest.raises(MissingDependencyError, match=r"drawing needs the package 'no_such_package'\. Hint: pip install it"),
+        package_needed("drawing", hint="pip install it"),
+    ):
+        import no_such_package  # noqa: F401
+
+
+def test_a_circular_import_is_no_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "circle_a.py").write_text("from circle_b import b\na = 1\n")
+    (tmp_path / "circle_b.py").write_text("from circle_a import a\nb = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match="circular import"), package_needed("drawing", hint="pip install it"):
+        import circle_a  # noqa: F401
+
+
+def test_a_module_of_our_own_is_no_missing_package() -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"quadbench\.no_such_module"), package_needed("drawing", hint="pip install it"):
+        import quadbench.no_such_module  # noqa: F401
+
+
+def test_a_command_does_not_take_a_broken_import_inside_quad_for_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "quadbench.quad.analyse", ModuleType("quadbench.quad.analyse"))
+    with pytest.raises(ImportError, match="cannot import name 'analyse'"):
+        main(["sensitivity", "quickstart"])
+
+
+def test_a_command_that_lacks_a_package_says_what_installs_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "quadbench.quad.analyse", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert main(["sensitivity", "quickstart"]) == MissingDependencyError.exit_code
+    said = " ".join(capsys.readouterr().err.split())
+    assert "this needs the package 'torch'" in said
+    assert "pip install 'quadbench[quad]'" in said
