@@ -1,23 +1,25 @@
 """The shared quantized graph against the per-graph ones: PSNR of images against the float model's, for each task.
 
-    python bench/parity.py [RECIPE] [--seeds 4]
+    python bench/parity.py [RECIPE] [--seeds 8]
 
 Builds the recipe once for each seed, with other noise for calibration and evaluation alike, runs each evaluation input under both
-variants and in float on ONNX Runtime's CPU provider, and compares image by image. Prints a line for each task and seed, and a
-Markdown table over all images. The error of a difference is that of the mean over images.
+variants and in float on ONNX Runtime's CPU provider, and compares image by image; then again with the U-Net alone quantized, as
+text encoder and VAE are the same graphs in both variants. Prints a line for each task and seed, and a Markdown table over all
+images. A difference is that of shared minus per-graph, in dB, its error that of the mean over images.
 """
 
 import argparse
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
 
-from quadbench.artifacts import Bundle, Component, TaskAssets, Variant
-from quadbench.pixels import psnr_db
+from quadbench.artifacts import Bundle, Component, TaskAssets, TaskItem, Variant
+from quadbench.pixels import Pixels, psnr_db
 from quadbench.quad.build import build
 from quadbench.quad.quality.latents import TaskModel
 from quadbench.quad.runner import GraphSession
@@ -30,7 +32,7 @@ SIDES = (Variant.SHARED, Variant.PER_GRAPH)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", nargs="?", default="use-cases")
-    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--seeds", type=int, default=8)
     options = parser.parse_args()
     recipe = load_recipe(options.recipe)
     found: dict[str, list[np.ndarray]] = {task.name: [] for task in recipe.tasks}
@@ -40,7 +42,7 @@ def main() -> None:
             for task in bundle.tasks:
                 found[task.name].append(np.array(list(compare(bundle, folder, task))))
                 print(f"{task.name}, seed {seed}: {cells(found[task.name][-1:])}", flush=True)  # noqa: T201
-    print("\n| task | images | shared | per-graph | difference |\n|---|---|---|---|---|")  # noqa: T201
+    print("\n| task | images | shared | per-graph | difference | U-Net alone |\n|---|---|---|---|---|---|")  # noqa: T201
     for name, runs in found.items():
         print(f"| `{name}` | {cells(runs)} |")  # noqa: T201
 
@@ -50,24 +52,27 @@ def with_seed(recipe: Recipe, seed: int) -> Recipe:
     return recipe.model_copy(update={"tasks": tasks, "baselines": ("per-graph",)})
 
 
-def compare(bundle: Bundle, folder: Path, task: TaskAssets) -> Iterator[tuple[float, float]]:
-    """For each evaluation input PSNR in dB against the float image: (shared, per-graph)."""
-    models = {variant: TaskModel.load(bundle, folder, task, variant) for variant in (Variant.FLOAT, *SIDES)}
-    decoders = {variant: _decoder(bundle, folder, variant) for variant in (Variant.FLOAT, Variant.SHARED)}
-    decoders[Variant.PER_GRAPH] = decoders[Variant.SHARED]  # which per-graph shares
+def compare(bundle: Bundle, folder: Path, task: TaskAssets) -> Iterator[tuple[float, ...]]:
+    """For each evaluation input PSNR in dB against the float image: shared, per-graph, and both with the U-Net alone quantized."""
+    exact = TaskModel.load(bundle, folder, task, Variant.FLOAT)
+    models = [TaskModel.load(bundle, folder, task, variant) for variant in SIDES]
+    unets = [replace(m, text_encoder=exact.text_encoder, vae_encoder=exact.vae_encoder) for m in models]
+    float_decoder, decoder = (_decoder(bundle, folder, variant) for variant in (Variant.FLOAT, Variant.SHARED))
+    pairs = [*((model, decoder) for model in models), *((model, float_decoder) for model in unets)]
     with torch.no_grad():
         for item in task.items:
-            exact, *images = (_pixels(decoders[v]({"latent": model.run(item).latent})) for v, model in models.items())
-            shared, per_graph = (psnr_db(exact, image) for image in images)
-            yield shared, per_graph
+            expected = _image(exact, float_decoder, item)
+            yield tuple(psnr_db(expected, _image(model, vae_decoder, item)) for model, vae_decoder in pairs)
 
 
 def cells(runs: list[np.ndarray]) -> str:
-    both = np.concatenate(runs)  # (images, 2)
-    difference = both[:, 0] - both[:, 1]
-    error = difference.std(ddof=1) / np.sqrt(len(difference))
-    means = " | ".join(f"{value:.1f}" for value in both.mean(0))
-    return f"{len(both)} | {means} | {difference.mean():+.1f} ± {error:.1f}"
+    found = np.concatenate(runs)  # (images, 4)
+    means = " | ".join(f"{value:.1f}" for value in found[:, :2].mean(0))
+    return f"{len(found)} | {means} | {_mean(found[:, 0] - found[:, 1])} | {_mean(found[:, 2] - found[:, 3])}"
+
+
+def _mean(differences: np.ndarray) -> str:
+    return f"{differences.mean():+.1f} ± {differences.std(ddof=1) / np.sqrt(len(differences)):.1f}"
 
 
 def _decoder(bundle: Bundle, folder: Path, variant: Variant) -> GraphSession:
@@ -75,9 +80,10 @@ def _decoder(bundle: Bundle, folder: Path, variant: Variant) -> GraphSession:
     return GraphSession(onnx.load(folder / graph.file.path))
 
 
-def _pixels(image: torch.Tensor) -> np.ndarray:
-    """(1, 3, H, W) in [-1, 1] -> (H, W, 3) of 8 bits."""
-    return ((image[0].clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+def _image(model: TaskModel, decoder: GraphSession, item: TaskItem) -> Pixels:
+    """(H, W, 3) of 8 bits."""
+    image = decoder({"latent": model.run(item).latent})[0]  # (3, H, W) in [-1, 1]
+    return ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
 
 
 if __name__ == "__main__":
