@@ -53,7 +53,7 @@ def with_seed(recipe: Recipe, seed: int) -> Recipe:
 
 
 def compare(bundle: Bundle, folder: Path, task: TaskAssets) -> Iterator[tuple[float, ...]]:
-    """For each evaluation input PSNR in dB against the float image: shared, per-graph, and both with the U-Net alone quantized."""
+    """For each evaluation input PSNR in dB against the float image: shared, per-graph, and both with only the U-Net quantized."""
     exact = TaskModel.load(bundle, folder, task, Variant.FLOAT)
     models = [TaskModel.load(bundle, folder, task, variant) for variant in SIDES]
     unets = [replace(m, text_encoder=exact.text_encoder, vae_encoder=exact.vae_encoder) for m in models]
