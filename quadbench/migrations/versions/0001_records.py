@@ -3,35 +3,12 @@
 import sqlalchemy as sa
 from alembic import op
 
+from quadbench.migrations.kpis import kpis_view
+
 revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
-
-# One row for each figure of a run: warm-up left out, launches that ended OK only. Different labels are different figures
-# (a cold adapter load is not a resident one). p50 is the median, NULL below 11 samples, as in the reports.
-_KPIS = """
-CREATE VIEW kpis AS
-WITH kept AS (
-    SELECT r.run_id, r.device_address, r.variant, s.task, s.component, s.metric, CAST(s.labels AS TEXT) AS labels,
-           r.launch, s.value,
-           ROW_NUMBER() OVER (
-               PARTITION BY r.run_id, r.device_address, r.variant, s.task, s.component, s.metric, CAST(s.labels AS TEXT)
-               ORDER BY s.value
-           ) AS place,
-           COUNT(*) OVER (
-               PARTITION BY r.run_id, r.device_address, r.variant, s.task, s.component, s.metric, CAST(s.labels AS TEXT)
-           ) AS n
-    FROM samples s JOIN records r ON r.id = s.record
-    WHERE r.status = 'OK' AND NOT s.is_warmup
-)
-SELECT run_id, device_address AS device, task, variant, component, metric, labels,
-       COUNT(DISTINCT launch) AS launches, COUNT(*) AS n, MIN(value) AS minimum, AVG(value) AS mean,
-       CASE WHEN COUNT(*) >= 11 THEN AVG(CASE WHEN 2 * place BETWEEN n AND n + 2 THEN value END) END AS p50,
-       MAX(value) AS maximum
-FROM kept
-GROUP BY run_id, device_address, task, variant, component, metric, labels
-"""
 
 
 def upgrade() -> None:
@@ -82,7 +59,7 @@ def upgrade() -> None:
         sa.Column("is_warmup", sa.Boolean, nullable=False),
         sa.Column("labels", sa.JSON, nullable=False),
     )
-    op.execute(_KPIS)
+    op.execute(kpis_view("r.status = 'OK' AND NOT s.is_warmup"))
 
 
 def downgrade() -> None:
