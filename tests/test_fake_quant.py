@@ -118,3 +118,36 @@ def test_an_operator_without_a_torch_function_is_named() -> None:
     model = helper.make_model(helper.make_graph([node], "g", values[:1], values[1:]))
     with pytest.raises(BuildError, match="node 'odd' is a Hardmax"):
         FakeQuantGraph(model)
+
+
+def _resizing(factors: tuple[float, ...] = (1, 1, 2, 2), **form: str) -> onnx.ModelProto:
+    node = helper.make_node("Resize", ["x", "", "factors"], ["y"], "enlarge", **form)
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2, None, None]) for name in ("x", "y")]
+    scales = onnx.numpy_helper.from_array(np.array(factors, np.float32), "factors")
+    graph = helper.make_graph([node], "g", values[:1], values[1:], [scales])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+@pytest.mark.parametrize("factors", [(1, 1, 2, 2), (1, 1, 3, 4)])
+@pytest.mark.parametrize(("coordinates", "rounding"), [("asymmetric", "floor"), ("half_pixel", "round_prefer_floor")])
+def test_resizing_is_onnx_runtime_s(coordinates: str, rounding: str, factors: tuple[float, ...]) -> None:
+    model = _resizing(factors, mode="nearest", coordinate_transformation_mode=coordinates, nearest_mode=rounding)
+    x = np.random.default_rng(0).standard_normal((1, 2, 5, 6)).astype(np.float32)
+    (expected,) = _session(model).run(None, {"x": x})
+    assert np.array_equal(FakeQuantGraph(model)({"x": torch.from_numpy(x)}).numpy(), expected)
+
+
+@pytest.mark.parametrize(
+    ("model", "found"),
+    [
+        (_resizing(mode="linear"), "linear, half_pixel, round_prefer_floor"),
+        (_resizing(mode="nearest", nearest_mode="ceil"), "nearest, half_pixel, ceil"),
+        (_resizing((1, 1, 1.5, 2)), r"by factors \[1.0, 1.0, 1.5, 2.0\]"),
+    ],
+    ids=["linear", "ceil", "a broken factor"],
+)
+def test_a_resize_of_another_form_is_refused_with_what_is_accepted(model: onnx.ModelProto, found: str) -> None:
+    with pytest.raises(
+        BuildError, match=f"node 'enlarge' is a Resize: found '.*{found}.*; accepted 'nearest, asymmetric, floor'"
+    ):
+        FakeQuantGraph(model)

@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 
 from quadbench.errors import BuildError
 from quadbench.quad.encodings import limits
-from quadbench.quad.operators import OPERATORS
+from quadbench.quad.operators import OPERATORS, RESIZE_FORMS, resize_fault
 
 Tensors = dict[str, torch.Tensor]
 
@@ -49,7 +49,7 @@ class FakeQuantGraph:
     """A quantized U-Net as a function of tensors.
 
     Raises:
-        BuildError: the graph has an operator, or a use of QuantizeLinear, that is not known here.
+        BuildError: the graph has an operator, a form of Resize, or a use of QuantizeLinear, that is not known here.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -93,7 +93,16 @@ class FakeQuantGraph:
             self._roundings[node.outputs[0]] = self._rounding(node)
         elif node.op_type not in OPERATORS:
             raise BuildError(f"node '{node.name}' is a {node.op_type}, for which there is no torch function here")
+        elif node.op_type == "Resize":
+            self._check_resize(node)
         return node
+
+    def _check_resize(self, node: _Node) -> None:
+        if fault := resize_fault([self._constants.get(name) for name in node.inputs], node.attributes):
+            forms = "' or '".join(RESIZE_FORMS)
+            raise BuildError(
+                f"node '{node.name}' is a Resize: found '{fault}'; accepted '{forms}', by whole factors (1, 1, h, w)"
+            )
 
     def _dequantizing(self, node: _Node) -> _Node | None:
         """Constants are dequantized once; a LoRA input is rounded; after QuantizeLinear nothing is left to do."""

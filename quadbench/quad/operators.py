@@ -10,6 +10,19 @@ Operands = Sequence[Any]  # tensors, None where an optional input is left out
 Attributes = Mapping[str, Any]
 Operator = Callable[[Operands, Attributes], torch.Tensor | Sequence[torch.Tensor]]
 
+RESIZE_FORMS = ("nearest, asymmetric, floor", "nearest, half_pixel, round_prefer_floor")  # for whole factors the same
+_RESIZE_DEFAULTS = {"mode": b"nearest", "coordinate_transformation_mode": b"half_pixel", "nearest_mode": b"round_prefer_floor"}
+
+
+def resize_fault(x: Operands, a: Attributes) -> str | None:
+    """What keeps a Resize from being computed here: its form or its factors. `x` has its constant inputs alone."""
+    form = ", ".join(a.get(key, default).decode() for key, default in _RESIZE_DEFAULTS.items())
+    if form not in RESIZE_FORMS:
+        return form
+    factors = x[2].tolist() if len(x) > 2 and x[2] is not None else []
+    is_whole = len(factors) == 4 and factors[:2] == [1, 1] and all(f >= 1 and f == int(f) for f in factors)
+    return None if is_whole else f"{form}, by factors {factors or 'that are not constant'}"
+
 
 def _conv(x: Operands, a: Attributes) -> torch.Tensor:
     top, left, bottom, right = a.get("pads", [0, 0, 0, 0])
@@ -42,9 +55,8 @@ def _layer_norm(x: Operands, a: Attributes) -> torch.Tensor:
     return F.layer_norm(x[0], normalised, x[1], x[2] if len(x) > 2 else None, a.get("epsilon", 1e-5))
 
 
-def _resize(x: Operands, a: Attributes) -> torch.Tensor:
-    if a.get("mode", b"nearest") != b"nearest":
-        raise NotImplementedError("only Resize by nearest neighbour")
+def _resize(x: Operands, _: Attributes) -> torch.Tensor:
+    """In one of the RESIZE_FORMS, by whole factors: `resize_fault` has seen to that."""
     factors = [int(f) for f in x[2].tolist()]
     return x[0].repeat_interleave(factors[-2], -2).repeat_interleave(factors[-1], -1)
 
