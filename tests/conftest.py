@@ -4,17 +4,21 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scripted_harness import World
 
 from quadbench.artifacts import Bundle
 from quadbench.devices.local import open_local
+from quadbench.harness import ensure_harness
 from quadbench.recipe import load_recipe
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: its threads cost more than the tiny model's operators
 # A shell that starts the tests in the background has them ignore Ctrl-C, and their children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +36,31 @@ def tiny_bundle(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     from quadbench.quad.build import build
 
     return build(load_recipe(tiny_recipe), tmp_path_factory.mktemp("results") / "bundles")
+
+
+@pytest.fixture(scope="session")
+def harness() -> Path:
+    """The native harness, built once for this machine."""
+    return ensure_harness(RESULTS / "harness")
+
+
+@pytest.fixture(scope="session")
+def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Graphs, adapters, tables, tensors and images; tests that change one write it elsewhere."""
+    pytest.importorskip("onnx")
+    from harness_scene import write_assets
+
+    folder = tmp_path_factory.mktemp("assets")
+    write_assets(folder)
+    return folder
+
+
+@pytest.fixture
+def plan(assets: Path, tmp_path: Path) -> dict[str, Any]:
+    """Of the shared variant, for one test to change."""
+    from harness_scene import shared_plan
+
+    return shared_plan(assets, tmp_path)
 
 
 @pytest.fixture

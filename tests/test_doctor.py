@@ -4,28 +4,12 @@ import platform
 from pathlib import Path
 
 import pytest
+from bench_phone import with_toolchain
 
 from quadbench.device_profile import PROFILES_VARIABLE
 from quadbench.doctor import NDK_VARIABLE, Check, examine
 
-PROFILE = """\
-schema_version: 1
-name: bench
-title: Bench phone
-match: {}
-soc: {vendor: acme, model: XY1, title: Acme One, ram_mb: 4096}
-target: {backend: onnxruntime, execution_provider: cpu}
-virtual_target: {backend: onnxruntime, execution_provider: cpu}
-alternatives:
-  - backend: toolchain
-    name: acme
-    environment: [ACME_SDK]
-    commands: [[cp, "{input}", model.bin]]
-    product: model.bin
-    version: {command: [echo, "{ACME_SDK}"], pattern: 'acme-(\\d+)'}
-    timeout_s: 60
-    install: ask Acme
-"""
+PROFILE = with_toolchain('[cp, "{input}", model.bin]', version="{command: [echo, '{ACME_SDK}'], pattern: 'acme-(\\d+)'}")
 
 
 @pytest.fixture(autouse=True)

@@ -4,32 +4,18 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from bench_phone import PHONE, with_toolchain
 
 from quadbench.device_profile import load_profile, load_profiles, target_key
 from quadbench.errors import SpecError
 from quadbench.toolchain_target import ToolchainTarget
 
 DOCS = Path(__file__).parents[1] / "docs"
-PROFILE = """\
-schema_version: 1
-name: bench
-title: Bench phone
-match: {}
-soc: {vendor: acme, model: XY1, title: Acme One, ram_mb: 4096}
-target: {backend: onnxruntime, execution_provider: cpu}
-virtual_target: {backend: onnxruntime, execution_provider: cpu}
-alternatives:
-  - backend: toolchain
-    name: acme
-    environment: [ACME_SDK]
-    commands:
-      - ["{ACME_SDK}/convert", "{input}"]
-      - [acme-cc, "{work}/half", -o, model.bin]
-    product: model.bin
-    version: {command: [acme-cc, --version], pattern: '(\\d+)'}
-    timeout_s: 60
-    install: ask Acme
-"""
+PROFILE = with_toolchain(
+    '["{ACME_SDK}/convert", "{input}"]',
+    '[acme-cc, "{work}/half", -o, model.bin]',
+    version=r"{command: [acme-cc, --version], pattern: '(\d+)'}",
+)
 
 
 def problems(folder: Path, right: str, wrong: str) -> str:
@@ -97,7 +83,7 @@ def test_chips_of_mediatek_and_samsung_have_toolchains() -> None:
 
 @pytest.mark.parametrize("page", ["recipe.md", "adding-a-compiler.md"])
 def test_the_pages_examples_of_a_toolchain_are_right(tmp_path: Path, page: str) -> None:
-    (tmp_path / "bench.yaml").write_text(PROFILE.partition("alternatives:")[0] + example(page, "alternatives:"))
+    (tmp_path / "bench.yaml").write_text(PHONE + example(page, "alternatives:"))
     (target,) = load_profile(tmp_path / "bench.yaml").alternatives
     assert isinstance(target, ToolchainTarget)
 

@@ -1,0 +1,161 @@
+"""The native harness on wrong input: what it refuses before any image, and in which words."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.numpy import save_file
+
+pytest.importorskip("onnx")
+
+from harness_launch import launch
+from harness_model import FEATURES, PIXELS, TOKENS, draw_adapter
+from harness_scene import MADE_FOR, MODEL, STEPS, Plan, table, tensors
+
+Change = Callable[[Plan, Path], None]
+
+
+def _lacks_tensor(plan: Plan, folder: Path) -> None:
+    _adapter(plan, folder, {k: v for k, v in draw_adapter(1, "int16").items() if k != "lora.proj.up"})
+
+
+def _has_extra_tensor(plan: Plan, folder: Path) -> None:
+    _adapter(plan, folder, draw_adapter(1, "int16") | {"lora.other.up": np.zeros(3, np.int16)})
+
+
+def _has_wrong_shape(plan: Plan, folder: Path) -> None:
+    _adapter(plan, folder, draw_adapter(1, "int16") | {"lora.proj.up": np.zeros((4, 3), np.int16)})
+
+
+def _has_wrong_dtype(plan: Plan, folder: Path) -> None:
+    _adapter(plan, folder, draw_adapter(1, "float32"))
+
+
+def _is_for_another_profile(plan: Plan, folder: Path) -> None:
+    _adapter(plan, folder, draw_adapter(1, "int16"), MADE_FOR | {"base_profile": "3" * 64})
+
+
+def _does_not_say_its_base(plan: Plan, folder: Path) -> None:
+    _adapter(plan, folder, draw_adapter(1, "int16"), None)
+
+
+def _is_truncated(plan: Plan, folder: Path) -> None:
+    _adapter(plan, folder, draw_adapter(1, "int16"))
+    path = Path(plan["adapters"]["restyle"]["path"])
+    path.write_bytes(path.read_bytes()[:-1])
+    del plan["adapters"]["restyle"]["sha256"]
+
+
+def _has_other_sha256(plan: Plan, folder: Path) -> None:
+    plan["unets"]["base"]["sha256"] = "0" * 64
+
+
+def _names_unknown_task(plan: Plan, folder: Path) -> None:
+    plan["sequence"][0]["task"] = "restile"
+
+
+def _has_table_of_other_length(plan: Plan, folder: Path) -> None:
+    short = table()
+    short["steps"].pop()
+    short["timesteps"].pop()
+    (folder / "short.json").write_text(json.dumps(short))
+    plan["tasks"]["restyle"]["table"] = str(folder / "short.json")
+
+
+def _has_no_runtime(plan: Plan, folder: Path) -> None:
+    plan["runtime"]["library"] = "/nowhere/libonnxruntime.so"
+
+
+def _has_large_image(plan: Plan, folder: Path) -> None:
+    Image.new("RGB", (PIXELS + 1, PIXELS)).save(folder / "large.png")
+    plan["tasks"]["restyle"]["items"][0]["image"] = str(folder / "large.png")
+
+
+def _has_few_tokens(plan: Plan, folder: Path) -> None:
+    plan["tasks"]["restyle"]["items"][0]["input_ids"].pop()
+
+
+def _has_unknown_input(plan: Plan, folder: Path) -> None:
+    path = MODEL.write_unet(folder / "extra.onnx", lora="int16", extra_input="mystery")
+    plan["unets"]["base"] = {"path": str(path)}
+
+
+def _is_no_graph(plan: Plan, folder: Path) -> None:
+    (folder / "text.onnx").write_text("not a graph")
+    plan["unets"]["base"] = {"path": str(folder / "text.onnx")}
+
+
+def _has_wrong_component(plan: Plan, folder: Path) -> None:
+    plan["components"]["vae_encoder"] = plan["components"]["vae_decoder"]
+
+
+def _has_absent_adapter(plan: Plan, folder: Path) -> None:
+    plan["adapters"]["restyle"] = {"path": str(folder / "absent.safetensors")}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_lacks_tensor, "tensor 'lora.proj.up' is not in"),
+        (_has_extra_tensor, "has a tensor 'lora.other.up' that is no input of the graph"),
+        (_has_wrong_shape, "is I16 (4, 3), expected I16 (4, 2)"),
+        (_has_wrong_dtype, "is F32 (2, 4, 1, 1), expected I16 (2, 4, 1, 1)"),
+        (_is_for_another_profile, f"was made for another base or profile: it says base_profile {'3' * 64}, expected {'2' * 64}"),
+        (_does_not_say_its_base, "was made for another base or profile: it says no base_graph"),
+        (_is_truncated, "the file is cut off"),
+        (_has_other_sha256, f"expected {'0' * 64}"),
+        (_names_unknown_task, "sequence[0].task: unknown task 'restile'; known: plain, remove-object, restyle"),
+        (_has_table_of_other_length, "has shape (3, 4), expected (2, C) for the table's 2 steps"),
+        (_has_no_runtime, "cannot open '/nowhere/libonnxruntime.so'"),
+        (_has_large_image, "is 17x16 with 3 channels of 8 bits, expected 16x16"),
+        (_has_few_tokens, f"found {TOKENS - 1} token ids, expected the text encoder's {TOKENS}"),
+        (_has_unknown_input, "unet: unknown input 'mystery' float32 (1,)"),
+        (_is_no_graph, "ONNX Runtime: "),
+        (_has_wrong_component, "vae_encoder: its inputs are latent, expected image alone"),
+        (_has_absent_adapter, "No such file"),
+    ],
+)
+def test_wrong_input_is_refused_before_any_image(harness: Path, plan: Plan, tmp_path: Path, change: Change, message: str) -> None:
+    change(plan, tmp_path)
+    heard = launch(harness, plan)
+    assert heard.exit_code == 2, heard
+    assert message in heard.error()
+    assert heard.error() in heard.stderr
+    assert not heard.samples("end_to_end_ns")
+
+
+def test_an_execution_provider_that_the_runtime_lacks_is_refused(harness: Path, plan: Plan) -> None:
+    plan["runtime"]["execution_provider"] = {"name": "NobodysProvider", "options": {"threads": "1"}}
+    heard = launch(harness, plan)
+    assert heard.exit_code == 2
+    assert "NobodysProvider" in heard.error()
+    assert not heard.samples("session_load_ns")
+
+
+def test_a_plugin_library_that_is_not_there_is_refused(harness: Path, plan: Plan) -> None:
+    plan["runtime"]["execution_provider"] = {"name": "NobodysProvider", "library": "/nowhere/libnobody.so"}
+    heard = launch(harness, plan)
+    assert heard.exit_code == 2
+    assert "/nowhere/libnobody.so" in heard.error()
+    assert not heard.samples("session_load_ns")
+
+
+def test_an_image_that_is_not_finite_fails_the_run(harness: Path, plan: Plan, tmp_path: Path) -> None:
+    changed = tensors() | {"time_features": np.full((STEPS, FEATURES), np.nan, np.float32)}
+    save_file(changed, tmp_path / "nan.safetensors")
+    plan["tasks"]["restyle"]["tensors"] = str(tmp_path / "nan.safetensors")
+    heard = launch(harness, plan)
+    assert heard.exit_code == 3
+    assert "came out of the U-Net in step 0" in heard.error()
+
+
+def _adapter(plan: Plan, folder: Path, content: dict[str, NDArray[Any]], made_for: dict[str, str] | None = MADE_FOR) -> None:
+    path = folder / "adapter.safetensors"
+    save_file(content, path, metadata=made_for)
+    plan["adapters"]["restyle"] = {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
