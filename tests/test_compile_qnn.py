@@ -53,6 +53,12 @@ def test_the_manifest_names_sdk_and_chip_and_what_compiling_took(compiled: Compi
     assert cost.peak_memory_bytes > 50 * 2**20
 
 
+def test_the_memory_that_compiling_took_is_the_compiler_s_own(built: Built, tmp_path: Path) -> None:
+    held = b"x" * 2**29  # as a build in the same process would
+    (cost,) = compile_bundle(*built, TARGET, "qnn", tmp_path).compiled.costs.values()
+    assert cost.peak_memory_bytes < len(held)
+
+
 def test_nodes_that_would_stay_on_the_cpu_are_named_with_the_reason(tmp_path: Path) -> None:
     parameters = ["x_scale", "x_zero"]
     bending = onnx.helper.make_node("Sinh", ["y.float"], ["bent"], "bending")

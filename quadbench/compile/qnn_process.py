@@ -5,7 +5,6 @@ Run as a program of its own, because Qualcomm's library prints to stdout, holds 
 
 import argparse
 import json
-import resource
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,13 @@ def main() -> None:
     parser.add_argument("--explain", action="store_true", help="log why each node was refused")
     arguments = parser.parse_args()
     compile_context(arguments.source, arguments.product, arguments.htp_arch, arguments.soc_model, explain=arguments.explain)
-    # Linux counts in KiB.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    arguments.product.with_suffix(".json").write_text(json.dumps({"peak_memory_bytes": peak}))
+    arguments.product.with_suffix(".json").write_text(json.dumps({"peak_memory_bytes": _peak_memory_bytes()}))
+
+
+def _peak_memory_bytes() -> int:
+    """This process's own. `ru_maxrss` outlives exec: it would start with the parent's, who may have built the model."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024  # Linux counts in KiB
 
 
 def compile_context(source: Path, product: Path, htp_arch: str, soc_model: str, *, explain: bool = False) -> None:
