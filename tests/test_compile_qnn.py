@@ -3,11 +3,14 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from onnxruntime import InferenceSession
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime_qnn")
 
+from htp_emulator import run_on_emulator  # noqa: E402
 from lora_graph import model_of, quantized_model, write_bundle  # noqa: E402
 
 from quadbench.artifacts import Bundle  # noqa: E402
@@ -16,6 +19,9 @@ from quadbench.compile.qnn import QnnCompiler  # noqa: E402
 from quadbench.compile.single_file import CONTEXT_OP, operators  # noqa: E402
 from quadbench.device_profile import QnnTarget, target_key  # noqa: E402
 from quadbench.errors import BuildError, MissingDependencyError  # noqa: E402
+from quadbench.quad import passes  # noqa: E402
+from quadbench.quad.calibration import observe_ranges  # noqa: E402
+from quadbench.quad.qdq import activation_encodings, quantize_graph  # noqa: E402
 
 TARGET = QnnTarget(backend="qnn", htp_arch="v79", soc_model=69)
 Built = tuple[Bundle, Path]
@@ -57,6 +63,35 @@ def test_the_memory_that_compiling_took_is_the_compiler_s_own(built: Built, tmp_
     held = b"x" * 2**29  # as a build in the same process would
     (cost,) = compile_bundle(*built, TARGET, "qnn", tmp_path).compiled.costs.values()
     assert cost.peak_memory_bytes < len(held)
+
+
+def test_a_wide_group_norm_compiles_and_computes_what_the_cpu_does(tmp_path: Path) -> None:
+    model = wide_group_norm(320)
+    feed = {"x": np.random.default_rng(0).standard_normal((1, 320, 8, 8)).astype(np.float32)}
+    passes.decompose_group_norm(model)
+    quantized = quantize_graph(model, activation_encodings(model, observe_ranges(model, [feed]), dtype="uint16"))
+    bundle = write_bundle(tmp_path / "bundle", quantized)
+    made = compile_bundle(bundle, tmp_path / "bundle", TARGET, "qnn", tmp_path / "compiled")
+    expected = InferenceSession(tmp_path / "bundle/shared/unet.onnx").run(None, feed)[0]
+    error = run_on_emulator(made.folder / "shared/unet.onnx", feed) - expected
+    assert 10 * np.log10(np.sum(expected**2) / np.sum(error**2)) > 55
+
+
+def wide_group_norm(channels: int) -> onnx.ModelProto:
+    """As the exporter writes it, before x * sigmoid(x)."""
+    rng = np.random.default_rng(0)
+    constants = {name: rng.standard_normal(channels).astype(np.float32) for name in ("scale", "offset")}
+    nodes = [
+        onnx.helper.make_node("GroupNormalization", ["x", *constants], ["norm"], "norm", num_groups=32, epsilon=1e-5),
+        onnx.helper.make_node("Sigmoid", ["norm"], ["gate"], "gate"),
+        onnx.helper.make_node("Mul", ["norm", "gate"], ["y"], "silu"),
+    ]
+    x, norm, y = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, channels, 8, 8]) for name in ("x", "norm", "y")
+    )
+    initializers = [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = onnx.helper.make_graph(nodes, "g", [x], [y], initializers, value_info=[norm])
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
 
 
 def test_nodes_that_would_stay_on_the_cpu_are_named_with_the_reason(tmp_path: Path) -> None:

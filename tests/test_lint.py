@@ -50,6 +50,17 @@ def resized(**form: str) -> ModelProto:
     return model_of(after=nodes, extra=(np.array(7, np.uint16), np.ones(2, np.float32)))
 
 
+def depthwise(channels: int, weights: int = 1) -> ModelProto:
+    nodes = (
+        helper.make_node("QuantizeLinear", ["y.float", "x_scale", "x_zero"], ["y.q"], "y.quantize"),
+        helper.make_node("DequantizeLinear", ["y.q", "x_scale", "x_zero"], ["y.dq"], "y.dequantize"),
+        helper.make_node("DequantizeLinear", ["extra0", "extra1", "extra2"], ["filters"], "filters.dequantize", axis=0),
+        helper.make_node("Conv", ["y.dq", "filters"], ["y"], "scale", group=channels),
+    )
+    filters, scales = np.ones((channels, 1, 1, weights), np.int8), np.ones(channels, np.float32)
+    return model_of(after=nodes, extra=(filters, scales, np.zeros(channels, np.int8)))
+
+
 def moved() -> ModelProto:
     return model_of(before=(helper.make_node("Transpose", [LORA], ["turned"], "turn", perm=[1, 0]),), dequantized="turned")
 
@@ -76,6 +87,7 @@ BROKEN: dict[str, tuple[Callable[[], ModelProto], str, str, str | None]] = {
         "another picture",
         "v79",
     ),
+    "wide-depthwise": (lambda: depthwise(257), "node 'scale'", "257 INT8 filters", "v79"),
 }
 
 
@@ -111,6 +123,11 @@ def test_int8_lora_is_taken_before_v73() -> None:
 
 def test_what_is_known_to_be_wrong_is_an_error() -> None:
     assert all(found_in(make(), htp_arch)[0].severity is Severity.ERROR for make, _, _, htp_arch in BROKEN.values())
+
+
+@pytest.mark.parametrize(("channels", "weights"), [(256, 1), (257, 2)])
+def test_depthwise_filters_that_the_compiler_takes_are_taken(channels: int, weights: int) -> None:
+    assert found_in(depthwise(channels, weights), "v79") == []
 
 
 def test_a_form_of_resize_that_was_not_tried_is_a_warning() -> None:

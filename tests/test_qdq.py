@@ -137,10 +137,11 @@ def test_lora_inputs_go_straight_into_a_dequantizer_with_zero_point_zero() -> No
         assert constants[readers[0].input[2]] == 0
 
 
-def test_group_norm_is_written_as_what_npus_take_with_the_same_result() -> None:
+@pytest.mark.parametrize("shape", [(1, 6, 4, 4), (1, 258, 4, 4), (1, 258, 16)])
+def test_group_norm_is_written_as_what_npus_take_with_the_same_result(shape: tuple[int, ...]) -> None:
     node = helper.make_node("GroupNormalization", ["x", "scale", "bias"], ["y"], num_groups=2, epsilon=1e-5)
-    weights = {name: RNG.standard_normal(6).astype(np.float32) for name in ("scale", "bias")}
-    model = _model([node], {"x": (1, 6, 4, 4)}, weights, (1, 6, 4, 4))
+    weights = {name: RNG.standard_normal(shape[1]).astype(np.float32) for name in ("scale", "bias")}
+    model = _model([node], {"x": shape}, weights, shape)
     feed = _feed(model)
     expected = _run(model, feed)
     passes.decompose_group_norm(model)

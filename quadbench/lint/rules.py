@@ -13,6 +13,7 @@ from quadbench.lint.graph import DEQUANTIZE, QUANTIZE, LintedGraph, Node, Tensor
 NATIVE_16_BIT_OPSET = 21  # the first whose QuantizeLinear and DequantizeLinear take 16 bits
 FIRST_HTP_ARCH_WITH_16_BIT_WEIGHTS = 73
 SIXTEEN_BITS = ("INT16", "UINT16")
+WIDEST_SINGLE_FILTER = 256
 EXACT_RESIZE = ("asymmetric", "floor")
 _RESIZE_ON_HTP = {
     ("half_pixel", "floor"): "which HTP takes for another picture and says nothing",
@@ -207,8 +208,29 @@ def resize_form(graph: LintedGraph) -> Iterator[Finding]:
             )
 
 
+def wide_depthwise(graph: LintedGraph) -> Iterator[Finding]:
+    """QNN's compiler crashes there; a tensor's single scale, more weights in a filter, or 8-bit data it takes (docs/qnn.md)."""
+    makers = {output: node for node in graph.nodes for output in node.outputs}
+    for node in graph.nodes:
+        data, filters = (makers.get(name) for name in node.inputs[:2]) if node.op_type == "Conv" else (None, None)
+        if not data or not filters or {data.op_type, filters.op_type} != {DEQUANTIZE}:
+            continue
+        shape, scale = (graph.constants.get(name) for name in filters.inputs[:2])
+        if shape is None or scale is None or graph.dtypes.get(data.inputs[0]) not in SIXTEEN_BITS or shape.dtype != "INT8":
+            continue
+        channels = int(shape.shape[0] or 0)
+        if channels > WIDEST_SINGLE_FILTER and set(shape.shape[1:]) == {1} and scale.shape == (channels,):
+            yield Finding(
+                rule="wide-depthwise",
+                subject=f"node '{node.name}'",
+                found=f"{channels} INT8 filters of one weight, with a scale each, on 16-bit data",
+                expected=f"at most {WIDEST_SINGLE_FILTER} filters, or filters of more than one weight",
+                hint="run the pass decompose_group_norm before quantizing, or pad the filters with zeros",
+            )
+
+
 RULES: tuple[Rule, ...] = (dynamic_shape, lora_overridable, lora_zero_point, lora_per_channel, encoding_not_constant, opset)
-HTP_RULES: tuple[Rule, ...] = (lora_uint16, lora_not_dequantized, group_norm, resize_form)
+HTP_RULES: tuple[Rule, ...] = (lora_uint16, lora_not_dequantized, group_norm, resize_form, wide_depthwise)
 
 
 def _lora_inputs_of(graph: LintedGraph, dtype: str) -> Iterator[Tensor]:

@@ -8,6 +8,7 @@ from onnx import helper, numpy_helper
 
 from quadbench.quad import weights
 
+WIDEST_SINGLE_FILTER = 256  # channels of a depthwise convolution by single weights; QNN's compiler crashes at more
 MASKED_SCORE = -100.0  # exp(-100) is 0 beside any score in float32; -3.4e38 would leave 16-bit scores no resolution
 
 
@@ -16,7 +17,7 @@ def decompose_group_norm(model: onnx.ModelProto) -> None:
 
     (1, C, h, w) is seen as (1, G, C/G*h*w), each of the G rows normalised by itself. Scale and offset of a channel are a
     convolution of that channel alone: one node for two, exact in 8 bits, and HTP computes an Add before Sigmoid and Mul wrongly
-    where tensors are small (docs/qnn.md).
+    where tensors are small (docs/qnn.md). With many channels its filters have a second weight, which is 0.
     """
     shapes = value_shapes(model)
     nodes: list[onnx.NodeProto] = []
@@ -30,19 +31,23 @@ def _group_norm_nodes(model: onnx.ModelProto, node: onnx.NodeProto, shapes: dict
     groups, epsilon = int(attributes["num_groups"]), float(attributes["epsilon"])
     x, scale, bias = node.input
     out, shape = node.output[0], shapes[x]
-    filters = (shape[1],) + (1,) * (len(shape) - 1)
+    columns = 1 if shape[1] <= WIDEST_SINGLE_FILTER else 2
+    filters = (shape[1],) + (1,) * (len(shape) - 2) + (columns,)
     ones = _constant(model, f"group_norm.ones_{groups}", np.ones(groups, np.float32))
     zeros = _constant(model, f"group_norm.zeros_{groups}", np.zeros(groups, np.float32))
     rows = _constant(model, f"group_norm.rows_{groups}", np.array([shape[0], groups, -1], np.int64))
     full = _constant(model, f"group_norm.shape_{'x'.join(map(str, shape))}", np.array(shape, np.int64))
-    weight = _constant(model, f"{scale}.{'x'.join(map(str, filters))}", _value(model, scale).reshape(filters))
+    values = np.zeros(filters, np.float32)
+    values[..., 0] = _value(model, scale).reshape(filters[:-1])
+    weight = _constant(model, f"{scale}.{'x'.join(map(str, filters))}", values)
+    pads = [0] * (2 * len(shape) - 5) + [columns - 1]  # the last column sees one that is not there
     return [
         helper.make_node("Reshape", [x, rows], [f"{out}.rows"], f"{node.name}.rows"),
         helper.make_node(
             "InstanceNormalization", [f"{out}.rows", ones, zeros], [f"{out}.norm"], f"{node.name}.norm", epsilon=epsilon
         ),
         helper.make_node("Reshape", [f"{out}.norm", full], [f"{out}.full"], f"{node.name}.full"),
-        helper.make_node("Conv", [f"{out}.full", weight, bias], [out], f"{node.name}.scale", group=shape[1]),
+        helper.make_node("Conv", [f"{out}.full", weight, bias], [out], f"{node.name}.scale", group=shape[1], pads=pads),
     ]
 
 
