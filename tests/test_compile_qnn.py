@@ -1,6 +1,7 @@
 """Qualcomm's compiler on graphs of one layer; the whole model is in test_qnn_model.py."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ pytest.importorskip("onnxruntime_qnn")
 from htp_emulator import run_on_emulator  # noqa: E402
 from lora_graph import model_of, quantized_model, write_bundle  # noqa: E402
 
-from quadbench.artifacts import Bundle  # noqa: E402
+from quadbench.artifacts import Bundle, Variant  # noqa: E402
 from quadbench.compile import Compiled, compile_bundle  # noqa: E402
 from quadbench.compile.qnn import QnnCompiler  # noqa: E402
 from quadbench.compile.single_file import CONTEXT_OP, operators  # noqa: E402
@@ -63,6 +64,18 @@ def test_the_memory_that_compiling_took_is_the_compiler_s_own(built: Built, tmp_
     held = b"x" * 2**29  # as a build in the same process would
     (cost,) = compile_bundle(*built, TARGET, "qnn", tmp_path).compiled.costs.values()
     assert cost.peak_memory_bytes < len(held)
+
+
+def test_the_graph_of_a_single_task_is_compiled_too(built: Built, tmp_path: Path) -> None:
+    shared = next(graph for graph in built[0].graphs if graph.variant is Variant.SHARED)
+    single = replace(shared, variant=Variant.PER_GRAPH, task="one", file=replace(shared.file, path="per-graph/one/unet.onnx"))
+    folder = tmp_path / "bundle"
+    (folder / "per-graph/one").mkdir(parents=True)
+    (folder / single.file.path).write_bytes((built[1] / shared.file.path).read_bytes())
+    made = compile_bundle(replace(built[0], graphs=(single,)), folder, TARGET, "qnn", tmp_path / "compiled")
+    (graph,) = made.compiled.graphs
+    assert graph.task == "one"
+    assert operators(made.folder / graph.file.path) == [CONTEXT_OP]
 
 
 def test_a_wide_group_norm_compiles_and_computes_what_the_cpu_does(tmp_path: Path) -> None:
