@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from quadbench.memory import peak_memory_bytes
+
 PROVIDER = "QNNExecutionProvider"
 VERBOSE, ERROR = 0, 3  # ONNX Runtime's log severities
 
@@ -22,13 +24,7 @@ def main() -> None:
     parser.add_argument("--explain", action="store_true", help="log why each node was refused")
     arguments = parser.parse_args()
     compile_context(arguments.source, arguments.product, arguments.htp_arch, arguments.soc_model, explain=arguments.explain)
-    arguments.product.with_suffix(".json").write_text(json.dumps({"peak_memory_bytes": _peak_memory_bytes()}))
-
-
-def _peak_memory_bytes() -> int:
-    """This process's own. `ru_maxrss` outlives exec: it would start with the parent's, who may have built the model."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024  # Linux counts in KiB
+    arguments.product.with_suffix(".json").write_text(json.dumps({"peak_memory_bytes": peak_memory_bytes()}))
 
 
 def compile_context(source: Path, product: Path, htp_arch: str, soc_model: str, *, explain: bool = False) -> None:

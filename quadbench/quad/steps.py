@@ -1,10 +1,11 @@
 """Steps: what a build goes through -> the seconds that each part took, and word of it to whoever watches."""
 
 import logging
-import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from quadbench.memory import peak_memory_bytes
 
 log = logging.getLogger(__name__)
 Notify = Callable[[str], None]
@@ -32,4 +33,4 @@ class Steps:
     @property
     def peak_bytes(self) -> int:
         """The most memory that this process has held until now."""
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
+        return peak_memory_bytes()
