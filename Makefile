@@ -40,7 +40,7 @@ test: setup ## the tests that need neither phone nor patience
 test-slow: setup ## the tests that take minutes
 	@$(BIN)/pytest -m "slow and not device" $(ARGS)
 
-bench: $(STAMP) ## compare with peers, side by side: time and memory as ratios
+bench: $(STAMP) ## compare with a peer, side by side, in two sizes: time and memory as ratios; minutes
 	@$(BIN)/python bench/static_quantizer.py
 
 harness: $(STAMP) ## build the native harness for this machine and run its own tests

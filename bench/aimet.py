@@ -52,9 +52,10 @@ def _quadbench_db(recipe_name: str, folder: Path) -> list[tuple[str, float, floa
     from quadbench.artifacts import Component
     from quadbench.quad.adapters import merge
     from quadbench.quad.examples import examples
-    from quadbench.quad.graphs import export_unet, quantized
+    from quadbench.quad.graphs import export_unet
     from quadbench.quad.prepare import prepare
     from quadbench.quad.profile import adapter_integers, lora_profile
+    from quadbench.quad.quantize import Calibrated, quantized
     from quadbench.quad.runner import GraphSession
     from quadbench.quad.steps import Steps
     from quadbench.recipe import load_recipe
@@ -65,14 +66,14 @@ def _quadbench_db(recipe_name: str, folder: Path) -> list[tuple[str, float, floa
         lora = lora_profile(list(prepared.adapters.values()), anchor=None, gauge=True, headroom=1.0, dtype="int16")
         tasks = [(task, lora.adapters[name]) for task in prepared.tasks if (name := task.task.adapter)]
         feeds = [f | prepared.feed(a) for task, own in tasks for f in prepared.visits[task.task.name].feeds for a in (own, None)]
-        shared = GraphSession(quantized(prepared.models[Component.UNET], feeds, lora=lora.encodings).model)
+        shared = GraphSession(quantized(Calibrated(prepared.models[Component.UNET], feeds), lora=lora.encodings).model)
         for task, adapter in tasks:
             name = task.task.name
             unet = copy.deepcopy(prepared.foundation.unet)
             merge(prepared.adapters[adapter.name], unet)
             merged = export_unet(prepared.foundation, unet, {}, folder)
             judged = examples(prepared, prepared.adapters[adapter.name], seeds=(5,), noised=False)
-            own = GraphSession(quantized(merged, prepared.visits[name].feeds).model)
+            own = GraphSession(quantized(Calibrated(merged, prepared.visits[name].feeds)).model)
             integers = adapter_integers(adapter, prepared.shapes, lora.encodings)
             exact = [example.teacher.numpy() for example in judged]
             inputs = [example.feed for example in judged]

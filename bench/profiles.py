@@ -27,9 +27,9 @@ from quadbench.quad.distill import VALIDATION_EXAMPLES, Settings, distill, sqnr_
 from quadbench.quad.divergence import spread
 from quadbench.quad.examples import examples
 from quadbench.quad.fake_quant import FakeQuantGraph
-from quadbench.quad.graphs import Calibrated, quantized
 from quadbench.quad.prepare import Prepared, prepare
 from quadbench.quad.profile import LoraProfile, clip_rate, lora_profile
+from quadbench.quad.quantize import Calibrated, quantized
 from quadbench.quad.runner import Denoiser, Feed, GraphSession
 from quadbench.quad.samplers.table import run_table
 from quadbench.quad.steps import Steps

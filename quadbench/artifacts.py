@@ -14,6 +14,7 @@ from quadbench.scores import RunScores
 
 SCHEMA_VERSION = 1
 HOSTED_FAMILY = "ai_hub"
+LORA_PREFIX = "lora."  # of the names of graph inputs that are LoRA weights
 
 
 class Variant(StrEnum):

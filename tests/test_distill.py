@@ -20,9 +20,9 @@ from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.distill import Distilled, Settings, distill  # noqa: E402
 from quadbench.quad.examples import Example, examples  # noqa: E402
 from quadbench.quad.fake_quant import FakeQuantGraph  # noqa: E402
-from quadbench.quad.graphs import Calibrated, quantized  # noqa: E402
 from quadbench.quad.prepare import Prepared, prepare  # noqa: E402
 from quadbench.quad.profile import LoraProfile, aligned, lora_profile  # noqa: E402
+from quadbench.quad.quantize import Calibrated, quantized  # noqa: E402
 from quadbench.quad.steps import Steps  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
 

@@ -18,9 +18,9 @@ from quadbench.artifacts import Bundle, Component, Variant  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.calibration import observe_ranges  # noqa: E402
 from quadbench.quad.encodings import Encoding, symmetric  # noqa: E402
-from quadbench.quad.graphs import Calibrated, Quantized, quantized  # noqa: E402
 from quadbench.quad.mixed import EncodingNoise, encoding_noise, least_noisy  # noqa: E402
 from quadbench.quad.qdq import activation_encodings, encoding_sources  # noqa: E402
+from quadbench.quad.quantize import Calibrated, Quantized, quantized  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
 
 RNG = np.random.default_rng(0)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import assert_never
 
 from quadbench.ai_hub import HostedModel, Hub, Jobs, Ledger, Pace, compile_options, graph_name, link_options, open_hub
-from quadbench.artifacts import Caveat, Graph
+from quadbench.artifacts import LORA_PREFIX, Caveat, Graph
 from quadbench.compile.product import Product
 from quadbench.compile.single_file import nodes_outside_context, single_file
 from quadbench.compile.trial import write_trial_graph
@@ -18,7 +18,6 @@ from quadbench.errors import BuildError, JobFailedError, ServiceError, UnknownNa
 from quadbench.manifest import file_ref, sha256_of
 
 log = logging.getLogger(__name__)
-LORA_PREFIX = "lora."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from quadbench.artifacts import LORA_PREFIX
 from quadbench.errors import ArtifactError, package_needed
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-LORA_PREFIX = "lora."
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 MOVES_VALUES = {"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Split", "Slice", "Flatten", "Expand", "Identity", "Gather"}
 

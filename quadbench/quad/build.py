@@ -32,10 +32,11 @@ from quadbench.quad.common import Common
 from quadbench.quad.components import copy_of_modules
 from quadbench.quad.distill import Distilled, Settings, distill_adapters
 from quadbench.quad.encodings import Encoding
-from quadbench.quad.graphs import Calibrated, export_unet, quantized
+from quadbench.quad.graphs import export_unet
 from quadbench.quad.mixed import EncodingNoise
 from quadbench.quad.prepare import Prepared
 from quadbench.quad.profile import LoraProfile, clip_rate, lora_profile, site_fits
+from quadbench.quad.quantize import Calibrated, quantized
 from quadbench.quad.reference import reference_for
 from quadbench.quad.runner import Feed, as_feed, token_feed
 from quadbench.quad.sensitivity import Sensitivity, sensitivity

@@ -6,8 +6,8 @@ from typing import TypeVar
 
 from PIL.Image import Image
 
-from quadbench.quad.graphs import Calibrated
 from quadbench.quad.prepare import Prepared, prepare
+from quadbench.quad.quantize import Calibrated
 from quadbench.quad.sources import bundle_digest
 from quadbench.quad.steps import Steps
 from quadbench.recipe import W8A16, JointCalibration, Precision, Quad, Recipe, UnifiedProfile

@@ -9,16 +9,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from quadbench.artifacts import LORA_PREFIX
 from quadbench.errors import AdapterError
 from quadbench.quad.components import copy_of_modules
 
-INPUT_PREFIX = "lora."
 GraphInputs = dict[str, torch.Tensor]
 
 
 def input_names(site: str) -> tuple[str, str]:
     """The graph inputs of a site: (down, up)."""
-    return f"{INPUT_PREFIX}{site}.down", f"{INPUT_PREFIX}{site}.up"
+    return f"{LORA_PREFIX}{site}.down", f"{LORA_PREFIX}{site}.up"
 
 
 def input_shapes(site: str, module: nn.Module, rank: int) -> dict[str, tuple[int, ...]]:

@@ -4,7 +4,7 @@ Weights INT8 per output channel, constants and activations UINT16 (or UINT8) per
 Written straight from ranges: no calibration data passes through here and no weight is kept twice.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -69,6 +69,14 @@ def quantize_graph(
     return writer.write()
 
 
+def _check(model: onnx.ModelProto, constants: Iterable[onnx.TensorProto]) -> None:
+    """By onnx's checker, which makes two more copies of all that it is given: so constants are inputs to it, without values."""
+    checked = onnx.ModelProto()
+    checked.CopyFrom(model)
+    checked.graph.input.extend(helper.make_tensor_value_info(c.name, c.data_type, c.dims) for c in constants)
+    onnx.checker.check_model(checked)
+
+
 @dataclass(kw_only=True)
 class _Writer:
     model: onnx.ModelProto
@@ -87,11 +95,11 @@ class _Writer:
             self._input(value.name)
         for node in graph.node:
             self._node(node)
-        quantized = helper.make_graph(
-            self.nodes, graph.name, [self._typed(v) for v in graph.input], list(graph.output), list(self.constants.values())
-        )
+        quantized = helper.make_graph(self.nodes, graph.name, [self._typed(v) for v in graph.input], list(graph.output))
         made = helper.make_model(quantized, opset_imports=list(self.model.opset_import), ir_version=self.model.ir_version)
-        onnx.checker.check_model(made)
+        _check(made, self.constants.values())
+        for name in list(self.constants):
+            made.graph.initializer.append(self.constants.pop(name))  # which copies it
         return made
 
     def _typed(self, value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:

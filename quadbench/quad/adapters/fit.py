@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from quadbench.artifacts import LORA_PREFIX
 from quadbench.errors import AdapterError
 from quadbench.quad.adapters.adapter import Adapter, Pair
 from quadbench.quad.adapters.kohya import flat_sites, is_ldm, site_of_ldm
-from quadbench.quad.lora import INPUT_PREFIX, input_names, input_shapes
+from quadbench.quad.lora import input_names, input_shapes
 
 Shape = tuple[int, ...]
 
@@ -49,7 +50,7 @@ def base_of_unet(unet: nn.Module) -> Base:
 
 def base_of_graph(shapes: Mapping[str, Shape]) -> Base:
     """The sites that a shared graph has LoRA inputs for, with the ranks that it has room for."""
-    sites = sorted({name.removeprefix(INPUT_PREFIX).rpartition(".")[0] for name in shapes})
+    sites = sorted({name.removeprefix(LORA_PREFIX).rpartition(".")[0] for name in shapes})
     named = {site: [shapes[name] for name in input_names(site)] for site in sites}
     return Base(slots={site: _slot(down, up, rank=down[0]) for site, (down, up) in named.items()})
 
