@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
+from quadbench.memory import peak_memory_bytes
+
 if TYPE_CHECKING:
     from quadbench.quad.foundation import Foundation
 
@@ -116,17 +118,12 @@ def _quantize(side: str, folder: Path) -> dict[str, float]:
     feeds = [dict(np.load(path)) for path in sorted(folder.glob("feed_*.npz"))]
     quantize = _with_quadbench if side == "quadbench" else _with_onnxruntime
     prepared = quantize(folder, feeds)
-    before_mb = _peak_mb()
+    before_mb = peak_memory_bytes() / 1e6
     started, cpu_started = time.perf_counter(), time.process_time()
     prepared()
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
-    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": _peak_mb(), "grown_mb": _peak_mb() - before_mb}
-
-
-def _peak_mb() -> float:
-    """This process's own. `ru_maxrss` outlives exec, so a child starts with its parent's, who exported the model."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
+    peak_mb = peak_memory_bytes() / 1e6
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": peak_mb, "grown_mb": peak_mb - before_mb}
 
 
 def _with_quadbench(folder: Path, feeds: list[dict[str, np.ndarray]]):
