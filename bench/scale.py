@@ -1,19 +1,22 @@
 """Bundles with per-graph baselines -> what one base with LoRAs and one graph for each use case take on a device, as Markdown.
 
     quadbench run RECIPE       of a recipe with `baselines: [per-graph]`
-    python bench/scale.py results/bundles/DIGEST
+    quadbench compile results/bundles/DIGEST --target TARGET
+    python bench/scale.py results/bundles/DIGEST [results/compiled/DIGEST]
 
-Bytes of files that were built, as a device would store them. For more use cases than were built, LoRAs and per-graph U-Nets count
+Bytes of files that were built, as a device would store them; of a compiled bundle those of its graphs, with the adapters of the
+bundle that it was compiled from, which has to be given too. For more use cases than were built, LoRAs and per-graph U-Nets count
 as large as the mean of those that were; such rows say `extrapolated`.
 """
 
 import argparse
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-from quadbench.artifacts import Bundle, Component, Variant
-from quadbench.manifest import read_manifest
+from quadbench.artifacts import Bundle, CompiledBundle, Component, Graph, Variant
+from quadbench.manifest import MANIFEST, digest_of, read_manifest
 
 USE_CASES = (2, 10)
 
@@ -41,36 +44,58 @@ class Sizes:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundles", type=Path, nargs="+", help="folders of bundles")
-    print("\n".join(table([read_manifest(folder, Bundle) for folder in parser.parse_args().bundles])))  # noqa: T201
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="of a bundle, or of one compiled from it")
+    print("\n".join(table(models([_artifact(folder) for folder in parser.parse_args().folders]))))  # noqa: T201
 
 
-def table(bundles: list[Bundle]) -> list[str]:
+def models(artifacts: list[Bundle | CompiledBundle]) -> dict[str, Sizes]:
+    """By what they are called, in the order given. Raises: KeyError for a compiled bundle without the one it is from."""
+    bundles = {_graphs_digest(artifact): artifact for artifact in artifacts if isinstance(artifact, Bundle)}
+    found = {}
+    for artifact in artifacts:
+        if isinstance(artifact, Bundle):
+            found[artifact.recipe_name] = sizes_of(artifact.graphs, artifact)
+        else:
+            bundle = bundles[artifact.parent_digest]
+            found[f"{bundle.recipe_name} for {artifact.target}"] = sizes_of(artifact.graphs, bundle)
+    return found
+
+
+def table(found: dict[str, Sizes]) -> list[str]:
     """Megabytes (10^6)."""
     lines = [
         "| model | use cases | base | LoRA | shared, in all | per graph, in all | ratio | whole models, in all | ratio |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for bundle in bundles:
-        sizes = sizes_of(bundle)
+    for name, sizes in found.items():
         for count in USE_CASES:
             how = "" if count <= len(sizes.merged) else ", extrapolated"
             shared, per_graph, whole = sizes.shared(count), sizes.per_graph(count), sizes.whole(count)
             cells = (_mb(sizes.parts + sizes.unet), _mb(mean(sizes.adapters)), _mb(shared), _mb(per_graph))
             ratios = (f"{per_graph / shared:.1f}x", _mb(whole), f"{whole / shared:.1f}x")
-            lines.append(f"| {' | '.join((bundle.recipe_name, f'{count}{how}', *cells, *ratios))} |")
+            lines.append(f"| {' | '.join((name, f'{count}{how}', *cells, *ratios))} |")
     return lines
 
 
-def sizes_of(bundle: Bundle) -> Sizes:
-    """Raises: ValueError where nothing of one kind was built."""
-    shared = {g.component: g.file.size_bytes for g in bundle.graphs if g.variant is Variant.SHARED}
+def sizes_of(graphs: tuple[Graph, ...], bundle: Bundle) -> Sizes:
+    """Of a bundle's own graphs, or of what they were compiled to. Raises: ValueError where nothing of one kind was built."""
+    shared = {g.component: g.file.size_bytes for g in graphs if g.variant is Variant.SHARED}
     unet = shared.pop(Component.UNET)
-    merged = tuple(g.file.size_bytes for g in bundle.graphs if g.variant is Variant.PER_GRAPH)
+    merged = tuple(g.file.size_bytes for g in graphs if g.variant is Variant.PER_GRAPH)
     adapters = tuple(a.file.size_bytes for a in bundle.adapters if a.variant is Variant.SHARED)
     if not merged or not adapters:
         raise ValueError(f"bundle of '{bundle.recipe_name}' has {len(merged)} per-graph U-Nets and {len(adapters)} adapters")
     return Sizes(parts=sum(shared.values()), unet=unet, adapters=adapters, merged=merged)
+
+
+def _artifact(folder: Path) -> Bundle | CompiledBundle:
+    is_compiled = "target" in json.loads((folder / MANIFEST).read_text())
+    return read_manifest(folder, CompiledBundle) if is_compiled else read_manifest(folder, Bundle)
+
+
+def _graphs_digest(bundle: Bundle) -> str:
+    """What a compiled bundle has as its `parent_digest`."""
+    return digest_of({graph.file.path: graph.file.sha256 for graph in bundle.graphs if graph.variant.is_quantized})
 
 
 def _mb(size_bytes: float) -> str:
