@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,97 +15,38 @@ pytest.importorskip("onnx")
 
 import onnx
 import onnxruntime
-from ai_hub_service import DEVICE, QAIRT_VERSION, TOKEN, AiHubService, ai_hub_service
+from ai_hub_graphs import Sources, compile_at_hub, hurried_service, target_of, write_decoder, write_graphs
+from ai_hub_service import QAIRT_VERSION, TOKEN, AiHubService, ai_hub_service
 from htp_emulator import compiled_by_qnn, run_on_emulator
 
-from quadbench.ai_hub import Pace
-from quadbench.artifacts import Caveat, Component, FileRef, Graph, TensorSpec, Variant
-from quadbench.compile.ai_hub import AiHubCompiler
-from quadbench.compile.product import Product
+from quadbench.artifacts import Caveat, FileRef, TensorSpec
 from quadbench.compile.trial import write_trial_graph
-from quadbench.device_profile import AiHubTarget
 from quadbench.errors import ArtifactError, BuildError, MissingDependencyError, ServiceError, UnknownNameError
 from quadbench.manifest import file_ref
-
-Sources = tuple[list[Graph], Path]  # graphs, and the folder that they lie in
-FAST = Pace(first_s=0.01, retries=2, poll_first_s=0.01, poll_longest_s=0.05)
 
 
 @pytest.fixture
 def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AiHubService]:
-    import qai_hub.util.session as session
-
-    monkeypatch.setattr(session, "BACKOFF_FACTOR", 0.01)  # the client's own waits, which it reads at each request
-    monkeypatch.setattr(session, "MAX_RETRIES", 2)
-    # Those that it read when it was loaded.
-    monkeypatch.setattr("backoff._sync.time", SimpleNamespace(sleep=lambda _seconds: None))
-    with ai_hub_service(tmp_path) as (running, config):
-        monkeypatch.setenv("QAIHUB_CLIENT_INI", str(config))
+    with hurried_service(tmp_path, monkeypatch) as running:
         yield running
 
 
 @pytest.fixture
 def graphs(tmp_path: Path) -> Sources:
-    """A shared U-Net that takes LoRA weights, two of one task each, and a decoder that takes none, all of two layers."""
-    folder = tmp_path / "bundle"
-    folder.mkdir()
-    trial = write_trial_graph(folder)
-    unets = [
-        _copy(trial, folder, "shared/unet.onnx"),
-        _copy(trial, folder, "per-graph/restyle/unet.onnx", variant=Variant.PER_GRAPH, task="restyle"),
-        _copy(trial, folder, "per-graph/remove-object/unet.onnx", variant=Variant.PER_GRAPH, task="remove-object"),
-    ]
-    return [*unets, _decoder(folder)], folder
+    return write_graphs(tmp_path / "bundle")
 
 
 @pytest.fixture
 def decoder(tmp_path: Path) -> Sources:
     """The decoder alone, which needs no trial."""
     folder = tmp_path / "bundle"
-    return [_decoder(folder)], folder
-
-
-def _copy(graph: Graph, folder: Path, path: str, **changes: object) -> Graph:
-    """Other bytes, so that another digest."""
-    model = onnx.load(folder / graph.file.path)
-    model.doc_string = path
-    (folder / path).parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, folder / path)
-    return replace(graph, file=file_ref(folder, folder / path), **changes)
-
-
-def _decoder(folder: Path) -> Graph:
-    path = folder / "shared/vae_decoder.onnx"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    specs = [TensorSpec(name=name, shape=(1, 4), dtype="float32") for name in ("latent", "image")]
-    infos = [onnx.helper.make_tensor_value_info(spec.name, onnx.TensorProto.FLOAT, spec.shape) for spec in specs]
-    nodes = [onnx.helper.make_node("Mul", ["latent", "factor"], ["image"])]
-    weights = np.random.default_rng(0).standard_normal((1, 4)).astype(np.float32)
-    body = onnx.helper.make_graph(nodes, "g", infos[:1], infos[1:], [onnx.numpy_helper.from_array(weights, "factor")])
-    onnx.save(onnx.helper.make_model(body, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10), path)
-    return Graph(
-        variant=Variant.SHARED,
-        component=Component.VAE_DECODER,
-        file=file_ref(folder, path),
-        inputs=tuple(specs[:1]),
-        outputs=tuple(specs[1:]),
-    )
-
-
-def _target(**changes: object) -> AiHubTarget:
-    return AiHubTarget.model_validate({"backend": "ai_hub", "device": DEVICE, "runtime": "precompiled_qnn_onnx", **changes})
-
-
-def _compile(graphs: Sources, tmp_path: Path, target: AiHubTarget | None = None, **options: object) -> Product:
-    compiler = AiHubCompiler(target=target or _target(), ledger=tmp_path / "ai-hub.json", pace=FAST)
-    folder = tmp_path / "compiled"
-    return compiler.compile_all(*graphs, folder, options.get("notify", lambda _step: None))
+    return [write_decoder(folder)], folder
 
 
 def test_graphs_come_back_as_single_files_with_the_inputs_they_had(
     service: AiHubService, graphs: Sources, tmp_path: Path
 ) -> None:
-    product = _compile(graphs, tmp_path)
+    product = compile_at_hub(graphs, tmp_path)
     assert [graph.file.path for graph in product.graphs] == [graph.file.path for graph in graphs[0]]
     for graph in product.graphs:
         model = onnx.load(tmp_path / "compiled" / graph.file.path)
@@ -115,7 +55,7 @@ def test_graphs_come_back_as_single_files_with_the_inputs_they_had(
 
 
 def test_the_service_is_told_runtime_outputs_graph_and_sdk(service: AiHubService, graphs: Sources, tmp_path: Path) -> None:
-    _compile(graphs, tmp_path, _target(qairt_version="2.50"))
+    compile_at_hub(graphs, tmp_path, target_of(qairt_version="2.50"))
     assert service.options()[2] == (
         "--target_runtime precompiled_qnn_onnx --output_names y "
         "--qnn_options context_enable_graphs=unet_restyle --qairt_version 2.50"
@@ -123,25 +63,25 @@ def test_the_service_is_told_runtime_outputs_graph_and_sdk(service: AiHubService
 
 
 def test_the_sdk_that_compiled_stands_in_the_versions(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
-    assert _compile(decoder, tmp_path).versions["ai_hub.qairt_sdk_version"] == QAIRT_VERSION
+    assert compile_at_hub(decoder, tmp_path).versions["ai_hub.qairt_sdk_version"] == QAIRT_VERSION
 
 
 def test_a_product_that_no_npu_runs_carries_a_doubt(
     service: AiHubService, decoder: Sources, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert _compile(decoder, tmp_path).caveats == (Caveat.CPU_FALLBACK,)
+    assert compile_at_hub(decoder, tmp_path).caveats == (Caveat.CPU_FALLBACK,)
     assert "AI Hub left nodes to the CPU: Mul" in caplog.text
 
 
 def test_a_small_graph_with_lora_inputs_goes_first(service: AiHubService, graphs: Sources, tmp_path: Path) -> None:
-    _compile(graphs, tmp_path)
+    compile_at_hub(graphs, tmp_path)
     assert service.uploads[0] == "trial.onnx"
 
 
 def test_where_lora_inputs_are_refused_nothing_large_is_uploaded(service: AiHubService, graphs: Sources, tmp_path: Path) -> None:
     service.faults.failing = {"trial": "Conv with dynamic weights is not supported"}
     with pytest.raises(BuildError, match=r"INT16 LoRA weights.*is not supported.*nothing of the bundle was uploaded"):
-        _compile(graphs, tmp_path)
+        compile_at_hub(graphs, tmp_path)
     assert service.uploads == ["trial.onnx"]
 
 
@@ -150,11 +90,11 @@ def test_a_trial_that_is_not_done_in_time_says_nothing_of_lora_inputs(
 ) -> None:
     service.faults.never_done = True
     with pytest.raises(ServiceError, match=r"^AI Hub is not done after 0.2 s"):
-        _compile(graphs, tmp_path, _target(timeout_s=0.2))
+        compile_at_hub(graphs, tmp_path, target_of(timeout_s=0.2))
 
 
 def test_graphs_without_lora_inputs_need_no_trial(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
-    _compile(decoder, tmp_path)
+    compile_at_hub(decoder, tmp_path)
     assert service.uploads == ["shared/vae_decoder.onnx"]
 
 
@@ -162,65 +102,65 @@ def test_large_models_go_in_parts(service: AiHubService, decoder: Sources, tmp_p
     large = onnx.load(decoder[1] / "shared/vae_decoder.onnx")
     large.doc_string = "x" * 200_000
     onnx.save(large, decoder[1] / "shared/vae_decoder.onnx")
-    _compile(decoder, tmp_path)
+    compile_at_hub(decoder, tmp_path)
     model = next(model for model in service.models.values() if model.message.name == "shared/vae_decoder.onnx")
     assert len(model.parts) == 4
     assert model.contents == (decoder[1] / "shared/vae_decoder.onnx").read_bytes()
 
 
 def test_a_second_run_uploads_and_submits_nothing(service: AiHubService, graphs: Sources, tmp_path: Path) -> None:
-    first = _compile(graphs, tmp_path)
+    first = compile_at_hub(graphs, tmp_path)
     uploads, submissions = len(service.uploads), len(service.submissions)
-    assert _compile(graphs, tmp_path) == first
+    assert compile_at_hub(graphs, tmp_path) == first
     assert (len(service.uploads), len(service.submissions)) == (uploads, submissions)
 
 
 def test_models_and_jobs_that_the_service_has_forgotten_are_made_again(
     service: AiHubService, graphs: Sources, tmp_path: Path
 ) -> None:
-    _compile(graphs, tmp_path)
+    compile_at_hub(graphs, tmp_path)
     service.models.clear()
     service.jobs.clear()
     service.uploads.clear()
-    assert len(_compile(graphs, tmp_path).graphs) == 4
+    assert len(compile_at_hub(graphs, tmp_path).graphs) == 4
     assert len(service.uploads) == 5
 
 
 def test_a_failed_job_is_told_with_its_reason_id_and_page(service: AiHubService, graphs: Sources, tmp_path: Path) -> None:
     service.faults.failing = {"shared/unet": "Unsupported Foo"}
     with pytest.raises(ServiceError, match=r"job j\d+ of 'shared/unet.onnx' failed: Unsupported Foo \(http.*/jobs/j\d+/\)"):
-        _compile(graphs, tmp_path)
+        compile_at_hub(graphs, tmp_path)
 
 
 def test_after_a_failed_job_only_that_one_is_submitted_again(service: AiHubService, graphs: Sources, tmp_path: Path) -> None:
     service.faults.failing = {"shared/unet": "out of memory"}
     with pytest.raises(ServiceError, match="out of memory"):
-        _compile(graphs, tmp_path)
+        compile_at_hub(graphs, tmp_path)
     service.faults.failing, before = {}, len(service.submissions)
-    _compile(graphs, tmp_path)
+    compile_at_hub(graphs, tmp_path)
     assert [job.compile_job.name for job in service.submissions[before:]] == ["shared/unet.onnx"]
     assert len(service.uploads) == 5
 
 
 def test_a_refused_submission_is_tried_again(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
     service.faults.rate_limited = 4  # the client gives up after three
-    assert len(_compile(decoder, tmp_path).graphs) == 1
+    assert len(compile_at_hub(decoder, tmp_path).graphs) == 1
 
 
 def test_a_service_that_keeps_refusing_is_told(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
     service.faults.rate_limited = 100
     with pytest.raises(ServiceError, match=r"Too many jobs are running.*what is done is kept"):
-        _compile(decoder, tmp_path)
+        compile_at_hub(decoder, tmp_path)
 
 
 def test_a_service_that_is_away_for_a_while_is_asked_again(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
     service.faults.unavailable = 4  # the client gives up after three
-    assert len(_compile(decoder, tmp_path).graphs) == 1
+    assert len(compile_at_hub(decoder, tmp_path).graphs) == 1
 
 
 def test_a_broken_upload_is_begun_again(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
     service.faults.broken_uploads = 1
-    assert len(_compile(decoder, tmp_path).graphs) == 1
+    assert len(compile_at_hub(decoder, tmp_path).graphs) == 1
 
 
 def test_uploads_that_keep_breaking_are_told_without_the_signature_of_their_address(
@@ -228,13 +168,13 @@ def test_uploads_that_keep_breaking_are_told_without_the_signature_of_their_addr
 ) -> None:
     service.faults.broken_uploads = 1000
     with pytest.raises(ServiceError, match=r"while uploading 'shared/vae_decoder.onnx'.*what is done is kept") as raised:
-        _compile(decoder, tmp_path)
+        compile_at_hub(decoder, tmp_path)
     assert "signature" not in str(raised.value) + caplog.text
 
 
 def test_a_truncated_download_is_begun_again(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
     service.faults.truncated_downloads = 1
-    assert len(_compile(decoder, tmp_path).graphs) == 1
+    assert len(compile_at_hub(decoder, tmp_path).graphs) == 1
 
 
 def test_a_damaged_product_is_refused_and_the_next_run_downloads_it_again(
@@ -242,9 +182,9 @@ def test_a_damaged_product_is_refused_and_the_next_run_downloads_it_again(
 ) -> None:
     service.faults.damaged_downloads = 1
     with pytest.raises(BuildError, match=r"'shared/vae_decoder.onnx' arrived damaged"):
-        _compile(decoder, tmp_path)
+        compile_at_hub(decoder, tmp_path)
     submissions = len(service.submissions)
-    assert len(_compile(decoder, tmp_path).graphs) == 1
+    assert len(compile_at_hub(decoder, tmp_path).graphs) == 1
     assert len(service.submissions) == submissions
 
 
@@ -252,21 +192,21 @@ def test_a_product_with_other_inputs_is_refused(service: AiHubService, graphs: S
     decoder = graphs[0][3]
     wrong = replace(decoder, inputs=(*decoder.inputs, TensorSpec(name="mask", shape=(1,), dtype="int8")))
     with pytest.raises(BuildError, match=r"has other inputs than its graph: found nothing more; expected mask int8 \[1\]"):
-        _compile(([wrong], graphs[1]), tmp_path)
+        compile_at_hub(([wrong], graphs[1]), tmp_path)
 
 
 def test_a_queue_that_is_too_slow_is_left_with_the_ids_kept(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
     service.faults.never_done = True
     with pytest.raises(ServiceError, match=r"not done after 0.2 s: j\d+ \(OPTIMIZING_MODEL, http.*their ids are kept"):
-        _compile(decoder, tmp_path, _target(timeout_s=0.2))
+        compile_at_hub(decoder, tmp_path, target_of(timeout_s=0.2))
     service.faults.never_done = False
-    _compile(decoder, tmp_path)
+    compile_at_hub(decoder, tmp_path)
     assert len(service.submissions) == 1
 
 
 def test_progress_names_the_job_and_its_state(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
     steps: list[str] = []
-    _compile(decoder, tmp_path, notify=steps.append)
+    compile_at_hub(decoder, tmp_path, notify=steps.append)
     assert steps == [
         "upload shared/vae_decoder.onnx",
         "shared/vae_decoder.onnx: OPTIMIZING_MODEL (0 of 1 jobs done)",
@@ -277,7 +217,7 @@ def test_progress_names_the_job_and_its_state(service: AiHubService, decoder: So
 def test_an_expired_token_is_told_with_what_to_do(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
     service.faults.is_token_expired = True
     with pytest.raises(ServiceError, match=r"refuses the token in '.*client.ini': it is wrong or has expired.*qai-hub configure"):
-        _compile(decoder, tmp_path)
+        compile_at_hub(decoder, tmp_path)
 
 
 def test_a_client_without_configuration_is_told_with_what_to_do(
@@ -285,19 +225,19 @@ def test_a_client_without_configuration_is_told_with_what_to_do(
 ) -> None:
     monkeypatch.setenv("QAIHUB_CLIENT_INI", str(tmp_path / "absent.ini"))
     with pytest.raises(MissingDependencyError, match=r"there is no '.*absent.ini'.*qai-hub configure"):
-        _compile(decoder, tmp_path)
+        compile_at_hub(decoder, tmp_path)
 
 
 def test_an_unknown_device_is_answered_with_the_known_ones(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"device 'Samsung Galaxy S26'; known: Samsung Galaxy S25 \(Family\)"):
-        _compile(decoder, tmp_path, _target(device="Samsung Galaxy S26"))
+        compile_at_hub(decoder, tmp_path, target_of(device="Samsung Galaxy S26"))
 
 
 def test_the_token_is_in_no_log_message_and_no_file(
     service: AiHubService, decoder: Sources, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG):
-        _compile(decoder, tmp_path)
+        compile_at_hub(decoder, tmp_path)
     written = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "client.ini"]
     assert written
     assert TOKEN not in caplog.text
@@ -307,20 +247,20 @@ def test_the_token_is_in_no_log_message_and_no_file(
 def test_the_client_s_words_stay_off_stdout(
     service: AiHubService, decoder: Sources, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _compile(decoder, tmp_path)
+    compile_at_hub(decoder, tmp_path)
     assert capsys.readouterr().out == ""
 
 
 def test_a_damaged_ledger_is_told(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
     (tmp_path / "ai-hub.json").write_text("{")
     with pytest.raises(ArtifactError, match=r"ai-hub.json' is damaged.*uploaded and compiled at AI Hub again"):
-        _compile(decoder, tmp_path)
+        compile_at_hub(decoder, tmp_path)
 
 
 def test_a_context_binary_is_compiled_to_dlc_then_linked_a_component_at_a_time(
     service: AiHubService, graphs: Sources, tmp_path: Path
 ) -> None:
-    product = _compile(graphs, tmp_path, _target(runtime="qnn_context_binary"))
+    product = compile_at_hub(graphs, tmp_path, target_of(runtime="qnn_context_binary"))
     assert [graph.file.path for graph in product.graphs] == [
         "shared/unet.bin",
         "per-graph/unet.bin",
@@ -332,7 +272,7 @@ def test_a_context_binary_is_compiled_to_dlc_then_linked_a_component_at_a_time(
 
 
 def test_linked_graphs_are_one_file_of_one_digest(service: AiHubService, graphs: Sources, tmp_path: Path) -> None:
-    product = _compile(graphs, tmp_path, _target(runtime="qnn_context_binary"))
+    product = compile_at_hub(graphs, tmp_path, target_of(runtime="qnn_context_binary"))
     restyle, remove = product.graphs[1:3]
     assert restyle.file == remove.file
     assert isinstance(restyle.file, FileRef)
@@ -346,7 +286,7 @@ def test_a_context_beside_its_model_is_put_inside_it_and_runs_on_the_emulator(
     graph = write_trial_graph(tmp_path)
     with ai_hub_service(tmp_path, compiled_by_qnn) as (_, config):
         monkeypatch.setenv("QAIHUB_CLIENT_INI", str(config))
-        product = _compile(([graph], tmp_path), tmp_path)
+        product = compile_at_hub(([graph], tmp_path), tmp_path)
     (made,) = product.graphs
     assert product.caveats == ()
     rng = np.random.default_rng(0)
@@ -360,5 +300,5 @@ def test_a_context_beside_its_model_is_put_inside_it_and_runs_on_the_emulator(
 def test_another_service_has_entries_of_its_own(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
     ledger = {"schema_version": 1, "services": {"https://elsewhere": {"models": {decoder[0][0].file.sha256: "m1"}, "jobs": {}}}}
     (tmp_path / "ai-hub.json").write_text(json.dumps(ledger))
-    _compile(decoder, tmp_path)
+    compile_at_hub(decoder, tmp_path)
     assert service.uploads == ["shared/vae_decoder.onnx"]

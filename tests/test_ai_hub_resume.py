@@ -1,0 +1,65 @@
+"""What breaks on the way through AI Hub: its own clear error, and a second run that does only what was not done."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("qai_hub")
+pytest.importorskip("onnx")
+
+from ai_hub_graphs import Sources, compile_at_hub, hurried_service, target_of, write_graphs
+from ai_hub_service import AiHubService, Faults
+
+from quadbench.errors import BuildError, ServiceError
+
+ALWAYS = 1000
+LAST = "shared/vae_decoder.onnx"
+# fault: (the step that it begins with, what goes wrong from then on, the error, what a second run uploads and submits)
+FAULTS: dict[str, tuple[str, dict[str, object], type[Exception], str, list[str], list[str]]] = {
+    "rate limit": (f"upload {LAST}", {"rate_limited": ALWAYS}, ServiceError, "Too many jobs are running", [], [LAST]),
+    "service away": (
+        f"upload {LAST}",
+        {"unavailable": ALWAYS},
+        ServiceError,
+        f"uploading '{LAST}': .*unavailable",
+        [LAST],
+        [LAST],
+    ),
+    "failed job": (f"upload {LAST}", {"failing": {LAST: "out of memory"}}, ServiceError, "failed: out of memory", [], [LAST]),
+    "broken upload": (f"upload {LAST}", {"broken_uploads": ALWAYS}, ServiceError, f"while uploading '{LAST}'", [LAST], [LAST]),
+    "expired token": (f"upload {LAST}", {"is_token_expired": True}, ServiceError, "refuses the token", [LAST], [LAST]),
+    "slow queue": (f"upload {LAST}", {"never_done": True}, ServiceError, "not done after 2 s", [], []),
+    "broken download": ("download shared", {"truncated_downloads": ALWAYS}, ServiceError, "downloading model", [], []),
+    "damaged download": ("download shared", {"damaged_downloads": ALWAYS}, BuildError, "arrived damaged", [], []),
+}
+
+
+@pytest.fixture
+def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AiHubService]:
+    with hurried_service(tmp_path, monkeypatch) as running:
+        yield running
+
+
+@pytest.fixture
+def graphs(tmp_path: Path) -> Sources:
+    return write_graphs(tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_second_run_does_only_what_the_fault_kept_from_being_done(
+    fault: str, service: AiHubService, graphs: Sources, tmp_path: Path
+) -> None:
+    begins, faults, kind, words, uploads, submissions = FAULTS[fault]
+
+    def break_something(step: str) -> None:
+        if step.startswith(begins):
+            service.faults = Faults(**faults)
+
+    with pytest.raises(kind, match=words):
+        compile_at_hub(graphs, tmp_path, target_of(timeout_s=2), break_something)
+    service.faults = Faults()
+    uploaded, submitted = len(service.uploads), len(service.submissions)
+    assert [graph.file.path for graph in compile_at_hub(graphs, tmp_path).graphs] == [graph.file.path for graph in graphs[0]]
+    assert service.uploads[uploaded:] == uploads
+    assert [job.compile_job.name for job in service.submissions[submitted:]] == submissions
