@@ -1,5 +1,6 @@
 """Qualcomm's compiler on graphs of one layer; the whole model is in test_qnn_model.py."""
 
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -118,15 +119,36 @@ def test_nodes_that_would_stay_on_the_cpu_are_named_with_the_reason(tmp_path: Pa
         BuildError, match=r"(?s)v79 leaves nodes of 'shared/unet\.onnx' to the CPU:\nSinh 'bending' \(.*not supported"
     ):
         compile_bundle(bundle, tmp_path / "bundle", TARGET, "qnn", tmp_path / "compiled")
-    assert list(tmp_path.glob("compiled/*")) == []
+    assert [path for path in tmp_path.glob("compiled/**/*") if path.is_file()] == []
 
 
 def test_a_compiler_that_takes_too_long_is_killed_and_leaves_nothing(built: Built, tmp_path: Path) -> None:
     compiler = QnnCompiler(htp_arch="v79", soc_model=69, timeout_s=0.2)
     quantized = [graph for graph in built[0].graphs if graph.variant.is_quantized]
     with pytest.raises(BuildError, match=r"was still running after 0\.2 s on 'shared/unet\.onnx'"):
-        compiler.compile_all(quantized, built[1], tmp_path, lambda _: None)
-    assert list(tmp_path.iterdir()) == []
+        compiler.compile_all(quantized, built[1], _folder(tmp_path), lambda _: None)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_after_a_failure_what_was_compiled_is_not_compiled_again(built: Built, tmp_path: Path) -> None:
+    bundle, source = built
+    (good,) = (graph for graph in bundle.graphs if graph.variant.is_quantized)
+    absent = replace(good, file=replace(good.file, path="absent.onnx", sha256="0" * 64))
+    compiler, steps = QnnCompiler(htp_arch="v79", soc_model=69), []
+    with pytest.raises(BuildError, match=r"on 'absent\.onnx'"):
+        compiler.compile_all([good, absent], source, _folder(tmp_path), steps.append)
+    impatient = replace(compiler, timeout_s=0.001)
+    product = impatient.compile_all([good], source, _folder(tmp_path), steps.append)
+    assert product.costs[good.file.path].seconds > 0
+    with pytest.raises(BuildError, match="still running"):  # done with, and no longer kept
+        impatient.compile_all([good], source, _folder(tmp_path), steps.append)
+
+
+def _folder(tmp_path: Path) -> Path:
+    made = tmp_path / "product"
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir()
+    return made
 
 
 def test_another_chip_is_another_product(built: Built, compiled: Compiled) -> None:

@@ -3,12 +3,12 @@
 import json
 import logging
 import re
+import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,9 +18,10 @@ from quadbench.compile.product import Product
 from quadbench.compile.single_file import CONTEXT_OP, operators
 from quadbench.devices.host import kill_group, start_bound
 from quadbench.errors import BuildError, MissingDependencyError
-from quadbench.manifest import file_ref
+from quadbench.manifest import digest_of, file_ref, link, temporary_folder
 
 TIMEOUT_S = 4 * 3600.0  # the U-Net of Stable Diffusion 1.5 took 13 minutes on two cores
+KEPT, CONTEXT, COST = ".qnn", "context.onnx", "cost.json"
 SHOWN_NODES = 8
 SHOWN_LINES = 5
 _INSTALL_HINT = "pip install 'quadbench[qnn]'"
@@ -56,33 +57,39 @@ class QnnCompiler:
         }
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> Product:
-        """One after the other: the compiler takes gigabytes for a large graph.
+        """One after the other: the compiler takes gigabytes for a large graph, and an hour for several.
+
+        What was compiled is kept beside `folder` until all are, so that after a failure or Ctrl-C the rest alone is compiled.
 
         Raises: BuildError, which names the nodes that HTP does not take.
         """
-        made, costs = [], {}
+        costs, versions = {}, self.versions()
+        kept = {g.file.path: folder.parent / KEPT / digest_of({"graph": g.file.sha256, **versions})[:16] for g in graphs}
         for graph in graphs:
-            notify(graph.file.path)
-            compiled, cost = self._compile(graph, source / graph.file.path, folder)
-            log.info("compile: %s, %.1f s, %.0f MB", graph.file.path, cost.seconds, cost.peak_memory_bytes / 2**20)
-            made.append(compiled)
-            costs[graph.file.path] = cost
-        return Product(graphs=tuple(made), costs=costs)
+            name = graph.file.path
+            notify(name)
+            if not (kept[name] / CONTEXT).is_file():
+                self._compile(name, source / name, kept[name])
+            costs[name] = CompileCost(**json.loads((kept[name] / COST).read_text()))
+            log.info("compile: %s, %.1f s, %.0f MB", name, costs[name].seconds, costs[name].peak_memory_bytes / 2**20)
+            link(kept[name] / CONTEXT, folder / name)
+        for place in kept.values():
+            shutil.rmtree(place, ignore_errors=True)
+        return Product(graphs=tuple(replace(g, file=file_ref(folder, folder / g.file.path)) for g in graphs), costs=costs)
 
-    def _compile(self, graph: Graph, source: Path, folder: Path) -> tuple[Graph, CompileCost]:
-        name, path = graph.file.path, folder / graph.file.path
-        with tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as work:
-            product, started = Path(work) / "context.onnx", time.monotonic()
+    def _compile(self, name: str, source: Path, place: Path) -> None:
+        """Leave a context and its cost in a folder that is complete or absent."""
+        with temporary_folder(place) as work:
+            product, started = work / CONTEXT, time.monotonic()
             ending = self._run(source, product)
             if not ending.is_ok:
                 raise self._refusal(name, source, product, ending)
             seconds = round(time.monotonic() - started, 3)
             cost = CompileCost(seconds=seconds, **json.loads(product.with_suffix(".json").read_text()))
+            (work / COST).write_text(json.dumps(asdict(cost)))
             if (found := operators(product)) != [CONTEXT_OP]:
                 raise BuildError(f"QNN made of '{name}' a graph of {', '.join(found)}; expected one {CONTEXT_OP}")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            product.replace(path)
-        return replace(graph, file=file_ref(folder, path)), cost
+            work.rename(place)
 
     def _run(self, source: Path, product: Path, *options: str) -> "_Ending":
         chip = ["--htp-arch", self.htp_arch.removeprefix("v"), "--soc-model", str(self.soc_model)]
