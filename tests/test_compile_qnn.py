@@ -119,7 +119,7 @@ def test_nodes_that_would_stay_on_the_cpu_are_named_with_the_reason(tmp_path: Pa
         BuildError, match=r"(?s)v79 leaves nodes of 'shared/unet\.onnx' to the CPU:\nSinh 'bending' \(.*not supported"
     ):
         compile_bundle(bundle, tmp_path / "bundle", TARGET, "qnn", tmp_path / "compiled")
-    assert [path for path in tmp_path.glob("compiled/**/*") if path.is_file()] == []
+    assert list(tmp_path.glob("compiled/*")) == []
 
 
 def test_a_compiler_that_takes_too_long_is_killed_and_leaves_nothing(built: Built, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -73,13 +74,14 @@ class QnnCompiler:
             costs[name] = CompileCost(**json.loads((kept[name] / COST).read_text()))
             log.info("compile: %s, %.1f s, %.0f MB", name, costs[name].seconds, costs[name].peak_memory_bytes / 2**20)
             link(kept[name] / CONTEXT, folder / name)
-        for place in kept.values():
-            shutil.rmtree(place, ignore_errors=True)
+        with _gone_if_empty(folder.parent / KEPT):
+            for place in kept.values():
+                shutil.rmtree(place, ignore_errors=True)
         return Product(graphs=tuple(replace(g, file=file_ref(folder, folder / g.file.path)) for g in graphs), costs=costs)
 
     def _compile(self, name: str, source: Path, place: Path) -> None:
         """Leave a context and its cost in a folder that is complete or absent."""
-        with temporary_folder(place) as work:
+        with _gone_if_empty(place.parent), temporary_folder(place) as work:
             product, started = work / CONTEXT, time.monotonic()
             ending = self._run(source, product)
             if not ending.is_ok:
@@ -141,6 +143,15 @@ class _Ending:
     @property
     def last_lines(self) -> list[str]:
         return self.said.splitlines()[-SHOWN_LINES:] or ["it said nothing"]
+
+
+@contextmanager
+def _gone_if_empty(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # others are kept in it
+            folder.rmdir()
 
 
 def _reasons(said: str) -> dict[str, str]:
