@@ -1,32 +1,18 @@
 """Encodings, calibration and the QDQ writer on small graphs."""
 
-from collections import Counter
-
 import numpy as np
 import pytest
 
 onnx = pytest.importorskip("onnx")
 
-import onnxruntime  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from small_graphs import attention_model, model_of, run, seeded_feed  # noqa: E402
 
-from quadbench.quad import passes  # noqa: E402
 from quadbench.quad.calibration import observe_ranges  # noqa: E402
 from quadbench.quad.encodings import Encoding, Range, asymmetric, dequantize, quantize, quantize_channels, symmetric, widened  # noqa: E402
 from quadbench.quad.qdq import activation_encodings, quantize_graph  # noqa: E402
 
 RNG = np.random.default_rng(0)
-
-
-def _model(nodes: list, shapes: dict[str, tuple[int, ...]], weights: dict[str, np.ndarray], output: tuple[int, ...]) -> object:
-    graph = helper.make_graph(
-        nodes,
-        "small",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, output)],
-        [numpy_helper.from_array(value, name) for name, value in weights.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 
 def _lora_model() -> object:
@@ -45,16 +31,7 @@ def _lora_model() -> object:
         "b": RNG.standard_normal(5).astype(np.float32),
         "flat": np.array([5, 16], np.int64),
     }
-    return _model(nodes, shapes, weights, (5, 16))
-
-
-def _feed(model: object) -> dict[str, np.ndarray]:
-    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.input}
-    return {name: RNG.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
-
-
-def _run(model: object, feed: dict[str, np.ndarray]) -> np.ndarray:
-    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, feed)[0]
+    return model_of(nodes, shapes, weights, (5, 16))
 
 
 def test_zero_is_always_exact() -> None:
@@ -78,9 +55,9 @@ def test_integers_are_those_of_quantize_linear() -> None:
     for encoding in (asymmetric(Range(low=-2.5, high=7.0), "uint16"), asymmetric(Range(low=-2.5, high=7.0), "uint8")):
         node = helper.make_node("QuantizeLinear", ["x", "s", "z"], ["y"])
         weights = {"s": np.float32(encoding.scale), "z": np.array(encoding.zero_point, encoding.dtype)}
-        model = _model([node], {"x": (1000,)}, {k: np.asarray(v) for k, v in weights.items()}, (1000,))
+        model = model_of([node], {"x": (1000,)}, {k: np.asarray(v) for k, v in weights.items()}, (1000,))
         model.graph.output[0].type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(encoding.dtype))
-        np.testing.assert_array_equal(quantize(values, encoding), _run(model, {"x": values}))
+        np.testing.assert_array_equal(quantize(values, encoding), run(model, {"x": values}))
 
 
 def test_weights_have_a_scale_for_each_output_channel() -> None:
@@ -93,16 +70,16 @@ def test_weights_have_a_scale_for_each_output_channel() -> None:
 
 def test_ranges_are_those_of_every_tensor_over_all_feeds() -> None:
     model = _lora_model()
-    feeds = [_feed(model) for _ in range(3)]
+    feeds = [seeded_feed(model) for _ in range(3)]
     ranges = observe_ranges(model, feeds)
     assert set(ranges) == {"x", "lora.s.down", "lora.s.up", "base", "low", "high", "sum", "rows", "y"}
     assert ranges["x"].high == max(feed["x"].max() for feed in feeds)
-    assert ranges["y"].low == min(_run(model, feed).min() for feed in feeds)
+    assert ranges["y"].low == min(run(model, feed).min() for feed in feeds)
 
 
 def test_a_node_that_only_moves_values_keeps_its_inputs_encoding() -> None:
     model = _lora_model()
-    encodings = activation_encodings(model, observe_ranges(model, [_feed(model)]), dtype="uint16")
+    encodings = activation_encodings(model, observe_ranges(model, [seeded_feed(model)]), dtype="uint16")
     assert encodings["rows"] == encodings["sum"]
     assert encodings["y"] == asymmetric(Range(low=0.0, high=1.0), "uint16")
 
@@ -110,12 +87,12 @@ def test_a_node_that_only_moves_values_keeps_its_inputs_encoding() -> None:
 @pytest.mark.parametrize(("dtype", "lora", "least_db"), [("uint16", "int16", 35), ("uint8", "int8", 18)])
 def test_the_quantized_graph_is_near_the_float_one(dtype: str, lora: str, least_db: float) -> None:
     model = _lora_model()
-    feed = _feed(model)
+    feed = seeded_feed(model)
     ranges = observe_ranges(model, [feed])
     lora_encodings = {name: symmetric(ranges[name].magnitude, lora) for name in feed if name.startswith("lora.")}
     made = quantize_graph(model, activation_encodings(model, ranges, dtype=dtype), lora_encodings)
     integers = feed | {name: quantize(feed[name], encoding) for name, encoding in lora_encodings.items()}
-    exact, found = _run(model, feed), _run(made, integers)
+    exact, found = run(model, feed), run(made, integers)
     assert 10 * np.log10(np.square(exact).sum() / np.square(found - exact).sum()) > least_db
     assert {i.name: i.type.tensor_type.elem_type for i in made.graph.input} == {
         "x": TensorProto.FLOAT,
@@ -126,7 +103,7 @@ def test_the_quantized_graph_is_near_the_float_one(dtype: str, lora: str, least_
 
 def test_lora_inputs_go_straight_into_a_dequantizer_with_zero_point_zero() -> None:
     model = _lora_model()
-    feed = _feed(model)
+    feed = seeded_feed(model)
     ranges = observe_ranges(model, [feed])
     lora = {name: symmetric(1.0, "int16") for name in feed if name.startswith("lora.")}
     made = quantize_graph(model, activation_encodings(model, ranges, dtype="uint16"), lora)
@@ -137,66 +114,9 @@ def test_lora_inputs_go_straight_into_a_dequantizer_with_zero_point_zero() -> No
         assert constants[readers[0].input[2]] == 0
 
 
-@pytest.mark.parametrize("shape", [(1, 6, 4, 4), (1, 258, 4, 4), (1, 258, 16)])
-def test_group_norm_is_written_as_what_npus_take_with_the_same_result(shape: tuple[int, ...]) -> None:
-    node = helper.make_node("GroupNormalization", ["x", "scale", "bias"], ["y"], num_groups=2, epsilon=1e-5)
-    weights = {name: RNG.standard_normal(shape[1]).astype(np.float32) for name in ("scale", "bias")}
-    model = _model([node], {"x": shape}, weights, shape)
-    feed = _feed(model)
-    expected = _run(model, feed)
-    passes.decompose_group_norm(model)
-    assert {node.op_type for node in model.graph.node} == {"Reshape", "InstanceNormalization", "Conv"}
-    np.testing.assert_allclose(_run(model, feed), expected, atol=1e-5)
-
-
-def test_attention_masks_keep_their_meaning_within_sixteen_bits() -> None:
-    mask = np.where(np.tri(4, dtype=bool), 0, np.finfo(np.float32).min).astype(np.float32)
-    nodes = [helper.make_node("Add", ["x", "mask"], ["scores"]), helper.make_node("Softmax", ["scores"], ["y"], axis=-1)]
-    model = _model(nodes, {"x": (4, 4)}, {"mask": mask}, (4, 4))
-    feed = _feed(model)
-    expected = _run(model, feed)
-    passes.clamp_mask_constants(model)
-    np.testing.assert_allclose(_run(model, feed), expected, atol=1e-6)
-    assert numpy_helper.to_array(model.graph.initializer[0]).min() == passes.MASKED_SCORE
-
-
-def _attention_model() -> object:
-    """(x W + b + up(down x)) times its own transpose, as the exporter writes attention and a Linear with a LoRA."""
-    nodes = [
-        helper.make_node("MatMul", ["x", "w"], ["product"], "base"),
-        helper.make_node("Add", ["product", "b"], ["base"], "bias"),
-        helper.make_node("Transpose", ["lora.s.down"], ["down.t"], "turn.down", perm=[1, 0]),
-        helper.make_node("MatMul", ["x", "down.t"], ["low"], "down"),
-        helper.make_node("Transpose", ["lora.s.up"], ["up.t"], "turn.up", perm=[1, 0]),
-        helper.make_node("MatMul", ["low", "up.t"], ["high"], "up"),
-        helper.make_node("Add", ["base", "high"], ["sum"], "sum"),
-        helper.make_node("Transpose", ["sum"], ["keys"], "turn", perm=[0, 2, 1]),
-        helper.make_node("MatMul", ["sum", "keys"], ["y"], "scores"),
-    ]
-    shapes = {"x": (1, 6, 4), "lora.s.down": (2, 4), "lora.s.up": (5, 2)}
-    weights = {"w": RNG.standard_normal((4, 5)).astype(np.float32), "b": RNG.standard_normal(5).astype(np.float32)}
-    return _model(nodes, shapes, weights, (1, 6, 6))
-
-
-def test_linear_layers_become_gemm_with_the_same_result() -> None:
-    model = _attention_model()
-    feed = _feed(model)
-    expected = _run(model, feed)
-    passes.linear_as_gemm(model)
-    assert Counter(node.op_type for node in model.graph.node) == {"Gemm": 3, "Reshape": 5, "Add": 1, "Transpose": 1, "MatMul": 1}
-    np.testing.assert_allclose(_run(model, feed), expected, atol=1e-5)
-
-
-def test_lora_weights_go_into_gemm_as_they_are() -> None:
-    model = _attention_model()
-    passes.linear_as_gemm(model)
-    for name in ("lora.s.down", "lora.s.up"):
-        assert [node.op_type for node in model.graph.node if name in node.input] == ["Gemm"]
-
-
 def test_a_product_of_activations_has_a_signed_second_factor() -> None:
-    model = _attention_model()
-    feed = _feed(model)
+    model = attention_model()
+    feed = seeded_feed(model)
     made = quantize_graph(model, activation_encodings(model, observe_ranges(model, [feed]), dtype="uint16"))
     constants = {i.name: numpy_helper.to_array(i) for i in made.graph.initializer}
     producers = {output: node for node in made.graph.node for output in node.output}
@@ -204,17 +124,17 @@ def test_a_product_of_activations_has_a_signed_second_factor() -> None:
     zero_points = [constants[producers[name].input[2]] for name in product.input]
     assert [zero.dtype for zero in zero_points] == ["uint16", "int16"]
     assert zero_points[1] == 0
-    exact = _run(model, feed)
-    assert 10 * np.log10(np.square(exact).sum() / np.square(_run(made, feed) - exact).sum()) > 35
+    exact = run(model, feed)
+    assert 10 * np.log10(np.square(exact).sum() / np.square(run(made, feed) - exact).sum()) > 35
 
 
 def test_a_weight_near_zero_beside_a_large_bias_still_fits_32_bits() -> None:
     node = helper.make_node("Conv", ["x", "w", "b"], ["y"], group=2)
     weights = {"w": np.array([1e-9, 1.0], np.float32).reshape(2, 1, 1, 1), "b": np.array([3.0, -2.0], np.float32)}
-    model = _model([node], {"x": (1, 2, 4, 4)}, weights, (1, 2, 4, 4))
-    feed = _feed(model)
+    model = model_of([node], {"x": (1, 2, 4, 4)}, weights, (1, 2, 4, 4))
+    feed = seeded_feed(model)
     made = quantize_graph(model, activation_encodings(model, observe_ranges(model, [feed]), dtype="uint16"))
-    np.testing.assert_allclose(_run(made, feed), _run(model, feed), atol=2e-3)
+    np.testing.assert_allclose(run(made, feed), run(model, feed), atol=2e-3)
 
 
 def _bits_at(model: object, operator: str) -> list[tuple[str, str]]:
@@ -228,7 +148,7 @@ def _bits_at(model: object, operator: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("exceptions", [{"x": "uint8"}, {"base": "uint8", "low": "uint8", "high": "uint8"}, {"low": "uint8"}])
 def test_an_operator_that_takes_one_width_is_given_what_it_gives(exceptions: dict[str, str]) -> None:
     model = _lora_model()
-    feed = _feed(model)
+    feed = seeded_feed(model)
     ranges = observe_ranges(model, [feed])
     lora = {name: symmetric(ranges[name].magnitude, "int16") for name in feed if name.startswith("lora.")}
     encodings = activation_encodings(model, ranges, dtype="uint16", exceptions=exceptions, lora=lora)
@@ -239,7 +159,7 @@ def test_an_operator_that_takes_one_width_is_given_what_it_gives(exceptions: dic
 
 def test_16_bit_lora_weights_between_8_bit_tensors_are_multiplied_in_16_bits() -> None:
     model = _lora_model()
-    feed = _feed(model)
+    feed = seeded_feed(model)
     ranges = observe_ranges(model, [feed])
     for dtype, expected in (("int16", "uint16"), ("int8", "uint8")):
         lora = {name: symmetric(ranges[name].magnitude, dtype) for name in feed if name.startswith("lora.")}
@@ -253,14 +173,3 @@ def test_widening_keeps_every_value() -> None:
     values = dequantize(integers, narrow)
     np.testing.assert_array_equal(quantize(values, widened(narrow)), integers.astype(np.int32) * 257)
     np.testing.assert_allclose(dequantize(quantize(values, widened(narrow)), widened(narrow)), values, rtol=1e-6)
-
-
-def test_layer_norm_is_split_with_the_same_result() -> None:
-    node = helper.make_node("LayerNormalization", ["x", "scale", "offset"], ["y"], "norm", axis=-1, epsilon=1e-5)
-    weights = {name: RNG.standard_normal(8).astype(np.float32) for name in ("scale", "offset")}
-    model = _model([node], {"x": (1, 4, 8)}, weights, (1, 4, 8))
-    feed = _feed(model)
-    expected = _run(model, feed)
-    passes.split_layer_norm(model)
-    assert [node.op_type for node in model.graph.node] == ["LayerNormalization", "Mul", "Add"]
-    np.testing.assert_allclose(_run(model, feed), expected, atol=1e-5)

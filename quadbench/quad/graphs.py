@@ -8,12 +8,12 @@ import torch
 from onnx import helper
 
 from quadbench.artifacts import LORA_PREFIX, Component, TensorSpec
-from quadbench.quad import passes
 from quadbench.quad.components import TextEncoderGraph, VaeDecoderGraph, VaeEncoderGraph, with_plain_attention
 from quadbench.quad.encodings import Encoding
 from quadbench.quad.export import export_graph
 from quadbench.quad.foundation import Foundation, time_features
 from quadbench.quad.lora import UnetGraph
+from quadbench.quad.passes import passes_of
 
 
 def export_component(foundation: Foundation, component: Component, scratch: Path) -> onnx.ModelProto:
@@ -25,8 +25,6 @@ def export_component(foundation: Foundation, component: Component, scratch: Path
             names, output = ["input_ids"], "encoder_hidden_states"
             module = TextEncoderGraph(foundation.text_encoder)
             model = export_graph(module, (ids,), input_names=names, output_name=output, scratch=scratch)
-            passes.clamp_mask_constants(model)
-            passes.split_layer_norm(model)
         case Component.VAE_ENCODER:
             image = torch.zeros(1, 3, size, size)
             encoder = VaeEncoderGraph(foundation.vae)
@@ -36,8 +34,8 @@ def export_component(foundation: Foundation, component: Component, scratch: Path
             model = export_graph(decoder, (torch.zeros(latent),), input_names=["latent"], output_name="image", scratch=scratch)
         case Component.UNET:
             raise ValueError("the U-Net is exported by export_unet")
-    passes.decompose_group_norm(model)
-    passes.linear_as_gemm(model)
+    for rewrite in passes_of(component):
+        rewrite(model)
     return model
 
 
@@ -53,8 +51,8 @@ def export_unet(foundation: Foundation, unet: torch.nn.Module, ranks: Mapping[st
     arguments = (torch.zeros(shape), time_features(foundation, [0.0]), text, lora)
     names = ["sample", "time_features", "encoder_hidden_states", *module.lora_names]
     model = export_graph(module, arguments, input_names=names, output_name="eps", scratch=scratch)
-    passes.decompose_group_norm(model)
-    passes.linear_as_gemm(model)
+    for rewrite in passes_of(Component.UNET):
+        rewrite(model)
     return model
 
 

@@ -1,15 +1,24 @@
 """Passes: float graph -> equivalent float graph that quantizes and compiles better. Each is one function."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from quadbench.artifacts import Component
 from quadbench.quad import weights
 
+Pass = Callable[[onnx.ModelProto], None]
 WIDEST_SINGLE_FILTER = 256  # channels of a depthwise convolution by single weights; QNN's compiler crashes at more
 MASKED_SCORE = -100.0  # exp(-100) is 0 beside any score in float32; -3.4e38 would leave 16-bit scores no resolution
+
+
+def passes_of(component: Component) -> tuple[Pass, ...]:
+    """What the float graph of a component goes through, in this order. docs/qnn.md has what each is worth."""
+    everywhere = (decompose_group_norm, linear_as_gemm)
+    return (clamp_mask_constants, split_layer_norm, *everywhere) if component is Component.TEXT_ENCODER else everywhere
 
 
 def decompose_group_norm(model: onnx.ModelProto) -> None:

@@ -1,0 +1,49 @@
+"""Float graphs of a few nodes, what they are fed, and ONNX Runtime's answer."""
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+RNG = np.random.default_rng(0)
+Feed = dict[str, np.ndarray]
+
+
+def model_of(
+    nodes: list[onnx.NodeProto], shapes: dict[str, tuple[int, ...]], weights: Feed, output: tuple[int, ...]
+) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, output)],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+def attention_model() -> onnx.ModelProto:
+    """(x W + b + up(down x)) times its own transpose, as the exporter writes attention and a Linear with a LoRA."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["product"], "base"),
+        helper.make_node("Add", ["product", "b"], ["base"], "bias"),
+        helper.make_node("Transpose", ["lora.s.down"], ["down.t"], "turn.down", perm=[1, 0]),
+        helper.make_node("MatMul", ["x", "down.t"], ["low"], "down"),
+        helper.make_node("Transpose", ["lora.s.up"], ["up.t"], "turn.up", perm=[1, 0]),
+        helper.make_node("MatMul", ["low", "up.t"], ["high"], "up"),
+        helper.make_node("Add", ["base", "high"], ["sum"], "sum"),
+        helper.make_node("Transpose", ["sum"], ["keys"], "turn", perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["sum", "keys"], ["y"], "scores"),
+    ]
+    shapes = {"x": (1, 6, 4), "lora.s.down": (2, 4), "lora.s.up": (5, 2)}
+    weights = {"w": RNG.standard_normal((4, 5)).astype(np.float32), "b": RNG.standard_normal(5).astype(np.float32)}
+    return model_of(nodes, shapes, weights, (1, 6, 6))
+
+
+def seeded_feed(model: onnx.ModelProto) -> Feed:
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.input}
+    return {name: RNG.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def run(model: onnx.ModelProto, feed: Feed) -> np.ndarray:
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, feed)[0]
