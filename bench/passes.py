@@ -108,7 +108,7 @@ class Row:
     cpu_ms: float
     cpu_ratio: float
     cpu_db: float  # CPU against float
-    refusal: str | None = None
+    failure: str | None = None
     context_bytes: int | None = None
     compile_s: float | None = None
     htp_operations: int | None = None  # those that the emulator's profile has cycles for
@@ -252,13 +252,13 @@ def on_htp(row: Row, model: onnx.ModelProto, feed: Feed, expected: np.ndarray, f
     try:
         product = COMPILER.compile_all([graph], folder, folder / "made", lambda _: None)
     except BuildError as error:
-        return replace(row, refusal=str(error).splitlines()[1])
+        return replace(row, failure=f"refused: {str(error).splitlines()[1]}")
     (node,) = onnx.load(folder / "made/graph.onnx").graph.node
     np.savez(folder / "made/feed.npz", **feed)
     command = [sys.executable, __file__, "--emulate", str(folder / "made/graph.onnx"), str(folder / "made")]
     (cost,) = product.costs.values()
     if (status := subprocess.run(command, check=False, capture_output=True).returncode) < 0:
-        return replace(row, refusal=f"the emulator ends with signal {-status}", compile_s=cost.seconds)
+        return replace(row, failure=f"compiles; the emulator ends with signal {-status}", compile_s=cost.seconds)
     return replace(
         row,
         context_bytes=len(next(a.s for a in node.attribute if a.name == "ep_cache_context")),
@@ -326,7 +326,7 @@ def table(rows: list[Row]) -> list[str]:
             if row.htp_db is not None
             else ()
         )
-        cells = (row.component, row.title, *counts, *cpu, *(htp or (f"refused: {row.refusal}", "", "", "", "")))
+        cells = (row.component, row.title, *counts, *cpu, *(htp or (row.failure or "not tried", "", "", "", "")))
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
