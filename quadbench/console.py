@@ -1,6 +1,7 @@
 """Console: what happens during a run -> lines and progress bars on stderr, tables on stdout."""
 
 import json
+import os
 import sys
 import threading
 from types import TracebackType
@@ -14,6 +15,15 @@ from quadbench.artifacts import Bundle, Deployment, RunRecord, Status
 from quadbench.plan import LaunchPlan
 
 _MIB = 2**20
+_FILE_WIDTH = 200  # wider than any table
+
+
+def stdout_console() -> Console:
+    """Where results go. A file or a pipe has no width, so tables stand there as wide as they are; COLUMNS narrows them."""
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _FILE_WIDTH
+    return console
 
 
 class RunConsole:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from quadbench.cli import build_parser, main
+from quadbench.console import stdout_console
 
 MISTAKES = """\
 schema_version: 1
@@ -121,3 +122,12 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         build_parser().parse_args(["--help"])
     assert ended.value.code == 0
     assert "exit codes" in capsys.readouterr().out
+
+
+def test_a_table_in_a_file_is_as_wide_as_it_is_and_no_word_of_it_is_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    row = " ".join(["shared"] * 20)
+    stdout_console().print(row)
+    assert capsys.readouterr().out == f"{row}\n"

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from quadbench import pipeline
 from quadbench.cli.options import add_command, add_group, addresses
-from quadbench.console import RunConsole, print_error, print_json, print_text
+from quadbench.console import RunConsole, print_error, print_json, print_text, stdout_console
 from quadbench.errors import AdapterError
 from quadbench.recipe import load_recipe
 
@@ -48,9 +48,9 @@ def run_inspect(options: argparse.Namespace) -> int:
     if options.json:
         print_json(_finite(asdict(inspection) | {"admission": _answer(admission) if admission else None}))
     else:
-        _print_inspection(Console(), inspection)
+        _print_inspection(stdout_console(), inspection)
         if admission:
-            _print_admission(Console(), admission)
+            _print_admission(stdout_console(), admission)
     is_right = not inspection.problems and (admission is None or admission.judgement.verdict.is_admitted)
     return 0 if is_right else AdapterError.exit_code
 
@@ -68,7 +68,7 @@ def run_admit(options: argparse.Namespace) -> int:
     if options.json:
         print_json(_answer(admission) | {"sent_bytes": {d.device.address: d.sent_bytes for d in deployments}})
     else:
-        _print_admission(Console(), admission)
+        _print_admission(stdout_console(), admission)
     if admission.extended is None:
         print_error(f"adapter '{admission.name}' was not added: {admission.judgement.verdict}. Hint: {_HINT}")
         return AdapterError.exit_code

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from quadbench.cli.options import add_command
-from quadbench.console import print_json
+from quadbench.console import print_json, stdout_console
 from quadbench.devices import DeviceRow, list_devices
 
 
@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json([asdict(row) for row in rows])
     else:
-        print_devices(Console(), rows)
+        print_devices(stdout_console(), rows)
     return 0
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quadbench.cli.options import add_command
-from quadbench.console import print_json
+from quadbench.console import print_json, stdout_console
 from quadbench.doctor import Check, examine
 from quadbench.errors import MissingDependencyError
 
@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json([asdict(check) for check in checks])
     else:
-        print_checks(Console(), checks)
+        print_checks(stdout_console(), checks)
     return 0 if all(check.is_ok for check in checks if check.is_required) else MissingDependencyError.exit_code
 
 

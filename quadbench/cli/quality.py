@@ -12,7 +12,7 @@ from rich.table import Table
 
 from quadbench import pipeline
 from quadbench.cli.options import add_command, addresses
-from quadbench.console import RunConsole, print_json, print_text
+from quadbench.console import RunConsole, print_json, print_text, stdout_console
 from quadbench.errors import UserError
 from quadbench.report import score_notes, score_tables
 from quadbench.scores import RunScores
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(asdict(scores))
     else:
-        print_scores(Console(), scores)
+        print_scores(stdout_console(), scores)
     return 0
 
 

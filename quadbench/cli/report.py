@@ -14,7 +14,7 @@ from rich.text import Text
 from quadbench import pipeline
 from quadbench.artifacts import RunResult
 from quadbench.cli.options import add_command
-from quadbench.console import print_json, print_text
+from quadbench.console import print_json, print_text, stdout_console
 from quadbench.report import kpi_rows, kpi_table, to_csv, to_latex, to_markdown
 
 WIDE = 120  # characters that a table with all of its columns takes
@@ -53,7 +53,7 @@ def print_result(options: argparse.Namespace, result: RunResult, path: Path) -> 
         rows = [asdict(row) for row in kpi_rows(result)]
         print_json({"run_id": result.run_id, "report": str(path), "records": records, "kpis": rows})
     else:
-        print_kpis(Console(), result)
+        print_kpis(stdout_console(), result)
         print_text(f"report: {path}")
 
 

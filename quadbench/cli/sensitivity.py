@@ -11,7 +11,7 @@ from rich.text import Text
 
 from quadbench import pipeline
 from quadbench.cli.options import add_command, add_recipe
-from quadbench.console import RunConsole, print_json
+from quadbench.console import RunConsole, print_json, stdout_console
 from quadbench.recipe import load_recipe
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(asdict(found))
     else:
-        print_sensitivity(Console(), found)
+        print_sensitivity(stdout_console(), found)
     return 0
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from quadbench.cli.options import add_command, add_recipe
 from quadbench.cli.run import add_devices, chosen_devices
-from quadbench.console import RunConsole, print_json, print_text
+from quadbench.console import RunConsole, print_json, print_text, stdout_console
 from quadbench.errors import HarnessError
 from quadbench.report import Sweep, sweep_tables
 from quadbench.sweep import read_over, sweep
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(asdict(swept.sweep) | {"folder": str(swept.folder)})
     else:
-        print_sweep(Console(), swept.sweep)
+        print_sweep(stdout_console(), swept.sweep)
         print_text(f"sweep: {swept.folder}")
     return HarnessError.exit_code if any(not point.figures for point in swept.sweep.points) else 0
 
