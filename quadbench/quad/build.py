@@ -26,6 +26,7 @@ from quadbench.artifacts import (
     Variant,
 )
 from quadbench.manifest import digest_of, publish, temporary_folder
+from quadbench.memory import give_back
 from quadbench.quad.adapters import Adapter, merge
 from quadbench.quad.cache import bundle_folder
 from quadbench.quad.common import Common
@@ -63,7 +64,9 @@ def build(recipe: Recipe, bundles: Path, *, notify: Notify = silent, common: Com
     """
     if common is None:
         with temporary_folder(bundles / "scratch") as scratch:
-            return build(recipe, bundles, notify=notify, common=Common(scratch))
+            built = build(recipe, bundles, notify=notify, common=Common(scratch))
+        give_back()  # whoever compiles next may need it
+        return built
     digest, steps = bundle_digest(recipe), Steps(notify)
     folder = bundle_folder(digest, bundles)
     with torch.no_grad():

@@ -7,6 +7,7 @@ from functools import cached_property
 import onnx
 
 from quadbench.artifacts import LORA_PREFIX
+from quadbench.memory import give_back
 from quadbench.quad.calibration import Feed, observe_ranges
 from quadbench.quad.divergence import spread
 from quadbench.quad.encodings import Encoding
@@ -22,6 +23,7 @@ class Calibrated:
     def __init__(self, model: onnx.ModelProto, feeds: Sequence[Feed]) -> None:
         self.model = model
         self.ranges = observe_ranges(model, feeds)
+        give_back()
         self._few = [feeds[i] for i in spread(len(feeds), NOISE_SAMPLES)]
 
     @cached_property

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from quadbench.memory import peak_memory_bytes
+from quadbench.memory import give_back, peak_memory_bytes
 
 log = logging.getLogger(__name__)
 Notify = Callable[[str], None]
@@ -27,6 +27,7 @@ class Steps:
         self.notify(name)
         started = time.monotonic()
         yield
+        give_back()
         self.seconds[name] = round(time.monotonic() - started, 3)
         log.info("%s, %.1f s, %.2f GB at most so far", name, self.seconds[name], self.peak_bytes / 1e9)
 
