@@ -16,7 +16,8 @@ from pathlib import Path
 from statistics import mean
 
 from quadbench.artifacts import Bundle, CompiledBundle, Component, Graph, Variant
-from quadbench.manifest import MANIFEST, digest_of, read_manifest
+from quadbench.compile import graphs_digest
+from quadbench.manifest import MANIFEST, read_manifest
 
 USE_CASES = (2, 10)
 
@@ -50,7 +51,7 @@ def main() -> None:
 
 def models(artifacts: list[Bundle | CompiledBundle]) -> dict[str, Sizes]:
     """By what they are called, in the order given. Raises: KeyError for a compiled bundle without the one it is from."""
-    bundles = {_graphs_digest(artifact): artifact for artifact in artifacts if isinstance(artifact, Bundle)}
+    bundles = {graphs_digest(artifact): artifact for artifact in artifacts if isinstance(artifact, Bundle)}
     found = {}
     for artifact in artifacts:
         if isinstance(artifact, Bundle):
@@ -91,11 +92,6 @@ def sizes_of(graphs: tuple[Graph, ...], bundle: Bundle) -> Sizes:
 def _artifact(folder: Path) -> Bundle | CompiledBundle:
     is_compiled = "target" in json.loads((folder / MANIFEST).read_text())
     return read_manifest(folder, CompiledBundle) if is_compiled else read_manifest(folder, Bundle)
-
-
-def _graphs_digest(bundle: Bundle) -> str:
-    """What a compiled bundle has as its `parent_digest`."""
-    return digest_of({graph.file.path: graph.file.sha256 for graph in bundle.graphs if graph.variant.is_quantized})
 
 
 def _mb(size_bytes: float) -> str:

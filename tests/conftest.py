@@ -4,7 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from scripted_harness import World
@@ -13,6 +13,10 @@ from quadbench.artifacts import Bundle
 from quadbench.devices.local import open_local
 from quadbench.harness import ensure_harness
 from quadbench.recipe import load_recipe
+
+if TYPE_CHECKING:
+    from ai_hub_graphs import Sources
+    from ai_hub_service import AiHubService
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: its threads cost more than the tiny model's operators
 # A shell that starts the tests in the background has them ignore Ctrl-C, and their children inherit that.
@@ -61,6 +65,23 @@ def plan(assets: Path, tmp_path: Path) -> dict[str, Any]:
     from harness_scene import shared_plan
 
     return shared_plan(assets, tmp_path)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["AiHubService"]:
+    """AI Hub on loopback, asked without the client's waits."""
+    from ai_hub_graphs import hurried_service
+
+    with hurried_service(tmp_path, monkeypatch) as running:
+        yield running
+
+
+@pytest.fixture
+def hub_graphs(tmp_path: Path) -> "Sources":
+    """What is compiled there."""
+    from ai_hub_graphs import write_graphs
+
+    return write_graphs(tmp_path / "bundle")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import logging
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ pytest.importorskip("onnx")
 
 import onnx
 import onnxruntime
-from ai_hub_graphs import Sources, compile_at_hub, hurried_service, target_of, write_decoder, write_graphs
+from ai_hub_graphs import Sources, compile_at_hub, target_of, write_decoder
 from ai_hub_service import QAIRT_VERSION, TOKEN, AiHubService, ai_hub_service
 from htp_emulator import compiled_by_qnn, run_on_emulator
 
@@ -26,17 +25,6 @@ from quadbench.manifest import file_ref
 
 
 @pytest.fixture
-def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AiHubService]:
-    with hurried_service(tmp_path, monkeypatch) as running:
-        yield running
-
-
-@pytest.fixture
-def graphs(tmp_path: Path) -> Sources:
-    return write_graphs(tmp_path / "bundle")
-
-
-@pytest.fixture
 def decoder(tmp_path: Path) -> Sources:
     """The decoder alone, which needs no trial."""
     folder = tmp_path / "bundle"
@@ -44,167 +32,167 @@ def decoder(tmp_path: Path) -> Sources:
 
 
 def test_graphs_come_back_as_single_files_with_the_inputs_they_had(
-    service: AiHubService, graphs: Sources, tmp_path: Path
+    hub: AiHubService, hub_graphs: Sources, tmp_path: Path
 ) -> None:
-    product = compile_at_hub(graphs, tmp_path)
-    assert [graph.file.path for graph in product.graphs] == [graph.file.path for graph in graphs[0]]
+    product = compile_at_hub(hub_graphs, tmp_path)
+    assert [graph.file.path for graph in product.graphs] == [graph.file.path for graph in hub_graphs[0]]
     for graph in product.graphs:
         model = onnx.load(tmp_path / "compiled" / graph.file.path)
         assert {value.name for value in model.graph.input} == {spec.name for spec in graph.inputs}
         assert graph.file == file_ref(tmp_path / "compiled", tmp_path / "compiled" / graph.file.path)
 
 
-def test_the_service_is_told_runtime_outputs_graph_and_sdk(service: AiHubService, graphs: Sources, tmp_path: Path) -> None:
-    compile_at_hub(graphs, tmp_path, target_of(qairt_version="2.50"))
-    assert service.options()[2] == (
+def test_the_service_is_told_runtime_outputs_graph_and_sdk(hub: AiHubService, hub_graphs: Sources, tmp_path: Path) -> None:
+    compile_at_hub(hub_graphs, tmp_path, target_of(qairt_version="2.50"))
+    assert hub.options()[2] == (
         "--target_runtime precompiled_qnn_onnx --output_names y "
         "--qnn_options context_enable_graphs=unet_restyle --qairt_version 2.50"
     )
 
 
-def test_the_sdk_that_compiled_stands_in_the_versions(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
+def test_the_sdk_that_compiled_stands_in_the_versions(hub: AiHubService, decoder: Sources, tmp_path: Path) -> None:
     assert compile_at_hub(decoder, tmp_path).versions["ai_hub.qairt_sdk_version"] == QAIRT_VERSION
 
 
 def test_a_product_that_no_npu_runs_carries_a_doubt(
-    service: AiHubService, decoder: Sources, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    hub: AiHubService, decoder: Sources, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert compile_at_hub(decoder, tmp_path).caveats == (Caveat.CPU_FALLBACK,)
     assert "AI Hub left nodes to the CPU: Mul" in caplog.text
 
 
-def test_a_small_graph_with_lora_inputs_goes_first(service: AiHubService, graphs: Sources, tmp_path: Path) -> None:
-    compile_at_hub(graphs, tmp_path)
-    assert service.uploads[0] == "trial.onnx"
+def test_a_small_graph_with_lora_inputs_goes_first(hub: AiHubService, hub_graphs: Sources, tmp_path: Path) -> None:
+    compile_at_hub(hub_graphs, tmp_path)
+    assert hub.uploads[0] == "trial.onnx"
 
 
-def test_where_lora_inputs_are_refused_nothing_large_is_uploaded(service: AiHubService, graphs: Sources, tmp_path: Path) -> None:
-    service.faults.failing = {"trial": "Conv with dynamic weights is not supported"}
+def test_where_lora_inputs_are_refused_nothing_large_is_uploaded(hub: AiHubService, hub_graphs: Sources, tmp_path: Path) -> None:
+    hub.faults.failing = {"trial": "Conv with dynamic weights is not supported"}
     with pytest.raises(BuildError, match=r"INT16 LoRA weights.*is not supported.*nothing of the bundle was uploaded"):
-        compile_at_hub(graphs, tmp_path)
-    assert service.uploads == ["trial.onnx"]
+        compile_at_hub(hub_graphs, tmp_path)
+    assert hub.uploads == ["trial.onnx"]
 
 
 def test_a_trial_that_is_not_done_in_time_says_nothing_of_lora_inputs(
-    service: AiHubService, graphs: Sources, tmp_path: Path
+    hub: AiHubService, hub_graphs: Sources, tmp_path: Path
 ) -> None:
-    service.faults.never_done = True
+    hub.faults.never_done = True
     with pytest.raises(ServiceError, match=r"^AI Hub is not done after 0.2 s"):
-        compile_at_hub(graphs, tmp_path, target_of(timeout_s=0.2))
+        compile_at_hub(hub_graphs, tmp_path, target_of(timeout_s=0.2))
 
 
-def test_graphs_without_lora_inputs_need_no_trial(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
+def test_graphs_without_lora_inputs_need_no_trial(hub: AiHubService, decoder: Sources, tmp_path: Path) -> None:
     compile_at_hub(decoder, tmp_path)
-    assert service.uploads == ["shared/vae_decoder.onnx"]
+    assert hub.uploads == ["shared/vae_decoder.onnx"]
 
 
-def test_large_models_go_in_parts(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
+def test_large_models_go_in_parts(hub: AiHubService, decoder: Sources, tmp_path: Path) -> None:
     large = onnx.load(decoder[1] / "shared/vae_decoder.onnx")
     large.doc_string = "x" * 200_000
     onnx.save(large, decoder[1] / "shared/vae_decoder.onnx")
     compile_at_hub(decoder, tmp_path)
-    model = next(model for model in service.models.values() if model.message.name == "shared/vae_decoder.onnx")
+    model = next(model for model in hub.models.values() if model.message.name == "shared/vae_decoder.onnx")
     assert len(model.parts) == 4
     assert model.contents == (decoder[1] / "shared/vae_decoder.onnx").read_bytes()
 
 
-def test_a_second_run_uploads_and_submits_nothing(service: AiHubService, graphs: Sources, tmp_path: Path) -> None:
-    first = compile_at_hub(graphs, tmp_path)
-    uploads, submissions = len(service.uploads), len(service.submissions)
-    assert compile_at_hub(graphs, tmp_path) == first
-    assert (len(service.uploads), len(service.submissions)) == (uploads, submissions)
+def test_a_second_run_uploads_and_submits_nothing(hub: AiHubService, hub_graphs: Sources, tmp_path: Path) -> None:
+    first = compile_at_hub(hub_graphs, tmp_path)
+    uploads, submissions = len(hub.uploads), len(hub.submissions)
+    assert compile_at_hub(hub_graphs, tmp_path) == first
+    assert (len(hub.uploads), len(hub.submissions)) == (uploads, submissions)
 
 
 def test_models_and_jobs_that_the_service_has_forgotten_are_made_again(
-    service: AiHubService, graphs: Sources, tmp_path: Path
+    hub: AiHubService, hub_graphs: Sources, tmp_path: Path
 ) -> None:
-    compile_at_hub(graphs, tmp_path)
-    service.models.clear()
-    service.jobs.clear()
-    service.uploads.clear()
-    assert len(compile_at_hub(graphs, tmp_path).graphs) == 4
-    assert len(service.uploads) == 5
+    compile_at_hub(hub_graphs, tmp_path)
+    hub.models.clear()
+    hub.jobs.clear()
+    hub.uploads.clear()
+    assert len(compile_at_hub(hub_graphs, tmp_path).graphs) == 4
+    assert len(hub.uploads) == 5
 
 
-def test_a_failed_job_is_told_with_its_reason_id_and_page(service: AiHubService, graphs: Sources, tmp_path: Path) -> None:
-    service.faults.failing = {"shared/unet": "Unsupported Foo"}
+def test_a_failed_job_is_told_with_its_reason_id_and_page(hub: AiHubService, hub_graphs: Sources, tmp_path: Path) -> None:
+    hub.faults.failing = {"shared/unet": "Unsupported Foo"}
     with pytest.raises(ServiceError, match=r"job j\d+ of 'shared/unet.onnx' failed: Unsupported Foo \(http.*/jobs/j\d+/\)"):
-        compile_at_hub(graphs, tmp_path)
+        compile_at_hub(hub_graphs, tmp_path)
 
 
-def test_after_a_failed_job_only_that_one_is_submitted_again(service: AiHubService, graphs: Sources, tmp_path: Path) -> None:
-    service.faults.failing = {"shared/unet": "out of memory"}
+def test_after_a_failed_job_only_that_one_is_submitted_again(hub: AiHubService, hub_graphs: Sources, tmp_path: Path) -> None:
+    hub.faults.failing = {"shared/unet": "out of memory"}
     with pytest.raises(ServiceError, match="out of memory"):
-        compile_at_hub(graphs, tmp_path)
-    service.faults.failing, before = {}, len(service.submissions)
-    compile_at_hub(graphs, tmp_path)
-    assert [job.compile_job.name for job in service.submissions[before:]] == ["shared/unet.onnx"]
-    assert len(service.uploads) == 5
+        compile_at_hub(hub_graphs, tmp_path)
+    hub.faults.failing, before = {}, len(hub.submissions)
+    compile_at_hub(hub_graphs, tmp_path)
+    assert [job.compile_job.name for job in hub.submissions[before:]] == ["shared/unet.onnx"]
+    assert len(hub.uploads) == 5
 
 
-def test_a_refused_submission_is_tried_again(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
-    service.faults.rate_limited = 4  # the client gives up after three
+def test_a_refused_submission_is_tried_again(hub: AiHubService, decoder: Sources, tmp_path: Path) -> None:
+    hub.faults.rate_limited = 4  # the client gives up after three
     assert len(compile_at_hub(decoder, tmp_path).graphs) == 1
 
 
-def test_a_service_that_keeps_refusing_is_told(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
-    service.faults.rate_limited = 100
+def test_a_service_that_keeps_refusing_is_told(hub: AiHubService, decoder: Sources, tmp_path: Path) -> None:
+    hub.faults.rate_limited = 100
     with pytest.raises(ServiceError, match=r"Too many jobs are running.*what is done is kept"):
         compile_at_hub(decoder, tmp_path)
 
 
-def test_a_service_that_is_away_for_a_while_is_asked_again(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
-    service.faults.unavailable = 4  # the client gives up after three
+def test_a_service_that_is_away_for_a_while_is_asked_again(hub: AiHubService, decoder: Sources, tmp_path: Path) -> None:
+    hub.faults.unavailable = 4  # the client gives up after three
     assert len(compile_at_hub(decoder, tmp_path).graphs) == 1
 
 
-def test_a_broken_upload_is_begun_again(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
-    service.faults.broken_uploads = 1
+def test_a_broken_upload_is_begun_again(hub: AiHubService, decoder: Sources, tmp_path: Path) -> None:
+    hub.faults.broken_uploads = 1
     assert len(compile_at_hub(decoder, tmp_path).graphs) == 1
 
 
 def test_uploads_that_keep_breaking_are_told_without_the_signature_of_their_address(
-    service: AiHubService, decoder: Sources, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    hub: AiHubService, decoder: Sources, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    service.faults.broken_uploads = 1000
+    hub.faults.broken_uploads = 1000
     with pytest.raises(ServiceError, match=r"while uploading 'shared/vae_decoder.onnx'.*what is done is kept") as raised:
         compile_at_hub(decoder, tmp_path)
     assert "signature" not in str(raised.value) + caplog.text
 
 
-def test_a_truncated_download_is_begun_again(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
-    service.faults.truncated_downloads = 1
+def test_a_truncated_download_is_begun_again(hub: AiHubService, decoder: Sources, tmp_path: Path) -> None:
+    hub.faults.truncated_downloads = 1
     assert len(compile_at_hub(decoder, tmp_path).graphs) == 1
 
 
 def test_a_damaged_product_is_refused_and_the_next_run_downloads_it_again(
-    service: AiHubService, decoder: Sources, tmp_path: Path
+    hub: AiHubService, decoder: Sources, tmp_path: Path
 ) -> None:
-    service.faults.damaged_downloads = 1
+    hub.faults.damaged_downloads = 1
     with pytest.raises(BuildError, match=r"'shared/vae_decoder.onnx' arrived damaged"):
         compile_at_hub(decoder, tmp_path)
-    submissions = len(service.submissions)
+    submissions = len(hub.submissions)
     assert len(compile_at_hub(decoder, tmp_path).graphs) == 1
-    assert len(service.submissions) == submissions
+    assert len(hub.submissions) == submissions
 
 
-def test_a_product_with_other_inputs_is_refused(service: AiHubService, graphs: Sources, tmp_path: Path) -> None:
-    decoder = graphs[0][3]
+def test_a_product_with_other_inputs_is_refused(hub: AiHubService, hub_graphs: Sources, tmp_path: Path) -> None:
+    decoder = hub_graphs[0][3]
     wrong = replace(decoder, inputs=(*decoder.inputs, TensorSpec(name="mask", shape=(1,), dtype="int8")))
     with pytest.raises(BuildError, match=r"has other inputs than its graph: found nothing more; expected mask int8 \[1\]"):
-        compile_at_hub(([wrong], graphs[1]), tmp_path)
+        compile_at_hub(([wrong], hub_graphs[1]), tmp_path)
 
 
-def test_a_queue_that_is_too_slow_is_left_with_the_ids_kept(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
-    service.faults.never_done = True
+def test_a_queue_that_is_too_slow_is_left_with_the_ids_kept(hub: AiHubService, decoder: Sources, tmp_path: Path) -> None:
+    hub.faults.never_done = True
     with pytest.raises(ServiceError, match=r"not done after 0.2 s: j\d+ \(OPTIMIZING_MODEL, http.*their ids are kept"):
         compile_at_hub(decoder, tmp_path, target_of(timeout_s=0.2))
-    service.faults.never_done = False
+    hub.faults.never_done = False
     compile_at_hub(decoder, tmp_path)
-    assert len(service.submissions) == 1
+    assert len(hub.submissions) == 1
 
 
-def test_progress_names_the_job_and_its_state(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
+def test_progress_names_the_job_and_its_state(hub: AiHubService, decoder: Sources, tmp_path: Path) -> None:
     steps: list[str] = []
     compile_at_hub(decoder, tmp_path, notify=steps.append)
     assert steps == [
@@ -214,8 +202,8 @@ def test_progress_names_the_job_and_its_state(service: AiHubService, decoder: So
     ]
 
 
-def test_an_expired_token_is_told_with_what_to_do(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
-    service.faults.is_token_expired = True
+def test_an_expired_token_is_told_with_what_to_do(hub: AiHubService, decoder: Sources, tmp_path: Path) -> None:
+    hub.faults.is_token_expired = True
     with pytest.raises(ServiceError, match=r"refuses the token in '.*client.ini': it is wrong or has expired.*qai-hub configure"):
         compile_at_hub(decoder, tmp_path)
 
@@ -228,13 +216,13 @@ def test_a_client_without_configuration_is_told_with_what_to_do(
         compile_at_hub(decoder, tmp_path)
 
 
-def test_an_unknown_device_is_answered_with_the_known_ones(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
+def test_an_unknown_device_is_answered_with_the_known_ones(hub: AiHubService, decoder: Sources, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"device 'Samsung Galaxy S26'; known: Samsung Galaxy S25 \(Family\)"):
         compile_at_hub(decoder, tmp_path, target_of(device="Samsung Galaxy S26"))
 
 
 def test_the_token_is_in_no_log_message_and_no_file(
-    service: AiHubService, decoder: Sources, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    hub: AiHubService, decoder: Sources, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG):
         compile_at_hub(decoder, tmp_path)
@@ -245,34 +233,34 @@ def test_the_token_is_in_no_log_message_and_no_file(
 
 
 def test_the_client_s_words_stay_off_stdout(
-    service: AiHubService, decoder: Sources, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    hub: AiHubService, decoder: Sources, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     compile_at_hub(decoder, tmp_path)
     assert capsys.readouterr().out == ""
 
 
-def test_a_damaged_ledger_is_told(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
+def test_a_damaged_ledger_is_told(hub: AiHubService, decoder: Sources, tmp_path: Path) -> None:
     (tmp_path / "ai-hub.json").write_text("{")
     with pytest.raises(ArtifactError, match=r"ai-hub.json' is damaged.*uploaded and compiled at AI Hub again"):
         compile_at_hub(decoder, tmp_path)
 
 
 def test_a_context_binary_is_compiled_to_dlc_then_linked_a_component_at_a_time(
-    service: AiHubService, graphs: Sources, tmp_path: Path
+    hub: AiHubService, hub_graphs: Sources, tmp_path: Path
 ) -> None:
-    product = compile_at_hub(graphs, tmp_path, target_of(runtime="qnn_context_binary"))
+    product = compile_at_hub(hub_graphs, tmp_path, target_of(runtime="qnn_context_binary"))
     assert [graph.file.path for graph in product.graphs] == [
         "shared/unet.bin",
         "per-graph/unet.bin",
         "per-graph/unet.bin",
         "shared/vae_decoder.bin",
     ]
-    links = [job.link_job for job in service.submissions if job.WhichOneof("job") == "link_job"]
+    links = [job.link_job for job in hub.submissions if job.WhichOneof("job") == "link_job"]
     assert [len(link.models.models) for link in links] == [1, 1, 2, 1]  # the first is the trial
 
 
-def test_linked_graphs_are_one_file_of_one_digest(service: AiHubService, graphs: Sources, tmp_path: Path) -> None:
-    product = compile_at_hub(graphs, tmp_path, target_of(runtime="qnn_context_binary"))
+def test_linked_graphs_are_one_file_of_one_digest(hub: AiHubService, hub_graphs: Sources, tmp_path: Path) -> None:
+    product = compile_at_hub(hub_graphs, tmp_path, target_of(runtime="qnn_context_binary"))
     restyle, remove = product.graphs[1:3]
     assert restyle.file == remove.file
     assert isinstance(restyle.file, FileRef)
@@ -297,8 +285,8 @@ def test_a_context_beside_its_model_is_put_inside_it_and_runs_on_the_emulator(
     np.testing.assert_allclose(run_on_emulator(Path(alone), feed), expected, atol=0.01 * np.abs(expected).max())
 
 
-def test_another_service_has_entries_of_its_own(service: AiHubService, decoder: Sources, tmp_path: Path) -> None:
+def test_another_service_has_entries_of_its_own(hub: AiHubService, decoder: Sources, tmp_path: Path) -> None:
     ledger = {"schema_version": 1, "services": {"https://elsewhere": {"models": {decoder[0][0].file.sha256: "m1"}, "jobs": {}}}}
     (tmp_path / "ai-hub.json").write_text(json.dumps(ledger))
     compile_at_hub(decoder, tmp_path)
-    assert service.uploads == ["shared/vae_decoder.onnx"]
+    assert hub.uploads == ["shared/vae_decoder.onnx"]

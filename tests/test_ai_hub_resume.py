@@ -1,6 +1,5 @@
 """What breaks on the way through AI Hub: its own clear error, and a second run that does only what was not done."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 pytest.importorskip("qai_hub")
 pytest.importorskip("onnx")
 
-from ai_hub_graphs import Sources, compile_at_hub, hurried_service, target_of, write_graphs
+from ai_hub_graphs import Sources, compile_at_hub, target_of
 from ai_hub_service import AiHubService, Faults
 
 from quadbench.errors import BuildError, ServiceError
@@ -35,31 +34,22 @@ FAULTS: dict[str, tuple[str, dict[str, object], type[Exception], str, list[str],
 }
 
 
-@pytest.fixture
-def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AiHubService]:
-    with hurried_service(tmp_path, monkeypatch) as running:
-        yield running
-
-
-@pytest.fixture
-def graphs(tmp_path: Path) -> Sources:
-    return write_graphs(tmp_path / "bundle")
-
-
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_second_run_does_only_what_the_fault_kept_from_being_done(
-    fault: str, service: AiHubService, graphs: Sources, tmp_path: Path
+    fault: str, hub: AiHubService, hub_graphs: Sources, tmp_path: Path
 ) -> None:
     begins, faults, kind, words, uploads, submissions = FAULTS[fault]
 
     def break_something(step: str) -> None:
         if step.startswith(begins):
-            service.faults = Faults(**faults)
+            hub.faults = Faults(**faults)
 
     with pytest.raises(kind, match=words):
-        compile_at_hub(graphs, tmp_path, target_of(timeout_s=2), break_something)
-    service.faults = Faults()
-    uploaded, submitted = len(service.uploads), len(service.submissions)
-    assert [graph.file.path for graph in compile_at_hub(graphs, tmp_path).graphs] == [graph.file.path for graph in graphs[0]]
-    assert service.uploads[uploaded:] == uploads
-    assert [job.compile_job.name for job in service.submissions[submitted:]] == submissions
+        compile_at_hub(hub_graphs, tmp_path, target_of(timeout_s=2), break_something)
+    hub.faults = Faults()
+    uploaded, submitted = len(hub.uploads), len(hub.submissions)
+    assert [graph.file.path for graph in compile_at_hub(hub_graphs, tmp_path).graphs] == [
+        graph.file.path for graph in hub_graphs[0]
+    ]
+    assert hub.uploads[uploaded:] == uploads
+    assert [job.compile_job.name for job in hub.submissions[submitted:]] == submissions

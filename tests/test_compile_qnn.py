@@ -1,5 +1,6 @@
 """Qualcomm's compiler on graphs of one layer; the whole model is in test_qnn_model.py."""
 
+import multiprocessing
 import shutil
 import sys
 from dataclasses import replace
@@ -106,6 +107,13 @@ def wide_group_norm(channels: int) -> onnx.ModelProto:
     initializers = [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()]
     graph = onnx.helper.make_graph(nodes, "g", [x], [y], initializers, value_info=[norm])
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
+
+
+def test_two_processes_may_compile_the_same_at_once(built: Built, tmp_path: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        made = pool.starmap(compile_bundle, [(*built, TARGET, "qnn", tmp_path)] * 2, chunksize=1)
+    assert [operators(one.folder / "shared/unet.onnx") for one in made] == [[CONTEXT_OP]] * 2
+    assert [path.name for path in tmp_path.iterdir()] == [made[0].folder.name]
 
 
 def test_nodes_that_would_stay_on_the_cpu_are_named_with_the_reason(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from diffusers import DDIMScheduler, EulerDiscreteScheduler, LCMScheduler  # noq
 
 from quadbench.quad.samplers.ed import ed_table  # noqa: E402
 from quadbench.quad.samplers.lcm import lcm_table  # noqa: E402
-from quadbench.quad.samplers.olss import Example, ddim_table, olss_table  # noqa: E402
+from quadbench.quad.samplers.olss import SamplerInput, ddim_table, olss_table  # noqa: E402
 from quadbench.quad.samplers.table import Table, run_table  # noqa: E402
 
 CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -78,9 +78,9 @@ def test_strength_keeps_the_last_part_of_the_schedule() -> None:
     assert part.start.latent > 0
 
 
-def _examples(count: int = 2) -> list[Example]:
+def _inputs(count: int = 2) -> list[SamplerInput]:
     return [
-        Example(
+        SamplerInput(
             denoise=_denoise(torch.tensor(0.2 + 0.1 * k)),
             latent=torch.zeros(SHAPE),
             noise=torch.randn(SHAPE, generator=torch.Generator().manual_seed(k)),
@@ -93,13 +93,13 @@ TEACHER = ddim_table(ALPHAS, steps=20)
 
 
 def test_olss_with_all_steps_repeats_the_teacher() -> None:
-    table = olss_table(TEACHER, _examples(), steps=20)
+    table = olss_table(TEACHER, _inputs(), steps=20)
     assert table.timesteps == TEACHER.timesteps
     assert table.fit_error < 1e-5  # samples are float32
 
 
 def test_olss_with_fewer_steps_starts_where_the_teacher_starts_and_fits_worse_the_fewer_they_are() -> None:
-    tables = [olss_table(TEACHER, _examples(), steps=steps) for steps in (2, 4, 8)]
+    tables = [olss_table(TEACHER, _inputs(), steps=steps) for steps in (2, 4, 8)]
     assert all(table.timesteps[0] == TEACHER.timesteps[0] for table in tables)
     assert [len(table.steps) for table in tables] <= [2, 4, 8]
     assert tables[0].fit_error >= tables[1].fit_error >= tables[2].fit_error
@@ -107,21 +107,21 @@ def test_olss_with_fewer_steps_starts_where_the_teacher_starts_and_fits_worse_th
 
 def test_the_fit_error_is_what_the_table_itself_ends_with() -> None:
     """Also far from the teacher's samples, as two steps are here: the predictions that count are the table's own."""
-    examples = _examples()
-    table = olss_table(TEACHER, examples, steps=2)
+    inputs = _inputs()
+    table = olss_table(TEACHER, inputs, steps=2)
     visited = [TEACHER.timesteps.index(t) for t in table.timesteps]
     ends = []
-    for example in examples:
-        own = lambda i, x, e=example: e.denoise(visited[i], x)  # noqa: E731
-        found = run_table(table, own, latent=example.latent, noise=example.noise.repeat(3, 1, 1, 1))
-        ends.append(found - run_table(TEACHER, example.denoise, latent=example.latent, noise=example.noise.repeat(21, 1, 1, 1)))
+    for given in inputs:
+        own = lambda i, x, e=given: e.denoise(visited[i], x)  # noqa: E731
+        found = run_table(table, own, latent=given.latent, noise=given.noise.repeat(3, 1, 1, 1))
+        ends.append(found - run_table(TEACHER, given.denoise, latent=given.latent, noise=given.noise.repeat(21, 1, 1, 1)))
     assert table.fit_error > 1e-3
     assert float(torch.cat(ends).square().mean().sqrt()) == pytest.approx(table.fit_error, rel=1e-4)
 
 
 def test_olss_of_a_straight_trajectory_is_shorter_than_asked_for_and_exact() -> None:
     constant = lambda _step, sample: torch.ones_like(sample)  # noqa: E731
-    table = olss_table(TEACHER, [Example(denoise=constant, latent=torch.zeros(SHAPE), noise=torch.randn(SHAPE))], steps=8)
+    table = olss_table(TEACHER, [SamplerInput(denoise=constant, latent=torch.zeros(SHAPE), noise=torch.randn(SHAPE))], steps=8)
     assert 1 <= len(table.steps) <= 8
     assert table.fit_error < 1e-5  # samples are float32
 
@@ -130,9 +130,9 @@ def test_olss_is_fitted_to_what_is_replaced_when_inpainting() -> None:
     """The kept region jumps to the input's own noise after each step, which no combination of predictions gives."""
     mask = torch.zeros(1, 1, 4, 4)
     mask[..., :2] = 1
-    example = Example(denoise=_denoise(torch.tensor(0.3)), latent=torch.randn(SHAPE), noise=torch.randn(SHAPE), mask=mask)
-    assert example.fitted(example.noise).shape == (example.noise.numel() // 2,)
-    assert olss_table(TEACHER, [example], steps=20).fit_error < 1e-5
+    given = SamplerInput(denoise=_denoise(torch.tensor(0.3)), latent=torch.randn(SHAPE), noise=torch.randn(SHAPE), mask=mask)
+    assert given.fitted(given.noise).shape == (given.noise.numel() // 2,)
+    assert olss_table(TEACHER, [given], steps=20).fit_error < 1e-5
 
 
 def test_inpainting_ends_with_the_known_region_untouched() -> None:

@@ -74,8 +74,7 @@ def compile_bundle(
     """
     compiler = _compiler(target, root)
     _lint(bundle, bundle_folder, htp_arch)
-    graphs = tuple(graph for graph in bundle.graphs if graph.variant.is_quantized)
-    sources = {graph.file.path: graph.file.sha256 for graph in graphs}
+    graphs, sources = _quantized(bundle), _sources(bundle)
     digest = digest_of({"graphs": sources, "target": key, "versions": compiler.versions()})
     folder = root / digest[:16]
     if folder.is_dir():
@@ -85,7 +84,7 @@ def compile_bundle(
         product = _compile(compiler, graphs, bundle_folder, temporary, notify)
         return CompiledBundle(
             digest=digest,
-            parent_digest=digest_of(sources),
+            parent_digest=graphs_digest(bundle),
             target=key,
             tool_versions=compiler.versions() | product.versions,
             graphs=product.graphs,
@@ -94,6 +93,19 @@ def compile_bundle(
         )
 
     return Compiled(compiled=publish(folder, make), folder=folder, is_reused=False)
+
+
+def graphs_digest(bundle: Bundle) -> str:
+    """Of what is compiled: the `parent_digest` of every CompiledBundle that is made of it."""
+    return digest_of(_sources(bundle))
+
+
+def _quantized(bundle: Bundle) -> tuple[Graph, ...]:
+    return tuple(graph for graph in bundle.graphs if graph.variant.is_quantized)
+
+
+def _sources(bundle: Bundle) -> dict[str, str]:
+    return {graph.file.path: graph.file.sha256 for graph in _quantized(bundle)}
 
 
 def _compile(compiler: Compiler | BundleCompiler, graphs: Sequence[Graph], source: Path, folder: Path, notify: Notify) -> Product:

@@ -69,18 +69,18 @@ class QnnCompiler:
         for graph in graphs:
             name = graph.file.path
             notify(name)
-            if not (kept[name] / CONTEXT).is_file():
-                self._compile(name, source / name, kept[name])
-            costs[name] = CompileCost(**json.loads((kept[name] / COST).read_text()))
+            try:
+                costs[name] = _take(kept[name], folder / name)
+            except FileNotFoundError:
+                costs[name] = self._compile(name, source / name, kept[name], folder / name)
             log.info("compile: %s, %.1f s, %.0f MB", name, costs[name].seconds, costs[name].peak_memory_bytes / 2**20)
-            link(kept[name] / CONTEXT, folder / name)
         with _gone_if_empty(folder.parent / KEPT):
             for place in kept.values():
                 shutil.rmtree(place, ignore_errors=True)
         return Product(graphs=tuple(replace(g, file=file_ref(folder, folder / g.file.path)) for g in graphs), costs=costs)
 
-    def _compile(self, name: str, source: Path, place: Path) -> None:
-        """Leave a context and its cost in a folder that is complete or absent."""
+    def _compile(self, name: str, source: Path, place: Path, target: Path) -> CompileCost:
+        """Write the context to `target`, and keep it with its cost in a folder that is complete or absent."""
         with _gone_if_empty(place.parent), temporary_folder(place) as work:
             product, started = work / CONTEXT, time.monotonic()
             ending = self._run(source, product)
@@ -91,7 +91,10 @@ class QnnCompiler:
             (work / COST).write_text(json.dumps(asdict(cost)))
             if (found := operators(product)) != [CONTEXT_OP]:
                 raise BuildError(f"QNN made of '{name}' a graph of {', '.join(found)}; expected one {CONTEXT_OP}")
-            work.rename(place)
+            cost = _take(work, target)
+            with suppress(OSError):  # another process that compiles the same was faster
+                work.rename(place)
+        return cost
 
     def _run(self, source: Path, product: Path, *options: str) -> "_Ending":
         chip = ["--htp-arch", self.htp_arch.removeprefix("v"), "--soc-model", str(self.soc_model)]
@@ -143,6 +146,13 @@ class _Ending:
     @property
     def last_lines(self) -> list[str]:
         return self.said.splitlines()[-SHOWN_LINES:] or ["it said nothing"]
+
+
+def _take(place: Path, target: Path) -> CompileCost:
+    """The context that was compiled into `place`, as `target` too. Raises: FileNotFoundError where none was, or is any more."""
+    cost = CompileCost(**json.loads((place / COST).read_text()))
+    link(place / CONTEXT, target)
+    return cost
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from quadbench.lint.graph import DEQUANTIZE, QUANTIZE, LintedGraph, Node, Tensor
 NATIVE_16_BIT_OPSET = 21  # the first whose QuantizeLinear and DequantizeLinear take 16 bits
 FIRST_HTP_ARCH_WITH_16_BIT_WEIGHTS = 73
 SIXTEEN_BITS = ("INT16", "UINT16")
-WIDEST_SINGLE_FILTER = 256
+WIDEST_SINGLE_FILTER = 256  # channels of a depthwise convolution by single weights; QNN's compiler crashes at more
 EXACT_RESIZE = ("asymmetric", "floor")
 _RESIZE_ON_HTP = {
     ("half_pixel", "floor"): "which HTP takes for another picture and says nothing",

@@ -56,9 +56,9 @@ def export_unet(foundation: Foundation, unet: torch.nn.Module, ranks: Mapping[st
     return model
 
 
-def lora_shapes(model: onnx.ModelProto, prefix: str = LORA_PREFIX) -> dict[str, tuple[int, ...]]:
+def lora_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """The LoRA inputs of a U-Net graph, in the graph's order."""
-    return {spec.name: spec.shape for spec in specs(model.graph.input) if spec.name.startswith(prefix)}
+    return {spec.name: spec.shape for spec in specs(model.graph.input) if spec.name.startswith(LORA_PREFIX)}
 
 
 def specs(values: Iterable[onnx.ValueInfoProto], lora: Mapping[str, Encoding] | None = None) -> tuple[TensorSpec, ...]:

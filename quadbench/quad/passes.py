@@ -8,10 +8,10 @@ import onnx
 from onnx import helper, numpy_helper
 
 from quadbench.artifacts import Component
+from quadbench.lint.rules import WIDEST_SINGLE_FILTER
 from quadbench.quad import weights
 
 Pass = Callable[[onnx.ModelProto], None]
-WIDEST_SINGLE_FILTER = 256  # channels of a depthwise convolution by single weights; QNN's compiler crashes at more
 MASKED_SCORE = -100.0  # exp(-100) is 0 beside any score in float32; -3.4e38 would leave 16-bit scores no resolution
 
 

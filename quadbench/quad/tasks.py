@@ -10,7 +10,7 @@ from quadbench.quad.items import Item, Items
 from quadbench.quad.runner import Condition, Denoiser, Feed, GraphSession, token_feed
 from quadbench.quad.samplers.ed import ed_table
 from quadbench.quad.samplers.lcm import lcm_table
-from quadbench.quad.samplers.olss import Example, ddim_table, olss_table
+from quadbench.quad.samplers.olss import SamplerInput, ddim_table, olss_table
 from quadbench.quad.samplers.table import Table, run_table
 from quadbench.recipe import EdSampler, LcmSampler, OlssSampler, Task, TextToImageTask
 
@@ -81,8 +81,8 @@ def _fitted_table(task: Task, encoders: Encoders, unet: Unet, lora: Feed, items:
     foundation = encoders.foundation
     teacher = ddim_table(foundation.alphas_cumprod, strength=_strength(task))
     features = time_features(foundation, list(teacher.timesteps))
-    examples = [
-        Example(
+    inputs = [
+        SamplerInput(
             denoise=Denoiser(unet=unet, condition=encoders.condition(item, features, lora, task.guidance)),
             latent=encoders.latent(item),
             noise=item.noise(foundation, 0),
@@ -90,7 +90,7 @@ def _fitted_table(task: Task, encoders: Encoders, unet: Unet, lora: Feed, items:
         )
         for item in items
     ]
-    return olss_table(teacher, examples, steps=steps)
+    return olss_table(teacher, inputs, steps=steps)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import torch
 from pydantic import TypeAdapter
 from safetensors.numpy import load_file
 
-from quadbench.artifacts import Bundle, Component, Graph, TaskAssets, TaskItem, Variant
+from quadbench.artifacts import LORA_PREFIX, Bundle, Component, Graph, TaskAssets, TaskItem, Variant
 from quadbench.pixels import read_pixels
 from quadbench.quad.quality.compared import REFERENCE, refuse_random
 from quadbench.quad.quality.fidelity import Values, as_batch, cosine, sqnr_db
@@ -161,7 +161,7 @@ def _mask(path: Path, size: Sequence[int]) -> torch.Tensor:
 
 def _lora_feed(bundle: Bundle, folder: Path, task: TaskAssets, unet: Graph) -> Feed:
     """The task's adapter in the dtype of the graph; zeros where the task has none, nothing where it is merged."""
-    inputs = [spec for spec in unet.inputs if spec.name.startswith("lora.")]
+    inputs = [spec for spec in unet.inputs if spec.name.startswith(LORA_PREFIX)]
     if not inputs or task.adapter is None:
         return {spec.name: np.zeros(spec.shape, spec.dtype) for spec in inputs}
     file = next(a.file for a in bundle.adapters if a.name == task.adapter and a.variant is unet.variant)

@@ -18,7 +18,7 @@ SEARCH_ROUNDS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
-class Example:
+class SamplerInput:
     """One input to fit to: the U-Net at the teacher's steps, latent (1, 4, h, w), noise (1, 4, h, w), mask (1, 1, h, w)."""
 
     denoise: Denoise
@@ -41,7 +41,7 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class Trajectory:
-    """The teacher's run over all examples: x (T + 1, n) and eps (T, n), n fitted values a step, float64."""
+    """The teacher's run over all inputs: x (T + 1, n) and eps (T, n), n fitted values a step, float64."""
 
     x: torch.Tensor
     eps: torch.Tensor
@@ -71,14 +71,14 @@ def ddim_table(
     return Table(scheme="ddim", timesteps=tuple(float(t) for t in timesteps), start=start, steps=tuple(table_steps))
 
 
-def olss_table(teacher: Table, examples: Sequence[Example], *, steps: int) -> Table:
+def olss_table(teacher: Table, inputs: Sequence[SamplerInput], *, steps: int) -> Table:
     """Fit `steps` steps to the teacher's runs. Where fewer reach the end at the lowest error, the table is shorter.
 
-    `fit_error` is the root-mean-square distance of the table's last sample from the teacher's, over all examples.
+    `fit_error` is the root-mean-square distance of the table's last sample from the teacher's, over all inputs.
     """
-    trajectory = _record(teacher, examples)
+    trajectory = _record(teacher, inputs)
     path = _search_path(_Search(trajectory), steps)
-    fitted, mean_square = _fit(teacher, examples, trajectory, path)
+    fitted, mean_square = _fit(teacher, inputs, trajectory, path)
     return Table(
         scheme="olss",
         timesteps=tuple(teacher.timesteps[i] for i in path),
@@ -88,39 +88,39 @@ def olss_table(teacher: Table, examples: Sequence[Example], *, steps: int) -> Ta
     )
 
 
-def _record(teacher: Table, examples: Sequence[Example]) -> Trajectory:
-    runs = [_run(teacher, example) for example in examples]
+def _record(teacher: Table, inputs: Sequence[SamplerInput]) -> Trajectory:
+    runs = [_run(teacher, given) for given in inputs]
     return Trajectory(x=torch.cat([x for x, _ in runs], 1), eps=torch.cat([eps for _, eps in runs], 1))
 
 
-def _run(teacher: Table, example: Example) -> tuple[torch.Tensor, torch.Tensor]:
+def _run(teacher: Table, given: SamplerInput) -> tuple[torch.Tensor, torch.Tensor]:
     """Every sample (T + 1, n) and prediction (T, n)."""
-    x = example.start(teacher.start)
-    samples, predictions = [example.fitted(x)], []
+    x = given.start(teacher.start)
+    samples, predictions = [given.fitted(x)], []
     for i, step in enumerate(teacher.steps):
-        eps = example.denoise(i, x)
-        x = example.keep(step.x * x + step.eps[i] * eps, step.known)
-        samples.append(example.fitted(x))
-        predictions.append(example.fitted(eps))
+        eps = given.denoise(i, x)
+        x = given.keep(step.x * x + step.eps[i] * eps, step.known)
+        samples.append(given.fitted(x))
+        predictions.append(given.fitted(eps))
     return torch.stack(samples), torch.stack(predictions)
 
 
 def _fit(
-    teacher: Table, examples: Sequence[Example], trajectory: Trajectory, path: Sequence[int]
+    teacher: Table, inputs: Sequence[SamplerInput], trajectory: Trajectory, path: Sequence[int]
 ) -> tuple[tuple[Step, ...], float]:
     """The steps along `path`, each fitted to what those before it lead to, and the mean square that the last one leaves."""
-    seen = [[example.start(teacher.start)] for example in examples]  # by example: the start, then all predictions
+    seen = [[given.start(teacher.start)] for given in inputs]  # by input: the start, then all predictions
     samples = [start for (start,) in seen]
     steps, mean_square = [], 0.0
     for i, end in zip(path, [*path[1:], len(teacher.steps)], strict=True):
-        for k, example in enumerate(examples):
-            seen[k].append(example.denoise(i, samples[k]))
-        basis = torch.cat([torch.stack([e.fitted(x) for x in s], 1) for e, s in zip(examples, seen, strict=True)])
+        for k, given in enumerate(inputs):
+            seen[k].append(given.denoise(i, samples[k]))
+        basis = torch.cat([torch.stack([g.fitted(x) for x in s], 1) for g, s in zip(inputs, seen, strict=True)])
         coefficients, mean_square = _least_squares(basis, trajectory.x[end])
         known = teacher.steps[end - 1].known
         steps.append(Step(x_start=coefficients[0], eps=tuple(coefficients[1:]), known=known))
         samples = [
-            e.keep(sum(c * x for c, x in zip(coefficients, s, strict=True)), known) for e, s in zip(examples, seen, strict=True)
+            g.keep(sum(c * x for c, x in zip(coefficients, s, strict=True)), known) for g, s in zip(inputs, seen, strict=True)
         ]
     return tuple(steps), mean_square
 
