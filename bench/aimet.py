@@ -51,13 +51,13 @@ def _quadbench_db(recipe_name: str, folder: Path) -> list[tuple[str, float, floa
 
     from quadbench.artifacts import Component
     from quadbench.quad.adapters import merge
-    from quadbench.quad.examples import examples
-    from quadbench.quad.graphs import export_unet
+    from quadbench.quad.adapters.lora_profile import adapter_integers, lora_profile
+    from quadbench.quad.model.graphs import export_unet
     from quadbench.quad.prepare import prepare
-    from quadbench.quad.profile import adapter_integers, lora_profile
-    from quadbench.quad.quantize import Calibrated, quantized
-    from quadbench.quad.runner import GraphSession
+    from quadbench.quad.quantize.quantizer import Calibrated, quantized
     from quadbench.quad.steps import Steps
+    from quadbench.quad.tasks.examples import examples
+    from quadbench.quad.tasks.runner import GraphSession
     from quadbench.recipe import load_recipe
 
     found = []

@@ -19,10 +19,10 @@ import onnx
 import torch
 
 from quadbench.artifacts import Bundle, Component, TaskAssets, TaskItem, Variant
-from quadbench.pixels import Pixels, psnr_db
+from quadbench.artifacts.pixels import Pixels, psnr_db
 from quadbench.quad.build import build
-from quadbench.quad.quality.latents import TaskModel
-from quadbench.quad.runner import GraphSession
+from quadbench.quad.tasks.runner import GraphSession
+from quadbench.quality.latents import TaskModel
 from quadbench.recipe import Recipe, load_recipe
 
 SEED_STRIDE = 1000  # beyond the items of a task, which use the seeds that follow its own

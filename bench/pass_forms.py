@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from quadbench.quad.passes import value_shapes
+from quadbench.quad.quantize.passes import value_shapes
 
 Factors = dict[str, float]
 

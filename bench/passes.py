@@ -41,17 +41,17 @@ from pass_forms import (
 from quadbench.artifacts import Component, FileRef, Graph, Variant
 from quadbench.compile.qnn import QnnCompiler
 from quadbench.errors import BuildError
-from quadbench.quad import graphs
 from quadbench.quad.adapters import shared_ranks
-from quadbench.quad.encodings import Encoding, quantize
-from quadbench.quad.graphs import export_component, export_unet
-from quadbench.quad.passes import passes_of
+from quadbench.quad.adapters.lora_profile import lora_profile
+from quadbench.quad.model import graphs
+from quadbench.quad.model.graphs import export_component, export_unet
+from quadbench.quad.model.initializers import open_session
 from quadbench.quad.prepare import Prepared, prepare
-from quadbench.quad.profile import lora_profile
-from quadbench.quad.quantize import Calibrated, quantized
-from quadbench.quad.runner import Feed
+from quadbench.quad.quantize.encodings import Encoding, quantize
+from quadbench.quad.quantize.passes import passes_of
+from quadbench.quad.quantize.quantizer import Calibrated, quantized
 from quadbench.quad.steps import Steps
-from quadbench.quad.weights import open_session
+from quadbench.quad.tasks.runner import Feed
 from quadbench.recipe import load_recipe
 
 COMPILER = QnnCompiler(htp_arch="v79", soc_model=69)

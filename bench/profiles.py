@@ -23,16 +23,16 @@ import torch
 
 from quadbench.artifacts import Component
 from quadbench.quad.adapters import Adapter, Pair
+from quadbench.quad.adapters.lora_profile import LoraProfile, clip_rate, lora_profile
 from quadbench.quad.distill import VALIDATION_EXAMPLES, Settings, distill, sqnr_db
 from quadbench.quad.divergence import spread
-from quadbench.quad.examples import examples
-from quadbench.quad.fake_quant import FakeQuantGraph
 from quadbench.quad.prepare import Prepared, prepare
-from quadbench.quad.profile import LoraProfile, clip_rate, lora_profile
-from quadbench.quad.quantize import Calibrated, quantized
-from quadbench.quad.runner import Denoiser, Feed, GraphSession
+from quadbench.quad.quantize.fake_quant import FakeQuantGraph
+from quadbench.quad.quantize.quantizer import Calibrated, quantized
 from quadbench.quad.samplers.table import run_table
 from quadbench.quad.steps import Steps
+from quadbench.quad.tasks.examples import examples
+from quadbench.quad.tasks.runner import Denoiser, Feed, GraphSession
 from quadbench.recipe import load_recipe
 
 ANCHOR, JUDGED = "restyle", ("restyle", "skewed", "tenfold", "doubled")

@@ -16,15 +16,15 @@ import numpy as np
 import torch
 
 from quadbench.artifacts import Component
-from quadbench.quad.foundation import time_features
-from quadbench.quad.items import Item
+from quadbench.quad.model.foundation import time_features
 from quadbench.quad.prepare import Prepared, prepare
-from quadbench.quad.runner import Denoiser, GraphSession
 from quadbench.quad.samplers.ed import ed_table
 from quadbench.quad.samplers.olss import ddim_table
 from quadbench.quad.samplers.table import Table, run_table
 from quadbench.quad.steps import Steps
-from quadbench.quad.tasks import PreparedTask
+from quadbench.quad.tasks.items import Item
+from quadbench.quad.tasks.prepared import PreparedTask
+from quadbench.quad.tasks.runner import Denoiser, GraphSession
 from quadbench.recipe import OlssSampler, Recipe, TextToImageTask, load_recipe
 
 

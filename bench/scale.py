@@ -17,7 +17,7 @@ from statistics import mean
 
 from quadbench.artifacts import Bundle, CompiledBundle, Component, Graph, Variant
 from quadbench.compile import graphs_digest
-from quadbench.manifest import MANIFEST, read_manifest
+from quadbench.results.manifest import MANIFEST, read_manifest
 
 USE_CASES = (2, 10)
 

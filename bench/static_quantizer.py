@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from quadbench.memory import peak_memory_bytes
+from quadbench.host import peak_memory_bytes
 
 if TYPE_CHECKING:
-    from quadbench.quad.foundation import Foundation
+    from quadbench.quad.model.foundation import Foundation
 
 SIDES = ("quadbench", "onnxruntime")
 SIZES = ("builtin", "large")
@@ -69,7 +69,7 @@ def _prepare(folder: Path, size: str, samples: int) -> str:
     """Write the float graph and the feeds; returns what the graph is."""
     import torch
 
-    from quadbench.quad.graphs import export_unet
+    from quadbench.quad.model.graphs import export_unet
 
     foundation, kinds, rank = _foundation(size)
     unet = foundation.unet
@@ -91,8 +91,8 @@ def _foundation(size: str) -> "tuple[Foundation, tuple[str, ...], int]":
     from diffusers import UNet2DConditionModel
 
     from quadbench import zoo
-    from quadbench.quad.foundation import load_foundation, random_foundation
-    from quadbench.quad.geometry import part_folder
+    from quadbench.quad.model.foundation import load_foundation, random_foundation
+    from quadbench.quad.model.geometry import part_folder
 
     if size == "builtin":
         return load_foundation(zoo.foundation_folder("emoji-ldm")), (*ATTENTION, *OTHERS), 16
@@ -105,7 +105,7 @@ def _foundation(size: str) -> "tuple[Foundation, tuple[str, ...], int]":
 
 def _save(model: onnx.ModelProto, folder: Path) -> None:
     """As a build holds it, and for the peer: where its weights lie in a file, that has to be beside the graph."""
-    from quadbench.quad.weights import file_of, renamed
+    from quadbench.quad.model.initializers import file_of, renamed
 
     onnx.save(model, folder / "built.onnx")
     outside = file_of(model)
@@ -127,8 +127,8 @@ def _quantize(side: str, folder: Path) -> dict[str, float]:
 
 
 def _with_quadbench(folder: Path, feeds: list[dict[str, np.ndarray]]):
-    from quadbench.quad.encodings import symmetric
-    from quadbench.quad.quantize import Calibrated, quantized
+    from quadbench.quad.quantize.encodings import symmetric
+    from quadbench.quad.quantize.quantizer import Calibrated, quantized
 
     def quantize() -> None:
         calibrated = Calibrated(onnx.load(folder / "built.onnx", load_external_data=False), feeds)

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quadbench.compile.availability import availability, package_version
-from quadbench.compile.targets import known_targets
-from quadbench.device_profile import load_profiles
-from quadbench.devices.addresses import VIRTUAL_PREFIX
-from quadbench.devices.host import find_program
 from quadbench.devices.sandbox import PACKAGES as SANDBOX_PROGRAMS
-from quadbench.harness import BUILD_PROGRAMS
+from quadbench.harness.program import BUILD_PROGRAMS
+from quadbench.host import find_program
+from quadbench.target.known import VIRTUAL_PREFIX, known_targets
+from quadbench.target.profile import load_profiles
 
 NDK_VARIABLE = "ANDROID_NDK_HOME"
 _BUILD_PACKAGES = ("torch", "diffusers", "transformers", "peft", "onnx", "onnxscript")

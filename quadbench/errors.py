@@ -22,7 +22,7 @@ QuadbenchError                      exit code  meaning
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from difflib import get_close_matches
 
 
@@ -153,3 +153,12 @@ def package_needed(purpose: str, *, hint: str) -> Iterator[None]:
         if error.name is None or error.name.partition(".")[0] == __package__:
             raise
         raise MissingDependencyError(f"{purpose} needs the package '{error.name}'", hint=hint) from error
+
+
+def extra_needed(extra: str) -> AbstractContextManager[None]:
+    """Wrap imports of what one of quadbench's extras brings, as `quad` or `quality`.
+
+    Raises:
+        MissingDependencyError: names the package and how to install the extra.
+    """
+    return package_needed("this", hint=f"pip install 'quadbench[{extra}]'")

@@ -2,8 +2,7 @@
 
 from typing import Protocol
 
-from quadbench.artifacts import Bundle, Deployment, RunRecord
-from quadbench.plan import LaunchPlan
+from quadbench.artifacts import Bundle, Deployment, LaunchPlan, RunRecord
 
 
 class Observer(Protocol):

@@ -1,39 +1,33 @@
 """Pipeline: a recipe and device addresses -> records and a report. The only module that knows the order of the stages."""
 
 import logging
-import uuid
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from quadbench.ai_hub import LEDGER
-from quadbench.artifacts import Bundle, Deployment, RunRecord, RunResult, Status
-from quadbench.compile import Compiled
+from quadbench.artifacts import Bundle, CompiledBundle, Deployment, RunRecord, RunResult, Status, Stored
+from quadbench.artifacts.parts import has_references, item_counts
 from quadbench.compile.availability import require
-from quadbench.compile.targets import PHONE_MACHINE, KnownTarget
-from quadbench.device_profile import target_key
 from quadbench.devices import Device, HostedPhone, connect, hosted_phones
-from quadbench.errors import QuadbenchError, package_needed
-from quadbench.manifest import read_manifest, temporary_folder
-from quadbench.measure import LaunchAborted, measure_hosted, measure_launch
+from quadbench.errors import QuadbenchError, extra_needed
+from quadbench.measure import LaunchSettings, launches_of, measure_hosted, measure_launches
 from quadbench.observer import Observer
-from quadbench.plan import DevicePlan, PlannedDevice, RunPlan, has_references, make_plan
+from quadbench.quad.cache import cached
 from quadbench.recipe import Recipe
-from quadbench.records import Records, open_records
 from quadbench.report import write_report
-from quadbench.rollout import Rollout, compiled_for, roll_out
-from quadbench.runs import RunFile, load_run, save_run, save_scores
-from quadbench.scores import RunScores
+from quadbench.results.layout import Layout
+from quadbench.results.manifest import read_manifest, temporary_folder
+from quadbench.results.records import Records, open_records
+from quadbench.results.runs import RunFile, load_run, new_id, save_run
+from quadbench.rollout import Rollout, compile_for, roll_out
+from quadbench.target.known import PHONE_MACHINE, KnownTarget
+from quadbench.target.targets import target_key
 
 if TYPE_CHECKING:
     from quadbench.quad.admit import Admission
-    from quadbench.quad.inspection import Inspection
-    from quadbench.quad.sensitivity import Sensitivity
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +42,11 @@ class Outcome:
 
     @property
     def is_ok(self) -> bool:
+        """Say whether every device took part and every launch is OK."""
         return not self.failures and all(record.status is Status.OK for record in self.result.records)
 
 
-def run(recipe: Recipe, addresses: Sequence[str], *, results: Path, observer: Observer) -> Outcome:
+def run(recipe: Recipe, addresses: Sequence[str], *, layout: Layout, observer: Observer) -> Outcome:
     """Build, compile, deploy, measure, store and report. Every record is stored as soon as it is there.
 
     A device that fails is left out and named in the outcome; the others go on.
@@ -60,36 +55,75 @@ def run(recipe: Recipe, addresses: Sequence[str], *, results: Path, observer: Ob
         QuadbenchError: nothing could be built, or every device failed.
         KeyboardInterrupt: Ctrl-C; what was measured is stored.
     """
-    hosted = hosted_phones(addresses)
-    for phone in hosted:
+    phones = hosted_phones(addresses)
+    for phone in phones:
         require(phone.target, phone.address)
-    reached = [address for address in addresses if address.strip() not in {phone.address for phone in hosted}]
-    connected: AbstractContextManager[list[Device]] = (
-        connect(reached, results=results) if reached or not hosted else nullcontext([])
-    )
-    with connected as devices, open_records(results / "quadbench.sqlite") as records:
-        bundle, folder = _bundle(recipe, results, observer)
-        rollout = roll_out(bundle, folder, devices, results=results, observer=observer) if devices else None
-        run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:4]}"
-        deployments = tuple(rollout.deployments.values()) if rollout else ()
-        save_run(results, RunFile(run_id=run_id, bundle=folder.name, deployments=deployments, published=recipe.published))
-        work = _Run(
-            recipe=recipe, run_id=run_id, bundle=bundle, folder=folder, results=results, records=records, observer=observer
-        )
+    with _reached(addresses, phones, layout) as devices, open_records(layout.database) as records:
+        bundle = built(recipe, layout=layout, observer=observer)
+        rollout = roll_out(bundle, devices, layout=layout, observer=observer) if devices else None
+        run_id = new_id()
+        deployments = rollout.deployments if rollout else ()
+        save_run(layout, RunFile(run_id=run_id, bundle=bundle.folder.name, deployments=deployments, published=recipe.published))
+        work = _Run(recipe=recipe, run_id=run_id, bundle=bundle, layout=layout, records=records, observer=observer)
         if rollout:
-            work.measure_all(rollout, devices)
-        failures = (rollout.failures if rollout else {}) | work.measure_hosted(hosted)
-        if not rollout and len(failures) == len(hosted):
+            work.measure(rollout)
+        failures = (rollout.failures if rollout else {}) | work.measure_hosted(phones)
+        if not rollout and len(failures) == len(phones):
             raise next(iter(failures.values()))
-        result = load_run(results, records, run_id)
-        return Outcome(result=result, report=write_report(result, results), failures=failures)
+    result = load_run(layout, run_id)
+    return Outcome(result=result, report=write_report(result, layout), failures=failures)
 
 
-def report(run_id: str | None, *, results: Path) -> tuple[RunResult, Path]:
-    """Write the report of a stored run again; None is the latest."""
-    with open_records(results / "quadbench.sqlite") as records:
-        result = load_run(results, records, run_id)
-    return result, write_report(result, results)
+def built(recipe: Recipe, *, layout: Layout, observer: Observer) -> Stored[Bundle]:
+    """Return the recipe's bundle, which is built if it is not there yet.
+
+    Raises:
+        QuadbenchError: the recipe cannot be built, or the bundle that is there is damaged.
+    """
+    bundle = cached(recipe, layout)
+    if bundle:
+        observer.reused("bundle", bundle.artifact.digest)
+        return bundle
+    with extra_needed("quad"):
+        from quadbench.quad.build import build
+    bundle = build(recipe, layout, notify=partial(observer.step, "build"))
+    observer.built(bundle.artifact)
+    return bundle
+
+
+def build_all(recipes: Sequence[Recipe], *, layout: Layout, observer: Observer) -> None:
+    """Build those that are not there yet, doing once what they share.
+
+    Raises:
+        QuadbenchError: a recipe cannot be built; what was built before is kept.
+    """
+    missing = [recipe for recipe in recipes if not cached(recipe, layout)]
+    if not missing:
+        return
+    with extra_needed("quad"):
+        from quadbench.quad.build import build
+        from quadbench.quad.intermediates import Intermediates
+    with temporary_folder(layout.scratch) as scratch:
+        intermediates = Intermediates(scratch)
+        for number, recipe in enumerate(missing, start=1):
+            which = f"{number} of {len(missing)}"
+            build(recipe, layout, notify=partial(_tell_step, observer, which), intermediates=intermediates)
+
+
+def compiled(source: Recipe | Path, target: KnownTarget, *, layout: Layout, observer: Observer) -> Stored[CompiledBundle]:
+    """Compile a recipe, which is built if it has to be, or the bundle in a folder.
+
+    Raises:
+        MissingDependencyError: the target cannot be compiled for here; nothing was built.
+        BuildError, ArtifactError: as `compile_bundle`.
+    """
+    require(target.target, target.key)
+    match source:
+        case Path():
+            bundle = read_manifest(source, Bundle)
+        case Recipe():
+            bundle = built(source, layout=layout, observer=observer)
+    return compile_for(bundle, target.target, target.key, target.htp_arch, layout=layout, observer=observer)
 
 
 def admit(
@@ -98,7 +132,7 @@ def admit(
     addresses: Sequence[str],
     *,
     name: str | None = None,
-    results: Path,
+    layout: Layout,
     observer: Observer,
 ) -> "tuple[Admission, tuple[Deployment, ...]]":
     """Judge an adapter under a bundle's profile (None: the latest run's). If admitted, add it and push it to the devices, if any.
@@ -106,165 +140,49 @@ def admit(
     Raises:
         QuadbenchError: the adapter cannot be read or has no place in the base, or every device failed.
     """
-    with _needs_quad():
+    with extra_needed("quad"):
         from quadbench.quad.admit import admit as admit_adapter
-    if bundle_folder is None:
-        with open_records(results / "quadbench.sqlite") as records:
-            bundle_folder = load_run(results, records, None).bundle_folder
-    admission = admit_adapter(source, read_manifest(bundle_folder, Bundle), bundle_folder, name=name)
+    bundle = read_manifest(bundle_folder, Bundle) if bundle_folder else load_run(layout).stored
+    admission = admit_adapter(source, bundle, name=name)
     if not addresses or admission.extended is None:
         return admission, ()
-    bundle, folder = admission.extended.bundle, admission.extended.folder
-    with connect(addresses, results=results) as devices:
-        rollout = roll_out(bundle, folder, devices, results=results, observer=observer)
-    return admission, tuple(rollout.deployments.values())
+    with connect(addresses, layout=layout) as devices:
+        rollout = roll_out(admission.extended, devices, layout=layout, observer=observer)
+    return admission, rollout.deployments
 
 
-def inspect(source: Path, *, recipe: Recipe | None, bundle_folder: Path | None) -> "tuple[Inspection, Admission | None]":
-    """Look at an adapter; with a recipe also at its fit to the foundation model, with a bundle at the verdict of its profile.
-
-    Raises:
-        AdapterError: nothing there can be read as an adapter, or a verdict is asked for one that has no place in the bundle.
-    """
-    with _needs_quad():
-        from quadbench.quad.admit import judged
-        from quadbench.quad.inspection import inspect_adapter
-        from quadbench.quad.prepare import base_of
-    inspection = inspect_adapter(source, base_of(recipe) if recipe else None)
-    if bundle_folder is None:
-        return inspection, None
-    return inspection, judged(source, read_manifest(bundle_folder, Bundle), bundle_folder)
-
-
-def compile_for(source: Recipe | Path, target: KnownTarget, *, results: Path, observer: Observer) -> Compiled:
-    """Compile a recipe, which is built if it has to be, or the bundle in a folder.
-
-    Raises:
-        MissingDependencyError: the target cannot be compiled for here; nothing was built.
-        BuildError, ArtifactError: as `compile_bundle`.
-    """
-    require(target.target, target.key)
-    bundle, folder = (read_manifest(source, Bundle), source) if isinstance(source, Path) else _bundle(source, results, observer)
-    return compiled_for(bundle, folder, target.target, target.key, target.htp_arch, results, observer)
-
-
-def sensitivity(recipe: Recipe, *, lora: Literal["int16", "int8"] | None, observer: Observer) -> "Sensitivity":
-    """How sensitive a recipe's adapters are to the rounding of their weights. Nothing is built; None takes the recipe's bits."""
-    with _needs_quad():
-        from quadbench.quad.analyse import analyse
-    return analyse(recipe, lora=lora, notify=lambda step: observer.step("sensitivity", step))
-
-
-def quality(
-    run_id: str | None,
-    *,
-    metrics: Sequence[str] | None,
-    weights: Sequence[str],
-    with_latents: bool,
-    results: Path,
-    observer: Observer,
-) -> RunScores:
-    """Score the images of a stored run (None: the latest) and keep the scores beside it, where the report finds them.
-
-    `metrics` None are all; `weights` are NAME=PATH@sha256:HEX; latents take the U-Net's runs of every task again, here.
-
-    Raises:
-        QuadbenchError: the run's weights are random, an image is damaged, a metric or weights do not fit.
-    """
-    with _needs_quad("quality"):
-        from quadbench.quad.quality import compare_latents, compare_run, parse_weights
-    given = {w.name: w for w in map(parse_weights, weights)}
-    with open_records(results / "quadbench.sqlite") as records:
-        result = load_run(results, records, run_id)
-    observer.step("quality", "images")
-    compared = compare_run(result, results, metrics=metrics, weights=given)
-    if with_latents:
-        observer.step("quality", "latents")
-        compared += compare_latents(result.bundle, result.bundle_folder)
-    scores = RunScores(compared=compared)
-    save_scores(results, result.run_id, scores)
-    return scores
-
-
-def quality_of_folders(
-    images: Path, references: Path, sources: Path | None, *, metrics: Sequence[str] | None, weights: Sequence[str]
-) -> RunScores:
-    """Score images of any origin against references of the same names.
-
-    Raises:
-        QuadbenchError: the folders do not pair, an image cannot be read, a metric or weights do not fit.
-    """
-    with _needs_quad("quality"):
-        from quadbench.quad.quality import compare_folders, parse_weights
-    given = {w.name: w for w in map(parse_weights, weights)}
-    return RunScores(compared=(compare_folders(images, references, sources, metrics=metrics, weights=given),))
-
-
-def build_all(recipes: Sequence[Recipe], *, results: Path, observer: Observer) -> None:
-    """Build those that are not there yet, doing once what they share. Raises: QuadbenchError, with what was built before kept."""
-    from quadbench.quad.cache import cached
-
-    missing = [recipe for recipe in recipes if not cached(recipe, results / "bundles")]
-    if not missing:
-        return
-    with _needs_quad():
-        from quadbench.quad.build import build
-        from quadbench.quad.common import Common
-    with temporary_folder(results / "bundles" / "scratch") as scratch:
-        common = Common(scratch)
-        for number, recipe in enumerate(missing, start=1):
-            build(recipe, results / "bundles", notify=partial(_tell_step, observer, f"{number} of {len(missing)}"), common=common)
+def _reached(addresses: Sequence[str], hosted: Sequence[HostedPhone], layout: Layout) -> AbstractContextManager[list[Device]]:
+    """Connect the devices that are not at AI Hub. Without any address it is for `connect` to say what is missing."""
+    elsewhere = {phone.address for phone in hosted}
+    reached = [address for address in addresses if address.strip() not in elsewhere]
+    return connect(reached, layout=layout) if reached or not hosted else nullcontext([])
 
 
 def _tell_step(observer: Observer, which: str, step: str) -> None:
     observer.step("build", f"{which}: {step}")
 
 
-def _bundle(recipe: Recipe, results: Path, observer: Observer) -> tuple[Bundle, Path]:
-    from quadbench.quad.cache import cached  # without torch, so that a run that builds nothing starts at once
-
-    found = cached(recipe, results / "bundles")
-    if found:
-        observer.reused("bundle", found[0].digest)
-        return found
-    with _needs_quad():
-        from quadbench.quad.build import build
-    bundle, folder = build(recipe, results / "bundles", notify=lambda step: observer.step("build", step))
-    observer.built(bundle)
-    return bundle, folder
-
-
-def _needs_quad(extra: str = "quad") -> AbstractContextManager[None]:
-    return package_needed("this", hint=f"pip install 'quadbench[{extra}]'")
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """One run under way."""
+    """One run under way, its bundle built."""
 
     recipe: Recipe
     run_id: str
-    bundle: Bundle
-    folder: Path
-    results: Path
+    bundle: Stored[Bundle]
+    layout: Layout
     records: Records
     observer: Observer
 
-    def measure_all(self, rollout: Rollout, devices: Sequence[Device]) -> None:
-        """Phones at the same time, each in a thread; devices that share this machine's CPU one after the other, here."""
-        plan_of = {plan.address: plan for plan in self._plan(rollout).devices}
-        pushed = [device for device in devices if device.facts.address in rollout.deployments]
-        phones = [device for device in pushed if not device.shares_host_cpu]
-        with _closed_on_interrupt(phones), ThreadPoolExecutor(max_workers=max(1, len(phones))) as pool:
-            pending = [pool.submit(self._measure, rollout, device, plan_of[device.facts.address]) for device in phones]
-            for device in pushed:
-                if device.shares_host_cpu:
-                    self._measure(rollout, device, plan_of[device.facts.address])
-            for measured in pending:
-                measured.result()
+    def measure(self, rollout: Rollout) -> None:
+        """Measure on the devices that are connected."""
+        measure = self.recipe.measure
+        settings = LaunchSettings(run_id=self.run_id, layout=self.layout, threads=measure.threads, timeout_s=measure.timeout_s)
+        content = self.bundle.artifact
+        launches = launches_of(self.recipe, item_counts(content), has_references=has_references(content))
+        measure_launches(rollout.installations, launches, settings, keep=self._keep, observer=self.observer)
 
     def measure_hosted(self, phones: Sequence[HostedPhone]) -> dict[str, QuadbenchError]:
-        """Compile for phones at AI Hub and run the graphs there. Returns why some gave no records, by address."""
+        """Compile for phones at AI Hub and run the graphs there. Return by address why some gave no records."""
         failures = {}
         for phone in phones:
             try:
@@ -277,58 +195,16 @@ class _Run:
 
     def _hosted_records(self, phone: HostedPhone) -> Sequence[RunRecord]:
         key, htp_arch = target_key(phone.target, PHONE_MACHINE), phone.profile.soc.htp_arch
-        made = compiled_for(self.bundle, self.folder, phone.target, key, htp_arch, self.results, self.observer)
         return measure_hosted(
-            bundle=self.bundle,
-            compiled=made.compiled,
-            compiled_folder=made.folder,
-            phone=phone,
+            self.bundle.artifact,
+            compile_for(self.bundle, phone.target, key, htp_arch, layout=self.layout, observer=self.observer),
+            phone,
             run_id=self.run_id,
             iterations=self.recipe.measure.iterations,
-            ledger=self.results / LEDGER,
+            ledger=self.layout.ledger,
             notify=lambda step: self.observer.step("profile", f"{phone.address}: {step}"),
         )
-
-    def _plan(self, rollout: Rollout) -> RunPlan:
-        planned = [PlannedDevice(address=address, target=rollout.targets[address]) for address in rollout.deployments]
-        item_counts = {task.name: len(task.items) for task in self.bundle.tasks}
-        return make_plan(self.recipe, planned, item_counts, has_references=has_references(self.bundle))
-
-    def _measure(self, rollout: Rollout, device: Device, plan: DevicePlan) -> None:
-        for number, launch in enumerate(plan.launches, start=1):
-            self.observer.launch(plan.address, launch, number, len(plan.launches))
-            try:
-                record = measure_launch(
-                    bundle=self.bundle,
-                    bundle_folder=self.folder,
-                    compiled=rollout.compiled[plan.address].compiled,
-                    deployment=rollout.deployments[plan.address],
-                    device=device,
-                    launch=launch,
-                    run_id=self.run_id,
-                    harness_sha256=rollout.harness.sha256,
-                    runtime_sha256=rollout.runtime.sha256,
-                    threads=self.recipe.measure.threads,
-                    timeout_s=self.recipe.measure.timeout_s,
-                    results=self.results,
-                    execution_provider=rollout.execution_providers[plan.address],
-                )
-            except LaunchAborted as aborted:
-                self._keep(aborted.record)
-                raise
-            self._keep(record)
 
     def _keep(self, record: RunRecord) -> None:
         self.records.store(record)
         self.observer.record(record)
-
-
-@contextmanager
-def _closed_on_interrupt(devices: Sequence[Device]) -> Iterator[None]:
-    """On Ctrl-C end what runs on the phones, so that their threads end too: each stores its launch as it was cut off."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        for device in devices:
-            device.close()
-        raise

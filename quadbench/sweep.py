@@ -1,19 +1,20 @@
 """Sweep: a recipe and other values of one of its keys -> a run for each value, and what they say beside each other."""
 
 import json
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from quadbench import pipeline
 from quadbench.artifacts import Caveat
-from quadbench.errors import UserError
+from quadbench.errors import UserError, extra_needed
 from quadbench.observer import Observer
 from quadbench.recipe import Recipe, load_recipe
 from quadbench.report import Sweep, SweepPoint, sweep_chart, sweep_csv, sweep_points
-from quadbench.yaml_document import read_value
+from quadbench.results.layout import Layout
+from quadbench.results.runs import new_id
+from quadbench.spec import read_value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,29 +53,31 @@ def varied(recipe: str, over: Over) -> dict[str, Recipe]:
     return {value: made.model_copy(update={"baselines": ()}) for value, made in found.items()}
 
 
-def sweep(recipe: str, over: Over, addresses: Sequence[str], *, results: Path, observer: Observer) -> Swept:
+def sweep(recipe: str, over: Over, addresses: Sequence[str], *, layout: Layout, observer: Observer) -> Swept:
     """Build what is not there yet, doing once what the values share; then run, score and write `sweeps/<id>/`.
 
     Raises:
         QuadbenchError: a value does not fit the recipe, nothing could be built, or every device failed at some value.
     """
     recipes = varied(recipe, over)
-    pipeline.build_all(list(recipes.values()), results=results, observer=observer)
-    points = [p for value, made in recipes.items() for p in _points(over.key, value, made, addresses, results, observer)]
+    pipeline.build_all(list(recipes.values()), layout=layout, observer=observer)
+    points = [p for value, made in recipes.items() for p in _points(over.key, value, made, addresses, layout, observer)]
     first = next(iter(recipes.values()))
-    sweep_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:4]}"
+    sweep_id = new_id()
     made = Sweep(sweep_id=sweep_id, recipe_name=first.name, key=over.key, published=first.published, points=tuple(points))
-    return Swept(sweep=made, folder=_write(made, results / "sweeps" / sweep_id))
+    return Swept(sweep=made, folder=_write(made, layout.sweep(sweep_id)))
 
 
 def _points(
-    key: str, value: str, recipe: Recipe, addresses: Sequence[str], results: Path, observer: Observer
+    key: str, value: str, recipe: Recipe, addresses: Sequence[str], layout: Layout, observer: Observer
 ) -> Iterator[SweepPoint]:
     observer.step("sweep", f"{key} = {value}")
-    result = pipeline.run(recipe, addresses, results=results, observer=observer).result
+    result = pipeline.run(recipe, addresses, layout=layout, observer=observer).result
     scores = None
     if Caveat.RANDOM_WEIGHTS not in result.bundle.caveats:
-        scores = pipeline.quality(result.run_id, metrics=None, weights=(), with_latents=True, results=results, observer=observer)
+        with extra_needed("quality"):
+            from quadbench.quality import score_run
+        scores = score_run(layout, result.run_id, with_latents=True, notify=partial(observer.step, "quality"))
     yield from sweep_points(key, value, result, scores)
 
 

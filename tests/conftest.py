@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from scripted_harness import World
+from support.scripted_harness import World
 
 from quadbench.artifacts import Bundle
 from quadbench.devices.local import open_local
-from quadbench.harness import ensure_harness
+from quadbench.harness.program import ensure_harness
 from quadbench.recipe import load_recipe
 
 if TYPE_CHECKING:
-    from ai_hub_graphs import Sources
-    from ai_hub_service import AiHubService
+    from support.ai_hub_graphs import Sources
+    from support.ai_hub_service import AiHubService
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: its threads cost more than the tiny model's operators
 # A shell that starts the tests in the background has them ignore Ctrl-C, and their children inherit that.
@@ -29,7 +29,7 @@ RESULTS = Path(__file__).resolve().parent.parent / "results"
 def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """recipe.yaml of the tiny model, in a folder with all that it names. Not to be changed: copy the folder."""
     pytest.importorskip("torch")
-    from tiny_model import write_tiny_model
+    from support.tiny_model import write_tiny_model
 
     return write_tiny_model(tmp_path_factory.mktemp("tiny"))
 
@@ -52,7 +52,7 @@ def harness() -> Path:
 def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Graphs, adapters, tables, tensors and images; tests that change one write it elsewhere."""
     pytest.importorskip("onnx")
-    from harness_scene import write_assets
+    from support.harness_scene import write_assets
 
     folder = tmp_path_factory.mktemp("assets")
     write_assets(folder)
@@ -62,7 +62,7 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def plan(assets: Path, tmp_path: Path) -> dict[str, Any]:
     """Of the shared variant, for one test to change."""
-    from harness_scene import shared_plan
+    from support.harness_scene import shared_plan
 
     return shared_plan(assets, tmp_path)
 
@@ -70,7 +70,7 @@ def plan(assets: Path, tmp_path: Path) -> dict[str, Any]:
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["AiHubService"]:
     """AI Hub on loopback, asked without the client's waits."""
-    from ai_hub_graphs import hurried_service
+    from support.ai_hub_graphs import hurried_service
 
     with hurried_service(tmp_path, monkeypatch) as running:
         yield running
@@ -79,7 +79,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["AiHubServi
 @pytest.fixture
 def hub_graphs(tmp_path: Path) -> "Sources":
     """What is compiled there."""
-    from ai_hub_graphs import write_graphs
+    from support.ai_hub_graphs import write_graphs
 
     return write_graphs(tmp_path / "bundle")
 

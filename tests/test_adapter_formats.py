@@ -8,18 +8,18 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from adapter_files import Known, draw_pairs, kohya_name, kohya_tensors, write_kohya  # noqa: E402
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel  # noqa: E402
 from diffusers.utils import convert_state_dict_to_diffusers  # noqa: E402
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
-from tiny_model import RECIPE, write_adapter  # noqa: E402
+from support.adapter_files import Known, draw_pairs, kohya_name, kohya_tensors, write_kohya  # noqa: E402
+from support.tiny_model import RECIPE, write_adapter  # noqa: E402
 
 from quadbench.errors import AdapterError  # noqa: E402
 from quadbench.quad.adapters import Adapter, base_of_graph, base_of_unet, load_adapter, merge  # noqa: E402
-from quadbench.quad.foundation import Foundation, load_foundation  # noqa: E402
-from quadbench.quad.reference_adapter import with_adapter  # noqa: E402
+from quadbench.quad.model.foundation import Foundation, load_foundation  # noqa: E402
 from quadbench.quad.sources import AdapterFormat, AdapterSource  # noqa: E402
+from quadbench.quad.tasks.reference_adapter import with_adapter  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
 
 

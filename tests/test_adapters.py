@@ -11,13 +11,13 @@ torch = pytest.importorskip("torch")
 from diffusers import UNet2DConditionModel  # noqa: E402
 from peft import PeftModel  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
-from tiny_model import write_adapter  # noqa: E402
+from support.tiny_model import write_adapter  # noqa: E402
 
 from quadbench.errors import AdapterError  # noqa: E402
 from quadbench.quad.adapters import Adapter, base_of_unet, graph_tensors, load_adapter, merge, shared_ranks  # noqa: E402
-from quadbench.quad.components import with_plain_attention  # noqa: E402
-from quadbench.quad.foundation import load_foundation  # noqa: E402
-from quadbench.quad.lora import UnetGraph  # noqa: E402
+from quadbench.quad.model.components import with_plain_attention  # noqa: E402
+from quadbench.quad.model.foundation import load_foundation  # noqa: E402
+from quadbench.quad.model.lora import UnetGraph  # noqa: E402
 
 
 @pytest.fixture(scope="module")

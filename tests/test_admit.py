@@ -8,17 +8,18 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from adapter_files import Known, draw_pairs, write_kohya  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from safetensors.numpy import load_file  # noqa: E402
-from tiny_model import tiny_unet  # noqa: E402
+from support.adapter_files import Known, draw_pairs, write_kohya  # noqa: E402
+from support.tiny_model import tiny_unet  # noqa: E402
 
 from quadbench.artifacts import BaseDigests, Bundle, Component, Graph, TensorSpec, Variant  # noqa: E402
 from quadbench.cli import main  # noqa: E402
-from quadbench.manifest import digest_of, file_ref, publish, read_manifest  # noqa: E402
 from quadbench.quad.adapters import base_of_unet, load_adapter  # noqa: E402
-from quadbench.quad.lora import input_names  # noqa: E402
-from quadbench.quad.profile import lora_encodings, lora_ranges  # noqa: E402
+from quadbench.quad.adapters.lora_profile import lora_encodings, lora_ranges  # noqa: E402
+from quadbench.quad.model.lora import input_names  # noqa: E402
+from quadbench.results.digests import digest_of  # noqa: E402
+from quadbench.results.manifest import file_ref, publish, read_manifest  # noqa: E402
 
 KNOWN = draw_pairs(tiny_unet(), ("attn1.to_q", "proj_in", "conv1"))
 

@@ -14,14 +14,14 @@ pytest.importorskip("onnx")
 
 import onnx
 import onnxruntime
-from ai_hub_graphs import Sources, compile_at_hub, target_of, write_decoder
-from ai_hub_service import QAIRT_VERSION, TOKEN, AiHubService, ai_hub_service
-from htp_emulator import compiled_by_qnn, run_on_emulator
+from support.ai_hub_graphs import Sources, compile_at_hub, target_of, write_decoder
+from support.ai_hub_service import QAIRT_VERSION, TOKEN, AiHubService, ai_hub_service
+from support.htp_emulator import compiled_by_qnn, run_on_emulator
 
 from quadbench.artifacts import Caveat, FileRef, TensorSpec
 from quadbench.compile.trial import write_trial_graph
 from quadbench.errors import ArtifactError, BuildError, MissingDependencyError, ServiceError, UnknownNameError
-from quadbench.manifest import file_ref
+from quadbench.results.manifest import file_ref
 
 
 @pytest.fixture

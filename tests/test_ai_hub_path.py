@@ -12,10 +12,10 @@ import pytest
 pytest.importorskip("torch")  # the tiny bundle is built here
 pytest.importorskip("qai_hub")
 
-from ai_hub_service import DEVICE, AiHubService, ai_hub_service
-from htp_emulator import compiled_by_qnn, run_on_emulator
-from made_bundle import write_made_bundle
 from safetensors.numpy import load_file
+from support.ai_hub_service import DEVICE, AiHubService, ai_hub_service
+from support.htp_emulator import compiled_by_qnn, run_on_emulator
+from support.made_bundle import write_made_bundle
 from test_pipeline import Watcher
 
 from quadbench import pipeline

@@ -7,8 +7,8 @@ import pytest
 pytest.importorskip("qai_hub")
 pytest.importorskip("onnx")
 
-from ai_hub_graphs import Sources, compile_at_hub, target_of
-from ai_hub_service import AiHubService, Faults
+from support.ai_hub_graphs import Sources, compile_at_hub, target_of
+from support.ai_hub_service import AiHubService, Faults
 
 from quadbench.errors import BuildError, ServiceError
 

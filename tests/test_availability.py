@@ -3,7 +3,7 @@
 import onnxruntime
 
 from quadbench.compile.availability import availability, package_availability
-from quadbench.device_profile import OnnxRuntimeTarget
+from quadbench.target.targets import OnnxRuntimeTarget
 
 
 def test_onnx_runtime_is_ready_wherever_quadbench_is_installed():

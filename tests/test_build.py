@@ -16,10 +16,11 @@ from safetensors.numpy import load_file  # noqa: E402
 
 from quadbench.artifacts import Bundle, Component, Graph, Variant  # noqa: E402
 from quadbench.errors import AdapterError, UserError  # noqa: E402
-from quadbench.manifest import file_refs, sha256_of  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.cache import cached  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
+from quadbench.results.digests import sha256_of  # noqa: E402
+from quadbench.results.manifest import file_refs  # noqa: E402
 
 Built = tuple[Bundle, Path]
 

@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
-from quadbench.quad.calibration import float_tensors, with_ranges
+from quadbench.quad.quantize.calibration import float_tensors, with_ranges
 
 LENGTH = 6
 

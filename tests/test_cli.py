@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from quadbench.cli import build_parser, main
-from quadbench.console import stdout_console
+from quadbench.cli.console import stdout_console
 
 MISTAKES = """\
 schema_version: 1

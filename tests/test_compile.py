@@ -12,8 +12,8 @@ pytest.importorskip("torch")  # the tiny bundle is built here
 
 from quadbench.artifacts import Bundle, Graph
 from quadbench.compile import Compiled, compile_bundle
-from quadbench.device_profile import OnnxRuntimeTarget
 from quadbench.errors import ArtifactError
+from quadbench.target.targets import OnnxRuntimeTarget
 
 TARGET, KEY = OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu"), "onnxruntime-cpu-x86_64"
 

@@ -13,18 +13,19 @@ from onnxruntime import InferenceSession
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime_qnn")
 
-from htp_emulator import run_on_emulator  # noqa: E402
-from lora_graph import model_of, quantized_model, write_bundle  # noqa: E402
+from support.htp_emulator import run_on_emulator  # noqa: E402
+from support.lora_graph import model_of, quantized_model, write_bundle  # noqa: E402
 
 from quadbench.artifacts import Bundle, Variant  # noqa: E402
 from quadbench.compile import Compiled, compile_bundle  # noqa: E402
 from quadbench.compile.qnn import QnnCompiler  # noqa: E402
 from quadbench.compile.single_file import CONTEXT_OP, operators  # noqa: E402
-from quadbench.device_profile import QnnTarget, target_key  # noqa: E402
 from quadbench.errors import BuildError, MissingDependencyError  # noqa: E402
-from quadbench.quad import passes  # noqa: E402
-from quadbench.quad.calibration import observe_ranges  # noqa: E402
-from quadbench.quad.qdq import activation_encodings, quantize_graph  # noqa: E402
+from quadbench.quad.quantize import passes  # noqa: E402
+from quadbench.quad.quantize.calibration import observe_ranges  # noqa: E402
+from quadbench.quad.quantize.qdq import activation_encodings, quantize_graph  # noqa: E402
+from quadbench.target.profile import target_key  # noqa: E402
+from quadbench.target.targets import QnnTarget  # noqa: E402
 
 TARGET = QnnTarget(backend="qnn", htp_arch="v79", soc_model=69)
 Built = tuple[Bundle, Path]

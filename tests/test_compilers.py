@@ -9,12 +9,12 @@ import pytest
 
 pytest.importorskip("onnx")  # the graphs are written here
 
-from contracts.compiler_contract import CompilerContract, compile_for
-from lora_graph import write_bundle
 from onnx import TensorProto, helper, load, numpy_helper
+from support.compiler_contract import CompilerContract, compile_for
+from support.lora_graph import write_bundle
 
-from quadbench.device_profile import AiHubTarget, OnnxRuntimeTarget, QnnTarget, Target
-from quadbench.toolchain_target import ToolchainTarget
+from quadbench.target.targets import AiHubTarget, OnnxRuntimeTarget, QnnTarget, Target
+from quadbench.target.toolchain import ToolchainTarget
 
 # A vendor's command line, as far as a compiler needs to be one: ONNX Runtime's optimizer in a process of its own.
 COMMAND = """\
@@ -48,7 +48,7 @@ class TestAiHub(CompilerContract):
     @classmethod
     def target(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
         pytest.importorskip("qai_hub")
-        from ai_hub_service import DEVICE, ai_hub_service
+        from support.ai_hub_service import DEVICE, ai_hub_service
 
         with pytest.MonkeyPatch.context() as patch, ai_hub_service(tmp_path_factory.mktemp("service")) as (_, config):
             patch.setenv("QAIHUB_CLIENT_INI", str(config))

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from quadbench.device_profile import PROFILES_FOLDER, QnnTarget, load_profile, load_profiles
 from quadbench.devices import connect
 from quadbench.devices.addresses import Phone, VirtualAddress, choose_phone, parse_address
 from quadbench.devices.properties import Attached
 from quadbench.errors import DeviceError, DeviceNotFoundError, UserError
+from quadbench.target.profile import PROFILES_FOLDER, load_profile, load_profiles
+from quadbench.target.targets import QnnTarget
 
 
 def phone(serial: str, state: str = "device", **properties: str) -> Phone:

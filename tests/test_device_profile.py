@@ -4,16 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from quadbench.device_profile import (
-    PROFILES_VARIABLE,
-    OnnxRuntimeTarget,
-    QnnTarget,
-    load_profile,
-    load_profiles,
-    local_profile,
-    target_key,
-)
 from quadbench.errors import SpecError, UnknownNameError, UserError
+from quadbench.target.profile import PROFILES_VARIABLE, load_profile, load_profiles, local_profile
+from quadbench.target.targets import OnnxRuntimeTarget, QnnTarget, target_key
 
 PROFILE = """
 schema_version: 1

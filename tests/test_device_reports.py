@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from quadbench.device_profile import load_profile
 from quadbench.devices import parse_battery, parse_thermal
 from quadbench.devices.properties import parse_attached, parse_getprop
+from quadbench.target.profile import load_profile
 
 GETPROP = Path(__file__).parent / "data" / "getprop"
 

@@ -11,13 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from contracts.device_contract import DeviceContract
+from support.device_contract import DeviceContract
 
-from quadbench.device_profile import PROFILES_FOLDER, load_profile
 from quadbench.devices import Device, connect, list_devices, parse_battery, parse_thermal
 from quadbench.devices.adb_protocol import TcpEndpoint, UnixEndpoint
 from quadbench.devices.adb_server import endpoint_from, user_server
-from quadbench.devices.host import find_programs
 from quadbench.devices.sandbox import PACKAGES
 from quadbench.errors import (
     DeviceError,
@@ -27,6 +25,8 @@ from quadbench.errors import (
     MissingDependencyError,
     UserError,
 )
+from quadbench.host import find_programs
+from quadbench.target.profile import PROFILES_FOLDER, load_profile
 
 GETPROP = Path(__file__).parent / "data" / "getprop"
 

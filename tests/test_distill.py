@@ -16,14 +16,14 @@ from safetensors.numpy import load_file  # noqa: E402
 from quadbench.artifacts import Bundle, Component, Variant  # noqa: E402
 from quadbench.errors import SpecError  # noqa: E402
 from quadbench.quad.adapters import Adapter, Pair  # noqa: E402
+from quadbench.quad.adapters.lora_profile import LoraProfile, aligned, lora_profile  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.distill import Distilled, Settings, distill  # noqa: E402
-from quadbench.quad.examples import Example, examples  # noqa: E402
-from quadbench.quad.fake_quant import FakeQuantGraph  # noqa: E402
 from quadbench.quad.prepare import Prepared, prepare  # noqa: E402
-from quadbench.quad.profile import LoraProfile, aligned, lora_profile  # noqa: E402
-from quadbench.quad.quantize import Calibrated, quantized  # noqa: E402
+from quadbench.quad.quantize.fake_quant import FakeQuantGraph  # noqa: E402
+from quadbench.quad.quantize.quantizer import Calibrated, quantized  # noqa: E402
 from quadbench.quad.steps import Steps  # noqa: E402
+from quadbench.quad.tasks.examples import Example, examples  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
 
 SETTINGS = Settings(steps=8, batch=2, learning_rate=2e-2, diffusion_weight=0.0, patience=4, seed=0, evaluate_every=4)

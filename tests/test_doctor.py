@@ -4,10 +4,10 @@ import platform
 from pathlib import Path
 
 import pytest
-from bench_phone import with_toolchain
+from support.bench_phone import with_toolchain
 
-from quadbench.device_profile import PROFILES_VARIABLE
 from quadbench.doctor import NDK_VARIABLE, Check, examine
+from quadbench.target.profile import PROFILES_VARIABLE
 
 PROFILE = with_toolchain('[cp, "{input}", model.bin]', version="{command: [echo, '{ACME_SDK}'], pattern: 'acme-(\\d+)'}")
 

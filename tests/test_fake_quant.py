@@ -15,7 +15,7 @@ from safetensors.numpy import load_file  # noqa: E402
 
 from quadbench.artifacts import Bundle, Component, Variant  # noqa: E402
 from quadbench.errors import BuildError  # noqa: E402
-from quadbench.quad.fake_quant import FakeQuantGraph  # noqa: E402
+from quadbench.quad.quantize.fake_quant import FakeQuantGraph  # noqa: E402
 
 Feed = dict[str, np.ndarray]
 

@@ -8,12 +8,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from ldm_checkpoint import write_ldm_checkpoint  # noqa: E402
+from support.ldm_checkpoint import write_ldm_checkpoint  # noqa: E402
 
 from quadbench.errors import UserError  # noqa: E402
-from quadbench.quad.components import copy_of_modules  # noqa: E402
-from quadbench.quad.foundation import load_checkpoint, load_foundation, time_features  # noqa: E402
-from quadbench.quad.geometry import clip_tokenizer, part_folder, random_module  # noqa: E402
+from quadbench.quad.model.components import copy_of_modules  # noqa: E402
+from quadbench.quad.model.foundation import load_checkpoint, load_foundation, time_features  # noqa: E402
+from quadbench.quad.model.geometry import clip_tokenizer, part_folder, random_module  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from quadbench.errors import MissingDependencyError, UserError
-from quadbench.harness import PROGRAM, ensure_harness, harness_sources
+from quadbench.harness.program import PROGRAM, ensure_harness, harness_sources
 
 pytest.importorskip("onnx")
 
-from harness_launch import endless, launch
-from harness_model import Array, as_floats, draw_adapter
-from harness_scene import ADAPTERS, ITEMS, KINDS, Plan, painted, per_graph_plan, shared_plan
+from support.harness_launch import endless, launch
+from support.harness_model import Array, as_floats, draw_adapter
+from support.harness_scene import ADAPTERS, ITEMS, KINDS, Plan, painted, per_graph_plan, shared_plan
 
 
 def test_images_are_those_of_the_same_loop_in_numpy(harness: Path, plan: Plan, tmp_path: Path) -> None:

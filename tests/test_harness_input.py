@@ -14,9 +14,9 @@ from safetensors.numpy import save_file
 
 pytest.importorskip("onnx")
 
-from harness_launch import launch
-from harness_model import FEATURES, PIXELS, TOKENS, draw_adapter
-from harness_scene import MADE_FOR, MODEL, STEPS, Plan, table, tensors
+from support.harness_launch import launch
+from support.harness_model import FEATURES, PIXELS, TOKENS, draw_adapter
+from support.harness_scene import MADE_FOR, MODEL, STEPS, Plan, table, tensors
 
 Change = Callable[[Plan, Path], None]
 

@@ -3,13 +3,12 @@
 import json
 from typing import Any
 
-from scripted_harness import TASKS, World, launch_of
+from support.scripted_harness import TASKS, World, launch_of
 
-from quadbench.artifacts import Variant
-from quadbench.device_profile import QnnTarget
-from quadbench.measure.execution_provider import XNNPACK, ExecutionProvider, execution_provider_of
-from quadbench.measure.harness_plan import harness_plan
-from quadbench.plan import LaunchPlan
+from quadbench.artifacts import LaunchPlan, Variant
+from quadbench.harness.execution_provider import XNNPACK, ExecutionProvider, execution_provider_of
+from quadbench.harness.plan import harness_plan
+from quadbench.target.targets import QnnTarget
 
 
 def plan_of(world: World, launch: LaunchPlan, **further: str | ExecutionProvider | None) -> dict[str, Any]:

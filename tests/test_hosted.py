@@ -9,14 +9,14 @@ import pytest
 pytest.importorskip("torch")  # its version is part of a bundle's digest
 pytest.importorskip("qai_hub")
 
-from ai_hub_service import DEVICE, PROFILE_US, AiHubService, ai_hub_service
-from made_bundle import write_made_bundle
 from rich.console import Console
+from support.ai_hub_service import DEVICE, PROFILE_US, AiHubService, ai_hub_service
+from support.made_bundle import write_made_bundle
 
 from quadbench import pipeline
 from quadbench.ai_hub import JobStatus
 from quadbench.artifacts import Caveat, Component, FileRef, Graph, RunRecord, Sample, Status, Variant
-from quadbench.console import RunConsole
+from quadbench.cli.console import RunConsole
 from quadbench.devices import connect, list_devices
 from quadbench.errors import ServiceError, UserError
 from quadbench.measure.hosted_profile import GraphProfile, cpu_layers, samples_of

@@ -8,14 +8,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from adapter_files import draw_pairs, kohya_tensors, write_kohya  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
-from tiny_model import tiny_unet  # noqa: E402
+from support.adapter_files import draw_pairs, kohya_tensors, write_kohya  # noqa: E402
+from support.tiny_model import tiny_unet  # noqa: E402
 
 from quadbench import zoo  # noqa: E402
 from quadbench.cli import main  # noqa: E402
 from quadbench.quad.adapters import base_of_unet  # noqa: E402
-from quadbench.quad.inspection import inspect_adapter  # noqa: E402
+from quadbench.quad.adapters.inspection import inspect_adapter  # noqa: E402
 
 UNET = tiny_unet()
 

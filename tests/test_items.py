@@ -11,8 +11,8 @@ from quadbench.errors import UserError
 from quadbench.recipe import Task
 
 pytest.importorskip("torch")
-from quadbench.quad.foundation import Foundation, load_foundation
-from quadbench.quad.items import task_items
+from quadbench.quad.model.foundation import Foundation, load_foundation
+from quadbench.quad.tasks.items import task_items
 
 STICKERS = {"source": "builtin", "name": "sticker"}
 

@@ -11,15 +11,16 @@ import pytest
 
 pytest.importorskip("onnx")
 
-from lora_graph import LORA, model_of, write_bundle
 from onnx import ModelProto, TensorProto, helper, numpy_helper
+from support.lora_graph import LORA, model_of, write_bundle
 
 from quadbench.artifacts import Bundle
 from quadbench.cli import main
 from quadbench.compile import compile_bundle
-from quadbench.device_profile import OnnxRuntimeTarget, load_profile
 from quadbench.errors import ArtifactError, BuildError
 from quadbench.lint import Finding, Severity, graph_of, lint_bundle, lint_graph
+from quadbench.target.profile import load_profile
+from quadbench.target.targets import OnnxRuntimeTarget
 
 Built = tuple[Bundle, Path]
 CPU = OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu")

@@ -8,7 +8,7 @@ import pytest
 
 from quadbench.artifacts import CompiledBundle, Component, Graph, TensorSpec, Variant
 from quadbench.errors import ArtifactError
-from quadbench.manifest import file_ref, publish, read_manifest
+from quadbench.results.manifest import file_ref, publish, read_manifest
 
 
 def _make(folder: Path) -> CompiledBundle:

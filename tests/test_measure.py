@@ -4,15 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from scripted_harness import GOOD, World, files_of, launch_of, measured, of_metric
+from support.scripted_harness import GOOD, World, files_of, launch_of, measured, of_metric
 
 from quadbench.artifacts import Caveat, ErrorClass, RunRecord, Status, Variant
-from quadbench.device_profile import QnnTarget
 from quadbench.devices.local import LocalDevice
 from quadbench.errors import ArtifactError, UnknownNameError
+from quadbench.harness.execution_provider import execution_provider_of
 from quadbench.measure import GateLimits
-from quadbench.measure.execution_provider import execution_provider_of
-from quadbench.records import open_records
+from quadbench.results.records import open_records
+from quadbench.target.targets import QnnTarget
 
 
 def test_a_good_launch_is_a_record_with_everything_needed_to_judge_it(world: World) -> None:

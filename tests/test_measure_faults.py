@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from scripted_harness import GOOD, World, files_of, measured, of_metric
+from support.scripted_harness import GOOD, World, files_of, measured, of_metric
 
 from quadbench.artifacts import ErrorClass, Sample, Status
+from quadbench.harness.events import Heard
 from quadbench.measure import LaunchAborted
-from quadbench.measure.events import Heard
 
 
 def test_a_crash_keeps_the_samples_before_it_and_names_the_signal(world: World) -> None:

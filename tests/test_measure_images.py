@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from scripted_harness import GOOD, ITEMS, TASKS, World, launch_of, measured, of_metric
+from support.scripted_harness import GOOD, ITEMS, TASKS, World, launch_of, measured, of_metric
 
 from quadbench.artifacts import ErrorClass, Status, Variant
-from quadbench.pixels import PSNR_CAP_DB, max_abs_difference, psnr_db
+from quadbench.artifacts.pixels import PSNR_CAP_DB, max_abs_difference, psnr_db
 
 
 def test_images_are_fetched_checked_and_named_relative_to_the_results(world: World) -> None:

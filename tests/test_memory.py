@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from quadbench.memory import give_back
+from quadbench.host import give_back
 
 PIECE, PIECES = 100_000, 2000  # below what the C library maps, and so returns, by itself
 

@@ -16,11 +16,11 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from quadbench.artifacts import Bundle, Component, Variant  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
-from quadbench.quad.calibration import observe_ranges  # noqa: E402
-from quadbench.quad.encodings import Encoding, symmetric  # noqa: E402
-from quadbench.quad.mixed import EncodingNoise, encoding_noise, least_noisy  # noqa: E402
-from quadbench.quad.qdq import activation_encodings, encoding_sources  # noqa: E402
-from quadbench.quad.quantize import Calibrated, Quantized, quantized  # noqa: E402
+from quadbench.quad.quantize.calibration import observe_ranges  # noqa: E402
+from quadbench.quad.quantize.encodings import Encoding, symmetric  # noqa: E402
+from quadbench.quad.quantize.mixed import EncodingNoise, encoding_noise, least_noisy  # noqa: E402
+from quadbench.quad.quantize.qdq import activation_encodings, encoding_sources  # noqa: E402
+from quadbench.quad.quantize.quantizer import Calibrated, Quantized, quantized  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
 
 RNG = np.random.default_rng(0)

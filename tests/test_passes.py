@@ -11,11 +11,12 @@ pytest.importorskip("torch")
 
 import torch
 from onnx import helper, numpy_helper
-from small_graphs import RNG, attention_model, model_of, run, seeded_feed
+from support.small_graphs import RNG, attention_model, model_of, run, seeded_feed
 
 from quadbench.artifacts import Component
-from quadbench.quad import graphs, passes
-from quadbench.quad.foundation import load_foundation
+from quadbench.quad.model import graphs
+from quadbench.quad.model.foundation import load_foundation
+from quadbench.quad.quantize import passes
 
 
 @pytest.mark.parametrize("shape", [(1, 6, 4, 4), (1, 258, 4, 4), (1, 258, 16)])

@@ -16,11 +16,10 @@ import pytest
 pytest.importorskip("torch")
 
 from quadbench import pipeline
-from quadbench.artifacts import Bundle, Caveat, Deployment, RunRecord, Status, Variant
+from quadbench.artifacts import Bundle, Caveat, Deployment, LaunchPlan, RunRecord, Status, Variant
 from quadbench.errors import AdapterError, ArtifactError, DeviceFullError, UserError
-from quadbench.plan import LaunchPlan
 from quadbench.recipe import load_recipe
-from quadbench.records import open_records
+from quadbench.results.records import open_records
 
 
 class Watcher:
@@ -177,9 +176,9 @@ def _negate(path: Path) -> None:
 def test_an_adapter_with_a_site_that_the_base_lacks_is_not_admitted(
     tiny_recipe: Path, first_run: tuple[pipeline.Outcome, Watcher], results: Path, tmp_path: Path
 ) -> None:
-    from tiny_model import write_adapter
+    from support.tiny_model import write_adapter
 
-    from quadbench.quad.foundation import load_foundation
+    from quadbench.quad.model.foundation import load_foundation
 
     write_adapter(load_foundation(tiny_recipe.parent / "model").unet, tmp_path, r=4, target_modules=["conv_out"])
     with pytest.raises(AdapterError, match="fits 0 of its 1 sites; the base has no conv_out"):

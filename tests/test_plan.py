@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from quadbench.artifacts import Variant
-from quadbench.plan import PlannedDevice, RunPlan, SequenceBlock, make_plan
+from quadbench.artifacts import SequenceBlock, Variant
+from quadbench.measure.schedule import PlannedDevice, RunPlan, make_plan
 from quadbench.recipe import Recipe, load_recipe
 
 FLOAT, SHARED, PER_GRAPH = Variant.FLOAT, Variant.SHARED, Variant.PER_GRAPH

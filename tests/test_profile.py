@@ -7,8 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from quadbench.quad.adapters import Adapter, Pair, graph_tensors  # noqa: E402
-from quadbench.quad.lora import input_names  # noqa: E402
-from quadbench.quad.profile import (  # noqa: E402
+from quadbench.quad.adapters.lora_profile import (  # noqa: E402
     adapter_integers,
     aligned,
     lora_encodings,
@@ -16,6 +15,7 @@ from quadbench.quad.profile import (  # noqa: E402
     lora_sqnr_db,
     shared_ranges,
 )
+from quadbench.quad.model.lora import input_names  # noqa: E402
 
 SITE = "site"
 

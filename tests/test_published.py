@@ -3,8 +3,8 @@
 import pytest
 
 from quadbench.errors import UnknownNameError
-from quadbench.published import published_table
 from quadbench.recipe import RECIPES_FOLDER, load_recipe
+from quadbench.recipe.published import published_table
 
 PAPER = sorted(path.stem for path in RECIPES_FOLDER.glob("paper-table*.yaml"))
 

@@ -6,11 +6,20 @@ import pytest
 onnx = pytest.importorskip("onnx")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
-from small_graphs import attention_model, model_of, run, seeded_feed  # noqa: E402
+from support.small_graphs import attention_model, model_of, run, seeded_feed  # noqa: E402
 
-from quadbench.quad.calibration import observe_ranges  # noqa: E402
-from quadbench.quad.encodings import Encoding, Range, asymmetric, dequantize, quantize, quantize_channels, symmetric, widened  # noqa: E402
-from quadbench.quad.qdq import activation_encodings, quantize_graph  # noqa: E402
+from quadbench.quad.quantize.calibration import observe_ranges  # noqa: E402
+from quadbench.quad.quantize.encodings import (  # noqa: E402
+    Encoding,
+    Range,
+    asymmetric,
+    dequantize,
+    quantize,
+    quantize_channels,
+    symmetric,
+    widened,
+)
+from quadbench.quad.quantize.qdq import activation_encodings, quantize_graph  # noqa: E402
 
 RNG = np.random.default_rng(0)
 

@@ -10,15 +10,15 @@ pytest.importorskip("torch")
 pytest.importorskip("onnxruntime_qnn")
 
 import onnxruntime
-from htp_emulator import run_all_on_emulator
 from safetensors.numpy import load_file
+from support.htp_emulator import run_all_on_emulator
 
 from quadbench import zoo
 from quadbench.artifacts import Bundle, Component, Graph, Variant
 from quadbench.compile import Compiled, compile_bundle
-from quadbench.device_profile import QnnTarget
 from quadbench.quad.build import build
 from quadbench.recipe import load_recipe
+from quadbench.target.targets import QnnTarget
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 TARGET = QnnTarget(backend="qnn", htp_arch="v79", soc_model=69)

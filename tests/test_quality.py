@@ -15,21 +15,21 @@ pytest.importorskip("torchmetrics")
 
 import onnx  # noqa: E402
 from onnx import TensorProto, helper  # noqa: E402
-from synthetic_run import failed, make_run  # noqa: E402
+from support.synthetic_run import failed, make_run  # noqa: E402
 
 from quadbench.artifacts import Bundle, Caveat, Component, Variant  # noqa: E402
+from quadbench.artifacts.pixels import max_abs_difference, read_pixels  # noqa: E402
+from quadbench.artifacts.scores import Better, Compared, Score  # noqa: E402
 from quadbench.cli import main  # noqa: E402
 from quadbench.errors import ArtifactError, UnknownNameError, UserError  # noqa: E402
-from quadbench.manifest import sha256_of  # noqa: E402
-from quadbench.pixels import max_abs_difference, read_pixels  # noqa: E402
-from quadbench.quad.quality import METRICS, GivenWeights, Pair, compare_folders, compare_latents, compare_run, score_images  # noqa: E402
-from quadbench.quad.quality.extractor import FORMS  # noqa: E402
-from quadbench.quad.quality.latents import TaskModel  # noqa: E402
-from quadbench.quad.quality.weights import parse_weights  # noqa: E402
-from quadbench.quad.runner import GraphSession  # noqa: E402
-from quadbench.records import open_records  # noqa: E402
-from quadbench.runs import RunFile, load_run, save_run  # noqa: E402
-from quadbench.scores import Better, Compared, Score  # noqa: E402
+from quadbench.quad.tasks.runner import GraphSession  # noqa: E402
+from quadbench.quality import METRICS, GivenWeights, Pair, compare_folders, compare_latents, compare_run, score_images  # noqa: E402
+from quadbench.quality.extractor import FORMS  # noqa: E402
+from quadbench.quality.latents import TaskModel  # noqa: E402
+from quadbench.quality.networks import parse_weights  # noqa: E402
+from quadbench.results.digests import sha256_of  # noqa: E402
+from quadbench.results.records import open_records  # noqa: E402
+from quadbench.results.runs import RunFile, load_run, save_run  # noqa: E402
 
 PIXELS = ("psnr", "ssim")
 

@@ -13,12 +13,12 @@ from torchmetrics.image.fid import _compute_fid  # noqa: E402
 from torchmetrics.image.kid import maximum_mean_discrepancy, poly_mmd  # noqa: E402
 
 from quadbench import zoo  # noqa: E402
-from quadbench.pixels import read_pixels  # noqa: E402
-from quadbench.quad.quality.distribution import frechet_distance, kernel_distance  # noqa: E402
-from quadbench.quad.quality.embedding import direction_similarity, similarity, structure_distance  # noqa: E402
-from quadbench.quad.quality.fidelity import as_batch, cosine, sqnr_db, ssim  # noqa: E402
-from quadbench.quad.quality.stlpips import LEAST_PIXELS  # noqa: E402
-from quadbench.quad.quality.weights import find_network  # noqa: E402
+from quadbench.artifacts.pixels import read_pixels  # noqa: E402
+from quadbench.quality.distribution import frechet_distance, kernel_distance  # noqa: E402
+from quadbench.quality.embedding import direction_similarity, similarity, structure_distance  # noqa: E402
+from quadbench.quality.fidelity import as_batch, cosine, sqnr_db, ssim  # noqa: E402
+from quadbench.quality.networks import find_network  # noqa: E402
+from quadbench.quality.stlpips import LEAST_PIXELS  # noqa: E402
 
 
 def features(n: int, d: int, *, seed: int, shift: float = 0.0) -> np.ndarray:

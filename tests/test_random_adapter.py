@@ -13,8 +13,8 @@ from quadbench import pipeline  # noqa: E402
 from quadbench.artifacts import Bundle, Caveat, Status, Variant  # noqa: E402
 from quadbench.quad.adapters import random_adapter  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
-from quadbench.quad.foundation import load_foundation  # noqa: E402
-from quadbench.quad.geometry import random_module  # noqa: E402
+from quadbench.quad.model.foundation import load_foundation  # noqa: E402
+from quadbench.quad.model.geometry import random_module  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
 
 LINEAR = ("attention", "feed-forward", "projection")

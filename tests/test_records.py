@@ -16,7 +16,7 @@ from alembic.migration import MigrationContext
 
 from quadbench.artifacts import Caveat, DeviceFacts, ErrorClass, RunRecord, Sample, Status, Variant
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
-from quadbench.records import Records, _Base, open_records
+from quadbench.results.records import Records, _Base, open_records
 
 STARTED = datetime(2025, 3, 30, 1, 59, 59, 123456, tzinfo=UTC)
 DEVICE = DeviceFacts(
@@ -234,7 +234,7 @@ def test_other_databases_are_refused(url: str) -> None:
 def test_processes_that_open_a_new_database_at_once_migrate_it_once(path: Path) -> None:
     code = (
         "import sys, test_records as t\n"
-        "from quadbench.records import open_records\n"
+        "from quadbench.results.records import open_records\n"
         "with open_records(sys.argv[1]) as r:\n"
         "    for i in range(20): r.store(t.record(f'{sys.argv[2]}-{i}'))\n"
     )

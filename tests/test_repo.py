@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from quadbench.cli import build_parser
-from quadbench.device_profile import load_profile
 from quadbench.errors import QuadbenchError
 from quadbench.recipe import load_recipe
+from quadbench.target.profile import load_profile
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))

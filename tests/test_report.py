@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from synthetic_run import ABBA, MB, S25, TABS11, failed, make_run
+from support.synthetic_run import ABBA, MB, S25, TABS11, failed, make_run
 
 from quadbench.artifacts import Caveat, ErrorClass, RunRecord, RunResult, Sample, Status, Variant
 from quadbench.report import (

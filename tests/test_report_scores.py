@@ -3,10 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
-from synthetic_run import make_run
+from support.synthetic_run import make_run
 
+from quadbench.artifacts.scores import Better, Compared, Metric, RunScores, Score
 from quadbench.report import render_html, score_notes, score_tables
-from quadbench.scores import Better, Compared, Metric, RunScores, Score
 
 PSNR = Metric(name="psnr", title="PSNR", unit="dB", better=Better.HIGHER, definition="Of 8-bit RGB.")
 SSIM = Metric(name="ssim", title="SSIM", unit="", better=Better.HIGHER, definition="Structural similarity.")

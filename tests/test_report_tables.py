@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from synthetic_run import S25, TABS11, make_run
+from support.synthetic_run import S25, TABS11, make_run
 
 from quadbench.artifacts import Caveat, RunRecord
 from quadbench.report import Figure, Unit, kpi_rows, kpi_table, to_csv, to_latex, to_markdown

@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 from quadbench.artifacts import Bundle  # noqa: E402
 from quadbench.errors import SpecError  # noqa: E402
 from quadbench.quad.adapters import Adapter, Pair  # noqa: E402
+from quadbench.quad.adapters.lora_profile import lora_encodings, lora_ranges, site_fits  # noqa: E402
 from quadbench.quad.analyse import analyse  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.divergence import (  # noqa: E402
@@ -26,9 +27,7 @@ from quadbench.quad.divergence import (  # noqa: E402
     kendall_tau,
     score,
 )
-from quadbench.quad.lora import input_names  # noqa: E402
-from quadbench.quad.profile import lora_encodings, lora_ranges, site_fits  # noqa: E402
-from quadbench.quad.runner import Feed  # noqa: E402
+from quadbench.quad.model.lora import input_names  # noqa: E402
 from quadbench.quad.sensitivity import (  # noqa: E402
     AdapterSensitivity,
     Agreement,
@@ -36,6 +35,7 @@ from quadbench.quad.sensitivity import (  # noqa: E402
     adapter_sensitivity,
     choose_anchor,
 )
+from quadbench.quad.tasks.runner import Feed  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
 
 SITES = ("first", "second")

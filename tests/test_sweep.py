@@ -8,14 +8,14 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from synthetic_run import S25, TABS11, failed, make_run
+from support.synthetic_run import S25, TABS11, failed, make_run
 
 from quadbench.artifacts import RunRecord, Variant
+from quadbench.artifacts.scores import Better, Compared, Metric, RunScores, Score
 from quadbench.errors import SpecError, UserError
 from quadbench.recipe import INT8_KEY, load_recipe
 from quadbench.report import Sweep, SweepPoint, sweep_chart, sweep_csv, sweep_points, sweep_tables
 from quadbench.report.sweep import change
-from quadbench.scores import Better, Compared, Metric, RunScores, Score
 from quadbench.sweep import Over, read_over, varied
 
 SSIM = Metric(name="ssim", title="SSIM", unit="", better=Better.HIGHER, definition="Structural similarity.")

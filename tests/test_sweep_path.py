@@ -11,7 +11,7 @@ pytest.importorskip("torchmetrics")
 
 from quadbench.cli import main
 from quadbench.quad.build import build
-from quadbench.quad.common import Common
+from quadbench.quad.intermediates import Common
 from quadbench.recipe import load_recipe
 
 

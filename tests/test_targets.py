@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from quadbench.cli import main
-from quadbench.compile.targets import find_target, known_targets
-from quadbench.device_profile import AiHubTarget, load_profiles, local_profile
 from quadbench.errors import UnknownNameError
 from quadbench.recipe import load_recipe
+from quadbench.target.known import find_target, known_targets
+from quadbench.target.profile import load_profiles, local_profile
+from quadbench.target.targets import AiHubTarget
 
 
 def _rows(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, object]]:
@@ -19,7 +20,7 @@ def _rows(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, object]]:
 
 def _made_bundle(results: Path) -> Path:
     pytest.importorskip("torch")  # its version is part of a bundle's digest
-    from made_bundle import write_made_bundle
+    from support.made_bundle import write_made_bundle
 
     return results / "bundles" / write_made_bundle(load_recipe("quickstart"), results / "bundles").digest[:16]
 

@@ -12,8 +12,8 @@ from quadbench.artifacts import Component, FileRef, Graph, Variant
 from quadbench.compile.availability import availability
 from quadbench.compile.toolchain import ToolchainCompiler
 from quadbench.errors import BuildError, MissingDependencyError
-from quadbench.manifest import sha256_of
-from quadbench.toolchain_target import ToolchainTarget
+from quadbench.results.digests import sha256_of
+from quadbench.target.toolchain import ToolchainTarget
 
 COPY = "import shutil, sys; shutil.copyfile(sys.argv[1], sys.argv[2])"
 GRAPH = Graph(

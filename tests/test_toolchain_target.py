@@ -4,11 +4,12 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
-from bench_phone import PHONE, with_toolchain
+from support.bench_phone import PHONE, with_toolchain
 
-from quadbench.device_profile import load_profile, load_profiles, target_key
 from quadbench.errors import SpecError
-from quadbench.toolchain_target import ToolchainTarget
+from quadbench.target.profile import load_profile, load_profiles
+from quadbench.target.targets import target_key
+from quadbench.target.toolchain import ToolchainTarget
 
 DOCS = Path(__file__).parents[1] / "docs"
 PROFILE = with_toolchain(

@@ -5,9 +5,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from quadbench.quad.adapters import Adapter, Pair  # noqa: E402
-from quadbench.quad.encodings import Encoding  # noqa: E402
-from quadbench.quad.profile import lora_encodings, lora_ranges  # noqa: E402
-from quadbench.quad.verdict import (  # noqa: E402
+from quadbench.quad.adapters.judgement import (  # noqa: E402
     LEAST_KEPT_DB,
     LEAST_SQNR_DB,
     Judgement,
@@ -16,6 +14,8 @@ from quadbench.quad.verdict import (  # noqa: E402
     gauge,
     judge,
 )
+from quadbench.quad.adapters.lora_profile import lora_encodings, lora_ranges  # noqa: E402
+from quadbench.quad.quantize.encodings import Encoding  # noqa: E402
 
 SITES = ("first", "second")
 

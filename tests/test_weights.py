@@ -15,14 +15,15 @@ from test_pipeline import Watcher  # noqa: E402
 
 from quadbench import pipeline  # noqa: E402
 from quadbench.artifacts import Bundle, Component, Graph, Status, Variant  # noqa: E402
-from quadbench.manifest import file_refs, sha256_of  # noqa: E402
-from quadbench.quad import export  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
-from quadbench.quad.calibration import observe_ranges  # noqa: E402
-from quadbench.quad.export import export_graph  # noqa: E402
-from quadbench.quad.qdq import activation_encodings, quantize_graph  # noqa: E402
-from quadbench.quad.weights import discard, file_of, open_session, transpose, value  # noqa: E402
+from quadbench.quad.model import export  # noqa: E402
+from quadbench.quad.model.export import export_graph  # noqa: E402
+from quadbench.quad.model.initializers import discard, file_of, open_session, transpose, value  # noqa: E402
+from quadbench.quad.quantize.calibration import observe_ranges  # noqa: E402
+from quadbench.quad.quantize.qdq import activation_encodings, quantize_graph  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
+from quadbench.results.digests import sha256_of  # noqa: E402
+from quadbench.results.manifest import file_refs  # noqa: E402
 
 Built = tuple[Bundle, Path]
 

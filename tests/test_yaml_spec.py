@@ -7,7 +7,7 @@ import pytest
 from pydantic import Field
 
 from quadbench.errors import SpecError
-from quadbench.yaml_spec import Name, Problem, Spec, SpecPath, load, refuse
+from quadbench.spec import Name, Problem, Spec, SpecPath, load, refuse
 
 
 class Circle(Spec):

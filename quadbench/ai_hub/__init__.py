@@ -2,11 +2,10 @@
 
 from quadbench.ai_hub.client import HostedDevice, HostedModel, Hub, JobStatus, Pace, open_hub
 from quadbench.ai_hub.jobs import Jobs, failure
-from quadbench.ai_hub.ledger import LEDGER, Ledger
+from quadbench.ai_hub.ledger import Ledger
 from quadbench.ai_hub.options import compile_options, graph_name, link_options, profile_options
 
 __all__ = [
-    "LEDGER",
     "HostedDevice",
     "HostedModel",
     "Hub",

@@ -9,7 +9,7 @@ from pathlib import Path
 from quadbench.ai_hub.client import Hub, JobStatus
 from quadbench.ai_hub.ledger import Ledger
 from quadbench.errors import JobFailedError, ServiceError
-from quadbench.manifest import digest_of, sha256_of
+from quadbench.results.digests import digest_of, sha256_of
 
 log = logging.getLogger(__name__)
 Notify = Callable[[str], None]

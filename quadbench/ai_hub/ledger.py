@@ -11,7 +11,6 @@ from typing import Any, Literal
 from quadbench.artifacts import SCHEMA_VERSION
 from quadbench.errors import ArtifactError
 
-LEDGER = "ai-hub.json"  # its name in a results folder
 Kind = Literal["models", "jobs"]
 
 

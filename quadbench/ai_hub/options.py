@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import assert_never
 
 from quadbench.artifacts import Graph
-from quadbench.device_profile import AiHubTarget
+from quadbench.target.targets import AiHubTarget
 
 
 def compile_options(graph: Graph, target: AiHubTarget) -> str:

@@ -1,47 +1,16 @@
-"""Command line: parse, call one function, print. Results go to stdout, everything else to stderr. A module for each command."""
+"""Command line: parse, call one function, print. Results go to stdout, everything else to stderr.
+
+Each command is a module of this package, which is imported only when it is called.
+"""
 
 import argparse
-import logging
 import os
-from collections.abc import Sequence
-from importlib.metadata import version
+import sys
+from collections.abc import Collection, Sequence
+from importlib import import_module
 
-from rich.console import Console
-from rich.logging import RichHandler
+from quadbench.cli.commands import COMMANDS, listed
 
-from quadbench.cli import (
-    adapter,
-    compile,
-    devices,
-    doctor,
-    harness,
-    lint,
-    quality,
-    recipe,
-    report,
-    run,
-    sensitivity,
-    sweep,
-    targets,
-)
-from quadbench.console import print_error, print_json
-from quadbench.errors import QuadbenchError
-
-COMMANDS = (  # in the order of --help
-    run,
-    sweep,
-    compile,
-    devices,
-    targets,
-    doctor,
-    report,
-    adapter,
-    lint,
-    sensitivity,
-    quality,
-    recipe,
-    harness,
-)
 INTERRUPTED = 130
 # What keeps libraries from talking, as they read it when they are imported. Whoever sets one of these is heard.
 _QUIET_LIBRARIES = {
@@ -56,24 +25,32 @@ exit codes: 0 success; 1 unexpected error; 2 wrong input; 3 damaged artifact; 4 
 What was measured before a failure is stored."""
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def build_parser(called: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
+    """Return the command line. Only the modules of the commands that are `called` are imported; the others are mere names."""
     parser = argparse.ArgumentParser(
         prog="quadbench",
         description="One quantized base and many LoRAs on phones: build, deploy, measure, report.",
-        epilog=_EXIT_CODES,
+        epilog=f"{listed()}\n`quadbench COMMAND --help` explains a command.\n\n{_EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"quadbench {version('quadbench')}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.add(commands)
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", help="one of those below")
+    for name, purpose in COMMANDS.items():
+        if name in called:
+            import_module(f"{__name__}.{name}").add(commands)
+        else:
+            commands.add_parser(name, description=purpose)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    options = build_parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    command = next((word for word in words if not word.startswith("-")), None)
+    options = build_parser([command] if command else ()).parse_args(words)
+
+    from quadbench.errors import QuadbenchError
+
     _configure_logging(options.verbose)
     try:
         code: int = options.run(options)
@@ -84,7 +61,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+class _Version(argparse.Action):
+    """Prints the version, which is looked up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        parser.exit(message=f"quadbench {version('quadbench')}\n")
+
+
 def _fail(options: argparse.Namespace, message: str, code: int) -> int:
+    from quadbench.cli.console import print_error, print_json
+
     if options.json:
         print_json({"error": message, "exit_code": code})
     print_error(message)
@@ -92,6 +80,11 @@ def _fail(options: argparse.Namespace, message: str, code: int) -> int:
 
 
 def _configure_logging(verbosity: int) -> None:
+    import logging
+
+    from rich.console import Console
+    from rich.logging import RichHandler
+
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
     handler = RichHandler(console=Console(stderr=True), show_path=False, rich_tracebacks=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)

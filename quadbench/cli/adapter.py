@@ -11,14 +11,16 @@ from rich.console import Console
 from rich.table import Table
 
 from quadbench import pipeline
-from quadbench.cli.options import add_command, add_group, addresses
-from quadbench.console import RunConsole, print_error, print_json, print_text, stdout_console
-from quadbench.errors import AdapterError
+from quadbench.artifacts import Bundle
+from quadbench.cli.console import RunConsole, print_error, print_json, print_text, stdout_console
+from quadbench.cli.options import add_action, add_group, addresses
+from quadbench.errors import AdapterError, extra_needed
 from quadbench.recipe import load_recipe
+from quadbench.results.manifest import read_manifest
 
 if TYPE_CHECKING:
+    from quadbench.quad.adapters.inspection import Inspection
     from quadbench.quad.admit import Admission
-    from quadbench.quad.inspection import Inspection
 
 WORST_SITES = 5
 _FILE = "a PEFT folder, or a .safetensors file of diffusers or kohya's scripts"
@@ -30,12 +32,12 @@ _HINT = (
 
 def add(commands: Any) -> None:
     """`quadbench adapter ...`."""
-    actions = add_group(commands, "adapter", "look at adapters, and add them to a bundle that is built")
-    inspect = add_command(actions, "inspect", run_inspect, "say what an adapter is made of, and everything that is wrong with it")
+    actions = add_group(commands, "adapter")
+    inspect = add_action(actions, "inspect", run_inspect, "say what an adapter is made of, and everything that is wrong with it")
     inspect.add_argument("file", type=Path, metavar="FILE", help=_FILE)
     inspect.add_argument("--recipe", help="a recipe whose foundation model it shall fit")
     inspect.add_argument("--bundle", type=Path, metavar="DIR", help="a bundle whose profile it is judged by; nothing is written")
-    admit = add_command(actions, "admit", run_admit, "judge an adapter by a bundle's frozen profile, add it and push it")
+    admit = add_action(actions, "admit", run_admit, "judge an adapter by a bundle's frozen profile, add it and push it")
     admit.add_argument("file", type=Path, metavar="FILE", help=_FILE)
     admit.add_argument("--bundle", type=Path, metavar="DIR", help="the bundle's folder (default: that of the latest run)")
     admit.add_argument("--name", help="what the adapter shall be called (default: after the file)")
@@ -44,7 +46,10 @@ def add(commands: Any) -> None:
 
 def run_inspect(options: argparse.Namespace) -> int:
     recipe = load_recipe(options.recipe) if options.recipe else None
-    inspection, admission = pipeline.inspect(options.file, recipe=recipe, bundle_folder=options.bundle)
+    with extra_needed("quad"):
+        from quadbench.quad.admit import inspect
+    bundle = read_manifest(options.bundle, Bundle) if options.bundle else None
+    inspection, admission = inspect(options.file, recipe=recipe, bundle=bundle)
     if options.json:
         print_json(_finite(asdict(inspection) | {"admission": _answer(admission) if admission else None}))
     else:
@@ -62,7 +67,7 @@ def run_admit(options: argparse.Namespace) -> int:
             options.bundle,
             addresses(options.devices),
             name=options.name,
-            results=options.results,
+            layout=options.layout,
             observer=observer,
         )
     if options.json:

@@ -9,20 +9,20 @@ from typing import Any
 from rich.console import Console
 
 from quadbench import pipeline
+from quadbench.artifacts import CompiledBundle, Stored
+from quadbench.cli.console import RunConsole, print_json, print_text
 from quadbench.cli.options import add_command
-from quadbench.compile import Compiled
-from quadbench.compile.targets import find_target, known_targets
-from quadbench.console import RunConsole, print_json, print_text
-from quadbench.device_profile import load_profiles, local_profile
-from quadbench.manifest import MANIFEST
 from quadbench.recipe import Recipe, load_recipe
+from quadbench.results.manifest import MANIFEST
+from quadbench.target.known import find_target, known_targets
+from quadbench.target.profile import load_profiles, local_profile
 
 _MIB = 2**20
 
 
 def add(commands: Any) -> None:
     """`quadbench compile`."""
-    parser = add_command(commands, "compile", run, "build a recipe if needed, compile it for a target and print where it lies")
+    parser = add_command(commands, "compile", run)
     parser.add_argument("source", metavar="RECIPE_OR_BUNDLE", help="a recipe, or a bundle's folder, results/bundles/<digest>")
     parser.add_argument(
         "--target",
@@ -35,9 +35,9 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     target = find_target(options.target, known_targets([*load_profiles(), local_profile()], platform.machine()))
     with RunConsole(Console(stderr=True)) as observer:
-        made = pipeline.compile_for(_source(options.source), target, results=options.results, observer=observer)
+        made = pipeline.compiled(_source(options.source), target, layout=options.layout, observer=observer)
     if options.json:
-        print_json({**asdict(made.compiled), "folder": str(made.folder), "is_reused": made.is_reused})
+        print_json({**asdict(made.artifact), "folder": str(made.folder), "is_reused": made.is_reused})
     else:
         print_text(_summary(made))
     return 0
@@ -47,8 +47,8 @@ def _source(text: str) -> Recipe | Path:
     return Path(text) if (Path(text) / MANIFEST).is_file() else load_recipe(text)
 
 
-def _summary(made: Compiled) -> str:
-    files = {graph.file.path: graph.file.size_bytes for graph in made.compiled.graphs}
-    doubts = "".join(f"\n{caveat}: {caveat.advice}" for caveat in made.compiled.caveats)
+def _summary(made: Stored[CompiledBundle]) -> str:
+    files = {graph.file.path: graph.file.size_bytes for graph in made.artifact.graphs}
+    doubts = "".join(f"\n{caveat}: {caveat.advice}" for caveat in made.artifact.caveats)
     size = f"{len(files)} files, {sum(files.values()) / _MIB:.1f} MiB"
-    return f"{made.folder}\n{made.compiled.target}: {size}{', unchanged' if made.is_reused else ''}{doubts}"
+    return f"{made.folder}\n{made.artifact.target}: {size}{', unchanged' if made.is_reused else ''}{doubts}"

@@ -8,14 +8,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from quadbench.cli.console import print_json, stdout_console
 from quadbench.cli.options import add_command
-from quadbench.console import print_json, stdout_console
 from quadbench.devices import DeviceRow, list_devices
 
 
 def add(commands: Any) -> None:
     """`quadbench devices`."""
-    add_command(commands, "devices", run, "list what can be given to --devices")
+    add_command(commands, "devices", run)
 
 
 def run(options: argparse.Namespace) -> int:

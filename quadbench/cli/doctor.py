@@ -9,15 +9,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from quadbench.cli.console import print_json, stdout_console
 from quadbench.cli.options import add_command
-from quadbench.console import print_json, stdout_console
 from quadbench.doctor import Check, examine
 from quadbench.errors import MissingDependencyError
 
 
 def add(commands: Any) -> None:
     """`quadbench doctor`."""
-    add_command(commands, "doctor", run, "say what is installed and what to install")
+    add_command(commands, "doctor", run)
 
 
 def run(options: argparse.Namespace) -> int:

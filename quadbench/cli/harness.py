@@ -3,19 +3,19 @@
 import argparse
 from typing import Any
 
-from quadbench.cli.options import add_command, add_group
-from quadbench.console import print_json, print_text
-from quadbench.harness import ensure_harness
+from quadbench.cli.console import print_json, print_text
+from quadbench.cli.options import add_action, add_group
+from quadbench.harness.program import ensure_harness
 
 
 def add(commands: Any) -> None:
     """`quadbench harness ...`."""
-    actions = add_group(commands, "harness", "build the native harness")
-    add_command(actions, "build", run_build, "build it for this machine, unless it is there, and print its path")
+    actions = add_group(commands, "harness")
+    add_action(actions, "build", run_build, "build it for this machine, unless it is there, and print its path")
 
 
 def run_build(options: argparse.Namespace) -> int:
-    path = ensure_harness(options.results / "harness")
+    path = ensure_harness(options.layout.programs)
     if options.json:
         print_json({"harness": str(path)})
     else:

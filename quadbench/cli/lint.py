@@ -6,24 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from quadbench.artifacts import Bundle
+from quadbench.cli.console import print_json, print_text
 from quadbench.cli.options import add_command
-from quadbench.console import print_json, print_text
-from quadbench.device_profile import load_profile
 from quadbench.errors import BuildError
 from quadbench.lint import Severity, lint_bundle, messages
-from quadbench.manifest import read_manifest
+from quadbench.results.manifest import read_manifest
+from quadbench.target.profile import load_profile
 
 
 def add(commands: Any) -> None:
     """`quadbench lint`."""
-    parser = add_command(commands, "lint", run, "say what compilers and NPUs would refuse in a bundle's graphs")
+    parser = add_command(commands, "lint", run)
     parser.add_argument("bundle", type=Path, metavar="BUNDLE_DIR", help="the bundle's folder, results/bundles/<digest>")
     parser.add_argument("--profile", metavar="NAME", help="a device profile, for the rules of its chip as well")
 
 
 def run(options: argparse.Namespace) -> int:
     htp_arch = load_profile(options.profile).soc.htp_arch if options.profile else None
-    findings = lint_bundle(read_manifest(options.bundle, Bundle), options.bundle, htp_arch=htp_arch)
+    findings = lint_bundle(read_manifest(options.bundle, Bundle), htp_arch=htp_arch)
     errors = list(messages(findings, Severity.ERROR))
     if options.json:
         print_json({graph: [asdict(finding) for finding in found] for graph, found in findings.items()})

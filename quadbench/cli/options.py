@@ -5,16 +5,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from quadbench.cli.commands import COMMANDS
+from quadbench.results.layout import Layout
+
 Run = Callable[[argparse.Namespace], int]
 
 
 def common_options() -> argparse.ArgumentParser:
-    """What every command takes."""
+    """Return the options that every command takes."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--results",
-        type=Path,
-        default=Path("results"),
+        type=_layout,
+        dest="layout",
+        default="results",
         metavar="DIR",
         help="where records, bundles and reports are kept (default: results)",
     )
@@ -23,26 +27,42 @@ def common_options() -> argparse.ArgumentParser:
     return common
 
 
-def add_command(commands: Any, name: str, run: Run, help_text: str) -> argparse.ArgumentParser:
-    """A command that can be called, with the common options."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=help_text, description=help_text.capitalize() + ".", parents=[common_options()]
+def add_command(commands: Any, name: str, run: Run) -> argparse.ArgumentParser:
+    """Add a command that can be called, with the common options."""
+    parser: argparse.ArgumentParser = commands.add_parser(name, description=sentence(COMMANDS[name]), parents=[common_options()])
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_group(commands: Any, name: str) -> Any:
+    """Add a command that only has actions below it; return what `add_action` takes."""
+    parser = commands.add_parser(name, description=sentence(COMMANDS[name]))
+    return parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+
+def add_action(actions: Any, name: str, run: Run, purpose: str) -> argparse.ArgumentParser:
+    """Add an action to a group, with the common options."""
+    parser: argparse.ArgumentParser = actions.add_parser(
+        name, help=purpose, description=sentence(purpose), parents=[common_options()]
     )
     parser.set_defaults(run=run)
     return parser
 
 
-def add_group(commands: Any, name: str, help_text: str) -> Any:
-    """A command that only has commands below it; returns what `add_command` takes."""
-    parser = commands.add_parser(name, help=help_text, description=help_text.capitalize() + ".")
-    return parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+def sentence(purpose: str) -> str:
+    """Return a purpose as a description has it: `build it` becomes `Build it.`"""
+    return f"{purpose[0].upper()}{purpose[1:]}."
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
-    """The argument that names a recipe."""
+    """Add the argument that names a recipe."""
     parser.add_argument("recipe", help="a YAML file, or the name of a recipe that comes with quadbench")
 
 
 def addresses(text: str) -> Sequence[str]:
-    """`a, b` as [`a`, `b`]."""
+    """Split a list on the command line: `a, b` becomes [`a`, `b`]."""
     return [address.strip() for address in text.split(",") if address.strip()]
+
+
+def _layout(folder: str) -> Layout:
+    return Layout(Path(folder))

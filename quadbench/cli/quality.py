@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,16 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from quadbench import pipeline
+from quadbench.artifacts.scores import RunScores
+from quadbench.cli.console import RunConsole, print_json, print_text, stdout_console
 from quadbench.cli.options import add_command, addresses
-from quadbench.console import RunConsole, print_json, print_text, stdout_console
-from quadbench.errors import UserError
+from quadbench.errors import UserError, extra_needed
 from quadbench.report import score_notes, score_tables
-from quadbench.scores import RunScores
 
 
 def add(commands: Any) -> None:
     """`quadbench quality`."""
-    parser = add_command(
-        commands, "quality", run, "score the images of a stored run, or of a folder, against what they should be"
-    )
+    parser = add_command(commands, "quality", run)
     parser.add_argument("run_id", nargs="?", help="the run (default: the latest)")
     parser.add_argument("--images", type=Path, metavar="DIR", help="images of any origin instead of a run's")
     parser.add_argument("--reference", type=Path, metavar="DIR", help="what they should be, under the same names")
@@ -43,14 +41,16 @@ def run(options: argparse.Namespace) -> int:
     if options.images or options.reference:
         scores = _of_folders(options, metrics)
     else:
+        with extra_needed("quality"):
+            from quadbench.quality import score_run
         with RunConsole(Console(stderr=True)) as observer:
-            scores = pipeline.quality(
+            scores = score_run(
+                options.layout,
                 options.run_id,
                 metrics=metrics,
                 weights=options.weights,
                 with_latents=options.latents,
-                results=options.results,
-                observer=observer,
+                notify=partial(observer.step, "quality"),
             )
     if options.json:
         print_json(asdict(scores))
@@ -64,9 +64,9 @@ def _of_folders(options: argparse.Namespace, metrics: Sequence[str] | None) -> R
         raise UserError("--images and --reference go together", hint="quadbench quality --images DIR --reference DIR")
     if options.run_id or options.latents:
         raise UserError("a folder of images has no run and no latents", hint="give either a run or --images")
-    return pipeline.quality_of_folders(
-        options.images, options.reference, options.source, metrics=metrics, weights=options.weights
-    )
+    with extra_needed("quality"):
+        from quadbench.quality import score_folders
+    return score_folders(options.images, options.reference, options.source, metrics=metrics, weights=options.weights)
 
 
 def print_scores(console: Console, scores: RunScores) -> None:

@@ -3,16 +3,16 @@
 import argparse
 from typing import Any
 
-from quadbench.cli.options import add_command, add_group, add_recipe
-from quadbench.console import print_json, print_text
+from quadbench.cli.console import print_json, print_text
+from quadbench.cli.options import add_action, add_group, add_recipe
 from quadbench.recipe import load_recipe, recipe_digest, recipe_schema
 
 
 def add(commands: Any) -> None:
     """`quadbench recipe ...`."""
-    actions = add_group(commands, "recipe", "check recipes, or print their schema")
-    add_recipe(add_command(actions, "check", run_check, "say whether a recipe is right; every problem with its line"))
-    add_command(actions, "schema", run_schema, "print the JSON Schema of recipes, for editors")
+    actions = add_group(commands, "recipe")
+    add_recipe(add_action(actions, "check", run_check, "say whether a recipe is right; every problem with its line"))
+    add_action(actions, "schema", run_schema, "print the JSON Schema of recipes, for editors")
 
 
 def run_check(options: argparse.Namespace) -> int:

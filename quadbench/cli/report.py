@@ -11,18 +11,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from quadbench import pipeline
 from quadbench.artifacts import RunResult
+from quadbench.cli.console import print_json, print_text, stdout_console
 from quadbench.cli.options import add_command
-from quadbench.console import print_json, print_text, stdout_console
-from quadbench.report import kpi_rows, kpi_table, to_csv, to_latex, to_markdown
+from quadbench.report import kpi_rows, kpi_table, to_csv, to_latex, to_markdown, write_report
+from quadbench.results.runs import load_run
 
 WIDE = 120  # characters that a table with all of its columns takes
 
 
 def add(commands: Any) -> None:
     """`quadbench report`."""
-    parser = add_command(commands, "report", run, "write the report of a stored run again, and print its figures")
+    parser = add_command(commands, "report", run)
     parser.add_argument("run_id", nargs="?", help="the run (default: the latest)")
     parser.add_argument(
         "--format", choices=("table", "csv", "markdown", "latex"), default="table", help="how the figures are printed"
@@ -30,7 +30,8 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    result, path = pipeline.report(options.run_id, results=options.results)
+    result = load_run(options.layout, options.run_id)
+    path = write_report(result, options.layout)
     match options.format:
         case "csv":
             print_text(to_csv(result))

@@ -8,18 +8,18 @@ from typing import Any
 from rich.console import Console
 
 from quadbench import pipeline
+from quadbench.cli.console import RunConsole, print_error
 from quadbench.cli.options import add_command, add_recipe, addresses
 from quadbench.cli.report import print_result
-from quadbench.console import RunConsole, print_error
-from quadbench.device_profile import LOCAL_NAME
 from quadbench.devices import SERIAL_VARIABLE
 from quadbench.errors import HarnessError, UserError
 from quadbench.recipe import load_recipe
+from quadbench.target.profile import LOCAL_NAME
 
 
 def add(commands: Any) -> None:
     """`quadbench run`."""
-    parser = add_command(commands, "run", run, "build a recipe, push it to devices, measure and report")
+    parser = add_command(commands, "run", run)
     add_recipe(parser)
     add_devices(parser)
 
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     recipe = load_recipe(options.recipe)
     chosen = chosen_devices(options.devices, options.serial)
     with RunConsole(Console(stderr=True)) as observer:
-        outcome = pipeline.run(recipe, chosen, results=options.results, observer=observer)
+        outcome = pipeline.run(recipe, chosen, layout=options.layout, observer=observer)
     print_result(options, outcome.result, outcome.report)
     for address, failure in outcome.failures.items():
         print_error(f"{address} was left out: {failure}")

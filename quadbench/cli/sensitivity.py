@@ -2,6 +2,7 @@
 
 import argparse
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -9,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from quadbench import pipeline
+from quadbench.cli.console import RunConsole, print_json, stdout_console
 from quadbench.cli.options import add_command, add_recipe
-from quadbench.console import RunConsole, print_json, stdout_console
+from quadbench.errors import extra_needed
 from quadbench.recipe import load_recipe
 
 if TYPE_CHECKING:
@@ -23,16 +24,17 @@ WORST_SITES = 5
 
 def add(commands: Any) -> None:
     """`quadbench sensitivity`."""
-    parser = add_command(
-        commands, "sensitivity", run, "say how sensitive a recipe's adapters are to rounding, and choose the anchor"
-    )
+    parser = add_command(commands, "sensitivity", run)
     add_recipe(parser)
     parser.add_argument("--lora", choices=("int16", "int8"), help="bits of the adapters (default: the recipe's)")
 
 
 def run(options: argparse.Namespace) -> int:
+    recipe = load_recipe(options.recipe)
+    with extra_needed("quad"):
+        from quadbench.quad.analyse import analyse
     with RunConsole(Console(stderr=True)) as observer:
-        found = pipeline.sensitivity(load_recipe(options.recipe), lora=options.lora, observer=observer)
+        found = analyse(recipe, lora=options.lora, notify=partial(observer.step, "sensitivity"))
     if options.json:
         print_json(asdict(found))
     else:

@@ -8,9 +8,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from quadbench.cli.console import RunConsole, print_json, print_text, stdout_console
 from quadbench.cli.options import add_command, add_recipe
 from quadbench.cli.run import add_devices, chosen_devices
-from quadbench.console import RunConsole, print_json, print_text, stdout_console
 from quadbench.errors import HarnessError
 from quadbench.report import Sweep, sweep_tables
 from quadbench.sweep import read_over, sweep
@@ -18,7 +18,7 @@ from quadbench.sweep import read_over, sweep
 
 def add(commands: Any) -> None:
     """`quadbench sweep`."""
-    parser = add_command(commands, "sweep", run, "run a recipe with several values of one key, and compare what comes out")
+    parser = add_command(commands, "sweep", run)
     add_recipe(parser)
     parser.add_argument(
         "--over",
@@ -32,7 +32,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     over, chosen = read_over(options.over), chosen_devices(options.devices, options.serial)
     with RunConsole(Console(stderr=True)) as observer:
-        swept = sweep(options.recipe, over, chosen, results=options.results, observer=observer)
+        swept = sweep(options.recipe, over, chosen, layout=options.layout, observer=observer)
     if options.json:
         print_json(asdict(swept.sweep) | {"folder": str(swept.folder)})
     else:

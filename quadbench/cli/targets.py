@@ -5,16 +5,16 @@ import platform
 from collections.abc import Sequence
 from typing import Any
 
+from quadbench.cli.console import print_json, print_text
 from quadbench.cli.options import add_command
 from quadbench.compile.availability import Availability, availability
-from quadbench.compile.targets import KnownTarget, known_targets
-from quadbench.console import print_json, print_text
-from quadbench.device_profile import load_profiles, local_profile
+from quadbench.target.known import KnownTarget, known_targets
+from quadbench.target.profile import load_profiles, local_profile
 
 
 def add(commands: Any) -> None:
     """`quadbench targets`."""
-    add_command(commands, "targets", run, "say what can be compiled for on this machine, and what to install for the rest")
+    add_command(commands, "targets", run)
 
 
 def run(options: argparse.Namespace) -> int:

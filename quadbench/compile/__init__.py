@@ -2,17 +2,19 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, assert_never, runtime_checkable
 
-from quadbench.artifacts import Bundle, CompiledBundle, Graph
+from quadbench.artifacts import Bundle, CompiledBundle, Graph, Stored
 from quadbench.compile.product import Product
-from quadbench.device_profile import AiHubTarget, OnnxRuntimeTarget, QnnTarget, Target
 from quadbench.errors import MissingDependencyError
 from quadbench.lint import check_bundle
-from quadbench.manifest import digest_of, publish, read_manifest
-from quadbench.toolchain_target import ToolchainTarget
+from quadbench.results.code import code_digests
+from quadbench.results.digests import digest_of, sha256_of
+from quadbench.results.layout import Layout, folder_name
+from quadbench.results.manifest import publish, read_manifest
+from quadbench.target.targets import AiHubTarget, OnnxRuntimeTarget, QnnTarget, Target
+from quadbench.target.toolchain import ToolchainTarget
 
 log = logging.getLogger(__name__)
 Notify = Callable[[str], None]
@@ -43,26 +45,16 @@ class BundleCompiler(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class Compiled:
-    """A compiled bundle, its folder, and whether it was there already."""
-
-    compiled: CompiledBundle
-    folder: Path
-    is_reused: bool
-
-
 def compile_bundle(
-    bundle: Bundle,
-    bundle_folder: Path,
+    bundle: Stored[Bundle],
     target: Target,
     key: str,
-    root: Path,
+    layout: Layout,
     *,
     htp_arch: str | None = None,
     notify: Notify = lambda _graph: None,
-) -> Compiled:
-    """Compile every quantized graph for a target (`key` is its name in one word) into a folder below `root`.
+) -> Stored[CompiledBundle]:
+    """Compile every quantized graph for a target, whose name in one word is `key`; what was compiled before is reused.
 
     The digest is that of the graphs, the target and the compiler: another adapter, table or input compiles nothing again.
     The graphs are linted first, those of a compiled bundle that is there too: `htp_arch`, that of the chip's Qualcomm HTP if
@@ -72,19 +64,18 @@ def compile_bundle(
         BuildError: the target cannot be compiled for here, the linter found errors, or a graph was refused.
         ArtifactError: the product is there but damaged.
     """
-    compiler = _compiler(target, root)
-    _lint(bundle, bundle_folder, htp_arch)
-    graphs, sources = _quantized(bundle), _sources(bundle)
-    digest = digest_of({"graphs": sources, "target": key, "versions": compiler.versions()})
-    folder = root / digest[:16]
+    compiler = _compiler(target, layout)
+    _lint(bundle, htp_arch)
+    digest = _digest(bundle.artifact, key, compiler)
+    folder = layout.compiled_bundles / folder_name(digest)
     if folder.is_dir():
-        return Compiled(compiled=read_manifest(folder, CompiledBundle), folder=folder, is_reused=True)
+        return read_manifest(folder, CompiledBundle)
 
     def make(temporary: Path) -> CompiledBundle:
-        product = _compile(compiler, graphs, bundle_folder, temporary, notify)
+        product = _compile(compiler, _quantized(bundle.artifact), bundle.folder, temporary, notify)
         return CompiledBundle(
             digest=digest,
-            parent_digest=graphs_digest(bundle),
+            parent_digest=graphs_digest(bundle.artifact),
             target=key,
             tool_versions=compiler.versions() | product.versions,
             graphs=product.graphs,
@@ -92,7 +83,13 @@ def compile_bundle(
             costs=product.costs,
         )
 
-    return Compiled(compiled=publish(folder, make), folder=folder, is_reused=False)
+    return publish(folder, make)
+
+
+def _digest(bundle: Bundle, key: str, compiler: Compiler | BundleCompiler) -> str:
+    """Return the digest of all that a compiled bundle follows from, the compiler's own code included."""
+    code = code_digests(type(compiler).__module__) | {__name__: sha256_of(Path(__file__))}
+    return digest_of({"graphs": _sources(bundle), "target": key, "versions": compiler.versions(), "code": code})
 
 
 def graphs_digest(bundle: Bundle) -> str:
@@ -118,15 +115,15 @@ def _compile(compiler: Compiler | BundleCompiler, graphs: Sequence[Graph], sourc
     return Product(graphs=tuple(made))
 
 
-def _lint(bundle: Bundle, folder: Path, htp_arch: str | None) -> None:
+def _lint(bundle: Stored[Bundle], htp_arch: str | None) -> None:
     """The core installs without onnx and compiles what was built, and linted, elsewhere: that is worth a warning."""
     try:
-        check_bundle(bundle, folder, htp_arch=htp_arch)
+        check_bundle(bundle, htp_arch=htp_arch)
     except MissingDependencyError as error:
         log.warning("the graphs are compiled without being linted: %s", error)
 
 
-def _compiler(target: Target, root: Path) -> Compiler | BundleCompiler:
+def _compiler(target: Target, layout: Layout) -> Compiler | BundleCompiler:
     match target:
         case OnnxRuntimeTarget():
             from quadbench.compile.onnxruntime import OnnxRuntimeCompiler
@@ -141,9 +138,8 @@ def _compiler(target: Target, root: Path) -> Compiler | BundleCompiler:
 
             return ToolchainCompiler(target=target)
         case AiHubTarget():
-            from quadbench.ai_hub import LEDGER
             from quadbench.compile.ai_hub import AiHubCompiler
 
-            return AiHubCompiler(target=target, ledger=root.parent / LEDGER)
+            return AiHubCompiler(target=target, ledger=layout.ledger)
         case _:
             assert_never(target)

@@ -13,9 +13,10 @@ from quadbench.artifacts import LORA_PREFIX, Caveat, Graph
 from quadbench.compile.product import Product
 from quadbench.compile.single_file import nodes_outside_context, single_file
 from quadbench.compile.trial import write_trial_graph
-from quadbench.device_profile import AiHubTarget
 from quadbench.errors import BuildError, JobFailedError, ServiceError, UnknownNameError
-from quadbench.manifest import file_ref, sha256_of
+from quadbench.results.digests import sha256_of
+from quadbench.results.manifest import file_ref
+from quadbench.target.targets import AiHubTarget
 
 log = logging.getLogger(__name__)
 

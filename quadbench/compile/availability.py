@@ -8,9 +8,9 @@ from typing import assert_never
 from quadbench.ai_hub.client import INSTALL_HINT
 from quadbench.ai_hub.problems import CONFIGURE_HINT, config_path
 from quadbench.compile.toolchain import installed_version, missing_parts
-from quadbench.device_profile import AiHubTarget, OnnxRuntimeTarget, QnnTarget, Target
 from quadbench.errors import MissingDependencyError
-from quadbench.toolchain_target import ToolchainTarget
+from quadbench.target.targets import AiHubTarget, OnnxRuntimeTarget, QnnTarget, Target
+from quadbench.target.toolchain import ToolchainTarget
 
 
 @dataclass(frozen=True, kw_only=True)

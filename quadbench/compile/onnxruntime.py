@@ -7,7 +7,7 @@ import onnxruntime
 
 from quadbench.artifacts import Graph
 from quadbench.errors import BuildError
-from quadbench.manifest import file_ref
+from quadbench.results.manifest import file_ref
 
 # By default a MatMul with INT8 weights is fused into one that rounds its input to 8 bits, whatever the graph says; 1: float32.
 EXACT = ("session.qdq_matmulnbits_accuracy_level", "1")

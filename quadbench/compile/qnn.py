@@ -14,12 +14,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from quadbench.artifacts import CompileCost, Graph
+from quadbench.compile import qnn_process
 from quadbench.compile.availability import package_version
 from quadbench.compile.product import Product
 from quadbench.compile.single_file import CONTEXT_OP, operators
-from quadbench.devices.host import kill_group, start_bound
 from quadbench.errors import BuildError, MissingDependencyError
-from quadbench.manifest import digest_of, file_ref, link, temporary_folder
+from quadbench.host import kill_group, start_bound
+from quadbench.results.digests import digest_of
+from quadbench.results.manifest import file_ref, link, temporary_folder
 
 TIMEOUT_S = 4 * 3600.0  # the U-Net of Stable Diffusion 1.5 took 13 minutes on two cores
 KEPT, CONTEXT, COST = ".qnn", "context.onnx", "cost.json"
@@ -98,7 +100,7 @@ class QnnCompiler:
 
     def _run(self, source: Path, product: Path, *options: str) -> "_Ending":
         chip = ["--htp-arch", self.htp_arch.removeprefix("v"), "--soc-model", str(self.soc_model)]
-        argv = [sys.executable, "-m", "quadbench.compile.qnn_process", str(source), str(product), *chip, *options]
+        argv = [sys.executable, "-m", qnn_process.__name__, str(source), str(product), *chip, *options]
         said = product.with_suffix(".log")
         with said.open("wb") as output:
             process = start_bound(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from quadbench.memory import peak_memory_bytes
+from quadbench.host import peak_memory_bytes
 
 PROVIDER = "QNNExecutionProvider"
 VERBOSE, ERROR = 0, 3  # ONNX Runtime's log severities

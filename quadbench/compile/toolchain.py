@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import IO
 
 from quadbench.artifacts import Graph
-from quadbench.devices.host import find_program, kill_group, start_bound
 from quadbench.errors import BuildError, MissingDependencyError
-from quadbench.manifest import file_ref, sha256_of
-from quadbench.toolchain_target import INPUT, WORK, ToolchainTarget, filled, placeholders
+from quadbench.host import find_program, kill_group, start_bound
+from quadbench.results.digests import sha256_of
+from quadbench.results.manifest import file_ref
+from quadbench.target.toolchain import INPUT, WORK, ToolchainTarget, filled, placeholders
 
 WORK_NAME = "model"  # Samsung's enntools wants a graph that is named as the folder it lies in
 VERSION_TIMEOUT_S = 60.0

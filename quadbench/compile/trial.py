@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from quadbench.artifacts import Component, Graph, TensorSpec, Variant
-from quadbench.manifest import file_ref
+from quadbench.results.manifest import file_ref
 
 CHANNELS, RANK, SIZE = 8, 4, 8
 _ACTIVATION_SCALE, _LORA_SCALE = 1 / 4096, 1 / 32767

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Self
 
 from quadbench.artifacts import DeviceFacts
-from quadbench.device_profile import DeviceProfile
 from quadbench.devices.adb_protocol import AdbServer, Connection
 from quadbench.devices.adb_shell import Stream, close_stdin, packets, shell_service
 from quadbench.devices.adb_sync import receive_file, send_file
@@ -25,6 +24,7 @@ from quadbench.devices.device import (
 )
 from quadbench.devices.properties import parse_getprop
 from quadbench.errors import DeviceError
+from quadbench.target.profile import DeviceProfile
 
 KILL_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 30.0  # until the device has started a command; what the command then takes is its own

@@ -4,12 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
-from quadbench.device_profile import LOCAL_NAME, PROFILES_FOLDER, DeviceProfile, load_profile
 from quadbench.devices.properties import Attached
 from quadbench.errors import DeviceError, DeviceNotFoundError, UnknownNameError, UserError
-
-VIRTUAL_PREFIX = "virtual:"
-HOSTED_PREFIX = "hub:"
+from quadbench.target.known import HOSTED_PREFIX, VIRTUAL_PREFIX
+from quadbench.target.profile import LOCAL_NAME, PROFILES_FOLDER, DeviceProfile, load_profile
 
 _STATE_HINTS = {
     "unauthorized": "unlock it and allow USB debugging for this machine",

@@ -3,19 +3,14 @@
 import contextlib
 import logging
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from quadbench.artifacts import DeviceFacts
-from quadbench.device_profile import LOCAL_NAME, AiHubTarget, DeviceProfile, load_profile, load_profiles
 from quadbench.devices.adb import AdbDevice, read_properties
 from quadbench.devices.adb_protocol import AdbServer
 from quadbench.devices.adb_server import user_server
 from quadbench.devices.addresses import (
-    HOSTED_PREFIX,
-    VIRTUAL_PREFIX,
     HostedAddress,
     Phone,
     VirtualAddress,
@@ -24,11 +19,15 @@ from quadbench.devices.addresses import (
     parse_address,
 )
 from quadbench.devices.device import Device
-from quadbench.devices.host import device_lock
 from quadbench.devices.local import open_local
 from quadbench.devices.properties import parse_attached
 from quadbench.devices.virtual import open_virtual
 from quadbench.errors import DeviceError, UserError
+from quadbench.host import device_lock
+from quadbench.results.layout import Layout
+from quadbench.target.known import HOSTED_PREFIX, VIRTUAL_PREFIX
+from quadbench.target.profile import LOCAL_NAME, DeviceProfile, load_profile, load_profiles
+from quadbench.target.targets import AiHubTarget
 
 SERIAL_VARIABLE = "ANDROID_SERIAL"
 
@@ -57,7 +56,7 @@ class HostedPhone:
 
 @contextlib.contextmanager
 def connect(
-    addresses: Sequence[str], *, results: Path, profiles: Sequence[DeviceProfile] | None = None
+    addresses: Sequence[str], *, layout: Layout, profiles: Sequence[DeviceProfile] | None = None
 ) -> Iterator[list[Device]]:
     """Connect the devices, in the order of their addresses, and close them at the end.
 
@@ -70,7 +69,7 @@ def connect(
         phones = _Phones(known) if any(needs_server(address) for address in wanted) else None
         devices: list[Device] = []
         for address in wanted:
-            device = stack.enter_context(_open(address, results, known, phones, devices))
+            device = stack.enter_context(_open(address, layout, known, phones, devices))
             log.info("connected %s: %s, serial %s", address, device.facts.title, device.serial)
             devices.append(device)
         yield devices
@@ -151,28 +150,28 @@ def _wanted(addresses: Sequence[str]) -> list[str]:
 
 
 def _open(
-    address: str, results: Path, profiles: Sequence[DeviceProfile], phones: _Phones | None, opened: Sequence[Device]
+    address: str, layout: Layout, profiles: Sequence[DeviceProfile], phones: _Phones | None, opened: Sequence[Device]
 ) -> contextlib.AbstractContextManager[Device]:
     if phones is not None and needs_server(address):
-        return _open_phone(address, results, phones, opened)
+        return _open_phone(address, layout, phones, opened)
     match parse_address(address):
         case VirtualAddress(profile=name, data_mb=data_mb, target=target):
             profile = next((profile for profile in profiles if profile.name == name), None) or load_profile(name)
             profile = profile if target is None else profile.with_virtual_target(target)
             _refuse_twice(address, f"virtual-{profile.name}", opened)
-            return open_virtual(profile, address, results, data_mb)
+            return open_virtual(profile, address, layout, data_mb)
         case HostedAddress():
             raise UserError(f"'{address}' is at Qualcomm AI Hub: nothing can be pushed there", hint="quadbench run takes it")
         case _:
-            return open_local(results)
+            return open_local(layout)
 
 
-def _open_phone(address: str, results: Path, phones: _Phones, opened: Sequence[Device]) -> AdbDevice:
+def _open_phone(address: str, layout: Layout, phones: _Phones, opened: Sequence[Device]) -> AdbDevice:
     phone, profile = choose_phone(address, phones.phones, phones.profiles, os.environ.get(SERIAL_VARIABLE))
     serial = phone.attached.serial
     _refuse_twice(address, serial, opened)
     resources = contextlib.ExitStack()
-    resources.enter_context(device_lock(results / "devices" / re.sub(r"[^\w.-]", "_", serial), address))
+    resources.enter_context(device_lock(layout.device(serial), address))
     return AdbDevice(phones.server, serial, _facts(address, phone, profile), profile, resources)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from quadbench.artifacts import DeviceFacts
-from quadbench.device_profile import DeviceProfile
 from quadbench.errors import CommandError, CommandTimeoutError, UserError
+from quadbench.target.profile import DeviceProfile
 
 ANDROID_ROOT = "/data/local/tmp/quadbench"
 STDERR_TAIL_CHARS = 4000

@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import IO, Self
 
 from quadbench.artifacts import DeviceFacts
-from quadbench.device_profile import LOCAL_NAME as ADDRESS
-from quadbench.device_profile import DeviceProfile, local_profile
 from quadbench.devices.device import Progress, ShellResult, check_command, command_failed, command_timed_out
-from quadbench.devices.host import device_lock, host_cpu, kill_group, start_bound
 from quadbench.errors import DeviceError, DeviceFullError
+from quadbench.host import device_lock, host_cpu, kill_group, start_bound
+from quadbench.results.layout import Layout
+from quadbench.target.profile import LOCAL_NAME as ADDRESS
+from quadbench.target.profile import DeviceProfile, local_profile
 
 CHUNK_BYTES = 1024 * 1024
 
 
-def open_local(results: Path) -> "LocalDevice":
+def open_local(layout: Layout) -> "LocalDevice":
     """This machine, with its root in the results folder. Raises: DeviceError where another command uses it."""
-    root = (results / "devices" / ADDRESS).resolve()
+    root = layout.device(ADDRESS).resolve()
     resources = contextlib.ExitStack()
     resources.enter_context(device_lock(root, ADDRESS))
     return LocalDevice(root, resources)

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quadbench.devices.adb_protocol import AdbServer, UnixEndpoint
-from quadbench.devices.host import find_programs, start_bound
 from quadbench.devices.properties import parse_attached
 from quadbench.devices.userland import write_userland
 from quadbench.errors import DeviceError
+from quadbench.host import find_programs, start_bound
 
 PACKAGES = {"adb": "adb", "adbd": "adbd", "bwrap": "bubblewrap", "mksh": "mksh", "toybox": "toybox"}
 START_TIMEOUT_S = 60.0  # it takes a fifth of a second, on a machine with nothing else to do

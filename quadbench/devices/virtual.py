@@ -5,22 +5,24 @@ import shutil
 from pathlib import Path
 
 from quadbench.artifacts import DeviceFacts
-from quadbench.device_profile import DeviceProfile, QnnTarget
 from quadbench.devices.adb import AdbDevice
 from quadbench.devices.emulator import emulator_folders
-from quadbench.devices.host import device_lock, host_cpu
 from quadbench.devices.sandbox import TRANSPORT, Data, running_sandbox
+from quadbench.host import device_lock, host_cpu
+from quadbench.results.layout import Layout
+from quadbench.target.profile import DeviceProfile
+from quadbench.target.targets import QnnTarget
 
 MIB = 2**20
 
 
-def open_virtual(profile: DeviceProfile, address: str, results: Path, data_mb: int | None = None) -> AdbDevice:
+def open_virtual(profile: DeviceProfile, address: str, layout: Layout, data_mb: int | None = None) -> AdbDevice:
     """Start a virtual device. Its files stay in the results folder, unless `data_mb` gives it so much memory for them instead.
 
     Raises: MissingDependencyError, DeviceError where another command uses it or this machine does not allow it.
     """
     serial = f"virtual-{profile.name}"
-    folder = (results / "devices" / serial).resolve()
+    folder = layout.device(serial).resolve()
     shown = emulator_folders() if isinstance(profile.virtual_target, QnnTarget) else {}
     properties = {"ro.serialno": serial, **profile.virtual_properties()}
     data = Data(folder=folder / "data", size_bytes=None if data_mb is None else data_mb * MIB)

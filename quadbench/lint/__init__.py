@@ -2,9 +2,8 @@
 
 import logging
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
-from quadbench.artifacts import Bundle
+from quadbench.artifacts import Bundle, Stored
 from quadbench.errors import BuildError
 from quadbench.lint.graph import LintedGraph, graph_of, read_graph
 from quadbench.lint.rules import Finding, Severity, lint_graph
@@ -15,25 +14,25 @@ Findings = Mapping[str, tuple[Finding, ...]]
 __all__ = ["Finding", "Findings", "LintedGraph", "Severity", "check_bundle", "graph_of", "lint_bundle", "lint_graph", "messages"]
 
 
-def lint_bundle(bundle: Bundle, folder: Path, *, htp_arch: str | None) -> dict[str, tuple[Finding, ...]]:
+def lint_bundle(bundle: Stored[Bundle], *, htp_arch: str | None) -> dict[str, tuple[Finding, ...]]:
     """The findings of every quantized graph, by its path. `htp_arch`: of the device's Qualcomm HTP, as `v79`, if it has one.
 
     Raises:
         MissingDependencyError: the package onnx is not installed.
         ArtifactError: a file holds no ONNX model.
     """
-    paths = [graph.file.path for graph in bundle.graphs if graph.variant.is_quantized]
-    return {path: lint_graph(read_graph(folder / path), htp_arch=htp_arch) for path in paths}
+    paths = [graph.file.path for graph in bundle.artifact.graphs if graph.variant.is_quantized]
+    return {path: lint_graph(read_graph(bundle.folder / path), htp_arch=htp_arch) for path in paths}
 
 
-def check_bundle(bundle: Bundle, folder: Path, *, htp_arch: str | None) -> None:
+def check_bundle(bundle: Stored[Bundle], *, htp_arch: str | None) -> None:
     """Log the warnings.
 
     Raises:
         BuildError: there are errors; it names every rule that is broken, and where.
         MissingDependencyError, ArtifactError: as `lint_bundle`.
     """
-    findings = lint_bundle(bundle, folder, htp_arch=htp_arch)
+    findings = lint_bundle(bundle, htp_arch=htp_arch)
     for message in messages(findings, Severity.WARNING):
         log.warning("lint: %s", message)
     errors = list(messages(findings, Severity.ERROR))

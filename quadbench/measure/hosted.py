@@ -23,22 +23,22 @@ from quadbench.artifacts import (
     RunRecord,
     Sample,
     Status,
+    Stored,
     Variant,
 )
-from quadbench.device_profile import AiHubTarget
+from quadbench.artifacts.parts import adapters_of, components_of, unets_of
 from quadbench.devices import HostedPhone
 from quadbench.errors import UnknownNameError
-from quadbench.measure.harness_plan import adapters_of, components_of, unets_of
 from quadbench.measure.hosted_profile import GraphProfile, cpu_layers, samples_of
 from quadbench.statistics import ENOUGH_SAMPLES
+from quadbench.target.targets import AiHubTarget
 
 
 def measure_hosted(
-    *,
     bundle: Bundle,
-    compiled: CompiledBundle,
-    compiled_folder: Path,
+    compiled: Stored[CompiledBundle],
     phone: HostedPhone,
+    *,
     run_id: str,
     iterations: int,
     ledger: Path,
@@ -58,43 +58,42 @@ def measure_hosted(
     if target.device not in devices:
         raise UnknownNameError("AI Hub device", target.device, devices)
     jobs = Jobs(hub=hub, ledger=Ledger(path=ledger, url=hub.url), timeout_s=target.timeout_s, notify=notify)
-    work = _Work(
+    work = _HostedRun(
         bundle=bundle,
-        compiled=compiled,
+        compiled=compiled.artifact,
         device=_facts(phone, devices[target.device]),
         run_id=run_id,
         started_at=started_at,
-        profiles=_profiles(jobs, compiled, compiled_folder, target, iterations),
+        profiles=_profiles(jobs, compiled, target, iterations),
     )
-    return tuple(work.record(variant) for variant in Variant if any(graph.variant is variant for graph in compiled.graphs))
+    graphs = compiled.artifact.graphs
+    return tuple(work.record(variant) for variant in Variant if any(graph.variant is variant for graph in graphs))
 
 
-def _profiles(
-    jobs: Jobs, compiled: CompiledBundle, folder: Path, target: AiHubTarget, iterations: int
-) -> dict[str, GraphProfile]:
-    """By the graphs' names."""
-    graphs = {_name(graph): graph for graph in compiled.graphs}
+def _profiles(jobs: Jobs, compiled: Stored[CompiledBundle], target: AiHubTarget, iterations: int) -> dict[str, GraphProfile]:
+    """Return what the service measured, by the graphs' names."""
+    graphs = {_name(graph): graph for graph in compiled.artifact.graphs}
     options = {name: profile_options(graph, target, iterations=iterations) for name, graph in graphs.items()}
     parts = {
         name: {"profile": graph.file.sha256, "device": target.device, "options": options[name]} for name, graph in graphs.items()
     }
 
     def submit(name: str) -> str:
-        file = graphs[name].file.path
-        return jobs.hub.submit_profile(jobs.uploaded(folder / file, file), target.device, options[name], name)
+        file = graphs[name].file
+        return jobs.hub.submit_profile(jobs.uploaded(compiled.path(file), file.path), target.device, options[name], name)
 
     submitted = {name: jobs.submitted(partial(submit, name), **parts[name]) for name in graphs}
-    found = {
+    profiles = {
         name: GraphProfile(graph=graphs[name], status=status, profile=jobs.hub.profile(status.job) if status.is_ok else {})
         for name, status in jobs.ended(submitted).items()
     }
     for part in parts.values():
         jobs.done(**part)
-    return found
+    return profiles
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Work:
+class _HostedRun:
     """What the records of one device are made of."""
 
     bundle: Bundle

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from quadbench.artifacts import ErrorClass, Sample, TaskAssets, TaskItem, Variant
-from quadbench.pixels import Pixels, max_abs_difference, psnr_db, read_pixels, size_of
-from quadbench.plan import LaunchPlan
+from quadbench.artifacts import Bundle, ErrorClass, LaunchPlan, Sample, Stored, TaskAssets, TaskItem, Variant
+from quadbench.artifacts.pixels import Pixels, max_abs_difference, psnr_db, read_pixels, size_of
 
 # The float graph computes what the Python reference computes, so only the last bits and the rounding to 8 bits may differ.
 FLOAT_MAX_DIFFERENCE = 2
@@ -28,7 +27,7 @@ def expected_images(tasks: Sequence[TaskAssets], launch: LaunchPlan) -> list[tup
     return [(task, item) for task in tasks for item in task.items[: longest[task.name]]]
 
 
-def image_samples(painted: Path, task: TaskAssets, item: TaskItem, bundle_folder: Path) -> list[Sample]:
+def image_samples(painted: Path, task: TaskAssets, item: TaskItem, bundle: Stored[Bundle]) -> list[Sample]:
     """Compare one painted image with its reference, and with the truth where there is one.
 
     Raises:
@@ -40,7 +39,7 @@ def image_samples(painted: Path, task: TaskAssets, item: TaskItem, bundle_folder
     for against, file in (("reference", item.reference), ("truth", item.truth)):
         if file is None:
             continue
-        other = _read(bundle_folder / file.path, f"'{file.path}' of the bundle", ErrorClass.INFRASTRUCTURE)
+        other = _read(bundle.path(file), f"'{file.path}' of the bundle", ErrorClass.INFRASTRUCTURE)
         if image.shape != other.shape:
             raise WrongImageError(f"image {name} is {size_of(image)}, its {against} is {size_of(other)}", ErrorClass.HARNESS)
         labels = {"against": against}

@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -14,22 +13,23 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from quadbench.artifacts import Bundle, Caveat, CompiledBundle, Deployment, ErrorClass, RunRecord, Sample, Status
-from quadbench.devices.device import Device
+from quadbench.artifacts import Bundle, Caveat, CompiledBundle, ErrorClass, LaunchPlan, RunRecord, Sample, Status
+from quadbench.artifacts.parts import tasks_of
+from quadbench.devices import Device
 from quadbench.errors import DeviceError
-from quadbench.measure.events import Heard, ImageEvent
-from quadbench.measure.execution_provider import ExecutionProvider
+from quadbench.harness.events import Heard, ImageEvent
+from quadbench.harness.installation import Installation
+from quadbench.harness.plan import harness_plan
 from quadbench.measure.gate import GateLimits, gate, wait_at_gate
-from quadbench.measure.harness_plan import deployed_path, harness_plan, tasks_of
 from quadbench.measure.images import WrongImageError, expected_images, image_samples, verdict
 from quadbench.measure.outcome import Failure, caveats_of, failure_of
 from quadbench.measure.rom import rom_samples
 from quadbench.measure.state import flatten, read_state
-from quadbench.plan import LaunchPlan
+from quadbench.results.layout import Layout
 
 _SYNC_INTERVAL_S = 1.0  # what a power cut may take of the events; a sync for each line would disturb what this machine measures
 _SHELL_TIMEOUT_S = 30.0
-_FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+REMOTE_RUNS = "runs"  # the folder of launches on a device
 
 log = logging.getLogger(__name__)
 
@@ -42,62 +42,41 @@ class LaunchAborted(KeyboardInterrupt):
         self.record = record
 
 
-def measure_launch(
-    *,
-    bundle: Bundle,
-    bundle_folder: Path,
-    compiled: CompiledBundle,
-    deployment: Deployment,
-    device: Device,
-    launch: LaunchPlan,
-    run_id: str,
-    harness_sha256: str,
-    runtime_sha256: str,
-    threads: int,
-    timeout_s: float,
-    results: Path,
-    limits: GateLimits | None = None,
-    execution_provider: ExecutionProvider | None = None,
-) -> RunRecord:
+@dataclass(frozen=True, kw_only=True)
+class LaunchSettings:
+    """What all launches of one run have in common. `threads` are those within an operator, on the device's CPU."""
+
+    run_id: str
+    layout: Layout
+    threads: int
+    timeout_s: float
+    limits: GateLimits = field(default_factory=GateLimits)
+
+
+def measure_launch(installation: Installation, launch: LaunchPlan, settings: LaunchSettings) -> RunRecord:
     """Run the harness once and keep what it says. What goes wrong on the device comes back as a FAILED or SKIPPED record.
 
-    Writes plan.json, events.jsonl (line by line, as they come) and images/<task>/<item>.png into
-    `results`/runs/<run id>/<device>/<variant>-<launch>/. The caller stores the record.
+    Writes plan.json, events.jsonl (line by line, as they come) and images/<task>/<item>.png into the launch's folder. The
+    caller stores the record.
 
     Raises:
         LaunchAborted: Ctrl-C; the caller stores its record and lets it pass on.
-        ArtifactError, UnknownNameError: bundle, deployment and launch do not fit; nothing was started.
+        ArtifactError, UnknownNameError: installation and launch do not fit; nothing was started.
+        ValueError: the run id cannot name a folder.
     """
-    if not _FOLDER_NAME.fullmatch(run_id):
-        raise ValueError(f"run id '{run_id}' cannot name a folder; expected letters, digits, '-', '_' and '.'")
-    remote = f"{device.root}/runs/{run_id}"
-    plan = harness_plan(
-        bundle,
-        compiled,
-        deployment,
-        launch,
-        runtime_sha256=runtime_sha256,
-        threads=threads,
-        images=f"{remote}/images",
-        execution_provider=execution_provider,
-    )
-    folder = results / "runs" / run_id / _folder_name(device.facts.address) / f"{launch.variant}-{launch.launch}"
+    remote = f"{installation.device.root}/{REMOTE_RUNS}/{settings.run_id}"
+    folder = settings.layout.launch(settings.run_id, installation.address, launch.variant, launch.launch)
+    plan = harness_plan(installation, launch, threads=settings.threads, images=f"{remote}/images")
+    provider = installation.execution_provider
     work = _Launch(
-        bundle=bundle,
-        bundle_folder=bundle_folder,
-        compiled=compiled,
-        deployment=deployment,
-        device=device,
+        on=installation,
         launch=launch,
-        run_id=run_id,
+        settings=settings,
         plan=json.dumps(plan, indent=1).encode(),
-        harness=deployed_path(deployment, harness_sha256, "the harness"),
-        timeout_s=timeout_s,
-        limits=limits or GateLimits(),
+        harness=installation.path_of_digest(installation.program, "the harness"),
         remote=remote,
         folder=folder,
-        results=results,
-        is_emulated=execution_provider is not None and execution_provider.is_emulator and launch.variant.is_quantized,
+        is_emulated=provider is not None and provider.is_emulator and launch.variant.is_quantized,
     )
     return _measured(work)
 
@@ -106,21 +85,26 @@ def measure_launch(
 class _Launch:
     """What one launch is given. `remote` is its folder on the device, `folder` its folder here, `harness` a path there."""
 
-    bundle: Bundle
-    bundle_folder: Path
-    compiled: CompiledBundle
-    deployment: Deployment
-    device: Device
+    on: Installation
     launch: LaunchPlan
-    run_id: str
+    settings: LaunchSettings
     plan: bytes
     harness: str
-    timeout_s: float
-    limits: GateLimits
     remote: str
     folder: Path
-    results: Path
     is_emulated: bool
+
+    @property
+    def device(self) -> Device:
+        return self.on.device
+
+    @property
+    def bundle(self) -> Bundle:
+        return self.on.bundle.artifact
+
+    @property
+    def compiled(self) -> CompiledBundle:
+        return self.on.compiled.artifact
 
 
 @dataclass(kw_only=True)
@@ -163,7 +147,7 @@ def _measure(work: _Launch, findings: _Findings) -> None:
         work.folder.mkdir(parents=True, exist_ok=True)
         if not _passes_gate(work, findings):
             return
-        findings.samples += rom_samples(work.bundle, work.compiled, work.deployment, work.device, work.launch)
+        findings.samples += rom_samples(work.on, work.launch)
         with _remote_folder(work):
             _run_harness(work, findings)
             if findings.failure is None or findings.failure.error_class is not ErrorClass.DEVICE:
@@ -176,11 +160,13 @@ def _measure(work: _Launch, findings: _Findings) -> None:
 
 
 def _passes_gate(work: _Launch, findings: _Findings) -> bool:
-    state, judged = wait_at_gate(lambda: read_state(work.device), work.limits, shares_host_cpu=work.device.shares_host_cpu)
+    state, judged = wait_at_gate(
+        lambda: read_state(work.device), work.settings.limits, shares_host_cpu=work.device.shares_host_cpu
+    )
     findings.state |= flatten(state, "before")
     findings.caveats_of_state = judged.caveats
     if not judged.is_open:
-        findings.refusal = f"INVALID: {'; '.join(judged.objections)}; waited {work.limits.timeout_s:g} s"
+        findings.refusal = f"INVALID: {'; '.join(judged.objections)}; waited {work.settings.limits.timeout_s:g} s"
     return judged.is_open
 
 
@@ -192,7 +178,7 @@ def _read_state_after(work: _Launch, findings: _Findings) -> None:
         findings.state |= flatten(None, "after")
         return
     findings.state |= flatten(state, "after")
-    judged = gate(state, work.limits, shares_host_cpu=False)  # the load is now the launch's own
+    judged = gate(state, work.settings.limits, shares_host_cpu=False)  # the load is now the launch's own
     findings.caveats_of_state += judged.caveats
 
 
@@ -214,7 +200,7 @@ def _remote_folder(work: _Launch) -> Iterator[None]:
 def _run_harness(work: _Launch, findings: _Findings) -> None:
     ended: DeviceError | None = None
     try:
-        lines = work.device.stream([work.harness, f"{work.remote}/plan.json"], work.timeout_s)
+        lines = work.device.stream([work.harness, f"{work.remote}/plan.json"], work.settings.timeout_s)
         with closing(lines), (work.folder / "events.jsonl").open("w", encoding="utf-8") as file:
             synced = time.monotonic()
             for line in lines:
@@ -241,8 +227,8 @@ def _fetch_images(work: _Launch, findings: _Findings) -> None:
             continue
         try:
             local = _pull(work, event, name)
-            findings.images[name] = local.relative_to(work.results).as_posix()
-            samples += image_samples(local, task, item, work.bundle_folder)
+            findings.images[name] = work.settings.layout.relative(local)
+            samples += image_samples(local, task, item, work.on.bundle)
         except WrongImageError as error:
             findings.fail(error.error_class, str(error))
     findings.samples += samples
@@ -265,7 +251,7 @@ def _record(work: _Launch, findings: _Findings, *, aborted: bool = False) -> Run
     status, error_class, reason = _status(findings, aborted=aborted)
     return RunRecord(
         record_id=uuid.uuid4().hex,
-        run_id=work.run_id,
+        run_id=work.settings.run_id,
         started_at=findings.started_at,
         ended_at=datetime.now(UTC),
         recipe_name=work.bundle.recipe_name,
@@ -315,8 +301,3 @@ def _versions(work: _Launch, heard: Heard) -> dict[str, str]:
             "runtime": heard.header.runtime_version,
         }
     return versions
-
-
-def _folder_name(address: str) -> str:
-    """The address without characters that file systems or archives refuse: virtual:s25 -> virtual-s25."""
-    return re.sub(r"[^A-Za-z0-9_.@-]", "-", address)

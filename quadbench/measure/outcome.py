@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from quadbench.artifacts import Bundle, Caveat, CompiledBundle, DeviceFacts, ErrorClass
 from quadbench.errors import CommandError, CommandTimeoutError, DeviceError
-from quadbench.measure.events import Heard
+from quadbench.harness.events import Heard
 from quadbench.statistics import ENOUGH_SAMPLES
 
 # Exit codes of the harness (docs/design.md) and of a shell that cannot start it.

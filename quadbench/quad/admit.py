@@ -5,39 +5,36 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from quadbench.artifacts import BaseDigests, Bundle, Component, Graph, Variant
+from quadbench.artifacts import BaseDigests, Bundle, Component, Graph, Stored, Variant
 from quadbench.errors import UserError
-from quadbench.manifest import digest_of, file_refs, link, publish
 from quadbench.quad.adapters import Adapter, base_of_graph, load_adapter
-from quadbench.quad.cache import bundle_folder
-from quadbench.quad.encodings import Encoding
+from quadbench.quad.adapters.inspection import Inspection, inspect_adapter
+from quadbench.quad.adapters.judgement import Judgement, gauge, judge
+from quadbench.quad.prepare import base_of
+from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.sources import adapter_digests
-from quadbench.quad.verdict import Judgement, gauge, judge
 from quadbench.quad.writer import BundleWriter
-from quadbench.yaml_spec import NAME_EXPECTED, NAME_PATTERN
+from quadbench.recipe import Recipe
+from quadbench.results.code import code_digests
+from quadbench.results.digests import digest_of
+from quadbench.results.layout import folder_name
+from quadbench.results.manifest import file_refs, link, publish
+from quadbench.spec import NAME_EXPECTED, NAME_PATTERN
 
 _LONGEST_NAME = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Extended:
-    """A bundle with one more adapter, and its folder."""
-
-    bundle: Bundle
-    folder: Path
-
-
-@dataclass(frozen=True, kw_only=True)
 class Admission:
-    """What an adapter is to a base; `extended` is there once it was added."""
+    """What an adapter is to a base. `extended` is the bundle with that adapter, once it was added."""
 
     name: str
     base: BaseDigests
     judgement: Judgement
-    extended: Extended | None
+    extended: Stored[Bundle] | None
 
 
-def judged(source: Path, bundle: Bundle, folder: Path, *, name: str | None = None) -> Admission:
+def judged(source: Path, bundle: Stored[Bundle], *, name: str | None = None) -> Admission:
     """Judge an adapter under the bundle's frozen LoRA encodings; nothing is written. Without a name it takes the file's.
 
     Raises:
@@ -45,12 +42,12 @@ def judged(source: Path, bundle: Bundle, folder: Path, *, name: str | None = Non
         AdapterError: the adapter cannot be read, or has a site that the base lacks, or a larger rank there.
     """
     name = _checked_name(name) if name else _name_of(source)
-    encodings = lora_encodings_of(bundle, folder)
-    judgement = judge(_load(name, source, bundle, encodings), encodings)
-    return Admission(name=name, base=bundle.base, judgement=judgement, extended=None)
+    encodings = lora_encodings_of(bundle)
+    judgement = judge(_load(name, source, bundle.artifact, encodings), encodings)
+    return Admission(name=name, base=bundle.artifact.base, judgement=judgement, extended=None)
 
 
-def admit(source: Path, bundle: Bundle, folder: Path, *, name: str | None = None) -> Admission:
+def admit(source: Path, bundle: Stored[Bundle], *, name: str | None = None) -> Admission:
     """Judge an adapter as `judged` does; if admitted, write it into a new bundle beside the old one.
 
     It is gauge-aligned in either case, which is exact and only makes the rounding finer. The new bundle's graphs are the old
@@ -59,40 +56,52 @@ def admit(source: Path, bundle: Bundle, folder: Path, *, name: str | None = None
     Raises:
         UserError: the bundle has an adapter of that name; and what `judged` raises.
     """
-    admission = judged(source, bundle, folder, name=name)
-    if admission.name in {adapter.name for adapter in bundle.adapters}:
+    admission = judged(source, bundle, name=name)
+    if admission.name in {adapter.name for adapter in bundle.artifact.adapters}:
         hint = "give the new one another, with --name"
-        raise UserError(f"bundle {bundle.digest[:12]} has an adapter '{admission.name}' already", hint=hint)
+        raise UserError(f"bundle {bundle.artifact.digest[:12]} has an adapter '{admission.name}' already", hint=hint)
     if not admission.judgement.verdict.is_admitted:
         return admission
-    return replace(admission, extended=_extend(bundle, folder, admission.name, source))
+    return replace(admission, extended=_extend(bundle, admission.name, source))
 
 
-def lora_encodings_of(bundle: Bundle, folder: Path) -> dict[str, Encoding]:
-    """The LoRA inputs' encodings in the bundle's profile."""
-    listed = json.loads((folder / bundle.profile.path).read_text())["encodings"]["lora"]
+def inspect(
+    source: Path, *, recipe: Recipe | None = None, bundle: Stored[Bundle] | None = None
+) -> tuple[Inspection, Admission | None]:
+    """Look at an adapter; with a recipe also at its fit to the foundation model, with a bundle at what its encodings do to it.
+
+    Raises:
+        AdapterError: nothing there can be read as an adapter, or it has no place in the bundle.
+    """
+    inspection = inspect_adapter(source, base_of(recipe) if recipe else None)
+    return inspection, judged(source, bundle) if bundle else None
+
+
+def lora_encodings_of(bundle: Stored[Bundle]) -> dict[str, Encoding]:
+    """Return the LoRA inputs' encodings in the bundle's profile."""
+    listed = json.loads(bundle.path(bundle.artifact.profile).read_text())["encodings"]["lora"]
     return {name: Encoding(**fields) for name, fields in listed.items()}
 
 
 def _load(name: str, source: Path, bundle: Bundle, encodings: dict[str, Encoding]) -> Adapter:
-    """The adapter, fitted to the bundle's shared graph."""
+    """Read the adapter, fitted to the bundle's shared graph."""
     return load_adapter(name, source, base_of_graph(_shapes(bundle, encodings)))
 
 
-def _extend(bundle: Bundle, folder: Path, name: str, source: Path) -> Extended:
-    encodings = lora_encodings_of(bundle, folder)
-    adapter = _load(name, source, bundle, encodings)
-    digest = digest_of({"bundle": bundle.digest, "name": name, "adapter": adapter_digests(source)})
-    target = bundle_folder(digest, folder.parent)
+def _extend(bundle: Stored[Bundle], name: str, source: Path) -> Stored[Bundle]:
+    encodings, old = lora_encodings_of(bundle), bundle.artifact
+    adapter = _load(name, source, old, encodings)
+    code = code_digests(__name__)
+    digest = digest_of({"bundle": old.digest, "name": name, "adapter": adapter_digests(source), "code": code})
 
     def make(temporary: Path) -> Bundle:
-        for file in {file.path: file for file in file_refs(bundle)}.values():
-            link(folder / file.path, temporary / file.path)
-        shapes = _shapes(bundle, encodings)
-        files = BundleWriter(temporary).adapter(gauge(adapter, encodings), adapter, shapes, encodings, bundle.base)
-        return replace(bundle, digest=digest, adapters=(*bundle.adapters, *files))
+        for file in {file.path: file for file in file_refs(old)}.values():
+            link(bundle.path(file), temporary / file.path)
+        shapes = _shapes(old, encodings)
+        files = BundleWriter(temporary).adapter(gauge(adapter, encodings), adapter, shapes, encodings, old.base)
+        return replace(old, digest=digest, adapters=(*old.adapters, *files))
 
-    return Extended(bundle=publish(target, make), folder=target)
+    return publish(bundle.folder.parent / folder_name(digest), make)
 
 
 def _shapes(bundle: Bundle, encodings: dict[str, Encoding]) -> dict[str, tuple[int, ...]]:

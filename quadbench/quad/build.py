@@ -20,70 +20,73 @@ from quadbench.artifacts import (
     Component,
     FileRef,
     Graph,
+    Stored,
     TaskAssets,
     TaskItem,
     TaskKind,
     Variant,
 )
-from quadbench.manifest import digest_of, publish, temporary_folder
-from quadbench.memory import give_back
+from quadbench.host import give_back
 from quadbench.quad.adapters import Adapter, merge
-from quadbench.quad.cache import bundle_folder
-from quadbench.quad.common import Common
-from quadbench.quad.components import copy_of_modules
+from quadbench.quad.adapters.lora_profile import LoraProfile, clip_rate, lora_profile, site_fits
 from quadbench.quad.distill import Distilled, Settings, distill_adapters
-from quadbench.quad.encodings import Encoding
-from quadbench.quad.graphs import export_unet
-from quadbench.quad.mixed import EncodingNoise
+from quadbench.quad.intermediates import Intermediates
+from quadbench.quad.model.components import copy_of_modules
+from quadbench.quad.model.graphs import export_unet
+from quadbench.quad.model.initializers import discard
 from quadbench.quad.prepare import Prepared
-from quadbench.quad.profile import LoraProfile, clip_rate, lora_profile, site_fits
-from quadbench.quad.quantize import Calibrated, quantized
-from quadbench.quad.reference import reference_for
-from quadbench.quad.runner import Feed, as_feed, token_feed
+from quadbench.quad.quantize.encodings import Encoding
+from quadbench.quad.quantize.mixed import EncodingNoise
+from quadbench.quad.quantize.quantizer import Calibrated, quantized
 from quadbench.quad.sensitivity import Sensitivity, sensitivity
 from quadbench.quad.sources import adapter_source, bundle_digest, has_random_weights, tool_versions
 from quadbench.quad.steps import Notify, Steps, silent
-from quadbench.quad.tasks import PreparedTask
-from quadbench.quad.weights import discard
+from quadbench.quad.tasks.prepared import PreparedTask
+from quadbench.quad.tasks.reference import reference_for
+from quadbench.quad.tasks.runner import Feed, as_feed, token_feed
 from quadbench.quad.writer import BundleWriter
 from quadbench.recipe import AnchorCalibration, AnchorProfile, Recipe, recipe_digest
+from quadbench.results.digests import digest_of
+from quadbench.results.layout import Layout
+from quadbench.results.manifest import publish, temporary_folder
 
 log = logging.getLogger(__name__)
 VOCABULARY_ROWS = 64  # at most so many rows of unlike tokens calibrate the text encoder
 
 
-def build(recipe: Recipe, bundles: Path, *, notify: Notify = silent, common: Common | None = None) -> tuple[Bundle, Path]:
-    """Quantize a recipe's model and adapters into a folder below `bundles`, named by its digest. Returns it with its folder.
+def build(
+    recipe: Recipe, layout: Layout, *, notify: Notify = silent, intermediates: Intermediates | None = None
+) -> Stored[Bundle]:
+    """Quantize a recipe's model and adapters into a bundle, whose folder is named by its digest.
 
     `notify` is called with the name of each step as it starts. One that is there is not looked at: `cache.cached` finds it.
-    Builds that are given the same `common` do what they share once; `build_seconds` lacks the steps that an earlier one did.
+    Builds that are given the same `intermediates` make what they share once; `build_seconds` lacks the steps of an earlier one.
 
     Raises:
         UserError: something that the recipe names is missing or does not fit; AdapterError where it is an adapter.
         BuildError: the graph cannot be quantized.
     """
-    if common is None:
-        with temporary_folder(bundles / "scratch") as scratch:
-            built = build(recipe, bundles, notify=notify, common=Common(scratch))
+    if intermediates is None:
+        with temporary_folder(layout.scratch) as scratch:
+            bundle = build(recipe, layout, notify=notify, intermediates=Intermediates(scratch))
         give_back()  # whoever compiles next may need it
-        return built
+        return bundle
     digest, steps = bundle_digest(recipe), Steps(notify)
-    folder = bundle_folder(digest, bundles)
     with torch.no_grad():
-        prepared = common.prepared(recipe, steps)
+        prepared = intermediates.prepared(recipe, steps)
 
         def make(temporary: Path) -> Bundle:
             return _Build(
                 recipe=recipe,
                 digest=digest,
-                common=common,
+                intermediates=intermediates,
                 prepared=prepared,
                 writer=BundleWriter(temporary),
                 steps=steps,
-                checkpoints=bundles.parent / "distill",
+                checkpoints=layout.checkpoints,
             ).run()
 
-        return publish(folder, make), folder
+        return publish(layout.bundle(digest), make)
 
 
 def _fit_rows(lora: LoraProfile) -> list[dict[str, object]]:
@@ -117,7 +120,7 @@ def _finite(row: dict[str, object]) -> dict[str, object]:
 class _Build:
     recipe: Recipe
     digest: str
-    common: Common
+    intermediates: Intermediates
     prepared: Prepared
     writer: BundleWriter
     steps: Steps
@@ -202,7 +205,7 @@ class _Build:
             is_unet = component is Component.UNET
             inputs = lora.encodings if is_unet else None
             part = f"{component.value} under {lora.anchor}"  # the anchor shapes the adapters, and may follow from their bits
-            calibrated = self.common.calibrated(self.recipe, part, partial(Calibrated, model, feeds[component]))
+            calibrated = self.intermediates.calibrated(self.recipe, part, partial(Calibrated, model, feeds[component]))
             made = quantized(calibrated, int8_percent=percent if is_unet else 0, lora=inputs)
             self.noise += made.noise
             encodings[component.value], models[component] = made.activations, made.model
@@ -293,7 +296,7 @@ class _Build:
         unet = copy_of_modules(foundation.unet)
         if adapter is not None:
             merge(adapter, unet)
-        model = export_unet(foundation, unet, {}, self.common.scratch)
+        model = export_unet(foundation, unet, {}, self.intermediates.scratch)
         foundation.release()
         return model
 
@@ -308,7 +311,7 @@ class _Build:
 
     def _assets(self, prepared: PreparedTask) -> TaskAssets:
         task, name = prepared.task, prepared.task.name
-        pictures = self.common.pictures(self.recipe, name, partial(self._pictures, prepared))
+        pictures = self.intermediates.pictures(self.recipe, name, partial(self._pictures, prepared))
         items = tuple(
             TaskItem(
                 name=item.name,

@@ -15,13 +15,13 @@ import onnx
 import torch
 
 from quadbench.quad.adapters import Adapter, Pair, graph_tensors
+from quadbench.quad.adapters.lora_profile import LoraProfile
 from quadbench.quad.divergence import spread
-from quadbench.quad.encodings import Encoding
-from quadbench.quad.examples import Example, examples
-from quadbench.quad.fake_quant import FakeQuantGraph
-from quadbench.quad.lora import input_names
+from quadbench.quad.model.lora import input_names
 from quadbench.quad.prepare import Prepared
-from quadbench.quad.profile import LoraProfile
+from quadbench.quad.quantize.encodings import Encoding
+from quadbench.quad.quantize.fake_quant import FakeQuantGraph
+from quadbench.quad.tasks.examples import Example, examples
 
 log = logging.getLogger(__name__)
 TRAINING_SEEDS, VALIDATION_SEEDS = (1, 2, 3, 4), (5,)  # added to those of the calibration items

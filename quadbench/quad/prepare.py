@@ -7,13 +7,13 @@ from onnx import ModelProto
 
 from quadbench.artifacts import Component
 from quadbench.quad.adapters import Adapter, Base, base_of_unet, graph_tensors, load_adapter, random_adapter, shared_ranks
-from quadbench.quad.foundation import Foundation, open_foundation
-from quadbench.quad.graphs import export_component, export_unet, lora_shapes
-from quadbench.quad.items import task_items
-from quadbench.quad.runner import Feed, GraphSession, as_feed
+from quadbench.quad.model.foundation import Foundation, open_foundation
+from quadbench.quad.model.graphs import export_component, export_unet, lora_shapes
 from quadbench.quad.sources import adapter_source
 from quadbench.quad.steps import Steps
-from quadbench.quad.tasks import Encoders, PreparedTask, Visit, prepare_task, visit
+from quadbench.quad.tasks.items import task_items
+from quadbench.quad.tasks.prepared import Encoders, PreparedTask, Visit, prepare_task, visit
+from quadbench.quad.tasks.runner import Feed, GraphSession, as_feed
 from quadbench.recipe import Adapter as AdapterSpec
 from quadbench.recipe import RandomAdapter, Recipe
 

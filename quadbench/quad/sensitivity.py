@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from quadbench.quad.adapters import Adapter, graph_tensors
+from quadbench.quad.adapters.lora_profile import lora_encodings, lora_ranges
 from quadbench.quad.divergence import BINS, Divergence, Score, bins_over, divergence, kendall_tau, score, spread
-from quadbench.quad.encodings import dequantize, quantize
-from quadbench.quad.lora import input_names
+from quadbench.quad.model.lora import input_names
 from quadbench.quad.prepare import Prepared
-from quadbench.quad.profile import lora_encodings, lora_ranges
-from quadbench.quad.runner import Feed, as_feed
-from quadbench.quad.tasks import PreparedTask, Unet, Visit, visit
+from quadbench.quad.quantize.encodings import dequantize, quantize
+from quadbench.quad.tasks.prepared import PreparedTask, Unet, Visit, visit
+from quadbench.quad.tasks.runner import Feed, as_feed
 
 log = logging.getLogger(__name__)
 SITE_SAMPLES = 4  # of an adapter's samples, spread evenly, for the pass that rounds one site at a time

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import assert_never
 
 from quadbench import zoo
-from quadbench.manifest import digest_of, folder_digests, sha256_of
-from quadbench.quad.inputs import read_inputs
+from quadbench.quad.tasks.inputs import read_inputs
 from quadbench.recipe import (
     Adapter,
     BuiltinAdapter,
@@ -26,8 +25,10 @@ from quadbench.recipe import (
     Task,
     recipe_digest,
 )
+from quadbench.results.code import code_digests
+from quadbench.results.digests import digest_of, folder_digests, sha256_of
 
-GEOMETRIES = Path(__file__).parent / "geometries"
+GEOMETRIES = Path(__file__).parent / "model" / "geometries"
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
@@ -71,7 +72,7 @@ def tool_versions() -> dict[str, str]:
 
 
 def bundle_digest(recipe: Recipe) -> str:
-    """Of the recipe but for how it is measured and shown, of weights, adapters, inputs, packages and this stage's own code."""
+    """Return the digest of the recipe but for how it is measured and shown, of weights, adapters, inputs, packages and code."""
     adapters = {name: adapter_source(spec) for name, spec in recipe.adapters.items()}
     return digest_of(
         {
@@ -80,7 +81,7 @@ def bundle_digest(recipe: Recipe) -> str:
             "adapters": {name: adapter_digests(of.path) if of else {} for name, of in adapters.items()},
             "inputs": {task.name: _input_digests(task) for task in recipe.tasks},
             "packages": tool_versions(),
-            "code": _code_digests(Path(__file__).parent),
+            "code": code_digests("quadbench.quad.build"),
         }
     )
 
@@ -109,8 +110,3 @@ def _input_digests(task: Task) -> list[list[str]]:
         [entry.name, entry.prompt, entry.negative_prompt, *(sha256_of(p) for p in (entry.image, entry.mask, entry.truth) if p)]
         for entry in read_inputs(task)
     ]
-
-
-def _code_digests(folder: Path) -> dict[str, str]:
-    """Of the code that makes bundles; what scores them afterwards changes none."""
-    return {path: digest for path, digest in folder_digests(folder, "*.py").items() if not path.startswith("quality/")}

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from quadbench.memory import give_back, peak_memory_bytes
+from quadbench.host import give_back, peak_memory_bytes
 
 log = logging.getLogger(__name__)
 Notify = Callable[[str], None]

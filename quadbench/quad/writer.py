@@ -12,13 +12,14 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from quadbench.artifacts import AdapterFile, BaseDigests, Component, FileRef, Graph, Variant
-from quadbench.manifest import file_ref, link, sha256_of
-from quadbench.quad import weights
 from quadbench.quad.adapters import Adapter, graph_tensors
-from quadbench.quad.encodings import Encoding
-from quadbench.quad.graphs import specs
-from quadbench.quad.profile import adapter_integers
-from quadbench.quad.runner import as_feed
+from quadbench.quad.adapters.lora_profile import adapter_integers
+from quadbench.quad.model import initializers as weights
+from quadbench.quad.model.graphs import specs
+from quadbench.quad.quantize.encodings import Encoding
+from quadbench.quad.tasks.runner import as_feed
+from quadbench.results.digests import sha256_of
+from quadbench.results.manifest import file_ref, link
 
 Shapes = Mapping[str, tuple[int, ...]]
 

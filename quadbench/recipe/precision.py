@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from quadbench.yaml_spec import Spec
+from quadbench.spec import Spec
 
 
 class W8A16(Spec):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from quadbench.yaml_spec import Name, Problem, Spec, refuse
+from quadbench.spec import Name, Problem, Spec, refuse
 
 
 class _Profile(Spec):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from quadbench.yaml_spec import Name, Spec, SpecPath
+from quadbench.spec import Name, Spec, SpecPath
 
 
 class BuiltinFoundation(Spec):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, ValidationInfo, field_validator
 
 from quadbench.recipe.sources import Inputs
-from quadbench.yaml_spec import Name, Problem, Spec, refuse
+from quadbench.spec import Name, Problem, Spec, refuse
 
 
 class _Sampler(Spec):

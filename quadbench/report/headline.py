@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import mean, median
 
 from quadbench.artifacts import DeviceFacts, RunResult, Status, Variant
-from quadbench.plan import has_references
+from quadbench.artifacts.parts import has_references
 from quadbench.report.kpi import Figure, KpiRow
 from quadbench.report.pictures import Quality
 from quadbench.report.storage import Storage

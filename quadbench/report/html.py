@@ -18,6 +18,7 @@ from quadbench.report.kpi import Figure
 from quadbench.report.storage import Storage, UseCases
 from quadbench.report.units import Unit
 from quadbench.report.view import DeviceKpis, TimeShare, report_view
+from quadbench.results.layout import Layout
 from quadbench.statistics import MIN_BLOCKS
 
 _HERE = Path(__file__).parent
@@ -31,14 +32,14 @@ _PARTS = {
 }
 
 
-def write_report(result: RunResult, results_folder: Path) -> Path:
+def write_report(result: RunResult, layout: Layout) -> Path:
     """Writes `reports/<run id>.html` in the results folder, whole or not at all."""
-    path = results_folder / "reports" / f"{result.run_id}.html"
+    path = layout.report(result.run_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{result.run_id}.", suffix=".html")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(render_html(result, results_folder))
+            file.write(render_html(result, layout))
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except BaseException:
@@ -47,9 +48,9 @@ def write_report(result: RunResult, results_folder: Path) -> Path:
     return path
 
 
-def render_html(result: RunResult, results_folder: Path) -> str:
+def render_html(result: RunResult, layout: Layout) -> str:
     """The report as text. Reads the pictures; one that is missing is named in its place."""
-    view = report_view(result, results_folder)
+    view = report_view(result, layout)
     return (
         _environment()
         .get_template("report.html.j2")

@@ -6,7 +6,7 @@ from statistics import median
 
 from quadbench import statistics
 from quadbench.artifacts import Caveat, Component, DeviceFacts, RunRecord, RunResult, Sample, TaskAssets, TaskKind, Variant
-from quadbench.published import published_table
+from quadbench.recipe.published import published_table
 from quadbench.report.launches import devices_of, is_emulated, launches_of, sound, values, why_absent
 from quadbench.report.units import Unit
 

@@ -6,6 +6,7 @@ from statistics import mean
 
 from quadbench.artifacts import DeviceFacts, FileRef, RunRecord, RunResult, TaskAssets, TaskItem, Variant
 from quadbench.report.launches import devices_of, launches_of, sound, typical, values, why_absent
+from quadbench.results.layout import Layout
 
 SHOWN_ITEMS = 4  # a task's further items are folded away
 
@@ -52,10 +53,10 @@ class Quality:
     per_graph_truth: float | str
 
 
-def task_pictures(result: RunResult, results_folder: Path) -> tuple[TaskPictures, ...]:
+def task_pictures(result: RunResult, layout: Layout) -> tuple[TaskPictures, ...]:
     """The pictures of the first device that made any, task by task."""
     device = next((device for device in devices_of(result) if _makers(result, device)), None)
-    return () if device is None else tuple(_task(result, results_folder, device, task) for task in result.bundle.tasks)
+    return () if device is None else tuple(_task(result, layout, device, task) for task in result.bundle.tasks)
 
 
 def quality_rows(result: RunResult) -> tuple[Quality, ...]:
@@ -67,39 +68,37 @@ def _makers(result: RunResult, device: DeviceFacts) -> bool:
     return any(record.images for variant in Variant for record in sound(launches_of(result, device, variant)))
 
 
-def _task(result: RunResult, results_folder: Path, device: DeviceFacts, task: TaskAssets) -> TaskPictures:
+def _task(result: RunResult, layout: Layout, device: DeviceFacts, task: TaskAssets) -> TaskPictures:
     items = tuple(
-        ItemPictures(name=item.name, prompt=item.prompt, pictures=_pictures(result, results_folder, device, task, item))
+        ItemPictures(name=item.name, prompt=item.prompt, pictures=_pictures(result, layout, device, task, item))
         for item in task.items
     )
     return TaskPictures(task=task, device=device, shown=items[:SHOWN_ITEMS], folded=items[SHOWN_ITEMS:])
 
 
-def _pictures(
-    result: RunResult, results_folder: Path, device: DeviceFacts, task: TaskAssets, item: TaskItem
-) -> tuple[Picture, ...]:
+def _pictures(result: RunResult, layout: Layout, device: DeviceFacts, task: TaskAssets, item: TaskItem) -> tuple[Picture, ...]:
     given = (("Input", item.image), ("Mask", item.mask), ("Float reference", item.reference))
     made = ((Variant.SHARED, "Shared"), (Variant.PER_GRAPH, "Per-graph"))
     pictures = [_given(result, label, file) for label, file in given if file is not None]
     for variant, label in made:
         records = launches_of(result, device, variant)
-        pictures.append(_made(label, results_folder, records, f"{task.name}/{item.name}"))
+        pictures.append(_made(label, layout, records, f"{task.name}/{item.name}"))
     if item.truth is not None:
         pictures.append(_given(result, "Truth", item.truth))
     return tuple(pictures)
 
 
 def _given(result: RunResult, label: str, file: FileRef) -> Picture:
-    return Picture(label=label, path=result.bundle_folder / file.path)
+    return Picture(label=label, path=result.stored.path(file))
 
 
-def _made(label: str, results_folder: Path, records: tuple[RunRecord, ...], key: str) -> Picture:
+def _made(label: str, layout: Layout, records: tuple[RunRecord, ...], key: str) -> Picture:
     record = next((record for record in sound(records) if key in record.images), None)
     if record is None:
         return Picture(label=label, path=None, note=why_absent(records))
     task, item = key.split("/", 1)
     psnr_db = typical(record, "psnr_db", lambda s: (s.task, s.item, s.labels.get("against")) == (task, item, "reference"))
-    return Picture(label=label, path=results_folder / record.images[key], psnr_db=psnr_db)
+    return Picture(label=label, path=layout.file(record.images[key]), psnr_db=psnr_db)
 
 
 def _quality(result: RunResult, device: DeviceFacts, task: TaskAssets) -> Quality:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
+from quadbench.artifacts.scores import Better, Compared, Metric, RunScores, Score
 from quadbench.report.tables import Table
-from quadbench.scores import Better, Compared, Metric, RunScores, Score
 
 _MADE = {"shared": "Shared", "per-graph": "Per-graph", "reference": "Float"}
 _AGAINST = {"reference": "float", "truth": "truth"}

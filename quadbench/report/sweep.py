@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from statistics import mean, stdev
 
 from quadbench.artifacts import Caveat, RunRecord, RunResult, TaskAssets, Variant
-from quadbench.published import published_table
+from quadbench.artifacts.scores import RunScores
 from quadbench.recipe import INT8_KEY
+from quadbench.recipe.published import published_table
 from quadbench.report.kpi import Figure, kpi_rows
 from quadbench.report.units import Unit, convert
-from quadbench.scores import RunScores
 
 SCHEMA_VERSION = 1
 PSNR = "psnr"

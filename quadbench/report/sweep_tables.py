@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from quadbench.published import published_table
+from quadbench.recipe.published import published_table
 from quadbench.report.sweep import PSNR, Sweep, SweepFigure, SweepPoint, change, series_of
 from quadbench.report.tables import Table
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from quadbench.artifacts import RunResult
-from quadbench.published import published_table
+from quadbench.recipe.published import published_table
 from quadbench.report.kpi import MERGED, NO_ADAPTER, NO_INPUT_IMAGE, Figure, KpiRow, kpi_rows
 from quadbench.report.launches import EMULATED
 from quadbench.report.units import Unit, convert, number, show, times

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 from quadbench.artifacts import Caveat, Component, DeviceFacts, RunRecord, RunResult, Status, TaskAssets, Variant
-from quadbench.published import published_table
+from quadbench.recipe.published import published_table
 from quadbench.report.comparison import LaunchVerdict, launch_verdicts
 from quadbench.report.headline import Phrase, gaps, headline
 from quadbench.report.kpi import Figure, KpiRow, kpi_rows
@@ -16,6 +15,7 @@ from quadbench.report.provenance import DeviceState, Fact, Launch, device_states
 from quadbench.report.scores import score_notes, score_tables
 from quadbench.report.storage import Storage, storage_views
 from quadbench.report.tables import Table
+from quadbench.results.layout import Layout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ class ReportView:
     states: tuple[DeviceState, ...]
 
 
-def report_view(result: RunResult, results_folder: Path) -> ReportView:
+def report_view(result: RunResult, layout: Layout) -> ReportView:
     """All of a run; the folder is only joined to the images' paths, nothing is read."""
     rows, storages, quality = kpi_rows(result), storage_views(result), quality_rows(result)
     launches = launch_rows(result)
@@ -121,7 +121,7 @@ def report_view(result: RunResult, results_folder: Path) -> ReportView:
         quality=quality,
         scores=score_tables(result.scores) if result.scores else (),
         score_notes=score_notes(result.scores) if result.scores else (),
-        pictures=task_pictures(result, results_folder),
+        pictures=task_pictures(result, layout),
         parity=tuple(_parity(result, device, task) for device in devices_of(result) for task in result.bundle.tasks),
         digests=digests(result),
         versions=versions(result),

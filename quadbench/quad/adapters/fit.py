@@ -10,7 +10,7 @@ from quadbench.artifacts import LORA_PREFIX
 from quadbench.errors import AdapterError
 from quadbench.quad.adapters.adapter import Adapter, Pair
 from quadbench.quad.adapters.kohya import flat_sites, is_ldm, site_of_ldm
-from quadbench.quad.lora import input_names, input_shapes
+from quadbench.quad.model.lora import input_names, input_shapes
 
 Shape = tuple[int, ...]
 

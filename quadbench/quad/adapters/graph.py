@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from quadbench.quad.adapters.adapter import Adapter
-from quadbench.quad.lora import GraphInputs, input_names
+from quadbench.quad.model.lora import GraphInputs, input_names
 
 
 def shared_ranks(adapters: Iterable[Adapter]) -> dict[str, int]:

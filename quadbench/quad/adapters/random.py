@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from quadbench.quad.adapters.adapter import Adapter, Pair
-from quadbench.quad.lora import input_shapes
+from quadbench.quad.model.lora import input_shapes
 from quadbench.recipe import SiteKind
 
 SITE_ENDINGS: dict[SiteKind, tuple[str, ...]] = {

@@ -1,0 +1,68 @@
+"""Artifacts: the nouns that pass between stages.
+
+Recipe --quad--> Bundle --compile--> CompiledBundle --deploy--> Deployment --measure--> RunRecord --report--> HTML, tables
+
+They are frozen data. A Bundle and a CompiledBundle are folders, whose `manifest.json` is the same data as JSON.
+"""
+
+from quadbench.artifacts.bundle import (
+    LORA_PREFIX,
+    SCHEMA_VERSION,
+    AdapterFile,
+    BaseDigests,
+    Bundle,
+    CompileCost,
+    CompiledBundle,
+    Component,
+    FileRef,
+    Graph,
+    Stored,
+    TaskAssets,
+    TaskItem,
+    TaskKind,
+    TensorSpec,
+    Variant,
+)
+from quadbench.artifacts.caveats import Caveat
+from quadbench.artifacts.run import (
+    HOSTED_FAMILY,
+    Deployment,
+    DeviceFacts,
+    ErrorClass,
+    LaunchPlan,
+    RunRecord,
+    RunResult,
+    Sample,
+    SequenceBlock,
+    Status,
+)
+
+__all__ = [
+    "HOSTED_FAMILY",
+    "LORA_PREFIX",
+    "SCHEMA_VERSION",
+    "AdapterFile",
+    "BaseDigests",
+    "Bundle",
+    "Caveat",
+    "CompileCost",
+    "CompiledBundle",
+    "Component",
+    "Deployment",
+    "DeviceFacts",
+    "ErrorClass",
+    "FileRef",
+    "Graph",
+    "LaunchPlan",
+    "RunRecord",
+    "RunResult",
+    "Sample",
+    "SequenceBlock",
+    "Status",
+    "Stored",
+    "TaskAssets",
+    "TaskItem",
+    "TaskKind",
+    "TensorSpec",
+    "Variant",
+]

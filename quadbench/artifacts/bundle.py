@@ -1,0 +1,194 @@
+"""Bundle: what `quad` makes of a recipe and `compile` of a bundle: graphs, adapters and tasks as files in one folder."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from quadbench.artifacts.caveats import Caveat
+
+SCHEMA_VERSION = 1
+LORA_PREFIX = "lora."  # of the names of graph inputs that are LoRA weights
+ArtifactT = TypeVar("ArtifactT", covariant=True)
+
+
+class Variant(StrEnum):
+    """Which graphs a launch runs."""
+
+    SHARED = "shared"  # one quantized base, adapters are inputs
+    PER_GRAPH = "per-graph"  # one quantized U-Net per task, its adapter merged, its own encodings
+    FLOAT = "float"  # the shared graph before quantization: the numerical reference on the device
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether its graphs are compiled for the target; the float graphs run as they were built."""
+        return self is not Variant.FLOAT
+
+
+class Component(StrEnum):
+    """The parts of a latent diffusion pipeline."""
+
+    TEXT_ENCODER = "text_encoder"
+    VAE_ENCODER = "vae_encoder"
+    UNET = "unet"
+    VAE_DECODER = "vae_decoder"
+
+
+class TaskKind(StrEnum):
+    """What a task takes: text, text and an image, or text, an image and a mask."""
+
+    TEXT_TO_IMAGE = "text-to-image"
+    IMAGE_TO_IMAGE = "image-to-image"
+    INPAINT = "inpaint"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRef:
+    """A file inside an artifact's folder: POSIX path relative to it, sha256 in hex, size in bytes."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """A graph's input or output. `scale` is set on quantized ones, whose zero point is 0."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str  # NumPy's name: float32, int32, int16, int8
+    scale: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph:
+    """One ONNX file. `task` is set only where the graph serves that task alone.
+
+    `data` holds the weights of a graph that is too large for one file. Its name is its sha256, as on a device; the graph refers
+    to it by that name.
+    """
+
+    variant: Variant
+    component: Component
+    task: str | None = None
+    file: FileRef
+    data: FileRef | None = None
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterFile:
+    """An adapter as the graph takes it: a safetensors file with one tensor per LoRA input, in the dtype of its variant."""
+
+    name: str
+    variant: Variant  # SHARED (integers) or FLOAT
+    file: FileRef
+    rank: int
+    sites: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskItem:
+    """One evaluation input of a task. Images are 8-bit RGB PNG, the mask 8-bit grey PNG (255 = to be replaced).
+
+    `reference` is the image of the Python float reference for the same noise; None where the weights are random.
+    """
+
+    name: str
+    image: FileRef | None
+    mask: FileRef | None
+    truth: FileRef | None
+    reference: FileRef | None
+    prompt: str
+    input_ids: tuple[int, ...]
+    negative_input_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskAssets:
+    """A task as the harness runs it.
+
+    `table` is JSON (see docs/design.md, "Sampler tables"), `tensors` a safetensors file with `time_features` (steps, C) and, for
+    each item, `noise.<item>` (1 + steps, 4, h, w): the noise of the start, then of each step.
+    """
+
+    name: str
+    kind: TaskKind
+    adapter: str | None
+    scheme: str
+    steps: int
+    guidance: float
+    table: FileRef
+    tensors: FileRef
+    items: tuple[TaskItem, ...]
+    fit_error: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseDigests:
+    """What an adapter's integers mean something to: one base under one profile, however it is compiled."""
+
+    graph: str  # sha256 of the shared U-Net as quad wrote it
+    profile: str  # digest of the profile's encodings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """What quad made of a recipe. `digest` is that of its inputs: the same inputs give the same digest and no new build."""
+
+    schema_version: int = SCHEMA_VERSION
+    kind: str = "bundle"
+    digest: str
+    recipe_name: str
+    recipe_digest: str
+    precision: str
+    tool_versions: dict[str, str]
+    graphs: tuple[Graph, ...]
+    adapters: tuple[AdapterFile, ...]
+    tasks: tuple[TaskAssets, ...]
+    profile: FileRef  # the quantization profile: encodings of every tensor, as JSON
+    base: BaseDigests  # adapters of another base or profile do not fit
+    build_seconds: dict[str, float] = field(default_factory=dict)
+    build_peak_bytes: int | None = None  # of the process that built it
+    caveats: tuple[Caveat, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileCost:
+    """What compiling one graph took on this machine."""
+
+    seconds: float
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompiledBundle:
+    """A bundle's graphs made for one target. Everything else is still the bundle's. `parent_digest` is that of the graphs."""
+
+    schema_version: int = SCHEMA_VERSION
+    kind: str = "compiled-bundle"
+    digest: str
+    parent_digest: str
+    target: str  # the profile's backend, as `onnxruntime` or `qnn-v79-69`
+    tool_versions: dict[str, str]
+    graphs: tuple[Graph, ...]
+    caveats: tuple[Caveat, ...] = ()
+    costs: dict[str, CompileCost] = field(default_factory=dict)  # by the graph's path, where they were measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored(Generic[ArtifactT]):
+    """An artifact with the folder that holds its files.
+
+    `is_reused` says that the folder was there already: the same inputs had made it before.
+    """
+
+    artifact: ArtifactT
+    folder: Path
+    is_reused: bool = False
+
+    def path(self, file: FileRef) -> Path:
+        """Return where a file of the artifact lies on this machine."""
+        return self.folder / file.path

@@ -1,0 +1,33 @@
+"""Caveats: the doubts about a figure, each with one sentence of advice."""
+
+from enum import StrEnum
+
+
+class Caveat(StrEnum):
+    """A doubt about a figure. It is shown beside the figure and keeps it out of regression series."""
+
+    VIRTUAL_DEVICE = "VIRTUAL_DEVICE"
+    EMULATED_NPU = "EMULATED_NPU"
+    FEW_SAMPLES = "FEW_SAMPLES"
+    THROTTLED = "THROTTLED"
+    CPU_FALLBACK = "CPU_FALLBACK"
+    RANDOM_WEIGHTS = "RANDOM_WEIGHTS"
+    DEBUG_BUILD = "DEBUG_BUILD"
+    LOADED_HOST = "LOADED_HOST"
+
+    @property
+    def advice(self) -> str:
+        """Say in one sentence what the figure is not good for, and what would cure it."""
+        return _ADVICE[self]
+
+
+_ADVICE = {
+    Caveat.VIRTUAL_DEVICE: "Times and memory are this machine's CPU, not a phone's NPU; attach a phone for its own figures.",
+    Caveat.EMULATED_NPU: "Numerics are the NPU's, by emulation; times are the emulator's and are left out.",
+    Caveat.FEW_SAMPLES: "Too few samples for the percentiles; raise measure.iterations or measure.launches.",
+    Caveat.THROTTLED: "The device was hot or its clocks were capped; let it cool and run again.",
+    Caveat.CPU_FALLBACK: "Some nodes ran on the CPU instead of the target; the run names them.",
+    Caveat.RANDOM_WEIGHTS: "The weights are random: sizes and times hold, pictures and quality do not.",
+    Caveat.DEBUG_BUILD: "The harness is a debug build; build it with CMAKE_BUILD_TYPE=Release.",
+    Caveat.LOADED_HOST: "Other work was running on this machine's CPU while it was measured.",
+}

@@ -1,0 +1,68 @@
+"""Parts: a bundle, its compiled form and a variant -> the graphs, adapters and tasks that a launch of the variant needs."""
+
+from collections.abc import Sequence
+
+from quadbench.artifacts.bundle import AdapterFile, Bundle, CompiledBundle, Component, Graph, TaskAssets, Variant
+from quadbench.artifacts.run import LaunchPlan
+from quadbench.errors import ArtifactError, UnknownNameError
+
+BASE_UNET = "base"  # the name of the U-Net that all tasks share
+
+
+def has_references(bundle: Bundle) -> bool:
+    """Say whether there are images to compare the float graph's with; a bundle with random weights has none."""
+    return any(item.reference for task in bundle.tasks for item in task.items)
+
+
+def item_counts(bundle: Bundle) -> dict[str, int]:
+    """Return how many evaluation inputs each task has."""
+    return {task.name: len(task.items) for task in bundle.tasks}
+
+
+def tasks_of(bundle: Bundle, launch: LaunchPlan) -> tuple[TaskAssets, ...]:
+    """The tasks that the launch runs, in the bundle's order."""
+    wanted = {block.task for block in launch.sequence}
+    for name in sorted(wanted - {task.name for task in bundle.tasks}):
+        raise UnknownNameError("task", name, (task.name for task in bundle.tasks))
+    return tuple(task for task in bundle.tasks if task.name in wanted)
+
+
+def components_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant) -> dict[Component, Graph]:
+    """Text encoder and VAE: the quantized variants share theirs."""
+    parts = (Component.TEXT_ENCODER, Component.VAE_ENCODER, Component.VAE_DECODER)
+    source = Variant.FLOAT if variant is Variant.FLOAT else Variant.SHARED
+    return {part: _graph(_graphs(bundle, compiled, variant), source, part) for part in parts}
+
+
+def unets_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant, tasks: Sequence[TaskAssets]) -> dict[str, Graph]:
+    """U-Nets by their names in the plan: `base`, or one for each task."""
+    graphs = _graphs(bundle, compiled, variant)
+    if variant is Variant.PER_GRAPH:
+        return {task.name: _graph(graphs, variant, Component.UNET, task.name) for task in tasks}
+    return {BASE_UNET: _graph(graphs, variant, Component.UNET)}
+
+
+def adapters_of(bundle: Bundle, variant: Variant, tasks: Sequence[TaskAssets]) -> dict[str, AdapterFile]:
+    """The adapters of the tasks by name, in the variant's dtype; none where they are merged."""
+    if variant is Variant.PER_GRAPH:
+        return {}
+    known = {adapter.name: adapter for adapter in bundle.adapters if adapter.variant is variant}
+    wanted = sorted({task.adapter for task in tasks if task.adapter is not None})
+    for name in wanted:
+        if name not in known:
+            raise ArtifactError(f"bundle {bundle.digest} has no {variant} file of adapter '{name}'", hint="build it again")
+    return {name: known[name] for name in wanted}
+
+
+def _graphs(bundle: Bundle, compiled: CompiledBundle, variant: Variant) -> tuple[Graph, ...]:
+    return bundle.graphs if variant is Variant.FLOAT else compiled.graphs
+
+
+def _graph(graphs: Sequence[Graph], variant: Variant, component: Component, task: str | None = None) -> Graph:
+    for graph in graphs:
+        if (graph.variant, graph.component, graph.task) == (variant, component, task):
+            return graph
+    found = ", ".join(sorted(f"{graph.variant}/{graph.task or '-'}/{graph.component}" for graph in graphs)) or "none"
+    raise ArtifactError(
+        f"no graph {variant}/{task or '-'}/{component} is there; found: {found}", hint="build or compile it again"
+    )

@@ -1,0 +1,142 @@
+"""Run: what is known of a device, what a launch runs and what it measured, and one `quadbench run` as a whole."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from quadbench.artifacts.bundle import SCHEMA_VERSION, Bundle, Stored, Variant
+from quadbench.artifacts.caveats import Caveat
+from quadbench.artifacts.scores import RunScores
+
+HOSTED_FAMILY = "ai_hub"
+
+
+class Status(StrEnum):
+    """How a launch ended."""
+
+    OK = "OK"
+    FAILED = "FAILED"
+    ABORTED = "ABORTED"
+    SKIPPED = "SKIPPED"
+
+
+class ErrorClass(StrEnum):
+    """Whose fault a launch that is not OK was."""
+
+    USER = "user"
+    DEVICE = "device"
+    HARNESS = "harness"
+    INFRASTRUCTURE = "infrastructure"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceFacts:
+    """What is known of a device: enough to know with what its figures may be compared."""
+
+    address: str  # as on the command line: s25, virtual:s25, hub:s25, local
+    family: str  # adb, virtual, local, ai_hub
+    serial: str
+    profile: str
+    title: str
+    soc_model: str
+    cpu: str
+    android_release: str | None
+    fingerprint: str | None
+
+    @property
+    def is_hosted(self) -> bool:
+        """Whether a service runs single graphs on it: no harness, no images."""
+        return self.family == HOSTED_FAMILY
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """What lies on a device: `objects` maps sha256 -> absolute path there."""
+
+    device: DeviceFacts
+    root: str
+    objects: dict[str, str]
+    sent_bytes: int
+    present_bytes: int
+    deleted_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceBlock:
+    """Iterations of one task without a switch between them."""
+
+    task: str
+    warmup: int
+    iterations: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchPlan:
+    """One fresh process. `launch` counts from 0 within the variant."""
+
+    variant: Variant
+    launch: int
+    sequence: tuple[SequenceBlock, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One measured value. Nanoseconds, bytes and decibels as the metric's name says; `labels` are the event's other words."""
+
+    metric: str
+    value: float
+    task: str | None = None
+    component: str | None = None
+    iteration: int | None = None
+    step: int | None = None
+    item: str | None = None
+    is_warmup: bool = False
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What one launch (a fresh harness process, one variant) measured on one device; a failed launch is a record too.
+
+    `run_id` groups the launches of one `quadbench run`.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    record_id: str
+    run_id: str
+    started_at: datetime  # aware, UTC
+    ended_at: datetime
+    recipe_name: str
+    recipe_digest: str
+    bundle_digest: str
+    compiled_digest: str
+    target: str
+    device: DeviceFacts
+    variant: Variant
+    launch: int
+    status: Status
+    error_class: ErrorClass | None = None
+    reason: str | None = None
+    caveats: tuple[Caveat, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+    state: dict[str, str] = field(default_factory=dict)  # the device's state before and after, flattened
+    samples: tuple[Sample, ...] = ()
+    images: dict[str, str] = field(default_factory=dict)  # "<task>/<item>" -> PNG path relative to the results folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """One `quadbench run`, whole: what the report shows."""
+
+    run_id: str
+    stored: Stored[Bundle]
+    records: tuple[RunRecord, ...]
+    deployments: tuple[Deployment, ...]
+    published: str | None = None  # the paper's table whose figures stand beside the measured ones
+    scores: RunScores | None = None  # where `quadbench quality` was run on it
+
+    @property
+    def bundle(self) -> Bundle:
+        """Return the bundle that the run measured."""
+        return self.stored.artifact

@@ -1,0 +1,53 @@
+"""Commands: every command by name, with what it does, grouped by what it is for. Each is a module of this package."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Commands for one purpose: name -> what the command does."""
+
+    title: str
+    commands: dict[str, str]
+
+
+GROUPS = (
+    Group(
+        title="measure",
+        commands={
+            "run": "build a recipe, push it to devices, measure and report",
+            "sweep": "run a recipe with several values of one key, and compare what comes out",
+            "report": "write the report of a stored run again, and print its figures",
+            "quality": "score the images of a stored run, or of a folder, against what they should be",
+        },
+    ),
+    Group(
+        title="build",
+        commands={
+            "recipe": "check recipes, or print their schema",
+            "compile": "build a recipe if needed, compile it for a target and print where it lies",
+            "lint": "say what compilers and NPUs would refuse in a bundle's graphs",
+            "adapter": "look at adapters, and add them to a bundle that is built",
+            "sensitivity": "say how sensitive a recipe's adapters are to rounding, and choose the anchor",
+        },
+    ),
+    Group(
+        title="devices and this machine",
+        commands={
+            "devices": "list what can be given to --devices",
+            "targets": "say what can be compiled for on this machine, and what to install for the rest",
+            "doctor": "say what is installed and what to install",
+            "harness": "build the native harness",
+        },
+    ),
+)
+COMMANDS = {name: purpose for group in GROUPS for name, purpose in group.commands.items()}
+
+
+def listed() -> str:
+    """Return the groups as `--help` prints them."""
+    width = max(map(len, COMMANDS))
+    lines = []
+    for group in GROUPS:
+        lines += [f"{group.title}:", *(f"  {name.ljust(width)}  {purpose}" for name, purpose in group.commands.items()), ""]
+    return "\n".join(lines)

@@ -1,0 +1,124 @@
+"""Console: what happens during a run -> lines and progress bars on stderr, tables on stdout."""
+
+import json
+import os
+import sys
+import threading
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from quadbench.artifacts import Bundle, Deployment, LaunchPlan, RunRecord, Status
+
+_MIB = 2**20
+_FILE_WIDTH = 200  # wider than any table
+
+
+def stdout_console() -> Console:
+    """Where results go. A file or a pipe has no width, so tables stand there as wide as they are; COLUMNS narrows them."""
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _FILE_WIDTH
+    return console
+
+
+class RunConsole:
+    """The pipeline's observer: one line for each stage, a bar for each device while it is pushed to or measured."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._lock = threading.Lock()
+        self._bars: dict[str, TaskID] = {}
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[amount]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._last_stage = ""
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def step(self, stage: str, detail: str) -> None:
+        """A stage goes on to its next step; bars show the step, the log only the stage."""
+        with self._lock:
+            if stage != self._last_stage:
+                self._last_stage = stage
+                self._console.print(f"[bold]{stage}[/]", highlight=False)
+            self._set(stage, detail, None)
+
+    def built(self, bundle: Bundle) -> None:
+        peak = f", {bundle.build_peak_bytes / 1e9:.1f} GB of memory at most" if bundle.build_peak_bytes else ""
+        with self._lock:
+            seconds = sum(bundle.build_seconds.values())
+            self._console.print(f"[bold]build[/] took {seconds:.0f} s{peak}", highlight=False)
+
+    def reused(self, stage: str, digest: str) -> None:
+        with self._lock:
+            self._console.print(f"[bold]{stage}[/] unchanged, reused ({digest[:12]})", highlight=False)
+
+    def sent(self, device: str, sent_bytes: int, total_bytes: int) -> None:
+        with self._lock:
+            amount = f"{sent_bytes / _MIB:.1f} of {total_bytes / _MIB:.1f} MB"
+            self._set(f"push {device}", amount, sent_bytes / total_bytes if total_bytes else 1.0)
+
+    def deployed(self, deployment: Deployment) -> None:
+        with self._lock:
+            self._drop(f"push {deployment.device.address}")
+            sent = f"{deployment.sent_bytes / _MIB:.1f} MB sent" if deployment.sent_bytes else "0 bytes sent"
+            self._console.print(
+                f"[bold]push[/] {deployment.device.address}: {sent}, {deployment.present_bytes / _MIB:.1f} MB there already, "
+                f"{deployment.seconds:.1f} s",
+                highlight=False,
+            )
+
+    def launch(self, device: str, launch: LaunchPlan, number: int, total: int) -> None:
+        with self._lock:
+            self._set(f"measure {device}", f"launch {number} of {total}: {launch.variant}", (number - 1) / total)
+
+    def record(self, record: RunRecord) -> None:
+        with self._lock:
+            seconds = (record.ended_at - record.started_at).total_seconds()
+            colour = "green" if record.status is Status.OK else "red"
+            reason = f": {record.reason}" if record.reason else ""
+            name = f"{record.device.address}, {record.variant} {record.launch}"
+            self._console.print(
+                f"[bold]measure[/] {name}: [{colour}]{record.status}[/] in {seconds:.1f} s{reason}", highlight=False
+            )
+
+    def _set(self, name: str, amount: str, share: float | None) -> None:
+        if name not in self._bars:
+            for other in [n for n in self._bars if n.split()[0] != name.split()[0]]:
+                self._drop(other)
+            self._bars[name] = self._progress.add_task(name, total=None if share is None else 1.0, amount=amount)
+        self._progress.update(self._bars[name], completed=share or 0.0, amount=amount)
+
+    def _drop(self, name: str) -> None:
+        if name in self._bars:
+            self._progress.remove_task(self._bars.pop(name))
+
+
+def print_error(message: str) -> None:
+    """On stderr, as it is: nothing in a message is markup."""
+    Console(stderr=True).print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True, highlight=False)
+
+
+def print_text(text: str) -> None:
+    """On stdout, unwrapped."""
+    sys.stdout.write(text.rstrip("\n") + "\n")
+
+
+def print_json(value: Any) -> None:
+    """On stdout; dates and paths as text."""
+    print_text(json.dumps(value, indent=1, default=str))

@@ -1,0 +1,76 @@
+"""Plan: an installation and what a launch runs -> the JSON that the harness reads, as docs/design.md describes it. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from quadbench.artifacts import AdapterFile, FileRef, Graph, LaunchPlan, TaskAssets, TaskItem, Variant
+from quadbench.artifacts.parts import BASE_UNET, adapters_of, components_of, tasks_of, unets_of
+from quadbench.harness.installation import Installation
+
+PLAN_SCHEMA_VERSION = 1
+
+
+def harness_plan(installation: Installation, launch: LaunchPlan, *, threads: int, images: str | None) -> dict[str, Any]:
+    """Return the plan for the tasks that the launch runs. `images` is a folder on the device; None writes no images.
+
+    Raises:
+        UnknownNameError: the launch names a task that the bundle lacks.
+        ArtifactError: a graph, an adapter or a deployed file is missing.
+    """
+    bundle, compiled, variant = installation.bundle.artifact, installation.compiled.artifact, launch.variant
+    tasks = tasks_of(bundle, launch)
+    components = {part.value: graph for part, graph in components_of(bundle, compiled, variant).items()}
+    return {
+        "schema_version": PLAN_SCHEMA_VERSION,
+        "root": installation.deployment.root,
+        "variant": variant.value,
+        "runtime": _runtime(installation, variant, threads),
+        "components": _files(installation, components),
+        "unets": _files(installation, unets_of(bundle, compiled, variant, tasks)),
+        "adapters": _files(installation, adapters_of(bundle, variant, tasks)),
+        "base": None if variant is Variant.PER_GRAPH else asdict(bundle.base),
+        "tasks": {task.name: _task(installation, task, variant) for task in tasks},
+        "sequence": [{"task": b.task, "warmup": b.warmup, "iterations": b.iterations} for b in launch.sequence],
+        "images": images,
+    }
+
+
+def _runtime(installation: Installation, variant: Variant, threads: int) -> dict[str, Any]:
+    """Return what loads the graphs; an execution provider other than the CPU's takes the quantized ones alone."""
+    provider = installation.execution_provider if variant.is_quantized else None
+    return {
+        "library": installation.path_of_digest(installation.runtime, "the runtime library"),
+        "intra_op_threads": threads,
+        **({"execution_provider": provider.planned(threads)} if provider else {}),
+    }
+
+
+def _files(installation: Installation, parts: Mapping[str, Graph | AdapterFile]) -> dict[str, dict[str, str]]:
+    return {name: {"path": installation.path_of(part.file), "sha256": part.file.sha256} for name, part in parts.items()}
+
+
+def _task(installation: Installation, task: TaskAssets, variant: Variant) -> dict[str, Any]:
+    is_merged = variant is Variant.PER_GRAPH
+    return {
+        "kind": task.kind.value,
+        "unet": task.name if is_merged else BASE_UNET,
+        "adapter": None if is_merged else task.adapter,
+        "guidance": task.guidance,
+        "table": installation.path_of(task.table),
+        "tensors": installation.path_of(task.tensors),
+        "items": [_item(installation, item) for item in task.items],
+    }
+
+
+def _item(installation: Installation, item: TaskItem) -> dict[str, Any]:
+    def path_of(file: FileRef | None) -> str | None:
+        return installation.path_of(file) if file else None
+
+    return {
+        "name": item.name,
+        "image": path_of(item.image),
+        "mask": path_of(item.mask),
+        "input_ids": list(item.input_ids),
+        "negative_input_ids": list(item.negative_input_ids),
+    }

@@ -1,0 +1,22 @@
+"""Runtime: this machine -> the shared library that the native program opens to run graphs."""
+
+import importlib.util
+from pathlib import Path
+
+from quadbench.errors import MissingDependencyError
+
+
+def runtime_library() -> Path:
+    """Return ONNX Runtime's shared library inside the installed onnxruntime package, which is not imported for it.
+
+    Raises:
+        MissingDependencyError: the package or the library in it is missing.
+    """
+    spec = importlib.util.find_spec("onnxruntime")
+    if spec is None or spec.origin is None:
+        raise MissingDependencyError("onnxruntime is not installed", hint="pip install onnxruntime")
+    folder = Path(spec.origin).parent / "capi"
+    libraries = sorted(folder.glob("libonnxruntime.so*"))
+    if not libraries:
+        raise MissingDependencyError(f"'{folder}' has no libonnxruntime.so", hint="install a wheel of onnxruntime 1.22 or newer")
+    return libraries[0].resolve()

@@ -1,0 +1,102 @@
+"""Host: this machine: its CPU by name, its programs, locks, memory, and child processes that do not outlive quadbench."""
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from quadbench.errors import DeviceError, MissingDependencyError
+
+_SYSTEM_FOLDERS = "/usr/sbin:/sbin"  # not on every user's PATH
+
+
+def host_cpu() -> str:
+    """The CPU's model and how many of its cores may be used, as `Intel(R) Xeon(R) Processor, 2 cores`."""
+    cores = len(os.sched_getaffinity(0))
+    model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return f"{model[1].strip() if model else os.uname().machine}, {cores} core{'s' if cores != 1 else ''}"
+
+
+def find_programs(packages: dict[str, str], *, needed_for: str) -> dict[str, Path]:
+    """The programs' real paths. `packages` maps a program to its Debian package.
+
+    Raises: MissingDependencyError naming all that lack.
+    """
+    found = {program: find_program(program) for program in packages}
+    missing = sorted(program for program, place in found.items() if place is None)
+    if missing:
+        raise MissingDependencyError(
+            f"{needed_for} needs {', '.join(missing)}, not found on PATH",
+            hint=f"on Debian: apt-get install {' '.join(sorted({packages[program] for program in missing}))}",
+        )
+    return {program: place.resolve() for program, place in found.items() if place is not None}
+
+
+def find_program(name: str) -> Path | None:
+    """Where a program is: on PATH, or in the folders for administrators' programs, where adbd lies."""
+    found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM_FOLDERS}")
+    return Path(found) if found else None
+
+
+@contextlib.contextmanager
+def device_lock(folder: Path, address: str) -> Iterator[None]:
+    """Keep a device for this process alone. The lock goes with the process, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            raise DeviceError(f"device '{address}' is in use by process {owner}", hint="wait until it has ended") from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def start_bound(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    """Start a child that Ctrl-C at the terminal does not reach, and that the kernel kills when this process ends in any way.
+
+    The kernel's death signal is bound to the thread that started the child, so all are started by one that lives as long as
+    the process.
+    """
+    setpriv = find_programs({"setpriv": "util-linux"}, needed_for="starting a program that ends with quadbench")["setpriv"]
+    command = [str(setpriv), "--pdeathsig", "KILL", "--", *argv]
+    return _starter().submit(lambda: subprocess.Popen[bytes](command, start_new_session=True, **options)).result()
+
+
+def kill_group(group: int) -> None:
+    """Kill every process of a group; it may be gone already."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+
+
+@cache
+def _starter() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="quadbench-starter")
+
+
+def peak_memory_bytes() -> int:
+    """Return the most resident memory that this process has held so far (VmHWM, Linux).
+
+    `getrusage` would start with the parent's peak, which outlives exec.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024  # the kernel counts in KiB
+
+
+def give_back() -> None:
+    """Return freed memory to the system: glibc keeps it, and after a large graph that is gigabytes."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
+    if trim is not None:
+        trim(0)

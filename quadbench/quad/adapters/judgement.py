@@ -1,0 +1,118 @@
+"""Verdict: an adapter and a frozen profile -> whether it is taken as it is, after the gauge, once distilled, or not at all."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from quadbench.quad.adapters import Adapter
+from quadbench.quad.adapters.lora_profile import SiteFit, aligned, site_fits
+from quadbench.quad.quantize.encodings import Encoding
+
+# Limits at every site. docs/quad.md has the measurements behind them.
+MOST_CLIPPED = 0.01  # of its weights; normal ones clipped so in both factors leave 24 dB, as the last limit asks
+LEAST_EFFECTIVE_BITS = 6.0  # with fewer, the built-in adapters' worst sites fall below the next limit
+LEAST_SQNR_DB = 25.0  # of up*down: rounding then stays about 8 dB below what W8A16 itself does to eps
+# Of all sites together, gauge-aligned: below it half of the update is noise, and no start for distillation.
+LEAST_KEPT_DB = 3.0
+
+
+class Verdict(StrEnum):
+    """What becomes of an adapter under a profile that stays as it is."""
+
+    ADMITTED = "admitted"
+    ADMITTED_AFTER_GAUGE = "admitted after gauge"
+    NEEDS_DISTILLATION = "needs distillation"
+    REFUSED = "refused"
+
+    @property
+    def is_admitted(self) -> bool:
+        return self in (Verdict.ADMITTED, Verdict.ADMITTED_AFTER_GAUGE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterFit:
+    """How an adapter sits in a profile. `sites` from the lowest SQNR on; `sqnr_db` is that of all sites' up*down together."""
+
+    clip_rate: float
+    effective_bits: float  # at the site with the fewest
+    sqnr_db: float
+    sites: tuple[SiteFit, ...]
+
+    @property
+    def worst(self) -> SiteFit:
+        return self.sites[0]
+
+    @property
+    def missing(self) -> tuple[SiteFit, ...]:
+        """The sites that miss a limit."""
+        return tuple(site for site in self.sites if _missed(site))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """A verdict, and what it rests on: the adapter as it came and gauge-aligned."""
+
+    verdict: Verdict
+    reason: str
+    plain: AdapterFit
+    gauged: AdapterFit
+
+
+def judge(adapter: Adapter, encodings: Mapping[str, Encoding]) -> Judgement:
+    """Hold an adapter against the profile's LoRA encodings, which already have places for all of its sites."""
+    plain, gauged = adapter_fit(adapter, encodings), adapter_fit(gauge(adapter, encodings), encodings)
+    if not plain.missing:
+        verdict, reason = Verdict.ADMITTED, "every site is within the limits as it is"
+    elif not gauged.missing:
+        verdict, reason = Verdict.ADMITTED_AFTER_GAUGE, f"without the gauge {_shown(plain)}"
+    elif gauged.sqnr_db >= LEAST_KEPT_DB:
+        verdict, reason = Verdict.NEEDS_DISTILLATION, f"even gauge-aligned {_shown(gauged)}"
+    else:
+        kept = f"SQNR over all sites {gauged.sqnr_db:.1f} dB, at least {LEAST_KEPT_DB:g} dB"
+        verdict, reason = Verdict.REFUSED, f"the profile's ranges keep too little of it to start from: {kept} expected"
+    return Judgement(verdict=verdict, reason=reason, plain=plain, gauged=gauged)
+
+
+def gauge(adapter: Adapter, encodings: Mapping[str, Encoding]) -> Adapter:
+    """The adapter aligned to what the encodings can hold."""
+    return aligned(adapter, {name: encoding.scale * encoding.limit for name, encoding in encodings.items()})
+
+
+def adapter_fit(adapter: Adapter, encodings: Mapping[str, Encoding]) -> AdapterFit:
+    sites = sorted(site_fits(adapter, encodings), key=lambda fit: fit.sqnr_db)
+    return AdapterFit(
+        clip_rate=sum(fit.clipped for fit in sites) / sum(fit.weights for fit in sites),
+        effective_bits=min(fit.effective_bits for fit in sites),
+        sqnr_db=_together_db(adapter, sites),
+        sites=tuple(sites),
+    )
+
+
+def _together_db(adapter: Adapter, sites: Sequence[SiteFit]) -> float:
+    """Energies of signal and noise over all sites, so that a site that changes little counts little."""
+    signal = noise = 0.0
+    for fit in sites:
+        pair = adapter.pairs[fit.site]
+        energy = float((pair.up.flatten(1) @ pair.down.flatten(1)).square().sum())
+        signal += energy
+        noise += energy / 10 ** (fit.sqnr_db / 10)
+    return math.inf if noise == 0 else 10 * math.log10(signal / noise)
+
+
+def _missed(fit: SiteFit) -> str | None:
+    """The first limit that the site misses; none where nothing is lost, as at a site of zeros."""
+    if fit.sqnr_db == math.inf:
+        return None
+    if fit.clipped > MOST_CLIPPED * fit.weights:
+        return f"{fit.clipped / fit.weights:.2%} of its weights clip, at most {MOST_CLIPPED:.1%}"
+    if fit.effective_bits < LEAST_EFFECTIVE_BITS:
+        return f"{fit.effective_bits:.1f} effective bits, at least {LEAST_EFFECTIVE_BITS:g}"
+    if fit.sqnr_db < LEAST_SQNR_DB:
+        return f"SQNR {fit.sqnr_db:.1f} dB, at least {LEAST_SQNR_DB:g} dB"
+    return None
+
+
+def _shown(fit: AdapterFit) -> str:
+    first = fit.missing[0]
+    return f"{len(fit.missing)} of {len(fit.sites)} sites miss a limit, as {first.site}: {_missed(first)} expected"

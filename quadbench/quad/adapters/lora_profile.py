@@ -1,0 +1,131 @@
+"""Profile: adapters -> the LoRA encodings that they all share, and each adapter's integers under them."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from quadbench.quad.adapters import Adapter, Pair, graph_tensors
+from quadbench.quad.model.lora import input_names
+from quadbench.quad.quantize.encodings import Encoding, quantize, symmetric
+
+Ranges = dict[str, float]  # graph input -> greatest magnitude
+
+
+def lora_ranges(adapters: Iterable[Adapter]) -> Ranges:
+    """The greatest magnitude at each LoRA input over the given adapters."""
+    ranges: Ranges = {}
+    for adapter in adapters:
+        for site, pair in adapter.pairs.items():
+            for name, tensor in zip(input_names(site), (pair.down, pair.up), strict=True):
+                ranges[name] = max(ranges.get(name, 0.0), float(tensor.abs().max()))
+    return ranges
+
+
+def shared_ranges(adapters: Sequence[Adapter], *, anchor: str | None) -> Ranges:
+    """The anchor's ranges, or those of all adapters pooled. Where the anchor lacks a site, the others' serve it."""
+    pooled = lora_ranges(adapters)
+    return pooled if anchor is None else pooled | lora_ranges(a for a in adapters if a.name == anchor)
+
+
+def aligned(adapter: Adapter, ranges: Ranges) -> Adapter:
+    """Gauge alignment: (down, up) -> (D down, up D^-1), which changes no product and needs no training.
+
+    For rank index k with a_k = max|down_k| and b_k = max|up_k|, g_k = sqrt((R_d / a_k) (b_k / R_u)) lets both reach the same
+    share of their shared range; they fit without clipping if and only if a_k b_k <= R_d R_u.
+    """
+    return Adapter(
+        name=adapter.name,
+        pairs={site: _aligned_pair(pair, *(ranges[name] for name in input_names(site))) for site, pair in adapter.pairs.items()},
+    )
+
+
+def _aligned_pair(pair: Pair, range_down: float, range_up: float) -> Pair:
+    a = pair.down.flatten(1).abs().amax(1)  # (r,)
+    b = pair.up.flatten(1).abs().amax(0)  # (out, r) -> (r,)
+    usable = (a > 0) & (b > 0) & (range_down > 0) & (range_up > 0)
+    gauge = torch.where(usable, torch.sqrt((range_down / a) * (b / range_up)), torch.ones_like(a))
+    down_shape, up_shape = (-1, *(1,) * (pair.down.ndim - 1)), (1, -1, *(1,) * (pair.up.ndim - 2))
+    return Pair(down=pair.down * gauge.view(down_shape), up=pair.up / gauge.view(up_shape))
+
+
+def lora_encodings(ranges: Ranges, *, headroom: float, dtype: str) -> dict[str, Encoding]:
+    """One encoding for each LoRA input, zero point 0, the same for every adapter."""
+    return {name: symmetric(magnitude * headroom, dtype) for name, magnitude in sorted(ranges.items())}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraProfile:
+    """The adapters as the shared graph takes them, and the encodings of its LoRA inputs."""
+
+    adapters: dict[str, Adapter]  # gauge-aligned where that was asked for
+    anchor: str | None  # whose ranges were taken; None: those of all adapters together
+    encodings: dict[str, Encoding]
+
+
+def lora_profile(adapters: Sequence[Adapter], *, anchor: str | None, gauge: bool, headroom: float, dtype: str) -> LoraProfile:
+    """Share the anchor's or the pooled ranges. With gauge, all are aligned to them and the ranges taken again, as they shrink."""
+    ranges = shared_ranges(adapters, anchor=anchor)
+    if gauge:
+        adapters = [aligned(adapter, ranges) for adapter in adapters]
+        ranges = shared_ranges(adapters, anchor=anchor)
+    encodings = lora_encodings(ranges, headroom=headroom, dtype=dtype)
+    return LoraProfile(adapters={a.name: a for a in adapters}, anchor=anchor, encodings=encodings)
+
+
+def adapter_integers(
+    adapter: Adapter, shapes: Mapping[str, tuple[int, ...]], encodings: Mapping[str, Encoding]
+) -> dict[str, np.ndarray]:
+    """The adapter's graph inputs as integers."""
+    return {name: quantize(tensor.numpy(), encodings[name]) for name, tensor in graph_tensors(adapter, shapes).items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteFit:
+    """What encodings cost an adapter at a site.
+
+    Clipped weights of all its weights; log2 of the integers between -max and max that the tensor with fewer of them can use;
+    signal to quantization noise of up*down, infinite where nothing is lost.
+    """
+
+    site: str
+    clipped: int
+    weights: int
+    effective_bits: float
+    sqnr_db: float
+
+
+def site_fits(adapter: Adapter, encodings: Mapping[str, Encoding]) -> tuple[SiteFit, ...]:
+    """How the adapter sits in the encodings, site by site."""
+    return tuple(_site_fit(site, pair, encodings) for site, pair in adapter.pairs.items())
+
+
+def lora_sqnr_db(adapter: Adapter, encodings: Mapping[str, Encoding]) -> dict[str, float]:
+    """Signal to quantization noise of up*down at each site, in dB."""
+    return {fit.site: fit.sqnr_db for fit in site_fits(adapter, encodings)}
+
+
+def clip_rate(adapter: Adapter, encodings: Mapping[str, Encoding]) -> float:
+    """The share of the adapter's weights that lie outside their encodings."""
+    fits = site_fits(adapter, encodings)
+    return sum(fit.clipped for fit in fits) / sum(fit.weights for fit in fits)
+
+
+def _site_fit(site: str, pair: Pair, encodings: Mapping[str, Encoding]) -> SiteFit:
+    tensors, used = (pair.down, pair.up), [encodings[name] for name in input_names(site)]
+    integers = [quantize(tensor.numpy(), encoding) for tensor, encoding in zip(tensors, used, strict=True)]
+    down, up = (torch.from_numpy(q.astype(np.float32) * np.float32(e.scale)) for q, e in zip(integers, used, strict=True))
+    return SiteFit(
+        site=site,
+        clipped=sum(int((t.abs() > e.scale * (e.limit + 0.5)).sum()) for t, e in zip(tensors, used, strict=True)),
+        weights=sum(tensor.numel() for tensor in tensors),
+        effective_bits=min(math.log2(2 * int(np.abs(q).max()) + 1) for q in integers),
+        sqnr_db=_sqnr_db(pair.up.flatten(1) @ pair.down.flatten(1), up.flatten(1) @ down.flatten(1)),
+    )
+
+
+def _sqnr_db(exact: torch.Tensor, found: torch.Tensor) -> float:
+    noise = float((found - exact).square().sum())
+    return math.inf if noise == 0 else 10 * math.log10(float(exact.square().sum()) / noise)

@@ -1,0 +1,228 @@
+"""Foundation: what a recipe names as its foundation model -> its modules in float32, ready to be traced."""
+
+import gc
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, assert_never
+
+import torch
+from accelerate import init_empty_weights
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import SingleFileComponentError
+from safetensors import SafetensorError
+from torch import nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from quadbench import zoo
+from quadbench.errors import UserError
+from quadbench.quad.model.geometry import clip_tokenizer, part_folder, random_module
+from quadbench.recipe import BuiltinFoundation, CheckpointFoundation, DiffusersFoundation, RandomFoundation
+from quadbench.recipe import Foundation as FoundationSpec
+
+_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+
+
+@dataclass(kw_only=True)
+class Foundation:
+    """A latent diffusion model in the shape of Stable Diffusion 1.x, in evaluation mode and without gradients.
+
+    Weights are read when a part is first asked for, and can be given back: a build seldom needs them twice.
+    """
+
+    name: str  # for messages
+    skeleton: nn.Module  # the U-Net without its weights: modules, shapes and configuration
+    readers: Mapping[str, Callable[[], nn.Module]]  # `unet`, `vae` and `text_encoder`
+    tokenizer: CLIPTokenizer
+    alphas_cumprod: torch.Tensor  # (1000,) float64
+    scheduler_config: dict[str, object]
+    image_size: int
+    _parts: dict[str, nn.Module] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def unet(self) -> nn.Module:
+        """With its weights, which whoever asks leaves as they are; so are the others."""
+        return self._part("unet")
+
+    @property
+    def vae(self) -> nn.Module:
+        return self._part("vae")
+
+    @property
+    def text_encoder(self) -> nn.Module:
+        return self._part("text_encoder")
+
+    def release(self) -> None:
+        """Give the memory of the weights back; who asks for a part again gets it read again."""
+        self._parts.clear()
+        gc.collect()  # traced modules hang in cycles
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.skeleton.config.in_channels)
+
+    @property
+    def latent_size(self) -> int:
+        return int(self.skeleton.config.sample_size)
+
+    def _part(self, name: str) -> nn.Module:
+        if name not in self._parts:
+            self._parts[name] = self.readers[name]().eval().requires_grad_(False)
+        return self._parts[name]
+
+    def tokenize(self, prompt: str) -> tuple[int, ...]:
+        """Token ids, padded or cut to the text encoder's length T."""
+        encoded = self.tokenizer(prompt, padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length)
+        return tuple(int(i) for i in encoded["input_ids"])
+
+
+def open_foundation(spec: FoundationSpec) -> Foundation:
+    """The foundation model that a recipe names.
+
+    Raises:
+        UserError: it lacks a part or cannot be read, or its U-Net is of a kind that the graph does not take.
+    """
+    match spec:
+        case BuiltinFoundation(name=name):
+            return load_foundation(zoo.foundation_folder(name))
+        case DiffusersFoundation(path=path):
+            return load_foundation(path)
+        case CheckpointFoundation(path=path):
+            return load_checkpoint(path)
+        case RandomFoundation(geometry=geometry, seed=seed):
+            return random_foundation(geometry, seed)
+        case _:
+            assert_never(spec)
+
+
+def load_foundation(folder: Path) -> Foundation:
+    """A diffusers folder; weights are safetensors, pickles are not opened.
+
+    Raises:
+        UserError: the folder lacks a part, or the U-Net is of a kind that the graph does not take.
+    """
+    missing = [part for part in _PARTS if not (folder / part).is_dir()]
+    if missing:
+        raise UserError(
+            f"foundation model '{folder}' lacks {', '.join(missing)}; expected a Stable Diffusion 1.x folder",
+            hint="save it with diffusers: StableDiffusionPipeline.save_pretrained(folder, safe_serialization=True)",
+        )
+
+    def read(part: str, kind: Any, **options: object) -> nn.Module:
+        with _readable(folder):
+            return kind.from_pretrained(folder / part, use_safetensors=True, local_files_only=True, **options)
+
+    with _readable(folder):
+        return _foundation(
+            name=str(folder),
+            configs={part: folder / part for part in _PARTS},
+            readers={
+                "unet": lambda: read("unet", UNet2DConditionModel, torch_dtype=torch.float32),
+                "vae": lambda: read("vae", AutoencoderKL, torch_dtype=torch.float32),
+                "text_encoder": lambda: read("text_encoder", CLIPTextModel, dtype=torch.float32),
+            },
+            tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+        )
+
+
+def load_checkpoint(path: Path, geometry: str = "sd15") -> Foundation:
+    """A single file in the layout of Stable Diffusion's first release, through diffusers' own reader and without network.
+
+    Such a file holds neither tokenizer nor scheduler: they are those of Stable Diffusion 1.
+
+    Raises:
+        UserError: it is a pickle, which is not opened.
+    """
+    if path.suffix != ".safetensors":
+        raise UserError(
+            f"foundation model '{path}' is no .safetensors file; pickles (.ckpt, .pt, .bin) are not opened, as they run code",
+            hint="save it as safetensors, or give its diffusers folder with source: diffusers",
+        )
+    configs, tokenizer = {part: part_folder(geometry, part) for part in _PARTS}, clip_tokenizer()
+    options = {"torch_dtype": torch.float32, "local_files_only": True}
+
+    def read(part: str, kind: Any) -> nn.Module:
+        with _readable(path):
+            return kind.from_single_file(str(path), config=str(configs[part]), **options)
+
+    def read_text_encoder() -> nn.Module:
+        others = dict.fromkeys(("unet", "vae", "scheduler", "safety_checker", "feature_extractor")) | {"tokenizer": tokenizer}
+        folder = configs["text_encoder"].parent
+        with _readable(path):
+            return StableDiffusionPipeline.from_single_file(str(path), config=str(folder), **others, **options).text_encoder
+
+    readers = {
+        "unet": lambda: read("unet", UNet2DConditionModel),
+        "vae": lambda: read("vae", AutoencoderKL),
+        "text_encoder": read_text_encoder,
+    }
+    return _foundation(name=str(path), configs=configs, readers=readers, tokenizer=tokenizer)
+
+
+def random_foundation(geometry: str, seed: int) -> Foundation:
+    """A model of a published size, its weights as torch initializes them: what goes through it stays finite and varies."""
+    return _foundation(
+        name=f"random {geometry}",
+        configs={part: part_folder(geometry, part) for part in _PARTS},
+        readers={part: partial(random_module, geometry, part, seed) for part in ("unet", "vae", "text_encoder")},
+        tokenizer=clip_tokenizer(),
+    )
+
+
+def time_features(foundation: Foundation, timesteps: list[float]) -> torch.Tensor:
+    """The U-Net's own sinusoids of the time steps, (steps, C) float32."""
+    return foundation.skeleton.time_proj(torch.tensor(timesteps, dtype=torch.float32)).float()
+
+
+def _foundation(
+    *,
+    name: str,
+    configs: Mapping[str, Path],
+    readers: Mapping[str, Callable[[], nn.Module]],
+    tokenizer: CLIPTokenizer,
+) -> Foundation:
+    """`configs` are the folders of the parts' configurations."""
+    scheduler = DDIMScheduler.from_pretrained(configs["scheduler"])
+    vae_config = AutoencoderKL.load_config(configs["vae"])
+    with init_empty_weights():
+        skeleton = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(configs["unet"]))
+    _check(name, skeleton, scheduler)
+
+    def read_text_encoder() -> nn.Module:
+        text_encoder = readers["text_encoder"]()
+        text_encoder.set_attn_implementation("eager")  # exports to plain nodes
+        return text_encoder
+
+    return Foundation(
+        name=name,
+        skeleton=skeleton,
+        readers={**readers, "text_encoder": read_text_encoder},
+        tokenizer=tokenizer,
+        alphas_cumprod=scheduler.alphas_cumprod.double(),
+        scheduler_config=dict(scheduler.config),
+        image_size=skeleton.config.sample_size * 2 ** (len(vae_config["block_out_channels"]) - 1),
+    )
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError, SingleFileComponentError) as error:
+        raise UserError(f"foundation model '{path}' cannot be read: {error}") from error
+
+
+def _check(name: str, unet: nn.Module, scheduler: DDIMScheduler) -> None:
+    if scheduler.config.prediction_type != "epsilon":
+        found = scheduler.config.prediction_type
+        raise UserError(f"foundation model '{name}' predicts '{found}'; the sampler tables take 'epsilon'")
+    if unet.config.in_channels != unet.config.out_channels:
+        shape = f"{unet.config.in_channels} input and {unet.config.out_channels} output channels"
+        raise UserError(
+            f"the U-Net of '{name}' has {shape}; expected as many of either",
+            hint="inpainting works by blending latents, so a plain text-to-image U-Net serves it",
+        )
+    if unet.config.addition_embed_type or unet.config.class_embed_type or unet.config.time_cond_proj_dim:
+        raise UserError(f"the U-Net of '{name}' takes conditions besides text and time, which the graph has no inputs for")

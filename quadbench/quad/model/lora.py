@@ -1,0 +1,107 @@
+"""LoRA as input: a U-Net and the ranks of its sites -> a module whose LoRA weights are arguments of forward.
+
+`y = W x + up (down x)` (QUAD, arXiv 2603.29535, eq. 3; `down` is its B and PEFT's lora_A, `up` its A and PEFT's lora_B).
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from quadbench.artifacts import LORA_PREFIX
+from quadbench.errors import AdapterError
+from quadbench.quad.model.components import copy_of_modules
+
+GraphInputs = dict[str, torch.Tensor]
+
+
+def input_names(site: str) -> tuple[str, str]:
+    """The graph inputs of a site: (down, up)."""
+    return f"{LORA_PREFIX}{site}.down", f"{LORA_PREFIX}{site}.up"
+
+
+def input_shapes(site: str, module: nn.Module, rank: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of a site's graph inputs: Linear (r, in), (out, r); Conv2d (r, in, k, k), (out, r, 1, 1).
+
+    Raises:
+        AdapterError: the module is neither Linear nor an ungrouped Conv2d.
+    """
+    down, up = input_names(site)
+    if isinstance(module, nn.Linear):
+        return {down: (rank, module.in_features), up: (module.out_features, rank)}
+    if isinstance(module, nn.Conv2d) and module.groups == 1:
+        return {down: (rank, module.in_channels, *module.kernel_size), up: (module.out_channels, rank, 1, 1)}
+    raise AdapterError(f"site '{site}' is a {type(module).__name__}; LoRA as input takes Linear and ungrouped Conv2d")
+
+
+class LoraSite(nn.Module):
+    """A Linear or Conv2d whose low-rank term comes from `inputs` at every call."""
+
+    def __init__(self, base: nn.Linear | nn.Conv2d, site: str, inputs: GraphInputs) -> None:
+        super().__init__()
+        self.base = base
+        self._down, self._up = input_names(site)
+        self._inputs = inputs
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`base(x) + up (down x)`; (down x) is formed first, so the cost is that of the rank."""
+        down, up = self._inputs[self._down], self._inputs[self._up]
+        if isinstance(self.base, nn.Linear):
+            low_rank = F.linear(F.linear(x, down), up)
+        else:
+            base = self.base
+            low_rank = F.conv2d(F.conv2d(x, down, None, base.stride, base.padding, base.dilation), up)
+        return self.base(x) + low_rank
+
+
+class TimeFeatures(nn.Module):
+    """Stands where the U-Net computes the sinusoid of the time step, and returns the one that came as an input."""
+
+    def __init__(self, inputs: GraphInputs) -> None:
+        super().__init__()
+        self._inputs = inputs
+
+    def forward(self, _timestep: torch.Tensor) -> torch.Tensor:
+        return self._inputs["time_features"]
+
+
+class UnetGraph(nn.Module):
+    """A diffusers UNet2DConditionModel as the graph of docs/design.md: no time step, LoRA weights as arguments.
+
+    It shares the weights of the U-Net that it was made of.
+    """
+
+    def __init__(self, unet: nn.Module, ranks: Mapping[str, int]) -> None:
+        super().__init__()
+        self.unet = copy_of_modules(unet)
+        self._inputs: GraphInputs = {}
+        self.unet.time_proj = TimeFeatures(self._inputs)
+        self.lora_shapes: dict[str, tuple[int, ...]] = {}
+        for site in sorted(ranks):
+            self._inject(site, ranks[site])
+
+    def _inject(self, site: str, rank: int) -> None:
+        try:
+            module = self.unet.get_submodule(site)
+        except AttributeError:
+            raise AdapterError(f"site '{site}' does not exist in the U-Net") from None
+        self.lora_shapes |= input_shapes(site, module, rank)
+        parent, _, leaf = site.rpartition(".")
+        setattr(self.unet.get_submodule(parent), leaf, LoraSite(module, site, self._inputs))
+
+    @property
+    def lora_names(self) -> tuple[str, ...]:
+        """The LoRA inputs in the graph's order: sorted by name."""
+        return tuple(sorted(self.lora_shapes))
+
+    def forward(
+        self, sample: torch.Tensor, time_features: torch.Tensor, encoder_hidden_states: torch.Tensor, lora: list[torch.Tensor]
+    ) -> torch.Tensor:
+        """(1, 4, h, w), (1, C), (1, T, D), LoRA tensors in the order of `lora_names` -> eps (1, 4, h, w)."""
+        self._inputs["time_features"] = time_features
+        self._inputs.update(zip(self.lora_names, lora, strict=True))
+        placeholder = torch.zeros(1, device=sample.device)
+        eps: torch.Tensor = self.unet(sample, placeholder, encoder_hidden_states, return_dict=False)[0]
+        self._inputs.clear()
+        return eps

@@ -1,0 +1,226 @@
+"""Passes: float graph -> equivalent float graph that quantizes and compiles better. Each is one function."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from quadbench.artifacts import Component
+from quadbench.lint.rules import WIDEST_SINGLE_FILTER
+from quadbench.quad.model import initializers as weights
+
+Pass = Callable[[onnx.ModelProto], None]
+MASKED_SCORE = -100.0  # exp(-100) is 0 beside any score in float32; -3.4e38 would leave 16-bit scores no resolution
+
+
+def passes_of(component: Component) -> tuple[Pass, ...]:
+    """What the float graph of a component goes through, in this order. docs/qnn.md has what each is worth."""
+    everywhere = (decompose_group_norm, linear_as_gemm)
+    return (clamp_mask_constants, split_layer_norm, *everywhere) if component is Component.TEXT_ENCODER else everywhere
+
+
+def decompose_group_norm(model: onnx.ModelProto) -> None:
+    """GroupNormalization -> Reshape, InstanceNormalization, Reshape, Conv, which every NPU compiler takes.
+
+    (1, C, h, w) is seen as (1, G, C/G*h*w), each of the G rows normalised by itself. Scale and offset of a channel are a
+    convolution of that channel alone: one node for two, exact in 8 bits, and HTP computes an Add before Sigmoid and Mul wrongly
+    where tensors are small (docs/qnn.md). With many channels its filters have a second weight, which is 0.
+    """
+    shapes = value_shapes(model)
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        nodes.extend(_group_norm_nodes(model, node, shapes) if node.op_type == "GroupNormalization" else [node])
+    _replace_nodes(model, nodes)
+
+
+def _group_norm_nodes(model: onnx.ModelProto, node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> list[onnx.NodeProto]:
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    groups, epsilon = int(attributes["num_groups"]), float(attributes["epsilon"])
+    x, scale, bias = node.input
+    out, shape = node.output[0], shapes[x]
+    columns = 1 if shape[1] <= WIDEST_SINGLE_FILTER else 2
+    filters = (shape[1],) + (1,) * (len(shape) - 2) + (columns,)
+    ones = _constant(model, f"group_norm.ones_{groups}", np.ones(groups, np.float32))
+    zeros = _constant(model, f"group_norm.zeros_{groups}", np.zeros(groups, np.float32))
+    rows = _constant(model, f"group_norm.rows_{groups}", np.array([shape[0], groups, -1], np.int64))
+    full = _constant(model, f"group_norm.shape_{'x'.join(map(str, shape))}", np.array(shape, np.int64))
+    values = np.zeros(filters, np.float32)
+    values[..., 0] = _value(model, scale).reshape(filters[:-1])
+    weight = _constant(model, f"{scale}.{'x'.join(map(str, filters))}", values)
+    pads = [0] * (2 * len(shape) - 5) + [columns - 1]  # the last column sees one that is not there
+    return [
+        helper.make_node("Reshape", [x, rows], [f"{out}.rows"], f"{node.name}.rows"),
+        helper.make_node(
+            "InstanceNormalization", [f"{out}.rows", ones, zeros], [f"{out}.norm"], f"{node.name}.norm", epsilon=epsilon
+        ),
+        helper.make_node("Reshape", [f"{out}.norm", full], [f"{out}.full"], f"{node.name}.full"),
+        helper.make_node("Conv", [f"{out}.full", weight, bias], [out], f"{node.name}.scale", group=shape[1], pads=pads),
+    ]
+
+
+def split_layer_norm(model: onnx.ModelProto) -> None:
+    """LayerNormalization -> LayerNormalization with scale 1 and offset 0, Mul, Add.
+
+    HTP computes it wrongly where a Gemm follows at once and the tensor is small, as it is in text encoders (docs/qnn.md).
+    """
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        nodes.extend(_layer_norm_nodes(model, node) if node.op_type == "LayerNormalization" else [node])
+    _replace_nodes(model, nodes)
+
+
+def _layer_norm_nodes(model: onnx.ModelProto, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    (x, scale), out = node.input[:2], node.output[0]
+    offset = node.input[2] if len(node.input) > 2 else None
+    shape = _value(model, scale).shape
+    ones = _constant(model, f"layer_norm.ones_{shape[-1]}", np.ones(shape, np.float32))
+    zeros = _constant(model, f"layer_norm.zeros_{shape[-1]}", np.zeros(shape, np.float32))
+    norm = onnx.NodeProto()
+    norm.CopyFrom(node)
+    norm.input[:] = [x, ones, zeros]
+    norm.output[0] = f"{out}.norm"
+    scaled = out if offset is None else f"{out}.scaled"
+    nodes = [norm, helper.make_node("Mul", [f"{out}.norm", scale], [scaled], f"{node.name}.scale")]
+    return nodes if offset is None else [*nodes, helper.make_node("Add", [scaled, offset], [out], f"{node.name}.offset")]
+
+
+def linear_as_gemm(model: onnx.ModelProto) -> None:
+    """MatMul of (1, T, D) with a matrix, Transpose before and Add of a bias after it -> Reshape, Gemm, Reshape.
+
+    LoRA weights go into Gemm as they are, so nothing transposes, and rounds, them first; a bias is added in 32 bits; and ONNX
+    Runtime has no Gemm that would round activations to 8 bits behind the graph's back, as its MatMulNBits does.
+    """
+    graph = _Index(model)
+    linears = {node.name: linear for node in model.graph.node if (linear := _linear(model, graph, node)) is not None}
+    replaced = {name for linear in linears.values() for name in linear.replaced}
+    nodes: list[onnx.NodeProto] = []
+    seen: set[str] = set()
+    for node in model.graph.node:
+        if node.name in linears:
+            nodes.extend(_gemm_nodes(model, linears[node.name], seen))
+        elif node.output[0] not in replaced:
+            nodes.append(node)
+    _replace_nodes(model, nodes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Linear:
+    """x (1, T, D), weight (O, D), bias (O) -> output (1, T, O), which is what the nodes that make `replaced` did."""
+
+    name: str
+    x: str
+    weight: str
+    bias: str | None
+    output: str
+    shape: tuple[int, int, int]  # T, D, O
+    replaced: tuple[str, ...]
+
+
+class _Index:
+    """A graph by the names of its tensors."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.constants = {i.name: i for i in model.graph.initializer}
+        self.shapes = value_shapes(model) | {name: tuple(i.dims) for name, i in self.constants.items()}
+        self.producers = {output: node for node in model.graph.node for output in node.output}
+        self.readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in model.graph.node:
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
+
+
+def _linear(model: onnx.ModelProto, graph: _Index, node: onnx.NodeProto) -> _Linear | None:
+    """The node as a linear layer, with the bias that alone reads it; None where it is something else."""
+    if node.op_type != "MatMul" or len(graph.shapes[node.input[0]]) != 3 or len(graph.shapes[node.input[1]]) != 2:
+        return None
+    x, factor = node.input
+    if factor in graph.constants:
+        weight = _transposed(model, graph, factor)
+    elif (source := graph.producers.get(factor)) is not None and source.op_type == "Transpose":
+        weight = source.input[0]
+    else:
+        return None
+    bias, output = _bias_of(graph, node)
+    _, tokens, width = graph.shapes[x]
+    shape = (tokens, width, graph.shapes[factor][1])
+    replaced = (node.output[0], output)
+    return _Linear(name=node.name, x=x, weight=weight, bias=bias, output=output, shape=shape, replaced=replaced)
+
+
+def _transposed(model: onnx.ModelProto, graph: _Index, name: str) -> str:
+    """A matrix the other way round, in its own place where nothing else reads it: weights may be large."""
+    constant, turned = graph.constants[name], f"{name}.transposed"
+    if len(graph.readers[name]) > 1:
+        return _constant(model, turned, weights.value(constant).T)
+    weights.transpose(constant)
+    constant.name = turned
+    return turned
+
+
+def _bias_of(graph: _Index, node: onnx.NodeProto) -> tuple[str | None, str]:
+    """The bias that is added to a node's output and nothing else is done with, and what the sum is called."""
+    readers = graph.readers.get(node.output[0], [])
+    if len(readers) == 1 and readers[0].op_type == "Add":
+        for name in readers[0].input:
+            if name in graph.constants and len(graph.shapes[name]) == 1:
+                return name, readers[0].output[0]
+    return None, node.output[0]
+
+
+def _gemm_nodes(model: onnx.ModelProto, linear: _Linear, seen: set[str]) -> list[onnx.NodeProto]:
+    """`seen` holds the inputs that an earlier layer has reshaped already."""
+    tokens, width, channels = linear.shape
+    rows, flat = f"{linear.x}.rows", f"{linear.output}.rows.out"
+    to_rows = _constant(model, f"shape.rows_{width}", np.array([-1, width], np.int64))
+    to_tokens = _constant(model, f"shape.{tokens}x{channels}", np.array([-1, tokens, channels], np.int64))
+    operands = [rows, linear.weight, *([linear.bias] if linear.bias else [])]
+    reshape = [] if rows in seen else [helper.make_node("Reshape", [linear.x, to_rows], [rows], f"{linear.name}.rows")]
+    seen.add(rows)
+    return [
+        *reshape,  # (1, T, D) -> (T, D)
+        helper.make_node("Gemm", operands, [flat], linear.name, transB=1),
+        helper.make_node("Reshape", [flat, to_tokens], [linear.output], f"{linear.name}.tokens"),  # (T, O) -> (1, T, O)
+    ]
+
+
+def clamp_mask_constants(model: onnx.ModelProto) -> None:
+    """Raise the minus infinity of attention masks to MASKED_SCORE."""
+    for initializer in model.graph.initializer:
+        if initializer.data_type == onnx.TensorProto.FLOAT:
+            value = weights.value(initializer)
+            if value.size and value.min() < 10 * MASKED_SCORE and np.isin(value, [value.min(), 0]).all():
+                initializer.CopyFrom(numpy_helper.from_array(np.maximum(value, MASKED_SCORE), initializer.name))
+
+
+def value_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Static shapes of all inputs, outputs and intermediate values."""
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    values = (*inferred.input, *inferred.value_info, *inferred.output)
+    return {value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim) for value in values}
+
+
+def _value(model: onnx.ModelProto, name: str) -> np.ndarray:
+    return weights.value(next(i for i in model.graph.initializer if i.name == name))
+
+
+def _constant(model: onnx.ModelProto, name: str, value: np.ndarray) -> str:
+    if not any(i.name == name for i in model.graph.initializer):
+        model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+    return name
+
+
+def _replace_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
+    """Those whose outputs nobody reads are left out, and so are constants."""
+    used = {value.name for value in model.graph.output}
+    kept: list[onnx.NodeProto] = []
+    for node in reversed(nodes):
+        if used.intersection(node.output):
+            used.update(node.input)
+            kept.append(node)
+    initializers = [i for i in model.graph.initializer if i.name in used]
+    del model.graph.node[:]
+    model.graph.node.extend(reversed(kept))
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(initializers)

@@ -1,0 +1,250 @@
+"""QDQ: float graph + ranges -> the same graph with QuantizeLinear and DequantizeLinear around every node.
+
+Weights INT8 per output channel, constants and activations UINT16 (or UINT8) per tensor, LoRA inputs integers with zero point 0.
+Written straight from ranges: no calibration data passes through here and no weight is kept twice.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from quadbench.errors import BuildError
+from quadbench.quad.model import initializers as weights
+from quadbench.quad.quantize.encodings import Encoding, Range
+from quadbench.quad.quantize import encodings as enc
+
+WEIGHT_AXIS = {"Conv": 0, "Gemm": 0, "MatMul": 1}  # the output channel of input 1; Gemm has transB = 1
+KEEPS_VALUES = {"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Split", "Slice", "Flatten", "Resize", "Expand", "Identity"}
+KNOWN_RANGES = {"Softmax": Range(low=0.0, high=1.0), "Sigmoid": Range(low=0.0, high=1.0)}
+# Qualcomm's HTP refuses these with 8 bits in and 16 out or the reverse, and with 16-bit LoRA weights between 8-bit tensors.
+ONE_WIDTH = {"Conv", "Gemm", "MatMul", "InstanceNormalization"}
+ONLY_FIRST_INPUT_IS_DATA = {"Resize", "Reshape", "Unsqueeze", "Squeeze", "Split", "Slice", "Expand"}
+
+
+def encoding_sources(model: onnx.ModelProto, tensors: Collection[str]) -> dict[str, str]:
+    """Each tensor, in graph order -> the one whose encoding it has: itself, or what a node that only moves values was given."""
+    sources = {value.name: value.name for value in model.graph.input if value.name in tensors}
+    for node in model.graph.node:
+        for output in node.output:
+            if output in tensors:
+                moved = node.input[0] if node.op_type in KEEPS_VALUES else output
+                sources[output] = sources.get(moved, output)
+    return sources
+
+
+def activation_encodings(
+    model: onnx.ModelProto,
+    ranges: Mapping[str, Range],
+    *,
+    dtype: str,
+    exceptions: Mapping[str, str] | None = None,
+    lora: Mapping[str, Encoding] | None = None,
+) -> dict[str, Encoding]:
+    """One encoding for each float tensor but the LoRA inputs, by `encoding_sources`; the output of Softmax has [0, 1].
+
+    `exceptions` holds other dtypes for some of the sources. What only moves LoRA weights keeps the integers of `lora`.
+    """
+    operators = {output: node.op_type for node in model.graph.node for output in node.output}
+    found: dict[str, Encoding] = dict(lora or {})
+    for name, source in encoding_sources(model, ranges).items():
+        if source not in found:
+            known = KNOWN_RANGES.get(operators.get(source, ""), ranges[source])
+            found[source] = enc.asymmetric(known, (exceptions or {}).get(source, dtype))
+        found[name] = found[source]
+    return {name: encoding for name, encoding in found.items() if name not in (lora or {})}
+
+
+def quantize_graph(
+    model: onnx.ModelProto, activations: Mapping[str, Encoding], lora: Mapping[str, Encoding] | None = None
+) -> onnx.ModelProto:
+    """The QDQ graph. `lora` names the graph inputs that become integers.
+
+    Raises:
+        BuildError: a bias does not fit 32 bits under its scales, or a weight has an unknown place.
+    """
+    writer = _Writer(model=model, activations=activations, lora=lora or {})
+    return writer.write()
+
+
+def _check(model: onnx.ModelProto, constants: Iterable[onnx.TensorProto]) -> None:
+    """By onnx's checker, which makes two more copies of all that it is given: so constants are inputs to it, without values."""
+    checked = onnx.ModelProto()
+    checked.CopyFrom(model)
+    checked.graph.input.extend(helper.make_tensor_value_info(c.name, c.data_type, c.dims) for c in constants)
+    onnx.checker.check_model(checked)
+
+
+@dataclass(kw_only=True)
+class _Writer:
+    model: onnx.ModelProto
+    activations: Mapping[str, Encoding]
+    lora: Mapping[str, Encoding]
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    dequantized: dict[str, str] = field(default_factory=dict)  # float tensor or (constant, role) -> its dequantized stand-in
+    scales: dict[str, np.ndarray] = field(default_factory=dict)  # dequantized weight -> scales per channel
+
+    def write(self) -> onnx.ModelProto:
+        graph = self.model.graph
+        self._initializers = {i.name: i for i in graph.initializer}
+        self._outputs = {v.name for v in graph.output}
+        for value in graph.input:
+            self._input(value.name)
+        for node in graph.node:
+            self._node(node)
+        quantized = helper.make_graph(self.nodes, graph.name, [self._typed(v) for v in graph.input], list(graph.output))
+        made = helper.make_model(quantized, opset_imports=list(self.model.opset_import), ir_version=self.model.ir_version)
+        _check(made, self.constants.values())
+        for name in list(self.constants):
+            made.graph.initializer.append(self.constants.pop(name))  # which copies it
+        return made
+
+    def _typed(self, value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
+        typed = onnx.ValueInfoProto()
+        typed.CopyFrom(value)
+        if value.name in self.lora:
+            typed.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(self.lora[value.name].dtype))
+        return typed
+
+    def _input(self, name: str) -> None:
+        if name in self.lora:
+            self._dequantize(name, name, self._parameters(self.lora[name]))
+        elif name in self.activations:
+            self._quantize_dequantize(name, name, f"{name}.dq", self.activations[name])
+
+    def _node(self, node: onnx.NodeProto) -> None:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        for i, name in enumerate(node.input):
+            copy.input[i] = self._operand(node, i, name)
+        self.nodes.append(copy)
+        for i, name in enumerate(node.output):
+            if name not in self.activations:
+                continue
+            source, target = (f"{name}.raw", name) if name in self._outputs else (name, f"{name}.dq")
+            copy.output[i] = source
+            if self._is_widened(node, name):
+                copy.output[i] = f"{name}.exact"
+                self._quantize_dequantize(copy.output[i], copy.output[i], source, enc.widened(self.activations[name]))
+            self._quantize_dequantize(name, source, target, self.activations[name])
+
+    def _is_widened(self, node: onnx.NodeProto, name: str) -> bool:
+        """Whether an 8-bit tensor meets the node in 16 bits: that takes one width, and something else at it has 16."""
+        if node.op_type not in ONE_WIDTH or name not in self.activations or self.activations[name].dtype != "uint8":
+            return False
+        known = {**self.activations, **self.lora}
+        return any(known[other].dtype in ("uint16", "int16") for other in (*node.input[:2], *node.output) if other in known)
+
+    def _widened(self, name: str) -> str:
+        key = f"{name}.wide"
+        if key not in self.dequantized:
+            self._quantize_dequantize(key, self.dequantized[name], f"{key}.dq", enc.widened(self.activations[name]))
+        return self.dequantized[key]
+
+    def _data_encoding(self, node: onnx.NodeProto) -> Encoding | None:
+        """In which the node is given its first input."""
+        name = node.input[0]
+        return enc.widened(self.activations[name]) if self._is_widened(node, name) else self.activations.get(name)
+
+    def _operand(self, node: onnx.NodeProto, index: int, name: str) -> str:
+        initializer = self._initializers.get(name)
+        if initializer is None:
+            if index == 0 and self._is_widened(node, name):
+                return self._widened(name)
+            is_factor = node.op_type == "MatMul" and index == 1
+            return self._factor(name) if is_factor else self.dequantized.get(name, name)
+        if initializer.data_type != TensorProto.FLOAT or (index > 0 and node.op_type in ONLY_FIRST_INPUT_IS_DATA):
+            self.constants[name] = weights.inside(initializer)
+            return name
+        if node.op_type in WEIGHT_AXIS and index == 1:
+            return self._weight(node, name)
+        if node.op_type in ("Conv", "Gemm") and index == 2:
+            return self._bias(node, name)
+        if node.op_type == "Gather" and index == 0:
+            return self._constant(name, enc.symmetric(float(np.abs(self._value(name)).max()), "int8"))
+        return self._constant(name, enc.asymmetric(enc.range_of(self._value(name)), "uint16"))
+
+    def _factor(self, name: str) -> str:
+        """The second factor of a product of activations, as INT16 with zero point 0: HTP narrows UINT16 to 8 bits there."""
+        encoding = self.activations.get(name)
+        if encoding is None or encoding.dtype != "uint16":
+            return self.dequantized.get(name, name)
+        key = f"{name}.factor"
+        if key not in self.dequantized:
+            magnitude = encoding.scale * max(encoding.zero_point, encoding.limit - encoding.zero_point)
+            self._quantize_dequantize(key, self.dequantized[name], f"{key}.dq", enc.symmetric(magnitude, "int16"))
+        return self.dequantized[key]
+
+    def _value(self, name: str) -> np.ndarray:
+        return weights.value(self._initializers[name])
+
+    def _weight(self, node: onnx.NodeProto, name: str) -> str:
+        axis = WEIGHT_AXIS[node.op_type]
+        key = f"{name}.axis{axis}"
+        if key not in self.dequantized:
+            value = self._value(name)
+            if value.ndim < 2 or (node.op_type == "MatMul" and value.ndim != 2):
+                raise BuildError(f"weight '{name}' of {node.op_type} has shape {value.shape}; expected a matrix or a filter")
+            integers, scales = enc.quantize_channels(value, axis, least_scales=self._least_scales(node))
+            self._store(f"{key}.int8", integers)
+            self._dequantize(key, f"{key}.int8", self._channel_parameters(key, scales, np.int8), axis=axis)
+            self.scales[self.dequantized[key]] = scales
+        return self.dequantized[key]
+
+    def _least_scales(self, node: onnx.NodeProto) -> np.ndarray | None:
+        """Below them a channel's bias would not fit 32 bits: a norm's scale may be near 0 where its offset is not."""
+        encoding = self._data_encoding(node)
+        if len(node.input) < 3 or encoding is None:
+            return None
+        return np.abs(self._value(node.input[2])) / (encoding.scale * 2**30)
+
+    def _bias(self, node: onnx.NodeProto, name: str) -> str:
+        weight = self._operand(node, 1, node.input[1])
+        encoding = self._data_encoding(node)
+        if weight not in self.scales or encoding is None:
+            return self._constant(name, enc.asymmetric(enc.range_of(self._value(name)), "uint16"))
+        scales = (self.scales[weight] * np.float32(encoding.scale)).astype(np.float32)
+        key = f"{name}.for.{node.output[0]}"
+        integers = enc.quantize_bias(self._value(name), scales)
+        if np.abs(integers.astype(np.int64)).max(initial=0) >= 2**31 - 1:
+            raise BuildError(f"bias '{name}' of {node.op_type} does not fit 32 bits: its input or weight range is too small")
+        self._store(f"{key}.int32", integers)
+        self._dequantize(key, f"{key}.int32", self._channel_parameters(key, scales, np.int32), axis=0)
+        return self.dequantized[key]
+
+    def _constant(self, name: str, encoding: Encoding) -> str:
+        key = f"{name}.{encoding.dtype}"
+        if key not in self.dequantized:
+            self._store(f"{key}.q", enc.quantize(self._value(name), encoding))
+            self._dequantize(key, f"{key}.q", self._parameters(encoding))
+        return self.dequantized[key]
+
+    def _quantize_dequantize(self, name: str, source: str, target: str, encoding: Encoding) -> None:
+        parameters = self._parameters(encoding)
+        self.nodes.append(helper.make_node("QuantizeLinear", [source, *parameters], [f"{name}.q"], f"{name}.quantize"))
+        self.nodes.append(helper.make_node("DequantizeLinear", [f"{name}.q", *parameters], [target], f"{name}.dequantize"))
+        self.dequantized[name] = target
+
+    def _dequantize(self, key: str, source: str, parameters: tuple[str, str], axis: int | None = None) -> None:
+        attributes = {} if axis is None else {"axis": axis}
+        self.nodes.append(
+            helper.make_node("DequantizeLinear", [source, *parameters], [f"{key}.dq"], f"{key}.dequantize", **attributes)
+        )
+        self.dequantized[key] = f"{key}.dq"
+
+    def _parameters(self, encoding: Encoding) -> tuple[str, str]:
+        scale, zero_point = f"scale.{encoding.scale!r}", f"zero_point.{encoding.dtype}.{encoding.zero_point}"
+        return self._store(scale, np.float32(encoding.scale)), self._store(
+            zero_point, np.array(encoding.zero_point, encoding.dtype)
+        )
+
+    def _channel_parameters(self, key: str, scales: np.ndarray, dtype: type) -> tuple[str, str]:
+        return self._store(f"{key}.scales", scales), self._store(f"{key}.zero_points", np.zeros(len(scales), dtype))
+
+    def _store(self, name: str, value: np.ndarray | np.generic) -> str:
+        if name not in self.constants:
+            self.constants[name] = numpy_helper.from_array(np.asarray(value), name)
+        return name

@@ -1,0 +1,1 @@
+"""Tasks: the tasks of a recipe -> their inputs, sampler tables, trajectories and reference images."""

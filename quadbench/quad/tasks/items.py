@@ -1,0 +1,108 @@
+"""Items: a task of a recipe -> its evaluation and calibration items, with images, tokens and noise as tensors."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from quadbench import zoo
+from quadbench.errors import UserError
+from quadbench.quad.model.foundation import Foundation
+from quadbench.quad.tasks.inputs import read_inputs
+from quadbench.recipe import InpaintTask, Task, TextToImageTask
+
+CALIBRATION_SEED_OFFSET = 1_000_000  # so that calibration never sees the noise of an evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One input of a task. `image` (1, 3, H, W) in [-1, 1]; `mask` (1, 1, H, W) in {0, 1}, 1 = to be replaced."""
+
+    name: str
+    seed: int
+    prompt: str
+    input_ids: tuple[int, ...]
+    negative_input_ids: tuple[int, ...]
+    image: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
+    image_path: Path | None = None
+    mask_path: Path | None = None
+    truth_path: Path | None = None
+
+    def noise(self, foundation: Foundation, steps: int) -> torch.Tensor:
+        """(1 + steps, 4, h, w): what a diffusers pipeline draws from a generator with this seed, in its order."""
+        generator = torch.Generator().manual_seed(self.seed)
+        shape = (1, foundation.latent_channels, foundation.latent_size, foundation.latent_size)
+        return torch.cat([torch.randn(shape, generator=generator) for _ in range(1 + steps)])
+
+    def latent_mask(self, latent_size: int) -> torch.Tensor | None:
+        """(1, 1, h, w) by nearest neighbour, as diffusers' inpainting pipeline reduces its mask."""
+        return None if self.mask is None else torch.nn.functional.interpolate(self.mask, size=(latent_size, latent_size))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Items:
+    """What a task is evaluated on, and what its ranges and its table are taken from; nothing is in both."""
+
+    evaluation: tuple[Item, ...]
+    calibration: tuple[Item, ...]
+
+
+def task_items(task: Task, foundation: Foundation, *, calibration_samples: int) -> Items:
+    """The last `calibration_samples` inputs calibrate and are never evaluated; prompts do both, with other noise.
+
+    Raises:
+        UserError: too few inputs, one without the image or mask that the task needs, or one that cannot be read or has the
+            wrong size.
+    """
+    inputs = read_inputs(task)
+    if isinstance(task, TextToImageTask):
+        cut = len(inputs)
+        inputs += tuple(inputs[i % cut] for i in range(calibration_samples))
+    else:
+        cut = len(inputs) - calibration_samples
+    if cut <= 0:
+        raise UserError(
+            f"task '{task.name}' has {len(inputs)} inputs, calibration takes {calibration_samples}; none is left to evaluate",
+            hint="add inputs, or lower quad.calibration.samples",
+        )
+    items = [_item(task, i if i < cut else CALIBRATION_SEED_OFFSET + i, entry, foundation) for i, entry in enumerate(inputs)]
+    return Items(evaluation=tuple(items[:cut]), calibration=tuple(items[cut:]))
+
+
+def _item(task: Task, seed: int, entry: zoo.TaskInput, foundation: Foundation) -> Item:
+    image_path = None if isinstance(task, TextToImageTask) else _needed(task, entry, "image", entry.image)
+    mask_path = _needed(task, entry, "mask", entry.mask) if isinstance(task, InpaintTask) else None
+    return Item(
+        name=entry.name,
+        seed=task.seed + seed,
+        prompt=entry.prompt,
+        input_ids=foundation.tokenize(entry.prompt),
+        negative_input_ids=foundation.tokenize(entry.negative_prompt),
+        image=_pixels(image_path, "RGB", foundation.image_size) / 127.5 - 1 if image_path else None,
+        mask=(_pixels(mask_path, "L", foundation.image_size) >= 127.5).float() if mask_path else None,
+        image_path=image_path,
+        mask_path=mask_path,
+        truth_path=entry.truth,
+    )
+
+
+def _needed(task: Task, entry: zoo.TaskInput, kind: str, path: Path | None) -> Path:
+    if path is None:
+        raise UserError(f"input '{entry.name}' of task '{task.name}' has no {kind}; {task.kind} needs one")
+    return path
+
+
+def _pixels(path: Path, mode: str, size: int) -> torch.Tensor:
+    """(1, C, H, W), 0 to 255."""
+    try:
+        image = Image.open(path)
+        image.load()
+    except OSError as error:
+        raise UserError(f"image '{path}' cannot be read: {error}") from error
+    if image.size != (size, size):
+        raise UserError(f"image '{path}' is {image.width}x{image.height}; the model takes {size}x{size}", hint="resize it before")
+    array = np.array(image.convert(mode), np.float32)
+    return torch.from_numpy(array.reshape(size, size, -1)).permute(2, 0, 1)[None]

@@ -1,0 +1,120 @@
+"""Tasks: a recipe's task -> its sampler table, its items, and the U-Net inputs that its own trajectories visit."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from quadbench.quad.model.foundation import Foundation, time_features
+from quadbench.quad.samplers.ed import ed_table
+from quadbench.quad.samplers.lcm import lcm_table
+from quadbench.quad.samplers.olss import SamplerInput, ddim_table, olss_table
+from quadbench.quad.samplers.table import Table, run_table
+from quadbench.quad.tasks.items import Item, Items
+from quadbench.quad.tasks.runner import Condition, Denoiser, Feed, GraphSession, token_feed
+from quadbench.recipe import EdSampler, LcmSampler, OlssSampler, Task, TextToImageTask
+
+Unet = Callable[[Feed], torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedTask:
+    """A task with everything that its runs need but the graphs."""
+
+    task: Task
+    table: Table
+    features: torch.Tensor  # (steps, C)
+    items: Items
+
+    def tensors(self, foundation: Foundation) -> dict[str, torch.Tensor]:
+        """What `tasks/<task>.safetensors` holds."""
+        steps = len(self.table.steps)
+        noise = {f"noise.{item.name}": item.noise(foundation, steps) for item in self.items.evaluation}
+        return {"time_features": self.features.contiguous(), **noise}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoders:
+    """The float graphs that stand before the U-Net."""
+
+    foundation: Foundation
+    text_encoder: GraphSession
+    vae_encoder: GraphSession
+
+    def condition(self, item: Item, features: torch.Tensor, lora: Feed, guidance: float) -> Condition:
+        """What the U-Net is told about an item."""
+        return Condition(
+            time_features=features,
+            text=self.text_encoder(token_feed(item.input_ids)),
+            negative_text=self.text_encoder(token_feed(item.negative_input_ids)),
+            lora=lora,
+            guidance=guidance,
+        )
+
+    def latent(self, item: Item) -> torch.Tensor:
+        """(1, 4, h, w) of the item's image; zeros where it has none."""
+        size = self.foundation.latent_size
+        if item.image is None:
+            return torch.zeros(1, self.foundation.latent_channels, size, size)
+        return self.vae_encoder({"image": item.image.numpy()})
+
+
+def prepare_task(task: Task, items: Items, encoders: Encoders, unet: Unet, lora: Feed) -> PreparedTask:
+    """Make the task's table; OLSS is fitted to the float U-Net with the task's adapter and guidance, on the calibration items."""
+    foundation = encoders.foundation
+    match task.sampler:
+        case LcmSampler(steps=steps):
+            table = lcm_table(foundation.alphas_cumprod, steps=steps, strength=_strength(task))
+        case EdSampler(steps=steps):
+            table = ed_table(foundation.alphas_cumprod, steps=steps, strength=_strength(task))
+        case OlssSampler(steps=steps):
+            table = _fitted_table(task, encoders, unet, lora, items.calibration, steps)
+    features = time_features(foundation, list(table.timesteps))
+    return PreparedTask(task=task, table=table, features=features, items=items)
+
+
+def _strength(task: Task) -> float:
+    return 1.0 if isinstance(task, TextToImageTask) else task.strength
+
+
+def _fitted_table(task: Task, encoders: Encoders, unet: Unet, lora: Feed, items: Sequence[Item], steps: int) -> Table:
+    foundation = encoders.foundation
+    teacher = ddim_table(foundation.alphas_cumprod, strength=_strength(task))
+    features = time_features(foundation, list(teacher.timesteps))
+    inputs = [
+        SamplerInput(
+            denoise=Denoiser(unet=unet, condition=encoders.condition(item, features, lora, task.guidance)),
+            latent=encoders.latent(item),
+            noise=item.noise(foundation, 0),
+            mask=item.latent_mask(foundation.latent_size),
+        )
+        for item in items
+    ]
+    return olss_table(teacher, inputs, steps=steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visit:
+    """What a task's calibration items showed: U-Net inputs without LoRA, and the latents that reached the decoder."""
+
+    feeds: list[Feed]
+    latents: list[torch.Tensor]
+
+
+def visit(prepared: PreparedTask, encoders: Encoders, unet: Unet, lora: Feed) -> Visit:
+    """Run the task's own sampler on its calibration items and keep what the U-Net and the decoder were given."""
+    feeds, latents = [], []
+    for item in prepared.items.calibration:
+        condition = encoders.condition(item, prepared.features, lora, prepared.task.guidance)
+        denoiser = Denoiser(unet=unet, condition=condition, record=True)
+        latents.append(
+            run_table(
+                prepared.table,
+                denoiser,
+                latent=encoders.latent(item),
+                noise=item.noise(encoders.foundation, len(prepared.table.steps)),
+                mask=item.latent_mask(encoders.foundation.latent_size),
+            )
+        )
+        feeds.extend(denoiser.feeds)
+    return Visit(feeds=feeds, latents=latents)

@@ -1,0 +1,130 @@
+"""Reference: a task's items -> the images of diffusers and PEFT in float32, to which everything else is compared.
+
+Where diffusers has the scheduler (LCM, ED), the image comes from its own pipeline. OLSS is not in diffusers: there its own
+components run under the fitted table. Adapters are loaded by PEFT or diffusers, never by the code that is checked.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import (
+    EulerDiscreteScheduler,
+    LCMScheduler,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionPipeline,
+)
+from PIL import Image
+from torch import nn
+
+from quadbench.quad.model.components import copy_of_modules
+from quadbench.quad.model.foundation import Foundation
+from quadbench.quad.samplers.table import Table, run_table
+from quadbench.quad.sources import AdapterSource
+from quadbench.quad.tasks.items import Item
+from quadbench.quad.tasks.reference_adapter import with_adapter
+from quadbench.recipe import ImageToImageTask, InpaintTask, OlssSampler, Task, TextToImageTask
+
+_SCHEDULERS = {"lcm": (LCMScheduler, {}), "ed": (EulerDiscreteScheduler, {"timestep_spacing": "leading"})}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """Renders items of one task."""
+
+    foundation: Foundation
+    task: Task
+    table: Table
+    unet: nn.Module
+
+    def render(self, item: Item) -> Image.Image:
+        """The item's image, 8-bit RGB."""
+        with torch.no_grad():
+            if isinstance(self.task.sampler, OlssSampler):
+                return _to_image(self._run_components(item))
+            return _to_image(self._run_pipeline(item))
+
+    def latent(self, item: Item) -> torch.Tensor | None:
+        """Posterior mean of the item's image times the scaling factor; the pipelines would draw from the posterior instead."""
+        vae = self.foundation.vae
+        return None if item.image is None else vae.encode(item.image).latent_dist.mean * vae.config.scaling_factor
+
+    def _run_components(self, item: Item) -> torch.Tensor:
+        foundation, guidance = self.foundation, self.task.guidance
+        text = foundation.text_encoder(torch.tensor([item.input_ids]))[0]
+        negative = foundation.text_encoder(torch.tensor([item.negative_input_ids]))[0]
+
+        def denoise(step: int, sample: torch.Tensor) -> torch.Tensor:
+            timestep = torch.tensor(self.table.timesteps[step])
+            conditioned = self.unet(sample, timestep, text).sample
+            if guidance == 1.0:
+                return conditioned
+            free = self.unet(sample, timestep, negative).sample
+            return free + guidance * (conditioned - free)
+
+        noise = item.noise(foundation, len(self.table.steps))
+        latent = self.latent(item)
+        final = run_table(
+            self.table,
+            denoise,
+            latent=torch.zeros_like(noise[:1]) if latent is None else latent,
+            noise=noise,
+            mask=item.latent_mask(foundation.latent_size),
+        )
+        return foundation.vae.decode(final / foundation.vae.config.scaling_factor).sample
+
+    def _run_pipeline(self, item: Item) -> torch.Tensor:
+        task, steps = self.task, self.task.sampler.steps
+        kwargs = {
+            "prompt": item.prompt,
+            "num_inference_steps": steps,
+            "guidance_scale": task.guidance,
+            "generator": torch.Generator().manual_seed(item.seed),
+            "output_type": "pt",
+        }
+        pipeline = self._pipeline()
+        match task:
+            case TextToImageTask():
+                image = pipeline(**kwargs)
+            case ImageToImageTask():
+                image = pipeline(image=self.latent(item), strength=task.strength, **kwargs)
+            case InpaintTask():
+                latent = self.latent(item)  # a plain U-Net never sees the masked image; given here, it is not computed
+                image = pipeline(
+                    image=latent, mask_image=item.mask, masked_image_latents=latent, strength=task.strength, **kwargs
+                )
+        return image.images * 2 - 1
+
+    def _pipeline(self) -> Any:
+        kind = {
+            TextToImageTask: StableDiffusionPipeline,
+            ImageToImageTask: StableDiffusionImg2ImgPipeline,
+            InpaintTask: StableDiffusionInpaintPipeline,
+        }[type(self.task)]
+        scheduler, options = _SCHEDULERS[self.task.sampler.scheme]
+        pipeline = kind(
+            vae=self.foundation.vae,
+            text_encoder=self.foundation.text_encoder,
+            tokenizer=self.foundation.tokenizer,
+            unet=self.unet,
+            scheduler=scheduler.from_config(self.foundation.scheduler_config, **options),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+
+def reference_for(foundation: Foundation, task: Task, table: Table, adapter: AdapterSource | None) -> Reference:
+    """A reference whose adapter was loaded by PEFT or diffusers, from where it lies."""
+    unet = with_adapter(foundation.unet, adapter) if adapter else copy_of_modules(foundation.unet)
+    return Reference(foundation=foundation, task=task, table=table, unet=unet.eval().requires_grad_(False))
+
+
+def _to_image(pixels: torch.Tensor) -> Image.Image:
+    """(1, 3, H, W) in [-1, 1] -> 8-bit RGB, rounded as diffusers does."""
+    unit = ((pixels[0] + 1) / 2).clamp(0, 1).permute(1, 2, 0).numpy()
+    return Image.fromarray((unit * 255).round().astype(np.uint8))

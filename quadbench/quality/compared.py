@@ -1,0 +1,151 @@
+"""Compared: a stored run, or folders of images -> each set of images scored against what it should be."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from quadbench.artifacts import Bundle, Caveat, RunResult, Status, Stored, TaskAssets, TaskItem, Variant
+from quadbench.artifacts.pixels import Pixels, read_pixels
+from quadbench.artifacts.scores import Compared
+from quadbench.errors import ArtifactError, UserError
+from quadbench.quality.metric import Pair
+from quadbench.quality.networks import GivenWeights
+from quadbench.quality.score import score_images
+from quadbench.results.layout import Layout
+
+REFERENCE, TRUTH = "reference", "truth"
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+def compare_run(
+    result: RunResult,
+    layout: Layout,
+    *,
+    metrics: Sequence[str] | None = None,
+    weights: Mapping[str, GivenWeights] | None = None,
+) -> tuple[Compared, ...]:
+    """Every task, device and quantized variant; an item's image is that of the first launch that is OK and made one.
+
+    Raises:
+        UserError: the bundle's weights are random, or `score_images` refuses metrics or weights.
+        ArtifactError: an image is missing or damaged.
+    """
+    refuse_random(result.bundle)
+    return tuple(
+        Compared(
+            task=task.name,
+            device=made.device,
+            made=made.name,
+            against=against,
+            scores=score_images(_pairs(task, made, against, result.stored), metrics, weights),
+        )
+        for task in result.bundle.tasks
+        for made in _made(task, result, layout)
+        for against in (REFERENCE, TRUTH)
+        if against != made.name and (against != TRUTH or any(item.truth for item in task.items))
+    )
+
+
+def refuse_random(bundle: Bundle) -> None:
+    """Raises: UserError: the bundle's weights are random, so that its pictures have no quality."""
+    if Caveat.RANDOM_WEIGHTS in bundle.caveats:
+        raise UserError(
+            f"the bundle of '{bundle.recipe_name}' has random weights; its pictures show nothing, so they have no quality",
+            hint="run a recipe whose foundation is trained, quickstart for one",
+        )
+
+
+def compare_folders(
+    images: Path,
+    references: Path,
+    sources: Path | None = None,
+    *,
+    metrics: Sequence[str] | None = None,
+    weights: Mapping[str, GivenWeights] | None = None,
+) -> Compared:
+    """Images against references, paired by their path below the folders, without suffix.
+
+    Raises:
+        UserError: a folder without images, or an image without partner: left out, it would make the figures look better or worse.
+    """
+    found = {folder: _files(folder) for folder in (images, references, *((sources,) if sources else ()))}
+    names = found[images]
+    for folder, files in found.items():
+        odd = sorted(names.keys() ^ files.keys())
+        if odd:
+            raise UserError(
+                f"'{images}' and '{folder}' do not pair; in only one of them: {', '.join(odd[:5])} ({len(odd)} in all)"
+            )
+    pairs = [
+        Pair(
+            name=name,
+            image=_read(path, UserError),
+            reference=_read(found[references][name], UserError),
+            source=_read(found[sources][name], UserError) if sources else None,
+        )
+        for name, path in names.items()
+    ]
+    scores = score_images(pairs, metrics, weights)
+    return Compared(task="images", device=None, made=str(images), against=str(references), scores=scores)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """A task's images by item, and what made them."""
+
+    device: str | None
+    name: str
+    paths: Mapping[str, Path]
+
+
+def _made(task: TaskAssets, result: RunResult, layout: Layout) -> Iterator[_Made]:
+    """The float reference, then each device's variants."""
+    references = {item.name: result.stored.path(item.reference) for item in task.items if item.reference}
+    yield _Made(device=None, name=REFERENCE, paths=references)
+    for device in dict.fromkeys(record.device.address for record in result.records):
+        for variant in (Variant.SHARED, Variant.PER_GRAPH):
+            records = [r for r in result.records if r.device.address == device and r.variant is variant]
+            if records:
+                images = [record.images for record in records if record.status is Status.OK]
+                yield _Made(device=device, name=variant.value, paths=_first(task.items, task.name, images, layout))
+
+
+def _first(items: Iterable[TaskItem], task: str, images: Sequence[Mapping[str, str]], layout: Layout) -> dict[str, Path]:
+    keys = {item.name: f"{task}/{item.name}" for item in items}
+    return {
+        name: layout.file(next(made[key] for made in images if key in made))
+        for name, key in keys.items()
+        if any(key in made for made in images)
+    }
+
+
+def _pairs(task: TaskAssets, made: _Made, against: str, bundle: Stored[Bundle]) -> tuple[Pair, ...]:
+    """Those of the items that have both images."""
+    others = {item.name: item.reference if against == REFERENCE else item.truth for item in task.items}
+    return tuple(
+        Pair(
+            name=item.name,
+            image=_read(made.paths[item.name], ArtifactError),
+            reference=_read(bundle.path(other), ArtifactError),
+            source=_read(bundle.path(item.image), ArtifactError) if item.image else None,
+        )
+        for item in task.items
+        if item.name in made.paths and (other := others[item.name])
+    )
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    if not paths:
+        raise UserError(f"'{folder}' holds no images; expected files that end in {', '.join(_SUFFIXES)}")
+    named = {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
+    if len(named) < len(paths):
+        raise UserError(f"'{folder}' holds images that differ only in their suffix")
+    return named
+
+
+def _read(path: Path, error_class: type[UserError] | type[ArtifactError]) -> Pixels:
+    try:
+        return read_pixels(path)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise error_class(f"image '{path}' cannot be read: {error}") from error

@@ -1,0 +1,51 @@
+"""Run: a stored run -> the scores of its images, kept beside it, where the report finds them; or folders -> their scores."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from quadbench.artifacts.scores import RunScores
+from quadbench.quality.compared import compare_folders, compare_run
+from quadbench.quality.latents import compare_latents
+from quadbench.quality.networks import parse_weights
+from quadbench.results.layout import Layout
+from quadbench.results.runs import load_run, save_scores
+
+
+def score_run(
+    layout: Layout,
+    run_id: str | None = None,
+    *,
+    metrics: Sequence[str] | None = None,
+    weights: Sequence[str] = (),
+    with_latents: bool = False,
+    notify: Callable[[str], None] = lambda _step: None,
+) -> RunScores:
+    """Score the images of a run (None: the latest) and save the scores.
+
+    `metrics` None are all; `weights` are NAME=PATH@sha256:HEX; latents take the U-Net's runs of every task again, here.
+
+    Raises:
+        QuadbenchError: there is no such run, its weights are random, an image is damaged, a metric or weights do not fit.
+    """
+    given = {network.name: network for network in map(parse_weights, weights)}
+    result = load_run(layout, run_id)
+    notify("images")
+    compared = compare_run(result, layout, metrics=metrics, weights=given)
+    if with_latents:
+        notify("latents")
+        compared += compare_latents(result.stored)
+    scores = RunScores(compared=compared)
+    save_scores(layout, result.run_id, scores)
+    return scores
+
+
+def score_folders(
+    images: Path, references: Path, sources: Path | None, *, metrics: Sequence[str] | None, weights: Sequence[str]
+) -> RunScores:
+    """Score images of any origin against references of the same names.
+
+    Raises:
+        QuadbenchError: the folders do not pair, an image cannot be read, a metric or weights do not fit.
+    """
+    given = {network.name: network for network in map(parse_weights, weights)}
+    return RunScores(compared=(compare_folders(images, references, sources, metrics=metrics, weights=given),))

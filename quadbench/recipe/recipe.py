@@ -1,0 +1,153 @@
+"""Recipe: a YAML file -> the recipe as a model, its digest and its JSON Schema."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from quadbench.errors import UnknownNameError
+from quadbench.recipe.precision import Precision
+from quadbench.recipe.published import published_table
+from quadbench.recipe.quad import AnchorProfile, Quad
+from quadbench.recipe.sources import Adapter, Foundation
+from quadbench.recipe.tasks import Task
+from quadbench.spec import Location, Name, Problem, Spec, load, near, refuse
+
+RECIPES_FOLDER = Path(__file__).parent / "recipes"
+INT8_KEY = "precision.activations.int8"
+
+
+class Measure(Spec):
+    """How often and in which order everything runs on a device."""
+
+    warmup: int = Field(default=2, ge=0, le=1000)
+    """Iterations of each task that are discarded before those that count."""
+    iterations: int = Field(default=12, ge=1, le=100_000)
+    """Iterations of each task that count; a task with more inputs runs once for each of them."""
+    launches: int = Field(default=2, ge=1, le=1000)
+    """Fresh processes for each variant: the unit that variants are compared by."""
+    switches: int = Field(default=4, ge=0, le=10_000)
+    """Task switches timed at the end of a launch, beyond those between the tasks' blocks."""
+    order: Literal["abba", "sequential"] = "abba"
+    """`abba` alternates the variants so that slow drift of the device hits both alike."""
+    threads: int = Field(default=2, ge=1, le=64)
+    """Threads within an operator, on the device's CPU."""
+    timeout_s: float = Field(default=900.0, gt=0.0)
+    """A launch that runs longer is stopped and recorded as failed."""
+
+
+class Recipe(Spec):
+    """A foundation model, its LoRAs, the tasks they do, and how that is quantized and measured."""
+
+    schema_version: Literal[1]
+    name: Name
+    """Stands in records and reports."""
+    foundation: Foundation
+    adapters: dict[Name, Adapter]
+    """By the name that tasks use. One that no task uses is still built and pushed."""
+    tasks: tuple[Task, ...] = Field(min_length=1)
+    """What is done with them; a launch runs all of them, in this order."""
+    precision: Precision
+    quad: Quad
+    baselines: tuple[Literal["per-graph"], ...] = ()
+    """What the shared graph is compared with: `per-graph` is one U-Net for each task with its adapter merged."""
+    measure: Measure = Measure()
+    published: Name | None = None
+    """A table of a paper whose figures stand beside the measured ones: `quad-table-1` to `quad-table-5`."""
+
+    @field_validator("tasks")
+    @classmethod
+    def _names_fit(cls, tasks: tuple[Task, ...], info: ValidationInfo) -> tuple[Task, ...]:
+        refuse([*_repeated(((index, "name"), task.name) for index, task in enumerate(tasks)), *_undeclared(tasks, info)])
+        return tasks
+
+    @field_validator("quad")
+    @classmethod
+    def _its_adapters_are_declared(cls, quad: Quad, info: ValidationInfo) -> Quad:
+        adapters, profile = info.data.get("adapters"), quad.profile
+        if adapters is None:
+            return quad
+        named: list[tuple[Location, str]] = []
+        if isinstance(profile, AnchorProfile) and profile.adapter is not None:
+            named.append((("profile", "adapter"), profile.adapter))
+        if isinstance(profile, AnchorProfile) and not adapters:
+            refuse([Problem(location=("profile", "scheme"), reason="'anchor' needs an adapter; the recipe has none")])
+        if quad.distill and quad.distill.adapters:
+            named += [(("distill", "adapters", i), name) for i, name in enumerate(quad.distill.adapters)]
+        unknown = [(location, name) for location, name in named if name not in adapters]
+        refuse(Problem(location=at, reason=f"no adapter '{name}'" + near(name, adapters)) for at, name in unknown)
+        return quad
+
+    @field_validator("published")
+    @classmethod
+    def _table_is_known(cls, published: str | None) -> str | None:
+        if published is not None:
+            try:
+                published_table(published)
+            except UnknownNameError as error:
+                refuse([Problem(location=(), reason=str(error))])
+        return published
+
+    @field_validator("baselines")
+    @classmethod
+    def _baselines_differ(cls, baselines: tuple[str, ...]) -> tuple[str, ...]:
+        refuse(_repeated(((index,), baseline) for index, baseline in enumerate(baselines)))
+        return baselines
+
+
+def load_recipe(path_or_name: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe from a file, or by its name one that comes with quadbench; an existing file wins.
+
+    `changes` are values to take instead of the file's, by key as `tasks.0.sampler.steps`. INT8_KEY, a share of the activations,
+    stands for the scheme that has it.
+
+    Raises: SpecError, UnknownNameError.
+    """
+    path, changed = Path(path_or_name), dict(_written_out(changes or {}))
+    if path.is_file() or path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        return load(path, Recipe, changed)
+    shipped = {file.stem: file for file in sorted(RECIPES_FOLDER.glob("*.yaml"))}
+    if path.name not in shipped:
+        raise UnknownNameError("recipe", str(path_or_name), shipped)
+    return load(shipped[path.name], Recipe, changed)
+
+
+def recipe_digest(recipe: Recipe) -> str:
+    """Sha256 of the recipe as canonical JSON: defaults written out, keys sorted, paths by their last name.
+
+    What lies at a path is for the bundle's digest to tell; where somebody keeps it matters to neither.
+    """
+    text = json.dumps(recipe.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def recipe_schema() -> dict[str, Any]:
+    """JSON Schema of a recipe, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}
+
+
+def _written_out(changes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in changes.items():
+        if key == INT8_KEY:
+            yield key.rpartition(".")[0], {"scheme": "mixed", "int8_percent": value}
+        else:
+            yield key, value
+
+
+def _repeated(names: Iterator[tuple[Location, str]]) -> Iterator[Problem]:
+    seen: Counter[str] = Counter()
+    for location, name in names:
+        seen[name] += 1
+        if seen[name] == 2:
+            yield Problem(location=location, reason=f"'{name}' stands more than once")
+
+
+def _undeclared(tasks: tuple[Task, ...], info: ValidationInfo) -> Iterator[Problem]:
+    adapters = info.data.get("adapters")
+    for index, task in enumerate(tasks):
+        if adapters is not None and task.adapter is not None and task.adapter not in adapters:
+            yield Problem(location=(index, "adapter"), reason=f"no adapter '{task.adapter}'" + near(task.adapter, adapters))

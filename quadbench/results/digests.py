@@ -1,0 +1,22 @@
+"""Digests: files and JSON values -> the sha256 in hex by which artifacts and their files are named."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+
+def sha256_of(path: Path) -> str:
+    """Return the digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of(parts: dict[str, Any]) -> str:
+    """Return one digest of inputs that are given as JSON values; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def folder_digests(folder: Path, pattern: str = "*") -> dict[str, str]:
+    """Return the digest of every file below the folder that matches, by its path relative to the folder."""
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(folder.rglob(pattern)) if path.is_file()}

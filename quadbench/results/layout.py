@@ -1,0 +1,113 @@
+"""Layout: a results folder -> where each thing in it lies. No other module knows these names."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from quadbench.artifacts import Variant
+
+_DIGEST_CHARACTERS = 16  # of a folder's name: enough that two artifacts never share one
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Everything below one results folder. A path that is returned need not exist."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        """The records, where they are kept in SQLite."""
+        return self.root / "quadbench.sqlite"
+
+    @property
+    def bundles(self) -> Path:
+        """The folder of all bundles."""
+        return self.root / "bundles"
+
+    @property
+    def scratch(self) -> Path:
+        """Where builds keep large weights for as long as they run."""
+        return self.bundles / "scratch"
+
+    @property
+    def compiled_bundles(self) -> Path:
+        """The folder of all compiled bundles, each a folder named by its digest."""
+        return self.root / "compiled"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where distillation keeps what it needs to go on."""
+        return self.root / "distill"
+
+    @property
+    def programs(self) -> Path:
+        """The harness's builds."""
+        return self.root / "harness"
+
+    @property
+    def devices(self) -> Path:
+        """Files and locks of devices: of virtual ones everything that they hold."""
+        return self.root / "devices"
+
+    @property
+    def ledger(self) -> Path:
+        """What lies at AI Hub already."""
+        return self.root / "ai-hub.json"
+
+    def bundle(self, digest: str) -> Path:
+        """The folder of the bundle with this digest."""
+        return self.bundles / folder_name(digest)
+
+    def run(self, run_id: str) -> Path:
+        """The folder of a run.
+
+        Raises:
+            ValueError: the run id cannot name a folder.
+        """
+        if not _PLAIN_NAME.fullmatch(run_id):
+            raise ValueError(f"run id '{run_id}' cannot name a folder; expected letters, digits, '-', '_' and '.'")
+        return self.root / "runs" / run_id
+
+    def run_file(self, run_id: str) -> Path:
+        """What belongs to a run beside its records."""
+        return self.run(run_id) / "run.json"
+
+    def scores(self, run_id: str) -> Path:
+        """The scores of a run's images."""
+        return self.run(run_id) / "quality.json"
+
+    def launch(self, run_id: str, address: str, variant: Variant, launch: int) -> Path:
+        """The folder of one launch: its plan, its events and its images."""
+        return self.run(run_id) / plain(address) / f"{variant}-{launch}"
+
+    def report(self, run_id: str) -> Path:
+        """A run's report."""
+        return self.root / "reports" / f"{run_id}.html"
+
+    def sweep(self, sweep_id: str) -> Path:
+        """The folder of a sweep."""
+        return self.root / "sweeps" / sweep_id
+
+    def device(self, name: str) -> Path:
+        """The folder of one device, by its serial or its name."""
+        return self.devices / plain(name)
+
+    def file(self, relative: str) -> Path:
+        """Where a file lies that a record names, relative to the results folder."""
+        return self.root / relative
+
+    def relative(self, path: Path) -> str:
+        """A path below the results folder as records keep it: relative, with `/`."""
+        return path.relative_to(self.root).as_posix()
+
+
+def folder_name(digest: str) -> str:
+    """Return the name of the folder of an artifact with this digest."""
+    return digest[:_DIGEST_CHARACTERS]
+
+
+def plain(name: str) -> str:
+    """Return the name without characters that file systems or archives refuse: `virtual:s25` becomes `virtual-s25`."""
+    return re.sub(r"[^A-Za-z0-9_.@-]", "-", name)

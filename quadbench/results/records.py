@@ -1,0 +1,224 @@
+"""Records: RunRecord <-> database.
+
+Tables `records` (one row a launch) and `samples` (one row a value), view `kpis` (one row a figure of a run), for SQL of your own:
+
+    SELECT device, task, variant, p50 / 1e6 AS ms FROM kpis WHERE run_id = '...' AND metric = 'end_to_end_ns';
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from itertools import groupby
+from math import isfinite
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from quadbench.artifacts import Caveat, DeviceFacts, ErrorClass, RunRecord, Sample, Status, Variant
+from quadbench.errors import ArtifactError, UnknownNameError
+from quadbench.results.engine import open_engine, writing
+
+_KNOWN_RUNS_SHOWN = 20
+
+
+def open_records(url_or_path: str | Path) -> "Records":
+    """Open the records, kept as `open_engine` says. Closed by `with` or `close()`.
+
+    Raises:
+        UserError: another database's URL, or none at all.
+        ArtifactError: not a database, damaged, or of a newer quadbench.
+    """
+    return Records(open_engine(url_or_path))
+
+
+class Records:
+    """The open database. Usable from several threads; every method is one transaction."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    def store(self, record: RunRecord) -> bool:
+        """Store the record with its samples, whole or not at all. False if it was there already: storing twice is storing once.
+
+        Raises:
+            ArtifactError: a sample that is not finite, or another record under the same id.
+        """
+        _refuse_infinite(record)
+        with writing(self._engine) as connection:
+            if self._stored_already(connection, record):
+                return False
+            key = connection.scalar(sa.insert(_Record).values(**_row(record)).returning(_Record.id))
+            rows = [{"record": key, **_sample_row(sample)} for sample in record.samples]
+            if rows:
+                connection.execute(sa.insert(_Sample), rows)
+            return True
+
+    def run_ids(self, limit: int = 20) -> list[str]:
+        """Return the ids of the latest runs, latest first."""
+        query = (
+            sa.select(_Record.run_id)
+            .group_by(_Record.run_id)
+            .order_by(sa.func.min(_Record.started_at).desc(), _Record.run_id.desc())
+            .limit(limit)
+        )
+        with self._engine.connect() as connection:
+            return list(connection.scalars(query))
+
+    def latest_run_id(self) -> str | None:
+        """Return the id of the run that began last, or None in an empty database."""
+        return next(iter(self.run_ids(limit=1)), None)
+
+    def of_run(self, run_id: str) -> tuple[RunRecord, ...]:
+        """The run's records in the order in which they began, exactly as they were stored.
+
+        Raises:
+            UnknownNameError: no such run; the message lists the latest.
+        """
+        with self._engine.connect() as connection:
+            records = _load(connection, _Record.run_id == run_id)
+        if not records:
+            raise UnknownNameError("run", run_id, self.run_ids(limit=_KNOWN_RUNS_SHOWN))
+        return records
+
+    def _stored_already(self, connection: sa.Connection, record: RunRecord) -> bool:
+        stored = _load(connection, _Record.record_id == record.record_id)
+        if stored and stored[0] != record:
+            raise ArtifactError(
+                f"record '{record.record_id}' of run '{stored[0].run_id}' is stored already, with other contents",
+                hint="records never change; give the new one an id of its own",
+            )
+        return bool(stored)
+
+
+class _Utc(sa.TypeDecorator[datetime]):
+    """Aware datetimes in UTC; SQLite keeps no time zone."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"time {value.isoformat()} has no time zone; expected UTC")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+
+class _Base(DeclarativeBase):
+    pass
+
+
+class _Record(_Base):
+    __tablename__ = "records"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    record_id: Mapped[str] = mapped_column(unique=True)
+    run_id: Mapped[str] = mapped_column(index=True)
+    schema_version: Mapped[int]
+    started_at: Mapped[datetime] = mapped_column(_Utc, index=True)
+    ended_at: Mapped[datetime] = mapped_column(_Utc)
+    recipe_name: Mapped[str]
+    recipe_digest: Mapped[str]
+    bundle_digest: Mapped[str]
+    compiled_digest: Mapped[str]
+    target: Mapped[str]
+    device_address: Mapped[str]
+    device_family: Mapped[str]
+    device_serial: Mapped[str]
+    device_profile: Mapped[str]
+    device_title: Mapped[str]
+    device_soc_model: Mapped[str]
+    device_cpu: Mapped[str]
+    device_android_release: Mapped[str | None]
+    device_fingerprint: Mapped[str | None]
+    variant: Mapped[str]
+    launch: Mapped[int]
+    status: Mapped[str]
+    error_class: Mapped[str | None]
+    reason: Mapped[str | None] = mapped_column(sa.Text)
+    caveats: Mapped[list[str]] = mapped_column(sa.JSON)
+    versions: Mapped[dict[str, str]] = mapped_column(sa.JSON)
+    state: Mapped[dict[str, str]] = mapped_column(sa.JSON)
+    images: Mapped[dict[str, str]] = mapped_column(sa.JSON)
+
+
+class _Sample(_Base):
+    __tablename__ = "samples"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    record: Mapped[int] = mapped_column(sa.ForeignKey("records.id", ondelete="CASCADE"), index=True)
+    metric: Mapped[str]
+    value: Mapped[float] = mapped_column(sa.Double)
+    task: Mapped[str | None]
+    component: Mapped[str | None]
+    iteration: Mapped[int | None]
+    step: Mapped[int | None]
+    item: Mapped[str | None]
+    is_warmup: Mapped[bool]
+    labels: Mapped[dict[str, str]] = mapped_column(sa.JSON)
+
+
+_DEVICE_FIELDS = tuple(DeviceFacts.__dataclass_fields__)
+_SAMPLE_FIELDS = tuple(Sample.__dataclass_fields__)
+_PLAIN_FIELDS = tuple(name for name in RunRecord.__dataclass_fields__ if name not in ("device", "caveats", "samples"))
+
+
+def _row(record: RunRecord) -> dict[str, Any]:
+    return {
+        **{name: getattr(record, name) for name in _PLAIN_FIELDS},
+        **{f"device_{name}": value for name, value in asdict(record.device).items()},
+        "caveats": [caveat.value for caveat in record.caveats],
+    }
+
+
+def _sample_row(sample: Sample) -> dict[str, Any]:
+    # Sorted labels, so that equal ones are equal text, by which the view groups.
+    return {**{name: getattr(sample, name) for name in _SAMPLE_FIELDS}, "labels": dict(sorted(sample.labels.items()))}
+
+
+def _load(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> tuple[RunRecord, ...]:
+    rows = connection.execute(sa.select(*_Record.__table__.columns).where(condition).order_by(_Record.started_at, _Record.id))
+    columns = [_Sample.record, *(getattr(_Sample, name) for name in _SAMPLE_FIELDS)]
+    query = sa.select(*columns).join(_Record, _Record.id == _Sample.record).where(condition).order_by(_Sample.record, _Sample.id)
+    samples = {key: _samples(group) for key, group in groupby(connection.execute(query), key=lambda row: row[0])}
+    return tuple(_record(row, samples.get(row.id, ())) for row in rows.all())
+
+
+def _samples(rows: Iterable[Any]) -> tuple[Sample, ...]:
+    return tuple(Sample(**dict(zip(_SAMPLE_FIELDS, row[1:], strict=True))) for row in rows)
+
+
+def _record(row: Any, samples: tuple[Sample, ...]) -> RunRecord:
+    plain = {name: getattr(row, name) for name in _PLAIN_FIELDS}
+    typed = {
+        "variant": Variant(row.variant),
+        "status": Status(row.status),
+        "error_class": ErrorClass(row.error_class) if row.error_class else None,
+        "caveats": tuple(Caveat(value) for value in row.caveats),
+        "device": DeviceFacts(**{name: getattr(row, f"device_{name}") for name in _DEVICE_FIELDS}),
+    }
+    return RunRecord(**{**plain, **typed, "samples": samples})
+
+
+def _refuse_infinite(record: RunRecord) -> None:
+    wrong = next((sample for sample in record.samples if not isfinite(sample.value)), None)
+    if wrong is not None:
+        raise ArtifactError(
+            f"record '{record.record_id}' holds {wrong.value} for {wrong.metric} of task {wrong.task}; expected a finite number"
+        )

@@ -1,0 +1,203 @@
+"""YAML spec: a file and a pydantic model -> an instance of the model, or every problem as `file:line: key: reason`."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, ValidationInfo
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+from quadbench.spec.document import Document, Location, describe, key_of, read_document
+
+NAME_PATTERN = r"^[a-z0-9]+(-[a-z0-9]+)*$"
+NAME_EXPECTED = "lower-case letters and digits in groups joined by single hyphens"
+
+
+class Spec(BaseModel):
+    """Base of the models: frozen, unknown keys refused, nothing converted (text is never taken for a number)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
+    folder = (info.context or {}).get("folder", Path())
+    return Path(folder) / path.expanduser()
+
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
+# Written out by its last name only: a digest must not depend on where somebody keeps a file.
+SpecPath = Annotated[Path, AfterValidator(_beside_the_file), PlainSerializer(lambda path: path.name, return_type=str)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What is wrong with the value at `location`, which starts where the validator that found it stands."""
+
+    location: Location
+    reason: str
+
+
+def refuse(problems: Iterable[Problem]) -> None:
+    """For validators that look at several keys: raise all `problems`, each at its own key, if there are any."""
+    errors = [
+        InitErrorDetails(type=PydanticCustomError("spec", "{reason}", {"reason": p.reason}), loc=p.location, input=None)
+        for p in problems
+    ]
+    if errors:
+        raise ValidationError.from_exception_data("spec", errors)
+
+
+def load(path: Path, model: type[ModelT], changes: Mapping[str, Any] | None = None) -> ModelT:
+    """Read `path` as `model`. Relative paths in it are taken from its own folder.
+
+    `changes` are values to take instead of the file's, by key as `tasks[0].seed` or `tasks.0.seed`.
+
+    Raises: SpecError with all the problems found.
+    """
+    document = read_document(path)
+    for key, value in (changes or {}).items():
+        document.set(key, value)
+    schema = model.model_json_schema()
+    _check_version(document, schema)
+    try:
+        parsed = model.model_validate_json(json.dumps(document.data), context={"folder": path.parent})
+    except ValidationError as error:
+        known = {(line, key) for line, key, _ in document.problems}
+        found = [_explain(details, schema, document) for details in error.errors(include_url=False) if not _is_echo(details)]
+        document.problems.extend(problem for problem in found if problem[:2] not in known)
+    document.raise_problems()
+    return parsed
+
+
+def near(found: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` where a known name is close, else the known names."""
+    names = list(known)
+    close = get_close_matches(found, names, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(names) or 'none'}"
+
+
+def _check_version(document: Document, schema: dict[str, Any]) -> None:
+    """A file of another version is wrong in ways that say nothing: report the version alone."""
+    expected = schema.get("properties", {}).get("schema_version", {}).get("const")
+    found = document.data.get("schema_version", expected)
+    if found != expected or type(found) is not type(expected):
+        reason = f"found {describe(found)}, this quadbench reads {expected}"
+        document.add(document.lines[("schema_version",)], ("schema_version",), reason)
+        document.raise_problems()
+
+
+def _is_echo(details: ErrorDetails) -> bool:
+    """Pydantic counts the entries that are right: a list of wrong ones is also "too short"."""
+    return details["type"] == "too_short" and len(details["input"]) >= details["ctx"]["min_length"]
+
+
+def _explain(details: ErrorDetails, schema: dict[str, Any], document: Document) -> tuple[int, str, str]:
+    location, here, parent = _locate(details["loc"], schema, document.data)
+    kind, context = details["type"], details.get("ctx", {})
+    if kind.startswith("union_tag"):
+        location = (*location, context["discriminator"].strip("'"))
+        kind = "missing" if kind == "union_tag_not_found" else kind
+        here = {"enum": list(here["discriminator"]["mapping"])}
+    found = _value(document.data, location)
+    return document.line_of(location), key_of(location), _reason(kind, details, here, parent, found)
+
+
+def _locate(loc: Location, schema: dict[str, Any], data: Any) -> tuple[Location, dict[str, Any], dict[str, Any]]:
+    """Pydantic's location without its union tags; the schema there, and that of the mapping around it."""
+    location: list[str | int] = []
+    here, parent, defs = schema, schema, schema
+    for part in loc:
+        if part == "[key]":  # the key of the entry that we stand on is wrong, not its value
+            break
+        here = _resolve(here, defs)
+        if "discriminator" in here:
+            tag = data[here["discriminator"]["propertyName"]]
+            here = _resolve({"$ref": here["discriminator"]["mapping"][tag]}, defs)
+            if part == tag:  # what a validator around the union found has no tag in its location
+                continue
+        parent, data = here, data[part] if _has(data, part) else None
+        location.append(part)
+        here = _child(here, part)
+    return tuple(location), _resolve(here, defs), parent
+
+
+def _resolve(here: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """Follow a $ref, and `X or null` to X."""
+    while "$ref" in here or "anyOf" in here:
+        here = (
+            schema["$defs"][here["$ref"].rsplit("/", 1)[-1]]
+            if "$ref" in here
+            else next(choice for choice in here["anyOf"] if choice.get("type") != "null")
+        )
+    return here
+
+
+def _child(here: dict[str, Any], part: str | int) -> dict[str, Any]:
+    """The schema of an entry; empty where the schema knows none."""
+    child = here.get("properties", {}).get(part) or here.get("items") or here.get("additionalProperties")
+    child = child or next(iter(here.get("patternProperties", {}).values()), None)
+    return child if isinstance(child, dict) else {}
+
+
+def _has(data: Any, part: str | int) -> bool:
+    return (isinstance(data, dict) and part in data) or (isinstance(data, list) and isinstance(part, int) and part < len(data))
+
+
+def _value(data: Any, location: Location) -> Any:
+    for part in location:
+        data = data[part] if _has(data, part) else None
+    return data
+
+
+_EXPECTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "string": "text",
+    "bool": "true or false",
+    "tuple": "a list",
+    "list": "a list",
+    "dict": "keys and values",
+    "model": "keys and values",
+    "path": "a path",
+    "none": "null",
+}
+
+
+def _reason(kind: str, details: ErrorDetails, here: dict[str, Any], parent: dict[str, Any], found: Any) -> str:
+    context, first = details.get("ctx", {}), kind.split("_")[0]
+    choices = " or ".join(map(str, here.get("enum", [here["const"]] if "const" in here else [])))
+    match kind:
+        case "missing":
+            return f"missing, expected {choices}" if choices else "missing"
+        case "extra_forbidden":
+            return "unknown key" + near(str(details["loc"][-1]), parent.get("properties", {}))
+        case "union_tag_invalid" | "literal_error":
+            return f"expected {choices}, found {describe(found)}"
+        case "string_pattern_mismatch":
+            expected = NAME_EXPECTED if context["pattern"] == NAME_PATTERN else context["pattern"]
+            return f"expected {expected}, found {describe(details['input'])}"
+        case "too_short" | "string_too_short":
+            return f"expected at least {context['min_length']}, found {len(details['input'])}"
+        case "too_long" | "string_too_long":
+            return f"expected at most {context['max_length']}, found {len(details['input'])}"
+        case "spec" | "value_error":
+            return details["msg"].removeprefix("Value error, ")
+        case "finite_number" | "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":
+            return f"expected {_bounds(here)}, found {describe(found)}"
+        case _ if first in _EXPECTED:
+            return f"expected {_EXPECTED[first]}, found {describe(found)}"
+        case _:
+            return details["msg"]
+
+
+_BOUNDS = {"minimum": "at least", "exclusiveMinimum": "more than", "maximum": "at most", "exclusiveMaximum": "less than"}
+
+
+def _bounds(here: dict[str, Any]) -> str:
+    return " and ".join(f"{word} {here[name]}" for name, word in _BOUNDS.items() if name in here) or "a finite number"

@@ -1,0 +1,75 @@
+"""Targets: device profiles -> what can be compiled for, by key, with the profiles that name it and the addresses that run it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from quadbench.errors import UnknownNameError
+from quadbench.target.profile import LOCAL_NAME, DeviceProfile
+from quadbench.target.targets import Target, target_key
+
+PHONE_MACHINE = "aarch64"  # every phone that runs today's Android
+VIRTUAL_PREFIX = "virtual:"
+HOSTED_PREFIX = "hub:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownTarget:
+    """A target. `addresses` run it, `htp_arch` is the oldest Qualcomm HTP among the profiles that name it."""
+
+    key: str
+    target: Target
+    profiles: tuple[str, ...]
+    addresses: tuple[str, ...]
+    htp_arch: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Use:
+    """A profile's target; `address` is None where no run uses it."""
+
+    profile: DeviceProfile
+    address: str | None
+    target: Target
+    key: str
+
+
+def known_targets(profiles: Sequence[DeviceProfile], machine: str) -> tuple[KnownTarget, ...]:
+    """Every target of the profiles, once. `machine`: what virtual devices run on, as `uname -m` says."""
+    found: dict[str, list[_Use]] = {}
+    for profile in profiles:
+        for use in _uses(profile, machine):
+            found.setdefault(use.key, []).append(use)
+    return tuple(_known(key, uses) for key, uses in found.items())
+
+
+def find_target(name: str, known: Sequence[KnownTarget]) -> KnownTarget:
+    """By its key, or by an address that runs it. Raises: UnknownNameError."""
+    by_name = {address: target for target in known for address in target.addresses} | {target.key: target for target in known}
+    if name not in by_name:
+        raise UnknownNameError("target", name, by_name)
+    return by_name[name]
+
+
+def _known(key: str, uses: Sequence[_Use]) -> KnownTarget:
+    return KnownTarget(
+        key=key,
+        target=uses[0].target,
+        profiles=tuple(dict.fromkeys(use.profile.name for use in uses)),
+        addresses=tuple(use.address for use in uses if use.address),
+        htp_arch=min((use.profile.soc.htp_arch for use in uses if use.profile.soc.htp_arch), default=None),
+    )
+
+
+def _uses(profile: DeviceProfile, machine: str) -> Iterator[_Use]:
+    def use(address: str | None, target: Target, runs_on: str) -> _Use:
+        return _Use(profile=profile, address=address, target=target, key=target_key(target, runs_on))
+
+    if profile.name == LOCAL_NAME:
+        yield use(LOCAL_NAME, profile.target, machine)
+        return
+    yield use(profile.name, profile.target, PHONE_MACHINE)
+    yield use(f"{VIRTUAL_PREFIX}{profile.name}", profile.virtual_target, machine)
+    if profile.hosted_target is not None:
+        yield use(f"{HOSTED_PREFIX}{profile.name}", profile.hosted_target, PHONE_MACHINE)
+    for alternative in profile.alternatives:
+        yield use(None, alternative, PHONE_MACHINE)
