@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.scripted_harness import World
 
-from quadbench.artifacts import Bundle
+from quadbench.artifacts import Bundle, Stored
 from quadbench.devices.local import open_local
 from quadbench.harness.program import ensure_harness
 from quadbench.recipe import load_recipe
+from quadbench.results.layout import Layout
 
 if TYPE_CHECKING:
     from support.ai_hub_graphs import Sources
@@ -35,17 +36,17 @@ def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
-    """The tiny model's bundle and its folder, below `bundles` of a results folder. Not to be changed."""
+def tiny_bundle(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Stored[Bundle]:
+    """The tiny model's bundle, in a results folder. Not to be changed."""
     from quadbench.quad.build import build
 
-    return build(load_recipe(tiny_recipe), tmp_path_factory.mktemp("results") / "bundles")
+    return build(load_recipe(tiny_recipe), Layout(tmp_path_factory.mktemp("results")))
 
 
 @pytest.fixture(scope="session")
 def harness() -> Path:
     """The native harness, built once for this machine."""
-    return ensure_harness(RESULTS / "harness")
+    return ensure_harness(Layout(RESULTS).programs)
 
 
 @pytest.fixture(scope="session")
@@ -87,5 +88,5 @@ def hub_graphs(tmp_path: Path) -> "Sources":
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     """A bundle on this machine, ready for a scripted harness."""
-    with open_local(tmp_path / "results") as device:
+    with open_local(Layout(tmp_path / "results")) as device:
         yield World(tmp_path / "bundle", device)
