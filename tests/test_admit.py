@@ -78,13 +78,13 @@ def test_an_admitted_adapter_is_in_the_new_bundle_and_bound_to_the_base(
 ) -> None:
     answer = admit(capsys, write_new(tmp_path / "Pixel_Art v2.safetensors"), bundle)
     assert (answer["name"], answer["verdict"]) == ("pixel-art-v2", "admitted")
-    old, folder = read_manifest(bundle, Bundle), Path(str(answer["bundle"]))
-    extended = read_manifest(folder, Bundle)
+    old, stored = read_manifest(bundle, Bundle).artifact, read_manifest(Path(str(answer["bundle"])), Bundle)
+    extended = stored.artifact
     assert (extended.graphs, extended.profile, extended.base) == (old.graphs, old.profile, old.base)
     assert answer["base"] == asdict(old.base)
     assert [adapter.variant for adapter in extended.adapters] == [Variant.SHARED, Variant.FLOAT]
     for adapter in extended.adapters:
-        with safe_open(folder / adapter.file.path, framework="np") as file:
+        with safe_open(stored.path(adapter.file), framework="np") as file:
             assert file.metadata() == {"base_graph": old.base.graph, "base_profile": old.base.profile}
 
 

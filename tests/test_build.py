@@ -14,80 +14,77 @@ import onnxruntime  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from safetensors.numpy import load_file  # noqa: E402
 
-from quadbench.artifacts import Bundle, Component, Graph, Variant  # noqa: E402
+from quadbench.artifacts import Bundle, Component, Graph, Stored, Variant  # noqa: E402
 from quadbench.errors import AdapterError, UserError  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.cache import cached  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
 from quadbench.results.digests import sha256_of  # noqa: E402
+from quadbench.results.layout import Layout  # noqa: E402
 from quadbench.results.manifest import file_refs  # noqa: E402
-
-Built = tuple[Bundle, Path]
 
 
 def _graph(bundle: Bundle, variant: Variant, component: Component, task: str | None = None) -> Graph:
     return next(g for g in bundle.graphs if (g.variant, g.component, g.task) == (variant, component, task))
 
 
-def _eps(bundle: Bundle, folder: Path, variant: Variant, task: str | None, lora: dict[str, np.ndarray]) -> np.ndarray:
-    graph = _graph(bundle, variant, Component.UNET, task)
+def _eps(bundle: Stored[Bundle], variant: Variant, task: str | None, lora: dict[str, np.ndarray]) -> np.ndarray:
+    graph = _graph(bundle.artifact, variant, Component.UNET, task)
     rng = np.random.default_rng(0)
     data = {i.name: rng.standard_normal(i.shape).astype(np.float32) for i in graph.inputs if not i.name.startswith("lora.")}
-    data["time_features"] = load_file(folder / next(t for t in bundle.tasks if t.name == "fill").tensors.path)["time_features"][
-        :1
-    ]
-    session = onnxruntime.InferenceSession(folder / graph.file.path, providers=["CPUExecutionProvider"])
+    tensors = next(task.tensors for task in bundle.artifact.tasks if task.name == "fill")
+    data["time_features"] = load_file(bundle.path(tensors))["time_features"][:1]
+    session = onnxruntime.InferenceSession(bundle.path(graph.file), providers=["CPUExecutionProvider"])
     return session.run(None, data | lora)[0]
 
 
-def _adapter(bundle: Bundle, folder: Path, name: str, variant: Variant) -> dict[str, np.ndarray]:
-    return load_file(folder / next(a for a in bundle.adapters if a.name == name and a.variant is variant).file.path)
+def _adapter(bundle: Stored[Bundle], name: str, variant: Variant) -> dict[str, np.ndarray]:
+    return load_file(bundle.path(next(a for a in bundle.artifact.adapters if a.name == name and a.variant is variant).file))
 
 
 def _sqnr_db(exact: np.ndarray, found: np.ndarray) -> float:
     return float(10 * np.log10(np.square(exact).sum() / np.square(found - exact).sum()))
 
 
-def test_every_file_of_the_bundle_is_what_its_manifest_says(tiny_bundle: Built) -> None:
-    bundle, folder = tiny_bundle
-    listed = {file.path for file in file_refs(bundle)}
-    assert listed == {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {"manifest.json"}
-    assert all(sha256_of(folder / file.path) == file.sha256 for file in file_refs(bundle))
+def test_every_file_of_the_bundle_is_what_its_manifest_says(tiny_bundle: Stored[Bundle]) -> None:
+    folder, files = tiny_bundle.folder, file_refs(tiny_bundle.artifact)
+    assert {file.path for file in files} == {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {
+        "manifest.json"
+    }
+    assert all(sha256_of(tiny_bundle.path(file)) == file.sha256 for file in files)
 
 
-def test_lora_inputs_are_sorted_int16_with_a_scale_and_required(tiny_bundle: Built) -> None:
-    bundle, folder = tiny_bundle
-    graph = _graph(bundle, Variant.SHARED, Component.UNET)
+def test_lora_inputs_are_sorted_int16_with_a_scale_and_required(tiny_bundle: Stored[Bundle]) -> None:
+    graph = _graph(tiny_bundle.artifact, Variant.SHARED, Component.UNET)
     lora = [spec for spec in graph.inputs if spec.name.startswith("lora.")]
     assert [spec.name for spec in lora] == sorted(spec.name for spec in lora)
     assert {spec.dtype for spec in lora} == {"int16"}
     assert all(spec.scale and spec.scale > 0 for spec in lora)
-    model = onnx.load(folder / graph.file.path)
+    model = onnx.load(tiny_bundle.path(graph.file))
     assert not {spec.name for spec in lora} & {initializer.name for initializer in model.graph.initializer}
 
 
-def test_adapters_hold_one_tensor_for_each_lora_input(tiny_bundle: Built) -> None:
-    bundle, folder = tiny_bundle
+def test_adapters_hold_one_tensor_for_each_lora_input(tiny_bundle: Stored[Bundle]) -> None:
+    bundle = tiny_bundle.artifact
     for variant, dtype in ((Variant.SHARED, np.int16), (Variant.FLOAT, np.float32)):
         shapes = {i.name: i.shape for i in _graph(bundle, variant, Component.UNET).inputs if i.name.startswith("lora.")}
         for name in ("first", "second"):
-            tensors = _adapter(bundle, folder, name, variant)
+            tensors = _adapter(tiny_bundle, name, variant)
             assert {key: tensor.shape for key, tensor in tensors.items()} == shapes
             assert {tensor.dtype.type for tensor in tensors.values()} == {dtype}
 
 
-def test_adapters_say_which_base_and_profile_they_were_made_for(tiny_bundle: Built) -> None:
-    bundle, folder = tiny_bundle
+def test_adapters_say_which_base_and_profile_they_were_made_for(tiny_bundle: Stored[Bundle]) -> None:
+    bundle = tiny_bundle.artifact
     assert bundle.base.graph == _graph(bundle, Variant.SHARED, Component.UNET).file.sha256
-    assert bundle.base.profile == json.loads((folder / bundle.profile.path).read_text())["digest"]
+    assert bundle.base.profile == json.loads(tiny_bundle.path(bundle.profile).read_text())["digest"]
     for adapter in bundle.adapters:
-        with safe_open(folder / adapter.file.path, framework="np") as file:
+        with safe_open(tiny_bundle.path(adapter.file), framework="np") as file:
             assert file.metadata() == {"base_graph": bundle.base.graph, "base_profile": bundle.base.profile}
 
 
-def test_weights_are_int8_and_activations_16_bits(tiny_bundle: Built) -> None:
-    bundle, folder = tiny_bundle
-    model = onnx.load(folder / _graph(bundle, Variant.SHARED, Component.UNET).file.path)
+def test_weights_are_int8_and_activations_16_bits(tiny_bundle: Stored[Bundle]) -> None:
+    model = onnx.load(tiny_bundle.path(_graph(tiny_bundle.artifact, Variant.SHARED, Component.UNET).file))
     types = {i.name: i.data_type for i in model.graph.initializer}
     zero_points = {types[n.input[2]] for n in model.graph.node if n.op_type == "QuantizeLinear"}
     assert zero_points == {onnx.TensorProto.UINT16, onnx.TensorProto.INT16}  # INT16: second factors of products, for HTP
@@ -97,55 +94,56 @@ def test_weights_are_int8_and_activations_16_bits(tiny_bundle: Built) -> None:
 
 
 @pytest.mark.parametrize("adapter", ["first", "second", None])
-def test_the_quantized_shared_graph_is_near_the_float_one(tiny_bundle: Built, adapter: str | None) -> None:
-    bundle, folder = tiny_bundle
-    floats = _adapter(bundle, folder, adapter or "first", Variant.FLOAT)
-    integers = _adapter(bundle, folder, adapter or "first", Variant.SHARED)
+def test_the_quantized_shared_graph_is_near_the_float_one(tiny_bundle: Stored[Bundle], adapter: str | None) -> None:
+    floats = _adapter(tiny_bundle, adapter or "first", Variant.FLOAT)
+    integers = _adapter(tiny_bundle, adapter or "first", Variant.SHARED)
     if adapter is None:
         floats, integers = ({key: np.zeros_like(t) for key, t in tensors.items()} for tensors in (floats, integers))
-    exact = _eps(bundle, folder, Variant.FLOAT, None, floats)
-    assert _sqnr_db(exact, _eps(bundle, folder, Variant.SHARED, None, integers)) > 25
+    exact = _eps(tiny_bundle, Variant.FLOAT, None, floats)
+    assert _sqnr_db(exact, _eps(tiny_bundle, Variant.SHARED, None, integers)) > 25
 
 
-def test_the_per_graph_baseline_computes_what_its_adapter_does(tiny_bundle: Built) -> None:
-    bundle, folder = tiny_bundle
-    exact = _eps(bundle, folder, Variant.FLOAT, None, _adapter(bundle, folder, "second", Variant.FLOAT))
-    assert _sqnr_db(exact, _eps(bundle, folder, Variant.PER_GRAPH, "fill", {})) > 25
-    assert _sqnr_db(exact, _eps(bundle, folder, Variant.PER_GRAPH, "imagine", {})) < 25
+def test_the_per_graph_baseline_computes_what_its_adapter_does(tiny_bundle: Stored[Bundle]) -> None:
+    exact = _eps(tiny_bundle, Variant.FLOAT, None, _adapter(tiny_bundle, "second", Variant.FLOAT))
+    assert _sqnr_db(exact, _eps(tiny_bundle, Variant.PER_GRAPH, "fill", {})) > 25
+    assert _sqnr_db(exact, _eps(tiny_bundle, Variant.PER_GRAPH, "imagine", {})) < 25
 
 
-def test_calibration_inputs_are_not_evaluated(tiny_bundle: Built) -> None:
-    tasks = {task.name: [item.name for item in task.items] for task in tiny_bundle[0].tasks}
+def test_calibration_inputs_are_not_evaluated(tiny_bundle: Stored[Bundle]) -> None:
+    tasks = {task.name: [item.name for item in task.items] for task in tiny_bundle.artifact.tasks}
     assert tasks == {"change": ["000", "001"], "fill": ["000", "001"], "imagine": ["000", "001"]}
 
 
-def test_olss_keeps_its_fit_error(tiny_bundle: Built) -> None:
-    bundle, folder = tiny_bundle
-    task = bundle.tasks[0]
+def test_olss_keeps_its_fit_error(tiny_bundle: Stored[Bundle]) -> None:
+    task = tiny_bundle.artifact.tasks[0]
     assert task.scheme == "olss"
     assert task.fit_error is not None
-    assert json.loads((folder / task.table.path).read_text())["fit_error"] == task.fit_error
+    assert json.loads(tiny_bundle.path(task.table).read_text())["fit_error"] == task.fit_error
 
 
-def test_the_same_inputs_find_the_bundle_and_changed_ones_do_not(tiny_recipe: Path, tiny_bundle: Built, tmp_path: Path) -> None:
-    bundles = tiny_bundle[1].parent
-    found = cached(load_recipe(tiny_recipe), bundles)
-    assert found
-    assert found[0] == tiny_bundle[0]
+def test_the_same_inputs_find_the_bundle_and_changed_ones_do_not(
+    tiny_recipe: Path, tiny_bundle: Stored[Bundle], tmp_path: Path
+) -> None:
+    layout = Layout(tiny_bundle.folder.parent.parent)
+    stored = cached(load_recipe(tiny_recipe), layout)
+    assert stored
+    assert stored.artifact == tiny_bundle.artifact
+    assert stored.is_reused
     moved = Path(shutil.copytree(tiny_recipe.parent, tmp_path / "moved")) / "recipe.yaml"
-    assert cached(load_recipe(moved), bundles), "where the inputs lie does not matter"
+    assert cached(load_recipe(moved), layout), "where the inputs lie does not matter"
     moved.write_text(moved.read_text().replace("iterations: 2", "iterations: 3"))
-    assert cached(load_recipe(moved), bundles), "how it is measured does not matter"
+    assert cached(load_recipe(moved), layout), "how it is measured does not matter"
     moved.write_text(moved.read_text().replace("guidance: 2.0", "guidance: 2.5", 1))
-    assert cached(load_recipe(moved), bundles) is None
+    assert cached(load_recipe(moved), layout) is None
 
 
 def test_a_build_that_fails_leaves_nothing(tiny_recipe: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_recipe.parent, tmp_path / "spoilt"))
     (folder / "adapters/second/adapter_model.safetensors").unlink()
+    layout = Layout(tmp_path / "results")
     with pytest.raises(AdapterError, match="adapter 'second'"):
-        build(load_recipe(folder / "recipe.yaml"), tmp_path / "bundles")
-    assert not (tmp_path / "bundles").exists() or not list((tmp_path / "bundles").iterdir())
+        build(load_recipe(folder / "recipe.yaml"), layout)
+    assert not layout.bundles.exists() or not list(layout.bundles.iterdir())
 
 
 def test_an_interrupted_build_leaves_nothing(tiny_recipe: Path, tmp_path: Path) -> None:
@@ -153,9 +151,10 @@ def test_an_interrupted_build_leaves_nothing(tiny_recipe: Path, tmp_path: Path) 
         if step == "quantize":
             raise KeyboardInterrupt
 
+    layout = Layout(tmp_path / "results")
     with pytest.raises(KeyboardInterrupt):
-        build(load_recipe(tiny_recipe), tmp_path / "bundles", notify=interrupt)
-    assert not list((tmp_path / "bundles").iterdir())
+        build(load_recipe(tiny_recipe), layout, notify=interrupt)
+    assert not list(layout.bundles.iterdir())
 
 
 def test_too_few_inputs_are_refused(tiny_recipe: Path, tmp_path: Path) -> None:
@@ -163,4 +162,4 @@ def test_too_few_inputs_are_refused(tiny_recipe: Path, tmp_path: Path) -> None:
     recipe = folder / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("samples: 1", "samples: 3"))
     with pytest.raises(UserError, match="task 'change' has 3 inputs, calibration takes 3"):
-        build(load_recipe(recipe), tmp_path / "bundles")
+        build(load_recipe(recipe), Layout(tmp_path / "results"))

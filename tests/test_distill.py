@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from safetensors.numpy import load_file  # noqa: E402
 
-from quadbench.artifacts import Bundle, Component, Variant  # noqa: E402
+from quadbench.artifacts import Bundle, Component, Stored, Variant  # noqa: E402
 from quadbench.errors import SpecError  # noqa: E402
 from quadbench.quad.adapters import Adapter, Pair  # noqa: E402
 from quadbench.quad.adapters.lora_profile import LoraProfile, aligned, lora_profile  # noqa: E402
@@ -25,6 +25,7 @@ from quadbench.quad.quantize.quantizer import Calibrated, quantized  # noqa: E40
 from quadbench.quad.steps import Steps  # noqa: E402
 from quadbench.quad.tasks.examples import Example, examples  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
+from quadbench.results.layout import Layout  # noqa: E402
 
 SETTINGS = Settings(steps=8, batch=2, learning_rate=2e-2, diffusion_weight=0.0, patience=4, seed=0, evaluate_every=4)
 
@@ -133,28 +134,27 @@ def test_half_of_the_examples_know_their_noise(case: Case) -> None:
 
 
 def test_a_recipe_distills_its_adapters_and_leaves_the_base_alone(
-    tiny_recipe: Path, tiny_bundle: tuple[Bundle, Path], tmp_path: Path
+    tiny_recipe: Path, tiny_bundle: Stored[Bundle], tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(tiny_recipe.parent, tmp_path / "model"))
     path = folder / "recipe.yaml"
     distill_key = "quad:\n  distill: {adapters: [first], steps: 2, batch: 2}\n"
     path.write_text(path.read_text().replace("quad:\n", distill_key).replace("baselines: [per-graph]\n", ""))
-    bundle, made = build(load_recipe(path), tmp_path / "results/bundles")
-    plain, plain_folder = tiny_bundle
+    distilled, plain = build(load_recipe(path), Layout(tmp_path / "results")), tiny_bundle
 
     def sha(of: Bundle, component: Component) -> str:
         return next(g.file.sha256 for g in of.graphs if (g.variant, g.component) == (Variant.SHARED, component))
 
-    assert sha(bundle, Component.UNET) == sha(plain, Component.UNET)
+    assert sha(distilled.artifact, Component.UNET) == sha(plain.artifact, Component.UNET)
     for name, is_equal in (("first", False), ("second", True)):
-        new, old = (load_file(f / f"adapters/{name}.safetensors") for f in (made, plain_folder))
+        new, old = (load_file(b.folder / f"adapters/{name}.safetensors") for b in (distilled, plain))
         assert all(np.array_equal(new[key], old[key]) for key in old) is is_equal
-        exact_new, exact_old = (load_file(f / f"adapters/float/{name}.safetensors") for f in (made, plain_folder))
+        exact_new, exact_old = (load_file(b.folder / f"adapters/float/{name}.safetensors") for b in (distilled, plain))
         assert all(np.array_equal(exact_new[key], exact_old[key]) for key in exact_old)
-    rows = json.loads((made / bundle.profile.path).read_text())["distillation"]
+    rows = json.loads(distilled.path(distilled.artifact.profile).read_text())["distillation"]
     assert [row["adapter"] for row in rows] == ["first"]
     assert rows[0]["after_db"] >= rows[0]["before_db"]
-    assert "distill" in bundle.build_seconds
+    assert "distill" in distilled.artifact.build_seconds
 
 
 def test_an_unknown_adapter_to_distill_is_named_with_its_line(tiny_recipe: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import onnx  # noqa: E402
 from onnx import TensorProto, helper  # noqa: E402
 from support.synthetic_run import failed, make_run  # noqa: E402
 
-from quadbench.artifacts import Bundle, Caveat, Component, Variant  # noqa: E402
+from quadbench.artifacts import Bundle, Caveat, Component, Stored, Variant  # noqa: E402
 from quadbench.artifacts.pixels import max_abs_difference, read_pixels  # noqa: E402
 from quadbench.artifacts.scores import Better, Compared, Score  # noqa: E402
 from quadbench.cli import main  # noqa: E402
@@ -28,6 +28,7 @@ from quadbench.quality.extractor import FORMS  # noqa: E402
 from quadbench.quality.latents import TaskModel  # noqa: E402
 from quadbench.quality.networks import parse_weights  # noqa: E402
 from quadbench.results.digests import sha256_of  # noqa: E402
+from quadbench.results.layout import Layout  # noqa: E402
 from quadbench.results.records import open_records  # noqa: E402
 from quadbench.results.runs import RunFile, load_run, save_run  # noqa: E402
 
@@ -265,7 +266,7 @@ def find(compared: tuple[Compared, ...], task: str, made: str, against: str) -> 
 
 def test_a_run_is_compared_with_reference_and_truth(tmp_path):
     result = make_run(tmp_path)
-    compared = compare_run(result, tmp_path, metrics=PIXELS)
+    compared = compare_run(result, Layout(tmp_path), metrics=PIXELS)
     assert [(c.made, c.against) for c in compared if c.task == "remove-object"] == [
         ("reference", "truth"),
         ("shared", "reference"),
@@ -285,22 +286,23 @@ def test_a_run_s_images_are_those_of_its_sound_launches(tmp_path):
     record = next(r for r in result.records if r.variant is Variant.SHARED and r.images)
     black = np.zeros_like(read_pixels(tmp_path / record.images["draw/000"]))
     Image.fromarray(black).save(tmp_path / record.images["draw/000"])
-    score = only(find(compare_run(result, tmp_path, metrics=["psnr"]), "draw", "shared", "reference").scores)
+    score = only(find(compare_run(result, Layout(tmp_path), metrics=["psnr"]), "draw", "shared", "reference").scores)
     assert score.n == 2
     assert score.worst_item == "000"
 
 
 def test_a_variant_without_images_is_unavailable(tmp_path):
     result = make_run(tmp_path, change=lambda r: failed(r, "killed") if r.variant is Variant.SHARED else r)
-    score = only(find(compare_run(result, tmp_path, metrics=["psnr"]), "draw", "shared", "reference").scores)
+    score = only(find(compare_run(result, Layout(tmp_path), metrics=["psnr"]), "draw", "shared", "reference").scores)
     assert (score.value, score.n) == ("no images", 0)
 
 
 def test_random_weights_have_no_quality(tmp_path):
-    made = make_run(tmp_path)
-    result = replace(made, bundle=replace(made.bundle, caveats=(Caveat.RANDOM_WEIGHTS,)))
+    trained = make_run(tmp_path)
+    untrained = replace(trained.bundle, caveats=(Caveat.RANDOM_WEIGHTS,))
+    result = replace(trained, stored=replace(trained.stored, artifact=untrained))
     with pytest.raises(UserError, match="random weights"):
-        compare_run(result, tmp_path, metrics=PIXELS)
+        compare_run(result, Layout(tmp_path), metrics=PIXELS)
 
 
 def test_a_missing_image_of_a_run_is_named(tmp_path):
@@ -308,44 +310,42 @@ def test_a_missing_image_of_a_run_is_named(tmp_path):
     path = tmp_path / result.records[1].images["draw/001"]
     path.unlink()
     with pytest.raises(ArtifactError, match=re.escape(f"image '{path}' cannot be read")):
-        compare_run(result, tmp_path, metrics=PIXELS)
+        compare_run(result, Layout(tmp_path), metrics=PIXELS)
 
 
 @pytest.fixture
-def stored_run(tiny_bundle: tuple[Bundle, Path], tmp_path: Path) -> Path:
+def stored_run(tiny_bundle: Stored[Bundle], tmp_path: Path) -> Layout:
     """A results folder with one run of the tiny bundle, whose images are its references, one step brighter where they can be."""
-    bundle, folder = tiny_bundle
-    results = tmp_path / "results"
-    shutil.copytree(folder, results / "bundles" / folder.name)
+    layout, name = Layout(tmp_path / "results"), tiny_bundle.folder.name
+    shutil.copytree(tiny_bundle.folder, layout.bundles / name)
     images = {}
-    for task in bundle.tasks:
+    for task in tiny_bundle.artifact.tasks:
         for item in task.items:
-            path = results / "runs/r1/local" / task.name / f"{item.name}.png"
+            path = layout.run("r1") / "local" / task.name / f"{item.name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            reference = read_pixels(folder / item.reference.path)
+            reference = read_pixels(tiny_bundle.path(item.reference))
             Image.fromarray(reference + (reference < 255)).save(path)
-            images[f"{task.name}/{item.name}"] = path.relative_to(results).as_posix()
+            images[f"{task.name}/{item.name}"] = layout.relative(path)
     template = make_run(tmp_path / "synthetic", variants=(Variant.SHARED,)).records[0]
-    save_run(results, RunFile(run_id="r1", bundle=folder.name, deployments=()))
-    with open_records(results / "quadbench.sqlite") as records:
+    save_run(layout, RunFile(run_id="r1", bundle=name, deployments=()))
+    with open_records(layout.database) as records:
         records.store(replace(template, run_id="r1", samples=(), images=images))
-    return results
+    return layout
 
 
-def test_the_command_scores_a_stored_run_and_keeps_the_scores(stored_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["quality", "r1", "--metrics", "psnr,ssim", "--results", str(stored_run), "--json"]) == 0
+def test_the_command_scores_a_stored_run_and_keeps_the_scores(stored_run: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["quality", "r1", "--metrics", "psnr,ssim", "--results", str(stored_run.root), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert {row["task"] for row in printed["compared"]} == {"change", "fill", "imagine"}
     assert all(row["scores"][0]["value"] > 45 for row in printed["compared"])
-    with open_records(stored_run / "quadbench.sqlite") as records:
-        kept = load_run(stored_run, records, "r1").scores
+    kept = load_run(stored_run, "r1").scores
     assert kept is not None
     assert [c.task for c in kept.compared] == [row["task"] for row in printed["compared"]]
     assert kept.compared[0].scores[0].metric == METRICS["psnr"].metric
 
 
-def test_the_command_prints_values_and_why_others_are_absent(stored_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["quality", "--metrics", "psnr,lpips", "--results", str(stored_run)]) == 0
+def test_the_command_prints_values_and_why_others_are_absent(stored_run: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["quality", "--metrics", "psnr,lpips", "--results", str(stored_run.root)]) == 0
     printed = capsys.readouterr().out
     assert "change on virtual:s25" in printed
     assert re.search(r"PSNR, dB ↑ +\d\d\.\d +\d", printed)
@@ -363,27 +363,27 @@ def test_the_command_wants_both_folders(tmp_path: Path, capsys: pytest.CaptureFi
     assert "--images and --reference go together" in capsys.readouterr().err
 
 
-def test_damaged_scores_are_named(stored_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (stored_run / "runs/r1/quality.json").write_text("{}")
-    assert main(["quality", "--metrics", "psnr", "--results", str(stored_run)]) == 3
+def test_damaged_scores_are_named(stored_run: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    stored_run.scores("r1").write_text("{}")
+    assert main(["quality", "--metrics", "psnr", "--results", str(stored_run.root)]) == 3
     assert "quality.json' cannot be read" in " ".join(capsys.readouterr().err.split())
 
 
-def test_float_trajectories_end_in_the_reference_images(tiny_bundle: tuple[Bundle, Path]) -> None:
-    bundle, folder = tiny_bundle
+def test_float_trajectories_end_in_the_reference_images(tiny_bundle: Stored[Bundle]) -> None:
+    bundle = tiny_bundle.artifact
     decoder = next(g for g in bundle.graphs if (g.variant, g.component) == (Variant.FLOAT, Component.VAE_DECODER))
-    decode = GraphSession(onnx.load(folder / decoder.file.path))
+    decode = GraphSession(onnx.load(tiny_bundle.path(decoder.file)))
     for task in bundle.tasks:
-        model = TaskModel.load(bundle, folder, task, Variant.FLOAT)
+        model = TaskModel.load(tiny_bundle, task, Variant.FLOAT)
         for item in task.items:
             decoded = decode({"latent": model.run(item).latent})[0].permute(1, 2, 0).numpy()
             painted = (np.clip((decoded + 1) / 2, 0, 1) * 255).round().astype(np.uint8)
-            assert max_abs_difference(painted, read_pixels(folder / item.reference.path)) <= 2, f"{task.name}/{item.name}"
+            assert max_abs_difference(painted, read_pixels(tiny_bundle.path(item.reference))) <= 2, f"{task.name}/{item.name}"
 
 
-def test_latents_are_compared_for_every_task_and_variant(tiny_bundle: tuple[Bundle, Path]) -> None:
-    bundle, folder = tiny_bundle
-    compared = compare_latents(bundle, folder)
+def test_latents_are_compared_for_every_task_and_variant(tiny_bundle: Stored[Bundle]) -> None:
+    bundle = tiny_bundle.artifact
+    compared = compare_latents(tiny_bundle)
     assert [(c.task, c.made) for c in compared] == [(t.name, v) for t in bundle.tasks for v in ("shared", "per-graph")]
     for one in compared:
         task = next(t for t in bundle.tasks if t.name == one.task)

@@ -12,7 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from quadbench.artifacts import Bundle  # noqa: E402
+from quadbench.artifacts import Bundle, Stored  # noqa: E402
 from quadbench.errors import SpecError  # noqa: E402
 from quadbench.quad.adapters import Adapter, Pair  # noqa: E402
 from quadbench.quad.adapters.lora_profile import lora_encodings, lora_ranges, site_fits  # noqa: E402
@@ -37,6 +37,7 @@ from quadbench.quad.sensitivity import (  # noqa: E402
 )
 from quadbench.quad.tasks.runner import Feed  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
+from quadbench.results.layout import Layout  # noqa: E402
 
 SITES = ("first", "second")
 RANK, SIZE = 4, 64
@@ -222,16 +223,15 @@ def test_a_recipe_without_an_anchor_builds_and_says_what_chose_it(tiny_recipe: P
     folder = Path(shutil.copytree(tiny_recipe.parent, tmp_path / "open"))
     recipe = folder / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("scheme: unified", "scheme: anchor").replace("[per-graph]", "[]"))
-    bundle, target = build(load_recipe(recipe), tmp_path / "bundles")
-    profile = json.loads((target / bundle.profile.path).read_text())
+    bundle = build(load_recipe(recipe), Layout(tmp_path / "results"))
+    profile = json.loads(bundle.path(bundle.artifact.profile).read_text())
     assert profile["chosen_by"] == "sensitivity"
     assert profile["anchor"] == profile["sensitivity"]["choice"]["anchor"]
     assert [s["adapter"] for s in profile["sensitivity"]["adapters"]] == ["first", "second"]
 
 
-def test_the_profile_says_how_each_adapter_sits_in_it(tiny_bundle: tuple[Bundle, Path]) -> None:
-    bundle, folder = tiny_bundle
-    profile = json.loads((folder / bundle.profile.path).read_text())
+def test_the_profile_says_how_each_adapter_sits_in_it(tiny_bundle: Stored[Bundle]) -> None:
+    profile = json.loads(tiny_bundle.path(tiny_bundle.artifact.profile).read_text())
     assert (profile["anchor"], profile["chosen_by"], profile["sensitivity"]) == (None, "recipe", None)
     assert [row["adapter"] for row in profile["adapters"]] == ["first", "second"]
     for row in profile["adapters"]:
