@@ -10,17 +10,23 @@ import pytest
 
 pytest.importorskip("torch")  # the tiny bundle is built here
 
-from quadbench.artifacts import Bundle, Graph
-from quadbench.compile import Compiled, compile_bundle
+from quadbench.artifacts import Bundle, CompiledBundle, Graph, Stored
+from quadbench.compile import compile_bundle
 from quadbench.errors import ArtifactError
+from quadbench.results.layout import Layout
 from quadbench.target.targets import OnnxRuntimeTarget
 
 TARGET, KEY = OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu"), "onnxruntime-cpu-x86_64"
 
 
 @pytest.fixture(scope="module")
-def compiled(tiny_bundle: tuple[Bundle, Path], tmp_path_factory: pytest.TempPathFactory) -> Compiled:
-    return compile_bundle(*tiny_bundle, TARGET, KEY, tmp_path_factory.mktemp("compiled"))
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    return Layout(tmp_path_factory.mktemp("compiled"))
+
+
+@pytest.fixture(scope="module")
+def compiled(tiny_bundle: Stored[Bundle], layout: Layout) -> Stored[CompiledBundle]:
+    return compile_bundle(tiny_bundle, TARGET, KEY, layout)
 
 
 def _run(path: Path, graph: Graph) -> np.ndarray:
@@ -36,36 +42,37 @@ def _run(path: Path, graph: Graph) -> np.ndarray:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]).run(None, feed)[0]
 
 
-def test_every_quantized_graph_is_compiled_and_no_other(tiny_bundle: tuple[Bundle, Path], compiled: Compiled) -> None:
-    wanted = [(g.variant, g.component, g.task) for g in tiny_bundle[0].graphs if g.variant.is_quantized]
-    assert [(g.variant, g.component, g.task) for g in compiled.compiled.graphs] == wanted
+def test_every_quantized_graph_is_compiled_and_no_other(tiny_bundle: Stored[Bundle], compiled: Stored[CompiledBundle]) -> None:
+    wanted = [(g.variant, g.component, g.task) for g in tiny_bundle.artifact.graphs if g.variant.is_quantized]
+    assert [(g.variant, g.component, g.task) for g in compiled.artifact.graphs] == wanted
 
 
-def test_compiled_graphs_compute_what_the_bundles_graphs_do(tiny_bundle: tuple[Bundle, Path], compiled: Compiled) -> None:
-    sources = {graph.file.path: graph for graph in tiny_bundle[0].graphs}
-    for graph in compiled.compiled.graphs:
+def test_compiled_graphs_compute_what_the_bundles_graphs_do(
+    tiny_bundle: Stored[Bundle], compiled: Stored[CompiledBundle]
+) -> None:
+    sources = {graph.file.path: graph for graph in tiny_bundle.artifact.graphs}
+    for graph in compiled.artifact.graphs:
         source = sources[graph.file.path]
         assert graph.inputs == source.inputs
-        expected = _run(tiny_bundle[1] / source.file.path, source)
-        np.testing.assert_allclose(_run(compiled.folder / graph.file.path, graph), expected, atol=1e-4 * np.ptp(expected))
+        expected = _run(tiny_bundle.path(source.file), source)
+        np.testing.assert_allclose(_run(compiled.path(graph.file), graph), expected, atol=1e-4 * np.ptp(expected))
 
 
-def test_weights_stay_eight_bits(tiny_bundle: tuple[Bundle, Path], compiled: Compiled) -> None:
-    sources = {graph.file.path: graph.file.size_bytes for graph in tiny_bundle[0].graphs}
-    assert all(graph.file.size_bytes < 1.5 * sources[graph.file.path] for graph in compiled.compiled.graphs)
+def test_weights_stay_eight_bits(tiny_bundle: Stored[Bundle], compiled: Stored[CompiledBundle]) -> None:
+    sources = {graph.file.path: graph.file.size_bytes for graph in tiny_bundle.artifact.graphs}
+    assert all(graph.file.size_bytes < 1.5 * sources[graph.file.path] for graph in compiled.artifact.graphs)
 
 
-def test_the_same_graphs_are_not_compiled_again(tiny_bundle: tuple[Bundle, Path], compiled: Compiled) -> None:
-    bundle, folder = tiny_bundle
-    again = compile_bundle(replace(bundle, digest="another adapter"), folder, TARGET, KEY, compiled.folder.parent)
-    assert again.is_reused
-    assert again.compiled == compiled.compiled
+def test_the_same_graphs_are_not_compiled_again(
+    tiny_bundle: Stored[Bundle], compiled: Stored[CompiledBundle], layout: Layout
+) -> None:
+    other = replace(tiny_bundle, artifact=replace(tiny_bundle.artifact, digest="another adapter"))
+    assert compile_bundle(other, TARGET, KEY, layout) == replace(compiled, is_reused=True)
 
 
-def test_a_file_that_is_no_graph_is_named_and_nothing_is_left(tiny_bundle: tuple[Bundle, Path], tmp_path: Path) -> None:
-    bundle, folder = tiny_bundle
-    spoilt = Path(shutil.copytree(folder, tmp_path / "bundle"))
-    (spoilt / "shared/vae_decoder.onnx").write_bytes(b"not a graph")
+def test_a_file_that_is_no_graph_is_named_and_nothing_is_left(tiny_bundle: Stored[Bundle], tmp_path: Path) -> None:
+    spoilt = replace(tiny_bundle, folder=Path(shutil.copytree(tiny_bundle.folder, tmp_path / "bundle")))
+    (spoilt.folder / "shared/vae_decoder.onnx").write_bytes(b"not a graph")
     with pytest.raises(ArtifactError, match=r"shared/vae_decoder\.onnx' cannot be read as an ONNX model"):
-        compile_bundle(bundle, spoilt, TARGET, KEY, tmp_path / "compiled")
+        compile_bundle(spoilt, TARGET, KEY, Layout(tmp_path))
     assert list(tmp_path.glob("compiled/*")) == []

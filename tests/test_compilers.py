@@ -1,4 +1,4 @@
-"""Compilers: the contract over every one that runs on this machine."""
+"""Compilers: every one that runs on this machine keeps the contract."""
 
 import sys
 from collections.abc import Iterator
@@ -9,10 +9,12 @@ import pytest
 
 pytest.importorskip("onnx")  # the graphs are written here
 
-from onnx import TensorProto, helper, load, numpy_helper
+from onnx import helper, load
+from support.bundles import write_bundle
 from support.compiler_contract import CompilerContract, compile_for
-from support.lora_graph import write_bundle
+from support.small_graphs import model_of
 
+from quadbench.results.layout import Layout
 from quadbench.target.targets import AiHubTarget, OnnxRuntimeTarget, QnnTarget, Target
 from quadbench.target.toolchain import ToolchainTarget
 
@@ -76,12 +78,8 @@ class TestToolchain(CompilerContract):
 @pytest.mark.parametrize(("execution_provider", "expected"), [("cpu", ["FusedConv"]), ("xnnpack", ["Conv", "Relu"])])
 def test_nodes_are_fused_for_the_cpu_s_provider_alone(tmp_path: Path, execution_provider: str, expected: list[str]) -> None:
     nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Relu", ["c"], ["y"])]
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4, 8, 8]) for name in "xy")
-    weights = numpy_helper.from_array(np.ones((4, 4, 1, 1), np.float32), "w")
-    graph = helper.make_graph(nodes, "g", [x], [y], [weights])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    bundle = write_bundle(tmp_path / "bundle", model)
+    model = model_of(nodes, {"x": (1, 4, 8, 8)}, {"w": np.ones((4, 4, 1, 1), np.float32)}, (1, 4, 8, 8))
     target = OnnxRuntimeTarget(backend="onnxruntime", execution_provider=execution_provider)
-    compiled = compile_for(target, (bundle, tmp_path / "bundle"), tmp_path / "compiled")
-    made = load(compiled.folder / compiled.compiled.graphs[0].file.path)
-    assert [node.op_type for node in made.graph.node] == expected
+    compiled = compile_for(target, write_bundle(tmp_path / "bundle", model), Layout(tmp_path))
+    product = load(compiled.path(compiled.artifact.graphs[0].file))
+    assert [node.op_type for node in product.graph.node] == expected

@@ -11,7 +11,7 @@ pytest.importorskip("qai_hub")
 
 from rich.console import Console
 from support.ai_hub_service import DEVICE, PROFILE_US, AiHubService, ai_hub_service
-from support.made_bundle import write_made_bundle
+from support.bundles import write_recipe_bundle
 
 from quadbench import pipeline
 from quadbench.ai_hub import JobStatus
@@ -22,6 +22,7 @@ from quadbench.errors import ServiceError, UserError
 from quadbench.measure.hosted_profile import GraphProfile, cpu_layers, samples_of
 from quadbench.recipe import load_recipe
 from quadbench.report import Figure, kpi_rows
+from quadbench.results.layout import Layout
 
 PROFILE = Path(__file__).parents[1] / "device_profiles/s25.yaml"
 
@@ -38,21 +39,21 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AiHubService]:
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """A results folder with a bundle of the quickstart, of graphs of one layer."""
-    folder = tmp_path_factory.mktemp("hosted")
-    write_made_bundle(load_recipe("quickstart"), folder / "bundles")
-    return folder
+    layout = Layout(tmp_path_factory.mktemp("hosted"))
+    write_recipe_bundle(load_recipe("quickstart"), layout)
+    return layout
 
 
 @pytest.fixture(scope="module")
-def outcome(service: AiHubService, results: Path) -> pipeline.Outcome:
-    return _run(["hub:s25"], results)
+def outcome(service: AiHubService, layout: Layout) -> pipeline.Outcome:
+    return _run(["hub:s25"], layout)
 
 
-def _run(addresses: list[str], results: Path) -> pipeline.Outcome:
+def _run(addresses: list[str], layout: Layout) -> pipeline.Outcome:
     with RunConsole(Console(file=io.StringIO())) as observer:
-        return pipeline.run(load_recipe("quickstart"), addresses, results=results, observer=observer)
+        return pipeline.run(load_recipe("quickstart"), addresses, layout=layout, observer=observer)
 
 
 @pytest.fixture(autouse=True)
@@ -127,18 +128,20 @@ def test_compiled_models_are_not_uploaded_to_be_run(outcome: pipeline.Outcome, s
     assert len(service.uploads) == len(graphs) + 1  # the trial
 
 
-def test_another_run_measures_again_and_compiles_nothing(outcome: pipeline.Outcome, service: AiHubService, results: Path) -> None:
+def test_another_run_measures_again_and_compiles_nothing(
+    outcome: pipeline.Outcome, service: AiHubService, layout: Layout
+) -> None:
     kinds_before = [job.WhichOneof("job") for job in service.submissions]
-    _run(["hub:s25"], results)
+    _run(["hub:s25"], layout)
     added = [job.WhichOneof("job") for job in service.submissions[len(kinds_before) :]]
     assert added == ["inference_job"] * kinds_before.count("inference_job")
 
 
 def test_a_job_that_fails_is_a_failed_record_with_its_reason(
-    outcome: pipeline.Outcome, service: AiHubService, results: Path
+    outcome: pipeline.Outcome, service: AiHubService, layout: Layout
 ) -> None:
     service.faults.failing = {"shared/unet": "the device rebooted"}
-    again = _run(["hub:s25"], results)
+    again = _run(["hub:s25"], layout)
     shared, per_graph = _record(again, Variant.SHARED), _record(again, Variant.PER_GRAPH)
     assert shared.status is Status.FAILED
     assert "'shared/unet' failed: the device rebooted" in str(shared.reason)
@@ -147,28 +150,28 @@ def test_a_job_that_fails_is_a_failed_record_with_its_reason(
 
 
 def test_jobs_that_were_not_done_in_time_are_waited_for_by_the_next_run(
-    outcome: pipeline.Outcome, service: AiHubService, results: Path
+    outcome: pipeline.Outcome, service: AiHubService, layout: Layout
 ) -> None:
     service.faults.never_done = True
     with pytest.raises(ServiceError, match="not done after 1 s"):
-        _run(["hub:impatient"], results)
+        _run(["hub:impatient"], layout)
     service.faults.never_done, before = False, len(service.submissions)
-    assert _run(["hub:s25"], results).is_ok
+    assert _run(["hub:s25"], layout).is_ok
     assert len(service.submissions) == before
 
 
 def test_a_profile_without_a_hosted_target_is_refused(service: AiHubService, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'tabs11' has no hosted_target"):
-        _run(["hub:tabs11"], tmp_path)
+        _run(["hub:tabs11"], Layout(tmp_path))
 
 
 def test_a_hosted_phone_given_twice_is_refused(service: AiHubService, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'hub:s25' was given twice"):
-        _run(["hub:s25", "hub:s25"], tmp_path)
+        _run(["hub:s25", "hub:s25"], Layout(tmp_path))
 
 
 def test_nothing_is_pushed_to_a_hosted_phone(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nothing can be pushed there"), connect(["hub:s25"], results=tmp_path):
+    with pytest.raises(UserError, match="nothing can be pushed there"), connect(["hub:s25"], layout=Layout(tmp_path)):
         pass
 
 
@@ -189,8 +192,8 @@ def _profiled(summary: dict[str, object], layers: list[dict[str, object]] | None
 
 
 def test_a_profile_without_single_runs_gives_the_service_s_estimate() -> None:
-    found = samples_of(_profiled({"estimated_inference_time": 70, "inference_memory_peak_range": None}), {"unet": "base"})
-    assert list(found) == [
+    samples = samples_of(_profiled({"estimated_inference_time": 70, "inference_memory_peak_range": None}), {"unet": "base"})
+    assert list(samples) == [
         Sample(metric="inference_ns", value=70_000.0, component=Component.UNET, iteration=0, labels={"unet": "base"})
     ]
 

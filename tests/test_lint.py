@@ -12,17 +12,18 @@ import pytest
 pytest.importorskip("onnx")
 
 from onnx import ModelProto, TensorProto, helper, numpy_helper
-from support.lora_graph import LORA, model_of, write_bundle
+from support.bundles import write_bundle
+from support.lora_graph import LORA, model_of
 
-from quadbench.artifacts import Bundle
+from quadbench.artifacts import Bundle, Stored
 from quadbench.cli import main
 from quadbench.compile import compile_bundle
 from quadbench.errors import ArtifactError, BuildError
 from quadbench.lint import Finding, Severity, graph_of, lint_bundle, lint_graph
+from quadbench.results.layout import Layout
 from quadbench.target.profile import load_profile
 from quadbench.target.targets import OnnxRuntimeTarget
 
-Built = tuple[Bundle, Path]
 CPU = OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu")
 V69_PROFILE = """\
 schema_version: 1
@@ -173,70 +174,67 @@ def test_an_output_of_unknown_rank_is_dynamic() -> None:
 
 
 @pytest.fixture
-def bundle_of(tmp_path: Path) -> Callable[[ModelProto], Built]:
-    """Publish a bundle whose only graph is the model."""
-
-    def make(model: ModelProto) -> Built:
-        folder = tmp_path / "bundles" / "made"
-        return write_bundle(folder, model), folder
-
-    return make
+def bundle_of(tmp_path: Path) -> Callable[[ModelProto], Stored[Bundle]]:
+    """Publish a bundle whose only quantized graph is the model."""
+    return lambda model: write_bundle(tmp_path / "bundles" / "small", model)
 
 
 def test_a_v69_profile_with_int16_lora_is_refused_with_the_way_out(
-    bundle_of: Callable[[ModelProto], Built], tmp_path: Path
+    bundle_of: Callable[[ModelProto], Stored[Bundle]], tmp_path: Path
 ) -> None:
     (tmp_path / "old-phone.yaml").write_text(V69_PROFILE)
     profile = load_profile(tmp_path / "old-phone.yaml")
     with pytest.raises(BuildError) as refused:
-        compile_bundle(*bundle_of(model_of()), profile.target, "key", tmp_path / "compiled", htp_arch=profile.soc.htp_arch)
+        compile_bundle(bundle_of(model_of()), profile.target, "key", Layout(tmp_path), htp_arch=profile.soc.htp_arch)
     message = str(refused.value)
     assert f"v69:\nshared/unet.onnx: lora-int16: tensor '{LORA}': found INT16; expected INT8" in message
     assert "Hint: set precision.lora to int8" in message
     assert not (tmp_path / "compiled").exists()
 
 
-def test_what_was_compiled_for_another_chip_is_linted_again(bundle_of: Callable[[ModelProto], Built], tmp_path: Path) -> None:
-    built = bundle_of(model_of())
-    assert not compile_bundle(*built, CPU, "key", tmp_path / "compiled").is_reused
+def test_what_was_compiled_for_another_chip_is_linted_again(
+    bundle_of: Callable[[ModelProto], Stored[Bundle]], tmp_path: Path
+) -> None:
+    bundle = bundle_of(model_of())
+    assert not compile_bundle(bundle, CPU, "key", Layout(tmp_path)).is_reused
     with pytest.raises(BuildError, match="lora-int16"):
-        compile_bundle(*built, CPU, "key", tmp_path / "compiled", htp_arch="v69")
+        compile_bundle(bundle, CPU, "key", Layout(tmp_path), htp_arch="v69")
 
 
 def test_a_warning_is_logged_and_compiles(
-    bundle_of: Callable[[ModelProto], Built], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    bundle_of: Callable[[ModelProto], Stored[Bundle]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        compile_bundle(*bundle_of(resized()), CPU, "key", tmp_path / "compiled", htp_arch="v79")
+        compile_bundle(bundle_of(resized()), CPU, "key", Layout(tmp_path), htp_arch="v79")
     assert [r.message.partition(": found")[0] for r in caplog.records] == ["lint: shared/unet.onnx: resize-form: node 'enlarge'"]
 
 
 def test_without_onnx_graphs_are_compiled_and_the_log_says_that_nothing_was_linted(
-    bundle_of: Callable[[ModelProto], Built],
+    bundle_of: Callable[[ModelProto], Stored[Bundle]],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    built = bundle_of(model_of())
+    bundle = bundle_of(model_of())
     monkeypatch.setitem(sys.modules, "onnx", None)
     with caplog.at_level(logging.WARNING):
-        compiled = compile_bundle(*built, CPU, "key", tmp_path / "compiled", htp_arch="v69")
-    assert compiled.compiled.graphs
+        compiled = compile_bundle(bundle, CPU, "key", Layout(tmp_path), htp_arch="v69")
+    assert compiled.artifact.graphs
     assert "without being linted" in caplog.text
     assert "pip install onnx" in caplog.text
 
 
-def test_a_file_that_is_no_model_is_refused(bundle_of: Callable[[ModelProto], Built]) -> None:
-    bundle, folder = bundle_of(model_of())
-    (folder / "shared/unet.onnx").write_bytes(b"\xff\xff\xff no model")
+def test_a_file_that_is_no_model_is_refused(bundle_of: Callable[[ModelProto], Stored[Bundle]]) -> None:
+    bundle = bundle_of(model_of())
+    (bundle.folder / "shared/unet.onnx").write_bytes(b"\xff\xff\xff no model")
     with pytest.raises(ArtifactError, match=r"shared/unet\.onnx' cannot be read"):
-        lint_bundle(bundle, folder, htp_arch=None)
+        lint_bundle(bundle, htp_arch=None)
 
 
 def test_the_command_says_what_is_wrong_and_fails(
-    bundle_of: Callable[[ModelProto], Built], capsys: pytest.CaptureFixture[str]
+    bundle_of: Callable[[ModelProto], Stored[Bundle]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, folder = bundle_of(model_of(dtype="uint16"))
+    folder = bundle_of(model_of(dtype="uint16")).folder
     assert main(["lint", str(folder)]) == 0
     assert main(["lint", str(folder), "--profile", "s25"]) == BuildError.exit_code
     assert "error: shared/unet.onnx: lora-uint16" in capsys.readouterr().out
@@ -245,14 +243,14 @@ def test_the_command_says_what_is_wrong_and_fails(
     assert [(finding["rule"], finding["severity"]) for finding in listed] == [("lora-uint16", "error")]
 
 
-def test_the_tiny_model_s_graphs_are_clean(tiny_bundle: Built) -> None:
-    findings = lint_bundle(*tiny_bundle, htp_arch="v79")
+def test_the_tiny_model_s_graphs_are_clean(tiny_bundle: Stored[Bundle]) -> None:
+    findings = lint_bundle(tiny_bundle, htp_arch="v79")
     assert {path.split("/")[0] for path in findings} == {"shared", "per-graph"}
     assert not any(findings.values())
-    assert not any(lint_bundle(*tiny_bundle, htp_arch=None).values())
+    assert not any(lint_bundle(tiny_bundle, htp_arch=None).values())
 
 
-def test_the_tiny_model_s_adapters_are_too_wide_for_v69(tiny_bundle: Built) -> None:
-    findings = lint_bundle(*tiny_bundle, htp_arch="v69")
-    lora = [spec.name for graph in tiny_bundle[0].graphs for spec in graph.inputs if spec.dtype == "int16"]
+def test_the_tiny_model_s_adapters_are_too_wide_for_v69(tiny_bundle: Stored[Bundle]) -> None:
+    findings = lint_bundle(tiny_bundle, htp_arch="v69")
+    lora = [spec.name for graph in tiny_bundle.artifact.graphs for spec in graph.inputs if spec.dtype == "int16"]
     assert [f.subject for f in findings["shared/unet.onnx"] if f.rule == "lora-int16"] == [f"tensor '{name}'" for name in lora]

@@ -1,4 +1,4 @@
-"""What can be compiled for: targets by key and address, and the commands that show and use them."""
+"""Targets: they are found by key and address, and commands show and use them."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 from quadbench.cli import main
 from quadbench.errors import UnknownNameError
 from quadbench.recipe import load_recipe
+from quadbench.results.layout import Layout
 from quadbench.target.known import find_target, known_targets
 from quadbench.target.profile import load_profiles, local_profile
 from quadbench.target.targets import AiHubTarget
@@ -18,11 +19,11 @@ def _rows(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, object]]:
     return {row["target"]: row for row in json.loads(capsys.readouterr().out)}
 
 
-def _made_bundle(results: Path) -> Path:
+def _bundle_folder(results: Path) -> Path:
     pytest.importorskip("torch")  # its version is part of a bundle's digest
-    from support.made_bundle import write_made_bundle
+    from support.bundles import write_recipe_bundle
 
-    return results / "bundles" / write_made_bundle(load_recipe("quickstart"), results / "bundles").digest[:16]
+    return write_recipe_bundle(load_recipe("quickstart"), Layout(results)).folder
 
 
 def test_a_target_stands_once_with_all_who_run_it() -> None:
@@ -107,7 +108,7 @@ def test_a_run_on_a_hosted_phone_is_refused_before_it_builds(
 
 
 def test_compile_says_where_the_product_lies_and_reuses_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["compile", str(_made_bundle(tmp_path)), "--target", "local", "--results", str(tmp_path), "--json"]
+    command = ["compile", str(_bundle_folder(tmp_path)), "--target", "local", "--results", str(tmp_path), "--json"]
     assert main(command) == 0
     first = json.loads(capsys.readouterr().out)
     assert (Path(first["folder"]) / "shared/unet.onnx").is_file()
@@ -117,7 +118,7 @@ def test_compile_says_where_the_product_lies_and_reuses_it(tmp_path: Path, capsy
 
 
 def test_compile_names_the_folder_and_its_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compile", str(_made_bundle(tmp_path)), "--target", "s25", "--results", str(tmp_path)]) == 0
+    assert main(["compile", str(_bundle_folder(tmp_path)), "--target", "s25", "--results", str(tmp_path)]) == 0
     folder, size = capsys.readouterr().out.splitlines()
     assert Path(folder).parent == tmp_path / "compiled"
     assert size.startswith("onnxruntime-cpu-aarch64: 6 files, ")

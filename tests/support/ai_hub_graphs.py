@@ -1,8 +1,7 @@
-"""A few small graphs, and their way through AI Hub's real client to a service on loopback, without the client's waits."""
+"""AI Hub graphs: a folder -> a few small graphs, and their way through the real client to a service on loopback."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,13 +10,14 @@ import onnx
 import pytest
 
 from quadbench.ai_hub import Pace
-from quadbench.artifacts import Component, Graph, TensorSpec, Variant
+from quadbench.artifacts import Component, Graph, Variant
 from quadbench.compile.ai_hub import AiHubCompiler
 from quadbench.compile.product import Product
 from quadbench.compile.trial import write_trial_graph
-from quadbench.results.manifest import file_ref
 from quadbench.target.targets import AiHubTarget
 from support.ai_hub_service import DEVICE, AiHubService, ai_hub_service
+from support.bundles import write_graph
+from support.small_graphs import model_of
 
 Sources = tuple[list[Graph], Path]  # graphs, and the folder that they lie in
 FAST = Pace(first_s=0.01, retries=2, poll_first_s=0.01, poll_longest_s=0.05)
@@ -25,7 +25,7 @@ FAST = Pace(first_s=0.01, retries=2, poll_first_s=0.01, poll_longest_s=0.05)
 
 @contextmanager
 def hurried_service(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AiHubService]:
-    """The service, as the client's configuration; the client waits for nothing."""
+    """Run the service and configure the client for it; the client waits for nothing."""
     import qai_hub.util.session as session
 
     monkeypatch.setattr(session, "BACKOFF_FACTOR", 0.01)  # the client's own waits, which it reads at each request
@@ -38,50 +38,30 @@ def hurried_service(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[A
 
 
 def target_of(**changes: object) -> AiHubTarget:
+    """Return the service's only device as a target; `changes` are its other fields."""
     return AiHubTarget.model_validate({"backend": "ai_hub", "device": DEVICE, "runtime": "precompiled_qnn_onnx", **changes})
 
 
 def compile_at_hub(
     graphs: Sources, tmp_path: Path, target: AiHubTarget | None = None, notify: Callable[[str], None] = lambda _step: None
 ) -> Product:
+    """Compile graphs at the service into `compiled` below a folder that also has the ledger."""
     compiler = AiHubCompiler(target=target or target_of(), ledger=tmp_path / "ai-hub.json", pace=FAST)
     return compiler.compile_all(*graphs, tmp_path / "compiled", notify)
 
 
 def write_graphs(folder: Path) -> Sources:
-    """A shared U-Net that takes LoRA weights, two of one task each, and a decoder that takes none, all of two layers."""
+    """Write a shared U-Net that takes LoRA weights, two of one task each, and a decoder that takes none, all of two layers."""
     folder.mkdir()
-    trial = write_trial_graph(folder)
-    unets = [
-        _copy(trial, folder, "shared/unet.onnx"),
-        _copy(trial, folder, "per-graph/restyle/unet.onnx", variant=Variant.PER_GRAPH, task="restyle"),
-        _copy(trial, folder, "per-graph/remove-object/unet.onnx", variant=Variant.PER_GRAPH, task="remove-object"),
-    ]
+    trial = onnx.load(folder / write_trial_graph(folder).file.path)
+    tasks = ("restyle", "remove-object")
+    unets = [write_graph(folder, trial), *(write_graph(folder, trial, variant=Variant.PER_GRAPH, task=task) for task in tasks)]
     return [*unets, write_decoder(folder)], folder
 
 
-def _copy(graph: Graph, folder: Path, path: str, **changes: object) -> Graph:
-    """Other bytes, so that another digest."""
-    model = onnx.load(folder / graph.file.path)
-    model.doc_string = path
-    (folder / path).parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, folder / path)
-    return replace(graph, file=file_ref(folder, folder / path), **changes)
-
-
 def write_decoder(folder: Path) -> Graph:
-    path = folder / "shared/vae_decoder.onnx"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    specs = [TensorSpec(name=name, shape=(1, 4), dtype="float32") for name in ("latent", "image")]
-    infos = [onnx.helper.make_tensor_value_info(spec.name, onnx.TensorProto.FLOAT, spec.shape) for spec in specs]
-    nodes = [onnx.helper.make_node("Mul", ["latent", "factor"], ["image"])]
+    """Write a decoder that multiplies a latent (1, 4) by constants."""
     weights = np.random.default_rng(0).standard_normal((1, 4)).astype(np.float32)
-    body = onnx.helper.make_graph(nodes, "g", infos[:1], infos[1:], [onnx.numpy_helper.from_array(weights, "factor")])
-    onnx.save(onnx.helper.make_model(body, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10), path)
-    return Graph(
-        variant=Variant.SHARED,
-        component=Component.VAE_DECODER,
-        file=file_ref(folder, path),
-        inputs=tuple(specs[:1]),
-        outputs=tuple(specs[1:]),
-    )
+    nodes = [onnx.helper.make_node("Mul", ["latent", "factor"], ["y"])]
+    model = model_of(nodes, {"latent": (1, 4)}, {"factor": weights}, (1, 4))
+    return write_graph(folder, model, component=Component.VAE_DECODER)

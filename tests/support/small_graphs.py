@@ -1,4 +1,6 @@
-"""Float graphs of a few nodes, what they are fed, and ONNX Runtime's answer."""
+"""Small graphs: nodes and constants -> float models of a few nodes, what they are fed, and ONNX Runtime's answer."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
@@ -12,14 +14,22 @@ Feed = dict[str, np.ndarray]
 def model_of(
     nodes: list[onnx.NodeProto], shapes: dict[str, tuple[int, ...]], weights: Feed, output: tuple[int, ...]
 ) -> onnx.ModelProto:
-    graph = helper.make_graph(
-        nodes,
-        "small",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, output)],
-        [numpy_helper.from_array(value, name) for name, value in weights.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    """Join nodes to a model whose inputs and only output, y, are float."""
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, output)]
+    return typed_model(nodes, inputs, outputs, [numpy_helper.from_array(value, name) for name, value in weights.items()])
+
+
+def typed_model(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Sequence[onnx.ValueInfoProto],
+    outputs: Sequence[onnx.ValueInfoProto],
+    constants: Sequence[onnx.TensorProto],
+    opset: int = 21,
+) -> onnx.ModelProto:
+    """Join nodes to a model whose inputs and outputs have types of their own."""
+    graph = helper.make_graph(nodes, "small", inputs, outputs, constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
 
 
 def attention_model() -> onnx.ModelProto:
@@ -41,9 +51,11 @@ def attention_model() -> onnx.ModelProto:
 
 
 def seeded_feed(model: onnx.ModelProto) -> Feed:
+    """Draw a value for each input of a model."""
     shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.input}
     return {name: RNG.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
 
 
 def run(model: onnx.ModelProto, feed: Feed) -> np.ndarray:
+    """Return a model's first output."""
     return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, feed)[0]
