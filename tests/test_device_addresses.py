@@ -8,6 +8,7 @@ from quadbench.devices import connect
 from quadbench.devices.addresses import Phone, VirtualAddress, choose_phone, parse_address
 from quadbench.devices.properties import Attached
 from quadbench.errors import DeviceError, DeviceNotFoundError, UserError
+from quadbench.results.layout import Layout
 from quadbench.target.profile import PROFILES_FOLDER, load_profile, load_profiles
 from quadbench.target.targets import QnnTarget
 
@@ -125,22 +126,22 @@ def test_a_virtual_address_may_name_another_target_of_its_profile() -> None:
 def test_a_target_that_no_virtual_device_of_the_profile_can_run_is_refused(profile: str, known: str, tmp_path: Path) -> None:
     target = "ai_hub" if profile == "s25" else "qnn"
     expected = f"unknown target of virtual:{profile} '{target}'; known: {known}"
-    with pytest.raises(UserError, match=expected), connect([f"virtual:{profile}?target={target}"], results=tmp_path):
+    with pytest.raises(UserError, match=expected), connect([f"virtual:{profile}?target={target}"], layout=Layout(tmp_path)):
         pass
 
 
 def test_a_device_given_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="'local' was given 2 times"), connect(["local", "local"], results=tmp_path):
+    with pytest.raises(UserError, match="'local' was given 2 times"), connect(["local", "local"], layout=Layout(tmp_path)):
         pass
 
 
 def test_one_virtual_device_under_two_addresses_is_refused(tmp_path: Path) -> None:
     addresses = ["virtual:s25", "virtual:s25?data_mb=8"]
-    with pytest.raises(UserError, match="are the same device"), connect(addresses, results=tmp_path):
+    with pytest.raises(UserError, match="are the same device"), connect(addresses, layout=Layout(tmp_path)):
         pass
 
 
 def test_no_device_at_all_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ANDROID_SERIAL", raising=False)
-    with pytest.raises(UserError, match="no device was given"), connect([], results=tmp_path):
+    with pytest.raises(UserError, match="no device was given"), connect([], layout=Layout(tmp_path)):
         pass

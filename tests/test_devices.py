@@ -26,6 +26,7 @@ from quadbench.errors import (
     UserError,
 )
 from quadbench.host import find_programs
+from quadbench.results.layout import Layout
 from quadbench.target.profile import PROFILES_FOLDER, load_profile
 
 GETPROP = Path(__file__).parent / "data" / "getprop"
@@ -34,9 +35,9 @@ GETPROP = Path(__file__).parent / "data" / "getprop"
 @contextlib.contextmanager
 def attached_phone(results: Path) -> Iterator[Device]:
     """A device of family adb: a real adbd on a real server, to which the environment points as to a user's."""
-    with connect(["virtual:s25"], results=results), pytest.MonkeyPatch.context() as patch:
+    with connect(["virtual:s25"], layout=Layout(results)), pytest.MonkeyPatch.context() as patch:
         patch.setenv("ADB_SERVER_SOCKET", f"localfilesystem:{results}/devices/virtual-s25/system/run/adb.sock")
-        with connect(["s25"], results=results) as (device,):
+        with connect(["s25"], layout=Layout(results)) as (device,):
             yield device
 
 
@@ -47,7 +48,7 @@ def device(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         with attached_phone(results) as phone:
             yield phone
     else:
-        with connect([request.param], results=results) as (other,):
+        with connect([request.param], layout=Layout(results)) as (other,):
             yield other
 
 
@@ -104,7 +105,7 @@ def listening() -> set[str]:
 
 
 def test_a_virtual_device_says_what_its_profile_says_and_that_it_is_virtual(tmp_path: Path) -> None:
-    with connect(["virtual:tabs11"], results=tmp_path) as (device,):
+    with connect(["virtual:tabs11"], layout=Layout(tmp_path)) as (device,):
         properties = device.properties()
         assert load_profile("tabs11").matches(properties)
         assert properties["ro.quadbench.virtual"] == "1"
@@ -115,12 +116,12 @@ def test_a_virtual_device_says_what_its_profile_says_and_that_it_is_virtual(tmp_
 def test_a_profile_may_be_a_file(tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
     mine.write_text((PROFILES_FOLDER / "s25.yaml").read_text().replace("name: s25\n", "name: mine\n"))
-    with connect([f"virtual:{mine}"], results=tmp_path) as (device,):
+    with connect([f"virtual:{mine}"], layout=Layout(tmp_path)) as (device,):
         assert (device.serial, device.profile.name, device.facts.profile) == ("virtual-mine", "mine", "mine")
 
 
 def test_a_virtual_device_claims_neither_temperatures_nor_a_battery(tmp_path: Path) -> None:
-    with connect(["virtual:s25"], results=tmp_path) as (device,):
+    with connect(["virtual:s25"], layout=Layout(tmp_path)) as (device,):
         thermal = parse_thermal(device.shell(["dumpsys", "thermalservice"], 10).stdout)
         battery = parse_battery(device.shell(["dumpsys", "battery"], 10).stdout)
         assert "Total RAM" in device.shell(["dumpsys", "meminfo"], 10).stdout
@@ -130,14 +131,14 @@ def test_a_virtual_device_claims_neither_temperatures_nor_a_battery(tmp_path: Pa
 
 def test_a_virtual_device_opens_no_port_on_this_machine(tmp_path: Path) -> None:
     before = listening()
-    with connect(["virtual:s25"], results=tmp_path):
+    with connect(["virtual:s25"], layout=Layout(tmp_path)):
         opened = listening() - before
     assert [address for address in opened if not address.startswith(("127.", "[::1]"))] == []
     assert not any(address.endswith(":5640") for address in opened)
 
 
 def test_a_virtual_device_cannot_listen_where_no_namespace_separates_it(tmp_path: Path) -> None:
-    with connect(["virtual:s25"], results=tmp_path) as (device,):
+    with connect(["virtual:s25"], layout=Layout(tmp_path)) as (device,):
         opening = ["/usr/bin/perl", "-e", "socket(my $s, shift, 1, 0) or die $!"]
         af_inet, af_vsock = "2", "40"
         assert device.shell([*opening, af_inet], 10).exit_code == 0
@@ -145,7 +146,7 @@ def test_a_virtual_device_cannot_listen_where_no_namespace_separates_it(tmp_path
 
 
 def test_nothing_is_left_running_after_a_virtual_device_is_closed(tmp_path: Path) -> None:
-    with connect(["virtual:s25"], results=tmp_path) as (device,):
+    with connect(["virtual:s25"], layout=Layout(tmp_path)) as (device,):
         lines = device.stream(["sh", "-c", "echo started; sleep 60"], 60)
         assert next(lines) == "started"
         pids = sandbox_processes(tmp_path)
@@ -158,8 +159,9 @@ HOLD = """\
 import sys, time
 from pathlib import Path
 from quadbench.devices import connect
+from quadbench.results.layout import Layout
 try:
-    with connect(["virtual:s25", "local"], results=Path(sys.argv[1])) as devices:
+    with connect(["virtual:s25", "local"], layout=Layout(Path(sys.argv[1]))) as devices:
         streams = [device.stream(["sh", "-c", "echo started; sleep 60"], 60) for device in devices]
         print(*(next(stream) for stream in streams), flush=True)
         time.sleep(60)
@@ -177,21 +179,21 @@ def test_nothing_is_left_running_however_the_command_ends(tmp_path: Path, how: s
         process.send_signal(how)
         assert process.wait(10) == status
     assert_gone(pids)
-    with connect(["virtual:s25"], results=tmp_path) as (device,):
+    with connect(["virtual:s25"], layout=Layout(tmp_path)) as (device,):
         assert device.shell(["true"], 10).exit_code == 0
 
 
 def test_a_virtual_device_keeps_its_files(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept")
     for expected in (1, 0):
-        with connect(["virtual:s25"], results=tmp_path) as (device,):
+        with connect(["virtual:s25"], layout=Layout(tmp_path)) as (device,):
             assert device.shell(["cat", f"{device.root}/file"], 10).exit_code == expected
             device.push(tmp_path / "file", f"{device.root}/file")
 
 
 def test_a_virtual_device_of_a_given_size_can_be_full(tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(bytes(6 * 2**20))
-    with connect(["virtual:s25?data_mb=4"], results=tmp_path) as (device,):
+    with connect(["virtual:s25?data_mb=4"], layout=Layout(tmp_path)) as (device,):
         assert device.free_bytes("/data") <= 4 * 2**20
         with pytest.raises(DeviceFullError, match="No space left"):
             device.push(tmp_path / "big", f"{device.root}/big")
@@ -199,15 +201,15 @@ def test_a_virtual_device_of_a_given_size_can_be_full(tmp_path: Path) -> None:
 
 def test_a_device_in_use_names_the_process(tmp_path: Path) -> None:
     with (
-        connect(["virtual:s25"], results=tmp_path),
+        connect(["virtual:s25"], layout=Layout(tmp_path)),
         pytest.raises(DeviceError, match=f"'virtual:s25' is in use by process {os.getpid()}"),
-        connect(["virtual:s25"], results=tmp_path),
+        connect(["virtual:s25"], layout=Layout(tmp_path)),
     ):
         pass
 
 
 def test_a_device_that_dies_is_lost(tmp_path: Path) -> None:
-    with connect(["virtual:s25"], results=tmp_path) as (device,):
+    with connect(["virtual:s25"], layout=Layout(tmp_path)) as (device,):
         lines = device.stream(["sh", "-c", "echo started; sleep 60"], 60)
         next(lines)
         with pytest.raises(DeviceLostError, match="device 'virtual:s25' was lost"):
@@ -219,7 +221,7 @@ def test_a_device_that_dies_is_lost(tmp_path: Path) -> None:
 
 
 def test_programs_of_this_machine_run_on_a_virtual_device(tmp_path: Path) -> None:
-    with connect(["virtual:s25"], results=tmp_path) as (device,):
+    with connect(["virtual:s25"], layout=Layout(tmp_path)) as (device,):
         device.push(Path("/usr/bin/env"), f"{device.root}/program")
         device.shell(["chmod", "755", f"{device.root}/program"], 10)
         assert "PATH=/system/bin" in device.shell([f"{device.root}/program"], 10).stdout
@@ -254,7 +256,7 @@ def test_a_server_is_started_where_there_is_none_and_then_left_alone(user_adb: i
     assert user_server().version() >= 40
     keys = {path: path.stat().st_mtime_ns for path in (tmp_path / "home").rglob("*")}
     owner = subprocess.run(["ss", "-Hltnp", f"sport = {user_adb}"], capture_output=True, text=True, check=True).stdout
-    with connect(["virtual:s25"], results=tmp_path / "results") as (device,):
+    with connect(["virtual:s25"], layout=Layout(tmp_path / "results")) as (device,):
         assert device.shell(["true"], 10).exit_code == 0
         assert [row.address for row in list_devices() if row.state == "device"] == ["local"]
     assert subprocess.run(["ss", "-Hltnp", f"sport = {user_adb}"], capture_output=True, text=True, check=True).stdout == owner
@@ -262,7 +264,7 @@ def test_a_server_is_started_where_there_is_none_and_then_left_alone(user_adb: i
 
 
 def test_a_virtual_device_starts_no_server_of_the_users(user_adb: int, tmp_path: Path) -> None:
-    with connect(["virtual:s25", "local"], results=tmp_path / "results"):
+    with connect(["virtual:s25", "local"], layout=Layout(tmp_path / "results")):
         pass
     assert list((tmp_path / "home").iterdir()) == []
     with pytest.raises(ConnectionRefusedError):
@@ -322,17 +324,17 @@ def test_a_wrong_server_address_is_refused(environment: dict[str, str]) -> None:
 
 
 def test_an_attached_phone_is_found_by_profile_serial_or_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with connect(["virtual:s25"], results=tmp_path):
+    with connect(["virtual:s25"], layout=Layout(tmp_path)):
         monkeypatch.setenv("ADB_SERVER_SOCKET", f"localfilesystem:{tmp_path}/devices/virtual-s25/system/run/adb.sock")
         serial = "127.0.0.1:5640"
         for address in ("s25", serial, f"s25@{serial}"):
-            with connect([address], results=tmp_path) as (phone,):
+            with connect([address], layout=Layout(tmp_path)) as (phone,):
                 assert (phone.family, phone.serial, phone.facts.profile) == ("adb", serial, "s25")
         monkeypatch.setenv("ANDROID_SERIAL", serial)
-        with connect([], results=tmp_path) as (phone,):
+        with connect([], layout=Layout(tmp_path)) as (phone,):
             assert phone.serial == serial
-        with pytest.raises(UserError, match="are the same device"), connect(["s25", serial], results=tmp_path):
+        with pytest.raises(UserError, match="are the same device"), connect(["s25", serial], layout=Layout(tmp_path)):
             pass
         with pytest.raises(DeviceNotFoundError, match=r"'tabs11' is not attached; attached: 127.0.0.1:5640 \(s25\)"):
-            connect(["tabs11"], results=tmp_path).__enter__()
+            connect(["tabs11"], layout=Layout(tmp_path)).__enter__()
         assert next((row.address, row.model) for row in list_devices() if row.profile == "s25") == (f"s25@{serial}", "SM-S931B")

@@ -23,6 +23,7 @@ from quadbench.report import (
     write_report,
 )
 from quadbench.report.comparison import whole_blocks
+from quadbench.results.layout import Layout
 from quadbench.statistics import Verdict
 
 VOID = {"meta", "br", "img", "link", "hr", "input"}
@@ -147,13 +148,13 @@ def test_a_failed_launch_gives_no_figures(tmp_path: Path) -> None:
 
 
 def test_bytes_for_the_first_tasks_add_adapters_to_the_base_or_unets_to_the_rest(tmp_path: Path) -> None:
-    (storage,) = report_view(make_run(tmp_path), tmp_path).storages
+    (storage,) = report_view(make_run(tmp_path), Layout(tmp_path)).storages
     assert [step.shared_bytes for step in storage.measured] == [28 * MB, 30 * MB, 30 * MB]
     assert [step.per_graph_bytes for step in storage.measured] == [26 * MB, 45 * MB, 64 * MB]
 
 
 def test_bytes_beyond_the_tasks_are_extrapolated_with_the_mean_of_what_a_task_added(tmp_path: Path) -> None:
-    (storage,) = report_view(make_run(tmp_path), tmp_path).storages
+    (storage,) = report_view(make_run(tmp_path), Layout(tmp_path)).storages
     last = storage.extrapolated[-1]
     assert (last.count, last.task) == (10, None)
     assert last.shared_bytes == 30 * MB + 7 * 1.5 * MB
@@ -164,7 +165,7 @@ def test_tasks_that_share_an_adapter_count_it_once(tmp_path: Path) -> None:
     result = make_run(tmp_path)
     restyle, remove, draw = result.bundle.tasks
     bundle = replace(result.bundle, tasks=(restyle, replace(remove, adapter="restyle"), draw))
-    (storage,) = report_view(replace(result, bundle=bundle), tmp_path).storages
+    (storage,) = report_view(replace(result, stored=replace(result.stored, artifact=bundle)), Layout(tmp_path)).storages
     assert [step.shared_bytes for step in storage.measured] == [28 * MB, 28 * MB, 28 * MB]
 
 
@@ -179,18 +180,18 @@ def test_blocks_of_launches_count_whole_mirrored_and_ok(tmp_path: Path) -> None:
 
 def test_six_blocks_with_a_clear_difference_give_a_verdict(tmp_path: Path) -> None:
     result = make_run(tmp_path, variants=ABBA[1:] * 6, items=1, iterations=2)
-    verdicts = report_view(result, tmp_path).kpis[0].verdicts
+    verdicts = report_view(result, Layout(tmp_path)).kpis[0].verdicts
     switch = next(verdict for verdict in verdicts if (verdict.task, verdict.title) == ("draw", "Switch to this task"))
     assert switch.verdict is Verdict.BETTER
     assert switch.ratio == pytest.approx(2000, rel=0.05)
     assert switch.low is not None
     assert switch.high is not None
     assert switch.low < switch.ratio < switch.high
-    assert "BETTER" in Page(render_html(result, tmp_path)).text
+    assert "BETTER" in Page(render_html(result, Layout(tmp_path))).text
 
 
 def test_the_page_is_balanced_html_with_captions_and_scopes(tmp_path: Path) -> None:
-    page = Page(render_html(make_run(tmp_path, devices=(S25, TABS11), items=6), tmp_path))
+    page = Page(render_html(make_run(tmp_path, devices=(S25, TABS11), items=6), Layout(tmp_path)))
     assert page.wrong == []
     assert page.open == []
     assert page.count("table") == page.count("caption") > 8
@@ -200,7 +201,7 @@ def test_the_page_is_balanced_html_with_captions_and_scopes(tmp_path: Path) -> N
 
 
 def test_the_page_fetches_nothing_and_runs_nothing(tmp_path: Path) -> None:
-    html = render_html(make_run(tmp_path), tmp_path)
+    html = render_html(make_run(tmp_path), Layout(tmp_path))
     page = Page(html)
     sources = [value for _, attributes in page.elements for name, value in attributes.items() if name in ("src", "href")]
     assert page.count("script") == 0
@@ -213,14 +214,14 @@ def test_the_page_fetches_nothing_and_runs_nothing(tmp_path: Path) -> None:
 def test_names_and_prompts_are_escaped(tmp_path: Path) -> None:
     result = make_run(tmp_path)
     bundle = replace(result.bundle, recipe_name="<script>alert(1)</script>")
-    html = render_html(replace(result, bundle=bundle), tmp_path)
+    html = render_html(replace(result, stored=replace(result.stored, artifact=bundle)), Layout(tmp_path))
     assert "<script" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert "a &lt;red&gt; &amp; &#34;round&#34; face no. 0" in html
 
 
 def test_headline_has_bytes_switch_and_psnr_of_the_run(tmp_path: Path) -> None:
-    phrases = report_view(make_run(tmp_path), tmp_path).headline
+    phrases = report_view(make_run(tmp_path), Layout(tmp_path)).headline
     figures = [phrase.text for phrase in phrases if phrase.is_figure]
     assert figures[:3] == ["30.0 MB", "64.0 MB", "2.13×"]
     assert figures[-2:] == ["38.5 dB", "38.0 dB"]
@@ -228,7 +229,7 @@ def test_headline_has_bytes_switch_and_psnr_of_the_run(tmp_path: Path) -> None:
 
 
 def test_every_figure_table_of_a_virtual_device_says_so(tmp_path: Path) -> None:
-    html = render_html(make_run(tmp_path), tmp_path)
+    html = render_html(make_run(tmp_path), Layout(tmp_path))
     assert Caveat.VIRTUAL_DEVICE.advice in Page(html).text
     captions = re.findall(r"<caption>.*?</caption>", html, re.DOTALL)
     figures = [
@@ -244,7 +245,7 @@ def test_an_emulator_s_times_are_left_out_everywhere_and_said_to_be(tmp_path: Pa
         return replace(record, caveats=(*record.caveats, *emulated))
 
     result = make_run(tmp_path, variants=ABBA * 6, change=change)
-    view = report_view(result, tmp_path)
+    view = report_view(result, Layout(tmp_path))
     rows = [row for row in view.kpis[0].tasks[0].rows if isinstance(row.shared, Figure)]
     assert {row.unit for row in rows} == {Unit.MEGABYTES}
     assert len(rows) == 4
@@ -252,7 +253,7 @@ def test_an_emulator_s_times_are_left_out_everywhere_and_said_to_be(tmp_path: Pa
     assert {verdict.title for verdict in view.kpis[0].verdicts} == {"Peak RAM, running"}
     figures = [phrase.text for phrase in view.headline if phrase.is_figure]
     assert figures == ["30.0 MB", "64.0 MB", "2.13×", "38.5 dB", "38.0 dB"]
-    text = Page(render_html(result, tmp_path)).text
+    text = Page(render_html(result, Layout(tmp_path))).text
     assert "an emulator's time" in text
     assert Caveat.EMULATED_NPU.advice in text
     lines = [line for line in csv.DictReader(io.StringIO(to_csv(result))) if line["unit"] == "ms"]
@@ -268,12 +269,12 @@ def test_too_few_samples_of_the_float_launch_are_no_doubt(tmp_path: Path) -> Non
         few = (Caveat.FEW_SAMPLES,) if record.variant is Variant.FLOAT else ()
         return replace(record, caveats=(*record.caveats, *few))
 
-    doubts = report_view(make_run(tmp_path, change=change), tmp_path).doubts
+    doubts = report_view(make_run(tmp_path, change=change), Layout(tmp_path)).doubts
     assert [doubt.caveat for doubt in doubts] == [Caveat.VIRTUAL_DEVICE]
 
 
 def test_several_tables_are_summed_up_first(tmp_path: Path) -> None:
-    view = report_view(make_run(tmp_path, devices=(S25, TABS11)), tmp_path)
+    view = report_view(make_run(tmp_path, devices=(S25, TABS11)), Layout(tmp_path))
     assert [(line.device.address, line.task) for line in view.glance][2:4] == [
         ("virtual:s25", "draw"),
         ("virtual:tabs11", "restyle"),
@@ -282,7 +283,7 @@ def test_several_tables_are_summed_up_first(tmp_path: Path) -> None:
 
 
 def test_further_items_are_folded(tmp_path: Path) -> None:
-    page = Page(render_html(make_run(tmp_path, items=6), tmp_path))
+    page = Page(render_html(make_run(tmp_path, items=6), Layout(tmp_path)))
     assert page.count("details") == 3
     assert "2 more items" in page.text
     assert page.count("img") == 6 * (4 + 5 + 3) + 6  # restyle, remove-object with its truth besides, draw
@@ -290,21 +291,21 @@ def test_further_items_are_folded(tmp_path: Path) -> None:
 
 def test_a_missing_picture_is_named_in_its_place(tmp_path: Path) -> None:
     result = make_run(tmp_path)
-    (result.bundle_folder / "reference/restyle/001.png").unlink()
-    assert "missing: 001.png" in Page(render_html(result, tmp_path)).text
+    (result.stored.folder / "reference/restyle/001.png").unlink()
+    assert "missing: 001.png" in Page(render_html(result, Layout(tmp_path))).text
 
 
 def test_a_file_that_is_no_png_is_named_in_its_place(tmp_path: Path) -> None:
     result = make_run(tmp_path)
-    (result.bundle_folder / "reference/restyle/001.png").write_text("<svg/>")
-    assert "not a PNG file: 001.png" in Page(render_html(result, tmp_path)).text
+    (result.stored.folder / "reference/restyle/001.png").write_text("<svg/>")
+    assert "not a PNG file: 001.png" in Page(render_html(result, Layout(tmp_path))).text
 
 
 def test_write_report_leaves_one_whole_file(tmp_path: Path) -> None:
     result = make_run(tmp_path)
-    path = write_report(result, tmp_path)
+    path = write_report(result, Layout(tmp_path))
     assert path == tmp_path / "reports" / f"{result.run_id}.html"
-    assert path.read_text("utf-8") == render_html(result, tmp_path)
+    assert path.read_text("utf-8") == render_html(result, Layout(tmp_path))
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
@@ -313,13 +314,13 @@ def test_failed_launches_stand_at_the_top_with_their_reason(tmp_path: Path) -> N
         reason = "harness was killed by signal 9 (SIGKILL)"
         return replace(failed(record, reason), error_class=ErrorClass.HARNESS) if record.launch == 3 else record
 
-    text = Page(render_html(make_run(tmp_path, change=change), tmp_path)).text
+    text = Page(render_html(make_run(tmp_path, change=change), Layout(tmp_path))).text
     assert "1 of 5 launches not OK:" in text
     assert "FAILED launch 4, per-graph on virtual:s25 (harness): harness was killed by signal 9 (SIGKILL)" in text
 
 
 def test_a_run_in_which_all_launches_failed_renders(tmp_path: Path) -> None:
-    page = Page(render_html(make_run(tmp_path, change=lambda record: failed(record, "no room")), tmp_path))
+    page = Page(render_html(make_run(tmp_path, change=lambda record: failed(record, "no room")), Layout(tmp_path)))
     assert page.wrong == []
     assert "No launch was OK, so there are no figures" in page.text
     assert "5 of 5 launches not OK" in page.text
@@ -327,7 +328,7 @@ def test_a_run_in_which_all_launches_failed_renders(tmp_path: Path) -> None:
 
 def test_a_run_without_launches_renders(tmp_path: Path) -> None:
     result = replace(make_run(tmp_path), records=(), deployments=())
-    page = Page(render_html(result, tmp_path))
+    page = Page(render_html(result, Layout(tmp_path)))
     assert page.wrong == []
     assert "No launch was run" in page.text
     assert kpi_rows(result) == ()
@@ -335,39 +336,39 @@ def test_a_run_without_launches_renders(tmp_path: Path) -> None:
 
 def test_a_run_without_baseline_says_that_nothing_was_compared(tmp_path: Path) -> None:
     result = make_run(tmp_path, variants=(Variant.FLOAT, Variant.SHARED))
-    text = Page(render_html(result, tmp_path)).text
+    text = Page(render_html(result, Layout(tmp_path))).text
     assert "the recipe asks for no baseline" in text
     assert row_of(result, "restyle", "end_to_end").per_graph == "not run"
     assert "30.0 MB as one base with LoRAs, a switch of tasks takes" in text
 
 
 def test_a_run_of_the_baseline_alone_renders(tmp_path: Path) -> None:
-    page = Page(render_html(make_run(tmp_path, variants=(Variant.PER_GRAPH,)), tmp_path))
+    page = Page(render_html(make_run(tmp_path, variants=(Variant.PER_GRAPH,)), Layout(tmp_path)))
     assert page.wrong == []
     assert "No launch of the shared graph was OK" in page.text
 
 
 def test_launches_without_samples_say_so(tmp_path: Path) -> None:
     result = make_run(tmp_path, change=lambda record: replace(record, samples=()))
-    text = Page(render_html(result, tmp_path)).text
+    text = Page(render_html(result, Layout(tmp_path))).text
     assert "The launches hold no samples." in text
     assert row_of(result, "restyle", "end_to_end").shared == "not measured"
     assert "No launch that was OK has noted the sizes of its files." in text
 
 
 def test_a_run_without_truth_images_says_so(tmp_path: Path) -> None:
-    page = Page(render_html(make_run(tmp_path, with_truth=False), tmp_path))
+    page = Page(render_html(make_run(tmp_path, with_truth=False), Layout(tmp_path)))
     assert "No truth images were given" in page.text
     assert "Truth" not in [text.strip() for text in page.texts]
 
 
 def test_a_run_without_float_launch_says_that_parity_is_not_known(tmp_path: Path) -> None:
-    view = report_view(make_run(tmp_path, variants=ABBA[1:]), tmp_path)
+    view = report_view(make_run(tmp_path, variants=ABBA[1:]), Layout(tmp_path))
     assert {parity.worst_steps for parity in view.parity} == {"not run"}
     assert any("The float graph did not run" in gap for gap in view.gaps)
 
 
 def test_parity_is_the_worst_pixel_of_the_float_launch(tmp_path: Path) -> None:
-    view = report_view(make_run(tmp_path), tmp_path)
+    view = report_view(make_run(tmp_path), Layout(tmp_path))
     assert [parity.task for parity in view.parity] == ["restyle", "remove-object", "draw"]
     assert {(parity.worst_steps, parity.images) for parity in view.parity} == {(1.0, 2)}

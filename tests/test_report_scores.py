@@ -7,6 +7,7 @@ from support.synthetic_run import make_run
 
 from quadbench.artifacts.scores import Better, Compared, Metric, RunScores, Score
 from quadbench.report import render_html, score_notes, score_tables
+from quadbench.results.layout import Layout
 
 PSNR = Metric(name="psnr", title="PSNR", unit="dB", better=Better.HIGHER, definition="Of 8-bit RGB.")
 SSIM = Metric(name="ssim", title="SSIM", unit="", better=Better.HIGHER, definition="Structural similarity.")
@@ -59,8 +60,8 @@ def test_a_figure_is_defined_and_an_absent_one_has_its_reason_once():
 
 def test_the_report_shows_the_scores_of_a_run_that_has_some(tmp_path: Path):
     result = make_run(tmp_path)
-    without = render_html(result, tmp_path)
-    page = render_html(replace(result, scores=scores_of_a_run()), tmp_path)
+    without = render_html(result, Layout(tmp_path))
+    page = render_html(replace(result, scores=scores_of_a_run()), Layout(tmp_path))
     assert '<th scope="row">SQNR of eps, dB ↑</th>' in page
     assert "LPIPS: unavailable: no weights" in page
     assert "SQNR" not in without

@@ -124,8 +124,8 @@ def test_published_figures_stand_beside_those_of_the_same_value(tmp_path: Path) 
         made = make_run(tmp_path / value, variants=(Variant.FLOAT, Variant.SHARED))
         task = replace(made.bundle.tasks[0], name="prompt-guided-image-transformation")
         records = tuple(replace(r, samples=tuple(replace(s, task=task.name) for s in r.samples)) for r in made.records)
-        bundle = replace(made.bundle, tasks=(task,))
-        return next(sweep_points(INT8_KEY, value, replace(made, bundle=bundle, records=records, published="quad-table-4"), None))
+        stored = replace(made.stored, artifact=replace(made.bundle, tasks=(task,)))
+        return next(sweep_points(INT8_KEY, value, replace(made, stored=stored, records=records, published="quad-table-4"), None))
 
     points = tuple(printed(value) for value in ("20", "30"))
     table = sweep_tables(Sweep(sweep_id="s", recipe_name="r", key=INT8_KEY, published="quad-table-4", points=points))[0]

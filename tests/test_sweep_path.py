@@ -11,8 +11,9 @@ pytest.importorskip("torchmetrics")
 
 from quadbench.cli import main
 from quadbench.quad.build import build
-from quadbench.quad.intermediates import Common
+from quadbench.quad.intermediates import Intermediates
 from quadbench.recipe import load_recipe
+from quadbench.results.layout import Layout
 
 
 @pytest.mark.slow
@@ -35,9 +36,12 @@ def test_a_sweep_runs_scores_and_writes_every_value(
 @pytest.mark.slow
 def test_builds_that_share_do_once_what_they_share_and_come_out_the_same(tiny_recipe: Path, tmp_path: Path) -> None:
     recipes = [load_recipe(tiny_recipe, {"precision.lora": lora}) for lora in ("int16", "int8")]
-    common, steps = Common(tmp_path), [[], []]
-    together = [build(r, tmp_path / "a", notify=s.append, common=common)[0] for r, s in zip(recipes, steps, strict=True)]
-    alone = build(recipes[1], tmp_path / "b")[0]
+    intermediates, steps = Intermediates(tmp_path), [[], []]
+    together = [
+        build(recipe, Layout(tmp_path / "a"), notify=names.append, intermediates=intermediates).artifact
+        for recipe, names in zip(recipes, steps, strict=True)
+    ]
+    alone = build(recipes[1], Layout(tmp_path / "b")).artifact
     assert set(steps[0]) - set(steps[1]) == {"export", "sampler tables", "trajectories"}
     assert [graph.file for graph in together[1].graphs] == [graph.file for graph in alone.graphs]
     assert [task.items for task in together[1].tasks] == [task.items for task in alone.tasks]

@@ -20,6 +20,7 @@ from quadbench.artifacts import (
     RunResult,
     Sample,
     Status,
+    Stored,
     TaskAssets,
     TaskItem,
     TaskKind,
@@ -70,8 +71,7 @@ def make_run(
     ]
     return RunResult(
         run_id="20260102-030405-quickstart",
-        bundle=bundle,
-        bundle_folder=bundle_folder,
+        stored=Stored(artifact=bundle, folder=bundle_folder),
         records=tuple(change(record) for record in records),
         deployments=tuple(_deployment(device) for device in devices),
     )
