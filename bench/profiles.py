@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from quadbench.artifacts import Component
-from quadbench.quad.adapters import Adapter, Pair
+from quadbench.quad.adapters import Adapter, LoraPair
 from quadbench.quad.adapters.lora_profile import LoraProfile, clip_rate, lora_profile
 from quadbench.quad.distill import VALIDATION_EXAMPLES, Settings, distill, sqnr_db
 from quadbench.quad.divergence import spread
@@ -139,7 +139,7 @@ def unlike(adapter: Adapter) -> dict[str, Adapter]:
             d, u = torch.ones(pair.rank), torch.ones(pair.rank)
             chosen = slice(0, 1) if only_first else slice(None)
             d[chosen], u[chosen] = down, up
-            pairs[site] = Pair(
+            pairs[site] = LoraPair(
                 down=pair.down * d.view(-1, *(1,) * (pair.down.ndim - 1)),
                 up=pair.up * u.view(1, -1, *(1,) * (pair.up.ndim - 2)),
             )

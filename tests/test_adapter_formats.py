@@ -16,7 +16,7 @@ from support.adapter_files import Known, draw_pairs, kohya_name, kohya_tensors, 
 from support.tiny_model import RECIPE, write_adapter  # noqa: E402
 
 from quadbench.errors import AdapterError  # noqa: E402
-from quadbench.quad.adapters import Adapter, base_of_graph, base_of_unet, load_adapter, merge  # noqa: E402
+from quadbench.quad.adapters import Adapter, load_adapter, merge, sites_of_graph, sites_of_unet  # noqa: E402
 from quadbench.quad.model.foundation import Foundation, load_foundation  # noqa: E402
 from quadbench.quad.sources import AdapterFormat, AdapterSource  # noqa: E402
 from quadbench.quad.tasks.reference_adapter import with_adapter  # noqa: E402
@@ -40,7 +40,7 @@ def known(unet: UNet2DConditionModel) -> dict[str, Known]:
 
 
 def load(path: Path, unet: UNet2DConditionModel) -> Adapter:
-    return load_adapter("style", path, base_of_unet(unet))
+    return load_adapter("style", path, sites_of_unet(unet))
 
 
 def eps(unet: UNet2DConditionModel) -> torch.Tensor:
@@ -208,7 +208,7 @@ def test_names_of_the_original_code_find_their_sites(unet: UNet2DConditionModel,
 
 
 def test_names_of_the_original_code_are_refused_where_there_is_a_graph_alone(unet: UNet2DConditionModel, ldm_file: Path) -> None:
-    graph = base_of_graph(
+    graph = sites_of_graph(
         {"lora.mid_block.attentions.0.proj_in.down": (4, 32), "lora.mid_block.attentions.0.proj_in.up": (32, 4)}
     )
     with pytest.raises(AdapterError, match=r"the base has no .*input_blocks_1_1_.*original Stable Diffusion code"):
@@ -308,7 +308,7 @@ def known_rank(known: dict[str, Known]) -> int:
 def test_a_larger_rank_than_the_graph_has_room_for_is_refused(unet: UNet2DConditionModel, tmp_path: Path) -> None:
     pairs = draw_pairs(unet, ["mid_block.attentions.0.transformer_blocks.0.attn1.to_q"], alphas=[None])
     site = next(iter(pairs))
-    graph = base_of_graph({f"lora.{site}.down": (1, 32), f"lora.{site}.up": (32, 1)})
+    graph = sites_of_graph({f"lora.{site}.down": (1, 32), f"lora.{site}.up": (32, 1)})
     with pytest.raises(AdapterError, match=r"has rank 2 at site '.*to_q'; the base takes 1. Hint: "):
         load_adapter("style", write_kohya(tmp_path / "large.safetensors", pairs), graph)
 
@@ -348,7 +348,7 @@ def test_a_recipe_that_names_another_format_is_told_the_right_one(
     with pytest.raises(
         AdapterError, match=r"is of format kohya \(.*lora_unet_\); the recipe says diffusers. Hint: write source: kohya"
     ):
-        load_adapter("style", path, base_of_unet(unet), expected=AdapterFormat.DIFFUSERS)
+        load_adapter("style", path, sites_of_unet(unet), expected=AdapterFormat.DIFFUSERS)
 
 
 def test_a_recipe_takes_files_of_all_formats(tmp_path: Path) -> None:

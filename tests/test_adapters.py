@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from support.tiny_model import write_adapter  # noqa: E402
 
 from quadbench.errors import AdapterError  # noqa: E402
-from quadbench.quad.adapters import Adapter, base_of_unet, graph_tensors, load_adapter, merge, shared_ranks  # noqa: E402
+from quadbench.quad.adapters import Adapter, graph_tensors, load_adapter, merge, shared_ranks, sites_of_unet  # noqa: E402
 from quadbench.quad.model.components import with_plain_attention  # noqa: E402
 from quadbench.quad.model.foundation import load_foundation  # noqa: E402
 from quadbench.quad.model.lora import UnetGraph  # noqa: E402
@@ -32,7 +32,7 @@ def folder(tiny_recipe: Path, tmp_path: Path) -> Path:
 
 
 def _load(name: str, folder: Path, unet: UNet2DConditionModel) -> Adapter:
-    return load_adapter(name, folder, base_of_unet(unet))
+    return load_adapter(name, folder, sites_of_unet(unet))
 
 
 def _edit_config(folder: Path, **changes: object) -> None:

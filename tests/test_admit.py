@@ -15,7 +15,7 @@ from support.tiny_model import tiny_unet  # noqa: E402
 
 from quadbench.artifacts import BaseDigests, Bundle, Component, Graph, TensorSpec, Variant  # noqa: E402
 from quadbench.cli import main  # noqa: E402
-from quadbench.quad.adapters import base_of_unet, load_adapter  # noqa: E402
+from quadbench.quad.adapters import load_adapter, sites_of_unet  # noqa: E402
 from quadbench.quad.adapters.lora_profile import lora_encodings, lora_ranges  # noqa: E402
 from quadbench.quad.model.lora import input_names  # noqa: E402
 from quadbench.results.digests import digest_of  # noqa: E402
@@ -27,7 +27,7 @@ KNOWN = draw_pairs(tiny_unet(), ("attn1.to_q", "proj_in", "conv1"))
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     """A bundle of one adapter, as far as admission looks at it: graph inputs, profile and digests; the graph is never run."""
-    adapter = load_adapter("old", write_kohya(tmp_path / "old.safetensors", KNOWN), base_of_unet(tiny_unet()))
+    adapter = load_adapter("old", write_kohya(tmp_path / "old.safetensors", KNOWN), sites_of_unet(tiny_unet()))
     encodings = lora_encodings(lora_ranges([adapter]), headroom=1.2, dtype="int16")
     listed = {"lora": {name: asdict(encoding) for name, encoding in encodings.items()}}
     inputs = [

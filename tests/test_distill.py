@@ -15,7 +15,7 @@ from safetensors.numpy import load_file  # noqa: E402
 
 from quadbench.artifacts import Bundle, Component, Stored, Variant  # noqa: E402
 from quadbench.errors import SpecError  # noqa: E402
-from quadbench.quad.adapters import Adapter, Pair  # noqa: E402
+from quadbench.quad.adapters import Adapter, LoraPair  # noqa: E402
 from quadbench.quad.adapters.lora_profile import LoraProfile, aligned, lora_profile  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.distill import Distilled, Settings, distill  # noqa: E402
@@ -53,7 +53,7 @@ def case(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
         prepared = prepare(load_recipe(tiny_recipe), Steps(), tmp_path_factory.mktemp("scratch"))
         profile = lora_profile(list(prepared.adapters.values()), anchor=None, gauge=True, headroom=1.0, dtype="int8")
         first = prepared.adapters["first"]
-        wide = Adapter(name="first", pairs={s: Pair(down=p.down * 2, up=p.up * 2) for s, p in first.pairs.items()})
+        wide = Adapter(name="first", pairs={s: LoraPair(down=p.down * 2, up=p.up * 2) for s, p in first.pairs.items()})
         adapter = aligned(wide, {name: e.scale * e.limit for name, e in profile.encodings.items()})
         feeds = [feed | prepared.feed(a) for feed in prepared.visits["change"].feeds for a in (wide, None)]
         made = quantized(Calibrated(prepared.models[Component.UNET], feeds), lora=profile.encodings)

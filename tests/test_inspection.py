@@ -14,7 +14,7 @@ from support.tiny_model import tiny_unet  # noqa: E402
 
 from quadbench import zoo  # noqa: E402
 from quadbench.cli import main  # noqa: E402
-from quadbench.quad.adapters import base_of_unet  # noqa: E402
+from quadbench.quad.adapters import sites_of_unet  # noqa: E402
 from quadbench.quad.adapters.inspection import inspect_adapter  # noqa: E402
 
 UNET = tiny_unet()
@@ -68,7 +68,7 @@ def test_a_file_with_problems_is_described_all_the_same(tmp_path: Path, capsys: 
 
 
 def test_an_adapter_of_another_model_is_a_problem(tmp_path: Path) -> None:
-    found = inspect_adapter(zoo.adapter_folder("restyle"), base_of_unet(UNET))
+    found = inspect_adapter(zoo.adapter_folder("restyle"), sites_of_unet(UNET))
     (problem,) = found.problems
     assert re.match(r"adapter 'restyle' fits 46 of its 62 sites; the base has no down_blocks", problem.message)
 

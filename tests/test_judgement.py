@@ -1,15 +1,15 @@
-"""The verdict on an adapter under a frozen profile: taken as it is, after the gauge, once distilled, or not at all."""
+"""Judgement of an adapter under a frozen LoRA profile: accepted as it is, after the gauge, once distilled, or not at all."""
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from quadbench.quad.adapters import Adapter, Pair  # noqa: E402
+from quadbench.quad.adapters import Adapter, LoraPair  # noqa: E402
 from quadbench.quad.adapters.judgement import (  # noqa: E402
     LEAST_KEPT_DB,
     LEAST_SQNR_DB,
+    Acceptance,
     Judgement,
-    Verdict,
     adapter_fit,
     gauge,
     judge,
@@ -23,8 +23,8 @@ SITES = ("first", "second")
 def adapter_of(*, down: float = 1.0, up: float = 1.0, seed: int = 1, sites: tuple[str, ...] = SITES) -> Adapter:
     generator = torch.Generator().manual_seed(seed)
 
-    def pair() -> Pair:
-        return Pair(
+    def pair() -> LoraPair:
+        return LoraPair(
             down=torch.randn(8, 64, generator=generator) * 0.02 * down, up=torch.randn(64, 8, generator=generator) * 0.02 * up
         )
 
@@ -43,12 +43,12 @@ def judged(adapter: Adapter, *, dtype: str = "int16") -> Judgement:
 @pytest.mark.parametrize("dtype", ["int16", "int8"])
 def test_an_adapter_like_the_profiles_own_is_admitted(dtype: str) -> None:
     found = judged(adapter_of(), dtype=dtype)
-    assert (found.verdict, found.plain.clip_rate) == (Verdict.ADMITTED, 0)
+    assert (found.acceptance, found.plain.clip_rate) == (Acceptance.ADMITTED, 0)
 
 
 def test_a_pair_out_of_balance_is_admitted_after_the_gauge() -> None:
     found = judged(adapter_of(down=1 / 8, up=8))
-    assert found.verdict is Verdict.ADMITTED_AFTER_GAUGE
+    assert found.acceptance is Acceptance.ADMITTED_AFTER_GAUGE
     assert found.plain.clip_rate > 0.1
     assert found.gauged.clip_rate == 0
     assert "without the gauge 2 of 2 sites miss a limit, as" in found.reason
@@ -56,20 +56,20 @@ def test_a_pair_out_of_balance_is_admitted_after_the_gauge() -> None:
 
 def test_an_update_larger_than_the_profile_needs_distillation() -> None:
     found = judged(adapter_of(down=4, up=3))
-    assert found.verdict is Verdict.NEEDS_DISTILLATION
+    assert found.acceptance is Acceptance.NEEDS_DISTILLATION
     assert LEAST_KEPT_DB < found.gauged.sqnr_db < LEAST_SQNR_DB
     assert "even gauge-aligned 2 of 2 sites miss a limit" in found.reason
 
 
 def test_an_update_far_beyond_the_profile_is_refused() -> None:
     found = judged(adapter_of(down=20, up=20))
-    assert found.verdict is Verdict.REFUSED
+    assert found.acceptance is Acceptance.REFUSED
     assert found.gauged.sqnr_db < LEAST_KEPT_DB
 
 
 def test_a_faint_adapter_that_uses_few_integers_is_not_admitted() -> None:
     found = judged(adapter_of(down=1 / 64, up=1 / 64), dtype="int8")
-    assert not found.verdict.is_admitted
+    assert not found.acceptance.is_admitted
     assert found.gauged.clip_rate == 0
     assert found.gauged.effective_bits < 6
 
@@ -77,14 +77,14 @@ def test_a_faint_adapter_that_uses_few_integers_is_not_admitted() -> None:
 def test_one_bad_site_is_enough_and_is_named() -> None:
     good, bad = adapter_of(), adapter_of(down=3, up=2, sites=("second",))
     found = judged(Adapter(name="new", pairs=good.pairs | bad.pairs))
-    assert found.verdict is Verdict.NEEDS_DISTILLATION
+    assert found.acceptance is Acceptance.NEEDS_DISTILLATION
     assert found.gauged.worst.site == "second"
     assert "1 of 2 sites miss a limit, as second: " in found.reason
 
 
 def test_a_site_that_changes_nothing_misses_no_limit() -> None:
-    silent = Pair(down=torch.ones(8, 64) * 0.02, up=torch.zeros(64, 8))
-    assert judged(Adapter(name="new", pairs=adapter_of().pairs | {"second": silent})).verdict is Verdict.ADMITTED
+    silent = LoraPair(down=torch.ones(8, 64) * 0.02, up=torch.zeros(64, 8))
+    assert judged(Adapter(name="new", pairs=adapter_of().pairs | {"second": silent})).acceptance is Acceptance.ADMITTED
 
 
 def test_single_clipped_weights_are_outliers_and_do_not_decide() -> None:
@@ -92,7 +92,7 @@ def test_single_clipped_weights_are_outliers_and_do_not_decide() -> None:
     adapter.pairs["first"].down[0, 0] = 1.2 * encodings["lora.first.down"].scale * encodings["lora.first.down"].limit
     found = judge(adapter, encodings)
     assert found.plain.sites[0].clipped == 1
-    assert found.verdict is Verdict.ADMITTED
+    assert found.acceptance is Acceptance.ADMITTED
 
 
 def test_figures_of_all_sites_weigh_each_by_its_energy() -> None:

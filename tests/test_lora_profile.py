@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from quadbench.quad.adapters import Adapter, Pair, graph_tensors  # noqa: E402
+from quadbench.quad.adapters import Adapter, LoraPair, graph_tensors  # noqa: E402
 from quadbench.quad.adapters.lora_profile import (  # noqa: E402
     adapter_integers,
     aligned,
@@ -22,7 +22,7 @@ SITE = "site"
 
 def _adapter(name: str, *, down: float = 1.0, up: float = 1.0, seed: int = 0, rank: int = 16, size: int = 320) -> Adapter:
     generator = torch.Generator().manual_seed(seed)
-    pair = Pair(
+    pair = LoraPair(
         down=torch.randn(rank, size, generator=generator) * 0.02 * down,
         up=torch.randn(size, rank, generator=generator) * 0.02 * up,
     )
@@ -43,7 +43,7 @@ def test_gauge_changes_no_product() -> None:
 
 def test_gauge_keeps_the_product_of_a_convolution() -> None:
     generator = torch.Generator().manual_seed(0)
-    pair = Pair(down=torch.randn(4, 8, 3, 3, generator=generator), up=torch.randn(16, 4, 1, 1, generator=generator) * 0.1)
+    pair = LoraPair(down=torch.randn(4, 8, 3, 3, generator=generator), up=torch.randn(16, 4, 1, 1, generator=generator) * 0.1)
     adapter = Adapter(name="conv", pairs={SITE: pair})
     gauged = aligned(adapter, dict(zip(input_names(SITE), (0.3, 2.0), strict=True))).pairs[SITE]
     product = lambda p: p.up.flatten(1) @ p.down.flatten(1)  # noqa: E731

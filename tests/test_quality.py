@@ -23,10 +23,10 @@ from quadbench.artifacts.scores import Better, Compared, Score  # noqa: E402
 from quadbench.cli import main  # noqa: E402
 from quadbench.errors import ArtifactError, UnknownNameError, UserError  # noqa: E402
 from quadbench.quad.tasks.runner import GraphSession  # noqa: E402
-from quadbench.quality import METRICS, GivenWeights, Pair, compare_folders, compare_latents, compare_run, score_images  # noqa: E402
+from quadbench.quality import METRICS, GivenNetwork, ImagePair, compare_folders, compare_latents, compare_run, score_images  # noqa: E402
 from quadbench.quality.extractor import FORMS  # noqa: E402
 from quadbench.quality.latents import TaskModel  # noqa: E402
-from quadbench.quality.networks import parse_weights  # noqa: E402
+from quadbench.quality.networks import parse_network  # noqa: E402
 from quadbench.results.digests import sha256_of  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 from quadbench.results.records import open_records  # noqa: E402
@@ -39,13 +39,15 @@ def image(seed: int, size: int = 32) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)
 
 
-def pair(seed: int = 0, *, noise: int = 0, source: bool = False, size: int = 32, name: str = "") -> Pair:
+def pair(seed: int = 0, *, noise: int = 0, source: bool = False, size: int = 32, name: str = "") -> ImagePair:
     reference = image(seed, size)
     changed = np.clip(reference.astype(int) + noise * (-1) ** np.arange(size)[:, None, None], 0, 255).astype(np.uint8)
-    return Pair(name=name or str(seed), image=changed, reference=reference, source=image(seed + 99, size) if source else None)
+    return ImagePair(
+        name=name or str(seed), image=changed, reference=reference, source=image(seed + 99, size) if source else None
+    )
 
 
-def pooling_network(folder: Path, name: str, *, size: object = "H") -> GivenWeights:
+def pooling_network(folder: Path, name: str, *, size: object = "H") -> GivenNetwork:
     """An ONNX graph that gives an image's mean colour, (1, 3): as small an embedding as there is."""
     graph = helper.make_graph(
         [
@@ -59,7 +61,7 @@ def pooling_network(folder: Path, name: str, *, size: object = "H") -> GivenWeig
     return _written(graph, folder, name)
 
 
-def token_network(folder: Path) -> GivenWeights:
+def token_network(folder: Path) -> GivenNetwork:
     """An ONNX graph that gives an image's pixels, pooled to 7 x 7, as tokens (1, 49, 3)."""
     graph = helper.make_graph(
         [
@@ -75,7 +77,7 @@ def token_network(folder: Path) -> GivenWeights:
     return _written(graph, folder, "dino")
 
 
-def distance_network(folder: Path) -> GivenWeights:
+def distance_network(folder: Path) -> GivenNetwork:
     """An ONNX graph that gives the mean absolute difference of two images in [-1, 1]."""
     images = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, "H", "W"]) for name in ("image", "other")]
     graph = helper.make_graph(
@@ -91,12 +93,12 @@ def distance_network(folder: Path) -> GivenWeights:
     return _written(graph, folder, "lpips")
 
 
-def _written(graph: onnx.GraphProto, folder: Path, name: str) -> GivenWeights:
+def _written(graph: onnx.GraphProto, folder: Path, name: str) -> GivenNetwork:
     path = folder / f"{name}.onnx"
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.checker.check_model(model)
     onnx.save(model, path)
-    return GivenWeights(name=name, path=path, sha256=sha256_of(path))
+    return GivenNetwork(name=name, path=path, sha256=sha256_of(path))
 
 
 def only(scores: tuple[Score, ...]) -> Score:
@@ -131,7 +133,7 @@ def test_an_unknown_metric_is_refused_with_the_nearest():
 
 def test_images_of_unlike_sizes_are_refused():
     with pytest.raises(UserError, match="image 'a' is 32 x 32, what it is held against 16 x 16"):
-        score_images([Pair(name="a", image=image(0), reference=image(0, 16))], PIXELS)
+        score_images([ImagePair(name="a", image=image(0), reference=image(0, 16))], PIXELS)
 
 
 def test_a_metric_says_why_an_image_is_too_small():
@@ -160,7 +162,7 @@ def test_a_direction_needs_a_source(tmp_path):
 
 def test_given_networks_see_images_stretched_and_normalized(tmp_path):
     """The mean colour of a flat image, under CLIP's normalization, is known."""
-    flat = Pair(name="flat", image=np.full((20, 20, 3), 255, np.uint8), reference=np.full((20, 20, 3), 51, np.uint8))
+    flat = ImagePair(name="flat", image=np.full((20, 20, 3), 255, np.uint8), reference=np.full((20, 20, 3), 51, np.uint8))
     score = only(score_images([flat], ["clip_similarity"], {"clip": pooling_network(tmp_path, "clip", size=224)}))
     form = FORMS["clip"]
     white, dark = (np.array([(v - m) / s for m, s in zip(form.mean, form.std, strict=True)]) for v in (1.0, 0.2))
@@ -168,7 +170,7 @@ def test_given_networks_see_images_stretched_and_normalized(tmp_path):
 
 
 def test_given_distances_see_images_at_their_own_size_in_minus_one_to_one(tmp_path):
-    black_white = Pair(name="", image=np.zeros((9, 7, 3), np.uint8), reference=np.full((9, 7, 3), 255, np.uint8))
+    black_white = ImagePair(name="", image=np.zeros((9, 7, 3), np.uint8), reference=np.full((9, 7, 3), 255, np.uint8))
     assert only(score_images([black_white], ["lpips"], {"lpips": distance_network(tmp_path)})).value == pytest.approx(2.0)
 
 
@@ -201,7 +203,7 @@ def test_a_file_that_is_no_graph_is_refused(tmp_path):
     path = tmp_path / "clip.onnx"
     path.write_bytes(b"not a graph")
     with pytest.raises(UserError, match="no ONNX graph"):
-        score_images([pair()], ["clip_similarity"], {"clip": GivenWeights(name="clip", path=path, sha256=sha256_of(path))})
+        score_images([pair()], ["clip_similarity"], {"clip": GivenNetwork(name="clip", path=path, sha256=sha256_of(path))})
 
 
 def test_a_graph_of_another_form_is_refused(tmp_path):
@@ -217,19 +219,19 @@ def test_an_embedding_of_another_rank_is_refused(tmp_path):
 
 
 def test_weights_are_named_with_their_sha256():
-    given = parse_weights(f"clip=/models/a=b@c.onnx@sha256:{'AB' * 32}")
-    assert given == GivenWeights(name="clip", path=Path("/models/a=b@c.onnx"), sha256="ab" * 32)
+    given = parse_network(f"clip=/models/a=b@c.onnx@sha256:{'AB' * 32}")
+    assert given == GivenNetwork(name="clip", path=Path("/models/a=b@c.onnx"), sha256="ab" * 32)
 
 
 @pytest.mark.parametrize("text", ["clip=/a.onnx", "clip=/a.onnx@sha256:12", "/a.onnx"])
 def test_weights_without_a_sha256_are_refused(text):
     with pytest.raises(UserError, match="NAME=PATH@sha256:HEX"):
-        parse_weights(text)
+        parse_network(text)
 
 
 def test_weights_that_no_metric_uses_are_refused():
     with pytest.raises(UnknownNameError, match="did you mean 'clip'"):
-        parse_weights(f"clipp=a@sha256:{'0' * 64}")
+        parse_network(f"clipp=a@sha256:{'0' * 64}")
 
 
 def write_images(folder: Path, names: list[str], *, brightness: int = 0) -> Path:

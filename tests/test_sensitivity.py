@@ -14,13 +14,13 @@ torch = pytest.importorskip("torch")
 
 from quadbench.artifacts import Bundle, Stored  # noqa: E402
 from quadbench.errors import SpecError  # noqa: E402
-from quadbench.quad.adapters import Adapter, Pair  # noqa: E402
+from quadbench.quad.adapters import Adapter, LoraPair  # noqa: E402
 from quadbench.quad.adapters.lora_profile import lora_encodings, lora_ranges, site_fits  # noqa: E402
 from quadbench.quad.analyse import analyse  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.divergence import (  # noqa: E402
     Bins,
-    Score,
+    DivergenceScore,
     bins_over,
     divergence,
     jensen_shannon,
@@ -31,7 +31,7 @@ from quadbench.quad.model.lora import input_names  # noqa: E402
 from quadbench.quad.sensitivity import (  # noqa: E402
     AdapterSensitivity,
     Agreement,
-    Sample,
+    UnetSample,
     adapter_sensitivity,
     choose_anchor,
 )
@@ -56,7 +56,7 @@ def _adapter(name: str = "tame", *, stretch: float = 1.0) -> Adapter:
         down, up = torch.randn(RANK, SIZE, generator=generator), torch.randn(SIZE, RANK, generator=generator)
         down[0] *= stretch
         up[:, 0] /= stretch
-        pairs[site] = Pair(down=down, up=up)
+        pairs[site] = LoraPair(down=down, up=up)
     return Adapter(name=name, pairs=pairs)
 
 
@@ -67,10 +67,10 @@ def _linear(feed: Feed) -> torch.Tensor:
     return torch.from_numpy((x + sum(terms) / SIZE).astype(np.float32))
 
 
-def _samples(count: int = 6) -> list[Sample]:
+def _samples(count: int = 6) -> list[UnetSample]:
     rng = np.random.default_rng(0)
     draws = [rng.standard_normal((SIZE, 16)).astype(np.float32) for _ in range(count)]
-    return [Sample(task="draw", step=i % 3, timestep=900.0 - i % 3, feed={"sample": x}) for i, x in enumerate(draws)]
+    return [UnetSample(task="draw", step=i % 3, timestep=900.0 - i % 3, feed={"sample": x}) for i, x in enumerate(draws)]
 
 
 def _found(adapter: Adapter, dtype: str = "int8", unet: Callable[[Feed], torch.Tensor] = _linear) -> AdapterSensitivity:
@@ -80,7 +80,7 @@ def _found(adapter: Adapter, dtype: str = "int8", unet: Callable[[Feed], torch.T
 def _scored(adapter: str, js: float, error: float | None) -> AdapterSensitivity:
     return AdapterSensitivity(
         adapter=adapter,
-        score=Score(js=js, mse=js, sqnr_db=30.0, samples=8),
+        score=DivergenceScore(js=js, mse=js, sqnr_db=30.0, samples=8),
         js_standard_error=error,
         steps=(),
         sites=(),

@@ -56,7 +56,7 @@ def run_inspect(options: argparse.Namespace) -> int:
         _print_inspection(stdout_console(), inspection)
         if admission:
             _print_admission(stdout_console(), admission)
-    is_right = not inspection.problems and (admission is None or admission.judgement.verdict.is_admitted)
+    is_right = not inspection.problems and (admission is None or admission.judgement.acceptance.is_admitted)
     return 0 if is_right else AdapterError.exit_code
 
 
@@ -75,7 +75,7 @@ def run_admit(options: argparse.Namespace) -> int:
     else:
         _print_admission(stdout_console(), admission)
     if admission.extended is None:
-        print_error(f"adapter '{admission.name}' was not added: {admission.judgement.verdict}. Hint: {_HINT}")
+        print_error(f"adapter '{admission.name}' was not added: {admission.judgement.acceptance}. Hint: {_HINT}")
         return AdapterError.exit_code
     return 0
 
@@ -87,7 +87,7 @@ def _answer(admission: "Admission") -> dict[str, Any]:
             "name": admission.name,
             "bundle": folder,
             "base": asdict(admission.base),
-            "verdict": admission.judgement.verdict,
+            "verdict": admission.judgement.acceptance,
             "reason": admission.judgement.reason,
             "plain": asdict(admission.judgement.plain),
             "gauged": asdict(admission.judgement.gauged),
@@ -130,7 +130,7 @@ def _print_inspection(console: Console, found: "Inspection") -> None:
 
 def _print_admission(console: Console, admission: "Admission") -> None:
     judgement, base = admission.judgement, admission.base
-    print_text(f"{admission.name}: {judgement.verdict}; {judgement.reason}")
+    print_text(f"{admission.name}: {judgement.acceptance}; {judgement.reason}")
     shown = _table("", "clipped", "effective bits", "SQNR dB")
     for label, fit in (("as it came", judgement.plain), ("gauge-aligned", judgement.gauged)):
         shown.add_row(f"{label}, all {len(fit.sites)} sites", *_cells(fit.clip_rate, fit.effective_bits, fit.sqnr_db))

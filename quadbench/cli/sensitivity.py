@@ -16,7 +16,7 @@ from quadbench.errors import extra_needed
 from quadbench.recipe import load_recipe
 
 if TYPE_CHECKING:
-    from quadbench.quad.divergence import Score
+    from quadbench.quad.divergence import DivergenceScore
     from quadbench.quad.sensitivity import Agreement, Sensitivity
 
 WORST_SITES = 5
@@ -67,7 +67,7 @@ def print_sensitivity(console: Console, found: "Sensitivity") -> None:
     console.print(f"anchor: {found.choice.anchor or 'none, take unified'}; {found.choice.reason}", highlight=False)
 
 
-def _score_cells(score: "Score", error: str = "") -> tuple[str, ...]:
+def _score_cells(score: "DivergenceScore", error: str = "") -> tuple[str, ...]:
     sqnr_db = "no noise" if score.sqnr_db is None else f"{score.sqnr_db:.1f}"
     return f"{score.js:.3g}{error}", f"{score.mse:.3g}", sqnr_db, str(score.samples)
 

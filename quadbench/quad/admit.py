@@ -7,10 +7,10 @@ from pathlib import Path
 
 from quadbench.artifacts import BaseDigests, Bundle, Component, Graph, Stored, Variant
 from quadbench.errors import UserError
-from quadbench.quad.adapters import Adapter, base_of_graph, load_adapter
+from quadbench.quad.adapters import Adapter, load_adapter, sites_of_graph
 from quadbench.quad.adapters.inspection import Inspection, inspect_adapter
 from quadbench.quad.adapters.judgement import Judgement, gauge, judge
-from quadbench.quad.prepare import base_of
+from quadbench.quad.prepare import sites_of
 from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.sources import adapter_digests
 from quadbench.quad.writer import BundleWriter
@@ -60,7 +60,7 @@ def admit(source: Path, bundle: Stored[Bundle], *, name: str | None = None) -> A
     if admission.name in {adapter.name for adapter in bundle.artifact.adapters}:
         hint = "give the new one another, with --name"
         raise UserError(f"bundle {bundle.artifact.digest[:12]} has an adapter '{admission.name}' already", hint=hint)
-    if not admission.judgement.verdict.is_admitted:
+    if not admission.judgement.acceptance.is_admitted:
         return admission
     return replace(admission, extended=_extend(bundle, admission.name, source))
 
@@ -73,7 +73,7 @@ def inspect(
     Raises:
         AdapterError: nothing there can be read as an adapter, or it has no place in the bundle.
     """
-    inspection = inspect_adapter(source, base_of(recipe) if recipe else None)
+    inspection = inspect_adapter(source, sites_of(recipe) if recipe else None)
     return inspection, judged(source, bundle) if bundle else None
 
 
@@ -85,7 +85,7 @@ def lora_encodings_of(bundle: Stored[Bundle]) -> dict[str, Encoding]:
 
 def _load(name: str, source: Path, bundle: Bundle, encodings: dict[str, Encoding]) -> Adapter:
     """Read the adapter, fitted to the bundle's shared graph."""
-    return load_adapter(name, source, base_of_graph(_shapes(bundle, encodings)))
+    return load_adapter(name, source, sites_of_graph(_shapes(bundle, encodings)))
 
 
 def _extend(bundle: Stored[Bundle], name: str, source: Path) -> Stored[Bundle]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import onnx
 import torch
 
-from quadbench.quad.adapters import Adapter, Pair, graph_tensors
+from quadbench.quad.adapters import Adapter, LoraPair, graph_tensors
 from quadbench.quad.adapters.lora_profile import LoraProfile
 from quadbench.quad.divergence import spread
 from quadbench.quad.model.lora import input_names
@@ -280,5 +280,5 @@ def _with_weights(adapter: Adapter, weights: Mapping[str, torch.Tensor]) -> Adap
     pairs = {}
     for site, pair in adapter.pairs.items():
         down, up = (weights[name].detach() for name in input_names(site))
-        pairs[site] = Pair(down=down[: pair.rank], up=up[:, : pair.rank])
+        pairs[site] = LoraPair(down=down[: pair.rank], up=up[:, : pair.rank])
     return Adapter(name=adapter.name, pairs=pairs)

@@ -60,7 +60,7 @@ def divergence(exact: np.ndarray, found: np.ndarray, bins: Bins) -> Divergence:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
+class DivergenceScore:
     """Means over samples; the SQNR is that of all samples together, None where nothing differs."""
 
     js: float
@@ -69,10 +69,10 @@ class Score:
     samples: int
 
 
-def score(divergences: Sequence[Divergence]) -> Score:
+def score(divergences: Sequence[Divergence]) -> DivergenceScore:
     """Their means: E_x[D]."""
     mse, signal = (float(np.mean([getattr(d, field) for d in divergences])) for field in ("mse", "signal"))
-    return Score(
+    return DivergenceScore(
         js=float(np.mean([d.js for d in divergences])),
         mse=mse,
         sqnr_db=10 * math.log10(signal / mse) if mse > 0 and signal > 0 else None,

@@ -6,7 +6,7 @@ from pathlib import Path
 from onnx import ModelProto
 
 from quadbench.artifacts import Component
-from quadbench.quad.adapters import Adapter, Base, base_of_unet, graph_tensors, load_adapter, random_adapter, shared_ranks
+from quadbench.quad.adapters import Adapter, BaseSites, graph_tensors, load_adapter, random_adapter, shared_ranks, sites_of_unet
 from quadbench.quad.model.foundation import Foundation, open_foundation
 from quadbench.quad.model.graphs import export_component, export_unet, lora_shapes
 from quadbench.quad.sources import adapter_source
@@ -78,19 +78,19 @@ def prepare(recipe: Recipe, steps: Steps, scratch: Path) -> Prepared:
     )
 
 
-def base_of(recipe: Recipe) -> Base:
+def sites_of(recipe: Recipe) -> BaseSites:
     """What the recipe's foundation model takes."""
-    return base_of_unet(open_foundation(recipe.foundation).skeleton)
+    return sites_of_unet(open_foundation(recipe.foundation).skeleton)
 
 
 def load_sources(recipe: Recipe) -> tuple[Foundation, dict[str, Adapter]]:
     """Read the foundation model and every adapter, and check that they fit together."""
     foundation = open_foundation(recipe.foundation)
-    base = base_of_unet(foundation.skeleton)
+    base = sites_of_unet(foundation.skeleton)
     return foundation, {name: _open_adapter(name, spec, foundation, base) for name, spec in recipe.adapters.items()}
 
 
-def _open_adapter(name: str, spec: AdapterSpec, foundation: Foundation, base: Base) -> Adapter:
+def _open_adapter(name: str, spec: AdapterSpec, foundation: Foundation, base: BaseSites) -> Adapter:
     if isinstance(spec, RandomAdapter):
         return random_adapter(name, foundation.skeleton, rank=spec.rank, kinds=spec.sites, seed=spec.seed)
     source = adapter_source(spec)

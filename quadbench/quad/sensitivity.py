@@ -14,7 +14,7 @@ import numpy as np
 
 from quadbench.quad.adapters import Adapter, graph_tensors
 from quadbench.quad.adapters.lora_profile import lora_encodings, lora_ranges
-from quadbench.quad.divergence import BINS, Divergence, Score, bins_over, divergence, kendall_tau, score, spread
+from quadbench.quad.divergence import BINS, Divergence, DivergenceScore, bins_over, divergence, kendall_tau, score, spread
 from quadbench.quad.model.lora import input_names
 from quadbench.quad.prepare import Prepared
 from quadbench.quad.quantize.encodings import dequantize, quantize
@@ -27,7 +27,7 @@ STANDARD_ERRORS = 2.0  # about 95 % of a normal distribution
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class UnetSample:
     """One x: what the U-Net was fed at a step of a task's trajectory, without LoRA inputs."""
 
     task: str
@@ -43,7 +43,7 @@ class StepScore:
     task: str
     step: int
     timestep: float
-    score: Score
+    score: DivergenceScore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class SiteScore:
     """With this site alone rounded."""
 
     site: str
-    score: Score
+    score: DivergenceScore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class AdapterSensitivity:
     """`score.js` is the adapter's QSS. `sites` stand in falling order of MSE, which tells apart what no histogram does."""
 
     adapter: str
-    score: Score
+    score: DivergenceScore
     js_standard_error: float | None  # None from a single sample
     steps: tuple[StepScore, ...]
     sites: tuple[SiteScore, ...]
@@ -107,20 +107,20 @@ def sensitivity(prepared: Prepared, *, dtype: str, site_samples: int = SITE_SAMP
     return Sensitivity(lora=dtype, bins=BINS, adapters=tuple(scores), agreement=agreement, choice=choose_anchor(scores))
 
 
-def samples_of(prepared: PreparedTask, visited: Visit) -> list[Sample]:
+def samples_of(prepared: PreparedTask, visited: Visit) -> list[UnetSample]:
     """A visit's inputs with the step that each belongs to; guidance gives two for a step."""
     timesteps = prepared.table.timesteps
     runs = len(visited.feeds) // (len(prepared.items.calibration) * len(timesteps))
     steps = [index // runs % len(timesteps) for index in range(len(visited.feeds))]
     return [
-        Sample(task=prepared.task.name, step=step, timestep=float(timesteps[step]), feed=feed)
+        UnetSample(task=prepared.task.name, step=step, timestep=float(timesteps[step]), feed=feed)
         for step, feed in zip(steps, visited.feeds, strict=True)
     ]
 
 
 def adapter_sensitivity(
     adapter: Adapter,
-    samples: Sequence[Sample],
+    samples: Sequence[UnetSample],
     *,
     unet: Unet,
     shapes: Mapping[str, tuple[int, ...]],
@@ -187,7 +187,7 @@ def _site_score(site: str, exact: Feed, rounded: Feed, against: Callable[[Feed],
     return SiteScore(site=site, score=score(against(exact | {name: rounded[name] for name in input_names(site)})))
 
 
-def _by_step(samples: Sequence[Sample], divergences: Sequence[Divergence]) -> tuple[StepScore, ...]:
+def _by_step(samples: Sequence[UnetSample], divergences: Sequence[Divergence]) -> tuple[StepScore, ...]:
     steps: dict[tuple[str, int, float], list[Divergence]] = {}
     for sample, found in zip(samples, divergences, strict=True):
         steps.setdefault((sample.task, sample.step, sample.timestep), []).append(found)
@@ -200,7 +200,7 @@ def _standard_error(values: Sequence[float]) -> float | None:
     return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
-def _agreement(scores: Sequence[Score]) -> Agreement:
+def _agreement(scores: Sequence[DivergenceScore]) -> Agreement:
     js = [s.js for s in scores]
     noise_db = [-math.inf if s.sqnr_db is None else -s.sqnr_db for s in scores]  # the higher, the worse, as the others
     return Agreement(mse=kendall_tau(js, [s.mse for s in scores]), sqnr=kendall_tau(js, noise_db))

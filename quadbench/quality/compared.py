@@ -8,8 +8,8 @@ from quadbench.artifacts import Bundle, Caveat, RunResult, Status, Stored, TaskA
 from quadbench.artifacts.pixels import Pixels, read_pixels
 from quadbench.artifacts.scores import Compared
 from quadbench.errors import ArtifactError, UserError
-from quadbench.quality.metric import Pair
-from quadbench.quality.networks import GivenWeights
+from quadbench.quality.metric import ImagePair
+from quadbench.quality.networks import GivenNetwork
 from quadbench.quality.score import score_images
 from quadbench.results.layout import Layout
 
@@ -22,7 +22,7 @@ def compare_run(
     layout: Layout,
     *,
     metrics: Sequence[str] | None = None,
-    weights: Mapping[str, GivenWeights] | None = None,
+    weights: Mapping[str, GivenNetwork] | None = None,
 ) -> tuple[Compared, ...]:
     """Every task, device and quantized variant; an item's image is that of the first launch that is OK and made one.
 
@@ -61,7 +61,7 @@ def compare_folders(
     sources: Path | None = None,
     *,
     metrics: Sequence[str] | None = None,
-    weights: Mapping[str, GivenWeights] | None = None,
+    weights: Mapping[str, GivenNetwork] | None = None,
 ) -> Compared:
     """Images against references, paired by their path below the folders, without suffix.
 
@@ -77,7 +77,7 @@ def compare_folders(
                 f"'{images}' and '{folder}' do not pair; in only one of them: {', '.join(odd[:5])} ({len(odd)} in all)"
             )
     pairs = [
-        Pair(
+        ImagePair(
             name=name,
             image=_read(path, UserError),
             reference=_read(found[references][name], UserError),
@@ -119,11 +119,11 @@ def _first(items: Iterable[TaskItem], task: str, images: Sequence[Mapping[str, s
     }
 
 
-def _pairs(task: TaskAssets, made: _Made, against: str, bundle: Stored[Bundle]) -> tuple[Pair, ...]:
+def _pairs(task: TaskAssets, made: _Made, against: str, bundle: Stored[Bundle]) -> tuple[ImagePair, ...]:
     """Those of the items that have both images."""
     others = {item.name: item.reference if against == REFERENCE else item.truth for item in task.items}
     return tuple(
-        Pair(
+        ImagePair(
             name=item.name,
             image=_read(made.paths[item.name], ArtifactError),
             reference=_read(bundle.path(other), ArtifactError),

@@ -56,7 +56,7 @@ def compare_latents(bundle: Stored[Bundle]) -> tuple[Compared, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trajectory:
+class LatentTrajectory:
     """One item's way: what the U-Net was fed, without LoRA inputs, its eps, and the last latent, each (1, 4, h, w)."""
 
     feeds: list[Feed]
@@ -96,7 +96,7 @@ class TaskModel:
         """eps (1, 4, h, w) of the U-Net with the task's adapter."""
         return self.unet(feed | self.lora)
 
-    def run(self, item: TaskItem) -> Trajectory:
+    def run(self, item: TaskItem) -> LatentTrajectory:
         """The task's sampler on one item."""
         noise = self.tensors[f"noise.{item.name}"]  # (1 + steps, 4, h, w)
         eps: list[Values] = []
@@ -116,7 +116,7 @@ class TaskModel:
         denoiser = Denoiser(unet=predict_and_keep, condition=condition, record=True)
         mask = _mask(self.bundle.path(item.mask), noise.shape[2:]) if item.mask else None
         latent = run_table(self.table, denoiser, latent=self._latent(item, noise), noise=noise, mask=mask)
-        return Trajectory(feeds=denoiser.feeds, eps=eps, latent=latent.numpy())
+        return LatentTrajectory(feeds=denoiser.feeds, eps=eps, latent=latent.numpy())
 
     def _latent(self, item: TaskItem, noise: torch.Tensor) -> torch.Tensor:
         """(1, 4, h, w) of the item's image; zeros where it has none."""
@@ -136,7 +136,7 @@ def _of_task(bundle: Stored[Bundle], task: TaskAssets) -> Iterator[Compared]:
             yield Compared(task=task.name, device=None, made=variant.value, against=REFERENCE, scores=scores)
 
 
-def _scores(exact: Sequence[Trajectory], found: Sequence[Trajectory], model: TaskModel) -> tuple[Score, ...]:
+def _scores(exact: Sequence[LatentTrajectory], found: Sequence[LatentTrajectory], model: TaskModel) -> tuple[Score, ...]:
     eps = [value for trajectory in exact for value in trajectory.eps]
     eps_found = [model.predict(feed).numpy() for trajectory in exact for feed in trajectory.feeds]
     latents, latents_found = [t.latent for t in exact], [t.latent for t in found]

@@ -11,7 +11,7 @@ Network = Callable[..., Any]  # images (N, 3, H, W) in [0, 1] -> features, or tw
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class ImagePair:
     """An image and what it should be, of the same size; `source` is the image that both were made from, where there is one."""
 
     name: str
@@ -24,14 +24,14 @@ class Pair:
 class PerImage:
     """Measured on each pair alone; the score is the mean."""
 
-    measure: Callable[[Pair, Network], float]
+    measure: Callable[[ImagePair, Network], float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OverSet:
     """Measured on all pairs together."""
 
-    measure: Callable[[Sequence[Pair], Network], float]
+    measure: Callable[[Sequence[ImagePair], Network], float]
 
 
 @dataclass(frozen=True, kw_only=True)

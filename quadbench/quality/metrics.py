@@ -9,7 +9,7 @@ from quadbench.artifacts.scores import Better, Metric
 from quadbench.quality.distribution import Features, frechet_distance, kernel_distance
 from quadbench.quality.embedding import direction_similarity, similarity, structure_distance
 from quadbench.quality.fidelity import as_batch, ssim
-from quadbench.quality.metric import ImageMetric, Network, OverSet, Pair, PerImage
+from quadbench.quality.metric import ImageMetric, ImagePair, Network, OverSet, PerImage
 from quadbench.quality.stlpips import LEAST_PIXELS
 
 _PSNR = Metric(
@@ -83,24 +83,24 @@ _DINO_STRUCTURE = Metric(
 )
 
 
-def _distance(pair: Pair, network: Network) -> float:
+def _distance(pair: ImagePair, network: Network) -> float:
     return float(network(as_batch(pair.image), as_batch(pair.reference)))
 
 
-def _similarity(pair: Pair, network: Network) -> float:
+def _similarity(pair: ImagePair, network: Network) -> float:
     return similarity(network(as_batch(pair.image)), network(as_batch(pair.reference)))
 
 
-def _direction(pair: Pair, network: Network) -> float:
+def _direction(pair: ImagePair, network: Network) -> float:
     assert pair.source is not None
     return direction_similarity(*(network(as_batch(pixels)) for pixels in (pair.image, pair.reference, pair.source)))
 
 
-def _structure(pair: Pair, network: Network) -> float:
+def _structure(pair: ImagePair, network: Network) -> float:
     return structure_distance(network(as_batch(pair.image)), network(as_batch(pair.reference)))
 
 
-def _features(pairs: Sequence[Pair], network: Network) -> tuple[Features, Features]:
+def _features(pairs: Sequence[ImagePair], network: Network) -> tuple[Features, Features]:
     """(n, d) of the images, and of the references."""
     images = torch.cat([network(as_batch(pair.image)) for pair in pairs])
     references = torch.cat([network(as_batch(pair.reference)) for pair in pairs])

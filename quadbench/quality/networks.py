@@ -20,7 +20,7 @@ _GIVEN = re.compile(r"(?P<name>[^=]+)=(?P<path>.+)@sha256:(?P<sha256>[0-9a-fA-F]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GivenWeights:
+class GivenNetwork:
     """An ONNX file that the user vouches for."""
 
     name: str
@@ -57,7 +57,7 @@ _PACKAGED = {
 }
 
 
-def parse_weights(text: str) -> GivenWeights:
+def parse_network(text: str) -> GivenNetwork:
     """`NAME=PATH@sha256:HEX`.
 
     Raises:
@@ -71,10 +71,10 @@ def parse_weights(text: str) -> GivenWeights:
         )
     if found["name"] not in FORMS:
         raise UnknownNameError("weights", found["name"], FORMS)
-    return GivenWeights(name=found["name"], path=Path(found["path"]), sha256=found["sha256"].lower())
+    return GivenNetwork(name=found["name"], path=Path(found["path"]), sha256=found["sha256"].lower())
 
 
-def find_network(name: str, given: Mapping[str, GivenWeights]) -> Network | str:
+def find_network(name: str, given: Mapping[str, GivenNetwork]) -> Network | str:
     """The network, or why there is none.
 
     Raises:
@@ -100,7 +100,7 @@ def _packaged(name: str) -> Network | str:
 
 
 @cache
-def _given(weights: GivenWeights) -> Network:
+def _given(weights: GivenNetwork) -> Network:
     if not weights.path.is_file():
         raise UserError(f"weights '{weights.name}': '{weights.path}' does not exist")
     _check(weights.path, weights.sha256)

@@ -6,7 +6,7 @@ from pathlib import Path
 from quadbench.artifacts.scores import RunScores
 from quadbench.quality.compared import compare_folders, compare_run
 from quadbench.quality.latents import compare_latents
-from quadbench.quality.networks import parse_weights
+from quadbench.quality.networks import parse_network
 from quadbench.results.layout import Layout
 from quadbench.results.runs import load_run, save_scores
 
@@ -27,7 +27,7 @@ def score_run(
     Raises:
         QuadbenchError: there is no such run, its weights are random, an image is damaged, a metric or weights do not fit.
     """
-    given = {network.name: network for network in map(parse_weights, weights)}
+    given = {network.name: network for network in map(parse_network, weights)}
     result = load_run(layout, run_id)
     notify("images")
     compared = compare_run(result, layout, metrics=metrics, weights=given)
@@ -47,5 +47,5 @@ def score_folders(
     Raises:
         QuadbenchError: the folders do not pair, an image cannot be read, a metric or weights do not fit.
     """
-    given = {network.name: network for network in map(parse_weights, weights)}
+    given = {network.name: network for network in map(parse_network, weights)}
     return RunScores(compared=(compare_folders(images, references, sources, metrics=metrics, weights=given),))

@@ -9,13 +9,13 @@ import torch
 from quadbench.artifacts.pixels import size_of
 from quadbench.artifacts.scores import Better, Metric, Score
 from quadbench.errors import UnknownNameError, UserError
-from quadbench.quality.metric import ImageMetric, OverSet, Pair, PerImage
+from quadbench.quality.metric import ImageMetric, ImagePair, OverSet, PerImage
 from quadbench.quality.metrics import METRICS
-from quadbench.quality.networks import GivenWeights, find_network
+from quadbench.quality.networks import GivenNetwork, find_network
 
 
 def score_images(
-    pairs: Sequence[Pair], metrics: Iterable[str] | None = None, weights: Mapping[str, GivenWeights] | None = None
+    pairs: Sequence[ImagePair], metrics: Iterable[str] | None = None, weights: Mapping[str, GivenNetwork] | None = None
 ) -> tuple[Score, ...]:
     """Score images against their references by the named metrics (None: all), in that order.
 
@@ -38,7 +38,7 @@ def score_images(
         return tuple(_score(METRICS[name], pairs, weights or {}) for name in named)
 
 
-def _score(metric: ImageMetric, pairs: Sequence[Pair], weights: Mapping[str, GivenWeights]) -> Score:
+def _score(metric: ImageMetric, pairs: Sequence[ImagePair], weights: Mapping[str, GivenNetwork]) -> Score:
     network = find_network(metric.network, weights) if metric.network else _pixels
     if isinstance(network, str):
         return Score(metric=metric.metric, value=network, n=len(pairs))
@@ -52,7 +52,7 @@ def _score(metric: ImageMetric, pairs: Sequence[Pair], weights: Mapping[str, Giv
             return Score(metric=metric.metric, value=measure_set(pairs, network), n=len(pairs))
 
 
-def _over_images(metric: Metric, pairs: Sequence[Pair], values: Sequence[float]) -> Score:
+def _over_images(metric: Metric, pairs: Sequence[ImagePair], values: Sequence[float]) -> Score:
     """The mean; images on which the metric is undefined are left out and `n` does not count them."""
     defined = [(value, pair.name) for value, pair in zip(values, pairs, strict=True) if not math.isnan(value)]
     if not defined:
@@ -62,7 +62,7 @@ def _over_images(metric: Metric, pairs: Sequence[Pair], values: Sequence[float])
     return Score(metric=metric, value=mean, n=len(defined), worst=worst, worst_item=item)
 
 
-def _why_not(metric: ImageMetric, pairs: Sequence[Pair]) -> str | None:
+def _why_not(metric: ImageMetric, pairs: Sequence[ImagePair]) -> str | None:
     if not pairs:
         return "no images"
     if isinstance(metric.way, OverSet) and len(pairs) < 2:

@@ -6,7 +6,7 @@ import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class LoraPair:
     """The low-rank pair of one site: `down` (r, in[, k, k]) and `up` (out, r[, 1, 1]), float32."""
 
     down: torch.Tensor
@@ -22,7 +22,7 @@ class Adapter:
     """A LoRA by site; `up` carries the whole scale, so that applying it is `W x + up (down x)`."""
 
     name: str
-    pairs: dict[str, Pair]
+    pairs: dict[str, LoraPair]
 
     @property
     def rank(self) -> int:

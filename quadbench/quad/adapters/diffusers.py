@@ -9,12 +9,12 @@ import torch
 from diffusers.utils import convert_unet_state_dict_to_peft
 
 from quadbench.quad.adapters.peft import config_problems, config_scale
-from quadbench.quad.adapters.reading import Key, Part, Problem, Reading, read_pairs
+from quadbench.quad.adapters.reading import AdapterProblem, Key, LoraPart, Reading, read_pairs
 
 PREFIX = "unet."
 METADATA = "lora_adapter_metadata"  # diffusers.loaders.lora_base.LORA_ADAPTER_METADATA_KEY
 _KEY = re.compile(r"^(?P<site>.+?)(\.lora_(?P<side>[AB])\.weight|\.alpha)$")
-_PARTS = {"A": Part.DOWN, "B": Part.UP, None: Part.ALPHA}
+_PARTS = {"A": LoraPart.DOWN, "B": LoraPart.UP, None: LoraPart.ALPHA}
 
 
 def read_diffusers(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> Reading:
@@ -22,7 +22,9 @@ def read_diffusers(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, s
     try:
         config = _unet_config(metadata)
     except ValueError as error:
-        problem = Problem(message=f"has metadata '{METADATA}' that is not JSON: {error}", hint="save it again with diffusers")
+        problem = AdapterProblem(
+            message=f"has metadata '{METADATA}' that is not JSON: {error}", hint="save it again with diffusers"
+        )
         return Reading(pairs={}, scales={}, problems=(problem,))
 
     def scale_of(site: str, rank: int, alpha: float | None) -> float:

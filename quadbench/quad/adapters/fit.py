@@ -8,7 +8,7 @@ from torch import nn
 
 from quadbench.artifacts import LORA_PREFIX
 from quadbench.errors import AdapterError
-from quadbench.quad.adapters.adapter import Adapter, Pair
+from quadbench.quad.adapters.adapter import Adapter, LoraPair
 from quadbench.quad.adapters.kohya import flat_sites, is_ldm, site_of_ldm
 from quadbench.quad.model.lora import input_names, input_shapes
 
@@ -28,38 +28,38 @@ class Slot:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Base:
+class BaseSites:
     """What adapters are fitted to. `layers_per_block` is known of a U-Net, not of its graph; only LDM names need it."""
 
     slots: dict[str, Slot]
     layers_per_block: int | None = None
 
 
-def base_of_unet(unet: nn.Module) -> Base:
+def sites_of_unet(unet: nn.Module) -> BaseSites:
     """Every Linear and ungrouped Conv2d of a diffusers U-Net."""
     takes_lora = {
         site: module
         for site, module in unet.named_modules()
         if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
     }
-    return Base(
+    return BaseSites(
         slots={site: _slot(*input_shapes(site, module, 1).values(), rank=None) for site, module in takes_lora.items()},
         layers_per_block=unet.config.layers_per_block,
     )
 
 
-def base_of_graph(shapes: Mapping[str, Shape]) -> Base:
+def sites_of_graph(shapes: Mapping[str, Shape]) -> BaseSites:
     """The sites that a shared graph has LoRA inputs for, with the ranks that it has room for."""
     sites = sorted({name.removeprefix(LORA_PREFIX).rpartition(".")[0] for name in shapes})
     named = {site: [shapes[name] for name in input_names(site)] for site in sites}
-    return Base(slots={site: _slot(down, up, rank=down[0]) for site, (down, up) in named.items()})
+    return BaseSites(slots={site: _slot(down, up, rank=down[0]) for site, (down, up) in named.items()})
 
 
 def _slot(down: Shape, up: Shape, *, rank: int | None) -> Slot:
     return Slot(down=down[1:], up=(up[0], *up[2:]), rank=rank)
 
 
-def fitted(adapter: Adapter, base: Base) -> Adapter:
+def fitted(adapter: Adapter, base: BaseSites) -> Adapter:
     """The adapter with the base's site names; a 1x1 convolution and a linear map take each other's tensors.
 
     Raises:
@@ -74,7 +74,7 @@ def fitted(adapter: Adapter, base: Base) -> Adapter:
     return Adapter(name=adapter.name, pairs=dict(sorted(pairs.items())))
 
 
-def _site(name: str, base: Base, flat: Mapping[str, str]) -> str | None:
+def _site(name: str, base: BaseSites, flat: Mapping[str, str]) -> str | None:
     if name in base.slots:
         return name
     if name in flat:
@@ -85,7 +85,7 @@ def _site(name: str, base: Base, flat: Mapping[str, str]) -> str | None:
     return None
 
 
-def _absent(adapter: Adapter, absent: list[str], base: Base) -> AdapterError:
+def _absent(adapter: Adapter, absent: list[str], base: BaseSites) -> AdapterError:
     shown = ", ".join(absent[:10]) + (f" and {len(absent) - 10} more" if len(absent) > 10 else "")
     fitting = f"{len(adapter.pairs) - len(absent)} of its {len(adapter.pairs)} sites"
     hint = "it was trained for another foundation model, or for sites that this base has no LoRA inputs for"
@@ -94,7 +94,7 @@ def _absent(adapter: Adapter, absent: list[str], base: Base) -> AdapterError:
     return AdapterError(f"adapter '{adapter.name}' fits {fitting}; the base has no {shown}", hint=hint)
 
 
-def _in_shape(name: str, site: str, pair: Pair, slot: Slot) -> Pair:
+def _in_shape(name: str, site: str, pair: LoraPair, slot: Slot) -> LoraPair:
     if slot.rank is not None and pair.rank > slot.rank:
         raise AdapterError(
             f"adapter '{name}' has rank {pair.rank} at site '{site}'; the base takes {slot.rank}",
@@ -105,7 +105,7 @@ def _in_shape(name: str, site: str, pair: Pair, slot: Slot) -> Pair:
     if (tuple(down.shape), tuple(up.shape)) != expected:
         found = f"{tuple(pair.down.shape)} and {tuple(pair.up.shape)}"
         raise AdapterError(f"adapter '{name}' at site '{site}' has shapes {found}; expected {expected[0]} and {expected[1]}")
-    return Pair(down=down, up=up)
+    return LoraPair(down=down, up=up)
 
 
 def _reshaped(tensor: torch.Tensor, expected: Shape) -> torch.Tensor:

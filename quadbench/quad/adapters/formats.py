@@ -8,7 +8,7 @@ from quadbench.errors import AdapterError
 from quadbench.quad.adapters import diffusers, kohya, peft
 from quadbench.quad.adapters.adapter import Adapter
 from quadbench.quad.adapters.files import TensorFile, read_tensor_file
-from quadbench.quad.adapters.fit import Base, fitted
+from quadbench.quad.adapters.fit import BaseSites, fitted
 from quadbench.quad.adapters.reading import Reading
 from quadbench.quad.sources import AdapterFormat
 
@@ -53,7 +53,7 @@ def read_adapter(name: str, path: Path) -> AdapterReading:
     return AdapterReading(format=found, because=because, path=path, reading=reading)
 
 
-def load_adapter(name: str, path: Path, base: Base, *, expected: AdapterFormat | None = None) -> Adapter:
+def load_adapter(name: str, path: Path, base: BaseSites, *, expected: AdapterFormat | None = None) -> Adapter:
     """The adapter at a path, fitted to a base.
 
     Raises:

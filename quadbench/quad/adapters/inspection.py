@@ -10,9 +10,9 @@ from typing import Literal, TypeAlias
 import torch
 
 from quadbench.errors import AdapterError
-from quadbench.quad.adapters import Adapter, Base, Pair, fitted, read_adapter
+from quadbench.quad.adapters import Adapter, BaseSites, LoraPair, fitted, read_adapter
 from quadbench.quad.adapters.random import SITE_ENDINGS
-from quadbench.quad.adapters.reading import Problem
+from quadbench.quad.adapters.reading import AdapterProblem
 from quadbench.recipe import SiteKind
 
 _OTHER: Literal["other"] = "other"
@@ -56,10 +56,10 @@ class Inspection:
     int16_bytes: int
     int8_bytes: int
     outlier: Outlier | None
-    problems: tuple[Problem, ...]
+    problems: tuple[AdapterProblem, ...]
 
 
-def inspect_adapter(path: Path, base: Base | None = None) -> Inspection:
+def inspect_adapter(path: Path, base: BaseSites | None = None) -> Inspection:
     """Look at an adapter in any format; with a base also at whether it fits there.
 
     Raises:
@@ -71,7 +71,7 @@ def inspect_adapter(path: Path, base: Base | None = None) -> Inspection:
         try:
             pairs = fitted(Adapter(name=path.name, pairs=pairs), base).pairs
         except AdapterError as error:
-            problems.append(Problem(message=error.message, hint=error.hint))
+            problems.append(AdapterProblem(message=error.message, hint=error.hint))
     parameters = _parameters(pairs.values())
     return Inspection(
         path=str(found.path),
@@ -89,7 +89,7 @@ def inspect_adapter(path: Path, base: Base | None = None) -> Inspection:
     )
 
 
-def kind_of(site: str, pair: Pair) -> Kind:
+def kind_of(site: str, pair: LoraPair) -> Kind:
     """By the end of its name, dotted or flat, else by its shape: those beside the blocks, and those of the original code."""
     flat = site.replace(".", "_")
     for kind, endings in SITE_ENDINGS.items():
@@ -98,7 +98,7 @@ def kind_of(site: str, pair: Pair) -> Kind:
     return "convolution" if pair.down.ndim == 4 else _OTHER
 
 
-def _row(kind: Kind, pairs: dict[str, Pair]) -> KindRow | None:
+def _row(kind: Kind, pairs: dict[str, LoraPair]) -> KindRow | None:
     own = [pair for site, pair in pairs.items() if kind_of(site, pair) == kind]
     if not own:
         return None
@@ -111,11 +111,11 @@ def _row(kind: Kind, pairs: dict[str, Pair]) -> KindRow | None:
     )
 
 
-def _parameters(pairs: Iterable[Pair]) -> int:
+def _parameters(pairs: Iterable[LoraPair]) -> int:
     return sum(pair.down.numel() + pair.up.numel() for pair in pairs)
 
 
-def _outlier(pairs: dict[str, Pair]) -> Outlier | None:
+def _outlier(pairs: dict[str, LoraPair]) -> Outlier | None:
     ratios = [
         Outlier(site=site, side=side, ratio=_peak_to_rms(tensor))
         for site, pair in pairs.items()

@@ -1,4 +1,4 @@
-"""Verdict: an adapter and a frozen profile -> whether it is taken as it is, after the gauge, once distilled, or not at all."""
+"""Judgement: an adapter and a frozen LoRA profile -> its acceptance: as it is, after the gauge, once distilled, or not at all."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ LEAST_SQNR_DB = 25.0  # of up*down: rounding then stays about 8 dB below what W8
 LEAST_KEPT_DB = 3.0
 
 
-class Verdict(StrEnum):
+class Acceptance(StrEnum):
     """What becomes of an adapter under a profile that stays as it is."""
 
     ADMITTED = "admitted"
@@ -27,7 +27,7 @@ class Verdict(StrEnum):
 
     @property
     def is_admitted(self) -> bool:
-        return self in (Verdict.ADMITTED, Verdict.ADMITTED_AFTER_GAUGE)
+        return self in (Acceptance.ADMITTED, Acceptance.ADMITTED_AFTER_GAUGE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +51,9 @@ class AdapterFit:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """A verdict, and what it rests on: the adapter as it came and gauge-aligned."""
+    """An acceptance and what it rests on: the adapter as it came and gauge-aligned."""
 
-    verdict: Verdict
+    acceptance: Acceptance
     reason: str
     plain: AdapterFit
     gauged: AdapterFit
@@ -63,15 +63,15 @@ def judge(adapter: Adapter, encodings: Mapping[str, Encoding]) -> Judgement:
     """Hold an adapter against the profile's LoRA encodings, which already have places for all of its sites."""
     plain, gauged = adapter_fit(adapter, encodings), adapter_fit(gauge(adapter, encodings), encodings)
     if not plain.missing:
-        verdict, reason = Verdict.ADMITTED, "every site is within the limits as it is"
+        acceptance, reason = Acceptance.ADMITTED, "every site is within the limits as it is"
     elif not gauged.missing:
-        verdict, reason = Verdict.ADMITTED_AFTER_GAUGE, f"without the gauge {_shown(plain)}"
+        acceptance, reason = Acceptance.ADMITTED_AFTER_GAUGE, f"without the gauge {_shown(plain)}"
     elif gauged.sqnr_db >= LEAST_KEPT_DB:
-        verdict, reason = Verdict.NEEDS_DISTILLATION, f"even gauge-aligned {_shown(gauged)}"
+        acceptance, reason = Acceptance.NEEDS_DISTILLATION, f"even gauge-aligned {_shown(gauged)}"
     else:
         kept = f"SQNR over all sites {gauged.sqnr_db:.1f} dB, at least {LEAST_KEPT_DB:g} dB"
-        verdict, reason = Verdict.REFUSED, f"the profile's ranges keep too little of it to start from: {kept} expected"
-    return Judgement(verdict=verdict, reason=reason, plain=plain, gauged=gauged)
+        acceptance, reason = Acceptance.REFUSED, f"the profile's ranges keep too little of it to start from: {kept} expected"
+    return Judgement(acceptance=acceptance, reason=reason, plain=plain, gauged=gauged)
 
 
 def gauge(adapter: Adapter, encodings: Mapping[str, Encoding]) -> Adapter:

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import torch
 from diffusers.utils import convert_unet_state_dict_to_peft
 
-from quadbench.quad.adapters.reading import Key, Part, Reading, read_pairs
+from quadbench.quad.adapters.reading import Key, LoraPart, Reading, read_pairs
 
 PREFIX = "lora_unet_"
 PREFIXES = (PREFIX, "lora_te_", "lora_te1_", "lora_te2_")
 _KEY = re.compile(rf"^{PREFIX}(?P<flat>[^.]+)\.(?P<part>lora_down\.weight|lora_up\.weight|alpha)$")
-_PARTS = {"lora_down.weight": Part.DOWN, "lora_up.weight": Part.UP, "alpha": Part.ALPHA}
+_PARTS = {"lora_down.weight": LoraPart.DOWN, "lora_up.weight": LoraPart.UP, "alpha": LoraPart.ALPHA}
 _LDM = re.compile(r"^(input_blocks|middle_block|output_blocks|time_embed_|out_2)")
 
 

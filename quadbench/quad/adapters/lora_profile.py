@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from quadbench.quad.adapters import Adapter, Pair, graph_tensors
+from quadbench.quad.adapters import Adapter, LoraPair, graph_tensors
 from quadbench.quad.model.lora import input_names
 from quadbench.quad.quantize.encodings import Encoding, quantize, symmetric
 
@@ -42,13 +42,13 @@ def aligned(adapter: Adapter, ranges: Ranges) -> Adapter:
     )
 
 
-def _aligned_pair(pair: Pair, range_down: float, range_up: float) -> Pair:
+def _aligned_pair(pair: LoraPair, range_down: float, range_up: float) -> LoraPair:
     a = pair.down.flatten(1).abs().amax(1)  # (r,)
     b = pair.up.flatten(1).abs().amax(0)  # (out, r) -> (r,)
     usable = (a > 0) & (b > 0) & (range_down > 0) & (range_up > 0)
     gauge = torch.where(usable, torch.sqrt((range_down / a) * (b / range_up)), torch.ones_like(a))
     down_shape, up_shape = (-1, *(1,) * (pair.down.ndim - 1)), (1, -1, *(1,) * (pair.up.ndim - 2))
-    return Pair(down=pair.down * gauge.view(down_shape), up=pair.up / gauge.view(up_shape))
+    return LoraPair(down=pair.down * gauge.view(down_shape), up=pair.up / gauge.view(up_shape))
 
 
 def lora_encodings(ranges: Ranges, *, headroom: float, dtype: str) -> dict[str, Encoding]:
@@ -113,7 +113,7 @@ def clip_rate(adapter: Adapter, encodings: Mapping[str, Encoding]) -> float:
     return sum(fit.clipped for fit in fits) / sum(fit.weights for fit in fits)
 
 
-def _site_fit(site: str, pair: Pair, encodings: Mapping[str, Encoding]) -> SiteFit:
+def _site_fit(site: str, pair: LoraPair, encodings: Mapping[str, Encoding]) -> SiteFit:
     tensors, used = (pair.down, pair.up), [encodings[name] for name in input_names(site)]
     integers = [quantize(tensor.numpy(), encoding) for tensor, encoding in zip(tensors, used, strict=True)]
     down, up = (torch.from_numpy(q.astype(np.float32) * np.float32(e.scale)) for q, e in zip(integers, used, strict=True))

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from quadbench.errors import AdapterError
-from quadbench.quad.adapters.reading import Key, Part, Problem, Reading, read_pairs
+from quadbench.quad.adapters.reading import AdapterProblem, Key, LoraPart, Reading, read_pairs
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _KEY = re.compile(r"^base_model\.model\.(?P<site>.+)\.lora_(?P<side>[AB])\.weight$")
-_PARTS = {"A": Part.DOWN, "B": Part.UP}
+_PARTS = {"A": LoraPart.DOWN, "B": LoraPart.UP}
 _CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Ways to initialize a LoRA that subtract it from the base weights, which are then no longer the foundation model's."""
 
@@ -55,10 +55,10 @@ def config_scale(config: Mapping[str, Any], site: str, rank: int) -> float:
     return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
 
 
-def config_problems(config: Mapping[str, Any]) -> list[Problem]:
+def config_problems(config: Mapping[str, Any]) -> list[AdapterProblem]:
     """What a LoraConfig says that a graph with LoRA inputs cannot do."""
     problems = [
-        Problem(message=f"uses {feature}, which has no graph inputs", hint="train it as plain LoRA")
+        AdapterProblem(message=f"uses {feature}, which has no graph inputs", hint="train it as plain LoRA")
         for feature in ("use_dora", "lora_bias")
         if config.get(feature)
     ]
@@ -67,7 +67,9 @@ def config_problems(config: Mapping[str, Any]) -> list[Problem]:
         hint = (
             "save it with save_pretrained(..., path_initial_model_for_weight_conversion=...), which makes it a LoRA of the base"
         )
-        problems.append(Problem(message=f"was initialized by {initialized}, which changes the base weights too", hint=hint))
+        problems.append(
+            AdapterProblem(message=f"was initialized by {initialized}, which changes the base weights too", hint=hint)
+        )
     return problems
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
-from quadbench.quad.adapters.adapter import Adapter, Pair
+from quadbench.quad.adapters.adapter import Adapter, LoraPair
 from quadbench.quad.model.lora import input_shapes
 from quadbench.recipe import SiteKind
 
@@ -30,7 +30,7 @@ def random_adapter(name: str, unet: nn.Module, *, rank: int, kinds: Sequence[Sit
     for site, module in _sites(unet, kinds):
         down, up = input_shapes(site, module, rank).values()
         bound = math.prod(down[1:]) ** -0.5
-        pairs[site] = Pair(
+        pairs[site] = LoraPair(
             down=(torch.rand(down, generator=generator) * 2 - 1) * bound,
             up=torch.randn(up, generator=generator) * (STRENGTH / rank**0.5),
         )

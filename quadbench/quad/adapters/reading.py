@@ -7,10 +7,10 @@ from enum import StrEnum
 
 import torch
 
-from quadbench.quad.adapters.adapter import Pair
+from quadbench.quad.adapters.adapter import LoraPair
 
 
-class Part(StrEnum):
+class LoraPart(StrEnum):
     """What a tensor is to its site."""
 
     DOWN = "down"
@@ -23,11 +23,11 @@ class Key:
     """A tensor's key, taken apart."""
 
     site: str
-    part: Part
+    part: LoraPart
 
 
 @dataclass(frozen=True, kw_only=True)
-class Problem:
+class AdapterProblem:
     """Why an adapter cannot be used, and what to do."""
 
     message: str
@@ -41,9 +41,9 @@ class Reading:
     Where there are problems, the pairs are those that could be formed all the same.
     """
 
-    pairs: dict[str, Pair]
+    pairs: dict[str, LoraPair]
     scales: dict[str, float]
-    problems: tuple[Problem, ...]
+    problems: tuple[AdapterProblem, ...]
 
 
 KeyOf = Callable[[str], Key | None]
@@ -64,27 +64,27 @@ _TEXT_ENCODER = re.compile(r"^(lora_te\d?_|text_encoder(_2)?\.)")
 def read_pairs(tensors: Mapping[str, torch.Tensor], key_of: KeyOf, scale_of: ScaleOf) -> Reading:
     """Pair the tensors up by site; `key_of` is None for keys that the format does not have."""
     problems = list(_foreign(tensors, key_of))
-    sites: dict[str, dict[Part, torch.Tensor]] = {}
+    sites: dict[str, dict[LoraPart, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         if key := key_of(name):
             sites.setdefault(key.site, {})[key.part] = tensor.float()
             if not torch.isfinite(tensor).all():
                 problems.append(
-                    Problem(message=f"holds NaN or Inf in '{name}'", hint="the training diverged; take an earlier step")
+                    AdapterProblem(message=f"holds NaN or Inf in '{name}'", hint="the training diverged; take an earlier step")
                 )
-    pairs: dict[str, Pair] = {}
+    pairs: dict[str, LoraPair] = {}
     scales: dict[str, float] = {}
     for site, parts in sorted(sites.items()):
         if problem := _misfit(site, parts):
             problems.append(problem)
             continue
-        down, up, alpha = parts[Part.DOWN], parts[Part.UP], parts.get(Part.ALPHA)
+        down, up, alpha = parts[LoraPart.DOWN], parts[LoraPart.UP], parts.get(LoraPart.ALPHA)
         scales[site] = scale_of(site, down.shape[0], None if alpha is None else float(alpha))
-        pairs[site] = Pair(down=down, up=up * scales[site])
+        pairs[site] = LoraPair(down=down, up=up * scales[site])
     return Reading(pairs=pairs, scales=scales, problems=tuple(problems))
 
 
-def _foreign(tensors: Mapping[str, torch.Tensor], key_of: KeyOf) -> list[Problem]:
+def _foreign(tensors: Mapping[str, torch.Tensor], key_of: KeyOf) -> list[AdapterProblem]:
     """Keys of other methods, of the text encoder, and those that nobody knows: one problem for each kind."""
     unread = [name for name in tensors if key_of(name) is None]
     problems = []
@@ -92,34 +92,36 @@ def _foreign(tensors: Mapping[str, torch.Tensor], key_of: KeyOf) -> list[Problem
         found = [name for name in unread if re.search(pattern, name)]
         unread = [name for name in unread if name not in found]
         if found:
-            problems.append(Problem(message=f"is {method}, which has no graph inputs: {_shown(found)}", hint=hint))
+            problems.append(AdapterProblem(message=f"is {method}, which has no graph inputs: {_shown(found)}", hint=hint))
     text = [name for name in unread if _TEXT_ENCODER.match(name)]
     if text:
         hint = "only the U-Net takes LoRA inputs; train it without the text encoder, or remove those tensors and see what is lost"
-        problems.append(Problem(message=f"adapts the text encoder: {_shown(text)}", hint=hint))
+        problems.append(AdapterProblem(message=f"adapts the text encoder: {_shown(text)}", hint=hint))
     unknown = [name for name in unread if name not in text]
     if unknown:
-        problems.append(Problem(message=f"has tensors that are no part of its format: {_shown(unknown)}"))
+        problems.append(AdapterProblem(message=f"has tensors that are no part of its format: {_shown(unknown)}"))
     return problems
 
 
-def _misfit(site: str, parts: Mapping[Part, torch.Tensor]) -> Problem | None:
-    for part, other in ((Part.DOWN, Part.UP), (Part.UP, Part.DOWN)):
+def _misfit(site: str, parts: Mapping[LoraPart, torch.Tensor]) -> AdapterProblem | None:
+    for part, other in ((LoraPart.DOWN, LoraPart.UP), (LoraPart.UP, LoraPart.DOWN)):
         if part not in parts:
-            present = other if other in parts else Part.ALPHA
-            return Problem(message=f"has only {present} at site '{site}'; expected down and up", hint="the file is incomplete")
-    down, up, alpha = parts[Part.DOWN], parts[Part.UP], parts.get(Part.ALPHA)
+            present = other if other in parts else LoraPart.ALPHA
+            return AdapterProblem(
+                message=f"has only {present} at site '{site}'; expected down and up", hint="the file is incomplete"
+            )
+    down, up, alpha = parts[LoraPart.DOWN], parts[LoraPart.UP], parts.get(LoraPart.ALPHA)
     if down.ndim not in (2, 4) or up.ndim != down.ndim or (up.ndim == 4 and up.shape[2:] != (1, 1)):
         found = f"down {tuple(down.shape)} and up {tuple(up.shape)}"
-        return Problem(
+        return AdapterProblem(
             message=f"has {found} at site '{site}'; expected (r, in) and (out, r), or (r, in, k, k) and (out, r, 1, 1)"
         )
     if up.shape[1] != down.shape[0] or down.shape[0] == 0:
-        return Problem(
+        return AdapterProblem(
             message=f"at site '{site}' down has rank {down.shape[0]}, up has rank {up.shape[1]}; expected equal ones above 0"
         )
     if alpha is not None and alpha.numel() != 1:
-        return Problem(message=f"has an alpha of shape {tuple(alpha.shape)} at site '{site}'; expected one number")
+        return AdapterProblem(message=f"has an alpha of shape {tuple(alpha.shape)} at site '{site}'; expected one number")
     return None
 
 
