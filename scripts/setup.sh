@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # Virtual devices; the native harness and its tests; what the tests look at processes and sockets with.
 packages=(adb adbd bubblewrap toybox mksh
           iproute2 procps perl-base
-          cmake g++ nlohmann-json3-dev libstb-dev doctest-dev)
+          cmake g++ libonnxruntime-dev nlohmann-json3-dev libstb-dev doctest-dev)
 
 say() { printf '%s\n' "$*" >&2; }
 

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,7 @@ import pytest
 from PIL import Image
 
 from quadbench.errors import MissingDependencyError, UserError
-from quadbench.harness.program import PROGRAM, ensure_harness, harness_sources
+from quadbench.harness.program import HEADER_PACKAGES, OVERRIDE, PROGRAM, ensure_harness, harness_sources
 
 pytest.importorskip("onnx")
 
@@ -165,12 +168,59 @@ def test_a_missing_compiler_is_named_with_its_package(monkeypatch: pytest.Monkey
         ensure_harness(tmp_path / "build")
 
 
+@pytest.mark.parametrize(
+    ("hidden", "variable", "package"),
+    [
+        ("onnxruntime", "ONNXRUNTIME_INCLUDE_DIR", "libonnxruntime-dev"),
+        ("nlohmann", "NLOHMANN_JSON_INCLUDE_DIR", "nlohmann-json3-dev"),
+        ("stb", "STB_INCLUDE_DIR", "libstb-dev"),
+    ],
+)
+def test_missing_headers_are_named_with_their_packages(hidden: str, variable: str, package: str, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != OVERRIDE}
+    sandbox = ["bwrap", "--dev-bind", "/", "/", "--tmpfs", f"/usr/include/{hidden}"]
+    command = [sys.executable, "-m", "quadbench", "harness", "build", "--results", str(tmp_path)]
+    result = subprocess.run([*sandbox, *command], env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == MissingDependencyError.exit_code
+    assert f"{variable} not found" in result.stderr
+    assert f"(Debian: {package})" in " ".join(result.stderr.split())
+    assert f"apt-get install {' '.join(HEADER_PACKAGES)}" in " ".join(result.stderr.split())
+
+
+def test_a_build_is_not_reused_with_another_header_of_the_runtime(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write_fake_cmake(tmp_path)
+    for name in ("make", "g++"):
+        (tmp_path / name).symlink_to("/bin/true")
+    monkeypatch.delenv(OVERRIDE, raising=False)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    header = tmp_path / "include/onnxruntime/onnxruntime_c_api.h"
+    header.parent.mkdir(parents=True)
+    monkeypatch.setenv("CMAKE_PREFIX_PATH", str(tmp_path))
+    builds = []
+    for version in (21, 22, 21):
+        header.write_text(f"#define ORT_API_VERSION {version}\n")
+        builds.append(ensure_harness(tmp_path / "build"))
+    assert builds[0] == builds[2] != builds[1]
+    assert all(build.read_text() == f"{header.parent}\n" for build in builds)
+
+
 def test_an_installed_harness_is_taken(monkeypatch: pytest.MonkeyPatch, harness: Path, tmp_path: Path) -> None:
     monkeypatch.delenv("QUADBENCH_HARNESS", raising=False)
     (tmp_path / PROGRAM).symlink_to(harness)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert ensure_harness(tmp_path / "build") == tmp_path / PROGRAM
     assert (harness_sources() / "CMakeLists.txt").is_file()
+
+
+def write_fake_cmake(folder: Path) -> None:
+    """A cmake whose program is the folder of the runtime's header that it was configured with."""
+    cmake = folder / "cmake"
+    cmake.write_text(f"""#!/bin/sh
+case "$1" in
+    -S) for option; do case "$option" in -DONNXRUNTIME_INCLUDE_DIR=*) echo "${{option#*=}}" >"$4/{PROGRAM}" ;; esac; done ;;
+esac
+""")
+    cmake.chmod(0o755)
 
 
 def assert_same_image(path: Path, expected: Array) -> None:

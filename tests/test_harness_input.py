@@ -146,6 +146,18 @@ def test_a_plugin_library_that_is_not_there_is_refused(harness: Path, plan: Plan
     assert not heard.samples("session_load_ns")
 
 
+def test_a_runtime_older_than_plugin_libraries_is_refused_where_one_is_asked_for(harness: Path, plan: Plan) -> None:
+    runtimes = sorted(Path("/usr/lib").glob("*/libonnxruntime.so.1.21.*"))  # Debian's, which its headers bring along
+    if not runtimes:
+        pytest.skip("needs libonnxruntime1.21")
+    provider = {"name": "NobodysProvider", "library": "/nowhere/libnobody.so"}
+    plan["runtime"] |= {"library": str(runtimes[0]), "execution_provider": provider}
+    heard = launch(harness, plan)
+    assert heard.exit_code == 2
+    assert "is ONNX Runtime 1.21." in heard.error()
+    assert "API 22 that the plugin library of 'NobodysProvider' uses; use 1.22 or newer" in heard.error()
+
+
 def test_an_image_that_is_not_finite_fails_the_run(harness: Path, plan: Plan, tmp_path: Path) -> None:
     changed = tensors() | {"time_features": np.full((STEPS, FEATURES), np.nan, np.float32)}
     save_file(changed, tmp_path / "nan.safetensors")

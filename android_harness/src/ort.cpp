@@ -7,7 +7,8 @@
 namespace quadbench {
 namespace {
 
-constexpr int kApiVersion = 22;  // the first with plugin libraries; the header may be of a newer one
+constexpr std::uint32_t kApiVersion = 21;  // what is called is older; the header and the library may be newer
+constexpr const char* kLibraryKey = "runtime.library";
 
 bool is_fault_of_model(OrtErrorCode code) {
   switch (code) {
@@ -20,23 +21,30 @@ bool is_fault_of_model(OrtErrorCode code) {
   }
 }
 
+std::string too_old(const std::filesystem::path& library, const std::string& version, std::uint32_t api,
+                    const std::string& user) {
+  const std::string number = std::to_string(api);
+  return "'" + library.string() + "' is ONNX Runtime " + version + ", which is older than the API " + number + " that " + user +
+         " uses; use 1." + number + " or newer";
+}
+
 }  // namespace
 
-Runtime::Runtime(const std::filesystem::path& library) : library_(::dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL)) {
-  const std::string name = "runtime.library";
+// NODELETE, as Debian's 1.21 crashes at the end of the program where it was unmapped before.
+Runtime::Runtime(const std::filesystem::path& library)
+    : library_(::dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE)), path_(library) {
   if (!library_) {
     const char* reason = ::dlerror();
-    throw InputError(name, "cannot open '" + library.string() + "': " + (reason != nullptr ? reason : "unknown reason"));
+    throw InputError(kLibraryKey, "cannot open '" + library.string() + "': " + (reason != nullptr ? reason : "unknown reason"));
   }
   const auto get_base = reinterpret_cast<const OrtApiBase* (*)()>(::dlsym(library_.get(), "OrtGetApiBase"));
-  if (get_base == nullptr) throw InputError(name, "'" + library.string() + "' is not ONNX Runtime: it has no OrtGetApiBase");
-  version_ = get_base()->GetVersionString();
-  api_ = get_base()->GetApi(kApiVersion);
-  if (api_ == nullptr) {
-    throw InputError(name, "'" + library.string() + "' is ONNX Runtime " + version_ + ", which is older than the API " +
-                               std::to_string(kApiVersion) + " that this program uses; use 1." + std::to_string(kApiVersion) +
-                               " or newer");
+  if (get_base == nullptr) {
+    throw InputError(kLibraryKey, "'" + library.string() + "' is not ONNX Runtime: it has no OrtGetApiBase");
   }
+  base_ = get_base();
+  version_ = base_->GetVersionString();
+  api_ = base_->GetApi(kApiVersion);
+  if (api_ == nullptr) throw InputError(kLibraryKey, too_old(library, version_, kApiVersion, "this program"));
   OrtEnv* environment = nullptr;
   check(api_->CreateEnv(ORT_LOGGING_LEVEL_WARNING, "quadbench", &environment), "runtime");
   environment_ = {environment, {api_->ReleaseEnv}};
@@ -47,8 +55,13 @@ Runtime::Runtime(const std::filesystem::path& library) : library_(::dlopen(libra
 
 void Runtime::load_plugin(const std::string& provider, const std::filesystem::path& library) {
   const char* where = "runtime.execution_provider.library";
+  const OrtApi* table = base_->GetApi(kPluginApiVersion);
+  if (table == nullptr) {
+    throw InputError(kLibraryKey, too_old(path_, version_, kPluginApiVersion, "the plugin library of '" + provider + "'"));
+  }
+  plugin_api_ = PluginApi::of(*table);
   try {
-    check(api_->RegisterExecutionProviderLibrary(environment_.get(), provider.c_str(), library.c_str()), where);
+    check(plugin_api_->RegisterExecutionProviderLibrary(environment_.get(), provider.c_str(), library.c_str()), where);
   } catch (const RunError& error) {
     throw InputError(error.where(), error.what());
   }
@@ -58,9 +71,9 @@ const OrtEpDevice* Runtime::device_of(const std::string& provider) const {
   const char* where = "runtime.execution_provider";
   const OrtEpDevice* const* devices = nullptr;
   std::size_t count = 0;
-  check(api_->GetEpDevices(environment_.get(), &devices, &count), where);
+  check(plugin_api().GetEpDevices(environment_.get(), &devices, &count), where);
   for (std::size_t i = 0; i < count; ++i) {
-    if (api_->EpDevice_EpName(devices[i]) == provider) return devices[i];
+    if (plugin_api().EpDevice_EpName(devices[i]) == provider) return devices[i];
   }
   throw InputError(where, "the plugin library has no device for '" + provider + "'");
 }

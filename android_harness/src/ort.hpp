@@ -3,9 +3,12 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include <onnxruntime_c_api.h>
+
+#include "plugin_api.hpp"
 
 namespace quadbench {
 
@@ -22,13 +25,14 @@ class Runtime {
  public:
   explicit Runtime(const std::filesystem::path& library);  // throws InputError
 
-  // Makes a plugin library's execution provider known under its name. Throws InputError.
+  // Makes a plugin library's execution provider known under its name. Throws InputError, also for a runtime too old for plugins.
   void load_plugin(const std::string& provider, const std::filesystem::path& library);
 
   // The first device of a plugin's provider. Throws InputError where it has none.
   const OrtEpDevice* device_of(const std::string& provider) const;
 
   const OrtApi& api() const { return *api_; }
+  const PluginApi& plugin_api() const { return plugin_api_.value(); }  // after load_plugin
   OrtEnv* environment() const { return environment_.get(); }
   const OrtMemoryInfo* cpu_memory() const { return cpu_memory_.get(); }
   const std::string& version() const { return version_; }
@@ -41,7 +45,10 @@ class Runtime {
     void operator()(void* library) const;
   };
   std::unique_ptr<void, Close> library_;  // first, so that it is closed last
+  std::filesystem::path path_;
+  const OrtApiBase* base_ = nullptr;
   const OrtApi* api_ = nullptr;
+  std::optional<PluginApi> plugin_api_;
   std::string version_;
   Handle<OrtEnv> environment_;
   Handle<OrtMemoryInfo> cpu_memory_;

@@ -46,8 +46,9 @@ void append_provider(const Runtime& runtime, OrtSessionOptions* options, const P
   try {
     if (provider.library) {
       const OrtEpDevice* device = runtime.device_of(provider.name);
-      runtime.check(api.SessionOptionsAppendExecutionProvider_V2(options, runtime.environment(), &device, 1, keys.data(),
-                                                                 values.data(), keys.size()),
+      const PluginApi& plugins = runtime.plugin_api();
+      runtime.check(plugins.SessionOptionsAppendExecutionProvider_V2(options, runtime.environment(), &device, 1, keys.data(),
+                                                                     values.data(), keys.size()),
                     where);
     } else {
       const char* name = provider.name.c_str();

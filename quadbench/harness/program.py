@@ -15,8 +15,9 @@ PROGRAM = "quadbench-harness"
 OVERRIDE = "QUADBENCH_HARNESS"
 BUILD_PROGRAMS = {"cmake": "cmake", "make": "make", "g++": "g++"}
 """Programs that a build needs, with the Debian packages that hold them."""
-HEADER_PACKAGES = ("nlohmann-json3-dev", "libstb-dev")
+HEADER_PACKAGES = ("libonnxruntime-dev", "nlohmann-json3-dev", "libstb-dev")
 
+_RUNTIME_HEADER = "onnxruntime_c_api.h"
 _JOBS = 2
 _UNITY = ("-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_UNITY_BUILD_BATCH_SIZE=11")  # one compilation per job
 _SHOWN_LINES = 15
@@ -26,7 +27,7 @@ _logger = logging.getLogger(__name__)
 def ensure_harness(build_root: Path) -> Path:
     """The harness for this machine: the one that QUADBENCH_HARNESS names, else an installed one, else one built of the sources.
 
-    Builds lie in `build_root` under the digest of their sources, so that the same sources are built once.
+    Builds lie in `build_root` under the digest of the sources and of ONNX Runtime's header, so that the same ones are built once.
 
     Raises:
         UserError: QUADBENCH_HARNESS names no program.
@@ -40,9 +41,10 @@ def ensure_harness(build_root: Path) -> Path:
     if installed:
         return Path(installed)
     sources = harness_sources()
-    built = build_root.resolve() / _digest(sources) / PROGRAM
+    header = _runtime_header()
+    built = build_root.resolve() / _digest(sources, header) / PROGRAM
     if not built.exists():
-        _build(sources, built)
+        _build(sources, header, built)
     return built
 
 
@@ -71,18 +73,30 @@ def _checked(program: Path) -> Path:
     raise UserError(f"{OVERRIDE} is '{program}', which is no program", hint="unset it to build the harness of its sources")
 
 
-def _digest(sources: Path) -> str:
-    """Of the names and contents of everything that a build reads."""
+def _runtime_header() -> Path | None:
+    """Return the header of ONNX Runtime that a build is given; None where it lies where only CMake may find it, if at all.
+
+    The places are those that CMake's `find_path` looks in first.
+    """
+    prefixes, folders = (os.environ.get(name, "").split(os.pathsep) for name in ("CMAKE_PREFIX_PATH", "CMAKE_INCLUDE_PATH"))
+    given = [*(f"{prefix}/include" for prefix in prefixes if prefix), *(folder for folder in folders if folder)]
+    places = [*given, "/usr/local/include", "/usr/include"]
+    headers = (Path(place, below, _RUNTIME_HEADER) for place in places for below in ("onnxruntime", ""))
+    return next((header for header in headers if header.is_file()), None)
+
+
+def _digest(sources: Path, header: Path | None) -> str:
+    """Return the digest of the names and contents of the sources and of ONNX Runtime's header."""
     digest = hashlib.sha256()
-    headers = sorted((sources / "third_party").glob("*/*.h"))
+    headers = [header] if header else []
     for path in (sources / "CMakeLists.txt", *headers, *sorted((sources / "src").iterdir())):
         content = path.read_bytes()
-        digest.update(f"{path.relative_to(sources).as_posix()} {len(content)}\n".encode())
+        digest.update(f"{path.name} {len(content)}\n".encode())
         digest.update(content)
     return digest.hexdigest()[:16]
 
 
-def _build(sources: Path, built: Path) -> None:
+def _build(sources: Path, header: Path | None, built: Path) -> None:
     """Build in a temporary folder and move the program to `built`, complete or not at all."""
     missing = {program: package for program, package in BUILD_PROGRAMS.items() if shutil.which(program) is None}
     if missing:
@@ -93,7 +107,8 @@ def _build(sources: Path, built: Path) -> None:
     _logger.info("building the harness of %s", sources)
     with tempfile.TemporaryDirectory(dir=built.parent, prefix=".build-") as folder:
         configure = ["cmake", "-S", str(sources), "-B", folder, "-G", "Unix Makefiles", "-DBUILD_TESTING=OFF", *_UNITY]
-        _run([*configure, f"-DQUADBENCH_COMMIT={_commit(sources)}"])
+        given = [f"-DONNXRUNTIME_INCLUDE_DIR={header.parent}"] if header else []
+        _run([*configure, *given, f"-DQUADBENCH_COMMIT={_commit(sources)}"])
         _run(["cmake", "--build", folder, "--target", PROGRAM, "--parallel", str(_JOBS)])
         (Path(folder) / PROGRAM).replace(built)
     _logger.info("built %s", built)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.numpy import save_file
 
-from quadbench.harness.program import runtime_library
+from quadbench.harness.runtime import runtime_library
 from support.harness_model import (
     FEATURES,
     LATENT,
