@@ -1,4 +1,4 @@
-"""Admit: a new adapter + a bundle -> a verdict, and the same bundle with one more adapter; base, profile and the others stay."""
+"""Admit: a new adapter + a bundle -> a judgement, and the same bundle with one more adapter; base and others stay as they are."""
 
 import json
 import re
@@ -26,7 +26,7 @@ _LONGEST_NAME = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Admission:
-    """What an adapter is to a base. `extended` is the bundle with that adapter, once it was added."""
+    """A judgement of an adapter under a base. `extended` is the bundle with that adapter, once it was added."""
 
     name: str
     base: BaseDigests
@@ -35,10 +35,10 @@ class Admission:
 
 
 def judged(source: Path, bundle: Stored[Bundle], *, name: str | None = None) -> Admission:
-    """Judge an adapter under the bundle's frozen LoRA encodings; nothing is written. Without a name it takes the file's.
+    """Judge an adapter under the bundle's frozen LoRA encodings; nothing is written. Without a name it has the file's.
 
     Raises:
-        UserError: the name can be none.
+        UserError: no adapter can have that name.
         AdapterError: the adapter cannot be read, or has a site that the base lacks, or a larger rank there.
     """
     name = _checked_name(name) if name else _name_of(source)
@@ -50,11 +50,12 @@ def judged(source: Path, bundle: Stored[Bundle], *, name: str | None = None) -> 
 def admit(source: Path, bundle: Stored[Bundle], *, name: str | None = None) -> Admission:
     """Judge an adapter as `judged` does; if admitted, write it into a new bundle beside the old one.
 
-    It is gauge-aligned in either case, which is exact and only makes the rounding finer. The new bundle's graphs are the old
-    files, so nothing is compiled again and a device is sent the adapter alone.
+    The adapter is gauge-aligned in either case, which is exact and only makes the rounding finer. The new bundle's graphs are
+    the old files, so nothing is compiled again and a device is sent the adapter alone.
 
     Raises:
-        UserError: the bundle has an adapter of that name; and what `judged` raises.
+        UserError: no adapter can have that name, or the bundle has one of that name.
+        AdapterError: the adapter cannot be read, or has a site that the base lacks, or a larger rank there.
     """
     admission = judged(source, bundle, name=name)
     if admission.name in {adapter.name for adapter in bundle.artifact.adapters}:
@@ -68,7 +69,7 @@ def admit(source: Path, bundle: Stored[Bundle], *, name: str | None = None) -> A
 def inspect(
     source: Path, *, recipe: Recipe | None = None, bundle: Stored[Bundle] | None = None
 ) -> tuple[Inspection, Admission | None]:
-    """Look at an adapter; with a recipe also at its fit to the foundation model, with a bundle at what its encodings do to it.
+    """Describe an adapter; with a recipe, check its fit to the foundation model, with a bundle, judge it under the encodings.
 
     Raises:
         AdapterError: nothing there can be read as an adapter, or it has no place in the bundle.
@@ -78,7 +79,7 @@ def inspect(
 
 
 def lora_encodings_of(bundle: Stored[Bundle]) -> dict[str, Encoding]:
-    """Return the LoRA inputs' encodings in the bundle's profile."""
+    """Read the encodings of the LoRA inputs from the bundle's profile."""
     listed = json.loads(bundle.path(bundle.artifact.profile).read_text())["encodings"]["lora"]
     return {name: Encoding(**fields) for name, fields in listed.items()}
 
@@ -89,19 +90,20 @@ def _load(name: str, source: Path, bundle: Bundle, encodings: dict[str, Encoding
 
 
 def _extend(bundle: Stored[Bundle], name: str, source: Path) -> Stored[Bundle]:
+    """Write the bundle with one more adapter beside the old one."""
     encodings, old = lora_encodings_of(bundle), bundle.artifact
     adapter = _load(name, source, old, encodings)
     code = code_digests(__name__)
     digest = digest_of({"bundle": old.digest, "name": name, "adapter": adapter_digests(source), "code": code})
 
-    def make(temporary: Path) -> Bundle:
+    def fill(temporary: Path) -> Bundle:
         for file in {file.path: file for file in file_refs(old)}.values():
             link(bundle.path(file), temporary / file.path)
         shapes = _shapes(old, encodings)
         files = BundleWriter(temporary).adapter(gauge(adapter, encodings), adapter, shapes, encodings, old.base)
         return replace(old, digest=digest, adapters=(*old.adapters, *files))
 
-    return publish(bundle.folder.parent / folder_name(digest), make)
+    return publish(bundle.folder.parent / folder_name(digest), fill)
 
 
 def _shapes(bundle: Bundle, encodings: dict[str, Encoding]) -> dict[str, tuple[int, ...]]:
@@ -119,7 +121,7 @@ def _checked_name(name: str) -> str:
 
 
 def _name_of(source: Path) -> str:
-    """`Pixel_Art v2.safetensors` -> `pixel-art-v2`."""
+    """Make a name of the file's: `Pixel_Art v2.safetensors` gives `pixel-art-v2`."""
     stem = source.resolve().name if source.is_dir() else source.stem
     name = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:_LONGEST_NAME].rstrip("-")
     if not name:

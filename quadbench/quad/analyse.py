@@ -14,7 +14,7 @@ from quadbench.recipe import Recipe
 
 
 def analyse(recipe: Recipe, *, lora: Literal["int16", "int8"] | None = None, notify: Notify = silent) -> Sensitivity:
-    """How sensitive each adapter of a recipe is to the rounding of its own weights; `lora` None takes the recipe's bits.
+    """Score how sensitive each adapter of a recipe is to the rounding of its own weights; `lora` None takes the recipe's bits.
 
     Raises:
         UserError: the recipe has no adapter, or something that it names is missing or does not fit.

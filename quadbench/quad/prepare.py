@@ -1,4 +1,4 @@
-"""Prepare: Recipe -> what every analysis and the build start from: float graphs, tasks with their tables, and what they visit."""
+"""Prepare: Recipe -> the start of every analysis and build: float graphs, tasks with their tables and what they visit."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,12 +32,12 @@ class Prepared:
     visits: dict[str, Visit]  # by task
 
     def release(self) -> None:
-        """Give back the memory of the float graphs; whoever runs one loads it again."""
+        """Give back the memory of the float graphs; a run of one loads it again."""
         for session in (self.unet, self.encoders.text_encoder, self.encoders.vae_encoder):
             session.release()
 
     def feed(self, adapter: Adapter | None) -> Feed:
-        """An adapter's float graph inputs; None is no adapter."""
+        """Return an adapter's float graph inputs; None is no adapter."""
         return as_feed(graph_tensors(adapter, self.shapes))
 
 
@@ -79,7 +79,7 @@ def prepare(recipe: Recipe, steps: Steps, scratch: Path) -> Prepared:
 
 
 def sites_of(recipe: Recipe) -> BaseSites:
-    """What the recipe's foundation model takes."""
+    """Return the sites of the recipe's foundation model."""
     return sites_of_unet(open_foundation(recipe.foundation).skeleton)
 
 

@@ -1,4 +1,4 @@
-"""Sensitivity: adapters and the U-Net inputs of their own trajectories -> each one's quantization sensitivity score, the anchor.
+"""Sensitivity: adapters + the U-Net inputs of their own trajectories -> a quantization sensitivity score each, and the anchor.
 
 QSS(adapter) = E_x[D(f(x; w) || f(x; w~))] (QUAD, arXiv 2603.29535, eq. 8). Here f is the float U-Net with the adapter, w~ the
 adapter rounded under encodings of its own while everything else stays float, and x what the sampler feeds the U-Net.
@@ -28,7 +28,7 @@ STANDARD_ERRORS = 2.0  # about 95 % of a normal distribution
 
 @dataclass(frozen=True, kw_only=True)
 class UnetSample:
-    """One x: what the U-Net was fed at a step of a task's trajectory, without LoRA inputs."""
+    """One x: the U-Net's inputs but for LoRA, at a step of a task's trajectory."""
 
     task: str
     step: int
@@ -38,7 +38,7 @@ class UnetSample:
 
 @dataclass(frozen=True, kw_only=True)
 class StepScore:
-    """Over the samples of one step of one task."""
+    """The score over the samples of one step of one task."""
 
     task: str
     step: int
@@ -48,7 +48,7 @@ class StepScore:
 
 @dataclass(frozen=True, kw_only=True)
 class SiteScore:
-    """With this site alone rounded."""
+    """The score with one site alone rounded."""
 
     site: str
     score: DivergenceScore
@@ -56,7 +56,7 @@ class SiteScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Kendall's tau of the order by Jensen-Shannon with that by another measure; None where one of them ranks nothing."""
+    """Kendall's tau of the order by Jensen-Shannon with that by another measure; None if one of them ranks nothing."""
 
     mse: float | None
     sqnr: float | None
@@ -64,7 +64,7 @@ class Agreement:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterSensitivity:
-    """`score.js` is the adapter's QSS. `sites` stand in falling order of MSE, which tells apart what no histogram does."""
+    """The scores of an adapter; `score.js` is its QSS. `sites` fall by MSE, which differs even where no histogram does."""
 
     adapter: str
     score: DivergenceScore
@@ -76,7 +76,7 @@ class AdapterSensitivity:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The anchor, or None where the adapters are equally sensitive and the unified ranges should be taken."""
+    """The chosen anchor; None if the adapters are equally sensitive and the unified ranges should be taken."""
 
     anchor: str | None
     reason: str
@@ -84,7 +84,7 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Sensitivity:
-    """Of all adapters, in the recipe's order."""
+    """The scores of all adapters, in the recipe's order, and the anchor that follows from them."""
 
     lora: str
     bins: int
@@ -108,7 +108,7 @@ def sensitivity(prepared: Prepared, *, dtype: str, site_samples: int = SITE_SAMP
 
 
 def samples_of(prepared: PreparedTask, visited: Visit) -> list[UnetSample]:
-    """A visit's inputs with the step that each belongs to; guidance gives two for a step."""
+    """Return a visit's inputs with the step that each belongs to; guidance gives two for a step."""
     timesteps = prepared.table.timesteps
     runs = len(visited.feeds) // (len(prepared.items.calibration) * len(timesteps))
     steps = [index // runs % len(timesteps) for index in range(len(visited.feeds))]
@@ -150,9 +150,9 @@ def adapter_sensitivity(
 
 
 def choose_anchor(scores: Sequence[AdapterSensitivity]) -> Choice:
-    """The adapter with the highest mean Jensen-Shannon divergence.
+    """Choose the adapter with the highest mean Jensen-Shannon divergence.
 
-    The adapters count as equally sensitive where the highest mean is above the second by no more than twice the standard error
+    The adapters count as equally sensitive if the highest mean is above the second by no more than twice the standard error
     of the difference, sqrt(se_1^2 + se_2^2). Each x is one sample; how D varies over a trajectory's steps is part of the error,
     which makes this careful. A single sample has no standard error, and so decides nothing.
     """
@@ -171,14 +171,14 @@ def choose_anchor(scores: Sequence[AdapterSensitivity]) -> Choice:
 
 
 def _visited(prepared: Prepared, adapter: Adapter) -> list[tuple[PreparedTask, Visit]]:
-    """The adapter's own tasks, as they were visited; all tasks, visited with it, where it has none."""
+    """Return the adapter's own tasks, as they were visited; if it has none, all tasks, visited with it."""
     own = [(task, prepared.visits[task.task.name]) for task in prepared.tasks if task.task.adapter == adapter.name]
     lora = prepared.feed(adapter)
     return own or [(task, visit(task, prepared.encoders, prepared.unet, lora)) for task in prepared.tasks]
 
 
 def _rounded(adapter: Adapter, exact: Feed, dtype: str) -> Feed:
-    """The adapter's LoRA inputs, each rounded under the range of this adapter alone and back in float."""
+    """Return the adapter's LoRA inputs, each rounded under the range of this adapter alone and back in float."""
     encodings = lora_encodings(lora_ranges([adapter]), headroom=1.0, dtype=dtype)
     return {name: dequantize(quantize(exact[name], e), e) for name, e in encodings.items()}
 
@@ -189,10 +189,10 @@ def _site_score(site: str, exact: Feed, rounded: Feed, against: Callable[[Feed],
 
 def _by_step(samples: Sequence[UnetSample], divergences: Sequence[Divergence]) -> tuple[StepScore, ...]:
     steps: dict[tuple[str, int, float], list[Divergence]] = {}
-    for sample, found in zip(samples, divergences, strict=True):
-        steps.setdefault((sample.task, sample.step, sample.timestep), []).append(found)
+    for sample, one in zip(samples, divergences, strict=True):
+        steps.setdefault((sample.task, sample.step, sample.timestep), []).append(one)
     return tuple(
-        StepScore(task=task, step=step, timestep=timestep, score=score(found)) for (task, step, timestep), found in steps.items()
+        StepScore(task=task, step=step, timestep=timestep, score=score(own)) for (task, step, timestep), own in steps.items()
     )
 
 

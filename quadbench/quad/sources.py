@@ -1,4 +1,4 @@
-"""Sources: what a recipe names -> files and folders, and the digest of all that a bundle follows from."""
+"""Sources: a recipe's names -> files and folders, and the digest of all that its bundle follows from."""
 
 import importlib.metadata
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ _PACKAGES = ("torch", "diffusers", "transformers", "peft", "onnx", "onnxscript",
 
 
 class AdapterFormat(StrEnum):
-    """How an adapter lies on disk, by the name that recipes have for it."""
+    """A format of adapters on disk, by its name in recipes."""
 
     PEFT = "peft"  # a folder
     DIFFUSERS = "diffusers"  # a file
@@ -42,14 +42,14 @@ class AdapterFormat(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterSource:
-    """Where an adapter lies, and how."""
+    """The place of an adapter on disk, and its format."""
 
     format: AdapterFormat
     path: Path
 
 
 def adapter_source(spec: Adapter) -> AdapterSource | None:
-    """None for one that is made rather than read."""
+    """Return where the adapter lies; None for a random one, which lies nowhere."""
     match spec:
         case BuiltinAdapter():
             return AdapterSource(format=AdapterFormat.PEFT, path=zoo.adapter_folder(spec.name))
@@ -62,12 +62,12 @@ def adapter_source(spec: Adapter) -> AdapterSource | None:
 
 
 def adapter_digests(path: Path) -> dict[str, str]:
-    """Name -> sha256 of the adapter's file, or of every file in its folder; where it lies does not matter."""
+    """Return the sha256 of the adapter's file, or of every file in its folder, by name; where it lies does not matter."""
     return {path.name: sha256_of(path)} if path.is_file() else folder_digests(path)
 
 
 def tool_versions() -> dict[str, str]:
-    """Versions of quadbench and of the packages that shape a bundle."""
+    """Return the versions of quadbench and of the packages that shape a bundle."""
     return {name: importlib.metadata.version(name) for name in ("quadbench", *_PACKAGES)}
 
 
@@ -78,7 +78,7 @@ def bundle_digest(recipe: Recipe) -> str:
         {
             "recipe": recipe_digest(recipe.model_copy(update={"measure": Measure(), "published": None})),
             "foundation": _foundation_digests(recipe.foundation),
-            "adapters": {name: adapter_digests(of.path) if of else {} for name, of in adapters.items()},
+            "adapters": {name: adapter_digests(source.path) if source else {} for name, source in adapters.items()},
             "inputs": {task.name: _input_digests(task) for task in recipe.tasks},
             "packages": tool_versions(),
             "code": code_digests("quadbench.quad.build"),
@@ -87,7 +87,7 @@ def bundle_digest(recipe: Recipe) -> str:
 
 
 def has_random_weights(recipe: Recipe) -> bool:
-    """Whether its pictures say nothing, because the model or an adapter was never trained."""
+    """Say whether the recipe's pictures show nothing, because the model or an adapter was never trained."""
     return isinstance(recipe.foundation, RandomFoundation) or any(isinstance(a, RandomAdapter) for a in recipe.adapters.values())
 
 

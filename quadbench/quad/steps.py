@@ -1,4 +1,4 @@
-"""Steps: what a build goes through -> the seconds that each part took, and word of it to whoever watches."""
+"""Steps: the parts of a build as they run -> the seconds that each took, and word of it to whoever watches."""
 
 import logging
 import time
@@ -12,11 +12,11 @@ Notify = Callable[[str], None]
 
 
 def silent(_step: str) -> None:
-    """Tells nobody."""
+    """Tell nobody."""
 
 
 class Steps:
-    """`notify` is called with the name of each step as it starts; `seconds` fills as they end."""
+    """The steps of a build: `notify` is called with the name of each as it starts; `seconds` fills as they end."""
 
     def __init__(self, notify: Notify = silent) -> None:
         self.notify = notify
@@ -33,5 +33,5 @@ class Steps:
 
     @property
     def peak_bytes(self) -> int:
-        """The most memory that this process has held until now."""
+        """Return the most memory that this process has held until now."""
         return peak_memory_bytes()

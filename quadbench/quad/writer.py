@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from quadbench.artifacts import AdapterFile, BaseDigests, Component, FileRef, Graph, Variant
 from quadbench.quad.adapters import Adapter, graph_tensors
 from quadbench.quad.adapters.lora_profile import adapter_integers
-from quadbench.quad.model import initializers as weights
+from quadbench.quad.model import initializers
 from quadbench.quad.model.graphs import specs
 from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.tasks.runner import as_feed
@@ -25,7 +25,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class BundleWriter:
-    """Writes below one folder. Paths are relative to it."""
+    """A writer of files below one folder, to which their paths are relative."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -39,11 +39,11 @@ class BundleWriter:
         task: str | None = None,
         lora: Mapping[str, Encoding] | None = None,
     ) -> Graph:
-        """`shared/unet.onnx`, `per-graph/<task>/unet.onnx`, ..."""
+        """Write a graph as `shared/unet.onnx`, `per-graph/<task>/unet.onnx`, ..."""
         path = self._path("/".join(filter(None, (variant.value, task, f"{component.value}.onnx"))))
-        outside = weights.file_of(model)
+        outside = initializers.file_of(model)
         data = self._weights(variant.value, outside) if outside else None
-        onnx.save(weights.renamed(model, data.sha256) if data else model, path)
+        onnx.save(initializers.renamed(model, data.sha256) if data else model, path)
         return Graph(
             variant=variant,
             component=component,
@@ -57,35 +57,37 @@ class BundleWriter:
     def adapter(
         self, adapter: Adapter, exact: Adapter, shapes: Shapes, encodings: Mapping[str, Encoding], base: BaseDigests
     ) -> tuple[AdapterFile, AdapterFile]:
-        """`adapters/<name>.safetensors` with integers; `adapters/float/<name>.safetensors` for the float graph, as it came."""
+        """Write an adapter twice: its integers, and `exact`, for the float graph, under `float/`."""
         metadata = {"base_graph": base.graph, "base_profile": base.profile}
         integers, floats = adapter_integers(adapter, shapes, encodings), as_feed(graph_tensors(exact, shapes))
-        made = (
+        files = (
             (Variant.SHARED, self.tensors(f"adapters/{adapter.name}.safetensors", integers, metadata)),
             (Variant.FLOAT, self.tensors(f"adapters/float/{adapter.name}.safetensors", floats, metadata)),
         )
         rank, sites = adapter.rank, len(adapter.pairs)
-        first, second = (AdapterFile(name=adapter.name, variant=v, file=file, rank=rank, sites=sites) for v, file in made)
+        first, second = (AdapterFile(name=adapter.name, variant=v, file=file, rank=rank, sites=sites) for v, file in files)
         return first, second
 
     def tensors(self, name: str, tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> FileRef:
-        """A safetensors file; every tensor contiguous."""
+        """Write a safetensors file; every tensor contiguous."""
         path = self._path(name)
         save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, path, metadata)
         return file_ref(self.folder, path)
 
     def json(self, name: str, value: Any) -> FileRef:
+        """Write a value as JSON."""
         path = self._path(name)
         path.write_text(json.dumps(value, indent=1) + "\n")
         return file_ref(self.folder, path)
 
     def image(self, name: str, image: Image.Image) -> FileRef:
+        """Write an image in the format that the name ends in."""
         path = self._path(name)
         image.save(path)
         return file_ref(self.folder, path)
 
     def copy(self, name: str, source: Path | None) -> FileRef | None:
-        """A copy of a file that was given; None stays None."""
+        """Copy a file into the bundle; None stays None."""
         if source is None:
             return None
         path = self._path(name)
@@ -93,6 +95,7 @@ class BundleWriter:
         return file_ref(self.folder, path)
 
     def _weights(self, folder: str, source: Path) -> FileRef:
+        """Link the file of a large graph's weights under its sha256."""
         sha256 = sha256_of(source)
         path = self._path(f"{folder}/{sha256}")
         link(source, path)

@@ -1,4 +1,4 @@
-"""Compared: a stored run, or folders of images -> each set of images scored against what it should be."""
+"""Compared: a stored run, or folders of images -> each set of images scored against its references or its truth."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ def compare_run(
     metrics: Sequence[str] | None = None,
     weights: Mapping[str, GivenNetwork] | None = None,
 ) -> tuple[Compared, ...]:
-    """Every task, device and quantized variant; an item's image is that of the first launch that is OK and made one.
+    """Score every task, device and quantized variant; an item's image is that of the first launch that is OK and has one.
 
     Raises:
         UserError: the bundle's weights are random, or `score_images` refuses metrics or weights.
@@ -34,20 +34,24 @@ def compare_run(
     return tuple(
         Compared(
             task=task.name,
-            device=made.device,
-            made=made.name,
+            device=images.device,
+            made=images.maker,
             against=against,
-            scores=score_images(_pairs(task, made, against, result.stored), metrics, weights),
+            scores=score_images(_pairs(task, images, against, result.stored), metrics, weights),
         )
         for task in result.bundle.tasks
-        for made in _made(task, result, layout)
+        for images in _image_sets(task, result, layout)
         for against in (REFERENCE, TRUTH)
-        if against != made.name and (against != TRUTH or any(item.truth for item in task.items))
+        if against != images.maker and (against != TRUTH or any(item.truth for item in task.items))
     )
 
 
 def refuse_random(bundle: Bundle) -> None:
-    """Raises: UserError: the bundle's weights are random, so that its pictures have no quality."""
+    """Refuse to score a bundle with random weights: its pictures have no quality.
+
+    Raises:
+        UserError: the bundle's weights are random.
+    """
     if Caveat.RANDOM_WEIGHTS in bundle.caveats:
         raise UserError(
             f"the bundle of '{bundle.recipe_name}' has random weights; its pictures show nothing, so they have no quality",
@@ -63,15 +67,14 @@ def compare_folders(
     metrics: Sequence[str] | None = None,
     weights: Mapping[str, GivenNetwork] | None = None,
 ) -> Compared:
-    """Images against references, paired by their path below the folders, without suffix.
+    """Score images against references, paired by their path below the folders, without suffix.
 
     Raises:
-        UserError: a folder without images, or an image without partner: left out, it would make the figures look better or worse.
+        UserError: a folder has no images, or an image no partner: left out, it would make the figures look better or worse.
     """
-    found = {folder: _files(folder) for folder in (images, references, *((sources,) if sources else ()))}
-    names = found[images]
-    for folder, files in found.items():
-        odd = sorted(names.keys() ^ files.keys())
+    paths = {folder: _files(folder) for folder in (images, references, *((sources,) if sources else ()))}
+    for folder, files in paths.items():
+        odd = sorted(paths[images].keys() ^ files.keys())
         if odd:
             raise UserError(
                 f"'{images}' and '{folder}' do not pair; in only one of them: {', '.join(odd[:5])} ({len(odd)} in all)"
@@ -80,57 +83,58 @@ def compare_folders(
         ImagePair(
             name=name,
             image=_read(path, UserError),
-            reference=_read(found[references][name], UserError),
-            source=_read(found[sources][name], UserError) if sources else None,
+            reference=_read(paths[references][name], UserError),
+            source=_read(paths[sources][name], UserError) if sources else None,
         )
-        for name, path in names.items()
+        for name, path in paths[images].items()
     ]
     scores = score_images(pairs, metrics, weights)
     return Compared(task="images", device=None, made=str(images), against=str(references), scores=scores)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Made:
-    """A task's images by item, and what made them."""
+class _ImageSet:
+    """A task's images by item, and their maker: a variant, or the float reference."""
 
     device: str | None
-    name: str
+    maker: str
     paths: Mapping[str, Path]
 
 
-def _made(task: TaskAssets, result: RunResult, layout: Layout) -> Iterator[_Made]:
-    """The float reference, then each device's variants."""
+def _image_sets(task: TaskAssets, result: RunResult, layout: Layout) -> Iterator[_ImageSet]:
+    """Yield the images of the float reference, then those of each device's variants."""
     references = {item.name: result.stored.path(item.reference) for item in task.items if item.reference}
-    yield _Made(device=None, name=REFERENCE, paths=references)
+    yield _ImageSet(device=None, maker=REFERENCE, paths=references)
     for device in dict.fromkeys(record.device.address for record in result.records):
         for variant in (Variant.SHARED, Variant.PER_GRAPH):
             records = [r for r in result.records if r.device.address == device and r.variant is variant]
             if records:
                 images = [record.images for record in records if record.status is Status.OK]
-                yield _Made(device=device, name=variant.value, paths=_first(task.items, task.name, images, layout))
+                yield _ImageSet(device=device, maker=variant.value, paths=_first(task.items, task.name, images, layout))
 
 
 def _first(items: Iterable[TaskItem], task: str, images: Sequence[Mapping[str, str]], layout: Layout) -> dict[str, Path]:
+    """Return each item's image from the first launch that has one; `images` are the launches' images by task and item."""
     keys = {item.name: f"{task}/{item.name}" for item in items}
     return {
-        name: layout.file(next(made[key] for made in images if key in made))
+        name: layout.file(next(launch[key] for launch in images if key in launch))
         for name, key in keys.items()
-        if any(key in made for made in images)
+        if any(key in launch for launch in images)
     }
 
 
-def _pairs(task: TaskAssets, made: _Made, against: str, bundle: Stored[Bundle]) -> tuple[ImagePair, ...]:
-    """Those of the items that have both images."""
+def _pairs(task: TaskAssets, images: _ImageSet, against: str, bundle: Stored[Bundle]) -> tuple[ImagePair, ...]:
+    """Read the pairs of the items that have both images."""
     others = {item.name: item.reference if against == REFERENCE else item.truth for item in task.items}
     return tuple(
         ImagePair(
             name=item.name,
-            image=_read(made.paths[item.name], ArtifactError),
+            image=_read(images.paths[item.name], ArtifactError),
             reference=_read(bundle.path(other), ArtifactError),
             source=_read(bundle.path(item.image), ArtifactError) if item.image else None,
         )
         for item in task.items
-        if item.name in made.paths and (other := others[item.name])
+        if item.name in images.paths and (other := others[item.name])
     )
 
 

@@ -7,12 +7,12 @@ Features = NDArray[np.floating]  # (n, d), row i of both sets from the same pair
 
 
 def kernel_distance(first: Features, second: Features) -> float:
-    """KID: squared maximum mean discrepancy under the kernel (x.y / d + 1)^3 (Binkowski et al. 2018, arXiv 1801.01401).
+    """Return KID, the squared maximum mean discrepancy of kernel (x.y / d + 1)^3 (Binkowski et al. 2018, arXiv 1801.01401).
 
     The estimate is the U-statistic over pairs of pairs (Gretton et al. 2012, JMLR 13, eq. 4), the mean over i != j of
     k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i). It is unbiased also where x_i and y_i belong together, as a quantized
     image and its reference do, and 0 where the sets are equal; the usual one counts k(x_i, y_i) as if they were strangers.
-    All images at once, so nothing is drawn at random.
+    It takes all images at once, so nothing is drawn at random.
     """
     x, y = first.astype(np.float64), second.astype(np.float64)
     h = _kernel(x, x) + _kernel(y, y) - _kernel(x, y) - _kernel(y, x)
@@ -25,7 +25,7 @@ def _kernel(x: Features, y: Features) -> Features:
 
 
 def frechet_distance(first: Features, second: Features) -> float:
-    """FID: |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Heusel et al. 2017, arXiv 1706.08500), covariances with n - 1.
+    """Return FID, |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Heusel et al. 2017, arXiv 1706.08500), covariances with n - 1.
 
     With C = A'A, A the centred features / sqrt(n - 1), the last trace is the nuclear norm of A1 A2': exact also where n < d,
     where the matrix square root of the singular C1 C2 is not.
@@ -43,5 +43,5 @@ def _mean_and_factor(features: Features) -> tuple[Features, Features]:
 
 
 def _triangle(factor: Features) -> Features:
-    """R of A = Q R, at most (d, d): Q changes no singular value."""
+    """Return R of A = Q R, at most (d, d): Q changes no singular value."""
     return np.linalg.qr(factor)[1]

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 import torch
 from torch.nn import functional as F
 
-SIZE = 224  # pixels, what the network was trained on
+SIZE = 224  # pixels; the network was trained on images of this size
 _EPSILON = 1e-3
 _STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)  # of the 16 blocks
 
 
 class EfficientNetLite0:
-    """Images (N, 3, H, W) in [0, 1] of any size, stretched to 224 x 224 -> features (N, 1280), `classify` -> (N, 1000)."""
+    """The network: images (N, 3, H, W) in [0, 1], stretched to 224 x 224 -> features (N, 1280), `classify` -> (N, 1000)."""
 
     def __init__(self, weights: Mapping[str, torch.Tensor]) -> None:
         self._weights = weights
@@ -29,11 +29,11 @@ class EfficientNetLite0:
         return x.mean(dim=(2, 3))
 
     def classify(self, images: torch.Tensor) -> torch.Tensor:
-        """ImageNet's class scores, which show that the network was put together as it was trained."""
+        """Return ImageNet's class scores, which show that the network was put together as it was trained."""
         return F.linear(self(images), self._weights["_fc.weight"], self._weights["_fc.bias"])
 
     def _block(self, x: torch.Tensor, name: str, stride: int) -> torch.Tensor:
-        """Inverted residual: widen (but in block 0), convolve each channel, narrow; added to the input where shapes allow."""
+        """Apply an inverted residual: widen (but in block 0), convolve each channel, narrow; add the input if shapes allow."""
         y = x
         if f"{name}._expand_conv.weight" in self._weights:
             y = F.relu6(self._normalize(self._convolve(y, f"{name}._expand_conv"), f"{name}._bn0"))
@@ -54,7 +54,7 @@ class EfficientNetLite0:
 
 
 def _padded(x: torch.Tensor, kernel: int, stride: int) -> torch.Tensor:
-    """TensorFlow's SAME: as many positions as steps fit, the odd pixel of padding to the right and below."""
+    """Pad as TensorFlow's SAME does: as many positions as steps fit, the odd pixel of padding to the right and below."""
     (top, bottom), (left, right) = (_margins(size, kernel, stride) for size in x.shape[2:])
     return F.pad(x, (left, right, top, bottom))
 

@@ -1,4 +1,4 @@
-"""Embedding: what a network sees in images -> how alike they look to it."""
+"""Embedding: a network's embeddings of images -> how alike the images look to it."""
 
 import math
 
@@ -7,14 +7,14 @@ from torch.nn import functional as F
 
 
 def similarity(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Cosine of two embeddings (1, d)."""
+    """Return the cosine of two embeddings (1, d)."""
     return float(F.cosine_similarity(first, second).mean())
 
 
 def direction_similarity(image: torch.Tensor, reference: torch.Tensor, source: torch.Tensor) -> float:
-    """Cosine of the ways from the source's embedding to the image's and to the reference's, each embedding (1, d) of length 1.
+    """Return the cosine of the ways from the source's embedding to the image's and to the reference's.
 
-    NaN where one of them did not move away from the source.
+    Each embedding (1, d) is scaled to length 1. NaN if one of them did not move away from the source.
     """
     start = F.normalize(source)
     ways = [F.normalize(end) - start for end in (image, reference)]
@@ -24,7 +24,7 @@ def direction_similarity(image: torch.Tensor, reference: torch.Tensor, source: t
 
 
 def structure_distance(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Mean square of the difference of two self-similarities, cosines of all pairs of tokens (1, T, d)."""
+    """Return the mean square of the difference of two self-similarities, cosines of all pairs of tokens (1, T, d)."""
     return float(F.mse_loss(_self_similarity(first), _self_similarity(second)))
 
 

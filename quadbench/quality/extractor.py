@@ -13,13 +13,13 @@ from quadbench.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """What a network takes and gives. `size` None leaves images at their own; pixels become (x - mean) / std, x in [0, 1]."""
+    """A network's inputs and output. `size` None leaves images at their own; pixels become (x - mean) / std, x in [0, 1]."""
 
     size: int | None
     mode: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    images: int  # how many batches of images it takes
+    images: int  # batches of images that it takes
     output: str
     output_rank: int
 
@@ -53,10 +53,14 @@ FORMS = {
 
 
 class Extractor:
-    """The network. Images are (N, 3, H, W) in [0, 1]; it runs on them one by one, so that graphs of batch 1 do."""
+    """A network from an ONNX file. Images are (N, 3, H, W) in [0, 1]; they run one by one, so that graphs of batch 1 do."""
 
     def __init__(self, path: Path, name: str) -> None:
-        """Raises: UserError: no ONNX graph, or one with other inputs and outputs than the form has."""
+        """Load the network and check its form.
+
+        Raises:
+            UserError: the file is no ONNX graph, or one with other inputs and outputs than the form has.
+        """
         self._name, self._form = name, FORMS[name]
         try:
             self._session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -83,9 +87,9 @@ class Extractor:
 
     def _run(self, *images: torch.Tensor) -> torch.Tensor:
         feed = {name: image.numpy() for name, image in zip(self._inputs, images, strict=True)}
-        found = torch.from_numpy(self._session.run(None, feed)[0])
+        output = torch.from_numpy(self._session.run(None, feed)[0])
         if self._form.output_rank == 0:
-            return found.reshape(-1)  # a distance, however many ones its shape has
-        if found.dim() != self._form.output_rank:
-            raise UserError(f"weights '{self._name}' give {tuple(found.shape)}; expected {self._form.output}")
-        return found
+            return output.reshape(-1)  # a distance, however many ones its shape has
+        if output.dim() != self._form.output_rank:
+            raise UserError(f"weights '{self._name}' give {tuple(output.shape)}; expected {self._form.output}")
+        return output

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from quadbench.artifacts import LORA_PREFIX, Bundle, Component, Graph, Stored, TaskAssets, TaskItem, Variant
 from quadbench.artifacts.pixels import read_pixels
 from quadbench.artifacts.scores import Better, Compared, Metric, Score
-from quadbench.quad.samplers.table import Table, run_table
+from quadbench.quad.samplers.table import SamplerTable, run_table
 from quadbench.quad.tasks.runner import Condition, Denoiser, Feed, GraphSession, token_feed
 from quadbench.quality.compared import REFERENCE, refuse_random
 from quadbench.quality.fidelity import Values, as_batch, cosine, sqnr_db
@@ -46,7 +46,7 @@ LATENT_COSINE = Metric(
 
 
 def compare_latents(bundle: Stored[Bundle]) -> tuple[Compared, ...]:
-    """Every task under every quantized variant that the bundle has, on ONNX Runtime's CPU provider of this machine.
+    """Score every task under every quantized variant that the bundle has, on ONNX Runtime's CPU provider of this machine.
 
     Raises:
         UserError: the bundle's weights are random.
@@ -57,7 +57,7 @@ def compare_latents(bundle: Stored[Bundle]) -> tuple[Compared, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class LatentTrajectory:
-    """One item's way: what the U-Net was fed, without LoRA inputs, its eps, and the last latent, each (1, 4, h, w)."""
+    """The trajectory of one item: the U-Net's inputs but for LoRA, its eps, and the last latent, each (1, 4, h, w)."""
 
     feeds: list[Feed]
     eps: list[Values]
@@ -70,7 +70,7 @@ class TaskModel:
 
     task: TaskAssets
     bundle: Stored[Bundle]
-    table: Table
+    table: SamplerTable
     tensors: Mapping[str, torch.Tensor]
     text_encoder: GraphSession
     vae_encoder: GraphSession | None
@@ -79,12 +79,13 @@ class TaskModel:
 
     @classmethod
     def load(cls, bundle: Stored[Bundle], task: TaskAssets, variant: Variant) -> "TaskModel":
-        encoders = Variant.FLOAT if variant is Variant.FLOAT else Variant.SHARED  # which per-graph shares
+        """Read the task's files and graphs."""
+        encoders = Variant.FLOAT if variant is Variant.FLOAT else Variant.SHARED  # per-graph has no encoders of its own
         unet = _unet(bundle, variant, task)
         return cls(
             task=task,
             bundle=bundle,
-            table=TypeAdapter(Table).validate_json(bundle.path(task.table).read_bytes()),
+            table=TypeAdapter(SamplerTable).validate_json(bundle.path(task.table).read_bytes()),
             tensors={name: torch.from_numpy(values) for name, values in load_file(bundle.path(task.tensors)).items()},
             text_encoder=_session(bundle, _graph(bundle, encoders, Component.TEXT_ENCODER)),
             vae_encoder=None if _has_no_images(task) else _session(bundle, _graph(bundle, encoders, Component.VAE_ENCODER)),
@@ -93,11 +94,11 @@ class TaskModel:
         )
 
     def predict(self, feed: Feed) -> torch.Tensor:
-        """eps (1, 4, h, w) of the U-Net with the task's adapter."""
+        """Return eps (1, 4, h, w) of the U-Net with the task's adapter."""
         return self.unet(feed | self.lora)
 
     def run(self, item: TaskItem) -> LatentTrajectory:
-        """The task's sampler on one item."""
+        """Run the task's sampler on one item."""
         noise = self.tensors[f"noise.{item.name}"]  # (1 + steps, 4, h, w)
         eps: list[Values] = []
 
@@ -119,7 +120,7 @@ class TaskModel:
         return LatentTrajectory(feeds=denoiser.feeds, eps=eps, latent=latent.numpy())
 
     def _latent(self, item: TaskItem, noise: torch.Tensor) -> torch.Tensor:
-        """(1, 4, h, w) of the item's image; zeros where it has none."""
+        """Return the latent (1, 4, h, w) of the item's image; zeros if it has none."""
         if item.image is None or self.vae_encoder is None:
             return torch.zeros_like(noise[:1])
         return self.vae_encoder({"image": (as_batch(read_pixels(self.bundle.path(item.image))) * 2 - 1).numpy()})
@@ -136,31 +137,31 @@ def _of_task(bundle: Stored[Bundle], task: TaskAssets) -> Iterator[Compared]:
             yield Compared(task=task.name, device=None, made=variant.value, against=REFERENCE, scores=scores)
 
 
-def _scores(exact: Sequence[LatentTrajectory], found: Sequence[LatentTrajectory], model: TaskModel) -> tuple[Score, ...]:
+def _scores(exact: Sequence[LatentTrajectory], quantized: Sequence[LatentTrajectory], model: TaskModel) -> tuple[Score, ...]:
     eps = [value for trajectory in exact for value in trajectory.eps]
-    eps_found = [model.predict(feed).numpy() for trajectory in exact for feed in trajectory.feeds]
-    latents, latents_found = [t.latent for t in exact], [t.latent for t in found]
-    cosines = [cosine(a, b) for a, b in zip(latents, latents_found, strict=True)]
+    eps_quantized = [model.predict(feed).numpy() for trajectory in exact for feed in trajectory.feeds]
+    latents, latents_quantized = [t.latent for t in exact], [t.latent for t in quantized]
+    cosines = [cosine(a, b) for a, b in zip(latents, latents_quantized, strict=True)]
     return (
-        _sqnr_score(EPS_SQNR, eps, eps_found),
-        _sqnr_score(LATENT_SQNR, latents, latents_found),
+        _sqnr_score(EPS_SQNR, eps, eps_quantized),
+        _sqnr_score(LATENT_SQNR, latents, latents_quantized),
         Score(metric=LATENT_COSINE, value=float(np.mean(cosines)), n=len(cosines)),
     )
 
 
-def _sqnr_score(metric: Metric, exact: Sequence[Values], found: Sequence[Values]) -> Score:
-    value = sqnr_db(exact, found)
+def _sqnr_score(metric: Metric, exact: Sequence[Values], quantized: Sequence[Values]) -> Score:
+    value = sqnr_db(exact, quantized)
     return Score(metric=metric, value=value if math.isfinite(value) else "nothing differs", n=len(exact))
 
 
 def _mask(path: Path, size: Sequence[int]) -> torch.Tensor:
-    """(1, 1, h, w), by nearest neighbour as the harness reduces it; 1 is replaced."""
+    """Read the mask as (1, 1, h, w), reduced by nearest neighbour as the harness does it; 1 is to be replaced."""
     grey = as_batch(read_pixels(path))[:, :1]
     return torch.nn.functional.interpolate((grey >= 0.5).float(), size=tuple(size))
 
 
 def _lora_feed(bundle: Stored[Bundle], task: TaskAssets, unet: Graph) -> Feed:
-    """The task's adapter in the dtype of the graph; zeros where the task has none, nothing where it is merged."""
+    """Return the task's adapter in the dtype of the graph; zeros if the task has none, nothing where it is merged."""
     inputs = [spec for spec in unet.inputs if spec.name.startswith(LORA_PREFIX)]
     if not inputs or task.adapter is None:
         return {spec.name: np.zeros(spec.shape, spec.dtype) for spec in inputs}

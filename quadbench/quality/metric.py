@@ -1,4 +1,4 @@
-"""Metric: what a score is taken from: pairs of images, and a network where it looks through one."""
+"""Metric: pairs of images, and the network that they are looked at through, if any -> figures; each metric with its needs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Network = Callable[..., Any]  # images (N, 3, H, W) in [0, 1] -> features, or tw
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePair:
-    """An image and what it should be, of the same size; `source` is the image that both were made from, where there is one."""
+    """An image and its reference, of the same size; `source` is the image that both were made from, if there is one."""
 
     name: str
     image: Pixels
@@ -22,21 +22,21 @@ class ImagePair:
 
 @dataclass(frozen=True, kw_only=True)
 class PerImage:
-    """Measured on each pair alone; the score is the mean."""
+    """A measure of each pair alone; the score is the mean."""
 
     measure: Callable[[ImagePair, Network], float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OverSet:
-    """Measured on all pairs together."""
+    """A measure of all pairs together."""
 
     measure: Callable[[Sequence[ImagePair], Network], float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageMetric:
-    """A metric of images and what it needs: a network by its name in `weights.py`, sizes, a source image."""
+    """A metric of images and what it needs: a network by its name in `networks.py`, sizes, a source image."""
 
     metric: Metric
     way: PerImage | OverSet

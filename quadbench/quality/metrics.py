@@ -101,7 +101,7 @@ def _structure(pair: ImagePair, network: Network) -> float:
 
 
 def _features(pairs: Sequence[ImagePair], network: Network) -> tuple[Features, Features]:
-    """(n, d) of the images, and of the references."""
+    """Return the features (n, d) of the images, and those of the references."""
     images = torch.cat([network(as_batch(pair.image)) for pair in pairs])
     references = torch.cat([network(as_batch(pair.reference)) for pair in pairs])
     return images.numpy(), references.numpy()

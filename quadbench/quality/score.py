@@ -1,4 +1,4 @@
-"""Score: pairs of images -> one score for each metric, or why there is none."""
+"""Score: pairs of images -> one score for each metric, or the reason why there is none."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,9 +22,9 @@ def score_images(
     `weights` maps a network's name to its file. A metric without what it needs has a score that says so, never another figure.
 
     Raises:
-        UnknownNameError: a metric that does not exist.
-        UserError: a pair whose images differ in size; weights that do not fit.
-        ArtifactError: weights with another sha256 than they should have.
+        UnknownNameError: there is no such metric.
+        UserError: the images of a pair differ in size, or a network has not the form that the metric takes.
+        ArtifactError: a network's file has another sha256 than it should have.
     """
     named = list(METRICS if metrics is None else metrics)
     unknown = next((name for name in named if name not in METRICS), None)
@@ -42,9 +42,9 @@ def _score(metric: ImageMetric, pairs: Sequence[ImagePair], weights: Mapping[str
     network = find_network(metric.network, weights) if metric.network else _pixels
     if isinstance(network, str):
         return Score(metric=metric.metric, value=network, n=len(pairs))
-    why = _why_not(metric, pairs)
-    if why is not None:
-        return Score(metric=metric.metric, value=why, n=len(pairs))
+    reason = _reason_without(metric, pairs)
+    if reason is not None:
+        return Score(metric=metric.metric, value=reason, n=len(pairs))
     match metric.way:
         case PerImage(measure=measure):
             return _over_images(metric.metric, pairs, [measure(pair, network) for pair in pairs])
@@ -53,7 +53,7 @@ def _score(metric: ImageMetric, pairs: Sequence[ImagePair], weights: Mapping[str
 
 
 def _over_images(metric: Metric, pairs: Sequence[ImagePair], values: Sequence[float]) -> Score:
-    """The mean; images on which the metric is undefined are left out and `n` does not count them."""
+    """Return the mean; images on which the metric is undefined are left out and `n` does not count them."""
     defined = [(value, pair.name) for value, pair in zip(values, pairs, strict=True) if not math.isnan(value)]
     if not defined:
         return Score(metric=metric, value="undefined on every image", n=0)
@@ -62,7 +62,8 @@ def _over_images(metric: Metric, pairs: Sequence[ImagePair], values: Sequence[fl
     return Score(metric=metric, value=mean, n=len(defined), worst=worst, worst_item=item)
 
 
-def _why_not(metric: ImageMetric, pairs: Sequence[ImagePair]) -> str | None:
+def _reason_without(metric: ImageMetric, pairs: Sequence[ImagePair]) -> str | None:
+    """Say why these pairs have no score; None if they have one."""
     if not pairs:
         return "no images"
     if isinstance(metric.way, OverSet) and len(pairs) < 2:
@@ -76,5 +77,5 @@ def _why_not(metric: ImageMetric, pairs: Sequence[ImagePair]) -> str | None:
 
 
 def _pixels(images: torch.Tensor) -> torch.Tensor:
-    """The network of metrics that look at the pixels themselves."""
+    """Return the images themselves: the network of metrics that look at pixels."""
     return images

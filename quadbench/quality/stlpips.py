@@ -14,7 +14,7 @@ _EPSILON = 1e-10  # the authors', against a division by zero
 
 
 class StLpips:
-    """Images and others, (N, 3, H, W) in [0, 1] at their own size -> distances (N,)."""
+    """The metric's network: images and others, (N, 3, H, W) in [0, 1] at their own size -> distances (N,)."""
 
     def __init__(self, weights: Mapping[str, torch.Tensor]) -> None:
         self._weights = weights
@@ -24,13 +24,13 @@ class StLpips:
         return sum((self._distance(i, first, second) for i, (first, second) in enumerate(layers)), torch.zeros(len(images)))
 
     def _distance(self, index: int, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        """Squared difference of the features, each position of length 1, weighted by channel, averaged over positions: (N,)."""
+        """Return (N,): squared difference of the features, scaled to length 1, weighted by channel, averaged over positions."""
         difference = (_unit(first) - _unit(second)).square()  # (N, C, h, w)
         weighted = F.conv2d(difference, self._weights[f"lin{index}.model.1.weight"])  # (N, 1, h, w)
         return weighted.mean(dim=(1, 2, 3))
 
     def _layers(self, images: torch.Tensor) -> Iterator[torch.Tensor]:
-        """The outputs of AlexNet's five convolutions; it blurs before it halves, and its first convolution has stride 1."""
+        """Yield the outputs of AlexNet's five convolutions; it blurs before it halves, and its first convolution has stride 1."""
         weights = self._weights
         x = (2 * images - 1 - weights["scaling_layer.shift"]) / weights["scaling_layer.scale"]
         x = F.relu(self._blur(self._convolve(x, "net.slice1.0", padding=2), "net.slice1.1"))
@@ -47,10 +47,10 @@ class StLpips:
         return F.conv2d(x, self._weights[f"{name}.weight"], self._weights[f"{name}.bias"], padding=padding)
 
     def _blur(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        """Every channel with the file's own 3 x 3 filter, then every second position."""
+        """Filter every channel with the file's own 3 x 3 filter, then keep every second position."""
         return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), self._weights[f"{name}.filt"], stride=2, groups=x.shape[1])
 
 
 def _unit(features: torch.Tensor) -> torch.Tensor:
-    """Length 1 at every position."""
+    """Scale the features to length 1 at every position."""
     return features / (features.square().sum(dim=1, keepdim=True).sqrt() + _EPSILON)

@@ -14,6 +14,7 @@ class LoraPair:
 
     @property
     def rank(self) -> int:
+        """Return r."""
         return int(self.down.shape[0])
 
 
@@ -26,5 +27,5 @@ class Adapter:
 
     @property
     def rank(self) -> int:
-        """The largest rank of any site."""
+        """Return the largest rank of any site."""
         return max(pair.rank for pair in self.pairs.values())

@@ -18,7 +18,7 @@ _PARTS = {"A": LoraPart.DOWN, "B": LoraPart.UP, None: LoraPart.ALPHA}
 
 
 def read_diffusers(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> Reading:
-    """Pairs by site. The scale is that of the file's LoraConfig where it has one, else alpha / r, else 1."""
+    """Return the pairs by site. The scale is that of the file's LoraConfig if it has one, else alpha / r, else 1."""
     try:
         config = _unet_config(metadata)
     except ValueError as error:
@@ -37,9 +37,9 @@ def read_diffusers(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, s
 
 
 def _unet_config(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The U-Net's LoraConfig, or nothing. Its keys stand in the file as `unet.r`, `unet.lora_alpha`, ..."""
-    found = json.loads(metadata.get(METADATA, "{}"))
-    return {key.removeprefix(PREFIX): value for key, value in found.items() if key.startswith(PREFIX)}
+    """Return the U-Net's LoraConfig, empty if there is none. Its keys stand in the file as `unet.r`, `unet.lora_alpha`, ..."""
+    configs = json.loads(metadata.get(METADATA, "{}"))
+    return {key.removeprefix(PREFIX): value for key, value in configs.items() if key.startswith(PREFIX)}
 
 
 def _key_of(name: str) -> Key | None:

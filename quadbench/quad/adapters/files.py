@@ -24,7 +24,7 @@ def read_tensor_file(name: str, path: Path) -> TensorFile:
     """Read a whole file into memory.
 
     Raises:
-        AdapterError: it is missing, a pickle, cut off, of another format, or empty.
+        AdapterError: the file is missing, a pickle, cut off, of another format, or empty.
     """
     if path.suffix in _PICKLES:
         raise AdapterError(
@@ -45,5 +45,5 @@ def read_tensor_file(name: str, path: Path) -> TensorFile:
 
 
 def _pickle_beside(path: Path) -> str | None:
-    found = sorted(file.name for file in path.parent.glob("*") if file.suffix in _PICKLES) if path.parent.is_dir() else []
-    return f"'{found[0]}' is a pickle, which is never opened; save with safe_serialization=True" if found else None
+    pickles = sorted(file.name for file in path.parent.glob("*") if file.suffix in _PICKLES) if path.parent.is_dir() else []
+    return f"'{pickles[0]}' is a pickle, which is never opened; save with safe_serialization=True" if pickles else None

@@ -1,4 +1,4 @@
-"""Fit: an adapter, and what a base takes -> the adapter under the base's names and in its shapes, or why it does not fit."""
+"""Fit: an adapter + the sites of a base -> the adapter under the base's names and in its shapes, or why it does not fit."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,26 +17,27 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """What a site takes: `down` (r, *down) and `up` (out, r, *1s), where r is at most `rank`; None is any."""
+    """The shapes that fit a site: `down` (r, *down) and `up` (out, r, *1s), where r is at most `rank`; None is any."""
 
     down: Shape
     up: Shape
     rank: int | None = None
 
     def shapes(self, rank: int) -> tuple[Shape, Shape]:
+        """Return the shapes of `down` and `up` of a pair with this rank."""
         return (rank, *self.down), (self.up[0], rank, *self.up[1:])
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseSites:
-    """What adapters are fitted to. `layers_per_block` is known of a U-Net, not of its graph; only LDM names need it."""
+    """The sites that adapters are fitted to. `layers_per_block` is known of a U-Net, not of its graph; only LDM names need it."""
 
     slots: dict[str, Slot]
     layers_per_block: int | None = None
 
 
 def sites_of_unet(unet: nn.Module) -> BaseSites:
-    """Every Linear and ungrouped Conv2d of a diffusers U-Net."""
+    """Return the sites of a diffusers U-Net: every Linear and ungrouped Conv2d."""
     takes_lora = {
         site: module
         for site, module in unet.named_modules()
@@ -49,7 +50,7 @@ def sites_of_unet(unet: nn.Module) -> BaseSites:
 
 
 def sites_of_graph(shapes: Mapping[str, Shape]) -> BaseSites:
-    """The sites that a shared graph has LoRA inputs for, with the ranks that it has room for."""
+    """Return the sites that a shared graph has LoRA inputs for, with the ranks that it has room for."""
     sites = sorted({name.removeprefix(LORA_PREFIX).rpartition(".")[0] for name in shapes})
     named = {site: [shapes[name] for name in input_names(site)] for site in sites}
     return BaseSites(slots={site: _slot(down, up, rank=down[0]) for site, (down, up) in named.items()})
@@ -60,10 +61,10 @@ def _slot(down: Shape, up: Shape, *, rank: int | None) -> Slot:
 
 
 def fitted(adapter: Adapter, base: BaseSites) -> Adapter:
-    """The adapter with the base's site names; a 1x1 convolution and a linear map take each other's tensors.
+    """Return the adapter with the base's site names; a 1x1 convolution and a linear map take each other's tensors.
 
     Raises:
-        AdapterError: names the first ten sites that the base lacks, or a site with other shapes or too large a rank.
+        AdapterError: the base lacks some of its sites (the first ten are named), or a site has other shapes or too large a rank.
     """
     flat = flat_sites(base.slots)
     sites = {name: _site(name, base, flat) for name in adapter.pairs}
@@ -80,8 +81,8 @@ def _site(name: str, base: BaseSites, flat: Mapping[str, str]) -> str | None:
     if name in flat:
         return flat[name]
     if is_ldm(name) and base.layers_per_block:
-        found = site_of_ldm(name, base.layers_per_block)
-        return found if found in base.slots else None
+        site = site_of_ldm(name, base.layers_per_block)
+        return site if site in base.slots else None
     return None
 
 
@@ -103,12 +104,12 @@ def _in_shape(name: str, site: str, pair: LoraPair, slot: Slot) -> LoraPair:
     expected = slot.shapes(pair.rank)
     down, up = _reshaped(pair.down, expected[0]), _reshaped(pair.up, expected[1])
     if (tuple(down.shape), tuple(up.shape)) != expected:
-        found = f"{tuple(pair.down.shape)} and {tuple(pair.up.shape)}"
-        raise AdapterError(f"adapter '{name}' at site '{site}' has shapes {found}; expected {expected[0]} and {expected[1]}")
+        shapes = f"{tuple(pair.down.shape)} and {tuple(pair.up.shape)}"
+        raise AdapterError(f"adapter '{name}' at site '{site}' has shapes {shapes}; expected {expected[0]} and {expected[1]}")
     return LoraPair(down=down, up=up)
 
 
 def _reshaped(tensor: torch.Tensor, expected: Shape) -> torch.Tensor:
-    """(a, b) <-> (a, b, 1, 1); anything else stays as it is."""
+    """Turn (a, b) into (a, b, 1, 1) or back where that is expected; anything else stays as it is."""
     is_pointwise = tuple(tensor.shape[2:]) in ((), (1, 1)) and tuple(expected[2:]) in ((), (1, 1))
     return tensor.reshape(expected) if is_pointwise and tuple(tensor.shape[:2]) == tuple(expected[:2]) else tensor

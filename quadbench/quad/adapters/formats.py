@@ -15,10 +15,10 @@ from quadbench.quad.sources import AdapterFormat
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterReading:
-    """What lies at a path, before anything is refused but what cannot be read at all."""
+    """The content of an adapter's file or folder. Only what cannot be read at all was refused; other problems are listed."""
 
     format: AdapterFormat
-    because: str  # what tells the format
+    because: str  # how the format was recognized
     path: Path  # the file, or PEFT's folder
     reading: Reading
 
@@ -35,8 +35,8 @@ def read_adapter(name: str, path: Path) -> AdapterReading:
         because = f"the folder holds {peft.CONFIG}"
         return AdapterReading(format=AdapterFormat.PEFT, because=because, path=path, reading=peft.read_peft(file.tensors, config))
     file = read_tensor_file(name, path)
-    found, because = _format_of(name, file)
-    match found:
+    form, because = _format_of(name, file)
+    match form:
         case AdapterFormat.PEFT:
             if path.name != peft.TENSORS:
                 raise AdapterError(
@@ -49,27 +49,27 @@ def read_adapter(name: str, path: Path) -> AdapterReading:
         case AdapterFormat.KOHYA:
             reading = kohya.read_kohya(file.tensors)
         case _:
-            assert_never(found)
-    return AdapterReading(format=found, because=because, path=path, reading=reading)
+            assert_never(form)
+    return AdapterReading(format=form, because=because, path=path, reading=reading)
 
 
 def load_adapter(name: str, path: Path, base: BaseSites, *, expected: AdapterFormat | None = None) -> Adapter:
-    """The adapter at a path, fitted to a base.
+    """Read the adapter at a path and fit it to a base.
 
     Raises:
         AdapterError: it cannot be read, is not of the expected format, is no plain LoRA, holds NaN or Inf, or does not fit.
     """
-    read = read_adapter(name, path)
-    if expected is not None and read.format is not expected:
+    content = read_adapter(name, path)
+    if expected is not None and content.format is not expected:
         raise AdapterError(
-            f"adapter '{name}': '{path}' is of format {read.format} ({read.because}); the recipe says {expected}",
-            hint=f"write source: {read.format}",
+            f"adapter '{name}': '{path}' is of format {content.format} ({content.because}); the recipe says {expected}",
+            hint=f"write source: {content.format}",
         )
-    if read.reading.problems:
-        first, *rest = read.reading.problems
+    if content.reading.problems:
+        first, *rest = content.reading.problems
         more = f"; and {'; '.join(problem.message for problem in rest)}" if rest else ""
         raise AdapterError(f"adapter '{name}' {first.message}{more}", hint=first.hint)
-    return fitted(Adapter(name=name, pairs=read.reading.pairs), base)
+    return fitted(Adapter(name=name, pairs=content.reading.pairs), base)
 
 
 def _format_of(name: str, file: TensorFile) -> tuple[AdapterFormat, str]:
@@ -79,10 +79,10 @@ def _format_of(name: str, file: TensorFile) -> tuple[AdapterFormat, str]:
         AdapterFormat.DIFFUSERS: (diffusers.PREFIX, "text_encoder."),
         AdapterFormat.PEFT: ("base_model.model.",),
     }
-    for found, starts in prefixes.items():
+    for form, starts in prefixes.items():
         count = sum(key.startswith(starts) for key in keys)
         if count and count == max(sum(key.startswith(other) for key in keys) for other in prefixes.values()):
-            return found, f"{count} of its {len(keys)} tensors begin with {starts[0]}"
+            return form, f"{count} of its {len(keys)} tensors begin with {starts[0]}"
     raise AdapterError(
         f"adapter '{name}': '{file.path}' has tensors like '{keys[0]}', which no known format has",
         hint="known are PEFT folders, and files whose tensors begin with unet. (diffusers) or lora_unet_ (kohya)",

@@ -10,7 +10,7 @@ from quadbench.quad.model.lora import GraphInputs, input_names
 
 
 def shared_ranks(adapters: Iterable[Adapter]) -> dict[str, int]:
-    """The rank of every site in the shared graph: the largest among the adapters."""
+    """Return the rank of every site in the shared graph: the largest among the adapters."""
     ranks: dict[str, int] = {}
     for adapter in adapters:
         for site, pair in adapter.pairs.items():
@@ -19,7 +19,7 @@ def shared_ranks(adapters: Iterable[Adapter]) -> dict[str, int]:
 
 
 def graph_tensors(adapter: Adapter | None, shapes: Mapping[str, tuple[int, ...]]) -> GraphInputs:
-    """The LoRA inputs for an adapter: zero-padded to the graph's ranks, zeros at sites that it lacks; None is no adapter."""
+    """Return an adapter's LoRA inputs: zero-padded to the graph's ranks, zeros at sites that it lacks; None is no adapter."""
     tensors = {name: torch.zeros(shape) for name, shape in shapes.items()}
     for site, pair in (adapter.pairs if adapter else {}).items():
         down, up = input_names(site)

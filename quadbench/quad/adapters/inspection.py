@@ -1,4 +1,4 @@
-"""Inspection: where an adapter lies -> what it is made of, what it would cost in bytes, and everything that is wrong with it."""
+"""Inspection: where an adapter lies -> its parts, its bytes as integers, and every problem with it."""
 
 import math
 from collections import Counter
@@ -16,14 +16,12 @@ from quadbench.quad.adapters.reading import AdapterProblem
 from quadbench.recipe import SiteKind
 
 _OTHER: Literal["other"] = "other"
-
-
 Kind: TypeAlias = SiteKind | Literal["other"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class KindRow:
-    """All sites of one kind. The greatest magnitudes have the scale in `up`."""
+    """All sites of one kind. The greatest magnitudes are those with the scale folded into `up`."""
 
     kind: Kind
     sites: int
@@ -43,7 +41,7 @@ class Outlier:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What was found. `ranks` counts sites by rank; `scale` is the least and the greatest factor folded into `up`."""
+    """An adapter's parts and problems. `ranks` counts sites by rank; `scale` is the least and greatest factor on up*down."""
 
     path: str
     format: str
@@ -60,13 +58,14 @@ class Inspection:
 
 
 def inspect_adapter(path: Path, base: BaseSites | None = None) -> Inspection:
-    """Look at an adapter in any format; with a base also at whether it fits there.
+    """Describe an adapter of any format; with a base, check also that it fits there.
 
     Raises:
         AdapterError: there is nothing that can be read, or its format is unknown.
     """
-    found = read_adapter(path.name, path)
-    pairs, scales, problems = found.reading.pairs, found.reading.scales.values(), list(found.reading.problems)
+    content = read_adapter(path.name, path)
+    reading = content.reading
+    pairs, scales, problems = reading.pairs, reading.scales.values(), list(reading.problems)
     if base is not None and pairs:
         try:
             pairs = fitted(Adapter(name=path.name, pairs=pairs), base).pairs
@@ -74,9 +73,9 @@ def inspect_adapter(path: Path, base: BaseSites | None = None) -> Inspection:
             problems.append(AdapterProblem(message=error.message, hint=error.hint))
     parameters = _parameters(pairs.values())
     return Inspection(
-        path=str(found.path),
-        format=found.format.value,
-        because=found.because,
+        path=str(content.path),
+        format=content.format.value,
+        because=content.because,
         sites=len(pairs),
         ranks=dict(sorted(Counter(pair.rank for pair in pairs.values()).items())),
         scale=(min(scales, default=1.0), max(scales, default=1.0)),
@@ -90,7 +89,10 @@ def inspect_adapter(path: Path, base: BaseSites | None = None) -> Inspection:
 
 
 def kind_of(site: str, pair: LoraPair) -> Kind:
-    """By the end of its name, dotted or flat, else by its shape: those beside the blocks, and those of the original code."""
+    """Tell a site's kind by the end of its name, dotted or flat; by its shape if no ending fits.
+
+    None fits beside the blocks, nor under the names of the original Stable Diffusion code.
+    """
     flat = site.replace(".", "_")
     for kind, endings in SITE_ENDINGS.items():
         if flat.endswith(tuple(ending.replace(".", "_") for ending in endings)):
@@ -121,10 +123,10 @@ def _outlier(pairs: dict[str, LoraPair]) -> Outlier | None:
         for site, pair in pairs.items()
         for side, tensor in (("down", pair.down), ("up", pair.up))
     ]
-    return max((one for one in ratios if math.isfinite(one.ratio)), key=lambda one: one.ratio, default=None)
+    return max((o for o in ratios if math.isfinite(o.ratio)), key=lambda outlier: outlier.ratio, default=None)
 
 
 def _peak_to_rms(tensor: torch.Tensor) -> float:
-    """1 where all magnitudes are equal; 0 for a tensor of zeros."""
+    """Return the greatest magnitude over the root mean square: 1 if all magnitudes are equal, 0 for a tensor of zeros."""
     rms = float(tensor.square().mean().sqrt())
     return float(tensor.abs().max()) / rms if rms else 0.0

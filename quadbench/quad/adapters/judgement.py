@@ -18,7 +18,7 @@ LEAST_KEPT_DB = 3.0
 
 
 class Acceptance(StrEnum):
-    """What becomes of an adapter under a profile that stays as it is."""
+    """The outcome for an adapter under a LoRA profile that stays as it is."""
 
     ADMITTED = "admitted"
     ADMITTED_AFTER_GAUGE = "admitted after gauge"
@@ -27,12 +27,13 @@ class Acceptance(StrEnum):
 
     @property
     def is_admitted(self) -> bool:
+        """Say whether the adapter may be added to the bundle."""
         return self in (Acceptance.ADMITTED, Acceptance.ADMITTED_AFTER_GAUGE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterFit:
-    """How an adapter sits in a profile. `sites` from the lowest SQNR on; `sqnr_db` is that of all sites' up*down together."""
+    """An adapter's losses under a LoRA profile. `sites` from the lowest SQNR on; `sqnr_db` of all sites' up*down together."""
 
     clip_rate: float
     effective_bits: float  # at the site with the fewest
@@ -41,11 +42,12 @@ class AdapterFit:
 
     @property
     def worst(self) -> SiteFit:
+        """Return the site with the lowest SQNR."""
         return self.sites[0]
 
     @property
     def missing(self) -> tuple[SiteFit, ...]:
-        """The sites that miss a limit."""
+        """Return the sites that miss a limit."""
         return tuple(site for site in self.sites if _missed(site))
 
 
@@ -60,7 +62,7 @@ class Judgement:
 
 
 def judge(adapter: Adapter, encodings: Mapping[str, Encoding]) -> Judgement:
-    """Hold an adapter against the profile's LoRA encodings, which already have places for all of its sites."""
+    """Judge an adapter under the LoRA profile's encodings, which already have places for all of its sites."""
     plain, gauged = adapter_fit(adapter, encodings), adapter_fit(gauge(adapter, encodings), encodings)
     if not plain.missing:
         acceptance, reason = Acceptance.ADMITTED, "every site is within the limits as it is"
@@ -75,11 +77,12 @@ def judge(adapter: Adapter, encodings: Mapping[str, Encoding]) -> Judgement:
 
 
 def gauge(adapter: Adapter, encodings: Mapping[str, Encoding]) -> Adapter:
-    """The adapter aligned to what the encodings can hold."""
+    """Return the adapter, gauge-aligned to the ranges of the encodings."""
     return aligned(adapter, {name: encoding.scale * encoding.limit for name, encoding in encodings.items()})
 
 
 def adapter_fit(adapter: Adapter, encodings: Mapping[str, Encoding]) -> AdapterFit:
+    """Measure what the encodings cost the adapter as it is."""
     sites = sorted(site_fits(adapter, encodings), key=lambda fit: fit.sqnr_db)
     return AdapterFit(
         clip_rate=sum(fit.clipped for fit in sites) / sum(fit.weights for fit in sites),
@@ -90,7 +93,7 @@ def adapter_fit(adapter: Adapter, encodings: Mapping[str, Encoding]) -> AdapterF
 
 
 def _together_db(adapter: Adapter, sites: Sequence[SiteFit]) -> float:
-    """Energies of signal and noise over all sites, so that a site that changes little counts little."""
+    """Return the SQNR from the energies of signal and noise over all sites, so that a site that changes little counts little."""
     signal = noise = 0.0
     for fit in sites:
         pair = adapter.pairs[fit.site]
@@ -101,7 +104,7 @@ def _together_db(adapter: Adapter, sites: Sequence[SiteFit]) -> float:
 
 
 def _missed(fit: SiteFit) -> str | None:
-    """The first limit that the site misses; none where nothing is lost, as at a site of zeros."""
+    """Say which limit the site misses first; None if it misses none, and also where nothing is lost, as at a site of zeros."""
     if fit.sqnr_db == math.inf:
         return None
     if fit.clipped > MOST_CLIPPED * fit.weights:

@@ -1,4 +1,4 @@
-"""Kohya: a file of kohya's training scripts, or of LyCORIS' LoCon -> a reading whose sites are flat names, and those -> sites."""
+"""Kohya: a file of kohya's training scripts, or of LyCORIS' LoCon -> a reading by flat site names; flat names -> sites."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ _LDM = re.compile(r"^(input_blocks|middle_block|output_blocks|time_embed_|out_2)
 
 
 def read_kohya(tensors: Mapping[str, torch.Tensor]) -> Reading:
-    """Pairs by flat name, as `mid_block_attentions_0_proj_in`; without an alpha the scale is 1, as kohya's scripts have it."""
+    """Return the pairs by flat name, as `mid_block_attentions_0_proj_in`; without an alpha the scale is 1, as in kohya's."""
     return read_pairs(tensors, _key_of, lambda _site, rank, alpha: 1.0 if alpha is None else alpha / rank)
 
 
@@ -27,24 +27,24 @@ def _key_of(name: str) -> Key | None:
 
 
 def flat_sites(sites: Iterable[str]) -> dict[str, str]:
-    """Flat name -> site. No two sites of a diffusers U-Net share one."""
+    """Map flat names to sites. No two sites of a diffusers U-Net share one."""
     return {site.replace(".", "_"): site for site in sites}
 
 
 def is_ldm(flat: str) -> bool:
-    """Whether the name is that of the original Stable Diffusion code, which numbers blocks differently."""
+    """Say whether the name is one of the original Stable Diffusion code, which numbers blocks differently."""
     return _LDM.match(flat) is not None
 
 
 def site_of_ldm(flat: str, layers_per_block: int) -> str | None:
-    """The site by diffusers' own conversion, one name at a time, as it confuses input_blocks_1 with input_blocks_10."""
+    """Return the site, by diffusers' own conversion; one name at a time, as it confuses input_blocks_1 with input_blocks_10."""
     from diffusers.loaders import StableDiffusionLoraLoaderMixin  # here, because it loads all of transformers' image code
 
     pair = {f"{PREFIX}{flat}.lora_{side}.weight": torch.zeros(1) for side in ("down", "up")}
     config = SimpleNamespace(layers_per_block=layers_per_block)
     try:
         converted, _ = StableDiffusionLoraLoaderMixin.lora_state_dict(pair, unet_config=config)
-    except (ValueError, KeyError, IndexError):  # what it raises for a name that it cannot place
+    except (ValueError, KeyError, IndexError):  # raised for a name that it cannot place
         return None
     first = next(iter(convert_unet_state_dict_to_peft(converted)))
     return first.removeprefix("unet.").removesuffix(".lora_A.weight")

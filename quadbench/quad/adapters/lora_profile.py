@@ -1,4 +1,4 @@
-"""Profile: adapters -> the LoRA encodings that they all share, and each adapter's integers under them."""
+"""LoRA profile: adapters -> the LoRA encodings that they all share, and each adapter's integers under them."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ Ranges = dict[str, float]  # graph input -> greatest magnitude
 
 
 def lora_ranges(adapters: Iterable[Adapter]) -> Ranges:
-    """The greatest magnitude at each LoRA input over the given adapters."""
+    """Return the greatest magnitude at each LoRA input over the given adapters."""
     ranges: Ranges = {}
     for adapter in adapters:
         for site, pair in adapter.pairs.items():
@@ -25,13 +25,13 @@ def lora_ranges(adapters: Iterable[Adapter]) -> Ranges:
 
 
 def shared_ranges(adapters: Sequence[Adapter], *, anchor: str | None) -> Ranges:
-    """The anchor's ranges, or those of all adapters pooled. Where the anchor lacks a site, the others' serve it."""
+    """Return the anchor's ranges, or those of all adapters pooled. A site that the anchor lacks has the others' range."""
     pooled = lora_ranges(adapters)
     return pooled if anchor is None else pooled | lora_ranges(a for a in adapters if a.name == anchor)
 
 
 def aligned(adapter: Adapter, ranges: Ranges) -> Adapter:
-    """Gauge alignment: (down, up) -> (D down, up D^-1), which changes no product and needs no training.
+    """Align the gauge, (down, up) -> (D down, up D^-1), which changes no product and needs no training.
 
     For rank index k with a_k = max|down_k| and b_k = max|up_k|, g_k = sqrt((R_d / a_k) (b_k / R_u)) lets both reach the same
     share of their shared range; they fit without clipping if and only if a_k b_k <= R_d R_u.
@@ -52,7 +52,7 @@ def _aligned_pair(pair: LoraPair, range_down: float, range_up: float) -> LoraPai
 
 
 def lora_encodings(ranges: Ranges, *, headroom: float, dtype: str) -> dict[str, Encoding]:
-    """One encoding for each LoRA input, zero point 0, the same for every adapter."""
+    """Return one encoding for each LoRA input, zero point 0, the same for every adapter."""
     return {name: symmetric(magnitude * headroom, dtype) for name, magnitude in sorted(ranges.items())}
 
 
@@ -60,8 +60,8 @@ def lora_encodings(ranges: Ranges, *, headroom: float, dtype: str) -> dict[str, 
 class LoraProfile:
     """The adapters as the shared graph takes them, and the encodings of its LoRA inputs."""
 
-    adapters: dict[str, Adapter]  # gauge-aligned where that was asked for
-    anchor: str | None  # whose ranges were taken; None: those of all adapters together
+    adapters: dict[str, Adapter]  # gauge-aligned if that was asked for
+    anchor: str | None  # the adapter whose ranges were taken; None: those of all adapters together
     encodings: dict[str, Encoding]
 
 
@@ -78,16 +78,16 @@ def lora_profile(adapters: Sequence[Adapter], *, anchor: str | None, gauge: bool
 def adapter_integers(
     adapter: Adapter, shapes: Mapping[str, tuple[int, ...]], encodings: Mapping[str, Encoding]
 ) -> dict[str, np.ndarray]:
-    """The adapter's graph inputs as integers."""
+    """Return the adapter's graph inputs as integers."""
     return {name: quantize(tensor.numpy(), encodings[name]) for name, tensor in graph_tensors(adapter, shapes).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SiteFit:
-    """What encodings cost an adapter at a site.
+    """The cost of encodings to an adapter at a site.
 
-    Clipped weights of all its weights; log2 of the integers between -max and max that the tensor with fewer of them can use;
-    signal to quantization noise of up*down, infinite where nothing is lost.
+    `clipped` of its `weights` lie outside; `effective_bits` is log2 of the integers between -max and max in the tensor
+    that uses fewer; `sqnr_db` is the signal to quantization noise of up*down, infinite where nothing is lost.
     """
 
     site: str
@@ -98,17 +98,17 @@ class SiteFit:
 
 
 def site_fits(adapter: Adapter, encodings: Mapping[str, Encoding]) -> tuple[SiteFit, ...]:
-    """How the adapter sits in the encodings, site by site."""
+    """Measure what the encodings cost the adapter, site by site."""
     return tuple(_site_fit(site, pair, encodings) for site, pair in adapter.pairs.items())
 
 
 def lora_sqnr_db(adapter: Adapter, encodings: Mapping[str, Encoding]) -> dict[str, float]:
-    """Signal to quantization noise of up*down at each site, in dB."""
+    """Return the signal to quantization noise of up*down at each site, in dB."""
     return {fit.site: fit.sqnr_db for fit in site_fits(adapter, encodings)}
 
 
 def clip_rate(adapter: Adapter, encodings: Mapping[str, Encoding]) -> float:
-    """The share of the adapter's weights that lie outside their encodings."""
+    """Return the share of the adapter's weights that lie outside their encodings."""
     fits = site_fits(adapter, encodings)
     return sum(fit.clipped for fit in fits) / sum(fit.weights for fit in fits)
 
@@ -126,6 +126,6 @@ def _site_fit(site: str, pair: LoraPair, encodings: Mapping[str, Encoding]) -> S
     )
 
 
-def _sqnr_db(exact: torch.Tensor, found: torch.Tensor) -> float:
-    noise = float((found - exact).square().sum())
+def _sqnr_db(exact: torch.Tensor, rounded: torch.Tensor) -> float:
+    noise = float((rounded - exact).square().sum())
     return math.inf if noise == 0 else 10 * math.log10(float(exact.square().sum()) / noise)

@@ -20,10 +20,10 @@ _CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 def read_config(name: str, folder: Path) -> dict[str, Any]:
-    """The folder's adapter_config.json.
+    """Read the folder's adapter_config.json.
 
     Raises:
-        AdapterError: it is missing, not JSON, or the adapter is of another kind than LoRA.
+        AdapterError: the file is missing or not JSON, or the adapter is of another kind than LoRA.
     """
     path = folder / CONFIG
     if not path.is_file():
@@ -40,13 +40,13 @@ def read_config(name: str, folder: Path) -> dict[str, Any]:
 
 
 def read_peft(tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> Reading:
-    """Pairs by site, scaled as the configuration says."""
+    """Return the pairs by site, scaled as the configuration says."""
     reading = read_pairs(tensors, _key_of, lambda site, rank, _alpha: config_scale(config, site, rank))
     return Reading(pairs=reading.pairs, scales=reading.scales, problems=(*config_problems(config), *reading.problems))
 
 
 def config_scale(config: Mapping[str, Any], site: str, rank: int) -> float:
-    """alpha / r, or alpha / sqrt(r) for rsLoRA (Kalajdzievski 2023); alpha_pattern wins over lora_alpha, as in PEFT."""
+    """Return alpha / r, or alpha / sqrt(r) for rsLoRA (Kalajdzievski 2023); alpha_pattern wins over lora_alpha, as in PEFT."""
     alpha = float(config["lora_alpha"])
     for pattern, value in (config.get("alpha_pattern") or {}).items():
         if re.match(rf"(.*\.)?({pattern})$", site):
@@ -56,7 +56,7 @@ def config_scale(config: Mapping[str, Any], site: str, rank: int) -> float:
 
 
 def config_problems(config: Mapping[str, Any]) -> list[AdapterProblem]:
-    """What a LoraConfig says that a graph with LoRA inputs cannot do."""
+    """List what a LoraConfig asks for and a graph with LoRA inputs cannot do."""
     problems = [
         AdapterProblem(message=f"uses {feature}, which has no graph inputs", hint="train it as plain LoRA")
         for feature in ("use_dora", "lora_bias")

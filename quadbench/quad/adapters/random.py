@@ -20,10 +20,10 @@ STRENGTH = 0.1  # of up*down beside torch's initial weights, where both are rand
 
 
 def random_adapter(name: str, unet: nn.Module, *, rank: int, kinds: Sequence[SiteKind], seed: int) -> Adapter:
-    """`unet` gives names and shapes; its weights are not looked at. The same seed gives the same adapter.
+    """Draw an adapter for the sites of these kinds in `unet`, of which only names and shapes matter.
 
     `down` is as PEFT initializes it, uniform within 1 / sqrt(in), and `up` normal with a deviation of STRENGTH / sqrt(rank), so
-    that a weight of up*down has a tenth of the deviation of one in the base.
+    that a weight of up*down has a tenth of the deviation of one in the U-Net. The same seed gives the same adapter.
     """
     generator = torch.Generator().manual_seed(seed)
     pairs = {}

@@ -1,4 +1,4 @@
-"""Reading: the tensors of a file, and what a format says of their keys -> pairs by site and every problem that was found."""
+"""Reading: the tensors of a file + how a format names them -> pairs by site, and every problem with them."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from quadbench.quad.adapters.adapter import LoraPair
 
 
 class LoraPart(StrEnum):
-    """What a tensor is to its site."""
+    """The part that a tensor plays at its site."""
 
     DOWN = "down"
     UP = "up"
@@ -28,7 +28,7 @@ class Key:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterProblem:
-    """Why an adapter cannot be used, and what to do."""
+    """A reason why an adapter cannot be used, and what to do."""
 
     message: str
     hint: str | None = None
@@ -36,9 +36,9 @@ class AdapterProblem:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What a file holds. `scales` are already in the pairs' `up`; `alphas` are as the file says, absent where it is silent.
+    """A file's pairs by site. `scales` are already in the pairs' `up`.
 
-    Where there are problems, the pairs are those that could be formed all the same.
+    If there are problems, the pairs are those that could be formed all the same.
     """
 
     pairs: dict[str, LoraPair]
@@ -62,7 +62,7 @@ _TEXT_ENCODER = re.compile(r"^(lora_te\d?_|text_encoder(_2)?\.)")
 
 
 def read_pairs(tensors: Mapping[str, torch.Tensor], key_of: KeyOf, scale_of: ScaleOf) -> Reading:
-    """Pair the tensors up by site; `key_of` is None for keys that the format does not have."""
+    """Pair the tensors up by site; `key_of` returns None for keys that the format does not have."""
     problems = list(_foreign(tensors, key_of))
     sites: dict[str, dict[LoraPart, torch.Tensor]] = {}
     for name, tensor in tensors.items():
@@ -85,14 +85,14 @@ def read_pairs(tensors: Mapping[str, torch.Tensor], key_of: KeyOf, scale_of: Sca
 
 
 def _foreign(tensors: Mapping[str, torch.Tensor], key_of: KeyOf) -> list[AdapterProblem]:
-    """Keys of other methods, of the text encoder, and those that nobody knows: one problem for each kind."""
+    """List keys of other methods, of the text encoder, and unknown ones: one problem for each kind."""
     unread = [name for name in tensors if key_of(name) is None]
     problems = []
     for pattern, (method, hint) in _METHODS.items():
-        found = [name for name in unread if re.search(pattern, name)]
-        unread = [name for name in unread if name not in found]
-        if found:
-            problems.append(AdapterProblem(message=f"is {method}, which has no graph inputs: {_shown(found)}", hint=hint))
+        foreign = [name for name in unread if re.search(pattern, name)]
+        unread = [name for name in unread if name not in foreign]
+        if foreign:
+            problems.append(AdapterProblem(message=f"is {method}, which has no graph inputs: {_shown(foreign)}", hint=hint))
     text = [name for name in unread if _TEXT_ENCODER.match(name)]
     if text:
         hint = "only the U-Net takes LoRA inputs; train it without the text encoder, or remove those tensors and see what is lost"
@@ -112,9 +112,9 @@ def _misfit(site: str, parts: Mapping[LoraPart, torch.Tensor]) -> AdapterProblem
             )
     down, up, alpha = parts[LoraPart.DOWN], parts[LoraPart.UP], parts.get(LoraPart.ALPHA)
     if down.ndim not in (2, 4) or up.ndim != down.ndim or (up.ndim == 4 and up.shape[2:] != (1, 1)):
-        found = f"down {tuple(down.shape)} and up {tuple(up.shape)}"
+        shapes = f"down {tuple(down.shape)} and up {tuple(up.shape)}"
         return AdapterProblem(
-            message=f"has {found} at site '{site}'; expected (r, in) and (out, r), or (r, in, k, k) and (out, r, 1, 1)"
+            message=f"has {shapes} at site '{site}'; expected (r, in) and (out, r), or (r, in, k, k) and (out, r, 1, 1)"
         )
     if up.shape[1] != down.shape[0] or down.shape[0] == 0:
         return AdapterProblem(
