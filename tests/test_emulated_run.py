@@ -15,6 +15,7 @@ from test_pipeline import Watcher
 from quadbench import pipeline
 from quadbench.artifacts import Caveat, RunRecord, Status, Variant
 from quadbench.recipe import Recipe, load_recipe
+from quadbench.results.layout import Layout
 
 LEAST_DB = 30.0
 
@@ -39,7 +40,7 @@ def recipe(tiny_recipe: Path, tmp_path: Path) -> Recipe:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_pictures_from_the_emulator_are_those_of_the_reference_and_its_times_are_nowhere(recipe: Recipe, tmp_path: Path) -> None:
-    outcome = pipeline.run(recipe, ["virtual:s25?target=qnn"], results=tmp_path / "results", observer=Watcher())
+    outcome = pipeline.run(recipe, ["virtual:s25?target=qnn"], layout=Layout(tmp_path / "results"), observer=Watcher())
     records = outcome.result.records
     assert {record.variant: record.reason for record in records if record.status is not Status.OK} == {}
     assert {record.target for record in records} == {"qnn-v79-69"}

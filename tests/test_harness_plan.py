@@ -11,9 +11,9 @@ from quadbench.harness.plan import harness_plan
 from quadbench.target.targets import QnnTarget
 
 
-def plan_of(world: World, launch: LaunchPlan, **further: str | ExecutionProvider | None) -> dict[str, Any]:
-    words = {"runtime_sha256": world.runtime, "threads": 2, "images": "/x/images", **further}
-    plan = harness_plan(world.bundle, world.compiled, world.deployment, launch, **words)  # type: ignore[arg-type]
+def plan_of(world: World, launch: LaunchPlan, execution_provider: ExecutionProvider | None = None) -> dict[str, Any]:
+    installation = world.installation("0" * 64, execution_provider=execution_provider)
+    plan = harness_plan(installation, launch, threads=2, images="/x/images")
     return json.loads(json.dumps(plan))  # type: ignore[no-any-return]
 
 

@@ -23,15 +23,17 @@ def _make(folder: Path) -> CompiledBundle:
 
 
 def test_an_artifact_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    made = publish(tmp_path / "made", _make)
-    assert read_manifest(tmp_path / "made", CompiledBundle) == made
+    published = publish(tmp_path / "made", _make)
+    stored = read_manifest(tmp_path / "made", CompiledBundle)
+    assert (stored.artifact, stored.folder) == (published.artifact, tmp_path / "made")
+    assert (published.is_reused, stored.is_reused) == (False, True)
 
 
 def test_publishing_again_replaces_the_folder_whole(tmp_path: Path) -> None:
     publish(tmp_path / "made", _make)
     (tmp_path / "made/left-over").write_text("old")
     publish(tmp_path / "made", lambda folder: replace(_make(folder), digest="other"))
-    assert read_manifest(tmp_path / "made", CompiledBundle).digest == "other"
+    assert read_manifest(tmp_path / "made", CompiledBundle).artifact.digest == "other"
     assert not (tmp_path / "made/left-over").exists()
 
 

@@ -29,7 +29,7 @@ def test_a_good_launch_is_a_record_with_everything_needed_to_judge_it(world: Wor
 
 def test_a_measured_record_is_stored_and_read_back_as_it_is(world: World) -> None:
     record = measured(world, GOOD)
-    with open_records(world.folder.parent / "results" / "quadbench.sqlite") as records:
+    with open_records(world.layout.database) as records:
         records.store(record)
         assert records.of_run("run-1") == (record,)
 

@@ -11,7 +11,7 @@ from quadbench.artifacts.pixels import PSNR_CAP_DB, max_abs_difference, psnr_db
 def test_images_are_fetched_checked_and_named_relative_to_the_results(world: World) -> None:
     record = measured(world, GOOD)
     assert set(record.images) == {f"{task}/{item}" for task in TASKS for item in ITEMS}
-    assert all((world.folder.parent / "results" / path).is_file() for path in record.images.values())
+    assert all(world.layout.file(path).is_file() for path in record.images.values())
     psnr = {(s.task, s.item, s.labels["against"]): s.value for s in of_metric(record, "psnr_db")}
     assert len(psnr) == 6
     assert psnr["restyle", "000", "reference"] == PSNR_CAP_DB

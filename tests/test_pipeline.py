@@ -1,7 +1,6 @@
 """The main job on the tiny model: everything real, on this machine and on a virtual device."""
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -16,9 +15,10 @@ import pytest
 pytest.importorskip("torch")
 
 from quadbench import pipeline
-from quadbench.artifacts import Bundle, Caveat, Deployment, LaunchPlan, RunRecord, Status, Variant
+from quadbench.artifacts import Bundle, Caveat, Deployment, LaunchPlan, RunRecord, Status, Stored, Variant
 from quadbench.errors import AdapterError, ArtifactError, DeviceFullError, UserError
 from quadbench.recipe import load_recipe
+from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
 
 
@@ -26,14 +26,18 @@ class Watcher:
     """Keeps what the pipeline tells; `on_launch` may interfere."""
 
     def __init__(self, on_launch: Callable[[LaunchPlan], None] = lambda _launch: None) -> None:
-        self.stages: list[str] = []
+        self.steps: list[tuple[str, str]] = []
         self.reuses: list[str] = []
         self.deployments: list[Deployment] = []
         self.records: list[RunRecord] = []
         self._on_launch = on_launch
 
-    def step(self, stage: str, _detail: str) -> None:
-        self.stages.append(stage)
+    @property
+    def stages(self) -> set[str]:
+        return {stage for stage, _ in self.steps}
+
+    def step(self, stage: str, detail: str) -> None:
+        self.steps.append((stage, detail))
 
     def built(self, _bundle: Bundle) -> None: ...
 
@@ -53,18 +57,26 @@ class Watcher:
 
 
 @pytest.fixture(scope="module")
-def results(tiny_bundle: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def layout(tiny_bundle: Stored[Bundle], tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """A results folder that holds the tiny model's bundle."""
-    folder = tmp_path_factory.mktemp("pipeline")
-    shutil.copytree(tiny_bundle[1].parent, folder / "bundles")
-    return folder
+    layout = Layout(tmp_path_factory.mktemp("pipeline"))
+    shutil.copytree(tiny_bundle.folder.parent, layout.bundles)
+    return layout
 
 
 @pytest.fixture(scope="module")
-def first_run(tiny_recipe: Path, results: Path) -> tuple[pipeline.Outcome, Watcher]:
+def first_run(tiny_recipe: Path, layout: Layout) -> tuple[pipeline.Outcome, Watcher]:
     watcher = Watcher()
-    outcome = pipeline.run(load_recipe(tiny_recipe), ["local", "virtual:s25"], results=results, observer=watcher)
+    outcome = pipeline.run(load_recipe(tiny_recipe), ["local", "virtual:s25"], layout=layout, observer=watcher)
     return outcome, watcher
+
+
+def test_a_target_of_several_devices_is_compiled_once(first_run: tuple[pipeline.Outcome, Watcher]) -> None:
+    outcome, watcher = first_run
+    compiled = [detail for stage, detail in watcher.steps if stage == "compile"]
+    assert len(compiled) == len({graph.file.path for graph in outcome.result.bundle.graphs if graph.variant.is_quantized})
+    assert len({record.compiled_digest for record in outcome.result.records}) == 1
+    assert [deployment.device.address for deployment in outcome.result.deployments] == ["local", "virtual:s25"]
 
 
 def _samples(record: RunRecord, metric: str, **wanted: object) -> list[float]:
@@ -103,11 +115,11 @@ def test_the_quantized_graph_is_near_the_reference(first_run: tuple[pipeline.Out
             assert sum(psnr_db) / len(psnr_db) > 30
 
 
-def test_both_devices_give_the_same_images(first_run: tuple[pipeline.Outcome, Watcher], results: Path) -> None:
+def test_both_devices_give_the_same_images(first_run: tuple[pipeline.Outcome, Watcher], layout: Layout) -> None:
     shared = {r.device.address: r.images for r in first_run[0].result.records if r.variant is Variant.SHARED}
     assert shared["local"].keys() == shared["virtual:s25"].keys()
     for key, path in shared["local"].items():
-        assert (results / path).read_bytes() == (results / shared["virtual:s25"][key]).read_bytes()
+        assert layout.file(path).read_bytes() == layout.file(shared["virtual:s25"][key]).read_bytes()
 
 
 def test_figures_of_this_machine_carry_their_caveat(first_run: tuple[pipeline.Outcome, Watcher]) -> None:
@@ -132,17 +144,17 @@ def test_switching_adapters_loads_no_session_and_switching_graphs_does(first_run
             assert unet_loads == switches
 
 
-def test_records_are_stored_as_they_were_measured(first_run: tuple[pipeline.Outcome, Watcher], results: Path) -> None:
+def test_records_are_stored_as_they_were_measured(first_run: tuple[pipeline.Outcome, Watcher], layout: Layout) -> None:
     outcome, watcher = first_run
-    with open_records(results / "quadbench.sqlite") as records:
+    with open_records(layout.database) as records:
         assert records.of_run(outcome.result.run_id) == tuple(watcher.records)
 
 
 def test_the_second_run_builds_compiles_and_sends_nothing(
-    tiny_recipe: Path, results: Path, first_run: tuple[pipeline.Outcome, Watcher]
+    tiny_recipe: Path, layout: Layout, first_run: tuple[pipeline.Outcome, Watcher]
 ) -> None:
     watcher = Watcher()
-    pipeline.run(load_recipe(tiny_recipe), ["local", "virtual:s25"], results=results, observer=watcher)
+    pipeline.run(load_recipe(tiny_recipe), ["local", "virtual:s25"], layout=layout, observer=watcher)
     assert {"build", "compile"}.isdisjoint(watcher.stages)
     assert watcher.reuses[0] == "bundle"
     assert [deployment.sent_bytes for deployment in watcher.deployments] == [0, 0]
@@ -150,19 +162,19 @@ def test_the_second_run_builds_compiles_and_sends_nothing(
 
 
 def test_a_third_adapter_sends_its_own_bytes_only(
-    tiny_recipe: Path, results: Path, first_run: tuple[pipeline.Outcome, Watcher], tmp_path: Path
+    tiny_recipe: Path, layout: Layout, first_run: tuple[pipeline.Outcome, Watcher], tmp_path: Path
 ) -> None:
     third = Path(shutil.copytree(tiny_recipe.parent / "adapters/first", tmp_path / "third"))
     _negate(third / "adapter_model.safetensors")
     watcher, old = Watcher(), first_run[0].result
-    admission, deployments = pipeline.admit(third, old.bundle_folder, ["virtual:s25"], results=results, observer=watcher)
+    admission, deployments = pipeline.admit(third, old.stored.folder, ["virtual:s25"], layout=layout, observer=watcher)
     assert admission.extended
-    bundle = admission.extended.bundle
+    bundle = admission.extended.artifact
     added = [adapter.file for adapter in bundle.adapters if adapter.name == "third"]
     assert "compile" not in watcher.stages
     assert bundle.graphs == old.bundle.graphs
     assert deployments[0].sent_bytes == sum(file.size_bytes for file in added)
-    assert admission.judgement.verdict.is_admitted
+    assert admission.judgement.acceptance.is_admitted
     assert admission.judgement.gauged.clip_rate == 0
     assert admission.judgement.gauged.worst.sqnr_db > 50
 
@@ -174,7 +186,7 @@ def _negate(path: Path) -> None:
 
 
 def test_an_adapter_with_a_site_that_the_base_lacks_is_not_admitted(
-    tiny_recipe: Path, first_run: tuple[pipeline.Outcome, Watcher], results: Path, tmp_path: Path
+    tiny_recipe: Path, first_run: tuple[pipeline.Outcome, Watcher], layout: Layout, tmp_path: Path
 ) -> None:
     from support.tiny_model import write_adapter
 
@@ -182,17 +194,17 @@ def test_an_adapter_with_a_site_that_the_base_lacks_is_not_admitted(
 
     write_adapter(load_foundation(tiny_recipe.parent / "model").unet, tmp_path, r=4, target_modules=["conv_out"])
     with pytest.raises(AdapterError, match="fits 0 of its 1 sites; the base has no conv_out"):
-        pipeline.admit(tmp_path, first_run[0].result.bundle_folder, [], results=results, observer=Watcher())
+        pipeline.admit(tmp_path, first_run[0].result.stored.folder, [], layout=layout, observer=Watcher())
 
 
-def test_a_taken_name_is_not_admitted(tiny_recipe: Path, first_run: tuple[pipeline.Outcome, Watcher], results: Path) -> None:
+def test_a_taken_name_is_not_admitted(tiny_recipe: Path, first_run: tuple[pipeline.Outcome, Watcher], layout: Layout) -> None:
     folder = tiny_recipe.parent / "adapters/first"
     with pytest.raises(UserError, match="has an adapter 'first' already"):
-        pipeline.admit(folder, first_run[0].result.bundle_folder, [], results=results, observer=Watcher())
+        pipeline.admit(folder, first_run[0].result.stored.folder, [], layout=layout, observer=Watcher())
 
 
 def test_a_killed_harness_leaves_a_failed_record_with_its_samples(
-    tiny_recipe: Path, results: Path, first_run: tuple[pipeline.Outcome, Watcher], tmp_path: Path
+    tiny_recipe: Path, layout: Layout, first_run: tuple[pipeline.Outcome, Watcher], tmp_path: Path
 ) -> None:
     recipe = tmp_path / "recipe.yaml"
     shutil.copytree(tiny_recipe.parent, tmp_path, dirs_exist_ok=True)
@@ -202,7 +214,7 @@ def test_a_killed_harness_leaves_a_failed_record_with_its_samples(
         if launch.variant is not Variant.FLOAT:
             threading.Timer(4, subprocess.run, [["pkill", "-KILL", "-f", r"objects/[0-9a-f]{64} .*runs/"]]).start()
 
-    outcome = pipeline.run(load_recipe(recipe), ["local"], results=results, observer=Watcher(kill_later))
+    outcome = pipeline.run(load_recipe(recipe), ["local"], layout=layout, observer=Watcher(kill_later))
     cut = [record for record in outcome.result.records if record.variant is not Variant.FLOAT]
     assert [record.status for record in cut] == [Status.FAILED, Status.FAILED]
     assert all("SIGKILL" in str(record.reason) for record in cut)
@@ -212,53 +224,61 @@ def test_a_killed_harness_leaves_a_failed_record_with_its_samples(
 
 
 def test_a_full_device_is_refused_before_anything_is_sent(
-    tiny_recipe: Path, results: Path, first_run: tuple[pipeline.Outcome, Watcher]
+    tiny_recipe: Path, layout: Layout, first_run: tuple[pipeline.Outcome, Watcher]
 ) -> None:
     watcher = Watcher()
     with pytest.raises(DeviceFullError, match="MB"):
-        pipeline.run(load_recipe(tiny_recipe), ["virtual:tabs11?data_mb=16"], results=results, observer=watcher)
+        pipeline.run(load_recipe(tiny_recipe), ["virtual:tabs11?data_mb=16"], layout=layout, observer=watcher)
     assert watcher.records == []
 
 
 def test_one_full_device_does_not_stop_the_other(
-    tiny_recipe: Path, results: Path, first_run: tuple[pipeline.Outcome, Watcher]
+    tiny_recipe: Path, layout: Layout, first_run: tuple[pipeline.Outcome, Watcher]
 ) -> None:
     addresses = ["local", "virtual:tabs11?data_mb=16"]
-    outcome = pipeline.run(load_recipe(tiny_recipe), addresses, results=results, observer=Watcher())
+    outcome = pipeline.run(load_recipe(tiny_recipe), addresses, layout=layout, observer=Watcher())
     assert list(outcome.failures) == ["virtual:tabs11?data_mb=16"]
     assert {record.device.address for record in outcome.result.records} == {"local"}
 
 
 def test_a_cut_manifest_is_refused_with_what_to_do(
-    tiny_recipe: Path, results: Path, first_run: tuple[pipeline.Outcome, Watcher], tmp_path: Path
+    tiny_recipe: Path, layout: Layout, first_run: tuple[pipeline.Outcome, Watcher], tmp_path: Path
 ) -> None:
-    shutil.copytree(results / "bundles", tmp_path / "bundles")
-    manifest = tmp_path / "bundles" / first_run[0].result.bundle_folder.name / "manifest.json"
+    shutil.copytree(layout.bundles, tmp_path / "bundles")
+    manifest = tmp_path / "bundles" / first_run[0].result.stored.folder.name / "manifest.json"
     manifest.write_text(manifest.read_text()[:200])
     with pytest.raises(ArtifactError, match=r"manifest\.json' is damaged: .* Hint: remove .* and run again"):
-        pipeline.run(load_recipe(tiny_recipe), ["local"], results=tmp_path, observer=Watcher())
+        pipeline.run(load_recipe(tiny_recipe), ["local"], layout=Layout(tmp_path), observer=Watcher())
 
 
 def test_ctrl_c_keeps_what_was_measured_and_leaves_no_process(
-    tiny_recipe: Path, results: Path, first_run: tuple[pipeline.Outcome, Watcher], tmp_path: Path
+    tiny_recipe: Path, layout: Layout, first_run: tuple[pipeline.Outcome, Watcher], tmp_path: Path
 ) -> None:
     shutil.copytree(tiny_recipe.parent, tmp_path, dirs_exist_ok=True)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("iterations: 2", "iterations: 100000"))
-    command = [sys.executable, "-m", "quadbench", "run", str(recipe), "--devices", "virtual:tabs11", "--results", str(results)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    words = ["run", str(recipe), "--devices", "virtual:tabs11", "--results", str(layout.root)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "quadbench", *words], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     assert process.stderr
     for line in process.stderr:
         if "float 0: OK" in line:
             break
     time.sleep(3)
+    assert _sandbox_processes(layout)
     os.kill(process.pid, signal.SIGINT)
     _, rest = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted; what was measured is stored" in rest
-    with open_records(results / "quadbench.sqlite") as records:
+    with open_records(layout.database) as records:
         last = records.of_run(str(records.latest_run_id()))
     assert [record.status for record in last] == [Status.OK, Status.ABORTED]
     assert _samples(last[1], "unet_ns")
-    left = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert not re.search(rf"{re.escape(str(results))}/devices/tabs11", left)
+    assert _sandbox_processes(layout) == []
+
+
+def _sandbox_processes(layout: Layout) -> list[str]:
+    """The command lines of processes that have to do with the virtual device."""
+    listed = subprocess.run(["ps", "-eww", "-o", "args"], capture_output=True, text=True, check=True).stdout
+    return [line for line in listed.splitlines() if str(layout.device("virtual-tabs11")) in line]

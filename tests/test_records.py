@@ -1,10 +1,12 @@
 """Records come back as they went in, once, from any number of processes, and SQL users find their figures."""
 
+import contextlib
+import json
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -151,33 +153,44 @@ def test_records_of_a_run_come_in_the_order_in_which_they_began(records: Records
     assert [r.launch for r in records.of_run("run-a")] == [0, 1, 2]
 
 
-def test_runs_are_summarized_latest_first(records: Records) -> None:
+def test_runs_are_listed_latest_first(records: Records) -> None:
     later = STARTED + timedelta(hours=1)
     records.store(record("r1"))
     records.store(record("r2", variant=Variant.PER_GRAPH, status=Status.FAILED, ended_at=later))
     records.store(record("r3", run_id="run-b", started_at=later, device=replace(DEVICE, address="local")))
-    latest, first = records.runs()
-    assert (latest.run_id, latest.devices) == ("run-b", ("local",))
-    assert first.statuses == {Status.OK: 1, Status.FAILED: 1}
-    assert first.variants == (Variant.SHARED, Variant.PER_GRAPH)
-    assert (first.started_at, first.ended_at) == (STARTED, later)
-    assert [run.run_id for run in records.runs(limit=1)] == ["run-b"]
+    records.store(record("r4", started_at=later + timedelta(hours=1)))
+    assert records.run_ids() == ["run-b", "run-a"]
+    assert records.run_ids(limit=1) == ["run-b"]
     assert records.latest_run_id() == "run-b"
 
 
 def test_an_empty_database_has_no_latest_run(records: Records) -> None:
     assert records.latest_run_id() is None
-    assert records.runs() == []
+    assert records.run_ids() == []
 
 
-def test_five_thousand_samples_are_stored_and_read_in_well_under_a_second_each(records: Records) -> None:
+def test_many_samples_cost_little_more_than_the_database_does(records: Records, tmp_path: Path) -> None:
     many = record(samples=tuple(sample(task="restyle", step=i, value=float(i), labels={"runs": "2"}) for i in range(5000)))
-    began = time.process_time()
-    records.store(many)
-    stored = time.process_time()
+    ours = _cpu_seconds(lambda: (records.store(many), records.of_run("run-a")))
     assert records.of_run("run-a") == (many,)
-    assert stored - began < 0.8
-    assert time.process_time() - stored < 0.8
+    bare = _cpu_seconds(lambda: _bare_rows(tmp_path / "bare.sqlite", len(many.samples)))
+    assert ours < 40 * bare  # 10 to 20 were seen
+
+
+def _cpu_seconds(action: Callable[[], object]) -> float:
+    began = time.process_time()
+    action()
+    return time.process_time() - began
+
+
+def _bare_rows(path: Path, count: int) -> list[object]:
+    """As many rows, written and read by sqlite3 itself, with their labels as JSON."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE samples (metric TEXT, value REAL, task TEXT, step INTEGER, labels TEXT)")
+        rows = (("unet_ns", float(i), "restyle", i, json.dumps({"runs": "2"})) for i in range(count))
+        connection.executemany("INSERT INTO samples VALUES (?, ?, ?, ?, ?)", rows)
+        connection.commit()
+        return [json.loads(labels) for (labels,) in connection.execute("SELECT labels FROM samples")]
 
 
 def test_records_survive_closing_and_opening(path: Path) -> None:

@@ -21,6 +21,7 @@ from quadbench.artifacts import (
     RunRecord,
     Sample,
     SequenceBlock,
+    Stored,
     TaskAssets,
     TaskItem,
     TaskKind,
@@ -28,7 +29,9 @@ from quadbench.artifacts import (
 )
 from quadbench.devices.device import Device
 from quadbench.harness.execution_provider import ExecutionProvider
-from quadbench.measure import GateLimits, measure_launch
+from quadbench.harness.installation import Installation
+from quadbench.measure import GateLimits, LaunchSettings, measure_launch
+from quadbench.results.layout import Layout
 
 TASKS = {"restyle": TaskKind.IMAGE_TO_IMAGE, "remove-object": TaskKind.INPAINT}
 ITEMS = ("000", "001")
@@ -100,27 +103,16 @@ def measured(
 ) -> RunRecord:
     """The record of one launch of the script."""
     harness = world.harness(script, mode=harness_mode)
-    return measure_launch(
-        bundle=world.bundle,
-        bundle_folder=world.folder,
-        compiled=world.compiled,
-        deployment=world.deployment,
-        device=device or world.device,
-        launch=launch or launch_of(),
-        run_id=run_id,
-        harness_sha256=harness,
-        runtime_sha256=world.runtime,
-        threads=2,
-        timeout_s=timeout_s,
-        results=world.folder.parent / "results",
-        execution_provider=execution_provider,
-        limits=limits,
+    installation = world.installation(harness, device=device, execution_provider=execution_provider)
+    settings = LaunchSettings(
+        run_id=run_id, layout=world.layout, threads=2, timeout_s=timeout_s, limits=limits or GateLimits()
     )
+    return measure_launch(installation, launch or launch_of(), settings)
 
 
 def files_of(world: "World") -> Path:
     """Where the first shared launch of the run left its files."""
-    return world.folder.parent / "results/runs/run-1/local/shared-0"
+    return world.layout.launch("run-1", "local", Variant.SHARED, 0)
 
 
 def of_metric(record: RunRecord, metric: str) -> list[Sample]:
@@ -165,6 +157,24 @@ class World:
             present_bytes=0,
             deleted_bytes=0,
             seconds=0.0,
+        )
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.folder.parent / "results")
+
+    def installation(
+        self, program: str, *, device: Device | None = None, execution_provider: ExecutionProvider | None = None
+    ) -> Installation:
+        """The bundle on the device, with a program by its sha256 as the harness."""
+        return Installation(
+            device=device or self.device,
+            bundle=Stored(artifact=self.bundle, folder=self.folder),
+            compiled=Stored(artifact=self.compiled, folder=self.folder),
+            deployment=self.deployment,
+            program=program,
+            runtime=self.runtime,
+            execution_provider=execution_provider,
         )
 
     def harness(self, script: str, *, mode: str = "755") -> str:

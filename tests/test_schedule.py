@@ -1,16 +1,15 @@
-"""Tests of plan: what is compiled, and what runs in which order."""
+"""The schedule of a recipe: what runs, in which order."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from quadbench.artifacts import SequenceBlock, Variant
-from quadbench.measure.schedule import PlannedDevice, RunPlan, make_plan
+from quadbench.artifacts import LaunchPlan, SequenceBlock, Variant
+from quadbench.measure.schedule import launches_of
 from quadbench.recipe import Recipe, load_recipe
 
 FLOAT, SHARED, PER_GRAPH = Variant.FLOAT, Variant.SHARED, Variant.PER_GRAPH
-ONE_DEVICE = (PlannedDevice(address="local", target="cpu"),)
 
 
 def recipe(*, baselines: Sequence[str] = ("per-graph",), tasks: int = 2, **measure: Any) -> Recipe:
@@ -19,19 +18,12 @@ def recipe(*, baselines: Sequence[str] = ("per-graph",), tasks: int = 2, **measu
     return quickstart.model_copy(update={"measure": changed, "baselines": baselines, "tasks": quickstart.tasks[:tasks]})
 
 
-def plan(recipe: Recipe, devices: Sequence[PlannedDevice] = ONE_DEVICE, items: int = 4) -> RunPlan:
-    return make_plan(recipe, devices, {task.name: items for task in recipe.tasks})
+def schedule(recipe: Recipe, items: int = 4) -> tuple[LaunchPlan, ...]:
+    return launches_of(recipe, {task.name: items for task in recipe.tasks})
 
 
 def order(recipe: Recipe) -> list[Variant]:
-    return [launch.variant for launch in plan(recipe).devices[0].launches]
-
-
-def test_a_target_of_several_devices_is_compiled_once():
-    devices = [PlannedDevice(address=address, target=target) for address, target in [("a", "x"), ("b", "y"), ("c", "x")]]
-    made = plan(recipe(), devices)
-    assert made.targets == ("x", "y")
-    assert [(device.address, device.target) for device in made.devices] == [("a", "x"), ("b", "y"), ("c", "x")]
+    return [launch.variant for launch in schedule(recipe)]
 
 
 @pytest.mark.parametrize(
@@ -55,12 +47,12 @@ def test_without_a_baseline_only_the_shared_graph_runs():
 
 
 def test_without_references_the_float_graph_does_not_run():
-    made = make_plan(recipe(launches=1), ONE_DEVICE, {"restyle": 4, "remove-object": 4}, has_references=False)
-    assert [launch.variant for launch in made.devices[0].launches] == [SHARED, PER_GRAPH]
+    launches = launches_of(recipe(launches=1), {"restyle": 4, "remove-object": 4}, has_references=False)
+    assert [launch.variant for launch in launches] == [SHARED, PER_GRAPH]
 
 
 def test_launches_count_from_zero_within_their_variant():
-    launches = plan(recipe(launches=2)).devices[0].launches
+    launches = schedule(recipe(launches=2))
     assert [(launch.variant, launch.launch) for launch in launches] == [
         (FLOAT, 0),
         (SHARED, 0),
@@ -71,7 +63,7 @@ def test_launches_count_from_zero_within_their_variant():
 
 
 def test_the_float_launch_makes_every_image_once():
-    float_launch = plan(recipe(), items=5).devices[0].launches[0]
+    float_launch = schedule(recipe(), items=5)[0]
     assert float_launch.sequence == (
         SequenceBlock(task="restyle", warmup=0, iterations=5),
         SequenceBlock(task="remove-object", warmup=0, iterations=5),
@@ -79,7 +71,7 @@ def test_the_float_launch_makes_every_image_once():
 
 
 def test_a_launch_runs_every_task_and_then_switches_between_them():
-    launch = plan(recipe(warmup=2, iterations=12, switches=3)).devices[0].launches[1]
+    launch = schedule(recipe(warmup=2, iterations=12, switches=3))[1]
     assert launch.sequence == (
         SequenceBlock(task="restyle", warmup=2, iterations=12),
         SequenceBlock(task="remove-object", warmup=2, iterations=12),
@@ -90,14 +82,14 @@ def test_a_launch_runs_every_task_and_then_switches_between_them():
 
 
 def test_every_variant_runs_the_same_sequence():
-    assert len({launch.sequence for launch in plan(recipe()).devices[0].launches[1:]}) == 1
+    assert len({launch.sequence for launch in schedule(recipe())[1:]}) == 1
 
 
 def test_a_task_with_many_inputs_runs_once_for_each():
-    launch = plan(recipe(iterations=12), items=30).devices[0].launches[1]
+    launch = schedule(recipe(iterations=12), items=30)[1]
     assert launch.sequence[0].iterations == 30
 
 
 def test_a_single_task_has_nothing_to_switch_to():
-    launch = plan(recipe(tasks=1, switches=4)).devices[0].launches[1]
+    launch = schedule(recipe(tasks=1, switches=4))[1]
     assert [block.task for block in launch.sequence] == ["restyle"]
