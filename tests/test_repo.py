@@ -1,8 +1,10 @@
 """Tests of the repository itself: what it ships loads, what its pages say is so."""
 
 import argparse
+import ast
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +18,19 @@ from quadbench.target.profile import load_profile
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 PROFILES = sorted((ROOT / "device_profiles").rglob("*.yaml"))
+DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text()
+COMMANDS = (DOCS / "commands.md").read_text()
+DESIGN = (DOCS / "design.md").read_text()
+PAGES = sorted(DOCS.rglob("*.md"))
+OTHER_PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "results/README.md", "android_harness/README.md")]
+MEASURED = [page for page in PAGES if page.parent.name == "measured" and page.stem != "index"]
+GLOSSARY = (
+    "acceptance, adapter, anchor, artifact, base, bundle, caveat, compiled bundle, component, decision, deployment",
+    "device profile, encoding, foundation model, gate, gauge, installation, item, judgement, launch, layout",
+    "LoRA pair, LoRA profile, network, record, reference, rollout, run, sample, sampler table, shared, per-graph",
+    "float, site, stored, target, target key, task, toolchain, trajectory, truth, variant, verdict, weights",
+)
 MAKEFILE = (ROOT / "Makefile").read_text()
 # In two parts, or this file would be found.
 WORKPLACE = re.compile("|".join(("/wor" + "k/", r"\.\./sha" + "red/", "/tmp/bash" + "_jobs")))
@@ -37,6 +51,35 @@ def tracked_files() -> list[Path]:
     if listed.returncode:
         pytest.skip("this is no git checkout")
     return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def links(page: Path) -> list[tuple[Path, str]]:
+    """The file and the anchor, which may be empty, of every link of a page that leads to a file."""
+    targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    pairs = [target.partition("#") for target in targets if "://" not in target]
+    return [((page.parent / path).resolve() if path else page, anchor) for path, _, anchor in pairs]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def modules_in(package: str) -> set[str]:
+    """The modules of a package, files as `name.py`, packages as `name/`."""
+    folder = ROOT / package
+    return {path.name for path in folder.glob("*.py")} | {f"{path.parent.name}/" for path in folder.glob("*/__init__.py")}
+
+
+def strings_of_the_code() -> Iterator[str]:
+    """Every string of quadbench, what an f-string fills in as `…`."""
+    for path in (ROOT / "quadbench").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
 
 
 def error_classes(base: type[QuadbenchError] = QuadbenchError) -> Iterator[type[QuadbenchError]]:
@@ -78,17 +121,19 @@ def test_every_target_has_help():
     assert set(phony[1].split()) == targets
 
 
-def test_every_command_has_help_and_stands_in_the_readme():
-    found = dict(commands(build_parser()))
-    assert {"run", "devices", "doctor", "report", "recipe check", "recipe schema", "harness build"} <= set(found)
-    for name, parser in found.items():
+def test_every_command_has_help_and_stands_in_its_page():
+    parsers = dict(commands(build_parser()))
+    assert {"run", "devices", "doctor", "report", "recipe check", "recipe schema", "harness build"} <= set(parsers)
+    for name, parser in parsers.items():
         assert parser.description, name
-        assert f"`quadbench {name}" in README, name
+        assert f"`quadbench {name}" in COMMANDS, name
 
 
-def test_every_exit_code_stands_in_the_readme():
+@pytest.mark.parametrize("page", ["commands", "troubleshooting"])
+def test_every_exit_code_stands_in_its_pages(page):
     codes = {error.exit_code for error in error_classes()} | {0, 130}
-    assert {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)} == codes
+    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", (DOCS / f"{page}.md").read_text(), re.MULTILINE)}
+    assert listed == (codes if page == "commands" else codes - {0})
 
 
 def test_every_key_of_a_recipe_stands_in_its_page():
@@ -98,10 +143,93 @@ def test_every_key_of_a_recipe_stands_in_its_page():
         assert re.search(rf"`(quad\.)?{key}[`.]", page), key
 
 
-def test_links_of_the_pages_lead_somewhere():
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
-        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-            assert (page.parent / link).exists(), f"{page.name}: {link}"
+def test_the_whole_recipe_of_the_page_loads(tmp_path):
+    recipe = re.search(r"^## A whole recipe$.*?^```yaml\n(.*?)^```", (DOCS / "recipe.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert recipe
+    (tmp_path / "mine.yaml").write_text(recipe[1])
+    assert load_recipe(tmp_path / "mine.yaml").name == "mine"
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES], ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_of_a_page_lead_somewhere(page):
+    for target, anchor in links(page):
+        assert target.exists(), target
+        assert not anchor or anchor in anchors(target), f"{target.name}#{anchor}"
+
+
+def test_every_page_is_linked_from_the_index():
+    assert {target for target, _ in links(DOCS / "index.md")} >= set(PAGES) - {DOCS / "index.md"}
+
+
+def test_every_page_is_within_three_clicks_of_the_readme():
+    reached = {ROOT / "README.md"}
+    for _ in range(3):
+        reached |= {target for page in reached if page.suffix == ".md" for target, _ in links(page)}
+    assert reached >= set(PAGES)
+
+
+def test_the_readme_leads_to_phones_figures_chips_and_measurements():
+    targets = {target for target, _ in links(ROOT / "README.md")}
+    for name in ("phones", "report", "adding-a-device", "adding-a-compiler", "measured/index", "index"):
+        assert DOCS / f"{name}.md" in targets, name
+
+
+def test_the_readme_is_short():
+    assert len([word for word in README.split() if any(map(str.isalnum, word))]) <= 750
+
+
+@pytest.mark.parametrize("page", MEASURED, ids=lambda page: page.stem)
+def test_a_page_of_measurements_says_how_and_when(page):
+    text = page.read_text()
+    assert "**How**" in text
+    assert re.search(r"\*\*When\*\*.*\d{4}-\d\d-\d\d", text)
+
+
+def test_the_layers_in_the_design_are_those_that_are_checked():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["name"] == "imports point down")
+    line = " > ".join(f"({layer})" if "|" in layer else layer for layer in layers)
+    assert " ".join(DESIGN.split()).count(f"`{line}`") == 1
+
+
+def test_every_room_stands_in_the_house():
+    house = re.search(r"^    quadbench/$(.*?)^    android_harness/", DESIGN, re.MULTILINE | re.DOTALL)
+    assert house
+    rooms = set(re.findall(r"^      ([a-z_]+(?:/|\.py)) ", house[1], re.MULTILINE))
+    wings = set(re.findall(r"^        ([a-z_]+)/ ", house[1], re.MULTILINE))
+    assert rooms == {room for room in modules_in("quadbench") if not room.startswith("__")}
+    assert {f"{wing}/" for wing in wings} == {room for room in modules_in("quadbench/quad") if room.endswith("/")}
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES], ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_module_that_a_page_names_exists(page):
+    text = page.read_text()
+    for name in {*re.findall(r"`((?:[\w-]+/)*\w+\.py)`", text), *re.findall(r"\b((?:bench|tests)/[\w/]+\.py)\b", text)}:
+        is_example = Path(name).stem == "NAME"
+        assert is_example or (ROOT / name).exists() or list((ROOT / "quadbench").rglob(name)), name
+    for module, names in re.findall(r"from (quadbench[\w.]*) import ([\w, ]+)", text):
+        source = (ROOT / module.replace(".", "/") / "__init__.py").read_text()
+        for name in names.split(", "):
+            assert re.search(rf"\b{name}\b", source), f"{module}.{name}"
+
+
+def test_every_term_of_the_glossary_stands_in_it_once():
+    glossary = re.search(r"^## Glossary$(.*)", DESIGN, re.MULTILINE | re.DOTALL)
+    assert glossary
+    rows = re.findall(r"^\| \*\*(.+?)\*\* \| (.+) \|$", glossary[1], re.MULTILINE)
+    terms = [term for words, _ in rows for term in words.split(", ")]
+    assert sorted(terms) == sorted(term for line in GLOSSARY for term in line.split(", "))
+    assert [words.lower() for words, _ in rows] == sorted(words.lower() for words, _ in rows)
+    assert all(meaning.endswith(".") for _, meaning in rows)
+
+
+def test_messages_in_troubleshooting_are_those_of_the_code():
+    page = (DOCS / "troubleshooting.md").read_text()
+    messages = re.findall(r"^\| `([^`|]+)` \|", page, re.MULTILINE)
+    assert messages
+    said = list(strings_of_the_code())
+    for message in messages:
+        assert any(message.strip("…") in string for string in said), message
 
 
 def test_no_file_names_a_place_on_the_machine_where_it_was_written():
