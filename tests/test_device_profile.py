@@ -1,11 +1,12 @@
-"""Tests of device_profile: what a device is recognised by, and which profiles there are."""
+"""Device profile: a device is recognised by its properties, and profiles are found by name."""
 
 from pathlib import Path
 
 import pytest
+from support.schemas import poorly_described
 
 from quadbench.errors import SpecError, UnknownNameError, UserError
-from quadbench.target.profile import PROFILES_VARIABLE, load_profile, load_profiles, local_profile
+from quadbench.target.profile import PROFILES_VARIABLE, DeviceProfile, load_profile, load_profiles, local_profile
 from quadbench.target.targets import OnnxRuntimeTarget, QnnTarget, target_key
 
 PROFILE = """
@@ -110,3 +111,7 @@ def test_this_machine_is_described_and_recognises_nothing():
 def test_a_target_s_key_says_what_graphs_are_made_for():
     assert target_key(OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu"), "x86_64") == "onnxruntime-cpu-x86_64"
     assert target_key(QnnTarget(backend="qnn", htp_arch="v79", soc_model=69), "aarch64") == "qnn-v79-69"
+
+
+def test_every_key_of_a_profile_is_described_in_a_sentence_that_names_the_default_of_a_number():
+    assert poorly_described(DeviceProfile.model_json_schema()) == []

@@ -30,7 +30,7 @@ schema_version: 1
 name: old-phone
 title: A phone with an HTP of v69
 match: {ro.soc.model: SM8450}
-soc: {vendor: qualcomm, model: SM8450, title: Snapdragon 8 Gen 1, ram_mb: 8192, htp_arch: v69, soc_id: 36}
+soc: {vendor: qualcomm, model: SM8450, title: Snapdragon 8 Gen 1, ram_mb: 8192, htp_arch: v69}
 target: {backend: onnxruntime, execution_provider: cpu}
 virtual_target: {backend: onnxruntime, execution_provider: cpu}
 notes: [never run on the hardware]

@@ -1,4 +1,4 @@
-"""Tests of recipe: what a recipe may say, and what it is told when it may not."""
+"""Recipe: a file with mistakes is refused with the reason, one without becomes the model, its digest and its schema."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from support.schemas import poorly_described
 
 from quadbench.errors import SpecError, UnknownNameError
 from quadbench.recipe import AnchorProfile, BuiltinInputs, InpaintTask, LcmSampler, load_recipe, recipe_digest, recipe_schema
@@ -38,7 +39,7 @@ RECIPE: dict[str, Any] = {
 
 
 def write(folder: Path, **changes: Any) -> Path:
-    """RECIPE as a file; a change is `a__1__b=value`."""
+    """Write RECIPE as a file; a change is `a__1__b=value`."""
     recipe = json.loads(json.dumps(RECIPE))
     for place, value in changes.items():
         *parents, last = (int(part) if part.isdigit() else part for part in place.split("__"))
@@ -53,14 +54,14 @@ def write(folder: Path, **changes: Any) -> Path:
 
 @pytest.fixture
 def problems(tmp_path: Path):
-    """Changes of RECIPE -> its problems as `key: reason`."""
+    """Return a function: changes of RECIPE -> its problems as `key: reason`."""
 
-    def found(**changes: Any) -> list[str]:
+    def problems_of(**changes: Any) -> list[str]:
         with pytest.raises(SpecError) as caught:
             load_recipe(write(tmp_path, **changes))
         return [problem.split(": ", 1)[1] for problem in caught.value.problems]
 
-    return found
+    return problems_of
 
 
 def test_a_recipe_is_read_from_a_file(tmp_path):
@@ -184,12 +185,23 @@ def test_the_digest_is_the_same_in_another_folder(tmp_path):
     assert recipe_digest(load_recipe(write(tmp_path))) == recipe_digest(load_recipe(write(tmp_path / "elsewhere")))
 
 
-def test_every_key_of_the_schema_is_described():
-    described_by_type = {"schema_version", "source", "scheme", "kind"}
+def test_every_model_of_the_schema_is_described_and_takes_no_unknown_keys():
     schema = recipe_schema()
     for name, model in {"Recipe": schema, **schema["$defs"]}.items():
-        assert model["description"], name
+        assert model["description"].endswith("."), name
         assert not model["additionalProperties"], name
-        for key, value in model["properties"].items():
-            described = {"description", "$ref", "discriminator", "default"} & set(value)
-            assert described or key in described_by_type, f"{name}.{key}"
+
+
+def test_every_key_of_the_schema_is_described_in_a_sentence_that_names_the_default_of_a_number():
+    assert poorly_described(recipe_schema()) == []
+
+
+def test_a_key_without_a_sentence_or_without_its_default_is_noticed():
+    properties = {
+        "bare": {"type": "string"},
+        "unfinished": {"description": "no sentence"},
+        "unnamed": {"default": 2, "description": "This many are made."},
+        "named": {"default": 2, "description": "This many are made. The default is 2."},
+    }
+    poor = poorly_described({"title": "Model", "properties": properties, "$defs": {}})
+    assert [line.partition(":")[0] for line in poor] == ["Model.bare", "Model.unfinished", "Model.unnamed"]

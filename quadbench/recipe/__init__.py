@@ -1,4 +1,4 @@
-"""Recipe: what to build and what to measure, as a YAML file says it."""
+"""Recipe: a YAML file -> what to build and what to measure."""
 
 from quadbench.recipe.precision import W8A8, W8A16, Mixed, Precision
 from quadbench.recipe.quad import AnchorCalibration, AnchorProfile, Distill, JointCalibration, Quad, UnifiedProfile

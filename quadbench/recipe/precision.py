@@ -1,4 +1,4 @@
-"""Precision: the bits of everything in the U-Net."""
+"""Precision: a recipe's `precision` -> the bits of weights, activations and LoRA inputs of the U-Net."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -8,38 +8,42 @@ from quadbench.spec import Spec
 
 
 class W8A16(Spec):
-    """All activations in 16 bits."""
+    """Activations of the U-Net, all in 16 bits."""
 
     scheme: Literal["w8a16"]
+    """Chooses 16 bits for all activations."""
     int8_percent: ClassVar[int] = 0
 
 
 class W8A8(Spec):
-    """All activations in 8 bits."""
+    """Activations of the U-Net, all in 8 bits."""
 
     scheme: Literal["w8a8"]
+    """Chooses 8 bits for all activations."""
     int8_percent: ClassVar[int] = 100
 
 
 class Mixed(Spec):
-    """Some activations in 8 bits, the others in 16; those take 8 whose rounding was measured to cost least."""
+    """Activations of the U-Net, some in 8 bits and the others in 16; those take 8 whose rounding was measured to cost least."""
 
     scheme: Literal["mixed"]
+    """Chooses 8 bits for a share of the activations and 16 for the others."""
     int8_percent: int = Field(ge=0, le=100)
-    """How many of the U-Net's activation encodings have 8 bits: 0 is w8a16, 100 is w8a8."""
+    """This share of the U-Net's activation encodings has 8 bits, in percent from 0, which is w8a16, to 100, which is w8a8."""
 
 
 class Precision(Spec):
-    """Bits of everything in the U-Net."""
+    """The bits of everything in the U-Net."""
 
     weights: Literal["int8"]
-    """The base model's weights, per output channel."""
+    """The base model's weights have 8 bits and a scale for each output channel."""
     activations: Annotated[W8A16 | W8A8 | Mixed, Field(discriminator="scheme")]
+    """The activations have the bits of one of the schemes w8a16, w8a8 and mixed."""
     lora: Literal["int16", "int8"]
-    """The LoRA inputs, per tensor, zero point 0."""
+    """The LoRA inputs have 16 or 8 bits, one scale for each tensor, and the zero point 0."""
 
     @property
     def label(self) -> str:
-        """Of the activations, in one word: `w8a16`, `w8a8`, `mixed-30`."""
+        """Return the precision of the activations in one word: `w8a16`, `w8a8`, `mixed-30`."""
         scheme = self.activations.scheme
         return f"mixed-{self.activations.int8_percent}" if scheme == "mixed" else scheme

@@ -1,4 +1,4 @@
-"""Quad: how one set of encodings is made for all adapters."""
+"""Quad: a recipe's `quad` -> how one set of encodings is made for all adapters."""
 
 from typing import Annotated, Literal
 
@@ -8,69 +8,83 @@ from quadbench.spec import Name, Problem, Spec, refuse
 
 
 class _Profile(Spec):
+    """The settings that both ways to make a LoRA profile share."""
+
     headroom: float = Field(default=1.0, ge=1.0, le=16.0)
-    """Factor on every shared LoRA range; above 1 leaves room for adapters yet to come and costs resolution."""
+    """Every shared LoRA range is multiplied by this factor, 1 to 16; above 1 there is room for adapters yet to come and less
+    resolution. The default is 1."""
     gauge: bool = True
-    """Rescale the rank-one pairs of each adapter into the shared ranges: exact in float, finer in integers."""
+    """The rank-one pairs of each adapter are rescaled into the shared ranges, which is exact in float and finer in integers.
+    The default is true."""
 
 
 class AnchorProfile(_Profile):
-    """One adapter's ranges serve them all."""
+    """A LoRA profile in which one adapter's ranges serve all adapters."""
 
     scheme: Literal["anchor"]
+    """Takes the ranges of one adapter."""
     adapter: Name | None = None
-    """The adapter that sets the ranges; left out, the most sensitive one does, and all together where they are equally so."""
+    """This adapter sets the ranges. The default is null: the most sensitive one does, and all together where they are
+    equally so."""
 
 
 class UnifiedProfile(_Profile):
-    """The ranges of all adapters, pooled."""
+    """A LoRA profile that pools the ranges of all adapters."""
 
     scheme: Literal["unified"]
+    """Takes the pooled ranges of all adapters."""
 
 
 class _Calibration(Spec):
+    """The settings that both ways to calibrate share."""
+
     samples: int = Field(default=2, ge=1, le=1000)
-    """Inputs per task that activation ranges are taken from; each gives one sample for every sampler step."""
+    """Activation ranges are taken from this many inputs of each task, 1 to 1000; each gives a sample for every sampler step.
+    The default is 2."""
 
 
 class JointCalibration(_Calibration):
-    """Activation ranges over all tasks and the foundation model without adapter."""
+    """Calibration over all tasks and the foundation model without adapter."""
 
     scheme: Literal["joint"]
+    """Takes activation ranges from all tasks."""
 
 
 class AnchorCalibration(_Calibration):
-    """Activation ranges over the tasks of the profile's adapter alone."""
+    """Calibration over the tasks of the profile's adapter alone."""
 
     scheme: Literal["anchor"]
+    """Takes activation ranges from the tasks of the profile's adapter, which must be named."""
 
 
 class Distill(Spec):
-    """Training of the adapters under the frozen encodings, so that they lose less."""
+    """The training of adapters under the frozen encodings, so that they lose less."""
 
     adapters: tuple[Name, ...] | None = None
-    """Which; left out, all."""
+    """These adapters are trained. The default is null: all of them."""
     steps: int = Field(default=300, ge=1, le=100_000)
-    """At most so many; it stops where validation no longer improves."""
+    """Training takes at most this many steps, 1 to 100000, and stops where validation no longer improves. The default is 300."""
     batch: int = Field(default=8, ge=1, le=1024)
-    """Examples a step."""
+    """Each step takes this many examples, 1 to 1024. The default is 8."""
     learning_rate: float = Field(default=5e-4, gt=0.0, le=1.0)
-    """Adam's, as a share of each tensor's greatest weight."""
+    """Adam's learning rate, above 0 and up to 1, is a share of each tensor's greatest weight. The default is 0.0005."""
     diffusion_weight: float = Field(default=0.0, ge=0.0, le=100.0)
-    """Of the diffusion loss, beside the distance from the float U-Net, which counts 1."""
+    """The diffusion loss has this weight, 0 to 100, beside the distance from the float U-Net, which has 1. The default is 0."""
     patience: int = Field(default=4, ge=1, le=1000)
-    """Evaluations without progress before it stops; there is one every 25 steps."""
+    """Training stops after this many evaluations without progress, 1 to 1000; there is one every 25 steps. The default is 4."""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """Of the order of the examples."""
+    """The order of the examples is drawn with this seed, 0 or more. The default is 0."""
 
 
 class Quad(Spec):
-    """How one set of encodings is made for all adapters."""
+    """The way in which one set of encodings is made for all adapters."""
 
     profile: Annotated[AnchorProfile | UnifiedProfile, Field(discriminator="scheme")]
+    """The LoRA profile, the ranges that all adapters share, is made by the scheme anchor or unified."""
     calibration: Annotated[JointCalibration | AnchorCalibration, Field(discriminator="scheme")]
+    """The activations' ranges are observed by the scheme joint or anchor."""
     distill: Distill | None = None
-    """Train the adapters for the shared encodings; null leaves them as they are."""
+    """The adapters are trained for the shared encodings in this way. The default is null: they stay as they are."""
 
     @field_validator("calibration")
     @classmethod

@@ -22,42 +22,52 @@ INT8_KEY = "precision.activations.int8"
 
 
 class Measure(Spec):
-    """How often and in which order everything runs on a device."""
+    """The number and order of everything that runs on a device."""
 
     warmup: int = Field(default=2, ge=0, le=1000)
-    """Iterations of each task that are discarded before those that count."""
+    """This many iterations of each task, 0 to 1000, are discarded before those that count. The default is 2."""
     iterations: int = Field(default=12, ge=1, le=100_000)
-    """Iterations of each task that count; a task with more inputs runs once for each of them."""
+    """This many iterations of each task count, 1 to 100000; a task with more inputs runs once for each of them.
+    The default is 12."""
     launches: int = Field(default=2, ge=1, le=1000)
-    """Fresh processes for each variant: the unit that variants are compared by."""
+    """Each variant has this many fresh processes, 1 to 1000: the unit that variants are compared by. The default is 2."""
     switches: int = Field(default=4, ge=0, le=10_000)
-    """Task switches timed at the end of a launch, beyond those between the tasks' blocks."""
+    """This many task switches, 0 to 10000, are timed at the end of a launch, beyond those between the tasks' blocks.
+    The default is 4."""
     order: Literal["abba", "sequential"] = "abba"
-    """`abba` alternates the variants so that slow drift of the device hits both alike."""
+    """`abba` alternates the variants, so that slow drift of the device hits both alike; `sequential` runs one after the other.
+    The default is abba."""
     threads: int = Field(default=2, ge=1, le=64)
-    """Threads within an operator, on the device's CPU."""
+    """An operator runs on this many threads of the device's CPU, 1 to 64. The default is 2."""
     timeout_s: float = Field(default=900.0, gt=0.0)
-    """A launch that runs longer is stopped and recorded as failed."""
+    """A launch that runs for more than this many seconds, above 0, is stopped and recorded as failed. The default is 900."""
 
 
 class Recipe(Spec):
     """A foundation model, its LoRAs, the tasks they do, and how that is quantized and measured."""
 
     schema_version: Literal[1]
+    """The format of this file has the number 1."""
     name: Name
-    """Stands in records and reports."""
+    """Records and reports show this name: lower-case letters and digits in groups joined by hyphens, at most 64 characters."""
     foundation: Foundation
+    """The model whose U-Net all tasks share comes from here."""
     adapters: dict[Name, Adapter]
-    """By the name that tasks use. One that no task uses is still built and pushed."""
+    """The LoRAs have the names that tasks use. One that no task uses is still built and pushed."""
     tasks: tuple[Task, ...] = Field(min_length=1)
-    """What is done with them; a launch runs all of them, in this order."""
+    """A launch runs all of these tasks in this order; there is at least one."""
     precision: Precision
+    """The U-Net is quantized to these bits."""
     quad: Quad
+    """One set of encodings is made for all adapters in this way."""
     baselines: tuple[Literal["per-graph"], ...] = ()
-    """What the shared graph is compared with: `per-graph` is one U-Net for each task with its adapter merged."""
+    """The shared graph is compared with these: `per-graph` is one U-Net for each task with its adapter merged.
+    The default is none."""
     measure: Measure = Measure()
+    """Launches run this often and in this order. The default is every default of its fields."""
     published: Name | None = None
-    """A table of a paper whose figures stand beside the measured ones: `quad-table-1` to `quad-table-5`."""
+    """The figures of this table of a paper, `quad-table-1` to `quad-table-5`, stand beside the measured ones.
+    The default is null: none do."""
 
     @field_validator("tasks")
     @classmethod
@@ -100,12 +110,14 @@ class Recipe(Spec):
 
 
 def load_recipe(path_or_name: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:
-    """A recipe from a file, or by its name one that comes with quadbench; an existing file wins.
+    """Read a recipe from a file, or by its name one that comes with quadbench; an existing file wins.
 
     `changes` are values to take instead of the file's, by key as `tasks.0.sampler.steps`. INT8_KEY, a share of the activations,
     stands for the scheme that has it.
 
-    Raises: SpecError, UnknownNameError.
+    Raises:
+        SpecError: the file, or a change to it, is wrong.
+        UnknownNameError: no recipe of this name comes with quadbench.
     """
     path, changed = Path(path_or_name), dict(_written_out(changes or {}))
     if path.is_file() or path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
@@ -117,16 +129,16 @@ def load_recipe(path_or_name: str | Path, changes: Mapping[str, Any] | None = No
 
 
 def recipe_digest(recipe: Recipe) -> str:
-    """Sha256 of the recipe as canonical JSON: defaults written out, keys sorted, paths by their last name.
+    """Return the sha256 of the recipe as canonical JSON: defaults written out, keys sorted, paths by their last name.
 
-    What lies at a path is for the bundle's digest to tell; where somebody keeps it matters to neither.
+    The content of a path counts in the bundle's digest; the folder that somebody keeps it in counts in neither.
     """
     text = json.dumps(recipe.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def recipe_schema() -> dict[str, Any]:
-    """JSON Schema of a recipe, for editors."""
+    """Return the JSON Schema of a recipe, for editors."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}
 
 

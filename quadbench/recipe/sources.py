@@ -1,4 +1,4 @@
-"""Sources: where a recipe takes its foundation model, its adapters and its inputs from."""
+"""Sources: a recipe's `foundation`, `adapters` and `inputs` -> the places that they are taken from."""
 
 from typing import Annotated, Literal, TypeAlias
 
@@ -11,34 +11,38 @@ class BuiltinFoundation(Spec):
     """A foundation model that comes with quadbench."""
 
     source: Literal["builtin"]
+    """Takes what comes with quadbench."""
     name: Name
-    """Its name in the built-in collection."""
+    """The built-in collection has it under this name."""
 
 
 class DiffusersFoundation(Spec):
     """A Stable Diffusion 1.x pipeline in diffusers' folder layout."""
 
     source: Literal["diffusers"]
+    """Takes a pipeline that diffusers has saved."""
     path: SpecPath
-    """The folder with model_index.json; relative to this file."""
+    """This folder holds model_index.json; a relative path starts at the recipe's own folder."""
 
 
 class CheckpointFoundation(Spec):
     """A Stable Diffusion 1.x model in one file, as its first authors laid it out."""
 
     source: Literal["checkpoint"]
+    """Takes a checkpoint in one file."""
     path: SpecPath
-    """The .safetensors file; relative to this file."""
+    """This is the .safetensors file; a relative path starts at the recipe's own folder."""
 
 
 class RandomFoundation(Spec):
     """A model of a published size with random weights: bytes, time and memory are the real model's, pictures are noise."""
 
     source: Literal["random"]
+    """Draws the weights at random."""
     geometry: Literal["sd15", "bk-sdm-base"]
-    """Stable Diffusion 1.5, or BK-SDM-Base, which has one block less in each stage of the U-Net."""
+    """The model has the size of Stable Diffusion 1.5 or of BK-SDM-Base, which has one block less in each stage of the U-Net."""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """Of the weights."""
+    """The weights are drawn with this seed, 0 or more. The default is 0."""
 
 
 Foundation: TypeAlias = Annotated[
@@ -50,32 +54,36 @@ class BuiltinAdapter(Spec):
     """A LoRA that comes with quadbench."""
 
     source: Literal["builtin"]
+    """Takes what comes with quadbench."""
     name: Name
-    """Its name in the built-in collection."""
+    """The built-in collection has it under this name."""
 
 
 class PeftAdapter(Spec):
     """A LoRA saved by PEFT."""
 
     source: Literal["peft"]
+    """Takes a LoRA that PEFT has saved."""
     path: SpecPath
-    """The folder with adapter_config.json and adapter_model.safetensors; relative to this file."""
+    """This folder holds adapter_config.json and adapter_model.safetensors; a relative path starts at the recipe's own folder."""
 
 
 class DiffusersAdapter(Spec):
     """A LoRA saved by diffusers' save_lora_weights."""
 
     source: Literal["diffusers"]
+    """Takes a LoRA that diffusers has saved."""
     path: SpecPath
-    """The .safetensors file; relative to this file."""
+    """This is the .safetensors file; a relative path starts at the recipe's own folder."""
 
 
 class KohyaAdapter(Spec):
     """A LoRA saved by kohya's training scripts, or a LoCon saved by LyCORIS."""
 
     source: Literal["kohya"]
+    """Takes a LoRA that kohya's scripts or LyCORIS have saved."""
     path: SpecPath
-    """The .safetensors file; relative to this file."""
+    """This is the .safetensors file; a relative path starts at the recipe's own folder."""
 
 
 SiteKind: TypeAlias = Literal["attention", "feed-forward", "projection", "convolution"]
@@ -85,12 +93,13 @@ class RandomAdapter(Spec):
     """A LoRA of random weights: its bytes are those of a trained one of the same rank and sites."""
 
     source: Literal["random"]
+    """Draws the weights at random."""
     rank: int = Field(ge=1, le=1024)
-    """At every site."""
+    """The LoRA has this rank at every site, 1 to 1024."""
     sites: tuple[SiteKind, ...] = Field(default=("attention",), min_length=1)
-    """Kinds of modules in the U-Net's blocks that it changes."""
+    """The LoRA changes these kinds of modules in the U-Net's blocks, at least one. The default is attention alone."""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """Of the weights."""
+    """The weights are drawn with this seed, 0 or more. The default is 0."""
 
 
 Adapter: TypeAlias = Annotated[
@@ -102,16 +111,18 @@ class BuiltinInputs(Spec):
     """Evaluation inputs that come with quadbench."""
 
     source: Literal["builtin"]
+    """Takes what comes with quadbench."""
     name: Name
-    """Their name in the built-in collection."""
+    """The built-in collection has them under this name."""
 
 
 class FolderInputs(Spec):
     """Evaluation inputs of your own; docs/recipe.md says what the folder holds."""
 
     source: Literal["folder"]
+    """Takes inputs from a folder of your own."""
     path: SpecPath
-    """The folder; relative to this file."""
+    """This folder holds the inputs; a relative path starts at the recipe's own folder."""
 
 
 Inputs: TypeAlias = Annotated[BuiltinInputs | FolderInputs, Field(discriminator="source")]

@@ -1,4 +1,4 @@
-"""Tasks: what a recipe has done with its adapters, and by which sampler."""
+"""Tasks: a recipe's `tasks` -> the images to make with each adapter, and the sampler that makes them."""
 
 from typing import Annotated, Literal, TypeAlias
 
@@ -9,51 +9,61 @@ from quadbench.spec import Name, Problem, Spec, refuse
 
 
 class _Sampler(Spec):
+    """The settings that all samplers share."""
+
     steps: int = Field(ge=1, le=100)
-    """Sampler steps; each runs the U-Net once, twice where guidance is above 1."""
+    """The sampler takes this many steps, 1 to 100; each runs the U-Net once, or twice where guidance is above 1."""
 
 
 class OlssSampler(_Sampler):
-    """Optimal linear subspace search: few steps fitted to a long DDIM trajectory of this task."""
+    """Optimal linear subspace search: few steps, fitted to a long DDIM trajectory of this task."""
 
     scheme: Literal["olss"]
+    """Fits the steps to this task when the bundle is built."""
 
 
 class LcmSampler(_Sampler):
-    """Latent consistency: for adapters trained for it, in few steps and mostly without guidance."""
+    """The latent consistency sampler: for adapters trained for it, in few steps and mostly without guidance."""
 
     scheme: Literal["lcm"]
+    """Takes the steps of latent consistency models."""
 
 
 class EdSampler(_Sampler):
-    """Euler discrete: no fitting, no special training."""
+    """The Euler discrete sampler: it needs no fitting and no special training."""
 
     scheme: Literal["ed"]
+    """Takes the steps of the Euler method."""
 
 
 Sampler: TypeAlias = Annotated[OlssSampler | LcmSampler | EdSampler, Field(discriminator="scheme")]
 
 
 class _Task(Spec):
+    """The settings that all tasks share."""
+
     name: Name
-    """Unique in the recipe."""
+    """Records and reports show this name, which no other task of the recipe has."""
     adapter: Name | None
-    """An adapter declared under `adapters`, or null for the foundation model as it is."""
+    """The task runs with this adapter of those under `adapters`, or with null on the foundation model as it is."""
     sampler: Sampler
+    """The images are made by this sampler."""
     guidance: float = Field(default=1.0, ge=1.0, le=50.0)
-    """Classifier-free guidance; 1 is none and halves the U-Net runs."""
+    """Classifier-free guidance has this scale, 1 to 50; 1 is none and halves the U-Net runs. The default is 1."""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """Of the noise; item i of the inputs uses seed + i."""
+    """The noise is drawn with this seed, 0 or more; item i of the inputs uses seed + i. The default is 0."""
 
 
 class TextToImageTask(_Task):
-    """A prompt becomes an image. The prompts stand here or in a collection of inputs, whose images are then not used."""
+    """A task that makes an image of a prompt. The prompts stand here or in inputs, whose images are then not used."""
 
     kind: Literal["text-to-image"]
+    """Makes an image of a prompt."""
     prompts: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] | None = None
-    """One image each."""
+    """Each of these prompts makes one image; there is at least one, none is empty. The default is null: `inputs` has them."""
     inputs: Inputs | None = Field(default=None, validate_default=True)
-    """Prompts and, where known, what they should look like; instead of `prompts`."""
+    """These inputs hold the prompts and, where they are known, the right images.
+    The default is null: `prompts` stand in the task."""
 
     @field_validator("inputs")
     @classmethod
@@ -65,23 +75,25 @@ class TextToImageTask(_Task):
 
 
 class ImageToImageTask(_Task):
-    """An image becomes another that keeps its composition."""
+    """A task that turns an image into another of the same composition."""
 
     kind: Literal["image-to-image"]
+    """Makes an image of a prompt and another image."""
     strength: float = Field(gt=0.0, le=1.0)
-    """How much of the noise schedule is run: 1 keeps nothing of the image."""
+    """This share of the noise schedule is run, above 0 and up to 1, which keeps nothing of the image."""
     inputs: Inputs
-    """Images to start from."""
+    """These inputs hold the images to start from."""
 
 
 class InpaintTask(_Task):
-    """The masked part of an image is replaced."""
+    """A task that replaces the masked part of an image."""
 
     kind: Literal["inpaint"]
+    """Makes the masked part of an image anew."""
     strength: float = Field(default=1.0, gt=0.0, le=1.0)
-    """How much of the noise schedule is run: 1 keeps nothing of what is under the mask."""
+    """This share of the noise schedule is run, above 0 and up to 1, which keeps nothing under the mask. The default is 1."""
     inputs: Inputs
-    """Images with masks."""
+    """These inputs hold the images and their masks."""
 
 
 Task: TypeAlias = Annotated[TextToImageTask | ImageToImageTask | InpaintTask, Field(discriminator="kind")]

@@ -1,1 +1,1 @@
-"""Target: what a bundle can be compiled for, and the device profiles that say which phone takes what."""
+"""Target: device profiles -> the targets that bundles are compiled for, and the devices that run them."""

@@ -1,4 +1,4 @@
-"""Targets: device profiles -> what can be compiled for, by key, with the profiles that name it and the addresses that run it."""
+"""Known targets: device profiles -> every target once, with the profiles that name it and the addresses that run it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ HOSTED_PREFIX = "hub:"
 
 @dataclass(frozen=True, kw_only=True)
 class KnownTarget:
-    """A target. `addresses` run it, `htp_arch` is the oldest Qualcomm HTP among the profiles that name it."""
+    """A target that a profile names. `addresses` run it; `htp_arch` is the oldest Qualcomm HTP among those profiles."""
 
     key: str
     target: Target
@@ -25,7 +25,7 @@ class KnownTarget:
 
 @dataclass(frozen=True, kw_only=True)
 class _Use:
-    """A profile's target; `address` is None where no run uses it."""
+    """One of a profile's targets; `address` is None where no run uses it."""
 
     profile: DeviceProfile
     address: str | None
@@ -34,16 +34,20 @@ class _Use:
 
 
 def known_targets(profiles: Sequence[DeviceProfile], machine: str) -> tuple[KnownTarget, ...]:
-    """Every target of the profiles, once. `machine`: what virtual devices run on, as `uname -m` says."""
-    found: dict[str, list[_Use]] = {}
+    """Return every target of the profiles once. `machine` is what virtual devices run on, as `uname -m` says."""
+    uses_by_key: dict[str, list[_Use]] = {}
     for profile in profiles:
         for use in _uses(profile, machine):
-            found.setdefault(use.key, []).append(use)
-    return tuple(_known(key, uses) for key, uses in found.items())
+            uses_by_key.setdefault(use.key, []).append(use)
+    return tuple(_known(key, uses) for key, uses in uses_by_key.items())
 
 
 def find_target(name: str, known: Sequence[KnownTarget]) -> KnownTarget:
-    """By its key, or by an address that runs it. Raises: UnknownNameError."""
+    """Return the target with this key, or the one that this address runs.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
     by_name = {address: target for target in known for address in target.addresses} | {target.key: target for target in known}
     if name not in by_name:
         raise UnknownNameError("target", name, by_name)

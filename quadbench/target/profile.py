@@ -1,4 +1,4 @@
-"""Device profile: what a phone is recognised by, what is in it, and what runs on it, as a YAML file says it."""
+"""Device profile: a YAML file -> the properties that a phone is recognised by, its chip, and the targets that it runs."""
 
 import os
 import platform
@@ -19,43 +19,48 @@ LOCAL_NAME = "local"
 
 
 class Soc(Spec):
-    """The chip."""
+    """The chip of a device, and its memory."""
 
     vendor: str
+    """The maker of the chip has this name in lower case, as qualcomm or mediatek."""
     model: str
-    """As in the property ro.soc.model, where the device has one."""
+    """The chip has this name in the property ro.soc.model, where the device has one."""
     title: str
-    """The name it is sold under."""
+    """The chip is sold under this name."""
     ram_mb: int = Field(gt=0)
-    """Memory of the smallest model, in MiB."""
+    """The smallest model with the chip has this much memory, in MiB, above 0."""
     htp_arch: str | None = Field(default=None, pattern=r"^v[0-9]{2}$")
-    """Qualcomm: architecture of the Hexagon tensor processor."""
-    soc_id: int | None = Field(default=None, gt=0)
-    """Qualcomm: the chip's number in the vendor's SDK."""
+    """The chip's Hexagon tensor processor, of Qualcomm, has this architecture, as v79. The default is null: there is none."""
 
 
 class DeviceProfile(Spec):
-    """A kind of device."""
+    """A kind of device: its names, its chip and its targets."""
 
     schema_version: Literal[1]
+    """The format of this file has the number 1."""
     name: Name
-    """Its address on the command line."""
+    """The device has this address on the command line: lower-case letters and digits in groups joined by hyphens, at most 64
+    characters."""
     title: str = Field(min_length=1)
+    """Reports show this name, which is not empty."""
     match: dict[str, str]
-    """Android property -> pattern (`*`, `?`, `[abc]`, upper and lower case differ); all must fit."""
+    """A device is of this kind if all these Android properties fit their patterns (`*`, `?`, `[abc]`; case matters)."""
     soc: Soc
+    """The device has this chip."""
     target: RunTarget
-    """What an attached device runs."""
+    """An attached device runs graphs that are compiled for this target."""
     virtual_target: RunTarget
-    """What a virtual device runs on this machine."""
+    """A virtual device on this machine runs graphs that are compiled for this target."""
     hosted_target: AiHubTarget | None = None
-    """What runs on a device of this kind at Qualcomm AI Hub."""
+    """A device of this kind at Qualcomm AI Hub runs graphs that are compiled for this target.
+    The default is null: there is none."""
     alternatives: tuple[Target, ...] = ()
-    """What else its chip can be compiled for; a run uses them where a virtual device's address asks for it."""
+    """The chip can be compiled for these targets too; a run uses one where a virtual device's address asks for it.
+    The default is none."""
     properties: dict[str, str] = Field(default_factory=dict, validate_default=True)
-    """What a virtual device reports beyond the patterns of `match` that are plain text."""
+    """A virtual device reports these properties beside the patterns of `match` that are plain text. The default is none."""
     notes: tuple[str, ...] = ()
-    """What has not been seen on hardware, and other reservations."""
+    """These sentences say what has not been seen on hardware, and other reservations. The default is none."""
 
     @field_validator("properties")
     @classmethod
@@ -69,16 +74,17 @@ class DeviceProfile(Spec):
         return properties
 
     def targets(self) -> Iterator[Target]:
-        """Everything that this kind of device can be compiled for, with repetitions."""
+        """Yield every target that this kind of device can be compiled for, with repetitions."""
         yield from (self.target, self.virtual_target)
         if self.hosted_target is not None:
             yield self.hosted_target
         yield from self.alternatives
 
     def with_virtual_target(self, backend: str) -> Self:
-        """The profile with another of its targets on virtual devices: the first of that backend that this machine can run.
+        """Return the profile with another of its targets on virtual devices: the first of that backend that this machine can run.
 
-        Raises: UnknownNameError.
+        Raises:
+            UnknownNameError: the profile has no such target.
         """
         targets = {t.backend: t for t in reversed(tuple(self.targets())) if isinstance(t, OnnxRuntimeTarget | QnnTarget)}
         if backend not in targets:
@@ -86,35 +92,40 @@ class DeviceProfile(Spec):
         return self.model_copy(update={"virtual_target": targets[backend]})
 
     def matches(self, properties: Mapping[str, str]) -> bool:
-        """Whether a device with these properties is of this kind; without patterns none is."""
+        """Say whether a device with these properties is of this kind; without patterns none is."""
         return bool(self.match) and all(fnmatchcase(properties.get(key, ""), pattern) for key, pattern in self.match.items())
 
     def virtual_properties(self) -> dict[str, str]:
-        """What a virtual device of this kind reports."""
+        """Return the properties that a virtual device of this kind reports."""
         return {**_plain_patterns(self.match), **self.properties}
 
 
 def load_profiles() -> tuple[DeviceProfile, ...]:
-    """All profiles by name: those that come with quadbench, and those in the folder $QUADBENCH_DEVICE_PROFILES.
+    """Read all profiles, in the order of their names: quadbench's own, and those in the folder $QUADBENCH_DEVICE_PROFILES.
 
-    Raises: SpecError, UserError where the folder is missing or two files have the same name in them.
+    Raises:
+        SpecError: a file is wrong.
+        UserError: the folder is missing, or two files have the same name in them.
     """
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     profiles: list[DeviceProfile] = []
     for file in _profile_files():
         profile = load(file, DeviceProfile)
-        if profile.name in (*found, LOCAL_NAME):
-            other = found.get(profile.name, "this machine's own profile")
+        if profile.name in (*files, LOCAL_NAME):
+            other = files.get(profile.name, "this machine's own profile")
             raise UserError(f"{file}: the name '{profile.name}' is taken by {other}", hint="rename one of them")
-        found[profile.name] = file
+        files[profile.name] = file
         profiles.append(profile)
     return tuple(sorted(profiles, key=lambda profile: profile.name))
 
 
 def load_profile(name_or_path: str | Path) -> DeviceProfile:
-    """One profile, by its name or from a file; an existing file wins.
+    """Read one profile, by its name or from a file; an existing file wins.
 
-    Raises: SpecError, UnknownNameError, UserError.
+    Raises:
+        SpecError: the file is wrong.
+        UnknownNameError: no profile has this name.
+        UserError: as `load_profiles`.
     """
     path = Path(name_or_path)
     if path.is_file() or path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
@@ -126,7 +137,7 @@ def load_profile(name_or_path: str | Path) -> DeviceProfile:
 
 
 def local_profile() -> DeviceProfile:
-    """This machine, as the device `local`."""
+    """Describe this machine as the device `local`."""
     target = OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu")
     cpu = _cpu_title()
     ram_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
@@ -158,7 +169,7 @@ def _plain_patterns(match: Mapping[str, str]) -> dict[str, str]:
 
 
 def _cpu_title() -> str:
-    """As the kernel names it; ARM kernels often do not."""
+    """Return the kernel's name of the CPU, or the machine's architecture; ARM kernels often have no name of it."""
     for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()

@@ -1,4 +1,4 @@
-"""Targets: the tagged union of what a bundle can be compiled for, and each target's name in one word."""
+"""Targets: a backend and its options -> a target of the tagged union that bundles are compiled for, and its name in one word."""
 
 import re
 from typing import Annotated, Literal, TypeAlias, assert_never
@@ -10,42 +10,48 @@ from quadbench.target.toolchain import ToolchainTarget
 
 
 class OnnxRuntimeTarget(Spec):
-    """ONNX Runtime on the device's CPU."""
+    """The device's CPU, by ONNX Runtime."""
 
     backend: Literal["onnxruntime"]
+    """Runs the graphs in ONNX Runtime."""
     execution_provider: Literal["cpu", "xnnpack"]
+    """ONNX Runtime runs quantized graphs with this provider: its own for the CPU, or XNNPACK."""
 
 
 class QnnTarget(Spec):
     """Qualcomm's HTP, from a context binary."""
 
     backend: Literal["qnn"]
+    """Compiles here, with Qualcomm's compiler."""
     htp_arch: str = Field(pattern=r"^v[0-9]{2}$")
+    """The chip's Hexagon tensor processor has this architecture, as v79."""
     soc_model: int = Field(gt=0)
+    """The chip has this number in Qualcomm's SDK, above 0."""
 
 
 class AiHubTarget(Spec):
     """Qualcomm's HTP, compiled by Qualcomm AI Hub for one of its devices."""
 
     backend: Literal["ai_hub"]
+    """Compiles at Qualcomm AI Hub."""
     device: str = Field(min_length=1)
-    """As the service names it: `Samsung Galaxy S25 (Family)`."""
+    """The service has the device under this name, as `Samsung Galaxy S25 (Family)`."""
     runtime: Literal["precompiled_qnn_onnx", "qnn_context_binary"]
-    """A context binary inside an ONNX model, or by itself."""
+    """The product is a context binary, inside an ONNX model or by itself."""
     qairt_version: str | None = Field(default=None, pattern=r"^[0-9]+(\.[0-9]+)*$")
-    """Of the SDK that compiles; the service's default where it is not given."""
+    """The service compiles with this version of the SDK, as 2.50. The default is null: the service chooses."""
     timeout_s: float = Field(default=4 * 3600.0, gt=0)
-    """How long its jobs are waited for."""
+    """Jobs are waited for during this many seconds, above 0. The default is 14400."""
 
 
 RunTarget: TypeAlias = Annotated[OnnxRuntimeTarget | QnnTarget | AiHubTarget, Field(discriminator="backend")]
-"""What a device can run: the harness loads the product."""
+"""A target that a device can run: the harness loads the product."""
 Target: TypeAlias = Annotated[OnnxRuntimeTarget | QnnTarget | AiHubTarget | ToolchainTarget, Field(discriminator="backend")]
-"""What a bundle can be compiled for."""
+"""A target that a bundle can be compiled for."""
 
 
 def target_key(target: Target, machine: str) -> str:
-    """What compiled graphs are made for, in one word: `onnxruntime-cpu-x86_64`, `qnn-v79-69`. `machine` as `uname -m` says."""
+    """Return a target in one word: `onnxruntime-cpu-x86_64`, `qnn-v79-69`. `machine` is the device's, as `uname -m` says."""
     match target:
         case OnnxRuntimeTarget():
             return f"onnxruntime-{target.execution_provider}-{machine}"

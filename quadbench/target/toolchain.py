@@ -17,11 +17,12 @@ EnvironmentName = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")]
 
 
 class ToolchainVersion(Spec):
-    """How to ask a toolchain for its version, and which versions will do."""
+    """The question after a toolchain's version, and the versions that will do."""
 
     command: Command
+    """This command, the words of one line, prints the version."""
     pattern: str
-    """Regular expression; what its only group finds in the command's output is the version."""
+    """The only group of this regular expression finds the version in the command's output; an output without it will not do."""
 
     @field_validator("pattern")
     @classmethod
@@ -43,17 +44,22 @@ class ToolchainTarget(Spec):
     """
 
     backend: Literal["toolchain"]
+    """Compiles here, with commands of a vendor."""
     name: Name
+    """The target's key is `toolchain-` and this name: lower-case letters and digits in groups joined by hyphens, at most 64
+    characters."""
     environment: tuple[EnvironmentName, ...] = ()
-    """Variables that must be set; the commands may name them as placeholders."""
+    """These environment variables must be set; the commands may name them as placeholders. The default is none."""
     commands: tuple[Command, ...] = Field(min_length=1)
+    """These commands, at least one, run in this order; one of them reads {input}."""
     product: str = Field(min_length=1)
-    """What the commands leave in the folder: a relative path or pattern that fits one file."""
+    """The commands leave one file in the folder that this relative path or pattern fits."""
     version: ToolchainVersion
+    """The toolchain is asked for its version in this way."""
     timeout_s: int = Field(gt=0)
-    """For each command and graph."""
+    """Each command on each graph is stopped after this many seconds, above 0."""
     install: str = Field(min_length=1)
-    """What to do where it is missing."""
+    """Users without the toolchain are told this."""
 
     @field_validator("product")
     @classmethod
@@ -77,17 +83,18 @@ class ToolchainTarget(Spec):
 
 
 def placeholders(words: Iterable[str]) -> Iterator[str]:
-    """The names in braces, in order."""
+    """Yield the names in braces, in order."""
     for word in words:
         yield from _PLACEHOLDER.findall(word)
 
 
 def filled(words: Sequence[str], values: Mapping[str, str]) -> list[str]:
-    """The words with `values` in place of their placeholders."""
-    return [_PLACEHOLDER.sub(lambda found: values[found[1]], word) for word in words]
+    """Return the words with `values` in place of their placeholders."""
+    return [_PLACEHOLDER.sub(lambda match: values[match[1]], word) for word in words]
 
 
 def _wrong_words(words: Sequence[str], location: tuple[str | int, ...], known: Sequence[str]) -> Iterator[Problem]:
+    """Yield the placeholders that are not known, and braces around anything else."""
     for number, word in enumerate(words):
         for name in placeholders([word]):
             if name not in known:
