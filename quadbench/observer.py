@@ -1,4 +1,4 @@
-"""Observer: what a pipeline tells whoever watches it."""
+"""Observer: the events that a pipeline reports to whoever watches it."""
 
 from typing import Protocol
 

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What one run gave. `failures` are the devices that were left out, with the reason."""
+    """The result of one run. `failures` has the devices that were left out, with the reason."""
 
     result: RunResult
     report: Path

@@ -22,8 +22,8 @@ HOT = replace(COOL, thermal=ThermalState(status=2, temperatures=()))
 
 
 def judge(state: DeviceState, *, shares_host_cpu: bool = False) -> tuple[bool, tuple[Caveat, ...]]:
-    verdict = gate(state, GateLimits(), shares_host_cpu=shares_host_cpu)
-    return verdict.is_open, verdict.caveats
+    decision = gate(state, GateLimits(), shares_host_cpu=shares_host_cpu)
+    return decision.is_open, decision.caveats
 
 
 def test_the_gate_is_open_to_a_cool_charged_device() -> None:

@@ -7,6 +7,7 @@ They are frozen data. A Bundle and a CompiledBundle are folders, whose `manifest
 
 from quadbench.artifacts.bundle import (
     LORA_PREFIX,
+    MIB,
     SCHEMA_VERSION,
     AdapterFile,
     BaseDigests,
@@ -40,6 +41,7 @@ from quadbench.artifacts.run import (
 __all__ = [
     "HOSTED_FAMILY",
     "LORA_PREFIX",
+    "MIB",
     "SCHEMA_VERSION",
     "AdapterFile",
     "BaseDigests",

@@ -7,13 +7,14 @@ from typing import Generic, TypeVar
 
 from quadbench.artifacts.caveats import Caveat
 
+MIB = 2**20  # bytes, in which sizes are shown
 SCHEMA_VERSION = 1
 LORA_PREFIX = "lora."  # of the names of graph inputs that are LoRA weights
 ArtifactT = TypeVar("ArtifactT", covariant=True)
 
 
 class Variant(StrEnum):
-    """Which graphs a launch runs."""
+    """A set of graphs that a launch runs."""
 
     SHARED = "shared"  # one quantized base, adapters are inputs
     PER_GRAPH = "per-graph"  # one quantized U-Net per task, its adapter merged, its own encodings
@@ -21,7 +22,7 @@ class Variant(StrEnum):
 
     @property
     def is_quantized(self) -> bool:
-        """Whether its graphs are compiled for the target; the float graphs run as they were built."""
+        """Say whether the graphs are compiled for the target; the float graphs run as they were built."""
         return self is not Variant.FLOAT
 
 
@@ -35,7 +36,7 @@ class Component(StrEnum):
 
 
 class TaskKind(StrEnum):
-    """What a task takes: text, text and an image, or text, an image and a mask."""
+    """The inputs that a task takes: text; text and an image; or text, an image and a mask."""
 
     TEXT_TO_IMAGE = "text-to-image"
     IMAGE_TO_IMAGE = "image-to-image"
@@ -128,15 +129,15 @@ class TaskAssets:
 
 @dataclass(frozen=True, kw_only=True)
 class BaseDigests:
-    """What an adapter's integers mean something to: one base under one profile, however it is compiled."""
+    """The base that an adapter's integers are made for: one graph under one LoRA profile, however it is compiled."""
 
     graph: str  # sha256 of the shared U-Net as quad wrote it
-    profile: str  # digest of the profile's encodings
+    profile: str  # digest of the encodings of all its tensors
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """What quad made of a recipe. `digest` is that of its inputs: the same inputs give the same digest and no new build."""
+    """A recipe as `quad` built it. `digest` is that of the inputs: the same inputs give the same digest and no new build."""
 
     schema_version: int = SCHEMA_VERSION
     kind: str = "bundle"
@@ -148,8 +149,8 @@ class Bundle:
     graphs: tuple[Graph, ...]
     adapters: tuple[AdapterFile, ...]
     tasks: tuple[TaskAssets, ...]
-    profile: FileRef  # the quantization profile: encodings of every tensor, as JSON
-    base: BaseDigests  # adapters of another base or profile do not fit
+    profile: FileRef  # encodings of every tensor and how they were chosen, as JSON
+    base: BaseDigests  # adapters of another base do not fit
     build_seconds: dict[str, float] = field(default_factory=dict)
     build_peak_bytes: int | None = None  # of the process that built it
     caveats: tuple[Caveat, ...] = ()
@@ -157,7 +158,7 @@ class Bundle:
 
 @dataclass(frozen=True, kw_only=True)
 class CompileCost:
-    """What compiling one graph took on this machine."""
+    """The time and memory that compiling one graph took on this machine."""
 
     seconds: float
     peak_memory_bytes: int

@@ -20,7 +20,11 @@ def item_counts(bundle: Bundle) -> dict[str, int]:
 
 
 def tasks_of(bundle: Bundle, launch: LaunchPlan) -> tuple[TaskAssets, ...]:
-    """The tasks that the launch runs, in the bundle's order."""
+    """Return the tasks that the launch runs, in the bundle's order.
+
+    Raises:
+        UnknownNameError: the launch names a task that the bundle lacks.
+    """
     wanted = {block.task for block in launch.sequence}
     for name in sorted(wanted - {task.name for task in bundle.tasks}):
         raise UnknownNameError("task", name, (task.name for task in bundle.tasks))
@@ -28,14 +32,22 @@ def tasks_of(bundle: Bundle, launch: LaunchPlan) -> tuple[TaskAssets, ...]:
 
 
 def components_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant) -> dict[Component, Graph]:
-    """Text encoder and VAE: the quantized variants share theirs."""
+    """Return text encoder and VAE; the quantized variants share theirs.
+
+    Raises:
+        ArtifactError: a graph is missing.
+    """
     parts = (Component.TEXT_ENCODER, Component.VAE_ENCODER, Component.VAE_DECODER)
     source = Variant.FLOAT if variant is Variant.FLOAT else Variant.SHARED
     return {part: _graph(_graphs(bundle, compiled, variant), source, part) for part in parts}
 
 
 def unets_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant, tasks: Sequence[TaskAssets]) -> dict[str, Graph]:
-    """U-Nets by their names in the plan: `base`, or one for each task."""
+    """Return the U-Nets by their names in the plan: `base`, or one for each task.
+
+    Raises:
+        ArtifactError: a graph is missing.
+    """
     graphs = _graphs(bundle, compiled, variant)
     if variant is Variant.PER_GRAPH:
         return {task.name: _graph(graphs, variant, Component.UNET, task.name) for task in tasks}
@@ -43,7 +55,11 @@ def unets_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant, tasks: 
 
 
 def adapters_of(bundle: Bundle, variant: Variant, tasks: Sequence[TaskAssets]) -> dict[str, AdapterFile]:
-    """The adapters of the tasks by name, in the variant's dtype; none where they are merged."""
+    """Return the adapters of the tasks by name, in the variant's dtype; none where they are merged.
+
+    Raises:
+        ArtifactError: the bundle has no file of an adapter in that dtype.
+    """
     if variant is Variant.PER_GRAPH:
         return {}
     known = {adapter.name: adapter for adapter in bundle.adapters if adapter.variant is variant}
@@ -62,7 +78,7 @@ def _graph(graphs: Sequence[Graph], variant: Variant, component: Component, task
     for graph in graphs:
         if (graph.variant, graph.component, graph.task) == (variant, component, task):
             return graph
-    found = ", ".join(sorted(f"{graph.variant}/{graph.task or '-'}/{graph.component}" for graph in graphs)) or "none"
+    known = ", ".join(sorted(f"{graph.variant}/{graph.task or '-'}/{graph.component}" for graph in graphs)) or "none"
     raise ArtifactError(
-        f"no graph {variant}/{task or '-'}/{component} is there; found: {found}", hint="build or compile it again"
+        f"no graph {variant}/{task or '-'}/{component} is there; found: {known}", hint="build or compile it again"
     )

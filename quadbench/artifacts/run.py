@@ -12,7 +12,7 @@ HOSTED_FAMILY = "ai_hub"
 
 
 class Status(StrEnum):
-    """How a launch ended."""
+    """The ways in which a launch can end."""
 
     OK = "OK"
     FAILED = "FAILED"
@@ -21,7 +21,7 @@ class Status(StrEnum):
 
 
 class ErrorClass(StrEnum):
-    """Whose fault a launch that is not OK was."""
+    """The party at fault where a launch is not OK."""
 
     USER = "user"
     DEVICE = "device"
@@ -31,7 +31,7 @@ class ErrorClass(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceFacts:
-    """What is known of a device: enough to know with what its figures may be compared."""
+    """A device, described well enough to know with what its figures may be compared."""
 
     address: str  # as on the command line: s25, virtual:s25, hub:s25, local
     family: str  # adb, virtual, local, ai_hub
@@ -45,13 +45,13 @@ class DeviceFacts:
 
     @property
     def is_hosted(self) -> bool:
-        """Whether a service runs single graphs on it: no harness, no images."""
+        """Say whether a service runs single graphs on the device: without harness and images."""
         return self.family == HOSTED_FAMILY
 
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
-    """What lies on a device: `objects` maps sha256 -> absolute path there."""
+    """The files that were pushed to a device: `objects` maps sha256 to the absolute path there."""
 
     device: DeviceFacts
     root: str
@@ -97,7 +97,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What one launch (a fresh harness process, one variant) measured on one device; a failed launch is a record too.
+    """The record of one launch (a fresh harness process, one variant) on one device; a failed launch has one too.
 
     `run_id` groups the launches of one `quadbench run`.
     """

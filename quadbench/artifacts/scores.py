@@ -7,7 +7,7 @@ SCHEMA_VERSION = 1
 
 
 class Better(StrEnum):
-    """Which way a metric gets better."""
+    """The direction in which a metric gets better."""
 
     HIGHER = "higher"
     LOWER = "lower"
@@ -40,7 +40,7 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """What was made for one task, `made` held against `against`.
+    """Images of one task, `made` compared with `against`.
 
     In a run, `made` is a variant, or `reference` for the float reference itself, whose distance from the truth is the model's
     own; `against` is `reference` or `truth`. `device` is the address of what made it, None for this machine.

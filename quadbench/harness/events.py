@@ -15,7 +15,7 @@ class _Event(BaseModel):
 
 
 class Header(_Event):
-    """The harness as it starts."""
+    """The first line: which harness runs which plan on what."""
 
     event: Literal["header"]
     schema_version: Literal[1]
@@ -55,7 +55,7 @@ class ImageEvent(_Event):
 
 
 class ErrorEvent(_Event):
-    """What went wrong in the harness."""
+    """A failure, in the harness's words."""
 
     event: Literal["error"]
     message: str
@@ -63,7 +63,7 @@ class ErrorEvent(_Event):
 
 
 class Footer(_Event):
-    """The harness's last word."""
+    """The last line: how the launch ended and how many samples it gave."""
 
     event: Literal["footer"]
     status: Literal["OK", "FAILED"]
@@ -77,7 +77,7 @@ _EVENT: TypeAdapter[Header | SampleEvent | ImageEvent | ErrorEvent | Footer] = T
 
 @dataclass(kw_only=True)
 class Heard:
-    """All that came from one launch so far. `problem` names the first line that is no event; what is good is kept around it."""
+    """The events of one launch so far. `problem` names the first line that is no event; the good ones around it are kept."""
 
     header: Header | None = None
     samples: list[Sample] = field(default_factory=list)
@@ -102,7 +102,7 @@ class Heard:
         self._keep(event)
 
     def _may_lack_header(self, event: Header | SampleEvent | ImageEvent | ErrorEvent | Footer) -> bool:
-        """A plan that is refused is an error and a footer, without a header."""
+        """Say whether an event may come first: the harness answers a plan that it refuses with an error and a footer alone."""
         return isinstance(event, ErrorEvent) or (isinstance(event, Footer) and bool(self.errors))
 
     def _object(self, complaint: str) -> None:

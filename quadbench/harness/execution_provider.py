@@ -1,4 +1,4 @@
-"""Execution provider: what a device runs in, what the harness asks ONNX Runtime for out; None is the CPU's."""
+"""Execution provider: a device's target -> the provider that the harness asks ONNX Runtime for; None is the CPU's."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from quadbench.target.targets import OnnxRuntimeTarget, QnnTarget, Target
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionProvider:
-    """One of ONNX Runtime's own by its name there, or that of a plugin `library` on the device."""
+    """A provider of ONNX Runtime's own, by its name there, or the one of a plugin `library` on the device."""
 
     name: str
     options: Mapping[str, str] = field(default_factory=dict)
@@ -19,7 +19,7 @@ class ExecutionProvider:
     is_emulator: bool = False
 
     def planned(self, threads: int) -> dict[str, Any]:
-        """As it stands in the harness's plan."""
+        """Return the provider as the harness's plan has it."""
         counted = {self.threads_option: str(threads)} if self.threads_option else {}
         library = {"library": self.library} if self.library else {}
         return {"name": self.name, "options": {**self.options, **counted}, **library}
@@ -29,7 +29,7 @@ XNNPACK = ExecutionProvider(name="XNNPACK", threads_option="intra_op_num_threads
 
 
 def execution_provider_of(target: Target, *, is_virtual: bool) -> ExecutionProvider | None:
-    """The one that a target's quantized graphs need. Only a virtual device has Qualcomm's, by emulation."""
+    """Return the provider that a target's quantized graphs need. Only a virtual device has Qualcomm's, by emulation."""
     match target:
         case OnnxRuntimeTarget(execution_provider="xnnpack"):
             return XNNPACK

@@ -9,6 +9,7 @@ from quadbench.artifacts.parts import BASE_UNET, adapters_of, components_of, tas
 from quadbench.harness.installation import Installation
 
 PLAN_SCHEMA_VERSION = 1
+REFUSED_EXIT_CODE = 2  # with which the harness ends where the plan, or a file that it names, is wrong
 
 
 def harness_plan(installation: Installation, launch: LaunchPlan, *, threads: int, images: str | None) -> dict[str, Any]:

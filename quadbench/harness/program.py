@@ -25,7 +25,7 @@ _logger = logging.getLogger(__name__)
 
 
 def ensure_harness(build_root: Path) -> Path:
-    """The harness for this machine: the one that QUADBENCH_HARNESS names, else an installed one, else one built of the sources.
+    """Return the harness for this machine: the one that QUADBENCH_HARNESS names, an installed one, or one built of the sources.
 
     Builds lie in `build_root` under the digest of the sources and of ONNX Runtime's header, so that the same ones are built once.
 
@@ -49,7 +49,7 @@ def ensure_harness(build_root: Path) -> Path:
 
 
 def harness_sources() -> Path:
-    """The folder `android_harness`: beside the package in a checkout, below the environment's `share` where a wheel is installed.
+    """Return the folder `android_harness`: beside the package in a checkout, below the environment's `share` with a wheel.
 
     Raises:
         MissingDependencyError: it is in neither place.
@@ -127,7 +127,7 @@ def _run(command: list[str]) -> None:
 
 
 def _commit(sources: Path) -> str:
-    """The checkout's commit, with `-dirty` where its files were changed; `unknown` outside a checkout."""
+    """Return the checkout's commit, with `-dirty` where its files were changed; `unknown` outside a checkout."""
     command = ["git", "-C", str(sources), "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=False)

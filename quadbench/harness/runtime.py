@@ -1,9 +1,13 @@
-"""Runtime: this machine -> the shared library that the native program opens to run graphs."""
+"""Runtime: this machine -> the shared library that the native program opens to run graphs, and what its sessions are told."""
 
 import importlib.util
 from pathlib import Path
 
 from quadbench.errors import MissingDependencyError
+
+# An entry of every session, on devices (session.cpp) and here: by default ONNX Runtime fuses a MatMul with INT8 weights into one
+# that rounds its input to 8 bits, whatever the graph says. 1 is float32.
+EXACT = ("session.qdq_matmulnbits_accuracy_level", "1")
 
 
 def runtime_library() -> Path:

@@ -1,4 +1,4 @@
-"""Gate: a device's state and limits -> whether a launch may start now, and what doubt its figures would carry."""
+"""Gate: a device's state and limits -> the decision whether a launch may start now, and the doubts about its figures."""
 
 import logging
 import time
@@ -13,7 +13,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class GateLimits:
-    """What a device must keep to. Thermal status is Android's, where 2 (moderate) is the first that slows the foreground app.
+    """The limits that a device must keep to.
+
+    Thermal status is Android's, where 2 (moderate) is the first that slows the foreground app.
 
     Source: developer.android.com, PowerManager.THERMAL_STATUS_MODERATE.
     """
@@ -25,8 +27,8 @@ class GateLimits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GateVerdict:
-    """`objections` say why a launch must wait; none means that it may start. `caveats` go with it when it does."""
+class GateDecision:
+    """The decision on a launch. `objections` say why it must wait; without any it may start, and `caveats` go with it."""
 
     objections: tuple[str, ...]
     caveats: tuple[Caveat, ...]
@@ -36,7 +38,7 @@ class GateVerdict:
         return not self.objections
 
 
-def gate(state: DeviceState, limits: GateLimits, *, shares_host_cpu: bool) -> GateVerdict:
+def gate(state: DeviceState, limits: GateLimits, *, shares_host_cpu: bool) -> GateDecision:
     """Judge a state. What a device does not tell is not held against it; it stands in the record as unavailable.
 
     Load on this machine is a caveat and no objection: on a build host something always runs, and waiting would not end.
@@ -47,7 +49,7 @@ def gate(state: DeviceState, limits: GateLimits, *, shares_host_cpu: bool) -> Ga
         objections.append(f"thermal status {status} ({state.thermal.status_name}), at most {limits.max_thermal_status} allowed")
     if percent is not None and percent < limits.min_battery_percent:
         objections.append(f"battery at {percent:.0f} %, at least {limits.min_battery_percent:.0f} % needed")
-    return GateVerdict(objections=tuple(objections), caveats=_caveats(state, limits, shares_host_cpu=shares_host_cpu))
+    return GateDecision(objections=tuple(objections), caveats=_caveats(state, limits, shares_host_cpu=shares_host_cpu))
 
 
 def wait_at_gate(
@@ -57,15 +59,15 @@ def wait_at_gate(
     shares_host_cpu: bool,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
-) -> tuple[DeviceState, GateVerdict]:
-    """Read the state until the gate is open or its time is over; the last verdict tells which."""
+) -> tuple[DeviceState, GateDecision]:
+    """Read the state until the gate is open or its time is over; the last decision tells which."""
     deadline = clock() + limits.timeout_s
     while True:
         state = read()
-        verdict = gate(state, limits, shares_host_cpu=shares_host_cpu)
-        if verdict.is_open or clock() + limits.poll_s > deadline:
-            return state, verdict
-        log.info("waiting %g s before a launch: %s", limits.poll_s, "; ".join(verdict.objections))
+        decision = gate(state, limits, shares_host_cpu=shares_host_cpu)
+        if decision.is_open or clock() + limits.poll_s > deadline:
+            return state, decision
+        log.info("waiting %g s before a launch: %s", limits.poll_s, "; ".join(decision.objections))
         sleep(limits.poll_s)
 
 

@@ -94,7 +94,7 @@ def _profiles(jobs: Jobs, compiled: Stored[CompiledBundle], target: AiHubTarget,
 
 @dataclass(frozen=True, kw_only=True)
 class _HostedRun:
-    """What the records of one device are made of."""
+    """One run of a bundle's graphs on one device, from which its records are made."""
 
     bundle: Bundle
     compiled: CompiledBundle
@@ -131,7 +131,7 @@ class _HostedRun:
         )
 
     def _graphs(self, variant: Variant) -> list[tuple[Graph, dict[str, str]]]:
-        """What a variant runs, with the labels of its samples; the variants share text encoder and VAE."""
+        """Return the graphs that a variant runs, with the labels of their samples; the variants share text encoder and VAE."""
         return [
             *((graph, {}) for graph in components_of(self.bundle, self.compiled, variant).values()),
             *(
@@ -141,7 +141,7 @@ class _HostedRun:
         ]
 
     def _rom_samples(self, variant: Variant, graphs: list[tuple[Graph, dict[str, str]]]) -> Iterator[Sample]:
-        """The sizes of the files that a device of this kind would hold."""
+        """Yield the sizes of the files that a device of this kind would hold."""
         for graph, labels in graphs:
             yield Sample(
                 metric="rom_bytes",
@@ -154,13 +154,13 @@ class _HostedRun:
             yield Sample(metric="rom_bytes", value=size_bytes, labels={"kind": "adapter", "adapter": name})
 
     def _caveats(self, profiles: Iterable[GraphProfile], samples: list[Sample]) -> tuple[Caveat, ...]:
-        found = {*self.bundle.caveats, *self.compiled.caveats}
+        doubts = {*self.bundle.caveats, *self.compiled.caveats}
         if any(cpu_layers(one) for one in profiles):
-            found.add(Caveat.CPU_FALLBACK)
+            doubts.add(Caveat.CPU_FALLBACK)
         runs = max((sample.iteration + 1 for sample in samples if sample.iteration is not None), default=0)
         if runs < ENOUGH_SAMPLES[50]:
-            found.add(Caveat.FEW_SAMPLES)
-        return tuple(caveat for caveat in Caveat if caveat in found)
+            doubts.add(Caveat.FEW_SAMPLES)
+        return tuple(caveat for caveat in Caveat if caveat in doubts)
 
 
 def _state(profiles: Mapping[str, GraphProfile]) -> Iterator[tuple[str, str]]:

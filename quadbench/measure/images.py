@@ -1,4 +1,4 @@
-"""Images: what a launch painted, against the references -> samples, and whether it is right at all."""
+"""Images: the images of a launch and their references -> samples, and what is wrong with them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ class WrongImageError(Exception):
 
 
 def expected_images(tasks: Sequence[TaskAssets], launch: LaunchPlan) -> list[tuple[TaskAssets, TaskItem]]:
-    """The task and item of every image that the launch must have painted: iteration i takes item i modulo their number."""
+    """Return the task and item of every image that the launch must have painted: iteration i takes item i modulo their number."""
     longest = {task.name: max(b.iterations for b in launch.sequence if b.task == task.name) for task in tasks}
     return [(task, item) for task in tasks for item in task.items[: longest[task.name]]]
 
@@ -50,8 +50,8 @@ def image_samples(painted: Path, task: TaskAssets, item: TaskItem, bundle: Store
     return samples
 
 
-def verdict(variant: Variant, samples: Sequence[Sample]) -> str | None:
-    """What is wrong with a launch's images, from the samples about them; None where nothing is."""
+def image_fault(variant: Variant, samples: Sequence[Sample]) -> str | None:
+    """Say what is wrong with a launch's images, judged by the samples about them; None where nothing is."""
     if variant is Variant.FLOAT:
         return _parity(samples)
     against_reference = [s for s in samples if s.metric == "psnr_db" and s.labels["against"] == "reference"]

@@ -21,7 +21,7 @@ from quadbench.harness.events import Heard, ImageEvent
 from quadbench.harness.installation import Installation
 from quadbench.harness.plan import harness_plan
 from quadbench.measure.gate import GateLimits, gate, wait_at_gate
-from quadbench.measure.images import WrongImageError, expected_images, image_samples, verdict
+from quadbench.measure.images import WrongImageError, expected_images, image_fault, image_samples
 from quadbench.measure.outcome import Failure, caveats_of, failure_of
 from quadbench.measure.rom import rom_samples
 from quadbench.measure.state import flatten, read_state
@@ -44,7 +44,7 @@ class LaunchAborted(KeyboardInterrupt):
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchSettings:
-    """What all launches of one run have in common. `threads` are those within an operator, on the device's CPU."""
+    """The settings that all launches of one run share. `threads` are those within an operator, on the device's CPU."""
 
     run_id: str
     layout: Layout
@@ -83,7 +83,7 @@ def measure_launch(installation: Installation, launch: LaunchPlan, settings: Lau
 
 @dataclass(frozen=True, kw_only=True)
 class _Launch:
-    """What one launch is given. `remote` is its folder on the device, `folder` its folder here, `harness` a path there."""
+    """The inputs of one launch. `remote` is its folder on the device, `folder` its folder here, `harness` a path there."""
 
     on: Installation
     launch: LaunchPlan
@@ -109,7 +109,7 @@ class _Launch:
 
 @dataclass(kw_only=True)
 class _Findings:
-    """What a launch has found so far; filled as it goes, so that an interrupt at any point leaves what came before."""
+    """The findings of a launch so far, filled as it goes, so that an interrupt at any point leaves what came before."""
 
     started_at: datetime
     state: dict[str, str] = field(default_factory=dict)
@@ -232,7 +232,7 @@ def _fetch_images(work: _Launch, findings: _Findings) -> None:
         except WrongImageError as error:
             findings.fail(error.error_class, str(error))
     findings.samples += samples
-    if wrong := verdict(work.launch.variant, samples):
+    if wrong := image_fault(work.launch.variant, samples):
         findings.fail(ErrorClass.HARNESS, wrong)
 
 
@@ -240,9 +240,9 @@ def _pull(work: _Launch, event: ImageEvent, name: str) -> Path:
     local = work.folder / "images" / f"{name}.png"
     local.parent.mkdir(parents=True, exist_ok=True)
     work.device.pull(event.path if event.path.startswith("/") else f"{work.device.root}/{event.path}", local)
-    found = hashlib.sha256(local.read_bytes()).hexdigest()
-    if found != event.sha256:
-        message = f"image {name} arrived with sha256 {found}, the harness wrote {event.sha256}"
+    arrived = hashlib.sha256(local.read_bytes()).hexdigest()
+    if arrived != event.sha256:
+        message = f"image {name} arrived with sha256 {arrived}, the harness wrote {event.sha256}"
         raise WrongImageError(message, ErrorClass.DEVICE)
     return local
 

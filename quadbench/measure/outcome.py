@@ -1,4 +1,4 @@
-"""Outcome: what was heard from a launch and how its process ended -> failure and caveats; pure."""
+"""Outcome: the events of a launch and how its process ended -> failure and caveats. Pure."""
 
 import signal
 from collections import Counter
@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from quadbench.artifacts import Bundle, Caveat, CompiledBundle, DeviceFacts, ErrorClass
 from quadbench.errors import CommandError, CommandTimeoutError, DeviceError
 from quadbench.harness.events import Heard
+from quadbench.harness.plan import REFUSED_EXIT_CODE
 from quadbench.statistics import ENOUGH_SAMPLES
 
-# Exit codes of the harness (docs/design.md) and of a shell that cannot start it.
-_PLAN_IS_WRONG = 2
-_CANNOT_START = {126, 127}
+_CANNOT_START = {126, 127}  # exit codes of a shell that cannot start the harness
 
 _RELEASE_BUILDS = {"release", "relwithdebinfo", "minsizerel"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Why a launch is not OK, and whose fault it was."""
+    """The reason why a launch is not OK, and the party at fault."""
 
     error_class: ErrorClass
     reason: str
@@ -35,15 +34,15 @@ def failure_of(heard: Heard, ended: DeviceError | None, plan_sha256: str) -> Fai
 def caveats_of(
     bundle: Bundle, compiled: CompiledBundle, device: DeviceFacts, heard: Heard, of_launch: tuple[Caveat, ...]
 ) -> tuple[Caveat, ...]:
-    """Every doubt about the figures of a launch, in the enumeration's order."""
-    found = {*bundle.caveats, *compiled.caveats, *of_launch}
+    """Return every doubt about the figures of a launch, in the enumeration's order."""
+    doubts = {*bundle.caveats, *compiled.caveats, *of_launch}
     if device.family != "adb":
-        found.add(Caveat.VIRTUAL_DEVICE)
+        doubts.add(Caveat.VIRTUAL_DEVICE)
     if heard.header is not None and heard.header.build_type.lower() not in _RELEASE_BUILDS:
-        found.add(Caveat.DEBUG_BUILD)
+        doubts.add(Caveat.DEBUG_BUILD)
     if _has_few_samples(heard):
-        found.add(Caveat.FEW_SAMPLES)
-    return tuple(caveat for caveat in Caveat if caveat in found)
+        doubts.add(Caveat.FEW_SAMPLES)
+    return tuple(caveat for caveat in Caveat if caveat in doubts)
 
 
 def _ended_badly(heard: Heard, ended: DeviceError) -> Failure:
@@ -53,7 +52,7 @@ def _ended_badly(heard: Heard, ended: DeviceError) -> Failure:
         case CommandError(status=status) if status in _CANNOT_START:
             return Failure(error_class=ErrorClass.INFRASTRUCTURE, reason=f"harness cannot be started: {ended}")
         case CommandError(status=status):
-            is_plan = status == _PLAN_IS_WRONG
+            is_plan = status == REFUSED_EXIT_CODE
             error_class = ErrorClass.INFRASTRUCTURE if is_plan else ErrorClass.HARNESS
             return Failure(error_class=error_class, reason=f"{_said_or_died(heard, ended)}{_after(heard)}")
         case _:
@@ -69,7 +68,7 @@ def _said_or_died(heard: Heard, ended: CommandError) -> str:
 
 
 def _unsound(heard: Heard, plan_sha256: str) -> str | None:
-    """What is wrong with the output of a harness that ended with exit code 0."""
+    """Say what is wrong with the output of a harness that ended with exit code 0; None where nothing is."""
     if heard.problem:
         return heard.problem
     if heard.header is None or heard.footer is None:
@@ -92,7 +91,7 @@ def _errors(heard: Heard) -> str:
 
 
 def _after(heard: Heard) -> str:
-    """Where in its output a launch ended early."""
+    """Say at which point of its output a launch ended early."""
     if heard.problem:
         return f"; {heard.problem}"
     return "" if heard.footer else f"; no footer after {heard.lines} lines, {len(heard.samples)} samples are kept"
@@ -108,6 +107,6 @@ def _signal_name(number: int) -> str:
 
 
 def _has_few_samples(heard: Heard) -> bool:
-    """Whether a task has too few images for the median that is quoted of them."""
+    """Say whether a task has too few images for the median that is quoted of them."""
     counts = Counter(s.task for s in heard.samples if s.metric == "end_to_end_ns" and not s.is_warmup)
     return any(count < ENOUGH_SAMPLES[50] for count in counts.values())

@@ -1,4 +1,4 @@
-"""State: Device -> how hot, charged, loaded and clocked it is now; what it does not tell is `unavailable`."""
+"""State: a device -> how hot, charged, loaded and clocked it is now; what it does not tell is `unavailable`."""
 
 import re
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ class Clock:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceState:
-    """A device at one moment; None is what it does not tell."""
+    """The state of a device at one moment; None stands for what it does not tell."""
 
     thermal: ThermalState
     battery: BatteryState
@@ -52,12 +52,16 @@ class DeviceState:
 
 
 def read_state(device: Device) -> DeviceState:
-    """Ask the device. Raises: DeviceError where it does not answer."""
+    """Ask the device for its state.
+
+    Raises:
+        DeviceError: the device does not answer.
+    """
     return parse_state(device.shell(["sh", "-c", _SCRIPT], _TIMEOUT_S).stdout)
 
 
 def parse_state(text: str) -> DeviceState:
-    """The output of the script that `read_state` runs there."""
+    """Read the output of the script that `read_state` runs on the device."""
     parts = dict(part.partition("\n")[::2] for part in text.split(_MARK)[1:])
     return DeviceState(
         thermal=parse_thermal(parts.get("thermal", "")),
@@ -75,7 +79,7 @@ def parse_state(text: str) -> DeviceState:
 
 
 def flatten(state: DeviceState | None, moment: str) -> dict[str, str]:
-    """The state as texts under keys that begin with the moment, for `RunRecord.state`."""
+    """Return the state as texts under keys that begin with the moment, for `RunRecord.state`."""
     if state is None:
         return {f"{moment}.state": UNAVAILABLE}
     values = {

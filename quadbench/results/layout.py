@@ -28,7 +28,7 @@ class Layout:
 
     @property
     def scratch(self) -> Path:
-        """Where builds keep large weights for as long as they run."""
+        """The folder in which builds keep large weights for as long as they run."""
         return self.bundles / "scratch"
 
     @property
@@ -38,7 +38,7 @@ class Layout:
 
     @property
     def checkpoints(self) -> Path:
-        """Where distillation keeps what it needs to go on."""
+        """The checkpoints from which an interrupted distillation goes on."""
         return self.root / "distill"
 
     @property
@@ -53,7 +53,7 @@ class Layout:
 
     @property
     def ledger(self) -> Path:
-        """What lies at AI Hub already."""
+        """The list of what lies at AI Hub already."""
         return self.root / "ai-hub.json"
 
     def bundle(self, digest: str) -> Path:
@@ -71,7 +71,7 @@ class Layout:
         return self.root / "runs" / run_id
 
     def run_file(self, run_id: str) -> Path:
-        """What belongs to a run beside its records."""
+        """The file with all that belongs to a run beside its records."""
         return self.run(run_id) / "run.json"
 
     def scores(self, run_id: str) -> Path:
@@ -95,7 +95,7 @@ class Layout:
         return self.devices / plain(name)
 
     def file(self, relative: str) -> Path:
-        """Where a file lies that a record names, relative to the results folder."""
+        """The file that a record names, relative to the results folder."""
         return self.root / relative
 
     def relative(self, path: Path) -> str:

@@ -34,8 +34,8 @@ def read_manifest(folder: Path, kind: type[ArtifactT]) -> Stored[ArtifactT]:
     except (OSError, ValueError) as error:
         raise ArtifactError(f"'{path}' is damaged: {error}", hint=hint) from error
     if not isinstance(raw, dict) or raw.get("schema_version") != SCHEMA_VERSION:
-        found = raw.get("schema_version") if isinstance(raw, dict) else type(raw).__name__
-        raise ArtifactError(f"'{path}' has schema_version {found}; expected {SCHEMA_VERSION}", hint=hint)
+        version = raw.get("schema_version") if isinstance(raw, dict) else type(raw).__name__
+        raise ArtifactError(f"'{path}' has schema_version {version}; expected {SCHEMA_VERSION}", hint=hint)
     try:
         artifact = TypeAdapter(kind).validate_python(raw)
     except ValidationError as error:
@@ -48,14 +48,14 @@ def read_manifest(folder: Path, kind: type[ArtifactT]) -> Stored[ArtifactT]:
 
 def _check_size(folder: Path, file: FileRef, hint: str) -> None:
     path = folder / file.path
-    found = path.stat().st_size if path.is_file() else None
-    if found != file.size_bytes:
-        state = "is missing" if found is None else f"has {found} bytes"
+    size_bytes = path.stat().st_size if path.is_file() else None
+    if size_bytes != file.size_bytes:
+        state = "is missing" if size_bytes is None else f"has {size_bytes} bytes"
         raise ArtifactError(f"'{path}' {state}; expected {file.size_bytes} bytes", hint=hint)
 
 
 def file_refs(value: object) -> Iterator[FileRef]:
-    """Every file that an artifact names, in order, with repetitions."""
+    """Yield every file that an artifact names, in order, with repetitions."""
     if isinstance(value, FileRef):
         yield value
     elif is_dataclass(value):
@@ -78,7 +78,7 @@ def publish(folder: Path, make: Callable[[Path], ArtifactT]) -> Stored[ArtifactT
 
 @contextmanager
 def temporary_folder(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder`, gone afterwards if it is still there. Those that killed processes have left are removed."""
+    """Open a folder beside `folder`, removed at the end if it is still there, as are those that killed processes have left."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     _remove_abandoned(folder)
     temporary.mkdir(parents=True)
@@ -89,7 +89,7 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove what processes that were killed have left of the same folder."""
+    """Remove the temporary folders that killed processes have left."""
     for left in folder.parent.glob(f".{folder.name}.*"):
         owner = left.suffix[1:]
         if owner == str(os.getpid()) or not Path(f"/proc/{owner}").exists():
@@ -97,12 +97,12 @@ def _remove_abandoned(folder: Path) -> None:
 
 
 def file_ref(folder: Path, path: Path) -> FileRef:
-    """The reference of a file below `folder`."""
+    """Return the reference of a file below `folder`."""
     return FileRef(path=path.relative_to(folder).as_posix(), sha256=sha256_of(path), size_bytes=path.stat().st_size)
 
 
 def link(source: Path, target: Path) -> None:
-    """The same file under a second name; a copy where the file system has no hard links."""
+    """Give a file a second name; copy it where the file system has no hard links."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)

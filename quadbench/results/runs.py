@@ -18,7 +18,7 @@ from quadbench.results.records import open_records
 
 @dataclass(frozen=True, kw_only=True)
 class RunFile:
-    """What run.json holds. `bundle` is the name of the bundle's folder below `bundles`."""
+    """The content of run.json. `bundle` is the name of the bundle's folder below `bundles`."""
 
     schema_version: int = SCHEMA_VERSION
     run_id: str

@@ -13,6 +13,19 @@ depends_on = None
 
 def upgrade() -> None:
     """Create the schema."""
+    _create_records()
+    _create_samples()
+    op.execute(kpis_view("r.status = 'OK' AND NOT s.is_warmup"))
+
+
+def downgrade() -> None:
+    """Drop the schema, and every record with it."""
+    op.execute("DROP VIEW kpis")
+    op.drop_table("samples")
+    op.drop_table("records")
+
+
+def _create_records() -> None:
     op.create_table(
         "records",
         sa.Column("id", sa.Integer, primary_key=True),
@@ -45,6 +58,9 @@ def upgrade() -> None:
         sa.Column("state", sa.JSON, nullable=False),
         sa.Column("images", sa.JSON, nullable=False),
     )
+
+
+def _create_samples() -> None:
     op.create_table(
         "samples",
         sa.Column("id", sa.Integer, primary_key=True),
@@ -59,11 +75,3 @@ def upgrade() -> None:
         sa.Column("is_warmup", sa.Boolean, nullable=False),
         sa.Column("labels", sa.JSON, nullable=False),
     )
-    op.execute(kpis_view("r.status = 'OK' AND NOT s.is_warmup"))
-
-
-def downgrade() -> None:
-    """Drop the schema, and every record with it."""
-    op.execute("DROP VIEW kpis")
-    op.drop_table("samples")
-    op.drop_table("records")
