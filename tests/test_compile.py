@@ -1,6 +1,7 @@
-"""Compile: the tiny bundle for ONNX Runtime. What every compiler does stands in test_compilers."""
+"""Compile: the tiny bundle is compiled for ONNX Runtime, once; test_compilers has the tests that every compiler passes."""
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,13 @@ import pytest
 
 pytest.importorskip("torch")  # the tiny bundle is built here
 
+from support.bundles import write_bundle
+from support.lora_graph import quantized_model
+
 from quadbench.artifacts import Bundle, CompiledBundle, Graph, Stored
 from quadbench.compile import compile_bundle
 from quadbench.errors import ArtifactError
+from quadbench.results import code
 from quadbench.results.layout import Layout
 from quadbench.target.targets import OnnxRuntimeTarget
 
@@ -68,6 +73,30 @@ def test_the_same_graphs_are_not_compiled_again(
 ) -> None:
     other = replace(tiny_bundle, artifact=replace(tiny_bundle.artifact, digest="another adapter"))
     assert compile_bundle(other, TARGET, KEY, layout) == replace(compiled, is_reused=True)
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of quadbench's own code, from which digests are taken."""
+    ignored = shutil.ignore_patterns("__pycache__", "*.safetensors", "*.png")
+    package = Path(shutil.copytree(code.PACKAGE, tmp_path / "quadbench", symlinks=True, ignore=ignored))
+    monkeypatch.setattr(code, "PACKAGE", package)
+    code.code_digests.cache_clear()
+    yield package
+    code.code_digests.cache_clear()
+
+
+@pytest.mark.parametrize(("source", "is_reused"), [("results/manifest.py", False), ("quality/score.py", True)])
+def test_graphs_are_compiled_again_where_code_that_the_compiler_runs_has_changed(
+    package: Path, tmp_path: Path, source: str, is_reused: bool
+) -> None:
+    bundle, layout = write_bundle(tmp_path / "bundle", quantized_model()), Layout(tmp_path)
+    before = compile_bundle(bundle, TARGET, KEY, layout)
+    (package / source).write_text((package / source).read_text() + "# changed\n")
+    code.code_digests.cache_clear()
+    after = compile_bundle(bundle, TARGET, KEY, layout)
+    assert after.is_reused == is_reused
+    assert (after.artifact.digest == before.artifact.digest) == is_reused
 
 
 def test_a_file_that_is_no_graph_is_named_and_nothing_is_left(tiny_bundle: Stored[Bundle], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Toolchains in device profiles: mistakes are found when the profile is read, each with its line."""
+"""Toolchain target: a profile with mistakes in a toolchain is refused when it is read, each mistake at its line."""
 
 from pathlib import Path
 from textwrap import dedent
@@ -19,7 +19,8 @@ PROFILE = with_toolchain(
 )
 
 
-def problems(folder: Path, right: str, wrong: str) -> str:
+def refusal(folder: Path, right: str, wrong: str) -> str:
+    """Return the message by which the profile is refused with `wrong` in place of `right`."""
     assert right in PROFILE
     path = folder / "bench.yaml"
     path.write_text(PROFILE.replace(right, wrong))
@@ -65,28 +66,29 @@ def test_a_toolchain_is_read_with_its_profile(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_is_named_with_its_line(tmp_path: Path, right: str, wrong: str, expected: str) -> None:
-    found = problems(tmp_path, right, wrong)
-    assert all(line in found for line in expected.splitlines()), found
+    message = refusal(tmp_path, right, wrong)
+    assert all(line in message for line in expected.splitlines()), message
 
 
 def test_a_toolchain_is_nothing_that_a_device_runs(tmp_path: Path) -> None:
-    found = problems(tmp_path, "virtual_target: {backend: onnxruntime, ", "virtual_target: {backend: toolchain, ")
-    assert found.startswith("bench.yaml:7: virtual_target.backend: expected ")
-    assert found.endswith(", found text 'toolchain'")
+    message = refusal(tmp_path, "virtual_target: {backend: onnxruntime, ", "virtual_target: {backend: toolchain, ")
+    assert message.startswith("bench.yaml:7: virtual_target.backend: expected ")
+    assert message.endswith(", found text 'toolchain'")
 
 
 def test_chips_of_mediatek_and_samsung_have_toolchains() -> None:
-    found = {
+    vendors = {
         profile.soc.vendor for profile in load_profiles() for target in profile.alternatives if target.backend == "toolchain"
     }
-    assert {"mediatek", "samsung"} <= found
+    assert {"mediatek", "samsung"} <= vendors
 
 
-@pytest.mark.parametrize("page", ["recipe.md", "adding-a-compiler.md"])
-def test_the_pages_examples_of_a_toolchain_are_right(tmp_path: Path, page: str) -> None:
-    (tmp_path / "bench.yaml").write_text(PHONE + example(page, "alternatives:"))
+@pytest.mark.parametrize("name", ["neuropilot-mt6991", "qairt-sm8750"])
+def test_the_page_s_examples_of_a_toolchain_are_right(tmp_path: Path, name: str) -> None:
+    (tmp_path / "bench.yaml").write_text(PHONE + example("adding-a-compiler.md", f"name: {name}"))
     (target,) = load_profile(tmp_path / "bench.yaml").alternatives
     assert isinstance(target, ToolchainTarget)
+    assert target.name == name
 
 
 def test_the_page_s_example_of_a_profile_is_right(tmp_path: Path) -> None:
@@ -95,7 +97,7 @@ def test_the_page_s_example_of_a_profile_is_right(tmp_path: Path) -> None:
     assert profile.matches(profile.virtual_properties())
 
 
-def example(page: str, key: str) -> str:
-    """The page's indented block that has the key."""
+def example(page: str, words: str) -> str:
+    """Return the page's indented block that has the words."""
     blocks = (DOCS / page).read_text().split("\n\n")
-    return dedent(next(block for block in blocks if block.startswith("    ") and key in block))
+    return dedent(next(block for block in blocks if block.startswith("    ") and words in block))
