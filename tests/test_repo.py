@@ -26,9 +26,9 @@ PAGES = sorted(DOCS.rglob("*.md"))
 OTHER_PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "results/README.md", "android_harness/README.md")]
 MEASURED = [page for page in PAGES if page.parent.name == "measured" and page.stem != "index"]
 GLOSSARY = (
-    "acceptance, adapter, anchor, artifact, base, bundle, caveat, compiled bundle, component, decision, deployment",
-    "device profile, encoding, foundation model, gate, gauge, installation, item, judgement, launch, layout",
-    "LoRA pair, LoRA profile, network, record, reference, rollout, run, sample, sampler table, shared, per-graph",
+    "acceptance, adapter, admission, anchor, artifact, base, bundle, caveat, compiled bundle, component, decision, deployment",
+    "device profile, encoding, foundation model, gate, gauge, headroom, installation, item, judgement, launch, layout",
+    "LoRA pair, LoRA profile, network, record, reference, residual, rollout, run, sample, sampler table, shared, per-graph",
     "float, site, stored, target, target key, task, toolchain, trajectory, truth, variant, verdict, weights",
 )
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -211,6 +211,13 @@ def test_every_module_that_a_page_names_exists(page):
         source = (ROOT / module.replace(".", "/") / "__init__.py").read_text()
         for name in names.split(", "):
             assert re.search(rf"\b{name}\b", source), f"{module}.{name}"
+
+
+def test_every_page_that_the_code_names_exists():
+    for folder in ("quadbench", "bench", "android_harness/src", "recipes", "device_profiles"):
+        for path in (path for path in (ROOT / folder).rglob("*") if path.suffix in {".py", ".hpp", ".cpp", ".yaml"}):
+            for name in re.findall(r"docs/[\w/-]+\.md", path.read_text()):
+                assert (ROOT / name).exists(), f"{path.name}: {name}"
 
 
 def test_every_term_of_the_glossary_stands_in_it_once():
