@@ -90,7 +90,7 @@ Temperature static thresholds from HAL:
 def test_temperatures_are_those_of_the_hal_now_and_only_of_sensors_that_are_on() -> None:
     state = parse_thermal(THERMAL)
     assert (state.status, state.status_name) == (2, "moderate")
-    assert [(found.name, found.kind, found.celsius, found.status) for found in state.temperatures] == [
+    assert [(sensor.name, sensor.kind, sensor.celsius, sensor.status) for sensor in state.temperatures] == [
         ("CPU0", "cpu", 41.5, 0),
         ("SKIN", "skin", 38.25, 2),
     ]

@@ -34,7 +34,7 @@ GETPROP = Path(__file__).parent / "data" / "getprop"
 
 @contextlib.contextmanager
 def attached_phone(results: Path) -> Iterator[Device]:
-    """A device of family adb: a real adbd on a real server, to which the environment points as to a user's."""
+    """Yield a device of family adb: a real adbd on a real server, to which the environment points as to a user's."""
     with connect(["virtual:s25"], layout=Layout(results)), pytest.MonkeyPatch.context() as patch:
         patch.setenv("ADB_SERVER_SOCKET", f"localfilesystem:{results}/devices/virtual-s25/system/run/adb.sock")
         with connect(["s25"], layout=Layout(results)) as (device,):
@@ -53,14 +53,14 @@ def device(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 class TestDeviceContract(DeviceContract):
-    """Every family keeps it."""
+    """The contract, which every family keeps."""
 
 
 # Virtual devices
 
 
 def sandbox_processes(results: Path) -> set[int]:
-    """The host's ids of a sandbox's processes: bwrap itself, and all in the namespace that it made."""
+    """Return the host's ids of a sandbox's processes: bwrap itself, and all in its namespace."""
     outer = {pid for pid in process_ids() if str(results).encode() in read_process(pid, "cmdline")}
     own = (Path("/proc/self/ns/pid")).readlink()
     spaces = {space for pid in outer for child in process_ids() if parent_of(child) == pid and (space := pid_space(child)) != own}
@@ -98,7 +98,7 @@ def assert_gone(pids: set[int]) -> None:
 
 
 def listening() -> set[str]:
-    """Every TCP socket of this machine that listens."""
+    """Return every TCP socket of this machine that listens."""
     command = ["ss", "--listening", "--no-header", "--numeric", "--tcp"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     return {line.split()[3] for line in lines}
@@ -238,7 +238,7 @@ def test_missing_programs_name_their_packages(tmp_path: Path, monkeypatch: pytes
 
 @pytest.fixture
 def user_adb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """A free port as the user's, and a home of the user's own; whatever server is there at the end is ended."""
+    """Yield a free port, which is the user's, with a new home for the user; a server that is there at the end is ended."""
     monkeypatch.delenv("ADB_SERVER_SOCKET", raising=False)
     monkeypatch.delenv("ANDROID_SERIAL", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

@@ -1,4 +1,4 @@
-"""Devices: an address in, a connected device out: an attached phone, a virtual one, or this machine."""
+"""Devices: an address -> a connected device: an attached phone, a virtual one, or this machine."""
 
 from quadbench.devices.connections import SERIAL_VARIABLE, DeviceRow, HostedPhone, connect, hosted_phones, list_devices
 from quadbench.devices.device import ANDROID_ROOT, Device, Progress, ShellResult

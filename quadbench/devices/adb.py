@@ -127,7 +127,7 @@ class AdbDevice:
         return self._server.open(self._transport, service, self._name)
 
     def _run(self, argv: Sequence[str], timeout_s: float, stderr: bytearray) -> Generator[bytes, None, int]:
-        """Pieces of stdout as they come; returns the exit code. However it is left, the command does not stay behind."""
+        """Yield pieces of stdout as they come, and return the exit code. However it is left, the command does not stay behind."""
         check_command(argv)
         group: int | None = None
         ended = False
@@ -152,7 +152,7 @@ class AdbDevice:
                 self._ended(group, kill=not ended)
 
     def _started(self, connection: Connection, program: str) -> tuple[int, bytes]:
-        """The command's process group, and what of its stdout came with it."""
+        """Return the command's process group, and the bytes of its stdout that came with it."""
         head = b""
         try:
             for packet in packets(connection, time.monotonic() + START_TIMEOUT_S):
@@ -184,7 +184,7 @@ class AdbDevice:
 
 
 def read_properties(server: AdbServer, transport: str, name: str) -> dict[str, str]:
-    """The properties of a device that need not be known yet."""
+    """Return the properties of a device behind the server; `name` is what messages call it."""
     stdout = bytearray()
     try:
         with server.open(transport, "shell,v2,raw:getprop", name) as connection:

@@ -1,4 +1,4 @@
-"""The adb server's socket protocol: a request or a device's service in, a connection out. It never starts or stops a server.
+"""adb protocol: a request to an adb server, or to a device behind it -> an open connection. No server is started or stopped.
 
 Written against Android's packages/modules/adb: OVERVIEW.TXT, SERVICES.TXT, SYNC.TXT and shell_protocol.h.
 """
@@ -19,7 +19,7 @@ _GONE = ("not found", "device offline", "closed", "device still connecting", "de
 
 
 class NoServerError(DeviceError):
-    """Nothing listens at the server's address."""
+    """The error of an address at which no adb server listens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,12 @@ class Connection:
         self.socket.close()
 
     def send(self, data: bytes) -> None:
-        """Send all of it. Raises: TimeoutError, DeviceLostError."""
+        """Send all of it.
+
+        Raises:
+            TimeoutError: the other end takes nothing for as long as the socket's timeout.
+            DeviceLostError: the connection broke.
+        """
         try:
             self.socket.sendall(data)
         except TimeoutError:
@@ -83,7 +88,12 @@ class Connection:
             raise self.lost(str(error)) from error
 
     def read(self, size: int) -> bytes:
-        """Exactly `size` bytes. Raises: TimeoutError, DeviceLostError where the connection ends before."""
+        """Read exactly `size` bytes.
+
+        Raises:
+            TimeoutError: nothing came for as long as the socket's timeout.
+            DeviceLostError: the connection ended before.
+        """
         buffer = bytearray()
         while len(buffer) < size:
             try:
@@ -98,7 +108,12 @@ class Connection:
         return bytes(buffer)
 
     def request(self, service: str) -> None:
-        """Ask for a service. Raises: DeviceLostError where the device is gone, DeviceError where the server refuses."""
+        """Ask for a service.
+
+        Raises:
+            DeviceLostError: the device is gone.
+            DeviceError: the server refuses, or does not speak adb's protocol.
+        """
         data = service.encode()
         if len(data) > 0xFFFF:
             raise DeviceError(f"the command for {self._peer} has {len(data)} bytes, adb takes at most 65535")
@@ -113,7 +128,7 @@ class Connection:
             raise DeviceError(f"{self._peer} answered {status!r} instead of OKAY", hint="is it really an adb server?")
 
     def read_text(self) -> str:
-        """A string after its length in four hexadecimal digits."""
+        """Read a string, which stands after its length in four hexadecimal digits."""
         size = self.read(4)
         try:
             return self.read(int(size, 16)).decode(errors="replace")
@@ -123,7 +138,7 @@ class Connection:
             ) from error
 
     def lost(self, reason: str) -> DeviceLostError:
-        """The error of a connection that ended in the middle of something."""
+        """Return the error for a connection that ended in the middle of something."""
         return DeviceLostError(
             f"{self._peer} was lost: {reason}", hint="check the cable and that the screen asks nothing, then run again"
         )
@@ -131,16 +146,21 @@ class Connection:
 
 @dataclass(frozen=True, kw_only=True)
 class AdbServer:
-    """A server that somebody runs: requests to it, and services of the devices attached to it."""
+    """A running adb server: it answers requests, and opens services of the devices attached to it."""
 
     endpoint: Endpoint
 
     def version(self) -> int:
-        """The version of its protocol, such as 41. Raises: NoServerError, DeviceError."""
+        """Return the version of its protocol, such as 41.
+
+        Raises:
+            NoServerError: nothing listens there.
+            DeviceError: what listens there does not answer as an adb server.
+        """
         return int(self.ask("host:version"), 16)
 
     def ask(self, service: str) -> str:
-        """A request with one answer, as `host:devices-l`."""
+        """Return the answer to a request that has one, as `host:devices-l`."""
         with self._connect(f"the adb server at {self.endpoint}") as connection:
             try:
                 connection.request(service)
@@ -151,7 +171,12 @@ class AdbServer:
                 ) from error
 
     def open(self, serial: str, service: str, peer: str) -> Connection:
-        """A service of a device, as `sync:`; the caller closes it and sets its timeouts. Raises: DeviceLostError, DeviceError."""
+        """Open a service of a device, as `sync:`. The caller closes the connection and sets its timeouts.
+
+        Raises:
+            DeviceLostError: the server or the device is gone, or does not answer.
+            DeviceError: the server refuses.
+        """
         try:
             connection = self._connect(peer)
         except NoServerError as error:

@@ -1,4 +1,4 @@
-"""The user's adb server: found where adb itself would look for it, started by `adb start-server` only where none is."""
+"""adb server: the environment -> the user's own adb server, started by `adb start-server` only where none runs."""
 
 import os
 import shutil
@@ -17,9 +17,11 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def user_server() -> AdbServer:
-    """The server that attached phones are reached through. A running one, of whatever version, is used as it is.
+    """Return the server that attached phones are reached through. A running one, of whatever version, is used as it is.
 
-    Raises: DeviceError where none runs and none can be started, UserError where the environment names none.
+    Raises:
+        DeviceError: no server runs, and none can be started.
+        UserError: a variable of the environment does not name a server.
     """
     server = AdbServer(endpoint=endpoint_from(dict(os.environ)))
     try:
@@ -31,7 +33,7 @@ def user_server() -> AdbServer:
 
 
 def endpoint_from(environment: dict[str, str]) -> Endpoint:
-    """Where the server listens, by the variables that adb and adbutils know."""
+    """Return the address at which the server listens, by the variables that adb and adbutils know."""
     if socket_address := environment.get("ADB_SERVER_SOCKET"):
         return _endpoint_of(socket_address)
     host = environment.get("ANDROID_ADB_SERVER_ADDRESS") or environment.get("ANDROID_ADB_SERVER_HOST") or "127.0.0.1"
@@ -57,7 +59,7 @@ def _port(text: str, variable: str) -> int:
 
 
 def _start(endpoint: Endpoint, reason: NoServerError) -> None:
-    """Start the user's own adb. Only where the port is free: `adb start-server` would replace a server of another version."""
+    """Start the user's own adb, if the port is free: `adb start-server` would replace a server of another version."""
     if not isinstance(endpoint, TcpEndpoint) or endpoint.host not in _LOOPBACK:
         raise DeviceError(f"{reason.message}", hint="start it there: adb -a nodaemon server")
     if not _is_free(endpoint):

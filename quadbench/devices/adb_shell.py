@@ -1,4 +1,4 @@
-"""adb's shell protocol, version 2: a connection in, the command's stdout, stderr and exit code out, each apart.
+"""adb shell: a connection -> a command's stdout, stderr and exit code, each apart, by version 2 of adb's shell protocol.
 
 The packets are those of shell_protocol.h in Android's packages/modules/adb: a byte that says what it is, a length, the content.
 """
@@ -13,7 +13,7 @@ from quadbench.devices.adb_protocol import Connection
 
 
 class Stream(IntEnum):
-    """What a packet carries."""
+    """The kind of a packet's content."""
 
     STDOUT = 1
     STDERR = 2
@@ -32,7 +32,7 @@ _CLOSE_STDIN = bytes([4]) + (0).to_bytes(4, "little")
 
 
 def shell_service(argv: Sequence[str]) -> str:
-    """The service that runs a command without a terminal. Its first line of stdout is its process id, and its group's."""
+    """Return the service that runs a command without a terminal. The first line of stdout is the id of its process and group."""
     return f"shell,v2,raw:echo $$; exec {shlex.join(argv)}"
 
 
@@ -42,7 +42,12 @@ def close_stdin(connection: Connection) -> None:
 
 
 def packets(connection: Connection, deadline: float) -> Iterator[Packet]:
-    """Packets up to and with the exit code. Raises: TimeoutError past the deadline (of time.monotonic), DeviceLostError."""
+    """Yield the packets up to and with the exit code.
+
+    Raises:
+        TimeoutError: the deadline, a time of `time.monotonic`, has passed.
+        DeviceLostError: the connection ended before the command.
+    """
     while True:
         _set_timeout(connection, deadline)
         header = connection.read(5)

@@ -1,4 +1,4 @@
-"""adb's file transfer: a path on a device and one here in, the file's bytes across.
+"""adb sync: a path on a device and a path here -> the file, copied from one to the other.
 
 The protocol is that of SYNC.TXT in Android's packages/modules/adb, version 1, which every adbd speaks.
 """
@@ -20,7 +20,13 @@ _FILE_MODE = stat.S_IFREG | 0o644
 
 
 def send_file(connection: Connection, local: Path, remote: str, device: str, progress: Progress | None) -> None:
-    """Send over a fresh `sync:` connection. adbd makes the folders, and removes what it has written when it fails."""
+    """Send a file over a fresh `sync:` connection. adbd makes the folders, and removes what it has written when it fails.
+
+    Raises:
+        DeviceFullError: there is no space left.
+        DeviceError: the file cannot be written there.
+        DeviceLostError: the connection broke or stalled.
+    """
     connection.socket.settimeout(STALL_TIMEOUT_S)
     try:
         _send(connection, local, remote, progress)
@@ -30,7 +36,12 @@ def send_file(connection: Connection, local: Path, remote: str, device: str, pro
 
 
 def receive_file(connection: Connection, remote: str, local: Path, device: str) -> None:
-    """Receive over a fresh `sync:` connection; a partial file is removed."""
+    """Receive a file over a fresh `sync:` connection; a partial file is removed.
+
+    Raises:
+        DeviceError: the file cannot be read there.
+        DeviceLostError: the connection broke or stalled.
+    """
     connection.socket.settimeout(STALL_TIMEOUT_S)
     partial = local.with_name(f".{local.name}.part")
     try:

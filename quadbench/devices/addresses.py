@@ -1,4 +1,4 @@
-"""Addresses: the words of --devices in, what they ask for out; and which attached phone a word means. Pure."""
+"""Addresses: the words of --devices -> what they ask for, and the attached phone that a word means. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,15 +26,15 @@ _WRITE_PROFILE_HINT = f"write one after the model of {PROFILES_FOLDER / 's25.yam
 
 @dataclass(frozen=True, kw_only=True)
 class LocalAddress:
-    """`local`: this machine."""
+    """The address `local`: this machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VirtualAddress:
-    """`virtual:<profile>`, with options after a `?`.
+    """An address `virtual:<profile>`, with options after a `?`.
 
-    `data_mb=64` gives it a /data of that size in memory, empty at each start; `target=qnn` has it run another of the profile's
-    targets than its `virtual_target`.
+    `data_mb=64` gives the device a /data of that size in memory, empty at each start; `target=qnn` has it run another of the
+    profile's targets than its `virtual_target`.
     """
 
     profile: str
@@ -44,14 +44,14 @@ class VirtualAddress:
 
 @dataclass(frozen=True, kw_only=True)
 class HostedAddress:
-    """`hub:<profile>`: a device of this kind at Qualcomm AI Hub, which runs graphs but takes no files."""
+    """An address `hub:<profile>`: a device of this kind at Qualcomm AI Hub, which runs graphs but takes no files."""
 
     profile: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttachedAddress:
-    """`<profile>`, `<profile>@SERIAL` or `SERIAL`: a phone."""
+    """An address `<profile>`, `<profile>@SERIAL` or `SERIAL`: an attached phone."""
 
     profile: str | None
     serial: str | None
@@ -68,12 +68,16 @@ class Phone:
     properties: Mapping[str, str]
 
     def profiles_among(self, profiles: Sequence[DeviceProfile]) -> list[str]:
-        """The names of the profiles that it matches."""
+        """Return the names of the profiles that it matches."""
         return [profile.name for profile in profiles if profile.matches(self.properties)]
 
 
 def parse_address(text: str, serials: Sequence[str] = ()) -> Address:
-    """What an address asks for. A word that is one of the attached `serials` is a serial, else it is a profile's name."""
+    """Return what an address asks for. A word that is one of the attached `serials` is a serial, else it is a profile's name.
+
+    Raises:
+        UserError: the text is no address.
+    """
     if text == LOCAL_NAME:
         return LocalAddress()
     if text.startswith(VIRTUAL_PREFIX):
@@ -92,16 +96,19 @@ def parse_address(text: str, serials: Sequence[str] = ()) -> Address:
 
 
 def needs_server(text: str) -> bool:
-    """Whether an address means a phone, which is reached through the user's adb server."""
+    """Say whether an address means an attached phone, which is reached through the user's adb server."""
     return text != LOCAL_NAME and not text.startswith((VIRTUAL_PREFIX, HOSTED_PREFIX))
 
 
 def choose_phone(
     text: str, phones: Sequence[Phone], profiles: Sequence[DeviceProfile], preferred_serial: str | None
 ) -> tuple[Phone, DeviceProfile]:
-    """The phone that an address means, and its profile. `preferred_serial` decides where several match.
+    """Return the phone that an address means, and its profile. `preferred_serial` decides where several match.
 
-    Raises: DeviceNotFoundError, DeviceError (its state, or no profile), UserError (several match).
+    Raises:
+        DeviceNotFoundError: no attached phone answers to the address.
+        DeviceError: the phone is not ready, is of another kind than the address says, or no profile matches it.
+        UserError: several phones or several profiles match.
     """
     address = parse_address(text, [phone.attached.serial for phone in phones])
     assert isinstance(address, AttachedAddress)
@@ -114,7 +121,7 @@ def choose_phone(
 
 
 def describe(phones: Sequence[Phone], profiles: Sequence[DeviceProfile]) -> str:
-    """What is attached, for a message: `R3X (tabs11), emulator-5554 (no profile matches)`."""
+    """Return the attached phones in words, for a message: `R3X (tabs11), emulator-5554 (no profile matches)`."""
     return ", ".join(f"{phone.attached.serial} ({_label(phone, profiles)})" for phone in phones) or "nothing"
 
 
@@ -142,8 +149,8 @@ def _profile_of(
         return load_profile(address.profile)
     except UnknownNameError as error:
         names = ", ".join(sorted(profile.name for profile in profiles))
-        found = f"profiles: {names}; attached: {describe(phones, profiles)}"
-        message = f"'{text}' is neither a device profile nor an attached device; {found}"
+        known = f"profiles: {names}; attached: {describe(phones, profiles)}"
+        message = f"'{text}' is neither a device profile nor an attached device; {known}"
         raise DeviceNotFoundError(message, hint=error.hint or "see: quadbench devices") from error
 
 

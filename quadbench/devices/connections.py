@@ -1,4 +1,4 @@
-"""Connect: addresses in, connected devices out; and the list of what is there."""
+"""Connections: addresses -> connected devices; and the list of the devices that can be addressed."""
 
 import contextlib
 import logging
@@ -60,8 +60,13 @@ def connect(
 ) -> Iterator[list[Device]]:
     """Connect the devices, in the order of their addresses, and close them at the end.
 
-    No address means $ANDROID_SERIAL. `profiles` are those that phones are recognised by, all that are known unless given.
-    Raises: UserError (an address is wrong or means a device twice), DeviceNotFoundError, DeviceError, MissingDependencyError.
+    No address means $ANDROID_SERIAL. Phones are recognised by `profiles`, which are all known ones unless given.
+
+    Raises:
+        UserError: an address is wrong, or two mean the same device.
+        DeviceNotFoundError: no attached phone answers to an address.
+        DeviceError: a device is in use by another command, is not ready or does not start.
+        MissingDependencyError: a program that virtual devices need is not installed.
     """
     wanted = _wanted(addresses)
     known = load_profiles() if profiles is None else profiles
@@ -76,21 +81,26 @@ def connect(
 
 
 def hosted_phones(addresses: Sequence[str]) -> list[HostedPhone]:
-    """Those of the addresses that mean a phone at Qualcomm AI Hub. Raises: UnknownNameError, SpecError, UserError."""
-    found: list[HostedPhone] = []
+    """Return the phones at Qualcomm AI Hub that some of the addresses mean, in order.
+
+    Raises:
+        UnknownNameError, SpecError: there is no such device profile, or it is wrong.
+        UserError: a profile has no hosted_target, or an address was given twice.
+    """
+    hosted: list[HostedPhone] = []
     for address in map(str.strip, addresses):
         if address.startswith(HOSTED_PREFIX):
             profile = load_profile(address.removeprefix(HOSTED_PREFIX))
             if profile.hosted_target is None:
                 raise UserError(f"'{address}': the profile '{profile.name}' has no hosted_target", hint="see docs/ai-hub.md")
-            if any(phone.address == address for phone in found):
+            if any(phone.address == address for phone in hosted):
                 raise UserError(f"device '{address}' was given twice", hint="give each device once")
-            found.append(HostedPhone(address=address, profile=profile, target=profile.hosted_target))
-    return found
+            hosted.append(HostedPhone(address=address, profile=profile, target=profile.hosted_target))
+    return hosted
 
 
 def list_devices(profiles: Sequence[DeviceProfile] | None = None) -> list[DeviceRow]:
-    """What can be given to --devices: attached phones in any state, then virtual and hosted devices and this machine.
+    """Return the devices that --devices takes: attached phones in any state, then virtual and hosted ones, then this machine.
 
     Where no adb server can be reached or started, a warning says so and the others are listed.
     """

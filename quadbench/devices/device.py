@@ -1,4 +1,4 @@
-"""Device: what every family of devices can do, whatever lies between it and this machine."""
+"""Device: the protocol of every family of devices: files and commands -> what they leave and say there."""
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Progress = Callable[[int], None]  # called with the bytes of the file that have 
 
 @dataclass(frozen=True, kw_only=True)
 class ShellResult:
-    """How a command ended and what it wrote. `exit_code` is the command's own; 127 means that it does not exist there."""
+    """The end of a command and its output. `exit_code` is the command's own; 127 means that it does not exist there."""
 
     exit_code: int
     stdout: str
@@ -49,22 +49,36 @@ class Device(Protocol):
     def shares_host_cpu(self) -> bool: ...
 
     def properties(self) -> dict[str, str]:
-        """What the device says of itself, as Android's `getprop`; empty where there is no such thing."""
+        """Return the properties that Android's `getprop` lists; none on a device that has no `getprop`."""
         ...
 
     def push(self, local: Path, remote: str, progress: Progress | None = None) -> None:
         """Copy a file there, making its folders; an existing one is replaced.
 
-        Raises: DeviceFullError, DeviceLostError, DeviceError.
+        Raises:
+            DeviceFullError: there is no space left.
+            DeviceLostError: the device went away.
+            DeviceError: the file cannot be written there.
         """
         ...
 
     def pull(self, remote: str, local: Path) -> None:
-        """Copy a file here; after a failure nothing is left of it. Raises: DeviceLostError, DeviceError."""
+        """Copy a file here; after a failure nothing is left of it.
+
+        Raises:
+            DeviceLostError: the device went away.
+            DeviceError: the file cannot be read there.
+        """
         ...
 
     def shell(self, argv: Sequence[str], timeout_s: float) -> ShellResult:
-        """Run a command to its end. Raises: CommandTimeoutError (the command is killed), DeviceLostError."""
+        """Run a command to its end.
+
+        Raises:
+            CommandTimeoutError: it took too long and was killed.
+            DeviceLostError: the device went away.
+            UserError: the command is empty, or cannot stand on a command line.
+        """
         ...
 
     def stream(self, argv: Sequence[str], timeout_s: float) -> Generator[str, None, None]:
@@ -72,12 +86,21 @@ class Device(Protocol):
 
         Closing the generator, a timeout, Ctrl-C and `Device.close` kill the command and its children; use
         `contextlib.closing` where the loop may be left early.
-        Raises: CommandError (exit code not 0), CommandTimeoutError, DeviceLostError.
+
+        Raises:
+            CommandError: it ended with an exit code other than 0.
+            CommandTimeoutError: it took too long and was killed.
+            DeviceLostError: the device went away.
+            UserError: the command is empty, or cannot stand on a command line.
         """
         ...
 
     def free_bytes(self, path: str) -> int:
-        """Free space of the file system on which `path`, an existing folder, lies."""
+        """Return the free space of the file system on which `path`, an existing folder, lies.
+
+        Raises:
+            DeviceError: there is no such folder.
+        """
         ...
 
     def close(self) -> None: ...
@@ -88,7 +111,11 @@ class Device(Protocol):
 
 
 def check_command(argv: Sequence[str]) -> None:
-    """Raises: UserError where this cannot be a command."""
+    """Refuse words that cannot be a command.
+
+    Raises:
+        UserError: there is no program, or an argument contains a NUL byte.
+    """
     if not argv or not argv[0]:
         raise UserError("an empty command cannot be run", hint="expected a program and its arguments")
     if any("\0" in word for word in argv):
@@ -96,7 +123,7 @@ def check_command(argv: Sequence[str]) -> None:
 
 
 def command_failed(argv: Sequence[str], device: str, status: int, stderr: str) -> CommandError:
-    """The error of a command that ended with a status other than 0."""
+    """Return the error for a command that ended with a status other than 0."""
     tail = stderr.strip()[-STDERR_TAIL_CHARS:]
     last_lines = " / ".join(tail.splitlines()[-3:]) or "nothing on stderr"
     killed = f" (killed by signal {status - 128})" if 128 < status < 160 else ""
@@ -106,5 +133,5 @@ def command_failed(argv: Sequence[str], device: str, status: int, stderr: str) -
 
 
 def command_timed_out(argv: Sequence[str], device: str, timeout_s: float) -> CommandTimeoutError:
-    """The error of a command that took longer than it was given."""
+    """Return the error for a command that took longer than it was given."""
     return CommandTimeoutError(f"'{argv[0]}' was still running on {device} after {timeout_s:g} s and was killed")

@@ -1,4 +1,4 @@
-"""Dumpsys: the text of Android's `dumpsys thermalservice` and `dumpsys battery` in, the device's state out. Pure."""
+"""Dumpsys: the text of Android's `dumpsys thermalservice` and `dumpsys battery` -> the device's state. Pure."""
 
 import math
 import re
@@ -33,14 +33,14 @@ class Temperature:
 
 @dataclass(frozen=True, kw_only=True)
 class ThermalState:
-    """How hot a device is. `status` is None where the device does not say: that is unknown, not cool."""
+    """A device's temperatures and throttling. `status` is None where the device does not say: that is unknown, not cool."""
 
     status: int | None
     temperatures: tuple[Temperature, ...]
 
     @property
     def status_name(self) -> str:
-        """Android's word, from `none` to `shutdown`, or `unavailable`."""
+        """Return Android's word for the status, from `none` to `shutdown`, or `unavailable`."""
         if self.status is None:
             return "unavailable"
         return _STATUS_NAMES[self.status] if self.status < len(_STATUS_NAMES) else str(self.status)
@@ -48,7 +48,7 @@ class ThermalState:
 
 @dataclass(frozen=True, kw_only=True)
 class BatteryState:
-    """A battery's charge; None where the device has no battery or does not say."""
+    """A battery's charge and temperature; None where the device has no battery or does not say."""
 
     level_percent: float | None
     temperature_c: float | None
@@ -56,16 +56,19 @@ class BatteryState:
 
 
 def parse_thermal(text: str) -> ThermalState:
-    """What the thermal HAL reports now. Cached values, sensors that are off and values that are no temperatures are left out."""
+    """Return what the thermal HAL reports now.
+
+    Cached values, sensors that are off and values that are no temperatures are left out.
+    """
     status = _STATUS.search(text)
     section = _HAL_SECTION.search(text)
-    found = _TEMPERATURE.finditer(section[1]) if section else ()
-    temperatures = tuple(temperature for match in found if (temperature := _temperature(match)))
+    matches = _TEMPERATURE.finditer(section[1]) if section else ()
+    temperatures = tuple(temperature for match in matches if (temperature := _temperature(match)))
     return ThermalState(status=int(status[1]) if status else None, temperatures=temperatures)
 
 
 def parse_battery(text: str) -> BatteryState:
-    """The battery as its service reports it."""
+    """Return the battery's state as its service reports it."""
     values = dict(_BATTERY_LINE.findall(text))
     powered_by = tuple(
         key.removesuffix(" powered") for key, value in values.items() if key.endswith(" powered") and value == "true"

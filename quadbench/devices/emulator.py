@@ -1,4 +1,4 @@
-"""Emulator: Qualcomm's package on this machine in, the folders of it that a virtual device sees, and where, out."""
+"""Emulator: Qualcomm's package on this machine -> the folders of it that a virtual device sees, and where it sees them."""
 
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
@@ -14,9 +14,12 @@ HTP_LIBRARY = str(_ON_DEVICE / "libQnnHtp.so")
 
 
 def emulator_folders() -> dict[Path, str]:
-    """Folder here -> folder there. They lie side by side: the package's libraries find those of the other by a relative path.
+    """Return the package's folders here, each with its place on the device.
 
-    Raises: MissingDependencyError.
+    They lie side by side there: the libraries of one find those of the other by a relative path.
+
+    Raises:
+        MissingDependencyError: the package is not installed.
     """
     spec = find_spec(PACKAGE)
     if spec is None or spec.origin is None:

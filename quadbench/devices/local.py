@@ -1,4 +1,4 @@
-"""local: this machine as a device, without adb; commands are child processes, files are copied into a folder."""
+"""Local: this machine -> a device without adb; commands are child processes, files are copied into a folder."""
 
 import contextlib
 import errno
@@ -25,7 +25,11 @@ CHUNK_BYTES = 1024 * 1024
 
 
 def open_local(layout: Layout) -> "LocalDevice":
-    """This machine, with its root in the results folder. Raises: DeviceError where another command uses it."""
+    """Return this machine as a device with its root in the results folder.
+
+    Raises:
+        DeviceError: another command uses it.
+    """
     root = layout.device(ADDRESS).resolve()
     resources = contextlib.ExitStack()
     resources.enter_context(device_lock(root, ADDRESS))
@@ -33,7 +37,7 @@ def open_local(layout: Layout) -> "LocalDevice":
 
 
 class LocalDevice:
-    """This machine. Remote paths are paths of its file system."""
+    """This machine as a device. Remote paths are paths of its file system."""
 
     family = "local"
     serial = ADDRESS
@@ -116,7 +120,7 @@ class LocalDevice:
         self.close()
 
     def _run(self, argv: Sequence[str], timeout_s: float, stderr: IO[bytes]) -> Generator[bytes, None, int]:
-        """Pieces of stdout as they come; returns the exit code. However it is left, the command does not stay behind."""
+        """Yield pieces of stdout as they come, and return the exit code. However it is left, the command does not stay behind."""
         check_command(argv)
         deadline = time.monotonic() + timeout_s
         process = start_bound(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, cwd=self.root)

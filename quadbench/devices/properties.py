@@ -1,4 +1,4 @@
-"""Properties: the text of `getprop` and of `adb devices -l` in, data out. Pure."""
+"""Properties: the text of `getprop` and of `adb devices -l` -> properties and attached devices. Pure."""
 
 import re
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ class Attached:
 
 
 def parse_getprop(text: str) -> dict[str, str]:
-    """Properties by key. A value may span lines; a line that belongs to no property is passed over."""
+    """Return the properties by key. A value may span lines; a line that belongs to no property is passed over."""
     properties: dict[str, str] = {}
     open_key: str | None = None
     for line in text.split("\n"):
@@ -44,12 +44,12 @@ def parse_getprop(text: str) -> dict[str, str]:
 
 
 def format_getprop(properties: dict[str, str]) -> str:
-    """The text that `parse_getprop` reads, sorted as Android does."""
+    """Return the text that `parse_getprop` reads, sorted as Android does."""
     return "".join(f"[{key}]: [{value}]\n" for key, value in sorted(properties.items()))
 
 
 def parse_attached(text: str) -> list[Attached]:
-    """The devices of `adb devices -l`, without its heading. A serial may contain spaces, and so may a state."""
+    """Return the devices of `adb devices -l`, whose heading is left out. A serial may contain spaces, and so may a state."""
     return [_attached(match) for line in text.splitlines() if (match := _ATTACHED.fullmatch(line))]
 
 

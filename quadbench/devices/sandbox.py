@@ -1,4 +1,4 @@
-"""Sandbox: a folder in, a running Android device of this machine out: adbd, and an adb server of its own, cut off from the rest.
+"""Sandbox: a folder -> a running virtual device on this machine: adbd, and an adb server of its own, cut off from the rest.
 
 Both run in namespaces of their own (user, process, network), so nothing listens on this machine, and neither the user's adb
 server nor attached phones are seen. The server is reached through a unix socket in the folder.
@@ -71,7 +71,9 @@ def running_sandbox(
 
     `shown` are further folders of this machine and where the device has them, read-only.
 
-    Raises: MissingDependencyError, DeviceError where this machine does not allow it.
+    Raises:
+        MissingDependencyError: a program that it needs is not installed.
+        DeviceError: this machine does not allow it, or the device does not start.
     """
     programs = find_programs(PACKAGES, needed_for=f"the virtual device '{address}'")
     write_userland(folder / "system", properties, shell=programs["mksh"], toybox=programs["toybox"])
@@ -160,7 +162,7 @@ def _command(
 
 
 def _system_mounts(folder: Path, programs: dict[str, Path]) -> list[str]:
-    """What a program of this machine needs to run, read-only, and Android's folders."""
+    """Return the mounts that show a device, read-only, what a program of this machine needs to run, and Android's folders."""
     mounts = ["--ro-bind", "/usr", "/usr", "--ro-bind", str(folder / "system"), "/system"]
     for library in ("lib", "lib32", "lib64"):
         path = Path("/", library)
@@ -192,7 +194,10 @@ def _pipe_with(content: bytes) -> int:
 
 
 def _vsock_filter() -> bytes:
-    """A seccomp program under which socket(AF_VSOCK) fails: adbd listens there too, and no namespace separates those sockets."""
+    """Return a seccomp program under which socket(AF_VSOCK) fails.
+
+    adbd listens on such a socket too, and no namespace separates those sockets.
+    """
     machine = platform.machine()
     if machine not in _ARCHITECTURES:
         known = ", ".join(sorted(_ARCHITECTURES))

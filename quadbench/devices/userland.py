@@ -1,4 +1,4 @@
-"""Userland: a virtual device's properties in, the folder that it sees as /system out: Android's shell, tools and reports.
+"""Userland: a virtual device's properties -> the folder that it sees as /system: Android's shell, tools and reports.
 
 The tools are toybox and mksh, which are Android's own. `getprop` and `dumpsys` answer in Android's format, with what is known:
 the profile's properties and this machine's memory. A virtual device has no thermal sensors and no battery, and says so.
@@ -68,7 +68,11 @@ _ACCOUNTS = {
 
 
 def write_userland(system: Path, properties: dict[str, str], *, shell: Path, toybox: Path) -> None:
-    """Fill a new folder. Raises: MissingDependencyError where toybox lacks tools that quadbench uses."""
+    """Fill a new folder with the programs and files that a virtual device has below /system.
+
+    Raises:
+        MissingDependencyError: toybox lacks tools that quadbench uses.
+    """
     programs, etc = system / "bin", system / "etc"
     reports = etc / "dumpsys"
     for folder in (programs, etc, reports):

@@ -1,10 +1,10 @@
-"""virtual: a profile in, a device of this machine that is reached through adb out."""
+"""Virtual: a device profile -> a device on this machine that is reached through adb."""
 
 import contextlib
 import shutil
 from pathlib import Path
 
-from quadbench.artifacts import DeviceFacts
+from quadbench.artifacts import MIB, DeviceFacts
 from quadbench.devices.adb import AdbDevice
 from quadbench.devices.emulator import emulator_folders
 from quadbench.devices.sandbox import TRANSPORT, Data, running_sandbox
@@ -13,13 +13,13 @@ from quadbench.results.layout import Layout
 from quadbench.target.profile import DeviceProfile
 from quadbench.target.targets import QnnTarget
 
-MIB = 2**20
-
 
 def open_virtual(profile: DeviceProfile, address: str, layout: Layout, data_mb: int | None = None) -> AdbDevice:
     """Start a virtual device. Its files stay in the results folder, unless `data_mb` gives it so much memory for them instead.
 
-    Raises: MissingDependencyError, DeviceError where another command uses it or this machine does not allow it.
+    Raises:
+        MissingDependencyError: a program or package that it needs is not installed.
+        DeviceError: another command uses it, or this machine does not allow it.
     """
     serial = f"virtual-{profile.name}"
     folder = layout.device(serial).resolve()
@@ -35,7 +35,7 @@ def open_virtual(profile: DeviceProfile, address: str, layout: Layout, data_mb: 
 
 
 def _fresh_folder(path: Path) -> Path:
-    """Empty, also where a process that was killed has left it full."""
+    """Make an empty folder, also where a process that was killed has left a full one."""
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir()
     return path

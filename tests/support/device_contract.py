@@ -1,4 +1,4 @@
-"""What every device does, whatever its family; a test module gives the fixture `device`."""
+"""Device contract: the tests that devices of every family pass; a test module gives the fixture `device`."""
 
 import contextlib
 import hashlib
@@ -23,7 +23,7 @@ def wait_until_gone(device: Device, process_id: str) -> None:
 
 
 def state_of(device: Device, process_id: str) -> str:
-    """The kernel's letter for what a process does; empty where there is none, Z where it is dead but not yet buried."""
+    """Return the kernel's letter for a process's state; empty if there is no such process, Z if it is dead but not yet buried."""
     state = device.shell(["cat", f"/proc/{process_id}/stat"], 10).stdout
     return state.rpartition(")")[2].split()[0] if state else ""
 
