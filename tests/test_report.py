@@ -30,7 +30,7 @@ VOID = {"meta", "br", "img", "link", "hr", "input"}
 
 
 class Page(HTMLParser):
-    """What a report consists of, and where its tags do not balance."""
+    """A parsed report: its elements, its texts, and the tags that do not balance."""
 
     def __init__(self, html: str) -> None:
         super().__init__()

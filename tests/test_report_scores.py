@@ -15,8 +15,8 @@ LPIPS = Metric(name="lpips", title="LPIPS", unit="", better=Better.LOWER, defini
 EPS = Metric(name="eps_sqnr", title="SQNR of eps", unit="dB", better=Better.HIGHER, definition="Over U-Net runs.")
 
 
-def compared(device: str | None, made: str, against: str, *scores: Score) -> Compared:
-    return Compared(task="restyle", device=device, made=made, against=against, scores=scores)
+def compared(device: str | None, images: str, against: str, *scores: Score) -> Compared:
+    return Compared(task="restyle", device=device, made=images, against=against, scores=scores)
 
 
 def scores_of_a_run() -> RunScores:

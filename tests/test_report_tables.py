@@ -12,7 +12,7 @@ from support.synthetic_run import S25, TABS11, make_run
 
 from quadbench.artifacts import Caveat, RunRecord
 from quadbench.report import Figure, Unit, kpi_rows, kpi_table, to_csv, to_latex, to_markdown
-from quadbench.report.chart import Bar, Part, Series, line_chart, nice_ticks, stacked_bars
+from quadbench.report.chart import Bar, BarPart, Series, line_chart, nice_ticks, stacked_bars
 from quadbench.report.units import decibels, number, show, times
 
 
@@ -103,7 +103,7 @@ def test_a_line_is_dashed_from_its_last_measured_point_on() -> None:
 
 def test_bars_share_one_scale() -> None:
     def bar(value: float) -> Bar:
-        return Bar(group="g", label="l", parts=(Part(label="p", css_class="c", colour="#000", value=value),), total_text="t")
+        return Bar(group="g", label="l", parts=(BarPart(label="p", css_class="c", colour="#000", value=value),), total_text="t")
 
     svg = stacked_bars([bar(10), bar(5)], title="t")
     long, short = (float(width) for width in re.findall(r'<rect[^>]* width="([\d.]+)" height="16"', svg))

@@ -1,4 +1,4 @@
-"""Sweeps: a recipe with other and other values of one key, and what their runs say beside each other."""
+"""Sweeps: a recipe with several values of one key, and the figures of their runs beside each other."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ SSIM = Metric(name="ssim", title="SSIM", unit="", better=Better.HIGHER, definiti
 
 
 def _points(folder: Path, value: str, psnr_db: tuple[float, float], **options: object) -> list[SweepPoint]:
-    """Of a made-up run whose two items of each task are that like their references."""
+    """Return the points of a synthetic run in which the two items of each task have these PSNRs."""
     of_item = dict(zip(("000", "001"), psnr_db, strict=True))
 
     def change_record(record: RunRecord) -> RunRecord:
@@ -59,14 +59,14 @@ def test_what_is_no_key_with_values_is_refused(text: str) -> None:
 
 
 def test_each_value_gives_the_recipe_with_it() -> None:
-    found = varied("quickstart", Over(key="tasks.0.sampler.steps", values=("4", "8")))
-    assert [recipe.tasks[0].sampler.steps for recipe in found.values()] == [4, 8]
-    assert {recipe.tasks[1].sampler.steps for recipe in found.values()} == {4}
+    recipes = varied("quickstart", Over(key="tasks.0.sampler.steps", values=("4", "8")))
+    assert [recipe.tasks[0].sampler.steps for recipe in recipes.values()] == [4, 8]
+    assert {recipe.tasks[1].sampler.steps for recipe in recipes.values()} == {4}
 
 
 def test_a_share_of_8_bits_stands_for_the_scheme_that_has_it() -> None:
-    found = varied("quickstart", read_over("precision.activations.int8=0,30"))
-    assert [recipe.precision.label for recipe in found.values()] == ["mixed-0", "mixed-30"]
+    recipes = varied("quickstart", read_over("precision.activations.int8=0,30"))
+    assert [recipe.precision.label for recipe in recipes.values()] == ["mixed-0", "mixed-30"]
 
 
 def test_a_sweep_has_no_baselines() -> None:
@@ -112,20 +112,22 @@ def test_a_change_is_that_of_the_same_items(tmp_path: Path) -> None:
 
 
 def test_images_too_far_from_the_reference_are_still_compared(tmp_path: Path) -> None:
-    made = make_run(tmp_path, variants=(Variant.FLOAT, Variant.SHARED))
-    records = [replace(failed(record, "fast and wrong"), samples=record.samples) for record in made.records]
-    point = next(sweep_points(INT8_KEY, "100", replace(made, records=tuple(records)), None))
+    result = make_run(tmp_path, variants=(Variant.FLOAT, Variant.SHARED))
+    records = [replace(failed(record, "fast and wrong"), samples=record.samples) for record in result.records]
+    point = next(sweep_points(INT8_KEY, "100", replace(result, records=tuple(records)), None))
     assert [figure.key for figure in point.figures] == ["psnr"]
     assert point.reason == "fast and wrong"
 
 
 def test_published_figures_stand_beside_those_of_the_same_value(tmp_path: Path) -> None:
     def printed(value: str) -> SweepPoint:
-        made = make_run(tmp_path / value, variants=(Variant.FLOAT, Variant.SHARED))
-        task = replace(made.bundle.tasks[0], name="prompt-guided-image-transformation")
-        records = tuple(replace(r, samples=tuple(replace(s, task=task.name) for s in r.samples)) for r in made.records)
-        stored = replace(made.stored, artifact=replace(made.bundle, tasks=(task,)))
-        return next(sweep_points(INT8_KEY, value, replace(made, stored=stored, records=records, published="quad-table-4"), None))
+        result = make_run(tmp_path / value, variants=(Variant.FLOAT, Variant.SHARED))
+        task = replace(result.bundle.tasks[0], name="prompt-guided-image-transformation")
+        records = tuple(replace(r, samples=tuple(replace(s, task=task.name) for s in r.samples)) for r in result.records)
+        stored = replace(result.stored, artifact=replace(result.bundle, tasks=(task,)))
+        return next(
+            sweep_points(INT8_KEY, value, replace(result, stored=stored, records=records, published="quad-table-4"), None)
+        )
 
     points = tuple(printed(value) for value in ("20", "30"))
     table = sweep_tables(Sweep(sweep_id="s", recipe_name="r", key=INT8_KEY, published="quad-table-4", points=points))[0]
@@ -140,9 +142,9 @@ def test_each_task_and_device_has_a_table(tmp_path: Path) -> None:
 
 
 def test_the_csv_has_a_line_for_each_figure_of_each_point(tmp_path: Path) -> None:
-    made = _sweep(tmp_path, ("0", (40.0, 44.0)), ("50", (39.0, 40.0)))
-    rows = list(csv.DictReader(io.StringIO(sweep_csv(made))))
-    assert len(rows) == sum(len(point.figures) for point in made.points)
+    sweep = _sweep(tmp_path, ("0", (40.0, 44.0)), ("50", (39.0, 40.0)))
+    rows = list(csv.DictReader(io.StringIO(sweep_csv(sweep))))
+    assert len(rows) == sum(len(point.figures) for point in sweep.points)
     first = next(row for row in rows if (row[INT8_KEY], row["task"], row["figure"]) == ("0", "restyle", "psnr"))
     assert float(first["mean"]) == 42.0
 
@@ -156,8 +158,8 @@ def test_the_chart_is_an_svg_with_a_line_for_each_task_and_a_dot_for_each_value(
 
 def test_words_stand_at_equal_distances_and_numbers_where_they_belong(tmp_path: Path) -> None:
     def places(*values: str) -> list[float]:
-        made = _sweep(tmp_path / values[0], *((value, (40.0, 41.0)) for value in values))
-        drawn = ElementTree.fromstring(sweep_chart(made))
+        sweep = _sweep(tmp_path / values[0], *((value, (40.0, 41.0)) for value in values))
+        drawn = ElementTree.fromstring(sweep_chart(sweep))
         return [float(e.get("cx", "")) for e in drawn.iter() if e.tag.endswith("circle")][: len(values)]
 
     words, numbers = places("int16", "int12", "int8"), places("0", "20", "80")

@@ -26,7 +26,7 @@ def test_a_sweep_runs_scores_and_writes_every_value(
     points = {(point["value"], point["task"]): point for point in answer["points"]}
     assert points.keys() == {(value, task) for value in ("0", "50") for task in ("change", "fill", "imagine")}
     figures = {key: {figure["key"] for figure in point["figures"]} for key, point in points.items()}
-    assert all({"psnr", "eps_sqnr", "latent_sqnr", "unet_step", "end_to_end"} <= found for found in figures.values())
+    assert all({"psnr", "eps_sqnr", "latent_sqnr", "unet_step", "end_to_end"} <= keys for keys in figures.values())
     folder = Path(answer["folder"])
     assert {path.name for path in folder.iterdir()} == {"sweep.json", "table.csv", "sweep.svg"}
     lines = list(csv.reader((folder / "table.csv").read_text().splitlines()))

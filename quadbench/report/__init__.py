@@ -6,7 +6,7 @@ from quadbench.report.scores import score_notes, score_tables
 from quadbench.report.sweep import Sweep, SweepFigure, SweepPoint, sweep_points
 from quadbench.report.sweep_chart import sweep_chart
 from quadbench.report.sweep_tables import sweep_csv, sweep_tables
-from quadbench.report.tables import Table, kpi_table, to_csv, to_latex, to_markdown
+from quadbench.report.tables import TextTable, kpi_table, to_csv, to_latex, to_markdown
 from quadbench.report.units import Unit
 from quadbench.report.view import ReportView, report_view
 
@@ -17,7 +17,7 @@ __all__ = [
     "Sweep",
     "SweepFigure",
     "SweepPoint",
-    "Table",
+    "TextTable",
     "Unit",
     "kpi_rows",
     "kpi_table",

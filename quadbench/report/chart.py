@@ -23,7 +23,7 @@ class Series:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class BarPart:
     """A piece of a stacked bar."""
 
     label: str
@@ -38,12 +38,12 @@ class Bar:
 
     group: str
     label: str
-    parts: tuple[Part, ...]
+    parts: tuple[BarPart, ...]
     total_text: str
 
 
 def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: str, width: int = 520, height: int = 300) -> str:
-    """Lines over whole-numbered x, labelled at their ends; where points are dashed the chart says that they are extrapolated."""
+    """Draw lines over whole-numbered x, labelled at their ends. Dashed points are said to be extrapolated."""
     left, right, top, bottom = 46, 88, 36, 40
     xs = [x for line in series for x, _ in line.points]
     ticks = nice_ticks(max((y for line in series for _, y in line.points), default=1.0))
@@ -63,7 +63,7 @@ def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: s
 
 
 def stacked_bars(bars: Sequence[Bar], *, title: str, width: int = 560) -> str:
-    """Horizontal bars on one scale that begins at 0, under their groups' names; `legend` explains their parts."""
+    """Draw horizontal bars on one scale that begins at 0, under their groups' names; `legend` explains their parts."""
     left, right, bar_pitch, group_gap = 84, 84, 22, 24
     longest = max((sum(part.value for part in bar.parts) for bar in bars), default=0.0) or 1.0
     scale = (width - left - right) / longest
@@ -79,7 +79,7 @@ def stacked_bars(bars: Sequence[Bar], *, title: str, width: int = 560) -> str:
 
 
 def legend(bars: Sequence[Bar]) -> str:
-    """The parts of some bars as an HTML list, which wraps where an SVG would not."""
+    """Return the parts of some bars as an HTML list, which wraps where an SVG would not."""
     parts = {part.css_class: part for bar in bars for part in bar.parts}
     entries = [
         f'<li><svg width="11" height="11" aria-hidden="true"><rect class="{part.css_class}" width="11" height="11" '
@@ -90,7 +90,7 @@ def legend(bars: Sequence[Bar]) -> str:
 
 
 def nice_ticks(highest: float, count: int = 4) -> tuple[float, ...]:
-    """About `count` steps of 1, 2 or 5 times a power of ten, from 0 to at least `highest`."""
+    """Return ticks from 0 to at least `highest`: about `count` steps of 1, 2 or 5 times a power of ten."""
     if highest <= 0:
         return (0.0, 1.0)
     rough = highest / count
@@ -123,7 +123,7 @@ def _line(line: Series, spots: Sequence[tuple[float, float]]) -> str:
 
 
 def _measured_until(series: Sequence[Series], at: Callable[[float, float], tuple[float, float]], top: int, bottom: int) -> str:
-    """A rule between what was measured and what is extrapolated, where there is something on both sides."""
+    """Draw a rule between what was measured and what is extrapolated, if there is something on both sides."""
     edges = {line.points[line.measured - 1][0] for line in series if 0 < line.measured < len(line.points)}
     if not edges:
         return ""
@@ -147,6 +147,7 @@ def _bar(bar: Bar, left: float, y: float, scale: float) -> str:
 
 
 def text(x: float, y: float, words: str, *, anchor: str = "start", css_class: str = "label", colour: str = _INK) -> str:
+    """Draw words at a point; `anchor` is SVG's text-anchor."""
     return f'<text class="{css_class} text" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{escape(words)}</text>'
 
 
@@ -155,7 +156,7 @@ def _points(spots: Sequence[tuple[float, float]]) -> str:
 
 
 def svg(width: int, height: int, title: str, body: Sequence[str]) -> str:
-    """A whole picture, named for who cannot see it."""
+    """Return a whole SVG picture; its title names it for readers who cannot see it."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'font-family="system-ui, sans-serif" font-size="12"><title>{escape(title)}</title>{"".join(body)}</svg>'

@@ -28,7 +28,7 @@ class LaunchVerdict:
 
 
 def launch_verdicts(result: RunResult, device: DeviceFacts) -> tuple[LaunchVerdict, ...]:
-    """One verdict for each task and compared figure; none where no whole block of launches was OK."""
+    """Return one verdict for each task and compared figure; none where no whole block of launches was OK."""
     blocks = whole_blocks([record for record in in_order(result.records) if is_on(record, device)])
     return tuple(
         verdict
@@ -39,7 +39,7 @@ def launch_verdicts(result: RunResult, device: DeviceFacts) -> tuple[LaunchVerdi
 
 
 def whole_blocks(records: Sequence[RunRecord]) -> tuple[tuple[RunRecord, ...], ...]:
-    """The blocks of launches that were measured as A B B A or B A A B and are all OK."""
+    """Return the blocks of launches that were measured as A B B A or B A A B and are all OK."""
     measured = [record for record in records if record.variant is not Variant.FLOAT]
     size = 2 * LAUNCHES_PER_BLOCK
     groups = [tuple(measured[start : start + size]) for start in range(0, len(measured), size)]
@@ -54,9 +54,9 @@ def _is_mirrored(group: Sequence[RunRecord]) -> bool:
 def _verdict(blocks: Sequence[Sequence[RunRecord]], task: TaskAssets, key: str, title: str) -> list[LaunchVerdict]:
     sides: dict[Variant, list[float]] = {Variant.PER_GRAPH: [], Variant.SHARED: []}
     for block in blocks:
-        found = [(record.variant, launch_values(key, record, task)) for record in block]
-        if all(values for _, values in found):
-            for variant, values in found:
+        measured = [(record.variant, launch_values(key, record, task)) for record in block]
+        if all(values for _, values in measured):
+            for variant, values in measured:
                 sides[variant].append(median(values))
     if not sides[Variant.SHARED]:
         return []
@@ -77,5 +77,5 @@ def _verdict(blocks: Sequence[Sequence[RunRecord]], task: TaskAssets, key: str, 
 
 
 def _inverse(ratio: float | None) -> float | None:
-    """The comparison speaks of shared / per-graph; the report of per-graph / shared throughout."""
+    """Turn a ratio round: the comparison speaks of shared / per-graph, the report of per-graph / shared throughout."""
     return None if ratio is None else 1 / ratio

@@ -14,14 +14,14 @@ from quadbench.report.units import Unit, decibels, plural, show, times
 
 @dataclass(frozen=True, kw_only=True)
 class Phrase:
-    """A piece of the sentence; figures are set apart."""
+    """A piece of the headline; figures are set apart."""
 
     text: str
     is_figure: bool = False
 
 
 def headline(storages: Sequence[Storage], rows: Sequence[KpiRow], quality: Sequence[Quality]) -> tuple[Phrase, ...]:
-    """The sentence for the first device that has figures; nothing if no device has."""
+    """Return the sentence for the first device that has figures, or nothing if no device has."""
     device = next((row.device for row in rows if isinstance(row.shared, Figure) or isinstance(row.per_graph, Figure)), None)
     if device is None:
         return ()
@@ -38,7 +38,7 @@ def headline(storages: Sequence[Storage], rows: Sequence[KpiRow], quality: Seque
 
 
 def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
-    """What a reader would look for and not find, each with what would fill it."""
+    """Name the figures that a reader would look for in vain, each with the reason."""
     ran = {record.variant for record in result.records if record.status is Status.OK}
     tried = {record.variant for record in result.records}
     missing = []

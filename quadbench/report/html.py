@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from quadbench.artifacts import RunResult
 from quadbench.report import tables, units
-from quadbench.report.chart import Bar, Part, Series, legend, line_chart, stacked_bars
+from quadbench.report.chart import Bar, BarPart, Series, legend, line_chart, stacked_bars
 from quadbench.report.kpi import Figure
 from quadbench.report.storage import Storage, UseCases
 from quadbench.report.units import Unit
@@ -33,7 +33,7 @@ _PARTS = {
 
 
 def write_report(result: RunResult, layout: Layout) -> Path:
-    """Writes `reports/<run id>.html` in the results folder, whole or not at all."""
+    """Write `reports/<run id>.html` in the results folder, whole or not at all."""
     path = layout.report(result.run_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{result.run_id}.", suffix=".html")
@@ -49,7 +49,7 @@ def write_report(result: RunResult, layout: Layout) -> Path:
 
 
 def render_html(result: RunResult, layout: Layout) -> str:
-    """The report as text. Reads the pictures; one that is missing is named in its place."""
+    """Return the report as text. The pictures are read; one that is missing is named in its place."""
     view = report_view(result, layout)
     return (
         _environment()
@@ -91,7 +91,7 @@ def _utc(moment: datetime) -> str:
 
 
 def _picture(path: Path, alt: str) -> Markup:
-    """The image element of a PNG file with its bytes inside, or the name of what is missing."""
+    """Return the image element of a PNG file with its bytes inside, or the name of what is missing."""
     if not path.is_file():
         return Markup('<span class="absent">missing: {}</span>').format(path.name)
     content = path.read_bytes()
@@ -109,7 +109,7 @@ _SHOWN_WIDTH = 128
 
 
 def _storage_chart(storage: Storage) -> Markup:
-    """Bytes over the number of use cases."""
+    """Draw the bytes on the device over the number of use cases."""
     steps = (*storage.measured, *storage.extrapolated)
     shared = [(step.count, step.shared_bytes) for step in steps if step.shared_bytes is not None]
     per_graph = [(step.count, step.per_graph_bytes) for step in steps if step.per_graph_bytes is not None]
@@ -134,7 +134,7 @@ def _measured_points(measured: tuple[UseCases, ...], points: list[tuple[int, flo
 
 
 def _time_chart(device: DeviceKpis) -> Markup:
-    """Where the time of one image goes, on one scale for all tasks of a device."""
+    """Draw the time of one image by component, on one scale for all tasks of a device."""
     bars = [_bar(share) for share in device.shares]
     chart = stacked_bars(bars, title=f"Time of one image by component on {device.device.address}")
     return Markup(legend(bars) + chart)
@@ -142,7 +142,7 @@ def _time_chart(device: DeviceKpis) -> Markup:
 
 def _bar(share: TimeShare) -> Bar:
     parts = tuple(
-        Part(label=_PARTS[key][0], css_class=f"part-{key}", colour=_PARTS[key][1], value=max(value, 0.0))
+        BarPart(label=_PARTS[key][0], css_class=f"part-{key}", colour=_PARTS[key][1], value=max(value, 0.0))
         for key, value in share.parts
     )
     total = f"{units.show(share.end_to_end_ns, Unit.MILLISECONDS)} ms"

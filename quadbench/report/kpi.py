@@ -52,13 +52,13 @@ class KpiRow:
 
 
 def kpi_rows(result: RunResult) -> tuple[KpiRow, ...]:
-    """Every row, by device, then task in the bundle's order."""
+    """Return every row, by device, then task in the bundle's order."""
     return tuple(row for device in devices_of(result) for task in result.bundle.tasks for row in _rows(result, device, task))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Kpi:
-    """How a figure is read from one launch; `absent` says why it cannot be, for a task and variant."""
+    """A figure and its reading from one launch; `absent` says why there is none for a task and variant."""
 
     key: str
     title: str
@@ -107,12 +107,12 @@ def _cell(kpi: _Kpi, task: TaskAssets, variant: Variant, records: Sequence[RunRe
 
 
 def launch_values(key: str, record: RunRecord, task: TaskAssets) -> list[float]:
-    """One launch's values of the figure `key`, in nanoseconds or bytes."""
+    """Return one launch's values of the figure `key`, in nanoseconds or bytes."""
     return next(kpi for kpi in _KPIS if kpi.key == key).read(record, task)
 
 
 def figure(launches: Sequence[Sequence[float]]) -> Figure | None:
-    """The figure of some launches' values; launches without values do not count."""
+    """Return the figure of some launches' values, or None if there are none; launches without values do not count."""
     measured = [launch for launch in launches if launch]
     pooled = [value for launch in measured for value in launch]
     spread = statistics.summarize([median(launch) for launch in measured] if len(measured) > 1 else pooled)
@@ -144,26 +144,26 @@ def _switches(record: RunRecord, task: TaskAssets) -> list[float]:
 
 
 def _first_unets(record: RunRecord, task: TaskAssets) -> list[float]:
-    """The first runs that followed a switch from another task; samples stand in the order in which they were measured."""
+    """Return the first runs that followed a switch from another task. Samples stand in the order in which they were measured."""
     if is_emulated(record):
         return []
-    found, came_from = [], ""
+    first_runs, came_from = [], ""
     for sample in record.samples:
         if sample.metric == "switch_ns":
             came_from = sample.labels.get("from", "")
         elif sample.metric == "first_unet_ns" and sample.task == task.name and came_from:
-            found.append(sample.value)
-    return found
+            first_runs.append(sample.value)
+    return first_runs
 
 
 def _highest(metric: str) -> Callable[[RunRecord, TaskAssets], list[float]]:
-    """One value a launch: a task's blocks each have a peak, and the launch needs the highest."""
+    """Read one value a launch: a task's blocks each have a peak, and the launch needs the highest."""
     of_task = _of_task(metric)
-    return lambda record, task: [max(found)] if (found := of_task(record, task)) else []
+    return lambda record, task: [max(peaks)] if (peaks := of_task(record, task)) else []
 
 
 def _session_load(record: RunRecord, task: TaskAssets) -> list[float]:
-    """The sum over the components that the task runs, each the median of its loads in the launch."""
+    """Return the sum over the components that the task runs, each the median of its loads in the launch."""
     loads = [values(record, "session_load_ns", _is_component(component, task, record)) for component in components_of(task)]
     return [sum(median(load) for load in loads)] if all(loads) else []
 
@@ -188,7 +188,7 @@ def _lora_bytes(record: RunRecord, task: TaskAssets) -> list[float]:
 
 
 def components_of(task: TaskAssets, *, on_disk: bool = False) -> tuple[Component, ...]:
-    """The components that a task runs, the U-Net first; on the device all of them lie there whatever the task."""
+    """Return the components that a task runs, the U-Net first; all of them lie on the device (`on_disk`), whatever the task."""
     without_input = task.kind is TaskKind.TEXT_TO_IMAGE and not on_disk
     return (
         Component.UNET,
@@ -199,7 +199,7 @@ def components_of(task: TaskAssets, *, on_disk: bool = False) -> tuple[Component
 
 
 def _of_component(metric: str, component: Component) -> Callable[[RunRecord, TaskAssets], list[float]]:
-    """A graph that ran by itself, for the task that uses it."""
+    """Read a metric of a graph that ran by itself, for the task that uses it."""
     return lambda record, task: values(record, metric, _is_component(component, task, record))
 
 

@@ -21,33 +21,33 @@ EMULATED = "an emulator's time"
 
 
 def in_order(records: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
-    """The records as they were measured."""
+    """Return the records in the order in which they were measured."""
     return tuple(sorted(records, key=lambda record: (record.started_at, record.device.address, record.launch)))
 
 
 def devices_of(result: RunResult) -> tuple[DeviceFacts, ...]:
-    """Every device that measured or was deployed to, once, in order."""
+    """Return every device that measured or was deployed to, once, in order."""
     known = [record.device for record in in_order(result.records)] + [deployment.device for deployment in result.deployments]
     return tuple({(device.address, device.serial): device for device in reversed(known)}.values())[::-1]
 
 
 def launches_of(result: RunResult, device: DeviceFacts, variant: Variant) -> tuple[RunRecord, ...]:
-    """All launches of a variant on a device, whatever their status."""
+    """Return all launches of a variant on a device, whatever their status."""
     return tuple(record for record in in_order(result.records) if is_on(record, device) and record.variant is variant)
 
 
 def is_on(record: RunRecord, device: DeviceFacts) -> bool:
-    """Whether a launch ran on a device; its other facts may have changed meanwhile."""
+    """Say whether a launch ran on a device, by address and serial: its other facts may have changed meanwhile."""
     return (record.device.address, record.device.serial) == (device.address, device.serial)
 
 
 def sound(records: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
-    """The launches whose figures count: those that ended OK."""
+    """Return the launches whose figures count: those that ended OK."""
     return tuple(record for record in records if record.status is Status.OK)
 
 
 def why_absent(records: Sequence[RunRecord], *, is_time: bool = False) -> str:
-    """What to print where no launch gives a figure."""
+    """Say why no launch gives a figure, in the words that are printed in its place."""
     if not records:
         return "not run"
     if not sound(records):
@@ -56,12 +56,12 @@ def why_absent(records: Sequence[RunRecord], *, is_time: bool = False) -> str:
 
 
 def is_emulated(record: RunRecord) -> bool:
-    """Whether its times are an emulator's, which say nothing about any device."""
+    """Say whether a launch's times are an emulator's, which say nothing about any device."""
     return Caveat.EMULATED_NPU in record.caveats
 
 
 def values(record: RunRecord, metric: str, accept: Callable[[Sample], bool]) -> list[float]:
-    """A launch's accepted values of a metric, without warm-up; no times of an emulator."""
+    """Return a launch's accepted values of a metric, without warm-up; no times of an emulator."""
     if metric.endswith("_ns") and is_emulated(record):
         return []
     return [
@@ -72,6 +72,6 @@ def values(record: RunRecord, metric: str, accept: Callable[[Sample], bool]) -> 
 
 
 def typical(record: RunRecord, metric: str, accept: Callable[[Sample], bool]) -> float | None:
-    """A launch's median of a metric."""
-    found = values(record, metric, accept)
-    return median(found) if found else None
+    """Return a launch's median of a metric."""
+    accepted = values(record, metric, accept)
+    return median(accepted) if accepted else None

@@ -54,13 +54,13 @@ class Quality:
 
 
 def task_pictures(result: RunResult, layout: Layout) -> tuple[TaskPictures, ...]:
-    """The pictures of the first device that made any, task by task."""
+    """Return the pictures of the first device that made any, task by task."""
     device = next((device for device in devices_of(result) if _makers(result, device)), None)
     return () if device is None else tuple(_task(result, layout, device, task) for task in result.bundle.tasks)
 
 
 def quality_rows(result: RunResult) -> tuple[Quality, ...]:
-    """Every device and task."""
+    """Return the mean PSNR of every device and task."""
     return tuple(_quality(result, device, task) for device in devices_of(result) for task in result.bundle.tasks)
 
 
@@ -78,11 +78,11 @@ def _task(result: RunResult, layout: Layout, device: DeviceFacts, task: TaskAsse
 
 def _pictures(result: RunResult, layout: Layout, device: DeviceFacts, task: TaskAssets, item: TaskItem) -> tuple[Picture, ...]:
     given = (("Input", item.image), ("Mask", item.mask), ("Float reference", item.reference))
-    made = ((Variant.SHARED, "Shared"), (Variant.PER_GRAPH, "Per-graph"))
+    drawn = ((Variant.SHARED, "Shared"), (Variant.PER_GRAPH, "Per-graph"))
     pictures = [_given(result, label, file) for label, file in given if file is not None]
-    for variant, label in made:
+    for variant, label in drawn:
         records = launches_of(result, device, variant)
-        pictures.append(_made(label, layout, records, f"{task.name}/{item.name}"))
+        pictures.append(_drawn(label, layout, records, f"{task.name}/{item.name}"))
     if item.truth is not None:
         pictures.append(_given(result, "Truth", item.truth))
     return tuple(pictures)
@@ -92,7 +92,7 @@ def _given(result: RunResult, label: str, file: FileRef) -> Picture:
     return Picture(label=label, path=result.stored.path(file))
 
 
-def _made(label: str, layout: Layout, records: tuple[RunRecord, ...], key: str) -> Picture:
+def _drawn(label: str, layout: Layout, records: tuple[RunRecord, ...], key: str) -> Picture:
     record = next((record for record in sound(records) if key in record.images), None)
     if record is None:
         return Picture(label=label, path=None, note=why_absent(records))
@@ -106,14 +106,14 @@ def _quality(result: RunResult, device: DeviceFacts, task: TaskAssets) -> Qualit
 
     def psnr_db(variant: Variant, against: str) -> float | str:
         records = launches_of(result, device, variant)
-        found = [
+        measured = [
             value
             for record in sound(records)
             for value in values(record, "psnr_db", lambda s: s.task == task.name and s.labels.get("against") == against)
         ]
-        if not found and not has_reference:
+        if not measured and not has_reference:
             return "random weights"
-        return mean(found) if found else why_absent(records)
+        return mean(measured) if measured else why_absent(records)
 
     return Quality(
         device=device,

@@ -10,7 +10,7 @@ from quadbench.report.units import Unit, show
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """One line of the launches table."""
+    """A line of the launches table."""
 
     position: int
     record: RunRecord
@@ -18,7 +18,7 @@ class Launch:
 
     @property
     def is_ok(self) -> bool:
-        """Whether its figures count."""
+        """Say whether its figures count."""
         return self.record.status is Status.OK
 
 
@@ -41,15 +41,15 @@ class StateRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeviceState:
-    """All readings of a device."""
+class DeviceConditions:
+    """All readings of a device's state before and after it measured."""
 
     device: DeviceFacts
     rows: tuple[StateRow, ...]
 
 
 def launch_rows(result: RunResult) -> tuple[Launch, ...]:
-    """Every launch in the order in which it was measured."""
+    """Return every launch in the order in which it was measured."""
     return tuple(
         Launch(position=position, record=record, seconds=(record.ended_at - record.started_at).total_seconds())
         for position, record in enumerate(in_order(result.records), start=1)
@@ -57,7 +57,7 @@ def launch_rows(result: RunResult) -> tuple[Launch, ...]:
 
 
 def digests(result: RunResult) -> tuple[Fact, ...]:
-    """What the run was made of."""
+    """Return the digests of the recipe, the bundles and the profile of the run."""
     bundle = result.bundle
     compiled = dict.fromkeys((record.target, record.compiled_digest) for record in in_order(result.records))
     return (
@@ -69,29 +69,29 @@ def digests(result: RunResult) -> tuple[Fact, ...]:
 
 
 def versions(result: RunResult) -> tuple[Fact, ...]:
-    """Tools of the build, then those of the launches; a version that differs between devices is listed for each."""
-    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    """Return the tools of the build, then those of the launches; a version that differs between devices is listed for each."""
+    addresses_of: dict[tuple[str, str], list[str]] = defaultdict(list)
     for record in in_order(result.records):
         for name, value in record.versions.items():
-            addresses = found[name, value]
+            addresses = addresses_of[name, value]
             if record.device.address not in addresses:
                 addresses.append(record.device.address)
     build = [
         Fact(name=f"quad.{name}", value=value, where="build")
         for name, value in sorted(result.bundle.tool_versions.items())
-        if (f"quad.{name}", value) not in found
+        if (f"quad.{name}", value) not in addresses_of
     ]
-    return (*build, *(Fact(name=name, value=value, where=", ".join(at)) for (name, value), at in sorted(found.items())))
+    return (*build, *(Fact(name=name, value=value, where=", ".join(at)) for (name, value), at in sorted(addresses_of.items())))
 
 
-def device_states(result: RunResult) -> tuple[DeviceState, ...]:
-    """For each device, what it read before its first launch and after its last one."""
-    states = []
+def device_conditions(result: RunResult) -> tuple[DeviceConditions, ...]:
+    """Return the readings of each device before its first launch and after its last one."""
+    conditions = []
     for device in devices_of(result):
         records = [record for record in in_order(result.records) if record.device.serial == device.serial and record.state]
         if records:
-            states.append(DeviceState(device=device, rows=_state_rows(records[0].state, records[-1].state)))
-    return tuple(states)
+            conditions.append(DeviceConditions(device=device, rows=_state_rows(records[0].state, records[-1].state)))
+    return tuple(conditions)
 
 
 def _state_rows(first: dict[str, str], last: dict[str, str]) -> tuple[StateRow, ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from quadbench.artifacts.scores import Better, Compared, Metric, RunScores, Score
-from quadbench.report.tables import Table
+from quadbench.report.tables import TextTable
 
 _MADE = {"shared": "Shared", "per-graph": "Per-graph", "reference": "Float"}
 _AGAINST = {"reference": "float", "truth": "truth"}
@@ -11,8 +11,8 @@ _SMALL = 0.01  # below, four digits after the point are too few
 _ARROWS = {Better.HIGHER: "↑", Better.LOWER: "↓"}
 
 
-def score_tables(scores: RunScores) -> tuple[Table, ...]:
-    """A table for each task and device, with what no device made, as the float reference, in each."""
+def score_tables(scores: RunScores) -> tuple[TextTable, ...]:
+    """Return a table for each task and device; each has also what no device made, as the float reference."""
     tables = []
     for task in dict.fromkeys(c.task for c in scores.compared):
         of_task = [c for c in scores.compared if c.task == task]
@@ -23,7 +23,7 @@ def score_tables(scores: RunScores) -> tuple[Table, ...]:
 
 
 def score_notes(scores: RunScores) -> tuple[str, ...]:
-    """What each metric is, or why there is none: a reason stands once, however many tables lack the figure."""
+    """Say what each metric is, or why it is absent: a reason stands once, however many tables lack the figure."""
     every = [score for c in scores.compared for score in c.scores]
     notes = ["↑ is better when higher, ↓ when lower; n is the number of images, of latents or of U-Net runs."]
     for metric in _metrics(every):
@@ -35,18 +35,18 @@ def score_notes(scores: RunScores) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _table(title: str, compared: Iterable[Compared]) -> Table:
-    """Metrics down, what is compared across; a metric that nothing has a figure of is left out."""
+def _table(title: str, compared: Iterable[Compared]) -> TextTable:
+    """Return metrics down and what is compared across; a metric that nothing has a figure of is left out."""
     columns: dict[str, dict[str, Score]] = {}
     for c in compared:
         name = f"{_MADE.get(c.made, c.made)} vs {_AGAINST.get(c.against, c.against)}"
         columns.setdefault(name, {}).update({score.metric.name: score for score in c.scores})
     rows = []
-    for metric in _metrics(score for found in columns.values() for score in found.values() if _is_figure(score)):
-        cells = [found.get(metric.name) for found in columns.values()]
+    for metric in _metrics(score for column in columns.values() for score in column.values() if _is_figure(score)):
+        cells = [column.get(metric.name) for column in columns.values()]
         counts = dict.fromkeys(str(score.n) for score in cells if score and _is_figure(score))
         rows.append((_name(metric), *(_cell(score) for score in cells), " / ".join(counts)))
-    return Table(
+    return TextTable(
         title=title, columns=("Metric", *columns, "n"), numeric=(False, *(True for _ in columns), True), rows=tuple(rows)
     )
 

@@ -12,7 +12,7 @@ EXTRAPOLATE_TO = 10  # use cases: the paper's own example (arXiv 2603.29535, sec
 
 @dataclass(frozen=True, kw_only=True)
 class ComponentBytes:
-    """A component that every task uses. None: this variant has no such file."""
+    """The size of a component that every task uses, in each variant; None where the variant has no such file."""
 
     component: Component
     shared: int | None
@@ -21,7 +21,7 @@ class ComponentBytes:
 
 @dataclass(frozen=True, kw_only=True)
 class UseCases:
-    """What lies on the device for the first `count` tasks. `task` is the one added; None where sizes are extrapolated."""
+    """The bytes on a device for the first `count` tasks. `task` is the one added; None where sizes are extrapolated."""
 
     count: int
     task: str | None
@@ -44,7 +44,7 @@ class Storage:
 
 
 def storage_views(result: RunResult) -> tuple[Storage, ...]:
-    """One view for each target, from the first device that has measured it; devices of one target hold the same files."""
+    """Return one view for each target, from the first device that has measured it; devices of one target hold the same files."""
     views: dict[str, Storage] = {}
     for device in devices_of(result):
         shared = sound(launches_of(result, device, Variant.SHARED))[:1]

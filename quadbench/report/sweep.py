@@ -1,4 +1,4 @@
-"""Sweep: runs of one recipe with other and other values of a key -> a point for each value, task and device."""
+"""Sweep: runs of one recipe with several values of a key -> a point for each value, task and device."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -47,7 +47,7 @@ class SweepPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """All points, by value in the order given. `sweeps/<id>/sweep.json` is the same as JSON."""
+    """A whole sweep: all points, by value in the order given. `sweeps/<id>/sweep.json` is the same as JSON."""
 
     schema_version: int = SCHEMA_VERSION
     sweep_id: str
@@ -58,7 +58,7 @@ class Sweep:
 
 
 def sweep_points(key: str, value: str, result: RunResult, scores: RunScores | None) -> Iterator[SweepPoint]:
-    """What a run of the shared graph at one value of the key says, for each device and task.
+    """Yield the figures of a run of the shared graph at one value of the key, for each device and task.
 
     The likeness of images counts also where it is so bad that the launch failed; its times do not.
     """
@@ -66,39 +66,39 @@ def sweep_points(key: str, value: str, result: RunResult, scores: RunScores | No
         records = [r for r in result.records if r.device.address == address and r.variant is Variant.SHARED]
         for task in result.bundle.tasks:
             psnr_db = _psnr_db(records, task)
-            found = [*_psnr(psnr_db), *_scores(scores, task, address), *_times(result, task, address)]
+            figures = [*_psnr(psnr_db), *_scores(scores, task, address), *_times(result, task, address)]
             yield SweepPoint(
                 value=value,
                 task=task.name,
                 device=address,
                 run_id=result.run_id,
                 psnr_db=psnr_db,
-                figures=tuple(_with_published(figure, result.published, task, key, value) for figure in found),
+                figures=tuple(_with_published(figure, result.published, task, key, value) for figure in figures),
                 reason=next((record.reason for record in records if record.reason), None),
                 caveats=tuple(dict.fromkeys(caveat for record in records for caveat in record.caveats)),
             )
 
 
 def change(point: SweepPoint, before: SweepPoint) -> tuple[float, float] | None:
-    """Mean difference of the PSNR of the same items, and its standard error; None below two items."""
+    """Return the mean difference of the PSNR of the same items, and its standard error; None below two items."""
     differences = [value - before.psnr_db[item] for item, value in point.psnr_db.items() if item in before.psnr_db]
     return _mean_and_error(differences) if len(differences) > 1 else None
 
 
 def series_of(sweep: Sweep) -> list[list[SweepPoint]]:
-    """The points of each task and device, in the order of the values."""
+    """Return the points of each task and device, in the order of the values."""
     names = dict.fromkeys((point.task, point.device) for point in sweep.points)
     return [[point for point in sweep.points if (point.task, point.device) == name] for name in names]
 
 
 def _psnr_db(records: list[RunRecord], task: TaskAssets) -> dict[str, float]:
-    """Each item's likeness to the reference in the first launch that has one: launches of one graph paint the same."""
-    found: dict[str, float] = {}
+    """Return each item's likeness to the reference in the first launch that has one: launches of one graph paint the same."""
+    psnr_db: dict[str, float] = {}
     for record in records:
         for sample in record.samples:
             if (sample.metric, sample.task, sample.labels.get("against")) == ("psnr_db", task.name, "reference") and sample.item:
-                found.setdefault(sample.item, sample.value)
-    return found
+                psnr_db.setdefault(sample.item, sample.value)
+    return psnr_db
 
 
 def _psnr(psnr_db: Mapping[str, float]) -> Iterator[SweepFigure]:
@@ -108,7 +108,7 @@ def _psnr(psnr_db: Mapping[str, float]) -> Iterator[SweepFigure]:
 
 
 def _scores(scores: RunScores | None, task: TaskAssets, address: str) -> Iterator[SweepFigure]:
-    """Those of the shared graph against the float reference; eps and latents are no device's."""
+    """Yield the scores of the shared graph against the float reference; those of eps and latents belong to no device."""
     for compared in scores.compared if scores else ():
         is_shared = (compared.task, compared.made, compared.against) == (task.name, Variant.SHARED, "reference")
         if is_shared and compared.device in (address, None):

@@ -34,7 +34,10 @@ class _Line:
 
 
 def sweep_chart(sweep: Sweep) -> str:
-    """Numbers stand where they belong, words at equal distances. A dashed line is what a paper printed for another model."""
+    """Draw PSNR over the values: numbers stand where they belong, words at equal distances.
+
+    A dashed line is what a paper printed for another model.
+    """
     values = list(dict.fromkeys(point.value for point in sweep.points))
     lines = [line for number, points in enumerate(series_of(sweep)) for line in _lines(points, values, number, sweep)]
     ticks = _ticks([y + sign * line.errors.get(i, 0) for line in lines for i, y in line.y.items() for sign in (-1, 1)])
@@ -56,25 +59,25 @@ def sweep_chart(sweep: Sweep) -> str:
 
 
 def _lines(points: Sequence[SweepPoint], values: Sequence[str], colour: int, sweep: Sweep) -> list[_Line]:
-    found = {values.index(p.value): f for p in points for f in p.figures if f.key == PSNR}
+    figures = {values.index(p.value): f for p in points for f in p.figures if f.key == PSNR}
     several = len({point.device for point in sweep.points}) > 1
     label = f"{points[0].task}, {points[0].device}" if several else points[0].task
-    published = {i: f.published for i, f in found.items() if f.published is not None}
-    made = [
+    published = {i: f.published for i, f in figures.items() if f.published is not None}
+    lines = [
         _Line(
             label=label,
             colour=colour % len(_COLOURS),
-            y={i: f.value for i, f in found.items()},
-            errors={i: f.error for i, f in found.items() if f.error is not None},
+            y={i: f.value for i, f in figures.items()},
+            errors={i: f.error for i, f in figures.items() if f.error is not None},
         )
     ]
     if published:
-        made.append(_Line(label="published", colour=colour % len(_COLOURS), y=published, errors={}, is_published=True))
-    return made
+        lines.append(_Line(label="published", colour=colour % len(_COLOURS), y=published, errors={}, is_published=True))
+    return lines
 
 
 def _places(values: Sequence[str]) -> list[float]:
-    """Where on the axis, 0 to 1, each value stands."""
+    """Return the place of each value on the axis, from 0 to 1."""
     try:
         numbers = [float(value) for value in values]
     except ValueError:
@@ -111,9 +114,9 @@ def _drawn(line: _Line, at: Callable[[int, float], Spot]) -> str:
 
 
 def _labels(lines: Sequence[_Line], ends: Sequence[Spot]) -> list[str]:
-    """The names at the lines' ends, from the highest down, moved apart where they would cover each other."""
-    made, lowest = [], float("-inf")
+    """Draw the names at the lines' ends, from the highest down, moved apart where they would cover each other."""
+    labels, lowest = [], float("-inf")
     for line, (x, y) in sorted(zip(lines, ends, strict=True), key=lambda pair: pair[1][1]):
         lowest = max(y + 4, lowest + _LINE_HEIGHT)
-        made.append(text(x + 10, lowest, line.label, css_class=f"s{line.colour} fill name", colour=_COLOURS[line.colour]))
-    return made
+        labels.append(text(x + 10, lowest, line.label, css_class=f"s{line.colour} fill name", colour=_COLOURS[line.colour]))
+    return labels

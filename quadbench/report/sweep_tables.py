@@ -8,7 +8,7 @@ from functools import partial
 
 from quadbench.recipe.published import published_table
 from quadbench.report.sweep import PSNR, Sweep, SweepFigure, SweepPoint, change, series_of
-from quadbench.report.tables import Table
+from quadbench.report.tables import TextTable
 
 _NOTE = (
     "Shared graph against the float reference. ±: standard error over items. change: of the same items' PSNR from the row "
@@ -17,18 +17,20 @@ _NOTE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Column:
+class _SweepColumn:
+    """A column of a sweep's table."""
+
     name: str
     cell: Callable[[SweepPoint, SweepPoint | None], str]  # of a point and the one above
 
 
-def sweep_tables(sweep: Sweep) -> tuple[Table, ...]:
-    """Values down, figures across; a figure that no value has is left out."""
+def sweep_tables(sweep: Sweep) -> tuple[TextTable, ...]:
+    """Return a table for each task and device: values down, figures across; a figure that no value has is left out."""
     return tuple(_table(sweep, points) for points in series_of(sweep))
 
 
 def sweep_csv(sweep: Sweep) -> str:
-    """One line for each value, task, device and figure, with full precision."""
+    """Return one line for each value, task, device and figure, with full precision."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([sweep.key, "task", "device", "figure", "unit", "mean", "standard_error", "n", "published", "run_id"])
@@ -42,10 +44,10 @@ def sweep_csv(sweep: Sweep) -> str:
     return out.getvalue()
 
 
-def _table(sweep: Sweep, points: Sequence[SweepPoint]) -> Table:
-    columns = [_Column(name=sweep.key.rpartition(".")[2], cell=lambda point, _: point.value), *_columns(points)]
+def _table(sweep: Sweep, points: Sequence[SweepPoint]) -> TextTable:
+    columns = [_SweepColumn(name=sweep.key.rpartition(".")[2], cell=lambda point, _: point.value), *_columns(points)]
     rows = zip(points, [None, *points], strict=False)
-    return Table(
+    return TextTable(
         title=f"{sweep.recipe_name}: {points[0].task} on {points[0].device}, over {sweep.key}",
         columns=tuple(column.name for column in columns),
         numeric=tuple(True for _ in columns),
@@ -54,13 +56,13 @@ def _table(sweep: Sweep, points: Sequence[SweepPoint]) -> Table:
     )
 
 
-def _columns(points: Sequence[SweepPoint]) -> Iterator[_Column]:
+def _columns(points: Sequence[SweepPoint]) -> Iterator[_SweepColumn]:
     for key, figure in {figure.key: figure for point in points for figure in point.figures}.items():
-        yield _Column(name=", ".join(filter(None, (figure.title, figure.unit))), cell=partial(_cell, key))
+        yield _SweepColumn(name=", ".join(filter(None, (figure.title, figure.unit))), cell=partial(_cell, key))
         if key == PSNR:
-            yield _Column(name="change", cell=_change)
-        if any(found and found.published is not None for found in (_figure(point, key) for point in points)):
-            yield _Column(name="published", cell=partial(_published, key))
+            yield _SweepColumn(name="change", cell=_change)
+        if any(at_point and at_point.published is not None for at_point in (_figure(point, key) for point in points)):
+            yield _SweepColumn(name="published", cell=partial(_published, key))
 
 
 def _notes(sweep: Sweep, points: Sequence[SweepPoint]) -> Iterator[str]:
@@ -85,8 +87,8 @@ def _cell(key: str, point: SweepPoint, _: SweepPoint | None) -> str:
 
 
 def _change(point: SweepPoint, above: SweepPoint | None) -> str:
-    found = change(point, above) if above else None
-    return f"{found[0]:+.2f} ± {found[1]:.2f}" if found else ""
+    difference = change(point, above) if above else None
+    return f"{difference[0]:+.2f} ± {difference[1]:.2f}" if difference else ""
 
 
 def _published(key: str, point: SweepPoint, _: SweepPoint | None) -> str:

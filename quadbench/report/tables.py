@@ -13,7 +13,7 @@ from quadbench.report.units import Unit, convert, number, show, times
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class TextTable:
     """A table as text. `numeric` says which columns are set flush right; `notes` go below it."""
 
     title: str
@@ -38,8 +38,8 @@ class _Column:
     is_numeric: bool = False
 
 
-def kpi_table(result: RunResult, *, with_spread: bool = True) -> Table:
-    """Every device, task and figure of a run, in milliseconds and MB. What is the same in every row stands in title and notes.
+def kpi_table(result: RunResult, *, with_spread: bool = True) -> TextTable:
+    """Return every device, task and figure of a run, in milliseconds and MB; what is the same in every row is in title and notes.
 
     Without the columns of the spread it fits a terminal of 100 characters.
     """
@@ -53,7 +53,7 @@ def kpi_table(result: RunResult, *, with_spread: bool = True) -> Table:
         *((_Column(name="Doubts", cell=lambda row: ", ".join(row.caveats)),) if len(doubts) > 1 else ()),
     )
     on = f" on {next(iter(devices))}" if len(devices) == 1 else ""
-    return Table(
+    return TextTable(
         title=f"{result.bundle.recipe_name}{on}, run {result.run_id}",
         columns=tuple(column.name for column in columns),
         numeric=tuple(column.is_numeric for column in columns),
@@ -65,7 +65,7 @@ def kpi_table(result: RunResult, *, with_spread: bool = True) -> Table:
 
 
 def to_csv(result: RunResult) -> str:
-    """One line a device, task and figure, with full precision; a cell without a figure is empty and `note` says why."""
+    """Return one line a device, task and figure, with full precision; a cell without a figure is empty and `note` says why."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     fields = [f"{variant}_{field}" for variant in ("shared", "per_graph") for field in _FIELDS]
@@ -79,16 +79,16 @@ def to_csv(result: RunResult) -> str:
     return out.getvalue()
 
 
-def to_markdown(table: Table) -> str:
-    """A GitHub table with its notes below."""
+def to_markdown(table: TextTable) -> str:
+    """Return a GitHub table with its notes below."""
     lines = [f"**{_markdown(table.title)}**", "", _pipes(table.columns)]
     lines.append(_pipes(["---:" if numeric else "---" for numeric in table.numeric]))
     lines += [_pipes([_markdown(cell) for cell in row]) for row in table.rows]
     return "\n".join([*lines, "", *(f"{_markdown(note)}  " for note in table.notes)]) + "\n"
 
 
-def to_latex(table: Table) -> str:
-    """A `tabular` for booktabs with its caption."""
+def to_latex(table: TextTable) -> str:
+    """Return a `tabular` for booktabs with its caption."""
     columns = "".join("r" if numeric else "l" for numeric in table.numeric)
     rows = [" & ".join(_latex(cell) for cell in row) + r" \\" for row in table.rows]
     caption = _latex(" ".join((f"{table.title}.", *table.notes)))
@@ -98,13 +98,13 @@ def to_latex(table: Table) -> str:
 
 
 def count(figure: Figure) -> str:
-    """Launches and samples of each, as `3 x 20`; `3 launches, 55` where the launches differ."""
+    """Return launches and samples of each, as `3 × 20`; `3 launches, 55` where the launches differ."""
     each, rest = divmod(figure.samples, figure.launches)
     return f"{figure.launches} launches, {figure.samples}" if rest else f"{figure.launches} × {each}"
 
 
 def spread(figure: Figure, unit: Unit) -> str:
-    """The lowest and highest launch (or sample)."""
+    """Return the lowest and highest launch (or sample) in words."""
     return f"{show(figure.low, unit)} – {show(figure.high, unit)}"
 
 

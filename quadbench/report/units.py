@@ -3,29 +3,31 @@
 import math
 from enum import StrEnum
 
+from quadbench.artifacts import MIB
+
 
 class Unit(StrEnum):
-    """What a figure is shown in; records hold nanoseconds and bytes."""
+    """The unit that a figure is shown in; records hold nanoseconds and bytes."""
 
     MILLISECONDS = "ms"
     MEGABYTES = "MB"
 
 
-_PER_UNIT = {Unit.MILLISECONDS: 1e6, Unit.MEGABYTES: 2.0**20}
+_PER_UNIT = {Unit.MILLISECONDS: 1e6, Unit.MEGABYTES: MIB}
 
 
 def convert(value: float, unit: Unit) -> float:
-    """Nanoseconds or bytes in `unit`."""
+    """Convert nanoseconds or bytes to `unit`."""
     return value / _PER_UNIT[unit]
 
 
 def show(value: float, unit: Unit) -> str:
-    """Nanoseconds or bytes as a number in `unit`, without its name."""
+    """Write nanoseconds or bytes as a number in `unit`, without its name."""
     return number(convert(value, unit))
 
 
 def number(value: float) -> str:
-    """Three significant digits below 100, whole numbers above, thousands apart."""
+    """Write a number with about three digits: whole from 100 on, thousands apart."""
     if value == 0:
         return "0"
     if not math.isfinite(value):
@@ -36,17 +38,17 @@ def number(value: float) -> str:
 
 
 def times(ratio: float) -> str:
-    """A ratio as `1.72×`, `14.3×`, `1,999×`."""
+    """Write a ratio as `1.72×`, `14.3×`, `1,999×`."""
     return f"{ratio:,.{2 if ratio < 10 else 1 if ratio < 100 else 0}f}×"
 
 
 def decibels(value: float) -> str:
-    """A PSNR. Records hold at most 99 dB, which stands for equal images too."""
+    """Write a PSNR. Records hold at most 99 dB, which stands for equal images too."""
     return "≥ 99 dB" if value >= 99 else f"{value:.1f} dB"
 
 
 def seconds(value: float) -> str:
-    """A duration of a stage or launch."""
+    """Write a duration of a stage or launch as `12.3 s`, or as `2 min 05 s` from 100 s on."""
     if value < 100:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)
@@ -54,7 +56,7 @@ def seconds(value: float) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """`1 launch`, `2 launches`."""
+    """Write a count with its noun: `1 launch`, `2 launches`."""
     if count == 1:
         return f"1 {noun}"
     return f"{count:,} {noun}{'es' if noun.endswith('ch') else 's'}"

@@ -11,10 +11,10 @@ from quadbench.report.headline import Phrase, gaps, headline
 from quadbench.report.kpi import Figure, KpiRow, kpi_rows
 from quadbench.report.launches import devices_of, launches_of, sound, values, why_absent
 from quadbench.report.pictures import Quality, TaskPictures, quality_rows, task_pictures
-from quadbench.report.provenance import DeviceState, Fact, Launch, device_states, digests, launch_rows, versions
+from quadbench.report.provenance import DeviceConditions, Fact, Launch, device_conditions, digests, launch_rows, versions
 from quadbench.report.scores import score_notes, score_tables
 from quadbench.report.storage import Storage, storage_views
-from quadbench.report.tables import Table
+from quadbench.report.tables import TextTable
 from quadbench.results.layout import Layout
 
 
@@ -28,7 +28,7 @@ class TaskKpis:
 
 @dataclass(frozen=True, kw_only=True)
 class TimeShare:
-    """Where one image's time goes: (part, nanoseconds) in order, beside the end-to-end median."""
+    """One image's time by part: (part, nanoseconds) in order, beside the end-to-end median."""
 
     task: str
     variant: Variant
@@ -58,7 +58,7 @@ class Glance:
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """How far the float graph in the harness is from the Python reference, in steps of 1/255. A text says why it is not known."""
+    """The distance of the harness's float graph from the Python reference, in steps of 1/255; a text says why it is not known."""
 
     device: DeviceFacts
     task: str
@@ -76,7 +76,7 @@ class Doubt:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportView:
-    """The report."""
+    """The report's content, in reading order."""
 
     result: RunResult
     started_at: datetime | None
@@ -91,17 +91,17 @@ class ReportView:
     published: str | None  # what the published figures beside ours are
     storages: tuple[Storage, ...]
     quality: tuple[Quality, ...]
-    scores: tuple[Table, ...]
+    scores: tuple[TextTable, ...]
     score_notes: tuple[str, ...]
     pictures: tuple[TaskPictures, ...]
     parity: tuple[Parity, ...]
     digests: tuple[Fact, ...]
     versions: tuple[Fact, ...]
-    states: tuple[DeviceState, ...]
+    conditions: tuple[DeviceConditions, ...]
 
 
 def report_view(result: RunResult, layout: Layout) -> ReportView:
-    """All of a run; the folder is only joined to the images' paths, nothing is read."""
+    """Return the view of a whole run. The layout only gives the images' paths; nothing is read."""
     rows, storages, quality = kpi_rows(result), storage_views(result), quality_rows(result)
     launches = launch_rows(result)
     kpis = tuple(_device_kpis(result, device, rows) for device in devices_of(result))
@@ -125,7 +125,7 @@ def report_view(result: RunResult, layout: Layout) -> ReportView:
         parity=tuple(_parity(result, device, task) for device in devices_of(result) for task in result.bundle.tasks),
         digests=digests(result),
         versions=versions(result),
-        states=device_states(result),
+        conditions=device_conditions(result),
     )
 
 
@@ -151,7 +151,7 @@ def _glance(device: DeviceFacts, kpis: TaskKpis) -> Glance:
 
 
 def _shares(kpis: TaskKpis, variant: Variant) -> list[TimeShare]:
-    """One share, or none where the end-to-end time was not measured."""
+    """Return one share, or none where the end-to-end time was not measured."""
     cells = {row.key: row.shared if variant is Variant.SHARED else row.per_graph for row in kpis.rows}
     figures = {key: cell.value for key, cell in cells.items() if isinstance(cell, Figure)}
     if "end_to_end" not in figures:
@@ -166,9 +166,10 @@ PARTS = (Component.TEXT_ENCODER.value, Component.VAE_ENCODER.value, "unet_step",
 
 def _parity(result: RunResult, device: DeviceFacts, task: TaskAssets) -> Parity:
     records = launches_of(result, device, Variant.FLOAT)
-    found = [v for record in sound(records) for v in values(record, "max_abs_difference", lambda s: s.task == task.name)]
+    differences = [v for record in sound(records) for v in values(record, "max_abs_difference", lambda s: s.task == task.name)]
     images = {key for record in sound(records) for key in record.images if key.startswith(f"{task.name}/")}
-    return Parity(device=device, task=task.name, images=len(images), worst_steps=max(found) if found else why_absent(records))
+    worst_steps = max(differences) if differences else why_absent(records)
+    return Parity(device=device, task=task.name, images=len(images), worst_steps=worst_steps)
 
 
 def _doubts(result: RunResult) -> tuple[Doubt, ...]:
@@ -182,7 +183,7 @@ def _doubts(result: RunResult) -> tuple[Doubt, ...]:
 
 
 def _doubts_of(record: RunRecord) -> tuple[Caveat, ...]:
-    """The caveats of figures that are shown: none of a failed launch, and no counting of the float launch's times."""
+    """Return the caveats of figures that are shown: none of a failed launch, and not the float launch's FEW_SAMPLES."""
     if record.status is not Status.OK:
         return ()
     is_float = record.variant is Variant.FLOAT

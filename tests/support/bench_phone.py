@@ -24,5 +24,5 @@ alternatives:
 
 
 def with_toolchain(*commands: str, version: str) -> str:
-    """The phone with a toolchain of these commands; each, like the version, is YAML on one line."""
+    """Return the phone with a toolchain of these commands; each, like the version, is YAML on one line."""
     return PHONE + _TOOLCHAIN.replace("COMMANDS", "\n      - ".join(commands)).replace("VERSION", version)

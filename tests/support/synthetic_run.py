@@ -1,4 +1,4 @@
-"""Synthetic run: made-up but deterministic numbers as a RunResult with its images, for tests of what shows or stores runs."""
+"""Synthetic run: invented but deterministic numbers -> a RunResult with its images, for tests of what shows or stores runs."""
 
 import random
 from collections.abc import Callable
@@ -61,7 +61,7 @@ def make_run(
     with_truth: bool = True,
     change: Callable[[RunRecord], RunRecord] = lambda record: record,
 ) -> RunResult:
-    """A run below `folder` (the results folder), its images written. `change` is applied to every record."""
+    """Return a run below `folder` (the results folder), its images written. `change` is applied to every record."""
     bundle_folder = folder / "bundles" / "b0"
     bundle = _bundle(bundle_folder, items, with_truth)
     records = [
@@ -78,7 +78,7 @@ def make_run(
 
 
 def failed(record: RunRecord, reason: str) -> RunRecord:
-    """The record of a launch that gave nothing."""
+    """Return the record of a launch that gave nothing."""
     return replace(record, status=Status.FAILED, reason=reason, samples=(), images={})
 
 
@@ -88,7 +88,7 @@ def _bundle(folder: Path, items: int, with_truth: bool) -> Bundle:
     tasks = []
     for name, kind in kinds.items():
         scheme, steps, guidance, fit_error = schemes[name]
-        made = tuple(_item(folder, name, kind, index, with_truth) for index in range(items))
+        task_items = tuple(_item(folder, name, kind, index, with_truth) for index in range(items))
         tasks.append(
             TaskAssets(
                 name=name,
@@ -99,7 +99,7 @@ def _bundle(folder: Path, items: int, with_truth: bool) -> Bundle:
                 guidance=guidance,
                 table=_file(f"tasks/{name}.json"),
                 tensors=_file(f"tasks/{name}.safetensors"),
-                items=made,
+                items=task_items,
                 fit_error=fit_error,
             )
         )
