@@ -1,13 +1,19 @@
 """The command line: exit codes, messages, output for machines. What a whole run does stands in test_pipeline."""
 
+import ast
 import json
 import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from quadbench.cli import build_parser, main
+from quadbench.cli import main
+from quadbench.cli.commands import COMMANDS, GROUPS
 from quadbench.cli.console import stdout_console
+from quadbench.cli.options import sentence
 
 MISTAKES = """\
 schema_version: 1
@@ -117,11 +123,87 @@ def test_doctor_finds_what_the_main_job_needs(capsys: pytest.CaptureFixture[str]
     assert {"torch", "adb", "adbd", "bwrap", "cmake"} <= checks.keys()
 
 
-def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_the_groups_and_every_command_in_a_line_of_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as ended:
-        build_parser().parse_args(["--help"])
+        main(["--help"])
     assert ended.value.code == 0
-    assert "exit codes" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "exit codes:" in lines
+    for group in GROUPS:
+        start = lines.index(f"{group.title}:") + 1
+        shown = dict(line.split(maxsplit=1) for line in lines[start : start + len(group.commands)])
+        assert shown == group.commands
+
+
+def test_every_command_is_in_one_group() -> None:
+    assert sum(len(group.commands) for group in GROUPS) == len(COMMANDS) == 13
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    output = capsys.readouterr().out
+    assert output.startswith(f"usage: quadbench {command} [-h]")
+    assert sentence(COMMANDS[command]) in " ".join(output.split())
+
+
+def test_a_misspelt_command_is_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["reprot"])
+    assert ended.value.code == 2
+    error = _error(capsys)
+    assert "invalid choice: 'reprot'" in error
+    assert all(f"'{command}'" in error for command in COMMANDS)
+
+
+def test_no_command_at_all_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 2
+    assert "required: COMMAND" in _error(capsys)
+
+
+def _imported_by(*words: str) -> set[str]:
+    """Return the modules that a fresh `quadbench` has imported when it ends with exit code 0."""
+    code = (
+        "import sys\nfrom quadbench.cli import main\n"
+        f"try:\n    main({list(words)!r})\nexcept SystemExit as ended:\n    assert ended.code in (0, None)\n"
+        "print('\\nmodules:', *sys.modules)"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return set(output.rpartition("modules:")[2].split())
+
+
+@pytest.mark.parametrize("words", [("--version",), ("--help",)])
+def test_version_and_help_import_nothing_large(words: tuple[str, ...]) -> None:
+    imported = _imported_by(*words)
+    assert "quadbench.cli" in imported
+    assert not imported & {"numpy", "onnxruntime", "onnx", "torch", "pydantic", "sqlalchemy", "rich", "jinja2", "yaml", "PIL"}
+
+
+def test_what_all_commands_share_imports_nothing_large() -> None:
+    imported = _imported_by("harness", "--help")
+    assert {"quadbench.cli.harness", "quadbench.cli.options", "quadbench.results.layout"} <= imported
+    assert not imported & {"numpy", "onnxruntime", "onnx", "torch", "pydantic", "sqlalchemy", "jinja2"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_imports_no_other_command(command: str) -> None:
+    source = Path(find_spec(f"quadbench.cli.{command}").origin).read_text()
+    names = {node.module for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)}
+    assert not names & {f"quadbench.cli.{other}" for other in COMMANDS}
+
+
+def test_only_the_called_command_is_imported() -> None:
+    imported = _imported_by("recipe", "check", "quickstart")
+    assert imported & {f"quadbench.cli.{command}" for command in COMMANDS} == {"quadbench.cli.recipe"}
+    assert not imported & {"numpy", "onnxruntime", "torch", "sqlalchemy", "jinja2"}
 
 
 def test_a_table_in_a_file_is_as_wide_as_it_is_and_no_word_of_it_is_cut(

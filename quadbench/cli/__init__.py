@@ -19,22 +19,34 @@ _QUIET_LIBRARIES = {
     "DIFFUSERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
-_EXIT_CODES = """\
-exit codes: 0 success; 1 unexpected error; 2 wrong input; 3 damaged artifact; 4 build or compilation failed;
-5 device absent, lost or full; 6 the harness failed on a device; 7 a program or package is missing; 130 Ctrl-C.
-What was measured before a failure is stored."""
+_PURPOSE = "One quantized base and many LoRAs on phones: build, deploy, measure, report."
+_AFTERWORD = """\
+exit codes:
+  0    success
+  1    unexpected error
+  2    wrong input
+  3    damaged artifact
+  4    build or compilation failed
+  5    device absent, lost or full
+  6    the harness failed on a device
+  7    a program or package is missing
+  130  Ctrl-C
+
+What was measured before a failure is stored.
+`quadbench COMMAND --help` explains a command."""
 
 
 def build_parser(called: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
-    """Return the command line. Only the modules of the commands that are `called` are imported; the others are mere names."""
+    """Return the parser. Only the modules of the commands that are `called` are imported; the others are mere names."""
     parser = argparse.ArgumentParser(
         prog="quadbench",
-        description="One quantized base and many LoRAs on phones: build, deploy, measure, report.",
-        epilog=f"{listed()}\n`quadbench COMMAND --help` explains a command.\n\n{_EXIT_CODES}",
+        usage="quadbench [-h] [--version] COMMAND ...",
+        description=f"{_PURPOSE}\n\n{listed()}",
+        epilog=_AFTERWORD,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", help="one of those below")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", prog="quadbench", help=argparse.SUPPRESS)
     for name, purpose in COMMANDS.items():
         if name in called:
             import_module(f"{__name__}.{name}").add(commands)
@@ -62,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Version(argparse.Action):
-    """Prints the version, which is looked up only when it is asked for."""
+    """The option that prints the version, which is looked up only when it is asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version

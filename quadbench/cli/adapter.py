@@ -1,4 +1,4 @@
-"""Adapter: a LoRA -> what it is made of; a LoRA and a bundle -> a verdict, and the bundle with that LoRA, pushed to devices."""
+"""Adapter: a LoRA -> what it is made of; a LoRA and a bundle -> a judgement, and the bundle with that LoRA, pushed to devices."""
 
 import argparse
 import math
@@ -12,8 +12,8 @@ from rich.table import Table
 
 from quadbench import pipeline
 from quadbench.artifacts import Bundle
-from quadbench.cli.console import RunConsole, print_error, print_json, print_text, stdout_console
-from quadbench.cli.options import add_action, add_group, addresses
+from quadbench.cli.console import WORST_SITES, RunConsole, print_error, print_json, print_text, stdout_console
+from quadbench.cli.options import add_action, add_group, split_list
 from quadbench.errors import AdapterError, extra_needed
 from quadbench.recipe import load_recipe
 from quadbench.results.manifest import read_manifest
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from quadbench.quad.adapters.inspection import Inspection
     from quadbench.quad.admit import Admission
 
-WORST_SITES = 5
 _FILE = "a PEFT folder, or a .safetensors file of diffusers or kohya's scripts"
 _HINT = (
     "train it again with smaller changes, or list it in the recipe, with quad.distill if need be: that builds a base whose "
@@ -31,7 +30,7 @@ _HINT = (
 
 
 def add(commands: Any) -> None:
-    """`quadbench adapter ...`."""
+    """Add `quadbench adapter` and its actions to the commands."""
     actions = add_group(commands, "adapter")
     inspect = add_action(actions, "inspect", run_inspect, "say what an adapter is made of, and everything that is wrong with it")
     inspect.add_argument("file", type=Path, metavar="FILE", help=_FILE)
@@ -65,7 +64,7 @@ def run_admit(options: argparse.Namespace) -> int:
         admission, deployments = pipeline.admit(
             options.file,
             options.bundle,
-            addresses(options.devices),
+            split_list(options.devices),
             name=options.name,
             layout=options.layout,
             observer=observer,
@@ -97,7 +96,7 @@ def _answer(admission: "Admission") -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no infinity: an SQNR without noise is null."""
+    """Put None in place of infinities, which JSON does not have: an SQNR without noise."""
     match value:
         case dict():
             return {key: _finite(inner) for key, inner in value.items()}
@@ -108,23 +107,23 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _print_inspection(console: Console, found: "Inspection") -> None:
-    print_text(f"{found.path}: {found.format}, as {found.because}")
-    low, high = found.scale
-    ranks = ", ".join(f"{rank} at {sites}" for rank, sites in found.ranks.items())
-    sizes = f"{_size(found.int16_bytes)} in INT16, {_size(found.int8_bytes)} in INT8"
-    print_text(f"{found.sites} sites (rank {ranks or '-'}), scale {low:g}{'' if low == high else f' to {high:g}'}")
-    print_text(f"{found.parameters:,} parameters: {sizes}")
+def _print_inspection(console: Console, inspection: "Inspection") -> None:
+    print_text(f"{inspection.path}: {inspection.format}, as {inspection.because}")
+    low, high = inspection.scale
+    ranks = ", ".join(f"{rank} at {sites}" for rank, sites in inspection.ranks.items())
+    sizes = f"{_size(inspection.int16_bytes)} in INT16, {_size(inspection.int8_bytes)} in INT8"
+    print_text(f"{inspection.sites} sites (rank {ranks or '-'}), scale {low:g}{'' if low == high else f' to {high:g}'}")
+    print_text(f"{inspection.parameters:,} parameters: {sizes}")
     shown = _table("sites", "number", "parameters", "max |down|", "max |up|")
-    for row in found.kinds:
+    for row in inspection.kinds:
         shown.add_row(row.kind, str(row.sites), f"{row.parameters:,}", f"{row.greatest_down:.4g}", f"{row.greatest_up:.4g}")
     console.print(shown)
-    if found.outlier:
-        one = found.outlier
+    if inspection.outlier:
+        one = inspection.outlier
         print_text(f"worst outlier: {one.ratio:.1f} times the root mean square, {one.side} of {one.site}")
-    for problem in found.problems:
+    for problem in inspection.problems:
         print_text(f"problem: {problem.message}" + (f". Hint: {problem.hint}" if problem.hint else ""))
-    if not found.problems:
+    if not inspection.problems:
         print_text("no problems")
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Commands for one purpose: name -> what the command does."""
+    """The commands for one purpose: each by name, with what it does."""
 
     title: str
     commands: dict[str, str]
@@ -16,26 +16,26 @@ GROUPS = (
         title="measure",
         commands={
             "run": "build a recipe, push it to devices, measure and report",
-            "sweep": "run a recipe with several values of one key, and compare what comes out",
+            "sweep": "run a recipe with several values of one key, and compare them",
             "report": "write the report of a stored run again, and print its figures",
-            "quality": "score the images of a stored run, or of a folder, against what they should be",
+            "quality": "score the images of a stored run or a folder against references",
         },
     ),
     Group(
         title="build",
         commands={
             "recipe": "check recipes, or print their schema",
-            "compile": "build a recipe if needed, compile it for a target and print where it lies",
+            "compile": "compile a recipe or a bundle for a target and print where it lies",
             "lint": "say what compilers and NPUs would refuse in a bundle's graphs",
             "adapter": "look at adapters, and add them to a bundle that is built",
-            "sensitivity": "say how sensitive a recipe's adapters are to rounding, and choose the anchor",
+            "sensitivity": "say how much rounding costs each adapter, and choose the anchor",
         },
     ),
     Group(
         title="devices and this machine",
         commands={
             "devices": "list what can be given to --devices",
-            "targets": "say what can be compiled for on this machine, and what to install for the rest",
+            "targets": "list what can be compiled for, and what to install for the rest",
             "doctor": "say what is installed and what to install",
             "harness": "build the native harness",
         },

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from quadbench import pipeline
-from quadbench.artifacts import CompiledBundle, Stored
+from quadbench.artifacts import MIB, CompiledBundle, Stored
 from quadbench.cli.console import RunConsole, print_json, print_text
 from quadbench.cli.options import add_command
 from quadbench.recipe import Recipe, load_recipe
@@ -17,11 +17,9 @@ from quadbench.results.manifest import MANIFEST
 from quadbench.target.known import find_target, known_targets
 from quadbench.target.profile import load_profiles, local_profile
 
-_MIB = 2**20
-
 
 def add(commands: Any) -> None:
-    """`quadbench compile`."""
+    """Add `quadbench compile` to the commands."""
     parser = add_command(commands, "compile", run)
     parser.add_argument("source", metavar="RECIPE_OR_BUNDLE", help="a recipe, or a bundle's folder, results/bundles/<digest>")
     parser.add_argument(
@@ -35,11 +33,11 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     target = find_target(options.target, known_targets([*load_profiles(), local_profile()], platform.machine()))
     with RunConsole(Console(stderr=True)) as observer:
-        made = pipeline.compiled(_source(options.source), target, layout=options.layout, observer=observer)
+        compiled = pipeline.compiled(_source(options.source), target, layout=options.layout, observer=observer)
     if options.json:
-        print_json({**asdict(made.artifact), "folder": str(made.folder), "is_reused": made.is_reused})
+        print_json({**asdict(compiled.artifact), "folder": str(compiled.folder), "is_reused": compiled.is_reused})
     else:
-        print_text(_summary(made))
+        print_text(_summary(compiled))
     return 0
 
 
@@ -47,8 +45,8 @@ def _source(text: str) -> Recipe | Path:
     return Path(text) if (Path(text) / MANIFEST).is_file() else load_recipe(text)
 
 
-def _summary(made: Stored[CompiledBundle]) -> str:
-    files = {graph.file.path: graph.file.size_bytes for graph in made.artifact.graphs}
-    doubts = "".join(f"\n{caveat}: {caveat.advice}" for caveat in made.artifact.caveats)
-    size = f"{len(files)} files, {sum(files.values()) / _MIB:.1f} MiB"
-    return f"{made.folder}\n{made.artifact.target}: {size}{', unchanged' if made.is_reused else ''}{doubts}"
+def _summary(compiled: Stored[CompiledBundle]) -> str:
+    files = {graph.file.path: graph.file.size_bytes for graph in compiled.artifact.graphs}
+    doubts = "".join(f"\n{caveat}: {caveat.advice}" for caveat in compiled.artifact.caveats)
+    size = f"{len(files)} files, {sum(files.values()) / MIB:.1f} MiB"
+    return f"{compiled.folder}\n{compiled.artifact.target}: {size}{', unchanged' if compiled.is_reused else ''}{doubts}"

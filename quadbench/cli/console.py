@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from quadbench.artifacts import Bundle, Deployment, LaunchPlan, RunRecord, Status
+from quadbench.artifacts import MIB, Bundle, Deployment, LaunchPlan, RunRecord, Status
 
-_MIB = 2**20
+WORST_SITES = 5  # are shown of each adapter
 _FILE_WIDTH = 200  # wider than any table
 
 
 def stdout_console() -> Console:
-    """Where results go. A file or a pipe has no width, so tables stand there as wide as they are; COLUMNS narrows them."""
+    """Return the console for results. In a file or a pipe tables stand as wide as they are, unless COLUMNS says how wide."""
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _FILE_WIDTH
@@ -51,7 +51,7 @@ class RunConsole:
         self._progress.stop()
 
     def step(self, stage: str, detail: str) -> None:
-        """A stage goes on to its next step; bars show the step, the log only the stage."""
+        """Show that a stage goes on to its next step: a bar has the step, the lines only the stage."""
         with self._lock:
             if stage != self._last_stage:
                 self._last_stage = stage
@@ -70,15 +70,15 @@ class RunConsole:
 
     def sent(self, device: str, sent_bytes: int, total_bytes: int) -> None:
         with self._lock:
-            amount = f"{sent_bytes / _MIB:.1f} of {total_bytes / _MIB:.1f} MB"
+            amount = f"{sent_bytes / MIB:.1f} of {total_bytes / MIB:.1f} MB"
             self._set(f"push {device}", amount, sent_bytes / total_bytes if total_bytes else 1.0)
 
     def deployed(self, deployment: Deployment) -> None:
         with self._lock:
             self._drop(f"push {deployment.device.address}")
-            sent = f"{deployment.sent_bytes / _MIB:.1f} MB sent" if deployment.sent_bytes else "0 bytes sent"
+            sent = f"{deployment.sent_bytes / MIB:.1f} MB sent" if deployment.sent_bytes else "0 bytes sent"
             self._console.print(
-                f"[bold]push[/] {deployment.device.address}: {sent}, {deployment.present_bytes / _MIB:.1f} MB there already, "
+                f"[bold]push[/] {deployment.device.address}: {sent}, {deployment.present_bytes / MIB:.1f} MB there already, "
                 f"{deployment.seconds:.1f} s",
                 highlight=False,
             )
@@ -110,15 +110,15 @@ class RunConsole:
 
 
 def print_error(message: str) -> None:
-    """On stderr, as it is: nothing in a message is markup."""
+    """Print a message on stderr as it is: nothing in it is markup."""
     Console(stderr=True).print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True, highlight=False)
 
 
 def print_text(text: str) -> None:
-    """On stdout, unwrapped."""
+    """Print on stdout, unwrapped."""
     sys.stdout.write(text.rstrip("\n") + "\n")
 
 
 def print_json(value: Any) -> None:
-    """On stdout; dates and paths as text."""
+    """Print on stdout as JSON; dates and paths as text."""
     print_text(json.dumps(value, indent=1, default=str))

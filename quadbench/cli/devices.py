@@ -14,7 +14,7 @@ from quadbench.devices import DeviceRow, list_devices
 
 
 def add(commands: Any) -> None:
-    """`quadbench devices`."""
+    """Add `quadbench devices` to the commands."""
     add_command(commands, "devices", run)
 
 
@@ -23,11 +23,11 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json([asdict(row) for row in rows])
     else:
-        print_devices(stdout_console(), rows)
+        _print_devices(stdout_console(), rows)
     return 0
 
 
-def print_devices(console: Console, rows: Sequence[DeviceRow]) -> None:
+def _print_devices(console: Console, rows: Sequence[DeviceRow]) -> None:
     shown = Table(header_style="bold")
     for column in ("address", "serial", "state", "model", "profile"):
         shown.add_column(column, overflow="fold")

@@ -16,7 +16,7 @@ from quadbench.errors import MissingDependencyError
 
 
 def add(commands: Any) -> None:
-    """`quadbench doctor`."""
+    """Add `quadbench doctor` to the commands."""
     add_command(commands, "doctor", run)
 
 
@@ -25,12 +25,12 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json([asdict(check) for check in checks])
     else:
-        print_checks(stdout_console(), checks)
+        _print_checks(stdout_console(), checks)
     return 0 if all(check.is_ok for check in checks if check.is_required) else MissingDependencyError.exit_code
 
 
-def print_checks(console: Console, checks: Sequence[Check]) -> None:
-    """What `doctor` found; the hints of what is missing below."""
+def _print_checks(console: Console, checks: Sequence[Check]) -> None:
+    """Print a table of all checks; below it the hints on what is missing."""
     shown = Table(header_style="bold")
     for column in ("", "what", "found", "needed for"):
         shown.add_column(column, overflow="fold")

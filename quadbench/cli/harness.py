@@ -9,7 +9,7 @@ from quadbench.harness.program import ensure_harness
 
 
 def add(commands: Any) -> None:
-    """`quadbench harness ...`."""
+    """Add `quadbench harness` and its actions to the commands."""
     actions = add_group(commands, "harness")
     add_action(actions, "build", run_build, "build it for this machine, unless it is there, and print its path")
 

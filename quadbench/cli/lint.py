@@ -15,7 +15,7 @@ from quadbench.target.profile import load_profile
 
 
 def add(commands: Any) -> None:
-    """`quadbench lint`."""
+    """Add `quadbench lint` to the commands."""
     parser = add_command(commands, "lint", run)
     parser.add_argument("bundle", type=Path, metavar="BUNDLE_DIR", help="the bundle's folder, results/bundles/<digest>")
     parser.add_argument("--profile", metavar="NAME", help="a device profile, for the rules of its chip as well")
@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     findings = lint_bundle(read_manifest(options.bundle, Bundle), htp_arch=htp_arch)
     errors = list(messages(findings, Severity.ERROR))
     if options.json:
-        print_json({graph: [asdict(finding) for finding in found] for graph, found in findings.items()})
+        print_json({graph: [asdict(finding) for finding in of_graph] for graph, of_graph in findings.items()})
     else:
         warnings = list(messages(findings, Severity.WARNING))
         for severity, lines in (("error", errors), ("warning", warnings)):

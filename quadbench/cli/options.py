@@ -1,4 +1,4 @@
-"""Options: what the commands share: their common options, addresses, and how a command is added."""
+"""Options: a command's name and function -> its parser, with the options that all commands take."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -59,9 +59,9 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help="a YAML file, or the name of a recipe that comes with quadbench")
 
 
-def addresses(text: str) -> Sequence[str]:
+def split_list(text: str) -> Sequence[str]:
     """Split a list on the command line: `a, b` becomes [`a`, `b`]."""
-    return [address.strip() for address in text.split(",") if address.strip()]
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _layout(folder: str) -> Layout:

@@ -13,13 +13,13 @@ from rich.table import Table
 
 from quadbench.artifacts.scores import RunScores
 from quadbench.cli.console import RunConsole, print_json, print_text, stdout_console
-from quadbench.cli.options import add_command, addresses
+from quadbench.cli.options import add_command, split_list
 from quadbench.errors import UserError, extra_needed
 from quadbench.report import score_notes, score_tables
 
 
 def add(commands: Any) -> None:
-    """`quadbench quality`."""
+    """Add `quadbench quality` to the commands."""
     parser = add_command(commands, "quality", run)
     parser.add_argument("run_id", nargs="?", help="the run (default: the latest)")
     parser.add_argument("--images", type=Path, metavar="DIR", help="images of any origin instead of a run's")
@@ -37,7 +37,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    metrics = addresses(options.metrics) or None
+    metrics = split_list(options.metrics) or None
     if options.images or options.reference:
         scores = _of_folders(options, metrics)
     else:
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(asdict(scores))
     else:
-        print_scores(stdout_console(), scores)
+        _print_scores(stdout_console(), scores)
     return 0
 
 
@@ -69,8 +69,8 @@ def _of_folders(options: argparse.Namespace, metrics: Sequence[str] | None) -> R
     return score_folders(options.images, options.reference, options.source, metrics=metrics, weights=options.weights)
 
 
-def print_scores(console: Console, scores: RunScores) -> None:
-    """A table for each task and device; below, once, what each metric is, or why there is none."""
+def _print_scores(console: Console, scores: RunScores) -> None:
+    """Print a table for each task and device; below, once, what each metric is, or why it is absent."""
     for table in score_tables(scores):
         shown = Table(title=table.title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
         for column, is_numeric in zip(table.columns, table.numeric, strict=True):

@@ -9,7 +9,7 @@ from quadbench.recipe import load_recipe, recipe_digest, recipe_schema
 
 
 def add(commands: Any) -> None:
-    """`quadbench recipe ...`."""
+    """Add `quadbench recipe` and its actions to the commands."""
     actions = add_group(commands, "recipe")
     add_recipe(add_action(actions, "check", run_check, "say whether a recipe is right; every problem with its line"))
     add_action(actions, "schema", run_schema, "print the JSON Schema of recipes, for editors")

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from quadbench.cli.console import RunConsole, print_json, stdout_console
+from quadbench.cli.console import WORST_SITES, RunConsole, print_json, stdout_console
 from quadbench.cli.options import add_command, add_recipe
 from quadbench.errors import extra_needed
 from quadbench.recipe import load_recipe
@@ -19,11 +19,9 @@ if TYPE_CHECKING:
     from quadbench.quad.divergence import DivergenceScore
     from quadbench.quad.sensitivity import Agreement, Sensitivity
 
-WORST_SITES = 5
-
 
 def add(commands: Any) -> None:
-    """`quadbench sensitivity`."""
+    """Add `quadbench sensitivity` to the commands."""
     parser = add_command(commands, "sensitivity", run)
     add_recipe(parser)
     parser.add_argument("--lora", choices=("int16", "int8"), help="bits of the adapters (default: the recipe's)")
@@ -34,19 +32,19 @@ def run(options: argparse.Namespace) -> int:
     with extra_needed("quad"):
         from quadbench.quad.analyse import analyse
     with RunConsole(Console(stderr=True)) as observer:
-        found = analyse(recipe, lora=options.lora, notify=partial(observer.step, "sensitivity"))
+        sensitivity = analyse(recipe, lora=options.lora, notify=partial(observer.step, "sensitivity"))
     if options.json:
-        print_json(asdict(found))
+        print_json(asdict(sensitivity))
     else:
-        print_sensitivity(stdout_console(), found)
+        _print_sensitivity(stdout_console(), sensitivity)
     return 0
 
 
-def print_sensitivity(console: Console, found: "Sensitivity") -> None:
-    """A table for each adapter: all of it, each step, the sites that cost most when rounded alone; then what follows."""
-    for one in found.adapters:
+def _print_sensitivity(console: Console, sensitivity: "Sensitivity") -> None:
+    """Print a table for each adapter: all sites, each step, the sites that cost most when rounded alone; then the conclusion."""
+    for one in sensitivity.adapters:
         shown = Table(
-            title=f"{one.adapter}, {found.lora}, under encodings of its own",
+            title=f"{one.adapter}, {sensitivity.lora}, under encodings of its own",
             title_justify="left",
             header_style="bold",
             box=SIMPLE_HEAD,
@@ -63,8 +61,8 @@ def print_sensitivity(console: Console, found: "Sensitivity") -> None:
             shown.add_row(site.site, *_score_cells(site.score))
         console.print(shown)
         console.print(f"order of its {len(one.sites)} sites: {_agreement(one.site_agreement)}\n", highlight=False)
-    console.print(f"order of the adapters: {_agreement(found.agreement)}", highlight=False)
-    console.print(f"anchor: {found.choice.anchor or 'none, take unified'}; {found.choice.reason}", highlight=False)
+    console.print(f"order of the adapters: {_agreement(sensitivity.agreement)}", highlight=False)
+    console.print(f"anchor: {sensitivity.choice.anchor or 'none, take unified'}; {sensitivity.choice.reason}", highlight=False)
 
 
 def _score_cells(score: "DivergenceScore", error: str = "") -> tuple[str, ...]:

@@ -8,16 +8,16 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from quadbench.cli.addresses import add_devices, chosen_devices
 from quadbench.cli.console import RunConsole, print_json, print_text, stdout_console
 from quadbench.cli.options import add_command, add_recipe
-from quadbench.cli.run import add_devices, chosen_devices
 from quadbench.errors import HarnessError
 from quadbench.report import Sweep, sweep_tables
 from quadbench.sweep import read_over, sweep
 
 
 def add(commands: Any) -> None:
-    """`quadbench sweep`."""
+    """Add `quadbench sweep` to the commands."""
     parser = add_command(commands, "sweep", run)
     add_recipe(parser)
     parser.add_argument(
@@ -36,14 +36,14 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(asdict(swept.sweep) | {"folder": str(swept.folder)})
     else:
-        print_sweep(stdout_console(), swept.sweep)
+        _print_sweep(stdout_console(), swept.sweep)
         print_text(f"sweep: {swept.folder}")
     return HarnessError.exit_code if any(not point.figures for point in swept.sweep.points) else 0
 
 
-def print_sweep(console: Console, made: Sweep) -> None:
-    """A table for each task and device; what they have in common to say once, at the end."""
-    tables = sweep_tables(made)
+def _print_sweep(console: Console, result: Sweep) -> None:
+    """Print a table for each task and device, and the notes of all tables once, at the end."""
+    tables = sweep_tables(result)
     for table in tables:
         shown = Table(title=table.title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
         for column in table.columns:

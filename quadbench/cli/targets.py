@@ -13,7 +13,7 @@ from quadbench.target.profile import load_profiles, local_profile
 
 
 def add(commands: Any) -> None:
-    """`quadbench targets`."""
+    """Add `quadbench targets` to the commands."""
     add_command(commands, "targets", run)
 
 
@@ -21,40 +21,40 @@ def run(options: argparse.Namespace) -> int:
     known = known_targets([*load_profiles(), local_profile()], platform.machine())
     rows = [(target, availability(target.target)) for target in known]
     if options.json:
-        print_json([_row(target, found) for target, found in rows])
+        print_json([_row(target, state) for target, state in rows])
     else:
         print_text(_table(rows))
     return 0
 
 
-def _row(target: KnownTarget, found: Availability) -> dict[str, Any]:
+def _row(target: KnownTarget, state: Availability) -> dict[str, Any]:
     return {
         "target": target.key,
         "backend": target.target.backend,
         "profiles": target.profiles,
         "addresses": target.addresses,
-        "is_ready": found.is_ready,
-        "version": found.version,
-        "missing": found.missing,
-        "hint": found.hint,
+        "is_ready": state.is_ready,
+        "version": state.version,
+        "missing": state.missing,
+        "hint": state.hint,
     }
 
 
 def _table(rows: Sequence[tuple[KnownTarget, Availability]]) -> str:
-    """Lines of any width, since keys are there to be copied; what is missing below."""
+    """Return a table in lines of any width, since keys are there to be copied; below it what is missing."""
     cells = [
         (
-            "ready" if found.is_ready else "missing",
+            "ready" if state.is_ready else "missing",
             target.key,
-            " ".join(filter(None, (target.target.backend, found.version))),
+            " ".join(filter(None, (target.target.backend, state.version))),
             ", ".join(target.addresses) or f"no run yet ({', '.join(target.profiles)})",
         )
-        for target, found in rows
+        for target, state in rows
     ]
     widths = [max(map(len, column)) for column in zip(("", "target", "compiled by", ""), *cells, strict=True)]
     lines = [
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
         for row in (("", "target", "compiled by", "runs on"), *cells)
     ]
-    missing = dict.fromkeys(f"{found.missing}\n  {found.hint}" for _, found in rows if not found.is_ready)
+    missing = dict.fromkeys(f"{state.missing}\n  {state.hint}" for _, state in rows if not state.is_ready)
     return "\n".join((*lines, "", *(f"missing: {text}" for text in missing)))

@@ -1,0 +1,37 @@
+"""Addresses: `--devices` and `-s` on the command line -> the addresses that a command runs on."""
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from quadbench.cli.options import split_list
+from quadbench.devices import SERIAL_VARIABLE
+from quadbench.errors import UserError
+from quadbench.target.profile import LOCAL_NAME
+
+
+def add_devices(parser: argparse.ArgumentParser) -> None:
+    """Add `--devices` and `-s`, which `chosen_devices` takes."""
+    parser.add_argument(
+        "--devices",
+        default="",
+        metavar="A,B",
+        help="addresses: s25, s25@SERIAL, SERIAL, virtual:s25, hub:s25, local (default: $ANDROID_SERIAL, else local)",
+    )
+    parser.add_argument("-s", "--serial", metavar="SERIAL", help="the phone with this serial, as adb's option of that name")
+
+
+def chosen_devices(devices: str, serial: str | None) -> Sequence[str]:
+    """Return the addresses to run on. `-s` picks the phone for one address, or is the address.
+
+    With neither, an empty list stands for $ANDROID_SERIAL if it is set; else this machine is meant.
+
+    Raises:
+        UserError: `-s` stands beside several addresses.
+    """
+    listed = split_list(devices)
+    if serial and len(listed) > 1:
+        raise UserError(f"-s {serial} picks one phone, but --devices names {len(listed)}", hint=f"write {listed[0]}@{serial}")
+    if serial:
+        return [f"{listed[0]}@{serial}"] if listed else [serial]
+    return listed or ([] if os.environ.get(SERIAL_VARIABLE) else [LOCAL_NAME])
