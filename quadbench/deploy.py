@@ -1,4 +1,4 @@
-"""Deploy: files with their digests + Device -> Deployment. What is there already, and whole, is not sent again.
+"""Deploy: files with their digests + Device -> Deployment. A file that is there already, and whole, is not sent again.
 
 On the device lies `<root>/objects/<sha256>`, each file once. A file is sent under a temporary name, checked there, then renamed.
 """
@@ -7,21 +7,20 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quadbench.artifacts import Deployment
+from quadbench.artifacts import MIB, Deployment
 from quadbench.devices import Device
 from quadbench.errors import ArtifactError, DeviceError, DeviceFullError, DeviceLostError
 
 BLOCK_BYTES = 4096  # a file takes whole blocks
 LIST_TIMEOUT_S = 60.0
 CHANGE_TIMEOUT_S = 60.0
-CHECK_BYTES_PER_S = 10 * 2**20  # slower than any phone's sha256sum
+CHECK_BYTES_PER_S = 10 * MIB  # slower than any phone's sha256sum
 TEMPORARY = ".tmp-"
 NAMES_PER_COMMAND = 400  # a command has at most 64 KB, a name 64 characters
-_MIB = 2**20
 
 # $1: the objects folder. Temporary files are of a deployment that was cut off.
 _LIST = 'mkdir -p "$1" && cd "$1" && rm -f .tmp-* && set -- * && if [ -e "$1" ]; then stat -c "%s %a %n" "$@"; fi'
@@ -29,7 +28,6 @@ _CHECK = 'cd "$1" && shift && sha256sum "$@"'
 _MARK = 'cd "$1" && shift && chmod 755 "$@"'
 _PUBLISH = 'cd "$1" && for name in .tmp-*; do mv -f "$name" "${name#.tmp-}" || exit 1; done'
 _CLEAN = 'cd "$1" && rm -f .tmp-*'
-_DELETE = 'cd "$1" && shift && rm -f "$@"'
 
 Progress = Callable[[int, int], None]  # bytes sent so far, bytes to send
 
@@ -48,39 +46,33 @@ class LocalFile:
 
 @dataclass(frozen=True, kw_only=True)
 class _Object:
-    """What lies on the device under a digest."""
+    """A file on the device, which lies there under its digest."""
 
     size_bytes: int
     is_executable: bool
 
 
-def deploy(
-    files: Sequence[LocalFile],
-    device: Device,
-    *,
-    progress: Progress | None = None,
-    keep: Collection[str] = (),
-    prune: bool = False,
-) -> Deployment:
-    """Bring the files to the device. With `prune`, objects that are neither among them nor in `keep` (digests) are deleted first.
+def deploy(files: Sequence[LocalFile], device: Device, *, progress: Progress | None = None) -> Deployment:
+    """Bring the files to the device. Other objects there stay.
 
     A present object counts as whole if its size and its sha256 are right. After a failure nothing half-written remains; where
     the device is lost, the next deployment removes it.
-    Raises: ArtifactError (a file is not what its manifest says), DeviceFullError, DeviceLostError, DeviceError.
+
+    Raises:
+        ArtifactError: a file is not what its manifest says.
+        DeviceFullError: there is too little free space.
+        DeviceLostError: the device went away.
+        DeviceError: a file did not arrive whole, or a command failed there.
     """
     started = time.monotonic()
     needed = _by_digest(files)
     folder = f"{device.root}/objects"
     present = _list(device, folder)
-    stale = [name for name in present if name not in needed and name not in keep] if prune else []
-    _in_portions(device, folder, stale, _DELETE)
     missing = _missing(device, folder, needed.values(), present)
     _check_space(device, folder, missing)
     _send(device, folder, missing, progress)
-    marked = {name for name, found in present.items() if found.is_executable}.difference(file.sha256 for file in missing)
-    _in_portions(
-        device, folder, [file.sha256 for file in needed.values() if file.executable and file.sha256 not in marked], _MARK
-    )
+    marked = {name for name, there in present.items() if there.is_executable}.difference(file.sha256 for file in missing)
+    _mark(device, folder, [file.sha256 for file in needed.values() if file.executable and file.sha256 not in marked])
     sent_bytes = sum(file.size_bytes for file in missing)
     present_bytes = sum(file.size_bytes for file in needed.values()) - sent_bytes
     log.info("deployed to %s: %d bytes sent, %d bytes were there", device.facts.address, sent_bytes, present_bytes)
@@ -90,13 +82,13 @@ def deploy(
         objects={sha256: f"{folder}/{sha256}" for sha256 in needed},
         sent_bytes=sent_bytes,
         present_bytes=present_bytes,
-        deleted_bytes=sum(present[name].size_bytes for name in stale),
+        deleted_bytes=0,
         seconds=time.monotonic() - started,
     )
 
 
 def _by_digest(files: Iterable[LocalFile]) -> dict[str, LocalFile]:
-    """Each object once; executable where any of its files is."""
+    """Return each object once; it is executable if any of its files is."""
     needed: dict[str, LocalFile] = {}
     for file in files:
         _check_size(file)
@@ -108,44 +100,44 @@ def _by_digest(files: Iterable[LocalFile]) -> dict[str, LocalFile]:
 def _check_size(file: LocalFile) -> None:
     if not file.path.is_file():
         raise ArtifactError(f"{file.path} is missing", hint="build it again")
-    if (found := file.path.stat().st_size) != file.size_bytes:
-        raise ArtifactError(f"{file.path} has {found} bytes, its manifest says {file.size_bytes}", hint="build it again")
+    if (size_bytes := file.path.stat().st_size) != file.size_bytes:
+        raise ArtifactError(f"{file.path} has {size_bytes} bytes, its manifest says {file.size_bytes}", hint="build it again")
 
 
 def _list(device: Device, folder: str) -> dict[str, _Object]:
-    """The objects by digest."""
+    """Return the objects on the device by digest, after temporary files are removed there."""
     lines = _command(device, _LIST, folder, timeout_s=LIST_TIMEOUT_S).splitlines()
-    found = (re.fullmatch(r"(\d+) ([0-7]+) ([0-9a-f]{64})", line) for line in lines)
-    return {line[3]: _Object(size_bytes=int(line[1]), is_executable=bool(int(line[2], 8) & 0o100)) for line in found if line}
+    rows = (re.fullmatch(r"(\d+) ([0-7]+) ([0-9a-f]{64})", line) for line in lines)
+    return {row[3]: _Object(size_bytes=int(row[1]), is_executable=bool(int(row[2], 8) & 0o100)) for row in rows if row}
 
 
 def _missing(device: Device, folder: str, needed: Iterable[LocalFile], present: Mapping[str, _Object]) -> list[LocalFile]:
-    """The files that the device lacks, or has with another size or content. Only contents of the right size are read."""
+    """Return the files that the device lacks, or has with another size or content. Only contents of the right size are read."""
     files = list(needed)
     sized = [f for f in files if f.sha256 in present and present[f.sha256].size_bytes == f.size_bytes]
-    found = _contents(device, folder, sized)
+    contents = _contents(device, folder, sized)
     for file in sized:
-        if found.get(file.sha256) != file.sha256:
+        if contents.get(file.sha256) != file.sha256:
             log.warning("%s was damaged on %s and is sent again", file.path.name, device.facts.address)
-    return [file for file in files if found.get(file.sha256) != file.sha256]
+    return [file for file in files if contents.get(file.sha256) != file.sha256]
 
 
 def _contents(device: Device, folder: str, files: Sequence[LocalFile], prefix: str = "") -> dict[str, str]:
-    """The sha256 that each file has on the device, under its name's digest."""
-    found: dict[str, str] = {}
+    """Return the sha256 that each file has on the device, by the digest in its name."""
+    contents: dict[str, str] = {}
     line = re.compile(rf"^([0-9a-f]{{64}}) [ *]{re.escape(prefix)}([0-9a-f]{{64}})$", re.MULTILINE)
     for start in range(0, len(files), NAMES_PER_COMMAND):
         portion = files[start : start + NAMES_PER_COMMAND]
         timeout_s = CHANGE_TIMEOUT_S + sum(file.size_bytes for file in portion) / CHECK_BYTES_PER_S
         output = _command(device, _CHECK, folder, *(prefix + file.sha256 for file in portion), timeout_s=timeout_s)
-        found |= {name: sha256 for sha256, name in line.findall(output)}
-    return found
+        contents |= {name: sha256 for sha256, name in line.findall(output)}
+    return contents
 
 
 def _check_space(device: Device, folder: str, missing: Sequence[LocalFile]) -> None:
     need_bytes = sum(-(-file.size_bytes // BLOCK_BYTES) * BLOCK_BYTES for file in missing)
     if need_bytes and (free_bytes := device.free_bytes(folder)) < need_bytes:
-        needed = f"{free_bytes / _MIB:.1f} MB free in {folder}, {need_bytes / _MIB:.1f} MB are needed"
+        needed = f"{free_bytes / MIB:.1f} MB free in {folder}, {need_bytes / MIB:.1f} MB are needed"
         raise DeviceFullError(
             f"device '{device.facts.address}' has {needed}",
             hint=f"make room there; what lies below {device.root} may be deleted, it is sent again when it is needed",
@@ -189,28 +181,29 @@ def _check_arrived(device: Device, folder: str, missing: Sequence[LocalFile]) ->
             raise _wrong_content(device, file, arrived.get(file.sha256))
 
 
-def _wrong_content(device: Device, file: LocalFile, found: str | None) -> ArtifactError | DeviceError:
+def _wrong_content(device: Device, file: LocalFile, arrived: str | None) -> ArtifactError | DeviceError:
     with file.path.open("rb") as content:
         local = hashlib.file_digest(content, "sha256").hexdigest()
     if local != file.sha256:
         return ArtifactError(f"{file.path} has sha256 {local}, its manifest says {file.sha256}", hint="build it again")
     return DeviceError(
-        f"{file.path.name} arrived on device '{device.facts.address}' with sha256 {found or 'unknown'}, sent was {file.sha256}",
+        f"{file.path.name} arrived on device '{device.facts.address}' with sha256 {arrived or 'unknown'}, sent was {file.sha256}",
         hint="run again; if it comes back, try another cable or port",
     )
 
 
 def _clean(device: Device, folder: str) -> None:
-    """Remove what is half-written; the failure that led here is what the user must see, not that of the cleaning."""
+    """Remove what is half-written. A failure to do so is only logged: the user must see the failure that led here."""
     try:
         _command(device, _CLEAN, folder, timeout_s=CHANGE_TIMEOUT_S)
     except DeviceError as error:
         log.warning("temporary files remain until the next deployment: %s", error)
 
 
-def _in_portions(device: Device, folder: str, names: Sequence[str], script: str) -> None:
+def _mark(device: Device, folder: str, names: Sequence[str]) -> None:
+    """Make objects executable."""
     for start in range(0, len(names), NAMES_PER_COMMAND):
-        _command(device, script, folder, *names[start : start + NAMES_PER_COMMAND], timeout_s=CHANGE_TIMEOUT_S)
+        _command(device, _MARK, folder, *names[start : start + NAMES_PER_COMMAND], timeout_s=CHANGE_TIMEOUT_S)
 
 
 def _command(device: Device, script: str, *arguments: str, timeout_s: float) -> str:

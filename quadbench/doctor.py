@@ -1,4 +1,4 @@
-"""Doctor: this machine -> what is installed of all that the commands need, and what to install."""
+"""Doctor: this machine -> the programs and packages that the commands need: what is installed and what to install."""
 
 import os
 import platform
@@ -21,7 +21,7 @@ _QUALITY_PACKAGES = ("torchmetrics", "stlpips_pytorch", "efficientnet_lite0_pyto
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One thing looked for. `is_required` by the main job: quadbench run on virtual devices."""
+    """A program or package looked for. `is_required` by the main job: quadbench run on virtual devices."""
 
     name: str
     is_ok: bool
@@ -32,9 +32,10 @@ class Check:
 
 
 def examine() -> list[Check]:
-    """Everything, in the order in which a run would need it.
+    """Check everything, in the order in which a run would need it.
 
-    Raises: SpecError, UserError where a device profile of the user's own is wrong.
+    Raises:
+        SpecError, UserError: a device profile of the user's own is wrong.
     """
     return [*_packages(), *_programs(), *_targets(), _ndk()]
 
@@ -43,14 +44,14 @@ def _packages() -> Iterator[Check]:
     groups = (("building bundles", "quad", _BUILD_PACKAGES, True), ("scoring images", "quality", _QUALITY_PACKAGES, False))
     for purpose, extra, packages, is_required in groups:
         for name in packages:
-            found = package_version(name)
+            version = package_version(name)
             yield Check(
                 name=name,
-                is_ok=found is not None,
+                is_ok=version is not None,
                 is_required=is_required,
-                found=found,
+                found=version,
                 purpose=purpose,
-                hint=None if found else f"pip install 'quadbench[{extra}]'",
+                hint=None if version else f"pip install 'quadbench[{extra}]'",
             )
 
 
@@ -59,26 +60,32 @@ def _programs() -> Iterator[Check]:
     for purpose, programs in groups:
         for program, package in programs.items():
             place = find_program(program)
-            found, hint = (str(place), None) if place else (None, f"apt-get install {package}")
-            yield Check(name=program, is_ok=place is not None, is_required=True, found=found, purpose=purpose, hint=hint)
+            yield Check(
+                name=program,
+                is_ok=place is not None,
+                is_required=True,
+                found=str(place) if place else None,
+                purpose=purpose,
+                hint=None if place else f"apt-get install {package}",
+            )
 
 
 def _targets() -> Iterator[Check]:
-    """What the device profiles can be compiled for; virtual devices need theirs."""
+    """Check the targets of the device profiles; virtual devices need theirs."""
     for known in known_targets(load_profiles(), platform.machine()):
-        found = availability(known.target)
+        state = availability(known.target)
         yield Check(
             name=known.key,
-            is_ok=found.is_ready,
+            is_ok=state.is_ready,
             is_required=any(address.startswith(VIRTUAL_PREFIX) for address in known.addresses),
-            found=found.version,
+            found=state.version,
             purpose=f"compiling for {', '.join(known.profiles)}",
-            hint=None if found.is_ready else f"lacks {found.missing}; {found.hint}",
+            hint=None if state.is_ready else f"lacks {state.missing}; {state.hint}",
         )
 
 
 def _ndk() -> Check:
-    """Only its own file says which version it is."""
+    """Check Android's NDK, whose version only its own file says."""
     folder = os.environ.get(NDK_VARIABLE)
     properties = Path(folder) / "source.properties" if folder else None
     text = properties.read_text() if properties and properties.is_file() else ""

@@ -42,13 +42,13 @@ class QuadbenchError(Exception):
 
 
 class UserError(QuadbenchError):
-    """Wrong input."""
+    """The error of wrong input; nothing was changed."""
 
     exit_code = 2
 
 
 class SpecError(UserError):
-    """A YAML file with problems, each a line `file:line: key: reason`."""
+    """The error of a YAML file with problems, each a line `file:line: key: reason`."""
 
     def __init__(self, problems: Iterable[str], *, hint: str | None = None) -> None:
         self.problems = tuple(problems)
@@ -56,35 +56,35 @@ class SpecError(UserError):
 
 
 class UnknownNameError(UserError):
-    """A name that is not among the known ones; the message lists them and proposes the nearest."""
+    """The error of a name that is not among the known ones; the message lists them and proposes the nearest."""
 
-    def __init__(self, kind: str, found: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        near = get_close_matches(found, names, n=1)
+        near = get_close_matches(name, names, n=1)
         super().__init__(
-            f"unknown {kind} '{found}'; known: {', '.join(names) or 'none'}",
+            f"unknown {kind} '{name}'; known: {', '.join(names) or 'none'}",
             hint=f"did you mean '{near[0]}'?" if near else None,
         )
 
 
 class AdapterError(UserError):
-    """An adapter that cannot be used: its format, its values or its sites."""
+    """The error of an adapter that cannot be used: its format, its values or its sites."""
 
 
 class ArtifactError(QuadbenchError):
-    """A bundle, manifest or cached product is damaged or does not fit what it is used for."""
+    """The error of a bundle, manifest or cached product that is damaged or does not fit its use."""
 
     exit_code = 3
 
 
 class BuildError(QuadbenchError):
-    """Quantizing or compiling failed."""
+    """The error of a failed quantization or compilation."""
 
     exit_code = 4
 
 
 class ServiceError(BuildError):
-    """A service that compiles or measures for us refuses or does not answer. `is_absent`: it knows no such id."""
+    """The error of a service for compiling or measuring that refuses or does not answer. `is_absent`: it knows no such id."""
 
     def __init__(self, message: str, *, transient: bool = False, is_absent: bool = False, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -93,31 +93,31 @@ class ServiceError(BuildError):
 
 
 class JobFailedError(ServiceError):
-    """A job that the service has taken failed there."""
+    """The error of a job that a service has taken and that failed there."""
 
 
 class DeviceError(QuadbenchError):
-    """A device refuses what was asked of it."""
+    """The error of a device that refuses what was asked of it."""
 
     exit_code = 5
 
 
 class DeviceNotFoundError(DeviceError):
-    """No attached device answers to the address."""
+    """The error of an address to which no attached device answers."""
 
 
 class DeviceLostError(DeviceError):
-    """The device went away in the middle of something."""
+    """The error of a device that went away in the middle of something."""
 
     transient = True
 
 
 class DeviceFullError(DeviceError):
-    """Too little free space for what would be pushed."""
+    """The error of a device with too little free space for what would be pushed."""
 
 
 class CommandError(DeviceError):
-    """A command on the device ended with `status`, which is not 0; `stderr_tail` is the end of what it said."""
+    """The error of a command on the device that ended with `status`, not 0; `stderr_tail` is the end of its stderr."""
 
     def __init__(self, message: str, *, status: int, stderr_tail: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -126,26 +126,27 @@ class CommandError(DeviceError):
 
 
 class CommandTimeoutError(DeviceError):
-    """A command on the device took too long and was killed."""
+    """The error of a command on the device that took too long and was killed."""
 
 
 class HarnessError(QuadbenchError):
-    """The program on the device failed, was killed or gave a wrong result."""
+    """The error of the program on the device: it failed, was killed or gave a wrong result."""
 
     exit_code = 6
 
 
 class MissingDependencyError(QuadbenchError):
-    """A program or package that this command needs is not installed."""
+    """The error of a program or package that this command needs and that is not installed."""
 
     exit_code = 7
 
 
 @contextmanager
 def package_needed(purpose: str, *, hint: str) -> Iterator[None]:
-    """Around imports of what may not be installed. Any other fault of an import is one of the code and passes as it is.
+    """Wrap imports of what may not be installed. Any other fault of an import is one of the code and passes as it is.
 
-    Raises: MissingDependencyError, which names the package.
+    Raises:
+        MissingDependencyError: names the package.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Host: this machine: its CPU by name, its programs, locks, memory, and child processes that do not outlive quadbench."""
+"""Host: this machine -> its CPU by name, its programs, locks, memory, and child processes that do not outlive quadbench."""
 
 import contextlib
 import ctypes
@@ -20,36 +20,41 @@ _SYSTEM_FOLDERS = "/usr/sbin:/sbin"  # not on every user's PATH
 
 
 def host_cpu() -> str:
-    """The CPU's model and how many of its cores may be used, as `Intel(R) Xeon(R) Processor, 2 cores`."""
+    """Return the CPU's model and how many of its cores may be used, as `Intel(R) Xeon(R) Processor, 2 cores`."""
     cores = len(os.sched_getaffinity(0))
     model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return f"{model[1].strip() if model else os.uname().machine}, {cores} core{'s' if cores != 1 else ''}"
 
 
 def find_programs(packages: dict[str, str], *, needed_for: str) -> dict[str, Path]:
-    """The programs' real paths. `packages` maps a program to its Debian package.
+    """Return the programs' real paths. `packages` maps a program to its Debian package.
 
-    Raises: MissingDependencyError naming all that lack.
+    Raises:
+        MissingDependencyError: names all programs that are not installed.
     """
-    found = {program: find_program(program) for program in packages}
-    missing = sorted(program for program, place in found.items() if place is None)
+    places = {program: find_program(program) for program in packages}
+    missing = sorted(program for program, place in places.items() if place is None)
     if missing:
         raise MissingDependencyError(
             f"{needed_for} needs {', '.join(missing)}, not found on PATH",
             hint=f"on Debian: apt-get install {' '.join(sorted({packages[program] for program in missing}))}",
         )
-    return {program: place.resolve() for program, place in found.items() if place is not None}
+    return {program: place.resolve() for program, place in places.items() if place is not None}
 
 
 def find_program(name: str) -> Path | None:
-    """Where a program is: on PATH, or in the folders for administrators' programs, where adbd lies."""
-    found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM_FOLDERS}")
-    return Path(found) if found else None
+    """Return the path of a program on PATH, or in the folders for administrators' programs, where adbd lies."""
+    place = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM_FOLDERS}")
+    return Path(place) if place else None
 
 
 @contextlib.contextmanager
 def device_lock(folder: Path, address: str) -> Iterator[None]:
-    """Keep a device for this process alone. The lock goes with the process, however it ends."""
+    """Keep a device for this process alone. The lock goes with the process, however it ends.
+
+    Raises:
+        DeviceError: another process has it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a+") as file:
         try:
@@ -69,6 +74,9 @@ def start_bound(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
 
     The kernel's death signal is bound to the thread that started the child, so all are started by one that lives as long as
     the process.
+
+    Raises:
+        MissingDependencyError: setpriv is not installed.
     """
     setpriv = find_programs({"setpriv": "util-linux"}, needed_for="starting a program that ends with quadbench")["setpriv"]
     command = [str(setpriv), "--pdeathsig", "KILL", "--", *argv]

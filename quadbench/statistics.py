@@ -28,7 +28,7 @@ MIN_BLOCKS = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a list of values comes to, in the values' unit.
+    """The summary of a list of values, in their unit.
 
     `median` is the middle of these values; `p50` and the other percentiles speak of the process behind them and are None where
     the values are too few for that (ENOUGH_SAMPLES). `std` is the sample's (n - 1), None for one value; `cv` is std / mean, None
@@ -50,7 +50,7 @@ class Summary:
 
 
 class Verdict(StrEnum):
-    """What B is against A, where less is better (time, bytes)."""
+    """The result of comparing B with A, where less is better (time, bytes)."""
 
     WORSE = "WORSE"
     BETTER = "BETTER"
@@ -60,7 +60,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """B against A over ABBA blocks. `ratio` is B / A with its interval at 95 % (None with fewer than two blocks).
+    """The comparison of B with A over ABBA blocks. `ratio` is B / A with its interval at 95 % (None with fewer than two blocks).
 
     `blocks_needed` is set on an INCONCLUSIVE one: about how many blocks would settle it if the spread stays as it is;
     None where that cannot be told (fewer than two blocks) or where no affordable number would.
@@ -76,7 +76,11 @@ class Comparison:
 
 
 def summarize(values: Sequence[float]) -> Summary | None:
-    """The summary of `values`, or None if there are none. Raises: ValueError where one is not finite."""
+    """Return the summary of `values`, or None if there are none.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
     data = _finite(values, "values")
     if data.size == 0:
         return None
@@ -99,7 +103,11 @@ def summarize(values: Sequence[float]) -> Summary | None:
 
 
 def percentile(values: Sequence[float], percent: int) -> float | None:
-    """The percentile by nearest rank, or None if there are too few values to quote it."""
+    """Return the percentile by nearest rank, or None if there are too few values to quote it.
+
+    Raises:
+        ValueError: the percentile is not one of ENOUGH_SAMPLES.
+    """
     if percent not in ENOUGH_SAMPLES:
         raise ValueError(f"no sample count is known for percentile {percent}; known: {', '.join(map(str, ENOUGH_SAMPLES))}")
     if len(values) < ENOUGH_SAMPLES[percent]:
@@ -115,7 +123,8 @@ def compare_launches(a: Sequence[float], b: Sequence[float], *, margin: float = 
     BETTER an exact sign-flip p of at most 0.05 too; with more than MAX_BLOCKS blocks, where the interval needs no such second
     opinion, there is no p.
 
-    Raises: ValueError where the sides differ in length or a value is not positive and finite.
+    Raises:
+        ValueError: the sides differ in length, or a value is not positive and finite.
     """
     differences = _block_differences(a, b)
     n = len(differences)
@@ -138,9 +147,12 @@ def compare_launches(a: Sequence[float], b: Sequence[float], *, margin: float = 
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:
-    """Exact two-sided p: the share of all 2^n sign patterns whose sum is at least as far from 0 as the observed one.
+    """Return the exact two-sided p: the share of all 2^n sign patterns whose sum is at least as far from 0 as the observed one.
 
     Every sum is one of the first half's plus one of the second's, so sorting the halves' 2^(n/2) sums replaces the enumeration.
+
+    Raises:
+        ValueError: there are no differences, or more than MAX_BLOCKS.
     """
     n = len(differences)
     if not 1 <= n <= MAX_BLOCKS:
@@ -154,7 +166,11 @@ def sign_flip_p(differences: Sequence[float]) -> float:
 
 
 def t_quantile(probability: float, degrees: int) -> float:
-    """Student's t: the value below which a share `probability` of the distribution lies, for whole degrees of freedom."""
+    """Return the value of Student's t below which a share `probability` of the distribution lies, for whole degrees of freedom.
+
+    Raises:
+        ValueError: the probability is not between 0 and 1, or the degrees are fewer than 1.
+    """
     if not 0 < probability < 1 or degrees < 1:
         raise ValueError(f"t quantile of probability {probability} with {degrees} degrees; expected 0 < p < 1 and at least 1")
     if probability < 0.5:
@@ -169,7 +185,7 @@ def t_quantile(probability: float, degrees: int) -> float:
 
 
 def _t_below(t: float, degrees: int) -> float:
-    """P(T <= t) for t >= 0: the finite series for whole degrees (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
+    """Return P(T <= t) for t >= 0, by the finite series for whole degrees (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
     theta = math.atan(t / math.sqrt(degrees))
     sine, cosine = math.sin(theta), math.cos(theta)
     term, total = (cosine, 0.0) if degrees % 2 else (1.0, 0.0)
@@ -211,7 +227,7 @@ def _verdict(n: int, mean: float, half: float | None, p: float | None, margin: f
 
 
 def _blocks_needed(differences: Sequence[float], margin: float) -> int | None:
-    """The fewest blocks at which an interval of this spread around this mean no longer straddles a margin."""
+    """Return the fewest blocks at which an interval of this spread around this mean no longer straddles a margin."""
     if len(differences) < 2:
         return None
     room = abs(abs(float(np.mean(differences))) - margin)
@@ -223,7 +239,7 @@ def _blocks_needed(differences: Sequence[float], margin: float) -> int | None:
 
 
 def _signed_sums(differences: Sequence[float]) -> NDArray[np.float64]:
-    """Sums of `differences` under every pattern of signs: (2^n,)."""
+    """Return the sums of `differences` under every pattern of signs: (2^n,)."""
     sums = np.zeros(1)
     for difference in differences:
         sums = np.concatenate([sums + difference, sums - difference])

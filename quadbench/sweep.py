@@ -1,4 +1,4 @@
-"""Sweep: a recipe and other values of one of its keys -> a run for each value, and what they say beside each other."""
+"""Sweep: a recipe and several values of one of its keys -> a run for each value, and their figures beside each other."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -34,7 +34,11 @@ class Swept:
 
 
 def read_over(text: str) -> Over:
-    """`KEY=V1,V2`. Raises: UserError."""
+    """Read `KEY=V1,V2`.
+
+    Raises:
+        UserError: the text has another form, or a value twice.
+    """
     key, _, listed = text.partition("=")
     values = tuple(value.strip() for value in listed.split(","))
     if not key or not all(values):
@@ -45,12 +49,13 @@ def read_over(text: str) -> Over:
 
 
 def varied(recipe: str, over: Over) -> dict[str, Recipe]:
-    """The recipe with each value, by value; without baselines, since values are compared with each other.
+    """Return the recipe with each value, by value; without baselines, since values are compared with each other.
 
-    Raises: UserError, with every problem of the first value that does not fit.
+    Raises:
+        UserError: names every problem of the first value that does not fit.
     """
-    found = {value: load_recipe(recipe, {over.key: read_value(value)}) for value in over.values}
-    return {value: made.model_copy(update={"baselines": ()}) for value, made in found.items()}
+    recipes = {value: load_recipe(recipe, {over.key: read_value(value)}) for value in over.values}
+    return {value: recipe_of_value.model_copy(update={"baselines": ()}) for value, recipe_of_value in recipes.items()}
 
 
 def sweep(recipe: str, over: Over, addresses: Sequence[str], *, layout: Layout, observer: Observer) -> Swept:
@@ -61,11 +66,11 @@ def sweep(recipe: str, over: Over, addresses: Sequence[str], *, layout: Layout, 
     """
     recipes = varied(recipe, over)
     pipeline.build_all(list(recipes.values()), layout=layout, observer=observer)
-    points = [p for value, made in recipes.items() for p in _points(over.key, value, made, addresses, layout, observer)]
+    points = [p for value, each in recipes.items() for p in _points(over.key, value, each, addresses, layout, observer)]
     first = next(iter(recipes.values()))
     sweep_id = new_id()
-    made = Sweep(sweep_id=sweep_id, recipe_name=first.name, key=over.key, published=first.published, points=tuple(points))
-    return Swept(sweep=made, folder=_write(made, layout.sweep(sweep_id)))
+    result = Sweep(sweep_id=sweep_id, recipe_name=first.name, key=over.key, published=first.published, points=tuple(points))
+    return Swept(sweep=result, folder=_write(result, layout.sweep(sweep_id)))
 
 
 def _points(
@@ -81,11 +86,11 @@ def _points(
     yield from sweep_points(key, value, result, scores)
 
 
-def _write(made: Sweep, folder: Path) -> Path:
-    """Whole or not at all."""
+def _write(result: Sweep, folder: Path) -> Path:
+    """Write a sweep's folder, whole or not at all."""
     temporary = folder.with_name(f".{folder.name}")
     temporary.mkdir(parents=True)
-    (temporary / "sweep.json").write_text(json.dumps(asdict(made), indent=1) + "\n")
-    (temporary / "table.csv").write_text(sweep_csv(made))
-    (temporary / "sweep.svg").write_text(sweep_chart(made))
+    (temporary / "sweep.json").write_text(json.dumps(asdict(result), indent=1) + "\n")
+    (temporary / "table.csv").write_text(sweep_csv(result))
+    (temporary / "sweep.svg").write_text(sweep_chart(result))
     return temporary.rename(folder)

@@ -1,4 +1,4 @@
-"""Deploy: what is sent, what is not, and what remains after a failure."""
+"""Deployments: the files that are sent, those that are not, and what remains after a failure."""
 
 import hashlib
 import os
@@ -35,7 +35,7 @@ def local_file(folder: Path, name: str, content: bytes, *, executable: bool = Fa
 
 
 def objects_on(device: Device) -> dict[str, int]:
-    """Everything in the objects folder, temporary files too: name -> size."""
+    """Return the size of everything in the objects folder by name, temporary files too."""
     lines = device.shell(["sh", "-c", f"cd '{device.root}/objects' && stat -c '%s %n' $(ls -A)"], 20).stdout.splitlines()
     return {line.split()[1]: int(line.split()[0]) for line in lines}
 
@@ -128,13 +128,11 @@ def test_progress_counts_the_bytes_of_all_files_that_are_sent(device: Device, tm
     assert reports[-1] == (2 * MIB, 2 * MIB)
 
 
-def test_objects_that_nobody_needs_stay_until_they_are_pruned(device: Device, tmp_path: Path) -> None:
-    old, kept, new = (local_file(tmp_path, name, name.encode() * 10) for name in ("old", "kept", "new"))
-    deploy([old, kept], device)
+def test_objects_that_nobody_needs_stay(device: Device, tmp_path: Path) -> None:
+    old, new = (local_file(tmp_path, name, name.encode() * 10) for name in ("old", "new"))
+    deploy([old], device)
     assert deploy([new], device).deleted_bytes == 0
-    pruned = deploy([new], device, keep=[kept.sha256], prune=True)
-    assert pruned.deleted_bytes == old.size_bytes
-    assert set(objects_on(device)) == {kept.sha256, new.sha256}
+    assert set(objects_on(device)) == {old.sha256, new.sha256}
 
 
 def test_a_file_that_changed_since_its_manifest_is_refused_and_leaves_nothing(device: Device, tmp_path: Path) -> None:
@@ -165,14 +163,6 @@ def test_a_full_device_says_what_it_has_and_what_is_needed(tmp_path: Path) -> No
         ):
             deploy([big], device)
         assert set(objects_on(device)) == {small.sha256}
-
-
-def test_pruning_makes_room(tmp_path: Path) -> None:
-    old = local_file(tmp_path, "old", b"o" * 3 * MIB)
-    new = local_file(tmp_path, "new", b"n" * 3 * MIB)
-    with connect(["virtual:s25?data_mb=4"], layout=Layout(tmp_path / "results")) as (device,):
-        deploy([old], device)
-        assert deploy([new], device, prune=True).deleted_bytes == old.size_bytes
 
 
 def test_a_device_that_fills_up_while_it_is_sent_to_keeps_nothing_half_written(tmp_path: Path) -> None:

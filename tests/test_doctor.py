@@ -20,19 +20,19 @@ def own_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check(name: str) -> Check:
-    return {found.name: found for found in examine()}[name]
+    return {check.name: check for check in examine()}[name]
 
 
 def test_an_absent_toolchain_is_named_with_what_it_lacks_and_fails_nothing() -> None:
-    found = check("toolchain-acme")
-    assert (found.is_ok, found.is_required, found.purpose) == (False, False, "compiling for bench")
-    assert found.hint == "lacks the environment variable ACME_SDK; ask Acme"
+    result = check("toolchain-acme")
+    assert (result.is_ok, result.is_required, result.purpose) == (False, False, "compiling for bench")
+    assert result.hint == "lacks the environment variable ACME_SDK; ask Acme"
 
 
 def test_an_installed_toolchain_is_shown_with_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACME_SDK", "/opt/acme-7")
-    found = check("toolchain-acme")
-    assert (found.is_ok, found.found, found.hint) == (True, "7", None)
+    result = check("toolchain-acme")
+    assert (result.is_ok, result.found, result.hint) == (True, "7", None)
 
 
 def test_a_toolchain_of_another_version_says_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,10 +41,10 @@ def test_a_toolchain_of_another_version_says_what_was_found(monkeypatch: pytest.
 
 
 def test_what_virtual_devices_run_is_required() -> None:
-    found = check(f"onnxruntime-cpu-{platform.machine()}")
-    assert found.is_required
-    assert "bench" in found.purpose
-    assert "tabs11" in found.purpose
+    result = check(f"onnxruntime-cpu-{platform.machine()}")
+    assert result.is_required
+    assert "bench" in result.purpose
+    assert "tabs11" in result.purpose
 
 
 def test_an_ndk_is_known_by_its_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

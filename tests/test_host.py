@@ -1,4 +1,4 @@
-"""Memory that was freed goes back to the system."""
+"""This machine: memory that was freed goes back to the system."""
 
 import ctypes
 from pathlib import Path
