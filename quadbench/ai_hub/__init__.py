@@ -1,4 +1,4 @@
-"""Qualcomm AI Hub: models and jobs in, what the service made of them out, each uploaded and submitted once."""
+"""Qualcomm AI Hub: models and jobs -> their products, each model uploaded and each job submitted once."""
 
 from quadbench.ai_hub.client import HostedDevice, HostedModel, Hub, JobStatus, Pace, open_hub
 from quadbench.ai_hub.jobs import Jobs, failure

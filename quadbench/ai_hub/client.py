@@ -1,4 +1,4 @@
-"""Client: Qualcomm's own client, its errors in quadbench's words and its passing ones tried again.
+"""Client: requests to Qualcomm's own client -> plain data, or a ServiceError after a failure that may pass was tried again.
 
 The token stays in the client's configuration: it is never stored, logged or part of a message.
 """
@@ -26,7 +26,7 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """Waits before something is asked again: the first, how each grows, the longest, and how many there are.
+    """The waits before a request is repeated: the first, the factor on each next one, the longest, and their number.
 
     The client itself tries a request seven times within about half a minute (its util/session.py); these come on top.
     """
@@ -40,11 +40,11 @@ class Pace:
     poll_longest_s: float = 30.0
 
     def retry_waits_s(self) -> Iterator[float]:
-        """The waits between attempts; the last failure is final."""
+        """Return the waits between attempts; the failure after the last is final."""
         return (min(self.longest_s, self.first_s * self.growth**i) for i in range(self.retries))
 
     def poll_waits_s(self) -> Iterator[float]:
-        """The waits between two looks at a job, without end."""
+        """Yield the waits between two looks at a job, without end."""
         wait_s = self.poll_first_s
         while True:
             yield wait_s
@@ -62,7 +62,7 @@ class HostedDevice:
 
 @dataclass(frozen=True, kw_only=True)
 class JobStatus:
-    """A job at one moment; `state` is the service's word, `message` what it says of a failure."""
+    """A job at one moment; `state` is the service's word, `message` its reason for a failure."""
 
     job: str
     url: str
@@ -74,7 +74,7 @@ class JobStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class HostedModel:
-    """A model at the service: what is known of it, and its inputs by graph where the service tells them."""
+    """A model at the service: its metadata, and its inputs by graph where the service tells them."""
 
     model: str
     metadata: dict[str, str]
@@ -82,7 +82,7 @@ class HostedModel:
 
 
 def open_hub(pace: Pace | None = None) -> "Hub":
-    """The service as the user has configured the client.
+    """Return the service as the user has configured the client.
 
     Raises:
         MissingDependencyError: the package, or its configuration, is not there.
@@ -99,7 +99,7 @@ def open_hub(pace: Pace | None = None) -> "Hub":
 
 
 class Hub:
-    """The service. Every method is a few requests; what passes is tried again, all else is a ServiceError."""
+    """The service. Every method makes a few requests; a failure that may pass is tried again, any other is a ServiceError."""
 
     def __init__(self, client: "qai_hub.Client", pace: Pace) -> None:
         self._client = client
@@ -109,12 +109,13 @@ class Hub:
 
     @property
     def url(self) -> str:
+        """Return the service's address, from the client's configuration."""
         return str(self._client.config.api_url)
 
     def devices(self) -> dict[str, HostedDevice]:
-        """Every device by its name."""
-        found = self.ask("listing its devices", self._client.get_devices)
-        return {d.name: HostedDevice(name=d.name, android_release=d.os, attributes=tuple(d.attributes)) for d in found}
+        """Return every device by its name."""
+        devices = self.ask("listing its devices", self._client.get_devices)
+        return {d.name: HostedDevice(name=d.name, android_release=d.os, attributes=tuple(d.attributes)) for d in devices}
 
     def upload(self, path: Path, name: str) -> str:
         """Upload a model and return its id."""
@@ -123,8 +124,8 @@ class Hub:
         return str(model.model_id)
 
     def has_model(self, model: str) -> bool:
-        """Whether a model is there and ours to see."""
-        return self._found(f"looking for model {model}", lambda: self._model(model)) is not None
+        """Say whether a model is there and ours to see."""
+        return self._ask_if_there(f"looking for model {model}", lambda: self._model(model)) is not None
 
     def submit_compile(self, model: str, device: str, options: str, name: str) -> str:
         """Submit a compile job and return its id."""
@@ -154,27 +155,27 @@ class Hub:
         )
 
     def status(self, job: str) -> JobStatus | None:
-        """Where a job stands; None where there is no such job."""
-        found = self._found(f"asking for job {job}", lambda: self._job(job).get_status())
-        if found is None:
+        """Return the status of a job; None where there is no such job."""
+        status = self._ask_if_there(f"asking for job {job}", lambda: self._job(job).get_status())
+        if status is None:
             return None
         return JobStatus(
             job=job,
             url=self._jobs[job].url,
-            state=found.code,
-            is_finished=found.finished,
-            is_ok=found.success,
-            message=found.message or "",
+            state=status.code,
+            is_finished=status.finished,
+            is_ok=status.success,
+            message=status.message or "",
         )
 
     def target_model(self, job: str) -> HostedModel:
-        """What a finished compile or link job has made."""
+        """Return the model that a finished compile or link job has made."""
 
         def ask() -> HostedModel:
-            made = self._job(job).get_target_model()
-            if made is None:
+            target = self._job(job).get_target_model()
+            if target is None:
                 raise ValueError(f"job {job} names no target model")
-            model = self._models[made.model_id] = self._client.get_model(made.model_id)
+            model = self._models[target.model_id] = self._client.get_model(target.model_id)
             return HostedModel(
                 model=model.model_id,
                 metadata={key.name.lower(): value for key, value in model.metadata.items()},
@@ -188,12 +189,16 @@ class Hub:
         return Path(self.ask(f"downloading model {model}", lambda: self._model(model).download(str(folder))))
 
     def profile(self, job: str) -> dict[str, Any]:
-        """What a finished profile job has measured: the client's dictionary, times in microseconds, memory in bytes."""
-        found: dict[str, Any] = self.ask(f"reading the profile of job {job}", lambda: self._job(job).download_profile())
-        return found
+        """Return the measurements of a finished profile job, the client's dictionary: microseconds and bytes."""
+        profile: dict[str, Any] = self.ask(f"reading the profile of job {job}", lambda: self._job(job).download_profile())
+        return profile
 
     def ask(self, doing: str, request: Callable[[], Answer]) -> Answer:
-        """Make a request, again where its failure may pass. Raises: ServiceError."""
+        """Make a request, again where its failure may pass.
+
+        Raises:
+            ServiceError: it failed for good, or too often.
+        """
         for wait_s in (*self.pace.retry_waits_s(), None):
             try:
                 with _quiet():
@@ -206,7 +211,8 @@ class Hub:
                 time.sleep(wait_s)
         raise AssertionError("the last wait is None")
 
-    def _found(self, doing: str, request: Callable[[], Answer]) -> Answer | None:
+    def _ask_if_there(self, doing: str, request: Callable[[], Answer]) -> Answer | None:
+        """Make a request; None where the service has no such thing."""
         try:
             return self.ask(doing, request)
         except ServiceError as error:
@@ -241,7 +247,7 @@ class Hub:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The client prints; results on stdout are quadbench's alone, so its words go to the log."""
+    """Log the client's words, which it prints: stdout is for quadbench's results alone."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said):

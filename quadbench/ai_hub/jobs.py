@@ -1,4 +1,4 @@
-"""Jobs: files and submissions -> ids of models and jobs at the service, each made once; and waiting until jobs are done."""
+"""Jobs: files and submissions -> ids of models and jobs at the service, each of them once, and jobs waited for."""
 
 import logging
 import time
@@ -17,7 +17,7 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Jobs:
-    """What has been uploaded or submitted, in this process or an earlier one, is found in the ledger and not made again."""
+    """The models and jobs at the service. Those of this process or an earlier one stand in the ledger and are not sent again."""
 
     hub: Hub
     ledger: Ledger
@@ -25,7 +25,7 @@ class Jobs:
     notify: Notify = field(default=lambda _step: None)
 
     def uploaded(self, path: Path, name: str) -> str:
-        """The id of a model with the file's contents."""
+        """Return the id of a model with the file's contents; the file is uploaded where the service has none."""
         digest = sha256_of(path)
         known = self.ledger.find("models", digest)
         if known and self.hub.has_model(known):
@@ -37,7 +37,7 @@ class Jobs:
         return model
 
     def submitted(self, submit: Callable[[], str], **parts: object) -> str:
-        """The id of a job that `parts` determine; `submit` makes it where there is none or where it failed."""
+        """Return the id of the job that `parts` determine; `submit` makes it where there is none or where it failed."""
         digest = digest_of(parts)
         known = self.ledger.find("jobs", digest)
         status = self.hub.status(known) if known else None
@@ -53,7 +53,7 @@ class Jobs:
         self.ledger.forget("jobs", digest_of(parts))
 
     def wait(self, jobs: Mapping[str, str]) -> None:
-        """Until all are done (name -> job id).
+        """Wait until all jobs, ids by name, are done.
 
         Raises:
             JobFailedError: a job failed.
@@ -64,21 +64,25 @@ class Jobs:
                 raise failure(name, status)
 
     def ended(self, jobs: Mapping[str, str]) -> dict[str, JobStatus]:
-        """Wait until all have ended, well or not. Raises: ServiceError where the time is up."""
+        """Wait until all jobs, ids by name, have ended, well or not, and return their status.
+
+        Raises:
+            ServiceError: the time is up, or the service no longer knows a job.
+        """
         deadline = time.monotonic() + self.timeout_s
-        found: dict[str, JobStatus] = {}
+        latest: dict[str, JobStatus] = {}
         pending = dict(jobs)
         for wait_s in self.hub.pace.poll_waits_s():
-            found |= {name: self._status(name, job) for name, job in pending.items()}
-            pending = {name: job for name, job in pending.items() if not found[name].is_finished}
+            latest |= {name: self._status(name, job) for name, job in pending.items()}
+            pending = {name: job for name, job in pending.items() if not latest[name].is_finished}
             if not pending:
                 break
             name = next(iter(pending))
-            self.notify(f"{name}: {found[name].state} ({len(jobs) - len(pending)} of {len(jobs)} jobs done)")
+            self.notify(f"{name}: {latest[name].state} ({len(jobs) - len(pending)} of {len(jobs)} jobs done)")
             if time.monotonic() + wait_s > deadline:
-                raise self._timed_out([found[name] for name in pending])
+                raise self._timed_out([latest[name] for name in pending])
             time.sleep(wait_s)
-        return found
+        return latest
 
     def _status(self, name: str, job: str) -> JobStatus:
         status = self.hub.status(job)
@@ -95,7 +99,7 @@ class Jobs:
 
 
 def failure(name: str, status: JobStatus) -> JobFailedError:
-    """What a job that failed comes to."""
+    """Return the error that a failed job comes to."""
     return JobFailedError(
         f"AI Hub job {status.job} of '{name}' failed: {status.message or 'no reason given'} ({status.url})",
         hint="the job's page has its log; a new run submits it again",

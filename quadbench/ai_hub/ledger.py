@@ -1,4 +1,4 @@
-"""Ledger: what lies at the service already, models and jobs by the digest of what they were made from, as a JSON file."""
+"""Ledger: the digest of a model's or job's sources <-> its id at the service, as a JSON file."""
 
 import fcntl
 import json
@@ -22,9 +22,9 @@ class Ledger:
     url: str
 
     def find(self, kind: Kind, digest: str) -> str | None:
-        """The id under which the service knows it."""
-        found: str | None = self._entries(self._read(), kind).get(digest)
-        return found
+        """Return the id under which the service knows a model or job; None where it was not noted."""
+        identifier: str | None = self._entries(self._read(), kind).get(digest)
+        return identifier
 
     def keep(self, kind: Kind, digest: str, identifier: str) -> None:
         """Note an id; it is on disk when this returns."""

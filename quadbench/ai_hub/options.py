@@ -1,6 +1,6 @@
-"""Options: a graph and a target -> the words that AI Hub's jobs take.
+"""Options: a graph and a target -> the options of AI Hub's jobs, as text.
 
-The words are those of the service's own page, https://workbench.aihub.qualcomm.com/docs/hub/api.html.
+Their words are those of the service's own page, https://workbench.aihub.qualcomm.com/docs/hub/api.html.
 """
 
 import re
@@ -12,7 +12,7 @@ from quadbench.target.targets import AiHubTarget
 
 
 def compile_options(graph: Graph, target: AiHubTarget) -> str:
-    """Names are given for the graph and its outputs, because the service chooses its own otherwise."""
+    """Return the options of a compile job. They name the graph and its outputs; the service would choose names of its own."""
     return " ".join(
         (
             f"--target_runtime {_compile_runtime(target)}",
@@ -24,23 +24,24 @@ def compile_options(graph: Graph, target: AiHubTarget) -> str:
 
 
 def link_options(target: AiHubTarget) -> str:
+    """Return the options of a link job."""
     return " ".join(_version(target))
 
 
 def profile_options(graph: Graph, target: AiHubTarget, *, iterations: int) -> str:
-    """A linked model holds several graphs; this one is run."""
+    """Return the options of a profile job. A linked model holds several graphs; this one is run."""
     graphs = (f"--qnn_options context_enable_graphs={graph_name(graph)}",) if target.runtime == "qnn_context_binary" else ()
     return " ".join((f"--max_profiler_iterations {iterations}", *graphs, *_version(target)))
 
 
 def graph_name(graph: Graph) -> str:
-    """A graph's name within its context: `unet`, or `unet_remove_object` where it serves one task."""
+    """Return a graph's name within its context: `unet`, or `unet_remove_object` where it serves one task."""
     words = [graph.component, *([graph.task] if graph.task else [])]
     return re.sub(r"\W", "_", "_".join(words))
 
 
 def _compile_runtime(target: AiHubTarget) -> str:
-    """A context binary is linked from what is compiled first: the service no longer compiles to one directly."""
+    """Return the runtime to compile for. A context binary is linked from DLCs: the service no longer compiles to one directly."""
     match target.runtime:
         case "precompiled_qnn_onnx":
             return "precompiled_qnn_onnx"

@@ -1,4 +1,4 @@
-"""Problems: what the client raises -> a ServiceError of one line, without token or signed addresses; it knows if it may pass."""
+"""Problems: an error of the client -> a ServiceError of one line, without token or signed addresses, that may pass or not."""
 
 import os
 import re
@@ -13,12 +13,12 @@ _UNAUTHORIZED, _NOT_FOUND, _RATE_LIMITED = 401, 404, 429
 
 
 def config_path() -> Path:
-    """Where the client's configuration lies, whether it is there or not."""
+    """Return the path of the client's configuration, which need not exist."""
     return Path(os.environ.get(CONFIG_VARIABLE, "~/.qai_hub/client.ini")).expanduser()
 
 
 def client_errors() -> tuple[type[Exception], ...]:
-    """What the client raises: its own errors, and those of the libraries that it sends with."""
+    """Return the classes of errors that the client raises: its own, and those of the libraries that it sends with."""
     import botocore.exceptions
     import qai_hub
     import requests
@@ -38,7 +38,7 @@ def client_errors() -> tuple[type[Exception], ...]:
 
 
 def problem_of(error: Exception, doing: str, secrets: Sequence[str]) -> ServiceError:
-    """One of `client_errors`, raised while `doing` something. What the user has to mend is final, all else may pass."""
+    """Return one of `client_errors`, raised while `doing` something, as our own. A user's mistake is final, all else may pass."""
     import qai_hub
 
     # The client raises its own error while it handles the one that holds the HTTP status.
@@ -54,7 +54,7 @@ def problem_of(error: Exception, doing: str, secrets: Sequence[str]) -> ServiceE
 
 
 def _one_line(error: Exception, secrets: Sequence[str]) -> str:
-    """Without the frames that the client draws around its words."""
+    """Return the client's words on one line, without the frames that it draws around them, addresses' signatures and secrets."""
     text = re.sub(r"[│┌┐└┘─|\s]+", " ", str(error)).strip() or type(error).__name__
     text = re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", text)
     for secret in secrets:

@@ -1,4 +1,4 @@
-"""Compile: Bundle + target -> CompiledBundle, or the one that the same inputs made before."""
+"""Compile: Bundle + target -> CompiledBundle, built once for the same inputs."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -21,27 +21,35 @@ Notify = Callable[[str], None]
 
 
 class Compiler(Protocol):
-    """Makes one graph of a bundle into what the target's runtime loads."""
+    """A compiler that takes one graph of a bundle at a time."""
 
     def versions(self) -> dict[str, str]:
-        """What the product depends on beside the graph."""
+        """Return the versions and settings that the product depends on beside the graph."""
         ...
 
     def compile(self, graph: Graph, source: Path, folder: Path) -> Graph:
-        """Write the product below `folder`, at the graph's own path but for the suffix, and describe it. Raises: BuildError."""
+        """Write the product below `folder`, at the graph's own path but for the suffix, and describe it.
+
+        Raises:
+            BuildError: the graph is refused.
+        """
         ...
 
 
 @runtime_checkable
 class BundleCompiler(Protocol):
-    """Makes all graphs of a bundle at once, where they wait in a queue or share what they are made of."""
+    """A compiler that takes all graphs of a bundle at once, because they wait in a queue or share parts."""
 
     def versions(self) -> dict[str, str]:
-        """What the product depends on beside the graphs."""
+        """Return the versions and settings that the products depend on beside the graphs."""
         ...
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Notify) -> Product:
-        """Write the products of the graphs below `source` into `folder` and describe them. Raises: BuildError."""
+        """Write the products of the graphs below `source` into `folder` and describe them.
+
+        Raises:
+            BuildError: a graph is refused.
+        """
         ...
 
 
@@ -54,11 +62,11 @@ def compile_bundle(
     htp_arch: str | None = None,
     notify: Notify = lambda _graph: None,
 ) -> Stored[CompiledBundle]:
-    """Compile every quantized graph for a target, whose name in one word is `key`; what was compiled before is reused.
+    """Compile every quantized graph for a target, or return the compiled bundle that the same inputs gave before.
 
-    The digest is that of the graphs, the target and the compiler: another adapter, table or input compiles nothing again.
-    The graphs are linted first, those of a compiled bundle that is there too: `htp_arch`, that of the chip's Qualcomm HTP if
-    it has one, is no part of the digest.
+    `key` is the target's name in one word, `htp_arch` the architecture of the chip's Qualcomm HTP if it has one. The digest is
+    that of the graphs, the target and the compiler: another adapter, table or input compiles nothing again. The graphs are
+    linted each time, before they are compiled or reused, because `htp_arch` is no part of the digest.
 
     Raises:
         BuildError: the target cannot be compiled for here, the linter found errors, or a graph was refused.
@@ -93,7 +101,7 @@ def _digest(bundle: Bundle, key: str, compiler: Compiler | BundleCompiler) -> st
 
 
 def graphs_digest(bundle: Bundle) -> str:
-    """Of what is compiled: the `parent_digest` of every CompiledBundle that is made of it."""
+    """Return the digest of the quantized graphs: the `parent_digest` of every CompiledBundle that holds their products."""
     return digest_of(_sources(bundle))
 
 
@@ -108,15 +116,15 @@ def _sources(bundle: Bundle) -> dict[str, str]:
 def _compile(compiler: Compiler | BundleCompiler, graphs: Sequence[Graph], source: Path, folder: Path, notify: Notify) -> Product:
     if isinstance(compiler, BundleCompiler):
         return compiler.compile_all(graphs, source, folder, notify)
-    made = []
+    products = []
     for graph in graphs:
         notify(graph.file.path)
-        made.append(compiler.compile(graph, source / graph.file.path, folder))
-    return Product(graphs=tuple(made))
+        products.append(compiler.compile(graph, source / graph.file.path, folder))
+    return Product(graphs=tuple(products))
 
 
 def _lint(bundle: Stored[Bundle], htp_arch: str | None) -> None:
-    """The core installs without onnx and compiles what was built, and linted, elsewhere: that is worth a warning."""
+    """Lint the graphs; where onnx is not installed, log a warning instead: they were linted where they were built."""
     try:
         check_bundle(bundle, htp_arch=htp_arch)
     except MissingDependencyError as error:

@@ -1,4 +1,4 @@
-"""AI Hub: a bundle's graphs -> what Qualcomm's service compiles of them for one of its devices, downloaded and checked."""
+"""AI Hub: a bundle's graphs -> their products, compiled by Qualcomm's service for one of its devices, downloaded and checked."""
 
 import logging
 import tempfile
@@ -23,14 +23,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class AiHubCompiler:
-    """Compiles all graphs at once, because jobs wait in the service's queue. `ledger` is the file of what it has already."""
+    """Qualcomm AI Hub as a compiler, of all graphs at once, because jobs wait in its queue.
+
+    `ledger` is the file that says which models and jobs the service has already.
+    """
 
     target: AiHubTarget
     ledger: Path
     pace: Pace = field(default_factory=Pace)
 
     def versions(self) -> dict[str, str]:
-        """What was asked for; the versions that the service took come with the product."""
+        """Return the device and the SDK that are asked for; the versions that the service took come with the product."""
         return {"ai_hub.device": self.target.device, "ai_hub.qairt": self.target.qairt_version or "default"}
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> Product:
@@ -46,10 +49,10 @@ class AiHubCompiler:
         hub = open_hub(self.pace)
         _check_device(hub, self.target.device)
         jobs = Jobs(hub=hub, ledger=Ledger(path=self.ledger, url=hub.url), timeout_s=self.target.timeout_s, notify=notify)
-        work = _Work(target=self.target, jobs=jobs)
+        compilation = _HubCompilation(target=self.target, jobs=jobs)
         if any(_takes_lora(graph) for graph in graphs):
-            _try_lora_input(work)
-        return work.compile(graphs, source, folder)
+            _try_lora_input(compilation)
+        return compilation.compile(graphs, source, folder)
 
 
 def _takes_lora(graph: Graph) -> bool:
@@ -62,11 +65,11 @@ def _check_device(hub: Hub, name: str) -> None:
         raise UnknownNameError("AI Hub device", name, devices)
 
 
-def _try_lora_input(work: "_Work") -> None:
+def _try_lora_input(compilation: "_HubCompilation") -> None:
     with tempfile.TemporaryDirectory() as folder:
         graph = write_trial_graph(Path(folder))
         try:
-            work.compile([graph], Path(folder), Path(folder) / "compiled")
+            compilation.compile([graph], Path(folder), Path(folder) / "compiled")
         except BuildError as error:
             if isinstance(error, ServiceError) and not isinstance(error, JobFailedError):
                 raise
@@ -78,14 +81,14 @@ def _try_lora_input(work: "_Work") -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Work:
-    """One target's jobs."""
+class _HubCompilation:
+    """The compilation of graphs for one target, as jobs of the service."""
 
     target: AiHubTarget
     jobs: Jobs
 
     def compile(self, graphs: Sequence[Graph], source: Path, folder: Path) -> Product:
-        """Submit everything, then wait: the service works on several jobs at once."""
+        """Submit all jobs, then wait for them: the service works on several at once."""
         compiled = {graph.file.path: self._compile_job(graph, source / graph.file.path) for graph in graphs}
         self.jobs.wait(compiled)
         match self.target.runtime:
@@ -108,14 +111,14 @@ class _Work:
     def _onnx(self, graph: Graph, job: str, folder: Path) -> Product:
         path = folder / graph.file.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        made = self._download(graph.file.path, job, path.parent, lambda file: single_file(file, path, graph))
+        model = self._download(graph.file.path, job, path.parent, lambda file: single_file(file, path, graph))
         outside = nodes_outside_context(path)
         if outside:
             log.warning("%s: AI Hub left nodes to the CPU: %s", graph.file.path, ", ".join(outside))
-        return self._product([replace(graph, file=file_ref(folder, path))], made, caveats=(Caveat.CPU_FALLBACK,) * bool(outside))
+        return self._product([replace(graph, file=file_ref(folder, path))], model, caveats=(Caveat.CPU_FALLBACK,) * bool(outside))
 
     def _linked(self, graphs: Sequence[Graph], compiled: Mapping[str, str], folder: Path) -> Product:
-        """One context binary for each component of a variant: the graphs of its tasks share what is equal in them."""
+        """Link one context binary for each component of a variant: the graphs of its tasks share their equal parts."""
         groups: dict[Path, list[Graph]] = {}
         for graph in graphs:
             groups.setdefault(_binary_path(graph), []).append(graph)
@@ -133,27 +136,27 @@ class _Work:
     def _binary(self, name: Path, graphs: Sequence[Graph], job: str, folder: Path) -> Product:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        made = self._download(str(name), job, path.parent, lambda file: file.replace(path))
+        model = self._download(str(name), job, path.parent, lambda file: file.replace(path))
         for graph in graphs:
-            _check_context(graph, made)
-        return self._product([replace(graph, file=file_ref(folder, path)) for graph in graphs], made)
+            _check_context(graph, model)
+        return self._product([replace(graph, file=file_ref(folder, path)) for graph in graphs], model)
 
     def _download(self, name: str, job: str, folder: Path, place: Callable[[Path], object]) -> HostedModel:
-        """Download what a job has made into a folder within `folder` and let `place` put it where it belongs."""
+        """Download a job's product into a folder within `folder` and let `place` put it where it belongs."""
         self.jobs.notify(f"download {name}")
-        made = self.jobs.hub.target_model(job)
+        model = self.jobs.hub.target_model(job)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
-            file = self.jobs.hub.download(made.model, Path(temporary))
+            file = self.jobs.hub.download(model.model, Path(temporary))
             if file.stat().st_size == 0:
-                raise BuildError(f"AI Hub's product of '{name}' (model {made.model}) is empty")
+                raise BuildError(f"AI Hub's product of '{name}' (model {model.model}) is empty")
             place(file)
-        return made
+        return model
 
-    def _product(self, graphs: Sequence[Graph], made: HostedModel, caveats: tuple[Caveat, ...] = ()) -> Product:
-        """The service's model is noted under its product's digest, so that it can be run there without another upload."""
-        self.jobs.ledger.keep("models", graphs[0].file.sha256, made.model)
-        found = {f"ai_hub.{key}": value for key, value in made.metadata.items() if key.endswith(("_version", "_soc_model"))}
-        versions = {"qai-hub": version("qai_hub")} | found
+    def _product(self, graphs: Sequence[Graph], model: HostedModel, caveats: tuple[Caveat, ...] = ()) -> Product:
+        """Describe graphs of one file, and note the service's model under the file's digest: it then runs without an upload."""
+        self.jobs.ledger.keep("models", graphs[0].file.sha256, model.model)
+        told = {f"ai_hub.{key}": value for key, value in model.metadata.items() if key.endswith(("_version", "_soc_model"))}
+        versions = {"qai-hub": version("qai_hub")} | told
         return Product(graphs=tuple(graphs), versions=versions, caveats=caveats)
 
 
@@ -169,11 +172,11 @@ def _binary_path(graph: Graph) -> Path:
     return Path(graph.variant) / f"{graph.component}.bin"
 
 
-def _check_context(graph: Graph, made: HostedModel) -> None:
-    found = made.inputs.get(graph_name(graph))
+def _check_context(graph: Graph, model: HostedModel) -> None:
+    inputs = model.inputs.get(graph_name(graph))
     expected = {spec.name for spec in graph.inputs}
-    if found is None or set(found) != expected:
+    if inputs is None or set(inputs) != expected:
         raise BuildError(
-            f"AI Hub's context binary (model {made.model}) is not what was asked for: graph '{graph_name(graph)}' has "
-            f"inputs {', '.join(sorted(found or ())) or 'unknown'}; expected {', '.join(sorted(expected))}"
+            f"AI Hub's context binary (model {model.model}) is not what was asked for: graph '{graph_name(graph)}' has "
+            f"inputs {', '.join(sorted(inputs or ())) or 'unknown'}; expected {', '.join(sorted(expected))}"
         )

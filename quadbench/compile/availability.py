@@ -1,4 +1,4 @@
-"""Availability: a target -> whether this machine can compile for it, and what to install where it cannot."""
+"""Availability: a target -> the version of its compiler on this machine, or the parts that are missing and how to get them."""
 
 import importlib.util
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from quadbench.target.toolchain import ToolchainTarget
 
 @dataclass(frozen=True, kw_only=True)
 class Availability:
-    """`version` of what would compile, or what is `missing` and, as `hint`, what to do about it."""
+    """The `version` of a compiler that is there, or the parts that are `missing` and, as `hint`, how to get them."""
 
     version: str | None = None
     missing: str | None = None
@@ -23,11 +23,12 @@ class Availability:
 
     @property
     def is_ready(self) -> bool:
+        """Say whether nothing is missing."""
         return self.missing is None
 
 
 def availability(target: Target) -> Availability:
-    """Whether a target can be compiled for here. Looks at this machine only; nothing goes over a network."""
+    """Find out if a target can be compiled for here. Only this machine is looked at; nothing goes over a network."""
     match target:
         case OnnxRuntimeTarget():
             return package_availability("onnxruntime", hint="pip install onnxruntime")
@@ -42,10 +43,14 @@ def availability(target: Target) -> Availability:
 
 
 def require(target: Target, name: str) -> None:
-    """Refuse before anything is built what could not be compiled then. Raises: MissingDependencyError."""
-    found = availability(target)
-    if found.missing:
-        raise MissingDependencyError(f"compiling for '{name}' needs {found.missing}", hint=found.hint)
+    """Refuse a target that cannot be compiled for here, before anything is built for it.
+
+    Raises:
+        MissingDependencyError: a part of its compiler is missing.
+    """
+    available = availability(target)
+    if available.missing:
+        raise MissingDependencyError(f"compiling for '{name}' needs {available.missing}", hint=available.hint)
 
 
 def _toolchain_availability(target: ToolchainTarget) -> Availability:
@@ -58,7 +63,7 @@ def _toolchain_availability(target: ToolchainTarget) -> Availability:
 
 
 def _ai_hub() -> Availability:
-    """Configured is what can be seen without asking the service; whether it takes the token shows when it is used."""
+    """Look for the client and its configuration; only a request would show if the service takes the token."""
     package, path = package_availability("qai_hub", hint=INSTALL_HINT), config_path()
     if package.is_ready and not path.is_file():
         return Availability(version=package.version, missing=f"the client's configuration, '{path}'", hint=CONFIGURE_HINT)
@@ -66,13 +71,15 @@ def _ai_hub() -> Availability:
 
 
 def package_availability(module: str, *, hint: str) -> Availability:
-    """Of an installed Python package, which is not imported for it."""
-    found = package_version(module)
-    return Availability(version=found) if found else Availability(missing=f"the package {module.replace('_', '-')}", hint=hint)
+    """Look for a Python package, which is not imported for it."""
+    installed = package_version(module)
+    if installed is None:
+        return Availability(missing=f"the package {module.replace('_', '-')}", hint=hint)
+    return Availability(version=installed)
 
 
 def package_version(module: str) -> str | None:
-    """The version of an installed package, by the name it is imported by; None where it is not installed."""
+    """Return the version of a package, by the name that it is imported by; None where it is not installed."""
     if importlib.util.find_spec(module) is None:
         return None
     try:

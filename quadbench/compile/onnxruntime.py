@@ -1,4 +1,4 @@
-"""ONNX Runtime: a QDQ graph -> the graph that ONNX Runtime's optimizer makes of it, saved so that the device need not."""
+"""ONNX Runtime: a QDQ graph -> the same graph as ONNX Runtime's optimizer rewrites it, so that the device need not."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,11 +7,8 @@ import onnxruntime
 
 from quadbench.artifacts import Graph
 from quadbench.errors import BuildError
+from quadbench.harness.runtime import EXACT
 from quadbench.results.manifest import file_ref
-
-# By default a MatMul with INT8 weights is fused into one that rounds its input to 8 bits, whatever the graph says; 1: float32.
-EXACT = ("session.qdq_matmulnbits_accuracy_level", "1")
-
 
 LEVELS = {
     "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -21,20 +18,25 @@ LEVELS = {
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxRuntimeCompiler:
-    """Optimizes up to `extended`: what lies above lays memory out for the CPU that compiles, which need not be the device's.
+    """ONNX Runtime's optimizer as a compiler.
 
-    For another provider than the CPU's up to `basic`: what lies above fuses nodes into ones that only the CPU's takes.
+    It optimizes up to the level `extended`: a higher one lays memory out for the CPU that compiles, which need not be the
+    device's. For another provider than the CPU's it stops at `basic`: `extended` fuses nodes into ones that only the CPU's takes.
     """
 
     execution_provider: str
 
     def versions(self) -> dict[str, str]:
-        """The optimizer is the runtime's, so its version decides."""
+        """Return the runtime's version, since the optimizer is its own, and the settings."""
         settings = {"optimization": self._level, EXACT[0]: EXACT[1], "execution_provider": self.execution_provider}
         return {"onnxruntime": onnxruntime.__version__, **settings}
 
     def compile(self, graph: Graph, source: Path, folder: Path) -> Graph:
-        """Write the optimized graph. Its inputs and outputs stay as they are."""
+        """Write the optimized graph. Its inputs and outputs stay as they are.
+
+        Raises:
+            BuildError: ONNX Runtime refuses the graph.
+        """
         path = folder / graph.file.path
         path.parent.mkdir(parents=True, exist_ok=True)
         options = onnxruntime.SessionOptions()

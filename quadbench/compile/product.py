@@ -1,4 +1,4 @@
-"""Product: what a compiler that takes a bundle's graphs at once has made of them."""
+"""Product: the compiled graphs of a bundle, as a compiler hands them over."""
 
 from dataclasses import dataclass, field
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from quadbench.artifacts import CompileCost, Graph
+from quadbench.artifacts import MIB, CompileCost, Graph
 from quadbench.compile import qnn_process
 from quadbench.compile.availability import package_version
 from quadbench.compile.product import Product
@@ -21,6 +21,7 @@ from quadbench.compile.single_file import CONTEXT_OP, operators
 from quadbench.errors import BuildError, MissingDependencyError
 from quadbench.host import kill_group, start_bound
 from quadbench.results.digests import digest_of
+from quadbench.results.layout import folder_name
 from quadbench.results.manifest import file_ref, link, temporary_folder
 
 TIMEOUT_S = 4 * 3600.0  # the U-Net of Stable Diffusion 1.5 took 13 minutes on two cores
@@ -44,9 +45,10 @@ class QnnCompiler:
     timeout_s: float = TIMEOUT_S
 
     def versions(self) -> dict[str, str]:
-        """The SDK's version too: a context binary runs on the SDK that made it, or a newer one.
+        """Return versions and chip, the SDK's version too: a context binary runs on the SDK that wrote it, or a newer one.
 
-        Raises: MissingDependencyError.
+        Raises:
+            MissingDependencyError: the package onnxruntime-qnn is not installed.
         """
         plugin = package_version("onnxruntime_qnn")
         if plugin is None:
@@ -60,14 +62,16 @@ class QnnCompiler:
         }
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> Product:
-        """One after the other: the compiler takes gigabytes for a large graph, and an hour for several.
+        """Compile the graphs one after the other: the compiler takes gigabytes for a large graph, and an hour for several.
 
-        What was compiled is kept beside `folder` until all are, so that after a failure or Ctrl-C the rest alone is compiled.
+        Each product is kept beside `folder` until all are there, so that after a failure or Ctrl-C the rest alone is compiled.
 
-        Raises: BuildError, which names the nodes that HTP does not take.
+        Raises:
+            BuildError: it names the nodes that HTP does not take, or tells how the compiler ended.
+            MissingDependencyError: as `versions`.
         """
         costs, versions = {}, self.versions()
-        kept = {g.file.path: folder.parent / KEPT / digest_of({"graph": g.file.sha256, **versions})[:16] for g in graphs}
+        kept = {g.file.path: folder.parent / KEPT / folder_name(digest_of({"graph": g.file.sha256, **versions})) for g in graphs}
         for graph in graphs:
             name = graph.file.path
             notify(name)
@@ -75,7 +79,7 @@ class QnnCompiler:
                 costs[name] = _take(kept[name], folder / name)
             except FileNotFoundError:
                 costs[name] = self._compile(name, source / name, kept[name], folder / name)
-            log.info("compile: %s, %.1f s, %.0f MB", name, costs[name].seconds, costs[name].peak_memory_bytes / 2**20)
+            log.info("compile: %s, %.1f s, %.0f MB", name, costs[name].seconds, costs[name].peak_memory_bytes / MIB)
         with _gone_if_empty(folder.parent / KEPT):
             for place in kept.values():
                 shutil.rmtree(place, ignore_errors=True)
@@ -91,8 +95,8 @@ class QnnCompiler:
             seconds = round(time.monotonic() - started, 3)
             cost = CompileCost(seconds=seconds, **json.loads(product.with_suffix(".json").read_text()))
             (work / COST).write_text(json.dumps(asdict(cost)))
-            if (found := operators(product)) != [CONTEXT_OP]:
-                raise BuildError(f"QNN made of '{name}' a graph of {', '.join(found)}; expected one {CONTEXT_OP}")
+            if (written := operators(product)) != [CONTEXT_OP]:
+                raise BuildError(f"QNN made of '{name}' a graph of {', '.join(written)}; expected one {CONTEXT_OP}")
             cost = _take(work, target)
             with suppress(OSError):  # another process that compiles the same was faster
                 work.rename(place)
@@ -114,7 +118,7 @@ class QnnCompiler:
         return _Ending(status=status, said=said.read_text(errors="replace"), timeout_s=self.timeout_s)
 
     def _refusal(self, name: str, source: Path, product: Path, ending: "_Ending") -> BuildError:
-        """What the compiler said; where it left nodes to the CPU it is run once more to say why."""
+        """Return an error with the compiler's words; where it left nodes to the CPU, it is run once more to say why."""
         left = dict(_UNSUPPORTED.findall(ending.said))
         if not left:
             return BuildError("\n".join((f"QNN's compiler {ending.words} on '{name}':", *ending.last_lines)))
@@ -129,7 +133,7 @@ class QnnCompiler:
 
 @dataclass(frozen=True, kw_only=True)
 class _Ending:
-    """How a process ended, and everything that it said. `status` is None where it took too long, negative after a signal."""
+    """The end of a process, and everything that it said. `status` is None where it took too long, negative after a signal."""
 
     status: int | None
     said: str = field(repr=False)
@@ -137,21 +141,28 @@ class _Ending:
 
     @property
     def is_ok(self) -> bool:
+        """Say whether it ended with exit code 0."""
         return self.status == 0
 
     @property
     def words(self) -> str:
+        """Return the end in words, for an error."""
         if self.status is None:
             return f"was still running after {self.timeout_s:g} s"
         return f"was ended by signal {-self.status}" if self.status < 0 else f"ended with exit code {self.status}"
 
     @property
     def last_lines(self) -> list[str]:
+        """Return the last lines of its output."""
         return self.said.splitlines()[-SHOWN_LINES:] or ["it said nothing"]
 
 
 def _take(place: Path, target: Path) -> CompileCost:
-    """The context that was compiled into `place`, as `target` too. Raises: FileNotFoundError where none was, or is any more."""
+    """Link the context that was compiled into `place` to `target`, and return its cost.
+
+    Raises:
+        FileNotFoundError: none is there.
+    """
     cost = CompileCost(**json.loads((place / COST).read_text()))
     link(place / CONTEXT, target)
     return cost
@@ -159,6 +170,7 @@ def _take(place: Path, target: Path) -> CompileCost:
 
 @contextmanager
 def _gone_if_empty(folder: Path) -> Iterator[None]:
+    """Remove the folder at the end, if nothing is in it then."""
     try:
         yield
     finally:
@@ -167,12 +179,12 @@ def _gone_if_empty(folder: Path) -> Iterator[None]:
 
 
 def _reasons(said: str) -> dict[str, str]:
-    """Node -> why HTP does not take it, from a log of everything. A node is refused together with those that quantize for it."""
+    """Return for each node the reason why HTP refuses it, from a full log. A node is refused with those that quantize for it."""
     return {node: reason for members, reason in _REASON.findall(said) for _, node in _MEMBER.findall(members)}
 
 
 def _sdk_version() -> str:
-    """As the plugin's package says it."""
+    """Return the version that the plugin's package names."""
     spec = find_spec("onnxruntime_qnn.build_and_package_info")
-    found = re.search(r"qnn_version = '([^']+)'", Path(spec.origin).read_text()) if spec and spec.origin else None
-    return found[1] if found else "unknown"
+    match = re.search(r"qnn_version = '([^']+)'", Path(spec.origin).read_text()) if spec and spec.origin else None
+    return match[1] if match else "unknown"

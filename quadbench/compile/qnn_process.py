@@ -15,7 +15,7 @@ VERBOSE, ERROR = 0, 3  # ONNX Runtime's log severities
 
 
 def main() -> None:
-    """Raises whatever ONNX Runtime raises; the parent reads it from stderr."""
+    """Compile as the arguments say. Errors of ONNX Runtime pass through; the parent reads them from stderr."""
     parser = argparse.ArgumentParser()
     parser.add_argument("source", type=Path)
     parser.add_argument("product", type=Path)
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def compile_context(source: Path, product: Path, htp_arch: str, soc_model: str, *, explain: bool = False) -> None:
-    """Write the product. With no node left to the CPU, quantizing at the boundary is the NPU's too."""
+    """Write the context binary. No node is left to the CPU, so that quantizing at the boundary is the NPU's too."""
     import onnxruntime
     import onnxruntime_qnn
 
@@ -38,7 +38,7 @@ def compile_context(source: Path, product: Path, htp_arch: str, soc_model: str, 
         "session.disable_cpu_ep_fallback": "1",
         "ep.context_enable": "1",
         "ep.context_file_path": str(product),
-        "ep.context_embed_mode": "1",  # a device keeps files under their digests, where a second file would not be found
+        "ep.context_embed_mode": "1",  # a device keeps files under their digests, where a second file would be missed
     }
     for key, value in entries.items():
         options.add_session_config_entry(key, value)

@@ -15,10 +15,10 @@ _BOUNDARY_OPS = {CONTEXT_OP, "QuantizeLinear", "DequantizeLinear"}
 
 
 def single_file(download: Path, path: Path, graph: Graph) -> None:
-    """Write the model to `path`, its contexts and weights inside. An archive is unpacked beside itself.
+    """Write a downloaded model to `path`, its contexts and weights inside. An archive is unpacked beside itself.
 
     Raises:
-        BuildError: it is no model, a part is missing, or its inputs and outputs are not those of `graph`.
+        BuildError: the download is no model, a part is missing, or its inputs and outputs are not those of `graph`.
     """
     onnx = _onnx()
     file = _unpacked(download, download.parent / "unpacked", graph.file.path)
@@ -34,12 +34,12 @@ def single_file(download: Path, path: Path, graph: Graph) -> None:
 
 
 def nodes_outside_context(path: Path) -> tuple[str, ...]:
-    """Operators, each once, that no compiled context contains; those that only quantize at the boundary do not count."""
+    """Return the operators, each once, that no compiled context contains; those that quantize at the boundary do not count."""
     return tuple(dict.fromkeys(name for name in operators(path) if name not in _BOUNDARY_OPS))
 
 
 def operators(path: Path) -> list[str]:
-    """The operator of every node of a model, in order."""
+    """Return the operator of every node of a model, in order."""
     return [node.op_type for node in _onnx().load(path, load_external_data=False).graph.node]
 
 
@@ -73,12 +73,12 @@ def _embed_contexts(model: Any, folder: Path, name: str) -> None:
 
 def _check_boundary(model: Any, graph: Graph) -> None:
     for kind, expected, values in (("inputs", graph.inputs, model.graph.input), ("outputs", graph.outputs, model.graph.output)):
-        found = {_described(value) for value in values}
+        present = {_described(value) for value in values}
         wanted = {_line(spec) for spec in expected}
-        if found != wanted:
+        if present != wanted:
             raise BuildError(
                 f"the compiled model of '{graph.file.path}' has other {kind} than its graph: "
-                f"found {_listed(found - wanted)}; expected {_listed(wanted - found)}"
+                f"found {_listed(present - wanted)}; expected {_listed(wanted - present)}"
             )
 
 

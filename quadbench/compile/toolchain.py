@@ -1,4 +1,4 @@
-"""Toolchain: a graph and a vendor's commands -> the file that they leave, or their own words on why there is none."""
+"""Toolchain: a graph and a vendor's commands -> the file that they leave, or an error in their own words."""
 
 import os
 import re
@@ -24,14 +24,15 @@ SHOWN_LINES = 15
 
 @dataclass(frozen=True, kw_only=True)
 class ToolchainCompiler:
-    """Runs a target's commands in a folder of their own. What they say goes to a log, which stays where they fail."""
+    """A vendor's commands as a compiler, in a folder of their own. Their output goes to a log, which stays where they fail."""
 
     target: ToolchainTarget
 
     def versions(self) -> dict[str, str]:
-        """The toolchain's version, its commands as the profile has them, and the digests of files that variables name.
+        """Return the toolchain's version, its commands as the profile has them, and the digests of files that variables name.
 
-        Raises: MissingDependencyError.
+        Raises:
+            MissingDependencyError: as `installed_version`.
         """
         version = installed_version(self.target)
         settings = {name: Path(value) for name, value in _environment(self.target).items() if Path(value).is_file()}
@@ -40,7 +41,11 @@ class ToolchainCompiler:
         return {self.target.name: version, "commands": commands, "product": self.target.product, **digests}
 
     def compile(self, graph: Graph, source: Path, folder: Path) -> Graph:
-        """Write the product at the graph's own path, with the product's suffix. Inputs and outputs are described as they were."""
+        """Write the product at the graph's own path, with the product's suffix. Inputs and outputs are described as they were.
+
+        Raises:
+            BuildError: a command fails, or there is not exactly one product; it has the command's last lines.
+        """
         log = folder.parent / f"{self.target.name}-{graph.file.path.replace('/', '-')}.log"
         log.write_bytes(b"")
         with tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as parent:
@@ -62,7 +67,7 @@ class ToolchainCompiler:
 
 
 def installed_version(target: ToolchainTarget) -> str:
-    """The version that a toolchain gives for itself.
+    """Return the version that a toolchain gives for itself.
 
     Raises:
         MissingDependencyError: variables or programs are missing; or the version is none that the target accepts.
@@ -71,18 +76,18 @@ def installed_version(target: ToolchainTarget) -> str:
         raise MissingDependencyError(f"toolchain '{target.name}' lacks {', '.join(missing)}", hint=target.install)
     command = target.version.command
     said = _output(_located(filled(command, _environment(target))))
-    found = re.search(target.version.pattern, said)
-    if not found:
+    match = re.search(target.version.pattern, said)
+    if not match:
         words = " / ".join(said.splitlines()[-3:]) or "nothing"
         raise MissingDependencyError(
             f"toolchain '{target.name}': '{shlex.join(command)}' says '{words}', expected what fits '{target.version.pattern}'",
             hint=target.install,
         )
-    return found[1]
+    return match[1]
 
 
 def missing_parts(target: ToolchainTarget) -> list[str]:
-    """Variables and programs that are not there. A program whose place hangs on a variable that is not set is not looked for."""
+    """Return the variables and programs that are missing. A program below a variable that is not set is not looked for."""
     values = _environment(target)
     missing = [f"the environment variable {name}" for name in target.environment if name not in values]
     programs = dict.fromkeys(command[0] for command in (*target.commands, target.version.command))
@@ -93,17 +98,22 @@ def missing_parts(target: ToolchainTarget) -> list[str]:
 
 
 def _environment(target: ToolchainTarget) -> Mapping[str, str]:
+    """Return the values of the target's variables that are set."""
     return {name: os.environ[name] for name in target.environment if os.environ.get(name)}
 
 
 def _located(argv: Sequence[str]) -> list[str]:
-    """With the program's own path, since the command runs in another folder."""
+    """Return the command with its program's absolute path, since it runs in another folder."""
     program = find_program(argv[0])
     return [str(program.absolute()) if program else argv[0], *argv[1:]]
 
 
 def _run(argv: Sequence[str], work: Path, log: Path, timeout_s: float) -> None:
-    """Raises: BuildError with the end of what the command said."""
+    """Run a command whose output goes to the log.
+
+    Raises:
+        BuildError: it fails or takes too long; it has the command's last lines.
+    """
     with log.open("ab") as output:
         output.write(f"$ {shlex.join(argv)}\n".encode())
         output.flush()
@@ -120,6 +130,7 @@ def _run(argv: Sequence[str], work: Path, log: Path, timeout_s: float) -> None:
 
 
 def _output(argv: Sequence[str]) -> str:
+    """Return everything that a command prints."""
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as output:
         try:
             _status(argv, Path(folder), output, VERSION_TIMEOUT_S)
@@ -130,7 +141,11 @@ def _output(argv: Sequence[str]) -> str:
 
 
 def _status(argv: Sequence[str], folder: Path, output: IO[bytes], timeout_s: float) -> int:
-    """The exit code, 128 + N after signal N. However it ends, nothing of the command's process group stays behind."""
+    """Return the exit code, 128 + N after signal N. However the command ends, its whole process group is gone.
+
+    Raises:
+        subprocess.TimeoutExpired: it took too long.
+    """
     process = start_bound(argv, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
     try:
         status = process.wait(timeout_s)
@@ -141,10 +156,15 @@ def _status(argv: Sequence[str], folder: Path, output: IO[bytes], timeout_s: flo
 
 
 def _only_product(work: Path, pattern: str) -> Path:
-    found = [path for path in sorted(work.glob(pattern)) if path.is_file()]
-    if len(found) != 1:
+    """Return the file below the folder that fits the pattern.
+
+    Raises:
+        BuildError: none fits, more than one, or an empty one.
+    """
+    products = [path for path in sorted(work.glob(pattern)) if path.is_file()]
+    if len(products) != 1:
         there = ", ".join(str(path.relative_to(work)) for path in sorted(work.rglob("*")) if path.is_file()) or "nothing"
-        raise BuildError(f"{len(found)} files fit its product '{pattern}', expected one; it left {there}")
-    if found[0].stat().st_size == 0:
-        raise BuildError(f"its product '{found[0].relative_to(work)}' is empty")
-    return found[0]
+        raise BuildError(f"{len(products)} files fit its product '{pattern}', expected one; it left {there}")
+    if products[0].stat().st_size == 0:
+        raise BuildError(f"its product '{products[0].relative_to(work)}' is empty")
+    return products[0]

@@ -1,4 +1,4 @@
-"""Trial: a graph of two layers with LoRA weights as inputs, by which a compiler shows whether it takes such graphs at all.
+"""Trial: a folder -> a graph of two layers with LoRA weights as inputs, by which a compiler shows if it takes such graphs.
 
 x --W (INT8, constant)-------------------+
   \\-lora.trial.down (INT16) -- lora.trial.up (INT16)-- + -- y
@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 
 from quadbench.artifacts import Component, Graph, TensorSpec, Variant
+from quadbench.lint.rules import NATIVE_16_BIT_OPSET
 from quadbench.results.manifest import file_ref
 
 CHANNELS, RANK, SIZE = 8, 4, 8
 _ACTIVATION_SCALE, _LORA_SCALE = 1 / 4096, 1 / 32767
-_OPSET, _IR = 21, 10  # 21 is the first with 16-bit QuantizeLinear
+_IR = 10
 
 
 def write_trial_graph(folder: Path) -> Graph:
-    """Write it below the folder, always the same bytes: a U-Net's form of convolution, quantized as a bundle's graphs are."""
+    """Write the trial graph, always the same bytes: a U-Net's form of convolution, quantized as a bundle's graphs are."""
     from onnx import helper, save
 
     path = folder / "trial.onnx"
@@ -29,7 +30,7 @@ def write_trial_graph(folder: Path) -> Graph:
     )
     outputs = (TensorSpec(name="y", shape=(1, CHANNELS, SIZE, SIZE), dtype="float32"),)
     graph = helper.make_graph(_nodes(), "trial", [_value(s) for s in inputs], [_value(s) for s in outputs], _constants())
-    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR), path)
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", NATIVE_16_BIT_OPSET)], ir_version=_IR), path)
     return Graph(variant=Variant.SHARED, component=Component.UNET, file=file_ref(folder, path), inputs=inputs, outputs=outputs)
 
 

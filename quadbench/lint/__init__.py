@@ -1,4 +1,4 @@
-"""Lint: a bundle's quantized graphs -> what a target would refuse or spoil, found before anything is compiled."""
+"""Lint: a bundle's quantized graphs -> findings, the parts that a target would refuse or spoil, before anything is compiled."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,9 @@ __all__ = ["Finding", "Findings", "LintedGraph", "Severity", "check_bundle", "gr
 
 
 def lint_bundle(bundle: Stored[Bundle], *, htp_arch: str | None) -> dict[str, tuple[Finding, ...]]:
-    """The findings of every quantized graph, by its path. `htp_arch`: of the device's Qualcomm HTP, as `v79`, if it has one.
+    """Return the findings of every quantized graph, by its path.
+
+    `htp_arch` is the architecture of the device's Qualcomm HTP, as `v79`, if it has one.
 
     Raises:
         MissingDependencyError: the package onnx is not installed.
@@ -26,7 +28,7 @@ def lint_bundle(bundle: Stored[Bundle], *, htp_arch: str | None) -> dict[str, tu
 
 
 def check_bundle(bundle: Stored[Bundle], *, htp_arch: str | None) -> None:
-    """Log the warnings.
+    """Lint a bundle: log the warnings, and stop at errors.
 
     Raises:
         BuildError: there are errors; it names every rule that is broken, and where.
@@ -42,10 +44,10 @@ def check_bundle(bundle: Stored[Bundle], *, htp_arch: str | None) -> None:
 
 
 def messages(findings: Findings, severity: Severity) -> Iterator[str]:
-    """One line for each rule that is broken: its first finding, and how many are like it."""
+    """Yield one line for each rule that is broken: its first finding, and the number of those like it."""
     by_rule: dict[str, list[tuple[str, Finding]]] = {}
-    for path, found in findings.items():
-        for finding in found:
+    for path, of_graph in findings.items():
+        for finding in of_graph:
             if finding.severity is severity:
                 by_rule.setdefault(finding.rule, []).append((path, finding))
     for rule, places in by_rule.items():

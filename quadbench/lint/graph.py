@@ -1,4 +1,4 @@
-"""Graph: an ONNX model -> what the rules look at, as plain data."""
+"""Graph: an ONNX model -> its tensors, nodes and constants as plain data, for the rules to look at."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ MOVES_VALUES = {"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Split", "Slice"
 
 @dataclass(frozen=True, kw_only=True)
 class Tensor:
-    """`dtype` is ONNX's name: FLOAT, INT16. A dimension is a number, a symbol's name, or None where the graph says nothing."""
+    """The type of a tensor. `dtype` is ONNX's name, as INT16; a dimension is a number, a symbol's name, or None if unknown."""
 
     name: str
     dtype: str
@@ -29,7 +29,7 @@ class Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """`inputs` holds an empty name where an optional input is left out."""
+    """An operator with its tensors by name. `inputs` holds an empty name where an optional input is left out."""
 
     name: str
     op_type: str
@@ -41,7 +41,7 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class LintedGraph:
-    """A main graph; subgraphs of control flow, which no exported graph has, are not looked into."""
+    """A model's main graph; subgraphs of control flow, which no exported graph has, are not looked into."""
 
     opset: int
     inputs: tuple[Tensor, ...]
@@ -54,21 +54,23 @@ class LintedGraph:
 
     @property
     def lora_inputs(self) -> tuple[Tensor, ...]:
+        """Return the inputs that are LoRA weights."""
         return tuple(tensor for tensor in self.inputs if tensor.name.startswith(LORA_PREFIX))
 
     def consumers(self, name: str) -> tuple[Node, ...]:
+        """Return the nodes that read a tensor."""
         return tuple(self._consumers.get(name, ()))
 
     @cached_property
     def _consumers(self) -> dict[str, list[Node]]:
-        found: dict[str, list[Node]] = {}
+        consumers: dict[str, list[Node]] = {}
         for node in self.nodes:
             for name in dict.fromkeys(node.inputs):
-                found.setdefault(name, []).append(node)
-        return found
+                consumers.setdefault(name, []).append(node)
+        return consumers
 
     def dequantizers(self, name: str) -> Iterator[Node]:
-        """What turns an integer tensor into floats, at once or after nodes that only move values."""
+        """Yield the nodes that turn an integer tensor into floats, at once or after nodes that only move values."""
         for node in self.consumers(name):
             if node.op_type == DEQUANTIZE and node.inputs[0] == name:
                 yield node
@@ -78,7 +80,12 @@ class LintedGraph:
 
 
 def read_graph(path: Path) -> LintedGraph:
-    """Raises: MissingDependencyError without the package onnx; ArtifactError where the file holds no ONNX model."""
+    """Read an ONNX file.
+
+    Raises:
+        MissingDependencyError: the package onnx is not installed.
+        ArtifactError: the file holds no ONNX model.
+    """
     with package_needed("reading graphs", hint="pip install onnx"):
         import onnx
         from google.protobuf.message import DecodeError
@@ -89,7 +96,7 @@ def read_graph(path: Path) -> LintedGraph:
 
 
 def graph_of(model: "ModelProto") -> LintedGraph:
-    """The view of a model in memory."""
+    """Return the view of a model in memory."""
     graph = model.graph
     inputs = tuple(_tensor(value) for value in graph.input)
     arrays = dict(_constant_arrays(graph))
@@ -132,7 +139,7 @@ def _dimension(dimension: Any) -> int | str | None:
 
 
 def _constant_arrays(graph: Any) -> Iterator[tuple[str, Any]]:
-    """Name and TensorProto of initializers and of Constant nodes."""
+    """Yield the name and the TensorProto of initializers and of Constant nodes."""
     from onnx import helper, numpy_helper
 
     yield from ((initializer.name, initializer) for initializer in graph.initializer)
@@ -160,7 +167,7 @@ def _dtype(number: int) -> str:
 
 
 def _dtypes(graph: Any, known: dict[str, str]) -> dict[str, str]:
-    """Follows integers from inputs, constants and QuantizeLinear through nodes that only move them."""
+    """Extend the known types: follow integers from inputs, constants and QuantizeLinear through nodes that only move them."""
     for node in graph.node:
         if node.op_type == QUANTIZE:
             known[node.output[0]] = _quantized_dtype(node, known)

@@ -1,6 +1,6 @@
-"""Rules: graph -> findings. Each is one function.
+"""Rules: a graph -> findings. Each rule is one function.
 
-Those for Qualcomm's HTP come from trials with ONNX Runtime's QNN execution provider, not from a phone.
+The rules for Qualcomm's HTP come from trials with ONNX Runtime's QNN execution provider, not from a phone.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,12 @@ NATIVE_16_BIT_OPSET = 21  # the first whose QuantizeLinear and DequantizeLinear 
 FIRST_HTP_ARCH_WITH_16_BIT_WEIGHTS = 73
 SIXTEEN_BITS = ("INT16", "UINT16")
 WIDEST_SINGLE_FILTER = 256  # channels of a depthwise convolution by single weights; QNN's compiler crashes at more
-EXACT_RESIZE = ("asymmetric", "floor")
+RESIZE_DEFAULTS = {  # ONNX's
+    "mode": "nearest",
+    "coordinate_transformation_mode": "half_pixel",
+    "nearest_mode": "round_prefer_floor",
+}
+EXACT_RESIZE = ("asymmetric", "floor")  # coordinates and rounding
 _RESIZE_ON_HTP = {
     ("half_pixel", "floor"): "which HTP takes for another picture and says nothing",
     ("asymmetric", "round_prefer_floor"): "which HTP refuses",
@@ -30,7 +35,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What a rule has against a tensor or node, its `subject`."""
+    """A breach of a rule by a tensor or node, its `subject`."""
 
     rule: str
     severity: Severity = Severity.ERROR
@@ -44,7 +49,7 @@ Rule = Callable[[LintedGraph], Iterator[Finding]]
 
 
 def lint_graph(graph: LintedGraph, *, htp_arch: str | None) -> tuple[Finding, ...]:
-    """All findings, rule by rule. `htp_arch` is that of the device's chip, as `v79`; None where it has no Qualcomm HTP."""
+    """Return all findings, rule by rule. `htp_arch` is that of the device's chip, as `v79`; None without a Qualcomm HTP."""
     return tuple(finding for rule in _rules(htp_arch) for finding in rule(graph))
 
 
@@ -56,7 +61,7 @@ def _rules(htp_arch: str | None) -> tuple[Rule, ...]:
 
 
 def dynamic_shape(graph: LintedGraph) -> Iterator[Finding]:
-    """Buffers are bound once and NPU graphs are compiled for one shape."""
+    """Find inputs and outputs without a fixed shape: buffers are bound once and NPU graphs are compiled for one shape."""
     for tensor in (*graph.inputs, *graph.outputs):
         if not all(isinstance(size, int) and size > 0 for size in tensor.shape):
             yield Finding(
@@ -69,7 +74,10 @@ def dynamic_shape(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def lora_overridable(graph: LintedGraph) -> Iterator[Finding]:
-    """Such a graph runs, also with a default that nobody chose, but a context saved of it cannot be loaded again."""
+    """Find LoRA inputs with a default value.
+
+    Such a graph runs, also with a default that nobody chose, but a context saved of it cannot be loaded again.
+    """
     for tensor in graph.lora_inputs:
         if tensor.name in graph.overridable:
             yield Finding(
@@ -82,7 +90,7 @@ def lora_overridable(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def lora_zero_point(graph: LintedGraph) -> Iterator[Finding]:
-    """Padding a rank with zeros, and running without an adapter, are exact only where the integer 0 means 0."""
+    """Find zero points other than 0: only with 0 is padding a rank with zeros exact, and running without an adapter."""
     for tensor, node in _lora_dequantizers(graph):
         values = graph.zero_points.get(node.inputs[2]) if len(node.inputs) > 2 else None
         if values is not None and values.any():
@@ -96,7 +104,7 @@ def lora_zero_point(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def lora_per_channel(graph: LintedGraph) -> Iterator[Finding]:
-    """A weight that is computed or fed has one scale; the bundle's manifest has room for one too."""
+    """Find LoRA inputs with several scales: a weight that is computed or fed has one, and so has the bundle's manifest."""
     for tensor, node in _lora_dequantizers(graph):
         scale = graph.constants.get(node.inputs[1])
         scales = prod(size for size in scale.shape if isinstance(size, int)) if scale else 1
@@ -111,7 +119,7 @@ def lora_per_channel(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def encoding_not_constant(graph: LintedGraph) -> Iterator[Finding]:
-    """All adapters share encodings that are frozen when the bundle is built."""
+    """Find scales and zero points that are no constants: all adapters share encodings, which are frozen with the bundle."""
     for node in _quantizers(graph):
         for role, name in zip(("scale", "zero point"), node.inputs[1:3], strict=False):
             if name and name not in graph.constants:
@@ -125,7 +133,7 @@ def encoding_not_constant(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def opset(graph: LintedGraph) -> Iterator[Finding]:
-    """Nodes of the domain com.microsoft take 16 bits in any opset and are left alone."""
+    """Find 16-bit quantization in an opset without it; nodes of the domain com.microsoft take 16 bits in any opset."""
     nodes = [n for n in _quantizers(graph) if n.domain == "" and _quantized_dtype(graph, n) in SIXTEEN_BITS]
     if nodes and graph.opset < NATIVE_16_BIT_OPSET:
         yield Finding(
@@ -138,7 +146,7 @@ def opset(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def lora_uint16(graph: LintedGraph) -> Iterator[Finding]:
-    """QNN narrows unsigned 16-bit weights that are inputs to 8 bits and says nothing: 43 dB where INT16 gives 68 dB."""
+    """Find UINT16 LoRA inputs: QNN narrows them to 8 bits and says nothing, which gives 43 dB where INT16 gives 68 dB."""
     for tensor in _lora_inputs_of(graph, "UINT16"):
         yield Finding(
             rule="lora-uint16",
@@ -150,7 +158,7 @@ def lora_uint16(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def lora_not_dequantized(graph: LintedGraph) -> Iterator[Finding]:
-    """QNN refuses to slice, reshape or transpose raw 16-bit integers."""
+    """Find LoRA inputs that are not dequantized first: QNN refuses to slice, reshape or transpose raw 16-bit integers."""
     for tensor in graph.lora_inputs:
         consumers = graph.consumers(tensor.name)
         others = [node for node in consumers if not (node.op_type == DEQUANTIZE and node.inputs[0] == tensor.name)]
@@ -165,7 +173,7 @@ def lora_not_dequantized(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def lora_int16(graph: LintedGraph) -> Iterator[Finding]:
-    """For architectures before v73, whose weights that are inputs have 8 bits."""
+    """Find INT16 LoRA inputs, for architectures before v73: there, weights that are inputs have 8 bits."""
     for tensor in _lora_inputs_of(graph, "INT16"):
         yield Finding(
             rule="lora-int16",
@@ -177,7 +185,7 @@ def lora_int16(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def group_norm(graph: LintedGraph) -> Iterator[Finding]:
-    """QNN has no such operation."""
+    """Find group normalization, which QNN does not have."""
     for node in graph.nodes:
         if node.op_type in ("GroupNormalization", "GroupNorm"):
             yield Finding(
@@ -190,26 +198,26 @@ def group_norm(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def resize_form(graph: LintedGraph) -> Iterator[Finding]:
-    """HTP takes one form of enlarging by nearest neighbour as ONNX means it, in 8 and 16 bits (docs/qnn.md)."""
-    for node in (
-        node for node in graph.nodes if node.op_type == "Resize" and node.attributes.get("mode", "nearest") == "nearest"
-    ):
-        coordinates = node.attributes.get("coordinate_transformation_mode", "half_pixel")  # ONNX's defaults
-        rounding = node.attributes.get("nearest_mode", "round_prefer_floor")
-        if (coordinates, rounding) != EXACT_RESIZE:
-            found = _RESIZE_ON_HTP.get((coordinates, rounding))
+    """Find forms of enlarging by nearest neighbour other than the one that HTP computes as ONNX means it (docs/qnn.md)."""
+    for node in graph.nodes:
+        mode, coordinates, rounding = (node.attributes.get(key, default) for key, default in RESIZE_DEFAULTS.items())
+        if node.op_type == "Resize" and mode == "nearest" and (coordinates, rounding) != EXACT_RESIZE:
+            fault = _RESIZE_ON_HTP.get((coordinates, rounding))
             yield Finding(
                 rule="resize-form",
-                severity=Severity.ERROR if found else Severity.WARNING,
+                severity=Severity.ERROR if fault else Severity.WARNING,
                 subject=f"node '{node.name}'",
-                found=f"{coordinates} with {rounding}, {found or 'which was not tried on HTP'}",
+                found=f"{coordinates} with {rounding}, {fault or 'which was not tried on HTP'}",
                 expected=" with ".join(EXACT_RESIZE),
                 hint="for whole factors both give the same values, so export the graph with the expected form",
             )
 
 
 def wide_depthwise(graph: LintedGraph) -> Iterator[Finding]:
-    """QNN's compiler crashes there; a tensor's single scale, more weights in a filter, or 8-bit data it takes (docs/qnn.md)."""
+    """Find wide depthwise convolutions of single weights, at which QNN's compiler crashes (docs/qnn.md).
+
+    It takes them with one scale for the whole tensor, with more weights in a filter, or with 8-bit data.
+    """
     makers = {output: node for node in graph.nodes for output in node.outputs}
     for node in graph.nodes:
         data, filters = (makers.get(name) for name in node.inputs[:2]) if node.op_type == "Conv" else (None, None)

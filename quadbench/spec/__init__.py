@@ -1,4 +1,4 @@
-"""Spec: a YAML file -> a model, with every problem of it at its line."""
+"""Spec: a YAML file -> a model, or every problem of the file at its line."""
 
 from quadbench.spec.document import Location, read_value
 from quadbench.spec.model import NAME_EXPECTED, NAME_PATTERN, Name, Problem, Spec, SpecPath, load, near, refuse

@@ -1,4 +1,4 @@
-"""YAML document: a file -> plain data and the line of everything in it, or what is wrong with the YAML."""
+"""YAML document: a file -> plain data and the line of everything in it, or the faults of the YAML."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -25,6 +25,7 @@ class Document:
     problems: list[tuple[int, str, str]] = field(default_factory=list)  # line, key, reason
 
     def add(self, line: int, location: Location, reason: str) -> None:
+        """Note a problem."""
         self.problems.append((line, key_of(location), reason))
 
     def set(self, key: str, value: Any) -> None:
@@ -34,8 +35,8 @@ class Document:
         for depth, part in enumerate(parts, start=1):
             place = int(part) if isinstance(here, list) and part.isdigit() else part
             if not (isinstance(here, dict) or (isinstance(place, int) and place < len(here))):
-                found = f"a list of {len(here)}" if isinstance(here, list) else describe(here)
-                self.add(self.line_of(location), location, f"found {found}, which has no '{part}' as in '{key}'")
+                holder = f"a list of {len(here)}" if isinstance(here, list) else describe(here)
+                self.add(self.line_of(location), location, f"found {holder}, which has no '{part}' as in '{key}'")
                 return
             if depth == len(parts):
                 here[place] = value
@@ -44,19 +45,25 @@ class Document:
             here, location = here[place], (*location, place)
 
     def line_of(self, location: Location) -> int:
-        """The line of what stands there, or of the innermost thing around it."""
+        """Return the line of the value at a location, or of the innermost value around it."""
         return next(self.lines[location[:end]] for end in range(len(location), -1, -1) if location[:end] in self.lines)
 
     def raise_problems(self) -> None:
+        """Stop if there are problems.
+
+        Raises:
+            SpecError: all of them, in the order of their lines.
+        """
         if self.problems:
             unique = dict.fromkeys(sorted(self.problems, key=lambda problem: problem[0]))
             raise SpecError(f"{self.path}:{line}: {key + ': ' if key else ''}{reason}" for line, key, reason in unique)
 
 
 def read_document(path: Path) -> Document:
-    """Read a YAML file that holds keys and values. What is wrong but can be read past stands in `problems`.
+    """Read a YAML file that holds keys and values. Faults that can be read past stand in `problems`.
 
-    Raises: SpecError for what cannot.
+    Raises:
+        SpecError: the file is missing, or has a fault that cannot be read past.
     """
     document = Document(path=path)
     text = _read(document)
@@ -77,7 +84,11 @@ def read_document(path: Path) -> Document:
 
 
 def read_value(text: str) -> Any:
-    """A number, a word, true, false or null, as a file would hold it. Raises: UserError."""
+    """Read a number, a word, true, false or null, as a file would hold it.
+
+    Raises:
+        UserError: the text is none of these.
+    """
     document = Document(path=Path())
     try:
         node: Any = yaml.compose(text, Loader=_LOADER)
@@ -92,13 +103,13 @@ def read_value(text: str) -> Any:
 
 
 def key_of(location: Location) -> str:
-    """("tasks", 1, "steps") -> `tasks[1].steps`, as a reader would write it."""
+    """Return a location as a reader would write it: ("tasks", 1, "steps") as `tasks[1].steps`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
     return text.removeprefix(".")
 
 
 def describe(value: Any) -> str:
-    """A value in a message."""
+    """Return a value as messages name it."""
     match value:
         case None:
             return "nothing"
@@ -132,7 +143,10 @@ def _read(document: Document) -> str:
 
 
 def _check_events(text: str, document: Document) -> None:
-    """Before nodes are built: an alias can stand for a tree that grows without bound, and nesting can exhaust the stack."""
+    """Note aliases, which can stand for trees that grow without bound, and nesting that would exhaust the stack.
+
+    This happens before nodes are built.
+    """
     depth = 0
     for event in yaml.parse(text, Loader=_LOADER):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -144,7 +158,7 @@ def _check_events(text: str, document: Document) -> None:
 
 
 def _line(marked: Any) -> int:
-    """Of an event or node, counted from 1."""
+    """Return the line of an event or node, counted from 1."""
     return int(marked.start_mark.line) + 1
 
 
@@ -161,7 +175,7 @@ def _error_text(error: yaml.YAMLError) -> str:
 
 
 def _plain(node: Any, location: Location, document: Document) -> Any:
-    """A node as dict, list or JSON scalar; notes the line of everything in it."""
+    """Return a node as dict, list or JSON scalar, and note the line of everything in it."""
     document.lines.setdefault(location, _line(node))
     if isinstance(node, yaml.MappingNode):
         return dict(_pairs(node, location, document))
@@ -171,6 +185,7 @@ def _plain(node: Any, location: Location, document: Document) -> Any:
 
 
 def _pairs(node: Any, location: Location, document: Document) -> Iterator[tuple[str, Any]]:
+    """Yield the keys and values of a mapping, and note keys that are no text or stand twice."""
     seen: dict[str, int] = {}
     for key_node, value_node in node.value:
         line = _line(key_node)
@@ -195,6 +210,7 @@ _SCALARS: dict[str, Callable[[str], Any]] = {
 
 
 def _scalar(node: Any, location: Location, document: Document) -> Any:
+    """Return the value of a scalar, and note numbers that YAML reads unlike people and tags that stand for objects."""
     tag, line = node.tag.removeprefix("tag:yaml.org,2002:"), _line(node)
     if tag == "int" and re.fullmatch(r"[-+]?(0|[1-9][0-9]{0,17})", node.value):
         return int(node.value)

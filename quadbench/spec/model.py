@@ -17,7 +17,7 @@ NAME_EXPECTED = "lower-case letters and digits in groups joined by single hyphen
 
 
 class Spec(BaseModel):
-    """Base of the models: frozen, unknown keys refused, nothing converted (text is never taken for a number)."""
+    """The base of the models: frozen, unknown keys refused, nothing converted (text is never taken for a number)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -37,14 +37,18 @@ SpecPath = Annotated[Path, AfterValidator(_beside_the_file), PlainSerializer(lam
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """What is wrong with the value at `location`, which starts where the validator that found it stands."""
+    """A fault of the value at `location`, which starts at the value that the reporting validator belongs to."""
 
     location: Location
     reason: str
 
 
 def refuse(problems: Iterable[Problem]) -> None:
-    """For validators that look at several keys: raise all `problems`, each at its own key, if there are any."""
+    """Raise all problems, each at its own key, if there are any: for validators that look at several keys.
+
+    Raises:
+        ValidationError: pydantic's own, which `load` turns into a SpecError.
+    """
     errors = [
         InitErrorDetails(type=PydanticCustomError("spec", "{reason}", {"reason": p.reason}), loc=p.location, input=None)
         for p in problems
@@ -58,7 +62,8 @@ def load(path: Path, model: type[ModelT], changes: Mapping[str, Any] | None = No
 
     `changes` are values to take instead of the file's, by key as `tasks[0].seed` or `tasks.0.seed`.
 
-    Raises: SpecError with all the problems found.
+    Raises:
+        SpecError: all problems of the file and of the changes.
     """
     document = read_document(path)
     for key, value in (changes or {}).items():
@@ -69,47 +74,52 @@ def load(path: Path, model: type[ModelT], changes: Mapping[str, Any] | None = No
         parsed = model.model_validate_json(json.dumps(document.data), context={"folder": path.parent})
     except ValidationError as error:
         known = {(line, key) for line, key, _ in document.problems}
-        found = [_explain(details, schema, document) for details in error.errors(include_url=False) if not _is_echo(details)]
-        document.problems.extend(problem for problem in found if problem[:2] not in known)
+        refused = [_explain(details, schema, document) for details in error.errors(include_url=False) if not _is_echo(details)]
+        document.problems.extend(problem for problem in refused if problem[:2] not in known)
     document.raise_problems()
     return parsed
 
 
-def near(found: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` where a known name is close, else the known names."""
+def near(name: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` where a known name is close, else the known names."""
     names = list(known)
-    close = get_close_matches(found, names, n=1)
+    close = get_close_matches(name, names, n=1)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(names) or 'none'}"
 
 
 def _check_version(document: Document, schema: dict[str, Any]) -> None:
-    """A file of another version is wrong in ways that say nothing: report the version alone."""
+    """Report a wrong version alone: the other problems of such a file say nothing.
+
+    Raises:
+        SpecError: the file has another version.
+    """
     expected = schema.get("properties", {}).get("schema_version", {}).get("const")
-    found = document.data.get("schema_version", expected)
-    if found != expected or type(found) is not type(expected):
-        reason = f"found {describe(found)}, this quadbench reads {expected}"
+    version = document.data.get("schema_version", expected)
+    if version != expected or type(version) is not type(expected):
+        reason = f"found {describe(version)}, this quadbench reads {expected}"
         document.add(document.lines[("schema_version",)], ("schema_version",), reason)
         document.raise_problems()
 
 
 def _is_echo(details: ErrorDetails) -> bool:
-    """Pydantic counts the entries that are right: a list of wrong ones is also "too short"."""
+    """Say whether the error is an echo of others: pydantic counts right entries, so a list of wrong ones is also "too short"."""
     return details["type"] == "too_short" and len(details["input"]) >= details["ctx"]["min_length"]
 
 
 def _explain(details: ErrorDetails, schema: dict[str, Any], document: Document) -> tuple[int, str, str]:
+    """Return the line, key and reason of an error of pydantic."""
     location, here, parent = _locate(details["loc"], schema, document.data)
     kind, context = details["type"], details.get("ctx", {})
     if kind.startswith("union_tag"):
         location = (*location, context["discriminator"].strip("'"))
         kind = "missing" if kind == "union_tag_not_found" else kind
         here = {"enum": list(here["discriminator"]["mapping"])}
-    found = _value(document.data, location)
-    return document.line_of(location), key_of(location), _reason(kind, details, here, parent, found)
+    value = _value(document.data, location)
+    return document.line_of(location), key_of(location), _reason(kind, details, here, parent, value)
 
 
 def _locate(loc: Location, schema: dict[str, Any], data: Any) -> tuple[Location, dict[str, Any], dict[str, Any]]:
-    """Pydantic's location without its union tags; the schema there, and that of the mapping around it."""
+    """Return pydantic's location without its union tags, the schema there, and that of the mapping around it."""
     location: list[str | int] = []
     here, parent, defs = schema, schema, schema
     for part in loc:
@@ -119,7 +129,7 @@ def _locate(loc: Location, schema: dict[str, Any], data: Any) -> tuple[Location,
         if "discriminator" in here:
             tag = data[here["discriminator"]["propertyName"]]
             here = _resolve({"$ref": here["discriminator"]["mapping"][tag]}, defs)
-            if part == tag:  # what a validator around the union found has no tag in its location
+            if part == tag:  # errors of a validator around the union have no tag in their location
                 continue
         parent, data = here, data[part] if _has(data, part) else None
         location.append(part)
@@ -139,7 +149,7 @@ def _resolve(here: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _child(here: dict[str, Any], part: str | int) -> dict[str, Any]:
-    """The schema of an entry; empty where the schema knows none."""
+    """Return the schema of an entry; empty where the schema knows none."""
     child = here.get("properties", {}).get(part) or here.get("items") or here.get("additionalProperties")
     child = child or next(iter(here.get("patternProperties", {}).values()), None)
     return child if isinstance(child, dict) else {}
@@ -169,7 +179,8 @@ _EXPECTED = {
 }
 
 
-def _reason(kind: str, details: ErrorDetails, here: dict[str, Any], parent: dict[str, Any], found: Any) -> str:
+def _reason(kind: str, details: ErrorDetails, here: dict[str, Any], parent: dict[str, Any], value: Any) -> str:
+    """Return the reason of an error in our own words: the value that was expected, and the one in the file."""
     context, first = details.get("ctx", {}), kind.split("_")[0]
     choices = " or ".join(map(str, here.get("enum", [here["const"]] if "const" in here else [])))
     match kind:
@@ -178,7 +189,7 @@ def _reason(kind: str, details: ErrorDetails, here: dict[str, Any], parent: dict
         case "extra_forbidden":
             return "unknown key" + near(str(details["loc"][-1]), parent.get("properties", {}))
         case "union_tag_invalid" | "literal_error":
-            return f"expected {choices}, found {describe(found)}"
+            return f"expected {choices}, found {describe(value)}"
         case "string_pattern_mismatch":
             expected = NAME_EXPECTED if context["pattern"] == NAME_PATTERN else context["pattern"]
             return f"expected {expected}, found {describe(details['input'])}"
@@ -189,9 +200,9 @@ def _reason(kind: str, details: ErrorDetails, here: dict[str, Any], parent: dict
         case "spec" | "value_error":
             return details["msg"].removeprefix("Value error, ")
         case "finite_number" | "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":
-            return f"expected {_bounds(here)}, found {describe(found)}"
+            return f"expected {_bounds(here)}, found {describe(value)}"
         case _ if first in _EXPECTED:
-            return f"expected {_EXPECTED[first]}, found {describe(found)}"
+            return f"expected {_EXPECTED[first]}, found {describe(value)}"
         case _:
             return details["msg"]
 

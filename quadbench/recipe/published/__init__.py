@@ -1,4 +1,4 @@
-"""Published: the name of a table -> the figures that a paper printed, to stand beside measured ones."""
+"""Published: the name of a paper's table -> its figures, to stand beside measured ones."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,11 +33,14 @@ class PublishedTable:
 
     @property
     def note(self) -> str:
-        """What stands beside it wherever it is shown."""
+        """Return the sentence that stands beside the figures wherever they are shown."""
         return f"Published: {SOURCE}, {self.title}; {CAVEAT}."
 
     def figure(self, key: str, *, task: str, device: str | None = None, where: Mapping[str, float] | None = None) -> float | None:
-        """The figure `key` of the row for a task on a device (a profile's name); `where` are figures that the row must have."""
+        """Return the figure `key` of the row for a task on a device, a profile's name; None where there is none.
+
+        `where` are other figures that the row must have.
+        """
         for row in self.rows:
             fits = row.task in (None, task) and row.device in (None, device)
             if fits and all(row.figures.get(name) == value for name, value in (where or {}).items()) and key in row.figures:
@@ -46,7 +49,11 @@ class PublishedTable:
 
 
 def published_table(name: str) -> PublishedTable:
-    """A table by name. Raises: UnknownNameError."""
+    """Return a table by its name.
+
+    Raises:
+        UnknownNameError: no table has it.
+    """
     tables = _tables()
     if name not in tables:
         raise UnknownNameError("published table", name, tables)
