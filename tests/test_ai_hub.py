@@ -1,4 +1,4 @@
-"""AI Hub through its real client, against a service on loopback: what is sent, what goes wrong, what a second run finds."""
+"""AI Hub: graphs are compiled through its real client by a service on loopback, faults are told, a second run goes on."""
 
 import json
 import logging
@@ -275,13 +275,13 @@ def test_a_context_beside_its_model_is_put_inside_it_and_runs_on_the_emulator(
     with ai_hub_service(tmp_path, compiled_by_qnn) as (_, config):
         monkeypatch.setenv("QAIHUB_CLIENT_INI", str(config))
         product = compile_at_hub(([graph], tmp_path), tmp_path)
-    (made,) = product.graphs
+    (compiled,) = product.graphs
     assert product.caveats == ()
     rng = np.random.default_rng(0)
     feed = {"x": rng.standard_normal((1, 8, 8, 8)).astype(np.float32)}
     feed |= {spec.name: rng.integers(-3000, 3000, spec.shape).astype(np.int16) for spec in graph.inputs[1:]}
     expected = onnxruntime.InferenceSession(tmp_path / graph.file.path).run(None, feed)[0]
-    alone = shutil.copy(tmp_path / "compiled" / made.file.path, tmp_path / "alone.onnx")
+    alone = shutil.copy(tmp_path / "compiled" / compiled.file.path, tmp_path / "alone.onnx")
     np.testing.assert_allclose(run_on_emulator(Path(alone), feed), expected, atol=0.01 * np.abs(expected).max())
 
 

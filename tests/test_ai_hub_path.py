@@ -1,4 +1,4 @@
-"""A bundle's way through AI Hub to a device: compiled by a service on loopback, with ONNX Runtime's optimizer, then pushed."""
+"""AI Hub's path: a bundle is compiled by a service on loopback, with ONNX Runtime's optimizer, and pushed to a device."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What breaks on the way through AI Hub: its own clear error, and a second run that does only what was not done."""
+"""AI Hub's resumption: each fault on the way has its own clear error, and a second run does only what was not done."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Availability: what a target needs on this machine, found without running or asking anything outside it."""
+"""Availability: the parts that a target needs on this machine are looked for without asking anything outside it."""
 
 import onnxruntime
 
@@ -7,12 +7,12 @@ from quadbench.target.targets import OnnxRuntimeTarget
 
 
 def test_onnx_runtime_is_ready_wherever_quadbench_is_installed():
-    found = availability(OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu"))
-    assert found.is_ready
-    assert found.version == onnxruntime.__version__
+    available = availability(OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu"))
+    assert available.is_ready
+    assert available.version == onnxruntime.__version__
 
 
 def test_a_package_that_is_absent_is_named_with_what_installs_it():
-    found = package_availability("no_such_package", hint="pip install 'quadbench[none]'")
-    assert not found.is_ready
-    assert (found.missing, found.hint) == ("the package no-such-package", "pip install 'quadbench[none]'")
+    available = package_availability("no_such_package", hint="pip install 'quadbench[none]'")
+    assert not available.is_ready
+    assert (available.missing, available.hint) == ("the package no-such-package", "pip install 'quadbench[none]'")

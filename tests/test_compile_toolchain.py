@@ -1,4 +1,4 @@
-"""Toolchain: small programs stand for a vendor's; what is found, run, killed, kept and refused."""
+"""Toolchain: small programs in place of a vendor's are looked for, run and killed; their products are kept or refused."""
 
 import sys
 import time
@@ -174,10 +174,10 @@ def test_a_version_that_the_target_does_not_take_is_refused() -> None:
 def test_all_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ACME_SDK", raising=False)
     target = toolchain(["acme-convert", "{input}"], ["{ACME_SDK}/bin/acme-cc"], environment=["ACME_SDK"])
-    found = availability(target)
-    assert not found.is_ready
-    assert found.missing == "the environment variable ACME_SDK, the program acme-convert"
-    assert found.hint == "ask Acme"
+    available = availability(target)
+    assert not available.is_ready
+    assert available.missing == "the environment variable ACME_SDK, the program acme-convert"
+    assert available.hint == "ask Acme"
     with pytest.raises(
         MissingDependencyError, match=r"toolchain 'acme' lacks the environment variable ACME_SDK, .*Hint: ask Acme"
     ):
@@ -191,12 +191,12 @@ def test_a_program_below_a_variable_is_looked_for_where_it_points(tmp_path: Path
 
 
 def test_an_installed_toolchain_is_ready() -> None:
-    found = availability(toolchain())
-    assert (found.is_ready, found.version) == (True, "2.5.1")
+    available = availability(toolchain())
+    assert (available.is_ready, available.version) == (True, "2.5.1")
 
 
 def assert_gone(process_ids: list[str]) -> None:
-    """Dead at once; who buries the orphans may take its time."""
+    """Wait until the processes are dead; the one that buries the orphans may take its time."""
     for process_id in process_ids:
         deadline = time.monotonic() + 5
         while (state := Path(f"/proc/{process_id}/stat")).exists() and state.read_text().rpartition(")")[2].split()[0] != "Z":

@@ -1,4 +1,4 @@
-"""Devices at AI Hub: a run's records of them, against a service on loopback whose times and bytes are made up."""
+"""Hosted devices: a run at AI Hub, a service on loopback with invented times and bytes, gives records of them."""
 
 import io
 from collections.abc import Iterator

@@ -67,12 +67,12 @@ def moved() -> ModelProto:
     return model_of(before=(helper.make_node("Transpose", [LORA], ["turned"], "turn", perm=[1, 0]),), dequantized="turned")
 
 
-def found_in(model: ModelProto, htp_arch: str | None) -> list[Finding]:
+def findings_of(model: ModelProto, htp_arch: str | None) -> list[Finding]:
     return list(lint_graph(graph_of(model), htp_arch=htp_arch))
 
 
 BROKEN: dict[str, tuple[Callable[[], ModelProto], str, str, str | None]] = {
-    # rule: (graph, subject, found, oldest architecture that it also applies to; None for all chips)
+    # rule: (graph, subject, words of what was found, oldest architecture that it also applies to; None for all chips)
     "dynamic-shape": (lambda: model_of(rows="batch"), "tensor 'x'", "(batch, 4)", None),
     "lora-overridable": (lambda: model_of(default=True), f"tensor '{LORA}'", "default value", None),
     "lora-zero-point": (lambda: model_of(zero_point=3), f"tensor '{LORA}'", "zero point 3", None),
@@ -95,79 +95,79 @@ BROKEN: dict[str, tuple[Callable[[], ModelProto], str, str, str | None]] = {
 
 @pytest.mark.parametrize("rule", BROKEN)
 def test_a_rule_finds_the_graph_that_breaks_it_and_no_other_rule_does(rule: str) -> None:
-    make, subject, found, htp_arch = BROKEN[rule]
-    finding = next(iter(found_in(make(), htp_arch)))
-    assert [f.rule for f in found_in(make(), htp_arch)] == [rule]
+    make, subject, words, htp_arch = BROKEN[rule]
+    finding = next(iter(findings_of(make(), htp_arch)))
+    assert [f.rule for f in findings_of(make(), htp_arch)] == [rule]
     assert finding.subject == subject
-    assert found in finding.found
+    assert words in finding.found
     assert finding.expected
     assert finding.hint
 
 
 @pytest.mark.parametrize("rule", [rule for rule, (*_, htp_arch) in BROKEN.items() if htp_arch])
 def test_a_rule_of_the_htp_leaves_other_chips_alone(rule: str) -> None:
-    assert found_in(BROKEN[rule][0](), None) == []
+    assert findings_of(BROKEN[rule][0](), None) == []
 
 
 @pytest.mark.parametrize("rule", [rule for rule, (*_, htp_arch) in BROKEN.items() if htp_arch is None])
 def test_a_rule_of_all_chips_holds_on_the_htp_too(rule: str) -> None:
-    assert [finding.rule for finding in found_in(BROKEN[rule][0](), "v79")] == [rule]
+    assert [finding.rule for finding in findings_of(BROKEN[rule][0](), "v79")] == [rule]
 
 
 @pytest.mark.parametrize("htp_arch", ["v73", "v79", "v81", None])
 def test_int16_lora_is_taken_from_v73_on(htp_arch: str | None) -> None:
-    assert found_in(model_of(), htp_arch) == []
+    assert findings_of(model_of(), htp_arch) == []
 
 
 def test_int8_lora_is_taken_before_v73() -> None:
-    assert found_in(model_of(dtype="int8"), "v69") == []
+    assert findings_of(model_of(dtype="int8"), "v69") == []
 
 
 def test_what_is_known_to_be_wrong_is_an_error() -> None:
-    assert all(found_in(make(), htp_arch)[0].severity is Severity.ERROR for make, _, _, htp_arch in BROKEN.values())
+    assert all(findings_of(make(), htp_arch)[0].severity is Severity.ERROR for make, _, _, htp_arch in BROKEN.values())
 
 
 @pytest.mark.parametrize(("channels", "weights"), [(256, 1), (257, 2)])
 def test_depthwise_filters_that_the_compiler_takes_are_taken(channels: int, weights: int) -> None:
-    assert found_in(depthwise(channels, weights), "v79") == []
+    assert findings_of(depthwise(channels, weights), "v79") == []
 
 
 def test_a_form_of_resize_that_was_not_tried_is_a_warning() -> None:
-    assert [(f.rule, f.severity) for f in found_in(resized(), "v79")] == [("resize-form", Severity.WARNING)]
+    assert [(f.rule, f.severity) for f in findings_of(resized(), "v79")] == [("resize-form", Severity.WARNING)]
 
 
 def test_the_exported_form_of_resize_is_taken() -> None:
-    assert found_in(resized(coordinate_transformation_mode="asymmetric", nearest_mode="floor"), "v79") == []
+    assert findings_of(resized(coordinate_transformation_mode="asymmetric", nearest_mode="floor"), "v79") == []
 
 
 def test_a_zero_point_is_found_behind_nodes_that_move_values() -> None:
     turn = helper.make_node("Transpose", [LORA], ["turned"], "turn", perm=[1, 0])
     model = model_of(before=(turn,), dequantized="turned", zero_point=3)
-    assert [finding.rule for finding in found_in(model, None)] == ["lora-zero-point"]
+    assert [finding.rule for finding in findings_of(model, None)] == ["lora-zero-point"]
 
 
 def test_a_lora_input_that_nothing_reads_is_found() -> None:
     model = model_of(dequantized="extra0", extra=(np.zeros((4, 4), np.int16),))
-    assert [(f.rule, f.found) for f in found_in(model, "v79")] == [("lora-not-dequantized", "nothing that reads it")]
+    assert [(f.rule, f.found) for f in findings_of(model, "v79")] == [("lora-not-dequantized", "nothing that reads it")]
 
 
 def test_an_overridable_scale_is_not_constant() -> None:
     model = model_of()
     model.graph.input.append(helper.make_tensor_value_info("scale", TensorProto.FLOAT, []))
-    assert [finding.rule for finding in found_in(model, None)] == ["encoding-not-constant"]
+    assert [finding.rule for finding in findings_of(model, None)] == ["encoding-not-constant"]
 
 
 def test_a_scale_from_a_constant_node_is_constant() -> None:
     model = model_of(computed_scale=True)
     value = numpy_helper.from_array(np.asarray(np.float32(0.01)))
     model.graph.node[0].CopyFrom(helper.make_node("Constant", [], ["scale"], "constant", value=value))
-    assert found_in(model, "v79") == []
+    assert findings_of(model, "v79") == []
 
 
 def test_an_output_of_unknown_rank_is_dynamic() -> None:
     model = model_of()
     model.graph.output[0].type.tensor_type.ClearField("shape")
-    assert [finding.subject for finding in found_in(model, None)] == ["tensor 'y'"]
+    assert [finding.subject for finding in findings_of(model, None)] == ["tensor 'y'"]
 
 
 # Bundles: one graph in a real folder with a manifest is all that is needed here.

@@ -142,10 +142,10 @@ def test_text_to_image_takes_inputs_instead_of_prompts(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "found"), [({"tasks__0__inputs": STICKERS}, "both"), ({"tasks__0__prompts": None}, "neither")]
+    ("change", "given"), [({"tasks__0__inputs": STICKERS}, "both"), ({"tasks__0__prompts": None}, "neither")]
 )
-def test_prompts_and_inputs_are_a_choice(problems, change, found):
-    assert problems(**change) == [f"tasks[0].inputs: expected either 'prompts' or 'inputs', found {found}"]
+def test_prompts_and_inputs_are_a_choice(problems, change, given):
+    assert problems(**change) == [f"tasks[0].inputs: expected either 'prompts' or 'inputs', found {given}"]
 
 
 def test_a_task_says_that_it_has_no_adapter(tmp_path, problems):

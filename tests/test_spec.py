@@ -1,4 +1,4 @@
-"""Tests of yaml_spec: every problem of a file, where the reader wrote it."""
+"""Spec: every problem of a file is told where the reader wrote it."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,7 +18,7 @@ class Circle(Spec):
 
 
 class Square(Spec):
-    """Another."""
+    """Another shape."""
 
     shape: Literal["square"]
     side_mm: int = Field(ge=1, le=9)
@@ -26,7 +26,7 @@ class Square(Spec):
 
 
 class Drawing(Spec):
-    """What the tests load."""
+    """The model that the tests load."""
 
     schema_version: Literal[1]
     name: Name
@@ -41,9 +41,9 @@ HEAD = "schema_version: 1\nname: house\n"
 
 @pytest.fixture
 def problems(tmp_path: Path):
-    """Text or bytes of a file -> its problems without the file's name."""
+    """Return a function: text or bytes of a file -> its problems without the file's name."""
 
-    def found(content: str | bytes) -> list[str]:
+    def problems_of(content: str | bytes) -> list[str]:
         path = tmp_path / "drawing.yaml"
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         with pytest.raises(SpecError) as caught:
@@ -51,7 +51,7 @@ def problems(tmp_path: Path):
         assert all(problem.startswith(f"{path}:") for problem in caught.value.problems)
         return [problem.removeprefix(f"{path}:") for problem in caught.value.problems]
 
-    return found
+    return problems_of
 
 
 def write(folder: Path, text: str) -> Path:
@@ -129,7 +129,7 @@ def test_a_wrong_name_of_an_entry_stands_at_its_line(problems):
 
 
 @pytest.mark.parametrize(
-    ("value", "found"),
+    ("value", "named"),
     [
         ("'3'", "text '3'"),
         ("true", "true"),
@@ -140,9 +140,9 @@ def test_a_wrong_name_of_an_entry_stands_at_its_line(problems):
         ("2026-01-01", "text '2026-01-01'"),
     ],
 )
-def test_a_wrong_type_says_what_was_found(problems, value, found):
+def test_a_wrong_type_says_what_was_found(problems, value, named):
     assert problems(HEAD + f"shapes:\n  - shape: square\n    side_mm: {value}\n") == [
-        f"5: shapes[0].side_mm: expected a whole number, found {found}"
+        f"5: shapes[0].side_mm: expected a whole number, found {named}"
     ]
 
 
@@ -195,9 +195,9 @@ def test_an_empty_file_says_so(problems, text):
     assert problems(text) == ["1: the file is empty"]
 
 
-@pytest.mark.parametrize(("text", "found"), [("- a\n- b\n", "a list"), ("house\n", "text 'house'")])
-def test_a_file_without_keys_says_what_was_found(problems, text, found):
-    assert problems(text) == [f"1: expected keys and values, found {found}"]
+@pytest.mark.parametrize(("text", "named"), [("- a\n- b\n", "a list"), ("house\n", "text 'house'")])
+def test_a_file_without_keys_says_what_was_found(problems, text, named):
+    assert problems(text) == [f"1: expected keys and values, found {named}"]
 
 
 def test_a_syntax_error_has_its_line(problems):

@@ -1,4 +1,4 @@
-"""A stand-in for Qualcomm AI Hub on loopback: it speaks the real client's REST and protobuf, and compiles with what is here.
+"""AI Hub service: a folder -> a stand-in for Qualcomm AI Hub on loopback. It speaks the real client's REST and protobuf.
 
     GET    /api/v1/devices/                         DeviceList
     POST   /api/v1/models/                          Model -> its id
@@ -12,8 +12,7 @@
     PUT    /storage/ID/PART                         a part of a model
     GET    /storage/ID                              a model's contents
 
-What it returns for a compile job is the graph as ONNX Runtime optimizes it, zipped as the service zips: nothing is compiled for
-an NPU. A DLC is the graph as it was uploaded, and a context binary such graphs one after the other: neither can run anywhere.
+A compile job returns the graph as ONNX Runtime optimizes it, zipped as the service zips: nothing is compiled for an NPU. A DLC is the graph as it was uploaded, and a context binary such graphs one after the other: neither can run anywhere.
 """
 
 import io
@@ -45,7 +44,7 @@ Compile = Callable[[bytes], dict[str, bytes]]
 
 @dataclass
 class Faults:
-    """What goes wrong, and how often; a count goes down each time."""
+    """The faults to come, and how often; a count goes down each time."""
 
     rate_limited: int = 0  # job submissions answered with 429
     unavailable: int = 0  # requests answered with 503
@@ -76,7 +75,7 @@ class _Job:
 
 
 class AiHubService:
-    """The service's state: what was uploaded and submitted, and what is to go wrong. Used by one test."""
+    """The state of the service: its uploads and submissions, and the faults to come. One test uses it."""
 
     def __init__(self, compile_onnx: Compile) -> None:
         self.faults = Faults()
@@ -90,7 +89,7 @@ class AiHubService:
         self.url = ""
 
     def options(self) -> list[str]:
-        """Those of every submitted job, in order."""
+        """Return the options of every submitted job, in order."""
         return [_inner(job).options for job in self.submissions]
 
     def new_model(self, name: str, model_type: int, *, filename: str = "", contents: bytes | None = None) -> _Model:
@@ -117,7 +116,7 @@ class AiHubService:
         return identifier
 
     def look(self, identifier: str) -> pb.Job:
-        """The job; each look brings it on."""
+        """Return a job; each look brings it on."""
         job = self.jobs[identifier]
         inner = _inner(job.message)
         job.looks += 1
@@ -172,7 +171,7 @@ class AiHubService:
 
 
 def optimized_by_onnxruntime(source: bytes) -> dict[str, bytes]:
-    """Runs on a CPU, and its inputs and outputs are those of the source: no product of a compiler for an NPU."""
+    """Optimize a graph for the CPU; inputs and outputs stay. This is no product of a compiler for an NPU."""
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -183,7 +182,7 @@ def optimized_by_onnxruntime(source: bytes) -> dict[str, bytes]:
 
 @contextmanager
 def ai_hub_service(folder: Path, compile_onnx: Compile = optimized_by_onnxruntime) -> Iterator[tuple[AiHubService, Path]]:
-    """The running service, and the client configuration that leads to it, written into `folder`."""
+    """Run the service; give it and the client's configuration that leads to it, written into `folder`."""
     service = AiHubService(compile_onnx)
 
     class Handler(_Handler):
@@ -217,7 +216,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._handle()
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Nothing on stderr."""
+        """Keep requests off stderr."""
 
     def _handle(self) -> None:
         path = [part for part in urlsplit(self.path).path.split("/") if part]
@@ -325,7 +324,7 @@ def _inner(job: pb.Job) -> "pb.CompileJob | pb.LinkJob | pb.InferenceJob":
 
 
 def _profile(identifier: str) -> pb.JobResult:
-    """Made-up times and bytes, the same for every model."""
+    """Return invented times and bytes, the same for every model."""
     memory = pb.ProfileDetail.MemoryUsage(
         increase=pb.Range(lower=1000, upper=2000), peak=pb.Range(lower=5_000_000, upper=6_000_000)
     )

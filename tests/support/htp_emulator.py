@@ -1,4 +1,4 @@
-"""Qualcomm's compiler as the service has it, and the emulator that runs its products, each in a process of its own.
+"""HTP emulator: a graph -> its product by Qualcomm's compiler, and the product's outputs; each in a process of its own.
 
 python htp_emulator.py MODEL.onnx FOLDER COUNT     runs a product on FOLDER/0.npz, ...; the first outputs as FOLDER/0.npy, ...
 """
@@ -19,15 +19,15 @@ COMPILER = QnnCompiler(htp_arch="v79", soc_model=69)  # Snapdragon 8 Elite
 
 
 def compiled_by_qnn(source: bytes) -> dict[str, bytes]:
-    """A context binary for the NPU beside the ONNX model that names it, as AI Hub packs them; nothing is left to the CPU."""
+    """Compile a graph to a context binary and the ONNX model that names it, as AI Hub packs them; the CPU gets no node."""
     with tempfile.TemporaryDirectory() as folder:
         file = FileRef(path="model.onnx", sha256="", size_bytes=0)
         graph = Graph(variant=Variant.SHARED, component=Component.UNET, file=file, inputs=(), outputs=())
-        made = Path(folder) / "made"
-        made.mkdir()
+        compiled = Path(folder) / "compiled"
+        compiled.mkdir()
         (Path(folder) / file.path).write_bytes(source)
-        COMPILER.compile_all([graph], Path(folder), made, lambda _graph: None)
-        model = onnx.load(made / file.path)
+        COMPILER.compile_all([graph], Path(folder), compiled, lambda _graph: None)
+        model = onnx.load(compiled / file.path)
     (node,) = model.graph.node
     attributes = {attribute.name: attribute for attribute in node.attribute}
     context = attributes["ep_cache_context"].s
@@ -36,12 +36,12 @@ def compiled_by_qnn(source: bytes) -> dict[str, bytes]:
 
 
 def run_on_emulator(model: Path, feed: dict[str, np.ndarray]) -> np.ndarray:
-    """The first output."""
+    """Return a product's first output."""
     return run_all_on_emulator(model, [feed], timeout_s=120)[0]
 
 
 def run_all_on_emulator(model: Path, feeds: list[dict[str, np.ndarray]], *, timeout_s: float) -> list[np.ndarray]:
-    """The first output for each of the feeds, from one session."""
+    """Return the first output for each of the feeds, from one session."""
     with tempfile.TemporaryDirectory() as folder:
         for i, feed in enumerate(feeds):
             np.savez(Path(folder) / f"{i}.npz", **feed)
@@ -53,6 +53,7 @@ def run_all_on_emulator(model: Path, feeds: list[dict[str, np.ndarray]], *, time
 
 
 def main(model: str, folder: str, count: str) -> None:
+    """Run a product on the emulator, as the module's docstring says."""
     import onnxruntime_qnn
 
     name = "QNNExecutionProvider"

@@ -1,4 +1,4 @@
-"""LoRA graph: what a test wants bent -> a quantized model of one LoRA site, small enough to see through."""
+"""LoRA graph: the parts to bend -> a quantized model of one LoRA site, small enough to see through."""
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper

@@ -1,4 +1,4 @@
-"""Small graphs: nodes and constants -> float models of a few nodes, what they are fed, and ONNX Runtime's answer."""
+"""Small graphs: nodes and constants -> models of a few nodes, values for their inputs, and ONNX Runtime's outputs."""
 
 from collections.abc import Sequence
 
@@ -33,7 +33,7 @@ def typed_model(
 
 
 def attention_model() -> onnx.ModelProto:
-    """(x W + b + up(down x)) times its own transpose, as the exporter writes attention and a Linear with a LoRA."""
+    """Return (x W + b + up(down x)) times its own transpose, as the exporter writes attention and a Linear with a LoRA."""
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["product"], "base"),
         helper.make_node("Add", ["product", "b"], ["base"], "bias"),
