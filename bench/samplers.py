@@ -20,7 +20,7 @@ from quadbench.quad.model.foundation import time_features
 from quadbench.quad.prepare import Prepared, prepare
 from quadbench.quad.samplers.ed import ed_table
 from quadbench.quad.samplers.olss import ddim_table
-from quadbench.quad.samplers.table import Table, run_table
+from quadbench.quad.samplers.table import SamplerTable, run_table
 from quadbench.quad.steps import Steps
 from quadbench.quad.tasks.items import Item
 from quadbench.quad.tasks.prepared import PreparedTask
@@ -39,24 +39,24 @@ def main() -> None:
     with torch.no_grad(), tempfile.TemporaryDirectory() as scratch:
         prepared = prepare(with_olss(load_recipe(options.recipe), options.steps), Steps(), Path(scratch))
         for task in prepared.tasks:
-            found = [compare(prepared, task, options.steps, seed, options.images) for seed in range(options.seeds)]
-            for seed, (olss, ed) in enumerate(found):
+            means_db = [compare(prepared, task, options.steps, seed, options.images) for seed in range(options.seeds)]
+            for seed, (olss, ed) in enumerate(means_db):
                 print(f"{task.task.name}, seed {seed}: OLSS {olss:.2f} dB, ED {ed:.2f} dB", flush=True)  # noqa: T201
-            rows.append((task, np.array(found)))
+            rows.append((task, np.array(means_db)))
     print(f"\n| task | OLSS, {options.steps} steps | ED, {options.steps} steps | fit error |\n|---|---|---|---|")  # noqa: T201
-    for task, found in rows:
-        cells = " | ".join(f"{found[:, i].mean():.1f} ± {found[:, i].std(ddof=1):.1f}" for i in (0, 1))
+    for task, values in rows:
+        cells = " | ".join(f"{values[:, i].mean():.1f} ± {values[:, i].std(ddof=1):.1f}" for i in (0, 1))
         print(f"| `{task.task.name}` | {cells} | {task.table.fit_error:.3f} |")  # noqa: T201
 
 
 def with_olss(recipe: Recipe, steps: int) -> Recipe:
-    """The same tasks, all with OLSS."""
+    """Return the recipe with OLSS as the sampler of every task."""
     sampler = OlssSampler(scheme="olss", steps=steps)
     return recipe.model_copy(update={"tasks": tuple(t.model_copy(update={"sampler": sampler}) for t in recipe.tasks)})
 
 
 def compare(prepared: Prepared, task: PreparedTask, steps: int, seed: int, images: int) -> tuple[float, float]:
-    """Mean PSNR over images in dB: (OLSS, Euler discrete), both against DDIM with 100 steps from the same noise.
+    """Return mean PSNR over images in dB: (OLSS, Euler discrete), both against DDIM with 100 steps from the same noise.
 
     Euler discrete executes as many steps as OLSS does: at a strength below 1 diffusers' schedule would be cut short.
     """
@@ -65,15 +65,15 @@ def compare(prepared: Prepared, task: PreparedTask, steps: int, seed: int, image
     whole = math.ceil(steps / strength)
     tables = (ddim_table(alphas, strength=strength), task.table, ed_table(alphas, steps=whole, strength=strength))
     items = [replace(item, seed=item.seed + 1000 * (seed + 1)) for item in task.items.evaluation[:images]]
-    found = []
+    images_db = []
     for item in items:
         teacher, olss, ed = (_image(prepared, task, table, item) for table in tables)
-        found.append((_psnr_db(teacher, olss), _psnr_db(teacher, ed)))
-    olss_db, ed_db = np.mean(found, axis=0)
+        images_db.append((_psnr_db(teacher, olss), _psnr_db(teacher, ed)))
+    olss_db, ed_db = np.mean(images_db, axis=0)
     return float(olss_db), float(ed_db)
 
 
-def _image(prepared: Prepared, task: PreparedTask, table: Table, item: Item) -> torch.Tensor:
+def _image(prepared: Prepared, task: PreparedTask, table: SamplerTable, item: Item) -> torch.Tensor:
     adapter = prepared.adapters[task.task.adapter] if task.task.adapter else None
     features = time_features(prepared.foundation, list(table.timesteps))
     condition = prepared.encoders.condition(item, features, prepared.feed(adapter), task.task.guidance)

@@ -22,7 +22,7 @@ CHECK_BYTES_PER_S = 10 * MIB  # slower than any phone's sha256sum
 TEMPORARY = ".tmp-"
 NAMES_PER_COMMAND = 400  # a command has at most 64 KB, a name 64 characters
 
-# $1: the objects folder. Temporary files are of a deployment that was cut off.
+# $1: the objects folder. Temporary files are left from a deployment that was cut off.
 _LIST = 'mkdir -p "$1" && cd "$1" && rm -f .tmp-* && set -- * && if [ -e "$1" ]; then stat -c "%s %a %n" "$@"; fi'
 _CHECK = 'cd "$1" && shift && sha256sum "$@"'
 _MARK = 'cd "$1" && shift && chmod 755 "$@"'

@@ -13,72 +13,72 @@ from onnxruntime import InferenceSession
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime_qnn")
 
+from support.bundles import write_bundle  # noqa: E402
 from support.htp_emulator import run_on_emulator  # noqa: E402
-from support.lora_graph import model_of, quantized_model, write_bundle  # noqa: E402
+from support.lora_graph import model_of, quantized_model  # noqa: E402
 
-from quadbench.artifacts import Bundle, Variant  # noqa: E402
-from quadbench.compile import Compiled, compile_bundle  # noqa: E402
+from quadbench.artifacts import Bundle, CompiledBundle, Stored, Variant  # noqa: E402
+from quadbench.compile import compile_bundle  # noqa: E402
 from quadbench.compile.qnn import QnnCompiler  # noqa: E402
 from quadbench.compile.single_file import CONTEXT_OP, operators  # noqa: E402
 from quadbench.errors import BuildError, MissingDependencyError  # noqa: E402
 from quadbench.quad.quantize import passes  # noqa: E402
 from quadbench.quad.quantize.calibration import observe_ranges  # noqa: E402
 from quadbench.quad.quantize.qdq import activation_encodings, quantize_graph  # noqa: E402
-from quadbench.target.profile import target_key  # noqa: E402
-from quadbench.target.targets import QnnTarget  # noqa: E402
+from quadbench.results.layout import Layout  # noqa: E402
+from quadbench.target.targets import QnnTarget, target_key  # noqa: E402
 
 TARGET = QnnTarget(backend="qnn", htp_arch="v79", soc_model=69)
-Built = tuple[Bundle, Path]
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    folder = tmp_path_factory.mktemp("bundles") / "made"
-    return write_bundle(folder, quantized_model()), folder
+def built(tmp_path_factory: pytest.TempPathFactory) -> Stored[Bundle]:
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "quantized", quantized_model())
 
 
 @pytest.fixture(scope="module")
-def compiled(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Compiled:
-    return compile_bundle(*built, TARGET, target_key(TARGET, "aarch64"), tmp_path_factory.mktemp("compiled"))
+def compiled(built: Stored[Bundle], tmp_path_factory: pytest.TempPathFactory) -> Stored[CompiledBundle]:
+    return compile_bundle(built, TARGET, target_key(TARGET, "aarch64"), Layout(tmp_path_factory.mktemp("results")))
 
 
-def test_a_graph_becomes_one_context_and_nothing_else(compiled: Compiled) -> None:
-    (graph,) = compiled.compiled.graphs
-    assert operators(compiled.folder / graph.file.path) == [CONTEXT_OP]
+def test_a_graph_becomes_one_context_and_nothing_else(compiled: Stored[CompiledBundle]) -> None:
+    (graph,) = compiled.artifact.graphs
+    assert operators(compiled.path(graph.file)) == [CONTEXT_OP]
 
 
-def test_lora_inputs_stay_integers(compiled: Compiled) -> None:
-    (graph,) = compiled.compiled.graphs
-    model = onnx.load(compiled.folder / graph.file.path)
-    found = {i.name: onnx.helper.tensor_dtype_to_np_dtype(i.type.tensor_type.elem_type).name for i in model.graph.input}
-    assert found == {spec.name: spec.dtype for spec in graph.inputs}
-    assert "int16" in found.values()
+def test_lora_inputs_stay_integers(compiled: Stored[CompiledBundle]) -> None:
+    (graph,) = compiled.artifact.graphs
+    model = onnx.load(compiled.path(graph.file))
+    dtypes = {i.name: onnx.helper.tensor_dtype_to_np_dtype(i.type.tensor_type.elem_type).name for i in model.graph.input}
+    assert dtypes == {spec.name: spec.dtype for spec in graph.inputs}
+    assert "int16" in dtypes.values()
 
 
-def test_the_manifest_names_sdk_and_chip_and_what_compiling_took(compiled: Compiled) -> None:
-    versions, (cost,) = compiled.compiled.tool_versions, compiled.compiled.costs.values()
+def test_the_manifest_names_sdk_and_chip_and_what_compiling_took(compiled: Stored[CompiledBundle]) -> None:
+    versions, (cost,) = compiled.artifact.tool_versions, compiled.artifact.costs.values()
     assert (versions["htp_arch"], versions["soc_model"]) == ("v79", "69")
     assert versions["qairt"].count(".") == 2
     assert cost.seconds > 0
     assert cost.peak_memory_bytes > 50 * 2**20
 
 
-def test_the_memory_that_compiling_took_is_the_compiler_s_own(built: Built, tmp_path: Path) -> None:
+def test_the_memory_that_compiling_took_is_the_compiler_s_own(built: Stored[Bundle], tmp_path: Path) -> None:
     held = b"x" * 2**29  # as a build in the same process would
-    (cost,) = compile_bundle(*built, TARGET, "qnn", tmp_path).compiled.costs.values()
+    (cost,) = compile_bundle(built, TARGET, "qnn", Layout(tmp_path)).artifact.costs.values()
     assert cost.peak_memory_bytes < len(held)
 
 
-def test_the_graph_of_a_single_task_is_compiled_too(built: Built, tmp_path: Path) -> None:
-    shared = next(graph for graph in built[0].graphs if graph.variant is Variant.SHARED)
+def test_the_graph_of_a_single_task_is_compiled_too(built: Stored[Bundle], tmp_path: Path) -> None:
+    shared = next(graph for graph in built.artifact.graphs if graph.variant is Variant.SHARED)
     single = replace(shared, variant=Variant.PER_GRAPH, task="one", file=replace(shared.file, path="per-graph/one/unet.onnx"))
     folder = tmp_path / "bundle"
     (folder / "per-graph/one").mkdir(parents=True)
-    (folder / single.file.path).write_bytes((built[1] / shared.file.path).read_bytes())
-    made = compile_bundle(replace(built[0], graphs=(single,)), folder, TARGET, "qnn", tmp_path / "compiled")
-    (graph,) = made.compiled.graphs
+    (folder / single.file.path).write_bytes(built.path(shared.file).read_bytes())
+    bundle = Stored(artifact=replace(built.artifact, graphs=(single,)), folder=folder)
+    compiled = compile_bundle(bundle, TARGET, "qnn", Layout(tmp_path))
+    (graph,) = compiled.artifact.graphs
     assert graph.task == "one"
-    assert operators(made.folder / graph.file.path) == [CONTEXT_OP]
+    assert operators(compiled.path(graph.file)) == [CONTEXT_OP]
 
 
 def test_a_wide_group_norm_compiles_and_computes_what_the_cpu_does(tmp_path: Path) -> None:
@@ -87,9 +87,9 @@ def test_a_wide_group_norm_compiles_and_computes_what_the_cpu_does(tmp_path: Pat
     passes.decompose_group_norm(model)
     quantized = quantize_graph(model, activation_encodings(model, observe_ranges(model, [feed]), dtype="uint16"))
     bundle = write_bundle(tmp_path / "bundle", quantized)
-    made = compile_bundle(bundle, tmp_path / "bundle", TARGET, "qnn", tmp_path / "compiled")
-    expected = InferenceSession(tmp_path / "bundle/shared/unet.onnx").run(None, feed)[0]
-    error = run_on_emulator(made.folder / "shared/unet.onnx", feed) - expected
+    compiled = compile_bundle(bundle, TARGET, "qnn", Layout(tmp_path))
+    expected = InferenceSession(bundle.folder / "shared/unet.onnx").run(None, feed)[0]
+    error = run_on_emulator(compiled.folder / "shared/unet.onnx", feed) - expected
     assert 10 * np.log10(np.sum(expected**2) / np.sum(error**2)) > 55
 
 
@@ -110,11 +110,11 @@ def wide_group_norm(channels: int) -> onnx.ModelProto:
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
 
 
-def test_two_processes_may_compile_the_same_at_once(built: Built, tmp_path: Path) -> None:
+def test_two_processes_may_compile_the_same_at_once(built: Stored[Bundle], tmp_path: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        made = pool.starmap(compile_bundle, [(*built, TARGET, "qnn", tmp_path)] * 2, chunksize=1)
-    assert [operators(one.folder / "shared/unet.onnx") for one in made] == [[CONTEXT_OP]] * 2
-    assert [path.name for path in tmp_path.iterdir()] == [made[0].folder.name]
+        products = pool.starmap(compile_bundle, [(built, TARGET, "qnn", Layout(tmp_path))] * 2, chunksize=1)
+    assert [operators(product.folder / "shared/unet.onnx") for product in products] == [[CONTEXT_OP]] * 2
+    assert [path.name for path in Layout(tmp_path).compiled_bundles.iterdir()] == [products[0].folder.name]
 
 
 def test_nodes_that_would_stay_on_the_cpu_are_named_with_the_reason(tmp_path: Path) -> None:
@@ -127,47 +127,48 @@ def test_nodes_that_would_stay_on_the_cpu_are_named_with_the_reason(tmp_path: Pa
     with pytest.raises(
         BuildError, match=r"(?s)v79 leaves nodes of 'shared/unet\.onnx' to the CPU:\nSinh 'bending' \(.*not supported"
     ):
-        compile_bundle(bundle, tmp_path / "bundle", TARGET, "qnn", tmp_path / "compiled")
+        compile_bundle(bundle, TARGET, "qnn", Layout(tmp_path))
     assert list(tmp_path.glob("compiled/*")) == []
 
 
-def test_a_compiler_that_takes_too_long_is_killed_and_leaves_nothing(built: Built, tmp_path: Path) -> None:
+def test_a_compiler_that_takes_too_long_is_killed_and_leaves_nothing(built: Stored[Bundle], tmp_path: Path) -> None:
     compiler = QnnCompiler(htp_arch="v79", soc_model=69, timeout_s=0.2)
-    quantized = [graph for graph in built[0].graphs if graph.variant.is_quantized]
+    quantized = [graph for graph in built.artifact.graphs if graph.variant.is_quantized]
     with pytest.raises(BuildError, match=r"was still running after 0\.2 s on 'shared/unet\.onnx'"):
-        compiler.compile_all(quantized, built[1], _folder(tmp_path), lambda _: None)
+        compiler.compile_all(quantized, built.folder, _folder(tmp_path), lambda _: None)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_after_a_failure_what_was_compiled_is_not_compiled_again(built: Built, tmp_path: Path) -> None:
-    bundle, source = built
-    (good,) = (graph for graph in bundle.graphs if graph.variant.is_quantized)
+def test_after_a_failure_what_was_compiled_is_not_compiled_again(built: Stored[Bundle], tmp_path: Path) -> None:
+    (good,) = (graph for graph in built.artifact.graphs if graph.variant.is_quantized)
     absent = replace(good, file=replace(good.file, path="absent.onnx", sha256="0" * 64))
     compiler, steps = QnnCompiler(htp_arch="v79", soc_model=69), []
     with pytest.raises(BuildError, match=r"on 'absent\.onnx'"):
-        compiler.compile_all([good, absent], source, _folder(tmp_path), steps.append)
+        compiler.compile_all([good, absent], built.folder, _folder(tmp_path), steps.append)
     impatient = replace(compiler, timeout_s=0.001)
-    product = impatient.compile_all([good], source, _folder(tmp_path), steps.append)
+    product = impatient.compile_all([good], built.folder, _folder(tmp_path), steps.append)
     assert product.costs[good.file.path].seconds > 0
     with pytest.raises(BuildError, match="still running"):  # done with, and no longer kept
-        impatient.compile_all([good], source, _folder(tmp_path), steps.append)
+        impatient.compile_all([good], built.folder, _folder(tmp_path), steps.append)
 
 
 def _folder(tmp_path: Path) -> Path:
-    made = tmp_path / "product"
-    shutil.rmtree(made, ignore_errors=True)
-    made.mkdir()
-    return made
+    folder = tmp_path / "product"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
 
 
-def test_another_chip_is_another_product(built: Built, compiled: Compiled) -> None:
+def test_another_chip_is_another_product(built: Stored[Bundle], compiled: Stored[CompiledBundle]) -> None:
     other = TARGET.model_copy(update={"htp_arch": "v75", "soc_model": 57})
     versions = QnnCompiler(htp_arch=other.htp_arch, soc_model=other.soc_model).versions()
-    assert versions != compiled.compiled.tool_versions
+    assert versions != compiled.artifact.tool_versions
 
 
-def test_the_compiler_says_nothing_on_our_stdout(built: Built, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    compile_bundle(*built, TARGET, "qnn", tmp_path)
+def test_the_compiler_says_nothing_on_our_stdout(
+    built: Stored[Bundle], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    compile_bundle(built, TARGET, "qnn", Layout(tmp_path))
     assert capfd.readouterr().out == ""
 
 

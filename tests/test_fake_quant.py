@@ -1,7 +1,6 @@
 """Fake quantization in torch against ONNX Runtime on the very graph that is shipped."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ import onnxruntime  # noqa: E402
 from onnx import TensorProto, helper  # noqa: E402
 from safetensors.numpy import load_file  # noqa: E402
 
-from quadbench.artifacts import Bundle, Component, Variant  # noqa: E402
+from quadbench.artifacts import Bundle, Component, Stored, Variant  # noqa: E402
 from quadbench.errors import BuildError  # noqa: E402
 from quadbench.quad.quantize.fake_quant import FakeQuantGraph  # noqa: E402
 
@@ -21,14 +20,14 @@ Feed = dict[str, np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def shared(tiny_bundle: tuple[Bundle, Path]) -> onnx.ModelProto:
-    bundle, folder = tiny_bundle
-    graph = next(g for g in bundle.graphs if (g.variant, g.component) == (Variant.SHARED, Component.UNET))
-    return onnx.load(folder / graph.file.path)
+def shared(tiny_bundle: Stored[Bundle]) -> onnx.ModelProto:
+    graph = next(g for g in tiny_bundle.artifact.graphs if (g.variant, g.component) == (Variant.SHARED, Component.UNET))
+    return onnx.load(tiny_bundle.path(graph.file))
 
 
-def _lora(bundle: Bundle, folder: Path, variant: Variant) -> Feed:
-    return load_file(folder / next(a for a in bundle.adapters if a.name == "first" and a.variant is variant).file.path)
+def _lora(bundle: Stored[Bundle], variant: Variant) -> Feed:
+    first = next(a for a in bundle.artifact.adapters if a.name == "first" and a.variant is variant)
+    return load_file(bundle.path(first.file))
 
 
 def _data(model: onnx.ModelProto, seed: int) -> Feed:
@@ -63,11 +62,11 @@ def _with_all_outputs(model: onnx.ModelProto, names: Iterator[str]) -> onnx.Mode
 
 
 def test_every_activation_is_within_one_step_where_all_before_it_is_equal(
-    shared: onnx.ModelProto, tiny_bundle: tuple[Bundle, Path]
+    shared: onnx.ModelProto, tiny_bundle: Stored[Bundle]
 ) -> None:
     """Each node is given ONNX Runtime's own values, so that no difference adds to another."""
     scales = _scales(shared)
-    feed = _data(shared, 0) | _lora(*tiny_bundle, Variant.SHARED)
+    feed = _data(shared, 0) | _lora(tiny_bundle, Variant.SHARED)
     names = sorted(scales)
     seen = dict(zip(names, _session(_with_all_outputs(shared, iter(names))).run(None, feed), strict=True))
     graph = FakeQuantGraph(shared)
@@ -80,12 +79,10 @@ def test_every_activation_is_within_one_step_where_all_before_it_is_equal(
     assert all(steps == 0 for name, steps in worst.items() if name.startswith("lora."))
 
 
-def test_the_output_follows_onnx_runtime_through_the_whole_graph(
-    shared: onnx.ModelProto, tiny_bundle: tuple[Bundle, Path]
-) -> None:
+def test_the_output_follows_onnx_runtime_through_the_whole_graph(shared: onnx.ModelProto, tiny_bundle: Stored[Bundle]) -> None:
     """Roundings that fall to the other side add up: noise 30 dB below that of quantization itself is allowed for them."""
     graph, session = FakeQuantGraph(shared), _session(shared)
-    integers, floats = (_lora(*tiny_bundle, variant) for variant in (Variant.SHARED, Variant.FLOAT))
+    integers, floats = (_lora(tiny_bundle, variant) for variant in (Variant.SHARED, Variant.FLOAT))
     scales = _scales(shared)
     weights = {name: torch.from_numpy(value * np.float32(scales[f"{name}.dq"])) for name, value in integers.items()}
     assert weights.keys() == floats.keys()
@@ -96,16 +93,16 @@ def test_the_output_follows_onnx_runtime_through_the_whole_graph(
         assert 10 * np.log10(np.square(expected).sum() / np.square(found - expected).sum()) > 60
 
 
-def test_several_samples_at_once_give_what_each_gives_alone(shared: onnx.ModelProto, tiny_bundle: tuple[Bundle, Path]) -> None:
-    graph, lora = FakeQuantGraph(shared), _tensors(_lora(*tiny_bundle, Variant.FLOAT))
+def test_several_samples_at_once_give_what_each_gives_alone(shared: onnx.ModelProto, tiny_bundle: Stored[Bundle]) -> None:
+    graph, lora = FakeQuantGraph(shared), _tensors(_lora(tiny_bundle, Variant.FLOAT))
     one, two = (_tensors(_data(shared, seed)) for seed in (0, 1))
     together = graph({name: torch.cat([one[name], two[name]]) for name in one} | lora)
     alone = torch.cat([graph(one | lora), graph(two | lora)])
     assert float((together - alone).abs().max()) < 1e-2 * float(alone.abs().max())
 
 
-def test_gradients_reach_every_lora_input(shared: onnx.ModelProto, tiny_bundle: tuple[Bundle, Path]) -> None:
-    weights = {n: t.requires_grad_() for n, t in _tensors(_lora(*tiny_bundle, Variant.FLOAT)).items()}
+def test_gradients_reach_every_lora_input(shared: onnx.ModelProto, tiny_bundle: Stored[Bundle]) -> None:
+    weights = {n: t.requires_grad_() for n, t in _tensors(_lora(tiny_bundle, Variant.FLOAT)).items()}
     FakeQuantGraph(shared)(_tensors(_data(shared, 0)) | weights).square().mean().backward()
     own = {name for name, tensor in weights.items() if float(tensor.detach().abs().max()) > 0}
     assert own

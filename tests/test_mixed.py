@@ -14,7 +14,7 @@ import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from quadbench.artifacts import Bundle, Component, Variant  # noqa: E402
+from quadbench.artifacts import Bundle, Component, Stored, Variant  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.quantize.calibration import observe_ranges  # noqa: E402
 from quadbench.quad.quantize.encodings import Encoding, symmetric  # noqa: E402
@@ -22,6 +22,7 @@ from quadbench.quad.quantize.mixed import EncodingNoise, encoding_noise, least_n
 from quadbench.quad.quantize.qdq import activation_encodings, encoding_sources  # noqa: E402
 from quadbench.quad.quantize.quantizer import Calibrated, Quantized, quantized  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
+from quadbench.results.layout import Layout  # noqa: E402
 
 RNG = np.random.default_rng(0)
 DOWN, UP = "lora.s.down", "lora.s.up"
@@ -148,21 +149,21 @@ def test_more_bits_give_less_noise(model: onnx.ModelProto, feeds: list[Feed]) ->
     assert errors[0] < errors[2]
 
 
-def _varied(tiny_recipe: Path, folder: Path, activations: str) -> tuple[Bundle, Path]:
+def _varied(tiny_recipe: Path, folder: Path, activations: str) -> Stored[Bundle]:
     """The tiny model's bundle with other activations, without baselines."""
     path = Path(shutil.copytree(tiny_recipe.parent, folder / "model")) / "recipe.yaml"
     text = path.read_text().replace("{scheme: w8a16}", activations).replace("baselines: [per-graph]\n", "")
     path.write_text(text)
-    return build(load_recipe(path), folder / "bundles")
+    return build(load_recipe(path), Layout(folder / "results"))
 
 
 @pytest.mark.slow
 def test_a_bundle_lists_what_was_measured_and_what_followed(tiny_recipe: Path, tmp_path: Path) -> None:
-    bundle, folder = _varied(tiny_recipe, tmp_path, "{scheme: mixed, int8_percent: 30}")
-    profile = json.loads((folder / bundle.profile.path).read_text())
+    bundle = _varied(tiny_recipe, tmp_path, "{scheme: mixed, int8_percent: 30}")
+    profile = json.loads(bundle.path(bundle.artifact.profile).read_text())
     rows = profile["mixed"]
     narrow = [row["dtype"] == "uint8" for row in rows]
-    assert bundle.precision == "mixed-30"
+    assert bundle.artifact.precision == "mixed-30"
     assert sum(narrow) == round(len(rows) * 0.3)
     assert narrow == sorted(narrow, reverse=True)
     assert all(profile["encodings"]["unet"][row["tensor"]]["dtype"] == row["dtype"] for row in rows)
@@ -176,6 +177,7 @@ def test_its_ends_are_the_very_graphs_of_the_other_schemes(tiny_recipe: Path, tm
         _varied(tiny_recipe, tmp_path / name, activations)
         for name, activations in (("end", f"{{scheme: mixed, int8_percent: {percent}}}"), ("whole", f"{{scheme: {scheme}}}"))
     ]
-    unets = [g for bundle, _ in built for g in bundle.graphs if (g.variant, g.component) == (Variant.SHARED, Component.UNET)]
+    graphs = [graph for bundle in built for graph in bundle.artifact.graphs]
+    unets = [graph for graph in graphs if (graph.variant, graph.component) == (Variant.SHARED, Component.UNET)]
     assert unets[0].file.sha256 == unets[1].file.sha256
-    assert [json.loads((folder / bundle.profile.path).read_text())["mixed"] for bundle, folder in built] == [None, None]
+    assert [json.loads(bundle.path(bundle.artifact.profile).read_text())["mixed"] for bundle in built] == [None, None]

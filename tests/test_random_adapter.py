@@ -10,18 +10,19 @@ torch = pytest.importorskip("torch")
 from test_pipeline import Watcher  # noqa: E402
 
 from quadbench import pipeline  # noqa: E402
-from quadbench.artifacts import Bundle, Caveat, Status, Variant  # noqa: E402
+from quadbench.artifacts import Bundle, Caveat, Status, Stored, Variant  # noqa: E402
 from quadbench.quad.adapters import random_adapter  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.model.foundation import load_foundation  # noqa: E402
 from quadbench.quad.model.geometry import random_module  # noqa: E402
-from quadbench.recipe import load_recipe  # noqa: E402
+from quadbench.recipe import Recipe, load_recipe  # noqa: E402
+from quadbench.results.layout import Layout  # noqa: E402
 
 LINEAR = ("attention", "feed-forward", "projection")
 
 
 @pytest.fixture(scope="module")
-def random_bundle(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
+def random_recipe(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """The tiny model with a random adapter for its inpainting task, whose first adapter stays as trained."""
     folder = Path(shutil.copytree(tiny_recipe.parent, tmp_path_factory.mktemp("random") / "recipe"))
     text = (folder / "recipe.yaml").read_text()
@@ -29,7 +30,17 @@ def random_bundle(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -
         "second: {source: peft, path: adapters/second}", "second: {source: random, rank: 3, sites: [convolution]}"
     )
     (folder / "recipe.yaml").write_text(text.replace("baselines: [per-graph]", "baselines: []"))
-    return build(load_recipe(folder / "recipe.yaml"), folder.parent / "bundles")
+    return load_recipe(folder / "recipe.yaml")
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    return Layout(tmp_path_factory.mktemp("results"))
+
+
+@pytest.fixture(scope="module")
+def random_bundle(random_recipe: Recipe, layout: Layout) -> Stored[Bundle]:
+    return build(random_recipe, layout)
 
 
 @pytest.mark.parametrize(("geometry", "rank", "megabytes"), [("sd15", 140, 119), ("bk-sdm-base", 142, 77)])
@@ -60,24 +71,27 @@ def test_its_effect_on_a_weight_is_a_tenth_of_the_weight() -> None:
     assert float((pair.up @ pair.down).std() / block["attn"]["to_q"].weight.detach().std()) == pytest.approx(0.1, rel=0.05)
 
 
-def test_a_bundle_with_random_weights_says_so(random_bundle: tuple[Bundle, Path]) -> None:
-    assert random_bundle[0].caveats == (Caveat.RANDOM_WEIGHTS,)
+def test_a_bundle_with_random_weights_says_so(random_bundle: Stored[Bundle]) -> None:
+    assert random_bundle.artifact.caveats == (Caveat.RANDOM_WEIGHTS,)
 
 
-def test_a_bundle_with_random_weights_has_no_reference_images(random_bundle: tuple[Bundle, Path]) -> None:
-    bundle, folder = random_bundle
-    assert {item.reference for task in bundle.tasks for item in task.items} == {None}
-    assert not (folder / "reference").exists()
+def test_a_bundle_with_random_weights_has_no_reference_images(random_bundle: Stored[Bundle]) -> None:
+    assert {item.reference for task in random_bundle.artifact.tasks for item in task.items} == {None}
+    assert not (random_bundle.folder / "reference").exists()
 
 
-def test_a_bundle_with_trained_weights_has_no_caveat(tiny_bundle: tuple[Bundle, Path]) -> None:
-    assert tiny_bundle[0].caveats == ()
+def test_a_bundle_with_trained_weights_has_no_caveat(tiny_bundle: Stored[Bundle]) -> None:
+    assert tiny_bundle.artifact.caveats == ()
 
 
 @pytest.fixture(scope="module")
-def random_run(random_bundle: tuple[Bundle, Path]) -> pipeline.Outcome:
-    folder = random_bundle[1].parent
-    return pipeline.run(load_recipe(folder.parent / "recipe/recipe.yaml"), ["local"], results=folder.parent, observer=Watcher())
+def random_run(random_recipe: Recipe, random_bundle: Stored[Bundle], layout: Layout) -> pipeline.Outcome:
+    """A run of the bundle that was built, on this machine."""
+    watcher = Watcher()
+    outcome = pipeline.run(random_recipe, ["local"], layout=layout, observer=watcher)
+    assert watcher.reuses == ["bundle"]
+    assert outcome.result.bundle == random_bundle.artifact
+    return outcome
 
 
 def test_a_run_with_random_weights_measures_but_judges_no_picture(random_run: pipeline.Outcome) -> None:

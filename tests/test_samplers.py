@@ -9,7 +9,7 @@ from diffusers import DDIMScheduler, EulerDiscreteScheduler, LCMScheduler  # noq
 from quadbench.quad.samplers.ed import ed_table  # noqa: E402
 from quadbench.quad.samplers.lcm import lcm_table  # noqa: E402
 from quadbench.quad.samplers.olss import SamplerInput, ddim_table, olss_table  # noqa: E402
-from quadbench.quad.samplers.table import Table, run_table  # noqa: E402
+from quadbench.quad.samplers.table import SamplerTable, run_table  # noqa: E402
 
 CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 ALPHAS = DDIMScheduler(**CONFIG).alphas_cumprod.double()
@@ -21,7 +21,7 @@ def _denoise(scale: torch.Tensor) -> object:
     return lambda step, sample: torch.tanh(sample * scale) + 0.1 * step
 
 
-def _run(table: Table, noise: torch.Tensor) -> torch.Tensor:
+def _run(table: SamplerTable, noise: torch.Tensor) -> torch.Tensor:
     return run_table(table, _denoise(torch.tensor(0.3)), latent=torch.zeros(SHAPE), noise=noise)
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from quadbench.artifacts import MIB, Bundle, Deployment, LaunchPlan, RunRecord, Status
 
-WORST_SITES = 5  # are shown of each adapter
+WORST_SITES = 5  # of each adapter are shown
 _FILE_WIDTH = 200  # wider than any table
 
 

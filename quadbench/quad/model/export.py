@@ -10,10 +10,10 @@ import onnx
 import torch
 from torch import nn
 
+from quadbench.lint.rules import NATIVE_16_BIT_OPSET
 from quadbench.quad.model.initializers import INLINE_LIMIT_BYTES, save_outside
 
 log = logging.getLogger(__name__)
-OPSET = 21  # the first with 16-bit QuantizeLinear and DequantizeLinear in the standard domain
 
 
 def export_graph(
@@ -26,7 +26,7 @@ def export_graph(
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of its own deprecations
         program = torch.onnx.export(
-            module.eval(), tuple(arguments), dynamo=True, opset_version=OPSET, optimize=False, verbose=False
+            module.eval(), tuple(arguments), dynamo=True, opset_version=NATIVE_16_BIT_OPSET, optimize=False, verbose=False
         )
         assert program is not None
         traced = list(program.model.graph.initializers.values())

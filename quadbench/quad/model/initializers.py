@@ -15,9 +15,9 @@ import onnxruntime
 from onnx import helper, numpy_helper
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
+from quadbench.harness.runtime import EXACT
+
 ROOT = Path("/")
-# As devices run quantized graphs: by default a MatMul with INT8 weights rounds its input to 8 bits, whatever the graph says.
-EXACT = ("session.qdq_matmulnbits_accuracy_level", "1")
 INLINE_LIMIT_BYTES = 2**28  # far below protobuf's 2**31: a graph is copied several times on its way
 
 

@@ -6,17 +6,19 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from quadbench.lint.rules import EXACT_RESIZE, RESIZE_DEFAULTS
+
 Operands = Sequence[Any]  # tensors, None where an optional input is left out
 Attributes = Mapping[str, Any]
 Operator = Callable[[Operands, Attributes], torch.Tensor | Sequence[torch.Tensor]]
 
-RESIZE_FORMS = ("nearest, asymmetric, floor", "nearest, half_pixel, round_prefer_floor")  # for whole factors the same
-_RESIZE_DEFAULTS = {"mode": b"nearest", "coordinate_transformation_mode": b"half_pixel", "nearest_mode": b"round_prefer_floor"}
+# By whole factors both repeat each value: the form that HTP takes, and ONNX's defaults.
+RESIZE_FORMS = (", ".join(("nearest", *EXACT_RESIZE)), ", ".join(RESIZE_DEFAULTS.values()))
 
 
 def resize_fault(x: Operands, a: Attributes) -> str | None:
-    """What keeps a Resize from being computed here: its form or its factors. `x` has its constant inputs alone."""
-    form = ", ".join(a.get(key, default).decode() for key, default in _RESIZE_DEFAULTS.items())
+    """Return the form or the factors that keep a Resize from being computed here, if something does. `x` has its constants alone."""
+    form = ", ".join(a[key].decode() if key in a else default for key, default in RESIZE_DEFAULTS.items())
     if form not in RESIZE_FORMS:
         return form
     factors = x[2].tolist() if len(x) > 2 and x[2] is not None else []
@@ -41,7 +43,7 @@ def _gemm(x: Operands, a: Attributes) -> torch.Tensor:
 
 
 def _reshape(x: Operands, _: Attributes) -> torch.Tensor:
-    """Graphs are exported with batch 1: a leading 1 stands for however many samples there are."""
+    """Reshape, taking a leading 1 for however many samples there are: graphs are exported with batch 1."""
     batch, *shape = x[1].tolist()
     return x[0].reshape(x[0].shape[0] if batch in (0, 1) else batch, *shape)
 
@@ -56,7 +58,7 @@ def _layer_norm(x: Operands, a: Attributes) -> torch.Tensor:
 
 
 def _resize(x: Operands, _: Attributes) -> torch.Tensor:
-    """In one of the RESIZE_FORMS, by whole factors: `resize_fault` has seen to that."""
+    """Enlarge by whole factors, in one of the RESIZE_FORMS: `resize_fault` has refused all else."""
     factors = [int(f) for f in x[2].tolist()]
     return x[0].repeat_interleave(factors[-2], -2).repeat_interleave(factors[-1], -1)
 
@@ -79,10 +81,10 @@ def _slice(x: Operands, _: Attributes) -> torch.Tensor:
 
 
 def _unsqueeze(x: Operands, _: Attributes) -> torch.Tensor:
-    made = x[0]
+    tensor = x[0]
     for axis in sorted(x[1].tolist()):
-        made = made.unsqueeze(axis)
-    return made
+        tensor = tensor.unsqueeze(axis)
+    return tensor
 
 
 OPERATORS: dict[str, Operator] = {

@@ -12,16 +12,16 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from quadbench.errors import BuildError
+from quadbench.lint.graph import MOVES_VALUES
 from quadbench.quad.model import initializers as weights
 from quadbench.quad.quantize.encodings import Encoding, Range
 from quadbench.quad.quantize import encodings as enc
 
 WEIGHT_AXIS = {"Conv": 0, "Gemm": 0, "MatMul": 1}  # the output channel of input 1; Gemm has transB = 1
-KEEPS_VALUES = {"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Split", "Slice", "Flatten", "Resize", "Expand", "Identity"}
+KEEPS_ENCODING = MOVES_VALUES | {"Resize"}  # which repeats values (operators.RESIZE_FORMS)
 KNOWN_RANGES = {"Softmax": Range(low=0.0, high=1.0), "Sigmoid": Range(low=0.0, high=1.0)}
 # Qualcomm's HTP refuses these with 8 bits in and 16 out or the reverse, and with 16-bit LoRA weights between 8-bit tensors.
 ONE_WIDTH = {"Conv", "Gemm", "MatMul", "InstanceNormalization"}
-ONLY_FIRST_INPUT_IS_DATA = {"Resize", "Reshape", "Unsqueeze", "Squeeze", "Split", "Slice", "Expand"}
 
 
 def encoding_sources(model: onnx.ModelProto, tensors: Collection[str]) -> dict[str, str]:
@@ -30,7 +30,7 @@ def encoding_sources(model: onnx.ModelProto, tensors: Collection[str]) -> dict[s
     for node in model.graph.node:
         for output in node.output:
             if output in tensors:
-                moved = node.input[0] if node.op_type in KEEPS_VALUES else output
+                moved = node.input[0] if node.op_type in KEEPS_ENCODING else output
                 sources[output] = sources.get(moved, output)
     return sources
 
@@ -156,7 +156,7 @@ class _Writer:
                 return self._widened(name)
             is_factor = node.op_type == "MatMul" and index == 1
             return self._factor(name) if is_factor else self.dequantized.get(name, name)
-        if initializer.data_type != TensorProto.FLOAT or (index > 0 and node.op_type in ONLY_FIRST_INPUT_IS_DATA):
+        if initializer.data_type != TensorProto.FLOAT or (index > 0 and node.op_type in KEEPS_ENCODING):
             self.constants[name] = weights.inside(initializer)
             return name
         if node.op_type in WEIGHT_AXIS and index == 1:

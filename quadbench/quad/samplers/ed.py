@@ -5,10 +5,10 @@ import math
 import numpy as np
 import torch
 
-from quadbench.quad.samplers.table import Blend, Step, Table, executed_steps, last_only
+from quadbench.quad.samplers.table import Blend, Step, SamplerTable, executed_steps, last_only
 
 
-def ed_table(alphas_cumprod: torch.Tensor, *, steps: int, strength: float = 1.0, steps_offset: int = 1) -> Table:
+def ed_table(alphas_cumprod: torch.Tensor, *, steps: int, strength: float = 1.0, steps_offset: int = 1) -> SamplerTable:
     """`leading` time steps as Stable Diffusion's schedulers have them; the sample lives at x_0 + sigma * noise."""
     all_sigmas = torch.sqrt((1 - alphas_cumprod) / alphas_cumprod).numpy()
     spacing = len(alphas_cumprod) // steps
@@ -26,4 +26,4 @@ def ed_table(alphas_cumprod: torch.Tensor, *, steps: int, strength: float = 1.0,
     )
     # Without an image to start from, diffusers' init_noise_sigma for `leading` time steps.
     start = Blend(latent=0.0, noise=math.sqrt(sigmas[0] ** 2 + 1)) if strength == 1.0 else Blend(latent=1.0, noise=sigmas[0])
-    return Table(scheme="ed", timesteps=tuple(float(t) for t in timesteps), start=start, steps=table_steps)
+    return SamplerTable(scheme="ed", timesteps=tuple(float(t) for t in timesteps), start=start, steps=table_steps)

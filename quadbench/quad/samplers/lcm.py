@@ -5,14 +5,14 @@ import math
 import numpy as np
 import torch
 
-from quadbench.quad.samplers.table import Blend, Step, Table, executed_steps, last_only
+from quadbench.quad.samplers.table import Blend, Step, SamplerTable, executed_steps, last_only
 
 SIGMA_DATA = 0.5
 TIMESTEP_SCALING = 10.0
 TRAINING_STEPS = 50  # the DDIM grid that consistency distillation uses
 
 
-def lcm_table(alphas_cumprod: torch.Tensor, *, steps: int, strength: float = 1.0) -> Table:
+def lcm_table(alphas_cumprod: torch.Tensor, *, steps: int, strength: float = 1.0) -> SamplerTable:
     """Time steps spread over the distillation grid; each step jumps to x_0 and adds fresh noise, the last does not."""
     timesteps = _timesteps(len(alphas_cumprod), steps)[steps - executed_steps(steps, strength) :]
     alphas = [float(alphas_cumprod[t]) for t in timesteps]
@@ -35,7 +35,7 @@ def lcm_table(alphas_cumprod: torch.Tensor, *, steps: int, strength: float = 1.0
     start = (
         Blend(latent=0.0, noise=1.0) if strength == 1.0 else Blend(latent=math.sqrt(alphas[0]), noise=math.sqrt(1 - alphas[0]))
     )
-    return Table(scheme="lcm", timesteps=tuple(float(t) for t in timesteps), start=start, steps=tuple(table_steps))
+    return SamplerTable(scheme="lcm", timesteps=tuple(float(t) for t in timesteps), start=start, steps=tuple(table_steps))
 
 
 def _timesteps(train_timesteps: int, steps: int) -> list[int]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from quadbench.quad.samplers.table import Blend, Denoise, Step, Table, executed_steps, last_only
+from quadbench.quad.samplers.table import Blend, Denoise, Step, SamplerTable, executed_steps, last_only
 
 TEACHER_STEPS = 100
 SEARCH_ROUNDS = 30
@@ -40,7 +40,7 @@ class SamplerInput:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trajectory:
+class TeacherTrajectory:
     """The teacher's run over all inputs: x (T + 1, n) and eps (T, n), n fitted values a step, float64."""
 
     x: torch.Tensor
@@ -49,7 +49,7 @@ class Trajectory:
 
 def ddim_table(
     alphas_cumprod: torch.Tensor, *, steps: int = TEACHER_STEPS, strength: float = 1.0, steps_offset: int = 1
-) -> Table:
+) -> SamplerTable:
     """DDIM with eta 0 (Song et al. 2020, arXiv 2010.02502, eq. 12), equal to diffusers' DDIMScheduler: the teacher."""
     spacing = len(alphas_cumprod) // steps
     timesteps = [i * spacing + steps_offset for i in reversed(range(steps))][steps - executed_steps(steps, strength) :]
@@ -68,10 +68,10 @@ def ddim_table(
     start = (
         Blend(latent=0.0, noise=1.0) if strength == 1.0 else Blend(latent=math.sqrt(alphas[0]), noise=math.sqrt(1 - alphas[0]))
     )
-    return Table(scheme="ddim", timesteps=tuple(float(t) for t in timesteps), start=start, steps=tuple(table_steps))
+    return SamplerTable(scheme="ddim", timesteps=tuple(float(t) for t in timesteps), start=start, steps=tuple(table_steps))
 
 
-def olss_table(teacher: Table, inputs: Sequence[SamplerInput], *, steps: int) -> Table:
+def olss_table(teacher: SamplerTable, inputs: Sequence[SamplerInput], *, steps: int) -> SamplerTable:
     """Fit `steps` steps to the teacher's runs. Where fewer reach the end at the lowest error, the table is shorter.
 
     `fit_error` is the root-mean-square distance of the table's last sample from the teacher's, over all inputs.
@@ -79,7 +79,7 @@ def olss_table(teacher: Table, inputs: Sequence[SamplerInput], *, steps: int) ->
     trajectory = _record(teacher, inputs)
     path = _search_path(_Search(trajectory), steps)
     fitted, mean_square = _fit(teacher, inputs, trajectory, path)
-    return Table(
+    return SamplerTable(
         scheme="olss",
         timesteps=tuple(teacher.timesteps[i] for i in path),
         start=teacher.start,
@@ -88,12 +88,12 @@ def olss_table(teacher: Table, inputs: Sequence[SamplerInput], *, steps: int) ->
     )
 
 
-def _record(teacher: Table, inputs: Sequence[SamplerInput]) -> Trajectory:
+def _record(teacher: SamplerTable, inputs: Sequence[SamplerInput]) -> TeacherTrajectory:
     runs = [_run(teacher, given) for given in inputs]
-    return Trajectory(x=torch.cat([x for x, _ in runs], 1), eps=torch.cat([eps for _, eps in runs], 1))
+    return TeacherTrajectory(x=torch.cat([x for x, _ in runs], 1), eps=torch.cat([eps for _, eps in runs], 1))
 
 
-def _run(teacher: Table, given: SamplerInput) -> tuple[torch.Tensor, torch.Tensor]:
+def _run(teacher: SamplerTable, given: SamplerInput) -> tuple[torch.Tensor, torch.Tensor]:
     """Every sample (T + 1, n) and prediction (T, n)."""
     x = given.start(teacher.start)
     samples, predictions = [given.fitted(x)], []
@@ -106,7 +106,7 @@ def _run(teacher: Table, given: SamplerInput) -> tuple[torch.Tensor, torch.Tenso
 
 
 def _fit(
-    teacher: Table, inputs: Sequence[SamplerInput], trajectory: Trajectory, path: Sequence[int]
+    teacher: SamplerTable, inputs: Sequence[SamplerInput], trajectory: TeacherTrajectory, path: Sequence[int]
 ) -> tuple[tuple[Step, ...], float]:
     """The steps along `path`, each fitted to what those before it lead to, and the mean square that the last one leaves."""
     seen = [[given.start(teacher.start)] for given in inputs]  # by input: the start, then all predictions
@@ -134,7 +134,7 @@ def _least_squares(basis: torch.Tensor, target: torch.Tensor) -> tuple[list[floa
 class _Search:
     """Least squares over the trajectory's vectors, on the triangular factor of their QR: equal errors, small systems."""
 
-    def __init__(self, trajectory: Trajectory) -> None:
+    def __init__(self, trajectory: TeacherTrajectory) -> None:
         self.length, count = trajectory.eps.shape
         vectors = torch.cat([trajectory.x, trajectory.eps]).T  # (n, 2T + 1)
         r = torch.linalg.qr(vectors, mode="r").R

@@ -29,7 +29,7 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class SamplerTable:
     """A sampler as data."""
 
     scheme: str
@@ -40,7 +40,7 @@ class Table:
 
 
 def run_table(
-    table: Table,
+    table: SamplerTable,
     denoise: Denoise,
     *,
     latent: torch.Tensor,

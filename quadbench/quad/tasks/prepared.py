@@ -9,7 +9,7 @@ from quadbench.quad.model.foundation import Foundation, time_features
 from quadbench.quad.samplers.ed import ed_table
 from quadbench.quad.samplers.lcm import lcm_table
 from quadbench.quad.samplers.olss import SamplerInput, ddim_table, olss_table
-from quadbench.quad.samplers.table import Table, run_table
+from quadbench.quad.samplers.table import SamplerTable, run_table
 from quadbench.quad.tasks.items import Item, Items
 from quadbench.quad.tasks.runner import Condition, Denoiser, Feed, GraphSession, token_feed
 from quadbench.recipe import EdSampler, LcmSampler, OlssSampler, Task, TextToImageTask
@@ -22,7 +22,7 @@ class PreparedTask:
     """A task with everything that its runs need but the graphs."""
 
     task: Task
-    table: Table
+    table: SamplerTable
     features: torch.Tensor  # (steps, C)
     items: Items
 
@@ -77,7 +77,7 @@ def _strength(task: Task) -> float:
     return 1.0 if isinstance(task, TextToImageTask) else task.strength
 
 
-def _fitted_table(task: Task, encoders: Encoders, unet: Unet, lora: Feed, items: Sequence[Item], steps: int) -> Table:
+def _fitted_table(task: Task, encoders: Encoders, unet: Unet, lora: Feed, items: Sequence[Item], steps: int) -> SamplerTable:
     foundation = encoders.foundation
     teacher = ddim_table(foundation.alphas_cumprod, strength=_strength(task))
     features = time_features(foundation, list(teacher.timesteps))

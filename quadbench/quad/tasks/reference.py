@@ -21,7 +21,7 @@ from torch import nn
 
 from quadbench.quad.model.components import copy_of_modules
 from quadbench.quad.model.foundation import Foundation
-from quadbench.quad.samplers.table import Table, run_table
+from quadbench.quad.samplers.table import SamplerTable, run_table
 from quadbench.quad.sources import AdapterSource
 from quadbench.quad.tasks.items import Item
 from quadbench.quad.tasks.reference_adapter import with_adapter
@@ -36,7 +36,7 @@ class Reference:
 
     foundation: Foundation
     task: Task
-    table: Table
+    table: SamplerTable
     unet: nn.Module
 
     def render(self, item: Item) -> Image.Image:
@@ -118,7 +118,7 @@ class Reference:
         return pipeline
 
 
-def reference_for(foundation: Foundation, task: Task, table: Table, adapter: AdapterSource | None) -> Reference:
+def reference_for(foundation: Foundation, task: Task, table: SamplerTable, adapter: AdapterSource | None) -> Reference:
     """A reference whose adapter was loaded by PEFT or diffusers, from where it lies."""
     unet = with_adapter(foundation.unet, adapter) if adapter else copy_of_modules(foundation.unet)
     return Reference(foundation=foundation, task=task, table=table, unet=unet.eval().requires_grad_(False))

@@ -14,7 +14,7 @@ from onnx.external_data_helper import uses_external_data  # noqa: E402
 from test_pipeline import Watcher  # noqa: E402
 
 from quadbench import pipeline  # noqa: E402
-from quadbench.artifacts import Bundle, Component, Graph, Status, Variant  # noqa: E402
+from quadbench.artifacts import Bundle, Component, Graph, Status, Stored, Variant  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.model import export  # noqa: E402
 from quadbench.quad.model.export import export_graph  # noqa: E402
@@ -23,50 +23,58 @@ from quadbench.quad.quantize.calibration import observe_ranges  # noqa: E402
 from quadbench.quad.quantize.qdq import activation_encodings, quantize_graph  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
 from quadbench.results.digests import sha256_of  # noqa: E402
+from quadbench.results.layout import Layout  # noqa: E402
 from quadbench.results.manifest import file_refs  # noqa: E402
-
-Built = tuple[Bundle, Path]
 
 
 @pytest.fixture(scope="module")
-def outside_bundle(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    return Layout(tmp_path_factory.mktemp("outside"))
+
+
+@pytest.fixture(scope="module")
+def outside_bundle(tiny_recipe: Path, layout: Layout) -> Stored[Bundle]:
     """The tiny model's bundle, its weights treated as if they were large."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "INLINE_LIMIT_BYTES", 1024)
         recipe = load_recipe(tiny_recipe).model_copy(update={"baselines": ()})
-        return build(recipe, tmp_path_factory.mktemp("outside") / "bundles")
+        return build(recipe, layout)
 
 
-def _graphs(bundle: Bundle, variant: Variant) -> dict[Component, Graph]:
-    return {graph.component: graph for graph in bundle.graphs if graph.variant is variant}
+def _graphs(bundle: Stored[Bundle], variant: Variant) -> dict[Component, Graph]:
+    return {graph.component: graph for graph in bundle.artifact.graphs if graph.variant is variant}
 
 
-def test_quantized_graphs_are_the_same_wherever_the_float_weights_lie(outside_bundle: Built, tiny_bundle: Built) -> None:
-    found, expected = (_graphs(bundle, Variant.SHARED) for bundle, _ in (outside_bundle, tiny_bundle))
-    assert {part: graph.file.sha256 for part, graph in found.items()} == {part: g.file.sha256 for part, g in expected.items()}
+def test_quantized_graphs_are_the_same_wherever_the_float_weights_lie(
+    outside_bundle: Stored[Bundle], tiny_bundle: Stored[Bundle]
+) -> None:
+    outside, inside = (
+        {component: graph.file.sha256 for component, graph in _graphs(bundle, Variant.SHARED).items()}
+        for bundle in (outside_bundle, tiny_bundle)
+    )
+    assert outside == inside
 
 
-def test_float_graphs_refer_to_their_weights_by_sha256(outside_bundle: Built) -> None:
-    bundle, folder = outside_bundle
-    for graph in _graphs(bundle, Variant.FLOAT).values():
+def test_float_graphs_refer_to_their_weights_by_sha256(outside_bundle: Stored[Bundle]) -> None:
+    for graph in _graphs(outside_bundle, Variant.FLOAT).values():
         assert graph.data
-        model = onnx.load(folder / graph.file.path, load_external_data=False)
+        model = onnx.load(outside_bundle.path(graph.file), load_external_data=False)
         named = {entry.value for i in model.graph.initializer for entry in i.external_data if entry.key == "location"}
-        assert named == {graph.data.sha256} == {sha256_of(folder / graph.data.path)}
-        onnx.checker.check_model(str(folder / graph.file.path))
+        assert named == {graph.data.sha256} == {sha256_of(outside_bundle.path(graph.data))}
+        onnx.checker.check_model(str(outside_bundle.path(graph.file)))
 
 
-def test_nothing_but_the_bundle_is_left(outside_bundle: Built) -> None:
-    bundle, folder = outside_bundle
+def test_nothing_but_the_bundle_is_left(outside_bundle: Stored[Bundle]) -> None:
+    folder = outside_bundle.folder
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
-    listed = {file.path for file in file_refs(bundle)} | {"manifest.json"}
+    listed = {file.path for file in file_refs(outside_bundle.artifact)} | {"manifest.json"}
     assert listed == {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_float_graph_of_two_files_runs_on_a_device(outside_bundle: Built, tiny_recipe: Path) -> None:
-    results = outside_bundle[1].parent.parent
+def test_a_float_graph_of_two_files_runs_on_a_device(outside_bundle: Stored[Bundle], tiny_recipe: Path, layout: Layout) -> None:
     recipe = load_recipe(tiny_recipe).model_copy(update={"baselines": ()})
-    outcome = pipeline.run(recipe, ["local"], results=results, observer=Watcher())
+    outcome = pipeline.run(recipe, ["local"], layout=layout, observer=Watcher())
+    assert outcome.result.bundle == outside_bundle.artifact
     assert [(r.status, r.reason) for r in outcome.result.records if r.variant is Variant.FLOAT] == [(Status.OK, None)]
 
 
