@@ -24,15 +24,16 @@ import torch
 from quadbench.artifacts import Component
 from quadbench.quad.adapters import Adapter, LoraPair
 from quadbench.quad.adapters.lora_profile import LoraProfile, clip_rate, lora_profile
-from quadbench.quad.distill import VALIDATION_EXAMPLES, Settings, distill, sqnr_db
+from quadbench.quad.distill import VALIDATION_EXAMPLES, Student, distill
 from quadbench.quad.divergence import spread
 from quadbench.quad.prepare import Prepared, prepare
 from quadbench.quad.quantize.fake_quant import FakeQuantGraph
 from quadbench.quad.quantize.quantizer import Calibrated, quantized
 from quadbench.quad.samplers.table import run_table
 from quadbench.quad.steps import Steps
-from quadbench.quad.tasks.examples import examples
+from quadbench.quad.tasks.examples import Example, examples
 from quadbench.quad.tasks.runner import Denoiser, Feed, GraphSession
+from quadbench.quad.training import Settings, sqnr_db
 from quadbench.recipe import load_recipe
 
 ANCHOR, JUDGED = "restyle", ("restyle", "skewed", "tenfold", "doubled")
@@ -84,18 +85,14 @@ def main() -> None:
 
 
 def study(lora: str, steps: int, seeds: int, chosen: list[tuple[str, str]], done: set[tuple[str, str, int]]) -> Iterator[Line]:
-    """The chosen profiles and adapters; a second and further seed only where the profile costs much."""
+    """Train the chosen adapters under the chosen profiles, with more than one seed only where the profile costs much."""
     settings = Settings(steps=steps, batch=8, learning_rate=2e-3, diffusion_weight=0.0, patience=2, seed=0)
     with torch.no_grad():
         prepared = prepare(load_recipe("quickstart"), Steps(), Path(tempfile.gettempdir()))
         adapters = {**unlike(prepared.adapters[ANCHOR]), "remove-object": prepared.adapters["remove-object"]}
         training, validation = {}, {}
         for name in JUDGED:
-            # Under the anchor's own name, so that it runs the anchor's task.
-            exact = replace(adapters[name], name=ANCHOR)
-            found = examples(prepared, exact, seeds=(5,), noised=False)
-            training[name] = examples(prepared, exact, seeds=(1, 2), noised=False)
-            validation[name] = [found[i] for i in spread(len(found), VALIDATION_EXAMPLES)]
+            training[name], validation[name] = _examples(prepared, adapters[name])
         graphs = {name: _graph(prepared, adapters, lora, *choice) for name, choice in PROFILES.items()}
     starts = {}
     for (profile, (shared, student)), name in product(graphs.items(), JUDGED):
@@ -106,11 +103,9 @@ def study(lora: str, steps: int, seeds: int, chosen: list[tuple[str, str]], done
         for seed in range(seeds if costs > COSTLY_DB else 1):
             if (profile, name, seed) in done:
                 continue
-            made = distill(
+            distilled = distill(
                 shared.adapters[name],
-                student,
-                shapes=prepared.shapes,
-                encodings=shared.encodings,
+                Student(graph=student, shapes=prepared.shapes, encodings=shared.encodings),
                 training=training[name],
                 validation=validation[name],
                 settings=replace(settings, seed=seed),
@@ -122,16 +117,23 @@ def study(lora: str, steps: int, seeds: int, chosen: list[tuple[str, str]], done
                 adapter=name,
                 seed=seed,
                 clip_rate=clip_rate(shared.adapters[name], shared.encodings),
-                before_db=made.before_db,
-                after_db=made.after_db,
+                before_db=distilled.before_db,
+                after_db=distilled.after_db,
                 psnr_before_db=_psnr_db(prepared, exact, student, shared.adapters[name]),
-                psnr_after_db=_psnr_db(prepared, exact, student, made.adapter),
-                steps=made.steps,
+                psnr_after_db=_psnr_db(prepared, exact, student, distilled.adapter),
+                steps=distilled.steps,
             )
 
 
+def _examples(prepared: Prepared, adapter: Adapter) -> tuple[list[Example], list[Example]]:
+    """Return the examples that train an adapter and those that judge it, all of the anchor's task."""
+    exact = replace(adapter, name=ANCHOR)
+    judging = examples(prepared, exact, seeds=(5,), noised=False)
+    return examples(prepared, exact, seeds=(1, 2), noised=False), [judging[i] for i in spread(len(judging), VALIDATION_EXAMPLES)]
+
+
 def unlike(adapter: Adapter) -> dict[str, Adapter]:
-    """The adapter and three that are unlike it."""
+    """Return the adapter and three that are unlike it, by name."""
 
     def changed(name: str, down: float, up: float, *, only_first: bool = False) -> Adapter:
         pairs = {}
@@ -156,14 +158,14 @@ def unlike(adapter: Adapter) -> dict[str, Adapter]:
 def _graph(
     prepared: Prepared, adapters: dict[str, Adapter], lora: str, anchor: str | None, gauge: bool
 ) -> tuple[LoraProfile, FakeQuantGraph]:
-    """Calibrated jointly: every adapter on its task's inputs, and no adapter."""
+    """Return the LoRA profile and the graph, calibrated jointly: every adapter on its task's inputs, and no adapter."""
     shared = lora_profile(list(adapters.values()), anchor=anchor, gauge=gauge, headroom=1.0, dtype=lora)
     feeds = []
     for name, adapter in [*shared.adapters.items(), (None, None)]:
         task = "remove-object" if name == "remove-object" else "restyle"
         feeds += [feed | prepared.feed(adapter) for feed in prepared.visits[task].feeds[::2]]
-    made = quantized(Calibrated(prepared.models[Component.UNET], feeds), lora=shared.encodings)
-    return shared, FakeQuantGraph(made.model)
+    graph = quantized(Calibrated(prepared.models[Component.UNET], feeds), lora=shared.encodings)
+    return shared, FakeQuantGraph(graph.model)
 
 
 def _inputs(prepared: Prepared, adapter: Adapter) -> dict[str, torch.Tensor]:
@@ -171,7 +173,7 @@ def _inputs(prepared: Prepared, adapter: Adapter) -> dict[str, torch.Tensor]:
 
 
 def _psnr_db(prepared: Prepared, exact: Adapter, student: FakeQuantGraph, adapter: Adapter) -> tuple[float, ...]:
-    """Images of the anchor's task by the student against those by the float U-Net; text encoder and VAE are float in both."""
+    """Compare the student's images of the anchor's task with those of the float U-Net; text encoder and VAE are float in both."""
     task = next(task for task in prepared.tasks if task.task.adapter == ANCHOR)
     decoder = GraphSession(prepared.models[Component.VAE_DECODER])
     weights = _inputs(prepared, adapter)
@@ -180,7 +182,7 @@ def _psnr_db(prepared: Prepared, exact: Adapter, student: FakeQuantGraph, adapte
         with torch.no_grad():
             return student({n: torch.from_numpy(v) for n, v in feed.items() if not n.startswith("lora.")} | weights)
 
-    found = []
+    psnrs = []
     for item in task.items.evaluation[:IMAGES]:
         images = []
         for unet, lora in ((prepared.unet, prepared.feed(exact)), (quantized_unet, {})):
@@ -192,17 +194,17 @@ def _psnr_db(prepared: Prepared, exact: Adapter, student: FakeQuantGraph, adapte
                 noise=item.noise(prepared.foundation, len(task.table.steps)),
             )
             images.append((decoder({"latent": latent.numpy()}).clamp(-1, 1) + 1) / 2)
-        found.append(-10 * math.log10(max(float((images[0] - images[1]).square().mean()), 1e-10)))
-    return tuple(found)
+        psnrs.append(-10 * math.log10(max(float((images[0] - images[1]).square().mean()), 1e-10)))
+    return tuple(psnrs)
 
 
 def read(path: Path) -> list[Line]:
-    """The lines of a file; none where it does not exist."""
+    """Return the lines of a file; none where it does not exist."""
     return [Line(**json.loads(text)) for text in path.read_text().splitlines()] if path.exists() else []
 
 
 def tables(lines: list[Line]) -> str:
-    """Markdown: SQNR of eps and PSNR of images, before -> after; what follows ± is the deviation over seeds, or over images."""
+    """Return Markdown: SQNR of eps and PSNR of images, before -> after; ± is the deviation over seeds, or over images."""
     parts = []
     for title, cell in (("SQNR of eps, dB", _sqnr_cell), ("PSNR of images, dB", _psnr_cell)):
         parts.append(f"{title}\n\n| LoRA | adapter | " + " | ".join(PROFILES) + " |\n|---|---|" + "---|" * len(PROFILES))

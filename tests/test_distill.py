@@ -18,12 +18,13 @@ from quadbench.errors import SpecError  # noqa: E402
 from quadbench.quad.adapters import Adapter, LoraPair  # noqa: E402
 from quadbench.quad.adapters.lora_profile import LoraProfile, aligned, lora_profile  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
-from quadbench.quad.distill import Distilled, Settings, distill  # noqa: E402
+from quadbench.quad.distill import Distilled, Student, distill  # noqa: E402
 from quadbench.quad.prepare import Prepared, prepare  # noqa: E402
 from quadbench.quad.quantize.fake_quant import FakeQuantGraph  # noqa: E402
 from quadbench.quad.quantize.quantizer import Calibrated, quantized  # noqa: E402
 from quadbench.quad.steps import Steps  # noqa: E402
 from quadbench.quad.tasks.examples import Example, examples  # noqa: E402
+from quadbench.quad.training import Settings  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 
@@ -43,8 +44,8 @@ class Case:
 
     def distill(self, **options: object) -> Distilled:
         arguments = {"settings": SETTINGS, "training": self.training, "validation": self.validation} | options
-        shapes, encodings = self.prepared.shapes, self.profile.encodings
-        return distill(self.adapter, self.graph, shapes=shapes, encodings=encodings, **arguments)
+        student = Student(graph=self.graph, shapes=self.prepared.shapes, encodings=self.profile.encodings)
+        return distill(self.adapter, student, **arguments)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Admit: a new adapter + a bundle -> a judgement, and the same bundle with one more adapter; base and others stay as they are."""
 
-import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from quadbench.quad.adapters import Adapter, load_adapter, sites_of_graph
 from quadbench.quad.adapters.inspection import Inspection, inspect_adapter
 from quadbench.quad.adapters.judgement import Judgement, gauge, judge
 from quadbench.quad.prepare import sites_of
+from quadbench.quad.profile_file import lora_encodings_of
 from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.sources import adapter_digests
 from quadbench.quad.writer import BundleWriter
@@ -76,12 +76,6 @@ def inspect(
     """
     inspection = inspect_adapter(source, sites_of(recipe) if recipe else None)
     return inspection, judged(source, bundle) if bundle else None
-
-
-def lora_encodings_of(bundle: Stored[Bundle]) -> dict[str, Encoding]:
-    """Read the encodings of the LoRA inputs from the bundle's profile."""
-    listed = json.loads(bundle.path(bundle.artifact.profile).read_text())["encodings"]["lora"]
-    return {name: Encoding(**fields) for name, fields in listed.items()}
 
 
 def _load(name: str, source: Path, bundle: Bundle, encodings: dict[str, Encoding]) -> Adapter:

@@ -1,9 +1,7 @@
-"""Build: Recipe -> Bundle, or the one that the same inputs made before."""
+"""Build: Recipe -> Bundle."""
 
 import logging
-import math
-import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +16,6 @@ from quadbench.artifacts import (
     Bundle,
     Caveat,
     Component,
-    FileRef,
     Graph,
     Stored,
     TaskAssets,
@@ -27,15 +24,13 @@ from quadbench.artifacts import (
     Variant,
 )
 from quadbench.host import give_back
-from quadbench.quad.adapters import Adapter, merge
-from quadbench.quad.adapters.lora_profile import LoraProfile, clip_rate, lora_profile, site_fits
-from quadbench.quad.distill import Distilled, Settings, distill_adapters
+from quadbench.quad.adapters.lora_profile import LoraProfile, lora_profile
+from quadbench.quad.baselines import per_graph_unets
+from quadbench.quad.distill import Distilled, distill_adapters
+from quadbench.quad.feeds import calibration_feeds
 from quadbench.quad.intermediates import Intermediates
-from quadbench.quad.model.components import copy_of_modules
-from quadbench.quad.model.graphs import export_unet
-from quadbench.quad.model.initializers import discard
 from quadbench.quad.prepare import Prepared
-from quadbench.quad.quantize.encodings import Encoding
+from quadbench.quad.profile_file import LORA, Encodings, encodings_digest, profile_content
 from quadbench.quad.quantize.mixed import EncodingNoise
 from quadbench.quad.quantize.quantizer import Calibrated, quantized
 from quadbench.quad.sensitivity import Sensitivity, sensitivity
@@ -43,15 +38,14 @@ from quadbench.quad.sources import adapter_source, bundle_digest, has_random_wei
 from quadbench.quad.steps import Notify, Steps, silent
 from quadbench.quad.tasks.prepared import PreparedTask
 from quadbench.quad.tasks.reference import reference_for
-from quadbench.quad.tasks.runner import Feed, as_feed, token_feed
+from quadbench.quad.tasks.runner import as_feed
+from quadbench.quad.training import Settings
 from quadbench.quad.writer import BundleWriter
-from quadbench.recipe import AnchorCalibration, AnchorProfile, Recipe, recipe_digest
-from quadbench.results.digests import digest_of
+from quadbench.recipe import AnchorProfile, Recipe, recipe_digest
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import publish, temporary_folder
 
 log = logging.getLogger(__name__)
-VOCABULARY_ROWS = 64  # at most so many rows of unlike tokens calibrate the text encoder
 
 
 def build(
@@ -59,8 +53,8 @@ def build(
 ) -> Stored[Bundle]:
     """Quantize a recipe's model and adapters into a bundle, whose folder is named by its digest.
 
-    `notify` is called with the name of each step as it starts. One that is there is not looked at: `cache.cached` finds it.
-    Builds that are given the same `intermediates` make what they share once; `build_seconds` lacks the steps of an earlier one.
+    `notify` is called with the name of each step as it starts. A bundle that is there already is not looked at: `cache.cached`
+    returns it. Builds that share `intermediates` make what they have in common once; `build_seconds` of the later ones lack it.
 
     Raises:
         UserError: something that the recipe names is missing or does not fit; AdapterError where it is an adapter.
@@ -75,7 +69,7 @@ def build(
     with torch.no_grad():
         prepared = intermediates.prepared(recipe, steps)
 
-        def make(temporary: Path) -> Bundle:
+        def fill(temporary: Path) -> Bundle:
             return _Build(
                 recipe=recipe,
                 digest=digest,
@@ -86,38 +80,13 @@ def build(
                 checkpoints=layout.checkpoints,
             ).run()
 
-        return publish(layout.bundle(digest), make)
-
-
-def _fit_rows(lora: LoraProfile) -> list[dict[str, object]]:
-    """How each adapter sits in the shared encodings, for profile.json."""
-    return [
-        {
-            "adapter": name,
-            "clip_rate": clip_rate(adapter, lora.encodings),
-            "sites": [_finite(asdict(fit)) for fit in site_fits(adapter, lora.encodings)],
-        }
-        for name, adapter in lora.adapters.items()
-    ]
-
-
-def _distillation_row(name: str, made: Distilled) -> dict[str, object]:
-    """What training brought an adapter, for profile.json."""
-    evaluations = [asdict(evaluation) for evaluation in made.evaluations]
-    return {"adapter": name, "before_db": made.before_db, "after_db": made.after_db, "evaluations": evaluations}
-
-
-def _listed(encodings: Mapping[str, Mapping[str, Encoding]]) -> dict[str, dict[str, dict[str, object]]]:
-    return {part: {name: asdict(encoding) for name, encoding in of.items()} for part, of in encodings.items()}
-
-
-def _finite(row: dict[str, object]) -> dict[str, object]:
-    """JSON has no infinity: an SQNR without noise is null."""
-    return {key: None if value == math.inf else value for key, value in row.items()}
+        return publish(layout.bundle(digest), fill)
 
 
 @dataclass(kw_only=True)
 class _Build:
+    """One build under way; what it has written and measured so far."""
+
     recipe: Recipe
     digest: str
     intermediates: Intermediates
@@ -126,13 +95,13 @@ class _Build:
     steps: Steps
     checkpoints: Path
     graphs: list[Graph] = field(default_factory=list)
-    noise: tuple[EncodingNoise, ...] = ()  # what chose the bits of the shared U-Net's activations
+    noise: tuple[EncodingNoise, ...] = ()  # by which the bits of the shared U-Net's activations were chosen
 
     def run(self) -> Bundle:
-        steps, tasks = self.steps, self.prepared.tasks
+        steps = self.steps
         with steps("lora profile"):
-            found = self._sensitivity()
-            lora = self._profile(found)
+            scores = self._sensitivity()
+            lora = self._lora_profile(scores)
             self.prepared.release()
         with steps("quantize"):
             for component, model in self.prepared.models.items():
@@ -140,16 +109,17 @@ class _Build:
             encodings, unet = self._quantize(lora)
         distilled = self._distill(lora, unet)
         del unet  # nearly a gigabyte, where the model is large
-        lora = replace(lora, adapters=lora.adapters | {name: made.adapter for name, made in distilled.items()})
+        lora = replace(lora, adapters=lora.adapters | {name: result.adapter for name, result in distilled.items()})
         with steps("adapters"):
             base = self._base(encodings)
-            profile = self._write_profile(base, lora, found, encodings, distilled)
+            content = profile_content(encodings, lora, sensitivity=scores, distilled=distilled, noise=self.noise)
+            profile = self.writer.json("profile.json", content)
             exact, shapes = self.prepared.adapters, self.prepared.shapes
             files = [self.writer.adapter(a, exact[n], shapes, lora.encodings, base) for n, a in lora.adapters.items()]
         with steps("per-graph baselines"):
-            self._baselines()
+            self._write_baselines()
         with steps("task files" if has_random_weights(self.recipe) else "reference images"):
-            assets = tuple(self._assets(task) for task in tasks)
+            tasks = tuple(self._assets(task) for task in self.prepared.tasks)
         return Bundle(
             digest=self.digest,
             recipe_name=self.recipe.name,
@@ -158,7 +128,7 @@ class _Build:
             tool_versions=tool_versions(),
             graphs=tuple(self.graphs),
             adapters=tuple(file for pair in files for file in pair),
-            tasks=assets,
+            tasks=tasks,
             profile=profile,
             base=base,
             build_seconds=steps.seconds,
@@ -167,38 +137,31 @@ class _Build:
         )
 
     def _sensitivity(self) -> Sensitivity | None:
-        """Where the recipe leaves the anchor open: what chooses it, without the pass over single sites."""
+        """Score the adapters if the recipe leaves the anchor open; without the pass over single sites, which chooses nothing."""
         profile = self.recipe.quad.profile
         if not isinstance(profile, AnchorProfile) or profile.adapter is not None:
             return None
-        found = sensitivity(self.prepared, dtype=self.recipe.precision.lora, site_samples=0)
-        log.info("build: %s (%s)", f"anchor '{a}'" if (a := found.choice.anchor) else "unified ranges", found.choice.reason)
-        return found
+        scores = sensitivity(self.prepared, dtype=self.recipe.precision.lora, site_samples=0)
+        anchor = scores.choice.anchor
+        log.info("build: %s (%s)", f"anchor '{anchor}'" if anchor else "unified ranges", scores.choice.reason)
+        return scores
 
-    def _profile(self, found: Sensitivity | None) -> LoraProfile:
+    def _lora_profile(self, scores: Sensitivity | None) -> LoraProfile:
         quad = self.recipe.quad
         named = quad.profile.adapter if isinstance(quad.profile, AnchorProfile) else None
         return lora_profile(
             list(self.prepared.adapters.values()),
-            anchor=found.choice.anchor if found else named,
+            anchor=scores.choice.anchor if scores else named,
             gauge=quad.profile.gauge,
             headroom=quad.profile.headroom,
             dtype=self.recipe.precision.lora,
         )
 
-    def _quantize(self, lora: LoraProfile) -> tuple[dict[str, dict[str, Encoding]], ModelProto]:
-        """Write the shared graphs; returns the encodings of all of their tensors by component, and the U-Net."""
-        tasks, visits = self.prepared.tasks, self.prepared.visits
-        feeds = {
-            Component.TEXT_ENCODER: [token_feed(ids) for ids in self._token_rows(tasks)],
-            Component.VAE_ENCODER: [
-                {"image": item.image.numpy()} for t in tasks for item in t.items.calibration if item.image is not None
-            ],
-            Component.VAE_DECODER: [{"latent": latent.numpy()} for v in visits.values() for latent in v.latents],
-            Component.UNET: list(self._unet_feeds(lora)),
-        }
+    def _quantize(self, lora: LoraProfile) -> tuple[Encodings, ModelProto]:
+        """Write the shared graphs. Return the encodings of all of their tensors by component, and the U-Net."""
+        feeds = calibration_feeds(self.recipe, self.prepared, lora)
         percent = self.recipe.precision.activations.int8_percent
-        encodings, models = {"lora": dict(lora.encodings)}, {}
+        encodings, models = {LORA: dict(lora.encodings)}, {}
         for component, model in self.prepared.models.items():
             if not feeds[component]:
                 continue  # no task takes an image
@@ -206,10 +169,10 @@ class _Build:
             inputs = lora.encodings if is_unet else None
             part = f"{component.value} under {lora.anchor}"  # the anchor shapes the adapters, and may follow from their bits
             calibrated = self.intermediates.calibrated(self.recipe, part, partial(Calibrated, model, feeds[component]))
-            made = quantized(calibrated, int8_percent=percent if is_unet else 0, lora=inputs)
-            self.noise += made.noise
-            encodings[component.value], models[component] = made.activations, made.model
-            self.graphs.append(self.writer.graph(made.model, Variant.SHARED, component, lora=inputs))
+            result = quantized(calibrated, int8_percent=percent if is_unet else 0, lora=inputs)
+            self.noise += result.noise
+            encodings[component.value], models[component] = result.activations, result.model
+            self.graphs.append(self.writer.graph(result.model, Variant.SHARED, component, lora=inputs))
         return encodings, models[Component.UNET]
 
     def _distill(self, lora: LoraProfile, unet: ModelProto) -> dict[str, Distilled]:
@@ -217,7 +180,6 @@ class _Build:
         spec = self.recipe.quad.distill
         if spec is None:
             return {}
-        settings = Settings(**spec.model_dump(exclude={"adapters"}))
         names = spec.adapters or tuple(lora.adapters)
         with self.steps("distill"):
             return distill_adapters(
@@ -225,91 +187,22 @@ class _Build:
                 lora,
                 unet,
                 names=names,
-                settings=settings,
+                settings=Settings(**spec.model_dump(exclude={"adapters"})),
                 checkpoints={name: self.checkpoints / f"{self.digest[:16]}-{name}.pt" for name in names},
                 notify=self.steps.notify,
             )
 
-    def _base(self, encodings: Mapping[str, Mapping[str, Encoding]]) -> BaseDigests:
+    def _base(self, encodings: Encodings) -> BaseDigests:
         unet = next(g for g in self.graphs if g.variant is Variant.SHARED and g.component is Component.UNET)
-        return BaseDigests(graph=unet.file.sha256, profile=digest_of(_listed(encodings)))
+        return BaseDigests(graph=unet.file.sha256, profile=encodings_digest(encodings))
 
-    def _write_profile(
-        self,
-        base: BaseDigests,
-        lora: LoraProfile,
-        found: Sensitivity | None,
-        encodings: Mapping[str, Mapping[str, Encoding]],
-        distilled: Mapping[str, Distilled],
-    ) -> FileRef:
-        profile = {
-            "schema_version": SCHEMA_VERSION,
-            "digest": base.profile,
-            "anchor": lora.anchor,
-            "chosen_by": "sensitivity" if found else "recipe",
-            "sensitivity": asdict(found) if found else None,
-            "adapters": _fit_rows(lora),
-            "distillation": [_distillation_row(name, made) for name, made in distilled.items()],
-            "mixed": self._noise_rows(encodings[Component.UNET.value]),
-            "encodings": _listed(encodings),
-        }
-        return self.writer.json("profile.json", profile)
-
-    def _noise_rows(self, encodings: Mapping[str, Encoding]) -> list[dict[str, object]] | None:
-        """The measured list, least noise first, with what followed from it; None where nothing was left to choose."""
-        return [asdict(row) | {"dtype": encodings[row.tensor].dtype} for row in self.noise] or None
-
-    def _unet_feeds(self, lora: LoraProfile) -> Iterator[Feed]:
-        """joint: every task's inputs under its adapter, and again without any; anchor: those of the profile's adapter alone."""
-        prepared, is_joint = self.prepared, not isinstance(self.recipe.quad.calibration, AnchorCalibration)
-        for task in self.recipe.tasks:
-            adapters = [task.adapter] if is_joint or task.adapter == lora.anchor else []
-            if is_joint and task.adapter is not None:
-                adapters.append(None)
-            for adapter in adapters:
-                weights = prepared.feed(lora.adapters[adapter] if adapter else None)
-                yield from (feed | weights for feed in prepared.visits[task.name].feeds)
-
-    def _token_rows(self, tasks: list[PreparedTask]) -> list[tuple[int, ...]]:
-        """Calibration prompts, and the vocabulary in rows, so that no token of a later prompt is a surprise."""
-        prompts = [ids for task in tasks for item in task.items.calibration for ids in (item.input_ids, item.negative_input_ids)]
-        length = len(prompts[0])
-        begin, end = prompts[0][0], self.prepared.foundation.tokenize("")[1]
-        vocabulary = list(range(len(self.prepared.foundation.tokenizer)))
-        random.Random(0).shuffle(vocabulary)
-        rows = [vocabulary[i : i + length - 2] for i in range(0, len(vocabulary), length - 2)][:VOCABULARY_ROWS]
-        return prompts + [(begin, *row, *(end,) * (length - 1 - len(row))) for row in rows]
-
-    def _baselines(self) -> None:
-        """For each task a U-Net of its own: adapter merged, calibrated on that task alone."""
-        prepared = self.prepared
-        for task in self.recipe.tasks if "per-graph" in self.recipe.baselines else ():
-            model = self._merged(prepared.adapters[task.adapter] if task.adapter else None)
-            percent = self.recipe.precision.activations.int8_percent
-            made = quantized(Calibrated(model, prepared.visits[task.name].feeds), int8_percent=percent)
-            self.graphs.append(self.writer.graph(made.model, Variant.PER_GRAPH, Component.UNET, task=task.name))
-            discard(model)
-
-    def _merged(self, adapter: Adapter | None) -> ModelProto:
-        """The float U-Net with an adapter in its own weights, and without LoRA inputs."""
-        foundation = self.prepared.foundation
-        unet = copy_of_modules(foundation.unet)
-        if adapter is not None:
-            merge(adapter, unet)
-        model = export_unet(foundation, unet, {}, self.intermediates.scratch)
-        foundation.release()
-        return model
-
-    def _pictures(self, prepared: PreparedTask) -> Mapping[str, Image]:
-        """The float reference's, by item. None for random weights: their pictures are noise, and nothing to be near to."""
-        if has_random_weights(self.recipe):
-            return {}
-        task = prepared.task
-        adapter = adapter_source(self.recipe.adapters[task.adapter]) if task.adapter else None
-        reference = reference_for(self.prepared.foundation, task, prepared.table, adapter)
-        return {item.name: reference.render(item) for item in prepared.items.evaluation}
+    def _write_baselines(self) -> None:
+        if "per-graph" in self.recipe.baselines:
+            for task, model in per_graph_unets(self.recipe, self.prepared, self.intermediates.scratch):
+                self.graphs.append(self.writer.graph(model, Variant.PER_GRAPH, Component.UNET, task=task))
 
     def _assets(self, prepared: PreparedTask) -> TaskAssets:
+        """Write a task's files: inputs, reference images, sampler table and tensors."""
         task, name = prepared.task, prepared.task.name
         pictures = self.intermediates.pictures(self.recipe, name, partial(self._pictures, prepared))
         items = tuple(
@@ -337,3 +230,12 @@ class _Build:
             items=items,
             fit_error=prepared.table.fit_error,
         )
+
+    def _pictures(self, prepared: PreparedTask) -> Mapping[str, Image]:
+        """Return the float reference's images by item; none for random weights: their pictures are noise, near to nothing."""
+        if has_random_weights(self.recipe):
+            return {}
+        task = prepared.task
+        adapter = adapter_source(self.recipe.adapters[task.adapter]) if task.adapter else None
+        reference = reference_for(self.prepared.foundation, task, prepared.table, adapter)
+        return {item.name: reference.render(item) for item in prepared.items.evaluation}

@@ -1,0 +1,81 @@
+"""Profile file: encodings, how they were chosen and how adapters fare under them -> profile.json of a bundle; and back."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from quadbench.artifacts import SCHEMA_VERSION, Bundle, Component, Stored
+from quadbench.quad.adapters.lora_profile import LoraProfile, clip_rate, site_fits
+from quadbench.quad.distill import Distilled
+from quadbench.quad.quantize.encodings import Encoding
+from quadbench.quad.quantize.mixed import EncodingNoise
+from quadbench.quad.sensitivity import Sensitivity
+from quadbench.results.digests import digest_of
+
+LORA = "lora"  # the part of the encodings that is the LoRA inputs'; the others are named as their components
+Encodings = Mapping[str, Mapping[str, Encoding]]  # by part, then by tensor
+
+
+def profile_content(
+    encodings: Encodings,
+    lora: LoraProfile,
+    *,
+    sensitivity: Sensitivity | None,
+    distilled: Mapping[str, Distilled],
+    noise: Sequence[EncodingNoise],
+) -> dict[str, Any]:
+    """Return the content of profile.json.
+
+    `sensitivity` is None if the recipe chose the anchor, and `noise` is empty if it left no bits of activations to choose.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "digest": encodings_digest(encodings),
+        "anchor": lora.anchor,
+        "chosen_by": "sensitivity" if sensitivity else "recipe",
+        "sensitivity": asdict(sensitivity) if sensitivity else None,
+        "adapters": [_fit_row(name, lora) for name in lora.adapters],
+        "distillation": [_distillation_row(name, result) for name, result in distilled.items()],
+        "mixed": _noise_rows(noise, encodings[Component.UNET.value]),
+        "encodings": _listed(encodings),
+    }
+
+
+def encodings_digest(encodings: Encodings) -> str:
+    """Return the digest by which adapters are bound to the encodings."""
+    return digest_of(_listed(encodings))
+
+
+def lora_encodings_of(bundle: Stored[Bundle]) -> dict[str, Encoding]:
+    """Read the encodings of the LoRA inputs from the bundle's profile."""
+    listed = json.loads(bundle.path(bundle.artifact.profile).read_text())["encodings"][LORA]
+    return {name: Encoding(**fields) for name, fields in listed.items()}
+
+
+def _fit_row(name: str, lora: LoraProfile) -> dict[str, Any]:
+    """Describe how an adapter fares under the shared encodings."""
+    adapter = lora.adapters[name]
+    fits = [_finite(asdict(fit)) for fit in site_fits(adapter, lora.encodings)]
+    return {"adapter": name, "clip_rate": clip_rate(adapter, lora.encodings), "sites": fits}
+
+
+def _distillation_row(name: str, result: Distilled) -> dict[str, Any]:
+    """Describe what training brought an adapter."""
+    evaluations = [asdict(evaluation) for evaluation in result.evaluations]
+    return {"adapter": name, "before_db": result.before_db, "after_db": result.after_db, "evaluations": evaluations}
+
+
+def _noise_rows(noise: Sequence[EncodingNoise], encodings: Mapping[str, Encoding]) -> list[dict[str, Any]] | None:
+    """List the measured noise, the least first, with the type that followed from it; None if nothing was left to choose."""
+    return [asdict(row) | {"dtype": encodings[row.tensor].dtype} for row in noise] or None
+
+
+def _listed(encodings: Encodings) -> dict[str, dict[str, dict[str, Any]]]:
+    return {part: {name: asdict(encoding) for name, encoding in of_part.items()} for part, of_part in encodings.items()}
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    """Replace infinity, which JSON lacks: an SQNR without noise is null."""
+    return {key: None if value == math.inf else value for key, value in row.items()}
