@@ -12,7 +12,7 @@ from importlib import import_module
 from quadbench.cli.commands import COMMANDS, listed
 
 INTERRUPTED = 130
-# What keeps libraries from talking, as they read it when they are imported. Whoever sets one of these is heard.
+# These keep libraries quiet, which read them when they are imported. A value that the user has set stays.
 _QUIET_LIBRARIES = {
     "TORCH_LOGS": "-onnx",
     "TRANSFORMERS_VERBOSITY": "error",

@@ -23,7 +23,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class ItemPictures:
-    """An evaluation input with everything that was made of it."""
+    """An evaluation input with the images that belong to it."""
 
     name: str
     prompt: str

@@ -38,7 +38,7 @@ class TimeShare:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceKpis:
-    """A device with its tasks."""
+    """A device with its tasks' KPI tables, the time shares of their images and the verdicts on their launches."""
 
     device: DeviceFacts
     caveats: tuple[Caveat, ...]
