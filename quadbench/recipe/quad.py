@@ -51,10 +51,10 @@ class JointCalibration(_Calibration):
 
 
 class AnchorCalibration(_Calibration):
-    """Calibration over the tasks of the profile's adapter alone."""
+    """Calibration over the tasks of the LoRA profile's adapter alone."""
 
     scheme: Literal["anchor"]
-    """Takes activation ranges from the tasks of the profile's adapter, which must be named."""
+    """Takes activation ranges from the tasks of the LoRA profile's adapter, which must be named."""
 
 
 class Distill(Spec):

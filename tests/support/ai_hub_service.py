@@ -12,7 +12,8 @@
     PUT    /storage/ID/PART                         a part of a model
     GET    /storage/ID                              a model's contents
 
-A compile job returns the graph as ONNX Runtime optimizes it, zipped as the service zips: nothing is compiled for an NPU. A DLC is the graph as it was uploaded, and a context binary such graphs one after the other: neither can run anywhere.
+A compile job returns the graph as ONNX Runtime optimizes it, zipped as the service zips: nothing is compiled for an NPU. A DLC is
+the graph as it was uploaded, and a context binary such graphs one after the other: neither can run anywhere.
 """
 
 import io
