@@ -82,7 +82,6 @@ def deploy(files: Sequence[LocalFile], device: Device, *, progress: Progress | N
         objects={sha256: f"{folder}/{sha256}" for sha256 in needed},
         sent_bytes=sent_bytes,
         present_bytes=present_bytes,
-        deleted_bytes=0,
         seconds=time.monotonic() - started,
     )
 

@@ -59,18 +59,18 @@ def test_what_a_device_does_not_tell_is_not_held_against_it_and_is_recorded_as_u
 
 def test_the_gate_waits_until_the_device_has_cooled_down() -> None:
     states, slept = iter([HOT, HOT, COOL]), list[float]()
-    state, verdict = wait_at_gate(
+    state, decision = wait_at_gate(
         lambda: next(states), GateLimits(poll_s=15), shares_host_cpu=False, sleep=slept.append, clock=lambda: 0
     )
-    assert (state, verdict.is_open, slept) == (COOL, True, [15, 15])
+    assert (state, decision.is_open, slept) == (COOL, True, [15, 15])
 
 
 def test_the_gate_gives_up_when_its_time_is_over() -> None:
     now = [0.0]
-    _, verdict = wait_at_gate(
+    _, decision = wait_at_gate(
         lambda: HOT, GateLimits(timeout_s=60, poll_s=15), shares_host_cpu=False, sleep=_advance(now), clock=lambda: now[0]
     )
-    assert (verdict.is_open, now) == (False, [60.0])
+    assert (decision.is_open, now) == (False, [60.0])
 
 
 def test_the_state_of_a_phone_is_read_from_what_it_prints() -> None:

@@ -58,7 +58,6 @@ class Deployment:
     objects: dict[str, str]
     sent_bytes: int
     present_bytes: int
-    deleted_bytes: int
     seconds: float
 
 

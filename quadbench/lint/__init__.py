@@ -1,15 +1,14 @@
 """Lint: a bundle's quantized graphs -> findings, the parts that a target would refuse or spoil, before anything is compiled."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from quadbench.artifacts import Bundle, Stored
 from quadbench.errors import BuildError
 from quadbench.lint.graph import LintedGraph, graph_of, read_graph
-from quadbench.lint.rules import Finding, Severity, lint_graph
+from quadbench.lint.rules import Finding, Findings, Severity, lint_graph, messages
 
 log = logging.getLogger(__name__)
-Findings = Mapping[str, tuple[Finding, ...]]
 
 __all__ = ["Finding", "Findings", "LintedGraph", "Severity", "check_bundle", "graph_of", "lint_bundle", "lint_graph", "messages"]
 
@@ -24,7 +23,7 @@ def lint_bundle(bundle: Stored[Bundle], *, htp_arch: str | None) -> dict[str, tu
         ArtifactError: a file holds no ONNX model.
     """
     paths = [graph.file.path for graph in bundle.artifact.graphs if graph.variant.is_quantized]
-    return {path: lint_graph(read_graph(bundle.folder / path), htp_arch=htp_arch) for path in paths}
+    return {path: _findings(bundle.folder / path, htp_arch) for path in paths}
 
 
 def check_bundle(bundle: Stored[Bundle], *, htp_arch: str | None) -> None:
@@ -43,15 +42,6 @@ def check_bundle(bundle: Stored[Bundle], *, htp_arch: str | None) -> None:
         raise BuildError("\n".join((f"the graphs are refused before they are compiled{chip}:", *errors)))
 
 
-def messages(findings: Findings, severity: Severity) -> Iterator[str]:
-    """Yield one line for each rule that is broken: its first finding, and the number of those like it."""
-    by_rule: dict[str, list[tuple[str, Finding]]] = {}
-    for path, of_graph in findings.items():
-        for finding in of_graph:
-            if finding.severity is severity:
-                by_rule.setdefault(finding.rule, []).append((path, finding))
-    for rule, places in by_rule.items():
-        path, first = places[0]
-        graphs = len({path for path, _ in places})
-        more = f" (and {len(places) - 1} more, in {graphs} graph{'s' * (graphs > 1)})" if len(places) > 1 else ""
-        yield f"{path}: {rule}: {first.subject}{more}: found {first.found}; expected {first.expected}. Hint: {first.hint}"
+def _findings(path: Path, htp_arch: str | None) -> tuple[Finding, ...]:
+    graph = read_graph(path)
+    return lint_graph(graph, htp_arch=htp_arch)

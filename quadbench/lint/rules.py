@@ -3,7 +3,7 @@
 The rules for Qualcomm's HTP come from trials with ONNX Runtime's QNN execution provider, not from a phone.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from math import prod
@@ -46,11 +46,26 @@ class Finding:
 
 
 Rule = Callable[[LintedGraph], Iterator[Finding]]
+Findings = Mapping[str, tuple[Finding, ...]]  # by the graph's path
 
 
 def lint_graph(graph: LintedGraph, *, htp_arch: str | None) -> tuple[Finding, ...]:
     """Return all findings, rule by rule. `htp_arch` is that of the device's chip, as `v79`; None without a Qualcomm HTP."""
     return tuple(finding for rule in _rules(htp_arch) for finding in rule(graph))
+
+
+def messages(findings: Findings, severity: Severity) -> Iterator[str]:
+    """Yield one line for each rule that is broken: its first finding, and the number of those like it."""
+    by_rule: dict[str, list[tuple[str, Finding]]] = {}
+    for path, of_graph in findings.items():
+        for finding in of_graph:
+            if finding.severity is severity:
+                by_rule.setdefault(finding.rule, []).append((path, finding))
+    for rule, places in by_rule.items():
+        path, first = places[0]
+        graphs = len({path for path, _ in places})
+        more = f" (and {len(places) - 1} more, in {graphs} graph{'s' * (graphs > 1)})" if len(places) > 1 else ""
+        yield f"{path}: {rule}: {first.subject}{more}: found {first.found}; expected {first.expected}. Hint: {first.hint}"
 
 
 def _rules(htp_arch: str | None) -> tuple[Rule, ...]:

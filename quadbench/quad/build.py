@@ -26,15 +26,16 @@ from quadbench.artifacts import (
 from quadbench.host import give_back
 from quadbench.quad.adapters.lora_profile import LoraProfile, lora_profile
 from quadbench.quad.baselines import per_graph_unets
+from quadbench.quad.cache import RecipeDigests, digests_of
 from quadbench.quad.distill import Distilled, distill_adapters
 from quadbench.quad.feeds import calibration_feeds
 from quadbench.quad.intermediates import Intermediates
-from quadbench.quad.prepare import Prepared
+from quadbench.quad.prepare import Prepared, prepare
 from quadbench.quad.profile_file import LORA, Encodings, encodings_digest, profile_content
 from quadbench.quad.quantize.mixed import EncodingNoise
 from quadbench.quad.quantize.quantizer import Calibrated, quantized
 from quadbench.quad.sensitivity import Sensitivity, sensitivity
-from quadbench.quad.sources import adapter_source, bundle_digest, has_random_weights, tool_versions
+from quadbench.quad.sources import adapter_source, has_random_weights, tool_versions
 from quadbench.quad.steps import Notify, Steps, silent
 from quadbench.quad.tasks.prepared import PreparedTask
 from quadbench.quad.tasks.reference import reference_for
@@ -42,7 +43,7 @@ from quadbench.quad.tasks.runner import as_feed
 from quadbench.quad.training import Settings
 from quadbench.quad.writer import BundleWriter
 from quadbench.recipe import AnchorProfile, Recipe, recipe_digest
-from quadbench.results.layout import Layout
+from quadbench.results.layout import Layout, folder_name
 from quadbench.results.manifest import publish, temporary_folder
 
 log = logging.getLogger(__name__)
@@ -65,14 +66,14 @@ def build(
             bundle = build(recipe, layout, notify=notify, intermediates=Intermediates(scratch))
         give_back()  # whoever compiles next may need it
         return bundle
-    digest, steps = bundle_digest(recipe), Steps(notify)
+    digests, steps = digests_of(recipe), Steps(notify)
     with torch.no_grad():
-        prepared = intermediates.prepared(recipe, steps)
+        prepared = intermediates.prepared(digests, lambda: prepare(recipe, steps, intermediates.scratch))
 
         def fill(temporary: Path) -> Bundle:
             return _Build(
                 recipe=recipe,
-                digest=digest,
+                digests=digests,
                 intermediates=intermediates,
                 prepared=prepared,
                 writer=BundleWriter(temporary),
@@ -80,7 +81,7 @@ def build(
                 checkpoints=layout.checkpoints,
             ).run()
 
-        return publish(layout.bundle(digest), fill)
+        return publish(layout.bundle(digests.bundle), fill)
 
 
 @dataclass(kw_only=True)
@@ -88,7 +89,7 @@ class _Build:
     """One build under way; what it has written and measured so far."""
 
     recipe: Recipe
-    digest: str
+    digests: RecipeDigests
     intermediates: Intermediates
     prepared: Prepared
     writer: BundleWriter
@@ -121,7 +122,7 @@ class _Build:
         with steps("task files" if has_random_weights(self.recipe) else "reference images"):
             tasks = tuple(self._assets(task) for task in self.prepared.tasks)
         return Bundle(
-            digest=self.digest,
+            digest=self.digests.bundle,
             recipe_name=self.recipe.name,
             recipe_digest=recipe_digest(self.recipe),
             precision=self.recipe.precision.label,
@@ -168,7 +169,7 @@ class _Build:
             is_unet = component is Component.UNET
             inputs = lora.encodings if is_unet else None
             part = f"{component.value} under {lora.anchor}"  # the anchor shapes the adapters, and may follow from their bits
-            calibrated = self.intermediates.calibrated(self.recipe, part, partial(Calibrated, model, feeds[component]))
+            calibrated = self.intermediates.calibrated(self.digests, part, partial(Calibrated, model, feeds[component]))
             result = quantized(calibrated, int8_percent=percent if is_unet else 0, lora=inputs)
             self.noise += result.noise
             encodings[component.value], models[component] = result.activations, result.model
@@ -188,7 +189,7 @@ class _Build:
                 unet,
                 names=names,
                 settings=Settings(**spec.model_dump(exclude={"adapters"})),
-                checkpoints={name: self.checkpoints / f"{self.digest[:16]}-{name}.pt" for name in names},
+                checkpoints={name: self.checkpoints / f"{folder_name(self.digests.bundle)}-{name}.pt" for name in names},
                 notify=self.steps.notify,
             )
 
@@ -204,7 +205,7 @@ class _Build:
     def _assets(self, prepared: PreparedTask) -> TaskAssets:
         """Write a task's files: inputs, reference images, sampler table and tensors."""
         task, name = prepared.task, prepared.task.name
-        pictures = self.intermediates.pictures(self.recipe, name, partial(self._pictures, prepared))
+        pictures = self.intermediates.pictures(self.digests, name, partial(self._pictures, prepared))
         items = tuple(
             TaskItem(
                 name=item.name,

@@ -1,10 +1,50 @@
-"""Cache: a recipe -> the bundle that the same inputs made before, if there is one. Without torch."""
+"""Cache: a recipe -> the digests of all that its bundle follows from, and the bundle that the same inputs made before.
 
+This module does without torch, so that a run that builds nothing starts at once.
+"""
+
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from quadbench import zoo
 from quadbench.artifacts import Bundle, Stored
-from quadbench.quad.sources import bundle_digest
-from quadbench.recipe import Recipe
+from quadbench.quad.sources import GEOMETRIES, adapter_digests, adapter_source, tool_versions
+from quadbench.quad.tasks.inputs import read_inputs
+from quadbench.recipe import (
+    W8A16,
+    BuiltinFoundation,
+    CheckpointFoundation,
+    DiffusersFoundation,
+    Foundation,
+    JointCalibration,
+    Measure,
+    Precision,
+    Quad,
+    RandomFoundation,
+    Recipe,
+    Task,
+    UnifiedProfile,
+    recipe_digest,
+)
+from quadbench.results.code import code_digests
+from quadbench.results.digests import digest_of, folder_digests, sha256_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
+
+_PRECISION = Precision(weights="int8", activations=W8A16(scheme="w8a16"), lora="int16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeDigests:
+    """Digests of a recipe with all that it names, by how much of the recipe counts.
+
+    `bundle` is that of the bundle. `floats` is the same for recipes that differ only in how their models are quantized, `ranges`
+    for those that differ only in their bits.
+    """
+
+    bundle: str
+    floats: str
+    ranges: str
 
 
 def cached(recipe: Recipe, layout: Layout) -> Stored[Bundle] | None:
@@ -13,5 +53,53 @@ def cached(recipe: Recipe, layout: Layout) -> Stored[Bundle] | None:
     Raises:
         ArtifactError: the bundle is damaged.
     """
-    folder = layout.bundle(bundle_digest(recipe))
+    folder = layout.bundle(digests_of(recipe).bundle)
     return read_manifest(folder, Bundle) if folder.is_dir() else None
+
+
+def digests_of(recipe: Recipe) -> RecipeDigests:
+    """Return the digests of a recipe with its weights, adapters, inputs, packages and the code that builds.
+
+    How a recipe is measured and shown does not count.
+    """
+    adapters = {name: adapter_source(spec) for name, spec in recipe.adapters.items()}
+    named = {
+        "foundation": _foundation_digests(recipe.foundation),
+        "adapters": {name: adapter_digests(source.path) if source else {} for name, source in adapters.items()},
+        "inputs": {task.name: _input_digests(task) for task in recipe.tasks},
+        "packages": tool_versions(),
+        "code": code_digests("quadbench.quad.build"),
+    }
+    calibration = JointCalibration(scheme="joint", samples=recipe.quad.calibration.samples)
+    quad = Quad(profile=UnifiedProfile(scheme="unified"), calibration=calibration)
+    return RecipeDigests(
+        bundle=_digest(recipe, named),
+        floats=_digest(recipe.model_copy(update={"precision": _PRECISION, "quad": quad, "baselines": ()}), named),
+        ranges=_digest(recipe.model_copy(update={"precision": _PRECISION, "baselines": ()}), named),
+    )
+
+
+def _digest(recipe: Recipe, named: dict[str, Any]) -> str:
+    counted = recipe.model_copy(update={"measure": Measure(), "published": None})
+    return digest_of({"recipe": recipe_digest(counted), **named})
+
+
+def _foundation_digests(spec: Foundation) -> dict[str, str]:
+    match spec:
+        case BuiltinFoundation(name=name):
+            return folder_digests(zoo.foundation_folder(name))
+        case DiffusersFoundation(path=path):
+            return folder_digests(path)
+        case CheckpointFoundation(path=path):
+            return {path.name: sha256_of(path)} | folder_digests(GEOMETRIES)
+        case RandomFoundation():
+            return folder_digests(GEOMETRIES)
+        case _:
+            assert_never(spec)
+
+
+def _input_digests(task: Task) -> list[list[str]]:
+    return [
+        [entry.name, entry.prompt, entry.negative_prompt, *(sha256_of(p) for p in (entry.image, entry.mask, entry.truth) if p)]
+        for entry in read_inputs(task)
+    ]

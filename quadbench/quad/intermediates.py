@@ -6,14 +6,11 @@ from typing import TypeVar
 
 from PIL.Image import Image
 
-from quadbench.quad.prepare import Prepared, prepare
+from quadbench.quad.cache import RecipeDigests
+from quadbench.quad.prepare import Prepared
 from quadbench.quad.quantize.quantizer import Calibrated
-from quadbench.quad.sources import bundle_digest
-from quadbench.quad.steps import Steps
-from quadbench.recipe import W8A16, JointCalibration, Precision, Quad, Recipe, UnifiedProfile
 
 ProductT = TypeVar("ProductT")
-_PRECISION = Precision(weights="int8", activations=W8A16(scheme="w8a16"), lora="int16")
 
 
 class Intermediates:
@@ -25,36 +22,20 @@ class Intermediates:
         self._calibrated: dict[str, Calibrated] = {}
         self._pictures: dict[str, Mapping[str, Image]] = {}
 
-    def prepared(self, recipe: Recipe, steps: Steps) -> Prepared:
-        """Return the recipe as it is before all quantization.
+    def prepared(self, digests: RecipeDigests, make: Callable[[], Prepared]) -> Prepared:
+        """Return the recipe as it is before all quantization."""
+        return _kept(self._prepared, digests.floats, make)
 
-        Raises:
-            UserError: something that the recipe names is missing or does not fit; AdapterError where it is an adapter.
-        """
-        return _kept(self._prepared, _float_digest(recipe), lambda: prepare(recipe, steps, self.scratch))
-
-    def calibrated(self, recipe: Recipe, part: str, make: Callable[[], Calibrated]) -> Calibrated:
+    def calibrated(self, digests: RecipeDigests, part: str, make: Callable[[], Calibrated]) -> Calibrated:
         """Return a component's ranges, which do not follow from any number of bits."""
-        return _kept(self._calibrated, f"{part} of {_range_digest(recipe)}", make)
+        return _kept(self._calibrated, f"{part} of {digests.ranges}", make)
 
-    def pictures(self, recipe: Recipe, task: str, make: Callable[[], Mapping[str, Image]]) -> Mapping[str, Image]:
+    def pictures(self, digests: RecipeDigests, task: str, make: Callable[[], Mapping[str, Image]]) -> Mapping[str, Image]:
         """Return a task's reference images by item."""
-        return _kept(self._pictures, f"{task} of {_float_digest(recipe)}", make)
+        return _kept(self._pictures, f"{task} of {digests.floats}", make)
 
 
 def _kept(kept: dict[str, ProductT], key: str, make: Callable[[], ProductT]) -> ProductT:
     if key not in kept:
         kept[key] = make()
     return kept[key]
-
-
-def _float_digest(recipe: Recipe) -> str:
-    """Return a digest that is the same for recipes that differ only in how their models are quantized."""
-    samples = recipe.quad.calibration.samples
-    quad = Quad(profile=UnifiedProfile(scheme="unified"), calibration=JointCalibration(scheme="joint", samples=samples))
-    return bundle_digest(recipe.model_copy(update={"precision": _PRECISION, "quad": quad, "baselines": ()}))
-
-
-def _range_digest(recipe: Recipe) -> str:
-    """Return a digest that is the same for recipes that differ only in their bits."""
-    return bundle_digest(recipe.model_copy(update={"precision": _PRECISION, "baselines": ()}))

@@ -19,7 +19,7 @@ from quadbench.artifacts import (
     TensorSpec,
     Variant,
 )
-from quadbench.quad.sources import bundle_digest
+from quadbench.quad.cache import digests_of
 from quadbench.recipe import Recipe, Task, recipe_digest
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import file_ref, publish
@@ -60,7 +60,7 @@ def write_recipe_bundle(recipe: Recipe, layout: Layout) -> Stored[Bundle]:
 
     Its tasks have no inputs: it can be compiled, not run.
     """
-    digest = bundle_digest(recipe)
+    digest = digests_of(recipe).bundle
     return publish(layout.bundle(digest), lambda folder: _fill_for_recipe(folder, recipe, digest))
 
 

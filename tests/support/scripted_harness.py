@@ -155,7 +155,6 @@ class World:
             objects=dict(self.objects),
             sent_bytes=0,
             present_bytes=0,
-            deleted_bytes=0,
             seconds=0.0,
         )
 

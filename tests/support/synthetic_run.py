@@ -152,7 +152,6 @@ def _deployment(device: DeviceFacts) -> Deployment:
         objects=objects,
         sent_bytes=87 * MB,
         present_bytes=3 * MB,
-        deleted_bytes=0,
         seconds=2.4,
     )
 
