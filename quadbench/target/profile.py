@@ -28,7 +28,7 @@ class Soc(Spec):
     title: str
     """The chip is sold under this name."""
     ram_mb: int = Field(gt=0)
-    """The smallest model with the chip has this much memory, in MiB, above 0."""
+    """The device's smallest model has this much memory, in MiB, above 0."""
     htp_arch: str | None = Field(default=None, pattern=r"^v[0-9]{2}$")
     """The chip's Hexagon tensor processor, of Qualcomm, has this architecture, as v79. The default is null: there is none."""
 
