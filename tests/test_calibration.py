@@ -20,7 +20,7 @@ LENGTH = 6
 
 def test_a_tensor_is_done_with_before_the_next_is_computed(tmp_path: Path) -> None:
     names = ["x", *(f"t{i}" for i in range(LENGTH))]
-    nodes = [helper.make_node(("Tanh", "Sigmoid")[i % 2], [read], [made]) for i, (read, made) in enumerate(pairwise(names))]
+    nodes = [helper.make_node(("Tanh", "Sigmoid")[i % 2], [given], [result]) for i, (given, result) in enumerate(pairwise(names))]
     x, last = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3]) for name in (names[0], names[-1]))
     chain = helper.make_model(helper.make_graph(nodes, "chain", [x], [last]), opset_imports=[helper.make_opsetid("", 21)])
     ran = _operators_run(with_ranges(chain, float_tensors(chain)), tmp_path)
@@ -30,7 +30,7 @@ def test_a_tensor_is_done_with_before_the_next_is_computed(tmp_path: Path) -> No
 
 
 def _operators_run(model: onnx.ModelProto, folder: Path) -> list[str]:
-    """In the order of their running."""
+    """Return the names of the operators that ONNX Runtime ran, in their order."""
     options = onnxruntime.SessionOptions()
     options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -94,7 +94,7 @@ def test_a_wide_group_norm_compiles_and_computes_what_the_cpu_does(tmp_path: Pat
 
 
 def wide_group_norm(channels: int) -> onnx.ModelProto:
-    """As the exporter writes it, before x * sigmoid(x)."""
+    """Return a GroupNormalization as the exporter writes it, before x * sigmoid(x)."""
     rng = np.random.default_rng(0)
     constants = {name: rng.standard_normal(channels).astype(np.float32) for name in ("scale", "offset")}
     nodes = [

@@ -47,7 +47,7 @@ def _tensors(feed: Feed) -> dict[str, "torch.Tensor"]:
 
 
 def _scales(model: onnx.ModelProto) -> dict[str, float]:
-    """The scale of every dequantized activation and LoRA input."""
+    """Return the scale of every dequantized activation and LoRA input."""
     constants = {i.name: i for i in model.graph.initializer}
     nodes = [n for n in model.graph.node if n.op_type == "DequantizeLinear" and n.input[0] not in constants]
     return {node.output[0]: float(onnx.numpy_helper.to_array(constants[node.input[1]])) for node in nodes}
@@ -72,7 +72,7 @@ def test_every_activation_is_within_one_step_where_all_before_it_is_equal(
     graph = FakeQuantGraph(shared)
     given = _tensors(_data(shared, 0) | {n: v * np.float32(scales[f"{n}.dq"]) for n, v in feed.items() if n.startswith("lora.")})
     worst = {
-        name: int(np.rint(np.abs(found.numpy() - seen[name]).max() / scales[name])) for name, found in graph.replay(given, seen)
+        name: int(np.rint(np.abs(tensor.numpy() - seen[name]).max() / scales[name])) for name, tensor in graph.replay(given, seen)
     }
     assert worst.keys() == scales.keys()
     assert max(worst.values()) <= 1
@@ -89,8 +89,8 @@ def test_the_output_follows_onnx_runtime_through_the_whole_graph(shared: onnx.Mo
     for seed in range(3):
         data = _data(shared, seed)
         expected = session.run(None, data | integers)[0]
-        found = graph(_tensors(data) | weights).numpy()
-        assert 10 * np.log10(np.square(expected).sum() / np.square(found - expected).sum()) > 60
+        output = graph(_tensors(data) | weights).numpy()
+        assert 10 * np.log10(np.square(expected).sum() / np.square(output - expected).sum()) > 60
 
 
 def test_several_samples_at_once_give_what_each_gives_alone(shared: onnx.ModelProto, tiny_bundle: Stored[Bundle]) -> None:
@@ -135,7 +135,7 @@ def test_resizing_is_onnx_runtime_s(coordinates: str, rounding: str, factors: tu
 
 
 @pytest.mark.parametrize(
-    ("model", "found"),
+    ("model", "form"),
     [
         (_resizing(mode="linear"), "linear, half_pixel, round_prefer_floor"),
         (_resizing(mode="nearest", nearest_mode="ceil"), "nearest, half_pixel, ceil"),
@@ -143,8 +143,6 @@ def test_resizing_is_onnx_runtime_s(coordinates: str, rounding: str, factors: tu
     ],
     ids=["linear", "ceil", "a broken factor"],
 )
-def test_a_resize_of_another_form_is_refused_with_what_is_accepted(model: onnx.ModelProto, found: str) -> None:
-    with pytest.raises(
-        BuildError, match=f"node 'enlarge' is a Resize: found '.*{found}.*; accepted 'nearest, asymmetric, floor'"
-    ):
+def test_a_resize_of_another_form_is_refused_with_what_is_accepted(model: onnx.ModelProto, form: str) -> None:
+    with pytest.raises(BuildError, match=f"node 'enlarge' is a Resize: found '.*{form}.*; accepted 'nearest, asymmetric, floor'"):
         FakeQuantGraph(model)

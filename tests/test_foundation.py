@@ -89,8 +89,8 @@ def test_a_single_file_gives_the_model_that_it_was_made_of(geometry: str, tmp_pa
     path = write_ldm_checkpoint(tmp_path / "model.safetensors", **parts)
     foundation = load_checkpoint(path, geometry)
     for part, expected in parts.items():
-        found = getattr(foundation, part).state_dict()
-        assert {k: torch.equal(found[k], v) for k, v in expected.state_dict().items()} == dict.fromkeys(found, True), part
+        weights = getattr(foundation, part).state_dict()
+        assert {k: torch.equal(weights[k], v) for k, v in expected.state_dict().items()} == dict.fromkeys(weights, True), part
     assert len(foundation.tokenize("a cat")) == 77
     assert time_features(foundation, [1.0, 2.0]).shape == (2, 16)
 

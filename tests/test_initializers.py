@@ -1,4 +1,4 @@
-"""Weights outside their graph: the same bundle as with weights inside, and a float graph that runs from its two files."""
+"""Initializers outside their graph: the same bundle as with weights inside, and a float graph that runs from its two files."""
 
 import gc
 import weakref
@@ -86,8 +86,8 @@ def test_mapped_weights_are_the_module_s_own(tmp_path: Path, monkeypatch: pytest
     assert sorted(array.shape for array in held.values()) == [(16,), (16, 32)]
     assert any(np.array_equal(array, module.weight.detach().numpy()) for array in held.values())
     x = torch.randn(1, 32)
-    found = open_session(model).run(None, {"x": x.numpy()})[0]
-    np.testing.assert_allclose(found, module(x).detach().numpy(), atol=1e-5)
+    output = open_session(model).run(None, {"x": x.numpy()})[0]
+    np.testing.assert_allclose(output, module(x).detach().numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("inline_limit_bytes", [0, 2**20])
@@ -105,13 +105,13 @@ def test_a_quantized_graph_holds_all_of_its_constants(tmp_path: Path, monkeypatc
     model = export_graph(_Reordered(), [torch.zeros(1, 64)], input_names=["x"], output_name="y", scratch=tmp_path)
     assert any(i.data_type == onnx.TensorProto.INT64 and uses_external_data(i) for i in model.graph.initializer)
     x = np.linspace(-1, 1, 64, dtype=np.float32)[None]
-    made = quantize_graph(model, activation_encodings(model, observe_ranges(model, [{"x": x}]), dtype="uint16"))
-    assert file_of(made) is None
-    np.testing.assert_allclose(open_session(made).run(None, {"x": x})[0], x[:, ::-1] * 2, atol=1e-3)
+    quantized = quantize_graph(model, activation_encodings(model, observe_ranges(model, [{"x": x}]), dtype="uint16"))
+    assert file_of(quantized) is None
+    np.testing.assert_allclose(open_session(quantized).run(None, {"x": x})[0], x[:, ::-1] * 2, atol=1e-3)
 
 
 class _Reordered(torch.nn.Module):
-    """Its order of columns is a constant of 64 integers."""
+    """A module whose order of columns is a constant of 64 integers."""
 
     def __init__(self) -> None:
         super().__init__()

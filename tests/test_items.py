@@ -1,4 +1,4 @@
-"""Items: what a task gets from prompts, from inputs with images, and from inputs without."""
+"""Items: a task's items from prompts, from inputs with images, and from inputs without."""
 
 from pathlib import Path
 from typing import Any

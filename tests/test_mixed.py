@@ -1,4 +1,4 @@
-"""Mixed precision: which activations take 8 bits, by what each of them costs alone."""
+"""Mixed precision: the activations that take 8 bits are those that cost least, each by itself."""
 
 import json
 import shutil
@@ -71,29 +71,29 @@ def _run(model: onnx.ModelProto, feed: Feed) -> np.ndarray:
 
 
 def _with_one_rounded(model: onnx.ModelProto, tensor: str, encoding: Encoding) -> onnx.ModelProto:
-    """The float graph with QuantizeLinear and DequantizeLinear behind one tensor, for all that read it and for the output."""
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
+    """Return the float graph with QuantizeLinear and DequantizeLinear after one tensor, for its readers and for the output."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
     parameters = {"s": np.float32(encoding.scale), "z": np.array(encoding.zero_point, encoding.dtype)}
-    made.graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in parameters.items())
+    changed.graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in parameters.items())
     exact = tensor if tensor in {v.name for v in model.graph.input} else "exact"
     rounded = "rounded" if exact == tensor else tensor
-    for node in made.graph.node:
+    for node in changed.graph.node:
         node.input[:] = [rounded if name == tensor else name for name in node.input]
         node.output[:] = [exact if name == tensor else name for name in node.output]
-    place = next((i + 1 for i, node in enumerate(made.graph.node) if exact in node.output), 0)
+    place = next((i + 1 for i, node in enumerate(changed.graph.node) if exact in node.output), 0)
     pair = [
         helper.make_node("QuantizeLinear", [exact, "s", "z"], ["integers"]),
         helper.make_node("DequantizeLinear", ["integers", "s", "z"], [rounded]),
     ]
-    nodes = [*made.graph.node[:place], *pair, *made.graph.node[place:]]
-    del made.graph.node[:]
-    made.graph.node.extend(nodes)
-    return made
+    nodes = [*changed.graph.node[:place], *pair, *changed.graph.node[place:]]
+    del changed.graph.node[:]
+    changed.graph.node.extend(nodes)
+    return changed
 
 
-def _eight_bit(made: Quantized) -> set[str]:
-    return {name for name, encoding in made.activations.items() if encoding.dtype == "uint8"}
+def _eight_bit(result: Quantized) -> set[str]:
+    return {name for name, encoding in result.activations.items() if encoding.dtype == "uint8"}
 
 
 def test_an_encoding_costs_what_rounding_its_tensors_alone_does_to_the_output(model: onnx.ModelProto, feeds: list[Feed]) -> None:
@@ -127,30 +127,30 @@ def test_a_greater_share_contains_a_smaller_one() -> None:
 def test_tensors_whose_values_are_only_moved_share_an_encoding_and_its_bits(model: onnx.ModelProto, feeds: list[Feed]) -> None:
     assert encoding_sources(model, observe_ranges(model, feeds))["tall"] == "sum"
     for percent in (20, 40, 60, 80):
-        made = quantized(Calibrated(model, feeds), int8_percent=percent, lora=LORA)
-        assert made.activations["tall"] == made.activations["sum"]
-        assert len(_eight_bit(made) - {"tall"}) == round(len(SOURCES) * percent / 100)
+        result = quantized(Calibrated(model, feeds), int8_percent=percent, lora=LORA)
+        assert result.activations["tall"] == result.activations["sum"]
+        assert len(_eight_bit(result) - {"tall"}) == round(len(SOURCES) * percent / 100)
 
 
 def test_lora_weights_stay_the_integers_that_came_in_wherever_they_are_moved(model: onnx.ModelProto, feeds: list[Feed]) -> None:
-    made = quantized(Calibrated(model, feeds), int8_percent=100, lora=LORA)
-    assert made.activations["down.turned"] == LORA[DOWN]
-    assert not {DOWN, UP} & set(made.activations)
+    activations = quantized(Calibrated(model, feeds), int8_percent=100, lora=LORA).activations
+    assert activations["down.turned"] == LORA[DOWN]
+    assert not {DOWN, UP} & set(activations)
 
 
 def test_more_bits_give_less_noise(model: onnx.ModelProto, feeds: list[Feed]) -> None:
     exact = [_run(model, feed) for feed in feeds]
     integers = [{n: np.rint(a / LORA[n].scale).astype(np.int16) if n in LORA else a for n, a in f.items()} for f in feeds]
     errors = [
-        sum(float(np.square(_run(made, feed) - right).sum()) for feed, right in zip(integers, exact, strict=True))
-        for made in (quantized(Calibrated(model, feeds), int8_percent=percent, lora=LORA).model for percent in (0, 50, 100))
+        sum(float(np.square(_run(narrowed, feed) - right).sum()) for feed, right in zip(integers, exact, strict=True))
+        for narrowed in (quantized(Calibrated(model, feeds), int8_percent=percent, lora=LORA).model for percent in (0, 50, 100))
     ]
     assert errors == sorted(errors)
     assert errors[0] < errors[2]
 
 
 def _varied(tiny_recipe: Path, folder: Path, activations: str) -> Stored[Bundle]:
-    """The tiny model's bundle with other activations, without baselines."""
+    """Build the tiny model's bundle with other activations, without baselines."""
     path = Path(shutil.copytree(tiny_recipe.parent, folder / "model")) / "recipe.yaml"
     text = path.read_text().replace("{scheme: w8a16}", activations).replace("baselines: [per-graph]\n", "")
     path.write_text(text)

@@ -25,7 +25,7 @@ RNG = np.random.default_rng(0)
 
 
 def _lora_model() -> object:
-    """y = Conv(x, w) + b + up(down(x)), then Reshape and Softmax."""
+    """Return a graph of y = Conv(x, w) + b + up(down(x)), then Reshape and Softmax."""
     nodes = [
         helper.make_node("Conv", ["x", "w", "b"], ["base"], pads=[1, 1, 1, 1]),
         helper.make_node("Conv", ["x", "lora.s.down"], ["low"], pads=[1, 1, 1, 1]),
@@ -99,11 +99,11 @@ def test_the_quantized_graph_is_near_the_float_one(dtype: str, lora: str, least_
     feed = seeded_feed(model)
     ranges = observe_ranges(model, [feed])
     lora_encodings = {name: symmetric(ranges[name].magnitude, lora) for name in feed if name.startswith("lora.")}
-    made = quantize_graph(model, activation_encodings(model, ranges, dtype=dtype), lora_encodings)
+    written = quantize_graph(model, activation_encodings(model, ranges, dtype=dtype), lora_encodings)
     integers = feed | {name: quantize(feed[name], encoding) for name, encoding in lora_encodings.items()}
-    exact, found = run(model, feed), run(made, integers)
-    assert 10 * np.log10(np.square(exact).sum() / np.square(found - exact).sum()) > least_db
-    assert {i.name: i.type.tensor_type.elem_type for i in made.graph.input} == {
+    exact, approximate = run(model, feed), run(written, integers)
+    assert 10 * np.log10(np.square(exact).sum() / np.square(approximate - exact).sum()) > least_db
+    assert {i.name: i.type.tensor_type.elem_type for i in written.graph.input} == {
         "x": TensorProto.FLOAT,
         "lora.s.down": helper.np_dtype_to_tensor_dtype(np.dtype(lora)),
         "lora.s.up": helper.np_dtype_to_tensor_dtype(np.dtype(lora)),
@@ -115,10 +115,10 @@ def test_lora_inputs_go_straight_into_a_dequantizer_with_zero_point_zero() -> No
     feed = seeded_feed(model)
     ranges = observe_ranges(model, [feed])
     lora = {name: symmetric(1.0, "int16") for name in feed if name.startswith("lora.")}
-    made = quantize_graph(model, activation_encodings(model, ranges, dtype="uint16"), lora)
-    constants = {i.name: numpy_helper.to_array(i) for i in made.graph.initializer}
+    written = quantize_graph(model, activation_encodings(model, ranges, dtype="uint16"), lora)
+    constants = {i.name: numpy_helper.to_array(i) for i in written.graph.initializer}
     for name in lora:
-        readers = [node for node in made.graph.node if name in node.input]
+        readers = [node for node in written.graph.node if name in node.input]
         assert [node.op_type for node in readers] == ["DequantizeLinear"]
         assert constants[readers[0].input[2]] == 0
 
@@ -126,15 +126,15 @@ def test_lora_inputs_go_straight_into_a_dequantizer_with_zero_point_zero() -> No
 def test_a_product_of_activations_has_a_signed_second_factor() -> None:
     model = attention_model()
     feed = seeded_feed(model)
-    made = quantize_graph(model, activation_encodings(model, observe_ranges(model, [feed]), dtype="uint16"))
-    constants = {i.name: numpy_helper.to_array(i) for i in made.graph.initializer}
-    producers = {output: node for node in made.graph.node for output in node.output}
-    (product,) = (node for node in made.graph.node if node.name == "scores")
+    written = quantize_graph(model, activation_encodings(model, observe_ranges(model, [feed]), dtype="uint16"))
+    constants = {i.name: numpy_helper.to_array(i) for i in written.graph.initializer}
+    producers = {output: node for node in written.graph.node for output in node.output}
+    (product,) = (node for node in written.graph.node if node.name == "scores")
     zero_points = [constants[producers[name].input[2]] for name in product.input]
     assert [zero.dtype for zero in zero_points] == ["uint16", "int16"]
     assert zero_points[1] == 0
     exact = run(model, feed)
-    assert 10 * np.log10(np.square(exact).sum() / np.square(run(made, feed) - exact).sum()) > 35
+    assert 10 * np.log10(np.square(exact).sum() / np.square(run(written, feed) - exact).sum()) > 35
 
 
 def test_a_weight_near_zero_beside_a_large_bias_still_fits_32_bits() -> None:
@@ -142,12 +142,12 @@ def test_a_weight_near_zero_beside_a_large_bias_still_fits_32_bits() -> None:
     weights = {"w": np.array([1e-9, 1.0], np.float32).reshape(2, 1, 1, 1), "b": np.array([3.0, -2.0], np.float32)}
     model = model_of([node], {"x": (1, 2, 4, 4)}, weights, (1, 2, 4, 4))
     feed = seeded_feed(model)
-    made = quantize_graph(model, activation_encodings(model, observe_ranges(model, [feed]), dtype="uint16"))
-    np.testing.assert_allclose(run(made, feed), run(model, feed), atol=2e-3)
+    written = quantize_graph(model, activation_encodings(model, observe_ranges(model, [feed]), dtype="uint16"))
+    np.testing.assert_allclose(run(written, feed), run(model, feed), atol=2e-3)
 
 
 def _bits_at(model: object, operator: str) -> list[tuple[str, str]]:
-    """For each node of a kind the dtypes of the data that it is given and of its result."""
+    """Return for each node of a kind the dtypes of the data that it is given and of its result."""
     zero_points = {i.name: numpy_helper.to_array(i).dtype.name for i in model.graph.initializer}
     given = {n.output[0]: zero_points[n.input[2]] for n in model.graph.node if n.op_type == "DequantizeLinear"}
     results = {n.input[0]: zero_points[n.input[2]] for n in model.graph.node if n.op_type == "QuantizeLinear"}
@@ -161,8 +161,8 @@ def test_an_operator_that_takes_one_width_is_given_what_it_gives(exceptions: dic
     ranges = observe_ranges(model, [feed])
     lora = {name: symmetric(ranges[name].magnitude, "int16") for name in feed if name.startswith("lora.")}
     encodings = activation_encodings(model, ranges, dtype="uint16", exceptions=exceptions, lora=lora)
-    made = quantize_graph(model, encodings, lora)
-    assert _bits_at(made, "Conv") == [("uint16", "uint16")] * 3
+    written = quantize_graph(model, encodings, lora)
+    assert _bits_at(written, "Conv") == [("uint16", "uint16")] * 3
     assert {encodings[name].dtype for name in exceptions} == {"uint8"}
 
 
@@ -172,8 +172,8 @@ def test_16_bit_lora_weights_between_8_bit_tensors_are_multiplied_in_16_bits() -
     ranges = observe_ranges(model, [feed])
     for dtype, expected in (("int16", "uint16"), ("int8", "uint8")):
         lora = {name: symmetric(ranges[name].magnitude, dtype) for name in feed if name.startswith("lora.")}
-        made = quantize_graph(model, activation_encodings(model, ranges, dtype="uint8", lora=lora), lora)
-        assert _bits_at(made, "Conv") == [("uint8", "uint8"), (expected, expected), (expected, expected)]
+        written = quantize_graph(model, activation_encodings(model, ranges, dtype="uint8", lora=lora), lora)
+        assert _bits_at(written, "Conv") == [("uint8", "uint8"), (expected, expected), (expected, expected)]
 
 
 def test_widening_keeps_every_value() -> None:

@@ -46,7 +46,7 @@ def compiled(built: Stored[Bundle], layout: Layout) -> Stored[CompiledBundle]:
 
 @pytest.fixture(scope="module")
 def u_net_outputs(built: Stored[Bundle], compiled: Stored[CompiledBundle]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Adapter or "none" -> what the CPU and the emulator gave, from one session of each and with the same other inputs."""
+    """The outputs of CPU and emulator by adapter, or "none": from one session of each, with the same other inputs."""
     graph = _graph(built, Component.UNET)
     adapters = {a.name: load_file(built.path(a.file)) for a in built.artifact.adapters if a.variant is Variant.SHARED}
     adapters["none"] = {name: np.zeros_like(tensor) for name, tensor in adapters["restyle"].items()}
@@ -62,7 +62,7 @@ def _graph(built: Stored[Bundle], component: Component) -> Graph:
 def _on_cpu_and_emulator(
     built: Stored[Bundle], compiled: Stored[CompiledBundle], graph: Graph, feeds: list[Feed]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """ONNX Runtime's output on the graph that was compiled, and the emulator's, for each of the feeds."""
+    """Return ONNX Runtime's output on the graph that was compiled, and the emulator's, for each of the feeds."""
     session = onnxruntime.InferenceSession(built.path(graph.file), providers=["CPUExecutionProvider"])
     expected = [session.run(None, feed)[0] for feed in feeds]
     emulated = run_all_on_emulator(compiled.path(graph.file), feeds, timeout_s=1200)
@@ -74,7 +74,7 @@ def _sqnr_db(exact: np.ndarray, other: np.ndarray) -> float:
 
 
 def _data(graph: Graph, built: Stored[Bundle]) -> Feed:
-    """Seeded noise for floats, a prompt of the first task for tokens; no LoRA inputs."""
+    """Return seeded noise for floats, a prompt of the first task for tokens, and no LoRA inputs."""
     rng = np.random.default_rng(0)
     tokens = np.array([built.artifact.tasks[0].items[0].input_ids], np.int32)
     specs = [spec for spec in graph.inputs if not spec.name.startswith("lora.")]

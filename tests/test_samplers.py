@@ -17,7 +17,7 @@ SHAPE = (1, 4, 4, 4)
 
 
 def _denoise(scale: torch.Tensor) -> object:
-    """A stand-in for a U-Net: deterministic, smooth, and different at every step."""
+    """Return a stand-in for a U-Net: deterministic, smooth, and different at every step."""
     return lambda step, sample: torch.tanh(sample * scale) + 0.1 * step
 
 
@@ -26,7 +26,7 @@ def _run(table: SamplerTable, noise: torch.Tensor) -> torch.Tensor:
 
 
 def _run_scheduler(scheduler: object, steps: int, noise: torch.Tensor) -> torch.Tensor:
-    """The loop of a diffusers pipeline, with the scheduler's noise taken from `noise`."""
+    """Run the loop of a diffusers pipeline, with the scheduler's noise taken from `noise`."""
     scheduler.set_timesteps(steps)
     denoise, x = _denoise(torch.tensor(0.3)), noise[:1] * scheduler.init_noise_sigma
     for i, t in enumerate(scheduler.timesteps):
@@ -113,8 +113,8 @@ def test_the_fit_error_is_what_the_table_itself_ends_with() -> None:
     ends = []
     for given in inputs:
         own = lambda i, x, e=given: e.denoise(visited[i], x)  # noqa: E731
-        found = run_table(table, own, latent=given.latent, noise=given.noise.repeat(3, 1, 1, 1))
-        ends.append(found - run_table(TEACHER, given.denoise, latent=given.latent, noise=given.noise.repeat(21, 1, 1, 1)))
+        final = run_table(table, own, latent=given.latent, noise=given.noise.repeat(3, 1, 1, 1))
+        ends.append(final - run_table(TEACHER, given.denoise, latent=given.latent, noise=given.noise.repeat(21, 1, 1, 1)))
     assert table.fit_error > 1e-3
     assert float(torch.cat(ends).square().mean().sqrt()) == pytest.approx(table.fit_error, rel=1e-4)
 

@@ -9,7 +9,7 @@ from torch import nn
 class PlainAttention:
     """An attention processor of MatMul, Softmax and MatMul, which exports to those nodes and no others.
 
-    Takes what diffusers' Attention gives a processor: (B, T, D), or (B, D, h, w) in the VAE.
+    It takes what diffusers' Attention gives a processor: (B, T, D), or (B, D, h, w) in the VAE.
     """
 
     def __call__(
@@ -40,7 +40,7 @@ class PlainAttention:
 
 
 class TextEncoderGraph(nn.Module):
-    """input_ids int32 (1, T) -> encoder_hidden_states (1, T, D)."""
+    """The text encoder: input_ids int32 (1, T) -> encoder_hidden_states (1, T, D)."""
 
     def __init__(self, text_encoder: nn.Module) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class TextEncoderGraph(nn.Module):
 
 
 class VaeEncoderGraph(nn.Module):
-    """image (1, 3, H, W) in [-1, 1] -> latent (1, 4, h, w): the posterior's mean times the scaling factor."""
+    """The VAE's encoder: image (1, 3, H, W) in [-1, 1] -> latent (1, 4, h, w), the posterior's mean times the scaling factor."""
 
     def __init__(self, vae: nn.Module) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class VaeEncoderGraph(nn.Module):
 
 
 class VaeDecoderGraph(nn.Module):
-    """latent (1, 4, h, w) -> image (1, 3, H, W), about [-1, 1], not clipped."""
+    """The VAE's decoder: latent (1, 4, h, w) -> image (1, 3, H, W), about [-1, 1], not clipped."""
 
     def __init__(self, vae: nn.Module) -> None:
         super().__init__()
@@ -75,12 +75,12 @@ class VaeDecoderGraph(nn.Module):
 
 
 def with_plain_attention(model: nn.Module) -> nn.Module:
-    """A copy of a diffusers model, sharing its weights, whose attention exports to plain nodes."""
+    """Return a copy of a diffusers model whose attention exports to plain nodes. The weights are shared."""
     plain = copy_of_modules(model)
     plain.set_attn_processor(PlainAttention())
     return plain
 
 
 def copy_of_modules(model: nn.Module) -> nn.Module:
-    """The same modules anew around the same weights: modules may be exchanged in it, weights must not be written to."""
+    """Return a copy of the modules around the same weights: modules may be exchanged in it, weights must not be written to."""
     return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})

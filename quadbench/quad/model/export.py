@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 def export_graph(
     module: nn.Module, arguments: Sequence[object], *, input_names: Sequence[str], output_name: str, scratch: Path
 ) -> onnx.ModelProto:
-    """Trace the module with static shapes. Lists among the arguments count as inputs one by one.
+    """Trace the module with static shapes and return its graph. Lists among the arguments count as inputs one by one.
 
     Weights of more than INLINE_LIMIT_BYTES go to a file below `scratch`, which has to outlive the graph.
     """
@@ -42,12 +42,13 @@ def export_graph(
 
 
 def _forget(values: Iterable[Any]) -> None:
-    """Drop the weights. The exporter's optimizer keeps the last graph that it saw in its global patterns, and they with it."""
+    """Drop the weights, which would stay: the exporter's optimizer keeps the last graph that it saw in its global patterns."""
     for value in values:
         value.const_value = None
 
 
 def _rename(model: onnx.ModelProto, input_names: Sequence[str], output_name: str) -> None:
+    """Give the graph's inputs and its output these names, wherever they stand."""
     graph = model.graph
     old_inputs = [value.name for value in graph.input]
     names = dict(zip(old_inputs, input_names, strict=True)) | {graph.output[0].name: output_name}
@@ -60,7 +61,7 @@ def _rename(model: onnx.ModelProto, input_names: Sequence[str], output_name: str
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Drop the exporter's notes: they hold stack traces, so they would make equal graphs differ."""
+    """Drop the exporter's notes, whose stack traces would make equal graphs differ, and number the nodes."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         if part.HasField("doc_string"):

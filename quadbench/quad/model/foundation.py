@@ -1,4 +1,4 @@
-"""Foundation: what a recipe names as its foundation model -> its modules in float32, ready to be traced."""
+"""Foundation: a recipe's foundation model -> its modules in float32, ready to be traced."""
 
 import gc
 from collections.abc import Callable, Iterator, Mapping
@@ -22,19 +22,21 @@ from quadbench.quad.model.geometry import clip_tokenizer, part_folder, random_mo
 from quadbench.recipe import BuiltinFoundation, CheckpointFoundation, DiffusersFoundation, RandomFoundation
 from quadbench.recipe import Foundation as FoundationSpec
 
-_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+_MODULES = ("unet", "vae", "text_encoder")
+_PARTS = (*_MODULES, "tokenizer", "scheduler")
 
 
 @dataclass(kw_only=True)
 class Foundation:
     """A latent diffusion model in the shape of Stable Diffusion 1.x, in evaluation mode and without gradients.
 
-    Weights are read when a part is first asked for, and can be given back: a build seldom needs them twice.
+    The weights of a part are read when it is first asked for, and can be given back: a build seldom needs them twice. The modules
+    are shared by all who ask, and must be left as they are.
     """
 
     name: str  # for messages
     skeleton: nn.Module  # the U-Net without its weights: modules, shapes and configuration
-    readers: Mapping[str, Callable[[], nn.Module]]  # `unet`, `vae` and `text_encoder`
+    readers: Mapping[str, Callable[[], nn.Module]]  # by the names in _MODULES
     tokenizer: CLIPTokenizer
     alphas_cumprod: torch.Tensor  # (1000,) float64
     scheduler_config: dict[str, object]
@@ -43,46 +45,51 @@ class Foundation:
 
     @property
     def unet(self) -> nn.Module:
-        """With its weights, which whoever asks leaves as they are; so are the others."""
+        """The U-Net with its weights."""
         return self._part("unet")
 
     @property
     def vae(self) -> nn.Module:
+        """The VAE with its weights."""
         return self._part("vae")
 
     @property
     def text_encoder(self) -> nn.Module:
+        """The text encoder with its weights."""
         return self._part("text_encoder")
 
     def release(self) -> None:
-        """Give the memory of the weights back; who asks for a part again gets it read again."""
+        """Give the memory of the weights back. A part that is asked for again is read again."""
         self._parts.clear()
         gc.collect()  # traced modules hang in cycles
 
     @property
     def latent_channels(self) -> int:
+        """The channels of a latent, 4 in Stable Diffusion."""
         return int(self.skeleton.config.in_channels)
 
     @property
     def latent_size(self) -> int:
+        """The height, and the width, of a latent."""
         return int(self.skeleton.config.sample_size)
 
     def _part(self, name: str) -> nn.Module:
+        """Return a part, which is read if it is not held."""
         if name not in self._parts:
             self._parts[name] = self.readers[name]().eval().requires_grad_(False)
         return self._parts[name]
 
     def tokenize(self, prompt: str) -> tuple[int, ...]:
-        """Token ids, padded or cut to the text encoder's length T."""
+        """Return the prompt's token ids, padded or cut to the text encoder's length T."""
         encoded = self.tokenizer(prompt, padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length)
         return tuple(int(i) for i in encoded["input_ids"])
 
 
 def open_foundation(spec: FoundationSpec) -> Foundation:
-    """The foundation model that a recipe names.
+    """Open the foundation model that a recipe names.
 
     Raises:
-        UserError: it lacks a part or cannot be read, or its U-Net is of a kind that the graph does not take.
+        UserError: the model lacks a part or cannot be read, or its U-Net is of a kind that the graph does not take.
     """
     match spec:
         case BuiltinFoundation(name=name):
@@ -98,7 +105,7 @@ def open_foundation(spec: FoundationSpec) -> Foundation:
 
 
 def load_foundation(folder: Path) -> Foundation:
-    """A diffusers folder; weights are safetensors, pickles are not opened.
+    """Open a model in a diffusers folder. Its weights are safetensors; pickles are not opened.
 
     Raises:
         UserError: the folder lacks a part, or the U-Net is of a kind that the graph does not take.
@@ -128,12 +135,12 @@ def load_foundation(folder: Path) -> Foundation:
 
 
 def load_checkpoint(path: Path, geometry: str = "sd15") -> Foundation:
-    """A single file in the layout of Stable Diffusion's first release, through diffusers' own reader and without network.
+    """Open a single file in the layout of Stable Diffusion's first release, through diffusers' own reader and without network.
 
     Such a file holds neither tokenizer nor scheduler: they are those of Stable Diffusion 1.
 
     Raises:
-        UserError: it is a pickle, which is not opened.
+        UserError: the file is a pickle, which is not opened.
     """
     if path.suffix != ".safetensors":
         raise UserError(
@@ -162,17 +169,17 @@ def load_checkpoint(path: Path, geometry: str = "sd15") -> Foundation:
 
 
 def random_foundation(geometry: str, seed: int) -> Foundation:
-    """A model of a published size, its weights as torch initializes them: what goes through it stays finite and varies."""
+    """Make a model of a published size with weights as torch initializes them, under which activations stay finite and vary."""
     return _foundation(
         name=f"random {geometry}",
         configs={part: part_folder(geometry, part) for part in _PARTS},
-        readers={part: partial(random_module, geometry, part, seed) for part in ("unet", "vae", "text_encoder")},
+        readers={part: partial(random_module, geometry, part, seed) for part in _MODULES},
         tokenizer=clip_tokenizer(),
     )
 
 
 def time_features(foundation: Foundation, timesteps: list[float]) -> torch.Tensor:
-    """The U-Net's own sinusoids of the time steps, (steps, C) float32."""
+    """Return the U-Net's own sinusoids of the time steps, (steps, C) float32."""
     return foundation.skeleton.time_proj(torch.tensor(timesteps, dtype=torch.float32)).float()
 
 
@@ -183,7 +190,11 @@ def _foundation(
     readers: Mapping[str, Callable[[], nn.Module]],
     tokenizer: CLIPTokenizer,
 ) -> Foundation:
-    """`configs` are the folders of the parts' configurations."""
+    """Put a foundation together from the folders of its parts' configurations and the readers of their weights.
+
+    Raises:
+        UserError: the U-Net is of a kind that the graph does not take.
+    """
     scheduler = DDIMScheduler.from_pretrained(configs["scheduler"])
     vae_config = AutoencoderKL.load_config(configs["vae"])
     with init_empty_weights():
@@ -208,6 +219,7 @@ def _foundation(
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
+    """Turn what the libraries raise into a UserError that names the model."""
     try:
         yield
     except (OSError, ValueError, SafetensorError, SingleFileComponentError) as error:
@@ -215,9 +227,10 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _check(name: str, unet: nn.Module, scheduler: DDIMScheduler) -> None:
-    if scheduler.config.prediction_type != "epsilon":
-        found = scheduler.config.prediction_type
-        raise UserError(f"foundation model '{name}' predicts '{found}'; the sampler tables take 'epsilon'")
+    """Refuse a model whose U-Net predicts something else than noise, or takes more than a latent, text and time."""
+    prediction = scheduler.config.prediction_type
+    if prediction != "epsilon":
+        raise UserError(f"foundation model '{name}' predicts '{prediction}'; the sampler tables take 'epsilon'")
     if unet.config.in_channels != unet.config.out_channels:
         shape = f"{unet.config.in_channels} input and {unet.config.out_channels} output channels"
         raise UserError(

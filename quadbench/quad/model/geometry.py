@@ -1,6 +1,6 @@
 """Geometry: the name of a published model -> its configuration as data, its tokenizer, and its modules with random weights.
 
-`geometries/NAME` is a diffusers folder without weights. Whatever part one lacks is that of Stable Diffusion 1.5, from which the
+`geometries/NAME` is a diffusers folder without weights. A part that it lacks is taken from Stable Diffusion 1.5, from which the
 others were cut.
 """
 
@@ -18,13 +18,13 @@ _ORIGIN = "sd15"
 
 
 def part_folder(geometry: str, part: str) -> Path:
-    """Where the configuration of a geometry's `unet`, `vae`, `text_encoder` or `scheduler` lies."""
+    """Return the folder with the configuration of a geometry's `unet`, `vae`, `text_encoder` or `scheduler`."""
     own = GEOMETRIES / geometry / part
     return own if own.is_dir() else GEOMETRIES / _ORIGIN / part
 
 
 def random_module(geometry: str, part: str, seed: int) -> nn.Module:
-    """A part as its library initializes it; the same for the same seed, and nobody else's random numbers are touched."""
+    """Return a part as its library initializes it: the same for the same seed. Others' random numbers stay as they are."""
     folder = part_folder(geometry, part)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -40,7 +40,7 @@ def random_module(geometry: str, part: str, seed: int) -> nn.Module:
 
 
 def clip_tokenizer() -> CLIPTokenizer:
-    """CLIP's own tokenizer, 49408 tokens, T = 77; its vocabulary follows from its merges, so only those are kept."""
+    """Return CLIP's own tokenizer, 49408 tokens, T = 77. Its vocabulary follows from its merges, so only those are stored."""
     lines = (GEOMETRIES / _ORIGIN / "tokenizer" / "merges.txt").read_text(encoding="utf-8").splitlines()[1:]
     merges = [(left, right) for left, right in (line.split() for line in lines)]
     characters = sorted(ByteLevel.alphabet())

@@ -17,7 +17,7 @@ from quadbench.quad.quantize.passes import passes_of
 
 
 def export_component(foundation: Foundation, component: Component, scratch: Path) -> onnx.ModelProto:
-    """The float graph of a component other than the U-Net. Large weights stay in files below `scratch`."""
+    """Export a component other than the U-Net and rewrite it by its passes. Large weights stay in files below `scratch`."""
     size, latent = foundation.image_size, (1, foundation.latent_channels, foundation.latent_size, foundation.latent_size)
     match component:
         case Component.TEXT_ENCODER:
@@ -40,9 +40,9 @@ def export_component(foundation: Foundation, component: Component, scratch: Path
 
 
 def export_unet(foundation: Foundation, unet: torch.nn.Module, ranks: Mapping[str, int], scratch: Path) -> onnx.ModelProto:
-    """The float U-Net with LoRA inputs at the given sites; no sites gives the plain graph that a merged adapter needs.
+    """Export the U-Net with LoRA inputs at the given sites and rewrite it by its passes.
 
-    Large weights stay in a file below `scratch`.
+    Without sites it is the plain graph that a merged adapter needs. Large weights stay in a file below `scratch`.
     """
     module = UnetGraph(with_plain_attention(unet), ranks).eval()
     shape = (1, foundation.latent_channels, foundation.latent_size, foundation.latent_size)
@@ -57,12 +57,12 @@ def export_unet(foundation: Foundation, unet: torch.nn.Module, ranks: Mapping[st
 
 
 def lora_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """The LoRA inputs of a U-Net graph, in the graph's order."""
+    """Return the shapes of a U-Net graph's LoRA inputs, in the graph's order."""
     return {spec.name: spec.shape for spec in specs(model.graph.input) if spec.name.startswith(LORA_PREFIX)}
 
 
 def specs(values: Iterable[onnx.ValueInfoProto], lora: Mapping[str, Encoding] | None = None) -> tuple[TensorSpec, ...]:
-    """Graph inputs or outputs as data."""
+    """Return graph inputs or outputs as data. `lora` holds the encodings of LoRA inputs, for their scales."""
     scales = {name: encoding.scale for name, encoding in (lora or {}).items()}
     return tuple(
         TensorSpec(

@@ -1,4 +1,4 @@
-"""Weights: large initializers of a graph, in a file beside it -> arrays, sessions and saved graphs that never hold them twice.
+"""Initializers: a graph whose weights lie in a file beside it -> arrays, sessions and saved graphs that never hold them twice.
 
 A protobuf ends at 2 GB, and every copy of it costs as much again. So the graph of a large model stays small: its initializers say
 in which file they lie, and where. In memory that file is named from the root of the file system.
@@ -22,7 +22,7 @@ INLINE_LIMIT_BYTES = 2**28  # far below protobuf's 2**31: a graph is copied seve
 
 
 def save_outside(program: object, scratch: Path) -> onnx.ModelProto:
-    """Write an exported program's weights below `scratch`, where they stay; the graph that comes back refers to them."""
+    """Write an exported program's weights below `scratch`, where they stay, and return a graph that refers to them."""
     folder = Path(tempfile.mkdtemp(dir=scratch.resolve()))
     program.save(folder / "graph.onnx", external_data=True)  # type: ignore[attr-defined]
     model = onnx.load(folder / "graph.onnx", load_external_data=False)
@@ -32,7 +32,7 @@ def save_outside(program: object, scratch: Path) -> onnx.ModelProto:
 
 
 def file_of(model: onnx.ModelProto) -> Path | None:
-    """The file with the weights; None where the graph holds them itself."""
+    """Return the file with the graph's weights; None if the graph holds them itself."""
     return next((ROOT / ExternalDataInfo(initializer).location for initializer in _outside(model)), None)
 
 
@@ -43,16 +43,16 @@ def discard(model: onnx.ModelProto) -> None:
 
 
 def renamed(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """The graph as it is saved: its weights in a file `name` beside it."""
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    for initializer in _outside(made):
+    """Return the graph as it is saved: with its weights in a file `name` beside it."""
+    saved = onnx.ModelProto()
+    saved.CopyFrom(model)
+    for initializer in _outside(saved):
         _set_location(initializer, name)
-    return made
+    return saved
 
 
 def value(initializer: onnx.TensorProto) -> np.ndarray:
-    """An initializer's values; those in a file are mapped, not read, and must not be written to."""
+    """Return an initializer's values. Those in a file are mapped, not read, and must not be written to."""
     if not uses_external_data(initializer):
         return numpy_helper.to_array(initializer)
     info, shape = ExternalDataInfo(initializer), tuple(initializer.dims)
@@ -61,12 +61,12 @@ def value(initializer: onnx.TensorProto) -> np.ndarray:
 
 
 def inside(initializer: onnx.TensorProto) -> onnx.TensorProto:
-    """The initializer with its values in itself."""
+    """Return the initializer with its values in itself."""
     return numpy_helper.from_array(value(initializer), initializer.name) if uses_external_data(initializer) else initializer
 
 
 def transpose(initializer: onnx.TensorProto) -> None:
-    """Turn a matrix the other way round, where it lies."""
+    """Transpose a matrix in place: in the graph, or in the file that holds it."""
     turned = np.ascontiguousarray(value(initializer).T)
     if not uses_external_data(initializer):
         initializer.CopyFrom(numpy_helper.from_array(turned, initializer.name))
@@ -78,10 +78,10 @@ def transpose(initializer: onnx.TensorProto) -> None:
 
 
 def open_session(model: onnx.ModelProto, *, threads: int = 0) -> onnxruntime.InferenceSession:
-    """The graph, loaded on the CPU; 0 threads are as many as it has."""
+    """Load the graph on the CPU; 0 threads are as many as it has cores."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.enable_mem_pattern = False  # which plans all tensors anew after a first run, beside the memory that it took
+    options.enable_mem_pattern = False  # it would plan all tensors anew after the first run, beside the memory of that run
     options.add_session_config_entry(*EXACT)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # costs the build little, and others their CPU
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(ROOT))
@@ -89,6 +89,7 @@ def open_session(model: onnx.ModelProto, *, threads: int = 0) -> onnxruntime.Inf
 
 
 def _outside(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield the initializers whose values lie in a file."""
     return (initializer for initializer in model.graph.initializer if uses_external_data(initializer))
 
 

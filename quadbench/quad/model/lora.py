@@ -17,12 +17,12 @@ GraphInputs = dict[str, torch.Tensor]
 
 
 def input_names(site: str) -> tuple[str, str]:
-    """The graph inputs of a site: (down, up)."""
+    """Return the names of a site's graph inputs: (down, up)."""
     return f"{LORA_PREFIX}{site}.down", f"{LORA_PREFIX}{site}.up"
 
 
 def input_shapes(site: str, module: nn.Module, rank: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of a site's graph inputs: Linear (r, in), (out, r); Conv2d (r, in, k, k), (out, r, 1, 1).
+    """Return the shapes of a site's graph inputs: Linear (r, in), (out, r); Conv2d (r, in, k, k), (out, r, 1, 1).
 
     Raises:
         AdapterError: the module is neither Linear nor an ungrouped Conv2d.
@@ -45,7 +45,7 @@ class LoraSite(nn.Module):
         self._inputs = inputs
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`base(x) + up (down x)`; (down x) is formed first, so the cost is that of the rank."""
+        """Return `base(x) + up (down x)`; (down x) is formed first, so that the cost grows with the rank."""
         down, up = self._inputs[self._down], self._inputs[self._up]
         if isinstance(self.base, nn.Linear):
             low_rank = F.linear(F.linear(x, down), up)
@@ -56,7 +56,7 @@ class LoraSite(nn.Module):
 
 
 class TimeFeatures(nn.Module):
-    """Stands where the U-Net computes the sinusoid of the time step, and returns the one that came as an input."""
+    """The sinusoid of the time step, taken from an input where the U-Net would compute it."""
 
     def __init__(self, inputs: GraphInputs) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class TimeFeatures(nn.Module):
 class UnetGraph(nn.Module):
     """A diffusers UNet2DConditionModel as the graph of docs/design.md: no time step, LoRA weights as arguments.
 
-    It shares the weights of the U-Net that it was made of.
+    It shares the weights of `unet`.
     """
 
     def __init__(self, unet: nn.Module, ranks: Mapping[str, int]) -> None:
@@ -82,6 +82,7 @@ class UnetGraph(nn.Module):
             self._inject(site, ranks[site])
 
     def _inject(self, site: str, rank: int) -> None:
+        """Put a LoraSite around the module at a site."""
         try:
             module = self.unet.get_submodule(site)
         except AttributeError:
@@ -98,7 +99,7 @@ class UnetGraph(nn.Module):
     def forward(
         self, sample: torch.Tensor, time_features: torch.Tensor, encoder_hidden_states: torch.Tensor, lora: list[torch.Tensor]
     ) -> torch.Tensor:
-        """(1, 4, h, w), (1, C), (1, T, D), LoRA tensors in the order of `lora_names` -> eps (1, 4, h, w)."""
+        """Compute eps (1, 4, h, w) from (1, 4, h, w), (1, C), (1, T, D) and LoRA tensors in the order of `lora_names`."""
         self._inputs["time_features"] = time_features
         self._inputs.update(zip(self.lora_names, lora, strict=True))
         placeholder = torch.zeros(1, device=sample.device)

@@ -1,1 +1,1 @@
-"""Quantize: float graphs and what they are fed -> ranges, encodings and quantized graphs."""
+"""Quantize: float graphs and their feeds -> ranges, encodings and quantized graphs."""

@@ -1,4 +1,4 @@
-"""Calibration: a float graph and what it is fed -> the range of every float tensor in it."""
+"""Calibration: a float graph and its feeds -> the range of every float tensor in it."""
 
 from collections.abc import Iterable, Mapping
 
@@ -13,7 +13,7 @@ Feed = Mapping[str, np.ndarray]
 
 
 def float_tensors(model: onnx.ModelProto) -> list[str]:
-    """Graph inputs and node outputs of type float, in graph order; initializers are not among them."""
+    """Return the names of graph inputs and node outputs of type float, in graph order; initializers are not among them."""
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
     values = {v.name: v.type.tensor_type.elem_type for v in (*inferred.input, *inferred.value_info, *inferred.output)}
     names = [v.name for v in model.graph.input] + [name for node in model.graph.node for name in node.output]
@@ -21,7 +21,7 @@ def float_tensors(model: onnx.ModelProto) -> list[str]:
 
 
 def observe_ranges(model: onnx.ModelProto, feeds: Iterable[Feed], *, threads: int = 0) -> dict[str, Range]:
-    """Run the graph on every feed and keep each float tensor's least and greatest value over all of them."""
+    """Run the graph on every feed and return each float tensor's least and greatest value over all of them."""
     names = float_tensors(model)
     session = open_session(with_ranges(model, names), threads=threads)
     low, high = np.full(len(names), np.inf, np.float32), np.full(len(names), -np.inf, np.float32)
@@ -36,7 +36,7 @@ def observe_ranges(model: onnx.ModelProto, feeds: Iterable[Feed], *, threads: in
 
 
 def with_ranges(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """The same graph with one output instead of its own: the least and the greatest value of each tensor; no tensor leaves it.
+    """Return the graph with one output instead of its own: the least and the greatest value of each tensor. No tensor leaves it.
 
     ONNX Runtime 1.32 orders nodes from the outputs back, and of several inputs first finishes the one whose node was added last.
     So the ranges are joined one after the other, by nodes that are added after all else: each tensor's range is taken, and the

@@ -18,28 +18,30 @@ _LIMITS = {
 
 
 def limits(dtype: str) -> tuple[int, int]:
-    """The least and greatest integer that encodings of this dtype use."""
+    """Return the least and greatest integer that encodings of this dtype use."""
     return _LIMITS[dtype]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """The least and greatest value seen."""
+    """The least and greatest value of a tensor, as observed."""
 
     low: float
     high: float
 
     @property
     def magnitude(self) -> float:
+        """The greatest absolute value."""
         return max(abs(self.low), abs(self.high))
 
     def union(self, other: "Range") -> "Range":
+        """Return the range that holds both."""
         return Range(low=min(self.low, other.low), high=max(self.high, other.high))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """Of one tensor, as a whole: `dtype` is NumPy's name."""
+    """The scale and zero point of one whole tensor: a value is (integer - zero_point) * scale. `dtype` is NumPy's name."""
 
     dtype: str
     scale: float
@@ -50,13 +52,19 @@ class Encoding:
         """The greatest integer."""
         return _LIMITS[self.dtype][1]
 
+    @property
+    def bits(self) -> int:
+        """The width of an integer."""
+        return np.dtype(self.dtype).itemsize * 8
+
 
 def range_of(values: np.ndarray) -> Range:
+    """Return the range of an array."""
     return Range(low=float(values.min()), high=float(values.max()))
 
 
 def asymmetric(values: Range, dtype: str) -> Encoding:
-    """For activations and constants: the zero point is where 0 falls."""
+    """Return the encoding of activations or constants with this range; its zero point is the integer that 0 falls on."""
     low, high = min(values.low, 0.0), max(values.high, 0.0)
     qmin, qmax = _LIMITS[dtype]
     if high == low:
@@ -66,29 +74,29 @@ def asymmetric(values: Range, dtype: str) -> Encoding:
 
 
 def widened(encoding: Encoding) -> Encoding:
-    """UINT16 in place of UINT8 over the same range; each of the 256 values is one of the 65536."""
+    """Return UINT16 in place of UINT8 over the same range; each of the 256 values is one of the 65536."""
     return Encoding(dtype="uint16", scale=float(np.float32(encoding.scale / 257)), zero_point=encoding.zero_point * 257)
 
 
 def symmetric(magnitude: float, dtype: str) -> Encoding:
-    """For LoRA inputs: zero point 0, so that padding with zeros is exact."""
+    """Return the encoding of LoRA inputs up to this magnitude; its zero point is 0, so that padding with zeros is exact."""
     return Encoding(dtype=dtype, scale=float(np.float32((magnitude or 1.0) / _LIMITS[dtype][1])))
 
 
 def quantize(values: np.ndarray, encoding: Encoding) -> np.ndarray:
-    """Round half to even and clip, as ONNX QuantizeLinear does; same shape, the encoding's dtype."""
+    """Round half to even and clip, as ONNX QuantizeLinear does. The shape stays, the dtype is the encoding's."""
     qmin, qmax = _LIMITS[encoding.dtype]
     q = np.rint(values.astype(np.float32) / np.float32(encoding.scale)) + encoding.zero_point
     return np.clip(q, qmin, qmax).astype(encoding.dtype)
 
 
 def dequantize(integers: np.ndarray, encoding: Encoding) -> np.ndarray:
-    """What the integers stand for, float32, as ONNX DequantizeLinear computes it."""
+    """Return the values of the integers, float32, as ONNX DequantizeLinear computes them."""
     return (integers.astype(np.int32) - encoding.zero_point).astype(np.float32) * np.float32(encoding.scale)
 
 
 def quantize_channels(values: np.ndarray, axis: int, *, least_scales: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """INT8, symmetric, one scale for each index of `axis`: (integers, scales float32 of that axis' length)."""
+    """Quantize to INT8, symmetrically, with a scale for each index of `axis`: (integers, float32 scales of that axis' length)."""
     rest = tuple(i for i in range(values.ndim) if i != axis)
     magnitude = np.abs(values).max(axis=rest)
     scales = (np.where(magnitude == 0, 1.0, magnitude) / _LIMITS["int8"][1]).astype(np.float32)
@@ -100,5 +108,5 @@ def quantize_channels(values: np.ndarray, axis: int, *, least_scales: np.ndarray
 
 
 def quantize_bias(values: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """INT32 with the product of input and weight scales, zero point 0."""
+    """Quantize a bias to INT32; `scales` are the products of input and weight scales, the zero point is 0."""
     return np.clip(np.rint(values.astype(np.float64) / scales), *_LIMITS["int32"]).astype(np.int32)

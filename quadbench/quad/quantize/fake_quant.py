@@ -23,7 +23,7 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class _Node:
-    """A node with what does not change between runs."""
+    """A node of the graph, with what stays the same in every run."""
 
     name: str
     op_type: str
@@ -42,6 +42,7 @@ class _Rounding:
     high: int
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Round and clip, and go on in float; gradients pass where nothing was clipped."""
         return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero_point, self.low, self.high)
 
 
@@ -49,7 +50,7 @@ class FakeQuantGraph:
     """A quantized U-Net as a function of tensors.
 
     Raises:
-        BuildError: the graph has an operator, a form of Resize, or a use of QuantizeLinear, that is not known here.
+        BuildError: the graph has an operator, a form of Resize or a use of QuantizeLinear that cannot be computed here.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -60,29 +61,30 @@ class FakeQuantGraph:
         self._nodes = [node for proto in model.graph.node if (node := self._prepared(proto)) is not None]
 
     def __call__(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The graph's output. LoRA inputs are given as float weights, and rounded here."""
+        """Compute the graph's output. LoRA inputs come as float weights, and are rounded here."""
         values: Tensors = dict(inputs)
         for node in self._nodes:
             values |= self._run(node, values)
         return values[self._output]
 
     def replay(self, inputs: Mapping[str, torch.Tensor], seen: Mapping[str, np.ndarray]) -> Iterator[tuple[str, torch.Tensor]]:
-        """Every tensor in `seen` as it comes out here, where all that it is made of has the values in `seen`: (name, value)."""
+        """Yield name and value of each tensor in `seen`, computed from the values in `seen`: no difference adds to another."""
         values: Tensors = dict(inputs)
         for node in self._nodes:
-            made = self._run(node, values)
-            yield from ((name, tensor) for name, tensor in made.items() if name in seen)
-            values |= {name: torch.from_numpy(seen[name]) if name in seen else tensor for name, tensor in made.items()}
+            outputs = self._run(node, values)
+            yield from ((name, tensor) for name, tensor in outputs.items() if name in seen)
+            values |= {name: torch.from_numpy(seen[name]) if name in seen else tensor for name, tensor in outputs.items()}
 
     def _run(self, node: _Node, values: Tensors) -> Tensors:
+        """Compute a node's outputs, by name."""
         operands = [values.get(name, self._constants.get(name)) for name in node.inputs]
         if rounding := self._roundings.get(node.outputs[0]):
             return {node.outputs[0]: rounding(_given(operands[0], node.inputs[0]))}
-        made = OPERATORS[node.op_type](operands, node.attributes)
-        return dict(zip(node.outputs, made if isinstance(made, Sequence) else (made,), strict=True))
+        results = OPERATORS[node.op_type](operands, node.attributes)
+        return dict(zip(node.outputs, results if isinstance(results, Sequence) else (results,), strict=True))
 
     def _prepared(self, proto: onnx.NodeProto) -> _Node | None:
-        """The node as it is run; None where it was folded into a constant."""
+        """Return the node as it is run; None if it was folded into a constant."""
         attributes = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
         node = _Node(
             name=proto.name, op_type=proto.op_type, inputs=tuple(proto.input), outputs=tuple(proto.output), attributes=attributes
@@ -105,7 +107,7 @@ class FakeQuantGraph:
             )
 
     def _dequantizing(self, node: _Node) -> _Node | None:
-        """Constants are dequantized once; a LoRA input is rounded; after QuantizeLinear nothing is left to do."""
+        """Dequantize a constant once and for all, round a LoRA input, and pass on what QuantizeLinear has rounded."""
         source, output = node.inputs[0], node.outputs[0]
         if source in self._initializers:
             axis = int(node.attributes.get("axis", 1))
@@ -120,13 +122,14 @@ class FakeQuantGraph:
         return node
 
     def _rounding(self, node: _Node) -> _Rounding:
+        """Return the encoding in a node's constants."""
         scale, zero = (self._initializers[name] for name in node.inputs[1:3])
         low, high = limits(str(zero.numpy().dtype))
         return _Rounding(scale=float(scale), zero_point=int(zero), low=low, high=high)
 
 
 def _dequantized(integers: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, axis: int) -> torch.Tensor:
-    """(q - z) s, for a whole tensor or along an axis."""
+    """Return (q - z) s, for a whole tensor or along an axis."""
     if scale.ndim:
         shape = [1] * integers.ndim
         shape[axis] = -1
@@ -135,6 +138,7 @@ def _dequantized(integers: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor
 
 
 def _given(value: torch.Tensor | None, name: str) -> torch.Tensor:
+    """Return a graph input's value, which the caller has to give."""
     if value is None:
         raise ValueError(f"graph input '{name}' is not given")
     return value

@@ -1,4 +1,7 @@
-"""Operators: an ONNX operator of a U-Net -> its torch function, as ONNX specifies it in opset 21, float32, static shapes."""
+"""Operators: an ONNX operator of a U-Net -> its torch function, as ONNX specifies it in opset 21, float32, static shapes.
+
+A function takes its operands `x`, and its attributes `a` by name.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,7 +20,7 @@ RESIZE_FORMS = (", ".join(("nearest", *EXACT_RESIZE)), ", ".join(RESIZE_DEFAULTS
 
 
 def resize_fault(x: Operands, a: Attributes) -> str | None:
-    """Return the form or the factors that keep a Resize from being computed here, if something does. `x` has its constants alone."""
+    """Return the form or the factors that keep a Resize from being computed here, or None. `x` has its constants alone."""
     form = ", ".join(a[key].decode() if key in a else default for key, default in RESIZE_DEFAULTS.items())
     if form not in RESIZE_FORMS:
         return form

@@ -1,4 +1,4 @@
-"""Passes: float graph -> equivalent float graph that quantizes and compiles better. Each is one function."""
+"""Passes: a float graph -> an equivalent float graph that quantizes and compiles better. Each pass is one function."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,17 +16,17 @@ MASKED_SCORE = -100.0  # exp(-100) is 0 beside any score in float32; -3.4e38 wou
 
 
 def passes_of(component: Component) -> tuple[Pass, ...]:
-    """What the float graph of a component goes through, in this order. docs/qnn.md has what each is worth."""
+    """Return the passes over the float graph of a component, in order. docs/qnn.md says what each is worth."""
     everywhere = (decompose_group_norm, linear_as_gemm)
     return (clamp_mask_constants, split_layer_norm, *everywhere) if component is Component.TEXT_ENCODER else everywhere
 
 
 def decompose_group_norm(model: onnx.ModelProto) -> None:
-    """GroupNormalization -> Reshape, InstanceNormalization, Reshape, Conv, which every NPU compiler takes.
+    """Replace GroupNormalization by Reshape, InstanceNormalization, Reshape, Conv, which every NPU compiler takes.
 
     (1, C, h, w) is seen as (1, G, C/G*h*w), each of the G rows normalised by itself. Scale and offset of a channel are a
-    convolution of that channel alone: one node for two, exact in 8 bits, and HTP computes an Add before Sigmoid and Mul wrongly
-    where tensors are small (docs/qnn.md). With many channels its filters have a second weight, which is 0.
+    convolution of that channel alone: one node instead of two, exact in 8 bits, and without the Add before Sigmoid and Mul that
+    HTP computes wrongly where tensors are small (docs/qnn.md). With many channels its filters have a second weight, which is 0.
     """
     shapes = value_shapes(model)
     nodes: list[onnx.NodeProto] = []
@@ -36,6 +36,7 @@ def decompose_group_norm(model: onnx.ModelProto) -> None:
 
 
 def _group_norm_nodes(model: onnx.ModelProto, node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> list[onnx.NodeProto]:
+    """Return the nodes that stand for a GroupNormalization."""
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     groups, epsilon = int(attributes["num_groups"]), float(attributes["epsilon"])
     x, scale, bias = node.input
@@ -61,9 +62,9 @@ def _group_norm_nodes(model: onnx.ModelProto, node: onnx.NodeProto, shapes: dict
 
 
 def split_layer_norm(model: onnx.ModelProto) -> None:
-    """LayerNormalization -> LayerNormalization with scale 1 and offset 0, Mul, Add.
+    """Replace LayerNormalization by one with scale 1 and offset 0, Mul and Add.
 
-    HTP computes it wrongly where a Gemm follows at once and the tensor is small, as it is in text encoders (docs/qnn.md).
+    HTP computes the whole one wrongly where a Gemm follows at once and the tensor is small, as in text encoders (docs/qnn.md).
     """
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
@@ -72,6 +73,7 @@ def split_layer_norm(model: onnx.ModelProto) -> None:
 
 
 def _layer_norm_nodes(model: onnx.ModelProto, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Return the nodes that stand for a LayerNormalization."""
     (x, scale), out = node.input[:2], node.output[0]
     offset = node.input[2] if len(node.input) > 2 else None
     shape = _value(model, scale).shape
@@ -87,10 +89,10 @@ def _layer_norm_nodes(model: onnx.ModelProto, node: onnx.NodeProto) -> list[onnx
 
 
 def linear_as_gemm(model: onnx.ModelProto) -> None:
-    """MatMul of (1, T, D) with a matrix, Transpose before and Add of a bias after it -> Reshape, Gemm, Reshape.
+    """Replace MatMul of (1, T, D) with a matrix, and Transpose before and Add of a bias after it, by Reshape, Gemm, Reshape.
 
-    LoRA weights go into Gemm as they are, so nothing transposes, and rounds, them first; a bias is added in 32 bits; and ONNX
-    Runtime has no Gemm that would round activations to 8 bits behind the graph's back, as its MatMulNBits does.
+    LoRA weights go into Gemm as they are: nothing transposes, and so rounds, them first. A bias is added in 32 bits. And ONNX
+    Runtime has no Gemm that rounds activations to 8 bits where the graph says 16, as its MatMulNBits does.
     """
     graph = _Index(model)
     linears = {node.name: linear for node in model.graph.node if (linear := _linear(model, graph, node)) is not None}
@@ -107,7 +109,7 @@ def linear_as_gemm(model: onnx.ModelProto) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Linear:
-    """x (1, T, D), weight (O, D), bias (O) -> output (1, T, O), which is what the nodes that make `replaced` did."""
+    """A linear layer: x (1, T, D), weight (O, D), bias (O) -> output (1, T, O), in place of the nodes that compute `replaced`."""
 
     name: str
     x: str
@@ -132,7 +134,7 @@ class _Index:
 
 
 def _linear(model: onnx.ModelProto, graph: _Index, node: onnx.NodeProto) -> _Linear | None:
-    """The node as a linear layer, with the bias that alone reads it; None where it is something else."""
+    """Return the node as a linear layer, with the bias that its only reader adds; None if it is something else."""
     if node.op_type != "MatMul" or len(graph.shapes[node.input[0]]) != 3 or len(graph.shapes[node.input[1]]) != 2:
         return None
     x, factor = node.input
@@ -150,7 +152,7 @@ def _linear(model: onnx.ModelProto, graph: _Index, node: onnx.NodeProto) -> _Lin
 
 
 def _transposed(model: onnx.ModelProto, graph: _Index, name: str) -> str:
-    """A matrix the other way round, in its own place where nothing else reads it: weights may be large."""
+    """Transpose a matrix, in its own place if nothing else reads it, as weights may be large. Return the new name."""
     constant, turned = graph.constants[name], f"{name}.transposed"
     if len(graph.readers[name]) > 1:
         return _constant(model, turned, weights.value(constant).T)
@@ -160,7 +162,7 @@ def _transposed(model: onnx.ModelProto, graph: _Index, name: str) -> str:
 
 
 def _bias_of(graph: _Index, node: onnx.NodeProto) -> tuple[str | None, str]:
-    """The bias that is added to a node's output and nothing else is done with, and what the sum is called."""
+    """Return the bias and the sum's name if adding a bias is all that is done with a node's output; else None and the output."""
     readers = graph.readers.get(node.output[0], [])
     if len(readers) == 1 and readers[0].op_type == "Add":
         for name in readers[0].input:
@@ -170,7 +172,7 @@ def _bias_of(graph: _Index, node: onnx.NodeProto) -> tuple[str | None, str]:
 
 
 def _gemm_nodes(model: onnx.ModelProto, linear: _Linear, seen: set[str]) -> list[onnx.NodeProto]:
-    """`seen` holds the inputs that an earlier layer has reshaped already."""
+    """Return the nodes of a linear layer. `seen` holds the inputs that an earlier layer has reshaped already."""
     tokens, width, channels = linear.shape
     rows, flat = f"{linear.x}.rows", f"{linear.output}.rows.out"
     to_rows = _constant(model, f"shape.rows_{width}", np.array([-1, width], np.int64))
@@ -195,24 +197,26 @@ def clamp_mask_constants(model: onnx.ModelProto) -> None:
 
 
 def value_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """Static shapes of all inputs, outputs and intermediate values."""
+    """Return the static shapes of all inputs, outputs and intermediate values."""
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
     values = (*inferred.input, *inferred.value_info, *inferred.output)
     return {value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim) for value in values}
 
 
 def _value(model: onnx.ModelProto, name: str) -> np.ndarray:
+    """Return the values of an initializer."""
     return weights.value(next(i for i in model.graph.initializer if i.name == name))
 
 
 def _constant(model: onnx.ModelProto, name: str, value: np.ndarray) -> str:
+    """Add an initializer, unless one of this name is there, and return its name."""
     if not any(i.name == name for i in model.graph.initializer):
         model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
     return name
 
 
 def _replace_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
-    """Those whose outputs nobody reads are left out, and so are constants."""
+    """Make these the graph's nodes. Nodes and constants that nothing reads are left out."""
     used = {value.name for value in model.graph.output}
     kept: list[onnx.NodeProto] = []
     for node in reversed(nodes):

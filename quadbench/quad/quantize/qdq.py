@@ -1,7 +1,7 @@
-"""QDQ: float graph + ranges -> the same graph with QuantizeLinear and DequantizeLinear around every node.
+"""QDQ: a float graph and ranges -> the same graph with QuantizeLinear and DequantizeLinear around every node.
 
-Weights INT8 per output channel, constants and activations UINT16 (or UINT8) per tensor, LoRA inputs integers with zero point 0.
-Written straight from ranges: no calibration data passes through here and no weight is kept twice.
+Weights become INT8 per output channel, constants and activations UINT16 (or UINT8) per tensor, LoRA inputs integers with zero
+point 0. The graph is written straight from ranges: no calibration data passes through here and no weight is kept twice.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from quadbench.errors import BuildError
 from quadbench.lint.graph import MOVES_VALUES
 from quadbench.quad.model import initializers as weights
-from quadbench.quad.quantize.encodings import Encoding, Range
 from quadbench.quad.quantize import encodings as enc
+from quadbench.quad.quantize.encodings import Encoding, Range
 
 WEIGHT_AXIS = {"Conv": 0, "Gemm": 0, "MatMul": 1}  # the output channel of input 1; Gemm has transB = 1
 KEEPS_ENCODING = MOVES_VALUES | {"Resize"}  # which repeats values (operators.RESIZE_FORMS)
@@ -25,7 +25,7 @@ ONE_WIDTH = {"Conv", "Gemm", "MatMul", "InstanceNormalization"}
 
 
 def encoding_sources(model: onnx.ModelProto, tensors: Collection[str]) -> dict[str, str]:
-    """Each tensor, in graph order -> the one whose encoding it has: itself, or what a node that only moves values was given."""
+    """Return for each tensor, in graph order, the one whose encoding it has: itself, or the one that a node only moves."""
     sources = {value.name: value.name for value in model.graph.input if value.name in tensors}
     for node in model.graph.node:
         for output in node.output:
@@ -43,34 +43,34 @@ def activation_encodings(
     exceptions: Mapping[str, str] | None = None,
     lora: Mapping[str, Encoding] | None = None,
 ) -> dict[str, Encoding]:
-    """One encoding for each float tensor but the LoRA inputs, by `encoding_sources`; the output of Softmax has [0, 1].
+    """Return an encoding for each float tensor but the LoRA inputs, by `encoding_sources`. Softmax and Sigmoid give [0, 1].
 
-    `exceptions` holds other dtypes for some of the sources. What only moves LoRA weights keeps the integers of `lora`.
+    `exceptions` holds other dtypes for some of the sources. LoRA weights that are only moved keep their encoding of `lora`.
     """
     operators = {output: node.op_type for node in model.graph.node for output in node.output}
-    found: dict[str, Encoding] = dict(lora or {})
+    encodings: dict[str, Encoding] = dict(lora or {})
     for name, source in encoding_sources(model, ranges).items():
-        if source not in found:
-            known = KNOWN_RANGES.get(operators.get(source, ""), ranges[source])
-            found[source] = enc.asymmetric(known, (exceptions or {}).get(source, dtype))
-        found[name] = found[source]
-    return {name: encoding for name, encoding in found.items() if name not in (lora or {})}
+        if source not in encodings:
+            values = KNOWN_RANGES.get(operators.get(source, ""), ranges[source])
+            encodings[source] = enc.asymmetric(values, (exceptions or {}).get(source, dtype))
+        encodings[name] = encodings[source]
+    return {name: encoding for name, encoding in encodings.items() if name not in (lora or {})}
 
 
 def quantize_graph(
     model: onnx.ModelProto, activations: Mapping[str, Encoding], lora: Mapping[str, Encoding] | None = None
 ) -> onnx.ModelProto:
-    """The QDQ graph. `lora` names the graph inputs that become integers.
+    """Write the QDQ graph. `lora` names the graph inputs that become integers.
 
     Raises:
-        BuildError: a bias does not fit 32 bits under its scales, or a weight has an unknown place.
+        BuildError: a bias does not fit 32 bits under its scales, or a weight is neither a matrix nor a filter.
     """
     writer = _Writer(model=model, activations=activations, lora=lora or {})
     return writer.write()
 
 
 def _check(model: onnx.ModelProto, constants: Iterable[onnx.TensorProto]) -> None:
-    """By onnx's checker, which makes two more copies of all that it is given: so constants are inputs to it, without values."""
+    """Have onnx check the graph. Its checker makes two copies of all that it is given, so constants are inputs without values."""
     checked = onnx.ModelProto()
     checked.CopyFrom(model)
     checked.graph.input.extend(helper.make_tensor_value_info(c.name, c.data_type, c.dims) for c in constants)
@@ -79,6 +79,8 @@ def _check(model: onnx.ModelProto, constants: Iterable[onnx.TensorProto]) -> Non
 
 @dataclass(kw_only=True)
 class _Writer:
+    """A QDQ graph under way: node by node of `model`, with what was quantized and dequantized so far."""
+
     model: onnx.ModelProto
     activations: Mapping[str, Encoding]
     lora: Mapping[str, Encoding]
@@ -88,6 +90,7 @@ class _Writer:
     scales: dict[str, np.ndarray] = field(default_factory=dict)  # dequantized weight -> scales per channel
 
     def write(self) -> onnx.ModelProto:
+        """Return the whole graph, checked."""
         graph = self.model.graph
         self._initializers = {i.name: i for i in graph.initializer}
         self._outputs = {v.name for v in graph.output}
@@ -96,13 +99,14 @@ class _Writer:
         for node in graph.node:
             self._node(node)
         quantized = helper.make_graph(self.nodes, graph.name, [self._typed(v) for v in graph.input], list(graph.output))
-        made = helper.make_model(quantized, opset_imports=list(self.model.opset_import), ir_version=self.model.ir_version)
-        _check(made, self.constants.values())
+        written = helper.make_model(quantized, opset_imports=list(self.model.opset_import), ir_version=self.model.ir_version)
+        _check(written, self.constants.values())
         for name in list(self.constants):
-            made.graph.initializer.append(self.constants.pop(name))  # which copies it
-        return made
+            written.graph.initializer.append(self.constants.pop(name))  # append copies it
+        return written
 
     def _typed(self, value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
+        """Return a graph input with the type that it has in the QDQ graph."""
         typed = onnx.ValueInfoProto()
         typed.CopyFrom(value)
         if value.name in self.lora:
@@ -110,12 +114,14 @@ class _Writer:
         return typed
 
     def _input(self, name: str) -> None:
+        """Dequantize a LoRA input; quantize and dequantize any other."""
         if name in self.lora:
             self._dequantize(name, name, self._parameters(self.lora[name]))
         elif name in self.activations:
             self._quantize_dequantize(name, name, f"{name}.dq", self.activations[name])
 
     def _node(self, node: onnx.NodeProto) -> None:
+        """Write a node between dequantized operands and quantized outputs."""
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
         for i, name in enumerate(node.input):
@@ -132,24 +138,26 @@ class _Writer:
             self._quantize_dequantize(name, source, target, self.activations[name])
 
     def _is_widened(self, node: onnx.NodeProto, name: str) -> bool:
-        """Whether an 8-bit tensor meets the node in 16 bits: that takes one width, and something else at it has 16."""
+        """Say whether the node takes an 8-bit tensor in 16 bits, as it takes only one width and another tensor at it has 16."""
         if node.op_type not in ONE_WIDTH or name not in self.activations or self.activations[name].dtype != "uint8":
             return False
-        known = {**self.activations, **self.lora}
-        return any(known[other].dtype in ("uint16", "int16") for other in (*node.input[:2], *node.output) if other in known)
+        encodings = {**self.activations, **self.lora}
+        return any(encodings[other].bits == 16 for other in (*node.input[:2], *node.output) if other in encodings)
 
     def _widened(self, name: str) -> str:
+        """Return the 16-bit form of an 8-bit tensor, which is written once."""
         key = f"{name}.wide"
         if key not in self.dequantized:
             self._quantize_dequantize(key, self.dequantized[name], f"{key}.dq", enc.widened(self.activations[name]))
         return self.dequantized[key]
 
     def _data_encoding(self, node: onnx.NodeProto) -> Encoding | None:
-        """In which the node is given its first input."""
+        """Return the encoding of the node's first input; None if it has none."""
         name = node.input[0]
         return enc.widened(self.activations[name]) if self._is_widened(node, name) else self.activations.get(name)
 
     def _operand(self, node: onnx.NodeProto, index: int, name: str) -> str:
+        """Return the tensor that the node reads in place of an input: a dequantized one, or a constant as it is."""
         initializer = self._initializers.get(name)
         if initializer is None:
             if index == 0 and self._is_widened(node, name):
@@ -168,7 +176,7 @@ class _Writer:
         return self._constant(name, enc.asymmetric(enc.range_of(self._value(name)), "uint16"))
 
     def _factor(self, name: str) -> str:
-        """The second factor of a product of activations, as INT16 with zero point 0: HTP narrows UINT16 to 8 bits there."""
+        """Return the second factor of a product as INT16 with zero point 0: HTP narrows UINT16 to 8 bits there."""
         encoding = self.activations.get(name)
         if encoding is None or encoding.dtype != "uint16":
             return self.dequantized.get(name, name)
@@ -182,6 +190,7 @@ class _Writer:
         return weights.value(self._initializers[name])
 
     def _weight(self, node: onnx.NodeProto, name: str) -> str:
+        """Return a weight, dequantized from INT8 with a scale for each output channel."""
         axis = WEIGHT_AXIS[node.op_type]
         key = f"{name}.axis{axis}"
         if key not in self.dequantized:
@@ -195,13 +204,14 @@ class _Writer:
         return self.dequantized[key]
 
     def _least_scales(self, node: onnx.NodeProto) -> np.ndarray | None:
-        """Below them a channel's bias would not fit 32 bits: a norm's scale may be near 0 where its offset is not."""
+        """Return the scales below which a bias would not fit 32 bits: a norm's scale may be near 0 where its offset is not."""
         encoding = self._data_encoding(node)
         if len(node.input) < 3 or encoding is None:
             return None
         return np.abs(self._value(node.input[2])) / (encoding.scale * 2**30)
 
     def _bias(self, node: onnx.NodeProto, name: str) -> str:
+        """Return a bias, dequantized from INT32, or as any constant if the weight it goes with is none."""
         weight = self._operand(node, 1, node.input[1])
         encoding = self._data_encoding(node)
         if weight not in self.scales or encoding is None:
@@ -209,13 +219,14 @@ class _Writer:
         scales = (self.scales[weight] * np.float32(encoding.scale)).astype(np.float32)
         key = f"{name}.for.{node.output[0]}"
         integers = enc.quantize_bias(self._value(name), scales)
-        if np.abs(integers.astype(np.int64)).max(initial=0) >= 2**31 - 1:
+        if np.abs(integers.astype(np.int64)).max(initial=0) >= enc.limits("int32")[1]:
             raise BuildError(f"bias '{name}' of {node.op_type} does not fit 32 bits: its input or weight range is too small")
         self._store(f"{key}.int32", integers)
         self._dequantize(key, f"{key}.int32", self._channel_parameters(key, scales, np.int32), axis=0)
         return self.dequantized[key]
 
     def _constant(self, name: str, encoding: Encoding) -> str:
+        """Return a constant, dequantized from one encoding for all of it."""
         key = f"{name}.{encoding.dtype}"
         if key not in self.dequantized:
             self._store(f"{key}.q", enc.quantize(self._value(name), encoding))
@@ -236,6 +247,7 @@ class _Writer:
         self.dequantized[key] = f"{key}.dq"
 
     def _parameters(self, encoding: Encoding) -> tuple[str, str]:
+        """Return the names of an encoding's scale and zero point, which equal encodings share."""
         scale, zero_point = f"scale.{encoding.scale!r}", f"zero_point.{encoding.dtype}.{encoding.zero_point}"
         return self._store(scale, np.float32(encoding.scale)), self._store(
             zero_point, np.array(encoding.zero_point, encoding.dtype)
@@ -245,6 +257,7 @@ class _Writer:
         return self._store(f"{key}.scales", scales), self._store(f"{key}.zero_points", np.zeros(len(scales), dtype))
 
     def _store(self, name: str, value: np.ndarray | np.generic) -> str:
+        """Add a constant, unless one of this name is there, and return its name."""
         if name not in self.constants:
             self.constants[name] = numpy_helper.from_array(np.asarray(value), name)
         return name

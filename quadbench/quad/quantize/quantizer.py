@@ -1,4 +1,4 @@
-"""Quantize: a float graph and what it is fed -> its ranges, and its QDQ form in any number of bits. Takes no torch."""
+"""Quantizer: a float graph and its feeds -> its ranges, and its QDQ form in any number of bits. It takes no torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ NOISE_SAMPLES = 8  # of the calibration feeds, spread evenly
 
 
 class Calibrated:
-    """A float graph with the range of each of its tensors; what 8 bits would cost each encoding is measured when first asked."""
+    """A float graph with the range of each of its tensors. The noise of 8 bits is measured when it is first asked for."""
 
     def __init__(self, model: onnx.ModelProto, feeds: Sequence[Feed]) -> None:
         self.model = model
@@ -28,7 +28,7 @@ class Calibrated:
 
     @cached_property
     def noise(self) -> tuple[EncodingNoise, ...]:
-        """Of every activation encoding, on NOISE_SAMPLES of the feeds; LoRA weights are no activations."""
+        """The noise of each activation encoding in 8 bits, on NOISE_SAMPLES of the feeds. LoRA weights are no activations."""
         narrow = activation_encodings(self.model, self.ranges, dtype="uint8")
         sources = encoding_sources(self.model, self.ranges)
         own = {name: narrow[name] for name, source in sources.items() if name == source and not name.startswith(LORA_PREFIX)}
@@ -37,7 +37,7 @@ class Calibrated:
 
 @dataclass(frozen=True, kw_only=True)
 class Quantized:
-    """A QDQ graph and the encodings that it was written with; `noise` is what chose their bits, where something did."""
+    """A QDQ graph and the encodings that it was written with. `noise` chose their bits; it is empty if they all have the same."""
 
     model: onnx.ModelProto
     activations: dict[str, Encoding]

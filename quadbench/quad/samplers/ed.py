@@ -5,11 +5,11 @@ import math
 import numpy as np
 import torch
 
-from quadbench.quad.samplers.table import Blend, Step, SamplerTable, executed_steps, last_only
+from quadbench.quad.samplers.table import Blend, SamplerTable, Step, executed_steps, last_only
 
 
 def ed_table(alphas_cumprod: torch.Tensor, *, steps: int, strength: float = 1.0, steps_offset: int = 1) -> SamplerTable:
-    """`leading` time steps as Stable Diffusion's schedulers have them; the sample lives at x_0 + sigma * noise."""
+    """Make the table with `leading` time steps, as Stable Diffusion's schedulers have them. The sample is x_0 + sigma * noise."""
     all_sigmas = torch.sqrt((1 - alphas_cumprod) / alphas_cumprod).numpy()
     spacing = len(alphas_cumprod) // steps
     timesteps = (np.arange(steps) * spacing).round()[::-1].astype(np.float64) + steps_offset

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from quadbench.quad.samplers.table import Blend, Step, SamplerTable, executed_steps, last_only
+from quadbench.quad.samplers.table import Blend, SamplerTable, Step, executed_steps, first_sample, last_only
 
 SIGMA_DATA = 0.5
 TIMESTEP_SCALING = 10.0
@@ -13,7 +13,7 @@ TRAINING_STEPS = 50  # the DDIM grid that consistency distillation uses
 
 
 def lcm_table(alphas_cumprod: torch.Tensor, *, steps: int, strength: float = 1.0) -> SamplerTable:
-    """Time steps spread over the distillation grid; each step jumps to x_0 and adds fresh noise, the last does not."""
+    """Make the table: time steps spread over the distillation grid, each a jump to x_0 with fresh noise, the last without."""
     timesteps = _timesteps(len(alphas_cumprod), steps)[steps - executed_steps(steps, strength) :]
     alphas = [float(alphas_cumprod[t]) for t in timesteps]
     table_steps = []
@@ -31,14 +31,12 @@ def lcm_table(alphas_cumprod: torch.Tensor, *, steps: int, strength: float = 1.0
                 known=Blend(latent=math.sqrt(a_next), noise=math.sqrt(1 - a_next)),
             )
         )
-    # At full strength the pipelines start from noise alone, although alpha-bar is not quite zero there.
-    start = (
-        Blend(latent=0.0, noise=1.0) if strength == 1.0 else Blend(latent=math.sqrt(alphas[0]), noise=math.sqrt(1 - alphas[0]))
-    )
+    start = first_sample(alphas[0], strength)
     return SamplerTable(scheme="lcm", timesteps=tuple(float(t) for t in timesteps), start=start, steps=tuple(table_steps))
 
 
 def _timesteps(train_timesteps: int, steps: int) -> list[int]:
+    """Return `steps` of the grid's time steps, the latest first."""
     grid = np.arange(1, TRAINING_STEPS + 1) * (train_timesteps // TRAINING_STEPS) - 1
     chosen = np.floor(np.linspace(0, len(grid), num=steps, endpoint=False)).astype(int)
     return [int(t) for t in grid[::-1][chosen]]

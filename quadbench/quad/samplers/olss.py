@@ -1,8 +1,8 @@
 """OLSS: optimal linear subspace search (Duan et al. 2023, arXiv 2305.14677): a DDIM trajectory -> a table of few steps.
 
 Each step is the least-squares combination of the start and all predictions so far that lands nearest to the teacher's trajectory.
-Unlike in the paper these are the predictions at the table's own samples, not at the teacher's: so a step makes up for
-what those before it missed, where coefficients fitted to the teacher's predictions would carry it on and enlarge it.
+Unlike in the paper these are the predictions at the table's own samples, not at the teacher's: so a step corrects the error of
+those before it, which coefficients fitted to the teacher's predictions would carry on and enlarge.
 """
 
 import math
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from quadbench.quad.samplers.table import Blend, Denoise, Step, SamplerTable, executed_steps, last_only
+from quadbench.quad.samplers.table import Blend, Denoise, SamplerTable, Step, executed_steps, first_sample, last_only
 
 TEACHER_STEPS = 100
 SEARCH_ROUNDS = 30
@@ -27,15 +27,15 @@ class SamplerInput:
     mask: torch.Tensor | None = None
 
     def start(self, blend: Blend) -> torch.Tensor:
-        """(1, 4, h, w): where the sampler starts."""
+        """Return the sample (1, 4, h, w) that the sampler starts from."""
         return blend.latent * self.latent + blend.noise * self.noise
 
     def keep(self, x: torch.Tensor, known: Blend) -> torch.Tensor:
-        """When inpainting, what is not replaced is set after each step, whatever the sampler makes of it."""
+        """Return the sample after a step: when inpainting, all that is not replaced is set to `known`."""
         return x if self.mask is None else self.mask * x + (1 - self.mask) * self.start(known)
 
     def fitted(self, x: torch.Tensor) -> torch.Tensor:
-        """(n,) float64: the values that the sampler decides."""
+        """Return the values (n,) float64 that the sampler decides: when inpainting, only the replaced ones."""
         return x.double().flatten() if self.mask is None else x[(self.mask > 0).expand_as(x)].double()
 
 
@@ -50,7 +50,7 @@ class TeacherTrajectory:
 def ddim_table(
     alphas_cumprod: torch.Tensor, *, steps: int = TEACHER_STEPS, strength: float = 1.0, steps_offset: int = 1
 ) -> SamplerTable:
-    """DDIM with eta 0 (Song et al. 2020, arXiv 2010.02502, eq. 12), equal to diffusers' DDIMScheduler: the teacher."""
+    """Make the teacher: DDIM with eta 0 (Song et al. 2020, arXiv 2010.02502, eq. 12), equal to diffusers' DDIMScheduler."""
     spacing = len(alphas_cumprod) // steps
     timesteps = [i * spacing + steps_offset for i in reversed(range(steps))][steps - executed_steps(steps, strength) :]
     alphas = [*(float(alphas_cumprod[t]) for t in timesteps), float(alphas_cumprod[0])]
@@ -65,14 +65,12 @@ def ddim_table(
                 known=Blend(latent=1.0, noise=0.0) if is_last else Blend(latent=math.sqrt(a_next), noise=math.sqrt(1 - a_next)),
             )
         )
-    start = (
-        Blend(latent=0.0, noise=1.0) if strength == 1.0 else Blend(latent=math.sqrt(alphas[0]), noise=math.sqrt(1 - alphas[0]))
-    )
+    start = first_sample(alphas[0], strength)
     return SamplerTable(scheme="ddim", timesteps=tuple(float(t) for t in timesteps), start=start, steps=tuple(table_steps))
 
 
 def olss_table(teacher: SamplerTable, inputs: Sequence[SamplerInput], *, steps: int) -> SamplerTable:
-    """Fit `steps` steps to the teacher's runs. Where fewer reach the end at the lowest error, the table is shorter.
+    """Fit `steps` steps to the teacher's runs. If fewer reach the end at the lowest error, the table is shorter.
 
     `fit_error` is the root-mean-square distance of the table's last sample from the teacher's, over all inputs.
     """
@@ -89,32 +87,33 @@ def olss_table(teacher: SamplerTable, inputs: Sequence[SamplerInput], *, steps: 
 
 
 def _record(teacher: SamplerTable, inputs: Sequence[SamplerInput]) -> TeacherTrajectory:
-    runs = [_run(teacher, given) for given in inputs]
+    """Run the teacher on all inputs."""
+    runs = [_run(teacher, one) for one in inputs]
     return TeacherTrajectory(x=torch.cat([x for x, _ in runs], 1), eps=torch.cat([eps for _, eps in runs], 1))
 
 
-def _run(teacher: SamplerTable, given: SamplerInput) -> tuple[torch.Tensor, torch.Tensor]:
-    """Every sample (T + 1, n) and prediction (T, n)."""
-    x = given.start(teacher.start)
-    samples, predictions = [given.fitted(x)], []
+def _run(teacher: SamplerTable, sampler_input: SamplerInput) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run the teacher on one input and return every sample (T + 1, n) and prediction (T, n)."""
+    x = sampler_input.start(teacher.start)
+    samples, predictions = [sampler_input.fitted(x)], []
     for i, step in enumerate(teacher.steps):
-        eps = given.denoise(i, x)
-        x = given.keep(step.x * x + step.eps[i] * eps, step.known)
-        samples.append(given.fitted(x))
-        predictions.append(given.fitted(eps))
+        eps = sampler_input.denoise(i, x)
+        x = sampler_input.keep(step.x * x + step.eps[i] * eps, step.known)
+        samples.append(sampler_input.fitted(x))
+        predictions.append(sampler_input.fitted(eps))
     return torch.stack(samples), torch.stack(predictions)
 
 
 def _fit(
     teacher: SamplerTable, inputs: Sequence[SamplerInput], trajectory: TeacherTrajectory, path: Sequence[int]
 ) -> tuple[tuple[Step, ...], float]:
-    """The steps along `path`, each fitted to what those before it lead to, and the mean square that the last one leaves."""
-    seen = [[given.start(teacher.start)] for given in inputs]  # by input: the start, then all predictions
+    """Fit the steps along `path`, each from the samples of those before it. Return them and the last's mean square error."""
+    seen = [[one.start(teacher.start)] for one in inputs]  # by input: the start, then all predictions
     samples = [start for (start,) in seen]
     steps, mean_square = [], 0.0
     for i, end in zip(path, [*path[1:], len(teacher.steps)], strict=True):
-        for k, given in enumerate(inputs):
-            seen[k].append(given.denoise(i, samples[k]))
+        for k, one in enumerate(inputs):
+            seen[k].append(one.denoise(i, samples[k]))
         basis = torch.cat([torch.stack([g.fitted(x) for x in s], 1) for g, s in zip(inputs, seen, strict=True)])
         coefficients, mean_square = _least_squares(basis, trajectory.x[end])
         known = teacher.steps[end - 1].known
@@ -126,13 +125,13 @@ def _fit(
 
 
 def _least_squares(basis: torch.Tensor, target: torch.Tensor) -> tuple[list[float], float]:
-    """(n, k) and (n,) -> the coefficients of the nearest combination, and the mean square of what remains."""
+    """Return the coefficients of the combination of basis (n, k) that is nearest to target (n,), and its mean square error."""
     solution = torch.linalg.lstsq(basis, target[:, None], driver="gelsd").solution[:, 0]
     return [float(c) for c in solution], float((basis @ solution - target).square().mean())
 
 
 class _Search:
-    """Least squares over the trajectory's vectors, on the triangular factor of their QR: equal errors, small systems."""
+    """Least squares over a trajectory's vectors, on the triangular factor of their QR: equal errors from small systems."""
 
     def __init__(self, trajectory: TeacherTrajectory) -> None:
         self.length, count = trajectory.eps.shape
@@ -141,22 +140,24 @@ class _Search:
         self._r = r * math.sqrt(len(r) / count)  # so that means over its rows are those over the n values
 
     def x(self, i: int) -> torch.Tensor:
+        """Return sample i in the factor's coordinates."""
         return self._r[:, i]
 
     def eps(self, i: int) -> torch.Tensor:
+        """Return prediction i in the factor's coordinates."""
         return self._r[:, self.length + 1 + i]
 
     def largest(self) -> float:
-        """The mean square of the largest sample: no step's error is beyond it."""
+        """Return the mean square of the largest sample, which no step's error exceeds."""
         return float(self._r[:, : self.length + 1].square().mean(0).max())
 
     def error(self, basis: Sequence[torch.Tensor], target: torch.Tensor) -> float:
-        """The mean square that the nearest combination leaves."""
+        """Return the mean square error of the nearest combination."""
         return _least_squares(torch.stack(list(basis), 1), target)[1]
 
 
 def _search_path(search: _Search, steps: int) -> list[int]:
-    """Indices 0 = i_0 < ... of the teacher's steps: bisection on the largest error that one step may make."""
+    """Return indices 0 = i_0 < ... of the teacher's steps, found by bisection on the largest error that one step may make."""
     if steps >= search.length:
         return list(range(search.length))
     low, high, best = 0.0, search.largest(), _greedy_path(search, math.inf)
@@ -171,7 +172,7 @@ def _search_path(search: _Search, steps: int) -> list[int]:
 
 
 def _greedy_path(search: _Search, bound: float) -> list[int]:
-    """From each index go as far as one step stays within `bound`; at least one."""
+    """Go from each index as far as one step's error stays within `bound`, at least one index on."""
     path, i = [0], 0
     while True:
         basis = [search.x(i), *(search.eps(j) for j in path)]
@@ -183,7 +184,7 @@ def _greedy_path(search: _Search, bound: float) -> list[int]:
 
 
 def _farthest_run(reachable: list[int]) -> int:
-    """The end of the unbroken run at the beginning: errors grow with distance, noise in them must not open a gap."""
+    """Return the end of the unbroken run at the beginning: errors grow with distance, and noise in them must not open a gap."""
     end = reachable[0]
     for j in reachable[1:]:
         if j != end + 1:

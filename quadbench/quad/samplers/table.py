@@ -1,5 +1,6 @@
-"""Table: coefficients of a sampler that is linear in what it has seen, and the loop that runs them."""
+"""Table: a sampler that is linear in the samples and predictions so far -> its coefficients, and the loop that runs them."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,19 +19,19 @@ class Blend:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """x_{i+1} = x_start * x_start + x * x_i + sum_j eps[j] * eps_j + noise * noise[i+1]."""
+    """The coefficients of one step: x_{i+1} = x_start * x_start + x * x_i + sum_j eps[j] * eps_j + noise * noise[i+1]."""
 
     input_scale: float = 1.0
     x_start: float = 0.0
     x: float = 0.0
     eps: tuple[float, ...]
     noise: float = 0.0
-    known: Blend  # what the kept region is set to after this step when inpainting
+    known: Blend  # is the kept region after this step, when inpainting
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerTable:
-    """A sampler as data."""
+    """A sampler as data: its time steps, the blend that it starts from, and its steps."""
 
     scheme: str
     timesteps: tuple[float, ...]
@@ -47,7 +48,7 @@ def run_table(
     noise: torch.Tensor,
     mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The sampler loop: latent (1, 4, h, w) of the input, noise (1 + steps, 4, h, w), mask (1, 1, h, w) -> final latent."""
+    """Run the sampler: latent (1, 4, h, w) of the input, noise (1 + steps, 4, h, w), mask (1, 1, h, w) -> final latent."""
     x_start = x = table.start.latent * latent + table.start.noise * noise[:1]
     seen: list[torch.Tensor] = []
     for i, step in enumerate(table.steps):
@@ -59,14 +60,23 @@ def run_table(
 
 
 def _mix(coefficients: Sequence[float], tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the sum of the tensors times their coefficients."""
     return sum((c * t for c, t in zip(coefficients, tensors, strict=True) if c), torch.zeros_like(tensors[0]))
 
 
+def first_sample(alpha: float, strength: float) -> Blend:
+    """Return the start of a schedule whose first time step has this alpha-bar.
+
+    At full strength it is noise alone, as in diffusers' pipelines, although alpha-bar is not quite zero there.
+    """
+    return Blend(latent=0.0, noise=1.0) if strength == 1.0 else Blend(latent=math.sqrt(alpha), noise=math.sqrt(1 - alpha))
+
+
 def last_only(i: int, coefficient: float) -> tuple[float, ...]:
-    """`eps` coefficients of a sampler that uses only the newest prediction."""
+    """Return the `eps` coefficients of step i of a sampler that uses only the newest prediction."""
     return (0.0,) * i + (coefficient,)
 
 
 def executed_steps(steps: int, strength: float) -> int:
-    """How many of a schedule's steps an image-to-image run executes, as diffusers' pipelines count them."""
+    """Return how many of a schedule's steps an image-to-image run executes, as diffusers' pipelines count them."""
     return max(1, min(int(steps * strength), steps))

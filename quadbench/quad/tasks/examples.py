@@ -1,4 +1,4 @@
-"""Examples: an adapter's tasks, run with fresh noise -> U-Net inputs and the float U-Net's answers, to train and to judge by."""
+"""Examples: an adapter's tasks, run with fresh noise -> U-Net inputs and the float U-Net's predictions for them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,9 +13,9 @@ from quadbench.quad.tasks.runner import Feed
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """U-Net inputs without LoRA; `teacher` (1, 4, h, w) is the float U-Net's eps with the adapter as it came.
+    """U-Net inputs without LoRA, and `teacher` (1, 4, h, w), the float U-Net's eps with the adapter as it came.
 
-    `noise` (1, 4, h, w) is what was added to a clean latent, where the sample was made so; None on a sampler's trajectory.
+    `noise` (1, 4, h, w) was added to a clean latent to make the sample; it is None for a sample of a sampler's trajectory.
     """
 
     feed: Feed
@@ -24,30 +24,34 @@ class Example:
 
 
 def examples(prepared: Prepared, adapter: Adapter, *, seeds: Sequence[int], noised: bool) -> list[Example]:
-    """Run the adapter's tasks (all where none names it) on their calibration items, once for each seed, and ask the teacher.
+    """Run the adapter's tasks (all if none names it) on their calibration items, once for each seed, and ask the teacher.
 
     With `noised` each trajectory's last latent is noised anew to each of the sampler's time steps, for the diffusion loss.
     """
     lora = prepared.feed(adapter)
     own = [task for task in prepared.tasks if task.task.adapter == adapter.name] or prepared.tasks
-    found: list[Example] = []
+    collected: list[Example] = []
     for task in own:
         for seed in seeds:
             reseeded = _reseeded(task, seed)
             visited = visit(reseeded, prepared.encoders, prepared.unet, lora)
             pairs = [(feed, None) for feed in visited.feeds]
             pairs += list(_noised(prepared, reseeded, visited, seed)) if noised else []
-            found += [Example(feed=feed, teacher=prepared.unet(feed | lora), noise=noise) for feed, noise in pairs]
-    return found
+            collected += [Example(feed=feed, teacher=prepared.unet(feed | lora), noise=noise) for feed, noise in pairs]
+    return collected
 
 
 def _reseeded(task: PreparedTask, seed: int) -> PreparedTask:
+    """Return the task with its calibration items' seeds moved by `seed`."""
     calibration = tuple(replace(item, seed=item.seed + seed) for item in task.items.calibration)
     return replace(task, items=replace(task.items, calibration=calibration))
 
 
 def _noised(prepared: Prepared, task: PreparedTask, visited: Visit, seed: int) -> Iterator[tuple[Feed, torch.Tensor]]:
-    """sqrt(a) z + sqrt(1 - a) noise, with the prompt of the item that z came from: what every sampler here feeds, scaled."""
+    """Yield feeds with sample sqrt(a) z + sqrt(1 - a) noise, and the noise. The prompt is that of the item that gave z.
+
+    Every sampler here feeds samples of this form.
+    """
     steps = len(task.table.timesteps)
     runs = len(visited.feeds) // (len(visited.latents) * steps)  # guidance: with the prompt first, then without
     generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Inputs: a recipe's task -> files, prompts and names of its inputs. Without torch, as the bundle's digest needs it."""
+"""Inputs: a recipe's task -> files, prompts and names of its inputs. It takes no torch, since the bundle's digest reads them."""
 
 import json
 from collections.abc import Sequence
@@ -13,6 +13,8 @@ from quadbench.recipe import BuiltinInputs, FolderInputs, Task
 
 
 class _Entry(BaseModel):
+    """An input as `inputs.json` lists it. Files are relative to its folder."""
+
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     name: str
@@ -24,7 +26,11 @@ class _Entry(BaseModel):
 
 
 def read_inputs(task: Task) -> tuple[zoo.TaskInput, ...]:
-    """Built-in inputs by name, those of a folder with `inputs.json`, or the task's own prompts, numbered."""
+    """Return the task's inputs: built-in ones, those of a folder with `inputs.json`, or its own prompts, numbered.
+
+    Raises:
+        UserError: `inputs.json` cannot be read or is wrong, or a file that it names does not exist.
+    """
     match task.inputs:
         case BuiltinInputs(name=name):
             return zoo.task_inputs(name)
@@ -37,10 +43,12 @@ def read_inputs(task: Task) -> tuple[zoo.TaskInput, ...]:
 
 
 def _from_prompt(name: str, prompt: str) -> zoo.TaskInput:
+    """Return an input that is a prompt alone."""
     return zoo.TaskInput(name=name, image=None, mask=None, truth=None, prompt=prompt, negative_prompt="")
 
 
 def _folder_inputs(folder: Path) -> tuple[zoo.TaskInput, ...]:
+    """Read the folder's `inputs.json`."""
     listing = folder / "inputs.json"
     try:
         entries = TypeAdapter(tuple[_Entry, ...]).validate_python(json.loads(listing.read_text()))
@@ -62,11 +70,13 @@ def _folder_inputs(folder: Path) -> tuple[zoo.TaskInput, ...]:
 
 
 def _first_problem(error: ValidationError) -> str:
+    """Return the place of the first problem, and what is wrong there."""
     first = error.errors()[0]
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def _refuse_missing(folder: Path, entries: Sequence[_Entry]) -> None:
+    """Raise UserError if a listed file does not exist."""
     named = [file for entry in entries for file in (entry.image, entry.mask, entry.truth) if file]
     missing = [file for file in named if not (folder / file).is_file()]
     if missing:

@@ -32,30 +32,30 @@ class Item:
     truth_path: Path | None = None
 
     def noise(self, foundation: Foundation, steps: int) -> torch.Tensor:
-        """(1 + steps, 4, h, w): what a diffusers pipeline draws from a generator with this seed, in its order."""
+        """Return the noise (1 + steps, 4, h, w) that a diffusers pipeline draws from a generator with this seed, in its order."""
         generator = torch.Generator().manual_seed(self.seed)
         shape = (1, foundation.latent_channels, foundation.latent_size, foundation.latent_size)
         return torch.cat([torch.randn(shape, generator=generator) for _ in range(1 + steps)])
 
     def latent_mask(self, latent_size: int) -> torch.Tensor | None:
-        """(1, 1, h, w) by nearest neighbour, as diffusers' inpainting pipeline reduces its mask."""
+        """Return the mask, if there is one, reduced to (1, 1, h, w) by nearest neighbour as in diffusers' inpainting pipeline."""
         return None if self.mask is None else torch.nn.functional.interpolate(self.mask, size=(latent_size, latent_size))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Items:
-    """What a task is evaluated on, and what its ranges and its table are taken from; nothing is in both."""
+    """A task's items: those it is evaluated on, and those that its ranges and its table are taken from. None is in both."""
 
     evaluation: tuple[Item, ...]
     calibration: tuple[Item, ...]
 
 
 def task_items(task: Task, foundation: Foundation, *, calibration_samples: int) -> Items:
-    """The last `calibration_samples` inputs calibrate and are never evaluated; prompts do both, with other noise.
+    """Read a task's inputs. The last `calibration_samples` calibrate and are never evaluated; prompts do both, with other noise.
 
     Raises:
-        UserError: too few inputs, one without the image or mask that the task needs, or one that cannot be read or has the
-            wrong size.
+        UserError: there are too few inputs, or one has no image or mask where the task needs one, or an image cannot be read or
+            has the wrong size.
     """
     inputs = read_inputs(task)
     if isinstance(task, TextToImageTask):
@@ -73,6 +73,7 @@ def task_items(task: Task, foundation: Foundation, *, calibration_samples: int) 
 
 
 def _item(task: Task, seed: int, entry: zoo.TaskInput, foundation: Foundation) -> Item:
+    """Read one input, with a seed that is counted from the task's own."""
     image_path = None if isinstance(task, TextToImageTask) else _needed(task, entry, "image", entry.image)
     mask_path = _needed(task, entry, "mask", entry.mask) if isinstance(task, InpaintTask) else None
     return Item(
@@ -90,13 +91,22 @@ def _item(task: Task, seed: int, entry: zoo.TaskInput, foundation: Foundation) -
 
 
 def _needed(task: Task, entry: zoo.TaskInput, kind: str, path: Path | None) -> Path:
+    """Return the path of an input's image or mask.
+
+    Raises:
+        UserError: the input has none.
+    """
     if path is None:
         raise UserError(f"input '{entry.name}' of task '{task.name}' has no {kind}; {task.kind} needs one")
     return path
 
 
 def _pixels(path: Path, mode: str, size: int) -> torch.Tensor:
-    """(1, C, H, W), 0 to 255."""
+    """Read an image as (1, C, H, W), 0 to 255.
+
+    Raises:
+        UserError: the image cannot be read or has another size.
+    """
     try:
         image = Image.open(path)
         image.load()

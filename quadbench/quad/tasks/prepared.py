@@ -1,4 +1,4 @@
-"""Tasks: a recipe's task -> its sampler table, its items, and the U-Net inputs that its own trajectories visit."""
+"""Prepared: a recipe's task -> its sampler table, its items, and the U-Net inputs that its own trajectories visit."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Unet = Callable[[Feed], torch.Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedTask:
-    """A task with everything that its runs need but the graphs."""
+    """A task with all that its runs need beside the graphs."""
 
     task: Task
     table: SamplerTable
@@ -27,7 +27,7 @@ class PreparedTask:
     items: Items
 
     def tensors(self, foundation: Foundation) -> dict[str, torch.Tensor]:
-        """What `tasks/<task>.safetensors` holds."""
+        """Return the tensors of `tasks/<task>.safetensors`: time features, and noise for each item that is evaluated."""
         steps = len(self.table.steps)
         noise = {f"noise.{item.name}": item.noise(foundation, steps) for item in self.items.evaluation}
         return {"time_features": self.features.contiguous(), **noise}
@@ -35,14 +35,14 @@ class PreparedTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoders:
-    """The float graphs that stand before the U-Net."""
+    """The float graphs that run before the U-Net: text encoder and VAE encoder."""
 
     foundation: Foundation
     text_encoder: GraphSession
     vae_encoder: GraphSession
 
     def condition(self, item: Item, features: torch.Tensor, lora: Feed, guidance: float) -> Condition:
-        """What the U-Net is told about an item."""
+        """Return the U-Net's inputs beside the sample, for an item."""
         return Condition(
             time_features=features,
             text=self.text_encoder(token_feed(item.input_ids)),
@@ -52,7 +52,7 @@ class Encoders:
         )
 
     def latent(self, item: Item) -> torch.Tensor:
-        """(1, 4, h, w) of the item's image; zeros where it has none."""
+        """Return the latent (1, 4, h, w) of the item's image; zeros if it has none."""
         size = self.foundation.latent_size
         if item.image is None:
             return torch.zeros(1, self.foundation.latent_channels, size, size)
@@ -60,7 +60,7 @@ class Encoders:
 
 
 def prepare_task(task: Task, items: Items, encoders: Encoders, unet: Unet, lora: Feed) -> PreparedTask:
-    """Make the task's table; OLSS is fitted to the float U-Net with the task's adapter and guidance, on the calibration items."""
+    """Make the task's table. OLSS is fitted to the float U-Net with the task's adapter and guidance, on the calibration items."""
     foundation = encoders.foundation
     match task.sampler:
         case LcmSampler(steps=steps):
@@ -74,10 +74,12 @@ def prepare_task(task: Task, items: Items, encoders: Encoders, unet: Unet, lora:
 
 
 def _strength(task: Task) -> float:
+    """Return the task's strength, which is 1 without an image to start from."""
     return 1.0 if isinstance(task, TextToImageTask) else task.strength
 
 
 def _fitted_table(task: Task, encoders: Encoders, unet: Unet, lora: Feed, items: Sequence[Item], steps: int) -> SamplerTable:
+    """Fit an OLSS table of `steps` steps."""
     foundation = encoders.foundation
     teacher = ddim_table(foundation.alphas_cumprod, strength=_strength(task))
     features = time_features(foundation, list(teacher.timesteps))
@@ -95,14 +97,14 @@ def _fitted_table(task: Task, encoders: Encoders, unet: Unet, lora: Feed, items:
 
 @dataclass(frozen=True, kw_only=True)
 class Visit:
-    """What a task's calibration items showed: U-Net inputs without LoRA, and the latents that reached the decoder."""
+    """The run of a task's calibration items: the U-Net's inputs without LoRA, and the latents that reached the decoder."""
 
     feeds: list[Feed]
     latents: list[torch.Tensor]
 
 
 def visit(prepared: PreparedTask, encoders: Encoders, unet: Unet, lora: Feed) -> Visit:
-    """Run the task's own sampler on its calibration items and keep what the U-Net and the decoder were given."""
+    """Run the task's own sampler on its calibration items and keep the inputs of U-Net and decoder."""
     feeds, latents = [], []
     for item in prepared.items.calibration:
         condition = encoders.condition(item, prepared.features, lora, prepared.task.guidance)

@@ -1,7 +1,7 @@
-"""Reference: a task's items -> the images of diffusers and PEFT in float32, to which everything else is compared.
+"""Reference: a task's items -> the images of diffusers and PEFT in float32, to which all others are compared.
 
-Where diffusers has the scheduler (LCM, ED), the image comes from its own pipeline. OLSS is not in diffusers: there its own
-components run under the fitted table. Adapters are loaded by PEFT or diffusers, never by the code that is checked.
+If diffusers has the scheduler (LCM, ED), the image comes from its own pipeline. OLSS it does not have: there its components run
+under the fitted table. Adapters are loaded by PEFT or diffusers, never by the code that is checked.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ _SCHEDULERS = {"lcm": (LCMScheduler, {}), "ed": (EulerDiscreteScheduler, {"times
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """Renders items of one task."""
+    """A task with its U-Net in torch, to render its items by."""
 
     foundation: Foundation
     task: Task
@@ -40,18 +40,19 @@ class Reference:
     unet: nn.Module
 
     def render(self, item: Item) -> Image.Image:
-        """The item's image, 8-bit RGB."""
+        """Return the item's image, 8-bit RGB."""
         with torch.no_grad():
             if isinstance(self.task.sampler, OlssSampler):
                 return _to_image(self._run_components(item))
             return _to_image(self._run_pipeline(item))
 
     def latent(self, item: Item) -> torch.Tensor | None:
-        """Posterior mean of the item's image times the scaling factor; the pipelines would draw from the posterior instead."""
+        """Return the posterior mean of the item's image times the scaling factor; a pipeline would draw from the posterior."""
         vae = self.foundation.vae
         return None if item.image is None else vae.encode(item.image).latent_dist.mean * vae.config.scaling_factor
 
     def _run_components(self, item: Item) -> torch.Tensor:
+        """Run text encoder, U-Net under the table, and decoder: an image (1, 3, H, W)."""
         foundation, guidance = self.foundation, self.task.guidance
         text = foundation.text_encoder(torch.tensor([item.input_ids]))[0]
         negative = foundation.text_encoder(torch.tensor([item.negative_input_ids]))[0]
@@ -76,6 +77,7 @@ class Reference:
         return foundation.vae.decode(final / foundation.vae.config.scaling_factor).sample
 
     def _run_pipeline(self, item: Item) -> torch.Tensor:
+        """Run diffusers' pipeline for the task's kind: an image (1, 3, H, W)."""
         task, steps = self.task, self.task.sampler.steps
         kwargs = {
             "prompt": item.prompt,
@@ -98,6 +100,7 @@ class Reference:
         return image.images * 2 - 1
 
     def _pipeline(self) -> Any:
+        """Return diffusers' pipeline for the task's kind and scheduler."""
         kind = {
             TextToImageTask: StableDiffusionPipeline,
             ImageToImageTask: StableDiffusionImg2ImgPipeline,
@@ -119,12 +122,12 @@ class Reference:
 
 
 def reference_for(foundation: Foundation, task: Task, table: SamplerTable, adapter: AdapterSource | None) -> Reference:
-    """A reference whose adapter was loaded by PEFT or diffusers, from where it lies."""
+    """Return a reference whose adapter is loaded by PEFT or diffusers, from its own files."""
     unet = with_adapter(foundation.unet, adapter) if adapter else copy_of_modules(foundation.unet)
     return Reference(foundation=foundation, task=task, table=table, unet=unet.eval().requires_grad_(False))
 
 
 def _to_image(pixels: torch.Tensor) -> Image.Image:
-    """(1, 3, H, W) in [-1, 1] -> 8-bit RGB, rounded as diffusers does."""
+    """Turn pixels (1, 3, H, W) in [-1, 1] into an 8-bit RGB image, rounded as diffusers does."""
     unit = ((pixels[0] + 1) / 2).clamp(0, 1).permute(1, 2, 0).numpy()
     return Image.fromarray((unit * 255).round().astype(np.uint8))

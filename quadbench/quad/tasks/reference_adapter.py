@@ -1,4 +1,4 @@
-"""Reference adapter: a U-Net and where an adapter lies -> the U-Net with the adapter in it, as PEFT and diffusers load it."""
+"""Reference adapter: a U-Net and an adapter's files -> the U-Net with the adapter in it, as PEFT and diffusers load it."""
 
 from typing import assert_never
 
@@ -19,7 +19,7 @@ State = dict[str, torch.Tensor]
 
 
 def with_adapter(unet: nn.Module, source: AdapterSource) -> nn.Module:
-    """A copy of the U-Net. What can be wrong with an adapter was refused before."""
+    """Return a copy of the U-Net with the adapter in it. The adapter has been read and accepted before."""
     unet = copy_of_modules(unet)
     metadata = None
     match source.format:
@@ -40,14 +40,14 @@ def with_adapter(unet: nn.Module, source: AdapterSource) -> nn.Module:
 
 
 def _without_alphas(state: State, *, up: str) -> State:
-    """Alphas multiplied into the up-projections: where they differ, diffusers 0.42 forgets those of attention layers."""
+    """Multiply alphas into the up-projections: where they differ, diffusers 0.42 forgets those of attention layers."""
     alphas = {key.removesuffix(_ALPHA) + up: float(tensor) for key, tensor in state.items() if key.endswith(_ALPHA)}
     weights = {key: tensor for key, tensor in state.items() if not key.endswith(_ALPHA)}
     return weights | {key: weights[key] * (alpha / weights[key].shape[1]) for key, alpha in alphas.items()}
 
 
 def _in_shape(state: State, unet: nn.Module) -> State:
-    """Matrices for linear maps and 1x1 kernels for convolutions: kohya's files may hold either for both."""
+    """Return matrices for linear maps and 1x1 kernels for convolutions: kohya's files may hold either for both."""
     shaped = {}
     for key, tensor in state.items():
         module = unet.get_submodule(key.removeprefix(_UNET).partition(".lora_")[0])

@@ -21,18 +21,19 @@ class GraphSession:
         self._session: onnxruntime.InferenceSession | None = None
 
     def __call__(self, feed: Mapping[str, np.ndarray]) -> torch.Tensor:
+        """Return the graph's output for a feed."""
         if self._session is None:
             self._session = open_session(self._model)
         return torch.from_numpy(self._session.run(None, dict(feed))[0])
 
     def release(self) -> None:
-        """Give its memory back; the next run loads it again."""
+        """Give the session's memory back. The next run loads it again."""
         self._session = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """What the U-Net is told beside the sample: time features (steps, C), text with and without prompt (1, T, D), LoRA inputs."""
+    """The U-Net's inputs beside the sample: time features (steps, C), text with and without prompt (1, T, D), LoRA."""
 
     time_features: torch.Tensor
     text: torch.Tensor
@@ -43,7 +44,7 @@ class Condition:
 
 @dataclass(kw_only=True)
 class Denoiser:
-    """The U-Net as a sampler calls it; `feeds` keeps every input it was given when `record` is set."""
+    """The U-Net as a sampler calls it. With `record`, `feeds` keeps all its inputs but LoRA."""
 
     unet: Callable[[Feed], torch.Tensor]
     condition: Condition
@@ -51,7 +52,7 @@ class Denoiser:
     feeds: list[Feed] = field(default_factory=list)
 
     def __call__(self, step: int, sample: torch.Tensor) -> torch.Tensor:
-        """eps (1, 4, h, w); with guidance g != 1: eps_u + g (eps_c - eps_u) (Ho and Salimans 2022, arXiv 2207.12598)."""
+        """Return eps (1, 4, h, w); with guidance g != 1 eps_u + g (eps_c - eps_u) (Ho and Salimans 2022, arXiv 2207.12598)."""
         conditioned = self._run(step, sample, self.condition.text)
         if self.condition.guidance == 1.0:
             return conditioned
@@ -59,6 +60,7 @@ class Denoiser:
         return free + self.condition.guidance * (conditioned - free)
 
     def _run(self, step: int, sample: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        """Run the U-Net once, with one of the two texts."""
         feed = {
             "sample": sample.numpy(),
             "time_features": self.condition.time_features[step : step + 1].numpy(),
@@ -70,8 +72,10 @@ class Denoiser:
 
 
 def as_feed(tensors: Mapping[str, torch.Tensor]) -> Feed:
+    """Return the tensors as arrays."""
     return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
 def token_feed(input_ids: Sequence[int]) -> Feed:
+    """Return the text encoder's feed, int32 (1, T)."""
     return {"input_ids": np.array([input_ids], np.int32)}
