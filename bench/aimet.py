@@ -17,8 +17,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from quadbench.quad.prepare import Prepared
+    from quadbench.recipe import Task
 
 CONFIG = "htp_v79"
 
@@ -45,48 +50,52 @@ def main() -> None:
 
 
 def _quadbench_db(recipe_name: str, folder: Path) -> list[tuple[str, float, float]]:
-    """For each task its name and the SQNR of both of our graphs; model and inputs are left for the other side."""
-    import onnx
+    """Return the name of each task and the SQNR of both of our graphs; leave model and inputs in `folder` for the other side."""
     import torch
 
     from quadbench.artifacts import Component
-    from quadbench.quad.adapters import merge
     from quadbench.quad.adapters.lora_profile import adapter_integers, lora_profile
-    from quadbench.quad.model.graphs import export_unet
     from quadbench.quad.prepare import prepare
     from quadbench.quad.quantize.quantizer import Calibrated, quantized
     from quadbench.quad.steps import Steps
-    from quadbench.quad.tasks.examples import examples
     from quadbench.quad.tasks.runner import GraphSession
     from quadbench.recipe import load_recipe
 
-    found = []
     with torch.no_grad():
         prepared = prepare(load_recipe(recipe_name), Steps(), folder)
         lora = lora_profile(list(prepared.adapters.values()), anchor=None, gauge=True, headroom=1.0, dtype="int16")
         tasks = [(task, lora.adapters[name]) for task in prepared.tasks if (name := task.task.adapter)]
         feeds = [f | prepared.feed(a) for task, own in tasks for f in prepared.visits[task.task.name].feeds for a in (own, None)]
         shared = GraphSession(quantized(Calibrated(prepared.models[Component.UNET], feeds), lora=lora.encodings).model)
+        rows = []
         for task, adapter in tasks:
-            name = task.task.name
-            unet = copy.deepcopy(prepared.foundation.unet)
-            merge(prepared.adapters[adapter.name], unet)
-            merged = export_unet(prepared.foundation, unet, {}, folder)
-            judged = examples(prepared, prepared.adapters[adapter.name], seeds=(5,), noised=False)
-            own = GraphSession(quantized(Calibrated(merged, prepared.visits[name].feeds)).model)
             integers = adapter_integers(adapter, prepared.shapes, lora.encodings)
-            exact = [example.teacher.numpy() for example in judged]
-            inputs = [example.feed for example in judged]
-            found.append(
-                (
-                    name,
-                    _sqnr_db(exact, inputs, lambda feed, own=own: own(feed).numpy()),
-                    _sqnr_db(exact, inputs, lambda feed, lora=integers: shared(feed | lora).numpy()),
-                )
-            )
-            _leave(folder / name, prepared.visits[name].feeds, inputs, exact)
-            onnx.save(merged, folder / name / "unet.onnx")
-    return found
+            own_db, shared_db = _both_db(prepared, task.task, lambda feed, lora=integers: shared(feed | lora).numpy(), folder)
+            rows.append((task.task.name, own_db, shared_db))
+    return rows
+
+
+def _both_db(prepared: "Prepared", task: "Task", shared: Callable[[dict], np.ndarray], folder: Path) -> tuple[float, float]:
+    """Return the SQNR of the task's own graph and of the shared one, on the same inputs; leave what AIMET needs in `folder`."""
+    import onnx
+
+    from quadbench.quad.adapters import merge
+    from quadbench.quad.model.graphs import export_unet
+    from quadbench.quad.quantize.quantizer import Calibrated, quantized
+    from quadbench.quad.tasks.examples import examples
+    from quadbench.quad.tasks.runner import GraphSession
+
+    adapter, calibration = prepared.adapters[task.adapter], prepared.visits[task.name].feeds
+    unet = copy.deepcopy(prepared.foundation.unet)
+    merge(adapter, unet)
+    merged = export_unet(prepared.foundation, unet, {}, folder)
+    own = GraphSession(quantized(Calibrated(merged, calibration)).model)
+    judged = examples(prepared, adapter, seeds=(5,), noised=False)
+    exact = [example.teacher.numpy() for example in judged]
+    inputs = [example.feed for example in judged]
+    _leave(folder / task.name, calibration, inputs, exact)
+    onnx.save(merged, folder / task.name / "unet.onnx")
+    return _sqnr_db(exact, inputs, lambda feed: own(feed).numpy()), _sqnr_db(exact, inputs, shared)
 
 
 def _leave(
@@ -99,7 +108,7 @@ def _leave(
 
 
 def _aimet_db(folder: Path) -> float:
-    """In AIMET's environment, where quadbench is not."""
+    """Return the SQNR of AIMET's graph; runs in AIMET's environment, where quadbench is not."""
     import onnx
     from aimet_onnx.quantsim import QuantizationSimModel
 

@@ -18,12 +18,13 @@ import numpy as np
 import onnx
 import torch
 
-from quadbench.artifacts import Bundle, Component, TaskAssets, TaskItem, Variant
+from quadbench.artifacts import Bundle, Component, Stored, TaskAssets, TaskItem, Variant
 from quadbench.artifacts.pixels import Pixels, psnr_db
 from quadbench.quad.build import build
 from quadbench.quad.tasks.runner import GraphSession
 from quadbench.quality.latents import TaskModel
 from quadbench.recipe import Recipe, load_recipe
+from quadbench.results.layout import Layout
 
 SEED_STRIDE = 1000  # beyond the items of a task, which use the seeds that follow its own
 SIDES = (Variant.SHARED, Variant.PER_GRAPH)
@@ -35,16 +36,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=8)
     options = parser.parse_args()
     recipe = load_recipe(options.recipe)
-    found: dict[str, list[np.ndarray]] = {task.name: [] for task in recipe.tasks}
+    runs: dict[str, list[np.ndarray]] = {task.name: [] for task in recipe.tasks}
     for seed in range(options.seeds):
         with tempfile.TemporaryDirectory() as scratch:
-            bundle, folder = build(with_seed(recipe, seed), Path(scratch) / "bundles")
-            for task in bundle.tasks:
-                found[task.name].append(np.array(list(compare(bundle, folder, task))))
-                print(f"{task.name}, seed {seed}: {cells(found[task.name][-1:])}", flush=True)  # noqa: T201
+            bundle = build(with_seed(recipe, seed), Layout(Path(scratch)))
+            for task in bundle.artifact.tasks:
+                runs[task.name].append(np.array(list(compare(bundle, task))))
+                print(f"{task.name}, seed {seed}: {cells(runs[task.name][-1:])}", flush=True)  # noqa: T201
     print("\n| task | images | shared | per-graph | difference | U-Net alone |\n|---|---|---|---|---|---|")  # noqa: T201
-    for name, runs in found.items():
-        print(f"| `{name}` | {cells(runs)} |")  # noqa: T201
+    for name, values in runs.items():
+        print(f"| `{name}` | {cells(values)} |")  # noqa: T201
 
 
 def with_seed(recipe: Recipe, seed: int) -> Recipe:
@@ -52,12 +53,12 @@ def with_seed(recipe: Recipe, seed: int) -> Recipe:
     return recipe.model_copy(update={"tasks": tasks, "baselines": ("per-graph",)})
 
 
-def compare(bundle: Bundle, folder: Path, task: TaskAssets) -> Iterator[tuple[float, ...]]:
-    """For each evaluation input PSNR in dB against the float image: shared, per-graph, and both with only the U-Net quantized."""
-    exact = TaskModel.load(bundle, folder, task, Variant.FLOAT)
-    models = [TaskModel.load(bundle, folder, task, variant) for variant in SIDES]
+def compare(bundle: Stored[Bundle], task: TaskAssets) -> Iterator[tuple[float, ...]]:
+    """Yield the PSNR in dB of each input: shared and per-graph against float, then both with the U-Net alone quantized."""
+    exact = TaskModel.load(bundle, task, Variant.FLOAT)
+    models = [TaskModel.load(bundle, task, variant) for variant in SIDES]
     unets = [replace(m, text_encoder=exact.text_encoder, vae_encoder=exact.vae_encoder) for m in models]
-    float_decoder, decoder = (_decoder(bundle, folder, variant) for variant in (Variant.FLOAT, Variant.SHARED))
+    float_decoder, decoder = (_decoder(bundle, variant) for variant in (Variant.FLOAT, Variant.SHARED))
     pairs = [*((model, decoder) for model in models), *((model, float_decoder) for model in unets)]
     with torch.no_grad():
         for item in task.items:
@@ -66,22 +67,22 @@ def compare(bundle: Bundle, folder: Path, task: TaskAssets) -> Iterator[tuple[fl
 
 
 def cells(runs: list[np.ndarray]) -> str:
-    found = np.concatenate(runs)  # (images, 4)
-    means = " | ".join(f"{value:.1f}" for value in found[:, :2].mean(0))
-    return f"{len(found)} | {means} | {_mean(found[:, 0] - found[:, 1])} | {_mean(found[:, 2] - found[:, 3])}"
+    images = np.concatenate(runs)  # (images, 4)
+    means = " | ".join(f"{value:.1f}" for value in images[:, :2].mean(0))
+    return f"{len(images)} | {means} | {_mean(images[:, 0] - images[:, 1])} | {_mean(images[:, 2] - images[:, 3])}"
 
 
 def _mean(differences: np.ndarray) -> str:
     return f"{differences.mean():+.1f} ± {differences.std(ddof=1) / np.sqrt(len(differences)):.1f}"
 
 
-def _decoder(bundle: Bundle, folder: Path, variant: Variant) -> GraphSession:
-    graph = next(g for g in bundle.graphs if (g.variant, g.component) == (variant, Component.VAE_DECODER))
-    return GraphSession(onnx.load(folder / graph.file.path))
+def _decoder(bundle: Stored[Bundle], variant: Variant) -> GraphSession:
+    graph = next(g for g in bundle.artifact.graphs if (g.variant, g.component) == (variant, Component.VAE_DECODER))
+    return GraphSession(onnx.load(bundle.path(graph.file)))
 
 
 def _image(model: TaskModel, decoder: GraphSession, item: TaskItem) -> Pixels:
-    """(H, W, 3) of 8 bits."""
+    """Return the task's image of an item, (H, W, 3) of 8 bits."""
     image = decoder({"latent": model.run(item).latent})[0]  # (3, H, W) in [-1, 1]
     return ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
 

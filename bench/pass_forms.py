@@ -1,6 +1,6 @@
 """Forms that graphs are not given: float or QDQ graph -> one that computes the same, for passes.py to measure.
 
-Those of a float graph return by which factor a LoRA input has to be multiplied for that, and {} where by none.
+Functions that change a float graph return the factors that its LoRA inputs have to be multiplied by, {} for none.
 """
 
 import numpy as np
@@ -13,11 +13,11 @@ Factors = dict[str, float]
 
 
 def fewer_reshapes(model: onnx.ModelProto) -> Factors:
-    """Add of two Reshapes -> Reshape of the Add; then Reshape of a Reshape -> one, or none where that leads back."""
-    shapes, made_by = value_shapes(model), _producers(model)
+    """Rewrite: Add of two Reshapes -> Reshape of the Add; then Reshape of a Reshape -> one, or none where that leads back."""
+    shapes, producers = value_shapes(model), _producers(model)
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
-        nodes.extend(_flat_add(model, node, shapes, made_by) or [node])
+        nodes.extend(_flat_add(model, node, shapes, producers) or [node])
     _replace(model, nodes)
     shapes = value_shapes(model)
     starts: dict[str, str] = {}  # what a Reshape makes -> what the first of its chain is given
@@ -35,19 +35,19 @@ def fewer_reshapes(model: onnx.ModelProto) -> Factors:
 
 
 def _flat_add(
-    model: onnx.ModelProto, node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]], made_by: dict[str, onnx.NodeProto]
+    model: onnx.ModelProto, node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]], producers: dict[str, onnx.NodeProto]
 ) -> list[onnx.NodeProto]:
-    """None where the operands were reshaped from different shapes, or to different ones."""
-    if node.op_type != "Add" or any(n not in made_by or made_by[n].op_type != "Reshape" for n in node.input):
+    """Return the Add before its operands' Reshapes, or nothing where these differ in a shape before or after."""
+    if node.op_type != "Add" or any(n not in producers or producers[n].op_type != "Reshape" for n in node.input):
         return []
-    flat, out = [made_by[name].input[0] for name in node.input], node.output[0]
+    flat, out = [producers[name].input[0] for name in node.input], node.output[0]
     if shapes[flat[0]] != shapes[flat[1]] or any(shapes[name] != shapes[out] for name in node.input):
         return []
     return [helper.make_node("Add", flat, [f"{out}.flat"], node.name), _reshape(model, f"{out}.flat", out, shapes[out])]
 
 
 def linear_as_conv(model: onnx.ModelProto) -> Factors:
-    """Gemm of rows (T, D) -> 1x1 Conv of (1, D, 1, T)."""
+    """Rewrite: Gemm of rows (T, D) -> 1x1 Conv of (1, D, 1, T)."""
     shapes, constants = value_shapes(model), _constants(model)
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
@@ -73,17 +73,17 @@ def linear_as_conv(model: onnx.ModelProto) -> Factors:
 
 
 def single_heads(model: onnx.ModelProto) -> Factors:
-    """Attention over (1, H, T, d) at once -> H times over (1, 1, T, d), between Split and Concat."""
-    shapes, made_by = value_shapes(model), _producers(model)
+    """Rewrite: attention over (1, H, T, d) at once -> H times over (1, 1, T, d), between Split and Concat."""
+    shapes, producers = value_shapes(model), _producers(model)
     nodes: list[onnx.NodeProto] = []
     inner: set[str] = set()
     replaced: dict[str, list[onnx.NodeProto]] = {}
     for mixing in model.graph.node:
-        softmax = made_by.get(mixing.input[0])
+        softmax = producers.get(mixing.input[0])
         if mixing.op_type != "MatMul" or softmax is None or softmax.op_type != "Softmax":
             continue
-        scaling = made_by[softmax.input[0]]
-        scoring = made_by[scaling.input[0]]
+        scaling = producers[softmax.input[0]]
+        scoring = producers[scaling.input[0]]
         inner |= {scoring.output[0], scaling.output[0], softmax.output[0]}
         heads = shapes[softmax.output[0]][1]
         replaced[mixing.output[0]] = _heads(scoring, scaling, mixing, heads)
@@ -113,19 +113,19 @@ def _heads(scoring: onnx.NodeProto, scaling: onnx.NodeProto, mixing: onnx.NodePr
 
 
 def scale_in_weights(model: onnx.ModelProto) -> Factors:
-    """The factor of attention's scores goes into the weights and LoRAs that make the queries."""
-    made_by, constants = _producers(model), _constants(model)
+    """Move the factor of attention's scores into the weights and LoRAs that make the queries."""
+    producers, constants = _producers(model), _constants(model)
     factors: Factors = {}
     same: dict[str, str] = {}
     for softmax in model.graph.node:
-        if softmax.op_type != "Softmax" or made_by[softmax.input[0]].op_type != "Mul":
+        if softmax.op_type != "Softmax" or producers[softmax.input[0]].op_type != "Mul":
             continue
-        scores, constant = made_by[softmax.input[0]].input
+        scores, constant = producers[softmax.input[0]].input
         factor = float(numpy_helper.to_array(constants[constant]))
         same[softmax.input[0]] = scores
-        pending = [made_by[scores].input[0]]
+        pending = [producers[scores].input[0]]
         while pending:
-            node = made_by[pending.pop()]
+            node = producers[pending.pop()]
             if node.op_type != "Gemm":
                 pending += node.input if node.op_type == "Add" else node.input[:1]
             elif node.input[1] in constants:
@@ -140,7 +140,7 @@ def scale_in_weights(model: onnx.ModelProto) -> Factors:
 
 
 def group_norm_with_mul_and_add(model: onnx.ModelProto) -> Factors:
-    """A norm's scale and offset as Mul and Add, not as a convolution of single channels."""
+    """Write a norm's scale and offset as Mul and Add, not as a convolution of single channels."""
     constants = _constants(model)
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
@@ -160,7 +160,7 @@ def group_norm_with_mul_and_add(model: onnx.ModelProto) -> Factors:
 
 
 def resize_as_concat(model: onnx.ModelProto) -> Factors:
-    """Resize to twice the size by nearest neighbour -> Concat with itself between Reshapes, along width, then height."""
+    """Rewrite: Resize to twice the size by nearest neighbour -> Concat with itself between Reshapes, along width, then height."""
     shapes = value_shapes(model)
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
@@ -181,20 +181,20 @@ def resize_as_concat(model: onnx.ModelProto) -> Factors:
 
 
 def unsigned_factors(model: onnx.ModelProto) -> None:
-    """Of a QDQ graph: attention's second factors stay UINT16, as all other activations are."""
-    made_by = _producers(model)
+    """Leave the second factors of a QDQ graph's attention in UINT16, as all other activations are."""
+    producers = _producers(model)
     for node in model.graph.node:
         for i, name in enumerate(node.input):
             if name.endswith(".factor.dq"):
-                node.input[i] = made_by[made_by[name].input[0]].input[0]
+                node.input[i] = producers[producers[name].input[0]].input[0]
     _replace(model, list(model.graph.node))
 
 
 def silu_as_quick_gelu(model: onnx.ModelProto) -> None:
-    """Of a QDQ graph: x * sigmoid(x) as ONNX Runtime's own QuickGelu with alpha 1."""
-    made_by = _producers(model)
+    """Write x * sigmoid(x) of a QDQ graph as ONNX Runtime's own QuickGelu with alpha 1."""
+    producers = _producers(model)
     for node in model.graph.node:
-        if node.op_type == "Mul" and (x := _silu_input(node, made_by)):
+        if node.op_type == "Mul" and (x := _silu_input(node, producers)):
             gelu = helper.make_node("QuickGelu", [x], list(node.output), node.name, domain="com.microsoft", alpha=1.0)
             node.CopyFrom(gelu)
     model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
@@ -202,22 +202,22 @@ def silu_as_quick_gelu(model: onnx.ModelProto) -> None:
 
 
 def silu_in_one_piece(model: onnx.ModelProto) -> None:
-    """Of a QDQ graph: nothing is quantized between Sigmoid and the Mul of x * sigmoid(x)."""
-    made_by = _producers(model)
+    """Quantize nothing of a QDQ graph between Sigmoid and the Mul of x * sigmoid(x)."""
+    producers = _producers(model)
     for node in model.graph.node:
-        if node.op_type == "Mul" and (x := _silu_input(node, made_by)):
+        if node.op_type == "Mul" and (x := _silu_input(node, producers)):
             other = next(name for name in node.input if name != x)
-            node.input[:] = [x, made_by[made_by[other].input[0]].input[0]]
+            node.input[:] = [x, producers[producers[other].input[0]].input[0]]
     _replace(model, list(model.graph.node))
 
 
-def _silu_input(node: onnx.NodeProto, made_by: dict[str, onnx.NodeProto]) -> str | None:
-    """x, dequantized, where the Mul's other operand is its sigmoid, quantized and dequantized."""
+def _silu_input(node: onnx.NodeProto, producers: dict[str, onnx.NodeProto]) -> str | None:
+    """Return x, dequantized, where the Mul's other operand is its sigmoid, quantized and dequantized."""
     for x, other in (node.input, list(node.input)[::-1]):
         steps = [other]
-        while len(steps) < 4 and steps[-1] in made_by:
-            steps.append(made_by[steps[-1]].input[0])
-        if len(steps) == 4 and steps[3] == x and made_by[steps[2]].op_type == "Sigmoid":
+        while len(steps) < 4 and steps[-1] in producers:
+            steps.append(producers[steps[-1]].input[0])
+        if len(steps) == 4 and steps[3] == x and producers[steps[2]].op_type == "Sigmoid":
             return str(x)
     return None
 
@@ -231,7 +231,7 @@ def _constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
 
 
 def _store(model: onnx.ModelProto, name: str, value: np.ndarray) -> str:
-    """Written over what has the name, if something has."""
+    """Store a constant, over the one that has its name, and return the name."""
     tensor = numpy_helper.from_array(np.ascontiguousarray(value), name)
     old = _constants(model).get(name)
     if old is None:
@@ -247,7 +247,7 @@ def _reshape(model: onnx.ModelProto, x: str, out: str, shape: tuple[int, ...]) -
 
 
 def _replace(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
-    """Without nodes and constants that nobody reads, and anew with equal names for equal nodes."""
+    """Give the graph these nodes, each output once, without nodes and constants that nobody reads."""
     used = {value.name for value in model.graph.output}
     kept: dict[str, onnx.NodeProto] = {}
     for node in reversed(nodes):

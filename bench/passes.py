@@ -97,7 +97,7 @@ TEXT_FORMS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What was measured of a form; None where HTP refuses it. `cpu_ratio` is its time by that of the graph as built."""
+    """A form as it was measured; None where HTP refuses it. `cpu_ratio` is its time by that of the graph as built."""
 
     component: str
     title: str
@@ -117,7 +117,7 @@ class Row:
 
 @dataclass(kw_only=True)
 class Bench:
-    """A component before its passes, what calibrates it and what it is measured with; `scales` of its LoRA inputs."""
+    """A component before its passes, what calibrates it and what it is measured with; `lora` are its LoRA inputs' encodings."""
 
     component: Component
     feeds: list[Feed]
@@ -138,18 +138,18 @@ class Bench:
         return model, form.in_float(model) if form.in_float else {}
 
     def graph(self, form: Form) -> tuple[onnx.ModelProto, Feed, np.ndarray]:
-        """The QDQ graph, its inputs, and the float output of the graph before all passes."""
+        """Return the QDQ graph, its inputs, and the float output of the graph before all passes."""
         model, factors = self.float_graph(form)
         feed = scaled(self.feed, factors)
         (exact,) = open_session(self.raw[form.is_optimized], threads=1).run(None, self.feed)
-        (found,) = open_session(model, threads=1).run(None, feed)
-        if (difference := np.abs(found - exact).max() / np.abs(exact).max()) > MOST_FLOAT_DIFFERENCE:
+        (output,) = open_session(model, threads=1).run(None, feed)
+        if (difference := np.abs(output - exact).max() / np.abs(exact).max()) > MOST_FLOAT_DIFFERENCE:
             raise ValueError(f"'{form.title}' computes something else: {difference:.1e} of the largest value")
         lora = {name: replace(e, scale=float(np.float32(e.scale * factors.get(name, 1)))) for name, e in self.lora.items()}
-        made = quantized(Calibrated(model, [scaled(f, factors) for f in self.feeds]), lora=lora or None).model
+        qdq = quantized(Calibrated(model, [scaled(f, factors) for f in self.feeds]), lora=lora or None).model
         if form.in_qdq:
-            form.in_qdq(made)
-        return made, feed | {name: quantize(feed[name], encoding) for name, encoding in lora.items()}, exact
+            form.in_qdq(qdq)
+        return qdq, feed | {name: quantize(feed[name], encoding) for name, encoding in lora.items()}, exact
 
 
 def main() -> None:
@@ -182,7 +182,7 @@ def main() -> None:
 
 
 def unet_bench(prepared: Prepared, scratch: Path) -> Bench:
-    """All inputs that the tasks visit, under their adapters and none; measured with noise under `restyle`."""
+    """Calibrate with all inputs that the tasks visit, under their adapters and none; measure with noise under `restyle`."""
     lora = lora_profile(list(prepared.adapters.values()), anchor=None, gauge=True, headroom=1.0, dtype="int16")
     feeds = [
         feed | prepared.feed(adapter)
@@ -198,7 +198,7 @@ def unet_bench(prepared: Prepared, scratch: Path) -> Bench:
 
 
 def text_bench(prepared: Prepared, scratch: Path) -> Bench:
-    """Random rows of tokens; measured with a prompt."""
+    """Calibrate with random rows of tokens; measure with a prompt."""
     foundation = prepared.foundation
     prompt = np.array([foundation.tokenize("noto red apple")], np.int32)
     tokens = np.random.default_rng(0).integers(len(foundation.tokenizer), size=(TOKEN_ROWS, prompt.size), dtype=np.int32)
@@ -211,7 +211,7 @@ def measure(bench: Bench, form: Form, built: tuple[onnx.ModelProto, Feed, np.nda
     model, feed, exact = bench.graph(form)
     operators = [node.op_type for node in model.graph.node]
     quantizers, dequantizers = operators.count("QuantizeLinear"), operators.count("DequantizeLinear")
-    (found,) = open_session(model, threads=1).run(None, feed)
+    (output,) = open_session(model, threads=1).run(None, feed)
     cpu_ms, built_ms = times_ms((model, feed), built[:2], options.rounds)
     row = Row(
         component=form.component.value,
@@ -222,16 +222,16 @@ def measure(bench: Bench, form: Form, built: tuple[onnx.ModelProto, Feed, np.nda
         size_bytes=model.ByteSize(),
         cpu_ms=cpu_ms,
         cpu_ratio=cpu_ms / built_ms,
-        cpu_db=sqnr_db(exact, found),
+        cpu_db=sqnr_db(exact, output),
     )
     if options.cpu_only:
         return row
     with tempfile.TemporaryDirectory() as folder:
-        return on_htp(row, model, feed, found, Path(folder))
+        return on_htp(row, model, feed, output, Path(folder))
 
 
 def times_ms(one: tuple[onnx.ModelProto, Feed], other: tuple[onnx.ModelProto, Feed], rounds: int) -> tuple[float, float]:
-    """Medians of two graphs that take turns: CPU time of the one thread that runs them, which other work leaves alone."""
+    """Return the medians of two graphs that take turns: CPU time of the one thread that runs them, whatever else runs."""
     sides = [(open_session(model, threads=1), feed) for model, feed in (one, other)]
     seen: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
@@ -244,18 +244,19 @@ def times_ms(one: tuple[onnx.ModelProto, Feed], other: tuple[onnx.ModelProto, Fe
 
 
 def on_htp(row: Row, model: onnx.ModelProto, feed: Feed, expected: np.ndarray, folder: Path) -> Row:
-    """The row with what the compiler and the emulator say; each runs in a process of its own."""
+    """Return the row with what the compiler and the emulator say; each runs in a process of its own."""
     onnx.save(model, folder / "graph.onnx")
     file = FileRef(path="graph.onnx", sha256="", size_bytes=0)
     graph = Graph(variant=Variant.SHARED, component=Component(row.component), file=file, inputs=(), outputs=())
-    (folder / "made").mkdir()
+    compiled = folder / "compiled"
+    compiled.mkdir()
     try:
-        product = COMPILER.compile_all([graph], folder, folder / "made", lambda _: None)
+        product = COMPILER.compile_all([graph], folder, compiled, lambda _: None)
     except BuildError as error:
         return replace(row, failure=f"refused: {str(error).splitlines()[1]}")
-    (node,) = onnx.load(folder / "made/graph.onnx").graph.node
-    np.savez(folder / "made/feed.npz", **feed)
-    command = [sys.executable, __file__, "--emulate", str(folder / "made/graph.onnx"), str(folder / "made")]
+    (node,) = onnx.load(compiled / "graph.onnx").graph.node
+    np.savez(compiled / "feed.npz", **feed)
+    command = [sys.executable, __file__, "--emulate", str(compiled / "graph.onnx"), str(compiled)]
     (cost,) = product.costs.values()
     if (status := subprocess.run(command, check=False, capture_output=True).returncode) < 0:
         return replace(row, failure=f"compiles; the emulator ends with signal {-status}", compile_s=cost.seconds)
@@ -263,19 +264,19 @@ def on_htp(row: Row, model: onnx.ModelProto, feed: Feed, expected: np.ndarray, f
         row,
         context_bytes=len(next(a.s for a in node.attribute if a.name == "ep_cache_context")),
         compile_s=cost.seconds,
-        htp_operations=operations(folder / "made/profile.csv"),
-        htp_db=sqnr_db(expected, np.load(folder / "made/output.npy")),
+        htp_operations=operations(compiled / "profile.csv"),
+        htp_db=sqnr_db(expected, np.load(compiled / "output.npy")),
     )
 
 
 def operations(profile: Path) -> int:
-    """What was fused into another operation is listed with 0 cycles."""
+    """Return the number of operations in a profile, without those fused into another, which are listed with 0 cycles."""
     with profile.open() as file:
         return sum(row["Message"] == "NODE" and int(row["Time"]) > 0 for row in csv.DictReader(file))
 
 
 def emulate(model: Path, folder: Path) -> None:
-    """FOLDER/feed.npz through a compiled graph to FOLDER/output.npy, and what it took to FOLDER/profile.csv."""
+    """Run FOLDER/feed.npz through a compiled graph to FOLDER/output.npy, with its profile in FOLDER/profile.csv."""
     import onnxruntime
     import onnxruntime_qnn
 
@@ -292,7 +293,7 @@ def emulate(model: Path, folder: Path) -> None:
 
 @contextmanager
 def _exporting(is_optimized: bool) -> Iterator[None]:
-    """Graphs come without their passes, and without the exporter's optimizer too where it is off."""
+    """Have graphs exported without their passes, and without the exporter's optimizer too where it is off."""
     own, optimize = graphs.passes_of, torch.onnx.ONNXProgram.optimize
     graphs.passes_of = lambda _: ()
     if not is_optimized:
@@ -307,12 +308,12 @@ def scaled(feed: Feed, factors: Factors) -> Feed:
     return feed | {name: feed[name] * np.float32(factor) for name, factor in factors.items()}
 
 
-def sqnr_db(exact: np.ndarray, found: np.ndarray) -> float:
-    return float(10 * np.log10(np.square(exact).sum() / max(np.square(exact - found).sum(), 1e-30)))
+def sqnr_db(exact: np.ndarray, output: np.ndarray) -> float:
+    return float(10 * np.log10(np.square(exact).sum() / max(np.square(exact - output).sum(), 1e-30)))
 
 
 def table(rows: list[Row]) -> list[str]:
-    """Markdown."""
+    """Return the lines of a Markdown table."""
     lines = [
         "| graph | form | nodes | Q | DQ | bytes | CPU, ms | CPU, of as built | CPU against float, dB | HTP | context, bytes "
         "| compiled in, s | HTP operations | HTP against CPU, dB |",

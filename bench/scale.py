@@ -24,7 +24,7 @@ USE_CASES = (2, 10)
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """In bytes. `parts` are text encoder and VAE, which no adapter touches."""
+    """The sizes of a model in bytes. `parts` are text encoder and VAE, which no adapter touches."""
 
     parts: int
     unet: int
@@ -35,11 +35,11 @@ class Sizes:
         return self.parts + self.unet + count * mean(self.adapters)
 
     def per_graph(self, count: int) -> float:
-        """Text encoder and VAE once."""
+        """Return the bytes of one U-Net for each use case; text encoder and VAE count once."""
         return self.parts + count * mean(self.merged)
 
     def whole(self, count: int) -> float:
-        """As the paper counts: every use case has a whole model and its LoRA's bytes."""
+        """Return what the paper counts: every use case has a whole model and its LoRA's bytes."""
         return count * (self.parts + self.unet + mean(self.adapters))
 
 
@@ -50,25 +50,29 @@ def main() -> None:
 
 
 def models(artifacts: list[Bundle | CompiledBundle]) -> dict[str, Sizes]:
-    """By what they are called, in the order given. Raises: KeyError for a compiled bundle without the one it is from."""
+    """Return the sizes of each artifact by its name, in the order given.
+
+    Raises:
+        KeyError: a compiled bundle comes without the one that it was compiled from.
+    """
     bundles = {graphs_digest(artifact): artifact for artifact in artifacts if isinstance(artifact, Bundle)}
-    found = {}
+    sizes = {}
     for artifact in artifacts:
         if isinstance(artifact, Bundle):
-            found[artifact.recipe_name] = sizes_of(artifact.graphs, artifact)
+            sizes[artifact.recipe_name] = sizes_of(artifact.graphs, artifact)
         else:
             bundle = bundles[artifact.parent_digest]
-            found[f"{bundle.recipe_name} for {artifact.target}"] = sizes_of(artifact.graphs, bundle)
-    return found
+            sizes[f"{bundle.recipe_name} for {artifact.target}"] = sizes_of(artifact.graphs, bundle)
+    return sizes
 
 
-def table(found: dict[str, Sizes]) -> list[str]:
-    """Megabytes (10^6)."""
+def table(models: dict[str, Sizes]) -> list[str]:
+    """Return the lines of a Markdown table, in megabytes (10^6)."""
     lines = [
         "| model | use cases | base | LoRA | shared, in all | per graph, in all | ratio | whole models, in all | ratio |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, sizes in found.items():
+    for name, sizes in models.items():
         for count in USE_CASES:
             how = "" if count <= len(sizes.merged) else ", extrapolated"
             shared, per_graph, whole = sizes.shared(count), sizes.per_graph(count), sizes.whole(count)
@@ -79,7 +83,11 @@ def table(found: dict[str, Sizes]) -> list[str]:
 
 
 def sizes_of(graphs: tuple[Graph, ...], bundle: Bundle) -> Sizes:
-    """Of a bundle's own graphs, or of what they were compiled to. Raises: ValueError where nothing of one kind was built."""
+    """Return the sizes of a bundle's own graphs, or of what they were compiled to.
+
+    Raises:
+        ValueError: no per-graph U-Net or no adapter was built.
+    """
     shared = {g.component: g.file.size_bytes for g in graphs if g.variant is Variant.SHARED}
     unet = shared.pop(Component.UNET)
     merged = tuple(g.file.size_bytes for g in graphs if g.variant is Variant.PER_GRAPH)
@@ -91,7 +99,7 @@ def sizes_of(graphs: tuple[Graph, ...], bundle: Bundle) -> Sizes:
 
 def _artifact(folder: Path) -> Bundle | CompiledBundle:
     is_compiled = "target" in json.loads((folder / MANIFEST).read_text())
-    return read_manifest(folder, CompiledBundle) if is_compiled else read_manifest(folder, Bundle)
+    return (read_manifest(folder, CompiledBundle) if is_compiled else read_manifest(folder, Bundle)).artifact
 
 
 def _mb(size_bytes: float) -> str:

@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def _results(folder: str, rounds: int) -> dict[str, list[dict[str, float]]]:
-    """Each side's runs, taken in turn."""
+    """Return the figures of each side's runs, which take turns."""
     command = [sys.executable, __file__, "--folder", folder, "--side"]
     results: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     for _ in range(rounds):
@@ -66,7 +66,7 @@ def _results(folder: str, rounds: int) -> dict[str, list[dict[str, float]]]:
 
 
 def _prepare(folder: Path, size: str, samples: int) -> str:
-    """Write the float graph and the feeds; returns what the graph is."""
+    """Write the float graph and the feeds, and return a title of the graph."""
     import torch
 
     from quadbench.quad.model.graphs import export_unet
@@ -87,7 +87,7 @@ def _prepare(folder: Path, size: str, samples: int) -> str:
 
 
 def _foundation(size: str) -> "tuple[Foundation, tuple[str, ...], int]":
-    """The model, the endings of its LoRA sites' names and their rank."""
+    """Return the model, the endings of its LoRA sites' names and their rank."""
     from diffusers import UNet2DConditionModel
 
     from quadbench import zoo
@@ -104,7 +104,7 @@ def _foundation(size: str) -> "tuple[Foundation, tuple[str, ...], int]":
 
 
 def _save(model: onnx.ModelProto, folder: Path) -> None:
-    """As a build holds it, and for the peer: where its weights lie in a file, that has to be beside the graph."""
+    """Write the graph as a build holds it, and for the peer, which needs the file of large weights beside the graph."""
     from quadbench.quad.model.initializers import file_of, renamed
 
     onnx.save(model, folder / "built.onnx")

@@ -3,6 +3,7 @@
 python scripts/enlarge_inputs.py
 """
 
+import argparse
 import json
 from pathlib import Path
 
@@ -14,6 +15,7 @@ COUNT, SIZE = 3, (512, 512)
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     TARGET.mkdir(exist_ok=True)
     entries = json.loads((SOURCE / "inputs.json").read_text())[:COUNT]
     for index, entry in enumerate(entries):
