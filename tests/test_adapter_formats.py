@@ -35,7 +35,7 @@ def unet(foundation: Foundation) -> UNet2DConditionModel:
 
 @pytest.fixture(scope="module")
 def known(unet: UNet2DConditionModel) -> dict[str, Known]:
-    """Pairs at sites of every kind, with different ranks and alphas, some without alpha."""
+    """Draw pairs at sites of every kind, with different ranks and alphas, some without alpha."""
     return draw_pairs(unet)
 
 
@@ -51,7 +51,7 @@ def eps(unet: UNet2DConditionModel) -> torch.Tensor:
 
 
 def eps_of_loader(foundation: Foundation, path: Path, **options: object) -> torch.Tensor:
-    """What diffusers' own pipeline makes of the file."""
+    """Run the U-Net with the file loaded by diffusers' own pipeline."""
     unet = copy.deepcopy(foundation.unet)
     pipeline = StableDiffusionPipeline(
         vae=foundation.vae,
@@ -73,12 +73,12 @@ def eps_merged(adapter: Adapter, unet: UNet2DConditionModel) -> torch.Tensor:
     return eps(merged)
 
 
-def assert_same(found: torch.Tensor, expected: torch.Tensor) -> None:
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+def assert_same(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-4)
 
 
 def trained(unet: UNet2DConditionModel, **options: object) -> tuple[UNet2DConditionModel, LoraConfig]:
-    """A U-Net with a random LoRA in it, as diffusers' training scripts have it before they save."""
+    """Return a U-Net with a random LoRA in it, as diffusers' training scripts have it before they save."""
     config = LoraConfig(init_lora_weights=False, **options)
     torch.manual_seed(5)
     return inject_adapter_in_model(config, copy.deepcopy(unet)), config
@@ -105,9 +105,9 @@ def test_a_diffusers_file_with_its_configuration_is_read_as_its_loader_reads_it(
 ) -> None:
     model, config = trained(foundation.unet, **PATTERNS, **options)
     path = save_diffusers(tmp_path, get_peft_model_state_dict(model), config)
-    found = eps_merged(load(path, foundation.unet), foundation.unet)
-    assert_same(found, eps(model))
-    assert_same(found, eps_of_loader(foundation, path))
+    merged = eps_merged(load(path, foundation.unet), foundation.unet)
+    assert_same(merged, eps(model))
+    assert_same(merged, eps_of_loader(foundation, path))
 
 
 def test_a_diffusers_file_without_configuration_has_scale_1(foundation: Foundation, tmp_path: Path) -> None:
@@ -120,9 +120,9 @@ def test_keys_of_the_training_scripts_are_read(foundation: Foundation, tmp_path:
     model, _ = trained(foundation.unet, r=4, lora_alpha=4, target_modules=["to_q", "to_k", "to_v", "to_out.0"])
     path = save_diffusers(tmp_path, convert_state_dict_to_diffusers(get_peft_model_state_dict(model)))
     assert all(".lora.down." in key or ".lora.up." in key for key in load_file(path))
-    found = eps_merged(load(path, foundation.unet), foundation.unet)
-    assert_same(found, eps(model))
-    assert_same(found, eps_of_loader(foundation, path))
+    merged = eps_merged(load(path, foundation.unet), foundation.unet)
+    assert_same(merged, eps(model))
+    assert_same(merged, eps_of_loader(foundation, path))
 
 
 def test_keys_of_attention_processors_are_read(foundation: Foundation, tmp_path: Path) -> None:

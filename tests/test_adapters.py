@@ -1,4 +1,4 @@
-"""PEFT adapters: what is read, and what is refused by name. The other formats stand in test_adapter_formats."""
+"""PEFT adapters: read, or refused by name. The other formats stand in test_adapter_formats."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ def unet(tiny_recipe: Path) -> UNet2DConditionModel:
 
 @pytest.fixture
 def folder(tiny_recipe: Path, tmp_path: Path) -> Path:
-    """A copy of an adapter, to be spoilt."""
+    """Copy an adapter, to be spoilt."""
     return Path(shutil.copytree(tiny_recipe.parent / "adapters/first", tmp_path / "adapter"))
 
 
@@ -67,8 +67,8 @@ def test_lora_as_input_gives_what_peft_gives(tiny_recipe: Path, unet: UNet2DCond
     peft_unet = PeftModel.from_pretrained(plain, str(folders[name])).get_base_model()
     with torch.no_grad():
         expected = peft_unet(sample, timestep, text).sample
-    found = _graph_eps(unet, adapters[name], shared_ranks(adapters.values()))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    eps = _graph_eps(unet, adapters[name], shared_ranks(adapters.values()))
+    torch.testing.assert_close(eps, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_no_adapter_gives_the_foundation_model(tiny_recipe: Path, unet: UNet2DConditionModel) -> None:

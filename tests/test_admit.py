@@ -1,4 +1,4 @@
-"""Adapters before a bundle: what is said of them, and what is added. Pushing stands in test_pipeline."""
+"""Adapters that ask for a place in a bundle: the judgement, and what is added. Pushing stands in test_pipeline."""
 
 import json
 from dataclasses import asdict
@@ -26,7 +26,7 @@ KNOWN = draw_pairs(tiny_unet(), ("attn1.to_q", "proj_in", "conv1"))
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """A bundle of one adapter, as far as admission looks at it: graph inputs, profile and digests; the graph is never run."""
+    """Write a bundle for one adapter, as far as admission looks at it: graph inputs, profile and digests; the graph is never run."""
     adapter = load_adapter("old", write_kohya(tmp_path / "old.safetensors", KNOWN), sites_of_unet(tiny_unet()))
     encodings = lora_encodings(lora_ranges([adapter]), headroom=1.2, dtype="int16")
     listed = {"lora": {name: asdict(encoding) for name, encoding in encodings.items()}}
@@ -59,7 +59,7 @@ def bundle(tmp_path: Path) -> Path:
 
 
 def write_new(path: Path, *, down: float = 1.0, up: float = 1.0) -> Path:
-    """The bundle's adapter with its factors multiplied."""
+    """Write the bundle's adapter with its factors multiplied."""
     return write_kohya(path, {site: Known(down=k.down * down, up=k.up * up, alpha=k.alpha) for site, k in KNOWN.items()})
 
 
@@ -114,7 +114,7 @@ def test_an_adapter_far_beyond_the_profile_is_refused(bundle: Path, tmp_path: Pa
     assert "wild: refused; the profile's ranges keep too little of it" in capsys.readouterr().out
 
 
-def test_inspect_gives_the_verdict_without_adding_anything(
+def test_inspect_gives_the_judgement_without_adding_anything(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = write_new(tmp_path / "new.safetensors")

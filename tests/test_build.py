@@ -1,4 +1,4 @@
-"""Recipe -> Bundle: what is in it, what it is worth, and that the same inputs build nothing twice."""
+"""Recipe -> Bundle: its content, its fidelity, and that the same inputs build nothing twice."""
 
 import json
 import shutil
@@ -42,8 +42,8 @@ def _adapter(bundle: Stored[Bundle], name: str, variant: Variant) -> dict[str, n
     return load_file(bundle.path(next(a for a in bundle.artifact.adapters if a.name == name and a.variant is variant).file))
 
 
-def _sqnr_db(exact: np.ndarray, found: np.ndarray) -> float:
-    return float(10 * np.log10(np.square(exact).sum() / np.square(found - exact).sum()))
+def _sqnr_db(exact: np.ndarray, quantized: np.ndarray) -> float:
+    return float(10 * np.log10(np.square(exact).sum() / np.square(quantized - exact).sum()))
 
 
 def test_every_file_of_the_bundle_is_what_its_manifest_says(tiny_bundle: Stored[Bundle]) -> None:

@@ -1,4 +1,4 @@
-"""Distillation: what it brings, that it goes on after an interruption, and that it touches nothing but the adapter."""
+"""Distillation: that it wins something back, that it goes on after an interruption, and that it touches nothing but the adapter."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ SETTINGS = Settings(steps=8, batch=2, learning_rate=2e-2, diffusion_weight=0.0, 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """An adapter that does not fit the profile: its product reaches four times beyond the shared ranges."""
+    """An adapter that does not fit the LoRA profile: its product reaches four times beyond the shared ranges."""
 
     prepared: Prepared
     profile: LoraProfile
@@ -57,10 +57,10 @@ def case(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
         wide = Adapter(name="first", pairs={s: LoraPair(down=p.down * 2, up=p.up * 2) for s, p in first.pairs.items()})
         adapter = aligned(wide, {name: e.scale * e.limit for name, e in profile.encodings.items()})
         feeds = [feed | prepared.feed(a) for feed in prepared.visits["change"].feeds for a in (wide, None)]
-        made = quantized(Calibrated(prepared.models[Component.UNET], feeds), lora=profile.encodings)
+        student = quantized(Calibrated(prepared.models[Component.UNET], feeds), lora=profile.encodings)
         training = examples(prepared, wide, seeds=(1, 2), noised=True)
         validation = examples(prepared, wide, seeds=(3,), noised=False)[:4]
-    graph = FakeQuantGraph(made.model)
+    graph = FakeQuantGraph(student.model)
     return Case(prepared=prepared, profile=profile, adapter=adapter, graph=graph, training=training, validation=validation)
 
 
@@ -118,9 +118,9 @@ def _after(count: int, act: Callable[[str], None]) -> Callable[[str], None]:
 
 
 def test_training_that_brings_nothing_ends_early_and_keeps_what_came_in(case: Case) -> None:
-    made = case.distill(settings=replace(SETTINGS, steps=500, learning_rate=1e-12, patience=1))
-    assert made.steps == 4
-    assert made.after_db == pytest.approx(made.before_db)
+    distilled = case.distill(settings=replace(SETTINGS, steps=500, learning_rate=1e-12, patience=1))
+    assert distilled.steps == 4
+    assert distilled.after_db == pytest.approx(distilled.before_db)
 
 
 def test_half_of_the_examples_know_their_noise(case: Case) -> None:

@@ -1,4 +1,4 @@
-"""What `quadbench adapter inspect` says of a file, right or wrong."""
+"""Inspection of adapter files, right and wrong ones, by `quadbench adapter inspect` too."""
 
 import json
 import re
@@ -22,20 +22,20 @@ UNET = tiny_unet()
 
 def test_sites_are_counted_by_kind_with_their_parameters(tmp_path: Path) -> None:
     known = draw_pairs(UNET)
-    found = inspect_adapter(write_kohya(tmp_path / "style.safetensors", known))
-    assert {row.kind for row in found.kinds} == {"attention", "feed-forward", "projection", "convolution", "other"}
-    assert sum(row.sites for row in found.kinds) == found.sites == len(known)
-    assert found.parameters == sum(pair.down.numel() + pair.up.numel() for pair in known.values())
-    assert (found.int16_bytes, found.int8_bytes) == (2 * found.parameters, found.parameters)
-    assert found.ranks.keys() == {2, 3, 4}
+    inspection = inspect_adapter(write_kohya(tmp_path / "style.safetensors", known))
+    assert {row.kind for row in inspection.kinds} == {"attention", "feed-forward", "projection", "convolution", "other"}
+    assert sum(row.sites for row in inspection.kinds) == inspection.sites == len(known)
+    assert inspection.parameters == sum(pair.down.numel() + pair.up.numel() for pair in known.values())
+    assert (inspection.int16_bytes, inspection.int8_bytes) == (2 * inspection.parameters, inspection.parameters)
+    assert inspection.ranks.keys() == {2, 3, 4}
     scales = [(k.alpha or k.down.shape[0]) / k.down.shape[0] for k in known.values()]
-    assert found.scale == pytest.approx((min(scales), max(scales)))
+    assert inspection.scale == pytest.approx((min(scales), max(scales)))
 
 
 def test_kinds_are_told_from_dotted_names_too() -> None:
-    found = inspect_adapter(zoo.adapter_folder("remove-object"))
-    assert {row.kind: row.sites for row in found.kinds}.keys() == {"attention", "feed-forward", "projection", "convolution"}
-    assert (found.format, found.because) == ("peft", "the folder holds adapter_config.json")
+    inspection = inspect_adapter(zoo.adapter_folder("remove-object"))
+    assert {row.kind: row.sites for row in inspection.kinds}.keys() == {"attention", "feed-forward", "projection", "convolution"}
+    assert (inspection.format, inspection.because) == ("peft", "the folder holds adapter_config.json")
 
 
 def test_a_weight_that_stands_out_is_found(tmp_path: Path) -> None:
@@ -50,8 +50,8 @@ def test_a_weight_that_stands_out_is_found(tmp_path: Path) -> None:
 
 
 def test_the_file_inside_a_peft_folder_stands_for_the_folder() -> None:
-    found = inspect_adapter(zoo.adapter_folder("restyle") / "adapter_model.safetensors")
-    assert (found.format, found.path) == ("peft", str(zoo.adapter_folder("restyle")))
+    inspection = inspect_adapter(zoo.adapter_folder("restyle") / "adapter_model.safetensors")
+    assert (inspection.format, inspection.path) == ("peft", str(zoo.adapter_folder("restyle")))
 
 
 def test_a_file_with_problems_is_described_all_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,8 +68,8 @@ def test_a_file_with_problems_is_described_all_the_same(tmp_path: Path, capsys: 
 
 
 def test_an_adapter_of_another_model_is_a_problem(tmp_path: Path) -> None:
-    found = inspect_adapter(zoo.adapter_folder("restyle"), sites_of_unet(UNET))
-    (problem,) = found.problems
+    inspection = inspect_adapter(zoo.adapter_folder("restyle"), sites_of_unet(UNET))
+    (problem,) = inspection.problems
     assert re.match(r"adapter 'restyle' fits 46 of its 62 sites; the base has no down_blocks", problem.message)
 
 

@@ -32,7 +32,7 @@ def adapter_of(*, down: float = 1.0, up: float = 1.0, seed: int = 1, sites: tupl
 
 
 def profile(dtype: str = "int16", headroom: float = 1.5) -> dict[str, Encoding]:
-    """As an adapter of ordinary size defines it."""
+    """Return the encodings that an adapter of ordinary size defines."""
     return lora_encodings(lora_ranges([adapter_of(seed=0)]), headroom=headroom, dtype=dtype)
 
 
@@ -42,44 +42,44 @@ def judged(adapter: Adapter, *, dtype: str = "int16") -> Judgement:
 
 @pytest.mark.parametrize("dtype", ["int16", "int8"])
 def test_an_adapter_like_the_profiles_own_is_admitted(dtype: str) -> None:
-    found = judged(adapter_of(), dtype=dtype)
-    assert (found.acceptance, found.plain.clip_rate) == (Acceptance.ADMITTED, 0)
+    judgement = judged(adapter_of(), dtype=dtype)
+    assert (judgement.acceptance, judgement.plain.clip_rate) == (Acceptance.ADMITTED, 0)
 
 
 def test_a_pair_out_of_balance_is_admitted_after_the_gauge() -> None:
-    found = judged(adapter_of(down=1 / 8, up=8))
-    assert found.acceptance is Acceptance.ADMITTED_AFTER_GAUGE
-    assert found.plain.clip_rate > 0.1
-    assert found.gauged.clip_rate == 0
-    assert "without the gauge 2 of 2 sites miss a limit, as" in found.reason
+    judgement = judged(adapter_of(down=1 / 8, up=8))
+    assert judgement.acceptance is Acceptance.ADMITTED_AFTER_GAUGE
+    assert judgement.plain.clip_rate > 0.1
+    assert judgement.gauged.clip_rate == 0
+    assert "without the gauge 2 of 2 sites miss a limit, as" in judgement.reason
 
 
 def test_an_update_larger_than_the_profile_needs_distillation() -> None:
-    found = judged(adapter_of(down=4, up=3))
-    assert found.acceptance is Acceptance.NEEDS_DISTILLATION
-    assert LEAST_KEPT_DB < found.gauged.sqnr_db < LEAST_SQNR_DB
-    assert "even gauge-aligned 2 of 2 sites miss a limit" in found.reason
+    judgement = judged(adapter_of(down=4, up=3))
+    assert judgement.acceptance is Acceptance.NEEDS_DISTILLATION
+    assert LEAST_KEPT_DB < judgement.gauged.sqnr_db < LEAST_SQNR_DB
+    assert "even gauge-aligned 2 of 2 sites miss a limit" in judgement.reason
 
 
 def test_an_update_far_beyond_the_profile_is_refused() -> None:
-    found = judged(adapter_of(down=20, up=20))
-    assert found.acceptance is Acceptance.REFUSED
-    assert found.gauged.sqnr_db < LEAST_KEPT_DB
+    judgement = judged(adapter_of(down=20, up=20))
+    assert judgement.acceptance is Acceptance.REFUSED
+    assert judgement.gauged.sqnr_db < LEAST_KEPT_DB
 
 
 def test_a_faint_adapter_that_uses_few_integers_is_not_admitted() -> None:
-    found = judged(adapter_of(down=1 / 64, up=1 / 64), dtype="int8")
-    assert not found.acceptance.is_admitted
-    assert found.gauged.clip_rate == 0
-    assert found.gauged.effective_bits < 6
+    judgement = judged(adapter_of(down=1 / 64, up=1 / 64), dtype="int8")
+    assert not judgement.acceptance.is_admitted
+    assert judgement.gauged.clip_rate == 0
+    assert judgement.gauged.effective_bits < 6
 
 
 def test_one_bad_site_is_enough_and_is_named() -> None:
     good, bad = adapter_of(), adapter_of(down=3, up=2, sites=("second",))
-    found = judged(Adapter(name="new", pairs=good.pairs | bad.pairs))
-    assert found.acceptance is Acceptance.NEEDS_DISTILLATION
-    assert found.gauged.worst.site == "second"
-    assert "1 of 2 sites miss a limit, as second: " in found.reason
+    judgement = judged(Adapter(name="new", pairs=good.pairs | bad.pairs))
+    assert judgement.acceptance is Acceptance.NEEDS_DISTILLATION
+    assert judgement.gauged.worst.site == "second"
+    assert "1 of 2 sites miss a limit, as second: " in judgement.reason
 
 
 def test_a_site_that_changes_nothing_misses_no_limit() -> None:
@@ -90,9 +90,9 @@ def test_a_site_that_changes_nothing_misses_no_limit() -> None:
 def test_single_clipped_weights_are_outliers_and_do_not_decide() -> None:
     adapter, encodings = adapter_of(), profile()
     adapter.pairs["first"].down[0, 0] = 1.2 * encodings["lora.first.down"].scale * encodings["lora.first.down"].limit
-    found = judge(adapter, encodings)
-    assert found.plain.sites[0].clipped == 1
-    assert found.acceptance is Acceptance.ADMITTED
+    judgement = judge(adapter, encodings)
+    assert judgement.plain.sites[0].clipped == 1
+    assert judgement.acceptance is Acceptance.ADMITTED
 
 
 def test_figures_of_all_sites_weigh_each_by_its_energy() -> None:

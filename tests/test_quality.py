@@ -1,4 +1,4 @@
-"""Tests of scoring: pairs, folders and runs in, scores or reasons out, on the command line too."""
+"""Scoring: pairs, folders and runs -> scores, or reasons why there are none; on the command line too."""
 
 import json
 import re
@@ -207,15 +207,15 @@ def test_a_file_that_is_no_graph_is_refused(tmp_path):
 
 
 def test_a_graph_of_another_form_is_refused(tmp_path):
-    made = pooling_network(tmp_path, "clip")
+    network = pooling_network(tmp_path, "clip")
     with pytest.raises(UserError, match=r"1 inputs and 1 outputs; expected 2 of images"):
-        score_images([pair()], ["lpips"], {"lpips": replace(made, name="lpips")})
+        score_images([pair()], ["lpips"], {"lpips": replace(network, name="lpips")})
 
 
 def test_an_embedding_of_another_rank_is_refused(tmp_path):
-    made = pooling_network(tmp_path, "dino")
+    network = pooling_network(tmp_path, "dino")
     with pytest.raises(UserError, match=re.escape("give (1, 3); expected the keys")):
-        score_images([pair()], ["dino_structure"], {"dino": made})
+        score_images([pair()], ["dino_structure"], {"dino": network})
 
 
 def test_weights_are_named_with_their_sha256():
@@ -262,8 +262,8 @@ def test_a_folder_without_images_is_refused(tmp_path):
         compare_folders(tmp_path, tmp_path, metrics=PIXELS)
 
 
-def find(compared: tuple[Compared, ...], task: str, made: str, against: str) -> Compared:
-    return next(c for c in compared if (c.task, c.made, c.against) == (task, made, against))
+def find(compared: tuple[Compared, ...], task: str, maker: str, against: str) -> Compared:
+    return next(c for c in compared if (c.task, c.made, c.against) == (task, maker, against))
 
 
 def test_a_run_is_compared_with_reference_and_truth(tmp_path):

@@ -1,4 +1,4 @@
-"""Tests of the metrics' mathematics and networks: values that are known by other means."""
+"""Metrics of quality: their mathematics and networks give values that are known by other means."""
 
 import math
 
@@ -30,15 +30,15 @@ def photo(size: int = 64) -> np.ndarray:
 
 
 def network(name: str):
-    found = find_network(name, {})
-    if isinstance(found, str):
-        pytest.skip(found)
-    return found
+    packaged = find_network(name, {})
+    if isinstance(packaged, str):
+        pytest.skip(packaged)
+    return packaged
 
 
 def test_sqnr_is_the_power_of_the_exact_over_that_of_the_difference():
-    exact, found = [np.full((2, 3), 2.0), np.full(4, 1.0)], [np.full((2, 3), 2.2), np.full(4, 1.0)]
-    assert sqnr_db(exact, found) == pytest.approx(10 * math.log10((6 * 4 + 4) / (6 * 0.04)))
+    exact, quantized = [np.full((2, 3), 2.0), np.full(4, 1.0)], [np.full((2, 3), 2.2), np.full(4, 1.0)]
+    assert sqnr_db(exact, quantized) == pytest.approx(10 * math.log10((6 * 4 + 4) / (6 * 0.04)))
 
 
 def test_sqnr_is_infinite_where_nothing_differs():
@@ -128,10 +128,10 @@ def test_structure_ignores_a_rotation_of_all_tokens():
 def test_st_lpips_gives_what_its_authors_code_gives():
     """The values are those of stlpips_pytorch 0.0.2's own `LPIPS(net="alex", variant="shift_tolerant")`, `normalize=True`."""
     distance = network("st-lpips")
-    found = [
+    distances = [
         float(distance(*(as_batch(read_pixels(p)) for p in (i.image, i.truth)))) for i in zoo.task_inputs("remove-object")[:4]
     ]
-    assert found == pytest.approx([0.187025, 0.297238, 0.287125, 0.151523], abs=1e-6)
+    assert distances == pytest.approx([0.187025, 0.297238, 0.287125, 0.151523], abs=1e-6)
 
 
 def test_st_lpips_needs_the_size_that_it_says():

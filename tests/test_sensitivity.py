@@ -49,7 +49,7 @@ def _histogram(seed: int) -> np.ndarray:
 
 
 def _adapter(name: str = "tame", *, stretch: float = 1.0) -> Adapter:
-    """`stretch` multiplies one row of `down` and divides that column of `up`: the product stays, the range grows."""
+    """Draw an adapter. `stretch` multiplies one row of `down` and divides that column of `up`: the product stays, the range grows."""
     generator = torch.Generator().manual_seed(0)
     pairs = {}
     for site in SITES:
@@ -61,7 +61,7 @@ def _adapter(name: str = "tame", *, stretch: float = 1.0) -> Adapter:
 
 
 def _linear(feed: Feed) -> torch.Tensor:
-    """A U-Net of two linear sites: x + sum of up (down x)."""
+    """Run a U-Net of two linear sites: x + sum of up (down x)."""
     x = feed["sample"]
     terms = [feed[up] @ (feed[down] @ x) for down, up in map(input_names, SITES)]
     return torch.from_numpy((x + sum(terms) / SIZE).astype(np.float32))
@@ -73,7 +73,7 @@ def _samples(count: int = 6) -> list[UnetSample]:
     return [UnetSample(task="draw", step=i % 3, timestep=900.0 - i % 3, feed={"sample": x}) for i, x in enumerate(draws)]
 
 
-def _found(adapter: Adapter, dtype: str = "int8", unet: Callable[[Feed], torch.Tensor] = _linear) -> AdapterSensitivity:
+def _scores_of(adapter: Adapter, dtype: str = "int8", unet: Callable[[Feed], torch.Tensor] = _linear) -> AdapterSensitivity:
     return adapter_sensitivity(adapter, _samples(), unet=unet, shapes=SHAPES, dtype=dtype)
 
 
@@ -110,8 +110,8 @@ def test_values_outside_the_float_run_count_in_the_outermost_bins() -> None:
 
 def test_a_constant_output_has_a_histogram() -> None:
     constant = np.zeros(8, np.float32)
-    found = divergence(constant, constant, bins_over([constant]))
-    assert (found.js, found.mse) == (0, 0)
+    equal = divergence(constant, constant, bins_over([constant]))
+    assert (equal.js, equal.mse) == (0, 0)
 
 
 def test_sqnr_is_of_all_samples_together() -> None:
@@ -134,7 +134,7 @@ def test_rank_agreement_counts_ties_as_tau_b_does() -> None:
 
 
 def test_fewer_bits_are_more_sensitive() -> None:
-    coarse, fine = _found(_adapter(), "int8").score, _found(_adapter(), "int16").score
+    coarse, fine = _scores_of(_adapter(), "int8").score, _scores_of(_adapter(), "int16").score
     assert coarse.js > fine.js
     assert coarse.mse > 1000 * fine.mse
     assert coarse.sqnr_db is not None
@@ -143,25 +143,25 @@ def test_fewer_bits_are_more_sensitive() -> None:
 
 
 def test_a_tenfold_range_within_a_tensor_is_more_sensitive() -> None:
-    tame, wild = _found(_adapter()), _found(_adapter("wild", stretch=10.0))
+    tame, wild = _scores_of(_adapter()), _scores_of(_adapter("wild", stretch=10.0))
     assert wild.score.js > tame.score.js
     assert wild.score.mse > 10 * tame.score.mse
     assert choose_anchor([tame, wild]).anchor == "wild"
 
 
 def test_steps_and_sites_are_scored_apart() -> None:
-    found = _found(_adapter())
-    assert [(s.step, s.score.samples) for s in found.steps] == [(0, 2), (1, 2), (2, 2)]
-    assert {s.site for s in found.sites} == set(SITES)
-    assert all(s.score.samples == 4 for s in found.sites)
-    assert found.sites[0].score.mse >= found.sites[1].score.mse
-    assert found.score.mse == pytest.approx(sum(s.score.mse for s in found.sites), rel=0.3)  # rounding errors hardly correlate
+    scores = _scores_of(_adapter())
+    assert [(s.step, s.score.samples) for s in scores.steps] == [(0, 2), (1, 2), (2, 2)]
+    assert {s.site for s in scores.sites} == set(SITES)
+    assert all(s.score.samples == 4 for s in scores.sites)
+    assert scores.sites[0].score.mse >= scores.sites[1].score.mse
+    assert scores.score.mse == pytest.approx(sum(s.score.mse for s in scores.sites), rel=0.3)  # rounding errors hardly correlate
 
 
 def test_an_adapter_that_changes_nothing_is_not_sensitive() -> None:
-    found = _found(_adapter(), unet=lambda feed: torch.from_numpy(feed["sample"]))
-    assert found.score.js == 0
-    assert found.score.sqnr_db is None
+    scores = _scores_of(_adapter(), unet=lambda feed: torch.from_numpy(feed["sample"]))
+    assert scores.score.js == 0
+    assert scores.score.sqnr_db is None
 
 
 def test_the_anchor_is_the_most_sensitive() -> None:
@@ -200,23 +200,23 @@ def test_effective_bits_are_those_that_the_adapter_uses() -> None:
 
 
 def test_a_recipe_is_analysed_on_the_trajectories_of_its_own_tasks(tiny_recipe: Path) -> None:
-    found = analyse(load_recipe(tiny_recipe), lora="int8")
-    first, second = found.adapters
+    sensitivity = analyse(load_recipe(tiny_recipe), lora="int8")
+    first, second = sensitivity.adapters
     # One calibration input each: 4 steps with guidance run the U-Net twice, 2 steps without it once.
     assert [(s.task, s.step, s.score.samples) for s in first.steps] == [("change", i, 2) for i in range(4)]
     assert [(s.task, s.step, s.score.samples) for s in second.steps] == [("fill", i, 1) for i in range(2)]
-    assert all(0 < s.score.js < 1 and s.score.mse > 0 for s in found.adapters)
-    assert all(s.sites for s in found.adapters)
-    assert found.choice.anchor in (None, "first", "second")
-    json.loads(json.dumps(found.adapters[0].score.js, allow_nan=False))
+    assert all(0 < s.score.js < 1 and s.score.mse > 0 for s in sensitivity.adapters)
+    assert all(s.sites for s in sensitivity.adapters)
+    assert sensitivity.choice.anchor in (None, "first", "second")
+    json.loads(json.dumps(sensitivity.adapters[0].score.js, allow_nan=False))
 
 
 def test_an_adapter_that_no_task_uses_is_scored_on_all_tasks(tiny_recipe: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_recipe.parent, tmp_path / "unused"))
     recipe = folder / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("adapter: second", "adapter: first"))
-    found = analyse(load_recipe(recipe), lora="int8")
-    assert {s.task for s in found.adapters[1].steps} == {"change", "fill", "imagine"}
+    sensitivity = analyse(load_recipe(recipe), lora="int8")
+    assert {s.task for s in sensitivity.adapters[1].steps} == {"change", "fill", "imagine"}
 
 
 def test_a_recipe_without_an_anchor_builds_and_says_what_chose_it(tiny_recipe: Path, tmp_path: Path) -> None:

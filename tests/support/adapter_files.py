@@ -14,7 +14,7 @@ ALL_KINDS = ("to_q", "to_out.0", "ff.net.0.proj", "proj_in", "conv1", "conv_shor
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """One site's pair and alpha; None is a file without one."""
+    """The pair and the alpha of one site; None is a file without an alpha."""
 
     down: torch.Tensor
     up: torch.Tensor
@@ -22,7 +22,7 @@ class Known:
 
     @property
     def delta(self) -> torch.Tensor:
-        """What it adds to the flattened weight."""
+        """Return what the pair adds to the flattened weight, up*down with its scale."""
         rank = self.down.shape[0]
         return (self.up.flatten(1) @ self.down.flatten(1)) * ((rank if self.alpha is None else self.alpha) / rank)
 
@@ -30,7 +30,7 @@ class Known:
 def draw_pairs(
     unet: UNet2DConditionModel, kinds: Iterable[str] = ALL_KINDS, *, alphas: Iterable[float | None] = (2.0, None, 5.0)
 ) -> dict[str, Known]:
-    """Pairs of ranks 2, 3 and 4 at every site whose name ends in one of `kinds`; the alphas come in turn."""
+    """Draw pairs of ranks 2, 3 and 4 at every site whose name ends in one of `kinds`; the alphas come in turn."""
     generator, known, cycle = torch.Generator().manual_seed(3), {}, list(alphas)
     for site, module in unet.named_modules():
         if not site.endswith(tuple(kinds)) or not isinstance(module, nn.Linear | nn.Conv2d):
@@ -49,7 +49,7 @@ def kohya_name(site: str) -> str:
 
 
 def kohya_tensors(known: Mapping[str, Known], *, names: Mapping[str, str] | None = None) -> dict[str, torch.Tensor]:
-    """`names` gives sites other names than kohya's usual ones."""
+    """Return the pairs as kohya's scripts save them; `names` gives sites other names than the usual ones."""
     tensors = {}
     for site, pair in known.items():
         name = names[site] if names else kohya_name(site)

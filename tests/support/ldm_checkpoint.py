@@ -41,7 +41,7 @@ VAE_NAMES = (
 
 
 def write_ldm_checkpoint(path: Path, *, unet: nn.Module, vae: nn.Module, text_encoder: nn.Module | None) -> Path:
-    """One .safetensors file of all three; without a text encoder it is a file that lacks a part."""
+    """Write one .safetensors file of all three; without a text encoder it is a file that lacks a part."""
     tensors = {f"model.diffusion_model.{_unet_name(k, unet)}": v for k, v in unet.state_dict().items()}
     tensors |= {f"first_stage_model.{_vae_name(k, vae)}": _as_convolution(k, v) for k, v in vae.state_dict().items()}
     for key, tensor in (text_encoder.state_dict() if text_encoder else {}).items():
@@ -71,12 +71,12 @@ def _unet_name(key: str, unet: nn.Module) -> str:
 
 def _vae_name(key: str, vae: nn.Module) -> str:
     last = len(vae.config.up_block_types) - 1
-    key = re.sub(r"up_blocks\.(\d+)", lambda found: f"up_blocks.{last - int(found[1])}", key)  # counted from the picture
+    key = re.sub(r"up_blocks\.(\d+)", lambda match: f"up_blocks.{last - int(match[1])}", key)  # counted from the picture
     return _replaced(key, VAE_NAMES)
 
 
 def _as_convolution(key: str, tensor: torch.Tensor) -> torch.Tensor:
-    """The attention of the first release is of 1x1 convolutions."""
+    """Give attention weights the form of the first release, whose attention is of 1x1 convolutions."""
     is_projection = re.search(r"attentions\.0\.to_.*weight", key)
     return tensor[:, :, None, None] if is_projection else tensor
 

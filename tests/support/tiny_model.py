@@ -56,7 +56,7 @@ measure: {warmup: 0, iterations: 2, launches: 1, switches: 2, order: abba, threa
 
 
 def write_tiny_model(folder: Path) -> Path:
-    """Fill a folder with model, adapters, inputs and recipe.yaml; returns the recipe's path."""
+    """Fill a folder with model, adapters, inputs and recipe.yaml. Return the recipe's path."""
     torch.manual_seed(0)
     unet = tiny_unet()
     _pipeline(unet).save_pretrained(folder / "model")
@@ -69,7 +69,7 @@ def write_tiny_model(folder: Path) -> Path:
 
 
 def write_adapter(unet: UNet2DConditionModel, folder: Path, **options: object) -> None:
-    """An adapter with random weights in both factors, as PEFT saves it."""
+    """Write an adapter with random weights in both factors, as PEFT saves it."""
     model = get_peft_model(copy.deepcopy(unet), LoraConfig(init_lora_weights=False, **options))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
