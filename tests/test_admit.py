@@ -26,7 +26,7 @@ KNOWN = draw_pairs(tiny_unet(), ("attn1.to_q", "proj_in", "conv1"))
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """Write a bundle for one adapter, as far as admission looks at it: graph inputs, profile and digests; the graph is never run."""
+    """Write a bundle for one adapter, as far as admission looks: graph inputs, profile and digests; the graph is never run."""
     adapter = load_adapter("old", write_kohya(tmp_path / "old.safetensors", KNOWN), sites_of_unet(tiny_unet()))
     encodings = lora_encodings(lora_ranges([adapter]), headroom=1.2, dtype="int16")
     listed = {"lora": {name: asdict(encoding) for name, encoding in encodings.items()}}

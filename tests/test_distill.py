@@ -1,4 +1,4 @@
-"""Distillation: that it wins something back, that it goes on after an interruption, and that it touches nothing but the adapter."""
+"""Distillation wins something back, goes on after an interruption, and touches nothing but the adapter."""
 
 import json
 import shutil

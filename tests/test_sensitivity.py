@@ -49,7 +49,7 @@ def _histogram(seed: int) -> np.ndarray:
 
 
 def _adapter(name: str = "tame", *, stretch: float = 1.0) -> Adapter:
-    """Draw an adapter. `stretch` multiplies one row of `down` and divides that column of `up`: the product stays, the range grows."""
+    """Draw an adapter. `stretch` multiplies a row of `down` and divides that column of `up`: only the range grows."""
     generator = torch.Generator().manual_seed(0)
     pairs = {}
     for site in SITES:
