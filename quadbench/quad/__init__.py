@@ -1,1 +1,1 @@
-"""Quad: Recipe -> Bundle. The only stage that imports torch; `sources` and `inputs` do without, so that reuse is quick."""
+"""Quad: Recipe -> Bundle, with torch. `cache`, `sources` and `tasks.inputs` do without, so that a bundle is reused quickly."""

@@ -99,6 +99,7 @@ class _Build:
     noise: tuple[EncodingNoise, ...] = ()  # by which the bits of the shared U-Net's activations were chosen
 
     def run(self) -> Bundle:
+        """Take every step and return the bundle."""
         steps = self.steps
         with steps("lora profile"):
             scores = self._sensitivity()
