@@ -36,7 +36,7 @@ class Student:
 
 @dataclass(frozen=True, kw_only=True)
 class Distilled:
-    """The adapter with the best validation, which may be the one that came in; `evaluations[0]` is that of the latter."""
+    """The adapter with the best validation, which may be the untrained one; `evaluations[0]` is the untrained one's."""
 
     adapter: Adapter
     evaluations: tuple[Evaluation, ...]

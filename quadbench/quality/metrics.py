@@ -1,4 +1,4 @@
-"""Metrics: the figures of quality by name, each with its definition, what measures it and what it needs."""
+"""Metrics: the figures of quality by name, each with its definition, its measure and its needs."""
 
 from collections.abc import Sequence
 

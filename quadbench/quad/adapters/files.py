@@ -1,4 +1,4 @@
-"""Files: a safetensors file -> its tensors and metadata, or what is wrong with it as a file. Pickles are never opened."""
+"""Files: a safetensors file -> its tensors and metadata, or the fault of the file. Pickles are never opened."""
 
 from dataclasses import dataclass
 from pathlib import Path

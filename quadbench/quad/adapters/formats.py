@@ -1,4 +1,4 @@
-"""Formats: a path -> which format lies there and why, what it holds, and the adapter if nothing is wrong with it."""
+"""Formats: a path -> the format that lies there, its content, and the adapter if nothing is wrong with it."""
 
 from dataclasses import dataclass
 from pathlib import Path

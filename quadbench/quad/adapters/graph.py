@@ -1,4 +1,4 @@
-"""Graph: adapters -> what the shared graph takes as inputs, or an adapter merged into a U-Net's own weights."""
+"""Graph: adapters -> the LoRA inputs of the shared graph, or an adapter merged into a U-Net's own weights."""
 
 from collections.abc import Iterable, Mapping
 
