@@ -1,13 +1,13 @@
 """Rollout: a bundle and connected devices -> the bundle compiled for each target, once, and installed on every device."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from quadbench.artifacts import Bundle, CompiledBundle, Deployment, Stored
-from quadbench.artifacts.parts import has_references
+from quadbench.artifacts import Bundle, CompiledBundle, Deployment, FileRef, Stored
+from quadbench.artifacts.parts import file_refs, harness_files
 from quadbench.compile import compile_bundle
 from quadbench.deploy import LocalFile, deploy
 from quadbench.devices import Device
@@ -19,7 +19,6 @@ from quadbench.harness.runtime import runtime_library
 from quadbench.observer import Observer
 from quadbench.results.digests import sha256_of
 from quadbench.results.layout import Layout
-from quadbench.results.manifest import file_refs
 from quadbench.target.targets import RunTarget, Target, target_key
 
 log = logging.getLogger(__name__)
@@ -49,11 +48,12 @@ def roll_out(bundle: Stored[Bundle], devices: Sequence[Device], *, layout: Layou
         _refuse_foreign_machine(device)
     harness = _local_file(ensure_harness(layout.programs), executable=True)
     runtime = _local_file(runtime_library())
+    common = [harness, runtime, *_files(bundle, harness_files(bundle.artifact))]
     compiled = _compiled(bundle, devices, layout, observer)
     installations, failures = [], {}
     with ThreadPoolExecutor(max_workers=len(devices)) as pool:
         pushes = [
-            pool.submit(_push, device, [*_files(bundle, product), harness, runtime], observer)
+            pool.submit(_push, device, [*_files(product, file_refs(product.artifact.graphs)), *common], observer)
             for device, product in zip(devices, compiled, strict=True)
         ]
     for device, product, push in zip(devices, compiled, pushes, strict=True):
@@ -121,17 +121,8 @@ def _push(device: Device, files: Sequence[LocalFile], observer: Observer) -> Dep
     return deployment
 
 
-def _files(bundle: Stored[Bundle], compiled: Stored[CompiledBundle]) -> Iterator[LocalFile]:
-    """Yield what the harness opens: graphs, adapters, tables and inputs; references and truths stay here."""
-    content = bundle.artifact
-    runs_float = has_references(content)
-    floats = [graph for graph in content.graphs if runs_float and not graph.variant.is_quantized]
-    adapters = [adapter for adapter in content.adapters if runs_float or adapter.variant.is_quantized]
-    tasks = [(t.table, t.tensors, *((item.image, item.mask) for item in t.items)) for t in content.tasks]
-    for file in file_refs(compiled.artifact.graphs):
-        yield LocalFile(path=compiled.path(file), sha256=file.sha256, size_bytes=file.size_bytes)
-    for file in file_refs((*floats, *adapters, *tasks)):
-        yield LocalFile(path=bundle.path(file), sha256=file.sha256, size_bytes=file.size_bytes)
+def _files(artifact: Stored[Bundle] | Stored[CompiledBundle], files: Iterable[FileRef]) -> list[LocalFile]:
+    return [LocalFile(path=artifact.path(file), sha256=file.sha256, size_bytes=file.size_bytes) for file in files]
 
 
 def _local_file(path: Path, *, executable: bool = False) -> LocalFile:

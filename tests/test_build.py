@@ -15,13 +15,13 @@ from safetensors import safe_open  # noqa: E402
 from safetensors.numpy import load_file  # noqa: E402
 
 from quadbench.artifacts import Bundle, Component, Graph, Stored, Variant  # noqa: E402
+from quadbench.artifacts.parts import file_refs  # noqa: E402
 from quadbench.errors import AdapterError, UserError  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.cache import cached  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
 from quadbench.results.digests import sha256_of  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
-from quadbench.results.manifest import file_refs  # noqa: E402
 
 
 def _graph(bundle: Bundle, variant: Variant, component: Component, task: str | None = None) -> Graph:

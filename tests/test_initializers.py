@@ -15,6 +15,7 @@ from test_pipeline import Watcher  # noqa: E402
 
 from quadbench import pipeline  # noqa: E402
 from quadbench.artifacts import Bundle, Component, Graph, Status, Stored, Variant  # noqa: E402
+from quadbench.artifacts.parts import file_refs  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.model import export  # noqa: E402
 from quadbench.quad.model.export import export_graph  # noqa: E402
@@ -24,7 +25,6 @@ from quadbench.quad.quantize.qdq import activation_encodings, quantize_graph  # 
 from quadbench.recipe import load_recipe  # noqa: E402
 from quadbench.results.digests import sha256_of  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
-from quadbench.results.manifest import file_refs  # noqa: E402
 
 
 @pytest.fixture(scope="module")

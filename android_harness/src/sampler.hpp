@@ -1,4 +1,4 @@
-// Sampler: table + latent + noise + U-Net -> final latent. The one loop (docs/design.md, "Sampler tables").
+// Sampler: table + latent + noise + U-Net -> final latent. The one loop (docs/formats.md, "Sampler tables").
 #pragma once
 
 #include <functional>

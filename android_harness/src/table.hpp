@@ -1,4 +1,4 @@
-// Table: a sampler as data (docs/design.md, "Sampler tables").
+// Table: a sampler as data (docs/formats.md, "Sampler tables").
 #pragma once
 
 #include <string>

@@ -111,7 +111,7 @@ class TaskItem:
 class TaskAssets:
     """A task as the harness runs it.
 
-    `table` is JSON (see docs/design.md, "Sampler tables"), `tensors` a safetensors file with `time_features` (steps, C) and, for
+    `table` is JSON (see docs/formats.md, "Sampler tables"), `tensors` a safetensors file with `time_features` (steps, C) and, for
     each item, `noise.<item>` (1 + steps, 4, h, w): the noise of the start, then of each step.
     """
 

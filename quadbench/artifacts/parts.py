@@ -1,12 +1,37 @@
-"""Parts: a bundle, its compiled form and a variant -> the graphs, adapters and tasks that a launch of the variant needs."""
+"""Parts: artifacts -> the files that they name, and the graphs, adapters and tasks that a launch of a variant needs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
 
-from quadbench.artifacts.bundle import AdapterFile, Bundle, CompiledBundle, Component, Graph, TaskAssets, Variant
+from quadbench.artifacts.bundle import AdapterFile, Bundle, CompiledBundle, Component, FileRef, Graph, TaskAssets, Variant
 from quadbench.artifacts.run import LaunchPlan
 from quadbench.errors import ArtifactError, UnknownNameError
 
 BASE_UNET = "base"  # the name of the U-Net that all tasks share
+
+
+def file_refs(value: object) -> Iterator[FileRef]:
+    """Yield every file that an artifact names, in order, with repetitions."""
+    if isinstance(value, FileRef):
+        yield value
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from file_refs(getattr(value, field.name))
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from file_refs(item)
+
+
+def harness_files(bundle: Bundle) -> Iterator[FileRef]:
+    """Yield the files of a bundle that launches open beside compiled graphs: float graphs, adapters, tables and inputs.
+
+    References and truths are for this machine alone, and without references no float graph runs.
+    """
+    runs_float = has_references(bundle)
+    floats = [graph for graph in bundle.graphs if runs_float and not graph.variant.is_quantized]
+    adapters = [adapter for adapter in bundle.adapters if runs_float or adapter.variant.is_quantized]
+    tasks = [(t.table, t.tensors, *((item.image, item.mask) for item in t.items)) for t in bundle.tasks]
+    yield from file_refs((*floats, *adapters, *tasks))
 
 
 def has_references(bundle: Bundle) -> bool:

@@ -1,4 +1,4 @@
-"""Plan: an installation and what a launch runs -> the JSON that the harness reads, as docs/design.md describes it. Pure."""
+"""Plan: an installation and what a launch runs -> the JSON that the harness reads, as docs/harness.md describes it. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import asdict

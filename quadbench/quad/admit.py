@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quadbench.artifacts import BaseDigests, Bundle, Component, Graph, Stored, Variant
+from quadbench.artifacts.parts import file_refs
 from quadbench.errors import UserError
 from quadbench.quad.adapters import Adapter, load_adapter, sites_of_graph
 from quadbench.quad.adapters.inspection import Inspection, inspect_adapter
@@ -18,7 +19,7 @@ from quadbench.recipe import Recipe
 from quadbench.results.code import code_digests
 from quadbench.results.digests import digest_of
 from quadbench.results.layout import folder_name
-from quadbench.results.manifest import file_refs, link, publish
+from quadbench.results.manifest import link, publish
 from quadbench.spec import NAME_EXPECTED, NAME_PATTERN
 
 _LONGEST_NAME = 64

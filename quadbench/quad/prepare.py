@@ -8,7 +8,7 @@ from onnx import ModelProto
 from quadbench.artifacts import Component
 from quadbench.quad.adapters import Adapter, BaseSites, graph_tensors, load_adapter, random_adapter, shared_ranks, sites_of_unet
 from quadbench.quad.model.foundation import Foundation, open_foundation
-from quadbench.quad.model.graphs import export_component, export_unet, lora_shapes
+from quadbench.quad.model.graphs import export_graphs
 from quadbench.quad.sources import adapter_source
 from quadbench.quad.steps import Steps
 from quadbench.quad.tasks.items import task_items
@@ -49,18 +49,19 @@ def prepare(recipe: Recipe, steps: Steps, scratch: Path) -> Prepared:
     Raises:
         UserError: something that the recipe names is missing or does not fit; AdapterError where it is an adapter.
     """
-    foundation, adapters = load_sources(recipe)
+    foundation = open_foundation(recipe.foundation)
     samples = recipe.quad.calibration.samples
     items = {task.name: task_items(task, foundation, calibration_samples=samples) for task in recipe.tasks}
+    adapters = _open_adapters(recipe, foundation)
     with steps("export"):
-        models = _export(foundation, adapters, scratch)
-        foundation.release()
+        graphs = export_graphs(foundation, shared_ranks(adapters.values()), scratch)
+        models, shapes = graphs.models, graphs.lora_shapes
         encoders = Encoders(
             foundation=foundation,
             text_encoder=GraphSession(models[Component.TEXT_ENCODER]),
             vae_encoder=GraphSession(models[Component.VAE_ENCODER]),
         )
-        unet, shapes = GraphSession(models[Component.UNET]), lora_shapes(models[Component.UNET])
+        unet = GraphSession(models[Component.UNET])
     feeds = {name: as_feed(graph_tensors(adapter, shapes)) for name, adapter in [(None, None), *adapters.items()]}
     with steps("sampler tables"):
         tasks = [prepare_task(task, items[task.name], encoders, unet, feeds[task.adapter]) for task in recipe.tasks]
@@ -83,11 +84,10 @@ def sites_of(recipe: Recipe) -> BaseSites:
     return sites_of_unet(open_foundation(recipe.foundation).skeleton)
 
 
-def load_sources(recipe: Recipe) -> tuple[Foundation, dict[str, Adapter]]:
-    """Read the foundation model and every adapter, and check that they fit together."""
-    foundation = open_foundation(recipe.foundation)
+def _open_adapters(recipe: Recipe, foundation: Foundation) -> dict[str, Adapter]:
+    """Read every adapter, and check that it fits the foundation model."""
     base = sites_of_unet(foundation.skeleton)
-    return foundation, {name: _open_adapter(name, spec, foundation, base) for name, spec in recipe.adapters.items()}
+    return {name: _open_adapter(name, spec, foundation, base) for name, spec in recipe.adapters.items()}
 
 
 def _open_adapter(name: str, spec: AdapterSpec, foundation: Foundation, base: BaseSites) -> Adapter:
@@ -96,11 +96,3 @@ def _open_adapter(name: str, spec: AdapterSpec, foundation: Foundation, base: Ba
     source = adapter_source(spec)
     assert source is not None
     return load_adapter(name, source.path, base, expected=source.format)
-
-
-def _export(foundation: Foundation, adapters: dict[str, Adapter], scratch: Path) -> dict[Component, ModelProto]:
-    parts = (Component.TEXT_ENCODER, Component.VAE_ENCODER, Component.VAE_DECODER)
-    models = {part: export_component(foundation, part, scratch) for part in parts}
-    foundation.release()
-    models[Component.UNET] = export_unet(foundation, foundation.unet, shared_ranks(adapters.values()), scratch)
-    return models

@@ -5,13 +5,14 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from quadbench.artifacts import SCHEMA_VERSION, Bundle, CompiledBundle, FileRef, Stored
+from quadbench.artifacts.parts import file_refs
 from quadbench.errors import ArtifactError
 from quadbench.results.digests import sha256_of
 
@@ -52,18 +53,6 @@ def _check_size(folder: Path, file: FileRef, hint: str) -> None:
     if size_bytes != file.size_bytes:
         state = "is missing" if size_bytes is None else f"has {size_bytes} bytes"
         raise ArtifactError(f"'{path}' {state}; expected {file.size_bytes} bytes", hint=hint)
-
-
-def file_refs(value: object) -> Iterator[FileRef]:
-    """Yield every file that an artifact names, in order, with repetitions."""
-    if isinstance(value, FileRef):
-        yield value
-    elif is_dataclass(value):
-        for field in fields(value):
-            yield from file_refs(getattr(value, field.name))
-    elif isinstance(value, tuple):
-        for item in value:
-            yield from file_refs(item)
 
 
 def publish(folder: Path, make: Callable[[Path], ArtifactT]) -> Stored[ArtifactT]:

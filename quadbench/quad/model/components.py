@@ -1,4 +1,4 @@
-"""Components: a foundation model's modules -> the modules of docs/design.md, "Graph inputs and outputs"."""
+"""Components: a foundation model's modules -> the modules of docs/formats.md, "Graph inputs and outputs"."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Export: a torch module and example arguments -> a float ONNX graph with the names of docs/design.md."""
+"""Export: a torch module and example arguments -> a float ONNX graph with the names of docs/formats.md."""
 
 import logging
 import warnings

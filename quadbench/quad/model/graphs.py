@@ -1,6 +1,7 @@
 """Graphs: a foundation model -> its float graphs, and their inputs and outputs as data."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -14,6 +15,24 @@ from quadbench.quad.model.foundation import Foundation, time_features
 from quadbench.quad.model.lora import UnetGraph
 from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.quantize.passes import passes_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloatGraphs:
+    """A foundation model's float graphs, and the shapes of the U-Net's LoRA inputs in the graph's order."""
+
+    models: dict[Component, onnx.ModelProto]
+    lora_shapes: dict[str, tuple[int, ...]]
+
+
+def export_graphs(foundation: Foundation, ranks: Mapping[str, int], scratch: Path) -> FloatGraphs:
+    """Export every component; the U-Net has LoRA inputs of the given ranks. Large weights stay in files below `scratch`."""
+    parts = (Component.TEXT_ENCODER, Component.VAE_ENCODER, Component.VAE_DECODER)
+    models = {part: export_component(foundation, part, scratch) for part in parts}
+    foundation.release()
+    models[Component.UNET] = unet = export_unet(foundation, foundation.unet, ranks, scratch)
+    foundation.release()
+    return FloatGraphs(models=models, lora_shapes=_lora_shapes(unet))
 
 
 def export_component(foundation: Foundation, component: Component, scratch: Path) -> onnx.ModelProto:
@@ -56,7 +75,7 @@ def export_unet(foundation: Foundation, unet: torch.nn.Module, ranks: Mapping[st
     return model
 
 
-def lora_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+def _lora_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a U-Net graph's LoRA inputs, in the graph's order."""
     return {spec.name: spec.shape for spec in specs(model.graph.input) if spec.name.startswith(LORA_PREFIX)}
 

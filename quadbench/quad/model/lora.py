@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from quadbench.artifacts import LORA_PREFIX
 from quadbench.errors import AdapterError
-from quadbench.quad.model.components import copy_of_modules
 
 GraphInputs = dict[str, torch.Tensor]
 
@@ -67,14 +66,14 @@ class TimeFeatures(nn.Module):
 
 
 class UnetGraph(nn.Module):
-    """A diffusers UNet2DConditionModel as the graph of docs/design.md: no time step, LoRA weights as arguments.
+    """A diffusers UNet2DConditionModel as the graph of docs/formats.md: no time step, LoRA weights as arguments.
 
-    It shares the weights of `unet`.
+    It takes over the modules of `unet`, whose attention is plain already, and exchanges some; the weights stay as they are.
     """
 
     def __init__(self, unet: nn.Module, ranks: Mapping[str, int]) -> None:
         super().__init__()
-        self.unet = copy_of_modules(unet)
+        self.unet = unet
         self._inputs: GraphInputs = {}
         self.unet.time_proj = TimeFeatures(self._inputs)
         self.lora_shapes: dict[str, tuple[int, ...]] = {}

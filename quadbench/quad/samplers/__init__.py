@@ -1,1 +1,1 @@
-"""Samplers: a scheme, its steps and a noise schedule -> a table of coefficients (docs/design.md, "Sampler tables")."""
+"""Samplers: a scheme, its steps and a noise schedule -> a table of coefficients (docs/formats.md, "Sampler tables")."""

@@ -80,13 +80,13 @@ def _item(task: Task, seed: int, entry: zoo.TaskInput, foundation: Foundation) -
         name=entry.name,
         seed=task.seed + seed,
         prompt=entry.prompt,
-        input_ids=foundation.tokenize(entry.prompt),
-        negative_input_ids=foundation.tokenize(entry.negative_prompt),
         image=_pixels(image_path, "RGB", foundation.image_size) / 127.5 - 1 if image_path else None,
         mask=(_pixels(mask_path, "L", foundation.image_size) >= 127.5).float() if mask_path else None,
         image_path=image_path,
         mask_path=mask_path,
         truth_path=entry.truth,
+        input_ids=foundation.tokenize(entry.prompt),
+        negative_input_ids=foundation.tokenize(entry.negative_prompt),
     )
 
 

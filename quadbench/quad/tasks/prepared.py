@@ -63,12 +63,12 @@ def prepare_task(task: Task, items: Items, encoders: Encoders, unet: Unet, lora:
     """Make the task's table. OLSS is fitted to the float U-Net with the task's adapter and guidance, on the calibration items."""
     foundation = encoders.foundation
     match task.sampler:
+        case OlssSampler(steps=steps):
+            table = _fitted_table(task, encoders, unet, lora, items.calibration, steps)
         case LcmSampler(steps=steps):
             table = lcm_table(foundation.alphas_cumprod, steps=steps, strength=_strength(task))
         case EdSampler(steps=steps):
             table = ed_table(foundation.alphas_cumprod, steps=steps, strength=_strength(task))
-        case OlssSampler(steps=steps):
-            table = _fitted_table(task, encoders, unet, lora, items.calibration, steps)
     features = time_features(foundation, list(table.timesteps))
     return PreparedTask(task=task, table=table, features=features, items=items)
 
@@ -109,14 +109,8 @@ def visit(prepared: PreparedTask, encoders: Encoders, unet: Unet, lora: Feed) ->
     for item in prepared.items.calibration:
         condition = encoders.condition(item, prepared.features, lora, prepared.task.guidance)
         denoiser = Denoiser(unet=unet, condition=condition, record=True)
-        latents.append(
-            run_table(
-                prepared.table,
-                denoiser,
-                latent=encoders.latent(item),
-                noise=item.noise(encoders.foundation, len(prepared.table.steps)),
-                mask=item.latent_mask(encoders.foundation.latent_size),
-            )
-        )
+        latent, mask = encoders.latent(item), item.latent_mask(encoders.foundation.latent_size)
+        noise = item.noise(encoders.foundation, len(prepared.table.steps))
+        latents.append(run_table(prepared.table, denoiser, latent=latent, noise=noise, mask=mask))
         feeds.extend(denoiser.feeds)
     return Visit(feeds=feeds, latents=latents)
