@@ -95,7 +95,7 @@ def fit(
     figures: Callable[[], loop.Figures] | None = None,
 ) -> None:
     """Train the LoRA weights and load their average."""
-    loop.train({"lora": model}, loss, PLANS[name], workbench, figures=figures)
+    loop.train({"lora": model}, loss, PLANS[name], workbench, figures=figures or (lambda: loop.mean_loss(loss)))
 
 
 def save(model: PeftModel, folder: Path) -> None:

@@ -68,7 +68,7 @@ PAIR: dict[str, Callable[[corpus.Concept, str], TrainingPair]] = {
 def train(task: str, npm_folder: Path, base: adapters.FrozenBase, workbench: loop.Workbench) -> PeftModel:
     """Pairs of the task's training concepts, mirrored half of the time."""
     concepts, _ = corpus.task_split(task, corpus.load_concepts(npm_folder))
-    pairs = [PAIR[task](concept, style) for concept in concepts for style in STYLES[task]]
+    pairs = [PAIR[task](concept, style) for concept in workbench.few(concepts) for style in STYLES[task]]
     source = autoencoder.encode_mirrored(base.vae, [pair.source for pair in pairs])
     target = autoencoder.encode_mirrored(base.vae, [pair.target for pair in pairs])
     prompts = base.prompts([pair.wording for pair in pairs])

@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from quadbench.errors import QuadbenchError
 
+Item = TypeVar("Item")
 LossFunction = Callable[[torch.Generator], torch.Tensor]
 Figures = dict[str, float]
 Averages = dict[str, dict[str, torch.Tensor]]
@@ -55,6 +57,10 @@ class Workbench:
     def bounded(self, count: int) -> int:
         """So many steps or pictures, or fewer."""
         return count if self.most is None else min(count, self.most)
+
+    def few(self, items: list[Item]) -> list[Item]:
+        """All of them, or as many as are allowed."""
+        return items[: self.bounded(len(items))]
 
 
 class UnfinishedError(QuadbenchError):
@@ -118,7 +124,7 @@ def train(
         checkpoint.with_suffix(".tmp").replace(checkpoint)
         if figures:
             _load(modules, ema)
-            _log(workbench.folder, {"step": step} | {name: round(value, 3) for name, value in figures().items()})
+            _log(workbench.folder, {"step": step} | {name: round(value, 4) for name, value in figures().items()})
             _load(modules, state["modules"])
 
     def is_late() -> bool:
@@ -147,6 +153,13 @@ def train(
         message = f"'{workbench.folder.name}' is at step {step} of {plan.steps}"
         raise UnfinishedError(message, hint="the same command goes on from there")
     _load(modules, ema)
+
+
+@torch.no_grad()
+def mean_loss(loss_of_batch: LossFunction, batches: int = 4) -> Figures:
+    """The loss over the same few batches each time, as a figure for the log."""
+    generator = torch.Generator().manual_seed(0)
+    return {"loss of the average": sum(loss_of_batch(generator).item() for _ in range(batches)) / batches}
 
 
 def _trainable(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -17,7 +17,7 @@ from peft import PeftModel
 from PIL import Image, ImageDraw, ImageFont
 
 from quadbench import zoo
-from quadbench.zoo.training import image_to_image, stickers
+from quadbench.zoo.training import image_to_image, loop, stickers
 from quadbench.zoo.training.pictures import psnr
 
 # Chosen before the first picture was seen.
@@ -77,7 +77,7 @@ def _pipeline(out: Path, kind: type[DiffusionPipeline], adapter: str | None = No
     pipeline.set_progress_bar_config(disable=True)
     if adapter:
         pipeline.unet = PeftModel.from_pretrained(pipeline.unet, out / "adapters" / adapter).merge_and_unload()
-    return pipeline
+    return pipeline.to(loop.device())
 
 
 def paint(task: str, out: Path, items: tuple[zoo.TaskInput, ...]) -> list[Image.Image]:

@@ -14,7 +14,7 @@ TASK = "sticker"
 def train(npm_folder: Path, base: adapters.FrozenBase, workbench: loop.Workbench) -> PeftModel:
     """Noise prediction at all times, as the base was trained."""
     concepts, _ = corpus.task_split(TASK, corpus.load_concepts(npm_folder))
-    pairs = [(style, concept) for concept in concepts for style in concept.cutouts]
+    pairs = [(style, concept) for concept in workbench.few(concepts) for style in concept.cutouts]
     latents = autoencoder.encode_mirrored(base.vae, [draw(style, concept) for style, concept in pairs])
     prompts = base.prompts([captions.of_concept(concept, style) for style, concept in pairs])
     model = adapters.attach(base.unet, TASK)

@@ -46,9 +46,8 @@ class Gallery:
     mirror_chances: torch.Tensor
 
 
-def gallery(npm_folder: Path, vae: AutoencoderKL, scene_count: int) -> Gallery:
+def gallery(concepts: list[corpus.Concept], vae: AutoencoderKL, scene_count: int) -> Gallery:
     """Every concept in both styles, and scenes."""
-    concepts, _ = corpus.split(corpus.load_concepts(npm_folder))
     emoji = [(style, concept) for concept in concepts for style in corpus.STYLES.values()]
     rng, named = random.Random(PLAN.seed), scenes.named(concepts)
     drawn = [scenes.draw(named, rng) for _ in range(scene_count)]
@@ -107,11 +106,13 @@ def train(
     npm_folder: Path, vae: AutoencoderKL, workbench: loop.Workbench
 ) -> tuple[CLIPTokenizer, CLIPTextModel, UNet2DConditionModel]:
     """Train text encoder and U-Net together on epsilon prediction, with all pictures from the first step to the last."""
-    pictures = gallery(npm_folder, vae, workbench.bounded(SCENES))
+    concepts, _ = corpus.split(corpus.load_concepts(npm_folder))
+    pictures = gallery(workbench.few(concepts), vae, workbench.bounded(SCENES))
     tokenizer = build_tokenizer([text for wording in pictures.wordings for text in wording.texts])
     text_encoder, unet = build(tokenizer)
     modules = {"text_encoder": text_encoder.to(loop.device()), "unet": unet.to(loop.device())}
-    loop.train(modules, _loss(tokenizer, text_encoder, unet, pictures), PLAN, workbench)
+    loss = _loss(tokenizer, text_encoder, unet, pictures)
+    loop.train(modules, loss, PLAN, workbench, figures=lambda: loop.mean_loss(loss))
     return tokenizer, text_encoder.eval(), unet.eval()
 
 
