@@ -84,7 +84,6 @@ def train(
     workbench: Workbench,
     *,
     figures: Callable[[], Figures] | None = None,
-    after_step: Callable[[], None] | None = None,
 ) -> None:
     """Minimise `loss_of_batch` over the modules' trainable parameters and leave their moving average in them.
 
@@ -140,8 +139,6 @@ def train(
         optimizer.step()
         step += 1
         _update_ema(ema, modules, min(plan.ema_decay, step / (step + 10)))
-        if after_step:
-            after_step()
         running = loss.item() if math.isnan(running) else 0.98 * running + 0.02 * loss.item()
         if step % LOG_STEPS == 0:
             elapsed = seconds + time.monotonic() - started

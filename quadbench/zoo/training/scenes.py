@@ -11,9 +11,10 @@ from quadbench.zoo.training import captions, corpus, grounds
 
 CELL = corpus.SIZE // 16  # pixels per latent
 MARGIN = 4
-OBJECT_SIZES = (18, 30)
-NEIGHBOURS = (1, 3)
-TRIES = 40  # places tried for a neighbour before the scene does without it
+EDGE = 2  # pixels that emoji keep from the border
+OBJECT_SIZES, NEIGHBOUR_SIZES = (18, 28), (16, 26)
+NEIGHBOURS = (1, 2)
+TRIES = 100  # places tried for a neighbour before the scene does without it
 FAINT = 8  # an opacity up to this does not count as object
 
 
@@ -44,7 +45,7 @@ def named(concepts: Iterable[corpus.Concept]) -> list[Named]:
 
 
 def draw(emoji: Sequence[Named], rng: random.Random) -> Scene:
-    """One object and up to three neighbours on a drawn ground. The mask touches no neighbour, so what it hides is ground."""
+    """One object and up to two neighbours on a drawn ground. The mask touches no neighbour, so what it hides is ground."""
     ground = grounds.draw(rng)
     chosen = rng.sample(emoji, 1 + rng.randint(*NEIGHBOURS))
     canvas = Image.fromarray(ground.picture)
@@ -53,7 +54,7 @@ def draw(emoji: Sequence[Named], rng: random.Random) -> Scene:
     taken, names = mask > 0, [chosen[0].name]
     for neighbour in chosen[1:]:
         for _ in range(TRIES):
-            layer, opacity = _place(neighbour.cutout, OBJECT_SIZES, rng)
+            layer, opacity = _place(neighbour.cutout, NEIGHBOUR_SIZES, rng)
             if not (taken & (opacity > 0)).any():
                 canvas.paste(layer, mask=layer)
                 taken |= opacity > 0
@@ -70,7 +71,7 @@ def _place(cutout: Image.Image, sizes: tuple[int, int], rng: random.Random) -> t
     """The cutout, smaller, somewhere on a transparent picture, and the opacity of that."""
     size = rng.randint(*sizes)
     layer = Image.new("RGBA", (corpus.SIZE, corpus.SIZE))
-    corner = rng.randint(MARGIN, corpus.SIZE - size - MARGIN), rng.randint(MARGIN, corpus.SIZE - size - MARGIN)
+    corner = rng.randint(EDGE, corpus.SIZE - size - EDGE), rng.randint(EDGE, corpus.SIZE - size - EDGE)
     layer.paste(cutout.resize((size, size), Image.Resampling.LANCZOS), corner)
     return layer, np.asarray(layer.getchannel("A"))
 
