@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 from quadbench.quad.samplers.lcm import lcm_table  # noqa: E402
 from quadbench.quad.samplers.table import run_table  # noqa: E402
-from quadbench.zoo.training import captions, loop, noise, removal  # noqa: E402
+from quadbench.zoo.training import autoencoder, captions, corpus, loop, noise, pictures, removal  # noqa: E402
 
 PLAN = loop.TrainingPlan(steps=30, batch=4, learning_rate=0.05, seed=3, warmup=5)
 
@@ -95,3 +96,43 @@ def test_a_scene_may_be_called_by_its_ground_alone() -> None:
     wording = captions.of_scene("blue striped scene of red apple and dog face")
     assert wording.texts == ("blue striped scene of red apple and dog face", "blue striped scene", "scene")
     assert sum(wording.chances) == 1
+
+
+def _concept(*names: str, keywords: tuple[str, ...] = ()) -> corpus.Concept:
+    cutouts = {style: Image.new("RGBA", (64, 64), (221, 46, 68, 255)) for style in corpus.STYLES.values()}
+    return corpus.Concept(names=names, keywords=keywords, is_sign=False, is_thing=True, is_face=False, cutouts=cutouts)
+
+
+def test_a_concept_is_called_by_its_names_its_colour_and_its_keywords() -> None:
+    wording = captions.of_concept(_concept("apple", "pomme", keywords=("fruit",)), "noto")
+    assert wording.texts == ("noto apple", "noto pomme", "noto red apple", "noto apple fruit", "apple")
+    assert wording.chances == pytest.approx((0.45, 0.15, 0.15, 0.15, 0.1))
+
+
+def test_what_a_concept_lacks_goes_to_its_first_name() -> None:
+    wording = captions.of_concept(_concept("red apple"), "noto")
+    assert dict(zip(wording.texts, wording.chances, strict=True)) == pytest.approx({"noto red apple": 0.9, "red apple": 0.1})
+
+
+def test_standardised_latents_change_no_picture() -> None:
+    torch.manual_seed(0)
+    vae = autoencoder.AutoencoderKL(**autoencoder.CONFIG).eval()
+    pixels = torch.randint(256, (8, 64, 64, 3), dtype=torch.uint8)
+    before = autoencoder.decode(vae, autoencoder.encode(vae, pixels))
+    latents = autoencoder.encode(vae, pixels)
+    autoencoder.standardise(vae, latents.mean((0, 2, 3)), latents.std((0, 2, 3)))
+    after = autoencoder.encode(vae, pixels)
+    torch.testing.assert_close(autoencoder.decode(vae, after), before, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(after.mean((0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(after.std((0, 2, 3)), torch.ones(4), atol=1e-4, rtol=0)
+    with torch.no_grad():
+        posterior = vae.encode(pictures.to_tensor(pixels)).latent_dist
+    torch.testing.assert_close(posterior.std, torch.full_like(posterior.std, autoencoder.NOISE))
+
+
+def test_the_mix_draws_every_kind() -> None:
+    kinds = {kind: torch.full((2, 64, 64, 3), 10 * index, dtype=torch.uint8) for index, kind in enumerate(pictures.SHARES)}
+    drawn = pictures.Mix(kinds=kinds).draw(400, torch.Generator().manual_seed(0))
+    assert drawn.shape == (400, 3, 64, 64)
+    counts = [int((drawn[:, 0, 0, 0] == 10 * index / 127.5 - 1).sum()) for index in range(len(kinds))]
+    assert counts == pytest.approx([400 * share for share in pictures.SHARES.values()], abs=25)
