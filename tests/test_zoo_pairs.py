@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("peft")
 from quadbench.quad.samplers.olss import ddim_table
-from quadbench.zoo.training import image_to_image, noise
+from quadbench.zoo.training import captions, image_to_image, noise
 
 
 @pytest.mark.parametrize("strength", image_to_image.STRENGTH.values())
@@ -20,4 +20,4 @@ def test_the_sampler_starts_where_the_adapter_was_trained(strength: float, steps
     [("tangerine", "noto orange tangerine"), ("orange book", "noto orange book"), ("oranges", "noto orange oranges")],
 )
 def test_a_sketch_s_caption_names_the_colour_once(name: str, caption: str) -> None:
-    assert image_to_image.coloured_caption("noto", "orange", name) == caption
+    assert captions.coloured("noto", "orange", name) == caption

@@ -69,8 +69,8 @@ class TextToImageTask(_Task):
     @classmethod
     def _either(cls, inputs: Inputs | None, info: ValidationInfo) -> Inputs | None:
         if "prompts" in info.data and (info.data["prompts"] is None) == (inputs is None):
-            found = "neither" if inputs is None else "both"
-            refuse([Problem(location=(), reason=f"expected either 'prompts' or 'inputs', found {found}")])
+            given = "neither" if inputs is None else "both"
+            refuse([Problem(location=(), reason=f"expected either 'prompts' or 'inputs', found {given}")])
         return inputs
 
 

@@ -1,8 +1,8 @@
-"""Corpus: two emoji packages and a folder of photographs -> captioned training images.
+"""Corpus: two emoji packages, a list of keywords and a folder of photographs -> concepts, and crops of photographs.
 
 Sources (none is stored in the repository; the trained weights and the evaluation images carry attribution in NOTICE.md):
 npm `emoji-datasource-twitter` 16 (Twemoji, CC BY 4.0), npm `emoji-datasource-google` 16 (Noto Emoji, Apache-2.0),
-Debian `lomiri-wallpapers-16.04` (photographs, the CC BY and CC0 ones).
+npm `emojilib` 4 (keywords, MIT), Debian `lomiri-wallpapers-16.04` (photographs, the CC BY and CC0 ones).
 """
 
 import json
@@ -48,6 +48,7 @@ HELD_OUT_OF_TASK = {
 }  # fmt: skip
 HELD_OUT_PHOTOS = ("sunset_by_Aitzol_Berasategi", "picosdeeuropa_by_Aitzol_Berasategi", "umang_by_Abhishek_Mudgal")
 SIZE = 64
+KEYWORDS = 6  # of each concept, the first and most telling ones
 # Author and licence of each photograph that is used, as its Debian package states them. The share-alike ones of the package are
 # left out, so that the weights need no share-alike licence.
 PHOTO_CREDITS = {
@@ -70,38 +71,46 @@ EMOJI_CREDITS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Concept:
-    """One emoji: its caption words and, in each style, its picture (64, 64, 3) uint8 over white and the same as 64x64 RGBA.
+    """One emoji: its names, words that it may be called by besides, and in each style its picture as 64x64 RGBA.
 
-    `is_sign` marks symbols, hands, clock faces, which differ little from each other; `is_thing` the plants, animals, food and few
-    others to which the last stage of training keeps; `is_face` faces of people, cats, monkeys and smileys.
+    `is_sign` marks symbols, hands, clock faces, which their mirror image would make others of; `is_thing` plants, animals, food
+    and few others, of which stickers are made; `is_face` faces of people, cats, monkeys and smileys.
     """
 
     names: tuple[str, ...]
+    keywords: tuple[str, ...]
     is_sign: bool
     is_thing: bool
     is_face: bool
-    images: dict[str, np.ndarray]
     cutouts: dict[str, Image.Image]
+
+    def image(self, style: str) -> np.ndarray:
+        """(64, 64, 3) uint8 over white."""
+        return flatten(self.cutouts[style])
 
 
 def load_concepts(npm_folder: Path) -> list[Concept]:
     """Read every kept concept that exists in both styles, in the package's own order."""
     listing = json.loads((npm_folder / "google/package/emoji.json").read_text())
+    keywords = json.loads((npm_folder / "emojilib/package/dist/emoji-en-US.json").read_text())
     kept = [entry for entry in listing if _is_kept(entry)]
-    return [_concept(npm_folder, entry) for entry in sorted(kept, key=lambda entry: int(entry["sort_order"]))]
+    return [_concept(npm_folder, entry, keywords) for entry in sorted(kept, key=lambda entry: int(entry["sort_order"]))]
 
 
-def _concept(npm_folder: Path, entry: dict) -> Concept:  # type: ignore[type-arg]
+def _concept(npm_folder: Path, entry: dict, keywords: dict[str, list[str]]) -> Concept:  # type: ignore[type-arg]
+    names = _clean([entry["name"], *entry["short_names"]])
+    character = "".join(chr(int(code, 16)) for code in entry["unified"].split("-"))
+    words = [word for word in keywords.get(character, []) if word.replace("_", "").isalpha()]
     cutouts = {
         style: cutout(Image.open(npm_folder / f"{source}/package/img/{source}/64/{entry['image']}"))
         for source, style in STYLES.items()
     }
     return Concept(
-        names=_names(entry),
+        names=names,
+        keywords=tuple(word for word in _clean(words) if word not in names[0])[:KEYWORDS],
         is_sign=entry["category"] in SIGN_CATEGORIES or entry["subcategory"] in SIGN_SUBCATEGORIES,
         is_thing=entry["category"] in THING_CATEGORIES or entry["subcategory"] in THING_SUBCATEGORIES,
         is_face=entry["subcategory"] in FACE_SUBCATEGORIES,
-        images={style: flatten(image) for style, image in cutouts.items()},
         cutouts=cutouts,
     )
 
@@ -115,10 +124,8 @@ def _is_kept(entry: dict) -> bool:  # type: ignore[type-arg]
     )
 
 
-def _names(entry: dict) -> tuple[str, ...]:  # type: ignore[type-arg]
-    raw = [entry["name"], *entry["short_names"]]
-    clean = [name.lower().replace("_", " ").replace("-", " ").strip() for name in raw if name]
-    return tuple(dict.fromkeys(clean))
+def _clean(raw: list[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.lower().replace("_", " ").replace("-", " ").strip() for name in raw if name))
 
 
 def split(concepts: list[Concept], names: Iterable[str] = HELD_OUT) -> tuple[list[Concept], list[Concept]]:
@@ -163,18 +170,6 @@ def flatten(image: Image.Image) -> np.ndarray:
     """64x64 RGBA -> (64, 64, 3) uint8 over white."""
     white = Image.new("RGBA", image.size, "white")
     return np.asarray(Image.alpha_composite(white, image).convert("RGB"))
-
-
-def load_cutouts(npm_folder: Path, *, held_out: bool) -> list[Image.Image]:
-    """The concepts of one split as RGBA, in both styles, to be pasted over a scene."""
-    listing = json.loads((npm_folder / "google/package/emoji.json").read_text())
-    wanted = {name.replace("-", " ") for name in HELD_OUT}
-    images = [entry["image"] for entry in listing if _is_kept(entry) and (_names(entry)[0] in wanted) == held_out]
-    return [
-        Image.open(npm_folder / f"{source}/package/img/{source}/64/{image}").convert("RGBA")
-        for image in images
-        for source in STYLES
-    ]
 
 
 def load_photos(folder: Path, *, held_out: bool) -> dict[str, Image.Image]:

@@ -5,15 +5,16 @@ import json
 import shutil
 from pathlib import Path
 
+import torch
 from diffusers import StableDiffusionPipeline
 
-from quadbench.zoo.training import noise
-from quadbench.zoo.training.adapters import Base
+from quadbench.zoo.training import loop, noise
+from quadbench.zoo.training.adapters import FrozenBase
 
-LIMIT_BYTES = 12_000_000
+LIMIT_BYTES = 17_000_000
 
 
-def save(base: Base, folder: Path) -> None:
+def save(base: FrozenBase, folder: Path) -> None:
     """Replace `folder` by model_index.json, vae/, unet/, text_encoder/, tokenizer/ and scheduler/."""
     temporary = folder.with_name(folder.name + ".partial")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -38,12 +39,11 @@ def save(base: Base, folder: Path) -> None:
     temporary.rename(folder)
 
 
-def load(folder: Path) -> Base:
-    """The exported modules in float32."""
-    import torch
-
+def load(folder: Path) -> FrozenBase:
+    """The exported modules in float32, where training runs."""
     pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, torch_dtype=torch.float32)
-    return Base(tokenizer=pipeline.tokenizer, text_encoder=pipeline.text_encoder, vae=pipeline.vae, unet=pipeline.unet)
+    pipeline.to(loop.device())
+    return FrozenBase(tokenizer=pipeline.tokenizer, text_encoder=pipeline.text_encoder, vae=pipeline.vae, unet=pipeline.unet)
 
 
 def _forget_where_it_came_from(path: Path) -> None:

@@ -15,92 +15,79 @@ import numpy as np
 import torch
 from peft import PeftModel
 
-from quadbench.zoo.training import adapters, autoencoder, corpus, looks, noise, text_to_image
+from quadbench.zoo.training import adapters, autoencoder, captions, corpus, looks, loop, noise
 
 # The more of the noise schedule is run, the more is invented and the less is kept.
-STRENGTH = {"restyle": 0.7, "sketch-to-image": 0.35, "portrait": 0.4}
+STRENGTH = {"restyle": 0.5, "sketch-to-image": 0.35, "portrait": 0.4}
 STYLES = {"restyle": ("noto",), "sketch-to-image": ("twemoji", "noto"), "portrait": ("twemoji", "noto")}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
-    """Two uint8 pictures (64, 64, 3) and the captions that the second may have."""
+class TrainingPair:
+    """Two uint8 pictures (64, 64, 3) and what the second may be called."""
 
     source: np.ndarray
     target: np.ndarray
-    captions: tuple[str, ...]
+    wording: captions.Wording
 
 
-def restyle_pair(concept: corpus.Concept, style: str) -> Pair:
+def restyle_pair(concept: corpus.Concept, style: str) -> TrainingPair:
     """Twemoji to another style."""
-    return Pair(
-        source=concept.images["twemoji"],
-        target=concept.images[style],
-        captions=tuple(text_to_image.caption(style, name) for name in concept.names),
-    )
+    return TrainingPair(source=concept.image("twemoji"), target=concept.image(style), wording=captions.of_concept(concept, style))
 
 
-def sketch_pair(concept: corpus.Concept, style: str) -> Pair:
-    """Line drawing to picture. The captions name the colour, which a drawing does not show."""
+def sketch_pair(concept: corpus.Concept, style: str) -> TrainingPair:
+    """Line drawing to picture. The prompts name the colour, which a drawing does not show."""
     cutout = concept.cutouts[style]
     colour = looks.colour_word(cutout)
-    return Pair(
-        source=looks.sketch(cutout),
-        target=concept.images[style],
-        captions=tuple(coloured_caption(style, colour, name) for name in concept.names),
-    )
+    prompts = captions.plain(captions.coloured(style, colour, name) for name in concept.names)
+    return TrainingPair(source=looks.sketch(cutout), target=concept.image(style), wording=prompts)
 
 
-def portrait_pair(concept: corpus.Concept, style: str) -> Pair:
+def portrait_pair(concept: corpus.Concept, style: str) -> TrainingPair:
     """Face to cyanotype."""
-    return Pair(
-        source=concept.images[style],
+    return TrainingPair(
+        source=concept.image(style),
         target=looks.cyanotype(concept.cutouts[style]),
-        captions=tuple(text_to_image.caption(style, name) for name in concept.names),
+        wording=captions.of_concept(concept, style),
     )
 
 
 def source_style(task: str, style: str) -> str:
-    """Whose picture the source is made from."""
+    """Return the style whose picture the source is made from."""
     return "twemoji" if task == "restyle" else style
 
 
-def coloured_caption(style: str, colour: str, name: str) -> str:
-    """'noto orange tangerine', and 'noto orange book' where the name says it already."""
-    return text_to_image.caption(style, name if colour in name.split() else f"{colour} {name}")
-
-
-PAIR: dict[str, Callable[[corpus.Concept, str], Pair]] = {
+PAIR: dict[str, Callable[[corpus.Concept, str], TrainingPair]] = {
     "restyle": restyle_pair,
     "sketch-to-image": sketch_pair,
     "portrait": portrait_pair,
 }
 
 
-def train(task: str, npm_folder: Path, base: adapters.Base, folder: Path, *, minutes: float) -> PeftModel:
+def train(task: str, npm_folder: Path, base: adapters.FrozenBase, workbench: loop.Workbench) -> PeftModel:
     """Pairs of the task's training concepts, mirrored half of the time."""
     concepts, _ = corpus.task_split(task, corpus.load_concepts(npm_folder))
-    pairs = [PAIR[task](concept, style) for concept in concepts for style in STYLES[task]]
+    pairs = [PAIR[task](concept, style) for concept in workbench.few(concepts) for style in STYLES[task]]
     source = autoencoder.encode_mirrored(base.vae, [pair.source for pair in pairs])
     target = autoencoder.encode_mirrored(base.vae, [pair.target for pair in pairs])
-    states = [base.states(list(pair.captions)) for pair in pairs]
-    empty = base.states([""])[0]
+    prompts = base.prompts([pair.wording for pair in pairs])
     model = adapters.attach(base.unet, task)
 
     def loss_of_batch(generator: torch.Generator) -> torch.Tensor:
         chosen, side = adapters.draw(task, len(pairs), generator)
-        prompt = adapters.draw_prompts([states[i] for i in chosen.tolist()], empty, generator)
+        states = prompts.draw(chosen, generator)
         z_source, z_target = source[side, chosen], target[side, chosen]
         start = torch.randint(*start_times(STRENGTH[task]), (len(chosen),), generator=generator)
         times = (torch.rand(len(chosen), generator=generator) * start).long() + 1
         a_start, s_start = noise.signal_and_noise(start)
         goal = torch.randn(z_target.shape, generator=generator) + a_start / s_start * (z_source - z_target)
-        a, s = noise.signal_and_noise(times)
-        with torch.autocast("cpu", torch.bfloat16):
-            predicted = model(a * z_target + s * goal, times, prompt).sample.float()
-        return ((predicted - goal) ** 2 * noise.min_snr_weight(times)).mean()
+        x = noise.noised(z_target, goal, times).to(loop.device())
+        with loop.autocast():
+            predicted = model(x, times.to(loop.device()), states).sample.float()
+        return ((predicted - goal.to(loop.device())) ** 2 * noise.weight(times).to(loop.device())).mean()
 
-    adapters.fit(model, task, loss_of_batch, folder, minutes)
+    adapters.fit(model, task, loss_of_batch, workbench)
     return model
 
 

@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from quadbench.zoo.training import corpus, image_to_image, removal, scenes, stickers, text_to_image
+from quadbench.zoo.training import captions, corpus, image_to_image, removal, scenes, stickers
 
 COUNT, SEED = 12, 5
 
 
-def write_all(npm_folder: Path, photo_folder: Path, folder: Path) -> None:
+def write_all(npm_folder: Path, folder: Path) -> None:
     """Write one folder for each task below `folder`."""
     concepts = corpus.load_concepts(npm_folder)
     for task in image_to_image.PAIR:
         write_pairs(task, concepts, folder / task)
     write_stickers(concepts, folder / stickers.TASK)
-    write_remove_object(npm_folder, photo_folder, folder / "remove-object")
+    write_scenes(concepts, folder / removal.TASK)
 
 
 def write_pairs(task: str, concepts: list[corpus.Concept], folder: Path) -> None:
@@ -31,7 +31,7 @@ def write_pairs(task: str, concepts: list[corpus.Concept], folder: Path) -> None
                 folder,
                 index,
                 name=concept.names[0],
-                prompt=pair.captions[0],
+                prompt=pair.wording.texts[0],
                 source=f"image: {corpus.EMOJI_CREDITS[before]}; truth: {corpus.EMOJI_CREDITS[style]}",
                 pictures={"image": pair.source, "truth": pair.target},
             )
@@ -46,7 +46,7 @@ def write_stickers(concepts: list[corpus.Concept], folder: Path) -> None:
             folder,
             index,
             name=concept.names[0],
-            prompt=text_to_image.caption(style, concept.names[0]),
+            prompt=captions.caption(style, concept.names[0]),
             source=f"truth: {corpus.EMOJI_CREDITS[style]}",
             pictures={"truth": stickers.draw(style, concept)},
         )
@@ -61,23 +61,20 @@ def _in_turn(task: str, concepts: list[corpus.Concept], styles: tuple[str, ...])
     return [(concept, styles[index % len(styles)]) for index, concept in enumerate(ordered)]
 
 
-def write_remove_object(npm_folder: Path, photo_folder: Path, folder: Path) -> None:
-    """Crops of held-out photographs with held-out emoji pasted on them; the truth is the crop."""
-    photos = corpus.load_photos(photo_folder, held_out=True)
-    cutouts = corpus.load_cutouts(npm_folder, held_out=True)
-    rng = random.Random(SEED)
+def write_scenes(concepts: list[corpus.Concept], folder: Path) -> None:
+    """Scenes of held-out emoji; the truth is the scene without the object."""
+    _, held_out = corpus.split(concepts)
+    emoji, rng = scenes.named(held_out), random.Random(SEED)
     entries = []
     for index in range(COUNT):
-        stem = sorted(photos)[index % len(photos)]
-        author, licence = corpus.PHOTO_CREDITS[stem]
-        scene = scenes.make([photos[stem]], cutouts, rng)
+        scene = scenes.draw(emoji, rng)
         entries.append(
             _entry(
                 folder,
                 index,
-                name=f"{stem.split('_')[0]} {index // len(photos) + 1}",
+                name=f"{scene.words.split(' of ')[0]} {index + 1}",
                 prompt=removal.PROMPT,
-                source=f"crop of {stem} by {author}, {licence}; object: Twemoji (CC BY 4.0) or Noto Emoji (Apache-2.0)",
+                source=f"drawn ground; objects: {'; '.join(corpus.EMOJI_CREDITS.values())}",
                 pictures={"image": scene.composite, "mask": scene.mask, "truth": scene.truth},
             )
         )

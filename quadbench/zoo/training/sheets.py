@@ -17,8 +17,8 @@ from peft import PeftModel
 from PIL import Image, ImageDraw, ImageFont
 
 from quadbench import zoo
-from quadbench.zoo.training import image_to_image, stickers
-from quadbench.zoo.training.removal import psnr
+from quadbench.zoo.training import image_to_image, loop, stickers
+from quadbench.zoo.training.pictures import psnr
 
 # Chosen before the first picture was seen.
 PROMPTS = (
@@ -29,7 +29,7 @@ PROMPTS = (
 )  # fmt: skip
 DRAW_STEPS, DRAW_GUIDANCE = 50, 4.0
 FROM_IMAGE_STEPS = 20
-FROM_IMAGE_GUIDANCE = {"restyle": 3.0, "sketch-to-image": 1.5, "portrait": 1.0}
+FROM_IMAGE_GUIDANCE = {"restyle": 1.5, "sketch-to-image": 1.5, "portrait": 1.0}
 REMOVE_STEPS = 4
 ZOOM, GAP, CAPTION_HEIGHT = 2, 8, 18
 
@@ -73,25 +73,28 @@ def _open(path: Path | None) -> Image.Image:
 
 @cache
 def _pipeline(out: Path, kind: type[DiffusionPipeline], adapter: str | None = None) -> DiffusionPipeline:
-    made = kind.from_pretrained(out / "emoji-ldm", safety_checker=None, torch_dtype=torch.float32)
-    made.set_progress_bar_config(disable=True)
+    pipeline = kind.from_pretrained(out / "emoji-ldm", safety_checker=None, torch_dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
     if adapter:
-        made.unet = PeftModel.from_pretrained(made.unet, out / "adapters" / adapter).merge_and_unload()
-    return made
+        pipeline.unet = PeftModel.from_pretrained(pipeline.unet, out / "adapters" / adapter).merge_and_unload()
+    return pipeline.to(loop.device())
 
 
 def paint(task: str, out: Path, items: tuple[zoo.TaskInput, ...]) -> list[Image.Image]:
-    """What the task's adapter makes of the inputs."""
+    """Paint the inputs with the task's adapter."""
     if task == stickers.TASK:
         return draw(out, [item.prompt for item in items], adapter=task)
     return change(out, task, items) if task in image_to_image.PAIR else remove_object(out, items)
 
 
-def draw(out: Path, prompts: Sequence[str], *, adapter: str | None = None) -> list[Image.Image]:
-    """Text to image with DDIM; the seeds count from 0."""
+def draw(out: Path, prompts: Sequence[str], *, adapter: str | None = None, first_seed: int = 0) -> list[Image.Image]:
+    """Text to image with DDIM; the seeds count from the first."""
     pipeline = _pipeline(out, StableDiffusionPipeline, adapter)
     return pipeline(
-        list(prompts), num_inference_steps=DRAW_STEPS, guidance_scale=DRAW_GUIDANCE, generator=_generators(len(prompts))
+        list(prompts),
+        num_inference_steps=DRAW_STEPS,
+        guidance_scale=DRAW_GUIDANCE,
+        generator=_generators(len(prompts), first_seed),
     ).images
 
 
@@ -108,8 +111,8 @@ def change(out: Path, task: str, items: tuple[zoo.TaskInput, ...]) -> list[Image
     ).images
 
 
-def _generators(count: int) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(seed) for seed in range(count)]
+def _generators(count: int, first_seed: int = 0) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(first_seed + seed) for seed in range(count)]
 
 
 def remove_object(out: Path, items: tuple[zoo.TaskInput, ...]) -> list[Image.Image]:

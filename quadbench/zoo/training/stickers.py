@@ -6,32 +6,31 @@ import numpy as np
 import torch
 from peft import PeftModel
 
-from quadbench.zoo.training import adapters, autoencoder, corpus, looks, noise, text_to_image
+from quadbench.zoo.training import adapters, autoencoder, captions, corpus, looks, loop, noise
 
 TASK = "sticker"
 
 
-def train(npm_folder: Path, base: adapters.Base, folder: Path, *, minutes: float) -> PeftModel:
+def train(npm_folder: Path, base: adapters.FrozenBase, workbench: loop.Workbench) -> PeftModel:
     """Noise prediction at all times, as the base was trained."""
     concepts, _ = corpus.task_split(TASK, corpus.load_concepts(npm_folder))
-    pictures = [(style, concept) for concept in concepts for style in concept.cutouts]
-    latents = autoencoder.encode_mirrored(base.vae, [draw(style, concept) for style, concept in pictures])
-    states = [base.states([text_to_image.caption(style, name) for name in concept.names]) for style, concept in pictures]
-    empty = base.states([""])[0]
+    pairs = [(style, concept) for concept in workbench.few(concepts) for style in concept.cutouts]
+    latents = autoencoder.encode_mirrored(base.vae, [draw(style, concept) for style, concept in pairs])
+    prompts = base.prompts([captions.of_concept(concept, style) for style, concept in pairs])
     model = adapters.attach(base.unet, TASK)
 
     def loss_of_batch(generator: torch.Generator) -> torch.Tensor:
-        chosen, side = adapters.draw(TASK, len(pictures), generator)
-        prompt = adapters.draw_prompts([states[i] for i in chosen.tolist()], empty, generator)
+        chosen, side = adapters.draw(TASK, len(pairs), generator)
+        states = prompts.draw(chosen, generator)
         z = latents[side, chosen]
-        times = torch.randint(noise.TIMES, (len(chosen),), generator=generator)
+        times = noise.spread_times(len(chosen), generator)
         epsilon = torch.randn(z.shape, generator=generator)
-        a, s = noise.signal_and_noise(times)
-        with torch.autocast("cpu", torch.bfloat16):
-            predicted = model(a * z + s * epsilon, times, prompt).sample.float()
-        return ((predicted - epsilon) ** 2 * noise.composition_weight(times)).mean()
+        x = noise.noised(z, epsilon, times).to(loop.device())
+        with loop.autocast():
+            predicted = model(x, times.to(loop.device()), states).sample.float()
+        return ((predicted - epsilon.to(loop.device())) ** 2 * noise.weight(times).to(loop.device())).mean()
 
-    adapters.fit(model, TASK, loss_of_batch, folder, minutes)
+    adapters.fit(model, TASK, loss_of_batch, workbench)
     return model
 
 

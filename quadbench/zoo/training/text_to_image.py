@@ -1,8 +1,8 @@
-"""Text to image: captioned emoji and their autoencoder -> a tokenizer, a text encoder and a U-Net, trained from nothing."""
+"""Text to image: captioned pictures and their autoencoder -> a tokenizer, a text encoder and a U-Net, trained from nothing."""
 
 import json
 import random
-from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from tokenizers.trainers import BpeTrainer
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from quadbench.zoo.training import autoencoder, corpus, loop, noise
+from quadbench.zoo.training import autoencoder, captions, corpus, loop, noise, scenes
 
 TOKENS = 16
 VOCABULARY = 1300
@@ -19,7 +19,7 @@ UNET_CONFIG = {
     "sample_size": 16,
     "in_channels": 4,
     "out_channels": 4,
-    "block_out_channels": (64, 96, 128),
+    "block_out_channels": (64, 128, 160),
     "layers_per_block": 1,
     "cross_attention_dim": WIDTH,
     "attention_head_dim": 4,
@@ -27,23 +27,39 @@ UNET_CONFIG = {
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
 }
-BATCH, LEARNING_RATE, SEED = 64, 1e-3, 1
-STEPS = {"detail": 3600, "composition": 1600, "things": 750}
-SIGN_CHANCE = 0.2  # how often a sign is drawn in the second stage, relative to other emoji
-PHOTO_CROPS, PHOTO_SHARE, PHOTO_CAPTION = 768, 0.12, "photo"  # of the second stage
-CAPTION_DROPOUT = 0.1
-WeightFunction = Callable[[torch.Tensor], torch.Tensor]
+PLAN = loop.TrainingPlan(steps=14000, batch=64, learning_rate=1e-3, seed=1, warmup=300, ema_decay=0.9995)
+SCENES, SCENE_SHARE = 4000, 0.15
+MIRRORED_SHARE = 0.3  # of the pictures that are no signs
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
-def caption(style: str, name: str) -> str:
-    """The prompt of one picture: 'noto red apple'."""
-    return f"{style} {name}"
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """Latents of all pictures and of their mirror images (2, N, 4, 16, 16), and what the N may be called.
+
+    `chances` say how often each is drawn, `mirror_chances` how often it is mirrored then (N).
+    """
+
+    latents: torch.Tensor
+    wordings: list[captions.Wording]
+    chances: torch.Tensor
+    mirror_chances: torch.Tensor
 
 
-def captions(concepts: Iterable[corpus.Concept]) -> list[str]:
-    """Every caption that the concepts can have."""
-    return [caption(style, name) for concept in concepts for style in corpus.STYLES.values() for name in concept.names]
+def gallery(concepts: list[corpus.Concept], vae: AutoencoderKL, scene_count: int) -> Gallery:
+    """Every concept in both styles, and scenes."""
+    emoji = [(style, concept) for concept in concepts for style in corpus.STYLES.values()]
+    rng, named = random.Random(PLAN.seed), scenes.named(concepts)
+    drawn = [scenes.draw(named, rng) for _ in range(scene_count)]
+    images = [concept.image(style) for style, concept in emoji] + [scene.composite for scene in drawn]
+    shares = [(1 - SCENE_SHARE) / len(emoji)] * len(emoji) + [SCENE_SHARE / scene_count] * scene_count
+    mirrored = [0.0 if concept.is_sign else MIRRORED_SHARE for _, concept in emoji] + [0.5] * scene_count
+    return Gallery(
+        latents=autoencoder.encode_mirrored(vae, images),
+        wordings=[captions.of_concept(concept, style) for style, concept in emoji] + [captions.of_scene(s.words) for s in drawn],
+        chances=torch.tensor(shares),
+        mirror_chances=torch.tensor(mirrored),
+    )
 
 
 def build_tokenizer(texts: list[str]) -> CLIPTokenizer:
@@ -60,7 +76,7 @@ def build_tokenizer(texts: list[str]) -> CLIPTokenizer:
 
 def build(tokenizer: CLIPTokenizer) -> tuple[CLIPTextModel, UNet2DConditionModel]:
     """Untrained text encoder and U-Net."""
-    torch.manual_seed(SEED)
+    torch.manual_seed(PLAN.seed)
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=WIDTH,
@@ -81,63 +97,43 @@ def token_ids(tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
     return tokenizer(texts, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt").input_ids
 
 
+def token_tables(tokenizer: CLIPTokenizer, wordings: list[captions.Wording]) -> list[torch.Tensor]:
+    """The ids (names, 16) of each picture's prompts."""
+    return [token_ids(tokenizer, list(wording.texts)) for wording in wordings]
+
+
 def train(
-    npm_folder: Path, photo_folder: Path, vae: AutoencoderKL, folder: Path, *, minutes: float
+    npm_folder: Path, vae: AutoencoderKL, workbench: loop.Workbench
 ) -> tuple[CLIPTokenizer, CLIPTextModel, UNet2DConditionModel]:
-    """Train text encoder and U-Net together on epsilon prediction in three stages; resumes from `folder`.
-
-    The first has min-SNR weights and leaves captions vague. The second has more weight at the times where the caption decides,
-    draws signs less often and adds photo crops. The third keeps to things: seen often enough,
-    they are learned by name.
-    """
+    """Train text encoder and U-Net together on epsilon prediction, with all pictures from the first step to the last."""
     concepts, _ = corpus.split(corpus.load_concepts(npm_folder))
-    tokenizer = build_tokenizer(captions(concepts))
+    pictures = gallery(workbench.few(concepts), vae, workbench.bounded(SCENES))
+    tokenizer = build_tokenizer([text for wording in pictures.wordings for text in wording.texts])
     text_encoder, unet = build(tokenizer)
-    empty = token_ids(tokenizer, [""])[0]
-    pictures = [(style, concept) for concept in concepts for style in corpus.STYLES.values()]
-    photos, rng = list(corpus.load_photos(photo_folder, held_out=False).values()), random.Random(SEED)
-    crops = [corpus.crop_scene(rng.choice(photos), rng) for _ in range(PHOTO_CROPS)]
-    latents = autoencoder.encode(vae, [*(concept.images[style] for style, concept in pictures), *crops])
-    ids = [token_ids(tokenizer, [caption(style, name) for name in concept.names]) for style, concept in pictures]
-    ids += [token_ids(tokenizer, [PHOTO_CAPTION])] * PHOTO_CROPS
-
-    def loss_with(weight_of: WeightFunction, chances: torch.Tensor) -> loop.LossFunction:
-        def loss_of_batch(generator: torch.Generator) -> torch.Tensor:
-            chosen = torch.multinomial(chances, BATCH, replacement=True, generator=generator)
-            words = [ids[i][int(torch.randint(len(ids[i]), (1,), generator=generator))] for i in chosen.tolist()]
-            dropped = torch.rand(BATCH, generator=generator) < CAPTION_DROPOUT
-            prompt = torch.where(dropped[:, None], empty, torch.stack(words))
-            times = torch.randint(noise.TIMES, (BATCH,), generator=generator)
-            epsilon = torch.randn(latents[chosen].shape, generator=generator)
-            a, s = noise.signal_and_noise(times)
-            with torch.autocast("cpu", torch.bfloat16):
-                states = text_encoder(prompt).last_hidden_state
-                predicted = unet(a * latents[chosen] + s * epsilon, times, states).sample.float()
-            return ((predicted - epsilon) ** 2 * weight_of(times)).mean()
-
-        return loss_of_batch
-
-    modules = {"text_encoder": text_encoder, "unet": unet}
-    even = torch.tensor([1.0] * len(pictures) + [0.0] * PHOTO_CROPS)
-    emoji = torch.tensor([SIGN_CHANCE if concept.is_sign else 1.0 for _, concept in pictures])
-    each_crop = PHOTO_SHARE / (1 - PHOTO_SHARE) * emoji.sum() / PHOTO_CROPS
-    mixed = torch.cat([emoji, each_crop.expand(PHOTO_CROPS)])
-    things = torch.tensor([float(concept.is_thing) for _, concept in pictures] + [0.0] * PHOTO_CROPS)
-    stages = {
-        "detail": loss_with(noise.min_snr_weight, even),
-        "composition": loss_with(noise.composition_weight, mixed),
-        "things": loss_with(noise.composition_weight, things),
-    }
-    for stage, loss in stages.items():
-        ema = loop.train(
-            modules,
-            loss,
-            folder=folder / stage,
-            steps=STEPS[stage],
-            learning_rate=LEARNING_RATE,
-            seed=SEED,
-            minutes=minutes,
-        )
-        for name, module in modules.items():
-            module.load_state_dict(ema[name], strict=False)
+    modules = {"text_encoder": text_encoder.to(loop.device()), "unet": unet.to(loop.device())}
+    loss = _loss(tokenizer, text_encoder, unet, pictures)
+    loop.train(modules, loss, PLAN, workbench, figures=lambda: loop.mean_loss(loss))
     return tokenizer, text_encoder.eval(), unet.eval()
+
+
+def _loss(
+    tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, unet: UNet2DConditionModel, pictures: Gallery
+) -> loop.LossFunction:
+    tables, empty = token_tables(tokenizer, pictures.wordings), token_ids(tokenizer, [""])[0]
+
+    def loss_of_batch(generator: torch.Generator) -> torch.Tensor:
+        chosen = torch.multinomial(pictures.chances, PLAN.batch, replacement=True, generator=generator)
+        side = (torch.rand(PLAN.batch, generator=generator) < pictures.mirror_chances[chosen]).long()
+        words = [tables[i][captions.drawn(pictures.wordings[i], generator)] for i in chosen.tolist()]
+        dropped = torch.rand(PLAN.batch, generator=generator) < captions.DROPOUT
+        prompt = torch.where(dropped[:, None], empty, torch.stack(words)).to(loop.device())
+        times = noise.spread_times(PLAN.batch, generator)
+        z = pictures.latents[side, chosen]
+        epsilon = torch.randn(z.shape, generator=generator)
+        x, epsilon = noise.noised(z, epsilon, times).to(loop.device()), epsilon.to(loop.device())
+        with loop.autocast():
+            states = text_encoder(prompt).last_hidden_state
+            predicted = unet(x, times.to(loop.device()), states).sample.float()
+        return ((predicted - epsilon) ** 2 * noise.weight(times).to(loop.device())).mean()
+
+    return loss_of_batch
