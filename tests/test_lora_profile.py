@@ -12,8 +12,8 @@ from quadbench.quad.adapters.lora_profile import (  # noqa: E402
     aligned,
     lora_encodings,
     lora_ranges,
-    lora_sqnr_db,
     shared_ranges,
+    site_fits,
 )
 from quadbench.quad.model.lora import input_names  # noqa: E402
 
@@ -31,7 +31,7 @@ def _adapter(name: str, *, down: float = 1.0, up: float = 1.0, seed: int = 0, ra
 
 def _sqnr_db(adapter: Adapter, adapters: list[Adapter], *, anchor: str | None, dtype: str) -> float:
     encodings = lora_encodings(shared_ranges(adapters, anchor=anchor), headroom=1.0, dtype=dtype)
-    return lora_sqnr_db(adapter, encodings)[SITE]
+    return next(fit.sqnr_db for fit in site_fits(adapter, encodings) if fit.site == SITE)
 
 
 def test_gauge_changes_no_product() -> None:

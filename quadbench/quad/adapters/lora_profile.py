@@ -102,11 +102,6 @@ def site_fits(adapter: Adapter, encodings: Mapping[str, Encoding]) -> tuple[Site
     return tuple(_site_fit(site, pair, encodings) for site, pair in adapter.pairs.items())
 
 
-def lora_sqnr_db(adapter: Adapter, encodings: Mapping[str, Encoding]) -> dict[str, float]:
-    """Return the signal to quantization noise of up*down at each site, in dB."""
-    return {fit.site: fit.sqnr_db for fit in site_fits(adapter, encodings)}
-
-
 def clip_rate(adapter: Adapter, encodings: Mapping[str, Encoding]) -> float:
     """Return the share of the adapter's weights that lie outside their encodings."""
     fits = site_fits(adapter, encodings)

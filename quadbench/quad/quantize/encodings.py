@@ -34,10 +34,6 @@ class Range:
         """The greatest absolute value."""
         return max(abs(self.low), abs(self.high))
 
-    def union(self, other: "Range") -> "Range":
-        """Return the range that holds both."""
-        return Range(low=min(self.low, other.low), high=max(self.high, other.high))
-
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
