@@ -164,6 +164,14 @@ def test_a_file_that_a_variable_names_counts_with_its_content(tmp_path: Path, mo
     assert "ACME_SDK" not in before
 
 
+def test_an_option_that_a_variable_holds_counts_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = ToolchainCompiler(target=toolchain(environment=["ACME_LEVEL"]))
+    monkeypatch.setenv("ACME_LEVEL", "O2")
+    before = compiler.versions()
+    monkeypatch.setenv("ACME_LEVEL", "O3")
+    assert compiler.versions() == {**before, "ACME_LEVEL": "O3"}
+
+
 def test_a_version_that_the_target_does_not_take_is_refused() -> None:
     target = toolchain(version={"command": python("print('Acme NPU compiler, version 1.9')"), "pattern": r"version (2\.\S+)"})
     with pytest.raises(MissingDependencyError, match=r"says 'Acme NPU compiler, version 1\.9', expected what fits 'version"):

@@ -20,6 +20,7 @@ RULES = (
     house.long_functions,
     house.long_files,
     house.crowded_top,
+    house.open_folders,
     house.riddles,
     house.other_raises,
     house.no_names,
@@ -42,9 +43,28 @@ def test_the_package_keeps_the_rule(rule: Rule) -> None:
 
 @pytest.mark.parametrize("rule", BREACHES, ids=lambda rule: rule.__name__)
 def test_the_rule_sees_a_breach(rule: Rule, tmp_path: Path) -> None:
+    (tmp_path / "__init__.py").touch()
     (tmp_path / "module.py").write_text(BREACHES[rule])
     assert len(rule(tmp_path)) == 1
     assert rule(tmp_path)[0]
+
+
+def test_the_rule_sees_a_folder_that_is_no_package(tmp_path: Path) -> None:
+    (tmp_path / "__init__.py").touch()
+    assert house.open_folders(tmp_path) == []
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room/module.py").touch()
+    assert house.open_folders(tmp_path) == ["room"]
+
+
+def test_what_a_host_that_only_measures_imports_brings_neither_torch_nor_onnx() -> None:
+    builders = ("quad", "quality", "zoo/training", "results/migrations", "__main__.py")
+    paths = [path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py")]
+    modules = [".".join(("quadbench", *path.with_suffix("").parts)) for path in paths if not path.as_posix().startswith(builders)]
+    assert len(modules) > 100
+    code = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]; print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code, *modules], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {"torch", "onnx", "diffusers", "transformers", "peft"} & set(result.stdout.split())
 
 
 def test_the_rule_sees_a_crowded_top(tmp_path: Path) -> None:
@@ -87,6 +107,7 @@ def test_the_import_contracts_hold(checkout: Path) -> None:
         ("spec/document.py", "from torch import nn", "torch stays in"),
         ("recipe/published/__init__.py", "import diffusers", "torch stays in"),
         ("measure/a_new_module.py", "import torch", "torch stays in"),
+        ("artifacts/pixels.py", "import accelerate", "torch stays in"),
         ("results/layout.py", "import quadbench.pipeline", "imports point down"),
         ("quad/sources.py", "import quadbench.deploy", "imports point down"),
         ("quad/sources.py", "import torch", "reuse does without torch"),

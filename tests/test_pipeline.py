@@ -212,7 +212,8 @@ def test_a_killed_harness_leaves_a_failed_record_with_its_samples(
 
     def kill_later(launch: LaunchPlan) -> None:
         if launch.variant is not Variant.FLOAT:
-            threading.Timer(4, subprocess.run, [["pkill", "-KILL", "-f", r"objects/[0-9a-f]{64} .*runs/"]]).start()
+            own = rf"{layout.root}/.*objects/[0-9a-f]{{64}} .*runs/"  # and nobody else's harness
+            threading.Timer(4, subprocess.run, [["pkill", "-KILL", "-f", own]]).start()
 
     outcome = pipeline.run(load_recipe(recipe), ["local"], layout=layout, observer=Watcher(kill_later))
     cut = [record for record in outcome.result.records if record.variant is not Variant.FLOAT]

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol, assert_never, runtime_checkable
 
@@ -96,8 +97,9 @@ def compile_bundle(
 
 def _digest(bundle: Bundle, key: str, compiler: Compiler | BundleCompiler) -> str:
     """Return the digest of all that a compiled bundle follows from, the compiler's own code included."""
-    code = code_digests(type(compiler).__module__) | {__name__: sha256_of(Path(__file__))}
-    return digest_of({"graphs": _sources(bundle), "target": key, "versions": compiler.versions(), "code": code})
+    code = code_digests(type(compiler).__module__) | code_digests(Product.__module__) | {__name__: sha256_of(Path(__file__))}
+    graphs = [asdict(graph) for graph in _quantized(bundle)]
+    return digest_of({"graphs": graphs, "target": key, "versions": compiler.versions(), "code": code})
 
 
 def graphs_digest(bundle: Bundle) -> str:

@@ -20,6 +20,7 @@ from quadbench.compile.product import Product
 from quadbench.compile.single_file import CONTEXT_OP, operators
 from quadbench.errors import BuildError, MissingDependencyError
 from quadbench.host import kill_group, start_bound
+from quadbench.results.code import code_digests
 from quadbench.results.digests import digest_of
 from quadbench.results.layout import folder_name
 from quadbench.results.manifest import file_ref, link, temporary_folder
@@ -70,8 +71,8 @@ class QnnCompiler:
             BuildError: it names the nodes that HTP does not take, or tells how the compiler ended.
             MissingDependencyError: as `versions`.
         """
-        costs, versions = {}, self.versions()
-        kept = {g.file.path: folder.parent / KEPT / folder_name(digest_of({"graph": g.file.sha256, **versions})) for g in graphs}
+        costs, made_by = {}, {**self.versions(), "code": code_digests(__name__)}
+        kept = {g.file.path: folder.parent / KEPT / folder_name(digest_of({"graph": g.file.sha256, **made_by})) for g in graphs}
         for graph in graphs:
             name = graph.file.path
             notify(name)

@@ -29,16 +29,19 @@ class ToolchainCompiler:
     target: ToolchainTarget
 
     def versions(self) -> dict[str, str]:
-        """Return the toolchain's version, its commands as the profile has them, and the digests of files that variables name.
+        """Return the toolchain's version, its commands as the profile has them, and its variables.
+
+        A variable that names a file counts with the file's digest, one that names a folder not at all: where an SDK lies does not
+        matter, and its version is asked for.
 
         Raises:
             MissingDependencyError: as `installed_version`.
         """
         version = installed_version(self.target)
-        settings = {name: Path(value) for name, value in _environment(self.target).items() if Path(value).is_file()}
         commands = "; ".join(shlex.join(command) for command in self.target.commands)
-        digests = {name: sha256_of(path) for name, path in settings.items()}
-        return {self.target.name: version, "commands": commands, "product": self.target.product, **digests}
+        named = {name: value for name, value in _environment(self.target).items() if not Path(value).is_dir()}
+        settings = {name: sha256_of(Path(value)) if Path(value).is_file() else value for name, value in named.items()}
+        return {self.target.name: version, "commands": commands, "product": self.target.product, **settings}
 
     def compile(self, graph: Graph, source: Path, folder: Path) -> Graph:
         """Write the product at the graph's own path, with the product's suffix. Inputs and outputs are described as they were.

@@ -98,8 +98,8 @@ def _foundation_digests(spec: Foundation) -> dict[str, str]:
             assert_never(spec)
 
 
-def _input_digests(task: Task) -> list[list[str]]:
+def _input_digests(task: Task) -> list[list[str | None]]:
     return [
-        [entry.name, entry.prompt, entry.negative_prompt, *(sha256_of(p) for p in (entry.image, entry.mask, entry.truth) if p)]
+        [entry.name, entry.prompt, entry.negative_prompt, *(p and sha256_of(p) for p in (entry.image, entry.mask, entry.truth))]
         for entry in read_inputs(task)
     ]

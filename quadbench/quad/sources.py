@@ -20,7 +20,19 @@ from quadbench.recipe import (
 from quadbench.results.digests import folder_digests, sha256_of
 
 GEOMETRIES = Path(__file__).parent / "model" / "geometries"
-_PACKAGES = ("torch", "diffusers", "transformers", "peft", "onnx", "onnxscript", "onnxruntime", "numpy")
+_PACKAGES = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "tokenizers",
+    "peft",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "numpy",
+    "pillow",
+    "safetensors",
+)
 
 
 class AdapterFormat(StrEnum):

@@ -60,8 +60,12 @@ def _imported(path: Path) -> Iterator[str]:
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield the node and everything in it that can run."""
+    """Yield the node and everything in it that can run: of `if TYPE_CHECKING` the other branch alone."""
     yield node
-    for child in ast.iter_child_nodes(node):
-        if not (isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING"):
-            yield from _running(child)
+    match node:
+        case ast.If(test=ast.Name(id="TYPE_CHECKING"), orelse=children):
+            pass
+        case _:
+            children = list(ast.iter_child_nodes(node))
+    for child in children:
+        yield from _running(child)

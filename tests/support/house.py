@@ -58,6 +58,12 @@ def crowded_top(package: Path) -> list[str]:
     return [f"{len(entries)} entries: {', '.join(entries)}"] if len(entries) > MOST_ENTRIES else []
 
 
+def open_folders(package: Path) -> list[str]:
+    """Folders with modules that are no packages: import contracts do not look into them."""
+    folders = sorted({path.parent for path in package.rglob("*.py")})
+    return [_name(package, folder) for folder in folders if not (folder / "__init__.py").is_file()]
+
+
 def riddles(package: Path) -> list[str]:
     """Docstrings that cannot be read alone, because they open with half a sentence."""
     return [f"{path}: {name}: {text[:60]}" for path, name, text in _docstrings(package) if _RIDDLE.match(text)]
@@ -95,7 +101,10 @@ def _functions(package: Path) -> Iterator[tuple[str, ast.FunctionDef | ast.Async
 
 
 def _parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    names = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+    taken = node.args
+    names = [
+        argument.arg for argument in (*taken.posonlyargs, *taken.args, *taken.kwonlyargs, taken.vararg, taken.kwarg) if argument
+    ]
     return len(names) - (names[:1] in (["self"], ["cls"]))
 
 
