@@ -85,7 +85,8 @@ def compile_for(
     """Compile a bundle for one target, and tell the observer how it goes.
 
     Raises:
-        BuildError, ArtifactError: as `compile_bundle`.
+        BuildError: the target cannot be compiled for here, the linter found errors, or a graph was refused.
+        ArtifactError: the product is there but damaged.
     """
 
     def notify(graph: str) -> None:

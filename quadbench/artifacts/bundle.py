@@ -14,7 +14,7 @@ ArtifactT = TypeVar("ArtifactT", covariant=True)
 
 
 class Variant(StrEnum):
-    """A set of graphs that a launch runs."""
+    """A set of graphs that a launch runs: shared, per-graph or float."""
 
     SHARED = "shared"  # one quantized base, adapters are inputs
     PER_GRAPH = "per-graph"  # one quantized U-Net per task, its adapter merged, its own encodings

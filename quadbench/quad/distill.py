@@ -131,7 +131,7 @@ def _own_inputs(adapter: Adapter) -> tuple[str, ...]:
 
 
 def _with_weights(adapter: Adapter, weights: Mapping[str, torch.Tensor]) -> Adapter:
-    """Return the adapter with other weights, its padding cut off."""
+    """Return the adapter with trained weights, by graph input, whose padding is cut off."""
     pairs = {}
     for site, pair in adapter.pairs.items():
         down, up = (weights[name].detach() for name in input_names(site))

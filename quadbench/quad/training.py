@@ -49,7 +49,7 @@ class Evaluation:
 class Training:
     """One training under way. Each tensor is in units of its greatest weight at the start, so that one step size fits all.
 
-    `limits` are the shared ranges in these units; a range that another adapter widened says nothing of this one's weights.
+    `limits` are the shared ranges in these units; they may be far from 1 where another adapter widened the range.
     """
 
     graph: FakeQuantGraph

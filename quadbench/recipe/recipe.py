@@ -25,48 +25,48 @@ class Measure(Spec):
     """The number and order of everything that runs on a device."""
 
     warmup: int = Field(default=2, ge=0, le=1000)
-    """This many iterations of each task, 0 to 1000, are discarded before those that count. The default is 2."""
+    """The number of iterations of each task, 0 to 1000, that are discarded before those that count. The default is 2."""
     iterations: int = Field(default=12, ge=1, le=100_000)
-    """This many iterations of each task count, 1 to 100000; a task with more inputs runs once for each of them.
+    """The number of iterations of each task that count, 1 to 100000; a task with more inputs runs once for each of them.
     The default is 12."""
     launches: int = Field(default=2, ge=1, le=1000)
-    """Each variant has this many fresh processes, 1 to 1000: the unit that variants are compared by. The default is 2."""
+    """The number of fresh processes of each variant, 1 to 1000: the unit that variants are compared by. The default is 2."""
     switches: int = Field(default=4, ge=0, le=10_000)
-    """This many task switches, 0 to 10000, are timed at the end of a launch, beyond those between the tasks' blocks.
+    """The number of task switches, 0 to 10000, that are timed at the end of a launch, beyond those between the tasks' blocks.
     The default is 4."""
     order: Literal["abba", "sequential"] = "abba"
     """`abba` alternates the variants, so that slow drift of the device hits both alike; `sequential` runs one after the other.
     The default is abba."""
     threads: int = Field(default=2, ge=1, le=64)
-    """An operator runs on this many threads of the device's CPU, 1 to 64. The default is 2."""
+    """The number of threads of the device's CPU on which an operator runs, 1 to 64. The default is 2."""
     timeout_s: float = Field(default=900.0, gt=0.0)
-    """A launch that runs for more than this many seconds, above 0, is stopped and recorded as failed. The default is 900."""
+    """The time in seconds, above 0, after which a launch is stopped and recorded as failed. The default is 900."""
 
 
 class Recipe(Spec):
     """A foundation model, its LoRAs, the tasks they do, and how that is quantized and measured."""
 
     schema_version: Literal[1]
-    """The format of this file has the number 1."""
+    """The number of the file's format: 1."""
     name: Name
-    """Records and reports show this name: lower-case letters and digits in groups joined by hyphens, at most 64 characters."""
+    """The name in records and reports: lower-case letters and digits in groups joined by hyphens, at most 64 characters."""
     foundation: Foundation
-    """The model whose U-Net all tasks share comes from here."""
+    """The model whose U-Net all tasks share."""
     adapters: dict[Name, Adapter]
-    """The LoRAs have the names that tasks use. One that no task uses is still built and pushed."""
+    """The LoRAs by the names that tasks use. One that no task uses is still built and pushed."""
     tasks: tuple[Task, ...] = Field(min_length=1)
-    """A launch runs all of these tasks in this order; there is at least one."""
+    """The tasks that a launch runs, in this order; there is at least one."""
     precision: Precision
-    """The U-Net is quantized to these bits."""
+    """The bits to which the U-Net is quantized."""
     quad: Quad
-    """One set of encodings is made for all adapters in this way."""
+    """The settings by which the one set of encodings for all adapters is made."""
     baselines: tuple[Literal["per-graph"], ...] = ()
-    """The shared graph is compared with these: `per-graph` is one U-Net for each task with its adapter merged.
+    """The variants that the shared graph is compared with: `per-graph` is one U-Net for each task with its adapter merged.
     The default is none."""
     measure: Measure = Measure()
-    """Launches run this often and in this order. The default is every default of its fields."""
+    """The number and order of launches and iterations. The default is every default of its fields."""
     published: Name | None = None
-    """The figures of this table of a paper, `quad-table-1` to `quad-table-5`, stand beside the measured ones.
+    """The table of a paper, `quad-table-1` to `quad-table-5`, whose figures stand beside the measured ones.
     The default is null: none do."""
 
     @field_validator("tasks")

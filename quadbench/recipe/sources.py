@@ -11,34 +11,34 @@ class BuiltinFoundation(Spec):
     """A foundation model that comes with quadbench."""
 
     source: Literal["builtin"]
-    """Takes what comes with quadbench."""
+    """`builtin` takes the model that comes with quadbench."""
     name: Name
-    """The built-in collection has it under this name."""
+    """The name of the built-in model: emoji-ldm."""
 
 
 class DiffusersFoundation(Spec):
     """A Stable Diffusion 1.x pipeline in diffusers' folder layout."""
 
     source: Literal["diffusers"]
-    """Takes a pipeline that diffusers has saved."""
+    """`diffusers` takes a pipeline that diffusers has saved."""
     path: SpecPath
-    """This folder holds model_index.json; a relative path starts at the recipe's own folder."""
+    """The folder that holds model_index.json; a relative path starts at the recipe's own folder."""
 
 
 class CheckpointFoundation(Spec):
     """A Stable Diffusion 1.x model in one file, as its first authors laid it out."""
 
     source: Literal["checkpoint"]
-    """Takes a checkpoint in one file."""
+    """`checkpoint` takes a model in one file."""
     path: SpecPath
-    """This is the .safetensors file; a relative path starts at the recipe's own folder."""
+    """The .safetensors file; a relative path starts at the recipe's own folder."""
 
 
 class RandomFoundation(Spec):
     """A model of a published size with random weights: bytes, time and memory are the real model's, pictures are noise."""
 
     source: Literal["random"]
-    """Draws the weights at random."""
+    """`random` draws the weights at random."""
     geometry: Literal["sd15", "bk-sdm-base"]
     """The model has the size of Stable Diffusion 1.5 or of BK-SDM-Base, which has one block less in each stage of the U-Net."""
     seed: int = Field(default=0, ge=0, lt=2**63)
@@ -54,9 +54,9 @@ class BuiltinAdapter(Spec):
     """A LoRA that comes with quadbench."""
 
     source: Literal["builtin"]
-    """Takes what comes with quadbench."""
+    """`builtin` takes what comes with quadbench."""
     name: Name
-    """The built-in collection has it under this name."""
+    """The name of the built-in LoRA: restyle, remove-object, sketch-to-image, sticker or portrait."""
 
 
 class PeftAdapter(Spec):
@@ -74,7 +74,7 @@ class DiffusersAdapter(Spec):
     source: Literal["diffusers"]
     """Takes a LoRA that diffusers has saved."""
     path: SpecPath
-    """This is the .safetensors file; a relative path starts at the recipe's own folder."""
+    """The .safetensors file; a relative path starts at the recipe's own folder."""
 
 
 class KohyaAdapter(Spec):
@@ -83,7 +83,7 @@ class KohyaAdapter(Spec):
     source: Literal["kohya"]
     """Takes a LoRA that kohya's scripts or LyCORIS have saved."""
     path: SpecPath
-    """This is the .safetensors file; a relative path starts at the recipe's own folder."""
+    """The .safetensors file; a relative path starts at the recipe's own folder."""
 
 
 SiteKind: TypeAlias = Literal["attention", "feed-forward", "projection", "convolution"]
@@ -93,7 +93,7 @@ class RandomAdapter(Spec):
     """A LoRA of random weights: its bytes are those of a trained one of the same rank and sites."""
 
     source: Literal["random"]
-    """Draws the weights at random."""
+    """`random` draws the weights at random."""
     rank: int = Field(ge=1, le=1024)
     """The LoRA has this rank at every site, 1 to 1024."""
     sites: tuple[SiteKind, ...] = Field(default=("attention",), min_length=1)
@@ -111,18 +111,18 @@ class BuiltinInputs(Spec):
     """Evaluation inputs that come with quadbench."""
 
     source: Literal["builtin"]
-    """Takes what comes with quadbench."""
+    """`builtin` takes what comes with quadbench."""
     name: Name
-    """The built-in collection has them under this name."""
+    """The name of the built-in LoRA whose inputs these are: restyle, remove-object, sketch-to-image, sticker or portrait."""
 
 
 class FolderInputs(Spec):
     """Evaluation inputs of your own; docs/recipe.md says what the folder holds."""
 
     source: Literal["folder"]
-    """Takes inputs from a folder of your own."""
+    """`folder` takes inputs of your own."""
     path: SpecPath
-    """This folder holds the inputs; a relative path starts at the recipe's own folder."""
+    """The folder with inputs.json and the images that it names; a relative path starts at the recipe's own folder."""
 
 
 Inputs: TypeAlias = Annotated[BuiltinInputs | FolderInputs, Field(discriminator="source")]

@@ -123,7 +123,7 @@ def _line(line: Series, spots: Sequence[tuple[float, float]]) -> str:
 
 
 def _measured_until(series: Sequence[Series], at: Callable[[float, float], tuple[float, float]], top: int, bottom: int) -> str:
-    """Draw a rule between what was measured and what is extrapolated, if there is something on both sides."""
+    """Draw a rule where what was measured ends and what is extrapolated begins, if there is something on both sides."""
     edges = {line.points[line.measured - 1][0] for line in series if 0 < line.measured < len(line.points)}
     if not edges:
         return ""

@@ -32,7 +32,7 @@ def coloured(style: str, colour: str, name: str) -> str:
 
 
 def of_concept(concept: corpus.Concept, style: str) -> Wording:
-    """All names, the name with its colour, the name with one keyword, and the name without style."""
+    """Return the wordings of an emoji: all names, the name with its colour, with one keyword, and without style."""
     first, *others = concept.names
     colour = looks.colour_word(concept.cutouts[style])
     forms = {
@@ -66,5 +66,5 @@ def _weighted(forms: dict[str, list[str]], shares: dict[str, float]) -> Wording:
 
 
 def drawn(wording: Wording, generator: torch.Generator) -> int:
-    """Return which of the prompts a step uses."""
+    """Return the prompts that a step uses."""
     return int(torch.multinomial(torch.tensor(wording.chances), 1, generator=generator))
