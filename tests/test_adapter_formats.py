@@ -288,7 +288,7 @@ def test_all_problems_come_at_once(unet: UNet2DConditionModel, known: dict[str, 
 def test_ranks_that_differ_within_a_pair_are_refused(unet: UNet2DConditionModel, known: dict[str, Known], tmp_path: Path) -> None:
     path = tmp_path / "odd.safetensors"
     save_file(kohya_tensors(known) | {f"{SITE}.lora_up.weight": torch.ones(32, 9, 1, 1)}, path)
-    with pytest.raises(AdapterError, match=r"at site 'mid_block_attentions_0_proj_in' down has rank \d, up has rank 9"):
+    with pytest.raises(AdapterError, match=r"has unequal ranks at site 'mid_block_attentions_0_proj_in' \(down \d, up 9\)"):
         load(path, unet)
 
 
