@@ -1,9 +1,9 @@
 """Site patterns: a key of PEFT's rank_pattern or alpha_pattern -> the sites that it means, in bounded time.
 
 PEFT takes a key as a regular expression and matches it with `(.*\\.)?(KEY)$`. An expression can take forever, so that
-only what names sites is read: letters, digits, `_`, `-`, `.`, `\\.`, `\\d`, `^`, `$`, `|`, groups of alternatives, and one `.*` beside
-one that it begins with. Such a key is a few branches of two parts with a fixed length, a head and a tail, which are compared
-where they must stand.
+only what names sites is read: letters, digits, `_`, `-`, `.`, `\\.`, `\\d`, `^`, `$`, `|`, groups of alternatives, and one `.*`
+beside one that it begins with. Such a key is a few branches of two parts with a fixed length, a head and a tail, which are
+compared where they must stand.
 """
 
 import math

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import torch
 
@@ -12,7 +13,7 @@ from quadbench.quad.samplers.olss import SamplerInput, ddim_table, olss_table
 from quadbench.quad.samplers.table import SamplerTable, run_table
 from quadbench.quad.tasks.items import Item, Items
 from quadbench.quad.tasks.runner import Condition, Denoiser, Feed, GraphSession, token_feed
-from quadbench.recipe import EdSampler, LcmSampler, OlssSampler, Task, TextToImageTask
+from quadbench.recipe import EdSampler, ImageToImageTask, LcmSampler, OlssSampler, Task, TextToImageTask
 
 Unet = Callable[[Feed], torch.Tensor]
 
@@ -61,27 +62,35 @@ class Encoders:
 
 def prepare_task(task: Task, items: Items, encoders: Encoders, unet: Unet, lora: Feed) -> PreparedTask:
     """Make the task's table. OLSS is fitted to the float U-Net with the task's adapter and guidance, on the calibration items."""
-    foundation = encoders.foundation
+    foundation, start = encoders.foundation, _start(task)
     match task.sampler:
         case OlssSampler(steps=steps):
             table = _fitted_table(task, encoders, unet, lora, items.calibration, steps)
         case LcmSampler(steps=steps):
-            table = lcm_table(foundation.alphas_cumprod, steps=steps, strength=_strength(task))
+            table = lcm_table(foundation.alphas_cumprod, steps=steps, **start)
         case EdSampler(steps=steps):
-            table = ed_table(foundation.alphas_cumprod, steps=steps, strength=_strength(task))
+            table = ed_table(foundation.alphas_cumprod, steps=steps, **start)
     features = time_features(foundation, list(table.timesteps))
     return PreparedTask(task=task, table=table, features=features, items=items)
 
 
-def _strength(task: Task) -> float:
-    """Return the task's strength, which is 1 without an image to start from."""
-    return 1.0 if isinstance(task, TextToImageTask) else task.strength
+class _Start(TypedDict):
+    """The keys that the tables take to know where a run starts."""
+
+    strength: float
+    is_image_to_image: bool
+
+
+def _start(task: Task) -> _Start:
+    """Return the task's strength, which is 1 without an image to start from, and whether its image is mixed in even then."""
+    strength = 1.0 if isinstance(task, TextToImageTask) else task.strength
+    return {"strength": strength, "is_image_to_image": isinstance(task, ImageToImageTask)}
 
 
 def _fitted_table(task: Task, encoders: Encoders, unet: Unet, lora: Feed, items: Sequence[Item], steps: int) -> SamplerTable:
     """Fit an OLSS table of `steps` steps."""
     foundation = encoders.foundation
-    teacher = ddim_table(foundation.alphas_cumprod, strength=_strength(task))
+    teacher = ddim_table(foundation.alphas_cumprod, **_start(task))
     features = time_features(foundation, list(teacher.timesteps))
     inputs = [
         SamplerInput(
