@@ -37,8 +37,12 @@ class Rollout:
         return tuple(installation.deployment for installation in self.installations)
 
 
-def roll_out(bundle: Stored[Bundle], devices: Sequence[Device], *, layout: Layout, observer: Observer) -> Rollout:
+def roll_out(
+    bundle: Stored[Bundle], devices: Sequence[Device], *, layout: Layout, observer: Observer, runs_float: bool = True
+) -> Rollout:
     """Compile, then push to all devices at once. A device that fails is left out; the others go on.
+
+    Unless the float graph shall run there, what it takes, adapters in float among it, is not sent.
 
     Raises:
         QuadbenchError: the harness or a graph cannot be built, or every device failed: then the first one's error.
@@ -48,7 +52,7 @@ def roll_out(bundle: Stored[Bundle], devices: Sequence[Device], *, layout: Layou
         _refuse_foreign_machine(device)
     harness = _local_file(ensure_harness(layout.programs), executable=True)
     runtime = _local_file(runtime_library())
-    common = [harness, runtime, *_files(bundle, harness_files(bundle.artifact))]
+    common = [harness, runtime, *_files(bundle, harness_files(bundle.artifact, runs_float=runs_float))]
     compiled = _compiled(bundle, devices, layout, observer)
     installations, failures = [], {}
     with ThreadPoolExecutor(max_workers=len(devices)) as pool:
