@@ -6,6 +6,7 @@ from typing import TypedDict
 
 import torch
 
+from quadbench.errors import UserError
 from quadbench.quad.model.foundation import Foundation, time_features
 from quadbench.quad.samplers.ed import ed_table
 from quadbench.quad.samplers.lcm import lcm_table
@@ -61,7 +62,11 @@ class Encoders:
 
 
 def prepare_task(task: Task, items: Items, encoders: Encoders, unet: Unet, lora: Feed) -> PreparedTask:
-    """Make the task's table. OLSS is fitted to the float U-Net with the task's adapter and guidance, on the calibration items."""
+    """Make the task's table. OLSS is fitted to the float U-Net with the task's adapter and guidance, on the calibration items.
+
+    Raises:
+        UserError: the U-Net predicts NaN or Inf.
+    """
     foundation, start = encoders.foundation, _start(task)
     match task.sampler:
         case OlssSampler(steps=steps):
@@ -94,7 +99,7 @@ def _fitted_table(task: Task, encoders: Encoders, unet: Unet, lora: Feed, items:
     features = time_features(foundation, list(teacher.timesteps))
     inputs = [
         SamplerInput(
-            denoise=Denoiser(unet=unet, condition=encoders.condition(item, features, lora, task.guidance)),
+            denoise=Denoiser(unet=_finite(task, unet), condition=encoders.condition(item, features, lora, task.guidance)),
             latent=encoders.latent(item),
             noise=item.noise(foundation, 0),
             mask=item.latent_mask(foundation.latent_size),
@@ -113,8 +118,13 @@ class Visit:
 
 
 def visit(prepared: PreparedTask, encoders: Encoders, unet: Unet, lora: Feed) -> Visit:
-    """Run the task's own sampler on its calibration items and keep the inputs of U-Net and decoder."""
+    """Run the task's own sampler on its calibration items and keep the inputs of U-Net and decoder.
+
+    Raises:
+        UserError: the U-Net predicts NaN or Inf.
+    """
     feeds, latents = [], []
+    unet = _finite(prepared.task, unet)
     for item in prepared.items.calibration:
         condition = encoders.condition(item, prepared.features, lora, prepared.task.guidance)
         denoiser = Denoiser(unet=unet, condition=condition, record=True)
@@ -123,3 +133,19 @@ def visit(prepared: PreparedTask, encoders: Encoders, unet: Unet, lora: Feed) ->
         latents.append(run_table(prepared.table, denoiser, latent=latent, noise=noise, mask=mask))
         feeds.extend(denoiser.feeds)
     return Visit(feeds=feeds, latents=latents)
+
+
+def _finite(task: Task, unet: Unet) -> Unet:
+    """Return the U-Net with its predictions checked: one that is no number would spoil every range that is taken after it."""
+
+    def predict(feed: Feed) -> torch.Tensor:
+        eps = unet(feed)
+        if not torch.isfinite(eps).all():
+            of = f"with adapter '{task.adapter}'" if task.adapter else "without adapter"
+            raise UserError(
+                f"task '{task.name}': the U-Net {of} predicts NaN or Inf in float32",
+                hint="weights or guidance are too large; `quadbench adapter inspect` shows an adapter's greatest",
+            )
+        return eps
+
+    return predict
