@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from quadbench.artifacts import Bundle, CompiledBundle, Deployment, FileRef, Stored
@@ -12,7 +13,7 @@ from quadbench.compile import compile_bundle
 from quadbench.deploy import LocalFile, deploy
 from quadbench.devices import Device
 from quadbench.errors import MissingDependencyError, QuadbenchError
-from quadbench.harness.execution_provider import execution_provider_of
+from quadbench.harness.execution_provider import ExecutionProvider, execution_provider_of
 from quadbench.harness.installation import Installation
 from quadbench.harness.program import OVERRIDE, ensure_harness
 from quadbench.harness.runtime import runtime_library
@@ -54,6 +55,7 @@ def roll_out(
     runtime = _local_file(runtime_library())
     common = [harness, runtime, *_files(bundle, harness_files(bundle.artifact, runs_float=runs_float))]
     compiled = _compiled(bundle, devices, layout, observer)
+    installed = partial(Installation, bundle=bundle, program=harness.sha256, runtime=runtime.sha256)
     installations, failures = [], {}
     with ThreadPoolExecutor(max_workers=len(devices)) as pool:
         pushes = [
@@ -68,15 +70,7 @@ def roll_out(
             failures[device.facts.address] = error
             continue
         installations.append(
-            Installation(
-                device=device,
-                bundle=bundle,
-                compiled=product,
-                deployment=deployment,
-                program=harness.sha256,
-                runtime=runtime.sha256,
-                execution_provider=execution_provider_of(_run_target(device), is_virtual=device.family == "virtual"),
-            )
+            installed(device=device, compiled=product, deployment=deployment, execution_provider=_provider(device))
         )
     if not installations:
         raise next(iter(failures.values()))
@@ -135,6 +129,10 @@ def _local_file(path: Path, *, executable: bool = False) -> LocalFile:
 
 def _run_target(device: Device) -> RunTarget:
     return device.profile.target if device.family == "adb" else device.profile.virtual_target
+
+
+def _provider(device: Device) -> ExecutionProvider | None:
+    return execution_provider_of(_run_target(device), is_virtual=device.family == "virtual")
 
 
 def _machine(device: Device) -> str:
