@@ -14,11 +14,14 @@ from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model 
 from safetensors import safe_open  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from support.adapter_files import Known, draw_pairs, kohya_name, kohya_tensors, write_kohya  # noqa: E402
+from support.ldm_checkpoint import ldm_name  # noqa: E402
 from support.tiny_model import RECIPE, write_adapter  # noqa: E402
 
 from quadbench.errors import AdapterError  # noqa: E402
 from quadbench.quad.adapters import Adapter, load_adapter, merge, sites_of_graph, sites_of_unet  # noqa: E402
+from quadbench.quad.adapters.kohya import site_of_ldm  # noqa: E402
 from quadbench.quad.model.foundation import Foundation, load_foundation  # noqa: E402
+from quadbench.quad.model.geometry import random_module  # noqa: E402
 from quadbench.quad.sources import AdapterFormat, AdapterSource  # noqa: E402
 from quadbench.quad.tasks.reference_adapter import with_adapter  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
@@ -230,6 +233,19 @@ def test_the_upsampler_of_a_block_without_attention_has_its_own_name_in_the_orig
     assert_known(adapter, pairs)
     reference = with_adapter(foundation.unet, AdapterSource(format=AdapterFormat.KOHYA, path=path))
     assert_same(eps(reference), eps_merged(adapter, foundation.unet))
+
+
+def test_every_site_of_stable_diffusion_is_found_under_its_name_in_the_original_code() -> None:
+    with torch.device("meta"):
+        unet = random_module("sd15", "unet", seed=0)
+    sites = sites_of_unet(unet).slots
+    wrong = {}
+    for site in sites:
+        flat = ldm_name(f"{site}.weight", unet).removesuffix(".weight").replace(".", "_")
+        if flat != site.replace(".", "_") and site_of_ldm(flat, unet.config.layers_per_block) != site:
+            wrong[site] = flat
+    assert len(sites) > 250
+    assert wrong == {}
 
 
 def test_an_upsampler_in_the_middle_of_a_stage_is_no_site(unet: UNet2DConditionModel, tmp_path: Path) -> None:
