@@ -67,7 +67,7 @@ def prepare_task(task: Task, items: Items, encoders: Encoders, unet: Unet, lora:
     Raises:
         UserError: the U-Net predicts NaN or Inf.
     """
-    foundation, start = encoders.foundation, _start(task)
+    foundation, start = encoders.foundation, start_of(task)
     match task.sampler:
         case OlssSampler(steps=steps):
             table = _fitted_table(task, encoders, unet, lora, items.calibration, steps)
@@ -79,14 +79,14 @@ def prepare_task(task: Task, items: Items, encoders: Encoders, unet: Unet, lora:
     return PreparedTask(task=task, table=table, features=features, items=items)
 
 
-class _Start(TypedDict):
+class Start(TypedDict):
     """The keys that the tables take to know where a run starts."""
 
     strength: float
     is_image_to_image: bool
 
 
-def _start(task: Task) -> _Start:
+def start_of(task: Task) -> Start:
     """Return the task's strength, which is 1 without an image to start from, and whether its image is mixed in even then."""
     strength = 1.0 if isinstance(task, TextToImageTask) else task.strength
     return {"strength": strength, "is_image_to_image": isinstance(task, ImageToImageTask)}
@@ -95,7 +95,7 @@ def _start(task: Task) -> _Start:
 def _fitted_table(task: Task, encoders: Encoders, unet: Unet, lora: Feed, items: Sequence[Item], steps: int) -> SamplerTable:
     """Fit an OLSS table of `steps` steps."""
     foundation = encoders.foundation
-    teacher = ddim_table(foundation.alphas_cumprod, **_start(task))
+    teacher = ddim_table(foundation.alphas_cumprod, **start_of(task))
     features = time_features(foundation, list(teacher.timesteps))
     inputs = [
         SamplerInput(
