@@ -45,7 +45,10 @@ def faults_by_name(tensors: Mapping[str, torch.Tensor]) -> dict[ValueFault, list
 
 def _greatest(tensor: torch.Tensor) -> float:
     """Return the greatest magnitude in float32, which is how weights are used; NaN if any is NaN."""
-    return float(tensor.float().abs().max()) if tensor.numel() else 0.0
+    if not tensor.numel():
+        return 0.0
+    low, high = torch.aminmax(tensor.float())
+    return max(-float(low), float(high))  # both are NaN if any number is
 
 
 def _above(greatest: float) -> ValueFault | None:
