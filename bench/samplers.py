@@ -23,9 +23,9 @@ from quadbench.quad.samplers.olss import ddim_table
 from quadbench.quad.samplers.table import SamplerTable, run_table
 from quadbench.quad.steps import Steps
 from quadbench.quad.tasks.items import Item
-from quadbench.quad.tasks.prepared import PreparedTask
+from quadbench.quad.tasks.prepared import PreparedTask, start_of
 from quadbench.quad.tasks.runner import Denoiser, GraphSession
-from quadbench.recipe import OlssSampler, Recipe, TextToImageTask, load_recipe
+from quadbench.recipe import OlssSampler, Recipe, load_recipe
 
 
 def main() -> None:
@@ -61,9 +61,9 @@ def compare(prepared: Prepared, task: PreparedTask, steps: int, seed: int, image
     Euler discrete executes as many steps as OLSS does: at a strength below 1 diffusers' schedule would be cut short.
     """
     alphas = prepared.foundation.alphas_cumprod
-    strength = 1.0 if isinstance(task.task, TextToImageTask) else task.task.strength
-    whole = math.ceil(steps / strength)
-    tables = (ddim_table(alphas, strength=strength), task.table, ed_table(alphas, steps=whole, strength=strength))
+    start = start_of(task.task)
+    whole = math.ceil(steps / start["strength"])
+    tables = (ddim_table(alphas, **start), task.table, ed_table(alphas, steps=whole, **start))
     items = [replace(item, seed=item.seed + 1000 * (seed + 1)) for item in task.items.evaluation[:images]]
     images_db = []
     for item in items:

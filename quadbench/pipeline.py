@@ -147,7 +147,7 @@ def admit(
     if not addresses or admission.extended is None:
         return admission, ()
     with connect(addresses, layout=layout) as devices:
-        rollout = roll_out(admission.extended, devices, layout=layout, observer=observer)
+        rollout = roll_out(admission.extended, devices, layout=layout, observer=observer, runs_float=False)
     return admission, rollout.deployments
 
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from quadbench.artifacts import Bundle, CompiledBundle, Deployment, FileRef, Stored
@@ -12,7 +13,7 @@ from quadbench.compile import compile_bundle
 from quadbench.deploy import LocalFile, deploy
 from quadbench.devices import Device
 from quadbench.errors import MissingDependencyError, QuadbenchError
-from quadbench.harness.execution_provider import execution_provider_of
+from quadbench.harness.execution_provider import ExecutionProvider, execution_provider_of
 from quadbench.harness.installation import Installation
 from quadbench.harness.program import OVERRIDE, ensure_harness
 from quadbench.harness.runtime import runtime_library
@@ -37,8 +38,12 @@ class Rollout:
         return tuple(installation.deployment for installation in self.installations)
 
 
-def roll_out(bundle: Stored[Bundle], devices: Sequence[Device], *, layout: Layout, observer: Observer) -> Rollout:
+def roll_out(
+    bundle: Stored[Bundle], devices: Sequence[Device], *, layout: Layout, observer: Observer, runs_float: bool = True
+) -> Rollout:
     """Compile, then push to all devices at once. A device that fails is left out; the others go on.
+
+    Unless the float graph shall run there, what it takes, adapters in float among it, is not sent.
 
     Raises:
         QuadbenchError: the harness or a graph cannot be built, or every device failed: then the first one's error.
@@ -48,8 +53,9 @@ def roll_out(bundle: Stored[Bundle], devices: Sequence[Device], *, layout: Layou
         _refuse_foreign_machine(device)
     harness = _local_file(ensure_harness(layout.programs), executable=True)
     runtime = _local_file(runtime_library())
-    common = [harness, runtime, *_files(bundle, harness_files(bundle.artifact))]
+    common = [harness, runtime, *_files(bundle, harness_files(bundle.artifact, runs_float=runs_float))]
     compiled = _compiled(bundle, devices, layout, observer)
+    installed = partial(Installation, bundle=bundle, program=harness.sha256, runtime=runtime.sha256)
     installations, failures = [], {}
     with ThreadPoolExecutor(max_workers=len(devices)) as pool:
         pushes = [
@@ -64,15 +70,7 @@ def roll_out(bundle: Stored[Bundle], devices: Sequence[Device], *, layout: Layou
             failures[device.facts.address] = error
             continue
         installations.append(
-            Installation(
-                device=device,
-                bundle=bundle,
-                compiled=product,
-                deployment=deployment,
-                program=harness.sha256,
-                runtime=runtime.sha256,
-                execution_provider=execution_provider_of(_run_target(device), is_virtual=device.family == "virtual"),
-            )
+            installed(device=device, compiled=product, deployment=deployment, execution_provider=_provider(device))
         )
     if not installations:
         raise next(iter(failures.values()))
@@ -132,6 +130,10 @@ def _local_file(path: Path, *, executable: bool = False) -> LocalFile:
 
 def _run_target(device: Device) -> RunTarget:
     return device.profile.target if device.family == "adb" else device.profile.virtual_target
+
+
+def _provider(device: Device) -> ExecutionProvider | None:
+    return execution_provider_of(_run_target(device), is_virtual=device.family == "virtual")
 
 
 def _machine(device: Device) -> str:

@@ -11,13 +11,17 @@ torch = pytest.importorskip("torch")
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel  # noqa: E402
 from diffusers.utils import convert_state_dict_to_diffusers  # noqa: E402
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model  # noqa: E402
+from safetensors import safe_open  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from support.adapter_files import Known, draw_pairs, kohya_name, kohya_tensors, write_kohya  # noqa: E402
+from support.ldm_checkpoint import ldm_name  # noqa: E402
 from support.tiny_model import RECIPE, write_adapter  # noqa: E402
 
 from quadbench.errors import AdapterError  # noqa: E402
 from quadbench.quad.adapters import Adapter, load_adapter, merge, sites_of_graph, sites_of_unet  # noqa: E402
+from quadbench.quad.adapters.kohya import site_of_ldm  # noqa: E402
 from quadbench.quad.model.foundation import Foundation, load_foundation  # noqa: E402
+from quadbench.quad.model.geometry import random_module  # noqa: E402
 from quadbench.quad.sources import AdapterFormat, AdapterSource  # noqa: E402
 from quadbench.quad.tasks.reference_adapter import with_adapter  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
@@ -215,6 +219,126 @@ def test_names_of_the_original_code_are_refused_where_there_is_a_graph_alone(une
         load_adapter("style", ldm_file, graph)
 
 
+UPSAMPLER = "up_blocks.0.upsamplers.0.conv"
+
+
+def test_the_upsampler_of_a_block_without_attention_has_its_own_name_in_the_original_code(
+    foundation: Foundation, tmp_path: Path
+) -> None:
+    """With one layer a block, blocks 0 and 1 make the first stage; its upsampler is part 1, as there is no attention."""
+    pairs = draw_pairs(foundation.unet, (UPSAMPLER,), alphas=[3.0])
+    path = tmp_path / "locon.safetensors"
+    save_file(kohya_tensors(pairs, names={UPSAMPLER: "lora_unet_output_blocks_1_1_conv"}), path)
+    adapter = load(path, foundation.unet)
+    assert_known(adapter, pairs)
+    reference = with_adapter(foundation.unet, AdapterSource(format=AdapterFormat.KOHYA, path=path))
+    assert_same(eps(reference), eps_merged(adapter, foundation.unet))
+
+
+def test_every_site_of_stable_diffusion_is_found_under_its_name_in_the_original_code() -> None:
+    with torch.device("meta"):
+        unet = random_module("sd15", "unet", seed=0)
+    sites = sites_of_unet(unet).slots
+    wrong = {}
+    for site in sites:
+        flat = ldm_name(f"{site}.weight", unet).removesuffix(".weight").replace(".", "_")
+        if flat != site.replace(".", "_") and site_of_ldm(flat, unet.config.layers_per_block) != site:
+            wrong[site] = flat
+    assert len(sites) > 250
+    assert wrong == {}
+
+
+def test_an_upsampler_in_the_middle_of_a_stage_is_no_site(unet: UNet2DConditionModel, tmp_path: Path) -> None:
+    pairs = draw_pairs(unet, (UPSAMPLER,), alphas=[None])
+    save_file(kohya_tensors(pairs, names={UPSAMPLER: "lora_unet_output_blocks_0_1_conv"}), tmp_path / "odd.safetensors")
+    with pytest.raises(AdapterError, match="the base has no output_blocks_0_1_conv"):
+        load(tmp_path / "odd.safetensors", unet)
+
+
+def test_one_site_under_names_of_both_codes_is_refused(
+    unet: UNet2DConditionModel, known: dict[str, Known], tmp_path: Path
+) -> None:
+    site = "mid_block.attentions.0.proj_in"
+    other = kohya_tensors({site: known[site]}, names={site: f"lora_unet_{LDM_NAMES[site]}"})
+    tensors = kohya_tensors(known) | {key: tensor.clone() for key, tensor in other.items()}
+    save_file(tensors, tmp_path / "twice.safetensors")
+    with pytest.raises(
+        AdapterError, match=rf"has site '{site}' under 2 names: '[a-z0-9_]*' and '[a-z0-9_]*'. Hint: .*keep the pair"
+    ) as caught:
+        load(tmp_path / "twice.safetensors", unet)
+    assert {"'mid_block_attentions_0_proj_in'", f"'{LDM_NAMES[site]}'"} <= set(caught.value.message.split())
+
+
+def test_one_site_under_keys_of_two_ages_is_refused(unet: UNet2DConditionModel, known: dict[str, Known], tmp_path: Path) -> None:
+    site, tensors = "mid_block.attentions.0.proj_in", {}
+    for down, up in (("lora_A.weight", "lora_B.weight"), ("lora.down.weight", "lora.up.weight")):
+        tensors |= {f"unet.{site}.{down}": known[site].down.clone(), f"unet.{site}.{up}": known[site].up.clone()}
+    save_file(tensors, tmp_path / "twice.safetensors")
+    with pytest.raises(
+        AdapterError, match=rf"has two tensors for (down|up) at site '{site}': '.*' and '.*' and 1 more. Hint: only one"
+    ):
+        load(tmp_path / "twice.safetensors", unet)
+
+
+def test_what_a_unet_saves_by_itself_is_read(foundation: Foundation, tmp_path: Path) -> None:
+    """`unet.save_lora_adapter()` writes keys and configuration without a prefix."""
+    unet = copy.deepcopy(foundation.unet)
+    torch.manual_seed(5)
+    unet.add_adapter(LoraConfig(init_lora_weights=False, **PATTERNS))
+    unet.save_lora_adapter(tmp_path)
+    path = tmp_path / "pytorch_lora_weights.safetensors"
+    assert not any(key.startswith("unet.") for key in load_file(path))
+    merged = eps_merged(load(path, foundation.unet), foundation.unet)
+    assert_same(merged, eps(unet))
+    assert_same(merged, eps(with_adapter(foundation.unet, AdapterSource(format=AdapterFormat.DIFFUSERS, path=path))))
+
+
+@pytest.mark.parametrize("format", [AdapterFormat.PEFT, AdapterFormat.DIFFUSERS])
+def test_keys_with_peft_s_name_of_the_adapter_are_read(foundation: Foundation, tmp_path: Path, format: AdapterFormat) -> None:
+    unet = foundation.unet
+    write_adapter(unet, tmp_path, **PATTERNS)
+    path = tmp_path / "adapter_model.safetensors"
+    expected = load(tmp_path, unet)
+    named = {key.replace(".weight", ".default.weight"): tensor for key, tensor in load_file(path).items()}
+    if format is AdapterFormat.DIFFUSERS:
+        named = {key.replace("base_model.model.", "unet."): tensor for key, tensor in named.items()}
+        config = json.loads((tmp_path / "adapter_config.json").read_text())
+        path = tmp_path / "style.safetensors"
+        metadata = {"lora_adapter_metadata": json.dumps({f"unet.{key}": value for key, value in config.items()})}
+        save_file(named, path, metadata=metadata)
+    else:
+        save_file(named, path)
+        path = tmp_path
+    adapter = load(path, unet)
+    assert adapter.pairs.keys() == expected.pairs.keys()
+    assert_same(eps_merged(adapter, unet), eps_merged(expected, unet))
+    assert_same(eps(with_adapter(unet, AdapterSource(format=format, path=path))), eps_merged(expected, unet))
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16])
+@pytest.mark.parametrize("format", list(AdapterFormat))
+def test_narrow_floating_point_is_the_same_to_reader_and_reference(
+    foundation: Foundation, known: dict[str, Known], tmp_path: Path, format: AdapterFormat, dtype: torch.dtype
+) -> None:
+    unet, path = foundation.unet, tmp_path / "style.safetensors"
+    match format:
+        case AdapterFormat.PEFT:
+            path = tmp_path
+            write_adapter(unet, path, **PATTERNS)
+        case AdapterFormat.DIFFUSERS:
+            model, config = trained(unet, **PATTERNS)
+            path = save_diffusers(tmp_path, get_peft_model_state_dict(model), config)
+        case AdapterFormat.KOHYA:
+            write_kohya(path, known)
+    file = path / "adapter_model.safetensors" if path.is_dir() else path
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+    save_file({key: tensor.to(dtype) for key, tensor in load_file(file).items()}, file, metadata=metadata)
+    reference = with_adapter(unet, AdapterSource(format=format, path=path))
+    assert_same(eps(reference), eps_merged(load(path, unet), unet))
+    assert not torch.allclose(eps(reference), eps(unet), atol=1e-3)
+
+
 @pytest.mark.parametrize("format", list(AdapterFormat))
 def test_the_reference_loads_every_format_without_our_reader(
     foundation: Foundation, known: dict[str, Known], tmp_path: Path, format: AdapterFormat
@@ -288,7 +412,7 @@ def test_all_problems_come_at_once(unet: UNet2DConditionModel, known: dict[str, 
 def test_ranks_that_differ_within_a_pair_are_refused(unet: UNet2DConditionModel, known: dict[str, Known], tmp_path: Path) -> None:
     path = tmp_path / "odd.safetensors"
     save_file(kohya_tensors(known) | {f"{SITE}.lora_up.weight": torch.ones(32, 9, 1, 1)}, path)
-    with pytest.raises(AdapterError, match=r"at site 'mid_block_attentions_0_proj_in' down has rank \d, up has rank 9"):
+    with pytest.raises(AdapterError, match=r"has unequal ranks at site 'mid_block_attentions_0_proj_in' \(down \d, up 9\)"):
         load(path, unet)
 
 

@@ -1,6 +1,7 @@
 """Foundation models by their sources: folders, single files and published sizes with random weights."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from safetensors.torch import load_file, save_file  # noqa: E402
 from support.ldm_checkpoint import write_ldm_checkpoint  # noqa: E402
 
 from quadbench.errors import UserError  # noqa: E402
@@ -112,3 +114,20 @@ def test_a_single_file_without_a_text_encoder_is_refused(geometry: str, tmp_path
     path = write_ldm_checkpoint(tmp_path / "model.safetensors", **parts, text_encoder=None)
     with pytest.raises(UserError, match=r"model\.safetensors' cannot be read"):
         load_checkpoint(path, geometry).text_encoder  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("value", "holds"), [(float("nan"), "NaN or Inf"), (float("inf"), "NaN or Inf"), (3e38, "magnitudes above 65504")]
+)
+@pytest.mark.parametrize(("part", "file"), [("unet", "diffusion_pytorch_model"), ("text_encoder", "model")])
+def test_weights_that_no_model_has_are_refused_when_they_are_read(
+    tiny_recipe: Path, tmp_path: Path, part: str, file: str, value: float, holds: str
+) -> None:
+    folder = Path(shutil.copytree(tiny_recipe.parent / "model", tmp_path / "model"))
+    path = folder / part / f"{file}.safetensors"
+    tensors = load_file(path)
+    name = min(name for name in tensors if name.endswith(".bias"))
+    tensors[name][0] = value
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=rf"foundation model '.*model' holds {holds} in '.*{re.escape(name)}' of its {part}"):
+        getattr(load_foundation(folder), part)

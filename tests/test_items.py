@@ -43,7 +43,7 @@ def test_prompts_serve_calibration_too_with_other_noise(foundation, tmp_path):
 
 def test_inputs_with_images_are_either_evaluated_or_calibrated_on(foundation, tmp_path):
     inputs = {"source": "builtin", "name": "portrait"}
-    items = task_items(task(tmp_path, "image-to-image", strength=0.4, inputs=inputs), foundation, calibration_samples=4)
+    items = task_items(task(tmp_path, "image-to-image", strength=0.5, inputs=inputs), foundation, calibration_samples=4)
     assert [item.name for item in (*items.evaluation, *items.calibration)] == [i.name for i in zoo.task_inputs("portrait")]
     assert len(items.calibration) == 4
 

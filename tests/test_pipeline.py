@@ -165,24 +165,40 @@ def test_a_third_adapter_sends_its_own_bytes_only(
     tiny_recipe: Path, layout: Layout, first_run: tuple[pipeline.Outcome, Watcher], tmp_path: Path
 ) -> None:
     third = Path(shutil.copytree(tiny_recipe.parent / "adapters/first", tmp_path / "third"))
-    _negate(third / "adapter_model.safetensors")
+    _scale(third / "adapter_model.safetensors", -1.0)
     watcher, old = Watcher(), first_run[0].result
     admission, deployments = pipeline.admit(third, old.stored.folder, ["virtual:s25"], layout=layout, observer=watcher)
     assert admission.extended
     bundle = admission.extended.artifact
-    added = [adapter.file for adapter in bundle.adapters if adapter.name == "third"]
+    added = next(a.file for a in bundle.adapters if a.name == "third" and a.variant is Variant.SHARED)
     assert "compile" not in watcher.stages
     assert bundle.graphs == old.bundle.graphs
-    assert deployments[0].sent_bytes == sum(file.size_bytes for file in added)
+    assert deployments[0].sent_bytes == added.size_bytes
     assert admission.judgement.acceptance.is_admitted
     assert admission.judgement.gauged.clip_rate == 0
     assert admission.judgement.gauged.worst.sqnr_db > 50
 
 
-def _negate(path: Path) -> None:
+def test_a_second_admission_sends_its_adapter_alone_too(
+    tiny_recipe: Path, layout: Layout, first_run: tuple[pipeline.Outcome, Watcher], tmp_path: Path
+) -> None:
+    """It builds on the first one's bundle, which no run has sent; its float adapters run nowhere, and are not sent."""
+    bundle = first_run[0].result.stored
+    for name in ("fourth", "fifth"):
+        folder = Path(shutil.copytree(tiny_recipe.parent / "adapters/first", tmp_path / name))
+        _scale(folder / "adapter_model.safetensors", {"fourth": 0.9, "fifth": -0.9}[name])
+        admission, deployments = pipeline.admit(folder, bundle.folder, ["local"], layout=layout, observer=Watcher())
+        assert admission.extended
+        bundle = admission.extended
+        sizes = {a.variant: a.file.size_bytes for a in bundle.artifact.adapters if a.name == name}
+        assert [deployment.sent_bytes for deployment in deployments] == [sizes[Variant.SHARED]]
+        assert sizes[Variant.SHARED] < sizes[Variant.FLOAT]
+
+
+def _scale(path: Path, factor: float) -> None:
     from safetensors.torch import load_file, save_file
 
-    save_file({key: -tensor for key, tensor in load_file(path).items()}, path)
+    save_file({key: factor * tensor for key, tensor in load_file(path).items()}, path)
 
 
 def test_an_adapter_with_a_site_that_the_base_lacks_is_not_admitted(

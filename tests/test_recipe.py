@@ -133,6 +133,36 @@ def test_a_baseline_stands_once(problems):
     assert problems(baselines=["per-graph", "per-graph"]) == ["baselines[1]: 'per-graph' stands more than once"]
 
 
+@pytest.mark.parametrize(("steps", "scheme"), [(51, "lcm"), (60, "lcm"), (101, "ed"), (101, "olss")])
+def test_a_sampler_takes_no_more_steps_than_its_schedule_has(problems, steps, scheme):
+    most = {"lcm": 50}.get(scheme, 100)
+    assert problems(tasks__1__sampler={"scheme": scheme, "steps": steps}) == [
+        f"tasks[1].sampler.steps: expected at least 1 and at most {most}, found {steps}"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "steps", "strength", "of"),
+    [
+        ("ed", 4, 0.1, "4 steps"),
+        ("lcm", 4, 0.2, "4 steps"),
+        ("ed", 3, 0.333, "3 steps"),
+        ("olss", 4, 0.005, "the 100 steps that olss is fitted to"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["inpaint", "image-to-image"])
+def test_a_strength_has_to_leave_a_step(problems, kind, scheme, steps, strength, of):
+    sampler, fewest = {"scheme": scheme, "steps": steps}, 100 if scheme == "olss" else steps
+    assert problems(tasks__1__kind=kind, tasks__1__sampler=sampler, tasks__1__strength=strength) == [
+        f"tasks[1].strength: {strength:g} of {of} leaves none; expected at least 1/{fewest}"
+    ]
+
+
+def test_a_strength_that_leaves_one_step_is_right(tmp_path):
+    recipe = load_recipe(write(tmp_path, tasks__1__sampler={"scheme": "ed", "steps": 4}, tasks__1__strength=0.25))
+    assert recipe.tasks[1].strength == 0.25
+
+
 STICKERS = {"source": "builtin", "name": "sticker"}
 
 
@@ -157,8 +187,8 @@ def test_a_task_says_that_it_has_no_adapter(tmp_path, problems):
 @pytest.mark.parametrize(
     ("place", "value", "problem"),
     [
-        ("tasks__1__sampler__steps", 0, "tasks[1].sampler.steps: expected at least 1 and at most 100, found 0"),
-        ("tasks__1__sampler__steps", 101, "tasks[1].sampler.steps: expected at least 1 and at most 100, found 101"),
+        ("tasks__1__sampler__steps", 0, "tasks[1].sampler.steps: expected at least 1 and at most 50, found 0"),
+        ("tasks__0__sampler__steps", 101, "tasks[0].sampler.steps: expected at least 1 and at most 100, found 101"),
         ("tasks__1__guidance", 0.5, "tasks[1].guidance: expected at least 1.0 and at most 50.0, found 0.5"),
         ("tasks__1__strength", 0, "tasks[1].strength: expected more than 0.0 and at most 1.0, found 0"),
         ("tasks__1__strength", 1.5, "tasks[1].strength: expected more than 0.0 and at most 1.0, found 1.5"),

@@ -1,11 +1,13 @@
 """Sampler tables against diffusers' schedulers, step by step, and the fit of OLSS."""
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, LCMScheduler  # noqa: E402
 
+from quadbench.errors import UserError  # noqa: E402
 from quadbench.quad.samplers.ed import ed_table  # noqa: E402
 from quadbench.quad.samplers.lcm import lcm_table  # noqa: E402
 from quadbench.quad.samplers.olss import SamplerInput, ddim_table, olss_table  # noqa: E402
@@ -76,6 +78,49 @@ def test_strength_keeps_the_last_part_of_the_schedule() -> None:
     full, part = ddim_table(ALPHAS, steps=100), ddim_table(ALPHAS, steps=100, strength=0.7)
     assert part.timesteps == full.timesteps[30:]
     assert part.start.latent > 0
+
+
+TABLES = {
+    "lcm": (lcm_table, LCMScheduler(**CONFIG)),
+    "ed": (ed_table, EulerDiscreteScheduler(**CONFIG, timestep_spacing="leading", steps_offset=1)),
+    "ddim": (ddim_table, DDIMScheduler(**CONFIG, clip_sample=False, set_alpha_to_one=False, steps_offset=1)),
+}
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+@pytest.mark.parametrize("scheme", TABLES)
+def test_image_to_image_starts_from_the_image_and_noise_as_diffusers_adds_them(scheme: str, strength: float) -> None:
+    """Also at full strength, where diffusers' image-to-image pipeline calls the scheduler's add_noise too."""
+    make, scheduler = TABLES[scheme]
+    table = make(ALPHAS, steps=8, strength=strength, is_image_to_image=True)
+    latent, noise = torch.randn(SHAPE), torch.randn(SHAPE)
+    scheduler.set_timesteps(8)
+    timesteps = scheduler.timesteps[8 - int(8 * strength) :]
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(8 - int(8 * strength))
+    expected = scheduler.add_noise(latent, noise, timesteps[:1])
+    assert list(table.timesteps) == timesteps.tolist()
+    torch.testing.assert_close(table.start.latent * latent + table.start.noise * noise, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_start_of_image_to_image_at_full_strength_by_hand() -> None:
+    """Without any code that is tested: alpha-bar is the product of 1 - beta over the time steps up to the first one."""
+    betas = np.linspace(CONFIG["beta_start"] ** 0.5, CONFIG["beta_end"] ** 0.5, 1000) ** 2
+    alpha_bar = np.cumprod(1 - betas)
+    lcm, ed = (make(ALPHAS, steps=4, is_image_to_image=True).start for make in (lcm_table, ed_table))
+    assert (lcm.latent, lcm.noise) == pytest.approx((alpha_bar[999] ** 0.5, (1 - alpha_bar[999]) ** 0.5), rel=1e-5)
+    assert (ed.latent, ed.noise) == pytest.approx((1.0, ((1 - alpha_bar[751]) / alpha_bar[751]) ** 0.5), rel=1e-5)
+    assert lcm.latent > 0.06
+
+
+def test_what_has_no_image_to_mix_starts_from_noise_alone() -> None:
+    for make in (lcm_table, ed_table, ddim_table):
+        assert make(ALPHAS, steps=4).start.latent == 0
+
+
+def test_a_strength_of_which_no_step_is_left_is_refused() -> None:
+    with pytest.raises(UserError, match=r"a strength of 0\.1 leaves none of 4 steps"):
+        ed_table(ALPHAS, steps=4, strength=0.1)
 
 
 def _inputs(count: int = 2) -> list[SamplerInput]:

@@ -22,12 +22,12 @@ def file_refs(value: object) -> Iterator[FileRef]:
             yield from file_refs(item)
 
 
-def harness_files(bundle: Bundle) -> Iterator[FileRef]:
-    """Yield the files of a bundle that launches open beside compiled graphs: float graphs, adapters, tables and inputs.
+def harness_files(bundle: Bundle, *, runs_float: bool) -> Iterator[FileRef]:
+    """Yield the files of a bundle that launches open beside compiled graphs: adapters, tables and inputs; float graphs if asked.
 
     References and truths are for this machine alone, and without references no float graph runs.
     """
-    runs_float = has_references(bundle)
+    runs_float = runs_float and has_references(bundle)
     floats = [graph for graph in bundle.graphs if runs_float and not graph.variant.is_quantized]
     adapters = [adapter for adapter in bundle.adapters if runs_float or adapter.variant.is_quantized]
     tasks = [(t.table, t.tensors, *((item.image, item.mask) for item in t.items)) for t in bundle.tasks]

@@ -21,6 +21,8 @@ from quadbench.recipe.sources import (
     SiteKind,
 )
 from quadbench.recipe.tasks import (
+    LCM_STEPS,
+    TEACHER_STEPS,
     EdSampler,
     ImageToImageTask,
     InpaintTask,
@@ -33,7 +35,9 @@ from quadbench.recipe.tasks import (
 
 __all__ = [
     "INT8_KEY",
+    "LCM_STEPS",
     "RECIPES_FOLDER",
+    "TEACHER_STEPS",
     "W8A8",
     "W8A16",
     "Adapter",

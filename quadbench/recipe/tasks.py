@@ -2,10 +2,13 @@
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from quadbench.recipe.sources import Inputs
 from quadbench.spec import Name, Problem, Spec, refuse
+
+TEACHER_STEPS = 100  # of the DDIM run that OLSS is fitted to
+LCM_STEPS = 50  # of the DDIM grid that consistency distillation uses, as in diffusers' LCMScheduler
 
 
 class _Sampler(Spec):
@@ -27,6 +30,9 @@ class LcmSampler(_Sampler):
 
     scheme: Literal["lcm"]
     """Takes the steps of latent consistency models."""
+    steps: int = Field(ge=1, le=LCM_STEPS)
+    """The sampler takes this many steps, 1 to 50: those of the grid that such models are trained on.
+    Each runs the U-Net once, or twice where guidance is above 1."""
 
 
 class EdSampler(_Sampler):
@@ -74,13 +80,31 @@ class TextToImageTask(_Task):
         return inputs
 
 
+def _leaves_a_step(strength: float, info: ValidationInfo) -> float:
+    """Refuse a strength of which no step is left, counted as diffusers' pipelines count."""
+    match info.data.get("sampler"):
+        case None:  # it is wrong itself
+            return strength
+        case OlssSampler():
+            steps, schedule = TEACHER_STEPS, f"the {TEACHER_STEPS} steps that olss is fitted to"
+        case sampler:
+            steps, schedule = sampler.steps, f"{sampler.steps} steps"
+    if int(steps * strength) < 1:
+        refuse([Problem(location=(), reason=f"{strength:g} of {schedule} leaves none; expected at least 1/{steps}")])
+    return strength
+
+
+Strength = Annotated[float, Field(gt=0.0, le=1.0), AfterValidator(_leaves_a_step)]
+
+
 class ImageToImageTask(_Task):
     """A task that turns an image into another of the same composition."""
 
     kind: Literal["image-to-image"]
     """Makes an image of a prompt and another image."""
-    strength: float = Field(gt=0.0, le=1.0)
-    """This share of the noise schedule is run, above 0 and up to 1, which keeps nothing of the image."""
+    strength: Strength
+    """This share of the noise schedule is run, above 0 and up to 1, which leaves next to nothing of the image.
+    At least one step of the schedule has to be left."""
     inputs: Inputs
     """These inputs hold the images to start from."""
 
@@ -90,8 +114,9 @@ class InpaintTask(_Task):
 
     kind: Literal["inpaint"]
     """Makes the masked part of an image anew."""
-    strength: float = Field(default=1.0, gt=0.0, le=1.0)
-    """This share of the noise schedule is run, above 0 and up to 1, which keeps nothing under the mask. The default is 1."""
+    strength: Strength = 1.0
+    """This share of the noise schedule is run, above 0 and up to 1, which keeps nothing under the mask. The default is 1.
+    At least one step of the schedule has to be left."""
     inputs: Inputs
     """These inputs hold the images and their masks."""
 

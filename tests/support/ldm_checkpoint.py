@@ -42,7 +42,7 @@ VAE_NAMES = (
 
 def write_ldm_checkpoint(path: Path, *, unet: nn.Module, vae: nn.Module, text_encoder: nn.Module | None) -> Path:
     """Write one .safetensors file of all three; without a text encoder it is a file that lacks a part."""
-    tensors = {f"model.diffusion_model.{_unet_name(k, unet)}": v for k, v in unet.state_dict().items()}
+    tensors = {f"model.diffusion_model.{ldm_name(k, unet)}": v for k, v in unet.state_dict().items()}
     tensors |= {f"first_stage_model.{_vae_name(k, vae)}": _as_convolution(k, v) for k, v in vae.state_dict().items()}
     for key, tensor in (text_encoder.state_dict() if text_encoder else {}).items():
         tensors[f"cond_stage_model.transformer.text_model.{key}"] = tensor
@@ -50,7 +50,8 @@ def write_ldm_checkpoint(path: Path, *, unet: nn.Module, vae: nn.Module, text_en
     return path
 
 
-def _unet_name(key: str, unet: nn.Module) -> str:
+def ldm_name(key: str, unet: nn.Module) -> str:
+    """Return the name that a weight of the U-Net has in the first release."""
     layers = unet.config.layers_per_block + 1
     down = re.match(r"down_blocks\.(\d+)\.(resnets|attentions|downsamplers)\.(\d+)\.(.+)", key)
     up = re.match(r"up_blocks\.(\d+)\.(resnets|attentions|upsamplers)\.(\d+)\.(.+)", key)

@@ -64,15 +64,32 @@ def fitted(adapter: Adapter, base: BaseSites) -> Adapter:
     """Return the adapter with the base's site names; a 1x1 convolution and a linear map take each other's tensors.
 
     Raises:
-        AdapterError: the base lacks some of its sites (the first ten are named), or a site has other shapes or too large a rank.
+        AdapterError: the base lacks some of its sites (the first ten are named), one stands under two names, or a site has other
+            shapes or too large a rank.
     """
     flat = flat_sites(base.slots)
     sites = {name: _site(name, base, flat) for name in adapter.pairs}
     absent = [name for name, site in sites.items() if site is None]
     if absent:
         raise _absent(adapter, absent, base)
+    _check_one_name_each(adapter.name, sites)
     pairs = {site: _in_shape(adapter.name, site, adapter.pairs[name], base.slots[site]) for name, site in sites.items() if site}
     return Adapter(name=adapter.name, pairs=dict(sorted(pairs.items())))
+
+
+def _check_one_name_each(adapter: str, sites: Mapping[str, str | None]) -> None:
+    """Refuse an adapter with two pairs for one site: loaders differ in whether they add up or one replaces the other."""
+    names: dict[str | None, list[str]] = {}
+    for name, site in sites.items():
+        names.setdefault(site, []).append(name)
+    twice = {site: both for site, both in names.items() if len(both) > 1}
+    if twice:
+        site, both = next(iter(twice.items()))
+        more = f", and {len(twice) - 1} more sites so" if len(twice) > 1 else ""
+        raise AdapterError(
+            f"adapter '{adapter}' has site '{site}' under {len(both)} names: {' and '.join(map(repr, both))}{more}",
+            hint="loaders differ in what they do then; keep the pair that belongs to the adapter",
+        )
 
 
 def _site(name: str, base: BaseSites, flat: Mapping[str, str]) -> str | None:

@@ -57,7 +57,8 @@ def load_adapter(name: str, path: Path, base: BaseSites, *, expected: AdapterFor
     """Read the adapter at a path and fit it to a base.
 
     Raises:
-        AdapterError: it cannot be read, is not of the expected format, is no plain LoRA, holds NaN or Inf, or does not fit.
+        AdapterError: it cannot be read, is not of the expected format, is no plain LoRA, has no usable numbers, or does not
+            fit.
     """
     content = read_adapter(name, path)
     if expected is not None and content.format is not expected:
@@ -76,14 +77,16 @@ def _format_of(name: str, file: TensorFile) -> tuple[AdapterFormat, str]:
     keys = list(file.tensors)
     prefixes = {
         AdapterFormat.KOHYA: kohya.PREFIXES,
-        AdapterFormat.DIFFUSERS: (diffusers.PREFIX, "text_encoder."),
+        AdapterFormat.DIFFUSERS: diffusers.PREFIXES,
         AdapterFormat.PEFT: ("base_model.model.",),
     }
     for form, starts in prefixes.items():
         count = sum(key.startswith(starts) for key in keys)
         if count and count == max(sum(key.startswith(other) for key in keys) for other in prefixes.values()):
             return form, f"{count} of its {len(keys)} tensors begin with {starts[0]}"
+    if count := sum(key.startswith(diffusers.UNET_ROOTS) and ".lora" in key for key in keys):
+        return AdapterFormat.DIFFUSERS, f"{count} of its {len(keys)} tensors have the names of a U-Net's modules"
     raise AdapterError(
         f"adapter '{name}': '{file.path}' has tensors like '{keys[0]}', which no known format has",
-        hint="known are PEFT folders, and files whose tensors begin with unet. (diffusers) or lora_unet_ (kohya)",
+        hint="known are PEFT folders, and files whose tensors begin with unet. or down_blocks. (diffusers) or lora_unet_ (kohya)",
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from quadbench.quad.adapters import Adapter
-from quadbench.quad.adapters.lora_profile import SiteFit, aligned, site_fits
+from quadbench.quad.adapters.lora_profile import SiteFit, aligned, decibels, site_fits
 from quadbench.quad.quantize.encodings import Encoding
 
 # Limits at every site. docs/quad.md has the measurements behind them.
@@ -97,21 +97,24 @@ def _together_db(adapter: Adapter, sites: Sequence[SiteFit]) -> float:
     signal = noise = 0.0
     for fit in sites:
         pair = adapter.pairs[fit.site]
-        energy = float((pair.up.flatten(1) @ pair.down.flatten(1)).square().sum())
+        energy = float((pair.up.flatten(1) @ pair.down.flatten(1)).double().square().sum())
         signal += energy
-        noise += energy / 10 ** (fit.sqnr_db / 10)
-    return math.inf if noise == 0 else 10 * math.log10(signal / noise)
+        noise += energy * 10 ** (-fit.sqnr_db / 10)
+    return decibels(signal, noise)
 
 
 def _missed(fit: SiteFit) -> str | None:
-    """Say which limit the site misses first; None if it misses none, and also where nothing is lost, as at a site of zeros."""
+    """Say which limit the site misses first; None if it misses none, and also where nothing is lost, as at a site of zeros.
+
+    A figure that is no number misses its limit.
+    """
     if fit.sqnr_db == math.inf:
         return None
-    if fit.clipped > MOST_CLIPPED * fit.weights:
+    if not fit.clipped <= MOST_CLIPPED * fit.weights:
         return f"{fit.clipped / fit.weights:.2%} of its weights clip, at most {MOST_CLIPPED:.1%}"
-    if fit.effective_bits < LEAST_EFFECTIVE_BITS:
+    if not fit.effective_bits >= LEAST_EFFECTIVE_BITS:
         return f"{fit.effective_bits:.1f} effective bits, at least {LEAST_EFFECTIVE_BITS:g}"
-    if fit.sqnr_db < LEAST_SQNR_DB:
+    if not fit.sqnr_db >= LEAST_SQNR_DB:
         return f"SQNR {fit.sqnr_db:.1f} dB, at least {LEAST_SQNR_DB:g} dB"
     return None
 

@@ -13,6 +13,7 @@ PREFIX = "lora_unet_"
 PREFIXES = (PREFIX, "lora_te_", "lora_te1_", "lora_te2_")
 _KEY = re.compile(rf"^{PREFIX}(?P<flat>[^.]+)\.(?P<part>lora_down\.weight|lora_up\.weight|alpha)$")
 _PARTS = {"lora_down.weight": LoraPart.DOWN, "lora_up.weight": LoraPart.UP, "alpha": LoraPart.ALPHA}
+_UPSAMPLER = re.compile(r"(?P<block>output_blocks_(?P<index>\d+))_[12]_conv")
 _LDM = re.compile(r"^(input_blocks|middle_block|output_blocks|time_embed_|out_2)")
 
 
@@ -36,11 +37,24 @@ def is_ldm(flat: str) -> bool:
     return _LDM.match(flat) is not None
 
 
+def as_diffusers_reads(flat: str) -> str:
+    """Return the name under which diffusers' conversion knows a site of the original code.
+
+    Where a block of the upper half has no attention, its upsampler is part 1 of the block and not part 2, which the conversion
+    does not know; attention has no part `conv`.
+    """
+    match = _UPSAMPLER.fullmatch(flat)
+    return f"{match['block']}_2_conv" if match else flat
+
+
 def site_of_ldm(flat: str, layers_per_block: int) -> str | None:
     """Return the site, by diffusers' own conversion; one name at a time, as it confuses input_blocks_1 with input_blocks_10."""
     from diffusers.loaders import StableDiffusionLoraLoaderMixin  # here, because it loads all of transformers' image code
 
-    pair = {f"{PREFIX}{flat}.lora_{side}.weight": torch.zeros(1) for side in ("down", "up")}
+    upsampler = _UPSAMPLER.fullmatch(flat)
+    if upsampler and (int(upsampler["index"]) + 1) % (layers_per_block + 1):
+        return None  # only the last block of a stage has one
+    pair = {f"{PREFIX}{as_diffusers_reads(flat)}.lora_{side}.weight": torch.zeros(1) for side in ("down", "up")}
     config = SimpleNamespace(layers_per_block=layers_per_block)
     try:
         converted, _ = StableDiffusionLoraLoaderMixin.lora_state_dict(pair, unet_config=config)

@@ -11,6 +11,7 @@ from quadbench.quad.adapters import Adapter, LoraPair, graph_tensors
 from quadbench.quad.model.lora import input_names
 from quadbench.quad.quantize.encodings import Encoding, quantize, symmetric
 
+LOWEST_DB = -300.0  # in place of minus infinity, which JSON lacks
 Ranges = dict[str, float]  # graph input -> greatest magnitude
 
 
@@ -121,6 +122,13 @@ def _site_fit(site: str, pair: LoraPair, encodings: Mapping[str, Encoding]) -> S
     )
 
 
+def decibels(signal: float, noise: float) -> float:
+    """Return the ratio of two energies in dB: infinite without noise, LOWEST_DB where there is nothing but noise."""
+    if noise == 0:
+        return math.inf
+    return max(10 * math.log10(signal / noise), LOWEST_DB) if signal > 0 else LOWEST_DB
+
+
 def _sqnr_db(exact: torch.Tensor, rounded: torch.Tensor) -> float:
-    noise = float((rounded - exact).square().sum())
-    return math.inf if noise == 0 else 10 * math.log10(float(exact.square().sum()) / noise)
+    exact = exact.double()  # squares of small weights are zero in float32
+    return decibels(float(exact.square().sum()), float((rounded.double() - exact).square().sum()))

@@ -1,13 +1,18 @@
 """Reading: the tensors of a file + how a format names them -> pairs by site, and every problem with them."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import torch
 
 from quadbench.quad.adapters.adapter import LoraPair
+from quadbench.quad.model.values import FLOATS, ValueFault, fault_of
+
+MOST_SITES = 2048  # Stable Diffusion's U-Net has 278
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+LONGEST_SITE = 128  # characters; the longest there has 63
 
 
 class LoraPart(StrEnum):
@@ -63,67 +68,151 @@ _TEXT_ENCODER = re.compile(r"^(lora_te\d?_|text_encoder(_2)?\.)")
 
 def read_pairs(tensors: Mapping[str, torch.Tensor], key_of: KeyOf, scale_of: ScaleOf) -> Reading:
     """Pair the tensors up by site; `key_of` returns None for keys that the format does not have."""
-    problems = list(_foreign(tensors, key_of))
-    sites: dict[str, dict[LoraPart, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
-        if key := key_of(name):
-            sites.setdefault(key.site, {})[key.part] = tensor.float()
-            if not torch.isfinite(tensor).all():
-                problems.append(
-                    AdapterProblem(message=f"holds NaN or Inf in '{name}'", hint="the training diverged; take an earlier step")
-                )
+    keys = {name: key_of(name) for name in tensors}
+    faults = _Faults()
+    has_methods = _note_foreign([name for name, key in keys.items() if key is None], faults)
     pairs: dict[str, LoraPair] = {}
     scales: dict[str, float] = {}
-    for site, parts in sorted(sites.items()):
-        if problem := _misfit(site, parts):
-            problems.append(problem)
+    for site, parts in sorted(_sites({name: key for name, key in keys.items() if key}, faults).items()):
+        if has_methods and parts.keys() == {LoraPart.ALPHA}:
+            continue  # the site's other tensors are a method's, which is named already
+        own = {part: _as_number(part, tensors[name]) for part, name in parts.items()}
+        is_sound = _note_values({parts[part]: tensor for part, tensor in own.items()}, faults)
+        if not _is_pair(site, own, faults):
             continue
-        down, up, alpha = parts[LoraPart.DOWN], parts[LoraPart.UP], parts.get(LoraPart.ALPHA)
-        scales[site] = scale_of(site, down.shape[0], None if alpha is None else float(alpha))
-        pairs[site] = LoraPair(down=down, up=up * scales[site])
-    return Reading(pairs=pairs, scales=scales, problems=tuple(problems))
+        alpha = own.get(LoraPart.ALPHA)
+        scales[site] = scale_of(site, own[LoraPart.DOWN].shape[0], None if alpha is None else float(alpha))
+        pairs[site] = LoraPair(down=own[LoraPart.DOWN].float(), up=own[LoraPart.UP].float() * scales[site])
+        if is_sound:
+            faults.add_value(fault_of(pairs[site].up), f"up times its scale at site '{site}'")
+    if pairs and not any(pair.down.any() and pair.up.any() for pair in pairs.values()):
+        faults.add(_SILENT, f"all of its {len(pairs)} sites")
+    return Reading(pairs=pairs, scales=scales, problems=faults.problems())
 
 
-def _foreign(tensors: Mapping[str, torch.Tensor], key_of: KeyOf) -> list[AdapterProblem]:
-    """List keys of other methods, of the text encoder, and unknown ones: one problem for each kind."""
-    unread = [name for name in tensors if key_of(name) is None]
-    problems = []
+def named(names: Sequence[str]) -> str:
+    """Return the first name, in quotes, and how many more there are."""
+    return _counted([f"'{names[0][:LONGEST_SITE]}'", *names[1:]])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fault:
+    """A kind of problem: its message is `before`, then where it is, then `after`."""
+
+    before: str
+    after: str = ""
+    hint: str | None = None
+
+
+_HALF = {
+    part: _Fault(before=f"has only {part} at site", after="; expected down and up", hint="the file is incomplete")
+    for part in LoraPart
+}
+_SHAPES = _Fault(
+    before="has shapes that are no pair at site", after="; expected (r, in) and (out, r), or (r, in, k, k) and (out, r, 1, 1)"
+)
+_RANKS = _Fault(before="has unequal ranks at site", after="; expected equal ones above 0")
+_ALPHAS = _Fault(before="has an alpha that is not one number at site")
+_TWICE = _Fault(before="has two tensors for", hint="only one would have an effect; keep the one that belongs to it")
+_SILENT = _Fault(before="changes nothing: up*down is zero at", hint="it was saved before it was trained; save it again")
+_MANY = _Fault(before="has", after=f"; expected at most {MOST_SITES}", hint="it is no LoRA of a Stable Diffusion U-Net")
+_LONG = _Fault(before=f"has names of sites with more than {LONGEST_SITE} characters, as")
+
+
+class _Faults:
+    """Everything that is wrong with a file: each kind once, with the places where it is."""
+
+    def __init__(self) -> None:
+        self._places: dict[_Fault, list[str]] = {}
+
+    def add(self, fault: _Fault, *places: str) -> None:
+        """Note places of a fault."""
+        self._places.setdefault(fault, []).extend(places)
+
+    def add_value(self, fault: ValueFault | None, place: str) -> None:
+        """Note that the numbers at a place cannot be used, if there is a fault."""
+        if fault:
+            self.add(_Fault(before=f"holds {fault.holds} in", hint=fault.hint), place)
+
+    def problems(self) -> tuple[AdapterProblem, ...]:
+        """Return a problem for each kind of fault, in the order in which they were noted."""
+        return tuple(
+            AdapterProblem(message=f"{fault.before} {_counted(places)}{fault.after}", hint=fault.hint)
+            for fault, places in self._places.items()
+        )
+
+
+def _note_foreign(unread: list[str], faults: _Faults) -> bool:
+    """Note keys of other methods, of the text encoder, and unknown ones. Say whether another method has some."""
+    methods: set[str] = set()
     for pattern, (method, hint) in _METHODS.items():
-        foreign = [name for name in unread if re.search(pattern, name)]
-        unread = [name for name in unread if name not in foreign]
-        if foreign:
-            problems.append(AdapterProblem(message=f"is {method}, which has no graph inputs: {_shown(foreign)}", hint=hint))
-    text = [name for name in unread if _TEXT_ENCODER.match(name)]
+        own = [name for name in unread if re.search(pattern, name) and name not in methods]
+        methods.update(own)
+        if own:
+            faults.add(_Fault(before=f"is {method}, which has no graph inputs:", hint=hint), *map(_quoted, own))
+    others = [name for name in unread if name not in methods]
+    text = [name for name in others if _TEXT_ENCODER.match(name)]
     if text:
         hint = "only the U-Net takes LoRA inputs; train it without the text encoder, or remove those tensors and see what is lost"
-        problems.append(AdapterProblem(message=f"adapts the text encoder: {_shown(text)}", hint=hint))
-    unknown = [name for name in unread if name not in text]
+        faults.add(_Fault(before="adapts the text encoder:", hint=hint), *map(_quoted, text))
+    unknown = [name for name in others if not _TEXT_ENCODER.match(name)]
     if unknown:
-        problems.append(AdapterProblem(message=f"has tensors that are no part of its format: {_shown(unknown)}"))
-    return problems
+        faults.add(_Fault(before="has tensors that are no part of its format:"), *map(_quoted, unknown))
+    return bool(methods)
 
 
-def _misfit(site: str, parts: Mapping[LoraPart, torch.Tensor]) -> AdapterProblem | None:
-    for part, other in ((LoraPart.DOWN, LoraPart.UP), (LoraPart.UP, LoraPart.DOWN)):
-        if part not in parts:
-            present = other if other in parts else LoraPart.ALPHA
-            return AdapterProblem(
-                message=f"has only {present} at site '{site}'; expected down and up", hint="the file is incomplete"
-            )
+def _sites(keys: Mapping[str, Key], faults: _Faults) -> dict[str, dict[LoraPart, str]]:
+    """Return the tensors' names by site and part, and note where two stand for one; none of more sites than a U-Net has."""
+    sites: dict[str, dict[LoraPart, str]] = {}
+    for name, key in keys.items():
+        if len(key.site) > LONGEST_SITE:
+            faults.add(_LONG, _quoted(key.site))
+            continue
+        first = sites.setdefault(key.site, {}).setdefault(key.part, name)
+        if first != name:
+            faults.add(_TWICE, f"{key.part} at site '{key.site}': '{first}' and '{name}'")
+    if len(sites) > MOST_SITES:
+        faults.add(_MANY, f"{len(sites)} sites")
+        return {}
+    return sites
+
+
+def _as_number(part: LoraPart, tensor: torch.Tensor) -> torch.Tensor:
+    """Return an alpha that was saved as a whole number as what it is; any other tensor as it is."""
+    return tensor.double() if part is LoraPart.ALPHA and tensor.dtype in _WHOLE else tensor
+
+
+def _note_values(tensors: Mapping[str, torch.Tensor], faults: _Faults) -> bool:
+    """Note tensors whose numbers cannot be used. Say whether there are none."""
+    wrong = {name: fault for name, tensor in tensors.items() if (fault := fault_of(tensor))}
+    for name, fault in wrong.items():
+        faults.add_value(fault, _quoted(name))
+    return not wrong
+
+
+def _is_pair(site: str, parts: Mapping[LoraPart, torch.Tensor], faults: _Faults) -> bool:
+    """Say whether a site's tensors are a pair of weights, and note why not."""
+    if LoraPart.DOWN not in parts or LoraPart.UP not in parts:
+        present = next(part for part in (LoraPart.DOWN, LoraPart.UP, LoraPart.ALPHA) if part in parts)
+        faults.add(_HALF[present], _quoted(site))
+        return False
     down, up, alpha = parts[LoraPart.DOWN], parts[LoraPart.UP], parts.get(LoraPart.ALPHA)
+    if any(tensor.dtype not in FLOATS for tensor in parts.values()):
+        return False
     if down.ndim not in (2, 4) or up.ndim != down.ndim or (up.ndim == 4 and up.shape[2:] != (1, 1)):
-        shapes = f"down {tuple(down.shape)} and up {tuple(up.shape)}"
-        return AdapterProblem(
-            message=f"has {shapes} at site '{site}'; expected (r, in) and (out, r), or (r, in, k, k) and (out, r, 1, 1)"
-        )
-    if up.shape[1] != down.shape[0] or down.shape[0] == 0:
-        return AdapterProblem(
-            message=f"at site '{site}' down has rank {down.shape[0]}, up has rank {up.shape[1]}; expected equal ones above 0"
-        )
-    if alpha is not None and alpha.numel() != 1:
-        return AdapterProblem(message=f"has an alpha of shape {tuple(alpha.shape)} at site '{site}'; expected one number")
-    return None
+        faults.add(_SHAPES, f"'{site}' (down {tuple(down.shape)}, up {tuple(up.shape)})")
+    elif up.shape[1] != down.shape[0] or down.shape[0] == 0:
+        faults.add(_RANKS, f"'{site}' (down {down.shape[0]}, up {up.shape[1]})")
+    elif alpha is not None and alpha.numel() != 1:
+        faults.add(_ALPHAS, f"'{site}' (shape {tuple(alpha.shape)})")
+    else:
+        return True
+    return False
 
 
-def _shown(names: list[str]) -> str:
-    return f"'{names[0]}'" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+def _quoted(name: str) -> str:
+    return f"'{name[:LONGEST_SITE]}'"
+
+
+def _counted(places: Sequence[str]) -> str:
+    return places[0] + (f" and {len(places) - 1} more" if len(places) > 1 else "")

@@ -19,6 +19,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from quadbench import zoo
 from quadbench.errors import UserError
 from quadbench.quad.model.geometry import clip_tokenizer, part_folder, random_module
+from quadbench.quad.model.values import faults_by_name
 from quadbench.recipe import BuiltinFoundation, CheckpointFoundation, DiffusersFoundation, RandomFoundation
 from quadbench.recipe import Foundation as FoundationSpec
 
@@ -74,9 +75,15 @@ class Foundation:
         return int(self.skeleton.config.sample_size)
 
     def _part(self, name: str) -> nn.Module:
-        """Return a part, which is read if it is not held."""
+        """Return a part, which is read if it is not held.
+
+        Raises:
+            UserError: it cannot be read, or holds NaN, Inf or magnitudes that no weight has.
+        """
         if name not in self._parts:
-            self._parts[name] = self.readers[name]().eval().requires_grad_(False)
+            module = self.readers[name]().eval().requires_grad_(False)
+            _check_values(self.name, name, module)
+            self._parts[name] = module
         return self._parts[name]
 
     def tokenize(self, prompt: str) -> tuple[int, ...]:
@@ -215,6 +222,15 @@ def _foundation(
         scheduler_config=dict(scheduler.config),
         image_size=skeleton.config.sample_size * 2 ** (len(vae_config["block_out_channels"]) - 1),
     )
+
+
+def _check_values(foundation: str, part: str, module: nn.Module) -> None:
+    """Refuse weights that would make every picture NaN."""
+    for fault, names in faults_by_name(module.state_dict()).items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise UserError(
+            f"foundation model '{foundation}' holds {fault.holds} in '{names[0]}'{more} of its {part}", hint=fault.hint
+        )
 
 
 @contextmanager

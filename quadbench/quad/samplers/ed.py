@@ -5,10 +5,17 @@ import math
 import numpy as np
 import torch
 
-from quadbench.quad.samplers.table import Blend, SamplerTable, Step, executed_steps, last_only
+from quadbench.quad.samplers.table import Blend, SamplerTable, Step, executed_steps, is_noise_alone, last_only
 
 
-def ed_table(alphas_cumprod: torch.Tensor, *, steps: int, strength: float = 1.0, steps_offset: int = 1) -> SamplerTable:
+def ed_table(
+    alphas_cumprod: torch.Tensor,
+    *,
+    steps: int,
+    strength: float = 1.0,
+    is_image_to_image: bool = False,
+    steps_offset: int = 1,
+) -> SamplerTable:
     """Make the table with `leading` time steps, as Stable Diffusion's schedulers have them. The sample is x_0 + sigma * noise."""
     all_sigmas = torch.sqrt((1 - alphas_cumprod) / alphas_cumprod).numpy()
     spacing = len(alphas_cumprod) // steps
@@ -24,6 +31,7 @@ def ed_table(alphas_cumprod: torch.Tensor, *, steps: int, strength: float = 1.0,
         )
         for i in range(len(timesteps))
     )
-    # Without an image to start from, diffusers' init_noise_sigma for `leading` time steps.
-    start = Blend(latent=0.0, noise=math.sqrt(sigmas[0] ** 2 + 1)) if strength == 1.0 else Blend(latent=1.0, noise=sigmas[0])
+    start = Blend(latent=1.0, noise=sigmas[0])
+    if is_noise_alone(strength, is_image_to_image=is_image_to_image):
+        start = Blend(latent=0.0, noise=math.sqrt(sigmas[0] ** 2 + 1))  # diffusers' init_noise_sigma for `leading` time steps
     return SamplerTable(scheme="ed", timesteps=tuple(float(t) for t in timesteps), start=start, steps=table_steps)

@@ -11,9 +11,18 @@ from dataclasses import dataclass
 
 import torch
 
-from quadbench.quad.samplers.table import Blend, Denoise, SamplerTable, Step, executed_steps, first_sample, last_only
+from quadbench.quad.samplers.table import (
+    Blend,
+    Denoise,
+    SamplerTable,
+    Step,
+    executed_steps,
+    first_sample,
+    is_noise_alone,
+    last_only,
+)
+from quadbench.recipe import TEACHER_STEPS
 
-TEACHER_STEPS = 100
 SEARCH_ROUNDS = 30
 
 
@@ -48,7 +57,12 @@ class TeacherTrajectory:
 
 
 def ddim_table(
-    alphas_cumprod: torch.Tensor, *, steps: int = TEACHER_STEPS, strength: float = 1.0, steps_offset: int = 1
+    alphas_cumprod: torch.Tensor,
+    *,
+    steps: int = TEACHER_STEPS,
+    strength: float = 1.0,
+    is_image_to_image: bool = False,
+    steps_offset: int = 1,
 ) -> SamplerTable:
     """Make the teacher: DDIM with eta 0 (Song et al. 2020, arXiv 2010.02502, eq. 12), equal to diffusers' DDIMScheduler."""
     spacing = len(alphas_cumprod) // steps
@@ -65,7 +79,7 @@ def ddim_table(
                 known=Blend(latent=1.0, noise=0.0) if is_last else Blend(latent=math.sqrt(a_next), noise=math.sqrt(1 - a_next)),
             )
         )
-    start = first_sample(alphas[0], strength)
+    start = first_sample(alphas[0], noise_alone=is_noise_alone(strength, is_image_to_image=is_image_to_image))
     return SamplerTable(scheme="ddim", timesteps=tuple(float(t) for t in timesteps), start=start, steps=tuple(table_steps))
 
 

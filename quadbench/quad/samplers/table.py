@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from quadbench.errors import UserError
+
 Denoise = Callable[[int, torch.Tensor], torch.Tensor]  # (step, scaled sample) -> eps
 
 
@@ -64,12 +66,18 @@ def _mix(coefficients: Sequence[float], tensors: Sequence[torch.Tensor]) -> torc
     return sum((c * t for c, t in zip(coefficients, tensors, strict=True) if c), torch.zeros_like(tensors[0]))
 
 
-def first_sample(alpha: float, strength: float) -> Blend:
-    """Return the start of a schedule whose first time step has this alpha-bar.
+def is_noise_alone(strength: float, *, is_image_to_image: bool) -> bool:
+    """Say whether a run starts from noise alone, as diffusers' pipelines do.
 
-    At full strength it is noise alone, as in diffusers' pipelines, although alpha-bar is not quite zero there.
+    Those that make an image of a prompt do, and those that inpaint at full strength; image-to-image mixes the image in at every
+    strength, as the first time step's noise does not quite hide it.
     """
-    return Blend(latent=0.0, noise=1.0) if strength == 1.0 else Blend(latent=math.sqrt(alpha), noise=math.sqrt(1 - alpha))
+    return strength == 1.0 and not is_image_to_image
+
+
+def first_sample(alpha: float, *, noise_alone: bool) -> Blend:
+    """Return the start of a schedule whose first time step has this alpha-bar."""
+    return Blend(latent=0.0, noise=1.0) if noise_alone else Blend(latent=math.sqrt(alpha), noise=math.sqrt(1 - alpha))
 
 
 def last_only(i: int, coefficient: float) -> tuple[float, ...]:
@@ -78,5 +86,12 @@ def last_only(i: int, coefficient: float) -> tuple[float, ...]:
 
 
 def executed_steps(steps: int, strength: float) -> int:
-    """Return how many of a schedule's steps an image-to-image run executes, as diffusers' pipelines count them."""
-    return max(1, min(int(steps * strength), steps))
+    """Return how many of a schedule's steps an image-to-image run executes, as diffusers' pipelines count them.
+
+    Raises:
+        UserError: none is left.
+    """
+    executed = min(int(steps * strength), steps)
+    if executed < 1:
+        raise UserError(f"a strength of {strength:g} leaves none of {steps} steps", hint="take more steps or a greater strength")
+    return executed

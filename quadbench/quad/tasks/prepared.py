@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import torch
 
+from quadbench.errors import UserError
 from quadbench.quad.model.foundation import Foundation, time_features
 from quadbench.quad.samplers.ed import ed_table
 from quadbench.quad.samplers.lcm import lcm_table
@@ -12,7 +14,7 @@ from quadbench.quad.samplers.olss import SamplerInput, ddim_table, olss_table
 from quadbench.quad.samplers.table import SamplerTable, run_table
 from quadbench.quad.tasks.items import Item, Items
 from quadbench.quad.tasks.runner import Condition, Denoiser, Feed, GraphSession, token_feed
-from quadbench.recipe import EdSampler, LcmSampler, OlssSampler, Task, TextToImageTask
+from quadbench.recipe import EdSampler, ImageToImageTask, LcmSampler, OlssSampler, Task, TextToImageTask
 
 Unet = Callable[[Feed], torch.Tensor]
 
@@ -60,32 +62,44 @@ class Encoders:
 
 
 def prepare_task(task: Task, items: Items, encoders: Encoders, unet: Unet, lora: Feed) -> PreparedTask:
-    """Make the task's table. OLSS is fitted to the float U-Net with the task's adapter and guidance, on the calibration items."""
-    foundation = encoders.foundation
+    """Make the task's table. OLSS is fitted to the float U-Net with the task's adapter and guidance, on the calibration items.
+
+    Raises:
+        UserError: the U-Net predicts NaN or Inf.
+    """
+    foundation, start = encoders.foundation, start_of(task)
     match task.sampler:
         case OlssSampler(steps=steps):
             table = _fitted_table(task, encoders, unet, lora, items.calibration, steps)
         case LcmSampler(steps=steps):
-            table = lcm_table(foundation.alphas_cumprod, steps=steps, strength=_strength(task))
+            table = lcm_table(foundation.alphas_cumprod, steps=steps, **start)
         case EdSampler(steps=steps):
-            table = ed_table(foundation.alphas_cumprod, steps=steps, strength=_strength(task))
+            table = ed_table(foundation.alphas_cumprod, steps=steps, **start)
     features = time_features(foundation, list(table.timesteps))
     return PreparedTask(task=task, table=table, features=features, items=items)
 
 
-def _strength(task: Task) -> float:
-    """Return the task's strength, which is 1 without an image to start from."""
-    return 1.0 if isinstance(task, TextToImageTask) else task.strength
+class Start(TypedDict):
+    """The keys that the tables take to know where a run starts."""
+
+    strength: float
+    is_image_to_image: bool
+
+
+def start_of(task: Task) -> Start:
+    """Return the task's strength, which is 1 without an image to start from, and whether its image is mixed in even then."""
+    strength = 1.0 if isinstance(task, TextToImageTask) else task.strength
+    return {"strength": strength, "is_image_to_image": isinstance(task, ImageToImageTask)}
 
 
 def _fitted_table(task: Task, encoders: Encoders, unet: Unet, lora: Feed, items: Sequence[Item], steps: int) -> SamplerTable:
     """Fit an OLSS table of `steps` steps."""
     foundation = encoders.foundation
-    teacher = ddim_table(foundation.alphas_cumprod, strength=_strength(task))
+    teacher = ddim_table(foundation.alphas_cumprod, **start_of(task))
     features = time_features(foundation, list(teacher.timesteps))
     inputs = [
         SamplerInput(
-            denoise=Denoiser(unet=unet, condition=encoders.condition(item, features, lora, task.guidance)),
+            denoise=Denoiser(unet=_finite(task, unet), condition=encoders.condition(item, features, lora, task.guidance)),
             latent=encoders.latent(item),
             noise=item.noise(foundation, 0),
             mask=item.latent_mask(foundation.latent_size),
@@ -104,8 +118,13 @@ class Visit:
 
 
 def visit(prepared: PreparedTask, encoders: Encoders, unet: Unet, lora: Feed) -> Visit:
-    """Run the task's own sampler on its calibration items and keep the inputs of U-Net and decoder."""
+    """Run the task's own sampler on its calibration items and keep the inputs of U-Net and decoder.
+
+    Raises:
+        UserError: the U-Net predicts NaN or Inf.
+    """
     feeds, latents = [], []
+    unet = _finite(prepared.task, unet)
     for item in prepared.items.calibration:
         condition = encoders.condition(item, prepared.features, lora, prepared.task.guidance)
         denoiser = Denoiser(unet=unet, condition=condition, record=True)
@@ -114,3 +133,19 @@ def visit(prepared: PreparedTask, encoders: Encoders, unet: Unet, lora: Feed) ->
         latents.append(run_table(prepared.table, denoiser, latent=latent, noise=noise, mask=mask))
         feeds.extend(denoiser.feeds)
     return Visit(feeds=feeds, latents=latents)
+
+
+def _finite(task: Task, unet: Unet) -> Unet:
+    """Return the U-Net with its predictions checked: one that is no number would spoil every range that is taken after it."""
+
+    def predict(feed: Feed) -> torch.Tensor:
+        eps = unet(feed)
+        if not torch.isfinite(eps).all():
+            of = f"with adapter '{task.adapter}'" if task.adapter else "without adapter"
+            raise UserError(
+                f"task '{task.name}': the U-Net {of} predicts NaN or Inf in float32",
+                hint="weights or guidance are too large; `quadbench adapter inspect` shows an adapter's greatest",
+            )
+        return eps
+
+    return predict

@@ -1,18 +1,21 @@
 """Reference adapter: a U-Net and an adapter's files -> the U-Net with the adapter in it, as PEFT and diffusers load it."""
 
-from typing import assert_never
+from typing import Any, assert_never
 
 import torch
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.utils import convert_unet_state_dict_to_peft
-from peft import PeftModel
+from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import nn
 
+from quadbench.quad.adapters import kohya
+from quadbench.quad.adapters.diffusers import PREFIX, prefix_of
+from quadbench.quad.adapters.peft import TENSORS
 from quadbench.quad.model.components import copy_of_modules
 from quadbench.quad.sources import AdapterFormat, AdapterSource
 
-_UNET, _ALPHA = "unet.", ".alpha"
+_ALPHA = ".alpha"
 _loader = StableDiffusionLoraLoaderMixin
 
 State = dict[str, torch.Tensor]
@@ -24,19 +27,39 @@ def with_adapter(unet: nn.Module, source: AdapterSource) -> nn.Module:
     metadata = None
     match source.format:
         case AdapterFormat.PEFT:
-            return PeftModel.from_pretrained(unet, str(source.path)).get_base_model()
+            model = get_peft_model(unet, LoraConfig.from_pretrained(str(source.path)))
+            set_peft_model_state_dict(model, _plain(load_file(source.path / TENSORS)))
+            return model.get_base_model()
         case AdapterFormat.DIFFUSERS:
             where = {"weight_name": source.path.name, "local_files_only": True, "return_lora_metadata": True}
             state, _, metadata = _loader.lora_state_dict(str(source.path.parent), **where)
-            state = _without_alphas(convert_unet_state_dict_to_peft(state), up=".lora_B.weight")
+            state, metadata = _of_unet(state), _of_unet(metadata or {}) or None
+            state = _without_alphas(convert_unet_state_dict_to_peft(_plain(state)), up=".lora_B.weight")
         case AdapterFormat.KOHYA:
-            state = _without_alphas(load_file(source.path), up=".lora_up.weight")
+            state = _known_names(_without_alphas(_plain(load_file(source.path)), up=".lora_up.weight"))
             state, _ = _loader.lora_state_dict(state, unet_config=unet.config)
             state = convert_unet_state_dict_to_peft(state)
         case _:
             assert_never(source.format)
     _loader.load_lora_into_unet(_in_shape(state, unet), network_alphas=None, unet=unet, metadata=metadata)
     return unet
+
+
+def _plain(state: State) -> State:
+    """Return the tensors in float32, as few operators take 8-bit ones, and without PEFT's name of the adapter in their keys."""
+    return {key.replace(".default.", "."): tensor.float() for key, tensor in state.items()}
+
+
+def _of_unet(values: dict[str, Any]) -> dict[str, Any]:
+    """Return what the U-Net alone has saved under the keys that a whole pipeline saves."""
+    prefix = "" if prefix_of(values) else PREFIX
+    return {prefix + key: value for key, value in values.items()}
+
+
+def _known_names(state: State) -> State:
+    """Return kohya's keys under names that diffusers' conversion knows."""
+    names = {key: key.removeprefix(kohya.PREFIX).partition(".")[::2] for key in state}
+    return {f"{kohya.PREFIX}{kohya.as_diffusers_reads(flat)}.{part}": state[key] for key, (flat, part) in names.items()}
 
 
 def _without_alphas(state: State, *, up: str) -> State:
@@ -50,7 +73,7 @@ def _in_shape(state: State, unet: nn.Module) -> State:
     """Return matrices for linear maps and 1x1 kernels for convolutions: kohya's files may hold either for both."""
     shaped = {}
     for key, tensor in state.items():
-        module = unet.get_submodule(key.removeprefix(_UNET).partition(".lora_")[0])
+        module = unet.get_submodule(key.removeprefix(PREFIX).partition(".lora_")[0])
         is_pointwise = tensor.shape[2:] in ((), (1, 1))
         wanted = (*tensor.shape[:2], *(() if isinstance(module, nn.Linear) else (1, 1)))
         shaped[key] = tensor.reshape(wanted) if is_pointwise else tensor

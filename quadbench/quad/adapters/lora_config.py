@@ -1,0 +1,141 @@
+"""LoRA config: the JSON of a PEFT LoraConfig -> what it says of ranks and scales, and what a graph with LoRA inputs cannot do."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from quadbench.quad.adapters.reading import AdapterProblem, Reading, named
+from quadbench.quad.adapters.site_patterns import SitePattern
+from quadbench.quad.model.values import GREATEST
+from quadbench.spec.document import describe
+
+MOST_BYTES = 2**20  # of the JSON; those that PEFT writes for a U-Net have some ten thousand
+MOST_BRANCHES = 1024  # of all keys of a pattern together; Stable Diffusion's U-Net has 278 sites
+MOST_STARS = 32  # branches with .*, which cost more to compare
+MOST_REASONS = 5  # in a message
+_CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Ways to initialize a LoRA that subtract it from the base weights, which are then no longer the foundation model's."""
+
+
+def _checked(key: str) -> str:
+    SitePattern(key)
+    return key
+
+
+_Key = Annotated[str, AfterValidator(_checked)]
+_Rank = Annotated[int, Field(ge=1, le=65536)]
+_Alpha = Annotated[float, Field(ge=-GREATEST, le=GREATEST)]
+_Number = TypeVar("_Number", int, float)
+
+
+def _bounded(values: dict[str, float] | None) -> dict[str, float] | None:
+    patterns = [SitePattern(key) for key in values or {}]
+    if sum(pattern.branches for pattern in patterns) > MOST_BRANCHES or sum(pattern.stars for pattern in patterns) > MOST_STARS:
+        raise ValueError(f"expected at most {MOST_BRANCHES} sites or alternatives, {MOST_STARS} of them with .*")
+    return values
+
+
+class _Fields(BaseModel):
+    """The fields of a LoraConfig that matter here; PEFT writes all of them, and others."""
+
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
+
+    r: _Rank
+    lora_alpha: _Alpha
+    rank_pattern: Annotated[dict[_Key, _Rank] | None, AfterValidator(_bounded)] = None
+    alpha_pattern: Annotated[dict[_Key, _Alpha] | None, AfterValidator(_bounded)] = None
+    use_rslora: bool | None = None
+    use_dora: bool | None = None
+    lora_bias: bool | None = None
+    init_lora_weights: bool | str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterConfig:
+    """A LoraConfig's word on ranks and scales. Of the patterns that mean a site the first one counts, as in PEFT."""
+
+    rank: int
+    alpha: float
+    ranks: tuple[tuple[SitePattern, int], ...]
+    alphas: tuple[tuple[SitePattern, float], ...]
+    is_rank_stabilized: bool
+    problems: tuple[AdapterProblem, ...]
+
+    def rank_at(self, site: str) -> int:
+        """Return r at a site."""
+        return next((rank for pattern, rank in self.ranks if pattern.matches(site)), self.rank)
+
+    def scale(self, site: str, rank: int) -> float:
+        """Return alpha / r, or alpha / sqrt(r) for rsLoRA (Kalajdzievski 2023)."""
+        alpha = next((alpha for pattern, alpha in self.alphas if pattern.matches(site)), self.alpha)
+        return alpha / (math.sqrt(rank) if self.is_rank_stabilized else rank)
+
+
+def adapter_config(values: dict[str, Any]) -> AdapterConfig:
+    """Read a LoraConfig.
+
+    Raises:
+        ValueError: a value is missing or wrong; the text lists the first five.
+    """
+    try:
+        fields = _Fields.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(_explained(error)) from error
+    return AdapterConfig(
+        rank=fields.r,
+        alpha=fields.lora_alpha,
+        ranks=_patterns(fields.rank_pattern),
+        alphas=_patterns(fields.alpha_pattern),
+        is_rank_stabilized=bool(fields.use_rslora),
+        problems=tuple(_problems(fields)),
+    )
+
+
+def follow(config: AdapterConfig, reading: Reading) -> Reading:
+    """Return a reading that was scaled by the configuration, with the problems of both and where their ranks differ."""
+    differing = [site for site, pair in reading.pairs.items() if pair.rank != config.rank_at(site)]
+    problems = [*config.problems, *reading.problems]
+    if differing:
+        site = differing[0]
+        ranks = f"rank {reading.pairs[site].rank} where its configuration says {config.rank_at(site)}"
+        hint = "tensors and configuration are of different adapters; put those together that belong together"
+        problems.append(AdapterProblem(message=f"has {ranks}, at {named(differing)}", hint=hint))
+    return Reading(pairs=reading.pairs, scales=reading.scales, problems=tuple(problems))
+
+
+def _patterns(values: Mapping[str, _Number] | None) -> tuple[tuple[SitePattern, _Number], ...]:
+    return tuple((SitePattern(key), value) for key, value in (values or {}).items())
+
+
+def _explained(error: ValidationError) -> str:
+    """Say what is wrong with the first five values."""
+    reasons = []
+    for details in error.errors(include_url=False):
+        key = ".".join(str(part) for part in details["loc"] if part != "[key]")
+        shown = "" if details["type"] == "missing" else f", found {describe(details['input'])}"
+        reason = "missing" if details["type"] == "missing" else details["msg"].removeprefix("Value error, ").lower()
+        reasons.append(f"{key}: {reason}{shown}")
+    more = f"; and {len(reasons) - MOST_REASONS} more" if len(reasons) > MOST_REASONS else ""
+    return "; ".join(reasons[:MOST_REASONS]) + more
+
+
+def _problems(fields: _Fields) -> list[AdapterProblem]:
+    """List what a LoraConfig asks for and a graph with LoRA inputs cannot do."""
+    asked = {"use_dora": fields.use_dora, "lora_bias": fields.lora_bias}
+    problems = [
+        AdapterProblem(message=f"uses {feature}, which has no graph inputs", hint="train it as plain LoRA")
+        for feature, is_on in asked.items()
+        if is_on
+    ]
+    initialized = fields.init_lora_weights
+    if isinstance(initialized, str) and initialized.startswith(_CHANGE_THE_BASE):
+        hint = (
+            "save it with save_pretrained(..., path_initial_model_for_weight_conversion=...), which makes it a LoRA of the base"
+        )
+        problems.append(
+            AdapterProblem(message=f"was initialized by {initialized}, which changes the base weights too", hint=hint)
+        )
+    return problems

@@ -1,0 +1,57 @@
+"""Values: a tensor of weights as a file has it -> what is wrong with its numbers, if anything."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
+GREATEST = 65504.0  # the greatest number of half precision, in which NPUs compute; weights of models stay far below
+LEAST = 1e-30  # under it the scale of 16-bit integers comes near float32's subnormal numbers, which keep few digits
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueFault:
+    """A reason why a tensor's numbers cannot be used: what it holds, and what to do."""
+
+    holds: str
+    hint: str
+
+
+NOT_FINITE = ValueFault(holds="NaN or Inf", hint="the training diverged; take an earlier step")
+TOO_LARGE = ValueFault(holds=f"magnitudes above {GREATEST:g}", hint="the training diverged, or the file is damaged")
+TOO_SMALL = ValueFault(holds=f"only magnitudes below {LEAST:g} beside zeros", hint="they add nothing; save zeros in their place")
+
+
+def fault_of(tensor: torch.Tensor) -> ValueFault | None:
+    """Say what is wrong with weights: no floating point, NaN, Inf, or magnitudes that no weight has. Zeros are right."""
+    if tensor.dtype not in FLOATS:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        return ValueFault(holds=f"values of type {kind}", hint="weights are floating-point numbers; save it in float16")
+    greatest = _greatest(tensor)
+    if 0 < greatest < LEAST:
+        return TOO_SMALL
+    return _above(greatest)
+
+
+def faults_by_name(tensors: Mapping[str, torch.Tensor]) -> dict[ValueFault, list[str]]:
+    """Return the names of a model's floating-point tensors that hold NaN, Inf or magnitudes that no weight has, by fault."""
+    faults: dict[ValueFault, list[str]] = {}
+    for name, tensor in tensors.items():
+        if tensor.dtype in FLOATS and (fault := _above(_greatest(tensor))):
+            faults.setdefault(fault, []).append(name)
+    return faults
+
+
+def _greatest(tensor: torch.Tensor) -> float:
+    """Return the greatest magnitude in float32, which is how weights are used; NaN if any is NaN."""
+    if not tensor.numel():
+        return 0.0
+    low, high = torch.aminmax(tensor.float())
+    return max(-float(low), float(high))  # both are NaN if any number is
+
+
+def _above(greatest: float) -> ValueFault | None:
+    if not greatest < float("inf"):  # NaN is not below anything
+        return NOT_FINITE
+    return TOO_LARGE if greatest > GREATEST else None

@@ -1,0 +1,170 @@
+"""Adapters whose numbers cannot be used: refused by name, each kind of problem once, however many tensors have it."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from safetensors.torch import save_file  # noqa: E402
+from support.adapter_files import Known, draw_pairs, kohya_name, kohya_tensors, write_kohya  # noqa: E402
+from support.tiny_model import tiny_unet  # noqa: E402
+
+from quadbench.errors import AdapterError  # noqa: E402
+from quadbench.quad.adapters import Adapter, LoraPair, load_adapter, sites_of_unet  # noqa: E402
+from quadbench.quad.adapters.inspection import inspect_adapter  # noqa: E402
+from quadbench.quad.adapters.judgement import AdapterFit, judge  # noqa: E402
+from quadbench.quad.adapters.lora_profile import LOWEST_DB, SiteFit, decibels, lora_encodings, lora_ranges  # noqa: E402
+
+UNET = tiny_unet()
+KNOWN = draw_pairs(UNET)
+SITE = "mid_block.attentions.0.proj_in"
+DOWN = f"{kohya_name(SITE)}.lora_down.weight"
+
+
+def with_down(path: Path, tensor: torch.Tensor) -> Path:
+    """Write the known pairs with another `down` at one site."""
+    save_file(kohya_tensors(KNOWN) | {DOWN: tensor}, path)
+    return path
+
+
+def load(path: Path) -> Adapter:
+    return load_adapter("style", path, sites_of_unet(UNET))
+
+
+@pytest.mark.parametrize(
+    ("value", "holds"),
+    [
+        (math.nan, "NaN or Inf"),
+        (math.inf, "NaN or Inf"),
+        (-math.inf, "NaN or Inf"),
+        (3e38, "magnitudes above 65504"),
+        (-3e38, "magnitudes above 65504"),
+        (65600.0, "magnitudes above 65504"),
+    ],
+)
+def test_one_number_that_no_weight_has_is_enough(tmp_path: Path, value: float, holds: str) -> None:
+    tensor = KNOWN[SITE].down.clone()
+    tensor[0, 0] = value
+    with pytest.raises(AdapterError, match=rf"^adapter 'style' holds {holds} in '{DOWN}'. Hint: the training diverged"):
+        load(with_down(tmp_path / "odd.safetensors", tensor))
+
+
+@pytest.mark.parametrize("value", [1e-44, 1e-38, -1e-31])
+def test_a_tensor_of_nothing_but_the_smallest_numbers_is_refused(tmp_path: Path, value: float) -> None:
+    with pytest.raises(AdapterError, match=f"holds only magnitudes below 1e-30 beside zeros in '{DOWN}'"):
+        load(with_down(tmp_path / "odd.safetensors", torch.full_like(KNOWN[SITE].down, value)))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32, torch.int64, torch.bool, torch.complex64])
+def test_tensors_that_are_no_floating_point_numbers_are_refused(tmp_path: Path, dtype: torch.dtype) -> None:
+    tensor = torch.ones_like(KNOWN[SITE].down).to(dtype)
+    kind = str(dtype).removeprefix("torch.")
+    with pytest.raises(
+        AdapterError,
+        match=f"^adapter 'style' holds values of type {kind} in '{DOWN}'. Hint: weights are floating-point numbers; save .*16$",
+    ):
+        load(with_down(tmp_path / "odd.safetensors", tensor))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
+def test_floating_point_of_any_width_is_read_as_float32(tmp_path: Path, dtype: torch.dtype) -> None:
+    tensor = KNOWN[SITE].down.to(dtype)
+    pair = load(with_down(tmp_path / "narrow.safetensors", tensor)).pairs[SITE]
+    assert torch.equal(pair.down, tensor.float())
+
+
+def test_a_double_beyond_float32_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match="holds NaN or Inf"):
+        load(with_down(tmp_path / "odd.safetensors", torch.full_like(KNOWN[SITE].down, 1e300, dtype=torch.float64)))
+
+
+def test_a_scale_that_makes_weights_too_large_is_refused(tmp_path: Path) -> None:
+    known = KNOWN | {SITE: Known(down=KNOWN[SITE].down, up=KNOWN[SITE].up * 1e4, alpha=6e4)}
+    with pytest.raises(
+        AdapterError, match=r"^adapter 'style' holds magnitudes above 65504 in up times its scale at site 'mid_bl"
+    ):
+        load(write_kohya(tmp_path / "odd.safetensors", known))
+
+
+@pytest.mark.parametrize("alpha", [4, 4.0])
+def test_an_alpha_may_be_saved_as_a_whole_number(tmp_path: Path, alpha: float) -> None:
+    save_file(kohya_tensors(KNOWN) | {f"{kohya_name(SITE)}.alpha": torch.tensor(alpha)}, tmp_path / "alpha.safetensors")
+    pair = load(tmp_path / "alpha.safetensors").pairs[SITE]
+    torch.testing.assert_close(pair.up, KNOWN[SITE].up * (4 / pair.rank))
+
+
+def problems_of(tensors: dict[str, torch.Tensor], path: Path) -> list[str]:
+    save_file(tensors, path)
+    return [problem.message for problem in inspect_adapter(path).problems]
+
+
+def test_an_alpha_that_is_no_number_is_told_once_for_all_sites(tmp_path: Path) -> None:
+    alphas = {f"{kohya_name(site)}.alpha": torch.tensor(math.nan) for site in KNOWN}
+    first = min(alphas)
+    assert problems_of(kohya_tensors(KNOWN) | alphas, tmp_path / "odd.safetensors") == [
+        f"holds NaN or Inf in '{first}' and {len(KNOWN) - 1} more"
+    ]
+
+
+def test_a_method_is_told_once_though_every_site_has_an_alpha(tmp_path: Path) -> None:
+    tensors = {}
+    for site in KNOWN:
+        parts = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
+        tensors |= {f"{kohya_name(site)}.{part}": torch.ones(2, 2) for part in parts}
+        tensors[f"{kohya_name(site)}.alpha"] = torch.tensor(2.0)
+    (problem,) = problems_of(tensors, tmp_path / "loha.safetensors")
+    assert problem.startswith("is LoHa, which has no graph inputs: '")
+    assert problem.endswith(f" and {4 * len(KNOWN) - 1} more")
+
+
+@pytest.mark.parametrize(("kept", "absent"), [("down", "up"), ("up", "down")])
+def test_half_a_pair_at_every_site_is_one_problem(tmp_path: Path, kept: str, absent: str) -> None:
+    tensors = {key: tensor for key, tensor in kohya_tensors(KNOWN).items() if f"lora_{absent}" not in key}
+    (problem,) = problems_of(tensors, tmp_path / "half.safetensors")
+    assert problem.startswith(f"has only {kept} at site '")
+    assert problem.endswith(f" and {len(KNOWN) - 1} more; expected down and up")
+
+
+@pytest.mark.parametrize("zero", ["lora_up", "lora_down"])
+def test_an_adapter_that_changes_nothing_is_refused(tmp_path: Path, zero: str) -> None:
+    tensors = {key: t * (zero not in key) for key, t in kohya_tensors(KNOWN).items()}
+    assert problems_of(tensors, tmp_path / "zeros.safetensors") == [
+        f"changes nothing: up*down is zero at all of its {len(KNOWN)} sites"
+    ]
+    with pytest.raises(AdapterError, match=r"changes nothing.* Hint: it was saved before it was trained"):
+        load(tmp_path / "zeros.safetensors")
+
+
+def test_more_sites_than_any_unet_has_are_refused(tmp_path: Path) -> None:
+    one = torch.ones(1, 1)
+    tensors = {f"lora_unet_{i}.lora_{side}.weight": one.clone() for i in range(2049) for side in ("down", "up")}
+    assert problems_of(tensors, tmp_path / "many.safetensors") == ["has 2049 sites; expected at most 2048"]
+
+
+def test_names_longer_than_any_site_are_refused(tmp_path: Path) -> None:
+    tensors = kohya_tensors(KNOWN) | {f"lora_unet_{'a' * 200}.lora_down.weight": torch.ones(1, 1)}
+    (problem,) = problems_of(tensors, tmp_path / "long.safetensors")
+    assert problem == f"has names of sites with more than 128 characters, as '{'a' * 128}'"
+
+
+@pytest.mark.parametrize("figures", [{"sqnr_db": math.nan}, {"effective_bits": math.nan}, {"clipped": math.nan}])
+def test_a_figure_that_is_no_number_passes_no_limit(figures: dict[str, float]) -> None:
+    fit = SiteFit(**{"site": "one", "clipped": 0, "weights": 10, "effective_bits": 12.0, "sqnr_db": 60.0} | figures)
+    assert AdapterFit(clip_rate=0.0, effective_bits=12.0, sqnr_db=60.0, sites=(fit,)).missing == (fit,)
+
+
+@pytest.mark.parametrize(
+    ("signal", "noise", "expected"), [(0.0, 0.0, math.inf), (0.0, 1.0, LOWEST_DB), (math.nan, 1.0, LOWEST_DB)]
+)
+def test_a_signal_of_nothing_is_no_error(signal: float, noise: float, expected: float) -> None:
+    assert decibels(signal, noise) == expected
+
+
+def test_faint_weights_have_a_ratio_too() -> None:
+    """Their squares are zero in float32, which would look as if nothing was lost."""
+    faint = Adapter(name="new", pairs={"site": LoraPair(down=torch.full((2, 8), 1e-20), up=torch.full((8, 2), 1e-20))})
+    loud = Adapter(name="old", pairs={"site": LoraPair(down=torch.ones(2, 8), up=torch.ones(8, 2))})
+    encodings = lora_encodings(lora_ranges([loud]), headroom=1.0, dtype="int16")
+    assert not judge(faint, encodings).acceptance.is_admitted

@@ -1,0 +1,180 @@
+"""LoRA configurations: keys of patterns mean what they mean to PEFT, wrong values are refused by name, and none takes long."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from peft.utils.other import get_pattern_key  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
+from support.tiny_model import tiny_unet, write_adapter  # noqa: E402
+
+from quadbench.errors import AdapterError  # noqa: E402
+from quadbench.quad.adapters import load_adapter, sites_of_unet  # noqa: E402
+from quadbench.quad.adapters.inspection import inspect_adapter  # noqa: E402
+from quadbench.quad.adapters.site_patterns import SitePattern  # noqa: E402
+
+UNET = tiny_unet()
+BASE = sites_of_unet(UNET)
+KEYS = [
+    ".*attn1.*to_q",
+    "^.*attn1.*",
+    "^.*to_q",
+    "to_q",
+    "attn1.to_q",
+    "1.to_q",
+    "attn1_to_q",
+    "o_q",
+    "conv1",
+    "proj_in",
+    "net.0.proj",
+    r"net\.0\.proj",
+    "^down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q$",
+    "^to_q",
+    "^conv_in",
+    "conv_in$",
+    ".*to_q",
+    ".*attn1.*",
+    "mid_block.*to_q",
+    "^mid_block.*to_q",
+    "mid_block.*",
+    "^mid_block.*",
+    "block.*to_q",
+    "to_(q|k)",
+    "attn(1|2).to_(q|k|v)",
+    r"attn\d.to_(q|k)$",
+    "to_q|conv1",
+    "^conv_in|conv_out$|attn2.to_out.0",
+    r"resnets.\d.conv\d",
+    ".",
+    "..",
+    ".*",
+]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_key_means_the_sites_that_it_means_to_peft(key: str) -> None:
+    pattern = SitePattern(key)
+    meant = {site for site in BASE.slots if get_pattern_key([key], site) == key}
+    assert {site for site in BASE.slots if pattern.matches(site)} == meant
+
+
+CATASTROPHES = ["(a+)+$", "(.*a){20}", "(.*.*.*.*.*)*x", "(a|a)(a|a)(a|a)(a|a)(a|a)x", ".*.*.*x", "a?" * 30 + "a" * 30]
+NO_NAMES = ["", "(", "[", "to_[qk]", "(?i)to_q", r"to_q\b", "to_q+", "to q", "a" * 257, "(to_(q|k))", "to_(q|)", r"\.*", "*"]
+
+
+@pytest.mark.parametrize("key", [*CATASTROPHES, *NO_NAMES])
+def test_a_key_that_is_more_than_names_is_refused(key: str) -> None:
+    with pytest.raises(ValueError, match=r"expected a site's name"):
+        SitePattern(key)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_adapter(UNET, tmp_path / "adapter", r=4, lora_alpha=8, target_modules=["to_q", "conv1"])
+    return tmp_path / "adapter"
+
+
+def configure(folder: Path, **changes: Any) -> None:
+    """Change values of the configuration; ... takes one away."""
+    path = folder / "adapter_config.json"
+    values = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in values.items() if value is not ...}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"lora_alpha": ...}, r"lora_alpha: missing"),
+        ({"lora_alpha": None}, r"lora_alpha: .*number, found nothing"),
+        ({"lora_alpha": "8"}, r"lora_alpha: .*number, found text '8'"),
+        ({"lora_alpha": True}, r"lora_alpha: .*number, found true"),
+        ({"lora_alpha": float("nan")}, r"lora_alpha: .*finite number, found nan"),
+        ({"lora_alpha": 1e30}, r"lora_alpha: .*less than or equal to 65504, found 1e\+30"),
+        ({"r": 0}, r"r: .*greater than or equal to 1, found 0"),
+        ({"r": ...}, r"r: missing"),
+        ({"alpha_pattern": ["to_q"]}, r"alpha_pattern: .*dictionary, found a list"),
+        ({"alpha_pattern": {"[": 1}}, r"alpha_pattern\.\[: expected a site's name.*, found text '\['"),
+        ({"alpha_pattern": {"(a+)+$": 1}}, r"alpha_pattern\.\(a\+\)\+\$: expected a site's name"),
+        ({"alpha_pattern": {"to_q": None}}, r"alpha_pattern\.to_q: .*number, found nothing"),
+        ({"rank_pattern": {"to_q": 1.5}}, r"rank_pattern\.to_q: .*integer"),
+        ({"rank_pattern": {f"{i}": 4 for i in range(1025)}}, r"rank_pattern: expected at most 1024 sites"),
+        ({"rank_pattern": {f"a{i}.*b": 4 for i in range(33)}}, r"rank_pattern: expected at most .* 32 of them with \.\*"),
+        ({"use_rslora": "yes"}, r"use_rslora: .*boolean, found text 'yes'"),
+        ({"lora_alpha": ..., "r": None}, r"r: .*; lora_alpha: missing"),
+    ],
+)
+def test_a_configuration_with_wrong_values_is_refused_by_their_names(folder: Path, changes: dict[str, Any], reason: str) -> None:
+    configure(folder, **changes)
+    with pytest.raises(AdapterError, match=rf"adapter 'mine': '.*adapter_config\.json': {reason}"):
+        load_adapter("mine", folder, BASE)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"[1]", "holds a list; expected keys and values"),
+        (b"3", "holds 3; expected keys and values"),
+        (b"{", "is not JSON"),
+        (b"\xff\xfe\xff", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b" " * (2**20 + 1), "has more than 1048576 bytes"),
+    ],
+)
+def test_a_file_that_holds_no_configuration_is_refused(folder: Path, content: bytes, reason: str) -> None:
+    (folder / "adapter_config.json").write_bytes(content)
+    with pytest.raises(AdapterError, match=reason):
+        load_adapter("mine", folder, BASE)
+
+
+def test_patterns_take_no_longer_than_reading(tmp_path: Path) -> None:
+    """The most patterns and sites that are read, and names that a search would go through again and again."""
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    site, one = "a." * 30 + "a", torch.ones(1, 1)
+    tensors = {f"base_model.model.{site}.{i}.lora_{side}.weight": one.clone() for i in range(2048) for side in "AB"}
+    save_file(tensors, folder / "adapter_model.safetensors")
+    stars = {f"{'a.' * 28}b{i}.*\\d": 1 for i in range(32)}
+    keys = stars | {"a." * 28 + f"b.{i}": 1 for i in range(900)}
+    (folder / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "r": 1, "lora_alpha": 1, "alpha_pattern": keys, "rank_pattern": keys})
+    )
+    started = time.process_time()
+    assert inspect_adapter(folder).problems == ()
+    assert time.process_time() - started < 60
+
+
+def test_ranks_other_than_the_configuration_s_are_refused(folder: Path) -> None:
+    configure(folder, r=2)
+    with pytest.raises(AdapterError, match=r"has rank 4 where its configuration says 2, at '.*' and \d+ more"):
+        load_adapter("mine", folder, BASE)
+
+
+def test_ranks_of_a_pattern_are_compared_too(folder: Path) -> None:
+    configure(folder, rank_pattern={"conv1": 3})
+    with pytest.raises(AdapterError, match=r"has rank 4 where its configuration says 3, at '.*conv1'"):
+        load_adapter("mine", folder, BASE)
+
+
+def test_metadata_that_is_no_configuration_is_a_problem(folder: Path, tmp_path: Path) -> None:
+    tensors = {
+        key.replace("base_model.model.", "unet."): tensor
+        for key, tensor in load_file(folder / "adapter_model.safetensors").items()
+    }
+    shutil.rmtree(folder)
+    for text, reason in (
+        ("[]", "expected keys and values"),
+        ("{", "Expecting property name"),
+        ("[" * 100_000, "recursion"),
+        (json.dumps({"unet.r": 4}), "lora_alpha: missing"),
+        (json.dumps({"unet.r": 4, "unet.lora_alpha": 4, "unet.alpha_pattern": {"(a+)+": 1}}), "expected a site's name"),
+    ):
+        path = tmp_path / "style.safetensors"
+        save_file(tensors, path, metadata={"lora_adapter_metadata": text})
+        with pytest.raises(AdapterError, match=rf"has metadata 'lora_adapter_metadata' that is no LoraConfig: .*{reason}"):
+            load_adapter("mine", path, BASE)

@@ -1,0 +1,41 @@
+"""A task's preparation refuses predictions that would spoil all that is taken from them."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter
+
+torch = pytest.importorskip("torch")
+
+from quadbench.errors import UserError  # noqa: E402
+from quadbench.quad.model.foundation import load_foundation  # noqa: E402
+from quadbench.quad.tasks.items import task_items  # noqa: E402
+from quadbench.quad.tasks.prepared import Encoders, Unet, prepare_task, visit  # noqa: E402
+from quadbench.recipe import Task  # noqa: E402
+
+
+def prepare(recipe: Path, scheme: str, unet: Unet) -> None:
+    """Make a task's table and run its calibration, with functions in place of graphs."""
+    sampler = {"scheme": scheme, "steps": 2}
+    spec = {"name": "it", "kind": "text-to-image", "adapter": None, "sampler": sampler, "prompts": ("noto apple",)}
+    task: Task = TypeAdapter(Task).validate_python(spec)
+    foundation = load_foundation(recipe.parent / "model")
+    encoders = Encoders(
+        foundation=foundation,
+        text_encoder=lambda _feed: torch.zeros(1, 16, 16),  # type: ignore[arg-type]
+        vae_encoder=lambda _feed: torch.zeros(1, 4, 8, 8),  # type: ignore[arg-type]
+    )
+    items = task_items(task, foundation, calibration_samples=1)
+    visit(prepare_task(task, items, encoders, unet, {}), encoders, unet, {})
+
+
+@pytest.mark.parametrize("scheme", ["olss", "lcm", "ed"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_predictions_that_are_no_numbers_are_refused_with_the_task_s_name(tiny_recipe: Path, scheme: str, value: float) -> None:
+    with pytest.raises(UserError, match=r"^task 'it': the U-Net without adapter predicts NaN or Inf in float32. Hint: "):
+        prepare(tiny_recipe, scheme, lambda _feed: torch.full((1, 4, 8, 8), value))
+
+
+@pytest.mark.parametrize("scheme", ["olss", "lcm", "ed"])
+def test_predictions_that_are_numbers_pass(tiny_recipe: Path, scheme: str) -> None:
+    prepare(tiny_recipe, scheme, lambda feed: 0.1 * torch.from_numpy(feed["sample"]))

@@ -1,0 +1,46 @@
+"""The float reference: what diffusers' own pipelines draw is what its components draw under the task's table."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+torch = pytest.importorskip("torch")
+
+from quadbench.quad.model.foundation import Foundation, load_foundation  # noqa: E402
+from quadbench.quad.tasks.items import Item, task_items  # noqa: E402
+from quadbench.quad.tasks.prepared import Encoders, prepare_task  # noqa: E402
+from quadbench.quad.tasks.reference import Reference, reference_for  # noqa: E402
+from quadbench.recipe import Task  # noqa: E402
+
+KINDS = {"image-to-image": (1.0, 0.5), "inpaint": (1.0, 0.5), "text-to-image": (None,)}
+CASES = [(kind, scheme, strength) for kind, strengths in KINDS.items() for scheme in ("lcm", "ed") for strength in strengths]
+
+
+@pytest.fixture(scope="module")
+def foundation(tiny_recipe: Path) -> Foundation:
+    return load_foundation(tiny_recipe.parent / "model")
+
+
+def case_of(tiny_recipe: Path, foundation: Foundation, kind: str, scheme: str, strength: float | None) -> tuple[Reference, Item]:
+    """Return the reference of a task without adapter, and its first item."""
+    inputs = {"prompts": ("noto apple",)} if strength is None else {"inputs": {"source": "folder", "path": Path("inputs")}}
+    spec: dict[str, Any] = {"name": "it", "kind": kind, "adapter": None, "sampler": {"scheme": scheme, "steps": 4}, **inputs}
+    if strength is not None:
+        spec["strength"] = strength
+    task: Task = TypeAdapter(Task).validate_python(spec, context={"folder": tiny_recipe.parent})
+    items = task_items(task, foundation, calibration_samples=1)
+    encoders = Encoders(foundation=foundation, text_encoder=None, vae_encoder=None)  # type: ignore[arg-type]  # only OLSS asks
+    prepared = prepare_task(task, items, encoders, None, {})  # type: ignore[arg-type]
+    return reference_for(foundation, task, prepared.table, None), items.evaluation[0]
+
+
+@pytest.mark.parametrize(("kind", "scheme", "strength"), CASES)
+def test_a_pipeline_of_diffusers_draws_what_the_table_draws(
+    tiny_recipe: Path, foundation: Foundation, kind: str, scheme: str, strength: float | None
+) -> None:
+    reference, item = case_of(tiny_recipe, foundation, kind, scheme, strength)
+    with torch.no_grad():
+        expected, drawn = reference._run_pipeline(item), reference._run_components(item).clamp(-1, 1)
+    torch.testing.assert_close(drawn, expected, atol=2e-3, rtol=1e-3)
