@@ -6,6 +6,7 @@ QuadbenchError                      exit code  meaning
 │   ├── UnknownNameError            2          a name that is not among the known ones
 │   └── AdapterError                2          an adapter that cannot be used
 ├── ArtifactError                   3          a bundle, manifest or cached product is damaged or does not fit
+│   └── StorageError                3          the results folder is full, cannot be written, or is none
 ├── BuildError                      4          quantizing or compiling failed
 │   └── ServiceError                4          a service that compiles or measures for us refuses or does not answer
 │       └── JobFailedError          4          a job that the service has taken failed there
@@ -75,6 +76,10 @@ class ArtifactError(QuadbenchError):
     """The error of a bundle, manifest or cached product that is damaged or does not fit its use."""
 
     exit_code = 3
+
+
+class StorageError(ArtifactError):
+    """The error of a results folder, or a file in it, that cannot be written: it is full, read-only, gone or no folder."""
 
 
 class BuildError(QuadbenchError):

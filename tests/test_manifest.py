@@ -57,8 +57,8 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda text: text[: len(text) // 2], "is damaged"),
-        (lambda text: "", "is damaged"),
+        (lambda text: text[: len(text) // 2], "is not JSON"),
+        (lambda text: "", "is not JSON"),
         (lambda text: "[]", "has schema_version list; expected 1"),
         (lambda text: text.replace('"schema_version": 1', '"schema_version": 2'), "has schema_version 2; expected 1"),
         (lambda text: text.replace('"shared"', '"sharde"'), "at graphs.0.variant"),
