@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from quadbench.artifacts.caveats import Caveat
-from quadbench.spec import FileName, Name, RelativePath, Sha256
+from quadbench.artifacts.names import FileName, RelativePath, Sha256
 
 MIB = 2**20  # bytes, in which sizes are shown
 SCHEMA_VERSION = 1
@@ -73,7 +73,7 @@ class Graph:
 
     variant: Variant
     component: Component
-    task: Name | None = None
+    task: FileName | None = None
     file: FileRef
     data: FileRef | None = None
     inputs: tuple[TensorSpec, ...]
@@ -84,7 +84,7 @@ class Graph:
 class AdapterFile:
     """An adapter as the graph takes it: a safetensors file with one tensor per LoRA input, in the dtype of its variant."""
 
-    name: Name
+    name: FileName
     variant: Variant  # SHARED (integers) or FLOAT
     file: FileRef
     rank: int
@@ -116,9 +116,9 @@ class TaskAssets:
     each item, `noise.<item>` (1 + steps, 4, h, w): the noise of the start, then of each step.
     """
 
-    name: Name
+    name: FileName
     kind: TaskKind
-    adapter: Name | None
+    adapter: FileName | None
     scheme: str
     steps: int
     guidance: float

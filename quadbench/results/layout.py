@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quadbench.artifacts import Variant
-from quadbench.spec import check_file_name, check_relative_path
+from quadbench.artifacts.names import check_file_name, check_relative_path
 
 _DIGEST_CHARACTERS = 16  # of a folder's name: enough that two artifacts never share one
 

@@ -18,9 +18,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from quadbench.artifacts import Caveat, DeviceFacts, ErrorClass, RunRecord, Sample, Status, Variant
+from quadbench.artifacts.names import check_file_name, check_relative_path
 from quadbench.errors import ArtifactError, UnknownNameError
 from quadbench.results.engine import open_engine, open_for_reading, reading, writing
-from quadbench.spec import check_file_name, check_relative_path
 
 _KNOWN_RUNS_SHOWN = 20
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from quadbench.artifacts import SCHEMA_VERSION, Bundle, Deployment, RunRecord, RunResult
+from quadbench.artifacts.names import FileName
 from quadbench.artifacts.parts import file_refs
 from quadbench.artifacts.scores import RunScores
 from quadbench.errors import ArtifactError, StorageError
@@ -19,7 +20,7 @@ from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest
 from quadbench.results.records import Records, read_records
 from quadbench.results.storage import storing
-from quadbench.spec import FileName, read_json
+from quadbench.spec import read_json
 
 log = logging.getLogger(__name__)
 

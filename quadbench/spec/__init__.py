@@ -1,33 +1,19 @@
 """Spec: a YAML file -> a model, or every problem of the file at its line."""
 
 from quadbench.spec.document import Location, read_value
-from quadbench.spec.files import read_file, read_json, require_file
+from quadbench.spec.files import is_file, read_file, read_json, require_file
 from quadbench.spec.model import Problem, Spec, SpecPath, load, near, refuse
-from quadbench.spec.names import (
-    LONGEST_NAME,
-    NAME_EXPECTED,
-    FileName,
-    Name,
-    RelativePath,
-    Sha256,
-    check_file_name,
-    check_relative_path,
-    is_name,
-)
+from quadbench.spec.names import LONGEST_NAME, NAME_EXPECTED, Name, is_name
 
 __all__ = [
     "LONGEST_NAME",
     "NAME_EXPECTED",
-    "FileName",
     "Location",
     "Name",
     "Problem",
-    "RelativePath",
-    "Sha256",
     "Spec",
     "SpecPath",
-    "check_file_name",
-    "check_relative_path",
+    "is_file",
     "is_name",
     "load",
     "near",

@@ -3,8 +3,8 @@
 import errno
 import os
 import stat
-from pathlib import Path
 from io import BufferedReader
+from pathlib import Path
 from typing import Any
 
 from pydantic_core import from_json
@@ -39,6 +39,14 @@ def open_regular(path: Path) -> BufferedReader:
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def is_file(path: Path) -> bool:
+    """Say whether a regular file lies there; a path that no file system takes is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def require_file(path: Path, what: str, *, fault: type[QuadbenchError], hint: str | None = None) -> None:

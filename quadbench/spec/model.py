@@ -10,8 +10,9 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
+from quadbench.errors import shown
 from quadbench.spec.document import Document, Location, describe, key_of, read_document
-from quadbench.spec.names import NAME_EXPECTED, NAME_PATTERN, shown
+from quadbench.spec.names import NAME_EXPECTED, NAME_PATTERN
 
 
 class Spec(BaseModel):
