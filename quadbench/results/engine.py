@@ -3,7 +3,6 @@
 All that differs between databases stands here. SQLite is the one that there is.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,6 +64,8 @@ def open_for_reading(path: Path) -> sa.Engine:
     try:
         with reading(engine) as connection:
             current, script = MigrationContext.configure(connection).get_current_revision(), _migrations()
+        if current is None:
+            raise ArtifactError(f"{path} holds no records, not even their tables", hint="the next run makes them")
         _refuse_newer(path, current, [revision.revision for revision in script.walk_revisions()])
     except BaseException:
         engine.dispose()
@@ -131,10 +132,11 @@ def _path_of(engine: sa.Engine) -> Path:
 def _read_only_url(path: Path) -> sa.URL:
     """Return the URL of a file that nothing is written to.
 
-    Where the folder cannot be written either, SQLite could not lay down the index of its write-ahead log, so the file is taken as
-    one that does not change; unless a log is there, which belongs to it.
+    SQLite lays a write-ahead log and its index beside a file even to read it. Where no log is there, or an empty one, the file is
+    taken as one that does not change: nor does it, until a log has been filled and is written back, which takes launches.
     """
-    is_fixed = not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists()
+    log = path.with_name(f"{path.name}-wal")
+    is_fixed = not log.exists() or log.stat().st_size == 0
     query = {"mode": "ro", "uri": "true"} | ({"immutable": "1"} if is_fixed else {})
     return sa.URL.create("sqlite", database=f"file:{quote(str(path))}", query=query)
 

@@ -79,7 +79,7 @@ def _nearest(folder: Path) -> Path:
 
 def _full(folder: Path, reason: str) -> StorageError:
     left = f"{free_bytes(folder) / MIB:.1f} MB are left"
-    return StorageError(f"the file system of '{folder}' is full, {left}: {reason}", hint=_SPACE_HINT)
+    return StorageError(f"the file system of '{folder}' is full, {left}: {reason.rstrip('.')}", hint=_SPACE_HINT)
 
 
 def _is_below(place: Path, folder: Path) -> bool:
