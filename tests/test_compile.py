@@ -104,7 +104,9 @@ def test_a_file_that_is_no_graph_is_named_and_nothing_is_left(tiny_bundle: Store
     spoilt = replace(tiny_bundle, folder=Path(shutil.copytree(tiny_bundle.folder, tmp_path / "bundle")))
     path = spoilt.folder / "shared/vae_decoder.onnx"
     path.write_bytes(b"not a graph")
-    graphs = [g if spoilt.path(g.file) != path else replace(g, file=file_ref(spoilt.folder, path)) for g in spoilt.artifact.graphs]
+    graphs = [
+        g if spoilt.path(g.file) != path else replace(g, file=file_ref(spoilt.folder, path)) for g in spoilt.artifact.graphs
+    ]
     spoilt = replace(spoilt, artifact=replace(spoilt.artifact, graphs=tuple(graphs)))
     with pytest.raises(ArtifactError, match=r"shared/vae_decoder\.onnx' cannot be read as an ONNX model"):
         compile_bundle(spoilt, TARGET, KEY, Layout(tmp_path))

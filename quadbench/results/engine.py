@@ -44,10 +44,10 @@ def open_engine(url_or_path: str | Path) -> sa.Engine:
         _migrate(url, path)
     engine = _sqlite_engine(url)
     with reading(engine) as connection:
-        fault = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+        fault = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
     if fault != "ok":
         engine.dispose()
-        raise ArtifactError(f"{path} is damaged: {fault}", hint=_DAMAGED_HINT)
+        raise ArtifactError(f"{path} is damaged: {' '.join(fault.split())}", hint=_DAMAGED_HINT)
     return engine
 
 
