@@ -104,13 +104,11 @@ def _pixels(path: Path, mode: str, size: int) -> torch.Tensor:
         UserError: the image cannot be read or has another size.
     """
     try:
-        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
-            image = Image.open(path)
-        if image.size == (size, size):
-            image.load()
+        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning), Image.open(path) as image:
+            width, height = image.size
+            array = np.array(image.convert(mode), np.float32) if (width, height) == (size, size) else None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"image '{path}' cannot be read: {error}") from error
-    if image.size != (size, size):
-        raise UserError(f"image '{path}' is {image.width}x{image.height}; the model takes {size}x{size}", hint="resize it before")
-    array = np.array(image.convert(mode), np.float32)
+    if array is None:
+        raise UserError(f"image '{path}' is {width}x{height}; the model takes {size}x{size}", hint="resize it before")
     return torch.from_numpy(array.reshape(size, size, -1)).permute(2, 0, 1)[None]
