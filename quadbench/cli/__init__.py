@@ -27,7 +27,7 @@ exit codes:
   0    success
   1    unexpected error
   2    wrong input
-  3    damaged artifact
+  3    damaged artifact, or results that cannot be written
   4    build or compilation failed
   5    device absent, lost or full
   6    the harness failed on a device
