@@ -196,9 +196,11 @@ class _Run:
 
     def _hosted_records(self, phone: HostedPhone) -> Sequence[RunRecord]:
         key, htp_arch = target_key(phone.target, PHONE_MACHINE), phone.profile.soc.htp_arch
+        product = compile_for(self.bundle, phone.target, key, htp_arch, layout=self.layout, observer=self.observer)
+        check_contents(product, file_refs(product.artifact.graphs))  # no device checks what is uploaded
         return measure_hosted(
             self.bundle.artifact,
-            compile_for(self.bundle, phone.target, key, htp_arch, layout=self.layout, observer=self.observer),
+            product,
             phone,
             run_id=self.run_id,
             iterations=self.recipe.measure.iterations,
