@@ -104,6 +104,7 @@ def test_a_content_is_read_once_however_often_it_is_asked_for(tmp_path: Path) ->
     assert _content.cache_info().misses == read
 
 
-def test_a_folder_that_is_no_artifact_is_not_to_be_removed(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"No such file or directory.*Hint: give the folder of a bundle"):
-        read_manifest(tmp_path / "lost", CompiledBundle)
+@pytest.mark.parametrize(("name", "reason"), [("lost", "No such file or directory"), ("x" * 300, "File name too long")])
+def test_a_folder_that_is_no_artifact_is_not_to_be_removed(name: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=rf"{reason}.*Hint: give the folder of a bundle"):
+        read_manifest(tmp_path / name, CompiledBundle)

@@ -162,6 +162,12 @@ def test_a_results_folder_that_is_a_file_is_refused_and_left_alone(
     assert file_as_results.read_text() == "notes"
 
 
+@pytest.mark.parametrize("command", [["run", "quickstart", "--devices", "local"], ["report"], ["quality"]])
+def test_a_results_folder_that_no_file_system_takes_is_refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "--results", "x" * 300]) == 3
+    assert "Hint: " in capsys.readouterr().err
+
+
 def test_a_folder_that_vanishes_while_it_is_filled_is_said_to_be_gone(tmp_path: Path) -> None:
     def make(folder: Path) -> CompiledBundle:
         folder.rmdir()

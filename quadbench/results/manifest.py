@@ -17,9 +17,10 @@ from quadbench.artifacts.parts import file_refs
 from quadbench.errors import ArtifactError
 from quadbench.results.digests import sha256_of
 from quadbench.results.storage import storing
-from quadbench.spec import read_json
+from quadbench.spec import is_file, read_json
 
 MANIFEST = "manifest.json"
+_NO_BUNDLE = "give the folder of a bundle, as results/bundles/<digest>; a recipe's own is built again when it is run"
 ArtifactT = TypeVar("ArtifactT", Bundle, CompiledBundle)
 
 
@@ -32,9 +33,7 @@ def read_manifest(folder: Path, kind: type[ArtifactT]) -> Stored[ArtifactT]:
         ArtifactError: names the file that is missing, cut, of another schema, or named so that it would lie elsewhere.
     """
     path = folder / MANIFEST
-    hint = _rebuild(folder)
-    if not folder.is_dir():
-        hint = "give the folder of a bundle, as results/bundles/<digest>"
+    hint = _rebuild(folder) if is_file(path) else _NO_BUNDLE
     raw = read_json(path, fault=ArtifactError, hint=hint)
     if not isinstance(raw, dict) or raw.get("schema_version") != SCHEMA_VERSION:
         version = raw.get("schema_version") if isinstance(raw, dict) else type(raw).__name__

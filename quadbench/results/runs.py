@@ -20,7 +20,7 @@ from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest
 from quadbench.results.records import Records, read_records
 from quadbench.results.storage import storing
-from quadbench.spec import read_json
+from quadbench.spec import is_file, read_json
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ def keep_record(records: Records, record: RunRecord, layout: Layout) -> None:
 def _stored(layout: Layout, run_id: str | None) -> tuple[RunRecord, ...]:
     """Return a run's records, of which there is at least one; None is the latest run."""
     nothing = ArtifactError(f"'{layout.root}' holds no run yet", hint="quadbench run recipes/quickstart.yaml makes one")
-    if not layout.database.is_file():
+    if not is_file(layout.database):
         raise nothing
     with read_records(layout.database) as records:
         run_id = run_id or records.latest_run_id()

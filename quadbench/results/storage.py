@@ -49,7 +49,7 @@ def storage_fault(error: OSError, folder: Path) -> StorageError | None:
         return _full(folder, str(error))
     if place is None or not _is_below(place, folder):
         return None
-    if error.errno in (*_CLOSED, *_BROKEN) or not folder.is_dir():
+    if error.errno in (*_CLOSED, *_BROKEN) or not os.path.isdir(folder):  # noqa: PTH112  (it raises nothing)
         return StorageError(f"'{folder}' cannot be written: {error.strerror}: '{place}'", hint=_PLACE_HINT)
     return None
 
@@ -74,7 +74,7 @@ def free_bytes(folder: Path) -> int:
 
 def _nearest(folder: Path) -> Path:
     """Return the folder, or the first one above it that is there."""
-    return next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    return next(place for place in (folder, *folder.absolute().parents) if os.path.exists(place))  # noqa: PTH110  (it raises nothing)
 
 
 def _full(folder: Path, reason: str) -> StorageError:
