@@ -15,6 +15,7 @@ from quadbench.artifacts import MIB, Deployment
 from quadbench.devices import Device
 from quadbench.errors import ArtifactError, DeviceError, DeviceFullError, DeviceLostError
 
+_REBUILD = "remove the folder of the bundle that it belongs to and run again: it is built anew"
 BLOCK_BYTES = 4096  # a file takes whole blocks
 LIST_TIMEOUT_S = 60.0
 CHANGE_TIMEOUT_S = 60.0
@@ -98,9 +99,9 @@ def _by_digest(files: Iterable[LocalFile]) -> dict[str, LocalFile]:
 
 def _check_size(file: LocalFile) -> None:
     if not file.path.is_file():
-        raise ArtifactError(f"{file.path} is missing", hint="build it again")
+        raise ArtifactError(f"{file.path} is missing", hint=_REBUILD)
     if (size_bytes := file.path.stat().st_size) != file.size_bytes:
-        raise ArtifactError(f"{file.path} has {size_bytes} bytes, its manifest says {file.size_bytes}", hint="build it again")
+        raise ArtifactError(f"{file.path} has {size_bytes} bytes, its manifest says {file.size_bytes}", hint=_REBUILD)
 
 
 def _list(device: Device, folder: str) -> dict[str, _Object]:
@@ -184,7 +185,7 @@ def _wrong_content(device: Device, file: LocalFile, arrived: str | None) -> Arti
     with file.path.open("rb") as content:
         local = hashlib.file_digest(content, "sha256").hexdigest()
     if local != file.sha256:
-        return ArtifactError(f"{file.path} has sha256 {local}, its manifest says {file.sha256}", hint="build it again")
+        return ArtifactError(f"{file.path} has sha256 {local}, its manifest says {file.sha256}", hint=_REBUILD)
     return DeviceError(
         f"{file.path.name} arrived on device '{device.facts.address}' with sha256 {arrived or 'unknown'}, sent was {file.sha256}",
         hint="run again; if it comes back, try another cable or port",

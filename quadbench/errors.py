@@ -6,6 +6,7 @@ QuadbenchError                      exit code  meaning
 │   ├── UnknownNameError            2          a name that is not among the known ones
 │   └── AdapterError                2          an adapter that cannot be used
 ├── ArtifactError                   3          a bundle, manifest or cached product is damaged or does not fit
+│   └── StorageError                3          the results folder is full, cannot be written, or is none
 ├── BuildError                      4          quantizing or compiling failed
 │   └── ServiceError                4          a service that compiles or measures for us refuses or does not answer
 │       └── JobFailedError          4          a job that the service has taken failed there
@@ -24,6 +25,14 @@ QuadbenchError                      exit code  meaning
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from difflib import get_close_matches
+
+_SHOWN_PROBLEMS = 50  # of one file
+_SHOWN_CHARACTERS = 60  # of a text from outside
+
+
+def shown(text: str) -> str:
+    """Return a text from outside as messages name it: quoted, without control characters, and not too long to read."""
+    return repr(text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}...")
 
 
 class QuadbenchError(Exception):
@@ -52,7 +61,9 @@ class SpecError(UserError):
 
     def __init__(self, problems: Iterable[str], *, hint: str | None = None) -> None:
         self.problems = tuple(problems)
-        super().__init__("\n".join(self.problems), hint=hint)
+        left_out = len(self.problems) - _SHOWN_PROBLEMS
+        more = [f"and {left_out} more problems"] if left_out > 0 else []
+        super().__init__("\n".join((*self.problems[:_SHOWN_PROBLEMS], *more)), hint=hint)
 
 
 class UnknownNameError(UserError):
@@ -60,9 +71,9 @@ class UnknownNameError(UserError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        near = get_close_matches(name, names, n=1)
+        near = get_close_matches(name[:_SHOWN_CHARACTERS], names, n=1)
         super().__init__(
-            f"unknown {kind} '{name}'; known: {', '.join(names) or 'none'}",
+            f"unknown {kind} '{shown(name)[1:-1]}'; known: {', '.join(names) or 'none'}",
             hint=f"did you mean '{near[0]}'?" if near else None,
         )
 
@@ -75,6 +86,10 @@ class ArtifactError(QuadbenchError):
     """The error of a bundle, manifest or cached product that is damaged or does not fit its use."""
 
     exit_code = 3
+
+
+class StorageError(ArtifactError):
+    """The error of a results folder, or a file in it, that cannot be written: it is full, read-only, gone or no folder."""
 
 
 class BuildError(QuadbenchError):

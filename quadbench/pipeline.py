@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quadbench.artifacts import Bundle, CompiledBundle, Deployment, RunRecord, RunResult, Status, Stored
-from quadbench.artifacts.parts import has_references, item_counts
+from quadbench.artifacts.parts import file_refs, has_references, item_counts
 from quadbench.compile.availability import require
 from quadbench.devices import Device, HostedPhone, connect, hosted_phones
 from quadbench.errors import QuadbenchError, extra_needed
@@ -19,9 +19,9 @@ from quadbench.quad.cache import cached
 from quadbench.recipe import Recipe
 from quadbench.report import write_report
 from quadbench.results.layout import Layout
-from quadbench.results.manifest import read_manifest, temporary_folder
+from quadbench.results.manifest import check_contents, read_manifest, temporary_folder
 from quadbench.results.records import Records, open_records
-from quadbench.results.runs import RunFile, load_run, new_id, save_run
+from quadbench.results.runs import RunFile, keep_record, load_run, new_id, save_run
 from quadbench.rollout import Rollout, compile_for, roll_out
 from quadbench.target.known import PHONE_MACHINE, KnownTarget
 from quadbench.target.targets import target_key
@@ -175,6 +175,7 @@ class _Run:
 
     def measure(self, rollout: Rollout) -> None:
         """Measure on the devices that are connected."""
+        check_contents(self.bundle, file_refs(self.bundle.artifact.tasks))  # the pictures that each launch is compared with
         measure = self.recipe.measure
         settings = LaunchSettings(run_id=self.run_id, layout=self.layout, threads=measure.threads, timeout_s=measure.timeout_s)
         content = self.bundle.artifact
@@ -195,9 +196,11 @@ class _Run:
 
     def _hosted_records(self, phone: HostedPhone) -> Sequence[RunRecord]:
         key, htp_arch = target_key(phone.target, PHONE_MACHINE), phone.profile.soc.htp_arch
+        product = compile_for(self.bundle, phone.target, key, htp_arch, layout=self.layout, observer=self.observer)
+        check_contents(product, file_refs(product.artifact.graphs))  # no device checks what is uploaded
         return measure_hosted(
             self.bundle.artifact,
-            compile_for(self.bundle, phone.target, key, htp_arch, layout=self.layout, observer=self.observer),
+            product,
             phone,
             run_id=self.run_id,
             iterations=self.recipe.measure.iterations,
@@ -206,5 +209,5 @@ class _Run:
         )
 
     def _keep(self, record: RunRecord) -> None:
-        self.records.store(record)
+        keep_record(self.records, record, self.layout)
         self.observer.record(record)

@@ -103,8 +103,10 @@ def test_scales_and_ranks_of_peft_are_followed(unet: UNet2DConditionModel, tmp_p
 
 def test_a_missing_file_is_named(unet: UNet2DConditionModel, folder: Path) -> None:
     (folder / "adapter_model.safetensors").unlink()
-    with pytest.raises(AdapterError, match=r"adapter_model\.safetensors' does not exist"):
+    (folder / "optimizer.pt").touch()
+    with pytest.raises(AdapterError, match=r"adapter_model\.safetensors' does not exist") as refusal:
         _load("spoilt", folder, unet)
+    assert "optimizer.pt" not in str(refusal.value)
 
 
 def test_a_renamed_tensor_file_is_not_taken_for_the_one_beside_it(unet: UNet2DConditionModel, folder: Path) -> None:

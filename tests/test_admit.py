@@ -129,3 +129,15 @@ def test_a_name_that_no_adapter_can_have_is_refused(bundle: Path, tmp_path: Path
     file = write_new(tmp_path / "new.safetensors")
     assert main(["adapter", "admit", str(file), "--bundle", str(bundle), "--name", "Pixel Art"]) == 2
     assert "'Pixel Art' is no name for an adapter" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("name", ["unet.onnx", "profile.json"])
+def test_a_bundle_that_was_changed_takes_no_adapter(
+    name: str, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = bundle / name
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    before = sorted(bundle.parent.rglob("*"))
+    assert main(["adapter", "admit", str(tmp_path / "old.safetensors"), "--bundle", str(bundle), "--name", "new"]) == 3
+    assert f"{name}' was changed after it was written" in capsys.readouterr().err
+    assert sorted(bundle.parent.rglob("*")) == before

@@ -213,3 +213,9 @@ def test_a_table_in_a_file_is_as_wide_as_it_is_and_no_word_of_it_is_cut(
     row = " ".join(["shared"] * 20)
     stdout_console().print(row)
     assert capsys.readouterr().out == f"{row}\n"
+
+
+def test_libraries_are_kept_from_asking_the_network(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    assert main(["recipe", "schema"]) == 0
+    assert os.environ["HF_HUB_OFFLINE"] == "1"

@@ -19,6 +19,7 @@ from quadbench.compile import compile_bundle
 from quadbench.errors import ArtifactError
 from quadbench.results import code
 from quadbench.results.layout import Layout
+from quadbench.results.manifest import file_ref
 from quadbench.target.targets import OnnxRuntimeTarget
 
 TARGET, KEY = OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu"), "onnxruntime-cpu-x86_64"
@@ -101,7 +102,24 @@ def test_graphs_are_compiled_again_where_code_that_the_compiler_runs_has_changed
 
 def test_a_file_that_is_no_graph_is_named_and_nothing_is_left(tiny_bundle: Stored[Bundle], tmp_path: Path) -> None:
     spoilt = replace(tiny_bundle, folder=Path(shutil.copytree(tiny_bundle.folder, tmp_path / "bundle")))
-    (spoilt.folder / "shared/vae_decoder.onnx").write_bytes(b"not a graph")
+    path = spoilt.folder / "shared/vae_decoder.onnx"
+    path.write_bytes(b"not a graph")
+    graphs = [
+        g if spoilt.path(g.file) != path else replace(g, file=file_ref(spoilt.folder, path)) for g in spoilt.artifact.graphs
+    ]
+    spoilt = replace(spoilt, artifact=replace(spoilt.artifact, graphs=tuple(graphs)))
     with pytest.raises(ArtifactError, match=r"shared/vae_decoder\.onnx' cannot be read as an ONNX model"):
         compile_bundle(spoilt, TARGET, KEY, Layout(tmp_path))
     assert list(tmp_path.glob("compiled/*")) == []
+
+
+def test_a_graph_that_was_changed_is_not_compiled_and_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", quantized_model())
+    path = bundle.folder / "shared/unet.onnx"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ArtifactError, match=r"shared/unet\.onnx' was changed after it was written"):
+        compile_bundle(bundle, TARGET, KEY, Layout(tmp_path))
+    assert not Layout(tmp_path).compiled_bundles.exists()
+    path.write_bytes(content)
+    assert not compile_bundle(bundle, TARGET, KEY, Layout(tmp_path)).is_reused

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from quadbench.cli import main
+from quadbench.cli.addresses import chosen_devices
 from quadbench.devices import connect
 from quadbench.devices.addresses import Phone, VirtualAddress, choose_phone, parse_address
 from quadbench.devices.properties import Attached
@@ -145,3 +147,27 @@ def test_no_device_at_all_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("ANDROID_SERIAL", raising=False)
     with pytest.raises(UserError, match="no device was given"), connect([], layout=Layout(tmp_path)):
         pass
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "65537", "9" * 5000, "1e3", "\u0663", ""])
+def test_a_virtual_device_has_a_size_that_this_machine_can_have(size: str) -> None:
+    with pytest.raises(UserError, match=r"is no (virtual )?device") as refusal:
+        parse_address(f"virtual:s25?data_mb={size}")
+    assert len(str(refusal.value)) < 500
+
+
+@pytest.mark.parametrize("address", ["s" * 70_000, "virtual:" + "s" * 70_000, "s" * 300, "./" + "s" * 300 + ".yaml"])
+def test_a_long_address_is_no_device_and_is_not_repeated_whole(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "quickstart", "--devices", address]) in (2, 5)
+    assert len(capsys.readouterr().err) < 1500
+
+
+@pytest.mark.parametrize("devices", ["", " ", ",", " , "])
+def test_devices_that_name_nothing_do_not_mean_this_machine(devices: str) -> None:
+    with pytest.raises(UserError, match=r"--devices '.*' names no device.*leave --devices out"):
+        chosen_devices(devices, None)
+
+
+def test_devices_that_are_left_out_mean_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANDROID_SERIAL", raising=False)
+    assert chosen_devices(None, None) == ["local"]

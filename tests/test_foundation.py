@@ -1,6 +1,7 @@
 """Foundation models by their sources: folders, single files and published sizes with random weights."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -13,9 +14,11 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from support.ldm_checkpoint import write_ldm_checkpoint  # noqa: E402
 
 from quadbench.errors import UserError  # noqa: E402
+from quadbench.quad.cache import digests_of  # noqa: E402
 from quadbench.quad.model.components import copy_of_modules  # noqa: E402
 from quadbench.quad.model.foundation import load_checkpoint, load_foundation, time_features  # noqa: E402
 from quadbench.quad.model.geometry import clip_tokenizer, part_folder, random_module  # noqa: E402
+from quadbench.recipe import CheckpointFoundation, load_recipe  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +134,82 @@ def test_weights_that_no_model_has_are_refused_when_they_are_read(
     save_file(tensors, path, metadata={"format": "pt"})
     with pytest.raises(UserError, match=rf"foundation model '.*model' holds {holds} in '.*{re.escape(name)}' of its {part}"):
         getattr(load_foundation(folder), part)
+
+
+@pytest.fixture
+def model(tiny_recipe: Path, tmp_path: Path) -> Path:
+    """A folder in diffusers' layout, for one test to spoil."""
+    return Path(shutil.copytree(tiny_recipe.parent / "model", tmp_path / "model"))
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every attempt to reach another machine fail the test."""
+
+    def refuse(*address: object) -> None:
+        raise AssertionError(f"asked the network for {address}")
+
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+
+
+def edited(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("part", ["model_index.json", "unet/config.json", "vae/config.json", "scheduler/scheduler_config.json"])
+@pytest.mark.parametrize("content", ["{", "[]", '{"sample_size": NaN}', None], ids=["cut off", "a list", "NaN", "missing"])
+def test_a_configuration_that_cannot_be_read_is_named(part: str, content: str | None, model: Path) -> None:
+    (model / part).unlink() if content is None else (model / part).write_text(content)
+    with pytest.raises(UserError) as refusal:
+        load_foundation(model)
+    assert part in str(refusal.value)
+    assert str(model) in str(refusal.value)
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize(
+    "changes", [{"block_out_channels": "many"}, {"block_out_channels": []}, {"down_block_types": ["No"]}, {"norm_num_groups": 0}]
+)
+def test_a_configuration_that_fits_no_unet_is_refused_by_the_models_name(changes: dict[str, object], model: Path) -> None:
+    edited(model / "unet/config.json", **changes)
+    with pytest.raises(UserError, match=r"foundation model '.*model' cannot be read: \w+: "):
+        load_foundation(model)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"_class_name": "StableDiffusionXLPipeline"},
+            "is a 'StableDiffusionXLPipeline', says model_index.json; expected",
+        ),
+        ({"_class_name": None}, "is a 'None', says model_index.json"),
+        (
+            {"unet": ["diffusers", "UNet1DModel"]},
+            "has 'UNet1DModel' as its unet, says model_index.json; expected UNet2D",
+        ),
+        ({"text_encoder": [None, None]}, "has 'None' as its text_encoder"),
+    ],
+)
+def test_another_pipeline_is_refused_by_what_its_index_says(changes: dict[str, object], message: str, model: Path) -> None:
+    edited(model / "model_index.json", **changes)
+    with pytest.raises(UserError) as refusal:
+        load_foundation(model)
+    assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "device"])
+def test_a_checkpoint_that_is_no_file_is_refused_before_it_is_read(kind: str, tmp_path: Path, tiny_recipe: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    if kind == "folder":
+        path.mkdir()
+    if kind == "pipe":
+        os.mkfifo(path)
+    if kind == "device":
+        path.symlink_to("/dev/zero")
+    recipe = load_recipe(tiny_recipe)
+    with pytest.raises(UserError, match=r"foundation model '.*model\.safetensors' cannot be read: "):
+        digests_of(recipe.model_copy(update={"foundation": CheckpointFoundation(source="checkpoint", path=path)}))
+    with pytest.raises(UserError, match=r"foundation model '.*model\.safetensors' cannot be read: "):
+        load_checkpoint(path)

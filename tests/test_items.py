@@ -1,9 +1,12 @@
 """Items: a task's items from prompts, from inputs with images, and from inputs without."""
 
+import json
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from pydantic import TypeAdapter
 
 from quadbench import zoo
@@ -51,3 +54,39 @@ def test_inputs_with_images_are_either_evaluated_or_calibrated_on(foundation, tm
 def test_an_input_without_image_is_refused_where_one_is_needed(foundation, tmp_path):
     with pytest.raises(UserError, match="has no image; image-to-image needs one"):
         task_items(task(tmp_path, "image-to-image", strength=0.5, inputs=STICKERS), foundation, calibration_samples=1)
+
+
+def folder_task(tmp_path: Path, **sizes: tuple[int, int]) -> Task:
+    """A task with one input, whose image and truth have the sizes that are given."""
+    folder = tmp_path / "inputs"
+    folder.mkdir()
+    for name, size in {"image": (64, 64), "truth": (64, 64), **sizes}.items():
+        Image.new("RGB", size).save(folder / f"{name}.png")
+    entry = {"name": "one", "image": "image.png", "truth": "truth.png", "prompt": "p"}
+    (folder / "inputs.json").write_text(json.dumps([entry, entry | {"name": "two"}]))
+    return task(tmp_path, "image-to-image", strength=0.5, inputs={"source": "folder", "path": Path("inputs")})
+
+
+@pytest.mark.parametrize("name", ["image", "truth"])
+def test_a_picture_of_another_size_is_refused_before_anything_is_built(foundation, tmp_path, name):
+    with pytest.raises(UserError, match=rf"{name}\.png' is 32x64; the model takes 64x64"):
+        task_items(folder_task(tmp_path, **{name: (32, 64)}), foundation, calibration_samples=1)
+
+
+def test_a_picture_that_would_fill_the_memory_is_refused_unread(foundation, tmp_path):
+    it = folder_task(tmp_path)
+    path = tmp_path / "inputs/image.png"
+    content = bytearray(path.read_bytes())
+    content[16:24] = (50_000).to_bytes(4, "big") * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"image\.png' (cannot be read|is 50000x50000)"):
+        task_items(it, foundation, calibration_samples=1)
+
+
+@pytest.mark.parametrize("name", ["image", "truth"])
+def test_what_is_no_picture_is_refused(foundation, tmp_path, name):
+    it = folder_task(tmp_path)
+    (tmp_path / f"inputs/{name}.png").write_bytes(b"root:x:0:0")
+    with pytest.raises(UserError, match=rf"image '.*{name}\.png' cannot be read"):
+        task_items(it, foundation, calibration_samples=1)

@@ -254,3 +254,11 @@ def test_the_tiny_model_s_adapters_are_too_wide_for_v69(tiny_bundle: Stored[Bund
     findings = lint_bundle(tiny_bundle, htp_arch="v69")
     lora = [spec.name for graph in tiny_bundle.artifact.graphs for spec in graph.inputs if spec.dtype == "int16"]
     assert [f.subject for f in findings["shared/unet.onnx"] if f.rule == "lora-int16"] == [f"tensor '{name}'" for name in lora]
+
+
+def test_a_graph_that_was_changed_is_not_linted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = write_bundle(tmp_path / "bundle", model_of())
+    path = bundle.folder / "shared/unet.onnx"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    assert main(["lint", str(bundle.folder)]) == 3
+    assert "unet.onnx' was changed after it was written" in capsys.readouterr().err

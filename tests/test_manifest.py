@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from quadbench.artifacts import CompiledBundle, Component, Graph, TensorSpec, Variant
+from quadbench.artifacts.parts import file_refs
 from quadbench.errors import ArtifactError
-from quadbench.results.manifest import file_ref, publish, read_manifest
+from quadbench.results.manifest import _content, check_contents, file_ref, publish, read_manifest
 
 
 def _make(folder: Path) -> CompiledBundle:
@@ -57,14 +58,18 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda text: text[: len(text) // 2], "is damaged"),
-        (lambda text: "", "is damaged"),
+        (lambda text: text[: len(text) // 2], "is not JSON"),
+        (lambda text: "", "is not JSON"),
         (lambda text: "[]", "has schema_version list; expected 1"),
         (lambda text: text.replace('"schema_version": 1', '"schema_version": 2'), "has schema_version 2; expected 1"),
         (lambda text: text.replace('"shared"', '"sharde"'), "at graphs.0.variant"),
         (lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "target"}), "at target: "),
         (lambda text: text.replace('"size_bytes": 7', '"size_bytes": 8'), "has 7 bytes; expected 8 bytes"),
         (lambda text: text.replace("shared/unet.onnx", "shared/lost.onnx"), "lost.onnx' is missing"),
+        (lambda text: text.replace("shared/unet.onnx", "../unet.onnx"), "at graphs.0.file.path: '../unet.onnx' leads out of"),
+        (lambda text: text.replace("shared/unet.onnx", "/etc/passwd"), "at graphs.0.file.path: '/etc/passwd' leads out of"),
+        (lambda text: text.replace("shared/unet.onnx", "x" * 5000), "is no path of a file; expected at most 1024 characters"),
+        (lambda text: text.replace('"1"', "[" * 5000 + "]" * 5000), "nested too deeply"),
     ],
 )
 def test_a_spoilt_manifest_is_refused_with_what_to_do(tmp_path: Path, spoil: object, message: str) -> None:
@@ -75,3 +80,31 @@ def test_a_spoilt_manifest_is_refused_with_what_to_do(tmp_path: Path, spoil: obj
         read_manifest(tmp_path / "made", CompiledBundle)
     assert message in str(refusal.value)
     assert "run again" in str(refusal.value)
+
+
+def test_contents_that_are_as_they_were_written_pass(tmp_path: Path) -> None:
+    stored = publish(tmp_path / "made", _make)
+    check_contents(stored, file_refs(stored.artifact))
+
+
+def test_a_flipped_byte_is_named_with_what_to_do(tmp_path: Path) -> None:
+    stored = publish(tmp_path / "made", _make)
+    check_contents(stored, file_refs(stored.artifact))
+    graph = tmp_path / "made/shared/unet.onnx"
+    graph.write_bytes(b"a grapi")
+    with pytest.raises(ArtifactError, match=r"unet\.onnx' was changed after it was written.*Hint: remove .*made and run again"):
+        check_contents(stored, file_refs(stored.artifact))
+
+
+def test_a_content_is_read_once_however_often_it_is_asked_for(tmp_path: Path) -> None:
+    stored = publish(tmp_path / "made", _make)
+    check_contents(stored, file_refs(stored.artifact))
+    read = _content.cache_info().misses
+    check_contents(stored, file_refs(stored.artifact))
+    assert _content.cache_info().misses == read
+
+
+@pytest.mark.parametrize(("name", "reason"), [("lost", "No such file or directory"), ("x" * 300, "File name too long")])
+def test_a_folder_that_is_no_artifact_is_not_to_be_removed(name: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=rf"{reason}.*Hint: give the folder of a bundle"):
+        read_manifest(tmp_path / name, CompiledBundle)

@@ -115,7 +115,7 @@ def test_figures_of_the_emulator_carry_their_caveat_and_those_of_other_graphs_do
 
 
 def test_a_run_id_that_is_no_folder_name_is_refused(world: World) -> None:
-    with pytest.raises(ValueError, match=r"run id '\.\./x' cannot name a folder"):
+    with pytest.raises(ValueError, match=r"'\.\./x' cannot name a file"):
         measured(world, GOOD, run_id="../x")
 
 

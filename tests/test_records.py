@@ -18,7 +18,10 @@ from alembic.migration import MigrationContext
 
 from quadbench.artifacts import Caveat, DeviceFacts, ErrorClass, RunRecord, Sample, Status, Variant
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
-from quadbench.results.records import Records, _Base, open_records
+from quadbench.results.engine import _sqlite_engine, _sqlite_url
+from quadbench.results.layout import Layout
+from quadbench.results.records import Records, _Base, open_records, read_records
+from quadbench.results.runs import keep_record
 
 STARTED = datetime(2025, 3, 30, 1, 59, 59, 123456, tzinfo=UTC)
 DEVICE = DeviceFacts(
@@ -291,3 +294,90 @@ def test_an_older_database_is_brought_up_to_date_with_its_records(records: Recor
     with open_records(path) as opened:
         assert opened.of_run(kept.run_id) == (kept,)
     assert query(path, "SELECT COUNT(*) FROM kpis WHERE metric = 'switch_ns'") == [(1,)]
+
+
+def spoil(path: Path, *, page: int) -> None:
+    """Overwrite one page of a database, of 4096 bytes, whose header stays whole."""
+    with path.open("r+b") as file:
+        file.seek(4096 * page)
+        file.write(b"\xa5" * 4096)
+
+
+def test_reading_leaves_the_folder_as_it_was(path: Path) -> None:
+    with open_records(path) as written:
+        written.store(record())
+    before = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in path.parent.iterdir()}
+    with read_records(path) as opened:
+        assert opened.of_run("run-a") == (record(),)
+        assert opened.latest_run_id() == "run-a"
+    assert {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in path.parent.iterdir()} == before
+
+
+def test_what_another_process_has_just_stored_is_read(records: Records, path: Path) -> None:
+    records.store(record())
+    with read_records(path) as opened:
+        assert opened.of_run("run-a") == (record(),)
+
+
+def test_an_older_database_is_brought_up_to_date_before_it_is_read(path: Path) -> None:
+    with open_records(path) as written:
+        written.store(record())
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE alembic_version SET version_num = '0001'")
+    connection.commit()
+    connection.close()
+    with read_records(path) as opened:
+        assert opened.of_run("run-a") == (record(),)
+    assert query(path, "SELECT version_num FROM alembic_version") == [("0002",)]
+
+
+def test_a_database_that_is_damaged_inside_takes_no_run(path: Path) -> None:
+    with open_records(path) as written:
+        written.store(record(samples=tuple(sample(step=i) for i in range(2000))))
+    for page in range(2, path.stat().st_size // 4096):
+        spoil(path, page=page)
+    with pytest.raises(ArtifactError, match=r"quadbench\.sqlite is damaged: .*Hint: copy it, then rescue"):
+        open_records(path)
+    with pytest.raises(ArtifactError, match=r"quadbench\.sqlite is damaged"), read_records(path) as opened:
+        opened.of_run("run-a")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE records SET variant = 'shraed'",
+        "UPDATE records SET caveats = '[\"UNKNOWN\"]'",
+        "UPDATE records SET versions = '{'",
+        "UPDATE records SET started_at = 'yesterday'",
+        'UPDATE records SET images = \'{"restyle/000": "../../../etc/passwd"}\'',
+        "UPDATE records SET run_id = '../run'",
+        "DROP TABLE samples",
+    ],
+)
+def test_a_value_that_nothing_has_written_is_damage(change: str, path: Path) -> None:
+    with open_records(path) as written:
+        written.store(record())
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA legacy_alter_table=ON")
+    connection.execute("DROP VIEW kpis")
+    connection.execute(change)
+    connection.commit()
+    connection.close()
+    with read_records(path) as opened, pytest.raises(ArtifactError, match=r"quadbench\.sqlite is damaged: "):
+        opened.of_run("../run" if "run_id" in change else "run-a")
+
+
+def test_a_record_that_the_database_does_not_take_is_kept_beside_the_events(path: Path) -> None:
+    layout = Layout(path.parent)
+    with open_records(path) as opened:
+        opened.store(record("r0", run_id="earlier"))
+    for page in range(1, path.stat().st_size // 4096):
+        spoil(path, page=page)
+    place = layout.launch("run-a", DEVICE.address, Variant.SHARED, 0) / "record.json"
+    with (
+        Records(_sqlite_engine(_sqlite_url(path))) as opened,  # as a process has it that opened the file before it was damaged
+        pytest.raises(ArtifactError, match=rf"is damaged: .*; the launch's record is kept in '{place}'"),
+    ):
+        keep_record(opened, record(), layout)
+    kept = json.loads(place.read_text())
+    assert (kept["record_id"], len(kept["samples"])) == ("r1", 2)

@@ -152,7 +152,7 @@ def test_a_number_that_is_not_finite_is_refused(problems, value):
     assert problem.startswith("5: shapes[0].radius_mm: expected more than 0, found")
 
 
-@pytest.mark.parametrize("value", ["010", "0x10", "1:30", "1_000", "9" * 30])
+@pytest.mark.parametrize("value", ["010", "0x10", "1:30", "1_000"])
 def test_a_number_that_yaml_reads_unlike_people_is_refused(problems, value):
     assert problems(HEAD + f"shapes:\n  - shape: square\n    side_mm: {value}\n") == [
         f"5: shapes[0].side_mm: write {value} as a plain decimal number, or in quotes"

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from quadbench.artifacts import SCHEMA_VERSION
 from quadbench.errors import ArtifactError
+from quadbench.spec import read_json
 
 Kind = Literal["models", "jobs"]
 
@@ -44,11 +45,13 @@ class Ledger:
         if not self.path.exists():
             return {"schema_version": SCHEMA_VERSION, "services": {}}
         try:
-            content = json.loads(self.path.read_text())
-        except ValueError as error:
-            raise self._damaged(str(error)) from error
+            content = read_json(self.path, fault=ArtifactError)
+        except ArtifactError as error:
+            raise self._damaged(error.message) from error
         if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
             raise self._damaged(f"expected schema_version {SCHEMA_VERSION}")
+        if not isinstance(content.get("services"), dict):
+            raise self._damaged("expected a list of services")
         return content
 
     def _damaged(self, why: str) -> ArtifactError:

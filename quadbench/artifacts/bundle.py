@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from quadbench.artifacts.caveats import Caveat
+from quadbench.artifacts.names import FileName, RelativePath, Sha256
 
 MIB = 2**20  # bytes, in which sizes are shown
 SCHEMA_VERSION = 1
@@ -47,8 +48,8 @@ class TaskKind(StrEnum):
 class FileRef:
     """A file inside an artifact's folder: POSIX path relative to it, sha256 in hex, size in bytes."""
 
-    path: str
-    sha256: str
+    path: RelativePath
+    sha256: Sha256
     size_bytes: int
 
 
@@ -72,7 +73,7 @@ class Graph:
 
     variant: Variant
     component: Component
-    task: str | None = None
+    task: FileName | None = None
     file: FileRef
     data: FileRef | None = None
     inputs: tuple[TensorSpec, ...]
@@ -83,7 +84,7 @@ class Graph:
 class AdapterFile:
     """An adapter as the graph takes it: a safetensors file with one tensor per LoRA input, in the dtype of its variant."""
 
-    name: str
+    name: FileName
     variant: Variant  # SHARED (integers) or FLOAT
     file: FileRef
     rank: int
@@ -97,7 +98,7 @@ class TaskItem:
     `reference` is the image of the Python float reference for the same noise; None where the weights are random.
     """
 
-    name: str
+    name: FileName
     image: FileRef | None
     mask: FileRef | None
     truth: FileRef | None
@@ -115,9 +116,9 @@ class TaskAssets:
     each item, `noise.<item>` (1 + steps, 4, h, w): the noise of the start, then of each step.
     """
 
-    name: str
+    name: FileName
     kind: TaskKind
-    adapter: str | None
+    adapter: FileName | None
     scheme: str
     steps: int
     guidance: float

@@ -19,13 +19,15 @@ _QUIET_LIBRARIES = {
     "DIFFUSERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
+# Everything that a recipe names lies on this machine, so a library that asks the network has missed a file.
+_OFFLINE_LIBRARIES = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 _PURPOSE = "One quantized base and many LoRAs on phones: build, deploy, measure, report."
 _AFTERWORD = """\
 exit codes:
   0    success
   1    unexpected error
   2    wrong input
-  3    damaged artifact
+  3    damaged artifact, or results that cannot be written
   4    build or compilation failed
   5    device absent, lost or full
   6    the harness failed on a device
@@ -62,10 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser([command] if command else ()).parse_args(words)
 
     from quadbench.errors import QuadbenchError
+    from quadbench.results.storage import storing
 
     _configure_logging(options.verbose)
     try:
-        code: int = options.run(options)
+        with storing(options.layout.root):
+            code: int = options.run(options)
     except QuadbenchError as error:
         return _fail(options, str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -101,6 +105,7 @@ def _configure_logging(verbosity: int) -> None:
     handler = RichHandler(console=Console(stderr=True), show_path=False, rich_tracebacks=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
     logging.getLogger("quadbench").setLevel(level)
+    os.environ.update(_OFFLINE_LIBRARIES)
     if verbosity == 0:
         for variable, value in _QUIET_LIBRARIES.items():
             os.environ.setdefault(variable, value)

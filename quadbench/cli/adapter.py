@@ -12,8 +12,9 @@ from rich.table import Table
 
 from quadbench import pipeline
 from quadbench.artifacts import Bundle
+from quadbench.cli.addresses import listed_devices
 from quadbench.cli.console import WORST_SITES, RunConsole, print_error, print_json, print_text, stdout_console
-from quadbench.cli.options import add_action, add_group, split_list
+from quadbench.cli.options import add_action, add_group
 from quadbench.errors import AdapterError, extra_needed
 from quadbench.recipe import load_recipe
 from quadbench.results.manifest import read_manifest
@@ -40,7 +41,7 @@ def add(commands: Any) -> None:
     admit.add_argument("file", type=Path, metavar="FILE", help=_FILE)
     admit.add_argument("--bundle", type=Path, metavar="DIR", help="the bundle's folder (default: that of the latest run)")
     admit.add_argument("--name", help="what the adapter shall be called (default: after the file)")
-    admit.add_argument("--devices", default="", metavar="A,B", help="where to push it (default: nowhere)")
+    admit.add_argument("--devices", metavar="A,B", help="where to push it (default: nowhere)")
 
 
 def run_inspect(options: argparse.Namespace) -> int:
@@ -64,7 +65,7 @@ def run_admit(options: argparse.Namespace) -> int:
         admission, deployments = pipeline.admit(
             options.file,
             options.bundle,
-            split_list(options.devices),
+            listed_devices(options.devices),
             name=options.name,
             layout=options.layout,
             observer=observer,

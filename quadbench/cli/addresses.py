@@ -14,22 +14,33 @@ def add_devices(parser: argparse.ArgumentParser) -> None:
     """Add `--devices` and `-s`, which `chosen_devices` takes."""
     parser.add_argument(
         "--devices",
-        default="",
         metavar="A,B",
         help="addresses: s25, s25@SERIAL, SERIAL, virtual:s25, hub:s25, local (default: $ANDROID_SERIAL, else local)",
     )
     parser.add_argument("-s", "--serial", metavar="SERIAL", help="the phone with this serial, as adb's option of that name")
 
 
-def chosen_devices(devices: str, serial: str | None) -> Sequence[str]:
+def listed_devices(devices: str | None) -> Sequence[str]:
+    """Return the addresses that `--devices` names; none if it was not given.
+
+    Raises:
+        UserError: it was given and names nothing: an empty variable of a script must not mean another device.
+    """
+    listed = split_list(devices or "")
+    if devices is not None and not listed:
+        raise UserError(f"--devices '{devices}' names no device", hint="name one, or leave --devices out; see: quadbench devices")
+    return listed
+
+
+def chosen_devices(devices: str | None, serial: str | None) -> Sequence[str]:
     """Return the addresses to run on. `-s` picks the phone for one address, or is the address.
 
     With neither, an empty list stands for $ANDROID_SERIAL if it is set; else this machine is meant.
 
     Raises:
-        UserError: `-s` stands beside several addresses.
+        UserError: `-s` stands beside several addresses, or `--devices` names nothing.
     """
-    listed = split_list(devices)
+    listed = listed_devices(devices)
     if serial and len(listed) > 1:
         raise UserError(f"-s {serial} picks one phone, but --devices names {len(listed)}", hint=f"write {listed[0]}@{serial}")
     if serial:

@@ -14,6 +14,7 @@ from quadbench.cli.console import RunConsole, print_json, print_text
 from quadbench.cli.options import add_command
 from quadbench.recipe import Recipe, load_recipe
 from quadbench.results.manifest import MANIFEST
+from quadbench.spec import is_file
 from quadbench.target.known import find_target, known_targets
 from quadbench.target.profile import load_profiles, local_profile
 
@@ -42,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _source(text: str) -> Recipe | Path:
-    return Path(text) if (Path(text) / MANIFEST).is_file() else load_recipe(text)
+    return Path(text) if is_file(Path(text) / MANIFEST) else load_recipe(text)
 
 
 def _summary(compiled: Stored[CompiledBundle]) -> str:

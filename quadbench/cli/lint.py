@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from quadbench.artifacts import Bundle
+from quadbench.artifacts.parts import file_refs
 from quadbench.cli.console import print_json, print_text
 from quadbench.cli.options import add_command
 from quadbench.errors import BuildError
 from quadbench.lint import Severity, lint_bundle, messages
-from quadbench.results.manifest import read_manifest
+from quadbench.results.manifest import check_contents, read_manifest
 from quadbench.target.profile import load_profile
 
 
@@ -23,7 +24,9 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     htp_arch = load_profile(options.profile).soc.htp_arch if options.profile else None
-    findings = lint_bundle(read_manifest(options.bundle, Bundle), htp_arch=htp_arch)
+    bundle = read_manifest(options.bundle, Bundle)
+    check_contents(bundle, file_refs(tuple(graph for graph in bundle.artifact.graphs if graph.variant.is_quantized)))
+    findings = lint_bundle(bundle, htp_arch=htp_arch)
     errors = list(messages(findings, Severity.ERROR))
     if options.json:
         print_json({graph: [asdict(finding) for finding in of_graph] for graph, of_graph in findings.items()})

@@ -1,10 +1,11 @@
-"""Recipe: a YAML file -> whether it is right; the schema for editors."""
+"""Recipe: a YAML file -> whether it is right, with the files that it names; the schema for editors."""
 
 import argparse
 from typing import Any
 
 from quadbench.cli.console import print_json, print_text
 from quadbench.cli.options import add_action, add_group, add_recipe
+from quadbench.quad.named import check_named
 from quadbench.recipe import load_recipe, recipe_digest, recipe_schema
 
 
@@ -17,6 +18,7 @@ def add(commands: Any) -> None:
 
 def run_check(options: argparse.Namespace) -> int:
     recipe = load_recipe(options.recipe)
+    check_named(recipe)
     digest = recipe_digest(recipe)
     if options.json:
         print_json({"name": recipe.name, "digest": digest, "tasks": [task.name for task in recipe.tasks]})

@@ -1,4 +1,4 @@
-"""Report: a stored run -> its report written again, and its figures on the terminal or for elsewhere."""
+"""Report: a stored run -> its report written again and its figures on the terminal, or, and nothing written, for elsewhere."""
 
 import argparse
 from typing import Any
@@ -21,7 +21,6 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     result = load_run(options.layout, options.run_id)
-    path = write_report(result, options.layout)
     match options.format:
         case "csv":
             print_text(to_csv(result))
@@ -30,5 +29,5 @@ def run(options: argparse.Namespace) -> int:
         case "latex":
             print_text(to_latex(kpi_table(result)))
         case _:
-            print_result(options, result, path)
+            print_result(options, result, write_report(result, options.layout))
     return 0

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Protocol, assert_never, runtime_checkable
 
 from quadbench.artifacts import Bundle, CompiledBundle, Graph, Stored
+from quadbench.artifacts.parts import file_refs
 from quadbench.compile.product import Product
 from quadbench.errors import MissingDependencyError
 from quadbench.lint import check_bundle
 from quadbench.results.code import code_digests
 from quadbench.results.digests import digest_of, sha256_of
 from quadbench.results.layout import Layout, folder_name
-from quadbench.results.manifest import publish, read_manifest
+from quadbench.results.manifest import check_contents, publish, read_manifest
 from quadbench.target.targets import AiHubTarget, OnnxRuntimeTarget, QnnTarget, Target
 from quadbench.target.toolchain import ToolchainTarget
 
@@ -71,9 +72,10 @@ def compile_bundle(
 
     Raises:
         BuildError: the target cannot be compiled for here, the linter found errors, or a graph was refused.
-        ArtifactError: the product is there but damaged.
+        ArtifactError: a graph of the bundle is not what its manifest says, or the product is there but damaged.
     """
     compiler = _compiler(target, layout)
+    check_contents(bundle, file_refs(_quantized(bundle.artifact)))  # the digest below is that of the manifest
     _lint(bundle, htp_arch)
     digest = _digest(bundle.artifact, key, compiler)
     folder = layout.compiled_bundles / folder_name(digest)

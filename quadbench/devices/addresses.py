@@ -9,6 +9,8 @@ from quadbench.errors import DeviceError, DeviceNotFoundError, UnknownNameError,
 from quadbench.target.known import HOSTED_PREFIX, VIRTUAL_PREFIX
 from quadbench.target.profile import LOCAL_NAME, PROFILES_FOLDER, DeviceProfile, load_profile
 
+_LONGEST_ADDRESS = 1024  # a profile's path may be in it
+_MOST_DATA_MB = 65_536  # a phone's /data in this machine's memory
 _STATE_HINTS = {
     "unauthorized": "unlock it and allow USB debugging for this machine",
     "authorizing": "unlock it and allow USB debugging for this machine",
@@ -78,6 +80,11 @@ def parse_address(text: str, serials: Sequence[str] = ()) -> Address:
     Raises:
         UserError: the text is no address.
     """
+    if len(text) > _LONGEST_ADDRESS:
+        raise UserError(
+            f"'{text[:40]}...' is no device: it has {len(text)} characters, expected at most {_LONGEST_ADDRESS}",
+            hint="see: quadbench devices",
+        )
     if text == LOCAL_NAME:
         return LocalAddress()
     if text.startswith(VIRTUAL_PREFIX):
@@ -129,12 +136,16 @@ def _virtual(text: str) -> VirtualAddress:
     profile, _, query = text.removeprefix(VIRTUAL_PREFIX).partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
     size, target = options.pop("data_mb", None), options.pop("target", None)
-    if not profile or options or target == "" or (size is not None and (not size.isdecimal() or int(size) == 0)):
+    if not profile or options or target == "" or (size is not None and not _is_size(size)):
         raise UserError(
             f"'{text}' is no virtual device",
-            hint="expected virtual:<profile>, with ?data_mb=<megabytes>, ?target=<backend> or both joined by &",
+            hint=f"expected virtual:<profile>, with ?data_mb=<1 to {_MOST_DATA_MB}>, ?target=<backend> or both joined by &",
         )
     return VirtualAddress(profile=profile, data_mb=int(size) if size else None, target=target)
+
+
+def _is_size(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= len(str(_MOST_DATA_MB)) and 1 <= int(text) <= _MOST_DATA_MB
 
 
 def _profile_of(

@@ -19,10 +19,8 @@ from quadbench.recipe import Recipe
 from quadbench.results.code import code_digests
 from quadbench.results.digests import digest_of
 from quadbench.results.layout import folder_name
-from quadbench.results.manifest import link, publish
-from quadbench.spec import NAME_EXPECTED, NAME_PATTERN
-
-_LONGEST_NAME = 64
+from quadbench.results.manifest import check_contents, link, publish
+from quadbench.spec import LONGEST_NAME, NAME_EXPECTED, is_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +55,7 @@ def admit(source: Path, bundle: Stored[Bundle], *, name: str | None = None) -> A
     Raises:
         UserError: no adapter can have that name, or the bundle has one of that name.
         AdapterError: the adapter cannot be read, or has a site that the base lacks, or a larger rank there.
+        ArtifactError: a file of the bundle is not what its manifest says.
     """
     admission = judged(source, bundle, name=name)
     if admission.name in {adapter.name for adapter in bundle.artifact.adapters}:
@@ -86,6 +85,7 @@ def _load(name: str, source: Path, bundle: Bundle, encodings: dict[str, Encoding
 
 def _extend(bundle: Stored[Bundle], name: str, source: Path) -> Stored[Bundle]:
     """Write the bundle with one more adapter beside the old one."""
+    check_contents(bundle, file_refs(bundle.artifact))  # the new bundle has the same files under the same digests
     encodings, old = lora_encodings_of(bundle), bundle.artifact
     adapter = _load(name, source, old, encodings)
     code = code_digests(__name__)
@@ -110,15 +110,15 @@ def _unet(bundle: Bundle) -> Graph:
 
 
 def _checked_name(name: str) -> str:
-    if not re.fullmatch(NAME_PATTERN, name) or len(name) > _LONGEST_NAME:
-        raise UserError(f"'{name}' is no name for an adapter; expected at most {_LONGEST_NAME} characters: {NAME_EXPECTED}")
+    if not is_name(name):
+        raise UserError(f"'{name}' is no name for an adapter; expected at most {LONGEST_NAME} characters: {NAME_EXPECTED}")
     return name
 
 
 def _name_of(source: Path) -> str:
     """Make a name of the file's: `Pixel_Art v2.safetensors` gives `pixel-art-v2`."""
     stem = source.resolve().name if source.is_dir() else source.stem
-    name = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:_LONGEST_NAME].rstrip("-")
+    name = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:LONGEST_NAME].rstrip("-")
     if not name:
         raise UserError(f"no adapter's name can be made of '{stem}'", hint="give it one with --name")
     return name

@@ -8,6 +8,7 @@ from typing import Any, assert_never
 
 from quadbench import zoo
 from quadbench.artifacts import Bundle, Stored
+from quadbench.errors import UserError
 from quadbench.quad.sources import GEOMETRIES, adapter_digests, adapter_source, tool_versions
 from quadbench.quad.tasks.inputs import read_inputs
 from quadbench.recipe import (
@@ -30,6 +31,7 @@ from quadbench.results.code import code_digests
 from quadbench.results.digests import digest_of, folder_digests, sha256_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
+from quadbench.spec import require_file
 
 _PRECISION = Precision(weights="int8", activations=W8A16(scheme="w8a16"), lora="int16")
 
@@ -61,7 +63,17 @@ def digests_of(recipe: Recipe) -> RecipeDigests:
     """Return the digests of a recipe with its weights, adapters, inputs, packages and the code that builds.
 
     How a recipe is measured and shown does not count.
+
+    Raises:
+        UserError: a file that the recipe names cannot be read.
     """
+    try:
+        return _digests_of(recipe)
+    except OSError as error:
+        raise UserError(f"'{error.filename}', which recipe '{recipe.name}' names, cannot be read: {error.strerror}") from error
+
+
+def _digests_of(recipe: Recipe) -> RecipeDigests:
     adapters = {name: adapter_source(spec) for name, spec in recipe.adapters.items()}
     named = {
         "foundation": _foundation_digests(recipe.foundation),
@@ -91,6 +103,7 @@ def _foundation_digests(spec: Foundation) -> dict[str, str]:
         case DiffusersFoundation(path=path):
             return folder_digests(path)
         case CheckpointFoundation(path=path):
+            require_file(path, "foundation model", fault=UserError, hint="give the .safetensors file")
             return {path.name: sha256_of(path)} | folder_digests(GEOMETRIES)
         case RandomFoundation():
             return folder_digests(GEOMETRIES)

@@ -1,18 +1,20 @@
 """Profile file: encodings, how they were chosen and how adapters fare under them -> profile.json of a bundle; and back."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from quadbench.artifacts import SCHEMA_VERSION, Bundle, Component, Stored
+from quadbench.errors import ArtifactError
 from quadbench.quad.adapters.lora_profile import LoraProfile, clip_rate, site_fits
 from quadbench.quad.distill import Distilled
 from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.quantize.mixed import EncodingNoise
 from quadbench.quad.sensitivity import Sensitivity
 from quadbench.results.digests import digest_of
+from quadbench.results.manifest import check_contents
+from quadbench.spec import read_json
 
 LORA = "lora"  # the part of the encodings that is the LoRA inputs'; the others are named as their components
 Encodings = Mapping[str, Mapping[str, Encoding]]  # by part, then by tensor
@@ -49,8 +51,13 @@ def encodings_digest(encodings: Encodings) -> str:
 
 
 def lora_encodings_of(bundle: Stored[Bundle]) -> dict[str, Encoding]:
-    """Read the encodings of the LoRA inputs from the bundle's profile."""
-    listed = json.loads(bundle.path(bundle.artifact.profile).read_text())["encodings"][LORA]
+    """Read the encodings of the LoRA inputs from the bundle's profile.
+
+    Raises:
+        ArtifactError: the file is not what its manifest says.
+    """
+    check_contents(bundle, [bundle.artifact.profile])
+    listed = read_json(bundle.path(bundle.artifact.profile), fault=ArtifactError)["encodings"][LORA]
     return {name: Encoding(**fields) for name, fields in listed.items()}
 
 

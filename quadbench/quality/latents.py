@@ -145,8 +145,13 @@ def _scores(exact: Sequence[LatentTrajectory], quantized: Sequence[LatentTraject
     return (
         _sqnr_score(EPS_SQNR, eps, eps_quantized),
         _sqnr_score(LATENT_SQNR, latents, latents_quantized),
-        Score(metric=LATENT_COSINE, value=float(np.mean(cosines)), n=len(cosines)),
+        Score(metric=LATENT_COSINE, value=_mean(cosines), n=len(cosines)),
     )
+
+
+def _mean(cosines: Sequence[float]) -> float | str:
+    mean = float(np.mean(cosines))
+    return mean if math.isfinite(mean) else "undefined: a latent is zero"
 
 
 def _sqnr_score(metric: Metric, exact: Sequence[Values], quantized: Sequence[Values]) -> Score:

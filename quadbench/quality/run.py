@@ -3,12 +3,15 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from quadbench.artifacts.parts import file_refs
 from quadbench.artifacts.scores import RunScores
 from quadbench.quality.compared import compare_folders, compare_run
 from quadbench.quality.latents import compare_latents
 from quadbench.quality.networks import parse_network
 from quadbench.results.layout import Layout
+from quadbench.results.manifest import check_contents
 from quadbench.results.runs import load_run, save_scores
+from quadbench.results.storage import require_writable
 
 
 def score_run(
@@ -29,9 +32,11 @@ def score_run(
     """
     given = {network.name: network for network in map(parse_network, weights)}
     result = load_run(layout, run_id)
+    require_writable(layout.scores(result.run_id).parent)
     notify("images")
     compared = compare_run(result, layout, metrics=metrics, weights=given)
     if with_latents:
+        check_contents(result.stored, file_refs(result.bundle))
         notify("latents")
         compared += compare_latents(result.stored)
     scores = RunScores(compared=compared)

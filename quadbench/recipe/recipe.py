@@ -15,7 +15,7 @@ from quadbench.recipe.published import published_table
 from quadbench.recipe.quad import AnchorProfile, Quad
 from quadbench.recipe.sources import Adapter, Foundation
 from quadbench.recipe.tasks import Task
-from quadbench.spec import Location, Name, Problem, Spec, load, near, refuse
+from quadbench.spec import Location, Name, Problem, Spec, is_file, load, near, refuse
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
 INT8_KEY = "precision.activations.int8"
@@ -39,8 +39,9 @@ class Measure(Spec):
     The default is abba."""
     threads: int = Field(default=2, ge=1, le=64)
     """The number of threads of the device's CPU on which an operator runs, 1 to 64. The default is 2."""
-    timeout_s: float = Field(default=900.0, gt=0.0)
-    """The time in seconds, above 0, after which a launch is stopped and recorded as failed. The default is 900."""
+    timeout_s: float = Field(default=900.0, gt=0.0, le=604_800.0)
+    """The time in seconds, above 0 and up to 604800, a week, after which a launch is stopped and recorded as failed.
+    The default is 900."""
 
 
 class Recipe(Spec):
@@ -120,7 +121,7 @@ def load_recipe(path_or_name: str | Path, changes: Mapping[str, Any] | None = No
         UnknownNameError: no recipe of this name comes with quadbench.
     """
     path, changed = Path(path_or_name), dict(_written_out(changes or {}))
-    if path.is_file() or path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+    if is_file(path) or path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         return load(path, Recipe, changed)
     shipped = {file.stem: file for file in sorted(RECIPES_FOLDER.glob("*.yaml"))}
     if path.name not in shipped:

@@ -19,6 +19,7 @@ from quadbench.report.storage import Storage, UseCases
 from quadbench.report.units import Unit
 from quadbench.report.view import DeviceKpis, TimeShare, report_view
 from quadbench.results.layout import Layout
+from quadbench.results.storage import storing
 from quadbench.statistics import MIN_BLOCKS
 
 _HERE = Path(__file__).parent
@@ -33,18 +34,23 @@ _PARTS = {
 
 
 def write_report(result: RunResult, layout: Layout) -> Path:
-    """Write `reports/<run id>.html` in the results folder, whole or not at all."""
+    """Write `reports/<run id>.html` in the results folder, whole or not at all.
+
+    Raises:
+        StorageError: the folder is full or cannot be written.
+    """
     path = layout.report(result.run_id)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{result.run_id}.", suffix=".html")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(render_html(result, layout))
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with storing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{result.run_id}.", suffix=".html")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(render_html(result, layout))
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
     return path
 
 

@@ -5,10 +5,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+from quadbench.spec.files import open_regular
+
 
 def sha256_of(path: Path) -> str:
-    """Return the digest of a file's content."""
-    with path.open("rb") as file:
+    """Return the digest of a regular file's content.
+
+    Raises:
+        OSError: there is no such file, or it is a pipe, a device or a folder.
+    """
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

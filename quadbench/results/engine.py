@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import sqlalchemy as sa
 from alembic import command
@@ -14,38 +15,130 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from quadbench.errors import ArtifactError, UserError
+from quadbench.errors import ArtifactError, StorageError, UserError
+from quadbench.results.storage import require_writable, storing
 
 _LOCK_TIMEOUT_S = 30.0
+_DAMAGED_HINT = (
+    "copy it, then rescue what can be read: sqlite3 OLD .recover | sqlite3 NEW; or move it away, and a new one is begun"
+)
 
 
 def open_engine(url_or_path: str | Path) -> sa.Engine:
-    """Open the database, making it or bringing its schema up to date first.
+    """Open the database to be written, making it or bringing its schema up to date first.
 
-    Takes the path of a SQLite file or a URL `sqlite:///...`. Processes that open it at once migrate it one after the other.
+    Takes the path of a SQLite file or a URL `sqlite:///...`. Processes that open it at once migrate it one after the other. The
+    file is checked whole, so that no launch is run whose record it could not take.
 
     Raises:
         UserError: another database's URL, or none at all.
+        StorageError: its folder is full or cannot be written.
         ArtifactError: not a database, damaged, or of a newer quadbench.
     """
     url = _sqlite_url(url_or_path)
     path = Path(str(url.database))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    require_writable(path.parent)
+    with storing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with _told(path):
         _migrate(url, path)
-    except sa.exc.DatabaseError as error:
-        raise ArtifactError(
-            f"{path} cannot be opened as a results database: {error.orig}",
-            hint="move it away to begin a new one, or wait for the process that holds it",
-        ) from error
-    return _sqlite_engine(url)
+    engine = _sqlite_engine(url)
+    with reading(engine) as connection:
+        fault = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+    if fault != "ok":
+        engine.dispose()
+        raise ArtifactError(f"{path} is damaged: {' '.join(fault.split())}", hint=_DAMAGED_HINT)
+    return engine
+
+
+def open_for_reading(path: Path) -> sa.Engine:
+    """Open a SQLite file so that nothing is written, which also works where nothing can be.
+
+    A file with the schema of an older quadbench is brought up to date first, as `open_engine` does it.
+
+    Raises:
+        StorageError: the schema is an older one, and the folder cannot be written.
+        ArtifactError: not a database, damaged, or of a newer quadbench.
+    """
+    engine = _sqlite_engine(_read_only_url(path), is_read_only=True)
+    try:
+        with reading(engine) as connection:
+            current, script = MigrationContext.configure(connection).get_current_revision(), _migrations()
+        if current is None:
+            raise ArtifactError(f"{path} holds no records, not even their tables", hint="the next run makes them")
+        _refuse_newer(path, current, [revision.revision for revision in script.walk_revisions()])
+    except BaseException:
+        engine.dispose()
+        raise
+    if current == script.get_current_head():
+        return engine
+    engine.dispose()
+    return open_engine(path)
 
 
 @contextmanager
 def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """Open a write transaction, which no other process can be inside at the same time."""
-    with engine.connect().execution_options(is_writer=True) as connection, connection.begin():
+    """Open a write transaction, which no other process can be inside at the same time.
+
+    Raises:
+        StorageError: there is no space left, or the file cannot be written.
+        ArtifactError: the database is damaged, or another process holds it.
+    """
+    with _told(_path_of(engine)), engine.connect().execution_options(is_writer=True) as connection, connection.begin():
         yield connection
+
+
+@contextmanager
+def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Open a connection that is only read from.
+
+    Raises:
+        ArtifactError: the database is damaged, or holds values that nothing of quadbench has written.
+    """
+    path = _path_of(engine)
+    with _told(path), engine.connect() as connection:
+        try:
+            yield connection
+        except (ValueError, TypeError, AttributeError) as error:  # the ways in which columns and enumerations refuse a value
+            raise ArtifactError(f"{path} is damaged: a value cannot be read: {error}", hint=_DAMAGED_HINT) from error
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn what SQLite says into an error that names the file."""
+    try:
+        yield
+    except sa.exc.DatabaseError as error:
+        reason = str(error.orig)
+        match getattr(error.orig, "sqlite_errorname", "").split("_")[:2]:
+            case ["SQLITE", "FULL" | "READONLY" | "CANTOPEN" | "IOERR"]:
+                raise StorageError(
+                    f"{path} cannot be read or written: {reason}",
+                    hint="make room there, or keep results elsewhere with --results",
+                ) from error
+            case ["SQLITE", "CORRUPT" | "ERROR" | "SCHEMA"]:
+                raise ArtifactError(f"{path} is damaged: {reason}", hint=_DAMAGED_HINT) from error
+        raise ArtifactError(
+            f"{path} cannot be opened as a results database: {reason}",
+            hint="move it away to begin a new one, or wait for the process that holds it",
+        ) from error
+
+
+def _path_of(engine: sa.Engine) -> Path:
+    database = str(engine.url.database)
+    return Path(unquote(database.removeprefix("file:"))) if database.startswith("file:") else Path(database)
+
+
+def _read_only_url(path: Path) -> sa.URL:
+    """Return the URL of a file that nothing is written to.
+
+    SQLite lays a write-ahead log and its index beside a file even to read it. Where no log is there, or an empty one, the file is
+    taken as one that does not change: nor does it, until a log has been filled and is written back, which takes launches.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    is_fixed = not log.exists() or log.stat().st_size == 0
+    query = {"mode": "ro", "uri": "true"} | ({"immutable": "1"} if is_fixed else {})
+    return sa.URL.create("sqlite", database=f"file:{quote(str(path))}", query=query)
 
 
 def _sqlite_url(url_or_path: str | Path) -> sa.URL:
@@ -60,13 +153,14 @@ def _sqlite_url(url_or_path: str | Path) -> sa.URL:
     return url
 
 
-def _sqlite_engine(url: sa.URL, *, foreign_keys: bool = True) -> sa.Engine:
+def _sqlite_engine(url: sa.URL, *, foreign_keys: bool = True, is_read_only: bool = False) -> sa.Engine:
     """Begin transactions here and not in sqlite3, whose deferred ones fail at once where a reader turns into a writer."""
     engine = sa.create_engine(url, connect_args={"timeout": _LOCK_TIMEOUT_S, "isolation_level": None})
 
     @sa.event.listens_for(engine, "connect")
     def configure(connection: Any, _: Any) -> None:
-        connection.execute("PRAGMA journal_mode=WAL")
+        if not is_read_only:
+            connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
 
     @sa.event.listens_for(engine, "begin")
@@ -79,9 +173,7 @@ def _sqlite_engine(url: sa.URL, *, foreign_keys: bool = True) -> sa.Engine:
 
 def _migrate(url: sa.URL, path: Path) -> None:
     """Bring the schema up to date inside one write transaction, which is also the lock against other processes."""
-    config = Config()
-    config.set_main_option("script_location", "quadbench.results:migrations")
-    script = ScriptDirectory.from_config(config)
+    script, config = _migrations(), _config()
     engine = _sqlite_engine(url, foreign_keys=False)
     try:
         with writing(engine) as connection:
@@ -96,6 +188,16 @@ def _migrate(url: sa.URL, path: Path) -> None:
                 raise ArtifactError(f"{path}: {len(broken)} rows would lose their parent in the migration; nothing was changed")
     finally:
         engine.dispose()
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", "quadbench.results:migrations")
+    return config
+
+
+def _migrations() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())
 
 
 def _refuse_newer(path: Path, current: str | None, known: list[str]) -> None:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quadbench.artifacts import Variant
+from quadbench.artifacts.names import check_file_name, check_relative_path
 
 _DIGEST_CHARACTERS = 16  # of a folder's name: enough that two artifacts never share one
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,7 @@ class Layout:
         Raises:
             ValueError: the run id cannot name a folder.
         """
-        if not _PLAIN_NAME.fullmatch(run_id):
-            raise ValueError(f"run id '{run_id}' cannot name a folder; expected letters, digits, '-', '_' and '.'")
-        return self.root / "runs" / run_id
+        return self.root / "runs" / check_file_name(run_id)
 
     def run_file(self, run_id: str) -> Path:
         """The file with all that belongs to a run beside its records."""
@@ -83,8 +81,12 @@ class Layout:
         return self.run(run_id) / plain(address) / f"{variant}-{launch}"
 
     def report(self, run_id: str) -> Path:
-        """A run's report."""
-        return self.root / "reports" / f"{run_id}.html"
+        """A run's report.
+
+        Raises:
+            ValueError: the run id cannot name a file.
+        """
+        return self.root / "reports" / f"{check_file_name(run_id)}.html"
 
     def sweep(self, sweep_id: str) -> Path:
         """The folder of a sweep."""
@@ -95,8 +97,12 @@ class Layout:
         return self.devices / plain(name)
 
     def file(self, relative: str) -> Path:
-        """The file that a record names, relative to the results folder."""
-        return self.root / relative
+        """The file that a record names, relative to the results folder.
+
+        Raises:
+            ValueError: the path leads out of the results folder.
+        """
+        return self.root / check_relative_path(relative)
 
     def relative(self, path: Path) -> str:
         """A path below the results folder as records keep it: relative, with `/`."""

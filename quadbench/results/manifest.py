@@ -3,9 +3,10 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,25 +16,25 @@ from quadbench.artifacts import SCHEMA_VERSION, Bundle, CompiledBundle, FileRef,
 from quadbench.artifacts.parts import file_refs
 from quadbench.errors import ArtifactError
 from quadbench.results.digests import sha256_of
+from quadbench.results.storage import storing
+from quadbench.spec import is_file, read_json
 
 MANIFEST = "manifest.json"
+_NO_BUNDLE = "give the folder of a bundle, as results/bundles/<digest>; a recipe's own is built again when it is run"
 ArtifactT = TypeVar("ArtifactT", Bundle, CompiledBundle)
 
 
 def read_manifest(folder: Path, kind: type[ArtifactT]) -> Stored[ArtifactT]:
     """Read an artifact from its folder, and check its schema and that every file is there with its size.
 
-    Contents are checked when they are pushed.
+    Contents are checked by whoever reads them, with `check_contents`, and where they are pushed.
 
     Raises:
-        ArtifactError: names the file that is missing, cut or of another schema.
+        ArtifactError: names the file that is missing, cut, of another schema, or named so that it would lie elsewhere.
     """
     path = folder / MANIFEST
-    hint = f"remove {folder} and run again: it is built anew"
-    try:
-        raw = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"'{path}' is damaged: {error}", hint=hint) from error
+    hint = _rebuild(folder) if is_file(path) else _NO_BUNDLE
+    raw = read_json(path, fault=ArtifactError, hint=hint)
     if not isinstance(raw, dict) or raw.get("schema_version") != SCHEMA_VERSION:
         version = raw.get("schema_version") if isinstance(raw, dict) else type(raw).__name__
         raise ArtifactError(f"'{path}' has schema_version {version}; expected {SCHEMA_VERSION}", hint=hint)
@@ -41,7 +42,8 @@ def read_manifest(folder: Path, kind: type[ArtifactT]) -> Stored[ArtifactT]:
         artifact = TypeAdapter(kind).validate_python(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ArtifactError(f"'{path}' at {'.'.join(map(str, first['loc']))}: {first['msg']}", hint=hint) from error
+        reason = first["msg"].removeprefix("Value error, ")
+        raise ArtifactError(f"'{path}' at {'.'.join(map(str, first['loc']))}: {reason}", hint=hint) from error
     for file in file_refs(artifact):
         _check_size(folder, file, hint)
     return Stored(artifact=artifact, folder=folder, is_reused=True)
@@ -55,11 +57,44 @@ def _check_size(folder: Path, file: FileRef, hint: str) -> None:
         raise ArtifactError(f"'{path}' {state}; expected {file.size_bytes} bytes", hint=hint)
 
 
+def check_contents(stored: Stored[Bundle] | Stored[CompiledBundle], files: Iterable[FileRef]) -> None:
+    """Check that files of an artifact have the content under whose digest they are stored.
+
+    Whoever reads files of an artifact, or passes them on under their digests, calls this first. A content that has not changed
+    since is read once in a process, however often it is asked for.
+
+    Raises:
+        ArtifactError: names the first file that has another content.
+    """
+    for file in dict.fromkeys(files):
+        path = stored.path(file)
+        try:
+            state = path.stat()
+            sha256 = _content(path, (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
+        except OSError as error:
+            raise ArtifactError(f"'{path}' cannot be read: {error.strerror}", hint=_rebuild(stored.folder)) from error
+        if sha256 != file.sha256:
+            raise ArtifactError(
+                f"'{path}' was changed after it was written: its sha256 is {sha256[:12]}..., expected {file.sha256[:12]}...",
+                hint=_rebuild(stored.folder),
+            )
+
+
+@cache
+def _content(path: Path, state: tuple[int, ...]) -> str:
+    """Return the digest of a file in that state, by which the kernel tells when it has been written to."""
+    return sha256_of(path)
+
+
+def _rebuild(folder: Path) -> str:
+    return f"remove {folder} and run again: it is built anew"
+
+
 def publish(folder: Path, make: Callable[[Path], ArtifactT]) -> Stored[ArtifactT]:
     """Let `make` fill a temporary folder, write its manifest and rename it to `folder`; after any failure nothing is left."""
     with temporary_folder(folder) as temporary:
         artifact = make(temporary)
-        (temporary / MANIFEST).write_text(json.dumps(asdict(artifact), indent=1, default=str) + "\n")
+        (temporary / MANIFEST).write_text(json.dumps(asdict(artifact), indent=1, default=str, allow_nan=False) + "\n")
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
     return Stored(artifact=artifact, folder=folder)
@@ -70,9 +105,10 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
     """Open a folder beside `folder`, removed at the end if it is still there, as are those that killed processes have left."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     _remove_abandoned(folder)
-    temporary.mkdir(parents=True)
     try:
-        yield temporary
+        with storing(folder.parent):
+            temporary.mkdir(parents=True)
+            yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

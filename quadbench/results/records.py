@@ -18,20 +18,31 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from quadbench.artifacts import Caveat, DeviceFacts, ErrorClass, RunRecord, Sample, Status, Variant
+from quadbench.artifacts.names import check_file_name, check_relative_path
 from quadbench.errors import ArtifactError, UnknownNameError
-from quadbench.results.engine import open_engine, writing
+from quadbench.results.engine import open_engine, open_for_reading, reading, writing
 
 _KNOWN_RUNS_SHOWN = 20
 
 
 def open_records(url_or_path: str | Path) -> "Records":
-    """Open the records, kept as `open_engine` says. Closed by `with` or `close()`.
+    """Open the records to be added to, kept as `open_engine` says. Closed by `with` or `close()`.
 
     Raises:
         UserError: another database's URL, or none at all.
+        StorageError: the folder is full or cannot be written.
         ArtifactError: not a database, damaged, or of a newer quadbench.
     """
     return Records(open_engine(url_or_path))
+
+
+def read_records(path: Path) -> "Records":
+    """Open records to be read; nothing is written, and `store` is refused. Closed by `with` or `close()`.
+
+    Raises:
+        ArtifactError: there is no such file, or as `open_for_reading`.
+    """
+    return Records(open_for_reading(path))
 
 
 class Records:
@@ -54,7 +65,8 @@ class Records:
         """Store the record with its samples, whole or not at all. False if it was there already: storing twice is storing once.
 
         Raises:
-            ArtifactError: a sample that is not finite, or another record under the same id.
+            StorageError: there is no space left, or the file cannot be written.
+            ArtifactError: a sample that is not finite, another record under the same id, or the database is damaged.
         """
         _refuse_infinite(record)
         with writing(self._engine) as connection:
@@ -74,7 +86,7 @@ class Records:
             .order_by(sa.func.min(_Record.started_at).desc(), _Record.run_id.desc())
             .limit(limit)
         )
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             return list(connection.scalars(query))
 
     def latest_run_id(self) -> str | None:
@@ -86,8 +98,9 @@ class Records:
 
         Raises:
             UnknownNameError: no such run; the message lists the latest.
+            ArtifactError: the database is damaged.
         """
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             records = _load(connection, _Record.run_id == run_id)
         if not records:
             raise UnknownNameError("run", run_id, self.run_ids(limit=_KNOWN_RUNS_SHOWN))
@@ -205,6 +218,14 @@ def _samples(rows: Iterable[Any]) -> tuple[Sample, ...]:
 
 
 def _record(row: Any, samples: tuple[Sample, ...]) -> RunRecord:
+    """Return a row as a record.
+
+    Raises:
+        ValueError: a value is none of those that are stored, or names a file elsewhere.
+    """
+    check_file_name(row.run_id)
+    for path in row.images.values():
+        check_relative_path(path)
     plain = {name: getattr(row, name) for name in _PLAIN_FIELDS}
     typed = {
         "variant": Variant(row.variant),

@@ -1,19 +1,28 @@
 """Runs: a run's records and what belongs to it beside them, in its folder: run.json, and quality.json where it was scored."""
 
 import json
+import logging
 import uuid
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
-from quadbench.artifacts import SCHEMA_VERSION, Bundle, Deployment, RunResult
+from quadbench.artifacts import SCHEMA_VERSION, Bundle, Deployment, RunRecord, RunResult
+from quadbench.artifacts.names import FileName
+from quadbench.artifacts.parts import file_refs
 from quadbench.artifacts.scores import RunScores
-from quadbench.errors import ArtifactError
+from quadbench.errors import ArtifactError, StorageError
 from quadbench.results.layout import Layout
-from quadbench.results.manifest import read_manifest
-from quadbench.results.records import open_records
+from quadbench.results.manifest import check_contents, read_manifest
+from quadbench.results.records import Records, read_records
+from quadbench.results.storage import storing
+from quadbench.spec import is_file, read_json
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +30,13 @@ class RunFile:
     """The content of run.json. `bundle` is the name of the bundle's folder below `bundles`."""
 
     schema_version: int = SCHEMA_VERSION
-    run_id: str
-    bundle: str
+    run_id: FileName
+    bundle: FileName
     deployments: tuple[Deployment, ...]
     published: str | None = None
+
+
+ContentT = TypeVar("ContentT", RunFile, RunScores)
 
 
 def new_id() -> str:
@@ -43,41 +55,85 @@ def save_scores(layout: Layout, run_id: str, scores: RunScores) -> None:
 
 
 def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
-    """Read a stored run, whole; None is the latest.
+    """Read a stored run, whole; None is the latest. Nothing is written.
 
     Raises:
         UnknownNameError: no such run.
-        ArtifactError: there is no run at all, or its file or its bundle is missing or damaged.
+        ArtifactError: there is no run at all, or its file, its bundle or the bundle's pictures are missing or damaged.
     """
-    with open_records(layout.database) as records:
-        run_id = run_id or records.latest_run_id()
-        if run_id is None:
-            raise ArtifactError(f"'{layout.root}' holds no run yet", hint="quadbench run recipes/quickstart.yaml makes one")
-        stored = records.of_run(run_id)
-    path = layout.run_file(run_id)
-    try:
-        run = TypeAdapter(RunFile).validate_json(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"'{path}' cannot be read: {error}") from error
+    stored = _stored(layout, run_id)
+    run_id = stored[0].run_id
+    run = _read(layout.run_file(run_id), RunFile, hint="without it the run has no report; its records are whole")
+    bundle = read_manifest(layout.bundles / run.bundle, Bundle)
+    check_contents(bundle, file_refs(tuple(task.items for task in bundle.artifact.tasks)))
+    scores = layout.scores(run_id)
     return RunResult(
         run_id=run_id,
-        stored=read_manifest(layout.bundles / run.bundle, Bundle),
+        stored=bundle,
         records=stored,
         deployments=run.deployments,
         published=run.published,
-        scores=_load_scores(layout.scores(run_id)),
+        scores=_read(scores, RunScores, hint="remove it, or run quadbench quality again") if scores.exists() else None,
     )
 
 
-def _load_scores(path: Path) -> RunScores | None:
+def keep_record(records: Records, record: RunRecord, layout: Layout) -> None:
+    """Store a record; where the database does not take it, write it beside the launch's events instead, and say so.
+
+    Raises:
+        StorageError, ArtifactError: the database did not take it; the message says where the record lies.
+    """
     try:
-        return TypeAdapter(RunScores).validate_json(path.read_bytes()) if path.exists() else None
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"'{path}' cannot be read: {error}", hint="remove it, or run quadbench quality again") from error
+        records.store(record)
+    except ArtifactError as error:
+        path = layout.launch(record.run_id, record.device.address, record.variant, record.launch) / "record.json"
+        try:
+            _write_text(path, json.dumps(asdict(record), indent=1, default=str))
+        except StorageError as second:
+            log.warning("the record of %s could not be written either: %s", path.parent, second)
+            where = f"of the launch only what lies in '{path.parent}' is kept"
+        else:
+            where = f"the launch's record is kept in '{path}'"
+        raise type(error)(f"{error.message}; {where}", hint=error.hint) from error
+
+
+def _stored(layout: Layout, run_id: str | None) -> tuple[RunRecord, ...]:
+    """Return a run's records, of which there is at least one; None is the latest run."""
+    nothing = ArtifactError(f"'{layout.root}' holds no run yet", hint="quadbench run recipes/quickstart.yaml makes one")
+    if not is_file(layout.database):
+        raise nothing
+    with read_records(layout.database) as records:
+        run_id = run_id or records.latest_run_id()
+        if run_id is None:
+            raise nothing
+        return records.of_run(run_id)
+
+
+def _read(path: Path, kind: type[ContentT], *, hint: str) -> ContentT:
+    try:
+        return TypeAdapter(kind).validate_python(read_json(path, fault=ArtifactError, hint=hint))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ArtifactError(f"'{path}' at {'.'.join(map(str, first['loc']))}: {first['msg']}", hint=hint) from error
 
 
 def _write(path: Path, value: RunFile | RunScores) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _write_text(path, json.dumps(asdict(value), indent=1, allow_nan=False))
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        StorageError: there is no space left, or the folder cannot be written.
+    """
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(asdict(value), indent=1) + "\n")
-    temporary.replace(path)
+    try:
+        with storing(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(f"{text}\n")
+            temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise

@@ -1,5 +1,6 @@
 """YAML document: a file -> plain data and the line of everything in it, or the faults of the YAML."""
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -8,10 +9,13 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from quadbench.errors import SpecError, UserError
+from quadbench.errors import SpecError, UserError, shown
+from quadbench.spec.files import read_file
 
 Location: TypeAlias = tuple[str | int, ...]
 
+MOST_SPEC_BYTES = 2**20  # a hundred times the longest recipe
+_MOST_DIGITS = 18  # of a whole number, which then has 64 bits
 MAX_DEPTH = 32  # deeper than any spec, shallow enough for the recursive walks below
 
 
@@ -116,7 +120,7 @@ def describe(value: Any) -> str:
         case bool():
             return str(value).lower()
         case str():
-            return f"text {(value if len(value) <= 60 else value[:57] + '...')!r}"
+            return f"text {shown(value)}"
         case dict():
             return "keys and values"
         case list():
@@ -130,9 +134,9 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 def _read(document: Document) -> str:
     try:
-        content = document.path.read_bytes()
-    except OSError as error:
-        raise SpecError([f"{document.path}: {error.strerror}"], hint="give the path of a YAML file") from error
+        content = read_file(document.path, fault=UserError, most_bytes=MOST_SPEC_BYTES)
+    except UserError as error:
+        raise SpecError([error.message], hint="give the path of a YAML file") from error
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -211,19 +215,23 @@ _SCALARS: dict[str, Callable[[str], Any]] = {
 
 def _scalar(node: Any, location: Location, document: Document) -> Any:
     """Return the value of a scalar, and note numbers that YAML reads unlike people and tags that stand for objects."""
-    tag, line = node.tag.removeprefix("tag:yaml.org,2002:"), _line(node)
-    if tag == "int" and re.fullmatch(r"[-+]?(0|[1-9][0-9]{0,17})", node.value):
-        return int(node.value)
+    tag, line, text = node.tag.removeprefix("tag:yaml.org,2002:"), _line(node), node.value
     try:
-        return _SCALARS[tag](node.value)
+        if tag != "int":
+            value = _SCALARS[tag](text)
+            is_too_large = tag == "float" and math.isinf(value) and "inf" not in text.lower()
+            reason = f"{shown(text)} is too large a number; expected at most 1.8e308" if is_too_large else None
+        elif re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", text):
+            digits = len(text.lstrip("+-"))
+            reason = f"expected a whole number of at most {_MOST_DIGITS} digits, found one of {digits}"
+            value, reason = (int(text), None) if digits <= _MOST_DIGITS else (text, reason)
+        else:  # YAML 1.1 would read 010 as 8 and 1:30 as 90
+            value, reason = text, f"write {shown(text)[1:-1]} as a plain decimal number, or in quotes"
     except KeyError:
-        # YAML 1.1 would read 010 as 8 and 1:30 as 90.
-        reason = (
-            f"write {node.value} as a plain decimal number, or in quotes"
-            if tag == "int"
-            else f"tag '{node.tag}' is not supported"
-        )
+        value, reason = text, f"tag {shown(node.tag)} is not supported"
     except ValueError:
-        reason = f"write {node.value} as a plain decimal number, or in quotes"
-    document.add(line, location, reason)
-    return node.value
+        value, reason = text, f"write {shown(text)[1:-1]} as a plain decimal number, or in quotes"
+    if reason:
+        document.add(line, location, reason)
+        return text
+    return value

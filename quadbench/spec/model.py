@@ -7,13 +7,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
+from quadbench.errors import shown
 from quadbench.spec.document import Document, Location, describe, key_of, read_document
-
-NAME_PATTERN = r"^[a-z0-9]+(-[a-z0-9]+)*$"
-NAME_EXPECTED = "lower-case letters and digits in groups joined by single hyphens"
+from quadbench.spec.names import NAME_EXPECTED, NAME_PATTERN
 
 
 class Spec(BaseModel):
@@ -23,14 +22,28 @@ class Spec(BaseModel):
 
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+_LONGEST_PATH_BYTES, _LONGEST_PART_BYTES = 4095, 255  # Linux's PATH_MAX, without its final zero, and NAME_MAX
 
 
 def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
-    folder = (info.context or {}).get("folder", Path())
-    return Path(folder) / path.expanduser()
+    """Return a path of a spec, which starts at the spec's own folder.
+
+    Raises:
+        ValueError: no file system takes such a path.
+    """
+    text, folder = str(path), (info.context or {}).get("folder", Path())
+    if "\0" in text or len(text.encode(errors="replace")) > _LONGEST_PATH_BYTES or _longest_part(path) > _LONGEST_PART_BYTES:
+        raise ValueError(f"expected a path that a file system takes, found {shown(text)}, {len(text)} characters")
+    try:
+        return Path(folder) / path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"expected a path, found {shown(text)}, whose home directory is unknown") from error
 
 
-Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
+def _longest_part(path: Path) -> int:
+    return max((len(part.encode(errors="replace")) for part in path.parts), default=0)
+
+
 # Written out by its last name only: a digest must not depend on where somebody keeps a file.
 SpecPath = Annotated[Path, AfterValidator(_beside_the_file), PlainSerializer(lambda path: path.name, return_type=str)]
 

@@ -10,7 +10,7 @@ from typing import Literal, Self
 from pydantic import Field, ValidationInfo, field_validator
 
 from quadbench.errors import UnknownNameError, UserError
-from quadbench.spec import Name, Problem, Spec, load, refuse
+from quadbench.spec import Name, Problem, Spec, is_file, load, refuse
 from quadbench.target.targets import AiHubTarget, OnnxRuntimeTarget, QnnTarget, RunTarget, Target
 
 PROFILES_FOLDER = Path(__file__).parent / "device_profiles"
@@ -128,7 +128,7 @@ def load_profile(name_or_path: str | Path) -> DeviceProfile:
         UserError: as `load_profiles`.
     """
     path = Path(name_or_path)
-    if path.is_file() or path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+    if is_file(path) or path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         return load(path, DeviceProfile)
     profiles = {profile.name: profile for profile in load_profiles()}
     if path.name not in profiles:

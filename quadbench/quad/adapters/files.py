@@ -45,5 +45,6 @@ def read_tensor_file(name: str, path: Path) -> TensorFile:
 
 
 def _pickle_beside(path: Path) -> str | None:
-    pickles = sorted(file.name for file in path.parent.glob("*") if file.suffix in _PICKLES) if path.parent.is_dir() else []
+    """Return a hint where the same adapter lies beside the path as a pickle; others' pickles say nothing."""
+    pickles = [path.with_suffix(suffix).name for suffix in _PICKLES if path.with_suffix(suffix).is_file()]
     return f"'{pickles[0]}' is a pickle, which is never opened; save with safe_serialization=True" if pickles else None

@@ -22,9 +22,22 @@ from quadbench.quad.model.geometry import clip_tokenizer, part_folder, random_mo
 from quadbench.quad.model.values import faults_by_name
 from quadbench.recipe import BuiltinFoundation, CheckpointFoundation, DiffusersFoundation, RandomFoundation
 from quadbench.recipe import Foundation as FoundationSpec
+from quadbench.spec import read_json, require_file
 
 _MODULES = ("unet", "vae", "text_encoder")
 _PARTS = (*_MODULES, "tokenizer", "scheduler")
+_INDEX = "model_index.json"
+_CONFIGS = {
+    "unet": "config.json",
+    "vae": "config.json",
+    "text_encoder": "config.json",
+    "scheduler": "scheduler_config.json",
+}
+# Their U-Net predicts noise from a latent, text and time; what the libraries list for each part is checked too.
+_PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline")
+_CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
+# Whatever a configuration that fits no model makes a library raise, besides its own classes.
+_UNFIT = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError)
 
 
 @dataclass(kw_only=True)
@@ -115,14 +128,18 @@ def load_foundation(folder: Path) -> Foundation:
     """Open a model in a diffusers folder. Its weights are safetensors; pickles are not opened.
 
     Raises:
-        UserError: the folder lacks a part, or the U-Net is of a kind that the graph does not take.
+        UserError: the folder lacks a part or holds another pipeline, a configuration cannot be read, or the U-Net is of a kind
+            that the graph does not take.
     """
     missing = [part for part in _PARTS if not (folder / part).is_dir()]
-    if missing:
+    if missing or not (folder / _INDEX).exists():
+        missing += [] if (folder / _INDEX).exists() else [_INDEX]
         raise UserError(
             f"foundation model '{folder}' lacks {', '.join(missing)}; expected a Stable Diffusion 1.x folder",
             hint="save it with diffusers: StableDiffusionPipeline.save_pretrained(folder, safe_serialization=True)",
         )
+
+    _check_configs(folder)
 
     def read(part: str, kind: Any, **options: object) -> nn.Module:
         with _readable(folder):
@@ -147,13 +164,14 @@ def load_checkpoint(path: Path, geometry: str = "sd15") -> Foundation:
     Such a file holds neither tokenizer nor scheduler: they are those of Stable Diffusion 1.
 
     Raises:
-        UserError: the file is a pickle, which is not opened.
+        UserError: the file is missing or none, or a pickle, which is not opened.
     """
     if path.suffix != ".safetensors":
         raise UserError(
             f"foundation model '{path}' is no .safetensors file; pickles (.ckpt, .pt, .bin) are not opened, as they run code",
             hint="save it as safetensors, or give its diffusers folder with source: diffusers",
         )
+    require_file(path, "foundation model", fault=UserError, hint="give the .safetensors file")
     configs, tokenizer = {part: part_folder(geometry, part) for part in _PARTS}, clip_tokenizer()
     options = {"torch_dtype": torch.float32, "local_files_only": True}
 
@@ -202,10 +220,10 @@ def _foundation(
     Raises:
         UserError: the U-Net is of a kind that the graph does not take.
     """
-    scheduler = DDIMScheduler.from_pretrained(configs["scheduler"])
-    vae_config = AutoencoderKL.load_config(configs["vae"])
+    scheduler = DDIMScheduler.from_pretrained(configs["scheduler"], local_files_only=True)
+    vae_config = AutoencoderKL.load_config(configs["vae"], local_files_only=True)
     with init_empty_weights():
-        skeleton = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(configs["unet"]))
+        skeleton = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(configs["unet"], local_files_only=True))
     _check(name, skeleton, scheduler)
 
     def read_text_encoder() -> nn.Module:
@@ -238,8 +256,38 @@ def _readable(path: Path) -> Iterator[None]:
     """Turn what the libraries raise into a UserError that names the model."""
     try:
         yield
-    except (OSError, ValueError, SafetensorError, SingleFileComponentError) as error:
-        raise UserError(f"foundation model '{path}' cannot be read: {error}") from error
+    except (*_UNFIT, SafetensorError, SingleFileComponentError) as error:
+        raise UserError(f"foundation model '{path}' cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _check_configs(folder: Path) -> None:
+    """Refuse a folder of another pipeline, and configurations that cannot be read, which libraries would look for elsewhere."""
+    index = _config(folder / _INDEX)
+    pipeline = index.get("_class_name")
+    if pipeline not in _PIPELINES:
+        raise UserError(
+            f"foundation model '{folder}' is a '{pipeline}', says {_INDEX}; expected {' or '.join(_PIPELINES)}",
+            hint="quadbench takes Stable Diffusion 1.x",
+        )
+    for part, expected in _CLASSES.items():
+        entry = index.get(part)
+        listed = entry[-1] if isinstance(entry, list) and entry else entry
+        if listed != expected:
+            raise UserError(f"foundation model '{folder}' has '{listed}' as its {part}, says {_INDEX}; expected {expected}")
+    for part, name in _CONFIGS.items():
+        _config(folder / part / name)
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """Read a configuration.
+
+    Raises:
+        UserError: the file is missing, too large, or holds something else than keys and values.
+    """
+    config = read_json(path, fault=UserError, hint="save the model with diffusers again")
+    if not isinstance(config, dict):
+        raise UserError(f"'{path}' holds {type(config).__name__}; expected keys and values")
+    return config
 
 
 def _check(name: str, unet: nn.Module, scheduler: DDIMScheduler) -> None:

@@ -30,11 +30,11 @@ def random_module(geometry: str, part: str, seed: int) -> nn.Module:
         torch.manual_seed(seed)
         match part:
             case "unet":
-                return UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder))
+                return UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder, local_files_only=True))
             case "vae":
-                return AutoencoderKL.from_config(AutoencoderKL.load_config(folder))
+                return AutoencoderKL.from_config(AutoencoderKL.load_config(folder, local_files_only=True))
             case "text_encoder":
-                return CLIPTextModel(CLIPTextConfig.from_pretrained(folder))
+                return CLIPTextModel(CLIPTextConfig.from_pretrained(folder, local_files_only=True))
             case _:
                 raise ValueError(f"'{part}' has no weights")
 

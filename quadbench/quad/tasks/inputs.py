@@ -1,6 +1,6 @@
 """Inputs: a recipe's task -> files, prompts and names of its inputs. It takes no torch, since the bundle's digest reads them."""
 
-import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import assert_never
@@ -8,8 +8,13 @@ from typing import assert_never
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from quadbench import zoo
+from quadbench.artifacts.names import FileName, RelativePath
 from quadbench.errors import UserError
-from quadbench.recipe import BuiltinInputs, FolderInputs, Task
+from quadbench.recipe import BuiltinInputs, FolderInputs, Task, TextToImageTask
+from quadbench.spec import read_json
+
+_HINT = "docs/recipe.md shows what the folder holds"
+_ENDINGS = ("", ".mask", ".truth")  # the files of an item in a bundle
 
 
 class _Entry(BaseModel):
@@ -17,10 +22,10 @@ class _Entry(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    name: str
-    image: str | None = None
-    mask: str | None = None
-    truth: str | None = None
+    name: FileName
+    image: RelativePath | None = None
+    mask: RelativePath | None = None
+    truth: RelativePath | None = None
     prompt: str
     negative_prompt: str = ""
 
@@ -29,7 +34,7 @@ def read_inputs(task: Task) -> tuple[zoo.TaskInput, ...]:
     """Return the task's inputs: built-in ones, those of a folder with `inputs.json`, or its own prompts, numbered.
 
     Raises:
-        UserError: `inputs.json` cannot be read or is wrong, or a file that it names does not exist.
+        UserError: `inputs.json` cannot be read or is wrong, two inputs have one name, or a file that it names does not exist.
     """
     match task.inputs:
         case BuiltinInputs(name=name):
@@ -42,6 +47,21 @@ def read_inputs(task: Task) -> tuple[zoo.TaskInput, ...]:
             assert_never(never)
 
 
+def evaluated(task: Task, count: int, *, calibration_samples: int) -> int:
+    """Return how many of a task's inputs are evaluated: those that do not calibrate; prompts do both.
+
+    Raises:
+        UserError: none is left.
+    """
+    left = count if isinstance(task, TextToImageTask) else count - calibration_samples
+    if left <= 0:
+        raise UserError(
+            f"task '{task.name}' has {count} inputs, calibration takes {calibration_samples}; none is left to evaluate",
+            hint="add inputs, or lower quad.calibration.samples",
+        )
+    return left
+
+
 def _from_prompt(name: str, prompt: str) -> zoo.TaskInput:
     """Return an input that is a prompt alone."""
     return zoo.TaskInput(name=name, image=None, mask=None, truth=None, prompt=prompt, negative_prompt="")
@@ -51,10 +71,10 @@ def _folder_inputs(folder: Path) -> tuple[zoo.TaskInput, ...]:
     """Read the folder's `inputs.json`."""
     listing = folder / "inputs.json"
     try:
-        entries = TypeAdapter(tuple[_Entry, ...]).validate_python(json.loads(listing.read_text()))
-    except (OSError, ValueError) as error:
-        reason = _first_problem(error) if isinstance(error, ValidationError) else str(error)
-        raise UserError(f"'{listing}': {reason}", hint="docs/recipe.md shows what the folder holds") from error
+        entries = TypeAdapter(tuple[_Entry, ...]).validate_python(read_json(listing, fault=UserError, hint=_HINT))
+    except ValidationError as error:
+        raise UserError(f"'{listing}': {_first_problem(error)}", hint=_HINT) from error
+    _refuse_repeated(listing, entries)
     _refuse_missing(folder, entries)
     return tuple(
         zoo.TaskInput(
@@ -72,7 +92,16 @@ def _folder_inputs(folder: Path) -> tuple[zoo.TaskInput, ...]:
 def _first_problem(error: ValidationError) -> str:
     """Return the place of the first problem, and what is wrong there."""
     first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
+
+
+def _refuse_repeated(listing: Path, entries: Sequence[_Entry]) -> None:
+    """Raise UserError if files of two inputs would have one name, as those of `a.mask` and the mask of `a`."""
+    names = Counter(f"{entry.name}{ending}.png" for entry in entries for ending in _ENDINGS)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        named = ", ".join(f"'{name}'" for name in twice[:5])
+        raise UserError(f"'{listing}' has inputs whose files would share the names {named}; expected different names", hint=_HINT)
 
 
 def _refuse_missing(folder: Path, entries: Sequence[_Entry]) -> None:

@@ -1,5 +1,6 @@
 """Items: a task of a recipe -> its evaluation and calibration items, with images, tokens and noise as tensors."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from PIL import Image
 from quadbench import zoo
 from quadbench.errors import UserError
 from quadbench.quad.model.foundation import Foundation
-from quadbench.quad.tasks.inputs import read_inputs
+from quadbench.quad.tasks.inputs import evaluated, read_inputs
 from quadbench.recipe import InpaintTask, Task, TextToImageTask
 
 CALIBRATION_SEED_OFFSET = 1_000_000  # so that calibration never sees the noise of an evaluation
@@ -58,16 +59,9 @@ def task_items(task: Task, foundation: Foundation, *, calibration_samples: int) 
             has the wrong size.
     """
     inputs = read_inputs(task)
+    cut = evaluated(task, len(inputs), calibration_samples=calibration_samples)
     if isinstance(task, TextToImageTask):
-        cut = len(inputs)
         inputs += tuple(inputs[i % cut] for i in range(calibration_samples))
-    else:
-        cut = len(inputs) - calibration_samples
-    if cut <= 0:
-        raise UserError(
-            f"task '{task.name}' has {len(inputs)} inputs, calibration takes {calibration_samples}; none is left to evaluate",
-            hint="add inputs, or lower quad.calibration.samples",
-        )
     items = [_item(task, i if i < cut else CALIBRATION_SEED_OFFSET + i, entry, foundation) for i, entry in enumerate(inputs)]
     return Items(evaluation=tuple(items[:cut]), calibration=tuple(items[cut:]))
 
@@ -76,6 +70,8 @@ def _item(task: Task, seed: int, entry: zoo.TaskInput, foundation: Foundation) -
     """Read one input, with a seed that is counted from the task's own."""
     image_path = None if isinstance(task, TextToImageTask) else _needed(task, entry, "image", entry.image)
     mask_path = _needed(task, entry, "mask", entry.mask) if isinstance(task, InpaintTask) else None
+    if entry.truth:
+        _pixels(entry.truth, "RGB", foundation.image_size)  # it is compared with what a device paints
     return Item(
         name=entry.name,
         seed=task.seed + seed,
@@ -108,11 +104,11 @@ def _pixels(path: Path, mode: str, size: int) -> torch.Tensor:
         UserError: the image cannot be read or has another size.
     """
     try:
-        image = Image.open(path)
-        image.load()
-    except OSError as error:
+        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning), Image.open(path) as image:
+            width, height = image.size
+            array = np.array(image.convert(mode), np.float32) if (width, height) == (size, size) else None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"image '{path}' cannot be read: {error}") from error
-    if image.size != (size, size):
-        raise UserError(f"image '{path}' is {image.width}x{image.height}; the model takes {size}x{size}", hint="resize it before")
-    array = np.array(image.convert(mode), np.float32)
+    if array is None:
+        raise UserError(f"image '{path}' is {width}x{height}; the model takes {size}x{size}", hint="resize it before")
     return torch.from_numpy(array.reshape(size, size, -1)).permute(2, 0, 1)[None]

@@ -1,0 +1,46 @@
+"""Named: a recipe -> every problem with the files that it names, before anything is read into memory or built. No torch."""
+
+from collections.abc import Iterator
+
+from quadbench.errors import QuadbenchError, UserError
+from quadbench.quad.sources import adapter_source
+from quadbench.quad.tasks.inputs import evaluated, read_inputs
+from quadbench.recipe import CheckpointFoundation, DiffusersFoundation, Recipe
+from quadbench.spec import require_file
+
+
+def check_named(recipe: Recipe) -> None:
+    """Check that what a recipe names is there, and that every task has inputs enough.
+
+    Raises:
+        UserError: a line for each problem.
+    """
+    problems = [*_of_foundation(recipe), *_of_adapters(recipe), *_of_inputs(recipe)]
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def _of_foundation(recipe: Recipe) -> Iterator[str]:
+    match recipe.foundation:
+        case CheckpointFoundation(path=path):
+            try:
+                require_file(path, "foundation model", fault=UserError)
+            except UserError as error:
+                yield str(error)
+        case DiffusersFoundation(path=path) if not path.is_dir():
+            yield f"foundation model '{path}' is no folder; expected one in diffusers' layout"
+
+
+def _of_adapters(recipe: Recipe) -> Iterator[str]:
+    for name, spec in recipe.adapters.items():
+        source = adapter_source(spec)
+        if source and not (source.path.is_file() or source.path.is_dir()):
+            yield f"adapter '{name}': '{source.path}' does not exist"
+
+
+def _of_inputs(recipe: Recipe) -> Iterator[str]:
+    for task in recipe.tasks:
+        try:
+            evaluated(task, len(read_inputs(task)), calibration_samples=recipe.quad.calibration.samples)
+        except QuadbenchError as error:
+            yield str(error)

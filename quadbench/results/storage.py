@@ -1,0 +1,88 @@
+"""Storage: a failure to write below a results folder -> an error that says what is wrong with the folder."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from quadbench.artifacts import MIB
+from quadbench.errors import BuildError, QuadbenchError, StorageError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+_BROKEN = (errno.EIO, errno.ESTALE)
+_NOTHING_LEFT_BYTES = 2 * MIB  # so little that a library that failed in writing has failed for this
+_SPACE_HINT = "make room there, or keep results elsewhere with --results; results/README.md says what may be deleted"
+_PLACE_HINT = "give a folder that this user may write to, with --results"
+
+
+@contextmanager
+def storing(folder: Path) -> Iterator[None]:
+    """Turn failures to write below a folder into a StorageError that names the folder.
+
+    Python says so by an OSError. Libraries that write files say it in ways of their own, so whatever fails where the file system
+    has no space left fails for that.
+
+    Raises:
+        StorageError: the folder is full, cannot be written, or is none.
+    """
+    try:
+        yield
+    except OSError as error:
+        if fault := storage_fault(error, folder):
+            raise fault from error
+        raise
+    except Exception as error:
+        is_on_purpose = isinstance(error, QuadbenchError) and not isinstance(error, BuildError)
+        says_so = os.strerror(errno.ENOSPC) in str(error)
+        if not is_on_purpose and (says_so or free_bytes(folder) < _NOTHING_LEFT_BYTES):
+            raise _full(folder, str(error)) from error
+        raise
+
+
+def storage_fault(error: OSError, folder: Path) -> StorageError | None:
+    """Return what is wrong with the folder where that is why writing failed; None for any other failure."""
+    place = Path(os.fsdecode(error.filename)) if error.filename else None
+    if error.errno in _FULL:
+        return _full(folder, str(error))
+    if place is None or not _is_below(place, folder):
+        return None
+    if error.errno in (*_CLOSED, *_BROKEN) or not os.path.isdir(folder):  # noqa: PTH112  (it raises nothing)
+        return StorageError(f"'{folder}' cannot be written: {error.strerror}: '{place}'", hint=_PLACE_HINT)
+    return None
+
+
+def require_writable(folder: Path) -> None:
+    """Refuse a folder, or the first one above it that is there, in which nothing can be written: before long work, not after it.
+
+    Raises:
+        StorageError: the folder cannot be written, or is none.
+    """
+    place = _nearest(folder)
+    if not place.is_dir():
+        raise StorageError(f"'{folder}' cannot be written: '{place}' is no folder", hint=_PLACE_HINT)
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise StorageError(f"'{folder}' cannot be written: '{place}' is read-only for this user", hint=_PLACE_HINT)
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the bytes that are left to this user on the file system of a folder, which need not be there yet."""
+    return shutil.disk_usage(_nearest(folder)).free
+
+
+def _nearest(folder: Path) -> Path:
+    """Return the folder, or the first one above it that is there."""
+    return next(place for place in (folder, *folder.absolute().parents) if os.path.exists(place))  # noqa: PTH110  (it raises nothing)
+
+
+def _full(folder: Path, reason: str) -> StorageError:
+    left = f"{free_bytes(folder) / MIB:.1f} MB are left"
+    return StorageError(f"the file system of '{folder}' is full, {left}: {reason.rstrip('.')}", hint=_SPACE_HINT)
+
+
+def _is_below(place: Path, folder: Path) -> bool:
+    """Say whether a place lies below a folder, or is one of the folders above it, which are made with it."""
+    place, folder = place.absolute(), folder.absolute()
+    return place.is_relative_to(folder) or folder.is_relative_to(place)

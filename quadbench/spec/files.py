@@ -1,0 +1,91 @@
+"""Files: a path that somebody gave -> the bytes or the JSON there, read within bounds, or an error that names the file."""
+
+import errno
+import os
+import stat
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import from_json
+
+from quadbench.errors import QuadbenchError
+
+MOST_BYTES = 64 * 2**20  # of a file of data: a hundred times the largest that quadbench writes
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a regular file to be read. Nothing else is waited for: a pipe, a device or a folder is refused at once.
+
+    Raises:
+        OSError: there is no such file, it may not be read, or it is none.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except ValueError as error:
+        raise OSError(errno.EINVAL, str(error), str(path)) from error
+    try:
+        kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
+        if kind != stat.S_IFREG:
+            raise OSError(errno.EINVAL, f"it is {_KINDS.get(kind, 'no file')}, expected a regular file", str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def is_file(path: Path) -> bool:
+    """Say whether a regular file lies there; a path that no file system takes is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def require_file(path: Path, what: str, *, fault: type[QuadbenchError], hint: str | None = None) -> None:
+    """Refuse what cannot be read as a file. `what` names it in the message, as `foundation model`.
+
+    Raises:
+        QuadbenchError: a `fault`, which says why.
+    """
+    try:
+        open_regular(path).close()
+    except OSError as error:
+        raise fault(f"{what} '{path}' cannot be read: {error.strerror}", hint=hint) from error
+
+
+def read_file(path: Path, *, fault: type[QuadbenchError], hint: str | None = None, most_bytes: int = MOST_BYTES) -> bytes:
+    """Return the content of a regular file, which is no larger than `most_bytes`.
+
+    Raises:
+        QuadbenchError: a `fault`: the file is missing, no regular file or too large.
+    """
+    try:
+        with open_regular(path) as file:
+            content = file.read(most_bytes + 1)
+    except OSError as error:
+        raise fault(f"'{path}' cannot be read: {error.strerror}", hint=hint) from error
+    if len(content) > most_bytes:
+        raise fault(f"'{path}' has {path.stat().st_size} bytes; expected at most {most_bytes}", hint=hint)
+    return content
+
+
+def read_json(path: Path, *, fault: type[QuadbenchError], hint: str | None = None, most_bytes: int = MOST_BYTES) -> Any:
+    """Return the content of a JSON file. NaN and infinities are no JSON, and nesting is bounded by the parser, at 200 levels.
+
+    Raises:
+        QuadbenchError: a `fault`: as `read_file`, or the content is no JSON.
+    """
+    content = read_file(path, fault=fault, hint=hint, most_bytes=most_bytes)
+    try:
+        return from_json(content, allow_inf_nan=False)
+    except ValueError as error:
+        reason = str(error).replace("recursion limit exceeded", "nested too deeply")
+        raise fault(f"'{path}' is not JSON: {reason}", hint=hint) from error

@@ -1,0 +1,128 @@
+"""Files from outside: what is no regular file, too large or no JSON is refused at once, with the file's name."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from quadbench.cli import main
+from quadbench.errors import ArtifactError, SpecError, UserError
+from quadbench.recipe import load_recipe
+from quadbench.results.digests import sha256_of
+from quadbench.spec import read_file, read_json, require_file
+
+pytestmark = pytest.mark.timeout(60)  # a pipe that is waited for never ends
+
+
+@pytest.fixture(params=["pipe", "device", "folder", "missing", "too long"])
+def no_file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A path at which no regular file lies."""
+    path = {"device": Path("/dev/zero"), "too long": tmp_path / ("x" * 300)}.get(request.param, tmp_path / "it.json")
+    if request.param == "pipe":
+        os.mkfifo(path)
+    if request.param == "folder":
+        path.mkdir()
+    return path
+
+
+def test_what_is_no_regular_file_is_refused_at_once(no_file: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"cannot be read: (it is a|No such file|File name too long).*Hint: do that"):
+        read_file(no_file, fault=ArtifactError, hint="do that")
+
+
+def test_no_digest_is_taken_of_what_is_no_regular_file(no_file: Path) -> None:
+    with pytest.raises(OSError, match=str(no_file)):
+        sha256_of(no_file)
+
+
+def test_what_is_no_regular_file_is_no_recipe(no_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipe", "check", str(no_file)]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_what_is_no_regular_file_is_no_foundation_model(no_file: Path) -> None:
+    with pytest.raises(UserError, match=r"^foundation model '.*' cannot be read"):
+        require_file(no_file, "foundation model", fault=UserError)
+
+
+def test_a_file_may_have_as_many_bytes_as_are_allowed_and_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "it"
+    path.write_bytes(b"12345")
+    assert read_file(path, fault=UserError, most_bytes=5) == b"12345"
+    with pytest.raises(UserError, match="it' has 5 bytes; expected at most 4"):
+        read_file(path, fault=UserError, most_bytes=4)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a": NaN}', "expected value"),
+        ('{"a": 1', "EOF"),
+        ("", "EOF"),
+        ("\xff", "expected value"),
+        ('"\\ud800"', "hex escape"),
+        ("9" * 10_000, "number out of range"),
+    ],
+)
+def test_what_is_no_json_is_refused(text: str, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "it.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=f"it.json' is not JSON: .*{reason}"):
+        read_json(path, fault=UserError)
+
+
+def test_a_recipe_of_megabytes_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("schema_version: 1\n" + "".join(f"key{i}: 1\n" for i in range(200_000)))
+    with pytest.raises(SpecError, match=r"has \d+ bytes; expected at most 1048576") as refusal:
+        load_recipe(path)
+    assert len(str(refusal.value)) < 500
+
+
+def test_of_many_problems_of_a_file_fifty_are_shown(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("schema_version: 1\n" + "".join(f"key{i}: 1\n" for i in range(2000)))
+    with pytest.raises(SpecError) as refusal:
+        load_recipe(path)
+    lines = str(refusal.value).splitlines()
+    assert len(lines) == 51
+    assert lines[-1].startswith("and ")
+    assert lines[-1].endswith("more problems")
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("9" * 30, "expected a whole number of at most 18 digits, found one of 30"),
+        ("1.0e+400", "'1.0e+400' is too large a number; expected at most 1.8e308"),
+        ("1.0e+300", "expected more than 0.0 and at most 604800.0, found 1e+300"),
+    ],
+)
+def test_a_number_that_is_too_large_is_said_to_be_so(value: str, reason: str, tmp_path: Path, tiny_recipe: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(tiny_recipe.read_text().replace("timeout_s: 120", f"timeout_s: {value}"))
+    with pytest.raises(SpecError, match=r"recipe\.yaml:\d+: measure\.timeout_s: ") as refusal:
+        load_recipe(path)
+    assert reason in str(refusal.value)
+
+
+@pytest.mark.parametrize("path", ['"a\\0b"', "x" * 300, "a/" * 3000, "~nobody-has-this-name/x"])
+def test_a_path_that_no_file_system_takes_is_a_problem_of_its_line(path: str, tmp_path: Path, tiny_recipe: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(tiny_recipe.read_text().replace("path: model", f"path: {path}"))
+    with pytest.raises(SpecError, match=r"recipe\.yaml:3: foundation\.path: expected a path"):
+        load_recipe(recipe)
+
+
+def test_a_recipe_is_checked_with_what_it_names(tmp_path: Path, tiny_recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(tiny_recipe.read_text())
+    assert main(["recipe", "check", str(path)]) == 2
+    said = capsys.readouterr().err
+    for named in ("model' is no folder", "adapters/first' does not exist", "inputs/inputs.json' cannot be read"):
+        assert named in said
+    path.write_text(tiny_recipe.read_text().replace("samples: 1", "samples: 3").replace("path: ", f"path: {tiny_recipe.parent}/"))
+    assert main(["recipe", "check", str(path)]) == 2
+    assert "task 'change' has 3 inputs, calibration takes 3; none is left to evaluate" in capsys.readouterr().err
+    assert main(["recipe", "check", str(tiny_recipe)]) == 0
