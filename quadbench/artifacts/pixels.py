@@ -27,7 +27,7 @@ def png_size(head: bytes) -> tuple[int, int]:
         ValueError: it is no PNG file, or claims no pixels or more than MOST_PIXELS.
     """
     if len(head) < _PNG_HEAD_BYTES or head[:8] != _PNG_SIGNATURE:
-        raise ValueError("it is no PNG file")
+        raise ValueError("not a PNG file")
     width, height = unpack(">II", head[16:_PNG_HEAD_BYTES])
     _check_size(width, height)
     return width, height

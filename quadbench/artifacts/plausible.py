@@ -1,4 +1,4 @@
-"""Plausible: a metric and its value -> what is wrong with it, if anything: the one check for whatever claims to be measured. Pure.
+"""Plausible: a metric and its value -> what is wrong with it, the one check for whatever claims to be measured. Pure.
 
 The limits are far outside of what any device measures. Within them no sum, ratio or chart of a report overflows.
 """

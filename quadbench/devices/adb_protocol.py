@@ -133,9 +133,7 @@ class Connection:
         try:
             return self.read(int(size, 16)).decode(errors="replace")
         except ValueError as error:
-            raise DeviceError(
-                f"{self.peer} answered {size!r} instead of a length", hint="is it really an adb server?"
-            ) from error
+            raise DeviceError(f"{self.peer} answered {size!r} instead of a length", hint="is it really an adb server?") from error
 
     def lost(self, reason: str) -> DeviceLostError:
         """Return the error for a connection that ended in the middle of something."""

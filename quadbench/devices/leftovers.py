@@ -71,7 +71,9 @@ def kill_marked(mark: str) -> None:
 def _carriers(mark: str) -> list[int]:
     wanted = f"\0{VARIABLE}={mark}".encode()
     return [
-        int(entry) for entry in os.listdir("/proc") if entry.isdecimal() and wanted in b"\0" + _environment(entry)  # noqa: PTH208
+        int(entry)
+        for entry in os.listdir("/proc")  # noqa: PTH208
+        if entry.isdecimal() and wanted in b"\0" + _environment(entry)
     ]
 
 

@@ -40,7 +40,9 @@ class Lines:
     def _add(self, part: bytes) -> None:
         self._size_bytes += len(part)
         if self._size_bytes > LINE_LIMIT_BYTES:
-            raise OutputLimitError(f"line {self._number} of {self._source} has more than {LINE_LIMIT_BYTES} bytes, the most that is read")
+            raise OutputLimitError(
+                f"line {self._number} of {self._source} has more than {LINE_LIMIT_BYTES} bytes, the most that is read"
+            )
         if part:
             self._pieces.append(part)
 

@@ -106,7 +106,7 @@ def _started(place: Place, programs: dict[str, Path], address: str) -> Iterator[
     seccomp = _pipe_with(_vsock_filter())
     info_reader, info_writer = os.pipe()
     argv = _command(place, programs, seccomp=seccomp, info=info_writer)
-    with open(info_reader, "rb", buffering=0) as info:  # noqa: PTH123
+    with open(info_reader, "rb", buffering=0):  # noqa: PTH123
         try:
             with (place.folder / "sandbox.log").open("wb") as errors:
                 process = start_bound(

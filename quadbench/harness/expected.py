@@ -37,7 +37,7 @@ KNOWN_METRICS = frozenset(
 )  # fmt: skip
 
 
-class Group(NamedTuple):
+class SampleGroup(NamedTuple):
     """Samples that are counted together."""
 
     metric: str
@@ -64,7 +64,7 @@ class Expected:
 
     variant: str
     tasks: Mapping[str, ExpectedTask]
-    counts: Mapping[Group, int]
+    counts: Mapping[SampleGroup, int]
     runs: Mapping[tuple[str, bool], Sequence[int]]  # task, is_warmup -> the iterations of its blocks, ascending
     images: Mapping[tuple[str, str], str]
     words: frozenset[str]  # that labels may have
@@ -86,7 +86,7 @@ class Expected:
         blocks = self.runs.get((task, is_warmup), ())
         return len(blocks) - bisect_right(blocks, iteration)
 
-    def shortfall(self, arrived: Mapping[Group, int]) -> str | None:
+    def shortfall(self, arrived: Mapping[SampleGroup, int]) -> str | None:
         """Say which samples are missing; None where all are there."""
         missing = [(group, arrived.get(group, 0), count) for group, count in self.counts.items() if arrived.get(group, 0) < count]
         if not missing:
@@ -125,33 +125,33 @@ def expected_of(plan: Mapping[str, Any], steps: Mapping[str, int], timeout_s: fl
     )
 
 
-def _groups(plan: Mapping[str, Any], tasks: Mapping[str, ExpectedTask], blocks: Sequence[SequenceBlock]) -> Iterator[Group]:
+def _groups(plan: Mapping[str, Any], tasks: Mapping[str, ExpectedTask], blocks: Sequence[SequenceBlock]) -> Iterator[SampleGroup]:
     """Yield a group for every sample of a launch, in the order in which the harness goes."""
     is_merged = plan["variant"] == Variant.PER_GRAPH
     for _ in range(len(plan["components"]) + (not is_merged)):
-        yield Group("session_load_ns", None, False)
-    yield Group("load_peak_rss_bytes", None, False)
+        yield SampleGroup("session_load_ns", None, False)
+    yield SampleGroup("load_peak_rss_bytes", None, False)
     before: str | None = None
     for block in blocks:
         if block.task != before:
             yield from _switch(block.task, is_merged=is_merged, has_adapter=plan["tasks"][block.task]["adapter"] is not None)
         before = block.task
         yield from _images(block, tasks[block.task])
-        yield Group("peak_rss_bytes", block.task, False)
+        yield SampleGroup("peak_rss_bytes", block.task, False)
 
 
-def _switch(task: str, *, is_merged: bool, has_adapter: bool) -> Iterator[Group]:
+def _switch(task: str, *, is_merged: bool, has_adapter: bool) -> Iterator[SampleGroup]:
     if is_merged:
-        yield Group("session_load_ns", task, False)
+        yield SampleGroup("session_load_ns", task, False)
     if has_adapter:
-        yield Group("adapter_load_ns", task, False)
+        yield SampleGroup("adapter_load_ns", task, False)
     for metric in ("switch_ns", "load_peak_rss_bytes", "first_unet_ns"):
-        yield Group(metric, task, False)
+        yield SampleGroup(metric, task, False)
 
 
-def _images(block: SequenceBlock, task: ExpectedTask) -> Iterator[Group]:
+def _images(block: SequenceBlock, task: ExpectedTask) -> Iterator[SampleGroup]:
     of_image = [metric for metric in OF_IMAGE if task.has_input or metric != "vae_encoder_ns"] + [OF_STEP] * task.steps
     for is_warmup, count in ((True, block.warmup), (False, block.iterations)):
         for metric in of_image:
             for _ in range(count):
-                yield Group(metric, block.task, is_warmup)
+                yield SampleGroup(metric, block.task, is_warmup)

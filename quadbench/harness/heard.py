@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from quadbench.artifacts import Component, Sample
 from quadbench.artifacts.plausible import value_fault
 from quadbench.harness.events import ErrorEvent, Event, Footer, Header, ImageEvent, SampleEvent, read_event, shortened
-from quadbench.harness.expected import KNOWN_METRICS, MOST_ERRORS, OF_IMAGE, OF_MEMORY, OF_STEP, Expected, Group
+from quadbench.harness.expected import KNOWN_METRICS, MOST_ERRORS, OF_IMAGE, OF_MEMORY, OF_STEP, Expected, SampleGroup
 
 _LABELS = {"unet", "adapter", "state", "from", "to", "runs"}
 _CLOCK_SLACK = 1.05  # two machines' clocks go at nearly the same pace
@@ -32,7 +32,7 @@ class Heard:
     size_bytes: int = 0
     problem: str | None = None
     is_over: bool = False
-    counts: Counter[Group] = field(default_factory=Counter)
+    counts: Counter[SampleGroup] = field(default_factory=Counter)
     _seen: Counter[_Place] = field(default_factory=Counter)
 
     def take(self, line: str) -> None:
@@ -120,7 +120,7 @@ class Heard:
         """Count the sample; say where there were as many of it before as the plan has."""
         if event.metric in OF_MEMORY:
             return None
-        group = Group(event.metric, event.task, bool(event.is_warmup))
+        group = SampleGroup(event.metric, event.task, bool(event.is_warmup))
         most, there, place = self.expected.counts.get(group, 0), self.counts[group], None
         if most and event.task is not None and event.iteration is not None:
             place = (event.metric, event.task, event.iteration, event.step, group.is_warmup)

@@ -48,4 +48,3 @@ def fetch_image(device: Device, event: ImageEvent, files: Mapping[str, int], loc
     if arrived != event.sha256:
         message = f"image {name} arrived with sha256 {arrived}, the harness wrote {event.sha256}"
         raise WrongImageError(message, ErrorClass.DEVICE)
-

@@ -10,6 +10,7 @@ from quadbench.devices.dumpsys import BatteryState, ThermalState, parse_battery,
 
 UNAVAILABLE = "unavailable"
 _TIMEOUT_S = 30.0
+_KHZ = r"(\d{1,12})"
 _DECIMAL = r"\d{1,12}(?:\.\d{1,12})?"
 _MARK = "@@quadbench "
 
@@ -75,7 +76,7 @@ def parse_state(text: str) -> DeviceState:
         uptime_s=_number(rf"^({_DECIMAL})\s", parts.get("uptime", "")),
         clocks=tuple(
             Clock(policy=policy, khz=int(khz), cap_khz=int(cap), hardware_khz=int(hardware))
-            for policy, khz, cap, hardware in re.findall(r"^(\S+) (\d{1,12}) (\d{1,12}) (\d{1,12})$", parts.get("clocks", ""), re.MULTILINE)
+            for policy, khz, cap, hardware in re.findall(rf"^(\S+) {_KHZ} {_KHZ} {_KHZ}$", parts.get("clocks", ""), re.MULTILINE)
         ),
     )
 

@@ -2,18 +2,18 @@
 
 import json
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from quadbench.artifacts import SCHEMA_VERSION, Bundle, Deployment, RunResult
+from quadbench.artifacts import SCHEMA_VERSION, Bundle, Deployment, ErrorClass, RunRecord, RunResult, Status
 from quadbench.artifacts.scores import RunScores
 from quadbench.errors import ArtifactError
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
-from quadbench.results.records import open_records
+from quadbench.results.records import open_records, values_fault
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +62,19 @@ def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
     return RunResult(
         run_id=run_id,
         stored=read_manifest(layout.bundles / run.bundle, Bundle),
-        records=stored,
+        records=tuple(map(_judged, stored)),
         deployments=run.deployments,
         published=run.published,
         scores=_load_scores(layout.scores(run_id)),
     )
+
+
+def _judged(record: RunRecord) -> RunRecord:
+    """Return the record; as failed where it is an old one with values that nothing measures, whose figures count nowhere."""
+    if record.status is not Status.OK or not (fault := values_fault(record)):
+        return record
+    reason = f"its figures do not count, as it holds what nothing measures: {fault}"
+    return replace(record, status=Status.FAILED, error_class=ErrorClass.HARNESS, reason=reason)
 
 
 def _load_scores(path: Path) -> RunScores | None:

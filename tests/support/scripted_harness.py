@@ -155,9 +155,7 @@ def measured(
     """The record of one launch of the script."""
     harness = world.harness(script, mode=harness_mode)
     installation = world.installation(harness, device=device, execution_provider=execution_provider)
-    settings = LaunchSettings(
-        run_id=run_id, layout=world.layout, threads=2, timeout_s=timeout_s, limits=limits or GateLimits()
-    )
+    settings = LaunchSettings(run_id=run_id, layout=world.layout, threads=2, timeout_s=timeout_s, limits=limits or GateLimits())
     return measure_launch(installation, launch or launch_of(), settings)
 
 
