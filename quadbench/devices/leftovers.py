@@ -43,7 +43,9 @@ def marked(folder: Path) -> Iterator[Mark]:
     kill_marked(mark.device)
     # -I -S: as little as possible is loaded, in a few hundredths of a second.
     command = [sys.executable, "-I", "-S", __file__, mark.value]
-    watcher = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    watcher = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     assert watcher.stdin is not None
     try:
         yield mark

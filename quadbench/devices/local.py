@@ -199,9 +199,10 @@ def _copy_regular(remote: str, target: Path, limit_bytes: int) -> None:
         if error.errno == errno.ELOOP:
             raise no_regular_file(remote, _NAME) from error
         raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise no_regular_file(remote, _NAME)
     with open(descriptor, "rb") as reader, target.open("wb") as writer:  # noqa: PTH123
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise no_regular_file(remote, _NAME)
         copied_bytes = 0
         while chunk := reader.read(CHUNK_BYTES):
             copied_bytes += len(chunk)

@@ -32,7 +32,7 @@ class Header(_Event):
     """The first line: which harness runs which plan on what."""
 
     event: Literal["header"]
-    schema_version: Literal[1]
+    schema_version: Annotated[int, Field(ge=1, le=1)]
     harness_version: Word
     build_type: Word
     commit: Word

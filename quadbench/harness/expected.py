@@ -115,7 +115,7 @@ def expected_of(plan: Mapping[str, Any], steps: Mapping[str, int], timeout_s: fl
     return Expected(
         variant=plan["variant"],
         tasks=tasks,
-        counts=Counter(_groups(plan, tasks, blocks)),
+        counts=_counts(plan, tasks, blocks),
         runs={key: sorted(lengths) for key, lengths in runs.items()},
         images={(name, item): f"{folder}/{name}/{item}.png" for name, task in tasks.items() for item in task.items}
         if folder
@@ -125,19 +125,25 @@ def expected_of(plan: Mapping[str, Any], steps: Mapping[str, int], timeout_s: fl
     )
 
 
-def _groups(plan: Mapping[str, Any], tasks: Mapping[str, ExpectedTask], blocks: Sequence[SequenceBlock]) -> Iterator[SampleGroup]:
-    """Yield a group for every sample of a launch, in the order in which the harness goes."""
+def _counts(plan: Mapping[str, Any], tasks: Mapping[str, ExpectedTask], blocks: Sequence[SequenceBlock]) -> Counter[SampleGroup]:
+    """Count every sample of a launch, in the order in which the harness goes."""
     is_merged = plan["variant"] == Variant.PER_GRAPH
-    for _ in range(len(plan["components"]) + (not is_merged)):
-        yield SampleGroup("session_load_ns", None, False)
-    yield SampleGroup("load_peak_rss_bytes", None, False)
+    counts = Counter(
+        {
+            SampleGroup("session_load_ns", None, False): len(plan["components"]) + (not is_merged),
+            SampleGroup("load_peak_rss_bytes", None, False): 1,
+        }
+    )
     before: str | None = None
     for block in blocks:
         if block.task != before:
-            yield from _switch(block.task, is_merged=is_merged, has_adapter=plan["tasks"][block.task]["adapter"] is not None)
+            has_adapter = plan["tasks"][block.task]["adapter"] is not None
+            counts.update(_switch(block.task, is_merged=is_merged, has_adapter=has_adapter))
         before = block.task
-        yield from _images(block, tasks[block.task])
-        yield SampleGroup("peak_rss_bytes", block.task, False)
+        for group, count in _images(block, tasks[block.task]):
+            counts[group] += count
+        counts[SampleGroup("peak_rss_bytes", block.task, False)] += 1
+    return counts
 
 
 def _switch(task: str, *, is_merged: bool, has_adapter: bool) -> Iterator[SampleGroup]:
@@ -149,9 +155,10 @@ def _switch(task: str, *, is_merged: bool, has_adapter: bool) -> Iterator[Sample
         yield SampleGroup(metric, task, False)
 
 
-def _images(block: SequenceBlock, task: ExpectedTask) -> Iterator[SampleGroup]:
-    of_image = [metric for metric in OF_IMAGE if task.has_input or metric != "vae_encoder_ns"] + [OF_STEP] * task.steps
+def _images(block: SequenceBlock, task: ExpectedTask) -> Iterator[tuple[SampleGroup, int]]:
     for is_warmup, count in ((True, block.warmup), (False, block.iterations)):
-        for metric in of_image:
-            for _ in range(count):
-                yield SampleGroup(metric, block.task, is_warmup)
+        if count:
+            for metric in OF_IMAGE:
+                if task.has_input or metric != "vae_encoder_ns":
+                    yield SampleGroup(metric, block.task, is_warmup), count
+            yield SampleGroup(OF_STEP, block.task, is_warmup), count * task.steps

@@ -8,6 +8,7 @@ from quadbench.artifacts.plausible import value_fault
 from quadbench.harness.events import ErrorEvent, Event, Footer, Header, ImageEvent, SampleEvent, read_event, shortened
 from quadbench.harness.expected import KNOWN_METRICS, MOST_ERRORS, OF_IMAGE, OF_MEMORY, OF_STEP, Expected, SampleGroup
 
+_COMPONENTS = frozenset(Component)
 _LABELS = {"unet", "adapter", "state", "from", "to", "runs"}
 _CLOCK_SLACK = 1.05  # two machines' clocks go at nearly the same pace
 _CLOCK_SLACK_NS = 1e9
@@ -166,7 +167,7 @@ def _sample_fault(event: SampleEvent, expected: Expected) -> str | None:
         return f"its value is {event.value:g}, expected at most the {expected.timeout_s:g} s that a launch may take"
     if event.task is not None and event.task not in expected.tasks:
         return f"task '{event.task}', expected one of {', '.join(expected.tasks)}"
-    if event.component is not None and event.component not in set(Component):
+    if event.component is not None and event.component not in _COMPONENTS:
         return f"component '{event.component}', expected one of {', '.join(Component)}"
     for key, word in (event.labels or {}).items():
         if key not in _LABELS or word not in expected.words:

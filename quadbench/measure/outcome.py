@@ -17,6 +17,7 @@ _CANNOT_START = {126, 127}  # exit codes of a shell that cannot start the harnes
 # A line of ONNX Runtime's log that is no error: it begins with time and severity, as `[W:onnxruntime:quadbench, file.cc:1 f]`.
 _REMARK = re.compile(r"\[[VIW]:onnxruntime:|\[Telemetry\]")
 _STDERR_LINES = 3
+_STDERR_CHARACTERS = 200  # of each of them
 
 _RELEASE_BUILDS = {"release", "relwithdebinfo", "minsizerel"}
 
@@ -88,7 +89,8 @@ def _errors(heard: Heard) -> str:
 
 def _stderr(ended: CommandError) -> str:
     """Return the last lines of stderr, but for what the runtime's log says of its own well-being: that ends no program."""
-    lines = [line for line in map(one_line, ended.stderr_tail.splitlines()) if line and not _REMARK.search(line)]
+    said = (one_line(line, _STDERR_CHARACTERS) for line in ended.stderr_tail.splitlines())
+    lines = [line for line in said if line and not _REMARK.search(line)]
     return f": {' / '.join(lines[-_STDERR_LINES:])}" if lines else ""
 
 
