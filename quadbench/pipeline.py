@@ -53,8 +53,7 @@ class Outcome:
         first = next((record for record in self.result.records if record.status is not Status.OK), None)
         if first is None:
             return 0
-        is_lost = first.status is Status.FAILED and first.error_class is ErrorClass.DEVICE
-        return DeviceError.exit_code if is_lost else HarnessError.exit_code
+        return DeviceError.exit_code if first.error_class is ErrorClass.DEVICE else HarnessError.exit_code
 
 
 def run(recipe: Recipe, addresses: Sequence[str], *, layout: Layout, observer: Observer) -> Outcome:

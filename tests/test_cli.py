@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -213,3 +214,9 @@ def test_a_table_in_a_file_is_as_wide_as_it_is_and_no_word_of_it_is_cut(
     row = " ".join(["shared"] * 20)
     stdout_console().print(row)
     assert capsys.readouterr().out == f"{row}\n"
+
+
+def test_a_command_turns_the_runtimes_telemetry_off(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    assert main(["recipe", "schema"]) == 0
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"

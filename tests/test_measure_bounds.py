@@ -3,7 +3,7 @@
 import struct
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from support.watcher import Silent
 from quadbench.artifacts import ErrorClass, LaunchPlan, RunRecord, Status
 from quadbench.artifacts.device_text import MOST_CHARACTERS
 from quadbench.devices.output import LINE_LIMIT_BYTES
+from quadbench.errors import DeviceLostError
 from quadbench.measure import GateLimits, LaunchSettings, measure_launches
 from quadbench.measure.fetch import IMAGE_LIMIT_BYTES
 
@@ -223,3 +224,41 @@ def test_what_a_lost_connection_left_on_the_device_goes_with_the_next_launch(wor
     world.layout.run("run-0").mkdir(parents=True)
     assert measured(world, GOOD).status is Status.OK
     assert [path.name for path in runs.iterdir()] == ["of-another-results-folder"]
+
+
+class Lost(Broken):
+    """A device that goes away while the harness runs, and stays away."""
+
+    is_gone = False
+
+    def __init__(self, device: Any) -> None:
+        super().__init__(device, lambda argv: False)
+
+    def shell(self, argv: list[str], timeout_s: float) -> Any:
+        self._refuse()
+        return self._device.shell(argv, timeout_s)
+
+    def push(self, *words: Any) -> None:
+        self._refuse()
+        self._device.push(*words)
+
+    def stream(self, argv: list[str], timeout_s: float) -> Iterator[str]:
+        for number, line in enumerate(self._device.stream(argv, timeout_s)):
+            yield line
+            self.is_gone = number == 100
+            self._refuse()
+
+    def _refuse(self) -> None:
+        if self.is_gone:
+            raise DeviceLostError("device 'x' was lost: the connection was closed")
+
+
+def test_a_device_that_is_lost_while_it_measures_is_the_devices_fault(world: World) -> None:
+    first, second = all_launches(world, Lost(world.device), [launch_of(), launch_of()])
+    assert "was lost: the connection was closed; no footer after 101 lines" in reason_of(first)
+    assert "was lost" in reason_of(second)
+    assert (first.error_class, second.error_class) == (ErrorClass.DEVICE, ErrorClass.DEVICE)
+    assert len(of_metric(first, "end_to_end_ns")) > 5
+    assert (Path(world.device.root) / "runs" / "run-1").is_dir()
+    assert measured(world, GOOD, run_id="run-2").status is Status.OK
+    assert list((Path(world.device.root) / "runs").iterdir()) == []
