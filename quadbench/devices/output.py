@@ -25,26 +25,26 @@ class Lines:
             OutputLimitError: a line is too long; the lines before it have been given.
         """
         *ended, rest = piece.split(b"\n")
-        for part in ended:
-            self._add(part)
-            yield self.rest()
+        if ended:
+            ended[0] = b"".join((*self._pieces, ended[0]))
+            self._pieces, self._size_bytes = [], 0
+        for line in ended:
+            self._check(len(line))
+            yield as_text(line)
             self._number += 1
-        self._add(rest)
+        self._size_bytes += len(rest)
+        self._check(self._size_bytes)
+        if rest:
+            self._pieces.append(rest)
 
     def rest(self) -> str:
-        """Return what has come of a line that has not ended, and begin anew."""
-        line = b"".join(self._pieces)
-        self._pieces, self._size_bytes = [], 0
-        return as_text(line)
+        """Return what has come of a line that has not ended."""
+        return as_text(b"".join(self._pieces))
 
-    def _add(self, part: bytes) -> None:
-        self._size_bytes += len(part)
-        if self._size_bytes > LINE_LIMIT_BYTES:
-            raise OutputLimitError(
-                f"line {self._number} of {self._source} has more than {LINE_LIMIT_BYTES} bytes, the most that is read"
-            )
-        if part:
-            self._pieces.append(part)
+    def _check(self, size_bytes: int) -> None:
+        if size_bytes > LINE_LIMIT_BYTES:
+            line = f"line {self._number} of {self._source}"
+            raise OutputLimitError(f"{line} has more than {LINE_LIMIT_BYTES} bytes, the most that is read")
 
 
 class Whole:
