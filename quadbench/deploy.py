@@ -107,7 +107,7 @@ def _check_size(file: LocalFile) -> None:
 def _list(device: Device, folder: str) -> dict[str, _Object]:
     """Return the objects on the device by digest, after temporary files are removed there."""
     lines = _command(device, _LIST, folder, timeout_s=LIST_TIMEOUT_S).splitlines()
-    rows = (re.fullmatch(r"(\d+) ([0-7]+) ([0-9a-f]{64})", line) for line in lines)
+    rows = (re.fullmatch(r"(\d{1,18}) ([0-7]{1,6}) ([0-9a-f]{64})", line) for line in lines)
     return {row[3]: _Object(size_bytes=int(row[1]), is_executable=bool(int(row[2], 8) & 0o100)) for row in rows if row}
 
 

@@ -14,6 +14,7 @@ QuadbenchError                      exit code  meaning
 │   ├── DeviceNotFoundError         5
 │   ├── DeviceLostError             5          transient
 │   ├── DeviceFullError             5
+│   ├── OutputLimitError            5          a command on the device, or a file there, gives more than is read
 │   ├── CommandError                5          a command on the device ended with a status other than 0
 │   └── CommandTimeoutError         5          a command on the device took too long and was killed
 ├── HarnessError                    6          the program on the device failed, was killed or gave a wrong result
@@ -129,6 +130,10 @@ class DeviceLostError(DeviceError):
 
 class DeviceFullError(DeviceError):
     """The error of a device with too little free space for what would be pushed."""
+
+
+class OutputLimitError(DeviceError):
+    """The error of a command on the device, or of a file there, that gives more than is read."""
 
 
 class CommandError(DeviceError):

@@ -52,10 +52,16 @@ def find_program(name: str) -> Path | None:
 def device_lock(folder: Path, address: str) -> Iterator[None]:
     """Keep a device for this process alone. The lock goes with the process, however it ends.
 
+    The device's files here are for no other user: adbd makes files that everyone may write.
+
     Raises:
-        DeviceError: another process has it.
+        DeviceError: another process has it, or another user.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.chmod(0o700)
+    except PermissionError as error:
+        raise DeviceError(f"'{folder}' belongs to another user", hint="take another folder with --results") from error
     with (folder / "lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quadbench.artifacts import Bundle, CompiledBundle, Deployment, RunRecord, RunResult, Status, Stored
+from quadbench.artifacts import Bundle, CompiledBundle, Deployment, ErrorClass, RunRecord, RunResult, Status, Stored
 from quadbench.artifacts.parts import file_refs, has_references, item_counts
 from quadbench.compile.availability import require
 from quadbench.devices import Device, HostedPhone, connect, hosted_phones
-from quadbench.errors import QuadbenchError, extra_needed
+from quadbench.errors import DeviceError, HarnessError, QuadbenchError, extra_needed
 from quadbench.measure import LaunchSettings, launches_of, measure_hosted, measure_launches
 from quadbench.observer import Observer
 from quadbench.quad.cache import cached
@@ -44,6 +44,16 @@ class Outcome:
     def is_ok(self) -> bool:
         """Say whether every device took part and every launch is OK."""
         return not self.failures and all(record.status is Status.OK for record in self.result.records)
+
+    @property
+    def exit_code(self) -> int:
+        """Return 0, or the exit code of the first failure: of a device that was left out, else of a launch."""
+        if self.failures:
+            return next(iter(self.failures.values())).exit_code
+        first = next((record for record in self.result.records if record.status is not Status.OK), None)
+        if first is None:
+            return 0
+        return DeviceError.exit_code if first.error_class is ErrorClass.DEVICE else HarnessError.exit_code
 
 
 def run(recipe: Recipe, addresses: Sequence[str], *, layout: Layout, observer: Observer) -> Outcome:

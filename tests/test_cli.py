@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -219,3 +220,9 @@ def test_libraries_are_kept_from_asking_the_network(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     assert main(["recipe", "schema"]) == 0
     assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+def test_a_command_turns_the_runtimes_telemetry_off(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    assert main(["recipe", "schema"]) == 0
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -181,6 +182,80 @@ def test_nothing_is_left_running_however_the_command_ends(tmp_path: Path, how: s
     assert_gone(pids)
     with connect(["virtual:s25"], layout=Layout(tmp_path)) as (device,):
         assert device.shell(["true"], 10).exit_code == 0
+
+
+# A child that leaves its parent's session and process group, and its parent: no signal to either reaches it.
+RUNAWAY = "setsid sh -c 'sleep 300 & echo $!' & wait"
+
+
+@pytest.mark.parametrize("script", [RUNAWAY, f"{RUNAWAY}; exec sleep 300"], ids=["ended", "killed"])
+def test_a_child_that_left_its_session_does_not_outlive_its_command_on_this_machine(tmp_path: Path, script: str) -> None:
+    with connect(["local"], layout=Layout(tmp_path)) as (device,):
+        with contextlib.closing(device.stream(["sh", "-c", script], 60)) as lines:
+            runaway = int(next(lines))
+            assert read_process(runaway, "stat")
+        assert_gone({runaway})
+
+
+def test_a_child_that_left_its_session_is_ended_where_quadbench_is_killed(tmp_path: Path) -> None:
+    hold = HOLD.replace("echo started; sleep 60", f"{RUNAWAY}; sleep 60")
+    with subprocess.Popen([sys.executable, "-c", hold, tmp_path], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        runaways = process.stdout.readline().split()
+        pids = sandbox_processes(tmp_path) | {int(runaways[1])} | {p for p in process_ids() if parent_of(p) == process.pid}
+        process.kill()
+        assert process.wait(10) == -9
+    assert_gone(pids)
+
+
+def carriers(folder: Path) -> set[int]:
+    """Return every process that is marked as one of the devices of a results folder."""
+    return {pid for pid in process_ids() if f"QUADBENCH_PROCESS={folder}".encode() in read_process(pid, "environ")}
+
+
+@pytest.mark.parametrize("victim", ["bwrap", "adbd"])
+def test_a_virtual_device_whose_processes_are_killed_as_it_starts_fails_soon_and_leaves_none(tmp_path: Path, victim: str) -> None:
+    ended = threading.Event()
+    killer = threading.Thread(target=_kill_each, args=(tmp_path, victim, ended))
+    killer.start()
+    began = time.monotonic()
+    try:
+        with pytest.raises(DeviceError) as caught, connect(["virtual:s25"], layout=Layout(tmp_path)):
+            pass
+    finally:
+        ended.set()
+        killer.join()
+    assert time.monotonic() - began < 20
+    assert "the virtual device 'virtual:s25' did not start" in str(caught.value)
+    if victim == "adbd":
+        assert "its adbd ended with exit code 137, killed by signal 9" in str(caught.value)
+    assert carriers(tmp_path) == set()
+    with connect(["virtual:s25"], layout=Layout(tmp_path)) as (device,):
+        assert device.shell(["true"], 10).exit_code == 0
+
+
+def _kill_each(folder: Path, name: str, ended: threading.Event) -> None:
+    """Kill a device's processes of this name, outermost first, for as long as it starts."""
+    while not ended.is_set():
+        for pid in sorted(carriers(folder)):
+            if read_process(pid, "comm").strip() == name.encode():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                if name == "bwrap":
+                    return  # the outer one alone: what it leaves behind must be found
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("address", ["local", "virtual:s25"])
+def test_no_other_user_reaches_what_a_device_holds(tmp_path: Path, address: str) -> None:
+    (tmp_path / "file").write_text("x")
+    with connect([address], layout=Layout(tmp_path / "results")) as (device,):
+        device.push(tmp_path / "file", f"{device.root}/objects/file")
+    held = [path for path in (tmp_path / "results").rglob("*") if path.name == "file"]
+    assert held
+    for path in held:
+        above = [folder for folder in path.parents if folder.is_relative_to(tmp_path / "results")]
+        assert any(not folder.stat().st_mode & 0o077 for folder in above)
 
 
 def test_a_virtual_device_keeps_its_files(tmp_path: Path) -> None:

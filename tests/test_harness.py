@@ -135,6 +135,13 @@ def test_memory_is_reported_for_each_block_and_between_images(harness: Path, pla
     assert all(event["value"] <= 2**30 for event in heard.samples("rss_bytes"))
 
 
+def test_the_runtimes_telemetry_is_off(harness: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "x" * 20_000)  # telemetry that is on complains of it
+    heard = launch(harness, plan)
+    assert heard.exit_code == 0
+    assert "elemetry" not in heard.stderr
+
+
 def test_a_killed_harness_leaves_no_footer(harness: Path, plan: Plan, tmp_path: Path) -> None:
     process, lines = endless(harness, plan, tmp_path)
     process.kill()

@@ -201,3 +201,15 @@ def test_a_profile_without_single_runs_gives_the_service_s_estimate() -> None:
 def test_layers_on_the_cpu_are_named() -> None:
     layers: list[dict[str, object]] = [{"name": "resize", "compute_unit": "CPU"}, {"name": "conv", "compute_unit": "NPU"}]
     assert cpu_layers(_profiled({}, layers)) == ["resize"]
+
+
+@pytest.mark.parametrize(
+    "summary",
+    [
+        {}, {"estimated_inference_time": "70"}, {"estimated_inference_time": True}, {"all_inference_times": 70},
+        {"all_inference_times": [float("nan")]}, {"estimated_inference_time": 70, "inference_memory_peak_range": [1]},
+    ],
+)  # fmt: skip
+def test_a_profile_of_another_form_is_refused_by_its_job(summary: dict[str, object]) -> None:
+    with pytest.raises(ServiceError, match=r"the profile of AI Hub's job '.*' has another form than this quadbench reads"):
+        list(samples_of(_profiled(summary), {}))

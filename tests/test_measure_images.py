@@ -24,7 +24,7 @@ def test_a_float_launch_within_two_steps_of_the_reference_is_ok(world: World) ->
 
 
 def test_a_float_launch_that_computes_wrongly_fails_with_the_worst_item(world: World) -> None:
-    script = GOOD.replace("paint_all()", 'paint_all(change=1)\npaint("restyle", "001", change=9)')
+    script = GOOD.replace("paint_all()", 'paint_all({"restyle/001": {"change": 9}}, change=1)')
     record = measured(world, script, launch_of(Variant.FLOAT))
     assert record.status is Status.FAILED
     assert record.reason == (
@@ -51,8 +51,7 @@ def test_an_image_of_another_size_fails_the_launch(world: World) -> None:
 
 
 def test_an_image_that_changed_on_the_way_fails_the_launch(world: World) -> None:
-    announce = 'emit("image", task="restyle", item="000", path=plan["images"] + "/restyle/000.png", sha256="0" * 64)'
-    record = measured(world, GOOD.replace("footer()", f"{announce}\nfooter()"))
+    record = measured(world, GOOD.replace("paint_all()", 'paint_all(sha256="0" * 64)'))
     assert (record.status, record.error_class) == (Status.FAILED, ErrorClass.DEVICE)
     assert record.reason is not None
     assert record.reason.startswith("image restyle/000 arrived with sha256")

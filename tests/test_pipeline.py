@@ -226,10 +226,11 @@ def test_a_killed_harness_leaves_a_failed_record_with_its_samples(
     shutil.copytree(tiny_recipe.parent, tmp_path, dirs_exist_ok=True)
     recipe.write_text(recipe.read_text().replace("iterations: 2", "iterations: 100000"))
 
+    pattern = rf"{layout.device('local').resolve()}/objects/[0-9a-f]{{64}} .*runs/"
+
     def kill_later(launch: LaunchPlan) -> None:
         if launch.variant is not Variant.FLOAT:
-            own = rf"{layout.root}/.*objects/[0-9a-f]{{64}} .*runs/"  # and nobody else's harness
-            threading.Timer(4, subprocess.run, [["pkill", "-KILL", "-f", own]]).start()
+            threading.Timer(4, subprocess.run, [["pkill", "-KILL", "-f", pattern]]).start()
 
     outcome = pipeline.run(load_recipe(recipe), ["local"], layout=layout, observer=Watcher(kill_later))
     cut = [record for record in outcome.result.records if record.variant is not Variant.FLOAT]

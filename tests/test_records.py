@@ -138,7 +138,7 @@ def test_another_record_under_the_same_id_is_refused(records: Records) -> None:
 
 
 def test_a_record_whose_sample_is_not_finite_leaves_nothing_behind(records: Records, path: Path) -> None:
-    with pytest.raises(ArtifactError, match="holds nan for unet_ns"):
+    with pytest.raises(ArtifactError, match=r"unet_ns.* is nan, expected a finite number"):
         records.store(record(samples=(sample(), sample(value=float("nan")))))
     assert query(path, "SELECT COUNT(*) FROM records") == [(0,)]
 
@@ -173,7 +173,7 @@ def test_an_empty_database_has_no_latest_run(records: Records) -> None:
 
 
 def test_many_samples_cost_little_more_than_the_database_does(records: Records, tmp_path: Path) -> None:
-    many = record(samples=tuple(sample(task="restyle", step=i, value=float(i), labels={"runs": "2"}) for i in range(5000)))
+    many = record(samples=tuple(sample(task="restyle", step=i, value=float(i + 1), labels={"runs": "2"}) for i in range(5000)))
     ours = _cpu_seconds(lambda: (records.store(many), records.of_run("run-a")))
     assert records.of_run("run-a") == (many,)
     bare = _cpu_seconds(lambda: _bare_rows(tmp_path / "bare.sqlite", len(many.samples)))

@@ -2,6 +2,8 @@
 
 #include <dlfcn.h>
 
+#include <cstdlib>
+
 #include "errors.hpp"
 
 namespace quadbench {
@@ -28,11 +30,17 @@ std::string too_old(const std::filesystem::path& library, const std::string& ver
          " uses; use 1." + number + " or newer";
 }
 
+// A measurement sends nothing anywhere. Some versions read this variable as soon as they are loaded, and their telemetry starts
+// with the environment, before DisableTelemetryEvents can be called.
+void* open_without_telemetry(const std::filesystem::path& library) {
+  ::setenv("ORT_DISABLE_TELEMETRY", "1", 1);
+  // NODELETE, as Debian's 1.21 crashes at the end of the program where it was unmapped before.
+  return ::dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+}
+
 }  // namespace
 
-// NODELETE, as Debian's 1.21 crashes at the end of the program where it was unmapped before.
-Runtime::Runtime(const std::filesystem::path& library)
-    : library_(::dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE)), path_(library) {
+Runtime::Runtime(const std::filesystem::path& library) : library_(open_without_telemetry(library)), path_(library) {
   if (!library_) {
     const char* reason = ::dlerror();
     throw InputError(kLibraryKey, "cannot open '" + library.string() + "': " + (reason != nullptr ? reason : "unknown reason"));
@@ -48,6 +56,7 @@ Runtime::Runtime(const std::filesystem::path& library)
   OrtEnv* environment = nullptr;
   check(api_->CreateEnv(ORT_LOGGING_LEVEL_WARNING, "quadbench", &environment), "runtime");
   environment_ = {environment, {api_->ReleaseEnv}};
+  check(api_->DisableTelemetryEvents(environment), "runtime");
   OrtMemoryInfo* memory = nullptr;
   check(api_->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory), "runtime");
   cpu_memory_ = {memory, {api_->ReleaseMemoryInfo}};

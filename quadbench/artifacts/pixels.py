@@ -1,6 +1,7 @@
 """Pixels: two 8-bit images -> how far they are apart."""
 
 from pathlib import Path
+from struct import unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,17 +11,55 @@ from PIL import Image
 # gives 107 dB, one in 64 x 64 x 3 gives 89: at 99 nobody sees a difference.
 PSNR_CAP_DB = 99.0
 
+MOST_PIXELS = 4096 * 4096
+"""Pixels of an image that is opened; a file of a few kilobytes may claim billions."""
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_HEAD_BYTES = 24  # signature, the length and name of the first chunk, width, height
+
 Pixels = NDArray[np.uint8]  # (H, W, 3)
+
+
+def png_size(head: bytes) -> tuple[int, int]:
+    """Return width and height as the beginning of a PNG file says them; nothing is decoded.
+
+    Raises:
+        ValueError: it is no PNG file, or claims no pixels or more than MOST_PIXELS.
+    """
+    if len(head) < _PNG_HEAD_BYTES or head[:8] != _PNG_SIGNATURE:
+        raise ValueError("not a PNG file")
+    width, height = unpack(">II", head[16:_PNG_HEAD_BYTES])
+    _check_size(width, height)
+    return width, height
+
+
+def check_png(path: Path) -> None:
+    """Refuse a file that is no PNG of a size that can be opened.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or `png_size` refuses it.
+    """
+    with path.open("rb") as file:
+        png_size(file.read(_PNG_HEAD_BYTES))
 
 
 def read_pixels(path: Path) -> Pixels:
     """An image file as 8-bit RGB.
 
     Raises:
-        OSError, SyntaxError, ValueError: Pillow's ways to say that it is missing or damaged.
+        OSError, SyntaxError, ValueError: Pillow's ways to say that it is missing or damaged; or it has more than MOST_PIXELS.
     """
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+    try:
+        with Image.open(path) as image:
+            _check_size(*image.size)
+            return np.asarray(image.convert("RGB"))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(str(error)) from error
+
+
+def _check_size(width: int, height: int) -> None:
+    if not 0 < width * height <= MOST_PIXELS:
+        raise ValueError(f"it is {width} x {height} pixels, expected 1 to {MOST_PIXELS} in all")
 
 
 def psnr_db(image: Pixels, other: Pixels) -> float:

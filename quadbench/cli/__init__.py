@@ -21,6 +21,7 @@ _QUIET_LIBRARIES = {
 }
 # Everything that a recipe names lies on this machine, so a library that asks the network has missed a file.
 _OFFLINE_LIBRARIES = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+_NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "1")  # read by ONNX Runtime when it is loaded
 _PURPOSE = "One quantized base and many LoRAs on phones: build, deploy, measure, report."
 _AFTERWORD = """\
 exit codes:
@@ -101,11 +102,21 @@ def _configure_logging(verbosity: int) -> None:
     from rich.console import Console
     from rich.logging import RichHandler
 
+    from quadbench.artifacts.device_text import printable
+
+    class PrintableFormatter(logging.Formatter):
+        """The formatter of lines that may quote a device: no code in them reaches the terminal."""
+
+        def format(self, record: logging.LogRecord) -> str:
+            return printable(super().format(record))
+
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
     handler = RichHandler(console=Console(stderr=True), show_path=False, rich_tracebacks=False)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
+    handler.setFormatter(PrintableFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("quadbench").setLevel(level)
     os.environ.update(_OFFLINE_LIBRARIES)
+    os.environ.setdefault(*_NO_TELEMETRY)
     if verbosity == 0:
         for variable, value in _QUIET_LIBRARIES.items():
             os.environ.setdefault(variable, value)

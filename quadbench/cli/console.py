@@ -8,13 +8,16 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from quadbench.artifacts import MIB, Bundle, Deployment, LaunchPlan, RunRecord, Status
+from quadbench.artifacts.device_text import one_line, printable
 
 WORST_SITES = 5  # of each adapter are shown
 _FILE_WIDTH = 200  # wider than any table
+_MOST_CHARACTERS = 20_000  # of an error's message
 
 
 def stdout_console() -> Console:
@@ -55,18 +58,18 @@ class RunConsole:
         with self._lock:
             if stage != self._last_stage:
                 self._last_stage = stage
-                self._console.print(f"[bold]{stage}[/]", highlight=False)
+                self._say(stage, "")
             self._set(stage, detail, None)
 
     def built(self, bundle: Bundle) -> None:
         peak = f", {bundle.build_peak_bytes / 1e9:.1f} GB of memory at most" if bundle.build_peak_bytes else ""
         with self._lock:
             seconds = sum(bundle.build_seconds.values())
-            self._console.print(f"[bold]build[/] took {seconds:.0f} s{peak}", highlight=False)
+            self._say("build", f" took {seconds:.0f} s{peak}")
 
     def reused(self, stage: str, digest: str) -> None:
         with self._lock:
-            self._console.print(f"[bold]{stage}[/] unchanged, reused ({digest[:12]})", highlight=False)
+            self._say(stage, f" unchanged, reused ({digest[:12]})")
 
     def sent(self, device: str, sent_bytes: int, total_bytes: int) -> None:
         with self._lock:
@@ -77,11 +80,8 @@ class RunConsole:
         with self._lock:
             self._drop(f"push {deployment.device.address}")
             sent = f"{deployment.sent_bytes / MIB:.1f} MB sent" if deployment.sent_bytes else "0 bytes sent"
-            self._console.print(
-                f"[bold]push[/] {deployment.device.address}: {sent}, {deployment.present_bytes / MIB:.1f} MB there already, "
-                f"{deployment.seconds:.1f} s",
-                highlight=False,
-            )
+            there = f"{deployment.present_bytes / MIB:.1f} MB there already"
+            self._say("push", f" {deployment.device.address}: {sent}, {there}, {deployment.seconds:.1f} s")
 
     def launch(self, device: str, launch: LaunchPlan, number: int, total: int) -> None:
         with self._lock:
@@ -92,17 +92,22 @@ class RunConsole:
             seconds = (record.ended_at - record.started_at).total_seconds()
             colour = "green" if record.status is Status.OK else "red"
             reason = f": {record.reason}" if record.reason else ""
-            name = f"{record.device.address}, {record.variant} {record.launch}"
-            self._console.print(
-                f"[bold]measure[/] {name}: [{colour}]{record.status}[/] in {seconds:.1f} s{reason}", highlight=False
-            )
+            name = f" {record.device.address}, {record.variant} {record.launch}: "
+            self._say("measure", name, (record.status.value, colour), f" in {seconds:.1f} s{reason}")
+
+    def _say(self, stage: str, *words: str | tuple[str, str]) -> None:
+        """Print a line. Words come from recipes and devices, so nothing in them is markup; a pair is a word with its colour."""
+        shown = [_line(word) if isinstance(word, str) else word for word in words]
+        self._console.print(Text.assemble((stage, "bold"), *shown), highlight=False)
 
     def _set(self, name: str, amount: str, share: float | None) -> None:
         if name not in self._bars:
             for other in [n for n in self._bars if n.split()[0] != name.split()[0]]:
                 self._drop(other)
-            self._bars[name] = self._progress.add_task(name, total=None if share is None else 1.0, amount=amount)
-        self._progress.update(self._bars[name], completed=share or 0.0, amount=amount)
+            self._bars[name] = self._progress.add_task(
+                escape(printable(name)), total=None if share is None else 1.0, amount=amount
+            )
+        self._progress.update(self._bars[name], completed=share or 0.0, amount=escape(printable(amount)))
 
     def _drop(self, name: str) -> None:
         if name in self._bars:
@@ -110,8 +115,10 @@ class RunConsole:
 
 
 def print_error(message: str) -> None:
-    """Print a message on stderr as it is: nothing in it is markup."""
-    Console(stderr=True).print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True, highlight=False)
+    """Print a message on stderr, of a very long one the beginning; nothing in it is markup or a code for the terminal."""
+    left_out = len(message) - _MOST_CHARACTERS
+    shown = f"{message[:_MOST_CHARACTERS]}... ({left_out} more characters)" if left_out > 0 else message
+    Console(stderr=True).print(Text.assemble(("error: ", "bold red"), printable(shown)), soft_wrap=True, highlight=False)
 
 
 def print_text(text: str) -> None:
@@ -122,3 +129,8 @@ def print_text(text: str) -> None:
 def print_json(value: Any) -> None:
     """Print on stdout as JSON; dates and paths as text."""
     print_text(json.dumps(value, indent=1, default=str))
+
+
+def _line(words: str) -> str:
+    """Return words on one line; the spaces around them stay, as they stand between others."""
+    return f"{' ' * words.startswith(' ')}{one_line(words)}{' ' * words.endswith(' ')}"

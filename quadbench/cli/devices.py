@@ -7,7 +7,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from quadbench.artifacts.device_text import one_line
 from quadbench.cli.console import print_json, stdout_console
 from quadbench.cli.options import add_command
 from quadbench.devices import DeviceRow, list_devices
@@ -32,5 +34,6 @@ def _print_devices(console: Console, rows: Sequence[DeviceRow]) -> None:
     for column in ("address", "serial", "state", "model", "profile"):
         shown.add_column(column, overflow="fold")
     for row in rows:
-        shown.add_row(row.address, row.serial, row.state, row.model, row.profile or "no profile matches")
+        words = (row.address, row.serial, row.state, row.model, row.profile or "no profile matches")
+        shown.add_row(*(Text(one_line(word)) for word in words))
     console.print(shown)

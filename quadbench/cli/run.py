@@ -10,7 +10,6 @@ from quadbench.cli.addresses import add_devices, chosen_devices
 from quadbench.cli.console import RunConsole, print_error
 from quadbench.cli.options import add_command, add_recipe
 from quadbench.cli.result import print_result
-from quadbench.errors import HarnessError
 from quadbench.recipe import load_recipe
 
 
@@ -29,6 +28,4 @@ def run(options: argparse.Namespace) -> int:
     print_result(options, outcome.result, outcome.report)
     for address, failure in outcome.failures.items():
         print_error(f"{address} was left out: {failure}")
-    if outcome.failures:
-        return next(iter(outcome.failures.values())).exit_code
-    return 0 if outcome.is_ok else HarnessError.exit_code
+    return outcome.exit_code

@@ -15,13 +15,14 @@ from quadbench.devices.adb_shell import Stream, close_stdin, packets, shell_serv
 from quadbench.devices.adb_sync import receive_file, send_file
 from quadbench.devices.device import (
     ANDROID_ROOT,
-    STDERR_TAIL_CHARS,
+    PULL_LIMIT_BYTES,
     Progress,
     ShellResult,
     check_command,
     command_failed,
     command_timed_out,
 )
+from quadbench.devices.output import Lines, Tail, Whole, as_text
 from quadbench.devices.properties import parse_getprop
 from quadbench.errors import DeviceError
 from quadbench.target.profile import DeviceProfile
@@ -30,6 +31,7 @@ KILL_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 30.0  # until the device has started a command; what the command then takes is its own
 PROPERTIES_TIMEOUT_S = 20.0
 FREE_BYTES_TIMEOUT_S = 20.0
+_FIRST_LINE_BYTES = 1000  # the id of a process, or what is wrong
 
 log = logging.getLogger(__name__)
 
@@ -69,40 +71,37 @@ class AdbDevice:
         with self._open("sync:") as connection:
             send_file(connection, local, remote, self._name, progress)
 
-    def pull(self, remote: str, local: Path) -> None:
+    def pull(self, remote: str, local: Path, *, limit_bytes: int = PULL_LIMIT_BYTES) -> None:
         with self._open("sync:") as connection:
-            receive_file(connection, remote, local, self._name)
+            receive_file(connection, remote, local, self._name, limit_bytes)
 
     def shell(self, argv: Sequence[str], timeout_s: float) -> ShellResult:
-        stdout, stderr = bytearray(), bytearray()
+        stdout, stderr = Whole(f"the output of '{argv[0] if argv else ''}' on {self._name}"), Tail()
         with contextlib.closing(self._run(argv, timeout_s, stderr)) as output:
             while True:
                 try:
-                    stdout += next(output)
+                    stdout.take(next(output))
                 except StopIteration as end:
-                    return ShellResult(exit_code=end.value, stdout=_text(stdout), stderr=_text(stderr))
+                    return ShellResult(exit_code=end.value, stdout=stdout.text, stderr=stderr.text)
 
     def stream(self, argv: Sequence[str], timeout_s: float) -> Generator[str, None, None]:
-        stderr = bytearray()
-        rest = b""
+        lines, stderr = Lines(f"the output of '{argv[0] if argv else ''}' on {self._name}"), Tail()
         with contextlib.closing(self._run(argv, timeout_s, stderr)) as output:
             while True:
                 try:
-                    *lines, rest = (rest + next(output)).split(b"\n")
+                    piece = next(output)
                 except StopIteration as end:
                     status = end.value
                     break
-                for line in lines:
-                    yield _text(line)
-                del stderr[:-STDERR_TAIL_CHARS]
-        if rest:
-            yield _text(rest)
+                yield from lines.take(piece)
+        if rest := lines.rest():
+            yield rest
         if status:
-            raise command_failed(argv, self._name, status, _text(stderr))
+            raise command_failed(argv, self._name, status, stderr.text)
 
     def free_bytes(self, path: str) -> int:
         result = self.shell(["stat", "-f", "-c", "%a %S", path], FREE_BYTES_TIMEOUT_S)
-        numbers = re.fullmatch(r"(\d+) (\d+)\s*", result.stdout)
+        numbers = re.fullmatch(r"(\d{1,18}) (\d{1,18})\s*", result.stdout)
         if result.exit_code or not numbers:
             raise DeviceError(f"cannot read the free space of '{path}' on {self._name}: {result.stdout} {result.stderr}".rstrip())
         return int(numbers[1]) * int(numbers[2])
@@ -126,7 +125,7 @@ class AdbDevice:
     def _open(self, service: str) -> Connection:
         return self._server.open(self._transport, service, self._name)
 
-    def _run(self, argv: Sequence[str], timeout_s: float, stderr: bytearray) -> Generator[bytes, None, int]:
+    def _run(self, argv: Sequence[str], timeout_s: float, stderr: Tail) -> Generator[bytes, None, int]:
         """Yield pieces of stdout as they come, and return the exit code. However it is left, the command does not stay behind."""
         check_command(argv)
         group: int | None = None
@@ -140,7 +139,7 @@ class AdbDevice:
                     if packet.stream is Stream.STDOUT:
                         yield packet.data
                     elif packet.stream is Stream.STDERR:
-                        stderr += packet.data
+                        stderr.take(packet.data)
                     else:
                         ended = True
                         return packet.data[0]
@@ -162,9 +161,11 @@ class AdbDevice:
                     with self._lock:
                         self._running.add(int(number))
                     return int(number), rest
+                if newline or len(head) > _FIRST_LINE_BYTES:
+                    break
         except TimeoutError as error:
             raise connection.lost(f"it did not start '{program}' within {START_TIMEOUT_S:g} s") from error
-        raise DeviceError(f"{self._name} did not start '{program}': {_text(head)}")
+        raise DeviceError(f"{self._name} did not start '{program}': {as_text(head[:_FIRST_LINE_BYTES])}")
 
     def _ended(self, group: int, *, kill: bool) -> None:
         with self._lock:
@@ -185,16 +186,12 @@ class AdbDevice:
 
 def read_properties(server: AdbServer, transport: str, name: str) -> dict[str, str]:
     """Return the properties of a device behind the server; `name` is what messages call it."""
-    stdout = bytearray()
+    stdout = Whole(f"the output of getprop on {name}")
     try:
         with server.open(transport, "shell,v2,raw:getprop", name) as connection:
             for packet in packets(connection, time.monotonic() + PROPERTIES_TIMEOUT_S):
                 if packet.stream is Stream.STDOUT:
-                    stdout += packet.data
+                    stdout.take(packet.data)
     except TimeoutError as error:
         raise DeviceError(f"{name} does not answer getprop within {PROPERTIES_TIMEOUT_S:g} s", hint="reconnect it") from error
-    return parse_getprop(_text(stdout))
-
-
-def _text(data: bytes | bytearray) -> str:
-    return data.decode(errors="replace")
+    return parse_getprop(stdout.text)

@@ -65,7 +65,7 @@ class Connection:
 
     def __init__(self, raw: socket.socket, peer: str) -> None:
         self.socket = raw
-        self._peer = peer
+        self.peer = peer
 
     def __enter__(self) -> Self:
         return self
@@ -116,16 +116,16 @@ class Connection:
         """
         data = service.encode()
         if len(data) > 0xFFFF:
-            raise DeviceError(f"the command for {self._peer} has {len(data)} bytes, adb takes at most 65535")
+            raise DeviceError(f"the command for {self.peer} has {len(data)} bytes, adb takes at most 65535")
         self.send(f"{len(data):04x}".encode() + data)
         status = self.read(4)
         if status == b"FAIL":
             message = self.read_text()
             raise (
-                self.lost(message) if any(word in message for word in _GONE) else DeviceError(f"{self._peer} refuses: {message}")
+                self.lost(message) if any(word in message for word in _GONE) else DeviceError(f"{self.peer} refuses: {message}")
             )
         if status != b"OKAY":
-            raise DeviceError(f"{self._peer} answered {status!r} instead of OKAY", hint="is it really an adb server?")
+            raise DeviceError(f"{self.peer} answered {status!r} instead of OKAY", hint="is it really an adb server?")
 
     def read_text(self) -> str:
         """Read a string, which stands after its length in four hexadecimal digits."""
@@ -133,14 +133,12 @@ class Connection:
         try:
             return self.read(int(size, 16)).decode(errors="replace")
         except ValueError as error:
-            raise DeviceError(
-                f"{self._peer} answered {size!r} instead of a length", hint="is it really an adb server?"
-            ) from error
+            raise DeviceError(f"{self.peer} answered {size!r} instead of a length", hint="is it really an adb server?") from error
 
     def lost(self, reason: str) -> DeviceLostError:
         """Return the error for a connection that ended in the middle of something."""
         return DeviceLostError(
-            f"{self._peer} was lost: {reason}", hint="check the cable and that the screen asks nothing, then run again"
+            f"{self.peer} was lost: {reason}", hint="check the cable and that the screen asks nothing, then run again"
         )
 
 
@@ -157,7 +155,13 @@ class AdbServer:
             NoServerError: nothing listens there.
             DeviceError: what listens there does not answer as an adb server.
         """
-        return int(self.ask("host:version"), 16)
+        answer = self.ask("host:version")
+        try:
+            return int(answer, 16)
+        except ValueError as error:
+            raise DeviceError(
+                f"the adb server at {self.endpoint} answered {answer!r} instead of a version", hint="is it really an adb server?"
+            ) from error
 
     def ask(self, service: str) -> str:
         """Return the answer to a request that has one, as `host:devices-l`."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from quadbench.devices.adb_protocol import Connection
+from quadbench.errors import DeviceError
 
 
 class Stream(IntEnum):
@@ -28,6 +29,7 @@ class Packet:
     data: bytes
 
 
+PACKET_LIMIT_BYTES = 2**20  # adb.h: MAX_PAYLOAD, the most that travels at once
 _CLOSE_STDIN = bytes([4]) + (0).to_bytes(4, "little")
 
 
@@ -47,13 +49,16 @@ def packets(connection: Connection, deadline: float) -> Iterator[Packet]:
     Raises:
         TimeoutError: the deadline, a time of `time.monotonic`, has passed.
         DeviceLostError: the connection ended before the command.
+        DeviceError: what comes are no such packets.
     """
     while True:
         _set_timeout(connection, deadline)
         header = connection.read(5)
         _set_timeout(connection, deadline)
-        data = connection.read(int.from_bytes(header[1:], "little"))
-        packet = Packet(stream=Stream(header[0]), data=data)
+        kind, size_bytes = header[0], int.from_bytes(header[1:], "little")
+        if kind not in set(Stream) or size_bytes > PACKET_LIMIT_BYTES or (kind == Stream.EXIT and size_bytes != 1):
+            raise DeviceError(f"{connection.peer} sent {header!r}, which begins no packet of adb's shell protocol")
+        packet = Packet(stream=Stream(kind), data=connection.read(size_bytes))
         yield packet
         if packet.stream is Stream.EXIT:
             return

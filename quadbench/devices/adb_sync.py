@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from quadbench.devices.adb_protocol import Connection
-from quadbench.devices.device import Progress
+from quadbench.devices.device import Progress, file_too_large, no_regular_file
 from quadbench.errors import DeviceError, DeviceFullError
 
 CHUNK_BYTES = 64 * 1024  # SYNC.TXT: the most that a DATA message may carry
@@ -35,17 +35,19 @@ def send_file(connection: Connection, local: Path, remote: str, device: str, pro
         raise connection.lost(f"no progress for {STALL_TIMEOUT_S:g} s while '{remote}' was sent") from error
 
 
-def receive_file(connection: Connection, remote: str, local: Path, device: str) -> None:
-    """Receive a file over a fresh `sync:` connection; a partial file is removed.
+def receive_file(connection: Connection, remote: str, local: Path, device: str, limit_bytes: int) -> None:
+    """Receive a regular file over a fresh `sync:` connection; a partial file is removed.
 
     Raises:
-        DeviceError: the file cannot be read there.
+        OutputLimitError: it has more than `limit_bytes`.
+        DeviceError: the file cannot be read there, or is no regular one.
         DeviceLostError: the connection broke or stalled.
     """
     connection.socket.settimeout(STALL_TIMEOUT_S)
     partial = local.with_name(f".{local.name}.part")
     try:
-        _receive(connection, remote, partial, device)
+        _check_kind(connection, remote, device)
+        _receive(connection, remote, partial, device, limit_bytes)
         partial.replace(local)
     except TimeoutError as error:
         raise connection.lost(f"no progress for {STALL_TIMEOUT_S:g} s while '{remote}' was read") from error
@@ -72,22 +74,39 @@ def _check_sent(connection: Connection, remote: str, device: str) -> None:
     kind, size = _header(connection)
     if kind == b"OKAY":
         return
-    reason = connection.read(size).decode(errors="replace") if kind == b"FAIL" else f"it answered {kind!r}"
+    is_reason = kind == b"FAIL" and size <= CHUNK_BYTES
+    reason = connection.read(size).decode(errors="replace") if is_reason else f"it answered {kind!r}"
     error = DeviceFullError if "No space left" in reason else DeviceError
     raise error(f"cannot write '{remote}' on {device}: {reason}")
 
 
-def _receive(connection: Connection, remote: str, local: Path, device: str) -> None:
+def _check_kind(connection: Connection, remote: str, device: str) -> None:
+    """Refuse what is there but is no regular file. Of what is missing, reading it says why."""
+    connection.send(_message(b"STAT", remote.encode()))
+    kind, mode = _header(connection)
+    connection.read(8)  # size and time; the size may change, so what comes is counted
+    if kind != b"STAT":
+        raise DeviceError(f"cannot read '{remote}' on {device}: it answered {kind!r}")
+    if mode and not stat.S_ISREG(mode):
+        raise no_regular_file(remote, device)
+
+
+def _receive(connection: Connection, remote: str, local: Path, device: str, limit_bytes: int) -> None:
     connection.send(_message(b"RECV", remote.encode()))
+    received_bytes = 0
     with local.open("wb") as file:
         while True:
-            kind, size = _header(connection)
+            kind, size_bytes = _header(connection)
             if kind == b"DONE":
                 return
-            payload = connection.read(size)
-            if kind != b"DATA":
-                reason = payload.decode(errors="replace") if kind == b"FAIL" else f"it answered {kind!r}"
-                raise DeviceError(f"cannot read '{remote}' on {device}: {reason}")
+            if kind not in (b"DATA", b"FAIL") or size_bytes > CHUNK_BYTES:
+                raise DeviceError(f"cannot read '{remote}' on {device}: it answered {kind!r} with {size_bytes} bytes")
+            payload = connection.read(size_bytes)
+            if kind == b"FAIL":
+                raise DeviceError(f"cannot read '{remote}' on {device}: {payload.decode(errors='replace')}")
+            received_bytes += size_bytes
+            if received_bytes > limit_bytes:
+                raise file_too_large(remote, device, limit_bytes)
             file.write(payload)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from quadbench.artifacts import DeviceFacts
+from quadbench.artifacts.device_text import one_line
 from quadbench.devices.adb import AdbDevice, read_properties
 from quadbench.devices.adb_protocol import AdbServer
 from quadbench.devices.adb_server import user_server
@@ -30,6 +31,7 @@ from quadbench.target.profile import LOCAL_NAME, DeviceProfile, load_profile, lo
 from quadbench.target.targets import AiHubTarget
 
 SERIAL_VARIABLE = "ANDROID_SERIAL"
+_PROPERTY_CHARACTERS = 200  # of a property that describes a device; a build's fingerprint takes 80
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +188,7 @@ def _open_phone(address: str, layout: Layout, phones: _Phones, opened: Sequence[
 
 
 def _facts(address: str, phone: Phone, profile: DeviceProfile) -> DeviceFacts:
-    properties = phone.properties
+    properties = {key: one_line(value, _PROPERTY_CHARACTERS) for key, value in phone.properties.items()}
     chip = " ".join(word for word in (properties.get("ro.soc.manufacturer"), properties.get("ro.soc.model")) if word)
     return DeviceFacts(
         address=address,

@@ -6,18 +6,23 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from quadbench.artifacts import DeviceFacts
-from quadbench.errors import CommandError, CommandTimeoutError, UserError
+from quadbench.artifacts.device_text import one_line
+from quadbench.errors import CommandError, CommandTimeoutError, DeviceError, OutputLimitError, UserError
 from quadbench.target.profile import DeviceProfile
 
 ANDROID_ROOT = "/data/local/tmp/quadbench"
 STDERR_TAIL_CHARS = 4000
+PULL_LIMIT_BYTES = 64 * 2**20
 
 Progress = Callable[[int], None]  # called with the bytes of the file that have been sent so far
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShellResult:
-    """The end of a command and its output. `exit_code` is the command's own; 127 means that it does not exist there."""
+    """The end of a command and its output, of stderr the last part of it.
+
+    `exit_code` is the command's own; 127 means that it does not exist there.
+    """
 
     exit_code: int
     stdout: str
@@ -62,12 +67,13 @@ class Device(Protocol):
         """
         ...
 
-    def pull(self, remote: str, local: Path) -> None:
-        """Copy a file here; after a failure nothing is left of it.
+    def pull(self, remote: str, local: Path, *, limit_bytes: int = PULL_LIMIT_BYTES) -> None:
+        """Copy a regular file here, of at most `limit_bytes`; after a failure nothing is left of it.
 
         Raises:
             DeviceLostError: the device went away.
-            DeviceError: the file cannot be read there.
+            OutputLimitError: the file is larger.
+            DeviceError: the file cannot be read there, or is no regular one.
         """
         ...
 
@@ -76,6 +82,7 @@ class Device(Protocol):
 
         Raises:
             CommandTimeoutError: it took too long and was killed.
+            OutputLimitError: it wrote more than is read, and was killed.
             DeviceLostError: the device went away.
             UserError: the command is empty, or cannot stand on a command line.
         """
@@ -90,6 +97,7 @@ class Device(Protocol):
         Raises:
             CommandError: it ended with an exit code other than 0.
             CommandTimeoutError: it took too long and was killed.
+            OutputLimitError: it wrote a line that is longer than any that is read, and was killed.
             DeviceLostError: the device went away.
             UserError: the command is empty, or cannot stand on a command line.
         """
@@ -125,11 +133,21 @@ def check_command(argv: Sequence[str]) -> None:
 def command_failed(argv: Sequence[str], device: str, status: int, stderr: str) -> CommandError:
     """Return the error for a command that ended with a status other than 0."""
     tail = stderr.strip()[-STDERR_TAIL_CHARS:]
-    last_lines = " / ".join(tail.splitlines()[-3:]) or "nothing on stderr"
+    last_lines = one_line("\n".join(tail.splitlines()[-3:])) or "nothing on stderr"
     killed = f" (killed by signal {status - 128})" if 128 < status < 160 else ""
     return CommandError(
         f"'{argv[0]}' ended with exit code {status}{killed} on {device}: {last_lines}", status=status, stderr_tail=tail
     )
+
+
+def no_regular_file(remote: str, device: str) -> DeviceError:
+    """Return the error for a path at which there is a folder, a link, a pipe or the like."""
+    return DeviceError(f"'{remote}' on {device} is no regular file")
+
+
+def file_too_large(remote: str, device: str, limit_bytes: int) -> OutputLimitError:
+    """Return the error for a file that is larger than what is copied."""
+    return OutputLimitError(f"'{remote}' on {device} has more than the {limit_bytes} bytes that are copied of such a file")
 
 
 def command_timed_out(argv: Sequence[str], device: str, timeout_s: float) -> CommandTimeoutError:

@@ -13,10 +13,10 @@ _BATTERY_CURRENT_LIMIT_KINDS = {6, 7, 8}
 _STATUS_NAMES = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")  # android.os.PowerManager
 _LOWEST_PLAUSIBLE_C = -100.0  # sensors that are off report -3.4e38
 
-_STATUS = re.compile(r"^Thermal Status: (\d+)", re.MULTILINE)
+_STATUS = re.compile(r"^Thermal Status: (\d{1,9})\b", re.MULTILINE)
 _HAL_SECTION = re.compile(r"^Current temperatures from HAL:[^\n]*\n((?:[ \t]+[^\n]*(?:\n|\Z))*)", re.MULTILINE)
 _TEMPERATURE = re.compile(
-    r"Temperature\{mValue=(?P<value>[^,]+), mType=(?P<kind>-?\d+), mName=(?P<name>.*?), mStatus=(?P<status>-?\d+)\}"
+    r"Temperature\{mValue=(?P<value>[^,]+), mType=(?P<kind>-?\d{1,9}), mName=(?P<name>.*?), mStatus=(?P<status>-?\d{1,9})\}"
 )
 _BATTERY_LINE = re.compile(r"^\s+([A-Za-z ]+): (\S+)\s*$", re.MULTILINE)
 
@@ -84,15 +84,20 @@ def parse_battery(text: str) -> BatteryState:
 
 
 def _temperature(match: re.Match[str]) -> Temperature | None:
-    celsius, kind = float(match["value"]), int(match["kind"])
-    is_reading = math.isfinite(celsius) and celsius > _LOWEST_PLAUSIBLE_C and celsius != 0.0
-    if not is_reading or kind in _BATTERY_CURRENT_LIMIT_KINDS:
+    celsius, kind = _finite(match["value"]), int(match["kind"])
+    if celsius is None or celsius <= _LOWEST_PLAUSIBLE_C or celsius == 0.0 or kind in _BATTERY_CURRENT_LIMIT_KINDS:
         return None
     return Temperature(name=match["name"], kind=_KINDS.get(kind, f"type-{kind}"), celsius=celsius, status=int(match["status"]))
 
 
 def _number(values: dict[str, str], key: str) -> float | None:
+    return _finite(values[key]) if key in values else None
+
+
+def _finite(text: str) -> float | None:
+    """Return the number that a text is; None where it is none, or no finite one."""
     try:
-        return float(values[key])
-    except (KeyError, ValueError):
+        number = float(text)
+    except ValueError:
         return None
+    return number if math.isfinite(number) else None

@@ -4,17 +4,27 @@ import contextlib
 import errno
 import os
 import selectors
-import shutil
+import stat
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
 
 from quadbench.artifacts import DeviceFacts
-from quadbench.devices.device import Progress, ShellResult, check_command, command_failed, command_timed_out
+from quadbench.devices.device import (
+    PULL_LIMIT_BYTES,
+    Progress,
+    ShellResult,
+    check_command,
+    command_failed,
+    command_timed_out,
+    file_too_large,
+    no_regular_file,
+)
+from quadbench.devices.leftovers import Mark, environment_of, kill_marked, marked
+from quadbench.devices.output import Lines, Tail, Whole
 from quadbench.errors import DeviceError, DeviceFullError
 from quadbench.host import device_lock, host_cpu, kill_group, start_bound
 from quadbench.results.layout import Layout
@@ -22,6 +32,8 @@ from quadbench.target.profile import LOCAL_NAME as ADDRESS
 from quadbench.target.profile import DeviceProfile, local_profile
 
 CHUNK_BYTES = 1024 * 1024
+_NAME = "device 'local'"
+_POLL_S = 0.02
 
 
 def open_local(layout: Layout) -> "LocalDevice":
@@ -33,7 +45,8 @@ def open_local(layout: Layout) -> "LocalDevice":
     root = layout.device(ADDRESS).resolve()
     resources = contextlib.ExitStack()
     resources.enter_context(device_lock(root, ADDRESS))
-    return LocalDevice(root, resources)
+    mark = resources.enter_context(marked(root))
+    return LocalDevice(root, mark, resources)
 
 
 class LocalDevice:
@@ -43,8 +56,9 @@ class LocalDevice:
     serial = ADDRESS
     shares_host_cpu = True
 
-    def __init__(self, root: Path, resources: contextlib.ExitStack) -> None:
+    def __init__(self, root: Path, mark: Mark, resources: contextlib.ExitStack) -> None:
         self.root = str(root)
+        self._mark = mark
         self.profile = local_profile()
         self.facts = _facts(self.profile)
         self._resources = resources
@@ -66,46 +80,45 @@ class LocalDevice:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
 
-    def pull(self, remote: str, local: Path) -> None:
+    def pull(self, remote: str, local: Path, *, limit_bytes: int = PULL_LIMIT_BYTES) -> None:
         partial = local.with_name(f".{local.name}.part")
         try:
-            shutil.copyfile(remote, partial)
+            _copy_regular(remote, partial, limit_bytes)
             partial.replace(local)
         except OSError as error:
-            raise DeviceError(f"cannot read '{remote}' on device 'local': {error.strerror}") from error
+            raise DeviceError(f"cannot read '{remote}' on {_NAME}: {error.strerror}") from error
         finally:
             partial.unlink(missing_ok=True)
 
     def shell(self, argv: Sequence[str], timeout_s: float) -> ShellResult:
-        stdout = bytearray()
-        with tempfile.TemporaryFile() as stderr, contextlib.closing(self._run(argv, timeout_s, stderr)) as output:
+        stdout, stderr = Whole(f"the output of '{argv[0] if argv else ''}' on {_NAME}"), Tail()
+        with contextlib.closing(self._run(argv, timeout_s, stderr)) as output:
             while True:
                 try:
-                    stdout += next(output)
+                    stdout.take(next(output))
                 except StopIteration as end:
-                    return ShellResult(exit_code=end.value, stdout=_text(bytes(stdout)), stderr=_read(stderr))
+                    return ShellResult(exit_code=end.value, stdout=stdout.text, stderr=stderr.text)
 
     def stream(self, argv: Sequence[str], timeout_s: float) -> Generator[str, None, None]:
-        rest = b""
-        with tempfile.TemporaryFile() as stderr, contextlib.closing(self._run(argv, timeout_s, stderr)) as output:
+        lines, stderr = Lines(f"the output of '{argv[0] if argv else ''}' on {_NAME}"), Tail()
+        with contextlib.closing(self._run(argv, timeout_s, stderr)) as output:
             while True:
                 try:
-                    *lines, rest = (rest + next(output)).split(b"\n")
+                    piece = next(output)
                 except StopIteration as end:
                     status = end.value
                     break
-                for line in lines:
-                    yield _text(line)
-            if rest:
-                yield _text(rest)
+                yield from lines.take(piece)
+            if rest := lines.rest():
+                yield rest
             if status:
-                raise command_failed(argv, "device 'local'", status, _read(stderr))
+                raise command_failed(argv, _NAME, status, stderr.text)
 
     def free_bytes(self, path: str) -> int:
         try:
             state = os.statvfs(path)
         except OSError as error:
-            raise DeviceError(f"cannot read the free space of '{path}' on device 'local': {error.strerror}") from error
+            raise DeviceError(f"cannot read the free space of '{path}' on {_NAME}: {error.strerror}") from error
         return state.f_bavail * state.f_frsize
 
     def close(self) -> None:
@@ -119,28 +132,32 @@ class LocalDevice:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _run(self, argv: Sequence[str], timeout_s: float, stderr: IO[bytes]) -> Generator[bytes, None, int]:
-        """Yield pieces of stdout as they come, and return the exit code. However it is left, the command does not stay behind."""
+    def _run(self, argv: Sequence[str], timeout_s: float, stderr: Tail) -> Generator[bytes, None, int]:
+        """Yield pieces of stdout as they come, and return the exit code.
+
+        However it is left, nothing that the command has started stays behind.
+        """
         check_command(argv)
-        deadline = time.monotonic() + timeout_s
-        process = start_bound(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, cwd=self.root)
+        deadline, mark = time.monotonic() + timeout_s, self._mark.of_command()
+        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = start_bound(argv, cwd=self.root, env=environment_of(mark), **options)
         ended = False
         with self._lock:
             self._running.add(process.pid)
         try:
-            assert process.stdout is not None
-            yield from _pieces(process.stdout, deadline)
-            status = process.wait(max(0.0, deadline - time.monotonic()))
+            yield from _pieces(process, deadline, stderr)
             ended = True
+            status = process.returncode
             return status if status >= 0 else 128 - status
-        except (TimeoutError, subprocess.TimeoutExpired) as error:
-            raise command_timed_out(argv, "device 'local'", timeout_s) from error
+        except TimeoutError as error:
+            raise command_timed_out(argv, _NAME, timeout_s) from error
         finally:
             if not ended:
                 kill_group(process.pid)
                 process.wait()
-            if process.stdout:
-                process.stdout.close()
+            kill_marked(mark)
+            for pipe in filter(None, (process.stdout, process.stderr)):
+                pipe.close()
             with self._lock:
                 self._running.discard(process.pid)
 
@@ -171,24 +188,54 @@ def _copy(source: Path, target: Path, progress: Progress | None) -> None:
 
 def _unwritable(remote: str, error: OSError) -> DeviceError:
     kind = DeviceFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else DeviceError
-    return kind(f"cannot write '{remote}' on device 'local': {error.strerror or error}")
+    return kind(f"cannot write '{remote}' on {_NAME}: {error.strerror or error}")
 
 
-def _pieces(pipe: IO[bytes], deadline: float) -> Generator[bytes, None, None]:
+def _copy_regular(remote: str, target: Path, limit_bytes: int) -> None:
+    """Copy a file that is neither a link nor a device nor a pipe, whose bytes would have no end."""
+    try:
+        descriptor = os.open(remote, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise no_regular_file(remote, _NAME) from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise no_regular_file(remote, _NAME)
+    with open(descriptor, "rb") as reader, target.open("wb") as writer:  # noqa: PTH123
+        copied_bytes = 0
+        while chunk := reader.read(CHUNK_BYTES):
+            copied_bytes += len(chunk)
+            if copied_bytes > limit_bytes:
+                raise file_too_large(remote, _NAME, limit_bytes)
+            writer.write(chunk)
+
+
+def _pieces(process: "subprocess.Popen[bytes]", deadline: float, stderr: Tail) -> Generator[bytes, None, None]:
+    """Yield stdout until it ends and the process with it; stderr goes where it is kept.
+
+    What the process leaves behind may hold stderr open, which is not waited for.
+    """
     with selectors.DefaultSelector() as selector:
-        selector.register(pipe, selectors.EVENT_READ)
-        while True:
-            if not selector.select(max(0.0, deadline - time.monotonic())):
+        for pipe in filter(None, (process.stdout, process.stderr)):
+            selector.register(pipe, selectors.EVENT_READ)
+        is_open = True
+        while is_open or process.poll() is None:
+            remaining_s = deadline - time.monotonic()
+            if remaining_s <= 0:
                 raise TimeoutError
-            if not (piece := os.read(pipe.fileno(), 65536)):
-                return
-            yield piece
-
-
-def _read(file: IO[bytes]) -> str:
-    file.seek(0)
-    return _text(file.read())
-
-
-def _text(data: bytes) -> str:
-    return data.decode(errors="replace")
+            if not selector.get_map():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(remaining_s)
+                continue
+            for key, _ in selector.select(remaining_s if is_open else min(_POLL_S, remaining_s)):
+                piece = os.read(key.fd, 65536)
+                if not piece:
+                    is_open = is_open and key.fileobj is not process.stdout
+                    selector.unregister(key.fileobj)
+                elif key.fileobj is process.stdout:
+                    yield piece
+                else:
+                    stderr.take(piece)
+        for key, _ in selector.select(0):
+            stderr.take(os.read(key.fd, 65536))

@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import platform
+import select
 import signal
 import struct
 import subprocess
@@ -17,7 +18,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from quadbench.artifacts.device_text import one_line
 from quadbench.devices.adb_protocol import AdbServer, UnixEndpoint
+from quadbench.devices.leftovers import VARIABLE, Mark, environment_of, kill_marked
 from quadbench.devices.properties import parse_attached
 from quadbench.devices.userland import write_userland
 from quadbench.errors import DeviceError
@@ -29,13 +32,15 @@ STOP_TIMEOUT_S = 10.0
 ADBD_PORT = 5640  # outside 5555-5585, where an adb server looks for emulators by itself
 TRANSPORT = f"127.0.0.1:{ADBD_PORT}"
 _POLL_S = 0.02
+_SHOWN_LINES = 3
 _NAMESPACES_HINT = (
     "virtual devices need user namespaces: allow them (sysctl kernel.unprivileged_userns_clone=1, "
     "kernel.apparmor_restrict_unprivileged_userns=0), in Docker run with --privileged; or use the device local"
 )
 
+# adbd's end is written down: the server lives on without it, and nobody else would tell.
 _START = """\
-adbd >/run/device/adbd.log 2>&1 &
+(adbd >/run/device/adbd.log 2>&1; echo $? >/run/device/adbd.ended) &
 exec adb -L localfilesystem:/run/device/adb.sock nodaemon server >/run/device/server.log 2>&1
 """
 
@@ -63,50 +68,81 @@ class Data:
     size_bytes: int | None = None
 
 
-@contextlib.contextmanager
-def running_sandbox(
-    folder: Path, data: Data, properties: dict[str, str], address: str, shown: Mapping[Path, str] | None = None
-) -> Iterator[AdbServer]:
-    """Start a device whose files lie in `folder`, which is made anew, and give the server to which it is attached as TRANSPORT.
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """The place of a virtual device on this machine.
 
-    `shown` are further folders of this machine and where the device has them, read-only.
+    Its files lie in `folder`, which is new. `shown` are further folders of this machine and where the device has them, read-only;
+    all of its processes carry the mark.
+    """
+
+    folder: Path
+    data: Data
+    shown: Mapping[Path, str]
+    mark: Mark
+
+
+@contextlib.contextmanager
+def running_sandbox(place: Place, properties: dict[str, str], address: str) -> Iterator[AdbServer]:
+    """Start a device and give the server to which it is attached as TRANSPORT.
 
     Raises:
         MissingDependencyError: a program that it needs is not installed.
         DeviceError: this machine does not allow it, or the device does not start.
     """
-    programs = find_programs(PACKAGES, needed_for=f"the virtual device '{address}'")
+    programs, folder = find_programs(PACKAGES, needed_for=f"the virtual device '{address}'"), place.folder
     write_userland(folder / "system", properties, shell=programs["mksh"], toybox=programs["toybox"])
     for name in ("adb", "adbd"):
         (folder / "system" / "bin" / name).symlink_to(programs[name])
     (folder / "run").mkdir()
-    with _started(folder, data, programs, address, shown or {}) as process:
+    with _started(place, programs, address) as process:
         server = AdbServer(endpoint=UnixEndpoint(path=folder / "run" / "adb.sock"))
         _attach(server, process, folder, address)
         yield server
 
 
 @contextlib.contextmanager
-def _started(
-    folder: Path, data: Data, programs: dict[str, Path], address: str, shown: Mapping[Path, str]
-) -> Iterator["subprocess.Popen[bytes]"]:
+def _started(place: Place, programs: dict[str, Path], address: str) -> Iterator["subprocess.Popen[bytes]"]:
     seccomp = _pipe_with(_vsock_filter())
     info_reader, info_writer = os.pipe()
-    argv = _command(folder, data, programs, shown, seccomp=seccomp, info=info_writer)
-    with open(info_reader) as info:  # noqa: PTH123
+    argv = _command(place, programs, seccomp=seccomp, info=info_writer)
+    with open(info_reader, "rb", buffering=0):  # noqa: PTH123
         try:
-            with (folder / "sandbox.log").open("wb") as errors:
+            with (place.folder / "sandbox.log").open("wb") as errors:
                 process = start_bound(
-                    argv, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, pass_fds=(seccomp, info_writer)
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=errors,
+                    stderr=errors,
+                    pass_fds=(seccomp, info_writer),
+                    env=environment_of(place.mark.value),
                 )
         finally:
             os.close(seccomp)
             os.close(info_writer)
-        first_process = json.loads(info.read() or "{}").get("child-pid")
-    try:
-        yield process
-    finally:
-        _stop(process, first_process, address)
+        first_process: int | None = None
+        try:
+            first_process = _first_process(info_reader, process)
+            yield process
+        finally:
+            _stop(process, first_process, address)
+            kill_marked(place.mark.value)
+
+
+def _first_process(info: int, process: "subprocess.Popen[bytes]") -> int | None:
+    """Return the id of the namespace's first process, which the sandbox writes as JSON; None where it ended before.
+
+    What it leaves behind may hold the pipe open, so its end is not waited for.
+    """
+    text, deadline = b"", time.monotonic() + START_TIMEOUT_S
+    while b"}" not in text and time.monotonic() < deadline:
+        if select.select([info], [], [], _POLL_S)[0]:
+            if not (piece := os.read(info, 4096)):
+                break
+            text += piece
+        elif process.poll() is not None:
+            break
+    return int(json.loads(text)["child-pid"]) if b"}" in text else None
 
 
 def _stop(process: "subprocess.Popen[bytes]", first_process: int | None, address: str) -> None:
@@ -126,7 +162,7 @@ def _attach(server: AdbServer, process: "subprocess.Popen[bytes]", folder: Path,
     deadline = time.monotonic() + START_TIMEOUT_S
     reason = "nothing was tried"
     while time.monotonic() < deadline:
-        if process.poll() is not None:
+        if process.poll() is not None or (folder / "run" / "adbd.ended").exists():
             raise _not_started(folder, address)
         try:
             reason = server.ask(f"host:connect:{TRANSPORT}")
@@ -135,28 +171,35 @@ def _attach(server: AdbServer, process: "subprocess.Popen[bytes]", folder: Path,
         except DeviceError as error:
             reason = error.message
         time.sleep(_POLL_S)
-    raise DeviceError(f"the virtual device '{address}' did not start within {START_TIMEOUT_S:g} s: {reason}")
+    raise DeviceError(f"the virtual device '{address}' did not start within {START_TIMEOUT_S:g} s: {one_line(reason)}")
 
 
 def _not_started(folder: Path, address: str) -> DeviceError:
-    logs = (folder / "sandbox.log", folder / "run" / "server.log")
-    said = " / ".join(line for log in logs if log.exists() for line in log.read_text(errors="replace").splitlines()[-3:])
+    ended, sandbox_log, logs = folder / "run" / "adbd.ended", folder / "sandbox.log", ("adbd.log", "server.log")
+    status = ended.read_text().strip() if ended.exists() else ""
+    killed = f", killed by signal {int(status) - 128}" if status.isdecimal() and int(status) > 128 else ""
+    end = f"its adbd ended with exit code {status}{killed}" if ended.exists() else "its sandbox ended"
+    said = _last_lines(sandbox_log) or " / ".join(filter(None, (_last_lines(folder / "run" / log) for log in logs)))
     hint = _NAMESPACES_HINT if "bwrap:" in said else None
-    return DeviceError(f"the virtual device '{address}' did not start: {said or 'its sandbox ended without a word'}", hint=hint)
+    return DeviceError(f"the virtual device '{address}' did not start: {end}{f'; its log: {said}' if said else ''}", hint=hint)
 
 
-def _command(
-    folder: Path, data: Data, programs: dict[str, Path], shown: Mapping[Path, str], *, seccomp: int, info: int
-) -> list[str]:
+def _last_lines(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()[-_SHOWN_LINES:] if log.exists() else []
+    return one_line("\n".join(lines))
+
+
+def _command(place: Place, programs: dict[str, Path], *, seccomp: int, info: int) -> list[str]:
+    environment = {**_ENVIRONMENT, VARIABLE: place.mark.value}
     return [
         str(programs["bwrap"]),
         *("--unshare-user", "--uid", "0", "--gid", "0", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"),
         *("--hostname", "localhost", "--die-with-parent", "--new-session", "--clearenv"),
         *("--seccomp", str(seccomp), "--info-fd", str(info)),
-        *_system_mounts(folder, programs),
-        *(word for here, there in shown.items() for word in ("--ro-bind", str(here), there)),
-        *_data_mounts(data),
-        *(word for name, value in _ENVIRONMENT.items() for word in ("--setenv", name, value)),
+        *_system_mounts(place.folder, programs),
+        *(word for here, there in place.shown.items() for word in ("--ro-bind", str(here), there)),
+        *_data_mounts(place.data),
+        *(word for name, value in environment.items() for word in ("--setenv", name, value)),
         *("--chdir", "/", "/system/bin/sh", "-c", _START),
     ]
 

@@ -11,7 +11,7 @@ from quadbench.devices.properties import format_getprop
 from quadbench.errors import MissingDependencyError
 
 VIRTUAL_PROPERTY = "ro.quadbench.virtual"
-_REQUIRED_TOOLS = {"cat", "chmod", "df", "ls", "mkdir", "mv", "rm", "sha256sum", "stat"}
+_REQUIRED_TOOLS = {"cat", "chmod", "df", "find", "ls", "mkdir", "mv", "rm", "sha256sum", "stat"}
 
 _GETPROP = """\
 #!/system/bin/sh

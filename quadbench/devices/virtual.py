@@ -7,7 +7,8 @@ from pathlib import Path
 from quadbench.artifacts import MIB, DeviceFacts
 from quadbench.devices.adb import AdbDevice
 from quadbench.devices.emulator import emulator_folders
-from quadbench.devices.sandbox import TRANSPORT, Data, running_sandbox
+from quadbench.devices.leftovers import marked
+from quadbench.devices.sandbox import TRANSPORT, Data, Place, running_sandbox
 from quadbench.host import device_lock, host_cpu
 from quadbench.results.layout import Layout
 from quadbench.target.profile import DeviceProfile
@@ -28,9 +29,11 @@ def open_virtual(profile: DeviceProfile, address: str, layout: Layout, data_mb: 
     data = Data(folder=folder / "data", size_bytes=None if data_mb is None else data_mb * MIB)
     with contextlib.ExitStack() as resources:
         resources.enter_context(device_lock(folder, address))
+        mark = resources.enter_context(marked(folder))
         system = _fresh_folder(folder / "system")
         resources.callback(shutil.rmtree, system)
-        server = resources.enter_context(running_sandbox(system, data, properties, address, shown))
+        place = Place(folder=system, data=data, shown=shown, mark=mark)
+        server = resources.enter_context(running_sandbox(place, properties, address))
         return AdbDevice(server, TRANSPORT, _facts(profile, address, serial), profile, resources.pop_all())
 
 

@@ -26,6 +26,7 @@ from quadbench.artifacts import (
     Stored,
     Variant,
 )
+from quadbench.artifacts.device_text import one_line
 from quadbench.artifacts.parts import adapters_of, components_of, unets_of
 from quadbench.devices import HostedPhone
 from quadbench.errors import UnknownNameError
@@ -123,7 +124,7 @@ class _HostedRun:
             launch=0,
             status=Status.FAILED if failed else Status.OK,
             error_class=ErrorClass.INFRASTRUCTURE if failed else None,
-            reason="; ".join(failed) or None,
+            reason=one_line("; ".join(failed)) or None,
             caveats=self._caveats(profiles.values(), samples),
             versions=_versions(self.bundle, self.compiled),
             state=dict(_state(profiles)),

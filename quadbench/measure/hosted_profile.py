@@ -1,14 +1,17 @@
 """Hosted profile: what AI Hub says of a graph that it has run -> samples, and the layers that the CPU ran. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from quadbench.ai_hub import JobStatus
 from quadbench.artifacts import Graph, Sample
+from quadbench.artifacts.device_text import one_line
+from quadbench.errors import ServiceError
 
 _NS_PER_US = 1000
-_LOADS = {"first_load_ns": "first_load", "session_load_ns": "warm_load"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,26 +23,83 @@ class GraphProfile:
     profile: dict[str, Any]
 
 
+class _Told(BaseModel):
+    # Strict: a number is a finite number, not a text that looks like one, nor true.
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
+
+
+class _Summary(_Told):
+    estimated_inference_time: float | None = None
+    all_inference_times: Sequence[float] | None = None
+    first_load_time: float | None = None
+    all_first_load_times: Sequence[float] | None = None
+    warm_load_time: float | None = None
+    all_warm_load_times: Sequence[float] | None = None
+    inference_memory_peak_range: Sequence[float] | None = Field(default=None, min_length=2, max_length=2)
+
+
+class _Layer(_Told):
+    name: str
+    compute_unit: str
+
+
+class _Profile(_Told):
+    execution_summary: _Summary
+    execution_detail: Sequence[_Layer] | None = None
+
+
 def samples_of(profiled: GraphProfile, labels: Mapping[str, str]) -> Iterator[Sample]:
-    """A profile in nanoseconds and bytes; the service gives microseconds and bytes. Memory is the upper end of its range."""
+    """A profile in nanoseconds and bytes; the service gives microseconds and bytes. Memory is the upper end of its range.
+
+    Raises:
+        ServiceError: the profile has another form than the service's.
+    """
     if not profiled.status.is_ok:
         return
-    summary: dict[str, Any] = profiled.profile["execution_summary"]
+    summary = _told(profiled).execution_summary
 
     def sample(metric: str, value: float, iteration: int | None = None) -> Sample:
         component = profiled.graph.component
         return Sample(metric=metric, value=float(value), component=component, iteration=iteration, labels=dict(labels))
 
-    runs_us = summary.get("all_inference_times") or [summary["estimated_inference_time"]]
+    runs_us = summary.all_inference_times or _one(summary.estimated_inference_time)
+    if not runs_us:
+        raise _other_form(profiled, "it has neither all_inference_times nor estimated_inference_time")
     for iteration, time_us in enumerate(runs_us):
         yield sample("inference_ns", time_us * _NS_PER_US, iteration)
-    for metric, key in _LOADS.items():
-        for time_us in summary.get(f"all_{key}_times") or filter(None, [summary.get(f"{key}_time")]):
-            yield sample(metric, time_us * _NS_PER_US)
-    if memory := summary.get("inference_memory_peak_range"):
+    for time_us in summary.all_first_load_times or _one(summary.first_load_time):
+        yield sample("first_load_ns", time_us * _NS_PER_US)
+    for time_us in summary.all_warm_load_times or _one(summary.warm_load_time):
+        yield sample("session_load_ns", time_us * _NS_PER_US)
+    if memory := summary.inference_memory_peak_range:
         yield sample("inference_peak_bytes", memory[1])
 
 
 def cpu_layers(profiled: GraphProfile) -> list[str]:
-    """The layers that the CPU ran, by name."""
-    return [layer["name"] for layer in profiled.profile.get("execution_detail", ()) if layer["compute_unit"] == "CPU"]
+    """The layers that the CPU ran, by name.
+
+    Raises:
+        ServiceError: the profile has another form than the service's.
+    """
+    if not profiled.status.is_ok:
+        return []
+    return [one_line(layer.name) for layer in _told(profiled).execution_detail or () if layer.compute_unit == "CPU"]
+
+
+def _told(profiled: GraphProfile) -> _Profile:
+    try:
+        return _Profile.model_validate(profiled.profile)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        raise _other_form(profiled, f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
+
+
+def _other_form(profiled: GraphProfile, reason: str) -> ServiceError:
+    return ServiceError(
+        f"the profile of AI Hub's job '{profiled.status.job}' has another form than this quadbench reads: {one_line(reason)}",
+        hint="see the job's page at AI Hub, and whether there is a newer quadbench",
+    )
+
+
+def _one(value: float | None) -> list[float]:
+    return [value] if value else []

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from quadbench.artifacts import Bundle, ErrorClass, LaunchPlan, Sample, Stored, TaskAssets, TaskItem, Variant
-from quadbench.artifacts.pixels import Pixels, max_abs_difference, psnr_db, read_pixels, size_of
+from quadbench.artifacts.pixels import Pixels, check_png, max_abs_difference, psnr_db, read_pixels, size_of
 
 # The float graph computes what the Python reference computes, so only the last bits and the rounding to 8 bits may differ.
 FLOAT_MAX_DIFFERENCE = 2
@@ -34,7 +34,7 @@ def image_samples(painted: Path, task: TaskAssets, item: TaskItem, bundle: Store
         WrongImageError: it cannot be read, or has another size than the reference.
     """
     name = f"{task.name}/{item.name}"
-    image = _read(painted, name, ErrorClass.HARNESS)
+    image = _read(painted, name, ErrorClass.HARNESS, is_png=True)
     samples = []
     for against, file in (("reference", item.reference), ("truth", item.truth)):
         if file is None:
@@ -79,8 +79,10 @@ def _parity(samples: Sequence[Sample]) -> str | None:
     )
 
 
-def _read(path: Path, name: str, error_class: ErrorClass) -> Pixels:
+def _read(path: Path, name: str, error_class: ErrorClass, *, is_png: bool = False) -> Pixels:
     try:
+        if is_png:
+            check_png(path)
         return read_pixels(path)
     except (OSError, SyntaxError, ValueError) as error:
         raise WrongImageError(f"image {name} cannot be read: {error}", error_class) from error

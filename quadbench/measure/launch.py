@@ -6,30 +6,31 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 from quadbench.artifacts import Bundle, Caveat, CompiledBundle, ErrorClass, LaunchPlan, RunRecord, Sample, Status
+from quadbench.artifacts.device_text import one_line
 from quadbench.artifacts.parts import tasks_of
 from quadbench.devices import Device
 from quadbench.errors import DeviceError
-from quadbench.harness.events import Heard, ImageEvent
+from quadbench.harness.expected import Expected, expected_of
+from quadbench.harness.heard import Heard
 from quadbench.harness.installation import Installation
 from quadbench.harness.plan import harness_plan
+from quadbench.measure.fetch import fetch_image, painted_files
 from quadbench.measure.gate import GateLimits, gate, wait_at_gate
 from quadbench.measure.images import WrongImageError, expected_images, image_fault, image_samples
 from quadbench.measure.outcome import Failure, caveats_of, failure_of
+from quadbench.measure.remote import remote_folder, runs_folder
 from quadbench.measure.rom import rom_samples
 from quadbench.measure.state import flatten, read_state
 from quadbench.results.layout import Layout
 
 _SYNC_INTERVAL_S = 1.0  # what a power cut may take of the events; a sync for each line would disturb what this machine measures
-_SHELL_TIMEOUT_S = 30.0
-REMOTE_RUNS = "runs"  # the folder of launches on a device
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class LaunchSettings:
 
 
 def measure_launch(installation: Installation, launch: LaunchPlan, settings: LaunchSettings) -> RunRecord:
-    """Run the harness once and keep what it says. What goes wrong on the device comes back as a FAILED or SKIPPED record.
+    """Run the harness once and keep what it says. Whatever goes wrong in it comes back as a FAILED or SKIPPED record.
 
     Writes plan.json, events.jsonl (line by line, as they come) and images/<task>/<item>.png into the launch's folder. The
     caller stores the record.
@@ -64,9 +65,10 @@ def measure_launch(installation: Installation, launch: LaunchPlan, settings: Lau
         ArtifactError, UnknownNameError: installation and launch do not fit; nothing was started.
         ValueError: the run id cannot name a folder.
     """
-    remote = f"{installation.device.root}/{REMOTE_RUNS}/{settings.run_id}"
+    images = f"{runs_folder(installation.device)}/{settings.run_id}/images"
     folder = settings.layout.launch(settings.run_id, installation.address, launch.variant, launch.launch)
-    plan = harness_plan(installation, launch, threads=settings.threads, images=f"{remote}/images")
+    plan = harness_plan(installation, launch, threads=settings.threads, images=images)
+    steps = {task.name: task.steps for task in tasks_of(installation.bundle.artifact, launch)}
     provider = installation.execution_provider
     work = _Launch(
         on=installation,
@@ -74,7 +76,8 @@ def measure_launch(installation: Installation, launch: LaunchPlan, settings: Lau
         settings=settings,
         plan=json.dumps(plan, indent=1).encode(),
         harness=installation.path_of_digest(installation.program, "the harness"),
-        remote=remote,
+        expected=expected_of(plan, steps, settings.timeout_s),
+        images=images,
         folder=folder,
         is_emulated=provider is not None and provider.is_emulator and launch.variant.is_quantized,
     )
@@ -83,14 +86,15 @@ def measure_launch(installation: Installation, launch: LaunchPlan, settings: Lau
 
 @dataclass(frozen=True, kw_only=True)
 class _Launch:
-    """The inputs of one launch. `remote` is its folder on the device, `folder` its folder here, `harness` a path there."""
+    """The inputs of one launch. `harness` and `images` are paths on the device, `folder` is the launch's folder here."""
 
     on: Installation
     launch: LaunchPlan
     settings: LaunchSettings
     plan: bytes
     harness: str
-    remote: str
+    expected: Expected
+    images: str
     folder: Path
     is_emulated: bool
 
@@ -112,9 +116,9 @@ class _Findings:
     """The findings of a launch so far, filled as it goes, so that an interrupt at any point leaves what came before."""
 
     started_at: datetime
+    heard: Heard
     state: dict[str, str] = field(default_factory=dict)
     caveats_of_state: tuple[Caveat, ...] = ()
-    heard: Heard = field(default_factory=Heard)
     samples: list[Sample] = field(default_factory=list)  # beyond the harness's own
     images: dict[str, str] = field(default_factory=dict)
     refusal: str | None = None  # the gate's
@@ -129,7 +133,7 @@ def _measured(work: _Launch) -> RunRecord:
     name = f"{work.device.facts.address}: launch {work.launch.launch} of {work.launch.variant}"
     log.info("%s: starts", name)
     began = time.monotonic()
-    findings = _Findings(started_at=datetime.now(UTC))
+    findings = _Findings(started_at=datetime.now(UTC), heard=Heard(expected=work.expected))
     try:
         _measure(work, findings)
     except KeyboardInterrupt as interrupt:
@@ -148,8 +152,10 @@ def _measure(work: _Launch, findings: _Findings) -> None:
         if not _passes_gate(work, findings):
             return
         findings.samples += rom_samples(work.on, work.launch)
-        with _remote_folder(work):
-            _run_harness(work, findings)
+        plan = work.folder / "plan.json"
+        plan.write_bytes(work.plan)
+        with remote_folder(work.device, work.settings.run_id, plan, work.settings.layout) as remote:
+            _run_harness(work, findings, f"{remote}/plan.json")
             if findings.failure is None or findings.failure.error_class is not ErrorClass.DEVICE:
                 _fetch_images(work, findings)
         _read_state_after(work, findings)
@@ -157,6 +163,11 @@ def _measure(work: _Launch, findings: _Findings) -> None:
         findings.fail(ErrorClass.DEVICE, str(error))
     except OSError as error:
         findings.fail(ErrorClass.INFRASTRUCTURE, f"this machine cannot write the results: {error}")
+    except Exception as error:
+        # One launch must not cost the others, whatever a device has thought of.
+        log.info("%s: unexpected error in a launch", work.device.facts.address, exc_info=True)
+        reason = f"unexpected error, a bug of quadbench (-v shows where): {type(error).__name__}: {error}"
+        findings.fail(ErrorClass.INFRASTRUCTURE, reason)
 
 
 def _passes_gate(work: _Launch, findings: _Findings) -> bool:
@@ -182,42 +193,31 @@ def _read_state_after(work: _Launch, findings: _Findings) -> None:
     findings.caveats_of_state += judged.caveats
 
 
-@contextmanager
-def _remote_folder(work: _Launch) -> Iterator[None]:
-    """The launch's folder on the device with the plan in it, gone afterwards; the objects stay."""
-    plan = work.folder / "plan.json"
-    plan.write_bytes(work.plan)
-    try:
-        work.device.push(plan, f"{work.remote}/plan.json")
-        yield
-    finally:
-        try:
-            work.device.shell(["rm", "-rf", work.remote], _SHELL_TIMEOUT_S)
-        except DeviceError as error:
-            log.warning("%s: '%s' could not be removed: %s", work.device.facts.address, work.remote, error)
-
-
-def _run_harness(work: _Launch, findings: _Findings) -> None:
+def _run_harness(work: _Launch, findings: _Findings, plan: str) -> None:
     ended: DeviceError | None = None
+    began = time.monotonic()
     try:
-        lines = work.device.stream([work.harness, f"{work.remote}/plan.json"], work.settings.timeout_s)
+        lines = work.device.stream([work.harness, plan], work.settings.timeout_s)
         with closing(lines), (work.folder / "events.jsonl").open("w", encoding="utf-8") as file:
-            synced = time.monotonic()
+            synced = began
             for line in lines:
+                findings.heard.take(line)
+                if findings.heard.is_over:
+                    break
                 file.write(f"{line}\n")
                 file.flush()
-                findings.heard.take(line)
                 if time.monotonic() - synced >= _SYNC_INTERVAL_S:
                     os.fsync(file.fileno())
                     synced = time.monotonic()
     except DeviceError as error:
         ended = error
-    findings.failure = failure_of(findings.heard, ended, hashlib.sha256(work.plan).hexdigest())
+    wall_s = time.monotonic() - began
+    findings.failure = failure_of(findings.heard, ended, hashlib.sha256(work.plan).hexdigest(), wall_s)
 
 
 def _fetch_images(work: _Launch, findings: _Findings) -> None:
     """Pull every image that was announced and compare it; judge the launch by them where nothing else is wrong."""
-    announced = {(event.task, event.item): event for event in findings.heard.images}
+    announced, files = findings.heard.images, painted_files(work.device, work.images)
     samples: list[Sample] = []
     for task, item in expected_images(tasks_of(work.bundle, work.launch), work.launch):
         name = f"{task.name}/{item.name}"
@@ -225,26 +225,16 @@ def _fetch_images(work: _Launch, findings: _Findings) -> None:
         if event is None:
             findings.fail(ErrorClass.HARNESS, f"harness painted no image {name}")
             continue
+        local = work.folder / "images" / f"{name}.png"
         try:
-            local = _pull(work, event, name)
-            findings.images[name] = work.settings.layout.relative(local)
+            fetch_image(work.device, event, files, local)
             samples += image_samples(local, task, item, work.on.bundle)
+            findings.images[name] = work.settings.layout.relative(local)
         except WrongImageError as error:
             findings.fail(error.error_class, str(error))
     findings.samples += samples
     if wrong := image_fault(work.launch.variant, samples):
         findings.fail(ErrorClass.HARNESS, wrong)
-
-
-def _pull(work: _Launch, event: ImageEvent, name: str) -> Path:
-    local = work.folder / "images" / f"{name}.png"
-    local.parent.mkdir(parents=True, exist_ok=True)
-    work.device.pull(event.path if event.path.startswith("/") else f"{work.device.root}/{event.path}", local)
-    arrived = hashlib.sha256(local.read_bytes()).hexdigest()
-    if arrived != event.sha256:
-        message = f"image {name} arrived with sha256 {arrived}, the harness wrote {event.sha256}"
-        raise WrongImageError(message, ErrorClass.DEVICE)
-    return local
 
 
 def _record(work: _Launch, findings: _Findings, *, aborted: bool = False) -> RunRecord:
@@ -264,7 +254,7 @@ def _record(work: _Launch, findings: _Findings, *, aborted: bool = False) -> Run
         launch=work.launch.launch,
         status=status,
         error_class=error_class,
-        reason=reason,
+        reason=None if reason is None else one_line(reason),
         caveats=_caveats(work, findings),
         versions=_versions(work, findings.heard),
         state=findings.state,

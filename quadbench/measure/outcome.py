@@ -1,16 +1,23 @@
 """Outcome: the events of a launch and how its process ended -> failure and caveats. Pure."""
 
+import re
 import signal
 from collections import Counter
 from dataclasses import dataclass
 
 from quadbench.artifacts import Bundle, Caveat, CompiledBundle, DeviceFacts, ErrorClass
-from quadbench.errors import CommandError, CommandTimeoutError, DeviceError
-from quadbench.harness.events import Heard
+from quadbench.artifacts.device_text import one_line
+from quadbench.errors import CommandError, CommandTimeoutError, DeviceError, OutputLimitError
+from quadbench.harness.heard import Heard
 from quadbench.harness.plan import REFUSED_EXIT_CODE
 from quadbench.statistics import ENOUGH_SAMPLES
 
 _CANNOT_START = {126, 127}  # exit codes of a shell that cannot start the harness
+
+# A line of ONNX Runtime's log that is no error: it begins with time and severity, as `[W:onnxruntime:quadbench, file.cc:1 f]`.
+_REMARK = re.compile(r"\[[VIW]:onnxruntime:|\[Telemetry\]")
+_STDERR_LINES = 3
+_STDERR_CHARACTERS = 200  # of each of them
 
 _RELEASE_BUILDS = {"release", "relwithdebinfo", "minsizerel"}
 
@@ -23,11 +30,11 @@ class Failure:
     reason: str
 
 
-def failure_of(heard: Heard, ended: DeviceError | None, plan_sha256: str) -> Failure | None:
-    """Judge a launch. `ended` is the error with which its output ended; None is exit code 0."""
+def failure_of(heard: Heard, ended: DeviceError | None, plan_sha256: str, wall_s: float) -> Failure | None:
+    """Judge a launch that took `wall_s`. `ended` is the error with which its output ended; None is exit code 0."""
     if ended is not None:
         return _ended_badly(heard, ended)
-    reason = _unsound(heard, plan_sha256)
+    reason = heard.unsound(plan_sha256, wall_s) or (f"harness failed: {_errors(heard)}" if _has_failed(heard) else None)
     return Failure(error_class=ErrorClass.HARNESS, reason=reason) if reason else None
 
 
@@ -48,15 +55,17 @@ def caveats_of(
 def _ended_badly(heard: Heard, ended: DeviceError) -> Failure:
     match ended:
         case CommandTimeoutError():
-            return Failure(error_class=ErrorClass.HARNESS, reason=f"harness timed out: {ended}{_after(heard)}")
+            return Failure(error_class=ErrorClass.HARNESS, reason=f"harness timed out: {ended}{heard.ended_early()}")
+        case OutputLimitError():
+            return Failure(error_class=ErrorClass.HARNESS, reason=f"{ended}{heard.ended_early()}")
         case CommandError(status=status) if status in _CANNOT_START:
             return Failure(error_class=ErrorClass.INFRASTRUCTURE, reason=f"harness cannot be started: {ended}")
         case CommandError(status=status):
             is_plan = status == REFUSED_EXIT_CODE
             error_class = ErrorClass.INFRASTRUCTURE if is_plan else ErrorClass.HARNESS
-            return Failure(error_class=error_class, reason=f"{_said_or_died(heard, ended)}{_after(heard)}")
+            return Failure(error_class=error_class, reason=f"{_said_or_died(heard, ended)}{heard.ended_early()}")
         case _:
-            return Failure(error_class=ErrorClass.DEVICE, reason=f"{ended}{_after(heard)}")
+            return Failure(error_class=ErrorClass.DEVICE, reason=f"{ended}{heard.ended_early()}")
 
 
 def _said_or_died(heard: Heard, ended: CommandError) -> str:
@@ -67,39 +76,22 @@ def _said_or_died(heard: Heard, ended: CommandError) -> str:
     return f"harness was killed or crashed (exit code {ended.status}){_stderr(ended)}"
 
 
-def _unsound(heard: Heard, plan_sha256: str) -> str | None:
-    """Say what is wrong with the output of a harness that ended with exit code 0; None where nothing is."""
-    if heard.problem:
-        return heard.problem
-    if heard.header is None or heard.footer is None:
-        missing = "header" if heard.header is None else "footer"
-        return f"harness wrote no {missing}, though its exit code is 0{_after(heard)}"
-    if heard.header.plan_sha256 != plan_sha256:
-        return f"harness ran another plan: sha256 {heard.header.plan_sha256}, expected {plan_sha256}"
-    if heard.footer.status != "OK" or heard.errors:
-        return f"harness failed: {_errors(heard)}"
-    if heard.footer.samples != len(heard.samples):
-        return f"harness wrote {heard.footer.samples} samples, {len(heard.samples)} arrived"
-    return None
+def _has_failed(heard: Heard) -> bool:
+    return bool(heard.errors) or heard.footer is None or heard.footer.status != "OK"
 
 
 def _errors(heard: Heard) -> str:
     return (
-        "; ".join(f"{error.where}: {error.message}" if error.where else error.message for error in heard.errors)
+        "; ".join(one_line(f"{error.where}: {error.message}" if error.where else error.message) for error in heard.errors)
         or "no reason given"
     )
 
 
-def _after(heard: Heard) -> str:
-    """Say at which point of its output a launch ended early."""
-    if heard.problem:
-        return f"; {heard.problem}"
-    return "" if heard.footer else f"; no footer after {heard.lines} lines, {len(heard.samples)} samples are kept"
-
-
 def _stderr(ended: CommandError) -> str:
-    last = " / ".join(ended.stderr_tail.strip().splitlines()[-3:])
-    return f": {last}" if last else ""
+    """Return the last lines of stderr, but for what the runtime's log says of its own well-being: that ends no program."""
+    said = (one_line(line, _STDERR_CHARACTERS) for line in ended.stderr_tail.splitlines())
+    lines = [line for line in said if line and not _REMARK.search(line)]
+    return f": {' / '.join(lines[-_STDERR_LINES:])}" if lines else ""
 
 
 def _signal_name(number: int) -> str:

@@ -49,4 +49,4 @@ def _files(installation: Installation, launch: LaunchPlan) -> list[tuple[FileRef
 def _sizes(device: Device, paths: list[str]) -> dict[str, int]:
     """Return the sizes of those that exist; `stat` complains of the others and goes on."""
     result = device.shell(["stat", "-c", "%s %n", *paths], _TIMEOUT_S)
-    return {path: int(size) for size, path in re.findall(r"^(\d+) (.+)$", result.stdout, re.MULTILINE)}
+    return {path: int(size) for size, path in re.findall(r"^(\d{1,18}) (.+)$", result.stdout, re.MULTILINE)}

@@ -4,11 +4,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from quadbench.artifacts.device_text import one_line
 from quadbench.devices.device import Device
 from quadbench.devices.dumpsys import BatteryState, ThermalState, parse_battery, parse_thermal
 
 UNAVAILABLE = "unavailable"
 _TIMEOUT_S = 30.0
+_KHZ = r"(\d{1,12})"
+_DECIMAL = r"\d{1,12}(?:\.\d{1,12})?"
 _MARK = "@@quadbench "
 
 # One round trip for all of it. Parts that a device lacks print nothing.
@@ -66,14 +69,14 @@ def parse_state(text: str) -> DeviceState:
     return DeviceState(
         thermal=parse_thermal(parts.get("thermal", "")),
         battery=parse_battery(parts.get("battery", "")),
-        load_1min=_number(r"^(\S+)", parts.get("load", "")),
-        cores=_whole(r"^(\d+)", parts.get("cores", "")),
+        load_1min=_number(rf"^({_DECIMAL})\s", parts.get("load", "")),
+        cores=_whole(r"^(\d{1,6})$", parts.get("cores", "")),
         memory_total_bytes=_kib(parts, "MemTotal"),
         memory_available_bytes=_kib(parts, "MemAvailable"),
-        uptime_s=_number(r"^(\S+)", parts.get("uptime", "")),
+        uptime_s=_number(rf"^({_DECIMAL})\s", parts.get("uptime", "")),
         clocks=tuple(
             Clock(policy=policy, khz=int(khz), cap_khz=int(cap), hardware_khz=int(hardware))
-            for policy, khz, cap, hardware in re.findall(r"^(\S+) (\d+) (\d+) (\d+)$", parts.get("clocks", ""), re.MULTILINE)
+            for policy, khz, cap, hardware in re.findall(rf"^(\S+) {_KHZ} {_KHZ} {_KHZ}$", parts.get("clocks", ""), re.MULTILINE)
         ),
     )
 
@@ -95,11 +98,11 @@ def flatten(state: DeviceState | None, moment: str) -> dict[str, str]:
         "clocks": ", ".join(f"{c.policy} {c.khz}/{c.cap_khz}/{c.hardware_khz} kHz" for c in state.clocks) or None,
         "temperatures_c": ", ".join(f"{t.name} {t.celsius:.1f}" for t in state.thermal.temperatures) or None,
     }
-    return {f"{moment}.{key}": UNAVAILABLE if value is None else str(value) for key, value in values.items()}
+    return {f"{moment}.{key}": UNAVAILABLE if value is None else one_line(str(value)) for key, value in values.items()}
 
 
 def _kib(parts: Mapping[str, str], key: str) -> int | None:
-    kib = _whole(rf"^{key}:\s+(\d+) kB", parts.get("memory", ""))
+    kib = _whole(rf"^{key}:\s+(\d{{1,15}}) kB", parts.get("memory", ""))
     return None if kib is None else kib * 1024
 
 

@@ -112,7 +112,9 @@ def _foundation_digests(spec: Foundation) -> dict[str, str]:
 
 
 def _input_digests(task: Task) -> list[list[str | None]]:
-    return [
-        [entry.name, entry.prompt, entry.negative_prompt, *(p and sha256_of(p) for p in (entry.image, entry.mask, entry.truth))]
-        for entry in read_inputs(task)
-    ]
+    return [[entry.name, entry.prompt, entry.negative_prompt, *_picture_digests(entry)] for entry in read_inputs(task)]
+
+
+def _picture_digests(entry: zoo.TaskInput) -> list[str | None]:
+    """Return the digests of an input's image, mask and truth, each at its place."""
+    return [sha256_of(path) if path else None for path in (entry.image, entry.mask, entry.truth)]

@@ -55,7 +55,7 @@ def _verdict(blocks: Sequence[Sequence[RunRecord]], task: TaskAssets, key: str, 
     sides: dict[Variant, list[float]] = {Variant.PER_GRAPH: [], Variant.SHARED: []}
     for block in blocks:
         measured = [(record.variant, launch_values(key, record, task)) for record in block]
-        if all(values for _, values in measured):
+        if all(values and median(values) > 0 for _, values in measured):  # a ratio needs figures above 0
             for variant, values in measured:
                 sides[variant].append(median(values))
     if not sides[Variant.SHARED]:

@@ -6,12 +6,13 @@ from base64 import b64encode
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from struct import unpack
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from quadbench.artifacts import RunResult
+from quadbench.artifacts.device_text import printable
+from quadbench.artifacts.pixels import png_size
 from quadbench.report import tables, units
 from quadbench.report.chart import Bar, BarPart, Series, legend, line_chart, stacked_bars
 from quadbench.report.kpi import Figure
@@ -70,6 +71,7 @@ def _environment() -> Environment:
         loader=FileSystemLoader(_HERE / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_printable,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -92,6 +94,11 @@ def _environment() -> Environment:
     return environment
 
 
+def _printable(value: object) -> object:
+    """Return what stands in a page: of a text, which may be a device's, nothing that is not shown."""
+    return value if isinstance(value, Markup) or not isinstance(value, str) else printable(value)
+
+
 def _utc(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
 
@@ -101,9 +108,10 @@ def _picture(path: Path, alt: str) -> Markup:
     if not path.is_file():
         return Markup('<span class="absent">missing: {}</span>').format(path.name)
     content = path.read_bytes()
-    if content[:8] != b"\x89PNG\r\n\x1a\n":
-        return Markup('<span class="absent">not a PNG file: {}</span>').format(path.name)
-    width, height = unpack(">II", content[16:24])
+    try:
+        width, height = png_size(content)
+    except ValueError as error:
+        return Markup('<span class="absent">{}: {}</span>').format(str(error), path.name)
     style = "pixelated" if width <= 128 else "smooth"
     shown_height = round(_SHOWN_WIDTH * height / width)
     return Markup('<img class="{}" src="data:image/png;base64,{}" alt="{}" width="{}" height="{}">').format(

@@ -62,10 +62,6 @@ def _imported(path: Path) -> Iterator[str]:
 def _running(node: ast.AST) -> Iterator[ast.AST]:
     """Yield the node and everything in it that can run: of `if TYPE_CHECKING` the other branch alone."""
     yield node
-    match node:
-        case ast.If(test=ast.Name(id="TYPE_CHECKING"), orelse=children):
-            pass
-        case _:
-            children = list(ast.iter_child_nodes(node))
-    for child in children:
+    is_typing = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    for child in node.orelse if isinstance(node, ast.If) and is_typing else ast.iter_child_nodes(node):
         yield from _running(child)

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import groupby
-from math import isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,10 +18,12 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from quadbench.artifacts import Caveat, DeviceFacts, ErrorClass, RunRecord, Sample, Status, Variant
 from quadbench.artifacts.names import check_file_name, check_relative_path
+from quadbench.artifacts.plausible import value_fault
 from quadbench.errors import ArtifactError, UnknownNameError
 from quadbench.results.engine import open_engine, open_for_reading, reading, writing
 
 _KNOWN_RUNS_SHOWN = 20
+_MOST_NUMBER = 2**63  # of an iteration or step: what the database can hold
 
 
 def open_records(url_or_path: str | Path) -> "Records":
@@ -66,9 +67,10 @@ class Records:
 
         Raises:
             StorageError: there is no space left, or the file cannot be written.
-            ArtifactError: a sample that is not finite, another record under the same id, or the database is damaged.
+            ArtifactError: a sample that nothing measures, another record under the same id, or the database is damaged.
         """
-        _refuse_infinite(record)
+        if fault := values_fault(record):
+            raise ArtifactError(f"record '{record.record_id}' holds a sample that cannot be stored: {fault}")
         with writing(self._engine) as connection:
             if self._stored_already(connection, record):
                 return False
@@ -237,9 +239,12 @@ def _record(row: Any, samples: tuple[Sample, ...]) -> RunRecord:
     return RunRecord(**{**plain, **typed, "samples": samples})
 
 
-def _refuse_infinite(record: RunRecord) -> None:
-    wrong = next((sample for sample in record.samples if not isfinite(sample.value)), None)
-    if wrong is not None:
-        raise ArtifactError(
-            f"record '{record.record_id}' holds {wrong.value} for {wrong.metric} of task {wrong.task}; expected a finite number"
-        )
+def values_fault(record: RunRecord) -> str | None:
+    """Say what is wrong with a record's samples; None where nothing is. Old records may hold what is refused today."""
+    for sample in record.samples:
+        fault = value_fault(sample.metric, sample.value)
+        if fault is None and not all(number is None or 0 <= number < _MOST_NUMBER for number in (sample.iteration, sample.step)):
+            fault = f"has iteration {sample.iteration} and step {sample.step}, expected numbers from 0"
+        if fault:
+            return f"{sample.metric}{f' of task {sample.task}' if sample.task else ''} {fault}"
+    return None

@@ -4,21 +4,21 @@ import json
 import logging
 import uuid
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from quadbench.artifacts import SCHEMA_VERSION, Bundle, Deployment, RunRecord, RunResult
+from quadbench.artifacts import SCHEMA_VERSION, Bundle, Deployment, ErrorClass, RunRecord, RunResult, Status
 from quadbench.artifacts.names import FileName
 from quadbench.artifacts.parts import file_refs
 from quadbench.artifacts.scores import RunScores
 from quadbench.errors import ArtifactError, StorageError
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest
-from quadbench.results.records import Records, read_records
+from quadbench.results.records import Records, read_records, values_fault
 from quadbench.results.storage import storing
 from quadbench.spec import is_file, read_json
 
@@ -70,11 +70,19 @@ def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
     return RunResult(
         run_id=run_id,
         stored=bundle,
-        records=stored,
+        records=tuple(map(_judged, stored)),
         deployments=run.deployments,
         published=run.published,
         scores=_read(scores, RunScores, hint="remove it, or run quadbench quality again") if scores.exists() else None,
     )
+
+
+def _judged(record: RunRecord) -> RunRecord:
+    """Return the record; as failed where it is an old one with values that nothing measures, whose figures count nowhere."""
+    if record.status is not Status.OK or not (fault := values_fault(record)):
+        return record
+    reason = f"its figures do not count, as it holds what nothing measures: {fault}"
+    return replace(record, status=Status.FAILED, error_class=ErrorClass.HARNESS, reason=reason)
 
 
 def keep_record(records: Records, record: RunRecord, layout: Layout) -> None:

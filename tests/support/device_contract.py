@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from quadbench.devices import Device
-from quadbench.errors import CommandError, CommandTimeoutError, DeviceError, UserError
+from quadbench.devices.output import LINE_LIMIT_BYTES, TAIL_BYTES, TEXT_LIMIT_BYTES
+from quadbench.errors import CommandError, CommandTimeoutError, DeviceError, OutputLimitError, UserError
 
 BIG_BYTES = 50 * 2**20
 
@@ -155,3 +156,42 @@ class DeviceContract:
     def test_an_empty_command_is_refused(self, device: Device) -> None:
         with pytest.raises(UserError, match="empty command"):
             device.shell([], 10)
+
+    def test_a_file_that_is_too_large_is_not_copied(self, device: Device, tmp_path: Path) -> None:
+        (tmp_path / "file").write_bytes(b"12345678")
+        device.push(tmp_path / "file", f"{device.root}/limited")
+        device.pull(f"{device.root}/limited", tmp_path / "back", limit_bytes=8)
+        (tmp_path / "back").unlink()
+        with pytest.raises(OutputLimitError, match=r"limited' on .* has more than the 7 bytes"):
+            device.pull(f"{device.root}/limited", tmp_path / "back", limit_bytes=7)
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+    @pytest.mark.parametrize(
+        "make",
+        ["ln -s /dev/zero odd", "mkfifo odd", "mkdir odd", "ln -s plain-file odd", "rm -rf odd && ln -s /no-such-file odd"],
+        ids=["endless", "pipe", "folder", "link", "nowhere"],
+    )
+    def test_what_is_no_regular_file_is_not_copied(self, device: Device, tmp_path: Path, make: str) -> None:
+        script = f'mkdir -p "{device.root}" && cd "{device.root}" && rm -rf odd && echo x > plain-file && {make}'
+        assert device.shell(["sh", "-c", script], 10).exit_code == 0
+        with pytest.raises(DeviceError, match="is no regular file"):
+            device.pull(f"{device.root}/odd", tmp_path / "back")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_line_without_end_is_not_read_to_its_end(self, device: Device) -> None:
+        lines: list[str] = []
+        with pytest.raises(OutputLimitError, match=rf"line 2 of the output of 'sh' .* more than {LINE_LIMIT_BYTES} bytes"):
+            lines += device.stream(["sh", "-c", "echo first; exec head -c 200000000 /dev/zero"], 60)
+
+    def test_long_lines_come_whole_up_to_the_limit(self, device: Device) -> None:
+        script = f"head -c {LINE_LIMIT_BYTES} /dev/zero; echo; echo last"
+        assert [len(line) for line in device.stream(["sh", "-c", script], 30)] == [LINE_LIMIT_BYTES, 4]
+
+    def test_output_without_end_is_not_read_to_its_end(self, device: Device) -> None:
+        with pytest.raises(OutputLimitError, match=rf"more than {TEXT_LIMIT_BYTES} bytes"):
+            device.shell(["cat", "/dev/zero"], 60)
+
+    def test_of_much_on_stderr_the_end_is_kept(self, device: Device) -> None:
+        result = device.shell(["sh", "-c", "head -c 5000000 /dev/zero >&2; echo last >&2"], 60)
+        assert len(result.stderr) == TAIL_BYTES
+        assert result.stderr.endswith("last\n")

@@ -35,11 +35,15 @@ from quadbench.results.layout import Layout
 
 TASKS = {"restyle": TaskKind.IMAGE_TO_IMAGE, "remove-object": TaskKind.INPAINT}
 ITEMS = ("000", "001")
+STEPS = 4
+SAMPLES = 231  # of a good launch of the plan that `launch_of` gives
 GOOD = "header()\nrun()\npaint_all()\nfooter()\n"
 
 # What every script begins with. `paint` writes an item's reference with `change` added to one pixel, or all with `everywhere`.
 _PRELUDE = """#!{python}
-import hashlib, json, os, pathlib, signal, sys, time
+import time
+began = time.monotonic_ns()
+import hashlib, json, os, pathlib, signal, sys
 import numpy as np
 from PIL import Image
 
@@ -54,32 +58,79 @@ count = 0
 def sample(metric="end_to_end_ns", value=5_000_000, **words):
     global count
     count += 1
-    emit("sample", metric=metric, value=value, **words)
+    first = plan["sequence"][0]
+    emit("sample", metric=metric, value=value,
+         **(words or {{"task": first["task"], "iteration": 0, "is_warmup": first["warmup"] > 0}}))
 
 def header(build_type="Release", plan_sha256=hashlib.sha256(text).hexdigest()):
     emit("header", schema_version=1, harness_version="0.1.0", build_type=build_type, commit="abc", runtime_version="1.27.0",
          plan_sha256=plan_sha256, variant=plan["variant"], cpu="x86_64", started_at="2025-03-30T00:00:00Z", peak_reset=True)
 
-def paint(task, item, change=0, everywhere=0, size=None):
+def paint(task, item, change=0, everywhere=0, size=None, sha256=None):
     image = np.asarray(Image.open(references / task / (item + ".png")).convert("RGB")).astype(int) + everywhere
     image[0, 0, 0] += change
     path = pathlib.Path(plan["images"]) / task / (item + ".png")
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image.clip(0, 255).astype("uint8")).resize(size or (8, 8)).save(path)
-    emit("image", task=task, item=item, path=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    announce(task, item, sha256 or hashlib.sha256(path.read_bytes()).hexdigest())
 
-def paint_all(**words):
+def announce(task, item, sha256="0" * 64, path=None):
+    emit("image", task=task, item=item, path=path or plan["images"] + "/" + task + "/" + item + ".png", sha256=sha256)
+
+def paint_all(changes={{}}, **words):
     for task, assets in plan["tasks"].items():
         for item in assets["items"]:
-            paint(task, item["name"], **words)
+            name = item["name"]
+            paint(task, name, **(words | changes.get(task + "/" + name, {{}})))
 
-def run():
+is_merged = plan["variant"] == "per-graph"
+
+def load():
+    for component in plan["components"]:
+        sample("session_load_ns", 9_000_000, component=component)
+    if not is_merged:
+        sample("session_load_ns", 9_000_000, component="unet", labels={{"unet": "base"}})
+    sample("load_peak_rss_bytes", 50_000_000, is_warmup=False)
+
+def enter(task, before):
+    if is_merged:
+        sample("session_load_ns", 9_000_000, task=task, component="unet", labels={{"unet": task}})
+    elif plan["tasks"][task]["adapter"]:
+        sample("adapter_load_ns", 20_000, task=task, labels={{"adapter": plan["tasks"][task]["adapter"], "state": "cold"}})
+    sample("switch_ns", 21_000, task=task, labels={{"from": before, "to": task}})
+    sample("load_peak_rss_bytes", 60_000_000, task=task)
+
+def image(task, iteration, is_warmup, is_first=False, steps={steps}):
+    items = plan["tasks"][task]["items"]
+    words = {{"task": task, "iteration": iteration, "item": items[iteration % len(items)]["name"], "is_warmup": is_warmup}}
+    if is_first:
+        sample("first_unet_ns", 600_000, task=task, component="unet", item=words["item"])
+    sample("text_encoder_ns", 300_000, component="text_encoder", **words)
+    sample("vae_encoder_ns", 400_000, component="vae_encoder", **words)
+    for step in range(steps):
+        sample("unet_ns", 500_000, component="unet", step=step, labels={{"runs": "2"}}, **words)
+    sample("vae_decoder_ns", 700_000, component="vae_decoder", **words)
+    sample("end_to_end_ns", 5_000_000, **words)
+    sample("residual_ns", 1_600_000, **words)
+
+def run(skip=lambda task, iteration, is_warmup: False):
+    load()
+    before = "none"
     for block in plan["sequence"]:
-        for i in range(block["warmup"] + block["iterations"]):
-            sample(task=block["task"], iteration=i, is_warmup=i < block["warmup"])
+        is_first = block["task"] != before
+        if is_first:
+            enter(block["task"], before)
+        before = block["task"]
+        for is_warmup, length in ((True, block["warmup"]), (False, block["iterations"])):
+            for i in range(length):
+                if not skip(before, i, is_warmup):
+                    image(before, i, is_warmup, is_first)
+                    is_first = False
+        sample("peak_rss_bytes", 70_000_000, task=before)
 
-def footer(status="OK", samples=None):
-    emit("footer", status=status, samples=count if samples is None else samples, wall_ns=1)
+def footer(status="OK", samples=None, wall_ns=None):
+    emit("footer", status=status, samples=count if samples is None else samples,
+         wall_ns=time.monotonic_ns() - began if wall_ns is None else wall_ns)
 
 """
 
@@ -176,7 +227,7 @@ class World:
 
     def harness(self, script: str, *, mode: str = "755") -> str:
         """Deploy a script as the harness and give its sha256."""
-        prelude = _PRELUDE.format(python=sys.executable, references=str(self.folder / "reference"))
+        prelude = _PRELUDE.format(python=sys.executable, steps=STEPS, references=str(self.folder / "reference"))
         file = self._file("harness", (prelude + script).encode())
         self.device.shell(["chmod", mode, self.objects[file.sha256]], 10)
         return file.sha256
@@ -203,7 +254,7 @@ class World:
             kind=kind,
             adapter=name,
             scheme="lcm",
-            steps=4,
+            steps=STEPS,
             guidance=2.0,
             table=self._file(f"{name}.json", f"table {name}".encode()),
             tensors=self._file(f"{name}.safetensors", f"tensors {name}".encode()),

@@ -1,0 +1,99 @@
+"""Leftovers: a mark in the environment of all that runs for a device -> no process of it outlives the command or quadbench.
+
+A process group holds what a program starts, but not what leaves it by `setsid`; the environment goes along. When quadbench is
+killed, a watcher that waits for its end, this file run as a program, kills what has the mark.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+VARIABLE = "QUADBENCH_PROCESS"
+_PATIENCE_S = 5.0
+_POLL_S = 0.01
+
+
+class Mark:
+    """The mark of one device while this process has it. Marks of its commands begin with it, and it with the device's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.device = f"{folder.resolve()}#"
+        self.value = f"{self.device}{os.getpid()}-{uuid.uuid4().hex[:8]}#"
+        self._numbers = count()
+
+    def of_command(self) -> str:
+        """Return a mark for one more command."""
+        return f"{self.value}{next(self._numbers)}#"
+
+
+@contextlib.contextmanager
+def marked(folder: Path) -> Iterator[Mark]:
+    """Give the mark for what is started on the device with this folder, whose lock is held, and end all of it afterwards.
+
+    What an earlier process left there, although a watcher should have ended it, is ended first.
+    """
+    mark = Mark(folder)
+    kill_marked(mark.device)
+    # -I -S: as little as possible is loaded, in a few hundredths of a second.
+    command = [sys.executable, "-I", "-S", __file__, mark.value]
+    watcher = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    assert watcher.stdin is not None
+    try:
+        yield mark
+    finally:
+        kill_marked(mark.value)
+        watcher.stdin.close()
+        watcher.wait()
+
+
+def environment_of(mark: str) -> dict[str, str]:
+    """Return this process's environment with a mark in it, for a child."""
+    return {**os.environ, VARIABLE: mark}
+
+
+def kill_marked(mark: str) -> None:
+    """Kill every process whose mark begins with this one, and those that they start meanwhile."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while (processes := _carriers(mark)) and time.monotonic() < deadline:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(process, signal.SIGKILL)
+        time.sleep(_POLL_S)
+
+
+def _carriers(mark: str) -> list[int]:
+    wanted = f"\0{VARIABLE}={mark}".encode()
+    return [
+        int(entry)
+        for entry in os.listdir("/proc")  # noqa: PTH208
+        if entry.isdecimal() and wanted in b"\0" + _environment(entry)
+    ]
+
+
+def _environment(process: str) -> bytes:
+    """Return the environment that a process was started with: nothing for one of another user, and for a dead one."""
+    try:
+        with open(f"/proc/{process}/environ", "rb") as file:  # noqa: PTH123
+            return file.read()
+    except OSError:
+        return b""
+
+
+def _watch(mark: str) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    sys.stdin.buffer.read()  # ends with the process at the other end, however that ends
+    kill_marked(mark)
+
+
+if __name__ == "__main__":
+    _watch(sys.argv[1])

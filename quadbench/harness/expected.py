@@ -1,0 +1,164 @@
+"""Expected: a plan -> the samples and images that its harness must give, and the most that it may say. Pure."""
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from quadbench.artifacts import Component, SequenceBlock, TaskKind, Variant
+
+MOST_ERRORS = 20
+FIRST_TASK = "none"  # from which the first switch comes
+_MEMORY_PERIOD_S = 0.04  # between two readings of the harness's memory (launch.cpp)
+_MEMORY_METRICS = 2  # rss_bytes, pss_bytes
+_LONGEST_LAUNCH_S = 7 * 86400.0  # for which a limit is computed; a longer timeout allows no more lines
+_LINE_BYTES = 1024  # on average: four times what a sample takes
+_SPARE_BYTES = 2**20
+_STATES = {"cold", "warm", "resident"}
+_RUNS = {"1", "2"}
+
+OF_IMAGE: Mapping[str, str | None] = {
+    "text_encoder_ns": Component.TEXT_ENCODER,
+    "vae_encoder_ns": Component.VAE_ENCODER,
+    "vae_decoder_ns": Component.VAE_DECODER,
+    "end_to_end_ns": None,
+    "residual_ns": None,
+}
+"""Metrics that each image has once, with the component that they are about."""
+OF_STEP = "unet_ns"
+OF_MEMORY = frozenset({"rss_bytes", "pss_bytes"})
+"""Metrics that are read by the clock, whose number therefore follows from no plan."""
+KNOWN_METRICS = frozenset(
+    {
+        *OF_IMAGE, OF_STEP, *OF_MEMORY,
+        "session_load_ns", "adapter_load_ns", "switch_ns", "first_unet_ns", "peak_rss_bytes", "load_peak_rss_bytes",
+    }
+)  # fmt: skip
+
+
+class SampleGroup(NamedTuple):
+    """Samples that are counted together."""
+
+    metric: str
+    task: str | None
+    is_warmup: bool
+
+    def __str__(self) -> str:
+        of_task = f" of task '{self.task}'" if self.task else ""
+        return f"{self.metric}{of_task}{', warm-up' if self.is_warmup else ''}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpectedTask:
+    """A task of the plan: its items in order, the steps of its sampler, and whether its images begin with one."""
+
+    items: tuple[str, ...]
+    steps: int
+    has_input: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """The events that a plan asks for. `images` maps task and item to the path that the plan gives the image."""
+
+    variant: str
+    tasks: Mapping[str, ExpectedTask]
+    counts: Mapping[SampleGroup, int]
+    runs: Mapping[tuple[str, bool], Sequence[int]]  # task, is_warmup -> the iterations of its blocks, ascending
+    images: Mapping[tuple[str, str], str]
+    words: frozenset[str]  # that labels may have
+    timeout_s: float
+
+    @property
+    def most_lines(self) -> int:
+        """Return the most lines that a sound launch writes."""
+        readings = min(self.timeout_s, _LONGEST_LAUNCH_S) / _MEMORY_PERIOD_S + 1
+        return sum(self.counts.values()) + len(self.images) + MOST_ERRORS + 2 + _MEMORY_METRICS * int(readings)
+
+    @property
+    def most_bytes(self) -> int:
+        """Return the most bytes that a sound launch writes."""
+        return self.most_lines * _LINE_BYTES + _SPARE_BYTES
+
+    def times_of(self, task: str, is_warmup: bool, iteration: int) -> int:
+        """Return how many of a task's blocks come to an iteration."""
+        blocks = self.runs.get((task, is_warmup), ())
+        return len(blocks) - bisect_right(blocks, iteration)
+
+    def shortfall(self, arrived: Mapping[SampleGroup, int]) -> str | None:
+        """Say which samples are missing; None where all are there."""
+        missing = [(group, arrived.get(group, 0), count) for group, count in self.counts.items() if arrived.get(group, 0) < count]
+        if not missing:
+            return None
+        group, there, count = missing[0]
+        more = f"; samples of {len(missing) - 1} other kinds are missing too" if len(missing) > 1 else ""
+        return f"harness gave {there} of the {count} samples of {group} that the plan asks for{more}"
+
+
+def expected_of(plan: Mapping[str, Any], steps: Mapping[str, int], timeout_s: float) -> Expected:
+    """Return what the harness must say of a plan as `harness_plan` makes it; `steps` are those of each task's sampler."""
+    tasks = {
+        name: ExpectedTask(
+            items=tuple(item["name"] for item in task["items"]),
+            steps=steps[name],
+            has_input=task["kind"] != TaskKind.TEXT_TO_IMAGE,
+        )
+        for name, task in plan["tasks"].items()
+    }
+    blocks = [SequenceBlock(**block) for block in plan["sequence"]]
+    runs: dict[tuple[str, bool], list[int]] = {}
+    for block in blocks:
+        runs.setdefault((block.task, True), []).append(block.warmup)
+        runs.setdefault((block.task, False), []).append(block.iterations)
+    folder = plan["images"]
+    return Expected(
+        variant=plan["variant"],
+        tasks=tasks,
+        counts=_counts(plan, tasks, blocks),
+        runs={key: sorted(lengths) for key, lengths in runs.items()},
+        images={(name, item): f"{folder}/{name}/{item}.png" for name, task in tasks.items() for item in task.items}
+        if folder
+        else {},
+        words=frozenset({FIRST_TASK, *plan["unets"], *plan["adapters"], *tasks, *_STATES, *_RUNS}),
+        timeout_s=timeout_s,
+    )
+
+
+def _counts(plan: Mapping[str, Any], tasks: Mapping[str, ExpectedTask], blocks: Sequence[SequenceBlock]) -> Counter[SampleGroup]:
+    """Count every sample of a launch, in the order in which the harness goes."""
+    is_merged = plan["variant"] == Variant.PER_GRAPH
+    counts = Counter(
+        {
+            SampleGroup("session_load_ns", None, False): len(plan["components"]) + (not is_merged),
+            SampleGroup("load_peak_rss_bytes", None, False): 1,
+        }
+    )
+    before: str | None = None
+    for block in blocks:
+        if block.task != before:
+            has_adapter = plan["tasks"][block.task]["adapter"] is not None
+            counts.update(_switch(block.task, is_merged=is_merged, has_adapter=has_adapter))
+        before = block.task
+        for group, count in _images(block, tasks[block.task]):
+            counts[group] += count
+        counts[SampleGroup("peak_rss_bytes", block.task, False)] += 1
+    return counts
+
+
+def _switch(task: str, *, is_merged: bool, has_adapter: bool) -> Iterator[SampleGroup]:
+    if is_merged:
+        yield SampleGroup("session_load_ns", task, False)
+    if has_adapter:
+        yield SampleGroup("adapter_load_ns", task, False)
+    for metric in ("switch_ns", "load_peak_rss_bytes", "first_unet_ns"):
+        yield SampleGroup(metric, task, False)
+
+
+def _images(block: SequenceBlock, task: ExpectedTask) -> Iterator[tuple[SampleGroup, int]]:
+    for is_warmup, count in ((True, block.warmup), (False, block.iterations)):
+        if count:
+            for metric in OF_IMAGE:
+                if task.has_input or metric != "vae_encoder_ns":
+                    yield SampleGroup(metric, block.task, is_warmup), count
+            yield SampleGroup(OF_STEP, block.task, is_warmup), count * task.steps

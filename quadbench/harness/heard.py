@@ -1,0 +1,211 @@
+"""Heard: the lines of one launch, held against its plan -> samples, images and how it ended."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from quadbench.artifacts import Component, Sample
+from quadbench.artifacts.plausible import value_fault
+from quadbench.harness.events import ErrorEvent, Event, Footer, Header, ImageEvent, SampleEvent, read_event, shortened
+from quadbench.harness.expected import KNOWN_METRICS, MOST_ERRORS, OF_IMAGE, OF_MEMORY, OF_STEP, Expected, SampleGroup
+
+_COMPONENTS = frozenset(Component)
+_LABELS = {"unet", "adapter", "state", "from", "to", "runs"}
+_CLOCK_SLACK = 1.05  # two machines' clocks go at nearly the same pace
+_CLOCK_SLACK_NS = 1e9
+
+_Place = tuple[str, str | None, int | None, int | None, bool]  # metric, task, iteration, step, is_warmup
+
+
+@dataclass(kw_only=True)
+class Heard:
+    """The events of one launch so far. `problem` names the first line that is wrong; the good ones around it are kept.
+
+    `is_over` says that the harness has written more than its plan can explain; what comes then is not read any more.
+    """
+
+    expected: Expected
+    header: Header | None = None
+    samples: list[Sample] = field(default_factory=list)
+    images: dict[tuple[str, str], ImageEvent] = field(default_factory=dict)
+    errors: list[ErrorEvent] = field(default_factory=list)
+    footer: Footer | None = None
+    lines: int = 0
+    size_bytes: int = 0
+    problem: str | None = None
+    is_over: bool = False
+    counts: Counter[SampleGroup] = field(default_factory=Counter)
+    _seen: Counter[_Place] = field(default_factory=Counter)
+
+    def take(self, line: str) -> None:
+        """Read the next line."""
+        self.lines += 1
+        self.size_bytes += len(line) + 1
+        if self._is_too_much():
+            return
+        try:
+            event = read_event(line)
+        except ValueError as error:
+            self._object(str(error))
+            return
+        if self.footer is not None:
+            self._object(f"comes after the footer: {shortened(line)}")
+        elif (self.header is None) != isinstance(event, Header) and not self._may_lack_header(event):
+            self._object(f"is a {event.event}; expected the header first, and once")
+        self._keep(event)
+
+    def unsound(self, plan_sha256: str, wall_s: float) -> str | None:
+        """Say what is wrong with the output of a harness that ended well after `wall_s`; None where nothing is."""
+        if self.problem:
+            return self.problem
+        if self.header is None or self.footer is None:
+            missing = "header" if self.header is None else "footer"
+            return f"harness wrote no {missing}, though its exit code is 0{self.ended_early()}"
+        if self.header.plan_sha256 != plan_sha256:
+            return f"harness ran another plan: sha256 {self.header.plan_sha256}, expected {plan_sha256}"
+        if self.header.variant != self.expected.variant:
+            return f"harness ran the variant '{self.header.variant}', expected '{self.expected.variant}'"
+        if self.footer.status != "OK" or self.errors:
+            return None  # the errors say it better
+        if self.footer.samples != len(self.samples):
+            return f"harness wrote {self.footer.samples} samples, {len(self.samples)} arrived"
+        return self.expected.shortfall(self.counts) or self._impossible_time(self.footer.wall_ns, wall_s)
+
+    def ended_early(self) -> str:
+        """Say at which point of its output a launch ended early."""
+        if self.problem:
+            return f"; {self.problem}"
+        return "" if self.footer else f"; no footer after {self.lines} lines, {len(self.samples)} samples are kept"
+
+    def _is_too_much(self) -> bool:
+        expected = self.expected
+        if self.lines > expected.most_lines:
+            self._object(f"is one more than the {expected.most_lines} that the plan can explain; the harness was ended")
+            self.is_over = True
+        elif self.size_bytes > expected.most_bytes:
+            self._object(f"ends beyond the {expected.most_bytes} bytes that the plan can explain; the harness was ended")
+            self.is_over = True
+        return self.is_over
+
+    def _may_lack_header(self, event: Event) -> bool:
+        """Say whether an event may come first: the harness answers a plan that it refuses with an error and a footer alone."""
+        return isinstance(event, ErrorEvent) or (isinstance(event, Footer) and bool(self.errors))
+
+    def _object(self, complaint: str) -> None:
+        if self.problem is None:
+            self.problem = f"line {self.lines} of the harness's output {complaint}"
+
+    def _keep(self, event: Event) -> None:
+        match event:
+            case Header():
+                self.header = self.header or event
+            case SampleEvent():
+                self._keep_sample(event)
+            case ImageEvent():
+                self._keep_image(event)
+            case ErrorEvent():
+                self.errors.append(event)
+                if len(self.errors) > MOST_ERRORS:
+                    self._object(f"is error {len(self.errors)}, at most {MOST_ERRORS} are read; the harness was ended")
+                    self.is_over = True
+            case Footer():
+                self.footer = self.footer or event
+
+    def _keep_sample(self, event: SampleEvent) -> None:
+        fault = _sample_fault(event, self.expected) or self._too_often(event)
+        if fault:
+            self._object(f"is a sample of {event.metric} that the plan does not explain: {fault}")
+            return
+        self.samples.append(_sample(event))
+
+    def _too_often(self, event: SampleEvent) -> str | None:
+        """Count the sample; say where there were as many of it before as the plan has."""
+        if event.metric in OF_MEMORY:
+            return None
+        group = SampleGroup(event.metric, event.task, bool(event.is_warmup))
+        most, there, place = self.expected.counts.get(group, 0), self.counts[group], None
+        if most and event.task is not None and event.iteration is not None:
+            place = (event.metric, event.task, event.iteration, event.step, group.is_warmup)
+            most, there = self.expected.times_of(event.task, group.is_warmup, event.iteration), self._seen[place]
+        if there >= most:
+            where = f", iteration {event.iteration}" if place else ""
+            return f"it is number {there + 1} of {group}{where}, expected {most}"
+        self.counts[group] += 1
+        if place:
+            self._seen[place] += 1
+        return None
+
+    def _keep_image(self, event: ImageEvent) -> None:
+        key = event.task, event.item
+        path = self.expected.images.get(key)
+        if path is None:
+            self._object(f"is an image {event.task}/{event.item}, which the plan does not ask for")
+        elif event.path != path:
+            self._object(f"says that image {event.task}/{event.item} lies at '{event.path}', expected '{path}'")
+        elif key in self.images:
+            self._object(f"announces image {event.task}/{event.item} a second time")
+        else:
+            self.images[key] = event
+
+    def _impossible_time(self, wall_ns: int, wall_s: float) -> str | None:
+        """Say which time is longer than the launch that it is a part of; the clock of this machine is the judge."""
+        if wall_ns > wall_s * 1e9 * _CLOCK_SLACK + _CLOCK_SLACK_NS:
+            return f"harness says that it ran for {wall_ns / 1e9:.3f} s; here {wall_s:.3f} s went by"
+        longest = max((s for s in self.samples if s.metric.endswith("_ns")), key=lambda sample: sample.value, default=None)
+        if longest is None or longest.value <= wall_ns:
+            return None
+        of_task = f" of task '{longest.task}'" if longest.task else ""
+        return f"harness says {longest.metric} {longest.value:.0f}{of_task} in a launch of {wall_ns} ns; expected less"
+
+
+def _sample_fault(event: SampleEvent, expected: Expected) -> str | None:
+    """Say what is wrong with a sample by itself; None where nothing is."""
+    if event.metric not in KNOWN_METRICS:
+        return f"unknown metric; known: {', '.join(sorted(KNOWN_METRICS))}"
+    if fault := value_fault(event.metric, event.value):
+        return f"its value {fault}"
+    if event.metric.endswith("_ns") and event.value > expected.timeout_s * 1e9:
+        return f"its value is {event.value:g}, expected at most the {expected.timeout_s:g} s that a launch may take"
+    if event.task is not None and event.task not in expected.tasks:
+        return f"task '{event.task}', expected one of {', '.join(expected.tasks)}"
+    if event.component is not None and event.component not in _COMPONENTS:
+        return f"component '{event.component}', expected one of {', '.join(Component)}"
+    for key, word in (event.labels or {}).items():
+        if key not in _LABELS or word not in expected.words:
+            return f"label {key} '{word}' is no word of the plan"
+    return _place_fault(event, expected)
+
+
+def _place_fault(event: SampleEvent, expected: Expected) -> str | None:
+    """Say what is wrong with the iteration, step and item of a sample."""
+    is_of_image = event.metric in OF_IMAGE or event.metric == OF_STEP
+    if event.task is None:
+        return "no task" if is_of_image else None
+    task = expected.tasks[event.task]
+    if event.item is not None and event.item not in task.items:
+        return f"item '{event.item}' is none of task '{event.task}'"
+    if not is_of_image:
+        return None if event.iteration is None and event.step is None else "an iteration or a step, expected neither"
+    if event.iteration is None:
+        return "no iteration"
+    if (event.step is None) == (event.metric == OF_STEP) or (event.step is not None and event.step >= task.steps):
+        wanted = f"one of {task.steps}" if event.metric == OF_STEP else "none"
+        return f"step {event.step}, expected {wanted}"
+    item = task.items[event.iteration % len(task.items)]
+    if event.item is not None and event.item != item:
+        return f"item '{event.item}' in iteration {event.iteration}, expected '{item}'"
+    component = Component.UNET if event.metric == OF_STEP else OF_IMAGE[event.metric]
+    return None if event.component == component else f"component '{event.component}', expected '{component or 'none'}'"
+
+
+def _sample(event: SampleEvent) -> Sample:
+    return Sample(
+        metric=event.metric,
+        value=event.value,
+        task=event.task,
+        component=event.component,
+        iteration=event.iteration,
+        step=event.step,
+        item=event.item,
+        is_warmup=bool(event.is_warmup),
+        labels=event.labels or {},
+    )

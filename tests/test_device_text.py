@@ -1,0 +1,110 @@
+"""What a device says is shown and never acted on: on a terminal, in a page, in a log, and never without end."""
+
+import io
+import logging
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from support.synthetic_run import failed, make_run
+
+from quadbench.artifacts import DeviceFacts, LaunchPlan, RunRecord, Variant
+from quadbench.artifacts.device_text import MOST_CHARACTERS, is_plain, one_line, printable
+from quadbench.cli import _configure_logging
+from quadbench.cli.console import RunConsole, print_error
+from quadbench.devices.device import command_failed
+from quadbench.report import render_html
+from quadbench.results.layout import Layout
+
+EVIL = "[/foo] [red]x[/] \x1b[2J\x1b]0;title\x07 \u202e<script>\x00"
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def test_characters_that_a_terminal_acts_on_are_written_out() -> None:
+    assert one_line("a\x1b[2Jb\x07\x9b\u202e\u2028\ud800") == r"a\x1b[2Jb\x07\x9b\u202e\u2028\ud800"
+    assert printable("a\tb\r\nc\rd") == "a\tb\nc\\rd"
+
+
+def test_colours_are_dropped() -> None:
+    assert one_line("\x1b[1;31mred\x1b[0m and \x1b[38;5;9mplain\x1b[m") == "red and plain"
+
+
+def test_lines_become_one() -> None:
+    assert one_line("first\n\n  second \r\nthird\n") == "first / second / third"
+
+
+@pytest.mark.parametrize("text", ["x" * 5_000_000, "\x1b" * 5_000_000, "\n" * 5_000_000, " x" * 3000])
+def test_a_long_text_is_cut_and_says_so(text: str) -> None:
+    line = one_line(text)
+    assert len(line) < MOST_CHARACTERS + 50
+    assert re.search(r"\.\.\. \(\d+ more characters\)$", line)
+
+
+def test_what_can_be_shown_stays_as_it_is() -> None:
+    text = "Größe 日本 – 12 × 3, [ok] 50 % 🙂"
+    assert one_line(text) == text
+    assert is_plain(text)
+    assert not is_plain("a\nb")
+
+
+def said_of(record: RunRecord) -> str:
+    out = io.StringIO()
+    with RunConsole(Console(file=out, force_terminal=False, width=10_000)) as console:
+        console.launch(record.device.address, LaunchPlan(variant=record.variant, launch=0, sequence=()), 1, 1)
+        console.record(record)
+    return out.getvalue()
+
+
+def test_a_reason_on_the_terminal_is_text_and_no_markup(tmp_path: Path) -> None:
+    record = failed(make_run(tmp_path, variants=(Variant.SHARED,)).records[0], EVIL)
+    said = said_of(record)
+    assert "measure virtual:s25, shared 0: FAILED in 21.0 s: [/foo] [red]x[/] \\x1b[2J" in said
+    assert not CONTROLS.search(said.replace("\n", ""))
+
+
+def test_an_address_with_brackets_does_not_break_a_bar(tmp_path: Path) -> None:
+    record = failed(make_run(tmp_path, variants=(Variant.SHARED,)).records[0], "x")
+    device: DeviceFacts = replace(record.device, address=EVIL)
+    out = io.StringIO()
+    with RunConsole(Console(file=out, force_terminal=True, width=200)) as console:
+        console.launch(EVIL, LaunchPlan(variant=record.variant, launch=0, sequence=()), 1, 1)
+        console.record(replace(record, device=device))
+    assert "\x1b[2J" not in out.getvalue()
+    assert "\x07" not in out.getvalue()
+
+
+def test_an_error_on_the_terminal_is_text_of_bounded_length(capsys: pytest.CaptureFixture[str]) -> None:
+    print_error(EVIL + "x" * 5_000_000)
+    said = capsys.readouterr().err
+    assert said.startswith("error: [/foo] [red]x[/] \\x1b[2J")
+    assert not CONTROLS.search(said.replace("\n", ""))
+    assert len(said) < 30_000
+
+
+def test_a_log_line_is_text(capsys: pytest.CaptureFixture[str]) -> None:
+    level, handlers = logging.getLogger("quadbench").level, logging.getLogger().handlers[:]
+    try:
+        _configure_logging(1)
+        logging.getLogger("quadbench.devices").warning("said: %s", EVIL)
+    finally:
+        logging.getLogger("quadbench").setLevel(level)
+        logging.getLogger().handlers[:] = handlers
+    said = capsys.readouterr().err
+    assert "[/foo]" in said
+    assert not CONTROLS.search(said.replace("\n", ""))
+
+
+def test_a_page_shows_what_a_device_said(tmp_path: Path) -> None:
+    result = make_run(tmp_path, change=lambda record: replace(failed(record, EVIL), state={f"before.{EVIL}": EVIL}))
+    page = render_html(result, Layout(tmp_path))
+    assert "[/foo] [red]x[/] \\x1b[2J" in page
+    assert not CONTROLS.search(page)
+    assert "<script>" not in page
+
+
+def test_a_command_that_failed_is_told_without_its_codes() -> None:
+    error = command_failed(["sh"], "device 'x'", 3, f"{EVIL}\n" * 100_000)
+    assert is_plain(str(error))
+    assert len(str(error)) < 2 * MOST_CHARACTERS

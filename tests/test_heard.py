@@ -1,0 +1,263 @@
+"""What a harness says is held against its plan: what is wrong, too much, too little or impossible is found and not kept."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from quadbench.artifacts import Sample
+from quadbench.harness.expected import MOST_ERRORS, Expected, expected_of
+from quadbench.harness.heard import Heard
+
+PLAN: dict[str, Any] = {
+    "variant": "shared",
+    "components": {"text_encoder": {}, "vae_encoder": {}, "vae_decoder": {}},
+    "unets": {"base": {}},
+    "adapters": {"restyle": {}},
+    "tasks": {
+        "restyle": {"kind": "image-to-image", "adapter": "restyle", "items": [{"name": "000"}, {"name": "001"}]},
+        "draw": {"kind": "text-to-image", "adapter": None, "items": [{"name": "000"}]},
+    },
+    "sequence": [
+        {"task": "restyle", "warmup": 1, "iterations": 3},
+        {"task": "draw", "warmup": 1, "iterations": 2},
+        {"task": "restyle", "warmup": 0, "iterations": 1},
+    ],
+    "images": "/root/runs/r/images",
+}
+STEPS = {"restyle": 2, "draw": 3}
+WALL_S = 10.0
+Line = dict[str, Any]
+
+
+def expected() -> Expected:
+    return expected_of(PLAN, STEPS, timeout_s=60.0)
+
+
+def sample(metric: str, value: float = 1_000_000, **words: Any) -> Line:
+    return {"event": "sample", "metric": metric, "value": value, **words}
+
+
+def images(block: Line) -> Iterator[Line]:
+    """The images of a block, as the harness measures them."""
+    name, task = block["task"], PLAN["tasks"][block["task"]]
+    for is_warmup, count in ((True, block["warmup"]), (False, block["iterations"])):
+        for i in range(count):
+            words = {"task": name, "iteration": i, "item": task["items"][i % len(task["items"])]["name"], "is_warmup": is_warmup}
+            yield sample("text_encoder_ns", component="text_encoder", **words)
+            if name == "restyle":
+                yield sample("vae_encoder_ns", component="vae_encoder", **words)
+            for step in range(STEPS[name]):
+                yield sample("unet_ns", component="unet", step=step, labels={"runs": "2"}, **words)
+            yield sample("vae_decoder_ns", component="vae_decoder", **words)
+            yield sample("end_to_end_ns", **words)
+            yield sample("residual_ns", 0, **words)
+            yield sample("rss_bytes", task=name, is_warmup=False)
+
+
+def samples() -> list[Line]:
+    """Every sample of a good launch."""
+    lines = [sample("session_load_ns", component=part) for part in PLAN["components"]]
+    lines += [sample("session_load_ns", component="unet", labels={"unet": "base"}), sample("load_peak_rss_bytes")]
+    before = "none"
+    for block in PLAN["sequence"]:
+        task = block["task"]
+        if task == "restyle":
+            lines.append(sample("adapter_load_ns", task=task, labels={"adapter": "restyle", "state": "cold"}))
+        lines.append(sample("switch_ns", task=task, labels={"from": before, "to": task}))
+        lines.append(sample("load_peak_rss_bytes", task=task))
+        lines.append(sample("first_unet_ns", task=task, component="unet", item="000"))
+        lines += [*images(block), sample("peak_rss_bytes", task=task)]
+        before = task
+    return lines
+
+
+def header(**words: Any) -> Line:
+    names = ("harness_version", "build_type", "commit", "runtime_version", "cpu", "started_at")
+    return {
+        "event": "header",
+        "schema_version": 1,
+        "plan_sha256": "0" * 64,
+        "variant": "shared",
+        **dict.fromkeys(names, "x"),
+    } | words
+
+
+def heard_of(lines: list[Line], *, wall_ns: int = 9_000_000_000, first: Line | None = None) -> Heard:
+    """A launch that says these lines between a header and a footer that agrees with them."""
+    heard = Heard(expected=expected())
+    count = sum(line["event"] == "sample" for line in lines)
+    footer = {"event": "footer", "status": "OK", "samples": count, "wall_ns": wall_ns}
+    for line in (first or header(), *lines, footer):
+        heard.take(json.dumps(line))
+    return heard
+
+
+def fault_of(lines: list[Line]) -> str:
+    fault = heard_of(lines).unsound("0" * 64, WALL_S)
+    assert fault is not None
+    return fault
+
+
+def is_measured(line: Line) -> bool:
+    return "iteration" in line
+
+
+def test_what_the_plan_asks_for_is_sound() -> None:
+    heard = heard_of(samples())
+    assert heard.unsound("0" * 64, WALL_S) is None
+    assert len(heard.samples) == len(samples())
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda lines: lines[: len(lines) // 2], "harness gave .* of the .* samples of .* that the plan asks for"),
+        (lambda lines: [], r"harness gave 0 of the 4 samples of session_load_ns that .*; samples of \d+ other kinds"),
+        (lambda lines: [line for one in lines for line in (one, one)], "it is number"),
+        (lambda lines: [*lines, *lines], "it is number"),
+        (lambda lines: [line | {"is_warmup": True} if is_measured(line) else line for line in lines], "warm-up"),
+        (lambda lines: [line | {"is_warmup": False} if is_measured(line) else line for line in lines], "it is number 2 of"),
+        (
+            lambda lines: [line | {"task": "relight"} if "task" in line else line for line in lines],
+            "task 'relight', expected one",
+        ),
+        (lambda lines: [line for line in lines if line["metric"] != "unet_ns"], "harness gave 0 of the 2 samples of unet_ns"),
+        (lambda lines: [line for line in lines if line["metric"] != "peak_rss_bytes"], "0 of the 2 samples of peak_rss_bytes"),
+    ],
+    ids=["half", "none", "each twice", "all twice", "all warm-up", "no warm-up", "another task", "no U-Net", "no peak"],
+)
+def test_more_or_less_than_the_plan_asks_for_is_not_sound(change: Callable[[list[Line]], list[Line]], reason: str) -> None:
+    assert re.search(reason, fault_of(change(samples())))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"value": "12"},
+        {"value": True},
+        {"value": None},
+        {"value": 0},
+        {"value": -1},
+        {"value": 1e308},
+        {"value": float("nan")},
+        {"value": float("inf")},
+        {"value": 61e9},
+        {"metric": "joy_ns"},
+        {"metric": ""},
+        {"metric": "x" * 300},
+        {"iteration": 10**30},
+        {"iteration": -1},
+        {"iteration": "0"},
+        {"iteration": 3},
+        {"iteration": 0.5},
+        {"iteration": None},
+        {"step": 2},
+        {"step": None},
+        {"item": "001"},
+        {"item": "[/foo]"},
+        {"task": "relight"},
+        {"task": "re\x1b[2Jstyle"},
+        {"component": "vae_decoder"},
+        {"component": "brain"},
+        {"is_warmup": "yes"},
+        {"labels": {"runs": "[/foo]"}},
+        {"labels": {"mood": "2"}},
+        {"labels": {"runs": 2}},
+        {"labels": {str(number): "2" for number in range(100)}},
+    ],
+    ids=repr,
+)
+def test_a_sample_that_cannot_be_is_a_problem_and_is_not_kept(words: Line) -> None:
+    good = next(line for line in samples() if line["metric"] == "unet_ns" and not line["is_warmup"])
+    heard = heard_of([good | words])
+    assert heard.problem is not None
+    assert heard.problem.startswith("line 2 of the harness's output")
+    assert len(heard.problem) < 1000
+    assert heard.samples == []
+
+
+@pytest.mark.parametrize(
+    "line", ['{"event": "sample", "metric": "unet_ns", "value": 1' + "0" * 400 + "}", "[" * 100_000, "\0", "{}" * 3]
+)
+def test_a_line_that_no_parser_likes_is_a_problem_and_not_a_crash(line: str) -> None:
+    heard = Heard(expected=expected())
+    heard.take(line)
+    assert heard.problem is not None
+    assert len(heard.problem) < 1000
+
+
+@pytest.mark.parametrize(
+    "line", ["", "[]", '{"event": "sample"}', '{"event": "farewell"}', '{"event": "sample", "metric": "a"', "null"]
+)
+def test_a_line_that_is_no_event_is_a_problem_and_not_a_crash(line: str) -> None:
+    heard = Heard(expected=expected())
+    heard.take(line)
+    assert heard.problem is not None
+    assert heard.problem.startswith("line 1 of the harness's output is no event")
+
+
+@pytest.mark.parametrize(
+    "words", [{"cpu": "a\x1b]0;title\x07"}, {"commit": "x" * 300}, {"plan_sha256": "../x"}, {"schema_version": True}, {"cpu": 3}]
+)
+def test_a_header_that_cannot_be_shown_or_stored_is_a_problem(words: Line) -> None:
+    assert heard_of(samples(), first=header(**words)).problem is not None
+
+
+def test_a_header_of_another_variant_is_not_sound() -> None:
+    assert heard_of(samples(), first=header(variant="float")).unsound("0" * 64, WALL_S) == (
+        "harness ran the variant 'float', expected 'shared'"
+    )
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/root/runs/r/images/../../x", "/root/runs/r/images/restyle/000.png\0", "000.png"])
+def test_an_image_lies_where_the_plan_says_or_it_is_none(path: str) -> None:
+    heard = heard_of([{"event": "image", "task": "restyle", "item": "000", "path": path, "sha256": "0" * 64}])
+    assert heard.problem is not None
+    assert heard.images == {}
+
+
+def test_an_image_is_announced_once_and_only_if_the_plan_has_it() -> None:
+    image = {"event": "image", "task": "draw", "item": "000", "path": "/root/runs/r/images/draw/000.png", "sha256": "0" * 64}
+    assert heard_of([image]).problem is None
+    assert "announces image draw/000 a second time" in str(heard_of([image, image]).problem)
+    assert "which the plan does not ask for" in str(heard_of([image | {"item": "009"}]).problem)
+
+
+def test_times_longer_than_the_launch_are_not_sound() -> None:
+    assert "in a launch of 999999 ns" in str(heard_of(samples(), wall_ns=999_999).unsound("0" * 64, WALL_S))
+    assert "here 10.000 s went by" in str(heard_of(samples(), wall_ns=12_000_000_000).unsound("0" * 64, WALL_S))
+
+
+def test_lines_beyond_what_the_plan_can_explain_are_not_read() -> None:
+    heard = Heard(expected=expected())
+    for _ in range(expected().most_lines + 1):
+        heard.take("{}")
+    assert heard.is_over
+    assert heard.problem is not None
+    assert heard.problem.startswith("line 1 ")
+
+
+def test_bytes_beyond_what_the_plan_can_explain_are_not_read() -> None:
+    heard = Heard(expected=expected())
+    heard.take(json.dumps(header()))
+    heard.take("x" * expected().most_bytes)
+    assert heard.is_over
+    assert "bytes that the plan can explain; the harness was ended" in str(heard.problem)
+
+
+def test_errors_without_end_are_not_read() -> None:
+    heard = heard_of([{"event": "error", "message": "again"}] * (MOST_ERRORS + 1))
+    assert heard.is_over
+    assert f"at most {MOST_ERRORS} are read" in str(heard.problem)
+
+
+def test_null_words_of_a_sample_do_not_apply() -> None:
+    heard = heard_of([sample("rss_bytes", 7, task=None, labels=None, is_warmup=None)])
+    assert heard.samples == [Sample(metric="rss_bytes", value=7.0)]
+
+
+def test_a_timeout_without_end_still_leaves_a_limit() -> None:
+    assert expected_of(PLAN, STEPS, timeout_s=1e300).most_lines < 10**8

@@ -1,0 +1,121 @@
+"""Values that nothing measures: refused where they would be stored, and of old records, in which they stand, said aloud."""
+
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.scripted_harness import World
+from support.synthetic_run import failed, make_run
+
+from quadbench.artifacts import Bundle, ErrorClass, RunRecord, Sample, Status, Variant
+from quadbench.artifacts.plausible import value_fault
+from quadbench.cli import main
+from quadbench.errors import ArtifactError, DeviceError, HarnessError
+from quadbench.pipeline import Outcome
+from quadbench.results.layout import Layout
+from quadbench.results.manifest import publish
+from quadbench.results.records import open_records
+from quadbench.results.runs import RunFile, load_run, save_run
+
+RUN = "20260102-030405-quickstart"
+
+
+@pytest.mark.parametrize(
+    ("metric", "value"),
+    [
+        ("unet_ns", 0.0), ("unet_ns", -1.0), ("unet_ns", 1e308), ("unet_ns", float("nan")), ("residual_ns", -1.0),
+        ("rom_bytes", -1.0), ("rss_bytes", 1e300), ("psnr_db", float("inf")), ("max_abs_difference", 1e300),
+    ],
+)  # fmt: skip
+def test_what_nothing_measures_is_not_stored(tmp_path: Path, metric: str, value: float) -> None:
+    (record,) = make_run(tmp_path, variants=(Variant.SHARED,)).records
+    wrong = replace(record, samples=(*record.samples, Sample(metric=metric, value=value)))
+    with open_records(tmp_path / "db.sqlite") as records:
+        with pytest.raises(ArtifactError, match=f"holds a sample that cannot be stored: {metric}.* expected"):
+            records.store(wrong)
+        assert records.run_ids() == []
+
+
+@pytest.mark.parametrize("number", [10**30, -1])
+def test_an_iteration_that_no_launch_has_is_not_stored(tmp_path: Path, number: int) -> None:
+    (record,) = make_run(tmp_path, variants=(Variant.SHARED,)).records
+    wrong = replace(record, samples=(Sample(metric="unet_ns", value=1.0, iteration=number),))
+    with open_records(tmp_path / "db.sqlite") as records, pytest.raises(ArtifactError, match=f"iteration {number}"):
+        records.store(wrong)
+
+
+@pytest.mark.parametrize(("metric", "value"), [("residual_ns", 0.0), ("rom_bytes", 0.0), ("psnr_db", -3.0), ("unet_ns", 0.5)])
+def test_what_may_be_measured_is_plausible(metric: str, value: float) -> None:
+    assert value_fault(metric, value) is None
+
+
+@pytest.fixture
+def old_run(world: World) -> Layout:
+    """A results folder with a run of a bundle, whose records can be made old."""
+    layout = world.layout
+
+    def write(folder: Path) -> Bundle:
+        for path in world.folder.rglob("*"):
+            if path.is_file():
+                target = folder / path.relative_to(world.folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(path.read_bytes())
+        return world.bundle
+
+    stored = publish(layout.bundles / "b0", write)
+    save_run(layout, RunFile(run_id=RUN, bundle=stored.folder.name, deployments=()))
+    with open_records(layout.database) as records:
+        for record in make_run(world.folder.parent / "synthetic").records:
+            records.store(record)
+    return layout
+
+
+@pytest.mark.parametrize("value", [0, -5, 1e308, 9e999])
+@pytest.mark.parametrize("metric", ["end_to_end_ns", "switch_ns", "peak_rss_bytes", "rom_bytes", "psnr_db"])
+def test_an_old_record_with_such_values_is_reported_as_failed(
+    old_run: Layout, value: float, metric: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with sqlite3.connect(old_run.database) as database:
+        database.execute("UPDATE samples SET value = ? WHERE metric = ?", (value, metric))
+    database.close()
+    assert main(["report", RUN, "--results", str(old_run.root)]) == 0
+    for form in ("csv", "markdown", "latex"):
+        assert main(["report", RUN, "--results", str(old_run.root), "--format", form]) == 0
+    capsys.readouterr()
+    is_wrong = value_fault(metric, value) is not None
+    holding = [record for record in load_run(old_run, RUN).records if any(sample.metric == metric for sample in record.samples)]
+    assert holding
+    for record in holding:
+        assert record.status is (Status.FAILED if is_wrong else Status.OK)
+        assert not is_wrong or f"it holds what nothing measures: {metric}" in str(record.reason)
+
+
+def outcome_of(folder: Path, *changes: tuple[Status, ErrorClass | None]) -> Outcome:
+    result = make_run(folder, variants=(Variant.SHARED,) * len(changes))
+
+    def changed(record: RunRecord, change: tuple[Status, ErrorClass | None]) -> RunRecord:
+        return record if change[0] is Status.OK else replace(failed(record, "x"), status=change[0], error_class=change[1])
+
+    records = tuple(changed(record, change) for record, change in zip(result.records, changes, strict=True))
+    return Outcome(result=replace(result, records=records), report=folder, failures={})
+
+
+LOST, CRASHED = (Status.FAILED, ErrorClass.DEVICE), (Status.FAILED, ErrorClass.HARNESS)
+GOOD = (Status.OK, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ([GOOD, GOOD], 0),
+        ([GOOD, LOST, LOST], DeviceError.exit_code),
+        ([CRASHED, LOST], HarnessError.exit_code),
+        ([GOOD, CRASHED], HarnessError.exit_code),
+        ([(Status.SKIPPED, ErrorClass.DEVICE)], DeviceError.exit_code),
+    ],
+)
+def test_a_run_ends_with_the_code_of_its_first_failure(
+    tmp_path: Path, changes: list[tuple[Status, ErrorClass | None]], code: int
+) -> None:
+    assert outcome_of(tmp_path, *changes).exit_code == code
