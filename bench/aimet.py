@@ -56,7 +56,7 @@ def _quadbench_db(recipe_name: str, folder: Path) -> list[tuple[str, float, floa
     from quadbench.artifacts import Component
     from quadbench.quad.adapters.lora_profile import adapter_integers, lora_profile
     from quadbench.quad.prepare import prepare
-    from quadbench.quad.quantize.quantizer import Calibrated, quantized
+    from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
     from quadbench.quad.steps import Steps
     from quadbench.quad.tasks.runner import GraphSession
     from quadbench.recipe import load_recipe
@@ -66,7 +66,7 @@ def _quadbench_db(recipe_name: str, folder: Path) -> list[tuple[str, float, floa
         lora = lora_profile(list(prepared.adapters.values()), anchor=None, gauge=True, headroom=1.0, dtype="int16")
         tasks = [(task, lora.adapters[name]) for task in prepared.tasks if (name := task.task.adapter)]
         feeds = [f | prepared.feed(a) for task, own in tasks for f in prepared.visits[task.task.name].feeds for a in (own, None)]
-        shared = GraphSession(quantized(Calibrated(prepared.models[Component.UNET], feeds), lora=lora.encodings).model)
+        shared = GraphSession(quantized(Calibrated(Observed(prepared.models[Component.UNET], feeds)), lora=lora.encodings).model)
         rows = []
         for task, adapter in tasks:
             integers = adapter_integers(adapter, prepared.shapes, lora.encodings)
@@ -81,7 +81,7 @@ def _both_db(prepared: "Prepared", task: "Task", shared: Callable[[dict], np.nda
 
     from quadbench.quad.adapters import merge
     from quadbench.quad.model.graphs import export_unet
-    from quadbench.quad.quantize.quantizer import Calibrated, quantized
+    from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
     from quadbench.quad.tasks.examples import examples
     from quadbench.quad.tasks.runner import GraphSession
 
@@ -89,7 +89,7 @@ def _both_db(prepared: "Prepared", task: "Task", shared: Callable[[dict], np.nda
     unet = copy.deepcopy(prepared.foundation.unet)
     merge(adapter, unet)
     merged = export_unet(prepared.foundation, unet, {}, folder)
-    own = GraphSession(quantized(Calibrated(merged, calibration)).model)
+    own = GraphSession(quantized(Calibrated(Observed(merged, calibration))).model)
     judged = examples(prepared, adapter, seeds=(5,), noised=False)
     exact = [example.teacher.numpy() for example in judged]
     inputs = [example.feed for example in judged]

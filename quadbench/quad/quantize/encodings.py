@@ -38,6 +38,10 @@ class Range:
         """Return the range that holds both."""
         return Range(low=min(self.low, other.low), high=max(self.high, other.high))
 
+    def scaled(self, factor: float) -> "Range":
+        """Return the range with both ends multiplied."""
+        return Range(low=self.low * factor, high=self.high * factor)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
