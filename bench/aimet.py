@@ -4,8 +4,8 @@
     python bench/aimet.py --aimet AIMET/bin/python [--recipe quickstart]
 
 AIMET (Qualcomm's toolkit) knows no LoRA inputs and no shared encodings: for each task it gets the U-Net with the adapter
-merged, and calibrates it on that task alone, which is what shipping one graph for each task means. Three columns, all W8A16 with
-minimum and maximum: AIMET with its configuration for HTP v79, quadbench's own graph for each task, quadbench's shared graph.
+merged. Three columns, W8A16, minimum and maximum without headroom, all calibrated on the inputs of all tasks: AIMET with its
+configuration for HTP v79, quadbench's own graph for each task, quadbench's shared graph.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,7 @@ def _quadbench_db(recipe_name: str, folder: Path) -> list[tuple[str, float, floa
     from quadbench.artifacts import Component
     from quadbench.quad.adapters.lora_profile import adapter_integers, lora_profile
     from quadbench.quad.prepare import prepare
-    from quadbench.quad.quantize.quantizer import Calibrated, quantized
+    from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
     from quadbench.quad.steps import Steps
     from quadbench.quad.tasks.runner import GraphSession
     from quadbench.recipe import load_recipe
@@ -65,31 +66,40 @@ def _quadbench_db(recipe_name: str, folder: Path) -> list[tuple[str, float, floa
         prepared = prepare(load_recipe(recipe_name), Steps(), folder)
         lora = lora_profile(list(prepared.adapters.values()), anchor=None, gauge=True, headroom=1.0, dtype="int16")
         tasks = [(task, lora.adapters[name]) for task in prepared.tasks if (name := task.task.adapter)]
-        feeds = [f | prepared.feed(a) for task, own in tasks for f in prepared.visits[task.task.name].feeds for a in (own, None)]
-        shared = GraphSession(quantized(Calibrated(prepared.models[Component.UNET], feeds), lora=lora.encodings).model)
+        inputs = {task.task.name: prepared.visits[task.task.name].feeds for task, _ in tasks}
+        feeds = [f | prepared.feed(a) for task, own in tasks for f in inputs[task.task.name] for a in (own, None)]
+        shared = GraphSession(quantized(Calibrated(Observed(prepared.models[Component.UNET], feeds)), lora=lora.encodings).model)
         rows = []
         for task, adapter in tasks:
             integers = adapter_integers(adapter, prepared.shapes, lora.encodings)
-            own_db, shared_db = _both_db(prepared, task.task, lambda feed, lora=integers: shared(feed | lora).numpy(), folder)
+            calibration = [feed for own in inputs.values() for feed in own]
+            of_shared = partial(_with_lora, shared, integers)
+            own_db, shared_db = _both_db(prepared, task.task, calibration, of_shared, folder)
             rows.append((task.task.name, own_db, shared_db))
     return rows
 
 
-def _both_db(prepared: "Prepared", task: "Task", shared: Callable[[dict], np.ndarray], folder: Path) -> tuple[float, float]:
+def _with_lora(graph: Callable, lora: dict[str, np.ndarray], feed: dict[str, np.ndarray]) -> np.ndarray:
+    return graph(feed | lora).numpy()
+
+
+def _both_db(
+    prepared: "Prepared", task: "Task", calibration: Sequence[dict], shared: Callable[[dict], np.ndarray], folder: Path
+) -> tuple[float, float]:
     """Return the SQNR of the task's own graph and of the shared one, on the same inputs; leave what AIMET needs in `folder`."""
     import onnx
 
     from quadbench.quad.adapters import merge
     from quadbench.quad.model.graphs import export_unet
-    from quadbench.quad.quantize.quantizer import Calibrated, quantized
+    from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
     from quadbench.quad.tasks.examples import examples
     from quadbench.quad.tasks.runner import GraphSession
 
-    adapter, calibration = prepared.adapters[task.adapter], prepared.visits[task.name].feeds
+    adapter = prepared.adapters[task.adapter]
     unet = copy.deepcopy(prepared.foundation.unet)
     merge(adapter, unet)
     merged = export_unet(prepared.foundation, unet, {}, folder)
-    own = GraphSession(quantized(Calibrated(merged, calibration)).model)
+    own = GraphSession(quantized(Calibrated(Observed(merged, calibration))).model)
     judged = examples(prepared, adapter, seeds=(5,), noised=False)
     exact = [example.teacher.numpy() for example in judged]
     inputs = [example.feed for example in judged]

@@ -2,10 +2,11 @@
 
     python bench/parity.py [RECIPE] [--seeds 8]
 
-Builds the recipe once for each seed, with other noise for calibration and evaluation alike, runs each evaluation input under both
-variants and in float on ONNX Runtime's CPU provider, and compares image by image; then again with the U-Net alone quantized, as
-text encoder and VAE are the same graphs in both variants. Prints a line for each task and seed, and a Markdown table over all
-images. A difference is that of shared minus per-graph, in dB, its error that of the mean over images.
+Builds the recipe once for each seed, with other noise for calibration and evaluation alike, and runs each evaluation input
+under both variants, which the recipe's scheme calibrates, and in float, on ONNX Runtime's CPU provider. It compares image by
+image; then again with the U-Net alone quantized, as text encoder and VAE are the same graphs in both variants. Prints a line for
+each task and seed, and a Markdown table over all images. A difference is that of shared minus per-graph, in dB, its error that of
+the mean over images.
 """
 
 import argparse

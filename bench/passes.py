@@ -49,7 +49,7 @@ from quadbench.quad.model.initializers import open_session
 from quadbench.quad.prepare import Prepared, prepare
 from quadbench.quad.quantize.encodings import Encoding, quantize
 from quadbench.quad.quantize.passes import passes_of
-from quadbench.quad.quantize.quantizer import Calibrated, quantized
+from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
 from quadbench.quad.steps import Steps
 from quadbench.quad.tasks.runner import Feed
 from quadbench.recipe import load_recipe
@@ -146,7 +146,7 @@ class Bench:
         if (difference := np.abs(output - exact).max() / np.abs(exact).max()) > MOST_FLOAT_DIFFERENCE:
             raise ValueError(f"'{form.title}' computes something else: {difference:.1e} of the largest value")
         lora = {name: replace(e, scale=float(np.float32(e.scale * factors.get(name, 1)))) for name, e in self.lora.items()}
-        qdq = quantized(Calibrated(model, [scaled(f, factors) for f in self.feeds]), lora=lora or None).model
+        qdq = quantized(Calibrated(Observed(model, [scaled(f, factors) for f in self.feeds])), lora=lora or None).model
         if form.in_qdq:
             form.in_qdq(qdq)
         return qdq, feed | {name: quantize(feed[name], encoding) for name, encoding in lora.items()}, exact

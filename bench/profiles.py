@@ -28,7 +28,7 @@ from quadbench.quad.distill import VALIDATION_EXAMPLES, Student, distill
 from quadbench.quad.divergence import spread
 from quadbench.quad.prepare import Prepared, prepare
 from quadbench.quad.quantize.fake_quant import FakeQuantGraph
-from quadbench.quad.quantize.quantizer import Calibrated, quantized
+from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
 from quadbench.quad.samplers.table import run_table
 from quadbench.quad.steps import Steps
 from quadbench.quad.tasks.examples import Example, examples
@@ -164,7 +164,7 @@ def _graph(
     for name, adapter in [*shared.adapters.items(), (None, None)]:
         task = "remove-object" if name == "remove-object" else "restyle"
         feeds += [feed | prepared.feed(adapter) for feed in prepared.visits[task].feeds[::2]]
-    graph = quantized(Calibrated(prepared.models[Component.UNET], feeds), lora=shared.encodings)
+    graph = quantized(Calibrated(Observed(prepared.models[Component.UNET], feeds)), lora=shared.encodings)
     return shared, FakeQuantGraph(graph.model)
 
 

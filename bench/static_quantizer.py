@@ -128,11 +128,11 @@ def _quantize(side: str, folder: Path) -> dict[str, float]:
 
 def _with_quadbench(folder: Path, feeds: list[dict[str, np.ndarray]]):
     from quadbench.quad.quantize.encodings import symmetric
-    from quadbench.quad.quantize.quantizer import Calibrated, quantized
+    from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
 
     def quantize() -> None:
-        calibrated = Calibrated(onnx.load(folder / "built.onnx", load_external_data=False), feeds)
-        lora = {n: symmetric(r.magnitude, "int16") for n, r in calibrated.ranges.items() if n.startswith("lora.")}
+        calibrated = Calibrated(Observed(onnx.load(folder / "built.onnx", load_external_data=False), feeds))
+        lora = {n: symmetric(r.magnitude, "int16") for n, r in calibrated.ranges("uint16").items() if n.startswith("lora.")}
         onnx.save(quantized(calibrated, lora=lora).model, folder / "ours.onnx")
 
     return quantize

@@ -14,12 +14,12 @@ import onnxruntime  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from safetensors.numpy import load_file  # noqa: E402
 
-from quadbench.artifacts import Bundle, Component, Graph, Stored, Variant  # noqa: E402
+from quadbench.artifacts import Bundle, Caveat, Component, Graph, Stored, Variant  # noqa: E402
 from quadbench.artifacts.parts import file_refs  # noqa: E402
 from quadbench.errors import AdapterError, UserError  # noqa: E402
-from quadbench.quad.build import build  # noqa: E402
+from quadbench.quad.build import build, doubts_of  # noqa: E402
 from quadbench.quad.cache import cached  # noqa: E402
-from quadbench.recipe import load_recipe  # noqa: E402
+from quadbench.recipe import OwnTaskCalibration, load_recipe  # noqa: E402
 from quadbench.results.digests import sha256_of  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 
@@ -112,6 +112,14 @@ def test_the_per_graph_baseline_computes_what_its_adapter_does(tiny_bundle: Stor
 def test_calibration_inputs_are_not_evaluated(tiny_bundle: Stored[Bundle]) -> None:
     tasks = {task.name: [item.name for item in task.items] for task in tiny_bundle.artifact.tasks}
     assert tasks == {"change": ["000", "001"], "fill": ["000", "001"], "imagine": ["000", "001"]}
+
+
+def test_a_comparison_of_graphs_that_saw_unlike_inputs_is_doubted(tiny_recipe: Path) -> None:
+    recipe = load_recipe(tiny_recipe)
+    own = OwnTaskCalibration(scheme="own-task", samples=1)
+    uneven = recipe.model_copy(update={"quad": recipe.quad.model_copy(update={"calibration": own})})
+    assert doubts_of(uneven) == (Caveat.UNEVEN_CALIBRATION,)
+    assert doubts_of(recipe) == doubts_of(uneven.model_copy(update={"baselines": ()})) == ()
 
 
 def test_olss_keeps_its_fit_error(tiny_bundle: Stored[Bundle]) -> None:

@@ -21,7 +21,7 @@ from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.distill import Distilled, Student, distill  # noqa: E402
 from quadbench.quad.prepare import Prepared, prepare  # noqa: E402
 from quadbench.quad.quantize.fake_quant import FakeQuantGraph  # noqa: E402
-from quadbench.quad.quantize.quantizer import Calibrated, quantized  # noqa: E402
+from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized  # noqa: E402
 from quadbench.quad.steps import Steps  # noqa: E402
 from quadbench.quad.tasks.examples import Example, examples  # noqa: E402
 from quadbench.quad.training import Settings  # noqa: E402
@@ -57,7 +57,7 @@ def case(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
         wide = Adapter(name="first", pairs={s: LoraPair(down=p.down * 2, up=p.up * 2) for s, p in first.pairs.items()})
         adapter = aligned(wide, {name: e.scale * e.limit for name, e in profile.encodings.items()})
         feeds = [feed | prepared.feed(a) for feed in prepared.visits["change"].feeds for a in (wide, None)]
-        student = quantized(Calibrated(prepared.models[Component.UNET], feeds), lora=profile.encodings)
+        student = quantized(Calibrated(Observed(prepared.models[Component.UNET], feeds)), lora=profile.encodings)
         training = examples(prepared, wide, seeds=(1, 2), noised=True)
         validation = examples(prepared, wide, seeds=(3,), noised=False)[:4]
     graph = FakeQuantGraph(student.model)

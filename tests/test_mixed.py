@@ -20,7 +20,7 @@ from quadbench.quad.quantize.calibration import observe_ranges  # noqa: E402
 from quadbench.quad.quantize.encodings import Encoding, symmetric  # noqa: E402
 from quadbench.quad.quantize.mixed import EncodingNoise, encoding_noise, least_noisy  # noqa: E402
 from quadbench.quad.quantize.qdq import activation_encodings, encoding_sources  # noqa: E402
-from quadbench.quad.quantize.quantizer import Calibrated, Quantized, quantized  # noqa: E402
+from quadbench.quad.quantize.quantizer import Calibrated, Observed, Quantized, quantized  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 
@@ -127,13 +127,13 @@ def test_a_greater_share_contains_a_smaller_one() -> None:
 def test_tensors_whose_values_are_only_moved_share_an_encoding_and_its_bits(model: onnx.ModelProto, feeds: list[Feed]) -> None:
     assert encoding_sources(model, observe_ranges(model, feeds))["tall"] == "sum"
     for percent in (20, 40, 60, 80):
-        result = quantized(Calibrated(model, feeds), int8_percent=percent, lora=LORA)
+        result = quantized(Calibrated(Observed(model, feeds)), int8_percent=percent, lora=LORA)
         assert result.activations["tall"] == result.activations["sum"]
         assert len(_eight_bit(result) - {"tall"}) == round(len(SOURCES) * percent / 100)
 
 
 def test_lora_weights_stay_the_integers_that_came_in_wherever_they_are_moved(model: onnx.ModelProto, feeds: list[Feed]) -> None:
-    activations = quantized(Calibrated(model, feeds), int8_percent=100, lora=LORA).activations
+    activations = quantized(Calibrated(Observed(model, feeds)), int8_percent=100, lora=LORA).activations
     assert activations["down.turned"] == LORA[DOWN]
     assert not {DOWN, UP} & set(activations)
 
@@ -143,7 +143,9 @@ def test_more_bits_give_less_noise(model: onnx.ModelProto, feeds: list[Feed]) ->
     integers = [{n: np.rint(a / LORA[n].scale).astype(np.int16) if n in LORA else a for n, a in f.items()} for f in feeds]
     errors = [
         sum(float(np.square(_run(narrowed, feed) - right).sum()) for feed, right in zip(integers, exact, strict=True))
-        for narrowed in (quantized(Calibrated(model, feeds), int8_percent=percent, lora=LORA).model for percent in (0, 50, 100))
+        for narrowed in (
+            quantized(Calibrated(Observed(model, feeds)), int8_percent=percent, lora=LORA).model for percent in (0, 50, 100)
+        )
     ]
     assert errors == sorted(errors)
     assert errors[0] < errors[2]

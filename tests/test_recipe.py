@@ -129,6 +129,37 @@ def test_calibration_on_the_anchor_needs_an_anchor(problems):
     ]
 
 
+def test_activation_ranges_have_defaults_for_either_width(tmp_path):
+    ranges = load_recipe(write(tmp_path)).quad.calibration.ranges
+    assert (ranges.int16.estimator, ranges.int16.headroom) == ("min-max", 2.0)
+    assert (ranges.int8.estimator, ranges.int8.percent, ranges.int8.headroom) == ("percentile", 99.99, 1.1)
+
+
+def test_the_ranges_of_one_width_leave_the_other_as_it_is(tmp_path):
+    given = {"int16": {"estimator": "percentile", "percent": 99.9}}
+    ranges = load_recipe(write(tmp_path, quad__calibration__ranges=given)).quad.calibration.ranges
+    assert (ranges.int16.percent, ranges.int16.headroom, ranges.int8.estimator) == (99.9, 1.0, "percentile")
+
+
+@pytest.mark.parametrize(
+    ("ranges", "key"),
+    [
+        ({"estimator": "median"}, "estimator"),
+        ({"estimator": "min-max", "headroom": 0.9}, "headroom"),
+        ({"estimator": "min-max", "percent": 99.0}, "percent"),
+        ({"estimator": "percentile", "percent": 50.0}, "percent"),
+    ],
+)
+def test_ranges_that_make_no_sense_are_refused(problems, ranges, key):
+    (problem,) = problems(quad__calibration__ranges={"int8": ranges})
+    assert problem.startswith(f"quad.calibration.ranges.int8.{key}")
+
+
+@pytest.mark.parametrize("scheme", ["joint", "own-task", "anchor"])
+def test_every_way_to_calibrate_can_be_named(tmp_path, scheme):
+    assert load_recipe(write(tmp_path, quad__calibration={"scheme": scheme})).quad.calibration.scheme == scheme
+
+
 def test_a_baseline_stands_once(problems):
     assert problems(baselines=["per-graph", "per-graph"]) == ["baselines[1]: 'per-graph' stands more than once"]
 

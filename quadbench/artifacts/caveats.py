@@ -14,6 +14,7 @@ class Caveat(StrEnum):
     RANDOM_WEIGHTS = "RANDOM_WEIGHTS"
     DEBUG_BUILD = "DEBUG_BUILD"
     LOADED_HOST = "LOADED_HOST"
+    UNEVEN_CALIBRATION = "UNEVEN_CALIBRATION"
 
     @property
     def advice(self) -> str:
@@ -29,5 +30,7 @@ _ADVICE = {
     Caveat.CPU_FALLBACK: "Some nodes ran on the CPU instead of the target; the run names them.",
     Caveat.RANDOM_WEIGHTS: "The weights are random: sizes and times hold, pictures and quality do not.",
     Caveat.DEBUG_BUILD: "The harness is a debug build; build it with CMAKE_BUILD_TYPE=Release.",
+    Caveat.UNEVEN_CALIBRATION: "The shared graph was calibrated on more inputs than per-graph ones; quad.calibration: "
+    "{scheme: joint} treats both alike.",
     Caveat.LOADED_HOST: "Other work was running on this machine's CPU while it was measured.",
 }

@@ -28,12 +28,12 @@ from quadbench.quad.adapters.lora_profile import LoraProfile, lora_profile
 from quadbench.quad.baselines import per_graph_unets
 from quadbench.quad.cache import RecipeDigests, digests_of
 from quadbench.quad.distill import Distilled, distill_adapters
-from quadbench.quad.feeds import calibration_feeds
+from quadbench.quad.feeds import calibrated, calibration_feeds
 from quadbench.quad.intermediates import Intermediates
 from quadbench.quad.prepare import Prepared, prepare
 from quadbench.quad.profile_file import LORA, Encodings, encodings_digest, profile_content
 from quadbench.quad.quantize.mixed import EncodingNoise
-from quadbench.quad.quantize.quantizer import Calibrated, quantized
+from quadbench.quad.quantize.quantizer import quantized
 from quadbench.quad.sensitivity import Sensitivity, sensitivity
 from quadbench.quad.sources import adapter_source, has_random_weights, tool_versions
 from quadbench.quad.steps import Notify, Steps, silent
@@ -42,7 +42,7 @@ from quadbench.quad.tasks.reference import reference_for
 from quadbench.quad.tasks.runner import as_feed
 from quadbench.quad.training import Settings
 from quadbench.quad.writer import BundleWriter
-from quadbench.recipe import AnchorProfile, Recipe, recipe_digest
+from quadbench.recipe import AnchorProfile, OwnTaskCalibration, Recipe, recipe_digest
 from quadbench.results.layout import Layout, folder_name
 from quadbench.results.manifest import publish, temporary_folder
 
@@ -119,7 +119,7 @@ class _Build:
             exact, shapes = self.prepared.adapters, self.prepared.shapes
             files = [self.writer.adapter(a, exact[n], shapes, lora.encodings, base) for n, a in lora.adapters.items()]
         with steps("per-graph baselines"):
-            self._write_baselines()
+            self._write_baselines(lora.anchor)
         with steps("task files" if has_random_weights(self.recipe) else "reference images"):
             tasks = tuple(self._assets(task) for task in self.prepared.tasks)
         return Bundle(
@@ -135,7 +135,7 @@ class _Build:
             base=base,
             build_seconds=steps.seconds,
             build_peak_bytes=steps.peak_bytes,
-            caveats=(Caveat.RANDOM_WEIGHTS,) if has_random_weights(self.recipe) else (),
+            caveats=doubts_of(self.recipe),
         )
 
     def _sensitivity(self) -> Sensitivity | None:
@@ -170,8 +170,8 @@ class _Build:
             is_unet = component is Component.UNET
             inputs = lora.encodings if is_unet else None
             part = f"{component.value} under {lora.anchor}"  # the anchor shapes the adapters, and may follow from their bits
-            calibrated = self.intermediates.calibrated(self.digests, part, partial(Calibrated, model, feeds[component]))
-            result = quantized(calibrated, int8_percent=percent if is_unet else 0, lora=inputs)
+            own = self.intermediates.calibrated(self.digests, part, partial(calibrated, self.recipe, model, feeds[component]))
+            result = quantized(own, int8_percent=percent if is_unet else 0, lora=inputs)
             self.noise += result.noise
             encodings[component.value], models[component] = result.activations, result.model
             self.graphs.append(self.writer.graph(result.model, Variant.SHARED, component, lora=inputs))
@@ -198,9 +198,9 @@ class _Build:
         unet = next(g for g in self.graphs if g.variant is Variant.SHARED and g.component is Component.UNET)
         return BaseDigests(graph=unet.file.sha256, profile=encodings_digest(encodings))
 
-    def _write_baselines(self) -> None:
+    def _write_baselines(self, anchor: str | None) -> None:
         if "per-graph" in self.recipe.baselines:
-            for task, model in per_graph_unets(self.recipe, self.prepared, self.intermediates.scratch):
+            for task, model in per_graph_unets(self.recipe, self.prepared, self.intermediates.scratch, anchor=anchor):
                 self.graphs.append(self.writer.graph(model, Variant.PER_GRAPH, Component.UNET, task=task))
 
     def _assets(self, prepared: PreparedTask) -> TaskAssets:
@@ -241,3 +241,10 @@ class _Build:
         adapter = adapter_source(self.recipe.adapters[task.adapter]) if task.adapter else None
         reference = reference_for(self.prepared.foundation, task, prepared.table, adapter)
         return {item.name: reference.render(item) for item in prepared.items.evaluation}
+
+
+def doubts_of(recipe: Recipe) -> tuple[Caveat, ...]:
+    """Return the doubts that a bundle is born with."""
+    is_uneven = isinstance(recipe.quad.calibration, OwnTaskCalibration) and bool(recipe.baselines) and len(recipe.tasks) > 1
+    doubts = {Caveat.RANDOM_WEIGHTS: has_random_weights(recipe), Caveat.UNEVEN_CALIBRATION: is_uneven}
+    return tuple(caveat for caveat, is_so in doubts.items() if is_so)

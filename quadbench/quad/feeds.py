@@ -1,13 +1,29 @@
-"""Feeds: a recipe as it was prepared + its LoRA profile -> the inputs that each component is calibrated on."""
+"""Feeds: a recipe as it was prepared + its LoRA profile -> the inputs that each graph is calibrated on, and its calibration."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import assert_never
+
+from onnx import ModelProto
 
 from quadbench.artifacts import Component
 from quadbench.quad.adapters.lora_profile import LoraProfile
 from quadbench.quad.prepare import Prepared
+from quadbench.quad.quantize.estimators import LeastError, MinMax, Percentile, RangeRule
+from quadbench.quad.quantize.quantizer import Calibrated, Observed
 from quadbench.quad.tasks.runner import Feed, token_feed
-from quadbench.recipe import AnchorCalibration, Recipe
+from quadbench.recipe import (
+    ActivationRanges,
+    AnchorCalibration,
+    JointCalibration,
+    MinMaxRanges,
+    MseRanges,
+    OwnTaskCalibration,
+    PercentileRanges,
+    RangesByBits,
+    Recipe,
+    Task,
+)
 
 VOCABULARY_ROWS = 64  # at most so many rows of unlike tokens calibrate the text encoder
 
@@ -24,18 +40,46 @@ def calibration_feeds(recipe: Recipe, prepared: Prepared, lora: LoraProfile) -> 
     }
 
 
-def _unet_feeds(recipe: Recipe, prepared: Prepared, lora: LoraProfile) -> Iterator[Feed]:
-    """Yield the U-Net's inputs with LoRA weights.
+def per_graph_feeds(recipe: Recipe, prepared: Prepared, task: Task, *, anchor: str | None) -> list[Feed]:
+    """Return the inputs that calibrate a task's own U-Net: those of the recipe's scheme, as its adapter is in its weights."""
+    is_own = isinstance(recipe.quad.calibration, OwnTaskCalibration)
+    tasks = [task] if is_own else _calibrating_tasks(recipe, anchor)
+    return [feed for each in tasks for feed in prepared.visits[each.name].feeds]
 
-    Under joint calibration they are those of every task, with its adapter and again without any; under the anchor's only those
-    of its own tasks.
-    """
-    is_joint = not isinstance(recipe.quad.calibration, AnchorCalibration)
-    for task in recipe.tasks:
-        adapters = [task.adapter] if is_joint or task.adapter == lora.anchor else []
-        if is_joint and task.adapter is not None:
-            adapters.append(None)
-        for adapter in adapters:
+
+def calibrated(recipe: Recipe, model: ModelProto, feeds: Sequence[Feed]) -> Calibrated:
+    """Observe a graph, to take its ranges as the recipe says."""
+    return Calibrated(Observed(model, feeds), range_rules(recipe.quad.calibration.ranges))
+
+
+def range_rules(ranges: RangesByBits) -> dict[str, RangeRule]:
+    """Return a recipe's rules by the type of an activation's encoding."""
+    return {"uint16": _rule(ranges.int16), "uint8": _rule(ranges.int8)}
+
+
+def _rule(ranges: ActivationRanges) -> RangeRule:
+    match ranges:
+        case MinMaxRanges():
+            return RangeRule(estimator=MinMax(), headroom=ranges.headroom)
+        case PercentileRanges(percent=percent):
+            return RangeRule(estimator=Percentile(percent=percent), headroom=ranges.headroom)
+        case MseRanges():
+            return RangeRule(estimator=LeastError(), headroom=ranges.headroom)
+        case _:
+            assert_never(ranges)
+
+
+def _calibrating_tasks(recipe: Recipe, anchor: str | None) -> list[Task]:
+    """Return the tasks whose inputs calibrate a graph that serves them all."""
+    is_anchored = isinstance(recipe.quad.calibration, AnchorCalibration)
+    return [task for task in recipe.tasks if not is_anchored or task.adapter == anchor]
+
+
+def _unet_feeds(recipe: Recipe, prepared: Prepared, lora: LoraProfile) -> Iterator[Feed]:
+    """Yield the shared U-Net's inputs with LoRA weights: each task's with its adapter, and in joint calibration without any."""
+    is_joint = isinstance(recipe.quad.calibration, JointCalibration)
+    for task in _calibrating_tasks(recipe, lora.anchor):
+        for adapter in dict.fromkeys([task.adapter, None] if is_joint else [task.adapter]):
             weights = prepared.feed(lora.adapters[adapter] if adapter else None)
             yield from (feed | weights for feed in prepared.visits[task.name].feeds)
 

@@ -27,7 +27,7 @@ class Intermediates:
         return _kept(self._prepared, digests.floats, make)
 
     def calibrated(self, digests: RecipeDigests, part: str, make: Callable[[], Calibrated]) -> Calibrated:
-        """Return a component's ranges, which do not follow from any number of bits."""
+        """Return a component with what was seen of its tensors, from which ranges for any number of bits follow."""
         return _kept(self._calibrated, f"{part} of {digests.ranges}", make)
 
     def pictures(self, digests: RecipeDigests, task: str, make: Callable[[], Mapping[str, Image]]) -> Mapping[str, Image]:

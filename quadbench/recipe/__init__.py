@@ -1,7 +1,16 @@
 """Recipe: a YAML file -> what to build and what to measure."""
 
 from quadbench.recipe.precision import W8A8, W8A16, Mixed, Precision
-from quadbench.recipe.quad import AnchorCalibration, AnchorProfile, Distill, JointCalibration, Quad, UnifiedProfile
+from quadbench.recipe.quad import (
+    AnchorCalibration,
+    AnchorProfile,
+    Distill,
+    JointCalibration,
+    OwnTaskCalibration,
+    Quad,
+    UnifiedProfile,
+)
+from quadbench.recipe.ranges import ActivationRanges, MinMaxRanges, MseRanges, PercentileRanges, RangesByBits
 from quadbench.recipe.recipe import INT8_KEY, RECIPES_FOLDER, Measure, Recipe, load_recipe, recipe_digest, recipe_schema
 from quadbench.recipe.sources import (
     Adapter,
@@ -40,6 +49,7 @@ __all__ = [
     "TEACHER_STEPS",
     "W8A8",
     "W8A16",
+    "ActivationRanges",
     "Adapter",
     "AnchorCalibration",
     "AnchorProfile",
@@ -60,13 +70,18 @@ __all__ = [
     "KohyaAdapter",
     "LcmSampler",
     "Measure",
+    "MinMaxRanges",
     "Mixed",
+    "MseRanges",
     "OlssSampler",
+    "OwnTaskCalibration",
     "PeftAdapter",
+    "PercentileRanges",
     "Precision",
     "Quad",
     "RandomAdapter",
     "RandomFoundation",
+    "RangesByBits",
     "Recipe",
     "Sampler",
     "SiteKind",

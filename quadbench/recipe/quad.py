@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from quadbench.recipe.ranges import RangesByBits
 from quadbench.spec import Name, Problem, Spec, refuse
 
 
@@ -36,25 +37,37 @@ class UnifiedProfile(_Profile):
 
 
 class _Calibration(Spec):
-    """The settings that both ways to calibrate share."""
+    """The settings that all ways to calibrate share."""
 
     samples: int = Field(default=2, ge=1, le=1000)
     """Activation ranges are taken from this many inputs of each task, 1 to 1000; each gives a sample for every sampler step.
     The default is 2."""
+    ranges: RangesByBits = RangesByBits()
+    """Activation ranges follow from what calibration saw in these ways. The default is every default of its fields."""
 
 
 class JointCalibration(_Calibration):
-    """Calibration over all tasks and the foundation model without adapter."""
+    """Calibration of either variant over the inputs of all tasks."""
 
     scheme: Literal["joint"]
-    """Takes activation ranges from all tasks."""
+    """Takes the inputs of all tasks: for the shared graph under their own adapters and again under none, for each per-graph
+    U-Net under its own adapter."""
+
+
+class OwnTaskCalibration(_Calibration):
+    """Calibration over the inputs of the tasks that a graph serves."""
+
+    scheme: Literal["own-task"]
+    """Takes the inputs of the tasks that a graph serves, under their own adapters: for the shared graph those of all tasks, for
+    each per-graph U-Net those of its one task. So the shared graph sees more of them."""
 
 
 class AnchorCalibration(_Calibration):
-    """Calibration over the tasks of the LoRA profile's adapter alone."""
+    """Calibration of either variant over the tasks of the LoRA profile's adapter alone."""
 
     scheme: Literal["anchor"]
-    """Takes activation ranges from the tasks of the LoRA profile's adapter, which must be named."""
+    """Takes the inputs of the tasks of the LoRA profile's adapter, which must be named: for the shared graph under this adapter,
+    for each per-graph U-Net under its own."""
 
 
 class Distill(Spec):
@@ -81,8 +94,8 @@ class Quad(Spec):
 
     profile: Annotated[AnchorProfile | UnifiedProfile, Field(discriminator="scheme")]
     """The LoRA profile, the ranges that all adapters share, is made by the scheme anchor or unified."""
-    calibration: Annotated[JointCalibration | AnchorCalibration, Field(discriminator="scheme")]
-    """The activations' ranges are observed by the scheme joint or anchor."""
+    calibration: Annotated[JointCalibration | OwnTaskCalibration | AnchorCalibration, Field(discriminator="scheme")]
+    """The activations' ranges are taken, in both variants, by the scheme joint, own-task or anchor."""
     distill: Distill | None = None
     """The adapters are trained for the shared encodings in this way. The default is null: they stay as they are."""
 

@@ -34,6 +34,10 @@ class Range:
         """The greatest absolute value."""
         return max(abs(self.low), abs(self.high))
 
+    def scaled(self, factor: float) -> "Range":
+        """Return the range with both ends multiplied."""
+        return Range(low=self.low * factor, high=self.high * factor)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:

@@ -40,19 +40,18 @@ def activation_encodings(
     ranges: Mapping[str, Range],
     *,
     dtype: str,
-    exceptions: Mapping[str, str] | None = None,
     lora: Mapping[str, Encoding] | None = None,
 ) -> dict[str, Encoding]:
     """Return an encoding for each float tensor but the LoRA inputs, by `encoding_sources`. Softmax and Sigmoid give [0, 1].
 
-    `exceptions` holds other dtypes for some of the sources. LoRA weights that are only moved keep their encoding of `lora`.
+    LoRA weights that are only moved keep their encoding of `lora`.
     """
     operators = {output: node.op_type for node in model.graph.node for output in node.output}
     encodings: dict[str, Encoding] = dict(lora or {})
     for name, source in encoding_sources(model, ranges).items():
         if source not in encodings:
             values = KNOWN_RANGES.get(operators.get(source, ""), ranges[source])
-            encodings[source] = enc.asymmetric(values, (exceptions or {}).get(source, dtype))
+            encodings[source] = enc.asymmetric(values, dtype)
         encodings[name] = encodings[source]
     return {name: encoding for name, encoding in encodings.items() if name not in (lora or {})}
 

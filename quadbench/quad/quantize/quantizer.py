@@ -4,35 +4,63 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import onnx
 
 from quadbench.artifacts import LORA_PREFIX
 from quadbench.host import give_back
 from quadbench.quad.divergence import spread
-from quadbench.quad.quantize.calibration import Feed, observe_ranges
-from quadbench.quad.quantize.encodings import Encoding
+from quadbench.quad.quantize.calibration import Feed, float_tensors, observe_ranges
+from quadbench.quad.quantize.encodings import Encoding, Range
+from quadbench.quad.quantize.estimators import PLAIN_RULES, RangeRule
+from quadbench.quad.quantize.histograms import observe_histograms
 from quadbench.quad.quantize.mixed import EncodingNoise, encoding_noise, least_noisy
 from quadbench.quad.quantize.qdq import activation_encodings, encoding_sources, quantize_graph
 
 NOISE_SAMPLES = 8  # of the calibration feeds, spread evenly
 
 
-class Calibrated:
-    """A float graph with the range of each of its tensors. The noise of 8 bits is measured when it is first asked for."""
+class Observed:
+    """A float graph and what was seen of its tensors over some feeds. Values are counted when that is first asked for."""
 
     def __init__(self, model: onnx.ModelProto, feeds: Sequence[Feed]) -> None:
-        self.model = model
-        self.ranges = observe_ranges(model, feeds)
+        self.model, self.feeds = model, feeds
+        self.sources = encoding_sources(model, float_tensors(model))
+        self.seen = observe_ranges(model, feeds)
         give_back()
-        self._few = [feeds[i] for i in spread(len(feeds), NOISE_SAMPLES)]
+
+    @cached_property
+    def counts(self) -> dict[str, np.ndarray]:
+        """The histogram of each tensor over what was seen of it."""
+        counts = observe_histograms(self.model, self.seen, self.feeds)
+        give_back()
+        return counts
+
+
+class Calibrated:
+    """A float graph with the ranges of its tensors. The noise of 8 bits is measured when it is first asked for."""
+
+    def __init__(self, observed: Observed, rules: Mapping[str, RangeRule] = PLAIN_RULES) -> None:
+        self.model, self.sources = observed.model, observed.sources
+        self._observed, self._rules = observed, rules
+
+    def ranges(self, dtype: str) -> dict[str, Range]:
+        """Return the range of each float tensor for an encoding of this type, by the rule of this type."""
+        rule, seen = self._rules[dtype], self._observed.seen
+        counts = self._observed.counts if rule.counts_values else {}
+        return {name: rule.range_of(values, counts.get(name), dtype) for name, values in seen.items()}
+
+    def encodings(self, dtype: str, lora: Mapping[str, Encoding] | None = None) -> dict[str, Encoding]:
+        """Return the encodings of all activations in one type."""
+        return activation_encodings(self.model, self.ranges(dtype), dtype=dtype, lora=lora)
 
     @cached_property
     def noise(self) -> tuple[EncodingNoise, ...]:
         """The noise of each activation encoding in 8 bits, on NOISE_SAMPLES of the feeds. LoRA weights are no activations."""
-        narrow = activation_encodings(self.model, self.ranges, dtype="uint8")
-        sources = encoding_sources(self.model, self.ranges)
-        own = {name: narrow[name] for name, source in sources.items() if name == source and not name.startswith(LORA_PREFIX)}
-        return encoding_noise(self.model, own, self._few)
+        feeds, narrow = self._observed.feeds, self.encodings("uint8")
+        few = [feeds[i] for i in spread(len(feeds), NOISE_SAMPLES)]
+        own = {name for name, source in self.sources.items() if name == source and not name.startswith(LORA_PREFIX)}
+        return encoding_noise(self.model, {name: e for name, e in narrow.items() if name in own}, few)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +74,9 @@ class Quantized:
 
 def quantized(calibrated: Calibrated, *, int8_percent: int = 0, lora: Mapping[str, Encoding] | None = None) -> Quantized:
     """Write the QDQ form of a float graph, with 8 bits for `int8_percent` % of its activation encodings, the least noisy."""
-    model = calibrated.model
+    sources, wide = calibrated.sources, calibrated.encodings("uint16", lora)
     noise = calibrated.noise if 0 < int8_percent < 100 else ()
-    encodings = activation_encodings(
-        model,
-        calibrated.ranges,
-        dtype="uint8" if int8_percent == 100 else "uint16",
-        exceptions=dict.fromkeys(least_noisy(noise, int8_percent), "uint8"),
-        lora=lora,
-    )
-    return Quantized(model=quantize_graph(model, encodings, lora), activations=encodings, noise=noise)
+    chosen = set(sources.values()) if int8_percent == 100 else set(least_noisy(noise, int8_percent))
+    narrow = calibrated.encodings("uint8", lora) if chosen else wide
+    encodings = {name: (narrow if sources[name] in chosen else wide)[name] for name in wide}
+    return Quantized(model=quantize_graph(calibrated.model, encodings, lora), activations=encodings, noise=noise)

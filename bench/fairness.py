@@ -1,0 +1,225 @@
+"""The shared graph against per-graph ones, calibrated alike: SQNR of eps on inputs that calibration has not seen, for each task.
+
+    nice python bench/fairness.py run --out FILE.jsonl [--recipe use-cases] [--seeds 1] [--headroom 1 1.5] [--items 8]
+    python bench/fairness.py show FILE.jsonl...
+
+Two policies, the same for both variants:
+
+- `joint`: the inputs of all tasks. The shared graph is one graph for all tasks, as a build makes it.
+- `own-task`: those of one task alone. There is a shared graph for each task, calibrated on this task under its adapter. Nobody
+  would ship these; they show what LoRA inputs alone make of the figures.
+
+Both variants are judged on the evaluation inputs, along the float U-Net's own trajectories, against the float U-Net. `run`
+appends a line for each seed, headroom, policy, task and item, and skips seeds that FILE holds; a seed moves the noise of
+calibration and evaluation. `show` prints a table for each headroom. The difference is shared - per-graph, item by item, as its
+mean over inputs with a 95 % interval: percentiles of the mean over inputs drawn anew (bootstrap), an input's seeds together.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from quadbench.artifacts import Component
+from quadbench.quad.adapters.lora_profile import LoraProfile, adapter_integers, lora_profile
+from quadbench.quad.baselines import merged_unet
+from quadbench.quad.divergence import spread
+from quadbench.quad.feeds import calibration_feeds, per_graph_feeds, range_rules
+from quadbench.quad.model.initializers import discard
+from quadbench.quad.prepare import Prepared, prepare
+from quadbench.quad.quantize.encodings import Encoding
+from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
+from quadbench.quad.steps import Steps
+from quadbench.quad.tasks.prepared import PreparedTask, visit
+from quadbench.quad.tasks.runner import Feed, GraphSession
+from quadbench.recipe import JointCalibration, OwnTaskCalibration, Recipe, load_recipe
+
+SEED_STRIDE = 1000  # beyond the items of a task, which use the seeds that follow its own
+POLICIES = ("joint", "own-task")
+DRAWS = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """The SQNR of eps over one item's trajectory in either variant, in dB."""
+
+    seed: int
+    headroom: float
+    policy: str
+    task: str
+    item: str
+    shared_db: float
+    per_graph_db: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """An item that calibration has not seen: the U-Net's inputs without LoRA, and the float U-Net's eps for each."""
+
+    item: str
+    feeds: list[Feed]
+    exact: list[np.ndarray]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    actions = parser.add_subparsers(dest="action", required=True)
+    run = actions.add_parser("run", help="measure, and append to a file")
+    run.add_argument("--out", type=Path, required=True, metavar="FILE", help="the lines are appended here")
+    run.add_argument("--recipe", default="use-cases", help="a recipe (default: use-cases)")
+    run.add_argument("--seeds", type=int, default=1, help="so many seeds, from 0 (default: 1)")
+    run.add_argument("--headroom", type=float, nargs="+", help="of activation ranges, one or more (default: the recipe's)")
+    run.add_argument("--items", type=int, default=8, help="at most so many inputs of a task (default: 8)")
+    run.add_argument("--feeds", type=int, default=16, help="at most so many U-Net runs of an input, spread evenly (default: 16)")
+    show = actions.add_parser("show", help="print the tables of files")
+    show.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    options = parser.parse_args()
+    if options.action == "show":
+        print(tables([line for file in options.files for line in read(file)]))  # noqa: T201
+        return
+    recipe = load_recipe(options.recipe)
+    headrooms = options.headroom or [recipe.quad.calibration.ranges.int16.headroom]
+    done = {line.seed for line in read(options.out)}
+    for seed in (seed for seed in range(options.seeds) if seed not in done):
+        with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
+            lines = list(measure(with_seed(recipe, seed), seed, headrooms, options.items, options.feeds, Path(scratch)))
+        with options.out.open("a") as out:
+            out.writelines(json.dumps(asdict(line)) + "\n" for line in lines)
+
+
+def read(path: Path) -> list[Line]:
+    return [Line(**json.loads(text)) for text in path.read_text().splitlines()] if path.is_file() else []
+
+
+def with_seed(recipe: Recipe, seed: int) -> Recipe:
+    tasks = tuple(task.model_copy(update={"seed": task.seed + SEED_STRIDE * seed}) for task in recipe.tasks)
+    return recipe.model_copy(update={"tasks": tasks})
+
+
+def measure(recipe: Recipe, seed: int, headrooms: Sequence[float], items: int, feeds: int, scratch: Path) -> Iterator[Line]:
+    prepared = prepare(recipe, Steps(), scratch)
+    lora = lora_profile(list(prepared.adapters.values()), anchor=None, gauge=True, headroom=1.0, dtype=recipe.precision.lora)
+    bench = Bench(prepared=prepared, lora=lora, headrooms=headrooms, percent=recipe.precision.activations.int8_percent)
+    shared_by_all = bench.shared(with_policy(recipe, "joint"))
+    for prepared_task in prepared.tasks:
+        task = prepared_task.task
+        judged = list(judged_items(prepared, prepared_task, items, feeds))
+        merged = merged_unet(prepared.foundation, prepared.adapters[task.adapter] if task.adapter else None, scratch)
+        for policy in POLICIES:
+            own_recipe = with_policy(recipe, policy)
+            alone = own_recipe.model_copy(update={"tasks": (task,)})
+            shared = shared_by_all if policy == "joint" else bench.shared(alone)
+            own = bench.quantized(own_recipe, Observed(merged, per_graph_feeds(own_recipe, prepared, task, anchor=None)))
+            lora_inputs = bench.integers(task.adapter)
+            for headroom, one in product(headrooms, judged):
+                yield Line(
+                    seed=seed,
+                    headroom=headroom,
+                    policy=policy,
+                    task=task.name,
+                    item=one.item,
+                    shared_db=sqnr_db(one, shared[headroom], lora_inputs),
+                    per_graph_db=sqnr_db(one, own[headroom], {}),
+                )
+        discard(merged)
+
+
+def with_policy(recipe: Recipe, policy: str) -> Recipe:
+    scheme, old = JointCalibration if policy == "joint" else OwnTaskCalibration, recipe.quad.calibration
+    calibration = scheme(scheme=policy, samples=old.samples, ranges=old.ranges)
+    return recipe.model_copy(update={"quad": recipe.quad.model_copy(update={"calibration": calibration})})
+
+
+def judged_items(prepared: Prepared, task: PreparedTask, items: int, feeds: int) -> Iterator[Judged]:
+    adapter = task.task.adapter
+    weights = prepared.feed(prepared.adapters[adapter] if adapter else None)
+    for item in task.items.evaluation[:items]:
+        alone = replace(task, items=replace(task.items, calibration=(item,)))
+        visited = visit(alone, prepared.encoders, prepared.unet, weights).feeds
+        chosen = [visited[i] for i in spread(len(visited), feeds)]
+        yield Judged(item=item.name, feeds=chosen, exact=[prepared.unet(feed | weights).numpy() for feed in chosen])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What all graphs of a seed are made of; `headrooms` are those that each graph is written with."""
+
+    prepared: Prepared
+    lora: LoraProfile
+    headrooms: Sequence[float]
+    percent: int  # of activations in 8 bits
+
+    def shared(self, recipe: Recipe) -> dict[float, GraphSession]:
+        """Return the shared graph by headroom, calibrated for the recipe's tasks."""
+        feeds = calibration_feeds(recipe, self.prepared, self.lora)[Component.UNET]
+        observed = Observed(self.prepared.models[Component.UNET], feeds)
+        return self.quantized(recipe, observed, lora=self.lora.encodings)
+
+    def quantized(
+        self, recipe: Recipe, observed: Observed, lora: Mapping[str, Encoding] | None = None
+    ) -> dict[float, GraphSession]:
+        """Return a graph by headroom."""
+        rules = range_rules(recipe.quad.calibration.ranges)
+        graphs = {}
+        for headroom in self.headrooms:
+            own_rules = {dtype: replace(rule, headroom=headroom) for dtype, rule in rules.items()}
+            written = quantized(Calibrated(observed, own_rules), int8_percent=self.percent, lora=lora)
+            graphs[headroom] = GraphSession(written.model)
+        return graphs
+
+    def integers(self, adapter: str | None) -> Feed:
+        """Return an adapter's LoRA inputs as the shared graph takes them; None is no adapter."""
+        encodings, shapes = self.lora.encodings, self.prepared.shapes
+        if adapter is not None:
+            return adapter_integers(self.lora.adapters[adapter], shapes, encodings)
+        return {name: np.zeros(shape, encodings[name].dtype) for name, shape in shapes.items()}
+
+
+def sqnr_db(judged: Judged, graph: GraphSession, lora: Feed) -> float:
+    pairs = [(exact, graph(feed | lora).numpy()) for feed, exact in zip(judged.feeds, judged.exact, strict=True)]
+    signal = sum(float(np.square(exact).sum()) for exact, _ in pairs)
+    return 10 * float(np.log10(signal / sum(float(np.square(other - exact).sum()) for exact, other in pairs)))
+
+
+def tables(lines: Sequence[Line]) -> str:
+    by_headroom = groups(lines, lambda line: line.headroom)
+    return "\n\n".join(f"headroom {headroom:g}\n\n{table(own)}" for headroom, own in sorted(by_headroom.items()))
+
+
+def table(lines: Sequence[Line]) -> str:
+    columns = ("task", "policy", "items", "shared, mean", "worst", "per-graph, mean", "worst", "difference", "95 %")
+    rows = [row(*key, own) for key, own in groups(lines, lambda line: (line.policy, line.task)).items()]
+    return "\n".join([f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *rows])
+
+
+def groups(lines: Sequence[Line], key: Callable[[Line], Any]) -> dict[Any, list[Line]]:
+    grouped: dict[Any, list[Line]] = {}
+    for line in lines:
+        grouped.setdefault(key(line), []).append(line)
+    return grouped
+
+
+def row(policy: str, task: str, lines: Sequence[Line]) -> str:
+    means = [np.array([getattr(line, side) for line in lines]) for side in ("shared_db", "per_graph_db")]
+    cells = " | ".join(f"{values.mean():.1f} | {values.min():.1f}" for values in means)
+    return f"| `{task}` | {policy} | {len(lines)} | {cells} | {interval(lines)} |"
+
+
+def interval(lines: Sequence[Line]) -> str:
+    """Return the mean difference and the ends of its 95 % interval; all lines of an input are drawn together."""
+    by_input = groups(lines, lambda line: line.item).values()
+    means = np.array([np.mean([line.shared_db - line.per_graph_db for line in own]) for own in by_input])
+    drawn = np.random.default_rng(0).choice(means, (DRAWS, len(means))).mean(1)
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    return f"{means.mean():+.2f} | {low:+.2f} to {high:+.2f}"
+
+
+if __name__ == "__main__":
+    main()
