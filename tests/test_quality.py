@@ -368,7 +368,7 @@ def test_the_command_wants_both_folders(tmp_path: Path, capsys: pytest.CaptureFi
 def test_damaged_scores_are_named(stored_run: Layout, capsys: pytest.CaptureFixture[str]) -> None:
     stored_run.scores("r1").write_text("{}")
     assert main(["quality", "--metrics", "psnr", "--results", str(stored_run.root)]) == 3
-    assert "quality.json' cannot be read" in " ".join(capsys.readouterr().err.split())
+    assert "quality.json' at compared: Field required" in " ".join(capsys.readouterr().err.split())
 
 
 def test_float_trajectories_end_in_the_reference_images(tiny_bundle: Stored[Bundle]) -> None:
