@@ -265,7 +265,7 @@ def test_a_cut_manifest_is_refused_with_what_to_do(
     shutil.copytree(layout.bundles, tmp_path / "bundles")
     manifest = tmp_path / "bundles" / first_run[0].result.stored.folder.name / "manifest.json"
     manifest.write_text(manifest.read_text()[:200])
-    with pytest.raises(ArtifactError, match=r"manifest\.json' is damaged: .* Hint: remove .* and run again"):
+    with pytest.raises(ArtifactError, match=r"manifest\.json' is not JSON: .* Hint: remove .* and run again"):
         pipeline.run(load_recipe(tiny_recipe), ["local"], layout=Layout(tmp_path), observer=Watcher())
 
 

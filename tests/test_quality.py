@@ -365,10 +365,27 @@ def test_the_command_wants_both_folders(tmp_path: Path, capsys: pytest.CaptureFi
     assert "--images and --reference go together" in capsys.readouterr().err
 
 
+def test_figures_for_elsewhere_are_printed_and_nothing_is_written(stored_run: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in stored_run.root.rglob("*")}
+    assert main(["report", "--format", "csv", "--results", str(stored_run.root)]) == 0
+    assert capsys.readouterr().out.startswith("run_id,")
+    assert {path: path.stat().st_mtime_ns for path in stored_run.root.rglob("*")} == before
+
+
+@pytest.mark.parametrize("command", ["report", "quality"])
+def test_a_reference_that_was_changed_is_neither_shown_nor_scored(
+    command: str, stored_run: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = next(stored_run.bundles.rglob("reference/change/*.png"))
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    assert main([command, "--results", str(stored_run.root)]) == 3
+    assert "was changed after it was written" in capsys.readouterr().err
+
+
 def test_damaged_scores_are_named(stored_run: Layout, capsys: pytest.CaptureFixture[str]) -> None:
     stored_run.scores("r1").write_text("{}")
     assert main(["quality", "--metrics", "psnr", "--results", str(stored_run.root)]) == 3
-    assert "quality.json' cannot be read" in " ".join(capsys.readouterr().err.split())
+    assert "quality.json' at compared: Field required" in " ".join(capsys.readouterr().err.split())
 
 
 def test_float_trajectories_end_in_the_reference_images(tiny_bundle: Stored[Bundle]) -> None:
