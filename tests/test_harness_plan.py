@@ -38,7 +38,7 @@ def test_the_shared_plan_has_one_unet_and_integer_adapters(world: World) -> None
         "images",
     ]
     assert plan["runtime"] == {"library": world.objects[world.runtime], "intra_op_threads": 2}
-    assert plan["unets"] == {"base": entry(world, "shared//unet.onnx")}
+    assert plan["unets"] == {"base": entry(world, "shared/unet.onnx")}
     assert plan["adapters"] == {task: entry(world, f"shared/{task}.safetensors") for task in TASKS}
     assert plan["base"] == {"graph": world.bundle.base.graph, "profile": world.bundle.base.profile}
     assert plan["sequence"] == [{"task": task, "warmup": 1, "iterations": 11} for task in TASKS]
@@ -77,10 +77,10 @@ def test_the_per_graph_plan_has_a_unet_for_each_task_and_shares_the_rest(world: 
 
 def test_the_float_plan_takes_graphs_and_adapters_from_the_bundle(world: World) -> None:
     plan = plan_of(world, launch_of(Variant.FLOAT))
-    assert plan["unets"] == {"base": entry(world, "float//unet.onnx")}
+    assert plan["unets"] == {"base": entry(world, "float/unet.onnx")}
     assert plan["adapters"] == {task: entry(world, f"float/{task}.safetensors") for task in TASKS}
     components: dict[str, object] = plan["components"]  # type: ignore[assignment]
-    assert components["text_encoder"] == entry(world, "float//text_encoder.onnx")
+    assert components["text_encoder"] == entry(world, "float/text_encoder.onnx")
 
 
 def test_a_task_in_the_plan_names_its_files_on_the_device(world: World) -> None:

@@ -43,7 +43,7 @@ class _Layer(_Told):
     compute_unit: str
 
 
-class _Profile(_Told):
+class _HubProfile(_Told):
     execution_summary: _Summary
     execution_detail: Sequence[_Layer] | None = None
 
@@ -86,9 +86,9 @@ def cpu_layers(profiled: GraphProfile) -> list[str]:
     return [one_line(layer.name) for layer in _told(profiled).execution_detail or () if layer.compute_unit == "CPU"]
 
 
-def _told(profiled: GraphProfile) -> _Profile:
+def _told(profiled: GraphProfile) -> _HubProfile:
     try:
-        return _Profile.model_validate(profiled.profile)
+        return _HubProfile.model_validate(profiled.profile)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         raise _other_form(profiled, f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error

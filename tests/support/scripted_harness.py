@@ -238,7 +238,8 @@ class World:
         return [self._graph(*words, size_bytes=1000 + 100 * place) for place, words in enumerate(graphs)]
 
     def _graph(self, variant: Variant, component: Component, task: str | None, size_bytes: int) -> Graph:
-        file = self._file(f"{variant}/{task or ''}/{component}.onnx", f"{variant}{component}{task}".ljust(size_bytes).encode())
+        path = "/".join(filter(None, (variant, task, f"{component}.onnx")))
+        file = self._file(path, f"{variant}{component}{task}".ljust(size_bytes).encode())
         return Graph(variant=variant, component=component, task=task, file=file, inputs=(), outputs=())
 
     def _adapters(self) -> list[AdapterFile]:
