@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 from quadbench.zoo.training import corpus, loop, pictures
 
+# One group for all channels. A group's mean and deviation are lost behind its normalization, and of a picture of one colour that
+# is nearly all there is: with 16 groups such pictures came back with 16 dB where whole emoji had 24, with 1 group they lead.
 CONFIG = {
     "in_channels": 3,
     "out_channels": 3,
@@ -19,7 +21,7 @@ CONFIG = {
     "down_block_types": ("DownEncoderBlock2D",) * 3,
     "up_block_types": ("UpDecoderBlock2D",) * 3,
     "layers_per_block": 1,
-    "norm_num_groups": 16,
+    "norm_num_groups": 1,
     "sample_size": 64,
 }
 PLAN = loop.TrainingPlan(steps=16000, batch=8, learning_rate=1e-3, seed=0, warmup=200, last_rate=0.0)
