@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from quadbench.zoo.training import corpus, loop, pictures
 
 # One group for all channels. A group's mean and deviation are lost behind its normalization, and of a picture of one colour that
-# is nearly all there is: with 16 groups such pictures came back with 16 dB where whole emoji had 24, with 1 group they lead.
+# is nearly all there is. See `build` for what keeps it.
 CONFIG = {
     "in_channels": 3,
     "out_channels": 3,
@@ -25,7 +25,7 @@ CONFIG = {
     "sample_size": 64,
 }
 PLAN = loop.TrainingPlan(steps=16000, batch=8, learning_rate=1e-3, seed=0, warmup=200, last_rate=0.0)
-EDGE_WEIGHT = 0.5
+EDGE_WEIGHT, COLOUR_WEIGHT, BLOCK = 0.5, 1.0, 8
 # Noise on the latents in training, relative to their deviation, and the deviation that the encoder's posterior is given. With a
 # learned one and a KL term instead, the posterior of one channel in four stayed as wide as the prior after 700 steps.
 NOISE = 0.05
@@ -33,7 +33,11 @@ CHECKS = 48  # scenes and photo crops of held-out material that each checkpoint 
 
 
 def train(npm_folder: Path, photo_folder: Path, workbench: loop.Workbench) -> AutoencoderKL:
-    """Train on the mix of pictures: L1 + L2 + half of the L1 of gradients, with a little noise on the latents."""
+    """Train on the mix of pictures, with a little noise on the latents.
+
+    The loss is L1 + L2, of gradients half of the L1, and the L1 of means over 8x8 pixels. Without the last, graded grounds came
+    back with 22 dB after 677 steps, and with 34 dB but for their mean colour.
+    """
     concepts, held_out = corpus.split(corpus.load_concepts(npm_folder))
     photos = [list(corpus.load_photos(photo_folder, held_out=flag).values()) for flag in (False, True)]
     scene_count, crop_count = workbench.bounded(pictures.SCENES), workbench.bounded(pictures.PHOTO_CROPS)
@@ -42,11 +46,23 @@ def train(npm_folder: Path, photo_folder: Path, workbench: loop.Workbench) -> Au
         lambda: pictures.mix(workbench.few(concepts), photos[0], scene_count=scene_count, crop_count=crop_count),
     )
     checks = pictures.mix(held_out, photos[1], scene_count=CHECKS, crop_count=CHECKS)
-    torch.manual_seed(PLAN.seed)
-    vae = AutoencoderKL(**CONFIG).to(loop.device())
+    vae = build().to(loop.device())
     loop.train({"vae": vae}, _loss(vae, mix), PLAN, workbench, figures=lambda: psnr_by_kind(vae, checks))
     latents = encode(vae.eval(), mix.kinds["emoji"])
     standardise(vae, latents.mean((0, 2, 3)), latents.std((0, 2, 3)))
+    return vae
+
+
+def build() -> AutoencoderKL:
+    """An untrained one, whose first convolutions have biases drawn from N(0, 4).
+
+    Beside such constants a normalization hardly changes how far a colour is from grey. Of the variance of random colours, linear
+    regression on the untrained latents of plain pictures finds 99 %; with the usual biases 57 %, and with 16 groups 52 %.
+    """
+    torch.manual_seed(PLAN.seed)
+    vae = AutoencoderKL(**CONFIG)
+    for convolution in (vae.encoder.conv_in, vae.decoder.conv_in):
+        torch.nn.init.normal_(convolution.bias, std=2.0)
     return vae
 
 
@@ -58,7 +74,8 @@ def _loss(vae: AutoencoderKL, mix: pictures.Mix) -> loop.LossFunction:
             z = vae.encode(x).latent_dist.mean
             y = vae.decode(z + NOISE * z.detach().std((0, 2, 3), keepdim=True) * noise).sample.float()
         edges = sum(F.l1_loss(torch.diff(y, dim=dim), torch.diff(x, dim=dim)) for dim in (2, 3))
-        return F.l1_loss(y, x) + F.mse_loss(y, x) + EDGE_WEIGHT * edges
+        colours = F.l1_loss(F.avg_pool2d(y, BLOCK), F.avg_pool2d(x, BLOCK))
+        return F.l1_loss(y, x) + F.mse_loss(y, x) + EDGE_WEIGHT * edges + COLOUR_WEIGHT * colours
 
     return loss_of_batch
 
