@@ -24,7 +24,13 @@ CONFIG = {
     "norm_num_groups": 1,
     "sample_size": 64,
 }
-PLAN = loop.TrainingPlan(steps=16000, batch=8, learning_rate=1e-3, seed=0, warmup=200, last_rate=0.0)
+# Crops of 32x32 cost a quarter and teach as much a step: after 200 steps emoji came back with 18.1 dB, of whole pictures with
+# 17.3 dB after 166. Whole pictures at the end are for the attention in the middle and for the normalization's statistics.
+PLANS = {
+    "crops": loop.TrainingPlan(steps=30000, batch=8, learning_rate=1e-3, seed=0, warmup=200, last_rate=0.1),
+    "whole": loop.TrainingPlan(steps=5000, batch=8, learning_rate=2e-4, seed=12, last_rate=0.0),
+}
+CROP_SIZES = {"crops": 32, "whole": 64}
 EDGE_WEIGHT, COLOUR_WEIGHT, BLOCK = 0.5, 1.0, 8
 # Noise on the latents in training, relative to their deviation, and the deviation that the encoder's posterior is given. With a
 # learned one and a KL term instead, the posterior of one channel in four stayed as wide as the prior after 700 steps.
@@ -47,7 +53,9 @@ def train(npm_folder: Path, photo_folder: Path, workbench: loop.Workbench) -> Au
     )
     checks = pictures.mix(held_out, photos[1], scene_count=CHECKS, crop_count=CHECKS)
     vae = build().to(loop.device())
-    loop.train({"vae": vae}, _loss(vae, mix), PLAN, workbench, figures=lambda: psnr_by_kind(vae, checks))
+    for stage, plan in PLANS.items():
+        loss = _loss(vae, mix, plan.batch, CROP_SIZES[stage])
+        loop.train({"vae": vae}, loss, plan, workbench.stage(stage), figures=lambda: psnr_by_kind(vae, checks))
     latents = encode(vae.eval(), mix.kinds["emoji"])
     standardise(vae, latents.mean((0, 2, 3)), latents.std((0, 2, 3)))
     return vae
@@ -59,17 +67,18 @@ def build() -> AutoencoderKL:
     Beside such constants a normalization hardly changes how far a colour is from grey. Of the variance of random colours, linear
     regression on the untrained latents of plain pictures finds 99 %; with the usual biases 57 %, and with 16 groups 52 %.
     """
-    torch.manual_seed(PLAN.seed)
+    torch.manual_seed(PLANS["crops"].seed)
     vae = AutoencoderKL(**CONFIG)
     for convolution in (vae.encoder.conv_in, vae.decoder.conv_in):
         torch.nn.init.normal_(convolution.bias, std=2.0)
     return vae
 
 
-def _loss(vae: AutoencoderKL, mix: pictures.Mix) -> loop.LossFunction:
+def _loss(vae: AutoencoderKL, mix: pictures.Mix, batch: int, size: int) -> loop.LossFunction:
     def loss_of_batch(generator: torch.Generator) -> torch.Tensor:
-        x = mix.draw(PLAN.batch, generator).to(loop.device())
-        noise = torch.randn((len(x), 4, 16, 16), generator=generator).to(x.device)
+        top, left = torch.randint(corpus.SIZE - size + 1, (2,), generator=generator).tolist()
+        x = mix.draw(batch, generator)[:, :, top : top + size, left : left + size].to(loop.device())
+        noise = torch.randn((len(x), 4, size // 4, size // 4), generator=generator).to(x.device)
         with loop.autocast():
             z = vae.encode(x).latent_dist.mean
             y = vae.decode(z + NOISE * z.detach().std((0, 2, 3), keepdim=True) * noise).sample.float()
