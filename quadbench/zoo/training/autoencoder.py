@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from quadbench.zoo.training import corpus, loop, pictures
 
-# One group for all channels. A group's mean and deviation are lost behind its normalization, and of a picture of one colour that
-# is nearly all there is. See `build` for what keeps it.
+# A group's mean and deviation are lost behind its normalization, and with them much of a plain ground's colour: few, large groups
+# keep more of it. After 500 steps on crops, scenes came back with 18.3 dB with 16 groups, 18.7 with 4 and 18.8 with 1.
 CONFIG = {
     "in_channels": 3,
     "out_channels": 3,
@@ -21,7 +21,7 @@ CONFIG = {
     "down_block_types": ("DownEncoderBlock2D",) * 3,
     "up_block_types": ("UpDecoderBlock2D",) * 3,
     "layers_per_block": 1,
-    "norm_num_groups": 1,
+    "norm_num_groups": 4,
     "sample_size": 64,
 }
 # Crops of 32x32 cost a quarter and teach as much a step: after 200 steps emoji came back with 18.1 dB, of whole pictures with
@@ -62,16 +62,9 @@ def train(npm_folder: Path, photo_folder: Path, workbench: loop.Workbench) -> Au
 
 
 def build() -> AutoencoderKL:
-    """An untrained one, whose first convolutions have biases drawn from N(0, 4).
-
-    Beside such constants a normalization hardly changes how far a colour is from grey. Of the variance of random colours, linear
-    regression on the untrained latents of plain pictures finds 99 %; with the usual biases 57 %, and with 16 groups 52 %.
-    """
+    """An untrained one."""
     torch.manual_seed(PLANS["crops"].seed)
-    vae = AutoencoderKL(**CONFIG)
-    for convolution in (vae.encoder.conv_in, vae.decoder.conv_in):
-        torch.nn.init.normal_(convolution.bias, std=2.0)
-    return vae
+    return AutoencoderKL(**CONFIG)
 
 
 def _loss(vae: AutoencoderKL, mix: pictures.Mix, batch: int, size: int) -> loop.LossFunction:
