@@ -24,7 +24,11 @@ from quadbench.zoo.training import (
     text_to_image,
 )
 
-PLANS = {"vae": autoencoder.PLAN, "base": text_to_image.PLAN, **adapters.PLANS}
+PLANS = {
+    "vae": tuple(autoencoder.PLANS.values()),
+    "base": (text_to_image.PLAN,),
+    **{task: (plan,) for task, plan in adapters.PLANS.items()},
+}
 COMMANDS = (*PLANS, "inputs", "sheet")
 DESCRIPTION = """\
 Train the built-in model again from nothing, on a CUDA device if there is one. Commands, in the order of `all`:
@@ -38,7 +42,11 @@ Each goes on from its checkpoint in --work; `all` leaves out what is done there.
 Data: the npm packages emoji-datasource-twitter 16.0.0, emoji-datasource-google 16.0.0 and emojilib 4.0.2, unpacked as
 DIR/twitter/package, DIR/google/package and DIR/emojilib/package, and the photographs of the Debian package
 lomiri-wallpapers-16.04.
-""".format(plans="\n".join(f"  {name:16} {plan.steps} steps of {plan.batch}" for name, plan in PLANS.items()))
+""".format(
+    plans="\n".join(
+        f"  {name:16} {' + '.join(str(plan.steps) for plan in plans)} steps of {plans[0].batch}" for name, plans in PLANS.items()
+    )
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 from quadbench.zoo.training import corpus, loop, pictures
 
+# A group's mean and deviation are lost behind its normalization, and with them much of a plain ground's colour: few, large groups
+# keep more of it. After 500 steps on crops, scenes came back with 18.3 dB with 16 groups, 18.7 with 4 and 18.8 with 1.
 CONFIG = {
     "in_channels": 3,
     "out_channels": 3,
@@ -19,11 +21,17 @@ CONFIG = {
     "down_block_types": ("DownEncoderBlock2D",) * 3,
     "up_block_types": ("UpDecoderBlock2D",) * 3,
     "layers_per_block": 1,
-    "norm_num_groups": 16,
+    "norm_num_groups": 4,
     "sample_size": 64,
 }
-PLAN = loop.TrainingPlan(steps=16000, batch=8, learning_rate=1e-3, seed=0, warmup=200, last_rate=0.0)
-EDGE_WEIGHT = 0.5
+# Crops of 32x32 cost a quarter and teach as much a step: after 200 steps emoji came back with 18.1 dB, of whole pictures with
+# 17.3 dB after 166. Whole pictures at the end are for the attention in the middle and for the normalization's statistics.
+PLANS = {
+    "crops": loop.TrainingPlan(steps=30000, batch=8, learning_rate=1e-3, seed=0, warmup=200, last_rate=0.1),
+    "whole": loop.TrainingPlan(steps=5000, batch=8, learning_rate=2e-4, seed=12, last_rate=0.0),
+}
+CROP_SIZES = {"crops": 32, "whole": 64}
+EDGE_WEIGHT, COLOUR_WEIGHT, BLOCK = 0.5, 1.0, 8
 # Noise on the latents in training, relative to their deviation, and the deviation that the encoder's posterior is given. With a
 # learned one and a KL term instead, the posterior of one channel in four stayed as wide as the prior after 700 steps.
 NOISE = 0.05
@@ -31,7 +39,11 @@ CHECKS = 48  # scenes and photo crops of held-out material that each checkpoint 
 
 
 def train(npm_folder: Path, photo_folder: Path, workbench: loop.Workbench) -> AutoencoderKL:
-    """Train on the mix of pictures: L1 + L2 + half of the L1 of gradients, with a little noise on the latents."""
+    """Train on the mix of pictures, with a little noise on the latents.
+
+    The loss is L1 + L2, of gradients half of the L1, and the L1 of means over 8x8 pixels. Without the last, graded grounds came
+    back with 22 dB after 677 steps, and with 34 dB but for their mean colour.
+    """
     concepts, held_out = corpus.split(corpus.load_concepts(npm_folder))
     photos = [list(corpus.load_photos(photo_folder, held_out=flag).values()) for flag in (False, True)]
     scene_count, crop_count = workbench.bounded(pictures.SCENES), workbench.bounded(pictures.PHOTO_CROPS)
@@ -40,23 +52,32 @@ def train(npm_folder: Path, photo_folder: Path, workbench: loop.Workbench) -> Au
         lambda: pictures.mix(workbench.few(concepts), photos[0], scene_count=scene_count, crop_count=crop_count),
     )
     checks = pictures.mix(held_out, photos[1], scene_count=CHECKS, crop_count=CHECKS)
-    torch.manual_seed(PLAN.seed)
-    vae = AutoencoderKL(**CONFIG).to(loop.device())
-    loop.train({"vae": vae}, _loss(vae, mix), PLAN, workbench, figures=lambda: psnr_by_kind(vae, checks))
+    vae = build().to(loop.device())
+    for stage, plan in PLANS.items():
+        loss = _loss(vae, mix, plan.batch, CROP_SIZES[stage])
+        loop.train({"vae": vae}, loss, plan, workbench.stage(stage), figures=lambda: psnr_by_kind(vae, checks))
     latents = encode(vae.eval(), mix.kinds["emoji"])
     standardise(vae, latents.mean((0, 2, 3)), latents.std((0, 2, 3)))
     return vae
 
 
-def _loss(vae: AutoencoderKL, mix: pictures.Mix) -> loop.LossFunction:
+def build() -> AutoencoderKL:
+    """An untrained one."""
+    torch.manual_seed(PLANS["crops"].seed)
+    return AutoencoderKL(**CONFIG)
+
+
+def _loss(vae: AutoencoderKL, mix: pictures.Mix, batch: int, size: int) -> loop.LossFunction:
     def loss_of_batch(generator: torch.Generator) -> torch.Tensor:
-        x = mix.draw(PLAN.batch, generator).to(loop.device())
-        noise = torch.randn((len(x), 4, 16, 16), generator=generator).to(x.device)
+        top, left = torch.randint(corpus.SIZE - size + 1, (2,), generator=generator).tolist()
+        x = mix.draw(batch, generator)[:, :, top : top + size, left : left + size].to(loop.device())
+        noise = torch.randn((len(x), 4, size // 4, size // 4), generator=generator).to(x.device)
         with loop.autocast():
             z = vae.encode(x).latent_dist.mean
             y = vae.decode(z + NOISE * z.detach().std((0, 2, 3), keepdim=True) * noise).sample.float()
         edges = sum(F.l1_loss(torch.diff(y, dim=dim), torch.diff(x, dim=dim)) for dim in (2, 3))
-        return F.l1_loss(y, x) + F.mse_loss(y, x) + EDGE_WEIGHT * edges
+        colours = F.l1_loss(F.avg_pool2d(y, BLOCK), F.avg_pool2d(x, BLOCK))
+        return F.l1_loss(y, x) + F.mse_loss(y, x) + EDGE_WEIGHT * edges + COLOUR_WEIGHT * colours
 
     return loss_of_batch
 

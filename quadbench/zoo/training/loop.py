@@ -54,6 +54,10 @@ class Workbench:
     is_preview: bool = False
     most: int | None = None
 
+    def stage(self, name: str) -> "Workbench":
+        """The same with a folder of its own."""
+        return replace(self, folder=self.folder / name)
+
     def bounded(self, count: int) -> int:
         """So many steps or pictures, or fewer."""
         return count if self.most is None else min(count, self.most)

@@ -23,7 +23,7 @@ UNET_CONFIG = {
     "layers_per_block": 1,
     "cross_attention_dim": WIDTH,
     "attention_head_dim": 4,
-    "norm_num_groups": 16,
+    "norm_num_groups": 8,
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
 }
