@@ -24,8 +24,8 @@ CONFIG = {
     "norm_num_groups": 4,
     "sample_size": 64,
 }
-# Crops of 32x32 cost a quarter and teach as much a step: after 200 steps emoji came back with 18.1 dB, of whole pictures with
-# 17.3 dB after 166. Whole pictures at the end are for the attention in the middle and for the normalization's statistics.
+# Crops of 32x32 cost a quarter. In three minutes of one core held-out emoji came to 24.0 dB on crops (1697 steps), to 21.4 dB on
+# whole pictures (363 steps, without COLOUR_WEIGHT). Whole ones at the end are for attention and the normalization's statistics.
 PLANS = {
     "crops": loop.TrainingPlan(steps=30000, batch=8, learning_rate=1e-3, seed=0, warmup=200, last_rate=0.1),
     "whole": loop.TrainingPlan(steps=5000, batch=8, learning_rate=2e-4, seed=12, last_rate=0.0),
