@@ -8,10 +8,13 @@ from pydantic import TypeAdapter
 
 torch = pytest.importorskip("torch")
 
+from quadbench import zoo  # noqa: E402
 from quadbench.quad.model.foundation import Foundation, load_foundation  # noqa: E402
+from quadbench.quad.sources import AdapterFormat, AdapterSource  # noqa: E402
 from quadbench.quad.tasks.items import Item, task_items  # noqa: E402
 from quadbench.quad.tasks.prepared import Encoders, prepare_task  # noqa: E402
 from quadbench.quad.tasks.reference import Reference, reference_for  # noqa: E402
+from quadbench.quad.tasks.reference_adapter import with_adapter  # noqa: E402
 from quadbench.recipe import Task  # noqa: E402
 
 KINDS = {"image-to-image": (1.0, 0.5), "inpaint": (1.0, 0.5), "text-to-image": (None,)}
@@ -44,3 +47,10 @@ def test_a_pipeline_of_diffusers_draws_what_the_table_draws(
     with torch.no_grad():
         expected, drawn = reference._run_pipeline(item), reference._run_components(item).clamp(-1, 1)
     torch.testing.assert_close(drawn, expected, atol=2e-3, rtol=1e-3)
+
+
+def test_an_adapter_that_names_its_model_goes_into_a_copy_of_it_without_a_warning() -> None:
+    unet = load_foundation(zoo.foundation_folder("emoji-ldm")).unet
+    source = AdapterSource(format=AdapterFormat.PEFT, path=zoo.adapter_folder("portrait"))
+    adapted = with_adapter(unet, source)
+    assert any(name.endswith(".lora_A.default.weight") for name in adapted.state_dict())

@@ -27,7 +27,9 @@ def with_adapter(unet: nn.Module, source: AdapterSource) -> nn.Module:
     metadata = None
     match source.format:
         case AdapterFormat.PEFT:
-            model = get_peft_model(unet, LoraConfig.from_pretrained(str(source.path)))
+            config = LoraConfig.from_pretrained(str(source.path))
+            config.base_model_name_or_path = None  # the name of a model that this U-Net may be a copy of, of which PEFT warns
+            model = get_peft_model(unet, config)
             set_peft_model_state_dict(model, _plain(load_file(source.path / TENSORS)))
             return model.get_base_model()
         case AdapterFormat.DIFFUSERS:
