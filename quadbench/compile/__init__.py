@@ -1,15 +1,12 @@
 """Compile: Bundle + target -> CompiledBundle, built once for the same inputs."""
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol, assert_never, runtime_checkable
 
-from quadbench.artifacts import Bundle, CompiledBundle, Graph, Stored
-from quadbench.artifacts.parts import file_refs
+from quadbench.artifacts import Bundle, CompiledBundle, FileRef, Graph, Stored
 from quadbench.compile.product import Product
-from quadbench.errors import MissingDependencyError
 from quadbench.lint import check_bundle
 from quadbench.results.code import code_digests
 from quadbench.results.digests import digest_of, sha256_of
@@ -18,7 +15,6 @@ from quadbench.results.manifest import check_contents, publish, read_manifest
 from quadbench.target.targets import AiHubTarget, OnnxRuntimeTarget, QnnTarget, Target
 from quadbench.target.toolchain import ToolchainTarget
 
-log = logging.getLogger(__name__)
 Notify = Callable[[str], None]
 
 
@@ -75,15 +71,16 @@ def compile_bundle(
         ArtifactError: a graph of the bundle is not what its manifest says, or the product is there but damaged.
     """
     compiler = _compiler(target, layout)
-    check_contents(bundle, file_refs(_quantized(bundle.artifact)))  # the digest below is that of the manifest
-    _lint(bundle, htp_arch)
-    digest = _digest(bundle.artifact, key, compiler)
+    graphs, digest = _quantized(bundle.artifact), _digest(bundle.artifact, key, compiler)
+    files = _files(graphs)
+    check_contents(bundle, files)  # the digest is that of the manifest
+    check_bundle(bundle, htp_arch=htp_arch)
     folder = layout.compiled_bundles / folder_name(digest)
     if folder.is_dir():
         return read_manifest(folder, CompiledBundle)
 
     def make(temporary: Path) -> CompiledBundle:
-        product = _compile(compiler, _quantized(bundle.artifact), bundle.folder, temporary, notify)
+        product = _compile(compiler, graphs, bundle.folder, temporary, notify)
         return CompiledBundle(
             digest=digest,
             parent_digest=graphs_digest(bundle.artifact),
@@ -113,6 +110,10 @@ def _quantized(bundle: Bundle) -> tuple[Graph, ...]:
     return tuple(graph for graph in bundle.graphs if graph.variant.is_quantized)
 
 
+def _files(graphs: Sequence[Graph]) -> list[FileRef]:
+    return [file for graph in graphs for file in (graph.file, graph.data) if file]
+
+
 def _sources(bundle: Bundle) -> dict[str, str]:
     return {graph.file.path: graph.file.sha256 for graph in _quantized(bundle)}
 
@@ -125,14 +126,6 @@ def _compile(compiler: Compiler | BundleCompiler, graphs: Sequence[Graph], sourc
         notify(graph.file.path)
         products.append(compiler.compile(graph, source / graph.file.path, folder))
     return Product(graphs=tuple(products))
-
-
-def _lint(bundle: Stored[Bundle], htp_arch: str | None) -> None:
-    """Lint the graphs; where onnx is not installed, log a warning instead: they were linted where they were built."""
-    try:
-        check_bundle(bundle, htp_arch=htp_arch)
-    except MissingDependencyError as error:
-        log.warning("the graphs are compiled without being linted: %s", error)
 
 
 def _compiler(target: Target, layout: Layout) -> Compiler | BundleCompiler:

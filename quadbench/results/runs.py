@@ -63,17 +63,18 @@ def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
     """
     stored = _stored(layout, run_id)
     run_id = stored[0].run_id
-    run = _read(layout.run_file(run_id), RunFile, hint="without it the run has no report; its records are whole")
+    run_file, scores_file = layout.run_file(run_id), layout.scores(run_id)
+    run = _read(run_file, RunFile, hint="without it the run has no report; its records are whole")
+    scores = _read(scores_file, RunScores, hint="remove it, or run quadbench quality again") if scores_file.exists() else None
     bundle = read_manifest(layout.bundles / run.bundle, Bundle)
     check_contents(bundle, file_refs(tuple(task.items for task in bundle.artifact.tasks)))
-    scores = layout.scores(run_id)
     return RunResult(
         run_id=run_id,
         stored=bundle,
         records=tuple(map(_judged, stored)),
         deployments=run.deployments,
         published=run.published,
-        scores=_read(scores, RunScores, hint="remove it, or run quadbench quality again") if scores.exists() else None,
+        scores=scores,
     )
 
 
