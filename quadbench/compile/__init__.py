@@ -75,8 +75,7 @@ def compile_bundle(
     files = _files(graphs)
     check_contents(bundle, files)  # the digest is that of the manifest
     check_bundle(bundle, htp_arch=htp_arch)
-    folder = layout.compiled_bundles / folder_name(digest)
-    if folder.is_dir():
+    if (folder := layout.compiled_bundles / folder_name(digest)).is_dir():
         return read_manifest(folder, CompiledBundle)
 
     def make(temporary: Path) -> CompiledBundle:
