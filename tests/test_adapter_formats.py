@@ -315,21 +315,26 @@ def test_keys_with_peft_s_name_of_the_adapter_are_read(foundation: Foundation, t
     assert_same(eps(with_adapter(unet, AdapterSource(format=format, path=path))), eps_merged(expected, unet))
 
 
+def write_in(format: AdapterFormat, unet: UNet2DConditionModel, known: dict[str, Known], folder: Path) -> Path:
+    """Write an adapter in a format, and return the file, or the folder where the format is one."""
+    match format:
+        case AdapterFormat.PEFT:
+            write_adapter(unet, folder, **PATTERNS)
+            return folder
+        case AdapterFormat.DIFFUSERS:
+            model, config = trained(unet, **PATTERNS)
+            return save_diffusers(folder, get_peft_model_state_dict(model), config)
+        case AdapterFormat.KOHYA:
+            write_kohya(folder / "style.safetensors", known)
+            return folder / "style.safetensors"
+
+
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16])
 @pytest.mark.parametrize("format", list(AdapterFormat))
 def test_narrow_floating_point_is_the_same_to_reader_and_reference(
     foundation: Foundation, known: dict[str, Known], tmp_path: Path, format: AdapterFormat, dtype: torch.dtype
 ) -> None:
-    unet, path = foundation.unet, tmp_path / "style.safetensors"
-    match format:
-        case AdapterFormat.PEFT:
-            path = tmp_path
-            write_adapter(unet, path, **PATTERNS)
-        case AdapterFormat.DIFFUSERS:
-            model, config = trained(unet, **PATTERNS)
-            path = save_diffusers(tmp_path, get_peft_model_state_dict(model), config)
-        case AdapterFormat.KOHYA:
-            write_kohya(path, known)
+    unet, path = foundation.unet, write_in(format, foundation.unet, known, tmp_path)
     file = path / "adapter_model.safetensors" if path.is_dir() else path
     with safe_open(file, framework="pt") as opened:
         metadata = opened.metadata()
@@ -343,16 +348,7 @@ def test_narrow_floating_point_is_the_same_to_reader_and_reference(
 def test_the_reference_loads_every_format_without_our_reader(
     foundation: Foundation, known: dict[str, Known], tmp_path: Path, format: AdapterFormat
 ) -> None:
-    unet, path = foundation.unet, tmp_path / "style.safetensors"
-    match format:
-        case AdapterFormat.PEFT:
-            path = tmp_path
-            write_adapter(unet, path, **PATTERNS)
-        case AdapterFormat.DIFFUSERS:
-            model, config = trained(unet, **PATTERNS)
-            path = save_diffusers(tmp_path, get_peft_model_state_dict(model), config)
-        case AdapterFormat.KOHYA:
-            write_kohya(path, known)
+    unet, path = foundation.unet, write_in(format, foundation.unet, known, tmp_path)
     reference = with_adapter(unet, AdapterSource(format=format, path=path))
     assert_same(eps(reference), eps_merged(load(path, unet), unet))
     assert not torch.allclose(eps(reference), eps(unet), atol=1e-3)

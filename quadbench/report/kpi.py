@@ -6,6 +6,7 @@ from statistics import median
 
 from quadbench import statistics
 from quadbench.artifacts import Caveat, Component, DeviceFacts, RunRecord, RunResult, Sample, TaskAssets, TaskKind, Variant
+from quadbench.harness.expected import FIRST_TASK
 from quadbench.recipe.published import published_table
 from quadbench.report.launches import devices_of, is_emulated, launches_of, sound, values, why_absent
 from quadbench.report.units import Unit
@@ -140,7 +141,13 @@ def _of_task(metric: str) -> Callable[[RunRecord, TaskAssets], list[float]]:
 
 
 def _switches(record: RunRecord, task: TaskAssets) -> list[float]:
-    return values(record, "switch_ns", lambda s: bool(s.labels.get("from")) and s.labels.get("to", s.task) == task.name)
+    return values(record, "switch_ns", lambda s: bool(_came_from(s)) and s.labels.get("to", s.task) == task.name)
+
+
+def _came_from(switch: Sample) -> str:
+    """Return the task that ran before; nothing where a launch begins, since loading its first task switches from none."""
+    before = switch.labels.get("from", "")
+    return "" if before == FIRST_TASK else before
 
 
 def _first_unets(record: RunRecord, task: TaskAssets) -> list[float]:
@@ -150,7 +157,7 @@ def _first_unets(record: RunRecord, task: TaskAssets) -> list[float]:
     first_runs, came_from = [], ""
     for sample in record.samples:
         if sample.metric == "switch_ns":
-            came_from = sample.labels.get("from", "")
+            came_from = _came_from(sample)
         elif sample.metric == "first_unet_ns" and sample.task == task.name and came_from:
             first_runs.append(sample.value)
     return first_runs

@@ -26,6 +26,7 @@ from quadbench.artifacts import (
     TaskKind,
     Variant,
 )
+from quadbench.harness.expected import FIRST_TASK
 
 MB = 2**20
 STARTED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -198,7 +199,7 @@ def _samples(bundle: Bundle, variant: Variant, launch: int, iterations: int) -> 
     ]
     samples += [Sample(metric="session_load_ns", value=about(41e6), component="unet", labels={"unet": unet}) for unet in unets]
     samples += _rom(variant, unets)
-    before = ""
+    before = FIRST_TASK
     for task in bundle.tasks:
         samples += [*_switch(task, variant, before, about), *_block(task, variant, iterations, about)]
         before = task.name
