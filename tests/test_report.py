@@ -104,6 +104,15 @@ def test_only_a_switch_from_another_task_counts_as_one(tmp_path: Path) -> None:
     assert figure_of(row_of(result, "draw", "switch").shared).samples == 2 * 2
 
 
+def test_the_first_image_after_a_switch_holds_the_switch_warm_up_or_not(tmp_path: Path) -> None:
+    result = make_run(tmp_path)
+    keys = ("switch", "end_to_end", "first_image")
+    switch, end_to_end, first = (figure_of(row_of(result, "draw", key).per_graph) for key in keys)
+    assert first.samples == switch.samples == 2 * 2
+    # Of a launch's two images after a switch the first is a warm-up, which takes three times as long here.
+    assert first.value == pytest.approx(switch.value + 2 * end_to_end.value, rel=0.05)
+
+
 def test_session_load_is_the_sum_of_what_the_task_runs(tmp_path: Path) -> None:
     result = make_run(tmp_path)
     with_encoder, without = (figure_of(row_of(result, task, "session_load").shared).value for task in ("restyle", "draw"))

@@ -47,3 +47,11 @@ class Precision(Spec):
         """Return the precision of the activations in one word: `w8a16`, `w8a8`, `mixed-30`."""
         scheme = self.activations.scheme
         return f"mixed-{self.activations.int8_percent}" if scheme == "mixed" else scheme
+
+
+def int8_percent_of(label: str) -> int:
+    """Return the share of 8 bits that a precision's label names, in percent; 0 for a label without one."""
+    scheme, _, share = label.partition("-")
+    if scheme == "mixed" and share.isdecimal():
+        return int(share)
+    return W8A8.int8_percent if scheme == "w8a8" else 0

@@ -2,6 +2,7 @@
 
 from quadbench.report.html import render_html, write_report
 from quadbench.report.kpi import Figure, KpiRow, kpi_rows
+from quadbench.report.published import text_tables
 from quadbench.report.scores import score_notes, score_tables
 from quadbench.report.sweep import Sweep, SweepFigure, SweepPoint, sweep_points
 from quadbench.report.sweep_chart import sweep_chart
@@ -29,6 +30,7 @@ __all__ = [
     "sweep_csv",
     "sweep_points",
     "sweep_tables",
+    "text_tables",
     "to_csv",
     "to_latex",
     "to_markdown",

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from quadbench.artifacts import Caveat, Component, DeviceFacts, RunRecord, RunResult, Status, TaskAssets, Variant
-from quadbench.recipe.published import published_table
 from quadbench.report.comparison import LaunchVerdict, launch_verdicts
 from quadbench.report.headline import Phrase, gaps, headline
 from quadbench.report.kpi import Figure, KpiRow, kpi_rows
 from quadbench.report.launches import devices_of, launches_of, sound, values, why_absent
 from quadbench.report.pictures import Quality, TaskPictures, quality_rows, task_pictures
 from quadbench.report.provenance import DeviceConditions, Fact, Launch, device_conditions, digests, launch_rows, versions
+from quadbench.report.published import published_text
 from quadbench.report.scores import score_notes, score_tables
 from quadbench.report.storage import Storage, storage_views
 from quadbench.report.tables import TextTable
@@ -88,7 +88,7 @@ class ReportView:
     doubts: tuple[Doubt, ...]
     glance: tuple[Glance, ...]
     kpis: tuple[DeviceKpis, ...]
-    published: str | None  # what the published figures beside ours are
+    published: TextTable | None
     storages: tuple[Storage, ...]
     quality: tuple[Quality, ...]
     scores: tuple[TextTable, ...]
@@ -116,7 +116,7 @@ def report_view(result: RunResult, layout: Layout) -> ReportView:
         doubts=_doubts(result),
         glance=tuple(_glance(device.device, task) for device in kpis for task in device.tasks),
         kpis=kpis,
-        published=published_table(result.published).note if result.published else None,
+        published=published_text(result, rows, quality),
         storages=storages,
         quality=quality,
         scores=score_tables(result.scores) if result.scores else (),
