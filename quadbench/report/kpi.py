@@ -15,6 +15,7 @@ from quadbench.report.units import Unit
 NO_INPUT_IMAGE = "does not apply: no input image"
 NO_ADAPTER = "does not apply: the base alone"
 MERGED = "merged into the U-Net"
+_SAME_FILES = {"vae_encoder", "vae_decoder", "text_encoder", "text_run"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,21 @@ class KpiRow:
     ratio: float | None
     published: float | None  # as a paper printed it, in `unit`
     caveats: tuple[Caveat, ...]
+
+    @property
+    def is_same_file(self) -> bool:
+        """Say whether both variants run the same file here, so that any difference is the run's noise."""
+        return self.key in _SAME_FILES
+
+    @property
+    def is_apart(self) -> bool:
+        """Say whether the variants differ by more than the run's noise: all launches of one lie beyond all of the other's."""
+        if isinstance(self.shared, str) or isinstance(self.per_graph, str) or self.is_same_file:
+            return False
+        if self.is_exact:
+            return self.shared.value != self.per_graph.value
+        is_beyond = self.shared.high < self.per_graph.low or self.per_graph.high < self.shared.low
+        return is_beyond and min(self.shared.launches, self.per_graph.launches) > 1
 
 
 def kpi_rows(result: RunResult) -> tuple[KpiRow, ...]:
