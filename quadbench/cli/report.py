@@ -5,7 +5,7 @@ from typing import Any
 
 from quadbench.cli.console import print_text
 from quadbench.cli.options import add_command
-from quadbench.cli.result import print_result
+from quadbench.cli.result import add_full, print_result
 from quadbench.report import text_tables, to_csv, to_latex, to_markdown, write_report
 from quadbench.results.runs import load_run
 
@@ -13,7 +13,8 @@ from quadbench.results.runs import load_run
 def add(commands: Any) -> None:
     """Add `quadbench report` to the commands."""
     parser = add_command(commands, "report", run)
-    parser.add_argument("run_id", nargs="?", help="the run (default: the latest)")
+    parser.add_argument("run_id", nargs="?", help="the run (default: the latest that was not interrupted)")
+    add_full(parser)
     parser.add_argument(
         "--format", choices=("table", "csv", "markdown", "latex"), default="table", help="how the figures are printed"
     )

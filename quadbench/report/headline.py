@@ -83,7 +83,7 @@ def _bytes_clause(storages: Sequence[Storage]) -> list[Phrase]:
         return []
     tasks = f"{plural(last.count, 'task')} {'takes' if last.count == 1 else 'take'} "
     shared = [Phrase(text=tasks), _figure(last.shared_bytes, Unit.MEGABYTES), Phrase(text=" as one base with LoRAs")]
-    if last.per_graph_bytes is None:
+    if not last.per_graph_bytes:
         return shared
     against = [Phrase(text=" against "), _figure(last.per_graph_bytes, Unit.MEGABYTES), Phrase(text=" as one graph per task")]
     share = [Phrase(text=" ("), Phrase(text=_percent(last.shared_bytes / last.per_graph_bytes - 1), is_figure=True)]
