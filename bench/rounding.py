@@ -13,17 +13,18 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from fairness import Bench, Judged, judged_items, sqnr_db
 
 from quadbench.artifacts import Component
+from quadbench.quad.adapters import Adapter, merge
 from quadbench.quad.adapters.lora_profile import lora_profile
 from quadbench.quad.baselines import merged_unet
-from quadbench.quad.model.initializers import discard, value
+from quadbench.quad.model.components import copy_of_modules
+from quadbench.quad.model.initializers import discard
 from quadbench.quad.prepare import prepare
 from quadbench.quad.quantize import encodings
-from quadbench.quad.quantize.qdq import WEIGHT_AXIS, quantize_graph
+from quadbench.quad.quantize.qdq import quantize_graph
 from quadbench.quad.steps import Steps
 from quadbench.quad.tasks.runner import Feed, GraphSession
 from quadbench.recipe import load_recipe
@@ -51,7 +52,7 @@ def main() -> None:
             inputs = {"shared": bench.integers(task.task.adapter), "base": prepared.feed(adapter)}
             own = mean_db(judged, GraphSession(quantize_graph(merged, {})), {})
             ours = {name: mean_db(judged, graph, inputs[name]) for name, graph in shared.items()}
-            cells = (own, ours["shared"], ours["shared"] - own, ours["base"], quotient(base, merged))
+            cells = (own, ours["shared"], ours["shared"] - own, ours["base"], quotient(prepared.foundation.unet, adapter))
             print(f"| `{task.task.name}` | {' | '.join(f'{cell:.2f}' for cell in cells)} |", flush=True)  # noqa: T201
             discard(merged)
 
@@ -60,27 +61,21 @@ def mean_db(judged: list[Judged], graph: GraphSession, lora: Feed) -> float:
     return float(np.mean([sqnr_db(one, graph, lora) for one in judged]))
 
 
-def quotient(base: onnx.ModelProto, merged: onnx.ModelProto) -> float:
+def quotient(unet: torch.nn.Module, adapter: Adapter | None) -> float:
     """Return the energy of the merged weights' rounding errors over that of the base's, where they differ."""
-    before, after = weights(base), weights(merged)
-    changed = [name for name, (weight, _) in after.items() if name in before and not np.allclose(weight, before[name][0])]
-    if not changed:
+    if adapter is None:
         return 1.0
-    errors = [sum(rounding_error(*side[name]) for name in changed) for side in (before, after)]
+    merged = copy_of_modules(unet)
+    merge(adapter, merged)
+    before, after = unet.state_dict(), merged.state_dict()
+    changed = [name for name, weight in after.items() if not torch.equal(weight, before[name])]
+    errors = [sum(rounding_error(side[name].numpy()) for name in changed) for side in (before, after)]
     return errors[1] / errors[0]
 
 
-def weights(model: onnx.ModelProto) -> dict[str, tuple[np.ndarray, int]]:
-    """Return the weights that become INT8, with their output channels' axis."""
-    stored = {initializer.name: initializer for initializer in model.graph.initializer}
-    nodes = [node for node in model.graph.node if node.op_type in WEIGHT_AXIS and node.input[1] in stored]
-    return {node.input[1]: (value(stored[node.input[1]]), WEIGHT_AXIS[node.op_type]) for node in nodes}
-
-
-def rounding_error(weight: np.ndarray, axis: int) -> float:
-    integers, scales = encodings.quantize_channels(weight, axis)
-    shape = [-1 if i == axis else 1 for i in range(weight.ndim)]
-    return float(np.square(weight - integers * scales.reshape(shape)).sum())
+def rounding_error(weight: np.ndarray) -> float:
+    integers, scales = encodings.quantize_channels(weight, 0)
+    return float(np.square(weight - integers * scales.reshape(-1, *[1] * (weight.ndim - 1))).sum())
 
 
 if __name__ == "__main__":
