@@ -94,8 +94,7 @@ def _extend(bundle: Stored[Bundle], name: str, source: Path) -> Stored[Bundle]:
     def fill(temporary: Path) -> Bundle:
         for file in {file.path: file for file in file_refs(old)}.values():
             link(bundle.path(file), temporary / file.path)
-        shapes = _shapes(old, encodings)
-        files = BundleWriter(temporary).adapter(gauge(adapter, encodings), adapter, shapes, encodings, old.base)
+        files = BundleWriter(temporary).adapter(gauge(adapter, encodings), adapter, encodings, old.base)
         return replace(old, digest=digest, adapters=(*old.adapters, *files))
 
     return publish(bundle.folder.parent / folder_name(digest), fill)

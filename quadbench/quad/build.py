@@ -116,8 +116,8 @@ class _Build:
             base = self._base(encodings)
             content = profile_content(encodings, lora, sensitivity=scores, distilled=distilled, noise=self.noise)
             profile = self.writer.json("profile.json", content)
-            exact, shapes = self.prepared.adapters, self.prepared.shapes
-            files = [self.writer.adapter(a, exact[n], shapes, lora.encodings, base) for n, a in lora.adapters.items()]
+            exact = self.prepared.adapters
+            files = [self.writer.adapter(a, exact[n], lora.encodings, base) for n, a in lora.adapters.items()]
         with steps("per-graph baselines"):
             self._write_baselines(lora.anchor)
         with steps("task files" if has_random_weights(self.recipe) else "reference images"):
