@@ -25,7 +25,8 @@ def stored_inputs(path: Path, inputs: Iterable[TensorSpec]) -> dict[str, np.ndar
         if spec is None or tensor.dtype != spec.dtype or not _has_place(name, tensor.shape, spec.shape):
             expected = f"{spec.dtype} {spec.shape} or a smaller rank" if spec else "no such tensor"
             raise ArtifactError(
-                f"'{path}' has '{name}' as {tensor.dtype} {tensor.shape}; the graph takes {expected}", hint="build the bundle again"
+                f"'{path}' has '{name}' as {tensor.dtype} {tensor.shape}; the graph takes {expected}",
+                hint="build the bundle again",
             )
         padded[name][tuple(map(slice, tensor.shape))] = tensor
     return padded

@@ -1,7 +1,7 @@
 """Build: Recipe -> Bundle."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from quadbench.artifacts import (
     Variant,
 )
 from quadbench.host import give_back
+from quadbench.quad.adapters import Adapter
 from quadbench.quad.adapters.lora_profile import LoraProfile, lora_profile
 from quadbench.quad.baselines import per_graph_unets
 from quadbench.quad.cache import RecipeDigests, digests_of
@@ -135,7 +136,7 @@ class _Build:
             base=base,
             build_seconds=steps.seconds,
             build_peak_bytes=steps.peak_bytes,
-            caveats=doubts_of(self.recipe),
+            caveats=doubts_of(self.recipe, self.prepared.adapters.values()),
         )
 
     def _sensitivity(self) -> Sensitivity | None:
@@ -243,8 +244,12 @@ class _Build:
         return {item.name: reference.render(item) for item in prepared.items.evaluation}
 
 
-def doubts_of(recipe: Recipe) -> tuple[Caveat, ...]:
+def doubts_of(recipe: Recipe, adapters: Iterable[Adapter] = ()) -> tuple[Caveat, ...]:
     """Return the doubts that a bundle is born with."""
     is_uneven = isinstance(recipe.quad.calibration, OwnTaskCalibration) and bool(recipe.baselines) and len(recipe.tasks) > 1
-    doubts = {Caveat.RANDOM_WEIGHTS: has_random_weights(recipe), Caveat.UNEVEN_CALIBRATION: is_uneven}
+    doubts = {
+        Caveat.RANDOM_WEIGHTS: has_random_weights(recipe),
+        Caveat.UNEVEN_CALIBRATION: is_uneven,
+        Caveat.UNET_ONLY: any(adapter.left_out for adapter in adapters),
+    }
     return tuple(caveat for caveat, is_so in doubts.items() if is_so)

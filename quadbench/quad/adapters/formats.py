@@ -1,16 +1,22 @@
 """Formats: a path -> the format that lies there, its content, and the adapter if nothing is wrong with it."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import assert_never
 
+import torch
+
 from quadbench.errors import AdapterError
 from quadbench.quad.adapters import diffusers, kohya, peft
-from quadbench.quad.adapters.adapter import Adapter
+from quadbench.quad.adapters.adapter import Adapter, LeftOut
 from quadbench.quad.adapters.files import TensorFile, read_tensor_file
 from quadbench.quad.adapters.fit import BaseSites, fitted
-from quadbench.quad.adapters.reading import Reading
+from quadbench.quad.adapters.reading import Reading, apart
 from quadbench.quad.sources import AdapterFormat
+
+Tensors = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +27,13 @@ class AdapterReading:
     because: str  # how the format was recognized
     path: Path  # the file, or PEFT's folder
     reading: Reading
+    left_out: LeftOut | None = None
 
 
-def read_adapter(name: str, path: Path) -> AdapterReading:
+def read_adapter(name: str, path: Path, *, unet_only: bool = False) -> AdapterReading:
     """Read a PEFT folder, or a safetensors file of diffusers or kohya; the content tells which it is.
+
+    With `unet_only` the text encoder's part is left out, and counted. PEFT saves a model at a time, so that its files have none.
 
     Raises:
         AdapterError: there is nothing that can be read, or its format is unknown. Other problems stand in the reading.
@@ -36,6 +45,8 @@ def read_adapter(name: str, path: Path) -> AdapterReading:
         return AdapterReading(format=AdapterFormat.PEFT, because=because, path=path, reading=peft.read_peft(file.tensors, config))
     file = read_tensor_file(name, path)
     form, because = _format_of(name, file)
+    read: Callable[[Tensors], Reading]
+    read_text: Callable[[Tensors], Reading]
     match form:
         case AdapterFormat.PEFT:
             if path.name != peft.TENSORS:
@@ -45,22 +56,40 @@ def read_adapter(name: str, path: Path) -> AdapterReading:
                 )
             return read_adapter(name, path.parent)
         case AdapterFormat.DIFFUSERS:
-            reading = diffusers.read_diffusers(file.tensors, file.metadata)
+            read = partial(diffusers.read_diffusers, metadata=file.metadata)
+            read_text = partial(diffusers.read_text_encoder, metadata=file.metadata)
         case AdapterFormat.KOHYA:
-            reading = kohya.read_kohya(file.tensors)
+            read, read_text = kohya.read_kohya, kohya.read_text_encoder
         case _:
             assert_never(form)
-    return AdapterReading(format=form, because=because, path=path, reading=reading)
+    unet, text = apart(file.tensors) if unet_only else (file.tensors, {})
+    reading, others = read(unet), read_text(text) if text else None
+    if others is None:
+        return AdapterReading(format=form, because=because, path=path, reading=reading)
+    problems = tuple(replace(problem, message=f"text encoder: {problem.message}") for problem in others.problems)
+    return AdapterReading(
+        format=form,
+        because=because,
+        path=path,
+        reading=replace(reading, problems=(*reading.problems, *problems)),
+        left_out=LeftOut.of(len(text), _energies(others), unet_energy=sum(_energies(reading))),
+    )
 
 
-def load_adapter(name: str, path: Path, base: BaseSites, *, expected: AdapterFormat | None = None) -> Adapter:
+def _energies(reading: Reading) -> list[float]:
+    return [pair.energy for pair in reading.pairs.values()]
+
+
+def load_adapter(
+    name: str, path: Path, base: BaseSites, *, expected: AdapterFormat | None = None, unet_only: bool = False
+) -> Adapter:
     """Read the adapter at a path and fit it to a base.
 
     Raises:
         AdapterError: it cannot be read, is not of the expected format, is no plain LoRA, has no usable numbers, or does not
             fit.
     """
-    content = read_adapter(name, path)
+    content = read_adapter(name, path, unet_only=unet_only)
     if expected is not None and content.format is not expected:
         raise AdapterError(
             f"adapter '{name}': '{path}' is of format {content.format} ({content.because}); the recipe says {expected}",
@@ -70,7 +99,7 @@ def load_adapter(name: str, path: Path, base: BaseSites, *, expected: AdapterFor
         first, *rest = content.reading.problems
         more = f"; and {'; '.join(problem.message for problem in rest)}" if rest else ""
         raise AdapterError(f"adapter '{name}' {first.message}{more}", hint=first.hint)
-    return fitted(Adapter(name=name, pairs=content.reading.pairs), base)
+    return fitted(Adapter(name=name, pairs=content.reading.pairs, left_out=content.left_out), base)
 
 
 def _format_of(name: str, file: TensorFile) -> tuple[AdapterFormat, str]:
