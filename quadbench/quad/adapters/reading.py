@@ -10,7 +10,7 @@ import torch
 from quadbench.quad.adapters.adapter import LoraPair
 from quadbench.quad.model.values import FLOATS, ValueFault, fault_of
 
-MOST_SITES = 2048  # Stable Diffusion's U-Net has 278
+MOST_SITES = 512  # Stable Diffusion's U-Net has 278
 _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 LONGEST_SITE = 128  # characters; the longest there has 63
 
