@@ -16,7 +16,7 @@ from quadbench.quad.adapters.fit import BaseSites, fitted
 from quadbench.quad.adapters.reading import Reading, apart
 from quadbench.quad.sources import AdapterFormat
 
-Tensors = Mapping[str, torch.Tensor]
+Read = Callable[[Mapping[str, torch.Tensor]], Reading]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +45,6 @@ def read_adapter(name: str, path: Path, *, unet_only: bool = False) -> AdapterRe
         return AdapterReading(format=AdapterFormat.PEFT, because=because, path=path, reading=peft.read_peft(file.tensors, config))
     file = read_tensor_file(name, path)
     form, because = _format_of(name, file)
-    read: Callable[[Tensors], Reading]
-    read_text: Callable[[Tensors], Reading]
     match form:
         case AdapterFormat.PEFT:
             if path.name != peft.TENSORS:
@@ -56,24 +54,28 @@ def read_adapter(name: str, path: Path, *, unet_only: bool = False) -> AdapterRe
                 )
             return read_adapter(name, path.parent)
         case AdapterFormat.DIFFUSERS:
-            read = partial(diffusers.read_diffusers, metadata=file.metadata)
-            read_text = partial(diffusers.read_text_encoder, metadata=file.metadata)
+            unet = partial(diffusers.read_diffusers, metadata=file.metadata)
+            text = partial(diffusers.read_text_encoder, metadata=file.metadata)
+            reading, left_out = _read_parts(file, unet, text, unet_only=unet_only)
         case AdapterFormat.KOHYA:
-            read, read_text = kohya.read_kohya, kohya.read_text_encoder
+            reading, left_out = _read_parts(file, kohya.read_kohya, kohya.read_text_encoder, unet_only=unet_only)
         case _:
             assert_never(form)
-    unet, text = apart(file.tensors) if unet_only else (file.tensors, {})
-    reading, others = read(unet), read_text(text) if text else None
-    if others is None:
-        return AdapterReading(format=form, because=because, path=path, reading=reading)
+    return AdapterReading(format=form, because=because, path=path, reading=reading, left_out=left_out)
+
+
+def _read_parts(file: TensorFile, read: Read, read_text: Read, *, unet_only: bool) -> tuple[Reading, LeftOut | None]:
+    """Read a file whole, or the U-Net's part, and count the text encoder's; problems with that one are problems too."""
+    if not unet_only:
+        return read(file.tensors), None
+    unet, text = apart(file.tensors)
+    reading = read(unet)
+    if not text:
+        return reading, None
+    others = read_text(text)
     problems = tuple(replace(problem, message=f"text encoder: {problem.message}") for problem in others.problems)
-    return AdapterReading(
-        format=form,
-        because=because,
-        path=path,
-        reading=replace(reading, problems=(*reading.problems, *problems)),
-        left_out=LeftOut.of(len(text), _energies(others), unet_energy=sum(_energies(reading))),
-    )
+    left_out = LeftOut.of(len(text), _energies(others), unet_energy=sum(_energies(reading)))
+    return replace(reading, problems=(*reading.problems, *problems)), left_out
 
 
 def _energies(reading: Reading) -> list[float]:
