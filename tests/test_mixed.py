@@ -134,8 +134,8 @@ def _row(name: str, parameters: int, sqnr_db: float, data: str = "", result: str
 
 
 def test_layers_are_the_filters_and_linear_maps_of_the_base(layers: tuple[Layer, ...]) -> None:
-    found = [(layer.name, layer.data, layer.result, layer.parameters, layer.multiply_accumulates) for layer in layers]
-    assert found == [
+    listed = [(layer.name, layer.data, layer.result, layer.parameters, layer.multiply_accumulates) for layer in layers]
+    assert listed == [
         ("filter", "x", "filtered", 8 * 4 * 9 + 8, 8 * 4 * 9 * 6),
         ("site", "scaled", "base", 8 * 5, 8 * 5 * 6),  # Reshape and Transpose only move what `scaled` holds
         ("wide", "shares", "y", 40 * 5 + 40, 40 * 5 * 6),

@@ -65,7 +65,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """A count of all there are, and of those among them that run in 8 bits."""
+    """The number of those that run in 8 bits, and of all."""
 
     int8: int
     total: int
@@ -78,7 +78,7 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Share:
-    """What of a U-Net runs in 8 bits on both sides: the base's layers, their parameters and work, and the LoRA products."""
+    """The parts of a U-Net that run in 8 bits: the base's layers, their parameters and work, and the LoRA products."""
 
     layers: Share
     parameters: Share

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BINS = 64
+BINS = 16  # with more, chance moves more between bins than a shift of all values does
 FLOAT32_DB = 20 * math.log10(2**-24)  # noise below float32's own rounding is no noise
 
 

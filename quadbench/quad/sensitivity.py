@@ -85,7 +85,7 @@ class AdapterSensitivity:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterComparison:
-    """How much more noise, in dB, rounding gives `first` than `second` on the same inputs."""
+    """A comparison on the same inputs: `difference_db` is how much more noise rounding gives `first` than `second`."""
 
     first: str
     second: str
