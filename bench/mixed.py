@@ -20,7 +20,7 @@ from quadbench.artifacts import Component
 from quadbench.quad.adapters.lora_profile import lora_profile
 from quadbench.quad.feeds import calibrated, calibration_feeds
 from quadbench.quad.prepare import prepare
-from quadbench.quad.quantize.layers import int8_share
+from quadbench.quad.quantize.layers import base_layers, int8_share
 from quadbench.quad.quantize.mixed import LayerNoise, least_noisy
 from quadbench.quad.quantize.qdq import quantize_graph
 from quadbench.quad.quantize.quantizer import Calibrated
@@ -54,21 +54,23 @@ def table(bench: Bench, own: Calibrated, percents: Sequence[int], judged: Sequen
     tasks = " | ".join(task.task.name for task in bench.prepared.tasks)
     yield f"| % asked for | order | layers, % | parameters, % | work, % | {tasks} |"
     for percent in percents:
-        for name, noise in orders(own.noise).items():
+        for name, noise in orders(own).items():
             yield f"| {percent} | {name} | {cells(bench, own, least_noisy(noise, percent), judged)} |"
     yield f"| 100 | all layers | {cells(bench, own, tensors(own.noise), judged)} |"
     yield f"| 100 | w8a8 | {cells(bench, own, set(own.sources.values()), judged)} |"
 
 
-def orders(noise: tuple[LayerNoise, ...]) -> dict[str, list[LayerNoise]]:
+def orders(own: Calibrated) -> dict[str, list[LayerNoise]]:
     def cost(row: LayerNoise) -> float:
         return row.per_parameter * row.layer.parameters
 
+    by_layer = {row.layer: row for row in own.noise}
+    layers = base_layers(own.model, own.sources)
     return {
-        "noise": sorted(noise, key=cost),
-        "per-parameter": list(noise),
-        "per-work": sorted(noise, key=lambda row: cost(row) / row.layer.multiply_accumulates),
-        "random": [noise[i] for i in np.random.default_rng(0).permutation(len(noise))],
+        "noise": sorted(own.noise, key=cost),
+        "per-parameter": list(own.noise),
+        "per-work": sorted(own.noise, key=lambda row: cost(row) / row.layer.multiply_accumulates),
+        "random": [by_layer[layers[i]] for i in np.random.default_rng(0).permutation(len(layers))],
     }
 
 

@@ -5,7 +5,7 @@ weights and are no layers; neither is a norm's scale, which a pass writes as a c
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -40,12 +40,10 @@ def base_layers(model: onnx.ModelProto, sources: Mapping[str, str]) -> tuple[Lay
             data=sources[node.input[0]],
             result=sources[node.output[0]],
             parameters=sum(sizes.get(name, 0) for name in node.input[1:]),
-            multiply_accumulates=sizes[node.input[1]]
-            * math.prod(shapes[node.output[0]])
-            // _channels(node, shapes[node.output[0]]),
+            multiply_accumulates=sizes[node.input[1]] * _repeats(node, shapes[node.output[0]]),
         )
         for node in model.graph.node
-        if node.op_type in WEIGHT_AXIS and node.input[1] in sizes and not _is_scale(node, shapes[node.output[0]])
+        if _is_layer(node, sizes, shapes) and node.input[0] in sources
     )
 
 
@@ -64,21 +62,30 @@ def int8_share(
     products = [node for node in model.graph.node if node.op_type in WEIGHT_AXIS and sources.get(node.input[1]) in lora]
     is_narrow = [{node.input[0], node.output[0]} <= narrow and lora[sources[node.input[1]]].bits == BITS for node in products]
     return Int8Share(
-        layers=Share(int8=len(chosen), total=len(layers)),
-        parameters=Share(int8=sum(layer.parameters for layer in chosen), total=sum(layer.parameters for layer in layers)),
-        multiply_accumulates=Share(
-            int8=sum(layer.multiply_accumulates for layer in chosen), total=sum(layer.multiply_accumulates for layer in layers)
-        ),
+        layers=_share(chosen, layers, lambda layer: 1),
+        parameters=_share(chosen, layers, lambda layer: layer.parameters),
+        multiply_accumulates=_share(chosen, layers, lambda layer: layer.multiply_accumulates),
         lora_products=Share(int8=sum(is_narrow), total=len(products)),
     )
+
+
+def _share(chosen: Sequence[Layer], layers: Sequence[Layer], count: Callable[[Layer], int]) -> Share:
+    return Share(int8=sum(map(count, chosen)), total=sum(map(count, layers)))
+
+
+def _is_layer(node: onnx.NodeProto, sizes: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Say whether a node has weights of its own, and mixes channels."""
+    if node.op_type not in WEIGHT_AXIS or node.input[1] not in sizes:
+        return False
+    groups = next((helper.get_attribute_value(a) for a in node.attribute if a.name == "group"), 1)
+    return groups == 1 or groups != _channels(node, shapes[node.output[0]])
+
+
+def _repeats(node: onnx.NodeProto, result: tuple[int, ...]) -> int:
+    """Return how often each weight is used for a result of this shape."""
+    return math.prod(result) // _channels(node, result)
 
 
 def _channels(node: onnx.NodeProto, result: tuple[int, ...]) -> int:
     """Return the number of output channels: a filter gives (N, C, h, w), a matrix (..., C)."""
     return result[1] if node.op_type == "Conv" else result[-1]
-
-
-def _is_scale(node: onnx.NodeProto, result: tuple[int, ...]) -> bool:
-    """Say whether a convolution multiplies each channel by itself."""
-    groups = next((helper.get_attribute_value(a) for a in node.attribute if a.name == "group"), 1)
-    return groups > 1 and groups == _channels(node, result)
