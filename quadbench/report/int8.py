@@ -25,9 +25,8 @@ def int8_note(bundle: Bundle) -> str | None:
     if int8 is None or int8.layers.int8 == 0:
         return None
     layers, parameters, work, products = (_cell(share) for share in _shares(int8))
-    return f"W8A8 in the shared U-Net ({bundle.precision}): parameters {parameters}, layers {layers}, " + (
-        f"multiply-accumulates {work}, LoRA products {products}."
-    )
+    shares = f"parameters {parameters}, layers {layers}, multiply-accumulates {work}, LoRA products {products}"
+    return f"W8A8 in the shared U-Net ({bundle.precision}): {shares}."
 
 
 def _shares(int8: Int8Share) -> tuple[Share, ...]:
