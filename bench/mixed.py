@@ -43,7 +43,6 @@ def main() -> None:
         lora = lora_profile(adapters, anchor=None, gauge=True, headroom=1.0, dtype=recipe.precision.lora)
         feeds = calibration_feeds(recipe, prepared, lora)[Component.UNET]
         own = calibrated(recipe, prepared.models[Component.UNET], feeds)
-        judged = {t.task.name: list(judged_items(prepared, t, options.items, options.feeds)) for t in prepared.tasks}
         bench = Bench(prepared=prepared, lora=lora, headrooms=(), percent=0)
         judged = [list(judged_items(prepared, task, options.items, options.feeds)) for task in prepared.tasks]
         for line in table(bench, own, options.percent, judged):
