@@ -155,7 +155,7 @@ class Bench:
     prepared: Prepared
     lora: LoraProfile
     headrooms: Sequence[float]
-    percent: int  # of activations in 8 bits
+    percent: int  # of parameters in 8 bits
 
     def shared(self, recipe: Recipe) -> dict[float, GraphSession]:
         """Return the shared graph by headroom, calibrated for the recipe's tasks."""

@@ -75,6 +75,22 @@ class Comparison:
     blocks_needed: int | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Paired:
+    """The mean difference of pairs, with its interval at 95 % (None with fewer than two pairs).
+
+    `is_told_apart` says that the mean is not 0: of at least MIN_BLOCKS pairs the whole interval lies on one side of 0, and the
+    exact sign-flip p is at most 0.05; with more than MAX_BLOCKS pairs there is no p, and the interval alone decides.
+    """
+
+    pairs: int
+    mean: float
+    low: float | None
+    high: float | None
+    sign_flip_p: float | None
+    is_told_apart: bool
+
+
 def summarize(values: Sequence[float]) -> Summary | None:
     """Return the summary of `values`, or None if there are none.
 
@@ -146,6 +162,27 @@ def compare_launches(a: Sequence[float], b: Sequence[float], *, margin: float = 
     )
 
 
+def paired(differences: Sequence[float]) -> Paired:
+    """Judge the mean of differences, each of one pair that was measured on the same input; inputs are independent.
+
+    Raises:
+        ValueError: there are no differences, or one is not finite.
+    """
+    n = _finite(differences, "differences").size
+    if n == 0:
+        raise ValueError("no differences; expected one for each pair")
+    mean, half = float(np.mean(differences)), _half_width(differences)
+    p = sign_flip_p(differences) if n <= MAX_BLOCKS else None
+    return Paired(
+        pairs=n,
+        mean=mean,
+        low=mean - half if half is not None else None,
+        high=mean + half if half is not None else None,
+        sign_flip_p=p,
+        is_told_apart=n >= MIN_BLOCKS and _is_unlikely(p) and half is not None and abs(mean) > half,
+    )
+
+
 def sign_flip_p(differences: Sequence[float]) -> float:
     """Return the exact two-sided p: the share of all 2^n sign patterns whose sum is at least as far from 0 as the observed one.
 
@@ -214,7 +251,7 @@ def _half_width(differences: Sequence[float]) -> float | None:
 
 
 def _verdict(n: int, mean: float, half: float | None, p: float | None, margin: float) -> Verdict:
-    is_systematic = p is None or p <= 1 - CONFIDENCE + 1e-12
+    is_systematic = _is_unlikely(p)
     if n < MIN_BLOCKS or half is None:
         return Verdict.INCONCLUSIVE
     if -margin < mean - half and mean + half < margin:
@@ -224,6 +261,11 @@ def _verdict(n: int, mean: float, half: float | None, p: float | None, margin: f
     if is_systematic and mean + half < -margin:
         return Verdict.BETTER
     return Verdict.INCONCLUSIVE
+
+
+def _is_unlikely(p: float | None) -> bool:
+    """Say whether chance alone seldom gives what was seen, or whether the interval needs no second opinion (None)."""
+    return p is None or p <= 1 - CONFIDENCE + 1e-12
 
 
 def _blocks_needed(differences: Sequence[float], margin: float) -> int | None:

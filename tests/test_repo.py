@@ -27,9 +27,9 @@ OTHER_PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "results
 MEASURED = [page for page in PAGES if page.parent.name == "measured" and page.stem != "index"]
 GLOSSARY = (
     "acceptance, adapter, admission, anchor, artifact, base, bundle, caveat, compiled bundle, component, decision, deployment",
-    "device profile, encoding, estimator, foundation model, gate, gauge, headroom, installation, item, judgement, launch, layout",
-    "LoRA pair, LoRA profile, network, record, reference, residual, rollout, run, sample, sampler table, shared, per-graph",
-    "float, site, stored, target, target key, task, toolchain, trajectory, truth, variant, verdict, weights",
+    "device profile, encoding, estimator, foundation model, gate, gauge, headroom, installation, item, judgement, launch, layer",
+    "layout, LoRA pair, LoRA profile, network, record, reference, residual, rollout, run, sample, sampler table, shared",
+    "per-graph, float, site, stored, target, target key, task, toolchain, trajectory, truth, variant, verdict, weights",
 )
 MAKEFILE = (ROOT / "Makefile").read_text()
 # In two parts, or this file would be found.

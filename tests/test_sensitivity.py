@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,10 @@ from quadbench.quad.adapters.lora_profile import lora_encodings, lora_ranges, si
 from quadbench.quad.analyse import analyse  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.divergence import (  # noqa: E402
+    BINS,
     Bins,
     DivergenceScore,
-    bins_over,
+    bins_of,
     divergence,
     jensen_shannon,
     kendall_tau,
@@ -29,8 +31,10 @@ from quadbench.quad.divergence import (  # noqa: E402
 )
 from quadbench.quad.model.lora import input_names  # noqa: E402
 from quadbench.quad.sensitivity import (  # noqa: E402
+    SAMPLES,
     AdapterSensitivity,
     Agreement,
+    InputScore,
     UnetSample,
     adapter_sensitivity,
     choose_anchor,
@@ -67,25 +71,52 @@ def _linear(feed: Feed) -> torch.Tensor:
     return torch.from_numpy((x + sum(terms) / SIZE).astype(np.float32))
 
 
-def _samples(count: int = 6) -> list[UnetSample]:
+def _samples(count: int = 8) -> list[UnetSample]:
+    """Draw three samples of each of so many inputs."""
     rng = np.random.default_rng(0)
-    draws = [rng.standard_normal((SIZE, 16)).astype(np.float32) for _ in range(count)]
-    return [UnetSample(task="draw", step=i % 3, timestep=900.0 - i % 3, feed={"sample": x}) for i, x in enumerate(draws)]
+    return [
+        UnetSample(
+            task="draw",
+            item=str(item),
+            step=step,
+            timestep=900.0 - step,
+            feed={"sample": rng.standard_normal((SIZE, 16)).astype(np.float32)},
+        )
+        for item in range(count)
+        for step in range(3)
+    ]
 
 
-def _scores_of(adapter: Adapter, dtype: str = "int8", unet: Callable[[Feed], torch.Tensor] = _linear) -> AdapterSensitivity:
-    return adapter_sensitivity(adapter, _samples(), unet=unet, shapes=SHAPES, dtype=dtype)
+def _scores_of(
+    adapter: Adapter, dtype: str = "int8", unet: Callable[[Feed], torch.Tensor] = _linear, *, inputs: int = 8
+) -> AdapterSensitivity:
+    return adapter_sensitivity(adapter, _samples(inputs), unet=unet, shapes=SHAPES, dtype=dtype)
 
 
-def _scored(adapter: str, js: float, error: float | None) -> AdapterSensitivity:
+def _score(sqnr_db: float | None) -> DivergenceScore:
+    return DivergenceScore(sqnr_db=sqnr_db, mse=1.0, js=1.0, samples=1)
+
+
+def _scored(adapter: str, *sqnr_db: float | None) -> AdapterSensitivity:
+    """Describe an adapter with an SQNR at each input."""
+    inputs = tuple(InputScore(task="draw", item=str(i), score=_score(each)) for i, each in enumerate(sqnr_db))
     return AdapterSensitivity(
         adapter=adapter,
-        score=DivergenceScore(js=js, mse=js, sqnr_db=30.0, samples=8),
-        js_standard_error=error,
+        score=_score(sqnr_db[0]),
+        inputs=inputs,
         steps=(),
         sites=(),
         site_agreement=Agreement(mse=None, sqnr=None),
     )
+
+
+def _outputs(seed: int = 0, count: int = 40) -> np.ndarray:
+    """Draw outputs of a float run, 1024 values each."""
+    return np.random.default_rng(seed).standard_normal((count, 1024)).astype(np.float32)
+
+
+def _mean_js(exact: np.ndarray, other: np.ndarray) -> float:
+    return float(np.mean([divergence(a, b).js for a, b in zip(exact, other, strict=True)]))
 
 
 def test_equal_histograms_do_not_diverge() -> None:
@@ -103,21 +134,57 @@ def test_jensen_shannon_is_one_where_nothing_is_shared() -> None:
     assert all(0 < jensen_shannon(_histogram(i), _histogram(i + 1)) < 1 for i in range(20))
 
 
-def test_values_outside_the_float_run_count_in_the_outermost_bins() -> None:
-    bins = Bins(low=0.0, high=1.0, count=4)
-    assert bins.histogram(np.array([-5.0, 0.1, 0.3, 7.0])).tolist() == [0.5, 0.25, 0.0, 0.25]
+def test_values_outside_the_float_run_count_at_the_outermost_edges() -> None:
+    bins = Bins(edges=np.array([0.0, 1.0, 2.0]))
+    assert bins.histogram(np.array([-5.0, 0.0, 1.0, 7.0])).tolist() == [0.5, 0.25, 0.25]
+
+
+def test_a_value_counts_at_both_edges_of_its_bin_the_more_the_nearer() -> None:
+    bins = Bins(edges=np.array([0.0, 1.0, 3.0]))
+    assert bins.histogram(np.array([0.25, 2.5])).tolist() == [0.375, 0.25, 0.375]
+
+
+def test_bins_follow_the_values_of_the_output() -> None:
+    output = _outputs(count=1)[0] ** 3  # long tails
+    counts = np.histogram(output, bins_of(output).edges)[0]
+    assert len(counts) == BINS
+    assert counts.min() == counts.max() == len(output) // BINS
 
 
 def test_a_constant_output_has_a_histogram() -> None:
     constant = np.zeros(8, np.float32)
-    equal = divergence(constant, constant, bins_over([constant]))
+    equal = divergence(constant, constant)
     assert (equal.js, equal.mse) == (0, 0)
 
 
+def test_the_smallest_change_shows() -> None:
+    exact = _outputs()
+    noise = np.random.default_rng(1).standard_normal(exact.shape)
+    fine, finer = (_mean_js(exact, exact + size * noise) for size in (1e-4, 1e-5))
+    assert all(divergence(a, a + 1e-5 * n).js > 0 for a, n in zip(exact, noise, strict=True))
+    assert fine == pytest.approx(100 * finer, rel=0.05)  # it falls with the square, as the mean squared error does
+
+
+def test_white_noise_of_the_size_of_a_rounding_error_scores_no_higher_than_it() -> None:
+    exact = _outputs()
+    step = 2e-4
+    rounded = np.round(exact / step) * step
+    size = float(np.sqrt(np.square(rounded - exact).mean()))
+    white = exact + size * np.random.default_rng(2).standard_normal(exact.shape)
+    assert _mean_js(exact, white) == pytest.approx(_mean_js(exact, rounded), rel=0.3)
+
+
+def test_white_noise_scores_lower_than_an_error_of_its_size_that_moves_the_distribution() -> None:
+    exact = _outputs()
+    white = exact + 1e-4 * np.random.default_rng(3).standard_normal(exact.shape)
+    for moved in (exact + 1e-4, exact * (1 + 1e-4)):
+        assert _mean_js(exact, moved) > 2 * _mean_js(exact, white)
+
+
 def test_sqnr_is_of_all_samples_together() -> None:
-    exact, bins = np.ones(4), Bins(low=0.0, high=2.0)
-    assert score([divergence(exact, exact + error, bins) for error in (0.0, math.sqrt(0.02))]).sqnr_db == pytest.approx(20.0)
-    assert score([divergence(exact, exact, bins)]).sqnr_db is None
+    exact = np.ones(4)
+    assert score([divergence(exact, exact + error) for error in (0.0, math.sqrt(0.02))]).sqnr_db == pytest.approx(20.0)
+    assert score([divergence(exact, exact)]).sqnr_db is None
 
 
 def test_rank_agreement() -> None:
@@ -149,13 +216,35 @@ def test_a_tenfold_range_within_a_tensor_is_more_sensitive() -> None:
     assert choose_anchor([tame, wild]).anchor == "wild"
 
 
-def test_steps_and_sites_are_scored_apart() -> None:
+def test_steps_inputs_and_sites_are_scored_apart() -> None:
     scores = _scores_of(_adapter())
-    assert [(s.step, s.score.samples) for s in scores.steps] == [(0, 2), (1, 2), (2, 2)]
+    assert [(s.step, s.score.samples) for s in scores.steps] == [(0, 8), (1, 8), (2, 8)]
+    assert [(s.item, s.score.samples) for s in scores.inputs] == [(str(i), 3) for i in range(8)]
     assert {s.site for s in scores.sites} == set(SITES)
-    assert all(s.score.samples == 4 for s in scores.sites)
+    assert all(s.score.samples == 8 for s in scores.sites)
     assert scores.sites[0].score.mse >= scores.sites[1].score.mse
     assert scores.score.mse == pytest.approx(sum(s.score.mse for s in scores.sites), rel=0.3)  # rounding errors hardly correlate
+
+
+def test_scores_order_sites_and_samples_at_16_bits() -> None:
+    scores = _scores_of(_adapter(), "int16")
+    assert scores.score.js > 0
+    assert all(site.score.js > 0 for site in scores.sites)
+    assert scores.site_agreement.sqnr is not None
+    assert scores.site_agreement.mse is not None
+
+
+def test_sites_are_held_against_the_worst() -> None:
+    coarse, fine = _adapter(stretch=30.0), _adapter()
+    uneven = Adapter(name="uneven", pairs={"first": fine.pairs["first"], "second": coarse.pairs["second"]})
+    worst, other = _scores_of(uneven, "int16").sites
+    assert (worst.site, worst.below_worst) == ("second", None)
+    assert other.below_worst is not None
+    assert other.below_worst.is_told_apart
+    assert other.below_worst.mean > 10
+    few = _scores_of(uneven, "int16", inputs=3).sites[1].below_worst
+    assert few is not None
+    assert not few.is_told_apart  # three inputs tell nothing apart
 
 
 def test_an_adapter_that_changes_nothing_is_not_sensitive() -> None:
@@ -164,31 +253,59 @@ def test_an_adapter_that_changes_nothing_is_not_sensitive() -> None:
     assert scores.score.sqnr_db is None
 
 
-def test_the_anchor_is_the_most_sensitive() -> None:
-    choice = choose_anchor([_scored("low", 0.1, 0.01), _scored("high", 0.2, 0.01), _scored("middle", 0.15, 0.01)])
-    assert choice.anchor == "high"
-    assert "'high' and 'middle' differ by 0.05" in choice.reason
+def test_adapters_5_db_apart_are_told_apart_at_16_bits() -> None:
+    tame, wild = _scores_of(_adapter(), "int16"), _scores_of(_adapter("wild", stretch=2.5), "int16")
+    assert 10 * math.log10(wild.score.mse / tame.score.mse) == pytest.approx(5, abs=1.5)
+    choice = choose_anchor([tame, wild])
+    assert choice.anchor == "wild"
+    assert choice.comparisons[0].difference_db.sign_flip_p == 2 / 2**8
+    assert "'wild' and 'tame' are told apart" in choice.reason
 
 
-def test_within_twice_the_standard_error_adapters_are_equally_sensitive() -> None:
-    choice = choose_anchor([_scored("a", 0.20, 0.03), _scored("b", 0.11, 0.04)])
+def test_the_same_adapter_twice_cannot_be_told_apart() -> None:
+    choice = choose_anchor([_scores_of(_adapter(), "int16"), _scores_of(_adapter("twin"), "int16")])
     assert choice.anchor is None
-    assert choice.reason.startswith(
-        "equally sensitive: QSS of 'a' and 'b' differ by 0.09, twice the standard error of that is 0.1"
+    assert "'tame' and 'twin' cannot be told apart: +0.0 dB of noise" in choice.reason
+
+
+def test_the_anchor_is_the_adapter_with_most_noise() -> None:
+    wide = (30.0, 60.0, 90.0, 40.0, 70.0, 50.0)  # inputs differ far more than adapters do
+    low, high, middle = (_scored(name, *(x + by for x in wide)) for name, by in (("low", 2.0), ("high", 0.0), ("middle", 1.0)))
+    choice = choose_anchor([low, high, middle])
+    assert choice.anchor == "high"
+    assert [(c.first, c.second, c.difference_db.mean) for c in choice.comparisons] == [("high", "middle", 1), ("high", "low", 2)]
+    assert (
+        choice.reason
+        == "most sensitive: 'high' and 'middle' are told apart: +1.0 dB of noise, 95 % from +1.0 to +1.0, p = 0.031, 6 inputs"
     )
-    assert choose_anchor([_scored("a", 0.22, 0.03), _scored("b", 0.11, 0.04)]).anchor == "a"
 
 
-def test_equal_scores_without_spread_are_equal() -> None:
-    assert choose_anchor([_scored("a", 0.0, 0.0), _scored("b", 0.0, 0.0)]).anchor is None
+def test_differences_that_change_their_sign_tell_nothing_apart() -> None:
+    choice = choose_anchor([_scored("a", 40, 41, 43, 40, 42, 41), _scored("b", 41, 40, 42, 42, 41, 41)])
+    assert choice.anchor is None
+    assert choice.reason.startswith("equally sensitive: 'a' and 'b' cannot be told apart: ")
 
 
-def test_a_single_sample_decides_nothing() -> None:
-    assert choose_anchor([_scored("a", 0.9, None), _scored("b", 0.1, 0.01)]).anchor is None
+def test_an_anchor_is_told_apart_from_every_other() -> None:
+    high, low, unsteady = _scored("high", *[40] * 6), _scored("low", *[42] * 6), _scored("unsteady", 90, 39, 39, 39, 39, 39)
+    choice = choose_anchor([high, low, unsteady])
+    assert choice.anchor is None
+    assert "'high' and 'unsteady' cannot be told apart" in choice.reason
+
+
+def test_few_inputs_decide_nothing() -> None:
+    choice = choose_anchor([_scored("a", *[40] * 5), _scored("b", *[60] * 5)])
+    assert choice.anchor is None
+    assert choice.reason == "equally sensitive: 'a' and 'b' cannot be told apart with 5 inputs; at least 6 are needed"
+
+
+def test_noise_below_that_of_float32_is_no_noise() -> None:
+    assert _score(None).noise_db == _score(200.0).noise_db == pytest.approx(-144.5, abs=0.05)
+    assert choose_anchor([_scored("none", *[None] * 6), _scored("some", *[50] * 6)]).anchor == "some"
 
 
 def test_the_only_adapter_is_the_anchor() -> None:
-    assert choose_anchor([_scored("a", 0.1, None)]).anchor == "a"
+    assert choose_anchor([_scored("a", 50)]).anchor == "a"
 
 
 def test_effective_bits_are_those_that_the_adapter_uses() -> None:
@@ -199,24 +316,22 @@ def test_effective_bits_are_those_that_the_adapter_uses() -> None:
     assert all(fit.clipped == 0 and fit.weights == 2 * RANK * SIZE for fit in site_fits(adapter, own))
 
 
-def test_a_recipe_is_analysed_on_the_trajectories_of_its_own_tasks(tiny_recipe: Path) -> None:
-    sensitivity = analyse(load_recipe(tiny_recipe), lora="int8")
+def test_all_adapters_are_scored_on_the_inputs_of_all_tasks(tiny_recipe: Path) -> None:
+    sensitivity = analyse(load_recipe(tiny_recipe), lora="int16")
     first, second = sensitivity.adapters
     # One calibration input each: 4 steps with guidance run the U-Net twice, 2 steps without it once.
-    assert [(s.task, s.step, s.score.samples) for s in first.steps] == [("change", i, 2) for i in range(4)]
-    assert [(s.task, s.step, s.score.samples) for s in second.steps] == [("fill", i, 1) for i in range(2)]
-    assert all(0 < s.score.js < 1 and s.score.mse > 0 for s in sensitivity.adapters)
-    assert all(s.sites for s in sensitivity.adapters)
-    assert sensitivity.choice.anchor in (None, "first", "second")
-    json.loads(json.dumps(sensitivity.adapters[0].score.js, allow_nan=False))
-
-
-def test_an_adapter_that_no_task_uses_is_scored_on_all_tasks(tiny_recipe: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(tiny_recipe.parent, tmp_path / "unused"))
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(recipe.read_text().replace("adapter: second", "adapter: first"))
-    sensitivity = analyse(load_recipe(recipe), lora="int8")
-    assert {s.task for s in sensitivity.adapters[1].steps} == {"change", "fill", "imagine"}
+    tasks = ("change", "fill", "imagine")
+    assert [(s.task, s.step) for s in first.steps] == [(s.task, s.step) for s in second.steps]
+    assert [s.task for s in first.inputs] == [s.task for s in second.inputs] == list(tasks)
+    assert [s.score.samples for s in first.inputs][:2] == [SAMPLES, 2]
+    for one in sensitivity.adapters:
+        assert 0 < one.score.js < 1
+        assert one.score.mse > 0
+        assert one.sites
+        assert None not in (one.site_agreement.mse, one.site_agreement.sqnr)
+    assert sensitivity.choice.anchor is None
+    assert "cannot be told apart with 3 inputs; at least 6 are needed" in sensitivity.choice.reason
+    json.loads(json.dumps(asdict(sensitivity), allow_nan=False))
 
 
 def test_a_recipe_without_an_anchor_builds_and_says_what_chose_it(tiny_recipe: Path, tmp_path: Path) -> None:

@@ -64,8 +64,31 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Share:
+    """The number of those that run in 8 bits, and of all."""
+
+    int8: int
+    total: int
+
+    @property
+    def percent(self) -> float:
+        """Return those in 8 bits in percent of all; 0 where there are none."""
+        return 100 * self.int8 / self.total if self.total else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8Share:
+    """The parts of a U-Net that run in 8 bits: the base's layers, their parameters and work, and the LoRA products."""
+
+    layers: Share
+    parameters: Share
+    multiply_accumulates: Share
+    lora_products: Share
+
+
+@dataclass(frozen=True, kw_only=True)
 class Graph:
-    """One ONNX file. `task` is set only where the graph serves that task alone.
+    """One ONNX file. `task` is set only where the graph serves that task alone, `int8` only for quantized U-Nets.
 
     `data` holds the weights of a graph that is too large for one file. Its name is its sha256, as on a device; the graph refers
     to it by that name.
@@ -78,6 +101,7 @@ class Graph:
     data: FileRef | None = None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    int8: Int8Share | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from quadbench.recipe import load_recipe
 
 if TYPE_CHECKING:
     from quadbench.quad.divergence import DivergenceScore
-    from quadbench.quad.sensitivity import Agreement, Sensitivity
+    from quadbench.quad.sensitivity import AdapterSensitivity, Agreement, Sensitivity
 
 
 def add(commands: Any) -> None:
@@ -49,10 +49,9 @@ def _print_sensitivity(console: Console, sensitivity: "Sensitivity") -> None:
             header_style="bold",
             box=SIMPLE_HEAD,
         )
-        for column in ("rounded", "JS", "MSE", "SQNR dB", "samples"):
+        for column in ("rounded", "SQNR dB", "MSE", "JS", "samples"):
             shown.add_column(column, justify="left" if column == "rounded" else "right", overflow="fold")
-        error = "" if one.js_standard_error is None else f" ± {one.js_standard_error:.2g}"
-        shown.add_row(Text("all sites (QSS)", style="bold"), *_score_cells(one.score, error))
+        shown.add_row(Text("all sites (QSS)", style="bold"), *_score_cells(one.score))
         shown.add_section()
         for step in one.steps:
             shown.add_row(f"{step.task}, step {step.step}, t = {step.timestep:g}", *_score_cells(step.score))
@@ -60,14 +59,25 @@ def _print_sensitivity(console: Console, sensitivity: "Sensitivity") -> None:
         for site in one.sites[:WORST_SITES]:
             shown.add_row(site.site, *_score_cells(site.score))
         console.print(shown)
-        console.print(f"order of its {len(one.sites)} sites: {_agreement(one.site_agreement)}\n", highlight=False)
+        console.print(f"order of its {len(one.sites)} sites: {_agreement(one.site_agreement)}", highlight=False)
+        console.print(f"{_sites_like_the_worst(one)}\n", highlight=False)
     console.print(f"order of the adapters: {_agreement(sensitivity.agreement)}", highlight=False)
+    for comparison in sensitivity.choice.comparisons:
+        console.print(comparison.described, highlight=False)
     console.print(f"anchor: {sensitivity.choice.anchor or 'none, take unified'}; {sensitivity.choice.reason}", highlight=False)
 
 
-def _score_cells(score: "DivergenceScore", error: str = "") -> tuple[str, ...]:
+def _score_cells(score: "DivergenceScore") -> tuple[str, ...]:
     sqnr_db = "no noise" if score.sqnr_db is None else f"{score.sqnr_db:.1f}"
-    return f"{score.js:.3g}{error}", f"{score.mse:.3g}", sqnr_db, str(score.samples)
+    return sqnr_db, f"{score.mse:.3g}", f"{score.js:.3g}", str(score.samples)
+
+
+def _sites_like_the_worst(one: "AdapterSensitivity") -> str:
+    """Say how many sites cannot be told apart from the worst."""
+    compared = [site.below_worst for site in one.sites if site.below_worst]
+    alike = [difference for difference in compared if not difference.is_told_apart]
+    inputs = f" with {compared[0].pairs} inputs" if compared else ""
+    return f"{len(alike)} of {len(compared)} other sites cannot be told apart from the worst{inputs}"
 
 
 def _agreement(agreement: "Agreement") -> str:

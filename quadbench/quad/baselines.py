@@ -12,11 +12,11 @@ from quadbench.quad.model.foundation import Foundation
 from quadbench.quad.model.graphs import export_unet
 from quadbench.quad.model.initializers import discard
 from quadbench.quad.prepare import Prepared
-from quadbench.quad.quantize.quantizer import quantized
+from quadbench.quad.quantize.quantizer import Quantized, quantized
 from quadbench.recipe import Recipe
 
 
-def per_graph_unets(recipe: Recipe, prepared: Prepared, scratch: Path, *, anchor: str | None) -> Iterator[tuple[str, ModelProto]]:
+def per_graph_unets(recipe: Recipe, prepared: Prepared, scratch: Path, *, anchor: str | None) -> Iterator[tuple[str, Quantized]]:
     """Yield each task's name and its U-Net, calibrated as the shared one is.
 
     Large weights lie below `scratch` until the next U-Net is asked for.
@@ -24,7 +24,7 @@ def per_graph_unets(recipe: Recipe, prepared: Prepared, scratch: Path, *, anchor
     for task in recipe.tasks:
         model = merged_unet(prepared.foundation, prepared.adapters[task.adapter] if task.adapter else None, scratch)
         own = calibrated(recipe, model, per_graph_feeds(recipe, prepared, task, anchor=anchor))
-        yield task.name, quantized(own, int8_percent=recipe.precision.activations.int8_percent).model
+        yield task.name, quantized(own, int8_percent=recipe.precision.activations.int8_percent)
         discard(model)
 
 

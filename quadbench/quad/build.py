@@ -33,7 +33,7 @@ from quadbench.quad.feeds import calibrated, calibration_feeds
 from quadbench.quad.intermediates import Intermediates
 from quadbench.quad.prepare import Prepared, prepare
 from quadbench.quad.profile_file import LORA, Encodings, encodings_digest, profile_content
-from quadbench.quad.quantize.mixed import EncodingNoise
+from quadbench.quad.quantize.mixed import LayerNoise
 from quadbench.quad.quantize.quantizer import quantized
 from quadbench.quad.sensitivity import Sensitivity, sensitivity
 from quadbench.quad.sources import adapter_source, has_random_weights, tool_versions
@@ -97,7 +97,7 @@ class _Build:
     steps: Steps
     checkpoints: Path
     graphs: list[Graph] = field(default_factory=list)
-    noise: tuple[EncodingNoise, ...] = ()  # by which the bits of the shared U-Net's activations were chosen
+    noise: tuple[LayerNoise, ...] = ()  # by which the layers of the shared U-Net that run in 8 bits were chosen
 
     def run(self) -> Bundle:
         """Take every step and return the bundle."""
@@ -144,7 +144,7 @@ class _Build:
         profile = self.recipe.quad.profile
         if not isinstance(profile, AnchorProfile) or profile.adapter is not None:
             return None
-        scores = sensitivity(self.prepared, dtype=self.recipe.precision.lora, site_samples=0)
+        scores = sensitivity(self.prepared, dtype=self.recipe.precision.lora, site_inputs=0)
         anchor = scores.choice.anchor
         log.info("build: %s (%s)", f"anchor '{anchor}'" if anchor else "unified ranges", scores.choice.reason)
         return scores
@@ -175,7 +175,8 @@ class _Build:
             result = quantized(own, int8_percent=percent if is_unet else 0, lora=inputs)
             self.noise += result.noise
             encodings[component.value], models[component] = result.activations, result.model
-            self.graphs.append(self.writer.graph(result.model, Variant.SHARED, component, lora=inputs))
+            graph = self.writer.graph(result.model, Variant.SHARED, component, lora=inputs)
+            self.graphs.append(replace(graph, int8=result.int8) if is_unet else graph)
         return encodings, models[Component.UNET]
 
     def _distill(self, lora: LoraProfile, unet: ModelProto) -> dict[str, Distilled]:
@@ -201,8 +202,9 @@ class _Build:
 
     def _write_baselines(self, anchor: str | None) -> None:
         if "per-graph" in self.recipe.baselines:
-            for task, model in per_graph_unets(self.recipe, self.prepared, self.intermediates.scratch, anchor=anchor):
-                self.graphs.append(self.writer.graph(model, Variant.PER_GRAPH, Component.UNET, task=task))
+            for task, unet in per_graph_unets(self.recipe, self.prepared, self.intermediates.scratch, anchor=anchor):
+                graph = self.writer.graph(unet.model, Variant.PER_GRAPH, Component.UNET, task=task)
+                self.graphs.append(replace(graph, int8=unet.int8))
 
     def _assets(self, prepared: PreparedTask) -> TaskAssets:
         """Write a task's files: inputs, reference images, sampler table and tensors."""

@@ -6,38 +6,47 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BINS = 256
+BINS = 16  # with more, chance moves more between bins than a shift of all values does
+FLOAT32_DB = 20 * math.log10(2**-24)  # noise below float32's own rounding is no noise
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Bins:
-    """Equal bins over the float run's range; values outside it count in the outermost ones."""
+    """Bins that follow one output's values: between two `edges` that follow each other lie as many of them as between any two."""
 
-    low: float
-    high: float
-    count: int = BINS
+    edges: np.ndarray  # (bins + 1,), rising; fewer where values repeat
 
     def histogram(self, values: np.ndarray) -> np.ndarray:
-        """Return the share of the values in each bin, (count,)."""
-        width = (self.high - self.low) / self.count or 1.0
-        index = np.clip(np.floor((values.ravel().astype(np.float64) - self.low) / width), 0, self.count - 1)
-        return np.bincount(index.astype(np.int64), minlength=self.count) / values.size
+        """Return the share of the values at each edge: (edges,).
+
+        A value counts in part at either edge of its bin, the more the nearer, so that the smallest move shows. Values outside
+        count at the outermost edges.
+        """
+        place = np.interp(values.ravel().astype(np.float64), self.edges, np.arange(len(self.edges)))
+        lower = np.minimum(np.floor(place).astype(np.int64), max(len(self.edges) - 2, 0))
+        above = place - lower
+        counts = (
+            np.bincount(lower, 1 - above, len(self.edges)) + np.bincount(lower + 1, above, len(self.edges))[: len(self.edges)]
+        )
+        return counts / values.size
 
 
-def bins_over(outputs: Sequence[np.ndarray], count: int = BINS) -> Bins:
-    """Return bins from the least to the greatest value of all outputs together."""
-    return Bins(low=float(min(o.min() for o in outputs)), high=float(max(o.max() for o in outputs)), count=count)
+def bins_of(output: np.ndarray, count: int = BINS) -> Bins:
+    """Return bins with an equal number of the output's values in each."""
+    return Bins(edges=np.unique(np.quantile(output.astype(np.float64), np.linspace(0, 1, count + 1))))
 
 
 def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:
     """Return the Jensen-Shannon divergence of two histograms to base 2: symmetric, 0 for equal ones, at most 1 (Lin 1991)."""
-    middle = (p + q) / 2
-    return max(0.0, (_relative_entropy(p, middle) + _relative_entropy(q, middle)) / 2)
+    present = p + q > 0
+    p, q = p[present], q[present]
+    apart = (p - q) / (p + q)  # p / m is 1 + apart, with m = (p + q) / 2: exact also where the two are nearly equal
+    return max(0.0, float(np.sum(_surprise(p, apart) + _surprise(q, -apart))) / (2 * math.log(2)))
 
 
-def _relative_entropy(p: np.ndarray, q: np.ndarray) -> float:
-    present = p > 0
-    return float(np.sum(p[present] * np.log2(p[present] / q[present])))
+def _surprise(share: np.ndarray, apart: np.ndarray) -> np.ndarray:
+    """Return share * ln(1 + apart), which is 0 where the share is."""
+    return share * np.log1p(np.where(share > 0, apart, 0.0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +58,9 @@ class Divergence:
     signal: float
 
 
-def divergence(exact: np.ndarray, quantized: np.ndarray, bins: Bins) -> Divergence:
-    """Measure how far `quantized` is from `exact`; both have the same shape."""
-    wide = exact.astype(np.float64)
+def divergence(exact: np.ndarray, quantized: np.ndarray) -> Divergence:
+    """Measure how far `quantized` is from `exact`, in bins of the exact values; both have the same shape."""
+    wide, bins = exact.astype(np.float64), bins_of(exact)
     return Divergence(
         js=jensen_shannon(bins.histogram(exact), bins.histogram(quantized)),
         mse=float(np.square(quantized - wide).mean()),
@@ -63,19 +72,24 @@ def divergence(exact: np.ndarray, quantized: np.ndarray, bins: Bins) -> Divergen
 class DivergenceScore:
     """Mean divergences over samples; the SQNR is that of all samples together, None where nothing differs."""
 
-    js: float
-    mse: float
     sqnr_db: float | None
+    mse: float
+    js: float
     samples: int
+
+    @property
+    def noise_db(self) -> float:
+        """Return the noise beside the signal: the higher, the worse, and never below what float32 itself rounds."""
+        return FLOAT32_DB if self.sqnr_db is None else max(-self.sqnr_db, FLOAT32_DB)
 
 
 def score(divergences: Sequence[Divergence]) -> DivergenceScore:
     """Return the means of divergences over samples: E_x[D]."""
     mse, signal = (float(np.mean([getattr(d, field) for d in divergences])) for field in ("mse", "signal"))
     return DivergenceScore(
-        js=float(np.mean([d.js for d in divergences])),
-        mse=mse,
         sqnr_db=10 * math.log10(signal / mse) if mse > 0 and signal > 0 else None,
+        mse=mse,
+        js=float(np.mean([d.js for d in divergences])),
         samples=len(divergences),
     )
 

@@ -10,7 +10,8 @@ from quadbench.errors import ArtifactError
 from quadbench.quad.adapters.lora_profile import LoraProfile, clip_rate, site_fits
 from quadbench.quad.distill import Distilled
 from quadbench.quad.quantize.encodings import Encoding
-from quadbench.quad.quantize.mixed import EncodingNoise
+from quadbench.quad.quantize.layers import BITS, narrow_layers
+from quadbench.quad.quantize.mixed import LayerNoise
 from quadbench.quad.sensitivity import Sensitivity
 from quadbench.results.digests import digest_of
 from quadbench.results.manifest import check_contents
@@ -26,11 +27,11 @@ def profile_content(
     *,
     sensitivity: Sensitivity | None,
     distilled: Mapping[str, Distilled],
-    noise: Sequence[EncodingNoise],
+    noise: Sequence[LayerNoise],
 ) -> dict[str, Any]:
     """Return the content of profile.json.
 
-    `sensitivity` is None if the recipe chose the anchor, and `noise` is empty if it left no bits of activations to choose.
+    `sensitivity` is None if the recipe chose the anchor, and `noise` is empty if it left no layers to choose.
     """
     return {
         "schema_version": SCHEMA_VERSION,
@@ -74,9 +75,11 @@ def _distillation_row(name: str, result: Distilled) -> dict[str, Any]:
     return {"adapter": name, "before_db": result.before_db, "after_db": result.after_db, "evaluations": evaluations}
 
 
-def _noise_rows(noise: Sequence[EncodingNoise], encodings: Mapping[str, Encoding]) -> list[dict[str, Any]] | None:
-    """List the measured noise, the least first, with the type that followed from it; None if nothing was left to choose."""
-    return [asdict(row) | {"dtype": encodings[row.tensor].dtype} for row in noise] or None
+def _noise_rows(noise: Sequence[LayerNoise], encodings: Mapping[str, Encoding]) -> list[dict[str, Any]] | None:
+    """List the measured noise of each layer, and whether it runs in 8 bits; None if nothing was left to choose."""
+    narrow = {name for name, encoding in encodings.items() if encoding.bits == BITS}
+    chosen = narrow_layers([row.layer for row in noise], narrow)
+    return [asdict(row.layer) | {"sqnr_db": row.sqnr_db, "int8": row.layer in chosen} for row in noise] or None
 
 
 def _listed(encodings: Encodings) -> dict[str, dict[str, dict[str, Any]]]:

@@ -1,36 +1,35 @@
-"""Sensitivity: adapters + the U-Net inputs of their own trajectories -> a quantization sensitivity score each, and the anchor.
+"""Sensitivity: adapters + the U-Net inputs of a recipe's trajectories -> what rounding costs each of them, and the anchor.
 
 QSS(adapter) = E_x[D(f(x; w) || f(x; w~))] (QUAD, arXiv 2603.29535, eq. 8). Here f is the float U-Net with the adapter, w~ the
-adapter rounded under encodings of its own while everything else stays float, and x what the sampler feeds the U-Net.
+adapter rounded under encodings of its own while everything else stays float, and x what the tasks' samplers feed the U-Net.
 docs/quad.md says more.
 """
 
 import logging
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from quadbench.quad.adapters import Adapter, graph_tensors
 from quadbench.quad.adapters.lora_profile import lora_encodings, lora_ranges
-from quadbench.quad.divergence import BINS, Divergence, DivergenceScore, bins_over, divergence, kendall_tau, score, spread
+from quadbench.quad.divergence import BINS, Divergence, DivergenceScore, divergence, kendall_tau, score, spread
 from quadbench.quad.model.lora import input_names
 from quadbench.quad.prepare import Prepared
 from quadbench.quad.quantize.encodings import dequantize, quantize
-from quadbench.quad.tasks.prepared import PreparedTask, Unet, Visit, visit
+from quadbench.quad.tasks.prepared import PreparedTask, Unet, Visit
 from quadbench.quad.tasks.runner import Feed, as_feed
+from quadbench.statistics import MIN_BLOCKS, Paired, paired
 
 log = logging.getLogger(__name__)
-SITE_SAMPLES = 4  # of an adapter's samples, spread evenly, for the pass that rounds one site at a time
-STANDARD_ERRORS = 2.0  # about 95 % of a normal distribution
+SAMPLES = 4  # of an input's trajectory, spread evenly
+SITE_INPUTS = 8  # one sample each, for the pass that rounds one site at a time
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnetSample:
-    """One x: the U-Net's inputs but for LoRA, at a step of a task's trajectory."""
+    """One x: the U-Net's inputs but for LoRA, at a step of the trajectory of one of a task's inputs."""
 
     task: str
+    item: str
     step: int
     timestep: float
     feed: Feed
@@ -47,11 +46,21 @@ class StepScore:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InputScore:
+    """The score over the samples of one of a task's inputs."""
+
+    task: str
+    item: str
+    score: DivergenceScore
+
+
+@dataclass(frozen=True, kw_only=True)
 class SiteScore:
-    """The score with one site alone rounded."""
+    """The score with one site alone rounded, and how much more noise, in dB, the worst site gives; None for that one."""
 
     site: str
     score: DivergenceScore
+    below_worst: Paired | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +73,33 @@ class Agreement:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterSensitivity:
-    """The scores of an adapter; `score.js` is its QSS. `sites` fall by MSE, which differs even where no histogram does."""
+    """The scores of an adapter; `score` is over all samples. The sites with the lowest SQNR come first."""
 
     adapter: str
     score: DivergenceScore
-    js_standard_error: float | None  # None from a single sample
+    inputs: tuple[InputScore, ...]
     steps: tuple[StepScore, ...]
     sites: tuple[SiteScore, ...]
     site_agreement: Agreement
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterComparison:
+    """A comparison on the same inputs: `difference_db` is how much more noise rounding gives `first` than `second`."""
+
+    first: str
+    second: str
+    difference_db: Paired
+
+    @property
+    def described(self) -> str:
+        """Say in one sentence whether the two are told apart, and by what."""
+        names, of = f"'{self.first}' and '{self.second}'", self.difference_db
+        if of.pairs < MIN_BLOCKS:
+            return f"{names} cannot be told apart with {of.pairs} inputs; at least {MIN_BLOCKS} are needed"
+        p = "" if of.sign_flip_p is None else f", p = {of.sign_flip_p:.2g}"
+        figures = f"{of.mean:+.1f} dB of noise, 95 % from {of.low:+.1f} to {of.high:+.1f}{p}, {of.pairs} inputs"
+        return f"{names} {'are told apart' if of.is_told_apart else 'cannot be told apart'}: {figures}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +108,7 @@ class Choice:
 
     anchor: str | None
     reason: str
+    comparisons: tuple[AdapterComparison, ...] = ()  # of the most sensitive adapter with every other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,28 +122,32 @@ class Sensitivity:
     choice: Choice
 
 
-def sensitivity(prepared: Prepared, *, dtype: str, site_samples: int = SITE_SAMPLES) -> Sensitivity:
-    """Score every adapter on the trajectories of its own tasks, and choose the anchor.
-
-    An adapter that no task uses is scored on all tasks, whose samplers are run again with it.
-    """
+def sensitivity(prepared: Prepared, *, dtype: str, site_inputs: int = SITE_INPUTS) -> Sensitivity:
+    """Score every adapter on the same inputs, those of all tasks as their samplers go through them, and choose the anchor."""
+    samples = [sample for task in prepared.tasks for sample in samples_of(task, prepared.visits[task.task.name])]
     scores, unet, shapes = [], prepared.unet, prepared.shapes
     for adapter in prepared.adapters.values():
-        samples = [sample for task, visited in _visited(prepared, adapter) for sample in samples_of(task, visited)]
-        scores.append(adapter_sensitivity(adapter, samples, unet=unet, shapes=shapes, dtype=dtype, site_samples=site_samples))
-        log.info("sensitivity: %s, QSS %.3g over %d samples", adapter.name, scores[-1].score.js, len(samples))
+        scores.append(adapter_sensitivity(adapter, samples, unet=unet, shapes=shapes, dtype=dtype, site_inputs=site_inputs))
+        log.info("sensitivity: %s, %.1f dB over %d samples", adapter.name, -scores[-1].score.noise_db, len(samples))
     agreement = _agreement([s.score for s in scores])
     return Sensitivity(lora=dtype, bins=BINS, adapters=tuple(scores), agreement=agreement, choice=choose_anchor(scores))
 
 
 def samples_of(prepared: PreparedTask, visited: Visit) -> list[UnetSample]:
-    """Return a visit's inputs with the step that each belongs to; guidance gives two for a step."""
-    timesteps = prepared.table.timesteps
-    runs = len(visited.feeds) // (len(prepared.items.calibration) * len(timesteps))
-    steps = [index // runs % len(timesteps) for index in range(len(visited.feeds))]
+    """Return SAMPLES of each input's trajectory with the step that each belongs to; guidance gives two for a step."""
+    timesteps, items = prepared.table.timesteps, prepared.items.calibration
+    of_item = len(visited.feeds) // len(items)
+    runs = of_item // len(timesteps)
     return [
-        UnetSample(task=prepared.task.name, step=step, timestep=float(timesteps[step]), feed=feed)
-        for step, feed in zip(steps, visited.feeds, strict=True)
+        UnetSample(
+            task=prepared.task.name,
+            item=item.name,
+            step=index // runs,
+            timestep=float(timesteps[index // runs]),
+            feed=visited.feeds[number * of_item + index],
+        )
+        for number, item in enumerate(items)
+        for index in spread(of_item, SAMPLES)
     ]
 
 
@@ -125,56 +158,56 @@ def adapter_sensitivity(
     unet: Unet,
     shapes: Mapping[str, tuple[int, ...]],
     dtype: str,
-    site_samples: int = SITE_SAMPLES,
+    site_inputs: int = SITE_INPUTS,
 ) -> AdapterSensitivity:
-    """Run the U-Net with the adapter as it is and as `dtype` rounds it, on every sample; then site by site on `site_samples`."""
+    """Run the U-Net with the adapter as it is and as `dtype` rounds it, on every sample; then site by site on `site_inputs`."""
     exact_lora = as_feed(graph_tensors(adapter, shapes))
     rounded_lora = exact_lora | _rounded(adapter, exact_lora, dtype)
     exact = [unet(sample.feed | exact_lora).numpy() for sample in samples]
-    bins = bins_over(exact)
 
     def against(lora: Feed, chosen: Sequence[int]) -> list[Divergence]:
-        return [divergence(exact[i], unet(samples[i].feed | lora).numpy(), bins) for i in chosen]
+        return [divergence(exact[i], unet(samples[i].feed | lora).numpy()) for i in chosen]
 
     whole = against(rounded_lora, range(len(samples)))
-    few = spread(len(samples), site_samples)
-    sites = [_site_score(site, exact_lora, rounded_lora, lambda lora: against(lora, few)) for site in adapter.pairs if few]
+    few = _one_for_each_input(samples, site_inputs)
+    of_sites = {site: against(exact_lora | {n: rounded_lora[n] for n in input_names(site)}, few) for site in adapter.pairs if few}
+    sites = _site_scores(of_sites)
     return AdapterSensitivity(
         adapter=adapter.name,
         score=score(whole),
-        js_standard_error=_standard_error([d.js for d in whole]),
+        inputs=_by_input(samples, whole),
         steps=_by_step(samples, whole),
-        sites=tuple(sorted(sites, key=lambda site: site.score.mse, reverse=True)),
+        sites=sites,
         site_agreement=_agreement([site.score for site in sites]),
     )
 
 
 def choose_anchor(scores: Sequence[AdapterSensitivity]) -> Choice:
-    """Choose the adapter with the highest mean Jensen-Shannon divergence.
+    """Choose the adapter to which rounding gives most noise, the mean over inputs in dB, if it is told apart from every other.
 
-    The adapters count as equally sensitive if the highest mean is above the second by no more than twice the standard error
-    of the difference, sqrt(se_1^2 + se_2^2). Each x is one sample; how D varies over a trajectory's steps is part of the error,
-    which makes this careful. A single sample has no standard error, and so decides nothing.
+    All adapters were scored on the same inputs. What counts is the difference on each: how much inputs, tasks and their
+    samplers differ from each other is in none of them.
     """
-    first, *rest = sorted(scores, key=lambda s: s.score.js, reverse=True)
+    first, *rest = sorted(scores, key=_mean_noise_db, reverse=True)
     if not rest:
         return Choice(anchor=first.adapter, reason="it is the only adapter")
-    second, difference = rest[0], first.score.js - rest[0].score.js
-    names = f"'{first.adapter}' and '{second.adapter}'"
-    if first.js_standard_error is None or second.js_standard_error is None:
-        return Choice(anchor=None, reason=f"{names} cannot be told apart: one of them has a single sample")
-    error = STANDARD_ERRORS * math.hypot(first.js_standard_error, second.js_standard_error)
-    compared = f"QSS of {names} differ by {difference:.3g}, twice the standard error of that is {error:.3g}"
-    if difference <= error:
-        return Choice(anchor=None, reason=f"equally sensitive: {compared}")
-    return Choice(anchor=first.adapter, reason=f"most sensitive: {compared}")
+    comparisons = tuple(
+        AdapterComparison(first=first.adapter, second=other.adapter, difference_db=paired(_differences_db(first, other)))
+        for other in rest
+    )
+    alike = [comparison for comparison in comparisons if not comparison.difference_db.is_told_apart]
+    if alike:
+        return Choice(anchor=None, reason=f"equally sensitive: {alike[0].described}", comparisons=comparisons)
+    return Choice(anchor=first.adapter, reason=f"most sensitive: {comparisons[0].described}", comparisons=comparisons)
 
 
-def _visited(prepared: Prepared, adapter: Adapter) -> list[tuple[PreparedTask, Visit]]:
-    """Return the adapter's own tasks, as they were visited; if it has none, all tasks, visited with it."""
-    own = [(task, prepared.visits[task.task.name]) for task in prepared.tasks if task.task.adapter == adapter.name]
-    lora = prepared.feed(adapter)
-    return own or [(task, visit(task, prepared.encoders, prepared.unet, lora)) for task in prepared.tasks]
+def _mean_noise_db(scores: AdapterSensitivity) -> float:
+    return sum(own.score.noise_db for own in scores.inputs) / len(scores.inputs)
+
+
+def _differences_db(first: AdapterSensitivity, second: AdapterSensitivity) -> list[float]:
+    """Return how much more noise `first` has, input by input."""
+    return [a.score.noise_db - b.score.noise_db for a, b in zip(first.inputs, second.inputs, strict=True)]
 
 
 def _rounded(adapter: Adapter, exact: Feed, dtype: str) -> Feed:
@@ -183,8 +216,29 @@ def _rounded(adapter: Adapter, exact: Feed, dtype: str) -> Feed:
     return {name: dequantize(quantize(exact[name], e), e) for name, e in encodings.items()}
 
 
-def _site_score(site: str, exact: Feed, rounded: Feed, against: Callable[[Feed], list[Divergence]]) -> SiteScore:
-    return SiteScore(site=site, score=score(against(exact | {name: rounded[name] for name in input_names(site)})))
+def _one_for_each_input(samples: Sequence[UnetSample], wanted: int) -> list[int]:
+    """Choose a sample of each of at most `wanted` inputs, each time of another part of the trajectory."""
+    by_input: dict[tuple[str, str], list[int]] = {}
+    for index, sample in enumerate(samples):
+        by_input.setdefault((sample.task, sample.item), []).append(index)
+    own = list(by_input.values())
+    return [own[i][turn % len(own[i])] for turn, i in enumerate(spread(len(own), wanted))] if wanted else []
+
+
+def _site_scores(of_sites: Mapping[str, Sequence[Divergence]]) -> tuple[SiteScore, ...]:
+    """Order the sites by their noise, and hold each against the worst, sample by sample."""
+    ordered = sorted(of_sites, key=lambda site: score(of_sites[site]).noise_db, reverse=True)
+
+    def noise_db(site: str) -> list[float]:
+        return [score([one]).noise_db for one in of_sites[site]]
+
+    def below_worst(site: str) -> Paired:
+        return paired([worst - own for worst, own in zip(noise_db(ordered[0]), noise_db(site), strict=True)])
+
+    return tuple(
+        SiteScore(site=site, score=score(of_sites[site]), below_worst=below_worst(site) if site != ordered[0] else None)
+        for site in ordered
+    )
 
 
 def _by_step(samples: Sequence[UnetSample], divergences: Sequence[Divergence]) -> tuple[StepScore, ...]:
@@ -196,11 +250,13 @@ def _by_step(samples: Sequence[UnetSample], divergences: Sequence[Divergence]) -
     )
 
 
-def _standard_error(values: Sequence[float]) -> float | None:
-    return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None
+def _by_input(samples: Sequence[UnetSample], divergences: Sequence[Divergence]) -> tuple[InputScore, ...]:
+    inputs: dict[tuple[str, str], list[Divergence]] = {}
+    for sample, one in zip(samples, divergences, strict=True):
+        inputs.setdefault((sample.task, sample.item), []).append(one)
+    return tuple(InputScore(task=task, item=item, score=score(own)) for (task, item), own in inputs.items())
 
 
 def _agreement(scores: Sequence[DivergenceScore]) -> Agreement:
     js = [s.js for s in scores]
-    noise_db = [-math.inf if s.sqnr_db is None else -s.sqnr_db for s in scores]  # the higher, the worse, as the others
-    return Agreement(mse=kendall_tau(js, [s.mse for s in scores]), sqnr=kendall_tau(js, noise_db))
+    return Agreement(mse=kendall_tau(js, [s.mse for s in scores]), sqnr=kendall_tau(js, [s.noise_db for s in scores]))

@@ -24,12 +24,12 @@ class W8A8(Spec):
 
 
 class Mixed(Spec):
-    """Activations of the U-Net, some in 8 bits and the others in 16; those take 8 whose rounding was measured to cost least."""
+    """Layers of the U-Net, some with activations in 8 bits and the others in 16; those take 8 whose rounding costs least."""
 
     scheme: Literal["mixed"]
-    """Chooses 8 bits for a share of the activations and 16 for the others."""
+    """Chooses W8A8 for layers with a share of the parameters and W8A16 for the others."""
     int8_percent: int = Field(ge=0, le=100)
-    """This share of the U-Net's activation encodings has 8 bits, in percent from 0, which is w8a16, to 100, which is w8a8."""
+    """This share of the U-Net's parameters runs in W8A8, in percent from 0, which is w8a16, to 100, which is w8a8."""
 
 
 class Precision(Spec):

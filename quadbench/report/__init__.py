@@ -8,7 +8,8 @@ from quadbench.report.summary import RunSummary, run_summary
 from quadbench.report.sweep import Sweep, SweepFigure, SweepPoint, sweep_points
 from quadbench.report.sweep_chart import sweep_chart
 from quadbench.report.sweep_tables import sweep_csv, sweep_tables
-from quadbench.report.tables import TextTable, kpi_table, to_csv, to_latex, to_markdown
+from quadbench.report.tables import kpi_table, to_csv, to_latex, to_markdown
+from quadbench.report.text_table import TextTable
 from quadbench.report.units import Unit, show, times
 from quadbench.report.view import ReportView, report_view
 

@@ -9,7 +9,8 @@ from quadbench.recipe.published import PublishedRow, published_table
 from quadbench.report.kpi import Figure, KpiRow, kpi_rows, published_name
 from quadbench.report.launches import devices_of
 from quadbench.report.pictures import Quality, quality_rows
-from quadbench.report.tables import TextTable, kpi_table
+from quadbench.report.tables import kpi_table
+from quadbench.report.text_table import TextTable
 from quadbench.report.units import convert, number
 
 _COLUMNS = ("The paper's row", "Figure", "Published", "Here", "On, or why not")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from quadbench.artifacts.scores import Better, Compared, Metric, RunScores, Score
-from quadbench.report.tables import TextTable
+from quadbench.report.text_table import TextTable
 
 _MADE = {"shared": "Shared", "per-graph": "Per-graph", "reference": "Float"}
 _AGAINST = {"reference": "float", "truth": "truth"}

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from statistics import mean, stdev
 
-from quadbench.artifacts import Caveat, RunRecord, RunResult, TaskAssets, Variant
+from quadbench.artifacts import Bundle, Caveat, RunRecord, RunResult, TaskAssets, Variant
 from quadbench.artifacts.scores import RunScores
 from quadbench.recipe import INT8_KEY
 from quadbench.recipe.published import published_table
+from quadbench.report.int8 import int8_of_shared
 from quadbench.report.kpi import Figure, kpi_rows, published_name
 from quadbench.report.units import Unit, convert
 
@@ -65,7 +66,7 @@ def sweep_points(key: str, value: str, result: RunResult, scores: RunScores | No
         records = [r for r in result.records if r.device.address == address and r.variant is Variant.SHARED]
         for task in result.bundle.tasks:
             psnr_db = _psnr_db(records, task)
-            figures = [*_psnr(psnr_db), *_scores(scores, task, address), *_kpis(result, task, address)]
+            figures = [*_int8(result.bundle), *_psnr(psnr_db), *_scores(scores, task, address), *_kpis(result, task, address)]
             yield SweepPoint(
                 value=value,
                 task=task.name,
@@ -98,6 +99,14 @@ def _psnr_db(records: list[RunRecord], task: TaskAssets) -> dict[str, float]:
             if (sample.metric, sample.task, sample.labels.get("against")) == ("psnr_db", task.name, "reference") and sample.item:
                 psnr_db.setdefault(sample.item, sample.value)
     return psnr_db
+
+
+def _int8(bundle: Bundle) -> Iterator[SweepFigure]:
+    """Yield what of the shared U-Net runs in 8 bits, where a part of it does."""
+    int8 = int8_of_shared(bundle)
+    if int8 is not None and int8.layers.int8 > 0:
+        for key, share in (("parameters", int8.parameters), ("layers", int8.layers), ("MACs", int8.multiply_accumulates)):
+            yield SweepFigure(key=f"int8_{key.lower()}", title=f"{key} in 8 bits", unit="%", value=share.percent, n=1)
 
 
 def _psnr(psnr_db: Mapping[str, float]) -> Iterator[SweepFigure]:

@@ -8,7 +8,7 @@ from functools import partial
 
 from quadbench.recipe.published import published_table
 from quadbench.report.sweep import PSNR, Sweep, SweepFigure, SweepPoint, change, series_of
-from quadbench.report.tables import TextTable
+from quadbench.report.text_table import TextTable
 
 _NOTE = (
     "Shared graph against the float reference. ±: standard error over items. change: of the same items' PSNR from the row "
@@ -97,4 +97,4 @@ def _published(key: str, point: SweepPoint, _: SweepPoint | None) -> str:
 
 
 def _number(value: float, unit: str) -> str:
-    return f"{value:.2f}" if unit == "dB" else f"{value:.1f}" if unit == "ms" else f"{value:.4f}"
+    return f"{value:.2f}" if unit == "dB" else f"{value:.1f}" if unit in ("ms", "%") else f"{value:.4f}"

@@ -7,21 +7,11 @@ from dataclasses import dataclass
 
 from quadbench.artifacts import RunResult
 from quadbench.recipe.published import published_table
+from quadbench.report.int8 import int8_note
 from quadbench.report.kpi import MERGED, NO_ADAPTER, NO_INPUT_IMAGE, Figure, KpiRow, kpi_rows
 from quadbench.report.launches import EMULATED
+from quadbench.report.text_table import TextTable
 from quadbench.report.units import Unit, convert, number, show, times
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextTable:
-    """A table as text. `numeric` says which columns are set flush right; `notes` go below it."""
-
-    title: str
-    columns: tuple[str, ...]
-    numeric: tuple[bool, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
-
 
 _NOTES = (
     "Medians of the launches' medians, and the lowest and highest launch; with one launch, its lowest and highest sample.",
@@ -59,6 +49,7 @@ def kpi_table(result: RunResult, *, with_spread: bool = True) -> TextTable:
         numeric=tuple(column.is_numeric for column in columns),
         rows=tuple(tuple(column.cell(row) for column in columns) for row in rows),
         notes=_NOTES
+        + tuple(filter(None, (int8_note(result.bundle),)))
         + ((published_table(result.published).note,) if result.published else ())
         + tuple(f"{doubt}: {doubt.advice}" for doubt in dict.fromkeys(doubt for row in rows for doubt in row.caveats)),
     )

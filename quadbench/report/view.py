@@ -7,6 +7,7 @@ from datetime import datetime
 from quadbench.artifacts import Caveat, Component, DeviceFacts, RunRecord, RunResult, Status, TaskAssets, Variant
 from quadbench.report.comparison import LaunchVerdict, launch_verdicts
 from quadbench.report.headline import Phrase, gaps, headline
+from quadbench.report.int8 import int8_table
 from quadbench.report.kpi import Figure, KpiRow, kpi_rows
 from quadbench.report.launches import devices_of, launches_of, sound, values, why_absent
 from quadbench.report.pictures import Quality, TaskPictures, quality_rows, task_pictures
@@ -14,7 +15,7 @@ from quadbench.report.provenance import DeviceConditions, Fact, Launch, device_c
 from quadbench.report.published import published_text
 from quadbench.report.scores import score_notes, score_tables
 from quadbench.report.storage import Storage, storage_views
-from quadbench.report.tables import TextTable
+from quadbench.report.text_table import TextTable
 from quadbench.results.layout import Layout
 
 
@@ -95,6 +96,7 @@ class ReportView:
     score_notes: tuple[str, ...]
     pictures: tuple[TaskPictures, ...]
     parity: tuple[Parity, ...]
+    int8: TextTable | None
     digests: tuple[Fact, ...]
     versions: tuple[Fact, ...]
     conditions: tuple[DeviceConditions, ...]
@@ -123,6 +125,7 @@ def report_view(result: RunResult, layout: Layout) -> ReportView:
         score_notes=score_notes(result.scores) if result.scores else (),
         pictures=task_pictures(result, layout),
         parity=tuple(_parity(result, device, task) for device in devices_of(result) for task in result.bundle.tasks),
+        int8=int8_table(result.bundle),
         digests=digests(result),
         versions=versions(result),
         conditions=device_conditions(result),

@@ -1,57 +1,74 @@
-"""Mixed precision: a float graph, the 8-bit encodings it might have and its feeds -> which of them cost least, as measured.
+"""Mixed precision: a float graph, its layers and feeds -> what 8 bits cost each layer, as measured, and which layers take them.
 
-The noise of an encoding is that of the graph's output when the tensors that have it, and nothing else, are rounded to 8 bits.
-Nothing changes before such a tensor. So the graph is cut into segments: the nodes before one run once for each feed, and for each
-encoding only the rest.
+The noise of a layer is that of the graph's output when the layer's data and result, and nothing else, are rounded to 8 bits.
+Nothing changes before them. So the graph is cut into segments: the nodes before one run once for each feed, and for each layer
+only the rest.
 """
 
 import math
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 
 from quadbench.quad.model.initializers import open_session
-from quadbench.quad.quantize.encodings import Encoding, dequantize, quantize
+from quadbench.quad.quantize.encodings import Encoding
+from quadbench.quad.quantize.layers import Layer, narrow_layers
 
 SEGMENTS = 12  # halves the time of a run; more of them cost as much in loading as they save
 Values = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodingNoise:
-    """The cost of one encoding in 8 bits: `tensor` is its source, `sqnr_db` the output's SQNR, None if nothing changes."""
+class LayerNoise:
+    """The cost of one layer in 8 bits: the output's SQNR, None if nothing changes."""
 
-    tensor: str
+    layer: Layer
     sqnr_db: float | None
 
+    @property
+    def per_parameter(self) -> float:
+        """Return the noise beside the signal, divided by the layer's parameters."""
+        return 0.0 if self.sqnr_db is None else 10 ** (-self.sqnr_db / 10) / self.layer.parameters
 
-def encoding_noise(
-    model: onnx.ModelProto, encodings: Mapping[str, Encoding], feeds: Sequence[Mapping[str, np.ndarray]]
-) -> tuple[EncodingNoise, ...]:
-    """Round one encoding's tensors at a time, over all feeds. The least noise comes first, equal noise in the graph's order.
+
+def layer_noise(
+    model: onnx.ModelProto,
+    layers: Sequence[Layer],
+    encodings: Mapping[str, Encoding],
+    feeds: Sequence[Mapping[str, np.ndarray]],
+) -> tuple[LayerNoise, ...]:
+    """Round one layer's data and result at a time, over all feeds. The least noise for its parameters comes first.
 
     `encodings` is by source (`qdq.encoding_sources`): nodes that only move its values move rounded ones. The graph has one
     output.
     """
-    signal, noise = 0.0, dict.fromkeys(encodings, 0.0)
+    signal, noise = 0.0, dict.fromkeys((layer.name for layer in layers), 0.0)
     known = [dict(feed) for feed in feeds]  # for each feed, the values that later nodes read
-    for segment in _segments(model, encodings):
-        known = segment.run(known)
-        signal, noise_of_segment = segment.noise(known, encodings)
+    for segment in _segments(model, layers, encodings):
+        signal, noise_of_segment = segment.noise(known)
         noise |= noise_of_segment
-    ordered = sorted(noise, key=noise.__getitem__)
-    return tuple(EncodingNoise(tensor=name, sqnr_db=_sqnr_db(signal, noise[name])) for name in ordered)
+        known = segment.run(known)
+    rows = (LayerNoise(layer=layer, sqnr_db=_sqnr_db(signal, noise[layer.name])) for layer in layers)
+    return tuple(sorted(rows, key=lambda row: row.per_parameter))
 
 
-def least_noisy(noise: Sequence[EncodingNoise], percent: int) -> list[str]:
-    """Return the sources of the first `percent` %, rounded to a whole number."""
-    return [row.tensor for row in noise[: round(len(noise) * percent / 100)]]
+def least_noisy(noise: Sequence[LayerNoise], percent: int) -> set[str]:
+    """Return the tensors of the first layers: of so many that the parameters in 8 bits come nearest to `percent` % of all.
+
+    A layer both of whose tensors belong to layers before it has 8 bits, too, and counts.
+    """
+    layers = [row.layer for row in noise]
+    tensors = [set[str]()]
+    for layer in layers:
+        tensors.append(tensors[-1] | {layer.data, layer.result})
+    wanted = sum(layer.parameters for layer in layers) * percent / 100
+    return min(tensors, key=lambda narrow: abs(sum(layer.parameters for layer in narrow_layers(layers, narrow)) - wanted))
 
 
 def _sqnr_db(signal: float, noise: float) -> float | None:
@@ -61,43 +78,37 @@ def _sqnr_db(signal: float, noise: float) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Segment:
-    """Consecutive nodes of the graph, the sources among their outputs, and the nodes from the first of them to the output."""
+    """Consecutive nodes of the graph, the layers that read or compute there first, and the nodes from the first to the output."""
 
-    sources: tuple[str, ...]  # those among the graph's inputs are the first segment's
-    nodes: onnx.ModelProto  # its outputs are the sources and what later nodes read
-    rest: onnx.ModelProto  # has one more input for each source that it computes, to be added to it
+    layers: tuple[Layer, ...]  # those whose data is an input of the graph are the first segment's
+    nodes: onnx.ModelProto  # its outputs are what later nodes read
+    rest: onnx.ModelProto  # has one more input for each tensor of the layers, which says whether it is rounded
 
     def run(self, known: Sequence[Values]) -> list[Values]:
-        """Add this segment's outputs to the known values, and drop those that no later node reads."""
+        """Add this segment's outputs to the known values."""
         session = open_session(self.nodes)
         names = [output.name for output in self.nodes.graph.output]
-        outputs = [dict(zip(names, session.run(names, _inputs(self.nodes, values)), strict=True)) for values in known]
-        return [_inputs(self.rest, values) | new for values, new in zip(known, outputs, strict=True)]
+        outputs = [session.run(names, _inputs(self.nodes, values)) for values in known]
+        return [values | dict(zip(names, own, strict=True)) for values, own in zip(known, outputs, strict=True)]
 
-    def noise(self, known: Sequence[Values], encodings: Mapping[str, Encoding]) -> tuple[float, dict[str, float]]:
-        """Return the output's energy over all feeds, and for each source that of the output's change when it alone is rounded."""
+    def noise(self, known: Sequence[Values]) -> tuple[float, dict[str, float]]:
+        """Return the output's energy over all feeds, and for each layer that of the output's change when it alone is rounded."""
         session = open_session(self.rest, threads=1)
-        added = [_noise_input(name) for name in self.sources]
-        silence = {v.name: np.zeros(_shape(v), np.float32) for v in self.rest.graph.input if v.name in added}
-        quiet = [_inputs(self.rest, values) | silence for values in known]
+        switches = {value.name for value in self.rest.graph.input if value.name.endswith(_switch_of(""))}
+        feeds = [_inputs(self.rest, values) for values in known]
 
-        def output(values: Values) -> np.ndarray:
-            return session.run(None, values)[0]
+        def outputs(rounded: Collection[str]) -> Iterator[np.ndarray]:
+            on = {name: np.array(name in rounded) for name in switches}
+            return (session.run(None, feed | on)[0] for feed in feeds)
 
-        def energy_of(source: str) -> float:
-            noisy = [feed | self._noisy(source, values, encodings[source]) for feed, values in zip(quiet, known, strict=True)]
-            return sum(_energy(output(feed) - right) for feed, right in zip(noisy, exact, strict=True))
+        def energy_of(layer: Layer) -> float:
+            rounded = {_switch_of(layer.data), _switch_of(layer.result)}
+            return sum(_energy(output - right) for output, right in zip(outputs(rounded), exact, strict=True))
 
+        exact = list(outputs(()))
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # runs side by side: small operators gain little from more threads
-            exact = list(pool.map(output, quiet))
-            return sum(map(_energy, exact)), dict(zip(self.sources, pool.map(energy_of, self.sources), strict=True))
-
-    def _noisy(self, source: str, values: Values, encoding: Encoding) -> Values:
-        """Return what is fed in place of the exact value: a rounded graph input, or the noise to add to a computed source."""
-        exact = values[source]
-        rounded = dequantize(quantize(exact, encoding), encoding)
-        is_input = any(v.name == source for v in self.rest.graph.input)
-        return {source: rounded} if is_input else {_noise_input(source): rounded - exact}
+            noise = pool.map(energy_of, self.layers)
+            return sum(map(_energy, exact)), {layer.name: own for layer, own in zip(self.layers, noise, strict=True)}
 
 
 def _energy(values: np.ndarray) -> float:
@@ -110,43 +121,40 @@ def _inputs(model: onnx.ModelProto, values: Values) -> Values:
     return {v.name: values[v.name] for v in model.graph.input if v.name in values}
 
 
-def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
-    return tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
-
-
-def _noise_input(source: str) -> str:
-    """Return the name of the input that is added to a source."""
-    return f"{source}.noise"
-
-
-def _segments(model: onnx.ModelProto, sources: Collection[str]) -> Iterator[_Segment]:
+def _segments(model: onnx.ModelProto, layers: Sequence[Layer], encodings: Mapping[str, Encoding]) -> Iterator[_Segment]:
     """Cut the graph into SEGMENTS parts of as many nodes each."""
     cutter = _Cutter(model)
     nodes, results = list(model.graph.node), [value.name for value in model.graph.output]
+    place = {name: i for i, node in enumerate(nodes) for name in node.output}
+    first_place = {layer.name: min(place.get(layer.data, 0), place.get(layer.result, 0)) for layer in layers}
     cuts = sorted({round(len(nodes) * i / SEGMENTS) for i in range(SEGMENTS + 1)})
     for first, last in pairwise(cuts):
         outputs = [name for node in nodes[first:last] for name in node.output]
-        own = [name for name in ([v.name for v in model.graph.input] if first == 0 else []) + outputs if name in sources]
         read_later = {*(name for node in nodes[last:] for name in node.input), *results}
+        own = tuple(layer for layer in layers if first <= first_place[layer.name] < last)
+        rounded = {name: encodings[name] for layer in own for name in (layer.data, layer.result)}
         yield _Segment(
-            sources=tuple(own),
-            nodes=cutter.part(nodes[first:last], [name for name in outputs if name in sources or name in read_later]),
-            rest=cutter.part(_with_noise(nodes[first:], set(own)), results),
+            layers=own,
+            nodes=cutter.part(nodes[first:last], [name for name in outputs if name in read_later]),
+            rest=cutter.with_switches(nodes[first:], rounded, results),
         )
 
 
-def _with_noise(nodes: Sequence[onnx.NodeProto], sources: Collection[str]) -> list[onnx.NodeProto]:
-    """Add an input to each source that the nodes compute; its readers read the sum."""
-    noisy = []
-    for node in nodes:
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
-        noisy.append(copy)
-        for i, name in enumerate(node.output):
-            if name in sources:
-                copy.output[i] = f"{name}.exact"
-                noisy.append(helper.make_node("Add", [copy.output[i], _noise_input(name)], [name]))
-    return noisy
+def _switch_of(tensor: str) -> str:
+    """Return the name of the input that says whether a tensor is rounded."""
+    return f"{tensor}.is_rounded"
+
+
+def _rounding(tensor: str, exact: str, result: str, encoding: Encoding) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Return nodes that compute the result of the exact tensor, rounded where its switch is on, and their constants."""
+    scale, zero_point = f"{tensor}.scale", f"{tensor}.zero_point"
+    nodes = [
+        helper.make_node("QuantizeLinear", [exact, scale, zero_point], [f"{tensor}.integers"]),
+        helper.make_node("DequantizeLinear", [f"{tensor}.integers", scale, zero_point], [f"{tensor}.rounded"]),
+        helper.make_node("Where", [_switch_of(tensor), f"{tensor}.rounded", exact], [result]),
+    ]
+    constants = {scale: np.float32(encoding.scale), zero_point: np.array(encoding.zero_point, encoding.dtype)}
+    return nodes, [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
 
 
 class _Cutter:
@@ -158,22 +166,47 @@ class _Cutter:
         inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
         self._values = {v.name: v for v in (*inferred.input, *inferred.value_info, *inferred.output)}
 
-    def part(self, nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> onnx.ModelProto:
-        """Return a model of the nodes. Its inputs are what they read and do not compute; a noise input has its source's type."""
-        computed = {name for node in nodes for name in node.output}
-        read = dict.fromkeys(name for node in nodes for name in node.input if name and name not in computed)
+    def part(
+        self, nodes: Sequence[onnx.NodeProto], outputs: Iterable[str], constants: Sequence[onnx.TensorProto] = ()
+    ) -> onnx.ModelProto:
+        """Return a model of the nodes. Its inputs are what they read and neither compute nor have among the constants."""
+        known = {name for node in nodes for name in node.output} | {constant.name for constant in constants}
+        read = dict.fromkeys(name for node in nodes for name in node.input if name and name not in known)
         graph = helper.make_graph(
             nodes,
             "part",
             [self._value(name) for name in read if name not in self._constants],
             [self._value(name) for name in outputs],
-            [self._constants[name] for name in read if name in self._constants],
+            [*constants, *(self._constants[name] for name in read if name in self._constants)],
         )
         return helper.make_model(graph, opset_imports=list(self._model.opset_import), ir_version=self._model.ir_version)
 
+    def with_switches(
+        self, nodes: Sequence[onnx.NodeProto], encodings: Mapping[str, Encoding], outputs: Sequence[str]
+    ) -> onnx.ModelProto:
+        """Return a model of the nodes in which each tensor with an encoding can be rounded: all of its readers see that."""
+        switched, constants = [], []
+        computed = {name for node in nodes for name in node.output}
+        read_as = {name: f"{name}.switched" for name in encodings if name not in computed}  # inputs keep their names
+        for name, renamed in read_as.items():
+            added, parameters = _rounding(name, name, renamed, encodings[name])
+            switched += added
+            constants += parameters
+        for node in nodes:
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            copy.input[:] = [read_as.get(name, name) for name in node.input]
+            switched.append(copy)
+            for i, name in enumerate(node.output):
+                if name in encodings:
+                    copy.output[i] = f"{name}.exact"
+                    added, parameters = _rounding(name, copy.output[i], name, encodings[name])
+                    switched += added
+                    constants += parameters
+        return self.part(switched, outputs, constants)
+
     def _value(self, name: str) -> onnx.ValueInfoProto:
-        """Return the name with its type."""
-        value = onnx.ValueInfoProto()
-        value.CopyFrom(self._values[name.removesuffix(_noise_input(""))])
-        value.name = name
-        return value
+        """Return the name with its type; a switch is one boolean."""
+        if name.endswith(_switch_of("")):
+            return helper.make_tensor_value_info(name, TensorProto.BOOL, [])
+        return self._values[name]

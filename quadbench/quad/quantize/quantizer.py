@@ -7,14 +7,15 @@ from functools import cached_property
 import numpy as np
 import onnx
 
-from quadbench.artifacts import LORA_PREFIX
+from quadbench.artifacts import Int8Share
 from quadbench.host import give_back
 from quadbench.quad.divergence import spread
 from quadbench.quad.quantize.calibration import Feed, float_tensors, observe_ranges
 from quadbench.quad.quantize.encodings import Encoding, Range
 from quadbench.quad.quantize.estimators import PLAIN_RULES, RangeRule
 from quadbench.quad.quantize.histograms import observe_histograms
-from quadbench.quad.quantize.mixed import EncodingNoise, encoding_noise, least_noisy
+from quadbench.quad.quantize.layers import base_layers, int8_share
+from quadbench.quad.quantize.mixed import LayerNoise, layer_noise, least_noisy
 from quadbench.quad.quantize.qdq import activation_encodings, encoding_sources, quantize_graph
 
 NOISE_SAMPLES = 8  # of the calibration feeds, spread evenly
@@ -55,12 +56,11 @@ class Calibrated:
         return activation_encodings(self.model, self.ranges(dtype), dtype=dtype, lora=lora)
 
     @cached_property
-    def noise(self) -> tuple[EncodingNoise, ...]:
-        """The noise of each activation encoding in 8 bits, on NOISE_SAMPLES of the feeds. LoRA weights are no activations."""
-        feeds, narrow = self._observed.feeds, self.encodings("uint8")
+    def noise(self) -> tuple[LayerNoise, ...]:
+        """The noise of each of the base's layers in 8 bits, on NOISE_SAMPLES of the feeds, the first to take them first."""
+        feeds, layers = self._observed.feeds, base_layers(self.model, self.sources)
         few = [feeds[i] for i in spread(len(feeds), NOISE_SAMPLES)]
-        own = {name for name, source in self.sources.items() if name == source and not name.startswith(LORA_PREFIX)}
-        return encoding_noise(self.model, {name: e for name, e in narrow.items() if name in own}, few)
+        return layer_noise(self.model, layers, self.encodings("uint8"), few)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,14 +69,23 @@ class Quantized:
 
     model: onnx.ModelProto
     activations: dict[str, Encoding]
-    noise: tuple[EncodingNoise, ...]
+    noise: tuple[LayerNoise, ...]
+    int8: Int8Share
 
 
 def quantized(calibrated: Calibrated, *, int8_percent: int = 0, lora: Mapping[str, Encoding] | None = None) -> Quantized:
-    """Write the QDQ form of a float graph, with 8 bits for `int8_percent` % of its activation encodings, the least noisy."""
-    sources, wide = calibrated.sources, calibrated.encodings("uint16", lora)
+    """Write the QDQ form of a float graph, `int8_percent` % of its parameters in W8A8: those of the least noisy layers.
+
+    At 100 % all activations have 8 bits, also those between layers.
+    """
+    model, sources, wide = calibrated.model, calibrated.sources, calibrated.encodings("uint16", lora)
     noise = calibrated.noise if 0 < int8_percent < 100 else ()
-    chosen = set(sources.values()) if int8_percent == 100 else set(least_noisy(noise, int8_percent))
+    chosen = set(sources.values()) if int8_percent == 100 else least_noisy(noise, int8_percent)
     narrow = calibrated.encodings("uint8", lora) if chosen else wide
     encodings = {name: (narrow if sources[name] in chosen else wide)[name] for name in wide}
-    return Quantized(model=quantize_graph(calibrated.model, encodings, lora), activations=encodings, noise=noise)
+    return Quantized(
+        model=quantize_graph(model, encodings, lora),
+        activations=encodings,
+        noise=noise,
+        int8=int8_share(model, sources, encodings, lora or {}),
+    )
