@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from support.bench_phone import with_toolchain
 
-from quadbench.doctor import NDK_VARIABLE, Check, examine
+from quadbench.doctor import Check, examine
+from quadbench.harness.cmake import NDK_VARIABLE
 from quadbench.target.profile import PROFILES_VARIABLE
 
 PROFILE = with_toolchain('[cp, "{input}", model.bin]', version="{command: [echo, '{ACME_SDK}'], pattern: 'acme-(\\d+)'}")

@@ -14,7 +14,8 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from quadbench.errors import MissingDependencyError, UserError
-from quadbench.harness.program import HEADER_PACKAGES, OVERRIDE, PROGRAM, ensure_harness, harness_sources
+from quadbench.harness.cmake import HEADER_PACKAGES
+from quadbench.harness.program import OVERRIDE, PROGRAM, ensure_harness, harness_sources
 
 pytest.importorskip("onnx")
 
