@@ -155,4 +155,4 @@ def _ndk() -> Configuration:
             f"{NDK_VARIABLE} is '{folder}', which is no NDK; expected source.properties and build/cmake/android.toolchain.cmake",
             hint=NDK_HINT,
         )
-    return Configuration(compiler=f"NDK {revision}", arguments=("--preset", Abi.ARM64_V8A.value), has_own_headers=True)
+    return Configuration(compiler=f"NDK {revision}", arguments=(*_UNITY, "--preset", Abi.ARM64_V8A.value), has_own_headers=True)

@@ -169,6 +169,6 @@ def _kit(
 
 
 def _filled(kit: Kit, source: Path, folder: Path) -> Kit:
-    for library in kit.libraries:
-        link(source / library.file.path, folder / library.file.path)
+    for name in {library.file.path for library in kit.libraries}:  # two libraries may have the same content
+        link(source / name, folder / name)
     return kit
