@@ -29,7 +29,9 @@ def readelf(path: Path) -> tuple[tuple[str, ...], str | None, int]:
     return needed, interpreter[1] if interpreter else None, min(int(alignment, 16) for alignment in alignments)
 
 
-@pytest.mark.parametrize("path", [Path(sys.executable).resolve(), runtime_library(), Path("/bin/sh").resolve()], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", [Path(sys.executable).resolve(), runtime_library(), Path("/bin/sh").resolve()], ids=lambda p: p.name
+)
 def test_programs_of_this_machine_are_read_as_binutils_reads_them(path: Path) -> None:
     if shutil.which("readelf") is None:
         pytest.skip("binutils are not installed")

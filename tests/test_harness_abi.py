@@ -2,6 +2,7 @@
 
 import platform
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def test_the_ndk_is_asked_for_16_kb_pages_a_static_libcxx_and_an_old_android(ndk
 def test_the_ndk_sees_three_libraries_headers_and_nothing_else_of_this_machine(ndk: StubNdk, tmp_path: Path) -> None:
     ensure_harness(tmp_path / "harness", Abi.ARM64_V8A)
     words = [word for line in ndk.calls.splitlines() if " -c " in line for word in line.split()]
-    seen = {word for before, word in zip(words, words[1:], strict=False) if before == "-isystem"}
+    seen = {word for before, word in pairwise(words) if before == "-isystem"}
     assert {Path(word).name for word in seen} == {"headers", "onnxruntime", "stb"}
     assert not [word for word in seen if word.startswith("/usr")]
 
@@ -96,7 +97,7 @@ def test_a_folder_that_is_no_ndk_is_refused(monkeypatch: pytest.MonkeyPatch, tmp
 
 def test_a_missing_cross_compiler_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("sys.path", [path for path in sys.path if not Path(path, "ziglang").is_dir()])
-    with pytest.raises(MissingDependencyError, match=r"for arm64-linux, the package ziglang must be installed.*pip install ziglang"):
+    with pytest.raises(MissingDependencyError, match=r"for arm64-linux, the package ziglang must be .*pip install ziglang"):
         ensure_harness(tmp_path, Abi.ARM64_LINUX)
 
 
@@ -111,14 +112,3 @@ def test_an_unknown_abi_is_answered_with_the_known_ones(capsys: pytest.CaptureFi
     assert ended.value.code == 2
     error = capsys.readouterr().err
     assert all(f"'{abi}'" in error for abi in Abi)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
-def test_the_harness_for_arm64_boards_is_built_with_zig(tmp_path: Path) -> None:
-    pytest.importorskip("ziglang")
-    built = ensure_harness(tmp_path, Abi.ARM64_LINUX)
-    elf = read_elf(built, name=built.name, fault=BuildError)
-    assert (elf.machine_name, elf.interpreter) == ("aarch64", "/lib/ld-linux-aarch64.so.1")
-    assert elf.alignment_bytes == 65536
-    assert "libstdc++.so.6" not in elf.needed
