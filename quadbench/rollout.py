@@ -15,7 +15,7 @@ from quadbench.devices import Device
 from quadbench.errors import MissingDependencyError, QuadbenchError
 from quadbench.harness.execution_provider import ExecutionProvider, execution_provider_of
 from quadbench.harness.installation import Installation
-from quadbench.harness.program import OVERRIDE, ensure_harness
+from quadbench.harness.program import ensure_harness
 from quadbench.harness.runtime import runtime_library
 from quadbench.observer import Observer
 from quadbench.results.digests import sha256_of
@@ -141,10 +141,9 @@ def _machine(device: Device) -> str:
 
 
 def _refuse_foreign_machine(device: Device) -> None:
-    """Refuse a phone: the harness and the runtime library are built for this machine; another architecture needs its own."""
+    """Refuse a phone: a rollout takes the harness and the runtime library of this machine."""
     if device.facts.family == "adb" and (machine := _machine(device)) != "x86_64":
         raise MissingDependencyError(
-            f"device '{device.facts.address}' is {machine}, and no harness for it is here",
-            hint=f"build android_harness with the NDK (its README says how) and set {OVERRIDE} to it; "
-            "this version has no ONNX Runtime for Android yet",
+            f"device '{device.facts.address}' is {machine}, and this version runs on x86_64 only",
+            hint="docs/phones.md says what works instead; harness and runtime kit for phones can be made, and are not pushed yet",
         )

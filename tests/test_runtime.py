@@ -68,7 +68,7 @@ def test_a_kit_is_added_listed_shown_and_removed(tmp_path: Path, capsys: pytest.
     shown = capsys.readouterr().out
     words = (digest[:16], "arm64-v8a", "onnxruntime 1.29.0", "libQnnHtpV79Skel.so              skel", "6 libraries")
     assert [word for word in words if word not in shown] == []
-    assert main(["runtime", "remove", digest[:6], *results]) == 0
+    assert answer(capsys, "remove", digest[:6], *results)[0] == 0
     assert answer(capsys, "list", *results)[1] == []
 
 

@@ -15,7 +15,7 @@ _HTP_PART = re.compile(r"libQnnHtpV([0-9]{2})(Stub|Skel)\.so", re.ASCII)
 
 
 class Role(StrEnum):
-    """What a library of a kit is there for."""
+    """The purpose of a library in a kit."""
 
     RUNTIME = "runtime"  # ONNX Runtime: the harness opens it
     PLUGIN = "plugin"  # an execution provider that ONNX Runtime opens

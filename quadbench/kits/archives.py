@@ -43,7 +43,7 @@ _ZIP_FAULTS = (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OverflowE
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """What an operator's file or folder holds: where it is from, and its libraries by name."""
+    """The libraries by name that an operator's file or folder holds, and where it is from."""
 
     origin: Origin
     libraries: dict[str, FileRef]

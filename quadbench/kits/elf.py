@@ -59,7 +59,7 @@ class _NoElfError(Exception):
 
 
 @dataclass(frozen=True)
-class _Segment:
+class _Stretch:
     kind: int
     offset: int
     address: int
@@ -94,7 +94,7 @@ class _Reader:
             android_api=next(filter(None, (self._android_api(s) for s in segments if s.kind == _NOTE)), None),
         )
 
-    def _segments(self, header: bytes) -> Iterator[_Segment]:
+    def _segments(self, header: bytes) -> Iterator[_Stretch]:
         (start,) = struct.unpack_from("<Q", header, 32) if self._is_64 else struct.unpack_from("<I", header, 28)
         size_bytes, count = struct.unpack_from("<HH", header, 54 if self._is_64 else 42)
         if count > _MOST_SEGMENTS:
@@ -107,9 +107,9 @@ class _Reader:
                 kind, _, offset, address, _, size, _, alignment = struct.unpack_from("<IIQQQQQQ", table, entry)
             else:
                 kind, offset, address, _, size, _, _, alignment = struct.unpack_from("<IIIIIIII", table, entry)
-            yield _Segment(kind, offset, address, size, alignment)
+            yield _Stretch(kind, offset, address, size, alignment)
 
-    def _needed(self, segments: list[_Segment], loaded: list[_Segment]) -> tuple[str, ...]:
+    def _needed(self, segments: list[_Stretch], loaded: list[_Stretch]) -> tuple[str, ...]:
         """Return the names of the libraries that the loader looks for, in order."""
         entries = [entry for segment in segments if segment.kind == _DYNAMIC for entry in self._dynamic(segment)]
         strings = next((value for tag, value in entries if tag == _STRING_TABLE), None)
@@ -123,7 +123,7 @@ class _Reader:
             raise _NoElfError("the names of the libraries that it needs lie outside of it")
         return tuple(self._text(place.offset + strings - place.address + name) for name in names)
 
-    def _dynamic(self, segment: _Segment) -> Iterator[tuple[int, int]]:
+    def _dynamic(self, segment: _Stretch) -> Iterator[tuple[int, int]]:
         form = struct.Struct("<QQ" if self._is_64 else "<II")
         table = self._at(segment.offset, min(segment.size_bytes, form.size * _MOST_ENTRIES))
         for tag, value in form.iter_unpack(table[: len(table) // form.size * form.size]):
@@ -131,7 +131,7 @@ class _Reader:
                 return
             yield tag, value
 
-    def _android_api(self, segment: _Segment) -> int | None:
+    def _android_api(self, segment: _Stretch) -> int | None:
         """Return the API level of the note that the NDK puts into everything that it links."""
         notes, at = self._at(segment.offset, min(segment.size_bytes, _MOST_NOTES)), 0
         while at + 12 <= len(notes):
@@ -158,7 +158,7 @@ class _Reader:
         return content
 
 
-def _alignment(segment: _Segment) -> int:
+def _alignment(segment: _Stretch) -> int:
     """Return the largest page for which the loader could map a segment: a power of 2 by which offset and address agree."""
     difference = segment.address - segment.offset
     fitting = difference & -difference if difference else segment.alignment_bytes

@@ -34,7 +34,7 @@ def read_manifest(folder: Path, kind: type[ArtifactT]) -> Stored[ArtifactT]:
         ArtifactError: names the file that is missing, cut, of another schema, or named so that it would lie elsewhere.
     """
     path = folder / MANIFEST
-    hint = _NO_BUNDLE if kind is Bundle and not is_file(path) else _again(folder, kind)
+    hint = _again(folder, kind) if kind is Kit or is_file(path) else _NO_BUNDLE
     raw = read_json(path, fault=ArtifactError, hint=hint)
     if not isinstance(raw, dict) or raw.get("schema_version") != SCHEMA_VERSION:
         version = raw.get("schema_version") if isinstance(raw, dict) else type(raw).__name__
