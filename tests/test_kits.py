@@ -12,7 +12,7 @@ from quadbench.artifacts.kit import Kit, Role
 from quadbench.artifacts.parts import file_refs
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.kits import store
-from quadbench.kits.for_target import compiler_problem, target_problems
+from quadbench.kits.for_target import best_kit, compiler_problem, libraries_for, target_problems
 from quadbench.kits.versions import COMPILER_VERSIONS, compiler_build
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST, check_contents, read_manifest
@@ -20,6 +20,7 @@ from quadbench.target.abi import Abi
 from quadbench.target.targets import OnnxRuntimeTarget, QnnTarget
 
 PHONE = Abi.ARM64_V8A
+CPU = OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu")
 HTP = QnnTarget(backend="qnn", htp_arch="v79", soc_model=69)
 
 
@@ -188,7 +189,7 @@ def test_the_build_of_the_compiler_here_is_one_that_is_known() -> None:
 
 def test_a_kit_says_why_it_does_not_run_on_a_device(layout: Layout, tmp_path: Path, qnn: Path) -> None:
     bare = store.add([write_runtime(tmp_path / "bare")], PHONE, layout).kit.artifact
-    assert target_problems(bare, OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu"), "v79", None) == []
+    assert target_problems(bare, CPU, "v79", None) == []
     assert target_problems(bare, HTP, "v79", BUILD) == [f"it has no execution provider for Qualcomm's HTP; expected '{PLUGIN}'"]
     kit = store.add([qnn], PHONE, layout).kit.artifact
     assert target_problems(kit, HTP, "v81", BUILD) == [
@@ -197,11 +198,20 @@ def test_a_kit_says_why_it_does_not_run_on_a_device(layout: Layout, tmp_path: Pa
     ]
 
 
-def test_a_device_takes_the_stub_and_skel_of_its_own_htp_alone(layout: Layout, qnn: Path) -> None:
+def test_a_device_takes_what_its_target_needs_alone(layout: Layout, qnn: Path) -> None:
     kit = store.add([qnn], PHONE, layout).kit.artifact
-    names = {library.name for library in kit.pushed("v75")}
-    assert names == {library.name for library in kit.libraries} - {STUB, SKEL}
-    assert kit.pushed("v79") == kit.libraries
+    assert libraries_for(kit, HTP, "v79") == kit.libraries
+    assert {library.name for library in libraries_for(kit, HTP, "v75")} == {path.name for path in qnn.iterdir()} - {STUB, SKEL}
+    assert [library.name for library in libraries_for(kit, CPU, "v79")] == [RUNTIME]
+
+
+def test_the_newest_kit_that_runs_the_target_is_taken(layout: Layout, tmp_path: Path, qnn: Path) -> None:
+    older = store.add([qnn], PHONE, layout).kit
+    newer = store.add([write_runtime(tmp_path / "newer", says=b"\0VERS_1.30.0\0")], PHONE, layout).kit
+    assert best_kit([older, newer], PHONE, CPU, "v79", BUILD) == newer
+    assert best_kit([older, newer], PHONE, HTP, "v79", BUILD) == older
+    assert best_kit([older, newer], PHONE, HTP, "v79", "2.51.0.260929181845") is None
+    assert best_kit([older, newer], Abi.ARM64_LINUX, CPU, None, None) is None
 
 
 def test_a_kit_that_was_changed_is_refused_and_can_be_removed(layout: Layout, tmp_path: Path) -> None:

@@ -87,10 +87,6 @@ class Kit:
         """Return the libraries with that role."""
         return tuple(library for library in self.libraries if library.role is role)
 
-    def pushed(self, htp_arch: str | None) -> tuple[Library, ...]:
-        """Return the libraries that a device takes: of stubs and skels those of its HTP alone."""
-        return tuple(library for library in self.libraries if library.htp_arch in (None, htp_arch))
-
 
 def role_of(name: str) -> Role:
     """Return what a library of that name is there for; whatever is not known may be needed by others."""

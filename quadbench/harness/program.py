@@ -35,16 +35,25 @@ def ensure_harness(build_root: Path, abi: Abi | None = None) -> Path:
         MissingDependencyError: a compiler, cmake, headers or the NDK are missing; says where to get them.
         BuildError: the build failed, or its program is not one that the ABI's devices can start.
     """
-    host = host_abi(platform.machine())
-    abi = abi or host
-    if abi is host and (given := _given()):
-        return given
-    how, sources = configuration(abi), harness_sources()
-    header = _runtime_header()
-    built = build_root.resolve() / _digest(sources, header, abi, how) / PROGRAM
-    if not built.exists():
-        _build(sources, header, built, abi, how)
+    abi = abi or host_abi(platform.machine())
+    if there := built_harness(build_root, abi):
+        return there
+    how = configuration(abi)
+    built = _place(build_root, abi, how)
+    _build(built, abi, how)
     return built
+
+
+def built_harness(build_root: Path, abi: Abi) -> Path | None:
+    """Return the harness for an ABI if it is there already; None where it would have to be built.
+
+    Raises:
+        UserError, MissingDependencyError: as `ensure_harness`.
+    """
+    if abi is host_abi(platform.machine()) and (given := _given()):
+        return given
+    built = _place(build_root, abi, configuration(abi))
+    return built if built.exists() else None
 
 
 def harness_sources() -> Path:
@@ -87,19 +96,21 @@ def _runtime_header() -> Path | None:
     return find_header("onnxruntime", name) or find_header(name)
 
 
-def _digest(sources: Path, header: Path | None, abi: Abi, how: Configuration) -> str:
-    """Return the digest of all that a program is made of: names and contents of files, the ABI, the compiler and its options."""
+def _place(build_root: Path, abi: Abi, how: Configuration) -> Path:
+    """Return where a build lies: under the digest of names and contents of files, the ABI, the compiler and its options."""
+    sources, header = harness_sources(), _runtime_header()
     digest = hashlib.sha256("\n".join((abi, how.compiler, *how.arguments)).encode())
     headers = [header] if header else []
     for path in (sources / "CMakeLists.txt", sources / "CMakePresets.json", *headers, *sorted((sources / "src").iterdir())):
         content = path.read_bytes()
         digest.update(f"{path.name} {len(content)}\n".encode())
         digest.update(content)
-    return digest.hexdigest()[:16]
+    return build_root.resolve() / digest.hexdigest()[:16] / PROGRAM
 
 
-def _build(sources: Path, header: Path | None, built: Path, abi: Abi, how: Configuration) -> None:
+def _build(built: Path, abi: Abi, how: Configuration) -> None:
     """Build in a temporary folder and move the program to `built`, complete and checked or not at all."""
+    sources, header = harness_sources(), _runtime_header()
     built.parent.mkdir(parents=True, exist_ok=True)
     _logger.info("building the harness of %s for %s with %s", sources, abi, how.compiler)
     with tempfile.TemporaryDirectory(dir=built.parent, prefix=".build-") as temporary:

@@ -1,9 +1,36 @@
-"""For a target: a kit, a target and the compiler here -> every reason why the kit cannot run what is compiled. Pure."""
+"""For a target: kits, a target and the compiler here -> the kit that runs its graphs, or why one does not. Pure."""
 
-from quadbench.artifacts.kit import Kit, Role
+from collections.abc import Iterable
+
+from quadbench.artifacts import Stored
+from quadbench.artifacts.kit import Kit, Library, Role
 from quadbench.kits.fitness import side_name
 from quadbench.kits.versions import COMPILER, COMPILER_VERSIONS
+from quadbench.target.abi import Abi
 from quadbench.target.targets import QnnTarget, Target
+
+
+def best_kit(
+    kits: Iterable[Stored[Kit]], abi: Abi, target: Target, htp_arch: str | None, build: str | None
+) -> Stored[Kit] | None:
+    """Return the kit that devices of an ABI with that HTP take; None where no kit runs the target's graphs.
+
+    It is the one with the newest ONNX Runtime, and among those the one with the fewest bytes to push.
+    """
+
+    def rank(kit: Stored[Kit]) -> tuple[list[int], int]:
+        version = [int(part) for part in kit.artifact.versions.get("onnxruntime", "0").split(".")]
+        return version, -sum(library.file.size_bytes for library in libraries_for(kit.artifact, target, htp_arch))
+
+    fitting = (kit for kit in kits if kit.artifact.abi is abi and not target_problems(kit.artifact, target, htp_arch, build))
+    return max(fitting, key=rank, default=None)
+
+
+def libraries_for(kit: Kit, target: Target, htp_arch: str | None) -> tuple[Library, ...]:
+    """Return the libraries that a device takes: for its CPU ONNX Runtime alone, for its HTP all but those of other HTPs."""
+    if isinstance(target, QnnTarget):
+        return tuple(library for library in kit.libraries if library.htp_arch in (None, htp_arch))
+    return (*kit.of_role(Role.RUNTIME), *kit.of_role(Role.SUPPORT))
 
 
 def target_problems(kit: Kit, target: Target, htp_arch: str | None, build: str | None) -> list[str]:
