@@ -1,6 +1,7 @@
 """Kits from archives of others: no name becomes a path, nothing is read without bound, and the message names the archive."""
 
 import os
+import random
 import struct
 import zipfile
 from collections.abc import Callable
@@ -146,6 +147,25 @@ def test_a_damaged_archive_is_named(damage: Damage, layout: Layout, library: byt
     with pytest.raises(UserError, match=r"a.aar' cannot be read as an archive: .*\w"):
         added(archive, layout)
     assert files_below(layout.root) == set()
+
+
+def test_no_byte_that_is_changed_ends_in_anything_but_libraries_or_a_refusal(library: bytes, tmp_path: Path) -> None:
+    archive, chance = (
+        write_archive(tmp_path / "a.aar", [("AndroidManifest.xml", b"<manifest/>"), (RUNTIME, library)]),
+        random.Random(1),
+    )
+    whole, refused = archive.read_bytes(), 0
+    places = [*range(120), *range(len(whole) - 200, len(whole))]  # the first file's header, and the table of contents
+    for _ in range(400):
+        content = bytearray(whole)
+        for place in chance.choices(places, k=chance.randint(1, 4)):
+            content[place] = chance.choice((0, 1, 128, 255, chance.randrange(256)))
+        archive.write_bytes(content)
+        try:
+            archives.content_of(archive, Abi.ARM64_V8A, tmp_path)
+        except UserError:
+            refused += 1
+    assert 50 < refused < 400
 
 
 @pytest.mark.parametrize(

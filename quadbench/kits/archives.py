@@ -3,6 +3,7 @@
 Archives may be hostile: no name in one becomes a path here, and what is read of one is bounded.
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -38,7 +39,8 @@ _FOLDERS = {  # as AARs and Qualcomm's SDK name the folders of an ABI
     Abi.X86_64_LINUX: re.compile(r"x86_64-linux-clang"),
 }
 _HEXAGON_FOLDER = re.compile(r"hexagon-v[0-9]{2}")
-_ZIP_FAULTS = (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OverflowError, struct.error, zlib.error)
+# What zipfile raises where an archive is not what it says; an OSError, beside, where a place in the file is before its beginning.
+_ZIP_FAULTS = (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OverflowError, IndexError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +171,9 @@ def _zip_members(source: Path) -> Iterator[list[Member]]:
                 if any(info.compress_type not in _COMPRESSIONS for info in infos):
                     raise zipfile.BadZipFile("it is compressed in an uncommon way; expected deflated files")
                 yield [_Zipped(path=PurePosixPath(info.filename), archive=archive, info=info) for info in infos]
-    except _ZIP_FAULTS as error:
+    except (*_ZIP_FAULTS, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         raise UserError(f"'{source}' cannot be read as an archive: {one_line(str(error))}", hint="fetch it again") from error
 
 
