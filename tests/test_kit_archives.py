@@ -76,11 +76,14 @@ def test_two_libraries_of_one_name_are_refused(layout: Layout, library: bytes, t
 def test_a_library_that_unpacks_without_end_is_left(
     layout: Layout, library: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archives, "MOST_LIBRARY_BYTES", 2**20)
+    monkeypatch.setattr(archives, "MOST_BYTES", 2**20)
     archive = write_archive(tmp_path / "bomb.aar", [(RUNTIME, library + bytes(2**24))])
     assert archive.stat().st_size < 2**16
-    with pytest.raises(UserError, match="has more than 1048576 bytes"):
+    with pytest.raises(UserError, match="have more than 1048576 bytes"):
         added(archive, layout)
+    many = write_archive(tmp_path / "many.aar", [(f"{number}/lib{number}.so", bytes(2**18)) for number in range(5)])
+    with pytest.raises(UserError, match="have more than 1048576 bytes"):
+        added(many, layout)
     assert files_below(layout.root) == set()
 
 
@@ -88,6 +91,10 @@ def test_more_members_than_any_package_has_are_refused(layout: Layout, tmp_path:
     monkeypatch.setattr(archives, "MOST_MEMBERS", 100)
     archive = write_archive(tmp_path / "a.aar", ((f"{number}.txt", b"") for number in range(101)))
     with pytest.raises(UserError, match="holds 101 files; expected at most 100"):
+        added(archive, layout)
+    monkeypatch.setattr(archives, "MOST_LIBRARIES", 10)
+    archive = write_archive(tmp_path / "b.aar", ((f"lib{number}.so", b"") for number in range(11)))
+    with pytest.raises(UserError, match="holds 11 libraries for arm64-v8a; expected at most 10"):
         added(archive, layout)
     folder = tmp_path / "folder"
     folder.mkdir()

@@ -17,7 +17,6 @@ from quadbench.errors import ArtifactError, MissingDependencyError, UnknownNameE
 from quadbench.kits.packages import MAVEN_VARIABLE, PINS, MavenPackage, NpmPackage, PipPackage, fetch, pin_of
 from quadbench.kits.store import fetch_kit
 from quadbench.results.layout import Layout
-from quadbench.target.abi import Abi
 
 ZEROS = "0" * 64
 
@@ -127,7 +126,7 @@ def test_packages_of_a_maven_repository_make_one_kit(
 def test_a_package_with_another_sha256_is_not_used(repository: tuple[Path, str], tmp_path: Path) -> None:
     folder, address = repository
     name = published(folder, "a.b:c:1", [write_runtime(tmp_path / "kit")])
-    pin = pin_of(f"{name.partition('#')[0]}#sha256={ZEROS}", Abi.ARM64_V8A)
+    pin = pin_of(f"{name.partition('#')[0]}#sha256={ZEROS}")
     layout = Layout(tmp_path / "results")
     with pytest.raises(ArtifactError, match=f"'Maven a.b:c:1' came with sha256 [0-9a-f]{{64}}; expected {ZEROS}"):
         fetch_kit([pin], layout, maven=address)
@@ -151,14 +150,14 @@ def test_only_a_web_address_is_a_repository(tmp_path: Path) -> None:
 )
 def test_a_package_that_is_not_named_whole_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"names no package: .*expected (GROUP|64)"):
-        pin_of(text, Abi.ARM64_V8A)
+        pin_of(text)
 
 
 def test_an_unknown_package_is_answered_with_the_pinned_ones() -> None:
     with pytest.raises(
         UnknownNameError, match=r"unknown package 'onnxruntime-andriod'; known: .*did you mean 'onnxruntime-android'"
     ):
-        pin_of("onnxruntime-andriod", Abi.ARM64_V8A)
+        pin_of("onnxruntime-andriod")
 
 
 def test_packages_for_two_abis_make_no_kit(tmp_path: Path) -> None:

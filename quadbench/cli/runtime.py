@@ -33,7 +33,6 @@ def add(commands: Any) -> None:
     fetching = add_action(actions, "fetch", run_fetch, "make a kit of public packages, each with a pinned sha256")
     maven = f"GROUP:ARTIFACT:VERSION#sha256=HEX of the Maven repository at ${MAVEN_VARIABLE} (default: {MAVEN_CENTRAL})"
     fetching.add_argument("names", nargs="+", metavar="NAME", help=f"{', '.join(PINS)}, or {maven}")
-    add_abi(fetching, Abi.ARM64_V8A)
     add_action(actions, "list", run_list, "list the kits")
     showing = add_action(actions, "show", run_show, "print a kit, and whether its files are whole and fit compiler and device")
     showing.add_argument("--profile", metavar="NAME", help="the profile of a device that shall run it")
@@ -47,7 +46,7 @@ def run_add(options: argparse.Namespace) -> int:
 
 
 def run_fetch(options: argparse.Namespace) -> int:
-    pins = [pin_of(name, Abi(options.abi)) for name in options.names]
+    pins = [pin_of(name) for name in options.names]
     maven = os.environ.get(MAVEN_VARIABLE) or MAVEN_CENTRAL
     return _print_addition(options, store.fetch_kit(pins, options.layout, maven=maven))
 

@@ -26,7 +26,8 @@ from quadbench.spec.files import open_regular
 from quadbench.target.abi import Abi
 
 MOST_MEMBERS = 20_000
-MOST_LIBRARY_BYTES = 1024 * MIB
+MOST_LIBRARIES = 200  # Qualcomm's SDK has about a hundred for one ABI
+MOST_BYTES = 2048 * MIB  # of all libraries of one file or folder
 _MOST_DIRECTORY_BYTES = 16 * MIB  # of a zip file's own table of contents
 _MOST_METADATA_BYTES = MIB
 _COPY_BYTES = MIB
@@ -66,7 +67,7 @@ def content_of(source: Path, abi: Abi, folder: Path) -> Content:
     Raises:
         UserError: there is no such file, it is damaged or too large, or holds two different libraries of one name.
     """
-    if source.is_dir():
+    if os.path.isdir(source):  # noqa: PTH112  (it raises nothing)
         libraries = _copied(source, _walked(source), abi, folder)
         return Content(origin=Origin(name=_shown_name(source), sha256=None), libraries=libraries)
     try:
@@ -85,11 +86,18 @@ def content_of(source: Path, abi: Abi, folder: Path) -> Content:
 
 
 def _copied(source: Path, members: Iterable[Member], abi: Abi, folder: Path) -> dict[str, FileRef]:
+    chosen = _of_abi([member for member in members if is_library_name(member.path.name)], abi)
+    if len(chosen) > MOST_LIBRARIES:
+        raise UserError(f"'{source}' holds {len(chosen)} libraries for {abi}; expected at most {MOST_LIBRARIES}")
     libraries: dict[str, FileRef] = {}
-    for member in _of_abi([member for member in members if is_library_name(member.path.name)], abi):
+    left_bytes = MOST_BYTES
+    for member in chosen:
         name = member.path.name
         with member.open() as file:
-            copied = _copy(file, folder, name)
+            copied = _copy(file, folder, left_bytes)
+        if copied is None:
+            raise UserError(f"the libraries in '{source}' have more than {MOST_BYTES} bytes; those of no kit have")
+        left_bytes -= copied.size_bytes
         if libraries.setdefault(name, copied) != copied:
             raise UserError(
                 f"'{source}' has two different libraries '{name}' for {abi}", hint="give the folder or the files that you mean"
@@ -108,14 +116,14 @@ def _of_abi(members: list[Member], abi: Abi) -> list[Member]:
     return [member for member, *reasons in zip(members, is_named, is_skel, strict=True) if any(reasons)]
 
 
-def _copy(file: IO[bytes], folder: Path, name: str) -> FileRef:
-    """Copy one library to a file that is named by its digest."""
+def _copy(file: IO[bytes], folder: Path, most_bytes: int) -> FileRef | None:
+    """Copy one library to a file that is named by its digest; None where it has more bytes."""
     digest, size_bytes, temporary = hashlib.sha256(), 0, folder / f"incoming-{uuid4().hex}"
     with temporary.open("xb") as copy:
         while part := file.read(_COPY_BYTES):
             size_bytes += len(part)
-            if size_bytes > MOST_LIBRARY_BYTES:
-                raise UserError(f"'{name}' has more than {MOST_LIBRARY_BYTES} bytes; no library of a kit is as large")
+            if size_bytes > most_bytes:
+                return None
             digest.update(part)
             copy.write(part)
     place = temporary.replace(folder / digest.hexdigest())
@@ -130,7 +138,10 @@ class _Plain:
     place: Path
 
     def open(self) -> IO[bytes]:
-        return open_regular(self.place)
+        try:
+            return open_regular(self.place)
+        except OSError as error:
+            raise UserError(f"'{self.place}' cannot be read: {error.strerror}") from error
 
 
 def _walked(folder: Path) -> Iterator[Member]:

@@ -123,8 +123,8 @@ PINS = {
 """Pinned packages by name. The CPU provider of ONNX Runtime is in each; looked at on 2026-11-25."""
 
 
-def pin_of(text: str, abi: Abi) -> Pin:
-    """Return the pinned package of a name, or the one that `GROUP:ARTIFACT:VERSION#sha256=HEX` pins for an ABI.
+def pin_of(text: str) -> Pin:
+    """Return the pinned package of a name, or the one that `GROUP:ARTIFACT:VERSION#sha256=HEX` pins: an AAR, for phones.
 
     Raises:
         UnknownNameError: no package is pinned under the name.
@@ -142,7 +142,7 @@ def pin_of(text: str, abi: Abi) -> Pin:
     except ValueError as error:
         hint = "Maven repositories publish a file's sha256 beside it, with the ending .sha256"
         raise UserError(f"{shown(text)} names no package: {error}", hint=hint) from error
-    return Pin(abi=abi, package=package)
+    return Pin(abi=Abi.ARM64_V8A, package=package)
 
 
 def fetch(package: Package, folder: Path, *, maven: str) -> Path:

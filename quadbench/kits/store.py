@@ -19,7 +19,6 @@ from quadbench.results.layout import Layout, folder_name
 from quadbench.results.manifest import MANIFEST, link, publish, read_manifest, temporary_folder
 from quadbench.target.abi import Abi
 
-_MOST_LIBRARIES = 64
 _QNN_ROLES = (Role.BACKEND, Role.STUB, Role.SKEL)
 
 
@@ -127,17 +126,14 @@ def _merged(contents: Iterable[Content]) -> dict[str, FileRef]:
     """Return the libraries of all files by name.
 
     Raises:
-        UserError: two files bring different libraries of one name, or there are too many of them.
+        UserError: two files bring different libraries of one name.
     """
-    libraries: dict[str, FileRef] = {}
-    owners: dict[str, str] = {}
+    libraries, owners = dict[str, FileRef](), dict[str, str]()
     for content in contents:
         for name, file in content.libraries.items():
             if libraries.setdefault(name, file) != file:
                 raise UserError(f"'{owners[name]}' and '{content.origin.name}' bring two different libraries '{name}'")
             owners.setdefault(name, content.origin.name)
-    if len(libraries) > _MOST_LIBRARIES:
-        raise UserError(f"these files hold {len(libraries)} libraries; a kit has at most {_MOST_LIBRARIES}")
     return libraries
 
 
