@@ -8,7 +8,7 @@ from pathlib import Path
 
 from quadbench.compile.availability import availability, package_version
 from quadbench.devices.sandbox import PACKAGES as SANDBOX_PROGRAMS
-from quadbench.harness.cmake import HOST_PROGRAMS, NDK_HINT, NDK_VARIABLE, ndk_revision
+from quadbench.harness.cmake import HOST_PROGRAMS, NDK_HINT, NDK_VARIABLE, ZIG_HINT, ndk_revision
 from quadbench.host import find_program
 from quadbench.target.known import VIRTUAL_PREFIX, known_targets
 from quadbench.target.profile import load_profiles
@@ -35,7 +35,7 @@ def examine() -> list[Check]:
     Raises:
         SpecError, UserError: a device profile of the user's own is wrong.
     """
-    return [*_packages(), *_programs(), *_targets(), _ndk()]
+    return [*_packages(), *_programs(), *_targets(), _zig(), _ndk()]
 
 
 def _packages() -> Iterator[Check]:
@@ -80,6 +80,19 @@ def _targets() -> Iterator[Check]:
             purpose=f"compiling for {', '.join(known.profiles)}",
             hint=None if state.is_ready else f"lacks {state.missing}; {state.hint}",
         )
+
+
+def _zig() -> Check:
+    """Check the compiler for arm64 boards."""
+    version = package_version("ziglang")
+    return Check(
+        name="ziglang",
+        is_ok=version is not None,
+        is_required=False,
+        found=version,
+        purpose="building the harness for arm64 boards",
+        hint=None if version else ZIG_HINT,
+    )
 
 
 def _ndk() -> Check:

@@ -48,6 +48,12 @@ def test_what_virtual_devices_run_is_required() -> None:
     assert "tabs11" in result.purpose
 
 
+def test_the_compiler_for_boards_is_looked_for_as_a_package() -> None:
+    zig = check("ziglang")
+    assert zig.is_ok != (zig.hint == "pip install ziglang")
+    assert not zig.is_required
+
+
 def test_an_ndk_is_known_by_its_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NDK_VARIABLE, str(tmp_path))
     assert not check("Android NDK").is_ok

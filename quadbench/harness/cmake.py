@@ -29,6 +29,7 @@ HEADERS = {
 HEADER_PACKAGES = ("libonnxruntime-dev", "nlohmann-json3-dev", "libstb-dev")
 NDK_VARIABLE = "ANDROID_NDK_HOME"
 NDK_HINT = f"unpack NDK r27 or newer of https://developer.android.com/ndk/downloads and set {NDK_VARIABLE} to its folder"
+ZIG_HINT = "pip install ziglang"
 
 _GLIBC = "2.28"  # the oldest that PyPI's onnxruntime for arm64 runs on (manylinux_2_28)
 _UNITY = ("-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_UNITY_BUILD_BATCH_SIZE=11")  # one compilation per job
@@ -128,7 +129,7 @@ def _zig() -> Configuration:
     spec = find_spec("ziglang")
     if spec is None or spec.origin is None:
         raise MissingDependencyError(
-            f"to build the harness for {Abi.ARM64_LINUX}, the package ziglang must be installed", hint="pip install ziglang"
+            f"to build the harness for {Abi.ARM64_LINUX}, the package ziglang must be installed", hint=ZIG_HINT
         )
     compiler = [str(Path(spec.origin).with_name("zig")), "c++", "-target", f"aarch64-linux-gnu.{_GLIBC}"]
     return Configuration(
