@@ -1,5 +1,6 @@
 """Forecast: what a run would build, push and run is told without doing any of it, and is what the run then does."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,7 @@ def test_a_dry_run_prints_a_block_for_each_device(layout: Layout, harness: Path,
     assert f"harness {harness.stat().st_size / MIB:19.1f} MB" in virtual
     assert "missing" not in virtual
     assert "missing: to build the harness for arm64-v8a, Android's NDK is needed" in phone
+    assert main([*words, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["schema_version"] == 1
+    assert [device["address"] for device in answer["devices"]] == ["virtual:s25", "s25"]

@@ -16,6 +16,8 @@ from quadbench.cli.result import add_full, print_result
 from quadbench.recipe import load_recipe
 from quadbench.rollout.forecast import Forecast, forecast
 
+_SCHEMA_VERSION = 1  # of the JSON of a dry run
+
 
 def add(commands: Any) -> None:
     """Add `quadbench run` to the commands."""
@@ -43,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _print_forecasts(options: argparse.Namespace, forecasts: Sequence[Forecast]) -> int:
     if options.json:
-        print_json([asdict(one) for one in forecasts])
+        print_json({"schema_version": _SCHEMA_VERSION, "devices": [asdict(one) for one in forecasts]})
     else:
         print_text("\n\n".join("\n".join(_lines(one)) for one in forecasts))
     return 0
