@@ -96,6 +96,7 @@ def test_a_folder_that_is_no_ndk_is_refused(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def test_a_missing_cross_compiler_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delitem(sys.modules, "ziglang", raising=False)
     monkeypatch.setattr("sys.path", [path for path in sys.path if not Path(path, "ziglang").is_dir()])
     with pytest.raises(MissingDependencyError, match=r"for arm64-linux, the package ziglang must be .*pip install ziglang"):
         ensure_harness(tmp_path, Abi.ARM64_LINUX)
