@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -127,13 +127,17 @@ def _host_compiler() -> str:
 
 def _zig() -> Configuration:
     spec = find_spec("ziglang")
-    if spec is None or spec.origin is None:
+    try:
+        installed = version("ziglang")
+    except PackageNotFoundError:
+        installed = None
+    if installed is None or spec is None or spec.origin is None:
         raise MissingDependencyError(
             f"to build the harness for {Abi.ARM64_LINUX}, the package ziglang must be installed", hint=ZIG_HINT
         )
     compiler = [str(Path(spec.origin).with_name("zig")), "c++", "-target", f"aarch64-linux-gnu.{_GLIBC}"]
     return Configuration(
-        compiler=f"zig {version('ziglang')}, glibc {_GLIBC}",
+        compiler=f"zig {installed}, glibc {_GLIBC}",
         arguments=(
             *_UNITY,
             "-DCMAKE_SYSTEM_NAME=Linux",

@@ -2,7 +2,6 @@
 
 import mmap
 import re
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -35,14 +34,6 @@ def compiler_build() -> str | None:
     spec = find_spec(COMPILER.replace("-", "_"))
     library = Path(spec.origin).with_name("libQnnHtp.so") if spec and spec.origin else None
     return qnn_build(library) if library and library.is_file() else None
-
-
-def compiler_version() -> str:
-    """Return the version of the compiler's package, or that it is not installed."""
-    try:
-        return version(COMPILER)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _first(pattern: re.Pattern[bytes], library: Path) -> str | None:
