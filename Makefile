@@ -1,5 +1,5 @@
 # `make demo` on a fresh Debian machine installs what is missing, then builds, runs and reports the quickstart.
-# Variables: PYTHON (for a new .venv), RECIPE and DEVICES (for demo), ARGS (for pytest).
+# Variables: PYTHON (for a new .venv), RECIPE and DEVICES (for demo), ARGS (for pytest), ABI (for harness).
 
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml scripts/setup.sh
 	@scripts/setup.sh
 	@touch $@
 
-$(BUILT): $(STAMP) android_harness/CMakeLists.txt $(wildcard android_harness/src/*)
+$(BUILT): $(STAMP) android_harness/CMakeLists.txt android_harness/CMakePresets.json $(wildcard android_harness/src/*)
 	@$(BIN)/quadbench harness build >/dev/null
 	@touch $@
 
@@ -43,9 +43,13 @@ test-slow: setup ## the tests that take minutes
 bench: $(STAMP) ## compare with a peer, side by side, in two sizes: time and memory as ratios; minutes
 	@$(BIN)/python bench/static_quantizer.py
 
-harness: $(STAMP) ## build the native harness for this machine and run its own tests
+harness: $(STAMP) ## build the native harness and run its own tests, or build it for ABI (arm64-linux, arm64-v8a)
+ifdef ABI
+	@$(BIN)/quadbench harness build --abi $(ABI)
+else
 	@cd android_harness && cmake --preset host >/dev/null && cmake --build --preset host --parallel 2 >/dev/null && ctest --preset host
 	@$(BIN)/quadbench harness build
+endif
 
 format: $(STAMP) ## format and fix what can be fixed without thought
 	@$(BIN)/ruff check --quiet --fix-only .

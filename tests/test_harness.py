@@ -14,7 +14,8 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from quadbench.errors import MissingDependencyError, UserError
-from quadbench.harness.program import HEADER_PACKAGES, OVERRIDE, PROGRAM, ensure_harness, harness_sources
+from quadbench.harness.cmake import HEADER_PACKAGES
+from quadbench.harness.program import OVERRIDE, PROGRAM, ensure_harness, harness_sources
 
 pytest.importorskip("onnx")
 
@@ -222,7 +223,7 @@ def test_a_build_is_not_reused_with_another_header_of_the_runtime(monkeypatch: p
         header.write_text(f"#define ORT_API_VERSION {version}\n")
         builds.append(ensure_harness(tmp_path / "build"))
     assert builds[0] == builds[2] != builds[1]
-    assert all(build.read_text() == f"{header.parent}\n" for build in builds)
+    assert all(build.read_bytes().endswith(f"{header.parent}\n".encode()) for build in builds)
 
 
 def test_an_installed_harness_is_taken(monkeypatch: pytest.MonkeyPatch, harness: Path, tmp_path: Path) -> None:
@@ -234,11 +235,12 @@ def test_an_installed_harness_is_taken(monkeypatch: pytest.MonkeyPatch, harness:
 
 
 def write_fake_cmake(folder: Path) -> None:
-    """A cmake whose program is the folder of the runtime's header that it was configured with."""
+    """A cmake whose program ends with the folder of the runtime's header that it was configured with."""
     cmake = folder / "cmake"
     cmake.write_text(f"""#!/bin/sh
 case "$1" in
-    -S) for option; do case "$option" in -DONNXRUNTIME_INCLUDE_DIR=*) echo "${{option#*=}}" >"$4/{PROGRAM}" ;; esac; done ;;
+    -S) mkdir "$4" && cp /bin/true "$4/{PROGRAM}"
+        for option; do case "$option" in -DONNXRUNTIME_INCLUDE_DIR=*) echo "${{option#*=}}" >>"$4/{PROGRAM}" ;; esac; done ;;
 esac
 """)
     cmake.chmod(0o755)

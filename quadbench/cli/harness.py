@@ -1,21 +1,24 @@
-"""Harness: build the native program for this machine."""
+"""Harness: build the native program for an ABI."""
 
 import argparse
+import platform
 from typing import Any
 
 from quadbench.cli.console import print_json, print_text
-from quadbench.cli.options import add_action, add_group
+from quadbench.cli.options import add_abi, add_action, add_group
 from quadbench.harness.program import ensure_harness
+from quadbench.target.abi import Abi, host_abi
 
 
 def add(commands: Any) -> None:
     """Add `quadbench harness` and its actions to the commands."""
     actions = add_group(commands, "harness")
-    add_action(actions, "build", run_build, "build it for this machine, unless it is there, and print its path")
+    build = add_action(actions, "build", run_build, "build it for this machine or an ABI, unless it is there, and print its path")
+    add_abi(build, host_abi(platform.machine()))
 
 
 def run_build(options: argparse.Namespace) -> int:
-    path = ensure_harness(options.layout.programs)
+    path = ensure_harness(options.layout.programs, Abi(options.abi))
     if options.json:
         print_json({"harness": str(path)})
     else:

@@ -7,6 +7,7 @@ from typing import Any
 
 from quadbench.cli.commands import COMMANDS
 from quadbench.results.layout import Layout
+from quadbench.target.abi import Abi
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -57,6 +58,13 @@ def sentence(purpose: str) -> str:
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """Add the argument that names a recipe."""
     parser.add_argument("recipe", help="a YAML file, or the name of a recipe that comes with quadbench")
+
+
+def add_abi(parser: argparse.ArgumentParser, default: Abi) -> None:
+    """Add the option that names an ABI."""
+    parser.add_argument(
+        "--abi", choices=[abi.value for abi in Abi], default=default.value, help="the ABI of the devices (default: %(default)s)"
+    )
 
 
 def split_list(text: str) -> Sequence[str]:

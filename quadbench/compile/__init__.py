@@ -93,6 +93,17 @@ def compile_bundle(
     return publish(folder, make)
 
 
+def compiled_before(bundle: Stored[Bundle], target: Target, key: str, layout: Layout) -> Stored[CompiledBundle] | None:
+    """Return the compiled bundle that `compile_bundle` would give without compiling; None where it would compile.
+
+    Raises:
+        MissingDependencyError: the target cannot be compiled for here.
+        ArtifactError: the product is there but damaged.
+    """
+    folder = layout.compiled_bundles / folder_name(_digest(bundle.artifact, key, _compiler(target, layout)))
+    return read_manifest(folder, CompiledBundle) if folder.is_dir() else None
+
+
 def _digest(bundle: Bundle, key: str, compiler: Compiler | BundleCompiler) -> str:
     """Return the digest of all that a compiled bundle follows from, the compiler's own code included."""
     code = code_digests(type(compiler).__module__) | code_digests(Product.__module__) | {__name__: sha256_of(Path(__file__))}

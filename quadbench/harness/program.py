@@ -1,8 +1,9 @@
-"""Program: the sources of the native program -> its binary for this machine, built once."""
+"""Program: the sources of the native program and an ABI -> its binary, built once and checked."""
 
 import hashlib
 import logging
 import os
+import platform
 import shutil
 import subprocess
 import sysconfig
@@ -10,42 +11,49 @@ import tempfile
 from pathlib import Path
 
 from quadbench.errors import BuildError, MissingDependencyError, UserError
+from quadbench.harness.cmake import HEADER_PACKAGES, Configuration, configuration, find_header, linked_headers
+from quadbench.kits.elf import read_elf
+from quadbench.kits.fitness import program_problem
+from quadbench.target.abi import Abi, host_abi
 
 PROGRAM = "quadbench-harness"
 OVERRIDE = "QUADBENCH_HARNESS"
-BUILD_PROGRAMS = {"cmake": "cmake", "make": "make", "g++": "g++"}
-"""Programs that a build needs, with the Debian packages that hold them."""
-HEADER_PACKAGES = ("libonnxruntime-dev", "nlohmann-json3-dev", "libstb-dev")
 
-_RUNTIME_HEADER = "onnxruntime_c_api.h"
 _JOBS = 2
-_UNITY = ("-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_UNITY_BUILD_BATCH_SIZE=11")  # one compilation per job
 _SHOWN_LINES = 15
 _logger = logging.getLogger(__name__)
 
 
-def ensure_harness(build_root: Path) -> Path:
-    """Return the harness for this machine: the one that QUADBENCH_HARNESS names, an installed one, or one built of the sources.
+def ensure_harness(build_root: Path, abi: Abi | None = None) -> Path:
+    """Return the harness for an ABI, built of the sources; without one for this machine.
 
-    Builds lie in `build_root` under the digest of the sources and of ONNX Runtime's header, so that the same ones are built once.
+    For this machine it is the one that QUADBENCH_HARNESS names, or else an installed one, where there is any. Builds lie in
+    `build_root` under the digest of sources, ABI, compiler and ONNX Runtime's header, so that the same ones are built once.
 
     Raises:
         UserError: QUADBENCH_HARNESS names no program.
-        MissingDependencyError: a compiler, cmake or headers are missing; names the Debian packages.
-        BuildError: the build failed; holds the last lines of its output.
+        MissingDependencyError: a compiler, cmake, headers or the NDK are missing; says where to get them.
+        BuildError: the build failed, or its program is not one that the ABI's devices can start.
     """
-    named = os.environ.get(OVERRIDE)
-    if named:
-        return _checked(Path(named))
-    installed = shutil.which(PROGRAM)
-    if installed:
-        return Path(installed)
-    sources = harness_sources()
-    header = _runtime_header()
-    built = build_root.resolve() / _digest(sources, header) / PROGRAM
-    if not built.exists():
-        _build(sources, header, built)
+    abi = abi or host_abi(platform.machine())
+    if there := built_harness(build_root, abi):
+        return there
+    how = configuration(abi)
+    built = _place(build_root, abi, how)
+    _build(built, abi, how)
     return built
+
+
+def built_harness(build_root: Path, abi: Abi) -> Path | None:
+    """Return the harness for an ABI if it is there already; None where it would have to be built.
+
+    Raises:
+        UserError, MissingDependencyError: as `ensure_harness`.
+    """
+    if abi is host_abi(platform.machine()) and (given := _given()):
+        return given
+    built = _place(build_root, abi, configuration(abi))
+    return built if built.exists() else None
 
 
 def harness_sources() -> Path:
@@ -67,6 +75,15 @@ def harness_sources() -> Path:
     )
 
 
+def _given() -> Path | None:
+    """Return the program that QUADBENCH_HARNESS names, or an installed one."""
+    named = os.environ.get(OVERRIDE)
+    if named:
+        return _checked(Path(named))
+    installed = shutil.which(PROGRAM)
+    return Path(installed) if installed else None
+
+
 def _checked(program: Path) -> Path:
     if program.is_file() and os.access(program, os.X_OK):
         return program.resolve()
@@ -74,44 +91,47 @@ def _checked(program: Path) -> Path:
 
 
 def _runtime_header() -> Path | None:
-    """Return the header of ONNX Runtime that a build is given; None where it lies where only CMake may find it, if at all.
-
-    The places are those that CMake's `find_path` looks in first.
-    """
-    prefixes, folders = (os.environ.get(name, "").split(os.pathsep) for name in ("CMAKE_PREFIX_PATH", "CMAKE_INCLUDE_PATH"))
-    given = [*(f"{prefix}/include" for prefix in prefixes if prefix), *(folder for folder in folders if folder)]
-    places = [*given, "/usr/local/include", "/usr/include"]
-    headers = (Path(place, below, _RUNTIME_HEADER) for place in places for below in ("onnxruntime", ""))
-    return next((header for header in headers if header.is_file()), None)
+    """Return the header of ONNX Runtime that a build is given; None where only CMake may find it, if at all."""
+    name = "onnxruntime_c_api.h"
+    return find_header("onnxruntime", name) or find_header(name)
 
 
-def _digest(sources: Path, header: Path | None) -> str:
-    """Return the digest of the names and contents of the sources and of ONNX Runtime's header."""
-    digest = hashlib.sha256()
+def _place(build_root: Path, abi: Abi, how: Configuration) -> Path:
+    """Return where a build lies: under the digest of names and contents of files, the ABI, the compiler and its options."""
+    sources, header = harness_sources(), _runtime_header()
+    digest = hashlib.sha256("\n".join((abi, how.compiler, *how.arguments)).encode())
     headers = [header] if header else []
-    for path in (sources / "CMakeLists.txt", *headers, *sorted((sources / "src").iterdir())):
+    for path in (sources / "CMakeLists.txt", sources / "CMakePresets.json", *headers, *sorted((sources / "src").iterdir())):
         content = path.read_bytes()
         digest.update(f"{path.name} {len(content)}\n".encode())
         digest.update(content)
-    return digest.hexdigest()[:16]
+    return build_root.resolve() / digest.hexdigest()[:16] / PROGRAM
 
 
-def _build(sources: Path, header: Path | None, built: Path) -> None:
-    """Build in a temporary folder and move the program to `built`, complete or not at all."""
-    missing = {program: package for program, package in BUILD_PROGRAMS.items() if shutil.which(program) is None}
-    if missing:
-        raise MissingDependencyError(
-            f"to build the harness, {', '.join(missing)} must be installed", hint=f"apt-get install {' '.join(missing.values())}"
-        )
+def _build(built: Path, abi: Abi, how: Configuration) -> None:
+    """Build in a temporary folder and move the program to `built`, complete and checked or not at all."""
+    sources, header = harness_sources(), _runtime_header()
     built.parent.mkdir(parents=True, exist_ok=True)
-    _logger.info("building the harness of %s", sources)
-    with tempfile.TemporaryDirectory(dir=built.parent, prefix=".build-") as folder:
-        configure = ["cmake", "-S", str(sources), "-B", folder, "-G", "Unix Makefiles", "-DBUILD_TESTING=OFF", *_UNITY]
-        given = [f"-DONNXRUNTIME_INCLUDE_DIR={header.parent}"] if header else []
-        _run([*configure, *given, f"-DQUADBENCH_COMMIT={_commit(sources)}"])
-        _run(["cmake", "--build", folder, "--target", PROGRAM, "--parallel", str(_JOBS)])
-        (Path(folder) / PROGRAM).replace(built)
+    _logger.info("building the harness of %s for %s with %s", sources, abi, how.compiler)
+    with tempfile.TemporaryDirectory(dir=built.parent, prefix=".build-") as temporary:
+        folder, headers = Path(temporary, "build"), Path(temporary, "headers")
+        headers.mkdir()
+        if how.has_own_headers:
+            given = linked_headers(headers)
+        else:
+            given = (f"-DONNXRUNTIME_INCLUDE_DIR={header.parent}",) if header else ()
+        configure = ["cmake", "-S", str(sources), "-B", str(folder), "-G", "Unix Makefiles", "-DBUILD_TESTING=OFF"]
+        _run([*configure, *how.arguments, *given, f"-DQUADBENCH_COMMIT={_commit(sources)}"])
+        _run(["cmake", "--build", str(folder), "--target", PROGRAM, "--parallel", str(_JOBS)])
+        _check(folder / PROGRAM, abi, how)
+        (folder / PROGRAM).replace(built)
     _logger.info("built %s", built)
+
+
+def _check(program: Path, abi: Abi, how: Configuration) -> None:
+    """Refuse a program that the ABI's devices could not start."""
+    if problem := program_problem(PROGRAM, read_elf(program, name=PROGRAM, fault=BuildError), abi):
+        raise BuildError(f"{how.compiler} built a harness that does not fit {abi}: {problem}")
 
 
 def _run(command: list[str]) -> None:

@@ -47,6 +47,11 @@ class Layout:
         return self.root / "harness"
 
     @property
+    def kits(self) -> Path:
+        """The runtime kits, each a folder named by its digest."""
+        return self.root / "kits"
+
+    @property
     def devices(self) -> Path:
         """Files and locks of devices: of virtual ones everything that they hold."""
         return self.root / "devices"
@@ -59,6 +64,10 @@ class Layout:
     def bundle(self, digest: str) -> Path:
         """The folder of the bundle with this digest."""
         return self.bundles / folder_name(digest)
+
+    def kit(self, digest: str) -> Path:
+        """The folder of the kit with this digest."""
+        return self.kits / folder_name(digest)
 
     def run(self, run_id: str) -> Path:
         """The folder of a run.

@@ -13,6 +13,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from quadbench.artifacts import SCHEMA_VERSION, Bundle, CompiledBundle, FileRef, Stored
+from quadbench.artifacts.kit import Kit
 from quadbench.artifacts.parts import file_refs
 from quadbench.errors import ArtifactError
 from quadbench.results.digests import sha256_of
@@ -21,7 +22,7 @@ from quadbench.spec import is_file, read_json
 
 MANIFEST = "manifest.json"
 _NO_BUNDLE = "give the folder of a bundle, as results/bundles/<digest>; a recipe's own is built again when it is run"
-ArtifactT = TypeVar("ArtifactT", Bundle, CompiledBundle)
+ArtifactT = TypeVar("ArtifactT", Bundle, CompiledBundle, Kit)
 
 
 def read_manifest(folder: Path, kind: type[ArtifactT]) -> Stored[ArtifactT]:
@@ -33,7 +34,7 @@ def read_manifest(folder: Path, kind: type[ArtifactT]) -> Stored[ArtifactT]:
         ArtifactError: names the file that is missing, cut, of another schema, or named so that it would lie elsewhere.
     """
     path = folder / MANIFEST
-    hint = _rebuild(folder) if is_file(path) else _NO_BUNDLE
+    hint = _again(folder, kind) if kind is Kit or is_file(path) else _NO_BUNDLE
     raw = read_json(path, fault=ArtifactError, hint=hint)
     if not isinstance(raw, dict) or raw.get("schema_version") != SCHEMA_VERSION:
         version = raw.get("schema_version") if isinstance(raw, dict) else type(raw).__name__
@@ -57,7 +58,7 @@ def _check_size(folder: Path, file: FileRef, hint: str) -> None:
         raise ArtifactError(f"'{path}' {state}; expected {file.size_bytes} bytes", hint=hint)
 
 
-def check_contents(stored: Stored[Bundle] | Stored[CompiledBundle], files: Iterable[FileRef]) -> None:
+def check_contents(stored: Stored[Bundle] | Stored[CompiledBundle] | Stored[Kit], files: Iterable[FileRef]) -> None:
     """Check that files of an artifact have the content under whose digest they are stored.
 
     Whoever reads files of an artifact, or passes them on under their digests, calls this first. A content that has not changed
@@ -66,17 +67,18 @@ def check_contents(stored: Stored[Bundle] | Stored[CompiledBundle], files: Itera
     Raises:
         ArtifactError: names the first file that has another content.
     """
+    hint = _again(stored.folder, type(stored.artifact))
     for file in dict.fromkeys(files):
         path = stored.path(file)
         try:
             state = path.stat()
             sha256 = _content(path, (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
         except OSError as error:
-            raise ArtifactError(f"'{path}' cannot be read: {error.strerror}", hint=_rebuild(stored.folder)) from error
+            raise ArtifactError(f"'{path}' cannot be read: {error.strerror}", hint=hint) from error
         if sha256 != file.sha256:
             raise ArtifactError(
                 f"'{path}' was changed after it was written: its sha256 is {sha256[:12]}..., expected {file.sha256[:12]}...",
-                hint=_rebuild(stored.folder),
+                hint=hint,
             )
 
 
@@ -86,7 +88,10 @@ def _content(path: Path, state: tuple[int, ...]) -> str:
     return sha256_of(path)
 
 
-def _rebuild(folder: Path) -> str:
+def _again(folder: Path, kind: type[Bundle] | type[CompiledBundle] | type[Kit]) -> str:
+    """Return how to get an artifact of a kind again."""
+    if kind is Kit:
+        return f"quadbench runtime remove {folder.name}, then add or fetch it again"
     return f"remove {folder} and run again: it is built anew"
 
 

@@ -4,10 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from quadbench.errors import UnknownNameError
+from quadbench.target.abi import Abi
 from quadbench.target.profile import LOCAL_NAME, DeviceProfile
 from quadbench.target.targets import Target, target_key
 
-PHONE_MACHINE = "aarch64"  # every phone that runs today's Android
+PHONE_ABI = Abi.ARM64_V8A  # of every phone that runs today's Android
+PHONE_MACHINE = PHONE_ABI.traits.machine
 VIRTUAL_PREFIX = "virtual:"
 HOSTED_PREFIX = "hub:"
 

@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,11 @@ class Heard:
         return str(event["message"])
 
 
-def launch(harness: Path, plan: Plan) -> Heard:
+def launch(harness: Path, plan: Plan, *, emulator: Sequence[str] = (), timeout_s: float = 60) -> Heard:
     path = Path(plan["images"]).parent / "plan.json"
     path.write_text(json.dumps(plan))
-    result = subprocess.run([harness, path], capture_output=True, text=True, check=False, timeout=60)
+    command = [*emulator, harness, path]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_s)
     return Heard(
         exit_code=result.returncode, events=[json.loads(line) for line in result.stdout.splitlines()], stderr=result.stderr
     )

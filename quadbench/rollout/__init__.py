@@ -1,25 +1,24 @@
 """Rollout: a bundle and connected devices -> the bundle compiled for each target, once, and installed on every device."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from itertools import chain
 
-from quadbench.artifacts import Bundle, CompiledBundle, Deployment, FileRef, Stored
-from quadbench.artifacts.parts import file_refs, harness_files
+from quadbench.artifacts import Bundle, CompiledBundle, Deployment, Stored
 from quadbench.compile import compile_bundle
 from quadbench.deploy import LocalFile, deploy
 from quadbench.devices import Device
 from quadbench.errors import MissingDependencyError, QuadbenchError
 from quadbench.harness.execution_provider import ExecutionProvider, execution_provider_of
 from quadbench.harness.installation import Installation
-from quadbench.harness.program import OVERRIDE, ensure_harness
+from quadbench.harness.program import ensure_harness
 from quadbench.harness.runtime import runtime_library
 from quadbench.observer import Observer
-from quadbench.results.digests import sha256_of
 from quadbench.results.layout import Layout
+from quadbench.rollout.push_set import local_file, push_set
 from quadbench.target.targets import RunTarget, Target, target_key
 
 log = logging.getLogger(__name__)
@@ -51,15 +50,14 @@ def roll_out(
     observer.step("harness", "")
     for device in devices:
         _refuse_foreign_machine(device)
-    harness = _local_file(ensure_harness(layout.programs), executable=True)
-    runtime = _local_file(runtime_library())
-    common = [harness, runtime, *_files(bundle, harness_files(bundle.artifact, runs_float=runs_float))]
+    harness = local_file(ensure_harness(layout.programs), executable=True)
+    runtime = local_file(runtime_library())
     compiled = _compiled(bundle, devices, layout, observer)
     installed = partial(Installation, bundle=bundle, program=harness.sha256, runtime=runtime.sha256)
     installations, failures = [], {}
     with ThreadPoolExecutor(max_workers=len(devices)) as pool:
         pushes = [
-            pool.submit(_push, device, [*_files(product, file_refs(product.artifact.graphs)), *common], observer)
+            pool.submit(_push, device, push_set([harness], [runtime], product, bundle, runs_float=runs_float), observer)
             for device, product in zip(devices, compiled, strict=True)
         ]
     for device, product, push in zip(devices, compiled, pushes, strict=True):
@@ -113,19 +111,11 @@ def _compiled(
     return [products[key] for key in keys]
 
 
-def _push(device: Device, files: Sequence[LocalFile], observer: Observer) -> Deployment:
+def _push(device: Device, files: Mapping[str, Sequence[LocalFile]], observer: Observer) -> Deployment:
     address = device.facts.address
-    deployment = deploy(files, device, progress=lambda sent, total: observer.sent(address, sent, total))
+    deployment = deploy(list(chain(*files.values())), device, progress=lambda sent, total: observer.sent(address, sent, total))
     observer.deployed(deployment)
     return deployment
-
-
-def _files(artifact: Stored[Bundle] | Stored[CompiledBundle], files: Iterable[FileRef]) -> list[LocalFile]:
-    return [LocalFile(path=artifact.path(file), sha256=file.sha256, size_bytes=file.size_bytes) for file in files]
-
-
-def _local_file(path: Path, *, executable: bool = False) -> LocalFile:
-    return LocalFile(path=path, sha256=sha256_of(path), size_bytes=path.stat().st_size, executable=executable)
 
 
 def _run_target(device: Device) -> RunTarget:
@@ -141,10 +131,9 @@ def _machine(device: Device) -> str:
 
 
 def _refuse_foreign_machine(device: Device) -> None:
-    """Refuse a phone: the harness and the runtime library are built for this machine; another architecture needs its own."""
+    """Refuse a phone: a rollout takes the harness and the runtime library of this machine."""
     if device.facts.family == "adb" and (machine := _machine(device)) != "x86_64":
         raise MissingDependencyError(
-            f"device '{device.facts.address}' is {machine}, and no harness for it is here",
-            hint=f"build android_harness with the NDK (its README says how) and set {OVERRIDE} to it; "
-            "this version has no ONNX Runtime for Android yet",
+            f"device '{device.facts.address}' is {machine}, and this version runs on x86_64 only",
+            hint="docs/phones.md says what works instead; harness and runtime kit for phones can be made, and are not pushed yet",
         )

@@ -1,0 +1,105 @@
+"""Kit: the libraries with which the harness runs graphs on devices of one ABI, each by its role, and where they come from."""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated
+
+from quadbench.artifacts.bundle import SCHEMA_VERSION, FileRef
+from quadbench.artifacts.names import Checked
+from quadbench.errors import shown
+from quadbench.target.abi import Abi
+
+_LIBRARY = re.compile(r"lib[A-Za-z0-9_+-]{1,80}(\.[A-Za-z0-9_+-]{1,40}){0,4}\.so(\.[0-9]{1,8}){0,3}", re.ASCII)
+_HTP_PART = re.compile(r"libQnnHtpV([0-9]{2})(Stub|Skel)\.so", re.ASCII)
+
+
+class Role(StrEnum):
+    """The purpose of a library in a kit."""
+
+    RUNTIME = "runtime"  # ONNX Runtime: the harness opens it
+    PLUGIN = "plugin"  # an execution provider that ONNX Runtime opens
+    BACKEND = "backend"  # of the chip's vendor, opened by the plugin
+    STUB = "stub"  # of the vendor's, on the CPU's side of a chip's tensor processor
+    SKEL = "skel"  # its other side, which runs on that processor
+    SUPPORT = "support"  # needed by one of the others
+
+
+def check_library_name(text: str) -> str:
+    """Return the name of a shared library as it is: by it the loader finds the library in a folder on the device.
+
+    Raises:
+        ValueError: no library has such a name.
+    """
+    if not _LIBRARY.fullmatch(text):
+        raise ValueError(f"{shown(text)} names no library; expected lib and .so around letters, digits, ., _, + and -")
+    return text
+
+
+def is_library_name(text: str) -> bool:
+    """Say whether a shared library may have this name."""
+    return _LIBRARY.fullmatch(text) is not None
+
+
+LibraryName = Annotated[str, Checked(check_library_name)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Library:
+    """A library of a kit. Its file is named by its sha256; `name` is what the others know it by."""
+
+    name: LibraryName
+    role: Role
+    file: FileRef
+
+    @property
+    def htp_arch(self) -> str | None:
+        """Return the architecture of Qualcomm's HTP that a stub or a skel is for, as v79."""
+        part = _HTP_PART.fullmatch(self.name)
+        return f"v{part[1]}" if part else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """A file or package that libraries of a kit were taken from. `licence` is what it says of itself, where it does."""
+
+    name: str
+    sha256: str | None  # of the file or package; None for a folder
+    licence: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kit:
+    """A runtime kit. `digest` is that of its ABI and of the names and contents of its libraries.
+
+    `versions` are those that the libraries say themselves: `onnxruntime`, and `qnn`, the build of Qualcomm's SDK.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    kind: str = "kit"
+    digest: str
+    abi: Abi
+    libraries: tuple[Library, ...]
+    versions: dict[str, str]
+    origins: tuple[Origin, ...]
+
+    def of_role(self, role: Role) -> tuple[Library, ...]:
+        """Return the libraries with that role."""
+        return tuple(library for library in self.libraries if library.role is role)
+
+
+def role_of(name: str) -> Role:
+    """Return what a library of that name is there for; whatever is not known may be needed by others."""
+    if part := _HTP_PART.fullmatch(name):
+        return Role.STUB if part[2] == "Stub" else Role.SKEL
+    for role, pattern in _ROLES.items():
+        if re.fullmatch(pattern, name):
+            return role
+    return Role.SUPPORT
+
+
+_ROLES = {
+    Role.RUNTIME: r"libonnxruntime\.so(\.[0-9]+)*",
+    Role.PLUGIN: r"libonnxruntime_providers_(?!shared)[a-z]+\.so",
+    Role.BACKEND: r"libQnn(Htp|HtpPrepare|System)\.so",
+}

@@ -1,0 +1,124 @@
+"""Runtime: make, list, show and remove runtime kits, the libraries that run graphs on devices of an ABI."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from quadbench.artifacts import MIB, Stored
+from quadbench.artifacts.kit import Kit, Library
+from quadbench.artifacts.parts import file_refs
+from quadbench.cli.console import print_json, print_text
+from quadbench.cli.options import add_abi, add_action, add_group
+from quadbench.errors import ArtifactError
+from quadbench.kits import store
+from quadbench.kits.for_target import compiler_problem, target_problems
+from quadbench.kits.packages import MAVEN_CENTRAL, MAVEN_VARIABLE, PINS, pin_of
+from quadbench.kits.versions import compiler_build
+from quadbench.results.manifest import check_contents
+from quadbench.target.abi import Abi
+from quadbench.target.known import PHONE_ABI, PHONE_MACHINE
+from quadbench.target.profile import DeviceProfile, load_profile
+from quadbench.target.targets import OnnxRuntimeTarget, QnnTarget, target_key
+
+
+def add(commands: Any) -> None:
+    """Add `quadbench runtime` and its actions to the commands."""
+    actions = add_group(commands, "runtime")
+    adding = add_action(actions, "add", run_add, "make a kit of AARs, wheels, folders or .so files, and verify it")
+    adding.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".aar, .whl, .zip or lib*.so, or a folder with such")
+    add_abi(adding, Abi.ARM64_V8A)
+    fetching = add_action(actions, "fetch", run_fetch, "make a kit of public packages, each with a pinned sha256")
+    maven = f"GROUP:ARTIFACT:VERSION#sha256=HEX of the Maven repository at ${MAVEN_VARIABLE} (default: {MAVEN_CENTRAL})"
+    fetching.add_argument("names", nargs="+", metavar="NAME", help=f"{', '.join(PINS)}, or {maven}")
+    add_action(actions, "list", run_list, "list the kits")
+    showing = add_action(actions, "show", run_show, "print a kit, and whether its files are whole and fit compiler and device")
+    showing.add_argument("--profile", metavar="NAME", help="the profile of a device that shall run it")
+    removing = add_action(actions, "remove", run_remove, "delete a kit")
+    for action in (showing, removing):
+        action.add_argument("kit", metavar="KIT", help="the beginning of its digest")
+
+
+def run_add(options: argparse.Namespace) -> int:
+    return _print_addition(options, store.add(options.files, Abi(options.abi), options.layout))
+
+
+def run_fetch(options: argparse.Namespace) -> int:
+    pins = [pin_of(name) for name in options.names]
+    maven = os.environ.get(MAVEN_VARIABLE) or MAVEN_CENTRAL
+    return _print_addition(options, store.fetch_kit(pins, options.layout, maven=maven))
+
+
+def run_list(options: argparse.Namespace) -> int:
+    kits = store.kits(options.layout)
+    if options.json:
+        print_json([_row(kit) for kit in kits])
+    else:
+        print_text("\n".join(map(_line, kits)) or "no kits; make one with: quadbench runtime add, or fetch")
+    return 0
+
+
+def run_show(options: argparse.Namespace) -> int:
+    kit = store.find(options.kit, options.layout)
+    problems = _problems_by_target(kit.artifact, load_profile(options.profile)) if options.profile else {}
+    check_contents(kit, file_refs(kit.artifact))
+    if options.json:
+        print_json({**_row(kit), "targets": problems})
+    else:
+        targets = [f"  {target}: {'; '.join(reasons) or 'ready'}" for target, reasons in problems.items()]
+        print_text("\n".join((_line(kit), *_details(kit.artifact), *targets)))
+    return ArtifactError.exit_code if problems and all(problems.values()) else 0
+
+
+def run_remove(options: argparse.Namespace) -> int:
+    place = store.remove(options.kit, options.layout)
+    if options.json:
+        print_json({"removed": str(place)})
+    else:
+        print_text(f"removed {place}")
+    return 0
+
+
+def _problems_by_target(kit: Kit, profile: DeviceProfile) -> dict[str, list[str]]:
+    """Return by target key why the kit cannot run there what the harness could on a device of a kind."""
+    foreign = [] if kit.abi is PHONE_ABI else [f"it is for {kit.abi}; expected {PHONE_ABI}"]
+    targets = [target for target in (profile.target, *profile.alternatives) if isinstance(target, OnnxRuntimeTarget | QnnTarget)]
+    build, htp_arch = compiler_build(), profile.soc.htp_arch
+    return {target_key(target, PHONE_MACHINE): [*foreign, *target_problems(kit, target, htp_arch, build)] for target in targets}
+
+
+def _print_addition(options: argparse.Namespace, addition: store.Addition) -> int:
+    kit, left_out = addition.kit, addition.left_out
+    if options.json:
+        print_json({**_row(kit), "left_out": left_out})
+    else:
+        unused = [f"left out, as nothing in the kit needs them: {', '.join(left_out)}"] if left_out else []
+        print_text("\n".join((_line(kit), *_details(kit.artifact), *unused)))
+    return 0
+
+
+def _row(kit: Stored[Kit]) -> dict[str, Any]:
+    return {**asdict(kit.artifact), "folder": str(kit.folder), "is_reused": kit.is_reused}
+
+
+def _line(kit: Stored[Kit]) -> str:
+    content = kit.artifact
+    versions = ", ".join(f"{name} {version}" for name, version in content.versions.items())
+    return f"{kit.folder.name}  {content.abi}  {versions or 'version unknown'}  {_size(content.libraries)}"
+
+
+def _details(kit: Kit) -> list[str]:
+    widest = max(len(library.name) for library in kit.libraries)
+    libraries = [
+        f"  {library.name.ljust(widest)}  {library.role:7}  {library.file.size_bytes / MIB:6.1f} MB" for library in kit.libraries
+    ]
+    origins = [f"  from {origin.name}, licence: {origin.licence or 'not stated in the file'}" for origin in kit.origins]
+    compiler = compiler_problem(kit, compiler_build())
+    return [*libraries, *origins, *([f"  not for Qualcomm's HTP yet: {compiler}"] if compiler else [])]
+
+
+def _size(libraries: Sequence[Library]) -> str:
+    size_bytes = sum(library.file.size_bytes for library in libraries)
+    return f"{len(libraries)} {'library' if len(libraries) == 1 else 'libraries'}, {size_bytes / MIB:.1f} MB"

@@ -1,0 +1,218 @@
+"""Archives: a file or folder that an operator brings -> the libraries in it that are for one ABI, copied out under digests.
+
+Archives may be hostile: no name in one becomes a path here, and what is read of one is bounded.
+"""
+
+import errno
+import hashlib
+import os
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Protocol
+from uuid import uuid4
+
+from quadbench.artifacts import MIB, FileRef
+from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.kit import Origin, Role, is_library_name, role_of
+from quadbench.errors import UserError, shown
+from quadbench.results.digests import sha256_of
+from quadbench.spec.files import open_regular
+from quadbench.target.abi import Abi
+
+MOST_MEMBERS = 20_000
+MOST_LIBRARIES = 200  # Qualcomm's SDK has about a hundred for one ABI
+MOST_BYTES = 2048 * MIB  # of all libraries of one file or folder
+_MOST_DIRECTORY_BYTES = 16 * MIB  # of a zip file's own table of contents
+_MOST_METADATA_BYTES = MIB
+_COPY_BYTES = MIB
+_LONGEST_NAME = 200
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_ZIP_ENDINGS = (".aar", ".whl", ".zip")
+_FOLDERS = {  # as AARs and Qualcomm's SDK name the folders of an ABI
+    Abi.ARM64_V8A: re.compile(r"arm64-v8a|aarch64-android"),
+    Abi.ARM64_LINUX: re.compile(r"aarch64-(oe-linux|ubuntu)-gcc[0-9.]+"),
+    Abi.X86_64_LINUX: re.compile(r"x86_64-linux-clang"),
+}
+_HEXAGON_FOLDER = re.compile(r"hexagon-v[0-9]{2}")
+# What zipfile raises where an archive is not what it says; an OSError, beside, where a place in the file is before its beginning.
+_ZIP_FAULTS = (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OverflowError, IndexError, struct.error, zlib.error)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """The libraries by name that an operator's file or folder holds, and where it is from."""
+
+    origin: Origin
+    libraries: dict[str, FileRef]
+
+
+class Member(Protocol):
+    """A file in an archive or a folder. `path` is text, and no path of this machine."""
+
+    @property
+    def path(self) -> PurePosixPath: ...
+
+    def open(self) -> IO[bytes]: ...
+
+
+def content_of(source: Path, abi: Abi, folder: Path) -> Content:
+    """Copy the libraries of an ABI out of an AAR, a wheel, a zip file, a folder or a plain library, each to `folder`/<sha256>.
+
+    Raises:
+        UserError: there is no such file, it is damaged or too large, or holds two different libraries of one name.
+    """
+    if os.path.isdir(source):  # noqa: PTH112  (it raises nothing)
+        libraries = _copied(source, _walked(source), abi, folder)
+        return Content(origin=Origin(name=_shown_name(source), sha256=None), libraries=libraries)
+    try:
+        sha256 = sha256_of(source)
+    except OSError as error:
+        raise UserError(f"'{source}' cannot be read: {error.strerror}", hint="give AARs, wheels, folders or .so files") from error
+    if is_library_name(source.name):
+        libraries = _copied(source, [_Plain(path=PurePosixPath(source.name), place=source)], abi, folder)
+        return Content(origin=Origin(name=_shown_name(source), sha256=sha256), libraries=libraries)
+    if source.suffix not in _ZIP_ENDINGS:
+        known = f"*{', *'.join(_ZIP_ENDINGS)}, lib*.so or a folder"
+        raise UserError(f"'{source}' is none of the files that a kit is made of; expected {known}")
+    with _zip_members(source) as members:
+        origin = Origin(name=_shown_name(source), sha256=sha256, licence=_licence(members))
+        return Content(origin=origin, libraries=_copied(source, members, abi, folder))
+
+
+def _copied(source: Path, members: Iterable[Member], abi: Abi, folder: Path) -> dict[str, FileRef]:
+    chosen = _of_abi([member for member in members if is_library_name(member.path.name)], abi)
+    if len(chosen) > MOST_LIBRARIES:
+        raise UserError(f"'{source}' holds {len(chosen)} libraries for {abi}; expected at most {MOST_LIBRARIES}")
+    libraries: dict[str, FileRef] = {}
+    left_bytes = MOST_BYTES
+    for member in chosen:
+        name = member.path.name
+        with member.open() as file:
+            copied = _copy(file, folder, left_bytes)
+        if copied is None:
+            raise UserError(f"the libraries in '{source}' have more than {MOST_BYTES} bytes; those of no kit have")
+        left_bytes -= copied.size_bytes
+        if libraries.setdefault(name, copied) != copied:
+            raise UserError(
+                f"'{source}' has two different libraries '{name}' for {abi}", hint="give the folder or the files that you mean"
+            )
+    return libraries
+
+
+def _of_abi(members: list[Member], abi: Abi) -> list[Member]:
+    """Return the members in folders named for the ABI; all, where none is. Of Hexagon's folders only skels are for a device."""
+    is_named = [any(_FOLDERS[abi].fullmatch(part) for part in member.path.parts[:-1]) for member in members]
+    if not any(is_named):
+        return members
+    is_skel = [
+        role_of(m.path.name) is Role.SKEL and any(_HEXAGON_FOLDER.fullmatch(part) for part in m.path.parts[:-1]) for m in members
+    ]
+    return [member for member, *reasons in zip(members, is_named, is_skel, strict=True) if any(reasons)]
+
+
+def _copy(file: IO[bytes], folder: Path, most_bytes: int) -> FileRef | None:
+    """Copy one library to a file that is named by its digest; None where it has more bytes."""
+    digest, size_bytes, temporary = hashlib.sha256(), 0, folder / f"incoming-{uuid4().hex}"
+    with temporary.open("xb") as copy:
+        while part := file.read(_COPY_BYTES):
+            size_bytes += len(part)
+            if size_bytes > most_bytes:
+                return None
+            digest.update(part)
+            copy.write(part)
+    place = temporary.replace(folder / digest.hexdigest())
+    return FileRef(path=place.name, sha256=place.name, size_bytes=size_bytes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plain:
+    """A file of this machine."""
+
+    path: PurePosixPath
+    place: Path
+
+    def open(self) -> IO[bytes]:
+        try:
+            return open_regular(self.place)
+        except OSError as error:
+            raise UserError(f"'{self.place}' cannot be read: {error.strerror}") from error
+
+
+def _walked(folder: Path) -> Iterator[Member]:
+    """Yield the regular files below a folder; links to folders are not followed."""
+    count = 0
+    for top, _, names in os.walk(folder):
+        for name in sorted(names):
+            count += 1
+            if count > MOST_MEMBERS:
+                raise UserError(f"'{folder}' holds more than {MOST_MEMBERS} files", hint="give the folder of the libraries")
+            place = Path(top, name)
+            if place.is_file():
+                yield _Plain(path=PurePosixPath(place.relative_to(folder).as_posix()), place=place)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Zipped:
+    """A member of a zip file."""
+
+    path: PurePosixPath
+    archive: zipfile.ZipFile
+    info: zipfile.ZipInfo
+
+    def open(self) -> IO[bytes]:
+        return self.archive.open(self.info)
+
+
+@contextmanager
+def _zip_members(source: Path) -> Iterator[list[Member]]:
+    """Open a zip file. Whatever is wrong with it, until it is closed, is an error that names it."""
+    try:
+        with open_regular(source) as file:
+            _check_directory(file)
+            with zipfile.ZipFile(file) as archive:
+                infos = [info for info in archive.infolist() if not info.is_dir()]
+                if len(infos) > MOST_MEMBERS:
+                    raise zipfile.BadZipFile(f"it holds {len(infos)} files; expected at most {MOST_MEMBERS}")
+                if any(info.compress_type not in _COMPRESSIONS for info in infos):
+                    raise zipfile.BadZipFile("it is compressed in an uncommon way; expected deflated files")
+                yield [_Zipped(path=PurePosixPath(info.filename), archive=archive, info=info) for info in infos]
+    except (*_ZIP_FAULTS, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
+        raise UserError(f"'{source}' cannot be read as an archive: {one_line(str(error))}", hint="fetch it again") from error
+
+
+def _check_directory(file: IO[bytes]) -> None:
+    """Refuse a table of contents that would not fit into memory, before it is read."""
+    end = file.seek(0, os.SEEK_END)
+    tail_bytes = min(end, 22 + 65535 + 20)  # the last record, the longest comment, and what stands before it in large files
+    file.seek(end - tail_bytes)
+    tail = file.read(tail_bytes)
+    file.seek(0)
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or at + 22 > len(tail):
+        raise zipfile.BadZipFile("it is no zip file")
+    (size_bytes,) = struct.unpack_from("<I", tail, at + 12)
+    if size_bytes > _MOST_DIRECTORY_BYTES or tail[max(0, at - 20) : at].startswith(b"PK\x06\x07"):
+        raise zipfile.BadZipFile(f"its table of contents is larger than {_MOST_DIRECTORY_BYTES} bytes, or in the format for that")
+
+
+def _licence(members: Iterable[Member]) -> str | None:
+    """Return the licence that a wheel's metadata names."""
+    for member in members:
+        if member.path.name == "METADATA" and member.path.parent.name.endswith(".dist-info"):
+            with member.open() as file:
+                text = file.read(_MOST_METADATA_BYTES).decode(errors="replace")
+            named = re.search(r"^License(?:-Expression)?: (\S.*)$", text.partition("\n\n")[0], re.MULTILINE)
+            return one_line(named[1], most=_LONGEST_NAME) if named else None
+    return None
+
+
+def _shown_name(source: Path) -> str:
+    return one_line(shown(source.resolve().name)[1:-1])

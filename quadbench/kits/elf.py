@@ -1,0 +1,165 @@
+"""ELF: a file -> the machine it is for, the libraries it needs, and how its segments are aligned.
+
+The file may be hostile: what it says of itself is read within bounds, and only the parts that the loader reads.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+
+from quadbench.errors import QuadbenchError
+
+HEXAGON = 164  # e_machine of what runs on Qualcomm's Hexagon processor
+MACHINES = {3: "x86", 40: "arm, 32 bits", 62: "x86_64", HEXAGON: "hexagon", 183: "aarch64"}
+
+_LOAD, _DYNAMIC, _INTERPRETER, _NOTE = 1, 2, 3, 4  # p_type
+_NEEDED, _STRING_TABLE = 1, 5  # d_tag
+_MOST_SEGMENTS, _MOST_ENTRIES, _MOST_NEEDED = 64, 4096, 256
+_MOST_NOTES, _LONGEST_NAME = 4096, 256  # bytes
+_HEADER_BYTES = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class ElfFile:
+    """The facts about an ELF file. `alignment_bytes` is the least of its loaded segments.
+
+    `android_api` is the API level that Android's note names; None where there is no such note.
+    """
+
+    machine: int
+    interpreter: str | None
+    needed: tuple[str, ...]
+    alignment_bytes: int
+    android_api: int | None
+
+    @property
+    def machine_name(self) -> str:
+        """Return the machine in a word."""
+        return MACHINES.get(self.machine, f"machine {self.machine}")
+
+
+def read_elf(path: Path, *, name: str, fault: type[QuadbenchError]) -> ElfFile:
+    """Read the headers of a program or a shared library, of 32 or 64 bits, little-endian. `name` is what errors call it.
+
+    Raises:
+        QuadbenchError: a `fault`: the file cannot be read, or is no such file.
+    """
+    try:
+        with path.open("rb") as file:
+            return _Reader(file).read()
+    except (OSError, struct.error, _NoElfError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise fault(f"'{name}' is no ELF file of a program or library: {reason}") from error
+
+
+class _NoElfError(Exception):
+    """The error of a file that is cut off, or that no loader would take."""
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    kind: int
+    offset: int
+    address: int
+    size_bytes: int
+    alignment_bytes: int
+
+
+class _Reader:
+    """A file that is read piece by piece, each of a bounded size."""
+
+    def __init__(self, file: BufferedReader) -> None:
+        self._file = file
+        identity = self._at(0, 16)
+        if identity[:4] != b"\x7fELF" or identity[4] not in (1, 2) or identity[5] != 1:
+            raise _NoElfError("it does not begin as a little-endian ELF file does")
+        self._is_64 = identity[4] == 2
+
+    def read(self) -> ElfFile:
+        header = self._at(0, _HEADER_BYTES if self._is_64 else 52)
+        kind, machine = struct.unpack_from("<HH", header, 16)
+        if kind not in (2, 3):
+            raise _NoElfError(f"its type is {kind}; expected 2 or 3, a program or a shared library")
+        segments = list(self._segments(header))
+        loaded = [segment for segment in segments if segment.kind == _LOAD]
+        if not loaded:
+            raise _NoElfError("it has no segment that is loaded")
+        return ElfFile(
+            machine=machine,
+            interpreter=next((self._text(s.offset) for s in segments if s.kind == _INTERPRETER), None),
+            needed=self._needed(segments, loaded),
+            alignment_bytes=min(_alignment(segment) for segment in loaded),
+            android_api=next(filter(None, (self._android_api(s) for s in segments if s.kind == _NOTE)), None),
+        )
+
+    def _segments(self, header: bytes) -> Iterator[_Stretch]:
+        (start,) = struct.unpack_from("<Q", header, 32) if self._is_64 else struct.unpack_from("<I", header, 28)
+        size_bytes, count = struct.unpack_from("<HH", header, 54 if self._is_64 else 42)
+        if count > _MOST_SEGMENTS:
+            raise _NoElfError(f"it has {count} segments; expected at most {_MOST_SEGMENTS}")
+        if size_bytes != (56 if self._is_64 else 32):
+            raise _NoElfError(f"its segments are described in {size_bytes} bytes each")
+        table = self._at(start, size_bytes * count)
+        for entry in range(0, len(table), size_bytes):
+            if self._is_64:
+                kind, _, offset, address, _, size, _, alignment = struct.unpack_from("<IIQQQQQQ", table, entry)
+            else:
+                kind, offset, address, _, size, _, _, alignment = struct.unpack_from("<IIIIIIII", table, entry)
+            yield _Stretch(kind, offset, address, size, alignment)
+
+    def _needed(self, segments: list[_Stretch], loaded: list[_Stretch]) -> tuple[str, ...]:
+        """Return the names of the libraries that the loader looks for, in order."""
+        entries = [entry for segment in segments if segment.kind == _DYNAMIC for entry in self._dynamic(segment)]
+        strings = next((value for tag, value in entries if tag == _STRING_TABLE), None)
+        names = [value for tag, value in entries if tag == _NEEDED]
+        if not names:
+            return ()
+        if len(names) > _MOST_NEEDED:
+            raise _NoElfError(f"it needs {len(names)} libraries; expected at most {_MOST_NEEDED}")
+        place = next((s for s in loaded if strings is not None and s.address <= strings < s.address + s.size_bytes), None)
+        if place is None or strings is None:
+            raise _NoElfError("the names of the libraries that it needs lie outside of it")
+        return tuple(self._text(place.offset + strings - place.address + name) for name in names)
+
+    def _dynamic(self, segment: _Stretch) -> Iterator[tuple[int, int]]:
+        form = struct.Struct("<QQ" if self._is_64 else "<II")
+        table = self._at(segment.offset, min(segment.size_bytes, form.size * _MOST_ENTRIES))
+        for tag, value in form.iter_unpack(table[: len(table) // form.size * form.size]):
+            if tag == 0:
+                return
+            yield tag, value
+
+    def _android_api(self, segment: _Stretch) -> int | None:
+        """Return the API level of the note that the NDK puts into everything that it links."""
+        notes, at = self._at(segment.offset, min(segment.size_bytes, _MOST_NOTES)), 0
+        while at + 12 <= len(notes):
+            name_bytes, content_bytes, kind = struct.unpack_from("<III", notes, at)
+            content = at + 12 + -(-name_bytes // 4) * 4
+            if kind == 1 and notes[at + 12 : at + 12 + name_bytes] == b"Android\0" and content + 4 <= len(notes):
+                return int.from_bytes(notes[content : content + 4], "little")
+            at = content + -(-content_bytes // 4) * 4
+        return None
+
+    def _text(self, offset: int) -> str:
+        text, end, _ = self._at(offset, _LONGEST_NAME, may_end=True).partition(b"\0")
+        if not end or not text.isascii():
+            raise _NoElfError(f"a name in it is no text of at most {_LONGEST_NAME} bytes")
+        return text.decode()
+
+    def _at(self, offset: int, size_bytes: int, *, may_end: bool = False) -> bytes:
+        if offset >= 2**63:
+            raise _NoElfError("a part of it would begin beyond its end")
+        self._file.seek(offset)
+        content = self._file.read(size_bytes)
+        if len(content) < size_bytes and not may_end:
+            raise _NoElfError("it is cut off")
+        return content
+
+
+def _alignment(segment: _Stretch) -> int:
+    """Return the largest page for which the loader could map a segment: a power of 2 by which offset and address agree."""
+    difference = segment.address - segment.offset
+    fitting = difference & -difference if difference else segment.alignment_bytes
+    return min(segment.alignment_bytes, fitting)

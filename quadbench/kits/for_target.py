@@ -1,0 +1,63 @@
+"""For a target: kits, a target and the compiler here -> the kit that runs its graphs, or why one does not. Pure."""
+
+from collections.abc import Iterable
+
+from quadbench.artifacts import Stored
+from quadbench.artifacts.kit import Kit, Library, Role
+from quadbench.kits.fitness import side_name
+from quadbench.kits.versions import COMPILER, COMPILER_VERSIONS
+from quadbench.target.abi import Abi
+from quadbench.target.targets import QnnTarget, Target
+
+
+def best_kit(
+    kits: Iterable[Stored[Kit]], abi: Abi, target: Target, htp_arch: str | None, build: str | None
+) -> Stored[Kit] | None:
+    """Return the kit that devices of an ABI with that HTP take; None where no kit runs the target's graphs.
+
+    It is the one with the newest ONNX Runtime, and among those the one with the fewest bytes to push.
+    """
+
+    def rank(kit: Stored[Kit]) -> tuple[list[int], int]:
+        version = [int(part) for part in kit.artifact.versions.get("onnxruntime", "0").split(".")]
+        return version, -sum(library.file.size_bytes for library in libraries_for(kit.artifact, target, htp_arch))
+
+    fitting = (kit for kit in kits if kit.artifact.abi is abi and not target_problems(kit.artifact, target, htp_arch, build))
+    return max(fitting, key=rank, default=None)
+
+
+def libraries_for(kit: Kit, target: Target, htp_arch: str | None) -> tuple[Library, ...]:
+    """Return the libraries that a device takes: for its CPU ONNX Runtime alone, for its HTP all but those of other HTPs."""
+    if isinstance(target, QnnTarget):
+        return tuple(library for library in kit.libraries if library.htp_arch in (None, htp_arch))
+    return (*kit.of_role(Role.RUNTIME), *kit.of_role(Role.SUPPORT))
+
+
+def target_problems(kit: Kit, target: Target, htp_arch: str | None, build: str | None) -> list[str]:
+    """Return every reason why a kit cannot run what is compiled for a target on a device with that HTP, each in a sentence.
+
+    `build` is the compiler's build of Qualcomm's SDK, None where there is no compiler.
+    """
+    if not isinstance(target, QnnTarget):
+        return []
+    if not kit.of_role(Role.PLUGIN):
+        return ["it has no execution provider for Qualcomm's HTP; expected 'libonnxruntime_providers_qnn.so'"]
+    sides = {library.role for library in kit.libraries if library.htp_arch == htp_arch}
+    missing = [role for role in (Role.STUB, Role.SKEL) if htp_arch and role not in sides]
+    compiler = compiler_problem(kit, build)
+    return [
+        *(f"it has no {role} for HTP {htp_arch}; expected '{side_name(htp_arch, role)}'" for role in missing),
+        *([compiler] if compiler else []),
+    ]
+
+
+def compiler_problem(kit: Kit, build: str | None) -> str | None:
+    """Say how the kit's build of Qualcomm's SDK differs from the compiler's; None where they agree or the kit has none of it."""
+    expected = kit.versions.get("qnn")
+    if expected is None or build == expected:
+        return None
+    version = COMPILER_VERSIONS.get(expected)
+    known = ", ".join(f"{version} has {build}" for build, version in COMPILER_VERSIONS.items())
+    install = f"pip install {COMPILER}=={version}" if version else f"no {COMPILER} with that build is known ({known})"
+    other = f"the compiler here has {build}" if build else f"the compiler here, {COMPILER}, is not installed"
+    return f"it has QNN build {expected}, and {other}; both must be the same: {install}"

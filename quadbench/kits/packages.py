@@ -1,0 +1,235 @@
+"""Packages: the name of a pinned public package, or of one in a Maven repository -> its file, which has the pinned sha256.
+
+Each registry is asked by its ordinary client: npm, pip, and for Maven a request over HTTP.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import IO, assert_never
+
+from quadbench.artifacts import MIB
+from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.kit import Origin
+from quadbench.artifacts.names import check_sha256
+from quadbench.errors import ArtifactError, MissingDependencyError, UnknownNameError, UserError, shown
+from quadbench.results.digests import sha256_of
+from quadbench.target.abi import Abi
+
+MAVEN_VARIABLE = "QUADBENCH_MAVEN"
+MAVEN_CENTRAL = "https://repo1.maven.org/maven2"
+MOST_BYTES = 1024 * MIB
+_CLIENT_TIMEOUT_S = 1800.0
+_REQUEST_TIMEOUT_S = 60.0
+_COPY_BYTES = MIB
+_MAVEN = re.compile(r"([\w.-]{1,100}):(\w[\w.-]{0,99}):([\w.-]{1,40})#sha256=(.{1,100})", re.ASCII)
+_NETWORK_HINT = "look at the network, or fetch the file yourself and give it to: quadbench runtime add"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NpmPackage:
+    """A package of npm, and the one file in it that is taken."""
+
+    name: str
+    version: str
+    sha256: str
+    licence: str
+    member: str
+
+    @property
+    def origin(self) -> Origin:
+        """Return where a kit is from that is made of the package."""
+        return Origin(name=f"npm {self.name}@{self.version}", sha256=self.sha256, licence=self.licence)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipPackage:
+    """A wheel of PyPI, for the Python and the platform that its file's name says."""
+
+    name: str
+    version: str
+    sha256: str
+    licence: str
+    python: str
+    platform: str
+
+    @property
+    def origin(self) -> Origin:
+        """Return where a kit is from that is made of the package."""
+        return Origin(name=f"PyPI {self.name}=={self.version}", sha256=self.sha256, licence=self.licence)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MavenPackage:
+    """An AAR of a Maven repository."""
+
+    group: str
+    artifact: str
+    version: str
+    sha256: str
+
+    @property
+    def origin(self) -> Origin:
+        """Return where a kit is from that is made of the package."""
+        return Origin(name=f"Maven {self.group}:{self.artifact}:{self.version}", sha256=self.sha256)
+
+    @property
+    def path(self) -> str:
+        """Return where every Maven repository keeps the file."""
+        return f"{self.group.replace('.', '/')}/{self.artifact}/{self.version}/{self.artifact}-{self.version}.aar"
+
+
+Package = NpmPackage | PipPackage | MavenPackage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pin:
+    """A package whose content was looked at, and the ABI of the kit that it makes."""
+
+    abi: Abi
+    package: Package
+
+
+PINS = {
+    "onnxruntime-android": Pin(
+        abi=Abi.ARM64_V8A,
+        package=NpmPackage(
+            name="com.github.asus4.onnxruntime",
+            version="0.4.9",
+            sha256="e59788788818fdde1b2e522e766a21ba0f7d8391de55737abf81e32cc801785d",
+            licence="MIT",
+            member="package/Plugins/Android/onnxruntime.aar",
+        ),
+    ),
+    "onnxruntime-linux": Pin(
+        abi=Abi.ARM64_LINUX,
+        package=PipPackage(
+            name="onnxruntime",
+            version="1.32.0",
+            sha256="2303372a85299b6757b0e11e1cbf13e410ddf7e10c37f4b37e99d1c90e7daf7c",
+            licence="MIT",
+            python="3.11",
+            platform="manylinux_2_28_aarch64",
+        ),
+    ),
+}
+"""Pinned packages by name. The CPU provider of ONNX Runtime is in each; looked at on 2026-11-25."""
+
+
+def pin_of(text: str) -> Pin:
+    """Return the pinned package of a name, or the one that `GROUP:ARTIFACT:VERSION#sha256=HEX` pins: an AAR, for phones.
+
+    Raises:
+        UnknownNameError: no package is pinned under the name.
+        UserError: the text is no package of Maven's with its sha256.
+    """
+    if ":" not in text:
+        if text not in PINS:
+            raise UnknownNameError("package", text, PINS)
+        return PINS[text]
+    match = _MAVEN.fullmatch(text)
+    try:
+        if match is None or ".." in text:
+            raise ValueError("expected GROUP:ARTIFACT:VERSION#sha256=HEX")
+        package = MavenPackage(group=match[1], artifact=match[2], version=match[3], sha256=check_sha256(match[4]))
+    except ValueError as error:
+        hint = "Maven repositories publish a file's sha256 beside it, with the ending .sha256"
+        raise UserError(f"{shown(text)} names no package: {error}", hint=hint) from error
+    return Pin(abi=Abi.ARM64_V8A, package=package)
+
+
+def fetch(package: Package, folder: Path, *, maven: str) -> Path:
+    """Fetch a package into an empty folder and return the file that a kit is made of.
+
+    Raises:
+        MissingDependencyError: npm or pip is not installed, or the registry does not give the package.
+        ArtifactError: what came has another sha256 than it must have.
+        UserError: the Maven repository is no web address.
+    """
+    match package:
+        case NpmPackage():
+            words = ["npm", "pack", f"{package.name}@{package.version}", "--pack-destination", str(folder)]
+            _run(words, package)
+            archive = _checked(folder, package)
+            return _taken(archive, package.member, folder)
+        case PipPackage():
+            where = ["--python-version", package.python, "--platform", package.platform, "--dest", str(folder)]
+            pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+            _run([*pip, *where, f"{package.name}=={package.version}"], package)
+            return _checked(folder, package)
+        case MavenPackage():
+            _request(f"{maven.rstrip('/')}/{package.path}", folder / f"{package.artifact}.aar", package)
+            return _checked(folder, package)
+        case _:
+            assert_never(package)
+
+
+def _run(command: Sequence[str], package: Package) -> None:
+    program = shutil.which(command[0])
+    if program is None:
+        raise MissingDependencyError(
+            f"to fetch '{package.origin.name}', {command[0]} must be installed", hint=f"apt-get install {command[0]}"
+        )
+    try:
+        result = subprocess.run(
+            [program, *command[1:]], capture_output=True, text=True, errors="replace", check=False, timeout=_CLIENT_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _not_fetched(package, f"'{command[0]}' was still running after {_CLIENT_TIMEOUT_S:g} s") from error
+    if result.returncode:
+        raise _not_fetched(package, one_line(result.stderr.strip()[-800:]) or f"exit code {result.returncode}")
+
+
+def _request(address: str, place: Path, package: Package) -> None:
+    if not address.startswith(("https://", "http://")):
+        raise UserError(f"${MAVEN_VARIABLE} is {shown(address)}, which is no web address", hint=f"as {MAVEN_CENTRAL}")
+    try:
+        with urllib.request.urlopen(address, timeout=_REQUEST_TIMEOUT_S) as answer, place.open("xb") as file:
+            _copy(answer, file, package)
+    except (OSError, HTTPException) as error:  # urllib's own errors are OSErrors
+        raise _not_fetched(package, f"{address}: {one_line(str(error))}") from error
+
+
+def _checked(folder: Path, package: Package) -> Path:
+    """Return the one file that came, if it is the one that is pinned."""
+    files = sorted(folder.iterdir())
+    if len(files) != 1:
+        raise _not_fetched(package, f"{len(files)} files came; expected one")
+    if (sha256 := sha256_of(files[0])) != package.sha256:
+        raise ArtifactError(
+            f"'{package.origin.name}' came with sha256 {sha256}; expected {package.sha256}",
+            hint="the registry gives another file than the one that is pinned; nothing of it was used",
+        )
+    return files[0]
+
+
+def _taken(archive: Path, member: str, folder: Path) -> Path:
+    """Copy one file out of a package whose content is known, as its digest says."""
+    place = folder / Path(member).name
+    with tarfile.open(archive, "r:gz") as members:
+        content = members.extractfile(member)
+        if content is None:
+            raise ArtifactError(f"'{archive.name}' has no file '{member}'")
+        with content, place.open("xb") as file:
+            shutil.copyfileobj(content, file, _COPY_BYTES)
+    return place
+
+
+def _copy(answer: IO[bytes], file: IO[bytes], package: Package) -> None:
+    size_bytes = 0
+    while part := answer.read(_COPY_BYTES):
+        size_bytes += len(part)
+        if size_bytes > MOST_BYTES:
+            raise _not_fetched(package, f"more than {MOST_BYTES} bytes came")
+        file.write(part)
+
+
+def _not_fetched(package: Package, reason: str) -> MissingDependencyError:
+    return MissingDependencyError(f"'{package.origin.name}' could not be fetched: {reason}", hint=_NETWORK_HINT)

@@ -1,0 +1,170 @@
+"""Store: files that an operator brings -> a verified kit in the results folder, which is listed, found and removed."""
+
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from quadbench.artifacts import FileRef, Stored
+from quadbench.artifacts.kit import Kit, Library, Origin, Role, role_of
+from quadbench.errors import UnknownNameError, UserError
+from quadbench.kits.archives import Content, content_of
+from quadbench.kits.elf import ElfFile, read_elf
+from quadbench.kits.fitness import kit_problems
+from quadbench.kits.packages import Pin, fetch
+from quadbench.kits.versions import qnn_build, runtime_version
+from quadbench.results.digests import digest_of
+from quadbench.results.layout import Layout, folder_name
+from quadbench.results.manifest import MANIFEST, link, publish, read_manifest, temporary_folder
+from quadbench.target.abi import Abi
+
+_QNN_ROLES = (Role.BACKEND, Role.STUB, Role.SKEL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Addition:
+    """A kit that was made of files. `left_out` are the names of libraries in them that nothing in the kit needs."""
+
+    kit: Stored[Kit]
+    left_out: tuple[str, ...]
+
+
+def add(sources: Sequence[Path], abi: Abi, layout: Layout, *, origins: Sequence[Origin] = ()) -> Addition:
+    """Make a kit of files and folders.
+
+    The same libraries make the same kit, which is stored once. `origins` are those of files that were fetched.
+
+    Raises:
+        UserError: a file cannot be read, or the libraries make no kit; names every reason. Nothing was stored.
+    """
+    with temporary_folder(layout.kits / "incoming") as folder:
+        contents = [content_of(source, abi, folder) for source in sources]
+        elves = _read(_merged(contents), folder)
+        libraries = _needed(elves)
+        left_out = tuple(sorted({library.name for library in elves} - {library.name for library in libraries}))
+        builds = {library: qnn_build(folder / library.file.path) for library in libraries if library.role in _QNN_ROLES}
+        problems = kit_problems({library: elves[library] for library in libraries}, builds, abi)
+        if problems:
+            raise UserError(
+                "\n".join((f"these files make no runtime kit for {abi}:", *problems)),
+                hint="give the files of one release for one ABI together; docs/runtime.md says where they come from",
+            )
+        kit = _kit(abi, libraries, folder, origins or [content.origin for content in contents], builds)
+        place = layout.kit(kit.digest)
+        if (place / MANIFEST).is_file():
+            return Addition(kit=read_manifest(place, Kit), left_out=left_out)
+        return Addition(kit=publish(place, partial(_filled, kit, folder)), left_out=left_out)
+
+
+def fetch_kit(pins: Sequence[Pin], layout: Layout, *, maven: str) -> Addition:
+    """Make a kit of packages, each fetched from its registry. `maven` is the address of the Maven repository.
+
+    Raises:
+        UserError: the packages are for several ABIs, or make no kit.
+        MissingDependencyError, ArtifactError: as `fetch`.
+    """
+    abis = {pin.abi for pin in pins}
+    if len(abis) != 1:
+        raise UserError(f"these packages are for {' and '.join(sorted(abis))}; a kit is for one ABI")
+    with temporary_folder(layout.kits / "fetched") as folder:
+        files = []
+        for number, pin in enumerate(pins):
+            (place := folder / str(number)).mkdir()
+            files.append(fetch(pin.package, place, maven=maven))
+        return add(files, abis.pop(), layout, origins=[pin.package.origin for pin in pins])
+
+
+def kits(layout: Layout) -> list[Stored[Kit]]:
+    """Return all kits, in the order of their digests.
+
+    Raises:
+        ArtifactError: one is damaged.
+    """
+    return [read_manifest(folder, Kit) for folder in _folders(layout)]
+
+
+def find(digest: str, layout: Layout) -> Stored[Kit]:
+    """Return the kit whose digest begins so.
+
+    Raises:
+        UnknownNameError: there is none.
+        UserError: several begin so.
+        ArtifactError: the kit is damaged.
+    """
+    return read_manifest(_place(digest, layout), Kit)
+
+
+def remove(digest: str, layout: Layout) -> Path:
+    """Delete the kit whose digest begins so, damaged or not, and return where it was.
+
+    Raises:
+        UnknownNameError: there is none.
+        UserError: several begin so.
+    """
+    place = _place(digest, layout)
+    shutil.rmtree(place)
+    return place
+
+
+def _folders(layout: Layout) -> list[Path]:
+    return sorted(path.parent for path in layout.kits.glob(f"[0-9a-f]*/{MANIFEST}"))
+
+
+def _place(digest: str, layout: Layout) -> Path:
+    places = {folder.name: folder for folder in _folders(layout)}
+    fitting = [folder for name, folder in places.items() if digest and name.startswith(folder_name(digest))]
+    if len(fitting) > 1:
+        names = ", ".join(folder.name for folder in fitting)
+        raise UserError(f"several kits begin with '{digest}': {names}", hint="give more of it")
+    if not fitting:
+        raise UnknownNameError("runtime kit", digest, places)
+    return fitting[0]
+
+
+def _merged(contents: Iterable[Content]) -> dict[str, FileRef]:
+    """Return the libraries of all files by name.
+
+    Raises:
+        UserError: two files bring different libraries of one name.
+    """
+    libraries, owners = dict[str, FileRef](), dict[str, str]()
+    for content in contents:
+        for name, file in content.libraries.items():
+            if libraries.setdefault(name, file) != file:
+                raise UserError(f"'{owners[name]}' and '{content.origin.name}' bring two different libraries '{name}'")
+            owners.setdefault(name, content.origin.name)
+    return libraries
+
+
+def _read(files: dict[str, FileRef], folder: Path) -> dict[Library, ElfFile]:
+    libraries = [Library(name=name, role=role_of(name), file=file) for name, file in sorted(files.items())]
+    return {library: read_elf(folder / library.file.path, name=library.name, fault=UserError) for library in libraries}
+
+
+def _needed(elves: dict[Library, ElfFile]) -> list[Library]:
+    """Return the libraries with a role of their own, and those that they need, however indirectly."""
+    wanted = {library.name for library in elves if library.role is not Role.SUPPORT}
+    while more := {name for library, elf in elves.items() if library.name in wanted for name in elf.needed} - wanted:
+        wanted |= more
+    return [library for library in elves if library.name in wanted]
+
+
+def _kit(
+    abi: Abi, libraries: Sequence[Library], folder: Path, origins: Sequence[Origin], builds: dict[Library, str | None]
+) -> Kit:
+    (runtime,) = (library for library in libraries if library.role is Role.RUNTIME)
+    versions = {"onnxruntime": runtime_version(folder / runtime.file.path), "qnn": next(filter(None, builds.values()), None)}
+    return Kit(
+        digest=digest_of({"abi": abi, **{library.name: library.file.sha256 for library in libraries}}),
+        abi=abi,
+        libraries=tuple(libraries),
+        versions={name: version for name, version in versions.items() if version},
+        origins=tuple(origins),
+    )
+
+
+def _filled(kit: Kit, source: Path, folder: Path) -> Kit:
+    for name in {library.file.path for library in kit.libraries}:  # two libraries may have the same content
+        link(source / name, folder / name)
+    return kit

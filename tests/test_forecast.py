@@ -1,0 +1,118 @@
+"""Forecast: what a run would build, push and run is told without doing any of it, and is what the run then does."""
+
+import json
+from pathlib import Path
+
+import pytest
+from support.bundles import write_recipe_bundle
+from support.kit_files import write_runtime
+from support.stub_ndk import write_stub_ndk
+from support.watcher import Silent
+
+from quadbench.artifacts import MIB
+from quadbench.cli import main
+from quadbench.devices import connect
+from quadbench.errors import UserError
+from quadbench.harness.cmake import NDK_VARIABLE
+from quadbench.harness.program import OVERRIDE
+from quadbench.kits import store
+from quadbench.recipe import load_recipe
+from quadbench.results.layout import Layout
+from quadbench.rollout import roll_out
+from quadbench.rollout.forecast import forecast
+from quadbench.target.abi import Abi
+
+pytest.importorskip("onnx")
+
+QUICKSTART = load_recipe("quickstart")
+
+
+@pytest.fixture
+def layout(tmp_path: Path, harness: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    """An empty results folder; the harness of this machine is there."""
+    monkeypatch.setenv(OVERRIDE, str(harness))
+    monkeypatch.delenv(NDK_VARIABLE, raising=False)
+    return Layout(tmp_path / "results")
+
+
+def test_nothing_is_built_for_a_forecast(layout: Layout, harness: Path) -> None:
+    (one,) = forecast(QUICKSTART, ["virtual:s25"], layout=layout)
+    assert (one.bundle, one.launches, one.to_build, one.missing) == (None, None, ("the bundle",), ())
+    assert one.push_bytes["harness"] == harness.stat().st_size
+    assert not layout.root.exists()
+
+
+def test_the_bytes_of_a_forecast_are_those_that_a_rollout_pushes(layout: Layout) -> None:
+    bundle = write_recipe_bundle(QUICKSTART, layout)
+    (before,) = forecast(QUICKSTART, ["local"], layout=layout)
+    assert before.to_build == (f"the graphs for {before.target}; their bytes are given as they are in the bundle",)
+    with connect(["local"], layout=layout) as devices:
+        (deployment,) = roll_out(bundle, devices, layout=layout, observer=Silent()).deployments
+    (after,) = forecast(QUICKSTART, ["local"], layout=layout)
+    assert (after.to_build, after.missing) == ((), ())
+    assert sum(after.push_bytes.values()) == deployment.sent_bytes
+    assert all(after.push_bytes[what] for what in ("harness", "runtime", "base", "per-graph", "adapters"))
+    assert after.bundle == bundle.artifact.digest
+
+
+def test_the_launches_are_those_of_the_schedule(layout: Layout) -> None:
+    write_recipe_bundle(QUICKSTART, layout)
+    (one,) = forecast(QUICKSTART, ["local"], layout=layout)
+    measured = QUICKSTART.measure.launches * (1 + len(QUICKSTART.baselines))
+    assert one.launches in (measured, measured + 1)  # with the float launch
+    assert (one.images or 0) >= measured * len(QUICKSTART.tasks) * QUICKSTART.measure.iterations
+
+
+def test_a_phone_takes_the_harness_and_the_kit_of_its_abi(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_recipe_bundle(QUICKSTART, layout)
+    runtime = write_runtime(tmp_path / "kit")
+    store.add([runtime], Abi.ARM64_V8A, layout)
+    monkeypatch.setenv(NDK_VARIABLE, str(write_stub_ndk(tmp_path / "ndk").folder))
+    (one,) = forecast(QUICKSTART, ["s25"], layout=layout)
+    assert (one.abi, one.target) == (Abi.ARM64_V8A, "onnxruntime-cpu-aarch64")
+    assert one.push_bytes["runtime"] == runtime.stat().st_size
+    assert one.to_build[0] == "the harness for arm64-v8a"
+    assert all(one.push_bytes[what] for what in ("base", "per-graph", "adapters"))
+    assert one.missing == ("a run that pushes to phones, which this version does not have",)
+
+
+def test_everything_that_a_phone_lacks_is_named(layout: Layout) -> None:
+    (one,) = forecast(QUICKSTART, ["s25@R3X"], layout=layout)
+    ndk, kit, _ = one.missing
+    assert "ANDROID_NDK_HOME is not set" in ndk
+    assert kit.startswith("a runtime kit for arm64-v8a that runs onnxruntime-cpu-aarch64. Hint: ")
+
+
+def test_the_target_that_an_address_asks_for_counts(layout: Layout) -> None:
+    (one,) = forecast(QUICKSTART, ["virtual:s25?target=qnn"], layout=layout)
+    assert one.target == "qnn-v79-69"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "reason"),
+    [
+        (["hub:s25"], "'hub:s25' is at Qualcomm AI Hub"),
+        ([], "does not look for attached phones"),
+        (["s52"], "unknown device profile"),
+    ],
+)
+def test_a_device_that_takes_no_files_or_is_unknown_is_refused(addresses: list[str], reason: str, layout: Layout) -> None:
+    with pytest.raises(UserError, match=reason):
+        forecast(QUICKSTART, addresses, layout=layout)
+
+
+def test_a_dry_run_prints_a_block_for_each_device(layout: Layout, harness: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_recipe_bundle(QUICKSTART, layout)
+    words = ["run", "quickstart", "--devices", "virtual:s25,s25", "--dry-run", "--results", str(layout.root)]
+    assert main(words) == 0
+    virtual, phone = capsys.readouterr().out.split("\n\n")
+    assert virtual.startswith("virtual:s25: Galaxy S25, x86_64-linux, onnxruntime-cpu-x86_64; bundle ")
+    assert f"harness {harness.stat().st_size / MIB:19.1f} MB" in virtual
+    assert "missing" not in virtual
+    assert "missing: to build the harness for arm64-v8a, Android's NDK is needed" in phone
+    assert main([*words, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["schema_version"] == 1
+    assert [device["address"] for device in answer["devices"]] == ["virtual:s25", "s25"]

@@ -1,0 +1,115 @@
+"""The harness for each ABI: what CMake is told, what is missing, and the check of what came out."""
+
+import platform
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from support.elf_files import X86_64, write_elf
+from support.stub_ndk import StubNdk, write_stub_ndk
+
+from quadbench.cli import main
+from quadbench.errors import BuildError, MissingDependencyError
+from quadbench.harness.cmake import NDK_VARIABLE
+from quadbench.harness.program import ensure_harness
+from quadbench.kits.elf import read_elf
+from quadbench.kits.fitness import program_problem
+from quadbench.target.abi import Abi, host_abi
+
+LINKER = Abi.ARM64_V8A.traits.interpreter
+LIBRARIES = ("libc.so", "libm.so", "libdl.so")
+
+
+@pytest.fixture
+def ndk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StubNdk:
+    """A stub in place of the NDK that gives a program as the NDK would."""
+    stub = write_stub_ndk(tmp_path / "ndk")
+    write_elf(stub.program, needed=LIBRARIES, interpreter=LINKER, android_api=29)
+    monkeypatch.setenv(NDK_VARIABLE, str(stub.folder))
+    return stub
+
+
+def test_the_ndk_is_asked_for_16_kb_pages_a_static_libcxx_and_an_old_android(ndk: StubNdk, tmp_path: Path) -> None:
+    built = ensure_harness(tmp_path / "harness", Abi.ARM64_V8A)
+    assert built.read_bytes() == ndk.program.read_bytes()
+    lines = ndk.calls.splitlines()
+    assert {
+        "ANDROID_ABI=arm64-v8a",
+        "ANDROID_PLATFORM=android-29",
+        "ANDROID_STL=c++_static",
+        "ANDROID_SUPPORT_FLEXIBLE_PAGE_SIZES=ON",
+    } <= set(lines)
+    compilations = [line for line in lines if " -c " in line]
+    assert compilations
+    assert all("-std=gnu++20" in line and "-O3" in line for line in compilations)
+    assert any(line.startswith("-O3") and " -s " in line and "-o quadbench-harness" in line for line in lines)
+
+
+def test_the_ndk_sees_three_libraries_headers_and_nothing_else_of_this_machine(ndk: StubNdk, tmp_path: Path) -> None:
+    ensure_harness(tmp_path / "harness", Abi.ARM64_V8A)
+    words = [word for line in ndk.calls.splitlines() if " -c " in line for word in line.split()]
+    seen = {word for before, word in pairwise(words) if before == "-isystem"}
+    assert {Path(word).name for word in seen} == {"headers", "onnxruntime", "stb"}
+    assert not [word for word in seen if word.startswith("/usr")]
+
+
+def test_a_build_is_kept_by_sources_abi_and_compiler(ndk: StubNdk, tmp_path: Path) -> None:
+    first = ensure_harness(tmp_path / "harness", Abi.ARM64_V8A)
+    calls = ndk.calls
+    assert ensure_harness(tmp_path / "harness", Abi.ARM64_V8A) == first
+    assert ndk.calls == calls
+    (ndk.folder / "source.properties").write_text("Pkg.Revision = 28.0.13004108\n")
+    assert ensure_harness(tmp_path / "harness", Abi.ARM64_V8A) != first
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"machine": X86_64}, "'quadbench-harness' is for x86_64; expected aarch64, as arm64-v8a has it"),
+        ({"alignment": 4096}, "segments aligned to 4 KB; arm64-v8a may have pages of 16 KB"),
+        ({"interpreter": "/lib/ld-linux-aarch64.so.1"}, f"is started by '/lib/ld-linux-aarch64.so.1'; expected '{LINKER}'"),
+        ({"needed": ("libc.so.6",)}, "needs 'libc.so.6', so it is of another system; expected 'libc.so'"),
+        ({"needed": ("libc.so", "libc++_shared.so")}, r"needs 'libc\+\+_shared.so', which arm64-v8a does not have"),
+        ({"android_api": 24}, "is built for Android API 24; expected 28 or newer"),
+    ],
+)
+def test_a_program_that_a_phone_could_not_start_is_not_kept(
+    ndk: StubNdk, tmp_path: Path, facts: dict[str, object], message: str
+) -> None:
+    write_elf(ndk.program, **{"needed": LIBRARIES, "interpreter": LINKER, "android_api": 29, **facts})
+    with pytest.raises(BuildError, match=message):
+        ensure_harness(tmp_path / "harness", Abi.ARM64_V8A)
+    assert not list((tmp_path / "harness").rglob("quadbench-harness"))
+
+
+def test_a_missing_ndk_is_named_with_the_place_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(NDK_VARIABLE, raising=False)
+    with pytest.raises(MissingDependencyError, match=r"ANDROID_NDK_HOME is not set.*https://developer.android.com/ndk/downloads"):
+        ensure_harness(tmp_path, Abi.ARM64_V8A)
+
+
+def test_a_folder_that_is_no_ndk_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(NDK_VARIABLE, str(tmp_path))
+    with pytest.raises(MissingDependencyError, match=r"which is no NDK; expected source.properties and build/cmake/android"):
+        ensure_harness(tmp_path / "harness", Abi.ARM64_V8A)
+
+
+def test_a_missing_cross_compiler_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delitem(sys.modules, "ziglang", raising=False)
+    monkeypatch.setattr("sys.path", [path for path in sys.path if not Path(path, "ziglang").is_dir()])
+    with pytest.raises(MissingDependencyError, match=r"for arm64-linux, the package ziglang must be .*pip install ziglang"):
+        ensure_harness(tmp_path, Abi.ARM64_LINUX)
+
+
+def test_the_harness_of_this_machine_fits_its_abi(harness: Path) -> None:
+    abi = host_abi(platform.machine())
+    assert program_problem(harness.name, read_elf(harness, name=harness.name, fault=BuildError), abi) is None
+
+
+def test_an_unknown_abi_is_answered_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["harness", "build", "--abi", "armeabi"])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert all(f"'{abi}'" in error for abi in Abi)

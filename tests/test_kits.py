@@ -1,0 +1,250 @@
+"""Kits: what an operator brings becomes a kit, or is refused with every reason."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.elf_files import AARCH64, X86_64, write_elf
+from support.kit_files import ANDROID, BUILD, PLUGIN, RUNTIME, SKEL, STUB, write_aar, write_qnn, write_runtime
+
+from quadbench.artifacts.kit import Kit, Role
+from quadbench.artifacts.parts import file_refs
+from quadbench.errors import ArtifactError, UnknownNameError, UserError
+from quadbench.kits import store
+from quadbench.kits.for_target import best_kit, compiler_problem, libraries_for, target_problems
+from quadbench.kits.versions import COMPILER_VERSIONS, compiler_build
+from quadbench.results.layout import Layout
+from quadbench.results.manifest import MANIFEST, check_contents, read_manifest
+from quadbench.target.abi import Abi
+from quadbench.target.targets import OnnxRuntimeTarget, QnnTarget
+
+PHONE = Abi.ARM64_V8A
+CPU = OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu")
+HTP = QnnTarget(backend="qnn", htp_arch="v79", soc_model=69)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path / "results")
+
+
+@pytest.fixture
+def qnn(tmp_path: Path) -> Path:
+    """A folder with all that Qualcomm's HTP takes; tests break it."""
+    write_qnn(tmp_path / "qnn")
+    return tmp_path / "qnn"
+
+
+def refused(files: Path, layout: Layout, abi: Abi = PHONE) -> str:
+    """The reasons why a folder makes no kit, after which nothing is left of it."""
+    with pytest.raises(UserError) as error:
+        store.add([files], abi, layout)
+    assert list(layout.kits.iterdir()) == []
+    return error.value.message
+
+
+def test_an_aar_becomes_a_kit_of_what_graphs_need(layout: Layout, tmp_path: Path) -> None:
+    java = write_elf(tmp_path / "libonnxruntime4j_jni.so", needed=(*ANDROID, RUNTIME))
+    aar = write_aar(tmp_path / "onnxruntime.aar", [write_runtime(tmp_path / "libraries"), java])
+    addition = store.add([aar], PHONE, layout)
+    kit = addition.kit.artifact
+    assert [(library.name, library.role) for library in kit.libraries] == [(RUNTIME, Role.RUNTIME)]
+    assert addition.left_out == ("libonnxruntime4j_jni.so",)
+    assert (kit.abi, kit.versions) == (PHONE, {"onnxruntime": "1.29.0"})
+    assert kit.origins[0].name == "onnxruntime.aar"
+    assert store.find(kit.digest[:8], layout).artifact == kit
+
+
+def test_a_kit_is_named_by_its_content_and_stored_once(layout: Layout, tmp_path: Path) -> None:
+    first = store.add([write_runtime(tmp_path / "a")], PHONE, layout).kit
+    again = store.add([write_aar(tmp_path / "b.aar", [tmp_path / "a" / RUNTIME])], PHONE, layout).kit
+    assert (again.is_reused, again.folder) == (True, first.folder)
+    other = store.add([write_runtime(tmp_path / "c", says=b"\0VERS_1.30.0\0")], PHONE, layout).kit
+    assert {kit.folder for kit in store.kits(layout)} == {first.folder, other.folder}
+
+
+def test_roles_follow_from_names_and_skels_are_of_the_other_processor(layout: Layout, qnn: Path) -> None:
+    kit = store.add([qnn], PHONE, layout).kit.artifact
+    assert {library.name: library.role.value for library in kit.libraries} == {
+        RUNTIME: "runtime",
+        PLUGIN: "plugin",
+        "libQnnHtp.so": "backend",
+        "libQnnSystem.so": "backend",
+        STUB: "stub",
+        SKEL: "skel",
+    }
+    assert kit.versions["qnn"] == BUILD
+    assert target_problems(kit, HTP, "v79", BUILD) == []
+
+
+def test_libraries_that_others_need_belong_to_the_kit(layout: Layout, tmp_path: Path) -> None:
+    folder = write_runtime(tmp_path / "kit", needed=(*ANDROID, "libc++_shared.so")).parent
+    write_elf(folder / "libc++_shared.so", needed=ANDROID)
+    write_elf(folder / "libunused.so", needed=ANDROID)
+    addition = store.add([folder], PHONE, layout)
+    assert [library.name for library in addition.kit.artifact.of_role(Role.SUPPORT)] == ["libc++_shared.so"]
+    assert addition.left_out == ("libunused.so",)
+
+
+def test_the_folder_of_qualcomms_sdk_gives_the_abis_libraries_and_the_skels(layout: Layout, tmp_path: Path, qnn: Path) -> None:
+    sdk = tmp_path / "qairt/lib"
+    for name, place in ((SKEL, "hexagon-v79/unsigned"), ("libQnnHtp.so", "aarch64-android"), (STUB, "aarch64-android")):
+        (sdk / place).mkdir(parents=True, exist_ok=True)
+        shutil.copy(qnn / name, sdk / place / name)
+    shutil.copy(qnn / "libQnnSystem.so", sdk / "aarch64-android")
+    write_elf(sdk / "hexagon-v79/unsigned/libQnnSystem.so")
+    (sdk / "x86_64-linux-clang").mkdir()
+    write_elf(sdk / "x86_64-linux-clang/libQnnHtp.so", machine=X86_64)
+    kit = store.add([sdk.parent, qnn / RUNTIME, qnn / PLUGIN], PHONE, layout).kit.artifact
+    assert {library.name for library in kit.libraries} == {path.name for path in qnn.iterdir()}
+
+
+def test_a_library_of_another_machine_is_refused(layout: Layout, tmp_path: Path) -> None:
+    folder = write_runtime(tmp_path / "kit", machine=X86_64).parent
+    assert f"'{RUNTIME}' is for x86_64; expected aarch64, as arm64-v8a has it" in refused(folder, layout)
+
+
+def test_a_library_of_another_system_is_refused(layout: Layout, tmp_path: Path) -> None:
+    folder = write_runtime(tmp_path / "kit", needed=("libc.so.6", "libstdc++.so.6")).parent
+    assert refused(folder, layout).splitlines()[1:] == [
+        f"'{RUNTIME}' needs 'libc.so.6', so it is of another system; expected 'libc.so', as arm64-v8a has it"
+    ]
+    assert "expected 'libc.so.6', as arm64-linux has it" in refused(write_runtime(tmp_path / "b").parent, layout, Abi.ARM64_LINUX)
+
+
+def test_segments_for_pages_of_4_kb_are_refused(layout: Layout, tmp_path: Path) -> None:
+    folder = write_runtime(tmp_path / "kit", alignment=4096).parent
+    message = refused(folder, layout)
+    assert f"'{RUNTIME}' has segments aligned to 4 KB; arm64-v8a may have pages of 16 KB, and would not load it" in message
+
+
+def test_a_library_that_nobody_has_is_named_with_those_that_need_it(layout: Layout, tmp_path: Path) -> None:
+    folder = write_runtime(tmp_path / "kit", needed=(*ANDROID, "libc++_shared.so", "libhidden.so")).parent
+    message = refused(folder, layout)
+    assert f"'{RUNTIME}' needs 'libc++_shared.so', 'libhidden.so', which neither the kit nor arm64-v8a has" in message
+
+
+def test_a_missing_skel_is_named(layout: Layout, qnn: Path) -> None:
+    (qnn / SKEL).unlink()
+    assert f"'{STUB}' is a stub without its skel; expected '{SKEL}' beside it" in refused(qnn, layout)
+
+
+def test_a_missing_stub_is_named(layout: Layout, qnn: Path) -> None:
+    (qnn / STUB).unlink()
+    assert f"'{SKEL}' is a skel without its stub; expected '{STUB}' beside it" in refused(qnn, layout)
+
+
+def test_a_skel_that_is_for_the_cpu_is_refused(layout: Layout, qnn: Path) -> None:
+    write_elf(qnn / SKEL, machine=AARCH64)
+    assert f"'{SKEL}' is for aarch64; expected hexagon, on which a skel runs" in refused(qnn, layout)
+
+
+def test_libraries_of_two_builds_of_the_sdk_are_refused(layout: Layout, qnn: Path) -> None:
+    write_elf(qnn / STUB, needed=(*ANDROID, "libcdsprpc.so"), says=b"v2.51.0.260929181845")
+    message = refused(qnn, layout)
+    assert "libraries of different QNN builds: " in message
+    assert f"{STUB} 2.51.0.260929181845" in message
+    assert f"libQnnHtp.so {BUILD}" in message
+
+
+def test_a_plugin_without_its_backend_and_a_backend_without_its_plugin_are_refused(layout: Layout, qnn: Path) -> None:
+    (qnn / "libQnnSystem.so").unlink()
+    assert f"'{PLUGIN}' opens 'libQnnSystem.so', which is missing" in refused(qnn, layout)
+    (qnn / PLUGIN).unlink()
+    assert f"'libQnnHtp.so' is opened by '{PLUGIN}', which is missing" in refused(qnn, layout)
+
+
+def test_a_kit_has_one_library_of_onnx_runtime(layout: Layout, qnn: Path) -> None:
+    (qnn / RUNTIME).rename(qnn / f"{RUNTIME}.1.29.0")
+    assert store.add([qnn], PHONE, layout).kit.artifact.versions["onnxruntime"] == "1.29.0"
+    write_runtime(qnn)
+    shutil.rmtree(layout.kits)
+    assert f"as libonnxruntime.so; found '{RUNTIME}', '{RUNTIME}.1.29.0'" in refused(qnn, layout)
+
+
+def test_all_reasons_come_at_once(layout: Layout, qnn: Path) -> None:
+    (qnn / SKEL).unlink()
+    write_runtime(qnn, alignment=4096)
+    assert len(refused(qnn, layout).splitlines()) == 3
+
+
+def test_a_kit_of_another_build_than_the_compilers_names_both_and_the_package_to_install(layout: Layout, qnn: Path) -> None:
+    kit = store.add([qnn], PHONE, layout).kit.artifact
+    assert compiler_problem(kit, BUILD) is None
+    problem = compiler_problem(kit, "2.51.0.260929181845") or ""
+    assert problem == (
+        f"it has QNN build {BUILD}, and the compiler here has 2.51.0.260929181845; both must be the same: "
+        "pip install onnxruntime-qnn==2.6.0"
+    )
+    assert "the compiler here, onnxruntime-qnn, is not installed" in (compiler_problem(kit, None) or "")
+    odd = replace(kit, versions={"qnn": "2.49.0.260801000000"})
+    assert "no onnxruntime-qnn with that build is known (2.3.0 has " in (compiler_problem(odd, BUILD) or "")
+
+
+def test_the_build_of_the_compiler_here_is_one_that_is_known() -> None:
+    pytest.importorskip("onnxruntime_qnn")
+    assert compiler_build() in COMPILER_VERSIONS
+
+
+def test_a_kit_says_why_it_does_not_run_on_a_device(layout: Layout, tmp_path: Path, qnn: Path) -> None:
+    bare = store.add([write_runtime(tmp_path / "bare")], PHONE, layout).kit.artifact
+    assert target_problems(bare, CPU, "v79", None) == []
+    assert target_problems(bare, HTP, "v79", BUILD) == [f"it has no execution provider for Qualcomm's HTP; expected '{PLUGIN}'"]
+    kit = store.add([qnn], PHONE, layout).kit.artifact
+    assert target_problems(kit, HTP, "v81", BUILD) == [
+        "it has no stub for HTP v81; expected 'libQnnHtpV81Stub.so'",
+        "it has no skel for HTP v81; expected 'libQnnHtpV81Skel.so'",
+    ]
+
+
+def test_a_device_takes_what_its_target_needs_alone(layout: Layout, qnn: Path) -> None:
+    kit = store.add([qnn], PHONE, layout).kit.artifact
+    assert libraries_for(kit, HTP, "v79") == kit.libraries
+    assert {library.name for library in libraries_for(kit, HTP, "v75")} == {path.name for path in qnn.iterdir()} - {STUB, SKEL}
+    assert [library.name for library in libraries_for(kit, CPU, "v79")] == [RUNTIME]
+
+
+def test_the_newest_kit_that_runs_the_target_is_taken(layout: Layout, tmp_path: Path, qnn: Path) -> None:
+    older = store.add([qnn], PHONE, layout).kit
+    newer = store.add([write_runtime(tmp_path / "newer", says=b"\0VERS_1.30.0\0")], PHONE, layout).kit
+    assert best_kit([older, newer], PHONE, CPU, "v79", BUILD) == newer
+    assert best_kit([older, newer], PHONE, HTP, "v79", BUILD) == older
+    assert best_kit([older, newer], PHONE, HTP, "v79", "2.51.0.260929181845") is None
+    assert best_kit([older, newer], Abi.ARM64_LINUX, CPU, None, None) is None
+
+
+def test_a_kit_that_was_changed_is_refused_and_can_be_removed(layout: Layout, tmp_path: Path) -> None:
+    stored = store.add([write_runtime(tmp_path / "kit")], PHONE, layout).kit
+    place = stored.path(stored.artifact.libraries[0].file)
+    content = place.read_bytes()
+    place.chmod(0o644)
+    place.write_bytes(content[:-1] + b"x")
+    with pytest.raises(ArtifactError, match=r"was changed after it was written.*quadbench runtime remove"):
+        check_contents(stored, file_refs(stored.artifact))
+    (stored.folder / MANIFEST).write_text("{}")
+    with pytest.raises(ArtifactError, match="runtime remove"):
+        store.find(stored.folder.name, layout)
+    store.remove(stored.folder.name, layout)
+    assert store.kits(layout) == []
+
+
+def test_a_name_in_a_manifest_is_checked_when_it_is_read(layout: Layout, tmp_path: Path) -> None:
+    stored = store.add([write_runtime(tmp_path / "kit")], PHONE, layout).kit
+    manifest = stored.folder / MANIFEST
+    manifest.write_text(manifest.read_text().replace(f'"{RUNTIME}"', '"../../libonnxruntime.so"'))
+    with pytest.raises(ArtifactError, match="names no library"):
+        read_manifest(stored.folder, Kit)
+
+
+def test_a_kit_is_found_by_the_beginning_of_its_digest_if_no_other_begins_so(layout: Layout, tmp_path: Path) -> None:
+    for number in range(17):  # of which two begin with the same character
+        store.add([write_runtime(tmp_path / f"{number}", says=b"\0VERS_1.%d.0\0" % number)], PHONE, layout)
+    names = [kit.folder.name for kit in store.kits(layout)]
+    shared = next(name[0] for name in names if sum(other[0] == name[0] for other in names) > 1)
+    with pytest.raises(UserError, match=f"several kits begin with '{shared}'"):
+        store.find(shared, layout)
+    with pytest.raises(UnknownNameError, match="unknown runtime kit 'xyz'"):
+        store.find("xyz", layout)
+    with pytest.raises(UnknownNameError):
+        store.remove("", layout)
