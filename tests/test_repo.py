@@ -26,9 +26,10 @@ PAGES = sorted(DOCS.rglob("*.md"))
 OTHER_PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "results/README.md", "android_harness/README.md")]
 MEASURED = [page for page in PAGES if page.parent.name == "measured" and page.stem != "index"]
 GLOSSARY = (
-    "acceptance, adapter, admission, anchor, artifact, base, bundle, caveat, compiled bundle, component, decision, deployment",
+    "acceptance, adapter, adapter weight, admission, anchor, artifact, base, bundle, caveat, compiled bundle, component",
+    "decision, deployment",
     "device profile, encoding, estimator, foundation model, gate, gauge, headroom, installation, item, judgement, launch, layout",
-    "LoRA pair, LoRA profile, network, record, reference, residual, rollout, run, sample, sampler table, shared, per-graph",
+    "LoRA pair, LoRA profile, mix, network, record, reference, residual, rollout, run, sample, sampler table, shared, per-graph",
     "float, site, stored, target, target key, task, toolchain, trajectory, truth, variant, verdict, weights",
 )
 MAKEFILE = (ROOT / "Makefile").read_text()

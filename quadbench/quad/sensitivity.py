@@ -172,7 +172,7 @@ def choose_anchor(scores: Sequence[AdapterSensitivity]) -> Choice:
 
 def _visited(prepared: Prepared, adapter: Adapter) -> list[tuple[PreparedTask, Visit]]:
     """Return the adapter's own tasks, as they were visited; if it has none, all tasks, visited with it."""
-    own = [(task, prepared.visits[task.task.name]) for task in prepared.tasks if task.task.adapter == adapter.name]
+    own = [(task, prepared.visits[task.task.name]) for task in prepared.tasks if adapter.name in task.task.adapter]
     lora = prepared.feed(adapter)
     return own or [(task, visit(task, prepared.encoders, prepared.unet, lora)) for task in prepared.tasks]
 
