@@ -55,7 +55,7 @@ def _quadbench_db(recipe_name: str, folder: Path) -> list[tuple[str, float, floa
     import torch
 
     from quadbench.artifacts import Component
-    from quadbench.quad.adapters import graph_tensors
+    from quadbench.quad.adapters import graph_tensors, mixed
     from quadbench.quad.adapters.lora_profile import adapter_integers, lora_profile
     from quadbench.quad.prepare import prepare
     from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
@@ -66,7 +66,7 @@ def _quadbench_db(recipe_name: str, folder: Path) -> list[tuple[str, float, floa
     with torch.no_grad():
         prepared = prepare(load_recipe(recipe_name), Steps(), folder)
         lora = lora_profile(list(prepared.adapters.values()), anchor=None, gauge=True, headroom=1.0, dtype="int16")
-        tasks = [(task, lora.adapters[name]) for task in prepared.tasks if (name := task.task.adapter)]
+        tasks = [(task, own) for task in prepared.tasks if (own := mixed(lora.adapters, task.task.adapter))]
         inputs = {task.task.name: prepared.visits[task.task.name].feeds for task, _ in tasks}
         feeds = [f | prepared.feed(a) for task, own in tasks for f in inputs[task.task.name] for a in (own, None)]
         shared = GraphSession(quantized(Calibrated(Observed(prepared.models[Component.UNET], feeds)), lora=lora.encodings).model)
@@ -90,13 +90,13 @@ def _both_db(
     """Return the SQNR of the task's own graph and of the shared one, on the same inputs; leave what AIMET needs in `folder`."""
     import onnx
 
-    from quadbench.quad.adapters import merge
+    from quadbench.quad.adapters import merge, mixed
     from quadbench.quad.model.graphs import export_unet
     from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
     from quadbench.quad.tasks.examples import examples
     from quadbench.quad.tasks.runner import GraphSession
 
-    adapter = prepared.adapters[task.adapter]
+    adapter = mixed(prepared.adapters, task.adapter)
     unet = copy.deepcopy(prepared.foundation.unet)
     merge(adapter, unet)
     merged = export_unet(prepared.foundation, unet, {}, folder)

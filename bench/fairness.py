@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from quadbench.artifacts import Component
-from quadbench.quad.adapters import graph_tensors
+from quadbench.quad.adapters import graph_tensors, mixed
 from quadbench.quad.adapters.lora_profile import LoraProfile, adapter_integers, lora_profile
 from quadbench.quad.baselines import merged_unet
 from quadbench.quad.divergence import spread
@@ -112,7 +112,7 @@ def measure(recipe: Recipe, seed: int, headrooms: Sequence[float], items: int, f
     for prepared_task in prepared.tasks:
         task = prepared_task.task
         judged = list(judged_items(prepared, prepared_task, items, feeds))
-        merged = merged_unet(prepared.foundation, prepared.adapters[task.adapter] if task.adapter else None, scratch)
+        merged = merged_unet(prepared.foundation, mixed(prepared.adapters, task.adapter), scratch)
         for policy in POLICIES:
             own_recipe = with_policy(recipe, policy)
             alone = own_recipe.model_copy(update={"tasks": (task,)})
@@ -139,8 +139,7 @@ def with_policy(recipe: Recipe, policy: str) -> Recipe:
 
 
 def judged_items(prepared: Prepared, task: PreparedTask, items: int, feeds: int) -> Iterator[Judged]:
-    adapter = task.task.adapter
-    weights = prepared.feed(prepared.adapters[adapter] if adapter else None)
+    weights = prepared.feed(mixed(prepared.adapters, task.task.adapter))
     for item in task.items.evaluation[:items]:
         alone = replace(task, items=replace(task.items, calibration=(item,)))
         visited = visit(alone, prepared.encoders, prepared.unet, weights).feeds
@@ -175,12 +174,9 @@ class Bench:
             graphs[headroom] = GraphSession(written.model)
         return graphs
 
-    def integers(self, adapter: str | None) -> Feed:
-        """Return an adapter's LoRA inputs as the shared graph takes them; None is no adapter."""
-        encodings, shapes = self.lora.encodings, self.prepared.shapes
-        if adapter is not None:
-            return adapter_integers(graph_tensors(self.lora.adapters[adapter], shapes), encodings)
-        return {name: np.zeros(shape, encodings[name].dtype) for name, shape in shapes.items()}
+    def integers(self, weights: Mapping[str, float]) -> Feed:
+        """Return a task's LoRA inputs as the shared graph takes them."""
+        return adapter_integers(graph_tensors(mixed(self.lora.adapters, weights), self.prepared.shapes), self.lora.encodings)
 
 
 def sqnr_db(judged: Judged, graph: GraphSession, lora: Feed) -> float:

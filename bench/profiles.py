@@ -174,7 +174,7 @@ def _inputs(prepared: Prepared, adapter: Adapter) -> dict[str, torch.Tensor]:
 
 def _psnr_db(prepared: Prepared, exact: Adapter, student: FakeQuantGraph, adapter: Adapter) -> tuple[float, ...]:
     """Compare the student's images of the anchor's task with those of the float U-Net; text encoder and VAE are float in both."""
-    task = next(task for task in prepared.tasks if task.task.adapter == ANCHOR)
+    task = next(task for task in prepared.tasks if ANCHOR in task.task.adapter)
     decoder = GraphSession(prepared.models[Component.VAE_DECODER])
     weights = _inputs(prepared, adapter)
 

@@ -17,7 +17,7 @@ import torch
 from fairness import Bench, Judged, judged_items, sqnr_db
 
 from quadbench.artifacts import Component
-from quadbench.quad.adapters import Adapter, merge
+from quadbench.quad.adapters import Adapter, merge, mixed
 from quadbench.quad.adapters.lora_profile import lora_profile
 from quadbench.quad.baselines import merged_unet
 from quadbench.quad.model.components import copy_of_modules
@@ -47,7 +47,7 @@ def main() -> None:
         shared = {name: GraphSession(graph) for name, graph in rounded.items()}
         for task in prepared.tasks:
             judged = list(judged_items(prepared, task, options.items, options.feeds))
-            adapter = prepared.adapters[task.task.adapter] if task.task.adapter else None
+            adapter = mixed(prepared.adapters, task.task.adapter)
             merged = merged_unet(prepared.foundation, adapter, Path(scratch))
             inputs = {"shared": bench.integers(task.task.adapter), "base": prepared.feed(adapter)}
             own = mean_db(judged, GraphSession(quantize_graph(merged, {})), {})

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from quadbench.artifacts import Component
+from quadbench.quad.adapters import mixed
 from quadbench.quad.model.foundation import time_features
 from quadbench.quad.prepare import Prepared, prepare
 from quadbench.quad.samplers.ed import ed_table
@@ -74,7 +75,7 @@ def compare(prepared: Prepared, task: PreparedTask, steps: int, seed: int, image
 
 
 def _image(prepared: Prepared, task: PreparedTask, table: SamplerTable, item: Item) -> torch.Tensor:
-    adapter = prepared.adapters[task.task.adapter] if task.task.adapter else None
+    adapter = mixed(prepared.adapters, task.task.adapter)
     features = time_features(prepared.foundation, list(table.timesteps))
     condition = prepared.encoders.condition(item, features, prepared.feed(adapter), task.task.guidance)
     latent = run_table(

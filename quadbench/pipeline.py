@@ -142,11 +142,14 @@ def admit(
     addresses: Sequence[str],
     *,
     name: str | None = None,
+    weight: float = 1.0,
     unet_only: bool = False,
     layout: Layout,
     observer: Observer,
 ) -> "tuple[Admission, tuple[Deployment, ...]]":
     """Judge an adapter under a bundle's profile (None: the latest run's). If admitted, add it and push it to the devices, if any.
+
+    It is judged and written at `weight`, the greatest that tasks shall give it.
 
     Raises:
         QuadbenchError: the adapter cannot be read or has no place in the base, or every device failed.
@@ -154,7 +157,7 @@ def admit(
     with extra_needed("quad"):
         from quadbench.quad.admit import admit as admit_adapter
     bundle = read_manifest(bundle_folder, Bundle) if bundle_folder else load_run(layout).stored
-    admission = admit_adapter(source, bundle, name=name, unet_only=unet_only)
+    admission = admit_adapter(source, bundle, name=name, weight=weight, unet_only=unet_only)
     if not addresses or admission.extended is None:
         return admission, ()
     with connect(addresses, layout=layout) as devices:

@@ -23,8 +23,12 @@ from quadbench.quad.adapters.kohya import site_of_ldm  # noqa: E402
 from quadbench.quad.model.foundation import Foundation, load_foundation  # noqa: E402
 from quadbench.quad.model.geometry import random_module  # noqa: E402
 from quadbench.quad.sources import AdapterFormat, AdapterSource  # noqa: E402
-from quadbench.quad.tasks.reference_adapter import with_adapter  # noqa: E402
+from quadbench.quad.tasks.reference_adapter import with_adapters  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
+
+
+def with_adapter(unet: UNet2DConditionModel, source: AdapterSource) -> UNet2DConditionModel:
+    return with_adapters(unet, {"style": source}, {"style": 1.0})
 
 
 @pytest.fixture(scope="module")

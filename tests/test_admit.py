@@ -126,6 +126,29 @@ def test_inspect_gives_the_judgement_without_adding_anything(
     assert list(bundle.parent.iterdir()) == [bundle]
 
 
+def test_an_adapter_is_judged_and_written_at_the_weight_that_tasks_shall_give_it(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = admit(capsys, write_new(tmp_path / "new.safetensors"), bundle, "--name", "whole")
+    half = admit(capsys, write_new(tmp_path / "new.safetensors"), bundle, "--name", "half", "--weight", "0.5")
+    assert (whole["weight"], half["weight"]) == (1.0, 0.5)
+    assert whole["bundle"] != half["bundle"]
+    for answer in (whole, half):
+        files = read_manifest(Path(str(answer["bundle"])), Bundle).artifact.adapters
+        assert {file.weight for file in files} == {answer["weight"]}
+    assert main(["adapter", "admit", str(tmp_path / "new.safetensors"), "--bundle", str(bundle), "--weight", "4"]) == 2
+    assert "new:4: needs distillation; even gauge-aligned" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("weight", ["0", "-1", "4.5", "nan", "inf"])
+def test_a_weight_that_no_adapter_is_admitted_at_is_refused(
+    weight: str, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_new(tmp_path / "new.safetensors")
+    assert main(["adapter", "admit", str(file), "--bundle", str(bundle), f"--weight={weight}"]) == 2
+    assert "is no weight to admit an adapter at; expected more than 0 and at most 4" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_name_that_no_adapter_can_have_is_refused(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write_new(tmp_path / "new.safetensors")
     assert main(["adapter", "admit", str(file), "--bundle", str(bundle), "--name", "Pixel Art"]) == 2

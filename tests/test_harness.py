@@ -54,6 +54,39 @@ def test_an_adapter_of_smaller_rank_and_fewer_sites_is_padded_with_zeros(harness
     assert_same_image(tmp_path / "images/restyle/000.png", painted("restyle", 0, as_floats(padded)))
 
 
+@pytest.mark.parametrize("dtype", ["int16", "int8", "float32"])
+def test_a_mix_is_its_files_beside_each_other_each_with_its_factor_on_up(
+    harness: Path, assets: Path, tmp_path: Path, dtype: str
+) -> None:
+    full = draw_adapter(ADAPTERS["restyle"], dtype)
+    rank = full["lora.conv.down"].shape[0]
+    halves = {"front": slice(0, 1), "back": slice(1, rank)}
+    plan = shared_plan(assets, tmp_path, dtype=dtype, variant="float" if dtype == "float32" else "shared")
+    for name, ranks in halves.items():
+        own = {"lora.conv.down": full["lora.conv.down"][ranks], "lora.conv.up": full["lora.conv.up"][:, ranks]}
+        save_file({key: np.ascontiguousarray(value) for key, value in own.items()}, tmp_path / name, metadata=MADE_FOR)
+        plan["adapters"][name] = {"path": str(tmp_path / name)}
+    plan["mixes"] = {"both": {"back": -0.3, "front": 1.0}}  # in the order of their names
+    plan["tasks"]["restyle"]["adapter"] = "both"
+    plan["sequence"] = [{"task": "restyle", "warmup": 0, "iterations": 1}]
+    heard = launch(harness, plan)
+    assert [event["labels"]["adapter"] for event in heard.samples("adapter_load_ns")] == ["both"]
+    scaled = (full["lora.conv.up"][:, 1:] * (np.float32(-0.3) if dtype == "float32" else -0.3)).astype(np.float64)
+    scaled = scaled if dtype == "float32" else np.rint(scaled)
+    mix = {name: np.zeros_like(tensor) for name, tensor in full.items()}
+    mix["lora.conv.down"][:] = np.concatenate([full["lora.conv.down"][1:], full["lora.conv.down"][:1]])
+    mix["lora.conv.up"][:] = np.concatenate([scaled, full["lora.conv.up"][:, :1]], axis=1)
+    assert_same_image(tmp_path / "images/restyle/000.png", painted("restyle", 0, as_floats(mix)))
+
+
+def test_a_mix_of_more_ranks_than_the_graph_has_is_refused(harness: Path, plan: Plan) -> None:
+    plan["mixes"] = {"both": {"restyle": 1.0, "remove-object": 0.5}}
+    plan["tasks"]["restyle"]["adapter"] = "both"
+    heard = launch(harness, plan)
+    assert heard.exit_code == 2
+    assert "the adapters of 'both' have rank 4 or more together at 'lora.conv.down', expected at most 2" in heard.error()
+
+
 def test_events_are_complete_and_in_order(harness: Path, plan: Plan, tmp_path: Path) -> None:
     heard = launch(harness, plan)
     header, footer = heard.events[0], heard.events[-1]

@@ -1,6 +1,7 @@
 """The harness gets exactly the plan that docs/design.md describes, for each variant."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from support.scripted_harness import TASKS, World, launch_of
@@ -32,6 +33,7 @@ def test_the_shared_plan_has_one_unet_and_integer_adapters(world: World) -> None
         "components",
         "unets",
         "adapters",
+        "mixes",
         "base",
         "tasks",
         "sequence",
@@ -107,3 +109,20 @@ def test_a_task_in_the_plan_names_its_files_on_the_device(world: World) -> None:
             ],
         }
     }
+
+
+def test_the_plan_names_mixes_with_the_factors_that_make_them_of_the_files(world: World) -> None:
+    files = tuple(replace(file, weight=2.0) if file.name == "restyle" else file for file in world.adapters)
+    first, second = world.bundle.tasks
+    mix = {"remove-object": 1.0, "restyle": -0.5}
+    tasks = (first, replace(second, adapter="remove-object+restyle:-0.5", mix=mix))
+    world.bundle = replace(world.bundle, adapters=files, tasks=tasks)
+    for variant in (Variant.SHARED, Variant.FLOAT):
+        plan = plan_of(world, launch_of(variant))
+        assert plan["adapters"].keys() == {"remove-object", "restyle"}
+        assert plan["mixes"] == {
+            "restyle": {"restyle": 0.5},
+            "remove-object+restyle:-0.5": {"remove-object": 1.0, "restyle": -0.25},
+        }
+        assert [task["adapter"] for task in plan["tasks"].values()] == ["restyle", "remove-object+restyle:-0.5"]
+    assert plan_of(world, launch_of(Variant.PER_GRAPH))["mixes"] == {}

@@ -16,6 +16,7 @@ PLAN: dict[str, Any] = {
     "components": {"text_encoder": {}, "vae_encoder": {}, "vae_decoder": {}},
     "unets": {"base": {}},
     "adapters": {"restyle": {}},
+    "mixes": {},
     "tasks": {
         "restyle": {"kind": "image-to-image", "adapter": "restyle", "items": [{"name": "000"}, {"name": "001"}]},
         "draw": {"kind": "text-to-image", "adapter": None, "items": [{"name": "000"}]},

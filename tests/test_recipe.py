@@ -9,7 +9,16 @@ import yaml
 from support.schemas import poorly_described
 
 from quadbench.errors import SpecError, UnknownNameError
-from quadbench.recipe import AnchorProfile, BuiltinInputs, InpaintTask, LcmSampler, load_recipe, recipe_digest, recipe_schema
+from quadbench.recipe import (
+    AnchorProfile,
+    BuiltinInputs,
+    InpaintTask,
+    LcmSampler,
+    load_recipe,
+    mix_name,
+    recipe_digest,
+    recipe_schema,
+)
 
 RECIPE: dict[str, Any] = {
     "schema_version": 1,
@@ -109,6 +118,49 @@ def test_an_adapter_that_no_task_uses_is_allowed(tmp_path):
 
 def test_a_task_s_adapter_must_be_declared(problems):
     assert problems(tasks__1__adapter="inc") == ["tasks[1].adapter: no adapter 'inc'; did you mean 'ink'?"]
+
+
+@pytest.mark.parametrize(
+    ("given", "weights", "name"),
+    [
+        (None, {}, ""),
+        ("ink", {"ink": 1.0}, "ink"),
+        ({"ink": 1}, {"ink": 1.0}, "ink"),
+        ({"ink": 0.5}, {"ink": 0.5}, "ink:0.5"),
+        ({"oil": 1.0, "ink": -2}, {"ink": -2.0, "oil": 1.0}, "ink:-2+oil"),
+    ],
+)
+def test_a_task_takes_no_adapter_one_or_several_with_weights(tmp_path, given, weights, name):
+    task = load_recipe(write(tmp_path, tasks__1__adapter=given)).tasks[1]
+    assert list(task.adapter.items()) == list(weights.items())
+    assert mix_name(task.adapter) == name
+
+
+def test_a_name_alone_and_its_weight_of_1_are_the_same_recipe(tmp_path):
+    one, other = (load_recipe(write(tmp_path, tasks__1__adapter=given)) for given in ("ink", {"ink": 1.0}))
+    assert recipe_digest(one) == recipe_digest(other)
+
+
+def test_a_mix_has_a_name_that_manifests_take(problems):
+    names = [f"{letter * 60}" for letter in "abcd"]
+    given = {"adapters": {name: {"source": "peft", "path": "ink"} for name in names} | RECIPE["adapters"]}
+    assert problems(**given, tasks__1__adapter=dict.fromkeys(names, 1.0)) == [
+        "tasks[1].adapter: expected names that come to at most 200 characters together, found 243"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"inc": 0.5}, ["tasks[1].adapter: no adapter 'inc'; did you mean 'ink'?"]),
+        ({"ink": 4.5}, ["tasks[1].adapter.ink: expected at least -4.0 and at most 4.0, found 4.5"]),
+        ({"ink": "much"}, ["tasks[1].adapter.ink: expected a number, found text 'much'"]),
+        (3, ["tasks[1].adapter: expected the name of an adapter, names with weights, or null; found 3"]),
+        ({}, ["tasks[1].adapter: expected the name of an adapter, names with weights, or null; found keys and values"]),
+    ],
+)
+def test_what_is_no_weight_of_an_adapter_is_refused(problems, given, expected):
+    assert problems(tasks__1__adapter=given) == expected
 
 
 def test_the_anchor_must_be_declared(problems):

@@ -14,7 +14,7 @@ from quadbench.quad.sources import AdapterFormat, AdapterSource  # noqa: E402
 from quadbench.quad.tasks.items import Item, task_items  # noqa: E402
 from quadbench.quad.tasks.prepared import Encoders, prepare_task  # noqa: E402
 from quadbench.quad.tasks.reference import Reference, reference_for  # noqa: E402
-from quadbench.quad.tasks.reference_adapter import with_adapter  # noqa: E402
+from quadbench.quad.tasks.reference_adapter import with_adapters  # noqa: E402
 from quadbench.recipe import Task  # noqa: E402
 
 KINDS = {"image-to-image": (1.0, 0.5), "inpaint": (1.0, 0.5), "text-to-image": (None,)}
@@ -36,7 +36,7 @@ def case_of(tiny_recipe: Path, foundation: Foundation, kind: str, scheme: str, s
     items = task_items(task, foundation, calibration_samples=1)
     encoders = Encoders(foundation=foundation, text_encoder=None, vae_encoder=None)  # type: ignore[arg-type]  # only OLSS asks
     prepared = prepare_task(task, items, encoders, None, {})  # type: ignore[arg-type]
-    return reference_for(foundation, task, prepared.table, None), items.evaluation[0]
+    return reference_for(foundation, task, prepared.table, {}), items.evaluation[0]
 
 
 @pytest.mark.parametrize(("kind", "scheme", "strength"), CASES)
@@ -52,5 +52,5 @@ def test_a_pipeline_of_diffusers_draws_what_the_table_draws(
 def test_an_adapter_that_names_its_model_goes_into_a_copy_of_it_without_a_warning() -> None:
     unet = load_foundation(zoo.foundation_folder("emoji-ldm")).unet
     source = AdapterSource(format=AdapterFormat.PEFT, path=zoo.adapter_folder("portrait"))
-    adapted = with_adapter(unet, source)
-    assert any(name.endswith(".lora_A.default.weight") for name in adapted.state_dict())
+    adapted = with_adapters(unet, {"portrait": source}, {"portrait": 1.0})
+    assert any(name.endswith(".lora_A.portrait.weight") for name in adapted.state_dict())

@@ -26,11 +26,11 @@ PAGES = sorted(DOCS.rglob("*.md"))
 OTHER_PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "results/README.md", "android_harness/README.md")]
 MEASURED = [page for page in PAGES if page.parent.name == "measured" and page.stem != "index"]
 GLOSSARY = (
-    "ABI, acceptance, adapter, admission, anchor, artifact, base, bundle, caveat, compiled bundle, component, decision",
-    "deployment, device profile, encoding, estimator, forecast, foundation model, gate, gauge, headroom, installation",
-    "item, judgement, kit, launch, layer, layout, LoRA pair, LoRA profile, network, push set, record, reference, residual, role",
-    "rollout, run, sample, sampler table, shared, per-graph, float, site, stored, target, target key, task, toolchain",
-    "trajectory, truth, variant, verdict, weights",
+    "ABI, acceptance, adapter, adapter weight, admission, anchor, artifact, base, bundle, caveat, compiled bundle",
+    "component, decision, deployment, device profile, encoding, estimator, forecast, foundation model, gate, gauge",
+    "headroom, installation, item, judgement, kit, launch, layer, layout, LoRA pair, LoRA profile, mix, network",
+    "push set, record, reference, residual, role, rollout, run, sample, sampler table, shared, per-graph, float, site",
+    "stored, target, target key, task, toolchain, trajectory, truth, variant, verdict, weights",
 )
 MAKEFILE = (ROOT / "Makefile").read_text()
 # In two parts, or this file would be found.

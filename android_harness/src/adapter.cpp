@@ -1,9 +1,11 @@
 #include "adapter.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <map>
 #include <string_view>
+#include <type_traits>
 
 #include "errors.hpp"
 #include "safetensors.hpp"
@@ -72,15 +74,44 @@ std::vector<std::optional<TensorInfo>> stored_inputs(const SafeTensors& file, co
   return stored;
 }
 
-// Copies a stored tensor to where its values lie in the input; the ranks beyond its own are left as they are.
-void copy_padded(std::span<const std::byte> stored, const TensorInfo& input, std::span<std::byte> memory) {
+template <class Value>
+void scale_as(std::span<std::byte> bytes, double factor) {
+  const std::span<Value> values{reinterpret_cast<Value*>(bytes.data()), bytes.size() / sizeof(Value)};
+  for (Value& value : values) {
+    if constexpr (std::is_integral_v<Value>) value = static_cast<Value>(std::nearbyint(value * factor));
+    else value *= static_cast<Value>(factor);
+  }
+}
+
+void scale(std::span<std::byte> bytes, DType dtype, double factor) {
+  switch (dtype) {
+    case DType::kFloat32: return scale_as<float>(bytes, factor);
+    case DType::kInt32: return scale_as<std::int32_t>(bytes, factor);
+    case DType::kInt16: return scale_as<std::int16_t>(bytes, factor);
+    case DType::kInt8: return scale_as<std::int8_t>(bytes, factor);
+  }
+}
+
+// Copies a stored tensor to where its ranks lie in the input, behind the `filled` first ones, times the factor.
+void copy_ranks(std::span<const std::byte> stored, const TensorInfo& input, std::size_t filled, double factor,
+                std::span<std::byte> memory) {
   const bool is_whole = stored.size() == memory.size();
   const std::size_t rows = is_whole || rank_axis(input) == 0 ? 1 : static_cast<std::size_t>(input.shape[0]);
   const std::size_t stored_row = stored.size() / rows;
   const std::size_t memory_row = memory.size() / rows;
+  const std::size_t begin = memory_row / static_cast<std::size_t>(input.shape[rank_axis(input)]) * filled;
   for (std::size_t row = 0; row < rows; ++row) {
-    std::memcpy(&memory[row * memory_row], &stored[row * stored_row], stored_row);
+    const auto place = memory.subspan(row * memory_row + begin, stored_row);
+    std::memcpy(place.data(), &stored[row * stored_row], stored_row);
+    if (factor != 1.0) scale(place, input.dtype, factor);
   }
+}
+
+void require_room(const std::string& mix, const TensorInfo& input, std::size_t ranks) {
+  const std::int64_t room = input.shape[rank_axis(input)];
+  if (static_cast<std::int64_t>(ranks) <= room) return;
+  throw InputError(mix, "the adapters of '" + mix + "' have rank " + std::to_string(ranks) + " or more together at '" +
+                            input.name + "', expected at most " + std::to_string(room));
 }
 
 // An adapter's integers mean nothing under other scales, and they would run all the same.
@@ -120,7 +151,7 @@ AdapterCache::AdapterCache(std::vector<TensorInfo> lora_inputs, BindData bind_da
   }
 }
 
-Residence AdapterCache::choose(const std::string& name, const std::filesystem::path& file) {
+Residence AdapterCache::choose(const std::string& name, const std::vector<AdapterPart>& parts) {
   const auto found = std::find_if(residents_.begin(), residents_.end(), [&](const Resident& one) { return one.name == name; });
   if (found != residents_.end()) {
     residents_.splice(residents_.begin(), residents_, found);
@@ -129,7 +160,7 @@ Residence AdapterCache::choose(const std::string& name, const std::filesystem::p
   }
   chosen_ = nullptr;
   if (residents_.size() == capacity_) residents_.pop_back();
-  residents_.push_front(read(name, file));
+  residents_.push_front(read(name, parts));
   chosen_ = &residents_.front().binding;
   return seen_.insert(name).second ? Residence::kCold : Residence::kWarm;
 }
@@ -144,15 +175,23 @@ void AdapterCache::choose_none() {
   chosen_ = &none_->binding;
 }
 
-AdapterCache::Resident AdapterCache::read(const std::string& name, const std::filesystem::path& file) const {
-  const SafeTensors tensors(file);
-  const auto stored = stored_inputs(tensors, lora_inputs_);
+AdapterCache::Resident AdapterCache::read(const std::string& name, const std::vector<AdapterPart>& parts) const {
   Resident resident{.name = name, .memory = Buffer(memory_bytes_), .binding = bind_data_()};
-  for (std::size_t i = 0; i < lora_inputs_.size(); ++i) {
-    const auto memory = resident.memory.bytes().subspan(offsets_[i], lora_inputs_[i].bytes());
-    if (stored[i]) copy_padded(tensors.require(*stored[i]), lora_inputs_[i], memory);
-    resident.binding.input(lora_inputs_[i], memory);
+  const auto memory_of = [&](std::size_t i) { return resident.memory.bytes().subspan(offsets_[i], lora_inputs_[i].bytes()); };
+  std::vector<std::size_t> filled(lora_inputs_.size());
+  for (const AdapterPart& part : parts) {
+    const SafeTensors tensors(part.file);
+    const auto stored = stored_inputs(tensors, lora_inputs_);
+    for (std::size_t i = 0; i < lora_inputs_.size(); ++i) {
+      if (!stored[i]) continue;
+      const TensorInfo& input = lora_inputs_[i];
+      const auto rank = static_cast<std::size_t>(stored[i]->shape[rank_axis(input)]);
+      require_room(name, input, filled[i] + rank);
+      copy_ranks(tensors.require(*stored[i]), input, filled[i], rank_axis(input) == 1 ? part.factor : 1.0, memory_of(i));
+      filled[i] += rank;
+    }
   }
+  for (std::size_t i = 0; i < lora_inputs_.size(); ++i) resident.binding.input(lora_inputs_[i], memory_of(i));
   return resident;
 }
 

@@ -28,6 +28,12 @@ std::string to_string(Residence residence);
 void check_adapter(const std::filesystem::path& file, const std::vector<TensorInfo>& lora_inputs,
                    const std::optional<BaseDigests>& base);
 
+// A file of a mix, with the factor on its `up`, from -1 to 1: so no integer leaves its range.
+struct AdapterPart {
+  std::filesystem::path file;
+  double factor = 1.0;
+};
+
 class AdapterCache {
  public:
   // Makes a binding with everything bound but the LoRA inputs.
@@ -38,8 +44,8 @@ class AdapterCache {
 
   const std::vector<TensorInfo>& lora_inputs() const { return lora_inputs_; }
 
-  // Ranks that the adapter does not fill, and sites that it lacks, are zeros.
-  Residence choose(const std::string& name, const std::filesystem::path& file);
+  // The parts lie beside each other at every site; ranks that they do not fill are zeros. Throws InputError if they have more.
+  Residence choose(const std::string& name, const std::vector<AdapterPart>& parts);
   void choose_none();  // zeros in every LoRA input
   const Binding& chosen() const { return *chosen_; }
 
@@ -49,7 +55,7 @@ class AdapterCache {
     Buffer memory;
     Binding binding;
   };
-  Resident read(const std::string& name, const std::filesystem::path& file) const;
+  Resident read(const std::string& name, const std::vector<AdapterPart>& parts) const;
 
   std::vector<TensorInfo> lora_inputs_;
   std::vector<std::size_t> offsets_;  // of each LoRA input in an adapter's memory

@@ -147,10 +147,16 @@ void Launch::enter(const Task& task) {
 }
 
 std::optional<Residence> Launch::choose_adapter(const Task& task) {
-  const auto& adapter = task.plan().adapter;
-  if (adapter) return unet_->adapters().choose(*adapter, plan_.adapters.at(*adapter).path);
-  unet_->adapters().choose_none();
-  return std::nullopt;
+  const auto& mix = task.plan().adapter;
+  if (!mix) {
+    unet_->adapters().choose_none();
+    return std::nullopt;
+  }
+  std::vector<AdapterPart> parts;
+  for (const auto& [adapter, factor] : plan_.mixes.at(*mix)) {
+    parts.push_back({.file = plan_.adapters.at(adapter).path, .factor = factor});
+  }
+  return unet_->adapters().choose(*mix, parts);
 }
 
 void Launch::run_image(const Task& task, int iteration, bool is_warmup) {

@@ -1,5 +1,6 @@
 #include "plan.hpp"
 
+#include <cmath>
 #include <set>
 #include <utility>
 
@@ -65,6 +66,19 @@ std::map<std::string, PlannedFile> planned_files(const Field& field, const Root&
   std::map<std::string, PlannedFile> files;
   for (const auto& [name, entry] : field.entries()) files.emplace(name, planned_file(entry, root));
   return files;
+}
+
+std::map<std::string, AdapterMix> mixes(const Field& field, const std::map<std::string, PlannedFile>& adapters) {
+  std::map<std::string, AdapterMix> mixes;
+  for (const auto& [name, parts] : field.entries()) {
+    for (const auto& [adapter, factor] : parts.entries()) {
+      if (!adapters.contains(adapter)) factor.fail("a factor of one of the plan's adapters");
+      if (std::abs(factor.number()) > 1.0) factor.fail("a number from -1 to 1");
+      mixes[name].emplace(adapter, factor.number());
+    }
+    if (!mixes.contains(name)) parts.fail("at least one adapter");
+  }
+  return mixes;
 }
 
 ProviderPlan provider_plan(const Field& field, const Root& root) {
@@ -134,7 +148,7 @@ TaskPlan task_plan(const Field& field, const Plan& plan, const Root& root) {
   require_known(field.at("unet"), plan.unets, "U-Net");
   task.unet = field.at("unet").text();
   if (const auto adapter = field.find("adapter")) {
-    require_known(*adapter, plan.adapters, "adapter");
+    require_known(*adapter, plan.mixes, "adapter");
     task.adapter = adapter->text();
   }
   task.guidance = field.at("guidance").number();
@@ -184,8 +198,8 @@ void verify_file(const PlannedFile& file) {
 Plan parse_plan(std::string_view json) {
   const Document parsed(json, "plan");
   const Field document = parsed.root("");
-  document.require_keys({"schema_version", "root", "variant", "verify", "runtime", "components", "unets", "adapters", "base",
-                         "tasks", "sequence", "images"});
+  document.require_keys({"schema_version", "root", "variant", "verify", "runtime", "components", "unets", "adapters", "mixes",
+                         "base", "tasks", "sequence", "images"});
   document.at("schema_version").integer(1, 1);
   const Root root = document.at("root").text();
 
@@ -196,6 +210,8 @@ Plan parse_plan(std::string_view json) {
   plan.components = components_plan(document.at("components"), root);
   plan.unets = planned_files(document.at("unets"), root);
   plan.adapters = planned_files(document.at("adapters"), root);
+  if (const auto planned = document.find("mixes")) plan.mixes = mixes(*planned, plan.adapters);
+  for (const auto& entry : plan.adapters) plan.mixes.try_emplace(entry.first, AdapterMix{{entry.first, 1.0}});
   if (const auto base = document.find("base")) plan.base = base_digests(*base);
   require_variant_fits(plan, document);
   for (const auto& [name, task] : document.at("tasks").entries()) {

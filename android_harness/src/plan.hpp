@@ -54,10 +54,13 @@ struct ItemPlan {
   std::vector<std::int32_t> negative_input_ids;  // empty where guidance is 1
 };
 
+// Adapters beside each other, by name, each with the factor on its `up`, from -1 to 1. Their ranks add up.
+using AdapterMix = std::map<std::string, double>;
+
 struct TaskPlan {
   TaskKind kind = TaskKind::kTextToImage;
   std::string unet;
-  std::optional<std::string> adapter;  // nothing: zeros in every LoRA input
+  std::optional<std::string> adapter;  // or a mix; nothing: zeros in every LoRA input
   double guidance = 1.0;
   std::filesystem::path table;
   std::filesystem::path tensors;
@@ -77,6 +80,7 @@ struct Plan {
   ComponentsPlan components;
   std::map<std::string, PlannedFile> unets;
   std::map<std::string, PlannedFile> adapters;
+  std::map<std::string, AdapterMix> mixes;  // an adapter alone is one too, with a factor of 1 unless the plan says otherwise
   std::optional<BaseDigests> base;  // nothing: adapters are not asked what they were made for
   std::map<std::string, TaskPlan> tasks;
   std::vector<BlockPlan> sequence;

@@ -77,6 +77,19 @@ TEST_CASE("names that lead nowhere are refused with those that are known") {
   CHECK(has(error_with("\"name\": \"000\"", "\"name\": \"../x\""), "expected one without slashes"));
 }
 
+TEST_CASE("a mix is adapters with factors, and every adapter is one by itself") {
+  const std::string adapters = R"("adapters": {"restyle": {"path": "a"}})";
+  const auto with = [&](const std::string& mixes) { return adapters + ", \"mixes\": " + mixes; };
+  std::string text = kPlan;
+  text.replace(text.find(adapters), adapters.size(), with(R"({"restyle:0.5": {"restyle": 0.5}})"));
+  const Plan plan = parse_plan(text);
+  CHECK(plan.mixes.at("restyle:0.5") == AdapterMix{{"restyle", 0.5}});
+  CHECK(plan.mixes.at("restyle") == AdapterMix{{"restyle", 1.0}});
+  CHECK(has(error_with(adapters, with(R"({"m": {"restyle": 1.5}})")), "mixes.m.restyle: found 1.5, expected a number from -1 to 1"));
+  CHECK(has(error_with(adapters, with(R"({"m": {"lcm": 1}})")), "mixes.m.lcm: found 1, expected a factor of one of the plan's"));
+  CHECK(has(error_with(adapters, with(R"({"m": {}})")), "mixes.m: found an object, expected at least one adapter"));
+}
+
 TEST_CASE("a task has just the files that its kind takes") {
   CHECK(has(error_with("\"image\": \"i.png\"", "\"image\": null"), "items[0].image: missing; the task's kind needs it"));
   CHECK(has(error_with("\"mask\": null", "\"mask\": \"m.png\""), "items[0].mask: found \"m.png\", expected null"));

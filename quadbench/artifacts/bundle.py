@@ -106,13 +106,17 @@ class Graph:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterFile:
-    """A safetensors file of an adapter's tensors at its own ranks, named as LoRA inputs are, in the dtype of its variant."""
+    """A safetensors file of an adapter's tensors at its own ranks, named as LoRA inputs are, in the dtype of its variant.
+
+    They are those of the adapter at `weight`, the greatest that a task gives it; for a smaller one `up` is scaled when loaded.
+    """
 
     name: FileName
     variant: Variant  # SHARED (integers) or FLOAT
     file: FileRef
     rank: int
     sites: int
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +146,7 @@ class TaskAssets:
 
     name: FileName
     kind: TaskKind
-    adapter: FileName | None
+    adapter: FileName | None  # the name of the mix where there is one
     scheme: str
     steps: int
     guidance: float
@@ -150,6 +154,12 @@ class TaskAssets:
     tensors: FileRef
     items: tuple[TaskItem, ...]
     fit_error: float | None = None
+    mix: dict[FileName, float] | None = None  # the adapters with their weights; None where it is one at weight 1, or none
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Return the adapters that the task runs, each with its weight."""
+        return self.mix or ({} if self.adapter is None else {self.adapter: 1.0})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Parts: artifacts -> the files that they name, and the graphs, adapters and tasks that a launch of a variant needs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 
 from quadbench.artifacts.bundle import AdapterFile, Bundle, CompiledBundle, Component, FileRef, Graph, TaskAssets, Variant
@@ -80,7 +80,7 @@ def unets_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant, tasks: 
 
 
 def adapters_of(bundle: Bundle, variant: Variant, tasks: Sequence[TaskAssets]) -> dict[str, AdapterFile]:
-    """Return the adapters of the tasks by name, in the variant's dtype; none where they are merged.
+    """Return the adapters that the tasks run, by name, in the variant's dtype; none where they are merged.
 
     Raises:
         ArtifactError: the bundle has no file of an adapter in that dtype.
@@ -88,11 +88,22 @@ def adapters_of(bundle: Bundle, variant: Variant, tasks: Sequence[TaskAssets]) -
     if variant is Variant.PER_GRAPH:
         return {}
     known = {adapter.name: adapter for adapter in bundle.adapters if adapter.variant is variant}
-    wanted = sorted({task.adapter for task in tasks if task.adapter is not None})
+    wanted = sorted({name for task in tasks for name in task.weights})
     for name in wanted:
         if name not in known:
             raise ArtifactError(f"bundle {bundle.digest} has no {variant} file of adapter '{name}'", hint="build it again")
     return {name: known[name] for name in wanted}
+
+
+def factors_of(task: TaskAssets, files: Mapping[str, AdapterFile]) -> dict[str, float]:
+    """Return by adapter the factor on its file's `up`, -1 to 1, with which it has the weight that the task gives it."""
+    return {name: weight / files[name].weight for name, weight in task.weights.items()}
+
+
+def mixes_of(tasks: Sequence[TaskAssets], files: Mapping[str, AdapterFile]) -> dict[str, dict[str, float]]:
+    """Return, by its name, what tasks run that is not one adapter's file as it is: adapters with the factors on their `up`."""
+    factors = {task.adapter: factors_of(task, files) for task in tasks if task.adapter is not None}
+    return {name: mix for name, mix in factors.items() if mix != {name: 1.0}}
 
 
 def _graphs(bundle: Bundle, compiled: CompiledBundle, variant: Variant) -> tuple[Graph, ...]:

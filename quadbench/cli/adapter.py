@@ -16,7 +16,7 @@ from quadbench.cli.addresses import listed_devices
 from quadbench.cli.console import WORST_SITES, RunConsole, print_error, print_json, print_text, stdout_console
 from quadbench.cli.options import add_action, add_group
 from quadbench.errors import AdapterError, extra_needed
-from quadbench.recipe import load_recipe
+from quadbench.recipe import load_recipe, mix_name
 from quadbench.results.manifest import read_manifest
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ def add(commands: Any) -> None:
     admit.add_argument("file", type=Path, metavar="FILE", help=_FILE)
     admit.add_argument("--bundle", type=Path, metavar="DIR", help="the bundle's folder (default: that of the latest run)")
     admit.add_argument("--name", help="what the adapter shall be called (default: after the file)")
+    admit.add_argument(
+        "--weight", type=float, default=1.0, metavar="W", help="the greatest weight that tasks shall give it (default: 1)"
+    )
     admit.add_argument("--devices", metavar="A,B", help="where to push it (default: nowhere)")
     admit.add_argument("--unet-only", action="store_true", help=_UNET_ONLY)
     convert = add_action(actions, "convert", run_convert, "make a LoRA of a LoHa, LoKr or full difference, and say what is lost")
@@ -78,6 +81,7 @@ def run_admit(options: argparse.Namespace) -> int:
             options.bundle,
             listed_devices(options.devices),
             name=options.name,
+            weight=options.weight,
             unet_only=options.unet_only,
             layout=options.layout,
             observer=observer,
@@ -119,6 +123,7 @@ def _answer(admission: "Admission") -> dict[str, Any]:
     answer: dict[str, Any] = _finite(
         {
             "name": admission.name,
+            "weight": admission.weight,
             "bundle": folder,
             "base": asdict(admission.base),
             "verdict": admission.judgement.acceptance,
@@ -167,7 +172,7 @@ def _print_inspection(console: Console, inspection: "Inspection") -> None:
 
 def _print_admission(console: Console, admission: "Admission") -> None:
     judgement, base = admission.judgement, admission.base
-    print_text(f"{admission.name}: {judgement.acceptance}; {judgement.reason}")
+    print_text(f"{mix_name({admission.name: admission.weight})}: {judgement.acceptance}; {judgement.reason}")
     shown = _table("", "clipped", "effective bits", "SQNR dB")
     for label, fit in (("as it came", judgement.plain), ("gauge-aligned", judgement.gauged)):
         shown.add_row(f"{label}, all {len(fit.sites)} sites", *_cells(fit.clip_rate, fit.effective_bits, fit.sqnr_db))

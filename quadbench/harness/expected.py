@@ -120,7 +120,7 @@ def expected_of(plan: Mapping[str, Any], steps: Mapping[str, int], timeout_s: fl
         images={(name, item): f"{folder}/{name}/{item}.png" for name, task in tasks.items() for item in task.items}
         if folder
         else {},
-        words=frozenset({FIRST_TASK, *plan["unets"], *plan["adapters"], *tasks, *_STATES, *_RUNS}),
+        words=frozenset({FIRST_TASK, *plan["unets"], *plan["adapters"], *plan["mixes"], *tasks, *_STATES, *_RUNS}),
         timeout_s=timeout_s,
     )
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from quadbench.artifacts import AdapterFile, FileRef, Graph, LaunchPlan, TaskAssets, TaskItem, Variant
-from quadbench.artifacts.parts import BASE_UNET, adapters_of, components_of, tasks_of, unets_of
+from quadbench.artifacts.parts import BASE_UNET, adapters_of, components_of, mixes_of, tasks_of, unets_of
 from quadbench.harness.installation import Installation
 
 PLAN_SCHEMA_VERSION = 1
@@ -21,6 +21,7 @@ def harness_plan(installation: Installation, launch: LaunchPlan, *, threads: int
     """
     bundle, compiled, variant = installation.bundle.artifact, installation.compiled.artifact, launch.variant
     tasks = tasks_of(bundle, launch)
+    adapters = adapters_of(bundle, variant, tasks)
     components = {part.value: graph for part, graph in components_of(bundle, compiled, variant).items()}
     return {
         "schema_version": PLAN_SCHEMA_VERSION,
@@ -29,7 +30,8 @@ def harness_plan(installation: Installation, launch: LaunchPlan, *, threads: int
         "runtime": _runtime(installation, variant, threads),
         "components": _files(installation, components),
         "unets": _files(installation, unets_of(bundle, compiled, variant, tasks)),
-        "adapters": _files(installation, adapters_of(bundle, variant, tasks)),
+        "adapters": _files(installation, adapters),
+        "mixes": mixes_of(tasks, adapters) if adapters else {},
         "base": None if variant is Variant.PER_GRAPH else asdict(bundle.base),
         "tasks": {task.name: _task(installation, task, variant) for task in tasks},
         "sequence": [{"task": b.task, "warmup": b.warmup, "iterations": b.iterations} for b in launch.sequence],

@@ -15,7 +15,7 @@ from quadbench.quad.profile_file import lora_encodings_of
 from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.sources import adapter_digests
 from quadbench.quad.writer import BundleWriter
-from quadbench.recipe import Recipe
+from quadbench.recipe import GREATEST_WEIGHT, Recipe
 from quadbench.results.code import code_digests
 from quadbench.results.digests import digest_of
 from quadbench.results.layout import folder_name
@@ -25,47 +25,60 @@ from quadbench.spec import LONGEST_NAME, NAME_EXPECTED, is_name
 
 @dataclass(frozen=True, kw_only=True)
 class Admission:
-    """A judgement of an adapter under a base. `extended` is the bundle with that adapter, once it was added."""
+    """A judgement of an adapter, at a weight, under a base. `extended` is the bundle with that adapter, once it was added."""
 
     name: str
+    weight: float
     base: BaseDigests
     judgement: Judgement
     extended: Stored[Bundle] | None
     left_out: LeftOut | None = None
 
 
-def judged(source: Path, bundle: Stored[Bundle], *, name: str | None = None, unet_only: bool = False) -> Admission:
+def judged(
+    source: Path, bundle: Stored[Bundle], *, name: str | None = None, weight: float = 1.0, unet_only: bool = False
+) -> Admission:
     """Judge an adapter under the bundle's frozen LoRA encodings; nothing is written. Without a name it has the file's.
 
+    It is judged at `weight`, the greatest that tasks shall give it.
+
     Raises:
-        UserError: no adapter can have that name.
+        UserError: no adapter can have that name, or that weight.
         AdapterError: the adapter cannot be read, or has a site that the base lacks, or a larger rank there.
     """
     name = _checked_name(name) if name else _name_of(source)
     encodings = lora_encodings_of(bundle)
-    adapter = _load(name, source, bundle.artifact, encodings, unet_only=unet_only)
-    judgement = judge(adapter, encodings)
-    return Admission(name=name, base=bundle.artifact.base, judgement=judgement, extended=None, left_out=adapter.left_out)
+    adapter = _load(name, source, bundle.artifact, encodings, unet_only=unet_only).at(_checked_weight(weight))
+    return Admission(
+        name=name,
+        weight=weight,
+        base=bundle.artifact.base,
+        judgement=judge(adapter, encodings),
+        extended=None,
+        left_out=adapter.left_out,
+    )
 
 
-def admit(source: Path, bundle: Stored[Bundle], *, name: str | None = None, unet_only: bool = False) -> Admission:
+def admit(
+    source: Path, bundle: Stored[Bundle], *, name: str | None = None, weight: float = 1.0, unet_only: bool = False
+) -> Admission:
     """Judge an adapter as `judged` does; if admitted, write it into a new bundle beside the old one.
 
     The adapter is gauge-aligned in either case, which is exact and only makes the rounding finer. The new bundle's graphs are
     the old files, so nothing is compiled again and a device is sent the adapter alone.
 
     Raises:
-        UserError: no adapter can have that name, or the bundle has one of that name.
+        UserError: no adapter can have that name or that weight, or the bundle has one of that name.
         AdapterError: the adapter cannot be read, or has a site that the base lacks, or a larger rank there.
         ArtifactError: a file of the bundle is not what its manifest says.
     """
-    admission = judged(source, bundle, name=name, unet_only=unet_only)
+    admission = judged(source, bundle, name=name, weight=weight, unet_only=unet_only)
     if admission.name in {adapter.name for adapter in bundle.artifact.adapters}:
         hint = "give the new one another, with --name"
         raise UserError(f"bundle {bundle.artifact.digest[:12]} has an adapter '{admission.name}' already", hint=hint)
     if not admission.judgement.acceptance.is_admitted:
         return admission
-    return replace(admission, extended=_extend(bundle, admission.name, source, unet_only=unet_only))
+    return replace(admission, extended=_extend(bundle, admission, source, unet_only=unet_only))
 
 
 def inspect(
@@ -85,13 +98,13 @@ def _load(name: str, source: Path, bundle: Bundle, encodings: dict[str, Encoding
     return load_adapter(name, source, sites_of_graph(_shapes(bundle, encodings)), unet_only=unet_only)
 
 
-def _extend(bundle: Stored[Bundle], name: str, source: Path, *, unet_only: bool) -> Stored[Bundle]:
+def _extend(bundle: Stored[Bundle], admission: Admission, source: Path, *, unet_only: bool) -> Stored[Bundle]:
     """Write the bundle with one more adapter beside the old one."""
     check_contents(bundle, file_refs(bundle.artifact))  # the new bundle has the same files under the same digests
     encodings, old = lora_encodings_of(bundle), bundle.artifact
-    adapter = _load(name, source, old, encodings, unet_only=unet_only)
-    code = code_digests(__name__)
-    digest = digest_of({"bundle": old.digest, "name": name, "adapter": adapter_digests(source), "code": code})
+    adapter = _load(admission.name, source, old, encodings, unet_only=unet_only).at(admission.weight)
+    named = {"name": admission.name, "weight": admission.weight, "adapter": adapter_digests(source)}
+    digest = digest_of({"bundle": old.digest, **named, "code": code_digests(__name__)})
 
     def fill(temporary: Path) -> Bundle:
         for file in {file.path: file for file in file_refs(old)}.values():
@@ -116,6 +129,12 @@ def _checked_name(name: str) -> str:
     if not is_name(name):
         raise UserError(f"'{name}' is no name for an adapter; expected at most {LONGEST_NAME} characters: {NAME_EXPECTED}")
     return name
+
+
+def _checked_weight(weight: float) -> float:
+    if not 0.0 < weight <= GREATEST_WEIGHT:
+        raise UserError(f"{weight:g} is no weight to admit an adapter at; expected more than 0 and at most {GREATEST_WEIGHT:g}")
+    return weight
 
 
 def _name_of(source: Path) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from quadbench.quad.adapters import Adapter, merge
+from quadbench.quad.adapters import Adapter, merge, mixed
 from quadbench.quad.feeds import calibrated, per_graph_feeds
 from quadbench.quad.model.components import copy_of_modules
 from quadbench.quad.model.foundation import Foundation
@@ -22,7 +22,7 @@ def per_graph_unets(recipe: Recipe, prepared: Prepared, scratch: Path, *, anchor
     Large weights lie below `scratch` until the next U-Net is asked for.
     """
     for task in recipe.tasks:
-        model = merged_unet(prepared.foundation, prepared.adapters[task.adapter] if task.adapter else None, scratch)
+        model = merged_unet(prepared.foundation, mixed(prepared.adapters, task.adapter), scratch)
         own = calibrated(recipe, model, per_graph_feeds(recipe, prepared, task, anchor=anchor))
         yield task.name, quantized(own, int8_percent=recipe.precision.activations.int8_percent)
         discard(model)

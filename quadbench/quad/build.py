@@ -43,7 +43,7 @@ from quadbench.quad.tasks.reference import reference_for
 from quadbench.quad.tasks.runner import as_feed
 from quadbench.quad.training import Settings
 from quadbench.quad.writer import BundleWriter
-from quadbench.recipe import AnchorProfile, OwnTaskCalibration, Recipe, recipe_digest
+from quadbench.recipe import AnchorProfile, OwnTaskCalibration, Recipe, is_mix, mix_name, recipe_digest
 from quadbench.results.layout import Layout, folder_name
 from quadbench.results.manifest import publish, temporary_folder
 
@@ -226,7 +226,8 @@ class _Build:
         return TaskAssets(
             name=name,
             kind=TaskKind(task.kind),
-            adapter=task.adapter,
+            adapter=mix_name(task.adapter) or None,
+            mix=task.adapter if is_mix(task.adapter) else None,
             scheme=task.sampler.scheme,
             steps=len(prepared.table.steps),
             guidance=task.guidance,
@@ -241,8 +242,8 @@ class _Build:
         if has_random_weights(self.recipe):
             return {}
         task = prepared.task
-        adapter = adapter_source(self.recipe.adapters[task.adapter]) if task.adapter else None
-        reference = reference_for(self.prepared.foundation, task, prepared.table, adapter)
+        sources = {name: source for name in task.adapter if (source := adapter_source(self.recipe.adapters[name]))}
+        reference = reference_for(self.prepared.foundation, task, prepared.table, sources)
         return {item.name: reference.render(item) for item in prepared.items.evaluation}
 
 

@@ -5,7 +5,7 @@ The student is the graph itself, fake-quantized; the teacher is the float U-Net 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -136,4 +136,4 @@ def _with_weights(adapter: Adapter, weights: Mapping[str, torch.Tensor]) -> Adap
     for site, pair in adapter.pairs.items():
         down, up = (weights[name].detach() for name in input_names(site))
         pairs[site] = LoraPair(down=down[: pair.rank], up=up[:, : pair.rank])
-    return Adapter(name=adapter.name, pairs=pairs)
+    return replace(adapter, pairs=pairs)

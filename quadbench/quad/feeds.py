@@ -7,6 +7,7 @@ from typing import assert_never
 from onnx import ModelProto
 
 from quadbench.artifacts import Component
+from quadbench.quad.adapters import mixed
 from quadbench.quad.adapters.lora_profile import LoraProfile
 from quadbench.quad.prepare import Prepared
 from quadbench.quad.quantize.estimators import LeastError, MinMax, Percentile, RangeRule
@@ -72,15 +73,16 @@ def _rule(ranges: ActivationRanges) -> RangeRule:
 def _calibrating_tasks(recipe: Recipe, anchor: str | None) -> list[Task]:
     """Return the tasks whose inputs calibrate a graph that serves them all."""
     is_anchored = isinstance(recipe.quad.calibration, AnchorCalibration)
-    return [task for task in recipe.tasks if not is_anchored or task.adapter == anchor]
+    return [task for task in recipe.tasks if not is_anchored or anchor in task.adapter]
 
 
 def _unet_feeds(recipe: Recipe, prepared: Prepared, lora: LoraProfile) -> Iterator[Feed]:
     """Yield the shared U-Net's inputs with LoRA weights: each task's with its adapter, and in joint calibration without any."""
     is_joint = isinstance(recipe.quad.calibration, JointCalibration)
     for task in _calibrating_tasks(recipe, lora.anchor):
-        for adapter in dict.fromkeys([task.adapter, None] if is_joint else [task.adapter]):
-            weights = prepared.feed(lora.adapters[adapter] if adapter else None)
+        own = mixed(lora.adapters, task.adapter)
+        for adapter in (own, None) if is_joint and own else (own,):
+            weights = prepared.feed(adapter)
             yield from (feed | weights for feed in prepared.visits[task.name].feeds)
 
 

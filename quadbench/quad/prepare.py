@@ -7,7 +7,16 @@ from pathlib import Path
 from onnx import ModelProto
 
 from quadbench.artifacts import Component
-from quadbench.quad.adapters import Adapter, BaseSites, graph_tensors, load_adapter, random_adapter, shared_ranks, sites_of_unet
+from quadbench.quad.adapters import (
+    Adapter,
+    BaseSites,
+    graph_tensors,
+    load_adapter,
+    mixed,
+    random_adapter,
+    shared_ranks,
+    sites_of_unet,
+)
 from quadbench.quad.model.foundation import Foundation, open_foundation
 from quadbench.quad.model.graphs import export_graphs
 from quadbench.quad.sources import adapter_source
@@ -26,7 +35,7 @@ class Prepared:
     """A recipe's models and adapters in float, and its tasks run once."""
 
     foundation: Foundation
-    adapters: dict[str, Adapter]
+    adapters: dict[str, Adapter]  # each at the greatest weight that a task gives it
     models: dict[Component, ModelProto]
     shapes: dict[str, tuple[int, ...]]  # of the U-Net's LoRA inputs
     encoders: Encoders
@@ -56,8 +65,9 @@ def prepare(recipe: Recipe, steps: Steps, scratch: Path) -> Prepared:
     samples = recipe.quad.calibration.samples
     items = {task.name: task_items(task, foundation, calibration_samples=samples) for task in recipe.tasks}
     adapters = _open_adapters(recipe, foundation)
+    mixes = {task.name: mixed(adapters, task.adapter) for task in recipe.tasks}
     with steps("export"):
-        graphs = export_graphs(foundation, shared_ranks(adapters.values()), scratch)
+        graphs = export_graphs(foundation, shared_ranks([*adapters.values(), *filter(None, mixes.values())]), scratch)
         models, shapes = graphs.models, graphs.lora_shapes
         encoders = Encoders(
             foundation=foundation,
@@ -65,11 +75,11 @@ def prepare(recipe: Recipe, steps: Steps, scratch: Path) -> Prepared:
             vae_encoder=GraphSession(models[Component.VAE_ENCODER]),
         )
         unet = GraphSession(models[Component.UNET])
-    feeds = {name: as_feed(graph_tensors(adapter, shapes)) for name, adapter in [(None, None), *adapters.items()]}
+    feeds = {name: as_feed(graph_tensors(mix, shapes)) for name, mix in mixes.items()}
     with steps("sampler tables"):
-        tasks = [prepare_task(task, items[task.name], encoders, unet, feeds[task.adapter]) for task in recipe.tasks]
+        tasks = [prepare_task(task, items[task.name], encoders, unet, feeds[task.name]) for task in recipe.tasks]
     with steps("trajectories"):
-        visits = {task.task.name: visit(task, encoders, unet, feeds[task.task.adapter]) for task in tasks}
+        visits = {task.task.name: visit(task, encoders, unet, feeds[task.task.name]) for task in tasks}
     return Prepared(
         foundation=foundation,
         adapters=adapters,
@@ -90,7 +100,15 @@ def sites_of(recipe: Recipe) -> BaseSites:
 def _open_adapters(recipe: Recipe, foundation: Foundation) -> dict[str, Adapter]:
     """Read every adapter, and check that it fits the foundation model."""
     base = sites_of_unet(foundation.skeleton)
-    return {name: _open_adapter(name, spec, foundation, base) for name, spec in recipe.adapters.items()}
+    return {
+        name: _open_adapter(name, spec, foundation, base).at(_greatest_weight(recipe, name))
+        for name, spec in recipe.adapters.items()
+    }
+
+
+def _greatest_weight(recipe: Recipe, adapter: str) -> float:
+    """Return the greatest magnitude of the weights that tasks give an adapter; 1 where none gives it any."""
+    return max((abs(task.adapter.get(adapter, 0.0)) for task in recipe.tasks), default=0.0) or 1.0
 
 
 def _open_adapter(name: str, spec: AdapterSpec, foundation: Foundation, base: BaseSites) -> Adapter:

@@ -62,8 +62,10 @@ class BundleWriter:
             (Variant.SHARED, self.tensors(f"adapters/{adapter.name}.safetensors", integers, metadata)),
             (Variant.FLOAT, self.tensors(f"adapters/float/{adapter.name}.safetensors", floats, metadata)),
         )
-        rank, sites = adapter.rank, len(adapter.pairs)
-        first, second = (AdapterFile(name=adapter.name, variant=v, file=file, rank=rank, sites=sites) for v, file in files)
+        rank, sites, weight = adapter.rank, len(adapter.pairs), adapter.weight
+        first, second = (
+            AdapterFile(name=adapter.name, variant=v, file=file, rank=rank, sites=sites, weight=weight) for v, file in files
+        )
         return first, second
 
     def tensors(self, name: str, tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> FileRef:

@@ -13,9 +13,10 @@ from pydantic import TypeAdapter
 from safetensors.numpy import load_file
 
 from quadbench.artifacts import LORA_PREFIX, Bundle, Component, Graph, Stored, TaskAssets, TaskItem, Variant
+from quadbench.artifacts.parts import adapters_of, factors_of
 from quadbench.artifacts.pixels import read_pixels
 from quadbench.artifacts.scores import Better, Compared, Metric, Score
-from quadbench.quad.adapter_file import stored_inputs
+from quadbench.quad.adapter_file import mixed_inputs
 from quadbench.quad.samplers.table import SamplerTable, run_table
 from quadbench.quad.tasks.runner import Condition, Denoiser, Feed, GraphSession, token_feed
 from quadbench.quality.compared import REFERENCE, refuse_random
@@ -167,12 +168,12 @@ def _mask(path: Path, size: Sequence[int]) -> torch.Tensor:
 
 
 def _lora_feed(bundle: Stored[Bundle], task: TaskAssets, unet: Graph) -> Feed:
-    """Return the task's adapter in the dtype of the graph; zeros if the task has none, nothing where it is merged."""
+    """Return the task's adapters in the dtype of the graph; zeros if the task has none, nothing where they are merged."""
     inputs = [spec for spec in unet.inputs if spec.name.startswith(LORA_PREFIX)]
-    if not inputs or task.adapter is None:
-        return {spec.name: np.zeros(spec.shape, spec.dtype) for spec in inputs}
-    file = next(a.file for a in bundle.artifact.adapters if a.name == task.adapter and a.variant is unet.variant)
-    return stored_inputs(bundle.path(file), inputs)
+    if not inputs:
+        return {}
+    files = adapters_of(bundle.artifact, unet.variant, [task])
+    return mixed_inputs([(bundle.path(files[name].file), factor) for name, factor in factors_of(task, files).items()], inputs)
 
 
 def _has_no_images(task: TaskAssets) -> bool:

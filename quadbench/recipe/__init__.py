@@ -30,6 +30,7 @@ from quadbench.recipe.sources import (
     SiteKind,
 )
 from quadbench.recipe.tasks import (
+    GREATEST_WEIGHT,
     LCM_STEPS,
     TEACHER_STEPS,
     EdSampler,
@@ -40,9 +41,12 @@ from quadbench.recipe.tasks import (
     Sampler,
     Task,
     TextToImageTask,
+    is_mix,
+    mix_name,
 )
 
 __all__ = [
+    "GREATEST_WEIGHT",
     "INT8_KEY",
     "LCM_STEPS",
     "RECIPES_FOLDER",
@@ -88,7 +92,9 @@ __all__ = [
     "Task",
     "TextToImageTask",
     "UnifiedProfile",
+    "is_mix",
     "load_recipe",
+    "mix_name",
     "recipe_digest",
     "recipe_schema",
 ]

@@ -162,5 +162,6 @@ def _repeated(names: Iterator[tuple[Location, str]]) -> Iterator[Problem]:
 def _undeclared(tasks: tuple[Task, ...], info: ValidationInfo) -> Iterator[Problem]:
     adapters = info.data.get("adapters")
     for index, task in enumerate(tasks):
-        if adapters is not None and task.adapter is not None and task.adapter not in adapters:
-            yield Problem(location=(index, "adapter"), reason=f"no adapter '{task.adapter}'" + near(task.adapter, adapters))
+        for name in task.adapter:
+            if adapters is not None and name not in adapters:
+                yield Problem(location=(index, "adapter"), reason=f"no adapter '{name}'" + near(name, adapters))

@@ -76,7 +76,7 @@ class DiffusersAdapter(Spec):
     path: SpecPath
     """The .safetensors file; a relative path starts at the recipe's own folder."""
     unet_only: bool = False
-    """true leaves out what the file has for the text encoder, which takes no LoRA; the build says what that comes to.
+    """True leaves out what the file has for the text encoder, which takes no LoRA; the build says what that comes to.
     The default is false: such a file is refused."""
 
 
@@ -88,7 +88,7 @@ class KohyaAdapter(Spec):
     path: SpecPath
     """The .safetensors file; a relative path starts at the recipe's own folder."""
     unet_only: bool = False
-    """true leaves out what the file has for the text encoder, which takes no LoRA; the build says what that comes to.
+    """True leaves out what the file has for the text encoder, which takes no LoRA; the build says what that comes to.
     The default is false: such a file is refused."""
 
 

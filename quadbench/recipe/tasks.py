@@ -1,14 +1,19 @@
 """Tasks: a recipe's `tasks` -> the images to make with each adapter, and the sampler that makes them."""
 
-from typing import Annotated, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from quadbench.recipe.sources import Inputs
 from quadbench.spec import Name, Problem, Spec, refuse
+from quadbench.spec.document import describe
 
 TEACHER_STEPS = 100  # of the DDIM run that OLSS is fitted to
 LCM_STEPS = 50  # of the DDIM grid that consistency distillation uses, as in diffusers' LCMScheduler
+
+GREATEST_WEIGHT = 4.0  # of an adapter; the shared ranges may grow as much, which costs two bits
+LONGEST_MIX = 200  # characters of a mix's name, as of other names in manifests and events
 
 
 class _Sampler(Spec):
@@ -45,13 +50,48 @@ class EdSampler(_Sampler):
 Sampler: TypeAlias = Annotated[OlssSampler | LcmSampler | EdSampler, Field(discriminator="scheme")]
 
 
+def _written_out(value: Any) -> Any:
+    """Return the weight of each adapter that a task names: a name alone has 1, and null names none."""
+    match value:
+        case None:
+            return {}
+        case str():
+            return {value: 1.0}
+        case dict() if value:
+            return dict(sorted(value.items()))
+    raise ValueError(f"expected the name of an adapter, names with weights, or null; found {describe(value)}")
+
+
+def _has_a_name(weights: dict[str, float]) -> dict[str, float]:
+    if len(mix_name(weights)) > LONGEST_MIX:
+        raise ValueError(f"expected names that come to at most {LONGEST_MIX} characters together, found {len(mix_name(weights))}")
+    return weights
+
+
+_Weights = dict[Name, Annotated[float, Field(ge=-GREATEST_WEIGHT, le=GREATEST_WEIGHT)]]
+Weights = Annotated[
+    _Weights, BeforeValidator(_written_out, json_schema_input_type=_Weights | Name | None), AfterValidator(_has_a_name)
+]
+
+
+def mix_name(weights: Mapping[str, float]) -> str:
+    """Return what adapters with weights are called together: `lcm-lora+restyle:0.8`; a weight of 1 is left out."""
+    return "+".join(name if weight == 1.0 else f"{name}:{str(weight).removesuffix('.0')}" for name, weight in weights.items())
+
+
+def is_mix(weights: Mapping[str, float]) -> bool:
+    """Say whether these are several adapters, or one whose weight is not 1."""
+    return len(weights) > 1 or any(weight != 1.0 for weight in weights.values())
+
+
 class _Task(Spec):
     """The settings that all tasks share."""
 
     name: Name
     """Records and reports show this name, which no other task of the recipe has."""
-    adapter: Name | None
-    """The task runs with this adapter of those under `adapters`, or with null on the foundation model as it is."""
+    adapter: Weights
+    """The task runs with this adapter of those under `adapters`, or with several, each with its weight, -4 to 4: a name alone,
+    whose weight is 1, or names with weights, as diffusers' `set_adapters` takes them. Null is the foundation model as it is."""
     sampler: Sampler
     """The images are made by this sampler."""
     guidance: float = Field(default=1.0, ge=1.0, le=50.0)

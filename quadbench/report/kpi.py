@@ -225,9 +225,10 @@ def _foundation_bytes(record: RunRecord, task: TaskAssets) -> list[float]:
 
 
 def _lora_bytes(record: RunRecord, task: TaskAssets) -> list[float]:
-    return values(record, "rom_bytes", lambda s: s.labels.get("kind") == "adapter" and s.labels.get("adapter") == task.adapter)[
-        :1
-    ]
+    """Return the sum over the adapters that the task runs; nothing unless each was read."""
+    files = [sample for sample in record.samples if sample.metric == "rom_bytes" and sample.labels.get("kind") == "adapter"]
+    sizes = {file.labels["adapter"]: file.value for file in files}
+    return [sum(sizes[name] for name in task.weights)] if task.weights and task.weights.keys() <= sizes.keys() else []
 
 
 def components_of(task: TaskAssets, *, on_disk: bool = False) -> tuple[Component, ...]:

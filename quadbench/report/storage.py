@@ -1,6 +1,6 @@
 """Storage: RunResult -> bytes on the device for 1..N use cases, one base with LoRAs against one graph per task."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
@@ -79,18 +79,16 @@ def _measured(result: RunResult, shared: tuple[Sample, ...], per_graph: tuple[Sa
     seen: set[str] = set()
     steps = []
     for count, task in enumerate(result.bundle.tasks, start=1):
-        adapter_bytes = _adapter_bytes(shared, task.adapter)
         unet_bytes = _bytes(per_graph, Component.UNET, task.name)
-        if task.adapter is None or task.adapter not in seen:
-            shared_total = _plus(shared_total, adapter_bytes)
+        shared_total = _plus(shared_total, _adapter_bytes(shared, task.weights.keys() - seen))
         per_graph_total = _plus(per_graph_total, unet_bytes)
-        seen.add(task.adapter or "")
+        seen.update(task.weights)
         steps.append(
             UseCases(
                 count=count,
                 task=task.name,
                 adapter=task.adapter,
-                adapter_bytes=adapter_bytes,
+                adapter_bytes=_adapter_bytes(shared, task.weights),
                 unet_bytes=unet_bytes,
                 shared_bytes=shared_total,
                 per_graph_bytes=per_graph_total,
@@ -134,13 +132,11 @@ def _bytes(rom: tuple[Sample, ...], component: Component, unet: str = "base") ->
     return None
 
 
-def _adapter_bytes(rom: tuple[Sample, ...], adapter: str | None) -> int | None:
-    if adapter is None:
-        return 0 if rom else None
-    for sample in rom:
-        if sample.labels.get("kind") == "adapter" and sample.labels.get("adapter") == adapter:
-            return int(sample.value)
-    return None
+def _adapter_bytes(rom: tuple[Sample, ...], adapters: Iterable[str]) -> int | None:
+    """Return the size of adapters together; None where one was not measured, or nothing was."""
+    sizes = {sample.labels["adapter"]: int(sample.value) for sample in rom if sample.labels.get("kind") == "adapter"}
+    wanted = set(adapters)
+    return sum(sizes[name] for name in wanted) if rom and wanted <= sizes.keys() else None
 
 
 def _plus(total: float | None, more: int | None) -> float | None:

@@ -20,7 +20,7 @@ from quadbench.artifacts import (
     Variant,
 )
 from quadbench.quad.cache import digests_of
-from quadbench.recipe import Recipe, Task, recipe_digest
+from quadbench.recipe import Recipe, Task, mix_name, recipe_digest
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import file_ref, publish
 
@@ -117,7 +117,7 @@ def _task(task: Task, file: FileRef) -> TaskAssets:
     return TaskAssets(
         name=task.name,
         kind=TaskKind(task.kind),
-        adapter=task.adapter,
+        adapter=mix_name(task.adapter) or None,
         scheme=task.sampler.scheme,
         steps=task.sampler.steps,
         guidance=task.guidance,

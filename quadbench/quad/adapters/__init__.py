@@ -4,6 +4,7 @@ from quadbench.quad.adapters.adapter import Adapter, LeftOut, LoraPair
 from quadbench.quad.adapters.fit import BaseSites, fitted, sites_of_graph, sites_of_unet
 from quadbench.quad.adapters.formats import load_adapter, read_adapter
 from quadbench.quad.adapters.graph import graph_tensors, merge, own_tensors, shared_ranks
+from quadbench.quad.adapters.mix import mixed
 from quadbench.quad.adapters.random import random_adapter
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "graph_tensors",
     "load_adapter",
     "merge",
+    "mixed",
     "own_tensors",
     "random_adapter",
     "read_adapter",

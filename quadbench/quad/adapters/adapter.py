@@ -1,7 +1,7 @@
 """Adapter: the low-rank pairs of a LoRA by site, with all of its scale folded into `up`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -49,13 +49,25 @@ class LeftOut:
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
-    """A LoRA by site; `up` carries the whole scale, so that applying it is `W x + up (down x)`."""
+    """A LoRA by site; `up` carries the whole scale, so that applying it is `W x + up (down x)`.
+
+    `weight` is in that scale too: the factor that a user puts on the whole adapter.
+    """
 
     name: str
     pairs: dict[str, LoraPair]
+    weight: float = 1.0
     left_out: LeftOut | None = None
 
     @property
     def rank(self) -> int:
         """Return the largest rank of any site."""
         return max(pair.rank for pair in self.pairs.values())
+
+    def at(self, weight: float) -> "Adapter":
+        """Return the adapter at another weight."""
+        if weight == self.weight:
+            return self
+        factor = weight / self.weight
+        pairs = {site: LoraPair(down=pair.down, up=pair.up * factor) for site, pair in self.pairs.items()}
+        return replace(self, pairs=pairs, weight=weight)

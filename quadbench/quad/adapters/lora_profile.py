@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -37,10 +37,8 @@ def aligned(adapter: Adapter, ranges: Ranges) -> Adapter:
     For rank index k with a_k = max|down_k| and b_k = max|up_k|, g_k = sqrt((R_d / a_k) (b_k / R_u)) lets both reach the same
     share of their shared range; they fit without clipping if and only if a_k b_k <= R_d R_u.
     """
-    return Adapter(
-        name=adapter.name,
-        pairs={site: _aligned_pair(pair, *(ranges[name] for name in input_names(site))) for site, pair in adapter.pairs.items()},
-    )
+    pairs = {site: _aligned_pair(pair, *(ranges[name] for name in input_names(site))) for site, pair in adapter.pairs.items()}
+    return replace(adapter, pairs=pairs)
 
 
 def _aligned_pair(pair: LoraPair, range_down: float, range_up: float) -> LoraPair:

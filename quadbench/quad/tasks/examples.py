@@ -29,7 +29,7 @@ def examples(prepared: Prepared, adapter: Adapter, *, seeds: Sequence[int], nois
     With `noised` each trajectory's last latent is noised anew to each of the sampler's time steps, for the diffusion loss.
     """
     lora = prepared.feed(adapter)
-    own = [task for task in prepared.tasks if task.task.adapter == adapter.name] or prepared.tasks
+    own = [task for task in prepared.tasks if adapter.name in task.task.adapter] or prepared.tasks
     collected: list[Example] = []
     for task in own:
         for seed in seeds:

@@ -14,7 +14,7 @@ from quadbench.quad.samplers.olss import SamplerInput, ddim_table, olss_table
 from quadbench.quad.samplers.table import SamplerTable, run_table
 from quadbench.quad.tasks.items import Item, Items
 from quadbench.quad.tasks.runner import Condition, Denoiser, Feed, GraphSession, token_feed
-from quadbench.recipe import EdSampler, ImageToImageTask, LcmSampler, OlssSampler, Task, TextToImageTask
+from quadbench.recipe import EdSampler, ImageToImageTask, LcmSampler, OlssSampler, Task, TextToImageTask, mix_name
 
 Unet = Callable[[Feed], torch.Tensor]
 
@@ -141,7 +141,7 @@ def _finite(task: Task, unet: Unet) -> Unet:
     def predict(feed: Feed) -> torch.Tensor:
         eps = unet(feed)
         if not torch.isfinite(eps).all():
-            of = f"with adapter '{task.adapter}'" if task.adapter else "without adapter"
+            of = f"with adapter '{mix_name(task.adapter)}'" if task.adapter else "without adapter"
             raise UserError(
                 f"task '{task.name}': the U-Net {of} predicts NaN or Inf in float32",
                 hint="weights or guidance are too large; `quadbench adapter inspect` shows an adapter's greatest",

@@ -4,6 +4,7 @@ If diffusers has the scheduler (LCM, ED), the image comes from its own pipeline.
 under the fitted table. Adapters are loaded by PEFT or diffusers, never by the code that is checked.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +20,11 @@ from diffusers import (
 from PIL import Image
 from torch import nn
 
-from quadbench.quad.model.components import copy_of_modules
 from quadbench.quad.model.foundation import Foundation
 from quadbench.quad.samplers.table import SamplerTable, run_table
 from quadbench.quad.sources import AdapterSource
 from quadbench.quad.tasks.items import Item
-from quadbench.quad.tasks.reference_adapter import with_adapter
+from quadbench.quad.tasks.reference_adapter import with_adapters
 from quadbench.recipe import ImageToImageTask, InpaintTask, OlssSampler, Task, TextToImageTask
 
 _SCHEDULERS = {"lcm": (LCMScheduler, {}), "ed": (EulerDiscreteScheduler, {"timestep_spacing": "leading"})}
@@ -121,9 +121,9 @@ class Reference:
         return pipeline
 
 
-def reference_for(foundation: Foundation, task: Task, table: SamplerTable, adapter: AdapterSource | None) -> Reference:
-    """Return a reference whose adapter is loaded by PEFT or diffusers, from its own files."""
-    unet = with_adapter(foundation.unet, adapter) if adapter else copy_of_modules(foundation.unet)
+def reference_for(foundation: Foundation, task: Task, table: SamplerTable, adapters: Mapping[str, AdapterSource]) -> Reference:
+    """Return a reference whose adapters are loaded by PEFT or diffusers, from their own files, with the task's weights."""
+    unet = with_adapters(foundation.unet, adapters, task.adapter)
     return Reference(foundation=foundation, task=task, table=table, unet=unet.eval().requires_grad_(False))
 
 

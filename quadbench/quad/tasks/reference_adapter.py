@@ -1,11 +1,13 @@
-"""Reference adapter: a U-Net and an adapter's files -> the U-Net with the adapter in it, as PEFT and diffusers load it."""
+"""Reference adapter: a U-Net and adapters' files -> the U-Net with them in it, as PEFT and diffusers load and weigh them."""
 
+import warnings
+from collections.abc import Mapping
 from typing import Any, assert_never
 
 import torch
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.utils import convert_unet_state_dict_to_peft
-from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import nn
 
@@ -17,22 +19,35 @@ from quadbench.quad.model.components import copy_of_modules
 from quadbench.quad.sources import AdapterFormat, AdapterSource
 
 _ALPHA = ".alpha"
+_PEFT_PREFIX = "base_model.model."
 _loader = StableDiffusionLoraLoaderMixin
 
 State = dict[str, torch.Tensor]
 
 
-def with_adapter(unet: nn.Module, source: AdapterSource) -> nn.Module:
-    """Return a copy of the U-Net with the adapter in it. The adapter has been read and accepted before."""
-    unet = copy_of_modules(unet)
+def with_adapters(unet: nn.Module, sources: Mapping[str, AdapterSource], weights: Mapping[str, float]) -> nn.Module:
+    """Return a copy of the U-Net with the adapters in it, which have been read and accepted before, each with its weight."""
+    adapted = copy_of_modules(unet)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # which is what several adapters are
+        for name in weights:
+            _load(name, sources[name], unet, adapted)
+    if weights:
+        adapted.set_adapters(list(weights), list(weights.values()))
+    return adapted
+
+
+def _load(name: str, source: AdapterSource, plain: nn.Module, adapted: nn.Module) -> None:
+    """Load an adapter under a name; `plain` is the U-Net without any."""
     metadata = None
     match source.format:
         case AdapterFormat.PEFT:
             config = LoraConfig.from_pretrained(str(source.path))
             config.base_model_name_or_path = None  # the name of a model that this U-Net may be a copy of, of which PEFT warns
-            model = get_peft_model(unet, config)
-            set_peft_model_state_dict(model, _plain(load_file(source.path / TENSORS)))
-            return model.get_base_model()
+            state = {key.removeprefix(_PEFT_PREFIX): tensor for key, tensor in _plain(load_file(source.path / TENSORS)).items()}
+            inject_adapter_in_model(config, adapted, name)
+            set_peft_model_state_dict(adapted, state, adapter_name=name)
+            return
         case AdapterFormat.DIFFUSERS:
             where = {"weight_name": source.path.name, "local_files_only": True, "return_lora_metadata": True}
             state, _, metadata = _loader.lora_state_dict(str(source.path.parent), **where)
@@ -40,12 +55,12 @@ def with_adapter(unet: nn.Module, source: AdapterSource) -> nn.Module:
             state = _without_alphas(convert_unet_state_dict_to_peft(_plain(state)), up=".lora_B.weight")
         case AdapterFormat.KOHYA:
             state = _known_names(_without_alphas(_plain(load_file(source.path)), up=".lora_up.weight"))
-            state, _ = _loader.lora_state_dict(state, unet_config=unet.config)
+            state, _ = _loader.lora_state_dict(state, unet_config=plain.config)
             state = convert_unet_state_dict_to_peft(state)
         case _:
             assert_never(source.format)
-    _loader.load_lora_into_unet(_in_shape(state, unet), network_alphas=None, unet=unet, metadata=metadata)
-    return unet
+    shaped = _in_shape(state, plain)
+    _loader.load_lora_into_unet(shaped, network_alphas=None, unet=adapted, adapter_name=name, metadata=metadata)
 
 
 def _plain(state: State) -> State:
