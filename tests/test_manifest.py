@@ -89,7 +89,7 @@ def test_any_changed_byte_of_a_manifest_or_its_checksum_is_refused(name: str, tm
     content = path.read_bytes()
     for place in range(len(content)):
         path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
-        with pytest.raises(ArtifactError, match="made/.*Hint: remove"):
+        with pytest.raises(ArtifactError, match=r"made/.*Hint: remove"):
             read_manifest(tmp_path / "made", CompiledBundle)
     path.write_bytes(content)
     read_manifest(tmp_path / "made", CompiledBundle)

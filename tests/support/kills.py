@@ -1,6 +1,6 @@
 """Kills: a recipe and a results folder -> runs whose processes are killed or interrupted, and what that has spoilt, if anything.
 
-    python -m support.kills RECIPE BUNDLES HARNESS --kills 200 --seed 1    (in tests/) a line of JSON for each kill
+python -m support.kills RECIPE BUNDLES HARNESS --kills 200 --seed 1    (in tests/) a line of JSON for each kill
 """
 
 import argparse
@@ -258,7 +258,7 @@ def _carriers(layout: Layout) -> list[int]:
 
 
 def _all() -> list[int]:
-    return sorted(int(entry) for entry in os.listdir("/proc") if entry.isdecimal())
+    return sorted(int(entry) for entry in os.listdir("/proc") if entry.isdecimal())  # noqa: PTH208
 
 
 def _read(pid: int, name: str) -> bytes:
@@ -352,7 +352,8 @@ def main(words: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         arena = Arena(Path(folder) / "results", options.recipe, options.bundles, options.harness, dice)
         for kill in plan:
-            print(json.dumps(asdict(arena.strike(kill)), default=str), flush=True)
+            sys.stdout.write(f"{json.dumps(asdict(arena.strike(kill)), default=str)}\n")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Adapters: a right PEFT folder, and files of other formats -> cases: tensors, headers, bytes and configurations that are wrong."""
+"""Adapters: a right PEFT folder, and files of other formats -> cases: wrong tensors, headers, bytes and configurations."""
 
 import json
 import random
@@ -22,7 +22,17 @@ from support.bad_input.values import brief, changed, named, wrong_values
 
 TENSORS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 # Keys of a LoraConfig that quadbench reads; others are PEFT's own affair.
-_READ = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "peft_type", "use_rslora", "use_dora", "lora_bias", "init_lora_weights")
+_READ = (
+    "r",
+    "lora_alpha",
+    "rank_pattern",
+    "alpha_pattern",
+    "peft_type",
+    "use_rslora",
+    "use_dora",
+    "lora_bias",
+    "init_lora_weights",
+)
 Tensors = dict[str, torch.Tensor]
 
 
@@ -89,8 +99,19 @@ def _configurations(dice: random.Random, right: Path, judge: Callable[[Path], No
     for key in ("(a+)+$", "[", "(?P<x", "a{99999}", ".*.*.*b", "\\", "x" * 300, "(a|b)" * 9, "a(?=b)", "$^|", "\x1b", ""):
         content = json.dumps(tree | {"alpha_pattern": {key: 1}}).encode()
         yield Case(name=f"pattern {key[:20]!r}", act=partial(_with_config, right, judge, content), names=CONFIG)
-    odd = {"an empty file": b"", "a list": b"[]", "null": b"null", "deep": b"[" * 10**5, "NaN": b'{"r": NaN}', "UTF-16": '{"r": 4}'.encode("utf-16")}
-    odd |= {"digits": b'{"peft_type": "LORA", "r": ' + b"9" * 5000 + b"}", "large": b" " * (2**20 + 1), "half": b'{"peft_type": "\\ud800"}'}
+    odd = {
+        "an empty file": b"",
+        "a list": b"[]",
+        "null": b"null",
+        "deep": b"[" * 10**5,
+        "NaN": b'{"r": NaN}',
+        "UTF-16": '{"r": 4}'.encode("utf-16"),
+    }
+    odd |= {
+        "digits": b'{"peft_type": "LORA", "r": ' + b"9" * 5000 + b"}",
+        "large": b" " * (2**20 + 1),
+        "half": b'{"peft_type": "\\ud800"}',
+    }
     for name, content in odd.items():
         yield Case(name=f"configuration: {name}", act=partial(_with_config, right, judge, content))
 
@@ -119,14 +140,18 @@ def _values(right: Path, judge: Callable[[Path], None]) -> Iterator[Case]:
         },
     }
     for name, change in wrong.items():
-        yield Case(name=f"a tensor of {name}", act=partial(_with_tensors, right, judge, tensors | {first: change(tensors[first])}))
+        yield Case(
+            name=f"a tensor of {name}", act=partial(_with_tensors, right, judge, tensors | {first: change(tensors[first])})
+        )
         all_of_it = {key: change(tensor) for key, tensor in tensors.items()}
         yield Case(name=f"tensors of {name}", act=partial(_with_tensors, right, judge, all_of_it))
     yield Case(name="zeros", act=partial(_with_tensors, right, judge, {k: torch.zeros_like(t) for k, t in tensors.items()}))
     yield Case(name="half a pair", act=partial(_with_tensors, right, judge, {k: t for k, t in tensors.items() if k != first}))
     yield Case(name="far too large", act=partial(_with_tensors, right, judge, {k: t * 300 for k, t in tensors.items()}))
     for name in ("", "x", "base_model.model..lora_A.weight", "base_model.model.\x1b[31m.lora_A.weight", "a" * 100_000):
-        yield Case(name=f"a tensor called {name[:30]!r}", act=partial(_with_tensors, right, judge, tensors | {name: torch.ones(1)}))
+        yield Case(
+            name=f"a tensor called {name[:30]!r}", act=partial(_with_tensors, right, judge, tensors | {name: torch.ones(1)})
+        )
     for method in ("hada_w1_a", "lokr_w1", "oft_blocks", "dora_scale", "lora_mid.weight", "lora_magnitude_vector"):
         name = f"base_model.model.mid_block.attentions.0.{method}"
         yield Case(name=f"a tensor {method}", act=partial(_with_tensors, right, judge, tensors | {name: torch.ones(2, 2)}))
@@ -222,4 +247,3 @@ def _with_file(right: Path, judge: Callable[[Path], None], content: bytes, folde
     copied = _copied(right, folder)
     (copied / TENSORS).write_bytes(content)
     judge(copied)
-

@@ -20,7 +20,7 @@ _WRONG = (
     "virtual:/dev/zero", "virtual:/etc/passwd.yaml", "virtual:a/b", "virtual:S25", "virtual:s25@X", "virtual:local", "virtual:\0",
     "virtual:\x1b[31m", "virtual:[/red]", "hub:", "hub:nothing", "hub:../x", "hub:/etc", "hub:\0", "hub:s25,hub:s25",
     "local,local", ",", " ", "", "local@x", "local:5555", "@", "@x", "s25@", "@@", "nothing", "s26", "S25", "s25@nothing",
-    "./mine.yaml", "/dev/zero.yaml", "x" * 70_000, "x" * 1024, "a\0b", "\n", "\x1b[2J", "[bold]", "-", "--", "-s", "$(id)", "`id`",
+    "./mine.yaml", "/dev/zero.yaml", "x" * 70_000, "x" * 1024, "a\0b", "\n", "\x1b[2J", "[bold]", "-", "--", "$(id)", "`id`",
     "; rm -rf /", "a b", "ünïcode", "\udc80", "%s%n", "{0}", "s25;s25", "local local", "virtual:s25,virtual:s25",
     "http://127.0.0.1", "127.0.0.1:5555", "::1", "emulator-5554", "virtual:s25#x", "VIRTUAL:s25", "Local", "local?x=1",
 )  # fmt: skip
@@ -34,7 +34,15 @@ def address_cases(dice: random.Random) -> Iterator[Case]:
     for number in range(40):
         text = "".join(dice.choice(alphabet) for _ in range(dice.randrange(1, 40)))
         yield Case(name=f"--devices {number} {text!r}", act=partial(_connect, text), may_pass=text.strip() == "local")
-    for devices, serial in (("a,b", "X"), ("", "X"), (",", None), ("virtual:s25", "X"), ("s25@A", "B"), (None, "\0"), ("local", "X")):
+    for devices, serial in (
+        ("a,b", "X"),
+        ("", "X"),
+        (",", None),
+        ("virtual:s25", "X"),
+        ("s25@A", "B"),
+        (None, "\0"),
+        ("local", "X"),
+    ):
         yield Case(name=f"--devices {devices!r} -s {serial!r}", act=partial(_chosen, devices, serial))
 
 
@@ -53,5 +61,7 @@ def _open(addresses: Sequence[str], folder: Path) -> None:
     for address in addresses:
         if needs_server(address):
             choose_phone(address, [], profiles, None)
-    with connect([address for address in addresses if address not in hosted], layout=Layout(folder / "results"), profiles=profiles):
+    with connect(
+        [address for address in addresses if address not in hosted], layout=Layout(folder / "results"), profiles=profiles
+    ):
         pass

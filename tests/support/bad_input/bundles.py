@@ -10,8 +10,8 @@ from pathlib import Path
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, Stored
 from quadbench.artifacts.parts import file_refs
-from quadbench.cli import main
-from quadbench.errors import ArtifactError, QuadbenchError
+from quadbench.cli import build_parser
+from quadbench.errors import QuadbenchError
 from quadbench.quad.admit import judged
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import CHECKSUM, MANIFEST, check_contents, read_manifest
@@ -20,7 +20,7 @@ from quadbench.target.profile import local_profile
 from support.bad_input.case import Case
 from support.bad_input.specs import NO_FILES
 from support.bad_input.values import brief, changed, keys, named, without, wrong_values
-from support.silent import Silent
+from support.watcher import Silent
 
 Stage = Callable[[Path, Path], object]  # a bundle's folder and a results folder
 
@@ -104,8 +104,8 @@ def _flipped(bundle: Stored[Bundle], file: str, where: float, stage: Stage, fold
 
 
 def _lint(folder: Path, _results: Path) -> None:
-    if code := main(["lint", str(folder)]):
-        raise ArtifactError(f"'{folder}' was refused with {code}", hint="as the command line says")
+    options = build_parser(["lint"]).parse_args(["lint", str(folder)])
+    options.run(options)
 
 
 def _inspect(adapter: Path, folder: Path, _results: Path) -> None:

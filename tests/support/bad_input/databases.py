@@ -20,23 +20,26 @@ from support.bad_input.specs import NO_FILES
 from support.bad_input.values import brief, changed, keys, named, without, wrong_values
 
 NAME = "quadbench.sqlite"
+_LIE = "PRAGMA writable_schema = ON; UPDATE sqlite_master SET sql = 'CREATE TABLE records (x)' WHERE name = 'records'"
 _VALUES = ("'x'", "NULL", "-1", "9e999", "x'00ff'", "'[1'", "'{}'", "'2025-99-99'", "9223372036854775807", "''", "'\x1b[31m'")
 
 
 def database_cases(dice: random.Random, run: Path) -> Iterator[Case]:
-    """Yield cases of a copy of a results folder, of whose latest run a report is written, and which is then opened to be written."""
+    """Yield cases of a copy of a results folder, whose latest run is reported, and which is opened for another."""
     content = (run / NAME).read_bytes()
     yield from _bytes(dice, run, content)
     yield from _columns(run)
     for name, make in NO_FILES.items():
-        yield Case(name=f"a database that is {name}", act=partial(_replaced, run, make), names=NAME if name != "not there" else "")
+        yield Case(
+            name=f"a database that is {name}", act=partial(_replaced, run, make), names=NAME if name != "not there" else ""
+        )
     for name, statement in {
         "no tables": "PRAGMA writable_schema = ON; DELETE FROM sqlite_master",
         "no table of samples": "DROP VIEW kpis; DROP TABLE samples",
         "a schema of later": "UPDATE alembic_version SET version_num = '9999'",
         "a schema that is no text": "UPDATE alembic_version SET version_num = x'ff'",
         "no records": "DELETE FROM samples; DELETE FROM records",
-        "a schema that lies": "PRAGMA writable_schema = ON; UPDATE sqlite_master SET sql = 'CREATE TABLE records (x)' WHERE name = 'records'",
+        "a schema that lies": _LIE,
     }.items():
         yield Case(name=f"a database with {name}", act=partial(_executed, run, statement), may_pass=name == "no records")
     yield from _files(dice, run)
@@ -45,12 +48,17 @@ def database_cases(dice: random.Random, run: Path) -> Iterator[Case]:
 def _bytes(dice: random.Random, run: Path, content: bytes) -> Iterator[Case]:
     for number in range(40):
         yield Case(name=f"database changed {number}", act=partial(_with, run, {NAME: changed(content, dice)}), may_pass=True)
-    for number in range(20):
+    for _ in range(20):
         page, size = dice.randrange(len(content) // 4096), dice.choice((1, 100, 4096))
         at = 4096 * page + dice.randrange(4096 - size + 1)
         spoilt = content[:at] + dice.randbytes(size) + content[at + size :]
         yield Case(name=f"database with {size} bytes of noise at {at}", act=partial(_with, run, {NAME: spoilt}), may_pass=True)
-    for name, wrong in {"no bytes": b"", "text": b"not a database" * 100, "its head alone": content[:100], "half": content[: len(content) // 2]}.items():
+    for name, wrong in {
+        "no bytes": b"",
+        "text": b"not a database" * 100,
+        "its head alone": content[:100],
+        "half": content[: len(content) // 2],
+    }.items():
         yield Case(name=f"a database of {name}", act=partial(_with, run, {NAME: wrong}), names=NAME if name != "no bytes" else "")
 
 

@@ -46,7 +46,9 @@ def input_cases(dice: random.Random, tiny: Path) -> Iterator[Case]:
             yield Case(name=f"an input with {key} {brief(path)}", act=partial(read, _listing(wrong)), may_pass=path == "")
     for place in keys(listing):
         yield Case(name=f"inputs without {named(place)}", act=partial(read, _listing(without(listing, place))))
-    yield Case(name="two inputs of one name", act=partial(read, _listing([listing[0], listing[0], *listing[1:]])), names="inputs.json")
+    yield Case(
+        name="two inputs of one name", act=partial(read, _listing([listing[0], listing[0], *listing[1:]])), names="inputs.json"
+    )
     yield Case(name="no inputs", act=partial(read, _listing([])))
     yield Case(name="one input, which calibrates", act=partial(read, _listing(listing[:1])))
     for number in range(20):

@@ -17,7 +17,17 @@ from support.bad_input.values import brief, changed, keys, named, without, wrong
 from support.tiny_model import RECIPE
 
 _MAY_BE_LEFT_OUT = {"guidance", "strength", "baselines", "measure", "headroom", "gauge", "notes", "alternatives", "htp_arch"}
-_MAY_BE_LEFT_OUT |= {"hosted_target", "warmup", "iterations", "launches", "switches", "order", "threads", "timeout_s", "properties"}
+_MAY_BE_LEFT_OUT |= {
+    "hosted_target",
+    "warmup",
+    "iterations",
+    "launches",
+    "switches",
+    "order",
+    "threads",
+    "timeout_s",
+    "properties",
+}
 _MAY_BE_LEFT_OUT |= {"calibration", "samples"}
 # Texts that are free: another text is right there too, and so is null where nothing is a value.
 _FREE = {"title", "vendor", "model", "device", "prompts", "ram_mb", "notes", "match", "properties", "soc_model"}
@@ -89,7 +99,11 @@ def _texts(kind: str, load: Load) -> Iterator[Case]:
     for name, text in TEXTS.items():
         content = text.encode("utf-8", "surrogatepass")
         yield Case(name=f"{kind}: {name}", act=partial(_write_and_load, load, content), names="spec.yaml")
-    for name, content in {"UTF-16": "schema_version: 1\n".encode("utf-16"), "Latin-1": b"name: \xe9\n", "noise": bytes(range(256))}.items():
+    for name, content in {
+        "UTF-16": "schema_version: 1\n".encode("utf-16"),
+        "Latin-1": b"name: \xe9\n",
+        "noise": bytes(range(256)),
+    }.items():
         yield Case(name=f"{kind} in {name}", act=partial(_write_and_load, load, content), names="spec.yaml")
 
 
