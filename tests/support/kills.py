@@ -342,9 +342,11 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--builds", type=int, default=12, help="how many of them in a build")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--how", type=lambda name: signal.Signals[name], help="only this signal, as SIGINT")
     options = parser.parse_args(words)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has children ignore Ctrl-C
     dice = random.Random(options.seed)
-    kinds = kinds_of_kills()
+    kinds = [kill for kill in kinds_of_kills() if options.how in (None, kill.how)]
     quick, slow = ([kill for kill in kinds if (kill.stage == "build") is is_slow] for is_slow in (False, True))
     plan = [quick[i % len(quick)] for i in range(options.kills - options.builds)]
     dice.shuffle(plan)
