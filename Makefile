@@ -1,5 +1,5 @@
 # `make demo` on a fresh Debian machine installs what is missing, then builds, runs and reports the quickstart.
-# Variables: PYTHON (for a new .venv), RECIPE and DEVICES (for demo), ARGS (for pytest), ABI (for harness).
+# Variables: PYTHON (for a new .venv), RECIPE and DEVICES (for demo), ARGS (for pytest), ABI (for harness), FUZZ_EXAMPLES (for fuzz).
 
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
@@ -9,7 +9,7 @@ RECIPE ?= recipes/quickstart.yaml
 DEVICES ?= virtual:s25,virtual:tabs11
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-slow bench harness format clean
+.PHONY: help setup demo check test test-slow fuzz bench harness format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test: setup ## the tests that need neither phone nor patience
 
 test-slow: setup ## the tests that take minutes
 	@$(BIN)/pytest -m "slow and not device" $(ARGS)
+
+fuzz: setup ## give the readers of what comes from outside anything at all, 5000 times each; half an hour
+	@FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/pytest --timeout=3600 tests/test_fuzz.py $(ARGS)
 
 bench: $(STAMP) ## compare with a peer, side by side, in two sizes: time and memory as ratios; minutes
 	@$(BIN)/python bench/static_quantizer.py

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quadbench.artifacts import MIB, Deployment
+from quadbench.artifacts.device_text import one_line
 from quadbench.devices import Device
 from quadbench.errors import ArtifactError, DeviceError, DeviceFullError, DeviceLostError
 
@@ -23,8 +24,12 @@ CHECK_BYTES_PER_S = 10 * MIB  # slower than any phone's sha256sum
 TEMPORARY = ".tmp-"
 NAMES_PER_COMMAND = 400  # a command has at most 64 KB, a name 64 characters
 
-# $1: the objects folder. Temporary files are left from a deployment that was cut off.
-_LIST = 'mkdir -p "$1" && cd "$1" && rm -f .tmp-* && set -- * && if [ -e "$1" ]; then stat -c "%s %a %n" "$@"; fi'
+# $1: the objects folder. Temporary files are left from a deployment that was cut off. What is no file there has taken an
+# object's name, and a move to that name would put the object into it: it is named as `./NAME` and removed.
+_LIST = (
+    'mkdir -p "$1" && cd "$1" && rm -rf .tmp-* && find . -mindepth 1 -maxdepth 1 ! -type f -print -exec rm -rf {} + && '
+    'set -- * && if [ -e "$1" ]; then stat -c "%s %a %n" "$@"; fi'
+)
 _CHECK = 'cd "$1" && shift && sha256sum "$@"'
 _MARK = 'cd "$1" && shift && chmod 755 "$@"'
 _PUBLISH = 'cd "$1" && for name in .tmp-*; do mv -f "$name" "${name#.tmp-}" || exit 1; done'
@@ -105,8 +110,10 @@ def _check_size(file: LocalFile) -> None:
 
 
 def _list(device: Device, folder: str) -> dict[str, _Object]:
-    """Return the objects on the device by digest, after temporary files are removed there."""
+    """Return the objects on the device by digest, after temporary files and what is no file are removed there."""
     lines = _command(device, _LIST, folder, timeout_s=LIST_TIMEOUT_S).splitlines()
+    for name in (line for line in lines if line.startswith("./")):
+        log.warning("%s was no file on %s and was removed", one_line(f"{folder}/{name[2:]}"), device.facts.address)
     rows = (re.fullmatch(r"(\d{1,18}) ([0-7]{1,6}) ([0-9a-f]{64})", line) for line in lines)
     return {row[3]: _Object(size_bytes=int(row[1]), is_executable=bool(int(row[2], 8) & 0o100)) for row in rows if row}
 

@@ -26,6 +26,7 @@ from quadbench.quad.prepare import sites_of  # noqa: E402
 from quadbench.recipe import OwnTaskCalibration, load_recipe  # noqa: E402
 from quadbench.results.digests import sha256_of  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
+from quadbench.results.manifest import CHECKSUM, MANIFEST  # noqa: E402
 
 
 def _graph(bundle: Bundle, variant: Variant, component: Component, task: str | None = None) -> Graph:
@@ -58,7 +59,8 @@ def _sqnr_db(exact: np.ndarray, quantized: np.ndarray) -> float:
 def test_every_file_of_the_bundle_is_what_its_manifest_says(tiny_bundle: Stored[Bundle]) -> None:
     folder, files = tiny_bundle.folder, file_refs(tiny_bundle.artifact)
     assert {file.path for file in files} == {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {
-        "manifest.json"
+        MANIFEST,
+        CHECKSUM,
     }
     assert all(sha256_of(tiny_bundle.path(file)) == file.sha256 for file in files)
 

@@ -216,6 +216,22 @@ def test_a_table_in_a_file_is_as_wide_as_it_is_and_no_word_of_it_is_cut(
     assert capsys.readouterr().out == f"{row}\n"
 
 
+def test_ctrl_c_while_a_command_is_imported_ends_without_a_traceback() -> None:
+    code = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(name, path, target=None):
+        if name == "rich.table":
+            os.kill(os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupt)
+from quadbench.cli import main
+sys.exit(main(["adapter", "inspect", "nothing"]))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (130, "error: interrupted; nothing was begun\n")
+
+
 def test_libraries_are_kept_from_asking_the_network(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     assert main(["recipe", "schema"]) == 0

@@ -116,6 +116,18 @@ def test_an_object_of_the_right_size_but_another_content_is_sent_again(
     assert f"one was damaged on {device.facts.address} and is sent again" in caplog.text
 
 
+@pytest.mark.parametrize("kind", ["mkdir -p {}/deeper", "ln -s /proc/version {}", "mkfifo {}"])
+def test_what_is_no_file_in_an_objects_place_gives_way_to_it(
+    kind: str, device: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = local_file(tmp_path, "one", b"content")
+    place = f"{device.root}/objects/{file.sha256}"
+    assert device.shell(["sh", "-c", f"mkdir -p {device.root}/objects && {kind.format(place)}"], 10).exit_code == 0
+    assert deploy([file], device).sent_bytes == file.size_bytes
+    assert objects_on(device) == {file.sha256: file.size_bytes}
+    assert f"{place} was no file on {device.facts.address} and was removed" in caplog.text
+
+
 def test_progress_counts_the_bytes_of_all_files_that_are_sent(device: Device, tmp_path: Path) -> None:
     deploy([local_file(tmp_path, "there", b"0" * 100)], device)
     reports: list[tuple[int, int]] = []

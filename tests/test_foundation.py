@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,38 @@ def test_weights_that_no_model_has_are_refused_when_they_are_read(
     save_file(tensors, path, metadata={"format": "pt"})
     with pytest.raises(UserError, match=rf"foundation model '.*model' holds {holds} in '.*{re.escape(name)}' of its {part}"):
         getattr(load_foundation(folder), part)
+
+
+@pytest.mark.parametrize(
+    ("part", "file"), [("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"), ("text_encoder", "model")]
+)
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda tensor: None, "lacks '{}' of its {}; expected"),
+        (lambda tensor: torch.zeros(3, 5), "has another shape of '{}' of its {}; expected|cannot be read: .*{}"),
+        (lambda tensor: tensor.int(), "has '{}' of its {} as I32; expected floating-point numbers"),
+        (lambda tensor: tensor.to(torch.complex64), "has '{}' of its {} as C64; expected floating-point numbers"),
+    ],
+    ids=["missing", "another shape", "integers", "complex"],
+)
+def test_weights_that_a_library_would_draw_or_convert_are_refused(
+    part: str, file: str, change: Callable[[torch.Tensor], torch.Tensor | None], reason: str, model: Path
+) -> None:
+    path = model / part / f"{file}.safetensors"
+    tensors = load_file(path)
+    name = min(name for name in tensors if name.endswith(".bias"))
+    if (changed := change(tensors.pop(name))) is not None:
+        tensors[name] = changed
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=rf"foundation model '.*model' ({reason.format(re.escape(name), part, re.escape(name))})"):
+        getattr(load_foundation(model), part)
+
+
+def test_a_text_encoder_of_another_configuration_is_refused(model: Path) -> None:
+    (model / "text_encoder/config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"(lacks|has another shape of) '.*' and \d+ more of its text_encoder"):
+        assert load_foundation(model).text_encoder
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from quadbench.quad.quantize.qdq import activation_encodings, quantize_graph  # 
 from quadbench.recipe import load_recipe  # noqa: E402
 from quadbench.results.digests import sha256_of  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
+from quadbench.results.manifest import CHECKSUM, MANIFEST  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def test_float_graphs_refer_to_their_weights_by_sha256(outside_bundle: Stored[Bu
 def test_nothing_but_the_bundle_is_left(outside_bundle: Stored[Bundle]) -> None:
     folder = outside_bundle.folder
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
-    listed = {file.path for file in file_refs(outside_bundle.artifact)} | {"manifest.json"}
+    listed = {file.path for file in file_refs(outside_bundle.artifact)} | {MANIFEST, CHECKSUM}
     assert listed == {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 

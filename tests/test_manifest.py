@@ -1,6 +1,7 @@
 """Manifests: an artifact comes back as it was written, or is refused with what is wrong with it."""
 
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from quadbench.artifacts import CompiledBundle, Component, Graph, TensorSpec, Variant
 from quadbench.artifacts.parts import file_refs
 from quadbench.errors import ArtifactError
-from quadbench.results.manifest import _content, check_contents, file_ref, publish, read_manifest
+from quadbench.results.manifest import CHECKSUM, MANIFEST, _content, check_contents, file_ref, publish, read_manifest
 
 
 def _make(folder: Path) -> CompiledBundle:
@@ -80,6 +81,30 @@ def test_a_spoilt_manifest_is_refused_with_what_to_do(tmp_path: Path, spoil: obj
         read_manifest(tmp_path / "made", CompiledBundle)
     assert message in str(refusal.value)
     assert "run again" in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", [MANIFEST, CHECKSUM])
+def test_any_changed_byte_of_a_manifest_or_its_checksum_is_refused(name: str, tmp_path: Path) -> None:
+    path = publish(tmp_path / "made", _make).folder / name
+    content = path.read_bytes()
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(ArtifactError, match=r"made/.*Hint: remove"):
+            read_manifest(tmp_path / "made", CompiledBundle)
+    path.write_bytes(content)
+    read_manifest(tmp_path / "made", CompiledBundle)
+
+
+def test_the_checksum_is_one_that_others_can_check(tmp_path: Path) -> None:
+    publish(tmp_path / "made", _make)
+    subprocess.run(["sha256sum", "--check", "--strict", CHECKSUM], cwd=tmp_path / "made", check=True, capture_output=True)
+
+
+def test_a_manifest_without_a_checksum_is_taken_and_said_to_have_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    publish(tmp_path / "made", _make)
+    (tmp_path / "made" / CHECKSUM).unlink()
+    read_manifest(tmp_path / "made", CompiledBundle)
+    assert "manifest.json' has no checksum beside it, as an older quadbench left it" in caplog.text
 
 
 def test_contents_that_are_as_they_were_written_pass(tmp_path: Path) -> None:

@@ -57,6 +57,20 @@ def test_a_library_that_says_it_in_its_own_way_is_understood(tmp_path: Path) -> 
     assert "StorageError 3 the file system of '" in on_small_disk(tmp_path / "disk", _TELL + code)
 
 
+def test_a_library_that_cannot_write_is_understood_too(tmp_path: Path) -> None:
+    code = (
+        "from quadbench.errors import BuildError\n"
+        "from quadbench.results.manifest import publish\n"
+        "def make(folder):\n"
+        "    seal()\n"
+        "    raise BuildError('open file failed')\n"
+        "tell(lambda: publish(disk / 'b', make))\n"
+    )
+    said = on_small_disk(tmp_path / "disk", _TELL + code, size="8m")
+    assert said.startswith("StorageError 3 '")
+    assert "' is read-only for this user" in said
+
+
 def test_a_record_that_does_not_fit_leaves_the_others_whole(tmp_path: Path) -> None:
     code = (
         "with open_records(layout.database) as records:\n"

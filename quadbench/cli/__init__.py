@@ -62,12 +62,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     command = next((word for word in words if not word.startswith("-")), None)
-    options = build_parser([command] if command else ()).parse_args(words)
+    try:
+        options = build_parser([command] if command else ()).parse_args(words)
 
-    from quadbench.errors import QuadbenchError
-    from quadbench.results.storage import storing
+        from quadbench.errors import QuadbenchError
+        from quadbench.results.storage import storing
 
-    _configure_logging(options.verbose)
+        _configure_logging(options.verbose)
+    except KeyboardInterrupt:  # a command takes half a second to be imported
+        sys.stderr.write("error: interrupted; nothing was begun\n")
+        return INTERRUPTED
     try:
         with storing(options.layout.root):
             code: int = options.run(options)

@@ -3,6 +3,7 @@
 All that differs between databases stands here. SQLite is the one that there is.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from alembic.script import ScriptDirectory
 
 from quadbench.errors import ArtifactError, StorageError, UserError
 from quadbench.results.storage import require_writable, storing
+from quadbench.spec import require_file
 
 _LOCK_TIMEOUT_S = 30.0
 _DAMAGED_HINT = (
@@ -40,6 +42,8 @@ def open_engine(url_or_path: str | Path) -> sa.Engine:
     require_writable(path.parent)
     with storing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.lexists(path):
+        _require_database(path)
     with _told(path):
         _migrate(url, path)
     engine = _sqlite_engine(url)
@@ -60,6 +64,7 @@ def open_for_reading(path: Path) -> sa.Engine:
         StorageError: the schema is an older one, and the folder cannot be written.
         ArtifactError: not a database, damaged, or of a newer quadbench.
     """
+    _require_database(path)
     engine = _sqlite_engine(_read_only_url(path), is_read_only=True)
     try:
         with reading(engine) as connection:
@@ -74,6 +79,11 @@ def open_for_reading(path: Path) -> sa.Engine:
         return engine
     engine.dispose()
     return open_engine(path)
+
+
+def _require_database(path: Path) -> None:
+    """Refuse what is no regular file; SQLite would wait for a pipe."""
+    require_file(path, "results database", fault=ArtifactError, hint="move it away, and a new one is begun")
 
 
 @contextmanager

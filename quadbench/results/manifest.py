@@ -1,6 +1,7 @@
-"""Manifest: an artifact <-> `manifest.json` in its folder, and the folder complete or absent."""
+"""Manifest: an artifact <-> `manifest.json` in its folder with its own checksum, and the folder complete or absent."""
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -15,23 +16,26 @@ from pydantic import TypeAdapter, ValidationError
 from quadbench.artifacts import SCHEMA_VERSION, Bundle, CompiledBundle, FileRef, Stored
 from quadbench.artifacts.kit import Kit
 from quadbench.artifacts.parts import file_refs
-from quadbench.errors import ArtifactError
+from quadbench.errors import ArtifactError, shown
 from quadbench.results.digests import sha256_of
 from quadbench.results.storage import storing
-from quadbench.spec import is_file, read_json
+from quadbench.spec import is_file, read_file, read_json
 
 MANIFEST = "manifest.json"
+CHECKSUM = "manifest.sha256"  # as `sha256sum -c` reads it
 _NO_BUNDLE = "give the folder of a bundle, as results/bundles/<digest>; a recipe's own is built again when it is run"
 ArtifactT = TypeVar("ArtifactT", Bundle, CompiledBundle, Kit)
 
+log = logging.getLogger(__name__)
+
 
 def read_manifest(folder: Path, kind: type[ArtifactT]) -> Stored[ArtifactT]:
-    """Read an artifact from its folder, and check its schema and that every file is there with its size.
+    """Read an artifact from its folder, and check its schema, its checksum, and that every file is there with its size.
 
-    Contents are checked by whoever reads them, with `check_contents`, and where they are pushed.
+    Contents of the other files are checked by whoever reads them, with `check_contents`, and where they are pushed.
 
     Raises:
-        ArtifactError: names the file that is missing, cut, of another schema, or named so that it would lie elsewhere.
+        ArtifactError: names the file that is missing, cut, changed, of another schema, or named so that it would lie elsewhere.
     """
     path = folder / MANIFEST
     hint = _again(folder, kind) if kind is Kit or is_file(path) else _NO_BUNDLE
@@ -47,7 +51,24 @@ def read_manifest(folder: Path, kind: type[ArtifactT]) -> Stored[ArtifactT]:
         raise ArtifactError(f"'{path}' at {'.'.join(map(str, first['loc']))}: {reason}", hint=hint) from error
     for file in file_refs(artifact):
         _check_size(folder, file, hint)
+    _check_checksum(folder, hint)
     return Stored(artifact=artifact, folder=folder, is_reused=True)
+
+
+def _check_checksum(folder: Path, hint: str) -> None:
+    """Refuse a manifest that was changed after it was written; one of an older quadbench, which wrote no checksum, is named."""
+    path, manifest = folder / CHECKSUM, folder / MANIFEST
+    if not path.exists():
+        log.warning("'%s' has no checksum beside it, as an older quadbench left it; it is taken as it is", manifest)
+        return
+    expected, noted = _checksum(manifest), read_file(path, fault=ArtifactError, hint=hint)
+    if noted != expected:
+        difference = f"found {shown(noted.decode(errors='replace'))}, expected {shown(expected.decode())}"
+        raise ArtifactError(f"'{manifest}' or its checksum '{path}' was changed after it was written: {difference}", hint=hint)
+
+
+def _checksum(manifest: Path) -> bytes:
+    return f"{sha256_of(manifest)}  {manifest.name}\n".encode()
 
 
 def _check_size(folder: Path, file: FileRef, hint: str) -> None:
@@ -99,7 +120,9 @@ def publish(folder: Path, make: Callable[[Path], ArtifactT]) -> Stored[ArtifactT
     """Let `make` fill a temporary folder, write its manifest and rename it to `folder`; after any failure nothing is left."""
     with temporary_folder(folder) as temporary:
         artifact = make(temporary)
-        (temporary / MANIFEST).write_text(json.dumps(asdict(artifact), indent=1, default=str, allow_nan=False) + "\n")
+        manifest = temporary / MANIFEST
+        manifest.write_text(json.dumps(asdict(artifact), indent=1, default=str, allow_nan=False) + "\n")
+        (temporary / CHECKSUM).write_bytes(_checksum(manifest))
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
     return Stored(artifact=artifact, folder=folder)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +21,7 @@ from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest
 from quadbench.results.records import Records, read_records, values_fault
 from quadbench.results.storage import storing
-from quadbench.spec import is_file, read_json
+from quadbench.spec import read_json
 
 _LOOKED_AT = 100  # runs, when looking for one that was not interrupted
 
@@ -111,7 +112,7 @@ def keep_record(records: Records, record: RunRecord, layout: Layout) -> None:
 def _stored(layout: Layout, run_id: str | None) -> tuple[RunRecord, ...]:
     """Return a run's records, of which there is at least one; None is the latest run that was not interrupted, if any."""
     nothing = ArtifactError(f"'{layout.root}' holds no run yet", hint="quadbench run recipes/quickstart.yaml makes one")
-    if not is_file(layout.database):
+    if not os.path.lexists(layout.database):
         raise nothing
     with read_records(layout.database) as records:
         if run_id is not None:

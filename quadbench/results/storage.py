@@ -23,7 +23,7 @@ def storing(folder: Path) -> Iterator[None]:
     """Turn failures to write below a folder into a StorageError that names the folder.
 
     Python says so by an OSError. Libraries that write files say it in ways of their own, so whatever fails where the file system
-    has no space left fails for that.
+    has no space left, or cannot be written, fails for that.
 
     Raises:
         StorageError: the folder is full, cannot be written, or is none.
@@ -37,8 +37,11 @@ def storing(folder: Path) -> Iterator[None]:
     except Exception as error:
         is_on_purpose = isinstance(error, QuadbenchError) and not isinstance(error, BuildError)
         says_so = os.strerror(errno.ENOSPC) in str(error)
-        if not is_on_purpose and (says_so or free_bytes(folder) < _NOTHING_LEFT_BYTES):
+        if is_on_purpose:
+            raise
+        if says_so or free_bytes(folder) < _NOTHING_LEFT_BYTES:
             raise _full(folder, str(error)) from error
+        require_writable(folder)
         raise
 
 

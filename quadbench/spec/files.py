@@ -49,16 +49,21 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def require_file(path: Path, what: str, *, fault: type[QuadbenchError], hint: str | None = None) -> None:
-    """Refuse what cannot be read as a file. `what` names it in the message, as `foundation model`.
+def require_file(
+    path: Path, what: str, *, fault: type[QuadbenchError], hint: str | None = None, most_bytes: int | None = None
+) -> None:
+    """Refuse what cannot be read as a file, or is larger than `most_bytes`. `what` names it, as `foundation model`.
 
     Raises:
         QuadbenchError: a `fault`, which says why.
     """
     try:
-        open_regular(path).close()
+        with open_regular(path) as file:
+            size_bytes = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise fault(f"{what} '{path}' cannot be read: {error.strerror}", hint=hint) from error
+    if most_bytes is not None and size_bytes > most_bytes:
+        raise fault(f"{what} '{path}' has {size_bytes} bytes; expected at most {most_bytes}", hint=hint)
 
 
 def read_file(path: Path, *, fault: type[QuadbenchError], hint: str | None = None, most_bytes: int = MOST_BYTES) -> bytes:

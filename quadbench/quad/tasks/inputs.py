@@ -11,9 +11,10 @@ from quadbench import zoo
 from quadbench.artifacts.names import FileName, RelativePath
 from quadbench.errors import UserError
 from quadbench.recipe import BuiltinInputs, FolderInputs, Task, TextToImageTask
-from quadbench.spec import read_json
+from quadbench.spec import read_json, require_file
 
 _HINT = "docs/recipe.md shows what the folder holds"
+_MOST_PICTURE_BYTES = 64 * 2**20  # an uncompressed one of 4096 x 4096 pixels takes less
 _ENDINGS = ("", ".mask", ".truth")  # the files of an item in a bundle
 
 
@@ -34,7 +35,7 @@ def read_inputs(task: Task) -> tuple[zoo.TaskInput, ...]:
     """Return the task's inputs: built-in ones, those of a folder with `inputs.json`, or its own prompts, numbered.
 
     Raises:
-        UserError: `inputs.json` cannot be read or is wrong, two inputs have one name, or a file that it names does not exist.
+        UserError: `inputs.json` cannot be read or is wrong, two inputs have one name, or a file that it names cannot be read.
     """
     match task.inputs:
         case BuiltinInputs(name=name):
@@ -75,7 +76,7 @@ def _folder_inputs(folder: Path) -> tuple[zoo.TaskInput, ...]:
     except ValidationError as error:
         raise UserError(f"'{listing}': {_first_problem(error)}", hint=_HINT) from error
     _refuse_repeated(listing, entries)
-    _refuse_missing(folder, entries)
+    _check_files(folder, entries)
     return tuple(
         zoo.TaskInput(
             name=entry.name,
@@ -104,9 +105,11 @@ def _refuse_repeated(listing: Path, entries: Sequence[_Entry]) -> None:
         raise UserError(f"'{listing}' has inputs whose files would share the names {named}; expected different names", hint=_HINT)
 
 
-def _refuse_missing(folder: Path, entries: Sequence[_Entry]) -> None:
-    """Raise UserError if a listed file does not exist."""
-    named = [file for entry in entries for file in (entry.image, entry.mask, entry.truth) if file]
-    missing = [file for file in named if not (folder / file).is_file()]
-    if missing:
-        raise UserError(f"'{folder / 'inputs.json'}' names files that do not exist: {', '.join(missing[:5])}")
+def _check_files(folder: Path, entries: Sequence[_Entry]) -> None:
+    """Raise UserError if a listed file cannot be read, or is larger than any picture."""
+    hint = f"{folder / 'inputs.json'} names it; {_HINT}"
+    for entry in entries:
+        for kind, file in (("image", entry.image), ("mask", entry.mask), ("truth", entry.truth)):
+            if file:
+                what = f"{kind} of input '{entry.name}':"
+                require_file(folder / file, what, fault=UserError, hint=hint, most_bytes=_MOST_PICTURE_BYTES)
