@@ -5,8 +5,8 @@
     python bench/distillation.py show FILE.jsonl...
 
 The base, its encodings and the training are those that a build of the recipe with `quad.distill: {}` makes. Judged are the first
-evaluation inputs of the adapter's tasks, along the float U-Net's own trajectories. `run` appends a line for each adapter and seed,
-and skips those that FILE holds already.
+evaluation inputs of the adapter's tasks, along the float U-Net's own trajectories. `run` appends a line for each adapter and
+seed, and skips those that FILE holds already.
 """
 
 import argparse
@@ -114,7 +114,9 @@ class Study:
             training = examples(self.prepared, exact, items.training, seeds=TRAINING_SEEDS, noised=noised)
             validation = few(examples(self.prepared, exact, items.validation, seeds=VALIDATION_SEEDS, noised=False))
             trained = few(examples(self.prepared, exact, items.training, seeds=VALIDATION_SEEDS, noised=False))
-            own = {task.task.name: task.items.evaluation[: self.items] for task in self.prepared.tasks if task.task.adapter == name}
+            own = {
+                task.task.name: task.items.evaluation[: self.items] for task in self.prepared.tasks if task.task.adapter == name
+            }
             new = examples(self.prepared, exact, own, seeds=(0,), noised=False)
         came_in = self.lora.adapters[name]
         result = distill(came_in, self.student, training=training, validation=validation, settings=settings)
@@ -146,8 +148,8 @@ def read(path: Path) -> list[Line]:
 
 def table(lines: list[Line]) -> str:
     """Return Markdown with a row for each adapter and setting; ± is the deviation over seeds."""
-    head = "| adapter | inputs | diffusion weight | seeds | images that trained | validation | new images | gain on new images | steps |"
-    rows = [head, "|---|---:|---:|---:|---:|---:|---:|---:|---:|"]
+    columns = ("inputs", "diffusion weight", "seeds", "images that trained", "validation", "new images", "gain there", "steps")
+    rows = ["| " + " | ".join(("adapter", *columns)) + " |", "|---|" + "---:|" * len(columns)]
     for key in dict.fromkeys((line.adapter, line.samples, line.diffusion_weight) for line in lines):
         own = [line for line in lines if (line.adapter, line.samples, line.diffusion_weight) == key]
         rows.append("| " + " | ".join((f"`{key[0]}`", f"{key[1]}", f"{key[2]:g}", f"{len(own)}", *_cells(own))) + " |")

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from safetensors.numpy import load_file  # noqa: E402
 
-from quadbench.artifacts import Bundle, Component, Stored, Variant  # noqa: E402
+from quadbench.artifacts import Bundle, Component, Variant  # noqa: E402
 from quadbench.errors import SpecError  # noqa: E402
 from quadbench.quad.adapters import Adapter, LoraPair  # noqa: E402
 from quadbench.quad.adapters.lora_profile import LoraProfile, aligned, lora_profile  # noqa: E402
@@ -135,9 +135,7 @@ def test_half_of_the_examples_know_their_noise(case: Case) -> None:
     assert not torch.equal(example.teacher, example.noise)
 
 
-def test_a_recipe_distills_its_adapters_and_leaves_the_base_alone(
-    tiny_recipe: Path, tmp_path: Path
-) -> None:
+def test_a_recipe_distills_its_adapters_and_leaves_the_base_alone(tiny_recipe: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_recipe.parent, tmp_path / "model"))
     path = folder / "recipe.yaml"
     distill_key = "quad:\n  distill: {adapters: [first], steps: 2, batch: 2}\n"

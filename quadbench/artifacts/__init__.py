@@ -25,6 +25,7 @@ from quadbench.artifacts.bundle import (
     Variant,
 )
 from quadbench.artifacts.caveats import Caveat
+from quadbench.artifacts.kernels import Kernels
 from quadbench.artifacts.run import (
     HOSTED_FAMILY,
     Deployment,
@@ -55,6 +56,7 @@ __all__ = [
     "ErrorClass",
     "FileRef",
     "Graph",
+    "Kernels",
     "LaunchPlan",
     "RunRecord",
     "RunResult",

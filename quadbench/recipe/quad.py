@@ -118,8 +118,8 @@ class Quad(Spec):
         calibration = info.data.get("calibration")
         if distill is not None and calibration is not None and calibration.samples < LEAST_DISTILL_SAMPLES:
             reason = (
-                f"needs quad.calibration.samples of at least {LEAST_DISTILL_SAMPLES}, to judge by other inputs than it trains on; "
-                f"found {calibration.samples}"
+                f"needs quad.calibration.samples of at least {LEAST_DISTILL_SAMPLES}, to judge by other inputs than it trains on"
+                f"; found {calibration.samples}"
             )
             refuse([Problem(location=(), reason=reason)])
         return distill
