@@ -7,7 +7,7 @@ from quadbench.artifacts import Caveat, CompileCost, Graph, Kernels
 
 @dataclass(frozen=True, kw_only=True)
 class Product:
-    """The graphs in the order in which they were given, the versions that made them, doubts about them; costs, kernels by path."""
+    """The graphs in the order in which they were given, the versions that made them, doubts; costs and kernels by path."""
 
     graphs: tuple[Graph, ...]
     versions: dict[str, str] = field(default_factory=dict)

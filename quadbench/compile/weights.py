@@ -33,6 +33,10 @@ def let_weights_fold(path: Path) -> None:
         nodes += _float_weight(model.graph, node, constants) if is_weight else [node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+    read = {name for node in nodes for name in node.input}
+    unread = [constant for constant in model.graph.initializer if constant.name not in read]
+    for constant in unread:
+        model.graph.initializer.remove(constant)
     onnx.save(model, path)
 
 

@@ -37,7 +37,7 @@ class Division:
 
 
 def divided(prepared: Prepared, adapter: Adapter) -> Division:
-    """Divide the calibration items of the adapter's tasks (all if none names it): the last third of each task judges, one at least."""
+    """Divide the calibration items of the adapter's tasks (all if none names it): of each task the last third judges."""
     own = [task for task in prepared.tasks if task.task.adapter == adapter.name] or prepared.tasks
     items = {task.task.name: task.items.calibration for task in own}
     cuts = {name: len(of_task) - math.ceil(len(of_task) / 3) for name, of_task in items.items()}
