@@ -83,18 +83,23 @@ def compile_bundle(
 
     def make(temporary: Path) -> CompiledBundle:
         product = _compile(compiler, graphs, bundle.folder, temporary, notify)
-        return CompiledBundle(
-            digest=digest,
-            parent_digest=graphs_digest(bundle.artifact),
-            target=key,
-            tool_versions=compiler.versions() | product.versions,
-            graphs=product.graphs,
-            caveats=product.caveats,
-            costs=product.costs,
-            kernels=product.kernels,
-        )
+        versions = compiler.versions() | product.versions
+        return _described(product, digest, graphs_digest(bundle.artifact), key, versions)
 
     return publish(folder, make)
+
+
+def _described(product: Product, digest: str, parent_digest: str, key: str, versions: dict[str, str]) -> CompiledBundle:
+    return CompiledBundle(
+        digest=digest,
+        parent_digest=parent_digest,
+        target=key,
+        tool_versions=versions,
+        graphs=product.graphs,
+        caveats=product.caveats,
+        costs=product.costs,
+        kernels=product.kernels,
+    )
 
 
 def _refuse_float_activations(bundle: Bundle, target: Target, key: str) -> None:

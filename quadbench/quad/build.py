@@ -107,8 +107,7 @@ class _Build:
             lora = self._lora_profile(scores)
             self.prepared.release()
         with steps("quantize"):
-            for component, model in self.prepared.models.items():
-                self.graphs.append(self.writer.graph(model, Variant.FLOAT, component))
+            self.graphs += [self.writer.graph(model, Variant.FLOAT, part) for part, model in self.prepared.models.items()]
             encodings, unet = self._quantize(lora)
         distilled = self._distill(lora, unet.model)
         lora = replace(lora, adapters=lora.adapters | {name: result.adapter for name, result in distilled.items()})

@@ -27,7 +27,7 @@ Predict = Callable[[Feed], torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Run:
+class _FloatRun:
     """A task's held-out inputs as the float U-Net went through them: its inputs without LoRA, and its eps for each."""
 
     task: PreparedTask
@@ -72,7 +72,7 @@ class HeldOutInputs:
             return dict(adapter_integers(lora.adapters[adapter], shapes, encodings))
         return {name: np.zeros(shape, encodings[name].dtype) for name, shape in shapes.items()}
 
-    def _add_trajectory(self, run: _Run, variant: Variant, predict: Predict) -> None:
+    def _add_trajectory(self, run: _FloatRun, variant: Variant, predict: Predict) -> None:
         energies: dict[int, tuple[float, float]] = {}
         for sample, exact in zip(run.samples, run.exact, strict=True):
             noise = predict(sample.feed).numpy().astype(np.float64) - exact
@@ -99,7 +99,7 @@ class HeldOutInputs:
             self.clippings.append(clipping_of(model, encodings, feeds, variant=variant.value, task=task))
 
 
-def _float_run(prepared: Prepared, task: PreparedTask) -> _Run:
+def _float_run(prepared: Prepared, task: PreparedTask) -> _FloatRun:
     """Run a task's held-out inputs by its own sampler, with its adapter as it came."""
     items, adapter = task.items.evaluation, task.task.adapter
     chosen = tuple(items[i] for i in spread(len(items), INPUTS))
@@ -113,7 +113,7 @@ def _float_run(prepared: Prepared, task: PreparedTask) -> _Run:
 
     lora = prepared.feed(prepared.adapters[adapter] if adapter else None)
     visited = visit(judged, prepared.encoders, predict, lora)
-    return _Run(task=judged, samples=samples_of(judged, visited), exact=exact)
+    return _FloatRun(task=judged, samples=samples_of(judged, visited), exact=exact)
 
 
 def _with_lora(unet: GraphSession, lora: Feed, feed: Feed) -> torch.Tensor:
