@@ -21,7 +21,7 @@ from quadbench.quad.sensitivity import UnetSample, samples_of
 from quadbench.quad.tasks.prepared import PreparedTask, visit
 from quadbench.quad.tasks.runner import Feed, GraphSession
 
-INPUTS = 4  # of each task, spread evenly: what a build can afford
+INPUTS = 3  # of each task, spread evenly: what a build can afford
 
 Predict = Callable[[Feed], torch.Tensor]
 
