@@ -55,6 +55,7 @@ def _quadbench_db(recipe_name: str, folder: Path) -> list[tuple[str, float, floa
     import torch
 
     from quadbench.artifacts import Component
+    from quadbench.quad.adapters import graph_tensors
     from quadbench.quad.adapters.lora_profile import adapter_integers, lora_profile
     from quadbench.quad.prepare import prepare
     from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
@@ -71,7 +72,7 @@ def _quadbench_db(recipe_name: str, folder: Path) -> list[tuple[str, float, floa
         shared = GraphSession(quantized(Calibrated(Observed(prepared.models[Component.UNET], feeds)), lora=lora.encodings).model)
         rows = []
         for task, adapter in tasks:
-            integers = adapter_integers(adapter, prepared.shapes, lora.encodings)
+            integers = adapter_integers(graph_tensors(adapter, prepared.shapes), lora.encodings)
             calibration = [feed for own in inputs.values() for feed in own]
             of_shared = partial(_with_lora, shared, integers)
             own_db, shared_db = _both_db(prepared, task.task, calibration, of_shared, folder)

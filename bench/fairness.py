@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 from quadbench.artifacts import Component
+from quadbench.quad.adapters import graph_tensors
 from quadbench.quad.adapters.lora_profile import LoraProfile, adapter_integers, lora_profile
 from quadbench.quad.baselines import merged_unet
 from quadbench.quad.divergence import spread
@@ -178,7 +179,7 @@ class Bench:
         """Return an adapter's LoRA inputs as the shared graph takes them; None is no adapter."""
         encodings, shapes = self.lora.encodings, self.prepared.shapes
         if adapter is not None:
-            return adapter_integers(self.lora.adapters[adapter], shapes, encodings)
+            return adapter_integers(graph_tensors(self.lora.adapters[adapter], shapes), encodings)
         return {name: np.zeros(shape, encodings[name].dtype) for name, shape in shapes.items()}
 
 

@@ -142,6 +142,7 @@ def admit(
     addresses: Sequence[str],
     *,
     name: str | None = None,
+    unet_only: bool = False,
     layout: Layout,
     observer: Observer,
 ) -> "tuple[Admission, tuple[Deployment, ...]]":
@@ -153,7 +154,7 @@ def admit(
     with extra_needed("quad"):
         from quadbench.quad.admit import admit as admit_adapter
     bundle = read_manifest(bundle_folder, Bundle) if bundle_folder else load_run(layout).stored
-    admission = admit_adapter(source, bundle, name=name)
+    admission = admit_adapter(source, bundle, name=name, unet_only=unet_only)
     if not addresses or admission.extended is None:
         return admission, ()
     with connect(addresses, layout=layout) as devices:

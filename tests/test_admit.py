@@ -10,10 +10,11 @@ torch = pytest.importorskip("torch")
 
 from safetensors import safe_open  # noqa: E402
 from safetensors.numpy import load_file  # noqa: E402
-from support.adapter_files import Known, draw_pairs, write_kohya  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+from support.adapter_files import Known, draw_pairs, kohya_tensors, write_kohya  # noqa: E402
 from support.tiny_model import tiny_unet  # noqa: E402
 
-from quadbench.artifacts import BaseDigests, Bundle, Component, Graph, TensorSpec, Variant  # noqa: E402
+from quadbench.artifacts import BaseDigests, Bundle, Caveat, Component, Graph, TensorSpec, Variant  # noqa: E402
 from quadbench.cli import main  # noqa: E402
 from quadbench.quad.adapters import load_adapter, sites_of_unet  # noqa: E402
 from quadbench.quad.adapters.lora_profile import lora_encodings, lora_ranges  # noqa: E402
@@ -141,3 +142,13 @@ def test_a_bundle_that_was_changed_takes_no_adapter(
     assert main(["adapter", "admit", str(tmp_path / "old.safetensors"), "--bundle", str(bundle), "--name", "new"]) == 3
     assert f"{name}' was changed after it was written" in capsys.readouterr().err
     assert sorted(bundle.parent.rglob("*")) == before
+
+
+def test_an_admitted_adapters_bundle_bears_the_doubt(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, site = tmp_path / "both.safetensors", "lora_te_text_model_encoder_layers_0_mlp_fc1"
+    text = {f"{site}.lora_down.weight": torch.ones(2, 8), f"{site}.lora_up.weight": torch.ones(8, 2)}
+    save_file(kohya_tensors(KNOWN) | text, path)
+    assert main(["adapter", "admit", str(path), "--bundle", str(bundle), "--unet-only", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["left_out"]["tensors"] == 2
+    assert read_manifest(Path(answer["bundle"]), Bundle).artifact.caveats == (Caveat.UNET_ONLY,)

@@ -12,16 +12,16 @@ import pytest
 pytest.importorskip("torch")  # the tiny bundle is built here
 pytest.importorskip("qai_hub")
 
-from safetensors.numpy import load_file
 from support.ai_hub_service import DEVICE, AiHubService, ai_hub_service
 from support.bundles import write_recipe_bundle
 from support.htp_emulator import compiled_by_qnn, run_on_emulator
 from test_pipeline import Watcher
 
 from quadbench import pipeline
-from quadbench.artifacts import Bundle, Component, Status, Stored, Variant
+from quadbench.artifacts import LORA_PREFIX, Bundle, Component, Status, Stored, Variant
 from quadbench.cli import main
 from quadbench.devices import connect
+from quadbench.quad.adapter_file import stored_inputs
 from quadbench.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.rollout import roll_out
@@ -109,7 +109,7 @@ def test_graphs_that_qnn_compiles_for_the_service_compute_on_the_emulator_what_t
     adapter = next(a for a in bundle.adapters if a.variant is Variant.SHARED)
     rng = np.random.default_rng(0)
     feed = {s.name: rng.standard_normal(s.shape).astype(np.float32) for s in unet.inputs if s.dtype == "float32"}
-    feed |= load_file(folder / adapter.file.path)
+    feed |= stored_inputs(folder / adapter.file.path, [s for s in unet.inputs if s.name.startswith(LORA_PREFIX)])
     expected = onnxruntime.InferenceSession(folder / unet.file.path).run(None, feed)[0]
     output = run_on_emulator(Path(product["folder"]) / unet.file.path, feed)
     sqnr_db = 10 * np.log10(np.sum(expected**2) / np.sum((output - expected) ** 2))

@@ -1,6 +1,7 @@
 """Recipe -> Bundle: its content, its fidelity, and that the same inputs build nothing twice."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,13 +13,16 @@ torch = pytest.importorskip("torch")
 import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
 from safetensors import safe_open  # noqa: E402
-from safetensors.numpy import load_file  # noqa: E402
+from safetensors.numpy import load_file, save_file  # noqa: E402
 
-from quadbench.artifacts import Bundle, Caveat, Component, Graph, Stored, Variant  # noqa: E402
+from quadbench.artifacts import Bundle, Caveat, Component, Graph, Stored, TensorSpec, Variant  # noqa: E402
 from quadbench.artifacts.parts import file_refs  # noqa: E402
-from quadbench.errors import AdapterError, UserError  # noqa: E402
+from quadbench.errors import AdapterError, ArtifactError, UserError  # noqa: E402
+from quadbench.quad.adapter_file import stored_inputs  # noqa: E402
+from quadbench.quad.adapters import graph_tensors, load_adapter, own_tensors  # noqa: E402
 from quadbench.quad.build import build, doubts_of  # noqa: E402
 from quadbench.quad.cache import cached  # noqa: E402
+from quadbench.quad.prepare import sites_of  # noqa: E402
 from quadbench.recipe import OwnTaskCalibration, load_recipe  # noqa: E402
 from quadbench.results.digests import sha256_of  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
@@ -39,7 +43,12 @@ def _eps(bundle: Stored[Bundle], variant: Variant, task: str | None, lora: dict[
 
 
 def _adapter(bundle: Stored[Bundle], name: str, variant: Variant) -> dict[str, np.ndarray]:
-    return load_file(bundle.path(next(a for a in bundle.artifact.adapters if a.name == name and a.variant is variant).file))
+    inputs = _graph(bundle.artifact, variant, Component.UNET).inputs
+    return stored_inputs(_adapter_path(bundle, name, variant), [spec for spec in inputs if spec.name.startswith("lora.")])
+
+
+def _adapter_path(bundle: Stored[Bundle], name: str, variant: Variant) -> Path:
+    return bundle.path(next(a for a in bundle.artifact.adapters if a.name == name and a.variant is variant).file)
 
 
 def _sqnr_db(exact: np.ndarray, quantized: np.ndarray) -> float:
@@ -64,14 +73,56 @@ def test_lora_inputs_are_sorted_int16_with_a_scale_and_required(tiny_bundle: Sto
     assert not {spec.name for spec in lora} & {initializer.name for initializer in model.graph.initializer}
 
 
-def test_adapters_hold_one_tensor_for_each_lora_input(tiny_bundle: Stored[Bundle]) -> None:
-    bundle = tiny_bundle.artifact
-    for variant, dtype in ((Variant.SHARED, np.int16), (Variant.FLOAT, np.float32)):
-        shapes = {i.name: i.shape for i in _graph(bundle, variant, Component.UNET).inputs if i.name.startswith("lora.")}
-        for name in ("first", "second"):
-            tensors = _adapter(tiny_bundle, name, variant)
-            assert {key: tensor.shape for key, tensor in tensors.items()} == shapes
+def test_an_adapters_files_hold_its_own_sites_and_ranks_and_no_padding(tiny_bundle: Stored[Bundle], tiny_recipe: Path) -> None:
+    unet = sites_of(load_recipe(tiny_recipe))
+    graph_rows = {i.name: i.shape for i in _graph(tiny_bundle.artifact, Variant.SHARED, Component.UNET).inputs}
+    ranks = set()
+    for name in ("first", "second"):
+        adapter = load_adapter(name, tiny_recipe.parent / "adapters" / name, unet)
+        own = {key: tuple(tensor.shape) for key, tensor in own_tensors(adapter).items()}
+        for variant, dtype in ((Variant.SHARED, np.int16), (Variant.FLOAT, np.float32)):
+            tensors = load_file(_adapter_path(tiny_bundle, name, variant))
+            assert {key: tensor.shape for key, tensor in tensors.items()} == own
             assert {tensor.dtype.type for tensor in tensors.values()} == {dtype}
+        ranks |= {own[key] == graph_rows[key] for key in own}
+    assert ranks == {True, False}  # some fill the graph's ranks, some do not
+
+
+def test_an_adapters_file_is_padded_to_the_graphs_ranks_and_sites(tiny_bundle: Stored[Bundle], tiny_recipe: Path) -> None:
+    inputs = [i for i in _graph(tiny_bundle.artifact, Variant.FLOAT, Component.UNET).inputs if i.name.startswith("lora.")]
+    adapter = load_adapter("first", tiny_recipe.parent / "adapters/first", sites_of(load_recipe(tiny_recipe)))
+    expected = graph_tensors(adapter, {spec.name: spec.shape for spec in inputs})
+    padded = stored_inputs(_adapter_path(tiny_bundle, "first", Variant.FLOAT), inputs)
+    assert {name: tensor.tolist() for name, tensor in padded.items()} == {name: t.tolist() for name, t in expected.items()}
+
+
+def test_an_adapters_file_that_was_padded_by_an_older_quadbench_is_read(tiny_bundle: Stored[Bundle], tmp_path: Path) -> None:
+    inputs = [i for i in _graph(tiny_bundle.artifact, Variant.SHARED, Component.UNET).inputs if i.name.startswith("lora.")]
+    padded = stored_inputs(_adapter_path(tiny_bundle, "first", Variant.SHARED), inputs)
+    save_file(padded, tmp_path / "padded.safetensors")
+    again = stored_inputs(tmp_path / "padded.safetensors", inputs)
+    assert {name: tensor.tolist() for name, tensor in again.items()} == {name: t.tolist() for name, t in padded.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "dtype", "expected"),
+    [
+        ("lora.s.down", (4, 5), "int16", "int16 (3, 5) or a smaller rank"),
+        ("lora.s.down", (2, 4), "int16", "int16 (3, 5) or a smaller rank"),
+        ("lora.s.up", (6, 0), "int16", "int16 (6, 3) or a smaller rank"),
+        ("lora.s.up", (6,), "int16", "int16 (6, 3) or a smaller rank"),
+        ("lora.s.up", (6, 3), "int8", "int16 (6, 3) or a smaller rank"),
+        ("lora.t.up", (6, 3), "int16", "no such tensor"),
+    ],
+)
+def test_an_adapters_file_with_another_tensor_than_the_graph_takes_is_refused(
+    name: str, shape: tuple[int, ...], dtype: str, expected: str, tmp_path: Path
+) -> None:
+    save_file({name: np.ones(shape, dtype)}, tmp_path / "odd.safetensors")
+    inputs = [TensorSpec(name=f"lora.s.{side}", shape=own, dtype="int16") for side, own in (("down", (3, 5)), ("up", (6, 3)))]
+    with pytest.raises(ArtifactError, match=f"'{name}' as .*; the graph takes {re.escape(expected)}") as refusal:
+        stored_inputs(tmp_path / "odd.safetensors", inputs)
+    assert refusal.value.hint == "build the bundle again"
 
 
 def test_adapters_say_which_base_and_profile_they_were_made_for(tiny_bundle: Stored[Bundle]) -> None:

@@ -10,10 +10,10 @@ torch = pytest.importorskip("torch")
 import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
 from onnx import TensorProto, helper  # noqa: E402
-from safetensors.numpy import load_file  # noqa: E402
 
-from quadbench.artifacts import Bundle, Component, Stored, Variant  # noqa: E402
+from quadbench.artifacts import LORA_PREFIX, Bundle, Component, Stored, Variant  # noqa: E402
 from quadbench.errors import BuildError  # noqa: E402
+from quadbench.quad.adapter_file import stored_inputs  # noqa: E402
 from quadbench.quad.quantize.fake_quant import FakeQuantGraph  # noqa: E402
 
 Feed = dict[str, np.ndarray]
@@ -27,7 +27,8 @@ def shared(tiny_bundle: Stored[Bundle]) -> onnx.ModelProto:
 
 def _lora(bundle: Stored[Bundle], variant: Variant) -> Feed:
     first = next(a for a in bundle.artifact.adapters if a.name == "first" and a.variant is variant)
-    return load_file(bundle.path(first.file))
+    unet = next(g for g in bundle.artifact.graphs if (g.variant, g.component) == (variant, Component.UNET))
+    return stored_inputs(bundle.path(first.file), [spec for spec in unet.inputs if spec.name.startswith(LORA_PREFIX)])
 
 
 def _data(model: onnx.ModelProto, seed: int) -> Feed:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from quadbench.errors import MissingDependencyError, UserError
 from quadbench.harness.program import HEADER_PACKAGES, OVERRIDE, PROGRAM, ensure_harness, harness_sources
@@ -19,7 +20,7 @@ pytest.importorskip("onnx")
 
 from support.harness_launch import endless, launch
 from support.harness_model import Array, as_floats, draw_adapter
-from support.harness_scene import ADAPTERS, ITEMS, KINDS, Plan, painted, per_graph_plan, shared_plan
+from support.harness_scene import ADAPTERS, ITEMS, KINDS, MADE_FOR, Plan, painted, per_graph_plan, shared_plan
 
 
 def test_images_are_those_of_the_same_loop_in_numpy(harness: Path, plan: Plan, tmp_path: Path) -> None:
@@ -37,6 +38,19 @@ def test_lora_inputs_may_be_float_or_int8(harness: Path, assets: Path, tmp_path:
     assert launch(harness, plan).exit_code == 0
     lora = as_floats(draw_adapter(ADAPTERS["restyle"], dtype))
     assert_same_image(tmp_path / "images/restyle/000.png", painted("restyle", 0, lora))
+
+
+def test_an_adapter_of_smaller_rank_and_fewer_sites_is_padded_with_zeros(harness: Path, plan: Plan, tmp_path: Path) -> None:
+    full = draw_adapter(ADAPTERS["restyle"], "int16")
+    own = {"lora.conv.down": full["lora.conv.down"][:1], "lora.conv.up": full["lora.conv.up"][:, :1]}
+    path = tmp_path / "narrow.safetensors"
+    save_file({name: np.ascontiguousarray(tensor) for name, tensor in own.items()}, path, metadata=MADE_FOR)
+    plan["adapters"]["restyle"] = {"path": str(path)}
+    plan["sequence"] = [{"task": task, "warmup": 0, "iterations": 1} for task in ("remove-object", "restyle")]
+    assert launch(harness, plan).exit_code == 0
+    padded = {name: np.zeros_like(tensor) for name, tensor in full.items()}
+    padded["lora.conv.down"][:1], padded["lora.conv.up"][:, :1] = own.values()
+    assert_same_image(tmp_path / "images/restyle/000.png", painted("restyle", 0, as_floats(padded)))
 
 
 def test_events_are_complete_and_in_order(harness: Path, plan: Plan, tmp_path: Path) -> None:

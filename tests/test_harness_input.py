@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 pytest.importorskip("onnx")
 
 from support.harness_launch import launch
-from support.harness_model import FEATURES, PIXELS, TOKENS, draw_adapter
+from support.harness_model import FEATURES, PIXELS, TOKENS, WIDTH, draw_adapter
 from support.harness_scene import MADE_FOR, MODEL, STEPS, Plan, table, tensors
 
 Change = Callable[[Plan, Path], None]
@@ -30,7 +30,20 @@ def _has_extra_tensor(plan: Plan, folder: Path) -> None:
 
 
 def _has_wrong_shape(plan: Plan, folder: Path) -> None:
-    _adapter(plan, folder, draw_adapter(1, "int16") | {"lora.proj.up": np.zeros((4, 3), np.int16)})
+    _adapter(plan, folder, draw_adapter(1, "int16") | {"lora.proj.up": np.zeros((3, 2), np.int16)})
+
+
+def _has_too_large_a_rank(plan: Plan, folder: Path) -> None:
+    wide = {"lora.proj.down": np.zeros((3, WIDTH), np.int16), "lora.proj.up": np.zeros((4, 3), np.int16)}
+    _adapter(plan, folder, draw_adapter(1, "int16") | wide)
+
+
+def _has_unequal_ranks(plan: Plan, folder: Path) -> None:
+    _adapter(plan, folder, draw_adapter(1, "int16") | {"lora.proj.up": np.zeros((4, 1), np.int16)})
+
+
+def _has_no_tensors(plan: Plan, folder: Path) -> None:
+    _adapter(plan, folder, {})
 
 
 def _has_wrong_dtype(plan: Plan, folder: Path) -> None:
@@ -102,9 +115,12 @@ def _has_absent_adapter(plan: Plan, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_lacks_tensor, "tensor 'lora.proj.up' is not in"),
+        (_lacks_tensor, "has one tensor of 'lora.proj', expected down and up"),
         (_has_extra_tensor, "has a tensor 'lora.other.up' that is no input of the graph"),
-        (_has_wrong_shape, "is I16 (4, 3), expected I16 (4, 2)"),
+        (_has_wrong_shape, "is I16 (3, 2), expected I16 (4, 2)"),
+        (_has_too_large_a_rank, "has rank 3, expected 1 to 2"),
+        (_has_unequal_ranks, "has ranks 2 and 1 in the two tensors of 'lora.proj'"),
+        (_has_no_tensors, "has no tensors"),
         (_has_wrong_dtype, "is F32 (2, 4, 1, 1), expected I16 (2, 4, 1, 1)"),
         (_is_for_another_profile, f"was made for another base or profile: it says base_profile {'3' * 64}, expected {'2' * 64}"),
         (_does_not_say_its_base, "was made for another base or profile: it says no base_graph"),

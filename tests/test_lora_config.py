@@ -103,7 +103,7 @@ def configure(folder: Path, **changes: Any) -> None:
         ({"alpha_pattern": {"(a+)+$": 1}}, r"alpha_pattern\.\(a\+\)\+\$: expected a site's name"),
         ({"alpha_pattern": {"to_q": None}}, r"alpha_pattern\.to_q: .*number, found nothing"),
         ({"rank_pattern": {"to_q": 1.5}}, r"rank_pattern\.to_q: .*integer"),
-        ({"rank_pattern": {f"{i}": 4 for i in range(1025)}}, r"rank_pattern: expected at most 1024 sites"),
+        ({"rank_pattern": {f"{i}": 4 for i in range(513)}}, r"rank_pattern: expected at most 512 sites"),
         ({"rank_pattern": {f"a{i}.*b": 4 for i in range(33)}}, r"rank_pattern: expected at most .* 32 of them with \.\*"),
         ({"use_rslora": "yes"}, r"use_rslora: .*boolean, found text 'yes'"),
         ({"lora_alpha": ..., "r": None}, r"r: .*; lora_alpha: missing"),
@@ -136,17 +136,17 @@ def test_patterns_take_no_longer_than_reading(tmp_path: Path) -> None:
     """The most patterns and sites that are read, and names that a search would go through again and again."""
     folder = tmp_path / "adapter"
     folder.mkdir()
-    site, one = "a." * 30 + "a", torch.ones(1, 1)
-    tensors = {f"base_model.model.{site}.{i}.lora_{side}.weight": one.clone() for i in range(2048) for side in "AB"}
+    site, one = "a." * 62, torch.ones(1, 1)
+    tensors = {f"base_model.model.{site}{i:03}.lora_{side}.weight": one.clone() for i in range(512) for side in "AB"}
     save_file(tensors, folder / "adapter_model.safetensors")
     stars = {f"{'a.' * 28}b{i}.*\\d": 1 for i in range(32)}
-    keys = stars | {"a." * 28 + f"b.{i}": 1 for i in range(900)}
+    keys = stars | {"." * (100 + i // 20) + f"b{i % 20:02}": 1 for i in range(480)}  # nearly all of a tail fits
     (folder / "adapter_config.json").write_text(
         json.dumps({"peft_type": "LORA", "r": 1, "lora_alpha": 1, "alpha_pattern": keys, "rank_pattern": keys})
     )
     started = time.process_time()
     assert inspect_adapter(folder).problems == ()
-    assert time.process_time() - started < 60
+    assert time.process_time() - started < 10
 
 
 def test_ranks_other_than_the_configuration_s_are_refused(folder: Path) -> None:

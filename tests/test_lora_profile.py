@@ -79,7 +79,9 @@ def test_padding_with_zeros_is_exact_in_integers() -> None:
     shapes = {
         name: tuple(t.shape) for name, t in zip(input_names(SITE), (large.pairs[SITE].down, large.pairs[SITE].up), strict=True)
     }
-    integers = adapter_integers(small, shapes, lora_encodings(lora_ranges([small, large]), headroom=1.0, dtype="int16"))
+    integers = adapter_integers(
+        graph_tensors(small, shapes), lora_encodings(lora_ranges([small, large]), headroom=1.0, dtype="int16")
+    )
     assert integers["lora.site.down"].shape == (16, 320)
     assert not integers["lora.site.down"][4:].any()
     assert not integers["lora.site.up"][:, 4:].any()

@@ -9,12 +9,12 @@ pytest.importorskip("torch")
 pytest.importorskip("onnxruntime_qnn")
 
 import onnxruntime
-from safetensors.numpy import load_file
 from support.htp_emulator import run_all_on_emulator
 
 from quadbench import zoo
-from quadbench.artifacts import Bundle, CompiledBundle, Component, Graph, Stored, Variant
+from quadbench.artifacts import LORA_PREFIX, Bundle, CompiledBundle, Component, Graph, Stored, Variant
 from quadbench.compile import compile_bundle
+from quadbench.quad.adapter_file import stored_inputs
 from quadbench.quad.build import build
 from quadbench.recipe import load_recipe
 from quadbench.results.layout import Layout
@@ -48,7 +48,8 @@ def compiled(built: Stored[Bundle], layout: Layout) -> Stored[CompiledBundle]:
 def u_net_outputs(built: Stored[Bundle], compiled: Stored[CompiledBundle]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The outputs of CPU and emulator by adapter, or "none": from one session of each, with the same other inputs."""
     graph = _graph(built, Component.UNET)
-    adapters = {a.name: load_file(built.path(a.file)) for a in built.artifact.adapters if a.variant is Variant.SHARED}
+    lora = [spec for spec in graph.inputs if spec.name.startswith(LORA_PREFIX)]
+    adapters = {a.name: stored_inputs(built.path(a.file), lora) for a in built.artifact.adapters if a.variant is Variant.SHARED}
     adapters["none"] = {name: np.zeros_like(tensor) for name, tensor in adapters["restyle"].items()}
     data = _data(graph, built)
     outputs = _on_cpu_and_emulator(built, compiled, graph, [data | lora for lora in adapters.values()])

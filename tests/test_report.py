@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -103,6 +104,15 @@ def test_only_a_switch_from_another_task_counts_as_one(tmp_path: Path) -> None:
     assert figure_of(row_of(result, "restyle", "switch").shared).samples == 2 * 1
     assert figure_of(row_of(result, "restyle", "first_unet").shared).samples == 2 * 1
     assert figure_of(row_of(result, "draw", "switch").shared).samples == 2 * 2
+
+
+def test_the_first_image_after_a_switch_holds_the_switch_warm_up_or_not(tmp_path: Path) -> None:
+    result = make_run(tmp_path)
+    keys = ("switch", "end_to_end", "first_image")
+    switch, end_to_end, first = (figure_of(row_of(result, "draw", key).per_graph) for key in keys)
+    assert first.samples == switch.samples == 2 * 2
+    # Of a launch's two images after a switch the first is a warm-up, which takes three times as long here.
+    assert first.value == pytest.approx(switch.value + 2 * end_to_end.value, rel=0.05)
 
 
 def test_session_load_is_the_sum_of_what_the_task_runs(tmp_path: Path) -> None:
@@ -224,9 +234,41 @@ def test_names_and_prompts_are_escaped(tmp_path: Path) -> None:
 def test_headline_has_bytes_switch_and_psnr_of_the_run(tmp_path: Path) -> None:
     phrases = report_view(make_run(tmp_path), Layout(tmp_path)).headline
     figures = [phrase.text for phrase in phrases if phrase.is_figure]
-    assert figures[:3] == ["30.0 MB", "64.0 MB", "2.13×"]
+    assert figures[:3] == ["30.0 MB", "64.0 MB", "53 % less"]
     assert figures[-2:] == ["38.5 dB", "38.0 dB"]
-    assert "".join(phrase.text for phrase in phrases).startswith("On virtual:s25, 3 tasks take 30.0 MB as one base with LoRAs")
+    assert "".join(phrase.text for phrase in phrases).startswith("On virtual:s25: 3 tasks take 30.0 MB as one base with LoRAs")
+
+
+def test_headline_says_what_sharing_costs_too(tmp_path: Path) -> None:
+    def told(change: Callable[[RunRecord], RunRecord]) -> str:
+        return "".join(p.text for p in report_view(make_run(tmp_path, change=change), Layout(tmp_path)).headline)
+
+    def slower(record: RunRecord, factor: float) -> RunRecord:
+        is_ours = record.variant is Variant.SHARED
+        slow = [replace(s, value=s.value * factor) if is_ours and s.metric == "end_to_end_ns" else s for s in record.samples]
+        return replace(record, samples=tuple(slow))
+
+    def noisy(record: RunRecord) -> RunRecord:
+        return slower(record, 2.0 if record.launch == 1 else 0.5)
+
+    assert "(53 % less; fewer from 2 tasks on)" in told(lambda record: record)
+    assert re.search(r"An image takes 10[0-9](?: to 10[0-9])? % more time", told(lambda record: slower(record, 2.0)))
+    assert "An image takes as much time as with one graph per task, as far as this run can tell" in told(noisy)
+
+
+def test_only_what_lies_apart_stands_in_colour_and_never_the_same_file(tmp_path: Path) -> None:
+    def change(record: RunRecord) -> RunRecord:
+        slow = 3.0 if record.variant is Variant.SHARED else 1.0
+        return replace(record, samples=tuple(replace(s, value=s.value * slow) for s in record.samples))
+
+    result = make_run(tmp_path, change=change)
+    rows = {key: row_of(result, "restyle", key) for key in ("unet_step", "vae_decoder", "text_encoder")}
+    assert {key: row.is_apart for key, row in rows.items()} == {"unet_step": True, "vae_decoder": False, "text_encoder": False}
+    html = render_html(result, Layout(tmp_path))
+    assert re.search(r'row-unet_step.*?class="num ratio worse"', html, re.DOTALL)
+    assert not re.search(r'<tr class="row-vae_decoder">(?:(?!</tr>).)*ratio (?:worse|better)', html, re.DOTALL)
+    alone = make_run(tmp_path / "one", variants=(Variant.SHARED, Variant.PER_GRAPH), change=change)
+    assert not row_of(alone, "restyle", "unet_step").is_apart  # one launch each cannot tell
 
 
 def test_every_figure_table_of_a_virtual_device_says_so(tmp_path: Path) -> None:
@@ -253,7 +295,8 @@ def test_an_emulator_s_times_are_left_out_everywhere_and_said_to_be(tmp_path: Pa
     assert not view.kpis[0].shares
     assert {verdict.title for verdict in view.kpis[0].verdicts} == {"Peak RAM, running"}
     figures = [phrase.text for phrase in view.headline if phrase.is_figure]
-    assert figures == ["30.0 MB", "64.0 MB", "2.13×", "38.5 dB", "38.0 dB"]
+    assert figures[:3] == ["30.0 MB", "64.0 MB", "53 % less"]
+    assert figures[-2:] == ["38.5 dB", "38.0 dB"]
     text = Page(render_html(result, Layout(tmp_path))).text
     assert "an emulator's time" in text
     assert Caveat.EMULATED_NPU.advice in text
@@ -340,7 +383,7 @@ def test_a_run_without_baseline_says_that_nothing_was_compared(tmp_path: Path) -
     text = Page(render_html(result, Layout(tmp_path))).text
     assert "the recipe asks for no baseline" in text
     assert row_of(result, "restyle", "end_to_end").per_graph == "not run"
-    assert "30.0 MB as one base with LoRAs, a switch of tasks takes" in text
+    assert "30.0 MB as one base with LoRAs, and a switch of tasks takes" in text
 
 
 def test_a_run_of_the_baseline_alone_renders(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from quadbench.report.units import decibels, number, show, times
 def test_the_kpi_table_has_a_row_for_each_device_task_and_figure(tmp_path: Path) -> None:
     result = make_run(tmp_path, devices=(S25, TABS11))
     table = kpi_table(result)
-    assert len(table.rows) == len(kpi_rows(result)) == 2 * 3 * 14
+    assert len(table.rows) == len(kpi_rows(result)) == 2 * 3 * 15
     assert {len(row) for row in table.rows} == {len(table.columns)} == {len(table.numeric)}
     assert any("VIRTUAL_DEVICE: Times and memory are this machine's CPU" in note for note in table.notes)
 

@@ -1,10 +1,13 @@
 """Values that nothing measures: refused where they would be stored, and of old records, in which they stand, said aloud."""
 
+import json
 import sqlite3
-from dataclasses import replace
+from dataclasses import fields, replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 from support.scripted_harness import World
 from support.synthetic_run import failed, make_run
 
@@ -13,6 +16,7 @@ from quadbench.artifacts.plausible import value_fault
 from quadbench.cli import main
 from quadbench.errors import ArtifactError, DeviceError, HarnessError
 from quadbench.pipeline import Outcome
+from quadbench.report import RunSummary
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import publish
 from quadbench.results.records import open_records
@@ -69,6 +73,42 @@ def old_run(world: World) -> Layout:
         for record in make_run(world.folder.parent / "synthetic").records:
             records.store(record)
     return layout
+
+
+def test_the_terminal_ends_with_the_result_in_words(old_run: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["report", RUN, "--results", str(old_run.root)]
+    assert main(words) == 0
+    short = capsys.readouterr().out
+    assert short.index("Ratio") < short.index("On virtual:s25: 2 tasks take")
+    assert short.splitlines()[-1].startswith("report: ")
+    assert "VAE decoder" not in short
+    assert main([*words, "--full"]) == 0
+    assert "VAE decoder" in capsys.readouterr().out
+
+
+def test_json_is_what_the_summary_says(old_run: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", RUN, "--results", str(old_run.root), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    summary = TypeAdapter(RunSummary).validate_python(answer)
+    assert (summary.schema_version, summary.run_id, len(summary.records)) == (1, RUN, 5)
+    assert set(answer) == {field.name for field in fields(RunSummary)}
+    assert summary.headline.startswith("On virtual:s25: 2 tasks take")
+
+
+def test_the_latest_run_is_the_latest_that_was_not_interrupted(old_run: Layout, caplog: pytest.LogCaptureFixture) -> None:
+    (record,) = make_run(old_run.root.parent / "later", variants=(Variant.SHARED,)).records
+    later = RunFile(run_id="later", bundle=load_run(old_run, RUN).stored.folder.name, deployments=())
+    save_run(old_run, later)
+    with open_records(old_run.database) as records:
+        ended = {"record_id": "later", "run_id": "later", "started_at": record.started_at + timedelta(days=1)}
+        records.store(replace(record, **ended, status=Status.ABORTED, error_class=ErrorClass.USER, reason="interrupted"))
+    assert load_run(old_run).run_id == RUN
+    assert load_run(old_run, "later").run_id == "later"
+    with sqlite3.connect(old_run.database) as database:
+        database.execute("UPDATE records SET status = 'ABORTED'")
+    database.close()
+    assert load_run(old_run).run_id == "later"
+    assert "were all interrupted" in caplog.text
 
 
 @pytest.mark.parametrize("value", [0, -5, 1e308, 9e999])

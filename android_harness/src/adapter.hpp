@@ -23,8 +23,8 @@ enum class Residence {
 
 std::string to_string(Residence residence);
 
-// Throws InputError unless the file has just the tensors that the graph takes, with equal types and shapes, and was made for the
-// base; nothing is any base.
+// Throws InputError unless the file has tensors of the graph's inputs and no others, for each of its sites both, with the inputs'
+// types and shapes but for a rank of 1 up to theirs, and was made for the base; nothing is any base.
 void check_adapter(const std::filesystem::path& file, const std::vector<TensorInfo>& lora_inputs,
                    const std::optional<BaseDigests>& base);
 
@@ -38,6 +38,7 @@ class AdapterCache {
 
   const std::vector<TensorInfo>& lora_inputs() const { return lora_inputs_; }
 
+  // Ranks that the adapter does not fill, and sites that it lacks, are zeros.
   Residence choose(const std::string& name, const std::filesystem::path& file);
   void choose_none();  // zeros in every LoRA input
   const Binding& chosen() const { return *chosen_; }

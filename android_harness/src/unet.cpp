@@ -51,6 +51,11 @@ std::vector<TensorInfo> UNet::lora_inputs() const {
     if (info.dtype == DType::kInt32) {
       throw InputError(session_.name(), session_.name() + ": '" + info.name + "' is int32, expected int16, int8 or float32");
     }
+    const bool has_side = info.name.ends_with(".down") || info.name.ends_with(".up");
+    if (!has_side || (info.shape.size() != 2 && info.shape.size() != 4)) {
+      throw InputError(session_.name(), session_.name() + ": '" + info.name + "' is " + info.kind() +
+                                            ", expected lora.<site>.down or .up of 2 or 4 dimensions");
+    }
     inputs.push_back(info);
   }
   return inputs;

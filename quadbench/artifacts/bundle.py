@@ -84,7 +84,7 @@ class Graph:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterFile:
-    """An adapter as the graph takes it: a safetensors file with one tensor per LoRA input, in the dtype of its variant."""
+    """A safetensors file of an adapter's tensors at its own ranks, named as LoRA inputs are, in the dtype of its variant."""
 
     name: FileName
     variant: Variant  # SHARED (integers) or FLOAT

@@ -73,8 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code: int = options.run(options)
     except QuadbenchError as error:
         return _fail(options, str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _fail(options, "interrupted; what was measured is stored", INTERRUPTED)
+    except KeyboardInterrupt as interrupt:
+        return _fail(options, _interrupted(interrupt), INTERRUPTED)
     return code
 
 
@@ -85,6 +85,15 @@ class _Version(argparse.Action):
         from importlib.metadata import version
 
         parser.exit(message=f"quadbench {version('quadbench')}\n")
+
+
+def _interrupted(interrupt: KeyboardInterrupt) -> str:
+    from quadbench.measure.launch import LaunchAborted
+
+    if not isinstance(interrupt, LaunchAborted):
+        return "interrupted; what was measured is stored"
+    run_id = interrupt.record.run_id
+    return f"interrupted; what was measured is stored as run {run_id}; quadbench report {run_id} shows it"
 
 
 def _fail(options: argparse.Namespace, message: str, code: int) -> int:

@@ -20,10 +20,13 @@ from quadbench.recipe import load_recipe
 from quadbench.results.manifest import read_manifest
 
 if TYPE_CHECKING:
+    from quadbench.quad.adapters.convert import Conversion
     from quadbench.quad.adapters.inspection import Inspection
     from quadbench.quad.admit import Admission
 
+_UNET_ONLY = "leave out what the file has for the text encoder, and say what that comes to"
 _FILE = "a PEFT folder, or a .safetensors file of diffusers or kohya's scripts"
+MOST_RANK = 1024
 _HINT = (
     "train it again with smaller changes, or list it in the recipe, with quad.distill if need be: that builds a base whose "
     "profile has room for it"
@@ -37,11 +40,19 @@ def add(commands: Any) -> None:
     inspect.add_argument("file", type=Path, metavar="FILE", help=_FILE)
     inspect.add_argument("--recipe", help="a recipe whose foundation model it shall fit")
     inspect.add_argument("--bundle", type=Path, metavar="DIR", help="a bundle whose profile it is judged by; nothing is written")
+    inspect.add_argument("--unet-only", action="store_true", help=_UNET_ONLY)
     admit = add_action(actions, "admit", run_admit, "judge an adapter by a bundle's frozen profile, add it and push it")
     admit.add_argument("file", type=Path, metavar="FILE", help=_FILE)
     admit.add_argument("--bundle", type=Path, metavar="DIR", help="the bundle's folder (default: that of the latest run)")
     admit.add_argument("--name", help="what the adapter shall be called (default: after the file)")
     admit.add_argument("--devices", metavar="A,B", help="where to push it (default: nowhere)")
+    admit.add_argument("--unet-only", action="store_true", help=_UNET_ONLY)
+    convert = add_action(actions, "convert", run_convert, "make a LoRA of a LoHa, LoKr or full difference, and say what is lost")
+    convert.add_argument("file", type=Path, metavar="FILE", help="a .safetensors file of LyCORIS or kohya's scripts")
+    convert.add_argument("--rank", type=_rank, required=True, metavar="N", help="the greatest rank of a site, 1 to 1024")
+    convert.add_argument("--recipe", required=True, help="a recipe whose foundation model it was trained for")
+    convert.add_argument("--output", type=Path, required=True, metavar="FILE", help="the .safetensors file to write")
+    convert.add_argument("--unet-only", action="store_true", help=_UNET_ONLY)
 
 
 def run_inspect(options: argparse.Namespace) -> int:
@@ -49,7 +60,7 @@ def run_inspect(options: argparse.Namespace) -> int:
     with extra_needed("quad"):
         from quadbench.quad.admit import inspect
     bundle = read_manifest(options.bundle, Bundle) if options.bundle else None
-    inspection, admission = inspect(options.file, recipe=recipe, bundle=bundle)
+    inspection, admission = inspect(options.file, recipe=recipe, bundle=bundle, unet_only=options.unet_only)
     if options.json:
         print_json(_finite(asdict(inspection) | {"admission": _answer(admission) if admission else None}))
     else:
@@ -67,6 +78,7 @@ def run_admit(options: argparse.Namespace) -> int:
             options.bundle,
             listed_devices(options.devices),
             name=options.name,
+            unet_only=options.unet_only,
             layout=options.layout,
             observer=observer,
         )
@@ -80,6 +92,28 @@ def run_admit(options: argparse.Namespace) -> int:
     return 0
 
 
+def run_convert(options: argparse.Namespace) -> int:
+    recipe = load_recipe(options.recipe)
+    with extra_needed("quad"):
+        from quadbench.quad.adapters.convert import convert, origin, write_conversion
+        from quadbench.quad.prepare import sites_of
+    conversion = convert(options.file, sites_of(recipe), rank=options.rank, unet_only=options.unet_only)
+    write_conversion(conversion, options.output)
+    if options.json:
+        rows = [asdict(site) for site in conversion.sites]
+        print_json(origin(conversion) | {"output": str(options.output), "greatest_bias": conversion.greatest_bias, "sites": rows})
+    else:
+        _print_conversion(stdout_console(), conversion)
+        print_text(f"written: {options.output}")
+    return 0
+
+
+def _rank(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_RANK:
+        raise argparse.ArgumentTypeError(f"'{text}' is no rank; expected 1 to {MOST_RANK}")
+    return int(text)
+
+
 def _answer(admission: "Admission") -> dict[str, Any]:
     folder = str(admission.extended.folder) if admission.extended else None
     answer: dict[str, Any] = _finite(
@@ -89,6 +123,7 @@ def _answer(admission: "Admission") -> dict[str, Any]:
             "base": asdict(admission.base),
             "verdict": admission.judgement.acceptance,
             "reason": admission.judgement.reason,
+            "left_out": asdict(admission.left_out) if admission.left_out else None,
             "plain": asdict(admission.judgement.plain),
             "gauged": asdict(admission.judgement.gauged),
         }
@@ -122,6 +157,8 @@ def _print_inspection(console: Console, inspection: "Inspection") -> None:
     if inspection.outlier:
         one = inspection.outlier
         print_text(f"worst outlier: {one.ratio:.1f} times the root mean square, {one.side} of {one.site}")
+    if inspection.left_out:
+        print_text(str(inspection.left_out))
     for problem in inspection.problems:
         print_text(f"problem: {problem.message}" + (f". Hint: {problem.hint}" if problem.hint else ""))
     if not inspection.problems:
@@ -138,9 +175,26 @@ def _print_admission(console: Console, admission: "Admission") -> None:
             shown.add_row(f"  {site.site}", *_cells(site.clipped / site.weights, site.effective_bits, site.sqnr_db))
         shown.add_section()
     console.print(shown)
+    if admission.left_out:
+        print_text(str(admission.left_out))
     print_text(f"base {base.graph[:12]}, profile {base.profile[:12]}")
     if admission.extended:
         print_text(f"bundle: {admission.extended.folder}")
+
+
+def _print_conversion(console: Console, conversion: "Conversion") -> None:
+    worst = conversion.sites[0]
+    print_text(f"{conversion.source}: {len(conversion.sites)} sites as LoRA of rank {conversion.rank} at most")
+    print_text(f"relative error {conversion.error:.2%} over all sites, {worst.error:.2%} at the worst, {worst.site}")
+    shown = _table("site", "was", "rank", "error")
+    for site in conversion.sites[:WORST_SITES]:
+        shown.add_row(site.site, site.method, str(site.rank), f"{site.error:.2%}")
+    console.print(shown)
+    if conversion.biases:
+        most = f"magnitudes up to {conversion.greatest_bias:.3g}"
+        print_text(f"left out: updates of biases, which no LoRA has, at {conversion.biases} sites ({most})")
+    if conversion.adapter.left_out:
+        print_text(str(conversion.adapter.left_out))
 
 
 def _table(*columns: str) -> Table:

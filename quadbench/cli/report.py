@@ -5,15 +5,16 @@ from typing import Any
 
 from quadbench.cli.console import print_text
 from quadbench.cli.options import add_command
-from quadbench.cli.result import print_result
-from quadbench.report import kpi_table, to_csv, to_latex, to_markdown, write_report
+from quadbench.cli.result import add_full, print_result
+from quadbench.report import text_tables, to_csv, to_latex, to_markdown, write_report
 from quadbench.results.runs import load_run
 
 
 def add(commands: Any) -> None:
     """Add `quadbench report` to the commands."""
     parser = add_command(commands, "report", run)
-    parser.add_argument("run_id", nargs="?", help="the run (default: the latest)")
+    parser.add_argument("run_id", nargs="?", help="the run (default: the latest that was not interrupted)")
+    add_full(parser)
     parser.add_argument(
         "--format", choices=("table", "csv", "markdown", "latex"), default="table", help="how the figures are printed"
     )
@@ -25,9 +26,9 @@ def run(options: argparse.Namespace) -> int:
         case "csv":
             print_text(to_csv(result))
         case "markdown":
-            print_text(to_markdown(kpi_table(result)))
+            print_text("\n".join(map(to_markdown, text_tables(result))))
         case "latex":
-            print_text(to_latex(kpi_table(result)))
+            print_text("\n".join(map(to_latex, text_tables(result))))
         case _:
             print_result(options, result, write_report(result, options.layout))
     return 0

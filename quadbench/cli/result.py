@@ -1,4 +1,4 @@
-"""Result: a run and its report -> its figures on the terminal, or as JSON."""
+"""Result: a run and its report -> its figures on the terminal, the conclusion last, or as JSON."""
 
 import argparse
 from dataclasses import asdict, replace
@@ -12,23 +12,56 @@ from rich.text import Text
 
 from quadbench.artifacts import RunResult
 from quadbench.cli.console import print_json, print_text, stdout_console
-from quadbench.report import kpi_rows, kpi_table
+from quadbench.report import Figure, KpiRow, ReportView, kpi_table, report_view, run_summary, show, times
 
 _WIDE = 120  # characters that a table with all of its columns takes
 
 
+def add_full(parser: argparse.ArgumentParser) -> None:
+    """Add the option that prints every figure."""
+    parser.add_argument("--full", action="store_true", help="print every figure, not only the most telling ones")
+
+
 def print_result(options: argparse.Namespace, result: RunResult, path: Path) -> None:
     """Print a run's figures and where its report lies, as tables or as JSON."""
+    view = report_view(result, options.layout)
     if options.json:
-        records = [
-            {"device": r.device.address, "variant": r.variant, "launch": r.launch, "status": r.status, "reason": r.reason}
-            for r in result.records
-        ]
-        rows = [asdict(row) for row in kpi_rows(result)]
-        print_json({"run_id": result.run_id, "report": str(path), "records": records, "kpis": rows})
+        print_json(asdict(run_summary(view, str(path))))
+        return
+    console = stdout_console()
+    if options.full:
+        _print_kpis(console, result)
     else:
-        _print_kpis(stdout_console(), result)
-        print_text(f"report: {path}")
+        _print_glance(console, view)
+    for doubt in view.doubts:
+        words = (doubt.caveat.value.lower().replace("_", " "), "yellow"), f": {doubt.caveat.advice}"
+        console.print(Text.assemble(*words), highlight=False)
+    for sentence in ("".join(phrase.text for phrase in view.headline), *view.gaps):
+        if sentence:
+            console.print(Text(sentence, style="bold"), highlight=False)
+    print_text(f"report: {path}")
+
+
+def _print_glance(console: Console, view: ReportView) -> None:
+    """Print the most telling rows: a line for each device, task and figure."""
+    table = Table(title=f"{view.result.bundle.recipe_name}, run {view.result.run_id}", title_justify="left", box=SIMPLE_HEAD)
+    for name in ("Device", "Task", "Figure"):
+        table.add_column(name, overflow="fold")
+    for name in ("Shared", "Per-graph", "Ratio"):
+        table.add_column(name, justify="right")
+    for glance in view.glance:
+        table.add_section()
+        for index, row in enumerate(glance.rows):
+            place = (glance.device.address, glance.task) if index == 0 else ("", "")
+            ratio = "" if row.ratio is None else times(row.ratio)
+            table.add_row(
+                *map(Text, (*place, f"{row.title}, {row.unit}", _cell(row, row.shared), _cell(row, row.per_graph), ratio))
+            )
+    console.print(table)
+
+
+def _cell(row: KpiRow, cell: Figure | str) -> str:
+    return show(cell.value, row.unit) if isinstance(cell, Figure) else "–"
 
 
 def _print_kpis(console: Console, result: RunResult) -> None:

@@ -9,7 +9,7 @@ from quadbench import pipeline
 from quadbench.cli.addresses import add_devices, chosen_devices
 from quadbench.cli.console import RunConsole, print_error
 from quadbench.cli.options import add_command, add_recipe
-from quadbench.cli.result import print_result
+from quadbench.cli.result import add_full, print_result
 from quadbench.recipe import load_recipe
 
 
@@ -18,6 +18,7 @@ def add(commands: Any) -> None:
     parser = add_command(commands, "run", run)
     add_recipe(parser)
     add_devices(parser)
+    add_full(parser)
 
 
 def run(options: argparse.Namespace) -> int:

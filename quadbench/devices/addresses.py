@@ -36,12 +36,13 @@ class VirtualAddress:
     """An address `virtual:<profile>`, with options after a `?`.
 
     `data_mb=64` gives the device a /data of that size in memory, empty at each start; `target=qnn` has it run another of the
-    profile's targets than its `virtual_target`.
+    profile's targets than its `virtual_target`; `scenario=hot` lets things happen to it, by a scenario's name or file.
     """
 
     profile: str
     data_mb: int | None = None
     target: str | None = None
+    scenario: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,13 +136,14 @@ def describe(phones: Sequence[Phone], profiles: Sequence[DeviceProfile]) -> str:
 def _virtual(text: str) -> VirtualAddress:
     profile, _, query = text.removeprefix(VIRTUAL_PREFIX).partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
-    size, target = options.pop("data_mb", None), options.pop("target", None)
-    if not profile or options or target == "" or (size is not None and not _is_size(size)):
+    size, target, scenario = (options.pop(key, None) for key in ("data_mb", "target", "scenario"))
+    if not profile or options or "" in (target, scenario) or (size is not None and not _is_size(size)):
         raise UserError(
             f"'{text}' is no virtual device",
-            hint=f"expected virtual:<profile>, with ?data_mb=<1 to {_MOST_DATA_MB}>, ?target=<backend> or both joined by &",
+            hint=f"expected virtual:<profile>, with ?data_mb=<1 to {_MOST_DATA_MB}>, ?target=<backend>, ?scenario=<name or file> "
+            "or several joined by &",
         )
-    return VirtualAddress(profile=profile, data_mb=int(size) if size else None, target=target)
+    return VirtualAddress(profile=profile, data_mb=int(size) if size else None, target=target, scenario=scenario)
 
 
 def _is_size(text: str) -> bool:

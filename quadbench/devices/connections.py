@@ -22,6 +22,7 @@ from quadbench.devices.addresses import (
 from quadbench.devices.device import Device
 from quadbench.devices.local import open_local
 from quadbench.devices.properties import parse_attached
+from quadbench.devices.scenario import load_scenario
 from quadbench.devices.virtual import open_virtual
 from quadbench.errors import DeviceError, UserError
 from quadbench.host import device_lock
@@ -167,11 +168,11 @@ def _open(
     if phones is not None and needs_server(address):
         return _open_phone(address, layout, phones, opened)
     match parse_address(address):
-        case VirtualAddress(profile=name, data_mb=data_mb, target=target):
+        case VirtualAddress(profile=name, data_mb=data_mb, target=target, scenario=scenario):
             profile = next((profile for profile in profiles if profile.name == name), None) or load_profile(name)
             profile = profile if target is None else profile.with_virtual_target(target)
             _refuse_twice(address, f"virtual-{profile.name}", opened)
-            return open_virtual(profile, address, layout, data_mb)
+            return open_virtual(profile, address, layout, data_mb, load_scenario(scenario) if scenario else None)
         case HostedAddress():
             raise UserError(f"'{address}' is at Qualcomm AI Hub: nothing can be pushed there", hint="quadbench run takes it")
         case _:

@@ -63,14 +63,15 @@ def environment_of(mark: str) -> dict[str, str]:
 def kill_marked(mark: str) -> None:
     """Kill every process whose mark begins with this one, and those that they start meanwhile."""
     deadline = time.monotonic() + _PATIENCE_S
-    while (processes := _carriers(mark)) and time.monotonic() < deadline:
+    while (processes := carriers(mark)) and time.monotonic() < deadline:
         for process in processes:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(process, signal.SIGKILL)
         time.sleep(_POLL_S)
 
 
-def _carriers(mark: str) -> list[int]:
+def carriers(mark: str) -> list[int]:
+    """Return every process whose mark begins with this one."""
     wanted = f"\0{VARIABLE}={mark}".encode()
     return [
         int(entry)

@@ -20,8 +20,10 @@ from pathlib import Path
 
 from quadbench.artifacts.device_text import one_line
 from quadbench.devices.adb_protocol import AdbServer, UnixEndpoint
+from quadbench.devices.course import prepare_course, running_course, scenario_mounts
 from quadbench.devices.leftovers import VARIABLE, Mark, environment_of, kill_marked
 from quadbench.devices.properties import parse_attached
+from quadbench.devices.scenario import Scenario
 from quadbench.devices.userland import write_userland
 from quadbench.errors import DeviceError
 from quadbench.host import find_programs, start_bound
@@ -38,9 +40,15 @@ _NAMESPACES_HINT = (
     "kernel.apparmor_restrict_unprivileged_userns=0), in Docker run with --privileged; or use the device local"
 )
 
-# adbd's end is written down: the server lives on without it, and nobody else would tell.
+# adbd's end is written down: the server lives on without it, and nobody else would tell. Where a scenario has ended it, it starts
+# again once the device is plugged in.
 _START = """\
-(adbd >/run/device/adbd.log 2>&1; echo $? >/run/device/adbd.ended) &
+(
+  while adbd >/run/device/adbd.log 2>&1; status=$?; [ -e /run/device/unplugged ]; do
+    while [ -e /run/device/unplugged ]; do sleep 0.05; done
+  done
+  echo $status >/run/device/adbd.ended
+) &
 exec adb -L localfilesystem:/run/device/adb.sock nodaemon server >/run/device/server.log 2>&1
 """
 
@@ -73,13 +81,14 @@ class Place:
     """The place of a virtual device on this machine.
 
     Its files lie in `folder`, which is new. `shown` are further folders of this machine and where the device has them, read-only;
-    all of its processes carry the mark.
+    all of its processes carry the mark. What the scenario says happens to it.
     """
 
     folder: Path
     data: Data
     shown: Mapping[Path, str]
     mark: Mark
+    scenario: Scenario | None = None
 
 
 @contextlib.contextmanager
@@ -91,14 +100,21 @@ def running_sandbox(place: Place, properties: dict[str, str], address: str) -> I
         DeviceError: this machine does not allow it, or the device does not start.
     """
     programs, folder = find_programs(PACKAGES, needed_for=f"the virtual device '{address}'"), place.folder
-    write_userland(folder / "system", properties, shell=programs["mksh"], toybox=programs["toybox"])
+    scenario = place.scenario
+    exit_codes = {str(tool): code for tool, code in scenario.exit_codes.items()} if scenario else {}
+    write_userland(folder / "system", properties, shell=programs["mksh"], toybox=programs["toybox"], exit_codes=exit_codes)
     for name in ("adb", "adbd"):
         (folder / "system" / "bin" / name).symlink_to(programs[name])
     (folder / "run").mkdir()
+    if scenario:
+        prepare_course(scenario, folder)
     with _started(place, programs, address) as process:
         server = AdbServer(endpoint=UnixEndpoint(path=folder / "run" / "adb.sock"))
         _attach(server, process, folder, address)
-        yield server
+        mark = place.mark.value
+        course = running_course(scenario, folder, mark, server, TRANSPORT) if scenario else contextlib.nullcontext(server)
+        with course as reached:
+            yield reached
 
 
 @contextlib.contextmanager
@@ -198,6 +214,7 @@ def _command(place: Place, programs: dict[str, Path], *, seccomp: int, info: int
         *("--seccomp", str(seccomp), "--info-fd", str(info)),
         *_system_mounts(place.folder, programs),
         *(word for here, there in place.shown.items() for word in ("--ro-bind", str(here), there)),
+        *(scenario_mounts(place.scenario, place.folder) if place.scenario else ()),
         *_data_mounts(place.data),
         *(word for name, value in environment.items() for word in ("--setenv", name, value)),
         *("--chdir", "/", "/system/bin/sh", "-c", _START),

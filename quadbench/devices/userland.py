@@ -5,9 +5,11 @@ the profile's properties and this machine's memory. A virtual device has no ther
 """
 
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from quadbench.devices.properties import format_getprop
+from quadbench.devices.scenario import Clocks, Phase
 from quadbench.errors import MissingDependencyError
 
 VIRTUAL_PROPERTY = "ro.quadbench.virtual"
@@ -61,14 +63,44 @@ Current Battery Service state:
     "meminfo": "",
 }
 
+_THERMAL_REPORT = """\
+IsStatusOverride: false
+Thermal Status: {phase.thermal_status}
+Cached temperatures:
+HAL Ready: true
+Current temperatures from HAL:
+\tTemperature{{mValue={phase.skin_c}, mType=3, mName=SKIN, mStatus={phase.thermal_status}}}
+Current cooling devices from HAL:
+"""
+
+_BATTERY_REPORT = """\
+Current Battery Service state:
+  AC powered: false
+  USB powered: {usb}
+  Wireless powered: false
+  present: true
+  level: {phase.battery_percent}
+  scale: 100
+  temperature: 300
+  technology: Li-ion
+"""
+
+_LIAR = """\
+#!/system/bin/sh
+{tool} {name} "$@"
+exit {exit_code}
+"""
+
 _ACCOUNTS = {
     "passwd": "root:x:0:0::/:/system/bin/sh\nshell:x:2000:2000::/:/system/bin/sh\n",
     "group": "root:x:0:\nshell:x:2000:\n",
 }
 
 
-def write_userland(system: Path, properties: dict[str, str], *, shell: Path, toybox: Path) -> None:
+def write_userland(system: Path, properties: dict[str, str], *, shell: Path, toybox: Path, exit_codes: Mapping[str, int]) -> None:
     """Fill a new folder with the programs and files that a virtual device has below /system.
+
+    Tools with one of the `exit_codes` end with it whatever came of their work.
 
     Raises:
         MissingDependencyError: toybox lacks tools that quadbench uses.
@@ -79,7 +111,10 @@ def write_userland(system: Path, properties: dict[str, str], *, shell: Path, toy
         folder.mkdir(parents=True)
     (programs / "sh").symlink_to(shell)
     for tool in _tools_of(toybox):
-        (programs / tool).symlink_to(toybox)
+        if tool in exit_codes:
+            _write_program(programs / tool, _LIAR.format(tool=toybox, name=tool, exit_code=exit_codes[tool]))
+        else:
+            (programs / tool).symlink_to(toybox)
     _write_program(programs / "getprop", _GETPROP)
     _write_program(programs / "dumpsys", _DUMPSYS)
     (etc / "properties").write_text(format_getprop({VIRTUAL_PROPERTY: "1", **properties}))
@@ -87,6 +122,24 @@ def write_userland(system: Path, properties: dict[str, str], *, shell: Path, toy
         (reports / service).write_text(report)
     for name, accounts in _ACCOUNTS.items():
         (etc / name).write_text(accounts)
+
+
+def write_reports(system: Path, phase: Phase) -> None:
+    """Have the device report the state of a phase from now on. Whoever reads meanwhile gets the old report or the new one."""
+    battery = _BATTERY_REPORT.format(phase=phase, usb=str(phase.is_charging).lower())
+    for service, report in (("thermalservice", _THERMAL_REPORT.format(phase=phase)), ("battery", battery)):
+        new = system / "etc" / f"{service}.new"
+        new.write_text(report)
+        new.replace(system / "etc" / "dumpsys" / service)
+
+
+def write_clocks(folder: Path, clocks: Clocks) -> None:
+    """Fill a new folder with what the kernel would report of the clocks, as one policy for all cores."""
+    policy = folder / "policy0"
+    policy.mkdir(parents=True)
+    reports = {"scaling_cur_freq": clocks.cap_khz, "scaling_max_freq": clocks.cap_khz, "cpuinfo_max_freq": clocks.hardware_khz}
+    for name, khz in reports.items():
+        (policy / name).write_text(f"{khz}\n")
 
 
 def _tools_of(toybox: Path) -> list[str]:

@@ -9,14 +9,19 @@ from quadbench.devices.adb import AdbDevice
 from quadbench.devices.emulator import emulator_folders
 from quadbench.devices.leftovers import marked
 from quadbench.devices.sandbox import TRANSPORT, Data, Place, running_sandbox
+from quadbench.devices.scenario import Scenario
 from quadbench.host import device_lock, host_cpu
 from quadbench.results.layout import Layout
 from quadbench.target.profile import DeviceProfile
 from quadbench.target.targets import QnnTarget
 
 
-def open_virtual(profile: DeviceProfile, address: str, layout: Layout, data_mb: int | None = None) -> AdbDevice:
+def open_virtual(
+    profile: DeviceProfile, address: str, layout: Layout, data_mb: int | None = None, scenario: Scenario | None = None
+) -> AdbDevice:
     """Start a virtual device. Its files stay in the results folder, unless `data_mb` gives it so much memory for them instead.
+
+    What the scenario says happens to it.
 
     Raises:
         MissingDependencyError: a program or package that it needs is not installed.
@@ -32,7 +37,7 @@ def open_virtual(profile: DeviceProfile, address: str, layout: Layout, data_mb: 
         mark = resources.enter_context(marked(folder))
         system = _fresh_folder(folder / "system")
         resources.callback(shutil.rmtree, system)
-        place = Place(folder=system, data=data, shown=shown, mark=mark)
+        place = Place(folder=system, data=data, shown=shown, mark=mark, scenario=scenario)
         server = resources.enter_context(running_sandbox(place, properties, address))
         return AdbDevice(server, TRANSPORT, _facts(profile, address, serial), profile, resources.pop_all())
 

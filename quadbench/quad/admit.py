@@ -4,10 +4,10 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from quadbench.artifacts import BaseDigests, Bundle, Component, Graph, Stored, Variant
+from quadbench.artifacts import BaseDigests, Bundle, Caveat, Component, Graph, Stored, Variant
 from quadbench.artifacts.parts import file_refs
 from quadbench.errors import UserError
-from quadbench.quad.adapters import Adapter, load_adapter, sites_of_graph
+from quadbench.quad.adapters import Adapter, LeftOut, load_adapter, sites_of_graph
 from quadbench.quad.adapters.inspection import Inspection, inspect_adapter
 from quadbench.quad.adapters.judgement import Judgement, gauge, judge
 from quadbench.quad.prepare import sites_of
@@ -31,9 +31,10 @@ class Admission:
     base: BaseDigests
     judgement: Judgement
     extended: Stored[Bundle] | None
+    left_out: LeftOut | None = None
 
 
-def judged(source: Path, bundle: Stored[Bundle], *, name: str | None = None) -> Admission:
+def judged(source: Path, bundle: Stored[Bundle], *, name: str | None = None, unet_only: bool = False) -> Admission:
     """Judge an adapter under the bundle's frozen LoRA encodings; nothing is written. Without a name it has the file's.
 
     Raises:
@@ -42,11 +43,12 @@ def judged(source: Path, bundle: Stored[Bundle], *, name: str | None = None) -> 
     """
     name = _checked_name(name) if name else _name_of(source)
     encodings = lora_encodings_of(bundle)
-    judgement = judge(_load(name, source, bundle.artifact, encodings), encodings)
-    return Admission(name=name, base=bundle.artifact.base, judgement=judgement, extended=None)
+    adapter = _load(name, source, bundle.artifact, encodings, unet_only=unet_only)
+    judgement = judge(adapter, encodings)
+    return Admission(name=name, base=bundle.artifact.base, judgement=judgement, extended=None, left_out=adapter.left_out)
 
 
-def admit(source: Path, bundle: Stored[Bundle], *, name: str | None = None) -> Admission:
+def admit(source: Path, bundle: Stored[Bundle], *, name: str | None = None, unet_only: bool = False) -> Admission:
     """Judge an adapter as `judged` does; if admitted, write it into a new bundle beside the old one.
 
     The adapter is gauge-aligned in either case, which is exact and only makes the rounding finer. The new bundle's graphs are
@@ -57,46 +59,47 @@ def admit(source: Path, bundle: Stored[Bundle], *, name: str | None = None) -> A
         AdapterError: the adapter cannot be read, or has a site that the base lacks, or a larger rank there.
         ArtifactError: a file of the bundle is not what its manifest says.
     """
-    admission = judged(source, bundle, name=name)
+    admission = judged(source, bundle, name=name, unet_only=unet_only)
     if admission.name in {adapter.name for adapter in bundle.artifact.adapters}:
         hint = "give the new one another, with --name"
         raise UserError(f"bundle {bundle.artifact.digest[:12]} has an adapter '{admission.name}' already", hint=hint)
     if not admission.judgement.acceptance.is_admitted:
         return admission
-    return replace(admission, extended=_extend(bundle, admission.name, source))
+    return replace(admission, extended=_extend(bundle, admission.name, source, unet_only=unet_only))
 
 
 def inspect(
-    source: Path, *, recipe: Recipe | None = None, bundle: Stored[Bundle] | None = None
+    source: Path, *, recipe: Recipe | None = None, bundle: Stored[Bundle] | None = None, unet_only: bool = False
 ) -> tuple[Inspection, Admission | None]:
     """Describe an adapter; with a recipe, check its fit to the foundation model, with a bundle, judge it under the encodings.
 
     Raises:
         AdapterError: nothing there can be read as an adapter, or it has no place in the bundle.
     """
-    inspection = inspect_adapter(source, sites_of(recipe) if recipe else None)
-    return inspection, judged(source, bundle) if bundle else None
+    inspection = inspect_adapter(source, sites_of(recipe) if recipe else None, unet_only=unet_only)
+    return inspection, judged(source, bundle, unet_only=unet_only) if bundle else None
 
 
-def _load(name: str, source: Path, bundle: Bundle, encodings: dict[str, Encoding]) -> Adapter:
+def _load(name: str, source: Path, bundle: Bundle, encodings: dict[str, Encoding], *, unet_only: bool) -> Adapter:
     """Read the adapter, fitted to the bundle's shared graph."""
-    return load_adapter(name, source, sites_of_graph(_shapes(bundle, encodings)))
+    return load_adapter(name, source, sites_of_graph(_shapes(bundle, encodings)), unet_only=unet_only)
 
 
-def _extend(bundle: Stored[Bundle], name: str, source: Path) -> Stored[Bundle]:
+def _extend(bundle: Stored[Bundle], name: str, source: Path, *, unet_only: bool) -> Stored[Bundle]:
     """Write the bundle with one more adapter beside the old one."""
     check_contents(bundle, file_refs(bundle.artifact))  # the new bundle has the same files under the same digests
     encodings, old = lora_encodings_of(bundle), bundle.artifact
-    adapter = _load(name, source, old, encodings)
+    adapter = _load(name, source, old, encodings, unet_only=unet_only)
     code = code_digests(__name__)
     digest = digest_of({"bundle": old.digest, "name": name, "adapter": adapter_digests(source), "code": code})
 
     def fill(temporary: Path) -> Bundle:
         for file in {file.path: file for file in file_refs(old)}.values():
             link(bundle.path(file), temporary / file.path)
-        shapes = _shapes(old, encodings)
-        files = BundleWriter(temporary).adapter(gauge(adapter, encodings), adapter, shapes, encodings, old.base)
-        return replace(old, digest=digest, adapters=(*old.adapters, *files))
+        files = BundleWriter(temporary).adapter(gauge(adapter, encodings), adapter, encodings, old.base)
+        doubts = {*old.caveats, *((Caveat.UNET_ONLY,) if adapter.left_out else ())}
+        caveats = tuple(caveat for caveat in Caveat if caveat in doubts)
+        return replace(old, digest=digest, adapters=(*old.adapters, *files), caveats=caveats)
 
     return publish(bundle.folder.parent / folder_name(digest), fill)
 

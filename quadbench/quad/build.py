@@ -1,7 +1,7 @@
 """Build: Recipe -> Bundle."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from quadbench.artifacts import (
     Variant,
 )
 from quadbench.host import give_back
+from quadbench.quad.adapters import Adapter
 from quadbench.quad.adapters.lora_profile import LoraProfile, lora_profile
 from quadbench.quad.baselines import per_graph_unets
 from quadbench.quad.cache import RecipeDigests, digests_of
@@ -117,8 +118,8 @@ class _Build:
             base = self._base(encodings)
             content = profile_content(encodings, lora, sensitivity=scores, distilled=distilled, noise=self.noise)
             profile = self.writer.json("profile.json", content)
-            exact, shapes = self.prepared.adapters, self.prepared.shapes
-            files = [self.writer.adapter(a, exact[n], shapes, lora.encodings, base) for n, a in lora.adapters.items()]
+            exact = self.prepared.adapters
+            files = [self.writer.adapter(a, exact[n], lora.encodings, base) for n, a in lora.adapters.items()]
         with steps("per-graph baselines"):
             self._write_baselines(lora.anchor, held_out)
         with steps("task files" if has_random_weights(self.recipe) else "reference images"):
@@ -136,7 +137,7 @@ class _Build:
             base=base,
             build_seconds=steps.seconds,
             build_peak_bytes=steps.peak_bytes,
-            caveats=doubts_of(self.recipe),
+            caveats=doubts_of(self.recipe, self.prepared.adapters.values()),
             held_out=held_out.judged if held_out else None,
         )
 
@@ -260,10 +261,14 @@ class _Build:
         return {item.name: reference.render(item) for item in prepared.items.evaluation}
 
 
-def doubts_of(recipe: Recipe) -> tuple[Caveat, ...]:
+def doubts_of(recipe: Recipe, adapters: Iterable[Adapter] = ()) -> tuple[Caveat, ...]:
     """Return the doubts that a bundle is born with."""
     is_calibrated = not isinstance(recipe.precision.activations, FloatActivations)
     is_own = is_calibrated and isinstance(recipe.quad.calibration, OwnTaskCalibration)
     is_uneven = is_own and bool(recipe.baselines) and len(recipe.tasks) > 1
-    doubts = {Caveat.RANDOM_WEIGHTS: has_random_weights(recipe), Caveat.UNEVEN_CALIBRATION: is_uneven}
+    doubts = {
+        Caveat.RANDOM_WEIGHTS: has_random_weights(recipe),
+        Caveat.UNEVEN_CALIBRATION: is_uneven,
+        Caveat.UNET_ONLY: any(adapter.left_out for adapter in adapters),
+    }
     return tuple(caveat for caveat, is_so in doubts.items() if is_so)

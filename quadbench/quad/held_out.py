@@ -11,6 +11,7 @@ import torch
 
 from quadbench.artifacts import Variant
 from quadbench.artifacts.held_out import Clipping, HeldOut, StepSqnr, TrajectorySqnr
+from quadbench.quad.adapters import graph_tensors
 from quadbench.quad.adapters.lora_profile import LoraProfile, adapter_integers
 from quadbench.quad.divergence import spread
 from quadbench.quad.prepare import Prepared
@@ -69,7 +70,7 @@ class HeldOutInputs:
     def _integers(self, lora: LoraProfile, adapter: str | None) -> Feed:
         shapes, encodings = self.prepared.shapes, lora.encodings
         if adapter:
-            return dict(adapter_integers(lora.adapters[adapter], shapes, encodings))
+            return adapter_integers(graph_tensors(lora.adapters[adapter], shapes), encodings)
         return {name: np.zeros(shape, encodings[name].dtype) for name, shape in shapes.items()}
 
     def _add_trajectory(self, run: _FloatRun, variant: Variant, predict: Predict) -> None:

@@ -1,5 +1,6 @@
 """Prepare: Recipe -> the start of every analysis and build: float graphs, tasks with their tables and what they visit."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from quadbench.quad.tasks.prepared import Encoders, PreparedTask, Visit, prepare
 from quadbench.quad.tasks.runner import Feed, GraphSession, as_feed
 from quadbench.recipe import Adapter as AdapterSpec
 from quadbench.recipe import RandomAdapter, Recipe
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,4 +98,7 @@ def _open_adapter(name: str, spec: AdapterSpec, foundation: Foundation, base: Ba
         return random_adapter(name, foundation.skeleton, rank=spec.rank, kinds=spec.sites, seed=spec.seed)
     source = adapter_source(spec)
     assert source is not None
-    return load_adapter(name, source.path, base, expected=source.format)
+    adapter = load_adapter(name, source.path, base, expected=source.format, unet_only=source.unet_only)
+    if adapter.left_out:
+        log.warning("adapter '%s': %s", name, adapter.left_out)
+    return adapter

@@ -49,6 +49,7 @@ class AdapterSource:
 
     format: AdapterFormat
     path: Path
+    unet_only: bool = False
 
 
 def adapter_source(spec: Adapter) -> AdapterSource | None:
@@ -56,8 +57,10 @@ def adapter_source(spec: Adapter) -> AdapterSource | None:
     match spec:
         case BuiltinAdapter():
             return AdapterSource(format=AdapterFormat.PEFT, path=zoo.adapter_folder(spec.name))
-        case PeftAdapter() | DiffusersAdapter() | KohyaAdapter():
-            return AdapterSource(format=AdapterFormat(spec.source), path=Path(spec.path))
+        case PeftAdapter():
+            return AdapterSource(format=AdapterFormat.PEFT, path=Path(spec.path))
+        case DiffusersAdapter() | KohyaAdapter():
+            return AdapterSource(format=AdapterFormat(spec.source), path=Path(spec.path), unet_only=spec.unet_only)
         case RandomAdapter():
             return None
         case _:

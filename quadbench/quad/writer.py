@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from quadbench.artifacts import AdapterFile, BaseDigests, Component, FileRef, Graph, Variant
-from quadbench.quad.adapters import Adapter, graph_tensors
+from quadbench.quad.adapters import Adapter, own_tensors
 from quadbench.quad.adapters.lora_profile import adapter_integers
 from quadbench.quad.model import initializers
 from quadbench.quad.model.graphs import specs
@@ -20,8 +20,6 @@ from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.tasks.runner import as_feed
 from quadbench.results.digests import sha256_of
 from quadbench.results.manifest import file_ref, link
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 class BundleWriter:
@@ -55,11 +53,11 @@ class BundleWriter:
         )
 
     def adapter(
-        self, adapter: Adapter, exact: Adapter, shapes: Shapes, encodings: Mapping[str, Encoding], base: BaseDigests
+        self, adapter: Adapter, exact: Adapter, encodings: Mapping[str, Encoding], base: BaseDigests
     ) -> tuple[AdapterFile, AdapterFile]:
-        """Write an adapter twice: its integers, and `exact`, for the float graph, under `float/`."""
+        """Write an adapter twice, at its own ranks: its integers, and `exact`, for the float graph, under `float/`."""
         metadata = {"base_graph": base.graph, "base_profile": base.profile}
-        integers, floats = adapter_integers(adapter, shapes, encodings), as_feed(graph_tensors(exact, shapes))
+        integers, floats = adapter_integers(own_tensors(adapter), encodings), as_feed(own_tensors(exact))
         files = (
             (Variant.SHARED, self.tensors(f"adapters/{adapter.name}.safetensors", integers, metadata)),
             (Variant.FLOAT, self.tensors(f"adapters/float/{adapter.name}.safetensors", floats, metadata)),

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from quadbench.artifacts import LORA_PREFIX, Bundle, Component, Graph, Stored, TaskAssets, TaskItem, Variant
 from quadbench.artifacts.pixels import read_pixels
 from quadbench.artifacts.scores import Better, Compared, Metric, Score
+from quadbench.quad.adapter_file import stored_inputs
 from quadbench.quad.samplers.table import SamplerTable, run_table
 from quadbench.quad.tasks.runner import Condition, Denoiser, Feed, GraphSession, token_feed
 from quadbench.quality.compared import REFERENCE, refuse_random
@@ -171,7 +172,7 @@ def _lora_feed(bundle: Stored[Bundle], task: TaskAssets, unet: Graph) -> Feed:
     if not inputs or task.adapter is None:
         return {spec.name: np.zeros(spec.shape, spec.dtype) for spec in inputs}
     file = next(a.file for a in bundle.artifact.adapters if a.name == task.adapter and a.variant is unet.variant)
-    return load_file(bundle.path(file))
+    return stored_inputs(bundle.path(file), inputs)
 
 
 def _has_no_images(task: TaskAssets) -> bool:

@@ -63,3 +63,11 @@ class Precision(Spec):
                 return self.activations.scheme
             case _:
                 assert_never(self.activations)
+
+
+def int8_percent_of(label: str) -> int:
+    """Return the share of 8 bits that a precision's label names, in percent; 0 for a label without one."""
+    scheme, _, share = label.partition("-")
+    if scheme == "mixed" and share.isdecimal():
+        return int(share)
+    return W8A8.int8_percent if scheme == "w8a8" else 0

@@ -75,6 +75,9 @@ class DiffusersAdapter(Spec):
     """Takes a LoRA that diffusers has saved."""
     path: SpecPath
     """The .safetensors file; a relative path starts at the recipe's own folder."""
+    unet_only: bool = False
+    """true leaves out what the file has for the text encoder, which takes no LoRA; the build says what that comes to.
+    The default is false: such a file is refused."""
 
 
 class KohyaAdapter(Spec):
@@ -84,6 +87,9 @@ class KohyaAdapter(Spec):
     """Takes a LoRA that kohya's scripts or LyCORIS have saved."""
     path: SpecPath
     """The .safetensors file; a relative path starts at the recipe's own folder."""
+    unet_only: bool = False
+    """true leaves out what the file has for the text encoder, which takes no LoRA; the build says what that comes to.
+    The default is false: such a file is refused."""
 
 
 SiteKind: TypeAlias = Literal["attention", "feed-forward", "projection", "convolution"]

@@ -2,18 +2,21 @@
 
 from quadbench.report.html import render_html, write_report
 from quadbench.report.kpi import Figure, KpiRow, kpi_rows
+from quadbench.report.published import text_tables
 from quadbench.report.scores import score_notes, score_tables
+from quadbench.report.summary import RunSummary, run_summary
 from quadbench.report.sweep import Sweep, SweepFigure, SweepPoint, sweep_points
 from quadbench.report.sweep_chart import sweep_chart
 from quadbench.report.sweep_tables import sweep_csv, sweep_tables
 from quadbench.report.tables import TextTable, kpi_table, to_csv, to_latex, to_markdown
-from quadbench.report.units import Unit
+from quadbench.report.units import Unit, show, times
 from quadbench.report.view import ReportView, report_view
 
 __all__ = [
     "Figure",
     "KpiRow",
     "ReportView",
+    "RunSummary",
     "Sweep",
     "SweepFigure",
     "SweepPoint",
@@ -23,12 +26,16 @@ __all__ = [
     "kpi_table",
     "render_html",
     "report_view",
+    "run_summary",
     "score_notes",
     "score_tables",
+    "show",
     "sweep_chart",
     "sweep_csv",
     "sweep_points",
     "sweep_tables",
+    "text_tables",
+    "times",
     "to_csv",
     "to_latex",
     "to_markdown",

@@ -9,7 +9,12 @@ from quadbench.report.kpi import launch_values
 from quadbench.report.launches import in_order, is_on, sound
 from quadbench.statistics import LAUNCHES_PER_BLOCK, Verdict, compare_launches
 
-_COMPARED = {"end_to_end": "End to end", "switch": "Switch to this task", "peak_ram": "Peak RAM, running"}
+_COMPARED = {
+    "end_to_end": "End to end",
+    "switch": "Switch to this task",
+    "first_image": "Switch and first image",
+    "peak_ram": "Peak RAM, running",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

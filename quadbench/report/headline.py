@@ -1,7 +1,7 @@
 """Headline: a run's figures -> its result in one sentence, and the sentences on what is missing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean, median
 
 from quadbench.artifacts import DeviceFacts, RunResult, Status, Variant
@@ -21,20 +21,16 @@ class Phrase:
 
 
 def headline(storages: Sequence[Storage], rows: Sequence[KpiRow], quality: Sequence[Quality]) -> tuple[Phrase, ...]:
-    """Return the sentence for the first device that has figures, or nothing if no device has."""
+    """Return the sentences for the first device that has figures, gains and losses alike; nothing if no device has any."""
     device = next((row.device for row in rows if isinstance(row.shared, Figure) or isinstance(row.per_graph, Figure)), None)
     if device is None:
         return ()
-    clauses = [
-        clause for clause in (_bytes_clause(storages), _switch_clause(device, rows), _quality_clause(device, quality)) if clause
-    ]
-    if not clauses:
-        return ()
-    sentence = [Phrase(text=f"On {device.address}, ")]
-    for index, clause in enumerate(clauses):
-        joint = "" if index == 0 else ", and " if index == len(clauses) - 1 else ", "
-        sentence += [Phrase(text=joint), *clause]
-    return (*sentence, Phrase(text="."))
+    ours = [row for row in rows if row.device == device]
+    first = [clause for clause in (_bytes_clause(storages), _switch_clause(ours)) if clause]
+    sentences = [_joined(first), _joined(_costs(ours)), _quality_clause(device, quality)]
+    told = [sentence for sentence in sentences if sentence]
+    phrases = [phrase for sentence in told for phrase in (*_opened(sentence), Phrase(text=". "))]
+    return (Phrase(text=f"On {device.address}: "), *phrases[:-1], Phrase(text=".")) if phrases else ()
 
 
 def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
@@ -66,19 +62,43 @@ def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
     return tuple(missing)
 
 
+def _joined(clauses: Sequence[list[Phrase]]) -> list[Phrase]:
+    """Join clauses to one sentence, the last by "and"."""
+    phrases: list[Phrase] = []
+    for index, clause in enumerate(clauses):
+        joint = "" if index == 0 else ", and " if index == len(clauses) - 1 else ", "
+        phrases += [Phrase(text=joint), *clause]
+    return [phrase for phrase in phrases if phrase.text]
+
+
+def _opened(sentence: Sequence[Phrase]) -> list[Phrase]:
+    """Begin a sentence with a capital letter."""
+    first, *rest = sentence
+    return [replace(first, text=first.text[:1].upper() + first.text[1:]), *rest]
+
+
 def _bytes_clause(storages: Sequence[Storage]) -> list[Phrase]:
     last = storages[0].measured[-1] if storages and storages[0].measured else None
     if last is None or last.shared_bytes is None:
         return []
     tasks = f"{plural(last.count, 'task')} {'takes' if last.count == 1 else 'take'} "
     shared = [Phrase(text=tasks), _figure(last.shared_bytes, Unit.MEGABYTES), Phrase(text=" as one base with LoRAs")]
-    if last.per_graph_bytes is None:
+    if not last.per_graph_bytes:
         return shared
-    return [*shared, *_against(last.shared_bytes, last.per_graph_bytes, Unit.MEGABYTES, " as one graph per task")]
+    against = [Phrase(text=" against "), _figure(last.per_graph_bytes, Unit.MEGABYTES), Phrase(text=" as one graph per task")]
+    share = [Phrase(text=" ("), Phrase(text=_percent(last.shared_bytes / last.per_graph_bytes - 1), is_figure=True)]
+    return [*shared, *against, *share, Phrase(text=f"{_break_even(storages[0])})")]
 
 
-def _switch_clause(device: DeviceFacts, rows: Sequence[KpiRow]) -> list[Phrase]:
-    switches = [row for row in rows if row.device == device and row.key == "switch"]
+def _break_even(storage: Storage) -> str:
+    """Say from how many tasks on one base takes fewer bytes, where that is not from the first."""
+    steps = [(step.count, step.shared_bytes, step.per_graph_bytes) for step in (*storage.measured, *storage.extrapolated)]
+    fewer = [count for count, shared, own in steps if shared is not None and own is not None and shared < own]
+    return f"; fewer from {fewer[0]} tasks on" if fewer and fewer[0] > 1 else "" if fewer else "; never fewer"
+
+
+def _switch_clause(rows: Sequence[KpiRow]) -> list[Phrase]:
+    switches = [row for row in rows if row.key == "switch"]
     shared = [row.shared.value for row in switches if isinstance(row.shared, Figure)]
     per_graph = [row.per_graph.value for row in switches if isinstance(row.per_graph, Figure)]
     if not shared:
@@ -87,6 +107,35 @@ def _switch_clause(device: DeviceFacts, rows: Sequence[KpiRow]) -> list[Phrase]:
     if not per_graph:
         return clause
     return [*clause, *_against(median(shared), median(per_graph), Unit.MILLISECONDS, "")]
+
+
+def _costs(rows: Sequence[KpiRow]) -> list[list[Phrase]]:
+    """Return what an image costs in time and memory on the shared graph, against one graph per task."""
+    clauses = []
+    for key, what in (("end_to_end", "an image takes "), ("peak_ram", "running takes ")):
+        compared = [row for row in rows if row.key == key and row.ratio]
+        noun = "time" if key == "end_to_end" else "memory"
+        if compared:
+            changes = [1 / row.ratio - 1 for row in compared if row.ratio and row.is_apart]
+            clauses.append([Phrase(text=what), *_change(changes, noun)])
+    return clauses
+
+
+def _change(changes: Sequence[float], noun: str) -> list[Phrase]:
+    if not changes:
+        return [Phrase(text=f"as much {noun} as with one graph per task, as far as this run can tell")]
+    low, high = sorted((min(changes), max(changes)), key=abs)
+    ends = dict.fromkeys((_percent(low), _percent(high)))
+    if low * high > 0 and len(ends) > 1:
+        ends = dict.fromkeys((f"{abs(low):.0%}".rstrip("%"), _percent(high)))
+    words = [Phrase(text=end, is_figure=True) for end in ends]
+    between = [phrase for word in words for phrase in (Phrase(text=" to "), word)][1:]
+    return [*between, Phrase(text=f" {noun}")]
+
+
+def _percent(change: float) -> str:
+    """Write a relative change: `6 % less`, `30 % more`."""
+    return f"{abs(change):.0%} {'more' if change > 0 else 'less'}".replace("%", " %")
 
 
 def _quality_clause(device: DeviceFacts, quality: Sequence[Quality]) -> list[Phrase]:

@@ -7,6 +7,7 @@ from statistics import median
 from quadbench import statistics
 from quadbench.artifacts import Caveat, Component, DeviceFacts, RunRecord, RunResult, Sample, TaskAssets, TaskKind, Variant
 from quadbench.harness.expected import FIRST_TASK
+from quadbench.recipe.precision import int8_percent_of
 from quadbench.recipe.published import published_table
 from quadbench.report.launches import devices_of, is_emulated, launches_of, sound, values, why_absent
 from quadbench.report.units import Unit
@@ -14,6 +15,7 @@ from quadbench.report.units import Unit
 NO_INPUT_IMAGE = "does not apply: no input image"
 NO_ADAPTER = "does not apply: the base alone"
 MERGED = "merged into the U-Net"
+_SAME_FILES = {"vae_encoder", "vae_decoder", "text_encoder", "text_run"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,21 @@ class KpiRow:
     ratio: float | None
     published: float | None  # as a paper printed it, in `unit`
     caveats: tuple[Caveat, ...]
+
+    @property
+    def is_same_file(self) -> bool:
+        """Say whether both variants run the same file here, so that any difference is the run's noise."""
+        return self.key in _SAME_FILES
+
+    @property
+    def is_apart(self) -> bool:
+        """Say whether the variants differ by more than the run's noise: all launches of one lie beyond all of the other's."""
+        if isinstance(self.shared, str) or isinstance(self.per_graph, str) or self.is_same_file:
+            return False
+        if self.is_exact:
+            return self.shared.value != self.per_graph.value
+        is_beyond = self.shared.high < self.per_graph.low or self.per_graph.high < self.shared.low
+        return is_beyond and min(self.shared.launches, self.per_graph.launches) > 1
 
 
 def kpi_rows(result: RunResult) -> tuple[KpiRow, ...]:
@@ -96,8 +113,13 @@ def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets) -> list[KpiR
 def _published(result: RunResult, kpi: _Kpi, task: TaskAssets, device: DeviceFacts) -> float | None:
     if result.published is None:
         return None
-    key = f"{kpi.key}_{kpi.unit.value.lower()}"
-    return published_table(result.published).figure(key, task=task.name, device=device.profile)
+    table = published_table(result.published).at(int8_percent_of(result.bundle.precision))
+    return table.figure(published_name(kpi.key, kpi.unit), task=task.name, device=device.profile)
+
+
+def published_name(key: str, unit: Unit) -> str:
+    """Return the name of a figure in the published tables."""
+    return f"{key}_{unit.value.lower()}"
 
 
 def _cell(kpi: _Kpi, task: TaskAssets, variant: Variant, records: Sequence[RunRecord]) -> Figure | str:
@@ -161,6 +183,20 @@ def _first_unets(record: RunRecord, task: TaskAssets) -> list[float]:
         elif sample.metric == "first_unet_ns" and sample.task == task.name and came_from:
             first_runs.append(sample.value)
     return first_runs
+
+
+def _first_images(record: RunRecord, task: TaskAssets) -> list[float]:
+    """Return each switch from another task together with the image that followed it, be it a warm-up or not."""
+    if is_emulated(record):
+        return []
+    images, switch = [], 0.0
+    for sample in record.samples:
+        if sample.metric == "switch_ns":
+            switch = sample.value if _came_from(sample) else 0.0
+        elif sample.metric == "end_to_end_ns" and sample.task == task.name and switch:
+            images.append(switch + sample.value)
+            switch = 0.0
+    return images
 
 
 def _highest(metric: str) -> Callable[[RunRecord, TaskAssets], list[float]]:
@@ -239,6 +275,7 @@ _KPIS = (
     _Kpi(key="session_load", title="Session load", unit=_MS, read=_session_load),
     _Kpi(key="adapter_load", title="LoRA load, cold", unit=_MS, read=_adapter_load, absent=_needs_adapter),
     _Kpi(key="switch", title="Switch to this task", unit=_MS, read=_switches),
+    _Kpi(key="first_image", title="Switch and first image", unit=_MS, read=_first_images),
     _Kpi(key="first_unet", title="U-Net, first run", unit=_MS, read=_first_unets),
     _Kpi(key="foundation_rom", title="Foundation ROM", unit=_MB, read=_foundation_bytes, is_exact=True),
     _Kpi(key="lora_rom", title="LoRA ROM", unit=_MB, read=_lora_bytes, absent=_needs_adapter, is_exact=True),

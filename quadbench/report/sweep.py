@@ -9,13 +9,12 @@ from quadbench.artifacts import Caveat, RunRecord, RunResult, TaskAssets, Varian
 from quadbench.artifacts.scores import RunScores
 from quadbench.recipe import INT8_KEY
 from quadbench.recipe.published import published_table
-from quadbench.report.kpi import Figure, kpi_rows
+from quadbench.report.kpi import Figure, kpi_rows, published_name
 from quadbench.report.units import Unit, convert
 
 SCHEMA_VERSION = 1
 PSNR = "psnr"
-_TIMES = ("unet_step", "end_to_end")
-_PUBLISHED = {PSNR: "psnr_db", "ssim": "ssim", "lpips": "lpips", "fid": "fid", "unet_step": "unet_step_ms"}
+_KPIS = ("session_load", "unet_step", "end_to_end", "lora_rom")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +65,7 @@ def sweep_points(key: str, value: str, result: RunResult, scores: RunScores | No
         records = [r for r in result.records if r.device.address == address and r.variant is Variant.SHARED]
         for task in result.bundle.tasks:
             psnr_db = _psnr_db(records, task)
-            figures = [*_psnr(psnr_db), *_scores(scores, task, address), *_times(result, task, address)]
+            figures = [*_psnr(psnr_db), *_scores(scores, task, address), *_kpis(result, task, address)]
             yield SweepPoint(
                 value=value,
                 task=task.name,
@@ -118,18 +117,18 @@ def _scores(scores: RunScores | None, task: TaskAssets, address: str) -> Iterato
                     yield SweepFigure(key=metric.name, title=metric.title, unit=metric.unit, value=score.value, n=score.n)
 
 
-def _times(result: RunResult, task: TaskAssets, address: str) -> Iterator[SweepFigure]:
+def _kpis(result: RunResult, task: TaskAssets, address: str) -> Iterator[SweepFigure]:
     for row in kpi_rows(result):
-        if (row.task, row.device.address) == (task.name, address) and row.key in _TIMES and isinstance(row.shared, Figure):
-            value = convert(row.shared.value, Unit.MILLISECONDS)
+        if (row.task, row.device.address) == (task.name, address) and row.key in _KPIS and isinstance(row.shared, Figure):
+            value = convert(row.shared.value, row.unit)
             yield SweepFigure(key=row.key, title=row.title, unit=row.unit.value, value=value, n=row.shared.launches)
 
 
 def _with_published(figure: SweepFigure, table: str | None, task: TaskAssets, key: str, value: str) -> SweepFigure:
-    if table is None or key != INT8_KEY or figure.key not in _PUBLISHED:
+    if table is None or key != INT8_KEY:
         return figure
-    printed = published_table(table).figure(_PUBLISHED[figure.key], task=task.name, where={"int8_percent": float(value)})
-    return figure if printed is None else replace(figure, published=printed)
+    name = published_name(figure.key, Unit(figure.unit)) if figure.key in _KPIS else figure.key
+    return replace(figure, published=published_table(table).at(float(value)).figure(name, task=task.name))
 
 
 def _mean_and_error(values: list[float]) -> tuple[float, float]:

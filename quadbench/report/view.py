@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from quadbench.artifacts import Caveat, Component, DeviceFacts, RunRecord, RunResult, Status, TaskAssets, Variant
-from quadbench.recipe.published import published_table
 from quadbench.report.comparison import LaunchVerdict, launch_verdicts
 from quadbench.report.headline import Phrase, gaps, headline
 from quadbench.report.held_out import Trajectory, held_out_tables, trajectories
@@ -14,6 +13,7 @@ from quadbench.report.kpi import Figure, KpiRow, kpi_rows
 from quadbench.report.launches import devices_of, launches_of, sound, values, why_absent
 from quadbench.report.pictures import Quality, TaskPictures, quality_rows, task_pictures
 from quadbench.report.provenance import DeviceConditions, Fact, Launch, device_conditions, digests, launch_rows, versions
+from quadbench.report.published import published_text
 from quadbench.report.scores import score_notes, score_tables
 from quadbench.report.storage import Storage, storage_views
 from quadbench.report.tables import TextTable
@@ -91,7 +91,7 @@ class ReportView:
     glance: tuple[Glance, ...]
     kpis: tuple[DeviceKpis, ...]
     kernels: tuple[TextTable, ...]
-    published: str | None  # what the published figures beside ours are
+    published: TextTable | None
     storages: tuple[Storage, ...]
     quality: tuple[Quality, ...]
     held_out: tuple[TextTable, ...]
@@ -122,7 +122,7 @@ def report_view(result: RunResult, layout: Layout) -> ReportView:
         glance=tuple(_glance(device.device, task) for device in kpis for task in device.tasks),
         kpis=kpis,
         kernels=kernel_tables(result),
-        published=published_table(result.published).note if result.published else None,
+        published=published_text(result, rows, quality),
         storages=storages,
         quality=quality,
         held_out=held_out_tables(result.bundle.held_out),

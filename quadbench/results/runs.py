@@ -22,6 +22,8 @@ from quadbench.results.records import Records, read_records, values_fault
 from quadbench.results.storage import storing
 from quadbench.spec import is_file, read_json
 
+_LOOKED_AT = 100  # runs, when looking for one that was not interrupted
+
 log = logging.getLogger(__name__)
 
 
@@ -55,7 +57,7 @@ def save_scores(layout: Layout, run_id: str, scores: RunScores) -> None:
 
 
 def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
-    """Read a stored run, whole; None is the latest. Nothing is written.
+    """Read a stored run, whole; None is the latest that was not interrupted. Nothing is written.
 
     Raises:
         UnknownNameError: no such run.
@@ -107,15 +109,23 @@ def keep_record(records: Records, record: RunRecord, layout: Layout) -> None:
 
 
 def _stored(layout: Layout, run_id: str | None) -> tuple[RunRecord, ...]:
-    """Return a run's records, of which there is at least one; None is the latest run."""
+    """Return a run's records, of which there is at least one; None is the latest run that was not interrupted, if any."""
     nothing = ArtifactError(f"'{layout.root}' holds no run yet", hint="quadbench run recipes/quickstart.yaml makes one")
     if not is_file(layout.database):
         raise nothing
     with read_records(layout.database) as records:
-        run_id = run_id or records.latest_run_id()
-        if run_id is None:
+        if run_id is not None:
+            return records.of_run(run_id)
+        latest: tuple[RunRecord, ...] = ()
+        for run in records.run_ids(limit=_LOOKED_AT):
+            stored = records.of_run(run)
+            if all(record.status is not Status.ABORTED for record in stored):
+                return stored
+            latest = latest or stored
+        if not latest:
             raise nothing
-        return records.of_run(run_id)
+        log.warning("the latest runs were all interrupted; this is %s", latest[0].run_id)
+        return latest
 
 
 def _read(path: Path, kind: type[ContentT], *, hint: str) -> ContentT:

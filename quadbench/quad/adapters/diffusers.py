@@ -8,13 +8,17 @@ import torch
 from diffusers.utils import convert_unet_state_dict_to_peft
 
 from quadbench.quad.adapters.lora_config import MOST_BYTES, AdapterConfig, adapter_config, follow
-from quadbench.quad.adapters.reading import AdapterProblem, Key, LoraPart, Reading, read_pairs
+from quadbench.quad.adapters.reading import AdapterProblem, Key, KeyOf, LoraPart, Reading, read_pairs
 
 PREFIX = "unet."
 PREFIXES = (PREFIX, "text_encoder.")
 UNET_ROOTS = ("down_blocks.", "mid_block.", "up_blocks.", "conv_in.", "conv_out.", "time_embedding.")
 METADATA = "lora_adapter_metadata"  # diffusers.loaders.lora_base.LORA_ADAPTER_METADATA_KEY
 _KEY = re.compile(r"^(?P<site>.+?)(\.lora_(?P<side>[AB])(\.default)?\.weight|\.alpha)$")
+_TEXT_ENCODER_KEY = re.compile(
+    r"^(?P<prefix>text_encoder(?:_2)?\.)(?P<site>.+?)\."
+    r"(?:(?:lora_(?P<side>[AB])(?:\.default)?|lora(?:_linear_layer)?\.(?P<old>down|up))\.weight|alpha)$"
+)
 _PARTS = {"A": LoraPart.DOWN, "B": LoraPart.UP, None: LoraPart.ALPHA}
 
 
@@ -26,8 +30,17 @@ def prefix_of(names: Iterable[str]) -> str:
 def read_diffusers(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> Reading:
     """Return the pairs by site. The scale is that of the file's LoraConfig if it has one, else alpha / r, else 1."""
     prefix = prefix_of(tensors)
+    return _read(tensors, metadata, prefix, lambda name: _key_of(name, prefix))
+
+
+def read_text_encoder(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> Reading:
+    """Return the pairs of the text encoder by site, scaled alike."""
+    return _read(tensors, metadata, "text_encoder.", _text_encoder_key)
+
+
+def _read(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], prefix: str, key_of: KeyOf) -> Reading:
     try:
-        config = _unet_config(metadata.get(METADATA), prefix)
+        config = _config(metadata.get(METADATA), prefix)
     except (ValueError, RecursionError) as error:
         problem = AdapterProblem(
             message=f"has metadata '{METADATA}' that is no LoraConfig: {error}", hint="save it again with diffusers"
@@ -39,12 +52,12 @@ def read_diffusers(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, s
             return config.scale(site, rank)
         return 1.0 if alpha is None else alpha / rank
 
-    reading = read_pairs(tensors, lambda name: _key_of(name, prefix), scale_of)
+    reading = read_pairs(tensors, key_of, scale_of)
     return follow(config, reading) if config else reading
 
 
-def _unet_config(text: str | None, prefix: str) -> AdapterConfig | None:
-    """Return the U-Net's LoraConfig, if there is one. Its keys stand in the file as `unet.r`, `unet.lora_alpha`, ...
+def _config(text: str | None, prefix: str) -> AdapterConfig | None:
+    """Return a part's LoraConfig, if there is one. The U-Net's keys stand in the file as `unet.r`, `unet.lora_alpha`, ...
 
     Raises:
         ValueError: the text is too long, no JSON, or has values that no LoraConfig has.
@@ -67,3 +80,11 @@ def _key_of(name: str, prefix: str) -> Key | None:
     (renamed,) = convert_unet_state_dict_to_peft({name.removeprefix(prefix): None})
     match = _KEY.match(renamed)
     return Key(site=match["site"], part=_PARTS[match["side"]]) if match else None
+
+
+def _text_encoder_key(name: str) -> Key | None:
+    match = _TEXT_ENCODER_KEY.match(name)
+    if match is None:
+        return None
+    side = match["side"] or {"down": "A", "up": "B"}.get(match["old"])
+    return Key(site=match["site"], part=_PARTS[side])

@@ -1,7 +1,7 @@
 """Fit: an adapter + the sites of a base -> the adapter under the base's names and in its shapes, or why it does not fit."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -67,14 +67,24 @@ def fitted(adapter: Adapter, base: BaseSites) -> Adapter:
         AdapterError: the base lacks some of its sites (the first ten are named), one stands under two names, or a site has other
             shapes or too large a rank.
     """
+    sites = named_sites(adapter.name, adapter.pairs, base)
+    pairs = {site: _in_shape(adapter.name, site, adapter.pairs[name], base.slots[site]) for name, site in sites.items()}
+    return replace(adapter, pairs=dict(sorted(pairs.items())))
+
+
+def named_sites(adapter: str, names: Collection[str], base: BaseSites) -> dict[str, str]:
+    """Return the base's site for each name that an adapter's file has.
+
+    Raises:
+        AdapterError: the base lacks some of them (the first ten are named), or a site stands under two names.
+    """
     flat = flat_sites(base.slots)
-    sites = {name: _site(name, base, flat) for name in adapter.pairs}
+    sites = {name: _site(name, base, flat) for name in names}
     absent = [name for name, site in sites.items() if site is None]
     if absent:
-        raise _absent(adapter, absent, base)
-    _check_one_name_each(adapter.name, sites)
-    pairs = {site: _in_shape(adapter.name, site, adapter.pairs[name], base.slots[site]) for name, site in sites.items() if site}
-    return Adapter(name=adapter.name, pairs=dict(sorted(pairs.items())))
+        raise _absent(adapter, len(names), absent, base)
+    _check_one_name_each(adapter, sites)
+    return {name: site for name, site in sites.items() if site}
 
 
 def _check_one_name_each(adapter: str, sites: Mapping[str, str | None]) -> None:
@@ -103,13 +113,13 @@ def _site(name: str, base: BaseSites, flat: Mapping[str, str]) -> str | None:
     return None
 
 
-def _absent(adapter: Adapter, absent: list[str], base: BaseSites) -> AdapterError:
+def _absent(adapter: str, sites: int, absent: list[str], base: BaseSites) -> AdapterError:
     shown = ", ".join(absent[:10]) + (f" and {len(absent) - 10} more" if len(absent) > 10 else "")
-    fitting = f"{len(adapter.pairs) - len(absent)} of its {len(adapter.pairs)} sites"
+    fitting = f"{sites - len(absent)} of its {sites} sites"
     hint = "it was trained for another foundation model, or for sites that this base has no LoRA inputs for"
     if base.layers_per_block is None and any(map(is_ldm, absent)):
         hint = "its sites have the names of the original Stable Diffusion code, which only a recipe can resolve: build it in one"
-    return AdapterError(f"adapter '{adapter.name}' fits {fitting}; the base has no {shown}", hint=hint)
+    return AdapterError(f"adapter '{adapter}' fits {fitting}; the base has no {shown}", hint=hint)
 
 
 def _in_shape(name: str, site: str, pair: LoraPair, slot: Slot) -> LoraPair:

@@ -1,16 +1,22 @@
 """Formats: a path -> the format that lies there, its content, and the adapter if nothing is wrong with it."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import assert_never
 
+import torch
+
 from quadbench.errors import AdapterError
 from quadbench.quad.adapters import diffusers, kohya, peft
-from quadbench.quad.adapters.adapter import Adapter
+from quadbench.quad.adapters.adapter import Adapter, LeftOut
 from quadbench.quad.adapters.files import TensorFile, read_tensor_file
 from quadbench.quad.adapters.fit import BaseSites, fitted
-from quadbench.quad.adapters.reading import Reading
+from quadbench.quad.adapters.reading import Reading, apart
 from quadbench.quad.sources import AdapterFormat
+
+Read = Callable[[Mapping[str, torch.Tensor]], Reading]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +27,13 @@ class AdapterReading:
     because: str  # how the format was recognized
     path: Path  # the file, or PEFT's folder
     reading: Reading
+    left_out: LeftOut | None = None
 
 
-def read_adapter(name: str, path: Path) -> AdapterReading:
+def read_adapter(name: str, path: Path, *, unet_only: bool = False) -> AdapterReading:
     """Read a PEFT folder, or a safetensors file of diffusers or kohya; the content tells which it is.
+
+    With `unet_only` the text encoder's part is left out, and counted. PEFT saves a model at a time, so that its files have none.
 
     Raises:
         AdapterError: there is nothing that can be read, or its format is unknown. Other problems stand in the reading.
@@ -45,22 +54,44 @@ def read_adapter(name: str, path: Path) -> AdapterReading:
                 )
             return read_adapter(name, path.parent)
         case AdapterFormat.DIFFUSERS:
-            reading = diffusers.read_diffusers(file.tensors, file.metadata)
+            unet = partial(diffusers.read_diffusers, metadata=file.metadata)
+            text = partial(diffusers.read_text_encoder, metadata=file.metadata)
+            reading, left_out = _read_parts(file, unet, text, unet_only=unet_only)
         case AdapterFormat.KOHYA:
-            reading = kohya.read_kohya(file.tensors)
+            reading, left_out = _read_parts(file, kohya.read_kohya, kohya.read_text_encoder, unet_only=unet_only)
         case _:
             assert_never(form)
-    return AdapterReading(format=form, because=because, path=path, reading=reading)
+    return AdapterReading(format=form, because=because, path=path, reading=reading, left_out=left_out)
 
 
-def load_adapter(name: str, path: Path, base: BaseSites, *, expected: AdapterFormat | None = None) -> Adapter:
+def _read_parts(file: TensorFile, read: Read, read_text: Read, *, unet_only: bool) -> tuple[Reading, LeftOut | None]:
+    """Read a file whole, or the U-Net's part, and count the text encoder's; problems with that one are problems too."""
+    if not unet_only:
+        return read(file.tensors), None
+    unet, text = apart(file.tensors)
+    reading = read(unet)
+    if not text:
+        return reading, None
+    others = read_text(text)
+    problems = tuple(replace(problem, message=f"text encoder: {problem.message}") for problem in others.problems)
+    left_out = LeftOut.of(len(text), _energies(others), unet_energy=sum(_energies(reading)))
+    return replace(reading, problems=(*reading.problems, *problems)), left_out
+
+
+def _energies(reading: Reading) -> list[float]:
+    return [pair.energy for pair in reading.pairs.values()]
+
+
+def load_adapter(
+    name: str, path: Path, base: BaseSites, *, expected: AdapterFormat | None = None, unet_only: bool = False
+) -> Adapter:
     """Read the adapter at a path and fit it to a base.
 
     Raises:
         AdapterError: it cannot be read, is not of the expected format, is no plain LoRA, has no usable numbers, or does not
             fit.
     """
-    content = read_adapter(name, path)
+    content = read_adapter(name, path, unet_only=unet_only)
     if expected is not None and content.format is not expected:
         raise AdapterError(
             f"adapter '{name}': '{path}' is of format {content.format} ({content.because}); the recipe says {expected}",
@@ -70,7 +101,7 @@ def load_adapter(name: str, path: Path, base: BaseSites, *, expected: AdapterFor
         first, *rest = content.reading.problems
         more = f"; and {'; '.join(problem.message for problem in rest)}" if rest else ""
         raise AdapterError(f"adapter '{name}' {first.message}{more}", hint=first.hint)
-    return fitted(Adapter(name=name, pairs=content.reading.pairs), base)
+    return fitted(Adapter(name=name, pairs=content.reading.pairs, left_out=content.left_out), base)
 
 
 def _format_of(name: str, file: TensorFile) -> tuple[AdapterFormat, str]:

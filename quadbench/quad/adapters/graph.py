@@ -18,13 +18,20 @@ def shared_ranks(adapters: Iterable[Adapter]) -> dict[str, int]:
     return dict(sorted(ranks.items()))
 
 
+def own_tensors(adapter: Adapter) -> GraphInputs:
+    """Return an adapter's tensors by the names of their LoRA inputs, each at the adapter's own rank, as its file holds them."""
+    return {
+        name: tensor
+        for site, pair in adapter.pairs.items()
+        for name, tensor in zip(input_names(site), (pair.down, pair.up), strict=True)
+    }
+
+
 def graph_tensors(adapter: Adapter | None, shapes: Mapping[str, tuple[int, ...]]) -> GraphInputs:
     """Return an adapter's LoRA inputs: zero-padded to the graph's ranks, zeros at sites that it lacks; None is no adapter."""
     tensors = {name: torch.zeros(shape) for name, shape in shapes.items()}
-    for site, pair in (adapter.pairs if adapter else {}).items():
-        down, up = input_names(site)
-        tensors[down][: pair.rank] = pair.down
-        tensors[up][:, : pair.rank] = pair.up
+    for name, tensor in (own_tensors(adapter) if adapter else {}).items():
+        tensors[name][tuple(map(slice, tensor.shape))] = tensor
     return tensors
 
 

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 import torch
 
 from quadbench.errors import AdapterError
-from quadbench.quad.adapters import Adapter, BaseSites, LoraPair, fitted, read_adapter
+from quadbench.quad.adapters import Adapter, BaseSites, LeftOut, LoraPair, fitted, read_adapter
 from quadbench.quad.adapters.random import SITE_ENDINGS
 from quadbench.quad.adapters.reading import AdapterProblem
 from quadbench.recipe import SiteKind
@@ -54,16 +54,17 @@ class Inspection:
     int16_bytes: int
     int8_bytes: int
     outlier: Outlier | None
+    left_out: LeftOut | None
     problems: tuple[AdapterProblem, ...]
 
 
-def inspect_adapter(path: Path, base: BaseSites | None = None) -> Inspection:
+def inspect_adapter(path: Path, base: BaseSites | None = None, *, unet_only: bool = False) -> Inspection:
     """Describe an adapter of any format; with a base, check also that it fits there.
 
     Raises:
         AdapterError: there is nothing that can be read, or its format is unknown.
     """
-    content = read_adapter(path.name, path)
+    content = read_adapter(path.name, path, unet_only=unet_only)
     reading = content.reading
     pairs, scales, problems = reading.pairs, reading.scales.values(), list(reading.problems)
     if base is not None and pairs:
@@ -84,6 +85,7 @@ def inspect_adapter(path: Path, base: BaseSites | None = None) -> Inspection:
         int16_bytes=2 * parameters,
         int8_bytes=parameters,
         outlier=_outlier(pairs),
+        left_out=content.left_out,
         problems=tuple(problems),
     )
 

@@ -11,7 +11,7 @@ from quadbench.quad.adapters.reading import Key, LoraPart, Reading, read_pairs
 
 PREFIX = "lora_unet_"
 PREFIXES = (PREFIX, "lora_te_", "lora_te1_", "lora_te2_")
-_KEY = re.compile(rf"^{PREFIX}(?P<flat>[^.]+)\.(?P<part>lora_down\.weight|lora_up\.weight|alpha)$")
+_KEY = re.compile(rf"^(?P<prefix>{'|'.join(PREFIXES)})(?P<flat>[^.]+)\.(?P<part>lora_down\.weight|lora_up\.weight|alpha)$")
 _PARTS = {"lora_down.weight": LoraPart.DOWN, "lora_up.weight": LoraPart.UP, "alpha": LoraPart.ALPHA}
 _UPSAMPLER = re.compile(r"(?P<block>output_blocks_(?P<index>\d+))_[12]_conv")
 _LDM = re.compile(r"^(input_blocks|middle_block|output_blocks|time_embed_|out_2)")
@@ -19,17 +19,36 @@ _LDM = re.compile(r"^(input_blocks|middle_block|output_blocks|time_embed_|out_2)
 
 def read_kohya(tensors: Mapping[str, torch.Tensor]) -> Reading:
     """Return the pairs by flat name, as `mid_block_attentions_0_proj_in`; without an alpha the scale is 1, as in kohya's."""
-    return read_pairs(tensors, _key_of, lambda _site, rank, alpha: 1.0 if alpha is None else alpha / rank)
+    return read_pairs(tensors, _unet_key, _scale)
 
 
-def _key_of(name: str) -> Key | None:
+def read_text_encoder(tensors: Mapping[str, torch.Tensor]) -> Reading:
+    """Return the pairs of the text encoder by flat name, with their prefix."""
+    return read_pairs(tensors, _text_encoder_key, _scale)
+
+
+def _unet_key(name: str) -> Key | None:
     match = _KEY.match(name)
-    return Key(site=match["flat"], part=_PARTS[match["part"]]) if match else None
+    return Key(site=match["flat"], part=_PARTS[match["part"]]) if match and match["prefix"] == PREFIX else None
+
+
+def _text_encoder_key(name: str) -> Key | None:
+    match = _KEY.match(name)
+    return Key(site=match["prefix"] + match["flat"], part=_PARTS[match["part"]]) if match and match["prefix"] != PREFIX else None
+
+
+def _scale(_site: str, rank: int, alpha: float | None) -> float:
+    return 1.0 if alpha is None else alpha / rank
+
+
+def flat_name(site: str) -> str:
+    """Return a site's name as it stands in keys, after the prefix."""
+    return site.replace(".", "_")
 
 
 def flat_sites(sites: Iterable[str]) -> dict[str, str]:
     """Map flat names to sites. No two sites of a diffusers U-Net share one."""
-    return {site.replace(".", "_"): site for site in sites}
+    return {flat_name(site): site for site in sites}
 
 
 def is_ldm(flat: str) -> bool:

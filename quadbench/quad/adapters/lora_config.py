@@ -13,7 +13,7 @@ from quadbench.quad.model.values import GREATEST
 from quadbench.spec.document import describe
 
 MOST_BYTES = 2**20  # of the JSON; those that PEFT writes for a U-Net have some ten thousand
-MOST_BRANCHES = 1024  # of all keys of a pattern together; Stable Diffusion's U-Net has 278 sites
+MOST_BRANCHES = 512  # of all keys of a pattern together; Stable Diffusion's U-Net has 278 sites, each compared with all
 MOST_STARS = 32  # branches with .*, which cost more to compare
 MOST_REASONS = 5  # in a message
 _CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from quadbench.quad.adapters import Adapter, LoraPair, graph_tensors
-from quadbench.quad.model.lora import input_names
+from quadbench.quad.adapters import Adapter, LoraPair
+from quadbench.quad.model.lora import GraphInputs, input_names
 from quadbench.quad.quantize.encodings import Encoding, quantize, symmetric
 
 LOWEST_DB = -300.0  # in place of minus infinity, which JSON lacks
@@ -76,11 +76,9 @@ def lora_profile(adapters: Sequence[Adapter], *, anchor: str | None, gauge: bool
     return LoraProfile(adapters={a.name: a for a in adapters}, anchor=anchor, encodings=encodings)
 
 
-def adapter_integers(
-    adapter: Adapter, shapes: Mapping[str, tuple[int, ...]], encodings: Mapping[str, Encoding]
-) -> dict[str, np.ndarray]:
-    """Return the adapter's graph inputs as integers."""
-    return {name: quantize(tensor.numpy(), encodings[name]) for name, tensor in graph_tensors(adapter, shapes).items()}
+def adapter_integers(tensors: GraphInputs, encodings: Mapping[str, Encoding]) -> dict[str, np.ndarray]:
+    """Return an adapter's tensors, at its own ranks or at the graph's, as integers."""
+    return {name: quantize(tensor.numpy(), encodings[name]) for name, tensor in tensors.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import torch
 from quadbench.quad.adapters.adapter import LoraPair
 from quadbench.quad.model.values import FLOATS, ValueFault, fault_of
 
-MOST_SITES = 2048  # Stable Diffusion's U-Net has 278
+MOST_SITES = 512  # Stable Diffusion's U-Net has 278
 _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 LONGEST_SITE = 128  # characters; the longest there has 63
 
@@ -55,21 +55,23 @@ KeyOf = Callable[[str], Key | None]
 ScaleOf = Callable[[str, int, float | None], float]  # site, rank, the alpha beside its tensors -> factor on up*down
 
 _PLAIN = "train it as plain LoRA"
-_EXTRACT = "its update has no low rank; extract a LoRA from it (an SVD of the merged weights' difference), or train a plain one"
+_CONVERT = "quadbench adapter convert makes a LoRA of it, and says what is lost"
+_EXTRACT = "extract a LoRA from it (an SVD of the merged weights' difference), or train a plain one"
 _METHODS = {
     r"dora_scale|lora_magnitude_vector": ("DoRA", f"its magnitudes depend on the base weights; {_PLAIN} (use_dora=False)"),
-    r"\bhada_": ("LoHa", _EXTRACT),
-    r"\blokr_": ("LoKr", _EXTRACT),
+    r"\bhada_": ("LoHa", _CONVERT),
+    r"\blokr_": ("LoKr", _CONVERT),
+    r"\.diff(_b)?$": ("a full difference of weights", _CONVERT),
     r"\boft_|\bboft_": ("OFT", _EXTRACT),
     r"\blora_mid\b": ("a Tucker decomposition (lora_mid)", f"{_PLAIN}, without use_tucker or use_cp"),
 }
-_TEXT_ENCODER = re.compile(r"^(lora_te\d?_|text_encoder(_2)?\.)")
+TEXT_ENCODER = re.compile(r"^(lora_te\d?_|text_encoder(_2)?\.)")
 
 
 def read_pairs(tensors: Mapping[str, torch.Tensor], key_of: KeyOf, scale_of: ScaleOf) -> Reading:
     """Pair the tensors up by site; `key_of` returns None for keys that the format does not have."""
     keys = {name: key_of(name) for name in tensors}
-    faults = _Faults()
+    faults = Faults()
     has_methods = _note_foreign([name for name, key in keys.items() if key is None], faults)
     pairs: dict[str, LoraPair] = {}
     scales: dict[str, float] = {}
@@ -85,9 +87,17 @@ def read_pairs(tensors: Mapping[str, torch.Tensor], key_of: KeyOf, scale_of: Sca
         pairs[site] = LoraPair(down=own[LoraPart.DOWN].float(), up=own[LoraPart.UP].float() * scales[site])
         if is_sound:
             faults.add_value(fault_of(pairs[site].up), f"up times its scale at site '{site}'")
+    if not tensors:
+        faults.add(Fault(before="has no tensors for the"), "U-Net")
     if pairs and not any(pair.down.any() and pair.up.any() for pair in pairs.values()):
         faults.add(_SILENT, f"all of its {len(pairs)} sites")
     return Reading(pairs=pairs, scales=scales, problems=faults.problems())
+
+
+def apart(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Return the tensors of the U-Net and those of the text encoder."""
+    text = {name: tensor for name, tensor in tensors.items() if TEXT_ENCODER.match(name)}
+    return {name: tensor for name, tensor in tensors.items() if name not in text}, text
 
 
 def named(names: Sequence[str]) -> str:
@@ -96,7 +106,7 @@ def named(names: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Fault:
+class Fault:
     """A kind of problem: its message is `before`, then where it is, then `after`."""
 
     before: str
@@ -105,34 +115,34 @@ class _Fault:
 
 
 _HALF = {
-    part: _Fault(before=f"has only {part} at site", after="; expected down and up", hint="the file is incomplete")
+    part: Fault(before=f"has only {part} at site", after="; expected down and up", hint="the file is incomplete")
     for part in LoraPart
 }
-_SHAPES = _Fault(
+_SHAPES = Fault(
     before="has shapes that are no pair at site", after="; expected (r, in) and (out, r), or (r, in, k, k) and (out, r, 1, 1)"
 )
-_RANKS = _Fault(before="has unequal ranks at site", after="; expected equal ones above 0")
-_ALPHAS = _Fault(before="has an alpha that is not one number at site")
-_TWICE = _Fault(before="has two tensors for", hint="only one would have an effect; keep the one that belongs to it")
-_SILENT = _Fault(before="changes nothing: up*down is zero at", hint="it was saved before it was trained; save it again")
-_MANY = _Fault(before="has", after=f"; expected at most {MOST_SITES}", hint="it is no LoRA of a Stable Diffusion U-Net")
-_LONG = _Fault(before=f"has names of sites with more than {LONGEST_SITE} characters, as")
+_RANKS = Fault(before="has unequal ranks at site", after="; expected equal ones above 0")
+_ALPHAS = Fault(before="has an alpha that is not one number at site")
+_TWICE = Fault(before="has two tensors for", hint="only one would have an effect; keep the one that belongs to it")
+_SILENT = Fault(before="changes nothing: up*down is zero at", hint="it was saved before it was trained; save it again")
+_MANY = Fault(before="has", after=f"; expected at most {MOST_SITES}", hint="it is no LoRA of a Stable Diffusion U-Net")
+_LONG = Fault(before=f"has names of sites with more than {LONGEST_SITE} characters, as")
 
 
-class _Faults:
+class Faults:
     """Everything that is wrong with a file: each kind once, with the places where it is."""
 
     def __init__(self) -> None:
-        self._places: dict[_Fault, list[str]] = {}
+        self._places: dict[Fault, list[str]] = {}
 
-    def add(self, fault: _Fault, *places: str) -> None:
+    def add(self, fault: Fault, *places: str) -> None:
         """Note places of a fault."""
         self._places.setdefault(fault, []).extend(places)
 
     def add_value(self, fault: ValueFault | None, place: str) -> None:
         """Note that the numbers at a place cannot be used, if there is a fault."""
         if fault:
-            self.add(_Fault(before=f"holds {fault.holds} in", hint=fault.hint), place)
+            self.add(Fault(before=f"holds {fault.holds} in", hint=fault.hint), place)
 
     def problems(self) -> tuple[AdapterProblem, ...]:
         """Return a problem for each kind of fault, in the order in which they were noted."""
@@ -142,31 +152,33 @@ class _Faults:
         )
 
 
-def _note_foreign(unread: list[str], faults: _Faults) -> bool:
+def _note_foreign(unread: list[str], faults: Faults) -> bool:
     """Note keys of other methods, of the text encoder, and unknown ones. Say whether another method has some."""
     methods: set[str] = set()
     for pattern, (method, hint) in _METHODS.items():
         own = [name for name in unread if re.search(pattern, name) and name not in methods]
         methods.update(own)
         if own:
-            faults.add(_Fault(before=f"is {method}, which has no graph inputs:", hint=hint), *map(_quoted, own))
+            faults.add(Fault(before=f"is {method}, which has no graph inputs:", hint=hint), *map(quoted, own))
     others = [name for name in unread if name not in methods]
-    text = [name for name in others if _TEXT_ENCODER.match(name)]
+    text = [name for name in others if TEXT_ENCODER.match(name)]
     if text:
-        hint = "only the U-Net takes LoRA inputs; train it without the text encoder, or remove those tensors and see what is lost"
-        faults.add(_Fault(before="adapts the text encoder:", hint=hint), *map(_quoted, text))
-    unknown = [name for name in others if not _TEXT_ENCODER.match(name)]
+        hint = (
+            "only the U-Net takes LoRA inputs; --unet-only (in a recipe unet_only: true) leaves them out and says how much it is"
+        )
+        faults.add(Fault(before="adapts the text encoder:", hint=hint), *map(quoted, text))
+    unknown = [name for name in others if not TEXT_ENCODER.match(name)]
     if unknown:
-        faults.add(_Fault(before="has tensors that are no part of its format:"), *map(_quoted, unknown))
+        faults.add(Fault(before="has tensors that are no part of its format:"), *map(quoted, unknown))
     return bool(methods)
 
 
-def _sites(keys: Mapping[str, Key], faults: _Faults) -> dict[str, dict[LoraPart, str]]:
+def _sites(keys: Mapping[str, Key], faults: Faults) -> dict[str, dict[LoraPart, str]]:
     """Return the tensors' names by site and part, and note where two stand for one; none of more sites than a U-Net has."""
     sites: dict[str, dict[LoraPart, str]] = {}
     for name, key in keys.items():
         if len(key.site) > LONGEST_SITE:
-            faults.add(_LONG, _quoted(key.site))
+            faults.add(_LONG, quoted(key.site))
             continue
         first = sites.setdefault(key.site, {}).setdefault(key.part, name)
         if first != name:
@@ -182,19 +194,19 @@ def _as_number(part: LoraPart, tensor: torch.Tensor) -> torch.Tensor:
     return tensor.double() if part is LoraPart.ALPHA and tensor.dtype in _WHOLE else tensor
 
 
-def _note_values(tensors: Mapping[str, torch.Tensor], faults: _Faults) -> bool:
+def _note_values(tensors: Mapping[str, torch.Tensor], faults: Faults) -> bool:
     """Note tensors whose numbers cannot be used. Say whether there are none."""
     wrong = {name: fault for name, tensor in tensors.items() if (fault := fault_of(tensor))}
     for name, fault in wrong.items():
-        faults.add_value(fault, _quoted(name))
+        faults.add_value(fault, quoted(name))
     return not wrong
 
 
-def _is_pair(site: str, parts: Mapping[LoraPart, torch.Tensor], faults: _Faults) -> bool:
+def _is_pair(site: str, parts: Mapping[LoraPart, torch.Tensor], faults: Faults) -> bool:
     """Say whether a site's tensors are a pair of weights, and note why not."""
     if LoraPart.DOWN not in parts or LoraPart.UP not in parts:
         present = next(part for part in (LoraPart.DOWN, LoraPart.UP, LoraPart.ALPHA) if part in parts)
-        faults.add(_HALF[present], _quoted(site))
+        faults.add(_HALF[present], quoted(site))
         return False
     down, up, alpha = parts[LoraPart.DOWN], parts[LoraPart.UP], parts.get(LoraPart.ALPHA)
     if any(tensor.dtype not in FLOATS for tensor in parts.values()):
@@ -210,7 +222,8 @@ def _is_pair(site: str, parts: Mapping[LoraPart, torch.Tensor], faults: _Faults)
     return False
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """Return a name as messages show it."""
     return f"'{name[:LONGEST_SITE]}'"
 
 

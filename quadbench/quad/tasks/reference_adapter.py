@@ -12,6 +12,7 @@ from torch import nn
 from quadbench.quad.adapters import kohya
 from quadbench.quad.adapters.diffusers import PREFIX, prefix_of
 from quadbench.quad.adapters.peft import TENSORS
+from quadbench.quad.adapters.reading import apart
 from quadbench.quad.model.components import copy_of_modules
 from quadbench.quad.sources import AdapterFormat, AdapterSource
 
@@ -48,8 +49,8 @@ def with_adapter(unet: nn.Module, source: AdapterSource) -> nn.Module:
 
 
 def _plain(state: State) -> State:
-    """Return the tensors in float32, as few operators take 8-bit ones, and without PEFT's name of the adapter in their keys."""
-    return {key.replace(".default.", "."): tensor.float() for key, tensor in state.items()}
+    """Return the U-Net's tensors in float32, as few operators take 8-bit ones, and without PEFT's adapter name in their keys."""
+    return {key.replace(".default.", "."): tensor.float() for key, tensor in apart(state)[0].items()}
 
 
 def _of_unet(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Published: the name of a paper's table -> its figures, to stand beside measured ones."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -11,15 +11,20 @@ from quadbench.errors import UnknownNameError
 
 SOURCE = "QUAD paper (arXiv 2603.29535, CC BY 4.0)"
 CAVEAT = "another model on other hardware, for orientation; only what quadbench measures on one device may be compared"
-_LABELS = ("task", "device")
+_SHARE = "int8_percent"
+_LABELS = ("task", "device", _SHARE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedRow:
-    """One line of a table. `task` and `device` are quadbench's names; None where the table names none."""
+    """One line of a table. `task` and `device` are quadbench's names; None where the table names none.
+
+    `int8_percent` is the share of 8 bits that the line is about, None where all lines are about the same precision.
+    """
 
     task: str | None
     device: str | None
+    int8_percent: float | None
     figures: Mapping[str, float]
 
 
@@ -36,14 +41,19 @@ class PublishedTable:
         """Return the sentence that stands beside the figures wherever they are shown."""
         return f"Published: {SOURCE}, {self.title}; {CAVEAT}."
 
-    def figure(self, key: str, *, task: str, device: str | None = None, where: Mapping[str, float] | None = None) -> float | None:
-        """Return the figure `key` of the row for a task on a device, a profile's name; None where there is none.
+    @property
+    def int8_shares(self) -> tuple[float, ...]:
+        """Return the shares of 8 bits, in percent, that the table has rows of; none where it does not tell them apart."""
+        return tuple(sorted({row.int8_percent for row in self.rows if row.int8_percent is not None}))
 
-        `where` are other figures that the row must have.
-        """
+    def at(self, int8_percent: float) -> "PublishedTable":
+        """Return the table without the rows of other shares of 8 bits."""
+        return replace(self, rows=tuple(row for row in self.rows if row.int8_percent in (None, int8_percent)))
+
+    def figure(self, key: str, *, task: str, device: str | None = None) -> float | None:
+        """Return the figure `key` of the row for a task on a device, a profile's name; None where there is none."""
         for row in self.rows:
-            fits = row.task in (None, task) and row.device in (None, device)
-            if fits and all(row.figures.get(name) == value for name, value in (where or {}).items()) and key in row.figures:
+            if row.task in (None, task) and row.device in (None, device) and key in row.figures:
                 return row.figures[key]
         return None
 
@@ -68,5 +78,5 @@ def _tables() -> dict[str, PublishedTable]:
 
 def _row(line: Mapping[str, str | float]) -> PublishedRow:
     figures = {key: float(value) for key, value in line.items() if key not in _LABELS}
-    task, device = (None if (label := line.get(key)) is None else str(label) for key in _LABELS)
-    return PublishedRow(task=task, device=device, figures=figures)
+    task, device = (None if (label := line.get(key)) is None else str(label) for key in ("task", "device"))
+    return PublishedRow(task=task, device=device, int8_percent=float(line[_SHARE]) if _SHARE in line else None, figures=figures)

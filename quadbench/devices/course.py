@@ -1,0 +1,154 @@
+"""Course: a scenario and a virtual device that runs -> what the scenario says happens to it, each thing at its time."""
+
+import contextlib
+import logging
+import os
+import re
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from quadbench.artifacts import MIB
+from quadbench.devices.adb_protocol import AdbServer
+from quadbench.devices.leftovers import carriers
+from quadbench.devices.link import Link
+from quadbench.devices.properties import parse_attached
+from quadbench.devices.scenario import DuringLaunch, DuringPush, Event, Phase, Scenario
+from quadbench.devices.userland import write_clocks, write_reports
+from quadbench.errors import DeviceError
+
+_POLL_S = 0.05
+_PATIENCE_S = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class Course:
+    """The course of a scenario on one device: `folder` is the sandbox's, `transport` the device's name at the server."""
+
+    def __init__(self, scenario: Scenario, folder: Path, mark: str, server: AdbServer, transport: str, link: Link) -> None:
+        self._scenario, self._folder, self._mark = scenario, folder, mark
+        self._server, self._transport, self._link = server, transport, link
+        self._began = time.monotonic()
+        self._is_over = threading.Event()
+        self._own = set(carriers(mark)) - set(self._named("adbd"))  # they stay when the device reboots
+        self._harnesses: dict[int, float] = {}  # by process: when each was first seen
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Let things happen until the end."""
+        thread = threading.Thread(target=self._run, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._is_over.set()
+            thread.join(_PATIENCE_S)
+
+    def _run(self) -> None:
+        phases, events = sorted(self._scenario.phases, key=lambda phase: phase.after_s), list(self._scenario.events)
+        while (phases or events) and not self._is_over.wait(_POLL_S):
+            if events:
+                self._look_for_harnesses()
+            if phases and time.monotonic() - self._began >= phases[0].after_s:
+                self._enter(phases.pop(0))
+            for event in [event for event in events if self._is_due(event)]:
+                events.remove(event)
+                self._befall(event)
+
+    def _enter(self, phase: Phase) -> None:
+        log.info("scenario %s: the phase from second %g on begins", self._scenario.name, phase.after_s)
+        write_reports(self._folder / "system", phase)
+
+    def _is_due(self, event: Event) -> bool:
+        match event.when:
+            case DuringLaunch(launch=launch, after_s=after_s):
+                started = sorted(self._harnesses.values())[launch - 1 : launch]
+                return bool(started) and time.monotonic() - started[0] >= after_s
+            case DuringPush(after_mb=after_mb):
+                return self._link.sent_bytes >= after_mb * MIB
+
+    def _befall(self, event: Event) -> None:
+        log.info("scenario %s: %s", self._scenario.name, event.event)
+        unplugged = self._folder / "run" / "unplugged"
+        unplugged.touch()
+        if event.event == "reboot":
+            self._kill(lambda: set(carriers(self._mark)) - self._own)
+            _write_boot_id(self._folder)
+        else:
+            self._kill(lambda: set(self._named("adbd")))
+        self._ask("disconnect")
+        if event.for_s is None or self._is_over.wait(event.for_s):
+            return
+        unplugged.unlink()
+        while not self._is_attached() and not self._is_over.wait(_POLL_S):
+            self._ask("connect")
+        log.info("scenario %s: the device is back", self._scenario.name)
+
+    def _kill(self, processes: Callable[[], set[int]]) -> None:
+        deadline = time.monotonic() + _PATIENCE_S
+        while (left := processes()) and time.monotonic() < deadline:
+            for process in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            time.sleep(_POLL_S / 5)
+
+    def _ask(self, request: str) -> None:
+        with contextlib.suppress(DeviceError):
+            self._server.ask(f"host:{request}:{self._transport}")
+
+    def _is_attached(self) -> bool:
+        with contextlib.suppress(DeviceError):
+            return any(d.serial == self._transport and d.is_ready for d in parse_attached(self._server.ask("host:devices-l")))
+        return False
+
+    def _look_for_harnesses(self) -> None:
+        """Note new processes with a plan as their argument, but no children of one: these look like it until they exec."""
+        for process in set(carriers(self._mark)) - self._own - self._harnesses.keys():
+            words = _read(f"/proc/{process}/cmdline").split(b"\0")
+            parent = re.search(rb"^PPid:\s+(\d+)$", _read(f"/proc/{process}/status"), re.MULTILINE)
+            is_child = parent is not None and int(parent[1]) in self._harnesses
+            if len(words) > 1 and words[1].endswith(b"/plan.json") and not is_child:
+                self._harnesses[process] = time.monotonic()
+
+    def _named(self, name: str) -> list[int]:
+        return [process for process in carriers(self._mark) if _read(f"/proc/{process}/comm").strip() == name.encode()]
+
+
+def prepare_course(scenario: Scenario, folder: Path) -> None:
+    """Write what the device reports at its start into the sandbox's new folder, whose system is there."""
+    _write_boot_id(folder)
+    if scenario.phases:
+        write_reports(folder / "system", min(scenario.phases, key=lambda phase: phase.after_s))
+    if scenario.clocks:
+        write_clocks(folder / "clocks", scenario.clocks)
+
+
+def scenario_mounts(scenario: Scenario, folder: Path) -> list[str]:
+    """Return the mounts that show the device what was prepared of the kernel's reports."""
+    clocks = ["--ro-bind", str(folder / "clocks"), "/sys/devices/system/cpu/cpufreq"] if scenario.clocks else []
+    return [*clocks, "--ro-bind", str(folder / "boot_id"), "/proc/sys/kernel/random/boot_id"]
+
+
+@contextlib.contextmanager
+def running_course(scenario: Scenario, folder: Path, mark: str, server: AdbServer, transport: str) -> Iterator[AdbServer]:
+    """Let things happen to the device that runs in a sandbox, and give the server as it is reached through the device's cable."""
+    link = Link(server.endpoint, scenario.link_mb_per_s)
+    course = Course(scenario, folder, mark, server, transport, link)
+    with link.listening(folder / "run" / "link.sock") as endpoint, course.running():
+        yield AdbServer(endpoint=endpoint)
+
+
+def _write_boot_id(folder: Path) -> None:
+    """Give the device another identity of its boot, in place: the file is mounted."""
+    (folder / "boot_id").write_text(f"{uuid.uuid4()}\n")
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return b""

@@ -1,0 +1,106 @@
+"""Scenario: a YAML file -> what happens to a virtual device: its state as it reports it, its link, and what befalls it."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from quadbench.errors import UnknownNameError
+from quadbench.spec import Name, Spec, is_file, load
+
+SCENARIOS_FOLDER = Path(__file__).parent / "scenarios"
+
+Seconds = Annotated[float, Field(ge=0, le=3600)]
+ExitCode = Annotated[int, Field(ge=0, le=255)]
+
+
+class Phase(Spec):
+    """State that a device reports of itself from one moment on, until the next phase."""
+
+    after_s: Seconds = 0.0
+    """The phase begins so many seconds after the device has started. The default is 0."""
+    thermal_status: int = Field(default=0, ge=0, le=6)
+    """Android's thermal service reports this status, from 0 (none) to 6 (shutdown). The default is 0."""
+    skin_c: float = Field(default=33.0, ge=-40, le=150)
+    """The sensor of the skin reports this temperature, in degrees Celsius. The default is 33."""
+    battery_percent: int = Field(default=80, ge=0, le=100)
+    """The battery reports this charge. The default is 80."""
+    is_charging: bool = False
+    """The device is powered through USB. The default is false."""
+
+
+class Clocks(Spec):
+    """The clock of all cores, as the kernel reports it."""
+
+    hardware_khz: int = Field(gt=0, le=10_000_000)
+    """The hardware could reach this frequency."""
+    cap_khz: int = Field(gt=0, le=10_000_000)
+    """The cores may reach this frequency now: below the hardware's where the device is throttled."""
+
+
+class DuringLaunch(Spec):
+    """A moment in a launch."""
+
+    at: Literal["launch"]
+    """Chooses a moment after a harness has started."""
+    launch: int = Field(default=1, ge=1, le=10_000)
+    """It is this harness since the device has started. The default is 1, the first."""
+    after_s: Seconds = 0.0
+    """So many seconds later. The default is 0."""
+
+
+class DuringPush(Spec):
+    """A moment in what is sent to the device."""
+
+    at: Literal["push"]
+    """Chooses a moment by what was sent."""
+    after_mb: float = Field(ge=0, le=1_000_000)
+    """So many MiB were sent to the device since it has started."""
+
+
+class Event(Spec):
+    """Something that befalls the device, once."""
+
+    event: Literal["unplug", "reboot"]
+    """The cable comes off, and what runs goes on; or the device reboots, and all that runs ends."""
+    when: Annotated[DuringLaunch | DuringPush, Field(discriminator="at")]
+    """It happens at this moment."""
+    for_s: Seconds | None = None
+    """The device is back after so many seconds. The default is null: it stays away."""
+
+
+class Scenario(Spec):
+    """A course of things for a virtual device."""
+
+    schema_version: Literal[1]
+    """The format of this file has the number 1."""
+    name: Name
+    """The address of a device names the scenario so: `virtual:s25?scenario=NAME`."""
+    title: str = Field(min_length=1)
+    """A sentence says what happens."""
+    phases: tuple[Phase, ...] = Field(default=(), max_length=100)
+    """The device reports these states, one after the other. The default is none: it has neither sensors nor a battery."""
+    clocks: Clocks | None = None
+    """The kernel reports this clock. The default is null: what this machine's kernel reports."""
+    link_mb_per_s: float | None = Field(default=None, gt=0, le=10_000)
+    """The link carries so many MiB a second in each direction. The default is null: as many as it can."""
+    exit_codes: dict[Literal["df", "mkdir", "mv", "rm", "sha256sum", "stat"], ExitCode] = Field(default_factory=dict)
+    """These tools do their work and end with another exit code, from 0 to 255, whatever came of it. The default is none."""
+    events: tuple[Event, ...] = Field(default=(), max_length=100)
+    """These things befall the device. The default is none."""
+
+
+def load_scenario(name_or_path: str) -> Scenario:
+    """Read a scenario, by its name or from a file; an existing file wins.
+
+    Raises:
+        SpecError: the file is wrong.
+        UnknownNameError: no scenario has this name.
+    """
+    path = Path(name_or_path)
+    if is_file(path) or path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        return load(path, Scenario)
+    files = {file.stem: file for file in sorted(SCENARIOS_FOLDER.glob("*.yaml"))}
+    if name_or_path not in files:
+        raise UnknownNameError("scenario", name_or_path, files)
+    return load(files[name_or_path], Scenario)

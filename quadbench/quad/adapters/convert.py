@@ -1,0 +1,187 @@
+"""Convert: a file with LoHa, LoKr, full differences or LoRA, and a rank -> a LoRA of that rank, and what is lost.
+
+Each site's update is cut off after its greatest singular values, which no matrix of that rank comes nearer to (Eckart and Young).
+"""
+
+import json
+import math
+from collections.abc import Mapping, Set
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+
+from quadbench.errors import AdapterError, UserError
+from quadbench.quad.adapters.adapter import Adapter, LeftOut, LoraPair
+from quadbench.quad.adapters.files import read_tensor_file
+from quadbench.quad.adapters.fit import BaseSites, Slot, fitted, named_sites
+from quadbench.quad.adapters.kohya import PREFIX, flat_name, read_kohya, read_text_encoder
+from quadbench.quad.adapters.lycoris import read_differences
+from quadbench.quad.adapters.reading import AdapterProblem, apart, named
+from quadbench.results.digests import sha256_of
+
+METADATA = "quadbench.conversion"
+LEAST_SINGULAR = 1e-7  # of the greatest: below it a singular value is the rounding of float32, in which files hold weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertedSite:
+    """A site's conversion: `error` is the relative Frobenius norm of what is missing, `energy` the sum of squares before."""
+
+    site: str
+    method: str  # LoHa, LoKr, full or LoRA
+    rank: int
+    error: float
+    energy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """A LoRA made of another adapter, its sites from the greatest error on, and what no LoRA has: updates of biases."""
+
+    adapter: Adapter
+    source: str
+    source_sha256: str
+    rank: int
+    sites: tuple[ConvertedSite, ...]
+    biases: int  # sites whose update of biases was left out
+    greatest_bias: float  # magnitude
+
+    @property
+    def error(self) -> float:
+        """Return the relative Frobenius norm of what is missing over all sites."""
+        lost = sum(site.energy * site.error**2 for site in self.sites)
+        return math.sqrt(lost / sum(site.energy for site in self.sites))
+
+
+def convert(source: Path, base: BaseSites, *, rank: int, unet_only: bool = False) -> Conversion:
+    """Make a LoRA with at most this rank at every site. Pairs that have no more are taken as they are.
+
+    Raises:
+        AdapterError: the file cannot be read, is of another method, does not fit the base, or changes nothing.
+    """
+    file = read_tensor_file(source.name, source)
+    tensors, text = apart(file.tensors) if unet_only else (file.tensors, {})
+    read = read_differences(tensors)
+    plain = read_kohya(read.rest) if read.rest else None
+    _refuse(source.name, (*read.problems, *(plain.problems if plain else ())))
+    _refuse_both(source.name, read.by_site.keys() & (plain.pairs.keys() if plain else set()))
+    names = named_sites(source.name, [*read.by_site, *(plain.pairs if plain else ())], base)
+    pairs = fitted(Adapter(name=source.name, pairs=plain.pairs), base).pairs if plain else {}
+    done = {site: _narrowed(site, pair, rank) for site, pair in pairs.items()}
+    for name, difference in read.by_site.items():
+        site = names[name]
+        weights = _in_shape(source.name, site, difference.weights(), base.slots[site])
+        done[site] = _truncated(site, difference.method, weights, base.slots[site], rank)
+    kept = {site: pair for site, (pair, _) in done.items() if pair is not None}
+    if not kept:
+        raise AdapterError(f"adapter '{source.name}' changes nothing: all of its {len(done)} differences are zero")
+    biases = [one.biases for one in read.by_site.values() if one.biases is not None and one.biases.any()]
+    return Conversion(
+        adapter=Adapter(
+            name=source.name,
+            pairs=dict(sorted(kept.items())),
+            left_out=_left_out(source.name, text, sum(row.energy for _, row in done.values())) if text else None,
+        ),
+        source=source.name,
+        source_sha256=sha256_of(source),
+        rank=rank,
+        sites=tuple(sorted((row for pair, row in done.values() if pair is not None), key=lambda row: -row.error)),
+        biases=len(biases),
+        greatest_bias=max((float(bias.abs().max()) for bias in biases), default=0.0),
+    )
+
+
+def write_conversion(conversion: Conversion, path: Path) -> None:
+    """Write the LoRA as kohya's scripts do, with its origin as JSON in the metadata.
+
+    Raises:
+        UserError: there is something at the path, or it cannot be written.
+    """
+    if path.suffix != ".safetensors":
+        raise UserError(f"'{path}' does not end in .safetensors", hint="by that ending others know the format")
+    tensors: dict[str, torch.Tensor] = {}
+    for site, pair in conversion.adapter.pairs.items():
+        name = PREFIX + flat_name(site)
+        tensors |= {f"{name}.lora_down.weight": pair.down, f"{name}.lora_up.weight": pair.up}
+        tensors[f"{name}.alpha"] = torch.tensor(float(pair.rank))
+    content = {key: tensor.contiguous() for key, tensor in tensors.items()}
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        if path.exists():
+            raise UserError(f"'{path}' is there already", hint="give another --output, or remove it")
+        temporary.write_bytes(save(content, {METADATA: json.dumps(origin(conversion))}))
+        temporary.rename(path)
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be written: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def origin(conversion: Conversion) -> dict[str, object]:
+    """Return what a converted file says of where it comes from."""
+    left_out = conversion.adapter.left_out
+    return {
+        "source": conversion.source,
+        "source_sha256": conversion.source_sha256,
+        "methods": sorted({site.method for site in conversion.sites}),
+        "rank": conversion.rank,
+        "relative_error": conversion.error,
+        "left_out": asdict(left_out) if left_out else None,
+        "biases_left_out": conversion.biases,
+    }
+
+
+def _narrowed(site: str, pair: LoraPair, rank: int) -> tuple[LoraPair | None, ConvertedSite]:
+    """Return a pair of at most this rank: the pair itself, or the nearest one."""
+    if pair.rank <= rank:
+        return pair, ConvertedSite(site=site, method="LoRA", rank=pair.rank, error=0.0, energy=pair.energy)
+    weights = pair.up.flatten(1).double() @ pair.down.flatten(1).double()
+    slot = Slot(down=tuple(pair.down.shape[1:]), up=(pair.up.shape[0], *pair.up.shape[2:]))
+    return _truncated(site, "LoRA", weights, slot, rank)
+
+
+def _truncated(site: str, method: str, weights: torch.Tensor, slot: Slot, rank: int) -> tuple[LoraPair | None, ConvertedSite]:
+    """Return the nearest pair to an update (out, in * k * k) in float64, in the slot's shapes; none where the update is zero."""
+    energy = float(weights.square().sum())
+    left, singular, right = torch.linalg.svd(weights, full_matrices=False)
+    kept = min(rank, int((singular > singular[0] * LEAST_SINGULAR).sum()))
+    if kept == 0:
+        return None, ConvertedSite(site=site, method=method, rank=0, error=0.0, energy=0.0)
+    root = singular[:kept].sqrt()
+    up, down = (left[:, :kept] * root).float(), (root[:, None] * right[:kept]).float()
+    missing = float((weights - up.double() @ down.double()).square().sum())
+    shapes = slot.shapes(kept)
+    pair = LoraPair(down=down.reshape(shapes[0]), up=up.reshape(shapes[1]))
+    return pair, ConvertedSite(site=site, method=method, rank=kept, error=math.sqrt(missing / energy), energy=energy)
+
+
+def _in_shape(adapter: str, site: str, weights: torch.Tensor, slot: Slot) -> torch.Tensor:
+    """Return an update as (out, in * k * k)."""
+    flat, expected = weights.flatten(1), (slot.up[0], math.prod(slot.down))
+    if tuple(flat.shape) != expected or (weights.ndim == 4 and weights.shape[2:] != (*slot.down[1:], 1, 1)[:2]):
+        shape = (slot.up[0], *slot.down)
+        raise AdapterError(f"adapter '{adapter}' changes weights {tuple(weights.shape)} at site '{site}'; the base's are {shape}")
+    return flat
+
+
+def _left_out(adapter: str, text: Mapping[str, torch.Tensor], unet_energy: float) -> LeftOut:
+    read = read_differences(text)
+    plain = read_text_encoder(read.rest) if read.rest else None
+    _refuse(f"{adapter}, text encoder", (*read.problems, *(plain.problems if plain else ())))
+    energies = [float(one.weights().square().sum()) for one in read.by_site.values()]
+    energies += [pair.energy for pair in plain.pairs.values()] if plain else []
+    return LeftOut.of(len(text), energies, unet_energy=unet_energy)
+
+
+def _refuse_both(adapter: str, sites: Set[str]) -> None:
+    if sites:
+        raise AdapterError(f"adapter '{adapter}' has tensors of several methods at site {named(sorted(sites))}")
+
+
+def _refuse(adapter: str, problems: tuple[AdapterProblem, ...]) -> None:
+    if problems:
+        first, *rest = problems
+        more = f"; and {'; '.join(problem.message for problem in rest)}" if rest else ""
+        raise AdapterError(f"adapter '{adapter}' {first.message}{more}", hint=first.hint)

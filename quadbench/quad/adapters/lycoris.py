@@ -1,0 +1,197 @@
+"""LyCORIS: a file of kohya's naming with LoHa, LoKr or full differences -> by site, what is added to the base's weights.
+
+As LyCORIS and its loaders have them (arXiv 2309.14859): with `*` element by element and `x` the Kronecker product,
+
+    LoHa  (hada_w1_a hada_w1_b) * (hada_w2_a hada_w2_b) alpha / r
+    LoKr  lokr_w1 x lokr_w2 alpha / r, where either may be a product `_a _b`; without any there is no r, and the scale is 1
+    full  diff, as it is
+
+A convolution's `hada_t1`, `hada_t2` and `lokr_t2` are cores (r, r, k, k) of a Tucker decomposition, between factors (r, out) and
+(r, in).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+
+from quadbench.quad.adapters.kohya import PREFIX, PREFIXES
+from quadbench.quad.adapters.reading import LONGEST_SITE, AdapterProblem, Fault, Faults, quoted
+from quadbench.quad.model.values import fault_of
+
+MOST_WEIGHTS = 2**26  # of one site; the largest of Stable Diffusion's U-Net has 29.5 million
+Parts = Mapping[str, torch.Tensor]
+_KEY = re.compile(
+    rf"^(?P<prefix>{'|'.join(PREFIXES)})(?P<flat>[^.]+)\.(?P<part>hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2)|diff|diff_b|alpha)$"
+)
+
+
+class Method(StrEnum):
+    """The form in which a file holds an update of weights."""
+
+    LOHA = "LoHa"
+    LOKR = "LoKr"
+    FULL = "full"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A site's tensors of one method, which fit each other; `biases` are its update of biases, which no LoRA has."""
+
+    method: Method
+    parts: Parts
+    biases: torch.Tensor | None = None
+
+    def weights(self) -> torch.Tensor:
+        """Return what is added to the weights: (out, in * k * k) in float64, or (out, in, k, k) with the same order."""
+        return _UPDATES[self.method](self.parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Differences:
+    """The differences of a file by flat site name, the tensors that are no part of any, and every problem."""
+
+    by_site: dict[str, Difference]
+    rest: dict[str, torch.Tensor]
+    problems: tuple[AdapterProblem, ...]
+
+
+def read_differences(tensors: Parts) -> Differences:
+    """Gather the tensors of the three methods. Sites of the text encoder keep their prefix in their names."""
+    keys = {name: match for name in tensors if (match := _KEY.match(name))}
+    sites = {_site(match) for match in keys.values() if match["part"] != "alpha"}
+    own = {name: match for name, match in keys.items() if _site(match) in sites}
+    by_site: dict[str, dict[str, torch.Tensor]] = {}
+    faults = Faults()
+    for name, match in own.items():
+        if len(_site(match)) > LONGEST_SITE:
+            faults.add(Fault(before="has a name that is too long:"), quoted(name))
+        faults.add_value(fault_of(tensors[name]), quoted(name))
+        by_site.setdefault(_site(match), {})[match["part"]] = tensors[name].double()
+    differences = {}
+    for site, parts in sorted(by_site.items()):
+        try:
+            differences[site] = _difference(parts)
+        except ValueError as error:
+            faults.add(Fault(before=f"{error} at site"), quoted(site))
+    rest = {name: tensor for name, tensor in tensors.items() if name not in own}
+    return Differences(by_site=differences, rest=rest, problems=faults.problems())
+
+
+def _site(match: re.Match[str]) -> str:
+    return match["flat"] if match["prefix"] == PREFIX else match["prefix"] + match["flat"]
+
+
+def _difference(parts: dict[str, torch.Tensor]) -> Difference:
+    """Check a site's tensors against each other.
+
+    Raises:
+        ValueError: they are of several methods, some are missing, or shapes do not fit; the text ends before the site.
+    """
+    biases = parts.pop("diff_b", None)
+    methods = {
+        method
+        for method, start in ((Method.LOHA, "hada_"), (Method.LOKR, "lokr_"), (Method.FULL, "diff"))
+        if any(part.startswith(start) for part in parts)
+    }
+    if len(methods) != 1:
+        raise ValueError("has several methods" if methods else "has an update of biases alone")
+    (method,) = methods
+    if "alpha" in parts and parts["alpha"].numel() != 1:
+        raise ValueError("has an alpha that is not one number")
+    _check_parts(parts, method)
+    if _size(parts, method) > MOST_WEIGHTS:
+        raise ValueError(f"has more than {MOST_WEIGHTS} weights")
+    return Difference(method=method, parts=parts, biases=biases)
+
+
+_FORMS: dict[Method, tuple[tuple[str, ...], ...]] = {
+    Method.LOHA: (("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"),),
+    Method.FULL: (("diff",),),
+    Method.LOKR: tuple(
+        (*first, *second)
+        for first in (("lokr_w1",), ("lokr_w1_a", "lokr_w1_b"))
+        for second in (("lokr_w2",), ("lokr_w2_a", "lokr_w2_b"), ("lokr_w2_a", "lokr_w2_b", "lokr_t2"))
+    ),
+}
+
+
+def _check_parts(parts: Parts, method: Method) -> None:
+    forms = list(_FORMS[method])
+    if method is Method.LOHA:
+        forms.append((*forms[0], "hada_t1", "hada_t2"))
+    if not any(set(form) == parts.keys() - {"alpha"} for form in forms):
+        raise ValueError(f"has other tensors than {method} has ({', '.join(sorted(parts.keys() - {'alpha'}))})")
+    for first, second, core in _PRODUCTS:
+        if first in parts:
+            _check_product(parts[first], parts[second], parts.get(core))
+    if any(parts[name].ndim not in (2, 4) for name in ("diff", "lokr_w2") if name in parts):
+        raise ValueError("has a tensor of neither 2 nor 4 dimensions")
+    if "lokr_w1" in parts and parts["lokr_w1"].ndim != 2:
+        raise ValueError("has a lokr_w1 that is no matrix")
+    if method is Method.LOHA and _product_shape(parts, *_PRODUCTS[0]) != _product_shape(parts, *_PRODUCTS[1]):
+        raise ValueError("has factors of different shapes")
+    if len({parts[second].shape[0] for _, second, _ in _PRODUCTS if second in parts}) > 1:
+        raise ValueError("has several ranks")
+
+
+_PRODUCTS = (
+    ("hada_w1_a", "hada_w1_b", "hada_t1"),
+    ("hada_w2_a", "hada_w2_b", "hada_t2"),
+    ("lokr_w1_a", "lokr_w1_b", ""),
+    ("lokr_w2_a", "lokr_w2_b", "lokr_t2"),
+)
+
+
+def _check_product(a: torch.Tensor, b: torch.Tensor, core: torch.Tensor | None) -> None:
+    """Take (out, r) and (r, in[, k, k]), or (r, out), (r, in) and a core (r, r, k, k)."""
+    if a.ndim != 2 or b.ndim not in (2, 4) or 0 in (*a.shape, *b.shape):
+        raise ValueError("has factors that are no matrices")
+    rank = a.shape[0] if core is not None else a.shape[1]
+    if b.shape[0] != rank or (core is not None and (core.ndim != 4 or b.ndim != 2 or tuple(core.shape[:2]) != (rank, rank))):
+        raise ValueError("has factors that do not fit each other")
+
+
+def _product_shape(parts: Parts, first: str, second: str, core: str) -> tuple[int, ...]:
+    a, b = parts[first], parts[second]
+    return (a.shape[1], b.shape[1], *parts[core].shape[2:]) if core in parts else (a.shape[0], *b.shape[1:])
+
+
+def _size(parts: Parts, method: Method) -> int:
+    """Return the number of weights of an update before it is formed."""
+    shapes = [_product_shape(parts, *names) for names in _PRODUCTS if names[0] in parts]
+    shapes += [tuple(parts[name].shape) for name in ("diff", "lokr_w1", "lokr_w2") if name in parts]
+    sizes = [torch.Size(shape).numel() for shape in shapes]
+    return max(sizes) if method is not Method.LOKR else sizes[0] * sizes[1]
+
+
+def _product(parts: Parts, first: str, second: str, core: str) -> torch.Tensor:
+    a, b = parts[first], parts[second]
+    if core in parts:
+        return torch.einsum("i j k l, i p, j q -> p q k l", parts[core], a, b)  # (r, r, k, k), (r, out), (r, in)
+    return (a @ b.flatten(1)).reshape(-1, *b.shape[1:])  # (out, r) @ (r, in * k * k)
+
+
+def _scale(parts: Parts, rank: int) -> float:
+    return float(parts["alpha"]) / rank if "alpha" in parts else 1.0
+
+
+def _loha(parts: Parts) -> torch.Tensor:
+    return _product(parts, *_PRODUCTS[0]) * _product(parts, *_PRODUCTS[1]) * _scale(parts, parts["hada_w1_b"].shape[0])
+
+
+def _lokr(parts: Parts) -> torch.Tensor:
+    first = parts["lokr_w1"] if "lokr_w1" in parts else _product(parts, *_PRODUCTS[2])
+    second = parts["lokr_w2"] if "lokr_w2" in parts else _product(parts, *_PRODUCTS[3])
+    ranks = [parts[name].shape[0] for name in ("lokr_w1_b", "lokr_w2_b") if name in parts]
+    scale = _scale(parts, ranks[0]) if ranks else 1.0
+    return torch.kron(first.reshape(*first.shape, *(1,) * (second.ndim - 2)), second.contiguous()) * scale
+
+
+def _full(parts: Parts) -> torch.Tensor:
+    return parts["diff"]
+
+
+_UPDATES = {Method.LOHA: _loha, Method.LOKR: _lokr, Method.FULL: _full}

@@ -1,0 +1,126 @@
+"""Published: a run's figures -> each row and column of the paper's table that its recipe names, beside ours or why not."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from quadbench.artifacts import DeviceFacts, RunResult, Variant
+from quadbench.recipe.precision import int8_percent_of
+from quadbench.recipe.published import PublishedRow, published_table
+from quadbench.report.kpi import Figure, KpiRow, kpi_rows, published_name
+from quadbench.report.launches import devices_of
+from quadbench.report.pictures import Quality, quality_rows
+from quadbench.report.tables import TextTable, kpi_table
+from quadbench.report.units import convert, number
+
+_COLUMNS = ("The paper's row", "Figure", "Published", "Here", "On, or why not")
+_SCORES = {
+    "psnr": "PSNR, dB",
+    "ssim": "SSIM",
+    "lpips": "LPIPS",
+    "fid": "FID",
+    "clip_direction": "CLIP direction",
+    "clip_similarity": "CLIP similarity",
+    "dino_structure": "DINO structure",
+    "custom_clip_score": "Custom CLIP score",
+}
+_UNDEFINED = {"custom_clip_score": "the paper does not define it"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedFigure:
+    """A figure of the paper's table beside the shared graph's, in the same unit. A text in its place says why there is none."""
+
+    row: str
+    title: str
+    printed: float
+    here: float | str
+    address: str | None  # of the device; None where none took part that the row may stand for
+
+
+def published_text(result: RunResult, kpis: Sequence[KpiRow], quality: Sequence[Quality]) -> TextTable | None:
+    """Return the whole table; None where the recipe names none."""
+    if result.published is None:
+        return None
+    table = published_table(result.published)
+    notes = [table.note, "Here: the shared graph, the median of the launches' medians; images against the float reference."]
+    if table.int8_shares:
+        shares = ", ".join(f"{share:g}" for share in table.int8_shares)
+        notes.append(f"The paper has rows for {shares} % of 8 bits; a sweep over the share measures them all.")
+    figures = published_figures(result, kpis, quality)
+    return TextTable(
+        title=f"Beside {table.title}",
+        columns=_COLUMNS,
+        numeric=(False, False, True, True, False),
+        rows=tuple((f.row, f.title, f"{f.printed:g}", *_cells(f)) for f in figures),
+        notes=tuple(notes),
+    )
+
+
+def published_figures(result: RunResult, kpis: Sequence[KpiRow], quality: Sequence[Quality]) -> tuple[PublishedFigure, ...]:
+    """Return one for each row and column of the table, and for each device that the row may stand for; none without a table.
+
+    A table over shares of 8 bits has only its rows of this run's share: the others are a sweep's.
+    """
+    if result.published is None:
+        return ()
+    table = published_table(result.published).at(int8_percent_of(result.bundle.precision))
+    return tuple(figure for row in table.rows for figure in _of_row(result, row, kpis, quality))
+
+
+def text_tables(result: RunResult) -> tuple[TextTable, ...]:
+    """Return a run's figures as tables of text: the KPI table, and the paper's where the recipe names one."""
+    published = published_text(result, kpi_rows(result), quality_rows(result))
+    return (kpi_table(result), *((published,) if published else ()))
+
+
+def _cells(figure: PublishedFigure) -> tuple[str, str]:
+    return ("–", figure.here) if isinstance(figure.here, str) else (number(figure.here), figure.address or "")
+
+
+def _of_row(
+    result: RunResult, row: PublishedRow, kpis: Sequence[KpiRow], quality: Sequence[Quality]
+) -> Iterator[PublishedFigure]:
+    of_task = [kpi for kpi in kpis if kpi.task == row.task]
+    titles = _SCORES | {published_name(kpi.key, kpi.unit): f"{kpi.title}, {kpi.unit}" for kpi in kpis}
+    devices = [device for device in devices_of(result) if row.device in (None, device.profile)]
+    for device in devices or (None,):
+        scores = _scores(result, row, device, quality)
+        ours = {published_name(kpi.key, kpi.unit): kpi for kpi in of_task if kpi.device == device}
+        for name, printed in row.figures.items():
+            yield PublishedFigure(
+                row=" on ".join(filter(None, (row.task, row.device))),
+                title=titles.get(name, name),
+                printed=printed,
+                here=_why_not(result, row, name, device) or scores.get(name, _value(ours.get(name), name)),
+                address=device.address if device else None,
+            )
+
+
+def _why_not(result: RunResult, row: PublishedRow, name: str, device: DeviceFacts | None) -> str | None:
+    if name in _UNDEFINED:
+        return _UNDEFINED[name]
+    if row.task not in {task.name for task in result.bundle.tasks}:
+        return "the recipe has no such task"
+    if device is None:
+        return f"no {row.device} took part" if row.device else "no device took part"
+    return None
+
+
+def _scores(
+    result: RunResult, row: PublishedRow, device: DeviceFacts | None, quality: Sequence[Quality]
+) -> dict[str, float | str]:
+    """Return the scores of the shared graph's images of a task against the float reference."""
+    psnr = next((of.shared_reference for of in quality if (of.task, of.device) == (row.task, device)), "not measured")
+    scores: dict[str, float | str] = {"psnr": psnr}
+    address = device.address if device else None
+    for compared in result.scores.compared if result.scores else ():
+        what = (compared.task, compared.device, compared.made, compared.against)
+        if what == (row.task, address, Variant.SHARED, "reference"):
+            scores = {score.metric.name: score.value for score in compared.scores} | scores
+    return scores
+
+
+def _value(kpi: KpiRow | None, name: str) -> float | str:
+    if kpi is None:
+        return "not scored: see `quadbench quality`" if name in _SCORES else "not measured on such a device"
+    return convert(kpi.shared.value, kpi.unit) if isinstance(kpi.shared, Figure) else kpi.shared

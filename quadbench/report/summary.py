@@ -1,0 +1,76 @@
+"""Summary: a run's view -> its result in one object, for machines; `quadbench run --json` prints it."""
+
+from dataclasses import dataclass
+
+from quadbench.artifacts import ErrorClass, Status, Variant
+from quadbench.report.comparison import LaunchVerdict
+from quadbench.report.kpi import KpiRow
+from quadbench.report.pictures import Quality
+from quadbench.report.view import Doubt, ReportView
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchSummary:
+    """A launch and what became of it."""
+
+    device: str
+    variant: Variant
+    launch: int
+    status: Status
+    error_class: ErrorClass | None
+    reason: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """A run: what was measured of what, its result in words, the doubts, and the figures in nanoseconds, bytes and decibels.
+
+    `verdicts` are by the device's address; `report` is the path of the HTML file.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    recipe: str
+    recipe_digest: str
+    bundle_digest: str
+    precision: str
+    report: str
+    headline: str
+    gaps: tuple[str, ...]
+    doubts: tuple[Doubt, ...]
+    records: tuple[LaunchSummary, ...]
+    kpis: tuple[KpiRow, ...]
+    quality: tuple[Quality, ...]
+    verdicts: dict[str, tuple[LaunchVerdict, ...]]
+
+
+def run_summary(view: ReportView, report: str) -> RunSummary:
+    """Return the summary of a run whose report lies at the given path."""
+    bundle = view.result.bundle
+    return RunSummary(
+        run_id=view.result.run_id,
+        recipe=bundle.recipe_name,
+        recipe_digest=bundle.recipe_digest,
+        bundle_digest=bundle.digest,
+        precision=bundle.precision,
+        report=report,
+        headline="".join(phrase.text for phrase in view.headline),
+        gaps=view.gaps,
+        doubts=view.doubts,
+        records=tuple(
+            LaunchSummary(
+                device=record.device.address,
+                variant=record.variant,
+                launch=record.launch,
+                status=record.status,
+                error_class=record.error_class,
+                reason=record.reason,
+            )
+            for record in view.result.records
+        ),
+        kpis=tuple(row for device in view.kpis for task in device.tasks for row in task.rows),
+        quality=view.quality,
+        verdicts={device.device.address: device.verdicts for device in view.kpis},
+    )

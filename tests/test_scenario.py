@@ -1,0 +1,186 @@
+"""Scenarios: what a file says happens to a virtual device happens, as the real adb server and adbd pass it on."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from quadbench.artifacts import MIB, Caveat
+from quadbench.devices import Device, connect
+from quadbench.devices.leftovers import carriers
+from quadbench.devices.scenario import SCENARIOS_FOLDER, Phase, load_scenario
+from quadbench.devices.userland import write_reports
+from quadbench.errors import DeviceLostError, SpecError, UnknownNameError, UserError
+from quadbench.measure.gate import GateLimits, gate
+from quadbench.measure.state import DeviceState, read_state
+from quadbench.results.layout import Layout
+
+BOOT_ID = ["cat", "/proc/sys/kernel/random/boot_id"]
+PATIENCE_S = 60.0
+
+
+@contextmanager
+def device(folder: Path, scenario: str | Path) -> Iterator[Device]:
+    with connect([f"virtual:s25?scenario={scenario}"], layout=Layout(folder)) as [connected]:
+        yield connected
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(f"schema_version: 1\nname: mine\ntitle: A scenario of a test.\n{text}")
+    return path
+
+
+def start_harness(connected: Device, seconds: float) -> str:
+    """Run what looks like a harness, as its plan is its argument; it says its process id first."""
+    plan = Path(connected.root) / "runs" / "plan.json"
+    connected.shell(["mkdir", "-p", str(plan.parent)], 10)
+    connected.shell(["sh", "-c", f"echo 'echo $$; sleep {seconds}; echo end' > {plan}"], 10)
+    return str(plan)
+
+
+def until_back(connected: Device) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            connected.shell(["true"], 10)
+            return
+        except DeviceLostError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def test_a_hot_device_is_refused_and_a_cool_one_let_through(tmp_path: Path) -> None:
+    with device(tmp_path, "hot") as connected:
+        assert _objections(read_state(connected)) == ["thermal status 3 (severe), at most 1 allowed"]
+    phases = "phases: [{thermal_status: 3}, {after_s: 0.2, skin_c: 36.5}]\n"
+    with device(tmp_path, written(tmp_path, phases)) as connected:
+        deadline = time.monotonic() + PATIENCE_S
+        while _objections(state := read_state(connected)):
+            assert time.monotonic() < deadline
+        assert [(t.kind, t.celsius) for t in state.thermal.temperatures] == [("skin", 36.5)]
+
+
+def test_an_empty_battery_is_refused(tmp_path: Path) -> None:
+    with device(tmp_path, "low-battery") as connected:
+        assert _objections(read_state(connected)) == ["battery at 9 %, at least 20 % needed"]
+
+
+def test_capped_clocks_are_a_doubt(tmp_path: Path) -> None:
+    with device(tmp_path, "throttled") as connected:
+        state = read_state(connected)
+    assert gate(state, GateLimits(), shares_host_cpu=False).caveats == (Caveat.THROTTLED,)
+    assert [(clock.cap_khz, clock.hardware_khz) for clock in state.clocks] == [(2_160_000, 4_320_000)]
+
+
+def test_a_slow_link_is_slower_than_one_without_limit(tmp_path: Path) -> None:
+    blob = tmp_path / "blob"
+    blob.write_bytes(bytes(2 * MIB))
+    seconds = []
+    for link in ("link_mb_per_s: 1\n", "exit_codes: {}\n"):
+        with device(tmp_path, written(tmp_path, link)) as connected:
+            began = time.monotonic()
+            connected.push(blob, f"{connected.root}/blob")
+            seconds.append(time.monotonic() - began)
+    assert seconds[0] > 2 * seconds[1]
+
+
+def test_a_cable_that_comes_off_in_a_push_loses_the_device_until_it_is_back(tmp_path: Path) -> None:
+    blob = tmp_path / "blob"
+    blob.write_bytes(bytes(8 * MIB))
+    with device(tmp_path, "unplugged-in-push") as connected:
+        boot = connected.shell(BOOT_ID, 10).stdout
+        with pytest.raises(DeviceLostError):
+            connected.push(blob, f"{connected.root}/blob")
+        until_back(connected)
+        connected.push(blob, f"{connected.root}/blob")
+        assert connected.shell(BOOT_ID, 10).stdout == boot
+
+
+def test_a_reboot_ends_all_that_runs_and_keeps_the_files(tmp_path: Path) -> None:
+    reboot = "events: [{event: reboot, when: {at: launch, after_s: 0.2}, for_s: 1}]\n"
+    with device(tmp_path, written(tmp_path, reboot)) as connected:
+        before = connected.shell(BOOT_ID, 10).stdout
+        plan = start_harness(connected, 300)
+        lines = connected.stream(["sh", plan], PATIENCE_S)
+        process = next(lines)
+        with pytest.raises(DeviceLostError):
+            next(lines)
+        until_back(connected)
+        assert connected.shell(BOOT_ID, 10).stdout not in ("", before)
+        assert connected.shell(["ls", plan], 10).exit_code == 0
+        assert connected.shell(["sh", "-c", f"cat /proc/{process}/cmdline"], 10).stdout.count("plan.json") == 0
+
+
+def test_a_device_that_is_gone_for_good_stays_lost_and_leaves_no_process(tmp_path: Path) -> None:
+    gone = "events: [{event: unplug, when: {at: launch}}]\n"
+    with device(tmp_path, written(tmp_path, gone)) as connected:
+        with pytest.raises(DeviceLostError):
+            list(connected.stream(["sh", start_harness(connected, 300)], PATIENCE_S))
+        time.sleep(0.5)
+        with pytest.raises(DeviceLostError):
+            connected.shell(["true"], 10)
+    assert carriers(f"{Layout(tmp_path).device('virtual-s25').resolve()}#") == []
+
+
+def test_the_second_launch_is_the_second_harness(tmp_path: Path) -> None:
+    unplug = "events: [{event: unplug, when: {at: launch, launch: 2}, for_s: 0.2}]\n"
+    with device(tmp_path, written(tmp_path, unplug)) as connected:
+        plan = start_harness(connected, 1)
+        assert list(connected.stream(["sh", plan], PATIENCE_S))[1:] == ["end"]
+        with pytest.raises(DeviceLostError):
+            list(connected.stream(["sh", plan], PATIENCE_S))
+
+
+def test_tools_lie_about_their_end(tmp_path: Path) -> None:
+    with device(tmp_path, "lying-tools") as connected:
+        result = connected.shell(["mv", "/nothing", "/nowhere"], 10)
+        assert (result.exit_code, "No such file" in result.stderr) == (0, True)
+
+
+def test_every_scenario_that_comes_along_has_the_name_of_its_file() -> None:
+    names = [path.stem for path in SCENARIOS_FOLDER.glob("*.yaml")]
+    assert names
+    assert [load_scenario(name).name for name in names] == names
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("events: [{event: explode, when: {at: launch}}]\n", "explode"),
+        ("events: [{event: unplug, when: {at: noon}}]\n", "noon"),
+        ("phases: [{thermal_status: 7}]\n", "thermal_status"),
+        ("phases: [{skin_c: .nan}]\n", "skin_c"),
+        ("link_mb_per_s: 0\n", "link_mb_per_s"),
+        ("exit_codes: {sh: 0}\n", "exit_codes"),
+        ("exit_codes: {mv: 256}\n", "exit_codes"),
+    ],
+)
+def test_a_wrong_scenario_is_refused_at_its_line(tmp_path: Path, text: str, reason: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(SpecError) as caught, device(tmp_path, path):
+        pass
+    assert f"{path}:4" in str(caught.value)
+    assert reason in str(caught.value)
+
+
+def test_an_unknown_scenario_is_answered_with_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="unplugged"), device(tmp_path, "unpluged"):
+        pass
+    with pytest.raises(UserError, match="no virtual device"), device(tmp_path, ""):
+        pass
+
+
+def test_a_reader_gets_the_old_report_or_the_new_one(tmp_path: Path) -> None:
+    (tmp_path / "etc" / "dumpsys").mkdir(parents=True)
+    write_reports(tmp_path, Phase(thermal_status=1))
+    open_report = (tmp_path / "etc" / "dumpsys" / "thermalservice").open()
+    write_reports(tmp_path, Phase(thermal_status=2))
+    with open_report:
+        assert "Thermal Status: 1" in open_report.read()
+
+
+def _objections(state: DeviceState) -> list[str]:
+    return list(gate(state, GateLimits(), shares_host_cpu=True).objections)
