@@ -31,7 +31,7 @@ from quadbench.quad.quantize.fake_quant import FakeQuantGraph
 from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
 from quadbench.quad.samplers.table import run_table
 from quadbench.quad.steps import Steps
-from quadbench.quad.tasks.examples import Example, examples
+from quadbench.quad.tasks.examples import Example, divided, examples
 from quadbench.quad.tasks.runner import Denoiser, Feed, GraphSession
 from quadbench.quad.training import Settings, sqnr_db
 from quadbench.recipe import load_recipe
@@ -128,8 +128,10 @@ def study(lora: str, steps: int, seeds: int, chosen: list[tuple[str, str]], done
 def _examples(prepared: Prepared, adapter: Adapter) -> tuple[list[Example], list[Example]]:
     """Return the examples that train an adapter and those that judge it, all of the anchor's task."""
     exact = replace(adapter, name=ANCHOR)
-    judging = examples(prepared, exact, seeds=(5,), noised=False)
-    return examples(prepared, exact, seeds=(1, 2), noised=False), [judging[i] for i in spread(len(judging), VALIDATION_EXAMPLES)]
+    items = divided(prepared, exact)
+    judging = examples(prepared, exact, items.validation, seeds=(5,), noised=False)
+    training = examples(prepared, exact, items.training, seeds=(1, 2), noised=False)
+    return training, [judging[i] for i in spread(len(judging), VALIDATION_EXAMPLES)]
 
 
 def unlike(adapter: Adapter) -> dict[str, Adapter]:

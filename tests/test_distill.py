@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from safetensors.numpy import load_file  # noqa: E402
 
-from quadbench.artifacts import Bundle, Component, Stored, Variant  # noqa: E402
+from quadbench.artifacts import Bundle, Component, Variant  # noqa: E402
 from quadbench.errors import SpecError  # noqa: E402
 from quadbench.quad.adapters import Adapter, LoraPair  # noqa: E402
 from quadbench.quad.adapters.lora_profile import LoraProfile, aligned, lora_profile  # noqa: E402
@@ -23,7 +23,7 @@ from quadbench.quad.prepare import Prepared, prepare  # noqa: E402
 from quadbench.quad.quantize.fake_quant import FakeQuantGraph  # noqa: E402
 from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized  # noqa: E402
 from quadbench.quad.steps import Steps  # noqa: E402
-from quadbench.quad.tasks.examples import Example, examples  # noqa: E402
+from quadbench.quad.tasks.examples import Example, divided, examples  # noqa: E402
 from quadbench.quad.training import Settings  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
@@ -51,15 +51,16 @@ class Case:
 @pytest.fixture(scope="module")
 def case(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
     with torch.no_grad():
-        prepared = prepare(load_recipe(tiny_recipe), Steps(), tmp_path_factory.mktemp("scratch"))
+        prepared = prepare(load_recipe(tiny_recipe, {"quad.calibration.samples": 2}), Steps(), tmp_path_factory.mktemp("scratch"))
         profile = lora_profile(list(prepared.adapters.values()), anchor=None, gauge=True, headroom=1.0, dtype="int8")
         first = prepared.adapters["first"]
         wide = Adapter(name="first", pairs={s: LoraPair(down=p.down * 2, up=p.up * 2) for s, p in first.pairs.items()})
         adapter = aligned(wide, {name: e.scale * e.limit for name, e in profile.encodings.items()})
         feeds = [feed | prepared.feed(a) for feed in prepared.visits["change"].feeds for a in (wide, None)]
         student = quantized(Calibrated(Observed(prepared.models[Component.UNET], feeds)), lora=profile.encodings)
-        training = examples(prepared, wide, seeds=(1, 2), noised=True)
-        validation = examples(prepared, wide, seeds=(3,), noised=False)[:4]
+        items = divided(prepared, wide)
+        training = examples(prepared, wide, items.training, seeds=(1, 2), noised=True)
+        validation = examples(prepared, wide, items.validation, seeds=(3,), noised=False)[:4]
     graph = FakeQuantGraph(student.model)
     return Case(prepared=prepared, profile=profile, adapter=adapter, graph=graph, training=training, validation=validation)
 
@@ -134,14 +135,14 @@ def test_half_of_the_examples_know_their_noise(case: Case) -> None:
     assert not torch.equal(example.teacher, example.noise)
 
 
-def test_a_recipe_distills_its_adapters_and_leaves_the_base_alone(
-    tiny_recipe: Path, tiny_bundle: Stored[Bundle], tmp_path: Path
-) -> None:
+def test_a_recipe_distills_its_adapters_and_leaves_the_base_alone(tiny_recipe: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_recipe.parent, tmp_path / "model"))
     path = folder / "recipe.yaml"
     distill_key = "quad:\n  distill: {adapters: [first], steps: 2, batch: 2}\n"
     path.write_text(path.read_text().replace("quad:\n", distill_key).replace("baselines: [per-graph]\n", ""))
-    distilled, plain = build(load_recipe(path), Layout(tmp_path / "results")), tiny_bundle
+    layout = Layout(tmp_path / "results")
+    two = {"quad.calibration.samples": 2}
+    distilled, plain = (build(load_recipe(path, two | changes), layout) for changes in ({}, {"quad.distill": None}))
 
     def sha(of: Bundle, component: Component) -> str:
         return next(g.file.sha256 for g in of.graphs if (g.variant, g.component) == (Variant.SHARED, component))
@@ -160,6 +161,22 @@ def test_a_recipe_distills_its_adapters_and_leaves_the_base_alone(
 
 def test_an_unknown_adapter_to_distill_is_named_with_its_line(tiny_recipe: Path, tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
-    path.write_text(tiny_recipe.read_text().replace("quad:\n", "quad:\n  distill: {adapters: [frist]}\n"))
+    text = tiny_recipe.read_text().replace("samples: 1", "samples: 2")
+    path.write_text(text.replace("quad:\n", "quad:\n  distill: {adapters: [frist]}\n"))
     with pytest.raises(SpecError, match=r"quad\.distill\.adapters\[0\]: no adapter 'frist'.*first"):
+        load_recipe(path)
+
+
+def test_what_judges_an_adapter_are_other_images_than_those_that_train_it(case: Case) -> None:
+    division = divided(case.prepared, case.prepared.adapters["first"])
+    training, validation = ({item.name for item in items["change"]} for items in (division.training, division.validation))
+    assert training
+    assert validation
+    assert not training & validation
+
+
+def test_distillation_with_nothing_to_judge_by_is_refused_at_its_line(tiny_recipe: Path, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(tiny_recipe.read_text().replace("quad:\n", "quad:\n  distill: {}\n"))
+    with pytest.raises(SpecError, match=r"quad\.distill: needs quad\.calibration\.samples of at least 2, .*found 1"):
         load_recipe(path)

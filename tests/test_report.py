@@ -12,6 +12,7 @@ import pytest
 from support.synthetic_run import ABBA, MB, S25, TABS11, failed, make_run
 
 from quadbench.artifacts import Caveat, ErrorClass, RunRecord, RunResult, Sample, Status, Variant
+from quadbench.artifacts.held_out import ClippedTensor, Clipping, HeldOut, StepSqnr, TrajectorySqnr
 from quadbench.report import (
     Figure,
     KpiRow,
@@ -415,3 +416,52 @@ def test_parity_is_the_worst_pixel_of_the_float_launch(tmp_path: Path) -> None:
     view = report_view(make_run(tmp_path), Layout(tmp_path))
     assert [parity.task for parity in view.parity] == ["restyle", "remove-object", "draw"]
     assert {(parity.worst_steps, parity.images) for parity in view.parity} == {(1.0, 2)}
+
+
+def _counted(record: RunRecord) -> RunRecord:
+    """Return the record as one of a CPU whose U-Net computes everything in float."""
+    counts = {"in_integers": 0, "in_float": 525, "quantize": 552, "dequantize": 1183}
+    nodes = (
+        Sample(metric="kernel_nodes", value=number, component="unet", labels={"unet": "base", "kind": kind})
+        for kind, number in counts.items()
+    )
+    return replace(record, samples=(*record.samples, *nodes))
+
+
+def test_the_nodes_that_a_cpu_computes_in_float_stand_beside_its_times(tmp_path: Path) -> None:
+    result = make_run(tmp_path, change=_counted)
+    (table,) = report_view(result, Layout(tmp_path)).kernels
+    assert table.rows == (("unet", "all tasks", "0", "525", "552", "1,183"),)
+    page = Page(render_html(result, Layout(tmp_path)))
+    assert not page.open
+    assert not page.wrong
+    assert "1,183" in page.texts
+    assert report_view(make_run(tmp_path / "uncounted"), Layout(tmp_path)).kernels == ()
+
+
+def test_the_worst_step_and_what_clips_are_shown(tmp_path: Path) -> None:
+    steps = tuple(StepSqnr(step=i, timestep=900.0 - i, sqnr_db=db) for i, db in enumerate((44.6, 41.0, 33.8)))
+    held_out = HeldOut(
+        inputs=4,
+        trajectories=(TrajectorySqnr(task="restyle", variant="shared", inputs=4, sqnr_db=40.1, steps=steps),),
+        clippings=(
+            Clipping(
+                variant="shared",
+                task=None,
+                runs=64,
+                tensors=500,
+                clipped=1,
+                share=2e-6,
+                worst=(ClippedTensor(tensor="add_7", share=0.0123, beyond=0.25),),
+            ),
+        ),
+    )
+    run = make_run(tmp_path)
+    result = replace(run, stored=replace(run.stored, artifact=replace(run.bundle, held_out=held_out)))
+    trajectory, clipping = report_view(result, Layout(tmp_path)).held_out
+    assert trajectory.rows == (("restyle", "shared", "40.1", "33.8", "3 of 3", "44.6", "33.8"),)
+    assert clipping.rows == (("shared", "2e-06", "1 of 500", "add_7 1.2 %, 0.25"),)
+    page = Page(render_html(result, Layout(tmp_path)))
+    assert not page.open
+    assert not page.wrong
+    assert "SQNR of eps at each step of restyle" in page.texts

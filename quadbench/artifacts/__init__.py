@@ -27,6 +27,7 @@ from quadbench.artifacts.bundle import (
     Variant,
 )
 from quadbench.artifacts.caveats import Caveat
+from quadbench.artifacts.kernels import Kernels
 from quadbench.artifacts.run import (
     HOSTED_FAMILY,
     Deployment,
@@ -58,6 +59,7 @@ __all__ = [
     "FileRef",
     "Graph",
     "Int8Share",
+    "Kernels",
     "LaunchPlan",
     "RunRecord",
     "RunResult",

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from quadbench.artifacts.caveats import Caveat
+from quadbench.artifacts.held_out import HeldOut
+from quadbench.artifacts.kernels import Kernels
 from quadbench.artifacts.names import FileName, RelativePath, Sha256
 
 MIB = 2**20  # bytes, in which sizes are shown
@@ -189,6 +191,7 @@ class Bundle:
     build_seconds: dict[str, float] = field(default_factory=dict)
     build_peak_bytes: int | None = None  # of the process that built it
     caveats: tuple[Caveat, ...] = ()
+    held_out: HeldOut | None = None  # None where weights are random
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,6 +215,7 @@ class CompiledBundle:
     graphs: tuple[Graph, ...]
     caveats: tuple[Caveat, ...] = ()
     costs: dict[str, CompileCost] = field(default_factory=dict)  # by the graph's path, where they were measured
+    kernels: dict[str, Kernels] = field(default_factory=dict)  # by the graph's path, where the target is ONNX Runtime's CPU
 
 
 @dataclass(frozen=True, kw_only=True)

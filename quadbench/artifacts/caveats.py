@@ -15,6 +15,7 @@ class Caveat(StrEnum):
     DEBUG_BUILD = "DEBUG_BUILD"
     LOADED_HOST = "LOADED_HOST"
     UNEVEN_CALIBRATION = "UNEVEN_CALIBRATION"
+    SIMULATED_INTEGERS = "SIMULATED_INTEGERS"
     UNET_ONLY = "UNET_ONLY"
 
     @property
@@ -33,6 +34,8 @@ _ADVICE = {
     Caveat.DEBUG_BUILD: "The harness is a debug build; build it with CMAKE_BUILD_TYPE=Release.",
     Caveat.UNEVEN_CALIBRATION: "The shared graph was calibrated on more inputs than per-graph ones; quad.calibration: "
     "{scheme: joint} treats both alike.",
+    Caveat.SIMULATED_INTEGERS: "This CPU computes products in float between QuantizeLinear and DequantizeLinear: pictures are "
+    "the quantized graph's, times are not those of integer kernels; precision.activations: {scheme: float} is faster here.",
     Caveat.UNET_ONLY: "An adapter's text encoder part was left out, in pictures and references alike; one that is trained on the "
     "U-Net alone has none.",
     Caveat.LOADED_HOST: "Other work was running on this machine's CPU while it was measured.",

@@ -7,7 +7,9 @@ from typing import Protocol, assert_never, runtime_checkable
 
 from quadbench.artifacts import Bundle, CompiledBundle, FileRef, Graph, Stored
 from quadbench.compile.product import Product
+from quadbench.errors import BuildError
 from quadbench.lint import check_bundle
+from quadbench.recipe.precision import FLOAT_LABEL
 from quadbench.results.code import code_digests
 from quadbench.results.digests import digest_of, sha256_of
 from quadbench.results.layout import Layout, folder_name
@@ -70,6 +72,7 @@ def compile_bundle(
         BuildError: the target cannot be compiled for here, the linter found errors, or a graph was refused.
         ArtifactError: a graph of the bundle is not what its manifest says, or the product is there but damaged.
     """
+    _refuse_float_activations(bundle.artifact, target, key)
     compiler = _compiler(target, layout)
     graphs, digest = _quantized(bundle.artifact), _digest(bundle.artifact, key, compiler)
     files = _files(graphs)
@@ -80,15 +83,8 @@ def compile_bundle(
 
     def make(temporary: Path) -> CompiledBundle:
         product = _compile(compiler, graphs, bundle.folder, temporary, notify)
-        return CompiledBundle(
-            digest=digest,
-            parent_digest=graphs_digest(bundle.artifact),
-            target=key,
-            tool_versions=compiler.versions() | product.versions,
-            graphs=product.graphs,
-            caveats=product.caveats,
-            costs=product.costs,
-        )
+        versions = compiler.versions() | product.versions
+        return _described(product, digest, graphs_digest(bundle.artifact), key, versions)
 
     return publish(folder, make)
 
@@ -102,6 +98,27 @@ def compiled_before(bundle: Stored[Bundle], target: Target, key: str, layout: La
     """
     folder = layout.compiled_bundles / folder_name(_digest(bundle.artifact, key, _compiler(target, layout)))
     return read_manifest(folder, CompiledBundle) if folder.is_dir() else None
+
+
+def _described(product: Product, digest: str, parent_digest: str, key: str, versions: dict[str, str]) -> CompiledBundle:
+    return CompiledBundle(
+        digest=digest,
+        parent_digest=parent_digest,
+        target=key,
+        tool_versions=versions,
+        graphs=product.graphs,
+        caveats=product.caveats,
+        costs=product.costs,
+        kernels=product.kernels,
+    )
+
+
+def _refuse_float_activations(bundle: Bundle, target: Target, key: str) -> None:
+    if bundle.precision == FLOAT_LABEL and not isinstance(target, OnnxRuntimeTarget):
+        raise BuildError(
+            f"target '{key}' takes quantized activations; those of bundle '{bundle.recipe_name}' are float ({FLOAT_LABEL})",
+            hint="set precision.activations to {scheme: w8a16}, or take a target with the backend onnxruntime",
+        )
 
 
 def _digest(bundle: Bundle, key: str, compiler: Compiler | BundleCompiler) -> str:

@@ -1,13 +1,18 @@
 """ONNX Runtime: a QDQ graph -> the same graph as ONNX Runtime's optimizer rewrites it, so that the device need not."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnxruntime
 
-from quadbench.artifacts import Graph
+from quadbench.artifacts import Caveat, Graph, Kernels
+from quadbench.compile.kernels import kernels_of
+from quadbench.compile.product import Product
+from quadbench.compile.weights import let_weights_fold
 from quadbench.errors import BuildError
 from quadbench.harness.runtime import EXACT
+from quadbench.lint.graph import read_graph
 from quadbench.results.manifest import file_ref
 
 LEVELS = {
@@ -31,13 +36,28 @@ class OnnxRuntimeCompiler:
         settings = {"optimization": self._level, EXACT[0]: EXACT[1], "execution_provider": self.execution_provider}
         return {"onnxruntime": onnxruntime.__version__, **settings}
 
-    def compile(self, graph: Graph, source: Path, folder: Path) -> Graph:
-        """Write the optimized graph. Its inputs and outputs stay as they are.
+    def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> Product:
+        """Write the optimized graphs, whose inputs and outputs stay as they are, and count for the CPU how their nodes compute.
 
         Raises:
-            BuildError: ONNX Runtime refuses the graph.
+            BuildError: ONNX Runtime refuses a graph.
         """
-        path = folder / graph.file.path
+        kernels: dict[str, Kernels] = {}
+        for graph in graphs:
+            name = graph.file.path
+            notify(name)
+            self._optimize(name, source / name, folder / name)
+            if self.execution_provider == "cpu":
+                kernels[name] = kernels_of(read_graph(folder / name))
+            let_weights_fold(folder / name)
+        is_simulated = any(counts.is_simulated for counts in kernels.values())
+        return Product(
+            graphs=tuple(replace(graph, file=file_ref(folder, folder / graph.file.path)) for graph in graphs),
+            caveats=(Caveat.SIMULATED_INTEGERS,) if is_simulated else (),
+            kernels=kernels,
+        )
+
+    def _optimize(self, name: str, source: Path, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = LEVELS[self._level]
@@ -48,8 +68,7 @@ class OnnxRuntimeCompiler:
         try:
             onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions have no common base below Exception
-            raise BuildError(f"ONNX Runtime refuses '{graph.file.path}': {error}") from error
-        return replace(graph, file=file_ref(folder, path))
+            raise BuildError(f"ONNX Runtime refuses '{name}': {error}") from error
 
     @property
     def _level(self) -> str:

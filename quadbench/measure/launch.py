@@ -24,6 +24,7 @@ from quadbench.harness.plan import harness_plan
 from quadbench.measure.fetch import fetch_image, painted_files
 from quadbench.measure.gate import GateLimits, gate, wait_at_gate
 from quadbench.measure.images import WrongImageError, expected_images, image_fault, image_samples
+from quadbench.measure.kernels import kernel_samples
 from quadbench.measure.outcome import Failure, caveats_of, failure_of
 from quadbench.measure.remote import remote_folder, runs_folder
 from quadbench.measure.rom import rom_samples
@@ -151,7 +152,7 @@ def _measure(work: _Launch, findings: _Findings) -> None:
         work.folder.mkdir(parents=True, exist_ok=True)
         if not _passes_gate(work, findings):
             return
-        findings.samples += rom_samples(work.on, work.launch)
+        findings.samples += (*rom_samples(work.on, work.launch), *kernel_samples(work.on, work.launch))
         plan = work.folder / "plan.json"
         plan.write_bytes(work.plan)
         with remote_folder(work.device, work.settings.run_id, plan, work.settings.layout) as remote:
@@ -264,8 +265,9 @@ def _record(work: _Launch, findings: _Findings, *, aborted: bool = False) -> Run
 
 
 def _caveats(work: _Launch, findings: _Findings) -> tuple[Caveat, ...]:
+    of_graphs = work.compiled.caveats if work.launch.variant.is_quantized else ()
     of_launch = (*findings.caveats_of_state, *((Caveat.EMULATED_NPU,) if work.is_emulated else ()))
-    return caveats_of(work.bundle, work.compiled, work.device.facts, findings.heard, of_launch)
+    return caveats_of(work.bundle, work.device.facts, findings.heard, (*of_graphs, *of_launch))
 
 
 def _status(findings: _Findings, *, aborted: bool) -> tuple[Status, ErrorClass | None, str | None]:

@@ -5,7 +5,7 @@ import signal
 from collections import Counter
 from dataclasses import dataclass
 
-from quadbench.artifacts import Bundle, Caveat, CompiledBundle, DeviceFacts, ErrorClass
+from quadbench.artifacts import Bundle, Caveat, DeviceFacts, ErrorClass
 from quadbench.artifacts.device_text import one_line
 from quadbench.errors import CommandError, CommandTimeoutError, DeviceError, OutputLimitError
 from quadbench.harness.heard import Heard
@@ -38,11 +38,9 @@ def failure_of(heard: Heard, ended: DeviceError | None, plan_sha256: str, wall_s
     return Failure(error_class=ErrorClass.HARNESS, reason=reason) if reason else None
 
 
-def caveats_of(
-    bundle: Bundle, compiled: CompiledBundle, device: DeviceFacts, heard: Heard, of_launch: tuple[Caveat, ...]
-) -> tuple[Caveat, ...]:
+def caveats_of(bundle: Bundle, device: DeviceFacts, heard: Heard, of_launch: tuple[Caveat, ...]) -> tuple[Caveat, ...]:
     """Return every doubt about the figures of a launch, in the enumeration's order."""
-    doubts = {*bundle.caveats, *compiled.caveats, *of_launch}
+    doubts = {*bundle.caveats, *of_launch}
     if device.family != "adb":
         doubts.add(Caveat.VIRTUAL_DEVICE)
     if heard.header is not None and heard.header.build_type.lower() not in _RELEASE_BUILDS:

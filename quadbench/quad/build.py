@@ -30,11 +30,12 @@ from quadbench.quad.baselines import per_graph_unets
 from quadbench.quad.cache import RecipeDigests, digests_of
 from quadbench.quad.distill import Distilled, distill_adapters
 from quadbench.quad.feeds import calibrated, calibration_feeds
+from quadbench.quad.held_out import HeldOutInputs
 from quadbench.quad.intermediates import Intermediates
 from quadbench.quad.prepare import Prepared, prepare
 from quadbench.quad.profile_file import LORA, Encodings, encodings_digest, profile_content
 from quadbench.quad.quantize.mixed import LayerNoise
-from quadbench.quad.quantize.quantizer import quantized
+from quadbench.quad.quantize.quantizer import Quantized, quantized, weights_quantized
 from quadbench.quad.sensitivity import Sensitivity, sensitivity
 from quadbench.quad.sources import adapter_source, has_random_weights, tool_versions
 from quadbench.quad.steps import Notify, Steps, silent
@@ -43,7 +44,7 @@ from quadbench.quad.tasks.reference import reference_for
 from quadbench.quad.tasks.runner import as_feed
 from quadbench.quad.training import Settings
 from quadbench.quad.writer import BundleWriter
-from quadbench.recipe import AnchorProfile, OwnTaskCalibration, Recipe, is_mix, mix_name, recipe_digest
+from quadbench.recipe import AnchorProfile, FloatActivations, OwnTaskCalibration, Recipe, is_mix, mix_name, recipe_digest
 from quadbench.results.layout import Layout, folder_name
 from quadbench.results.manifest import publish, temporary_folder
 
@@ -107,12 +108,12 @@ class _Build:
             lora = self._lora_profile(scores)
             self.prepared.release()
         with steps("quantize"):
-            for component, model in self.prepared.models.items():
-                self.graphs.append(self.writer.graph(model, Variant.FLOAT, component))
+            self.graphs += [self.writer.graph(model, Variant.FLOAT, part) for part, model in self.prepared.models.items()]
             encodings, unet = self._quantize(lora)
-        distilled = self._distill(lora, unet)
-        del unet  # nearly a gigabyte, where the model is large
+        distilled = self._distill(lora, unet.model)
         lora = replace(lora, adapters=lora.adapters | {name: result.adapter for name, result in distilled.items()})
+        held_out = self._held_out(lora, unet)
+        del unet  # nearly a gigabyte, where the model is large
         with steps("adapters"):
             base = self._base(encodings)
             content = profile_content(encodings, lora, sensitivity=scores, distilled=distilled, noise=self.noise)
@@ -120,7 +121,7 @@ class _Build:
             exact = self.prepared.adapters
             files = [self.writer.adapter(a, exact[n], lora.encodings, base) for n, a in lora.adapters.items()]
         with steps("per-graph baselines"):
-            self._write_baselines(lora.anchor)
+            self._write_baselines(lora.anchor, held_out)
         with steps("task files" if has_random_weights(self.recipe) else "reference images"):
             tasks = tuple(self._assets(task) for task in self.prepared.tasks)
         return Bundle(
@@ -137,6 +138,7 @@ class _Build:
             build_seconds=steps.seconds,
             build_peak_bytes=steps.peak_bytes,
             caveats=doubts_of(self.recipe, self.prepared.adapters.values()),
+            held_out=held_out.judged if held_out else None,
         )
 
     def _sensitivity(self) -> Sensitivity | None:
@@ -160,24 +162,27 @@ class _Build:
             dtype=self.recipe.precision.lora,
         )
 
-    def _quantize(self, lora: LoraProfile) -> tuple[Encodings, ModelProto]:
+    def _quantize(self, lora: LoraProfile) -> tuple[Encodings, Quantized]:
         """Write the shared graphs. Return the encodings of all of their tensors by component, and the U-Net."""
         feeds = calibration_feeds(self.recipe, self.prepared, lora)
-        percent = self.recipe.precision.activations.int8_percent
-        encodings, models = {LORA: dict(lora.encodings)}, {}
+        activations = self.recipe.precision.activations
+        encodings, written = {LORA: dict(lora.encodings)}, {}
         for component, model in self.prepared.models.items():
             if not feeds[component]:
                 continue  # no task takes an image
             is_unet = component is Component.UNET
             inputs = lora.encodings if is_unet else None
             part = f"{component.value} under {lora.anchor}"  # the anchor shapes the adapters, and may follow from their bits
-            own = self.intermediates.calibrated(self.digests, part, partial(calibrated, self.recipe, model, feeds[component]))
-            result = quantized(own, int8_percent=percent if is_unet else 0, lora=inputs)
+            if isinstance(activations, FloatActivations):
+                result = weights_quantized(model, lora=inputs)
+            else:
+                own = self.intermediates.calibrated(self.digests, part, partial(calibrated, self.recipe, model, feeds[component]))
+                result = quantized(own, int8_percent=activations.int8_percent if is_unet else 0, lora=inputs)
             self.noise += result.noise
-            encodings[component.value], models[component] = result.activations, result.model
+            encodings[component.value], written[component] = result.activations, result
             graph = self.writer.graph(result.model, Variant.SHARED, component, lora=inputs)
             self.graphs.append(replace(graph, int8=result.int8) if is_unet else graph)
-        return encodings, models[Component.UNET]
+        return encodings, written[Component.UNET]
 
     def _distill(self, lora: LoraProfile, unet: ModelProto) -> dict[str, Distilled]:
         """Train the adapters that the recipe wants trained. An interrupted build goes on where it was."""
@@ -200,11 +205,23 @@ class _Build:
         unet = next(g for g in self.graphs if g.variant is Variant.SHARED and g.component is Component.UNET)
         return BaseDigests(graph=unet.file.sha256, profile=encodings_digest(encodings))
 
-    def _write_baselines(self, anchor: str | None) -> None:
+    def _held_out(self, lora: LoraProfile, unet: Quantized) -> HeldOutInputs | None:
+        """Judge the shared U-Net on held-out inputs; None for random weights, whose predictions are near to nothing."""
+        if has_random_weights(self.recipe):
+            return None
+        with self.steps("held-out inputs"):
+            held_out = HeldOutInputs(self.prepared)
+            held_out.judge_shared(self.prepared.models[Component.UNET], unet, lora)
+            self.prepared.release()
+        return held_out
+
+    def _write_baselines(self, anchor: str | None, held_out: HeldOutInputs | None) -> None:
         if "per-graph" in self.recipe.baselines:
-            for task, unet in per_graph_unets(self.recipe, self.prepared, self.intermediates.scratch, anchor=anchor):
-                graph = self.writer.graph(unet.model, Variant.PER_GRAPH, Component.UNET, task=task)
-                self.graphs.append(replace(graph, int8=unet.int8))
+            for own in per_graph_unets(self.recipe, self.prepared, self.intermediates.scratch, anchor=anchor):
+                graph = self.writer.graph(own.written.model, Variant.PER_GRAPH, Component.UNET, task=own.task)
+                self.graphs.append(replace(graph, int8=own.written.int8))
+                if held_out:
+                    held_out.judge_own(own.task, own.exact, own.written)
 
     def _assets(self, prepared: PreparedTask) -> TaskAssets:
         """Write a task's files: inputs, reference images, sampler table and tensors."""
@@ -249,7 +266,9 @@ class _Build:
 
 def doubts_of(recipe: Recipe, adapters: Iterable[Adapter] = ()) -> tuple[Caveat, ...]:
     """Return the doubts that a bundle is born with."""
-    is_uneven = isinstance(recipe.quad.calibration, OwnTaskCalibration) and bool(recipe.baselines) and len(recipe.tasks) > 1
+    is_calibrated = not isinstance(recipe.precision.activations, FloatActivations)
+    is_own = is_calibrated and isinstance(recipe.quad.calibration, OwnTaskCalibration)
+    is_uneven = is_own and bool(recipe.baselines) and len(recipe.tasks) > 1
     doubts = {
         Caveat.RANDOM_WEIGHTS: has_random_weights(recipe),
         Caveat.UNEVEN_CALIBRATION: is_uneven,

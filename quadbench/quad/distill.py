@@ -18,7 +18,7 @@ from quadbench.quad.model.lora import input_names
 from quadbench.quad.prepare import Prepared
 from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.quantize.fake_quant import FakeQuantGraph
-from quadbench.quad.tasks.examples import Example, examples
+from quadbench.quad.tasks.examples import Example, divided, examples
 from quadbench.quad.training import Evaluation, Settings, Training
 
 TRAINING_SEEDS, VALIDATION_SEEDS = (1, 2, 3, 4), (5,)  # added to those of the calibration items
@@ -64,16 +64,20 @@ def distill_adapters(
     checkpoints: Mapping[str, Path],
     notify: Callable[[str], None],
 ) -> dict[str, Distilled]:
-    """Train adapters one after the other under the quantized U-Net and the LoRA profile that it was written with."""
+    """Train adapters one after the other under the quantized U-Net and the LoRA profile that it was written with.
+
+    What stops a training and chooses its best is measured on items that it does not train on.
+    """
     student = Student(graph=FakeQuantGraph(unet), shapes=prepared.shapes, encodings=lora.encodings)
     distilled = {}
     for name in names:
         exact = prepared.adapters[name]
-        validation = examples(prepared, exact, seeds=VALIDATION_SEEDS, noised=False)
+        items = divided(prepared, exact)
+        validation = examples(prepared, exact, items.validation, seeds=VALIDATION_SEEDS, noised=False)
         distilled[name] = distill(
             lora.adapters[name],
             student,
-            training=examples(prepared, exact, seeds=TRAINING_SEEDS, noised=settings.diffusion_weight > 0),
+            training=examples(prepared, exact, items.training, seeds=TRAINING_SEEDS, noised=settings.diffusion_weight > 0),
             validation=[validation[i] for i in spread(len(validation), VALIDATION_EXAMPLES)],
             settings=settings,
             checkpoint=checkpoints[name],

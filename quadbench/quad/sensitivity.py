@@ -133,8 +133,8 @@ def sensitivity(prepared: Prepared, *, dtype: str, site_inputs: int = SITE_INPUT
     return Sensitivity(lora=dtype, bins=BINS, adapters=tuple(scores), agreement=agreement, choice=choose_anchor(scores))
 
 
-def samples_of(prepared: PreparedTask, visited: Visit) -> list[UnetSample]:
-    """Return SAMPLES of each input's trajectory with the step that each belongs to; guidance gives two for a step."""
+def samples_of(prepared: PreparedTask, visited: Visit, most: int = SAMPLES) -> list[UnetSample]:
+    """Return `most` U-Net runs of each input's trajectory, with the step that each belongs to; guidance gives two for a step."""
     timesteps, items = prepared.table.timesteps, prepared.items.calibration
     of_item = len(visited.feeds) // len(items)
     runs = of_item // len(timesteps)
@@ -147,7 +147,7 @@ def samples_of(prepared: PreparedTask, visited: Visit) -> list[UnetSample]:
             feed=visited.feeds[number * of_item + index],
         )
         for number, item in enumerate(items)
-        for index in spread(of_item, SAMPLES)
+        for index in spread(of_item, most)
     ]
 
 

@@ -1,6 +1,6 @@
 """Recipe: a YAML file -> what to build and what to measure."""
 
-from quadbench.recipe.precision import W8A8, W8A16, Mixed, Precision
+from quadbench.recipe.precision import FLOAT_LABEL, W8A8, W8A16, FloatActivations, Mixed, Precision
 from quadbench.recipe.quad import (
     AnchorCalibration,
     AnchorProfile,
@@ -46,6 +46,7 @@ from quadbench.recipe.tasks import (
 )
 
 __all__ = [
+    "FLOAT_LABEL",
     "GREATEST_WEIGHT",
     "INT8_KEY",
     "LCM_STEPS",
@@ -65,6 +66,7 @@ __all__ = [
     "DiffusersFoundation",
     "Distill",
     "EdSampler",
+    "FloatActivations",
     "FolderInputs",
     "Foundation",
     "ImageToImageTask",

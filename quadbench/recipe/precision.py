@@ -1,10 +1,12 @@
 """Precision: a recipe's `precision` -> the bits of weights, activations and LoRA inputs of the U-Net."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, assert_never
 
 from pydantic import Field
 
 from quadbench.spec import Spec
+
+FLOAT_LABEL = "w8a32"  # 8-bit weights, 32-bit float activations
 
 
 class W8A16(Spec):
@@ -32,21 +34,35 @@ class Mixed(Spec):
     """This share of the U-Net's parameters runs in W8A8, in percent from 0, which is w8a16, to 100, which is w8a8."""
 
 
+class FloatActivations(Spec):
+    """Activations in float, of the U-Net, text encoder and VAE alike: a CPU computes them so in any case, an NPU cannot."""
+
+    scheme: Literal["float"]
+    """Chooses float for all activations; weights and LoRA inputs stay integers. It is for ONNX Runtime's CPU alone."""
+
+
 class Precision(Spec):
     """The bits of everything in the U-Net."""
 
     weights: Literal["int8"]
     """The base model's weights have 8 bits and a scale for each output channel."""
-    activations: Annotated[W8A16 | W8A8 | Mixed, Field(discriminator="scheme")]
-    """The activations have the bits of one of the schemes w8a16, w8a8 and mixed."""
+    activations: Annotated[W8A16 | W8A8 | Mixed | FloatActivations, Field(discriminator="scheme")]
+    """The activations have the bits of one of the schemes w8a16, w8a8 and mixed, or stay float."""
     lora: Literal["int16", "int8"]
     """The LoRA inputs have 16 or 8 bits, one scale for each tensor, and the zero point 0."""
 
     @property
     def label(self) -> str:
-        """Return the precision of the activations in one word: `w8a16`, `w8a8`, `mixed-30`."""
-        scheme = self.activations.scheme
-        return f"mixed-{self.activations.int8_percent}" if scheme == "mixed" else scheme
+        """Return the precision in one word: `w8a16`, `w8a8`, `mixed-30`, `w8a32`."""
+        match self.activations:
+            case Mixed(int8_percent=percent):
+                return f"mixed-{percent}"
+            case FloatActivations():
+                return FLOAT_LABEL
+            case W8A16() | W8A8():
+                return self.activations.scheme
+            case _:
+                assert_never(self.activations)
 
 
 def int8_percent_of(label: str) -> int:

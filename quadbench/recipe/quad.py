@@ -7,6 +7,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from quadbench.recipe.ranges import RangesByBits
 from quadbench.spec import Name, Problem, Spec, refuse
 
+LEAST_DISTILL_SAMPLES = 2  # one to train on and one to judge by
+
 
 class _Profile(Spec):
     """The settings that both ways to make a LoRA profile share."""
@@ -71,7 +73,8 @@ class AnchorCalibration(_Calibration):
 
 
 class Distill(Spec):
-    """The training of adapters under the frozen encodings, so that they lose less."""
+    """The training of adapters under the frozen encodings, so that they lose less. Of each task's calibration inputs the last
+    third judges and is not trained on."""
 
     adapters: tuple[Name, ...] | None = None
     """These adapters are trained. The default is null: all of them."""
@@ -108,3 +111,15 @@ class Quad(Spec):
         if isinstance(calibration, AnchorCalibration) and isinstance(profile, AnchorProfile) and profile.adapter is None:
             refuse([Problem(location=("scheme",), reason="'anchor' needs the profile's adapter by name; it is left out")])
         return calibration
+
+    @field_validator("distill")
+    @classmethod
+    def _has_inputs_to_judge_by(cls, distill: Distill | None, info: ValidationInfo) -> Distill | None:
+        calibration = info.data.get("calibration")
+        if distill is not None and calibration is not None and calibration.samples < LEAST_DISTILL_SAMPLES:
+            reason = (
+                f"needs quad.calibration.samples of at least {LEAST_DISTILL_SAMPLES}, to judge by other inputs than it trains on"
+                f"; found {calibration.samples}"
+            )
+            refuse([Problem(location=(), reason=reason)])
+        return distill

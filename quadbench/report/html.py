@@ -15,6 +15,7 @@ from quadbench.artifacts.device_text import printable
 from quadbench.artifacts.pixels import png_size
 from quadbench.report import tables, units
 from quadbench.report.chart import Bar, BarPart, Series, legend, line_chart, stacked_bars
+from quadbench.report.held_out import Trajectory
 from quadbench.report.kpi import Figure
 from quadbench.report.storage import Storage, UseCases
 from quadbench.report.units import Unit
@@ -89,6 +90,7 @@ def _environment() -> Environment:
         "picture": _picture,
         "storage_chart": _storage_chart,
         "time_chart": _time_chart,
+        "trajectory_chart": _trajectory_chart,
     }
     environment.tests |= {"figure": lambda cell: isinstance(cell, Figure), "text": lambda cell: isinstance(cell, str)}
     return environment
@@ -141,6 +143,17 @@ def _storage_chart(storage: Storage) -> Markup:
     ]
     chart = line_chart(series, title="Bytes on the device by number of use cases", x_label="use cases", y_label="MB")
     return Markup(chart)
+
+
+def _trajectory_chart(trajectory: Trajectory) -> Markup:
+    """Draw the SQNR of eps over the steps of a task's sampler."""
+    colours = {"shared": _SHARED_COLOUR, "per-graph": _PER_GRAPH_COLOUR}
+    series = [
+        Series(label=variant, css_class=variant, colour=colours[variant], points=points, measured=len(points))
+        for variant, points in trajectory.curves
+    ]
+    title = f"SQNR of eps at each step of {trajectory.task}"
+    return Markup(line_chart(series, title=title, x_label="step", y_label="dB", width=360, height=220))
 
 
 def _measured_points(measured: tuple[UseCases, ...], points: list[tuple[int, float]]) -> int:

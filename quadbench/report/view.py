@@ -7,7 +7,9 @@ from datetime import datetime
 from quadbench.artifacts import Caveat, Component, DeviceFacts, RunRecord, RunResult, Status, TaskAssets, Variant
 from quadbench.report.comparison import LaunchVerdict, launch_verdicts
 from quadbench.report.headline import Phrase, gaps, headline
+from quadbench.report.held_out import Trajectory, held_out_tables, trajectories
 from quadbench.report.int8 import int8_table
+from quadbench.report.kernels import kernel_tables
 from quadbench.report.kpi import Figure, KpiRow, kpi_rows
 from quadbench.report.launches import devices_of, launches_of, sound, values, why_absent
 from quadbench.report.pictures import Quality, TaskPictures, quality_rows, task_pictures
@@ -89,9 +91,12 @@ class ReportView:
     doubts: tuple[Doubt, ...]
     glance: tuple[Glance, ...]
     kpis: tuple[DeviceKpis, ...]
+    kernels: tuple[TextTable, ...]
     published: TextTable | None
     storages: tuple[Storage, ...]
     quality: tuple[Quality, ...]
+    held_out: tuple[TextTable, ...]
+    trajectories: tuple[Trajectory, ...]
     scores: tuple[TextTable, ...]
     score_notes: tuple[str, ...]
     pictures: tuple[TaskPictures, ...]
@@ -118,9 +123,12 @@ def report_view(result: RunResult, layout: Layout) -> ReportView:
         doubts=_doubts(result),
         glance=tuple(_glance(device.device, task) for device in kpis for task in device.tasks),
         kpis=kpis,
+        kernels=kernel_tables(result),
         published=published_text(result, rows, quality),
         storages=storages,
         quality=quality,
+        held_out=held_out_tables(result.bundle.held_out),
+        trajectories=trajectories(result.bundle.held_out),
         scores=score_tables(result.scores) if result.scores else (),
         score_notes=score_notes(result.scores) if result.scores else (),
         pictures=task_pictures(result, layout),

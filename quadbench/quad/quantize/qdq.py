@@ -1,7 +1,8 @@
 """QDQ: a float graph and ranges -> the same graph with QuantizeLinear and DequantizeLinear around every node.
 
 Weights become INT8 per output channel, constants and activations UINT16 (or UINT8) per tensor, LoRA inputs integers with zero
-point 0. The graph is written straight from ranges: no calibration data passes through here and no weight is kept twice.
+point 0. Without encodings of activations these stay float, and so do constants and biases. The graph is written straight from
+ranges: no calibration data passes through here and no weight is kept twice.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -59,7 +60,7 @@ def activation_encodings(
 def quantize_graph(
     model: onnx.ModelProto, activations: Mapping[str, Encoding], lora: Mapping[str, Encoding] | None = None
 ) -> onnx.ModelProto:
-    """Write the QDQ graph. `lora` names the graph inputs that become integers.
+    """Write the QDQ graph. `lora` names the graph inputs that become integers; without `activations` weights alone do besides.
 
     Raises:
         BuildError: a bias does not fit 32 bits under its scales, or a weight is neither a matrix nor a filter.
@@ -164,15 +165,20 @@ class _Writer:
             is_factor = node.op_type == "MatMul" and index == 1
             return self._factor(name) if is_factor else self.dequantized.get(name, name)
         if initializer.data_type != TensorProto.FLOAT or (index > 0 and node.op_type in KEEPS_ENCODING):
-            self.constants[name] = weights.inside(initializer)
-            return name
+            return self._as_it_is(initializer)
         if node.op_type in WEIGHT_AXIS and index == 1:
             return self._weight(node, name)
-        if node.op_type in ("Conv", "Gemm") and index == 2:
-            return self._bias(node, name)
         if node.op_type == "Gather" and index == 0:
             return self._constant(name, enc.symmetric(float(np.abs(self._value(name)).max()), "int8"))
+        if not self.activations:
+            return self._as_it_is(initializer)
+        if node.op_type in ("Conv", "Gemm") and index == 2:
+            return self._bias(node, name)
         return self._constant(name, enc.asymmetric(enc.range_of(self._value(name)), "uint16"))
+
+    def _as_it_is(self, initializer: onnx.TensorProto) -> str:
+        self.constants[initializer.name] = weights.inside(initializer)
+        return initializer.name
 
     def _factor(self, name: str) -> str:
         """Return the second factor of a product as INT16 with zero point 0: HTP narrows UINT16 to 8 bits there."""

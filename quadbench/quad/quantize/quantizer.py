@@ -65,12 +65,22 @@ class Calibrated:
 
 @dataclass(frozen=True, kw_only=True)
 class Quantized:
-    """A QDQ graph and the encodings that it was written with. `noise` chose their bits; it is empty if they all have the same."""
+    """A QDQ graph and the encodings that it was written with, none where activations stay float.
+
+    `noise` chose their bits; it is empty if they all have the same.
+    """
 
     model: onnx.ModelProto
     activations: dict[str, Encoding]
     noise: tuple[LayerNoise, ...]
     int8: Int8Share
+
+
+def weights_quantized(model: onnx.ModelProto, *, lora: Mapping[str, Encoding] | None = None) -> Quantized:
+    """Write the form of a float graph whose weights and LoRA inputs are integers and whose activations are float."""
+    sources = encoding_sources(model, float_tensors(model))
+    share = int8_share(model, sources, {}, lora or {})
+    return Quantized(model=quantize_graph(model, {}, lora), activations={}, noise=(), int8=share)
 
 
 def quantized(calibrated: Calibrated, *, int8_percent: int = 0, lora: Mapping[str, Encoding] | None = None) -> Quantized:

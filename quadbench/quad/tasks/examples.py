@@ -1,12 +1,14 @@
 """Examples: an adapter's tasks, run with fresh noise -> U-Net inputs and the float U-Net's predictions for them."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from quadbench.quad.adapters import Adapter
 from quadbench.quad.prepare import Prepared
+from quadbench.quad.tasks.items import Item
 from quadbench.quad.tasks.prepared import PreparedTask, Visit, visit
 from quadbench.quad.tasks.runner import Feed
 
@@ -23,17 +25,38 @@ class Example:
     noise: torch.Tensor | None
 
 
-def examples(prepared: Prepared, adapter: Adapter, *, seeds: Sequence[int], noised: bool) -> list[Example]:
-    """Run the adapter's tasks (all if none names it) on their calibration items, once for each seed, and ask the teacher.
+ItemsByTask = Mapping[str, Sequence[Item]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Division:
+    """The calibration items of an adapter's tasks, divided: no image or prompt of those that train is among those that judge."""
+
+    training: ItemsByTask
+    validation: ItemsByTask
+
+
+def divided(prepared: Prepared, adapter: Adapter) -> Division:
+    """Divide the calibration items of the adapter's tasks (all if none names it): of each task the last third judges."""
+    own = [task for task in prepared.tasks if adapter.name in task.task.adapter] or prepared.tasks
+    items = {task.task.name: task.items.calibration for task in own}
+    cuts = {name: len(of_task) - math.ceil(len(of_task) / 3) for name, of_task in items.items()}
+    return Division(
+        training={name: of_task[: cuts[name]] for name, of_task in items.items()},
+        validation={name: of_task[cuts[name] :] for name, of_task in items.items()},
+    )
+
+
+def examples(prepared: Prepared, adapter: Adapter, items: ItemsByTask, *, seeds: Sequence[int], noised: bool) -> list[Example]:
+    """Run items of some tasks with the adapter, once for each seed, which is added to their own, and ask the teacher.
 
     With `noised` each trajectory's last latent is noised anew to each of the sampler's time steps, for the diffusion loss.
     """
     lora = prepared.feed(adapter)
-    own = [task for task in prepared.tasks if adapter.name in task.task.adapter] or prepared.tasks
     collected: list[Example] = []
-    for task in own:
+    for task in (task for task in prepared.tasks if task.task.name in items):
         for seed in seeds:
-            reseeded = _reseeded(task, seed)
+            reseeded = _reseeded(task, items[task.task.name], seed)
             visited = visit(reseeded, prepared.encoders, prepared.unet, lora)
             pairs = [(feed, None) for feed in visited.feeds]
             pairs += list(_noised(prepared, reseeded, visited, seed)) if noised else []
@@ -41,10 +64,10 @@ def examples(prepared: Prepared, adapter: Adapter, *, seeds: Sequence[int], nois
     return collected
 
 
-def _reseeded(task: PreparedTask, seed: int) -> PreparedTask:
-    """Return the task with its calibration items' seeds moved by `seed`."""
-    calibration = tuple(replace(item, seed=item.seed + seed) for item in task.items.calibration)
-    return replace(task, items=replace(task.items, calibration=calibration))
+def _reseeded(task: PreparedTask, items: Sequence[Item], seed: int) -> PreparedTask:
+    """Return the task with these items in place of its calibration items, their seeds moved by `seed`."""
+    moved = tuple(replace(item, seed=item.seed + seed) for item in items)
+    return replace(task, items=replace(task.items, calibration=moved))
 
 
 def _noised(prepared: Prepared, task: PreparedTask, visited: Visit, seed: int) -> Iterator[tuple[Feed, torch.Tensor]]:
