@@ -17,7 +17,7 @@ from quadbench.errors import AdapterError  # noqa: E402
 from quadbench.quad.adapters import Adapter, LeftOut, load_adapter, read_adapter, sites_of_unet  # noqa: E402
 from quadbench.quad.build import doubts_of  # noqa: E402
 from quadbench.quad.sources import AdapterFormat, AdapterSource  # noqa: E402
-from quadbench.quad.tasks.reference_adapter import with_adapter  # noqa: E402
+from quadbench.quad.tasks.reference_adapter import with_adapters  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
 
 UNET = tiny_unet()
@@ -112,7 +112,9 @@ def test_the_reference_lacks_the_part_too(tmp_path: Path) -> None:
     path = write_both(tmp_path / "both.safetensors")
     sample, text = torch.randn(1, 4, 8, 8), torch.randn(1, 7, 16)
     outputs = [
-        with_adapter(UNET, AdapterSource(format=AdapterFormat.KOHYA, path=own))(sample, 5, text).sample
+        with_adapters(UNET, {"known": AdapterSource(format=AdapterFormat.KOHYA, path=own)}, {"known": 1.0})(
+            sample, 5, text
+        ).sample
         for own in (path, write_kohya(tmp_path / "plain.safetensors", KNOWN))
     ]
     assert torch.equal(*outputs)
