@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support.device_contract import DeviceContract
 
-from quadbench.devices import Device, connect, list_devices, parse_battery, parse_thermal
+from quadbench.devices import Device, adb_detached, connect, list_devices, parse_battery, parse_thermal
 from quadbench.devices.adb_protocol import TcpEndpoint, UnixEndpoint
 from quadbench.devices.adb_server import endpoint_from, user_server
 from quadbench.devices.sandbox import PACKAGES
@@ -148,7 +148,7 @@ def test_a_virtual_device_cannot_listen_where_no_namespace_separates_it(tmp_path
 
 def test_nothing_is_left_running_after_a_virtual_device_is_closed(tmp_path: Path) -> None:
     with connect(["virtual:s25"], layout=Layout(tmp_path)) as (device,):
-        lines = device.stream(["sh", "-c", "echo started; sleep 60"], 60)
+        lines = device.stream(["sh", "-c", "echo started; sleep 60"], 60, f"{device.root}/stream")
         assert next(lines) == "started"
         pids = sandbox_processes(tmp_path)
         assert len(pids) >= 5
@@ -163,7 +163,7 @@ from quadbench.devices import connect
 from quadbench.results.layout import Layout
 try:
     with connect(["virtual:s25", "local"], layout=Layout(Path(sys.argv[1]))) as devices:
-        streams = [device.stream(["sh", "-c", "echo started; sleep 60"], 60) for device in devices]
+        streams = [device.stream(["sh", "-c", "echo started; sleep 60"], 60, f"{device.root}/stream") for device in devices]
         print(*(next(stream) for stream in streams), flush=True)
         time.sleep(60)
 except KeyboardInterrupt:
@@ -191,7 +191,7 @@ RUNAWAY = "setsid sh -c 'sleep 300 & echo $!' & wait"
 @pytest.mark.parametrize("script", [RUNAWAY, f"{RUNAWAY}; exec sleep 300"], ids=["ended", "killed"])
 def test_a_child_that_left_its_session_does_not_outlive_its_command_on_this_machine(tmp_path: Path, script: str) -> None:
     with connect(["local"], layout=Layout(tmp_path)) as (device,):
-        with contextlib.closing(device.stream(["sh", "-c", script], 60)) as lines:
+        with contextlib.closing(device.stream(["sh", "-c", script], 60, f"{device.root}/stream")) as lines:
             runaway = int(next(lines))
             assert read_process(runaway, "stat")
         assert_gone({runaway})
@@ -283,9 +283,10 @@ def test_a_device_in_use_names_the_process(tmp_path: Path) -> None:
         pass
 
 
-def test_a_device_that_dies_is_lost(tmp_path: Path) -> None:
+def test_a_device_that_dies_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adb_detached, "RECONNECT_S", 0.5)
     with connect(["virtual:s25"], layout=Layout(tmp_path)) as (device,):
-        lines = device.stream(["sh", "-c", "echo started; sleep 60"], 60)
+        lines = device.stream(["sh", "-c", "echo started; sleep 60"], 60, f"{device.root}/stream")
         next(lines)
         with pytest.raises(DeviceLostError, match="device 'virtual:s25' was lost"):
             device.shell(["pkill", "-KILL", "adbd"], 10)

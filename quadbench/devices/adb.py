@@ -1,17 +1,17 @@
 """adb: a device that is attached to an adb server, the user's or quadbench's own."""
 
 import contextlib
-import logging
 import re
-import threading
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Self
 
 from quadbench.artifacts import DeviceFacts
-from quadbench.devices.adb_protocol import AdbServer, Connection
-from quadbench.devices.adb_shell import Stream, close_stdin, packets, shell_service
+from quadbench.devices.adb_commands import AdbCommands
+from quadbench.devices.adb_detached import run_detached
+from quadbench.devices.adb_protocol import AdbServer
+from quadbench.devices.adb_shell import Stream, packets
 from quadbench.devices.adb_sync import receive_file, send_file
 from quadbench.devices.device import (
     ANDROID_ROOT,
@@ -22,18 +22,13 @@ from quadbench.devices.device import (
     command_failed,
     command_timed_out,
 )
-from quadbench.devices.output import Lines, Tail, Whole, as_text
+from quadbench.devices.output import Lines, Tail, Whole
 from quadbench.devices.properties import parse_getprop
 from quadbench.errors import DeviceError
 from quadbench.target.profile import DeviceProfile
 
-KILL_TIMEOUT_S = 10.0
-START_TIMEOUT_S = 30.0  # until the device has started a command; what the command then takes is its own
 PROPERTIES_TIMEOUT_S = 20.0
 FREE_BYTES_TIMEOUT_S = 20.0
-_FIRST_LINE_BYTES = 1000  # the id of a process, or what is wrong
-
-log = logging.getLogger(__name__)
 
 
 class AdbDevice:
@@ -49,8 +44,7 @@ class AdbDevice:
         self._server = server
         self._transport = transport
         self._resources = resources
-        self._running: set[int] = set()  # process groups of streams that have not ended
-        self._lock = threading.Lock()
+        self._commands = AdbCommands(server, transport, self._name)
 
     @property
     def serial(self) -> str:
@@ -68,31 +62,32 @@ class AdbDevice:
         return read_properties(self._server, self._transport, self._name)
 
     def push(self, local: Path, remote: str, progress: Progress | None = None) -> None:
-        with self._open("sync:") as connection:
+        with self._commands.open("sync:") as connection:
             send_file(connection, local, remote, self._name, progress)
 
     def pull(self, remote: str, local: Path, *, limit_bytes: int = PULL_LIMIT_BYTES) -> None:
-        with self._open("sync:") as connection:
+        with self._commands.open("sync:") as connection:
             receive_file(connection, remote, local, self._name, limit_bytes)
 
     def shell(self, argv: Sequence[str], timeout_s: float) -> ShellResult:
-        stdout, stderr = Whole(f"the output of '{argv[0] if argv else ''}' on {self._name}"), Tail()
-        with contextlib.closing(self._run(argv, timeout_s, stderr)) as output:
-            while True:
-                try:
-                    stdout.take(next(output))
-                except StopIteration as end:
-                    return ShellResult(exit_code=end.value, stdout=stdout.text, stderr=stderr.text)
+        check_command(argv)
+        try:
+            return self._commands.shell(argv, timeout_s)
+        except TimeoutError as error:
+            raise command_timed_out(argv, self._name, timeout_s) from error
 
-    def stream(self, argv: Sequence[str], timeout_s: float) -> Generator[str, None, None]:
-        lines, stderr = Lines(f"the output of '{argv[0] if argv else ''}' on {self._name}"), Tail()
-        with contextlib.closing(self._run(argv, timeout_s, stderr)) as output:
+    def stream(self, argv: Sequence[str], timeout_s: float, folder: str) -> Generator[str, None, None]:
+        check_command(argv)
+        lines, stderr = Lines(f"the output of '{argv[0]}' on {self._name}"), Tail()
+        with contextlib.closing(run_detached(self._commands, argv, timeout_s, folder, stderr)) as output:
             while True:
                 try:
                     piece = next(output)
                 except StopIteration as end:
                     status = end.value
                     break
+                except TimeoutError as error:
+                    raise command_timed_out(argv, self._name, timeout_s) from error
                 yield from lines.take(piece)
         if rest := lines.rest():
             yield rest
@@ -107,10 +102,8 @@ class AdbDevice:
         return int(numbers[1]) * int(numbers[2])
 
     def close(self) -> None:
-        with self._resources, self._lock:
-            for group in self._running:
-                self._kill(group)
-            self._running.clear()
+        with self._resources:
+            self._commands.close()
 
     def __enter__(self) -> Self:
         return self
@@ -121,67 +114,6 @@ class AdbDevice:
     @property
     def _name(self) -> str:
         return f"device '{self.facts.address}'"
-
-    def _open(self, service: str) -> Connection:
-        return self._server.open(self._transport, service, self._name)
-
-    def _run(self, argv: Sequence[str], timeout_s: float, stderr: Tail) -> Generator[bytes, None, int]:
-        """Yield pieces of stdout as they come, and return the exit code. However it is left, the command does not stay behind."""
-        check_command(argv)
-        group: int | None = None
-        ended = False
-        try:
-            with self._open(shell_service(argv)) as connection:
-                close_stdin(connection)
-                group, first = self._started(connection, argv[0])
-                yield first
-                for packet in packets(connection, time.monotonic() + timeout_s):
-                    if packet.stream is Stream.STDOUT:
-                        yield packet.data
-                    elif packet.stream is Stream.STDERR:
-                        stderr.take(packet.data)
-                    else:
-                        ended = True
-                        return packet.data[0]
-            raise AssertionError("packets end with an exit code")
-        except TimeoutError as error:
-            raise command_timed_out(argv, self._name, timeout_s) from error
-        finally:
-            if group is not None:
-                self._ended(group, kill=not ended)
-
-    def _started(self, connection: Connection, program: str) -> tuple[int, bytes]:
-        """Return the command's process group, and the bytes of its stdout that came with it."""
-        head = b""
-        try:
-            for packet in packets(connection, time.monotonic() + START_TIMEOUT_S):
-                head += packet.data
-                number, newline, rest = head.partition(b"\n")
-                if newline and number.isdigit():
-                    with self._lock:
-                        self._running.add(int(number))
-                    return int(number), rest
-                if newline or len(head) > _FIRST_LINE_BYTES:
-                    break
-        except TimeoutError as error:
-            raise connection.lost(f"it did not start '{program}' within {START_TIMEOUT_S:g} s") from error
-        raise DeviceError(f"{self._name} did not start '{program}': {as_text(head[:_FIRST_LINE_BYTES])}")
-
-    def _ended(self, group: int, *, kill: bool) -> None:
-        with self._lock:
-            is_known = group in self._running  # not where close has killed it
-            self._running.discard(group)
-        if kill and is_known:
-            self._kill(group)
-
-    def _kill(self, group: int) -> None:
-        """Kill a process group; where the device is gone there is nothing left to kill."""
-        try:
-            with self._open(shell_service(["sh", "-c", f"kill -KILL -{group}"])) as connection:
-                for _ in packets(connection, time.monotonic() + KILL_TIMEOUT_S):
-                    pass
-        except (DeviceError, TimeoutError) as error:
-            log.warning("%s: process %d could not be killed: %s", self._name, group, error)
 
 
 def read_properties(server: AdbServer, transport: str, name: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 The packets are those of shell_protocol.h in Android's packages/modules/adb: a byte that says what it is, a length, the content.
 """
 
+import math
 import shlex
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ class Packet:
     data: bytes
 
 
+_HEADER_BYTES = 5
 PACKET_LIMIT_BYTES = 2**20  # adb.h: MAX_PAYLOAD, the most that travels at once
 _CLOSE_STDIN = bytes([4]) + (0).to_bytes(4, "little")
 
@@ -43,29 +45,37 @@ def close_stdin(connection: Connection) -> None:
     connection.send(_CLOSE_STDIN)
 
 
-def packets(connection: Connection, deadline: float) -> Iterator[Packet]:
+def packets(connection: Connection, deadline: float, silence_s: float = math.inf) -> Iterator[Packet]:
     """Yield the packets up to and with the exit code.
 
     Raises:
         TimeoutError: the deadline, a time of `time.monotonic`, has passed.
-        DeviceLostError: the connection ended before the command.
+        DeviceLostError: the connection ended before the command, or nothing came for `silence_s`.
         DeviceError: what comes are no such packets.
     """
     while True:
-        _set_timeout(connection, deadline)
-        header = connection.read(5)
-        _set_timeout(connection, deadline)
-        kind, size_bytes = header[0], int.from_bytes(header[1:], "little")
-        if kind not in set(Stream) or size_bytes > PACKET_LIMIT_BYTES or (kind == Stream.EXIT and size_bytes != 1):
-            raise DeviceError(f"{connection.peer} sent {header!r}, which begins no packet of adb's shell protocol")
-        packet = Packet(stream=Stream(kind), data=connection.read(size_bytes))
+        kind, size_bytes = _unpacked(_read(connection, _HEADER_BYTES, deadline, silence_s), connection)
+        packet = Packet(stream=kind, data=_read(connection, size_bytes, deadline, silence_s))
         yield packet
         if packet.stream is Stream.EXIT:
             return
 
 
-def _set_timeout(connection: Connection, deadline: float) -> None:
+def _unpacked(header: bytes, connection: Connection) -> tuple[Stream, int]:
+    kind, size_bytes = header[0], int.from_bytes(header[1:], "little")
+    if kind not in set(Stream) or size_bytes > PACKET_LIMIT_BYTES or (kind == Stream.EXIT and size_bytes != 1):
+        raise DeviceError(f"{connection.peer} sent {header!r}, which begins no packet of adb's shell protocol")
+    return Stream(kind), size_bytes
+
+
+def _read(connection: Connection, size_bytes: int, deadline: float, silence_s: float) -> bytes:
     remaining_s = deadline - time.monotonic()
     if remaining_s <= 0:
         raise TimeoutError
-    connection.socket.settimeout(remaining_s)
+    connection.socket.settimeout(min(remaining_s, silence_s))
+    try:
+        return connection.read(size_bytes)
+    except TimeoutError as error:
+        if silence_s < remaining_s:
+            raise connection.lost(f"nothing came from it for {silence_s:g} s") from error
+        raise

@@ -88,8 +88,11 @@ class Device(Protocol):
         """
         ...
 
-    def stream(self, argv: Sequence[str], timeout_s: float) -> Generator[str, None, None]:
-        """Run a command and give its lines of stdout as they come, without line ends.
+    def stream(self, argv: Sequence[str], timeout_s: float, folder: str) -> Generator[str, None, None]:
+        """Run a command in a folder there and give its lines of stdout as they come, without line ends.
+
+        The folder is made where it is missing. Where the connection is lost, the command goes on, and no line is lost or doubled;
+        what it says is kept in the folder meanwhile.
 
         Closing the generator, a timeout, Ctrl-C and `Device.close` kill the command and its children; use
         `contextlib.closing` where the loop may be left early.
@@ -98,7 +101,7 @@ class Device(Protocol):
             CommandError: it ended with an exit code other than 0.
             CommandTimeoutError: it took too long and was killed.
             OutputLimitError: it wrote a line that is longer than any that is read, and was killed.
-            DeviceLostError: the device went away.
+            DeviceLostError: the device went away and did not come back in time, or it rebooted.
             UserError: the command is empty, or cannot stand on a command line.
         """
         ...

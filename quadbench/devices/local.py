@@ -92,16 +92,17 @@ class LocalDevice:
 
     def shell(self, argv: Sequence[str], timeout_s: float) -> ShellResult:
         stdout, stderr = Whole(f"the output of '{argv[0] if argv else ''}' on {_NAME}"), Tail()
-        with contextlib.closing(self._run(argv, timeout_s, stderr)) as output:
+        with contextlib.closing(self._run(argv, timeout_s, stderr, self.root)) as output:
             while True:
                 try:
                     stdout.take(next(output))
                 except StopIteration as end:
                     return ShellResult(exit_code=end.value, stdout=stdout.text, stderr=stderr.text)
 
-    def stream(self, argv: Sequence[str], timeout_s: float) -> Generator[str, None, None]:
+    def stream(self, argv: Sequence[str], timeout_s: float, folder: str) -> Generator[str, None, None]:
+        Path(folder).mkdir(parents=True, exist_ok=True)
         lines, stderr = Lines(f"the output of '{argv[0] if argv else ''}' on {_NAME}"), Tail()
-        with contextlib.closing(self._run(argv, timeout_s, stderr)) as output:
+        with contextlib.closing(self._run(argv, timeout_s, stderr, folder)) as output:
             while True:
                 try:
                     piece = next(output)
@@ -132,7 +133,7 @@ class LocalDevice:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _run(self, argv: Sequence[str], timeout_s: float, stderr: Tail) -> Generator[bytes, None, int]:
+    def _run(self, argv: Sequence[str], timeout_s: float, stderr: Tail, folder: str) -> Generator[bytes, None, int]:
         """Yield pieces of stdout as they come, and return the exit code.
 
         However it is left, nothing that the command has started stays behind.
@@ -140,7 +141,7 @@ class LocalDevice:
         check_command(argv)
         deadline, mark = time.monotonic() + timeout_s, self._mark.of_command()
         options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        process = start_bound(argv, cwd=self.root, env=environment_of(mark), **options)
+        process = start_bound(argv, cwd=folder, env=environment_of(mark), **options)
         ended = False
         with self._lock:
             self._running.add(process.pid)

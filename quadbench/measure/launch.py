@@ -156,7 +156,7 @@ def _measure(work: _Launch, findings: _Findings) -> None:
         plan = work.folder / "plan.json"
         plan.write_bytes(work.plan)
         with remote_folder(work.device, work.settings.run_id, plan, work.settings.layout) as remote:
-            _run_harness(work, findings, f"{remote}/plan.json")
+            _run_harness(work, findings, remote)
             if findings.failure is None or findings.failure.error_class is not ErrorClass.DEVICE:
                 _fetch_images(work, findings)
         _read_state_after(work, findings)
@@ -194,11 +194,11 @@ def _read_state_after(work: _Launch, findings: _Findings) -> None:
     findings.caveats_of_state += judged.caveats
 
 
-def _run_harness(work: _Launch, findings: _Findings, plan: str) -> None:
+def _run_harness(work: _Launch, findings: _Findings, remote: str) -> None:
     ended: DeviceError | None = None
     began = time.monotonic()
     try:
-        lines = work.device.stream([work.harness, plan], work.settings.timeout_s)
+        lines = work.device.stream([work.harness, f"{remote}/plan.json"], work.settings.timeout_s, remote)
         with closing(lines), (work.folder / "events.jsonl").open("w", encoding="utf-8") as file:
             synced = began
             for line in lines:

@@ -114,32 +114,34 @@ class DeviceContract:
             wait_until_gone(device, process_id)
 
     def test_lines_come_while_the_command_still_runs(self, device: Device) -> None:
-        times = [time.monotonic() for _ in device.stream(["sh", "-c", "echo first; sleep 1; echo second"], 10)]
+        lines = device.stream(["sh", "-c", "echo first; sleep 2; echo second"], 10, f"{device.root}/stream")
+        times = [time.monotonic() for _ in lines]
         assert times[1] - times[0] > 0.7
 
     def test_lines_have_no_ends_and_the_last_needs_none(self, device: Device) -> None:
-        assert list(device.stream(["printf", "one\\n\\nthree ü\\nlast"], 10)) == ["one", "", "three ü", "last"]
+        lines = device.stream(["printf", "one\\n\\nthree ü\\nlast"], 10, f"{device.root}/stream")
+        assert list(lines) == ["one", "", "three ü", "last"]
 
     def test_a_stream_that_fails_gives_its_lines_then_its_exit_code_and_stderr(self, device: Device) -> None:
         lines: list[str] = []
         with pytest.raises(CommandError, match=r"exit code 3 on .*: the reason") as caught:
-            lines += device.stream(["sh", "-c", "echo 'the reason' >&2; exit 3"], 10)
+            lines += device.stream(["sh", "-c", "echo 'the reason' >&2; exit 3"], 10, f"{device.root}/stream")
         assert (caught.value.status, caught.value.stderr_tail) == (3, "the reason")
 
     def test_a_stream_that_takes_too_long_is_killed(self, device: Device) -> None:
         lines: list[str] = []
         with pytest.raises(CommandTimeoutError):
-            lines.extend(device.stream(["sh", "-c", "echo $$; sleep 60"], 0.5))
+            lines.extend(device.stream(["sh", "-c", "echo $$; sleep 60"], 0.5, f"{device.root}/stream"))
         assert lines == [] or len(lines) == 1
 
     def test_leaving_a_stream_early_kills_its_processes(self, device: Device) -> None:
-        with contextlib.closing(device.stream(["sh", "-c", "sleep 60 & echo $$ $!; wait"], 60)) as lines:
+        with contextlib.closing(device.stream(["sh", "-c", "sleep 60 & echo $$ $!; wait"], 60, f"{device.root}/stream")) as lines:
             process_ids = next(lines).split()
         for process_id in process_ids:
             wait_until_gone(device, process_id)
 
     def test_ctrl_c_in_a_stream_kills_its_processes(self, device: Device) -> None:
-        lines = device.stream(["sh", "-c", "echo $$; sleep 60"], 60)
+        lines = device.stream(["sh", "-c", "echo $$; sleep 60"], 60, f"{device.root}/stream")
         process_id = next(lines)
         with pytest.raises(KeyboardInterrupt):
             lines.throw(KeyboardInterrupt)
@@ -181,11 +183,11 @@ class DeviceContract:
     def test_a_line_without_end_is_not_read_to_its_end(self, device: Device) -> None:
         lines: list[str] = []
         with pytest.raises(OutputLimitError, match=rf"line 2 of the output of 'sh' .* more than {LINE_LIMIT_BYTES} bytes"):
-            lines += device.stream(["sh", "-c", "echo first; exec head -c 200000000 /dev/zero"], 60)
+            lines += device.stream(["sh", "-c", "echo first; exec head -c 200000000 /dev/zero"], 60, f"{device.root}/stream")
 
     def test_long_lines_come_whole_up_to_the_limit(self, device: Device) -> None:
         script = f"head -c {LINE_LIMIT_BYTES} /dev/zero; echo; echo last"
-        assert [len(line) for line in device.stream(["sh", "-c", script], 30)] == [LINE_LIMIT_BYTES, 4]
+        assert [len(line) for line in device.stream(["sh", "-c", script], 30, f"{device.root}/stream")] == [LINE_LIMIT_BYTES, 4]
 
     def test_output_without_end_is_not_read_to_its_end(self, device: Device) -> None:
         with pytest.raises(OutputLimitError, match=rf"more than {TEXT_LIMIT_BYTES} bytes"):
