@@ -26,7 +26,7 @@ from quadbench.measure.gate import GateLimits, gate, wait_at_gate
 from quadbench.measure.images import WrongImageError, expected_images, image_fault, image_samples
 from quadbench.measure.kernels import kernel_samples
 from quadbench.measure.outcome import Failure, caveats_of, failure_of
-from quadbench.measure.remote import remote_folder, runs_folder
+from quadbench.measure.remote import remote_folder, remove_left, runs_folder
 from quadbench.measure.rom import rom_samples
 from quadbench.measure.state import flatten, read_state
 from quadbench.results.layout import Layout
@@ -150,12 +150,13 @@ def _measured(work: _Launch) -> RunRecord:
 def _measure(work: _Launch, findings: _Findings) -> None:
     try:
         work.folder.mkdir(parents=True, exist_ok=True)
+        remove_left(work.device, work.settings.layout)
         if not _passes_gate(work, findings):
             return
         findings.samples += (*rom_samples(work.on, work.launch), *kernel_samples(work.on, work.launch))
         plan = work.folder / "plan.json"
         plan.write_bytes(work.plan)
-        with remote_folder(work.device, work.settings.run_id, plan, work.settings.layout) as remote:
+        with remote_folder(work.device, work.settings.run_id, plan) as remote:
             _run_harness(work, findings, remote)
             if findings.failure is None or findings.failure.error_class is not ErrorClass.DEVICE:
                 _fetch_images(work, findings)

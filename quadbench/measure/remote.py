@@ -1,8 +1,8 @@
-"""Remote: a launch's folder on a device, with its plan in it and gone afterwards, as is what broken connections left there."""
+"""Remote: a launch's folder on a device, with its plan in it and gone afterwards, as is all that broken connections left there."""
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +13,17 @@ from quadbench.results.layout import Layout
 
 _TIMEOUT_S = 30.0
 _LIST = 'if [ -d "$1" ]; then ls "$1"; fi'
-_REMOVE = 'cd "$1" && shift && rm -rf "$@"'
+# What still runs in such a folder is a harness that nobody listens to any more.
+_REMOVE = """\
+cd "$1" 2>/dev/null || exit 0
+shift
+for process in /proc/[0-9]*; do
+  for name; do
+    if [ "$process/cwd" -ef "$name" ]; then kill -KILL "${process##*/}"; fi
+  done
+done
+rm -rf "$@"
+"""
 _RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 _MOST_AT_ONCE = 200  # names in one command, which has at most 64 KB
 
@@ -25,24 +35,36 @@ def runs_folder(device: Device) -> str:
     return f"{device.root}/runs"
 
 
-@contextmanager
-def remote_folder(device: Device, run_id: str, plan: Path, layout: Layout) -> Iterator[str]:
-    """Make the launch's folder with its plan, give its path, and remove it afterwards; the objects stay.
+def remove_left(device: Device, layout: Layout) -> None:
+    """Remove what earlier launches left: folders of runs that this results folder knows, and harnesses that still run there.
 
-    Folders of this results folder's runs that are there already are removed first: who holds the device's lock knows that nobody
-    uses them. Those of other results folders are left alone.
+    Who holds the device's lock knows that nobody uses them. Those of other results folders are left alone.
+
+    Raises:
+        DeviceError: the device does not answer.
+    """
+    there = device.shell(["sh", "-c", _LIST, "sh", runs_folder(device)], _TIMEOUT_S).stdout.splitlines()
+    ours = [name for name in there if _RUN_ID.fullmatch(name) and layout.run(name).is_dir()]
+    for start in range(0, len(ours), _MOST_AT_ONCE):
+        names = ours[start : start + _MOST_AT_ONCE]
+        log.info("%s: removing what earlier launches left: %s", device.facts.address, ", ".join(names))
+        _remove(device, names)
+
+
+@contextmanager
+def remote_folder(device: Device, run_id: str, plan: Path) -> Iterator[str]:
+    """Make the launch's folder with its plan, give its path, and remove it afterwards; the objects stay.
 
     Raises:
         DeviceError: the plan cannot be written there.
     """
     folder = f"{runs_folder(device)}/{run_id}"
-    _remove_left(device, layout)
     try:
         device.push(plan, f"{folder}/plan.json")
         yield folder
     finally:
         try:
-            device.shell(["rm", "-rf", folder], _TIMEOUT_S)
+            _remove(device, [run_id])
         except DeviceError as error:
             log.warning(
                 "%s: '%s' could not be removed; the next run removes it: %s",
@@ -52,11 +74,5 @@ def remote_folder(device: Device, run_id: str, plan: Path, layout: Layout) -> It
             )
 
 
-def _remove_left(device: Device, layout: Layout) -> None:
-    """Remove the folders of runs that this results folder knows."""
-    there = device.shell(["sh", "-c", _LIST, "sh", runs_folder(device)], _TIMEOUT_S).stdout.splitlines()
-    ours = [name for name in there if _RUN_ID.fullmatch(name) and layout.run(name).is_dir()]
-    for start in range(0, len(ours), _MOST_AT_ONCE):
-        names = ours[start : start + _MOST_AT_ONCE]
-        log.info("%s: removing what earlier launches left: %s", device.facts.address, ", ".join(names))
-        device.shell(["sh", "-c", _REMOVE, "sh", runs_folder(device), *names], _TIMEOUT_S)
+def _remove(device: Device, names: Sequence[str]) -> None:
+    device.shell(["sh", "-c", _REMOVE, "sh", runs_folder(device), *names], _TIMEOUT_S)
