@@ -1,4 +1,4 @@
-"""Remote: a launch's folder on a device, with its plan in it and gone afterwards, as is all that broken connections left there."""
+"""Remote: a launch's folder on a device, with its plan in it and gone afterwards, as is what broken connections left there."""
 
 import logging
 import re

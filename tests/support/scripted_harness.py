@@ -44,8 +44,6 @@ _PRELUDE = """#!{python}
 import time
 began = time.monotonic_ns()
 import hashlib, json, os, pathlib, signal, sys
-import numpy as np
-from PIL import Image
 
 text = pathlib.Path(sys.argv[1]).read_bytes()
 plan = json.loads(text)
@@ -67,6 +65,9 @@ def header(build_type="Release", plan_sha256=hashlib.sha256(text).hexdigest()):
          plan_sha256=plan_sha256, variant=plan["variant"], cpu="x86_64", started_at="2025-03-30T00:00:00Z", peak_reset=True)
 
 def paint(task, item, change=0, everywhere=0, size=None, sha256=None):
+    import numpy as np
+    from PIL import Image
+
     image = np.asarray(Image.open(references / task / (item + ".png")).convert("RGB")).astype(int) + everywhere
     image[0, 0, 0] += change
     path = pathlib.Path(plan["images"]) / task / (item + ".png")
@@ -227,7 +228,8 @@ class World:
 
     def harness(self, script: str, *, mode: str = "755") -> str:
         """Deploy a script as the harness and give its sha256."""
-        prelude = _PRELUDE.format(python=sys.executable, steps=STEPS, references=str(self.folder / "reference"))
+        python = sys.executable if self.device.family == "local" else "/usr/bin/python3"
+        prelude = _PRELUDE.format(python=python, steps=STEPS, references=str(self.folder / "reference"))
         file = self._file("harness", (prelude + script).encode())
         self.device.shell(["chmod", mode, self.objects[file.sha256]], 10)
         return file.sha256

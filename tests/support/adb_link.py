@@ -1,0 +1,97 @@
+"""adb link: a real adb server -> the same one at another address, whose connections can be cut, held up and made anew."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from quadbench.devices import Device
+from quadbench.devices.adb_protocol import UnixEndpoint
+
+BOOT = Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
+OTHER_BOOT = b"0" * len(BOOT)
+
+
+class Link:
+    """The way to a server. `port` is where it is reached; the methods do to all connections what cables and phones do."""
+
+    def __init__(self, server: UnixEndpoint) -> None:
+        self.cuts = 0
+        self._server = server
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._open: list[socket.socket] = []
+        self._is_cut, self._is_other_boot = threading.Event(), threading.Event()
+        self._goes_on = threading.Event()
+        self._goes_on.set()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def cut(self) -> None:
+        """Break every connection, and every new one until `mend`."""
+        self.cuts += 1
+        self._is_cut.set()
+        for end in self._open:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        self._open.clear()
+
+    def mend(self) -> None:
+        self._is_cut.clear()
+        self._goes_on.set()
+
+    def hold(self) -> None:
+        """Let nothing through any more, and break nothing: a phone that went out of its network's reach."""
+        self._goes_on.clear()
+
+    def reboot(self) -> None:
+        """Have the phone come back as one that has booted anew."""
+        self._is_other_boot.set()
+
+    def close(self) -> None:
+        self.cut()
+        self.mend()
+        self._listener.close()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                if self._is_cut.is_set():
+                    near.close()
+                    continue
+                threading.Thread(target=self._join, args=(near,), daemon=True).start()
+
+    def _join(self, near: socket.socket) -> None:
+        with near, self._server.connect() as far:
+            far.settimeout(None)
+            self._open += [near, far]
+            there = threading.Thread(target=self._forward, args=(near, far), daemon=True)
+            there.start()
+            self._forward(far, near)
+            there.join()
+
+    def _forward(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                self._goes_on.wait()
+                target.sendall(data.replace(BOOT, OTHER_BOOT) if self._is_other_boot.is_set() else data)
+        for end in (source, target):  # adb closes a connection as a whole
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def link_to(results: Path, profile: str) -> Iterator[Link]:
+    """Yield a link to the server of a virtual device that runs."""
+    link = Link(UnixEndpoint(path=results / "devices" / f"virtual-{profile}" / "system" / "run" / "adb.sock"))
+    try:
+        yield link
+    finally:
+        link.close()
+
+
+def restart_adbd(device: Device, *, after_s: float, away_s: float) -> None:
+    """Have a virtual device's adbd killed, and started again later: every connection to it breaks."""
+    script = f"sleep {after_s}; pkill -KILL adbd; sleep {away_s}; exec adbd"
+    device.shell(["sh", "-c", 'setsid sh -c "$1" </dev/null >/dev/null 2>&1 &', "sh", script], 10)

@@ -1,0 +1,268 @@
+"""A connection that breaks costs nothing but time: what runs on a phone goes on, and what it says arrives whole and once."""
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from support.adb_link import Link, link_to, restart_adbd
+from support.device_contract import state_of, wait_until_gone
+from support.scripted_harness import GOOD, SAMPLES, World, measured, of_metric
+
+from quadbench.artifacts import ErrorClass, RunRecord, Status, Variant
+from quadbench.devices import Device, adb_detached, connect
+from quadbench.errors import CommandError, CommandTimeoutError, DeviceLostError
+from quadbench.measure import LaunchAborted
+from quadbench.results.layout import Layout
+
+COUNT = "for i in $(seq 1 {lines}); do echo line $i; sleep {pause}; done; echo the end >&2; exit {status}"
+
+
+def counting(lines: int = 60, pause: float = 0.05, status: int = 0) -> list[str]:
+    return ["sh", "-c", COUNT.format(lines=lines, pause=pause, status=status)]
+
+
+@dataclass
+class Phone:
+    """A phone as a user has it: quadbench reaches it through a link, the test beside it."""
+
+    device: Device
+    link: Link
+    beside: Device
+
+    @property
+    def folder(self) -> str:
+        return f"{self.device.root}/stream"
+
+    def lines(self, argv: list[str], timeout_s: float = 60) -> Iterator[str]:
+        return self.device.stream(argv, timeout_s, self.folder)
+
+    def later(self, *steps: tuple[float, Callable[[], None]]) -> None:
+        def run() -> None:
+            for after_s, step in steps:
+                time.sleep(after_s)
+                step()
+
+        threading.Thread(target=run, daemon=True).start()
+
+
+@pytest.fixture
+def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
+    layout = Layout(tmp_path)
+    with connect(["virtual:s25"], layout=layout) as (beside,), link_to(tmp_path, "s25") as link:
+        monkeypatch.setenv("ADB_SERVER_SOCKET", f"tcp:127.0.0.1:{link.port}")
+        with connect(["s25"], layout=layout) as (device,):
+            yield Phone(device=device, link=link, beside=beside)
+
+
+def expected(lines: int) -> list[str]:
+    return [f"line {number}" for number in range(1, lines + 1)]
+
+
+def test_no_line_is_lost_or_doubled_where_the_cable_is_pulled_again_and_again(phone: Phone) -> None:
+    cuts = [(0.7, phone.link.cut), (0.5, phone.link.mend)] * 3
+    phone.later(*cuts)
+    assert list(phone.lines(counting(120))) == expected(120)
+    assert phone.link.cuts == 3
+
+
+def test_exit_code_and_the_end_of_stderr_come_over_another_connection(phone: Phone) -> None:
+    phone.later((0.5, phone.link.cut), (2.0, phone.link.mend))
+    lines: list[str] = []
+    with pytest.raises(CommandError) as caught:
+        lines += phone.lines(counting(20, status=3))
+    assert (caught.value.status, caught.value.stderr_tail) == (3, "the end")
+
+
+def test_what_ended_while_nobody_was_connected_is_read_whole(phone: Phone) -> None:
+    phone.later((0.3, phone.link.cut), (2.5, phone.link.mend))
+    assert list(phone.lines(counting(10), timeout_s=1.5)) == expected(10)
+
+
+def test_a_command_goes_on_where_adbd_itself_is_killed_and_comes_back(phone: Phone) -> None:
+    restart_adbd(phone.beside, after_s=0.8, away_s=1)
+    assert list(phone.lines(counting(100))) == expected(100)
+
+
+def test_a_link_that_is_silent_is_taken_for_lost(phone: Phone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adb_detached, "SILENCE_S", 2.0)
+    phone.later((0.5, phone.link.hold), (3.0, phone.link.cut), (0.1, phone.link.mend))
+    assert list(phone.lines(counting(60))) == expected(60)
+
+
+def test_a_harness_that_says_nothing_for_long_is_not_taken_for_lost(phone: Phone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adb_detached, "SILENCE_S", 2.0)
+    assert list(phone.lines(["sh", "-c", "sleep 5; echo done"])) == ["done"]
+
+
+def test_a_phone_that_stays_away_is_lost_and_the_message_says_how_long_it_was_waited_for(
+    phone: Phone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adb_detached, "RECONNECT_S", 1.5)
+    phone.later((0.5, phone.link.cut))
+    lines: list[str] = []
+    with pytest.raises(DeviceLostError, match=r"device 's25' was lost: .*; it was not back within 1.5 s"):
+        lines += phone.lines(counting(200))
+    assert lines == expected(len(lines))
+
+
+def test_a_phone_that_rebooted_is_told_from_one_that_was_unplugged(phone: Phone) -> None:
+    phone.later((1.0, phone.link.cut), (0.0, phone.link.reboot), (0.5, phone.link.mend))
+    lines: list[str] = []
+    with pytest.raises(DeviceLostError, match=r"device 's25' rebooted after 1 s of 'sh'"):
+        lines += phone.lines(counting(200))
+    assert lines
+
+
+def test_a_command_that_somebody_kills_with_all_its_kind_is_gone_and_its_last_words_are_told(phone: Phone) -> None:
+    script = "echo the last words >&2; echo $PPID; sleep 60"
+    with closing(phone.lines(["sh", "-c", script])) as lines:
+        phone.beside.shell(["kill", "-KILL", f"-{next(lines)}"], 10)
+        with pytest.raises(DeviceLostError, match=r"'sh' is gone from device 's25' without an exit code: the last words"):
+            next(lines)
+
+
+def test_a_command_that_takes_too_long_is_killed_once_the_phone_is_back(phone: Phone) -> None:
+    pids = f"{phone.folder}-pids"
+    phone.later((0.5, phone.link.cut), (1.0, phone.link.mend))
+    with pytest.raises(CommandTimeoutError, match=r"still running on device 's25' after 2 s"):
+        list(phone.lines(["sh", "-c", f"sleep 60 & echo $$ $! >{pids}; wait"], timeout_s=2))
+    for process in phone.beside.shell(["cat", pids], 10).stdout.split():
+        wait_until_gone(phone.beside, process)
+
+
+def test_a_command_ends_by_itself_where_nobody_comes_back(phone: Phone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adb_detached, "RECONNECT_S", 0.1)
+    monkeypatch.setattr(adb_detached, "_SPARE_S", 1.0)
+    phone.later((0.8, phone.link.cut))
+    lines: list[str] = []
+    with pytest.raises(DeviceLostError):
+        lines += phone.lines(["sh", "-c", "echo $$; exec sleep 60"], timeout_s=1)
+    assert state_of(phone.beside, lines[0])
+    time.sleep(3)
+    assert state_of(phone.beside, lines[0]) in ("", "Z")
+
+
+def test_a_file_that_grows_without_end_does_not_fill_the_phone(phone: Phone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adb_detached, "FILE_LIMIT_BYTES", 2**20)
+    lines: list[str] = []
+    with pytest.raises(CommandError) as caught:
+        lines += phone.lines(["sh", "-c", "while :; do echo a line of some length to fill the file with; done"])
+    assert caught.value.status == 128 + signal.SIGXFSZ
+    assert sum(len(line) + 1 for line in lines) in range(2**20 - 100, 2**20 + 2)
+
+
+def test_closing_a_device_ends_what_waits_for_it(phone: Phone) -> None:
+    phone.later((0.5, phone.link.cut), (0.5, phone.device.close))
+    began = time.monotonic()
+    with pytest.raises(DeviceLostError):
+        list(phone.lines(counting(300)))
+    assert time.monotonic() - began < 10
+
+
+# Launches
+
+# A phone has no library that paints: its images are the references, which were pushed with everything else.
+ON_PHONE = """
+references = json.loads({references!r})
+def paint(task, item):
+    path = pathlib.Path(plan["images"]) / task / (item + ".png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pathlib.Path(plan["root"], "objects", references[task + "/" + item]).read_bytes())
+    announce(task, item, hashlib.sha256(path.read_bytes()).hexdigest())
+at_once = emit
+def emit(*words, **named):
+    time.sleep(0.015)
+    at_once(*words, **named)
+"""
+
+
+class PhoneWorld(World):
+    """A bundle on a phone, whose results folder is the one that its devices have."""
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.folder.parent)
+
+    def launched(self, script: str = GOOD, *, run_id: str = "run-1", timeout_s: float = 60.0) -> RunRecord:
+        """The record of one launch on the phone."""
+        references = {
+            f"{task.name}/{item.name}": item.reference.sha256
+            for task in self.bundle.tasks
+            for item in task.items
+            if item.reference
+        }
+        on_phone = ON_PHONE.format(references=json.dumps(references))
+        self.layout.run(run_id).mkdir(parents=True, exist_ok=True)
+        return measured(self, on_phone + script, run_id=run_id, timeout_s=timeout_s)
+
+    def left(self) -> list[str]:
+        """The folders of launches on the phone."""
+        return self.device.shell(["ls", f"{self.device.root}/runs"], 10).stdout.split()
+
+
+@pytest.fixture
+def phone_world(phone: Phone, tmp_path: Path) -> PhoneWorld:
+    if not Path("/usr/bin/python3").exists():
+        pytest.skip("needs the system's Python, as a virtual device sees what lies below /usr")
+    return PhoneWorld(tmp_path / "bundle", phone.device)
+
+
+def test_a_launch_over_a_broken_connection_is_as_good_as_any(phone: Phone, phone_world: PhoneWorld) -> None:
+    phone.later((3.0, phone.link.cut), (1.5, phone.link.mend))
+    record = phone_world.launched()
+    assert (record.status, record.reason, phone.link.cuts) == (Status.OK, None, 1)
+    events = phone_world.layout.launch("run-1", "s25", Variant.SHARED, 0) / "events.jsonl"
+    assert len(events.read_text().splitlines()) == 1 + SAMPLES + 4 + 1
+    assert len(of_metric(record, "end_to_end_ns")) == 24
+    assert phone_world.left() == []
+
+
+def test_a_reboot_in_a_launch_keeps_its_samples_is_the_devices_fault_and_the_next_launch_runs(
+    phone: Phone, phone_world: PhoneWorld
+) -> None:
+    phone.later((4.0, phone.link.cut), (0.0, phone.link.reboot), (1.0, phone.link.mend))
+    record = phone_world.launched()
+    assert (record.status, record.error_class) == (Status.FAILED, ErrorClass.DEVICE)
+    assert record.reason is not None
+    assert "device 's25' rebooted after" in record.reason
+    assert 0 < len(of_metric(record, "end_to_end_ns")) < 24
+    assert phone_world.launched(run_id="run-2").status is Status.OK
+    assert phone_world.left() == []
+
+
+WAITING = "header()\nsample()\npathlib.Path(plan['root'], 'pid').write_text(str(os.getpid()))\ntime.sleep(600)"
+
+
+def test_a_harness_that_was_left_behind_is_ended_before_the_next_launch(
+    phone: Phone, phone_world: PhoneWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adb_detached, "RECONNECT_S", 0.2)
+    phone.later((4.0, phone.link.cut))
+    assert phone_world.launched(WAITING).status is Status.FAILED
+    process = phone.beside.shell(["cat", f"{phone.device.root}/pid"], 10).stdout
+    assert state_of(phone.beside, process) not in ("", "Z")
+    phone.link.mend()
+    assert phone_world.launched(run_id="run-2").status is Status.OK
+    assert state_of(phone.beside, process) in ("", "Z")
+    assert phone_world.left() == []
+
+
+def test_ctrl_c_without_a_connection_stores_the_launch_and_the_next_one_ends_its_harness(
+    phone: Phone, phone_world: PhoneWorld
+) -> None:
+    interrupt = lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # noqa: E731
+    phone.later((4.0, phone.link.cut), (2.0, interrupt))
+    with pytest.raises(LaunchAborted) as caught:
+        phone_world.launched(WAITING)
+    assert (caught.value.record.status, caught.value.record.reason) == (Status.ABORTED, "interrupted after 1 samples")
+    process = phone.beside.shell(["cat", f"{phone.device.root}/pid"], 10).stdout
+    assert state_of(phone.beside, process) not in ("", "Z")
+    phone.link.mend()
+    assert phone_world.launched(run_id="run-2").status is Status.OK
+    assert state_of(phone.beside, process) in ("", "Z")
