@@ -4,13 +4,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from quadbench.artifacts import Caveat
-from quadbench.devices.dumpsys import BatteryState, ThermalState
+from quadbench.devices.dumpsys import BatteryState, CoolingDevice, ThermalState
 from quadbench.measure.gate import GateLimits, gate, wait_at_gate
 from quadbench.measure.state import Clock, DeviceState, flatten, parse_state
 
 COOL = DeviceState(
     thermal=ThermalState(status=0, temperatures=()),
     battery=BatteryState(level_percent=80.0, temperature_c=30.0, powered_by=("USB",)),
+    screen="on",
     load_1min=1.0,
     cores=8,
     memory_total_bytes=12 * 2**30,
@@ -50,6 +51,25 @@ def test_capped_clocks_are_a_caveat() -> None:
     assert judge(replace(COOL, clocks=(capped,))) == (True, (Caveat.THROTTLED,))
 
 
+def test_a_processor_that_is_slowed_down_is_a_caveat_and_a_modem_is_none() -> None:
+    def slowed(kind: str, level: int) -> DeviceState:
+        part = CoolingDevice(name="x", kind=kind, level=level)
+        return replace(COOL, thermal=ThermalState(status=0, temperatures=(), cooling=(part,)))
+
+    assert judge(slowed("cpu", 2)) == (True, (Caveat.THROTTLED,))
+    assert judge(slowed("npu", 1)) == (True, (Caveat.THROTTLED,))
+    assert judge(slowed("cpu", 0)) == (True, ())
+    assert judge(slowed("modem", 1)) == (True, ())
+
+
+def test_a_clock_whose_cap_is_not_told_is_not_taken_for_capped() -> None:
+    untold = (
+        Clock(policy="policy0", khz=None, cap_khz=None, hardware_khz=3),
+        Clock(policy="policy4", khz=1, cap_khz=2, hardware_khz=None),
+    )
+    assert judge(replace(COOL, clocks=untold)) == (True, ())
+
+
 def test_what_a_device_does_not_tell_is_not_held_against_it_and_is_recorded_as_unavailable() -> None:
     state = parse_state("")
     assert judge(state, shares_host_cpu=True) == (True, ())
@@ -78,21 +98,24 @@ def test_the_state_of_a_phone_is_read_from_what_it_prints() -> None:
         "@@quadbench thermal\nThermal Status: 1\nCurrent temperatures from HAL:\n"
         "\tTemperature{mValue=41.5, mType=3, mName=SKIN, mStatus=1}\n"
         "@@quadbench battery\nCurrent Battery Service state:\n  USB powered: true\n  present: true\n  level: 77\n  scale: 100\n"
-        "  temperature: 312\n@@quadbench load\n3.25 2.0 1.0 2/900 1234\n@@quadbench memory\nMemTotal:  1000 kB\n"
+        "  temperature: 312\n@@quadbench screen\n"
+        "  mWakefulness=Awake\n@@quadbench load\n3.25 2.0 1.0 2/900 1234\n@@quadbench memory\nMemTotal:  1000 kB\n"
         "MemAvailable: 400 kB\n@@quadbench uptime\n86400.50 1.0\n@@quadbench cores\n8\n@@quadbench clocks\n"
-        "policy0 1000 2000 3000\npolicy6  4000 \n"
+        "policy0 1000 2000 3000\npolicy6 - 4000 -\n"
     )
     assert flatten(state, "before") == {
         "before.thermal_status": "1",
         "before.battery_percent": "77.0",
         "before.battery_temperature_c": "31.2",
         "before.battery_powered_by": "USB",
+        "before.screen": "on",
         "before.load_1min": "3.25",
         "before.cores": "8",
         "before.memory_total_bytes": "1024000",
         "before.memory_available_bytes": "409600",
         "before.uptime_s": "86400.5",
-        "before.clocks": "policy0 1000/2000/3000 kHz",
+        "before.clocks": "policy0 1000/2000/3000 kHz, policy6 ?/4000/? kHz",
+        "before.cooling": "unavailable",
         "before.temperatures_c": "SKIN 41.5",
     }
 

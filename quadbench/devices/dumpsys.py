@@ -1,24 +1,36 @@
-"""Dumpsys: the text of Android's `dumpsys thermalservice` and `dumpsys battery` -> the device's state. Pure."""
+"""Dumpsys: the text of Android's `dumpsys` of its services for heat, battery and power -> the device's state. Pure.
+
+Vendors differ in what they make of these formats, and not all that they report was measured: such values are left out.
+"""
 
 import math
 import re
 from dataclasses import dataclass
 
-# android.os.Temperature; the BCL ones are the battery's voltage, current and charge, not temperatures
+# android.os.Temperature; the BCL ones are the battery's voltage, current and charge, and -1 may be anything: no temperatures
 _KINDS = {
     0: "cpu", 1: "gpu", 2: "battery", 3: "skin", 4: "usb-port", 5: "power-amplifier", 9: "npu", 10: "tpu", 11: "display",
     12: "modem", 13: "soc", 14: "wifi", 15: "camera", 16: "flashlight", 17: "speaker", 18: "ambient", 19: "pogo",
 }  # fmt: skip
-_BATTERY_CURRENT_LIMIT_KINDS = {6, 7, 8}
+# android.os.CoolingDevice
+_COOLED = {
+    0: "fan", 1: "battery", 2: "cpu", 3: "gpu", 4: "modem", 5: "npu", 6: "component", 7: "tpu", 8: "power-amplifier",
+    9: "display", 10: "speaker", 11: "wifi", 12: "camera", 13: "flashlight", 14: "usb-port",
+}  # fmt: skip
 _STATUS_NAMES = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")  # android.os.PowerManager
-_LOWEST_PLAUSIBLE_C = -100.0  # sensors that are off report -3.4e38
+# Between these a phone works. Sensors that are off report 0, -99.9 or -3.4e38; some report thousandths.
+_LOWEST_C, _HIGHEST_C = -40.0, 150.0
 
+# By `cmd thermalservice override-status`, or because nobody has told the service anything yet.
+_NOT_MEASURED = re.compile(r"^(?:IsStatusOverride: true|HAL Ready: false)", re.MULTILINE)
 _STATUS = re.compile(r"^Thermal Status: (\d{1,9})\b", re.MULTILINE)
-_HAL_SECTION = re.compile(r"^Current temperatures from HAL:[^\n]*\n((?:[ \t]+[^\n]*(?:\n|\Z))*)", re.MULTILINE)
 _TEMPERATURE = re.compile(
     r"Temperature\{mValue=(?P<value>[^,]+), mType=(?P<kind>-?\d{1,9}), mName=(?P<name>.*?), mStatus=(?P<status>-?\d{1,9})\}"
 )
-_BATTERY_LINE = re.compile(r"^\s+([A-Za-z ]+): (\S+)\s*$", re.MULTILINE)
+_COOLING_DEVICE = re.compile(r"CoolingDevice\{mValue=(?P<value>\d{1,18}), mType=(?P<kind>\d{1,9}), mName=(?P<name>.*?)\}")
+_UPDATES_STOPPED = "UPDATES STOPPED"  # by `dumpsys battery set`: what follows was given, not measured
+_BATTERY_LINE = re.compile(r"^\s+([A-Za-z ]+): ?(\S+)\s*$", re.MULTILINE)
+_WAKEFULNESS = re.compile(r"^\s*mWakefulness=(\w+)\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +44,21 @@ class Temperature:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CoolingDevice:
+    """A part that the thermal HAL can slow down. `level` 0 is not slowed at all."""
+
+    name: str
+    kind: str
+    level: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ThermalState:
     """A device's temperatures and throttling. `status` is None where the device does not say: that is unknown, not cool."""
 
     status: int | None
     temperatures: tuple[Temperature, ...]
+    cooling: tuple[CoolingDevice, ...] = ()
 
     @property
     def status_name(self) -> str:
@@ -58,18 +80,22 @@ class BatteryState:
 def parse_thermal(text: str) -> ThermalState:
     """Return what the thermal HAL reports now.
 
-    Cached values, sensors that are off and values that are no temperatures are left out.
+    Left out are cached values, sensors that are off, values that are no temperatures, and a status that was set or is only where it began.
     """
-    status = _STATUS.search(text)
-    section = _HAL_SECTION.search(text)
-    matches = _TEMPERATURE.finditer(section[1]) if section else ()
-    temperatures = tuple(temperature for match in matches if (temperature := _temperature(match)))
-    return ThermalState(status=int(status[1]) if status else None, temperatures=temperatures)
+    status = None if _NOT_MEASURED.search(text) else _STATUS.search(text)
+    temperatures = map(_temperature, _TEMPERATURE.finditer(_section(text, "Current temperatures from HAL")))
+    cooling = map(_cooling_device, _COOLING_DEVICE.finditer(_section(text, "Current cooling devices from HAL")))
+    return ThermalState(
+        status=int(status[1]) if status else None, temperatures=tuple(filter(None, temperatures)), cooling=tuple(cooling)
+    )
 
 
 def parse_battery(text: str) -> BatteryState:
-    """Return the battery's state as its service reports it."""
-    values = dict(_BATTERY_LINE.findall(text))
+    """Return the battery's state as its service reports it, of each key the first value: vendors append keys of their own."""
+    section = _section(text, "Current Battery Service state")
+    values: dict[str, str] = {}
+    for key, value in _BATTERY_LINE.findall(section) if _UPDATES_STOPPED not in section else ():
+        values.setdefault(key, value)
     powered_by = tuple(
         key.removesuffix(" powered") for key, value in values.items() if key.endswith(" powered") and value == "true"
     )
@@ -77,17 +103,48 @@ def parse_battery(text: str) -> BatteryState:
         return BatteryState(level_percent=None, temperature_c=None, powered_by=powered_by)
     level, scale, tenths = _number(values, "level"), _number(values, "scale"), _number(values, "temperature")
     return BatteryState(
-        level_percent=100 * level / scale if level is not None and scale else None,
-        temperature_c=tenths / 10 if tenths is not None else None,
+        level_percent=100 * level / scale if level is not None and scale and 0 <= level <= scale else None,
+        temperature_c=_plausible(tenths / 10) if tenths is not None else None,
         powered_by=powered_by,
     )
 
 
-def _temperature(match: re.Match[str]) -> Temperature | None:
-    celsius, kind = _finite(match["value"]), int(match["kind"])
-    if celsius is None or celsius <= _LOWEST_PLAUSIBLE_C or celsius == 0.0 or kind in _BATTERY_CURRENT_LIMIT_KINDS:
+def parse_screen(text: str) -> str | None:
+    """Return whether the screen is `on` or `off` by what the power service says; None where it does not say."""
+    wakefulness = _WAKEFULNESS.search(text)
+    if wakefulness is None:
         return None
-    return Temperature(name=match["name"], kind=_KINDS.get(kind, f"type-{kind}"), celsius=celsius, status=int(match["status"]))
+    return {"Awake": "on", "Asleep": "off", "Dozing": "off"}.get(wakefulness[1])
+
+
+def _section(text: str, title: str) -> str:
+    """Return the indented lines below a title."""
+    lines = re.search(rf"^{re.escape(title)}:[^\n]*\n((?:[ \t]+[^\n]*(?:\n|\Z))*)", text, re.MULTILINE)
+    return lines[1] if lines else ""
+
+
+def _temperature(match: re.Match[str]) -> Temperature | None:
+    value, kind = _finite(match["value"]), _kind(match, _KINDS)
+    celsius = None if value is None else _plausible(value)
+    if celsius is None or kind is None:
+        return None
+    return Temperature(name=match["name"], kind=kind, celsius=celsius, status=int(match["status"]))
+
+
+def _cooling_device(match: re.Match[str]) -> CoolingDevice:
+    return CoolingDevice(name=match["name"], kind=_kind(match, _COOLED) or "unknown", level=int(match["value"]))
+
+
+def _kind(match: re.Match[str], kinds: dict[int, str]) -> str | None:
+    """Return the kind by its number; older Samsung phones number kinds in their own way, but name them: `TYPE_USB_PORT`."""
+    if match["name"].startswith("TYPE_"):
+        word = match["name"].removeprefix("TYPE_").lower().replace("_", "-")
+        return word if word in kinds.values() else None
+    return kinds.get(int(match["kind"]))
+
+
+def _plausible(celsius: float) -> float | None:
+    return celsius if celsius != 0.0 and _LOWEST_C <= celsius <= _HIGHEST_C else None
 
 
 def _number(values: dict[str, str], key: str) -> float | None:

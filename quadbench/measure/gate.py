@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from quadbench.artifacts import Caveat
 from quadbench.measure.state import DeviceState
 
+_SLOWED = {"cpu", "npu"}  # parts that run the graphs
+
 log = logging.getLogger(__name__)
 
 
@@ -73,7 +75,8 @@ def wait_at_gate(
 
 def _caveats(state: DeviceState, limits: GateLimits, *, shares_host_cpu: bool) -> tuple[Caveat, ...]:
     is_hot = state.thermal.status is not None and state.thermal.status > limits.max_thermal_status
-    is_capped = any(clock.cap_khz < clock.hardware_khz for clock in state.clocks)
+    is_slowed = any(device.level > 0 and device.kind in _SLOWED for device in state.thermal.cooling)
+    is_capped = is_slowed or any(clock.is_capped for clock in state.clocks)
     is_loaded = state.load_1min is not None and state.cores is not None and state.load_1min > state.cores
     throttled = (Caveat.THROTTLED,) if is_hot or is_capped else ()
     return (*throttled, Caveat.LOADED_HOST) if shares_host_cpu and is_loaded else throttled

@@ -32,6 +32,7 @@ from quadbench.measure.state import flatten, read_state
 from quadbench.results.layout import Layout
 
 _SYNC_INTERVAL_S = 1.0  # what a power cut may take of the events; a sync for each line would disturb what this machine measures
+_SCREEN_HINT = "keep it on: adb shell svc power stayon true, then wake it up"
 
 log = logging.getLogger(__name__)
 
@@ -178,6 +179,8 @@ def _passes_gate(work: _Launch, findings: _Findings) -> bool:
     )
     findings.state |= flatten(state, "before")
     findings.caveats_of_state = judged.caveats
+    if state.screen == "off":
+        log.warning("%s: its screen is off, and many phones slow down then; %s", work.device.facts.address, _SCREEN_HINT)
     if not judged.is_open:
         findings.refusal = f"INVALID: {'; '.join(judged.objections)}; waited {work.settings.limits.timeout_s:g} s"
     return judged.is_open

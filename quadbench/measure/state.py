@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from quadbench.artifacts.device_text import one_line
 from quadbench.devices.device import Device
-from quadbench.devices.dumpsys import BatteryState, ThermalState, parse_battery, parse_thermal
+from quadbench.devices.dumpsys import BatteryState, ThermalState, parse_battery, parse_screen, parse_thermal
 
 UNAVAILABLE = "unavailable"
 _TIMEOUT_S = 30.0
-_KHZ = r"(\d{1,12})"
+_KHZ = r"(\d{1,12}|-)"  # a phone may forbid one and allow another
 _DECIMAL = r"\d{1,12}(?:\.\d{1,12})?"
 _MARK = "@@quadbench "
 
@@ -18,13 +18,16 @@ _MARK = "@@quadbench "
 _SCRIPT = f"""exec 2>/dev/null
 echo '{_MARK}thermal'; dumpsys thermalservice
 echo '{_MARK}battery'; dumpsys battery
+echo '{_MARK}screen'; dumpsys power | grep mWakefulness=
 echo '{_MARK}load'; cat /proc/loadavg
 echo '{_MARK}memory'; cat /proc/meminfo
 echo '{_MARK}uptime'; cat /proc/uptime
 echo '{_MARK}cores'; nproc
 echo '{_MARK}clocks'
-for policy in /sys/devices/system/cpu/cpufreq/policy*; do
-  echo "${{policy##*/}} $(cat $policy/scaling_cur_freq) $(cat $policy/scaling_max_freq) $(cat $policy/cpuinfo_max_freq)"
+cd /sys/devices/system/cpu/cpufreq || exit 0
+for policy in policy*; do
+  echo "$policy $(cat $policy/scaling_cur_freq || echo -) $(cat $policy/scaling_max_freq || echo -)" \
+    "$(cat $policy/cpuinfo_max_freq || echo -)"
 done
 exit 0
 """
@@ -32,12 +35,21 @@ exit 0
 
 @dataclass(frozen=True, kw_only=True)
 class Clock:
-    """A group of cores with one clock: its frequency, what it may reach now, and what the hardware could."""
+    """A group of cores with one clock: its frequency, what it may reach now, and what the hardware could; None is untold."""
 
     policy: str
-    khz: int
-    cap_khz: int
-    hardware_khz: int
+    khz: int | None
+    cap_khz: int | None
+    hardware_khz: int | None
+
+    @property
+    def is_capped(self) -> bool:
+        """Say whether it is known to be kept below what the hardware could."""
+        return self.cap_khz is not None and self.hardware_khz is not None and self.cap_khz < self.hardware_khz
+
+    def __str__(self) -> str:
+        told = ("?" if khz is None else str(khz) for khz in (self.khz, self.cap_khz, self.hardware_khz))
+        return f"{self.policy} {'/'.join(told)} kHz"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +58,7 @@ class DeviceState:
 
     thermal: ThermalState
     battery: BatteryState
+    screen: str | None
     load_1min: float | None
     cores: int | None
     memory_total_bytes: int | None
@@ -69,13 +82,14 @@ def parse_state(text: str) -> DeviceState:
     return DeviceState(
         thermal=parse_thermal(parts.get("thermal", "")),
         battery=parse_battery(parts.get("battery", "")),
+        screen=parse_screen(parts.get("screen", "")),
         load_1min=_number(rf"^({_DECIMAL})\s", parts.get("load", "")),
         cores=_whole(r"^(\d{1,6})$", parts.get("cores", "")),
         memory_total_bytes=_kib(parts, "MemTotal"),
         memory_available_bytes=_kib(parts, "MemAvailable"),
         uptime_s=_number(rf"^({_DECIMAL})\s", parts.get("uptime", "")),
         clocks=tuple(
-            Clock(policy=policy, khz=int(khz), cap_khz=int(cap), hardware_khz=int(hardware))
+            Clock(policy=policy, khz=_khz(khz), cap_khz=_khz(cap), hardware_khz=_khz(hardware))
             for policy, khz, cap, hardware in re.findall(rf"^(\S+) {_KHZ} {_KHZ} {_KHZ}$", parts.get("clocks", ""), re.MULTILINE)
         ),
     )
@@ -90,15 +104,21 @@ def flatten(state: DeviceState | None, moment: str) -> dict[str, str]:
         "battery_percent": state.battery.level_percent,
         "battery_temperature_c": state.battery.temperature_c,
         "battery_powered_by": "+".join(state.battery.powered_by) or None,
+        "screen": state.screen,
         "load_1min": state.load_1min,
         "cores": state.cores,
         "memory_total_bytes": state.memory_total_bytes,
         "memory_available_bytes": state.memory_available_bytes,
         "uptime_s": state.uptime_s,
-        "clocks": ", ".join(f"{c.policy} {c.khz}/{c.cap_khz}/{c.hardware_khz} kHz" for c in state.clocks) or None,
+        "clocks": ", ".join(map(str, state.clocks)) or None,
+        "cooling": ", ".join(f"{device.name} {device.level}" for device in state.thermal.cooling) or None,
         "temperatures_c": ", ".join(f"{t.name} {t.celsius:.1f}" for t in state.thermal.temperatures) or None,
     }
     return {f"{moment}.{key}": UNAVAILABLE if value is None else one_line(str(value)) for key, value in values.items()}
+
+
+def _khz(text: str) -> int | None:
+    return None if text == "-" else int(text)
 
 
 def _kib(parts: Mapping[str, str], key: str) -> int | None:
