@@ -40,7 +40,9 @@ def test_a_phone_that_is_not_attached_names_what_is_and_hints_at_the_virtual_one
     assert caught.value.message == (
         "device 'tabs11' is not attached; attached: R3X (s25), emulator-5554 (no profile matches), Z9 (unauthorized)"
     )
-    assert caught.value.hint == "plug it in and allow USB debugging, or use virtual:tabs11"
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith("if it is Z9, unlock it and allow USB debugging for this machine")
+    assert caught.value.hint.endswith(", or use virtual:tabs11")
 
 
 def test_several_matching_phones_must_be_told_apart() -> None:
@@ -60,6 +62,10 @@ def test_android_serial_does_not_forbid_the_only_match() -> None:
         ("offline", "plug it in again"),
         ("unauthorized", "allow USB debugging"),
         ("no permissions (missing udev rules)", "plugdev"),
+        ("detached", "adb attach"),
+        ("rescue", "start it normally"),
+        ("bootloader", "fastboot reboot"),
+        ("host", "adb devices -l"),
     ],
 )
 def test_a_phone_that_is_not_ready_says_why(state: str, hint: str) -> None:
@@ -67,6 +73,25 @@ def test_a_phone_that_is_not_ready_says_why(state: str, hint: str) -> None:
         choose("R3X", phone("R3X", state))
     assert f"its state is '{state}'" in caught.value.message
     assert hint in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("serial", "hint"),
+    [
+        ("192.168.1.5:5555", "adb disconnect 192.168.1.5:5555, then adb connect 192.168.1.5:5555"),
+        ("adb-R5 (2)._adb-tls-connect._tcp", "turn its wireless debugging off and on"),
+    ],
+)
+def test_a_phone_that_is_offline_in_a_network_says_how_to_connect_it_anew(serial: str, hint: str) -> None:
+    with pytest.raises(DeviceError) as caught:
+        choose(serial, phone(serial, "offline"))
+    assert hint in str(caught.value.hint)
+
+
+def test_a_phone_in_a_network_that_is_not_connected_says_how_to_connect_it() -> None:
+    with pytest.raises(DeviceNotFoundError) as caught:
+        choose("s25@192.168.1.5:5555", s25("R3X"))
+    assert str(caught.value.hint).startswith("adb connect 192.168.1.5:5555")
 
 
 def test_a_phone_that_is_not_what_it_is_called_says_what_differs() -> None:

@@ -411,6 +411,9 @@ def test_an_attached_phone_is_found_by_profile_serial_or_both(tmp_path: Path, mo
             assert phone.serial == serial
         with pytest.raises(UserError, match="are the same device"), connect(["s25", serial], layout=Layout(tmp_path)):
             pass
-        with pytest.raises(DeviceNotFoundError, match=r"'tabs11' is not attached; attached: 127.0.0.1:5640 \(s25\)"):
+        expected = (
+            r"'tabs11' is not attached; attached: 127.0.0.1:5640 \(s25\); the adb server is /.*/adb.sock.*ADB_SERVER_SOCKET=tcp"
+        )
+        with pytest.raises(DeviceNotFoundError, match=expected):
             connect(["tabs11"], layout=Layout(tmp_path)).__enter__()
         assert next((row.address, row.model) for row in list_devices() if row.profile == "s25") == (f"s25@{serial}", "SM-S931B")

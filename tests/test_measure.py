@@ -10,7 +10,7 @@ from quadbench.artifacts import Caveat, ErrorClass, RunRecord, Status, Variant
 from quadbench.devices.local import LocalDevice
 from quadbench.errors import ArtifactError, UnknownNameError
 from quadbench.harness.execution_provider import execution_provider_of
-from quadbench.measure import GateLimits
+from quadbench.measure import GateLimits, remote
 from quadbench.results.records import open_records
 from quadbench.target.targets import QnnTarget
 
@@ -80,6 +80,15 @@ def test_a_device_that_runs_full_or_away_is_a_failed_record(world: World) -> Non
     assert (record.status, record.error_class) == (Status.FAILED, ErrorClass.DEVICE)
     assert record.reason is not None
     assert "cannot write" in record.reason
+
+
+def test_a_device_with_too_little_space_for_a_launch_says_what_to_do(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "SPACE_BYTES", 2**60)
+    record = measured(world, GOOD)
+    assert (record.status, record.error_class) == (Status.FAILED, ErrorClass.DEVICE)
+    assert record.reason is not None
+    assert "MB for its images and events. Hint: make room there" in record.reason
+    assert not (files_of(world) / "events.jsonl").exists()
 
 
 def test_state_stands_in_the_record_before_and_after_and_says_what_is_unavailable(world: World) -> None:

@@ -16,6 +16,10 @@ from quadbench.errors import DeviceError, DeviceFullError
 CHUNK_BYTES = 64 * 1024  # SYNC.TXT: the most that a DATA message may carry
 BATCH_BYTES = 4 * CHUNK_BYTES  # messages sent at once; measured on 2 busy cores: 1.7 times as fast as one by one, 16 were slower
 STALL_TIMEOUT_S = 60.0  # without one byte moving; a phone that writes its flash out pauses for seconds, not for a minute
+_PERMISSION_HINT = (
+    "what lies there belongs to another user of the device, probably root: adb root, remove it, adb unroot; on a phone that an"
+    " employer manages its policy may forbid it"
+)
 _FILE_MODE = stat.S_IFREG | 0o644
 
 
@@ -77,7 +81,8 @@ def _check_sent(connection: Connection, remote: str, device: str) -> None:
     is_reason = kind == b"FAIL" and size <= CHUNK_BYTES
     reason = connection.read(size).decode(errors="replace") if is_reason else f"it answered {kind!r}"
     error = DeviceFullError if "No space left" in reason else DeviceError
-    raise error(f"cannot write '{remote}' on {device}: {reason}")
+    hint = _PERMISSION_HINT if "Permission denied" in reason else None
+    raise error(f"cannot write '{remote}' on {device}: {reason}", hint=hint)
 
 
 def _check_kind(connection: Connection, remote: str, device: str) -> None:

@@ -1,5 +1,6 @@
 """Addresses: the words of --devices -> what they ask for, and the attached phone that a word means. Pure."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
@@ -11,18 +12,27 @@ from quadbench.target.profile import LOCAL_NAME, PROFILES_FOLDER, DeviceProfile,
 
 _LONGEST_ADDRESS = 1024  # a profile's path may be in it
 _MOST_DATA_MB = 65_536  # a phone's /data in this machine's memory
+_ALLOW_HINT = (
+    "unlock it and allow USB debugging for this machine; if it does not ask, revoke all USB debugging authorisations in its"
+    " developer options and plug it in again"
+)
+_START_HINT = "start it normally: adb reboot, or by its buttons"
 _STATE_HINTS = {
-    "unauthorized": "unlock it and allow USB debugging for this machine",
-    "authorizing": "unlock it and allow USB debugging for this machine",
+    "unauthorized": _ALLOW_HINT,
+    "authorizing": _ALLOW_HINT,
     "offline": "plug it in again; if that does not help, turn USB debugging off and on",
     "connecting": "wait a moment and try again",
-    "recovery": "start it normally",
-    "bootloader": "start it normally",
-    "sideload": "start it normally",
+    "detached": "another program has taken it from adb: adb attach",
+    "recovery": _START_HINT,
+    "rescue": _START_HINT,
+    "bootloader": "start it normally: fastboot reboot, or by its buttons",
+    "sideload": _START_HINT,
 }
 _NO_PERMISSIONS_HINT = (
     "this user may not open the USB device: add it to the group plugdev, or install android-sdk-platform-tools-common"
 )
+_PAIRED_SUFFIX = "._adb-tls-connect._tcp"  # of serials that adb gives to phones paired for wireless debugging
+_HOST_AND_PORT = re.compile(r"\S+:\d{1,5}")
 _WRITE_PROFILE_HINT = f"write one after the model of {PROFILES_FOLDER / 's25.yaml'} and give it as ./mine.yaml@SERIAL"
 
 
@@ -171,7 +181,10 @@ def _phone_with(text: str, serial: str, phones: Sequence[Phone], profiles: Seque
     for phone in phones:
         if phone.attached.serial == serial:
             return _ready(phone)
-    raise _not_attached(text, phones, profiles, hint="plug it in and allow USB debugging")
+    hint = "plug it in and allow USB debugging"
+    if _HOST_AND_PORT.fullmatch(serial):
+        hint = f"adb connect {serial}; a phone that was never paired with this machine takes adb pair first"
+    raise _not_attached(text, phones, profiles, hint=hint)
 
 
 def _only_match(
@@ -186,8 +199,11 @@ def _only_match(
             hint=f"say which: {text}@{matching[0].attached.serial}, or set ANDROID_SERIAL",
         )
     if not matching:
-        hint = f"plug it in and allow USB debugging, or use {VIRTUAL_PREFIX}{text}"
-        raise _not_attached(text, phones, profiles, hint=hint)
+        unready = [
+            f"if it is {phone.attached.serial}, {_state_hint(phone.attached)}" for phone in phones if not phone.attached.is_ready
+        ]
+        hint = "; ".join(unready) or "plug it in and allow USB debugging"
+        raise _not_attached(text, phones, profiles, hint=f"{hint}, or use {VIRTUAL_PREFIX}{text}")
     return (preferred or matching)[0]
 
 
@@ -196,11 +212,21 @@ def _not_attached(text: str, phones: Sequence[Phone], profiles: Sequence[DeviceP
 
 
 def _ready(phone: Phone) -> Phone:
-    state = phone.attached.state
-    if phone.attached.is_ready:
+    attached = phone.attached
+    if attached.is_ready:
         return phone
-    hint = _NO_PERMISSIONS_HINT if state.startswith("no permissions") else _STATE_HINTS.get(state, "see: adb devices -l")
-    raise DeviceError(f"device '{phone.attached.serial}' is attached but its state is '{state}', expected 'device'", hint=hint)
+    message = f"device '{attached.serial}' is attached but its state is '{attached.state}', expected 'device'"
+    raise DeviceError(message, hint=_state_hint(attached))
+
+
+def _state_hint(attached: Attached) -> str:
+    """Say what makes a phone ready that is in another state."""
+    serial, state = attached.serial, attached.state
+    if state == "offline" and _HOST_AND_PORT.fullmatch(serial):
+        return f"it is reached through a network: adb disconnect {serial}, then adb connect {serial}"
+    if state == "offline" and serial.endswith(_PAIRED_SUFFIX):
+        return "it is reached through a network: turn its wireless debugging off and on"
+    return _NO_PERMISSIONS_HINT if state.startswith("no permissions") else _STATE_HINTS.get(state, "see: adb devices -l")
 
 
 def _checked(phone: Phone, profile: DeviceProfile) -> DeviceProfile:

@@ -24,7 +24,7 @@ from quadbench.devices.local import open_local
 from quadbench.devices.properties import parse_attached
 from quadbench.devices.scenario import load_scenario
 from quadbench.devices.virtual import open_virtual
-from quadbench.errors import DeviceError, UserError
+from quadbench.errors import DeviceError, DeviceNotFoundError, UserError
 from quadbench.host import device_lock
 from quadbench.results.layout import Layout
 from quadbench.target.known import HOSTED_PREFIX, VIRTUAL_PREFIX
@@ -180,7 +180,11 @@ def _open(
 
 
 def _open_phone(address: str, layout: Layout, phones: _Phones, opened: Sequence[Device]) -> AdbDevice:
-    phone, profile = choose_phone(address, phones.phones, phones.profiles, os.environ.get(SERIAL_VARIABLE))
+    try:
+        phone, profile = choose_phone(address, phones.phones, phones.profiles, os.environ.get(SERIAL_VARIABLE))
+    except DeviceNotFoundError as error:
+        hint = f"{error.hint}; a phone at another machine's adb server takes ADB_SERVER_SOCKET=tcp:HOST:PORT"
+        raise DeviceNotFoundError(f"{error.message}; the adb server is {phones.server.endpoint}", hint=hint) from error
     serial = phone.attached.serial
     _refuse_twice(address, serial, opened)
     resources = contextlib.ExitStack()

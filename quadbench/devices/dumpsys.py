@@ -80,7 +80,7 @@ class BatteryState:
 def parse_thermal(text: str) -> ThermalState:
     """Return what the thermal HAL reports now.
 
-    Left out are cached values, sensors that are off, values that are no temperatures, and a status that was set or is only where it began.
+    Left out are cached values, sensors that are off, values that are no temperatures, and a status that nobody measured.
     """
     status = None if _NOT_MEASURED.search(text) else _STATUS.search(text)
     temperatures = map(_temperature, _TEMPERATURE.finditer(_section(text, "Current temperatures from HAL")))

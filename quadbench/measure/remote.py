@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from quadbench.artifacts import MIB
 from quadbench.artifacts.device_text import one_line
 from quadbench.devices import Device
-from quadbench.errors import DeviceError
+from quadbench.errors import DeviceError, DeviceFullError
 from quadbench.results.layout import Layout
 
 _TIMEOUT_S = 30.0
@@ -25,6 +26,7 @@ done
 rm -rf "$@"
 """
 _RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
+SPACE_BYTES = 8 * MIB  # that must be left before a launch, whose events and images take a few
 _MOST_AT_ONCE = 200  # names in one command, which has at most 64 KB
 
 log = logging.getLogger(__name__)
@@ -56,11 +58,13 @@ def remote_folder(device: Device, run_id: str, plan: Path) -> Iterator[str]:
     """Make the launch's folder with its plan, give its path, and remove it afterwards; the objects stay.
 
     Raises:
+        DeviceFullError: there is too little space for what a launch writes.
         DeviceError: the plan cannot be written there.
     """
     folder = f"{runs_folder(device)}/{run_id}"
     try:
         device.push(plan, f"{folder}/plan.json")
+        _check_space(device, folder)
         yield folder
     finally:
         try:
@@ -72,6 +76,16 @@ def remote_folder(device: Device, run_id: str, plan: Path) -> Iterator[str]:
                 folder,
                 one_line(str(error)),
             )
+
+
+def _check_space(device: Device, folder: str) -> None:
+    free = device.free_bytes(folder)
+    if free < SPACE_BYTES:
+        raise DeviceFullError(
+            f"'{folder}' on {device.facts.address} has {free / MIB:.1f} MB left, a launch needs {SPACE_BYTES / MIB:g} MB for its"
+            " images and events",
+            hint=f"make room there; what lies below {device.root} may be deleted, it is sent again when it is needed",
+        )
 
 
 def _remove(device: Device, names: Sequence[str]) -> None:
