@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 from support.adb_link import Link, link_to, restart_adbd
 from support.device_contract import state_of, wait_until_gone
-from support.scripted_harness import GOOD, SAMPLES, World, measured, of_metric
+from support.scripted_harness import GOOD, SAMPLES, World, launch_of, measured, of_metric
+from support.watcher import Silent
 
 from quadbench.artifacts import ErrorClass, RunRecord, Status, Variant
 from quadbench.devices import Device, adb_detached, connect
 from quadbench.errors import CommandError, CommandTimeoutError, DeviceLostError
-from quadbench.measure import LaunchAborted
+from quadbench.measure import LaunchAborted, LaunchSettings, measure_launches
 from quadbench.results.layout import Layout
 
 COUNT = "for i in $(seq 1 {lines}); do echo line $i; sleep {pause}; done; echo the end >&2; exit {status}"
@@ -236,6 +237,10 @@ def test_a_reboot_in_a_launch_keeps_its_samples_is_the_devices_fault_and_the_nex
     assert phone_world.left() == []
 
 
+def interrupt() -> None:
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
 WAITING = "header()\nsample()\npathlib.Path(plan['root'], 'pid').write_text(str(os.getpid()))\ntime.sleep(600)"
 
 
@@ -256,7 +261,6 @@ def test_a_harness_that_was_left_behind_is_ended_before_the_next_launch(
 def test_ctrl_c_without_a_connection_stores_the_launch_and_the_next_one_ends_its_harness(
     phone: Phone, phone_world: PhoneWorld
 ) -> None:
-    interrupt = lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # noqa: E731
     phone.later((4.0, phone.link.cut), (2.0, interrupt))
     with pytest.raises(LaunchAborted) as caught:
         phone_world.launched(WAITING)
@@ -266,3 +270,19 @@ def test_ctrl_c_without_a_connection_stores_the_launch_and_the_next_one_ends_its
     phone.link.mend()
     assert phone_world.launched(run_id="run-2").status is Status.OK
     assert state_of(phone.beside, process) in ("", "Z")
+
+
+def test_ctrl_c_ends_the_launch_of_a_phone_and_starts_no_other(phone: Phone, phone_world: PhoneWorld) -> None:
+    records: list[RunRecord] = []
+    installation = phone_world.installation(phone_world.harness(WAITING))
+    settings = LaunchSettings(run_id="run-1", layout=phone_world.layout, threads=1, timeout_s=60.0)
+    phone.later((4.0, interrupt))
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        measure_launches([installation], [launch_of(), launch_of()], settings, keep=records.append, observer=Silent())
+    assert time.monotonic() - began < 30
+    (record,) = records
+    assert record.reason is not None
+    assert "device 's25' was closed, and what ran there ended" in record.reason
+    process = phone.beside.shell(["cat", f"{phone.device.root}/pid"], 10).stdout
+    wait_until_gone(phone.beside, process)

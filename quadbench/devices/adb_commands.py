@@ -37,8 +37,7 @@ class AdbCommands:
         Raises:
             DeviceLostError: the device is gone, or `close` was called.
         """
-        if self._closed.is_set():
-            raise DeviceLostError(f"{self.name} is not used any more: the command was ended")
+        self._check_open()
         return self._server.open(self._transport, service, self.name)
 
     def shell(self, argv: Sequence[str], timeout_s: float) -> ShellResult:
@@ -80,6 +79,7 @@ class AdbCommands:
                         stderr.take(packet.data)
                     else:
                         is_over = True
+                        self._check_open()  # it may have been killed by `close`
                         return packet.data[0]
             raise AssertionError("packets end with an exit code")
         except DeviceLostError:
@@ -125,6 +125,10 @@ class AdbCommands:
             for group in self._running:
                 self._kill(group)
             self._running.clear()
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise DeviceLostError(f"{self.name} was closed, and what ran there ended")
 
     def _started(self, connection: Connection, program: str) -> tuple[int, bytes]:
         """Return the command's process group, and the bytes of its stdout that came with it."""

@@ -1,5 +1,6 @@
 """Launches: installations and what each of them runs -> RunRecords, phones at the same time."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -29,8 +30,12 @@ def measure_launches(
         KeyboardInterrupt: Ctrl-C; the record of each launch that was cut off has been handed over.
     """
 
+    interrupted = threading.Event()
+
     def run_all(installation: Installation) -> None:
         for number, launch in enumerate(launches, start=1):
+            if interrupted.is_set():
+                return
             observer.launch(installation.address, launch, number, len(launches))
             try:
                 record = measure_launch(installation, launch, settings)
@@ -40,7 +45,10 @@ def measure_launches(
             keep(record)
 
     phones = [one for one in installations if not one.device.shares_host_cpu]
-    with _closed_on_interrupt([one.device for one in phones]), ThreadPoolExecutor(max_workers=max(1, len(phones))) as pool:
+    with (
+        ThreadPoolExecutor(max_workers=max(1, len(phones))) as pool,  # waits for its threads, so their devices are closed before
+        _closed_on_interrupt([one.device for one in phones], interrupted),
+    ):
         pending = [pool.submit(run_all, phone) for phone in phones]
         for installation in installations:
             if installation.device.shares_host_cpu:
@@ -50,11 +58,12 @@ def measure_launches(
 
 
 @contextmanager
-def _closed_on_interrupt(devices: Sequence[Device]) -> Iterator[None]:
-    """On Ctrl-C, end what runs on the phones so that their threads end too: each stores its launch as it was cut off."""
+def _closed_on_interrupt(devices: Sequence[Device], interrupted: threading.Event) -> Iterator[None]:
+    """On Ctrl-C, end what runs on the phones so that their threads end too: each stores its last launch as it was cut off."""
     try:
         yield
     except KeyboardInterrupt:
+        interrupted.set()
         for device in devices:
             device.close()
         raise
