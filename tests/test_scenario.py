@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from quadbench.artifacts import MIB, Caveat
-from quadbench.devices import Device, connect
+from quadbench.devices import Device, adb_detached, connect
 from quadbench.devices.leftovers import carriers
 from quadbench.devices.scenario import SCENARIOS_FOLDER, Phase, load_scenario
 from quadbench.devices.userland import write_reports
@@ -104,9 +104,9 @@ def test_a_reboot_ends_all_that_runs_and_keeps_the_files(tmp_path: Path) -> None
     with device(tmp_path, written(tmp_path, reboot)) as connected:
         before = connected.shell(BOOT_ID, 10).stdout
         plan = start_harness(connected, 300)
-        lines = connected.stream(["sh", plan], PATIENCE_S)
+        lines = connected.stream(["sh", plan], PATIENCE_S, f"{connected.root}/runs")
         process = next(lines)
-        with pytest.raises(DeviceLostError):
+        with pytest.raises(DeviceLostError, match=r"rebooted after . s of 'sh'"):
             next(lines)
         until_back(connected)
         assert connected.shell(BOOT_ID, 10).stdout not in ("", before)
@@ -114,24 +114,27 @@ def test_a_reboot_ends_all_that_runs_and_keeps_the_files(tmp_path: Path) -> None
         assert connected.shell(["sh", "-c", f"cat /proc/{process}/cmdline"], 10).stdout.count("plan.json") == 0
 
 
-def test_a_device_that_is_gone_for_good_stays_lost_and_leaves_no_process(tmp_path: Path) -> None:
+def test_a_device_that_is_gone_for_good_stays_lost_and_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adb_detached, "RECONNECT_S", 1.0)
     gone = "events: [{event: unplug, when: {at: launch}}]\n"
     with device(tmp_path, written(tmp_path, gone)) as connected:
         with pytest.raises(DeviceLostError):
-            list(connected.stream(["sh", start_harness(connected, 300)], PATIENCE_S))
+            list(connected.stream(["sh", start_harness(connected, 300)], PATIENCE_S, f"{connected.root}/runs"))
         time.sleep(0.5)
         with pytest.raises(DeviceLostError):
             connected.shell(["true"], 10)
     assert carriers(f"{Layout(tmp_path).device('virtual-s25').resolve()}#") == []
 
 
-def test_the_second_launch_is_the_second_harness(tmp_path: Path) -> None:
+def test_the_second_launch_is_the_second_harness_and_goes_on_without_a_cable(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     unplug = "events: [{event: unplug, when: {at: launch, launch: 2}, for_s: 0.2}]\n"
     with device(tmp_path, written(tmp_path, unplug)) as connected:
-        plan = start_harness(connected, 1)
-        assert list(connected.stream(["sh", plan], PATIENCE_S))[1:] == ["end"]
-        with pytest.raises(DeviceLostError):
-            list(connected.stream(["sh", plan], PATIENCE_S))
+        plan = start_harness(connected, 2)
+        for losses in (0, 1):
+            assert list(connected.stream(["sh", plan], PATIENCE_S, f"{connected.root}/runs"))[1:] == ["end"]
+            assert caplog.text.count("what runs there goes on") == losses
 
 
 def test_tools_lie_about_their_end(tmp_path: Path) -> None:
