@@ -29,7 +29,6 @@ def measure_launches(
     Raises:
         KeyboardInterrupt: Ctrl-C; the record of each launch that was cut off has been handed over.
     """
-
     interrupted = threading.Event()
 
     def run_all(installation: Installation) -> None:
@@ -45,10 +44,8 @@ def measure_launches(
             keep(record)
 
     phones = [one for one in installations if not one.device.shares_host_cpu]
-    with (
-        ThreadPoolExecutor(max_workers=max(1, len(phones))) as pool,  # waits for its threads, so their devices are closed before
-        _closed_on_interrupt([one.device for one in phones], interrupted),
-    ):
+    # The pool waits for its threads, so their devices are closed before.
+    with ThreadPoolExecutor(max(1, len(phones))) as pool, _closed_on_interrupt([one.device for one in phones], interrupted):
         pending = [pool.submit(run_all, phone) for phone in phones]
         for installation in installations:
             if installation.device.shares_host_cpu:
