@@ -100,7 +100,7 @@ def test_a_cable_that_comes_off_in_a_push_loses_the_device_until_it_is_back(tmp_
 
 
 def test_a_reboot_ends_all_that_runs_and_keeps_the_files(tmp_path: Path) -> None:
-    reboot = "events: [{event: reboot, when: {at: launch, after_s: 0.2}, for_s: 1}]\n"
+    reboot = "events: [{event: reboot, when: {at: launch, after_s: 3}, for_s: 1}]\n"
     with device(tmp_path, written(tmp_path, reboot)) as connected:
         before = connected.shell(BOOT_ID, 10).stdout
         plan = start_harness(connected, 300)
