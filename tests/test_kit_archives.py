@@ -14,6 +14,7 @@ from support.kit_files import ANDROID, RUNTIME, write_archive, write_runtime
 from quadbench.errors import UserError
 from quadbench.kits import archives, store
 from quadbench.results.layout import Layout
+from quadbench.results.manifest import CHECKSUM, MANIFEST
 from quadbench.target.abi import Abi
 
 Damage = Callable[[Path], None]
@@ -50,7 +51,7 @@ def test_no_path_in_an_archive_is_one_here(path: str, layout: Layout, library: b
     assert added(archive, layout) == [RUNTIME]
     (kit,) = store.kits(layout)
     assert files_below(tmp_path) - before == files_below(kit.folder)
-    assert all(file.name == "manifest.json" or len(file.name) == 64 for file in files_below(kit.folder))
+    assert all(file.name in (MANIFEST, CHECKSUM) or len(file.name) == 64 for file in files_below(kit.folder))
 
 
 @pytest.mark.parametrize("name", NO_NAMES)

@@ -119,6 +119,7 @@ def test_compile_says_where_the_product_lies_and_reuses_it(tmp_path: Path, capsy
 
 def test_compile_names_the_folder_and_its_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compile", str(_bundle_folder(tmp_path)), "--target", "s25", "--results", str(tmp_path)]) == 0
-    folder, size = capsys.readouterr().out.splitlines()
+    folder, size, *doubts = capsys.readouterr().out.splitlines()
     assert Path(folder).parent == tmp_path / "compiled"
     assert size.startswith("onnxruntime-cpu-aarch64: 6 files, ")
+    assert [doubt.partition(":")[0] for doubt in doubts] == ["SIMULATED_INTEGERS"]

@@ -12,7 +12,7 @@ from quadbench.compile.availability import availability
 from quadbench.errors import BuildError
 from quadbench.results.digests import folder_digests, sha256_of
 from quadbench.results.layout import Layout
-from quadbench.results.manifest import MANIFEST, file_ref, read_manifest
+from quadbench.results.manifest import CHECKSUM, MANIFEST, file_ref, read_manifest
 from quadbench.target.targets import Target, target_key
 from support.bundles import write_bundle
 from support.lora_graph import quantized_model
@@ -72,7 +72,7 @@ class CompilerContract:
 
     def test_the_folder_holds_what_the_manifest_names_and_nothing_else(self, compiled: Stored[CompiledBundle]) -> None:
         (graph,) = compiled.artifact.graphs
-        assert folder_digests(compiled.folder).keys() == {MANIFEST, graph.file.path}
+        assert folder_digests(compiled.folder).keys() == {MANIFEST, CHECKSUM, graph.file.path}
         assert read_manifest(compiled.folder, CompiledBundle).artifact == compiled.artifact
 
     def test_the_manifest_says_what_compiled_it_wherever_it_lay(
@@ -85,7 +85,7 @@ class CompilerContract:
     def test_the_bundle_stays_as_it_was(self, bundle: Stored[Bundle], compiled: Stored[CompiledBundle]) -> None:
         graphs = bundle.artifact.graphs
         assert sha256_of(bundle.path(graphs[0].file)) == graphs[0].file.sha256
-        assert folder_digests(bundle.folder).keys() == {MANIFEST, "profile.json", *(graph.file.path for graph in graphs)}
+        assert folder_digests(bundle.folder).keys() == {MANIFEST, CHECKSUM, "profile.json", *(graph.file.path for graph in graphs)}
 
     def test_the_same_graphs_are_not_compiled_again(
         self, target: Target, bundle: Stored[Bundle], compiled: Stored[CompiledBundle], layout: Layout
