@@ -85,7 +85,8 @@ class CompilerContract:
     def test_the_bundle_stays_as_it_was(self, bundle: Stored[Bundle], compiled: Stored[CompiledBundle]) -> None:
         graphs = bundle.artifact.graphs
         assert sha256_of(bundle.path(graphs[0].file)) == graphs[0].file.sha256
-        assert folder_digests(bundle.folder).keys() == {MANIFEST, CHECKSUM, "profile.json", *(graph.file.path for graph in graphs)}
+        files = {MANIFEST, CHECKSUM, "profile.json", *(graph.file.path for graph in graphs)}
+        assert folder_digests(bundle.folder).keys() == files
 
     def test_the_same_graphs_are_not_compiled_again(
         self, target: Target, bundle: Stored[Bundle], compiled: Stored[CompiledBundle], layout: Layout
