@@ -10,9 +10,9 @@ from quadbench.quad.adapters.lora_profile import SiteFit, aligned, decibels, sit
 from quadbench.quad.quantize.encodings import Encoding
 
 # Limits at every site. docs/quad.md has the measurements behind them.
-MOST_CLIPPED = 0.01  # of its weights; normal ones clipped so in both factors leave 24 dB, as the last limit asks
+MOST_CLIPPED = 0.01  # of its weights; normal ones clipped so in both factors leave 24 dB, about what the last limit asks
 LEAST_EFFECTIVE_BITS = 6.0  # with fewer, the built-in adapters' worst sites fall below the next limit
-LEAST_SQNR_DB = 25.0  # of up*down: rounding then stays about 8 dB below what W8A16 itself does to eps
+LEAST_SQNR_DB = 25.0  # of up*down: 5 to 7 dB below what W8A16 itself does to eps, if all sites were so
 # Of all sites together, gauge-aligned: below it half of the update is noise, and no start for distillation.
 LEAST_KEPT_DB = 3.0
 
