@@ -117,7 +117,8 @@ def _costs(rows: Sequence[KpiRow]) -> list[list[Phrase]]:
         noun = "time" if key == "end_to_end" else "memory"
         if compared:
             changes = [1 / row.ratio - 1 for row in compared if row.ratio and row.is_apart]
-            clauses.append([Phrase(text=what), *_change(changes, noun)])
+            limit = "" if len(changes) in (0, len(compared)) else "up to "  # of the others the run cannot tell
+            clauses.append([Phrase(text=f"{what}{limit}"), *_change(changes, noun)])
     return clauses
 
 
