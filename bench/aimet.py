@@ -101,7 +101,7 @@ def _both_db(
     merge(adapter, unet)
     merged = export_unet(prepared.foundation, unet, {}, folder)
     own = GraphSession(quantized(Calibrated(Observed(merged, calibration))).model)
-    items = {one.task.name: one.items.calibration for one in prepared.tasks if one.task.adapter == adapter.name}
+    items = {one.task.name: one.items.calibration for one in prepared.tasks if adapter.name in one.task.adapter}
     judged = examples(prepared, adapter, items, seeds=(5,), noised=False)
     exact = [example.teacher.numpy() for example in judged]
     inputs = [example.feed for example in judged]

@@ -115,7 +115,7 @@ class Study:
             validation = few(examples(self.prepared, exact, items.validation, seeds=VALIDATION_SEEDS, noised=False))
             trained = few(examples(self.prepared, exact, items.training, seeds=VALIDATION_SEEDS, noised=False))
             own = {
-                task.task.name: task.items.evaluation[: self.items] for task in self.prepared.tasks if task.task.adapter == name
+                task.task.name: task.items.evaluation[: self.items] for task in self.prepared.tasks if name in task.task.adapter
             }
             new = examples(self.prepared, exact, own, seeds=(0,), noised=False)
         came_in = self.lora.adapters[name]
