@@ -32,7 +32,7 @@ _LIST = (
 )
 _CHECK = 'cd "$1" && shift && sha256sum "$@"'
 _MARK = 'cd "$1" && shift && chmod 755 "$@"'
-_PUBLISH = 'cd "$1" && for name in .tmp-*; do mv -f "$name" "${name#.tmp-}" || exit 1; done'
+_PUBLISH = 'cd "$1" && for name in .tmp-*; do [ ! -e "$name" ] || mv -f "$name" "${name#.tmp-}" || exit 1; done'
 _CLEAN = 'cd "$1" && rm -f .tmp-*'
 
 Progress = Callable[[int, int], None]  # bytes sent so far, bytes to send

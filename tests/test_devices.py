@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support.device_contract import DeviceContract
 
-from quadbench.devices import Device, adb_detached, connect, list_devices, parse_battery, parse_thermal
+from quadbench.devices import Device, adb_reconnect, connect, list_devices, parse_battery, parse_thermal
 from quadbench.devices.adb_protocol import TcpEndpoint, UnixEndpoint
 from quadbench.devices.adb_server import endpoint_from, user_server
 from quadbench.devices.sandbox import PACKAGES
@@ -284,7 +284,7 @@ def test_a_device_in_use_names_the_process(tmp_path: Path) -> None:
 
 
 def test_a_device_that_dies_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adb_detached, "RECONNECT_S", 0.5)
+    monkeypatch.setattr(adb_reconnect, "RECONNECT_S", 0.5)
     with connect(["virtual:s25"], layout=Layout(tmp_path)) as (device,):
         lines = device.stream(["sh", "-c", "echo started; sleep 60"], 60, f"{device.root}/stream")
         next(lines)

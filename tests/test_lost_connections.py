@@ -16,7 +16,7 @@ from support.scripted_harness import GOOD, SAMPLES, World, launch_of, measured, 
 from support.watcher import Silent
 
 from quadbench.artifacts import ErrorClass, RunRecord, Status, Variant
-from quadbench.devices import Device, adb_detached, connect
+from quadbench.devices import Device, adb_detached, adb_reconnect, connect
 from quadbench.errors import CommandError, CommandTimeoutError, DeviceLostError
 from quadbench.measure import LaunchAborted, LaunchSettings, measure_launches
 from quadbench.results.layout import Layout
@@ -104,7 +104,7 @@ def test_a_harness_that_says_nothing_for_long_is_not_taken_for_lost(phone: Phone
 def test_a_phone_that_stays_away_is_lost_and_the_message_says_how_long_it_was_waited_for(
     phone: Phone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adb_detached, "RECONNECT_S", 1.5)
+    monkeypatch.setattr(adb_reconnect, "RECONNECT_S", 1.5)
     phone.later((0.5, phone.link.cut))
     lines: list[str] = []
     with pytest.raises(DeviceLostError, match=r"device 's25' was lost: .*; it was not back within 1.5 s"):
@@ -137,9 +137,34 @@ def test_a_command_that_takes_too_long_is_killed_once_the_phone_is_back(phone: P
         wait_until_gone(phone.beside, process)
 
 
+def test_what_was_written_just_before_the_deadline_is_read(phone: Phone) -> None:
+    lines: list[str] = []
+    with pytest.raises(CommandTimeoutError):
+        lines += phone.lines(["sh", "-c", "n=0; while :; do echo $((n+=1)); sleep 0.02; done"], timeout_s=2)
+    written = phone.beside.shell(["cat", f"{phone.folder}/stdout"], 10).stdout
+    assert lines == written.split("\n")[:-1]
+
+
+def test_what_was_written_just_before_a_reboot_is_read(phone: Phone) -> None:
+    phone.later((1.0, phone.link.cut), (0.0, phone.link.reboot), (1.5, phone.link.mend))
+    lines: list[str] = []
+    with pytest.raises(DeviceLostError, match="rebooted after"):
+        lines += phone.lines(["sh", "-c", "echo first; sleep 2; echo last; sleep 60"])
+    assert lines == ["first", "last"]
+
+
+def test_a_command_may_be_away_for_longer_than_what_the_device_adds_to_its_time(
+    phone: Phone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adb_detached, "SPARE_S", 0.5)
+    phone.later((0.5, phone.link.cut), (5.5, phone.link.mend))
+    assert list(phone.lines(["sh", "-c", "sleep 7; echo the end"], timeout_s=4)) == ["the end"]
+
+
 def test_a_command_ends_by_itself_where_nobody_comes_back(phone: Phone, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adb_detached, "RECONNECT_S", 0.1)
-    monkeypatch.setattr(adb_detached, "_SPARE_S", 1.0)
+    monkeypatch.setattr(adb_reconnect, "RECONNECT_S", 0.1)
+    monkeypatch.setattr(adb_detached, "AWAY_S", 0.5)
+    monkeypatch.setattr(adb_detached, "SPARE_S", 0.5)
     phone.later((0.8, phone.link.cut))
     lines: list[str] = []
     with pytest.raises(DeviceLostError):
@@ -164,6 +189,60 @@ def test_closing_a_device_ends_what_waits_for_it(phone: Phone) -> None:
     with pytest.raises(DeviceLostError):
         list(phone.lines(counting(300)))
     assert time.monotonic() - began < 10
+
+
+# Files and commands
+
+
+def lose_for_a_moment(phone: Phone) -> None:
+    """Have the next thing that is done lose its connection in the middle."""
+    phone.link.hold()
+    phone.later((0.5, phone.link.cut), (1.0, phone.link.mend))
+
+
+def test_a_file_that_is_pulled_arrives_over_another_connection(phone: Phone, tmp_path: Path) -> None:
+    phone.beside.shell(["sh", "-c", f"mkdir -p {phone.folder}; seq 100000 >{phone.folder}/numbers"], 10)
+    lose_for_a_moment(phone)
+    phone.device.pull(f"{phone.folder}/numbers", tmp_path / "numbers")
+    assert (tmp_path / "numbers").read_text().split() == [str(number) for number in range(1, 100001)]
+
+
+def test_a_command_that_is_cut_off_is_run_again(phone: Phone) -> None:
+    lose_for_a_moment(phone)
+    assert phone.device.shell(["echo", "the answer"], 10).stdout == "the answer\n"
+    assert phone.link.cuts == 1
+
+
+def test_a_file_is_pushed_again_after_a_reboot_and_nothing_else_goes_on(phone: Phone, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("content")
+    assert list(phone.lines(["echo", "begun"])) == ["begun"]
+    phone.link.reboot()
+    lose_for_a_moment(phone)
+    with pytest.raises(DeviceLostError, match="device 's25' rebooted meanwhile"):
+        phone.device.shell(["true"], 10)
+    assert list(phone.lines(["echo", "begun"])) == ["begun"]
+    phone.link.reboot()
+    lose_for_a_moment(phone)
+    phone.device.push(tmp_path / "file", f"{phone.folder}/file")
+    assert phone.device.shell(["cat", f"{phone.folder}/file"], 10).stdout == "content"
+
+
+def test_what_is_lost_again_and_again_is_given_up(phone: Phone) -> None:
+    phone.later(*[(2.0, phone.link.cut), (0.1, phone.link.mend)] * 20)
+    with pytest.raises(DeviceLostError, match=r"'s25' was lost: .*, 5 times"):
+        phone.device.shell(["sleep", "60"], 60)
+
+
+def test_a_phone_that_stays_away_is_waited_for_once(phone: Phone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adb_reconnect, "RECONNECT_S", 3.0)
+    phone.link.cut()
+    for seconds in (3.0, 0.0):
+        began = time.monotonic()
+        with pytest.raises(DeviceLostError):
+            phone.device.shell(["true"], 10)
+        assert seconds <= time.monotonic() - began < seconds + 2.5
+    phone.link.mend()
+    assert phone.device.shell(["true"], 10).exit_code == 0
 
 
 # Launches
@@ -239,13 +318,28 @@ def test_a_launch_over_a_broken_connection_is_as_good_as_any(phone: Phone, phone
 def test_a_reboot_in_a_launch_keeps_its_samples_is_the_devices_fault_and_the_next_launch_runs(
     phone: Phone, phone_world: PhoneWorld
 ) -> None:
-    phone.later((0.0, phone_world.heard(60)), (0.0, phone.link.cut), (0.0, phone.link.reboot), (1.0, phone.link.mend))
-    record = phone_world.launched()
+    phone.later((0.0, phone_world.heard(2)), (0.0, phone.link.cut), (0.0, phone.link.reboot), (2.0, phone.link.mend))
+    record = phone_world.launched(
+        "header()\n"
+        "for iteration in range(3):\n"
+        "    sample(task=plan['sequence'][0]['task'], iteration=iteration, is_warmup=False)\n"
+        "    time.sleep(1.5 if iteration == 0 else 0)\n"
+        "time.sleep(600)"
+    )
     assert (record.status, record.error_class) == (Status.FAILED, ErrorClass.DEVICE)
     assert record.reason is not None
     assert "device 's25' rebooted after" in record.reason
-    assert 0 < len(of_metric(record, "end_to_end_ns")) < 24
+    assert len(of_metric(record, "end_to_end_ns")) == 3
     assert phone_world.launched(run_id="run-2").status is Status.OK
+    assert phone_world.left() == []
+
+
+def test_a_launch_whose_connection_is_lost_at_its_end_is_as_good_as_any(phone: Phone, phone_world: PhoneWorld) -> None:
+    ended = 1 + SAMPLES + 4 + 1
+    phone.later((0.0, phone_world.heard(ended)), (0.0, phone.link.hold), (0.5, phone.link.cut), (1.5, phone.link.mend))
+    record = phone_world.launched()
+    assert (record.status, record.reason, phone.link.cuts, len(record.images)) == (Status.OK, None, 1, 4)
+    assert "after.uptime_s" in record.state
     assert phone_world.left() == []
 
 
@@ -259,7 +353,7 @@ WAITING = "header()\nsample()\npathlib.Path(plan['root'], 'pid').write_text(str(
 def test_a_harness_that_was_left_behind_is_ended_before_the_next_launch(
     phone: Phone, phone_world: PhoneWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adb_detached, "RECONNECT_S", 0.2)
+    monkeypatch.setattr(adb_reconnect, "RECONNECT_S", 0.2)
     phone.later((0.0, phone_world.heard(2)), (0.5, phone.link.cut))
     assert phone_world.launched(WAITING).status is Status.FAILED
     process = phone.beside.shell(["cat", f"{phone.device.root}/pid"], 10).stdout
@@ -294,7 +388,7 @@ def test_ctrl_c_ends_the_launch_of_a_phone_and_starts_no_other(phone: Phone, pho
         measure_launches([installation], [launch_of(), launch_of()], settings, keep=records.append, observer=Silent())
     assert time.monotonic() - began < 30
     (record,) = records
-    assert record.reason is not None
-    assert "device 's25' was closed, and what ran there ended" in record.reason
+    assert (record.status, record.error_class) == (Status.ABORTED, ErrorClass.USER)
+    assert record.reason == "interrupted after 1 samples"
     process = phone.beside.shell(["cat", f"{phone.device.root}/pid"], 10).stdout
     wait_until_gone(phone.beside, process)

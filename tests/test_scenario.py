@@ -1,5 +1,7 @@
 """Scenarios: what a file says happens to a virtual device happens, as the real adb server and adbd pass it on."""
 
+import hashlib
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from quadbench.artifacts import MIB, Caveat
-from quadbench.devices import Device, adb_detached, connect
+from quadbench.devices import Device, adb_reconnect, connect
 from quadbench.devices.leftovers import carriers
 from quadbench.devices.scenario import SCENARIOS_FOLDER, Phase, load_scenario
 from quadbench.devices.userland import write_reports
@@ -87,15 +89,15 @@ def test_a_slow_link_is_slower_than_one_without_limit(tmp_path: Path) -> None:
     assert seconds[0] > 2 * seconds[1]
 
 
-def test_a_cable_that_comes_off_in_a_push_loses_the_device_until_it_is_back(tmp_path: Path) -> None:
-    blob = tmp_path / "blob"
-    blob.write_bytes(bytes(8 * MIB))
+def test_a_file_in_whose_push_the_cable_comes_off_is_pushed_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    content = os.urandom(8 * MIB)
+    (tmp_path / "blob").write_bytes(content)
     with device(tmp_path, "unplugged-in-push") as connected:
         boot = connected.shell(BOOT_ID, 10).stdout
-        with pytest.raises(DeviceLostError):
-            connected.push(blob, f"{connected.root}/blob")
-        until_back(connected)
-        connected.push(blob, f"{connected.root}/blob")
+        connected.push(tmp_path / "blob", f"{connected.root}/blob")
+        assert caplog.text.count("was lost") == 1
+        sha256 = connected.shell(["sha256sum", f"{connected.root}/blob"], 10).stdout.split()[0]
+        assert sha256 == hashlib.sha256(content).hexdigest()
         assert connected.shell(BOOT_ID, 10).stdout == boot
 
 
@@ -115,7 +117,7 @@ def test_a_reboot_ends_all_that_runs_and_keeps_the_files(tmp_path: Path) -> None
 
 
 def test_a_device_that_is_gone_for_good_stays_lost_and_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adb_detached, "RECONNECT_S", 1.0)
+    monkeypatch.setattr(adb_reconnect, "RECONNECT_S", 1.0)
     gone = "events: [{event: unplug, when: {at: launch}}]\n"
     with device(tmp_path, written(tmp_path, gone)) as connected:
         with pytest.raises(DeviceLostError):

@@ -11,6 +11,7 @@ from quadbench.artifacts import DeviceFacts
 from quadbench.devices.adb_commands import AdbCommands
 from quadbench.devices.adb_detached import run_detached
 from quadbench.devices.adb_protocol import AdbServer
+from quadbench.devices.adb_reconnect import Reconnect
 from quadbench.devices.adb_shell import Stream, packets
 from quadbench.devices.adb_sync import receive_file, send_file
 from quadbench.devices.device import (
@@ -45,6 +46,7 @@ class AdbDevice:
         self._transport = transport
         self._resources = resources
         self._commands = AdbCommands(server, transport, self._name)
+        self._reconnect = Reconnect(self._commands)
 
     @property
     def serial(self) -> str:
@@ -62,24 +64,30 @@ class AdbDevice:
         return read_properties(self._server, self._transport, self._name)
 
     def push(self, local: Path, remote: str, progress: Progress | None = None) -> None:
-        with self._commands.open("sync:") as connection:
-            send_file(connection, local, remote, self._name, progress)
+        def send() -> None:
+            with self._commands.open("sync:") as connection:
+                send_file(connection, local, remote, self._name, progress)
+
+        self._reconnect.again(send, over_reboots=True)
 
     def pull(self, remote: str, local: Path, *, limit_bytes: int = PULL_LIMIT_BYTES) -> None:
-        with self._commands.open("sync:") as connection:
-            receive_file(connection, remote, local, self._name, limit_bytes)
+        def receive() -> None:
+            with self._commands.open("sync:") as connection:
+                receive_file(connection, remote, local, self._name, limit_bytes)
+
+        self._reconnect.again(receive)
 
     def shell(self, argv: Sequence[str], timeout_s: float) -> ShellResult:
         check_command(argv)
         try:
-            return self._commands.shell(argv, timeout_s)
+            return self._reconnect.again(lambda: self._commands.shell(argv, timeout_s))
         except TimeoutError as error:
             raise command_timed_out(argv, self._name, timeout_s) from error
 
     def stream(self, argv: Sequence[str], timeout_s: float, folder: str) -> Generator[str, None, None]:
         check_command(argv)
         lines, stderr = Lines(f"the output of '{argv[0]}' on {self._name}"), Tail()
-        with contextlib.closing(run_detached(self._commands, argv, timeout_s, folder, stderr)) as output:
+        with contextlib.closing(run_detached(self._commands, self._reconnect, argv, timeout_s, folder, stderr)) as output:
             while True:
                 try:
                     piece = next(output)

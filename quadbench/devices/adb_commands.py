@@ -100,7 +100,17 @@ class AdbCommands:
             is_known = group in self._running  # not where close has killed it
             self._running.discard(group)
         if kill and is_known:
-            self._kill(group)
+            self.kill(group)
+
+    def kill(self, group: int) -> None:
+        """Kill a process group, if the device can be reached."""
+        try:
+            service = shell_service(["sh", "-c", f"kill -KILL -{group}"])
+            with self._server.open(self._transport, service, self.name) as connection:
+                for _ in packets(connection, time.monotonic() + KILL_TIMEOUT_S):
+                    pass
+        except (DeviceError, TimeoutError) as error:
+            log.warning("%s: process %d could not be killed; the next run kills it: %s", self.name, group, error)
 
     def reconnect(self) -> None:
         """Have the server look again for a device that it reaches through a network.
@@ -123,7 +133,7 @@ class AdbCommands:
         self._closed.set()
         with self._lock:
             for group in self._running:
-                self._kill(group)
+                self.kill(group)
             self._running.clear()
 
     def _check_open(self) -> None:
@@ -145,12 +155,3 @@ class AdbCommands:
         except TimeoutError as error:
             raise connection.lost(f"it did not start '{program}' within {START_TIMEOUT_S:g} s") from error
         raise DeviceError(f"{self.name} did not start '{program}': {as_text(head[:_FIRST_LINE_BYTES])}")
-
-    def _kill(self, group: int) -> None:
-        try:
-            service = shell_service(["sh", "-c", f"kill -KILL -{group}"])
-            with self._server.open(self._transport, service, self.name) as connection:
-                for _ in packets(connection, time.monotonic() + KILL_TIMEOUT_S):
-                    pass
-        except (DeviceError, TimeoutError) as error:
-            log.warning("%s: process %d could not be killed; the next run kills it: %s", self.name, group, error)

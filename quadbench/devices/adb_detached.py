@@ -13,17 +13,18 @@ from collections.abc import Generator, Sequence
 
 from quadbench.artifacts.device_text import one_line
 from quadbench.devices.adb_commands import START_TIMEOUT_S, AdbCommands
+from quadbench.devices.adb_reconnect import BOOT_ID, RECONNECT_S, TRIES, Reconnect
+from quadbench.devices.device import ShellResult
 from quadbench.devices.output import TAIL_BYTES, Tail
 from quadbench.errors import DeviceError, DeviceLostError
 
-RECONNECT_S = 120.0  # in which a device is back: a phone that restarts takes about one minute
 SILENCE_S = 30.0  # without a sign of life, of which there is one each POLL_S
 POLL_S = 0.5  # a line that the harness writes need not be here sooner; reading each at once would wake a core for it
 FILE_LIMIT_BYTES = 2**30  # of a file that the command writes: a harness gone wild must not fill a phone
-_RETRY_S = 1.0
-_SPARE_S = 60.0  # in which this machine ends a command that takes too long, before the device does it alone
+AWAY_S = RECONNECT_S  # without a connection, which are a command's own time no more
+SPARE_S = 60.0  # in which this machine ends a command that takes too long, before the device does it alone
 _END_TIMEOUT_S = 30.0
-_BOOT = "/proc/sys/kernel/random/boot_id"
+_NO_PROCESS = "none"
 _ULIMIT_BLOCK_BYTES = 512
 _SHOWN_LINES = 3
 _GONE_HINT = (
@@ -44,10 +45,11 @@ shift 2
 echo $? >exit_code.part && mv exit_code.part exit_code
 kill -KILL -$$
 ' sh "$limit_s" "$blocks" "$@" </dev/null >stdout 2>stderr &
-echo "$! $(cat {_BOOT})"
+echo "$! $(cat {BOOT_ID})"
 """
 
-# $1 is the folder, $2 the first byte from 1, $3 the command's process. The empty line is a sign of life.
+# $1 is the folder, $2 the first byte from 1, $3 the command's process. The empty line is a sign of life. What was written last
+# is read once the process is gone.
 _READ = f"""\
 cd "$1" && exec 3<stdout || exit 125
 tail -c "+$2" <&3
@@ -65,19 +67,19 @@ log = logging.getLogger(__name__)
 
 
 def run_detached(
-    commands: AdbCommands, argv: Sequence[str], timeout_s: float, folder: str, stderr: Tail
+    commands: AdbCommands, reconnect: Reconnect, argv: Sequence[str], timeout_s: float, folder: str, stderr: Tail
 ) -> Generator[bytes, None, int]:
     """Run a command in a folder of the device, yield pieces of its stdout, and return its exit code.
 
-    However it is left, the command and its children are killed; where the device cannot be reached then, it ends itself soon
-    after `timeout_s`.
+    However it is left, the command and its children are killed; where the device cannot be reached then, it ends itself
+    AWAY_S + SPARE_S after `timeout_s`. Whatever ended it, what it had written comes before the error.
 
     Raises:
-        TimeoutError: it took longer than `timeout_s`, not counting the time without a connection.
+        TimeoutError: it took longer than `timeout_s`, not counting the time without a connection, of which AWAY_S are forgiven.
         DeviceLostError: the device went away and did not come back in time, or restarted.
         DeviceError: the command cannot be started.
     """
-    command = _Detached(commands, argv, timeout_s, folder)
+    command = _Detached(commands, reconnect, argv, timeout_s, folder)
     is_over = False
     try:
         yield from command.output()
@@ -92,43 +94,68 @@ def run_detached(
 class _Detached:
     """A command that was started, and how much of its output has been read."""
 
-    def __init__(self, commands: AdbCommands, argv: Sequence[str], timeout_s: float, folder: str) -> None:
+    def __init__(self, commands: AdbCommands, reconnect: Reconnect, argv: Sequence[str], timeout_s: float, folder: str) -> None:
         self._commands = commands
+        self._reconnect = reconnect
         self._program = argv[0]
         self._folder = folder
         self._timeout_s = timeout_s
         self._began = time.monotonic()
         self._away_s = 0.0
         self._read_bytes = 0
-        self.group, self._boot = self._start(argv)
+        self._is_overdue = False
+        self._tries_left: float = math.inf  # until it is over, as its time is limited
+        self._reboot: DeviceLostError | None = None
+        self.group = self._start(argv)
 
     def output(self) -> Generator[bytes, None, None]:
         """Yield stdout up to the command's end, over as many connections as it takes."""
-        while True:
-            try:
-                yield from self._over_one_connection()
-                return
-            except DeviceLostError as lost:
-                self._wait_for_device(lost)
+        try:
+            yield from self._pieces()
+        except (DeviceError, TimeoutError) as error:
+            if not self._reboot:
+                raise
+            log.warning("what '%s' wrote last cannot be read: %s", self._program, error)
+        if self._reboot:
+            raise self._reboot
 
     def end(self) -> tuple[int, str]:
         """Return the exit code and the end of stderr of a command that has ended."""
-        while True:
-            try:
-                result = self._commands.shell(["sh", "-c", _END, "sh", self._folder], _END_TIMEOUT_S)
-                break
-            except DeviceLostError as lost:
-                self._wait_for_device(lost)
+        result = self._result()
         if re.fullmatch(r"\d{1,3}\n", result.stdout):
             return int(result.stdout), result.stderr
-        if time.monotonic() > self._began + self._timeout_s:
+        if self._is_overdue:
             raise TimeoutError
         said = one_line("\n".join(result.stderr.splitlines()[-_SHOWN_LINES:])) or "nothing on stderr"
         message = f"'{self._program}' is gone from {self._commands.name} without an exit code: {said}"
         raise DeviceLostError(message, hint=_GONE_HINT)
 
-    def _start(self, argv: Sequence[str]) -> tuple[int, str]:
-        limits = [f"{math.ceil(self._timeout_s + _SPARE_S)}", f"{FILE_LIMIT_BYTES // _ULIMIT_BLOCK_BYTES}"]
+    @property
+    def _deadline(self) -> float:
+        return self._began + self._timeout_s + min(self._away_s, AWAY_S)
+
+    def _pieces(self) -> Generator[bytes, None, None]:
+        while not self._is_overdue and not self._reboot:
+            try:
+                yield from self._over_one_connection(self._deadline - time.monotonic())
+                return
+            except TimeoutError:
+                self._is_overdue = True
+            except DeviceLostError as lost:
+                self._wait_for_device(lost)
+        self._tries_left = TRIES
+        while True:
+            try:
+                if not self._reboot:
+                    self._commands.kill(self.group)
+                yield from self._over_one_connection(_END_TIMEOUT_S)
+                return
+            except DeviceLostError as lost:
+                self._wait_for_device(lost)
+
+    def _start(self, argv: Sequence[str]) -> int:
+        longest_s = math.ceil(self._timeout_s + AWAY_S + SPARE_S)
+        limits = [f"{longest_s}", f"{FILE_LIMIT_BYTES // _ULIMIT_BLOCK_BYTES}"]
         try:
             result = self._commands.shell(["sh", "-c", _START, "sh", self._folder, *limits, *argv], START_TIMEOUT_S)
         except TimeoutError as error:
@@ -140,11 +167,21 @@ class _Detached:
             raise DeviceError(f"'{self._program}' cannot be started in '{self._folder}' on {self._commands.name}: {said}")
         group = int(words[1])
         self._commands.remember(group)
-        return group, words[2]
+        self._reconnect.boot = words[2]
+        return group
 
-    def _over_one_connection(self) -> Generator[bytes, None, None]:
-        argv = ["sh", "-c", _READ, "sh", self._folder, f"{self._read_bytes + 1}", f"{self.group}"]
-        remaining_s = self._began + self._timeout_s + self._away_s - time.monotonic()
+    def _result(self) -> ShellResult:
+        self._tries_left = TRIES
+        while not self._reboot:
+            try:
+                return self._commands.shell(["sh", "-c", _END, "sh", self._folder], _END_TIMEOUT_S)
+            except DeviceLostError as lost:
+                self._wait_for_device(lost)
+        raise self._reboot
+
+    def _over_one_connection(self, remaining_s: float) -> Generator[bytes, None, None]:
+        process = _NO_PROCESS if self._reboot else f"{self.group}"  # its number may be another's now
+        argv = ["sh", "-c", _READ, "sh", self._folder, f"{self._read_bytes + 1}", process]
         stderr = Tail()
         with contextlib.closing(self._commands.run(argv, remaining_s, stderr, silence_s=SILENCE_S)) as pieces:
             while True:
@@ -161,27 +198,13 @@ class _Detached:
             raise DeviceError(f"{output} cannot be read, exit code {status}: {said}")
 
     def _wait_for_device(self, lost: DeviceLostError) -> None:
-        """Wait until the device answers again, as the same that it was."""
-        log.warning("%s; what runs there goes on, and it is waited for at most %g s", lost.message, RECONNECT_S)
+        """Wait until the device answers again, and note where it has rebooted."""
+        self._tries_left -= 1
+        if not self._tries_left:
+            raise lost
         since = time.monotonic()
-        while (boot := self._boot_now()) is None:
-            if time.monotonic() - since > RECONNECT_S:
-                message = f"{lost.message}; it was not back within {RECONNECT_S:g} s"
-                raise DeviceLostError(message, hint=lost.hint) from lost
-            if self._commands.wait(_RETRY_S):
-                raise lost
+        is_same_boot = self._reconnect.wait(lost)
         self._away_s += time.monotonic() - since
-        if boot != self._boot:
-            self._commands.forget(self.group, kill=False)  # its number may be another's now
-            after_s = since - self._began
-            message = f"{self._commands.name} rebooted after {after_s:.0f} s of '{self._program}'"
-            raise DeviceLostError(message, hint="see that it is charged and cool, then run again") from lost
-        log.info("%s is back after %.1f s", self._commands.name, time.monotonic() - since)
-
-    def _boot_now(self) -> str | None:
-        try:
-            self._commands.reconnect()
-            return self._commands.shell(["cat", _BOOT], START_TIMEOUT_S).stdout.rstrip("\n")
-        except (DeviceLostError, TimeoutError) as error:
-            log.debug("%s does not answer yet: %s", self._commands.name, error)
-            return None
+        if not is_same_boot:
+            self._commands.forget(self.group, kill=False)
+            self._reboot = self._reconnect.rebooted(f"after {since - self._began:.0f} s of '{self._program}'")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from threading import Event
 
 from quadbench.artifacts import Bundle, Caveat, CompiledBundle, ErrorClass, LaunchPlan, RunRecord, Sample, Status
 from quadbench.artifacts.device_text import one_line
@@ -56,8 +57,12 @@ class LaunchSettings:
     limits: GateLimits = field(default_factory=GateLimits)
 
 
-def measure_launch(installation: Installation, launch: LaunchPlan, settings: LaunchSettings) -> RunRecord:
+def measure_launch(
+    installation: Installation, launch: LaunchPlan, settings: LaunchSettings, interrupted: Event | None = None
+) -> RunRecord:
     """Run the harness once and keep what it says. Whatever goes wrong in it comes back as a FAILED or SKIPPED record.
+
+    Where another thread takes Ctrl-C, it sets `interrupted`, then closes the device: what fails from then on is cut off.
 
     Writes plan.json, events.jsonl (line by line, as they come) and images/<task>/<item>.png into the launch's folder. The
     caller stores the record.
@@ -83,7 +88,7 @@ def measure_launch(installation: Installation, launch: LaunchPlan, settings: Lau
         folder=folder,
         is_emulated=provider is not None and provider.is_emulator and launch.variant.is_quantized,
     )
-    return _measured(work)
+    return _measured(work, interrupted or Event())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,13 +136,15 @@ class _Findings:
         self.failure = self.failure or Failure(error_class=error_class, reason=reason)
 
 
-def _measured(work: _Launch) -> RunRecord:
+def _measured(work: _Launch, interrupted: Event) -> RunRecord:
     name = f"{work.device.facts.address}: launch {work.launch.launch} of {work.launch.variant}"
     log.info("%s: starts", name)
     began = time.monotonic()
     findings = _Findings(started_at=datetime.now(UTC), heard=Heard(expected=work.expected))
     try:
         _measure(work, findings)
+        if findings.failure and interrupted.is_set():
+            raise KeyboardInterrupt
     except KeyboardInterrupt as interrupt:
         findings.failure = None
         raise LaunchAborted(_record(work, findings, aborted=True)) from interrupt

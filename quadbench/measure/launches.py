@@ -37,7 +37,7 @@ def measure_launches(
                 return
             observer.launch(installation.address, launch, number, len(launches))
             try:
-                record = measure_launch(installation, launch, settings)
+                record = measure_launch(installation, launch, settings, interrupted)
             except LaunchAborted as aborted:
                 keep(aborted.record)
                 raise
