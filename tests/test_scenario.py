@@ -108,7 +108,7 @@ def test_a_reboot_ends_all_that_runs_and_keeps_the_files(tmp_path: Path) -> None
         plan = start_harness(connected, 300)
         lines = connected.stream(["sh", plan], PATIENCE_S, f"{connected.root}/runs")
         process = next(lines)
-        with pytest.raises(DeviceLostError, match=r"rebooted after \d+ s of 'sh'"):
+        with pytest.raises(DeviceLostError, match=r"rebooted after \d+ s"):
             next(lines)
         until_back(connected)
         assert connected.shell(BOOT_ID, 10).stdout not in ("", before)
@@ -136,7 +136,15 @@ def test_the_second_launch_is_the_second_harness_and_goes_on_without_a_cable(
         plan = start_harness(connected, 2)
         for losses in (0, 1):
             assert list(connected.stream(["sh", plan], PATIENCE_S, f"{connected.root}/runs"))[1:] == ["end"]
-            assert caplog.text.count("what runs there goes on") == losses
+            assert caplog.text.count("what ran there goes on") == losses
+
+
+def test_what_did_not_happen_is_told_at_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    events = "events: [{event: unplug, when: {at: push, after_mb: 3}}, {event: reboot, when: {at: launch}}]\n"
+    with device(tmp_path, written(tmp_path, events)):
+        pass
+    assert "scenario mine: 'unplug' did not happen: 0.0 of 3 MiB were sent" in caplog.text
+    assert "scenario mine: 'reboot' did not happen: launch 1 was not reached" in caplog.text
 
 
 def test_tools_lie_about_their_end(tmp_path: Path) -> None:

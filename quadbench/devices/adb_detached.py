@@ -207,4 +207,4 @@ class _Detached:
         self._away_s += time.monotonic() - since
         if not is_same_boot:
             self._commands.forget(self.group, kill=False)
-            self._reboot = self._reconnect.rebooted(f"after {since - self._began:.0f} s of '{self._program}'")
+            self._reboot = self._reconnect.rebooted(f"after {since - self._began:.0f} s")

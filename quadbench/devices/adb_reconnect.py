@@ -55,18 +55,19 @@ class Reconnect:
         """
         if self._is_given_up or self._commands.wait(0):
             raise lost
-        log.warning("%s; it is waited for at most %g s, and what runs there goes on", lost.message, RECONNECT_S)
+        log.warning("%s; it is waited for at most %g s", lost.message, RECONNECT_S)
         since = time.monotonic()
         try:
             boot = self._boot_within(since + RECONNECT_S, lost)
         except BaseException:
             self._is_given_up = True
             raise
-        log.warning("%s is back after %.1f s", self._commands.name, time.monotonic() - since)
-        if self.boot in (None, boot):
-            return True
-        self.boot = boot
-        return False
+        is_same = self.boot in (None, boot)
+        end = "what ran there goes on" if is_same else "it has rebooted"
+        log.warning("%s is back after %.1f s: %s", self._commands.name, time.monotonic() - since, end)
+        if not is_same:
+            self.boot = boot
+        return is_same
 
     def rebooted(self, when: str) -> DeviceLostError:
         """Return the error for a device that has booted anew."""

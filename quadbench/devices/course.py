@@ -35,6 +35,7 @@ class Course:
         self._began = time.monotonic()
         self._is_over = threading.Event()
         self._own = set(carriers(mark)) - set(self._named("adbd"))  # they stay when the device reboots
+        self._events = list(scenario.events)  # that have not happened
         self._harnesses: dict[int, float] = {}  # by process: when each was first seen
 
     @contextlib.contextmanager
@@ -47,16 +48,18 @@ class Course:
         finally:
             self._is_over.set()
             thread.join(_PATIENCE_S)
+            for event in self._events:
+                log.warning("scenario %s: '%s' did not happen: %s", self._scenario.name, event.event, self._why_not(event))
 
     def _run(self) -> None:
-        phases, events = sorted(self._scenario.phases, key=lambda phase: phase.after_s), list(self._scenario.events)
-        while (phases or events) and not self._is_over.wait(_POLL_S):
-            if events:
+        phases = sorted(self._scenario.phases, key=lambda phase: phase.after_s)
+        while (phases or self._events) and not self._is_over.wait(_POLL_S):
+            if self._events:
                 self._look_for_harnesses()
             if phases and time.monotonic() - self._began >= phases[0].after_s:
                 self._enter(phases.pop(0))
-            for event in [event for event in events if self._is_due(event)]:
-                events.remove(event)
+            for event in [event for event in self._events if self._is_due(event)]:
+                self._events.remove(event)
                 self._befall(event)
 
     def _enter(self, phase: Phase) -> None:
@@ -70,6 +73,14 @@ class Course:
                 return bool(started) and time.monotonic() - started[0] >= after_s
             case DuringPush(after_mb=after_mb):
                 return self._link.sent_bytes >= after_mb * MIB
+
+    def _why_not(self, event: Event) -> str:
+        match event.when:
+            case DuringLaunch(launch=launch, after_s=after_s):
+                return f"launch {launch} was not reached, or ended within {after_s:g} s"
+            case DuringPush(after_mb=after_mb):
+                sent_mb = self._link.sent_bytes / MIB
+                return f"{sent_mb:.1f} of {after_mb:g} MiB were sent, as what is on the device already is not sent again"
 
     def _befall(self, event: Event) -> None:
         log.info("scenario %s: %s", self._scenario.name, event.event)

@@ -63,7 +63,8 @@ def _ended_badly(heard: Heard, ended: DeviceError) -> Failure:
             error_class = ErrorClass.INFRASTRUCTURE if is_plan else ErrorClass.HARNESS
             return Failure(error_class=error_class, reason=f"{_said_or_died(heard, ended)}{heard.ended_early()}")
         case _:
-            return Failure(error_class=ErrorClass.DEVICE, reason=f"{ended}{heard.ended_early()}")
+            hint = f". Hint: {ended.hint}" if ended.hint else ""
+            return Failure(error_class=ErrorClass.DEVICE, reason=f"{ended.message}{heard.ended_early()}{hint}")
 
 
 def _said_or_died(heard: Heard, ended: CommandError) -> str:
