@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from support.watcher import Silent
 
 from quadbench.artifacts import ErrorClass, RunRecord, Status, Variant
 from quadbench.devices import Device, adb_detached, adb_reconnect, connect
+from quadbench.devices.adb_protocol import AdbServer, TcpEndpoint
 from quadbench.errors import CommandError, CommandTimeoutError, DeviceLostError
 from quadbench.measure import LaunchAborted, LaunchSettings, measure_launches
 from quadbench.results.layout import Layout
@@ -192,6 +194,21 @@ def test_closing_a_device_ends_what_waits_for_it(phone: Phone) -> None:
 
 
 # Files and commands
+
+
+@pytest.mark.parametrize("state", ["device still connecting", "device still authorizing", "device offline", "device 'x' not found"])
+def test_a_device_that_is_not_ready_yet_is_lost_and_not_refused(state: str) -> None:
+    def answer() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(1000)
+            connection.sendall(b"FAIL" + f"{len(state):04x}{state}".encode())
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, daemon=True).start()
+        there = AdbServer(endpoint=TcpEndpoint(host="127.0.0.1", port=server.getsockname()[1]))
+        with pytest.raises(DeviceLostError, match=f"device 's25' was lost: {state}"):
+            there.open("x", "sync:", "device 's25'")
 
 
 def lose_for_a_moment(phone: Phone) -> None:

@@ -110,7 +110,8 @@ class AdbCommands:
                 for _ in packets(connection, time.monotonic() + KILL_TIMEOUT_S):
                     pass
         except (DeviceError, TimeoutError) as error:
-            log.warning("%s: process %d could not be killed; the next run kills it: %s", self.name, group, error)
+            reason = error.message if isinstance(error, DeviceError) else f"no answer within {KILL_TIMEOUT_S:g} s"
+            log.warning("%s: process %d could not be killed; the next run kills it: %s", self.name, group, reason)
 
     def reconnect(self) -> None:
         """Have the server look again for a device that it reaches through a network.

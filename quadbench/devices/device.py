@@ -32,6 +32,9 @@ class ShellResult:
 class Device(Protocol):
     """A device that is connected. Its methods may be called from several threads; `close` ends what is still running on it.
 
+    Where the connection is lost, a device behind adb is waited for, and what was cut off is done again: files are copied anew and
+    commands of `shell` are run anew, so they must be such as may be run twice. It is lost where it does not come back in time.
+
     `root` is the absolute path of quadbench's folder there. `shares_host_cpu` says that its figures are this machine's.
     """
 
@@ -62,7 +65,7 @@ class Device(Protocol):
 
         Raises:
             DeviceFullError: there is no space left.
-            DeviceLostError: the device went away.
+            DeviceLostError: the device went away and did not come back in time.
             DeviceError: the file cannot be written there.
         """
         ...
@@ -71,7 +74,7 @@ class Device(Protocol):
         """Copy a regular file here, of at most `limit_bytes`; after a failure nothing is left of it.
 
         Raises:
-            DeviceLostError: the device went away.
+            DeviceLostError: the device went away and did not come back in time, or it rebooted since the last `stream`.
             OutputLimitError: the file is larger.
             DeviceError: the file cannot be read there, or is no regular one.
         """
@@ -83,7 +86,7 @@ class Device(Protocol):
         Raises:
             CommandTimeoutError: it took too long and was killed.
             OutputLimitError: it wrote more than is read, and was killed.
-            DeviceLostError: the device went away.
+            DeviceLostError: the device went away and did not come back in time, or it rebooted since the last `stream`.
             UserError: the command is empty, or cannot stand on a command line.
         """
         ...

@@ -197,7 +197,7 @@ def _read_state_after(work: _Launch, findings: _Findings) -> None:
     try:
         state = read_state(work.device)
     except DeviceError as error:
-        log.warning("%s: state after the launch is unavailable: %s", work.device.facts.address, error)
+        log.warning("%s: state after the launch is unavailable: %s", work.device.facts.address, error.message)
         findings.state |= flatten(None, "after")
         return
     findings.state |= flatten(state, "after")

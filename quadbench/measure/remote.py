@@ -74,7 +74,7 @@ def remote_folder(device: Device, run_id: str, plan: Path) -> Iterator[str]:
                 "%s: '%s' could not be removed; the next run removes it: %s",
                 device.facts.address,
                 folder,
-                one_line(str(error)),
+                one_line(error.message),
             )
 
 
