@@ -21,7 +21,7 @@ from quadbench.errors import DeviceError, DeviceLostError
 SILENCE_S = 30.0  # without a sign of life, of which there is one each POLL_S
 POLL_S = 0.5  # a line that the harness writes need not be here sooner; reading each at once would wake a core for it
 FILE_LIMIT_BYTES = 2**30  # of a file that the command writes: a harness gone wild must not fill a phone
-AWAY_S = RECONNECT_S  # without a connection, which are a command's own time no more
+AWAY_S = RECONNECT_S  # of the time without a connection that do not count as a command's own; the device allows for them
 SPARE_S = 60.0  # in which this machine ends a command that takes too long, before the device does it alone
 _END_TIMEOUT_S = 30.0
 _NO_PROCESS = "none"
