@@ -196,7 +196,9 @@ def test_closing_a_device_ends_what_waits_for_it(phone: Phone) -> None:
 # Files and commands
 
 
-@pytest.mark.parametrize("state", ["device still connecting", "device still authorizing", "device offline", "device 'x' not found"])
+@pytest.mark.parametrize(
+    "state", ["device still connecting", "device still authorizing", "device offline", "device 'x' not found"]
+)
 def test_a_device_that_is_not_ready_yet_is_lost_and_not_refused(state: str) -> None:
     def answer() -> None:
         connection, _ = server.accept()

@@ -15,7 +15,7 @@ from quadbench.errors import DeviceError, DeviceLostError
 
 CONNECT_TIMEOUT_S = 5.0
 REQUEST_TIMEOUT_S = 30.0
-_GONE = ("not found", "device offline", "closed", "device still connecting", "device unauthorized", "no devices")
+_GONE = ("not found", "device offline", "closed", "device still ", "device unauthorized", "no devices")
 
 
 class NoServerError(DeviceError):
