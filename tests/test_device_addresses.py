@@ -145,14 +145,16 @@ def test_a_virtual_address_may_give_the_size_of_data() -> None:
 
 def test_a_virtual_address_may_name_another_target_of_its_profile() -> None:
     assert parse_address("virtual:s25?target=qnn&data_mb=64") == VirtualAddress(profile="s25", data_mb=64, target="qnn")
-    qnn = load_profile("s25").with_virtual_target("qnn").virtual_target
+    qnn = load_profile("s25").with_target("qnn").virtual_target
     assert qnn == QnnTarget(backend="qnn", htp_arch="v79", soc_model=69)
 
 
-@pytest.mark.parametrize(("profile", "known"), [("s25", "onnxruntime, qnn"), ("tabs11", "onnxruntime")])
+@pytest.mark.parametrize(
+    ("profile", "known"), [("s25", "cpu, onnxruntime, qnn, xnnpack"), ("tabs11", "cpu, onnxruntime, xnnpack")]
+)
 def test_a_target_that_no_virtual_device_of_the_profile_can_run_is_refused(profile: str, known: str, tmp_path: Path) -> None:
     target = "ai_hub" if profile == "s25" else "qnn"
-    expected = f"unknown target of virtual:{profile} '{target}'; known: {known}"
+    expected = f"unknown target of {profile} '{target}'; known: {known}"
     with pytest.raises(UserError, match=expected), connect([f"virtual:{profile}?target={target}"], layout=Layout(tmp_path)):
         pass
 

@@ -117,7 +117,7 @@ def test_caveats_of_the_artifacts_pass_into_the_record(world: World) -> None:
 
 
 def test_figures_of_the_emulator_carry_their_caveat_and_those_of_other_graphs_do_not(world: World) -> None:
-    emulator = execution_provider_of(QnnTarget(backend="qnn", htp_arch="v79", soc_model=69), is_virtual=True)
+    emulator = execution_provider_of(QnnTarget(backend="qnn", htp_arch="v79", soc_model=69), None)
     assert Caveat.EMULATED_NPU in measured(world, GOOD, execution_provider=emulator).caveats
     floats = measured(world, GOOD, launch_of(Variant.FLOAT), run_id="run-2", execution_provider=emulator)
     assert Caveat.EMULATED_NPU not in floats.caveats

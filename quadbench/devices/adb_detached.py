@@ -9,7 +9,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 
 from quadbench.artifacts.device_text import one_line
 from quadbench.devices.adb_commands import START_TIMEOUT_S, AdbCommands
@@ -65,7 +65,7 @@ log = logging.getLogger(__name__)
 
 
 def run_detached(
-    commands: AdbCommands, argv: Sequence[str], timeout_s: float, folder: str, stderr: Tail
+    commands: AdbCommands, argv: Sequence[str], timeout_s: float, folder: str, stderr: Tail, environment: Mapping[str, str]
 ) -> Generator[bytes, None, int]:
     """Run a command in a folder of the device, yield pieces of its stdout, and return its exit code.
 
@@ -77,7 +77,7 @@ def run_detached(
         DeviceLostError: the device went away and did not come back in time, or restarted.
         DeviceError: the command cannot be started.
     """
-    command = _Detached(commands, argv, timeout_s, folder)
+    command = _Detached(commands, argv, timeout_s, folder, environment)
     is_over = False
     try:
         yield from command.output()
@@ -92,7 +92,9 @@ def run_detached(
 class _Detached:
     """A command that was started, and how much of its output has been read."""
 
-    def __init__(self, commands: AdbCommands, argv: Sequence[str], timeout_s: float, folder: str) -> None:
+    def __init__(
+        self, commands: AdbCommands, argv: Sequence[str], timeout_s: float, folder: str, environment: Mapping[str, str]
+    ) -> None:
         self._commands = commands
         self._program = argv[0]
         self._folder = folder
@@ -100,7 +102,8 @@ class _Detached:
         self._began = time.monotonic()
         self._away_s = 0.0
         self._read_bytes = 0
-        self.group, self._boot = self._start(argv)
+        variables = ["env", *(f"{name}={value}" for name, value in environment.items())] if environment else []
+        self.group, self._boot = self._start([*variables, *argv])
 
     def output(self) -> Generator[bytes, None, None]:
         """Yield stdout up to the command's end, over as many connections as it takes."""
