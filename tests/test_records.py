@@ -283,9 +283,10 @@ def test_the_view_keeps_differently_labelled_values_apart(records: Records, path
     assert query(path, "SELECT labels ->> 'state', n FROM kpis ORDER BY 1") == [("cold", 2), ("resident", 1)]
 
 
-def test_sql_users_find_no_times_of_an_emulator(records: Records, path: Path) -> None:
+@pytest.mark.parametrize("emulator", [Caveat.EMULATED_NPU, Caveat.EMULATED_CPU])
+def test_sql_users_find_no_times_of_an_emulator(records: Records, path: Path, emulator: Caveat) -> None:
     samples = (sample(), sample(metric="rom_bytes", value=7.0))
-    records.store(record(samples=samples, caveats=(Caveat.VIRTUAL_DEVICE, Caveat.EMULATED_NPU)))
+    records.store(record(samples=samples, caveats=(Caveat.VIRTUAL_DEVICE, emulator)))
     assert query(path, "SELECT metric, mean FROM kpis") == [("rom_bytes", 7.0)]
 
 
