@@ -13,6 +13,7 @@ from quadbench.errors import MissingDependencyError
 from quadbench.host import find_programs
 from quadbench.target.abi import Abi, host_abi
 
+QEMU = "qemu-aarch64-static"
 ROOT_VARIABLE = "QEMU_LD_PREFIX"
 _ROOT = "/usr/aarch64-linux-gnu"
 _PACKAGES = {
@@ -57,7 +58,7 @@ def arm64_emulator(address: str) -> Arm64Emulator | None:
     if host_abi(platform.machine()) is Abi.ARM64_LINUX:
         return None
     needed_for, root = f"the virtual device '{address}'", Path(os.environ.get(ROOT_VARIABLE, _ROOT))
-    qemu = find_programs({"qemu-aarch64-static": "qemu-user-static"}, needed_for=needed_for)["qemu-aarch64-static"]
+    qemu = find_programs({QEMU: "qemu-user-static"}, needed_for=needed_for)[QEMU]
     missing = {name: package for name, package in _PACKAGES.items() if not (root / "lib" / name).exists()}
     if missing:
         raise MissingDependencyError(
