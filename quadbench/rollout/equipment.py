@@ -69,6 +69,7 @@ def require_equipment(devices: Sequence[Device], layout: Layout) -> None:
 
     Raises:
         MissingDependencyError: says what is missing, and where to get it.
+        UserError: QUADBENCH_HARNESS names no program.
         ArtifactError: a kit is damaged.
     """
     for kind in map(kind_of, devices):
