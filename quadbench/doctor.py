@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quadbench.compile.availability import availability, package_version
+from quadbench.devices.arm64 import QEMU, arm64_emulator
 from quadbench.devices.sandbox import PACKAGES as SANDBOX_PROGRAMS
+from quadbench.errors import MissingDependencyError
 from quadbench.harness.cmake import HOST_PROGRAMS, NDK_HINT, NDK_VARIABLE, ZIG_HINT, ndk_revision
 from quadbench.host import find_program
-from quadbench.target.known import VIRTUAL_PREFIX, known_targets
+from quadbench.target.known import PHONE_ABI, VIRTUAL_PREFIX, known_targets
 from quadbench.target.profile import load_profiles
 
 _BUILD_PACKAGES = ("torch", "diffusers", "transformers", "peft", "onnx", "onnxscript")
@@ -35,7 +37,7 @@ def examine() -> list[Check]:
     Raises:
         SpecError, UserError: a device profile of the user's own is wrong.
     """
-    return [*_packages(), *_programs(), *_targets(), _zig(), _ndk()]
+    return [*_packages(), *_programs(), *_targets(), _zig(), _qemu(), _ndk()]
 
 
 def _packages() -> Iterator[Check]:
@@ -92,6 +94,22 @@ def _zig() -> Check:
         found=version,
         purpose="building the harness for arm64 boards",
         hint=None if version else ZIG_HINT,
+    )
+
+
+def _qemu() -> Check:
+    """Check what runs programs for arm64, of which an arm64 machine needs nothing."""
+    try:
+        emulator, hint = arm64_emulator(f"{VIRTUAL_PREFIX}s25?abi={PHONE_ABI}"), None
+    except MissingDependencyError as error:
+        emulator, hint = None, error.hint
+    return Check(
+        name=QEMU,
+        is_ok=hint is None,
+        is_required=False,
+        found=str(emulator.qemu) if emulator else None,
+        purpose="virtual phones for arm64",
+        hint=hint,
     )
 
 

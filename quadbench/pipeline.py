@@ -23,6 +23,7 @@ from quadbench.results.manifest import check_contents, read_manifest, temporary_
 from quadbench.results.records import Records, open_records
 from quadbench.results.runs import RunFile, keep_record, load_run, new_id, save_run
 from quadbench.rollout import Rollout, compile_for, roll_out
+from quadbench.rollout.equipment import require_equipment
 from quadbench.target.known import PHONE_MACHINE, KnownTarget
 from quadbench.target.targets import target_key
 
@@ -69,6 +70,7 @@ def run(recipe: Recipe, addresses: Sequence[str], *, layout: Layout, observer: O
     for phone in phones:
         require(phone.target, phone.address)
     with _reached(addresses, phones, layout) as devices, open_records(layout.database) as records:
+        require_equipment(devices, layout)
         bundle = built(recipe, layout=layout, observer=observer)
         rollout = roll_out(bundle, devices, layout=layout, observer=observer) if devices else None
         run_id = new_id()
@@ -161,6 +163,7 @@ def admit(
     if not addresses or admission.extended is None:
         return admission, ()
     with connect(addresses, layout=layout) as devices:
+        require_equipment(devices, layout)
         rollout = roll_out(admission.extended, devices, layout=layout, observer=observer, runs_float=False)
     return admission, rollout.deployments
 

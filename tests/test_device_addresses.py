@@ -7,7 +7,7 @@ import pytest
 from quadbench.cli import main
 from quadbench.cli.addresses import chosen_devices
 from quadbench.devices import connect
-from quadbench.devices.addresses import Phone, VirtualAddress, choose_phone, parse_address
+from quadbench.devices.addresses import AttachedAddress, Phone, VirtualAddress, choose_phone, parse_address
 from quadbench.devices.properties import Attached
 from quadbench.errors import DeviceError, DeviceNotFoundError, UserError
 from quadbench.results.layout import Layout
@@ -143,16 +143,41 @@ def test_a_virtual_address_may_give_the_size_of_data() -> None:
     assert parse_address("virtual:s25?data_mb=64") == VirtualAddress(profile="s25", data_mb=64)
 
 
+def test_a_virtual_address_may_ask_for_a_phones_abi() -> None:
+    assert parse_address("virtual:s25?abi=arm64-v8a") == VirtualAddress(profile="s25", is_arm64=True)
+    with pytest.raises(UserError, match=r"is no virtual device.*\?abi=arm64-v8a"):
+        parse_address("virtual:s25?abi=x86")
+
+
+def test_an_address_may_name_another_target_for_an_attached_phone() -> None:
+    assert parse_address("s25?target=qnn") == AttachedAddress(profile="s25", serial=None, target="qnn")
+    assert parse_address("s25@R3X?target=cpu") == AttachedAddress(profile="s25", serial="R3X", target="cpu")
+    assert parse_address("R3X?target=cpu", ["R3X"]) == AttachedAddress(profile=None, serial="R3X", target="cpu")
+    phones = [s25("R3X")]
+    _, profile = choose_phone("s25?target=qnn", phones, load_profiles(), None)
+    assert profile.target == QnnTarget(backend="qnn", htp_arch="v79", soc_model=69)
+
+
+@pytest.mark.parametrize(
+    "text", ["s25?", "s25?target=", "s25?abi=arm64-v8a", "s25?target=cpu&data_mb=4", "?target=cpu", "s25@?target=cpu"]
+)
+def test_an_attached_phone_takes_no_other_options(text: str) -> None:
+    with pytest.raises(UserError, match="is no device"):
+        parse_address(text)
+
+
 def test_a_virtual_address_may_name_another_target_of_its_profile() -> None:
     assert parse_address("virtual:s25?target=qnn&data_mb=64") == VirtualAddress(profile="s25", data_mb=64, target="qnn")
-    qnn = load_profile("s25").with_virtual_target("qnn").virtual_target
+    qnn = load_profile("s25").with_target("qnn").virtual_target
     assert qnn == QnnTarget(backend="qnn", htp_arch="v79", soc_model=69)
 
 
-@pytest.mark.parametrize(("profile", "known"), [("s25", "onnxruntime, qnn"), ("tabs11", "onnxruntime")])
+@pytest.mark.parametrize(
+    ("profile", "known"), [("s25", "cpu, onnxruntime, qnn, xnnpack"), ("tabs11", "cpu, onnxruntime, xnnpack")]
+)
 def test_a_target_that_no_virtual_device_of_the_profile_can_run_is_refused(profile: str, known: str, tmp_path: Path) -> None:
     target = "ai_hub" if profile == "s25" else "qnn"
-    expected = f"unknown target of virtual:{profile} '{target}'; known: {known}"
+    expected = f"unknown target of {profile} '{target}'; known: {known}"
     with pytest.raises(UserError, match=expected), connect([f"virtual:{profile}?target={target}"], layout=Layout(tmp_path)):
         pass
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -28,6 +29,7 @@ from quadbench.errors import (
 )
 from quadbench.host import find_programs
 from quadbench.results.layout import Layout
+from quadbench.target.abi import host_abi
 from quadbench.target.profile import PROFILES_FOLDER, load_profile
 
 GETPROP = Path(__file__).parent / "data" / "getprop"
@@ -109,7 +111,7 @@ def test_a_virtual_device_says_what_its_profile_says_and_that_it_is_virtual(tmp_
     with connect(["virtual:tabs11"], layout=Layout(tmp_path)) as (device,):
         properties = device.properties()
         assert load_profile("tabs11").matches(properties)
-        assert properties["ro.quadbench.virtual"] == "1"
+        assert properties["ro.quadbench.virtual"] == host_abi(platform.machine())
         assert device.shell(["getprop", "ro.soc.model"], 10).stdout == "MT6991\n"
         assert device.shell(["getprop", "ro.no.such", "default"], 10).stdout == "default\n"
 

@@ -59,3 +59,14 @@ def test_an_ndk_is_known_by_its_own_file(tmp_path: Path, monkeypatch: pytest.Mon
     assert not check("Android NDK").is_ok
     (tmp_path / "source.properties").write_text("Pkg.Desc = Android NDK\nPkg.Revision = 27.2.12479018\n")
     assert check("Android NDK").found == f"27.2.12479018 in {tmp_path}"
+
+
+def test_what_virtual_phones_for_arm64_lack_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if platform.machine() != "x86_64":
+        pytest.skip("an arm64 machine needs nothing")
+    (tmp_path / "qemu-aarch64-static").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("QEMU_LD_PREFIX", str(tmp_path))
+    result = check("qemu-aarch64-static")
+    assert (result.is_ok, result.is_required, result.purpose) == (False, False, "virtual phones for arm64")
+    assert "apt-get install libc6-arm64-cross" in str(result.hint)

@@ -75,19 +75,36 @@ def test_a_phone_takes_the_harness_and_the_kit_of_its_abi(
     assert one.push_bytes["runtime"] == runtime.stat().st_size
     assert one.to_build[0] == "the harness for arm64-v8a"
     assert all(one.push_bytes[what] for what in ("base", "per-graph", "adapters"))
-    assert one.missing == ("a run that pushes to phones, which this version does not have",)
+    assert one.missing == ()
 
 
 def test_everything_that_a_phone_lacks_is_named(layout: Layout) -> None:
     (one,) = forecast(QUICKSTART, ["s25@R3X"], layout=layout)
-    ndk, kit, _ = one.missing
+    ndk, kit = one.missing
     assert "ANDROID_NDK_HOME is not set" in ndk
-    assert kit.startswith("a runtime kit for arm64-v8a that runs onnxruntime-cpu-aarch64. Hint: ")
+    needed = "'s25@R3X' needs a runtime kit for arm64-v8a that runs onnxruntime-cpu-aarch64"
+    assert kit == f"{needed}. Hint: quadbench runtime fetch onnxruntime-android"
 
 
-def test_the_target_that_an_address_asks_for_counts(layout: Layout) -> None:
-    (one,) = forecast(QUICKSTART, ["virtual:s25?target=qnn"], layout=layout)
-    assert one.target == "qnn-v79-69"
+@pytest.mark.parametrize(
+    ("address", "target"),
+    [
+        ("virtual:s25?target=qnn", "qnn-v79-69"),
+        ("s25?target=qnn", "qnn-v79-69"),
+        ("s25?target=xnnpack", "onnxruntime-xnnpack-aarch64"),
+        ("tabs11@R5?target=cpu", "onnxruntime-cpu-aarch64"),
+        ("virtual:s25?abi=arm64-v8a", "onnxruntime-cpu-aarch64"),
+    ],
+)
+def test_the_target_that_an_address_asks_for_counts(address: str, target: str, layout: Layout) -> None:
+    (one,) = forecast(QUICKSTART, [address], layout=layout)
+    assert one.target == target
+
+
+def test_a_virtual_phone_for_arm64_takes_what_boards_do(layout: Layout) -> None:
+    (one,) = forecast(QUICKSTART, ["virtual:s25?abi=arm64-v8a"], layout=layout)
+    assert one.abi is Abi.ARM64_LINUX
+    assert one.missing[-1].endswith("runs onnxruntime-cpu-aarch64. Hint: quadbench runtime fetch onnxruntime-linux")
 
 
 @pytest.mark.parametrize(

@@ -52,10 +52,8 @@ def test_only_quantized_graphs_run_on_another_execution_provider(world: World) -
     assert [plan["runtime"].get("execution_provider") for plan in plans] == [expected, expected, None]
 
 
-def test_the_emulator_is_a_plugin_of_the_virtual_device_alone(world: World) -> None:
-    target = QnnTarget(backend="qnn", htp_arch="v79", soc_model=69)
-    assert execution_provider_of(target, is_virtual=False) is None
-    emulator = execution_provider_of(target, is_virtual=True)
+def test_a_device_without_a_kit_has_the_npu_by_emulation(world: World) -> None:
+    emulator = execution_provider_of(QnnTarget(backend="qnn", htp_arch="v79", soc_model=69), None)
     plans = [plan_of(world, launch_of(variant), execution_provider=emulator) for variant in (Variant.SHARED, Variant.FLOAT)]
     assert [plan["runtime"].get("execution_provider") for plan in plans] == [
         {

@@ -6,12 +6,15 @@ from pathlib import Path
 import pytest
 from support.scripted_harness import GOOD, SAMPLES, World, files_of, launch_of, measured, of_metric
 
-from quadbench.artifacts import Caveat, ErrorClass, RunRecord, Status, Variant
+from quadbench.artifacts import Caveat, ErrorClass, FileRef, RunRecord, Status, Variant
+from quadbench.artifacts.kit import Kit, Library, Role
 from quadbench.devices.local import LocalDevice
 from quadbench.errors import ArtifactError, UnknownNameError
 from quadbench.harness.execution_provider import execution_provider_of
-from quadbench.measure import GateLimits, remote
+from quadbench.harness.installation import InstalledKit
+from quadbench.measure import GateLimits, LaunchSettings, measure_launch, remote
 from quadbench.results.records import open_records
+from quadbench.target.abi import Abi
 from quadbench.target.targets import QnnTarget
 
 
@@ -117,7 +120,7 @@ def test_caveats_of_the_artifacts_pass_into_the_record(world: World) -> None:
 
 
 def test_figures_of_the_emulator_carry_their_caveat_and_those_of_other_graphs_do_not(world: World) -> None:
-    emulator = execution_provider_of(QnnTarget(backend="qnn", htp_arch="v79", soc_model=69), is_virtual=True)
+    emulator = execution_provider_of(QnnTarget(backend="qnn", htp_arch="v79", soc_model=69), None)
     assert Caveat.EMULATED_NPU in measured(world, GOOD, execution_provider=emulator).caveats
     floats = measured(world, GOOD, launch_of(Variant.FLOAT), run_id="run-2", execution_provider=emulator)
     assert Caveat.EMULATED_NPU not in floats.caveats
@@ -166,3 +169,19 @@ class _WithPath:
 
     def shell(self, argv: list[str], timeout_s: float) -> object:
         return self._device.shell(["env", f"PATH={self._folder}:/usr/bin:/bin", *argv], timeout_s)
+
+
+def test_a_launch_sets_the_variables_of_its_kit_and_its_record_names_the_libraries(world: World) -> None:
+    file = FileRef(path="a", sha256=world.runtime, size_bytes=7)
+    library = Library(name="libonnxruntime.so", role=Role.RUNTIME, file=file)
+    kit = Kit(digest="d", abi=Abi.ARM64_V8A, libraries=(library,), versions={}, origins=())
+    installed = InstalledKit(folder="/kits/d", kit=kit, libraries=(library,))
+    says = 'os.environ["LD_LIBRARY_PATH"], os.environ["ADSP_LIBRARY_PATH"], plan["runtime"]["library"]'
+    harness = world.harness(f'header()\nemit("error", message=" ".join([{says}]))\nsys.exit(3)\n')
+    settings = LaunchSettings(run_id="run-1", layout=world.layout, threads=2, timeout_s=60)
+    record = measure_launch(replace(world.installation(harness), kit=installed), launch_of(), settings)
+    assert "exit code 3: /kits/d /kits/d /kits/d/libonnxruntime.so" in str(record.reason)
+    assert {name: text for name, text in record.versions.items() if name.startswith("kit")} == {
+        "kit": "d",
+        "kit.libonnxruntime.so": world.runtime,
+    }

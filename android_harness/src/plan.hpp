@@ -37,7 +37,7 @@ struct RuntimePlan {
   int intra_op_threads = 1;
   Optimization optimization = Optimization::kAll;
   std::size_t resident_adapters = 8;
-  std::optional<ProviderPlan> execution_provider;  // what it does not take runs on the CPU's
+  std::optional<ProviderPlan> execution_provider;  // a plugin takes all; what another does not take runs on the CPU's
 };
 
 struct ComponentsPlan {

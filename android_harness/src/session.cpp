@@ -50,6 +50,8 @@ void append_provider(const Runtime& runtime, OrtSessionOptions* options, const P
       runtime.check(plugins.SessionOptionsAppendExecutionProvider_V2(options, runtime.environment(), &device, 1, keys.data(),
                                                                      values.data(), keys.size()),
                     where);
+      // What a plugin is given was compiled for its chip as a whole; on the CPU it would be measured as the chip's.
+      runtime.check(api.AddSessionConfigEntry(options, "session.disable_cpu_ep_fallback", "1"), where);
     } else {
       const char* name = provider.name.c_str();
       runtime.check(api.SessionOptionsAppendExecutionProvider(options, name, keys.data(), values.data(), keys.size()), where);

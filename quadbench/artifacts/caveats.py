@@ -8,6 +8,7 @@ class Caveat(StrEnum):
 
     VIRTUAL_DEVICE = "VIRTUAL_DEVICE"
     EMULATED_NPU = "EMULATED_NPU"
+    EMULATED_CPU = "EMULATED_CPU"
     FEW_SAMPLES = "FEW_SAMPLES"
     THROTTLED = "THROTTLED"
     CPU_FALLBACK = "CPU_FALLBACK"
@@ -27,6 +28,7 @@ class Caveat(StrEnum):
 _ADVICE = {
     Caveat.VIRTUAL_DEVICE: "Times and memory are this machine's CPU, not a phone's NPU; attach a phone for its own figures.",
     Caveat.EMULATED_NPU: "Numerics are those of the vendor's emulator, compared with no hardware here; its times are left out.",
+    Caveat.EMULATED_CPU: "Programs for arm64 ran in an emulator: pictures and sizes hold, memory does not; times are left out.",
     Caveat.FEW_SAMPLES: "Too few samples for the percentiles; raise measure.iterations or measure.launches.",
     Caveat.THROTTLED: "The device was hot or its clocks were capped; let it cool and run again.",
     Caveat.CPU_FALLBACK: "Some nodes ran on the CPU instead of the target; the run names them.",

@@ -3,7 +3,7 @@
 import contextlib
 import re
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -26,6 +26,7 @@ from quadbench.devices.device import (
 from quadbench.devices.output import Lines, Tail, Whole
 from quadbench.devices.properties import parse_getprop
 from quadbench.errors import DeviceError
+from quadbench.target.abi import Abi
 from quadbench.target.profile import DeviceProfile
 
 PROPERTIES_TIMEOUT_S = 20.0
@@ -38,10 +39,18 @@ class AdbDevice:
     root = ANDROID_ROOT
 
     def __init__(
-        self, server: AdbServer, transport: str, facts: DeviceFacts, profile: DeviceProfile, resources: contextlib.ExitStack
+        self,
+        server: AdbServer,
+        transport: str,
+        *,
+        facts: DeviceFacts,
+        profile: DeviceProfile,
+        abi: Abi,
+        resources: contextlib.ExitStack,
     ) -> None:
         self.facts = facts
         self.profile = profile
+        self.abi = abi
         self._server = server
         self._transport = transport
         self._resources = resources
@@ -84,10 +93,14 @@ class AdbDevice:
         except TimeoutError as error:
             raise command_timed_out(argv, self._name, timeout_s) from error
 
-    def stream(self, argv: Sequence[str], timeout_s: float, folder: str) -> Generator[str, None, None]:
+    def stream(
+        self, argv: Sequence[str], timeout_s: float, folder: str, environment: Mapping[str, str] | None = None
+    ) -> Generator[str, None, None]:
         check_command(argv)
         lines, stderr = Lines(f"the output of '{argv[0]}' on {self._name}"), Tail()
-        with contextlib.closing(run_detached(self._commands, self._reconnect, argv, timeout_s, folder, stderr)) as output:
+        variables = environment or {}
+        detached = run_detached(self._commands, self._reconnect, argv, timeout_s, folder, stderr, variables)
+        with contextlib.closing(detached) as output:
             while True:
                 try:
                     piece = next(output)

@@ -9,7 +9,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 
 from quadbench.artifacts.device_text import one_line
 from quadbench.devices.adb_commands import START_TIMEOUT_S, AdbCommands
@@ -67,7 +67,13 @@ log = logging.getLogger(__name__)
 
 
 def run_detached(
-    commands: AdbCommands, reconnect: Reconnect, argv: Sequence[str], timeout_s: float, folder: str, stderr: Tail
+    commands: AdbCommands,
+    reconnect: Reconnect,
+    argv: Sequence[str],
+    timeout_s: float,
+    folder: str,
+    stderr: Tail,
+    environment: Mapping[str, str],
 ) -> Generator[bytes, None, int]:
     """Run a command in a folder of the device, yield pieces of its stdout, and return its exit code.
 
@@ -79,7 +85,7 @@ def run_detached(
         DeviceLostError: the device went away and did not come back in time, or restarted.
         DeviceError: the command cannot be started.
     """
-    command = _Detached(commands, reconnect, argv, timeout_s, folder)
+    command = _Detached(commands, reconnect, argv, timeout_s, folder, environment)
     is_over = False
     try:
         yield from command.output()
@@ -94,7 +100,15 @@ def run_detached(
 class _Detached:
     """A command that was started, and how much of its output has been read."""
 
-    def __init__(self, commands: AdbCommands, reconnect: Reconnect, argv: Sequence[str], timeout_s: float, folder: str) -> None:
+    def __init__(
+        self,
+        commands: AdbCommands,
+        reconnect: Reconnect,
+        argv: Sequence[str],
+        timeout_s: float,
+        folder: str,
+        environment: Mapping[str, str],
+    ) -> None:
         self._commands = commands
         self._reconnect = reconnect
         self._program = argv[0]
@@ -106,7 +120,8 @@ class _Detached:
         self._is_overdue = False
         self._tries_left: float = math.inf  # until it is over, as its time is limited
         self._reboot: DeviceLostError | None = None
-        self.group = self._start(argv)
+        variables = ["env", *(f"{name}={value}" for name, value in environment.items())] if environment else []
+        self.group = self._start([*variables, *argv])
 
     def output(self) -> Generator[bytes, None, None]:
         """Yield stdout up to the command's end, over as many connections as it takes."""

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 
 from quadbench.devices.properties import Attached
 from quadbench.errors import DeviceError, DeviceNotFoundError, UnknownNameError, UserError
-from quadbench.target.known import HOSTED_PREFIX, VIRTUAL_PREFIX
+from quadbench.target.known import HOSTED_PREFIX, PHONE_ABI, VIRTUAL_PREFIX
 from quadbench.target.profile import LOCAL_NAME, PROFILES_FOLDER, DeviceProfile, load_profile
 
 _LONGEST_ADDRESS = 1024  # a profile's path may be in it
@@ -46,13 +46,15 @@ class VirtualAddress:
     """An address `virtual:<profile>`, with options after a `?`.
 
     `data_mb=64` gives the device a /data of that size in memory, empty at each start; `target=qnn` has it run another of the
-    profile's targets than its `virtual_target`; `scenario=hot` lets things happen to it, by a scenario's name or file.
+    profile's targets than its `virtual_target`; `scenario=hot` lets things happen to it, by a scenario's name or file;
+    `abi=arm64-v8a` has it report a phone's ABI and run programs for arm64.
     """
 
     profile: str
     data_mb: int | None = None
     target: str | None = None
     scenario: str | None = None
+    is_arm64: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +66,14 @@ class HostedAddress:
 
 @dataclass(frozen=True, kw_only=True)
 class AttachedAddress:
-    """An address `<profile>`, `<profile>@SERIAL` or `SERIAL`: an attached phone."""
+    """An address `<profile>`, `<profile>@SERIAL` or `SERIAL`: an attached phone.
+
+    `?target=qnn` after it has the phone run another of the profile's targets than its `target`.
+    """
 
     profile: str | None
     serial: str | None
+    target: str | None = None
 
 
 Address = LocalAddress | VirtualAddress | HostedAddress | AttachedAddress
@@ -104,13 +110,7 @@ def parse_address(text: str, serials: Sequence[str] = ()) -> Address:
         return HostedAddress(profile=text.removeprefix(HOSTED_PREFIX))
     if text in serials:
         return AttachedAddress(profile=None, serial=text)
-    profile, at, serial = text.partition("@")
-    if not profile or (at and not serial):
-        raise UserError(
-            f"'{text}' is no device",
-            hint="expected local, virtual:<profile>, hub:<profile>, <profile>, <profile>@SERIAL or SERIAL",
-        )
-    return AttachedAddress(profile=profile, serial=serial or None)
+    return _attached(text, serials)
 
 
 def needs_server(text: str) -> bool:
@@ -121,21 +121,20 @@ def needs_server(text: str) -> bool:
 def choose_phone(
     text: str, phones: Sequence[Phone], profiles: Sequence[DeviceProfile], preferred_serial: str | None
 ) -> tuple[Phone, DeviceProfile]:
-    """Return the phone that an address means, and its profile. `preferred_serial` decides where several match.
+    """Return the phone that an address means, and its profile, with the target that the address asks for.
+
+    `preferred_serial` decides where several match.
 
     Raises:
+        UnknownNameError: the profile has no such target.
         DeviceNotFoundError: no attached phone answers to the address.
         DeviceError: the phone is not ready, is of another kind than the address says, or no profile matches it.
         UserError: several phones or several profiles match.
     """
     address = parse_address(text, [phone.attached.serial for phone in phones])
     assert isinstance(address, AttachedAddress)
-    profile = _profile_of(text, address, phones, profiles)
-    if address.serial is not None:
-        phone = _phone_with(text, address.serial, phones, profiles)
-        return phone, _checked(phone, profile) if profile else _only_profile(phone, profiles)
-    assert profile is not None
-    return _only_match(text, profile, phones, profiles, preferred_serial), profile
+    phone, profile = _chosen(text.partition("?")[0], address, phones, profiles, preferred_serial)
+    return phone, profile.with_target(address.target) if address.target else profile
 
 
 def describe(phones: Sequence[Phone], profiles: Sequence[DeviceProfile]) -> str:
@@ -143,21 +142,53 @@ def describe(phones: Sequence[Phone], profiles: Sequence[DeviceProfile]) -> str:
     return ", ".join(f"{phone.attached.serial} ({_label(phone, profiles)})" for phone in phones) or "nothing"
 
 
+def _attached(text: str, serials: Sequence[str]) -> AttachedAddress:
+    name, mark, query = text.partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    target = options.pop("target", None)
+    profile, at, serial = ("", "", name) if name in serials else name.partition("@")
+    if not (profile or serial) or (at and not (profile and serial)) or options or (mark and not target):
+        raise UserError(
+            f"'{text}' is no device",
+            hint="expected local, virtual:<profile>, hub:<profile>, or <profile>, <profile>@SERIAL or SERIAL, these with"
+            " ?target=<backend> where wanted",
+        )
+    return AttachedAddress(profile=profile or None, serial=serial or None, target=target)
+
+
 def _virtual(text: str) -> VirtualAddress:
     profile, _, query = text.removeprefix(VIRTUAL_PREFIX).partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
-    size, target, scenario = (options.pop(key, None) for key in ("data_mb", "target", "scenario"))
-    if not profile or options or "" in (target, scenario) or (size is not None and not _is_size(size)):
+    size, target, scenario, abi = (options.pop(key, None) for key in ("data_mb", "target", "scenario", "abi"))
+    is_wrong = "" in (target, scenario) or abi not in (None, PHONE_ABI) or (size is not None and not _is_size(size))
+    if not profile or options or is_wrong:
         raise UserError(
             f"'{text}' is no virtual device",
-            hint=f"expected virtual:<profile>, with ?data_mb=<1 to {_MOST_DATA_MB}>, ?target=<backend>, ?scenario=<name or file> "
-            "or several joined by &",
+            hint=f"expected virtual:<profile>, with ?data_mb=<1 to {_MOST_DATA_MB}>, ?target=<backend>, ?abi={PHONE_ABI}, "
+            "?scenario=<name or file> or several joined by &",
         )
-    return VirtualAddress(profile=profile, data_mb=int(size) if size else None, target=target, scenario=scenario)
+    return VirtualAddress(
+        profile=profile, data_mb=int(size) if size else None, target=target, scenario=scenario, is_arm64=abi is not None
+    )
 
 
 def _is_size(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= len(str(_MOST_DATA_MB)) and 1 <= int(text) <= _MOST_DATA_MB
+
+
+def _chosen(
+    text: str,
+    address: AttachedAddress,
+    phones: Sequence[Phone],
+    profiles: Sequence[DeviceProfile],
+    preferred_serial: str | None,
+) -> tuple[Phone, DeviceProfile]:
+    profile = _profile_of(text, address, phones, profiles)
+    if address.serial is not None:
+        phone = _phone_with(text, address.serial, phones, profiles)
+        return phone, _checked(phone, profile) if profile else _only_profile(phone, profiles)
+    assert profile is not None
+    return _only_match(text, profile, phones, profiles, preferred_serial), profile
 
 
 def _profile_of(

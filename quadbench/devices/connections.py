@@ -21,13 +21,14 @@ from quadbench.devices.addresses import (
 )
 from quadbench.devices.device import Device
 from quadbench.devices.local import open_local
-from quadbench.devices.properties import parse_attached
-from quadbench.devices.scenario import load_scenario
+from quadbench.devices.properties import ABI_PROPERTY, parse_attached
+from quadbench.devices.userland import VIRTUAL_PROPERTY
 from quadbench.devices.virtual import open_virtual
 from quadbench.errors import DeviceError, DeviceNotFoundError, UserError
 from quadbench.host import device_lock
 from quadbench.results.layout import Layout
-from quadbench.target.known import HOSTED_PREFIX, VIRTUAL_PREFIX
+from quadbench.target.abi import Abi
+from quadbench.target.known import HOSTED_PREFIX, PHONE_ABI, VIRTUAL_PREFIX
 from quadbench.target.profile import LOCAL_NAME, DeviceProfile, load_profile, load_profiles
 from quadbench.target.targets import AiHubTarget
 
@@ -168,11 +169,11 @@ def _open(
     if phones is not None and needs_server(address):
         return _open_phone(address, layout, phones, opened)
     match parse_address(address):
-        case VirtualAddress(profile=name, data_mb=data_mb, target=target, scenario=scenario):
+        case VirtualAddress(profile=name, target=target) as options:
             profile = next((profile for profile in profiles if profile.name == name), None) or load_profile(name)
-            profile = profile if target is None else profile.with_virtual_target(target)
+            profile = profile if target is None else profile.with_target(target)
             _refuse_twice(address, f"virtual-{profile.name}", opened)
-            return open_virtual(profile, address, layout, data_mb, load_scenario(scenario) if scenario else None)
+            return open_virtual(profile, address, options, layout)
         case HostedAddress():
             raise UserError(f"'{address}' is at Qualcomm AI Hub: nothing can be pushed there", hint="quadbench run takes it")
         case _:
@@ -187,9 +188,25 @@ def _open_phone(address: str, layout: Layout, phones: _Phones, opened: Sequence[
         raise DeviceNotFoundError(f"{error.message}; the adb server is {phones.server.endpoint}", hint=hint) from error
     serial = phone.attached.serial
     _refuse_twice(address, serial, opened)
+    abi = _abi(address, phone)
     resources = contextlib.ExitStack()
     resources.enter_context(device_lock(layout.device(serial), address))
-    return AdbDevice(phones.server, serial, _facts(address, phone, profile), profile, resources)
+    facts = _facts(address, phone, profile)
+    return AdbDevice(phones.server, serial, facts=facts, profile=profile, abi=abi, resources=resources)
+
+
+def _abi(address: str, phone: Phone) -> Abi:
+    """Return the ABI of programs that run on a phone; a virtual device that is attached says so itself."""
+    virtual, reported = (phone.properties.get(key) for key in (VIRTUAL_PROPERTY, ABI_PROPERTY))
+    if virtual in set(Abi):
+        return Abi(virtual)
+    if reported != PHONE_ABI:
+        said = one_line(reported or "no ABI", _PROPERTY_CHARACTERS)
+        raise DeviceError(
+            f"device '{address}' reports {said} as {ABI_PROPERTY}; expected {PHONE_ABI}",
+            hint="programs are built for phones of 64 bits by Arm alone",
+        )
+    return PHONE_ABI
 
 
 def _facts(address: str, phone: Phone, profile: DeviceProfile) -> DeviceFacts:
@@ -202,7 +219,7 @@ def _facts(address: str, phone: Phone, profile: DeviceProfile) -> DeviceFacts:
         profile=profile.name,
         title=profile.title,
         soc_model=properties.get("ro.soc.model", profile.soc.model),
-        cpu=f"{chip or profile.soc.title}, {properties.get('ro.product.cpu.abi', 'unknown ABI')}",
+        cpu=f"{chip or profile.soc.title}, {properties.get(ABI_PROPERTY, 'unknown ABI')}",
         android_release=properties.get("ro.build.version.release"),
         fingerprint=properties.get("ro.build.fingerprint"),
     )

@@ -1,6 +1,6 @@
 """Device: the protocol of every family of devices: files and commands -> what they leave and say there."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -8,6 +8,7 @@ from typing import Protocol, Self
 from quadbench.artifacts import DeviceFacts
 from quadbench.artifacts.device_text import one_line
 from quadbench.errors import CommandError, CommandTimeoutError, DeviceError, OutputLimitError, UserError
+from quadbench.target.abi import Abi
 from quadbench.target.profile import DeviceProfile
 
 ANDROID_ROOT = "/data/local/tmp/quadbench"
@@ -35,7 +36,8 @@ class Device(Protocol):
     Where the connection is lost, a device behind adb is waited for, and what was cut off is done again: files are copied anew and
     commands of `shell` are run anew, so they must be such as may be run twice. It is lost where it does not come back in time.
 
-    `root` is the absolute path of quadbench's folder there. `shares_host_cpu` says that its figures are this machine's.
+    `root` is the absolute path of quadbench's folder there, `abi` that of the programs that it runs. `shares_host_cpu` says that
+    its figures are this machine's.
     """
 
     @property
@@ -52,6 +54,9 @@ class Device(Protocol):
 
     @property
     def root(self) -> str: ...
+
+    @property
+    def abi(self) -> Abi: ...
 
     @property
     def shares_host_cpu(self) -> bool: ...
@@ -91,11 +96,13 @@ class Device(Protocol):
         """
         ...
 
-    def stream(self, argv: Sequence[str], timeout_s: float, folder: str) -> Generator[str, None, None]:
+    def stream(
+        self, argv: Sequence[str], timeout_s: float, folder: str, environment: Mapping[str, str] | None = None
+    ) -> Generator[str, None, None]:
         """Run a command in a folder there and give its lines of stdout as they come, without line ends.
 
-        The folder is made where it is missing. Where the connection is lost, the command goes on, and no line is lost or doubled;
-        what it says is kept in the folder meanwhile.
+        The variables of `environment` are set for it beside the device's own. The folder is made where it is missing. Where the
+        connection is lost, the command goes on, and no line is lost or doubled; what it says is kept in the folder meanwhile.
 
         Closing the generator, a timeout, Ctrl-C and `Device.close` kill the command and its children; use
         `contextlib.closing` where the loop may be left early.

@@ -1,16 +1,13 @@
 """Emulator: Qualcomm's package on this machine -> the folders of it that a virtual device sees, and where it sees them."""
 
 from importlib.util import find_spec
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from quadbench.errors import MissingDependencyError
 
 PACKAGE = "onnxruntime_qnn"
-_ON_DEVICE = PurePosixPath("/vendor") / PACKAGE
-PLUGIN = str(_ON_DEVICE / "libonnxruntime_providers_qnn.so")
-"""ONNX Runtime's plugin, as a virtual device sees it."""
-HTP_LIBRARY = str(_ON_DEVICE / "libQnnHtp.so")
-"""Qualcomm's library, which emulates the HTP where there is none."""
+ON_DEVICE = f"/vendor/{PACKAGE}"
+"""The folder in which a virtual device sees ONNX Runtime's plugin, and Qualcomm's library, which emulates the HTP."""
 
 
 def emulator_folders() -> dict[Path, str]:
@@ -28,4 +25,4 @@ def emulator_folders() -> dict[Path, str]:
         )
     package = Path(spec.origin).parent
     further = package.with_name(f"{PACKAGE}.libs")
-    return {package: str(_ON_DEVICE), **({further: f"{_ON_DEVICE}.libs"} if further.is_dir() else {})}
+    return {package: ON_DEVICE, **({further: f"{ON_DEVICE}.libs"} if further.is_dir() else {})}

@@ -3,12 +3,13 @@
 import contextlib
 import errno
 import os
+import platform
 import selectors
 import stat
 import subprocess
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -28,6 +29,7 @@ from quadbench.devices.output import Lines, Tail, Whole
 from quadbench.errors import DeviceError, DeviceFullError
 from quadbench.host import device_lock, host_cpu, kill_group, start_bound
 from quadbench.results.layout import Layout
+from quadbench.target.abi import host_abi
 from quadbench.target.profile import LOCAL_NAME as ADDRESS
 from quadbench.target.profile import DeviceProfile, local_profile
 
@@ -59,6 +61,7 @@ class LocalDevice:
     def __init__(self, root: Path, mark: Mark, resources: contextlib.ExitStack) -> None:
         self.root = str(root)
         self._mark = mark
+        self.abi = host_abi(platform.machine())
         self.profile = local_profile()
         self.facts = _facts(self.profile)
         self._resources = resources
@@ -92,17 +95,19 @@ class LocalDevice:
 
     def shell(self, argv: Sequence[str], timeout_s: float) -> ShellResult:
         stdout, stderr = Whole(f"the output of '{argv[0] if argv else ''}' on {_NAME}"), Tail()
-        with contextlib.closing(self._run(argv, timeout_s, stderr, self.root)) as output:
+        with contextlib.closing(self._run(argv, timeout_s, stderr, self.root, {})) as output:
             while True:
                 try:
                     stdout.take(next(output))
                 except StopIteration as end:
                     return ShellResult(exit_code=end.value, stdout=stdout.text, stderr=stderr.text)
 
-    def stream(self, argv: Sequence[str], timeout_s: float, folder: str) -> Generator[str, None, None]:
+    def stream(
+        self, argv: Sequence[str], timeout_s: float, folder: str, environment: Mapping[str, str] | None = None
+    ) -> Generator[str, None, None]:
         Path(folder).mkdir(parents=True, exist_ok=True)
         lines, stderr = Lines(f"the output of '{argv[0] if argv else ''}' on {_NAME}"), Tail()
-        with contextlib.closing(self._run(argv, timeout_s, stderr, folder)) as output:
+        with contextlib.closing(self._run(argv, timeout_s, stderr, folder, environment or {})) as output:
             while True:
                 try:
                     piece = next(output)
@@ -133,7 +138,9 @@ class LocalDevice:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _run(self, argv: Sequence[str], timeout_s: float, stderr: Tail, folder: str) -> Generator[bytes, None, int]:
+    def _run(
+        self, argv: Sequence[str], timeout_s: float, stderr: Tail, folder: str, environment: Mapping[str, str]
+    ) -> Generator[bytes, None, int]:
         """Yield pieces of stdout as they come, and return the exit code.
 
         However it is left, nothing that the command has started stays behind.
@@ -141,7 +148,7 @@ class LocalDevice:
         check_command(argv)
         deadline, mark = time.monotonic() + timeout_s, self._mark.of_command()
         options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        process = start_bound(argv, cwd=folder, env=environment_of(mark), **options)
+        process = start_bound(argv, cwd=folder, env={**environment_of(mark), **environment}, **options)
         ended = False
         with self._lock:
             self._running.add(process.pid)

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
+ABI_PROPERTY = "ro.product.cpu.abi"
 _ENTRY = re.compile(r"\[(?P<key>[^\]]+)\]: \[(?P<value>.*)")
 _STATES = (
     "device|offline|unauthorized|authorizing|connecting|bootloader|recovery|rescue|sideload|host|detached|unknown"

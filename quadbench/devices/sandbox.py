@@ -20,6 +20,7 @@ from pathlib import Path
 
 from quadbench.artifacts.device_text import one_line
 from quadbench.devices.adb_protocol import AdbServer, UnixEndpoint
+from quadbench.devices.arm64 import ROOT_VARIABLE, Arm64Emulator
 from quadbench.devices.course import prepare_course, running_course, scenario_mounts
 from quadbench.devices.leftovers import VARIABLE, Mark, environment_of, kill_marked
 from quadbench.devices.properties import parse_attached
@@ -81,7 +82,7 @@ class Place:
     """The place of a virtual device on this machine.
 
     Its files lie in `folder`, which is new. `shown` are further folders of this machine and where the device has them, read-only;
-    all of its processes carry the mark. What the scenario says happens to it.
+    all of its processes carry the mark. What the scenario says happens to it. With an emulator it runs programs for arm64.
     """
 
     folder: Path
@@ -89,6 +90,7 @@ class Place:
     shown: Mapping[Path, str]
     mark: Mark
     scenario: Scenario | None = None
+    emulator: Arm64Emulator | None = None
 
 
 @contextlib.contextmanager
@@ -206,18 +208,20 @@ def _last_lines(log: Path) -> str:
 
 
 def _command(place: Place, programs: dict[str, Path], *, seccomp: int, info: int) -> list[str]:
-    environment = {**_ENVIRONMENT, VARIABLE: place.mark.value}
+    environment, emulator = {**_ENVIRONMENT, VARIABLE: place.mark.value}, place.emulator
+    if emulator:
+        environment[ROOT_VARIABLE] = str(emulator.root)
     return [
         str(programs["bwrap"]),
         *("--unshare-user", "--uid", "0", "--gid", "0", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"),
         *("--hostname", "localhost", "--die-with-parent", "--new-session", "--clearenv"),
-        *("--seccomp", str(seccomp), "--info-fd", str(info)),
+        *("--seccomp", str(seccomp), "--info-fd", str(info), *(("--cap-add", "CAP_SYS_ADMIN") if emulator else ())),
         *_system_mounts(place.folder, programs),
         *(word for here, there in place.shown.items() for word in ("--ro-bind", str(here), there)),
         *(scenario_mounts(place.scenario, place.folder) if place.scenario else ()),
         *_data_mounts(place.data),
         *(word for name, value in environment.items() for word in ("--setenv", name, value)),
-        *("--chdir", "/", "/system/bin/sh", "-c", _START),
+        *("--chdir", "/", "/system/bin/sh", "-c", f"{emulator.start if emulator else ''}{_START}"),
     ]
 
 

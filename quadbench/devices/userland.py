@@ -13,7 +13,8 @@ from quadbench.devices.scenario import Clocks, Phase
 from quadbench.errors import MissingDependencyError
 
 VIRTUAL_PROPERTY = "ro.quadbench.virtual"
-_REQUIRED_TOOLS = {"cat", "chmod", "df", "find", "ls", "mkdir", "mv", "rm", "sha256sum", "stat"}
+"""Property of virtual devices alone: the ABI of programs that run there, whatever ABI they report."""
+_REQUIRED_TOOLS = {"cat", "chmod", "df", "env", "find", "ln", "ls", "mkdir", "mv", "rm", "sha256sum", "stat"}
 
 _GETPROP = """\
 #!/system/bin/sh
@@ -117,7 +118,7 @@ def write_userland(system: Path, properties: dict[str, str], *, shell: Path, toy
             (programs / tool).symlink_to(toybox)
     _write_program(programs / "getprop", _GETPROP)
     _write_program(programs / "dumpsys", _DUMPSYS)
-    (etc / "properties").write_text(format_getprop({VIRTUAL_PROPERTY: "1", **properties}))
+    (etc / "properties").write_text(format_getprop(properties))
     for service, report in _REPORTS.items():
         (reports / service).write_text(report)
     for name, accounts in _ACCOUNTS.items():

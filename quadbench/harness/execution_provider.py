@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from quadbench.devices.emulator import HTP_LIBRARY, PLUGIN
+from quadbench.devices.emulator import ON_DEVICE as EMULATOR_FOLDER
 from quadbench.target.targets import OnnxRuntimeTarget, QnnTarget, Target
 
 
@@ -28,14 +28,23 @@ class ExecutionProvider:
 XNNPACK = ExecutionProvider(name="XNNPACK", threads_option="intra_op_num_threads")
 
 
-def execution_provider_of(target: Target, *, is_virtual: bool) -> ExecutionProvider | None:
-    """Return the provider that a target's quantized graphs need. Only a virtual device has Qualcomm's, by emulation."""
+def execution_provider_of(target: Target, kit_folder: str | None) -> ExecutionProvider | None:
+    """Return the provider that a target's quantized graphs need. `kit_folder` is that of the device's kit.
+
+    Qualcomm's is the kit's, by absolute paths, as a system may have older libraries of the same names. A device without a kit is
+    a virtual one, and has it by emulation.
+    """
     match target:
         case OnnxRuntimeTarget(execution_provider="xnnpack"):
             return XNNPACK
-        case QnnTarget() if is_virtual:
+        case QnnTarget():
+            folder = kit_folder or EMULATOR_FOLDER
             chip = {"htp_arch": target.htp_arch.removeprefix("v"), "soc_model": str(target.soc_model)}
-            options = {"backend_path": HTP_LIBRARY, **chip}
-            return ExecutionProvider(name="QNNExecutionProvider", options=options, library=PLUGIN, is_emulator=True)
+            return ExecutionProvider(
+                name="QNNExecutionProvider",
+                options={"backend_path": f"{folder}/libQnnHtp.so", **chip},
+                library=f"{folder}/libonnxruntime_providers_qnn.so",
+                is_emulator=kit_folder is None,
+            )
         case _:
             return None

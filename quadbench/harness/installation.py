@@ -3,17 +3,37 @@
 from dataclasses import dataclass
 
 from quadbench.artifacts import Bundle, CompiledBundle, Deployment, FileRef, Stored
+from quadbench.artifacts.kit import Kit, Library
 from quadbench.devices import Device
 from quadbench.errors import ArtifactError
 from quadbench.harness.execution_provider import ExecutionProvider
 
 
 @dataclass(frozen=True, kw_only=True)
+class InstalledKit:
+    """A kit in a `folder` of the device, where its libraries have their names; those that were pushed."""
+
+    folder: str
+    kit: Kit
+    libraries: tuple[Library, ...]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return the variables by which the loader, and Qualcomm's libraries on the NPU's side, find the libraries."""
+        return {"LD_LIBRARY_PATH": self.folder, "ADSP_LIBRARY_PATH": self.folder}
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Return what a record says of the kit: its digest, and each library with its sha256."""
+        return {"kit": self.kit.digest, **{f"kit.{library.name}": library.file.sha256 for library in self.libraries}}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Installation:
     """All that a plan of the harness is made of, but for what the launch runs.
 
-    `program` and `runtime` are the sha256 of the harness and of the runtime library among the deployed files. An execution
-    provider of None is the CPU's.
+    `program` and `runtime` are the sha256 of the harness and of the runtime library among the deployed files; where there is a
+    kit, the runtime library is one of its. An execution provider of None is the CPU's.
     """
 
     device: Device
@@ -22,12 +42,25 @@ class Installation:
     deployment: Deployment
     program: str
     runtime: str
+    kit: InstalledKit | None = None
     execution_provider: ExecutionProvider | None = None
 
     @property
     def address(self) -> str:
         """Return the device's address, as on the command line."""
         return self.device.facts.address
+
+    @property
+    def runtime_path(self) -> str:
+        """Return where the runtime library lies on the device.
+
+        Raises:
+            ArtifactError: it was not deployed.
+        """
+        if self.kit is None:
+            return self.path_of_digest(self.runtime, "the runtime library")
+        name = next(library.name for library in self.kit.libraries if library.file.sha256 == self.runtime)
+        return f"{self.kit.folder}/{name}"
 
     def path_of(self, file: FileRef) -> str:
         """Return where a file of the bundle lies on the device.

@@ -43,7 +43,7 @@ def _runtime(installation: Installation, variant: Variant, threads: int) -> dict
     """Return what loads the graphs; an execution provider other than the CPU's takes the quantized ones alone."""
     provider = installation.execution_provider if variant.is_quantized else None
     return {
-        "library": installation.path_of_digest(installation.runtime, "the runtime library"),
+        "library": installation.runtime_path,
         "intra_op_threads": threads,
         **({"execution_provider": provider.planned(threads)} if provider else {}),
     }

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import platform
 import time
 import uuid
 from contextlib import closing
@@ -31,6 +32,7 @@ from quadbench.measure.remote import remote_folder, remove_left, runs_folder
 from quadbench.measure.rom import rom_samples
 from quadbench.measure.state import flatten, read_state
 from quadbench.results.layout import Layout
+from quadbench.target.abi import host_abi
 
 _SYNC_INTERVAL_S = 1.0  # what a power cut may take of the events; a sync for each line would disturb what this machine measures
 _SCREEN_HINT = "keep it on: adb shell svc power stayon true, then wake it up"
@@ -209,7 +211,8 @@ def _run_harness(work: _Launch, findings: _Findings, remote: str) -> None:
     ended: DeviceError | None = None
     began = time.monotonic()
     try:
-        lines = work.device.stream([work.harness, f"{remote}/plan.json"], work.settings.timeout_s, remote)
+        environment = work.on.kit.environment if work.on.kit else {}
+        lines = work.device.stream([work.harness, f"{remote}/plan.json"], work.settings.timeout_s, remote, environment)
         with closing(lines), (work.folder / "events.jsonl").open("w", encoding="utf-8") as file:
             synced = began
             for line in lines:
@@ -277,8 +280,14 @@ def _record(work: _Launch, findings: _Findings, *, aborted: bool = False) -> Run
 
 def _caveats(work: _Launch, findings: _Findings) -> tuple[Caveat, ...]:
     of_graphs = work.compiled.caveats if work.launch.variant.is_quantized else ()
-    of_launch = (*findings.caveats_of_state, *((Caveat.EMULATED_NPU,) if work.is_emulated else ()))
-    return caveats_of(work.bundle, work.device.facts, findings.heard, (*of_graphs, *of_launch))
+    of_npu = (Caveat.EMULATED_NPU,) if work.is_emulated else ()
+    of_cpu = (Caveat.EMULATED_CPU,) if _emulates_cpu(work) else ()
+    of_launch = (*of_graphs, *findings.caveats_of_state, *of_npu, *of_cpu)
+    return caveats_of(work.bundle, work.device.facts, findings.heard, of_launch)
+
+
+def _emulates_cpu(work: _Launch) -> bool:
+    return work.device.shares_host_cpu and work.device.abi is not host_abi(platform.machine())
 
 
 def _status(findings: _Findings, *, aborted: bool) -> tuple[Status, ErrorClass | None, str | None]:
@@ -296,6 +305,7 @@ def _versions(work: _Launch, heard: Heard) -> dict[str, str]:
     versions = {"quadbench": version("quadbench")}
     versions |= {f"quad.{tool}": text for tool, text in work.bundle.tool_versions.items()}
     versions |= {f"compile.{tool}": text for tool, text in work.compiled.tool_versions.items()}
+    versions |= work.on.kit.versions if work.on.kit else {}
     if heard.header is not None:
         versions |= {
             "harness": heard.header.harness_version,

@@ -18,6 +18,7 @@ _PER_LAUNCH = {
 
 
 EMULATED = "an emulator's time"
+EMULATORS = {Caveat.EMULATED_NPU, Caveat.EMULATED_CPU}
 
 
 def in_order(records: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
@@ -57,7 +58,7 @@ def why_absent(records: Sequence[RunRecord], *, is_time: bool = False) -> str:
 
 def is_emulated(record: RunRecord) -> bool:
     """Say whether a launch's times are an emulator's, which say nothing about any device."""
-    return Caveat.EMULATED_NPU in record.caveats
+    return not EMULATORS.isdisjoint(record.caveats)
 
 
 def values(record: RunRecord, metric: str, accept: Callable[[Sample], bool]) -> list[float]:

@@ -1,25 +1,25 @@
 """Rollout: a bundle and connected devices -> the bundle compiled for each target, once, and installed on every device."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 
 from quadbench.artifacts import Bundle, CompiledBundle, Deployment, Stored
 from quadbench.compile import compile_bundle
 from quadbench.deploy import LocalFile, deploy
 from quadbench.devices import Device
-from quadbench.errors import MissingDependencyError, QuadbenchError
-from quadbench.harness.execution_provider import ExecutionProvider, execution_provider_of
+from quadbench.errors import QuadbenchError
+from quadbench.harness.execution_provider import execution_provider_of
 from quadbench.harness.installation import Installation
 from quadbench.harness.program import ensure_harness
-from quadbench.harness.runtime import runtime_library
 from quadbench.observer import Observer
 from quadbench.results.layout import Layout
+from quadbench.rollout.equipment import KitChoice, host_runtime, kind_of, kit_for
+from quadbench.rollout.named import name_libraries
 from quadbench.rollout.push_set import local_file, push_set
-from quadbench.target.targets import RunTarget, Target, target_key
+from quadbench.target.targets import Target
 
 log = logging.getLogger(__name__)
 
@@ -45,31 +45,27 @@ def roll_out(
     Unless the float graph shall run there, what it takes, adapters in float among it, is not sent.
 
     Raises:
+        MissingDependencyError: a device's harness or kit is missing; nothing was pushed.
         QuadbenchError: the harness or a graph cannot be built, or every device failed: then the first one's error.
     """
     observer.step("harness", "")
-    for device in devices:
-        _refuse_foreign_machine(device)
-    harness = local_file(ensure_harness(layout.programs), executable=True)
-    runtime = local_file(runtime_library())
+    choices = [kit_for(kind_of(device), layout) for device in devices]
+    programs = {device.abi: ensure_harness(layout.programs, device.abi) for device in devices}
+    harnesses = {abi: local_file(program, executable=True) for abi, program in programs.items()}
     compiled = _compiled(bundle, devices, layout, observer)
-    installed = partial(Installation, bundle=bundle, program=harness.sha256, runtime=runtime.sha256)
+    work = [
+        _Work(device=device, harness=harnesses[device.abi], choice=choice, bundle=bundle, compiled=product)
+        for device, choice, product in zip(devices, choices, compiled, strict=True)
+    ]
     installations, failures = [], {}
     with ThreadPoolExecutor(max_workers=len(devices)) as pool:
-        pushes = [
-            pool.submit(_push, device, push_set([harness], [runtime], product, bundle, runs_float=runs_float), observer)
-            for device, product in zip(devices, compiled, strict=True)
-        ]
-    for device, product, push in zip(devices, compiled, pushes, strict=True):
+        pending = [pool.submit(one.installed, observer, runs_float=runs_float) for one in work]
+    for device, installed in zip(devices, pending, strict=True):
         try:
-            deployment = push.result()
+            installations.append(installed.result())
         except QuadbenchError as error:
             log.info("%s is left out: %s", device.facts.address, error)
             failures[device.facts.address] = error
-            continue
-        installations.append(
-            installed(device=device, compiled=product, deployment=deployment, execution_provider=_provider(device))
-        )
     if not installations:
         raise next(iter(failures.values()))
     return Rollout(installations=tuple(installations), failures=failures)
@@ -101,39 +97,39 @@ def _compiled(
 
     What the least able Qualcomm HTP among them takes, they all take, so the graphs are held to its rules.
     """
-    targets = [_run_target(device) for device in devices]
-    keys = [target_key(target, _machine(device)) for target, device in zip(targets, devices, strict=True)]
+    kinds = [kind_of(device) for device in devices]
     products: dict[str, Stored[CompiledBundle]] = {}
-    for key, target in dict(zip(keys, targets, strict=True)).items():
-        archs = (device.profile.soc.htp_arch for device, its in zip(devices, keys, strict=True) if its == key)
-        oldest = min(filter(None, archs), default=None)
+    for key, target in {kind.key: kind.target for kind in kinds}.items():
+        oldest = min((arch for kind in kinds if kind.key == key and (arch := kind.profile.soc.htp_arch)), default=None)
         products[key] = compile_for(bundle, target, key, oldest, layout=layout, observer=observer)
-    return [products[key] for key in keys]
+    return [products[kind.key] for kind in kinds]
 
 
-def _push(device: Device, files: Mapping[str, Sequence[LocalFile]], observer: Observer) -> Deployment:
-    address = device.facts.address
-    deployment = deploy(list(chain(*files.values())), device, progress=lambda sent, total: observer.sent(address, sent, total))
-    observer.deployed(deployment)
-    return deployment
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """The bundle's way to one device. A `choice` of None is this machine's ONNX Runtime."""
 
+    device: Device
+    harness: LocalFile
+    choice: KitChoice | None
+    bundle: Stored[Bundle]
+    compiled: Stored[CompiledBundle]
 
-def _run_target(device: Device) -> RunTarget:
-    return device.profile.target if device.family == "adb" else device.profile.virtual_target
-
-
-def _provider(device: Device) -> ExecutionProvider | None:
-    return execution_provider_of(_run_target(device), is_virtual=device.family == "virtual")
-
-
-def _machine(device: Device) -> str:
-    return device.shell(["uname", "-m"], timeout_s=30).stdout.strip()
-
-
-def _refuse_foreign_machine(device: Device) -> None:
-    """Refuse a phone: a rollout takes the harness and the runtime library of this machine."""
-    if device.facts.family == "adb" and (machine := _machine(device)) != "x86_64":
-        raise MissingDependencyError(
-            f"device '{device.facts.address}' is {machine}, and this version runs on x86_64 only",
-            hint="docs/phones.md says what works instead; harness and runtime kit for phones can be made, and are not pushed yet",
+    def installed(self, observer: Observer, *, runs_float: bool) -> Installation:
+        """Push what the device lacks, and give the libraries of a kit their names there."""
+        address, choice = self.device.facts.address, self.choice
+        libraries = choice.files if choice else [host_runtime()]
+        files = chain(*push_set([self.harness], libraries, self.compiled, self.bundle, runs_float=runs_float).values())
+        deployment = deploy(list(files), self.device, progress=lambda sent, total: observer.sent(address, sent, total))
+        kit = name_libraries(self.device, choice.kit.artifact, choice.libraries) if choice else None
+        observer.deployed(deployment)
+        return Installation(
+            device=self.device,
+            bundle=self.bundle,
+            compiled=self.compiled,
+            deployment=deployment,
+            program=self.harness.sha256,
+            runtime=choice.runtime.sha256 if choice else libraries[0].sha256,
+            kit=kit,
+            execution_provider=execution_provider_of(kind_of(self.device).target, kit.folder if kit else None),
         )

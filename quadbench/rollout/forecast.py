@@ -12,19 +12,15 @@ from quadbench.deploy import LocalFile
 from quadbench.devices.addresses import AttachedAddress, HostedAddress, LocalAddress, VirtualAddress, parse_address
 from quadbench.errors import MissingDependencyError, UserError
 from quadbench.harness.program import built_harness
-from quadbench.harness.runtime import runtime_library
-from quadbench.kits.for_target import best_kit, libraries_for
-from quadbench.kits.store import kits
-from quadbench.kits.versions import compiler_build
 from quadbench.measure.schedule import launches_of
 from quadbench.quad.cache import cached
 from quadbench.recipe import Recipe
 from quadbench.results.layout import Layout
-from quadbench.rollout.push_set import HARNESS, RUNTIME, local_file, local_files, push_set
+from quadbench.rollout.equipment import Kind, host_runtime, kit_for
+from quadbench.rollout.push_set import HARNESS, RUNTIME, local_file, push_set
 from quadbench.target.abi import Abi, host_abi
 from quadbench.target.known import PHONE_ABI
 from quadbench.target.profile import DeviceProfile, load_profile, local_profile
-from quadbench.target.targets import RunTarget, target_key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,20 +42,6 @@ class Forecast:
     missing: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Place:
-    """The kind of device that an address means."""
-
-    address: str
-    profile: DeviceProfile
-    abi: Abi
-    target: RunTarget
-
-    @property
-    def key(self) -> str:
-        return target_key(self.target, self.abi.traits.machine)
-
-
 @dataclass(frozen=True)
 class _Notes:
     """The notes about one device, while it is looked at."""
@@ -77,26 +59,24 @@ def forecast(recipe: Recipe, addresses: Sequence[str], *, layout: Layout) -> lis
     """
     if not addresses:
         raise UserError("a dry run does not look for attached phones", hint="name what it shall be about, as --devices s25")
-    places, bundle = [_place(address.strip()) for address in addresses], cached(recipe, layout)
-    return [_forecast(place, recipe, bundle, layout) for place in places]
+    kinds, bundle = [_kind(address.strip()) for address in addresses], cached(recipe, layout)
+    return [_forecast(kind, recipe, bundle, layout) for kind in kinds]
 
 
-def _forecast(place: _Place, recipe: Recipe, bundle: Stored[Bundle] | None, layout: Layout) -> Forecast:
+def _forecast(kind: Kind, recipe: Recipe, bundle: Stored[Bundle] | None, layout: Layout) -> Forecast:
     notes = _Notes([], [])
-    harness, libraries = _harness(place, layout, notes), _libraries(place, layout, notes)
+    harness, libraries = _harness(kind, layout, notes), _libraries(kind, layout, notes)
     push, launches = {HARNESS: harness, RUNTIME: libraries}, None
     if bundle is None:
         notes.to_build.append("the bundle")
     else:
-        push = push_set(harness, libraries, _graphs(place, bundle, layout, notes), bundle)
+        push = push_set(harness, libraries, _graphs(kind, bundle, layout, notes), bundle)
         launches = launches_of(recipe, item_counts(bundle.artifact), has_references=has_references(bundle.artifact))
-    if place.abi is not host_abi(platform.machine()):
-        notes.missing.append("a run that pushes to phones, which this version does not have")
     return Forecast(
-        address=place.address,
-        title=place.profile.title,
-        abi=place.abi,
-        target=place.key,
+        address=kind.address,
+        title=kind.profile.title,
+        abi=kind.abi,
+        target=kind.key,
         bundle=bundle.artifact.digest if bundle else None,
         launches=len(launches) if launches else None,
         images=sum(block.warmup + block.iterations for plan in launches for block in plan.sequence) if launches else None,
@@ -114,52 +94,60 @@ def _sizes(push: Mapping[str, Sequence[LocalFile]]) -> dict[str, int]:
     }
 
 
-def _place(text: str) -> _Place:
+def _kind(text: str) -> Kind:
     host = host_abi(platform.machine())
     match parse_address(text):
         case LocalAddress():
             profile = local_profile()
-            return _Place(address=text, profile=profile, abi=host, target=profile.target)
-        case VirtualAddress(profile=name, target=backend):
-            profile = load_profile(name) if backend is None else load_profile(name).with_virtual_target(backend)
-            return _Place(address=text, profile=profile, abi=host, target=profile.virtual_target)
-        case AttachedAddress(profile=str(name)):
-            profile = load_profile(name)
-            return _Place(address=text, profile=profile, abi=PHONE_ABI, target=profile.target)
+            return Kind(address=text, profile=profile, abi=host, target=profile.target)
+        case VirtualAddress(profile=name, target=target, is_arm64=is_arm64):
+            profile = _profile(name, target)
+            return Kind(
+                address=text,
+                profile=profile,
+                abi=Abi.ARM64_LINUX if is_arm64 else host,
+                target=profile.virtual_target,
+            )
+        case AttachedAddress(profile=str(name), target=target):
+            profile = _profile(name, target)
+            return Kind(address=text, profile=profile, abi=PHONE_ABI, target=profile.target)
         case HostedAddress() | AttachedAddress():
             raise UserError(f"'{text}' is at Qualcomm AI Hub: nothing is pushed there", hint="leave it out of the dry run")
 
 
-def _harness(place: _Place, layout: Layout, notes: _Notes) -> list[LocalFile]:
+def _profile(name: str, target: str | None) -> DeviceProfile:
+    profile = load_profile(name)
+    return profile.with_target(target) if target else profile
+
+
+def _harness(kind: Kind, layout: Layout, notes: _Notes) -> list[LocalFile]:
     try:
-        program = built_harness(layout.programs, place.abi)
+        program = built_harness(layout.programs, kind.abi)
     except MissingDependencyError as error:
         notes.missing.append(str(error))
         return []
     if program is None:
-        notes.to_build.append(f"the harness for {place.abi}")
+        notes.to_build.append(f"the harness for {kind.abi}")
         return []
     return [local_file(program)]
 
 
-def _libraries(place: _Place, layout: Layout, notes: _Notes) -> list[LocalFile]:
-    if place.abi is host_abi(platform.machine()):
-        return [local_file(runtime_library())]
-    htp_arch = place.profile.soc.htp_arch
-    kit = best_kit(kits(layout), place.abi, place.target, htp_arch, compiler_build())
-    if kit is None:
-        notes.missing.append(f"a runtime kit for {place.abi} that runs {place.key}. Hint: see quadbench runtime fetch and add")
+def _libraries(kind: Kind, layout: Layout, notes: _Notes) -> list[LocalFile]:
+    try:
+        choice = kit_for(kind, layout)
+    except MissingDependencyError as error:
+        notes.missing.append(str(error))
         return []
-    return local_files(kit, (library.file for library in libraries_for(kit.artifact, place.target, htp_arch)))
+    return choice.files if choice else [host_runtime()]
 
 
-def _graphs(place: _Place, bundle: Stored[Bundle], layout: Layout, notes: _Notes) -> Stored[CompiledBundle] | Stored[Bundle]:
+def _graphs(kind: Kind, bundle: Stored[Bundle], layout: Layout, notes: _Notes) -> Stored[CompiledBundle] | Stored[Bundle]:
     """Return the compiled graphs; where there are none yet those of the bundle, whose sizes are about the same."""
-    state = availability(place.target)
+    state = availability(kind.target)
     if state.missing:
-        notes.missing.append(f"{state.missing}, to compile for {place.key}. Hint: {state.hint}")
+        notes.missing.append(f"{state.missing}, to compile for {kind.key}. Hint: {state.hint}")
         return bundle
-    compiled = compiled_before(bundle, place.target, place.key, layout)
+    compiled = compiled_before(bundle, kind.target, kind.key, layout)
     if compiled is None:
-        notes.to_build.append(f"the graphs for {place.key}; their bytes are given as they are in the bundle")
+        notes.to_build.append(f"the graphs for {kind.key}; their bytes are given as they are in the bundle")
     return compiled or bundle

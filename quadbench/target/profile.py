@@ -55,7 +55,7 @@ class DeviceProfile(Spec):
     """A device of this kind at Qualcomm AI Hub runs graphs that are compiled for this target.
     The default is null: there is none."""
     alternatives: tuple[Target, ...] = ()
-    """The chip can be compiled for these targets too; a run uses one where a virtual device's address asks for it.
+    """The chip can be compiled for these targets too; a run uses one where a device's address asks for it.
     The default is none."""
     properties: dict[str, str] = Field(default_factory=dict, validate_default=True)
     """A virtual device reports these properties beside the patterns of `match` that are plain text. The default is none."""
@@ -80,16 +80,23 @@ class DeviceProfile(Spec):
             yield self.hosted_target
         yield from self.alternatives
 
-    def with_virtual_target(self, backend: str) -> Self:
-        """Return the profile with another of its targets on virtual devices: the first of that backend that this machine can run.
+    def with_target(self, name: str) -> Self:
+        """Return the profile with another of its targets on devices, attached and virtual: the first that has the name.
+
+        Names are those of backends, `onnxruntime` and `qnn`, and of ONNX Runtime's execution providers, `cpu` and `xnnpack`.
 
         Raises:
             UnknownNameError: the profile has no such target.
         """
-        targets = {t.backend: t for t in reversed(tuple(self.targets())) if isinstance(t, OnnxRuntimeTarget | QnnTarget)}
-        if backend not in targets:
-            raise UnknownNameError(f"target of virtual:{self.name}", backend, targets)
-        return self.model_copy(update={"virtual_target": targets[backend]})
+        targets: dict[str, RunTarget] = {}
+        for target in self.targets():
+            if isinstance(target, OnnxRuntimeTarget | QnnTarget):
+                targets.setdefault(target.backend, target)
+            if isinstance(target, OnnxRuntimeTarget):
+                targets.setdefault(target.execution_provider, target)
+        if name not in targets:
+            raise UnknownNameError(f"target of {self.name}", name, targets)
+        return self.model_copy(update={"target": targets[name], "virtual_target": targets[name]})
 
     def matches(self, properties: Mapping[str, str]) -> bool:
         """Say whether a device with these properties is of this kind; without patterns none is."""

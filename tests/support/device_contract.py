@@ -35,6 +35,13 @@ class DeviceContract:
         assert (facts.serial, facts.family) == (device.serial, device.family)
         assert all((facts.address, facts.profile, facts.title, facts.soc_model, facts.cpu))
 
+    def test_variables_are_set_for_a_command_alone(self, device: Device) -> None:
+        argv = ["sh", "-c", 'echo "$LD_LIBRARY_PATH, $OTHER"']
+        variables = {"LD_LIBRARY_PATH": "/data/kits", "OTHER": "two words = 'x'"}
+        folder = f"{device.root}/runs/variables"
+        assert list(device.stream(argv, 20, folder, variables)) == ["/data/kits, two words = 'x'"]
+        assert list(device.stream(argv, 20, folder)) == [", "]
+
     @pytest.mark.parametrize("size_bytes", [0, 1, 64 * 1024, 64 * 1024 + 1])
     def test_a_file_comes_back_as_it_was_pushed(self, device: Device, tmp_path: Path, size_bytes: int) -> None:
         content = os.urandom(size_bytes)

@@ -1,0 +1,115 @@
+"""Equipment: a kind of device and its target -> the libraries that run its graphs there, of a kit or of this machine."""
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from quadbench.artifacts import FileRef, Stored
+from quadbench.artifacts.kit import Kit, Library, Role
+from quadbench.compile.availability import require
+from quadbench.deploy import LocalFile
+from quadbench.devices import Device
+from quadbench.errors import MissingDependencyError
+from quadbench.harness.program import built_harness
+from quadbench.harness.runtime import runtime_library
+from quadbench.kits.for_target import best_kit, libraries_for, target_problems
+from quadbench.kits.store import kits
+from quadbench.kits.versions import compiler_build
+from quadbench.results.layout import Layout
+from quadbench.results.manifest import check_contents
+from quadbench.rollout.push_set import local_file, local_files
+from quadbench.target.abi import Abi, host_abi
+from quadbench.target.profile import DeviceProfile
+from quadbench.target.targets import QnnTarget, RunTarget, target_key
+
+_FETCHED = {Abi.ARM64_V8A: "onnxruntime-android", Abi.ARM64_LINUX: "onnxruntime-linux"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """The kind of device that a rollout or a forecast is for; `address` is what messages call it."""
+
+    address: str
+    profile: DeviceProfile
+    abi: Abi
+    target: RunTarget
+
+    @property
+    def key(self) -> str:
+        """Return the target in one word."""
+        return target_key(self.target, self.abi.traits.machine)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KitChoice:
+    """A kit, and which of its libraries a device takes."""
+
+    kit: Stored[Kit]
+    libraries: tuple[Library, ...]
+
+    @property
+    def runtime(self) -> FileRef:
+        """Return ONNX Runtime's library, which every kit has."""
+        return next(library.file for library in self.libraries if library.role is Role.RUNTIME)
+
+    @property
+    def files(self) -> list[LocalFile]:
+        """Return the libraries as they are deployed."""
+        return local_files(self.kit, (library.file for library in self.libraries))
+
+
+def kind_of(device: Device) -> Kind:
+    """Return the kind of a device that is connected."""
+    target = device.profile.target if device.family == "adb" else device.profile.virtual_target
+    return Kind(address=device.facts.address, profile=device.profile, abi=device.abi, target=target)
+
+
+def require_equipment(devices: Sequence[Device], layout: Layout) -> None:
+    """Refuse devices for which a harness, a kit or a compiler is missing, before anything is built for them.
+
+    Raises:
+        MissingDependencyError: says what is missing, and where to get it.
+        UserError: QUADBENCH_HARNESS names no program.
+        ArtifactError: a kit is damaged.
+    """
+    for kind in map(kind_of, devices):
+        require(kind.target, kind.address)
+        built_harness(layout.programs, kind.abi)
+        kit_for(kind, layout)
+
+
+def kit_for(kind: Kind, layout: Layout) -> KitChoice | None:
+    """Return the kit that a device takes; None where it has this machine's ABI and takes this machine's ONNX Runtime.
+
+    Raises:
+        MissingDependencyError: no kit runs its target; says why none does that is there, and where to get one.
+        ArtifactError: a kit is damaged.
+    """
+    if kind.abi is host_abi(platform.machine()):
+        return None
+    stored, htp_arch, build = kits(layout), kind.profile.soc.htp_arch, compiler_build()
+    kit = best_kit(stored, kind.abi, kind.target, htp_arch, build)
+    if kit is None:
+        of_abi = [kit.artifact for kit in stored if kit.artifact.abi is kind.abi]
+        why = [f"{kit.digest[:12]}: {'; '.join(target_problems(kit, kind.target, htp_arch, build))}" for kit in of_abi]
+        raise MissingDependencyError(
+            "\n".join((f"'{kind.address}' needs a runtime kit for {kind.abi} that runs {kind.key}", *why)), hint=_where(kind)
+        )
+    libraries = libraries_for(kit.artifact, kind.target, htp_arch)
+    check_contents(kit, (library.file for library in libraries))
+    return KitChoice(kit=kit, libraries=libraries)
+
+
+def host_runtime() -> LocalFile:
+    """Return this machine's ONNX Runtime as it is deployed.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    return local_file(runtime_library())
+
+
+def _where(kind: Kind) -> str:
+    if isinstance(kind.target, QnnTarget):
+        return "bring ONNX Runtime with Qualcomm's libraries: quadbench runtime add; docs/runtime.md names the packages"
+    return f"quadbench runtime fetch {_FETCHED[kind.abi]}" if kind.abi in _FETCHED else "see docs/runtime.md"

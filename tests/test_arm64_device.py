@@ -1,0 +1,57 @@
+"""Virtual phones for arm64: what they report and run, and what is said where this machine lacks what they need."""
+
+import platform
+from pathlib import Path
+
+import pytest
+
+from quadbench.devices import connect
+from quadbench.devices.arm64 import ROOT_VARIABLE, Arm64Emulator, arm64_emulator
+from quadbench.devices.leftovers import marked
+from quadbench.devices.sandbox import Data, Place, running_sandbox
+from quadbench.errors import DeviceError, MissingDependencyError
+from quadbench.results.layout import Layout
+from quadbench.target.abi import Abi
+
+pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="an arm64 machine runs these programs itself")
+
+ADDRESS = "virtual:s25?abi=arm64-v8a"
+
+
+def test_it_reports_a_phones_abi_and_runs_programs_for_arm64_as_they_are(tmp_path: Path) -> None:
+    try:
+        emulator = arm64_emulator(ADDRESS)
+    except MissingDependencyError as error:
+        pytest.skip(str(error))
+    assert emulator is not None
+    with connect([ADDRESS], layout=Layout(tmp_path)) as (device,):
+        assert device.abi is Abi.ARM64_LINUX
+        assert device.shell(["getprop", "ro.product.cpu.abi"], 20).stdout == "arm64-v8a\n"
+        loader = emulator.root / "lib" / "ld-linux-aarch64.so.1"
+        ended = device.shell([str(loader), "--version"], 60)
+        assert (ended.exit_code, ended.stdout[:5]) == (0, "ld.so")
+        device.push(loader.resolve(), f"{device.root}/objects/program")
+        device.shell(["chmod", "755", f"{device.root}/objects/program"], 20)
+        assert next(device.stream(["objects/program", "--version"], 60, device.root)).startswith("ld.so")
+    assert not Path("/proc/sys/fs/binfmt_misc/arm64").exists()
+
+
+def test_libraries_for_arm64_that_are_missing_are_named_with_their_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "qemu-aarch64-static").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))
+    with pytest.raises(MissingDependencyError) as refusal, connect([ADDRESS], layout=Layout(tmp_path / "results")):
+        pass
+    assert "needs ld-linux-aarch64.so.1, libgcc_s.so.1, libstdc++.so.6 for arm64" in refusal.value.message
+    assert "apt-get install libc6-arm64-cross libgcc-s1-arm64-cross libstdc++6-arm64-cross" in str(refusal.value.hint)
+
+
+def test_a_kernel_that_does_not_take_the_emulator_is_said(tmp_path: Path) -> None:
+    emulator = Arm64Emulator(qemu=Path("/nowhere/qemu"), root=tmp_path)
+    with marked(tmp_path) as mark:
+        place = Place(folder=tmp_path, data=Data(folder=tmp_path / "data"), shown={}, mark=mark, emulator=emulator)
+        expected = r"did not start: its sandbox ended; its log: .*programs for arm64 need Linux 6\.7 or newer"
+        with pytest.raises(DeviceError, match=expected), running_sandbox(place, {}, ADDRESS):
+            pass

@@ -1,0 +1,83 @@
+"""The main job on a virtual phone with a phone's ABI: harness and kit for arm64 are pushed, and the pictures are those of x86."""
+
+import html
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from conftest import RESULTS
+from PIL import Image
+
+pytest.importorskip("torch")
+pytest.importorskip("ziglang")
+
+from test_pipeline import Watcher
+
+from quadbench import pipeline
+from quadbench.artifacts import Caveat, Status, Variant
+from quadbench.devices.arm64 import arm64_emulator
+from quadbench.errors import MissingDependencyError
+from quadbench.kits.store import kits
+from quadbench.recipe import Recipe, load_recipe
+from quadbench.results.layout import Layout
+from quadbench.target.abi import Abi
+
+ADDRESS = "virtual:s25?abi=arm64-v8a"
+
+
+@pytest.fixture
+def recipe(tiny_recipe: Path, tmp_path: Path) -> Recipe:
+    """One task of the tiny model in two steps and one thread, one image."""
+    shutil.copytree(tiny_recipe.parent, tmp_path / "tiny")
+    document = yaml.safe_load(tiny_recipe.read_text())
+    document |= {"baselines": [], "tasks": [task for task in document["tasks"] if task["name"] == "fill"]}
+    document["adapters"] = {"second": document["adapters"]["second"]}
+    document["measure"] |= {"iterations": 1, "switches": 0, "timeout_s": 900}
+    path = tmp_path / "tiny" / "recipe.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return load_recipe(path)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A results folder with the kit for arm64 Linux; what is built lies in the checkout's."""
+    shared, layout = Layout(RESULTS), Layout(tmp_path / "results")
+    try:
+        arm64_emulator(ADDRESS)
+    except MissingDependencyError as error:
+        pytest.skip(str(error))
+    if not any(kit.artifact.abi is Abi.ARM64_LINUX for kit in kits(shared)):
+        pytest.skip(f"no kit for arm64 Linux in '{RESULTS}': quadbench runtime fetch onnxruntime-linux")
+    shutil.copytree(shared.kits, layout.kits)
+    shared.programs.mkdir(parents=True, exist_ok=True)
+    layout.programs.symlink_to(shared.programs)
+    return layout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_virtual_phone_that_runs_programs_for_arm64_paints_the_pictures_of_this_machine(recipe: Recipe, layout: Layout) -> None:
+    outcome = pipeline.run(recipe, ["local", ADDRESS], layout=layout, observer=Watcher())
+    records = {(record.device.address, record.variant): record for record in outcome.result.records}
+    assert {key: record.reason for key, record in records.items() if record.status is not Status.OK} == {}
+    for variant in (Variant.FLOAT, Variant.SHARED):
+        here, there = records["local", variant], records[ADDRESS, variant]
+        assert there.images.keys() == here.images.keys() != set()
+        for name, path in there.images.items():
+            assert np.abs(_pixels(layout, path) - _pixels(layout, here.images[name])).max() <= 1
+        assert {Caveat.VIRTUAL_DEVICE, Caveat.EMULATED_CPU} <= set(there.caveats)
+        assert Caveat.EMULATED_CPU not in here.caveats
+        (kit,) = kits(layout)
+        assert there.versions["kit"] == kit.artifact.digest
+        assert {
+            f"kit.{library.name}": library.file.sha256 for library in kit.artifact.libraries
+        }.items() <= there.versions.items()
+        assert not any(name.startswith("kit") for name in here.versions)
+    assert records[ADDRESS, Variant.SHARED].target == "onnxruntime-cpu-aarch64"
+    assert "an emulator's time" in html.unescape(outcome.report.read_text())
+
+
+def _pixels(layout: Layout, path: str) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
+    return np.asarray(Image.open(layout.file(path))).astype(np.int16)

@@ -1,0 +1,150 @@
+"""Rollout to a phone: harness and kit of its ABI are pushed, named there, and asked for before anything is built.
+
+The phone is a virtual device behind the user's adb server that reports Android's ABI; the NDK is a stub.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.bundles import write_recipe_bundle
+from support.elf_files import write_elf
+from support.kit_files import PLUGIN, RUNTIME, write_qnn, write_runtime
+from support.stub_ndk import write_stub_ndk
+from support.watcher import Silent
+
+from quadbench import pipeline
+from quadbench.devices import connect
+from quadbench.devices.userland import VIRTUAL_PROPERTY
+from quadbench.errors import ArtifactError, DeviceError, MissingDependencyError
+from quadbench.harness.cmake import NDK_VARIABLE
+from quadbench.harness.execution_provider import execution_provider_of
+from quadbench.kits import store
+from quadbench.recipe import load_recipe
+from quadbench.results.layout import Layout
+from quadbench.rollout import roll_out
+from quadbench.rollout.equipment import Kind, kit_for
+from quadbench.target.abi import Abi
+from quadbench.target.profile import PROFILES_FOLDER, load_profile
+from quadbench.target.targets import QnnTarget
+
+pytest.importorskip("onnx")
+
+QUICKSTART = load_recipe("quickstart")
+HTP = QnnTarget(backend="qnn", htp_arch="v79", soc_model=69)
+
+
+SERIAL = "127.0.0.1:5640"
+
+
+@contextlib.contextmanager
+def attached(folder: Path, patch: pytest.MonkeyPatch, abi: str = "arm64-v8a") -> Iterator[str]:
+    """Yield the address of a phone at the user's adb server that reports the ABI; it runs what this machine does."""
+    profile = folder / "phone.yaml"
+    properties = f"properties:\n  {VIRTUAL_PROPERTY}: android\n  ro.product.cpu.abi: {abi}\n"
+    s25 = (PROFILES_FOLDER / "s25.yaml").read_text()
+    profile.write_text(s25.replace("name: s25\n", "name: phone\n").replace("properties:\n", properties))
+    with connect([f"virtual:{profile}"], layout=Layout(folder)):
+        patch.setenv("ADB_SERVER_SOCKET", f"localfilesystem:{folder}/devices/virtual-phone/system/run/adb.sock")
+        yield f"{profile}@{SERIAL}"
+
+
+@pytest.fixture
+def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.delenv(NDK_VARIABLE, raising=False)
+    with attached(tmp_path, monkeypatch) as address:
+        yield address
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path / "results")
+
+
+@pytest.fixture
+def ndk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stub in place of the NDK, after the phone has made sure that there is none."""
+    stub = write_stub_ndk(tmp_path / "ndk")
+    write_elf(stub.program, needed=("libc.so",), interpreter=Abi.ARM64_V8A.traits.interpreter, android_api=29)
+    monkeypatch.setenv(NDK_VARIABLE, str(stub.folder))
+
+
+def test_a_phone_takes_the_harness_of_its_abi_and_its_kit_under_the_libraries_names(
+    phone: str, ndk: None, layout: Layout, tmp_path: Path
+) -> None:
+    bundle = write_recipe_bundle(QUICKSTART, layout)
+    kit = store.add([write_runtime(tmp_path / "kit")], Abi.ARM64_V8A, layout).kit.artifact
+    folder = f"/data/local/tmp/quadbench/kits/{kit.digest}"
+    with connect([phone], layout=layout) as (device,):
+        assert device.abi is Abi.ARM64_V8A
+        for _ in range(2):  # what is there already is no hindrance
+            (installation,) = roll_out(bundle, [device], layout=layout, observer=Silent()).installations
+        digests = device.shell(["sha256sum", f"{folder}/{RUNTIME}", installation.path_of_digest(installation.program, "")], 30)
+        assert [line.split()[0] for line in digests.stdout.splitlines()] == [kit.libraries[0].file.sha256, installation.program]
+    assert installation.compiled.artifact.target == "onnxruntime-cpu-aarch64"
+    assert installation.kit is not None
+    assert installation.kit.environment == {"LD_LIBRARY_PATH": folder, "ADSP_LIBRARY_PATH": folder}
+    assert installation.kit.versions == {"kit": kit.digest, f"kit.{RUNTIME}": kit.libraries[0].file.sha256}
+    assert installation.runtime_path == f"{folder}/{RUNTIME}"
+
+
+def test_a_phone_without_a_kit_is_refused_before_anything_is_built(phone: str, ndk: None, layout: Layout) -> None:
+    with pytest.raises(MissingDependencyError) as refusal:
+        pipeline.run(QUICKSTART, [phone], layout=layout, observer=Silent())
+    assert f"'{phone}' needs a runtime kit for arm64-v8a that runs onnxruntime-cpu-aarch64" in refusal.value.message
+    assert refusal.value.hint == "quadbench runtime fetch onnxruntime-android"
+    assert not layout.bundles.exists()
+    assert not layout.programs.exists()
+
+
+def test_a_phone_without_an_ndk_is_refused_before_anything_is_built(phone: str, layout: Layout, tmp_path: Path) -> None:
+    store.add([write_runtime(tmp_path / "kit")], Abi.ARM64_V8A, layout)
+    with pytest.raises(MissingDependencyError, match="Android's NDK is needed, and ANDROID_NDK_HOME is not set"):
+        pipeline.run(QUICKSTART, [phone], layout=layout, observer=Silent())
+    assert not layout.bundles.exists()
+
+
+def test_a_kit_that_was_changed_is_not_pushed(phone: str, ndk: None, layout: Layout, tmp_path: Path) -> None:
+    kit = store.add([write_runtime(tmp_path / "kit")], Abi.ARM64_V8A, layout).kit
+    library = kit.path(kit.artifact.libraries[0].file)
+    content = bytearray(library.read_bytes())
+    content[-1] ^= 1
+    library.chmod(0o644)
+    library.write_bytes(content)
+    with pytest.raises(ArtifactError, match="was changed after it was written"):
+        pipeline.run(QUICKSTART, [phone], layout=layout, observer=Silent())
+
+
+@pytest.mark.parametrize("abi", ["x86_64", "armeabi-v7a"])
+def test_a_phone_of_another_abi_is_refused(abi: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        attached(tmp_path, monkeypatch, abi) as address,
+        pytest.raises(DeviceError, match=f"reports {abi} as ro.product.cpu.abi; expected arm64-v8a"),
+        connect([address], layout=Layout(tmp_path)),
+    ):
+        pass
+
+
+def test_the_npu_takes_its_libraries_by_absolute_paths_of_the_kit() -> None:
+    provider = execution_provider_of(HTP, "/data/local/tmp/quadbench/kits/d")
+    assert provider is not None
+    assert not provider.is_emulator
+    assert provider.planned(2) == {
+        "name": "QNNExecutionProvider",
+        "options": {"backend_path": "/data/local/tmp/quadbench/kits/d/libQnnHtp.so", "htp_arch": "79", "soc_model": "69"},
+        "library": f"/data/local/tmp/quadbench/kits/d/{PLUGIN}",
+    }
+
+
+def test_the_reason_why_a_kit_does_not_run_a_target_is_said(layout: Layout, tmp_path: Path) -> None:
+    write_qnn(tmp_path / "qnn", build="1.0.0.250101000000")
+    kit = store.add([tmp_path / "qnn"], Abi.ARM64_V8A, layout).kit.artifact
+    kind = Kind(address="s25?target=qnn", profile=load_profile("s25"), abi=Abi.ARM64_V8A, target=HTP)
+    with pytest.raises(MissingDependencyError) as refusal:
+        kit_for(kind, layout)
+    assert f"{kit.digest[:12]}: it has QNN build 1.0.0.250101000000, and the compiler here" in refusal.value.message
+    assert "quadbench runtime add" in str(refusal.value.hint)
+    on_cpu = kit_for(Kind(address="s25", profile=kind.profile, abi=kind.abi, target=kind.profile.target), layout)
+    assert on_cpu is not None
+    assert [library.name for library in on_cpu.libraries] == [RUNTIME]
