@@ -145,7 +145,7 @@ def _wrong_foundation(folder: Path, tiny: Path) -> list[str]:
         (_database_of_noise, 3, "quadbench.sqlite cannot be opened as a results database"),
         (_pipe_as_database, 3, "results database 'results/quadbench.sqlite' cannot be read: it is a named pipe"),
         (_missing_inputs, 2, "inputs.json': 0.name: Field required"),
-        (_wrong_foundation, 2, "tiny/model"),
+        (_wrong_foundation, 2, "tiny/model' has the sample_size"),
         (
             lambda folder, tiny: ["run", str(tiny / "recipe.yaml"), "--devices", "virtual:none"],
             2,

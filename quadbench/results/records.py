@@ -216,7 +216,18 @@ def _load(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> tuple
 
 
 def _samples(rows: Iterable[Any]) -> tuple[Sample, ...]:
-    return tuple(Sample(**dict(zip(_SAMPLE_FIELDS, row[1:], strict=True))) for row in rows)
+    """Return rows as samples.
+
+    Raises:
+        TypeError: a value is of another type than those that are stored; SQLite takes any in any column.
+    """
+    samples = tuple(Sample(**dict(zip(_SAMPLE_FIELDS, row[1:], strict=True))) for row in rows)
+    for sample in samples:
+        texts = (sample.metric, sample.task or "", sample.component or "", sample.item or "")
+        numbers = (sample.value, sample.iteration or 0, sample.step or 0)
+        if not (all(isinstance(t, str) for t in texts) and all(isinstance(n, int | float) for n in numbers)):
+            raise TypeError(f"a sample has {texts} and {numbers}, expected texts and numbers")
+    return samples
 
 
 def _record(row: Any, samples: tuple[Sample, ...]) -> RunRecord:

@@ -13,12 +13,13 @@ import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import SingleFileComponentError
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from quadbench import zoo
-from quadbench.errors import UserError
+from quadbench.errors import UserError, shown
 from quadbench.quad.model.geometry import clip_tokenizer, part_folder, random_module
 from quadbench.quad.model.loaded import SAVE_AGAIN, check_loading, check_tensors, check_types
 from quadbench.recipe import BuiltinFoundation, CheckpointFoundation, DiffusersFoundation, RandomFoundation
@@ -253,7 +254,7 @@ def _readable(path: Path) -> Iterator[None]:
     """Turn what the libraries raise into a UserError that names the model."""
     try:
         yield
-    except (*_UNFIT, SafetensorError, SingleFileComponentError) as error:
+    except (*_UNFIT, SafetensorError, SingleFileComponentError, StrictDataclassError) as error:
         raise UserError(f"foundation model '{path}' cannot be read: {type(error).__name__}: {error}") from error
 
 
@@ -292,6 +293,9 @@ def _check(name: str, unet: nn.Module, scheduler: DDIMScheduler) -> None:
     prediction = scheduler.config.prediction_type
     if prediction != "epsilon":
         raise UserError(f"foundation model '{name}' predicts '{prediction}'; the sampler tables take 'epsilon'")
+    if not isinstance(unet.config.sample_size, int):
+        size = shown(str(unet.config.sample_size))
+        raise UserError(f"the U-Net of '{name}' has the sample_size {size}; expected one whole number", hint=SAVE_AGAIN)
     if unet.config.in_channels != unet.config.out_channels:
         shape = f"{unet.config.in_channels} input and {unet.config.out_channels} output channels"
         raise UserError(
