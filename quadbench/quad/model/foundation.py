@@ -19,6 +19,7 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from quadbench import zoo
+from quadbench.artifacts.device_text import one_line
 from quadbench.errors import UserError, shown
 from quadbench.quad.model.geometry import clip_tokenizer, part_folder, random_module
 from quadbench.quad.model.loaded import SAVE_AGAIN, check_loading, check_tensors, check_types
@@ -39,6 +40,7 @@ _CONFIGS = {
 _PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline")
 _CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
 # Whatever a configuration that fits no model makes a library raise, besides its own classes.
+_MOST_CHARACTERS = 1000
 _UNFIT = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError)
 
 
@@ -255,7 +257,8 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (*_UNFIT, SafetensorError, SingleFileComponentError, StrictDataclassError) as error:
-        raise UserError(f"foundation model '{path}' cannot be read: {type(error).__name__}: {error}") from error
+        reason = f"{type(error).__name__}: {one_line(str(error), _MOST_CHARACTERS)}"  # libraries quote what they found, whole
+        raise UserError(f"foundation model '{path}' cannot be read: {reason}") from error
 
 
 def _check_configs(folder: Path) -> None:
