@@ -67,6 +67,7 @@ def expected(lines: int) -> list[str]:
     return [f"line {number}" for number in range(1, lines + 1)]
 
 
+@pytest.mark.slow
 def test_no_line_is_lost_or_doubled_where_the_cable_is_pulled_again_and_again(phone: Phone) -> None:
     cuts = [(0.7, phone.link.cut), (0.5, phone.link.mend)] * 3
     phone.later(*cuts)
@@ -92,12 +93,14 @@ def test_a_command_goes_on_where_adbd_itself_is_killed_and_comes_back(phone: Pho
     assert list(phone.lines(counting(100))) == expected(100)
 
 
+@pytest.mark.slow
 def test_a_link_that_is_silent_is_taken_for_lost(phone: Phone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adb_detached, "SILENCE_S", 2.0)
     phone.later((0.5, phone.link.hold), (3.0, phone.link.cut), (0.1, phone.link.mend))
     assert list(phone.lines(counting(60))) == expected(60)
 
 
+@pytest.mark.slow
 def test_a_harness_that_says_nothing_for_long_is_not_taken_for_lost(phone: Phone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adb_detached, "SILENCE_S", 2.0)
     assert list(phone.lines(["sh", "-c", "sleep 5; echo done"])) == ["done"]
@@ -155,6 +158,7 @@ def test_what_was_written_just_before_a_reboot_is_read(phone: Phone) -> None:
     assert lines == ["first", "last"]
 
 
+@pytest.mark.slow
 def test_a_command_may_be_away_for_longer_than_what_the_device_adds_to_its_time(
     phone: Phone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +167,7 @@ def test_a_command_may_be_away_for_longer_than_what_the_device_adds_to_its_time(
     assert list(phone.lines(["sh", "-c", "sleep 7; echo the end"], timeout_s=4)) == ["the end"]
 
 
+@pytest.mark.slow
 def test_a_command_ends_by_itself_where_nobody_comes_back(phone: Phone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adb_reconnect, "RECONNECT_S", 0.1)
     monkeypatch.setattr(adb_detached, "AWAY_S", 0.5)
@@ -246,6 +251,7 @@ def test_a_file_is_pushed_again_after_a_reboot_and_nothing_else_goes_on(phone: P
     assert phone.device.shell(["cat", f"{phone.folder}/file"], 10).stdout == "content"
 
 
+@pytest.mark.slow
 def test_what_is_lost_again_and_again_is_given_up(phone: Phone) -> None:
     phone.later(*[(2.0, phone.link.cut), (0.1, phone.link.mend)] * 20)
     with pytest.raises(DeviceLostError, match=r"'s25' was lost: .*, 5 times"):
@@ -361,6 +367,7 @@ def test_a_reboot_in_a_launch_keeps_its_samples_is_the_devices_fault_and_the_nex
     assert phone_world.left() == []
 
 
+@pytest.mark.slow
 def test_a_launch_whose_connection_is_lost_at_its_end_is_as_good_as_any(phone: Phone, phone_world: PhoneWorld) -> None:
     phone.later((0.0, phone_world.first_image), (0.0, phone.link.hold), (0.5, phone.link.cut), (1.5, phone.link.mend))
     record = phone_world.launched()
@@ -376,6 +383,7 @@ def interrupt() -> None:
 WAITING = "header()\nsample()\npathlib.Path(plan['root'], 'pid').write_text(str(os.getpid()))\ntime.sleep(600)"
 
 
+@pytest.mark.slow
 def test_a_harness_that_was_left_behind_is_ended_before_the_next_launch(
     phone: Phone, phone_world: PhoneWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -390,6 +398,7 @@ def test_a_harness_that_was_left_behind_is_ended_before_the_next_launch(
     assert phone_world.left() == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_without_a_connection_stores_the_launch_and_the_next_one_ends_its_harness(
     phone: Phone, phone_world: PhoneWorld
 ) -> None:

@@ -243,8 +243,8 @@ class Lost(Broken):
         self._refuse()
         self._device.push(*words)
 
-    def stream(self, argv: list[str], timeout_s: float, folder: str) -> Iterator[str]:
-        for number, line in enumerate(self._device.stream(argv, timeout_s, folder)):
+    def stream(self, *words: Any) -> Iterator[str]:
+        for number, line in enumerate(self._device.stream(*words)):
             yield line
             self.is_gone = number == 100
             self._refuse()
