@@ -221,3 +221,9 @@ def test_devices_that_name_nothing_do_not_mean_this_machine(devices: str) -> Non
 def test_devices_that_are_left_out_mean_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ANDROID_SERIAL", raising=False)
     assert chosen_devices(None, None) == ["local"]
+
+
+@pytest.mark.parametrize("address", ["virtual:s25?target=cpu&target=qnn", "s25?target=cpu&target=cpu"])
+def test_an_option_that_stands_twice_is_refused(address: str) -> None:
+    with pytest.raises(UserError, match="has an option twice"):
+        parse_address(address)

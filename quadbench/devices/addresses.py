@@ -144,7 +144,7 @@ def describe(phones: Sequence[Phone], profiles: Sequence[DeviceProfile]) -> str:
 
 def _attached(text: str, serials: Sequence[str]) -> AttachedAddress:
     name, mark, query = text.partition("?")
-    options = dict(parse_qsl(query, keep_blank_values=True))
+    options = _options(text, query)
     target = options.pop("target", None)
     profile, at, serial = ("", "", name) if name in serials else name.partition("@")
     if not (profile or serial) or (at and not (profile and serial)) or options or (mark and not target):
@@ -156,9 +156,18 @@ def _attached(text: str, serials: Sequence[str]) -> AttachedAddress:
     return AttachedAddress(profile=profile or None, serial=serial or None, target=target)
 
 
+def _options(text: str, query: str) -> dict[str, str]:
+    """Return the options behind an address's question mark; one that stands twice is refused."""
+    pairs = parse_qsl(query, keep_blank_values=True)
+    options = dict(pairs)
+    if len(options) < len(pairs):
+        raise UserError(f"'{text}' has an option twice", hint="give each option once")
+    return options
+
+
 def _virtual(text: str) -> VirtualAddress:
     profile, _, query = text.removeprefix(VIRTUAL_PREFIX).partition("?")
-    options = dict(parse_qsl(query, keep_blank_values=True))
+    options = _options(text, query)
     size, target, scenario, abi = (options.pop(key, None) for key in ("data_mb", "target", "scenario", "abi"))
     is_wrong = "" in (target, scenario) or abi not in (None, PHONE_ABI) or (size is not None and not _is_size(size))
     if not profile or options or is_wrong:
