@@ -39,8 +39,8 @@ STEPS = 4
 SAMPLES = 231  # of a good launch of the plan that `launch_of` gives
 GOOD = "header()\nrun()\npaint_all()\nfooter()\n"
 
-# What every script begins with. Its times are short enough for a launch on any machine. `paint` writes an item's reference with `change`
-# added to one pixel, or all with `everywhere`.
+# What every script begins with. Its times are short enough for a launch on any machine. `paint` writes an item's reference with
+# `change` added to one pixel, or all with `everywhere`.
 _PRELUDE = """#!{python}
 import time
 began = time.monotonic_ns()
