@@ -32,7 +32,7 @@ def harness_plan(installation: Installation, launch: LaunchPlan, *, threads: int
         "unets": _files(installation, unets_of(bundle, compiled, variant, tasks)),
         "adapters": _files(installation, adapters),
         "mixes": mixes_of(tasks, adapters) if adapters else {},
-        "base": None if variant is Variant.PER_GRAPH else asdict(bundle.base),
+        "base": None if variant.is_merged else asdict(bundle.base),
         "tasks": {task.name: _task(installation, task, variant) for task in tasks},
         "sequence": [{"task": b.task, "warmup": b.warmup, "iterations": b.iterations} for b in launch.sequence],
         "images": images,
@@ -54,11 +54,10 @@ def _files(installation: Installation, parts: Mapping[str, Graph | AdapterFile])
 
 
 def _task(installation: Installation, task: TaskAssets, variant: Variant) -> dict[str, Any]:
-    is_merged = variant is Variant.PER_GRAPH
     return {
         "kind": task.kind.value,
-        "unet": task.name if is_merged else BASE_UNET,
-        "adapter": None if is_merged else task.adapter,
+        "unet": task.name if variant.is_merged else BASE_UNET,
+        "adapter": None if variant.is_merged else task.adapter,
         "guidance": task.guidance,
         "table": installation.path_of(task.table),
         "tensors": installation.path_of(task.tensors),

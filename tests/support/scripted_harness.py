@@ -36,7 +36,7 @@ from quadbench.results.layout import Layout
 TASKS = {"restyle": TaskKind.IMAGE_TO_IMAGE, "remove-object": TaskKind.INPAINT}
 ITEMS = ("000", "001")
 STEPS = 4
-SAMPLES = 231  # of a good launch of the plan that `launch_of` gives
+SAMPLES = 244  # of a good launch of the plan that `launch_of` gives
 GOOD = "header()\nrun()\npaint_all()\nfooter()\n"
 
 # What every script begins with. Its times are short enough for a launch on any machine. `paint` writes an item's reference with
@@ -129,6 +129,10 @@ def run(skip=lambda task, iteration, is_warmup: False):
                     image(before, i, is_warmup, is_first)
                     is_first = False
         sample("peak_rss_bytes", 70_000_000, task=before)
+        for region in ("anonymous", "dma_buf", "graphs", "libraries", "other"):
+            sample("rss_" + region + "_bytes", 10_000_000, task=before)
+        sample("adapter_cache_bytes", 2_000_000, task=before)
+    sample("memory_sampling_ns", 2_000, is_warmup=False)
 
 def footer(status="OK", samples=None, wall_ns=None):
     emit("footer", status=status, samples=count if samples is None else samples,
