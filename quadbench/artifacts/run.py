@@ -119,6 +119,7 @@ class RunRecord:
     reason: str | None = None
     caveats: tuple[Caveat, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)  # with which the graphs ran: threads, memory
     state: dict[str, str] = field(default_factory=dict)  # the device's state before and after, flattened
     samples: tuple[Sample, ...] = ()
     images: dict[str, str] = field(default_factory=dict)  # "<task>/<item>" -> PNG path relative to the results folder

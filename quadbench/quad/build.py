@@ -216,7 +216,7 @@ class _Build:
         return held_out
 
     def _write_baselines(self, anchor: str | None, held_out: HeldOutInputs | None) -> None:
-        if "per-graph" in self.recipe.baselines:
+        if self.recipe.baselines:
             for own in per_graph_unets(self.recipe, self.prepared, self.intermediates.scratch, anchor=anchor):
                 graph = self.writer.graph(own.written.model, Variant.PER_GRAPH, Component.UNET, task=own.task)
                 self.graphs.append(replace(graph, int8=own.written.int8))

@@ -23,6 +23,7 @@ from quadbench.recipe import (
     Quad,
     RandomFoundation,
     Recipe,
+    Runtime,
     Task,
     UnifiedProfile,
     recipe_digest,
@@ -92,7 +93,9 @@ def _digests_of(recipe: Recipe) -> RecipeDigests:
 
 
 def _digest(recipe: Recipe, named: dict[str, Any]) -> str:
-    counted = recipe.model_copy(update={"measure": Measure(), "published": None})
+    # All baselines run the same graphs.
+    unbuilt = {"measure": Measure(), "runtime": Runtime(), "published": None, "baselines": recipe.baselines and ("per-graph",)}
+    counted = recipe.model_copy(update=unbuilt)
     return digest_of({"recipe": recipe_digest(counted), **named})
 
 

@@ -13,6 +13,7 @@ from quadbench.errors import UnknownNameError
 from quadbench.recipe.precision import Precision
 from quadbench.recipe.published import published_table
 from quadbench.recipe.quad import AnchorProfile, Quad
+from quadbench.recipe.runtime import Runtime
 from quadbench.recipe.sources import Adapter, Foundation
 from quadbench.recipe.tasks import Task
 from quadbench.spec import Location, Name, Problem, Spec, is_file, load, near, refuse
@@ -37,8 +38,6 @@ class Measure(Spec):
     order: Literal["abba", "sequential"] = "abba"
     """`abba` alternates the variants, so that slow drift of the device hits both alike; `sequential` runs one after the other.
     The default is abba."""
-    threads: int = Field(default=2, ge=1, le=64)
-    """The number of threads of the device's CPU on which an operator runs, 1 to 64. The default is 2."""
     timeout_s: float = Field(default=900.0, gt=0.0, le=604_800.0)
     """The time in seconds, above 0 and up to 604800, a week, after which a launch is stopped and recorded as failed.
     The default is 900."""
@@ -61,9 +60,11 @@ class Recipe(Spec):
     """The bits to which the U-Net is quantized."""
     quad: Quad
     """The settings by which the one set of encodings for all adapters is made."""
-    baselines: tuple[Literal["per-graph"], ...] = ()
-    """The variants that the shared graph is compared with: `per-graph` is one U-Net for each task with its adapter merged.
-    The default is none."""
+    baselines: tuple[Literal["per-graph", "resident"], ...] = ()
+    """The variants that the shared graph is compared with: `per-graph` is one U-Net for each task with its adapter merged,
+    loaded at each switch; `resident` has the same graphs, all of them in memory. The default is none."""
+    runtime: Runtime = Runtime()
+    """The threads and the memory with which devices run the graphs. The default is every default of its fields."""
     measure: Measure = Measure()
     """The number and order of launches and iterations. The default is every default of its fields."""
     published: Name | None = None

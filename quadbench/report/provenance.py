@@ -1,6 +1,7 @@
 """Provenance: RunResult -> launches, versions, device states and digests, as a reader needs them to trust or repeat a run."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, Status
@@ -70,18 +71,30 @@ def digests(result: RunResult) -> tuple[Fact, ...]:
 
 def versions(result: RunResult) -> tuple[Fact, ...]:
     """Return the tools of the build, then those of the launches; a version that differs between devices is listed for each."""
-    addresses_of: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for record in in_order(result.records):
-        for name, value in record.versions.items():
-            addresses = addresses_of[name, value]
-            if record.device.address not in addresses:
-                addresses.append(record.device.address)
+    launches = _by_device(result, {record.record_id: record.versions for record in result.records})
+    told = {(fact.name, fact.value) for fact in launches}
     build = [
         Fact(name=f"quad.{name}", value=value, where="build")
         for name, value in sorted(result.bundle.tool_versions.items())
-        if (f"quad.{name}", value) not in addresses_of
+        if (f"quad.{name}", value) not in told
     ]
-    return (*build, *(Fact(name=name, value=value, where=", ".join(at)) for (name, value), at in sorted(addresses_of.items())))
+    return (*build, *launches)
+
+
+def settings(result: RunResult) -> tuple[Fact, ...]:
+    """Return the options with which the launches ran the graphs; none for records that are older than these options."""
+    return _by_device(result, {record.record_id: record.settings for record in result.records})
+
+
+def _by_device(result: RunResult, texts: Mapping[str, Mapping[str, str]]) -> tuple[Fact, ...]:
+    """Return names and values of records, by record id, each once with the addresses of its devices."""
+    addresses_of: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for record in in_order(result.records):
+        for name, value in texts[record.record_id].items():
+            addresses = addresses_of[name, value]
+            if record.device.address not in addresses:
+                addresses.append(record.device.address)
+    return tuple(Fact(name=name, value=value, where=", ".join(at)) for (name, value), at in sorted(addresses_of.items()))
 
 
 def device_conditions(result: RunResult) -> tuple[DeviceConditions, ...]:

@@ -13,7 +13,16 @@ from quadbench.report.kernels import kernel_tables
 from quadbench.report.kpi import Figure, KpiRow, kpi_rows
 from quadbench.report.launches import devices_of, launches_of, sound, values, why_absent
 from quadbench.report.pictures import Quality, TaskPictures, quality_rows, task_pictures
-from quadbench.report.provenance import DeviceConditions, Fact, Launch, device_conditions, digests, launch_rows, versions
+from quadbench.report.provenance import (
+    DeviceConditions,
+    Fact,
+    Launch,
+    device_conditions,
+    digests,
+    launch_rows,
+    settings,
+    versions,
+)
 from quadbench.report.published import published_text
 from quadbench.report.scores import score_notes, score_tables
 from quadbench.report.storage import Storage, storage_views
@@ -104,6 +113,7 @@ class ReportView:
     int8: TextTable | None
     digests: tuple[Fact, ...]
     versions: tuple[Fact, ...]
+    settings: tuple[Fact, ...]
     conditions: tuple[DeviceConditions, ...]
 
 
@@ -136,6 +146,7 @@ def report_view(result: RunResult, layout: Layout) -> ReportView:
         int8=int8_table(result.bundle),
         digests=digests(result),
         versions=versions(result),
+        settings=settings(result),
         conditions=device_conditions(result),
     )
 

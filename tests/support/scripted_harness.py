@@ -31,6 +31,7 @@ from quadbench.devices.device import Device
 from quadbench.harness.execution_provider import ExecutionProvider
 from quadbench.harness.installation import Installation
 from quadbench.measure import GateLimits, LaunchSettings, measure_launch
+from quadbench.recipe import Runtime
 from quadbench.results.layout import Layout
 
 TASKS = {"restyle": TaskKind.IMAGE_TO_IMAGE, "remove-object": TaskKind.INPAINT}
@@ -161,7 +162,9 @@ def measured(
     """The record of one launch of the script."""
     harness = world.harness(script, mode=harness_mode)
     installation = world.installation(harness, device=device, execution_provider=execution_provider)
-    settings = LaunchSettings(run_id=run_id, layout=world.layout, threads=2, timeout_s=timeout_s, limits=limits or GateLimits())
+    settings = LaunchSettings(
+        run_id=run_id, layout=world.layout, runtime=Runtime(), timeout_s=timeout_s, limits=limits or GateLimits()
+    )
     return measure_launch(installation, launch or launch_of(), settings)
 
 
