@@ -184,6 +184,8 @@ def test_blocks_of_launches_count_whole_mirrored_and_ok(tmp_path: Path) -> None:
     a, b = Variant.SHARED, Variant.PER_GRAPH
     assert len(whole_blocks(make_run(tmp_path, variants=(a, b, b, a, a, b, b, a)).records)) == 2
     assert len(whole_blocks(make_run(tmp_path, variants=(Variant.FLOAT, a, b, b, a, a, b)).records)) == 1
+    c = Variant.RESIDENT
+    assert len(whole_blocks(make_run(tmp_path, variants=(a, b, c, c, b, a)).records)) == 1
     assert whole_blocks(make_run(tmp_path, variants=(a, a, b, b)).records) == ()
     broken = make_run(tmp_path, change=lambda record: failed(record, "x") if record.launch == 2 else record)
     assert whole_blocks(broken.records) == ()

@@ -248,7 +248,7 @@ def _of_component(metric: str, component: Component) -> Callable[[RunRecord, Tas
 
 
 def _is_component(component: Component, task: TaskAssets, record: RunRecord) -> Callable[[Sample], bool]:
-    unet = "base" if record.variant is not Variant.PER_GRAPH else task.name
+    unet = task.name if record.variant.is_merged else "base"
     if component is Component.UNET:
         return lambda sample: sample.component == component and sample.labels.get("unet", sample.task) == unet
     return lambda sample: sample.component == component

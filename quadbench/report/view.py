@@ -27,6 +27,7 @@ from quadbench.report.published import published_text
 from quadbench.report.scores import score_notes, score_tables
 from quadbench.report.storage import Storage, storage_views
 from quadbench.report.text_table import TextTable
+from quadbench.report.ways import way_tables
 from quadbench.results.layout import Layout
 
 
@@ -100,6 +101,7 @@ class ReportView:
     doubts: tuple[Doubt, ...]
     glance: tuple[Glance, ...]
     kpis: tuple[DeviceKpis, ...]
+    ways: tuple[TextTable, ...]
     kernels: tuple[TextTable, ...]
     published: TextTable | None
     storages: tuple[Storage, ...]
@@ -133,6 +135,7 @@ def report_view(result: RunResult, layout: Layout) -> ReportView:
         doubts=_doubts(result),
         glance=tuple(_glance(device.device, task) for device in kpis for task in device.tasks),
         kpis=kpis,
+        ways=way_tables(result),
         kernels=kernel_tables(result),
         published=published_text(result, rows, quality),
         storages=storages,

@@ -193,7 +193,7 @@ def _samples(bundle: Bundle, variant: Variant, launch: int, iterations: int) -> 
     def about(value: float) -> float:
         return float(round(value * (1 + 0.02 * dice.random() + 0.01 * (launch % 3))))
 
-    unets = [task.name for task in bundle.tasks] if variant is Variant.PER_GRAPH else ["base"]
+    unets = [task.name for task in bundle.tasks] if variant.is_merged else ["base"]
     samples = [
         Sample(metric="session_load_ns", value=about(9e6), component=component, labels={}) for component in COMPONENT_BYTES
     ]
@@ -217,27 +217,27 @@ def _rom(variant: Variant, unets: list[str]) -> list[Sample]:
 
     files = [rom(size, component, kind="base") for component, size in COMPONENT_BYTES.items()]
     files += [rom(UNET_BYTES[unet], "unet", kind="base", unet=unet) for unet in unets]
-    if variant is Variant.PER_GRAPH:
+    if variant.is_merged:
         return files
     return files + [rom(size, None, kind="adapter", adapter=adapter) for adapter, size in ADAPTER_BYTES.items()]
 
 
 def _switch(task: TaskAssets, variant: Variant, before: str, about: Callable[[float], float]) -> list[Sample]:
-    own = variant is Variant.PER_GRAPH
+    own = variant is Variant.PER_GRAPH  # loads a graph at the switch
     labels = {"from": before, "to": task.name}
     samples = [
         Sample(metric="switch_ns", value=about(42e6 if own else 21e3), task=task.name, labels=labels),
         Sample(metric="load_peak_rss_bytes", value=about(190 * MB if own else 145 * MB), task=task.name),
         Sample(metric="first_unet_ns", value=about(31e6 if own else 27e6), task=task.name),
     ]
-    if own or task.adapter is None:
+    if variant.is_merged or task.adapter is None:
         return samples
     state = {"adapter": task.adapter, "state": "resident" if before == list(ADAPTERS)[-1] else "cold"}
     return [*samples, Sample(metric="adapter_load_ns", value=about(1.2e6), task=task.name, labels=state)]
 
 
 def _block(task: TaskAssets, variant: Variant, iterations: int, about: Callable[[float], float]) -> list[Sample]:
-    peak = about(180 * MB if variant is Variant.PER_GRAPH else 150 * MB)
+    peak = about({Variant.PER_GRAPH: 180, Variant.RESIDENT: 260}.get(variant, 150) * MB)
     samples = [sample for index in range(2) for sample in _iteration(task, variant, index, True, about)]
     samples += [sample for index in range(iterations) for sample in _iteration(task, variant, index, False, about)]
     return [*samples, Sample(metric="peak_rss_bytes", value=peak, task=task.name)]
@@ -246,7 +246,7 @@ def _block(task: TaskAssets, variant: Variant, iterations: int, about: Callable[
 def _iteration(
     task: TaskAssets, variant: Variant, iteration: int, is_warmup: bool, about: Callable[[float], float]
 ) -> list[Sample]:
-    step_ns = 25e6 if variant is Variant.PER_GRAPH else 26e6
+    step_ns = 25e6 if variant.is_merged else 26e6
     slow = 3.0 if is_warmup else 1.0
 
     def sample(metric: str, value: float, component: str | None = None, step: int | None = None) -> Sample:
@@ -272,7 +272,7 @@ def _iteration(
 
 
 def _quality(task: TaskAssets, variant: Variant) -> list[Sample]:
-    decibels = {Variant.FLOAT: 60.0, Variant.PER_GRAPH: 37.5, Variant.SHARED: 38.0}[variant]
+    decibels = {Variant.FLOAT: 60.0, Variant.PER_GRAPH: 37.5, Variant.SHARED: 38.0}[variant.graphs]
     worst = 1.0 if variant is Variant.FLOAT else 9.0
     samples = []
     for item in task.items:
