@@ -16,12 +16,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from quadbench.artifacts import LaunchPlan, RunRecord, SequenceBlock, Variant
+from quadbench.artifacts import Bundle, LaunchPlan, RunRecord, SequenceBlock, Variant
 from quadbench.devices import connect
 from quadbench.measure import LaunchSettings, measure_launch
 from quadbench.pipeline import built
 from quadbench.recipe import Recipe, Runtime, load_recipe
 from quadbench.results.layout import Layout
+from quadbench.results.manifest import read_manifest
 from quadbench.rollout import roll_out
 from quadbench.statistics import compare_launches
 
@@ -133,12 +134,13 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--iterations", type=int, default=6)
     parser.add_argument("--launches", type=int, default=4)
+    parser.add_argument("--bundle", type=Path, help="one that was built from the recipe before")
     parser.add_argument("--results", type=Path, default=Path("results"))
     options = parser.parse_args()
     recipe, layout = load_recipe(options.recipe), Layout(options.results)
     ways = list(settings_of(options, recipe.runtime))
     sequence = sequence_of(options, recipe)
-    bundle = built(recipe, layout=layout, observer=Unwatched())
+    bundle = read_manifest(options.bundle, Bundle) if options.bundle else built(recipe, layout=layout, observer=Unwatched())
     launches: dict[str, list[RunRecord]] = {name: [] for name, _, _ in ways}
     with connect(["local"], layout=layout) as devices:
         (installation,) = roll_out(bundle, devices, layout=layout, observer=Unwatched(), runs_float=False).installations

@@ -74,7 +74,10 @@ Handle<OrtSessionOptions> session_options(const Runtime& runtime, const SessionS
     runtime.check(api.SetInterOpNumThreads(created, 1), where);
   }
   switch (runtime.arena()) {
-    case Arena::kNone: runtime.check(api.DisableCpuMemArena(created), where); break;
+    case Arena::kNone:
+      runtime.check(api.DisableCpuMemArena(created), where);
+      runtime.check(api.DisableMemPattern(created), where);  // one block for all of a run's tensors, which would stay
+      break;
     case Arena::kShared: runtime.check(api.AddSessionConfigEntry(created, "session.use_env_allocators", "1"), where); break;
     case Arena::kSession: break;
   }
