@@ -25,9 +25,7 @@ def write_attention(path: Path, *, axis: int = -1, branches: bool = False) -> No
         nodes += [
             onnx.helper.make_node("QuantizeLinear", [name, "s", "z"], [f"{name}.q"], f"q{number}"),
             onnx.helper.make_node("DequantizeLinear", [f"{name}.q", "s", "z"], [f"{name}.dq"], f"dq{number}"),
-            onnx.helper.make_node(
-                operator, [f"{name}.dq", *others], [operator], operator, **({"axis": axis} if not others else {})
-            ),
+            onnx.helper.make_node(operator, [f"{name}.dq", *others], [operator], operator, **attributes),
         ]
         name = operator
     nodes.append(onnx.helper.make_node("MatMul", [name, "v"], ["out"], "values"))
