@@ -5,7 +5,7 @@ from pathlib import Path
 
 from quadbench.artifacts.parts import file_refs
 from quadbench.artifacts.scores import RunScores
-from quadbench.quality.compared import compare_folders, compare_run
+from quadbench.quality.compared import compare_folders, compare_run, with_devices
 from quadbench.quality.latents import compare_latents
 from quadbench.quality.networks import parse_network
 from quadbench.results.layout import Layout
@@ -36,9 +36,11 @@ def score_run(
     notify("images")
     compared = compare_run(result, layout, metrics=metrics, weights=given)
     if with_latents:
-        check_contents(result.stored, file_refs(result.bundle))
+        for bundle in result.bundles:
+            check_contents(bundle, file_refs(bundle.artifact))
         notify("latents")
-        compared += compare_latents(result.stored)
+        for bundle in result.bundles:
+            compared += tuple(with_devices(compare_latents(bundle), bundle, result))
     scores = RunScores(compared=compared)
     save_scores(layout, result.run_id, scores)
     return scores

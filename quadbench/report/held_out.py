@@ -1,9 +1,10 @@
 """Held out: what a build saw on evaluation inputs -> tables of the SQNR at each step and of what clips, and curves."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quadbench.artifacts.held_out import Clipping, HeldOut, TrajectorySqnr
+from quadbench.report.setups import titled
 from quadbench.report.text_table import TextTable
 
 SHOWN_TENSORS = 3
@@ -17,18 +18,22 @@ class Trajectory:
     curves: tuple[tuple[str, tuple[tuple[float, float], ...]], ...]
 
 
-def held_out_tables(held_out: HeldOut | None) -> tuple[TextTable, ...]:
-    """Return a table of the SQNR along trajectories, and one of the activations that clip; none where nothing was judged."""
+def held_out_tables(held_out: HeldOut | None, where: str = "") -> tuple[TextTable, ...]:
+    """Return a table of the SQNR along trajectories, and one of the activations that clip; none where nothing was judged.
+
+    `where` are the devices that they are about, where that are not all.
+    """
     if held_out is None:
         return ()
-    return (_trajectory_table(held_out), *((_clipping_table(held_out),) if held_out.clippings else ()))
+    tables = (_trajectory_table(held_out), *((_clipping_table(held_out),) if held_out.clippings else ()))
+    return tuple(replace(table, title=titled(table.title, where)) for table in tables)
 
 
-def trajectories(held_out: HeldOut | None) -> tuple[Trajectory, ...]:
-    """Return the curves of every task."""
+def trajectories(held_out: HeldOut | None, where: str = "") -> tuple[Trajectory, ...]:
+    """Return the curves of every task; `where` as above."""
     judged = held_out.trajectories if held_out else ()
     return tuple(
-        Trajectory(task=task, curves=tuple((one.variant, _points(one)) for one in judged if one.task == task))
+        Trajectory(task=titled(task, where), curves=tuple((one.variant, _points(one)) for one in judged if one.task == task))
         for task in dict.fromkeys(one.task for one in judged)
     )
 
