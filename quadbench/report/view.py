@@ -7,7 +7,7 @@ from datetime import datetime
 from quadbench.artifacts import Caveat, Component, DeviceFacts, RunRecord, RunResult, Status, TaskAssets, Variant
 from quadbench.report.comparison import LaunchVerdict, launch_verdicts
 from quadbench.report.headline import Phrase, gaps, headline
-from quadbench.report.held_out import Trajectory, held_out_tables, trajectories
+from quadbench.report.held_out import Trajectory, emulated_tables, emulated_trajectories, held_out_tables, trajectories
 from quadbench.report.int8 import int8_table
 from quadbench.report.kernels import kernel_tables
 from quadbench.report.kpi import Figure, KpiRow, kpi_rows
@@ -130,8 +130,8 @@ def report_view(result: RunResult, layout: Layout) -> ReportView:
         published=published_text(result, rows, quality),
         storages=storages,
         quality=quality,
-        held_out=tuple(table for each in setups for table in held_out_tables(each.bundle.held_out, each.where)),
-        trajectories=tuple(curve for each in setups for curve in trajectories(each.bundle.held_out, each.where)),
+        held_out=_held_out_tables(result, setups),
+        trajectories=_trajectories(result, setups),
         scores=score_tables(result.scores) if result.scores else (),
         score_notes=score_notes(result.scores) if result.scores else (),
         pictures=task_pictures(result, layout),
@@ -143,6 +143,16 @@ def report_view(result: RunResult, layout: Layout) -> ReportView:
         versions=versions(result),
         conditions=device_conditions(result),
     )
+
+
+def _held_out_tables(result: RunResult, setups: Sequence[Setup]) -> tuple[TextTable, ...]:
+    tables = [table for each in setups for table in held_out_tables(each.bundle.held_out, each.where)]
+    return (*tables, *(emulated_tables(result.scores) if result.scores else ()))
+
+
+def _trajectories(result: RunResult, setups: Sequence[Setup]) -> tuple[Trajectory, ...]:
+    curves = [curve for each in setups for curve in trajectories(each.bundle.held_out, each.where)]
+    return (*curves, *(emulated_trajectories(result.scores) if result.scores else ()))
 
 
 def _device_kpis(result: RunResult, device: DeviceFacts, rows: Sequence[KpiRow]) -> DeviceKpis:
