@@ -22,7 +22,7 @@ from quadbench.report import write_report
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest, temporary_folder
 from quadbench.results.records import Records, open_records
-from quadbench.results.runs import keep_record, load_run, new_id, run_file, save_run
+from quadbench.results.runs import keep_record, load_run, new_id, new_run_file, save_run
 from quadbench.rollout import Rollout, compile_for, roll_out
 from quadbench.rollout.equipment import require_equipment
 from quadbench.target.known import PHONE_MACHINE, KnownTarget
@@ -78,7 +78,7 @@ def run(recipe: Recipe, addresses: Sequence[str], *, layout: Layout, observer: O
         rollout = _rolled_out(bundles, devices, layout, observer) if devices else None
         run_id = new_id()
         deployments = rollout.deployments if rollout else ()
-        save_run(layout, run_file(run_id, bundles, deployments=deployments, published=recipe.published))
+        save_run(layout, new_run_file(run_id, bundles, deployments=deployments, published=recipe.published))
         work = _Run(recipe=recipe, run_id=run_id, bundles=bundles, layout=layout, records=records, observer=observer)
         if rollout:
             work.measure(rollout)

@@ -52,7 +52,7 @@ def new_id() -> str:
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:4]}"
 
 
-def run_file(
+def new_run_file(
     run_id: str, bundles: Mapping[str, Stored[Bundle]], *, deployments: tuple[Deployment, ...], published: str | None
 ) -> RunFile:
     """Return the file of a run whose devices run these bundles, by their profile."""
