@@ -52,5 +52,9 @@ def test_pictures_from_the_emulator_are_those_of_the_reference_and_its_times_are
     assert sum(psnr_db) / len(psnr_db) > LEAST_DB
     assert "an emulator's time" in html.unescape(outcome.report.read_text())
     (judged,) = score_run(layout, metrics=["psnr"], with_emulator=True).emulated.values()
-    assert [(one.variant, len(one.steps)) for one in judged.trajectories] == [(HTP_TO_CPU, 2), (HTP_TO_FLOAT, 2), (CPU_TO_FLOAT, 2)]
+    assert [(one.variant, len(one.steps)) for one in judged.trajectories] == [
+        (HTP_TO_CPU, 2),
+        (HTP_TO_FLOAT, 2),
+        (CPU_TO_FLOAT, 2),
+    ]
     assert all(one.worst and one.worst.sqnr_db and one.worst.sqnr_db > LEAST_DB for one in judged.trajectories)

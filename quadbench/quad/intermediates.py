@@ -28,7 +28,9 @@ class Intermediates:
     def prepared(self, digests: RecipeDigests, make: Callable[[Prepared | None], Prepared]) -> Prepared:
         """Return the recipe as it is before all quantization; `make` is given one of the same models, where there is one."""
         like = self._by_models.get(digests.models)
-        return self._by_models.setdefault(digests.models, _kept(self._prepared, digests.floats, partial(make, like)))
+        prepared = _kept(self._prepared, digests.floats, partial(make, like))
+        self._by_models.setdefault(digests.models, prepared)
+        return prepared
 
     def calibrated(self, digests: RecipeDigests, part: str, make: Callable[[], Calibrated]) -> Calibrated:
         """Return a component with what was seen of its tensors, from which ranges for any number of bits follow."""
