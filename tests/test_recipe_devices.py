@@ -11,6 +11,7 @@ from support.watcher import Silent
 
 from quadbench.artifacts import RunRecord, RunResult
 from quadbench.errors import SpecError, UserError
+from quadbench.quad.cache import RecipeDigests, digests_of
 from quadbench.quad.named import check_devices
 from quadbench.recipe import RECIPES_FOLDER, load_recipe, recipe_digest
 from quadbench.report import render_html, report_view, run_summary
@@ -121,6 +122,35 @@ def test_a_figure_beside_the_papers_says_where_its_sampler_is_another(unlike: Ru
     assert other == {"object-removal on s25 by lcm, 4 steps": "olss, 8 steps", "object-removal on tabs11 by ed, 4 steps": None}
 
 
+def test_builds_that_differ_in_samplers_share_models_and_have_their_own_tasks() -> None:
+    pytest.importorskip("torch")
+    from quadbench.quad.intermediates import Intermediates
+
+    intermediates, given = Intermediates(Path()), []
+
+    def prepared(floats: str) -> Any:
+        def make(like: Any) -> Any:
+            given.append(like)
+            return f"prepared for {floats}"
+
+        digests = RecipeDigests(bundle=floats, floats=floats, ranges=floats, models="one model")
+        return intermediates.prepared(digests, make)
+
+    assert [prepared(floats) for floats in ("lcm", "ed", "lcm")] == [f"prepared for {name}" for name in ("lcm", "ed", "lcm")]
+    assert given == [None, "prepared for lcm"]
+
+
+def test_only_samplers_and_bits_leave_the_models_digest_as_it_is() -> None:
+    recipe = load_recipe("paper-table2")
+    one, other = (digests_of(recipe.on(profile)) for profile in ("s25", "tabs11"))
+    assert one.models == other.models
+    assert one.floats != other.floats
+    seeded = digests_of(recipe.model_copy(update={"tasks": tuple(t.model_copy(update={"seed": 7}) for t in recipe.tasks)}))
+    assert seeded.models != one.models
+    assert digests_of(recipe).bundle == one.bundle  # what it says of other devices does not count
+
+
+@pytest.mark.slow
 def test_each_device_runs_the_bundle_of_its_settings(tiny_recipe: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     from quadbench import pipeline
