@@ -130,7 +130,8 @@ class RunResult:
     """One `quadbench run`, whole: what the report shows."""
 
     run_id: str
-    stored: Stored[Bundle]
+    stored: Stored[Bundle]  # what devices ran whose profile `others` does not name
+    others: dict[str, Stored[Bundle]] = field(default_factory=dict)  # by device profile
     records: tuple[RunRecord, ...]
     deployments: tuple[Deployment, ...]
     published: str | None = None  # the paper's table whose figures stand beside the measured ones
@@ -138,5 +139,18 @@ class RunResult:
 
     @property
     def bundle(self) -> Bundle:
-        """Return the bundle that the run measured."""
+        """Return the bundle that the run measured; of several, which have tasks of the same names and inputs, the first."""
         return self.stored.artifact
+
+    @property
+    def bundles(self) -> tuple[Stored[Bundle], ...]:
+        """Return every bundle that the run measured, once."""
+        return tuple({bundle.artifact.digest: bundle for bundle in (self.stored, *self.others.values())}.values())
+
+    def stored_on(self, device: DeviceFacts) -> Stored[Bundle]:
+        """Return the bundle that a device ran, with its folder."""
+        return self.others.get(device.profile, self.stored)
+
+    def bundle_on(self, device: DeviceFacts) -> Bundle:
+        """Return the bundle that a device ran."""
+        return self.stored_on(device).artifact

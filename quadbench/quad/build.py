@@ -70,7 +70,7 @@ def build(
         return bundle
     digests, steps = digests_of(recipe), Steps(notify)
     with torch.no_grad():
-        prepared = intermediates.prepared(digests, lambda: prepare(recipe, steps, intermediates.scratch))
+        prepared = intermediates.prepared(digests, partial(prepare, recipe, steps, intermediates.scratch))
 
         def fill(temporary: Path) -> Bundle:
             return _Build(
@@ -226,7 +226,7 @@ class _Build:
     def _assets(self, prepared: PreparedTask) -> TaskAssets:
         """Write a task's files: inputs, reference images, sampler table and tensors."""
         task, name = prepared.task, prepared.task.name
-        pictures = self.intermediates.pictures(self.digests, name, partial(self._pictures, prepared))
+        pictures = self.intermediates.pictures(self.digests, task, partial(self._pictures, prepared))
         items = tuple(
             TaskItem(
                 name=item.name,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from quadbench.errors import UnknownNameError
+from quadbench.recipe.devices import DeviceSettings, misfits
 from quadbench.recipe.precision import Precision
 from quadbench.recipe.published import published_table
 from quadbench.recipe.quad import AnchorProfile, Quad
@@ -67,6 +68,8 @@ class Recipe(Spec):
     """The threads and the memory with which devices run the graphs. The default is every default of its fields."""
     measure: Measure = Measure()
     """The number and order of launches and iterations. The default is every default of its fields."""
+    devices: dict[Name, DeviceSettings] = Field(default_factory=dict)
+    """Devices of these profiles, by name, run with other samplers or another precision. The default is none: all run the same."""
     published: Name | None = None
     """The table of a paper, `quad-table-1` to `quad-table-5`, whose figures stand beside the measured ones.
     The default is null: none do."""
@@ -94,6 +97,12 @@ class Recipe(Spec):
         refuse(Problem(location=at, reason=f"no adapter '{name}'" + near(name, adapters)) for at, name in unknown)
         return quad
 
+    @field_validator("devices")
+    @classmethod
+    def _devices_fit(cls, devices: dict[str, DeviceSettings], info: ValidationInfo) -> dict[str, DeviceSettings]:
+        refuse(misfits(devices, info.data["tasks"]) if "tasks" in info.data else ())
+        return devices
+
     @field_validator("published")
     @classmethod
     def _table_is_known(cls, published: str | None) -> str | None:
@@ -109,6 +118,12 @@ class Recipe(Spec):
     def _baselines_differ(cls, baselines: tuple[str, ...]) -> tuple[str, ...]:
         refuse(_repeated(((index,), baseline) for index, baseline in enumerate(baselines)))
         return baselines
+
+    def on(self, profile: str | None) -> "Recipe":
+        """Return the recipe as devices of one profile run it; None is a profile of which it says nothing."""
+        own = self.devices.get(profile or "", DeviceSettings())
+        tasks = tuple(own.of(task) for task in self.tasks)
+        return self.model_copy(update={"tasks": tasks, "precision": own.precision or self.precision, "devices": {}})
 
 
 def load_recipe(path_or_name: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:

@@ -37,7 +37,7 @@ def launch_verdicts(result: RunResult, device: DeviceFacts) -> tuple[LaunchVerdi
     blocks = whole_blocks([record for record in in_order(result.records) if is_on(record, device)])
     return tuple(
         verdict
-        for task in result.bundle.tasks
+        for task in result.bundle_on(device).tasks
         for key, title in _COMPARED.items()
         for verdict in _verdict(blocks, task, key, title)
     )

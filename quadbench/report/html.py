@@ -25,7 +25,7 @@ from quadbench.results.storage import storing
 from quadbench.statistics import MIN_BLOCKS
 
 _HERE = Path(__file__).parent
-_SHARED_COLOUR, _PER_GRAPH_COLOUR = "#1d5fa6", "#b3560b"
+_SHARED_COLOUR, _PER_GRAPH_COLOUR, _THIRD_COLOUR = "#1d5fa6", "#b3560b", "#2f8f83"
 _PARTS = {
     "text_encoder": ("text encoder", "#7d6bb3"),
     "vae_encoder": ("VAE encoder", "#2f8f83"),
@@ -147,10 +147,10 @@ def _storage_chart(storage: Storage) -> Markup:
 
 def _trajectory_chart(trajectory: Trajectory) -> Markup:
     """Draw the SQNR of eps over the steps of a task's sampler."""
-    colours = {"shared": _SHARED_COLOUR, "per-graph": _PER_GRAPH_COLOUR}
+    colours = (_SHARED_COLOUR, _PER_GRAPH_COLOUR, _THIRD_COLOUR)
     series = [
-        Series(label=variant, css_class=variant, colour=colours[variant], points=points, measured=len(points))
-        for variant, points in trajectory.curves
+        Series(label=name, css_class=name.replace(" ", "-"), colour=colour, points=points, measured=len(points))
+        for (name, points), colour in zip(trajectory.curves, colours, strict=False)
     ]
     title = f"SQNR of eps at each step of {trajectory.task}"
     return Markup(line_chart(series, title=title, x_label="step", y_label="dB", width=360, height=220))

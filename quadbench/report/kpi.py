@@ -71,7 +71,9 @@ class KpiRow:
 
 def kpi_rows(result: RunResult) -> tuple[KpiRow, ...]:
     """Return every row, by device, then task in the bundle's order."""
-    return tuple(row for device in devices_of(result) for task in result.bundle.tasks for row in _rows(result, device, task))
+    return tuple(
+        row for device in devices_of(result) for task in result.bundle_on(device).tasks for row in _rows(result, device, task)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +115,7 @@ def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets) -> list[KpiR
 def _published(result: RunResult, kpi: _Kpi, task: TaskAssets, device: DeviceFacts) -> float | None:
     if result.published is None:
         return None
-    table = published_table(result.published).at(int8_percent_of(result.bundle.precision))
+    table = published_table(result.published).at(int8_percent_of(result.bundle_on(device).precision))
     return table.figure(published_name(kpi.key, kpi.unit), task=task.name, device=device.profile)
 
 

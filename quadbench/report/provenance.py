@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, Status
 from quadbench.report.launches import devices_of, in_order
+from quadbench.report.setups import setups_of
 from quadbench.report.units import Unit, show
 
 
@@ -59,13 +60,13 @@ def launch_rows(result: RunResult) -> tuple[Launch, ...]:
 
 def digests(result: RunResult) -> tuple[Fact, ...]:
     """Return the digests of the recipe, the bundles and the profile of the run."""
-    bundle = result.bundle
+    setups = setups_of(result)
     compiled = dict.fromkeys((record.target, record.compiled_digest) for record in in_order(result.records))
     return (
-        Fact(name="Recipe", value=bundle.recipe_digest),
-        Fact(name="Bundle", value=bundle.digest),
+        *(Fact(name="Recipe", value=each.bundle.recipe_digest, where=each.where) for each in setups),
+        *(Fact(name="Bundle", value=each.bundle.digest, where=each.where) for each in setups),
         *(Fact(name="Compiled bundle", value=digest, where=target) for target, digest in compiled),
-        Fact(name="Quantization profile", value=bundle.profile.sha256),
+        *(Fact(name="Quantization profile", value=each.bundle.profile.sha256, where=each.where) for each in setups),
     )
 
 

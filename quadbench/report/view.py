@@ -7,7 +7,7 @@ from datetime import datetime
 from quadbench.artifacts import Caveat, Component, DeviceFacts, RunRecord, RunResult, Status, TaskAssets, Variant
 from quadbench.report.comparison import LaunchVerdict, launch_verdicts
 from quadbench.report.headline import Phrase, gaps, headline
-from quadbench.report.held_out import Trajectory, held_out_tables, trajectories
+from quadbench.report.held_out import Trajectory, emulated_tables, emulated_trajectories, held_out_tables, trajectories
 from quadbench.report.int8 import int8_table
 from quadbench.report.kernels import kernel_tables
 from quadbench.report.kpi import Figure, KpiRow, kpi_rows
@@ -25,6 +25,7 @@ from quadbench.report.provenance import (
 )
 from quadbench.report.published import published_text
 from quadbench.report.scores import score_notes, score_tables
+from quadbench.report.setups import Setup, setup_table, setups_of
 from quadbench.report.storage import Storage, storage_views
 from quadbench.report.text_table import TextTable
 from quadbench.report.ways import way_tables
@@ -112,7 +113,9 @@ class ReportView:
     score_notes: tuple[str, ...]
     pictures: tuple[TaskPictures, ...]
     parity: tuple[Parity, ...]
-    int8: TextTable | None
+    int8: tuple[TextTable, ...]
+    setups: tuple[Setup, ...]
+    ran: TextTable | None
     digests: tuple[Fact, ...]
     versions: tuple[Fact, ...]
     settings: tuple[Fact, ...]
@@ -122,7 +125,7 @@ class ReportView:
 def report_view(result: RunResult, layout: Layout) -> ReportView:
     """Return the view of a whole run. The layout only gives the images' paths; nothing is read."""
     rows, storages, quality = kpi_rows(result), storage_views(result), quality_rows(result)
-    launches = launch_rows(result)
+    launches, setups = launch_rows(result), setups_of(result)
     kpis = tuple(_device_kpis(result, device, rows) for device in devices_of(result))
     return ReportView(
         result=result,
@@ -140,13 +143,15 @@ def report_view(result: RunResult, layout: Layout) -> ReportView:
         published=published_text(result, rows, quality),
         storages=storages,
         quality=quality,
-        held_out=held_out_tables(result.bundle.held_out),
-        trajectories=trajectories(result.bundle.held_out),
+        held_out=_held_out_tables(result, setups),
+        trajectories=_trajectories(result, setups),
         scores=score_tables(result.scores) if result.scores else (),
         score_notes=score_notes(result.scores) if result.scores else (),
         pictures=task_pictures(result, layout),
-        parity=tuple(_parity(result, device, task) for device in devices_of(result) for task in result.bundle.tasks),
-        int8=int8_table(result.bundle),
+        parity=tuple(_parity(result, device, task) for device in devices_of(result) for task in result.bundle_on(device).tasks),
+        int8=tuple(table for each in setups if (table := int8_table(each.bundle, each.where))),
+        setups=setups,
+        ran=setup_table(setups),
         digests=digests(result),
         versions=versions(result),
         settings=settings(result),
@@ -154,10 +159,20 @@ def report_view(result: RunResult, layout: Layout) -> ReportView:
     )
 
 
+def _held_out_tables(result: RunResult, setups: Sequence[Setup]) -> tuple[TextTable, ...]:
+    tables = [table for each in setups for table in held_out_tables(each.bundle.held_out, each.where)]
+    return (*tables, *(emulated_tables(result.scores) if result.scores else ()))
+
+
+def _trajectories(result: RunResult, setups: Sequence[Setup]) -> tuple[Trajectory, ...]:
+    curves = [curve for each in setups for curve in trajectories(each.bundle.held_out, each.where)]
+    return (*curves, *(emulated_trajectories(result.scores) if result.scores else ()))
+
+
 def _device_kpis(result: RunResult, device: DeviceFacts, rows: Sequence[KpiRow]) -> DeviceKpis:
     tasks = tuple(
         TaskKpis(task=task, rows=tuple(row for row in rows if row.device == device and row.task == task.name))
-        for task in result.bundle.tasks
+        for task in result.bundle_on(device).tasks
     )
     return DeviceKpis(
         device=device,
@@ -198,7 +213,7 @@ def _parity(result: RunResult, device: DeviceFacts, task: TaskAssets) -> Parity:
 
 
 def _doubts(result: RunResult) -> tuple[Doubt, ...]:
-    concerned: dict[Caveat, list[str]] = {caveat: [] for caveat in result.bundle.caveats}
+    concerned: dict[Caveat, list[str]] = {caveat: [] for bundle in result.bundles for caveat in bundle.artifact.caveats}
     for record in result.records:
         for caveat in _doubts_of(record):
             addresses = concerned.setdefault(caveat, [])

@@ -14,6 +14,7 @@ from quadbench.errors import MissingDependencyError, UserError
 from quadbench.harness.program import built_harness
 from quadbench.measure.schedule import launches_of
 from quadbench.quad.cache import cached
+from quadbench.quad.named import check_devices
 from quadbench.recipe import Recipe
 from quadbench.results.layout import Layout
 from quadbench.rollout.equipment import Kind, host_runtime, kit_for
@@ -59,12 +60,13 @@ def forecast(recipe: Recipe, addresses: Sequence[str], *, layout: Layout) -> lis
     """
     if not addresses:
         raise UserError("a dry run does not look for attached phones", hint="name what it shall be about, as --devices s25")
-    kinds, bundle = [_kind(address.strip()) for address in addresses], cached(recipe, layout)
-    return [_forecast(kind, recipe, bundle, layout) for kind in kinds]
+    check_devices(recipe)
+    kinds = [_kind(address.strip()) for address in addresses]
+    return [_forecast(kind, recipe.on(kind.profile.name), layout) for kind in kinds]
 
 
-def _forecast(kind: Kind, recipe: Recipe, bundle: Stored[Bundle] | None, layout: Layout) -> Forecast:
-    notes = _Notes([], [])
+def _forecast(kind: Kind, recipe: Recipe, layout: Layout) -> Forecast:
+    notes, bundle = _Notes([], []), cached(recipe, layout)
     harness, libraries = _harness(kind, layout, notes), _libraries(kind, layout, notes)
     push, launches = {HARNESS: harness, RUNTIME: libraries}, None
     if bundle is None:
