@@ -192,10 +192,10 @@ class _Run:
 
     def measure(self, rollout: Rollout) -> None:
         """Measure on the devices that are connected."""
-        check_contents(self.bundle, file_refs(self.bundle.artifact.tasks))  # the pictures that each launch is compared with
-        measure = self.recipe.measure
+        content, measure = self.bundle.artifact, self.recipe.measure
+        # The pictures that each launch is compared with, and what no device takes.
+        check_contents(self.bundle, file_refs((content.tasks, content.profile)))
         settings = LaunchSettings(run_id=self.run_id, layout=self.layout, threads=measure.threads, timeout_s=measure.timeout_s)
-        content = self.bundle.artifact
         launches = launches_of(self.recipe, item_counts(content), has_references=has_references(content))
         measure_launches(rollout.installations, launches, settings, keep=self._keep, observer=self.observer)
 

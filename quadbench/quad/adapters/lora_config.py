@@ -60,7 +60,7 @@ class _Fields(BaseModel):
 
 
 class _LoraFields(_Fields):
-    """Those of a LoraConfig, which has another name for alpha."""
+    """The same fields of a LoraConfig, which has another name for alpha, and more."""
 
     alpha: _Alpha = Field(alias="lora_alpha")
     use_rslora: bool | None = None
