@@ -232,6 +232,23 @@ sys.exit(main(["adapter", "inspect", "nothing"]))
     assert (result.returncode, result.stderr) == (130, "error: interrupted; nothing was begun\n")
 
 
+@pytest.mark.parametrize("words", [["targets"], ["targets", "--json"], ["recipe", "schema"]])
+def test_output_that_cannot_be_written_is_told_and_no_fault_of_the_results_folder(words: list[str]) -> None:
+    command = [sys.executable, "-m", "quadbench", *words]
+    with Path("/dev/full").open("wb") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    said = "error: stdout cannot be written: No space left on device. Hint: write it where there is room"
+    assert (result.returncode, result.stderr) == (3, f"{said}; what was measured is stored\n")
+
+
+def test_a_pipe_that_nobody_reads_any_more_is_no_fault() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as left:  # noqa: PTH123
+        result = subprocess.run([sys.executable, "-m", "quadbench", "targets"], stdout=left, stderr=subprocess.PIPE, check=False)
+    assert (result.returncode, result.stderr) == (141, b"")
+
+
 def test_libraries_are_kept_from_asking_the_network(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     assert main(["recipe", "schema"]) == 0

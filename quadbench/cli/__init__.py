@@ -7,11 +7,13 @@ import argparse
 import os
 import sys
 from collections.abc import Collection, Sequence
+from contextlib import redirect_stdout
 from importlib import import_module
 
 from quadbench.cli.commands import COMMANDS, listed
 
 INTERRUPTED = 130
+PIPE_LEFT = 141  # as a shell says of a program that ends by SIGPIPE
 # These keep libraries quiet, which read them when they are imported. A value that the user has set stays.
 _QUIET_LIBRARIES = {
     "TORCH_LOGS": "-onnx",
@@ -34,6 +36,7 @@ exit codes:
   6    the harness failed on a device
   7    a program or package is missing
   130  Ctrl-C
+  141  nobody reads the output any more
 
 What was measured before a failure is stored.
 `quadbench COMMAND --help` explains a command."""
@@ -65,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = build_parser([command] if command else ()).parse_args(words)
 
+        from quadbench.cli.output import Output, PipeLeftError
         from quadbench.errors import QuadbenchError
         from quadbench.results.storage import storing
 
@@ -73,8 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write("error: interrupted; nothing was begun\n")
         return INTERRUPTED
     try:
-        with storing(options.layout.root):
+        with redirect_stdout(Output(sys.stdout)) as output, storing(options.layout.root):
             code: int = options.run(options)
+            output.flush()
+    except PipeLeftError:
+        return PIPE_LEFT
     except QuadbenchError as error:
         return _fail(options, str(error), error.exit_code)
     except KeyboardInterrupt as interrupt:

@@ -94,14 +94,19 @@ def read_differences(
     sites = {key.site for key in keys.values() if key.part != "alpha"}
     own = {name: key for name, key in keys.items() if key.site in sites}
     by_site: dict[str, dict[str, torch.Tensor]] = {}
-    faults = Faults()
+    faults, unsound = Faults(), set()
     for name, key in own.items():
         if len(key.site) > LONGEST_SITE:
             faults.add(Fault(before="has a name that is too long:"), quoted(name))
-        faults.add_value(fault_of(tensors[name]), quoted(name))
-        by_site.setdefault(key.site, {})[key.part] = tensors[name].double()
+        if fault := fault_of(tensors[name]):
+            faults.add_value(fault, quoted(name))
+            unsound.add(key.site)
+        else:
+            by_site.setdefault(key.site, {})[key.part] = tensors[name].double()
     differences = {}
     for site, parts in sorted(by_site.items()):
+        if site in unsound:
+            continue
         try:
             differences[site] = _difference(site, parts, scale_of)
         except ValueError as error:
