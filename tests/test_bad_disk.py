@@ -16,11 +16,9 @@ from quadbench.harness.program import OVERRIDE
 
 _CODE = """
 from support.spoilt_disk import Disk, tell
-def mend():
-    subprocess.run(['mount', '-o', 'remount,rw', str(disk)], check=True)
-spoilt = Disk(disk, Path({recipe!r}), Path({bundles!r}), fill=fill, seal=seal)
+spoilt = Disk(disk, Path({recipe!r}), Path({bundles!r}), fill)
 for stage in {stages!r}:
-    print('@', tell(spoilt.spoilt(stage, {fault!r}, mend)))
+    print('@', tell(spoilt.spoilt(stage, {fault!r})))
 """
 _SAYS = {
     "full": ("is full, 0.0 MB are left", "database or disk is full", "has 0.0 MB free"),

@@ -8,6 +8,7 @@ import io
 import json
 import shutil
 import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,13 +45,13 @@ class Spoilt:
 class Disk:
     """A results folder on a small disk, with a run, and the ways to spoil and to mend it."""
 
-    def __init__(self, disk: Path, recipe: Path, bundles: Path, *, fill: Callable[[], None], seal: Callable[[], None]) -> None:
+    def __init__(self, disk: Path, recipe: Path, bundles: Path, fill: Callable[[], None]) -> None:
         self._results, self._elsewhere, self._filler = disk / "results", disk / "elsewhere", disk / "filler"
-        self._recipe, self._spoil = recipe, {"full": fill, "read-only": seal, "gone": self._move}
+        self._recipe, self._spoil = recipe, {"full": fill, "read-only": self._seal, "gone": self._move}
         shutil.copytree(bundles, self._results / "bundles")
         assert self._run() == (0, ""), self._run()
 
-    def spoilt(self, stage: str, fault: str, mend: Callable[[], None]) -> Spoilt:
+    def spoilt(self, stage: str, fault: str) -> Spoilt:
         """Run while the folder is spoilt as the stage begins; then mend the folder and run again."""
         if STAGES[stage]:
             shutil.rmtree(self._results / STAGES[stage])
@@ -58,11 +59,7 @@ class Disk:
         with _struck(stage, self._spoil[fault]) as strikes:
             exit_code, said = self._run()
         assert strikes, f"'{stage}' was not reached: {said}"
-        mend()
-        self._filler.unlink(missing_ok=True)
-        if self._elsewhere.exists():
-            shutil.rmtree(self._results, ignore_errors=True)
-            self._elsewhere.rename(self._results)
+        self._mend()
         after = self._records()
         next_exit_code, next_said = self._run()
         load_run(Layout(self._results))
@@ -79,6 +76,19 @@ class Disk:
 
     def _move(self) -> None:
         self._results.rename(self._elsewhere)
+
+    def _seal(self) -> None:
+        """Lay a read-only mount over the folder: what is open stays open, as on a disk that the kernel has found at fault."""
+        subprocess.run(["mount", "--bind", self._results, self._results], check=True)
+        subprocess.run(["mount", "-o", "remount,ro,bind", self._results], check=True)
+
+    def _mend(self) -> None:
+        if self._results.is_mount():
+            subprocess.run(["umount", "--lazy", self._results], check=True)
+        self._filler.unlink(missing_ok=True)
+        if self._elsewhere.exists():
+            shutil.rmtree(self._results, ignore_errors=True)
+            self._elsewhere.rename(self._results)
 
     def _run(self) -> tuple[int, str]:
         said = io.StringIO()
