@@ -73,7 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from quadbench.results.storage import storing
 
         _configure_logging(options.verbose)
-    except KeyboardInterrupt:  # a command takes half a second to be imported
+    except (KeyboardInterrupt, ImportError) as error:  # a command takes half a second to be imported
+        if not _is_interrupt(error):
+            raise
         sys.stderr.write("error: interrupted; nothing was begun\n")
         return INTERRUPTED
     try:
@@ -84,8 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return PIPE_LEFT
     except QuadbenchError as error:
         return _fail(options, str(error), error.exit_code)
-    except KeyboardInterrupt as interrupt:
-        return _fail(options, _interrupted(interrupt), INTERRUPTED)
+    except (KeyboardInterrupt, ImportError) as error:
+        if not _is_interrupt(error):
+            raise
+        return _fail(options, _interrupted(error), INTERRUPTED)
     return code
 
 
@@ -98,7 +102,14 @@ class _Version(argparse.Action):
         parser.exit(message=f"quadbench {version('quadbench')}\n")
 
 
-def _interrupted(interrupt: KeyboardInterrupt) -> str:
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Say whether it began with Ctrl-C, of which libraries in C make an ImportError while they are loaded."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__
+    return error is not None
+
+
+def _interrupted(interrupt: BaseException) -> str:
     from quadbench.measure.launch import LaunchAborted
 
     if not isinstance(interrupt, LaunchAborted):
