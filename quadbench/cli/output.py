@@ -8,8 +8,8 @@ from typing import Any, TextIO
 from quadbench.errors import StorageError
 
 
-class PipeLeftError(Exception):
-    """The error of a pipe that nobody reads any more, as behind `head`, which is no fault."""
+class PipeLeftError(BaseException):
+    """The end of a pipe that nobody reads any more, as behind `head`. It is no fault, so whoever catches errors lets it pass."""
 
 
 class Output:

@@ -196,8 +196,7 @@ def _attach(server: AdbServer, folder: Path, address: str) -> None:
 def _end(process: "subprocess.Popen[bytes]", folder: Path) -> str | None:
     """Return what has ended of a device for good; None while it runs."""
     ended = folder / "run" / "adbd.ended"
-    if ended.exists():
-        status = ended.read_text().strip()
+    if ended.exists() and (status := ended.read_text().strip()):
         killed = f", killed by signal {int(status) - 128}" if status.isdecimal() and int(status) > 128 else ""
         return f"its adbd ended with exit code {status}{killed}"
     return None if process.poll() is None else "its sandbox ended"
