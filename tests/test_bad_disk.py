@@ -23,7 +23,7 @@ for stage in {stages!r}:
 _SAYS = {
     "full": ("is full, 0.0 MB are left", "database or disk is full", "has 0.0 MB free"),
     "read-only": ("Read-only file system", "is read-only for this user", "attempt to write a readonly database"),
-    "gone": ("No such file or directory", "is missing", "does not exist", "unable to open database file"),
+    "gone": ("results' is gone: it was moved or removed while it was in use",),
 }
 
 

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         from quadbench.cli.output import Output, PipeLeftError
         from quadbench.errors import QuadbenchError
-        from quadbench.results.storage import storing
+        from quadbench.results.storage import staying, storing
 
         _configure_logging(options.verbose)
     except (KeyboardInterrupt, ImportError) as error:  # a command takes half a second to be imported
@@ -79,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write("error: interrupted; nothing was begun\n")
         return INTERRUPTED
     try:
-        with redirect_stdout(Output(sys.stdout)) as output, storing(options.layout.root):
+        root = options.layout.root
+        with redirect_stdout(Output(sys.stdout)) as output, staying(root), storing(root):
             code: int = options.run(options)
             output.flush()
     except PipeLeftError:
