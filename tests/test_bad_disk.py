@@ -1,4 +1,4 @@
-"""A results folder that is full, read-only or gone at any stage of a run: the message says what it is, and nothing is lost."""
+"""A results folder that is full or gone at any stage of a run: the message says what it is, and nothing is lost."""
 
 import json
 import shutil
@@ -22,7 +22,6 @@ for stage in {stages!r}:
 """
 _SAYS = {
     "full": ("is full, 0.0 MB are left", "database or disk is full", "has 0.0 MB free"),
-    "read-only": ("Read-only file system", "is read-only for this user", "attempt to write a readonly database"),
     "gone": ("results' is gone: it was moved or removed while it was in use",),
 }
 

@@ -200,15 +200,17 @@ def test_a_folder_that_is_moved_while_it_is_in_use_is_said_to_be_gone(
 ) -> None:
     results = tmp_path / "results"
     results.mkdir()
-    with (
-        pytest.raises(StorageError, match=r"results' is gone: it was moved or removed while .* Hint: put it back"),
-        staying(results),
-    ):
-        results.rename(tmp_path / "elsewhere")
-        if is_made_anew:
-            results.mkdir()
-        if error:
-            raise error
+
+    def use() -> None:
+        with staying(results):
+            results.rename(tmp_path / "elsewhere")
+            if is_made_anew:
+                results.mkdir()
+            if error:
+                raise error
+
+    with pytest.raises(StorageError, match=r"results' is gone: it was moved or removed while .* Hint: put it back"):
+        use()
 
 
 def test_a_folder_that_stays_or_was_never_there_is_not_spoken_of(tmp_path: Path) -> None:

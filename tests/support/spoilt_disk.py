@@ -1,4 +1,4 @@
-"""Spoilt disk: a results folder that is full, read-only or gone as a stage of a run begins -> what is said, and what is left.
+"""Spoilt disk: a results folder that is full or gone as a stage of a run begins -> what is said, and what is left.
 
 Runs on a file system of its own (`small_disk`), all stages one after the other in one process.
 """
@@ -8,7 +8,6 @@ import io
 import json
 import shutil
 import sqlite3
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,7 +46,7 @@ class Disk:
 
     def __init__(self, disk: Path, recipe: Path, bundles: Path, fill: Callable[[], None]) -> None:
         self._results, self._elsewhere, self._filler = disk / "results", disk / "elsewhere", disk / "filler"
-        self._recipe, self._spoil = recipe, {"full": fill, "read-only": self._seal, "gone": self._move}
+        self._recipe, self._spoil = recipe, {"full": fill, "gone": self._move}
         shutil.copytree(bundles, self._results / "bundles")
         assert self._run() == (0, ""), self._run()
 
@@ -77,14 +76,7 @@ class Disk:
     def _move(self) -> None:
         self._results.rename(self._elsewhere)
 
-    def _seal(self) -> None:
-        """Lay a read-only mount over the folder: what is open stays open, as on a disk that the kernel has found at fault."""
-        subprocess.run(["mount", "--bind", self._results, self._results], check=True)
-        subprocess.run(["mount", "-o", "remount,ro,bind", self._results], check=True)
-
     def _mend(self) -> None:
-        if self._results.is_mount():
-            subprocess.run(["umount", "--lazy", self._results], check=True)
         self._filler.unlink(missing_ok=True)
         if self._elsewhere.exists():
             shutil.rmtree(self._results, ignore_errors=True)
