@@ -226,8 +226,9 @@ class _Run:
 
     def measure(self, rollout: Rollout) -> None:
         """Measure on the devices that are connected."""
+        # The pictures that each launch is compared with, and what no device takes.
         for bundle in {installation.bundle.folder: installation.bundle for installation in rollout.installations}.values():
-            check_contents(bundle, file_refs(bundle.artifact.tasks))  # the pictures that each launch is compared with
+            check_contents(bundle, file_refs((bundle.artifact.tasks, bundle.artifact.profile)))
         runtime, timeout_s = self.recipe.runtime, self.recipe.measure.timeout_s
         settings = LaunchSettings(run_id=self.run_id, layout=self.layout, runtime=runtime, timeout_s=timeout_s)
         content = rollout.installations[0].bundle.artifact  # of inputs and references all bundles have the same

@@ -216,20 +216,47 @@ def test_a_table_in_a_file_is_as_wide_as_it_is_and_no_word_of_it_is_cut(
     assert capsys.readouterr().out == f"{row}\n"
 
 
-def test_ctrl_c_while_a_command_is_imported_ends_without_a_traceback() -> None:
-    code = """
+@pytest.mark.parametrize(
+    ("module", "said"), [("rich.table", "nothing was begun"), ("quadbench.quad.admit", "what was measured is stored")]
+)
+@pytest.mark.parametrize("is_of_c", [False, True])
+def test_ctrl_c_while_something_is_imported_ends_without_a_traceback(module: str, said: str, is_of_c: bool) -> None:
+    """Also where a library in C makes an ImportError of it."""
+    code = f"""
 import os, signal, sys
 class Interrupt:
     def find_spec(name, path, target=None):
-        if name == "rich.table":
-            os.kill(os.getpid(), signal.SIGINT)
+        if name == {module!r}:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except KeyboardInterrupt as interrupt:
+                if {is_of_c}:
+                    raise ImportError("initialization failed") from interrupt
+                raise
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.meta_path.insert(0, Interrupt)
 from quadbench.cli import main
 sys.exit(main(["adapter", "inspect", "nothing"]))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stderr) == (130, "error: interrupted; nothing was begun\n")
+    assert (result.returncode, result.stderr) == (130, f"error: interrupted; {said}\n")
+
+
+@pytest.mark.parametrize("words", [["targets"], ["targets", "--json"], ["recipe", "schema"]])
+def test_output_that_cannot_be_written_is_told_and_no_fault_of_the_results_folder(words: list[str]) -> None:
+    command = [sys.executable, "-m", "quadbench", *words]
+    with Path("/dev/full").open("wb") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    said = "error: stdout cannot be written: No space left on device. Hint: write it where there is room"
+    assert (result.returncode, result.stderr) == (3, f"{said}; what was measured is stored\n")
+
+
+def test_a_pipe_that_nobody_reads_any_more_is_no_fault() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as left:  # noqa: PTH123
+        result = subprocess.run([sys.executable, "-m", "quadbench", "targets"], stdout=left, stderr=subprocess.PIPE, check=False)
+    assert (result.returncode, result.stderr) == (141, b"")
 
 
 def test_libraries_are_kept_from_asking_the_network(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,11 +7,13 @@ import argparse
 import os
 import sys
 from collections.abc import Collection, Sequence
+from contextlib import redirect_stdout
 from importlib import import_module
 
 from quadbench.cli.commands import COMMANDS, listed
 
 INTERRUPTED = 130
+PIPE_LEFT = 141  # as a shell says of a program that ends by SIGPIPE
 # These keep libraries quiet, which read them when they are imported. A value that the user has set stays.
 _QUIET_LIBRARIES = {
     "TORCH_LOGS": "-onnx",
@@ -34,6 +36,7 @@ exit codes:
   6    the harness failed on a device
   7    a program or package is missing
   130  Ctrl-C
+  141  nobody reads the output any more
 
 What was measured before a failure is stored.
 `quadbench COMMAND --help` explains a command."""
@@ -65,20 +68,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = build_parser([command] if command else ()).parse_args(words)
 
+        from quadbench.cli.output import Output, PipeLeftError
         from quadbench.errors import QuadbenchError
-        from quadbench.results.storage import storing
+        from quadbench.results.storage import staying, storing
 
         _configure_logging(options.verbose)
-    except KeyboardInterrupt:  # a command takes half a second to be imported
+    except (KeyboardInterrupt, ImportError) as error:  # a command takes half a second to be imported
+        if not _is_interrupt(error):
+            raise
         sys.stderr.write("error: interrupted; nothing was begun\n")
         return INTERRUPTED
     try:
-        with storing(options.layout.root):
+        root = options.layout.root
+        with redirect_stdout(Output(sys.stdout)) as output, staying(root), storing(root):
             code: int = options.run(options)
+            output.flush()
+    except PipeLeftError:
+        return PIPE_LEFT
     except QuadbenchError as error:
         return _fail(options, str(error), error.exit_code)
-    except KeyboardInterrupt as interrupt:
-        return _fail(options, _interrupted(interrupt), INTERRUPTED)
+    except (KeyboardInterrupt, ImportError) as error:
+        if not _is_interrupt(error):
+            raise
+        return _fail(options, _interrupted(error), INTERRUPTED)
     return code
 
 
@@ -91,7 +103,14 @@ class _Version(argparse.Action):
         parser.exit(message=f"quadbench {version('quadbench')}\n")
 
 
-def _interrupted(interrupt: KeyboardInterrupt) -> str:
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Say whether it began with Ctrl-C, of which libraries in C make an ImportError while they are loaded."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__
+    return error is not None
+
+
+def _interrupted(interrupt: BaseException) -> str:
     from quadbench.measure.launch import LaunchAborted
 
     if not isinstance(interrupt, LaunchAborted):

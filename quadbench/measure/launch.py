@@ -22,6 +22,7 @@ from quadbench.errors import DeviceError
 from quadbench.harness.expected import Expected, expected_of
 from quadbench.harness.heard import Heard
 from quadbench.harness.installation import Installation
+from quadbench.harness.painted import EVENTS
 from quadbench.harness.plan import harness_plan
 from quadbench.measure.fetch import fetch_image, painted_files
 from quadbench.measure.gate import GateLimits, gate, wait_at_gate
@@ -214,7 +215,7 @@ def _run_harness(work: _Launch, findings: _Findings, remote: str) -> None:
     try:
         environment = work.on.kit.environment if work.on.kit else {}
         lines = work.device.stream([work.harness, f"{remote}/plan.json"], work.settings.timeout_s, remote, environment)
-        with closing(lines), (work.folder / "events.jsonl").open("w", encoding="utf-8") as file:
+        with closing(lines), (work.folder / EVENTS).open("w", encoding="utf-8") as file:
             synced = began
             for line in lines:
                 findings.heard.take(line)

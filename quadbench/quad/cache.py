@@ -9,7 +9,7 @@ from typing import Any, assert_never
 from quadbench import zoo
 from quadbench.artifacts import Bundle, Stored
 from quadbench.errors import UserError
-from quadbench.quad.sources import GEOMETRIES, adapter_digests, adapter_source, tool_versions
+from quadbench.quad.sources import GEOMETRIES, adapter_digests, adapter_source, require_weights, tool_versions
 from quadbench.quad.tasks.inputs import read_inputs
 from quadbench.recipe import (
     W8A16,
@@ -33,7 +33,6 @@ from quadbench.results.code import code_digests
 from quadbench.results.digests import digest_of, folder_digests, sha256_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
-from quadbench.spec import require_file
 
 # What takes the place of those that do not count.
 _PRECISION = Precision(weights="int8", activations=W8A16(scheme="w8a16"), lora="int16")
@@ -113,7 +112,7 @@ def _foundation_digests(spec: Foundation) -> dict[str, str]:
         case DiffusersFoundation(path=path):
             return folder_digests(path)
         case CheckpointFoundation(path=path):
-            require_file(path, "foundation model", fault=UserError, hint="give the .safetensors file")
+            require_weights(path)
             return {path.name: sha256_of(path)} | folder_digests(GEOMETRIES)
         case RandomFoundation():
             return folder_digests(GEOMETRIES)

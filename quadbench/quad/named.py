@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 
 from quadbench.errors import QuadbenchError, UnknownNameError, UserError
-from quadbench.quad.sources import adapter_source
+from quadbench.quad.sources import adapter_source, require_weights
 from quadbench.quad.tasks.inputs import evaluated, read_inputs
 from quadbench.recipe import CheckpointFoundation, DiffusersFoundation, Recipe
-from quadbench.spec import require_file
 from quadbench.target.profile import LOCAL_NAME, load_profiles
 
 
@@ -42,7 +41,7 @@ def _of_foundation(recipe: Recipe) -> Iterator[str]:
     match recipe.foundation:
         case CheckpointFoundation(path=path):
             try:
-                require_file(path, "foundation model", fault=UserError)
+                require_weights(path)
             except UserError as error:
                 yield str(error)
         case DiffusersFoundation(path=path) if not path.is_dir():

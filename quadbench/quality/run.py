@@ -5,6 +5,7 @@ from pathlib import Path
 
 from quadbench.artifacts.parts import file_refs
 from quadbench.artifacts.scores import RunScores
+from quadbench.harness.painted import check_painted
 from quadbench.quality.compared import compare_folders, compare_run, with_devices
 from quadbench.quality.emulated import emulated_trajectories
 from quadbench.quality.latents import compare_latents
@@ -36,6 +37,8 @@ def score_run(
     given = {network.name: network for network in map(parse_network, weights)}
     result = load_run(layout, run_id)
     require_writable(layout.scores(result.run_id).parent)
+    for record in result.records:
+        check_painted(record, layout)
     notify("images")
     compared = compare_run(result, layout, metrics=metrics, weights=given)
     emulated = emulated_trajectories(result, layout, notify) if with_emulator else {}

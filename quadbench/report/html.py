@@ -13,6 +13,7 @@ from markupsafe import Markup
 from quadbench.artifacts import RunResult
 from quadbench.artifacts.device_text import printable
 from quadbench.artifacts.pixels import png_size
+from quadbench.harness.painted import check_painted
 from quadbench.report import tables, units
 from quadbench.report.chart import Bar, BarPart, Series, legend, line_chart, stacked_bars
 from quadbench.report.held_out import Trajectory
@@ -40,7 +41,10 @@ def write_report(result: RunResult, layout: Layout) -> Path:
 
     Raises:
         StorageError: the folder is full or cannot be written.
+        ArtifactError: an image is another than its launch painted.
     """
+    for record in result.records:
+        check_painted(record, layout)
     path = layout.report(result.run_id)
     with storing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """Synthetic run: invented but deterministic numbers -> a RunResult with its images, for tests of what shows or stores runs."""
 
+import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,6 +28,9 @@ from quadbench.artifacts import (
     Variant,
 )
 from quadbench.harness.expected import FIRST_TASK
+from quadbench.harness.painted import EVENTS
+from quadbench.results.digests import sha256_of
+from quadbench.results.layout import Layout
 
 MB = 2**20
 STARTED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -159,15 +163,21 @@ def _deployment(device: DeviceFacts) -> Deployment:
 
 def _record(folder: Path, bundle: Bundle, device: DeviceFacts, variant: Variant, launch: int, iterations: int) -> RunRecord:
     started_at = STARTED_AT + timedelta(minutes=launch)
-    images = {}
+    run_id = "20260102-030405-quickstart"
+    layout = Layout(folder)
+    own = layout.launch(run_id, device.address, variant, launch)
+    images, events = {}, []
     for task in bundle.tasks:
         for item in task.items:
-            path = f"runs/r0/{device.profile}/{launch}/{task.name}/{item.name}.png"
-            _png(folder, path, int(item.name) + 9)
-            images[f"{task.name}/{item.name}"] = path
+            path = own / "images" / task.name / f"{item.name}.png"
+            _png(folder, layout.relative(path), int(item.name) + 9)
+            images[f"{task.name}/{item.name}"] = layout.relative(path)
+            announced = {"task": task.name, "item": item.name, "path": f"/data/{item.name}.png", "sha256": sha256_of(path)}
+            events.append(json.dumps({"event": "image", **announced}))
+    (own / EVENTS).write_text("\n".join(events))
     return RunRecord(
         record_id=f"{device.profile}-{launch}",
-        run_id="20260102-030405-quickstart",
+        run_id=run_id,
         started_at=started_at,
         ended_at=started_at + timedelta(seconds=21),
         recipe_name=bundle.recipe_name,

@@ -7,6 +7,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from quadbench.errors import AdapterError
+from quadbench.quad.sources import MOST_ADAPTER_BYTES
+from quadbench.spec import require_file
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
@@ -24,7 +26,7 @@ def read_tensor_file(name: str, path: Path) -> TensorFile:
     """Read a whole file into memory.
 
     Raises:
-        AdapterError: the file is missing, a pickle, cut off, of another format, or empty.
+        AdapterError: the file is missing, a pickle, cut off, too large, of another format, or empty.
     """
     if path.suffix in _PICKLES:
         raise AdapterError(
@@ -33,6 +35,7 @@ def read_tensor_file(name: str, path: Path) -> TensorFile:
         )
     if not path.is_file():
         raise AdapterError(f"adapter '{name}': '{path}' does not exist", hint=_pickle_beside(path))
+    require_file(path, f"adapter '{name}':", fault=AdapterError, most_bytes=MOST_ADAPTER_BYTES)
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (it is no mapping)

@@ -23,9 +23,10 @@ from quadbench.artifacts.device_text import one_line
 from quadbench.errors import UserError, shown
 from quadbench.quad.model.geometry import clip_tokenizer, part_folder, random_module
 from quadbench.quad.model.loaded import SAVE_AGAIN, check_loading, check_tensors, check_types
+from quadbench.quad.sources import require_weights
 from quadbench.recipe import BuiltinFoundation, CheckpointFoundation, DiffusersFoundation, RandomFoundation
 from quadbench.recipe import Foundation as FoundationSpec
-from quadbench.spec import read_json, require_file
+from quadbench.spec import read_json
 
 _MODULES = ("unet", "vae", "text_encoder")
 _PARTS = (*_MODULES, "tokenizer", "scheduler")
@@ -146,11 +147,14 @@ def load_foundation(folder: Path) -> Foundation:
     _check_configs(folder)
 
     def read(part: str, kind: Any, **options: object) -> nn.Module:
+        files = sorted((folder / part).glob("*.safetensors"))
+        for file in files:
+            require_weights(file)
         with _readable(folder), warnings.catch_warnings(action="ignore"):  # of a conversion, which is refused below
             options |= {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
             module, loading = kind.from_pretrained(folder / part, **options)
         check_loading(str(folder), part, loading)
-        check_types(str(folder), part, module, sorted((folder / part).glob("*.safetensors")))
+        check_types(str(folder), part, module, files)
         return module
 
     with _readable(folder):
@@ -180,7 +184,7 @@ def load_checkpoint(path: Path, geometry: str = "sd15") -> Foundation:
             f"foundation model '{path}' is no .safetensors file; pickles (.ckpt, .pt, .bin) are not opened, as they run code",
             hint="save it as safetensors, or give its diffusers folder with source: diffusers",
         )
-    require_file(path, "foundation model", fault=UserError, hint="give the .safetensors file")
+    require_weights(path)
     configs, tokenizer = {part: part_folder(geometry, part) for part in _PARTS}, clip_tokenizer()
     options = {"torch_dtype": torch.float32, "local_files_only": True}
 
