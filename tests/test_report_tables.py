@@ -13,6 +13,7 @@ from support.synthetic_run import S25, TABS11, make_run
 from quadbench.artifacts import Caveat, RunRecord
 from quadbench.report import Figure, Unit, kpi_rows, kpi_table, to_csv, to_latex, to_markdown
 from quadbench.report.chart import Bar, BarPart, Series, line_chart, nice_ticks, stacked_bars
+from quadbench.report.provenance import versions
 from quadbench.report.units import decibels, number, show, times
 
 
@@ -108,3 +109,17 @@ def test_bars_share_one_scale() -> None:
     svg = stacked_bars([bar(10), bar(5)], title="t")
     long, short = (float(width) for width in re.findall(r'<rect[^>]* width="([\d.]+)" height="16"', svg))
     assert long == pytest.approx(2 * short, abs=0.02)
+
+
+def test_libraries_that_run_graphs_stand_with_their_builds_and_the_systems_are_counted(tmp_path: Path) -> None:
+    result = make_run(tmp_path)
+    loaded = {
+        "library.libonnxruntime.so": "/kits/d/libonnxruntime.so, build id abcd",
+        "library.libc.so": "/system/lib64/libc.so, build id none",
+        "library.libm.so": "/system/lib64/libm.so, build id 12",
+    }
+    records = tuple(replace(record, versions=record.versions | loaded) for record in result.records)
+    facts = {fact.name: fact.value for fact in versions(replace(result, records=records))}
+    assert facts["loaded libonnxruntime.so"] == "build id abcd"
+    assert facts["loaded beside them"] == "2 libraries, named in the record"
+    assert not any(name.startswith("library.") for name in facts)

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from threading import Event
 
-from quadbench.artifacts import Bundle, Caveat, CompiledBundle, ErrorClass, LaunchPlan, RunRecord, Sample, Status
+from quadbench.artifacts import LIBRARY_PREFIX, Bundle, Caveat, CompiledBundle, ErrorClass, LaunchPlan, RunRecord, Sample, Status
 from quadbench.artifacts.device_text import one_line
 from quadbench.artifacts.parts import tasks_of
 from quadbench.devices import Device
@@ -86,7 +86,7 @@ def measure_launch(
         settings=settings,
         plan=json.dumps(plan, indent=1).encode(),
         harness=installation.path_of_digest(installation.program, "the harness"),
-        expected=expected_of(plan, steps, settings.timeout_s),
+        expected=expected_of(plan, steps, settings.timeout_s, installation.libraries),
         images=images,
         folder=folder,
         is_emulated=provider is not None and provider.is_emulator and launch.variant.is_quantized,
@@ -322,4 +322,7 @@ def _versions(work: _Launch, heard: Heard) -> dict[str, str]:
             "harness.build_type": heard.header.build_type,
             "runtime": heard.header.runtime_version,
         }
+    for library in heard.libraries.values():
+        name = f"{LIBRARY_PREFIX}{heard.expected.libraries.name_of(library)}"
+        versions[name] = f"{library.path}, build id {library.build_id or 'none'}"
     return versions
