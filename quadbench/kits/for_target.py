@@ -9,8 +9,8 @@ from quadbench.kits.versions import COMPILER, COMPILER_VERSIONS
 from quadbench.target.abi import Abi
 from quadbench.target.targets import QnnTarget, Target
 
-# It is 86 MB. libQnnHtp.so opens it only where it is given a graph instead of a context: launches on the emulator load the plugin,
-# libQnnHtp.so and libQnnSystem.so alone.
+# It is 86 MB. libQnnHtp.so opens it only where it is given a graph instead of a context: launches on the emulator load the
+# plugin, libQnnHtp.so and libQnnSystem.so alone.
 _GRAPH_COMPILER = "libQnnHtpPrepare.so"
 
 
