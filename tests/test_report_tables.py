@@ -13,6 +13,7 @@ from support.synthetic_run import S25, TABS11, make_run
 from quadbench.artifacts import Caveat, RunRecord
 from quadbench.report import Figure, Unit, kpi_rows, kpi_table, to_csv, to_latex, to_markdown
 from quadbench.report.chart import Bar, BarPart, Series, line_chart, nice_ticks, stacked_bars
+from quadbench.report.component_times import component_tables
 from quadbench.report.provenance import versions
 from quadbench.report.units import decibels, number, show, times
 
@@ -123,3 +124,25 @@ def test_libraries_that_run_graphs_stand_with_their_builds_and_the_systems_are_c
     assert facts["loaded libonnxruntime.so"] == "build id abcd"
     assert facts["loaded beside them"] == "2 libraries, named in the record"
     assert not any(name.startswith("library.") for name in facts)
+
+
+def test_each_component_has_its_load_its_first_run_and_its_steady_run(tmp_path: Path) -> None:
+    result = make_run(tmp_path)
+
+    def cold(record: RunRecord) -> RunRecord:
+        """The launch with a first run of the text encoder that took a second."""
+        samples = list(record.samples)
+        first = next(i for i, sample in enumerate(samples) if sample.metric == "text_encoder_ns")
+        samples[first] = replace(samples[first], value=1e9)
+        return replace(record, samples=tuple(samples))
+
+    result = replace(result, records=tuple(map(cold, result.records)))
+    table = component_tables(result)[0]
+    rows = {(row[0], row[1]): row[2:] for row in table.rows}
+    assert {component for component, _ in rows} == {"text_encoder", "vae_encoder", "unet", "vae_decoder"}
+    load, first, steady = rows["text_encoder", "shared"]
+    assert first == "1,000"
+    assert 0 < float(steady) < 100
+    assert float(load) > 0
+    emulated = replace(result, records=tuple(replace(r, caveats=(Caveat.EMULATED_NPU,)) for r in result.records))
+    assert component_tables(emulated) == ()

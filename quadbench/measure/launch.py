@@ -315,6 +315,8 @@ def _versions(work: _Launch, heard: Heard) -> dict[str, str]:
     versions |= {f"quad.{tool}": text for tool, text in work.bundle.tool_versions.items()}
     versions |= {f"compile.{tool}": text for tool, text in work.compiled.tool_versions.items()}
     versions |= work.on.kit.versions if work.on.kit else {}
+    provider = work.on.execution_provider if work.launch.variant.is_quantized else None
+    versions |= provider.versions if provider else {"provider": "CPUExecutionProvider"}
     if heard.header is not None:
         versions |= {
             "harness": heard.header.harness_version,
