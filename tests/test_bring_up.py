@@ -63,7 +63,7 @@ def test_everything_works_here_but_what_this_machine_does_not_tell(
     assert sum(check.seconds for check in result.checks) < 60
 
 
-def test_a_phone_that_is_not_there_is_a_answer(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_phone_that_is_not_there_is_told_without_its_serial(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--device", "s25@R3CX", "--json", "--results", str(layout.root)]) == DeviceError.exit_code
     text = capsys.readouterr().out
     (only,) = json.loads(text)["checks"]
@@ -86,7 +86,8 @@ def test_serials_and_home_folders_are_left_out(monkeypatch: pytest.MonkeyPatch) 
     failed = DeviceCheck(name="push", status=CheckStatus.FAILED, said="'R3CX' cannot read /home/ada/x", hint="unplug R3CX\x1b[2J")
     words = {"quadbench": "1", "started_at": "now", "address": "s25@R3CX", "device": None}
     result = BringUp(**words, checks=(failed,), versions={"library.a": "/home/ada/a.so"}).impersonal(["R3CX"])
-    assert not {"R3CX", "ada", "\x1b"} & set(result.model_dump_json().split())
+    assert "R3CX" not in result.model_dump_json()
+    assert "ada" not in result.model_dump_json()
     assert (result.address, result.checks[0].said) == ("s25@SERIAL", "'SERIAL' cannot read ~/x")
     assert (result.checks[0].hint, result.versions) == ("unplug SERIAL\\x1b[2J", {"library.a": "~/a.so"})
 

@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 from quadbench.artifacts.device_text import one_line
 from quadbench.devices import SERIAL_VARIABLE, Device, connect, list_devices
+from quadbench.devices.addresses import AttachedAddress, parse_address
 from quadbench.doctor.checks import Answer, Attempt
 from quadbench.doctor.document import BringUp, CheckStatus, DeviceCheck, ExaminedDevice
 from quadbench.doctor.graphs import graph_checks
@@ -86,6 +87,7 @@ def _examined(device: Device) -> ExaminedDevice:
 
 def _attached_serials(address: str) -> list[str]:
     """Return every serial that a message about a device that cannot be connected may name."""
-    named = (address.partition("@")[2].partition("?")[0], os.environ.get(SERIAL_VARIABLE, ""))
-    attached = (row.serial for row in list_devices() if row.serial in row.address.split("@"))
-    return [*filter(None, named), *attached]
+    parsed = parse_address(address)
+    named = parsed.serial if isinstance(parsed, AttachedAddress) else None
+    attached = (row.serial for row in list_devices() if isinstance(parse_address(row.address), AttachedAddress))
+    return [*attached, *filter(None, (named, os.environ.get(SERIAL_VARIABLE)))]

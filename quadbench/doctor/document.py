@@ -79,7 +79,8 @@ class BringUp(Spec):
 
     def impersonal(self, serials: Iterable[str]) -> Self:
         """Return the document without serials of devices and the user's home folder in any of its texts."""
-        secrets = {**dict.fromkeys(filter(None, serials), "SERIAL"), str(Path.home()): "~"}
+        home = Path.home()
+        secrets = dict.fromkeys(filter(None, serials), "SERIAL") | ({str(home): "~"} if home.name else {})
 
         def clean(text: str) -> str:
             for secret, stand_in in secrets.items():

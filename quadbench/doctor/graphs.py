@@ -67,7 +67,10 @@ def _installed(device: Device, layout: Layout, observer: Observer, target: RunTa
 
 
 def _harness(device: Device, layout: Layout) -> Answer:
-    program = local_file(ensure_harness(layout.programs, device.abi), executable=True)
+    try:
+        program = local_file(ensure_harness(layout.programs, device.abi), executable=True)
+    except MissingDependencyError as error:
+        return failed(error.message, error.hint)
     place = deploy([program], device).objects[program.sha256]
     result = device.shell([place, "--version"], _TIMEOUT_S)
     if result.exit_code:
