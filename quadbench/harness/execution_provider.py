@@ -29,7 +29,7 @@ class ExecutionProvider:
         """Return what a record says of it: its name and options, and where a plugin's inputs lie."""
         # Memory that the NPU shares would be QnnHtpShared's, but the device of onnxruntime-qnn 2.7.0 offers a program none: asked
         # by OrtEpDevice's memory_info on Linux, x86-64, on 2026-11-25.
-        memory = {"provider.lora_memory": "host, copied by the plugin at each run"} if self.library else {}
+        memory = {"provider.lora_memory": "host"} if self.library else {}
         options = {f"provider.{name}": value for name, value in self.options.items()}
         return {"provider": self.name, **options, **memory}
 
