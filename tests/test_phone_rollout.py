@@ -146,9 +146,9 @@ def test_a_record_says_in_which_mode_the_npu_ran_and_where_its_inputs_lay() -> N
     npu = next(target for target in load_profile("s25").targets() if isinstance(target, QnnTarget))
     provider = execution_provider_of(npu, "/kits/d")
     assert provider is not None
-    assert provider.versions["provider"] == "QNNExecutionProvider"
-    assert provider.versions["provider.htp_performance_mode"] == "burst"
-    assert provider.versions["provider.lora_memory"] == "host"
+    assert provider.settings["provider"] == "QNNExecutionProvider"
+    assert provider.settings["provider.htp_performance_mode"] == "burst"
+    assert provider.settings["provider.lora_memory"] == "host"
 
 
 def test_the_reason_why_a_kit_does_not_run_a_target_is_said(layout: Layout, tmp_path: Path) -> None:

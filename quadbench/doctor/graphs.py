@@ -17,6 +17,7 @@ from quadbench.harness.installation import Installation
 from quadbench.harness.program import ensure_harness
 from quadbench.measure import GateLimits, LaunchSettings, measure_launch
 from quadbench.observer import Observer
+from quadbench.recipe import Runtime
 from quadbench.results.layout import Layout
 from quadbench.rollout import install
 from quadbench.rollout.equipment import Kind, host_runtime, kind_of, kit_for
@@ -41,9 +42,11 @@ def graph_checks(device: Device, layout: Layout, observer: Observer, versions: d
             return not_tried(
                 "no NPU is emulated there unless its address asks for it", f"virtual:{device.profile.name}?target=qnn"
             )
-        settings = LaunchSettings(run_id=RUN_ID, layout=layout.doctor, threads=1, timeout_s=_LAUNCH_TIMEOUT_S, limits=_ANY_STATE)
+        settings = LaunchSettings(
+            run_id=RUN_ID, layout=layout.doctor, runtime=Runtime(threads=1), timeout_s=_LAUNCH_TIMEOUT_S, limits=_ANY_STATE
+        )
         record = measure_launch(installed(target), probe_launch(variant), settings)
-        versions.update(record.versions)
+        versions.update(record.versions | record.settings)
         return _judged(record, _QUANTIZED_DIFFERENCE if variant.is_quantized else _FLOAT_DIFFERENCE)
 
     yield Attempt(name="harness", act=lambda: _harness(device, layout))

@@ -25,7 +25,7 @@ class ExecutionProvider:
         return {"name": self.name, "options": {**self.options, **counted}, **library}
 
     @property
-    def versions(self) -> dict[str, str]:
+    def settings(self) -> dict[str, str]:
         """Return what a record says of it: its name and options, and where a plugin's inputs lie."""
         # Memory that the NPU shares would be QnnHtpShared's, but the device of onnxruntime-qnn 2.7.0 offers a program none: asked
         # by OrtEpDevice's memory_info on Linux, x86-64, on 2026-11-25.

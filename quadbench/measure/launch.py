@@ -273,18 +273,19 @@ def _record(work: _Launch, findings: _Findings, *, aborted: bool = False) -> Run
         reason=None if reason is None else one_line(reason),
         caveats=_caveats(work, findings),
         versions=_versions(work, findings.heard),
-        settings=_settings(work.settings.runtime),
+        settings=_settings(work),
         state=findings.state,
         samples=(*findings.heard.samples, *findings.samples),
         images=findings.images,
     )
 
 
-def _settings(runtime: Runtime) -> dict[str, str]:
+def _settings(work: _Launch) -> dict[str, str]:
     """Return every option with which the graphs ran; what was left to the device is `any`."""
-    values = runtime.model_dump()
+    values, provider = work.settings.runtime.model_dump(), work.on.execution_provider
+    used = provider.settings if provider and work.launch.variant.is_quantized else {"provider": "CPUExecutionProvider"}
     texts = {key: ",".join(map(str, value)) if isinstance(value, tuple) else value for key, value in values.items()}
-    return {f"runtime.{key}": "any" if value in (None, "") else str(value) for key, value in texts.items()}
+    return used | {f"runtime.{key}": "any" if value in (None, "") else str(value) for key, value in texts.items()}
 
 
 def _caveats(work: _Launch, findings: _Findings) -> tuple[Caveat, ...]:
@@ -315,8 +316,6 @@ def _versions(work: _Launch, heard: Heard) -> dict[str, str]:
     versions |= {f"quad.{tool}": text for tool, text in work.bundle.tool_versions.items()}
     versions |= {f"compile.{tool}": text for tool, text in work.compiled.tool_versions.items()}
     versions |= work.on.kit.versions if work.on.kit else {}
-    provider = work.on.execution_provider if work.launch.variant.is_quantized else None
-    versions |= provider.versions if provider else {"provider": "CPUExecutionProvider"}
     if heard.header is not None:
         versions |= {
             "harness": heard.header.harness_version,
