@@ -203,6 +203,10 @@ def test_a_device_takes_what_its_target_needs_alone(layout: Layout, qnn: Path) -
     assert libraries_for(kit, HTP, "v79") == kit.libraries
     assert {library.name for library in libraries_for(kit, HTP, "v75")} == {path.name for path in qnn.iterdir()} - {STUB, SKEL}
     assert [library.name for library in libraries_for(kit, CPU, "v79")] == [RUNTIME]
+    write_elf(qnn / "libQnnHtpPrepare.so", needed=ANDROID, says=f"v{BUILD}".encode())
+    with_compiler = store.add([qnn], PHONE, layout).kit.artifact
+    assert len(with_compiler.libraries) == len(kit.libraries) + 1
+    assert libraries_for(with_compiler, HTP, "v79") == kit.libraries
 
 
 def test_the_newest_kit_that_runs_the_target_is_taken(layout: Layout, tmp_path: Path, qnn: Path) -> None:

@@ -29,7 +29,8 @@ GLOSSARY = (
     "ABI, acceptance, adapter, adapter weight, admission, anchor, artifact, base, bundle, caveat, compiled bundle",
     "component, decision, deployment, device profile, encoding, estimator, forecast, foundation model, gate, gauge",
     "headroom, installation, item, judgement, kit, launch, layer, layout, LoRA pair, LoRA profile, mix, network",
-    "push set, record, reference, residual, role, rollout, run, sample, sampler table, shared, per-graph, resident, float, site",
+    "probe, push set, record, reference, residual, role, rollout, run, sample, sampler table, shared, per-graph, resident",
+    "float, site",
     "stored, target, target key, task, toolchain, trajectory, truth, variant, verdict, weights",
 )
 MAKEFILE = (ROOT / "Makefile").read_text()

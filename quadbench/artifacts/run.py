@@ -9,6 +9,7 @@ from quadbench.artifacts.caveats import Caveat
 from quadbench.artifacts.scores import RunScores
 
 HOSTED_FAMILY = "ai_hub"
+LIBRARY_PREFIX = "library."  # of versions that name a library which the harness loaded, with its path and build id
 
 
 class Status(StrEnum):

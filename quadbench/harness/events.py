@@ -68,6 +68,14 @@ class ImageEvent(_Event):
     sha256: Digest
 
 
+class LibraryEvent(_Event):
+    """A library that the loader has mapped into the harness. `build_id` is None where it has none."""
+
+    event: Literal["library"]
+    path: Annotated[str, Field(max_length=_PATH_CHARACTERS, pattern="^/"), AfterValidator(_plain)]
+    build_id: Annotated[str, Field(pattern=r"^([0-9a-f]{2}){1,32}$")] | None
+
+
 class ErrorEvent(_Event):
     """A failure, in the harness's words, which may be of any length and hold any characters."""
 
@@ -85,7 +93,7 @@ class Footer(_Event):
     wall_ns: Count
 
 
-Event = Header | SampleEvent | ImageEvent | ErrorEvent | Footer
+Event = Header | SampleEvent | ImageEvent | LibraryEvent | ErrorEvent | Footer
 _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 
 
