@@ -13,7 +13,7 @@ import pytest
 
 from quadbench.cli import main
 from quadbench.cli.commands import COMMANDS, GROUPS
-from quadbench.cli.console import stdout_console
+from quadbench.cli.console import print_json, stdout_console
 from quadbench.cli.options import sentence
 
 MISTAKES = """\
@@ -85,6 +85,11 @@ def test_an_unknown_profile_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
 def test_one_serial_cannot_pick_two_phones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "quickstart", "--devices", "s25,tabs11", "-s", "R3X", "--results", str(tmp_path)]) == 2
     assert "-s R3X picks one phone, but --devices names 2" in _error(capsys)
+
+
+def test_json_has_null_for_what_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"sqnr_db": float("inf"), "sites": ({"mse": float("nan")}, 1.5)})
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {"sqnr_db": None, "sites": [{"mse": None}, 1.5]}
 
 
 def test_errors_are_json_for_machines(capsys: pytest.CaptureFixture[str]) -> None:

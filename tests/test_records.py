@@ -58,7 +58,7 @@ def record(record_id: str = "r1", **changes: object) -> RunRecord:
         status=Status.OK,
         samples=(
             sample(task="restyle", component="unet", iteration=0, step=3, item="000", is_warmup=True, labels={"runs": "2"}),
-            sample(metric="switch_ns", value=0.1, labels={"to": "b", "from": "a"}),
+            sample(metric="switch_ns", value=1.5, labels={"to": "b", "from": "a"}),
         ),
     )
     return replace(plain, **changes)  # type: ignore[arg-type]

@@ -30,6 +30,7 @@ RUN = "20260102-030405-quickstart"
     [
         ("unet_ns", 0.0), ("unet_ns", -1.0), ("unet_ns", 1e308), ("unet_ns", float("nan")), ("residual_ns", -1.0),
         ("rom_bytes", -1.0), ("rss_bytes", 1e300), ("psnr_db", float("inf")), ("max_abs_difference", 1e300),
+        ("unet_ns", 5e-324), ("residual_ns", 1e-300), ("rom_bytes", 1e-9),
     ],
 )  # fmt: skip
 def test_what_nothing_measures_is_not_stored(tmp_path: Path, metric: str, value: float) -> None:
@@ -49,7 +50,7 @@ def test_an_iteration_that_no_launch_has_is_not_stored(tmp_path: Path, number: i
         records.store(wrong)
 
 
-@pytest.mark.parametrize(("metric", "value"), [("residual_ns", 0.0), ("rom_bytes", 0.0), ("psnr_db", -3.0), ("unet_ns", 0.5)])
+@pytest.mark.parametrize(("metric", "value"), [("residual_ns", 0.0), ("rom_bytes", 0.0), ("psnr_db", -3.0), ("unet_ns", 1.0)])
 def test_what_may_be_measured_is_plausible(metric: str, value: float) -> None:
     assert value_fault(metric, value) is None
 
@@ -111,7 +112,7 @@ def test_the_latest_run_is_the_latest_that_was_not_interrupted(old_run: Layout, 
     assert "were all interrupted" in caplog.text
 
 
-@pytest.mark.parametrize("value", [0, -5, 1e308, 9e999])
+@pytest.mark.parametrize("value", [0, 5e-324, -5, 1e308, 9e999])
 @pytest.mark.parametrize("metric", ["end_to_end_ns", "switch_ns", "peak_rss_bytes", "rom_bytes", "psnr_db"])
 def test_an_old_record_with_such_values_is_reported_as_failed(
     old_run: Layout, value: float, metric: str, capsys: pytest.CaptureFixture[str]
