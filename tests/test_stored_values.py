@@ -112,6 +112,26 @@ def test_the_latest_run_is_the_latest_that_was_not_interrupted(old_run: Layout, 
     assert "were all interrupted" in caplog.text
 
 
+def test_a_run_that_was_killed_is_not_the_latest_and_says_how_far_it_came(
+    old_run: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (record,) = make_run(old_run.root.parent / "later", variants=(Variant.FLOAT,)).records
+    planned = {Variant.FLOAT: 1, Variant.SHARED: 2, Variant.PER_GRAPH: 2}
+    bundle, devices = load_run(old_run, RUN).stored.folder.name, make_run(old_run.root.parent / "devices").deployments
+    killed = RunFile(run_id="later", bundle=bundle, deployments=devices, planned=planned)
+    save_run(old_run, killed)
+    with open_records(old_run.database) as records:
+        records.store(replace(record, record_id="later", run_id="later", started_at=record.started_at + timedelta(days=1)))
+    assert load_run(old_run).run_id == RUN
+    assert main(["report", "later", "--results", str(old_run.root)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "The run was cut short, or still goes on: 1 of 5 planned launches are stored." in said
+    assert "hold no samples" not in said
+    assert "asks for no baseline" not in said
+    save_run(old_run, replace(killed, is_ended=True))
+    assert (load_run(old_run).run_id, load_run(old_run).planned) == ("later", planned)
+
+
 @pytest.mark.parametrize("value", [0, 5e-324, -5, 1e308, 9e999])
 @pytest.mark.parametrize("metric", ["end_to_end_ns", "switch_ns", "peak_rss_bytes", "rom_bytes", "psnr_db"])
 def test_an_old_record_with_such_values_is_reported_as_failed(

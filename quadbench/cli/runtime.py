@@ -54,11 +54,13 @@ def run_fetch(options: argparse.Namespace) -> int:
 def run_list(options: argparse.Namespace) -> int:
     kits = store.checked_kits(options.layout)
     if options.json:
-        print_json([_fault(folder, kit) if isinstance(kit, ArtifactError) else _row(kit) for folder, kit in kits.items()])
+        print_json([_row(kit) if isinstance(kit, Stored) else _fault(folder, kit) for folder, kit in kits.items()])
     else:
-        lines = [f"{folder.name}  damaged: {kit}" if isinstance(kit, ArtifactError) else _line(kit) for folder, kit in kits.items()]
+        lines = [
+            f"{folder.name}  damaged: {kit}" if isinstance(kit, ArtifactError) else _line(kit) for folder, kit in kits.items()
+        ]
         print_text("\n".join(lines) or "no kits; make one with: quadbench runtime add, or fetch")
-    return ArtifactError.exit_code if any(isinstance(kit, ArtifactError) for kit in kits.values()) else 0
+    return 0 if all(isinstance(kit, Stored) for kit in kits.values()) else ArtifactError.exit_code
 
 
 def run_show(options: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ from quadbench.errors import ArtifactError, StorageError, shown
 from quadbench.host import folder_lock
 from quadbench.results.digests import sha256_of
 from quadbench.results.storage import storing
-from quadbench.spec import is_file, read_file, read_json
+from quadbench.spec import first_problem, is_file, read_file, read_json
 
 MANIFEST = "manifest.json"
 CHECKSUM = "manifest.sha256"  # as `sha256sum -c` reads it
@@ -47,9 +47,7 @@ def read_manifest(folder: Path, kind: type[ArtifactT]) -> Stored[ArtifactT]:
     try:
         artifact = TypeAdapter(kind).validate_python(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        reason = first["msg"].removeprefix("Value error, ")
-        raise ArtifactError(f"'{path}' at {'.'.join(map(str, first['loc']))}: {reason}", hint=hint) from error
+        raise ArtifactError(f"'{path}' at {first_problem(error)}", hint=hint) from error
     for file in file_refs(artifact):
         _check_size(folder, file, hint)
     _check_checksum(folder, hint)
