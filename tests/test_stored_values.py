@@ -55,6 +55,19 @@ def test_what_may_be_measured_is_plausible(metric: str, value: float) -> None:
     assert value_fault(metric, value) is None
 
 
+@pytest.mark.parametrize(
+    "sample",
+    [
+        Sample(metric="kernel_nodes", value=1.0, labels={"unet": "base"}),
+        Sample(metric="rom_bytes", value=1.0, labels={"kind": "adapter"}),
+    ],
+)
+def test_what_nobody_knows_the_subject_of_is_not_stored(tmp_path: Path, sample: Sample) -> None:
+    (record,) = make_run(tmp_path, variants=(Variant.SHARED,)).records
+    with open_records(tmp_path / "db.sqlite") as records, pytest.raises(ArtifactError, match="has no label '"):
+        records.store(replace(record, samples=(sample,)))
+
+
 @pytest.fixture
 def old_run(world: World) -> Layout:
     """A results folder with a run of a bundle, whose records can be made old."""

@@ -20,6 +20,7 @@ from pydantic_core import from_json
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from quadbench.artifacts import DeviceFacts, RunRecord, Sample
+from quadbench.artifacts.kernels import KERNEL_NODES
 from quadbench.artifacts.names import check_file_name, check_relative_path
 from quadbench.artifacts.plausible import value_fault
 from quadbench.errors import ArtifactError, UnknownNameError, shown
@@ -286,12 +287,20 @@ def _parsed(name: str, text: Any) -> Any:
         raise ValueError(f"{name}: {error}") from error
 
 
+def _label_lacking(sample: Sample) -> str | None:
+    """Return the label without which nobody knows what the sample is about; None where it has it."""
+    needed = "kind" if sample.metric == KERNEL_NODES else "adapter" if sample.labels.get("kind") == "adapter" else None
+    return needed if needed not in sample.labels else None
+
+
 def values_fault(record: RunRecord) -> str | None:
     """Say what is wrong with a record's samples; None where nothing is. Old records may hold what is refused today."""
     for sample in record.samples:
         fault = value_fault(sample.metric, sample.value)
         if fault is None and not all(number is None or 0 <= number < _MOST_NUMBER for number in (sample.iteration, sample.step)):
             fault = f"has iteration {sample.iteration} and step {sample.step}, expected numbers from 0"
+        if fault is None and (label := _label_lacking(sample)):
+            fault = f"has no label '{label}'"
         if fault:
             return f"{sample.metric}{f' of task {sample.task}' if sample.task else ''} {fault}"
     return None

@@ -150,7 +150,7 @@ def keep_record(records: Records, record: RunRecord, layout: Layout) -> None:
 
 
 def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecord, ...]]:
-    """Return a run's file and its records, of which there is at least one; None is the latest run that came to its end, if any."""
+    """Return a run's file and its records, of which there is at least one; None is the latest run that ended, if one did."""
     nothing = ArtifactError(f"'{layout.root}' holds no run yet", hint="quadbench run recipes/quickstart.yaml makes one")
     if not os.path.lexists(layout.database):
         raise nothing
