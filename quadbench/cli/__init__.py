@@ -83,7 +83,8 @@ def _interrupting_signals() -> Iterator[list[signal.Signals]]:
 
     def interrupt(number: int, _frame: object) -> None:
         received.append(signal.Signals(number))
-        raise KeyboardInterrupt
+        if len(received) == 1:  # a closed terminal may send two, and the second must not cut off what is being stored
+            raise KeyboardInterrupt
 
     is_main = threading.current_thread() is threading.main_thread()  # no other may set them
     taken = [number for number in (signal.SIGTERM, signal.SIGHUP) if is_main and signal.getsignal(number) is signal.SIG_DFL]

@@ -56,9 +56,7 @@ def run_list(options: argparse.Namespace) -> int:
     if options.json:
         print_json([_row(kit) if isinstance(kit, Stored) else _fault(folder, kit) for folder, kit in kits.items()])
     else:
-        lines = [
-            f"{folder.name}  damaged: {kit}" if isinstance(kit, ArtifactError) else _line(kit) for folder, kit in kits.items()
-        ]
+        lines = [_line(kit) if isinstance(kit, Stored) else f"{folder.name}  damaged: {kit}" for folder, kit in kits.items()]
         print_text("\n".join(lines) or "no kits; make one with: quadbench runtime add, or fetch")
     return 0 if all(isinstance(kit, Stored) for kit in kits.values()) else ArtifactError.exit_code
 

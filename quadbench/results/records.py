@@ -96,7 +96,7 @@ class Records:
         with reading(self._engine) as connection:
             names = list(connection.scalars(query))
             if not all(isinstance(name, str) for name in names):
-                raise TypeError(f"a run has an id that is no text, among {names}")
+                raise TypeError("a run has an id that is no text")
             return names
 
     def latest_run_id(self) -> str | None:
