@@ -60,7 +60,8 @@ def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
         missing.append("The float graph did not run, so that device and Python reference were not compared.")
     if ran and has_references(result.bundle) and not any(item.truth for task in result.bundle.tasks for item in task.items):
         missing.append("No truth images were given, so pictures are compared with the float reference only.")
-    if ran - {Variant.FLOAT} and not any(isinstance(cell, Figure) for row in rows for cell in (row.shared, row.per_graph)):
+    compared = ran & {Variant.SHARED, Variant.PER_GRAPH}
+    if compared and not any(isinstance(cell, Figure) for row in rows for cell in (row.shared, row.per_graph)):
         missing.append("The launches hold no samples.")
     return tuple(missing)
 
