@@ -150,6 +150,7 @@ def test_more_or_less_than_the_plan_asks_for_is_not_sound(change: Callable[[list
         {"value": True},
         {"value": None},
         {"value": 0},
+        {"value": 5e-324},
         {"value": -1},
         {"value": 1e308},
         {"value": float("nan")},

@@ -1,5 +1,6 @@
 """Kits: what an operator brings becomes a kit, or is refused with every reason."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from support.kit_files import ANDROID, BUILD, PLUGIN, RUNTIME, SKEL, STUB, write
 
 from quadbench.artifacts.kit import Kit, Role
 from quadbench.artifacts.parts import file_refs
+from quadbench.cli import main
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.kits import store
 from quadbench.kits.for_target import best_kit, compiler_problem, libraries_for, target_problems
@@ -231,6 +233,36 @@ def test_a_kit_that_was_changed_is_refused_and_can_be_removed(layout: Layout, tm
         store.find(stored.folder.name, layout)
     store.remove(stored.folder.name, layout)
     assert store.kits(layout) == []
+
+
+def test_adding_the_files_again_mends_a_damaged_kit(layout: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stored = store.add([write_runtime(tmp_path / "kit")], PHONE, layout).kit
+    name = stored.folder.name
+    for spoil in (_flip, Path.unlink):
+        spoil(stored.path(stored.artifact.libraries[0].file))
+        assert main(["runtime", "list", "--results", str(layout.root)]) == ArtifactError.exit_code
+        assert f"{name}  damaged: '{stored.folder}" in capsys.readouterr().out
+        assert main(["runtime", "list", "--json", "--results", str(layout.root)]) == ArtifactError.exit_code
+        (row,) = json.loads(capsys.readouterr().out)
+        assert (row["folder"], "quadbench runtime remove" in row["fault"]) == (str(stored.folder), True)
+        assert not store.add([tmp_path / "kit"], PHONE, layout).kit.is_reused
+        assert main(["runtime", "list", "--results", str(layout.root)]) == 0
+        assert capsys.readouterr().out.startswith(f"{name}  {PHONE}  onnxruntime")
+
+
+def _flip(path: Path) -> None:
+    content = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def test_a_kit_without_its_manifest_is_seen_and_removed(layout: Layout, tmp_path: Path) -> None:
+    stored = store.add([write_runtime(tmp_path / "kit")], PHONE, layout).kit
+    (stored.folder / MANIFEST).unlink()
+    (fault,) = store.checked_kits(layout).values()
+    assert "manifest.json' cannot be read: No such file" in str(fault)
+    assert store.remove(stored.folder.name, layout) == stored.folder
+    assert list(layout.kits.iterdir()) == []
 
 
 def test_a_name_in_a_manifest_is_checked_when_it_is_read(layout: Layout, tmp_path: Path) -> None:

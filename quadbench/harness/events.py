@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from quadbench.artifacts.device_text import is_plain, one_line
+from quadbench.spec import first_problem
 
 _SHOWN_CHARACTERS = 80
 _WORD_CHARACTERS = 200
@@ -106,15 +107,9 @@ def read_event(line: str) -> Event:
     try:
         return _EVENT.validate_json(line)
     except ValidationError as error:
-        raise ValueError(f"is no event ({_first(error)}): {shortened(line)}") from error
+        raise ValueError(f"is no event ({one_line(first_problem(error), _WORD_CHARACTERS)}): {shortened(line)}") from error
 
 
 def shortened(line: str) -> str:
     """Return the beginning of a line, for messages."""
     return repr(line if len(line) <= _SHOWN_CHARACTERS else f"{line[:_SHOWN_CHARACTERS]}...")
-
-
-def _first(error: ValidationError) -> str:
-    problem = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in problem["loc"])
-    return one_line(f"{place}: {problem['msg']}" if place else problem["msg"], _WORD_CHARACTERS)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from quadbench.artifacts import Bundle, CompiledBundle, Deployment, Stored
+from quadbench.artifacts.parts import harness_files
 from quadbench.compile import compile_bundle
 from quadbench.deploy import LocalFile, deploy
 from quadbench.devices import Device
@@ -16,6 +17,7 @@ from quadbench.harness.installation import Installation
 from quadbench.harness.program import ensure_harness
 from quadbench.observer import Observer
 from quadbench.results.layout import Layout
+from quadbench.results.manifest import check_contents
 from quadbench.rollout.equipment import Kind, KitChoice, host_runtime, kind_of, kit_for
 from quadbench.rollout.named import name_libraries
 from quadbench.rollout.placed import placed_libraries
@@ -52,6 +54,7 @@ def roll_out(
 
     Raises:
         MissingDependencyError: a device's harness or kit is missing; nothing was pushed.
+        ArtifactError: a file of the bundle, or what was compiled of it, is damaged; nothing was pushed.
         QuadbenchError: the harness or a graph cannot be built, or every device failed: then the first one's error.
     """
     observer.step("harness", "")
@@ -60,6 +63,8 @@ def roll_out(
     programs = {device.abi: ensure_harness(layout.programs, device.abi) for device in devices}
     harnesses = {abi: local_file(program, executable=True) for abi, program in programs.items()}
     compiled = _compiled(bundles, kinds, layout, observer)
+    for bundle in bundles:  # a device may hold its files whole already
+        check_contents(bundle, harness_files(bundle.artifact, runs_float=runs_float))
     work = [
         _Work(device=device, kind=kind, harness=harnesses[device.abi], choice=choice, bundle=bundle, compiled=product)
         for device, kind, choice, bundle, product in zip(devices, kinds, choices, bundles, compiled, strict=True)
