@@ -8,10 +8,13 @@ import os
 import sys
 from collections.abc import Collection, Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from quadbench.cli.commands import COMMANDS, listed
+from quadbench.cli.output import checked_output
+from quadbench.errors import OutputError
 
-INTERRUPTED = 130
+UNEXPECTED, INTERRUPTED = 1, 130
 # These keep libraries quiet, which read them when they are imported. A value that the user has set stays.
 _QUIET_LIBRARIES = {
     "TORCH_LOGS": "-onnx",
@@ -34,6 +37,7 @@ exit codes:
   6    the harness failed on a device
   7    a program or package is missing
   130  Ctrl-C
+  141  what read the output has gone
 
 What was measured before a failure is stored.
 `quadbench COMMAND --help` explains a command."""
@@ -41,7 +45,7 @@ What was measured before a failure is stored.
 
 def build_parser(called: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
     """Return the parser. Only the modules of the commands that are `called` are imported; the others are mere names."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="quadbench",
         usage="quadbench [-h] [--version] COMMAND ...",
         description=f"{_PURPOSE}\n\n{listed()}",
@@ -61,6 +65,28 @@ def build_parser(called: Collection[str] = tuple(COMMANDS)) -> argparse.Argument
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        with checked_output():
+            return _called(words)
+    except OutputError as error:
+        from quadbench.cli.console import print_error
+
+        print_error(str(error))
+        return error.exit_code
+
+
+class _UsageError(Exception):
+    """The error of a command line that no command takes."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """The parser of a command; what is wrong with a command line is raised."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _UsageError(f"{self.format_usage()}{self.prog}: error: {message}")
+
+
+def _called(words: list[str]) -> int:
     command = next((word for word in words if not word.startswith("-")), None)
     try:
         options = build_parser([command] if command else ()).parse_args(words)
@@ -69,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from quadbench.results.storage import storing
 
         _configure_logging(options.verbose)
+    except _UsageError as error:
+        _refuse(words, str(error))
     except KeyboardInterrupt:  # a command takes half a second to be imported
         sys.stderr.write("error: interrupted; nothing was begun\n")
         return INTERRUPTED
@@ -79,7 +107,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(options, str(error), error.exit_code)
     except KeyboardInterrupt as interrupt:
         return _fail(options, _interrupted(interrupt), INTERRUPTED)
+    except Exception as error:
+        _tell_machines(options.json, f"unexpected {type(error).__name__}: {error}", UNEXPECTED)
+        raise
     return code
+
+
+def _refuse(words: Sequence[str], message: str) -> NoReturn:
+    """Leave with the exit code of wrong input; `--json` may be cut short, and stands somewhere in what was not understood."""
+    from quadbench.artifacts.device_text import printable
+    from quadbench.errors import UserError
+
+    wants_json = any(len(word) > 2 and "--json".startswith(word) for word in words)
+    _tell_machines(wants_json, message.partition("error: ")[2], UserError.exit_code)
+    sys.stderr.write(f"{printable(message)}\n")
+    raise SystemExit(UserError.exit_code)
 
 
 class _Version(argparse.Action):
@@ -101,12 +143,18 @@ def _interrupted(interrupt: KeyboardInterrupt) -> str:
 
 
 def _fail(options: argparse.Namespace, message: str, code: int) -> int:
-    from quadbench.cli.console import print_error, print_json
+    from quadbench.cli.console import print_error
 
-    if options.json:
-        print_json({"error": message, "exit_code": code})
+    _tell_machines(options.json, message, code)
     print_error(message)
     return code
+
+
+def _tell_machines(wants_json: bool, message: str, code: int) -> None:
+    from quadbench.cli.console import print_json
+
+    if wants_json:
+        print_json({"error": message, "exit_code": code})
 
 
 def _configure_logging(verbosity: int) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +26,7 @@ from quadbench.devices.virtual import open_virtual
 from quadbench.errors import DeviceError, DeviceNotFoundError, UserError
 from quadbench.host import device_lock
 from quadbench.results.layout import Layout
+from quadbench.spec import variable
 from quadbench.target.abi import Abi
 from quadbench.target.known import HOSTED_PREFIX, PHONE_ABI, VIRTUAL_PREFIX
 from quadbench.target.profile import LOCAL_NAME, DeviceProfile, load_profile, load_profiles
@@ -153,7 +153,7 @@ class _Phones:
 
 def _wanted(addresses: Sequence[str]) -> list[str]:
     wanted = [address.strip() for address in addresses]
-    if not wanted and (serial := os.environ.get(SERIAL_VARIABLE)):
+    if not wanted and (serial := variable(SERIAL_VARIABLE)):
         wanted = [serial]
     if not wanted:
         raise UserError("no device was given", hint="use local, virtual:<profile>, or see what is attached: quadbench devices")
@@ -182,7 +182,7 @@ def _open(
 
 def _open_phone(address: str, layout: Layout, phones: _Phones, opened: Sequence[Device]) -> AdbDevice:
     try:
-        phone, profile = choose_phone(address, phones.phones, phones.profiles, os.environ.get(SERIAL_VARIABLE))
+        phone, profile = choose_phone(address, phones.phones, phones.profiles, variable(SERIAL_VARIABLE))
     except DeviceNotFoundError as error:
         hint = f"{error.hint}; a phone at another machine's adb server takes ADB_SERVER_SOCKET=tcp:HOST:PORT"
         raise DeviceNotFoundError(f"{error.message}; the adb server is {phones.server.endpoint}", hint=hint) from error
