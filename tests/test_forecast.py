@@ -156,7 +156,7 @@ def test_a_forecast_refuses_what_the_run_would_refuse_before_it_connects(
 
 def test_a_scenario_of_a_forecast_is_read(layout: Layout, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("schema_version: 1\nname: mine\ntitle: x\nlink_mb_per_s: 1.0e-300\n")
-    with pytest.raises(SpecError, match="mine.yaml:4: link_mb_per_s: expected at least"):
+    with pytest.raises(SpecError, match=r"mine\.yaml:4: link_mb_per_s: expected at least"):
         forecast(QUICKSTART, [f"virtual:s25?scenario={tmp_path / 'mine.yaml'}"], layout=layout)
 
 

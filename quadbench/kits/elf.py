@@ -19,6 +19,7 @@ _NEEDED, _STRING_TABLE = 1, 5  # d_tag
 _MOST_SEGMENTS, _MOST_ENTRIES, _MOST_NEEDED = 64, 4096, 256
 _MOST_NOTES, _LONGEST_NAME = 4096, 256  # bytes
 _HEADER_BYTES = 64
+_MOST_ALIGNMENT = 2**30  # bytes: the largest page of any machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +87,10 @@ class _Reader:
         loaded = [segment for segment in segments if segment.kind == _LOAD]
         if not loaded:
             raise _NoElfError("it has no segment that is loaded")
+        for segment in loaded:
+            if not _is_alignment(segment.alignment_bytes):
+                found = f"a segment of it is aligned to {segment.alignment_bytes} bytes"
+                raise _NoElfError(f"{found}; expected a power of 2, at most {_MOST_ALIGNMENT}")
         return ElfFile(
             machine=machine,
             interpreter=next((self._text(s.offset) for s in segments if s.kind == _INTERPRETER), None),
@@ -156,6 +161,11 @@ class _Reader:
         if len(content) < size_bytes and not may_end:
             raise _NoElfError("it is cut off")
         return content
+
+
+def _is_alignment(alignment_bytes: int) -> bool:
+    """Say whether a loader takes a segment's alignment: 0 and 1 are none, all others are powers of 2."""
+    return alignment_bytes <= _MOST_ALIGNMENT and alignment_bytes.bit_count() <= 1
 
 
 def _alignment(segment: _Stretch) -> int:
