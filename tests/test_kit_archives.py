@@ -189,7 +189,7 @@ def test_no_byte_that_is_changed_ends_in_anything_but_libraries_or_a_refusal(lib
             content[place] = chance.choice((0, 1, 128, 255, chance.randrange(256)))
         archive.write_bytes(content)
         try:
-            archives.content_of(archive, Abi.ARM64_V8A, tmp_path)
+            archives.contents_of([archive], Abi.ARM64_V8A, tmp_path)
         except UserError:
             refused += 1
     assert 50 < refused < 400

@@ -182,6 +182,6 @@ def test_a_launch_sets_the_variables_of_its_kit_and_its_record_names_the_librari
     record = measure_launch(replace(world.installation(harness), kit=installed), launch_of(), settings)
     assert "exit code 3: /kits/d /kits/d /kits/d/libonnxruntime.so" in str(record.reason)
     assert {name: text for name, text in record.versions.items() if name.startswith("kit")} == {
-        "kit": "d",
+        "kit": kit.digest,
         "kit.libonnxruntime.so": world.runtime,
     }

@@ -119,9 +119,8 @@ def _copied(source: Path, members: Iterable[Member], abi: Abi, folder: Path, mos
 
 
 def _too_large(source: Path) -> UserError:
-    return UserError(
-        f"the libraries in '{source}' and in the files before it have more than {MOST_BYTES} bytes; those of no kit have"
-    )
+    which = f"the libraries in '{source}' and in the files before it"
+    return UserError(f"{which} have more than {MOST_BYTES} bytes; those of no kit have")
 
 
 def _of_abi(members: list[Member], abi: Abi) -> list[Member]:
