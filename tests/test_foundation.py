@@ -109,14 +109,14 @@ def test_a_pickle_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_damaged_single_file_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"no weights")
-    with pytest.raises(UserError, match=r"model\.safetensors' cannot be read"):
+    with pytest.raises(UserError, match=r"model\.safetensors' is no whole safetensors file"):
         load_checkpoint(path).unet  # noqa: B018
 
 
 def test_a_single_file_without_a_text_encoder_is_refused(geometry: str, tmp_path: Path) -> None:
     parts = {part: random_module(geometry, part, seed=3) for part in ("unet", "vae")}
     path = write_ldm_checkpoint(tmp_path / "model.safetensors", **parts, text_encoder=None)
-    with pytest.raises(UserError, match=r"model\.safetensors' cannot be read"):
+    with pytest.raises(UserError, match=r"model\.safetensors' is no whole safetensors file"):
         load_checkpoint(path, geometry).text_encoder  # noqa: B018
 
 

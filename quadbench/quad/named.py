@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from quadbench.errors import QuadbenchError, UserError
+from quadbench.quad.layouts import check_adapter, check_checkpoint, foundation_files
 from quadbench.quad.sources import adapter_source
 from quadbench.quad.tasks.inputs import evaluated, read_inputs
 from quadbench.recipe import CheckpointFoundation, DiffusersFoundation, Recipe
-from quadbench.spec import require_file
 
 
 def check_named(recipe: Recipe) -> None:
@@ -21,21 +21,23 @@ def check_named(recipe: Recipe) -> None:
 
 
 def _of_foundation(recipe: Recipe) -> Iterator[str]:
-    match recipe.foundation:
-        case CheckpointFoundation(path=path):
-            try:
-                require_file(path, "foundation model", fault=UserError)
-            except UserError as error:
-                yield str(error)
-        case DiffusersFoundation(path=path) if not path.is_dir():
-            yield f"foundation model '{path}' is no folder; expected one in diffusers' layout"
+    try:
+        match recipe.foundation:
+            case CheckpointFoundation(path=path):
+                check_checkpoint(path)
+            case DiffusersFoundation(path=path):
+                foundation_files(path)
+    except UserError as error:
+        yield str(error)
 
 
 def _of_adapters(recipe: Recipe) -> Iterator[str]:
     for name, spec in recipe.adapters.items():
-        source = adapter_source(spec)
-        if source and not (source.path.is_file() or source.path.is_dir()):
-            yield f"adapter '{name}': '{source.path}' does not exist"
+        try:
+            if source := adapter_source(spec):
+                check_adapter(name, source)
+        except UserError as error:
+            yield str(error)
 
 
 def _of_inputs(recipe: Recipe) -> Iterator[str]:

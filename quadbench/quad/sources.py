@@ -1,4 +1,4 @@
-"""Sources: a recipe's names -> files and folders, with their digests, and the versions of the tools that read them."""
+"""Sources: a recipe's names -> files and folders, and the versions of the tools that read them."""
 
 import importlib.metadata
 from dataclasses import dataclass
@@ -17,7 +17,6 @@ from quadbench.recipe import (
     RandomFoundation,
     Recipe,
 )
-from quadbench.results.digests import folder_digests, sha256_of
 
 GEOMETRIES = Path(__file__).parent / "model" / "geometries"
 _PACKAGES = (
@@ -65,11 +64,6 @@ def adapter_source(spec: Adapter) -> AdapterSource | None:
             return None
         case _:
             assert_never(spec)
-
-
-def adapter_digests(path: Path) -> dict[str, str]:
-    """Return the sha256 of the adapter's file, or of every file in its folder, by name; where it lies does not matter."""
-    return {path.name: sha256_of(path)} if path.is_file() else folder_digests(path)
 
 
 def tool_versions() -> dict[str, str]:

@@ -2,10 +2,14 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from quadbench.errors import UserError
 from quadbench.spec.files import open_regular
+
+_MOST_FILES, _MOST_BYTES = 500, 64 * 2**30  # of a model or an adapter; Stable Diffusion 1.5 has some twenty, with 4 GiB
 
 
 def sha256_of(path: Path) -> str:
@@ -15,7 +19,10 @@ def sha256_of(path: Path) -> str:
         OSError: there is no such file, or it is a pipe, a device or a folder.
     """
     with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:  # of reading, which knows no name
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def digest_of(parts: dict[str, Any]) -> str:
@@ -23,6 +30,21 @@ def digest_of(parts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def folder_digests(folder: Path, pattern: str = "*") -> dict[str, str]:
-    """Return the digest of every file below the folder that matches, by its path relative to the folder."""
-    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(folder.rglob(pattern)) if path.is_file()}
+def folder_digests(folder: Path) -> dict[str, str]:
+    """Return the digest of every file below a folder of quadbench's own, by its path relative to the folder."""
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def file_digests(files: Mapping[str, Path]) -> dict[str, str]:
+    """Return the digests of somebody's files, by the names that they go by; so many that hashing them would not end are refused.
+
+    Raises:
+        OSError: one cannot be read.
+        UserError: they are more, or larger, than those of any model.
+    """
+    size_bytes = sum(path.stat().st_size for path in files.values()) if len(files) <= _MOST_FILES else 0
+    if len(files) > _MOST_FILES or size_bytes > _MOST_BYTES:
+        held = f"{len(files)} files" if len(files) > _MOST_FILES else f"{size_bytes} bytes"
+        expected = f"at most {_MOST_FILES} files with {_MOST_BYTES} bytes"
+        raise UserError(f"'{next(iter(files.values()))}' and what lies beside it are {held}; expected {expected}")
+    return {name: sha256_of(path) for name, path in sorted(files.items())}
