@@ -89,8 +89,8 @@ class _Reader:
             raise _NoElfError("it has no segment that is loaded")
         for segment in loaded:
             if not _is_alignment(segment.alignment_bytes):
-                found = f"a segment of it is aligned to {segment.alignment_bytes} bytes"
-                raise _NoElfError(f"{found}; expected a power of 2, at most {_MOST_ALIGNMENT}")
+                expected = f"expected a power of 2, at most {_MOST_ALIGNMENT}"
+                raise _NoElfError(f"a segment of it is aligned to {segment.alignment_bytes} bytes; {expected}")
         return ElfFile(
             machine=machine,
             interpreter=next((self._text(s.offset) for s in segments if s.kind == _INTERPRETER), None),
