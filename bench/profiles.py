@@ -1,6 +1,6 @@
 """Shared profiles against each other: adapters that fit and adapters that do not, before and after distillation, as two tables.
 
-    python bench/profiles.py run --out FILE.jsonl [--lora int8] [--steps 75] [--seeds 3]
+    python bench/profiles.py run --out FILE.jsonl [--lora int8] [--steps 75] [--seeds 3]     --steps 0: before training alone
     python bench/profiles.py show FILE.jsonl...
 
 All adapters are the built-in `restyle`, once as it is and three times made unlike it: `skewed` (down/8, up*8: the same function),
@@ -26,9 +26,10 @@ from quadbench.quad.adapters import Adapter, LoraPair
 from quadbench.quad.adapters.lora_profile import LoraProfile, clip_rate, lora_profile
 from quadbench.quad.distill import VALIDATION_EXAMPLES, Student, distill
 from quadbench.quad.divergence import spread
+from quadbench.quad.feeds import calibrated
 from quadbench.quad.prepare import Prepared, prepare
 from quadbench.quad.quantize.fake_quant import FakeQuantGraph
-from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized
+from quadbench.quad.quantize.quantizer import quantized
 from quadbench.quad.samplers.table import run_table
 from quadbench.quad.steps import Steps
 from quadbench.quad.tasks.examples import Example, divided, examples
@@ -37,6 +38,7 @@ from quadbench.quad.training import Settings, sqnr_db
 from quadbench.recipe import load_recipe
 
 ANCHOR, JUDGED = "restyle", ("restyle", "skewed", "tenfold", "doubled")
+RECIPE = "quickstart"
 PROFILES = {"anchor": (ANCHOR, False), "anchor, gauge": (ANCHOR, True), "unified": (None, False), "unified, gauge": (None, True)}
 IMAGES = 4
 COSTLY_DB = 6.0  # below the best profile's: there every seed is trained, elsewhere one
@@ -88,7 +90,7 @@ def study(lora: str, steps: int, seeds: int, chosen: list[tuple[str, str]], done
     """Train the chosen adapters under the chosen profiles, with more than one seed only where the profile costs much."""
     settings = Settings(steps=steps, batch=8, learning_rate=2e-3, diffusion_weight=0.0, patience=2, seed=0)
     with torch.no_grad():
-        prepared = prepare(load_recipe("quickstart"), Steps(), Path(tempfile.gettempdir()))
+        prepared = prepare(load_recipe(RECIPE), Steps(), Path(tempfile.gettempdir()))
         adapters = {**unlike(prepared.adapters[ANCHOR]), "remove-object": prepared.adapters["remove-object"]}
         training, validation = {}, {}
         for name in JUDGED:
@@ -160,13 +162,16 @@ def unlike(adapter: Adapter) -> dict[str, Adapter]:
 def _graph(
     prepared: Prepared, adapters: dict[str, Adapter], lora: str, anchor: str | None, gauge: bool
 ) -> tuple[LoraProfile, FakeQuantGraph]:
-    """Return the LoRA profile and the graph, calibrated jointly: every adapter on its task's inputs, and no adapter."""
+    """Return the LoRA profile and the graph, calibrated jointly: every adapter on its task's inputs, and no adapter.
+
+    Ranges are the recipe's.
+    """
     shared = lora_profile(list(adapters.values()), anchor=anchor, gauge=gauge, headroom=1.0, dtype=lora)
     feeds = []
     for name, adapter in [*shared.adapters.items(), (None, None)]:
         task = "remove-object" if name == "remove-object" else "restyle"
         feeds += [feed | prepared.feed(adapter) for feed in prepared.visits[task].feeds[::2]]
-    graph = quantized(Calibrated(Observed(prepared.models[Component.UNET], feeds)), lora=shared.encodings)
+    graph = quantized(calibrated(load_recipe(RECIPE), prepared.models[Component.UNET], feeds), lora=shared.encodings)
     return shared, FakeQuantGraph(graph.model)
 
 

@@ -61,10 +61,12 @@ def main() -> None:
     bundle = built(recipe, layout=layout, observer=Unwatched())
     sequence = (SequenceBlock(task=recipe.tasks[0].name, warmup=1, iterations=options.iterations),)
     launch = LaunchPlan(variant=Variant.SHARED, launch=0, sequence=sequence)
-    settings = LaunchSettings(run_id="reading", layout=layout, threads=recipe.measure.threads, timeout_s=recipe.measure.timeout_s)
+    settings = LaunchSettings(run_id="reading", layout=layout, runtime=recipe.runtime, timeout_s=recipe.measure.timeout_s)
     medians: dict[str, dict[str, list[float]]] = {metric: {"pipe": [], "file": []} for metric in METRICS}
     with connect(["virtual:s25"], layout=layout) as devices:
-        (installation,) = roll_out(bundle, devices, layout=layout, observer=Unwatched(), runs_float=False).installations
+        (installation,) = roll_out(
+            [bundle] * len(devices), devices, layout=layout, observer=Unwatched(), runs_float=False
+        ).installations
         ways = {"pipe": replace(installation, device=Piped(installation.device)), "file": installation}
         for way in ("pipe", "file", "file", "pipe") * options.blocks:
             record = measure_launch(ways[way], launch, settings)

@@ -7,7 +7,6 @@ QuadbenchError                      exit code  meaning
 │   └── AdapterError                2          an adapter that cannot be used
 ├── ArtifactError                   3          a bundle, manifest or cached product is damaged or does not fit
 │   └── StorageError                3          the results folder is full, cannot be written, or is none
-├── OutputError                     3          standard output cannot be written
 ├── BuildError                      4          quantizing or compiling failed
 │   └── ServiceError                4          a service that compiles or measures for us refuses or does not answer
 │       └── JobFailedError          4          a job that the service has taken failed there
@@ -92,12 +91,6 @@ class ArtifactError(QuadbenchError):
 
 class StorageError(ArtifactError):
     """The error of a results folder, or a file in it, that cannot be written: it is full, read-only, gone or no folder."""
-
-
-class OutputError(QuadbenchError):
-    """The error of a standard output that cannot be written: what it goes to is full or gone, or it was closed."""
-
-    exit_code = 3
 
 
 class BuildError(QuadbenchError):

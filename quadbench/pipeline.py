@@ -1,7 +1,7 @@
 """Pipeline: a recipe and device addresses -> records and a report. The only module that knows the order of the stages."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -12,16 +12,17 @@ from quadbench.artifacts import Bundle, CompiledBundle, Deployment, ErrorClass, 
 from quadbench.artifacts.parts import file_refs, has_references, item_counts
 from quadbench.compile.availability import require
 from quadbench.devices import Device, HostedPhone, connect, hosted_phones
-from quadbench.errors import DeviceError, HarnessError, QuadbenchError, extra_needed
+from quadbench.errors import DeviceError, HarnessError, QuadbenchError, UserError, extra_needed
 from quadbench.measure import LaunchSettings, launches_of, measure_hosted, measure_launches
 from quadbench.observer import Observer
 from quadbench.quad.cache import cached
-from quadbench.recipe import Recipe
+from quadbench.quad.named import check_devices
+from quadbench.recipe import Recipe, recipe_digest
 from quadbench.report import write_report
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest, temporary_folder
 from quadbench.results.records import Records, open_records
-from quadbench.results.runs import RunFile, keep_record, load_run, new_id, save_run
+from quadbench.results.runs import keep_record, load_run, new_id, new_run_file, save_run
 from quadbench.rollout import Rollout, compile_for, roll_out
 from quadbench.rollout.equipment import require_equipment
 from quadbench.target.known import PHONE_MACHINE, KnownTarget
@@ -66,17 +67,19 @@ def run(recipe: Recipe, addresses: Sequence[str], *, layout: Layout, observer: O
         QuadbenchError: nothing could be built, or every device failed.
         KeyboardInterrupt: Ctrl-C; what was measured is stored.
     """
+    check_devices(recipe)
     phones = hosted_phones(addresses)
     for phone in phones:
         require(phone.target, phone.address)
     with _reached(addresses, phones, layout) as devices, open_records(layout.database) as records:
         require_equipment(devices, layout)
-        bundle = built(recipe, layout=layout, observer=observer)
-        rollout = roll_out(bundle, devices, layout=layout, observer=observer) if devices else None
+        profiles = [device.profile.name for device in devices] + [phone.profile.name for phone in phones]
+        bundles = built_for(recipe, profiles, layout=layout, observer=observer)
+        rollout = _rolled_out(bundles, devices, layout, observer) if devices else None
         run_id = new_id()
         deployments = rollout.deployments if rollout else ()
-        save_run(layout, RunFile(run_id=run_id, bundle=bundle.folder.name, deployments=deployments, published=recipe.published))
-        work = _Run(recipe=recipe, run_id=run_id, bundle=bundle, layout=layout, records=records, observer=observer)
+        save_run(layout, new_run_file(run_id, bundles, deployments=deployments, published=recipe.published))
+        work = _Run(recipe=recipe, run_id=run_id, bundles=bundles, layout=layout, records=records, observer=observer)
         if rollout:
             work.measure(rollout)
         failures = (rollout.failures if rollout else {}) | work.measure_hosted(phones)
@@ -103,13 +106,28 @@ def built(recipe: Recipe, *, layout: Layout, observer: Observer) -> Stored[Bundl
     return bundle
 
 
+def built_for(recipe: Recipe, profiles: Sequence[str], *, layout: Layout, observer: Observer) -> dict[str, Stored[Bundle]]:
+    """Return for each device profile the bundle that its devices run; those not there yet are built, doing once what they share.
+
+    Raises:
+        QuadbenchError: as `built`.
+    """
+    recipes = {profile: recipe.on(profile) for profile in profiles}
+    unlike = {recipe_digest(own): own for own in recipes.values()}
+    if len(unlike) > 1:
+        build_all(list(unlike.values()), layout=layout, observer=observer)
+    bundles = {digest: built(own, layout=layout, observer=observer) for digest, own in unlike.items()}
+    return {profile: bundles[recipe_digest(own)] for profile, own in recipes.items()}
+
+
 def build_all(recipes: Sequence[Recipe], *, layout: Layout, observer: Observer) -> None:
     """Build those that are not there yet, doing once what they share.
 
     Raises:
         QuadbenchError: a recipe cannot be built; what was built before is kept.
     """
-    missing = [recipe for recipe in recipes if not cached(recipe, layout)]
+    unlike = {recipe_digest(recipe): recipe for recipe in recipes}
+    missing = [recipe for recipe in unlike.values() if not cached(recipe, layout)]
     if not missing:
         return
     with extra_needed("quad"):
@@ -155,17 +173,33 @@ def admit(
 
     Raises:
         QuadbenchError: the adapter cannot be read or has no place in the base, or every device failed.
+        UserError: no bundle was given, and the latest run's devices ran several.
     """
     with extra_needed("quad"):
         from quadbench.quad.admit import admit as admit_adapter
-    bundle = read_manifest(bundle_folder, Bundle) if bundle_folder else load_run(layout).stored
+    bundle = read_manifest(bundle_folder, Bundle) if bundle_folder else _only_bundle(load_run(layout))
     admission = admit_adapter(source, bundle, name=name, weight=weight, unet_only=unet_only)
     if not addresses or admission.extended is None:
         return admission, ()
     with connect(addresses, layout=layout) as devices:
         require_equipment(devices, layout)
-        rollout = roll_out(admission.extended, devices, layout=layout, observer=observer, runs_float=False)
+        everywhere = [admission.extended] * len(devices)
+        rollout = roll_out(everywhere, devices, layout=layout, observer=observer, runs_float=False)
     return admission, rollout.deployments
+
+
+def _only_bundle(result: RunResult) -> Stored[Bundle]:
+    if len(result.bundles) > 1:
+        folders = ", ".join(str(bundle.folder) for bundle in result.bundles)
+        raise UserError(
+            f"the devices of run {result.run_id} ran {len(result.bundles)} bundles, and an adapter is admitted to one: {folders}",
+            hint="say which, as --bundle FOLDER",
+        )
+    return result.stored
+
+
+def _rolled_out(bundles: Mapping[str, Stored[Bundle]], devices: Sequence[Device], layout: Layout, observer: Observer) -> Rollout:
+    return roll_out([bundles[device.profile.name] for device in devices], devices, layout=layout, observer=observer)
 
 
 def _reached(addresses: Sequence[str], hosted: Sequence[HostedPhone], layout: Layout) -> AbstractContextManager[list[Device]]:
@@ -181,21 +215,23 @@ def _tell_step(observer: Observer, which: str, step: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """One run under way, its bundle built."""
+    """One run under way, its bundles built: by device profile the one that its devices run."""
 
     recipe: Recipe
     run_id: str
-    bundle: Stored[Bundle]
+    bundles: Mapping[str, Stored[Bundle]]
     layout: Layout
     records: Records
     observer: Observer
 
     def measure(self, rollout: Rollout) -> None:
         """Measure on the devices that are connected."""
-        check_contents(self.bundle, file_refs(self.bundle.artifact.tasks))  # the pictures that each launch is compared with
-        measure = self.recipe.measure
-        settings = LaunchSettings(run_id=self.run_id, layout=self.layout, threads=measure.threads, timeout_s=measure.timeout_s)
-        content = self.bundle.artifact
+        # The pictures that each launch is compared with, and what no device takes.
+        for bundle in {installation.bundle.folder: installation.bundle for installation in rollout.installations}.values():
+            check_contents(bundle, file_refs((bundle.artifact.tasks, bundle.artifact.profile)))
+        runtime, timeout_s = self.recipe.runtime, self.recipe.measure.timeout_s
+        settings = LaunchSettings(run_id=self.run_id, layout=self.layout, runtime=runtime, timeout_s=timeout_s)
+        content = rollout.installations[0].bundle.artifact  # of inputs and references all bundles have the same
         launches = launches_of(self.recipe, item_counts(content), has_references=has_references(content))
         measure_launches(rollout.installations, launches, settings, keep=self._keep, observer=self.observer)
 
@@ -213,10 +249,11 @@ class _Run:
 
     def _hosted_records(self, phone: HostedPhone) -> Sequence[RunRecord]:
         key, htp_arch = target_key(phone.target, PHONE_MACHINE), phone.profile.soc.htp_arch
-        product = compile_for(self.bundle, phone.target, key, htp_arch, layout=self.layout, observer=self.observer)
+        bundle = self.bundles[phone.profile.name]
+        product = compile_for(bundle, phone.target, key, htp_arch, layout=self.layout, observer=self.observer)
         check_contents(product, file_refs(product.artifact.graphs))  # no device checks what is uploaded
         return measure_hosted(
-            self.bundle.artifact,
+            bundle.artifact,
             product,
             phone,
             run_id=self.run_id,

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from quadbench import pipeline
 from quadbench.artifacts import Caveat
+from quadbench.devices.addresses import profile_named
 from quadbench.errors import UserError, extra_needed
 from quadbench.observer import Observer
-from quadbench.recipe import Recipe, load_recipe
+from quadbench.recipe import Recipe, load_recipe, recipe_digest
 from quadbench.report import Sweep, SweepPoint, sweep_chart, sweep_csv, sweep_points
 from quadbench.results.layout import Layout
 from quadbench.results.runs import new_id
@@ -55,7 +56,18 @@ def varied(recipe: str, over: Over) -> dict[str, Recipe]:
         UserError: names every problem of the first value that does not fit.
     """
     recipes = {value: load_recipe(recipe, {over.key: read_value(value)}) for value in over.values}
+    _refuse_overruled(over, list(recipes.values()))
     return {value: recipe_of_value.model_copy(update={"baselines": ()}) for value, recipe_of_value in recipes.items()}
+
+
+def _refuse_overruled(over: Over, recipes: Sequence[Recipe]) -> None:
+    """Refuse a key that changes nothing on some devices, as the recipe has a value of its own for them."""
+    for profile in recipes[0].devices:
+        if len({recipe_digest(recipe.on(profile)) for recipe in recipes}) < len(recipes):
+            raise UserError(
+                f"--over {over.key}: changes nothing on '{profile}', whose value stands under devices.{profile}",
+                hint=f"take the value out there, or sweep over a key of devices.{profile}",
+            )
 
 
 def sweep(recipe: str, over: Over, addresses: Sequence[str], *, layout: Layout, observer: Observer) -> Swept:
@@ -65,7 +77,9 @@ def sweep(recipe: str, over: Over, addresses: Sequence[str], *, layout: Layout, 
         QuadbenchError: a value does not fit the recipe, nothing could be built, or every device failed at some value.
     """
     recipes = varied(recipe, over)
-    pipeline.build_all(list(recipes.values()), layout=layout, observer=observer)
+    profiles = dict.fromkeys(profile_named(address.strip()) for address in addresses)
+    built = [each.on(profile) for each in recipes.values() for profile in profiles]
+    pipeline.build_all(built, layout=layout, observer=observer)
     points = [p for value, each in recipes.items() for p in _points(over.key, value, each, addresses, layout, observer)]
     first = next(iter(recipes.values()))
     sweep_id = new_id()

@@ -132,7 +132,8 @@ def test_a_cut_file_is_refused(unet: UNet2DConditionModel, folder: Path) -> None
     ("change", "message"),
     [
         ({"use_dora": True}, "use_dora"),
-        ({"peft_type": "LOHA"}, "is a LOHA adapter; expected LORA"),
+        ({"peft_type": "IA3"}, "is a IA3 adapter; expected LORA"),
+        ({"peft_type": "LOHA", "alpha": 4}, "has tensors of LoRA where its configuration says LOHA"),
         ({"init_lora_weights": "pissa_niter_4"}, "was initialized by pissa_niter_4, which changes the base weights too"),
     ],
 )

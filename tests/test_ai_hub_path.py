@@ -62,7 +62,7 @@ def test_the_harness_is_given_the_same_adapters_as_without_ai_hub(
     arrived: dict[str, dict[str, bytes]] = {}
     for address in ("virtual:s25", "virtual:hubbed"):
         with connect([address], layout=layout) as devices:
-            (deployment,) = roll_out(bundle, devices, layout=layout, observer=Watcher()).deployments
+            (deployment,) = roll_out([bundle] * len(devices), devices, layout=layout, observer=Watcher()).deployments
             for adapter in adapters:
                 devices[0].pull(deployment.objects[adapter.file.sha256], tmp_path / "pulled")
                 arrived.setdefault(address, {})[adapter.file.path] = (tmp_path / "pulled").read_bytes()

@@ -20,6 +20,7 @@ from support.bad_input.databases import database_cases
 from support.bad_input.foundations import foundation_cases
 from support.bad_input.harnesses import harness_cases
 from support.bad_input.inputs import input_cases
+from support.bad_input.runs import run_cases
 from support.bad_input.specs import spec_cases
 from support.watcher import Silent
 
@@ -99,6 +100,17 @@ def test_all_bad_input_is_refused(cases: list[Case], tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_there_is_enough_of_it(tiny_recipe: Path, bundle: Stored[Bundle], stored_run: Path) -> None:
     assert sum(len(cases_of(family, tiny_recipe.parent, bundle, stored_run)) for family in FAMILIES) >= LEAST
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_one_other_byte_in_a_stored_run_is_refused_by_whatever_reads_it(
+    tiny_recipe: Path, stored_run: Path, harness: Path, tmp_path: Path
+) -> None:
+    """Every file of its bundle and compiled bundle, every image and the events: when run again, reported and scored."""
+    cases = list(run_cases(random.Random(SEED), tiny_recipe, stored_run, harness))
+    assert len(cases) > 100
+    assert judged(cases, tmp_path) == []
 
 
 def _spoilt_recipe(folder: Path, _tiny: Path) -> list[str]:

@@ -217,20 +217,47 @@ def test_a_table_in_a_file_is_as_wide_as_it_is_and_no_word_of_it_is_cut(
     assert capsys.readouterr().out == f"{row}\n"
 
 
-def test_ctrl_c_while_a_command_is_imported_ends_without_a_traceback() -> None:
-    code = """
+@pytest.mark.parametrize(
+    ("module", "said"), [("rich.table", "nothing was begun"), ("quadbench.quad.admit", "what was measured is stored")]
+)
+@pytest.mark.parametrize("is_of_c", [False, True])
+def test_ctrl_c_while_something_is_imported_ends_without_a_traceback(module: str, said: str, is_of_c: bool) -> None:
+    """Also where a library in C makes an ImportError of it."""
+    code = f"""
 import os, signal, sys
 class Interrupt:
     def find_spec(name, path, target=None):
-        if name == "rich.table":
-            os.kill(os.getpid(), signal.SIGINT)
+        if name == {module!r}:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except KeyboardInterrupt as interrupt:
+                if {is_of_c}:
+                    raise ImportError("initialization failed") from interrupt
+                raise
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.meta_path.insert(0, Interrupt)
 from quadbench.cli import main
 sys.exit(main(["adapter", "inspect", "nothing"]))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stderr) == (130, "error: interrupted; nothing was begun\n")
+    assert (result.returncode, result.stderr) == (130, f"error: interrupted; {said}\n")
+
+
+@pytest.mark.parametrize("words", [["targets"], ["targets", "--json"], ["recipe", "schema"]])
+def test_output_that_cannot_be_written_is_told_and_no_fault_of_the_results_folder(words: list[str]) -> None:
+    command = [sys.executable, "-m", "quadbench", *words]
+    with Path("/dev/full").open("wb") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    said = "error: stdout cannot be written: No space left on device. Hint: write it where there is room"
+    assert (result.returncode, result.stderr) == (3, f"{said}; what was measured is stored\n")
+
+
+def test_a_pipe_that_nobody_reads_any_more_is_no_fault() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as left:  # noqa: PTH123
+        result = subprocess.run([sys.executable, "-m", "quadbench", "targets"], stdout=left, stderr=subprocess.PIPE, check=False)
+    assert (result.returncode, result.stderr) == (141, b"")
 
 
 def test_libraries_are_kept_from_asking_the_network(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -271,20 +298,6 @@ def test_an_unexpected_error_is_json_for_machines_and_a_traceback_for_people(
     with pytest.raises(ZeroDivisionError):
         main(["doctor", "--json"])
     assert json.loads(capsys.readouterr().out) == {"error": "unexpected ZeroDivisionError: by nothing", "exit_code": 1}
-
-
-def test_an_output_that_takes_nothing_is_not_blamed_on_the_results_folder(tmp_path: Path) -> None:
-    """Neither for a full device, nor for a reader that has gone, which is nobody's fault."""
-    command = [sys.executable, "-m", "quadbench", "targets", "--json", "--results", str(tmp_path)]
-    with Path("/dev/full").open("wb") as full:
-        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert (ended.returncode, "standard output cannot be written: No space left on device" in ended.stderr) == (3, True)
-    assert "Traceback" not in ended.stderr
-    reader, writer = os.pipe()
-    os.close(reader)
-    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
-    os.close(writer)
-    assert (ended.returncode, ended.stderr) == (141, "")
 
 
 @pytest.mark.parametrize("columns", ["0", "-1", "abc", "1", "9" * 4000])

@@ -4,6 +4,7 @@ import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,13 +15,14 @@ from peft.tuners.lycoris_utils import LycorisLayer  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from support.adapter_files import Known, draw_pairs, kohya_name, kohya_tensors, write_kohya  # noqa: E402
-from support.tiny_model import tiny_unet  # noqa: E402
+from support.tiny_model import tiny_unet, write_adapter  # noqa: E402
 
 from quadbench.cli import main  # noqa: E402
 from quadbench.errors import AdapterError, UserError  # noqa: E402
 from quadbench.quad.adapters import load_adapter, sites_of_unet  # noqa: E402
 from quadbench.quad.adapters.convert import METADATA, Conversion, convert, write_conversion  # noqa: E402
 from quadbench.quad.adapters.lycoris import read_differences  # noqa: E402
+from quadbench.results.digests import sha256_of  # noqa: E402
 
 UNET = tiny_unet()
 BASE = sites_of_unet(UNET)
@@ -85,6 +87,75 @@ def test_the_updates_are_those_that_peft_computes(method: str, tmp_path: Path) -
     for site, update in updates.items():
         torch.testing.assert_close(delta(conversion, site), update.flatten(1), rtol=1e-4, atol=1e-6)
     assert conversion.error < 1e-6
+
+
+def write_peft(folder: Path, config: LoHaConfig | LoKrConfig) -> dict[str, "torch.Tensor"]:
+    """Have PEFT save an adapter. Return its own updates of weights by site."""
+    torch.manual_seed(1)
+    model = get_peft_model(copy.deepcopy(UNET), config)
+    model.save_pretrained(folder)
+    layers = ((name, module) for name, module in model.named_modules() if isinstance(module, LycorisLayer))
+    return {name.removeprefix("base_model.model."): layer.get_delta_weight("default").detach() for name, layer in layers}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_peft_saved_is_read_with_the_scale_of_its_configuration(method: str, tmp_path: Path) -> None:
+    config = copy.deepcopy(METHODS[method])
+    config.rank_pattern, config.alpha_pattern = {"conv_shortcut": config.r + 1}, {"to_q": 9.0}
+    updates = write_peft(tmp_path / "a", config)
+    conversion = convert(tmp_path / "a", BASE, rank=EVERYTHING)
+    assert conversion.adapter.pairs.keys() == updates.keys()
+    for site, update in updates.items():
+        torch.testing.assert_close(delta(conversion, site), update.flatten(1), rtol=1e-4, atol=1e-6)
+    assert conversion.source_sha256 == sha256_of(tmp_path / "a/adapter_model.safetensors")
+
+
+def test_pairs_that_peft_saved_are_narrowed(tmp_path: Path) -> None:
+    write_adapter(UNET, tmp_path / "a", r=4, lora_alpha=8, target_modules=TARGETS)
+    conversion = convert(tmp_path / "a", BASE, rank=2)
+    assert {(site.method, site.rank) for site in conversion.sites} == {("LoRA", 2)}
+    kept, whole = convert(tmp_path / "a", BASE, rank=4), load_adapter("a", tmp_path / "a", BASE)
+    assert all(torch.equal(pair.up, whole.pairs[site].up) for site, pair in kept.adapter.pairs.items())
+
+
+@pytest.mark.parametrize("kind", ["loha", "lokr"])
+def test_a_peft_folder_that_needs_it_is_told_of_the_conversion(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_peft(tmp_path / "a", METHODS[kind])
+    assert main(["adapter", "inspect", str(tmp_path / "a")]) == 2
+    said = " ".join(capsys.readouterr().out.split())
+    name = {"loha": "LoHa", "lokr": "LoKr"}[kind]
+    assert f"problem: is {name}, which has no graph inputs: 'base_model.model.down_blocks.0" in said
+    assert "Hint: quadbench adapter convert makes a LoRA of it" in said
+
+
+CHANGED = {
+    "a LoRA's": ("loha", {"peft_type": "LORA", "lora_alpha": 5}, "has tensors of LoHa where its configuration says LORA"),
+    "a LoKr's": ("loha", {"peft_type": "LOKR"}, "has tensors of LoHa where its configuration says LOKR"),
+    "another rank": ("loha", {"r": 4}, "has rank 3 where its configuration says 4, at 'down_blocks"),
+    "no alpha": ("lokr", {"alpha": None}, "alpha: input should be a valid number, found nothing"),
+    "IA3": ("lokr", {"peft_type": "IA3"}, "is a IA3 adapter; expected LORA.*adapter convert makes one of LOHA and LOKR"),
+}
+
+
+@pytest.mark.parametrize("case", CHANGED)
+def test_a_folder_whose_configuration_belongs_to_another_adapter_is_refused(case: str, tmp_path: Path) -> None:
+    method, change, message = CHANGED[case]
+    write_peft(tmp_path / "a", METHODS[method])
+    path = tmp_path / "a/adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(AdapterError, match=message):
+        convert(tmp_path / "a", BASE, rank=2)
+
+
+@pytest.mark.parametrize("options", [{"modules_to_save": ["conv_out"]}, {"bias": "all"}])
+def test_whole_weights_beside_a_lora_are_refused_by_name(options: dict[str, Any], tmp_path: Path) -> None:
+    write_adapter(UNET, tmp_path / "a", r=4, target_modules=["to_q"], **options)
+    message = r"is a training of whole weights \(modules_to_save or bias\), which has no graph inputs: 'base_model.model.conv_"
+    for read in (lambda: load_adapter("a", tmp_path / "a", BASE), lambda: convert(tmp_path / "a", BASE, rank=2)):
+        with pytest.raises(AdapterError, match=message):
+            read()
 
 
 def test_a_loha_has_the_rank_of_its_factors_product_and_is_recovered_exactly(tmp_path: Path) -> None:

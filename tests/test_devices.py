@@ -285,17 +285,20 @@ def test_a_device_in_use_names_the_process(tmp_path: Path) -> None:
         pass
 
 
-def test_a_device_that_dies_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adb_reconnect, "RECONNECT_S", 0.5)
+@pytest.mark.parametrize(("victim", "reason"), [("bwrap", "its sandbox ended"), ("adbd", "its adbd ended with exit code 137")])
+def test_a_virtual_device_that_dies_is_lost_and_not_waited_for(tmp_path: Path, victim: str, reason: str) -> None:
     with connect(["virtual:s25"], layout=Layout(tmp_path)) as (device,):
         lines = device.stream(["sh", "-c", "echo started; sleep 60"], 60, f"{device.root}/stream")
         next(lines)
-        with pytest.raises(DeviceLostError, match="device 'virtual:s25' was lost"):
-            device.shell(["pkill", "-KILL", "adbd"], 10)
-        with pytest.raises(DeviceLostError):
+        began = time.monotonic()
+        for pid in carriers(tmp_path):
+            if read_process(pid, "comm").strip() == victim.encode():
+                os.kill(pid, signal.SIGKILL)
+        with pytest.raises(DeviceLostError, match=f"device 'virtual:s25' was lost: {reason}.* Hint: run again"):
             next(lines)
         with pytest.raises(DeviceLostError):
             device.shell(["true"], 10)
+        assert time.monotonic() - began < adb_reconnect.RECONNECT_S / 4
 
 
 def test_programs_of_this_machine_run_on_a_virtual_device(tmp_path: Path) -> None:

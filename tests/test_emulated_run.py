@@ -14,6 +14,8 @@ from test_pipeline import Watcher
 
 from quadbench import pipeline
 from quadbench.artifacts import Caveat, RunRecord, Status, Variant
+from quadbench.quality import score_run
+from quadbench.quality.emulated import CPU_TO_FLOAT, HTP_TO_CPU, HTP_TO_FLOAT
 from quadbench.recipe import Recipe, load_recipe
 from quadbench.results.layout import Layout
 
@@ -40,7 +42,8 @@ def recipe(tiny_recipe: Path, tmp_path: Path) -> Recipe:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_pictures_from_the_emulator_are_those_of_the_reference_and_its_times_are_nowhere(recipe: Recipe, tmp_path: Path) -> None:
-    outcome = pipeline.run(recipe, ["virtual:s25?target=qnn"], layout=Layout(tmp_path / "results"), observer=Watcher())
+    layout = Layout(tmp_path / "results")
+    outcome = pipeline.run(recipe, ["virtual:s25?target=qnn"], layout=layout, observer=Watcher())
     records = outcome.result.records
     assert {record.variant: record.reason for record in records if record.status is not Status.OK} == {}
     assert {record.target for record in records} == {"qnn-v79-69"}
@@ -48,3 +51,10 @@ def test_pictures_from_the_emulator_are_those_of_the_reference_and_its_times_are
     psnr_db = [value for record in records if record.variant is Variant.SHARED for value in _psnr_db(record)]
     assert sum(psnr_db) / len(psnr_db) > LEAST_DB
     assert "an emulator's time" in html.unescape(outcome.report.read_text())
+    (judged,) = score_run(layout, metrics=["psnr"], with_emulator=True).emulated.values()
+    assert [(one.variant, len(one.steps)) for one in judged.trajectories] == [
+        (HTP_TO_CPU, 2),
+        (HTP_TO_FLOAT, 2),
+        (CPU_TO_FLOAT, 2),
+    ]
+    assert all(one.worst and one.worst.sqnr_db and one.worst.sqnr_db > LEAST_DB for one in judged.trajectories)

@@ -47,7 +47,7 @@ def test_the_bytes_of_a_forecast_are_those_that_a_rollout_pushes(layout: Layout)
     (before,) = forecast(QUICKSTART, ["local"], layout=layout)
     assert before.to_build == (f"the graphs for {before.target}; their bytes are given as they are in the bundle",)
     with connect(["local"], layout=layout) as devices:
-        (deployment,) = roll_out(bundle, devices, layout=layout, observer=Silent()).deployments
+        (deployment,) = roll_out([bundle] * len(devices), devices, layout=layout, observer=Silent()).deployments
     (after,) = forecast(QUICKSTART, ["local"], layout=layout)
     assert (after.to_build, after.missing) == ((), ())
     assert sum(after.push_bytes.values()) == deployment.sent_bytes

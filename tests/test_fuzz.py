@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 from support.bad_input.adapters import safetensors
-from support.tiny_model import RECIPE
+from support.tiny_model import RECIPE, tiny_unet
 from test_heard import expected, header, samples
 from test_manifest import _make
 
@@ -34,6 +34,8 @@ from quadbench.errors import AdapterError, ArtifactError, SpecError, UserError
 from quadbench.harness.events import read_event
 from quadbench.harness.heard import Heard
 from quadbench.measure.state import flatten, parse_state
+from quadbench.quad.adapters import sites_of_unet
+from quadbench.quad.adapters.convert import convert
 from quadbench.quad.adapters.files import read_tensor_file
 from quadbench.quad.adapters.inspection import inspect_adapter
 from quadbench.quad.adapters.lora_config import adapter_config
@@ -52,6 +54,7 @@ fuzzed = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
+BASE = sites_of_unet(tiny_unet())
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 TREES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4)
@@ -177,6 +180,34 @@ def test_any_tensors_are_inspected_or_refused(tensors: dict[str, torch.Tensor], 
     with refused_by_name(AdapterError, "adapter"):
         inspection = inspect_adapter(path)
         assert inspection.problems or inspection.sites
+
+
+PARTS = (*(f"hada_w{i}_{side}" for i in "12" for side in "ab"), "hada_t1", "hada_t2", "lokr_w1", "lokr_w2", "lokr_t2")
+PARTS = (*PARTS, *(f"lokr_w{i}_{side}" for i in "12" for side in "ab"), "diff", "diff_b", "alpha")
+SIDES = st.sampled_from([1, 2, 4, 8, 16])
+DIFFERENCES = st.dictionaries(
+    st.tuples(st.sampled_from(["mid_block.attentions.0.proj_in", "conv_in", "x"]), st.sampled_from(PARTS)),
+    st.lists(SIDES, max_size=4).map(torch.ones) | TENSORS,
+    min_size=1,
+    max_size=7,
+)
+
+
+@fuzzed
+@given(parts=DIFFERENCES, kind=st.sampled_from(["LOHA", "LOKR", "LORA", ""]), rank=st.integers(1, 4))
+def test_any_differences_are_converted_or_refused(
+    parts: dict[tuple[str, str], torch.Tensor], kind: str, rank: int, tmp_path: Path
+) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir(exist_ok=True)
+    config = {"peft_type": kind, "r": rank, "alpha": 1, "lora_alpha": 1}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    named = {f"base_model.model.{site}.{part}" if kind else f"lora_unet_{site.replace('.', '_')}.{part}": parts[site, part]
+             for site, part in parts}  # fmt: skip
+    path = folder / "adapter_model.safetensors"
+    path.write_bytes(save(named))
+    with refused_by_name(AdapterError, "adapter"):
+        assert convert(folder if kind else path, BASE, rank=2).error <= 1
 
 
 @fuzzed

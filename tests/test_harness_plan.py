@@ -9,12 +9,13 @@ from support.scripted_harness import TASKS, World, launch_of
 from quadbench.artifacts import LaunchPlan, Variant
 from quadbench.harness.execution_provider import XNNPACK, ExecutionProvider, execution_provider_of
 from quadbench.harness.plan import harness_plan
+from quadbench.recipe import Runtime
 from quadbench.target.targets import QnnTarget
 
 
 def plan_of(world: World, launch: LaunchPlan, execution_provider: ExecutionProvider | None = None) -> dict[str, Any]:
     installation = world.installation("0" * 64, execution_provider=execution_provider)
-    plan = harness_plan(installation, launch, threads=2, images="/x/images")
+    plan = harness_plan(installation, launch, runtime=Runtime(), images="/x/images")
     return json.loads(json.dumps(plan))  # type: ignore[no-any-return]
 
 
@@ -39,7 +40,16 @@ def test_the_shared_plan_has_one_unet_and_integer_adapters(world: World) -> None
         "sequence",
         "images",
     ]
-    assert plan["runtime"] == {"library": world.objects[world.runtime], "intra_op_threads": 2}
+    assert plan["runtime"] == {
+        "library": world.objects[world.runtime],
+        "intra_op_threads": 2,
+        "cores": [],
+        "thread_pool": "shared",
+        "arena": "none",
+        "preload": "none",
+        "adapter_cache_bytes": 512 * 2**20,
+        "memory_budget_bytes": None,
+    }
     assert plan["unets"] == {"base": entry(world, "shared/unet.onnx")}
     assert plan["adapters"] == {task: entry(world, f"shared/{task}.safetensors") for task in TASKS}
     assert plan["base"] == {"graph": world.bundle.base.graph, "profile": world.bundle.base.profile}
@@ -49,7 +59,9 @@ def test_the_shared_plan_has_one_unet_and_integer_adapters(world: World) -> None
 def test_only_quantized_graphs_run_on_another_execution_provider(world: World) -> None:
     plans = [plan_of(world, launch_of(variant), execution_provider=XNNPACK) for variant in Variant]
     expected = {"name": "XNNPACK", "options": {"intra_op_num_threads": "2"}}
-    assert [plan["runtime"].get("execution_provider") for plan in plans] == [expected, expected, None]
+    assert [plan["runtime"].get("execution_provider") for plan in plans] == [
+        expected if variant.is_quantized else None for variant in Variant
+    ]
 
 
 def test_a_device_without_a_kit_has_the_npu_by_emulation(world: World) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from quadbench.artifacts import Sample
-from quadbench.harness.expected import MOST_ERRORS, Expected, expected_of
+from quadbench.harness.expected import AT_BLOCK_END, MOST_ERRORS, Expected, expected_of
 from quadbench.harness.heard import Heard
 
 PLAN: dict[str, Any] = {
+    "runtime": {},
     "variant": "shared",
     "components": {"text_encoder": {}, "vae_encoder": {}, "vae_decoder": {}},
     "unets": {"base": {}},
@@ -70,9 +71,9 @@ def samples() -> list[Line]:
         lines.append(sample("switch_ns", task=task, labels={"from": before, "to": task}))
         lines.append(sample("load_peak_rss_bytes", task=task))
         lines.append(sample("first_unet_ns", task=task, component="unet", item="000"))
-        lines += [*images(block), sample("peak_rss_bytes", task=task)]
+        lines += [*images(block), *(sample(metric, task=task) for metric in AT_BLOCK_END)]
         before = task
-    return lines
+    return [*lines, sample("memory_sampling_ns", 0)]
 
 
 def header(**words: Any) -> Line:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.bad_input.values import write_sparse
 from support.elf_files import write_elf
 from support.kit_files import ANDROID, RUNTIME, write_archive, write_runtime
 
@@ -197,11 +198,21 @@ def test_no_byte_that_is_changed_ends_in_anything_but_libraries_or_a_refusal(lib
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("pipe.aar", "expected a regular file"), ("absent.aar", "No such file"), ("notes.txt", "none of the files that")],
+    [
+        ("pipe.aar", "expected a regular file"),
+        ("absent.aar", "No such file"),
+        ("notes.txt", "none of the files that"),
+        ("endless.aar", "endless.aar' has 1000000000000 bytes; expected at most"),
+        ("sparse/libendless.so", "libendless.so' has 1000000000000 bytes; expected at most"),
+        ("sparse", "libendless.so' has 1000000000000 bytes; expected at most"),
+    ],
 )
 def test_what_is_no_file_of_a_kit_is_refused_at_once(name: str, reason: str, layout: Layout, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.aar")
     (tmp_path / "notes.txt").write_text("notes")
+    (tmp_path / "sparse").mkdir()
+    for sparse in ("endless.aar", "sparse/libendless.so"):
+        write_sparse(tmp_path / sparse)
     with pytest.raises(UserError, match=reason):
         added(tmp_path / name, layout)
 

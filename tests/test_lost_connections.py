@@ -21,6 +21,7 @@ from quadbench.devices import Device, adb_detached, adb_reconnect, connect
 from quadbench.devices.adb_protocol import AdbServer, TcpEndpoint
 from quadbench.errors import CommandError, CommandTimeoutError, DeviceLostError
 from quadbench.measure import LaunchAborted, LaunchSettings, measure_launches
+from quadbench.recipe import Runtime
 from quadbench.results.layout import Layout
 
 COUNT = "for i in $(seq 1 {lines}); do echo line $i; sleep {pause}; done; echo the end >&2; exit {status}"
@@ -416,7 +417,7 @@ def test_ctrl_c_without_a_connection_stores_the_launch_and_the_next_one_ends_its
 def test_ctrl_c_ends_the_launch_of_a_phone_and_starts_no_other(phone: Phone, phone_world: PhoneWorld) -> None:
     records: list[RunRecord] = []
     installation = phone_world.installation(phone_world.harness(WAITING))
-    settings = LaunchSettings(run_id="run-1", layout=phone_world.layout, threads=1, timeout_s=60.0)
+    settings = LaunchSettings(run_id="run-1", layout=phone_world.layout, runtime=Runtime(threads=1), timeout_s=60.0)
     phone.later((0.0, phone_world.heard(2)), (0.5, interrupt))
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):

@@ -13,6 +13,7 @@ from quadbench.errors import ArtifactError, UnknownNameError
 from quadbench.harness.execution_provider import execution_provider_of
 from quadbench.harness.installation import InstalledKit
 from quadbench.measure import GateLimits, LaunchSettings, measure_launch, remote
+from quadbench.recipe import Runtime
 from quadbench.results.records import open_records
 from quadbench.target.abi import Abi
 from quadbench.target.targets import QnnTarget
@@ -178,7 +179,7 @@ def test_a_launch_sets_the_variables_of_its_kit_and_its_record_names_the_librari
     installed = InstalledKit(folder="/kits/d", kit=kit, libraries=(library,))
     says = 'os.environ["LD_LIBRARY_PATH"], os.environ["ADSP_LIBRARY_PATH"], plan["runtime"]["library"]'
     harness = world.harness(f'header()\nemit("error", message=" ".join([{says}]))\nsys.exit(3)\n')
-    settings = LaunchSettings(run_id="run-1", layout=world.layout, threads=2, timeout_s=60)
+    settings = LaunchSettings(run_id="run-1", layout=world.layout, runtime=Runtime(), timeout_s=60)
     record = measure_launch(replace(world.installation(harness), kit=installed), launch_of(), settings)
     assert "exit code 3: /kits/d /kits/d /kits/d/libonnxruntime.so" in str(record.reason)
     assert {name: text for name, text in record.versions.items() if name.startswith("kit")} == {

@@ -15,8 +15,9 @@ from quadbench.artifacts import ErrorClass, LaunchPlan, RunRecord, Status
 from quadbench.artifacts.device_text import MOST_CHARACTERS
 from quadbench.devices.output import LINE_LIMIT_BYTES
 from quadbench.errors import DeviceLostError
-from quadbench.measure import GateLimits, LaunchSettings, measure_launches
+from quadbench.measure import LaunchSettings, measure_launches
 from quadbench.measure.fetch import IMAGE_LIMIT_BYTES
+from quadbench.recipe import Runtime
 
 ENDLESS_S = 20.0  # in which a harness without end has been ended, on a machine with other work
 
@@ -178,7 +179,7 @@ class Broken:
 
 def all_launches(world: World, device: Any, launches: list[LaunchPlan]) -> list[RunRecord]:
     records: list[RunRecord] = []
-    settings = LaunchSettings(run_id="run-1", layout=world.layout, threads=1, timeout_s=60.0, limits=GateLimits())
+    settings = LaunchSettings(run_id="run-1", layout=world.layout, runtime=Runtime(), timeout_s=60.0)
     installation = world.installation(world.harness(GOOD), device=device)
     measure_launches([installation], launches, settings, keep=records.append, observer=Silent())
     return records

@@ -68,7 +68,7 @@ def test_a_hanging_harness_is_killed_and_recorded(world: World) -> None:
             r"line 2 of the harness's output is no event \(sample.value:.*",
         ),
         (GOOD.replace("header()\n", ""), r"line 1 of the harness's output is a sample; expected the header first, and once"),
-        ("header()\nrun()\npaint_all()\n", r"harness wrote no footer, though its exit code is 0; no footer after 236 lines.*"),
+        ("header()\nrun()\npaint_all()\n", r"harness wrote no footer, though its exit code is 0; no footer after 249 lines.*"),
         (GOOD.replace("footer()", f"footer(samples={SAMPLES + 1})"), f"harness wrote {SAMPLES + 1} samples, {SAMPLES} arrived"),
         (GOOD.replace("footer()", 'footer("FAILED")'), r"harness failed: no reason given"),
         (GOOD.replace("header()", 'header(plan_sha256="0" * 64)'), r"harness ran another plan: sha256 0{64}, expected .*"),

@@ -79,7 +79,7 @@ def test_a_phone_takes_the_harness_of_its_abi_and_its_kit_under_the_libraries_na
     with connect([phone], layout=layout) as (device,):
         assert device.abi is Abi.ARM64_V8A
         for _ in range(2):  # what is there already is no hindrance
-            (installation,) = roll_out(bundle, [device], layout=layout, observer=Silent()).installations
+            (installation,) = roll_out([bundle], [device], layout=layout, observer=Silent()).installations
         digests = device.shell(["sha256sum", f"{folder}/{RUNTIME}", installation.path_of_digest(installation.program, "")], 30)
         assert [line.split()[0] for line in digests.stdout.splitlines()] == [kit.libraries[0].file.sha256, installation.program]
     assert installation.compiled.artifact.target == "onnxruntime-cpu-aarch64"

@@ -55,10 +55,14 @@ def test_every_row_and_column_stands_beside_ours_or_the_reason_why_not(tmp_path:
     table = published_table("quad-table-2")
     assert len(figures) == sum(len(row.figures) for row in table.rows)
     by_row = {(figure.row, figure.title): figure for figure in figures}
-    ours = by_row["object-removal on s25", "U-Net, one step, ms"]
+    ours = by_row["object-removal on s25 by lcm, 4 steps", "U-Net, one step, ms"]
     assert (ours.printed, ours.here, ours.address) == (249, pytest.approx(26, rel=0.05), S25.address)
-    assert by_row["object-removal on tabs11", "U-Net, one step, ms"].here == "no tabs11 took part"
-    assert by_row["prompt-guided-image-transformation on s25", "End to end, ms"].here == "the recipe has no such task"
+    assert ours.other_sampler == "olss, 8 steps"
+    assert by_row["object-removal on tabs11 by ed, 4 steps", "U-Net, one step, ms"].here == "no tabs11 took part"
+    assert (
+        by_row["prompt-guided-image-transformation on s25 by olss, 8 steps", "End to end, ms"].here
+        == "the recipe has no such task"
+    )
 
 
 def test_a_score_that_nobody_measured_says_how_to(tmp_path: Path) -> None:

@@ -23,7 +23,16 @@ from quadbench.artifacts.scores import Better, Compared, Score  # noqa: E402
 from quadbench.cli import main  # noqa: E402
 from quadbench.errors import ArtifactError, UnknownNameError, UserError  # noqa: E402
 from quadbench.quad.tasks.runner import GraphSession  # noqa: E402
-from quadbench.quality import METRICS, GivenNetwork, ImagePair, compare_folders, compare_latents, compare_run, score_images  # noqa: E402
+from quadbench.quality import (  # noqa: E402
+    METRICS,
+    GivenNetwork,
+    ImagePair,
+    compare_folders,
+    compare_latents,
+    compare_run,
+    score_images,
+    score_run,
+)
 from quadbench.quality.extractor import FORMS  # noqa: E402
 from quadbench.quality.latents import TaskModel  # noqa: E402
 from quadbench.quality.networks import parse_network  # noqa: E402
@@ -352,6 +361,11 @@ def test_the_command_prints_values_and_why_others_are_absent(stored_run: Layout,
     assert "change on virtual:s25" in printed
     assert re.search(r"PSNR, dB ↑ +\d\d\.\d +\d", printed)
     assert "LPIPS: unavailable: no weights; give --weights lpips=PATH@sha256:HEX" in printed
+
+
+def test_a_run_without_an_htp_has_nothing_for_the_emulator(stored_run: Layout) -> None:
+    with pytest.raises(UserError, match=r"no launch of run r1 ran graphs that were compiled here for a Qualcomm HTP"):
+        score_run(stored_run, metrics=["psnr"], with_emulator=True)
 
 
 def test_the_command_scores_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -230,7 +230,7 @@ def test_a_database_of_a_newer_quadbench_is_refused(path: Path) -> None:
     connection.commit()
     connection.close()
     with pytest.raises(
-        ArtifactError, match=r"has schema '9999', which this quadbench does not know; known: 0001, 0002, 0003.*newer"
+        ArtifactError, match=r"has schema '9999', which this quadbench does not know; known: 0001, 0002, 0003, 0004.*newer"
     ):
         open_records(path)
 
@@ -261,7 +261,7 @@ def test_processes_that_open_a_new_database_at_once_migrate_it_once(path: Path) 
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert errors == [b"", b"", b""]
     assert query(path, "SELECT COUNT(*) FROM records") == [(60,)]
-    assert query(path, "SELECT version_num FROM alembic_version") == [("0003",)]
+    assert query(path, "SELECT version_num FROM alembic_version") == [("0004",)]
 
 
 def test_the_view_gives_each_figure_of_a_run_without_warmup_and_failures(records: Records, path: Path) -> None:
@@ -290,10 +290,13 @@ def test_sql_users_find_no_times_of_an_emulator(records: Records, path: Path, em
     assert query(path, "SELECT metric, mean FROM kpis") == [("rom_bytes", 7.0)]
 
 
+AS_OF_0001 = "ALTER TABLE records DROP COLUMN settings; UPDATE alembic_version SET version_num = '0001';"
+
+
 def test_an_older_database_is_brought_up_to_date_with_its_records(records: Records, path: Path) -> None:
     records.store(kept := record())
     with sqlite3.connect(path) as connection:
-        connection.executescript("UPDATE alembic_version SET version_num = '0001'; DROP VIEW kpis; CREATE VIEW kpis AS SELECT 1;")
+        connection.executescript(f"{AS_OF_0001} DROP VIEW kpis; CREATE VIEW kpis AS SELECT 1;")
     with open_records(path) as opened:
         assert opened.of_run(kept.run_id) == (kept,)
     assert query(path, "SELECT COUNT(*) FROM kpis WHERE metric = 'switch_ns'") == [(1,)]
@@ -326,12 +329,11 @@ def test_an_older_database_is_brought_up_to_date_before_it_is_read(path: Path) -
     with open_records(path) as written:
         written.store(record())
     connection = sqlite3.connect(path)
-    connection.execute("UPDATE alembic_version SET version_num = '0001'")
-    connection.commit()
+    connection.executescript(AS_OF_0001)
     connection.close()
     with read_records(path) as opened:
         assert opened.of_run("run-a") == (record(),)
-    assert query(path, "SELECT version_num FROM alembic_version") == [("0003",)]
+    assert query(path, "SELECT version_num FROM alembic_version") == [("0004",)]
 
 
 def test_a_database_that_is_damaged_inside_takes_no_run(path: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -13,6 +14,8 @@ from support.synthetic_run import ABBA, MB, S25, TABS11, failed, make_run
 
 from quadbench.artifacts import Caveat, ErrorClass, RunRecord, RunResult, Sample, Status, Variant
 from quadbench.artifacts.held_out import ClippedTensor, Clipping, HeldOut, StepSqnr, TrajectorySqnr
+from quadbench.errors import ArtifactError
+from quadbench.harness.painted import EVENTS
 from quadbench.report import (
     Figure,
     KpiRow,
@@ -184,6 +187,8 @@ def test_blocks_of_launches_count_whole_mirrored_and_ok(tmp_path: Path) -> None:
     a, b = Variant.SHARED, Variant.PER_GRAPH
     assert len(whole_blocks(make_run(tmp_path, variants=(a, b, b, a, a, b, b, a)).records)) == 2
     assert len(whole_blocks(make_run(tmp_path, variants=(Variant.FLOAT, a, b, b, a, a, b)).records)) == 1
+    c = Variant.RESIDENT
+    assert len(whole_blocks(make_run(tmp_path, variants=(a, b, c, c, b, a)).records)) == 1
     assert whole_blocks(make_run(tmp_path, variants=(a, a, b, b)).records) == ()
     broken = make_run(tmp_path, change=lambda record: failed(record, "x") if record.launch == 2 else record)
     assert whole_blocks(broken.records) == ()
@@ -346,6 +351,26 @@ def test_a_missing_picture_is_named_in_its_place(tmp_path: Path) -> None:
     result = make_run(tmp_path)
     (result.stored.folder / "reference/restyle/001.png").unlink()
     assert "missing: 001.png" in Page(render_html(result, Layout(tmp_path))).text
+
+
+def test_an_image_that_is_another_than_was_painted_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    result, layout = make_run(tmp_path), Layout(tmp_path)
+    record = result.records[1]
+    image, other = (layout.file(record.images[f"draw/{item}"]) for item in ("000", "001"))
+    events = layout.launch(record.run_id, record.device.address, record.variant, record.launch) / EVENTS
+    shutil.copyfile(other, image)
+    with pytest.raises(ArtifactError, match=f"'{image}' was changed after it was painted: .*, as '{events}' has it"):
+        write_report(result, layout)
+    assert not layout.report(result.run_id).exists()
+    events.write_text(events.read_text().replace('"draw"', "draw"))
+    with pytest.raises(ArtifactError, match=f"'{events}' was changed after it was written: a line is no event"):
+        write_report(result, layout)
+    events.write_text("")
+    with pytest.raises(ArtifactError, match=f"'{events}' was changed after it was written: it announces no image"):
+        write_report(result, layout)
+    events.unlink()
+    assert write_report(result, layout).exists()
+    assert f"'{events}' is gone, so the images beside it are taken as they are" in caplog.text
 
 
 def test_a_file_that_is_no_png_is_named_in_its_place(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from support.synthetic_run import make_run
 
+from quadbench.artifacts.held_out import HeldOut, StepSqnr, TrajectorySqnr
 from quadbench.artifacts.scores import Better, Compared, Metric, RunScores, Score
-from quadbench.report import render_html, score_notes, score_tables
+from quadbench.report import emulated_tables, render_html, score_notes, score_tables
 from quadbench.results.layout import Layout
 
 PSNR = Metric(name="psnr", title="PSNR", unit="dB", better=Better.HIGHER, definition="Of 8-bit RGB.")
@@ -65,3 +66,16 @@ def test_the_report_shows_the_scores_of_a_run_that_has_some(tmp_path: Path):
     assert '<th scope="row">SQNR of eps, dB ↑</th>' in page
     assert "LPIPS: unavailable: no weights" in page
     assert "SQNR" not in without
+
+
+def test_a_report_shows_the_emulated_htp_step_by_step_with_its_worst_step(tmp_path: Path):
+    steps = tuple(StepSqnr(step=i, timestep=900.0 - i, sqnr_db=db) for i, db in enumerate((72.2, 68.0, 61.2, 63.0)))
+    names = ("HTP against CPU", "HTP against float", "CPU against float")
+    judged = tuple(TrajectorySqnr(task="restyle", variant=name, inputs=1, sqnr_db=66.0, steps=steps) for name in names)
+    scores = RunScores(compared=(), emulated={"qnn-v79-69": HeldOut(inputs=1, trajectories=judged, clippings=())})
+    (table,) = emulated_tables(scores)
+    assert table.title == "SQNR of eps along the trajectory, on qnn-v79-69"
+    assert table.rows[0] == ("restyle", "HTP against CPU", "66.0", "61.2", "3 of 4", "72.2", "63.0")
+    page = render_html(replace(make_run(tmp_path), scores=scores), Layout(tmp_path))
+    assert "restyle, on qnn-v79-69" in page
+    assert 'class="HTP-against-CPU"' in page

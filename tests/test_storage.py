@@ -11,7 +11,7 @@ from quadbench.errors import BuildError, StorageError, UserError
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import publish
 from quadbench.results.runs import RunFile, save_run
-from quadbench.results.storage import require_writable, storing
+from quadbench.results.storage import require_writable, staying, storing
 
 _TELL = """
 from quadbench.errors import QuadbenchError
@@ -191,6 +191,34 @@ def test_a_folder_that_vanishes_while_it_is_filled_is_said_to_be_gone(tmp_path: 
 
     with pytest.raises(StorageError, match="bundles' cannot be written: No such file or directory"):
         publish(tmp_path / "bundles/b", make)
+
+
+@pytest.mark.parametrize("error", [UserError("no such run"), None])
+@pytest.mark.parametrize("is_made_anew", [False, True])
+def test_a_folder_that_is_moved_while_it_is_in_use_is_said_to_be_gone(
+    error: Exception | None, is_made_anew: bool, tmp_path: Path
+) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+
+    def use() -> None:
+        with staying(results):
+            results.rename(tmp_path / "elsewhere")
+            if is_made_anew:
+                results.mkdir()
+            if error:
+                raise error
+
+    with pytest.raises(StorageError, match=r"results' is gone: it was moved or removed while .* Hint: put it back"):
+        use()
+
+
+def test_a_folder_that_stays_or_was_never_there_is_not_spoken_of(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "absent"):
+        with staying(folder):
+            pass
+        with pytest.raises(UserError, match="no such run"), staying(folder):
+            raise UserError("no such run")
 
 
 @pytest.mark.parametrize("error", [UserError("wrong input"), BuildError("refused"), ValueError("a fault"), OSError("no name")])

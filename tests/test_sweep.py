@@ -52,7 +52,7 @@ def test_a_key_and_its_values_are_read() -> None:
     assert read_over("tasks.0.sampler.steps=4, 8") == Over(key="tasks.0.sampler.steps", values=("4", "8"))
 
 
-@pytest.mark.parametrize("text", ["precision.lora", "=1,2", "measure.threads=1,,2", "precision.lora=int8,int8"])
+@pytest.mark.parametrize("text", ["precision.lora", "=1,2", "runtime.threads=1,,2", "precision.lora=int8,int8"])
 def test_what_is_no_key_with_values_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="--over"):
         read_over(text)

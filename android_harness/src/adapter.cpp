@@ -6,8 +6,11 @@
 #include <map>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 
+#include "clock.hpp"
 #include "errors.hpp"
+#include "host.hpp"
 #include "safetensors.hpp"
 
 namespace quadbench {
@@ -131,6 +134,7 @@ std::string to_string(Residence residence) {
   switch (residence) {
     case Residence::kCold: return "cold";
     case Residence::kWarm: return "warm";
+    case Residence::kPreloaded: return "preloaded";
     case Residence::kResident: return "resident";
   }
   return "unknown";
@@ -143,56 +147,107 @@ void check_adapter(const std::filesystem::path& file, const std::vector<TensorIn
   stored_inputs(tensors, lora_inputs);
 }
 
-AdapterCache::AdapterCache(std::vector<TensorInfo> lora_inputs, BindData bind_data, std::size_t capacity)
-    : lora_inputs_(std::move(lora_inputs)), bind_data_(std::move(bind_data)), capacity_(capacity) {
+AdapterCache::AdapterCache(std::vector<TensorInfo> lora_inputs, BindData bind_data, std::size_t capacity_bytes)
+    : lora_inputs_(std::move(lora_inputs)), bind_data_(std::move(bind_data)), capacity_bytes_(capacity_bytes) {
   for (const TensorInfo& input : lora_inputs_) {
     offsets_.push_back(memory_bytes_);
     memory_bytes_ += (input.bytes() + kTensorAlignment - 1) / kTensorAlignment * kTensorAlignment;
   }
 }
 
-Residence AdapterCache::choose(const std::string& name, const std::vector<AdapterPart>& parts) {
-  const auto found = std::find_if(residents_.begin(), residents_.end(), [&](const Resident& one) { return one.name == name; });
-  if (found != residents_.end()) {
-    residents_.splice(residents_.begin(), residents_, found);
-    chosen_ = &residents_.front().binding;
+Residence AdapterCache::choose(const NamedAdapter& adapter) {
+  if (Shared resident = take_resident(adapter.name)) {
+    keep(std::move(resident));
     return Residence::kResident;
   }
+  const bool is_new = seen_.insert(adapter.name).second;
+  if (pending_ && pending_->name == adapter.name) {
+    std::optional<Pending> pending = std::exchange(pending_, std::nullopt);
+    keep(pending->future.get());
+    preload_ns_ = chosen_->elapsed_ns;
+    return Residence::kPreloaded;
+  }
   chosen_ = nullptr;
-  if (residents_.size() == capacity_) residents_.pop_back();
-  residents_.push_front(read(name, parts));
-  chosen_ = &residents_.front().binding;
-  return seen_.insert(name).second ? Residence::kCold : Residence::kWarm;
+  make_room();
+  keep(read(adapter));
+  return is_new ? Residence::kCold : Residence::kWarm;
 }
 
 void AdapterCache::choose_none() {
   if (!none_) {
     std::size_t longest = 0;
     for (const TensorInfo& input : lora_inputs_) longest = std::max(longest, input.bytes());
-    none_.emplace(Resident{.name = {}, .memory = Buffer(longest), .binding = bind_data_()});
-    for (const TensorInfo& input : lora_inputs_) none_->binding.input(input, none_->memory.bytes());
+    Resident none{.name = {}, .memory = Buffer(longest), .binding = bind_data_()};
+    for (const TensorInfo& input : lora_inputs_) none.binding.input(input, none.memory.bytes());
+    none_ = std::make_shared<const Resident>(std::move(none));
   }
-  chosen_ = &none_->binding;
+  chosen_ = none_;
 }
 
-AdapterCache::Resident AdapterCache::read(const std::string& name, const std::vector<AdapterPart>& parts) const {
-  Resident resident{.name = name, .memory = Buffer(memory_bytes_), .binding = bind_data_()};
+bool AdapterCache::hold(const NamedAdapter& adapter) {
+  if (resident_bytes() + memory_bytes_ > capacity_bytes_) return false;
+  seen_.insert(adapter.name);
+  residents_.push_back(read(adapter));
+  return true;
+}
+
+void AdapterCache::preload(const NamedAdapter& adapter) {
+  const auto is_it = [&](const Shared& resident) { return resident->name == adapter.name; };
+  if (pending_ || std::any_of(residents_.begin(), residents_.end(), is_it)) return;
+  const bool is_chosen_held = chosen_ && chosen_ != none_;
+  if ((is_chosen_held ? 2 : 1) * memory_bytes_ > capacity_bytes_) return;
+  make_room();
+  pending_.emplace(Pending{.name = adapter.name, .future = std::async(std::launch::async, [this, adapter] {
+                             yield_to_others();
+                             return read(adapter);
+                           })});
+}
+
+std::optional<std::int64_t> AdapterCache::take_preload_ns() { return std::exchange(preload_ns_, std::nullopt); }
+
+std::size_t AdapterCache::resident_bytes() const { return (residents_.size() + (pending_ ? 1 : 0)) * memory_bytes_; }
+
+AdapterCache::Shared AdapterCache::take_resident(const std::string& name) {
+  const auto place = std::find_if(residents_.begin(), residents_.end(), [&](const Shared& one) { return one->name == name; });
+  if (place == residents_.end()) return nullptr;
+  Shared resident = *place;
+  residents_.erase(place);
+  return resident;
+}
+
+// Lets adapters go until one more fits, never the chosen one.
+void AdapterCache::make_room() {
+  for (auto place = residents_.end(); place != residents_.begin() && resident_bytes() + memory_bytes_ > capacity_bytes_;) {
+    --place;
+    if (*place != chosen_) place = residents_.erase(place);
+  }
+}
+
+void AdapterCache::keep(Shared adapter) {
+  residents_.push_front(std::move(adapter));
+  chosen_ = residents_.front();
+}
+
+AdapterCache::Shared AdapterCache::read(const NamedAdapter& adapter) const {
+  const std::int64_t begin = now_ns();
+  Resident resident{.name = adapter.name, .memory = Buffer(memory_bytes_), .binding = bind_data_()};
   const auto memory_of = [&](std::size_t i) { return resident.memory.bytes().subspan(offsets_[i], lora_inputs_[i].bytes()); };
   std::vector<std::size_t> filled(lora_inputs_.size());
-  for (const AdapterPart& part : parts) {
+  for (const AdapterPart& part : adapter.parts) {
     const SafeTensors tensors(part.file);
     const auto stored = stored_inputs(tensors, lora_inputs_);
     for (std::size_t i = 0; i < lora_inputs_.size(); ++i) {
       if (!stored[i]) continue;
       const TensorInfo& input = lora_inputs_[i];
       const auto rank = static_cast<std::size_t>(stored[i]->shape[rank_axis(input)]);
-      require_room(name, input, filled[i] + rank);
+      require_room(adapter.name, input, filled[i] + rank);
       copy_ranks(tensors.require(*stored[i]), input, filled[i], rank_axis(input) == 1 ? part.factor : 1.0, memory_of(i));
       filled[i] += rank;
     }
   }
   for (std::size_t i = 0; i < lora_inputs_.size(); ++i) resident.binding.input(lora_inputs_[i], memory_of(i));
-  return resident;
+  resident.elapsed_ns = now_ns() - begin;
+  return std::make_shared<const Resident>(std::move(resident));
 }
 
 }  // namespace quadbench

@@ -1,8 +1,12 @@
-// The graphs that all tasks share: text encoder, VAE encoder, VAE decoder. One input, one output each, bound once.
+// The graphs that all tasks share: text encoder, VAE encoder, VAE decoder. One input, one output each. Under a memory budget they
+// are loaded when they are needed, and those that were used longest ago go.
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "session.hpp"
 
@@ -27,25 +31,44 @@ void require_tensor(const std::string& graph, const TensorInfo& found, const Ten
 
 class Component {
  public:
-  // Throws InputError unless the graph has just these two. An empty shape takes what is there.
-  Component(Session session, const TensorInfo& input, const TensorInfo& output);
+  using Load = std::function<Session()>;
 
-  const TensorInfo& input_info() const { return session_.inputs()[0]; }
-  const TensorInfo& output_info() const { return session_.outputs()[0]; }
-  std::uintmax_t file_bytes() const { return session_.file_bytes(); }
+  // Loads the graph. Throws InputError unless it has just these two. An empty shape takes what is there.
+  Component(Load loader, const TensorInfo& input, const TensorInfo& output);
+
+  const std::string& name() const { return name_; }
+  const TensorInfo& input_info() const { return input_info_; }
+  const TensorInfo& output_info() const { return output_info_; }
+  std::uintmax_t file_bytes() const { return file_bytes_; }
+
+  bool is_loaded() const { return loaded_.has_value(); }
+  std::size_t held_bytes() const { return held_bytes_; }  // by which the process grew when the graph was loaded
+  void load();
+  void unload();  // gives its memory back; the buffers of input and output stay
 
   template <class T>
   std::span<T> input() {
     return input_.as<T>();
   }
   std::span<const float> output() { return output_.as<float>(); }
-  void run() { session_.run(binding_); }
+  void run() { loaded_->session.run(loaded_->binding); }
 
  private:
-  Session session_;
+  struct Loaded {
+    Session session;
+    Binding binding;
+  };
+  void bind();
+
+  Load loader_;
+  std::optional<Loaded> loaded_;
+  std::string name_;
+  TensorInfo input_info_;
+  TensorInfo output_info_;
+  std::uintmax_t file_bytes_ = 0;
+  std::size_t held_bytes_ = 0;
   Buffer input_;
   Buffer output_;
-  Binding binding_;
 };
 
 struct Components {
@@ -53,12 +76,32 @@ struct Components {
   std::optional<Component> vae_encoder;
   Component vae_decoder;
 
-  std::uintmax_t file_bytes() const;
+  std::uintmax_t file_bytes() const;  // of those that are loaded
 };
 
-Component text_encoder(Session session);
-Component vae_encoder(Session session, const Dimensions& dimensions);
-Component vae_decoder(Session session);
+Component text_encoder(Component::Load loader);
+Component vae_encoder(Component::Load loader, const Dimensions& dimensions);
+Component vae_decoder(Component::Load loader);
+
+// Keeps what the loaded graphs hold within a budget as far as it can: the U-Net stays, and so does what is about to run.
+class MemoryBudget {
+ public:
+  // No budget: everything stays loaded.
+  MemoryBudget(Components& components, std::optional<std::size_t> bytes);
+
+  void set_unet_bytes(std::size_t bytes);  // what the loaded U-Nets hold
+
+  // Loads the component where it is not, after others went. Returns the time that this took in nanoseconds.
+  std::int64_t require(Component& component);
+
+ private:
+  std::size_t held_bytes() const;
+  void unload_others(const Component& wanted, std::size_t more);
+
+  std::optional<std::size_t> bytes_;
+  std::size_t unet_bytes_ = 0;
+  std::vector<Component*> components_;  // used longest ago first
+};
 
 Dimensions dimensions_of(const Component& text_encoder, const Component& vae_decoder);
 

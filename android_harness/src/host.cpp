@@ -1,8 +1,16 @@
 #include "host.hpp"
 
+#include <sched.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
 #include <ctime>
 #include <fstream>
 #include <map>
+
+#include "errors.hpp"
 
 namespace quadbench {
 namespace {
@@ -14,6 +22,26 @@ std::string trimmed(const std::string& text) {
 }
 
 }  // namespace
+
+void use_cores(const std::vector<int>& cores) {
+  if (cores.empty()) return;
+  cpu_set_t mask;
+  for (const int core : cores) {  // one by one, so that the message can name the one that is not there
+    CPU_ZERO(&mask);
+    CPU_SET(core, &mask);
+    if (::sched_setaffinity(0, sizeof mask, &mask) == 0) continue;
+    throw InputError("runtime.cores", "runtime.cores: this process cannot run on core " + std::to_string(core) + ": " +
+                                          std::strerror(errno));
+  }
+  CPU_ZERO(&mask);
+  for (const int core : cores) CPU_SET(core, &mask);
+  ::sched_setaffinity(0, sizeof mask, &mask);
+}
+
+void yield_to_others() {
+  constexpr int kNice = 10;
+  ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kNice);
+}
 
 // x86 has "model name"; older arm64 kernels "Hardware"; newer ones only the part number of each core.
 std::string cpu_model() {

@@ -1,6 +1,7 @@
 #include "launch.hpp"
 
 #include <algorithm>
+#include <fstream>
 
 #include "clock.hpp"
 #include "errors.hpp"
@@ -8,8 +9,6 @@
 
 namespace quadbench {
 namespace {
-
-constexpr std::chrono::milliseconds kMemoryPeriod{40};
 
 std::size_t longest(const std::vector<Task>& tasks) {
   std::size_t steps = 0;
@@ -24,52 +23,58 @@ Launch::Launch(const Plan& plan, const Runtime& runtime, EventWriter& events, co
       runtime_(runtime),
       events_(events),
       interrupt_(interrupt),
-      memory_(kMemoryPeriod),
+      memory_(std::chrono::milliseconds{plan.runtime.memory_period_ms}),
       components_(load_components()),
       dimensions_(dimensions_of(components_.text_encoder, components_.vae_decoder)),
       tasks_(load_tasks()),
-      pipeline_(components_, dimensions_, longest(tasks_), interrupt) {
-  if (plan_.variant != Variant::kPerGraph) {
-    preload_unet(plan_.unets.begin()->first);
-  }
+      budget_(components_, plan.runtime.memory_budget_bytes),
+      pipeline_(components_, budget_, dimensions_, longest(tasks_), interrupt) {
+  load_first_unets();
+  if (plan_.runtime.preload == Preload::kAll) hold_adapters();
   write_load_peak(std::nullopt);
 }
 
 void Launch::run() {
-  for (const BlockPlan& block : plan_.sequence) run_block(block);
+  for (std::size_t index = 0; index < plan_.sequence.size(); ++index) run_block(index);
+  events_.sample({.metric = "memory_sampling_ns", .value = memory_.spent_ns()});
 }
 
-Session Launch::load_session(const std::string& component, const std::filesystem::path& graph, std::int64_t& elapsed_ns) {
+Session Launch::load_session(const std::string& component, const std::filesystem::path& graph) {
   const SessionSettings settings{.intra_op_threads = plan_.runtime.intra_op_threads,
                                  .optimization = plan_.runtime.optimization,
                                  .execution_provider = plan_.runtime.execution_provider};
   const std::int64_t begin = now_ns();
   Session session(runtime_, graph, settings, component);
-  elapsed_ns = now_ns() - begin;
+  load_ns_ = now_ns() - begin;
   interrupt_.check("session load");
   return session;
 }
 
-Session Launch::load_and_write(const std::string& component, const std::filesystem::path& graph) {
-  std::int64_t elapsed_ns = 0;
-  std::optional<Session> session;
+Component::Load Launch::loader(const std::string& component, const std::filesystem::path& graph) {
+  return [this, component, graph] { return load_session(component, graph); };
+}
+
+template <class Make>
+Component Launch::load_component(const std::string& name, const std::filesystem::path& graph, const Make& make) {
+  std::optional<Component> component;
   {
     const TimedRegion region(memory_);
-    session.emplace(load_session(component, graph, elapsed_ns));
+    component.emplace(make(loader(name, graph)));
   }
-  events_.sample({.metric = "session_load_ns", .value = elapsed_ns, .component = component});
-  return std::move(*session);
+  events_.sample({.metric = "session_load_ns", .value = load_ns_, .component = name});
+  return std::move(*component);
 }
 
 Components Launch::load_components() {
   reset_peak_rss();
   const ComponentsPlan& plan = plan_.components;
-  Components components{.text_encoder = text_encoder(load_and_write("text_encoder", plan.text_encoder.path)),
+  Components components{.text_encoder = load_component("text_encoder", plan.text_encoder.path, text_encoder),
                         .vae_encoder = std::nullopt,
-                        .vae_decoder = vae_decoder(load_and_write("vae_decoder", plan.vae_decoder.path))};
+                        .vae_decoder = load_component("vae_decoder", plan.vae_decoder.path, vae_decoder)};
   if (plan.vae_encoder) {
-    components.vae_encoder = vae_encoder(load_and_write("vae_encoder", plan.vae_encoder->path),
-                                         dimensions_of(components.text_encoder, components.vae_decoder));
+    const Dimensions dimensions = dimensions_of(components.text_encoder, components.vae_decoder);
+    components.vae_encoder = load_component("vae_encoder", plan.vae_encoder->path,
+                                            [&](Component::Load loader) { return vae_encoder(std::move(loader), dimensions); });
   }
   return components;
 }
@@ -80,63 +85,89 @@ std::vector<Task> Launch::load_tasks() const {
   return tasks;
 }
 
-// The old U-Net goes first: two at once is what a phone has no room for.
-std::int64_t Launch::load_unet(const std::string& name) {
-  std::int64_t elapsed_ns = 0;
-  unet_.reset();
-  unet_.emplace(load_session("unet", plan_.unets.at(name).path, elapsed_ns), dimensions_, plan_.runtime.resident_adapters);
-  unet_name_ = name;
+void Launch::load_unet(const std::string& name) {
+  const std::int64_t before = rss_bytes();
+  auto unet = std::make_unique<UNet>(load_session("unet", plan_.unets.at(name).path), dimensions_,
+                                     plan_.runtime.adapter_cache_bytes);
+  unet_bytes_ += static_cast<std::size_t>(std::max<std::int64_t>(rss_bytes() - before, 0));
   for (const Task& task : tasks_) {
-    if (task.plan().unet != name || task.features() == unet_->time_features()) continue;
+    if (task.plan().unet != name || task.features() == unet->time_features()) continue;
     throw InputError("tasks." + task.name(), "tasks." + task.name() + ": its time_features have " +
                                                  std::to_string(task.features()) + " columns, U-Net '" + name + "' takes " +
-                                                 std::to_string(unet_->time_features()));
+                                                 std::to_string(unet->time_features()));
   }
-  return elapsed_ns;
+  unet_ = unet.get();
+  unets_.emplace(name, std::move(unet));
 }
 
-void Launch::preload_unet(const std::string& name) {
-  std::int64_t elapsed_ns = 0;
-  {
-    const TimedRegion region(memory_);
-    elapsed_ns = load_unet(name);
+// What stays loaded for the whole launch: none where each task's own U-Net is loaded at the switch into it.
+void Launch::load_first_unets() {
+  if (plan_.variant == Variant::kPerGraph) return;
+  for (const auto& entry : plan_.unets) {
+    {
+      const TimedRegion region(memory_);
+      load_unet(entry.first);
+    }
+    write_unet_load(entry.first, std::nullopt);
   }
-  write_unet_load(elapsed_ns, std::nullopt);
+  budget_.set_unet_bytes(unet_bytes_);
   for (const auto& entry : plan_.adapters) {
     check_adapter(entry.second.path, unet_->adapters().lora_inputs(), plan_.base);
   }
 }
 
-void Launch::run_block(const BlockPlan& block) {
+void Launch::hold_adapters() {
+  for (const Task& task : tasks_) {
+    const auto adapter = adapter_of(task);
+    if (!adapter) continue;
+    const std::int64_t begin = now_ns();
+    if (!unet_->adapters().hold(*adapter)) return;
+    events_.sample({.metric = "adapter_preload_ns",
+                    .value = now_ns() - begin,
+                    .task = task.name(),
+                    .labels = {{"adapter", adapter->name}}});
+  }
+}
+
+void Launch::run_block(std::size_t index) {
+  const BlockPlan& block = plan_.sequence[index];
   const Task& task = find_task(block.task);
   if (task.name() != current_task_) enter(task);
+  if (plan_.runtime.preload == Preload::kNext) preload_after(index);
   reset_peak_rss();
   for (int i = 0; i < block.warmup; ++i) run_image(task, i, true);
   for (int i = 0; i < block.iterations; ++i) run_image(task, i, false);
   write_peak(task.name());
+  write_regions(task.name());
 }
 
 // Events are written after the last clock reading: the switch of a shared graph is shorter than a line of JSON.
 void Launch::enter(const Task& task) {
   reset_peak_rss();
-  std::optional<std::int64_t> load_ns;
+  const auto loaded = unets_.find(task.plan().unet);
+  const bool is_loaded = loaded != unets_.end();
   std::optional<Residence> residence;
   std::int64_t begin = 0, choice_begin = 0, end = 0;
   {
     const TimedRegion region(memory_);
     begin = now_ns();
-    if (unet_name_ != task.plan().unet) load_ns = load_unet(task.plan().unet);
+    if (is_loaded) {
+      unet_ = loaded->second.get();
+    } else {
+      unets_.clear();  // the old U-Net goes first: two at once is what a phone has no room for
+      unet_bytes_ = 0;
+      give_memory_back();
+      load_unet(task.plan().unet);
+    }
     choice_begin = now_ns();
     residence = choose_adapter(task);
     end = now_ns();
   }
-  if (load_ns) write_unet_load(*load_ns, task.name());
-  if (residence) {
-    events_.sample({.metric = "adapter_load_ns",
-                    .value = end - choice_begin,
-                    .task = task.name(),
-                    .labels = {{"adapter", *task.plan().adapter}, {"state", to_string(*residence)}}});
+  if (!is_loaded) {
+    budget_.set_unet_bytes(unet_bytes_);
+    write_unet_load(task.plan().unet, task.name());
   }
+  if (residence) write_adapter(task, *residence, end - choice_begin);
   events_.sample({.metric = "switch_ns",
                   .value = end - begin,
                   .task = task.name(),
@@ -147,16 +178,28 @@ void Launch::enter(const Task& task) {
 }
 
 std::optional<Residence> Launch::choose_adapter(const Task& task) {
+  if (const auto adapter = adapter_of(task)) return unet_->adapters().choose(*adapter);
+  unet_->adapters().choose_none();
+  return std::nullopt;
+}
+
+std::optional<NamedAdapter> Launch::adapter_of(const Task& task) const {
   const auto& mix = task.plan().adapter;
-  if (!mix) {
-    unet_->adapters().choose_none();
-    return std::nullopt;
+  if (!mix) return std::nullopt;
+  NamedAdapter adapter{.name = *mix, .parts = {}};
+  for (const auto& [name, factor] : plan_.mixes.at(*mix)) {
+    adapter.parts.push_back({.file = plan_.adapters.at(name).path, .factor = factor});
   }
-  std::vector<AdapterPart> parts;
-  for (const auto& [adapter, factor] : plan_.mixes.at(*mix)) {
-    parts.push_back({.file = plan_.adapters.at(adapter).path, .factor = factor});
+  return adapter;
+}
+
+// Begins to read the adapter of the task that comes after this block's.
+void Launch::preload_after(std::size_t index) {
+  for (std::size_t next = index + 1; next < plan_.sequence.size(); ++next) {
+    if (plan_.sequence[next].task == current_task_) continue;
+    if (const auto adapter = adapter_of(find_task(plan_.sequence[next].task))) unet_->adapters().preload(*adapter);
+    return;
   }
-  return unet_->adapters().choose(*mix, parts);
 }
 
 void Launch::run_image(const Task& task, int iteration, bool is_warmup) {
@@ -196,6 +239,7 @@ void Launch::write_times(const Task& task, const Item& item, int iteration, bool
   sample.labels.clear();
   sample.step.reset();
   write("vae_decoder_ns", times.vae_decoder_ns, "vae_decoder");
+  for (const Reload& reload : times.reloads) write("reload_ns", reload.elapsed_ns, reload.component);
   write("end_to_end_ns", times.end_to_end_ns, std::nullopt);
   write("residual_ns", times.residual_ns(), std::nullopt);
 }
@@ -219,19 +263,50 @@ void Launch::write_load_peak(const std::optional<std::string>& task) {
   events_.sample({.metric = "load_peak_rss_bytes", .value = peak_rss_bytes(), .task = task});
 }
 
-void Launch::write_unet_load(std::int64_t elapsed_ns, const std::optional<std::string>& task) {
-  events_.sample(
-      {.metric = "session_load_ns", .value = elapsed_ns, .task = task, .component = "unet", .labels = {{"unet", unet_name_}}});
+void Launch::write_unet_load(const std::string& name, const std::optional<std::string>& task) {
+  events_.sample({.metric = "session_load_ns", .value = load_ns_, .task = task, .component = "unet", .labels = {{"unet", name}}});
+}
+
+void Launch::write_adapter(const Task& task, Residence residence, std::int64_t elapsed_ns) {
+  const std::string& adapter = *task.plan().adapter;
+  events_.sample({.metric = "adapter_load_ns",
+                  .value = elapsed_ns,
+                  .task = task.name(),
+                  .labels = {{"adapter", adapter}, {"state", to_string(residence)}}});
+  if (const auto preload_ns = unet_->adapters().take_preload_ns()) {
+    events_.sample(
+        {.metric = "adapter_preload_ns", .value = *preload_ns, .task = task.name(), .labels = {{"adapter", adapter}}});
+  }
 }
 
 void Launch::write_peak(const std::string& task) {
   const std::int64_t peak = peak_rss_bytes();
-  const auto weights = static_cast<std::int64_t>(components_.file_bytes() + unet_->file_bytes());
+  auto weights = static_cast<std::int64_t>(components_.file_bytes());
+  for (const auto& entry : unets_) weights += static_cast<std::int64_t>(entry.second->file_bytes());
   if (peak < weights) {
     throw RunError("task " + task, "the peak of " + std::to_string(peak) + " bytes is below the " + std::to_string(weights) +
                                        " bytes of the graphs that are loaded; it cannot be right");
   }
   events_.sample({.metric = "peak_rss_bytes", .value = peak, .task = task});
+}
+
+void Launch::write_regions(const std::string& task) {
+  std::ifstream smaps("/proc/self/smaps");
+  for (const auto& [region, bytes] : rss_by_region(smaps, graph_files())) {
+    events_.sample({.metric = "rss_" + region + "_bytes", .value = bytes, .task = task});
+  }
+  const auto adapters = static_cast<std::int64_t>(unet_->adapters().resident_bytes());
+  events_.sample({.metric = "adapter_cache_bytes", .value = adapters, .task = task});
+  if (const auto bytes = dma_buf_bytes("/proc/self")) {
+    events_.sample({.metric = "dma_buf_bytes", .value = *bytes, .task = task});
+  }
+}
+
+std::set<std::string> Launch::graph_files() const {
+  std::set<std::string> files{plan_.components.text_encoder.path, plan_.components.vae_decoder.path};
+  if (plan_.components.vae_encoder) files.insert(plan_.components.vae_encoder->path);
+  for (const auto& entry : plan_.unets) files.insert(entry.second.path);
+  return files;
 }
 
 const Task& Launch::find_task(const std::string& name) const {

@@ -1,6 +1,7 @@
 // Launch: plan -> events. Loads the graphs, runs the blocks of the sequence in order.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -24,16 +25,21 @@ class Launch {
   void run();  // throws RunError or Interrupted
 
  private:
-  Session load_session(const std::string& component, const std::filesystem::path& graph, std::int64_t& elapsed_ns);
-  Session load_and_write(const std::string& component, const std::filesystem::path& graph);
+  Session load_session(const std::string& component, const std::filesystem::path& graph);
+  Component::Load loader(const std::string& component, const std::filesystem::path& graph);
+  template <class Make>
+  Component load_component(const std::string& name, const std::filesystem::path& graph, const Make& make);
   Components load_components();
   std::vector<Task> load_tasks() const;
-  std::int64_t load_unet(const std::string& name);
-  void preload_unet(const std::string& name);
+  void load_unet(const std::string& name);
+  void load_first_unets();
+  void hold_adapters();
 
-  void run_block(const BlockPlan& block);
+  void run_block(std::size_t index);
   void enter(const Task& task);
   std::optional<Residence> choose_adapter(const Task& task);
+  std::optional<NamedAdapter> adapter_of(const Task& task) const;
+  void preload_after(std::size_t index);
   void run_image(const Task& task, int iteration, bool is_warmup);
   const Task& find_task(const std::string& name) const;
 
@@ -41,20 +47,26 @@ class Launch {
   void write_image(const Task& task, const Item& item);
   void write_memory(const std::optional<std::string>& task);
   void write_load_peak(const std::optional<std::string>& task);
-  void write_unet_load(std::int64_t elapsed_ns, const std::optional<std::string>& task);
+  void write_unet_load(const std::string& name, const std::optional<std::string>& task);
+  void write_adapter(const Task& task, Residence residence, std::int64_t elapsed_ns);
   void write_peak(const std::string& task);
+  void write_regions(const std::string& task);
+  std::set<std::string> graph_files() const;
 
   const Plan& plan_;
   const Runtime& runtime_;
   EventWriter& events_;
   const Interrupt& interrupt_;
   MemorySampler memory_;
+  std::int64_t load_ns_ = 0;  // of the last session
   Components components_;
   Dimensions dimensions_;
   std::vector<Task> tasks_;
+  MemoryBudget budget_;
   Pipeline pipeline_;
-  std::optional<UNet> unet_;
-  std::string unet_name_;
+  std::map<std::string, std::unique_ptr<UNet>> unets_;  // that are loaded; several where the variant keeps them
+  UNet* unet_ = nullptr;
+  std::size_t unet_bytes_ = 0;  // by which the process grew as they were loaded
   std::string current_task_ = "none";
   bool is_first_after_switch_ = false;
   std::set<std::string> written_images_;

@@ -32,7 +32,8 @@ void run(const char* plan_path, EventWriter& events, const Interrupt& interrupt)
   const auto bytes = file.bytes();
   const Plan plan = parse_plan({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
   verify_files(plan);
-  Runtime runtime(plan.runtime.library);
+  use_cores(plan.runtime.cores);
+  Runtime runtime(plan.runtime);
   if (const auto& provider = plan.runtime.execution_provider; provider && provider->library) {
     runtime.load_plugin(provider->name, *provider->library);
   }

@@ -1,9 +1,16 @@
 #include "memory.hpp"
 
+#include <malloc.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
 #include <fstream>
 #include <string>
 #include <utility>
 
+#include "clock.hpp"
 #include "errors.hpp"
 
 namespace quadbench {
@@ -24,6 +31,29 @@ std::int64_t status_bytes(const std::string& key) {
   return *found * 1024;
 }
 
+constexpr std::int64_t kKilobyte = 1024;
+
+// The path or name at the end of a mapping's line, `55d0-55d1 r-xp 00000000 08:01 123   /usr/bin/cat`; empty where it has none.
+std::string mapped_name(const std::string& line) {
+  std::size_t place = 0;
+  for (int field = 0; field < 5; ++field) place = line.find_first_not_of(' ', line.find(' ', place));
+  return place == std::string::npos ? "" : line.substr(place);
+}
+
+// Whether a line of smaps begins a mapping: it starts with an address where others have a key and a colon.
+bool begins_mapping(const std::string& line) {
+  const auto dash = line.find('-');
+  return dash != std::string::npos && dash > 0 && line.find_first_not_of("0123456789abcdef") == dash;
+}
+
+std::string region_of(const std::string& name, const std::set<std::string>& graphs) {
+  if (graphs.contains(name)) return "graphs";
+  if (name.starts_with("/dmabuf") || name.starts_with("anon_inode:dmabuf")) return "dma_buf";
+  if (name.empty() || name.front() == '[' || name.starts_with("/dev/zero") || name.starts_with("/memfd:")) return "anonymous";
+  if (name.find(".so") != std::string::npos) return "libraries";
+  return "other";
+}
+
 }  // namespace
 
 bool reset_peak_rss() {
@@ -42,7 +72,55 @@ std::optional<std::int64_t> pss_bytes() {
   return *found * 1024;
 }
 
+void give_memory_back() {
+#ifdef __GLIBC__
+  ::malloc_trim(0);
+#elif defined(M_PURGE)
+  ::mallopt(M_PURGE, 0);
+#endif
+}
+
+std::map<std::string, std::int64_t> rss_by_region(std::istream& smaps, const std::set<std::string>& graphs) {
+  std::map<std::string, std::int64_t> regions;
+  for (const char* region : {"anonymous", "graphs", "libraries", "dma_buf", "other"}) regions[region] = 0;
+  std::string name;
+  std::int64_t rss = 0;
+  for (std::string line; std::getline(smaps, line);) {
+    if (begins_mapping(line)) {
+      name = mapped_name(line);
+    } else if (line.starts_with("Rss:")) {
+      rss = std::stoll(line.substr(4)) * kKilobyte;
+    } else if (line.starts_with("Anonymous:")) {  // pages of a mapped file that were written to are the process's own
+      const std::int64_t written = std::min<std::int64_t>(rss, std::stoll(line.substr(10)) * kKilobyte);
+      regions["anonymous"] += written;
+      regions[region_of(name, graphs)] += rss - written;
+    }
+  }
+  return regions;
+}
+
+std::optional<std::int64_t> dma_buf_bytes(const std::string& process) {
+  std::error_code error;
+  std::map<ino_t, std::int64_t> sizes;
+  for (const auto& entry : std::filesystem::directory_iterator(process + "/fd", error)) {
+    std::ifstream file(process + "/fdinfo/" + entry.path().filename().string());
+    std::optional<std::int64_t> size;
+    bool is_dma_buf = false;
+    for (std::string line; std::getline(file, line);) {
+      if (line.starts_with("size:")) size = std::stoll(line.substr(5));
+      is_dma_buf = is_dma_buf || line.starts_with("exp_name:");
+    }
+    struct stat status {};
+    if (is_dma_buf && size && ::stat(entry.path().c_str(), &status) == 0) sizes[status.st_ino] = *size;
+  }
+  if (error) return std::nullopt;
+  std::int64_t bytes = 0;
+  for (const auto& entry : sizes) bytes += entry.second;
+  return bytes;
+}
+
 MemorySampler::MemorySampler(std::chrono::milliseconds period) : period_(period) {
+  if (period_.count() == 0) return;
   sample();  // where the kernel does not tell, the error is the caller's, not the thread's
   thread_ = std::thread([this] { sample_until_stopped(); });
 }
@@ -53,12 +131,12 @@ MemorySampler::~MemorySampler() {
     stopped_ = true;
   }
   changed_.notify_one();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void MemorySampler::pause() {
   const std::lock_guard lock(mutex_);
-  if (Clock::now() >= due_) sample();
+  if (thread_.joinable() && Clock::now() >= due_) sample();
   paused_ = true;
 }
 
@@ -75,6 +153,11 @@ std::vector<MemorySample> MemorySampler::drain() {
   return std::exchange(samples_, {});
 }
 
+std::int64_t MemorySampler::spent_ns() {
+  const std::lock_guard lock(mutex_);
+  return spent_ns_;
+}
+
 void MemorySampler::sample_until_stopped() {
   std::unique_lock lock(mutex_);
   while (!stopped_) {
@@ -89,7 +172,9 @@ void MemorySampler::sample_until_stopped() {
 }
 
 void MemorySampler::sample() {
+  const std::int64_t begin = now_ns();
   samples_.push_back({.rss_bytes = rss_bytes(), .pss_bytes = pss_bytes()});
+  spent_ns_ += now_ns() - begin;
   due_ = Clock::now() + period_;
 }
 

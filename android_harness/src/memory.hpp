@@ -5,8 +5,12 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <istream>
+#include <map>
 #include <mutex>
 #include <optional>
+#include <set>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -19,6 +23,17 @@ std::int64_t peak_rss_bytes();            // VmHWM; throws RunError where the ke
 std::int64_t rss_bytes();                 // VmRSS; likewise
 std::optional<std::int64_t> pss_bytes();  // nothing where smaps_rollup cannot be read
 
+// Tells the C library to return to the system what was freed.
+void give_memory_back();
+
+// Resident bytes by what they are for: `anonymous`, `graphs` (mapped files of the plan), `libraries`, `dma_buf`, `other`. All are
+// there; 0 where there is none. `smaps` has the format of /proc/PID/smaps.
+std::map<std::string, std::int64_t> rss_by_region(std::istream& smaps, const std::set<std::string>& graphs);
+
+// Bytes of the DMA buffers that are open, each once however often. Nothing where the kernel does not tell. `process` is a folder
+// as /proc/self.
+std::optional<std::int64_t> dma_buf_bytes(const std::string& process);
+
 struct MemorySample {
   std::int64_t rss_bytes = 0;
   std::optional<std::int64_t> pss_bytes;
@@ -26,6 +41,7 @@ struct MemorySample {
 
 class MemorySampler {
  public:
+  // A period of 0: no sample is ever taken.
   explicit MemorySampler(std::chrono::milliseconds period);
   ~MemorySampler();
   MemorySampler(const MemorySampler&) = delete;
@@ -35,6 +51,7 @@ class MemorySampler {
   void pause();
   void resume();
   std::vector<MemorySample> drain();  // those since the last call
+  std::int64_t spent_ns();            // that all samples so far took
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -48,6 +65,7 @@ class MemorySampler {
   bool stopped_ = false;
   Clock::time_point due_;
   std::vector<MemorySample> samples_;
+  std::int64_t spent_ns_ = 0;
   std::thread thread_;
 };
 

@@ -40,7 +40,9 @@ void* open_without_telemetry(const std::filesystem::path& library) {
 
 }  // namespace
 
-Runtime::Runtime(const std::filesystem::path& library) : library_(open_without_telemetry(library)), path_(library) {
+Runtime::Runtime(const RuntimePlan& plan)
+    : library_(open_without_telemetry(plan.library)), path_(plan.library), thread_pool_(plan.thread_pool), arena_(plan.arena) {
+  const std::filesystem::path& library = path_;
   if (!library_) {
     const char* reason = ::dlerror();
     throw InputError(kLibraryKey, "cannot open '" + library.string() + "': " + (reason != nullptr ? reason : "unknown reason"));
@@ -53,13 +55,30 @@ Runtime::Runtime(const std::filesystem::path& library) : library_(open_without_t
   version_ = base_->GetVersionString();
   api_ = base_->GetApi(kApiVersion);
   if (api_ == nullptr) throw InputError(kLibraryKey, too_old(library, version_, kApiVersion, "this program"));
-  OrtEnv* environment = nullptr;
-  check(api_->CreateEnv(ORT_LOGGING_LEVEL_WARNING, "quadbench", &environment), "runtime");
-  environment_ = {environment, {api_->ReleaseEnv}};
-  check(api_->DisableTelemetryEvents(environment), "runtime");
+  environment_ = environment_with(plan);
+  check(api_->DisableTelemetryEvents(environment()), "runtime");
   OrtMemoryInfo* memory = nullptr;
   check(api_->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory), "runtime");
   cpu_memory_ = {memory, {api_->ReleaseMemoryInfo}};
+  if (arena_ == Arena::kShared) check(api_->CreateAndRegisterAllocator(environment(), memory, nullptr), "runtime.arena");
+}
+
+Handle<OrtEnv> Runtime::environment_with(const RuntimePlan& plan) const {
+  constexpr const char* kName = "quadbench";
+  OrtEnv* environment = nullptr;
+  if (thread_pool_ == ThreadPool::kSession) {
+    check(api_->CreateEnv(ORT_LOGGING_LEVEL_WARNING, kName, &environment), "runtime");
+    return {environment, {api_->ReleaseEnv}};
+  }
+  OrtThreadingOptions* created = nullptr;
+  check(api_->CreateThreadingOptions(&created), "runtime.thread_pool");
+  const Handle<OrtThreadingOptions> options(created, {api_->ReleaseThreadingOptions});
+  check(api_->SetGlobalIntraOpNumThreads(created, plan.intra_op_threads), "runtime.intra_op_threads");
+  check(api_->SetGlobalInterOpNumThreads(created, 1), "runtime.thread_pool");
+  // A provider has threads of its own, and those of ONNX Runtime would be in their way if they waited by spinning.
+  check(api_->SetGlobalSpinControl(created, plan.execution_provider ? 0 : 1), "runtime.thread_pool");
+  check(api_->CreateEnvWithGlobalThreadPools(ORT_LOGGING_LEVEL_WARNING, kName, created, &environment), "runtime.thread_pool");
+  return {environment, {api_->ReleaseEnv}};
 }
 
 void Runtime::load_plugin(const std::string& provider, const std::filesystem::path& library) {

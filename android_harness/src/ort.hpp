@@ -8,6 +8,7 @@
 
 #include <onnxruntime_c_api.h>
 
+#include "plan.hpp"
 #include "plugin_api.hpp"
 
 namespace quadbench {
@@ -23,7 +24,8 @@ using Handle = std::unique_ptr<T, Release<T>>;
 
 class Runtime {
  public:
-  explicit Runtime(const std::filesystem::path& library);  // throws InputError
+  // Opens the library; what graphs share, threads and arena, exists from then on. Throws InputError.
+  explicit Runtime(const RuntimePlan& plan);
 
   // Makes a plugin library's execution provider known under its name. Throws InputError, also for a runtime too old for plugins.
   void load_plugin(const std::string& provider, const std::filesystem::path& library);
@@ -36,11 +38,15 @@ class Runtime {
   OrtEnv* environment() const { return environment_.get(); }
   const OrtMemoryInfo* cpu_memory() const { return cpu_memory_.get(); }
   const std::string& version() const { return version_; }
+  ThreadPool thread_pool() const { return thread_pool_; }
+  Arena arena() const { return arena_; }
 
   // Throws InputError where the model is at fault, RunError otherwise. Releases the status.
   void check(OrtStatus* status, const char* where) const;
 
  private:
+  Handle<OrtEnv> environment_with(const RuntimePlan& plan) const;
+
   struct Close {
     void operator()(void* library) const;
   };
@@ -50,6 +56,8 @@ class Runtime {
   const OrtApi* api_ = nullptr;
   std::optional<PluginApi> plugin_api_;
   std::string version_;
+  ThreadPool thread_pool_;
+  Arena arena_;
   Handle<OrtEnv> environment_;
   Handle<OrtMemoryInfo> cpu_memory_;
 };

@@ -20,11 +20,16 @@ void copy_floats(std::span<const float> from, std::span<float> to) { std::copy(f
 
 std::int64_t ImageTimes::residual_ns() const {
   const std::int64_t unet_total = std::accumulate(unet_ns.begin(), unet_ns.end(), std::int64_t{0});
-  return end_to_end_ns - text_encoder_ns - vae_encoder_ns - unet_total - vae_decoder_ns;
+  const std::int64_t reload_total = std::accumulate(reloads.begin(), reloads.end(), std::int64_t{0}, [](auto sum, const Reload& reload) {
+    return sum + reload.elapsed_ns;
+  });
+  return end_to_end_ns - text_encoder_ns - vae_encoder_ns - unet_total - vae_decoder_ns - reload_total;
 }
 
-Pipeline::Pipeline(Components& components, const Dimensions& dimensions, std::size_t longest, const Interrupt& interrupt)
+Pipeline::Pipeline(Components& components, MemoryBudget& budget, const Dimensions& dimensions, std::size_t longest,
+                   const Interrupt& interrupt)
     : components_(components),
+      budget_(budget),
       interrupt_(interrupt),
       sampler_(elements_of(dimensions.latent), dimensions.channels(), longest),
       latent_(elements_of(dimensions.latent)),
@@ -37,6 +42,7 @@ Pipeline::Pipeline(Components& components, const Dimensions& dimensions, std::si
 
 void Pipeline::run(const Task& task, const Item& item, UNet& unet) {
   times_.unet_ns.assign(task.steps(), 0);
+  times_.reloads.clear();
   const std::int64_t begin = now_ns();
   encode_text(task, item);
   encode_image(item);
@@ -47,8 +53,14 @@ void Pipeline::run(const Task& task, const Item& item, UNet& unet) {
   times_.end_to_end_ns = now_ns() - begin;
 }
 
+void Pipeline::require(Component& component) {
+  const std::int64_t elapsed_ns = budget_.require(component);
+  if (elapsed_ns > 0) times_.reloads.push_back({.component = component.name(), .elapsed_ns = elapsed_ns});
+}
+
 void Pipeline::encode_text(const Task& task, const Item& item) {
   Component& encoder = components_.text_encoder;
+  require(encoder);
   const std::int64_t begin = now_ns();
   std::copy(item.input_ids.begin(), item.input_ids.end(), encoder.input<std::int32_t>().begin());
   encoder.run();
@@ -68,6 +80,7 @@ void Pipeline::encode_image(const Item& item) {
     return;
   }
   Component& encoder = *components_.vae_encoder;
+  require(encoder);
   to_floats(item.image, encoder.input<float>());
   const std::int64_t begin = now_ns();
   encoder.run();
@@ -99,6 +112,7 @@ void Pipeline::predict(const Task& task, UNet& unet, std::size_t step, std::span
 
 void Pipeline::decode(std::span<const float> latent) {
   Component& decoder = components_.vae_decoder;
+  require(decoder);
   copy_floats(latent, decoder.input<float>());
   const std::int64_t begin = now_ns();
   decoder.run();

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "components.hpp"
@@ -14,6 +15,12 @@
 
 namespace quadbench {
 
+// A graph that had to be loaded again, as the memory budget had sent it away.
+struct Reload {
+  std::string component;
+  std::int64_t elapsed_ns = 0;
+};
+
 struct ImageTimes {
   std::int64_t text_encoder_ns = 0;
   std::int64_t vae_encoder_ns = 0;  // 0 where the task takes no image
@@ -21,14 +28,16 @@ struct ImageTimes {
   std::vector<std::int64_t> unet_ns;
   std::int64_t vae_decoder_ns = 0;
   std::int64_t end_to_end_ns = 0;
+  std::vector<Reload> reloads;
 
-  std::int64_t residual_ns() const;
+  std::int64_t residual_ns() const;  // what none of the others explains
 };
 
 class Pipeline {
  public:
   // `longest`: the most steps that a task has.
-  Pipeline(Components& components, const Dimensions& dimensions, std::size_t longest, const Interrupt& interrupt);
+  Pipeline(Components& components, MemoryBudget& budget, const Dimensions& dimensions, std::size_t longest,
+           const Interrupt& interrupt);
 
   // The timed region. Throws Interrupted after a U-Net run.
   void run(const Task& task, const Item& item, UNet& unet);
@@ -39,12 +48,14 @@ class Pipeline {
   void require_finite(const Task& task, const Item& item);  // throws RunError that names the first stage with a NaN or infinity
 
  private:
+  void require(Component& component);
   void encode_text(const Task& task, const Item& item);
   void encode_image(const Item& item);
   void predict(const Task& task, UNet& unet, std::size_t step, std::span<float> eps);
   void decode(std::span<const float> latent);
 
   Components& components_;
+  MemoryBudget& budget_;
   const Interrupt& interrupt_;
   Sampler sampler_;
   std::vector<float> latent_;            // z

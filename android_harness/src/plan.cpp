@@ -15,13 +15,21 @@ namespace {
 using Root = std::filesystem::path;
 
 constexpr std::pair<const char*, Variant> kVariants[] = {
-    {"shared", Variant::kShared}, {"per-graph", Variant::kPerGraph}, {"float", Variant::kFloat}};
+    {"shared", Variant::kShared}, {"per-graph", Variant::kPerGraph}, {"resident", Variant::kResident}, {"float", Variant::kFloat}};
 constexpr std::pair<const char*, TaskKind> kTaskKinds[] = {
     {"text-to-image", TaskKind::kTextToImage}, {"image-to-image", TaskKind::kImageToImage}, {"inpaint", TaskKind::kInpaint}};
 constexpr std::pair<const char*, Optimization> kOptimizations[] = {{"none", Optimization::kNone},
                                                                    {"basic", Optimization::kBasic},
                                                                    {"extended", Optimization::kExtended},
                                                                    {"all", Optimization::kAll}};
+
+constexpr std::pair<const char*, Arena> kArenas[] = {
+    {"none", Arena::kNone}, {"session", Arena::kSession}, {"shared", Arena::kShared}};
+constexpr std::pair<const char*, ThreadPool> kThreadPools[] = {{"shared", ThreadPool::kShared}, {"session", ThreadPool::kSession}};
+constexpr std::pair<const char*, Preload> kPreloads[] = {
+    {"none", Preload::kNone}, {"next", Preload::kNext}, {"all", Preload::kAll}};
+constexpr std::int64_t kMostBytes = std::int64_t{1} << 46;
+constexpr std::int64_t kMostCores = 1024;
 
 template <class Choice, std::size_t n>
 Choice choice(const Field& field, const std::pair<const char*, Choice> (&choices)[n]) {
@@ -91,14 +99,25 @@ ProviderPlan provider_plan(const Field& field, const Root& root) {
   return provider;
 }
 
+std::size_t byte_count(const Field& field) { return static_cast<std::size_t>(field.integer(1, kMostBytes)); }
+
 RuntimePlan runtime_plan(const Field& field, const Root& root) {
-  field.require_keys({"library", "intra_op_threads", "optimization", "resident_adapters", "execution_provider"});
+  field.require_keys({"library", "intra_op_threads", "cores", "thread_pool", "arena", "optimization", "preload",
+                      "adapter_cache_bytes", "memory_budget_bytes", "memory_period_ms", "execution_provider"});
   RuntimePlan runtime;
   runtime.library = root / field.at("library").text();
   runtime.intra_op_threads = static_cast<int>(field.at("intra_op_threads").integer(1, 1024));
   if (const auto level = field.find("optimization")) runtime.optimization = choice(*level, kOptimizations);
-  if (const auto resident = field.find("resident_adapters")) {
-    runtime.resident_adapters = static_cast<std::size_t>(resident->integer(1, 1'000'000));
+  if (const auto cores = field.find("cores")) {
+    for (const Field& core : cores->items()) runtime.cores.push_back(static_cast<int>(core.integer(0, kMostCores - 1)));
+  }
+  if (const auto pool = field.find("thread_pool")) runtime.thread_pool = choice(*pool, kThreadPools);
+  if (const auto arena = field.find("arena")) runtime.arena = choice(*arena, kArenas);
+  if (const auto preload = field.find("preload")) runtime.preload = choice(*preload, kPreloads);
+  if (const auto cache = field.find("adapter_cache_bytes")) runtime.adapter_cache_bytes = byte_count(*cache);
+  if (const auto budget = field.find("memory_budget_bytes")) runtime.memory_budget_bytes = byte_count(*budget);
+  if (const auto period = field.find("memory_period_ms")) {
+    runtime.memory_period_ms = static_cast<int>(period->integer(0, 60'000));
   }
   if (const auto provider = field.find("execution_provider")) runtime.execution_provider = provider_plan(*provider, root);
   return runtime;
@@ -176,10 +195,10 @@ BlockPlan block_plan(const Field& field, const std::map<std::string, TaskPlan>& 
 
 void require_variant_fits(const Plan& plan, const Field& document) {
   if (plan.unets.empty()) document.at("unets").fail("at least one U-Net");
-  if (plan.variant == Variant::kPerGraph && !plan.adapters.empty()) {
-    document.at("adapters").fail("no adapters for variant per-graph, whose U-Nets have them merged");
+  if (is_merged(plan.variant) && !plan.adapters.empty()) {
+    document.at("adapters").fail("no adapters for variant " + to_string(plan.variant) + ", whose U-Nets have them merged");
   }
-  if (plan.variant != Variant::kPerGraph && plan.unets.size() != 1) {
+  if (!is_merged(plan.variant) && plan.unets.size() != 1) {
     throw InputError(
         "unets", "unets: found " + std::to_string(plan.unets.size()) + ", expected one for variant " + to_string(plan.variant));
   }
@@ -231,6 +250,8 @@ void verify_files(const Plan& plan) {
   for (const auto& entry : plan.unets) verify_file(entry.second);
   for (const auto& entry : plan.adapters) verify_file(entry.second);
 }
+
+bool is_merged(Variant variant) { return variant == Variant::kPerGraph || variant == Variant::kResident; }
 
 std::string to_string(Variant variant) {
   for (const auto& [name, value] : kVariants) {

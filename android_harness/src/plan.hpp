@@ -10,9 +10,12 @@
 
 namespace quadbench {
 
-enum class Variant { kShared, kPerGraph, kFloat };
+enum class Variant { kShared, kPerGraph, kResident, kFloat };
 enum class TaskKind { kTextToImage, kImageToImage, kInpaint };
 enum class Optimization { kNone, kBasic, kExtended, kAll };
+enum class Arena { kNone, kSession, kShared };      // which graphs keep freed memory for their next run, each for itself or together
+enum class ThreadPool { kShared, kSession };        // whether graphs compute on the same threads, or each on its own
+enum class Preload { kNone, kNext, kAll };          // which adapters are read before their task begins
 
 struct PlannedFile {
   std::filesystem::path path;
@@ -35,8 +38,14 @@ struct ProviderPlan {
 struct RuntimePlan {
   std::filesystem::path library;  // libonnxruntime.so
   int intra_op_threads = 1;
+  std::vector<int> cores;  // that the process may run on; empty: all
+  ThreadPool thread_pool = ThreadPool::kShared;
+  Arena arena = Arena::kNone;
   Optimization optimization = Optimization::kAll;
-  std::size_t resident_adapters = 8;
+  Preload preload = Preload::kNone;
+  std::size_t adapter_cache_bytes = std::size_t{512} << 20;
+  std::optional<std::size_t> memory_budget_bytes;  // of loaded graphs; nothing: all stay loaded
+  int memory_period_ms = 40;                       // between two readings of memory; 0: none
   std::optional<ProviderPlan> execution_provider;  // a plugin takes all; what another does not take runs on the CPU's
 };
 
@@ -94,5 +103,8 @@ Plan parse_plan(std::string_view json);
 void verify_files(const Plan& plan);
 
 std::string to_string(Variant variant);
+
+// Whether there is one U-Net for each task, with its adapter merged.
+bool is_merged(Variant variant);
 
 }  // namespace quadbench

@@ -67,8 +67,20 @@ Handle<OrtSessionOptions> session_options(const Runtime& runtime, const SessionS
   OrtSessionOptions* created = nullptr;
   runtime.check(api.CreateSessionOptions(&created), where);
   Handle<OrtSessionOptions> options(created, {api.ReleaseSessionOptions});
-  runtime.check(api.SetIntraOpNumThreads(created, settings.intra_op_threads), where);
-  runtime.check(api.SetInterOpNumThreads(created, 1), where);
+  if (runtime.thread_pool() == ThreadPool::kShared) {
+    runtime.check(api.DisablePerSessionThreads(created), where);
+  } else {
+    runtime.check(api.SetIntraOpNumThreads(created, settings.intra_op_threads), where);
+    runtime.check(api.SetInterOpNumThreads(created, 1), where);
+  }
+  switch (runtime.arena()) {
+    case Arena::kNone:
+      runtime.check(api.DisableCpuMemArena(created), where);
+      runtime.check(api.DisableMemPattern(created), where);  // one block for all of a run's tensors, which would stay
+      break;
+    case Arena::kShared: runtime.check(api.AddSessionConfigEntry(created, "session.use_env_allocators", "1"), where); break;
+    case Arena::kSession: break;
+  }
   runtime.check(api.SetSessionExecutionMode(created, ORT_SEQUENTIAL), where);
   runtime.check(api.SetSessionGraphOptimizationLevel(created, level_of(settings.optimization)), where);
   // By default a MatMul with INT8 weights is fused into one that rounds its input to 8 bits, whatever the graph says; 1: float32.

@@ -12,13 +12,13 @@ TensorInfo floats(const char* name, const Shape& shape) { return {.name = name, 
 
 }  // namespace
 
-UNet::UNet(Session session, const Dimensions& dimensions, std::size_t resident_adapters)
+UNet::UNet(Session session, const Dimensions& dimensions, std::size_t adapter_cache_bytes)
     : session_(std::move(session)),
       sample_(input("sample").bytes()),
       time_features_(input("time_features").bytes()),
       context_(input("encoder_hidden_states").bytes()),
       eps_(input("sample").bytes()),
-      adapters_(lora_inputs(), [this] { return bind_data(); }, resident_adapters) {
+      adapters_(lora_inputs(), [this] { return bind_data(); }, adapter_cache_bytes) {
   const std::string& graph = session_.name();
   require_tensor(graph, input("sample"), floats("sample", dimensions.latent));
   require_tensor(graph, input("encoder_hidden_states"), floats("encoder_hidden_states", dimensions.context));

@@ -14,7 +14,7 @@ class UNet {
  public:
   // Throws InputError unless the graph has `sample`, `time_features`, `encoder_hidden_states`, LoRA inputs and the output `eps`,
   // with the shapes of the other graphs.
-  UNet(Session session, const Dimensions& dimensions, std::size_t resident_adapters);
+  UNet(Session session, const Dimensions& dimensions, std::size_t adapter_cache_bytes);
 
   std::size_t time_features() const { return time_features_.size() / sizeof(float); }
   std::uintmax_t file_bytes() const { return session_.file_bytes(); }

@@ -27,7 +27,9 @@ TEST_CASE("a plan is read, paths against its root") {
   CHECK(plan.variant == Variant::kShared);
   CHECK(plan.verify);
   CHECK(plan.runtime.optimization == Optimization::kAll);
-  CHECK(plan.runtime.resident_adapters == 8);
+  CHECK(plan.runtime.arena == Arena::kNone);
+  CHECK(plan.runtime.adapter_cache_bytes == std::size_t{512} << 20);
+  CHECK_FALSE(plan.runtime.memory_budget_bytes);
   CHECK(plan.components.text_encoder.path == "/r/t");
   CHECK(plan.components.vae_decoder.path == "/abs/d");
   CHECK(plan.tasks.at("restyle").items[0].image == "/r/i.png");
@@ -54,7 +56,7 @@ TEST_CASE("an execution provider has a name and options that are text") {
 TEST_CASE("a wrong field is named with what was found and expected") {
   CHECK(has(error_with("\"schema_version\": 1", "\"schema_version\": 2"),
             "schema_version: found 2, expected an integer from 1 to 1"));
-  CHECK(has(error_with("\"shared\"", "\"both\""), "variant: found \"both\", expected one of shared, per-graph, float"));
+  CHECK(has(error_with("\"shared\"", "\"both\""), "variant: found \"both\", expected one of shared, per-graph, resident, float"));
   CHECK(has(error_with("\"intra_op_threads\": 2", "\"intra_op_threads\": 0"), "runtime.intra_op_threads: found 0"));
   CHECK(has(error_with("\"intra_op_threads\": 2", "\"threads\": 2"), "runtime.threads: unknown key; known: library"));
   CHECK(has(error_with("{\"path\": \"t\"}", "\"t\""), "components.text_encoder: found \"t\", expected an object"));

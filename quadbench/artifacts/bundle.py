@@ -17,16 +17,27 @@ ArtifactT = TypeVar("ArtifactT", covariant=True)
 
 
 class Variant(StrEnum):
-    """A set of graphs that a launch runs: shared, per-graph or float."""
+    """The way in which a launch serves its tasks: from which graphs, and what it keeps in memory."""
 
     SHARED = "shared"  # one quantized base, adapters are inputs
-    PER_GRAPH = "per-graph"  # one quantized U-Net per task, its adapter merged, its own encodings
+    PER_GRAPH = "per-graph"  # one quantized U-Net per task, its adapter merged, its own encodings, loaded at each switch
+    RESIDENT = "resident"  # the graphs of per-graph, all of them in memory from the start
     FLOAT = "float"  # the shared graph before quantization: the numerical reference on the device
 
     @property
     def is_quantized(self) -> bool:
         """Say whether the graphs are compiled for the target; the float graphs run as they were built."""
         return self is not Variant.FLOAT
+
+    @property
+    def is_merged(self) -> bool:
+        """Say whether each task has a U-Net of its own with its adapter merged; no adapters are pushed then."""
+        return self.graphs is Variant.PER_GRAPH
+
+    @property
+    def graphs(self) -> "Variant":
+        """Return the variant under which a bundle holds the graphs that this one runs."""
+        return Variant.PER_GRAPH if self is Variant.RESIDENT else self
 
 
 class Component(StrEnum):

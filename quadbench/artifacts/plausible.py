@@ -8,7 +8,7 @@ import math
 LONGEST_NS = 10.0**17  # three years
 MOST_BYTES = 2.0**50
 _MOST = 10.0**17  # of a metric whose name says no unit
-_MAY_BE_ZERO = {"residual_ns"}  # the rest of an image's time may be nothing
+_MAY_BE_ZERO = {"residual_ns", "memory_sampling_ns"}  # nothing may be left of an image's time; memory need not be read
 
 
 def value_fault(metric: str, value: float) -> str | None:

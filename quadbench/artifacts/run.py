@@ -119,6 +119,7 @@ class RunRecord:
     reason: str | None = None
     caveats: tuple[Caveat, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)  # with which the graphs ran: threads, memory
     state: dict[str, str] = field(default_factory=dict)  # the device's state before and after, flattened
     samples: tuple[Sample, ...] = ()
     images: dict[str, str] = field(default_factory=dict)  # "<task>/<item>" -> PNG path relative to the results folder
@@ -129,7 +130,8 @@ class RunResult:
     """One `quadbench run`, whole: what the report shows."""
 
     run_id: str
-    stored: Stored[Bundle]
+    stored: Stored[Bundle]  # what devices ran whose profile `others` does not name
+    others: dict[str, Stored[Bundle]] = field(default_factory=dict)  # by device profile
     records: tuple[RunRecord, ...]
     deployments: tuple[Deployment, ...]
     published: str | None = None  # the paper's table whose figures stand beside the measured ones
@@ -137,5 +139,18 @@ class RunResult:
 
     @property
     def bundle(self) -> Bundle:
-        """Return the bundle that the run measured."""
+        """Return the bundle that the run measured; of several, which have tasks of the same names and inputs, the first."""
         return self.stored.artifact
+
+    @property
+    def bundles(self) -> tuple[Stored[Bundle], ...]:
+        """Return every bundle that the run measured, once."""
+        return tuple({bundle.artifact.digest: bundle for bundle in (self.stored, *self.others.values())}.values())
+
+    def stored_on(self, device: DeviceFacts) -> Stored[Bundle]:
+        """Return the bundle that a device ran, with its folder."""
+        return self.others.get(device.profile, self.stored)
+
+    def bundle_on(self, device: DeviceFacts) -> Bundle:
+        """Return the bundle that a device ran."""
+        return self.stored_on(device).artifact

@@ -1,7 +1,9 @@
 """Scores: how good the images of a run are, as data; `runs/<run id>/quality.json` is the same as JSON."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+
+from quadbench.artifacts.held_out import HeldOut
 
 SCHEMA_VERSION = 1
 
@@ -55,7 +57,11 @@ class Compared:
 
 @dataclass(frozen=True, kw_only=True)
 class RunScores:
-    """All scores of a run, or of one pair of folders."""
+    """All scores of a run, or of one pair of folders.
+
+    `emulated` has, by target, the shared U-Net compiled for a Qualcomm HTP along each task's trajectory, as the emulator runs it.
+    """
 
     schema_version: int = SCHEMA_VERSION
     compared: tuple[Compared, ...]
+    emulated: dict[str, HeldOut] = field(default_factory=dict)

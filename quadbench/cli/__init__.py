@@ -7,14 +7,14 @@ import argparse
 import os
 import sys
 from collections.abc import Collection, Sequence
+from contextlib import redirect_stdout
 from importlib import import_module
 from typing import NoReturn
 
 from quadbench.cli.commands import COMMANDS, listed
-from quadbench.cli.output import checked_output
-from quadbench.errors import OutputError
 
 UNEXPECTED, INTERRUPTED = 1, 130
+PIPE_LEFT = 141  # as a shell says of a program that ends by SIGPIPE
 # These keep libraries quiet, which read them when they are imported. A value that the user has set stays.
 _QUIET_LIBRARIES = {
     "TORCH_LOGS": "-onnx",
@@ -37,7 +37,7 @@ exit codes:
   6    the harness failed on a device
   7    a program or package is missing
   130  Ctrl-C
-  141  what read the output has gone
+  141  nobody reads the output any more
 
 What was measured before a failure is stored.
 `quadbench COMMAND --help` explains a command."""
@@ -65,14 +65,39 @@ def build_parser(called: Collection[str] = tuple(COMMANDS)) -> argparse.Argument
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    command = next((word for word in words if not word.startswith("-")), None)
     try:
-        with checked_output():
-            return _called(words)
-    except OutputError as error:
-        from quadbench.cli.console import print_error
+        options = build_parser([command] if command else ()).parse_args(words)
 
-        print_error(str(error))
-        return error.exit_code
+        from quadbench.cli.output import Output, PipeLeftError
+        from quadbench.errors import QuadbenchError
+        from quadbench.results.storage import staying, storing
+
+        _configure_logging(options.verbose)
+    except _UsageError as error:
+        _refuse(words, str(error))
+    except (KeyboardInterrupt, ImportError) as error:  # a command takes half a second to be imported
+        if not _is_interrupt(error):
+            raise
+        sys.stderr.write("error: interrupted; nothing was begun\n")
+        return INTERRUPTED
+    try:
+        root = options.layout.root
+        with redirect_stdout(Output(sys.stdout)) as output, staying(root), storing(root):
+            code: int = options.run(options)
+            output.flush()
+    except PipeLeftError:
+        return PIPE_LEFT
+    except QuadbenchError as error:
+        return _fail(options, str(error), error.exit_code)
+    except (KeyboardInterrupt, ImportError) as error:
+        if not _is_interrupt(error):
+            raise
+        return _fail(options, _interrupted(error), INTERRUPTED)
+    except Exception as error:
+        _tell_machines(options.json, f"unexpected {type(error).__name__}: {error}", UNEXPECTED)
+        raise
+    return code
 
 
 class _UsageError(Exception):
@@ -84,33 +109,6 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise _UsageError(f"{self.format_usage()}{self.prog}: error: {message}")
-
-
-def _called(words: list[str]) -> int:
-    command = next((word for word in words if not word.startswith("-")), None)
-    try:
-        options = build_parser([command] if command else ()).parse_args(words)
-
-        from quadbench.errors import QuadbenchError
-        from quadbench.results.storage import storing
-
-        _configure_logging(options.verbose)
-    except _UsageError as error:
-        _refuse(words, str(error))
-    except KeyboardInterrupt:  # a command takes half a second to be imported
-        sys.stderr.write("error: interrupted; nothing was begun\n")
-        return INTERRUPTED
-    try:
-        with storing(options.layout.root):
-            code: int = options.run(options)
-    except QuadbenchError as error:
-        return _fail(options, str(error), error.exit_code)
-    except KeyboardInterrupt as interrupt:
-        return _fail(options, _interrupted(interrupt), INTERRUPTED)
-    except Exception as error:
-        _tell_machines(options.json, f"unexpected {type(error).__name__}: {error}", UNEXPECTED)
-        raise
-    return code
 
 
 def _refuse(words: Sequence[str], message: str) -> NoReturn:
@@ -133,7 +131,14 @@ class _Version(argparse.Action):
         parser.exit(message=f"quadbench {version('quadbench')}\n")
 
 
-def _interrupted(interrupt: KeyboardInterrupt) -> str:
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Say whether it began with Ctrl-C, of which libraries in C make an ImportError while they are loaded."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__
+    return error is not None
+
+
+def _interrupted(interrupt: BaseException) -> str:
     from quadbench.measure.launch import LaunchAborted
 
     if not isinstance(interrupt, LaunchAborted):

@@ -12,6 +12,8 @@ from quadbench import pipeline
 from quadbench.artifacts import MIB, CompiledBundle, Stored
 from quadbench.cli.console import RunConsole, print_json, print_text
 from quadbench.cli.options import add_command
+from quadbench.devices.addresses import profile_named
+from quadbench.quad.named import check_devices
 from quadbench.recipe import Recipe, load_recipe
 from quadbench.results.manifest import MANIFEST
 from quadbench.spec import is_file
@@ -34,7 +36,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     target = find_target(options.target, known_targets([*load_profiles(), local_profile()], platform.machine()))
     with RunConsole(Console(stderr=True)) as observer:
-        compiled = pipeline.compiled(_source(options.source), target, layout=options.layout, observer=observer)
+        compiled = pipeline.compiled(_source(options.source, options.target), target, layout=options.layout, observer=observer)
     if options.json:
         print_json({**asdict(compiled.artifact), "folder": str(compiled.folder), "is_reused": compiled.is_reused})
     else:
@@ -42,8 +44,13 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _source(text: str) -> Recipe | Path:
-    return Path(text) if is_file(Path(text) / MANIFEST) else load_recipe(text)
+def _source(text: str, target: str) -> Recipe | Path:
+    """Return a bundle's folder, or a recipe as the target's devices run it, where the target is an address."""
+    if is_file(Path(text) / MANIFEST):
+        return Path(text)
+    recipe = load_recipe(text)
+    check_devices(recipe)
+    return recipe.on(profile_named(target))
 
 
 def _summary(compiled: Stored[CompiledBundle]) -> str:

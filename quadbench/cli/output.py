@@ -1,72 +1,61 @@
-"""Output: standard output as Python opened it -> the same, whose failures are told as its own, whatever a command does."""
+"""Output: stdout, which may be a file on a full disk or a pipe that is left -> the same, with failures as quadbench's errors."""
 
 import contextlib
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from io import TextIOWrapper
 from typing import Any, TextIO
 
-from quadbench.errors import OutputError
-
-READER_GONE = 141  # as of a program that the signal SIGPIPE has ended: 128 + 13
+from quadbench.errors import StorageError
 
 
-@contextlib.contextmanager
-def checked_output() -> Iterator[None]:
-    """Print through a standard output that takes every character, and whose failures end the command.
+class PipeLeftError(BaseException):
+    """The end of a pipe that nobody reads any more, as behind `head`. It is no fault, so whoever catches errors lets it pass."""
 
-    Characters that its encoding lacks are written out, as `\\xd7`. All of it is written when the context ends.
 
-    Raises:
-        OutputError: it cannot be written.
-        SystemExit: whoever read it has gone; nobody is left to be told.
+class Output:
+    """A stream that says what is wrong where it cannot be written. Nothing is written to it from then on.
+
+    Characters that its encoding lacks, as in a bare container's locale, are written out, as `\\xd7`.
     """
-    plain = sys.stdout
-    if hasattr(plain, "reconfigure"):
-        plain.reconfigure(errors="backslashreplace")
-    output: Any = _Output(plain)
-    sys.stdout = output
-    try:
-        yield
-    finally:
-        sys.stdout = plain
-        output.flush()
 
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
-class _Output:
-    """Standard output, which is none where it was closed before quadbench began."""
+    def write(self, text: str) -> int:
+        """Write as a stream does.
 
-    def __init__(self, plain: TextIO | None) -> None:
-        self._plain = plain
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._plain, name)
-
-    def isatty(self) -> bool:
-        return self._plain is not None and self._plain.isatty()
-
-    def write(self, text: str) -> Any:
-        return self._checked(lambda plain: plain.write(text))
+        Raises:
+            StorageError: it cannot be written.
+            PipeLeftError: nobody reads it.
+        """
+        with self._told():
+            return self._stream.write(text)
 
     def flush(self) -> None:
-        if self._plain is not None:
-            self._checked(lambda plain: plain.flush())
+        """Write what was held back; raises as `write`."""
+        with self._told():
+            self._stream.flush()
 
-    def _checked(self, use: Callable[[TextIO], Any]) -> Any:
-        if self._plain is None:
-            raise OutputError("standard output is closed", hint="leave it open, or send it to a file")
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
         try:
-            return use(self._plain)
+            yield
         except OSError as error:
-            self._give_up()
+            self._end()
             if isinstance(error, BrokenPipeError):
-                raise SystemExit(READER_GONE) from error
-            hint = "make room where it goes to; the results folder is another matter, and what was measured is stored"
-            raise OutputError(f"standard output cannot be written: {error.strerror}", hint=hint) from error
+                raise PipeLeftError from error
+            hint = "write it where there is room; what was measured is stored"
+            raise StorageError(f"stdout cannot be written: {error.strerror}", hint=hint) from error
 
-    def _give_up(self) -> None:
-        """Send what Python still holds nowhere, or it would fail once more when the process ends."""
-        with contextlib.suppress(OSError, ValueError, AttributeError):
+    def _end(self) -> None:
+        """Let what is still held back go nowhere, or Python fails once more as it ends."""
+        with contextlib.suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._plain.fileno())  # type: ignore[union-attr]
+            os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)

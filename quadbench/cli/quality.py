@@ -15,7 +15,7 @@ from quadbench.artifacts.scores import RunScores
 from quadbench.cli.console import RunConsole, print_json, print_text, stdout_console
 from quadbench.cli.options import add_command, split_list
 from quadbench.errors import UserError, extra_needed
-from quadbench.report import score_notes, score_tables
+from quadbench.report import emulated_tables, score_notes, score_tables
 
 
 def add(commands: Any) -> None:
@@ -34,6 +34,9 @@ def add(commands: Any) -> None:
         help="an ONNX file for clip, dino, inception or lpips; may be given more than once (docs/quality.md)",
     )
     parser.add_argument("--latents", action="store_true", help="also run the run's graphs here and compare eps and latents")
+    parser.add_argument(
+        "--emulator", action="store_true", help="also run U-Nets compiled for a Qualcomm HTP, step by step; takes minutes"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -50,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
                 metrics=metrics,
                 weights=options.weights,
                 with_latents=options.latents,
+                with_emulator=options.emulator,
                 notify=partial(observer.step, "quality"),
             )
     if options.json:
@@ -62,8 +66,8 @@ def run(options: argparse.Namespace) -> int:
 def _of_folders(options: argparse.Namespace, metrics: Sequence[str] | None) -> RunScores:
     if not (options.images and options.reference):
         raise UserError("--images and --reference go together", hint="quadbench quality --images DIR --reference DIR")
-    if options.run_id or options.latents:
-        raise UserError("a folder of images has no run and no latents", hint="give either a run or --images")
+    if options.run_id or options.latents or options.emulator:
+        raise UserError("a folder of images has no run, no latents and no U-Nets", hint="give either a run or --images")
     with extra_needed("quality"):
         from quadbench.quality import score_folders
     return score_folders(options.images, options.reference, options.source, metrics=metrics, weights=options.weights)
@@ -71,7 +75,7 @@ def _of_folders(options: argparse.Namespace, metrics: Sequence[str] | None) -> R
 
 def _print_scores(console: Console, scores: RunScores) -> None:
     """Print a table for each task and device; below, once, what each metric is, or why it is absent."""
-    for table in score_tables(scores):
+    for table in (*score_tables(scores), *emulated_tables(scores)):
         shown = Table(title=table.title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
         for column, is_numeric in zip(table.columns, table.numeric, strict=True):
             shown.add_column(column, justify="right" if is_numeric else "left", no_wrap=not is_numeric)

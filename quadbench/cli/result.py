@@ -12,7 +12,7 @@ from rich.text import Text
 
 from quadbench.artifacts import RunResult
 from quadbench.cli.console import print_json, print_text, stdout_console
-from quadbench.report import Figure, KpiRow, ReportView, kpi_table, report_view, run_summary, show, times
+from quadbench.report import Figure, KpiRow, ReportView, TextTable, kpi_table, report_view, run_summary, show, times
 
 _WIDE = 120  # characters that a table with all of its columns takes
 
@@ -29,6 +29,8 @@ def print_result(options: argparse.Namespace, result: RunResult, path: Path) -> 
         print_json(asdict(run_summary(view, str(path))))
         return
     console = stdout_console()
+    if view.ran:
+        _print_ran(console, view.ran)
     if options.full:
         _print_kpis(console, result)
     else:
@@ -40,6 +42,16 @@ def print_result(options: argparse.Namespace, result: RunResult, path: Path) -> 
         if sentence:
             console.print(sentence, style="bold", highlight=False)
     print_text(f"report: {path}")
+
+
+def _print_ran(console: Console, ran: TextTable) -> None:
+    """Print what each device ran."""
+    table = Table(title="What each device ran", title_justify="left", box=SIMPLE_HEAD)
+    for name in ran.columns:
+        table.add_column(name, overflow="fold")
+    for row in ran.rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
 
 
 def _print_glance(console: Console, view: ReportView) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import onnxruntime
 
 from quadbench.artifacts import Caveat, Graph, Kernels
+from quadbench.compile.attention import split_attention
 from quadbench.compile.kernels import kernels_of
 from quadbench.compile.product import Product
 from quadbench.compile.weights import let_weights_fold
@@ -52,6 +53,7 @@ class OnnxRuntimeCompiler:
                 with suppress(MissingDependencyError):  # without onnx nothing is counted, as the linter has said already
                     kernels[name] = kernels_of(read_graph(folder / name))
             let_weights_fold(folder / name)
+            split_attention(folder / name)
         is_simulated = any(counts.is_simulated for counts in kernels.values())
         return Product(
             graphs=tuple(replace(graph, file=file_ref(folder, folder / graph.file.path)) for graph in graphs),

@@ -6,6 +6,7 @@ stays a quarter of it (docs/measured/cpu-precision.md).
 """
 
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import numpy as np
 from quadbench.errors import package_needed
 from quadbench.lint.graph import DEQUANTIZE, QUANTIZE
 
+MOST_BYTES = 256 * 2**20  # of float weights that a graph may hold for the time that this saves
+
 
 def let_weights_fold(path: Path) -> None:
-    """Rewrite the file of a graph without QuantizeLinear; leave any other as it is.
+    """Rewrite the file of a graph without QuantizeLinear, if its float weights are not too large; leave any other as it is.
 
     Raises:
         MissingDependencyError: it has to be rewritten, and the package onnx is not installed.
@@ -27,6 +30,8 @@ def let_weights_fold(path: Path) -> None:
         import onnx
     model = onnx.load(path)
     constants = {constant.name: constant for constant in model.graph.initializer}
+    if sum(prod(constant.dims) for constant in constants.values()) * 4 > MOST_BYTES:
+        return
     nodes: list[Any] = []
     for node in model.graph.node:
         is_weight = node.op_type == DEQUANTIZE and node.input[0] in constants

@@ -113,6 +113,10 @@ class AdbCommands:
             reason = error.message if isinstance(error, DeviceError) else f"no answer within {KILL_TIMEOUT_S:g} s"
             log.warning("%s: process %d could not be killed; the next run kills it: %s", self.name, group, reason)
 
+    def end(self) -> str | None:
+        """Return why the device will never be back; None where it may."""
+        return self._server.end()
+
     def reconnect(self) -> None:
         """Have the server look again for a device that it reaches through a network.
 

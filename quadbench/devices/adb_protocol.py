@@ -6,8 +6,8 @@ Written against Android's packages/modules/adb: OVERVIEW.TXT, SERVICES.TXT, SYNC
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -144,9 +144,13 @@ class Connection:
 
 @dataclass(frozen=True, kw_only=True)
 class AdbServer:
-    """A running adb server: it answers requests, and opens services of the devices attached to it."""
+    """A running adb server: it answers requests, and opens services of the devices attached to it.
+
+    `end` says why it will never answer again, or its only device will not; None while it may, as others' servers may for ever.
+    """
 
     endpoint: Endpoint
+    end: Callable[[], str | None] = field(default=lambda: None, compare=False)
 
     def version(self) -> int:
         """Return the version of its protocol, such as 41.

@@ -51,10 +51,11 @@ class Reconnect:
         After one wait in vain, or that was interrupted, nothing is waited for until something has worked again.
 
         Raises:
-            DeviceLostError: it did not come back in time, or was closed.
+            DeviceLostError: it did not come back in time, will never be back, or was closed.
         """
         if self._is_given_up or self._commands.wait(0):
             raise lost
+        self._check_may_be_back(lost)
         log.warning("%s; it is waited for at most %g s", lost.message, RECONNECT_S)
         since = time.monotonic()
         try:
@@ -73,8 +74,13 @@ class Reconnect:
         """Return the error for a device that has booted anew."""
         return DeviceLostError(f"{self._commands.name} rebooted {when}", hint="see that it is charged and cool, then run again")
 
+    def _check_may_be_back(self, lost: DeviceLostError) -> None:
+        if reason := self._commands.end():
+            raise DeviceLostError(f"{self._commands.name} was lost: {reason}", hint="run again; it starts anew") from lost
+
     def _boot_within(self, deadline: float, lost: DeviceLostError) -> str:
         while not self._commands.wait(_RETRY_S):
+            self._check_may_be_back(lost)
             try:
                 self._commands.reconnect()
                 return self._commands.shell(["cat", BOOT_ID], START_TIMEOUT_S).stdout.rstrip("\n")

@@ -144,6 +144,19 @@ def parse_address(text: str, serials: Sequence[str] = ()) -> Address:
     return _attached(text, serials)
 
 
+def profile_named(text: str) -> str | None:
+    """Return the name of the profile that an address gives; None for one that gives none, as a serial does.
+
+    Raises:
+        UserError: the text is no address.
+    """
+    match parse_address(text):
+        case LocalAddress():
+            return LOCAL_NAME
+        case VirtualAddress(profile=name) | HostedAddress(profile=name) | AttachedAddress(profile=name):
+            return name
+
+
 def needs_server(text: str) -> bool:
     """Say whether an address means an attached phone, which is reached through the user's adb server."""
     return text != LOCAL_NAME and not text.startswith((VIRTUAL_PREFIX, HOSTED_PREFIX))

@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from quadbench.artifacts import MIB
@@ -150,7 +151,7 @@ def running_course(scenario: Scenario, folder: Path, mark: str, server: AdbServe
     link = Link(server.endpoint, scenario.link_mb_per_s)
     course = Course(scenario, folder, mark, server, transport, link)
     with link.listening(folder / "run" / "link.sock") as endpoint, course.running():
-        yield AdbServer(endpoint=endpoint)
+        yield replace(server, endpoint=endpoint)
 
 
 def _write_boot_id(folder: Path) -> None:

@@ -16,6 +16,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from quadbench.artifacts.device_text import one_line
@@ -120,8 +121,8 @@ def running_sandbox(place: Place, properties: dict[str, str], address: str) -> I
     if scenario:
         prepare_course(scenario, folder)
     with _started(place, programs, address) as process:
-        server = AdbServer(endpoint=UnixEndpoint(path=folder / "run" / "adb.sock"))
-        _attach(server, process, folder, address)
+        server = AdbServer(endpoint=UnixEndpoint(path=folder / "run" / "adb.sock"), end=partial(_end, process, folder))
+        _attach(server, folder, address)
         mark = place.mark.value
         course = running_course(scenario, folder, mark, server, TRANSPORT) if scenario else contextlib.nullcontext(server)
         with course as reached:
@@ -185,12 +186,12 @@ def _stop(process: "subprocess.Popen[bytes]", first_process: int | None, address
         raise DeviceError(f"the sandbox of '{address}' (process {process.pid}) does not end") from error
 
 
-def _attach(server: AdbServer, process: "subprocess.Popen[bytes]", folder: Path, address: str) -> None:
+def _attach(server: AdbServer, folder: Path, address: str) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     reason = "nothing was tried"
     while time.monotonic() < deadline:
-        if process.poll() is not None or (folder / "run" / "adbd.ended").exists():
-            raise _not_started(folder, address)
+        if end := server.end():
+            raise _not_started(end, folder, address)
         try:
             reason = server.ask(f"host:connect:{TRANSPORT}")
             if any(device.serial == TRANSPORT and device.is_ready for device in parse_attached(server.ask("host:devices-l"))):
@@ -201,11 +202,17 @@ def _attach(server: AdbServer, process: "subprocess.Popen[bytes]", folder: Path,
     raise DeviceError(f"the virtual device '{address}' did not start within {START_TIMEOUT_S:g} s: {one_line(reason)}")
 
 
-def _not_started(folder: Path, address: str) -> DeviceError:
-    ended, sandbox_log, logs = folder / "run" / "adbd.ended", folder / "sandbox.log", ("adbd.log", "server.log")
-    status = ended.read_text().strip() if ended.exists() else ""
-    killed = f", killed by signal {int(status) - 128}" if status.isdecimal() and int(status) > 128 else ""
-    end = f"its adbd ended with exit code {status}{killed}" if ended.exists() else "its sandbox ended"
+def _end(process: "subprocess.Popen[bytes]", folder: Path) -> str | None:
+    """Return what has ended of a device for good; None while it runs."""
+    ended = folder / "run" / "adbd.ended"
+    if ended.exists() and (status := ended.read_text().strip()):
+        killed = f", killed by signal {int(status) - 128}" if status.isdecimal() and int(status) > 128 else ""
+        return f"its adbd ended with exit code {status}{killed}"
+    return None if process.poll() is None else "its sandbox ended"
+
+
+def _not_started(end: str, folder: Path, address: str) -> DeviceError:
+    sandbox_log, logs = folder / "sandbox.log", ("adbd.log", "server.log")
     said = _last_lines(sandbox_log) or " / ".join(filter(None, (_last_lines(folder / "run" / log) for log in logs)))
     hint = _NAMESPACES_HINT if "bwrap:" in said else None
     return DeviceError(f"the virtual device '{address}' did not start: {end}{f'; its log: {said}' if said else ''}", hint=hint)

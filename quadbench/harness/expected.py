@@ -15,7 +15,7 @@ _MEMORY_METRICS = 2  # rss_bytes, pss_bytes
 _LONGEST_LAUNCH_S = 7 * 86400.0  # for which a limit is computed; a longer timeout allows no more lines
 _LINE_BYTES = 1024  # on average: four times what a sample takes
 _SPARE_BYTES = 2**20
-_STATES = {"cold", "warm", "resident"}
+_STATES = {"cold", "warm", "preloaded", "resident"}
 _RUNS = {"1", "2"}
 
 OF_IMAGE: Mapping[str, str | None] = {
@@ -27,12 +27,22 @@ OF_IMAGE: Mapping[str, str | None] = {
 }
 """Metrics that each image has once, with the component that they are about."""
 OF_STEP = "unet_ns"
+OF_RELOAD = "reload_ns"
+"""The metric that an image has for each graph that a memory budget had sent away."""
+AT_BLOCK_END = frozenset(
+    {
+        "peak_rss_bytes", "adapter_cache_bytes",
+        "rss_anonymous_bytes", "rss_graphs_bytes", "rss_libraries_bytes", "rss_dma_buf_bytes", "rss_other_bytes",
+    }
+)  # fmt: skip
+"""Metrics that each block has once."""
 OF_MEMORY = frozenset({"rss_bytes", "pss_bytes"})
 """Metrics that are read by the clock, whose number therefore follows from no plan."""
 KNOWN_METRICS = frozenset(
     {
-        *OF_IMAGE, OF_STEP, *OF_MEMORY,
-        "session_load_ns", "adapter_load_ns", "switch_ns", "first_unet_ns", "peak_rss_bytes", "load_peak_rss_bytes",
+        *OF_IMAGE, OF_STEP, OF_RELOAD, *AT_BLOCK_END, *OF_MEMORY,
+        "session_load_ns", "adapter_load_ns", "adapter_preload_ns", "switch_ns", "first_unet_ns",
+        "load_peak_rss_bytes", "dma_buf_bytes", "memory_sampling_ns",
     }
 )  # fmt: skip
 
@@ -60,11 +70,15 @@ class ExpectedTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """The events that a plan asks for. `images` maps task and item to the path that the plan gives the image."""
+    """The events that a plan asks for. `images` maps task and item to the path that the plan gives the image.
+
+    `counts` are samples that must all come; of `possible` as many may come, since memory and the device's kernel decide.
+    """
 
     variant: str
     tasks: Mapping[str, ExpectedTask]
     counts: Mapping[SampleGroup, int]
+    possible: Mapping[SampleGroup, int]
     runs: Mapping[tuple[str, bool], Sequence[int]]  # task, is_warmup -> the iterations of its blocks, ascending
     images: Mapping[tuple[str, str], str]
     words: frozenset[str]  # that labels may have
@@ -74,7 +88,8 @@ class Expected:
     def most_lines(self) -> int:
         """Return the most lines that a sound launch writes."""
         readings = min(self.timeout_s, _LONGEST_LAUNCH_S) / _MEMORY_PERIOD_S + 1
-        return sum(self.counts.values()) + len(self.images) + MOST_ERRORS + 2 + _MEMORY_METRICS * int(readings)
+        planned = sum(self.counts.values()) + sum(self.possible.values()) + len(self.images)
+        return planned + MOST_ERRORS + 2 + _MEMORY_METRICS * int(readings)
 
     @property
     def most_bytes(self) -> int:
@@ -116,6 +131,7 @@ def expected_of(plan: Mapping[str, Any], steps: Mapping[str, int], timeout_s: fl
         variant=plan["variant"],
         tasks=tasks,
         counts=_counts(plan, tasks, blocks),
+        possible=_possible(plan, tasks, blocks),
         runs={key: sorted(lengths) for key, lengths in runs.items()},
         images={(name, item): f"{folder}/{name}/{item}.png" for name, task in tasks.items() for item in task.items}
         if folder
@@ -127,27 +143,41 @@ def expected_of(plan: Mapping[str, Any], steps: Mapping[str, int], timeout_s: fl
 
 def _counts(plan: Mapping[str, Any], tasks: Mapping[str, ExpectedTask], blocks: Sequence[SequenceBlock]) -> Counter[SampleGroup]:
     """Count every sample of a launch, in the order in which the harness goes."""
-    is_merged = plan["variant"] == Variant.PER_GRAPH
+    loads_at_switch = plan["variant"] == Variant.PER_GRAPH
     counts = Counter(
         {
-            SampleGroup("session_load_ns", None, False): len(plan["components"]) + (not is_merged),
+            SampleGroup("session_load_ns", None, False): len(plan["components"]) + (0 if loads_at_switch else len(plan["unets"])),
             SampleGroup("load_peak_rss_bytes", None, False): 1,
+            SampleGroup("memory_sampling_ns", None, False): 1,
         }
     )
     before: str | None = None
     for block in blocks:
         if block.task != before:
             has_adapter = plan["tasks"][block.task]["adapter"] is not None
-            counts.update(_switch(block.task, is_merged=is_merged, has_adapter=has_adapter))
+            counts.update(_switch(block.task, loads_at_switch=loads_at_switch, has_adapter=has_adapter))
         before = block.task
         for group, count in _images(block, tasks[block.task]):
             counts[group] += count
-        counts[SampleGroup("peak_rss_bytes", block.task, False)] += 1
+        counts.update(SampleGroup(metric, block.task, False) for metric in AT_BLOCK_END)
     return counts
 
 
-def _switch(task: str, *, is_merged: bool, has_adapter: bool) -> Iterator[SampleGroup]:
-    if is_merged:
+def _possible(
+    plan: Mapping[str, Any], tasks: Mapping[str, ExpectedTask], blocks: Sequence[SequenceBlock]
+) -> Counter[SampleGroup]:
+    counts: Counter[SampleGroup] = Counter()
+    reloads = len(plan["components"]) if plan["runtime"].get("memory_budget_bytes") else 0
+    for block in blocks:
+        counts[SampleGroup("dma_buf_bytes", block.task, False)] += 1
+        counts[SampleGroup("adapter_preload_ns", block.task, False)] += 1
+        for is_warmup, count in ((True, block.warmup), (False, block.iterations)):
+            counts[SampleGroup(OF_RELOAD, block.task, is_warmup)] += count * reloads
+    return counts
+
+
+def _switch(task: str, *, loads_at_switch: bool, has_adapter: bool) -> Iterator[SampleGroup]:
+    if loads_at_switch:
         yield SampleGroup("session_load_ns", task, False)
     if has_adapter:
         yield SampleGroup("adapter_load_ns", task, False)

@@ -6,14 +6,15 @@ from dataclasses import dataclass, field
 from quadbench.artifacts import Component, Sample
 from quadbench.artifacts.plausible import value_fault
 from quadbench.harness.events import ErrorEvent, Event, Footer, Header, ImageEvent, SampleEvent, read_event, shortened
-from quadbench.harness.expected import KNOWN_METRICS, MOST_ERRORS, OF_IMAGE, OF_MEMORY, OF_STEP, Expected, SampleGroup
+from quadbench.harness.expected import KNOWN_METRICS, MOST_ERRORS, OF_IMAGE, OF_MEMORY, OF_RELOAD, OF_STEP, Expected, SampleGroup
 
 _COMPONENTS = frozenset(Component)
+_RELOADED = _COMPONENTS - {Component.UNET}
 _LABELS = {"unet", "adapter", "state", "from", "to", "runs"}
 _CLOCK_SLACK = 1.05  # two machines' clocks go at nearly the same pace
 _CLOCK_SLACK_NS = 1e9
 
-_Place = tuple[str, str | None, int | None, int | None, bool]  # metric, task, iteration, step, is_warmup
+_Place = tuple[str, str | None, str | None, int | None, int | None, bool]  # metric, component, task, iteration, step, is_warmup
 
 
 @dataclass(kw_only=True)
@@ -122,9 +123,10 @@ class Heard:
         if event.metric in OF_MEMORY:
             return None
         group = SampleGroup(event.metric, event.task, bool(event.is_warmup))
-        most, there, place = self.expected.counts.get(group, 0), self.counts[group], None
+        most = self.expected.counts.get(group, 0) or self.expected.possible.get(group, 0)
+        there, place = self.counts[group], None
         if most and event.task is not None and event.iteration is not None:
-            place = (event.metric, event.task, event.iteration, event.step, group.is_warmup)
+            place = (event.metric, event.component, event.task, event.iteration, event.step, group.is_warmup)
             most, there = self.expected.times_of(event.task, group.is_warmup, event.iteration), self._seen[place]
         if there >= most:
             where = f", iteration {event.iteration}" if place else ""
@@ -177,7 +179,7 @@ def _sample_fault(event: SampleEvent, expected: Expected) -> str | None:
 
 def _place_fault(event: SampleEvent, expected: Expected) -> str | None:
     """Say what is wrong with the iteration, step and item of a sample."""
-    is_of_image = event.metric in OF_IMAGE or event.metric == OF_STEP
+    is_of_image = event.metric in OF_IMAGE or event.metric in {OF_STEP, OF_RELOAD}
     if event.task is None:
         return "no task" if is_of_image else None
     task = expected.tasks[event.task]
@@ -193,6 +195,8 @@ def _place_fault(event: SampleEvent, expected: Expected) -> str | None:
     item = task.items[event.iteration % len(task.items)]
     if event.item is not None and event.item != item:
         return f"item '{event.item}' in iteration {event.iteration}, expected '{item}'"
+    if event.metric == OF_RELOAD:
+        return None if event.component in _RELOADED else f"component '{event.component}', which stays loaded"
     component = Component.UNET if event.metric == OF_STEP else OF_IMAGE[event.metric]
     return None if event.component == component else f"component '{event.component}', expected '{component or 'none'}'"
 

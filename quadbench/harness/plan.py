@@ -5,14 +5,16 @@ from dataclasses import asdict
 from typing import Any
 
 from quadbench.artifacts import AdapterFile, FileRef, Graph, LaunchPlan, TaskAssets, TaskItem, Variant
+from quadbench.artifacts.bundle import MIB
 from quadbench.artifacts.parts import BASE_UNET, adapters_of, components_of, mixes_of, tasks_of, unets_of
 from quadbench.harness.installation import Installation
+from quadbench.recipe import Runtime
 
 PLAN_SCHEMA_VERSION = 1
 REFUSED_EXIT_CODE = 2  # with which the harness ends where the plan, or a file that it names, is wrong
 
 
-def harness_plan(installation: Installation, launch: LaunchPlan, *, threads: int, images: str | None) -> dict[str, Any]:
+def harness_plan(installation: Installation, launch: LaunchPlan, *, runtime: Runtime, images: str | None) -> dict[str, Any]:
     """Return the plan for the tasks that the launch runs. `images` is a folder on the device; None writes no images.
 
     Raises:
@@ -27,25 +29,31 @@ def harness_plan(installation: Installation, launch: LaunchPlan, *, threads: int
         "schema_version": PLAN_SCHEMA_VERSION,
         "root": installation.deployment.root,
         "variant": variant.value,
-        "runtime": _runtime(installation, variant, threads),
+        "runtime": _runtime(installation, variant, runtime),
         "components": _files(installation, components),
         "unets": _files(installation, unets_of(bundle, compiled, variant, tasks)),
         "adapters": _files(installation, adapters),
         "mixes": mixes_of(tasks, adapters) if adapters else {},
-        "base": None if variant is Variant.PER_GRAPH else asdict(bundle.base),
+        "base": None if variant.is_merged else asdict(bundle.base),
         "tasks": {task.name: _task(installation, task, variant) for task in tasks},
         "sequence": [{"task": b.task, "warmup": b.warmup, "iterations": b.iterations} for b in launch.sequence],
         "images": images,
     }
 
 
-def _runtime(installation: Installation, variant: Variant, threads: int) -> dict[str, Any]:
+def _runtime(installation: Installation, variant: Variant, runtime: Runtime) -> dict[str, Any]:
     """Return what loads the graphs; an execution provider other than the CPU's takes the quantized ones alone."""
     provider = installation.execution_provider if variant.is_quantized else None
     return {
         "library": installation.runtime_path,
-        "intra_op_threads": threads,
-        **({"execution_provider": provider.planned(threads)} if provider else {}),
+        "intra_op_threads": runtime.threads,
+        "cores": list(runtime.cores),
+        "thread_pool": runtime.thread_pool,
+        "arena": runtime.arena,
+        "preload": runtime.preload,
+        "adapter_cache_bytes": runtime.adapter_cache_mb * MIB,
+        "memory_budget_bytes": runtime.memory_budget_mb * MIB if runtime.memory_budget_mb else None,
+        **({"execution_provider": provider.planned(runtime.threads)} if provider else {}),
     }
 
 
@@ -54,11 +62,10 @@ def _files(installation: Installation, parts: Mapping[str, Graph | AdapterFile])
 
 
 def _task(installation: Installation, task: TaskAssets, variant: Variant) -> dict[str, Any]:
-    is_merged = variant is Variant.PER_GRAPH
     return {
         "kind": task.kind.value,
-        "unet": task.name if is_merged else BASE_UNET,
-        "adapter": None if is_merged else task.adapter,
+        "unet": task.name if variant.is_merged else BASE_UNET,
+        "adapter": None if variant.is_merged else task.adapter,
         "guidance": task.guidance,
         "table": installation.path_of(task.table),
         "tensors": installation.path_of(task.tensors),

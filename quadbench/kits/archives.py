@@ -22,12 +22,13 @@ from quadbench.artifacts.device_text import one_line
 from quadbench.artifacts.kit import Origin, Role, is_library_name, role_of
 from quadbench.errors import UserError, shown
 from quadbench.results.digests import sha256_of
-from quadbench.spec.files import open_regular
+from quadbench.spec.files import open_regular, require_file
 from quadbench.target.abi import Abi
 
 MOST_MEMBERS = 20_000
 MOST_LIBRARIES = 200  # Qualcomm's SDK has about a hundred for one ABI
 MOST_BYTES = 2048 * MIB  # of all libraries of a kit
+_MOST_ARCHIVE_BYTES = 4 * MOST_BYTES  # with those for other ABIs
 _MOST_DIRECTORY_BYTES = 16 * MIB  # of a zip file's own table of contents
 _MOST_METADATA_BYTES = MIB
 _COPY_BYTES = MIB
@@ -81,10 +82,9 @@ def _content_of(source: Path, abi: Abi, folder: Path, most_bytes: int) -> Conten
     if os.path.isdir(source):  # noqa: PTH112  (it raises nothing)
         libraries = _copied(source, _walked(source), abi, folder, most_bytes)
         return Content(origin=Origin(name=_shown_name(source), sha256=None), libraries=libraries)
-    try:
-        sha256 = sha256_of(source)
-    except OSError as error:
-        raise UserError(f"'{source}' cannot be read: {error.strerror}", hint="give AARs, wheels, folders or .so files") from error
+    hint = "give AARs, wheels, folders or .so files"
+    require_file(source, "kit file", fault=UserError, hint=hint, most_bytes=_MOST_ARCHIVE_BYTES)
+    sha256 = sha256_of(source)
     if is_library_name(source.name):
         libraries = _copied(source, [_Plain(path=PurePosixPath(source.name), place=source)], abi, folder, most_bytes)
         return Content(origin=Origin(name=_shown_name(source), sha256=sha256), libraries=libraries)
@@ -160,10 +160,8 @@ class _Plain:
         return self.place.stat().st_size
 
     def open(self) -> IO[bytes]:
-        try:
-            return open_regular(self.place)
-        except OSError as error:
-            raise UserError(f"'{self.place}' cannot be read: {error.strerror}") from error
+        require_file(self.place, "library", fault=UserError, most_bytes=MOST_BYTES)
+        return open_regular(self.place)
 
 
 def _walked(folder: Path) -> Iterator[Member]:

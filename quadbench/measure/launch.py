@@ -22,6 +22,7 @@ from quadbench.errors import DeviceError
 from quadbench.harness.expected import Expected, expected_of
 from quadbench.harness.heard import Heard
 from quadbench.harness.installation import Installation
+from quadbench.harness.painted import EVENTS
 from quadbench.harness.plan import harness_plan
 from quadbench.measure.fetch import fetch_image, painted_files
 from quadbench.measure.gate import GateLimits, gate, wait_at_gate
@@ -31,6 +32,7 @@ from quadbench.measure.outcome import Failure, caveats_of, failure_of
 from quadbench.measure.remote import remote_folder, remove_left, runs_folder
 from quadbench.measure.rom import rom_samples
 from quadbench.measure.state import flatten, read_state
+from quadbench.recipe import Runtime
 from quadbench.results.layout import Layout
 from quadbench.target.abi import host_abi
 
@@ -50,11 +52,11 @@ class LaunchAborted(KeyboardInterrupt):
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchSettings:
-    """The settings that all launches of one run share. `threads` are those within an operator, on the device's CPU."""
+    """The settings that all launches of one run share."""
 
     run_id: str
     layout: Layout
-    threads: int
+    runtime: Runtime
     timeout_s: float
     limits: GateLimits = field(default_factory=GateLimits)
 
@@ -76,7 +78,7 @@ def measure_launch(
     """
     images = f"{runs_folder(installation.device)}/{settings.run_id}/images"
     folder = settings.layout.launch(settings.run_id, installation.address, launch.variant, launch.launch)
-    plan = harness_plan(installation, launch, threads=settings.threads, images=images)
+    plan = harness_plan(installation, launch, runtime=settings.runtime, images=images)
     steps = {task.name: task.steps for task in tasks_of(installation.bundle.artifact, launch)}
     provider = installation.execution_provider
     work = _Launch(
@@ -213,7 +215,7 @@ def _run_harness(work: _Launch, findings: _Findings, remote: str) -> None:
     try:
         environment = work.on.kit.environment if work.on.kit else {}
         lines = work.device.stream([work.harness, f"{remote}/plan.json"], work.settings.timeout_s, remote, environment)
-        with closing(lines), (work.folder / "events.jsonl").open("w", encoding="utf-8") as file:
+        with closing(lines), (work.folder / EVENTS).open("w", encoding="utf-8") as file:
             synced = began
             for line in lines:
                 findings.heard.take(line)
@@ -272,10 +274,18 @@ def _record(work: _Launch, findings: _Findings, *, aborted: bool = False) -> Run
         reason=None if reason is None else one_line(reason),
         caveats=_caveats(work, findings),
         versions=_versions(work, findings.heard),
+        settings=_settings(work.settings.runtime),
         state=findings.state,
         samples=(*findings.heard.samples, *findings.samples),
         images=findings.images,
     )
+
+
+def _settings(runtime: Runtime) -> dict[str, str]:
+    """Return every option with which the graphs ran; what was left to the device is `any`."""
+    values = runtime.model_dump()
+    texts = {key: ",".join(map(str, value)) if isinstance(value, tuple) else value for key, value in values.items()}
+    return {f"runtime.{key}": "any" if value in (None, "") else str(value) for key, value in texts.items()}
 
 
 def _caveats(work: _Launch, findings: _Findings) -> tuple[Caveat, ...]:

@@ -70,7 +70,7 @@ def build(
         return bundle
     digests, steps = digests_of(recipe), Steps(notify)
     with torch.no_grad():
-        prepared = intermediates.prepared(digests, lambda: prepare(recipe, steps, intermediates.scratch))
+        prepared = intermediates.prepared(digests, partial(prepare, recipe, steps, intermediates.scratch))
 
         def fill(temporary: Path) -> Bundle:
             return _Build(
@@ -216,7 +216,7 @@ class _Build:
         return held_out
 
     def _write_baselines(self, anchor: str | None, held_out: HeldOutInputs | None) -> None:
-        if "per-graph" in self.recipe.baselines:
+        if self.recipe.baselines:
             for own in per_graph_unets(self.recipe, self.prepared, self.intermediates.scratch, anchor=anchor):
                 graph = self.writer.graph(own.written.model, Variant.PER_GRAPH, Component.UNET, task=own.task)
                 self.graphs.append(replace(graph, int8=own.written.int8))
@@ -226,7 +226,7 @@ class _Build:
     def _assets(self, prepared: PreparedTask) -> TaskAssets:
         """Write a task's files: inputs, reference images, sampler table and tensors."""
         task, name = prepared.task, prepared.task.name
-        pictures = self.intermediates.pictures(self.digests, name, partial(self._pictures, prepared))
+        pictures = self.intermediates.pictures(self.digests, task, partial(self._pictures, prepared))
         items = tuple(
             TaskItem(
                 name=item.name,

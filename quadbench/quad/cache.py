@@ -18,6 +18,7 @@ from quadbench.recipe import (
     BuiltinFoundation,
     CheckpointFoundation,
     DiffusersFoundation,
+    EdSampler,
     Foundation,
     JointCalibration,
     Measure,
@@ -25,6 +26,7 @@ from quadbench.recipe import (
     Quad,
     RandomFoundation,
     Recipe,
+    Runtime,
     Task,
     UnifiedProfile,
     recipe_digest,
@@ -34,7 +36,9 @@ from quadbench.results.digests import digest_of, file_digests, folder_digests, s
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
 
+# What takes the place of those that do not count.
 _PRECISION = Precision(weights="int8", activations=W8A16(scheme="w8a16"), lora="int16")
+_SAMPLER = EdSampler(scheme="ed", steps=100)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +46,13 @@ class RecipeDigests:
     """Digests of a recipe with all that it names, by how much of the recipe counts.
 
     `bundle` is that of the bundle. `floats` is the same for recipes that differ only in how their models are quantized, `ranges`
-    for those that differ only in their bits.
+    for those that differ only in their bits, `models` for those that differ in both of the former and in samplers.
     """
 
     bundle: str
     floats: str
     ranges: str
+    models: str
 
 
 def cached(recipe: Recipe, layout: Layout) -> Stored[Bundle] | None:
@@ -86,15 +91,20 @@ def _digests_of(recipe: Recipe) -> RecipeDigests:
     }
     calibration = JointCalibration(scheme="joint", samples=recipe.quad.calibration.samples)
     quad = Quad(profile=UnifiedProfile(scheme="unified"), calibration=calibration)
+    floats = recipe.model_copy(update={"precision": _PRECISION, "quad": quad, "baselines": ()})
+    unsampled = tuple(task.model_copy(update={"sampler": _SAMPLER}) for task in recipe.tasks)
     return RecipeDigests(
         bundle=_digest(recipe, named),
-        floats=_digest(recipe.model_copy(update={"precision": _PRECISION, "quad": quad, "baselines": ()}), named),
+        floats=_digest(floats, named),
+        models=_digest(floats.model_copy(update={"tasks": unsampled}), named),
         ranges=_digest(recipe.model_copy(update={"precision": _PRECISION, "baselines": ()}), named),
     )
 
 
 def _digest(recipe: Recipe, named: dict[str, Any]) -> str:
-    counted = recipe.model_copy(update={"measure": Measure(), "published": None})
+    baselines = recipe.baselines and ("per-graph",)  # all of them run the same graphs
+    unbuilt: dict[str, Any] = {"measure": Measure(), "runtime": Runtime(), "published": None, "devices": {}}
+    counted = recipe.model_copy(update={**unbuilt, "baselines": baselines})
     return digest_of({"recipe": recipe_digest(counted), **named})
 
 

@@ -1,7 +1,7 @@
 """Held out: evaluation inputs, run in float -> how far quantized U-Nets are from the float one at each step, and what clips."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -71,22 +71,15 @@ class HeldOutInputs:
         return adapter_integers(graph_tensors(mixed(lora.adapters, weights), self.prepared.shapes), lora.encodings)
 
     def _add_trajectory(self, run: _FloatRun, variant: Variant, predict: Predict) -> None:
-        energies: dict[int, tuple[float, float]] = {}
-        for sample, exact in zip(run.samples, run.exact, strict=True):
-            noise = predict(sample.feed).numpy().astype(np.float64) - exact
-            signal_so_far, noise_so_far = energies.get(sample.step, (0.0, 0.0))
-            signal = float(np.square(exact, dtype=np.float64).sum())
-            energies[sample.step] = (signal_so_far + signal, noise_so_far + float(np.square(noise).sum()))
-        timesteps = run.task.table.timesteps
+        steps, other = [sample.step for sample in run.samples], (predict(sample.feed).numpy() for sample in run.samples)
+        sqnr_db, by_step = along_trajectory(run.task.table.timesteps, steps, run.exact, other)
         self.trajectories.append(
             TrajectorySqnr(
                 task=run.task.task.name,
                 variant=variant.value,
                 inputs=len(run.task.items.calibration),
-                sqnr_db=_db(*(sum(part) for part in zip(*energies.values(), strict=True))),
-                steps=tuple(
-                    StepSqnr(step=step, timestep=float(timesteps[step]), sqnr_db=_db(*both)) for step, both in energies.items()
-                ),
+                sqnr_db=sqnr_db,
+                steps=by_step,
             )
         )
 
@@ -95,6 +88,19 @@ class HeldOutInputs:
     ) -> None:
         if encodings:  # activations that stay float do not clip
             self.clippings.append(clipping_of(model, encodings, feeds, variant=variant.value, task=task))
+
+
+def along_trajectory(
+    timesteps: Sequence[float], steps: Iterable[int], exact: Iterable[np.ndarray], other: Iterable[np.ndarray]
+) -> tuple[float | None, tuple[StepSqnr, ...]]:
+    """Return the SQNR of other predictions against exact ones over all steps, and step by step; each has the step it is of."""
+    energies: dict[int, tuple[float, float]] = {}
+    for step, right, near in zip(steps, exact, other, strict=True):
+        signal_so_far, noise_so_far = energies.get(step, (0.0, 0.0))
+        signal, noise = np.square(right, dtype=np.float64).sum(), np.square(near.astype(np.float64) - right).sum()
+        energies[step] = (signal_so_far + float(signal), noise_so_far + float(noise))
+    by_step = (StepSqnr(step=step, timestep=float(timesteps[step]), sqnr_db=_db(*both)) for step, both in energies.items())
+    return _db(*(sum(part) for part in zip(*energies.values(), strict=True))), tuple(by_step)
 
 
 def _float_run(prepared: Prepared, task: PreparedTask) -> _FloatRun:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from quadbench.artifacts.device_text import one_line
 from quadbench.errors import AdapterError, UserError
-from quadbench.quad.sources import AdapterFormat, AdapterSource
+from quadbench.quad.sources import MOST_ADAPTER_BYTES, AdapterFormat, AdapterSource, require_weights
 from quadbench.quad.tensor_header import tensor_names
 from quadbench.results.digests import file_digests
 from quadbench.spec import require_file
@@ -58,7 +58,7 @@ def check_checkpoint(path: Path) -> None:
             f"foundation model '{path}' is no .safetensors file; pickles (.ckpt, .pt, .bin) are not opened, as they run code",
             hint="save it as safetensors, or give its diffusers folder with source: diffusers",
         )
-    require_file(path, "foundation model", fault=UserError, hint="give the .safetensors file")
+    require_weights(path)
     try:
         tensor_names(path)
     except (OSError, ValueError) as error:
@@ -87,7 +87,7 @@ def check_tensor_file(name: str, path: Path) -> None:
     """Refuse a file of an adapter's tensors that is none, before anything but its header is read.
 
     Raises:
-        AdapterError: it is missing, a pickle, or no whole safetensors file.
+        AdapterError: it is missing, a pickle, too large, or no whole safetensors file.
     """
     if path.suffix in PICKLES:
         raise AdapterError(
@@ -96,6 +96,7 @@ def check_tensor_file(name: str, path: Path) -> None:
         )
     if not path.exists():
         raise AdapterError(f"adapter '{name}': '{path}' does not exist", hint=_pickle_beside(path))
+    require_file(path, f"adapter '{name}':", fault=AdapterError, most_bytes=MOST_ADAPTER_BYTES)
     try:
         names = tensor_names(path)
     except (OSError, ValueError) as error:

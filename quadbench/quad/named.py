@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 
-from quadbench.errors import QuadbenchError, UserError
+from quadbench.errors import QuadbenchError, UnknownNameError, UserError
 from quadbench.quad.layouts import check_adapter, check_checkpoint, foundation_files
 from quadbench.quad.sources import adapter_source
 from quadbench.quad.tasks.inputs import evaluated, read_inputs
 from quadbench.recipe import CheckpointFoundation, DiffusersFoundation, Recipe
+from quadbench.target.profile import LOCAL_NAME, load_profiles
 
 
 def check_named(recipe: Recipe) -> None:
@@ -15,9 +16,26 @@ def check_named(recipe: Recipe) -> None:
     Raises:
         UserError: a line for each problem.
     """
-    problems = [*_of_foundation(recipe), *_of_adapters(recipe), *_of_inputs(recipe)]
+    problems = [*_of_foundation(recipe), *_of_adapters(recipe), *_of_inputs(recipe), *_of_devices(recipe)]
     if problems:
         raise UserError("\n".join(problems))
+
+
+def check_devices(recipe: Recipe) -> None:
+    """Check that there are profiles for the devices that a recipe has settings for.
+
+    Raises:
+        UserError: a line for each that there is none for.
+    """
+    problems = list(_of_devices(recipe))
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def _of_devices(recipe: Recipe) -> Iterator[str]:
+    known = {LOCAL_NAME, *(profile.name for profile in load_profiles())} if recipe.devices else set()
+    for name in recipe.devices.keys() - known:
+        yield f"devices: {UnknownNameError('device profile', name, sorted(known))}"
 
 
 def _of_foundation(recipe: Recipe) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Prepare: Recipe -> the start of every analysis and build: float graphs, tasks with their tables and what they visit."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnx import ModelProto
@@ -53,42 +53,56 @@ class Prepared:
         return as_feed(graph_tensors(adapter, self.shapes))
 
 
-def prepare(recipe: Recipe, steps: Steps, scratch: Path) -> Prepared:
+def prepare(recipe: Recipe, steps: Steps, scratch: Path, like: Prepared | None = None) -> Prepared:
     """Read everything that the recipe names, trace the graphs, make the sampler tables and run each task's calibration items.
 
-    Large weights lie in files below `scratch` as long as the result is used.
+    `like` is what was prepared of a recipe that differs in samplers and bits alone: its models are taken, and its tasks where
+    they are the same. Large weights lie in files below `scratch` as long as the result is used.
 
     Raises:
         UserError: something that the recipe names is missing or does not fit; AdapterError where it is an adapter.
     """
-    foundation = open_foundation(recipe.foundation)
+    foundation = like.foundation if like else open_foundation(recipe.foundation)
     samples = recipe.quad.calibration.samples
     items = {task.name: task_items(task, foundation, calibration_samples=samples) for task in recipe.tasks}
+    models = like or _traced(recipe, foundation, steps, scratch)
+    encoders, unet = models.encoders, models.unet
+    feeds = {task.name: models.feed(mixed(models.adapters, task.adapter)) for task in recipe.tasks}
+    there = {task.task.name: task for task in models.tasks if task.task in recipe.tasks}
+    with steps("sampler tables"):
+        new = (task for task in recipe.tasks if task.name not in there)
+        tasks = there | {task.name: prepare_task(task, items[task.name], encoders, unet, feeds[task.name]) for task in new}
+    with steps("trajectories"):
+        visits = {
+            name: models.visits[name] if name in there else visit(task, encoders, unet, feeds[name])
+            for name, task in tasks.items()
+        }
+    names = [task.name for task in recipe.tasks]
+    return replace(models, tasks=[tasks[name] for name in names], visits={name: visits[name] for name in names})
+
+
+def _traced(recipe: Recipe, foundation: Foundation, steps: Steps, scratch: Path) -> Prepared:
+    """Return the recipe's models and adapters, and none of its tasks yet."""
     adapters = _open_adapters(recipe, foundation)
-    mixes = {task.name: mixed(adapters, task.adapter) for task in recipe.tasks}
+    mixes = [mixed(adapters, task.adapter) for task in recipe.tasks]
     with steps("export"):
-        graphs = export_graphs(foundation, shared_ranks([*adapters.values(), *filter(None, mixes.values())]), scratch)
-        models, shapes = graphs.models, graphs.lora_shapes
+        graphs = export_graphs(foundation, shared_ranks([*adapters.values(), *filter(None, mixes)]), scratch)
+        models = graphs.models
         encoders = Encoders(
             foundation=foundation,
             text_encoder=GraphSession(models[Component.TEXT_ENCODER]),
             vae_encoder=GraphSession(models[Component.VAE_ENCODER]),
         )
         unet = GraphSession(models[Component.UNET])
-    feeds = {name: as_feed(graph_tensors(mix, shapes)) for name, mix in mixes.items()}
-    with steps("sampler tables"):
-        tasks = [prepare_task(task, items[task.name], encoders, unet, feeds[task.name]) for task in recipe.tasks]
-    with steps("trajectories"):
-        visits = {task.task.name: visit(task, encoders, unet, feeds[task.task.name]) for task in tasks}
     return Prepared(
         foundation=foundation,
         adapters=adapters,
         models=models,
-        shapes=shapes,
+        shapes=graphs.lora_shapes,
         encoders=encoders,
         unet=unet,
-        tasks=tasks,
-        visits=visits,
+        tasks=[],
+        visits={},
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import assert_never
 
 from quadbench import zoo
+from quadbench.errors import UserError
 from quadbench.recipe import (
     Adapter,
     BuiltinAdapter,
@@ -17,7 +18,10 @@ from quadbench.recipe import (
     RandomFoundation,
     Recipe,
 )
+from quadbench.spec import require_file
 
+MOST_WEIGHTS_BYTES = 2**34  # of a foundation model's file; Stable Diffusion 1.4 in float32 with both of its U-Nets has 7.7 GB
+MOST_ADAPTER_BYTES = 2**32  # a full difference of Stable Diffusion 1 in float32 has 3.9 GB
 GEOMETRIES = Path(__file__).parent / "model" / "geometries"
 _PACKAGES = (
     "torch",
@@ -32,6 +36,16 @@ _PACKAGES = (
     "pillow",
     "safetensors",
 )
+
+
+def require_weights(path: Path) -> None:
+    """Refuse a file of a foundation model that cannot be read, or is too large for one.
+
+    Raises:
+        UserError: says why.
+    """
+    hint = "give the .safetensors file"
+    require_file(path, "foundation model", fault=UserError, hint=hint, most_bytes=MOST_WEIGHTS_BYTES)
 
 
 class AdapterFormat(StrEnum):

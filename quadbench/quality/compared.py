@@ -1,7 +1,7 @@
 """Compared: a stored run, or folders of images -> each set of images scored against its references or its truth."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quadbench.artifacts import Bundle, Caveat, RunResult, Status, Stored, TaskAssets, TaskItem, Variant
@@ -31,19 +31,49 @@ def compare_run(
         ArtifactError: an image is missing or damaged.
     """
     refuse_random(result.bundle)
-    return tuple(
+    images = [compared for bundle in result.bundles for compared in _of_bundle(bundle, result, layout, metrics, weights)]
+    return tuple(images)
+
+
+def with_devices(compared: Iterable[Compared], bundle: Stored[Bundle], result: RunResult) -> Iterator[Compared]:
+    """Yield what was compared of one bundle of a run, and what no device made once for each device that ran the bundle.
+
+    Where all devices ran one bundle, it belongs to none of them.
+    """
+    for one in compared:
+        if one.device is None and len(result.bundles) > 1:
+            yield from (replace(one, device=device) for device in _devices(bundle, result))
+        else:
+            yield one
+
+
+def _of_bundle(
+    bundle: Stored[Bundle],
+    result: RunResult,
+    layout: Layout,
+    metrics: Sequence[str] | None,
+    weights: Mapping[str, GivenNetwork] | None,
+) -> Iterator[Compared]:
+    compared = (
         Compared(
             task=task.name,
             device=images.device,
             made=images.maker,
             against=against,
-            scores=score_images(_pairs(task, images, against, result.stored), metrics, weights),
+            scores=score_images(_pairs(task, images, against, bundle), metrics, weights),
         )
-        for task in result.bundle.tasks
-        for images in _image_sets(task, result, layout)
+        for task in bundle.artifact.tasks
+        for images in _image_sets(task, bundle, result, layout)
         for against in (REFERENCE, TRUTH)
         if against != images.maker and (against != TRUTH or any(item.truth for item in task.items))
     )
+    return with_devices(compared, bundle, result)
+
+
+def _devices(bundle: Stored[Bundle], result: RunResult) -> list[str]:
+    """Return the addresses of the devices that ran a bundle."""
+    ran = [record.device for record in result.records if result.stored_on(record.device).folder == bundle.folder]
+    return list(dict.fromkeys(device.address for device in ran))
 
 
 def refuse_random(bundle: Bundle) -> None:
@@ -101,11 +131,11 @@ class _ImageSet:
     paths: Mapping[str, Path]
 
 
-def _image_sets(task: TaskAssets, result: RunResult, layout: Layout) -> Iterator[_ImageSet]:
-    """Yield the images of the float reference, then those of each device's variants."""
-    references = {item.name: result.stored.path(item.reference) for item in task.items if item.reference}
+def _image_sets(task: TaskAssets, bundle: Stored[Bundle], result: RunResult, layout: Layout) -> Iterator[_ImageSet]:
+    """Yield the images of the float reference, then those of the variants on each device that ran the bundle."""
+    references = {item.name: bundle.path(item.reference) for item in task.items if item.reference}
     yield _ImageSet(device=None, maker=REFERENCE, paths=references)
-    for device in dict.fromkeys(record.device.address for record in result.records):
+    for device in _devices(bundle, result):
         for variant in (Variant.SHARED, Variant.PER_GRAPH):
             records = [r for r in result.records if r.device.address == device and r.variant is variant]
             if records:

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from quadbench.artifacts.parts import file_refs
 from quadbench.artifacts.scores import RunScores
-from quadbench.quality.compared import compare_folders, compare_run
+from quadbench.harness.painted import check_painted
+from quadbench.quality.compared import compare_folders, compare_run, with_devices
+from quadbench.quality.emulated import emulated_trajectories
 from quadbench.quality.latents import compare_latents
 from quadbench.quality.networks import parse_network
 from quadbench.results.layout import Layout
@@ -21,11 +23,13 @@ def score_run(
     metrics: Sequence[str] | None = None,
     weights: Sequence[str] = (),
     with_latents: bool = False,
+    with_emulator: bool = False,
     notify: Callable[[str], None] = lambda _step: None,
 ) -> RunScores:
     """Score the images of a run (None: the latest) and save the scores.
 
-    `metrics` None are all; `weights` are NAME=PATH@sha256:HEX; with latents every task's U-Nets run again, on this machine.
+    `metrics` None are all; `weights` are NAME=PATH@sha256:HEX; with latents every task's U-Nets run again, on this machine, with
+    emulator those that were compiled for a Qualcomm HTP, which takes minutes.
 
     Raises:
         QuadbenchError: there is no such run, its weights are random, an image is damaged, or a metric or network does not fit.
@@ -33,13 +37,18 @@ def score_run(
     given = {network.name: network for network in map(parse_network, weights)}
     result = load_run(layout, run_id)
     require_writable(layout.scores(result.run_id).parent)
+    for record in result.records:
+        check_painted(record, layout)
     notify("images")
     compared = compare_run(result, layout, metrics=metrics, weights=given)
+    emulated = emulated_trajectories(result, layout, notify) if with_emulator else {}
     if with_latents:
-        check_contents(result.stored, file_refs(result.bundle))
+        for bundle in result.bundles:
+            check_contents(bundle, file_refs(bundle.artifact))
         notify("latents")
-        compared += compare_latents(result.stored)
-    scores = RunScores(compared=compared)
+        for bundle in result.bundles:
+            compared += tuple(with_devices(compare_latents(bundle), bundle, result))
+    scores = RunScores(compared=compared, emulated=emulated)
     save_scores(layout, result.run_id, scores)
     return scores
 

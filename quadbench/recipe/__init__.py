@@ -12,6 +12,7 @@ from quadbench.recipe.quad import (
 )
 from quadbench.recipe.ranges import ActivationRanges, MinMaxRanges, MseRanges, PercentileRanges, RangesByBits
 from quadbench.recipe.recipe import INT8_KEY, RECIPES_FOLDER, Measure, Recipe, load_recipe, recipe_digest, recipe_schema
+from quadbench.recipe.runtime import Runtime
 from quadbench.recipe.sources import (
     Adapter,
     BuiltinAdapter,
@@ -89,6 +90,7 @@ __all__ = [
     "RandomFoundation",
     "RangesByBits",
     "Recipe",
+    "Runtime",
     "Sampler",
     "SiteKind",
     "Task",

@@ -10,9 +10,11 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from quadbench.errors import UnknownNameError
+from quadbench.recipe.devices import DeviceSettings, misfits
 from quadbench.recipe.precision import Precision
 from quadbench.recipe.published import published_table
 from quadbench.recipe.quad import AnchorProfile, Quad
+from quadbench.recipe.runtime import Runtime
 from quadbench.recipe.sources import Adapter, Foundation
 from quadbench.recipe.tasks import Task
 from quadbench.spec import Location, Name, Problem, Spec, is_file, load, near, refuse
@@ -38,8 +40,6 @@ class Measure(Spec):
     order: Literal["abba", "sequential"] = "abba"
     """`abba` alternates the variants, so that slow drift of the device hits both alike; `sequential` runs one after the other.
     The default is abba."""
-    threads: int = Field(default=2, ge=1, le=64)
-    """The number of threads of the device's CPU on which an operator runs, 1 to 64. The default is 2."""
     timeout_s: float = Field(default=900.0, gt=0.0, le=604_800.0)
     """The time in seconds, above 0 and up to 604800, a week, after which a launch is stopped and recorded as failed.
     The default is 900."""
@@ -62,11 +62,15 @@ class Recipe(Spec):
     """The bits to which the U-Net is quantized."""
     quad: Quad
     """The settings by which the one set of encodings for all adapters is made."""
-    baselines: tuple[Literal["per-graph"], ...] = ()
-    """The variants that the shared graph is compared with: `per-graph` is one U-Net for each task with its adapter merged.
-    The default is none."""
+    baselines: tuple[Literal["per-graph", "resident"], ...] = ()
+    """The variants that the shared graph is compared with: `per-graph` is one U-Net for each task with its adapter merged,
+    loaded at each switch; `resident` has the same graphs, all of them in memory. The default is none."""
+    runtime: Runtime = Runtime()
+    """The threads and the memory with which devices run the graphs. The default is every default of its fields."""
     measure: Measure = Measure()
     """The number and order of launches and iterations. The default is every default of its fields."""
+    devices: dict[Name, DeviceSettings] = Field(default_factory=dict)
+    """Devices of these profiles, by name, run with other samplers or another precision. The default is none: all run the same."""
     published: Name | None = None
     """The table of a paper, `quad-table-1` to `quad-table-5`, whose figures stand beside the measured ones.
     The default is null: none do."""
@@ -94,6 +98,12 @@ class Recipe(Spec):
         refuse(Problem(location=at, reason=f"no adapter '{name}'" + near(name, adapters)) for at, name in unknown)
         return quad
 
+    @field_validator("devices")
+    @classmethod
+    def _devices_fit(cls, devices: dict[str, DeviceSettings], info: ValidationInfo) -> dict[str, DeviceSettings]:
+        refuse(misfits(devices, info.data["tasks"]) if "tasks" in info.data else ())
+        return devices
+
     @field_validator("published")
     @classmethod
     def _table_is_known(cls, published: str | None) -> str | None:
@@ -109,6 +119,12 @@ class Recipe(Spec):
     def _baselines_differ(cls, baselines: tuple[str, ...]) -> tuple[str, ...]:
         refuse(_repeated(((index,), baseline) for index, baseline in enumerate(baselines)))
         return baselines
+
+    def on(self, profile: str | None) -> "Recipe":
+        """Return the recipe as devices of one profile run it; None is a profile of which it says nothing."""
+        own = self.devices.get(profile or "", DeviceSettings())
+        tasks = tuple(own.of(task) for task in self.tasks)
+        return self.model_copy(update={"tasks": tasks, "precision": own.precision or self.precision, "devices": {}})
 
 
 def load_recipe(path_or_name: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:

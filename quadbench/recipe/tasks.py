@@ -120,17 +120,20 @@ class TextToImageTask(_Task):
         return inputs
 
 
-def _leaves_a_step(strength: float, info: ValidationInfo) -> float:
-    """Refuse a strength of which no step is left, counted as diffusers' pipelines count."""
-    match info.data.get("sampler"):
-        case None:  # it is wrong itself
-            return strength
+def fault_of_strength(strength: float, sampler: Sampler) -> str | None:
+    """Say why a sampler is left no step by a strength, counted as diffusers' pipelines count; None where it is left one."""
+    match sampler:
         case OlssSampler():
             steps, schedule = TEACHER_STEPS, f"the {TEACHER_STEPS} steps that olss is fitted to"
-        case sampler:
+        case LcmSampler() | EdSampler():
             steps, schedule = sampler.steps, f"{sampler.steps} steps"
-    if int(steps * strength) < 1:
-        refuse([Problem(location=(), reason=f"{strength:g} of {schedule} leaves none; expected at least 1/{steps}")])
+    return f"{strength:g} of {schedule} leaves none; expected at least 1/{steps}" if int(steps * strength) < 1 else None
+
+
+def _leaves_a_step(strength: float, info: ValidationInfo) -> float:
+    sampler = info.data.get("sampler")
+    if sampler is not None and (fault := fault_of_strength(strength, sampler)):  # None: it is wrong itself
+        refuse([Problem(location=(), reason=fault)])
     return strength
 
 

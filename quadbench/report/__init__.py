@@ -1,5 +1,6 @@
 """Report: RunResult -> one HTML file, KPI tables as text, CSV, Markdown and LaTeX."""
 
+from quadbench.report.held_out import emulated_tables
 from quadbench.report.html import render_html, write_report
 from quadbench.report.kpi import Figure, KpiRow, kpi_rows
 from quadbench.report.published import text_tables
@@ -23,6 +24,7 @@ __all__ = [
     "SweepPoint",
     "TextTable",
     "Unit",
+    "emulated_tables",
     "kpi_rows",
     "kpi_table",
     "render_html",

@@ -37,15 +37,18 @@ def launch_verdicts(result: RunResult, device: DeviceFacts) -> tuple[LaunchVerdi
     blocks = whole_blocks([record for record in in_order(result.records) if is_on(record, device)])
     return tuple(
         verdict
-        for task in result.bundle.tasks
+        for task in result.bundle_on(device).tasks
         for key, title in _COMPARED.items()
         for verdict in _verdict(blocks, task, key, title)
     )
 
 
 def whole_blocks(records: Sequence[RunRecord]) -> tuple[tuple[RunRecord, ...], ...]:
-    """Return the blocks of launches that were measured as A B B A or B A A B and are all OK."""
-    measured = [record for record in records if record.variant is not Variant.FLOAT]
+    """Return the blocks of launches that were measured as A B B A or B A A B and are all OK.
+
+    Launches of other variants, which may lie between them on both sides alike, are left out.
+    """
+    measured = [record for record in records if record.variant in {Variant.SHARED, Variant.PER_GRAPH}]
     size = 2 * LAUNCHES_PER_BLOCK
     groups = [tuple(measured[start : start + size]) for start in range(0, len(measured), size)]
     return tuple(group for group in groups if len(group) == size and _is_mirrored(group) and len(sound(group)) == size)

@@ -1,9 +1,11 @@
 """Held out: what a build saw on evaluation inputs -> tables of the SQNR at each step and of what clips, and curves."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quadbench.artifacts.held_out import Clipping, HeldOut, TrajectorySqnr
+from quadbench.artifacts.scores import RunScores
+from quadbench.report.setups import titled
 from quadbench.report.text_table import TextTable
 
 SHOWN_TENSORS = 3
@@ -17,18 +19,33 @@ class Trajectory:
     curves: tuple[tuple[str, tuple[tuple[float, float], ...]], ...]
 
 
-def held_out_tables(held_out: HeldOut | None) -> tuple[TextTable, ...]:
-    """Return a table of the SQNR along trajectories, and one of the activations that clip; none where nothing was judged."""
+def held_out_tables(held_out: HeldOut | None, where: str = "") -> tuple[TextTable, ...]:
+    """Return a table of the SQNR along trajectories, and one of the activations that clip; none where nothing was judged.
+
+    `where` are the devices that they are about, where that are not all.
+    """
     if held_out is None:
         return ()
-    return (_trajectory_table(held_out), *((_clipping_table(held_out),) if held_out.clippings else ()))
+    tables = (_trajectory_table(held_out, _ON_CPU), *((_clipping_table(held_out),) if held_out.clippings else ()))
+    return tuple(replace(table, title=titled(table.title, where)) for table in tables)
 
 
-def trajectories(held_out: HeldOut | None) -> tuple[Trajectory, ...]:
-    """Return the curves of every task."""
+def emulated_tables(scores: RunScores) -> tuple[TextTable, ...]:
+    """Return a table for each Qualcomm HTP on whose emulator U-Nets were run, of the SQNR along trajectories."""
+    tables = {target: _trajectory_table(judged, _ON_EMULATOR) for target, judged in scores.emulated.items()}
+    return tuple(replace(table, title=titled(table.title, target)) for target, table in tables.items())
+
+
+def emulated_trajectories(scores: RunScores) -> tuple[Trajectory, ...]:
+    """Return the curves of every task on every emulated HTP."""
+    return tuple(curve for target, judged in scores.emulated.items() for curve in trajectories(judged, target))
+
+
+def trajectories(held_out: HeldOut | None, where: str = "") -> tuple[Trajectory, ...]:
+    """Return the curves of every task; `where` as above."""
     judged = held_out.trajectories if held_out else ()
     return tuple(
-        Trajectory(task=task, curves=tuple((one.variant, _points(one)) for one in judged if one.task == task))
+        Trajectory(task=titled(task, where), curves=tuple((one.variant, _points(one)) for one in judged if one.task == task))
         for task in dict.fromkeys(one.task for one in judged)
     )
 
@@ -37,16 +54,17 @@ def _points(trajectory: TrajectorySqnr) -> tuple[tuple[float, float], ...]:
     return tuple((step.step + 1.0, step.sqnr_db) for step in trajectory.steps if step.sqnr_db is not None)
 
 
-def _trajectory_table(held_out: HeldOut) -> TextTable:
+_ON_CPU = "Over at most {inputs} evaluation inputs of each task, on this machine's CPU when the bundle was built. "
+_ON_EMULATOR = "Over the first evaluation input of each task, on Qualcomm's HTP emulator and ONNX Runtime's CPU provider. "
+
+
+def _trajectory_table(held_out: HeldOut, where: str) -> TextTable:
     return TextTable(
         title="SQNR of eps along the trajectory",
         columns=("Task", "Variant", "All steps, dB", "Worst step, dB", "At step", "First step, dB", "Last step, dB"),
         numeric=(False, False, True, True, True, True, True),
         rows=tuple(_trajectory_row(one) for one in held_out.trajectories),
-        notes=(
-            f"Over at most {held_out.inputs} evaluation inputs of each task, on this machine's CPU when the bundle was built. "
-            "At every step the quantized U-Net is fed what the float one was.",
-        ),
+        notes=(f"{where.format(inputs=held_out.inputs)}At every step the quantized U-Net is fed what the float one was.",),
     )
 
 

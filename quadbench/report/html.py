@@ -13,6 +13,7 @@ from markupsafe import Markup
 from quadbench.artifacts import RunResult
 from quadbench.artifacts.device_text import printable
 from quadbench.artifacts.pixels import png_size
+from quadbench.harness.painted import check_painted
 from quadbench.report import tables, units
 from quadbench.report.chart import Bar, BarPart, Series, legend, line_chart, stacked_bars
 from quadbench.report.held_out import Trajectory
@@ -25,7 +26,7 @@ from quadbench.results.storage import storing
 from quadbench.statistics import MIN_BLOCKS
 
 _HERE = Path(__file__).parent
-_SHARED_COLOUR, _PER_GRAPH_COLOUR = "#1d5fa6", "#b3560b"
+_SHARED_COLOUR, _PER_GRAPH_COLOUR, _THIRD_COLOUR = "#1d5fa6", "#b3560b", "#2f8f83"
 _PARTS = {
     "text_encoder": ("text encoder", "#7d6bb3"),
     "vae_encoder": ("VAE encoder", "#2f8f83"),
@@ -40,7 +41,10 @@ def write_report(result: RunResult, layout: Layout) -> Path:
 
     Raises:
         StorageError: the folder is full or cannot be written.
+        ArtifactError: an image is another than its launch painted.
     """
+    for record in result.records:
+        check_painted(record, layout)
     path = layout.report(result.run_id)
     with storing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,10 +151,10 @@ def _storage_chart(storage: Storage) -> Markup:
 
 def _trajectory_chart(trajectory: Trajectory) -> Markup:
     """Draw the SQNR of eps over the steps of a task's sampler."""
-    colours = {"shared": _SHARED_COLOUR, "per-graph": _PER_GRAPH_COLOUR}
+    colours = (_SHARED_COLOUR, _PER_GRAPH_COLOUR, _THIRD_COLOUR)
     series = [
-        Series(label=variant, css_class=variant, colour=colours[variant], points=points, measured=len(points))
-        for variant, points in trajectory.curves
+        Series(label=name, css_class=name.replace(" ", "-"), colour=colour, points=points, measured=len(points))
+        for (name, points), colour in zip(trajectory.curves, colours, strict=False)
     ]
     title = f"SQNR of eps at each step of {trajectory.task}"
     return Markup(line_chart(series, title=title, x_label="step", y_label="dB", width=360, height=220))

@@ -1,17 +1,22 @@
 """Int8: a bundle -> how much of each of its quantized U-Nets runs in 8 bits, as a table and in one sentence."""
 
 from quadbench.artifacts import Bundle, Graph, Int8Share, Share, Variant
+from quadbench.report.setups import titled
 from quadbench.report.text_table import TextTable
 
 _NOTE = "In 8 bits: data and result have 8 bits (W8A8), as the weights have; of a LoRA product its weights, too."
 
 
-def int8_table(bundle: Bundle) -> TextTable | None:
-    """Return a row for each quantized U-Net; None for a bundle that was built before this was counted."""
+def int8_table(bundle: Bundle, where: str = "") -> TextTable | None:
+    """Return a row for each quantized U-Net; None for a bundle that was built before this was counted.
+
+    `where` are the devices that ran the bundle, where that are not all.
+    """
     rows = tuple((_name(graph), *(_cell(share) for share in _shares(graph.int8))) for graph in bundle.graphs if graph.int8)
     columns = ("U-Net", "Layers", "Parameters", "Multiply-accumulates", "LoRA products")
     is_numeric = (False, True, True, True, True)
-    return TextTable(title=bundle.precision, columns=columns, numeric=is_numeric, rows=rows, notes=(_NOTE,)) if rows else None
+    title = titled(bundle.precision, where)
+    return TextTable(title=title, columns=columns, numeric=is_numeric, rows=rows, notes=(_NOTE,)) if rows else None
 
 
 def int8_of_shared(bundle: Bundle) -> Int8Share | None:

@@ -71,7 +71,9 @@ class KpiRow:
 
 def kpi_rows(result: RunResult) -> tuple[KpiRow, ...]:
     """Return every row, by device, then task in the bundle's order."""
-    return tuple(row for device in devices_of(result) for task in result.bundle.tasks for row in _rows(result, device, task))
+    return tuple(
+        row for device in devices_of(result) for task in result.bundle_on(device).tasks for row in _rows(result, device, task)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +115,7 @@ def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets) -> list[KpiR
 def _published(result: RunResult, kpi: _Kpi, task: TaskAssets, device: DeviceFacts) -> float | None:
     if result.published is None:
         return None
-    table = published_table(result.published).at(int8_percent_of(result.bundle.precision))
+    table = published_table(result.published).at(int8_percent_of(result.bundle_on(device).precision))
     return table.figure(published_name(kpi.key, kpi.unit), task=task.name, device=device.profile)
 
 
@@ -248,7 +250,7 @@ def _of_component(metric: str, component: Component) -> Callable[[RunRecord, Tas
 
 
 def _is_component(component: Component, task: TaskAssets, record: RunRecord) -> Callable[[Sample], bool]:
-    unet = "base" if record.variant is not Variant.PER_GRAPH else task.name
+    unet = task.name if record.variant.is_merged else "base"
     if component is Component.UNET:
         return lambda sample: sample.component == component and sample.labels.get("unet", sample.task) == unet
     return lambda sample: sample.component == component

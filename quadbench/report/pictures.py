@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-from quadbench.artifacts import DeviceFacts, FileRef, RunRecord, RunResult, TaskAssets, TaskItem, Variant
+from quadbench.artifacts import Bundle, DeviceFacts, FileRef, RunRecord, RunResult, Stored, TaskAssets, TaskItem, Variant
 from quadbench.report.launches import devices_of, launches_of, sound, typical, values, why_absent
 from quadbench.results.layout import Layout
 
@@ -56,12 +56,12 @@ class Quality:
 def task_pictures(result: RunResult, layout: Layout) -> tuple[TaskPictures, ...]:
     """Return the pictures of the first device that made any, task by task."""
     device = next((device for device in devices_of(result) if _makers(result, device)), None)
-    return () if device is None else tuple(_task(result, layout, device, task) for task in result.bundle.tasks)
+    return () if device is None else tuple(_task(result, layout, device, task) for task in result.bundle_on(device).tasks)
 
 
 def quality_rows(result: RunResult) -> tuple[Quality, ...]:
     """Return the mean PSNR of every device and task."""
-    return tuple(_quality(result, device, task) for device in devices_of(result) for task in result.bundle.tasks)
+    return tuple(_quality(result, device, task) for device in devices_of(result) for task in result.bundle_on(device).tasks)
 
 
 def _makers(result: RunResult, device: DeviceFacts) -> bool:
@@ -79,17 +79,18 @@ def _task(result: RunResult, layout: Layout, device: DeviceFacts, task: TaskAsse
 def _pictures(result: RunResult, layout: Layout, device: DeviceFacts, task: TaskAssets, item: TaskItem) -> tuple[Picture, ...]:
     given = (("Input", item.image), ("Mask", item.mask), ("Float reference", item.reference))
     drawn = ((Variant.SHARED, "Shared"), (Variant.PER_GRAPH, "Per-graph"))
-    pictures = [_given(result, label, file) for label, file in given if file is not None]
+    bundle = result.stored_on(device)
+    pictures = [_given(bundle, label, file) for label, file in given if file is not None]
     for variant, label in drawn:
         records = launches_of(result, device, variant)
         pictures.append(_drawn(label, layout, records, f"{task.name}/{item.name}"))
     if item.truth is not None:
-        pictures.append(_given(result, "Truth", item.truth))
+        pictures.append(_given(bundle, "Truth", item.truth))
     return tuple(pictures)
 
 
-def _given(result: RunResult, label: str, file: FileRef) -> Picture:
-    return Picture(label=label, path=result.stored.path(file))
+def _given(bundle: Stored[Bundle], label: str, file: FileRef) -> Picture:
+    return Picture(label=label, path=bundle.path(file))
 
 
 def _drawn(label: str, layout: Layout, records: tuple[RunRecord, ...], key: str) -> Picture:

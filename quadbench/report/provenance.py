@@ -1,10 +1,12 @@
 """Provenance: RunResult -> launches, versions, device states and digests, as a reader needs them to trust or repeat a run."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, Status
 from quadbench.report.launches import devices_of, in_order
+from quadbench.report.setups import setups_of
 from quadbench.report.units import Unit, show
 
 
@@ -58,30 +60,42 @@ def launch_rows(result: RunResult) -> tuple[Launch, ...]:
 
 def digests(result: RunResult) -> tuple[Fact, ...]:
     """Return the digests of the recipe, the bundles and the profile of the run."""
-    bundle = result.bundle
+    setups = setups_of(result)
     compiled = dict.fromkeys((record.target, record.compiled_digest) for record in in_order(result.records))
     return (
-        Fact(name="Recipe", value=bundle.recipe_digest),
-        Fact(name="Bundle", value=bundle.digest),
+        *(Fact(name="Recipe", value=each.bundle.recipe_digest, where=each.where) for each in setups),
+        *(Fact(name="Bundle", value=each.bundle.digest, where=each.where) for each in setups),
         *(Fact(name="Compiled bundle", value=digest, where=target) for target, digest in compiled),
-        Fact(name="Quantization profile", value=bundle.profile.sha256),
+        *(Fact(name="Quantization profile", value=each.bundle.profile.sha256, where=each.where) for each in setups),
     )
 
 
 def versions(result: RunResult) -> tuple[Fact, ...]:
     """Return the tools of the build, then those of the launches; a version that differs between devices is listed for each."""
-    addresses_of: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for record in in_order(result.records):
-        for name, value in record.versions.items():
-            addresses = addresses_of[name, value]
-            if record.device.address not in addresses:
-                addresses.append(record.device.address)
+    launches = _by_device(result, {record.record_id: record.versions for record in result.records})
+    told = {(fact.name, fact.value) for fact in launches}
     build = [
         Fact(name=f"quad.{name}", value=value, where="build")
         for name, value in sorted(result.bundle.tool_versions.items())
-        if (f"quad.{name}", value) not in addresses_of
+        if (f"quad.{name}", value) not in told
     ]
-    return (*build, *(Fact(name=name, value=value, where=", ".join(at)) for (name, value), at in sorted(addresses_of.items())))
+    return (*build, *launches)
+
+
+def settings(result: RunResult) -> tuple[Fact, ...]:
+    """Return the options with which the launches ran the graphs; none for records that are older than these options."""
+    return _by_device(result, {record.record_id: record.settings for record in result.records})
+
+
+def _by_device(result: RunResult, texts: Mapping[str, Mapping[str, str]]) -> tuple[Fact, ...]:
+    """Return names and values of records, by record id, each once with the addresses of its devices."""
+    addresses_of: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for record in in_order(result.records):
+        for name, value in texts[record.record_id].items():
+            addresses = addresses_of[name, value]
+            if record.device.address not in addresses:
+                addresses.append(record.device.address)
+    return tuple(Fact(name=name, value=value, where=", ".join(at)) for (name, value), at in sorted(addresses_of.items()))
 
 
 def device_conditions(result: RunResult) -> tuple[DeviceConditions, ...]:

@@ -9,6 +9,7 @@ from quadbench.recipe.published import PublishedRow, published_table
 from quadbench.report.kpi import Figure, KpiRow, kpi_rows, published_name
 from quadbench.report.launches import devices_of
 from quadbench.report.pictures import Quality, quality_rows
+from quadbench.report.setups import sampler_text
 from quadbench.report.tables import kpi_table
 from quadbench.report.text_table import TextTable
 from quadbench.report.units import convert, number
@@ -29,13 +30,17 @@ _UNDEFINED = {"custom_clip_score": "the paper does not define it"}
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedFigure:
-    """A figure of the paper's table beside the shared graph's, in the same unit. A text in its place says why there is none."""
+    """A figure of the paper's table beside the shared graph's, in the same unit. A text in its place says why there is none.
+
+    `other_sampler` is the one that made ours, where it is not the paper's.
+    """
 
     row: str
     title: str
     printed: float
     here: float | str
     address: str | None  # of the device; None where none took part that the row may stand for
+    other_sampler: str | None
 
 
 def published_text(result: RunResult, kpis: Sequence[KpiRow], quality: Sequence[Quality]) -> TextTable | None:
@@ -64,8 +69,9 @@ def published_figures(result: RunResult, kpis: Sequence[KpiRow], quality: Sequen
     """
     if result.published is None:
         return ()
-    table = published_table(result.published).at(int8_percent_of(result.bundle.precision))
-    return tuple(figure for row in table.rows for figure in _of_row(result, row, kpis, quality))
+    shares = {int8_percent_of(bundle.artifact.precision) for bundle in result.bundles}
+    rows = [row for row in published_table(result.published).rows if row.int8_percent in (None, *shares)]
+    return tuple(figure for row in rows for figure in _of_row(result, row, kpis, quality))
 
 
 def text_tables(result: RunResult) -> tuple[TextTable, ...]:
@@ -75,7 +81,9 @@ def text_tables(result: RunResult) -> tuple[TextTable, ...]:
 
 
 def _cells(figure: PublishedFigure) -> tuple[str, str]:
-    return ("–", figure.here) if isinstance(figure.here, str) else (number(figure.here), figure.address or "")
+    if isinstance(figure.here, str):
+        return "–", figure.here
+    return number(figure.here), ", by ".join(filter(None, (figure.address, figure.other_sampler)))
 
 
 def _of_row(
@@ -83,18 +91,34 @@ def _of_row(
 ) -> Iterator[PublishedFigure]:
     of_task = [kpi for kpi in kpis if kpi.task == row.task]
     titles = _SCORES | {published_name(kpi.key, kpi.unit): f"{kpi.title}, {kpi.unit}" for kpi in kpis}
-    devices = [device for device in devices_of(result) if row.device in (None, device.profile)]
+    devices = [device for device in devices_of(result) if row.device in (None, device.profile) and _is_of(result, device, row)]
     for device in devices or (None,):
         scores = _scores(result, row, device, quality)
         ours = {published_name(kpi.key, kpi.unit): kpi for kpi in of_task if kpi.device == device}
         for name, printed in row.figures.items():
             yield PublishedFigure(
-                row=" on ".join(filter(None, (row.task, row.device))),
+                row=_named(row),
                 title=titles.get(name, name),
                 printed=printed,
                 here=_why_not(result, row, name, device) or scores.get(name, _value(ours.get(name), name)),
                 address=device.address if device else None,
+                other_sampler=_other_sampler(result, row, device) if device else None,
             )
+
+
+def _named(row: PublishedRow) -> str:
+    name = " on ".join(filter(None, (row.task, row.device)))
+    return f"{name} by {row.sampler}" if row.sampler else name
+
+
+def _other_sampler(result: RunResult, row: PublishedRow, device: DeviceFacts) -> str | None:
+    here = next((sampler_text(task) for task in result.bundle_on(device).tasks if task.name == row.task), None)
+    return here if row.sampler and here != row.sampler else None
+
+
+def _is_of(result: RunResult, device: DeviceFacts, row: PublishedRow) -> bool:
+    """Say whether a device ran with the share of 8 bits that the row is about, if it is about one."""
+    return row.int8_percent in (None, int8_percent_of(result.bundle_on(device).precision))
 
 
 def _why_not(result: RunResult, row: PublishedRow, name: str, device: DeviceFacts | None) -> str | None:

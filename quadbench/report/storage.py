@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from quadbench.artifacts import Component, DeviceFacts, RunRecord, RunResult, Sample, Variant
+from quadbench.artifacts import Component, DeviceFacts, RunRecord, RunResult, Sample, TaskAssets, Variant
 from quadbench.report.launches import devices_of, launches_of, sound
 
 EXTRAPOLATE_TO = 10  # use cases: the paper's own example (arXiv 2603.29535, section 4) counts ten
@@ -44,14 +44,14 @@ class Storage:
 
 
 def storage_views(result: RunResult) -> tuple[Storage, ...]:
-    """Return one view for each target, from the first device that has measured it; devices of one target hold the same files."""
-    views: dict[str, Storage] = {}
+    """Return one view for each bundle and target, from the first device that has measured both: such hold the same files."""
+    views: dict[tuple[str, str], Storage] = {}
     for device in devices_of(result):
         shared = sound(launches_of(result, device, Variant.SHARED))[:1]
         per_graph = sound(launches_of(result, device, Variant.PER_GRAPH))[:1]
         for record in (*shared, *per_graph)[:1]:
             if any(sample.metric == "rom_bytes" for sample in record.samples):
-                views.setdefault(record.target, _storage(result, record, _rom(shared), _rom(per_graph)))
+                views.setdefault((record.bundle_digest, record.target), _storage(result, record, _rom(shared), _rom(per_graph)))
     return tuple(views.values())
 
 
@@ -60,7 +60,7 @@ def _rom(records: Sequence[RunRecord]) -> tuple[Sample, ...]:
 
 
 def _storage(result: RunResult, record: RunRecord, shared: tuple[Sample, ...], per_graph: tuple[Sample, ...]) -> Storage:
-    measured = _measured(result, shared, per_graph)
+    measured = _measured(result.bundle_on(record.device).tasks, shared, per_graph)
     return Storage(
         device=record.device,
         target=record.target,
@@ -73,12 +73,12 @@ def _storage(result: RunResult, record: RunRecord, shared: tuple[Sample, ...], p
     )
 
 
-def _measured(result: RunResult, shared: tuple[Sample, ...], per_graph: tuple[Sample, ...]) -> tuple[UseCases, ...]:
+def _measured(tasks: Sequence[TaskAssets], shared: tuple[Sample, ...], per_graph: tuple[Sample, ...]) -> tuple[UseCases, ...]:
     shared_total: float | None = _base(shared)
     per_graph_total: float | None = _base(per_graph, without_unet=True)
     seen: set[str] = set()
     steps = []
-    for count, task in enumerate(result.bundle.tasks, start=1):
+    for count, task in enumerate(tasks, start=1):
         unet_bytes = _bytes(per_graph, Component.UNET, task.name)
         shared_total = _plus(shared_total, _adapter_bytes(shared, task.weights.keys() - seen))
         per_graph_total = _plus(per_graph_total, unet_bytes)

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from quadbench.artifacts import ErrorClass, Status, Variant
+from quadbench.artifacts import Bundle, ErrorClass, Status, Variant
 from quadbench.report.comparison import LaunchVerdict
 from quadbench.report.kpi import KpiRow
 from quadbench.report.pictures import Quality
+from quadbench.report.setups import sampler_text
 from quadbench.report.view import Doubt, ReportView
 
 SCHEMA_VERSION = 1
@@ -24,10 +25,20 @@ class LaunchSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DeviceSummary:
+    """A device with what it ran: a bundle, its precision, and by task the sampler in words."""
+
+    bundle_digest: str
+    precision: str
+    samplers: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunSummary:
     """A run: what was measured of what, its result in words, the doubts, and the figures in nanoseconds, bytes and decibels.
 
-    `verdicts` are by the device's address; `report` is the path of the HTML file.
+    `verdicts` and `devices` are by the device's address; `report` is the path of the HTML file. Of several bundles,
+    `bundle_digest` and `precision` are those of the first.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -44,6 +55,7 @@ class RunSummary:
     kpis: tuple[KpiRow, ...]
     quality: tuple[Quality, ...]
     verdicts: dict[str, tuple[LaunchVerdict, ...]]
+    devices: dict[str, DeviceSummary]
 
 
 def run_summary(view: ReportView, report: str) -> RunSummary:
@@ -73,4 +85,10 @@ def run_summary(view: ReportView, report: str) -> RunSummary:
         kpis=tuple(row for device in view.kpis for task in device.tasks for row in task.rows),
         quality=view.quality,
         verdicts={device.device.address: device.verdicts for device in view.kpis},
+        devices={address: _device(setup.bundle) for setup in view.setups for address in setup.addresses},
     )
+
+
+def _device(bundle: Bundle) -> DeviceSummary:
+    samplers = {task.name: sampler_text(task) for task in bundle.tasks}
+    return DeviceSummary(bundle_digest=bundle.digest, precision=bundle.precision, samplers=samplers)

@@ -62,11 +62,12 @@ def sweep_points(key: str, value: str, result: RunResult, scores: RunScores | No
 
     The likeness of images counts also where it is so bad that the launch failed; its times do not.
     """
-    for address in dict.fromkeys(record.device.address for record in result.records):
+    for address, device in {record.device.address: record.device for record in result.records}.items():
         records = [r for r in result.records if r.device.address == address and r.variant is Variant.SHARED]
-        for task in result.bundle.tasks:
+        bundle = result.bundle_on(device)
+        for task in bundle.tasks:
             psnr_db = _psnr_db(records, task)
-            figures = [*_int8(result.bundle), *_psnr(psnr_db), *_scores(scores, task, address), *_kpis(result, task, address)]
+            figures = [*_int8(bundle), *_psnr(psnr_db), *_scores(scores, task, address), *_kpis(result, task, address)]
             yield SweepPoint(
                 value=value,
                 task=task.name,

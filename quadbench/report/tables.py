@@ -49,7 +49,7 @@ def kpi_table(result: RunResult, *, with_spread: bool = True) -> TextTable:
         numeric=tuple(column.is_numeric for column in columns),
         rows=tuple(tuple(column.cell(row) for column in columns) for row in rows),
         notes=_NOTES
-        + tuple(filter(None, (int8_note(result.bundle),)))
+        + tuple(filter(None, (int8_note(bundle.artifact) for bundle in result.bundles)))
         + ((published_table(result.published).note,) if result.published else ())
         + tuple(f"{doubt}: {doubt.advice}" for doubt in dict.fromkeys(doubt for row in rows for doubt in row.caveats)),
     )

@@ -7,17 +7,28 @@ from datetime import datetime
 from quadbench.artifacts import Caveat, Component, DeviceFacts, RunRecord, RunResult, Status, TaskAssets, Variant
 from quadbench.report.comparison import LaunchVerdict, launch_verdicts
 from quadbench.report.headline import Phrase, gaps, headline
-from quadbench.report.held_out import Trajectory, held_out_tables, trajectories
+from quadbench.report.held_out import Trajectory, emulated_tables, emulated_trajectories, held_out_tables, trajectories
 from quadbench.report.int8 import int8_table
 from quadbench.report.kernels import kernel_tables
 from quadbench.report.kpi import Figure, KpiRow, kpi_rows
 from quadbench.report.launches import devices_of, launches_of, sound, values, why_absent
 from quadbench.report.pictures import Quality, TaskPictures, quality_rows, task_pictures
-from quadbench.report.provenance import DeviceConditions, Fact, Launch, device_conditions, digests, launch_rows, versions
+from quadbench.report.provenance import (
+    DeviceConditions,
+    Fact,
+    Launch,
+    device_conditions,
+    digests,
+    launch_rows,
+    settings,
+    versions,
+)
 from quadbench.report.published import published_text
 from quadbench.report.scores import score_notes, score_tables
+from quadbench.report.setups import Setup, setup_table, setups_of
 from quadbench.report.storage import Storage, storage_views
 from quadbench.report.text_table import TextTable
+from quadbench.report.ways import way_tables
 from quadbench.results.layout import Layout
 
 
@@ -91,6 +102,7 @@ class ReportView:
     doubts: tuple[Doubt, ...]
     glance: tuple[Glance, ...]
     kpis: tuple[DeviceKpis, ...]
+    ways: tuple[TextTable, ...]
     kernels: tuple[TextTable, ...]
     published: TextTable | None
     storages: tuple[Storage, ...]
@@ -101,16 +113,19 @@ class ReportView:
     score_notes: tuple[str, ...]
     pictures: tuple[TaskPictures, ...]
     parity: tuple[Parity, ...]
-    int8: TextTable | None
+    int8: tuple[TextTable, ...]
+    setups: tuple[Setup, ...]
+    ran: TextTable | None
     digests: tuple[Fact, ...]
     versions: tuple[Fact, ...]
+    settings: tuple[Fact, ...]
     conditions: tuple[DeviceConditions, ...]
 
 
 def report_view(result: RunResult, layout: Layout) -> ReportView:
     """Return the view of a whole run. The layout only gives the images' paths; nothing is read."""
     rows, storages, quality = kpi_rows(result), storage_views(result), quality_rows(result)
-    launches = launch_rows(result)
+    launches, setups = launch_rows(result), setups_of(result)
     kpis = tuple(_device_kpis(result, device, rows) for device in devices_of(result))
     return ReportView(
         result=result,
@@ -123,27 +138,41 @@ def report_view(result: RunResult, layout: Layout) -> ReportView:
         doubts=_doubts(result),
         glance=tuple(_glance(device.device, task) for device in kpis for task in device.tasks),
         kpis=kpis,
+        ways=way_tables(result),
         kernels=kernel_tables(result),
         published=published_text(result, rows, quality),
         storages=storages,
         quality=quality,
-        held_out=held_out_tables(result.bundle.held_out),
-        trajectories=trajectories(result.bundle.held_out),
+        held_out=_held_out_tables(result, setups),
+        trajectories=_trajectories(result, setups),
         scores=score_tables(result.scores) if result.scores else (),
         score_notes=score_notes(result.scores) if result.scores else (),
         pictures=task_pictures(result, layout),
-        parity=tuple(_parity(result, device, task) for device in devices_of(result) for task in result.bundle.tasks),
-        int8=int8_table(result.bundle),
+        parity=tuple(_parity(result, device, task) for device in devices_of(result) for task in result.bundle_on(device).tasks),
+        int8=tuple(table for each in setups if (table := int8_table(each.bundle, each.where))),
+        setups=setups,
+        ran=setup_table(setups),
         digests=digests(result),
         versions=versions(result),
+        settings=settings(result),
         conditions=device_conditions(result),
     )
+
+
+def _held_out_tables(result: RunResult, setups: Sequence[Setup]) -> tuple[TextTable, ...]:
+    tables = [table for each in setups for table in held_out_tables(each.bundle.held_out, each.where)]
+    return (*tables, *(emulated_tables(result.scores) if result.scores else ()))
+
+
+def _trajectories(result: RunResult, setups: Sequence[Setup]) -> tuple[Trajectory, ...]:
+    curves = [curve for each in setups for curve in trajectories(each.bundle.held_out, each.where)]
+    return (*curves, *(emulated_trajectories(result.scores) if result.scores else ()))
 
 
 def _device_kpis(result: RunResult, device: DeviceFacts, rows: Sequence[KpiRow]) -> DeviceKpis:
     tasks = tuple(
         TaskKpis(task=task, rows=tuple(row for row in rows if row.device == device and row.task == task.name))
-        for task in result.bundle.tasks
+        for task in result.bundle_on(device).tasks
     )
     return DeviceKpis(
         device=device,
@@ -184,7 +213,7 @@ def _parity(result: RunResult, device: DeviceFacts, task: TaskAssets) -> Parity:
 
 
 def _doubts(result: RunResult) -> tuple[Doubt, ...]:
-    concerned: dict[Caveat, list[str]] = {caveat: [] for caveat in result.bundle.caveats}
+    concerned: dict[Caveat, list[str]] = {caveat: [] for bundle in result.bundles for caveat in bundle.artifact.caveats}
     for record in result.records:
         for caveat in _doubts_of(record):
             addresses = concerned.setdefault(caveat, [])

@@ -1,7 +1,9 @@
 """Digests: files and JSON values -> the sha256 in hex by which artifacts and their files are named."""
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,16 +11,19 @@ from typing import Any
 from quadbench.errors import UserError
 from quadbench.spec.files import open_regular
 
-_MOST_FILES, _MOST_BYTES = 500, 64 * 2**30  # of a model or an adapter; Stable Diffusion 1.5 has some twenty, with 4 GiB
+_MOST_FILES = 500  # of a model or an adapter; Stable Diffusion 1.5 has some twenty
+MOST_BYTES = 2**36  # of files that are read whole: ten times the weights of Stable Diffusion in float32
 
 
 def sha256_of(path: Path) -> str:
     """Return the digest of a regular file's content.
 
     Raises:
-        OSError: there is no such file, or it is a pipe, a device or a folder.
+        OSError: there is no such file, it is a pipe, a device or a folder, or larger than anything that belongs to a model.
     """
     with open_regular(path) as file:
+        if (size_bytes := os.fstat(file.fileno()).st_size) > MOST_BYTES:
+            raise OSError(errno.EINVAL, f"it has {size_bytes} bytes; expected at most {MOST_BYTES}", str(path))
         try:
             return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:  # of reading, which knows no name
@@ -43,8 +48,8 @@ def file_digests(files: Mapping[str, Path]) -> dict[str, str]:
         UserError: they are more, or larger, than those of any model.
     """
     size_bytes = sum(path.stat().st_size for path in files.values()) if len(files) <= _MOST_FILES else 0
-    if len(files) > _MOST_FILES or size_bytes > _MOST_BYTES:
+    if len(files) > _MOST_FILES or size_bytes > MOST_BYTES:
         held = f"{len(files)} files" if len(files) > _MOST_FILES else f"{size_bytes} bytes"
-        expected = f"at most {_MOST_FILES} files with {_MOST_BYTES} bytes"
+        expected = f"at most {_MOST_FILES} files with {MOST_BYTES} bytes"
         raise UserError(f"'{next(iter(files.values()))}' and what lies beside it are {held}; expected {expected}")
     return {name: sha256_of(path) for name, path in sorted(files.items())}

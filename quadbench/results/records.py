@@ -169,6 +169,7 @@ class _Record(_Base):
     reason: Mapped[str | None] = mapped_column(sa.Text)
     caveats: Mapped[list[str]] = mapped_column(sa.JSON)
     versions: Mapped[dict[str, str]] = mapped_column(sa.JSON)
+    settings: Mapped[dict[str, str]] = mapped_column(sa.JSON)
     state: Mapped[dict[str, str]] = mapped_column(sa.JSON)
     images: Mapped[dict[str, str]] = mapped_column(sa.JSON)
 

@@ -4,15 +4,16 @@ import json
 import logging
 import os
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from quadbench.artifacts import SCHEMA_VERSION, Bundle, Deployment, ErrorClass, RunRecord, RunResult, Status
+from quadbench.artifacts import SCHEMA_VERSION, Bundle, Deployment, ErrorClass, RunRecord, RunResult, Status, Stored
 from quadbench.artifacts.names import FileName
 from quadbench.artifacts.parts import file_refs
 from quadbench.artifacts.scores import RunScores
@@ -30,11 +31,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class RunFile:
-    """The content of run.json. `bundle` is the name of the bundle's folder below `bundles`."""
+    """The content of run.json. `bundle` is the name of the bundle's folder below `bundles`.
+
+    `others` has those of device profiles that ran another, by profile.
+    """
 
     schema_version: int = SCHEMA_VERSION
     run_id: FileName
     bundle: FileName
+    others: dict[str, FileName] = field(default_factory=dict)
     deployments: tuple[Deployment, ...]
     published: str | None = None
 
@@ -45,6 +50,15 @@ ContentT = TypeVar("ContentT", RunFile, RunScores)
 def new_id() -> str:
     """Return an id for a run or a sweep that begins now; ids sort by time."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:4]}"
+
+
+def new_run_file(
+    run_id: str, bundles: Mapping[str, Stored[Bundle]], *, deployments: tuple[Deployment, ...], published: str | None
+) -> RunFile:
+    """Return the file of a run whose devices run these bundles, by their profile."""
+    first, *_ = folders = {profile: bundle.folder.name for profile, bundle in bundles.items()}
+    others = {profile: folder for profile, folder in folders.items() if folder != folders[first]}
+    return RunFile(run_id=run_id, bundle=folders[first], others=others, deployments=deployments, published=published)
 
 
 def save_run(layout: Layout, run: RunFile) -> None:
@@ -69,16 +83,22 @@ def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
     run_file, scores_file = layout.run_file(run_id), layout.scores(run_id)
     run = _read(run_file, RunFile, hint="without it the run has no report; its records are whole")
     scores = _read(scores_file, RunScores, hint="remove it, or run quadbench quality again") if scores_file.exists() else None
-    bundle = read_manifest(layout.bundles / run.bundle, Bundle)
-    check_contents(bundle, file_refs(tuple(task.items for task in bundle.artifact.tasks)))
+    bundles = {name: _bundle(layout, name) for name in (run.bundle, *run.others.values())}
     return RunResult(
         run_id=run_id,
-        stored=bundle,
+        stored=bundles[run.bundle],
+        others={profile: bundles[name] for profile, name in run.others.items()},
         records=tuple(map(_judged, stored)),
         deployments=run.deployments,
         published=run.published,
         scores=scores,
     )
+
+
+def _bundle(layout: Layout, name: str) -> Stored[Bundle]:
+    bundle = read_manifest(layout.bundles / name, Bundle)
+    check_contents(bundle, file_refs(tuple(task.items for task in bundle.artifact.tasks)))
+    return bundle
 
 
 def _judged(record: RunRecord) -> RunRecord:

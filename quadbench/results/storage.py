@@ -45,6 +45,29 @@ def storing(folder: Path) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def staying(folder: Path) -> Iterator[None]:
+    """Say so where a folder that is there now is not at the end: what failed has failed for that, the rest lies elsewhere.
+
+    Raises:
+        StorageError: the folder was moved or removed, also where another lies in its place by now.
+    """
+    before = _identity(folder)
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    if before is not None and _identity(folder) != before:
+        reason = f": {failure.message if isinstance(failure, QuadbenchError) else failure}" if failure else ""
+        raise StorageError(
+            f"'{folder}' is gone: it was moved or removed while it was in use{reason}",
+            hint="put it back and run again; what was stored before is in it",
+        ) from failure
+    if failure:
+        raise failure
+
+
 def storage_fault(error: OSError, folder: Path) -> StorageError | None:
     """Return what is wrong with the folder where that is why writing failed; None for any other failure."""
     place = Path(os.fsdecode(error.filename)) if error.filename else None
@@ -73,6 +96,15 @@ def require_writable(folder: Path) -> None:
 def free_bytes(folder: Path) -> int:
     """Return the bytes that are left to this user on the file system of a folder, which need not be there yet."""
     return shutil.disk_usage(_nearest(folder)).free
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Return what tells a folder from another of its name; None where there is none."""
+    try:
+        state = os.stat(folder)  # noqa: PTH116
+    except (OSError, ValueError):
+        return None
+    return state.st_dev, state.st_ino
 
 
 def _nearest(folder: Path) -> Path:

@@ -38,9 +38,14 @@ class Rollout:
 
 
 def roll_out(
-    bundle: Stored[Bundle], devices: Sequence[Device], *, layout: Layout, observer: Observer, runs_float: bool = True
+    bundles: Sequence[Stored[Bundle]],
+    devices: Sequence[Device],
+    *,
+    layout: Layout,
+    observer: Observer,
+    runs_float: bool = True,
 ) -> Rollout:
-    """Compile, then push to all devices at once. A device that fails is left out; the others go on.
+    """Compile, then push to all devices at once, each with its bundle. One that fails is left out; the others go on.
 
     Unless the float graph shall run there, what it takes, adapters in float among it, is not sent.
 
@@ -52,10 +57,10 @@ def roll_out(
     choices = [kit_for(kind_of(device), layout) for device in devices]
     programs = {device.abi: ensure_harness(layout.programs, device.abi) for device in devices}
     harnesses = {abi: local_file(program, executable=True) for abi, program in programs.items()}
-    compiled = _compiled(bundle, devices, layout, observer)
+    compiled = _compiled(bundles, devices, layout, observer)
     work = [
         _Work(device=device, harness=harnesses[device.abi], choice=choice, bundle=bundle, compiled=product)
-        for device, choice, product in zip(devices, choices, compiled, strict=True)
+        for device, choice, bundle, product in zip(devices, choices, bundles, compiled, strict=True)
     ]
     installations, failures = [], {}
     with ThreadPoolExecutor(max_workers=len(devices)) as pool:
@@ -91,18 +96,22 @@ def compile_for(
 
 
 def _compiled(
-    bundle: Stored[Bundle], devices: Sequence[Device], layout: Layout, observer: Observer
+    bundles: Sequence[Stored[Bundle]], devices: Sequence[Device], layout: Layout, observer: Observer
 ) -> list[Stored[CompiledBundle]]:
-    """Return what each device runs; devices with the same target share one.
+    """Return what each device runs; devices with the same bundle and target share one.
 
     What the least able Qualcomm HTP among them takes, they all take, so the graphs are held to its rules.
     """
     kinds = [kind_of(device) for device in devices]
-    products: dict[str, Stored[CompiledBundle]] = {}
-    for key, target in {kind.key: kind.target for kind in kinds}.items():
-        oldest = min((arch for kind in kinds if kind.key == key and (arch := kind.profile.soc.htp_arch)), default=None)
-        products[key] = compile_for(bundle, target, key, oldest, layout=layout, observer=observer)
-    return [products[kind.key] for kind in kinds]
+    products: dict[tuple[str, str], Stored[CompiledBundle]] = {}
+    for bundle, kind in zip(bundles, kinds, strict=True):
+        what = (bundle.artifact.digest, kind.key)
+        if what not in products:
+            oldest = min(
+                (arch for other in kinds if other.key == kind.key and (arch := other.profile.soc.htp_arch)), default=None
+            )
+            products[what] = compile_for(bundle, kind.target, kind.key, oldest, layout=layout, observer=observer)
+    return [products[bundle.artifact.digest, kind.key] for bundle, kind in zip(bundles, kinds, strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ from quadbench.errors import MissingDependencyError, UserError
 from quadbench.harness.program import built_harness
 from quadbench.measure.schedule import launches_of
 from quadbench.quad.cache import cached
+from quadbench.quad.named import check_devices
 from quadbench.recipe import Recipe
 from quadbench.results.layout import Layout
 from quadbench.rollout.equipment import Kind, host_runtime, kit_for
@@ -73,9 +74,8 @@ def forecast(recipe: Recipe, addresses: Sequence[str], *, layout: Layout) -> lis
     """
     if not addresses:
         raise UserError("a dry run does not look for attached phones", hint="name what it shall be about, as --devices s25")
-    asked = _asked(addresses)
-    bundle = cached(recipe, layout)
-    return [_forecast(kind, address, recipe, bundle, layout) for kind, address in asked]
+    check_devices(recipe)
+    return [_forecast(kind, address, recipe.on(kind.profile.name), layout) for kind, address in _asked(addresses)]
 
 
 def _asked(addresses: Sequence[str]) -> list[tuple[Kind, Address]]:
@@ -91,8 +91,8 @@ def _asked(addresses: Sequence[str]) -> list[tuple[Kind, Address]]:
     return asked
 
 
-def _forecast(kind: Kind, address: Address, recipe: Recipe, bundle: Stored[Bundle] | None, layout: Layout) -> Forecast:
-    notes = _Notes([], [])
+def _forecast(kind: Kind, address: Address, recipe: Recipe, layout: Layout) -> Forecast:
+    notes, bundle = _Notes([], []), cached(recipe, layout)
     if isinstance(address, VirtualAddress):
         notes.missing.extend(str(error) for error in lacking(kind.profile, kind.address, address))
     harness, libraries = _harness(kind, layout, notes), _libraries(kind, layout, notes)

@@ -33,7 +33,7 @@ LAUNCHES = 6  # of a run of the tiny recipe on them
 STAGES = ("start", "build", "compile", "push", "measure")
 SANDBOX = ("adbd", "adb", "outer bwrap", "inner bwrap")
 _LONGEST_S = {"start": 0.5, "build": 20.0, "compile": 0.4, "push": 0.8, "measure": 1.8}
-_PATIENCE_S = 60.0
+PATIENCE_S = 60.0  # until a run hangs, on a machine with little else to do
 _GONE_S = 6.0  # a watcher has five seconds
 _EXIT_CODES = {0, 3, 5, 6}  # of a run that has lost a process
 
@@ -72,13 +72,15 @@ def kinds_of_kills() -> list[Kill]:
 class Arena:
     """A results folder in which runs of one recipe are killed. Whatever else happens, `strike` ends with a whole run."""
 
-    def __init__(self, folder: Path, recipe: Path, bundles: Path, harness: Path, dice: random.Random) -> None:
+    def __init__(
+        self, folder: Path, recipe: Path, bundles: Path, harness: Path, dice: random.Random, *, patience_s: float = PATIENCE_S
+    ) -> None:
         self.layout = Layout(folder.resolve())
-        self._recipe, self._bundles, self._dice = recipe, bundles, dice
+        self._recipe, self._bundles, self._dice, self._patience_s = recipe, bundles, dice, patience_s
         self._environment = {**os.environ, "QUADBENCH_HARNESS": str(harness)}
         shutil.copytree(bundles, self.layout.bundles)
         with self._running() as run:
-            run.process.wait(_PATIENCE_S)
+            run.process.wait(self._patience_s)
         assert run.process.returncode == 0, run.said
         self._samples = _samples_by_launch(self.layout)
         assert len(self._samples) == LAUNCHES
@@ -91,7 +93,7 @@ class Arena:
         with self._running() as run:
             struck = _struck(run, kill, self.layout)
             try:
-                run.process.wait(_PATIENCE_S)
+                run.process.wait(self._patience_s)
             except subprocess.TimeoutExpired:
                 run.process.kill()
                 return Outcome(kill=kill, stage=struck, exit_code=-1, faults=("it hangs", *run.said))
@@ -102,7 +104,7 @@ class Arena:
             shutil.copytree(self._bundles, self.layout.bundles)
         before = _rows(self.layout)
         with self._running() as again:
-            again.process.wait(4 * _PATIENCE_S)
+            again.process.wait(4 * self._patience_s)
         if again.process.returncode:
             faults.append(f"the next run ended with {again.process.returncode}: {' / '.join(again.said)}")
         faults += [f"after the next run: {fault}" for fault in (*_orphans(self.layout), *self._of_the_stores(before, again))]
@@ -138,7 +140,7 @@ class Arena:
             finally:
                 if process.poll() is None:
                     process.kill()
-                run.reader.join(_PATIENCE_S)
+                run.reader.join(self._patience_s)
 
     def _of_the_end(self, run: "Run", kill: Kill, struck: str | None) -> Iterator[str]:
         """Yield what is wrong with the exit code and the words of a run."""
@@ -344,6 +346,9 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--builds", type=int, default=12, help="how many of them in a build")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--patience", type=float, default=PATIENCE_S, metavar="S", help="until a run hangs; more beside other work"
+    )
     parser.add_argument("--how", type=lambda name: signal.Signals[name], help="only this signal, as SIGINT")
     options = parser.parse_args(words)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has children ignore Ctrl-C
@@ -354,7 +359,8 @@ def main(words: Sequence[str] | None = None) -> None:
     dice.shuffle(plan)
     plan += [slow[i % len(slow)] for i in range(options.builds)]
     with tempfile.TemporaryDirectory() as folder:
-        arena = Arena(Path(folder) / "results", options.recipe, options.bundles, options.harness, dice)
+        results, patience_s = Path(folder) / "results", options.patience
+        arena = Arena(results, options.recipe, options.bundles, options.harness, dice, patience_s=patience_s)
         for kill in plan:
             sys.stdout.write(f"{json.dumps(asdict(arena.strike(kill)), default=str)}\n")
             sys.stdout.flush()

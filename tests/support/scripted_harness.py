@@ -31,12 +31,13 @@ from quadbench.devices.device import Device
 from quadbench.harness.execution_provider import ExecutionProvider
 from quadbench.harness.installation import Installation
 from quadbench.measure import GateLimits, LaunchSettings, measure_launch
+from quadbench.recipe import Runtime
 from quadbench.results.layout import Layout
 
 TASKS = {"restyle": TaskKind.IMAGE_TO_IMAGE, "remove-object": TaskKind.INPAINT}
 ITEMS = ("000", "001")
 STEPS = 4
-SAMPLES = 231  # of a good launch of the plan that `launch_of` gives
+SAMPLES = 244  # of a good launch of the plan that `launch_of` gives
 GOOD = "header()\nrun()\npaint_all()\nfooter()\n"
 
 # What every script begins with. Its times are short enough for a launch on any machine. `paint` writes an item's reference with
@@ -129,6 +130,10 @@ def run(skip=lambda task, iteration, is_warmup: False):
                     image(before, i, is_warmup, is_first)
                     is_first = False
         sample("peak_rss_bytes", 70_000_000, task=before)
+        for region in ("anonymous", "dma_buf", "graphs", "libraries", "other"):
+            sample("rss_" + region + "_bytes", 10_000_000, task=before)
+        sample("adapter_cache_bytes", 2_000_000, task=before)
+    sample("memory_sampling_ns", 2_000, is_warmup=False)
 
 def footer(status="OK", samples=None, wall_ns=None):
     emit("footer", status=status, samples=count if samples is None else samples,
@@ -157,7 +162,9 @@ def measured(
     """The record of one launch of the script."""
     harness = world.harness(script, mode=harness_mode)
     installation = world.installation(harness, device=device, execution_provider=execution_provider)
-    settings = LaunchSettings(run_id=run_id, layout=world.layout, threads=2, timeout_s=timeout_s, limits=limits or GateLimits())
+    settings = LaunchSettings(
+        run_id=run_id, layout=world.layout, runtime=Runtime(), timeout_s=timeout_s, limits=limits or GateLimits()
+    )
     return measure_launch(installation, launch or launch_of(), settings)
 
 

@@ -1,5 +1,6 @@
 """Synthetic run: invented but deterministic numbers -> a RunResult with its images, for tests of what shows or stores runs."""
 
+import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,6 +28,9 @@ from quadbench.artifacts import (
     Variant,
 )
 from quadbench.harness.expected import FIRST_TASK
+from quadbench.harness.painted import EVENTS
+from quadbench.results.digests import sha256_of
+from quadbench.results.layout import Layout
 
 MB = 2**20
 STARTED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -159,15 +163,21 @@ def _deployment(device: DeviceFacts) -> Deployment:
 
 def _record(folder: Path, bundle: Bundle, device: DeviceFacts, variant: Variant, launch: int, iterations: int) -> RunRecord:
     started_at = STARTED_AT + timedelta(minutes=launch)
-    images = {}
+    run_id = "20260102-030405-quickstart"
+    layout = Layout(folder)
+    own = layout.launch(run_id, device.address, variant, launch)
+    images, events = {}, []
     for task in bundle.tasks:
         for item in task.items:
-            path = f"runs/r0/{device.profile}/{launch}/{task.name}/{item.name}.png"
-            _png(folder, path, int(item.name) + 9)
-            images[f"{task.name}/{item.name}"] = path
+            path = own / "images" / task.name / f"{item.name}.png"
+            _png(folder, layout.relative(path), int(item.name) + 9)
+            images[f"{task.name}/{item.name}"] = layout.relative(path)
+            announced = {"task": task.name, "item": item.name, "path": f"/data/{item.name}.png", "sha256": sha256_of(path)}
+            events.append(json.dumps({"event": "image", **announced}))
+    (own / EVENTS).write_text("\n".join(events))
     return RunRecord(
         record_id=f"{device.profile}-{launch}",
-        run_id="20260102-030405-quickstart",
+        run_id=run_id,
         started_at=started_at,
         ended_at=started_at + timedelta(seconds=21),
         recipe_name=bundle.recipe_name,
@@ -193,7 +203,7 @@ def _samples(bundle: Bundle, variant: Variant, launch: int, iterations: int) -> 
     def about(value: float) -> float:
         return float(round(value * (1 + 0.02 * dice.random() + 0.01 * (launch % 3))))
 
-    unets = [task.name for task in bundle.tasks] if variant is Variant.PER_GRAPH else ["base"]
+    unets = [task.name for task in bundle.tasks] if variant.is_merged else ["base"]
     samples = [
         Sample(metric="session_load_ns", value=about(9e6), component=component, labels={}) for component in COMPONENT_BYTES
     ]
@@ -217,27 +227,27 @@ def _rom(variant: Variant, unets: list[str]) -> list[Sample]:
 
     files = [rom(size, component, kind="base") for component, size in COMPONENT_BYTES.items()]
     files += [rom(UNET_BYTES[unet], "unet", kind="base", unet=unet) for unet in unets]
-    if variant is Variant.PER_GRAPH:
+    if variant.is_merged:
         return files
     return files + [rom(size, None, kind="adapter", adapter=adapter) for adapter, size in ADAPTER_BYTES.items()]
 
 
 def _switch(task: TaskAssets, variant: Variant, before: str, about: Callable[[float], float]) -> list[Sample]:
-    own = variant is Variant.PER_GRAPH
+    own = variant is Variant.PER_GRAPH  # loads a graph at the switch
     labels = {"from": before, "to": task.name}
     samples = [
         Sample(metric="switch_ns", value=about(42e6 if own else 21e3), task=task.name, labels=labels),
         Sample(metric="load_peak_rss_bytes", value=about(190 * MB if own else 145 * MB), task=task.name),
         Sample(metric="first_unet_ns", value=about(31e6 if own else 27e6), task=task.name),
     ]
-    if own or task.adapter is None:
+    if variant.is_merged or task.adapter is None:
         return samples
     state = {"adapter": task.adapter, "state": "resident" if before == list(ADAPTERS)[-1] else "cold"}
     return [*samples, Sample(metric="adapter_load_ns", value=about(1.2e6), task=task.name, labels=state)]
 
 
 def _block(task: TaskAssets, variant: Variant, iterations: int, about: Callable[[float], float]) -> list[Sample]:
-    peak = about(180 * MB if variant is Variant.PER_GRAPH else 150 * MB)
+    peak = about({Variant.PER_GRAPH: 180, Variant.RESIDENT: 260}.get(variant, 150) * MB)
     samples = [sample for index in range(2) for sample in _iteration(task, variant, index, True, about)]
     samples += [sample for index in range(iterations) for sample in _iteration(task, variant, index, False, about)]
     return [*samples, Sample(metric="peak_rss_bytes", value=peak, task=task.name)]
@@ -246,7 +256,7 @@ def _block(task: TaskAssets, variant: Variant, iterations: int, about: Callable[
 def _iteration(
     task: TaskAssets, variant: Variant, iteration: int, is_warmup: bool, about: Callable[[float], float]
 ) -> list[Sample]:
-    step_ns = 25e6 if variant is Variant.PER_GRAPH else 26e6
+    step_ns = 25e6 if variant.is_merged else 26e6
     slow = 3.0 if is_warmup else 1.0
 
     def sample(metric: str, value: float, component: str | None = None, step: int | None = None) -> Sample:
@@ -272,7 +282,7 @@ def _iteration(
 
 
 def _quality(task: TaskAssets, variant: Variant) -> list[Sample]:
-    decibels = {Variant.FLOAT: 60.0, Variant.PER_GRAPH: 37.5, Variant.SHARED: 38.0}[variant]
+    decibels = {Variant.FLOAT: 60.0, Variant.PER_GRAPH: 37.5, Variant.SHARED: 38.0}[variant.graphs]
     worst = 1.0 if variant is Variant.FLOAT else 9.0
     samples = []
     for item in task.items:

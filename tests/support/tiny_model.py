@@ -51,7 +51,8 @@ quad:
   profile: {scheme: unified, headroom: 1.0, gauge: true}
   calibration: {scheme: joint, samples: 1}
 baselines: [per-graph]
-measure: {warmup: 0, iterations: 2, launches: 1, switches: 2, order: abba, threads: 1, timeout_s: 120}
+runtime: {threads: 1}
+measure: {warmup: 0, iterations: 2, launches: 1, switches: 2, order: abba, timeout_s: 120}
 """
 
 

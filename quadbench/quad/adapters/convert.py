@@ -1,4 +1,4 @@
-"""Convert: a file with LoHa, LoKr, full differences or LoRA, and a rank -> a LoRA of that rank, and what is lost.
+"""Convert: LoHa, LoKr, full differences or LoRA in a file or PEFT folder, and a rank -> a LoRA of that rank, and what is lost.
 
 Each site's update is cut off after its greatest singular values, which no matrix of that rank comes nearer to (Eckart and Young).
 """
@@ -17,8 +17,10 @@ from quadbench.quad.adapters.adapter import Adapter, LeftOut, LoraPair
 from quadbench.quad.adapters.files import read_tensor_file
 from quadbench.quad.adapters.fit import BaseSites, Slot, fitted, named_sites
 from quadbench.quad.adapters.kohya import PREFIX, flat_name, read_kohya, read_text_encoder
-from quadbench.quad.adapters.lycoris import read_differences
-from quadbench.quad.adapters.reading import AdapterProblem, apart, named
+from quadbench.quad.adapters.lycoris import Differences, read_differences
+from quadbench.quad.adapters.peft import read_config, read_peft, read_peft_differences
+from quadbench.quad.adapters.reading import AdapterProblem, Reading, apart, named
+from quadbench.quad.layouts import PEFT_TENSORS
 from quadbench.results.digests import sha256_of
 
 METADATA = "quadbench.conversion"
@@ -61,10 +63,8 @@ def convert(source: Path, base: BaseSites, *, rank: int, unet_only: bool = False
     Raises:
         AdapterError: the file cannot be read, is of another method, does not fit the base, or changes nothing.
     """
-    file = read_tensor_file(source.name, source)
-    tensors, text = apart(file.tensors) if unet_only else (file.tensors, {})
-    read = read_differences(tensors)
-    plain = read_kohya(read.rest) if read.rest else None
+    content = _content(source, unet_only=unet_only)
+    read, plain, text = content.differences, content.plain, content.text
     _refuse(source.name, (*read.problems, *(plain.problems if plain else ())))
     _refuse_both(source.name, read.by_site.keys() & (plain.pairs.keys() if plain else set()))
     names = named_sites(source.name, [*read.by_site, *(plain.pairs if plain else ())], base)
@@ -85,7 +85,7 @@ def convert(source: Path, base: BaseSites, *, rank: int, unet_only: bool = False
             left_out=_left_out(source.name, text, sum(row.energy for _, row in done.values())) if text else None,
         ),
         source=source.name,
-        source_sha256=sha256_of(source),
+        source_sha256=sha256_of(content.path),
         rank=rank,
         sites=tuple(sorted((row for pair, row in done.values() if pair is not None), key=lambda row: -row.error)),
         biases=len(biases),
@@ -131,6 +131,29 @@ def origin(conversion: Conversion) -> dict[str, object]:
         "left_out": asdict(left_out) if left_out else None,
         "biases_left_out": conversion.biases,
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Content:
+    """The differences and pairs for the U-Net in the file at `path`, and its tensors for the text encoder."""
+
+    path: Path
+    differences: Differences
+    plain: Reading | None
+    text: Mapping[str, torch.Tensor]
+
+
+def _content(source: Path, *, unet_only: bool) -> _Content:
+    """Read a PEFT folder, which has nothing for the text encoder, or a file under kohya's names."""
+    if source.is_dir():
+        config = read_config(source.name, source)
+        file = read_tensor_file(source.name, source / PEFT_TENSORS)
+        read = read_peft_differences(file.tensors, config)
+        return _Content(path=file.path, differences=read, plain=read_peft(read.rest, config) if read.rest else None, text={})
+    file = read_tensor_file(source.name, source)
+    tensors, text = apart(file.tensors) if unet_only else (file.tensors, {})
+    read = read_differences(tensors)
+    return _Content(path=file.path, differences=read, plain=read_kohya(read.rest) if read.rest else None, text=text)
 
 
 def _narrowed(site: str, pair: LoraPair, rank: int) -> tuple[LoraPair | None, ConvertedSite]:

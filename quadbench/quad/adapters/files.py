@@ -23,7 +23,7 @@ def read_tensor_file(name: str, path: Path) -> TensorFile:
     """Read a whole file into memory.
 
     Raises:
-        AdapterError: the file is missing, a pickle, cut off, of another format, or empty.
+        AdapterError: the file is missing, a pickle, cut off, too large, of another format, or empty.
     """
     check_tensor_file(name, path)
     try:

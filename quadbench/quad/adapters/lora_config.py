@@ -1,8 +1,9 @@
-"""LoRA config: the JSON of a PEFT LoraConfig -> what it says of ranks and scales, and what a graph with LoRA inputs cannot do."""
+"""LoRA config: a PEFT configuration as JSON -> what it says of ranks and scales, and what a graph with LoRA inputs cannot do."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -16,6 +17,7 @@ MOST_BYTES = 2**20  # of the JSON; those that PEFT writes for a U-Net have some 
 MOST_BRANCHES = 512  # of all keys of a pattern together; Stable Diffusion's U-Net has 278 sites, each compared with all
 MOST_STARS = 32  # branches with .*, which cost more to compare
 MOST_REASONS = 5  # in a message
+OF_DIFFERENT_ADAPTERS = "tensors and configuration are of different adapters; put those together that belong together"
 _CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Ways to initialize a LoRA that subtract it from the base weights, which are then no longer the foundation model's."""
 
@@ -38,15 +40,29 @@ def _bounded(values: dict[str, float] | None) -> dict[str, float] | None:
     return values
 
 
+class PeftType(StrEnum):
+    """The `peft_type` of a configuration: LoRA has graph inputs, of the others a conversion makes a LoRA."""
+
+    LORA = "LORA"
+    LOHA = "LOHA"
+    LOKR = "LOKR"
+
+
 class _Fields(BaseModel):
-    """The fields of a LoraConfig that matter here; PEFT writes all of them, and others."""
+    """The fields of a LoHaConfig or LoKrConfig that matter here; PEFT writes all of them, and others."""
 
     model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
     r: _Rank
-    lora_alpha: _Alpha
+    alpha: _Alpha
     rank_pattern: Annotated[dict[_Key, _Rank] | None, AfterValidator(_bounded)] = None
     alpha_pattern: Annotated[dict[_Key, _Alpha] | None, AfterValidator(_bounded)] = None
+
+
+class _LoraFields(_Fields):
+    """The same fields of a LoraConfig, which has another name for alpha, and more."""
+
+    alpha: _Alpha = Field(alias="lora_alpha")
     use_rslora: bool | None = None
     use_dora: bool | None = None
     lora_bias: bool | None = None
@@ -55,8 +71,9 @@ class _Fields(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterConfig:
-    """A LoraConfig's word on ranks and scales. Of the patterns that mean a site the first one counts, as in PEFT."""
+    """A configuration's word on ranks and scales. Of the patterns that mean a site the first one counts, as in PEFT."""
 
+    kind: PeftType
     rank: int
     alpha: float
     ranks: tuple[tuple[SitePattern, int], ...]
@@ -74,36 +91,40 @@ class AdapterConfig:
         return alpha / (math.sqrt(rank) if self.is_rank_stabilized else rank)
 
 
-def adapter_config(values: dict[str, Any]) -> AdapterConfig:
-    """Read a LoraConfig.
+def adapter_config(values: dict[str, Any], kind: PeftType = PeftType.LORA) -> AdapterConfig:
+    """Read a LoraConfig, LoHaConfig or LoKrConfig.
 
     Raises:
         ValueError: a value is missing or wrong; the text lists the first five.
     """
     try:
-        fields = _Fields.model_validate(values)
+        fields = (_LoraFields if kind is PeftType.LORA else _Fields).model_validate(values)
     except ValidationError as error:
         raise ValueError(_explained(error)) from error
     return AdapterConfig(
+        kind=kind,
         rank=fields.r,
-        alpha=fields.lora_alpha,
+        alpha=fields.alpha,
         ranks=_patterns(fields.rank_pattern),
         alphas=_patterns(fields.alpha_pattern),
-        is_rank_stabilized=bool(fields.use_rslora),
-        problems=tuple(_problems(fields)),
+        is_rank_stabilized=isinstance(fields, _LoraFields) and bool(fields.use_rslora),
+        problems=tuple(_problems(fields)) if isinstance(fields, _LoraFields) else (),
     )
 
 
 def follow(config: AdapterConfig, reading: Reading) -> Reading:
     """Return a reading that was scaled by the configuration, with the problems of both and where their ranks differ."""
-    differing = [site for site, pair in reading.pairs.items() if pair.rank != config.rank_at(site)]
-    problems = [*config.problems, *reading.problems]
-    if differing:
-        site = differing[0]
-        ranks = f"rank {reading.pairs[site].rank} where its configuration says {config.rank_at(site)}"
-        hint = "tensors and configuration are of different adapters; put those together that belong together"
-        problems.append(AdapterProblem(message=f"has {ranks}, at {named(differing)}", hint=hint))
-    return Reading(pairs=reading.pairs, scales=reading.scales, problems=tuple(problems))
+    differing = rank_problems(config, {site: pair.rank for site, pair in reading.pairs.items()})
+    return Reading(pairs=reading.pairs, scales=reading.scales, problems=(*config.problems, *reading.problems, *differing))
+
+
+def rank_problems(config: AdapterConfig, ranks: Mapping[str, int]) -> list[AdapterProblem]:
+    """Say where sites have other ranks than the configuration says: one problem, if any."""
+    differing = [site for site, rank in ranks.items() if rank != config.rank_at(site)]
+    if not differing:
+        return []
+    first = f"rank {ranks[differing[0]]} where its configuration says {config.rank_at(differing[0])}"
+    return [AdapterProblem(message=f"has {first}, at {named(differing)}", hint=OF_DIFFERENT_ADAPTERS)]
 
 
 def _patterns(values: Mapping[str, _Number] | None) -> tuple[tuple[SitePattern, _Number], ...]:
@@ -122,7 +143,7 @@ def _explained(error: ValidationError) -> str:
     return "; ".join(reasons[:MOST_REASONS]) + more
 
 
-def _problems(fields: _Fields) -> list[AdapterProblem]:
+def _problems(fields: _LoraFields) -> list[AdapterProblem]:
     """List what a LoraConfig asks for and a graph with LoRA inputs cannot do."""
     asked = {"use_dora": fields.use_dora, "lora_bias": fields.lora_bias}
     problems = [

@@ -1,4 +1,4 @@
-"""LyCORIS: a file of kohya's naming with LoHa, LoKr or full differences -> by site, what is added to the base's weights.
+"""LyCORIS: LoHa, LoKr or full differences under kohya's names or PEFT's -> by site, what is added to the base's weights.
 
 As LyCORIS and its loaders have them (arXiv 2309.14859): with `*` element by element and `x` the Kronecker product,
 
@@ -6,12 +6,14 @@ As LyCORIS and its loaders have them (arXiv 2309.14859): with `*` element by ele
     LoKr  lokr_w1 x lokr_w2 alpha / r, where either may be a product `_a _b`; without any there is no r, and the scale is 1
     full  diff, as it is
 
+PEFT writes no alpha beside the tensors; its scale, which a LoKr of two whole factors has as well, is its configuration's.
+
 A convolution's `hada_t1`, `hada_t2` and `lokr_t2` are cores (r, r, k, k) of a Tucker decomposition, between factors (r, out) and
 (r, in).
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -23,9 +25,9 @@ from quadbench.quad.model.values import fault_of
 
 MOST_WEIGHTS = 2**26  # of one site; the largest of Stable Diffusion's U-Net has 29.5 million
 Parts = Mapping[str, torch.Tensor]
-_KEY = re.compile(
-    rf"^(?P<prefix>{'|'.join(PREFIXES)})(?P<flat>[^.]+)\.(?P<part>hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2)|diff|diff_b|alpha)$"
-)
+ScaleOf = Callable[[str, Parts, int | None], float]  # site, its tensors, their rank -> factor on what they give
+FACTORS = r"hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2)"
+_KEY = re.compile(rf"^(?P<prefix>{'|'.join(PREFIXES)})(?P<flat>[^.]+)\.(?P<part>{FACTORS}|diff|diff_b|alpha)$")
 
 
 class Method(StrEnum):
@@ -37,16 +39,29 @@ class Method(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PartKey:
+    """A tensor's key, taken apart; `part` is what it is at its site, as `hada_w1_a`."""
+
+    site: str
+    part: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A site's tensors of one method, which fit each other; `biases` are its update of biases, which no LoRA has."""
+    """A site's tensors of one method, which fit each other, and the factor on what they give. Whole factors have no rank.
+
+    `biases` are its update of biases, which no LoRA has.
+    """
 
     method: Method
     parts: Parts
+    rank: int | None
+    scale: float
     biases: torch.Tensor | None = None
 
     def weights(self) -> torch.Tensor:
         """Return what is added to the weights: (out, in * k * k) in float64, or (out, in, k, k) with the same order."""
-        return _UPDATES[self.method](self.parts)
+        return _UPDATES[self.method](self.parts) * self.scale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,33 +73,49 @@ class Differences:
     problems: tuple[AdapterProblem, ...]
 
 
-def read_differences(tensors: Parts) -> Differences:
-    """Gather the tensors of the three methods. Sites of the text encoder keep their prefix in their names."""
-    keys = {name: match for name in tensors if (match := _KEY.match(name))}
-    sites = {_site(match) for match in keys.values() if match["part"] != "alpha"}
-    own = {name: match for name, match in keys.items() if _site(match) in sites}
+def kohya_key(name: str) -> PartKey | None:
+    """Take a key of kohya's naming apart. Sites of the text encoder keep their prefix in their names."""
+    match = _KEY.match(name)
+    if match is None:
+        return None
+    return PartKey(site=match["flat"] if match["prefix"] == PREFIX else match["prefix"] + match["flat"], part=match["part"])
+
+
+def alpha_scale(_site: str, parts: Parts, rank: int | None) -> float:
+    """Return alpha / r as it stands beside a site's tensors; 1 without an alpha or without a rank."""
+    return float(parts["alpha"]) / rank if rank and "alpha" in parts else 1.0
+
+
+def read_differences(
+    tensors: Parts, key_of: Callable[[str], PartKey | None] = kohya_key, scale_of: ScaleOf = alpha_scale
+) -> Differences:
+    """Gather the tensors of the three methods; `key_of` returns None for keys that are of none."""
+    keys = {name: key for name in tensors if (key := key_of(name))}
+    sites = {key.site for key in keys.values() if key.part != "alpha"}
+    own = {name: key for name, key in keys.items() if key.site in sites}
     by_site: dict[str, dict[str, torch.Tensor]] = {}
-    faults = Faults()
-    for name, match in own.items():
-        if len(_site(match)) > LONGEST_SITE:
+    faults, unsound = Faults(), set()
+    for name, key in own.items():
+        if len(key.site) > LONGEST_SITE:
             faults.add(Fault(before="has a name that is too long:"), quoted(name))
-        faults.add_value(fault_of(tensors[name]), quoted(name))
-        by_site.setdefault(_site(match), {})[match["part"]] = tensors[name].double()
+        if fault := fault_of(tensors[name]):
+            faults.add_value(fault, quoted(name))
+            unsound.add(key.site)
+        else:
+            by_site.setdefault(key.site, {})[key.part] = tensors[name].double()
     differences = {}
     for site, parts in sorted(by_site.items()):
+        if site in unsound:
+            continue
         try:
-            differences[site] = _difference(parts)
+            differences[site] = _difference(site, parts, scale_of)
         except ValueError as error:
             faults.add(Fault(before=f"{error} at site"), quoted(site))
     rest = {name: tensor for name, tensor in tensors.items() if name not in own}
     return Differences(by_site=differences, rest=rest, problems=faults.problems())
 
 
-def _site(match: re.Match[str]) -> str:
-    return match["flat"] if match["prefix"] == PREFIX else match["prefix"] + match["flat"]
-
-
-def _difference(parts: dict[str, torch.Tensor]) -> Difference:
+def _difference(site: str, parts: dict[str, torch.Tensor], scale_of: ScaleOf) -> Difference:
     """Check a site's tensors against each other.
 
     Raises:
@@ -104,7 +135,9 @@ def _difference(parts: dict[str, torch.Tensor]) -> Difference:
     _check_parts(parts, method)
     if _size(parts, method) > MOST_WEIGHTS:
         raise ValueError(f"has more than {MOST_WEIGHTS} weights")
-    return Difference(method=method, parts=parts, biases=biases)
+    rank = next((parts[name].shape[0] for _, name, _ in _PRODUCTS if name in parts), None)
+    scale = 1.0 if method is Method.FULL else scale_of(site, parts, rank)
+    return Difference(method=method, parts=parts, rank=rank, scale=scale, biases=biases)
 
 
 _FORMS: dict[Method, tuple[tuple[str, ...], ...]] = {
@@ -174,20 +207,14 @@ def _product(parts: Parts, first: str, second: str, core: str) -> torch.Tensor:
     return (a @ b.flatten(1)).reshape(-1, *b.shape[1:])  # (out, r) @ (r, in * k * k)
 
 
-def _scale(parts: Parts, rank: int) -> float:
-    return float(parts["alpha"]) / rank if "alpha" in parts else 1.0
-
-
 def _loha(parts: Parts) -> torch.Tensor:
-    return _product(parts, *_PRODUCTS[0]) * _product(parts, *_PRODUCTS[1]) * _scale(parts, parts["hada_w1_b"].shape[0])
+    return _product(parts, *_PRODUCTS[0]) * _product(parts, *_PRODUCTS[1])
 
 
 def _lokr(parts: Parts) -> torch.Tensor:
     first = parts["lokr_w1"] if "lokr_w1" in parts else _product(parts, *_PRODUCTS[2])
     second = parts["lokr_w2"] if "lokr_w2" in parts else _product(parts, *_PRODUCTS[3])
-    ranks = [parts[name].shape[0] for name in ("lokr_w1_b", "lokr_w2_b") if name in parts]
-    scale = _scale(parts, ranks[0]) if ranks else 1.0
-    return torch.kron(first.reshape(*first.shape, *(1,) * (second.ndim - 2)), second.contiguous()) * scale
+    return torch.kron(first.reshape(*first.shape, *(1,) * (second.ndim - 2)), second.contiguous())
 
 
 def _full(parts: Parts) -> torch.Tensor:

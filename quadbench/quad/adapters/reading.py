@@ -63,6 +63,10 @@ _METHODS = {
     r"\blokr_": ("LoKr", _CONVERT),
     r"\.diff(_b)?$": ("a full difference of weights", _CONVERT),
     r"\boft_|\bboft_": ("OFT", _EXTRACT),
+    r"^base_model\.model\.(?!.*\blora_).+\.(weight|bias)$": (
+        "a training of whole weights (modules_to_save or bias)",
+        f"{_PLAIN} (modules_to_save=None, bias='none')",
+    ),
     r"\blora_mid\b": ("a Tucker decomposition (lora_mid)", f"{_PLAIN}, without use_tucker or use_cp"),
 }
 TEXT_ENCODER = re.compile(r"^(lora_te\d?_|text_encoder(_2)?\.)")

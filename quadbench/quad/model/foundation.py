@@ -24,6 +24,7 @@ from quadbench.errors import UserError, shown
 from quadbench.quad.layouts import DIFFUSERS_INDEX, DIFFUSERS_PARTS, check_checkpoint, foundation_files
 from quadbench.quad.model.geometry import clip_tokenizer, part_folder, random_module
 from quadbench.quad.model.loaded import SAVE_AGAIN, check_loading, check_tensors, check_types
+from quadbench.quad.sources import require_weights
 from quadbench.recipe import BuiltinFoundation, CheckpointFoundation, DiffusersFoundation, RandomFoundation
 from quadbench.recipe import Foundation as FoundationSpec
 from quadbench.spec import read_json
@@ -138,11 +139,14 @@ def load_foundation(folder: Path) -> Foundation:
     _check_configs(folder)
 
     def read(part: str, kind: Any, **options: object) -> nn.Module:
+        files = sorted((folder / part).glob("*.safetensors"))
+        for file in files:
+            require_weights(file)
         with _readable(folder), warnings.catch_warnings(action="ignore"):  # of a conversion, which is refused below
             options |= {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
             module, loading = kind.from_pretrained(folder / part, **options)
         check_loading(str(folder), part, loading)
-        check_types(str(folder), part, module, sorted((folder / part).glob("*.safetensors")))
+        check_types(str(folder), part, module, files)
         return module
 
     with _readable(folder):

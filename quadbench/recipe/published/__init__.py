@@ -12,18 +12,19 @@ from quadbench.errors import UnknownNameError
 SOURCE = "QUAD paper (arXiv 2603.29535, CC BY 4.0)"
 CAVEAT = "another model on other hardware, for orientation; only what quadbench measures on one device may be compared"
 _SHARE = "int8_percent"
-_LABELS = ("task", "device", _SHARE)
+_LABELS = ("task", "device", "sampler", _SHARE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedRow:
-    """One line of a table. `task` and `device` are quadbench's names; None where the table names none.
+    """One line of a table. `task`, `device` and `sampler` are in quadbench's words; None where the table names none.
 
     `int8_percent` is the share of 8 bits that the line is about, None where all lines are about the same precision.
     """
 
     task: str | None
     device: str | None
+    sampler: str | None
     int8_percent: float | None
     figures: Mapping[str, float]
 
@@ -78,5 +79,6 @@ def _tables() -> dict[str, PublishedTable]:
 
 def _row(line: Mapping[str, str | float]) -> PublishedRow:
     figures = {key: float(value) for key, value in line.items() if key not in _LABELS}
-    task, device = (None if (label := line.get(key)) is None else str(label) for key in ("task", "device"))
-    return PublishedRow(task=task, device=device, int8_percent=float(line[_SHARE]) if _SHARE in line else None, figures=figures)
+    task, device, sampler = (None if (label := line.get(key)) is None else str(label) for key in ("task", "device", "sampler"))
+    share = float(line[_SHARE]) if _SHARE in line else None
+    return PublishedRow(task=task, device=device, sampler=sampler, int8_percent=share, figures=figures)

@@ -18,7 +18,7 @@ from quadbench.quad.admit import admit, inspect
 from quadbench.results.manifest import read_manifest
 from support.bad_input.case import Case
 from support.bad_input.specs import NO_FILES
-from support.bad_input.values import brief, changed, named, wrong_values
+from support.bad_input.values import brief, changed, named, write_sparse, wrong_values
 
 TENSORS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 # Keys of a LoraConfig that quadbench reads; others are PEFT's own affair.
@@ -45,8 +45,10 @@ def adapter_cases(dice: random.Random, right: Path, bundle: Stored[Bundle]) -> I
     yield from _bytes(dice, right, judge)
     for file in (TENSORS, CONFIG):
         for name, make in NO_FILES.items():
-            if (file, name) != (TENSORS, "a terabyte of nothing"):
-                yield Case(name=f"{file} that is {name}", act=partial(_replaced, right, judge, file, make), names=file)
+            yield Case(name=f"{file} that is {name}", act=partial(_replaced, right, judge, file, make), names=file)
+    key = "base_model.model.conv_in.lora_A.weight"
+    act = partial(_replaced, right, judge, TENSORS, partial(write_sparse_weights, name=key))
+    yield Case(name="a terabyte of weights", act=act, names=TENSORS)
     for name in ("../../outside/x", "a/b", "A B", "", "x" * 65, "a\0", "-a", "\x1b[31m", "a--b"):
         yield Case(name=f"admitted as {name!r}", act=lambda _folder, name=name: judge(right, name=name), may_pass=name == "")
 
@@ -182,6 +184,12 @@ def safetensors(header: Any, data: bytes = b"", *, length: int | None = None) ->
     """Return the bytes of a file with this header, which may lie."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def write_sparse_weights(path: Path, name: str) -> None:
+    """Write a right file with one tensor of a terabyte, which takes no room on the disk."""
+    header = {name: {"dtype": "F32", "shape": [2**20, 2**18], "data_offsets": [0, 2**40]}}
+    write_sparse(path, safetensors(header), 2**40)
 
 
 def lying_headers() -> dict[str, bytes]:

@@ -12,6 +12,7 @@ from quadbench.errors import QuadbenchError
 
 LONGEST_S = 10.0  # of computing; a wait, which other work on the machine makes longer, has more
 LONGEST_WAIT_S = 60.0
+MOST_MEMORY_BYTES = 2**30  # beyond what the tests hold themselves
 _LONGEST_MESSAGE = 25_000
 _EXIT_CODES = {2, 3, 4, 5, 6}
 # Words by which a message says what was found, and what would have been right.
@@ -47,7 +48,8 @@ def faults_of(case: Case, folder: Path) -> list[str]:
     inside.mkdir(parents=True)
     (folder / "outside").mkdir()
     (folder / "outside/kept").write_text("kept")
-    before = _tree(folder, inside)
+    before, memory_bytes = _tree(folder, inside), _resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     try:
         with chdir(folder / "outside"), _limited():
             case.act(inside)
@@ -59,6 +61,8 @@ def faults_of(case: Case, folder: Path) -> list[str]:
         faults = [f"uncaught {type(error).__name__}: {str(error)[:300]}"]
     else:
         faults = [] if case.may_pass else ["it is accepted"]
+    if (more_bytes := _resident("VmHWM") - memory_bytes) > MOST_MEMORY_BYTES:
+        faults.append(f"it takes {more_bytes} bytes of memory")
     if _tree(folder, inside) != before:
         faults.append("something was written outside its folder")
     return [f"{case.name}: {fault}" for fault in faults]
@@ -92,6 +96,12 @@ def _of_message(case: Case, error: QuadbenchError, inside: Path) -> Iterator[str
         yield f"the message does not say what was expected: {text[:300]}"
     if len(text) > _LONGEST_MESSAGE:
         yield f"the message has {len(text)} characters"
+
+
+def _resident(key: str) -> int:
+    """Return what this process holds of the memory, or with VmHWM has held at most."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{key}:"))
+    return int(line.split()[1]) * 1024
 
 
 def _tree(root: Path, but: Path) -> list[tuple[str, int]]:

@@ -11,11 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from quadbench.quad.adapters import sites_of_unet
+from quadbench.quad.cache import digests_of
 from quadbench.quad.model.foundation import load_checkpoint, load_foundation
-from support.bad_input.adapters import lying_headers
+from quadbench.quad.named import check_named
+from quadbench.recipe import Recipe, load_recipe
+from support.bad_input.adapters import lying_headers, write_sparse_weights
 from support.bad_input.case import Case
 from support.bad_input.specs import NO_FILES
-from support.bad_input.values import brief, changed, named, wrong_values
+from support.bad_input.values import brief, changed, named, write_sparse, wrong_values
 
 _CONFIGS = (
     "model_index.json",
@@ -45,8 +48,60 @@ def foundation_cases(dice: random.Random, model: Path) -> Iterator[Case]:
         yield Case(name=f"without {part}", act=partial(_without, model, part), names=part)
     for name, content in lying_headers().items():
         yield Case(name=f"checkpoint: {name}", act=partial(_checkpoint, content, "m.safetensors"), names="m.safetensors")
+    yield from _sparse(model)
     for ending in (".ckpt", ".pt", ".bin", ""):
         yield Case(name=f"checkpoint {ending}", act=partial(_checkpoint, b"\x80\x04", f"m{ending}"), names="no .safetensors file")
+
+
+def _sparse(model: Path) -> Iterator[Case]:
+    """Yield cases of weights of a terabyte: whatever reads them whole, if only for their digest, takes an hour."""
+    unet = partial(write_sparse_weights, name="conv_in.weight")
+    checkpoint = partial(write_sparse_weights, name="model.diffusion_model.input_blocks.0.0.weight")
+    for what, write_unet, write_checkpoint in (("nothing", write_sparse, write_sparse), ("weights", unet, checkpoint)):
+        yield Case(name=f"a U-Net of a terabyte of {what}", act=partial(_replaced, model, _UNET, write_unet), names=_UNET)
+        yield Case(name=f"one of a terabyte of {what}, its digest", act=partial(_digested, model, write_unet), names=_UNET)
+        for use in (load_checkpoint, _of_recipe):
+            act = partial(_sparse_checkpoint, write_checkpoint, use)
+            yield Case(name=f"checkpoint of a terabyte of {what}, {use.__name__}", act=act, names="m.safetensors")
+
+
+def _sparse_checkpoint(write: Callable[[Path], None], use: Callable[[Path], object], folder: Path) -> None:
+    write(folder / "m.safetensors")
+    use(folder / "m.safetensors")
+
+
+def _of_recipe(checkpoint: Path) -> None:
+    """Use the checkpoint as a run does before it builds."""
+    recipe = _recipe(checkpoint.parent, f"{{source: checkpoint, path: {checkpoint}}}")
+    check_named(recipe)
+    digests_of(recipe)
+
+
+def _digested(model: Path, write: Callable[[Path], None], folder: Path) -> None:
+    copied = _copied(model, folder)
+    write(copied / _UNET)
+    digests_of(_recipe(folder, f"{{source: diffusers, path: {copied}}}"))
+
+
+def _recipe(folder: Path, foundation: str) -> Recipe:
+    path = folder / "recipe.yaml"
+    path.write_text(f"""\
+schema_version: 1
+name: large
+foundation: {foundation}
+adapters: {{}}
+tasks:
+  - name: imagine
+    kind: text-to-image
+    adapter: null
+    sampler: {{scheme: ed, steps: 3}}
+    prompts: [noto apple, twemoji pear]
+precision: {{weights: int8, activations: {{scheme: w8a16}}, lora: int16}}
+quad:
+  profile: {{scheme: unified}}
+  calibration: {{scheme: joint, samples: 1}}
+""")
+    return load_recipe(path)
 
 
 def _weights(dice: random.Random, model: Path) -> Iterator[Case]:

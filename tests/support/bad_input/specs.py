@@ -13,7 +13,7 @@ import yaml
 from quadbench.recipe import load_recipe
 from quadbench.target.profile import PROFILES_FOLDER, load_profile
 from support.bad_input.case import Case
-from support.bad_input.values import brief, changed, keys, named, without, wrong_values
+from support.bad_input.values import brief, changed, keys, named, without, write_sparse, wrong_values
 from support.tiny_model import RECIPE
 
 _MAY_BE_LEFT_OUT = {"guidance", "strength", "baselines", "measure", "headroom", "gauge", "notes", "alternatives", "htp_arch"}
@@ -126,11 +126,6 @@ def _no_files(kind: str, load: Load) -> Iterator[Case]:
         yield Case(name=f"{kind} at {path[:20]!r}", act=lambda _folder, path=path: load(Path(path)))
 
 
-def _sparse(path: Path) -> None:
-    with path.open("wb") as file:
-        file.truncate(10**12)
-
-
 NO_FILES: dict[str, Callable[[Path], object]] = {
     "not there": lambda path: None,
     "a folder": lambda path: path.mkdir(),
@@ -138,5 +133,5 @@ NO_FILES: dict[str, Callable[[Path], object]] = {
     "a device": lambda path: path.symlink_to("/dev/zero"),
     "a link to itself": lambda path: path.symlink_to(path),
     "a link to nothing": lambda path: path.symlink_to("nowhere"),
-    "a terabyte of nothing": _sparse,
+    "a terabyte of nothing": write_sparse,
 }

@@ -3,6 +3,7 @@
 import copy
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 Place = tuple[str | int, ...]
@@ -89,3 +90,10 @@ def named(place: Place) -> str:
 def brief(value: Any) -> str:
     """Return a value as a name of a case."""
     return repr(value)[:40]
+
+
+def write_sparse(path: Path, head: bytes = b"", size_bytes: int = 10**12) -> None:
+    """Write a file that has so many zeros after its head and takes no room on the disk."""
+    with path.open("wb") as file:
+        file.write(head)
+        file.truncate(len(head) + size_bytes)

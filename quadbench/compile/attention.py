@@ -1,0 +1,143 @@
+"""Attention: a graph -> the same with large attention maps computed some rows at a time, so that no whole one is in memory.
+
+The scores of 4096 tokens in eight heads are 512 MiB of float, and several such tensors are held at once: scores, rounded scores,
+softmax. Each row of them is computed for itself, so the same values come out piece by piece (docs/measured/runtime.md).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from quadbench.errors import package_needed
+from quadbench.lint.graph import DEQUANTIZE, QUANTIZE
+
+MOST_BYTES = 64 * 2**20  # of the scores that are computed at a time
+FEWEST_ROWS = 8  # of a piece: products of very few rows are summed in another order
+_FLOAT_BYTES = 4
+_BY_ELEMENT = {QUANTIZE, DEQUANTIZE, "Mul", "Div", "Add", "Cast"}
+
+_Shapes = Mapping[str, Sequence[int]]
+
+
+def split_attention(path: Path, most_bytes: int = MOST_BYTES) -> None:
+    """Rewrite the file of a graph with attention scores of more than `most_bytes`; leave any other as it is.
+
+    Raises:
+        MissingDependencyError: the package onnx is not installed.
+    """
+    with package_needed("compiling graphs", hint="pip install onnx"):
+        import onnx
+    model = onnx.load(path)
+    shapes = _shapes(model)
+    consumers: dict[str, list[Any]] = defaultdict(list)
+    for node in model.graph.node:
+        for name in node.input:
+            consumers[name].append(node)
+    large = [n for n in model.graph.node if n.op_type == "MatMul" and _float_bytes(shapes.get(n.output[0], ())) > most_bytes]
+    chains = [chain for node in large if (chain := _chain(node, shapes, consumers))]
+    if not chains:
+        return
+    replaced = {id(node) for chain in chains for node in chain}
+    nodes = [node for node in model.graph.node if id(node) not in replaced]
+    for chain in chains:
+        nodes += _pieces(model.graph, chain, shapes, most_bytes)
+    ordered = _in_order(nodes, {*(i.name for i in model.graph.input), *(c.name for c in model.graph.initializer), ""})
+    del model.graph.node[:]
+    model.graph.node.extend(ordered)
+    onnx.save(model, path)
+
+
+def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of tensors that are known; only those of constants are looked at, not their values."""
+    import onnx
+
+    light = onnx.ModelProto()
+    light.CopyFrom(model)
+    for constant in light.graph.initializer:
+        if len(constant.raw_data) > 1024:
+            constant.ClearField("raw_data")
+    inferred = onnx.shape_inference.infer_shapes(light, data_prop=True)
+    shapes = {constant.name: tuple(constant.dims) for constant in model.graph.initializer}
+    for value in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output):
+        sizes = tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
+        if all(sizes):
+            shapes[value.name] = sizes
+    return shapes
+
+
+def _chain(node: Any, shapes: _Shapes, consumers: Mapping[str, list[Any]]) -> list[Any] | None:
+    """Return the nodes from a product to the next one that takes what came of it, if all between work row by row."""
+    scores, chain = shapes[node.output[0]], [node]
+    while True:
+        name = chain[-1].output[0]
+        if len(consumers[name]) != 1:
+            return None
+        (following,) = consumers[name]
+        if following.input[0] != name:
+            return None
+        chain.append(following)
+        if following.op_type == "MatMul":
+            return chain if len(chain) > 2 else None
+        if not _works_by_row(following, scores, shapes):
+            return None
+
+
+def _works_by_row(node: Any, scores: Sequence[int], shapes: _Shapes) -> bool:
+    if node.op_type == "Softmax":
+        axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), -1)
+        return axis in (-1, len(scores) - 1)
+    return node.op_type in _BY_ELEMENT and all(prod(shapes.get(name, (2,))) == 1 for name in node.input[1:])
+
+
+def _float_bytes(shape: Sequence[int]) -> int:
+    return prod(shape) * _FLOAT_BYTES if shape else 0
+
+
+def _pieces(graph: Any, chain: Sequence[Any], shapes: _Shapes, most_bytes: int) -> Iterator[Any]:
+    """Yield the nodes that compute a chain piece by piece: the queries are split, the results joined."""
+    import numpy as np
+    from onnx import helper, numpy_helper
+
+    first, last = chain[0], chain[-1]
+    scores = shapes[first.output[0]]
+    rows = scores[-2]
+    counts = [n for n in range(1, max(rows // FEWEST_ROWS, 1) + 1) if rows % n == 0]
+    count = next((n for n in counts if _float_bytes(scores) // n <= most_bytes), counts[-1])
+    axis = len(scores) - 2
+    queries = [f"{first.input[0]}.{first.output[0]}.piece{i}" for i in range(count)]
+    sizes = f"{first.output[0]}.pieces"
+    graph.initializer.append(numpy_helper.from_array(np.full(count, rows // count, np.int64), sizes))
+    yield helper.make_node("Split", [first.input[0], sizes], queries, f"{first.name}.split", axis=axis)
+    results = []
+    for i, query in enumerate(queries):
+        name = query
+        for node in chain:
+            piece = type(node)()
+            piece.CopyFrom(node)
+            piece.name, piece.input[0], piece.output[0] = f"{node.name}.piece{i}", name, f"{node.output[0]}.piece{i}"
+            name = piece.output[0]
+            yield piece
+        results.append(name)
+    yield helper.make_node("Concat", results, [last.output[0]], f"{last.name}.joined", axis=axis)
+
+
+def _in_order(nodes: Sequence[Any], known: set[str]) -> list[Any]:
+    """Return the nodes so that each comes after those that make its inputs."""
+    waiting = {index: {name for name in node.input if name not in known} for index, node in enumerate(nodes)}
+    needed: dict[str, list[int]] = defaultdict(list)
+    for index, names in waiting.items():
+        for name in names:
+            needed[name].append(index)
+    ready = [index for index, names in sorted(waiting.items(), reverse=True) if not names]
+    ordered = []
+    while ready:
+        node = nodes[ready.pop()]
+        ordered.append(node)
+        for name in reversed(node.output):
+            for index in reversed(needed[name]):
+                waiting[index].discard(name)
+                if not waiting[index]:
+                    ready.append(index)
+    return ordered

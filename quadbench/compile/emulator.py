@@ -1,0 +1,68 @@
+"""Emulator: a context binary for a Qualcomm HTP and inputs -> its outputs, by the library that emulates the chip on this machine.
+
+Run as a program of its own, as the compiler is: `MODEL HTP_ARCH FOLDER COUNT` runs FOLDER/0.npz, ... and writes the first outputs
+as FOLDER/0.npy, ...
+"""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from quadbench.errors import HarnessError
+from quadbench.host import kill_group, start_bound
+
+SHOWN_LINES = 5
+PROVIDER = "QNNExecutionProvider"
+
+
+def run_on_emulator(
+    model: Path, htp_arch: str, feeds: Sequence[Mapping[str, np.ndarray]], *, timeout_s: float
+) -> list[np.ndarray]:
+    """Return the first output for each of the feeds, from one session.
+
+    Raises:
+        HarnessError: the emulator failed, or took too long.
+        MissingDependencyError: setpriv is not installed.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for i, feed in enumerate(feeds):
+            np.savez(folder / f"{i}.npz", allow_pickle=False, **feed)
+        argv = [sys.executable, "-m", __name__, str(model), htp_arch.removeprefix("v"), name, str(len(feeds))]
+        with (folder / "said.log").open("wb") as output:
+            process = start_bound(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+            try:
+                status = process.wait(timeout_s)
+            except subprocess.TimeoutExpired as error:
+                raise HarnessError(f"the HTP emulator was still running '{model.name}' after {timeout_s:g} s") from error
+            finally:
+                kill_group(process.pid)
+                process.wait()
+        if status:
+            said = (folder / "said.log").read_text(errors="replace").splitlines()[-SHOWN_LINES:]
+            raise HarnessError("\n".join((f"the HTP emulator ended with status {status} on '{model.name}':", *said)))
+        return [np.load(folder / f"{i}.npy") for i in range(len(feeds))]
+
+
+def main(model: str, htp_arch: str, folder: str, count: str) -> None:
+    """Run a context binary, as the module's docstring says. No node is left to the CPU."""
+    import onnxruntime
+    import onnxruntime_qnn
+
+    onnxruntime.register_execution_provider_library(PROVIDER, onnxruntime_qnn.get_library_path())
+    device = next(device for device in onnxruntime.get_ep_devices() if device.ep_name == PROVIDER)
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    options.add_provider_for_devices([device], {"backend_path": onnxruntime_qnn.get_qnn_htp_path(), "htp_arch": htp_arch})
+    session = onnxruntime.InferenceSession(model, options)
+    for i in range(int(count)):
+        with np.load(Path(folder) / f"{i}.npz") as inputs:
+            np.save(Path(folder) / f"{i}.npy", session.run(None, dict(inputs))[0])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,60 @@
+"""Setups: RunResult -> the bundles that its devices ran, and with which precision and samplers; pure."""
+
+from dataclasses import dataclass
+
+from quadbench.artifacts import LORA_PREFIX, Bundle, Component, RunResult, TaskAssets, Variant
+from quadbench.report.launches import devices_of
+from quadbench.report.text_table import TextTable
+from quadbench.report.units import plural
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """A bundle and the addresses of the devices that ran it; `where` names them, and is empty where all devices ran it."""
+
+    bundle: Bundle
+    addresses: tuple[str, ...]
+    where: str
+
+
+def setups_of(result: RunResult) -> tuple[Setup, ...]:
+    """Return a setup for each bundle of the run."""
+    setups = []
+    for stored in result.bundles:
+        addresses = tuple(d.address for d in devices_of(result) if result.stored_on(d).folder == stored.folder)
+        where = ", ".join(addresses) if len(result.bundles) > 1 else ""
+        setups.append(Setup(bundle=stored.artifact, addresses=addresses, where=where))
+    return tuple(setups)
+
+
+def setup_table(setups: tuple[Setup, ...]) -> TextTable | None:
+    """Return what each device ran; None where all ran the same."""
+    if len(setups) < 2:
+        return None
+    tasks = [task.name for task in setups[0].bundle.tasks]
+    return TextTable(
+        title="where the recipe's `devices` tell them apart",
+        columns=("Device", "Activations", "LoRA", *tasks),
+        numeric=(False,) * (3 + len(tasks)),
+        rows=tuple((address, *_cells(each.bundle)) for each in setups for address in each.addresses),
+    )
+
+
+def titled(title: str, where: str) -> str:
+    """Return a title, with the devices that it is about where that are not all."""
+    return f"{title}, on {where}" if where else title
+
+
+def _cells(bundle: Bundle) -> tuple[str, ...]:
+    return (bundle.precision, _lora_dtype(bundle), *map(sampler_text, bundle.tasks))
+
+
+def sampler_text(task: TaskAssets) -> str:
+    """Return a task's sampler in words: `lcm, 4 steps`."""
+    return f"{task.scheme}, {plural(task.steps, 'step')}"
+
+
+def _lora_dtype(bundle: Bundle) -> str:
+    graphs = [g for g in bundle.graphs if (g.variant, g.component) == (Variant.SHARED, Component.UNET)]
+    dtypes = dict.fromkeys(spec.dtype for graph in graphs for spec in graph.inputs if spec.name.startswith(LORA_PREFIX))
+    return ", ".join(dtypes) or "none"

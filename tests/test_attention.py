@@ -1,0 +1,90 @@
+"""Attention in pieces: the same values to the last bit, and no whole map of scores."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from quadbench.compile.attention import split_attention
+
+onnx = pytest.importorskip("onnx")
+
+HEADS, TOKENS, WIDTH = 2, 48, 4
+SCORES = (HEADS, TOKENS, TOKENS)
+BYTES = HEADS * TOKENS * TOKENS * 4
+
+
+def write_attention(path: Path, *, axis: int = -1, branches: bool = False) -> None:
+    """Rounded attention as a compiled graph has it: scores, scale and softmax each between Q and DQ."""
+    constants = {"s": np.float32(0.01), "z": np.uint16(32768), "root": np.float32(0.5)}
+    nodes = [onnx.helper.make_node("MatMul", ["q", "k"], ["scores"], "product")]
+    name = "scores"
+    for number, (operator, *others) in enumerate((("Mul", "root"), ("Softmax",))):
+        attributes = {"axis": axis} if operator == "Softmax" else {}
+        nodes += [
+            onnx.helper.make_node("QuantizeLinear", [name, "s", "z"], [f"{name}.q"], f"q{number}"),
+            onnx.helper.make_node("DequantizeLinear", [f"{name}.q", "s", "z"], [f"{name}.dq"], f"dq{number}"),
+            onnx.helper.make_node(operator, [f"{name}.dq", *others], [operator], operator, **attributes),
+        ]
+        name = operator
+    nodes.append(onnx.helper.make_node("MatMul", [name, "v"], ["out"], "values"))
+    if branches:
+        nodes.append(onnx.helper.make_node("ReduceMax", ["scores"], ["highest"], "reduce", keepdims=0))
+    shapes = {"q": (HEADS, TOKENS, WIDTH), "k": (HEADS, WIDTH, TOKENS), "v": (HEADS, TOKENS, WIDTH)}
+    inputs = [onnx.helper.make_tensor_value_info(key, onnx.TensorProto.FLOAT, shape) for key, shape in shapes.items()]
+    outputs = [onnx.helper.make_tensor_value_info("out", onnx.TensorProto.FLOAT, shapes["q"])]
+    if branches:
+        outputs.append(onnx.helper.make_tensor_value_info("highest", onnx.TensorProto.FLOAT, ()))
+    stored = [onnx.numpy_helper.from_array(np.asarray(value), key) for key, value in constants.items()]
+    graph = onnx.helper.make_graph(nodes, "attention", inputs, outputs, stored)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def computed(path: Path) -> list[np.ndarray]:
+    rng = np.random.default_rng(7)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    feed = {one.name: rng.standard_normal(one.shape).astype(np.float32) for one in session.get_inputs()}
+    return list(session.run(None, feed))
+
+
+@pytest.mark.parametrize(("most", "pieces"), [(BYTES // 2, 2), (BYTES // 4, 4), (BYTES // 5, 6), (1, 6)])
+def test_pieces_give_the_same_values_to_the_last_bit(tmp_path: Path, most: int, pieces: int) -> None:
+    path = tmp_path / "attention.onnx"
+    write_attention(path)
+    before = computed(path)
+    split_attention(path, most)
+    operators = [node.op_type for node in onnx.load(path).graph.node]
+    assert operators.count("Softmax") == pieces
+    assert operators.index("Concat") == len(operators) - 1
+    for old, new in zip(before, computed(path), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_each_piece_is_done_before_the_next_one_begins(tmp_path: Path) -> None:
+    path = tmp_path / "attention.onnx"
+    write_attention(path)
+    split_attention(path, BYTES // 3)
+    pieces = [node.name.rpartition("piece")[2] for node in onnx.load(path).graph.node if "piece" in node.name]
+    assert pieces == sorted(pieces)
+
+
+@pytest.mark.parametrize("graph", [{"axis": 1}, {"branches": True}])
+def test_what_does_not_work_row_by_row_stays_whole(tmp_path: Path, graph: dict[str, int]) -> None:
+    path = tmp_path / "attention.onnx"
+    write_attention(path, **graph)
+    before = path.read_bytes()
+    split_attention(path, 1)
+    assert path.read_bytes() == before
+
+
+def test_small_scores_stay_whole(tmp_path: Path) -> None:
+    path = tmp_path / "attention.onnx"
+    write_attention(path)
+    before = path.read_bytes()
+    split_attention(path, BYTES)
+    assert path.read_bytes() == before
