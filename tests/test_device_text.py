@@ -126,10 +126,10 @@ def test_a_devices_name_is_one_cell_in_every_table_and_page(tmp_path: Path, caps
     assert {row[1][:5] for row in rows[1:]} == {"'=cmd", "'@b /"}
     assert len(written[0].splitlines()) == len(rows)
     assert sum(line.startswith("| ") for line in written[1].splitlines()) == len(table.rows) + 2
-    page = render_html(result, Layout(tmp_path))
-    assert not CONTROLS.search(page)
-    print_result(argparse.Namespace(full=True, json=False, layout=Layout(tmp_path)), result, tmp_path / "x.html")
-    print_result(argparse.Namespace(full=False, json=False, layout=Layout(tmp_path)), result, tmp_path / "x.html")
+    named = make_run(tmp_path, devices=(replace(evil, address=f"s{EVIL}\n| x |"),))  # of which a path can be made
+    assert not CONTROLS.search(render_html(named, Layout(tmp_path)))
+    print_result(argparse.Namespace(full=True, json=False, layout=Layout(tmp_path)), named, tmp_path / "x.html")
+    print_result(argparse.Namespace(full=False, json=False, layout=Layout(tmp_path)), named, tmp_path / "x.html")
     assert not CONTROLS.search(capsys.readouterr().out.replace("\n", ""))
 
 
