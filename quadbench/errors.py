@@ -20,7 +20,7 @@ QuadbenchError                      exit code  meaning
 ├── HarnessError                    6          the program on the device failed, was killed or gave a wrong result
 └── MissingDependencyError          7          a program or package that this command needs is not installed
 
-1 is an unexpected error, 130 is Ctrl-C.
+1 is an unexpected error; 130 is Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 """
 
 from collections.abc import Iterable, Iterator

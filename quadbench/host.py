@@ -75,6 +75,21 @@ def device_lock(folder: Path, address: str) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Wait until nobody else holds the lock of a folder that is there, then hold it. It goes with the process, however it ends.
+
+    Raises:
+        OSError: the folder cannot be opened.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def start_bound(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
     """Start a child that Ctrl-C at the terminal does not reach, and that the kernel kills when this process ends in any way.
 

@@ -1,14 +1,15 @@
 """Pipeline: a recipe and device addresses -> records and a report. The only module that knows the order of the stages."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quadbench.artifacts import Bundle, CompiledBundle, Deployment, ErrorClass, RunRecord, RunResult, Status, Stored
+from quadbench.artifacts import Bundle, CompiledBundle, Deployment, ErrorClass, LaunchPlan, RunRecord, RunResult, Status, Stored
 from quadbench.artifacts.parts import file_refs, has_references, item_counts
 from quadbench.compile.availability import require
 from quadbench.devices import Device, HostedPhone, connect, hosted_phones
@@ -78,13 +79,16 @@ def run(recipe: Recipe, addresses: Sequence[str], *, layout: Layout, observer: O
         rollout = _rolled_out(bundles, devices, layout, observer) if devices else None
         run_id = new_id()
         deployments = rollout.deployments if rollout else ()
-        save_run(layout, new_run_file(run_id, bundles, deployments=deployments, published=recipe.published))
         work = _Run(recipe=recipe, run_id=run_id, bundles=bundles, layout=layout, records=records, observer=observer)
+        planned = Counter(launch.variant for launch in work.launches)
+        begun = new_run_file(run_id, bundles, deployments=deployments, published=recipe.published, planned=planned)
+        save_run(layout, begun)
         if rollout:
             work.measure(rollout)
         failures = (rollout.failures if rollout else {}) | work.measure_hosted(phones)
         if not rollout and len(failures) == len(phones):
             raise next(iter(failures.values()))
+        save_run(layout, replace(begun, is_ended=True))
     result = load_run(layout, run_id)
     return Outcome(result=result, report=write_report(result, layout), failures=failures)
 
@@ -224,6 +228,12 @@ class _Run:
     records: Records
     observer: Observer
 
+    @property
+    def launches(self) -> Sequence[LaunchPlan]:
+        """Return what each connected device runs."""
+        content = next(iter(self.bundles.values())).artifact  # of inputs and references all have the same
+        return launches_of(self.recipe, item_counts(content), has_references=has_references(content))
+
     def measure(self, rollout: Rollout) -> None:
         """Measure on the devices that are connected."""
         # The pictures that each launch is compared with, and what no device takes.
@@ -231,9 +241,7 @@ class _Run:
             check_contents(bundle, file_refs((bundle.artifact.tasks, bundle.artifact.profile)))
         runtime, timeout_s = self.recipe.runtime, self.recipe.measure.timeout_s
         settings = LaunchSettings(run_id=self.run_id, layout=self.layout, runtime=runtime, timeout_s=timeout_s)
-        content = rollout.installations[0].bundle.artifact  # of inputs and references all bundles have the same
-        launches = launches_of(self.recipe, item_counts(content), has_references=has_references(content))
-        measure_launches(rollout.installations, launches, settings, keep=self._keep, observer=self.observer)
+        measure_launches(rollout.installations, self.launches, settings, keep=self._keep, observer=self.observer)
 
     def measure_hosted(self, phones: Sequence[HostedPhone]) -> dict[str, QuadbenchError]:
         """Compile for phones at AI Hub and run the graphs there. Return by address why some gave no records."""

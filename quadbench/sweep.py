@@ -104,7 +104,7 @@ def _write(result: Sweep, folder: Path) -> Path:
     """Write a sweep's folder, whole or not at all."""
     temporary = folder.with_name(f".{folder.name}")
     temporary.mkdir(parents=True)
-    (temporary / "sweep.json").write_text(json.dumps(asdict(result), indent=1) + "\n")
+    (temporary / "sweep.json").write_text(json.dumps(asdict(result), indent=1, allow_nan=False) + "\n")
     (temporary / "table.csv").write_text(sweep_csv(result))
     (temporary / "sweep.svg").write_text(sweep_chart(result))
     return temporary.rename(folder)

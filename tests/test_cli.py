@@ -14,7 +14,7 @@ from rich.table import Table
 
 from quadbench.cli import main
 from quadbench.cli.commands import COMMANDS, GROUPS
-from quadbench.cli.console import print_text, stdout_console
+from quadbench.cli.console import print_json, print_text, stdout_console
 from quadbench.cli.options import sentence
 
 MISTAKES = """\
@@ -86,6 +86,11 @@ def test_an_unknown_profile_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
 def test_one_serial_cannot_pick_two_phones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "quickstart", "--devices", "s25,tabs11", "-s", "R3X", "--results", str(tmp_path)]) == 2
     assert "-s R3X picks one phone, but --devices names 2" in _error(capsys)
+
+
+def test_json_has_null_for_what_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"sqnr_db": float("inf"), "sites": ({"mse": float("nan")}, 1.5)})
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {"sqnr_db": None, "sites": [{"mse": None}, 1.5]}
 
 
 def test_errors_are_json_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,24 +228,41 @@ def test_a_table_in_a_file_is_as_wide_as_it_is_and_no_word_of_it_is_cut(
 @pytest.mark.parametrize("is_of_c", [False, True])
 def test_ctrl_c_while_something_is_imported_ends_without_a_traceback(module: str, said: str, is_of_c: bool) -> None:
     """Also where a library in C makes an ImportError of it."""
+    assert _signalled("SIGINT", module, is_of_c=is_of_c) == (130, f"error: interrupted; {said}\n")
+
+
+@pytest.mark.parametrize(("how", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_ends_a_command_as_ctrl_c_does(how: str, code: int) -> None:
+    assert _signalled(how, "rich.table") == (code, f"error: ended by {how}; nothing was begun\n")
+    assert _signalled(how, "quadbench.quad.admit") == (code, f"error: ended by {how}; what was measured is stored\n")
+
+
+def test_a_signal_that_was_turned_off_stays_off() -> None:
+    code, said = _signalled("SIGHUP", "rich.table", before="signal.signal(signal.SIGHUP, signal.SIG_IGN)")
+    assert (code, "'nothing'" in said) == (2, True)
+
+
+def _signalled(how: str, module: str, *, is_of_c: bool = False, before: str = "") -> tuple[int, str]:
+    """Return how a command ends that gets a signal while it imports a module, and what it says."""
     code = f"""
 import os, signal, sys
 class Interrupt:
     def find_spec(name, path, target=None):
         if name == {module!r}:
             try:
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.{how})
             except KeyboardInterrupt as interrupt:
                 if {is_of_c}:
                     raise ImportError("initialization failed") from interrupt
                 raise
 signal.signal(signal.SIGINT, signal.default_int_handler)
+{before}
 sys.meta_path.insert(0, Interrupt)
 from quadbench.cli import main
 sys.exit(main(["adapter", "inspect", "nothing"]))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stderr) == (130, f"error: interrupted; {said}\n")
+    return result.returncode, result.stderr
 
 
 @pytest.mark.parametrize("words", [["targets"], ["targets", "--json"], ["recipe", "schema"]])

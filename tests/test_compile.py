@@ -15,7 +15,7 @@ from support.bundles import write_bundle
 from support.lora_graph import quantized_model
 
 from quadbench.artifacts import Bundle, CompiledBundle, Graph, Stored
-from quadbench.compile import compile_bundle
+from quadbench.compile import compile_bundle, compiled_before
 from quadbench.errors import ArtifactError
 from quadbench.results import code
 from quadbench.results.layout import Layout
@@ -98,6 +98,19 @@ def test_graphs_are_compiled_again_where_code_that_the_compiler_runs_has_changed
     after = compile_bundle(bundle, TARGET, KEY, layout)
     assert after.is_reused == is_reused
     assert (after.artifact.digest == before.artifact.digest) == is_reused
+
+
+def test_a_product_that_was_changed_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    bundle, layout = write_bundle(tmp_path / "bundle", quantized_model()), Layout(tmp_path)
+    product = compile_bundle(bundle, TARGET, KEY, layout)
+    path = product.folder / "shared/unet.onnx"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    for use in (compile_bundle, compiled_before):
+        with pytest.raises(ArtifactError, match=r"shared/unet\.onnx' was changed after .*Hint: remove .*and run again"):
+            use(bundle, TARGET, KEY, layout)
+    shutil.rmtree(product.folder)
+    assert not compile_bundle(bundle, TARGET, KEY, layout).is_reused
 
 
 def test_a_file_that_is_no_graph_is_named_and_nothing_is_left(tiny_bundle: Stored[Bundle], tmp_path: Path) -> None:

@@ -29,6 +29,13 @@ def readelf(path: Path) -> tuple[tuple[str, ...], str | None, int]:
     return needed, interpreter[1] if interpreter else None, min(int(alignment, 16) for alignment in alignments)
 
 
+def build_id(path: Path) -> str | None:
+    """The build id that binutils finds."""
+    text = subprocess.run(["readelf", "-nW", str(path)], capture_output=True, text=True, check=True).stdout
+    named = re.search(r"Build ID: ([0-9a-f]+)$", text, re.MULTILINE)
+    return named[1] if named else None
+
+
 @pytest.mark.parametrize(
     "path", [Path(sys.executable).resolve(), runtime_library(), Path("/bin/sh").resolve()], ids=lambda p: p.name
 )
@@ -39,6 +46,7 @@ def test_programs_of_this_machine_are_read_as_binutils_reads_them(path: Path) ->
     assert (elf.needed, elf.interpreter, elf.alignment_bytes) == readelf(path)
     assert elf.machine_name == os.uname().machine
     assert elf.android_api is None
+    assert elf.build_id == build_id(path)
 
 
 @pytest.mark.parametrize("machine", [AARCH64, HEXAGON])

@@ -12,7 +12,7 @@ from support.watcher import Silent
 from quadbench.artifacts import MIB
 from quadbench.cli import main
 from quadbench.devices import connect
-from quadbench.errors import SpecError, UserError
+from quadbench.errors import ArtifactError, SpecError, UserError
 from quadbench.harness.cmake import NDK_VARIABLE
 from quadbench.harness.program import OVERRIDE
 from quadbench.kits import store
@@ -53,6 +53,19 @@ def test_the_bytes_of_a_forecast_are_those_that_a_rollout_pushes(layout: Layout)
     assert sum(after.push_bytes.values()) == deployment.sent_bytes
     assert all(after.push_bytes[what] for what in ("harness", "runtime", "base", "per-graph", "adapters"))
     assert after.bundle == bundle.artifact.digest
+
+
+def test_what_is_damaged_here_is_refused_though_the_device_holds_it_whole(layout: Layout) -> None:
+    bundle = write_recipe_bundle(QUICKSTART, layout)
+    with connect(["local"], layout=layout) as devices:
+        (installation,) = roll_out([bundle], devices, layout=layout, observer=Silent()).installations
+        graph, adapter = installation.compiled.artifact.graphs[0], bundle.artifact.adapters[0]
+        for path in (bundle.path(adapter.file), installation.compiled.path(graph.file)):
+            path.write_bytes(path.read_bytes()[:-1] + b"?")
+            with pytest.raises(
+                ArtifactError, match=rf"{path.name}' was changed after .*Hint: remove {path.parents[1]} and run again"
+            ):
+                roll_out([bundle], devices, layout=layout, observer=Silent())
 
 
 def test_the_launches_are_those_of_the_schedule(layout: Layout) -> None:

@@ -18,6 +18,7 @@ from quadbench.errors import MissingDependencyError, UserError
 from quadbench.harness.cmake import HEADER_PACKAGES
 from quadbench.harness.expected import AT_BLOCK_END
 from quadbench.harness.program import OVERRIDE, PROGRAM, ensure_harness, harness_sources
+from quadbench.kits.elf import read_elf
 
 pytest.importorskip("onnx")
 
@@ -106,6 +107,22 @@ def test_events_are_complete_and_in_order(harness: Path, plan: Plan, tmp_path: P
         "unet",
     ]
     assert all(event["value"] > 0 for event in heard.events if event["event"] == "sample" and event["metric"] not in MAY_BE_ZERO)
+
+
+def test_the_libraries_are_those_that_the_plan_names_with_the_build_ids_of_their_files(harness: Path, plan: Plan) -> None:
+    loaded = {event["path"]: event["build_id"] for event in launch(harness, plan).events if event["event"] == "library"}
+    runtime = plan["runtime"]["library"]
+    assert len(loaded[runtime]) == 40
+    assert loaded[runtime] == read_elf(Path(runtime), name="runtime", fault=UserError).build_id
+    assert all(path.startswith("/") for path in loaded)
+    assert any("libc.so" in path for path in loaded)
+
+
+def test_libraries_are_told_also_where_a_graph_cannot_be_loaded(harness: Path, plan: Plan) -> None:
+    plan["components"]["vae_decoder"] = {"path": plan["tasks"]["restyle"]["table"]}
+    heard = launch(harness, plan)
+    assert heard.exit_code == 2
+    assert plan["runtime"]["library"] in {event.get("path") for event in heard.events}
 
 
 def test_every_image_has_all_its_times_and_their_sum_is_the_end_to_end_time(harness: Path, plan: Plan) -> None:

@@ -70,7 +70,12 @@ def test_a_device_without_a_kit_has_the_npu_by_emulation(world: World) -> None:
     assert [plan["runtime"].get("execution_provider") for plan in plans] == [
         {
             "name": "QNNExecutionProvider",
-            "options": {"backend_path": "/vendor/onnxruntime_qnn/libQnnHtp.so", "htp_arch": "79", "soc_model": "69"},
+            "options": {
+                "backend_path": "/vendor/onnxruntime_qnn/libQnnHtp.so",
+                "htp_arch": "79",
+                "soc_model": "69",
+                "htp_performance_mode": "default",
+            },
             "library": "/vendor/onnxruntime_qnn/libonnxruntime_providers_qnn.so",
         },
         None,

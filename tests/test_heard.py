@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from quadbench.artifacts import Sample
-from quadbench.harness.expected import AT_BLOCK_END, MOST_ERRORS, Expected, expected_of
+from quadbench.harness.expected import AT_BLOCK_END, MOST_ERRORS, MOST_LIBRARIES, Expected, expected_of
 from quadbench.harness.heard import Heard
+from quadbench.harness.libraries import PlacedLibrary
 
+RUNTIME = PlacedLibrary(name="libonnxruntime.so", paths=("/root/kits/k/libonnxruntime.so", "/root/objects/r"), build_id="ab" * 20)
 PLAN: dict[str, Any] = {
-    "runtime": {},
     "variant": "shared",
+    "runtime": {"library": RUNTIME.paths[0]},
     "components": {"text_encoder": {}, "vae_encoder": {}, "vae_decoder": {}},
     "unets": {"base": {}},
     "adapters": {"restyle": {}},
@@ -35,7 +37,7 @@ Line = dict[str, Any]
 
 
 def expected() -> Expected:
-    return expected_of(PLAN, STEPS, timeout_s=60.0)
+    return expected_of(PLAN, STEPS, timeout_s=60.0, libraries=[RUNTIME])
 
 
 def sample(metric: str, value: float = 1_000_000, **words: Any) -> Line:
@@ -87,12 +89,18 @@ def header(**words: Any) -> Line:
     } | words
 
 
-def heard_of(lines: list[Line], *, wall_ns: int = 9_000_000_000, first: Line | None = None) -> Heard:
-    """A launch that says these lines between a header and a footer that agrees with them."""
+def library(path: str = RUNTIME.paths[0], build_id: str | None = RUNTIME.build_id) -> Line:
+    return {"event": "library", "path": path, "build_id": build_id}
+
+
+def heard_of(
+    lines: list[Line], *, wall_ns: int = 9_000_000_000, first: Line | None = None, loaded: tuple[Line, ...] = (library(),)
+) -> Heard:
+    """A launch that says these lines between a header with libraries and a footer that agrees with them."""
     heard = Heard(expected=expected())
     count = sum(line["event"] == "sample" for line in lines)
     footer = {"event": "footer", "status": "OK", "samples": count, "wall_ns": wall_ns}
-    for line in (first or header(), *lines, footer):
+    for line in (first or header(), *loaded, *lines, footer):
         heard.take(json.dumps(line))
     return heard
 
@@ -142,6 +150,7 @@ def test_more_or_less_than_the_plan_asks_for_is_not_sound(change: Callable[[list
         {"value": True},
         {"value": None},
         {"value": 0},
+        {"value": 5e-324},
         {"value": -1},
         {"value": 1e308},
         {"value": float("nan")},
@@ -174,7 +183,7 @@ def test_more_or_less_than_the_plan_asks_for_is_not_sound(change: Callable[[list
 )
 def test_a_sample_that_cannot_be_is_a_problem_and_is_not_kept(words: Line) -> None:
     good = next(line for line in samples() if line["metric"] == "unet_ns" and not line["is_warmup"])
-    heard = heard_of([good | words])
+    heard = heard_of([good | words], loaded=())
     assert heard.problem is not None
     assert heard.problem.startswith("line 2 of the harness's output")
     assert len(heard.problem) < 1000
@@ -228,6 +237,54 @@ def test_an_image_is_announced_once_and_only_if_the_plan_has_it() -> None:
     assert "which the plan does not ask for" in str(heard_of([image | {"item": "009"}]).problem)
 
 
+SYSTEM = "/vendor/lib64/libonnxruntime.so"
+
+
+@pytest.mark.parametrize(
+    ("loaded", "reason"),
+    [
+        (
+            [library(SYSTEM, "cd" * 20)],
+            f"harness loaded '{SYSTEM}' (build id {'cd' * 20}) in place of '{RUNTIME.paths[0]}' (build id {'ab' * 20})",
+        ),
+        ([library(), library(SYSTEM, None)], f"'{SYSTEM}' (build id none) in place of '{RUNTIME.paths[0]}'"),
+        ([library(f"/root/kits/k/../../..{SYSTEM}")], "in place of"),
+        ([library(build_id="cd" * 20)], f"(build id {'cd' * 20}); the 'libonnxruntime.so' that was pushed there has build id ab"),
+        ([library(build_id=None)], "(build id none); the 'libonnxruntime.so' that was pushed there has build id ab"),
+        ([library(), library("/system/lib64/libQnnHtp.so")], "a backend that was not pushed"),
+        ([], f"harness never loaded '{RUNTIME.paths[0]}', which the plan names"),
+        ([library("/system/lib64/libc.so")], "harness never loaded"),
+    ],
+)
+def test_another_library_than_the_one_that_was_pushed_is_not_sound(loaded: list[Line], reason: str) -> None:
+    assert reason in str(heard_of(samples(), loaded=tuple(loaded)).unsound("0" * 64, WALL_S))
+
+
+@pytest.mark.parametrize("path", [*RUNTIME.paths, "/root/kits/k/../k/libonnxruntime.so"])
+def test_a_library_may_be_told_by_any_path_that_leads_to_it(path: str) -> None:
+    heard = heard_of(samples(), loaded=(library(path), library("/system/lib64/libc.so", None)))
+    assert heard.unsound("0" * 64, WALL_S) is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [{"path": "libc.so"}, {"path": ""}, {"path": "/" + "x" * 5000}, {"path": "/a\x1b[31m"}, {"path": None}, {"path": 3},
+     {"build_id": "xyz"}, {"build_id": "ab" * 33}, {"build_id": ""}, {"build_id": "a"}, {"build_id": "AB"}, {"build_id": 5}],
+    ids=lambda words: repr(words)[:40],
+)  # fmt: skip
+def test_a_library_that_no_loader_would_tell_of_is_a_problem(words: Line) -> None:
+    heard = heard_of([], loaded=(library() | words,))
+    assert "line 2 of the harness's output" in str(heard.problem)
+    assert heard.libraries == {}
+
+
+def test_libraries_are_bounded_in_number_and_told_once() -> None:
+    many = tuple(library(f"/lib/{number}.so") for number in range(MOST_LIBRARIES + 1))
+    assert heard_of([], loaded=many[:-1]).problem is None
+    assert f"is library {MOST_LIBRARIES + 1}" in str(heard_of([], loaded=many).problem)
+    assert "a second time" in str(heard_of([], loaded=(library(), library())).problem)
+
+
 def test_times_longer_than_the_launch_are_not_sound() -> None:
     assert "in a launch of 999999 ns" in str(heard_of(samples(), wall_ns=999_999).unsound("0" * 64, WALL_S))
     assert "here 10.000 s went by" in str(heard_of(samples(), wall_ns=12_000_000_000).unsound("0" * 64, WALL_S))
@@ -262,4 +319,4 @@ def test_null_words_of_a_sample_do_not_apply() -> None:
 
 
 def test_a_timeout_without_end_still_leaves_a_limit() -> None:
-    assert expected_of(PLAN, STEPS, timeout_s=1e300).most_lines < 10**8
+    assert expected_of(PLAN, STEPS, timeout_s=1e300, libraries=[RUNTIME]).most_lines < 10**8

@@ -11,6 +11,7 @@ from support.kit_files import ANDROID, BUILD, PLUGIN, RUNTIME, SKEL, STUB, write
 
 from quadbench.artifacts.kit import Kit, Role
 from quadbench.artifacts.parts import file_refs
+from quadbench.cli import main
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.kits import store
 from quadbench.kits.for_target import best_kit, compiler_problem, libraries_for, target_problems
@@ -211,6 +212,10 @@ def test_a_device_takes_what_its_target_needs_alone(layout: Layout, qnn: Path) -
     assert libraries_for(kit, HTP, "v79") == kit.libraries
     assert {library.name for library in libraries_for(kit, HTP, "v75")} == {path.name for path in qnn.iterdir()} - {STUB, SKEL}
     assert [library.name for library in libraries_for(kit, CPU, "v79")] == [RUNTIME]
+    write_elf(qnn / "libQnnHtpPrepare.so", needed=ANDROID, says=f"v{BUILD}".encode())
+    with_compiler = store.add([qnn], PHONE, layout).kit.artifact
+    assert len(with_compiler.libraries) == len(kit.libraries) + 1
+    assert libraries_for(with_compiler, HTP, "v79") == kit.libraries
 
 
 def test_the_newest_kit_that_runs_the_target_is_taken(layout: Layout, tmp_path: Path, qnn: Path) -> None:
@@ -269,6 +274,36 @@ def test_a_kit_in_the_folder_of_another_is_refused(layout: Layout, tmp_path: Pat
     stored.folder.rename(stored.folder.with_name("0123456789abcdef"))
     with pytest.raises(ArtifactError, match=f"expected the folder {stored.folder.name}.*runtime remove 0123456789abcdef"):
         store.find("0123", layout)
+
+
+def test_adding_the_files_again_mends_a_damaged_kit(layout: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stored = store.add([write_runtime(tmp_path / "kit")], PHONE, layout).kit
+    name = stored.folder.name
+    for spoil in (_flip, Path.unlink):
+        spoil(stored.path(stored.artifact.libraries[0].file))
+        assert main(["runtime", "list", "--results", str(layout.root)]) == ArtifactError.exit_code
+        assert f"{name}  damaged: '{stored.folder}" in capsys.readouterr().out
+        assert main(["runtime", "list", "--json", "--results", str(layout.root)]) == ArtifactError.exit_code
+        (row,) = json.loads(capsys.readouterr().out)
+        assert (row["folder"], "quadbench runtime remove" in row["fault"]) == (str(stored.folder), True)
+        assert not store.add([tmp_path / "kit"], PHONE, layout).kit.is_reused
+        assert main(["runtime", "list", "--results", str(layout.root)]) == 0
+        assert capsys.readouterr().out.startswith(f"{name}  {PHONE}  onnxruntime")
+
+
+def _flip(path: Path) -> None:
+    content = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def test_a_kit_without_its_manifest_is_seen_and_removed(layout: Layout, tmp_path: Path) -> None:
+    stored = store.add([write_runtime(tmp_path / "kit")], PHONE, layout).kit
+    (stored.folder / MANIFEST).unlink()
+    (fault,) = store.checked_kits(layout).values()
+    assert "manifest.json' cannot be read: No such file" in str(fault)
+    assert store.remove(stored.folder.name, layout) == stored.folder
+    assert list(layout.kits.iterdir()) == []
 
 
 def test_a_name_in_a_manifest_is_checked_when_it_is_read(layout: Layout, tmp_path: Path) -> None:

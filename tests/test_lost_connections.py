@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.adb_link import Link, link_to, restart_adbd
+from support.adb_link import BOOT, Link, link_to, restart_adbd
 from support.device_contract import state_of, wait_until_gone
-from support.scripted_harness import GOOD, SAMPLES, World, launch_of, measured, of_metric
+from support.scripted_harness import GOOD, LIBRARIES, SAMPLES, World, launch_of, measured, of_metric
 from support.watcher import Silent
 
 from quadbench.artifacts import ErrorClass, RunRecord, Status, Variant
@@ -92,6 +92,18 @@ def test_what_ended_while_nobody_was_connected_is_read_whole(phone: Phone) -> No
 def test_a_command_goes_on_where_adbd_itself_is_killed_and_comes_back(phone: Phone) -> None:
     restart_adbd(phone.beside, after_s=0.8, away_s=1)
     assert list(phone.lines(counting(100))) == expected(100)
+
+
+def test_a_command_is_started_once_wherever_the_connection_breaks_while_it_is_started(phone: Phone) -> None:
+    starts = f"{phone.folder}-starts"
+    script = f"echo $$ >>{starts}; {counting(3)[2]}"
+    moments = [(words, after) for words in (b"setsid", BOOT) for after in (False, True)]  # of the request, and of the answer
+    for number, (words, after) in enumerate(moments, start=1):
+        phone.link.cut_at(words, after=after)
+        phone.later((0.3, phone.link.mend))
+        assert list(phone.lines(["sh", "-c", script])) == expected(3)
+        assert phone.link.cuts == number
+        assert len(phone.beside.shell(["cat", starts], 10).stdout.splitlines()) == number
 
 
 @pytest.mark.slow
@@ -344,7 +356,7 @@ def test_a_launch_over_a_broken_connection_is_as_good_as_any(phone: Phone, phone
     record = phone_world.launched()
     assert (record.status, record.reason, phone.link.cuts) == (Status.OK, None, 1)
     events = phone_world.layout.launch("run-1", "s25", Variant.SHARED, 0) / "events.jsonl"
-    assert len(events.read_text().splitlines()) == 1 + SAMPLES + 4 + 1
+    assert len(events.read_text().splitlines()) == 1 + SAMPLES + LIBRARIES + 4 + 1
     assert len(of_metric(record, "end_to_end_ns")) == 24
     assert phone_world.left() == []
 

@@ -2,7 +2,9 @@
 
 import json
 import subprocess
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from quadbench.artifacts import CompiledBundle, Component, Graph, TensorSpec, Variant
 from quadbench.artifacts.parts import file_refs
 from quadbench.errors import ArtifactError
-from quadbench.results.manifest import CHECKSUM, MANIFEST, _content, check_contents, file_ref, publish, read_manifest
+from quadbench.results.manifest import CHECKSUM, MANIFEST, _content, check_contents, file_ref, publish, read_manifest, read_whole
 
 
 def _make(folder: Path) -> CompiledBundle:
@@ -29,6 +31,36 @@ def test_an_artifact_comes_back_as_it_was_written(tmp_path: Path) -> None:
     stored = read_manifest(tmp_path / "made", CompiledBundle)
     assert (stored.artifact, stored.folder) == (published.artifact, tmp_path / "made")
     assert (published.is_reused, stored.is_reused) == (False, True)
+
+
+def test_the_same_artifact_published_again_is_kept_where_it_is_whole(tmp_path: Path) -> None:
+    first = publish(tmp_path / "made", _make)
+    place = first.folder.stat().st_ino
+    assert publish(tmp_path / "made", _make) == replace(first, is_reused=True)
+    assert first.folder.stat().st_ino == place
+
+
+@pytest.mark.parametrize("name", ["shared/unet.onnx", MANIFEST])
+def test_a_damaged_artifact_is_replaced_and_that_is_said(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stored = publish(tmp_path / "made", _make)
+    (tmp_path / "made" / name).write_bytes(b"a grapi")
+    assert publish(tmp_path / "made", _make) == stored
+    assert "; it is replaced" in caplog.text
+    assert read_whole(tmp_path / "made", CompiledBundle).artifact == stored.artifact
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def test_processes_that_publish_at_once_disturb_no_reader(tmp_path: Path) -> None:
+    """One artifact, published and read by several processes: each sees it whole, and nothing else is left."""
+    with ProcessPoolExecutor(4, mp_context=get_context("fork")) as pool:
+        digests = [future.result() for future in [pool.submit(_publish_and_read, tmp_path / "made") for _ in range(60)]]
+    assert set(digests) == {"d"}
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def _publish_and_read(folder: Path) -> str:
+    publish(folder, _make)
+    return read_whole(folder, CompiledBundle).artifact.digest
 
 
 def test_publishing_again_replaces_the_folder_whole(tmp_path: Path) -> None:

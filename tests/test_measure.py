@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.scripted_harness import GOOD, SAMPLES, World, files_of, launch_of, measured, of_metric
+from support.scripted_harness import GOOD, LIBRARIES, SAMPLES, World, files_of, launch_of, measured, of_metric
 
 from quadbench.artifacts import Caveat, ErrorClass, FileRef, RunRecord, Status, Variant
 from quadbench.artifacts.kit import Kit, Library, Role, kit_digest
@@ -41,8 +41,15 @@ def test_a_measured_record_is_stored_and_read_back_as_it_is(world: World) -> Non
 def test_every_line_of_the_harness_is_kept_as_it_came(world: World) -> None:
     measured(world, GOOD + 'print("trailing garbage")')
     lines = (files_of(world) / "events.jsonl").read_text().splitlines()
-    assert len(lines) == 1 + SAMPLES + 4 + 1 + 1
+    assert len(lines) == 1 + SAMPLES + LIBRARIES + 4 + 1 + 1
     assert lines[-1] == "trailing garbage"
+
+
+def test_the_record_names_the_libraries_that_the_harness_loaded(world: World) -> None:
+    record = measured(world, GOOD.replace("run()", 'run()\nemit("library", path="/lib/libc.so.6", build_id="ab" * 20)'))
+    assert record.status is Status.OK
+    assert record.versions["library.libc.so.6"] == f"/lib/libc.so.6, build id {'ab' * 20}"
+    assert sum(name.startswith("library.") for name in record.versions) == LIBRARIES + 1
 
 
 def test_the_folder_on_the_device_is_gone_afterwards_and_the_objects_stay(world: World) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.scripted_harness import GOOD, SAMPLES, World, files_of, measured, of_metric
+from support.scripted_harness import GOOD, LIBRARIES, SAMPLES, World, files_of, measured, of_metric
 
 from quadbench.artifacts import ErrorClass, Status
 from quadbench.measure import LaunchAborted
@@ -19,8 +19,21 @@ def test_a_crash_keeps_the_samples_before_it_and_names_the_signal(world: World) 
     assert (record.status, record.error_class) == (Status.FAILED, ErrorClass.HARNESS)
     assert record.reason is not None
     assert "harness was killed by signal 11 (SIGSEGV)" in record.reason
-    assert f"no footer after {SAMPLES + 1} lines, {SAMPLES} samples are kept" in record.reason
+    assert f"no footer after {SAMPLES + LIBRARIES + 1} lines, {SAMPLES} samples are kept" in record.reason
     assert len(of_metric(record, "end_to_end_ns")) == 24
+
+
+def test_a_library_of_the_system_in_place_of_the_one_that_was_pushed_fails_the_launch(world: World) -> None:
+    wrong = 'tell("/vendor/lib64/libonnxruntime.so")'
+    record = measured(world, GOOD.replace("run()", f"run()\n{wrong}"))
+    assert (record.status, record.error_class) == (Status.FAILED, ErrorClass.HARNESS)
+    runtime = world.objects[world.runtime]
+    assert record.reason == (
+        "harness loaded '/vendor/lib64/libonnxruntime.so' (build id none), a runtime that was not pushed; "
+        f"the plan has '{runtime}' opened"
+    )
+    crash = measured(world, f"header()\n{wrong}\nos.kill(os.getpid(), signal.SIGSEGV)", run_id="run-2")
+    assert "(SIGSEGV); harness loaded '/vendor/lib64/libonnxruntime.so'" in str(crash.reason)
 
 
 def test_an_exit_code_without_a_word_is_a_failure_with_the_last_of_stderr(world: World) -> None:
@@ -68,7 +81,7 @@ def test_a_hanging_harness_is_killed_and_recorded(world: World) -> None:
             r"line 2 of the harness's output is no event \(sample.value:.*",
         ),
         (GOOD.replace("header()\n", ""), r"line 1 of the harness's output is a sample; expected the header first, and once"),
-        ("header()\nrun()\npaint_all()\n", r"harness wrote no footer, though its exit code is 0; no footer after 249 lines.*"),
+        ("header()\nrun()\npaint_all()\n", r"harness wrote no footer, though its exit code is 0; no footer after 250 lines.*"),
         (GOOD.replace("footer()", f"footer(samples={SAMPLES + 1})"), f"harness wrote {SAMPLES + 1} samples, {SAMPLES} arrived"),
         (GOOD.replace("footer()", 'footer("FAILED")'), r"harness failed: no reason given"),
         (GOOD.replace("header()", 'header(plan_sha256="0" * 64)'), r"harness ran another plan: sha256 0{64}, expected .*"),

@@ -132,9 +132,23 @@ def test_the_npu_takes_its_libraries_by_absolute_paths_of_the_kit() -> None:
     assert not provider.is_emulator
     assert provider.planned(2) == {
         "name": "QNNExecutionProvider",
-        "options": {"backend_path": "/data/local/tmp/quadbench/kits/d/libQnnHtp.so", "htp_arch": "79", "soc_model": "69"},
+        "options": {
+            "backend_path": "/data/local/tmp/quadbench/kits/d/libQnnHtp.so",
+            "htp_arch": "79",
+            "soc_model": "69",
+            "htp_performance_mode": "default",
+        },
         "library": f"/data/local/tmp/quadbench/kits/d/{PLUGIN}",
     }
+
+
+def test_a_record_says_in_which_mode_the_npu_ran_and_where_its_inputs_lay() -> None:
+    npu = next(target for target in load_profile("s25").targets() if isinstance(target, QnnTarget))
+    provider = execution_provider_of(npu, "/kits/d")
+    assert provider is not None
+    assert provider.settings["provider"] == "QNNExecutionProvider"
+    assert provider.settings["provider.htp_performance_mode"] == "burst"
+    assert provider.settings["provider.lora_memory"] == "host"
 
 
 def test_the_reason_why_a_kit_does_not_run_a_target_is_said(layout: Layout, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from quadbench.errors import AdapterError, ArtifactError, DeviceFullError, UserE
 from quadbench.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
+from quadbench.results.runs import load_run
 
 
 class Watcher:
@@ -91,6 +92,10 @@ def test_every_launch_on_every_device_is_ok(first_run: tuple[pipeline.Outcome, W
     outcome, watcher = first_run
     assert {(r.device.address, r.variant): r.reason for r in outcome.result.records if r.status is not Status.OK} == {}
     assert outcome.is_ok
+    assert (outcome.result.is_cut_short, outcome.result.planned) == (
+        False,
+        {Variant.FLOAT: 1, Variant.SHARED: 1, Variant.PER_GRAPH: 1},
+    )
     assert [(r.device.address, r.variant) for r in watcher.records] == [
         (address, variant)
         for address in ("local", "virtual:s25")
@@ -269,8 +274,18 @@ def test_a_cut_manifest_is_refused_with_what_to_do(
         pipeline.run(load_recipe(tiny_recipe), ["local"], layout=Layout(tmp_path), observer=Watcher())
 
 
-def test_ctrl_c_keeps_what_was_measured_and_leaves_no_process(
-    tiny_recipe: Path, layout: Layout, first_run: tuple[pipeline.Outcome, Watcher], tmp_path: Path
+@pytest.mark.parametrize(
+    ("how", "code", "cause"),
+    [(signal.SIGINT, 130, "interrupted"), pytest.param(signal.SIGTERM, 143, "ended by SIGTERM", marks=pytest.mark.slow)],
+)
+def test_an_interrupted_run_keeps_what_was_measured_and_leaves_no_process(
+    how: signal.Signals,
+    code: int,
+    cause: str,
+    tiny_recipe: Path,
+    layout: Layout,
+    first_run: tuple[pipeline.Outcome, Watcher],
+    tmp_path: Path,
 ) -> None:
     shutil.copytree(tiny_recipe.parent, tmp_path, dirs_exist_ok=True)
     recipe = tmp_path / "recipe.yaml"
@@ -285,12 +300,13 @@ def test_ctrl_c_keeps_what_was_measured_and_leaves_no_process(
             break
     time.sleep(3)
     assert _sandbox_processes(layout)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, how)
     _, rest = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     with open_records(layout.database) as records:
         last = records.of_run(str(records.latest_run_id()))
-    assert f"interrupted; what was measured is stored as run {last[0].run_id}" in " ".join(rest.split())
+    assert f"{cause}; what was measured is stored as run {last[0].run_id}" in " ".join(rest.split())
+    assert load_run(layout, last[0].run_id).is_cut_short
     assert [record.status for record in last] == [Status.OK, Status.ABORTED]
     assert _samples(last[1], "unet_ns")
     assert _sandbox_processes(layout) == []

@@ -58,7 +58,7 @@ def record(record_id: str = "r1", **changes: object) -> RunRecord:
         status=Status.OK,
         samples=(
             sample(task="restyle", component="unet", iteration=0, step=3, item="000", is_warmup=True, labels={"runs": "2"}),
-            sample(metric="switch_ns", value=0.1, labels={"to": "b", "from": "a"}),
+            sample(metric="switch_ns", value=1.5, labels={"to": "b", "from": "a"}),
         ),
     )
     return replace(plain, **changes)  # type: ignore[arg-type]
@@ -356,20 +356,70 @@ def test_a_database_that_is_damaged_inside_takes_no_run(path: Path) -> None:
         "UPDATE records SET started_at = 'yesterday'",
         'UPDATE records SET images = \'{"restyle/000": "../../../etc/passwd"}\'',
         "UPDATE records SET run_id = '../run'",
+        "UPDATE records SET run_id = x'72'",
         "DROP TABLE samples",
     ],
 )
 def test_a_value_that_nothing_has_written_is_damage(change: str, path: Path) -> None:
+    assert " is damaged: " in str(_refusal(path, change))
+
+
+_DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        *((name, text) for name in ("versions", "state", "images") for text in ("[]", "null", '"x"', '{"a": {"b": 1}}', "NaN")),
+        ("versions", _DEEP), ("versions", b"{}"), ("caveats", "{}"), ("caveats", "[[1]]"), ("device_address", b"local"),
+        ("reason", b"\xff"), ("started_at", 0), ("ended_at", "2026-13-45"), ("launch", -1), ("launch", "a"), ("launch", 1.5),
+        ("record_id", b"r1"), ("schema_version", "x"),
+    ],
+)  # fmt: skip
+def test_a_record_with_an_odd_value_is_named(column: str, value: object, path: Path) -> None:
+    refusal = str(_refusal(path, f"UPDATE records SET {column} = ?", value))
+    assert " is damaged: record " in refusal
+    assert column.removeprefix("device_") in refusal
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("labels", "[]"), ("labels", '{"a": 1}'), ("labels", _DEEP), ("metric", b"unet_ns"), ("task", b"x"),
+        ("iteration", "x"), ("step", 0.5), ("value", "x"), ("value", b"x"), ("is_warmup", "zz"), ("is_warmup", 2),
+    ],
+)  # fmt: skip
+def test_a_record_with_an_odd_sample_is_named(column: str, value: object, path: Path) -> None:
+    refusal = str(_refusal(path, f"UPDATE samples SET {column} = ?", value))
+    assert " is damaged: record 'r1' of run 'run-a' holds what quadbench does not write: " in refusal
+    assert column in refusal
+
+
+def test_a_database_with_two_schemas_is_damaged(path: Path) -> None:
+    assert "quadbench.sqlite is damaged: its schema cannot be told" in str(
+        _refusal(path, "INSERT INTO alembic_version VALUES ('x')")
+    )
+
+
+def _refusal(path: Path, change: str, *values: object) -> ArtifactError:
+    """Store a record, change the database, and return the error with which it is refused then."""
     with open_records(path) as written:
         written.store(record())
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA legacy_alter_table=ON")
     connection.execute("DROP VIEW kpis")
-    connection.execute(change)
+    connection.execute(change, values)
     connection.commit()
     connection.close()
-    with read_records(path) as opened, pytest.raises(ArtifactError, match=r"quadbench\.sqlite is damaged: "):
-        opened.of_run("../run" if "run_id" in change else "run-a")
+    with pytest.raises(ArtifactError) as refusal:
+        _read_all(path)
+    return refusal.value
+
+
+def _read_all(path: Path) -> None:
+    with read_records(path) as opened:
+        for run in opened.run_ids():
+            opened.of_run(run)
 
 
 def test_a_record_that_the_database_does_not_take_is_kept_beside_the_events(path: Path) -> None:

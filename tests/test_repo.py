@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from quadbench.cli import INTERRUPTED, PIPE_LEFT, build_parser
+from quadbench.cli import PIPE_LEFT, build_parser
 from quadbench.errors import QuadbenchError
 from quadbench.recipe import load_recipe
 from quadbench.target.profile import load_profile
@@ -29,7 +29,8 @@ GLOSSARY = (
     "ABI, acceptance, adapter, adapter weight, admission, anchor, artifact, base, bundle, caveat, compiled bundle",
     "component, decision, deployment, device profile, encoding, estimator, forecast, foundation model, gate, gauge",
     "headroom, installation, item, judgement, kit, launch, layer, layout, LoRA pair, LoRA profile, mix, network",
-    "push set, record, reference, residual, role, rollout, run, sample, sampler table, shared, per-graph, resident, float, site",
+    "probe, push set, record, reference, residual, role, rollout, run, sample, sampler table, shared, per-graph, resident",
+    "float, site",
     "stored, target, target key, task, toolchain, trajectory, truth, variant, verdict, weights",
 )
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -132,7 +133,7 @@ def test_every_command_has_help_and_stands_in_its_page():
 
 @pytest.mark.parametrize("page", ["commands", "troubleshooting"])
 def test_every_exit_code_stands_in_its_pages(page):
-    codes = {error.exit_code for error in error_classes()} | {0, INTERRUPTED, PIPE_LEFT}
+    codes = {error.exit_code for error in error_classes()} | {0, 129, 130, 143, PIPE_LEFT}
     listed = {int(code) for code in re.findall(r"^\| (\d+) \|", (DOCS / f"{page}.md").read_text(), re.MULTILINE)}
     assert listed == (codes if page == "commands" else codes - {0})
 

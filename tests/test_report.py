@@ -420,6 +420,14 @@ def test_a_run_without_baseline_says_that_nothing_was_compared(tmp_path: Path) -
     assert "30.0 MB as one base with LoRAs, and a switch of tasks takes" in text
 
 
+def test_a_run_that_was_cut_short_before_its_baseline_says_so(tmp_path: Path) -> None:
+    planned = {Variant.FLOAT: 1, Variant.SHARED: 2, Variant.PER_GRAPH: 2}
+    result = replace(make_run(tmp_path, variants=(Variant.FLOAT, Variant.SHARED)), planned=planned, is_cut_short=True)
+    text = Page(render_html(result, Layout(tmp_path))).text
+    assert "The run was cut short, or still goes on: 2 of 5 planned launches are stored." in text
+    assert "One graph per task was not compared: the run did not come to them." in text
+
+
 def test_a_run_of_the_baseline_alone_renders(tmp_path: Path) -> None:
     page = Page(render_html(make_run(tmp_path, variants=(Variant.PER_GRAPH,)), Layout(tmp_path)))
     assert page.wrong == []

@@ -13,6 +13,8 @@ from support.synthetic_run import S25, TABS11, make_run
 from quadbench.artifacts import Caveat, RunRecord
 from quadbench.report import Figure, Unit, kpi_rows, kpi_table, to_csv, to_latex, to_markdown
 from quadbench.report.chart import Bar, BarPart, Series, line_chart, nice_ticks, stacked_bars
+from quadbench.report.component_times import component_tables
+from quadbench.report.provenance import versions
 from quadbench.report.units import decibels, number, show, times
 
 
@@ -108,3 +110,39 @@ def test_bars_share_one_scale() -> None:
     svg = stacked_bars([bar(10), bar(5)], title="t")
     long, short = (float(width) for width in re.findall(r'<rect[^>]* width="([\d.]+)" height="16"', svg))
     assert long == pytest.approx(2 * short, abs=0.02)
+
+
+def test_libraries_that_run_graphs_stand_with_their_builds_and_the_systems_are_counted(tmp_path: Path) -> None:
+    result = make_run(tmp_path)
+    loaded = {
+        "library.libonnxruntime.so": "/kits/d/libonnxruntime.so, build id abcd",
+        "library.libc.so": "/system/lib64/libc.so, build id none",
+        "library.libm.so": "/system/lib64/libm.so, build id 12",
+    }
+    records = tuple(replace(record, versions=record.versions | loaded) for record in result.records)
+    facts = {fact.name: fact.value for fact in versions(replace(result, records=records))}
+    assert facts["loaded libonnxruntime.so"] == "build id abcd"
+    assert facts["loaded beside them"] == "2 libraries, named in the record"
+    assert not any(name.startswith("library.") for name in facts)
+
+
+def test_each_component_has_its_load_its_first_run_and_its_steady_run(tmp_path: Path) -> None:
+    result = make_run(tmp_path)
+
+    def cold(record: RunRecord) -> RunRecord:
+        """The launch with a first run of the text encoder that took a second."""
+        samples = list(record.samples)
+        first = next(i for i, sample in enumerate(samples) if sample.metric == "text_encoder_ns")
+        samples[first] = replace(samples[first], value=1e9)
+        return replace(record, samples=tuple(samples))
+
+    result = replace(result, records=tuple(map(cold, result.records)))
+    table = component_tables(result)[0]
+    rows = {(row[0], row[1]): row[2:] for row in table.rows}
+    assert {component for component, _ in rows} == {"text_encoder", "vae_encoder", "unet", "vae_decoder"}
+    load, first, steady = rows["text_encoder", "shared"]
+    assert first == "1,000"
+    assert 0 < float(steady) < 100
+    assert float(load) > 0
+    emulated = replace(result, records=tuple(replace(r, caveats=(Caveat.EMULATED_NPU,)) for r in result.records))
+    assert component_tables(emulated) == ()

@@ -109,6 +109,25 @@ def test_records_are_read_from_a_full_disk_and_from_one_that_is_read_only(tmp_pa
     assert said[3] == "['filler', 'quadbench.sqlite']"
 
 
+def test_a_kit_on_a_disk_that_cannot_be_written_is_not_removed(tmp_path: Path) -> None:
+    code = (
+        "from support.kit_files import write_runtime\n"
+        "from quadbench.cli import main\n"
+        "from quadbench.kits import store\n"
+        "from quadbench.results.layout import Layout\n"
+        "from quadbench.target.abi import Abi\n"
+        "kit = store.add([write_runtime(disk / 'files')], Abi.ARM64_V8A, Layout(disk)).kit\n"
+        "seal()\n"
+        "tell(lambda: store.remove(kit.folder.name, Layout(disk)))\n"
+        "print(main(['runtime', 'remove', kit.folder.name, '--results', str(disk)]))\n"
+        "print(store.checked_kits(Layout(disk))[kit.folder] == store.find(kit.folder.name, Layout(disk)))\n"
+    )
+    said = on_small_disk(tmp_path / "disk", _TELL + code, size="4m").splitlines()
+    assert said[0].startswith("StorageError 3 '")
+    assert "kits' cannot be written: Read-only file system" in said[0]
+    assert said[1:] == ["3", "True"]
+
+
 def test_a_report_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     code = (
         "from support.synthetic_run import make_run\n"

@@ -30,6 +30,7 @@ RUN = "20260102-030405-quickstart"
     [
         ("unet_ns", 0.0), ("unet_ns", -1.0), ("unet_ns", 1e308), ("unet_ns", float("nan")), ("residual_ns", -1.0),
         ("rom_bytes", -1.0), ("rss_bytes", 1e300), ("psnr_db", float("inf")), ("max_abs_difference", 1e300),
+        ("unet_ns", 5e-324), ("residual_ns", 1e-300), ("rom_bytes", 1e-9),
     ],
 )  # fmt: skip
 def test_what_nothing_measures_is_not_stored(tmp_path: Path, metric: str, value: float) -> None:
@@ -49,9 +50,22 @@ def test_an_iteration_that_no_launch_has_is_not_stored(tmp_path: Path, number: i
         records.store(wrong)
 
 
-@pytest.mark.parametrize(("metric", "value"), [("residual_ns", 0.0), ("rom_bytes", 0.0), ("psnr_db", -3.0), ("unet_ns", 0.5)])
+@pytest.mark.parametrize(("metric", "value"), [("residual_ns", 0.0), ("rom_bytes", 0.0), ("psnr_db", -3.0), ("unet_ns", 1.0)])
 def test_what_may_be_measured_is_plausible(metric: str, value: float) -> None:
     assert value_fault(metric, value) is None
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        Sample(metric="kernel_nodes", value=1.0, labels={"unet": "base"}),
+        Sample(metric="rom_bytes", value=1.0, labels={"kind": "adapter"}),
+    ],
+)
+def test_what_nobody_knows_the_subject_of_is_not_stored(tmp_path: Path, sample: Sample) -> None:
+    (record,) = make_run(tmp_path, variants=(Variant.SHARED,)).records
+    with open_records(tmp_path / "db.sqlite") as records, pytest.raises(ArtifactError, match="has no label '"):
+        records.store(replace(record, samples=(sample,)))
 
 
 @pytest.fixture
@@ -111,7 +125,27 @@ def test_the_latest_run_is_the_latest_that_was_not_interrupted(old_run: Layout, 
     assert "were all interrupted" in caplog.text
 
 
-@pytest.mark.parametrize("value", [0, -5, 1e308, 9e999])
+def test_a_run_that_was_killed_is_not_the_latest_and_says_how_far_it_came(
+    old_run: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (record,) = make_run(old_run.root.parent / "later", variants=(Variant.FLOAT,)).records
+    planned = {Variant.FLOAT: 1, Variant.SHARED: 2, Variant.PER_GRAPH: 2}
+    bundle, devices = load_run(old_run, RUN).stored.folder.name, make_run(old_run.root.parent / "devices").deployments
+    killed = RunFile(run_id="later", bundle=bundle, deployments=devices, planned=planned)
+    save_run(old_run, killed)
+    with open_records(old_run.database) as records:
+        records.store(replace(record, record_id="later", run_id="later", started_at=record.started_at + timedelta(days=1)))
+    assert load_run(old_run).run_id == RUN
+    assert main(["report", "later", "--results", str(old_run.root)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "The run was cut short, or still goes on: 1 of 5 planned launches are stored." in said
+    assert "hold no samples" not in said
+    assert "asks for no baseline" not in said
+    save_run(old_run, replace(killed, is_ended=True))
+    assert (load_run(old_run).run_id, load_run(old_run).planned) == ("later", planned)
+
+
+@pytest.mark.parametrize("value", [0, 5e-324, -5, 1e308, 9e999])
 @pytest.mark.parametrize("metric", ["end_to_end_ns", "switch_ns", "peak_rss_bytes", "rom_bytes", "psnr_db"])
 def test_an_old_record_with_such_values_is_reported_as_failed(
     old_run: Layout, value: float, metric: str, capsys: pytest.CaptureFixture[str]

@@ -51,6 +51,14 @@ void EventWriter::image(const std::string& task, const std::string& item, const 
   write({{"event", "image"}, {"task", task}, {"item", item}, {"path", path}, {"sha256", sha256}});
 }
 
+void EventWriter::libraries(const std::vector<LoadedLibrary>& libraries) {
+  for (const LoadedLibrary& library : libraries) {
+    nlohmann::ordered_json event = {{"event", "library"}, {"path", library.path}, {"build_id", nullptr}};
+    if (!library.build_id.empty()) event["build_id"] = library.build_id;
+    write(event);
+  }
+}
+
 void EventWriter::error(const std::string& where, const std::string& message) {
   write({{"event", "error"}, {"where", where}, {"message", message}});
 }

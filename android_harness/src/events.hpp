@@ -6,8 +6,11 @@
 #include <optional>
 #include <ostream>
 #include <string>
+#include <vector>
 
 #include <nlohmann/json_fwd.hpp>
+
+#include "libraries.hpp"
 
 namespace quadbench {
 
@@ -38,6 +41,7 @@ class EventWriter {
   void header(const Header& header);
   void sample(const Sample& sample);
   void image(const std::string& task, const std::string& item, const std::string& path, const std::string& sha256);
+  void libraries(const std::vector<LoadedLibrary>& libraries);
   void error(const std::string& where, const std::string& message);
   void footer(bool is_ok);
 

@@ -1,6 +1,7 @@
 // quadbench-harness plan.json: runs one launch and writes JSON Lines to stdout.
 #include <exception>
 #include <iostream>
+#include <memory>
 #include <string_view>
 
 #include "errors.hpp"
@@ -8,6 +9,7 @@
 #include "host.hpp"
 #include "interrupt.hpp"
 #include "launch.hpp"
+#include "libraries.hpp"
 #include "mapped_file.hpp"
 #include "memory.hpp"
 #include "own_stdout.hpp"
@@ -26,6 +28,19 @@ constexpr std::string_view kUsage =
     "usage: quadbench-harness PLAN.json\n"
     "Runs one launch of one variant; events go to stdout as JSON Lines, logs to stderr. --version prints the version.\n";
 
+// Tells of the libraries also where the graphs cannot be loaded, as a wrong library may be why.
+std::unique_ptr<Launch> loaded(const Plan& plan, const Runtime& runtime, EventWriter& events, const Interrupt& interrupt) {
+  std::unique_ptr<Launch> launch;
+  try {
+    launch = std::make_unique<Launch>(plan, runtime, events, interrupt);
+  } catch (const Error&) {
+    events.libraries(loaded_libraries());
+    throw;
+  }
+  events.libraries(loaded_libraries());
+  return launch;
+}
+
 void run(const char* plan_path, EventWriter& events, const Interrupt& interrupt) {
   const std::string started_at = utc_text(std::chrono::system_clock::now());
   const MappedFile file(plan_path);
@@ -42,7 +57,7 @@ void run(const char* plan_path, EventWriter& events, const Interrupt& interrupt)
                  .variant = to_string(plan.variant),
                  .started_at = started_at,
                  .peak_reset = reset_peak_rss()});
-  Launch(plan, runtime, events, interrupt).run();
+  loaded(plan, runtime, events, interrupt)->run();
   events.footer(true);
 }
 

@@ -30,6 +30,7 @@ from quadbench.artifacts.caveats import Caveat
 from quadbench.artifacts.kernels import Kernels
 from quadbench.artifacts.run import (
     HOSTED_FAMILY,
+    LIBRARY_PREFIX,
     Deployment,
     DeviceFacts,
     ErrorClass,
@@ -43,6 +44,7 @@ from quadbench.artifacts.run import (
 
 __all__ = [
     "HOSTED_FAMILY",
+    "LIBRARY_PREFIX",
     "LORA_PREFIX",
     "MIB",
     "SCHEMA_VERSION",

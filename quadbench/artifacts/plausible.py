@@ -7,26 +7,26 @@ import math
 
 LONGEST_NS = 10.0**17  # three years
 MOST_BYTES = 2.0**50
+_MOST_COUNTED = {"_ns": LONGEST_NS, "_bytes": MOST_BYTES}
+_LEAST_COUNTED = 1.0  # of what is not nothing: clocks give whole nanoseconds, files and memory whole bytes
 _MOST = 10.0**17  # of a metric whose name says no unit
 _MAY_BE_ZERO = {"residual_ns", "memory_sampling_ns"}  # nothing may be left of an image's time; memory need not be read
 
 
 def value_fault(metric: str, value: float) -> str | None:
-    """Say what is wrong with a value, as `is 0, expected more than 0`; None where nothing is.
+    """Say what is wrong with a value, as `is 0, expected at least 1`; None where nothing is.
 
-    Times (`..._ns`) are more than 0, sizes (`..._bytes`) at least 0, and every value is finite and below a limit.
+    Times (`..._ns`) are at least 1, sizes (`..._bytes`) 0 or at least 1, and every value is finite and below a limit.
     """
-    low, high = _range(metric)
     if not math.isfinite(value):
         return f"is {value}, expected a finite number"
-    if metric.endswith("_ns") and metric not in _MAY_BE_ZERO and value <= 0:
-        return f"is {value:g}, expected more than 0"
-    if value < low:
-        return f"is {value:g}, expected at least {low:g}"
-    return f"is {value:g}, expected less than {high:g}" if value > high else None
+    low, high = _range(metric)
+    may_be_zero = metric.endswith("_bytes") or metric in _MAY_BE_ZERO
+    if value < low and not (may_be_zero and value == 0):
+        return f"is {value:g}, expected {'0 or ' if may_be_zero else ''}at least {low:g}"
+    return f"is {value:g}, expected at most {high:g}" if value > high else None
 
 
 def _range(metric: str) -> tuple[float, float]:
-    if metric.endswith("_ns"):
-        return 0.0, LONGEST_NS
-    return (0.0, MOST_BYTES) if metric.endswith("_bytes") else (-_MOST, _MOST)
+    counted = (most for ending, most in _MOST_COUNTED.items() if metric.endswith(ending))
+    return next(((_LEAST_COUNTED, most) for most in counted), (-_MOST, _MOST))

@@ -9,6 +9,7 @@ from quadbench.artifacts.caveats import Caveat
 from quadbench.artifacts.scores import RunScores
 
 HOSTED_FAMILY = "ai_hub"
+LIBRARY_PREFIX = "library."  # of versions that name a library which the harness loaded, with its path and build id
 
 
 class Status(StrEnum):
@@ -136,6 +137,8 @@ class RunResult:
     deployments: tuple[Deployment, ...]
     published: str | None = None  # the paper's table whose figures stand beside the measured ones
     scores: RunScores | None = None  # where `quadbench quality` was run on it
+    planned: dict[Variant, int] | None = None  # launches of each variant on a device; None where an older quadbench ran them
+    is_cut_short: bool = False  # or still goes on
 
     @property
     def bundle(self) -> Bundle:

@@ -5,15 +5,17 @@ Each command is a module of this package, which is imported only when it is call
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Collection, Sequence
-from contextlib import redirect_stdout
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from typing import NoReturn
 
 from quadbench.cli.commands import COMMANDS, listed
 
-UNEXPECTED, INTERRUPTED = 1, 130
+UNEXPECTED = 1
 PIPE_LEFT = 141  # as a shell says of a program that ends by SIGPIPE
 # These keep libraries quiet, which read them when they are imported. A value that the user has set stays.
 _QUIET_LIBRARIES = {
@@ -36,8 +38,10 @@ exit codes:
   5    device absent, lost or full
   6    the harness failed on a device
   7    a program or package is missing
+  129  SIGHUP
   130  Ctrl-C
   141  nobody reads the output any more
+  143  SIGTERM
 
 What was measured before a failure is stored.
 `quadbench COMMAND --help` explains a command."""
@@ -63,8 +67,44 @@ def build_parser(called: Collection[str] = tuple(COMMANDS)) -> argparse.Argument
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code."""
+    """Run a command and return its exit code. SIGTERM and SIGHUP end it as Ctrl-C does."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    with _interrupting_signals() as received:
+        try:
+            return _main(words, received)
+        except OSError:
+            if signal.SIGHUP not in received:
+                raise
+            return _ended_by(received)  # the terminal is gone, and whoever would read why with it
+
+
+@contextmanager
+def _interrupting_signals() -> Iterator[list[signal.Signals]]:
+    """Let the signals that ask a process to end interrupt it. One that whoever started it has turned off, as nohup, stays off."""
+    received: list[signal.Signals] = []
+
+    def interrupt(number: int, _frame: object) -> None:
+        received.append(signal.Signals(number))
+        if len(received) == 1:  # a closed terminal may send two, and the second must not cut off what is being stored
+            raise KeyboardInterrupt
+
+    is_main = threading.current_thread() is threading.main_thread()  # no other may set them
+    taken = [number for number in (signal.SIGTERM, signal.SIGHUP) if is_main and signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, interrupt)
+    try:
+        yield received
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _ended_by(received: Sequence[signal.Signals]) -> int:
+    """Return the exit code of a command that was interrupted, as shells count: 130 for Ctrl-C, which is no signal of these."""
+    return 128 + next(iter(received), signal.SIGINT)
+
+
+def _main(words: Sequence[str], received: Sequence[signal.Signals]) -> int:
     command = next((word for word in words if not word.startswith("-")), None)
     try:
         options = build_parser([command] if command else ()).parse_args(words)
@@ -79,8 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, ImportError) as error:  # a command takes half a second to be imported
         if not _is_interrupt(error):
             raise
-        sys.stderr.write("error: interrupted; nothing was begun\n")
-        return INTERRUPTED
+        sys.stderr.write(f"error: {_cause(received)}; nothing was begun\n")
+        return _ended_by(received)
     try:
         root = options.layout.root
         with redirect_stdout(Output(sys.stdout)) as output, staying(root), storing(root):
@@ -93,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, ImportError) as error:
         if not _is_interrupt(error):
             raise
-        return _fail(options, _interrupted(error), INTERRUPTED)
+        return _fail(options, f"{_cause(received)}; {_kept(error)}", _ended_by(received))
     except Exception as error:
         _tell_machines(options.json, f"unexpected {type(error).__name__}: {error}", UNEXPECTED)
         raise
@@ -138,13 +178,17 @@ def _is_interrupt(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _interrupted(interrupt: BaseException) -> str:
+def _cause(received: Sequence[signal.Signals]) -> str:
+    return f"ended by {received[0].name}" if received else "interrupted"
+
+
+def _kept(interrupt: BaseException) -> str:
     from quadbench.measure.launch import LaunchAborted
 
     if not isinstance(interrupt, LaunchAborted):
-        return "interrupted; what was measured is stored"
+        return "what was measured is stored"
     run_id = interrupt.record.run_id
-    return f"interrupted; what was measured is stored as run {run_id}; quadbench report {run_id} shows it"
+    return f"what was measured is stored as run {run_id}; quadbench report {run_id} shows it"
 
 
 def _fail(options: argparse.Namespace, message: str, code: int) -> int:

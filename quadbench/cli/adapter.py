@@ -65,7 +65,7 @@ def run_inspect(options: argparse.Namespace) -> int:
     bundle = read_manifest(options.bundle, Bundle) if options.bundle else None
     inspection, admission = inspect(options.file, recipe=recipe, bundle=bundle, unet_only=options.unet_only)
     if options.json:
-        print_json(_finite(asdict(inspection) | {"admission": _answer(admission) if admission else None}))
+        print_json(asdict(inspection) | {"admission": _answer(admission) if admission else None})
     else:
         _print_inspection(stdout_console(), inspection)
         if admission:
@@ -120,32 +120,17 @@ def _rank(text: str) -> int:
 
 def _answer(admission: "Admission") -> dict[str, Any]:
     folder = str(admission.extended.folder) if admission.extended else None
-    answer: dict[str, Any] = _finite(
-        {
-            "name": admission.name,
-            "weight": admission.weight,
-            "bundle": folder,
-            "base": asdict(admission.base),
-            "verdict": admission.judgement.acceptance,
-            "reason": admission.judgement.reason,
-            "left_out": asdict(admission.left_out) if admission.left_out else None,
-            "plain": asdict(admission.judgement.plain),
-            "gauged": asdict(admission.judgement.gauged),
-        }
-    )
-    return answer
-
-
-def _finite(value: Any) -> Any:
-    """Put None in place of infinities, which JSON does not have: an SQNR without noise."""
-    match value:
-        case dict():
-            return {key: _finite(inner) for key, inner in value.items()}
-        case list() | tuple():
-            return [_finite(inner) for inner in value]
-        case float() if not math.isfinite(value):
-            return None
-    return value
+    return {
+        "name": admission.name,
+        "weight": admission.weight,
+        "bundle": folder,
+        "base": asdict(admission.base),
+        "verdict": admission.judgement.acceptance,
+        "reason": admission.judgement.reason,
+        "left_out": asdict(admission.left_out) if admission.left_out else None,
+        "plain": asdict(admission.judgement.plain),
+        "gauged": asdict(admission.judgement.gauged),
+    }
 
 
 def _print_inspection(console: Console, inspection: "Inspection") -> None:

@@ -36,7 +36,7 @@ GROUPS = (
         commands={
             "devices": "list what can be given to --devices",
             "targets": "list what can be compiled for, and what to install for the rest",
-            "doctor": "say what is installed and what to install",
+            "doctor": "say what is installed and what to install, or try a device",
             "harness": "build the native harness, for this machine or for devices",
             "runtime": "make and show runtime kits, with which devices run graphs",
         },

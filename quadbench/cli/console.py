@@ -1,6 +1,7 @@
 """Console: what happens during a run -> lines and progress bars on stderr, tables on stdout."""
 
 import json
+import math
 import sys
 import threading
 from types import TracebackType
@@ -144,8 +145,19 @@ def print_text(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print on stdout as JSON; dates and paths as text."""
-    sys.stdout.write(json.dumps(value, indent=1, default=str) + "\n")
+    """Print on stdout as JSON; dates and paths as text, and null for NaN and infinities, which JSON does not have."""
+    sys.stdout.write(json.dumps(_finite(value), indent=1, default=str, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _finite(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_finite(inner) for inner in value]
+        case float() if not math.isfinite(value):
+            return None
+    return value
 
 
 def _line(words: str) -> str:

@@ -1,4 +1,4 @@
-"""Doctor: this machine -> what is installed and what to install."""
+"""Doctor: this machine, or a device -> what is there, what works, and what to do about the rest."""
 
 import argparse
 from collections.abc import Sequence
@@ -9,24 +9,58 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from quadbench.cli.console import print_json, stdout_console
+from quadbench.artifacts.device_text import one_line
+from quadbench.cli.console import RunConsole, print_json, stdout_console
 from quadbench.cli.options import add_command
-from quadbench.doctor import Check, examine
-from quadbench.errors import MissingDependencyError
+from quadbench.doctor import BringUp, Check, CheckStatus, bring_up, examine
+from quadbench.errors import DeviceError, MissingDependencyError
+
+_COLOURS = {CheckStatus.OK: "green", CheckStatus.FAILED: "red", CheckStatus.NOT_TOLD: "yellow", CheckStatus.NOT_TRIED: "yellow"}
 
 
 def add(commands: Any) -> None:
     """Add `quadbench doctor` to the commands."""
-    add_command(commands, "doctor", run)
+    parser = add_command(commands, "doctor", run)
+    parser.add_argument(
+        "--device",
+        metavar="ADDRESS",
+        help="try this device: commands, push, harness, runtime, graphs on its CPU and NPU (s25, s25@SERIAL, virtual:s25)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.device is not None:
+        return _try_device(options)
     checks = examine()
     if options.json:
         print_json([asdict(check) for check in checks])
     else:
         _print_checks(stdout_console(), checks)
     return 0 if all(check.is_ok for check in checks if check.is_required) else MissingDependencyError.exit_code
+
+
+def _try_device(options: argparse.Namespace) -> int:
+    with RunConsole(Console(stderr=True)) as observer:
+        result = bring_up(options.device.strip(), layout=options.layout, observer=observer)
+    if options.json:
+        print_json(result.model_dump(mode="json"))
+    else:
+        _print_bring_up(stdout_console(), result)
+    return 0 if result.is_ok else DeviceError.exit_code
+
+
+def _print_bring_up(console: Console, result: BringUp) -> None:
+    """Print a table of all checks; below it what to do about those that are not ok."""
+    shown = Table(header_style="bold")
+    for column in ("", "what", "found, or why not", "s"):
+        shown.add_column(column, overflow="fold", justify="right" if column == "s" else "left")
+    for check in result.checks:
+        mark = Text(check.status, style=_COLOURS[check.status])
+        shown.add_row(mark, check.name, Text(check.said), f"{check.seconds:.1f}")
+    console.print(shown)
+    for check in result.checks:
+        if check.hint:
+            console.print(Text(f"{check.name}: {one_line(check.hint)}"))
 
 
 def _print_checks(console: Console, checks: Sequence[Check]) -> None:

@@ -13,7 +13,7 @@ from quadbench.results.runs import load_run
 def add(commands: Any) -> None:
     """Add `quadbench report` to the commands."""
     parser = add_command(commands, "report", run)
-    parser.add_argument("run_id", nargs="?", help="the run (default: the latest that was not interrupted)")
+    parser.add_argument("run_id", nargs="?", help="the run (default: the latest that came to its end)")
     add_full(parser)
     parser.add_argument(
         "--format", choices=("table", "csv", "markdown", "latex"), default="table", help="how the figures are printed"

@@ -52,12 +52,13 @@ def run_fetch(options: argparse.Namespace) -> int:
 
 
 def run_list(options: argparse.Namespace) -> int:
-    kits = store.kits(options.layout)
+    kits = store.checked_kits(options.layout)
     if options.json:
-        print_json([_row(kit) for kit in kits])
+        print_json([_row(kit) if isinstance(kit, Stored) else _fault(folder, kit) for folder, kit in kits.items()])
     else:
-        print_text("\n".join(map(_line, kits)) or "no kits; make one with: quadbench runtime add, or fetch")
-    return 0
+        lines = [_line(kit) if isinstance(kit, Stored) else f"{folder.name}  damaged: {kit}" for folder, kit in kits.items()]
+        print_text("\n".join(lines) or "no kits; make one with: quadbench runtime add, or fetch")
+    return 0 if all(isinstance(kit, Stored) for kit in kits.values()) else ArtifactError.exit_code
 
 
 def run_show(options: argparse.Namespace) -> int:
@@ -101,6 +102,10 @@ def _print_addition(options: argparse.Namespace, addition: store.Addition) -> in
 
 def _row(kit: Stored[Kit]) -> dict[str, Any]:
     return {**asdict(kit.artifact), "folder": str(kit.folder), "is_reused": kit.is_reused}
+
+
+def _fault(folder: Path, error: ArtifactError) -> dict[str, Any]:
+    return {"folder": str(folder), "fault": str(error)}
 
 
 def _line(kit: Stored[Kit]) -> str:

@@ -13,7 +13,7 @@ from quadbench.recipe.precision import FLOAT_LABEL
 from quadbench.results.code import code_digests
 from quadbench.results.digests import digest_of, sha256_of
 from quadbench.results.layout import Layout, folder_name
-from quadbench.results.manifest import check_contents, publish, read_manifest
+from quadbench.results.manifest import check_contents, publish, read_whole
 from quadbench.target.targets import AiHubTarget, OnnxRuntimeTarget, QnnTarget, Target
 from quadbench.target.toolchain import ToolchainTarget
 
@@ -79,7 +79,7 @@ def compile_bundle(
     check_contents(bundle, files)  # the digest is that of the manifest
     check_bundle(bundle, htp_arch=htp_arch)
     if (folder := layout.compiled_bundles / folder_name(digest)).is_dir():
-        return read_manifest(folder, CompiledBundle)
+        return read_whole(folder, CompiledBundle)
 
     def make(temporary: Path) -> CompiledBundle:
         product = _compile(compiler, graphs, bundle.folder, temporary, notify)
@@ -97,7 +97,7 @@ def compiled_before(bundle: Stored[Bundle], target: Target, key: str, layout: La
         ArtifactError: the product is there but damaged.
     """
     folder = layout.compiled_bundles / folder_name(_digest(bundle.artifact, key, _compiler(target, layout)))
-    return read_manifest(folder, CompiledBundle) if folder.is_dir() else None
+    return read_whole(folder, CompiledBundle) if folder.is_dir() else None
 
 
 def _described(product: Product, digest: str, parent_digest: str, key: str, versions: dict[str, str]) -> CompiledBundle:

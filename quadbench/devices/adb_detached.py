@@ -9,6 +9,7 @@ import logging
 import math
 import re
 import time
+import uuid
 from collections.abc import Generator, Mapping, Sequence
 
 from quadbench.artifacts.device_text import one_line
@@ -24,6 +25,7 @@ FILE_LIMIT_BYTES = 2**30  # of a file that the command writes: a harness gone wi
 AWAY_S = RECONNECT_S  # of the time without a connection that do not count as a command's own; the device allows for them
 SPARE_S = 60.0  # in which this machine ends a command that takes too long, before the device does it alone
 _END_TIMEOUT_S = 30.0
+_START_POLL_S, _START_TRIES = 0.02, 400  # well within START_TIMEOUT_S, also where each takes a slow phone as long again
 _NO_PROCESS = "none"
 _ULIMIT_BLOCK_BYTES = 512
 _SHOWN_LINES = 3
@@ -32,20 +34,34 @@ _GONE_HINT = (
     " run out of memory or storage, too"
 )
 
-# $1 is the folder, $2 the longest that it may take, $3 the blocks of a file; what follows is the command.
+# $1 is the folder, $2 a name for this start, $3 the longest that it may take, $4 the blocks of a file; then comes the command.
+# Where the connection broke before anybody heard of the start, it is run again under the same name: whoever makes the file
+# `claimed-` first is the one process that runs the command, and only that one touches what it writes. A name holds for one boot.
 _START = f"""\
-mkdir -p "$1" && cd "$1" && rm -f exit_code || exit 125
-limit_s=$2 blocks=$3
+mkdir -p "$1" && cd "$1" || exit 125
+boot=$(cat {BOOT_ID})
+start=$2-$boot limit_s=$3 blocks=$4 tries={_START_TRIES}
+shift 4
+if [ ! -e "claimed-$start" ]; then
+  setsid sh -c '
+(set -C; : >"claimed-$1") || exit
+rm -f exit_code
+exec >stdout 2>stderr
+echo $$ >started.part && mv started.part "started-$1"
+ulimit -f "$3"
+(sleep "$2"; kill -KILL -$$) &
 shift 3
-setsid sh -c '
-ulimit -f "$2"
-(sleep "$1"; kill -KILL -$$) &
-shift 2
 "$@"
 echo $? >exit_code.part && mv exit_code.part exit_code
 kill -KILL -$$
-' sh "$limit_s" "$blocks" "$@" </dev/null >stdout 2>stderr &
-echo "$! $(cat {BOOT_ID})"
+' sh "$start" "$limit_s" "$blocks" "$@" </dev/null >/dev/null 2>&1 &
+fi
+until [ -e "started-$start" ]; do
+  tries=$((tries - 1))
+  if [ $tries -eq 0 ]; then echo "nothing was started; is there space, and setsid?" >&2; exit 125; fi
+  sleep {_START_POLL_S}
+done
+echo "$(cat "started-$start") $boot"
 """
 
 # $1 is the folder, $2 the first byte from 1, $3 the command's process. The empty line is a sign of life. What was written last
@@ -169,10 +185,12 @@ class _Detached:
                 self._wait_for_device(lost)
 
     def _start(self, argv: Sequence[str]) -> int:
+        """Start the command once, however often the connection breaks meanwhile, and return its process."""
         longest_s = math.ceil(self._timeout_s + AWAY_S + SPARE_S)
         limits = [f"{longest_s}", f"{FILE_LIMIT_BYTES // _ULIMIT_BLOCK_BYTES}"]
+        script = ["sh", "-c", _START, "sh", self._folder, uuid.uuid4().hex, *limits, *argv]
         try:
-            result = self._commands.shell(["sh", "-c", _START, "sh", self._folder, *limits, *argv], START_TIMEOUT_S)
+            result = self._reconnect.again(lambda: self._commands.shell(script, START_TIMEOUT_S))
         except TimeoutError as error:
             message = f"{self._commands.name} was lost: it did not start '{self._program}' within {START_TIMEOUT_S:g} s"
             raise DeviceLostError(message, hint="reconnect it, then run again") from error

@@ -18,11 +18,24 @@ def emulator_folders() -> dict[Path, str]:
     Raises:
         MissingDependencyError: the package is not installed.
     """
+    package = _package()
+    further = package.with_name(f"{PACKAGE}.libs")
+    return {package: ON_DEVICE, **({further: f"{ON_DEVICE}.libs"} if further.is_dir() else {})}
+
+
+def emulator_libraries() -> dict[str, Path]:
+    """Return where a virtual device sees each library of the package, with the file here.
+
+    Raises:
+        MissingDependencyError: as `emulator_folders`.
+    """
+    return {f"{ON_DEVICE}/{library.name}": library for library in sorted(_package().glob("lib*.so"))}
+
+
+def _package() -> Path:
     spec = find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         raise MissingDependencyError(
             "Qualcomm's HTP emulator needs the package onnxruntime-qnn", hint="pip install 'quadbench[qnn]', Linux on x86-64"
         )
-    package = Path(spec.origin).parent
-    further = package.with_name(f"{PACKAGE}.libs")
-    return {package: ON_DEVICE, **({further: f"{ON_DEVICE}.libs"} if further.is_dir() else {})}
+    return Path(spec.origin).parent

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from quadbench.artifacts.device_text import is_plain, one_line
+from quadbench.spec import first_problem
 
 _SHOWN_CHARACTERS = 80
 _WORD_CHARACTERS = 200
@@ -68,6 +69,14 @@ class ImageEvent(_Event):
     sha256: Digest
 
 
+class LibraryEvent(_Event):
+    """A library that the loader has mapped into the harness. `build_id` is None where it has none."""
+
+    event: Literal["library"]
+    path: Annotated[str, Field(max_length=_PATH_CHARACTERS, pattern="^/"), AfterValidator(_plain)]
+    build_id: Annotated[str, Field(pattern=r"^([0-9a-f]{2}){1,32}$")] | None
+
+
 class ErrorEvent(_Event):
     """A failure, in the harness's words, which may be of any length and hold any characters."""
 
@@ -85,7 +94,7 @@ class Footer(_Event):
     wall_ns: Count
 
 
-Event = Header | SampleEvent | ImageEvent | ErrorEvent | Footer
+Event = Header | SampleEvent | ImageEvent | LibraryEvent | ErrorEvent | Footer
 _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 
 
@@ -98,15 +107,9 @@ def read_event(line: str) -> Event:
     try:
         return _EVENT.validate_json(line)
     except ValidationError as error:
-        raise ValueError(f"is no event ({_first(error)}): {shortened(line)}") from error
+        raise ValueError(f"is no event ({one_line(first_problem(error), _WORD_CHARACTERS)}): {shortened(line)}") from error
 
 
 def shortened(line: str) -> str:
     """Return the beginning of a line, for messages."""
     return repr(line if len(line) <= _SHOWN_CHARACTERS else f"{line[:_SHOWN_CHARACTERS]}...")
-
-
-def _first(error: ValidationError) -> str:
-    problem = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in problem["loc"])
-    return one_line(f"{place}: {problem['msg']}" if place else problem["msg"], _WORD_CHARACTERS)

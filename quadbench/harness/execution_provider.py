@@ -24,6 +24,15 @@ class ExecutionProvider:
         library = {"library": self.library} if self.library else {}
         return {"name": self.name, "options": {**self.options, **counted}, **library}
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """Return what a record says of it: its name and options, and where a plugin's inputs lie."""
+        # Memory that the NPU shares would be QnnHtpShared's, but the device of onnxruntime-qnn 2.7.0 offers a program none: asked
+        # by OrtEpDevice's memory_info on Linux, x86-64, on 2026-11-25.
+        memory = {"provider.lora_memory": "host"} if self.library else {}
+        options = {f"provider.{name}": value for name, value in self.options.items()}
+        return {"provider": self.name, **options, **memory}
+
 
 XNNPACK = ExecutionProvider(name="XNNPACK", threads_option="intra_op_num_threads")
 
@@ -39,7 +48,11 @@ def execution_provider_of(target: Target, kit_folder: str | None) -> ExecutionPr
             return XNNPACK
         case QnnTarget():
             folder = kit_folder or EMULATOR_FOLDER
-            chip = {"htp_arch": target.htp_arch.removeprefix("v"), "soc_model": str(target.soc_model)}
+            chip = {
+                "htp_arch": target.htp_arch.removeprefix("v"),
+                "soc_model": str(target.soc_model),
+                "htp_performance_mode": target.performance_mode,
+            }
             return ExecutionProvider(
                 name="QNNExecutionProvider",
                 options={"backend_path": f"{folder}/libQnnHtp.so", **chip},

@@ -2,13 +2,15 @@
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from quadbench.artifacts import Component, SequenceBlock, TaskKind, Variant
+from quadbench.harness.libraries import ExpectedLibraries, PlacedLibrary, expected_libraries
 
 MOST_ERRORS = 20
+MOST_LIBRARIES = 256  # of which the harness tells (libraries.cpp)
 FIRST_TASK = "none"  # from which the first switch comes
 _MEMORY_PERIOD_S = 0.04  # between two readings of the harness's memory (launch.cpp)
 _MEMORY_METRICS = 2  # rss_bytes, pss_bytes
@@ -82,13 +84,14 @@ class Expected:
     runs: Mapping[tuple[str, bool], Sequence[int]]  # task, is_warmup -> the iterations of its blocks, ascending
     images: Mapping[tuple[str, str], str]
     words: frozenset[str]  # that labels may have
+    libraries: ExpectedLibraries
     timeout_s: float
 
     @property
     def most_lines(self) -> int:
         """Return the most lines that a sound launch writes."""
         readings = min(self.timeout_s, _LONGEST_LAUNCH_S) / _MEMORY_PERIOD_S + 1
-        planned = sum(self.counts.values()) + sum(self.possible.values()) + len(self.images)
+        planned = sum(self.counts.values()) + sum(self.possible.values()) + len(self.images) + MOST_LIBRARIES
         return planned + MOST_ERRORS + 2 + _MEMORY_METRICS * int(readings)
 
     @property
@@ -111,7 +114,9 @@ class Expected:
         return f"harness gave {there} of the {count} samples of {group} that the plan asks for{more}"
 
 
-def expected_of(plan: Mapping[str, Any], steps: Mapping[str, int], timeout_s: float) -> Expected:
+def expected_of(
+    plan: Mapping[str, Any], steps: Mapping[str, int], timeout_s: float, libraries: Iterable[PlacedLibrary]
+) -> Expected:
     """Return what the harness must say of a plan as `harness_plan` makes it; `steps` are those of each task's sampler."""
     tasks = {
         name: ExpectedTask(
@@ -137,6 +142,7 @@ def expected_of(plan: Mapping[str, Any], steps: Mapping[str, int], timeout_s: fl
         if folder
         else {},
         words=frozenset({FIRST_TASK, *plan["unets"], *plan["adapters"], *plan["mixes"], *tasks, *_STATES, *_RUNS}),
+        libraries=expected_libraries(plan, libraries),
         timeout_s=timeout_s,
     )
 

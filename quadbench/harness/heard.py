@@ -5,8 +5,28 @@ from dataclasses import dataclass, field
 
 from quadbench.artifacts import Component, Sample
 from quadbench.artifacts.plausible import value_fault
-from quadbench.harness.events import ErrorEvent, Event, Footer, Header, ImageEvent, SampleEvent, read_event, shortened
-from quadbench.harness.expected import KNOWN_METRICS, MOST_ERRORS, OF_IMAGE, OF_MEMORY, OF_RELOAD, OF_STEP, Expected, SampleGroup
+from quadbench.harness.events import (
+    ErrorEvent,
+    Event,
+    Footer,
+    Header,
+    ImageEvent,
+    LibraryEvent,
+    SampleEvent,
+    read_event,
+    shortened,
+)
+from quadbench.harness.expected import (
+    KNOWN_METRICS,
+    MOST_ERRORS,
+    MOST_LIBRARIES,
+    OF_IMAGE,
+    OF_MEMORY,
+    OF_RELOAD,
+    OF_STEP,
+    Expected,
+    SampleGroup,
+)
 
 _COMPONENTS = frozenset(Component)
 _RELOADED = _COMPONENTS - {Component.UNET}
@@ -28,6 +48,7 @@ class Heard:
     header: Header | None = None
     samples: list[Sample] = field(default_factory=list)
     images: dict[tuple[str, str], ImageEvent] = field(default_factory=dict)
+    libraries: dict[str, LibraryEvent] = field(default_factory=dict)  # by path
     errors: list[ErrorEvent] = field(default_factory=list)
     footer: Footer | None = None
     lines: int = 0
@@ -69,7 +90,16 @@ class Heard:
             return None  # the errors say it better
         if self.footer.samples != len(self.samples):
             return f"harness wrote {self.footer.samples} samples, {len(self.samples)} arrived"
-        return self.expected.shortfall(self.counts) or self._impossible_time(self.footer.wall_ns, wall_s)
+        return (
+            self.expected.shortfall(self.counts)
+            or self._impossible_time(self.footer.wall_ns, wall_s)
+            or self.wrong_library()
+            or self.expected.libraries.missing_one(self.libraries.values())
+        )
+
+    def wrong_library(self) -> str | None:
+        """Say which library was loaded in place of one that was pushed; None where none was that the harness has told of."""
+        return self.expected.libraries.wrong_one(self.libraries.values())
 
     def ended_early(self) -> str:
         """Say at which point of its output a launch ended early."""
@@ -103,6 +133,8 @@ class Heard:
                 self._keep_sample(event)
             case ImageEvent():
                 self._keep_image(event)
+            case LibraryEvent():
+                self._keep_library(event)
             case ErrorEvent():
                 self.errors.append(event)
                 if len(self.errors) > MOST_ERRORS:
@@ -147,6 +179,14 @@ class Heard:
             self._object(f"announces image {event.task}/{event.item} a second time")
         else:
             self.images[key] = event
+
+    def _keep_library(self, event: LibraryEvent) -> None:
+        if event.path in self.libraries:
+            self._object(f"tells of the library '{event.path}' a second time")
+        elif len(self.libraries) == MOST_LIBRARIES:
+            self._object(f"is library {MOST_LIBRARIES + 1}, at most {MOST_LIBRARIES} are read")
+        else:
+            self.libraries[event.path] = event
 
     def _impossible_time(self, wall_ns: int, wall_s: float) -> str | None:
         """Say which time is longer than the launch that it is a part of; the clock of this machine is the judge."""

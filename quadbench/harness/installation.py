@@ -7,6 +7,7 @@ from quadbench.artifacts.kit import Kit, Library
 from quadbench.devices import Device
 from quadbench.errors import ArtifactError
 from quadbench.harness.execution_provider import ExecutionProvider
+from quadbench.harness.libraries import PlacedLibrary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,8 @@ class Installation:
     """All that a plan of the harness is made of, but for what the launch runs.
 
     `program` and `runtime` are the sha256 of the harness and of the runtime library among the deployed files; where there is a
-    kit, the runtime library is one of its. An execution provider of None is the CPU's.
+    kit, the runtime library is one of its. An execution provider of None is the CPU's. `libraries` are all that the harness may
+    find on the device.
     """
 
     device: Device
@@ -44,6 +46,7 @@ class Installation:
     runtime: str
     kit: InstalledKit | None = None
     execution_provider: ExecutionProvider | None = None
+    libraries: tuple[PlacedLibrary, ...] = ()
 
     @property
     def address(self) -> str:

@@ -17,7 +17,9 @@ MACHINES = {3: "x86", 40: "arm, 32 bits", 62: "x86_64", HEXAGON: "hexagon", 183:
 _LOAD, _DYNAMIC, _INTERPRETER, _NOTE = 1, 2, 3, 4  # p_type
 _NEEDED, _STRING_TABLE = 1, 5  # d_tag
 _MOST_SEGMENTS, _MOST_ENTRIES, _MOST_NEEDED = 64, 4096, 256
-_MOST_NOTES, _LONGEST_NAME = 4096, 256  # bytes
+_MOST_NOTES, _LONGEST_NAME, _MOST_BUILD_ID = 4096, 256, 32  # bytes
+_ANDROID_NOTE = (b"Android\0", 1)  # of the NDK, in everything that it links; it begins with the API level
+_BUILD_ID_NOTE = (b"GNU\0", 3)
 _HEADER_BYTES = 64
 _MOST_ALIGNMENT = 2**30  # bytes: the largest page of any machine
 
@@ -26,7 +28,8 @@ _MOST_ALIGNMENT = 2**30  # bytes: the largest page of any machine
 class ElfFile:
     """The facts about an ELF file. `alignment_bytes` is the least of its loaded segments.
 
-    `android_api` is the API level that Android's note names; None where there is no such note.
+    `android_api` is the API level that Android's note names, `build_id` what the linker's note says, in hex; None where there is
+    no such note.
     """
 
     machine: int
@@ -34,6 +37,7 @@ class ElfFile:
     needed: tuple[str, ...]
     alignment_bytes: int
     android_api: int | None
+    build_id: str | None
 
     @property
     def machine_name(self) -> str:
@@ -91,12 +95,15 @@ class _Reader:
             if not _is_alignment(segment.alignment_bytes):
                 expected = f"expected a power of 2, at most {_MOST_ALIGNMENT}"
                 raise _NoElfError(f"a segment of it is aligned to {segment.alignment_bytes} bytes; {expected}")
+        notes = {key: content for segment in segments if segment.kind == _NOTE for key, content in self._notes(segment)}
+        android, build_id = notes.get(_ANDROID_NOTE, b""), notes.get(_BUILD_ID_NOTE, b"")
         return ElfFile(
             machine=machine,
             interpreter=next((self._text(s.offset) for s in segments if s.kind == _INTERPRETER), None),
             needed=self._needed(segments, loaded),
             alignment_bytes=min(_alignment(segment) for segment in loaded),
-            android_api=next(filter(None, (self._android_api(s) for s in segments if s.kind == _NOTE)), None),
+            android_api=int.from_bytes(android[:4], "little") if len(android) >= 4 else None,
+            build_id=build_id[:_MOST_BUILD_ID].hex() or None,
         )
 
     def _segments(self, header: bytes) -> Iterator[_Stretch]:
@@ -136,16 +143,16 @@ class _Reader:
                 return
             yield tag, value
 
-    def _android_api(self, segment: _Stretch) -> int | None:
-        """Return the API level of the note that the NDK puts into everything that it links."""
+    def _notes(self, segment: _Stretch) -> Iterator[tuple[tuple[bytes, int], bytes]]:
+        """Yield each note: the name of who wrote it with its kind, and its content."""
         notes, at = self._at(segment.offset, min(segment.size_bytes, _MOST_NOTES)), 0
         while at + 12 <= len(notes):
             name_bytes, content_bytes, kind = struct.unpack_from("<III", notes, at)
-            content = at + 12 + -(-name_bytes // 4) * 4
-            if kind == 1 and notes[at + 12 : at + 12 + name_bytes] == b"Android\0" and content + 4 <= len(notes):
-                return int.from_bytes(notes[content : content + 4], "little")
+            name, content = at + 12, at + 12 + -(-name_bytes // 4) * 4
+            if content + content_bytes > len(notes):
+                return
+            yield (notes[name : name + name_bytes], kind), notes[content : content + content_bytes]
             at = content + -(-content_bytes // 4) * 4
-        return None
 
     def _text(self, offset: int) -> str:
         text, end, _ = self._at(offset, _LONGEST_NAME, may_end=True).partition(b"\0")

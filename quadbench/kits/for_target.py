@@ -9,6 +9,10 @@ from quadbench.kits.versions import COMPILER, COMPILER_VERSIONS
 from quadbench.target.abi import Abi
 from quadbench.target.targets import QnnTarget, Target
 
+# It is 86 MB. libQnnHtp.so opens it only where it is given a graph instead of a context: launches on the emulator load the
+# plugin, libQnnHtp.so and libQnnSystem.so alone.
+_GRAPH_COMPILER = "libQnnHtpPrepare.so"
+
 
 def best_kit(
     kits: Iterable[Stored[Kit]], abi: Abi, target: Target, htp_arch: str | None, build: str | None
@@ -27,9 +31,13 @@ def best_kit(
 
 
 def libraries_for(kit: Kit, target: Target, htp_arch: str | None) -> tuple[Library, ...]:
-    """Return the libraries that a device takes: for its CPU ONNX Runtime alone, for its HTP all but those of other HTPs."""
+    """Return the libraries that a device takes: for its CPU ONNX Runtime alone, for its HTP all but those of other HTPs.
+
+    What compiles graphs for the HTP stays here too: a device gets context binaries, which the compiler on this machine has made.
+    """
     if isinstance(target, QnnTarget):
-        return tuple(library for library in kit.libraries if library.htp_arch in (None, htp_arch))
+        own = (library for library in kit.libraries if library.htp_arch in (None, htp_arch))
+        return tuple(library for library in own if library.name != _GRAPH_COMPILER)
     return (*kit.of_role(Role.RUNTIME), *kit.of_role(Role.SUPPORT))
 
 

@@ -1,6 +1,5 @@
 """Store: files that an operator brings -> a verified kit in the results folder, which is listed, found and removed."""
 
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,13 +8,14 @@ from pathlib import Path
 from quadbench.artifacts import FileRef, Stored
 from quadbench.artifacts.kit import Kit, Library, Origin, Role, kit_digest, role_of
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
+from quadbench.host import folder_lock
 from quadbench.kits.archives import Content, contents_of
 from quadbench.kits.elf import ElfFile, read_elf
 from quadbench.kits.fitness import kit_problems
 from quadbench.kits.packages import Pin, fetch
 from quadbench.kits.versions import qnn_build, runtime_version
 from quadbench.results.layout import Layout, folder_name
-from quadbench.results.manifest import MANIFEST, link, publish, read_manifest, temporary_folder
+from quadbench.results.manifest import discard, link, publish, read_manifest, read_whole, temporary_folder
 from quadbench.target.abi import Abi
 
 _QNN_ROLES = (Role.BACKEND, Role.STUB, Role.SKEL)
@@ -32,7 +32,8 @@ class Addition:
 def add(sources: Sequence[Path], abi: Abi, layout: Layout, *, origins: Sequence[Origin] = ()) -> Addition:
     """Make a kit of files and folders.
 
-    The same libraries make the same kit, which is stored once. `origins` are those of files that were fetched.
+    The same libraries make the same kit, which is stored once; one that is damaged is replaced. `origins` are those of files
+    that were fetched.
 
     Raises:
         UserError: a file cannot be read, or the libraries make no kit; names every reason. Nothing was stored.
@@ -50,10 +51,7 @@ def add(sources: Sequence[Path], abi: Abi, layout: Layout, *, origins: Sequence[
                 hint="give the files of one release for one ABI together; docs/runtime.md says where they come from",
             )
         kit = _kit(abi, libraries, folder, origins or [content.origin for content in contents], builds)
-        place = layout.kit(kit.digest)
-        if (place / MANIFEST).is_file():
-            return Addition(kit=read_manifest(place, Kit), left_out=left_out)
-        return Addition(kit=publish(place, partial(_filled, kit, folder)), left_out=left_out)
+        return Addition(kit=publish(layout.kit(kit.digest), partial(_filled, kit, folder)), left_out=left_out)
 
 
 def fetch_kit(pins: Sequence[Pin], layout: Layout, *, maven: str) -> Addition:
@@ -83,6 +81,18 @@ def kits(layout: Layout) -> list[Stored[Kit]]:
     return [_in_its_place(read_manifest(folder, Kit)) for folder in _folders(layout)]
 
 
+def checked_kits(layout: Layout) -> dict[Path, Stored[Kit] | ArtifactError]:
+    """Return all kits by their folders, their contents checked; in place of a damaged one, what is wrong with it."""
+    return {folder: _checked(folder) for folder in _folders(layout)}
+
+
+def _checked(folder: Path) -> Stored[Kit] | ArtifactError:
+    try:
+        return _in_its_place(read_whole(folder, Kit))
+    except ArtifactError as error:
+        return error
+
+
 def find(digest: str, layout: Layout) -> Stored[Kit]:
     """Return the kit whose digest begins so.
 
@@ -100,9 +110,11 @@ def remove(digest: str, layout: Layout) -> Path:
     Raises:
         UnknownNameError: there is none.
         UserError: several begin so.
+        StorageError: it cannot be deleted.
     """
     place = _place(digest, layout)
-    shutil.rmtree(place)
+    with folder_lock(place.parent):
+        discard(place)
     return place
 
 
@@ -121,7 +133,8 @@ def _in_its_place(kit: Stored[Kit]) -> Stored[Kit]:
 
 
 def _folders(layout: Layout) -> list[Path]:
-    return sorted(path.parent for path in layout.kits.glob(f"[0-9a-f]*/{MANIFEST}"))
+    """Return the folders of all kits, also of those that have lost their manifests."""
+    return sorted(path for path in layout.kits.glob("[0-9a-f]*") if path.is_dir())
 
 
 def _place(digest: str, layout: Layout) -> Path:

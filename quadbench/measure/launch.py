@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from threading import Event
 
-from quadbench.artifacts import Bundle, Caveat, CompiledBundle, ErrorClass, LaunchPlan, RunRecord, Sample, Status
+from quadbench.artifacts import LIBRARY_PREFIX, Bundle, Caveat, CompiledBundle, ErrorClass, LaunchPlan, RunRecord, Sample, Status
 from quadbench.artifacts.device_text import one_line
 from quadbench.artifacts.parts import tasks_of
 from quadbench.devices import Device
@@ -87,7 +87,7 @@ def measure_launch(
         settings=settings,
         plan=json.dumps(plan, indent=1).encode(),
         harness=installation.path_of_digest(installation.program, "the harness"),
-        expected=expected_of(plan, steps, settings.timeout_s),
+        expected=expected_of(plan, steps, settings.timeout_s, installation.libraries),
         images=images,
         folder=folder,
         is_emulated=provider is not None and provider.is_emulator and launch.variant.is_quantized,
@@ -274,18 +274,19 @@ def _record(work: _Launch, findings: _Findings, *, aborted: bool = False) -> Run
         reason=None if reason is None else one_line(reason),
         caveats=_caveats(work, findings),
         versions=_versions(work, findings.heard),
-        settings=_settings(work.settings.runtime),
+        settings=_settings(work),
         state=findings.state,
         samples=(*findings.heard.samples, *findings.samples),
         images=findings.images,
     )
 
 
-def _settings(runtime: Runtime) -> dict[str, str]:
+def _settings(work: _Launch) -> dict[str, str]:
     """Return every option with which the graphs ran; what was left to the device is `any`."""
-    values = runtime.model_dump()
+    values, provider = work.settings.runtime.model_dump(), work.on.execution_provider
+    used = provider.settings if provider and work.launch.variant.is_quantized else {"provider": "CPUExecutionProvider"}
     texts = {key: ",".join(map(str, value)) if isinstance(value, tuple) else value for key, value in values.items()}
-    return {f"runtime.{key}": "any" if value in (None, "") else str(value) for key, value in texts.items()}
+    return used | {f"runtime.{key}": "any" if value in (None, "") else str(value) for key, value in texts.items()}
 
 
 def _caveats(work: _Launch, findings: _Findings) -> tuple[Caveat, ...]:
@@ -323,4 +324,7 @@ def _versions(work: _Launch, heard: Heard) -> dict[str, str]:
             "harness.build_type": heard.header.build_type,
             "runtime": heard.header.runtime_version,
         }
+    for library in heard.libraries.values():
+        name = f"{LIBRARY_PREFIX}{heard.expected.libraries.name_of(library)}"
+        versions[name] = f"{library.path}, build id {library.build_id or 'none'}"
     return versions

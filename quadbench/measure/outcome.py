@@ -61,7 +61,8 @@ def _ended_badly(heard: Heard, ended: DeviceError) -> Failure:
         case CommandError(status=status):
             is_plan = status == REFUSED_EXIT_CODE
             error_class = ErrorClass.INFRASTRUCTURE if is_plan else ErrorClass.HARNESS
-            return Failure(error_class=error_class, reason=f"{_said_or_died(heard, ended)}{heard.ended_early()}")
+            said = "; ".join(filter(None, (_said_or_died(heard, ended), heard.wrong_library())))
+            return Failure(error_class=error_class, reason=f"{said}{heard.ended_early()}")
         case _:
             hint = f". Hint: {ended.hint}" if ended.hint else ""
             return Failure(error_class=ErrorClass.DEVICE, reason=f"{ended.message}{heard.ended_early()}{hint}")

@@ -37,7 +37,7 @@ def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
     """Name the figures that a reader would look for in vain, each with the reason."""
     ran = {record.variant for record in result.records if record.status is Status.OK}
     tried = {record.variant for record in result.records}
-    missing = []
+    missing = [_cut_short(result)] if result.is_cut_short else []
     if not result.records:
         missing.append("No launch was run, so there are no figures at all.")
     elif not ran:
@@ -45,9 +45,12 @@ def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
     elif Variant.SHARED not in ran:
         missing.append("No launch of the shared graph was OK, so there is nothing to compare.")
     elif Variant.PER_GRAPH not in ran:
+        is_asked_for = Variant.PER_GRAPH in (result.planned or {})
         why = (
             "no launch of them was OK"
             if Variant.PER_GRAPH in tried
+            else "the run did not come to them"
+            if is_asked_for
             else "the recipe asks for no baseline (baselines: [per-graph])"
         )
         missing.append(f"One graph per task was not compared: {why}.")
@@ -57,9 +60,17 @@ def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
         missing.append("The float graph did not run, so that device and Python reference were not compared.")
     if ran and has_references(result.bundle) and not any(item.truth for task in result.bundle.tasks for item in task.items):
         missing.append("No truth images were given, so pictures are compared with the float reference only.")
-    if ran and not any(isinstance(cell, Figure) for row in rows for cell in (row.shared, row.per_graph)):
+    compared = ran & {Variant.SHARED, Variant.PER_GRAPH}
+    if compared and not any(isinstance(cell, Figure) for row in rows for cell in (row.shared, row.per_graph)):
         missing.append("The launches hold no samples.")
     return tuple(missing)
+
+
+def _cut_short(result: RunResult) -> str:
+    planned = sum((result.planned or {}).values()) * len(result.deployments)
+    stored = sum(not record.device.is_hosted for record in result.records)
+    count = f": {stored} of {planned} planned launches are stored" if planned else ""
+    return f"The run was cut short, or still goes on{count}."
 
 
 def _joined(clauses: Sequence[list[Phrase]]) -> list[Phrase]:

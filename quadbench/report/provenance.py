@@ -1,10 +1,11 @@
 """Provenance: RunResult -> launches, versions, device states and digests, as a reader needs them to trust or repeat a run."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, Status
+from quadbench.artifacts import LIBRARY_PREFIX, DeviceFacts, RunRecord, RunResult, Status
+from quadbench.artifacts.kit import Role, role_of
 from quadbench.report.launches import devices_of, in_order
 from quadbench.report.setups import setups_of
 from quadbench.report.units import Unit, show
@@ -71,8 +72,11 @@ def digests(result: RunResult) -> tuple[Fact, ...]:
 
 
 def versions(result: RunResult) -> tuple[Fact, ...]:
-    """Return the tools of the build, then those of the launches; a version that differs between devices is listed for each."""
-    launches = _by_device(result, {record.record_id: record.versions for record in result.records})
+    """Return the tools of the build, then those of the launches; a version that differs between devices is listed for each.
+
+    Of the libraries that a harness loaded those are shown that run graphs, with their build ids, and of the system's the number.
+    """
+    launches = _by_device(result, {record.record_id: dict(_shown(record.versions)) for record in result.records})
     told = {(fact.name, fact.value) for fact in launches}
     build = [
         Fact(name=f"quad.{name}", value=value, where="build")
@@ -96,6 +100,20 @@ def _by_device(result: RunResult, texts: Mapping[str, Mapping[str, str]]) -> tup
             if record.device.address not in addresses:
                 addresses.append(record.device.address)
     return tuple(Fact(name=name, value=value, where=", ".join(at)) for (name, value), at in sorted(addresses_of.items()))
+
+
+def _shown(versions: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    of_system = 0
+    for name, value in versions.items():
+        library = name.removeprefix(LIBRARY_PREFIX)
+        if library == name:
+            yield name, value
+        elif role_of(library) is not Role.SUPPORT:
+            yield f"loaded {library}", value.rpartition(", ")[2]
+        else:
+            of_system += 1
+    if of_system:
+        yield "loaded beside them", f"{of_system} libraries, named in the record"
 
 
 def device_conditions(result: RunResult) -> tuple[DeviceConditions, ...]:

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from quadbench.artifacts import Caveat, Component, DeviceFacts, RunRecord, RunResult, Status, TaskAssets, Variant
 from quadbench.report.comparison import LaunchVerdict, launch_verdicts
+from quadbench.report.component_times import component_tables
 from quadbench.report.headline import Phrase, gaps, headline
 from quadbench.report.held_out import Trajectory, emulated_tables, emulated_trajectories, held_out_tables, trajectories
 from quadbench.report.int8 import int8_table
@@ -104,6 +105,7 @@ class ReportView:
     kpis: tuple[DeviceKpis, ...]
     ways: tuple[TextTable, ...]
     kernels: tuple[TextTable, ...]
+    components: tuple[TextTable, ...]
     published: TextTable | None
     storages: tuple[Storage, ...]
     quality: tuple[Quality, ...]
@@ -140,6 +142,7 @@ def report_view(result: RunResult, layout: Layout) -> ReportView:
         kpis=kpis,
         ways=way_tables(result),
         kernels=kernel_tables(result),
+        components=component_tables(result),
         published=published_text(result, rows, quality),
         storages=storages,
         quality=quality,

@@ -15,6 +15,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 
 from quadbench.errors import ArtifactError, StorageError, UserError
 from quadbench.results.storage import require_writable, storing
@@ -68,7 +69,7 @@ def open_for_reading(path: Path) -> sa.Engine:
     engine = _sqlite_engine(_read_only_url(path), is_read_only=True)
     try:
         with reading(engine) as connection:
-            current, script = MigrationContext.configure(connection).get_current_revision(), _migrations()
+            current, script = _revision(connection, path), _migrations()
         if current is None:
             raise ArtifactError(f"{path} holds no records, not even their tables", hint="the next run makes them")
         _refuse_newer(path, current, [revision.revision for revision in script.walk_revisions()])
@@ -94,7 +95,7 @@ def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
         StorageError: there is no space left, or the file cannot be written.
         ArtifactError: the database is damaged, or another process holds it.
     """
-    with _told(_path_of(engine)), engine.connect().execution_options(is_writer=True) as connection, connection.begin():
+    with _told(path_of(engine)), engine.connect().execution_options(is_writer=True) as connection, connection.begin():
         yield connection
 
 
@@ -105,7 +106,7 @@ def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
     Raises:
         ArtifactError: the database is damaged, or holds values that nothing of quadbench has written.
     """
-    path = _path_of(engine)
+    path = path_of(engine)
     with _told(path), engine.connect() as connection:
         try:
             yield connection
@@ -134,7 +135,8 @@ def _told(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _path_of(engine: sa.Engine) -> Path:
+def path_of(engine: sa.Engine) -> Path:
+    """Return the path of the SQLite file."""
     database = str(engine.url.database)
     return Path(unquote(database.removeprefix("file:"))) if database.startswith("file:") else Path(database)
 
@@ -187,7 +189,7 @@ def _migrate(url: sa.URL, path: Path) -> None:
     engine = _sqlite_engine(url, foreign_keys=False)
     try:
         with writing(engine) as connection:
-            current = MigrationContext.configure(connection).get_current_revision()
+            current = _revision(connection, path)
             if current == script.get_current_head():
                 return
             _refuse_newer(path, current, [revision.revision for revision in script.walk_revisions()])
@@ -198,6 +200,14 @@ def _migrate(url: sa.URL, path: Path) -> None:
                 raise ArtifactError(f"{path}: {len(broken)} rows would lose their parent in the migration; nothing was changed")
     finally:
         engine.dispose()
+
+
+def _revision(connection: sa.Connection, path: Path) -> str | None:
+    """Return the schema that the database says it has."""
+    try:
+        return MigrationContext.configure(connection).get_current_revision()
+    except CommandError as error:
+        raise ArtifactError(f"{path} is damaged: its schema cannot be told: {error}", hint=_DAMAGED_HINT) from error
 
 
 def _config() -> Config:

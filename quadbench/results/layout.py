@@ -57,6 +57,11 @@ class Layout:
         return self.root / "devices"
 
     @property
+    def doctor(self) -> "Layout":
+        """The launches by which devices were tried, laid out as they are here: they belong to no run."""
+        return Layout(self.root / "doctor")
+
+    @property
     def ledger(self) -> Path:
         """The list of what lies at AI Hub already."""
         return self.root / "ai-hub.json"

@@ -16,10 +16,11 @@ from pydantic import TypeAdapter, ValidationError
 from quadbench.artifacts import SCHEMA_VERSION, Bundle, CompiledBundle, FileRef, Stored
 from quadbench.artifacts.kit import Kit
 from quadbench.artifacts.parts import file_refs
-from quadbench.errors import ArtifactError, shown
+from quadbench.errors import ArtifactError, StorageError, shown
+from quadbench.host import folder_lock
 from quadbench.results.digests import sha256_of
 from quadbench.results.storage import storing
-from quadbench.spec import is_file, read_file, read_json
+from quadbench.spec import first_problem, is_file, read_file, read_json
 
 MANIFEST = "manifest.json"
 CHECKSUM = "manifest.sha256"  # as `sha256sum -c` reads it
@@ -46,9 +47,7 @@ def read_manifest(folder: Path, kind: type[ArtifactT]) -> Stored[ArtifactT]:
     try:
         artifact = TypeAdapter(kind).validate_python(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        reason = first["msg"].removeprefix("Value error, ")
-        raise ArtifactError(f"'{path}' at {'.'.join(map(str, first['loc']))}: {reason}", hint=hint) from error
+        raise ArtifactError(f"'{path}' at {first_problem(error)}", hint=hint) from error
     for file in file_refs(artifact):
         _check_size(folder, file, hint)
     _check_checksum(folder, hint)
@@ -116,22 +115,72 @@ def _again(folder: Path, kind: type[Bundle] | type[CompiledBundle] | type[Kit]) 
     return f"remove {folder} and run again: it is built anew"
 
 
+def read_whole(folder: Path, kind: type[ArtifactT]) -> Stored[ArtifactT]:
+    """Read an artifact from its folder as `read_manifest` does, and check the contents of all its files.
+
+    Raises:
+        ArtifactError: as `read_manifest` and `check_contents`.
+    """
+    stored = read_manifest(folder, kind)
+    check_contents(stored, file_refs(stored.artifact))
+    return stored
+
+
 def publish(folder: Path, make: Callable[[Path], ArtifactT]) -> Stored[ArtifactT]:
-    """Let `make` fill a temporary folder, write its manifest and rename it to `folder`; after any failure nothing is left."""
+    """Let `make` fill a temporary folder, write its manifest and rename it to `folder`; after any failure nothing is left.
+
+    Of processes that publish the same artifact at once the first one wins: one that is there and whole is kept and returned,
+    since others may be reading it. Anything else that is there is replaced.
+    """
     with temporary_folder(folder) as temporary:
         artifact = make(temporary)
         manifest = temporary / MANIFEST
         manifest.write_text(json.dumps(asdict(artifact), indent=1, default=str, allow_nan=False) + "\n")
         (temporary / CHECKSUM).write_bytes(_checksum(manifest))
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
+        with folder_lock(folder.parent):
+            if kept := _kept(folder, artifact):
+                return kept
+            discard(folder)
+            temporary.rename(folder)
     return Stored(artifact=artifact, folder=folder)
+
+
+def _kept(folder: Path, artifact: ArtifactT) -> Stored[ArtifactT] | None:
+    """Return the same artifact as it lies in the folder already; None if it does not, or is damaged, which is said."""
+    if not os.path.lexists(folder):
+        return None
+    try:
+        stored = read_whole(folder, type(artifact))
+    except ArtifactError as error:
+        log.warning("%s; it is replaced", error.message)
+        return None
+    return stored if stored.artifact.digest == artifact.digest else None
+
+
+def discard(folder: Path) -> None:
+    """Delete a folder, which need not be there; it loses its name first, so that nobody finds half of it.
+
+    Whoever calls this holds the lock of the folder above it.
+
+    Raises:
+        StorageError: it cannot be moved, and is as it was; or what was moved cannot be deleted.
+    """
+    aside = _beside(folder, ".old")
+    with storing(folder.parent):
+        try:
+            folder.rename(aside)
+        except FileNotFoundError:
+            return
+    try:
+        shutil.rmtree(aside)
+    except OSError as error:
+        raise StorageError(f"'{aside}' cannot be deleted: {error.strerror}", hint="delete it by hand") from error
 
 
 @contextmanager
 def temporary_folder(folder: Path) -> Iterator[Path]:
     """Open a folder beside `folder`, removed at the end if it is still there, as are those that killed processes have left."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    temporary = _beside(folder)
     _remove_abandoned(folder)
     try:
         with storing(folder.parent):
@@ -139,6 +188,11 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
             yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _beside(folder: Path, use: str = "") -> Path:
+    """Return the path of a folder of this process beside another."""
+    return folder.with_name(f".{folder.name}{use}.{os.getpid()}")
 
 
 def _remove_abandoned(folder: Path) -> None:

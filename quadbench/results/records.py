@@ -5,8 +5,9 @@ Tables `records` (one row a launch) and `samples` (one row a value), view `kpis`
     SELECT device, task, variant, p50 / 1e6 AS ms FROM kpis WHERE run_id = '...' AND metric = 'end_to_end_ns';
 """
 
-from collections.abc import Iterable
-from dataclasses import asdict
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -14,13 +15,17 @@ from types import TracebackType
 from typing import Any, Self
 
 import sqlalchemy as sa
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from quadbench.artifacts import Caveat, DeviceFacts, ErrorClass, RunRecord, Sample, Status, Variant
+from quadbench.artifacts import DeviceFacts, RunRecord, Sample
+from quadbench.artifacts.kernels import KERNEL_NODES
 from quadbench.artifacts.names import check_file_name, check_relative_path
 from quadbench.artifacts.plausible import value_fault
-from quadbench.errors import ArtifactError, UnknownNameError
-from quadbench.results.engine import open_engine, open_for_reading, reading, writing
+from quadbench.errors import ArtifactError, UnknownNameError, shown
+from quadbench.results.engine import open_engine, open_for_reading, path_of, reading, writing
+from quadbench.spec import first_problem
 
 _KNOWN_RUNS_SHOWN = 20
 _MOST_NUMBER = 2**63  # of an iteration or step: what the database can hold
@@ -89,7 +94,10 @@ class Records:
             .limit(limit)
         )
         with reading(self._engine) as connection:
-            return list(connection.scalars(query))
+            names = list(connection.scalars(query))
+            if not all(isinstance(name, str) for name in names):
+                raise TypeError("a run has an id that is no text")
+            return names
 
     def latest_run_id(self) -> str | None:
         """Return the id of the run that began last, or None in an empty database."""
@@ -130,9 +138,6 @@ class _Utc(sa.TypeDecorator[datetime]):
         if value.tzinfo is None:
             raise ValueError(f"time {value.isoformat()} has no time zone; expected UTC")
         return value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
 
 
 class _Base(DeclarativeBase):
@@ -192,6 +197,9 @@ class _Sample(_Base):
 
 _DEVICE_FIELDS = tuple(DeviceFacts.__dataclass_fields__)
 _SAMPLE_FIELDS = tuple(Sample.__dataclass_fields__)
+_JSON_COLUMNS = tuple(column.name for column in _Record.__table__.columns if isinstance(column.type, sa.JSON))
+_BOOLS = {0: False, 1: True}  # as SQLite has them
+_RECORD = TypeAdapter(RunRecord)
 _PLAIN_FIELDS = tuple(name for name in RunRecord.__dataclass_fields__ if name not in ("device", "caveats", "samples"))
 
 
@@ -209,46 +217,80 @@ def _sample_row(sample: Sample) -> dict[str, Any]:
 
 
 def _load(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> tuple[RunRecord, ...]:
-    rows = connection.execute(sa.select(*_Record.__table__.columns).where(condition).order_by(_Record.started_at, _Record.id))
-    columns = [_Sample.record, *(getattr(_Sample, name) for name in _SAMPLE_FIELDS)]
-    query = sa.select(*columns).join(_Record, _Record.id == _Sample.record).where(condition).order_by(_Sample.record, _Sample.id)
-    samples = {key: _samples(group) for key, group in groupby(connection.execute(query), key=lambda row: row[0])}
-    return tuple(_record(row, samples.get(row.id, ())) for row in rows.all())
+    rows = connection.execute(_as_stored(_Record.__table__.columns).where(condition).order_by(_Record.started_at, _Record.id))
+    columns = [_Sample.__table__.columns[name] for name in ("record", *_SAMPLE_FIELDS)]
+    query = _as_stored(columns).join(_Record, _Record.id == _Sample.record).where(condition).order_by(_Sample.record, _Sample.id)
+    samples = {key: list(group) for key, group in groupby(connection.execute(query).mappings(), key=lambda row: row["record"])}
+    path = path_of(connection.engine)
+    return tuple(_record(row, samples.get(row["id"], []), path) for row in rows.mappings().all())
 
 
-def _samples(rows: Iterable[Any]) -> tuple[Sample, ...]:
-    """Return rows as samples.
-
-    Raises:
-        TypeError: a value is of another type than those that are stored; SQLite takes any in any column.
-    """
-    samples = tuple(Sample(**dict(zip(_SAMPLE_FIELDS, row[1:], strict=True))) for row in rows)
-    for sample in samples:
-        texts = (sample.metric, sample.task or "", sample.component or "", sample.item or "")
-        numbers = (sample.value, sample.iteration or 0, sample.step or 0)
-        if not (all(isinstance(t, str) for t in texts) and all(isinstance(n, int | float) for n in numbers)):
-            raise TypeError(f"a sample has {texts} and {numbers}, expected texts and numbers")
-    return samples
+def _as_stored(columns: Iterable[sa.ColumnElement[Any]]) -> sa.Select[*tuple[Any, ...]]:
+    """Select columns as SQLite has them: it takes any value in any column, and what is wrong is named record by record."""
+    return sa.select(*(sa.type_coerce(column, sa.types.NULLTYPE).label(column.key) for column in columns))
 
 
-def _record(row: Any, samples: tuple[Sample, ...]) -> RunRecord:
-    """Return a row as a record.
+def _record(row: sa.RowMapping, samples: Sequence[sa.RowMapping], path: Path) -> RunRecord:
+    """Return a row and its samples as a record: the one check of what the database `path` holds.
 
     Raises:
-        ValueError: a value is none of those that are stored, or names a file elsewhere.
+        ArtifactError: names the record with a value that is none of those that are stored, or names a file elsewhere.
     """
-    check_file_name(row.run_id)
-    for path in row.images.values():
-        check_relative_path(path)
-    plain = {name: getattr(row, name) for name in _PLAIN_FIELDS}
-    typed = {
-        "variant": Variant(row.variant),
-        "status": Status(row.status),
-        "error_class": ErrorClass(row.error_class) if row.error_class else None,
-        "caveats": tuple(Caveat(value) for value in row.caveats),
-        "device": DeviceFacts(**{name: getattr(row, f"device_{name}") for name in _DEVICE_FIELDS}),
+    try:
+        content = _content(row, samples)
+        # What JSON does not have, a blob, becomes a list, which stands for no text and no number.
+        record = _RECORD.validate_json(json.dumps(content, default=lambda _: []), strict=True)
+        check_file_name(record.run_id)
+        for image in record.images.values():
+            check_relative_path(image)
+        if record.launch < 0:
+            raise ValueError(f"launch: {record.launch}, expected a number from 0")
+    except (ValueError, TypeError) as error:
+        problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
+        name = f"record {shown(str(row['record_id']))} of run {shown(str(row['run_id']))}"
+        raise ArtifactError(
+            f"{path} is damaged: {name} holds what quadbench does not write: {problem}",
+            hint="report another run by its id, or move the database away, and a new one is begun",
+        ) from error
+    return replace(record, started_at=record.started_at.astimezone(UTC), ended_at=record.ended_at.astimezone(UTC))
+
+
+def _content(row: sa.RowMapping, samples: Sequence[sa.RowMapping]) -> dict[str, Any]:
+    """Return a row and its samples as the JSON of a record.
+
+    Raises:
+        ValueError, TypeError: a column for JSON holds something else.
+    """
+    return {
+        **{name: row[name] for name in _PLAIN_FIELDS},
+        **{name: _parsed(name, row[name]) for name in _JSON_COLUMNS},
+        "started_at": f"{row['started_at']}Z",
+        "ended_at": f"{row['ended_at']}Z",
+        "device": {name: row[f"device_{name}"] for name in _DEVICE_FIELDS},
+        "samples": [
+            {
+                **sample,
+                "labels": _parsed("labels", sample["labels"]),
+                "is_warmup": _BOOLS.get(sample["is_warmup"], sample["is_warmup"]),
+            }
+            for sample in samples
+        ],
     }
-    return RunRecord(**{**plain, **typed, "samples": samples})
+
+
+def _parsed(name: str, text: Any) -> Any:
+    if not isinstance(text, str):
+        raise TypeError(f"{name}: {type(text).__name__}, expected a text")
+    try:
+        return from_json(text, allow_inf_nan=False)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _label_lacking(sample: Sample) -> str | None:
+    """Return the label without which nobody knows what the sample is about; None where it has it."""
+    needed = "kind" if sample.metric == KERNEL_NODES else "adapter" if sample.labels.get("kind") == "adapter" else None
+    return needed if needed not in sample.labels else None
 
 
 def values_fault(record: RunRecord) -> str | None:
@@ -257,6 +299,8 @@ def values_fault(record: RunRecord) -> str | None:
         fault = value_fault(sample.metric, sample.value)
         if fault is None and not all(number is None or 0 <= number < _MOST_NUMBER for number in (sample.iteration, sample.step)):
             fault = f"has iteration {sample.iteration} and step {sample.step}, expected numbers from 0"
+        if fault is None and (label := _label_lacking(sample)):
+            fault = f"has no label '{label}'"
         if fault:
             return f"{sample.metric}{f' of task {sample.task}' if sample.task else ''} {fault}"
     return None

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from quadbench.artifacts import SCHEMA_VERSION, Bundle, Deployment, ErrorClass, RunRecord, RunResult, Status, Stored
+from quadbench.artifacts import SCHEMA_VERSION, Bundle, Deployment, ErrorClass, RunRecord, RunResult, Status, Stored, Variant
 from quadbench.artifacts.names import FileName
 from quadbench.artifacts.parts import file_refs
 from quadbench.artifacts.scores import RunScores
@@ -22,7 +22,7 @@ from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest
 from quadbench.results.records import Records, read_records, values_fault
 from quadbench.results.storage import storing
-from quadbench.spec import read_json
+from quadbench.spec import first_problem, read_json
 
 _LOOKED_AT = 100  # runs, when looking for one that was not interrupted
 
@@ -31,9 +31,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class RunFile:
-    """The content of run.json. `bundle` is the name of the bundle's folder below `bundles`.
+    """The content of run.json, which is written when a run begins and again when it ends.
 
-    `others` has those of device profiles that ran another, by profile.
+    `bundle` is the name of the bundle's folder below `bundles`; `others` has those of device profiles that ran another, by
+    profile. `planned` is the number of launches of each variant on a device; files of an older quadbench do not say it.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -42,6 +43,13 @@ class RunFile:
     others: dict[str, FileName] = field(default_factory=dict)
     deployments: tuple[Deployment, ...]
     published: str | None = None
+    planned: dict[Variant, int] | None = None
+    is_ended: bool = False
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Say whether the run is known not to have come to its end: it was killed, or still goes on."""
+        return self.planned is not None and not self.is_ended
 
 
 ContentT = TypeVar("ContentT", RunFile, RunScores)
@@ -53,12 +61,24 @@ def new_id() -> str:
 
 
 def new_run_file(
-    run_id: str, bundles: Mapping[str, Stored[Bundle]], *, deployments: tuple[Deployment, ...], published: str | None
+    run_id: str,
+    bundles: Mapping[str, Stored[Bundle]],
+    *,
+    deployments: tuple[Deployment, ...],
+    published: str | None,
+    planned: Mapping[Variant, int],
 ) -> RunFile:
-    """Return the file of a run whose devices run these bundles, by their profile."""
+    """Return the file of a run that begins, whose devices run these bundles, by their profile."""
     first, *_ = folders = {profile: bundle.folder.name for profile, bundle in bundles.items()}
     others = {profile: folder for profile, folder in folders.items() if folder != folders[first]}
-    return RunFile(run_id=run_id, bundle=folders[first], others=others, deployments=deployments, published=published)
+    return RunFile(
+        run_id=run_id,
+        bundle=folders[first],
+        others=others,
+        deployments=deployments,
+        published=published,
+        planned=dict(planned),
+    )
 
 
 def save_run(layout: Layout, run: RunFile) -> None:
@@ -72,16 +92,14 @@ def save_scores(layout: Layout, run_id: str, scores: RunScores) -> None:
 
 
 def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
-    """Read a stored run, whole; None is the latest that was not interrupted. Nothing is written.
+    """Read a stored run, whole; None is the latest that came to its end. Nothing is written.
 
     Raises:
         UnknownNameError: no such run.
         ArtifactError: there is no run at all, or its file, its bundle or the bundle's pictures are missing or damaged.
     """
-    stored = _stored(layout, run_id)
-    run_id = stored[0].run_id
-    run_file, scores_file = layout.run_file(run_id), layout.scores(run_id)
-    run = _read(run_file, RunFile, hint="without it the run has no report; its records are whole")
+    run, stored = _stored(layout, run_id)
+    run_id, scores_file = stored[0].run_id, layout.scores(stored[0].run_id)
     scores = _read(scores_file, RunScores, hint="remove it, or run quadbench quality again") if scores_file.exists() else None
     bundles = {name: _bundle(layout, name) for name in (run.bundle, *run.others.values())}
     return RunResult(
@@ -92,6 +110,8 @@ def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
         deployments=run.deployments,
         published=run.published,
         scores=scores,
+        planned=run.planned,
+        is_cut_short=run.is_cut_short,
     )
 
 
@@ -129,32 +149,37 @@ def keep_record(records: Records, record: RunRecord, layout: Layout) -> None:
         raise type(error)(f"{error.message}; {where}", hint=error.hint) from error
 
 
-def _stored(layout: Layout, run_id: str | None) -> tuple[RunRecord, ...]:
-    """Return a run's records, of which there is at least one; None is the latest run that was not interrupted, if any."""
+def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecord, ...]]:
+    """Return a run's file and its records, of which there is at least one; None is the latest run that ended, if one did."""
     nothing = ArtifactError(f"'{layout.root}' holds no run yet", hint="quadbench run recipes/quickstart.yaml makes one")
     if not os.path.lexists(layout.database):
         raise nothing
     with read_records(layout.database) as records:
         if run_id is not None:
-            return records.of_run(run_id)
+            stored = records.of_run(run_id)
+            return _run_file(layout, run_id), stored
         latest: tuple[RunRecord, ...] = ()
-        for run in records.run_ids(limit=_LOOKED_AT):
-            stored = records.of_run(run)
-            if all(record.status is not Status.ABORTED for record in stored):
-                return stored
+        for name in records.run_ids(limit=_LOOKED_AT):
+            stored = records.of_run(name)
+            is_aborted = any(record.status is Status.ABORTED for record in stored)
+            if not is_aborted and not (run := _run_file(layout, name)).is_cut_short:
+                return run, stored
             latest = latest or stored
         if not latest:
             raise nothing
         log.warning("the latest runs were all interrupted; this is %s", latest[0].run_id)
-        return latest
+        return _run_file(layout, latest[0].run_id), latest
+
+
+def _run_file(layout: Layout, run_id: str) -> RunFile:
+    return _read(layout.run_file(run_id), RunFile, hint="without it the run has no report; its records are whole")
 
 
 def _read(path: Path, kind: type[ContentT], *, hint: str) -> ContentT:
     try:
         return TypeAdapter(kind).validate_python(read_json(path, fault=ArtifactError, hint=hint))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ArtifactError(f"'{path}' at {'.'.join(map(str, first['loc']))}: {first['msg']}", hint=hint) from error
+        raise ArtifactError(f"'{path}' at {first_problem(error)}", hint=hint) from error
 
 
 def _write(path: Path, value: RunFile | RunScores) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from quadbench.artifacts import Bundle, CompiledBundle, Deployment, Stored
+from quadbench.artifacts.parts import harness_files
 from quadbench.compile import compile_bundle
 from quadbench.deploy import LocalFile, deploy
 from quadbench.devices import Device
@@ -16,8 +17,10 @@ from quadbench.harness.installation import Installation
 from quadbench.harness.program import ensure_harness
 from quadbench.observer import Observer
 from quadbench.results.layout import Layout
-from quadbench.rollout.equipment import KitChoice, host_runtime, kind_of, kit_for
+from quadbench.results.manifest import check_contents
+from quadbench.rollout.equipment import Kind, KitChoice, host_runtime, kind_of, kit_for
 from quadbench.rollout.named import name_libraries
+from quadbench.rollout.placed import placed_libraries
 from quadbench.rollout.push_set import local_file, push_set
 from quadbench.target.targets import Target
 
@@ -51,16 +54,20 @@ def roll_out(
 
     Raises:
         MissingDependencyError: a device's harness or kit is missing; nothing was pushed.
+        ArtifactError: a file of the bundle, or what was compiled of it, is damaged; nothing was pushed.
         QuadbenchError: the harness or a graph cannot be built, or every device failed: then the first one's error.
     """
     observer.step("harness", "")
-    choices = [kit_for(kind_of(device), layout) for device in devices]
+    kinds = [kind_of(device) for device in devices]
+    choices = [kit_for(kind, layout) for kind in kinds]
     programs = {device.abi: ensure_harness(layout.programs, device.abi) for device in devices}
     harnesses = {abi: local_file(program, executable=True) for abi, program in programs.items()}
-    compiled = _compiled(bundles, devices, layout, observer)
+    compiled = _compiled(bundles, kinds, layout, observer)
+    for bundle in bundles:  # a device may hold its files whole already
+        check_contents(bundle, harness_files(bundle.artifact, runs_float=runs_float))
     work = [
-        _Work(device=device, harness=harnesses[device.abi], choice=choice, bundle=bundle, compiled=product)
-        for device, choice, bundle, product in zip(devices, choices, bundles, compiled, strict=True)
+        _Work(device=device, kind=kind, harness=harnesses[device.abi], choice=choice, bundle=bundle, compiled=product)
+        for device, kind, choice, bundle, product in zip(devices, kinds, choices, bundles, compiled, strict=True)
     ]
     installations, failures = [], {}
     with ThreadPoolExecutor(max_workers=len(devices)) as pool:
@@ -95,14 +102,32 @@ def compile_for(
     return compiled
 
 
+def install(bundle: Stored[Bundle], device: Device, kind: Kind, *, layout: Layout, observer: Observer) -> Installation:
+    """Compile for one target and push to one device, which may run others too.
+
+    Raises:
+        MissingDependencyError: the harness or a kit is missing; nothing was pushed.
+        QuadbenchError: the harness or a graph cannot be built, or the device fails.
+    """
+    choice, program = kit_for(kind, layout), ensure_harness(layout.programs, kind.abi)
+    work = _Work(
+        device=device,
+        kind=kind,
+        harness=local_file(program, executable=True),
+        choice=choice,
+        bundle=bundle,
+        compiled=compile_for(bundle, kind.target, kind.key, kind.profile.soc.htp_arch, layout=layout, observer=observer),
+    )
+    return work.installed(observer, runs_float=True)
+
+
 def _compiled(
-    bundles: Sequence[Stored[Bundle]], devices: Sequence[Device], layout: Layout, observer: Observer
+    bundles: Sequence[Stored[Bundle]], kinds: Sequence[Kind], layout: Layout, observer: Observer
 ) -> list[Stored[CompiledBundle]]:
     """Return what each device runs; devices with the same bundle and target share one.
 
     What the least able Qualcomm HTP among them takes, they all take, so the graphs are held to its rules.
     """
-    kinds = [kind_of(device) for device in devices]
     products: dict[tuple[str, str], Stored[CompiledBundle]] = {}
     for bundle, kind in zip(bundles, kinds, strict=True):
         what = (bundle.artifact.digest, kind.key)
@@ -119,6 +144,7 @@ class _Work:
     """The bundle's way to one device. A `choice` of None is this machine's ONNX Runtime."""
 
     device: Device
+    kind: Kind
     harness: LocalFile
     choice: KitChoice | None
     bundle: Stored[Bundle]
@@ -132,6 +158,8 @@ class _Work:
         deployment = deploy(list(files), self.device, progress=lambda sent, total: observer.sent(address, sent, total))
         kit = name_libraries(self.device, choice.kit.artifact, choice.libraries) if choice else None
         observer.deployed(deployment)
+        provider = execution_provider_of(self.kind.target, kit.folder if kit else None)
+        is_emulated = provider is not None and provider.is_emulator
         return Installation(
             device=self.device,
             bundle=self.bundle,
@@ -140,5 +168,6 @@ class _Work:
             program=self.harness.sha256,
             runtime=choice.runtime.sha256 if choice else libraries[0].sha256,
             kit=kit,
-            execution_provider=execution_provider_of(kind_of(self.device).target, kit.folder if kit else None),
+            execution_provider=provider,
+            libraries=tuple(placed_libraries(libraries, deployment, kit, is_emulated=is_emulated)),
         )

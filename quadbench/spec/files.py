@@ -7,7 +7,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import from_json
+from pydantic_core import ValidationError, from_json
 
 from quadbench.errors import QuadbenchError
 
@@ -102,3 +102,10 @@ def read_json(path: Path, *, fault: type[QuadbenchError], hint: str | None = Non
     except ValueError as error:
         reason = str(error).replace("recursion limit exceeded", "nested too deeply")
         raise fault(f"'{path}' is not JSON: {reason}", hint=hint) from error
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first thing that pydantic objects to, as `graphs.0.variant: reason`, on one line."""
+    problem = error.errors(include_url=False)[0]
+    reason = problem["msg"].removeprefix("Value error, ")
+    return ": ".join(part for part in (".".join(map(str, problem["loc"])), reason) if part)

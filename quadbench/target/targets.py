@@ -18,6 +18,13 @@ class OnnxRuntimeTarget(Spec):
     """ONNX Runtime runs quantized graphs with this provider: its own for the CPU, or XNNPACK."""
 
 
+PerformanceMode: TypeAlias = Literal[
+    "burst", "balanced", "default", "high_performance", "high_power_saver", "low_balanced", "low_power_saver", "power_saver",
+    "extreme_power_saver", "sustained_high_performance",
+]  # fmt: skip
+"""The modes of Qualcomm's HTP that ONNX Runtime's provider takes as `htp_performance_mode`; of others it only warns."""
+
+
 class QnnTarget(Spec):
     """Qualcomm's HTP, from a context binary."""
 
@@ -27,6 +34,9 @@ class QnnTarget(Spec):
     """The chip's Hexagon tensor processor has this architecture, as v79."""
     soc_model: int = Field(gt=0)
     """The chip has this number in Qualcomm's SDK, above 0."""
+    performance_mode: PerformanceMode = "default"
+    """Runs take this mode of the processor's clocks and voltages, as burst; compiled graphs are the same for all.
+    The default is `default`, which leaves it to Qualcomm's libraries."""
 
 
 class AiHubTarget(Spec):

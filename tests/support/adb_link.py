@@ -25,6 +25,7 @@ class Link:
         self._is_cut, self._is_other_boot = threading.Event(), threading.Event()
         self._goes_on = threading.Event()
         self._goes_on.set()
+        self._fuse: tuple[bytes, bool] | None = None
         threading.Thread(target=self._serve, daemon=True).start()
 
     def cut(self) -> None:
@@ -35,6 +36,10 @@ class Link:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
         self._open.clear()
+
+    def cut_at(self, words: bytes, *, after: bool) -> None:
+        """Cut once, when these words come by, from either side: when they have gone on, or before."""
+        self._fuse = words, after
 
     def mend(self) -> None:
         self._is_cut.clear()
@@ -75,7 +80,13 @@ class Link:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 self._goes_on.wait()
-                target.sendall(data.replace(BOOT, OTHER_BOOT) if self._is_other_boot.is_set() else data)
+                fuse = self._fuse if self._fuse and self._fuse[0] in data else None
+                if fuse:
+                    self._fuse = None
+                if not fuse or fuse[1]:
+                    target.sendall(data.replace(BOOT, OTHER_BOOT) if self._is_other_boot.is_set() else data)
+                if fuse:
+                    self.cut()
         for end in (source, target):  # adb closes a connection as a whole
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

@@ -149,13 +149,10 @@ class Arena:
             yield f"a traceback: {said}"
         if struck is None:
             return
-        if kill.victim != "quadbench":
-            expected = _EXIT_CODES
-        elif kill.how is signal.SIGINT:
-            # Where an `exec` of text is interrupted, as in making a dataclass, Python ends itself by the signal: 130 to a shell.
-            expected = {130, -kill.how, 0}
-        else:
-            expected = {-kill.how, 128 + kill.how, 0}
+        expected = _EXIT_CODES if kill.victim != "quadbench" else {-kill.how, 128 + kill.how, 0}
+        if kill.how is signal.SIGTERM:
+            # It interrupts as Ctrl-C does, of which Python ends itself where it comes in an `exec` of text, as in making a dataclass.
+            expected = expected | {-signal.SIGINT, 128 + signal.SIGINT}
         if code not in expected:
             yield f"exit code {code}, expected one of {sorted(expected)}: {said}"
         if code in (3, 5, 6) and "error: " not in said and "FAILED" not in said:

@@ -14,7 +14,7 @@ def poorly_described(schema: dict[str, Any]) -> list[str]:
 
 def _properties(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
     for name, model in {schema["title"]: schema, **schema["$defs"]}.items():
-        for key, value in model["properties"].items():
+        for key, value in model.get("properties", {}).items():
             yield f"{name}.{key}", value, value.get("description", "")
 
 

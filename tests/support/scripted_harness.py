@@ -38,6 +38,7 @@ TASKS = {"restyle": TaskKind.IMAGE_TO_IMAGE, "remove-object": TaskKind.INPAINT}
 ITEMS = ("000", "001")
 STEPS = 4
 SAMPLES = 244  # of a good launch of the plan that `launch_of` gives
+LIBRARIES = 1  # that such a launch tells of
 GOOD = "header()\nrun()\npaint_all()\nfooter()\n"
 
 # What every script begins with. Its times are short enough for a launch on any machine. `paint` writes an item's reference with
@@ -94,6 +95,15 @@ def load():
     if not is_merged:
         sample("session_load_ns", 90_000, component="unet", labels={{"unet": "base"}})
     sample("load_peak_rss_bytes", 50_000_000, is_warmup=False)
+    opened()
+
+def tell(*paths):
+    for path in paths:
+        emit("library", path=path, build_id=None)
+
+def opened():
+    provider = plan["runtime"].get("execution_provider", {{}})
+    tell(*filter(None, (plan["runtime"]["library"], provider.get("library"), provider.get("options", {{}}).get("backend_path"))))
 
 def enter(task, before):
     if is_merged:

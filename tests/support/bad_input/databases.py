@@ -21,6 +21,7 @@ from support.bad_input.values import brief, changed, keys, named, without, wrong
 
 NAME = "quadbench.sqlite"
 _LIE = "PRAGMA writable_schema = ON; UPDATE sqlite_master SET sql = 'CREATE TABLE records (x)' WHERE name = 'records'"
+_OPTIONAL = ("published", "planned", "is_ended")  # of run.json
 _VALUES = ("'x'", "NULL", "-1", "9e999", "x'00ff'", "'[1'", "'{}'", "'2025-99-99'", "9223372036854775807", "''", "'\x1b[31m'")
 
 
@@ -75,12 +76,12 @@ def _files(dice: random.Random, run: Path) -> Iterator[Case]:
     path = next(run.glob("runs/*/run.json")).relative_to(run)
     tree = json.loads((run / path).read_text())
     for place, value, wrong in wrong_values(tree, dice, 40):
-        is_free = place[0] in ("deployments", "published")
+        is_free = place[0] in ("deployments", *_OPTIONAL)
         content = json.dumps(wrong).encode()
         name = f"run.json with {named(place)} = {brief(value)}"
         yield Case(name=name, act=partial(_with, run, {str(path): content}), may_pass=is_free)
     for place in keys(tree):
-        if "objects" not in place and place[0] not in ("schema_version", "published"):
+        if "objects" not in place and place[0] not in ("schema_version", *_OPTIONAL):
             content = json.dumps(without(tree, place)).encode()
             yield Case(name=f"run.json without {named(place)}", act=partial(_with, run, {str(path): content}), names="run.json")
     for number in range(15):

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from test_heard import WALL_S, expected, header, samples
+from test_heard import WALL_S, expected, header, library, samples
 
 from quadbench.artifacts.device_text import one_line
 from quadbench.errors import HarnessError
@@ -35,7 +35,7 @@ _RAW = (
 
 def harness_cases(dice: random.Random) -> Iterator[Case]:
     """Yield cases of what a harness says; a launch that says it must not be OK."""
-    right = [header(), *samples(), *_pictures()]
+    right = [header(), library(), *samples(), *_pictures()]
     right.append({"event": "footer", "status": "OK", "samples": len(samples()), "wall_ns": 9_000_000_000})
     said = [json.dumps(line) for line in right]
     yield from _of_fields(dice, right)
@@ -54,7 +54,9 @@ def harness_cases(dice: random.Random) -> Iterator[Case]:
     yield _case("nothing", [])
     yield _case("everything backwards", said[::-1])
     yield _case("everything twice", [*said, *said])
-    yield _case("lines without end", [said[0], *said[1:2] * 20_000])
+    yield _case("lines without end", [said[0], *said[2:3] * 20_000])
+    libraries = [json.dumps(library(f"/lib/{number}.so")) for number in range(2000)]
+    yield _case("libraries without end", [*said[:-1], *libraries, said[-1]])
     yield _case("errors without end", [said[0], *['{"event": "error", "message": "x"}'] * 100])
 
 

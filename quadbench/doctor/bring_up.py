@@ -1,0 +1,93 @@
+"""Bring-up: an address -> what works on that device, tried there, from its first command to a graph on its NPU."""
+
+import os
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from quadbench.artifacts.device_text import one_line
+from quadbench.devices import SERIAL_VARIABLE, Device, connect, list_devices
+from quadbench.devices.addresses import AttachedAddress, parse_address
+from quadbench.doctor.checks import Answer, Attempt
+from quadbench.doctor.document import BringUp, CheckStatus, DeviceCheck, ExaminedDevice
+from quadbench.doctor.graphs import graph_checks
+from quadbench.doctor.system import system_checks
+from quadbench.errors import DeviceError, MissingDependencyError
+from quadbench.observer import Observer
+from quadbench.results.layout import Layout
+
+_TIMEOUT_S = 20.0
+_UNKNOWN = "unknown"
+_PROPERTIES = {
+    "Android": "ro.build.version.release",
+    "security patch": "ro.build.version.security_patch",
+    "vendor": "ro.vendor.build.fingerprint",
+    "platform": "ro.board.platform",
+}
+"""Properties that tell one system from another, drivers among it."""
+
+
+def bring_up(address: str, *, layout: Layout, observer: Observer) -> BringUp:
+    """Try everything on a device. Whatever does not work stands in it; serials and home folders are left out.
+
+    Raises:
+        UserError: the address is wrong.
+    """
+    started_at, versions = datetime.now(UTC), dict[str, str]()
+    try:
+        with connect([address], layout=layout) as (device,):
+            examined, serials = _examined(device), [device.serial] if device.family == "adb" else []
+            checks = _checked(device, layout, observer, versions)
+    except (DeviceError, MissingDependencyError) as error:
+        examined, serials = None, _attached_serials(address)
+        checks = [DeviceCheck(name="connection", status=CheckStatus.FAILED, said=error.message, hint=error.hint)]
+    return BringUp(
+        quadbench=version("quadbench"),
+        started_at=started_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        address=address,
+        device=examined,
+        checks=tuple(checks),
+        versions=versions,
+    ).impersonal(serials)
+
+
+def _checked(device: Device, layout: Layout, observer: Observer, versions: dict[str, str]) -> list[DeviceCheck]:
+    """Make every check; `versions` is filled on the way."""
+
+    def system() -> Answer:
+        read = {"kernel": _kernel(device), **_properties(device)}
+        versions.update({f"system.{name}": text for name, text in read.items()})
+        return Answer(said=", ".join(f"{name} {text}" for name, text in read.items()))
+
+    connection = Attempt(name="connection", act=lambda: Answer(said=f"{device.facts.title}, {device.abi}"))
+    attempts = (connection, Attempt(name="system", act=system), *system_checks(device))
+    return [attempt.made(observer) for attempt in (*attempts, *graph_checks(device, layout, observer, versions))]
+
+
+def _kernel(device: Device) -> str:
+    return one_line(device.shell(["uname", "-r"], _TIMEOUT_S).stdout) or _UNKNOWN
+
+
+def _properties(device: Device) -> dict[str, str]:
+    told = device.properties()
+    return {name: one_line(told[key]) for name, key in _PROPERTIES.items() if told.get(key)}
+
+
+def _examined(device: Device) -> ExaminedDevice:
+    facts = device.facts
+    return ExaminedDevice(
+        family=facts.family,
+        title=facts.title,
+        profile=facts.profile,
+        abi=device.abi,
+        cpu=facts.cpu,
+        android_release=facts.android_release,
+        fingerprint=facts.fingerprint,
+    )
+
+
+def _attached_serials(address: str) -> list[str]:
+    """Return every serial that a message about a device that cannot be connected may name."""
+    parsed = parse_address(address)
+    named = parsed.serial if isinstance(parsed, AttachedAddress) else None
+    attached = (row.serial for row in list_devices() if isinstance(parse_address(row.address), AttachedAddress))
+    return [*attached, *filter(None, (named, os.environ.get(SERIAL_VARIABLE)))]

@@ -1,0 +1,95 @@
+"""Document: what was found out about a device -> a document that may be handed on, with nothing personal in it."""
+
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field
+
+from quadbench.artifacts.device_text import one_line
+from quadbench.spec import Spec
+
+
+class CheckStatus(StrEnum):
+    """The ways in which a check can end."""
+
+    OK = "ok"
+    FAILED = "failed"
+    NOT_TOLD = "not told"  # the device does not say
+    NOT_TRIED = "not tried"
+
+
+class DeviceCheck(Spec):
+    """One thing that was tried on a device."""
+
+    name: str
+    """This was tried, in a few words that are always the same."""
+    status: CheckStatus
+    """It ended so: ok, failed, not told by the device, or not tried."""
+    said: str
+    """What was found, or why it failed or was not tried."""
+    hint: str | None = None
+    """This can be done about it. The default is null: nothing has to be."""
+    seconds: float = Field(default=0.0, ge=0)
+    """It took so many seconds. The default is 0."""
+
+
+class ExaminedDevice(Spec):
+    """The device, as far as it is the same for all of its kind."""
+
+    family: str
+    """It is attached (adb), virtual, or this machine (local)."""
+    title: str
+    """The device profile that recognises it has this title."""
+    profile: str
+    """The device profile that recognises it has this name."""
+    abi: str
+    """Programs are built for this ABI to run on it."""
+    cpu: str
+    """Its chip has this name."""
+    android_release: str | None
+    """It runs this release of Android; null where it does not say."""
+    fingerprint: str | None
+    """Its system has this build fingerprint; null where it does not say."""
+
+
+class BringUp(Spec):
+    """Everything that was found out about one device, to be read, and to be attached to a bug report."""
+
+    schema_version: Literal[1] = 1
+    """The format of this document has the number 1. The default is 1."""
+    quadbench: str
+    """This version of quadbench wrote it."""
+    started_at: str
+    """The first check began at this time, in UTC."""
+    address: str
+    """The device was addressed so; serial numbers are left out."""
+    device: ExaminedDevice | None
+    """The device is this one; null where it could not be connected."""
+    checks: tuple[DeviceCheck, ...]
+    """These things were tried, in this order."""
+    versions: dict[str, str]
+    """Tools, libraries and parts of the device's system have these versions; loaded libraries have path and build id."""
+
+    @property
+    def is_ok(self) -> bool:
+        """Say whether nothing failed."""
+        return all(check.status is not CheckStatus.FAILED for check in self.checks)
+
+    def impersonal(self, serials: Iterable[str]) -> Self:
+        """Return the document without serials of devices and the user's home folder in any of its texts."""
+        home = Path.home()
+        secrets = dict.fromkeys(filter(None, serials), "SERIAL") | ({str(home): "~"} if home.name else {})
+
+        def clean(text: str) -> str:
+            for secret, stand_in in secrets.items():
+                text = text.replace(secret, stand_in)
+            return one_line(text)
+
+        checks = tuple(
+            check.model_copy(update={"said": clean(check.said), "hint": check.hint and clean(check.hint)})
+            for check in self.checks
+        )
+        versions = {clean(name): clean(version) for name, version in self.versions.items()}
+        return self.model_copy(update={"address": clean(self.address), "checks": checks, "versions": versions})

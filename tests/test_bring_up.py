@@ -1,0 +1,220 @@
+"""A device is tried from its first command to a graph with LoRA weights; what fails is named and costs nothing else."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import RESULTS
+from safetensors.numpy import load_file
+from support.schemas import poorly_described
+from support.watcher import Silent
+
+from quadbench.cli import main
+from quadbench.devices.arm64 import arm64_emulator
+from quadbench.doctor import BringUp, CheckStatus, DeviceCheck, bring_up
+from quadbench.doctor.checks import Answer, Attempt
+from quadbench.doctor.probe_bundle import PROBE_FOLDER
+from quadbench.errors import DeviceError, MissingDependencyError, UserError
+from quadbench.kits import store
+from quadbench.kits.store import kits
+from quadbench.results.layout import Layout
+from quadbench.target.abi import Abi
+
+ARM64 = "virtual:s25?abi=arm64-v8a"
+FLOAT = "float graph on the CPU"
+STATE = ("thermal status", "battery", "CPU frequency")
+
+
+@pytest.fixture
+def layout(tmp_path: Path, harness: Path) -> Layout:
+    """A results folder; what is built lies in the checkout's."""
+    shared, layout = Layout(RESULTS), Layout(tmp_path / "results")
+    layout.root.mkdir()
+    shared.programs.mkdir(parents=True, exist_ok=True)
+    layout.programs.symlink_to(shared.programs)
+    return layout
+
+
+def statuses(result: BringUp) -> dict[str, CheckStatus]:
+    return {check.name: check.status for check in result.checks}
+
+
+def check(result: BringUp, name: str) -> DeviceCheck:
+    return next(check for check in result.checks if check.name == name)
+
+
+def lora(result: BringUp, target: str) -> DeviceCheck:
+    return next(check for check in result.checks if check.name.startswith(f"INT16 LoRA on {target}"))
+
+
+def test_everything_works_here_but_what_this_machine_does_not_tell(
+    layout: Layout, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/nowhere")
+    assert main(["doctor", "--device", "local", "--json", "--results", str(layout.root)]) == 0
+    result = BringUp.model_validate_json(capsys.readouterr().out)
+    assert {name for name, status in statuses(result).items() if status is not CheckStatus.OK} <= set(STATE)
+    assert "is the known one within 0/255; ONNX Runtime" in check(result, FLOAT).said
+    assert "is the known one within 1/255" in lora(result, "onnxruntime-cpu").said
+    assert any(name.startswith("library.libonnxruntime") for name in result.versions)
+    assert result.device is not None
+    assert result.device.family == "local"
+    assert sum(check.seconds for check in result.checks) < 60
+
+
+def test_a_phone_that_is_not_there_is_told_without_its_serial(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--device", "s25@R3CX", "--json", "--results", str(layout.root)]) == DeviceError.exit_code
+    text = capsys.readouterr().out
+    (only,) = json.loads(text)["checks"]
+    assert (only["name"], only["status"]) == ("connection", "failed")
+    assert "R3CX" not in text
+
+
+@pytest.mark.parametrize("address", ["", "hub:s25", "virtual:none"])
+def test_an_address_that_is_wrong_is_refused(address: str, layout: Layout) -> None:
+    with pytest.raises(UserError):
+        bring_up(address, layout=layout, observer=Silent())
+
+
+def test_the_document_tells_of_each_of_its_keys() -> None:
+    assert poorly_described(BringUp.model_json_schema()) == []
+
+
+def test_serials_and_home_folders_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    failed = DeviceCheck(name="push", status=CheckStatus.FAILED, said="'R3CX' cannot read /home/ada/x", hint="unplug R3CX\x1b[2J")
+    words = {"quadbench": "1", "started_at": "now", "address": "s25@R3CX", "device": None}
+    result = BringUp(**words, checks=(failed,), versions={"library.a": "/home/ada/a.so"}).impersonal(["R3CX"])
+    assert "R3CX" not in result.model_dump_json()
+    assert "ada" not in result.model_dump_json()
+    assert (result.address, result.checks[0].said) == ("s25@SERIAL", "'SERIAL' cannot read ~/x")
+    assert (result.checks[0].hint, result.versions) == ("unplug SERIAL\\x1b[2J", {"library.a": "~/a.so"})
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (DeviceError("it is lost", hint="reconnect it"), CheckStatus.FAILED),
+        (MissingDependencyError("no kit", hint="fetch one"), CheckStatus.NOT_TRIED),
+        (ZeroDivisionError("by zero"), CheckStatus.FAILED),
+    ],
+)
+def test_what_goes_wrong_in_a_check_is_its_answer(error: Exception, status: CheckStatus) -> None:
+    def act() -> Answer:
+        raise error
+
+    made = Attempt(name="a check", act=act).made(Silent())
+    assert made.status is status
+    assert str(error).partition(".")[0] in made.said
+    assert made.hint == getattr(error, "hint", None)
+
+
+def test_the_probe_is_what_its_script_writes(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    from support.probe_bundle import known_pixels, write_probe_bundle
+
+    write_probe_bundle(tmp_path / "probe")
+    files = [path for path in PROBE_FOLDER.rglob("*") if path.is_file() and not path.name.startswith("manifest")]
+    assert len(files) == 14
+    for path in files:
+        written = tmp_path / "probe" / path.relative_to(PROBE_FOLDER)
+        if path.suffix == ".safetensors":  # metadata stand in any order
+            assert {n: v.tobytes() for n, v in load_file(written).items()} == {n: v.tobytes() for n, v in load_file(path).items()}
+        else:
+            assert written.read_bytes() == path.read_bytes(), path.name
+    assert abs(known_pixels().astype(int) - known_pixels(with_adapter=False)).mean() > 30
+
+
+@pytest.mark.slow
+def test_a_virtual_phone_with_the_emulator_of_its_npu_runs_everything(layout: Layout) -> None:
+    pytest.importorskip("onnxruntime_qnn")
+    result = bring_up("virtual:s25?target=qnn", layout=layout, observer=Silent())
+    assert {name for name, status in statuses(result).items() if status is not CheckStatus.OK} == set(STATE)
+    assert "is the known one within" in lora(result, "qnn-v79-69").said
+    assert any(name.startswith("library.libQnnHtp.so") for name in result.versions)
+    assert "compile.qairt" in result.versions
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "failures", "reason"),
+    [
+        ("scenario=lying-tools", ["exit codes of tools"], "mv, sha256sum end with exit code 0 although they failed"),
+        ("data_mb=12", [FLOAT, "INT16 LoRA on onnxruntime-cpu-x86_64"], "MB are needed"),
+        ("data_mb=2", ["free space", "push"], "a launch alone needs 8 MB"),
+    ],
+    ids=["lying", "full", "fuller"],
+)
+def test_what_does_not_work_is_named_and_the_rest_is_tried(
+    options: str, failures: list[str], reason: str, layout: Layout
+) -> None:
+    result = bring_up(f"virtual:s25?{options}", layout=layout, observer=Silent())
+    failed = [check for check in result.checks if check.status is CheckStatus.FAILED]
+    assert [check.name for check in failed][: len(failures)] == failures
+    assert reason in failed[0].said
+    assert failed[0].hint
+    assert lora(result, "qnn").status is CheckStatus.NOT_TRIED
+    assert statuses(result)["harness"] is CheckStatus.OK
+
+
+@pytest.mark.slow
+def test_a_link_that_dies_in_the_push_ends_in_time_and_what_came_before_is_kept(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from quadbench.devices import adb_reconnect
+
+    monkeypatch.setattr(adb_reconnect, "RECONNECT_S", 3.0)
+    scenario = tmp_path / "dies.yaml"
+    events = "events: [{event: unplug, when: {at: push, after_mb: 1}}]"
+    scenario.write_text(f"schema_version: 1\nname: dies\ntitle: The cable comes off for good.\n{events}\n")
+    result = bring_up(f"virtual:s25?scenario={scenario}", layout=layout, observer=Silent())
+    names = statuses(result)
+    assert names["free space"] is CheckStatus.OK
+    assert {names[name] for name in ("push", "battery", "harness", FLOAT)} == {CheckStatus.FAILED}
+    assert "not back within 3 s" in check(result, "push").said
+    assert sum(check.seconds for check in result.checks) < 60
+
+
+@pytest.fixture
+def arm64(layout: Layout) -> Layout:
+    pytest.importorskip("ziglang")
+    try:
+        arm64_emulator(ARM64)
+    except MissingDependencyError as error:
+        pytest.skip(str(error))
+    return layout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_phone_for_arm64_runs_everything_but_the_npu(arm64: Layout) -> None:
+    shared = Layout(RESULTS)
+    if not any(kit.artifact.abi is Abi.ARM64_LINUX for kit in kits(shared)):
+        pytest.skip(f"no kit for arm64 Linux in '{RESULTS}': quadbench runtime fetch onnxruntime-linux")
+    shutil.copytree(shared.kits, arm64.kits)
+    result = bring_up(ARM64, layout=arm64, observer=Silent())
+    assert {status for name, status in statuses(result).items() if name not in STATE} == {CheckStatus.OK, CheckStatus.NOT_TRIED}
+    assert lora(result, "onnxruntime-cpu-aarch64").status is CheckStatus.OK
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_kit_whose_runtime_is_none_fails_the_graphs_alone(arm64: Layout, tmp_path: Path) -> None:
+    emulator = arm64_emulator(ARM64)
+    assert emulator
+    store.add([Path(shutil.copy(emulator.root / "lib/libm.so.6", tmp_path / "libonnxruntime.so"))], Abi.ARM64_LINUX, arm64)
+    result = bring_up(ARM64, layout=arm64, observer=Silent())
+    failures = [check.name for check in result.checks if check.status is CheckStatus.FAILED]
+    assert failures == [FLOAT, "INT16 LoRA on onnxruntime-cpu-aarch64"]
+    assert "is not ONNX Runtime: it has no OrtGetApiBase" in check(result, FLOAT).said
+    assert statuses(result)["runtime kit"] is CheckStatus.OK
+
+
+@pytest.mark.slow
+def test_a_phone_without_a_kit_is_tried_as_far_as_it_goes(arm64: Layout) -> None:
+    result = bring_up(ARM64, layout=arm64, observer=Silent())
+    assert check(result, "runtime kit").status is CheckStatus.FAILED
+    assert check(result, "runtime kit").hint == "quadbench runtime fetch onnxruntime-linux"
+    assert statuses(result)["push"] is CheckStatus.OK
+    assert statuses(result)[FLOAT] is CheckStatus.NOT_TRIED
