@@ -63,21 +63,26 @@ def roll_out(
     programs = {device.abi: ensure_harness(layout.programs, device.abi) for device in devices}
     harnesses = {abi: local_file(program, executable=True) for abi, program in programs.items()}
     compiled = _compiled(bundles, kinds, layout, observer)
-    for bundle in bundles:  # a device may hold its files whole already
+    for bundle in {bundle.folder: bundle for bundle in bundles}.values():  # a device may hold its files whole already
         check_contents(bundle, harness_files(bundle.artifact, runs_float=runs_float))
     work = [
         _Work(device=device, kind=kind, harness=harnesses[device.abi], choice=choice, bundle=bundle, compiled=product)
         for device, kind, choice, bundle, product in zip(devices, kinds, choices, bundles, compiled, strict=True)
     ]
+    return _pushed(work, observer, runs_float=runs_float)
+
+
+def _pushed(work: Sequence["_Work"], observer: Observer, *, runs_float: bool) -> Rollout:
     installations, failures = [], {}
-    with ThreadPoolExecutor(max_workers=len(devices)) as pool:
+    with ThreadPoolExecutor(max_workers=len(work)) as pool:
         pending = [pool.submit(one.installed, observer, runs_float=runs_float) for one in work]
-    for device, installed in zip(devices, pending, strict=True):
+    for one, installed in zip(work, pending, strict=True):
+        address = one.device.facts.address
         try:
             installations.append(installed.result())
         except QuadbenchError as error:
-            log.info("%s is left out: %s", device.facts.address, error)
-            failures[device.facts.address] = error
+            log.info("%s is left out: %s", address, error)
+            failures[address] = error
     if not installations:
         raise next(iter(failures.values()))
     return Rollout(installations=tuple(installations), failures=failures)

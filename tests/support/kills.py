@@ -151,7 +151,7 @@ class Arena:
             return
         expected = _EXIT_CODES if kill.victim != "quadbench" else {-kill.how, 128 + kill.how, 0}
         if kill.how is signal.SIGTERM:
-            # It interrupts as Ctrl-C does, of which Python ends itself where it comes in an `exec` of text, as in making a dataclass.
+            # It interrupts as Ctrl-C does; in an `exec` of text, as in making a dataclass, Python then ends itself so.
             expected = expected | {-signal.SIGINT, 128 + signal.SIGINT}
         if code not in expected:
             yield f"exit code {code}, expected one of {sorted(expected)}: {said}"
