@@ -56,11 +56,11 @@ def _print_bring_up(console: Console, result: BringUp) -> None:
         shown.add_column(column, overflow="fold", justify="right" if column == "s" else "left")
     for check in result.checks:
         mark = Text(check.status, style=_COLOURS[check.status])
-        shown.add_row(mark, check.name, Text(check.said), f"{check.seconds:.1f}")
+        shown.add_row(mark, check.name, check.said, f"{check.seconds:.1f}")
     console.print(shown)
     for check in result.checks:
         if check.hint:
-            console.print(Text(f"{check.name}: {one_line(check.hint)}"))
+            console.print(f"{check.name}: {one_line(check.hint)}", highlight=False)
 
 
 def _print_checks(console: Console, checks: Sequence[Check]) -> None:

@@ -50,7 +50,7 @@ def _print_ran(console: Console, ran: TextTable) -> None:
     for name in ran.columns:
         table.add_column(name, overflow="fold")
     for row in ran.rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*row)
     console.print(table)
 
 
