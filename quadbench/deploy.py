@@ -92,6 +92,12 @@ def deploy(files: Sequence[LocalFile], device: Device, *, progress: Progress | N
     )
 
 
+def space_bytes(files: Iterable[LocalFile]) -> int:
+    """Return the bytes that files take on a device, each content once, in whole blocks of its file system."""
+    sizes = {file.sha256: file.size_bytes for file in files}
+    return sum(-(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES for size_bytes in sizes.values())
+
+
 def _by_digest(files: Iterable[LocalFile]) -> dict[str, LocalFile]:
     """Return each object once; it is executable if any of its files is."""
     needed: dict[str, LocalFile] = {}
@@ -142,7 +148,7 @@ def _contents(device: Device, folder: str, files: Sequence[LocalFile], prefix: s
 
 
 def _check_space(device: Device, folder: str, missing: Sequence[LocalFile]) -> None:
-    need_bytes = sum(-(-file.size_bytes // BLOCK_BYTES) * BLOCK_BYTES for file in missing)
+    need_bytes = space_bytes(missing)
     if need_bytes and (free_bytes := device.free_bytes(folder)) < need_bytes:
         needed = f"{free_bytes / MIB:.1f} MB free in {folder}, {need_bytes / MIB:.1f} MB are needed"
         raise DeviceFullError(

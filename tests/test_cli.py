@@ -10,10 +10,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 
 from quadbench.cli import main
 from quadbench.cli.commands import COMMANDS, GROUPS
-from quadbench.cli.console import print_json, stdout_console
+from quadbench.cli.console import print_json, print_text, stdout_console
 from quadbench.cli.options import sentence
 
 MISTAKES = """\
@@ -291,3 +292,53 @@ def test_a_command_turns_the_runtimes_telemetry_off(monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
     assert main(["recipe", "schema"]) == 0
     assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+
+
+@pytest.mark.parametrize("words", [["report", "--json", "--nope"], ["--json"], ["recipe", "check", "--js"], ["reprot", "--json"]])
+def test_a_wrong_command_line_is_json_for_machines_too(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["exit_code"] == 2
+    assert json.loads(shown.out)["error"] in shown.err
+
+
+def test_a_wrong_command_line_cannot_colour_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["report", "x", "\x1b[31;1my\x1b]0;z"])
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_an_unexpected_error_is_json_for_machines_and_a_traceback_for_people(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError("by nothing")
+
+    monkeypatch.setattr("quadbench.cli.doctor.examine", broken)
+    with pytest.raises(ZeroDivisionError):
+        main(["doctor", "--json"])
+    assert json.loads(capsys.readouterr().out) == {"error": "unexpected ZeroDivisionError: by nothing", "exit_code": 1}
+
+
+@pytest.mark.parametrize("columns", ["0", "-1", "abc", "1", "9" * 4000])
+def test_a_width_in_which_no_table_has_room_says_nothing(
+    columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main(["devices"]) == 0
+    assert "virtual:s25" in capsys.readouterr().out
+
+
+def test_nothing_that_is_printed_is_a_code_for_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table(title="\x1b[2Ja", header_style="bold")
+    table.add_column("\x1b]0;b\x07")
+    table.add_row("\x1b[2J[bold]c")
+    console = stdout_console()
+    console.print(table)
+    console.print("\x1b[2Jd")
+    print_text("\x1b[2Je")
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert "\\x1b[2J[bold]c" in shown

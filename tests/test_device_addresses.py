@@ -227,3 +227,16 @@ def test_devices_that_are_left_out_mean_this_machine(monkeypatch: pytest.MonkeyP
 def test_an_option_that_stands_twice_is_refused(address: str) -> None:
     with pytest.raises(UserError, match="has an option twice"):
         parse_address(address)
+
+
+@pytest.mark.parametrize("text", ["s25\n", "virtual:s25?scenario=./a\x1b[31m.yaml", "hub:s25\x07", "R3X\u202e", "s25@a\x00b"])
+def test_an_address_that_does_more_than_stand_there_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="has characters that are not shown") as caught:
+        parse_address(text)
+    assert str(caught.value).isprintable()
+
+
+def test_a_serial_has_an_at_sign_only_where_a_phone_has_it() -> None:
+    with pytest.raises(UserError, match="'s25@x@y' is no device"):
+        parse_address("s25@x@y")
+    assert parse_address("s25@x@y", ["x@y"]) == AttachedAddress(profile="s25", serial="x@y")

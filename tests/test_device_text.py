@@ -1,5 +1,7 @@
 """What a device says is shown and never acted on: on a terminal, in a page, in a log, and never without end."""
 
+import argparse
+import csv
 import io
 import logging
 import re
@@ -8,14 +10,16 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from support.synthetic_run import failed, make_run
+from support.synthetic_run import S25, failed, make_run
 
 from quadbench.artifacts import DeviceFacts, LaunchPlan, RunRecord, Variant
 from quadbench.artifacts.device_text import MOST_CHARACTERS, is_plain, one_line, printable
 from quadbench.cli import _configure_logging
 from quadbench.cli.console import RunConsole, print_error
+from quadbench.cli.result import print_result
 from quadbench.devices.device import command_failed
-from quadbench.report import render_html
+from quadbench.report import kpi_table, render_html, to_csv, to_latex, to_markdown
+from quadbench.report.text_table import csv_cell
 from quadbench.results.layout import Layout
 
 EVIL = "[/foo] [red]x[/] \x1b[2J\x1b]0;title\x07 \u202e<script>\x00"
@@ -108,3 +112,30 @@ def test_a_command_that_failed_is_told_without_its_codes() -> None:
     error = command_failed(["sh"], "device 'x'", 3, f"{EVIL}\n" * 100_000)
     assert is_plain(str(error))
     assert len(str(error)) < 2 * MOST_CHARACTERS
+
+
+def test_a_devices_name_is_one_cell_in_every_table_and_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evil = replace(S25, address=f"=cmd|{EVIL}\n| x |", title=EVIL, serial=EVIL)
+    other = replace(evil, address="@b\r\nc")
+    result = make_run(tmp_path, devices=(evil, other))
+    table = kpi_table(result)
+    written = (to_csv(result), to_markdown(table), to_latex(table), to_markdown(kpi_table(make_run(tmp_path, devices=(evil,)))))
+    for text in written:
+        assert not CONTROLS.search(text.replace("\n", ""))
+    rows = list(csv.reader(io.StringIO(written[0])))
+    assert {row[1][:5] for row in rows[1:]} == {"'=cmd", "'@b /"}
+    assert len(written[0].splitlines()) == len(rows)
+    assert sum(line.startswith("| ") for line in written[1].splitlines()) == len(table.rows) + 2
+    named = make_run(tmp_path, devices=(replace(evil, address=f"s{EVIL}\n| x |"),))  # of which a path can be made
+    assert not CONTROLS.search(render_html(named, Layout(tmp_path)))
+    print_result(argparse.Namespace(full=True, json=False, layout=Layout(tmp_path)), named, tmp_path / "x.html")
+    print_result(argparse.Namespace(full=False, json=False, layout=Layout(tmp_path)), named, tmp_path / "x.html")
+    assert not CONTROLS.search(capsys.readouterr().out.replace("\n", ""))
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [("-1.5", "-1.5"), ("+1e3", "+1e3"), ("-x", "'-x"), ("=1+1", "'=1+1"), ("@a", "'@a"), ("\t=1", "'=1"), ("a=b", "a=b")],
+)
+def test_a_spreadsheet_takes_no_cell_for_a_formula(text: str, cell: str) -> None:
+    assert csv_cell(text) == cell

@@ -17,7 +17,7 @@ from support.device_contract import DeviceContract
 
 from quadbench.devices import Device, adb_reconnect, connect, list_devices, parse_battery, parse_thermal
 from quadbench.devices.adb_protocol import TcpEndpoint, UnixEndpoint
-from quadbench.devices.adb_server import endpoint_from, user_server
+from quadbench.devices.adb_server import server_endpoint, user_server
 from quadbench.devices.sandbox import PACKAGES
 from quadbench.errors import (
     DeviceError,
@@ -392,16 +392,22 @@ def test_without_a_server_the_other_devices_are_still_listed(
         ({"ADB_SERVER_SOCKET": "localfilesystem:/run/adb.sock"}, UnixEndpoint(path=Path("/run/adb.sock"))),
     ],
 )
-def test_the_server_is_where_adb_would_look_for_it(environment: dict[str, str], expected: TcpEndpoint | UnixEndpoint) -> None:
-    assert endpoint_from(environment) == expected
+def test_the_server_is_where_adb_would_look_for_it(
+    environment: dict[str, str], expected: TcpEndpoint | UnixEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert server_endpoint() == expected
 
 
 @pytest.mark.parametrize(
     "environment", [{"ANDROID_ADB_SERVER_PORT": "adb"}, {"ADB_SERVER_SOCKET": "usb"}, {"ADB_SERVER_SOCKET": "tcp:x"}]
 )
-def test_a_wrong_server_address_is_refused(environment: dict[str, str]) -> None:
+def test_a_wrong_server_address_is_refused(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=next(iter(environment))):
-        endpoint_from(environment)
+        server_endpoint()
 
 
 def test_an_attached_phone_is_found_by_profile_serial_or_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

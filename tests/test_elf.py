@@ -79,6 +79,13 @@ def test_what_is_no_elf_file_is_refused_with_the_reason(tmp_path: Path, content:
         read(tmp_path / "lib.so")
 
 
+@pytest.mark.parametrize("alignment", [16385, 2**31, 2**63, 3 * 2**14])
+def test_an_alignment_that_no_loader_takes_is_refused(tmp_path: Path, alignment: int) -> None:
+    path = write_elf(tmp_path / "libx.so", alignment=alignment)
+    with pytest.raises(UserError, match=f"aligned to {alignment} bytes; expected a power of 2, at most"):
+        read_elf(path, name="libx.so", fault=UserError)
+
+
 def test_no_byte_that_is_changed_ends_in_anything_but_facts_or_a_refusal(tmp_path: Path) -> None:
     path = write_elf(tmp_path / "lib.so", needed=("libc.so", "libm.so"), interpreter="/system/bin/linker64", android_api=29)
     whole, chance = path.read_bytes(), random.Random(1)

@@ -1,12 +1,16 @@
 """Files from outside: what is no regular file, too large or no JSON is refused at once, with the file's name."""
 
+import json
 import os
+import shutil
+import struct
 from pathlib import Path
 
 import pytest
 
 from quadbench.cli import main
 from quadbench.errors import ArtifactError, SpecError, UserError
+from quadbench.quad.cache import digests_of
 from quadbench.recipe import load_recipe
 from quadbench.results.digests import sha256_of
 from quadbench.spec import read_file, read_json, require_file
@@ -23,6 +27,19 @@ def no_file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     if request.param == "folder":
         path.mkdir()
     return path
+
+
+@pytest.fixture
+def copied_recipe(tmp_path: Path, tiny_recipe: Path) -> Path:
+    """The tiny model's recipe with all that it names; tests spoil it."""
+    return Path(shutil.copytree(tiny_recipe.parent, tmp_path / "tiny")) / tiny_recipe.name
+
+
+def write_tensors(path: Path, ends: dict[str, int], data_bytes: int) -> None:
+    """Write a safetensors file whose tensors end where `ends` says."""
+    header = {name: {"dtype": "F32", "shape": [end // 4], "data_offsets": [0, end]} for name, end in ends.items()}
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(data_bytes))
 
 
 def test_what_is_no_regular_file_is_refused_at_once(no_file: Path) -> None:
@@ -126,3 +143,100 @@ def test_a_recipe_is_checked_with_what_it_names(tmp_path: Path, tiny_recipe: Pat
     assert main(["recipe", "check", str(path)]) == 2
     assert "task 'change' has 3 inputs, calibration takes 3; none is left to evaluate" in capsys.readouterr().err
     assert main(["recipe", "check", str(tiny_recipe)]) == 0
+
+
+FOLDERS = "{source: peft, path: adapters/first}"
+MODEL = "{source: diffusers, path: model}"
+
+
+@pytest.mark.parametrize(
+    ("there", "instead", "reason"),
+    [
+        (
+            MODEL,
+            "{source: diffusers, path: /etc/ssl}",
+            "'/etc/ssl' lacks unet, vae, text_encoder, tokenizer, ",
+        ),
+        (MODEL, '{source: diffusers, path: "~"}', "lacks unet"),
+        (MODEL, '{source: diffusers, path: ""}', "lacks unet"),
+        (MODEL, "{source: checkpoint, path: /etc/passwd}", "'/etc/passwd' is no .safetensors file"),
+        (MODEL, "{source: checkpoint, path: cut.safetensors}", "is no whole safetensors file"),
+        (FOLDERS, "{source: peft, path: /etc/passwd}", "'/etc/passwd' is no folder; expected a folder with adapter_config.json"),
+        (FOLDERS, "{source: peft, path: /proc/self/mem}", "adapter 'first': '/proc/self/mem' is no folder"),
+        (FOLDERS, "{source: peft, path: /etc}", "'/etc/adapter_config.json' cannot be read"),
+        (FOLDERS, "{source: diffusers, path: adapters/first}", "is a folder; expected a .safetensors file"),
+        (FOLDERS, "{source: kohya, path: /etc/passwd}", "'/etc/passwd' is not a whole safetensors file: it has"),
+        (
+            FOLDERS,
+            "{source: kohya, path: /proc/self/mem}",
+            "/mem' is not a whole safetensors file: Input/output error",
+        ),
+        (FOLDERS, "{source: kohya, path: cut.safetensors}", "its tensors end after 8 bytes of 4"),
+        (FOLDERS, "{source: kohya, path: many.safetensors}", "it has 10001 tensors; expected at most 10000"),
+        (FOLDERS, "{source: kohya, path: empty.safetensors}", "holds no tensors"),
+        (FOLDERS, "{source: kohya, path: adapter.bin}", "is a pickle, which is never opened"),
+    ],
+)
+def test_what_a_recipe_names_must_hold_what_its_format_reads(
+    there: str, instead: str, reason: str, copied_recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is hashed: by a check of the recipe, and by a dry run of it."""
+    folder = copied_recipe.parent
+    write_tensors(folder / "cut.safetensors", {"a": 8}, 4)
+    write_tensors(folder / "many.safetensors", {f"{number}": 0 for number in range(10_001)}, 0)
+    write_tensors(folder / "empty.safetensors", {}, 0)
+    (folder / "adapter.bin").touch()
+    copied_recipe.write_text(copied_recipe.read_text().replace(there, instead))
+    for words in (["recipe", "check"], ["run", "--dry-run", "--devices", "local", "--results", str(folder / "results")]):
+        assert main([*words, str(copied_recipe)]) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert reason in said
+        assert "None" not in said
+
+
+def test_only_the_files_that_a_format_reads_count(copied_recipe: Path) -> None:
+    before = digests_of(load_recipe(copied_recipe)).bundle
+    folder = copied_recipe.parent
+    for place in ("model/notes.md", "model/unet/pytorch.bin", "adapters/first/optimizer.pt", "model/logs/a/b.json"):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_text("x")
+    assert digests_of(load_recipe(copied_recipe)).bundle == before
+    config = folder / "adapters/first/adapter_config.json"
+    config.write_text(config.read_text() + "\n")
+    assert digests_of(load_recipe(copied_recipe)).bundle != before
+
+
+def test_more_files_than_any_model_has_are_not_hashed(copied_recipe: Path) -> None:
+    for number in range(501):
+        (copied_recipe.parent / f"model/unet/{number}.json").touch()
+    with pytest.raises(UserError, match=r"files; expected at most 500 files"):
+        digests_of(load_recipe(copied_recipe))
+
+
+def test_a_file_that_cannot_be_read_is_named_by_whoever_hashes_it() -> None:
+    with pytest.raises(OSError, match="'/proc/self/mem'"):
+        sha256_of(Path("/proc/self/mem"))
+
+
+def test_an_input_that_is_a_link_out_of_its_folder_is_refused(copied_recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = copied_recipe.parent / "inputs"
+    picture = sorted(folder.glob("*.png"))[0]
+    (copied_recipe.parent / "elsewhere.png").write_bytes(picture.read_bytes())
+    picture.unlink()
+    picture.symlink_to("../elsewhere.png")
+    assert main(["recipe", "check", str(copied_recipe)]) == 2
+    assert "is a link that leads out of its folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("".join(f"key{i}: 1\n" for i in range(60_000)), "holds more than 10000 keys and values"),
+        ("adapters:\n" + "".join(f"  a{i}: {{source: builtin, name: restyle}}\n" for i in range(300)), "at most 256, found 300"),
+    ],
+)
+def test_a_recipe_of_endless_length_is_refused_by_its_number(text: str, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"schema_version: 1\n{text}")
+    with pytest.raises(SpecError, match=reason):
+        load_recipe(path)

@@ -12,7 +12,7 @@ from support.watcher import Silent
 from quadbench.artifacts import MIB
 from quadbench.cli import main
 from quadbench.devices import connect
-from quadbench.errors import ArtifactError, UserError
+from quadbench.errors import ArtifactError, SpecError, UserError
 from quadbench.harness.cmake import NDK_VARIABLE
 from quadbench.harness.program import OVERRIDE
 from quadbench.kits import store
@@ -146,3 +146,45 @@ def test_a_dry_run_prints_a_block_for_each_device(layout: Layout, harness: Path,
     answer = json.loads(capsys.readouterr().out)
     assert answer["schema_version"] == 1
     assert [device["address"] for device in answer["devices"]] == ["virtual:s25", "s25"]
+
+
+@pytest.mark.parametrize(
+    ("addresses", "reason"),
+    [
+        (["virtual:s25?scenario=nope"], "unknown scenario 'nope'"),
+        (["virtual:s25?scenario=/dev/zero"], "'/dev/zero' cannot be read: it is a device"),
+        (["virtual:s25?scenario=./a\nb\x1b[31m.yaml"], r"has characters that are not shown"),
+        (["local", "local"], "'local' was given 2 times"),
+        (["virtual:s25", " virtual:s25?target=cpu"], "are the same device, virtual-s25"),
+        (["s25@R3X", "tabs11@R3X"], "'tabs11@R3X' and 's25@R3X' are the same device, R3X"),
+        (["s25@x@y"], "'s25@x@y' is no device"),
+    ],
+)
+def test_a_forecast_refuses_what_the_run_would_refuse_before_it_connects(
+    addresses: list[str], reason: str, layout: Layout
+) -> None:
+    with pytest.raises(UserError, match=reason):
+        forecast(QUICKSTART, addresses, layout=layout)
+
+
+def test_a_scenario_of_a_forecast_is_read(layout: Layout, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("schema_version: 1\nname: mine\ntitle: x\nlink_mb_per_s: 1.0e-300\n")
+    with pytest.raises(SpecError, match=r"mine\.yaml:4: link_mb_per_s: expected at least"):
+        forecast(QUICKSTART, [f"virtual:s25?scenario={tmp_path / 'mine.yaml'}"], layout=layout)
+
+
+def test_a_forecast_names_the_room_that_is_missing(layout: Layout) -> None:
+    write_recipe_bundle(QUICKSTART, layout)
+    (one,) = forecast(QUICKSTART, ["virtual:s25?data_mb=1"], layout=layout)
+    assert one.missing[0].startswith("room: its /data has 1 MB, ")
+    (one,) = forecast(QUICKSTART, ["virtual:s25?data_mb=60000"], layout=layout)
+    assert one.missing == ()
+
+
+def test_a_forecast_names_the_programs_that_a_virtual_device_lacks(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quadbench.host._SYSTEM_FOLDERS", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (one,) = forecast(QUICKSTART, ["virtual:s25"], layout=layout)
+    assert "the virtual device 'virtual:s25' needs adb, adbd, bwrap, mksh, toybox, not found on PATH" in one.missing[0]

@@ -109,7 +109,7 @@ def test_a_pickle_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_damaged_single_file_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"no weights")
-    with pytest.raises(UserError, match=r"model\.safetensors' cannot be read"):
+    with pytest.raises(UserError, match=r"model\.safetensors' is no whole safetensors file"):
         load_checkpoint(path).unet  # noqa: B018
 
 

@@ -166,7 +166,7 @@ def test_a_profile_without_a_hosted_target_is_refused(service: AiHubService, tmp
 
 
 def test_a_hosted_phone_given_twice_is_refused(service: AiHubService, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="'hub:s25' was given twice"):
+    with pytest.raises(UserError, match="'hub:s25' was given 2 times"):
         _run(["hub:s25", "hub:s25"], Layout(tmp_path))
 
 

@@ -79,3 +79,8 @@ def test_what_a_person_reads_is_in_the_text(capsys: pytest.CaptureFixture[str]) 
     assert "restyle: peft, as the folder holds adapter_config.json" in said
     assert "568,320 parameters: 1.14 MB in INT16, 0.57 MB in INT8" in said
     assert said.rstrip().endswith("no problems")
+
+
+def test_what_cannot_be_mapped_into_memory_is_no_adapter(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["adapter", "inspect", "/proc/self/mem"]) == 2
+    assert "'/proc/self/mem' is not a whole safetensors file: Input/output error" in capsys.readouterr().err

@@ -16,8 +16,9 @@ from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.kits import store
 from quadbench.kits.for_target import best_kit, compiler_problem, libraries_for, target_problems
 from quadbench.kits.versions import COMPILER_VERSIONS, compiler_build
+from quadbench.results.digests import sha256_of
 from quadbench.results.layout import Layout
-from quadbench.results.manifest import MANIFEST, check_contents, read_manifest
+from quadbench.results.manifest import CHECKSUM, MANIFEST, check_contents, read_manifest
 from quadbench.target.abi import Abi
 from quadbench.target.targets import OnnxRuntimeTarget, QnnTarget
 
@@ -119,6 +120,12 @@ def test_segments_for_pages_of_4_kb_are_refused(layout: Layout, tmp_path: Path) 
     folder = write_runtime(tmp_path / "kit", alignment=4096).parent
     message = refused(folder, layout)
     assert f"'{RUNTIME}' has segments aligned to 4 KB; arm64-v8a may have pages of 16 KB, and would not load it" in message
+
+
+def test_a_runtime_that_needs_no_libc_is_of_no_system(layout: Layout, tmp_path: Path) -> None:
+    message = refused(write_runtime(tmp_path / "kit", needed=("libm.so",)).parent, layout)
+    assert f"'{RUNTIME}' needs 'libm.so'; expected 'libc.so' among them, as arm64-v8a has it" in message
+    assert f"'{RUNTIME}' needs no library" in refused(write_runtime(tmp_path / "b", needed=()).parent, layout)
 
 
 def test_a_library_that_nobody_has_is_named_with_those_that_need_it(layout: Layout, tmp_path: Path) -> None:
@@ -233,6 +240,40 @@ def test_a_kit_that_was_changed_is_refused_and_can_be_removed(layout: Layout, tm
         store.find(stored.folder.name, layout)
     store.remove(stored.folder.name, layout)
     assert store.kits(layout) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("kind", "bundle", "kind: Input should be 'kit'"),
+        ("digest", "0" * 64, "digest is '0000"),
+        ("abi", "arm64-linux", "expected that of its ABI and libraries"),
+        ("libraries.0.role", "skel", "the role of 'libonnxruntime.so' is 'skel', expected 'runtime'"),
+        ("libraries.0.name", "libother.so", "expected that of its ABI and libraries"),
+    ],
+)
+def test_a_manifest_that_was_rewritten_with_its_checksum_is_refused(
+    key: str, value: str, reason: str, layout: Layout, tmp_path: Path
+) -> None:
+    stored = store.add([write_runtime(tmp_path / "kit")], PHONE, layout).kit
+    manifest = stored.folder / MANIFEST
+    content = json.loads(manifest.read_text())
+    *path, last = [int(part) if part.isdigit() else part for part in key.split(".")]
+    place = content
+    for part in path:
+        place = place[part]
+    place[last] = value
+    manifest.write_text(json.dumps(content))
+    (stored.folder / CHECKSUM).write_text(f"{sha256_of(manifest)}  {MANIFEST}\n")
+    with pytest.raises(ArtifactError, match=reason):
+        store.kits(layout)
+
+
+def test_a_kit_in_the_folder_of_another_is_refused(layout: Layout, tmp_path: Path) -> None:
+    stored = store.add([write_runtime(tmp_path / "kit")], PHONE, layout).kit
+    stored.folder.rename(stored.folder.with_name("0123456789abcdef"))
+    with pytest.raises(ArtifactError, match=f"expected the folder {stored.folder.name}.*runtime remove 0123456789abcdef"):
+        store.find("0123", layout)
 
 
 def test_adding_the_files_again_mends_a_damaged_kit(layout: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from support.scripted_harness import GOOD, LIBRARIES, SAMPLES, World, files_of, launch_of, measured, of_metric
 
 from quadbench.artifacts import Caveat, ErrorClass, FileRef, RunRecord, Status, Variant
-from quadbench.artifacts.kit import Kit, Library, Role
+from quadbench.artifacts.kit import Kit, Library, Role, kit_digest
 from quadbench.devices.local import LocalDevice
 from quadbench.errors import ArtifactError, UnknownNameError
 from quadbench.harness.execution_provider import execution_provider_of
@@ -182,7 +182,7 @@ class _WithPath:
 def test_a_launch_sets_the_variables_of_its_kit_and_its_record_names_the_libraries(world: World) -> None:
     file = FileRef(path="a", sha256=world.runtime, size_bytes=7)
     library = Library(name="libonnxruntime.so", role=Role.RUNTIME, file=file)
-    kit = Kit(digest="d", abi=Abi.ARM64_V8A, libraries=(library,), versions={}, origins=())
+    kit = Kit(digest=kit_digest(Abi.ARM64_V8A, (library,)), abi=Abi.ARM64_V8A, libraries=(library,), versions={}, origins=())
     installed = InstalledKit(folder="/kits/d", kit=kit, libraries=(library,))
     says = 'os.environ["LD_LIBRARY_PATH"], os.environ["ADSP_LIBRARY_PATH"], plan["runtime"]["library"]'
     harness = world.harness(f'header()\nemit("error", message=" ".join([{says}]))\nsys.exit(3)\n')
@@ -190,6 +190,6 @@ def test_a_launch_sets_the_variables_of_its_kit_and_its_record_names_the_librari
     record = measure_launch(replace(world.installation(harness), kit=installed), launch_of(), settings)
     assert "exit code 3: /kits/d /kits/d /kits/d/libonnxruntime.so" in str(record.reason)
     assert {name: text for name, text in record.versions.items() if name.startswith("kit")} == {
-        "kit": "d",
+        "kit": kit.digest,
         "kit.libonnxruntime.so": world.runtime,
     }

@@ -139,12 +139,6 @@ def test_a_package_that_the_repository_lacks_is_named_with_its_address(repositor
         fetch(package, tmp_path, maven=repository[1])
 
 
-def test_only_a_web_address_is_a_repository(tmp_path: Path) -> None:
-    package = MavenPackage(group="a.b", artifact="c", version="1", sha256=ZEROS)
-    with pytest.raises(UserError, match=r"\$QUADBENCH_MAVEN is 'file:///etc/a/b.*', which is no web address"):
-        fetch(package, tmp_path, maven="file:///etc")
-
-
 @pytest.mark.parametrize(
     "text", ["a:b:1", "a:b:1#sha256=12", f"a:../b:1#sha256={ZEROS}", f"a:b:../..#sha256={ZEROS}", f":::#sha256={ZEROS}"]
 )

@@ -167,6 +167,9 @@ def test_every_scenario_that_comes_along_has_the_name_of_its_file() -> None:
         ("phases: [{thermal_status: 7}]\n", "thermal_status"),
         ("phases: [{skin_c: .nan}]\n", "skin_c"),
         ("link_mb_per_s: 0\n", "link_mb_per_s"),
+        ("link_mb_per_s: 1.0e-300\n", "link_mb_per_s: expected at least 0.01"),
+        ("clocks: {hardware_khz: 1, cap_khz: 2}\n", "clocks.cap_khz: expected at most hardware_khz, 1, found 2"),
+        ("events: [{event: unplug, when: {at: launch}, for_s: 1.0e-300}]\n", "for_s: expected at least 0.01"),
         ("exit_codes: {sh: 0}\n", "exit_codes"),
         ("exit_codes: {mv: 256}\n", "exit_codes"),
     ],
@@ -177,6 +180,13 @@ def test_a_wrong_scenario_is_refused_at_its_line(tmp_path: Path, text: str, reas
         pass
     assert f"{path}:4" in str(caught.value)
     assert reason in str(caught.value)
+
+
+def test_a_title_is_a_sentence_and_no_book(tmp_path: Path) -> None:
+    path = tmp_path / "book.yaml"
+    path.write_text(f"schema_version: 1\nname: book\ntitle: {'x' * 900_000}\n")
+    with pytest.raises(SpecError, match="title: expected at most 200, found 900000"):
+        load_scenario(str(path))
 
 
 def test_an_unknown_scenario_is_answered_with_the_known_ones(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 """Problems: an error of the client -> a ServiceError of one line, without token or signed addresses, that may pass or not."""
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from quadbench.errors import ServiceError
+from quadbench.spec import path_variable
 
 CONFIGURE_HINT = "qai-hub configure --api_token TOKEN, with the token of your account page at the service"
 CONFIG_VARIABLE = "QAIHUB_CLIENT_INI"  # the client's own
@@ -14,7 +14,7 @@ _UNAUTHORIZED, _NOT_FOUND, _RATE_LIMITED = 401, 404, 429
 
 def config_path() -> Path:
     """Return the path of the client's configuration, which need not exist."""
-    return Path(os.environ.get(CONFIG_VARIABLE, "~/.qai_hub/client.ini")).expanduser()
+    return (path_variable(CONFIG_VARIABLE) or Path("~/.qai_hub/client.ini")).expanduser()
 
 
 def client_errors() -> tuple[type[Exception], ...]:

@@ -1,9 +1,12 @@
 """Kit: the libraries with which the harness runs graphs on devices of one ABI, each by its role, and where they come from."""
 
+import hashlib
+import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from quadbench.artifacts.bundle import SCHEMA_VERSION, FileRef
 from quadbench.artifacts.names import Checked
@@ -76,16 +79,34 @@ class Kit:
     """
 
     schema_version: int = SCHEMA_VERSION
-    kind: str = "kit"
+    kind: Literal["kit"] = "kit"
     digest: str
     abi: Abi
     libraries: tuple[Library, ...]
     versions: dict[str, str]
     origins: tuple[Origin, ...]
 
+    def __post_init__(self) -> None:
+        """Refuse a kit whose digest is not that of its content, wherever it is read from.
+
+        Raises:
+            ValueError: says which digest or role is another one.
+        """
+        if self.digest != (expected := kit_digest(self.abi, self.libraries)):
+            raise ValueError(f"digest is {shown(self.digest)}, expected that of its ABI and libraries, {shown(expected)}")
+        for library in self.libraries:
+            if library.role is not (role := role_of(library.name)):
+                raise ValueError(f"the role of '{library.name}' is '{library.role}', expected '{role}'")
+
     def of_role(self, role: Role) -> tuple[Library, ...]:
         """Return the libraries with that role."""
         return tuple(library for library in self.libraries if library.role is role)
+
+
+def kit_digest(abi: Abi, libraries: Iterable[Library]) -> str:
+    """Return the digest of a kit's ABI and of the names and contents of its libraries."""
+    content = {"abi": abi, **{library.name: library.file.sha256 for library in libraries}}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def role_of(name: str) -> Role:

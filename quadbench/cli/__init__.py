@@ -11,9 +11,11 @@ import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
+from typing import NoReturn
 
 from quadbench.cli.commands import COMMANDS, listed
 
+UNEXPECTED = 1
 PIPE_LEFT = 141  # as a shell says of a program that ends by SIGPIPE
 # These keep libraries quiet, which read them when they are imported. A value that the user has set stays.
 _QUIET_LIBRARIES = {
@@ -47,7 +49,7 @@ What was measured before a failure is stored.
 
 def build_parser(called: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
     """Return the parser. Only the modules of the commands that are `called` are imported; the others are mere names."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="quadbench",
         usage="quadbench [-h] [--version] COMMAND ...",
         description=f"{_PURPOSE}\n\n{listed()}",
@@ -112,6 +114,8 @@ def _main(words: Sequence[str], received: Sequence[signal.Signals]) -> int:
         from quadbench.results.storage import staying, storing
 
         _configure_logging(options.verbose)
+    except _UsageError as error:
+        _refuse(words, str(error))
     except (KeyboardInterrupt, ImportError) as error:  # a command takes half a second to be imported
         if not _is_interrupt(error):
             raise
@@ -130,7 +134,32 @@ def _main(words: Sequence[str], received: Sequence[signal.Signals]) -> int:
         if not _is_interrupt(error):
             raise
         return _fail(options, f"{_cause(received)}; {_kept(error)}", _ended_by(received))
+    except Exception as error:
+        _tell_machines(options.json, f"unexpected {type(error).__name__}: {error}", UNEXPECTED)
+        raise
     return code
+
+
+class _UsageError(Exception):
+    """The error of a command line that no command takes."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """The parser of a command; what is wrong with a command line is raised."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _UsageError(f"{self.format_usage()}{self.prog}: error: {message}")
+
+
+def _refuse(words: Sequence[str], message: str) -> NoReturn:
+    """Leave with the exit code of wrong input; `--json` may be cut short, and stands somewhere in what was not understood."""
+    from quadbench.artifacts.device_text import printable
+    from quadbench.errors import UserError
+
+    wants_json = any(len(word) > 2 and "--json".startswith(word) for word in words)
+    _tell_machines(wants_json, message.partition("error: ")[2], UserError.exit_code)
+    sys.stderr.write(f"{printable(message)}\n")
+    raise SystemExit(UserError.exit_code)
 
 
 class _Version(argparse.Action):
@@ -163,12 +192,18 @@ def _kept(interrupt: BaseException) -> str:
 
 
 def _fail(options: argparse.Namespace, message: str, code: int) -> int:
-    from quadbench.cli.console import print_error, print_json
+    from quadbench.cli.console import print_error
 
-    if options.json:
-        print_json({"error": message, "exit_code": code})
+    _tell_machines(options.json, message, code)
     print_error(message)
     return code
+
+
+def _tell_machines(wants_json: bool, message: str, code: int) -> None:
+    from quadbench.cli.console import print_json
+
+    if wants_json:
+        print_json({"error": message, "exit_code": code})
 
 
 def _configure_logging(verbosity: int) -> None:

@@ -1,12 +1,12 @@
 """Addresses: `--devices` and `-s` on the command line -> the addresses that a command runs on."""
 
 import argparse
-import os
 from collections.abc import Sequence
 
 from quadbench.cli.options import split_list
 from quadbench.devices import SERIAL_VARIABLE
 from quadbench.errors import UserError
+from quadbench.spec import variable
 from quadbench.target.profile import LOCAL_NAME
 
 
@@ -45,4 +45,4 @@ def chosen_devices(devices: str | None, serial: str | None) -> Sequence[str]:
         raise UserError(f"-s {serial} picks one phone, but --devices names {len(listed)}", hint=f"write {listed[0]}@{serial}")
     if serial:
         return [f"{listed[0]}@{serial}"] if listed else [serial]
-    return listed or ([] if os.environ.get(SERIAL_VARIABLE) else [LOCAL_NAME])
+    return listed or ([] if variable(SERIAL_VARIABLE) else [LOCAL_NAME])

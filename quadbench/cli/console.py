@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import sys
 import threading
 from types import TracebackType
@@ -18,15 +17,33 @@ from quadbench.artifacts.device_text import one_line, printable
 
 WORST_SITES = 5  # of each adapter are shown
 _FILE_WIDTH = 200  # wider than any table
+_TERMINAL_WIDTH, _LEAST_WIDTH, _MOST_WIDTH = 80, 20, 10_000
 _MOST_CHARACTERS = 20_000  # of an error's message
 
 
 def stdout_console() -> Console:
-    """Return the console for results. In a file or a pipe tables stand as wide as they are, unless COLUMNS says how wide."""
-    console = Console()
-    if not console.is_terminal and "COLUMNS" not in os.environ:
+    """Return the console for results. In a file or a pipe tables stand as wide as they are, unless COLUMNS says how wide.
+
+    A COLUMNS in which no table has room, as 0, says nothing.
+    """
+    from quadbench.spec import variable
+
+    console = _ResultsConsole(markup=False, emoji=False)
+    columns = variable("COLUMNS") or ""
+    if columns.isdecimal() and _LEAST_WIDTH <= int(columns) <= _MOST_WIDTH:
+        return console
+    if not console.is_terminal:
         console.width = _FILE_WIDTH
+    elif columns:
+        console.width = _TERMINAL_WIDTH
     return console
+
+
+class _ResultsConsole(Console):
+    """A console on which no text, which may be a device's, is markup or a code for the terminal."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
 
 
 class RunConsole:
@@ -123,13 +140,13 @@ def print_error(message: str) -> None:
 
 
 def print_text(text: str) -> None:
-    """Print on stdout, unwrapped."""
-    sys.stdout.write(text.rstrip("\n") + "\n")
+    """Print on stdout, unwrapped; nothing in it is a code for the terminal."""
+    sys.stdout.write(printable(text).rstrip("\n") + "\n")
 
 
 def print_json(value: Any) -> None:
     """Print on stdout as JSON; dates and paths as text, and null for NaN and infinities, which JSON does not have."""
-    print_text(json.dumps(_finite(value), indent=1, default=str, allow_nan=False))
+    sys.stdout.write(json.dumps(_finite(value), indent=1, default=str, allow_nan=False) + "\n")
 
 
 def _finite(value: Any) -> Any:

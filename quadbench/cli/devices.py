@@ -7,7 +7,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from quadbench.artifacts.device_text import one_line
 from quadbench.cli.console import print_json, stdout_console
@@ -35,5 +34,5 @@ def _print_devices(console: Console, rows: Sequence[DeviceRow]) -> None:
         shown.add_column(column, overflow="fold")
     for row in rows:
         words = (row.address, row.serial, row.state, row.model, row.profile or "no profile matches")
-        shown.add_row(*(Text(one_line(word)) for word in words))
+        shown.add_row(*map(one_line, words))
     console.print(shown)

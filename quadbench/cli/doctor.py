@@ -56,11 +56,11 @@ def _print_bring_up(console: Console, result: BringUp) -> None:
         shown.add_column(column, overflow="fold", justify="right" if column == "s" else "left")
     for check in result.checks:
         mark = Text(check.status, style=_COLOURS[check.status])
-        shown.add_row(mark, check.name, Text(check.said), f"{check.seconds:.1f}")
+        shown.add_row(mark, check.name, check.said, f"{check.seconds:.1f}")
     console.print(shown)
     for check in result.checks:
         if check.hint:
-            console.print(Text(f"{check.name}: {one_line(check.hint)}"))
+            console.print(f"{check.name}: {one_line(check.hint)}", highlight=False)
 
 
 def _print_checks(console: Console, checks: Sequence[Check]) -> None:
@@ -69,9 +69,9 @@ def _print_checks(console: Console, checks: Sequence[Check]) -> None:
     for column in ("", "what", "found", "needed for"):
         shown.add_column(column, overflow="fold")
     for check in checks:
-        mark = "[green]ok[/]" if check.is_ok else ("[red]missing[/]" if check.is_required else "[yellow]absent[/]")
-        shown.add_row(mark, check.name, check.found or "-", check.purpose)
+        mark = ("ok", "green") if check.is_ok else ("missing", "red") if check.is_required else ("absent", "yellow")
+        shown.add_row(Text(*mark), check.name, check.found or "-", check.purpose)
     console.print(shown)
     for check in checks:
         if not check.is_ok and check.hint:
-            console.print(Text(f"{check.name}: {check.hint}"))
+            console.print(f"{check.name}: {check.hint}", highlight=False)

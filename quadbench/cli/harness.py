@@ -6,7 +6,6 @@ from typing import Any
 
 from quadbench.cli.console import print_json, print_text
 from quadbench.cli.options import add_abi, add_action, add_group
-from quadbench.harness.program import ensure_harness
 from quadbench.target.abi import Abi, host_abi
 
 
@@ -18,6 +17,8 @@ def add(commands: Any) -> None:
 
 
 def run_build(options: argparse.Namespace) -> int:
+    from quadbench.harness.program import ensure_harness
+
     path = ensure_harness(options.layout.programs, Abi(options.abi))
     if options.json:
         print_json({"harness": str(path)})

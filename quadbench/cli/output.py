@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from io import TextIOWrapper
 from typing import Any, TextIO
 
 from quadbench.errors import StorageError
@@ -13,10 +14,15 @@ class PipeLeftError(BaseException):
 
 
 class Output:
-    """A stream that says what is wrong where it cannot be written. Nothing is written to it from then on."""
+    """A stream that says what is wrong where it cannot be written. Nothing is written to it from then on.
+
+    Characters that its encoding lacks, as in a bare container's locale, are written out, as `\\xd7`.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
         """Write as a stream does.

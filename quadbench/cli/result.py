@@ -40,7 +40,7 @@ def print_result(options: argparse.Namespace, result: RunResult, path: Path) -> 
         console.print(Text.assemble(*words), highlight=False)
     for sentence in ("".join(phrase.text for phrase in view.headline), *view.gaps):
         if sentence:
-            console.print(Text(sentence, style="bold"), highlight=False)
+            console.print(sentence, style="bold", highlight=False)
     print_text(f"report: {path}")
 
 
@@ -50,7 +50,7 @@ def _print_ran(console: Console, ran: TextTable) -> None:
     for name in ran.columns:
         table.add_column(name, overflow="fold")
     for row in ran.rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*row)
     console.print(table)
 
 
@@ -66,9 +66,7 @@ def _print_glance(console: Console, view: ReportView) -> None:
         for index, row in enumerate(glance.rows):
             place = (glance.device.address, glance.task) if index == 0 else ("", "")
             ratio = "" if row.ratio is None else times(row.ratio)
-            table.add_row(
-                *map(Text, (*place, f"{row.title}, {row.unit}", _cell(row, row.shared), _cell(row, row.per_graph), ratio))
-            )
+            table.add_row(*place, f"{row.title}, {row.unit}", _cell(row, row.shared), _cell(row, row.per_graph), ratio)
     console.print(table)
 
 
@@ -88,7 +86,7 @@ def _print_kpis(console: Console, result: RunResult) -> None:
             shown.add_column(table.columns[i], justify="right" if table.numeric[i] else "left")
         for name, rows in groupby(table.rows, key=lambda row: row[task]):
             shown.add_section()
-            shown.add_row(Text(name, style="bold"))
+            shown.add_row(name, style="bold")
             for row in rows:
                 shown.add_row(*(row[i] for i in kept))
         console.print(shown)

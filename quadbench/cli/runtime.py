@@ -1,7 +1,6 @@
 """Runtime: make, list, show and remove runtime kits, the libraries that run graphs on devices of an ABI."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +17,7 @@ from quadbench.kits.for_target import compiler_problem, target_problems
 from quadbench.kits.packages import MAVEN_CENTRAL, MAVEN_VARIABLE, PINS, pin_of
 from quadbench.kits.versions import compiler_build
 from quadbench.results.manifest import check_contents
+from quadbench.spec import web_variable
 from quadbench.target.abi import Abi
 from quadbench.target.known import PHONE_ABI, PHONE_MACHINE
 from quadbench.target.profile import DeviceProfile, load_profile
@@ -47,7 +47,7 @@ def run_add(options: argparse.Namespace) -> int:
 
 def run_fetch(options: argparse.Namespace) -> int:
     pins = [pin_of(name) for name in options.names]
-    maven = os.environ.get(MAVEN_VARIABLE) or MAVEN_CENTRAL
+    maven = web_variable(MAVEN_VARIABLE) or MAVEN_CENTRAL
     return _print_addition(options, store.fetch_kit(pins, options.layout, maven=maven))
 
 

@@ -15,6 +15,7 @@ from quadbench.errors import BuildError, MissingDependencyError
 from quadbench.host import find_program, kill_group, start_bound
 from quadbench.results.digests import sha256_of
 from quadbench.results.manifest import file_ref
+from quadbench.spec import is_file, variable
 from quadbench.target.toolchain import INPUT, WORK, ToolchainTarget, filled, placeholders
 
 WORK_NAME = "model"  # Samsung's enntools wants a graph that is named as the folder it lies in
@@ -39,8 +40,8 @@ class ToolchainCompiler:
         """
         version = installed_version(self.target)
         commands = "; ".join(shlex.join(command) for command in self.target.commands)
-        named = {name: value for name, value in _environment(self.target).items() if not Path(value).is_dir()}
-        settings = {name: sha256_of(Path(value)) if Path(value).is_file() else value for name, value in named.items()}
+        named = {name: value for name, value in _environment(self.target).items() if not os.path.isdir(value)}  # noqa: PTH112  (it raises nothing)
+        settings = {name: sha256_of(Path(value)) if is_file(Path(value)) else value for name, value in named.items()}
         return {self.target.name: version, "commands": commands, "product": self.target.product, **settings}
 
     def compile(self, graph: Graph, source: Path, folder: Path) -> Graph:
@@ -102,7 +103,7 @@ def missing_parts(target: ToolchainTarget) -> list[str]:
 
 def _environment(target: ToolchainTarget) -> Mapping[str, str]:
     """Return the values of the target's variables that are set."""
-    return {name: os.environ[name] for name in target.environment if os.environ.get(name)}
+    return {name: value for name in target.environment if (value := variable(name))}
 
 
 def _located(argv: Sequence[str]) -> list[str]:

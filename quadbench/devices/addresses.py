@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
+from quadbench.artifacts.device_text import is_plain
 from quadbench.devices.properties import Attached
-from quadbench.errors import DeviceError, DeviceNotFoundError, UnknownNameError, UserError
+from quadbench.errors import DeviceError, DeviceNotFoundError, UnknownNameError, UserError, shown
 from quadbench.target.known import HOSTED_PREFIX, PHONE_ABI, VIRTUAL_PREFIX
 from quadbench.target.profile import LOCAL_NAME, PROFILES_FOLDER, DeviceProfile, load_profile
 
@@ -91,6 +92,34 @@ class Phone:
         return [profile.name for profile in profiles if profile.matches(self.properties)]
 
 
+def listed_once(addresses: Sequence[str]) -> list[str]:
+    """Return the words of addresses as they are meant, without spaces around them.
+
+    Raises:
+        UserError: one was given twice.
+    """
+    words = [address.strip() for address in addresses]
+    for word in words:
+        if words.count(word) > 1:
+            raise UserError(f"device {shown(word)} was given {words.count(word)} times", hint="give each device once")
+    return words
+
+
+def refuse_twice(address: str, serial: str, taken: Mapping[str, str]) -> None:
+    """Refuse a device that another address means already. `taken` has those addresses by the device's serial.
+
+    Raises:
+        UserError: names both.
+    """
+    if serial in taken:
+        raise UserError(f"'{address}' and '{taken[serial]}' are the same device, {serial}", hint="give each device once")
+
+
+def virtual_serial(profile: DeviceProfile) -> str:
+    """Return the serial of the one virtual device of a kind that a results folder has."""
+    return f"virtual-{profile.name}"
+
+
 def parse_address(text: str, serials: Sequence[str] = ()) -> Address:
     """Return what an address asks for. A word that is one of the attached `serials` is a serial, else it is a profile's name.
 
@@ -99,9 +128,11 @@ def parse_address(text: str, serials: Sequence[str] = ()) -> Address:
     """
     if len(text) > _LONGEST_ADDRESS:
         raise UserError(
-            f"'{text[:40]}...' is no device: it has {len(text)} characters, expected at most {_LONGEST_ADDRESS}",
+            f"{shown(text)} is no device: it has {len(text)} characters, expected at most {_LONGEST_ADDRESS}",
             hint="see: quadbench devices",
         )
+    if not is_plain(text):
+        raise UserError(f"{shown(text)} is no device: it has characters that are not shown", hint="see: quadbench devices")
     if text == LOCAL_NAME:
         return LocalAddress()
     if text.startswith(VIRTUAL_PREFIX):
@@ -160,7 +191,8 @@ def _attached(text: str, serials: Sequence[str]) -> AttachedAddress:
     options = _options(text, query)
     target = options.pop("target", None)
     profile, at, serial = ("", "", name) if name in serials else name.partition("@")
-    if not (profile or serial) or (at and not (profile and serial)) or options or (mark and not target):
+    is_wrong = not (profile or serial) or (at and not (profile and serial)) or ("@" in serial and serial not in serials)
+    if is_wrong or options or (mark and not target):
         raise UserError(
             f"'{text}' is no device",
             hint="expected local, virtual:<profile>, hub:<profile>, or <profile>, <profile>@SERIAL or SERIAL, these with"

@@ -4,13 +4,13 @@ The kernel starts them: in the sandbox's own user namespace binfmt_misc names QE
 command line there is the one that a phone would be given. This machine's own binfmt_misc is not touched.
 """
 
-import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
 
 from quadbench.errors import MissingDependencyError
 from quadbench.host import find_programs
+from quadbench.spec import path_variable
 from quadbench.target.abi import Abi, host_abi
 
 QEMU = "qemu-aarch64-static"
@@ -57,7 +57,7 @@ def arm64_emulator(address: str) -> Arm64Emulator | None:
     """
     if host_abi(platform.machine()) is Abi.ARM64_LINUX:
         return None
-    needed_for, root = f"the virtual device '{address}'", Path(os.environ.get(ROOT_VARIABLE, _ROOT))
+    needed_for, root = f"the virtual device '{address}'", path_variable(ROOT_VARIABLE) or Path(_ROOT)
     qemu = find_programs({QEMU: "qemu-user-static"}, needed_for=needed_for)[QEMU]
     missing = {name: package for name, package in _PACKAGES.items() if not (root / "lib" / name).exists()}
     if missing:

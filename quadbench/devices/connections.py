@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,8 +15,11 @@ from quadbench.devices.addresses import (
     Phone,
     VirtualAddress,
     choose_phone,
+    listed_once,
     needs_server,
     parse_address,
+    refuse_twice,
+    virtual_serial,
 )
 from quadbench.devices.device import Device
 from quadbench.devices.local import open_local
@@ -27,6 +29,7 @@ from quadbench.devices.virtual import open_virtual
 from quadbench.errors import DeviceError, DeviceNotFoundError, UserError
 from quadbench.host import device_lock
 from quadbench.results.layout import Layout
+from quadbench.spec import variable
 from quadbench.target.abi import Abi
 from quadbench.target.known import HOSTED_PREFIX, PHONE_ABI, VIRTUAL_PREFIX
 from quadbench.target.profile import LOCAL_NAME, DeviceProfile, load_profile, load_profiles
@@ -92,13 +95,11 @@ def hosted_phones(addresses: Sequence[str]) -> list[HostedPhone]:
         UserError: a profile has no hosted_target, or an address was given twice.
     """
     hosted: list[HostedPhone] = []
-    for address in map(str.strip, addresses):
-        if address.startswith(HOSTED_PREFIX):
-            profile = load_profile(address.removeprefix(HOSTED_PREFIX))
+    for address in listed_once(addresses):
+        if address.startswith(HOSTED_PREFIX) and isinstance(asked := parse_address(address), HostedAddress):
+            profile = load_profile(asked.profile)
             if profile.hosted_target is None:
                 raise UserError(f"'{address}': the profile '{profile.name}' has no hosted_target", hint="see docs/ai-hub.md")
-            if any(phone.address == address for phone in hosted):
-                raise UserError(f"device '{address}' was given twice", hint="give each device once")
             hosted.append(HostedPhone(address=address, profile=profile, target=profile.hosted_target))
     return hosted
 
@@ -117,7 +118,7 @@ def list_devices(profiles: Sequence[DeviceProfile] | None = None) -> list[Device
     virtual = [
         DeviceRow(
             address=f"{VIRTUAL_PREFIX}{profile.name}",
-            serial=f"virtual-{profile.name}",
+            serial=virtual_serial(profile),
             state="virtual",
             model=profile.title,
             profile=profile.name,
@@ -152,14 +153,11 @@ class _Phones:
 
 
 def _wanted(addresses: Sequence[str]) -> list[str]:
-    wanted = [address.strip() for address in addresses]
-    if not wanted and (serial := os.environ.get(SERIAL_VARIABLE)):
+    wanted = listed_once(addresses)
+    if not wanted and (serial := variable(SERIAL_VARIABLE)):
         wanted = [serial]
     if not wanted:
         raise UserError("no device was given", hint="use local, virtual:<profile>, or see what is attached: quadbench devices")
-    for address in wanted:
-        if wanted.count(address) > 1:
-            raise UserError(f"device '{address}' was given {wanted.count(address)} times", hint="give each device once")
     return wanted
 
 
@@ -172,7 +170,7 @@ def _open(
         case VirtualAddress(profile=name, target=target) as options:
             profile = next((profile for profile in profiles if profile.name == name), None) or load_profile(name)
             profile = profile if target is None else profile.with_target(target)
-            _refuse_twice(address, f"virtual-{profile.name}", opened)
+            refuse_twice(address, virtual_serial(profile), _taken(opened))
             return open_virtual(profile, address, options, layout)
         case HostedAddress():
             raise UserError(f"'{address}' is at Qualcomm AI Hub: nothing can be pushed there", hint="quadbench run takes it")
@@ -182,12 +180,12 @@ def _open(
 
 def _open_phone(address: str, layout: Layout, phones: _Phones, opened: Sequence[Device]) -> AdbDevice:
     try:
-        phone, profile = choose_phone(address, phones.phones, phones.profiles, os.environ.get(SERIAL_VARIABLE))
+        phone, profile = choose_phone(address, phones.phones, phones.profiles, variable(SERIAL_VARIABLE))
     except DeviceNotFoundError as error:
         hint = f"{error.hint}; a phone at another machine's adb server takes ADB_SERVER_SOCKET=tcp:HOST:PORT"
         raise DeviceNotFoundError(f"{error.message}; the adb server is {phones.server.endpoint}", hint=hint) from error
     serial = phone.attached.serial
-    _refuse_twice(address, serial, opened)
+    refuse_twice(address, serial, _taken(opened))
     abi = _abi(address, phone)
     resources = contextlib.ExitStack()
     resources.enter_context(device_lock(layout.device(serial), address))
@@ -225,12 +223,8 @@ def _facts(address: str, phone: Phone, profile: DeviceProfile) -> DeviceFacts:
     )
 
 
-def _refuse_twice(address: str, serial: str, opened: Sequence[Device]) -> None:
-    for device in opened:
-        if device.serial == serial:
-            raise UserError(
-                f"'{address}' and '{device.facts.address}' are the same device, {serial}", hint="give each device once"
-            )
+def _taken(opened: Sequence[Device]) -> dict[str, str]:
+    return {device.serial: device.facts.address for device in opened}
 
 
 def _properties(server: AdbServer, serial: str) -> dict[str, str]:

@@ -94,6 +94,15 @@ class Place:
     emulator: Arm64Emulator | None = None
 
 
+def required_programs(address: str) -> dict[str, Path]:
+    """Return the paths of the programs that make a virtual device.
+
+    Raises:
+        MissingDependencyError: names all that are not installed.
+    """
+    return find_programs(PACKAGES, needed_for=f"the virtual device '{address}'")
+
+
 @contextlib.contextmanager
 def running_sandbox(place: Place, properties: dict[str, str], address: str) -> Iterator[AdbServer]:
     """Start a device and give the server to which it is attached as TRANSPORT.
@@ -102,7 +111,7 @@ def running_sandbox(place: Place, properties: dict[str, str], address: str) -> I
         MissingDependencyError: a program that it needs is not installed.
         DeviceError: this machine does not allow it, or the device does not start.
     """
-    programs, folder = find_programs(PACKAGES, needed_for=f"the virtual device '{address}'"), place.folder
+    programs, folder = required_programs(address), place.folder
     scenario = place.scenario
     exit_codes = {str(tool): code for tool, code in scenario.exit_codes.items()} if scenario else {}
     write_userland(folder / "system", properties, shell=programs["mksh"], toybox=programs["toybox"], exit_codes=exit_codes)

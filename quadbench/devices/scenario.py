@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from quadbench.errors import UnknownNameError
-from quadbench.spec import Name, Spec, is_file, load
+from quadbench.spec import Name, Problem, Spec, is_file, load, refuse
 
 SCENARIOS_FOLDER = Path(__file__).parent / "scenarios"
 
+SLOWEST_MB_PER_S = 0.01  # a piece of what is sent then takes six seconds, and adb waits for thirty
 Seconds = Annotated[float, Field(ge=0, le=3600)]
 ExitCode = Annotated[int, Field(ge=0, le=255)]
 
@@ -35,7 +36,15 @@ class Clocks(Spec):
     hardware_khz: int = Field(gt=0, le=10_000_000)
     """The hardware could reach this frequency."""
     cap_khz: int = Field(gt=0, le=10_000_000)
-    """The cores may reach this frequency now: below the hardware's where the device is throttled."""
+    """The cores may reach this frequency now, at most the hardware's: below it where the device is throttled."""
+
+    @field_validator("cap_khz")
+    @classmethod
+    def _hardware_reaches_it(cls, cap_khz: int, info: ValidationInfo) -> int:
+        hardware_khz = info.data.get("hardware_khz", cap_khz)
+        if cap_khz > hardware_khz:
+            refuse([Problem(location=(), reason=f"expected at most hardware_khz, {hardware_khz}, found {cap_khz}")])
+        return cap_khz
 
 
 class DuringLaunch(Spec):
@@ -65,8 +74,8 @@ class Event(Spec):
     """The cable comes off, and what runs goes on; or the device reboots, and all that runs ends."""
     when: Annotated[DuringLaunch | DuringPush, Field(discriminator="at")]
     """It happens at this moment."""
-    for_s: Seconds | None = None
-    """The device is back after so many seconds. The default is null: it stays away."""
+    for_s: float | None = Field(default=None, ge=0.01, le=3600)
+    """The device is back after so many seconds, at least 0.01. The default is null: it stays away."""
 
 
 class Scenario(Spec):
@@ -76,14 +85,14 @@ class Scenario(Spec):
     """The format of this file has the number 1."""
     name: Name
     """The address of a device names the scenario so: `virtual:s25?scenario=NAME`."""
-    title: str = Field(min_length=1)
-    """A sentence says what happens."""
+    title: str = Field(min_length=1, max_length=200)
+    """A sentence of at most 200 characters says what happens."""
     phases: tuple[Phase, ...] = Field(default=(), max_length=100)
     """The device reports these states, one after the other. The default is none: it has neither sensors nor a battery."""
     clocks: Clocks | None = None
     """The kernel reports this clock. The default is null: what this machine's kernel reports."""
-    link_mb_per_s: float | None = Field(default=None, gt=0, le=10_000)
-    """The link carries so many MiB a second in each direction. The default is null: as many as it can."""
+    link_mb_per_s: float | None = Field(default=None, ge=SLOWEST_MB_PER_S, le=10_000)
+    """The link carries so many MiB a second in each direction, at least 0.01. The default is null: as many as it can."""
     exit_codes: dict[Literal["df", "mkdir", "mv", "rm", "sha256sum", "stat"], ExitCode] = Field(default_factory=dict)
     """These tools do their work and end with another exit code, from 0 to 255, whatever came of it. The default is none."""
     events: tuple[Event, ...] = Field(default=(), max_length=100)

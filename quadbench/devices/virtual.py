@@ -3,18 +3,21 @@
 import contextlib
 import platform
 import shutil
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from quadbench.artifacts import MIB, DeviceFacts
 from quadbench.devices.adb import AdbDevice
-from quadbench.devices.addresses import VirtualAddress
+from quadbench.devices.addresses import VirtualAddress, virtual_serial
 from quadbench.devices.arm64 import Arm64Emulator, arm64_emulator
 from quadbench.devices.emulator import emulator_folders
 from quadbench.devices.leftovers import marked
 from quadbench.devices.properties import ABI_PROPERTY
-from quadbench.devices.sandbox import TRANSPORT, Data, Place, running_sandbox
+from quadbench.devices.sandbox import TRANSPORT, Data, Place, required_programs, running_sandbox
 from quadbench.devices.scenario import load_scenario
 from quadbench.devices.userland import VIRTUAL_PROPERTY
+from quadbench.errors import MissingDependencyError
 from quadbench.host import device_lock, host_cpu
 from quadbench.results.layout import Layout
 from quadbench.target.abi import Abi, host_abi
@@ -31,7 +34,7 @@ def open_virtual(profile: DeviceProfile, address: str, options: VirtualAddress, 
         MissingDependencyError: a program or package that it needs is not installed.
         DeviceError: another command uses it, or this machine does not allow it.
     """
-    serial = f"virtual-{profile.name}"
+    serial = virtual_serial(profile)
     folder = layout.device(serial).resolve()
     scenario = load_scenario(options.scenario) if options.scenario else None
     abi = Abi.ARM64_LINUX if options.is_arm64 else host_abi(platform.machine())
@@ -50,6 +53,19 @@ def open_virtual(profile: DeviceProfile, address: str, options: VirtualAddress, 
         server = resources.enter_context(running_sandbox(place, properties, address))
         facts = _facts(profile, address, serial)
         return AdbDevice(server, TRANSPORT, facts=facts, profile=profile, abi=abi, resources=resources.pop_all())
+
+
+def lacking(profile: DeviceProfile, address: str, options: VirtualAddress) -> Iterator[MissingDependencyError]:
+    """Yield an error for whatever a virtual device needs of this machine and is not installed."""
+
+    def emulated() -> None:
+        _shown(profile, arm64_emulator(address) if options.is_arm64 else None)
+
+    for look in (partial(required_programs, address), emulated):
+        try:
+            look()
+        except MissingDependencyError as error:
+            yield error
 
 
 def _shown(profile: DeviceProfile, emulator: Arm64Emulator | None) -> dict[Path, str]:

@@ -1,6 +1,5 @@
 """Bring-up: an address -> what works on that device, tried there, from its first command to a graph on its NPU."""
 
-import os
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -14,6 +13,7 @@ from quadbench.doctor.system import system_checks
 from quadbench.errors import DeviceError, MissingDependencyError
 from quadbench.observer import Observer
 from quadbench.results.layout import Layout
+from quadbench.spec import variable
 
 _TIMEOUT_S = 20.0
 _UNKNOWN = "unknown"
@@ -90,4 +90,4 @@ def _attached_serials(address: str) -> list[str]:
     parsed = parse_address(address)
     named = parsed.serial if isinstance(parsed, AttachedAddress) else None
     attached = (row.serial for row in list_devices() if isinstance(parse_address(row.address), AttachedAddress))
-    return [*attached, *filter(None, (named, os.environ.get(SERIAL_VARIABLE)))]
+    return [*attached, *filter(None, (named, variable(SERIAL_VARIABLE)))]

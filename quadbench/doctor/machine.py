@@ -1,10 +1,8 @@
 """Doctor: this machine -> the programs and packages that the commands need: what is installed and what to install."""
 
-import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from quadbench.compile.availability import availability, package_version
 from quadbench.devices.arm64 import QEMU, arm64_emulator
@@ -12,6 +10,7 @@ from quadbench.devices.sandbox import PACKAGES as SANDBOX_PROGRAMS
 from quadbench.errors import MissingDependencyError
 from quadbench.harness.cmake import HOST_PROGRAMS, NDK_HINT, NDK_VARIABLE, ZIG_HINT, ndk_revision
 from quadbench.host import find_program
+from quadbench.spec import path_variable
 from quadbench.target.known import PHONE_ABI, VIRTUAL_PREFIX, known_targets
 from quadbench.target.profile import load_profiles
 
@@ -115,8 +114,8 @@ def _qemu() -> Check:
 
 def _ndk() -> Check:
     """Check Android's NDK."""
-    folder = os.environ.get(NDK_VARIABLE)
-    revision = ndk_revision(Path(folder)) if folder else None
+    folder = path_variable(NDK_VARIABLE)
+    revision = ndk_revision(folder) if folder else None
     return Check(
         name="Android NDK",
         is_ok=revision is not None,

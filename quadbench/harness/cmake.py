@@ -3,7 +3,6 @@
 This machine's own ABI takes the host's compiler, arm64-linux the compiler of the package ziglang, arm64-v8a Android's NDK.
 """
 
-import os
 import platform
 import re
 import shlex
@@ -15,7 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from quadbench.errors import MissingDependencyError
+from quadbench.errors import MissingDependencyError, shown
+from quadbench.spec import is_file, path_variable, paths_variable, variable
 from quadbench.target.abi import Abi, host_abi
 
 HOST_PROGRAMS = {"cmake": "cmake", "make": "make", "g++": "g++"}
@@ -84,7 +84,7 @@ def require_programs(programs: Mapping[str, str], abi: Abi) -> None:
 def ndk_revision(folder: Path) -> str | None:
     """Return the NDK's version, as 27.2.12479018, which only its own file says; None where there is no NDK."""
     properties = folder / "source.properties"
-    text = properties.read_text(errors="replace") if properties.is_file() else ""
+    text = properties.read_text(errors="replace") if is_file(properties) else ""
     revision = re.search(r"^Pkg\.Revision\s*=\s*([0-9][0-9.]{0,40})", text, re.MULTILINE)
     return revision[1] if revision else None
 
@@ -96,13 +96,13 @@ def linked_headers(folder: Path) -> tuple[str, ...]:
         MissingDependencyError: a library's headers are not installed; names all that are missing.
     """
     missing, words = [], []
-    for variable, (library, name) in HEADERS.items():
+    for option, (library, name) in HEADERS.items():
         header = find_header(library, name)
         if header is None:
             missing.append(f"{library}/{name}")
             continue
         (folder / library).symlink_to(header.parent)
-        words.append(f"-D{variable}={folder if variable == _ABOVE else folder / library}")
+        words.append(f"-D{option}={folder if option == _ABOVE else folder / library}")
     if missing:
         raise MissingDependencyError(
             f"to build the harness, headers must be installed: {', '.join(missing)}",
@@ -113,15 +113,21 @@ def linked_headers(folder: Path) -> tuple[str, ...]:
 
 def find_header(*parts: str) -> Path | None:
     """Return a header where CMake's `find_path` looks first; None where it lies elsewhere, if at all."""
-    prefixes, folders = (os.environ.get(name, "").split(os.pathsep) for name in ("CMAKE_PREFIX_PATH", "CMAKE_INCLUDE_PATH"))
-    given = [*(f"{prefix}/include" for prefix in prefixes if prefix), *(folder for folder in folders if folder)]
-    places = (Path(place, *parts) for place in (*given, "/usr/local/include", "/usr/include"))
-    return next((place for place in places if place.is_file()), None)
+    prefixes, folders = map(paths_variable, ("CMAKE_PREFIX_PATH", "CMAKE_INCLUDE_PATH"))
+    given = [*(prefix / "include" for prefix in prefixes), *folders]
+    places = (place.joinpath(*parts) for place in (*given, Path("/usr/local/include"), Path("/usr/include")))
+    return next((place for place in places if is_file(place)), None)
 
 
 def _host_compiler() -> str:
-    command = [*(shlex.split(os.environ.get("CXX", "")) or ["g++"]), "--version"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    given = variable("CXX") or "g++"
+    try:
+        command = [*shlex.split(given), "--version"]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    except (OSError, ValueError) as error:
+        raise MissingDependencyError(
+            f"to build the harness, a compiler of C++20 must run; {shown(given)} does not: {error}", hint="see: quadbench doctor"
+        ) from error
     return (result.stdout.splitlines() or command)[0]
 
 
@@ -149,13 +155,13 @@ def _zig() -> Configuration:
 
 
 def _ndk() -> Configuration:
-    folder = os.environ.get(NDK_VARIABLE)
-    if not folder:
+    folder = path_variable(NDK_VARIABLE)
+    if folder is None:
         raise MissingDependencyError(
             f"to build the harness for {Abi.ARM64_V8A}, Android's NDK is needed, and {NDK_VARIABLE} is not set", hint=NDK_HINT
         )
-    revision = ndk_revision(Path(folder))
-    if revision is None or not Path(folder, "build/cmake/android.toolchain.cmake").is_file():
+    revision = ndk_revision(folder)
+    if revision is None or not is_file(folder / "build/cmake/android.toolchain.cmake"):
         raise MissingDependencyError(
             f"{NDK_VARIABLE} is '{folder}', which is no NDK; expected source.properties and build/cmake/android.toolchain.cmake",
             hint=NDK_HINT,

@@ -14,6 +14,7 @@ from quadbench.errors import BuildError, MissingDependencyError, UserError
 from quadbench.harness.cmake import HEADER_PACKAGES, Configuration, configuration, find_header, linked_headers
 from quadbench.kits.elf import read_elf
 from quadbench.kits.fitness import program_problem
+from quadbench.spec import is_file, path_variable
 from quadbench.target.abi import Abi, host_abi
 
 PROGRAM = "quadbench-harness"
@@ -77,15 +78,15 @@ def harness_sources() -> Path:
 
 def _given() -> Path | None:
     """Return the program that QUADBENCH_HARNESS names, or an installed one."""
-    named = os.environ.get(OVERRIDE)
+    named = path_variable(OVERRIDE)
     if named:
-        return _checked(Path(named))
+        return _checked(named)
     installed = shutil.which(PROGRAM)
     return Path(installed) if installed else None
 
 
 def _checked(program: Path) -> Path:
-    if program.is_file() and os.access(program, os.X_OK):
+    if is_file(program) and os.access(program, os.X_OK):
         return program.resolve()
     raise UserError(f"{OVERRIDE} is '{program}', which is no program", hint="unset it to build the harness of its sources")
 

@@ -27,7 +27,7 @@ from quadbench.target.abi import Abi
 
 MOST_MEMBERS = 20_000
 MOST_LIBRARIES = 200  # Qualcomm's SDK has about a hundred for one ABI
-MOST_BYTES = 2048 * MIB  # of all libraries of one file or folder
+MOST_BYTES = 2048 * MIB  # of all libraries of a kit
 _MOST_ARCHIVE_BYTES = 4 * MOST_BYTES  # with those for other ABIs
 _MOST_DIRECTORY_BYTES = 16 * MIB  # of a zip file's own table of contents
 _MOST_METADATA_BYTES = MIB
@@ -59,50 +59,68 @@ class Member(Protocol):
     @property
     def path(self) -> PurePosixPath: ...
 
+    @property
+    def size_bytes(self) -> int: ...
+
     def open(self) -> IO[bytes]: ...
 
 
-def content_of(source: Path, abi: Abi, folder: Path) -> Content:
-    """Copy the libraries of an ABI out of an AAR, a wheel, a zip file, a folder or a plain library, each to `folder`/<sha256>.
+def contents_of(sources: Iterable[Path], abi: Abi, folder: Path) -> list[Content]:
+    """Copy the libraries of an ABI out of AARs, wheels, zip files, folders and plain libraries, each to `folder`/<sha256>.
 
     Raises:
-        UserError: there is no such file, it is damaged or too large, or holds two different libraries of one name.
+        UserError: there is no such file, it is damaged or holds two different libraries of one name, or all are too large.
     """
+    contents: list[Content] = []
+    for source in sources:
+        taken = sum(file.size_bytes for content in contents for file in content.libraries.values())
+        contents.append(_content_of(source, abi, folder, MOST_BYTES - taken))
+    return contents
+
+
+def _content_of(source: Path, abi: Abi, folder: Path, most_bytes: int) -> Content:
     if os.path.isdir(source):  # noqa: PTH112  (it raises nothing)
-        libraries = _copied(source, _walked(source), abi, folder)
+        libraries = _copied(source, _walked(source), abi, folder, most_bytes)
         return Content(origin=Origin(name=_shown_name(source), sha256=None), libraries=libraries)
     hint = "give AARs, wheels, folders or .so files"
     require_file(source, "kit file", fault=UserError, hint=hint, most_bytes=_MOST_ARCHIVE_BYTES)
     sha256 = sha256_of(source)
     if is_library_name(source.name):
-        libraries = _copied(source, [_Plain(path=PurePosixPath(source.name), place=source)], abi, folder)
+        libraries = _copied(source, [_Plain(path=PurePosixPath(source.name), place=source)], abi, folder, most_bytes)
         return Content(origin=Origin(name=_shown_name(source), sha256=sha256), libraries=libraries)
     if source.suffix not in _ZIP_ENDINGS:
         known = f"*{', *'.join(_ZIP_ENDINGS)}, lib*.so or a folder"
         raise UserError(f"'{source}' is none of the files that a kit is made of; expected {known}")
     with _zip_members(source) as members:
         origin = Origin(name=_shown_name(source), sha256=sha256, licence=_licence(members))
-        return Content(origin=origin, libraries=_copied(source, members, abi, folder))
+        return Content(origin=origin, libraries=_copied(source, members, abi, folder, most_bytes))
 
 
-def _copied(source: Path, members: Iterable[Member], abi: Abi, folder: Path) -> dict[str, FileRef]:
+def _copied(source: Path, members: Iterable[Member], abi: Abi, folder: Path, most_bytes: int) -> dict[str, FileRef]:
     chosen = _of_abi([member for member in members if is_library_name(member.path.name)], abi)
     if len(chosen) > MOST_LIBRARIES:
         raise UserError(f"'{source}' holds {len(chosen)} libraries for {abi}; expected at most {MOST_LIBRARIES}")
+    if sum(member.size_bytes for member in chosen) > most_bytes:  # as they say; what comes is counted below
+        raise _too_large(source)
     libraries: dict[str, FileRef] = {}
-    left_bytes = MOST_BYTES
+    left_bytes = most_bytes
     for member in chosen:
         name = member.path.name
         with member.open() as file:
             copied = _copy(file, folder, left_bytes)
         if copied is None:
-            raise UserError(f"the libraries in '{source}' have more than {MOST_BYTES} bytes; those of no kit have")
+            raise _too_large(source)
         left_bytes -= copied.size_bytes
         if libraries.setdefault(name, copied) != copied:
             raise UserError(
                 f"'{source}' has two different libraries '{name}' for {abi}", hint="give the folder or the files that you mean"
             )
     return libraries
+
+
+def _too_large(source: Path) -> UserError:
+    which = f"the libraries in '{source}' and in the files before it"
+    return UserError(f"{which} have more than {MOST_BYTES} bytes; those of no kit have")
 
 
 def _of_abi(members: list[Member], abi: Abi) -> list[Member]:
@@ -137,6 +155,10 @@ class _Plain:
     path: PurePosixPath
     place: Path
 
+    @property
+    def size_bytes(self) -> int:
+        return self.place.stat().st_size
+
     def open(self) -> IO[bytes]:
         require_file(self.place, "library", fault=UserError, most_bytes=MOST_BYTES)
         return open_regular(self.place)
@@ -162,6 +184,10 @@ class _Zipped:
     path: PurePosixPath
     archive: zipfile.ZipFile
     info: zipfile.ZipInfo
+
+    @property
+    def size_bytes(self) -> int:
+        return self.info.file_size
 
     def open(self) -> IO[bytes]:
         return self.archive.open(self.info)

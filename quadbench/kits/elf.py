@@ -21,6 +21,7 @@ _MOST_NOTES, _LONGEST_NAME, _MOST_BUILD_ID = 4096, 256, 32  # bytes
 _ANDROID_NOTE = (b"Android\0", 1)  # of the NDK, in everything that it links; it begins with the API level
 _BUILD_ID_NOTE = (b"GNU\0", 3)
 _HEADER_BYTES = 64
+_MOST_ALIGNMENT = 2**30  # bytes: the largest page of any machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +91,10 @@ class _Reader:
         loaded = [segment for segment in segments if segment.kind == _LOAD]
         if not loaded:
             raise _NoElfError("it has no segment that is loaded")
+        for segment in loaded:
+            if not _is_alignment(segment.alignment_bytes):
+                expected = f"expected a power of 2, at most {_MOST_ALIGNMENT}"
+                raise _NoElfError(f"a segment of it is aligned to {segment.alignment_bytes} bytes; {expected}")
         notes = {key: content for segment in segments if segment.kind == _NOTE for key, content in self._notes(segment)}
         android, build_id = notes.get(_ANDROID_NOTE, b""), notes.get(_BUILD_ID_NOTE, b"")
         return ElfFile(
@@ -163,6 +168,11 @@ class _Reader:
         if len(content) < size_bytes and not may_end:
             raise _NoElfError("it is cut off")
         return content
+
+
+def _is_alignment(alignment_bytes: int) -> bool:
+    """Say whether a loader takes a segment's alignment: 0 and 1 are none, all others are powers of 2."""
+    return alignment_bytes <= _MOST_ALIGNMENT and alignment_bytes.bit_count() <= 1
 
 
 def _alignment(segment: _Stretch) -> int:

@@ -54,10 +54,19 @@ def kit_problems(libraries: Mapping[Library, ElfFile], builds: Mapping[Library, 
 def _wrong_files(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str]:
     for library, elf in libraries.items():
         if library.role is not Role.SKEL:
-            problem = file_problem(library.name, elf, abi)
+            problem = file_problem(library.name, elf, abi) or _libc_problem(library, elf, abi)
             yield from [problem] if problem else []
         elif elf.machine != HEXAGON:
             yield f"'{library.name}' is for {elf.machine_name}; expected hexagon, on which a skel runs"
+
+
+def _libc_problem(library: Library, elf: ElfFile, abi: Abi) -> str | None:
+    """Say that a library is of no system that is known: ONNX Runtime and its plugins cannot do without the C library."""
+    if library.role not in (Role.RUNTIME, Role.PLUGIN) or abi.traits.libc in elf.needed:
+        return None
+    return (
+        f"'{library.name}' needs {_quoted(elf.needed) or 'no library'}; expected '{abi.traits.libc}' among them, as {abi} has it"
+    )
 
 
 def _unresolved(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str]:

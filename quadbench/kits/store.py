@@ -6,15 +6,14 @@ from functools import partial
 from pathlib import Path
 
 from quadbench.artifacts import FileRef, Stored
-from quadbench.artifacts.kit import Kit, Library, Origin, Role, role_of
+from quadbench.artifacts.kit import Kit, Library, Origin, Role, kit_digest, role_of
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.host import folder_lock
-from quadbench.kits.archives import Content, content_of
+from quadbench.kits.archives import Content, contents_of
 from quadbench.kits.elf import ElfFile, read_elf
 from quadbench.kits.fitness import kit_problems
 from quadbench.kits.packages import Pin, fetch
 from quadbench.kits.versions import qnn_build, runtime_version
-from quadbench.results.digests import digest_of
 from quadbench.results.layout import Layout, folder_name
 from quadbench.results.manifest import discard, link, publish, read_manifest, read_whole, temporary_folder
 from quadbench.target.abi import Abi
@@ -40,7 +39,7 @@ def add(sources: Sequence[Path], abi: Abi, layout: Layout, *, origins: Sequence[
         UserError: a file cannot be read, or the libraries make no kit; names every reason. Nothing was stored.
     """
     with temporary_folder(layout.kits / "incoming") as folder:
-        contents = [content_of(source, abi, folder) for source in sources]
+        contents = contents_of(sources, abi, folder)
         elves = _read(_merged(contents), folder)
         libraries = _needed(elves)
         left_out = tuple(sorted({library.name for library in elves} - {library.name for library in libraries}))
@@ -79,7 +78,7 @@ def kits(layout: Layout) -> list[Stored[Kit]]:
     Raises:
         ArtifactError: one is damaged.
     """
-    return [read_manifest(folder, Kit) for folder in _folders(layout)]
+    return [_in_its_place(read_manifest(folder, Kit)) for folder in _folders(layout)]
 
 
 def checked_kits(layout: Layout) -> dict[Path, Stored[Kit] | ArtifactError]:
@@ -89,7 +88,7 @@ def checked_kits(layout: Layout) -> dict[Path, Stored[Kit] | ArtifactError]:
 
 def _checked(folder: Path) -> Stored[Kit] | ArtifactError:
     try:
-        return read_whole(folder, Kit)
+        return _in_its_place(read_whole(folder, Kit))
     except ArtifactError as error:
         return error
 
@@ -102,7 +101,7 @@ def find(digest: str, layout: Layout) -> Stored[Kit]:
         UserError: several begin so.
         ArtifactError: the kit is damaged.
     """
-    return read_manifest(_place(digest, layout), Kit)
+    return _in_its_place(read_manifest(_place(digest, layout), Kit))
 
 
 def remove(digest: str, layout: Layout) -> Path:
@@ -117,6 +116,20 @@ def remove(digest: str, layout: Layout) -> Path:
     with folder_lock(place.parent):
         discard(place)
     return place
+
+
+def _in_its_place(kit: Stored[Kit]) -> Stored[Kit]:
+    """Return a kit that lies in the folder of its digest.
+
+    Raises:
+        ArtifactError: it lies in another, as one that was renamed or changed.
+    """
+    if kit.folder.name != (expected := folder_name(kit.artifact.digest)):
+        hint = f"quadbench runtime remove {kit.folder.name}, then add or fetch it again"
+        raise ArtifactError(
+            f"'{kit.folder}' holds a kit with the digest {kit.artifact.digest}; expected the folder {expected}", hint=hint
+        )
+    return kit
 
 
 def _folders(layout: Layout) -> list[Path]:
@@ -169,7 +182,7 @@ def _kit(
     (runtime,) = (library for library in libraries if library.role is Role.RUNTIME)
     versions = {"onnxruntime": runtime_version(folder / runtime.file.path), "qnn": next(filter(None, builds.values()), None)}
     return Kit(
-        digest=digest_of({"abi": abi, **{library.name: library.file.sha256 for library in libraries}}),
+        digest=kit_digest(abi, libraries),
         abi=abi,
         libraries=tuple(libraries),
         versions={name: version for name, version in versions.items() if version},

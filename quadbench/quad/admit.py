@@ -10,10 +10,10 @@ from quadbench.errors import UserError
 from quadbench.quad.adapters import Adapter, LeftOut, load_adapter, sites_of_graph
 from quadbench.quad.adapters.inspection import Inspection, inspect_adapter
 from quadbench.quad.adapters.judgement import Judgement, gauge, judge
+from quadbench.quad.layouts import adapter_digests
 from quadbench.quad.prepare import sites_of
 from quadbench.quad.profile_file import lora_encodings_of
 from quadbench.quad.quantize.encodings import Encoding
-from quadbench.quad.sources import adapter_digests
 from quadbench.quad.writer import BundleWriter
 from quadbench.recipe import GREATEST_WEIGHT, Recipe
 from quadbench.results.code import code_digests

@@ -9,7 +9,9 @@ from typing import Any, assert_never
 from quadbench import zoo
 from quadbench.artifacts import Bundle, Stored
 from quadbench.errors import UserError
-from quadbench.quad.sources import GEOMETRIES, adapter_digests, adapter_source, require_weights, tool_versions
+from quadbench.quad.layouts import adapter_digests, foundation_files
+from quadbench.quad.named import check_named
+from quadbench.quad.sources import GEOMETRIES, adapter_source, tool_versions
 from quadbench.quad.tasks.inputs import read_inputs
 from quadbench.recipe import (
     W8A16,
@@ -30,7 +32,7 @@ from quadbench.recipe import (
     recipe_digest,
 )
 from quadbench.results.code import code_digests
-from quadbench.results.digests import digest_of, folder_digests, sha256_of
+from quadbench.results.digests import digest_of, file_digests, folder_digests, sha256_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
 
@@ -69,8 +71,9 @@ def digests_of(recipe: Recipe) -> RecipeDigests:
     How a recipe is measured and shown does not count.
 
     Raises:
-        UserError: a file that the recipe names cannot be read.
+        UserError: what the recipe names is not there, cannot be what it is named as, or cannot be read.
     """
+    check_named(recipe)
     try:
         return _digests_of(recipe)
     except OSError as error:
@@ -108,12 +111,11 @@ def _digest(recipe: Recipe, named: dict[str, Any]) -> str:
 def _foundation_digests(spec: Foundation) -> dict[str, str]:
     match spec:
         case BuiltinFoundation(name=name):
-            return folder_digests(zoo.foundation_folder(name))
+            return file_digests(foundation_files(zoo.foundation_folder(name)))
         case DiffusersFoundation(path=path):
-            return folder_digests(path)
+            return file_digests(foundation_files(path))
         case CheckpointFoundation(path=path):
-            require_weights(path)
-            return {path.name: sha256_of(path)} | folder_digests(GEOMETRIES)
+            return file_digests({path.name: path}) | folder_digests(GEOMETRIES)
         case RandomFoundation():
             return folder_digests(GEOMETRIES)
         case _:

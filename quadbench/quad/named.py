@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from quadbench.errors import QuadbenchError, UnknownNameError, UserError
-from quadbench.quad.sources import adapter_source, require_weights
+from quadbench.quad.layouts import check_adapter, check_checkpoint, foundation_files
+from quadbench.quad.sources import adapter_source
 from quadbench.quad.tasks.inputs import evaluated, read_inputs
 from quadbench.recipe import CheckpointFoundation, DiffusersFoundation, Recipe
 from quadbench.target.profile import LOCAL_NAME, load_profiles
@@ -38,21 +39,23 @@ def _of_devices(recipe: Recipe) -> Iterator[str]:
 
 
 def _of_foundation(recipe: Recipe) -> Iterator[str]:
-    match recipe.foundation:
-        case CheckpointFoundation(path=path):
-            try:
-                require_weights(path)
-            except UserError as error:
-                yield str(error)
-        case DiffusersFoundation(path=path) if not path.is_dir():
-            yield f"foundation model '{path}' is no folder; expected one in diffusers' layout"
+    try:
+        match recipe.foundation:
+            case CheckpointFoundation(path=path):
+                check_checkpoint(path)
+            case DiffusersFoundation(path=path):
+                foundation_files(path)
+    except UserError as error:
+        yield str(error)
 
 
 def _of_adapters(recipe: Recipe) -> Iterator[str]:
     for name, spec in recipe.adapters.items():
-        source = adapter_source(spec)
-        if source and not (source.path.is_file() or source.path.is_dir()):
-            yield f"adapter '{name}': '{source.path}' does not exist"
+        try:
+            if source := adapter_source(spec):
+                check_adapter(name, source)
+        except UserError as error:
+            yield str(error)
 
 
 def _of_inputs(recipe: Recipe) -> Iterator[str]:

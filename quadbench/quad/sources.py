@@ -1,4 +1,4 @@
-"""Sources: a recipe's names -> files and folders, with their digests, and the versions of the tools that read them."""
+"""Sources: a recipe's names -> files and folders, and the versions of the tools that read them."""
 
 import importlib.metadata
 from dataclasses import dataclass
@@ -18,7 +18,6 @@ from quadbench.recipe import (
     RandomFoundation,
     Recipe,
 )
-from quadbench.results.digests import folder_digests, sha256_of
 from quadbench.spec import require_file
 
 MOST_WEIGHTS_BYTES = 2**34  # of a foundation model's file; Stable Diffusion 1.4 in float32 with both of its U-Nets has 7.7 GB
@@ -79,11 +78,6 @@ def adapter_source(spec: Adapter) -> AdapterSource | None:
             return None
         case _:
             assert_never(spec)
-
-
-def adapter_digests(path: Path) -> dict[str, str]:
-    """Return the sha256 of the adapter's file, or of every file in its folder, by name; where it lies does not matter."""
-    return {path.name: sha256_of(path)} if path.is_file() else folder_digests(path)
 
 
 def tool_versions() -> dict[str, str]:

@@ -21,6 +21,7 @@ from quadbench.spec import Location, Name, Problem, Spec, is_file, load, near, r
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
 INT8_KEY = "precision.activations.int8"
+_MOST_USES = 256  # adapters, and tasks, of a recipe: the papers have up to eight
 
 
 class Measure(Spec):
@@ -53,10 +54,10 @@ class Recipe(Spec):
     """The name in records and reports: lower-case letters and digits in groups joined by hyphens, at most 64 characters."""
     foundation: Foundation
     """The model whose U-Net all tasks share."""
-    adapters: dict[Name, Adapter]
-    """The LoRAs by the names that tasks use. One that no task uses is still built and pushed."""
-    tasks: tuple[Task, ...] = Field(min_length=1)
-    """The tasks that a launch runs, in this order; there is at least one."""
+    adapters: dict[Name, Adapter] = Field(max_length=_MOST_USES)
+    """The LoRAs, at most 256, by the names that tasks use. One that no task uses is still built and pushed."""
+    tasks: tuple[Task, ...] = Field(min_length=1, max_length=_MOST_USES)
+    """The tasks that a launch runs, in this order; there is at least one, and there are at most 256."""
     precision: Precision
     """The bits to which the U-Net is quantized."""
     quad: Quad

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from math import ceil, floor, log10
 from xml.sax.saxutils import escape
 
+from quadbench.artifacts.device_text import one_line
+
 _INK, _FAINT = "#4a4f57", "#d9dce1"
 
 
@@ -83,7 +85,7 @@ def legend(bars: Sequence[Bar]) -> str:
     parts = {part.css_class: part for bar in bars for part in bar.parts}
     entries = [
         f'<li><svg width="11" height="11" aria-hidden="true"><rect class="{part.css_class}" width="11" height="11" '
-        f'fill="{part.colour}"/></svg> {escape(part.label)}</li>'
+        f'fill="{part.colour}"/></svg> {_words(part.label)}</li>'
         for part in parts.values()
     ]
     return f'<ul class="legend">{"".join(entries)}</ul>'
@@ -140,7 +142,7 @@ def _bar(bar: Bar, left: float, y: float, scale: float) -> str:
         length = part.value * scale
         pieces.append(
             f'<rect class="{part.css_class}" x="{x:.2f}" y="{y:.1f}" width="{length:.2f}" height="16" fill="{part.colour}">'
-            f"<title>{escape(f'{bar.group}, {bar.label}: {part.label}')}</title></rect>"
+            f"<title>{_words(f'{bar.group}, {bar.label}: {part.label}')}</title></rect>"
         )
         x += length
     return "".join((*pieces, text(x + 6, y + 12, bar.total_text)))
@@ -148,7 +150,7 @@ def _bar(bar: Bar, left: float, y: float, scale: float) -> str:
 
 def text(x: float, y: float, words: str, *, anchor: str = "start", css_class: str = "label", colour: str = _INK) -> str:
     """Draw words at a point; `anchor` is SVG's text-anchor."""
-    return f'<text class="{css_class} text" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{escape(words)}</text>'
+    return f'<text class="{css_class} text" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{_words(words)}</text>'
 
 
 def _points(spots: Sequence[tuple[float, float]]) -> str:
@@ -159,5 +161,10 @@ def svg(width: int, height: int, title: str, body: Sequence[str]) -> str:
     """Return a whole SVG picture; its title names it for readers who cannot see it."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'font-family="system-ui, sans-serif" font-size="12"><title>{escape(title)}</title>{"".join(body)}</svg>'
+        f'font-family="system-ui, sans-serif" font-size="12"><title>{_words(title)}</title>{"".join(body)}</svg>'
     )
+
+
+def _words(text: str) -> str:
+    """Return a text, which may be a device's, as SVG holds it."""
+    return escape(one_line(text))

@@ -8,7 +8,7 @@ from functools import partial
 
 from quadbench.recipe.published import published_table
 from quadbench.report.sweep import PSNR, Sweep, SweepFigure, SweepPoint, change, series_of
-from quadbench.report.text_table import TextTable
+from quadbench.report.text_table import TextTable, csv_cell
 
 _NOTE = (
     "Shared graph against the float reference. ±: standard error over items. change: of the same items' PSNR from the row "
@@ -33,14 +33,16 @@ def sweep_csv(sweep: Sweep) -> str:
     """Return one line for each value, task, device and figure, with full precision."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([sweep.key, "task", "device", "figure", "unit", "mean", "standard_error", "n", "published", "run_id"])
+    writer.writerow(
+        [csv_cell(sweep.key), "task", "device", "figure", "unit", "mean", "standard_error", "n", "published", "run_id"]
+    )
     for point in sweep.points:
         for figure in point.figures:
             mean, error, published = (
                 "" if size is None else repr(size) for size in (figure.value, figure.error, figure.published)
             )
-            place = [point.value, point.task, point.device]
-            writer.writerow([*place, figure.key, figure.unit, mean, error, figure.n, published, point.run_id])
+            place = map(csv_cell, (point.value, point.task, point.device, figure.key, figure.unit))
+            writer.writerow([*place, mean, error, figure.n, published, csv_cell(point.run_id)])
     return out.getvalue()
 
 

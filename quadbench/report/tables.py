@@ -10,7 +10,7 @@ from quadbench.recipe.published import published_table
 from quadbench.report.int8 import int8_note
 from quadbench.report.kpi import MERGED, NO_ADAPTER, NO_INPUT_IMAGE, Figure, KpiRow, kpi_rows
 from quadbench.report.launches import EMULATED
-from quadbench.report.text_table import TextTable
+from quadbench.report.text_table import TextTable, csv_cell, plain_cell
 from quadbench.report.units import Unit, convert, number, show, times
 
 _NOTES = (
@@ -66,7 +66,8 @@ def to_csv(result: RunResult) -> str:
         ratio = "" if row.ratio is None else repr(row.ratio)
         names = [result.run_id, row.device.address, row.task, row.key, row.unit.value]
         published = "" if row.published is None else repr(row.published)
-        writer.writerow([*names, *numbers, ratio, published, " ".join(row.caveats), _note(row)])
+        words = [" ".join(row.caveats), _note(row)]
+        writer.writerow([*map(csv_cell, names), *numbers, ratio, published, *map(csv_cell, words)])
     return out.getvalue()
 
 
@@ -156,7 +157,7 @@ def _pipes(cells: Sequence[str]) -> str:
 
 
 def _markdown(text: str) -> str:
-    return "".join(f"\\{letter}" if letter in "\\|*_`<>[]" else letter for letter in text)
+    return "".join(f"\\{letter}" if letter in "\\|*_`<>[]" else letter for letter in plain_cell(text))
 
 
 _LATEX = {
@@ -167,4 +168,4 @@ _LATEX = {
 
 
 def _latex(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in text)
+    return "".join(_LATEX.get(letter, letter) for letter in plain_cell(text))

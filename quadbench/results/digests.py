@@ -4,12 +4,15 @@ import errno
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from quadbench.errors import UserError
 from quadbench.spec.files import open_regular
 
-MOST_BYTES = 2**36  # of a file that is read whole: ten times the weights of Stable Diffusion in float32
+_MOST_FILES = 500  # of a model or an adapter; Stable Diffusion 1.5 has some twenty
+MOST_BYTES = 2**36  # of files that are read whole: ten times the weights of Stable Diffusion in float32
 
 
 def sha256_of(path: Path) -> str:
@@ -21,7 +24,10 @@ def sha256_of(path: Path) -> str:
     with open_regular(path) as file:
         if (size_bytes := os.fstat(file.fileno()).st_size) > MOST_BYTES:
             raise OSError(errno.EINVAL, f"it has {size_bytes} bytes; expected at most {MOST_BYTES}", str(path))
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:  # of reading, which knows no name
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def digest_of(parts: dict[str, Any]) -> str:
@@ -29,6 +35,21 @@ def digest_of(parts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def folder_digests(folder: Path, pattern: str = "*") -> dict[str, str]:
-    """Return the digest of every file below the folder that matches, by its path relative to the folder."""
-    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(folder.rglob(pattern)) if path.is_file()}
+def folder_digests(folder: Path) -> dict[str, str]:
+    """Return the digest of every file below a folder of quadbench's own, by its path relative to the folder."""
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def file_digests(files: Mapping[str, Path]) -> dict[str, str]:
+    """Return the digests of somebody's files, by the names that they go by; so many that hashing them would not end are refused.
+
+    Raises:
+        OSError: one cannot be read.
+        UserError: they are more, or larger, than those of any model.
+    """
+    size_bytes = sum(path.stat().st_size for path in files.values()) if len(files) <= _MOST_FILES else 0
+    if len(files) > _MOST_FILES or size_bytes > MOST_BYTES:
+        held = f"{len(files)} files" if len(files) > _MOST_FILES else f"{size_bytes} bytes"
+        expected = f"at most {_MOST_FILES} files with {MOST_BYTES} bytes"
+        raise UserError(f"'{next(iter(files.values()))}' and what lies beside it are {held}; expected {expected}")
+    return {name: sha256_of(path) for name, path in sorted(files.items())}

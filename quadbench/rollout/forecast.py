@@ -3,13 +3,26 @@
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
-from quadbench.artifacts import Bundle, CompiledBundle, Stored
+from quadbench.artifacts import MIB, Bundle, CompiledBundle, Stored
 from quadbench.artifacts.parts import has_references, item_counts
 from quadbench.compile import compiled_before
 from quadbench.compile.availability import availability
-from quadbench.deploy import LocalFile
-from quadbench.devices.addresses import AttachedAddress, HostedAddress, LocalAddress, VirtualAddress, parse_address
+from quadbench.deploy import LocalFile, space_bytes
+from quadbench.devices.addresses import (
+    Address,
+    AttachedAddress,
+    HostedAddress,
+    LocalAddress,
+    VirtualAddress,
+    listed_once,
+    parse_address,
+    refuse_twice,
+    virtual_serial,
+)
+from quadbench.devices.scenario import load_scenario
+from quadbench.devices.virtual import lacking
 from quadbench.errors import MissingDependencyError, UserError
 from quadbench.harness.program import built_harness
 from quadbench.measure.schedule import launches_of
@@ -21,7 +34,7 @@ from quadbench.rollout.equipment import Kind, host_runtime, kit_for
 from quadbench.rollout.push_set import HARNESS, RUNTIME, local_file, push_set
 from quadbench.target.abi import Abi, host_abi
 from quadbench.target.known import PHONE_ABI
-from quadbench.target.profile import DeviceProfile, load_profile, local_profile
+from quadbench.target.profile import LOCAL_NAME, DeviceProfile, load_profile, local_profile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,18 +68,33 @@ def forecast(recipe: Recipe, addresses: Sequence[str], *, layout: Layout) -> lis
     """Return what a run on each device would be. An attached phone is known by its profile, and need not be attached.
 
     Raises:
-        UserError: an address is wrong, means no profile, or a device at AI Hub, which takes no files.
+        UserError: an address is wrong or given twice, means no profile, or a device at AI Hub, which takes no files.
+        SpecError: a scenario is wrong.
         ArtifactError: a bundle, a compiled bundle or a kit that is there is damaged.
     """
     if not addresses:
         raise UserError("a dry run does not look for attached phones", hint="name what it shall be about, as --devices s25")
     check_devices(recipe)
-    kinds = [_kind(address.strip()) for address in addresses]
-    return [_forecast(kind, recipe.on(kind.profile.name), layout) for kind in kinds]
+    return [_forecast(kind, address, recipe.on(kind.profile.name), layout) for kind, address in _asked(addresses)]
 
 
-def _forecast(kind: Kind, recipe: Recipe, layout: Layout) -> Forecast:
+def _asked(addresses: Sequence[str]) -> list[tuple[Kind, Address]]:
+    """Return what addresses ask for, after what a run would refuse before it connects."""
+    taken: dict[str, str] = {}
+    asked = []
+    for text in listed_once(addresses):
+        address = parse_address(text)
+        kind, serial = _kind(text, address)
+        refuse_twice(text, serial, taken)
+        taken[serial] = text
+        asked.append((kind, address))
+    return asked
+
+
+def _forecast(kind: Kind, address: Address, recipe: Recipe, layout: Layout) -> Forecast:
     notes, bundle = _Notes([], []), cached(recipe, layout)
+    if isinstance(address, VirtualAddress):
+        notes.missing.extend(str(error) for error in lacking(kind.profile, kind.address, address))
     harness, libraries = _harness(kind, layout, notes), _libraries(kind, layout, notes)
     push, launches = {HARNESS: harness, RUNTIME: libraries}, None
     if bundle is None:
@@ -74,6 +102,8 @@ def _forecast(kind: Kind, recipe: Recipe, layout: Layout) -> Forecast:
     else:
         push = push_set(harness, libraries, _graphs(kind, bundle, layout, notes), bundle)
         launches = launches_of(recipe, item_counts(bundle.artifact), has_references=has_references(bundle.artifact))
+    if isinstance(address, VirtualAddress) and address.data_mb:
+        _check_room(address.data_mb, space_bytes(chain(*push.values())), notes)
     return Forecast(
         address=kind.address,
         title=kind.profile.title,
@@ -88,6 +118,12 @@ def _forecast(kind: Kind, recipe: Recipe, layout: Layout) -> Forecast:
     )
 
 
+def _check_room(data_mb: int, needed_bytes: int, notes: _Notes) -> None:
+    if needed_bytes > data_mb * MIB:
+        room = f"room: its /data has {data_mb} MB, {needed_bytes / MIB:.1f} MB are needed"
+        notes.missing.append(f"{room}. Hint: give it more with ?data_mb")
+
+
 def _sizes(push: Mapping[str, Sequence[LocalFile]]) -> dict[str, int]:
     """Return the bytes of each kind of file; a file of two kinds is pushed once, and counts for the first."""
     first = {file.sha256: what for what, files in reversed(list(push.items())) for file in files}
@@ -96,23 +132,21 @@ def _sizes(push: Mapping[str, Sequence[LocalFile]]) -> dict[str, int]:
     }
 
 
-def _kind(text: str) -> Kind:
+def _kind(text: str, address: Address) -> tuple[Kind, str]:
+    """Return the kind of device that an address means, and the device's serial as far as it is known without connecting."""
     host = host_abi(platform.machine())
-    match parse_address(text):
+    match address:
         case LocalAddress():
             profile = local_profile()
-            return Kind(address=text, profile=profile, abi=host, target=profile.target)
-        case VirtualAddress(profile=name, target=target, is_arm64=is_arm64):
+            return Kind(address=text, profile=profile, abi=host, target=profile.target), LOCAL_NAME
+        case VirtualAddress(profile=name, target=target, is_arm64=is_arm64, scenario=scenario):
+            profile, abi = _profile(name, target), Abi.ARM64_LINUX if is_arm64 else host
+            if scenario:
+                load_scenario(scenario)
+            return Kind(address=text, profile=profile, abi=abi, target=profile.virtual_target), virtual_serial(profile)
+        case AttachedAddress(profile=str(name), target=target, serial=serial):
             profile = _profile(name, target)
-            return Kind(
-                address=text,
-                profile=profile,
-                abi=Abi.ARM64_LINUX if is_arm64 else host,
-                target=profile.virtual_target,
-            )
-        case AttachedAddress(profile=str(name), target=target):
-            profile = _profile(name, target)
-            return Kind(address=text, profile=profile, abi=PHONE_ABI, target=profile.target)
+            return Kind(address=text, profile=profile, abi=PHONE_ABI, target=profile.target), serial or profile.name
         case HostedAddress() | AttachedAddress():
             raise UserError(f"'{text}' is at Qualcomm AI Hub: nothing is pushed there", hint="leave it out of the dry run")
 

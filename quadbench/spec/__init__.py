@@ -1,9 +1,10 @@
 """Spec: a YAML file -> a model, or every problem of the file at its line."""
 
 from quadbench.spec.document import Location, read_value
-from quadbench.spec.files import first_problem, is_file, read_file, read_json, require_file
+from quadbench.spec.files import first_problem, fits_file_system, is_file, read_file, read_json, require_file
 from quadbench.spec.model import Problem, Spec, SpecPath, load, near, refuse
 from quadbench.spec.names import LONGEST_NAME, NAME_EXPECTED, Name, is_name
+from quadbench.spec.variables import host_of, path_variable, paths_variable, port_of, port_variable, variable, web_variable
 
 __all__ = [
     "LONGEST_NAME",
@@ -14,13 +15,21 @@ __all__ = [
     "Spec",
     "SpecPath",
     "first_problem",
+    "fits_file_system",
+    "host_of",
     "is_file",
     "is_name",
     "load",
     "near",
+    "path_variable",
+    "paths_variable",
+    "port_of",
+    "port_variable",
     "read_file",
     "read_json",
     "read_value",
     "refuse",
     "require_file",
+    "variable",
+    "web_variable",
 ]

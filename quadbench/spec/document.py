@@ -16,6 +16,7 @@ Location: TypeAlias = tuple[str | int, ...]
 
 MOST_SPEC_BYTES = 2**20  # a hundred times the longest recipe
 _MOST_DIGITS = 18  # of a whole number, which then has 64 bits
+MOST_VALUES = 10_000  # keys and values of a file: a hundred times those of the longest recipe
 MAX_DEPTH = 32  # deeper than any spec, shallow enough for the recursive walks below
 
 
@@ -151,11 +152,17 @@ def _check_events(text: str, document: Document) -> None:
 
     This happens before nodes are built.
     """
-    depth = 0
+    depth = values = 0
     for event in yaml.parse(text, Loader=_LOADER):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if isinstance(event, yaml.AliasEvent):
             document.add(_line(event), (), f"alias '*{event.anchor}' is not supported; write the value out")
+        values += isinstance(event, yaml.ScalarEvent)
+        if values > MOST_VALUES:
+            document.add(
+                _line(event), (), f"holds more than {MOST_VALUES} keys and values; expected a file that was written by hand"
+            )
+            return
         if depth > MAX_DEPTH:
             document.add(_line(event), (), f"nested deeper than {MAX_DEPTH} levels")
             return

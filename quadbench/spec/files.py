@@ -11,6 +11,7 @@ from pydantic_core import ValidationError, from_json
 
 from quadbench.errors import QuadbenchError
 
+LONGEST_PATH_BYTES, _LONGEST_PART_BYTES = 4095, 255  # Linux's PATH_MAX, without its final zero, and NAME_MAX
 MOST_BYTES = 64 * 2**20  # of a file of data: a hundred times the largest that quadbench writes
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -47,6 +48,13 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):
         return False
+
+
+def fits_file_system(path: Path) -> bool:
+    """Say whether a file system takes such a path, whether or not something lies there."""
+    sizes = [len(part.encode(errors="replace")) for part in path.parts]
+    whole = len(str(path).encode(errors="replace"))
+    return "\0" not in str(path) and whole <= LONGEST_PATH_BYTES and max(sizes, default=0) <= _LONGEST_PART_BYTES
 
 
 def require_file(

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from quadbench.errors import shown
 from quadbench.spec.document import Document, Location, describe, key_of, read_document
+from quadbench.spec.files import fits_file_system
 from quadbench.spec.names import NAME_EXPECTED, NAME_PATTERN
 
 
@@ -22,7 +23,6 @@ class Spec(BaseModel):
 
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
-_LONGEST_PATH_BYTES, _LONGEST_PART_BYTES = 4095, 255  # Linux's PATH_MAX, without its final zero, and NAME_MAX
 
 
 def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
@@ -32,16 +32,12 @@ def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
         ValueError: no file system takes such a path.
     """
     text, folder = str(path), (info.context or {}).get("folder", Path())
-    if "\0" in text or len(text.encode(errors="replace")) > _LONGEST_PATH_BYTES or _longest_part(path) > _LONGEST_PART_BYTES:
+    if not fits_file_system(path):
         raise ValueError(f"expected a path that a file system takes, found {shown(text)}, {len(text)} characters")
     try:
         return Path(folder) / path.expanduser()
     except RuntimeError as error:
         raise ValueError(f"expected a path, found {shown(text)}, whose home directory is unknown") from error
-
-
-def _longest_part(path: Path) -> int:
-    return max((len(part.encode(errors="replace")) for part in path.parts), default=0)
 
 
 # Written out by its last name only: a digest must not depend on where somebody keeps a file.

@@ -10,7 +10,7 @@ from typing import Literal, Self
 from pydantic import Field, ValidationInfo, field_validator
 
 from quadbench.errors import UnknownNameError, UserError
-from quadbench.spec import Name, Problem, Spec, is_file, load, refuse
+from quadbench.spec import Name, Problem, Spec, is_file, load, path_variable, refuse
 from quadbench.target.targets import AiHubTarget, OnnxRuntimeTarget, QnnTarget, RunTarget, Target
 
 PROFILES_FOLDER = Path(__file__).parent / "device_profiles"
@@ -161,13 +161,13 @@ def local_profile() -> DeviceProfile:
 
 def _profile_files() -> list[Path]:
     files = sorted(PROFILES_FOLDER.glob("*.yaml"))
-    folder = os.environ.get(PROFILES_VARIABLE)
+    folder = path_variable(PROFILES_VARIABLE)
     if folder:
-        if not Path(folder).is_dir():
+        if not folder.is_dir():
             raise UserError(
                 f"${PROFILES_VARIABLE} is '{folder}', which is not a folder", hint="unset it, or name the folder of your profiles"
             )
-        files += sorted(Path(folder).glob("*.yaml"))
+        files += sorted(folder.glob("*.yaml"))
     return files
 
 

@@ -18,8 +18,9 @@ from quadbench.quad.adapters.files import read_tensor_file
 from quadbench.quad.adapters.fit import BaseSites, Slot, fitted, named_sites
 from quadbench.quad.adapters.kohya import PREFIX, flat_name, read_kohya, read_text_encoder
 from quadbench.quad.adapters.lycoris import Differences, read_differences
-from quadbench.quad.adapters.peft import TENSORS, read_config, read_peft, read_peft_differences
+from quadbench.quad.adapters.peft import read_config, read_peft, read_peft_differences
 from quadbench.quad.adapters.reading import AdapterProblem, Reading, apart, named
+from quadbench.quad.layouts import PEFT_TENSORS
 from quadbench.results.digests import sha256_of
 
 METADATA = "quadbench.conversion"
@@ -146,7 +147,7 @@ def _content(source: Path, *, unet_only: bool) -> _Content:
     """Read a PEFT folder, which has nothing for the text encoder, or a file under kohya's names."""
     if source.is_dir():
         config = read_config(source.name, source)
-        file = read_tensor_file(source.name, source / TENSORS)
+        file = read_tensor_file(source.name, source / PEFT_TENSORS)
         read = read_peft_differences(file.tensors, config)
         return _Content(path=file.path, differences=read, plain=read_peft(read.rest, config) if read.rest else None, text={})
     file = read_tensor_file(source.name, source)

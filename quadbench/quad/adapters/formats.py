@@ -14,6 +14,7 @@ from quadbench.quad.adapters.adapter import Adapter, LeftOut
 from quadbench.quad.adapters.files import TensorFile, read_tensor_file
 from quadbench.quad.adapters.fit import BaseSites, fitted
 from quadbench.quad.adapters.reading import Reading, apart
+from quadbench.quad.layouts import PEFT_CONFIG, PEFT_TENSORS
 from quadbench.quad.sources import AdapterFormat
 
 Read = Callable[[Mapping[str, torch.Tensor]], Reading]
@@ -40,17 +41,17 @@ def read_adapter(name: str, path: Path, *, unet_only: bool = False) -> AdapterRe
     """
     if path.is_dir():
         config = peft.read_config(name, path)
-        file = read_tensor_file(name, path / peft.TENSORS)
-        because = f"the folder holds {peft.CONFIG}"
+        file = read_tensor_file(name, path / PEFT_TENSORS)
+        because = f"the folder holds {PEFT_CONFIG}"
         return AdapterReading(format=AdapterFormat.PEFT, because=because, path=path, reading=peft.read_peft(file.tensors, config))
     file = read_tensor_file(name, path)
     form, because = _format_of(name, file)
     match form:
         case AdapterFormat.PEFT:
-            if path.name != peft.TENSORS:
+            if path.name != PEFT_TENSORS:
                 raise AdapterError(
-                    f"adapter '{name}': '{path}' has PEFT's tensors, but not the name {peft.TENSORS}",
-                    hint=f"PEFT's scale stands in {peft.CONFIG}: put both into a folder, and give the folder",
+                    f"adapter '{name}': '{path}' has PEFT's tensors, but not the name {PEFT_TENSORS}",
+                    hint=f"PEFT's scale stands in {PEFT_CONFIG}: put both into a folder, and give the folder",
                 )
             return read_adapter(name, path.parent)
         case AdapterFormat.DIFFUSERS:

@@ -20,9 +20,9 @@ from quadbench.quad.adapters.lora_config import (
 )
 from quadbench.quad.adapters.lycoris import FACTORS, Differences, Method, PartKey, read_differences
 from quadbench.quad.adapters.reading import AdapterProblem, Key, LoraPart, Reading, read_pairs
+from quadbench.quad.layouts import PEFT_CONFIG, PEFT_TENSORS
 from quadbench.spec.document import describe
 
-CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _KEY = re.compile(r"^base_model\.model\.(?P<site>.+)\.lora_(?P<side>[AB])(\.default)?\.weight$")
 _DIFFERENCE_KEY = re.compile(rf"^base_model\.model\.(?P<site>.+)\.(?P<part>{FACTORS})(\.default)?$")
 _METHODS = {PeftType.LOHA: Method.LOHA, PeftType.LOKR: Method.LOKR}
@@ -36,9 +36,10 @@ def read_config(name: str, folder: Path) -> AdapterConfig:
         AdapterError: the file is missing, too large or not JSON, has values that no LoraConfig has, or is of another kind of
             adapter.
     """
-    path = folder / CONFIG
+    path = folder / PEFT_CONFIG
     if not path.is_file():
-        raise AdapterError(f"adapter '{name}': '{path}' does not exist", hint=f"a PEFT folder holds {CONFIG} and {TENSORS}")
+        hint = f"a PEFT folder holds {PEFT_CONFIG} and {PEFT_TENSORS}"
+        raise AdapterError(f"adapter '{name}': '{path}' does not exist", hint=hint)
     with path.open("rb") as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:

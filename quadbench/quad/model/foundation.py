@@ -21,6 +21,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from quadbench import zoo
 from quadbench.artifacts.device_text import one_line
 from quadbench.errors import UserError, shown
+from quadbench.quad.layouts import DIFFUSERS_INDEX, DIFFUSERS_PARTS, check_checkpoint, foundation_files
 from quadbench.quad.model.geometry import clip_tokenizer, part_folder, random_module
 from quadbench.quad.model.loaded import SAVE_AGAIN, check_loading, check_tensors, check_types
 from quadbench.quad.sources import require_weights
@@ -29,8 +30,6 @@ from quadbench.recipe import Foundation as FoundationSpec
 from quadbench.spec import read_json
 
 _MODULES = ("unet", "vae", "text_encoder")
-_PARTS = (*_MODULES, "tokenizer", "scheduler")
-_INDEX = "model_index.json"
 _CONFIGS = {
     "unet": "config.json",
     "vae": "config.json",
@@ -136,14 +135,7 @@ def load_foundation(folder: Path) -> Foundation:
         UserError: the folder lacks a part or holds another pipeline, a configuration cannot be read, or the U-Net is of a kind
             that the graph does not take.
     """
-    missing = [part for part in _PARTS if not (folder / part).is_dir()]
-    if missing or not (folder / _INDEX).exists():
-        missing += [] if (folder / _INDEX).exists() else [_INDEX]
-        raise UserError(
-            f"foundation model '{folder}' lacks {', '.join(missing)}; expected a Stable Diffusion 1.x folder",
-            hint="save it with diffusers: StableDiffusionPipeline.save_pretrained(folder, safe_serialization=True)",
-        )
-
+    foundation_files(folder)
     _check_configs(folder)
 
     def read(part: str, kind: Any, **options: object) -> nn.Module:
@@ -160,7 +152,7 @@ def load_foundation(folder: Path) -> Foundation:
     with _readable(folder):
         return _foundation(
             name=str(folder),
-            configs={part: folder / part for part in _PARTS},
+            configs={part: folder / part for part in DIFFUSERS_PARTS},
             readers={
                 "unet": lambda: read("unet", UNet2DConditionModel, torch_dtype=torch.float32),
                 "vae": lambda: read("vae", AutoencoderKL, torch_dtype=torch.float32),
@@ -179,13 +171,8 @@ def load_checkpoint(path: Path, geometry: str = "sd15") -> Foundation:
     Raises:
         UserError: the file is missing or none, or a pickle, which is not opened.
     """
-    if path.suffix != ".safetensors":
-        raise UserError(
-            f"foundation model '{path}' is no .safetensors file; pickles (.ckpt, .pt, .bin) are not opened, as they run code",
-            hint="save it as safetensors, or give its diffusers folder with source: diffusers",
-        )
-    require_weights(path)
-    configs, tokenizer = {part: part_folder(geometry, part) for part in _PARTS}, clip_tokenizer()
+    check_checkpoint(path)
+    configs, tokenizer = {part: part_folder(geometry, part) for part in DIFFUSERS_PARTS}, clip_tokenizer()
     options = {"torch_dtype": torch.float32, "local_files_only": True}
 
     def read(part: str, kind: Any) -> nn.Module:
@@ -210,7 +197,7 @@ def random_foundation(geometry: str, seed: int) -> Foundation:
     """Make a model of a published size with weights as torch initializes them, under which activations stay finite and vary."""
     return _foundation(
         name=f"random {geometry}",
-        configs={part: part_folder(geometry, part) for part in _PARTS},
+        configs={part: part_folder(geometry, part) for part in DIFFUSERS_PARTS},
         readers={part: partial(random_module, geometry, part, seed) for part in _MODULES},
         tokenizer=clip_tokenizer(),
     )
@@ -267,18 +254,20 @@ def _readable(path: Path) -> Iterator[None]:
 
 def _check_configs(folder: Path) -> None:
     """Refuse a folder of another pipeline, and configurations that cannot be read, which libraries would look for elsewhere."""
-    index = _config(folder / _INDEX)
+    index = _config(folder / DIFFUSERS_INDEX)
     pipeline = index.get("_class_name")
     if pipeline not in _PIPELINES:
         raise UserError(
-            f"foundation model '{folder}' is a '{pipeline}', says {_INDEX}; expected {' or '.join(_PIPELINES)}",
+            f"foundation model '{folder}' is a '{pipeline}', says {DIFFUSERS_INDEX}; expected {' or '.join(_PIPELINES)}",
             hint="quadbench takes Stable Diffusion 1.x",
         )
     for part, expected in _CLASSES.items():
         entry = index.get(part)
         listed = entry[-1] if isinstance(entry, list) and entry else entry
         if listed != expected:
-            raise UserError(f"foundation model '{folder}' has '{listed}' as its {part}, says {_INDEX}; expected {expected}")
+            raise UserError(
+                f"foundation model '{folder}' has '{listed}' as its {part}, says {DIFFUSERS_INDEX}; expected {expected}"
+            )
     for part, name in _CONFIGS.items():
         _config(folder / part / name)
 

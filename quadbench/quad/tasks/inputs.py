@@ -106,10 +106,12 @@ def _refuse_repeated(listing: Path, entries: Sequence[_Entry]) -> None:
 
 
 def _check_files(folder: Path, entries: Sequence[_Entry]) -> None:
-    """Raise UserError if a listed file cannot be read, or is larger than any picture."""
+    """Raise UserError if a listed file cannot be read, is larger than any picture, or lies elsewhere."""
     hint = f"{folder / 'inputs.json'} names it; {_HINT}"
     for entry in entries:
         for kind, file in (("image", entry.image), ("mask", entry.mask), ("truth", entry.truth)):
             if file:
                 what = f"{kind} of input '{entry.name}':"
                 require_file(folder / file, what, fault=UserError, hint=hint, most_bytes=_MOST_PICTURE_BYTES)
+                if not (place := (folder / file).resolve()).is_relative_to(folder.resolve()):
+                    raise UserError(f"{what} '{folder / file}' is a link that leads out of its folder, to '{place}'", hint=hint)

@@ -13,8 +13,8 @@ from torch import nn
 
 from quadbench.quad.adapters import kohya
 from quadbench.quad.adapters.diffusers import PREFIX, prefix_of
-from quadbench.quad.adapters.peft import TENSORS
 from quadbench.quad.adapters.reading import apart
+from quadbench.quad.layouts import PEFT_TENSORS
 from quadbench.quad.model.components import copy_of_modules
 from quadbench.quad.sources import AdapterFormat, AdapterSource
 
@@ -44,7 +44,9 @@ def _load(name: str, source: AdapterSource, plain: nn.Module, adapted: nn.Module
         case AdapterFormat.PEFT:
             config = LoraConfig.from_pretrained(str(source.path))
             config.base_model_name_or_path = None  # the name of a model that this U-Net may be a copy of, of which PEFT warns
-            state = {key.removeprefix(_PEFT_PREFIX): tensor for key, tensor in _plain(load_file(source.path / TENSORS)).items()}
+            state = {
+                key.removeprefix(_PEFT_PREFIX): tensor for key, tensor in _plain(load_file(source.path / PEFT_TENSORS)).items()
+            }
             inject_adapter_in_model(config, adapted, name)
             set_peft_model_state_dict(adapted, state, adapter_name=name)
             return

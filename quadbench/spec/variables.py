@@ -1,0 +1,108 @@
+"""Variables: the name of an environment variable -> what it is set to, within bounds. All of quadbench asks here."""
+
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from quadbench.errors import UserError, shown
+from quadbench.spec.files import LONGEST_PATH_BYTES, fits_file_system
+
+_LONGEST = LONGEST_PATH_BYTES  # of any value: the longest ones are paths
+_MOST_PORT = 65_535
+
+
+def variable(name: str) -> str | None:
+    """Return the text of a variable; None where it is not set, or empty.
+
+    Raises:
+        UserError: it is too long, or has characters that cannot be printed, as bytes that are no UTF-8.
+    """
+    return _checked(name, os.environ.get(name, "")) or None
+
+
+def path_variable(name: str) -> Path | None:
+    """Return the path that a variable names, which need not exist; None where it is not set, or empty.
+
+    Raises:
+        UserError: as `variable`, or no file system takes such a path.
+    """
+    text = variable(name)
+    return _path(name, text) if text else None
+
+
+def paths_variable(name: str) -> list[Path]:
+    """Return the paths that a variable lists, as PATH does; the list as a whole may be long.
+
+    Raises:
+        UserError: as `path_variable`, for one of the paths.
+    """
+    return [_path(name, _checked(name, text)) for text in os.environ.get(name, "").split(os.pathsep) if text]
+
+
+def port_variable(name: str) -> int | None:
+    """Return the port that a variable names; None where it is not set, or empty.
+
+    Raises:
+        UserError: as `variable`, or it is no port.
+    """
+    text = variable(name)
+    return port_of(name, text) if text else None
+
+
+def port_of(name: str, text: str) -> int:
+    """Return the port in a text that stands in the variable.
+
+    Raises:
+        UserError: it is no port.
+    """
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(_MOST_PORT)) and 0 < int(text) <= _MOST_PORT):
+        raise UserError(f"${name}: {shown(text)} is no port; expected a number from 1 to {_MOST_PORT}")
+    return int(text)
+
+
+def host_of(name: str, text: str) -> str:
+    """Return the host in a text that stands in the variable, as sockets take it: an address of IPv6 without its brackets.
+
+    Raises:
+        UserError: it is no host.
+    """
+    host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise UserError(f"${name}: {shown(text)} is no host; expected its name or its address") from error
+    return host
+
+
+def web_variable(name: str) -> str | None:
+    """Return the web address that a variable names; None where it is not set, or empty.
+
+    Raises:
+        UserError: as `variable`, or it is no address of http or https.
+    """
+    text = variable(name)
+    try:
+        address = urlsplit(text or "")
+        is_right = address.scheme in ("http", "https") and address.hostname and address.port != 0
+    except ValueError:  # of brackets that are not closed, and of a port that is none
+        is_right, address = False, urlsplit("")
+    if text and not (is_right and text.isascii() and " " not in text):
+        raise UserError(f"${name} is {shown(text)}, which is no web address; expected one as https://repo1.maven.org/maven2")
+    if text:
+        host_of(name, address.hostname or "")
+    return text
+
+
+def _checked(name: str, text: str) -> str:
+    if len(text) > _LONGEST:
+        raise UserError(f"${name} has {len(text)} characters, {shown(text)}; expected at most {_LONGEST}", hint="unset it")
+    if not text.isprintable():
+        raise UserError(f"${name} is {shown(text)}; expected characters that can be printed, in UTF-8", hint="unset it")
+    return text
+
+
+def _path(name: str, text: str) -> Path:
+    path = Path(text)
+    if not fits_file_system(path):
+        raise UserError(f"${name} is {shown(text)}, {len(text)} characters; expected a path that a file system takes")
+    return path
