@@ -155,7 +155,7 @@ def test_an_address_may_name_another_target_for_an_attached_phone() -> None:
     assert parse_address("R3X?target=cpu", ["R3X"]) == AttachedAddress(profile=None, serial="R3X", target="cpu")
     phones = [s25("R3X")]
     _, profile = choose_phone("s25?target=qnn", phones, load_profiles(), None)
-    assert profile.target == QnnTarget(backend="qnn", htp_arch="v79", soc_model=69)
+    assert profile.target == QnnTarget(backend="qnn", htp_arch="v79", soc_model=69, performance_mode="burst")
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_an_attached_phone_takes_no_other_options(text: str) -> None:
 def test_a_virtual_address_may_name_another_target_of_its_profile() -> None:
     assert parse_address("virtual:s25?target=qnn&data_mb=64") == VirtualAddress(profile="s25", data_mb=64, target="qnn")
     qnn = load_profile("s25").with_target("qnn").virtual_target
-    assert qnn == QnnTarget(backend="qnn", htp_arch="v79", soc_model=69)
+    assert qnn == QnnTarget(backend="qnn", htp_arch="v79", soc_model=69, performance_mode="burst")
 
 
 @pytest.mark.parametrize(

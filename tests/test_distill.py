@@ -135,6 +135,7 @@ def test_half_of_the_examples_know_their_noise(case: Case) -> None:
     assert not torch.equal(example.teacher, example.noise)
 
 
+@pytest.mark.slow
 def test_a_recipe_distills_its_adapters_and_leaves_the_base_alone(tiny_recipe: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_recipe.parent, tmp_path / "model"))
     path = folder / "recipe.yaml"

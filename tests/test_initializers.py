@@ -72,6 +72,7 @@ def test_nothing_but_the_bundle_is_left(outside_bundle: Stored[Bundle]) -> None:
     assert listed == {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_float_graph_of_two_files_runs_on_a_device(outside_bundle: Stored[Bundle], tiny_recipe: Path, layout: Layout) -> None:
     recipe = load_recipe(tiny_recipe).model_copy(update={"baselines": ()})
     outcome = pipeline.run(recipe, ["local"], layout=layout, observer=Watcher())

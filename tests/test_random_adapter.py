@@ -94,6 +94,7 @@ def random_run(random_recipe: Recipe, random_bundle: Stored[Bundle], layout: Lay
     return outcome
 
 
+@pytest.mark.slow
 def test_a_run_with_random_weights_measures_but_judges_no_picture(random_run: pipeline.Outcome) -> None:
     assert [(r.variant, r.status) for r in random_run.result.records] == [(Variant.SHARED, Status.OK)]
     metrics = {sample.metric for record in random_run.result.records for sample in record.samples}

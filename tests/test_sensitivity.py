@@ -316,6 +316,7 @@ def test_effective_bits_are_those_that_the_adapter_uses() -> None:
     assert all(fit.clipped == 0 and fit.weights == 2 * RANK * SIZE for fit in site_fits(adapter, own))
 
 
+@pytest.mark.slow
 def test_all_adapters_are_scored_on_the_inputs_of_all_tasks(tiny_recipe: Path) -> None:
     sensitivity = analyse(load_recipe(tiny_recipe), lora="int16")
     first, second = sensitivity.adapters
@@ -334,6 +335,7 @@ def test_all_adapters_are_scored_on_the_inputs_of_all_tasks(tiny_recipe: Path) -
     json.loads(json.dumps(asdict(sensitivity), allow_nan=False))
 
 
+@pytest.mark.slow
 def test_a_recipe_without_an_anchor_builds_and_says_what_chose_it(tiny_recipe: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_recipe.parent, tmp_path / "open"))
     recipe = folder / "recipe.yaml"
