@@ -143,7 +143,7 @@ def main() -> None:
     bundle = read_manifest(options.bundle, Bundle) if options.bundle else built(recipe, layout=layout, observer=Unwatched())
     launches: dict[str, list[RunRecord]] = {name: [] for name, _, _ in ways}
     with connect(["local"], layout=layout) as devices:
-        (installation,) = roll_out(bundle, devices, layout=layout, observer=Unwatched(), runs_float=False).installations
+        (installation,) = roll_out([bundle], devices, layout=layout, observer=Unwatched(), runs_float=False).installations
         for number in range(options.launches):
             for name, variant, runtime in ways if number % 2 == 0 else reversed(ways):
                 settings = LaunchSettings(run_id="runtime", layout=layout, runtime=runtime, timeout_s=recipe.measure.timeout_s)
