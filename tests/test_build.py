@@ -200,7 +200,8 @@ def test_the_same_inputs_find_the_bundle_and_changed_ones_do_not(
 
 def test_a_build_that_fails_leaves_nothing(tiny_recipe: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_recipe.parent, tmp_path / "spoilt"))
-    (folder / "adapters/second/adapter_model.safetensors").unlink()
+    weights = folder / "adapters/second/adapter_model.safetensors"
+    save_file({name: np.full_like(tensor, np.nan) for name, tensor in load_file(weights).items()}, weights)
     layout = Layout(tmp_path / "results")
     with pytest.raises(AdapterError, match="adapter 'second'"):
         build(load_recipe(folder / "recipe.yaml"), layout)

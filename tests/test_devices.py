@@ -395,6 +395,8 @@ def test_without_a_server_the_other_devices_are_still_listed(
 def test_the_server_is_where_adb_would_look_for_it(
     environment: dict[str, str], expected: TcpEndpoint | UnixEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in ("ADB_SERVER_SOCKET", "ANDROID_ADB_SERVER_ADDRESS", "ANDROID_ADB_SERVER_PORT"):
+        monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert server_endpoint() == expected
