@@ -30,6 +30,7 @@ _LIST = (
     'mkdir -p "$1" && cd "$1" && rm -rf .tmp-* && find . -mindepth 1 -maxdepth 1 ! -type f -print -exec rm -rf {} + && '
     'set -- * && if [ -e "$1" ]; then stat -c "%s %a %n" "$@"; fi'
 )
+_READ_ONLY = "Read-only file system"  # as every C library says it
 _CHECK = 'cd "$1" && shift && sha256sum "$@"'
 _MARK = 'cd "$1" && shift && chmod 755 "$@"'
 _PUBLISH = 'cd "$1" && for name in .tmp-*; do [ ! -e "$name" ] || mv -f "$name" "${name#.tmp-}" || exit 1; done'
@@ -223,5 +224,10 @@ def _command(device: Device, script: str, *arguments: str, timeout_s: float) -> 
     result = device.shell(["sh", "-c", script, "sh", *arguments], timeout_s)
     if result.exit_code:
         last = " / ".join(result.stderr.splitlines()[-3:]) or "nothing on stderr"
-        raise DeviceError(f"'{script}' ended with exit code {result.exit_code} on device '{device.facts.address}': {last}")
+        raise DeviceError(
+            f"'{script}' ended with exit code {result.exit_code} on device '{device.facts.address}': {last}",
+            hint="its file system takes no files; restart the device, or make the folder writable"
+            if _READ_ONLY in last
+            else None,
+        )
     return result.stdout

@@ -1,4 +1,4 @@
-"""A results folder that is full or gone at any stage of a run: the message says what it is, and nothing is lost."""
+"""A results folder that is full, read-only or gone at any stage of a run: the message says what it is, and nothing is lost."""
 
 import json
 import shutil
@@ -22,6 +22,7 @@ for stage in {stages!r}:
 """
 _SAYS = {
     "full": ("is full, 0.0 MB are left", "database or disk is full", "has 0.0 MB free"),
+    "read-only": ("Read-only file system", "attempt to write a readonly database", "is read-only"),
     "gone": ("results' is gone: it was moved or removed while it was in use",),
 }
 
@@ -39,8 +40,8 @@ def test_a_run_says_what_is_wrong_with_its_folder_and_loses_nothing(
     ends = [json.loads(line.removeprefix("@ ")) for line in said if line.startswith("@ ")]
     assert [end["stage"] for end in ends] == list(STAGES)
     for end in ends:
-        # A device is full by itself: `local` keeps what is pushed to it in the results folder.
-        exit_code = 5 if (end["stage"], fault) == ("push", "full") else 3
+        # A device cannot be written by itself: `local` keeps what is pushed to it in the results folder.
+        exit_code = 5 if end["stage"] == "push" and fault != "gone" else 3
         assert (end["exit_code"], end["lost"], end["next_exit_code"], end["left"]) == (exit_code, 0, 0, []), end
         assert "Traceback" not in end["said"], end
         assert any(words in end["said"] for words in _SAYS[fault]), end

@@ -1,4 +1,4 @@
-"""Spoilt disk: a results folder that is full or gone as a stage of a run begins -> what is said, and what is left.
+"""Spoilt disk: a results folder that is full, read-only or gone as a stage of a run begins -> what is said, and what is left.
 
 Runs on a file system of its own (`small_disk`), all stages one after the other in one process.
 """
@@ -8,6 +8,7 @@ import io
 import json
 import shutil
 import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,7 +47,8 @@ class Disk:
 
     def __init__(self, disk: Path, recipe: Path, bundles: Path, fill: Callable[[], None]) -> None:
         self._results, self._elsewhere, self._filler = disk / "results", disk / "elsewhere", disk / "filler"
-        self._recipe, self._spoil = recipe, {"full": fill, "gone": self._move}
+        self._recipe, self._spoil = recipe, {"full": fill, "read-only": self._seal, "gone": self._move}
+        self._is_sealed = False
         shutil.copytree(bundles, self._results / "bundles")
         assert self._run() == (0, ""), self._run()
 
@@ -73,11 +75,20 @@ class Disk:
             left=[str(p) for p in self._results.rglob("*") if p.name.startswith(".") or p.suffix in (".tmp", ".part")],
         )
 
+    def _seal(self) -> None:
+        """Mount the folder on itself, to be read only; what is open already stays as it is, as on a disk with errors."""
+        for words in (["--bind", self._results, self._results], ["-o", "remount,ro,bind", self._results]):
+            subprocess.run(["mount", *words], check=True)
+        self._is_sealed = True
+
     def _move(self) -> None:
         self._results.rename(self._elsewhere)
 
     def _mend(self) -> None:
         self._filler.unlink(missing_ok=True)
+        if self._is_sealed:
+            subprocess.run(["umount", "-l", self._results], check=True)
+            self._is_sealed = False
         if self._elsewhere.exists():
             shutil.rmtree(self._results, ignore_errors=True)
             self._elsewhere.rename(self._results)
