@@ -220,6 +220,15 @@ def test_all_adapters_can_be_read_before_the_first_task(harness: Path, plan: Pla
     assert bytes_held >= 2 * sum(tensor.nbytes for tensor in draw_adapter(ADAPTERS["restyle"], "int16").values())
 
 
+def test_an_adapter_of_two_tasks_is_read_once(harness: Path, plan: Plan) -> None:
+    plan["runtime"]["preload"] = "all"
+    plan["tasks"]["again"] = plan["tasks"]["restyle"]
+    plan["sequence"] = [{"task": task, "warmup": 0, "iterations": 1} for task in ("restyle", "again", "remove-object")]
+    heard = launch(harness, plan)
+    assert [event["labels"]["adapter"] for event in heard.samples("adapter_preload_ns")] == ["restyle", "remove-object"]
+    assert [event["labels"]["state"] for event in heard.samples("adapter_load_ns")] == ["resident"] * 3
+
+
 def test_a_preloaded_adapter_that_does_not_fit_is_an_error_of_its_task(harness: Path, plan: Plan) -> None:
     plan["runtime"]["preload"] = "next"
     plan["mixes"] = {"both": {"restyle": 1.0, "remove-object": 0.5}}

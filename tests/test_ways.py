@@ -4,14 +4,20 @@ from pathlib import Path
 
 from support.synthetic_run import make_run
 
-from quadbench.artifacts import Variant
+from quadbench.artifacts import RunResult, Variant
+from quadbench.report.kpi import kpi_rows
+from quadbench.report.text_table import TextTable
 from quadbench.report.ways import way_tables
 
 THREE = (Variant.SHARED, Variant.PER_GRAPH, Variant.RESIDENT, Variant.RESIDENT, Variant.PER_GRAPH, Variant.SHARED)
 
 
+def tables_of(result: RunResult) -> tuple[TextTable, ...]:
+    return way_tables(result, kpi_rows(result))
+
+
 def test_three_ways_stand_in_one_table_with_what_decides_between_them(tmp_path: Path) -> None:
-    (table,) = way_tables(make_run(tmp_path, variants=THREE))
+    (table,) = tables_of(make_run(tmp_path, variants=THREE))
     assert [row[0].partition(":")[0] for row in table.rows] == ["shared", "per-graph", "resident"]
     columns = [column.partition(",")[0] for column in table.columns]
     assert columns == ["Way", "Image", "Switch", "Switch and first image", "Peak RAM"]
@@ -25,4 +31,4 @@ def test_three_ways_stand_in_one_table_with_what_decides_between_them(tmp_path: 
 
 
 def test_two_ways_are_compared_elsewhere(tmp_path: Path) -> None:
-    assert way_tables(make_run(tmp_path, variants=(Variant.SHARED, Variant.PER_GRAPH))) == ()
+    assert tables_of(make_run(tmp_path, variants=(Variant.SHARED, Variant.PER_GRAPH))) == ()

@@ -185,15 +185,14 @@ void AdapterCache::choose_none() {
 }
 
 bool AdapterCache::hold(const NamedAdapter& adapter) {
-  if (resident_bytes() + memory_bytes_ > capacity_bytes_) return false;
+  if (is_resident(adapter.name) || resident_bytes() + memory_bytes_ > capacity_bytes_) return false;
   seen_.insert(adapter.name);
   residents_.push_back(read(adapter));
   return true;
 }
 
 void AdapterCache::preload(const NamedAdapter& adapter) {
-  const auto is_it = [&](const Shared& resident) { return resident->name == adapter.name; };
-  if (pending_ || std::any_of(residents_.begin(), residents_.end(), is_it)) return;
+  if (pending_ || is_resident(adapter.name)) return;
   const bool is_chosen_held = chosen_ && chosen_ != none_;
   if ((is_chosen_held ? 2 : 1) * memory_bytes_ > capacity_bytes_) return;
   make_room();
@@ -206,6 +205,10 @@ void AdapterCache::preload(const NamedAdapter& adapter) {
 std::optional<std::int64_t> AdapterCache::take_preload_ns() { return std::exchange(preload_ns_, std::nullopt); }
 
 std::size_t AdapterCache::resident_bytes() const { return (residents_.size() + (pending_ ? 1 : 0)) * memory_bytes_; }
+
+bool AdapterCache::is_resident(const std::string& name) const {
+  return std::any_of(residents_.begin(), residents_.end(), [&](const Shared& one) { return one->name == name; });
+}
 
 AdapterCache::Shared AdapterCache::take_resident(const std::string& name) {
   const auto place = std::find_if(residents_.begin(), residents_.end(), [&](const Shared& one) { return one->name == name; });

@@ -61,7 +61,8 @@ class AdapterCache {
   void choose_none();  // zeros in every LoRA input
   const Binding& chosen() const { return chosen_->binding; }
 
-  // Reads an adapter ahead of its task. False where there is no room for it beside the others; nothing was read then.
+  // Reads an adapter ahead of its task. False where it is there, or there is no room for it beside the others; nothing was read
+  // then.
   bool hold(const NamedAdapter& adapter);
 
   // Begins to read an adapter, unless it is there, another one is being read, or there is no room beside the chosen one.
@@ -87,6 +88,7 @@ class AdapterCache {
   };
 
   Shared read(const NamedAdapter& adapter) const;
+  bool is_resident(const std::string& name) const;
   Shared take_resident(const std::string& name);
   void make_room();
   void keep(Shared adapter);

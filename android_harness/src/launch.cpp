@@ -121,7 +121,7 @@ void Launch::hold_adapters() {
     const auto adapter = adapter_of(task);
     if (!adapter) continue;
     const std::int64_t begin = now_ns();
-    if (!unet_->adapters().hold(*adapter)) return;
+    if (!unet_->adapters().hold(*adapter)) continue;
     events_.sample({.metric = "adapter_preload_ns",
                     .value = now_ns() - begin,
                     .task = task.name(),

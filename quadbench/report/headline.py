@@ -6,7 +6,7 @@ from statistics import mean, median
 
 from quadbench.artifacts import DeviceFacts, RunResult, Status, Variant
 from quadbench.artifacts.parts import has_references
-from quadbench.report.kpi import Figure, KpiRow
+from quadbench.report.kpi import Figure, KpiRow, unequal_rows
 from quadbench.report.pictures import Quality
 from quadbench.report.storage import Storage
 from quadbench.report.units import Unit, decibels, plural, show, times
@@ -60,10 +60,19 @@ def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
         missing.append("The float graph did not run, so that device and Python reference were not compared.")
     if ran and has_references(result.bundle) and not any(item.truth for task in result.bundle.tasks for item in task.items):
         missing.append("No truth images were given, so pictures are compared with the float reference only.")
+    missing += [_unequal(row) for row in unequal_rows(rows)]
     compared = ran & {Variant.SHARED, Variant.PER_GRAPH}
     if compared and not any(isinstance(cell, Figure) for row in rows for cell in (row.shared, row.per_graph)):
         missing.append("The launches hold no samples.")
     return tuple(missing)
+
+
+def _unequal(row: KpiRow) -> str:
+    sides = [show(side.value, row.unit) for side in (row.shared, row.per_graph) if isinstance(side, Figure)]
+    return (
+        f"On {row.device.address} the two sides of {row.task} met different conditions: {row.title}, the same file on both, took "
+        f"{sides[0]} {row.unit.value} shared and {sides[1]} {row.unit.value} per graph. Their times do not compare; run it again."
+    )
 
 
 def _cut_short(result: RunResult) -> str:
@@ -123,8 +132,11 @@ def _switch_clause(rows: Sequence[KpiRow]) -> list[Phrase]:
 def _costs(rows: Sequence[KpiRow]) -> list[list[Phrase]]:
     """Return what an image costs in time and memory on the shared graph, against one graph per task."""
     clauses = []
+    unequal = {row.task for row in unequal_rows(rows)}
     for key, what in (("end_to_end", "an image takes "), ("peak_ram", "running takes ")):
         compared = [row for row in rows if row.key == key and row.ratio]
+        if key == "end_to_end":
+            compared = [row for row in compared if row.task not in unequal]
         noun = "time" if key == "end_to_end" else "memory"
         if compared:
             changes = [1 / row.ratio - 1 for row in compared if row.ratio and row.is_apart]

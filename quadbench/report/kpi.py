@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import log, log1p
 from statistics import median
 
 from quadbench import statistics
@@ -16,6 +17,7 @@ NO_INPUT_IMAGE = "does not apply: no input image"
 NO_ADAPTER = "does not apply: the base alone"
 MERGED = "merged into the U-Net"
 _SAME_FILES = {"vae_encoder", "vae_decoder", "text_encoder", "text_run"}
+_EQUAL_WITHIN = 0.05  # that the same file takes, on a machine that treats both sides alike
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +67,34 @@ class KpiRow:
             return False
         if self.is_exact:
             return self.shared.value != self.per_graph.value
-        is_beyond = self.shared.high < self.per_graph.low or self.per_graph.high < self.shared.low
-        return is_beyond and min(self.shared.launches, self.per_graph.launches) > 1
+        return _lie_apart(self.shared, self.per_graph)
+
+
+def unequal_rows(rows: Sequence[KpiRow]) -> tuple[KpiRow, ...]:
+    """Return for each device and task whose sides met different conditions the row that shows it.
+
+    It is that of the file that takes longest of those that both variants run, where the launches lie apart, and by more than 5 %.
+    """
+    longest: dict[tuple[str, str, str], KpiRow] = {}
+    for row in rows:
+        if row.is_same_file and isinstance(row.shared, Figure) and isinstance(row.per_graph, Figure):
+            place = (row.device.address, row.device.serial, row.task)
+            known = longest.get(place)
+            if known is None or (isinstance(known.shared, Figure) and known.shared.value < row.shared.value):
+                longest[place] = row
+    return tuple(row for row in longest.values() if _is_unequal(row))
+
+
+def _is_unequal(row: KpiRow) -> bool:
+    shared, per_graph = row.shared, row.per_graph
+    if isinstance(shared, str) or isinstance(per_graph, str) or row.ratio is None:
+        return False
+    return abs(log(row.ratio)) > log1p(_EQUAL_WITHIN) and _lie_apart(shared, per_graph)
+
+
+def _lie_apart(one: Figure, other: Figure) -> bool:
+    """Say whether all launches of one lie beyond all of the other's, of which each has at least two."""
+    return (one.high < other.low or other.high < one.low) and min(one.launches, other.launches) > 1
 
 
 def kpi_rows(result: RunResult) -> tuple[KpiRow, ...]:

@@ -140,7 +140,7 @@ def report_view(result: RunResult, layout: Layout) -> ReportView:
         doubts=_doubts(result),
         glance=tuple(_glance(device.device, task) for device in kpis for task in device.tasks),
         kpis=kpis,
-        ways=way_tables(result),
+        ways=way_tables(result, rows),
         kernels=kernel_tables(result),
         components=component_tables(result),
         published=published_text(result, rows, quality),

@@ -1,11 +1,11 @@
 """Ways: RunResult -> a table for each device of what each way to serve the tasks takes, and when which one is best."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
 from quadbench.artifacts import DeviceFacts, RunResult, Variant
-from quadbench.report.kpi import Figure, figure, launch_values
+from quadbench.report.kpi import Figure, KpiRow, figure, launch_values, unequal_rows
 from quadbench.report.launches import devices_of, launches_of, sound
 from quadbench.report.text_table import TextTable
 from quadbench.report.units import Unit, plural, show
@@ -34,13 +34,13 @@ class _Way:
     peak_ram: float | None
 
 
-def way_tables(result: RunResult) -> tuple[TextTable, ...]:
+def way_tables(result: RunResult, rows: Sequence[KpiRow]) -> tuple[TextTable, ...]:
     """Return a table for each device that measured more ways than shared and per-graph, which the KPI table compares."""
-    tables = []
+    tables, unequal = [], [row.device for row in unequal_rows(rows)]
     for device in devices_of(result):
         ways = {variant: way for variant in _WAYS if (way := _way(result, device, variant))}
         if Variant.RESIDENT in ways and len(ways) > 1:
-            tables.append(_table(device, ways))
+            tables.append(_table(device, ways, is_equal=device not in unequal))
     return tuple(tables)
 
 
@@ -63,13 +63,13 @@ def _mean(figures: list[Figure | None]) -> float | None:
     return mean(told) if told else None
 
 
-def _table(device: DeviceFacts, ways: Mapping[Variant, _Way]) -> TextTable:
+def _table(device: DeviceFacts, ways: Mapping[Variant, _Way], *, is_equal: bool) -> TextTable:
     return TextTable(
         title=f"on {device.address}",
         columns=("Way", *(f"{title}, {unit.value}" for title, unit in _COLUMNS.values())),
         numeric=(False, *(True for _ in _COLUMNS)),
         rows=tuple((_WAYS[variant], *_cells(way)) for variant, way in ways.items()),
-        notes=tuple(filter(None, (_ADVICE, _break_even(ways), _price_of_residence(ways)))),
+        notes=tuple(filter(None, (_ADVICE, _break_even(ways) if is_equal else None, _price_of_residence(ways)))),
     )
 
 

@@ -1,0 +1,49 @@
+"""Sides that met different conditions: the files that both variants run tell, and times are not compared."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.synthetic_run import ABBA, make_run
+
+from quadbench.artifacts import RunRecord, RunResult, Variant
+from quadbench.report.headline import gaps, headline
+from quadbench.report.kpi import kpi_rows, unequal_rows
+
+
+def slowed(folder: Path, factor: float, variants: tuple[Variant, ...] = ABBA) -> RunResult:
+    """A run whose shared launches met a machine that was slower in everything."""
+
+    def slow(record: RunRecord) -> RunRecord:
+        if record.variant is not Variant.SHARED:
+            return record
+        samples = [replace(s, value=s.value * factor) if s.metric.endswith("_ns") else s for s in record.samples]
+        return replace(record, samples=tuple(samples))
+
+    return make_run(folder, variants=variants, change=slow)
+
+
+def sentence_of(result: RunResult) -> str:
+    return "".join(phrase.text for phrase in headline((), kpi_rows(result), ()))
+
+
+def test_a_slower_machine_on_one_side_is_told_by_the_file_that_both_run(tmp_path: Path) -> None:
+    result = slowed(tmp_path, 1.5)
+    rows = unequal_rows(kpi_rows(result))
+    assert {row.key for row in rows} == {"vae_decoder"}
+    assert [row.task for row in rows] == [task.name for task in result.bundle.tasks]
+    told = [gap for gap in gaps(result, kpi_rows(result)) if "met different conditions" in gap]
+    assert len(told) == len(rows)
+    assert all("VAE decoder, the same file on both, took" in gap and "do not compare; run it again" in gap for gap in told)
+
+
+def test_the_headline_leaves_such_times_out_and_keeps_memory(tmp_path: Path) -> None:
+    assert "an image takes" in sentence_of(slowed(tmp_path / "equal", 1.0)).lower()
+    unequal = sentence_of(slowed(tmp_path / "unequal", 1.5)).lower()
+    assert "an image takes" not in unequal
+    assert "running takes" in unequal
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.03])
+def test_small_differences_are_the_noise_of_any_run(tmp_path: Path, factor: float) -> None:
+    assert unequal_rows(kpi_rows(slowed(tmp_path, factor))) == ()
