@@ -1,28 +1,20 @@
 """A connection that breaks costs nothing but time: what runs on a phone goes on, and what it says arrives whole and once."""
 
-import json
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.adb_link import BOOT, Link, link_to, restart_adbd
+from support.adb_link import BOOT, Phone, linked_phone, restart_adbd
 from support.device_contract import state_of, wait_until_gone
-from support.scripted_harness import GOOD, LIBRARIES, SAMPLES, World, launch_of, measured, of_metric
-from support.watcher import Silent
 
-from quadbench.artifacts import ErrorClass, RunRecord, Status, Variant
-from quadbench.devices import Device, adb_detached, adb_reconnect, connect
+from quadbench.devices import adb_detached, adb_reconnect
 from quadbench.devices.adb_protocol import AdbServer, TcpEndpoint
 from quadbench.errors import CommandError, CommandTimeoutError, DeviceLostError
-from quadbench.measure import LaunchAborted, LaunchSettings, measure_launches
-from quadbench.recipe import Runtime
-from quadbench.results.layout import Layout
 
 COUNT = "for i in $(seq 1 {lines}); do echo line $i; sleep {pause}; done; echo the end >&2; exit {status}"
 
@@ -31,37 +23,10 @@ def counting(lines: int = 60, pause: float = 0.05, status: int = 0) -> list[str]
     return ["sh", "-c", COUNT.format(lines=lines, pause=pause, status=status)]
 
 
-@dataclass
-class Phone:
-    """A phone as a user has it: quadbench reaches it through a link, the test beside it."""
-
-    device: Device
-    link: Link
-    beside: Device
-
-    @property
-    def folder(self) -> str:
-        return f"{self.device.root}/stream"
-
-    def lines(self, argv: list[str], timeout_s: float = 60) -> Iterator[str]:
-        return self.device.stream(argv, timeout_s, self.folder)
-
-    def later(self, *steps: tuple[float, Callable[[], None]]) -> None:
-        def run() -> None:
-            for after_s, step in steps:
-                time.sleep(after_s)
-                step()
-
-        threading.Thread(target=run, daemon=True).start()
-
-
 @pytest.fixture
 def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
-    layout = Layout(tmp_path)
-    with connect(["virtual:s25"], layout=layout) as (beside,), link_to(tmp_path, "s25") as link:
-        monkeypatch.setenv("ADB_SERVER_SOCKET", f"tcp:127.0.0.1:{link.port}")
-        with connect(["s25"], layout=layout) as (device,):
-            yield Phone(device=device, link=link, beside=beside)
+    with linked_phone(tmp_path, monkeypatch) as linked:
+        yield linked
 
 
 def expected(lines: int) -> list[str]:
@@ -281,162 +246,3 @@ def test_a_phone_that_stays_away_is_waited_for_once(phone: Phone, monkeypatch: p
         assert seconds <= time.monotonic() - began < seconds + 2.5
     phone.link.mend()
     assert phone.device.shell(["true"], 10).exit_code == 0
-
-
-# Launches
-
-# A phone has no library that paints: its images are the references, which were pushed with everything else.
-ON_PHONE = """
-references = json.loads({references!r})
-def paint(task, item):
-    path = pathlib.Path(plan["images"]) / task / (item + ".png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(pathlib.Path(plan["root"], "objects", references[task + "/" + item]).read_bytes())
-    announce(task, item, hashlib.sha256(path.read_bytes()).hexdigest())
-at_once = emit
-def emit(*words, **named):
-    time.sleep(0.015)
-    at_once(*words, **named)
-"""
-
-
-class PhoneWorld(World):
-    """A bundle on a phone, whose results folder is the one that its devices have."""
-
-    @property
-    def layout(self) -> Layout:
-        return Layout(self.folder.parent)
-
-    def launched(self, script: str = GOOD, *, run_id: str = "run-1", timeout_s: float = 60.0) -> RunRecord:
-        """The record of one launch on the phone."""
-        references = {
-            f"{task.name}/{item.name}": item.reference.sha256
-            for task in self.bundle.tasks
-            for item in task.items
-            if item.reference
-        }
-        on_phone = ON_PHONE.format(references=json.dumps(references))
-        self.layout.run(run_id).mkdir(parents=True, exist_ok=True)
-        return measured(self, on_phone + script, run_id=run_id, timeout_s=timeout_s)
-
-    def heard(self, lines: int) -> Callable[[], None]:
-        """A step that waits until so many lines of the first launch have come."""
-        events = self.layout.launch("run-1", "s25", Variant.SHARED, 0) / "events.jsonl"
-
-        def wait() -> None:
-            deadline = time.monotonic() + 60
-            while not events.exists() or events.read_text().count("\n") < lines:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-
-        return wait
-
-    def first_image(self) -> None:
-        """A step that waits until an image of the first launch has come."""
-        images = self.layout.launch("run-1", "s25", Variant.SHARED, 0) / "images"
-        deadline = time.monotonic() + 60
-        while not list(images.glob("*/*.png")):
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-
-    def left(self) -> list[str]:
-        """The folders of launches on the phone."""
-        return self.device.shell(["ls", f"{self.device.root}/runs"], 10).stdout.split()
-
-
-@pytest.fixture
-def phone_world(phone: Phone, tmp_path: Path) -> PhoneWorld:
-    if not Path("/usr/bin/python3").exists():
-        pytest.skip("needs the system's Python, as a virtual device sees what lies below /usr")
-    return PhoneWorld(tmp_path / "bundle", phone.device)
-
-
-def test_a_launch_over_a_broken_connection_is_as_good_as_any(phone: Phone, phone_world: PhoneWorld) -> None:
-    phone.later((0.0, phone_world.heard(20)), (0.0, phone.link.cut), (1.5, phone.link.mend))
-    record = phone_world.launched()
-    assert (record.status, record.reason, phone.link.cuts) == (Status.OK, None, 1)
-    events = phone_world.layout.launch("run-1", "s25", Variant.SHARED, 0) / "events.jsonl"
-    assert len(events.read_text().splitlines()) == 1 + SAMPLES + LIBRARIES + 4 + 1
-    assert len(of_metric(record, "end_to_end_ns")) == 24
-    assert phone_world.left() == []
-
-
-def test_a_reboot_in_a_launch_keeps_its_samples_is_the_devices_fault_and_the_next_launch_runs(
-    phone: Phone, phone_world: PhoneWorld
-) -> None:
-    phone.later((0.0, phone_world.heard(2)), (0.0, phone.link.cut), (0.0, phone.link.reboot), (2.0, phone.link.mend))
-    record = phone_world.launched(
-        "header()\n"
-        "for iteration in range(3):\n"
-        "    sample(task=plan['sequence'][0]['task'], iteration=iteration, is_warmup=False)\n"
-        "    time.sleep(1.5 if iteration == 0 else 0)\n"
-        "time.sleep(600)"
-    )
-    assert (record.status, record.error_class) == (Status.FAILED, ErrorClass.DEVICE)
-    assert record.reason is not None
-    assert "device 's25' rebooted after" in record.reason
-    assert len(of_metric(record, "end_to_end_ns")) == 3
-    assert phone_world.launched(run_id="run-2").status is Status.OK
-    assert phone_world.left() == []
-
-
-@pytest.mark.slow
-def test_a_launch_whose_connection_is_lost_at_its_end_is_as_good_as_any(phone: Phone, phone_world: PhoneWorld) -> None:
-    phone.later((0.0, phone_world.first_image), (0.0, phone.link.hold), (0.5, phone.link.cut), (1.5, phone.link.mend))
-    record = phone_world.launched()
-    assert (record.status, record.reason, phone.link.cuts, len(record.images)) == (Status.OK, None, 1, 4)
-    assert "after.uptime_s" in record.state
-    assert phone_world.left() == []
-
-
-def interrupt() -> None:
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-
-
-WAITING = "header()\nsample()\npathlib.Path(plan['root'], 'pid').write_text(str(os.getpid()))\ntime.sleep(600)"
-
-
-@pytest.mark.slow
-def test_a_harness_that_was_left_behind_is_ended_before_the_next_launch(
-    phone: Phone, phone_world: PhoneWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(adb_reconnect, "RECONNECT_S", 0.2)
-    phone.later((0.0, phone_world.heard(2)), (0.5, phone.link.cut))
-    assert phone_world.launched(WAITING).status is Status.FAILED
-    process = phone.beside.shell(["cat", f"{phone.device.root}/pid"], 10).stdout
-    assert state_of(phone.beside, process) not in ("", "Z")
-    phone.link.mend()
-    assert phone_world.launched(run_id="run-2").status is Status.OK
-    assert state_of(phone.beside, process) in ("", "Z")
-    assert phone_world.left() == []
-
-
-@pytest.mark.slow
-def test_ctrl_c_without_a_connection_stores_the_launch_and_the_next_one_ends_its_harness(
-    phone: Phone, phone_world: PhoneWorld
-) -> None:
-    phone.later((0.0, phone_world.heard(2)), (0.5, phone.link.cut), (2.0, interrupt))
-    with pytest.raises(LaunchAborted) as caught:
-        phone_world.launched(WAITING)
-    assert (caught.value.record.status, caught.value.record.reason) == (Status.ABORTED, "interrupted after 1 samples")
-    process = phone.beside.shell(["cat", f"{phone.device.root}/pid"], 10).stdout
-    assert state_of(phone.beside, process) not in ("", "Z")
-    phone.link.mend()
-    assert phone_world.launched(run_id="run-2").status is Status.OK
-    assert state_of(phone.beside, process) in ("", "Z")
-
-
-def test_ctrl_c_ends_the_launch_of_a_phone_and_starts_no_other(phone: Phone, phone_world: PhoneWorld) -> None:
-    records: list[RunRecord] = []
-    installation = phone_world.installation(phone_world.harness(WAITING))
-    settings = LaunchSettings(run_id="run-1", layout=phone_world.layout, runtime=Runtime(threads=1), timeout_s=60.0)
-    phone.later((0.0, phone_world.heard(2)), (0.5, interrupt))
-    began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        measure_launches([installation], [launch_of(), launch_of()], settings, keep=records.append, observer=Silent())
-    assert time.monotonic() - began < 30
-    (record,) = records
-    assert (record.status, record.error_class) == (Status.ABORTED, ErrorClass.USER)
-    assert record.reason == "interrupted after 1 samples"
-    process = phone.beside.shell(["cat", f"{phone.device.root}/pid"], 10).stdout
-    wait_until_gone(phone.beside, process)

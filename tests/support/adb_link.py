@@ -3,11 +3,16 @@
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from quadbench.devices import Device
+import pytest
+
+from quadbench.devices import Device, connect
 from quadbench.devices.adb_protocol import UnixEndpoint
+from quadbench.results.layout import Layout
 
 BOOT = Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
 OTHER_BOOT = b"0" * len(BOOT)
@@ -100,6 +105,40 @@ def link_to(results: Path, profile: str) -> Iterator[Link]:
         yield link
     finally:
         link.close()
+
+
+@dataclass
+class Phone:
+    """A phone as a user has it: quadbench reaches it through a link, the test beside it."""
+
+    device: Device
+    link: Link
+    beside: Device
+
+    @property
+    def folder(self) -> str:
+        return f"{self.device.root}/stream"
+
+    def lines(self, argv: list[str], timeout_s: float = 60) -> Iterator[str]:
+        return self.device.stream(argv, timeout_s, self.folder)
+
+    def later(self, *steps: tuple[float, Callable[[], None]]) -> None:
+        def run() -> None:
+            for after_s, step in steps:
+                time.sleep(after_s)
+                step()
+
+        threading.Thread(target=run, daemon=True).start()
+
+
+@contextlib.contextmanager
+def linked_phone(results: Path, patch: pytest.MonkeyPatch) -> Iterator[Phone]:
+    """Yield a phone at the other end of a link, to which the environment points as to a user's server."""
+    layout = Layout(results)
+    with connect(["virtual:s25"], layout=layout) as (beside,), link_to(results, "s25") as link:
+        patch.setenv("ADB_SERVER_SOCKET", f"tcp:127.0.0.1:{link.port}")
+        with connect(["s25"], layout=layout) as (device,):
+            yield Phone(device=device, link=link, beside=beside)
 
 
 def restart_adbd(device: Device, *, after_s: float, away_s: float) -> None:
