@@ -1,4 +1,4 @@
-"""The report shows a run's figures in readers' units, in one valid file of its own, and says what is missing."""
+"""The report is one valid file of its own, whose headline and tables fit what was run, and it says what is missing."""
 
 import csv
 import io
@@ -6,204 +6,18 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from support.synthetic_run import ABBA, MB, S25, TABS11, failed, make_run
+from support.report_page import Page, row_of
+from support.synthetic_run import ABBA, S25, TABS11, failed, make_run
 
-from quadbench.artifacts import Caveat, ErrorClass, RunRecord, RunResult, Sample, Status, Variant
+from quadbench.artifacts import Caveat, ErrorClass, RunRecord, Sample, Variant
 from quadbench.artifacts.held_out import ClippedTensor, Clipping, HeldOut, StepSqnr, TrajectorySqnr
 from quadbench.errors import ArtifactError
 from quadbench.harness.painted import EVENTS
-from quadbench.report import (
-    Figure,
-    KpiRow,
-    Unit,
-    kpi_rows,
-    kpi_table,
-    render_html,
-    report_view,
-    to_csv,
-    write_report,
-)
-from quadbench.report.comparison import whole_blocks
+from quadbench.report import Figure, Unit, kpi_rows, kpi_table, render_html, report_view, to_csv, write_report
 from quadbench.results.layout import Layout
-from quadbench.statistics import Verdict
-
-VOID = {"meta", "br", "img", "link", "hr", "input"}
-
-
-class Page(HTMLParser):
-    """A parsed report: its elements, its texts, and the tags that do not balance."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.wrong: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        if not self.open or self.open.pop() != tag:
-            self.wrong.append(f"</{tag}> at {self.getpos()}")
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
-
-    def count(self, tag: str) -> int:
-        return sum(1 for name, _ in self.elements if name == tag)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.texts).split())
-
-
-def row_of(result: RunResult, task: str, key: str) -> KpiRow:
-    return next(row for row in kpi_rows(result) if (row.task, row.key) == (task, key))
-
-
-def figure_of(cell: Figure | str) -> Figure:
-    assert isinstance(cell, Figure), cell
-    return cell
-
-
-def test_a_figure_is_the_median_of_the_launches_medians_with_the_lowest_and_highest_launch(tmp_path: Path) -> None:
-    launches = {1: [10e6, 11e6, 99e6], 4: [20e6, 21e6, 22e6]}
-
-    def change(record: RunRecord) -> RunRecord:
-        values = launches.get(record.launch, [15e6])
-        return replace(record, samples=tuple(Sample(metric="unet_ns", value=value, task="restyle") for value in values))
-
-    shared = figure_of(row_of(make_run(tmp_path, change=change), "restyle", "unet_step").shared)
-    assert (shared.value, shared.low, shared.high) == (16e6, 11e6, 21e6)
-    assert (shared.launches, shared.samples, shared.p90) == (2, 6, None)
-
-
-def test_warm_up_does_not_count(tmp_path: Path) -> None:
-    end_to_end = figure_of(row_of(make_run(tmp_path, iterations=10), "restyle", "end_to_end").shared)
-    assert end_to_end.samples == 2 * 11  # ten iterations and the image after the second switch
-    assert end_to_end.high < 300e6
-
-
-def test_ratio_is_per_graph_over_shared(tmp_path: Path) -> None:
-    row = row_of(make_run(tmp_path), "restyle", "switch")
-    assert row.ratio == figure_of(row.per_graph).value / figure_of(row.shared).value
-    assert row.ratio == pytest.approx(2000, rel=0.05)
-
-
-def test_only_a_switch_from_another_task_counts_as_one(tmp_path: Path) -> None:
-    result = make_run(tmp_path)
-    assert figure_of(row_of(result, "restyle", "switch").shared).samples == 2 * 1
-    assert figure_of(row_of(result, "restyle", "first_unet").shared).samples == 2 * 1
-    assert figure_of(row_of(result, "draw", "switch").shared).samples == 2 * 2
-
-
-def test_the_first_image_after_a_switch_holds_the_switch_warm_up_or_not(tmp_path: Path) -> None:
-    result = make_run(tmp_path)
-    keys = ("switch", "end_to_end", "first_image")
-    switch, end_to_end, first = (figure_of(row_of(result, "draw", key).per_graph) for key in keys)
-    assert first.samples == switch.samples == 2 * 2
-    # Of a launch's two images after a switch the first is a warm-up, which takes three times as long here.
-    assert first.value == pytest.approx(switch.value + 2 * end_to_end.value, rel=0.05)
-
-
-def test_session_load_is_the_sum_of_what_the_task_runs(tmp_path: Path) -> None:
-    result = make_run(tmp_path)
-    with_encoder, without = (figure_of(row_of(result, task, "session_load").shared).value for task in ("restyle", "draw"))
-    assert with_encoder == pytest.approx(3 * 9e6 + 41e6, rel=0.05)
-    assert without == pytest.approx(2 * 9e6 + 41e6, rel=0.05)
-
-
-def test_rom_is_foundation_and_lora_apart_and_per_graph_counts_the_tasks_own_unet(tmp_path: Path) -> None:
-    result = make_run(tmp_path)
-    foundation, lora = row_of(result, "remove-object", "foundation_rom"), row_of(result, "remove-object", "lora_rom")
-    assert figure_of(foundation.shared).value == 27 * MB
-    assert figure_of(foundation.per_graph).value == 26 * MB
-    assert figure_of(lora.shared).value == 2 * MB
-    assert lora.per_graph == "merged into the U-Net"
-
-
-def test_peak_ram_is_the_highest_block_of_a_launch(tmp_path: Path) -> None:
-    def change(record: RunRecord) -> RunRecord:
-        peaks = [Sample(metric="peak_rss_bytes", value=float(size * MB), task="restyle") for size in (50, 90, 60)]
-        return replace(record, samples=tuple(peaks))
-
-    assert figure_of(row_of(make_run(tmp_path, change=change), "restyle", "peak_ram").shared).value == 90 * MB
-
-
-def test_text_to_image_has_no_vae_encoder_and_says_so(tmp_path: Path) -> None:
-    row = row_of(make_run(tmp_path), "draw", "vae_encoder")
-    assert row.shared == row.per_graph == "does not apply: no input image"
-    assert row.ratio is None
-
-
-def test_a_percentile_needs_enough_samples(tmp_path: Path) -> None:
-    result = make_run(tmp_path, iterations=10)
-    assert figure_of(row_of(result, "restyle", "end_to_end").shared).p90 is None
-    assert figure_of(row_of(result, "restyle", "unet_step").shared).p90 is not None
-
-
-def test_a_failed_launch_gives_no_figures(tmp_path: Path) -> None:
-    def change(record: RunRecord) -> RunRecord:
-        return replace(record, status=Status.FAILED, reason="wrong pictures") if record.launch == 4 else record
-
-    assert figure_of(row_of(make_run(tmp_path, change=change), "restyle", "unet_step").shared).launches == 1
-
-
-def test_bytes_for_the_first_tasks_add_adapters_to_the_base_or_unets_to_the_rest(tmp_path: Path) -> None:
-    (storage,) = report_view(make_run(tmp_path), Layout(tmp_path)).storages
-    assert [step.shared_bytes for step in storage.measured] == [28 * MB, 30 * MB, 30 * MB]
-    assert [step.per_graph_bytes for step in storage.measured] == [26 * MB, 45 * MB, 64 * MB]
-
-
-def test_bytes_beyond_the_tasks_are_extrapolated_with_the_mean_of_what_a_task_added(tmp_path: Path) -> None:
-    (storage,) = report_view(make_run(tmp_path), Layout(tmp_path)).storages
-    last = storage.extrapolated[-1]
-    assert (last.count, last.task) == (10, None)
-    assert last.shared_bytes == 30 * MB + 7 * 1.5 * MB
-    assert last.per_graph_bytes == 64 * MB + 7 * 19 * MB
-
-
-def test_tasks_that_share_an_adapter_count_it_once(tmp_path: Path) -> None:
-    result = make_run(tmp_path)
-    restyle, remove, draw = result.bundle.tasks
-    bundle = replace(result.bundle, tasks=(restyle, replace(remove, adapter="restyle"), draw))
-    (storage,) = report_view(replace(result, stored=replace(result.stored, artifact=bundle)), Layout(tmp_path)).storages
-    assert [step.shared_bytes for step in storage.measured] == [28 * MB, 28 * MB, 28 * MB]
-
-
-def test_blocks_of_launches_count_whole_mirrored_and_ok(tmp_path: Path) -> None:
-    a, b = Variant.SHARED, Variant.PER_GRAPH
-    assert len(whole_blocks(make_run(tmp_path, variants=(a, b, b, a, a, b, b, a)).records)) == 2
-    assert len(whole_blocks(make_run(tmp_path, variants=(Variant.FLOAT, a, b, b, a, a, b)).records)) == 1
-    c = Variant.RESIDENT
-    assert len(whole_blocks(make_run(tmp_path, variants=(a, b, c, c, b, a)).records)) == 1
-    assert whole_blocks(make_run(tmp_path, variants=(a, a, b, b)).records) == ()
-    broken = make_run(tmp_path, change=lambda record: failed(record, "x") if record.launch == 2 else record)
-    assert whole_blocks(broken.records) == ()
-
-
-def test_six_blocks_with_a_clear_difference_give_a_verdict(tmp_path: Path) -> None:
-    result = make_run(tmp_path, variants=ABBA[1:] * 6, items=1, iterations=2)
-    verdicts = report_view(result, Layout(tmp_path)).kpis[0].verdicts
-    switch = next(verdict for verdict in verdicts if (verdict.task, verdict.title) == ("draw", "Switch to this task"))
-    assert switch.verdict is Verdict.BETTER
-    assert switch.ratio == pytest.approx(2000, rel=0.05)
-    assert switch.low is not None
-    assert switch.high is not None
-    assert switch.low < switch.ratio < switch.high
-    assert "BETTER" in Page(render_html(result, Layout(tmp_path))).text
 
 
 def test_the_page_is_balanced_html_with_captions_and_scopes(tmp_path: Path) -> None:
