@@ -1,4 +1,4 @@
-"""Adapters of diffusers and kohya: read as their own loaders read them, and refused by name where they are no plain LoRA."""
+"""Adapters of diffusers and kohya are read as their own loaders read them, and the reference loads them without our reader."""
 
 import copy
 import json
@@ -13,7 +13,7 @@ from diffusers.utils import convert_state_dict_to_diffusers  # noqa: E402
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
-from support.adapter_files import Known, draw_pairs, kohya_name, kohya_tensors, write_kohya  # noqa: E402
+from support.adapter_files import LDM_NAMES, Known, draw_pairs, kohya_name, kohya_tensors, load, write_kohya  # noqa: E402
 from support.ldm_checkpoint import ldm_name  # noqa: E402
 from support.tiny_model import RECIPE, write_adapter  # noqa: E402
 
@@ -45,10 +45,6 @@ def unet(foundation: Foundation) -> UNet2DConditionModel:
 def known(unet: UNet2DConditionModel) -> dict[str, Known]:
     """Draw pairs at sites of every kind, with different ranks and alphas, some without alpha."""
     return draw_pairs(unet)
-
-
-def load(path: Path, unet: UNet2DConditionModel) -> Adapter:
-    return load_adapter("style", path, sites_of_unet(unet))
 
 
 def eps(unet: UNet2DConditionModel) -> torch.Tensor:
@@ -195,14 +191,6 @@ def test_half_precision_is_read_as_float32(unet: UNet2DConditionModel, known: di
     assert {pair.up.dtype for pair in adapter.pairs.values()} == {torch.float32}
 
 
-LDM_NAMES = {
-    "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q": "input_blocks_1_1_transformer_blocks_0_attn1_to_q",
-    "mid_block.attentions.0.proj_in": "middle_block_1_proj_in",
-    "mid_block.resnets.1.conv1": "middle_block_2_in_layers_2",
-    "up_blocks.1.attentions.1.transformer_blocks.0.ff.net.0.proj": "output_blocks_3_1_transformer_blocks_0_ff_net_0_proj",
-}
-
-
 @pytest.fixture(scope="module")
 def ldm_file(known: dict[str, Known], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("ldm") / "ldm.safetensors"
@@ -257,31 +245,6 @@ def test_an_upsampler_in_the_middle_of_a_stage_is_no_site(unet: UNet2DConditionM
     save_file(kohya_tensors(pairs, names={UPSAMPLER: "lora_unet_output_blocks_0_1_conv"}), tmp_path / "odd.safetensors")
     with pytest.raises(AdapterError, match="the base has no output_blocks_0_1_conv"):
         load(tmp_path / "odd.safetensors", unet)
-
-
-def test_one_site_under_names_of_both_codes_is_refused(
-    unet: UNet2DConditionModel, known: dict[str, Known], tmp_path: Path
-) -> None:
-    site = "mid_block.attentions.0.proj_in"
-    other = kohya_tensors({site: known[site]}, names={site: f"lora_unet_{LDM_NAMES[site]}"})
-    tensors = kohya_tensors(known) | {key: tensor.clone() for key, tensor in other.items()}
-    save_file(tensors, tmp_path / "twice.safetensors")
-    with pytest.raises(
-        AdapterError, match=rf"has site '{site}' under 2 names: '[a-z0-9_]*' and '[a-z0-9_]*'. Hint: .*keep the pair"
-    ) as caught:
-        load(tmp_path / "twice.safetensors", unet)
-    assert {"'mid_block_attentions_0_proj_in'", f"'{LDM_NAMES[site]}'"} <= set(caught.value.message.split())
-
-
-def test_one_site_under_keys_of_two_ages_is_refused(unet: UNet2DConditionModel, known: dict[str, Known], tmp_path: Path) -> None:
-    site, tensors = "mid_block.attentions.0.proj_in", {}
-    for down, up in (("lora_A.weight", "lora_B.weight"), ("lora.down.weight", "lora.up.weight")):
-        tensors |= {f"unet.{site}.{down}": known[site].down.clone(), f"unet.{site}.{up}": known[site].up.clone()}
-    save_file(tensors, tmp_path / "twice.safetensors")
-    with pytest.raises(
-        AdapterError, match=rf"has two tensors for (down|up) at site '{site}': '.*' and '.*' and 1 more. Hint: only one"
-    ):
-        load(tmp_path / "twice.safetensors", unet)
 
 
 def test_what_a_unet_saves_by_itself_is_read(foundation: Foundation, tmp_path: Path) -> None:
@@ -373,106 +336,6 @@ def test_the_reference_follows_alphas_in_a_diffusers_file(
 def test_the_reference_takes_names_of_the_original_code(foundation: Foundation, ldm_file: Path) -> None:
     reference = with_adapter(foundation.unet, AdapterSource(format=AdapterFormat.KOHYA, path=ldm_file))
     assert_same(eps(reference), eps_merged(load(ldm_file, foundation.unet), foundation.unet))
-
-
-SITE = "lora_unet_mid_block_attentions_0_proj_in"
-
-
-@pytest.mark.parametrize(
-    ("extra", "message"),
-    [
-        (f"{SITE}.dora_scale", r"is DoRA, .*dora_scale'. Hint: .*plain LoRA"),
-        (f"{SITE}.hada_w1_a", r"is LoHa, .*hada_w1_a'. Hint: quadbench adapter convert"),
-        (f"{SITE}.lokr_w1", r"is LoKr, .*lokr_w1'. Hint: quadbench adapter convert"),
-        (f"{SITE}.lora_mid.weight", r"is a Tucker decomposition \(lora_mid\)"),
-        ("lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight", r"adapts the text encoder: 'lora_te_.*only the U-Net"),
-        (f"{SITE}.diff", r"is a full difference of weights, which has no graph inputs: '.*\.diff'"),
-        ("lora_unet_conv_out.lora_up.weight", r"has only up at site 'conv_out'; expected down and up"),
-        ("lora_unet_conv_out.lora_down.weight", r"has only down at site 'conv_out'"),
-        ("lora_unet_conv_out.alpha", r"has only alpha at site 'conv_out'"),
-    ],
-)
-def test_what_is_no_plain_lora_is_refused_by_name(
-    unet: UNet2DConditionModel, known: dict[str, Known], tmp_path: Path, extra: str, message: str
-) -> None:
-    path = tmp_path / "odd.safetensors"
-    save_file(kohya_tensors(known) | {extra: torch.ones(4, 4)}, path)
-    with pytest.raises(AdapterError, match=f"adapter 'style' {message}"):
-        load(path, unet)
-
-
-def test_all_problems_come_at_once(unet: UNet2DConditionModel, known: dict[str, Known], tmp_path: Path) -> None:
-    path = tmp_path / "odd.safetensors"
-    nan = {kohya_name(next(iter(known))) + ".lora_up.weight": torch.full((4, 4), float("nan"))}
-    save_file(kohya_tensors(known) | nan | {f"{SITE}.dora_scale": torch.ones(4)}, path)
-    with pytest.raises(AdapterError, match=r"is DoRA.*; and holds NaN or Inf"):
-        load(path, unet)
-
-
-def test_ranks_that_differ_within_a_pair_are_refused(unet: UNet2DConditionModel, known: dict[str, Known], tmp_path: Path) -> None:
-    path = tmp_path / "odd.safetensors"
-    save_file(kohya_tensors(known) | {f"{SITE}.lora_up.weight": torch.ones(32, 9, 1, 1)}, path)
-    with pytest.raises(AdapterError, match=r"has unequal ranks at site 'mid_block_attentions_0_proj_in' \(down \d, up 9\)"):
-        load(path, unet)
-
-
-def test_shapes_of_another_model_are_refused_with_both(
-    unet: UNet2DConditionModel, known: dict[str, Known], tmp_path: Path
-) -> None:
-    path = tmp_path / "odd.safetensors"
-    save_file(kohya_tensors(known) | {f"{SITE}.lora_up.weight": torch.ones(64, known_rank(known), 1, 1)}, path)
-    with pytest.raises(AdapterError, match=r"at site 'mid_block.attentions.0.proj_in' has shapes .*\(64, .* expected .*\(32, "):
-        load(path, unet)
-
-
-def known_rank(known: dict[str, Known]) -> int:
-    return known["mid_block.attentions.0.proj_in"].down.shape[0]
-
-
-def test_a_larger_rank_than_the_graph_has_room_for_is_refused(unet: UNet2DConditionModel, tmp_path: Path) -> None:
-    pairs = draw_pairs(unet, ["mid_block.attentions.0.transformer_blocks.0.attn1.to_q"], alphas=[None])
-    site = next(iter(pairs))
-    graph = sites_of_graph({f"lora.{site}.down": (1, 32), f"lora.{site}.up": (32, 1)})
-    with pytest.raises(AdapterError, match=r"has rank 2 at site '.*to_q'; the base takes 1. Hint: "):
-        load_adapter("style", write_kohya(tmp_path / "large.safetensors", pairs), graph)
-
-
-@pytest.mark.parametrize("suffix", [".bin", ".pt", ".ckpt"])
-def test_a_pickle_is_refused_unopened(unet: UNet2DConditionModel, tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"style{suffix}"
-    path.write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
-    with pytest.raises(AdapterError, match="is a pickle, which is never opened"):
-        load(path, unet)
-
-
-def test_an_empty_file_is_refused(unet: UNet2DConditionModel, tmp_path: Path) -> None:
-    save_file({}, tmp_path / "empty.safetensors")
-    with pytest.raises(AdapterError, match="holds no tensors"):
-        load(tmp_path / "empty.safetensors", unet)
-
-
-@pytest.mark.parametrize("kept", [0, 4, 100, -1])
-def test_a_file_that_was_cut_is_refused(unet: UNet2DConditionModel, known: dict[str, Known], tmp_path: Path, kept: int) -> None:
-    path = write_kohya(tmp_path / "cut.safetensors", known)
-    path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(AdapterError, match="is not a whole safetensors file"):
-        load(path, unet)
-
-
-def test_an_unknown_format_is_answered_with_the_known_ones(unet: UNet2DConditionModel, tmp_path: Path) -> None:
-    save_file({"transformer.blocks.0.lora_A.weight": torch.ones(4, 4)}, tmp_path / "flux.safetensors")
-    with pytest.raises(AdapterError, match=r"which no known format has. Hint: known are PEFT folders"):
-        load(tmp_path / "flux.safetensors", unet)
-
-
-def test_a_recipe_that_names_another_format_is_told_the_right_one(
-    tiny_recipe: Path, unet: UNet2DConditionModel, known: dict[str, Known], tmp_path: Path
-) -> None:
-    path = write_kohya(tmp_path / "style.safetensors", known)
-    with pytest.raises(
-        AdapterError, match=r"is of format kohya \(.*lora_unet_\); the recipe says diffusers. Hint: write source: kohya"
-    ):
-        load_adapter("style", path, sites_of_unet(unet), expected=AdapterFormat.DIFFUSERS)
 
 
 def test_a_recipe_takes_files_of_all_formats(tmp_path: Path) -> None:

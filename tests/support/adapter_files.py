@@ -9,7 +9,15 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import nn
 
+from quadbench.quad.adapters import Adapter, load_adapter, sites_of_unet
+
 ALL_KINDS = ("to_q", "to_out.0", "ff.net.0.proj", "proj_in", "conv1", "conv_shortcut", "time_emb_proj", "downsamplers.0.conv")
+LDM_NAMES = {
+    "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q": "input_blocks_1_1_transformer_blocks_0_attn1_to_q",
+    "mid_block.attentions.0.proj_in": "middle_block_1_proj_in",
+    "mid_block.resnets.1.conv1": "middle_block_2_in_layers_2",
+    "up_blocks.1.attentions.1.transformer_blocks.0.ff.net.0.proj": "output_blocks_3_1_transformer_blocks_0_ff_net_0_proj",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,3 +71,8 @@ def write_kohya(path: Path, known: Mapping[str, Known]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(kohya_tensors(known), path)
     return path
+
+
+def load(path: Path, unet: UNet2DConditionModel) -> Adapter:
+    """Read a file, or a folder of PEFT's, as quadbench does, as the adapter `style`."""
+    return load_adapter("style", path, sites_of_unet(unet))
