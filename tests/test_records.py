@@ -8,60 +8,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, timedelta, timezone
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from support.stored_records import DEVICE, STARTED, query, record, sample
 
-from quadbench.artifacts import Caveat, DeviceFacts, ErrorClass, RunRecord, Sample, Status, Variant
-from quadbench.errors import ArtifactError, UnknownNameError, UserError
-from quadbench.results.engine import _sqlite_engine, _sqlite_url
-from quadbench.results.layout import Layout
+from quadbench.artifacts import Caveat, ErrorClass, Sample, Status, Variant
+from quadbench.errors import ArtifactError, UnknownNameError
 from quadbench.results.records import Records, _Base, open_records, read_records
-from quadbench.results.runs import keep_record
-
-STARTED = datetime(2025, 3, 30, 1, 59, 59, 123456, tzinfo=UTC)
-DEVICE = DeviceFacts(
-    address="virtual:s25",
-    family="virtual",
-    serial="127.0.0.1:40001",
-    profile="s25",
-    title="Galaxy S25",
-    soc_model="SM8750",
-    cpu="x86_64",
-    android_release=None,
-    fingerprint=None,
-)
-
-
-def sample(**changes: object) -> Sample:
-    return replace(Sample(metric="unet_ns", value=12_345_678.0), **changes)  # type: ignore[arg-type]
-
-
-def record(record_id: str = "r1", **changes: object) -> RunRecord:
-    plain = RunRecord(
-        record_id=record_id,
-        run_id="run-a",
-        started_at=STARTED,
-        ended_at=STARTED + timedelta(seconds=3),
-        recipe_name="quickstart",
-        recipe_digest="aa",
-        bundle_digest="bb",
-        compiled_digest="cc",
-        target="onnxruntime",
-        device=DEVICE,
-        variant=Variant.SHARED,
-        launch=0,
-        status=Status.OK,
-        samples=(
-            sample(task="restyle", component="unet", iteration=0, step=3, item="000", is_warmup=True, labels={"runs": "2"}),
-            sample(metric="switch_ns", value=1.5, labels={"to": "b", "from": "a"}),
-        ),
-    )
-    return replace(plain, **changes)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -73,14 +31,6 @@ def path(tmp_path: Path) -> Path:
 def records(path: Path) -> Iterator[Records]:
     with open_records(path) as opened:
         yield opened
-
-
-def query(path: Path, sql: str) -> list[tuple[object, ...]]:
-    connection = sqlite3.connect(path)
-    try:
-        return connection.execute(sql).fetchall()
-    finally:
-        connection.close()
 
 
 def test_every_field_comes_back_as_it_was_stored(records: Records) -> None:
@@ -223,38 +173,13 @@ def test_deleting_a_record_deletes_its_samples(records: Records, path: Path) -> 
     connection.close()
 
 
-def test_a_database_of_a_newer_quadbench_is_refused(path: Path) -> None:
-    open_records(path).close()
-    connection = sqlite3.connect(path)
-    connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    connection.commit()
-    connection.close()
-    with pytest.raises(
-        ArtifactError, match=r"has schema '9999', which this quadbench does not know; known: 0001, 0002, 0003, 0004.*newer"
-    ):
-        open_records(path)
-
-
-def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
-    path.parent.mkdir()
-    path.write_text("these are my notes, not a database\n" * 50)
-    with pytest.raises(ArtifactError, match="cannot be opened as a results database: file is not a database"):
-        open_records(path)
-    assert path.read_text().startswith("these are my notes")
-
-
-@pytest.mark.parametrize("url", ["postgresql://host/db", "sqlite://", "sqlite:///:memory:"])
-def test_other_databases_are_refused(url: str) -> None:
-    with pytest.raises(UserError, match="expected a SQLite file"):
-        open_records(url)
-
-
 def test_processes_that_open_a_new_database_at_once_migrate_it_once(path: Path) -> None:
     code = (
-        "import sys, test_records as t\n"
+        "import sys\n"
+        "from support.stored_records import record\n"
         "from quadbench.results.records import open_records\n"
         "with open_records(sys.argv[1]) as r:\n"
-        "    for i in range(20): r.store(t.record(f'{sys.argv[2]}-{i}'))\n"
+        "    for i in range(20): r.store(record(f'{sys.argv[2]}-{i}'))\n"
     )
     here = Path(__file__).parent
     processes = [subprocess.Popen([sys.executable, "-c", code, path, str(i)], cwd=here, stderr=subprocess.PIPE) for i in range(3)]
@@ -302,13 +227,6 @@ def test_an_older_database_is_brought_up_to_date_with_its_records(records: Recor
     assert query(path, "SELECT COUNT(*) FROM kpis WHERE metric = 'switch_ns'") == [(1,)]
 
 
-def spoil(path: Path, *, page: int) -> None:
-    """Overwrite one page of a database, of 4096 bytes, whose header stays whole."""
-    with path.open("r+b") as file:
-        file.seek(4096 * page)
-        file.write(b"\xa5" * 4096)
-
-
 def test_reading_leaves_the_folder_as_it_was(path: Path) -> None:
     with open_records(path) as written:
         written.store(record())
@@ -334,105 +252,3 @@ def test_an_older_database_is_brought_up_to_date_before_it_is_read(path: Path) -
     with read_records(path) as opened:
         assert opened.of_run("run-a") == (record(),)
     assert query(path, "SELECT version_num FROM alembic_version") == [("0004",)]
-
-
-def test_a_database_that_is_damaged_inside_takes_no_run(path: Path) -> None:
-    with open_records(path) as written:
-        written.store(record(samples=tuple(sample(step=i) for i in range(2000))))
-    for page in range(2, path.stat().st_size // 4096):
-        spoil(path, page=page)
-    with pytest.raises(ArtifactError, match=r"quadbench\.sqlite is damaged: .*Hint: copy it, then rescue"):
-        open_records(path)
-    with pytest.raises(ArtifactError, match=r"quadbench\.sqlite is damaged"), read_records(path) as opened:
-        opened.of_run("run-a")
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        "UPDATE records SET variant = 'shraed'",
-        "UPDATE records SET caveats = '[\"UNKNOWN\"]'",
-        "UPDATE records SET versions = '{'",
-        "UPDATE records SET started_at = 'yesterday'",
-        'UPDATE records SET images = \'{"restyle/000": "../../../etc/passwd"}\'',
-        "UPDATE records SET run_id = '../run'",
-        "UPDATE records SET run_id = x'72'",
-        "DROP TABLE samples",
-    ],
-)
-def test_a_value_that_nothing_has_written_is_damage(change: str, path: Path) -> None:
-    assert " is damaged: " in str(_refusal(path, change))
-
-
-_DEEP = "[" * 100_000 + "]" * 100_000
-
-
-@pytest.mark.parametrize(
-    ("column", "value"),
-    [
-        *((name, text) for name in ("versions", "state", "images") for text in ("[]", "null", '"x"', '{"a": {"b": 1}}', "NaN")),
-        ("versions", _DEEP), ("versions", b"{}"), ("caveats", "{}"), ("caveats", "[[1]]"), ("device_address", b"local"),
-        ("reason", b"\xff"), ("started_at", 0), ("ended_at", "2026-13-45"), ("launch", -1), ("launch", "a"), ("launch", 1.5),
-        ("record_id", b"r1"), ("schema_version", "x"),
-    ],
-)  # fmt: skip
-def test_a_record_with_an_odd_value_is_named(column: str, value: object, path: Path) -> None:
-    refusal = str(_refusal(path, f"UPDATE records SET {column} = ?", value))
-    assert " is damaged: record " in refusal
-    assert column.removeprefix("device_") in refusal
-
-
-@pytest.mark.parametrize(
-    ("column", "value"),
-    [
-        ("labels", "[]"), ("labels", '{"a": 1}'), ("labels", _DEEP), ("metric", b"unet_ns"), ("task", b"x"),
-        ("iteration", "x"), ("step", 0.5), ("value", "x"), ("value", b"x"), ("is_warmup", "zz"), ("is_warmup", 2),
-    ],
-)  # fmt: skip
-def test_a_record_with_an_odd_sample_is_named(column: str, value: object, path: Path) -> None:
-    refusal = str(_refusal(path, f"UPDATE samples SET {column} = ?", value))
-    assert " is damaged: record 'r1' of run 'run-a' holds what quadbench does not write: " in refusal
-    assert column in refusal
-
-
-def test_a_database_with_two_schemas_is_damaged(path: Path) -> None:
-    assert "quadbench.sqlite is damaged: its schema cannot be told" in str(
-        _refusal(path, "INSERT INTO alembic_version VALUES ('x')")
-    )
-
-
-def _refusal(path: Path, change: str, *values: object) -> ArtifactError:
-    """Store a record, change the database, and return the error with which it is refused then."""
-    with open_records(path) as written:
-        written.store(record())
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA legacy_alter_table=ON")
-    connection.execute("DROP VIEW kpis")
-    connection.execute(change, values)
-    connection.commit()
-    connection.close()
-    with pytest.raises(ArtifactError) as refusal:
-        _read_all(path)
-    return refusal.value
-
-
-def _read_all(path: Path) -> None:
-    with read_records(path) as opened:
-        for run in opened.run_ids():
-            opened.of_run(run)
-
-
-def test_a_record_that_the_database_does_not_take_is_kept_beside_the_events(path: Path) -> None:
-    layout = Layout(path.parent)
-    with open_records(path) as opened:
-        opened.store(record("r0", run_id="earlier"))
-    for page in range(1, path.stat().st_size // 4096):
-        spoil(path, page=page)
-    place = layout.launch("run-a", DEVICE.address, Variant.SHARED, 0) / "record.json"
-    with (
-        Records(_sqlite_engine(_sqlite_url(path))) as opened,  # as a process has it that opened the file before it was damaged
-        pytest.raises(ArtifactError, match=rf"is damaged: .*; the launch's record is kept in '{place}'"),
-    ):
-        keep_record(opened, record(), layout)
-    kept = json.loads(place.read_text())
-    assert (kept["record_id"], len(kept["samples"])) == ("r1", 2)

@@ -26,7 +26,7 @@ from dataclasses import replace
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records, read_records
 from quadbench.results.runs import keep_record
-from test_records import record, sample
+from support.stored_records import record, sample
 layout = Layout(disk)
 many = replace(record('r2'), samples=tuple(sample(step=i) for i in range(5000)))
 """
