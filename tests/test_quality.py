@@ -1,8 +1,7 @@
-"""Scoring: pairs, folders and runs -> scores, or reasons why there are none; on the command line too."""
+"""Scoring: pairs and folders of images -> scores, or reasons why there are none; on the command line too."""
 
 import json
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,33 +14,15 @@ pytest.importorskip("torchmetrics")
 
 import onnx  # noqa: E402
 from onnx import TensorProto, helper  # noqa: E402
-from support.synthetic_run import failed, make_run  # noqa: E402
+from support.scores import PIXELS, only  # noqa: E402
 
-from quadbench.artifacts import Bundle, Caveat, Component, Stored, Variant  # noqa: E402
-from quadbench.artifacts.pixels import max_abs_difference, read_pixels  # noqa: E402
-from quadbench.artifacts.scores import Better, Compared, Score  # noqa: E402
+from quadbench.artifacts.scores import Better  # noqa: E402
 from quadbench.cli import main  # noqa: E402
 from quadbench.errors import ArtifactError, UnknownNameError, UserError  # noqa: E402
-from quadbench.quad.tasks.runner import GraphSession  # noqa: E402
-from quadbench.quality import (  # noqa: E402
-    METRICS,
-    GivenNetwork,
-    ImagePair,
-    compare_folders,
-    compare_latents,
-    compare_run,
-    score_images,
-    score_run,
-)
+from quadbench.quality import METRICS, GivenNetwork, ImagePair, compare_folders, score_images  # noqa: E402
 from quadbench.quality.extractor import FORMS  # noqa: E402
-from quadbench.quality.latents import TaskModel  # noqa: E402
 from quadbench.quality.networks import parse_network  # noqa: E402
 from quadbench.results.digests import sha256_of  # noqa: E402
-from quadbench.results.layout import Layout  # noqa: E402
-from quadbench.results.records import open_records  # noqa: E402
-from quadbench.results.runs import RunFile, load_run, save_run  # noqa: E402
-
-PIXELS = ("psnr", "ssim")
 
 
 def image(seed: int, size: int = 32) -> np.ndarray:
@@ -108,11 +89,6 @@ def _written(graph: onnx.GraphProto, folder: Path, name: str) -> GivenNetwork:
     onnx.checker.check_model(model)
     onnx.save(model, path)
     return GivenNetwork(name=name, path=path, sha256=sha256_of(path))
-
-
-def only(scores: tuple[Score, ...]) -> Score:
-    assert len(scores) == 1
-    return scores[0]
 
 
 def test_scores_come_in_the_order_in_which_they_were_asked_for():
@@ -271,103 +247,6 @@ def test_a_folder_without_images_is_refused(tmp_path):
         compare_folders(tmp_path, tmp_path, metrics=PIXELS)
 
 
-def find(compared: tuple[Compared, ...], task: str, maker: str, against: str) -> Compared:
-    return next(c for c in compared if (c.task, c.made, c.against) == (task, maker, against))
-
-
-def test_a_run_is_compared_with_reference_and_truth(tmp_path):
-    result = make_run(tmp_path)
-    compared = compare_run(result, Layout(tmp_path), metrics=PIXELS)
-    assert [(c.made, c.against) for c in compared if c.task == "remove-object"] == [
-        ("reference", "truth"),
-        ("shared", "reference"),
-        ("shared", "truth"),
-        ("per-graph", "reference"),
-        ("per-graph", "truth"),
-    ]
-    assert [(c.made, c.against) for c in compared if c.task == "draw"] == [("shared", "reference"), ("per-graph", "reference")]
-    assert find(compared, "draw", "shared", "reference").device == "virtual:s25"
-
-
-def test_a_run_s_images_are_those_of_its_sound_launches(tmp_path):
-    def change(record):
-        return failed(record, "killed") if record.variant is Variant.SHARED and record.launch == 1 else record
-
-    result = make_run(tmp_path, change=change)
-    record = next(r for r in result.records if r.variant is Variant.SHARED and r.images)
-    black = np.zeros_like(read_pixels(tmp_path / record.images["draw/000"]))
-    Image.fromarray(black).save(tmp_path / record.images["draw/000"])
-    score = only(find(compare_run(result, Layout(tmp_path), metrics=["psnr"]), "draw", "shared", "reference").scores)
-    assert score.n == 2
-    assert score.worst_item == "000"
-
-
-def test_a_variant_without_images_is_unavailable(tmp_path):
-    result = make_run(tmp_path, change=lambda r: failed(r, "killed") if r.variant is Variant.SHARED else r)
-    score = only(find(compare_run(result, Layout(tmp_path), metrics=["psnr"]), "draw", "shared", "reference").scores)
-    assert (score.value, score.n) == ("no images", 0)
-
-
-def test_random_weights_have_no_quality(tmp_path):
-    trained = make_run(tmp_path)
-    untrained = replace(trained.bundle, caveats=(Caveat.RANDOM_WEIGHTS,))
-    result = replace(trained, stored=replace(trained.stored, artifact=untrained))
-    with pytest.raises(UserError, match="random weights"):
-        compare_run(result, Layout(tmp_path), metrics=PIXELS)
-
-
-def test_a_missing_image_of_a_run_is_named(tmp_path):
-    result = make_run(tmp_path)
-    path = tmp_path / result.records[1].images["draw/001"]
-    path.unlink()
-    with pytest.raises(ArtifactError, match=re.escape(f"image '{path}' cannot be read")):
-        compare_run(result, Layout(tmp_path), metrics=PIXELS)
-
-
-@pytest.fixture
-def stored_run(tiny_bundle: Stored[Bundle], tmp_path: Path) -> Layout:
-    """A results folder with one run of the tiny bundle, whose images are its references, one step brighter where they can be."""
-    layout, name = Layout(tmp_path / "results"), tiny_bundle.folder.name
-    shutil.copytree(tiny_bundle.folder, layout.bundles / name)
-    images = {}
-    for task in tiny_bundle.artifact.tasks:
-        for item in task.items:
-            path = layout.run("r1") / "local" / task.name / f"{item.name}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            reference = read_pixels(tiny_bundle.path(item.reference))
-            Image.fromarray(reference + (reference < 255)).save(path)
-            images[f"{task.name}/{item.name}"] = layout.relative(path)
-    template = make_run(tmp_path / "synthetic", variants=(Variant.SHARED,)).records[0]
-    save_run(layout, RunFile(run_id="r1", bundle=name, deployments=()))
-    with open_records(layout.database) as records:
-        records.store(replace(template, run_id="r1", samples=(), images=images))
-    return layout
-
-
-def test_the_command_scores_a_stored_run_and_keeps_the_scores(stored_run: Layout, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["quality", "r1", "--metrics", "psnr,ssim", "--results", str(stored_run.root), "--json"]) == 0
-    printed = json.loads(capsys.readouterr().out)
-    assert {row["task"] for row in printed["compared"]} == {"change", "fill", "imagine"}
-    assert all(row["scores"][0]["value"] > 45 for row in printed["compared"])
-    kept = load_run(stored_run, "r1").scores
-    assert kept is not None
-    assert [c.task for c in kept.compared] == [row["task"] for row in printed["compared"]]
-    assert kept.compared[0].scores[0].metric == METRICS["psnr"].metric
-
-
-def test_the_command_prints_values_and_why_others_are_absent(stored_run: Layout, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["quality", "--metrics", "psnr,lpips", "--results", str(stored_run.root)]) == 0
-    printed = capsys.readouterr().out
-    assert "change on virtual:s25" in printed
-    assert re.search(r"PSNR, dB ↑ +\d\d\.\d +\d", printed)
-    assert "LPIPS: unavailable: no weights; give --weights lpips=PATH@sha256:HEX" in printed
-
-
-def test_a_run_without_an_htp_has_nothing_for_the_emulator(stored_run: Layout) -> None:
-    with pytest.raises(UserError, match=r"no launch of run r1 ran graphs that were compiled here for a Qualcomm HTP"):
-        score_run(stored_run, metrics=["psnr"], with_emulator=True)
-
-
 def test_the_command_scores_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images, references = (str(write_images(tmp_path / name, ["x.png"])) for name in "ab")
     assert main(["quality", "--images", images, "--reference", references, "--metrics", "psnr", "--json"]) == 0
@@ -377,53 +256,3 @@ def test_the_command_scores_folders(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_the_command_wants_both_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["quality", "--images", str(tmp_path)]) == 2
     assert "--images and --reference go together" in capsys.readouterr().err
-
-
-def test_figures_for_elsewhere_are_printed_and_nothing_is_written(stored_run: Layout, capsys: pytest.CaptureFixture[str]) -> None:
-    before = {path: path.stat().st_mtime_ns for path in stored_run.root.rglob("*")}
-    assert main(["report", "--format", "csv", "--results", str(stored_run.root)]) == 0
-    assert capsys.readouterr().out.startswith("run_id,")
-    assert {path: path.stat().st_mtime_ns for path in stored_run.root.rglob("*")} == before
-
-
-@pytest.mark.parametrize("command", ["report", "quality"])
-def test_a_reference_that_was_changed_is_neither_shown_nor_scored(
-    command: str, stored_run: Layout, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = next(stored_run.bundles.rglob("reference/change/*.png"))
-    path.write_bytes(path.read_bytes()[:-1] + b"!")
-    assert main([command, "--results", str(stored_run.root)]) == 3
-    assert "was changed after it was written" in capsys.readouterr().err
-
-
-def test_damaged_scores_are_named(stored_run: Layout, capsys: pytest.CaptureFixture[str]) -> None:
-    stored_run.scores("r1").write_text("{}")
-    assert main(["quality", "--metrics", "psnr", "--results", str(stored_run.root)]) == 3
-    assert "quality.json' at compared: Field required" in " ".join(capsys.readouterr().err.split())
-
-
-def test_float_trajectories_end_in_the_reference_images(tiny_bundle: Stored[Bundle]) -> None:
-    bundle = tiny_bundle.artifact
-    decoder = next(g for g in bundle.graphs if (g.variant, g.component) == (Variant.FLOAT, Component.VAE_DECODER))
-    decode = GraphSession(onnx.load(tiny_bundle.path(decoder.file)))
-    for task in bundle.tasks:
-        model = TaskModel.load(tiny_bundle, task, Variant.FLOAT)
-        for item in task.items:
-            decoded = decode({"latent": model.run(item).latent})[0].permute(1, 2, 0).numpy()
-            painted = (np.clip((decoded + 1) / 2, 0, 1) * 255).round().astype(np.uint8)
-            assert max_abs_difference(painted, read_pixels(tiny_bundle.path(item.reference))) <= 2, f"{task.name}/{item.name}"
-
-
-def test_latents_are_compared_for_every_task_and_variant(tiny_bundle: Stored[Bundle]) -> None:
-    bundle = tiny_bundle.artifact
-    compared = compare_latents(tiny_bundle)
-    assert [(c.task, c.made) for c in compared] == [(t.name, v) for t in bundle.tasks for v in ("shared", "per-graph")]
-    for one in compared:
-        task = next(t for t in bundle.tasks if t.name == one.task)
-        eps, latents, cosine = one.scores
-        assert eps.n == len(task.items) * task.steps * (1 if task.guidance == 1 else 2)
-        assert isinstance(eps.value, float)
-        assert eps.value > 15
-        assert isinstance(latents.value, float)
-        assert latents.value > 10
-        assert cosine.value == pytest.approx(1.0, abs=0.05)
