@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from conftest import RESULTS
 from PIL import Image
 
 pytest.importorskip("torch")
 pytest.importorskip("ziglang")
 
+from support.tiny_model import copy_with_one_task
 from test_pipeline import Watcher
 
 from quadbench import pipeline
@@ -30,14 +30,7 @@ ADDRESS = "virtual:s25?abi=arm64-v8a"
 @pytest.fixture
 def recipe(tiny_recipe: Path, tmp_path: Path) -> Recipe:
     """One task of the tiny model in two steps and one thread, one image."""
-    shutil.copytree(tiny_recipe.parent, tmp_path / "tiny")
-    document = yaml.safe_load(tiny_recipe.read_text())
-    document |= {"baselines": [], "tasks": [task for task in document["tasks"] if task["name"] == "fill"]}
-    document["adapters"] = {"second": document["adapters"]["second"]}
-    document["measure"] |= {"iterations": 1, "switches": 0, "timeout_s": 900}
-    path = tmp_path / "tiny" / "recipe.yaml"
-    path.write_text(yaml.safe_dump(document))
-    return load_recipe(path)
+    return load_recipe(copy_with_one_task(tiny_recipe, tmp_path / "tiny", iterations=1, switches=0, timeout_s=900))
 
 
 @pytest.fixture

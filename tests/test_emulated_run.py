@@ -1,15 +1,14 @@
 """The main job on Qualcomm's HTP emulator: compiled for the NPU, run by the native harness on a virtual device."""
 
 import html
-import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime_qnn")
 
+from support.tiny_model import copy_with_one_task
 from test_pipeline import Watcher
 
 from quadbench import pipeline
@@ -29,14 +28,7 @@ def _psnr_db(record: RunRecord) -> list[float]:
 @pytest.fixture
 def recipe(tiny_recipe: Path, tmp_path: Path) -> Recipe:
     """One task of the tiny model in two steps, with its adapter alone: an image takes the emulator seconds."""
-    shutil.copytree(tiny_recipe.parent, tmp_path / "tiny")
-    document = yaml.safe_load(tiny_recipe.read_text())
-    document |= {"baselines": [], "tasks": [task for task in document["tasks"] if task["name"] == "fill"]}
-    document["adapters"] = {"second": document["adapters"]["second"]}
-    document["measure"] |= {"switches": 0, "timeout_s": 1500}
-    path = tmp_path / "tiny" / "recipe.yaml"
-    path.write_text(yaml.safe_dump(document))
-    return load_recipe(path)
+    return load_recipe(copy_with_one_task(tiny_recipe, tmp_path / "tiny", switches=0, timeout_s=1500))
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from peft import LoraConfig, get_peft_model
 from PIL import Image
@@ -66,6 +67,18 @@ def write_tiny_model(folder: Path) -> Path:
     _write_inputs(folder / "inputs")
     path = folder / "recipe.yaml"
     path.write_text(RECIPE)
+    return path
+
+
+def copy_with_one_task(recipe: Path, folder: Path, **measure: int) -> Path:
+    """Copy the tiny model, with a recipe of its inpainting and that adapter alone, measured so. Return the recipe's path."""
+    shutil.copytree(recipe.parent, folder)
+    document = yaml.safe_load(recipe.read_text())
+    document |= {"baselines": [], "tasks": [task for task in document["tasks"] if task["name"] == "fill"]}
+    document["adapters"] = {"second": document["adapters"]["second"]}
+    document["measure"] |= measure
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(document))
     return path
 
 
