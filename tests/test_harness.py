@@ -7,11 +7,9 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from safetensors.numpy import save_file
 
 from quadbench.errors import MissingDependencyError, UserError
@@ -23,8 +21,8 @@ from quadbench.kits.elf import read_elf
 pytest.importorskip("onnx")
 
 from support.harness_launch import endless, launch
-from support.harness_model import Array, as_floats, draw_adapter
-from support.harness_scene import ADAPTERS, ITEMS, KINDS, MADE_FOR, Plan, painted, per_graph_plan, shared_plan
+from support.harness_model import as_floats, draw_adapter
+from support.harness_scene import ADAPTERS, ITEMS, KINDS, MADE_FOR, Plan, assert_same_image, painted, per_graph_plan, shared_plan
 
 MAY_BE_ZERO = {"residual_ns", "dma_buf_bytes", *AT_BLOCK_END}
 
@@ -178,102 +176,6 @@ def test_a_full_cache_evicts_the_least_recently_used_adapter(harness: Path, plan
     assert [event["labels"]["state"] for event in loads] == ["cold", "cold", "warm"]
 
 
-@pytest.mark.parametrize("runtime", [{"arena": "session"}, {"arena": "shared"}, {"thread_pool": "session"}, {"cores": [0]}])
-def test_memory_and_threads_change_no_image(harness: Path, plan: Plan, tmp_path: Path, runtime: dict[str, Any]) -> None:
-    plan["runtime"] |= runtime
-    assert launch(harness, plan).exit_code == 0
-    lora = as_floats(draw_adapter(ADAPTERS["restyle"], "int16"))
-    assert_same_image(tmp_path / "images/restyle/000.png", painted("restyle", 0, lora))
-
-
-def test_a_core_that_is_not_there_is_named(harness: Path, plan: Plan) -> None:
-    plan["runtime"]["cores"] = [0, 1023]
-    heard = launch(harness, plan)
-    assert heard.exit_code == 2
-    assert "runtime.cores: this process cannot run on core 1023: Invalid argument" in heard.error()
-
-
-def test_the_next_adapter_is_read_while_a_task_runs(harness: Path, plan: Plan, tmp_path: Path) -> None:
-    plan["runtime"]["preload"] = "next"
-    plan["sequence"] = [{"task": task, "warmup": 0, "iterations": 1} for task in ("restyle", "remove-object", "restyle")]
-    heard = launch(harness, plan)
-    loads = heard.samples("adapter_load_ns")
-    assert [event["labels"]["state"] for event in loads] == ["cold", "preloaded", "resident"]
-    assert [event["task"] for event in heard.samples("adapter_preload_ns")] == ["remove-object"]
-    lora = as_floats(draw_adapter(ADAPTERS["remove-object"], "int16"))
-    assert_same_image(tmp_path / "images/remove-object/000.png", painted("remove-object", 0, lora))
-
-
-def test_a_cache_for_one_adapter_has_no_room_to_preload_another(harness: Path, plan: Plan) -> None:
-    plan["runtime"] |= {"preload": "next", "adapter_cache_bytes": 1}
-    plan["sequence"] = [{"task": task, "warmup": 0, "iterations": 1} for task in ("restyle", "remove-object", "restyle")]
-    loads = launch(harness, plan).samples("adapter_load_ns")
-    assert [event["labels"]["state"] for event in loads] == ["cold", "cold", "warm"]
-
-
-def test_all_adapters_can_be_read_before_the_first_task(harness: Path, plan: Plan) -> None:
-    plan["runtime"]["preload"] = "all"
-    heard = launch(harness, plan)
-    assert [event["labels"]["state"] for event in heard.samples("adapter_load_ns")] == ["resident", "resident"]
-    assert {event["task"] for event in heard.samples("adapter_preload_ns")} == set(ADAPTERS)
-    (bytes_held,) = {event["value"] for event in heard.samples("adapter_cache_bytes")}
-    assert bytes_held >= 2 * sum(tensor.nbytes for tensor in draw_adapter(ADAPTERS["restyle"], "int16").values())
-
-
-def test_an_adapter_of_two_tasks_is_read_once(harness: Path, plan: Plan) -> None:
-    plan["runtime"]["preload"] = "all"
-    plan["tasks"]["again"] = plan["tasks"]["restyle"]
-    plan["sequence"] = [{"task": task, "warmup": 0, "iterations": 1} for task in ("restyle", "again", "remove-object")]
-    heard = launch(harness, plan)
-    assert [event["labels"]["adapter"] for event in heard.samples("adapter_preload_ns")] == ["restyle", "remove-object"]
-    assert [event["labels"]["state"] for event in heard.samples("adapter_load_ns")] == ["resident"] * 3
-
-
-def test_a_preloaded_adapter_that_does_not_fit_is_an_error_of_its_task(harness: Path, plan: Plan) -> None:
-    plan["runtime"]["preload"] = "next"
-    plan["mixes"] = {"both": {"restyle": 1.0, "remove-object": 0.5}}
-    plan["tasks"]["remove-object"]["adapter"] = "both"
-    plan["sequence"] = [{"task": task, "warmup": 0, "iterations": 1} for task in ("restyle", "remove-object")]
-    heard = launch(harness, plan)
-    assert heard.exit_code == 2
-    assert "the adapters of 'both' have rank" in heard.error()
-    assert len(heard.samples("end_to_end_ns", task="restyle")) == 1
-
-
-def test_graphs_beyond_the_memory_budget_go_and_come_again(harness: Path, plan: Plan, tmp_path: Path) -> None:
-    plan["runtime"]["memory_budget_bytes"] = 1
-    heard = launch(harness, plan)
-    assert heard.exit_code == 0
-    reloads = heard.samples("reload_ns", task="restyle", iteration=1, is_warmup=False)
-    assert [event["component"] for event in reloads] == ["text_encoder", "vae_encoder", "vae_decoder"]
-    (end_to_end,) = heard.samples("end_to_end_ns", task="restyle", iteration=1, is_warmup=False)
-    assert sum(event["value"] for event in reloads) < end_to_end["value"]
-    lora = as_floats(draw_adapter(ADAPTERS["restyle"], "int16"))
-    assert_same_image(tmp_path / "images/restyle/000.png", painted("restyle", 0, lora))
-
-
-def test_resident_graphs_are_all_loaded_before_the_first_task(harness: Path, assets: Path, tmp_path: Path) -> None:
-    plan = per_graph_plan(assets, tmp_path) | {"variant": "resident"}
-    plan["sequence"] = plan["sequence"] * 2
-    heard = launch(harness, plan)
-    assert [event["labels"]["unet"] for event in heard.samples("session_load_ns", component="unet")] == sorted(ADAPTERS)
-    assert not heard.samples("session_load_ns", task="restyle")
-    assert len(heard.samples("switch_ns")) == 4
-    lora = as_floats(draw_adapter(ADAPTERS["restyle"], "int16"))
-    assert_same_image(tmp_path / "images/restyle/000.png", painted("restyle", 0, lora))
-
-
-def test_memory_is_told_by_region_and_its_reading_can_be_left_out(harness: Path, plan: Plan) -> None:
-    plan["runtime"]["memory_period_ms"] = 0
-    heard = launch(harness, plan)
-    assert not heard.samples("rss_bytes")
-    assert [event["value"] for event in heard.samples("memory_sampling_ns")] == [0]
-    parts = {metric: heard.samples(metric, task="plain") for metric in AT_BLOCK_END}
-    assert {len(events) for events in parts.values()} == {1}
-    assert parts["rss_anonymous_bytes"][0]["value"] > 0
-    assert parts["rss_libraries_bytes"][0]["value"] > 0
-
-
 def test_a_block_of_the_same_task_is_no_switch(harness: Path, plan: Plan) -> None:
     plan["sequence"] = [plan["sequence"][0]] * 2
     heard = launch(harness, plan)
@@ -394,10 +296,3 @@ case "$1" in
 esac
 """)
     cmake.chmod(0o755)
-
-
-def assert_same_image(path: Path, expected: Array) -> None:
-    """Equal after rounding, but where NumPy's own value is within 0.01 of the middle between two integers."""
-    found = np.asarray(Image.open(path)).astype(np.float32)
-    assert np.ptp(found) > 0
-    assert np.abs(found - expected).max() <= 0.51

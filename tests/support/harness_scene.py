@@ -166,3 +166,10 @@ def painted(task: str, item: int, lora: Lora | None) -> Array:
         if kind == "inpaint":
             x = mask * x + (1 - mask) * (step["known"]["latent"] * z + step["known"]["noise"] * noise[0])
     return (np.clip((MODEL.decode(x) + 1) / 2, 0, 1) * 255)[0].transpose(1, 2, 0)
+
+
+def assert_same_image(path: Path, expected: Array) -> None:
+    """Equal after rounding, but where NumPy's own value is within 0.01 of the middle between two integers."""
+    found = np.asarray(Image.open(path)).astype(np.float32)
+    assert np.ptp(found) > 0
+    assert np.abs(found - expected).max() <= 0.51
