@@ -92,6 +92,15 @@ def test_serials_and_home_folders_are_left_out(monkeypatch: pytest.MonkeyPatch) 
     assert (result.checks[0].hint, result.versions) == ("unplug SERIAL\\x1b[2J", {"library.a": "~/a.so"})
 
 
+def test_what_only_holds_a_serial_s_letters_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/data")
+    lost = DeviceCheck(name="push", status=CheckStatus.FAILED, said="'a' is not attached", hint="clear /data/local/tmp/quadbench")
+    words = {"quadbench": "1", "started_at": "now", "address": "s25@a", "device": None}
+    result = BringUp(**words, checks=(lost,), versions={}).impersonal(["a"])
+    assert (result.address, result.checks[0].said) == ("s25@SERIAL", "'SERIAL' is not attached")
+    assert result.checks[0].hint == "clear /data/local/tmp/quadbench"
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [

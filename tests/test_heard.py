@@ -249,6 +249,8 @@ SYSTEM = "/vendor/lib64/libonnxruntime.so"
         ),
         ([library(), library(SYSTEM, None)], f"'{SYSTEM}' (build id none) in place of '{RUNTIME.paths[0]}'"),
         ([library(f"/root/kits/k/../../..{SYSTEM}")], "in place of"),
+        ([library("/.."), library()], "it names no file"),
+        ([library(), library("/" + RUNTIME.paths[0])], "a second time"),
         ([library(build_id="cd" * 20)], f"(build id {'cd' * 20}); the 'libonnxruntime.so' that was pushed there has build id ab"),
         ([library(build_id=None)], "(build id none); the 'libonnxruntime.so' that was pushed there has build id ab"),
         ([library(), library("/system/lib64/libQnnHtp.so")], "a backend that was not pushed"),

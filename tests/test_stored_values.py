@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from support.scripted_harness import World
 from support.synthetic_run import failed, make_run
 
-from quadbench.artifacts import Bundle, ErrorClass, RunRecord, Sample, Status, Variant
+from quadbench.artifacts import Bundle, Deployment, ErrorClass, RunRecord, Sample, Status, Variant
 from quadbench.artifacts.plausible import value_fault
 from quadbench.cli import main
 from quadbench.errors import ArtifactError, DeviceError, HarnessError
@@ -31,6 +31,7 @@ RUN = "20260102-030405-quickstart"
         ("unet_ns", 0.0), ("unet_ns", -1.0), ("unet_ns", 1e308), ("unet_ns", float("nan")), ("residual_ns", -1.0),
         ("rom_bytes", -1.0), ("rss_bytes", 1e300), ("psnr_db", float("inf")), ("max_abs_difference", 1e300),
         ("unet_ns", 5e-324), ("residual_ns", 1e-300), ("rom_bytes", 1e-9),
+        ("peak_rss_bytes", 0.0), ("pss_bytes", 0.0),
     ],
 )  # fmt: skip
 def test_what_nothing_measures_is_not_stored(tmp_path: Path, metric: str, value: float) -> None:
@@ -193,3 +194,36 @@ def test_a_run_ends_with_the_code_of_its_first_failure(
     tmp_path: Path, changes: list[tuple[Status, ErrorClass | None]], code: int
 ) -> None:
     assert outcome_of(tmp_path, *changes).exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"schema_version": 99}, "has schema_version '99'; expected 1"),
+        ({"schema_version": True}, "has schema_version 'True'; expected 1"),
+        ({"run_id": "another"}, f"is of run 'another'; expected '{RUN}'"),
+        ({"is_ended": "yes"}, "is_ended"),
+        ({"planned": {"shared": "3"}}, "planned"),
+        ({"planned": {"shared": -5}}, "fewer than 0 planned launches"),
+        ({"published": "quad-table-9"}, "names an unknown published table 'quad-table-9'"),
+    ],
+)
+def test_a_run_s_file_with_an_odd_value_is_damage_and_is_named(
+    old_run: Layout, change: dict[str, object], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = old_run.run_file(RUN)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert main(["report", RUN, "--results", str(old_run.root)]) == 3
+    said = " ".join(capsys.readouterr().err.split())
+    assert str(path) in said
+    assert reason in said
+
+
+@pytest.mark.parametrize("value", [10**400, -1])
+def test_a_deployment_of_impossible_size_is_damage(old_run: Layout, value: int, capsys: pytest.CaptureFixture[str]) -> None:
+    path, (device,) = old_run.run_file(RUN), {record.device for record in load_run(old_run, RUN).records}
+    deployment = Deployment(device=device, root="/x", objects={}, sent_bytes=1, present_bytes=1, seconds=1.0)
+    stored = json.loads(path.read_text()) | {"deployments": [asdict(deployment) | {"sent_bytes": value}]}
+    path.write_text(json.dumps(stored))
+    assert main(["report", RUN, "--results", str(old_run.root)]) == 3
+    assert str(path) in " ".join(capsys.readouterr().err.split())

@@ -1,5 +1,6 @@
 """Document: what was found out about a device -> a document that may be handed on, with nothing personal in it."""
 
+import re
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
@@ -9,6 +10,8 @@ from pydantic import Field
 
 from quadbench.artifacts.device_text import one_line
 from quadbench.spec import Spec
+
+_COMMON_PARTS = 2  # a home as /root or /data names nobody, and may be the beginning of a device's paths
 
 
 class CheckStatus(StrEnum):
@@ -80,11 +83,11 @@ class BringUp(Spec):
     def impersonal(self, serials: Iterable[str]) -> Self:
         """Return the document without serials of devices and the user's home folder in any of its texts."""
         home = Path.home()
-        secrets = dict.fromkeys(filter(None, serials), "SERIAL") | ({str(home): "~"} if home.name else {})
+        secrets = dict.fromkeys(filter(None, serials), "SERIAL") | ({str(home): "~"} if len(home.parts) > _COMMON_PARTS else {})
 
         def clean(text: str) -> str:
             for secret, stand_in in secrets.items():
-                text = text.replace(secret, stand_in)
+                text = re.sub(rf"(?<![\w/.-]){re.escape(secret)}(?![\w.-])", stand_in, text)
             return one_line(text)
 
         checks = tuple(

@@ -1,5 +1,6 @@
 """Events: one line that the harness writes -> an event of its protocol, every field of the type that it has there."""
 
+import posixpath
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -17,6 +18,14 @@ def _plain(text: str) -> str:
     if not is_plain(text):
         raise ValueError("it has characters that cannot be shown")
     return text
+
+
+def _whole_path(text: str) -> str:
+    """Return a path without `.`, `..` and doubled slashes, as a loader may have come to it."""
+    path = posixpath.normpath("/" + text.lstrip("/"))
+    if path == "/":
+        raise ValueError("it names no file")
+    return path
 
 
 Word = Annotated[str, Field(max_length=_WORD_CHARACTERS), AfterValidator(_plain)]
@@ -73,7 +82,7 @@ class LibraryEvent(_Event):
     """A library that the loader has mapped into the harness. `build_id` is None where it has none."""
 
     event: Literal["library"]
-    path: Annotated[str, Field(max_length=_PATH_CHARACTERS, pattern="^/"), AfterValidator(_plain)]
+    path: Annotated[str, Field(max_length=_PATH_CHARACTERS, pattern="^/"), AfterValidator(_plain), AfterValidator(_whole_path)]
     build_id: Annotated[str, Field(pattern=r"^([0-9a-f]{2}){1,32}$")] | None
 
 

@@ -326,5 +326,7 @@ def _versions(work: _Launch, heard: Heard) -> dict[str, str]:
         }
     for library in heard.libraries.values():
         name = f"{LIBRARY_PREFIX}{heard.expected.libraries.name_of(library)}"
+        if name in versions:  # of the same name in another folder
+            name = f"{LIBRARY_PREFIX}{library.path}"
         versions[name] = f"{library.path}, build id {library.build_id or 'none'}"
     return versions

@@ -118,6 +118,8 @@ class Recipe(Spec):
     @classmethod
     def _baselines_differ(cls, baselines: tuple[str, ...]) -> tuple[str, ...]:
         refuse(_repeated(((index,), baseline) for index, baseline in enumerate(baselines)))
+        if "resident" in baselines and "per-graph" not in baselines:
+            refuse([Problem(location=(), reason="resident needs per-graph beside it, with which the shared graph is compared")])
         return baselines
 
     def on(self, profile: str | None) -> "Recipe":

@@ -71,7 +71,8 @@ def _trajectory_table(held_out: HeldOut, where: str) -> TextTable:
 def _trajectory_row(one: TrajectorySqnr) -> tuple[str, ...]:
     worst, steps = one.worst, one.steps
     at = f"{worst.step + 1} of {len(steps)}" if worst else "–"
-    values = (one.sqnr_db, worst.sqnr_db if worst else None, at, steps[0].sqnr_db, steps[-1].sqnr_db)
+    ends = (steps[0].sqnr_db, steps[-1].sqnr_db) if steps else ("–", "–")
+    values = (one.sqnr_db, worst.sqnr_db if worst else None, at, *ends)
     return (one.task, one.variant, *(value if isinstance(value, str) else _db(value) for value in values))
 
 

@@ -13,6 +13,7 @@ from quadbench.report.setups import sampler_text
 from quadbench.report.tables import kpi_table
 from quadbench.report.text_table import TextTable
 from quadbench.report.units import convert, number
+from quadbench.report.ways import way_tables
 
 _COLUMNS = ("The paper's row", "Figure", "Published", "Here", "On, or why not")
 _SCORES = {
@@ -75,9 +76,10 @@ def published_figures(result: RunResult, kpis: Sequence[KpiRow], quality: Sequen
 
 
 def text_tables(result: RunResult) -> tuple[TextTable, ...]:
-    """Return a run's figures as tables of text: the KPI table, and the paper's where the recipe names one."""
-    published = published_text(result, kpi_rows(result), quality_rows(result))
-    return (kpi_table(result), *((published,) if published else ()))
+    """Return a run's figures as tables of text: the KPI table, and where they are there the ways to serve and the paper's table."""
+    rows = kpi_rows(result)
+    published = published_text(result, rows, quality_rows(result))
+    return (kpi_table(result), *way_tables(result, rows), *((published,) if published else ()))
 
 
 def _cells(figure: PublishedFigure) -> tuple[str, str]:

@@ -65,7 +65,7 @@ def _mean(figures: list[Figure | None]) -> float | None:
 
 def _table(device: DeviceFacts, ways: Mapping[Variant, _Way], *, is_equal: bool) -> TextTable:
     return TextTable(
-        title=f"on {device.address}",
+        title=f"Ways to serve the tasks on {device.address}",
         columns=("Way", *(f"{title}, {unit.value}" for title, unit in _COLUMNS.values())),
         numeric=(False, *(True for _ in _COLUMNS)),
         rows=tuple((_WAYS[variant], *_cells(way)) for variant, way in ways.items()),

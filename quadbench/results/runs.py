@@ -16,8 +16,10 @@ from pydantic import TypeAdapter, ValidationError
 from quadbench.artifacts import SCHEMA_VERSION, Bundle, Deployment, ErrorClass, RunRecord, RunResult, Status, Stored, Variant
 from quadbench.artifacts.names import FileName
 from quadbench.artifacts.parts import file_refs
+from quadbench.artifacts.plausible import MOST_BYTES
 from quadbench.artifacts.scores import RunScores
-from quadbench.errors import ArtifactError, StorageError
+from quadbench.errors import ArtifactError, StorageError, UnknownNameError, shown
+from quadbench.recipe.published import published_table
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest
 from quadbench.results.records import Records, read_records, values_fault
@@ -172,12 +174,37 @@ def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecor
 
 
 def _run_file(layout: Layout, run_id: str) -> RunFile:
-    return _read(layout.run_file(run_id), RunFile, hint="without it the run has no report; its records are whole")
+    path, hint = layout.run_file(run_id), "without it the run has no report; its records are whole"
+    run = _read(path, RunFile, hint=hint)
+    if fault := _run_fault(run, run_id):
+        raise ArtifactError(f"'{path}' {fault}", hint=hint)
+    return run
+
+
+def _run_fault(run: RunFile, run_id: str) -> str | None:
+    """Say what is wrong with the values of a run's file; None where nothing is."""
+    if run.run_id != run_id:
+        return f"is of run '{run.run_id}'; expected '{run_id}'"
+    for deployment in run.deployments:
+        for name in ("sent_bytes", "present_bytes"):
+            if not 0 <= getattr(deployment, name) <= MOST_BYTES:
+                return f"has {name} {shown(str(getattr(deployment, name)))}; expected 0 to 2^50"
+    if any(count < 0 for count in (run.planned or {}).values()):
+        return "has fewer than 0 planned launches"
+    try:
+        _ = run.published and published_table(run.published)
+    except UnknownNameError as error:
+        return f"names an {error.message}"
+    return None
 
 
 def _read(path: Path, kind: type[ContentT], *, hint: str) -> ContentT:
+    raw = read_json(path, fault=ArtifactError, hint=hint)
+    version = raw.get("schema_version", SCHEMA_VERSION) if isinstance(raw, dict) else None
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        raise ArtifactError(f"'{path}' has schema_version {shown(str(version))}; expected {SCHEMA_VERSION}", hint=hint)
     try:
-        return TypeAdapter(kind).validate_python(read_json(path, fault=ArtifactError, hint=hint))
+        return TypeAdapter(kind).validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
         raise ArtifactError(f"'{path}' at {first_problem(error)}", hint=hint) from error
 
