@@ -52,6 +52,12 @@ def test_the_record_names_the_libraries_that_the_harness_loaded(world: World) ->
     assert sum(name.startswith("library.") for name in record.versions) == LIBRARIES + 1
 
 
+def test_libraries_of_one_name_in_two_folders_are_both_kept(world: World) -> None:
+    record = measured(world, GOOD.replace("run()", 'run()\ntell("/a/libc++_shared.so", "/b/libc++_shared.so")'))
+    assert record.versions["library.libc++_shared.so"].startswith("/a/")
+    assert record.versions["library./b/libc++_shared.so"].startswith("/b/")
+
+
 def test_the_folder_on_the_device_is_gone_afterwards_and_the_objects_stay(world: World) -> None:
     measured(world, GOOD)
     measured(world, "header()\nsys.exit(3)", run_id="run-2")
