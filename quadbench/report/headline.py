@@ -60,18 +60,23 @@ def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
         missing.append("The float graph did not run, so that device and Python reference were not compared.")
     if ran and has_references(result.bundle) and not any(item.truth for task in result.bundle.tasks for item in task.items):
         missing.append("No truth images were given, so pictures are compared with the float reference only.")
-    missing += [_unequal(row) for row in unequal_rows(rows)]
+    unequal = unequal_rows(rows)
+    missing += [
+        _unequal([row for row in unequal if row.device == device]) for device in dict.fromkeys(row.device for row in unequal)
+    ]
     compared = ran & {Variant.SHARED, Variant.PER_GRAPH}
     if compared and not any(isinstance(cell, Figure) for row in rows for cell in (row.shared, row.per_graph)):
         missing.append("The launches hold no samples.")
     return tuple(missing)
 
 
-def _unequal(row: KpiRow) -> str:
-    sides = [show(side.value, row.unit) for side in (row.shared, row.per_graph) if isinstance(side, Figure)]
+def _unequal(rows: Sequence[KpiRow]) -> str:
+    """Say of a device in which tasks the sides met different conditions; the first task's figures show it."""
+    first, tasks = rows[0], " and ".join(row.task for row in rows)
+    shared, own = (show(side.value, first.unit) for side in (first.shared, first.per_graph) if isinstance(side, Figure))
     return (
-        f"On {row.device.address} the two sides of {row.task} met different conditions: {row.title}, the same file on both, took "
-        f"{sides[0]} {row.unit.value} shared and {sides[1]} {row.unit.value} per graph. Their times do not compare; run it again."
+        f"On {first.device.address} the two sides met different conditions in {tasks}: {first.title}, the same file on both, "
+        f"took {shared} {first.unit.value} shared and {own} {first.unit.value} per graph. These times do not compare; run again."
     )
 
 
@@ -138,16 +143,16 @@ def _costs(rows: Sequence[KpiRow]) -> list[list[Phrase]]:
         if key == "end_to_end":
             compared = [row for row in compared if row.task not in unequal]
         noun = "time" if key == "end_to_end" else "memory"
-        if compared:
-            changes = [1 / row.ratio - 1 for row in compared if row.ratio and row.is_apart]
-            limit = "" if len(changes) in (0, len(compared)) else "up to "  # of the others the run cannot tell
+        changes = [1 / row.ratio - 1 for row in compared if row.ratio and row.is_apart]
+        if changes:
+            limit = "" if len(changes) == len(compared) else "up to "  # of the others the run cannot tell
             clauses.append([Phrase(text=f"{what}{limit}"), *_change(changes, noun)])
+        elif compared:
+            clauses.append([Phrase(text=f"whether {what}more {noun} than with one graph per task cannot be told from this run")])
     return clauses
 
 
 def _change(changes: Sequence[float], noun: str) -> list[Phrase]:
-    if not changes:
-        return [Phrase(text=f"as much {noun} as with one graph per task, as far as this run can tell")]
     low, high = sorted((min(changes), max(changes)), key=abs)
     ends = dict.fromkeys((_percent(low), _percent(high)))
     if low * high > 0 and len(ends) > 1:

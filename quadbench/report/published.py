@@ -76,7 +76,7 @@ def published_figures(result: RunResult, kpis: Sequence[KpiRow], quality: Sequen
 
 
 def text_tables(result: RunResult) -> tuple[TextTable, ...]:
-    """Return a run's figures as tables of text: the KPI table, and where they are there the ways to serve and the paper's table."""
+    """Return a run's figures as tables of text: the KPI table, then the ways to serve and the paper's table where they are."""
     rows = kpi_rows(result)
     published = published_text(result, rows, quality_rows(result))
     return (kpi_table(result), *way_tables(result, rows), *((published,) if published else ()))
