@@ -10,7 +10,9 @@ from quadbench.statistics import (
     ENOUGH_SAMPLES,
     Verdict,
     compare_launches,
+    outliers,
     percentile,
+    settled_from,
     sign_flip_p,
     summarize,
     t_quantile,
@@ -153,3 +155,21 @@ def test_sides_of_different_length_or_without_positive_figures_are_refused() -> 
         compare_launches([1.0, 2.0], [1.0])
     with pytest.raises(ValueError, match="not positive"):
         compare_launches([1.0, 0.0], [1.0, 1.0])
+
+
+def test_a_value_far_from_all_others_is_named_and_nothing_is_among_equal_ones() -> None:
+    assert outliers([10.0, 10.1, 9.9, 10.2, 14.0, 10.0]) == (4,)
+    assert outliers([10.0] * 5 + [11.0]) == ()  # no spread to measure it by
+    assert outliers([]) == ()
+
+
+def test_values_that_still_fall_say_how_many_are_warm_up() -> None:
+    assert settled_from([18.0, 12.0, 10.0, 10.1, 9.9, 10.0, 10.05, 9.95]) == 2
+    assert settled_from([10.0, 10.1, 9.9, 10.0, 10.05, 9.95]) == 0
+    assert settled_from([18.0, 10.0, 10.0]) == 0  # too few to know
+
+
+def test_steady_noise_is_seldom_taken_for_warm_up() -> None:
+    rng = np.random.default_rng(8)
+    called = [settled_from((100 * np.exp(rng.normal(0, 0.03, 12))).tolist()) > 0 for _ in range(500)]
+    assert sum(called) / len(called) < 0.05

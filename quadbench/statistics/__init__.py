@@ -1,0 +1,46 @@
+"""Statistics: lists of numbers -> summaries and verdicts; pure.
+
+The iteration describes a launch, the launch is the unit of comparison: iterations of one process share its luck with memory
+layout and temperature, so that many of them say nothing about the next process.
+"""
+
+from quadbench.statistics.comparison import (
+    CONFIDENCE,
+    EQUIVALENCE_MARGIN,
+    LAUNCHES_PER_BLOCK,
+    MIN_BLOCKS,
+    Comparison,
+    Verdict,
+    block_differences,
+    compare_launches,
+)
+from quadbench.statistics.looks import LOOKS, Looks, planned_looks
+from quadbench.statistics.paired import Paired, paired
+from quadbench.statistics.sign_flip import MAX_BLOCKS, sign_flip_p
+from quadbench.statistics.student import t_quantile
+from quadbench.statistics.summary import ENOUGH_SAMPLES, Summary, outliers, percentile, settled_from, summarize
+
+__all__ = [
+    "CONFIDENCE",
+    "ENOUGH_SAMPLES",
+    "EQUIVALENCE_MARGIN",
+    "LAUNCHES_PER_BLOCK",
+    "LOOKS",
+    "MAX_BLOCKS",
+    "MIN_BLOCKS",
+    "Comparison",
+    "Looks",
+    "Paired",
+    "Summary",
+    "Verdict",
+    "block_differences",
+    "compare_launches",
+    "outliers",
+    "paired",
+    "percentile",
+    "planned_looks",
+    "settled_from",
+    "sign_flip_p",
+    "summarize",
+    "t_quantile",
+]

@@ -1,0 +1,116 @@
+"""Summary: a list of values -> their spread, and the percentiles that so many values can vouch for."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from quadbench.statistics.finite import finite
+
+_Z_OF_MAD = 0.6745  # a normal distribution's MAD in its standard deviations
+_FAR = 3.5
+_SLOWER = 0.05  # than what it settles at, for a value to count as warming up
+_FEWEST = 6  # values of which the second half says what they settle at
+
+# Fewest samples for which, with 99 % confidence, at least two of them lie above the percentile q, so that it is not read off
+# the largest value alone: the smallest n with q^n + n (1 - q) q^(n-1) <= 0.01.
+ENOUGH_SAMPLES = {50: 11, 90: 64, 95: 130, 99: 662}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """The summary of a list of values, in their unit.
+
+    `median` is the middle of these values; `p50` and the other percentiles speak of the process behind them and are None where
+    the values are too few for that (ENOUGH_SAMPLES). `std` is the sample's (n - 1), None for one value; `cv` is std / mean, None
+    where that is undefined; `mad` is the median absolute deviation from the median, unscaled.
+    """
+
+    n: int
+    minimum: float
+    mean: float
+    std: float | None
+    median: float
+    p50: float | None
+    p90: float | None
+    p95: float | None
+    p99: float | None
+    maximum: float
+    cv: float | None
+    mad: float
+
+
+def summarize(values: Sequence[float]) -> Summary | None:
+    """Return the summary of `values`, or None if there are none.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    data = finite(values, "values")
+    if data.size == 0:
+        return None
+    mean, middle = float(data.mean()), float(np.median(data))
+    std = float(data.std(ddof=1)) if data.size > 1 else None
+    return Summary(
+        n=data.size,
+        minimum=float(data.min()),
+        mean=mean,
+        std=std,
+        median=middle,
+        p50=percentile(values, 50),
+        p90=percentile(values, 90),
+        p95=percentile(values, 95),
+        p99=percentile(values, 99),
+        maximum=float(data.max()),
+        cv=std / mean if std is not None and mean != 0 else None,
+        mad=float(np.median(np.abs(data - middle))),
+    )
+
+
+def percentile(values: Sequence[float], percent: int) -> float | None:
+    """Return the percentile by nearest rank, or None if there are too few values to quote it.
+
+    Raises:
+        ValueError: the percentile is not one of ENOUGH_SAMPLES.
+    """
+    if percent not in ENOUGH_SAMPLES:
+        raise ValueError(f"no sample count is known for percentile {percent}; known: {', '.join(map(str, ENOUGH_SAMPLES))}")
+    if len(values) < ENOUGH_SAMPLES[percent]:
+        return None
+    return float(sorted(values)[math.ceil(percent / 100 * len(values)) - 1])
+
+
+def outliers(values: Sequence[float]) -> tuple[int, ...]:
+    """Return the places of values far from all others, which count all the same.
+
+    Far is a modified z-score above 3.5: Iglewicz and Hoaglin 1993, "How to Detect and Handle Outliers". Without any spread
+    nothing is.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    data = finite(values, "values")
+    if data.size == 0:
+        return ()
+    distances = np.abs(data - np.median(data))
+    mad = float(np.median(distances))
+    return tuple(int(place) for place in np.flatnonzero(distances * _Z_OF_MAD > _FAR * mad)) if mad > 0 else ()
+
+
+def settled_from(values: Sequence[float]) -> int:
+    """Return the place from which values in the order measured no longer fall: how many more a warm-up would have taken.
+
+    The second half is what they settle at. Leading values above its median by more than _FAR of its deviation, and by more than
+    5 %, are still warming up; of fewer than _FEWEST values none is known to be.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    data = finite(values, "values")
+    if data.size < _FEWEST:
+        return 0
+    half = data[data.size // 2 :]
+    middle = float(np.median(half))
+    limit = middle + max(_FAR * float(np.median(np.abs(half - middle))) / _Z_OF_MAD, _SLOWER * middle)
+    return next((place for place, value in enumerate(data) if value <= limit), data.size)
