@@ -14,7 +14,7 @@ from quadbench.artifacts.parts import file_refs, has_references, item_counts
 from quadbench.compile.availability import require
 from quadbench.devices import Device, HostedPhone, connect, hosted_phones
 from quadbench.errors import DeviceError, HarnessError, QuadbenchError, UserError, extra_needed
-from quadbench.measure import LaunchSettings, launches_of, measure_hosted, measure_launches
+from quadbench.measure import LaunchSettings, Queue, launches_of, measure_hosted, measure_launches, planned_turns
 from quadbench.observer import Observer
 from quadbench.quad.cache import cached
 from quadbench.quad.named import check_devices
@@ -32,6 +32,8 @@ from quadbench.target.targets import target_key
 if TYPE_CHECKING:
     from quadbench.quad.admit import Admission
 
+_FINE = {Status.OK, Status.DISCARDED}
+
 log = logging.getLogger(__name__)
 
 
@@ -45,15 +47,15 @@ class Outcome:
 
     @property
     def is_ok(self) -> bool:
-        """Say whether every device took part and every launch is OK."""
-        return not self.failures and all(record.status is Status.OK for record in self.result.records)
+        """Say whether every device took part and every launch is OK, or was discarded and repeated."""
+        return self.exit_code == 0
 
     @property
     def exit_code(self) -> int:
         """Return 0, or the exit code of the first failure: of a device that was left out, else of a launch."""
         if self.failures:
             return next(iter(self.failures.values())).exit_code
-        first = next((record for record in self.result.records if record.status is not Status.OK), None)
+        first = next((record for record in self.result.records if record.status not in _FINE), None)
         if first is None:
             return 0
         return DeviceError.exit_code if first.error_class is ErrorClass.DEVICE else HarnessError.exit_code
@@ -239,9 +241,19 @@ class _Run:
         # The pictures that each launch is compared with, and what no device takes.
         for bundle in {installation.bundle.folder: installation.bundle for installation in rollout.installations}.values():
             check_contents(bundle, file_refs((bundle.artifact.tasks, bundle.artifact.profile)))
-        runtime, timeout_s = self.recipe.runtime, self.recipe.measure.timeout_s
-        settings = LaunchSettings(run_id=self.run_id, layout=self.layout, runtime=runtime, timeout_s=timeout_s)
-        measure_launches(rollout.installations, self.launches, settings, keep=self._keep, observer=self.observer)
+        settings = LaunchSettings(
+            run_id=self.run_id,
+            layout=self.layout,
+            runtime=self.recipe.runtime,
+            timeout_s=self.recipe.measure.timeout_s,
+            gate=self.recipe.measure.gate,
+        )
+        retries = settings.gate.retries if self.recipe.measure.order == "abba" else 0
+        queues = [
+            Queue(device=one.device, turns=planned_turns(one, self.launches, settings, retries=retries))
+            for one in rollout.installations
+        ]
+        measure_launches(queues, keep=self._keep, observer=self.observer)
 
     def measure_hosted(self, phones: Sequence[HostedPhone]) -> dict[str, QuadbenchError]:
         """Compile for phones at AI Hub and run the graphs there. Return by address why some gave no records."""

@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
+
 from quadbench.artifacts import Caveat
-from quadbench.devices.dumpsys import BatteryState, CoolingDevice, ThermalState
-from quadbench.measure.gate import GateLimits, gate, wait_at_gate
+from quadbench.devices.dumpsys import BatteryState, CoolingDevice, Temperature, ThermalState
+from quadbench.measure.gate import gate, wait_at_gate
 from quadbench.measure.state import Clock, DeviceState, flatten, parse_state
+from quadbench.recipe import Gate
 
 COOL = DeviceState(
     thermal=ThermalState(status=0, temperatures=()),
@@ -23,7 +26,7 @@ HOT = replace(COOL, thermal=ThermalState(status=2, temperatures=()))
 
 
 def judge(state: DeviceState, *, shares_host_cpu: bool = False) -> tuple[bool, tuple[Caveat, ...]]:
-    decision = gate(state, GateLimits(), shares_host_cpu=shares_host_cpu)
+    decision = gate(state, Gate(), shares_host_cpu=shares_host_cpu)
     return decision.is_open, decision.caveats
 
 
@@ -34,10 +37,37 @@ def test_the_gate_is_open_to_a_cool_charged_device() -> None:
 
 def test_the_gate_is_shut_to_heat_and_low_battery_and_names_both() -> None:
     state = replace(HOT, battery=BatteryState(level_percent=19.0, temperature_c=None, powered_by=()))
-    assert gate(state, GateLimits(), shares_host_cpu=False).objections == (
+    assert gate(state, Gate(), shares_host_cpu=False).objections == (
         "thermal status 2 (moderate), at most 1 allowed",
         "battery at 19 %, at least 20 % needed",
     )
+
+
+def test_the_gate_is_shut_to_a_phone_that_is_busy_and_to_one_without_memory() -> None:
+    state = replace(COOL, busy_percent=81.4, memory_available_bytes=90 * 2**20)
+    assert gate(state, Gate(), shares_host_cpu=False).objections == (
+        "CPU 81 % busy with other work, at most 50 % allowed",
+        "90 MB of memory available, at least 256 MB needed",
+    )
+    assert gate(state, Gate(min_free_mb=0), shares_host_cpu=True).is_open
+    assert not gate(state, Gate(min_free_mb=0, max_busy_percent=80), shares_host_cpu=True).is_open
+
+
+def test_the_gate_is_shut_to_a_warm_skin_where_the_recipe_says_how_warm() -> None:
+    sensors = (
+        Temperature(name="SKIN", kind="skin", celsius=39.0, status=0),
+        Temperature(name="X", kind="soc", celsius=60, status=0),
+    )
+    state = replace(COOL, thermal=ThermalState(status=0, temperatures=sensors))
+    assert judge(state) == (True, ())
+    assert gate(state, Gate(max_skin_c=38), shares_host_cpu=False).objections == ("skin at 39.0 °C, at most 38 °C allowed",)
+
+
+def test_how_busy_a_cpu_is_comes_from_two_looks_at_the_kernels_ticks() -> None:
+    looks = "@@quadbench busy\ncpu  100 0 100 800 0 0 0 0 0 0\ncpu  130 0 110 860 0 0 0 0 0 0\n"
+    assert parse_state(looks).busy_percent == pytest.approx(40.0)
+    assert parse_state("@@quadbench busy\ncpu  1 2 3 4 5 6 7 8 9 0\n" * 1).busy_percent is None
+    assert parse_state(looks.replace("130", "100").replace("110", "100").replace("860", "800")).busy_percent is None
 
 
 def test_load_is_a_caveat_on_this_machine_and_nothing_on_a_phone() -> None:
@@ -46,18 +76,24 @@ def test_load_is_a_caveat_on_this_machine_and_nothing_on_a_phone() -> None:
     assert judge(loaded) == (True, ())
 
 
-def test_capped_clocks_are_a_caveat() -> None:
+def test_the_gate_is_shut_to_capped_clocks_unless_they_are_taken_for_normal() -> None:
     capped = Clock(policy="policy0", khz=1_000_000, cap_khz=2_000_000, hardware_khz=3_000_000)
-    assert judge(replace(COOL, clocks=(capped,))) == (True, (Caveat.THROTTLED,))
+    state = replace(COOL, clocks=(capped,))
+    decision = gate(state, Gate(), shares_host_cpu=False)
+    assert decision.objections == (
+        "slowed down: policy0 1000000/2000000/3000000 kHz, capped; measure.gate.allows_throttled takes it for normal",
+    )
+    assert gate(state, Gate(allows_throttled=True), shares_host_cpu=False).is_open
+    assert decision.caveats == (Caveat.THROTTLED,)
 
 
-def test_a_processor_that_is_slowed_down_is_a_caveat_and_a_modem_is_none() -> None:
+def test_the_gate_is_shut_to_a_processor_that_is_slowed_down_and_open_to_a_slow_modem() -> None:
     def slowed(kind: str, level: int) -> DeviceState:
         part = CoolingDevice(name="x", kind=kind, level=level)
         return replace(COOL, thermal=ThermalState(status=0, temperatures=(), cooling=(part,)))
 
-    assert judge(slowed("cpu", 2)) == (True, (Caveat.THROTTLED,))
-    assert judge(slowed("npu", 1)) == (True, (Caveat.THROTTLED,))
+    assert judge(slowed("cpu", 2)) == (False, (Caveat.THROTTLED,))
+    assert judge(slowed("npu", 1)) == (False, (Caveat.THROTTLED,))
     assert judge(slowed("cpu", 0)) == (True, ())
     assert judge(slowed("modem", 1)) == (True, ())
 
@@ -79,17 +115,13 @@ def test_what_a_device_does_not_tell_is_not_held_against_it_and_is_recorded_as_u
 
 def test_the_gate_waits_until_the_device_has_cooled_down() -> None:
     states, slept = iter([HOT, HOT, COOL]), list[float]()
-    state, decision = wait_at_gate(
-        lambda: next(states), GateLimits(poll_s=15), shares_host_cpu=False, sleep=slept.append, clock=lambda: 0
-    )
+    state, decision = wait_at_gate(lambda: next(states), Gate(), shares_host_cpu=False, sleep=slept.append, clock=lambda: 0)
     assert (state, decision.is_open, slept) == (COOL, True, [15, 15])
 
 
 def test_the_gate_gives_up_when_its_time_is_over() -> None:
     now = [0.0]
-    _, decision = wait_at_gate(
-        lambda: HOT, GateLimits(timeout_s=60, poll_s=15), shares_host_cpu=False, sleep=_advance(now), clock=lambda: now[0]
-    )
+    _, decision = wait_at_gate(lambda: HOT, Gate(wait_s=60), shares_host_cpu=False, sleep=_advance(now), clock=lambda: now[0])
     assert (decision.is_open, now) == (False, [60.0])
 
 
@@ -114,6 +146,7 @@ def test_the_state_of_a_phone_is_read_from_what_it_prints() -> None:
         "before.memory_total_bytes": "1024000",
         "before.memory_available_bytes": "409600",
         "before.uptime_s": "86400.5",
+        "before.busy_percent": "unavailable",
         "before.clocks": "policy0 1000/2000/3000 kHz, policy6 ?/4000/? kHz",
         "before.cooling": "unavailable",
         "before.temperatures_c": "SKIN 41.5",

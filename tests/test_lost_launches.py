@@ -15,7 +15,7 @@ from support.watcher import Silent
 
 from quadbench.artifacts import ErrorClass, RunRecord, Status, Variant
 from quadbench.devices import adb_reconnect
-from quadbench.measure import LaunchAborted, LaunchSettings, measure_launches
+from quadbench.measure import LaunchAborted, LaunchSettings, Queue, measure_launches, planned_turns
 from quadbench.recipe import Runtime
 from quadbench.results.layout import Layout
 
@@ -171,10 +171,12 @@ def test_ctrl_c_ends_the_launch_of_a_phone_and_starts_no_other(phone: Phone, pho
     records: list[RunRecord] = []
     installation = phone_world.installation(phone_world.harness(WAITING))
     settings = LaunchSettings(run_id="run-1", layout=phone_world.layout, runtime=Runtime(threads=1), timeout_s=60.0)
+    turns = planned_turns(installation, [launch_of(), launch_of()], settings, retries=0)
+    queues = [Queue(device=installation.device, turns=turns)]
     phone.later((0.0, phone_world.heard(2)), (0.5, interrupt))
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        measure_launches([installation], [launch_of(), launch_of()], settings, keep=records.append, observer=Silent())
+        measure_launches(queues, keep=records.append, observer=Silent())
     assert time.monotonic() - began < 30
     (record,) = records
     assert (record.status, record.error_class) == (Status.ABORTED, ErrorClass.USER)

@@ -12,8 +12,8 @@ from quadbench.devices.local import LocalDevice
 from quadbench.errors import ArtifactError, UnknownNameError
 from quadbench.harness.execution_provider import execution_provider_of
 from quadbench.harness.installation import InstalledKit
-from quadbench.measure import GateLimits, LaunchSettings, measure_launch, remote
-from quadbench.recipe import Runtime
+from quadbench.measure import LaunchSettings, measure_launch, remote
+from quadbench.recipe import Gate, Runtime
 from quadbench.results.records import open_records
 from quadbench.target.abi import Abi
 from quadbench.target.targets import QnnTarget
@@ -159,12 +159,33 @@ def test_a_device_that_stays_hot_gives_a_skipped_record_with_its_reason(world: W
     script.write_text("#!/bin/sh\n[ $1 = thermalservice ] && echo 'Thermal Status: 3'\n")
     script.chmod(0o755)
     hot = _WithPath(world.device, script.parent)
-    limits = GateLimits(timeout_s=0.2, poll_s=0.1)
+    limits = Gate(wait_s=0.2)
     record = measured(world, GOOD, device=hot, limits=limits)  # type: ignore[arg-type]
     assert (record.status, record.error_class) == (Status.SKIPPED, ErrorClass.DEVICE)
     assert record.reason == "INVALID: thermal status 3 (severe), at most 1 allowed; waited 0.2 s"
     assert record.state["before.thermal_status"] == "3"
     assert record.samples == ()
+
+
+def test_a_device_that_ends_hot_costs_a_launch_that_may_be_repeated_and_is_a_doubt_about_one_that_may_not(world: World) -> None:
+    script = Path(world.device.root) / "bin" / "dumpsys"
+    script.parent.mkdir()
+    hot_after = Path(world.device.root) / "ran"
+    script.write_text(f"#!/bin/sh\n[ $1 = thermalservice ] && [ -e {hot_after} ] && echo 'Thermal Status: 3'\nexit 0\n")
+    script.chmod(0o755)
+    harness = world.harness(f'open("{hot_after}", "w").close()\n{GOOD}')
+    installation = world.installation(harness, device=_WithPath(world.device, script.parent))  # type: ignore[arg-type]
+    settings = LaunchSettings(run_id="run-1", layout=world.layout, runtime=Runtime(), timeout_s=60)
+    discarded = measure_launch(installation, launch_of(), settings, may_discard=True)
+    hot_after.unlink()
+    counted = measure_launch(installation, replace(launch_of(), launch=1), settings)
+    assert (discarded.status, discarded.error_class) == (Status.DISCARDED, ErrorClass.DEVICE)
+    assert discarded.reason == (
+        "discarded, and its block is repeated: thermal status 3 (severe), at most 1 allowed when it ended"
+    )
+    assert (counted.status, counted.reason) == (Status.OK, None)
+    assert Caveat.THROTTLED in counted.caveats
+    assert len(of_metric(discarded, "end_to_end_ns")) == len(of_metric(counted, "end_to_end_ns"))
 
 
 def _rom(record: RunRecord, kind: str) -> dict[str, float]:

@@ -15,7 +15,7 @@ from quadbench.artifacts import ErrorClass, LaunchPlan, RunRecord, Status
 from quadbench.artifacts.device_text import MOST_CHARACTERS
 from quadbench.devices.output import LINE_LIMIT_BYTES
 from quadbench.errors import DeviceLostError
-from quadbench.measure import LaunchSettings, measure_launches
+from quadbench.measure import LaunchSettings, Queue, measure_launches, planned_turns
 from quadbench.measure.fetch import IMAGE_LIMIT_BYTES
 from quadbench.recipe import Runtime
 
@@ -181,7 +181,8 @@ def all_launches(world: World, device: Any, launches: list[LaunchPlan]) -> list[
     records: list[RunRecord] = []
     settings = LaunchSettings(run_id="run-1", layout=world.layout, runtime=Runtime(), timeout_s=60.0)
     installation = world.installation(world.harness(GOOD), device=device)
-    measure_launches([installation], launches, settings, keep=records.append, observer=Silent())
+    queues = [Queue(device=device, turns=planned_turns(installation, launches, settings, retries=0))]
+    measure_launches(queues, keep=records.append, observer=Silent())
     return records
 
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import re
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +17,9 @@ from quadbench.devices.leftovers import carriers
 from quadbench.devices.scenario import SCENARIOS_FOLDER, Phase, load_scenario
 from quadbench.devices.userland import write_reports
 from quadbench.errors import DeviceLostError, SpecError, UnknownNameError, UserError
-from quadbench.measure.gate import GateLimits, gate
+from quadbench.measure.gate import gate
 from quadbench.measure.state import DeviceState, read_state
+from quadbench.recipe import Gate
 from quadbench.results.layout import Layout
 
 BOOT_ID = ["cat", "/proc/sys/kernel/random/boot_id"]
@@ -70,10 +73,39 @@ def test_an_empty_battery_is_refused(tmp_path: Path) -> None:
         assert _objections(read_state(connected)) == ["battery at 9 %, at least 20 % needed"]
 
 
+def test_a_device_without_memory_is_refused(tmp_path: Path) -> None:
+    with device(tmp_path, "little-memory") as connected:
+        assert _objections(read_state(connected)) == ["90 MB of memory available, at least 256 MB needed"]
+
+
+def test_a_device_that_is_busy_is_refused_where_the_recipe_says_how_busy(tmp_path: Path) -> None:
+    spinning = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        with device(tmp_path, "slow-link") as connected:
+            state = read_state(connected, is_watched=True)
+    finally:
+        for process in spinning:
+            process.kill()
+            process.wait()
+    (objection,) = gate(state, Gate(max_busy_percent=50), shares_host_cpu=True).objections
+    assert re.fullmatch(r"CPU \d+ % busy with other work, at most 50 % allowed", objection)
+
+
+def test_a_device_heats_up_in_a_launch_and_cools_down(tmp_path: Path) -> None:
+    events = "events: [{event: heat, when: {at: launch}, for_s: 0.5}]\n"
+    with device(tmp_path, written(tmp_path, events)) as connected:
+        assert _objections(read_state(connected)) == []
+        connected.shell(["sh", start_harness(connected, 0.3)], 10)
+        assert _objections(read_state(connected)) == ["thermal status 3 (severe), at most 1 allowed"]
+        deadline = time.monotonic() + PATIENCE_S
+        while _objections(read_state(connected)):
+            assert time.monotonic() < deadline
+
+
 def test_capped_clocks_are_a_doubt(tmp_path: Path) -> None:
     with device(tmp_path, "throttled") as connected:
         state = read_state(connected)
-    assert gate(state, GateLimits(), shares_host_cpu=False).caveats == (Caveat.THROTTLED,)
+    assert gate(state, Gate(), shares_host_cpu=False).caveats == (Caveat.THROTTLED,)
     assert [(clock.cap_khz, clock.hardware_khz) for clock in state.clocks] == [(2_160_000, 4_320_000)]
 
 
@@ -206,4 +238,4 @@ def test_a_reader_gets_the_old_report_or_the_new_one(tmp_path: Path) -> None:
 
 
 def _objections(state: DeviceState) -> list[str]:
-    return list(gate(state, GateLimits(), shares_host_cpu=True).objections)
+    return list(gate(state, Gate(), shares_host_cpu=True).objections)

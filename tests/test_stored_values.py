@@ -126,6 +126,25 @@ def test_the_latest_run_is_the_latest_that_was_not_interrupted(old_run: Layout, 
     assert "were all interrupted" in caplog.text
 
 
+def test_a_block_with_a_discarded_launch_counts_on_neither_side(old_run: Layout) -> None:
+    bundle = load_run(old_run, RUN).stored.folder.name
+    save_run(old_run, RunFile(run_id="hot", bundle=bundle, deployments=(), is_ended=True))
+    first, *_ = make_run(old_run.root.parent / "hot").records
+    compared = (Variant.SHARED, Variant.PER_GRAPH)
+    launches = [(Variant.FLOAT, 0), *((variant, launch) for launch in range(4) for variant in compared)]
+    with open_records(old_run.database) as records:
+        for number, (variant, launch) in enumerate(launches):
+            is_hot = (variant, launch) == (Variant.PER_GRAPH, 1)
+            how = {"status": Status.DISCARDED, "error_class": ErrorClass.DEVICE, "reason": "thermal"} if is_hot else {}
+            key = {"record_id": f"hot-{number}", "run_id": "hot", "variant": variant, "launch": launch}
+            records.store(replace(first, **key, **how))
+    stored = load_run(old_run, "hot").records
+    counted = [(record.variant, record.launch) for record in stored if record.status is Status.OK]
+    assert counted == [(Variant.FLOAT, 0), *((variant, launch) for launch in (2, 3) for variant in compared)]
+    mate = next(record for record in stored if (record.variant, record.launch) == (Variant.SHARED, 0))
+    assert mate.reason == "discarded with its block, whose launch 1 of per-graph was"
+
+
 def test_a_run_that_was_killed_is_not_the_latest_and_says_how_far_it_came(
     old_run: Layout, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,7 +18,8 @@ class Status(StrEnum):
     OK = "OK"
     FAILED = "FAILED"
     ABORTED = "ABORTED"
-    SKIPPED = "SKIPPED"
+    SKIPPED = "SKIPPED"  # the gate did not let it start
+    DISCARDED = "DISCARDED"  # it ended hot or slowed down, or with one that did; both sides of its block are repeated
 
 
 class ErrorClass(StrEnum):

@@ -18,11 +18,12 @@ from quadbench.devices.leftovers import carriers
 from quadbench.devices.link import Link
 from quadbench.devices.properties import parse_attached
 from quadbench.devices.scenario import DuringLaunch, DuringPush, Event, Phase, Scenario
-from quadbench.devices.userland import write_clocks, write_reports
+from quadbench.devices.userland import write_clocks, write_memory, write_reports
 from quadbench.errors import DeviceError
 
 _POLL_S = 0.05
 _PATIENCE_S = 10.0
+_HOT = Phase(thermal_status=3, skin_c=46.5)
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,9 @@ class Course:
 
     def _befall(self, event: Event) -> None:
         log.info("scenario %s: %s", self._scenario.name, event.event)
+        if event.event == "heat":
+            self._heat(event.for_s)
+            return
         unplugged = self._folder / "run" / "unplugged"
         unplugged.touch()
         if event.event == "reboot":
@@ -99,6 +103,11 @@ class Course:
         while not self._is_attached() and not self._is_over.wait(_POLL_S):
             self._ask("connect")
         log.info("scenario %s: the device is back", self._scenario.name)
+
+    def _heat(self, for_s: float | None) -> None:
+        write_reports(self._folder / "system", _HOT)
+        if for_s is not None and not self._is_over.wait(for_s):
+            write_reports(self._folder / "system", Phase())
 
     def _kill(self, processes: Callable[[], set[int]]) -> None:
         deadline = time.monotonic() + _PATIENCE_S
@@ -137,12 +146,15 @@ def prepare_course(scenario: Scenario, folder: Path) -> None:
         write_reports(folder / "system", min(scenario.phases, key=lambda phase: phase.after_s))
     if scenario.clocks:
         write_clocks(folder / "clocks", scenario.clocks)
+    if scenario.free_mb is not None:
+        write_memory(folder / "meminfo", scenario.free_mb)
 
 
 def scenario_mounts(scenario: Scenario, folder: Path) -> list[str]:
     """Return the mounts that show the device what was prepared of the kernel's reports."""
     clocks = ["--ro-bind", str(folder / "clocks"), "/sys/devices/system/cpu/cpufreq"] if scenario.clocks else []
-    return [*clocks, "--ro-bind", str(folder / "boot_id"), "/proc/sys/kernel/random/boot_id"]
+    memory = ["--ro-bind", str(folder / "meminfo"), "/proc/meminfo"] if scenario.free_mb is not None else []
+    return [*clocks, *memory, "--ro-bind", str(folder / "boot_id"), "/proc/sys/kernel/random/boot_id"]
 
 
 @contextlib.contextmanager

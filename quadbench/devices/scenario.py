@@ -70,12 +70,12 @@ class DuringPush(Spec):
 class Event(Spec):
     """Something that befalls the device, once."""
 
-    event: Literal["unplug", "reboot"]
-    """The cable comes off, and what runs goes on; or the device reboots, and all that runs ends."""
+    event: Literal["unplug", "reboot", "heat"]
+    """The cable comes off, and what runs goes on; the device reboots, and all that runs ends; or it reports thermal status 3."""
     when: Annotated[DuringLaunch | DuringPush, Field(discriminator="at")]
     """It happens at this moment."""
     for_s: float | None = Field(default=None, ge=0.01, le=3600)
-    """The device is back after so many seconds, at least 0.01. The default is null: it stays away."""
+    """The device is back, or cool, after so many seconds, at least 0.01. The default is null: it stays as it is."""
 
 
 class Scenario(Spec):
@@ -91,6 +91,8 @@ class Scenario(Spec):
     """The device reports these states, one after the other. The default is none: it has neither sensors nor a battery."""
     clocks: Clocks | None = None
     """The kernel reports this clock. The default is null: what this machine's kernel reports."""
+    free_mb: int | None = Field(default=None, ge=0, le=1_048_576)
+    """The kernel reports so many MiB of available memory. The default is null: what this machine's kernel reports."""
     link_mb_per_s: float | None = Field(default=None, ge=SLOWEST_MB_PER_S, le=10_000)
     """The link carries so many MiB a second in each direction, at least 0.01. The default is null: as many as it can."""
     exit_codes: dict[Literal["df", "mkdir", "mv", "rm", "sha256sum", "stat"], ExitCode] = Field(default_factory=dict)

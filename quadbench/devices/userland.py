@@ -4,6 +4,7 @@ The tools are toybox and mksh, which are Android's own. `getprop` and `dumpsys` 
 the profile's properties and this machine's memory. A virtual device has no thermal sensors and no battery, and says so.
 """
 
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -141,6 +142,12 @@ def write_clocks(folder: Path, clocks: Clocks) -> None:
     reports = {"scaling_cur_freq": clocks.cap_khz, "scaling_max_freq": clocks.cap_khz, "cpuinfo_max_freq": clocks.hardware_khz}
     for name, khz in reports.items():
         (policy / name).write_text(f"{khz}\n")
+
+
+def write_memory(file: Path, free_mb: int) -> None:
+    """Write what the kernel would report of memory: this machine's, of which so much is available."""
+    report = Path("/proc/meminfo").read_text()
+    file.write_text(re.sub(r"^MemAvailable:.*$", f"MemAvailable: {free_mb * 1024} kB", report, flags=re.MULTILINE))
 
 
 def _tools_of(toybox: Path) -> list[str]:

@@ -15,9 +15,9 @@ from quadbench.doctor.probe_bundle import probe_bundle, probe_launch
 from quadbench.errors import MissingDependencyError
 from quadbench.harness.installation import Installation
 from quadbench.harness.program import ensure_harness
-from quadbench.measure import GateLimits, LaunchSettings, measure_launch
+from quadbench.measure import LaunchSettings, measure_launch
 from quadbench.observer import Observer
-from quadbench.recipe import Runtime
+from quadbench.recipe import Gate, Runtime
 from quadbench.results.layout import Layout
 from quadbench.rollout import install
 from quadbench.rollout.equipment import Kind, host_runtime, kind_of, kit_for
@@ -29,7 +29,9 @@ _TIMEOUT_S = 30.0
 _LAUNCH_TIMEOUT_S = 60.0
 _FLOAT_DIFFERENCE, _QUANTIZED_DIFFERENCE = 1, 4  # in 1/255; without its LoRA the image differs by 149
 _CPU = OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu")
-_ANY_STATE = GateLimits(max_thermal_status=6, min_battery_percent=0.0, timeout_s=0.0)  # no figure comes of it
+_ANY_STATE = Gate(  # no figure comes of it
+    max_thermal_status=6, allows_throttled=True, min_battery_percent=0.0, max_busy_percent=100.0, min_free_mb=0, wait_s=0.0
+)
 
 
 def graph_checks(device: Device, layout: Layout, observer: Observer, versions: dict[str, str]) -> Iterator[Attempt]:
@@ -43,7 +45,7 @@ def graph_checks(device: Device, layout: Layout, observer: Observer, versions: d
                 "no NPU is emulated there unless its address asks for it", f"virtual:{device.profile.name}?target=qnn"
             )
         settings = LaunchSettings(
-            run_id=RUN_ID, layout=layout.doctor, runtime=Runtime(threads=1), timeout_s=_LAUNCH_TIMEOUT_S, limits=_ANY_STATE
+            run_id=RUN_ID, layout=layout.doctor, runtime=Runtime(threads=1), timeout_s=_LAUNCH_TIMEOUT_S, gate=_ANY_STATE
         )
         record = measure_launch(installed(target), probe_launch(variant), settings)
         versions.update(record.versions | record.settings)

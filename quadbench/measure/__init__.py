@@ -1,17 +1,20 @@
 """Measure: an installation and what a launch runs -> RunRecord."""
 
-from quadbench.measure.gate import GateLimits
 from quadbench.measure.hosted import measure_hosted
 from quadbench.measure.launch import LaunchAborted, LaunchSettings, measure_launch
-from quadbench.measure.launches import measure_launches
+from quadbench.measure.launches import Queue, measure_launches
 from quadbench.measure.schedule import launches_of
+from quadbench.measure.turns import Turn, Turns, planned_turns
 
 __all__ = [
-    "GateLimits",
     "LaunchAborted",
     "LaunchSettings",
+    "Queue",
+    "Turn",
+    "Turns",
     "launches_of",
     "measure_hosted",
     "measure_launch",
     "measure_launches",
+    "planned_turns",
 ]

@@ -25,14 +25,14 @@ from quadbench.harness.installation import Installation
 from quadbench.harness.painted import EVENTS
 from quadbench.harness.plan import harness_plan
 from quadbench.measure.fetch import fetch_image, painted_files
-from quadbench.measure.gate import GateLimits, gate, wait_at_gate
+from quadbench.measure.gate import caveats_of_state, disturbances, max_busy_percent, wait_at_gate
 from quadbench.measure.images import WrongImageError, expected_images, image_fault, image_samples
 from quadbench.measure.kernels import kernel_samples
 from quadbench.measure.outcome import Failure, caveats_of, failure_of
 from quadbench.measure.remote import remote_folder, remove_left, runs_folder
 from quadbench.measure.rom import rom_samples
 from quadbench.measure.state import flatten, read_state
-from quadbench.recipe import Runtime
+from quadbench.recipe import Gate, Runtime
 from quadbench.results.layout import Layout
 from quadbench.target.abi import host_abi
 
@@ -58,15 +58,21 @@ class LaunchSettings:
     layout: Layout
     runtime: Runtime
     timeout_s: float
-    limits: GateLimits = field(default_factory=GateLimits)
+    gate: Gate = field(default_factory=Gate)
 
 
 def measure_launch(
-    installation: Installation, launch: LaunchPlan, settings: LaunchSettings, interrupted: Event | None = None
+    installation: Installation,
+    launch: LaunchPlan,
+    settings: LaunchSettings,
+    interrupted: Event | None = None,
+    *,
+    may_discard: bool = False,
 ) -> RunRecord:
     """Run the harness once and keep what it says. Whatever goes wrong in it comes back as a FAILED or SKIPPED record.
 
-    Where another thread takes Ctrl-C, it sets `interrupted`, then closes the device: what fails from then on is cut off.
+    A launch that may be discarded is, where the device is too hot or slowed down when it ends; else it has the caveat. Where
+    another thread takes Ctrl-C, it sets `interrupted`, then closes the device: what fails from then on is cut off.
 
     Writes plan.json, events.jsonl (line by line, as they come) and images/<task>/<item>.png into the launch's folder. The
     caller stores the record.
@@ -91,6 +97,7 @@ def measure_launch(
         images=images,
         folder=folder,
         is_emulated=provider is not None and provider.is_emulator and launch.variant.is_quantized,
+        may_discard=may_discard,
     )
     return _measured(work, interrupted or Event())
 
@@ -108,6 +115,7 @@ class _Launch:
     images: str
     folder: Path
     is_emulated: bool
+    may_discard: bool
 
     @property
     def device(self) -> Device:
@@ -133,6 +141,7 @@ class _Findings:
     samples: list[Sample] = field(default_factory=list)  # beyond the harness's own
     images: dict[str, str] = field(default_factory=dict)
     refusal: str | None = None  # the gate's
+    disturbance: str | None = None  # for which it is to be repeated
     failure: Failure | None = None
 
     def fail(self, error_class: ErrorClass, reason: str) -> None:
@@ -185,15 +194,15 @@ def _measure(work: _Launch, findings: _Findings) -> None:
 
 
 def _passes_gate(work: _Launch, findings: _Findings) -> bool:
-    state, judged = wait_at_gate(
-        lambda: read_state(work.device), work.settings.limits, shares_host_cpu=work.device.shares_host_cpu
-    )
+    limits, shares_host_cpu = work.settings.gate, work.device.shares_host_cpu
+    is_watched = max_busy_percent(limits, shares_host_cpu=shares_host_cpu) is not None
+    state, judged = wait_at_gate(lambda: read_state(work.device, is_watched=is_watched), limits, shares_host_cpu=shares_host_cpu)
     findings.state |= flatten(state, "before")
     findings.caveats_of_state = judged.caveats
     if state.screen == "off":
         log.warning("%s: its screen is off, and many phones slow down then; %s", work.device.facts.address, _SCREEN_HINT)
     if not judged.is_open:
-        findings.refusal = f"INVALID: {'; '.join(judged.objections)}; waited {work.settings.limits.timeout_s:g} s"
+        findings.refusal = f"INVALID: {'; '.join(judged.objections)}; waited {limits.wait_s:g} s"
     return judged.is_open
 
 
@@ -205,8 +214,10 @@ def _read_state_after(work: _Launch, findings: _Findings) -> None:
         findings.state |= flatten(None, "after")
         return
     findings.state |= flatten(state, "after")
-    judged = gate(state, work.settings.limits, shares_host_cpu=False)  # the load is now the launch's own
-    findings.caveats_of_state += judged.caveats
+    limits = work.settings.gate
+    findings.caveats_of_state += caveats_of_state(state, limits, shares_host_cpu=False)  # the load is now the launch's own
+    if work.may_discard and (disturbed := "; ".join(disturbances(state, limits))):
+        findings.disturbance = f"discarded, and its block is repeated: {disturbed} when it ended"
 
 
 def _run_harness(work: _Launch, findings: _Findings, remote: str) -> None:
@@ -308,6 +319,8 @@ def _status(findings: _Findings, *, aborted: bool) -> tuple[Status, ErrorClass |
         return Status.FAILED, findings.failure.error_class, findings.failure.reason
     if findings.refusal is not None:
         return Status.SKIPPED, ErrorClass.DEVICE, findings.refusal
+    if findings.disturbance is not None:
+        return Status.DISCARDED, ErrorClass.DEVICE, findings.disturbance
     return Status.OK, None, None
 
 

@@ -13,9 +13,12 @@ _TIMEOUT_S = 30.0
 _KHZ = r"(\d{1,12}|-)"  # a phone may forbid one and allow another
 _DECIMAL = r"\d{1,12}(?:\.\d{1,12})?"
 _MARK = "@@quadbench "
+_TICKS = r"^cpu +" + r"(\d{1,18}) " * 7 + r"(\d{1,18})"
+_BUSY_S = 0.3  # for which the CPU is watched: 30 of the kernel's ticks on each core
 
 # One round trip for all of it. Parts that a device lacks print nothing.
 _SCRIPT = f"""exec 2>/dev/null
+if [ "$1" = busy ]; then echo '{_MARK}busy'; head -n 1 /proc/stat; sleep {_BUSY_S}; head -n 1 /proc/stat; fi
 echo '{_MARK}thermal'; dumpsys thermalservice
 echo '{_MARK}battery'; dumpsys battery
 echo '{_MARK}screen'; dumpsys power | grep mWakefulness=
@@ -65,15 +68,16 @@ class DeviceState:
     memory_available_bytes: int | None
     uptime_s: float | None
     clocks: tuple[Clock, ...]
+    busy_percent: float | None = None  # of the CPU's time, with whatever runs beside us; None too where nobody watched
 
 
-def read_state(device: Device) -> DeviceState:
-    """Ask the device for its state.
+def read_state(device: Device, *, is_watched: bool = False) -> DeviceState:
+    """Ask the device for its state; its CPU is watched for 0.3 s where somebody wants to know how busy it is.
 
     Raises:
         DeviceError: the device does not answer.
     """
-    return parse_state(device.shell(["sh", "-c", _SCRIPT], _TIMEOUT_S).stdout)
+    return parse_state(device.shell(["sh", "-c", _SCRIPT, "state", "busy" if is_watched else "idle"], _TIMEOUT_S).stdout)
 
 
 def parse_state(text: str) -> DeviceState:
@@ -88,6 +92,7 @@ def parse_state(text: str) -> DeviceState:
         memory_total_bytes=_kib(parts, "MemTotal"),
         memory_available_bytes=_kib(parts, "MemAvailable"),
         uptime_s=_number(rf"^({_DECIMAL})\s", parts.get("uptime", "")),
+        busy_percent=_busy_percent(parts.get("busy", "")),
         clocks=tuple(
             Clock(policy=policy, khz=_khz(khz), cap_khz=_khz(cap), hardware_khz=_khz(hardware))
             for policy, khz, cap, hardware in re.findall(rf"^(\S+) {_KHZ} {_KHZ} {_KHZ}$", parts.get("clocks", ""), re.MULTILINE)
@@ -110,11 +115,21 @@ def flatten(state: DeviceState | None, moment: str) -> dict[str, str]:
         "memory_total_bytes": state.memory_total_bytes,
         "memory_available_bytes": state.memory_available_bytes,
         "uptime_s": state.uptime_s,
+        "busy_percent": None if state.busy_percent is None else f"{state.busy_percent:.1f}",
         "clocks": ", ".join(map(str, state.clocks)) or None,
         "cooling": ", ".join(f"{device.name} {device.level}" for device in state.thermal.cooling) or None,
         "temperatures_c": ", ".join(f"{t.name} {t.celsius:.1f}" for t in state.thermal.temperatures) or None,
     }
     return {f"{moment}.{key}": UNAVAILABLE if value is None else one_line(str(value)) for key, value in values.items()}
+
+
+def _busy_percent(text: str) -> float | None:
+    """Return the share of the time between two lines of /proc/stat in which the CPU was neither idle nor waiting for a disk."""
+    lines = [list(map(int, line)) for line in re.findall(_TICKS, text, re.MULTILINE)]
+    if len(lines) != 2:
+        return None
+    spent = [max(0, after - before) for before, after in zip(*lines, strict=True)]
+    return 100 * (1 - (spent[3] + spent[4]) / sum(spent)) if sum(spent) else None
 
 
 def _khz(text: str) -> int | None:

@@ -1,5 +1,6 @@
 """Recipe: a YAML file -> what to build and what to measure."""
 
+from quadbench.recipe.gate import Gate
 from quadbench.recipe.precision import FLOAT_LABEL, W8A8, W8A16, FloatActivations, Mixed, Precision
 from quadbench.recipe.quad import (
     AnchorCalibration,
@@ -70,6 +71,7 @@ __all__ = [
     "FloatActivations",
     "FolderInputs",
     "Foundation",
+    "Gate",
     "ImageToImageTask",
     "InpaintTask",
     "Inputs",

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from quadbench.errors import UnknownNameError
 from quadbench.recipe.devices import DeviceSettings, misfits
+from quadbench.recipe.gate import Gate
 from quadbench.recipe.precision import Precision
 from quadbench.recipe.published import published_table
 from quadbench.recipe.quad import AnchorProfile, Quad
@@ -43,6 +44,8 @@ class Measure(Spec):
     timeout_s: float = Field(default=900.0, gt=0.0, le=604_800.0)
     """The time in seconds, above 0 and up to 604800, a week, after which a launch is stopped and recorded as failed.
     The default is 900."""
+    gate: Gate = Gate()
+    """The state that a device must be in before and after a launch. The default is every default of its fields."""
 
 
 class Recipe(Spec):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, TaskAssets, Variant
+from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, Status, TaskAssets, Variant
 from quadbench.report.kpi import launch_values
 from quadbench.report.launches import in_order, is_on, sound
 from quadbench.statistics import LAUNCHES_PER_BLOCK, Verdict, compare_launches
@@ -48,7 +48,11 @@ def whole_blocks(records: Sequence[RunRecord]) -> tuple[tuple[RunRecord, ...], .
 
     Launches of other variants, which may lie between them on both sides alike, are left out.
     """
-    measured = [record for record in records if record.variant in {Variant.SHARED, Variant.PER_GRAPH}]
+    measured = [
+        record
+        for record in records
+        if record.variant in {Variant.SHARED, Variant.PER_GRAPH} and record.status is not Status.DISCARDED
+    ]
     size = 2 * LAUNCHES_PER_BLOCK
     groups = [tuple(measured[start : start + size]) for start in range(0, len(measured), size)]
     return tuple(group for group in groups if len(group) == size and _is_mirrored(group) and len(sound(group)) == size)

@@ -25,6 +25,7 @@ from quadbench.results.manifest import check_contents, read_manifest
 from quadbench.results.records import Records, read_records, values_fault
 from quadbench.results.storage import storing
 from quadbench.spec import first_problem, read_json
+from quadbench.statistics import LAUNCHES_PER_BLOCK
 
 _LOOKED_AT = 100  # runs, when looking for one that was not interrupted
 
@@ -108,7 +109,7 @@ def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
         run_id=run_id,
         stored=bundles[run.bundle],
         others={profile: bundles[name] for profile, name in run.others.items()},
-        records=tuple(map(_judged, stored)),
+        records=_without_discarded_blocks(tuple(map(_judged, stored))),
         deployments=run.deployments,
         published=run.published,
         scores=scores,
@@ -129,6 +130,24 @@ def _judged(record: RunRecord) -> RunRecord:
         return record
     reason = f"its figures do not count, as it holds what nothing measures: {fault}"
     return replace(record, status=Status.FAILED, error_class=ErrorClass.HARNESS, reason=reason)
+
+
+def _without_discarded_blocks(records: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
+    """Return the records; as discarded too those of a block in which one was, so that all variants lose as many."""
+    discarded = {_block(record): record for record in records if record.status is Status.DISCARDED}
+
+    def with_block(record: RunRecord) -> RunRecord:
+        cause = discarded.get(_block(record))
+        if cause is None or record.status is not Status.OK or record.variant is Variant.FLOAT:
+            return record
+        reason = f"discarded with its block, whose launch {cause.launch} of {cause.variant} was"
+        return replace(record, status=Status.DISCARDED, error_class=cause.error_class, reason=reason)
+
+    return tuple(map(with_block, records))
+
+
+def _block(record: RunRecord) -> tuple[str, str, int]:
+    return record.device.address, record.device.serial, record.launch // LAUNCHES_PER_BLOCK
 
 
 def keep_record(records: Records, record: RunRecord, layout: Layout) -> None:

@@ -30,8 +30,8 @@ from quadbench.artifacts import (
 from quadbench.devices.device import Device
 from quadbench.harness.execution_provider import ExecutionProvider
 from quadbench.harness.installation import Installation
-from quadbench.measure import GateLimits, LaunchSettings, measure_launch
-from quadbench.recipe import Runtime
+from quadbench.measure import LaunchSettings, measure_launch
+from quadbench.recipe import Gate, Runtime
 from quadbench.results.layout import Layout
 
 TASKS = {"restyle": TaskKind.IMAGE_TO_IMAGE, "remove-object": TaskKind.INPAINT}
@@ -166,15 +166,13 @@ def measured(
     harness_mode: str = "755",
     run_id: str = "run-1",
     timeout_s: float = 60.0,
-    limits: GateLimits | None = None,
+    limits: Gate | None = None,
     execution_provider: ExecutionProvider | None = None,
 ) -> RunRecord:
     """The record of one launch of the script."""
     harness = world.harness(script, mode=harness_mode)
     installation = world.installation(harness, device=device, execution_provider=execution_provider)
-    settings = LaunchSettings(
-        run_id=run_id, layout=world.layout, runtime=Runtime(), timeout_s=timeout_s, limits=limits or GateLimits()
-    )
+    settings = LaunchSettings(run_id=run_id, layout=world.layout, runtime=Runtime(), timeout_s=timeout_s, gate=limits or Gate())
     return measure_launch(installation, launch or launch_of(), settings)
 
 

@@ -1,0 +1,70 @@
+"""Turns: a block with a launch that was discarded is repeated as a whole, at the end, so often as it may be; nothing else is."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from quadbench.artifacts import LaunchPlan, RunRecord, Status, Variant
+from quadbench.measure import LaunchSettings, planned_turns
+from quadbench.measure.turns import Turn
+
+S, P, F = Variant.SHARED, Variant.PER_GRAPH, Variant.FLOAT
+
+
+class Ended:
+    """What a turn is told of its launch: how it ended."""
+
+    def __init__(self, status: Status) -> None:
+        self.status = status
+
+
+def abba(blocks: int) -> list[LaunchPlan]:
+    order = [
+        launch for block in range(blocks) for launch in ((S, 2 * block), (P, 2 * block), (P, 2 * block + 1), (S, 2 * block + 1))
+    ]
+    return [LaunchPlan(variant=variant, launch=launch, sequence=()) for variant, launch in [(F, 0), *order]]
+
+
+def ran(launches: Sequence[LaunchPlan], discarded: set[tuple[Variant, int]], retries: int) -> list[Turn]:
+    """Every turn, where a launch in `discarded` ends hot: it is discarded if it may be."""
+    turns = planned_turns(cast(Any, None), launches, cast(LaunchSettings, None), retries=retries)
+    taken: list[Turn] = []
+    turn = next(turns, None)
+    while turn is not None:
+        taken.append(turn)
+        is_hot = (turn.launch.variant, turn.launch.launch) in discarded
+        status = Status.DISCARDED if is_hot and turn.may_discard else Status.OK
+        try:
+            turn = turns.send(cast(RunRecord, Ended(status)))
+        except StopIteration:
+            turn = None
+    return taken
+
+
+def names(turns: Sequence[Turn]) -> str:
+    return " ".join(f"{turn.launch.variant.value[0]}{turn.launch.launch}" for turn in turns)
+
+
+def test_launches_run_in_their_order() -> None:
+    turns = ran(abba(2), set(), retries=2)
+    assert names(turns) == "f0 s0 p0 p1 s1 s2 p2 p3 s3"
+    assert [(turn.number, turn.total) for turn in turns] == [(number, 9) for number in range(1, 10)]
+
+
+def test_a_block_with_a_discarded_launch_is_broken_off_and_repeated_at_the_end_under_new_numbers() -> None:
+    turns = ran(abba(2), {(P, 1)}, retries=2)
+    assert names(turns) == "f0 s0 p0 p1 s2 p2 p3 s3 s4 p4 p5 s5"
+    assert turns[-1].number == turns[-1].total == 12
+
+
+def test_what_is_repeated_may_be_repeated_again_until_no_retry_is_left() -> None:
+    assert names(ran(abba(1), {(S, 0), (S, 2), (S, 4)}, retries=2)) == "f0 s0 s2 s4 p4 p5 s5"
+
+
+def test_without_retries_nothing_is_discarded_and_the_float_launch_never_is() -> None:
+    assert names(ran(abba(1), {(S, 0)}, retries=0)) == "f0 s0 p0 p1 s1"
+    assert [turn.may_discard for turn in ran(abba(1), set(), retries=1)] == [False, True, True, True, True]
+
+
+def test_an_odd_number_of_launches_repeats_its_half_block_under_numbers_that_begin_a_block() -> None:
+    launches = [LaunchPlan(variant=v, launch=n, sequence=()) for v, n in ((S, 0), (P, 0), (P, 1), (S, 1), (S, 2), (P, 2))]
+    assert names(ran(launches, {(P, 2)}, retries=1)) == "s0 p0 p1 s1 s2 p2 s4 p4"
