@@ -216,6 +216,29 @@ def test_a_baseline_stands_once(problems):
     assert problems(baselines=["per-graph", "per-graph"]) == ["baselines[1]: 'per-graph' stands more than once"]
 
 
+def test_a_trace_says_the_order_in_which_tasks_are_switched(tmp_path):
+    (tmp_path / "trace.txt").write_text("# a day\ndraw\n\n  fill\ndraw\n")
+    assert load_recipe(write(tmp_path, measure={"sequence": "trace.txt"})).measure.sequence == ("draw", "fill", "draw")
+
+
+@pytest.mark.parametrize(
+    ("trace", "problem"),
+    [
+        (b"draw\nDraw it\n", "measure.sequence: expected lower-case letters and digits in groups"),
+        (b"draw\nwipe\n", "measure.sequence[1]: no task 'wipe'; known: draw, fill"),
+        (b"\xff\n", "measure.sequence: expected a trace of task names: 'utf-8' codec"),
+        (b"draw\n" * 10_001, "measure.sequence: expected at most 10000, found 10001"),
+        (b"draw\n" * 2**18, "measure.sequence: expected a trace of task names: '"),
+        (None, "measure.sequence: expected a trace of task names: '"),
+    ],
+)
+def test_a_trace_that_names_no_tasks_is_refused(problems, tmp_path, trace, problem):
+    path = tmp_path / "trace.txt"
+    path.mkdir() if trace is None else path.write_bytes(trace)
+    (told,) = problems(measure={"sequence": str(path)})
+    assert told.startswith(problem)
+
+
 @pytest.mark.parametrize(("steps", "scheme"), [(51, "lcm"), (60, "lcm"), (101, "ed"), (101, "olss")])
 def test_a_sampler_takes_no_more_steps_than_its_schedule_has(problems, steps, scheme):
     most = {"lcm": 50}.get(scheme, 100)

@@ -81,6 +81,14 @@ def test_a_launch_runs_every_task_and_then_switches_between_them():
     )
 
 
+def test_a_stated_sequence_takes_the_place_of_tasks_in_turn():
+    launch = schedule(recipe(switches=3, sequence=("restyle", "restyle", "restyle", "remove-object")))[1]
+    assert launch.sequence[2:] == (
+        SequenceBlock(task="restyle", warmup=0, iterations=3),
+        SequenceBlock(task="remove-object", warmup=0, iterations=1),
+    )
+
+
 def test_every_variant_runs_the_same_sequence():
     assert len({launch.sequence for launch in schedule(recipe())[1:]}) == 1
 

@@ -1,7 +1,7 @@
 """Schedule: a recipe and how many inputs each task has -> what every launch runs, in order. Pure."""
 
 from collections.abc import Iterator, Mapping
-from itertools import cycle, islice
+from itertools import cycle, groupby, islice
 from typing import assert_never
 
 from quadbench.artifacts import LaunchPlan, SequenceBlock, Variant
@@ -45,10 +45,10 @@ def _parity_sequence(recipe: Recipe, item_counts: Mapping[str, int]) -> tuple[Se
 
 
 def _measured_sequence(recipe: Recipe, item_counts: Mapping[str, int]) -> tuple[SequenceBlock, ...]:
-    """Every task at length, so often that each of its images is made; then one image each in turn, for the switches."""
+    """Every task at length, so often that each of its images is made; then single images in order, for the switches."""
     measure, names = recipe.measure, [task.name for task in recipe.tasks]
     blocks = [
         SequenceBlock(task=name, warmup=measure.warmup, iterations=max(measure.iterations, item_counts[name])) for name in names
     ]
-    switches = measure.switches if len(names) > 1 else 0
-    return (*blocks, *(SequenceBlock(task=name, warmup=0, iterations=1) for name in islice(cycle(names), switches)))
+    switches = measure.sequence or islice(cycle(names), measure.switches if len(names) > 1 else 0)
+    return (*blocks, *(SequenceBlock(task=name, warmup=0, iterations=len(list(images))) for name, images in groupby(switches)))

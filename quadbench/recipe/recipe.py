@@ -16,6 +16,7 @@ from quadbench.recipe.precision import Precision
 from quadbench.recipe.published import published_table
 from quadbench.recipe.quad import AnchorProfile, Quad
 from quadbench.recipe.runtime import Runtime
+from quadbench.recipe.sequence import MOST_SWITCHES, TaskSequence
 from quadbench.recipe.sources import Adapter, Foundation
 from quadbench.recipe.tasks import Task
 from quadbench.spec import Location, Name, Problem, Spec, is_file, load, near, refuse
@@ -35,9 +36,12 @@ class Measure(Spec):
     The default is 12."""
     launches: int = Field(default=2, ge=1, le=1000)
     """The number of fresh processes of each variant, 1 to 1000: the unit that variants are compared by. The default is 2."""
-    switches: int = Field(default=4, ge=0, le=10_000)
-    """The number of task switches, 0 to 10000, that are timed at the end of a launch, beyond those between the tasks' blocks.
-    The default is 4."""
+    switches: int = Field(default=4, ge=0, le=MOST_SWITCHES)
+    """The number of task switches, 0 to 10000, that are timed at the end of a launch, beyond those between the tasks' blocks:
+    to all tasks in turn, for one image each. The default is 4."""
+    sequence: TaskSequence = ()
+    """The tasks, at most 10000, of the images at the end of a launch, one by one, in place of `switches`; or the path of a trace,
+    a file of text with the name of a task a line. The default is none named: all tasks in turn."""
     order: Literal["abba", "sequential"] = "abba"
     """`abba` alternates the variants, so that slow drift of the device hits both alike; `sequential` runs one after the other.
     The default is abba."""
@@ -100,6 +104,14 @@ class Recipe(Spec):
         unknown = [(location, name) for location, name in named if name not in adapters]
         refuse(Problem(location=at, reason=f"no adapter '{name}'" + near(name, adapters)) for at, name in unknown)
         return quad
+
+    @field_validator("measure")
+    @classmethod
+    def _sequence_is_of_tasks(cls, measure: Measure, info: ValidationInfo) -> Measure:
+        tasks = [task.name for task in info.data.get("tasks", ())]
+        unknown = [(index, name) for index, name in enumerate(measure.sequence) if tasks and name not in tasks]
+        refuse(Problem(location=("sequence", index), reason=f"no task '{name}'" + near(name, tasks)) for index, name in unknown)
+        return measure
 
     @field_validator("devices")
     @classmethod

@@ -25,7 +25,7 @@ class Spec(BaseModel):
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
-def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
+def beside(path: Path, info: ValidationInfo) -> Path:
     """Return a path of a spec, which starts at the spec's own folder.
 
     Raises:
@@ -41,7 +41,7 @@ def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
 
 
 # Written out by its last name only: a digest must not depend on where somebody keeps a file.
-SpecPath = Annotated[Path, AfterValidator(_beside_the_file), PlainSerializer(lambda path: path.name, return_type=str)]
+SpecPath = Annotated[Path, AfterValidator(beside), PlainSerializer(lambda path: path.name, return_type=str)]
 
 
 @dataclass(frozen=True, kw_only=True)
