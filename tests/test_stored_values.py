@@ -9,20 +9,18 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 from support.scripted_harness import World
+from support.stored_run import RUN, store_run
 from support.synthetic_run import failed, make_run
 
-from quadbench.artifacts import Bundle, Deployment, ErrorClass, RunRecord, Sample, Status, Variant
+from quadbench.artifacts import Deployment, ErrorClass, RunRecord, Sample, Status, Variant
 from quadbench.artifacts.plausible import value_fault
 from quadbench.cli import main
 from quadbench.errors import ArtifactError, DeviceError, HarnessError
 from quadbench.pipeline import Outcome
 from quadbench.report import RunSummary
 from quadbench.results.layout import Layout
-from quadbench.results.manifest import publish
 from quadbench.results.records import open_records
 from quadbench.results.runs import RunFile, load_run, save_run
-
-RUN = "20260102-030405-quickstart"
 
 
 @pytest.mark.parametrize(
@@ -72,22 +70,7 @@ def test_what_nobody_knows_the_subject_of_is_not_stored(tmp_path: Path, sample: 
 @pytest.fixture
 def old_run(world: World) -> Layout:
     """A results folder with a run of a bundle, whose records can be made old."""
-    layout = world.layout
-
-    def write(folder: Path) -> Bundle:
-        for path in world.folder.rglob("*"):
-            if path.is_file():
-                target = folder / path.relative_to(world.folder)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(path.read_bytes())
-        return world.bundle
-
-    stored = publish(layout.bundles / "b0", write)
-    save_run(layout, RunFile(run_id=RUN, bundle=stored.folder.name, deployments=()))
-    with open_records(layout.database) as records:
-        for record in make_run(world.folder.parent / "synthetic").records:
-            records.store(record)
-    return layout
+    return store_run(world)
 
 
 def test_the_terminal_ends_with_the_result_in_words(old_run: Layout, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,8 @@ GROUPS = (
         commands={
             "run": "build a recipe, push it to devices, measure and report",
             "sweep": "run a recipe with several values of one key, and compare them",
+            "runs": "list the stored runs",
+            "show": "print the figures and the result of a stored run again",
             "report": "write the report of a stored run again, and print its figures",
             "quality": "score the images of a stored run or a folder against references",
         },

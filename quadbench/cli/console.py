@@ -18,13 +18,14 @@ from quadbench.artifacts.device_text import one_line, printable
 WORST_SITES = 5  # of each adapter are shown
 _FILE_WIDTH = 200  # wider than any table
 _TERMINAL_WIDTH, _LEAST_WIDTH, _MOST_WIDTH = 80, 20, 10_000
+_READ_WIDTH = 100  # of a wider terminal: more is no easier to read
 _MOST_CHARACTERS = 20_000  # of an error's message
 
 
 def stdout_console() -> Console:
-    """Return the console for results. In a file or a pipe tables stand as wide as they are, unless COLUMNS says how wide.
+    """Return the console for results, at most 100 wide. In a file or a pipe tables stand as wide as they are.
 
-    A COLUMNS in which no table has room, as 0, says nothing.
+    COLUMNS says how wide instead. A COLUMNS in which no table has room, as 0, says nothing.
     """
     from quadbench.spec import variable
 
@@ -34,8 +35,8 @@ def stdout_console() -> Console:
         return console
     if not console.is_terminal:
         console.width = _FILE_WIDTH
-    elif columns:
-        console.width = _TERMINAL_WIDTH
+    else:
+        console.width = _TERMINAL_WIDTH if columns else min(console.width, _READ_WIDTH)
     return console
 
 

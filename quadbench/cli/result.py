@@ -14,19 +14,17 @@ from quadbench.artifacts import RunResult
 from quadbench.cli.console import print_json, print_text, stdout_console
 from quadbench.report import Figure, KpiRow, ReportView, TextTable, kpi_table, report_view, run_summary, show, times
 
-_WIDE = 120  # characters that a table with all of its columns takes
-
 
 def add_full(parser: argparse.ArgumentParser) -> None:
     """Add the option that prints every figure."""
     parser.add_argument("--full", action="store_true", help="print every figure, not only the most telling ones")
 
 
-def print_result(options: argparse.Namespace, result: RunResult, path: Path) -> None:
-    """Print a run's figures and where its report lies, as tables or as JSON."""
+def print_result(options: argparse.Namespace, result: RunResult, path: Path | None) -> None:
+    """Print a run's figures and where its report lies (None: it has none yet), as tables or as JSON."""
     view = report_view(result, options.layout)
     if options.json:
-        print_json(asdict(run_summary(view, str(path))))
+        print_json(asdict(run_summary(view, str(path) if path else None)))
         return
     console = stdout_console()
     if view.ran:
@@ -41,7 +39,7 @@ def print_result(options: argparse.Namespace, result: RunResult, path: Path) -> 
     for sentence in ("".join(phrase.text for phrase in view.headline), *view.gaps):
         if sentence:
             console.print(sentence, style="bold", highlight=False)
-    print_text(f"report: {path}")
+    print_text(f"report: {path}" if path else f"no report yet; quadbench report {result.run_id} writes it")
 
 
 def _print_ran(console: Console, ran: TextTable) -> None:
@@ -75,10 +73,10 @@ def _cell(row: KpiRow, cell: Figure | str) -> str:
 
 
 def _print_kpis(console: Console, result: RunResult) -> None:
-    """Print a table for each device, with the spread of the figures if the console is wide; the notes once, at the end."""
+    """Print a table for each device, without the spread of the figures, for which a terminal has no room; the notes once."""
     notes: dict[str, None] = {}
     for address in dict.fromkeys(record.device.address for record in result.records):
-        table = kpi_table(_of_device(result, address), with_spread=console.width >= _WIDE)
+        table = kpi_table(_of_device(result, address), with_spread=False)
         kept = [i for i, name in enumerate(table.columns) if name not in ("Task", "Doubts")]
         task = table.columns.index("Task")
         shown = Table(title=table.title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)

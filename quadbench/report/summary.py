@@ -37,8 +37,8 @@ class DeviceSummary:
 class RunSummary:
     """A run: what was measured of what, its result in words, the doubts, and the figures in nanoseconds, bytes and decibels.
 
-    `verdicts` and `devices` are by the device's address; `report` is the path of the HTML file. Of several bundles,
-    `bundle_digest` and `precision` are those of the first.
+    `verdicts` and `devices` are by the device's address; `report` is the path of the HTML file, where there is one.
+    Of several bundles, `bundle_digest` and `precision` are those of the first.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -47,7 +47,7 @@ class RunSummary:
     recipe_digest: str
     bundle_digest: str
     precision: str
-    report: str
+    report: str | None
     headline: str
     gaps: tuple[str, ...]
     doubts: tuple[Doubt, ...]
@@ -58,8 +58,8 @@ class RunSummary:
     devices: dict[str, DeviceSummary]
 
 
-def run_summary(view: ReportView, report: str) -> RunSummary:
-    """Return the summary of a run whose report lies at the given path."""
+def run_summary(view: ReportView, report: str | None) -> RunSummary:
+    """Return the summary of a run, whose report lies at the given path; None: it has none yet."""
     bundle = view.result.bundle
     return RunSummary(
         run_id=view.result.run_id,

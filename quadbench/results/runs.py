@@ -118,6 +118,18 @@ def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
     )
 
 
+def run_ids(layout: Layout, limit: int) -> list[str]:
+    """Return the ids of the latest stored runs, latest first; none where no run was stored yet.
+
+    Raises:
+        ArtifactError: the database is damaged.
+    """
+    if not os.path.lexists(layout.database):
+        return []
+    with read_records(layout.database) as records:
+        return records.run_ids(limit=limit)
+
+
 def _bundle(layout: Layout, name: str) -> Stored[Bundle]:
     bundle = read_manifest(layout.bundles / name, Bundle)
     check_contents(bundle, file_refs(tuple(task.items for task in bundle.artifact.tasks)))

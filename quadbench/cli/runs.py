@@ -1,0 +1,67 @@
+"""Runs: a results folder -> its latest runs, a line each."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from quadbench.artifacts.device_text import one_line
+from quadbench.cli.console import print_json, print_text, stdout_console
+from quadbench.cli.options import add_command
+from quadbench.errors import QuadbenchError
+from quadbench.report.run_line import SCHEMA_VERSION, RunLine, RunStatus, damaged_line, run_line
+from quadbench.results.layout import Layout
+from quadbench.results.runs import load_run, run_ids
+
+_SHOWN = 20
+_COLOURS = {RunStatus.OK: "green", RunStatus.FAILED: "red", RunStatus.CUT_SHORT: "yellow", RunStatus.DAMAGED: "red"}
+
+
+def add(commands: Any) -> None:
+    """Add `quadbench runs` to the commands."""
+    parser = add_command(commands, "runs", run)
+    parser.add_argument("--limit", type=_limit, default=_SHOWN, metavar="N", help="how many, latest first (default: %(default)s)")
+
+
+def run(options: argparse.Namespace) -> int:
+    lines = [_line(options.layout, run_id) for run_id in run_ids(options.layout, options.limit)]
+    if options.json:
+        print_json({"schema_version": SCHEMA_VERSION, "runs": [asdict(line) for line in lines]})
+    elif lines:
+        _print_lines(lines)
+    else:
+        print_text("no run yet; quadbench run quickstart makes one")
+    return 0
+
+
+def _limit(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 10_000:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of runs; expected 1 to 10000")
+    return int(text)
+
+
+def _line(layout: Layout, run_id: str) -> RunLine:
+    try:
+        return run_line(load_run(layout, run_id))
+    except QuadbenchError as error:
+        return damaged_line(run_id, error.message)
+
+
+def _print_lines(lines: Sequence[RunLine]) -> None:
+    """Print a table; below it what is wrong with those that are not ok, and what shows one of them."""
+    table = Table(box=SIMPLE_HEAD, header_style="bold")
+    for name in ("Run", "Began, UTC", "Recipe", "Devices", "Status", "Image"):
+        table.add_column(name, overflow="fold", no_wrap=name == "Run")
+    for line in lines:
+        began = f"{line.started_at:%m-%d %H:%M}" if line.started_at else "–"
+        words = (line.run_id, began, line.recipe or "–", ", ".join(line.devices) or "–")
+        table.add_row(*map(one_line, words), Text(line.status, style=_COLOURS[line.status]), line.figure or "–")
+    stdout_console().print(table)
+    for line in lines:
+        if line.reason:
+            print_text(f"{line.run_id}: {one_line(line.reason)}")
+    print_text(f"next: quadbench show {lines[0].run_id}")

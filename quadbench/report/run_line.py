@@ -1,0 +1,78 @@
+"""Run line: a stored run -> what a list of runs says of it: when, what, on what, how it ended, and its most telling figure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from statistics import mean
+
+from quadbench.artifacts import RunResult, Status
+from quadbench.report.kpi import Figure, KpiRow, kpi_rows
+from quadbench.report.launches import devices_of, in_order
+from quadbench.report.pictures import quality_rows
+from quadbench.report.units import Unit, decibels, show
+
+SCHEMA_VERSION = 1  # of the JSON of a list of runs
+
+
+class RunStatus(StrEnum):
+    """The ways in which a stored run can be there."""
+
+    OK = "ok"
+    FAILED = "failed"  # launches of it
+    CUT_SHORT = "cut short"  # or it still goes on
+    DAMAGED = "damaged"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunLine:
+    """A line of the list. `reason` says what is wrong with a run that is not ok; a damaged one has nothing else.
+
+    `figure` is the time of an image of the first device that has one, else the likeness of its pictures.
+    """
+
+    run_id: str
+    status: RunStatus
+    started_at: datetime | None = None
+    recipe: str | None = None
+    devices: tuple[str, ...] = ()
+    figure: str | None = None
+    reason: str | None = None
+
+
+def run_line(result: RunResult) -> RunLine:
+    """Return the line of a run that could be read."""
+    wrong = sum(record.status is not Status.OK for record in result.records)
+    count = f"{wrong} of {len(result.records)} launches failed" if wrong else None
+    status = RunStatus.CUT_SHORT if result.is_cut_short else RunStatus.FAILED if wrong else RunStatus.OK
+    return RunLine(
+        run_id=result.run_id,
+        status=status,
+        started_at=in_order(result.records)[0].started_at,
+        recipe=result.bundle.recipe_name,
+        devices=tuple(device.address for device in devices_of(result)),
+        figure=_figure(result),
+        reason=count,
+    )
+
+
+def damaged_line(run_id: str, reason: str) -> RunLine:
+    """Return the line of a run that cannot be read."""
+    return RunLine(run_id=run_id, status=RunStatus.DAMAGED, reason=reason)
+
+
+def _figure(result: RunResult) -> str | None:
+    """Return the time of an image, the mean of the tasks' medians; where no device has times, the mean likeness of pictures."""
+    rows = [row for row in kpi_rows(result) if row.key == "end_to_end"]
+    for device in devices_of(result):
+        if (shared := _mean([row for row in rows if row.device == device], "shared")) is not None:
+            own = _mean([row for row in rows if row.device == device], "per_graph")
+            against = "" if own is None else f", {show(own, Unit.MILLISECONDS)} per graph"
+            return f"{show(shared, Unit.MILLISECONDS)} ms{against}"
+    likeness = [row.shared_reference for row in quality_rows(result) if isinstance(row.shared_reference, float)]
+    return f"{decibels(mean(likeness))} PSNR" if likeness else None
+
+
+def _mean(rows: Sequence[KpiRow], side: str) -> float | None:
+    figures = [cell.value for row in rows if isinstance(cell := getattr(row, side), Figure)]
+    return mean(figures) if figures else None

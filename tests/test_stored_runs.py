@@ -1,0 +1,82 @@
+"""Stored runs on the terminal: the list of them, and one of them again."""
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from support.scripted_harness import World
+from support.stored_run import RUN, store_run
+from support.synthetic_run import failed, make_run
+
+from quadbench.artifacts import Variant
+from quadbench.cli import main
+from quadbench.results.layout import Layout
+from quadbench.results.records import open_records
+from quadbench.results.runs import RunFile, load_run, save_run
+
+
+@pytest.fixture
+def results(world: World, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    monkeypatch.setenv("COLUMNS", "100")
+    return store_run(world)
+
+
+def _store_later(results: Layout) -> None:
+    """Store a later run that was killed in its second launch, which failed."""
+    records = make_run(results.root.parent / "later", variants=(Variant.FLOAT, Variant.SHARED)).records
+    bundle = load_run(results, RUN).stored.folder.name
+    save_run(results, RunFile(run_id="later", bundle=bundle, deployments=(), planned={Variant.SHARED: 2}))
+    with open_records(results.database) as opened:
+        for record in (records[0], failed(records[1], "killed")):
+            began = record.started_at + timedelta(days=1)
+            opened.store(replace(record, record_id=f"later-{record.launch}", run_id="later", started_at=began))
+
+
+def _listed(results: Layout, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(["runs", "--results", str(results.root), *words]) == 0
+    return capsys.readouterr().out
+
+
+def test_runs_are_listed_with_what_became_of_them(results: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    _store_later(results)
+    answer = json.loads(_listed(results, capsys, "--json"))
+    later, first = answer["runs"]
+    assert answer["schema_version"] == 1
+    assert (first["run_id"], first["status"], first["recipe"]) == (RUN, "ok", "quickstart")
+    assert first["devices"] == ["virtual:s25"]
+    assert first["figure"].endswith(" per graph")
+    assert (later["run_id"], later["status"], later["reason"]) == ("later", "cut short", "1 of 2 launches failed")
+    shown = _listed(results, capsys)
+    assert shown.index("later") < shown.index(RUN)
+    assert "later: 1 of 2 launches failed" in shown
+    assert max(map(len, shown.splitlines())) <= 100
+    assert [run["run_id"] for run in json.loads(_listed(results, capsys, "--json", "--limit", "1"))["runs"]] == ["later"]
+
+
+def test_a_damaged_run_does_not_hide_the_others(results: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    _store_later(results)
+    results.run_file("later").write_text("{")
+    later, first = json.loads(_listed(results, capsys, "--json"))["runs"]
+    assert (later["status"], first["status"]) == ("damaged", "ok")
+    assert "is not JSON" in later["reason"]
+
+
+def test_without_a_run_the_list_says_how_to_make_one(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "quadbench run quickstart makes one" in _listed(world.layout, capsys)
+    assert json.loads(_listed(world.layout, capsys, "--json"))["runs"] == []
+
+
+def test_a_run_is_shown_again_within_100_columns_and_nothing_is_written(
+    results: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(results.root.rglob("*"))
+    for words in ([], [RUN], [RUN, "--full"]):
+        assert main(["show", *words, "--results", str(results.root)]) == 0
+        shown = capsys.readouterr().out
+        assert "On virtual:s25: 2 tasks take" in " ".join(shown.split())
+        assert max(map(len, shown.splitlines())) <= 100
+    assert sorted(results.root.rglob("*")) == before
+    assert shown.splitlines()[-1] == f"no report yet; quadbench report {RUN} writes it"
+    assert main(["show", "--json", "--results", str(results.root)]) == 0
+    assert json.loads(capsys.readouterr().out)["report"] is None
