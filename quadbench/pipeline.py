@@ -20,6 +20,7 @@ from quadbench.quad.cache import cached
 from quadbench.quad.named import check_devices
 from quadbench.recipe import Recipe, recipe_digest
 from quadbench.report import write_report
+from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest, temporary_folder
 from quadbench.results.records import Records, open_records
@@ -74,7 +75,7 @@ def run(recipe: Recipe, addresses: Sequence[str], *, layout: Layout, observer: O
     phones = hosted_phones(addresses)
     for phone in phones:
         require(phone.target, phone.address)
-    with _reached(addresses, phones, layout) as devices, open_records(layout.database) as records:
+    with _reached(addresses, phones, layout) as devices, open_records(database_of(layout)) as records:
         require_equipment(devices, layout)
         profiles = [device.profile.name for device in devices] + [phone.profile.name for phone in phones]
         bundles = built_for(recipe, profiles, layout=layout, observer=observer)

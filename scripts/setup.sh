@@ -3,10 +3,11 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# Virtual devices; the native harness and its tests; what the tests look at processes and sockets with.
+# Virtual devices; the native harness and its tests; what the tests look at processes and sockets with; a server of records.
 packages=(adb adbd bubblewrap toybox mksh
           iproute2 procps perl-base
-          cmake g++ libonnxruntime-dev nlohmann-json3-dev libstb-dev doctest-dev)
+          cmake g++ libonnxruntime-dev nlohmann-json3-dev libstb-dev doctest-dev
+          postgresql)
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -59,4 +60,4 @@ if [[ ! -x .venv/bin/python ]]; then
     "$python" -m venv .venv
 fi
 say "Installing quadbench into .venv (minutes, the first time)"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[quad,qnn,ai-hub,quality,dev]'
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[quad,qnn,ai-hub,quality,farm,dev]'

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.postgresql_server import PostgresqlServer, running_postgresql
 from support.scripted_harness import World
 
 from quadbench.artifacts import Bundle, Stored
 from quadbench.devices.local import open_local
 from quadbench.harness.program import ensure_harness
 from quadbench.recipe import load_recipe
+from quadbench.results.engine import Source
 from quadbench.results.layout import Layout
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from support.ai_hub_service import AiHubService
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: its threads cost more than the tiny model's operators
+os.environ.pop("QUADBENCH_DATABASE", None)  # tests keep no records in somebody's database
 # A shell that starts the tests in the background has them ignore Ctrl-C, and their children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -90,3 +93,19 @@ def world(tmp_path: Path) -> Iterator[World]:
     """A bundle on this machine, ready for a scripted harness."""
     with open_local(Layout(tmp_path / "results")) as device:
         yield World(tmp_path / "bundle", device)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresqlServer]:
+    """A PostgreSQL server, started once. Skips where there is none."""
+    with running_postgresql() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Source:
+    """An empty database of each engine in turn: a file that is not there yet, or a URL."""
+    if request.param == "sqlite":
+        return tmp_path / "results" / "quadbench.sqlite"
+    server: PostgresqlServer = request.getfixturevalue("postgresql")
+    return server.new_database()

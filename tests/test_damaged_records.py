@@ -2,17 +2,19 @@
 
 import json
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.stored_records import DEVICE, record, sample
+from support.stored_records import DEVICE, query, record, sample
 
 from quadbench.artifacts import Variant
 from quadbench.errors import ArtifactError, UserError
-from quadbench.results.engine import _sqlite_engine, _sqlite_url
+from quadbench.results.engine import Source
 from quadbench.results.layout import Layout
 from quadbench.results.records import Records, open_records, read_records
 from quadbench.results.runs import keep_record
+from quadbench.results.sqlite import file_engine
 
 
 @pytest.fixture
@@ -20,16 +22,12 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "results" / "quadbench.sqlite"
 
 
-def test_a_database_of_a_newer_quadbench_is_refused(path: Path) -> None:
-    open_records(path).close()
-    connection = sqlite3.connect(path)
-    connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    connection.commit()
-    connection.close()
-    with pytest.raises(
-        ArtifactError, match=r"has schema '9999', which this quadbench does not know; known: 0001, 0002, 0003, 0004.*newer"
-    ):
-        open_records(path)
+@pytest.mark.parametrize("opened_by", [open_records, read_records])
+def test_a_database_of_a_newer_quadbench_is_refused(database: Source, opened_by: Callable[[Source], Records]) -> None:
+    open_records(database).close()
+    query(database, "UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(ArtifactError, match=r"has schema '9999', which this quadbench does not know; known: 0001, 0002, .*newer"):
+        opened_by(database)
 
 
 def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
@@ -40,7 +38,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> Non
     assert path.read_text().startswith("these are my notes")
 
 
-@pytest.mark.parametrize("url", ["postgresql://host/db", "sqlite://", "sqlite:///:memory:"])
+@pytest.mark.parametrize("url", ["mysql://host/db", "sqlite://", "sqlite:///:memory:"])
 def test_other_databases_are_refused(url: str) -> None:
     with pytest.raises(UserError, match="expected a SQLite file"):
         open_records(url)
@@ -147,7 +145,7 @@ def test_a_record_that_the_database_does_not_take_is_kept_beside_the_events(path
         spoil(path, page=page)
     place = layout.launch("run-a", DEVICE.address, Variant.SHARED, 0) / "record.json"
     with (
-        Records(_sqlite_engine(_sqlite_url(path))) as opened,  # as a process has it that opened the file before it was damaged
+        Records(file_engine(path)) as opened,  # as a process has it that opened the file before it was damaged
         pytest.raises(ArtifactError, match=rf"is damaged: .*; the launch's record is kept in '{place}'"),
     ):
         keep_record(opened, record(), layout)

@@ -10,45 +10,43 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import groupby
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import sqlalchemy as sa
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.dialects import postgresql, sqlite
 
 from quadbench.artifacts import DeviceFacts, RunRecord, Sample
 from quadbench.artifacts.kernels import KERNEL_NODES
 from quadbench.artifacts.names import check_file_name, check_relative_path
 from quadbench.artifacts.plausible import value_fault
 from quadbench.errors import ArtifactError, UnknownNameError, shown
-from quadbench.results.engine import open_engine, open_for_reading, path_of, reading, writing
+from quadbench.results.engine import Source, name_of, open_engine, open_for_reading, reading, writing
+from quadbench.results.tables import RecordRow, SampleRow
 from quadbench.spec import first_problem
 
 _KNOWN_RUNS_SHOWN = 20
 _MOST_NUMBER = 2**63  # of an iteration or step: what the database can hold
 
 
-def open_records(url_or_path: str | Path) -> "Records":
+def open_records(source: Source) -> "Records":
     """Open the records to be added to, kept as `open_engine` says. Closed by `with` or `close()`.
 
     Raises:
-        UserError: another database's URL, or none at all.
-        StorageError: the folder is full or cannot be written.
-        ArtifactError: not a database, damaged, or of a newer quadbench.
+        UserError, StorageError, ArtifactError, MissingDependencyError: as `open_engine`.
     """
-    return Records(open_engine(url_or_path))
+    return Records(open_engine(source))
 
 
-def read_records(path: Path) -> "Records":
+def read_records(source: Source) -> "Records":
     """Open records to be read; nothing is written, and `store` is refused. Closed by `with` or `close()`.
 
     Raises:
-        ArtifactError: there is no such file, or as `open_for_reading`.
+        UserError, StorageError, ArtifactError, MissingDependencyError: as `open_for_reading`; also where there is no such file.
     """
-    return Records(open_for_reading(path))
+    return Records(open_for_reading(source))
 
 
 class Records:
@@ -71,26 +69,27 @@ class Records:
         """Store the record with its samples, whole or not at all. False if it was there already: storing twice is storing once.
 
         Raises:
-            StorageError: there is no space left, or the file cannot be written.
+            StorageError: there is no space left, or the database cannot be written.
             ArtifactError: a sample that nothing measures, another record under the same id, or the database is damaged.
         """
         if fault := values_fault(record):
             raise ArtifactError(f"record '{record.record_id}' holds a sample that cannot be stored: {fault}")
         with writing(self._engine) as connection:
-            if self._stored_already(connection, record):
+            key = connection.scalar(_new(connection, record))
+            if key is None:
+                _require_same(connection, record)
                 return False
-            key = connection.scalar(sa.insert(_Record).values(**_row(record)).returning(_Record.id))
             rows = [{"record": key, **_sample_row(sample)} for sample in record.samples]
             if rows:
-                connection.execute(sa.insert(_Sample), rows)
+                connection.execute(sa.insert(SampleRow), rows)
             return True
 
     def run_ids(self, limit: int = 20) -> list[str]:
         """Return the ids of the latest runs, latest first."""
         query = (
-            sa.select(_Record.run_id)
-            .group_by(_Record.run_id)
-            .order_by(sa.func.min(_Record.started_at).desc(), _Record.run_id.desc())
+            sa.select(RecordRow.run_id)
+            .group_by(RecordRow.run_id)
+            .order_by(sa.func.min(RecordRow.started_at).desc(), RecordRow.run_id.desc())
             .limit(limit)
         )
         with reading(self._engine) as connection:
@@ -111,96 +110,34 @@ class Records:
             ArtifactError: the database is damaged.
         """
         with reading(self._engine) as connection:
-            records = _load(connection, _Record.run_id == run_id)
+            records = _load(connection, RecordRow.run_id == run_id)
         if not records:
             raise UnknownNameError("run", run_id, self.run_ids(limit=_KNOWN_RUNS_SHOWN))
         return records
 
-    def _stored_already(self, connection: sa.Connection, record: RunRecord) -> bool:
-        stored = _load(connection, _Record.record_id == record.record_id)
-        if stored and stored[0] != record:
-            raise ArtifactError(
-                f"record '{record.record_id}' of run '{stored[0].run_id}' is stored already, with other contents",
-                hint="records never change; give the new one an id of its own",
-            )
-        return bool(stored)
-
-
-class _Utc(sa.TypeDecorator[datetime]):
-    """Aware datetimes in UTC; SQLite keeps no time zone."""
-
-    impl = sa.DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError(f"time {value.isoformat()} has no time zone; expected UTC")
-        return value.astimezone(UTC)
-
-
-class _Base(DeclarativeBase):
-    pass
-
-
-class _Record(_Base):
-    __tablename__ = "records"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    record_id: Mapped[str] = mapped_column(unique=True)
-    run_id: Mapped[str] = mapped_column(index=True)
-    schema_version: Mapped[int]
-    started_at: Mapped[datetime] = mapped_column(_Utc, index=True)
-    ended_at: Mapped[datetime] = mapped_column(_Utc)
-    recipe_name: Mapped[str]
-    recipe_digest: Mapped[str]
-    bundle_digest: Mapped[str]
-    compiled_digest: Mapped[str]
-    target: Mapped[str]
-    device_address: Mapped[str]
-    device_family: Mapped[str]
-    device_serial: Mapped[str]
-    device_profile: Mapped[str]
-    device_title: Mapped[str]
-    device_soc_model: Mapped[str]
-    device_cpu: Mapped[str]
-    device_android_release: Mapped[str | None]
-    device_fingerprint: Mapped[str | None]
-    variant: Mapped[str]
-    launch: Mapped[int]
-    status: Mapped[str]
-    error_class: Mapped[str | None]
-    reason: Mapped[str | None] = mapped_column(sa.Text)
-    caveats: Mapped[list[str]] = mapped_column(sa.JSON)
-    versions: Mapped[dict[str, str]] = mapped_column(sa.JSON)
-    settings: Mapped[dict[str, str]] = mapped_column(sa.JSON)
-    state: Mapped[dict[str, str]] = mapped_column(sa.JSON)
-    images: Mapped[dict[str, str]] = mapped_column(sa.JSON)
-
-
-class _Sample(_Base):
-    __tablename__ = "samples"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    record: Mapped[int] = mapped_column(sa.ForeignKey("records.id", ondelete="CASCADE"), index=True)
-    metric: Mapped[str]
-    value: Mapped[float] = mapped_column(sa.Double)
-    task: Mapped[str | None]
-    component: Mapped[str | None]
-    iteration: Mapped[int | None]
-    step: Mapped[int | None]
-    item: Mapped[str | None]
-    is_warmup: Mapped[bool]
-    labels: Mapped[dict[str, str]] = mapped_column(sa.JSON)
-
 
 _DEVICE_FIELDS = tuple(DeviceFacts.__dataclass_fields__)
 _SAMPLE_FIELDS = tuple(Sample.__dataclass_fields__)
-_JSON_COLUMNS = tuple(column.name for column in _Record.__table__.columns if isinstance(column.type, sa.JSON))
+_JSON_COLUMNS = tuple(column.name for column in RecordRow.__table__.columns if isinstance(column.type, sa.JSON))
 _BOOLS = {0: False, 1: True}  # as SQLite has them
 _RECORD = TypeAdapter(RunRecord)
 _PLAIN_FIELDS = tuple(name for name in RunRecord.__dataclass_fields__ if name not in ("device", "caveats", "samples"))
+
+
+def _new(connection: sa.Connection, record: RunRecord) -> sa.Executable:
+    """Return the statement that stores a record's row and gives its key: none where the record's id is taken."""
+    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    row = insert(RecordRow).values(**_row(record))
+    return row.on_conflict_do_nothing(index_elements=[RecordRow.record_id]).returning(RecordRow.id)
+
+
+def _require_same(connection: sa.Connection, record: RunRecord) -> None:
+    (stored,) = _load(connection, RecordRow.record_id == record.record_id)
+    if stored != record:
+        raise ArtifactError(
+            f"record '{record.record_id}' of run '{stored.run_id}' is stored already, with other contents",
+            hint="records never change; give the new one an id of its own",
+        )
 
 
 def _row(record: RunRecord) -> dict[str, Any]:
@@ -217,21 +154,28 @@ def _sample_row(sample: Sample) -> dict[str, Any]:
 
 
 def _load(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> tuple[RunRecord, ...]:
-    rows = connection.execute(_as_stored(_Record.__table__.columns).where(condition).order_by(_Record.started_at, _Record.id))
-    columns = [_Sample.__table__.columns[name] for name in ("record", *_SAMPLE_FIELDS)]
-    query = _as_stored(columns).join(_Record, _Record.id == _Sample.record).where(condition).order_by(_Sample.record, _Sample.id)
+    rows = connection.execute(
+        _as_stored(RecordRow.__table__.columns).where(condition).order_by(RecordRow.started_at, RecordRow.id)
+    )
+    columns = [SampleRow.__table__.columns[name] for name in ("record", *_SAMPLE_FIELDS)]
+    query = (
+        _as_stored(columns)
+        .join(RecordRow, RecordRow.id == SampleRow.record)
+        .where(condition)
+        .order_by(SampleRow.record, SampleRow.id)
+    )
     samples = {key: list(group) for key, group in groupby(connection.execute(query).mappings(), key=lambda row: row["record"])}
-    path = path_of(connection.engine)
-    return tuple(_record(row, samples.get(row["id"], []), path) for row in rows.mappings().all())
+    name = name_of(connection.engine)
+    return tuple(_record(row, samples.get(row["id"], []), name) for row in rows.mappings().all())
 
 
 def _as_stored(columns: Iterable[sa.ColumnElement[Any]]) -> sa.Select[*tuple[Any, ...]]:
-    """Select columns as SQLite has them: it takes any value in any column, and what is wrong is named record by record."""
+    """Select columns as the database has them: SQLite takes any value anywhere, and what is wrong is named record by record."""
     return sa.select(*(sa.type_coerce(column, sa.types.NULLTYPE).label(column.key) for column in columns))
 
 
-def _record(row: sa.RowMapping, samples: Sequence[sa.RowMapping], path: Path) -> RunRecord:
-    """Return a row and its samples as a record: the one check of what the database `path` holds.
+def _record(row: sa.RowMapping, samples: Sequence[sa.RowMapping], database: str) -> RunRecord:
+    """Return a row and its samples as a record: the one check of what the database holds.
 
     Raises:
         ArtifactError: names the record with a value that is none of those that are stored, or names a file elsewhere.
@@ -249,7 +193,7 @@ def _record(row: sa.RowMapping, samples: Sequence[sa.RowMapping], path: Path) ->
         problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
         name = f"record {shown(str(row['record_id']))} of run {shown(str(row['run_id']))}"
         raise ArtifactError(
-            f"{path} is damaged: {name} holds what quadbench does not write: {problem}",
+            f"{database} is damaged: {name} holds what quadbench does not write: {problem}",
             hint="report another run by its id, or move the database away, and a new one is begun",
         ) from error
     return replace(record, started_at=record.started_at.astimezone(UTC), ended_at=record.ended_at.astimezone(UTC))
@@ -264,8 +208,8 @@ def _content(row: sa.RowMapping, samples: Sequence[sa.RowMapping]) -> dict[str, 
     return {
         **{name: row[name] for name in _PLAIN_FIELDS},
         **{name: _parsed(name, row[name]) for name in _JSON_COLUMNS},
-        "started_at": f"{row['started_at']}Z",
-        "ended_at": f"{row['ended_at']}Z",
+        "started_at": _utc_text(row["started_at"]),
+        "ended_at": _utc_text(row["ended_at"]),
         "device": {name: row[f"device_{name}"] for name in _DEVICE_FIELDS},
         "samples": [
             {
@@ -276,6 +220,11 @@ def _content(row: sa.RowMapping, samples: Sequence[sa.RowMapping]) -> dict[str, 
             for sample in samples
         ],
     }
+
+
+def _utc_text(value: Any) -> str:
+    """Return a time as JSON has it; SQLite gives a text without its zone."""
+    return value.isoformat() if isinstance(value, datetime) else f"{value}Z"
 
 
 def _parsed(name: str, text: Any) -> Any:

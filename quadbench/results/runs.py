@@ -20,6 +20,7 @@ from quadbench.artifacts.plausible import MOST_BYTES
 from quadbench.artifacts.scores import RunScores
 from quadbench.errors import ArtifactError, StorageError, UnknownNameError, shown
 from quadbench.recipe.published import published_table
+from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest
 from quadbench.results.records import Records, read_records, values_fault
@@ -185,14 +186,17 @@ def keep_record(records: Records, record: RunRecord, layout: Layout) -> None:
 def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecord, ...]]:
     """Return a run's file and its records, of which there is at least one; None is the latest run that ended, if one did."""
     nothing = ArtifactError(f"'{layout.root}' holds no run yet", hint="quadbench run recipes/quickstart.yaml makes one")
-    if not os.path.lexists(layout.database):
+    source = database_of(layout)
+    if isinstance(source, Path) and not os.path.lexists(source):
         raise nothing
-    with read_records(layout.database) as records:
+    with read_records(source) as records:
         if run_id is not None:
             stored = records.of_run(run_id)
             return _run_file(layout, run_id), stored
         latest: tuple[RunRecord, ...] = ()
         for name in records.run_ids(limit=_LOOKED_AT):
+            if not isinstance(source, Path) and not layout.run(name).exists():
+                continue  # several results folders share that database
             stored = records.of_run(name)
             is_aborted = any(record.status is Status.ABORTED for record in stored)
             if not is_aborted and not (run := _run_file(layout, name)).is_cut_short:

@@ -1,11 +1,13 @@
 """Stored records: one of a launch on a virtual phone, with two samples, and what a database says in SQL."""
 
-import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+
+import sqlalchemy as sa
 
 from quadbench.artifacts import DeviceFacts, RunRecord, Sample, Status, Variant
+from quadbench.results.engine import Source
 
 STARTED = datetime(2025, 3, 30, 1, 59, 59, 123456, tzinfo=UTC)
 DEVICE = DeviceFacts(
@@ -48,9 +50,14 @@ def record(record_id: str = "r1", **changes: object) -> RunRecord:
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
-def query(path: Path, sql: str) -> list[tuple[object, ...]]:
-    connection = sqlite3.connect(path)
-    try:
-        return connection.execute(sql).fetchall()
-    finally:
-        connection.close()
+def query(database: Source, sql: str) -> list[tuple[object, ...]]:
+    """Run a statement as a user of the database does, on either engine, and return its rows."""
+    url = str(database).replace("postgresql:", "postgresql+psycopg:")
+    engine = sa.create_engine(url if "://" in url else f"sqlite:///{url}")
+    with closing(engine.raw_connection()) as connection:
+        cursor = connection.cursor()
+        cursor.execute(sql)
+        rows = cursor.fetchall() if cursor.description else []
+        connection.commit()
+    engine.dispose()
+    return [tuple(row) for row in rows]

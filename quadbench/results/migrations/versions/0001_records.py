@@ -10,6 +10,8 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+_BIG = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
 
 def upgrade() -> None:
     """Create the schema."""
@@ -28,7 +30,7 @@ def downgrade() -> None:
 def _create_records() -> None:
     op.create_table(
         "records",
-        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("id", _BIG, primary_key=True),
         sa.Column("record_id", sa.String, nullable=False, unique=True),
         sa.Column("run_id", sa.String, nullable=False, index=True),
         sa.Column("schema_version", sa.Integer, nullable=False),
@@ -63,14 +65,14 @@ def _create_records() -> None:
 def _create_samples() -> None:
     op.create_table(
         "samples",
-        sa.Column("id", sa.Integer, primary_key=True),
-        sa.Column("record", sa.Integer, sa.ForeignKey("records.id", ondelete="CASCADE"), nullable=False, index=True),
+        sa.Column("id", _BIG, primary_key=True),
+        sa.Column("record", _BIG, sa.ForeignKey("records.id", ondelete="CASCADE"), nullable=False, index=True),
         sa.Column("metric", sa.String, nullable=False),
         sa.Column("value", sa.Double, nullable=False),
         sa.Column("task", sa.String),
         sa.Column("component", sa.String),
-        sa.Column("iteration", sa.Integer),
-        sa.Column("step", sa.Integer),
+        sa.Column("iteration", _BIG),
+        sa.Column("step", _BIG),
         sa.Column("item", sa.String),
         sa.Column("is_warmup", sa.Boolean, nullable=False),
         sa.Column("labels", sa.JSON, nullable=False),

@@ -1,0 +1,60 @@
+"""Schema: a connection -> its database's tables as this quadbench knows them, by migrations that are run one after the other."""
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+
+from quadbench.errors import ArtifactError
+
+
+def upgrade(connection: sa.Connection, name: str) -> bool:
+    """Bring the schema up to date within the transaction. False if it was; `name` is the database's, for messages.
+
+    Raises:
+        ArtifactError: the schema is of a newer quadbench, or cannot be told.
+    """
+    if is_current(connection, name):
+        return False
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+    return True
+
+
+def is_current(connection: sa.Connection, name: str) -> bool:
+    """Say whether the schema is the one that this quadbench knows, and not an older one or none at all.
+
+    Raises:
+        ArtifactError: as `upgrade`.
+    """
+    current, script = revision(connection, name), ScriptDirectory.from_config(_config())
+    known = [migration.revision for migration in script.walk_revisions()]
+    if current is not None and current not in known:
+        raise ArtifactError(
+            f"{name} has schema '{current}', which this quadbench does not know; known: {', '.join(sorted(known))}",
+            hint="it was written by a newer quadbench; upgrade, or use another results folder",
+        )
+    return current == script.get_current_head()
+
+
+def revision(connection: sa.Connection, name: str) -> str | None:
+    """Return the schema that the database says it has; None for one without tables of quadbench.
+
+    Raises:
+        ArtifactError: it has two.
+    """
+    try:
+        return MigrationContext.configure(connection).get_current_revision()
+    except CommandError as error:
+        raise ArtifactError(
+            f"{name} is damaged: its schema cannot be told: {error}", hint="restore it from a backup, or begin another database"
+        ) from error
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", "quadbench.results:migrations")
+    return config

@@ -1,0 +1,82 @@
+"""Tables: the database's rows as the code maps them. Migrations make them; `schema` brings a database there."""
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class UtcTime(sa.TypeDecorator[datetime]):
+    """The type of aware datetimes in UTC; SQLite keeps no time zone."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"time {value.isoformat()} has no time zone; expected UTC")
+        return value.astimezone(UTC)
+
+
+BIG = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite's integers have 64 bits, and only they number rows
+
+
+class Table(DeclarativeBase):
+    """The base of all tables."""
+
+
+class RecordRow(Table):
+    """A launch."""
+
+    __tablename__ = "records"
+
+    id: Mapped[int] = mapped_column(BIG, primary_key=True)
+    record_id: Mapped[str] = mapped_column(unique=True)
+    run_id: Mapped[str] = mapped_column(index=True)
+    schema_version: Mapped[int]
+    started_at: Mapped[datetime] = mapped_column(UtcTime, index=True)
+    ended_at: Mapped[datetime] = mapped_column(UtcTime)
+    recipe_name: Mapped[str]
+    recipe_digest: Mapped[str]
+    bundle_digest: Mapped[str]
+    compiled_digest: Mapped[str]
+    target: Mapped[str]
+    device_address: Mapped[str]
+    device_family: Mapped[str]
+    device_serial: Mapped[str]
+    device_profile: Mapped[str]
+    device_title: Mapped[str]
+    device_soc_model: Mapped[str]
+    device_cpu: Mapped[str]
+    device_android_release: Mapped[str | None]
+    device_fingerprint: Mapped[str | None]
+    variant: Mapped[str]
+    launch: Mapped[int]
+    status: Mapped[str]
+    error_class: Mapped[str | None]
+    reason: Mapped[str | None] = mapped_column(sa.Text)
+    caveats: Mapped[list[str]] = mapped_column(sa.JSON)
+    versions: Mapped[dict[str, str]] = mapped_column(sa.JSON)
+    settings: Mapped[dict[str, str]] = mapped_column(sa.JSON)
+    state: Mapped[dict[str, str]] = mapped_column(sa.JSON)
+    images: Mapped[dict[str, str]] = mapped_column(sa.JSON)
+
+
+class SampleRow(Table):
+    """A value of a launch."""
+
+    __tablename__ = "samples"
+
+    id: Mapped[int] = mapped_column(BIG, primary_key=True)
+    record: Mapped[int] = mapped_column(sa.ForeignKey("records.id", ondelete="CASCADE"), index=True)
+    metric: Mapped[str]
+    value: Mapped[float] = mapped_column(sa.Double)
+    task: Mapped[str | None]
+    component: Mapped[str | None]
+    iteration: Mapped[int | None] = mapped_column(BIG)
+    step: Mapped[int | None] = mapped_column(BIG)
+    item: Mapped[str | None]
+    is_warmup: Mapped[bool]
+    labels: Mapped[dict[str, str]] = mapped_column(sa.JSON)

@@ -1,0 +1,135 @@
+"""Records in PostgreSQL: what a server refuses is said by name, and what concurrent processes store is stored once."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from support.postgresql_server import PostgresqlServer
+from support.stored_records import query, record, sample
+
+from quadbench.cli import main
+from quadbench.errors import ArtifactError, StorageError, UserError
+from quadbench.results.engine import DATABASE_VARIABLE, database_of
+from quadbench.results.layout import Layout
+from quadbench.results.records import open_records, read_records
+
+
+@pytest.fixture
+def url(postgresql: PostgresqlServer) -> str:
+    return postgresql.new_database()
+
+
+def test_a_server_that_is_not_reached_is_named_without_its_password(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(StorageError, match=r"postgresql://me:\*\*\*@/db\?host=\S+ is not reached: .*Hint: start it") as refusal:
+        open_records(f"postgresql://me:secret@/db?host={tmp_path}")
+    assert "secret" not in str(refusal.value)
+
+
+def test_a_database_that_is_not_there_is_refused(postgresql: PostgresqlServer) -> None:
+    with pytest.raises(StorageError, match='database "nowhere" does not exist'):
+        open_records(postgresql.url("nowhere"))
+
+
+def test_a_text_that_is_no_url_is_refused() -> None:
+    with pytest.raises(UserError, match="a database's URL cannot be read"):
+        open_records("postgresql://host:port/db")
+
+
+def test_a_user_who_may_not_write_stores_nothing_but_reads(postgresql: PostgresqlServer, url: str) -> None:
+    with open_records(url) as records:
+        records.store(record())
+    with read_records(url) as records:
+        with pytest.raises(StorageError, match="read-only transaction"):
+            records.store(record("r2"))
+        assert records.of_run("run-a") == (record(),)
+
+
+def test_a_database_without_tables_is_not_read(url: str) -> None:
+    with pytest.raises(ArtifactError, match="holds no records, not even their tables"):
+        read_records(url)
+
+
+def test_tables_that_are_gone_are_damage(url: str) -> None:
+    open_records(url).close()
+    query(url, "DROP TABLE samples CASCADE")
+    with open_records(url) as records, pytest.raises(ArtifactError, match=r'is damaged: relation "samples" does not exist'):
+        records.store(record())
+
+
+@pytest.mark.parametrize(
+    ("change", "column"),
+    [
+        ("UPDATE records SET versions = '[]'", "versions"),
+        ("UPDATE records SET variant = 'shraed'", "variant"),
+        ("UPDATE records SET run_id = '../run'", "cannot name a file"),
+        ("UPDATE records SET launch = -1", "launch"),
+        ("""UPDATE samples SET labels = '"{}"'""", "labels"),
+    ],
+)
+def test_a_value_that_nothing_has_written_is_damage(url: str, change: str, column: str) -> None:
+    with open_records(url) as records:
+        records.store(record())
+        query(url, change)
+        with pytest.raises(ArtifactError, match=rf"is damaged: record 'r1' .*{column}"):
+            records.of_run(records.run_ids()[0])
+
+
+def test_a_text_that_the_server_does_not_take_leaves_nothing(url: str) -> None:
+    with open_records(url) as records:
+        with pytest.raises(ArtifactError, match="does not take this"):
+            records.store(record(reason="a\0b"))
+        assert records.run_ids() == []
+
+
+def test_large_numbers_come_back_as_they_were(url: str) -> None:
+    huge = record(samples=(sample(iteration=2**63 - 1, step=2**40, value=1e300, metric="switch_ns"),))
+    small = record(samples=(sample(iteration=2**63 - 1, step=2**40),))
+    with open_records(url) as records:
+        with pytest.raises(ArtifactError):
+            records.store(huge)
+        records.store(small)
+        assert records.of_run("run-a") == (small,)
+
+
+def test_what_many_store_at_once_is_stored_once(url: str) -> None:
+    with open_records(url) as records, ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(records.store, [record()] * 32)) == 1
+        assert records.of_run("run-a") == (record(),)
+
+
+def test_the_variable_says_where_records_are_kept(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(DATABASE_VARIABLE, url)
+    layout = Layout(tmp_path / "results")
+    with open_records(database_of(layout)) as records:
+        records.store(record("elsewhere", run_id="of-another-folder"))
+    assert main(["report", "--results", str(layout.root)]) == 3
+    assert "holds no run yet" in capsys.readouterr().err
+    assert not layout.database.exists()
+
+
+def test_without_the_extra_the_package_is_named() -> None:
+    code = (
+        "import sys; sys.modules['psycopg'] = None\n"
+        "from quadbench.results.records import open_records\n"
+        "from quadbench.errors import MissingDependencyError\n"
+        "try: open_records('postgresql://host/db')\n"
+        "except MissingDependencyError as error: print(error)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "needs the package 'psycopg" in result.stdout
+    assert "pip install 'quadbench[farm]'" in result.stdout
+
+
+def test_records_in_a_file_need_no_driver(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from quadbench.results.records import open_records\n"
+        "open_records(sys.argv[1]).close()\n"
+        "assert not [name for name in sys.modules if name.startswith('psycopg')]\n"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "db.sqlite"], check=True)
