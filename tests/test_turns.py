@@ -1,11 +1,12 @@
-"""Turns: a block with a launch that was discarded is repeated as a whole, at the end, so often as it may be; nothing else is."""
+"""Turns: a discarded block is repeated as a whole, as often as it may be; two sides take turns until they are told apart."""
 
 from collections.abc import Sequence
 from typing import Any, cast
 
 from quadbench.artifacts import LaunchPlan, RunRecord, Status, Variant
 from quadbench.measure import LaunchSettings, planned_turns
-from quadbench.measure.turns import Turn
+from quadbench.measure.turns import Interleaved, SideLaunch, Turn
+from quadbench.statistics import Looks
 
 S, P, F = Variant.SHARED, Variant.PER_GRAPH, Variant.FLOAT
 
@@ -15,6 +16,7 @@ class Ended:
 
     def __init__(self, status: Status) -> None:
         self.status = status
+        self.reason = None if status is Status.OK else "it did not work"
 
 
 def abba(blocks: int) -> list[LaunchPlan]:
@@ -68,3 +70,61 @@ def test_without_retries_nothing_is_discarded_and_the_float_launch_never_is() ->
 def test_an_odd_number_of_launches_repeats_its_half_block_under_numbers_that_begin_a_block() -> None:
     launches = [LaunchPlan(variant=v, launch=n, sequence=()) for v, n in ((S, 0), (P, 0), (P, 1), (S, 1), (S, 2), (P, 2))]
     assert names(ran(launches, {(P, 2)}, retries=1)) == "s0 p0 p1 s1 s2 p2 s4 p4"
+
+
+def compared(statuses: Sequence[Status], *, looks: Looks, enough_at: int = 99, retries: int = 1) -> tuple[Interleaved, str]:
+    """Run a comparison whose launches end as `statuses` says, then OK, and whose judge has seen enough at so many blocks."""
+    side = {name: SideLaunch(installation=cast(Any, name), launch=abba(1)[1], settings=cast(Any, None)) for name in "AB"}
+    launches = Interleaved(
+        a=side["A"], b=side["B"], looks=looks, judge=lambda blocks, at: (at, len(blocks) >= enough_at), retries=retries
+    )
+    turns, ends, order = launches.turns(), iter(statuses), ""
+    turn = next(turns, None)
+    while turn is not None:
+        order += f"{turn.installation}{turn.launch.launch} "
+        end = cast(RunRecord, Ended(next(ends, Status.OK)))
+        try:
+            turn = turns.send(end)
+        except StopIteration:
+            turn = None
+    return launches, order.strip()
+
+
+def test_two_sides_take_turns_until_the_last_look() -> None:
+    launches, order = compared([], looks=Looks(at=(1, 2)))
+    assert order == "A0 B0 B1 A1 A2 B2 B3 A3"
+    assert len(launches.blocks) == 2
+    assert launches.broken is None
+
+
+def test_a_judge_that_has_seen_enough_ends_it() -> None:
+    launches, _ = compared([], looks=Looks(at=(2, 10)), enough_at=2)
+    assert len(launches.blocks) == 2
+
+
+def test_a_block_that_breaks_off_counts_on_neither_side_and_is_begun_anew() -> None:
+    launches, order = compared([Status.OK, Status.FAILED], looks=Looks(at=(1,)))
+    assert order == "A0 B0 A2 B2 B3 A3"
+    assert len(launches.blocks) == 1
+    assert all(record.status is Status.OK for block in launches.blocks for record in block)
+
+
+def test_a_device_on_which_blocks_keep_breaking_off_is_given_up_with_the_reason() -> None:
+    launches, order = compared([Status.OK, Status.SKIPPED, Status.FAILED], looks=Looks(at=(6,)))
+    assert order == "A0 B0 A2"
+    assert (launches.blocks, launches.broken) == ([], "it did not work")
+
+
+def test_a_judge_may_plan_more_looks() -> None:
+    side = SideLaunch(installation=cast(Any, None), launch=abba(1)[1], settings=cast(Any, None))
+    launches = Interleaved(a=side, b=side, looks=Looks(at=(1,)), judge=lambda blocks, at: (Looks(at=(1, 3)), False), retries=0)
+    turns = launches.turns()
+    turn = next(turns)
+    totals = [turn.total]
+    try:
+        while True:
+            totals.append(turns.send(cast(RunRecord, Ended(Status.OK))).total)
+    except StopIteration:
+        pass
+    assert len(launches.blocks) == 3
+    assert totals == [4] * 4 + [12] * 8

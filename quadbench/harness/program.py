@@ -57,6 +57,19 @@ def built_harness(build_root: Path, abi: Abi) -> Path | None:
     return built if built.exists() else None
 
 
+def checked_harness(program: Path, abi: Abi) -> Path:
+    """Return a harness that was built elsewhere, if devices of an ABI can start it.
+
+    Raises:
+        UserError: it is no program, or one for other devices.
+    """
+    if not is_file(program) or not os.access(program, os.X_OK):
+        raise UserError(f"the harness '{program}' is no program", hint="name a file that quadbench harness build made")
+    if problem := program_problem(PROGRAM, read_elf(program, name=str(program), fault=UserError), abi):
+        raise UserError(f"the harness '{program}' does not fit {abi}: {problem}", hint=f"quadbench harness build --abi {abi}")
+    return program.resolve()
+
+
 def harness_sources() -> Path:
     """Return the folder `android_harness`: beside the package in a checkout, below the environment's `share` with a wheel.
 

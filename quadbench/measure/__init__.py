@@ -3,18 +3,22 @@
 from quadbench.measure.hosted import measure_hosted
 from quadbench.measure.launch import LaunchAborted, LaunchSettings, measure_launch
 from quadbench.measure.launches import Queue, measure_launches
-from quadbench.measure.schedule import launches_of
-from quadbench.measure.turns import Turn, Turns, planned_turns
+from quadbench.measure.schedule import launches_of, measured_sequence
+from quadbench.measure.turns import Interleaved, PairedBlock, SideLaunch, Turn, Turns, planned_turns
 
 __all__ = [
+    "Interleaved",
     "LaunchAborted",
     "LaunchSettings",
+    "PairedBlock",
     "Queue",
+    "SideLaunch",
     "Turn",
     "Turns",
     "launches_of",
     "measure_hosted",
     "measure_launch",
     "measure_launches",
+    "measured_sequence",
     "planned_turns",
 ]

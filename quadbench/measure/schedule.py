@@ -5,7 +5,7 @@ from itertools import cycle, groupby, islice
 from typing import assert_never
 
 from quadbench.artifacts import LaunchPlan, SequenceBlock, Variant
-from quadbench.recipe import Recipe
+from quadbench.recipe import Measure, Recipe
 
 
 def launches_of(recipe: Recipe, item_counts: Mapping[str, int], *, has_references: bool = True) -> tuple[LaunchPlan, ...]:
@@ -18,8 +18,19 @@ def launches_of(recipe: Recipe, item_counts: Mapping[str, int], *, has_reference
     return (*(parity if has_references else ()), *_launches(recipe, item_counts))
 
 
+def measured_sequence(measure: Measure, item_counts: Mapping[str, int]) -> tuple[SequenceBlock, ...]:
+    """Return every task at length, so often that each of its images is made; then single images in order, for the switches."""
+    names = list(item_counts)
+    blocks = [
+        SequenceBlock(task=name, warmup=measure.warmup, iterations=max(measure.iterations, count))
+        for name, count in item_counts.items()
+    ]
+    switches = measure.sequence or islice(cycle(names), measure.switches if len(names) > 1 else 0)
+    return (*blocks, *(SequenceBlock(task=name, warmup=0, iterations=len(list(images))) for name, images in groupby(switches)))
+
+
 def _launches(recipe: Recipe, item_counts: Mapping[str, int]) -> Iterator[LaunchPlan]:
-    sequence = _measured_sequence(recipe, item_counts)
+    sequence = measured_sequence(recipe.measure, {task.name: item_counts[task.name] for task in recipe.tasks})
     launch_of = dict.fromkeys(Variant, 0)
     for variant in _order(recipe):
         yield LaunchPlan(variant=variant, launch=launch_of[variant], sequence=sequence)
@@ -42,13 +53,3 @@ def _order(recipe: Recipe) -> Iterator[Variant]:
 def _parity_sequence(recipe: Recipe, item_counts: Mapping[str, int]) -> tuple[SequenceBlock, ...]:
     """Every image once, in the first launch: a device that computes wrongly is found out before it is measured."""
     return tuple(SequenceBlock(task=task.name, warmup=0, iterations=item_counts[task.name]) for task in recipe.tasks)
-
-
-def _measured_sequence(recipe: Recipe, item_counts: Mapping[str, int]) -> tuple[SequenceBlock, ...]:
-    """Every task at length, so often that each of its images is made; then single images in order, for the switches."""
-    measure, names = recipe.measure, [task.name for task in recipe.tasks]
-    blocks = [
-        SequenceBlock(task=name, warmup=measure.warmup, iterations=max(measure.iterations, item_counts[name])) for name in names
-    ]
-    switches = measure.sequence or islice(cycle(names), measure.switches if len(names) > 1 else 0)
-    return (*blocks, *(SequenceBlock(task=name, warmup=0, iterations=len(list(images))) for name, images in groupby(switches)))

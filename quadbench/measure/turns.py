@@ -5,14 +5,14 @@ written as a loop over them and runs none itself.
 """
 
 from collections import deque
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from quadbench.artifacts import LaunchPlan, RunRecord, Status, Variant
 from quadbench.harness.installation import Installation
 from quadbench.measure.launch import LaunchSettings
-from quadbench.statistics import LAUNCHES_PER_BLOCK
+from quadbench.statistics import LAUNCHES_PER_BLOCK, Looks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,3 +63,70 @@ def _blocks(launches: Sequence[LaunchPlan]) -> list[Block]:
     """Return the launches by blocks in which every variant runs as often; the float launch is alone."""
     keyed = groupby(launches, key=lambda launch: (launch.variant is Variant.FLOAT, launch.launch // LAUNCHES_PER_BLOCK))
     return [tuple(block) for _, block in keyed]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SideLaunch:
+    """A side of a comparison on one device: what each of its launches runs."""
+
+    installation: Installation
+    launch: LaunchPlan
+    settings: LaunchSettings
+
+
+PairedBlock = tuple[RunRecord, RunRecord, RunRecord, RunRecord]  # A B B A
+Judge = Callable[[Sequence[PairedBlock], Looks], tuple[Looks, bool]]
+
+
+@dataclass(kw_only=True)
+class Interleaved:
+    """Launches of two sides in blocks A B B A until a judge has seen enough, or the looks are through.
+
+    The judge is asked after each whole block, with all of them so far; it answers with the looks to go on with, and whether it
+    has seen enough. A block with a launch that is not OK is broken off and counts on neither side; one more of them than there
+    are `retries` ends it all, and `broken` says why.
+    """
+
+    a: SideLaunch
+    b: SideLaunch
+    looks: Looks
+    judge: Judge
+    retries: int
+    blocks: list[PairedBlock] = field(default_factory=list)
+    broken: str | None = None
+    _begun: int = 0
+
+    def turns(self) -> Turns:
+        """Yield the launches."""
+        retries, has_seen_enough = self.retries, False
+        while not has_seen_enough and len(self.blocks) < self.looks.at[-1]:
+            *records, last = yield from self._block(may_discard=retries > 0)
+            if last.status is Status.OK:
+                first, second, third = records
+                self.blocks.append((first, second, third, last))
+                self.looks, has_seen_enough = self.judge(self.blocks, self.looks)
+            elif retries == 0:
+                self.broken = last.reason
+                return
+            else:
+                retries -= 1
+
+    def _block(self, *, may_discard: bool) -> Generator[Turn, RunRecord, list[RunRecord]]:
+        """Run a block; return its records, of which the last one alone may be another than OK."""
+        records: list[RunRecord] = []
+        first = LAUNCHES_PER_BLOCK * self._begun
+        self._begun += 1
+        for side, second in ((self.a, 0), (self.b, 0), (self.b, 1), (self.a, 1)):
+            done = 2 * LAUNCHES_PER_BLOCK * len(self.blocks)
+            record = yield Turn(
+                installation=side.installation,
+                launch=replace(side.launch, launch=first + second),
+                settings=side.settings,
+                number=done + len(records) + 1,
+                total=2 * LAUNCHES_PER_BLOCK * self.looks.at[-1],
+                may_discard=may_discard,
+            )
+            records.append(record)
+            if record.status is not Status.OK:
+                break
+        return records

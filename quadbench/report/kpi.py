@@ -159,9 +159,23 @@ def _cell(kpi: _Kpi, task: TaskAssets, variant: Variant, records: Sequence[RunRe
     return figure([kpi.read(record, task) for record in sound(records)]) or why_absent(records, is_time=kpi.unit is _MS)
 
 
+def kpi_title(key: str) -> str:
+    """Return what the figure `key` is called."""
+    return _kpi(key).title
+
+
+def kpi_unit(key: str) -> Unit:
+    """Return the unit in which the figure `key` is shown."""
+    return _kpi(key).unit
+
+
 def launch_values(key: str, record: RunRecord, task: TaskAssets) -> list[float]:
     """Return one launch's values of the figure `key`, in nanoseconds or bytes."""
-    return next(kpi for kpi in _KPIS if kpi.key == key).read(record, task)
+    return _kpi(key).read(record, task)
+
+
+def _kpi(key: str) -> _Kpi:
+    return next(kpi for kpi in _KPIS if kpi.key == key)
 
 
 def figure(launches: Sequence[Sequence[float]]) -> Figure | None:

@@ -106,6 +106,10 @@ class Layout:
         """The folder of a sweep."""
         return self.root / "sweeps" / sweep_id
 
+    def comparison(self, comparison_id: str) -> Path:
+        """What came of comparing two sides."""
+        return self.root / "comparisons" / comparison_id / "comparison.json"
+
     def device(self, name: str) -> Path:
         """The folder of one device, by its serial or its name."""
         return self.devices / plain(name)

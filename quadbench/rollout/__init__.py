@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
 from quadbench.artifacts import Bundle, CompiledBundle, Deployment, Stored
 from quadbench.artifacts.parts import harness_files
@@ -14,11 +15,11 @@ from quadbench.devices import Device
 from quadbench.errors import QuadbenchError
 from quadbench.harness.execution_provider import execution_provider_of
 from quadbench.harness.installation import Installation
-from quadbench.harness.program import ensure_harness
+from quadbench.harness.program import checked_harness, ensure_harness
 from quadbench.observer import Observer
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
-from quadbench.rollout.equipment import Kind, KitChoice, host_runtime, kind_of, kit_for
+from quadbench.rollout.equipment import Kind, KitChoice, host_runtime, kind_of, kit_for, named_kit
 from quadbench.rollout.named import name_libraries
 from quadbench.rollout.placed import placed_libraries
 from quadbench.rollout.push_set import local_file, push_set
@@ -47,20 +48,26 @@ def roll_out(
     layout: Layout,
     observer: Observer,
     runs_float: bool = True,
+    harness: Path | None = None,
+    kit: str | None = None,
 ) -> Rollout:
     """Compile, then push to all devices at once, each with its bundle. One that fails is left out; the others go on.
 
-    Unless the float graph shall run there, what it takes, adapters in float among it, is not sent.
+    Unless the float graph shall run there, what it takes, adapters in float among it, is not sent. A `harness` and a `kit`, by
+    the first characters of its digest, are taken instead of those that would be chosen.
 
     Raises:
+        UserError: the harness is no program, or one that a device cannot start.
+        UnknownNameError: no kit, or more than one, has a digest that begins so.
         MissingDependencyError: a device's harness or kit is missing; nothing was pushed.
         ArtifactError: a file of the bundle, or what was compiled of it, is damaged; nothing was pushed.
         QuadbenchError: the harness or a graph cannot be built, or every device failed: then the first one's error.
     """
     observer.step("harness", "")
     kinds = [kind_of(device) for device in devices]
-    choices = [kit_for(kind, layout) for kind in kinds]
-    programs = {device.abi: ensure_harness(layout.programs, device.abi) for device in devices}
+    choices = [named_kit(kind, layout, kit) if kit else kit_for(kind, layout) for kind in kinds]
+    abis = {device.abi for device in devices}
+    programs = {abi: checked_harness(harness, abi) if harness else ensure_harness(layout.programs, abi) for abi in abis}
     harnesses = {abi: local_file(program, executable=True) for abi, program in programs.items()}
     compiled = _compiled(bundles, kinds, layout, observer)
     for bundle in {bundle.folder: bundle for bundle in bundles}.values():  # a device may hold its files whole already

@@ -3,14 +3,15 @@
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from quadbench.artifacts import FileRef, Stored
 from quadbench.artifacts.kit import Kit, Library, Role
 from quadbench.compile.availability import require
 from quadbench.deploy import LocalFile
 from quadbench.devices import Device
-from quadbench.errors import MissingDependencyError
-from quadbench.harness.program import built_harness
+from quadbench.errors import MissingDependencyError, UnknownNameError, UserError
+from quadbench.harness.program import built_harness, checked_harness
 from quadbench.harness.runtime import runtime_library
 from quadbench.kits.for_target import best_kit, libraries_for, target_problems
 from quadbench.kits.store import kits
@@ -78,6 +79,19 @@ def require_equipment(devices: Sequence[Device], layout: Layout) -> None:
         kit_for(kind, layout)
 
 
+def require_gear(devices: Sequence[Device], layout: Layout, *, harness: Path | None, kit: str | None) -> None:
+    """Refuse a harness or a kit that was named and that a device cannot use, before anything is built for them.
+
+    Raises:
+        UserError, UnknownNameError, ArtifactError: as `checked_harness` and `named_kit`.
+    """
+    for kind in map(kind_of, devices):
+        if harness:
+            checked_harness(harness, kind.abi)
+        if kit:
+            named_kit(kind, layout, kit)
+
+
 def kit_for(kind: Kind, layout: Layout) -> KitChoice | None:
     """Return the kit that a device takes; None where it has this machine's ABI and takes this machine's ONNX Runtime.
 
@@ -95,6 +109,28 @@ def kit_for(kind: Kind, layout: Layout) -> KitChoice | None:
         raise MissingDependencyError(
             "\n".join((f"'{kind.address}' needs a runtime kit for {kind.abi} that runs {kind.key}", *why)), hint=_where(kind)
         )
+    libraries = libraries_for(kit.artifact, kind.target, htp_arch)
+    check_contents(kit, (library.file for library in libraries))
+    return KitChoice(kit=kit, libraries=libraries)
+
+
+def named_kit(kind: Kind, layout: Layout, digest: str) -> KitChoice:
+    """Return the kit whose digest begins so, if it runs what a device runs.
+
+    Raises:
+        UnknownNameError: no kit, or more than one, has such a digest.
+        UserError: it is for other devices.
+        ArtifactError: a kit is damaged.
+    """
+    stored = {kit.artifact.digest: kit for kit in kits(layout)}
+    matching = [kit for name, kit in stored.items() if name.startswith(digest)]
+    if len(matching) != 1:
+        raise UnknownNameError("kit", digest, [name[:12] for name in stored])
+    (kit,) = matching
+    htp_arch = kind.profile.soc.htp_arch
+    wrong_abi = [] if kit.artifact.abi is kind.abi else [f"it is for {kit.artifact.abi}, not for {kind.abi}"]
+    if problems := wrong_abi or target_problems(kit.artifact, kind.target, htp_arch, compiler_build()):
+        raise UserError(f"kit {digest} does not fit '{kind.address}': {'; '.join(problems)}", hint="quadbench runtime list")
     libraries = libraries_for(kit.artifact, kind.target, htp_arch)
     check_contents(kit, (library.file for library in libraries))
     return KitChoice(kit=kit, libraries=libraries)

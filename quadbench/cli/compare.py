@@ -1,0 +1,113 @@
+"""Compare: two sides and devices -> launches in turn, their figures beside each other, and what can be told."""
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from quadbench.cli.addresses import add_devices, chosen_devices
+from quadbench.cli.console import RunConsole, print_error, print_json, print_text, stdout_console
+from quadbench.cli.options import add_command
+from quadbench.compare import choose, compare, compare_stored
+from quadbench.errors import DeviceError, HarnessError, UserError
+from quadbench.report.compared import Compared, difference_table, sentence, side_table
+from quadbench.report.text_table import TextTable
+
+_LEAST, _MOST = 0.002, 1.0  # an effect to see
+
+
+def add(commands: Any) -> None:
+    """Add `quadbench compare` to the commands."""
+    parser = add_command(commands, "compare", run)
+    parser.add_argument("a", metavar="A", help="a recipe, the folder of a bundle, or the id of a run")
+    parser.add_argument("b", metavar="B", nargs="?", help="the same (default: A)")
+    for side in ("a", "b"):
+        parser.add_argument(
+            f"--{side}",
+            action="append",
+            default=[],
+            dest=f"changes_of_{side}",
+            metavar="KEY=VALUE",
+            help=f"a change of {side.upper()}: a recipe's key, as runtime.threads=1, or variant, harness (file), kit (digest)",
+        )
+    parser.add_argument(
+        "--to-see",
+        type=_effect,
+        metavar="PERCENT",
+        help="run as many launches as it takes to tell an effect of this size, as 3%% (default: look after 6, 10 and 16 blocks)",
+    )
+    add_devices(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    sources = (options.a, options.b or options.a)
+    changes = [_changes(words) for words in (options.changes_of_a, options.changes_of_b)]
+    a, b = (choose(source, changed, options.layout) for source, changed in zip(sources, changes, strict=True))
+    if a.run and b.run and not options.devices and not options.serial:
+        compared = compare_stored(a, b, layout=options.layout)
+    else:
+        chosen = chosen_devices(options.devices, options.serial)
+        with RunConsole(Console(stderr=True)) as observer:
+            compared = compare(a, b, chosen, to_see=options.to_see, layout=options.layout, observer=observer)
+    if options.json:
+        print_json(asdict(compared) | {"sentences": [sentence(device) for device in compared.devices]})
+    else:
+        _print_compared(stdout_console(), compared)
+    for address, failure in compared.failures.items():
+        print_error(f"{address} was left out: {failure}")
+    if compared.failures:
+        return DeviceError.exit_code
+    return HarnessError.exit_code if any(device.broken for device in compared.devices) else 0
+
+
+def _print_compared(console: Console, compared: Compared) -> None:
+    """Print the tables of every device, and last what they come to."""
+    for device in compared.devices:
+        for table in (difference_table(device), side_table(device)):
+            if table.rows:
+                _print_table(console, table)
+        for caveat in device.caveats:
+            print_text(f"{caveat.value.lower().replace('_', ' ')}: {caveat.advice}")
+    for device in compared.devices:
+        console.print(sentence(device), style="bold", highlight=False)
+    print_text(f"A is run {compared.a.run_id}, B is run {compared.b.run_id}")
+
+
+def _print_table(console: Console, table: TextTable) -> None:
+    printed = Table(title=table.title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    for name, is_numeric in zip(table.columns, table.numeric, strict=True):
+        printed.add_column(name, justify="right" if is_numeric else "left", overflow="fold")
+    for row in table.rows:
+        printed.add_row(*row)
+    console.print(printed)
+    for note in table.notes:
+        print_text(note)
+
+
+def _changes(words: Sequence[str]) -> dict[str, str]:
+    """Read `KEY=VALUE` of each.
+
+    Raises:
+        UserError: a change has another form, or a key stands twice.
+    """
+    pairs = [word.partition("=")[::2] for word in words]
+    for word, (key, value) in zip(words, pairs, strict=True):
+        if not key.strip() or not value.strip():
+            raise UserError(f"'{word}' is no change; expected KEY=VALUE", hint="--b runtime.threads=1, for one")
+    keys = [key.strip() for key, _ in pairs]
+    if twice := next((key for key in keys if keys.count(key) > 1), None):
+        raise UserError(f"{twice} is changed more than once on one side")
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def _effect(text: str) -> float:
+    match = re.fullmatch(r"(\d{1,4}(?:\.\d{1,4})?) ?%?", text.strip())
+    share = float(match[1]) / 100 if match else 0.0
+    if not _LEAST <= share <= _MOST:
+        raise argparse.ArgumentTypeError(f"'{text}' is no effect to see; expected a percentage from {_LEAST:.1%} to {_MOST:.0%}")
+    return share

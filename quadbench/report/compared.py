@@ -1,0 +1,151 @@
+"""Compared: what came of comparing two sides -> the result in a sentence a device, tables as text, and comparison.json."""
+
+import json
+from dataclasses import asdict, dataclass
+
+from quadbench.artifacts import Caveat, DeviceFacts, Variant
+from quadbench.report.sides import ALL_TASKS, PRIMARY, SideRow
+from quadbench.report.text_table import TextTable
+from quadbench.report.units import decibels, plural, show
+from quadbench.results.layout import Layout
+from quadbench.results.storage import storing
+from quadbench.statistics import Comparison, Looks, Verdict
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedSide:
+    """A side: what it was named by, what was changed of it, and the run that has its launches."""
+
+    source: str
+    changes: dict[str, str]
+    variant: Variant
+    run_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedDevice:
+    """Both sides on one device. `looks` is None where their launches were not interleaved; then there are no verdicts.
+
+    `differences` are what else is not the same on both sides, by name; `caveats` are those of either.
+    """
+
+    device: DeviceFacts
+    blocks: int
+    looks: Looks | None
+    rows: tuple[SideRow, ...]
+    differences: dict[str, tuple[str, str]]
+    caveats: tuple[Caveat, ...]
+    broken: str | None = None  # why it ended without having seen enough
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """A comparison, whole. `failures` has by address why devices were left out."""
+
+    schema_version: int = SCHEMA_VERSION
+    comparison_id: str
+    a: ComparedSide
+    b: ComparedSide
+    to_see: float | None
+    devices: tuple[ComparedDevice, ...]
+    failures: dict[str, str]
+
+    def write(self, layout: Layout) -> None:
+        """Write comparison.json into a folder of its own, whole or not at all.
+
+        Raises:
+            StorageError: the folder is full or cannot be written.
+        """
+        path = layout.comparison(self.comparison_id)
+        with storing(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text(json.dumps(asdict(self), indent=1, allow_nan=False, default=str) + "\n")
+            temporary.replace(path)
+
+
+def primary_row(device: ComparedDevice) -> SideRow | None:
+    """Return the row that a device's sides are judged by: the time for an image, of all tasks where there are several."""
+    rows = [row for row in device.rows if row.key == PRIMARY]
+    return next((row for row in rows if row.task == ALL_TASKS), rows[0] if rows else None)
+
+
+def sentence(device: ComparedDevice) -> str:
+    """Say what came of the comparison on a device, the result first."""
+    row, where = primary_row(device), f"On {device.device.address}"
+    if device.looks is None:
+        return (
+            f"{where}, the runs were measured at different times, so that whatever changed between them counts as a difference."
+        )
+    if row is None or row.comparison is None or row.comparison.ratio is None:
+        return f"{where}, there are no times to compare{f': {device.broken}' if device.broken else ''}."
+    return f"{where}, {_said(row.comparison, device.looks)}{f'; it ended early: {device.broken}' if device.broken else ''}."
+
+
+def _said(found: Comparison, looks: Looks) -> str:
+    blocks = plural(found.blocks, "block")
+    within = f"{_between(found.low, found.high)}, {blocks}" if found.low is not None and found.high is not None else blocks
+    match found.verdict:
+        case Verdict.WORSE | Verdict.BETTER:
+            return f"an image takes {_change(found.ratio)} time on B than on A ({within}): {found.verdict}"
+        case Verdict.SAME:
+            return f"an image takes the same time on A and B, to within {_percent(looks.margin)} ({within}): {found.verdict}"
+        case Verdict.INCONCLUSIVE:
+            more = f"about {found.blocks_needed} blocks would" if found.blocks_needed else "no affordable number would"
+            return f"whether an image takes more time on B than on A cannot be told ({within}); {more}: {found.verdict}"
+
+
+def side_table(device: ComparedDevice) -> TextTable:
+    """Return a device's figures of both sides beside each other."""
+    looks = device.looks
+    notes = (
+        (f"B / A with its interval at {looks.confidence:.1%}, over {plural(device.blocks, 'block')} A B B A.",) if looks else ()
+    )
+    return TextTable(
+        title=f"{device.device.address}: A and B",
+        columns=("Task", "Figure", "A", "B", "B / A", "Interval", "Verdict"),
+        numeric=(False, False, True, True, True, True, False),
+        rows=tuple(_cells(row) for row in device.rows),
+        notes=notes,
+    )
+
+
+def difference_table(device: ComparedDevice) -> TextTable:
+    """Return what is not the same on both sides of a device."""
+    return TextTable(
+        title=f"{device.device.address}: what else differs",
+        columns=("What", "A", "B"),
+        numeric=(False, False, False),
+        rows=tuple((name, *values) for name, values in device.differences.items()),
+    )
+
+
+def _cells(row: SideRow) -> tuple[str, ...]:
+    a, b = (None if side is None else side.value for side in (row.a, row.b))
+    shown = [("–" if value is None else show(value, row.unit) if row.unit else decibels(value)) for value in (a, b)]
+    title = f"{row.title}, {row.unit}" if row.unit else row.title
+    ratio = f"{b / a:.3f}" if a and b and row.unit else "–"
+    found = row.comparison
+    if found is None or found.ratio is None:
+        return (row.task, title, *shown, ratio, "–", "exact" if row.is_exact else "–")
+    interval = f"{found.low:.3f} to {found.high:.3f}" if found.low is not None else "–"
+    return (row.task, title, *shown, f"{found.ratio:.3f}", interval, found.verdict.value)
+
+
+def _change(ratio: float | None) -> str:
+    """Write a ratio as `3.1 % more`."""
+    return "" if ratio is None else f"{_percent(abs(ratio - 1))} {'more' if ratio > 1 else 'less'}"
+
+
+def _between(low: float, high: float) -> str:
+    """Write an interval of ratios as `2.1 to 4.2 % more`, or as `0.5 % less to 3.0 % more` where it holds 1."""
+    if (low > 1) is not (high > 1):
+        return f"{_change(low)} to {_change(high)}"
+    near, far = sorted((low, high), key=lambda ratio: abs(ratio - 1))
+    return f"{abs(near - 1):.1%} to {_change(far)}".replace("% to", "to")
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}".replace("%", " %")

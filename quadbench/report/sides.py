@@ -1,0 +1,133 @@
+"""Sides: launches of two sides, interleaved as A B B A or stored at different times -> their figures beside each other; pure."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import mean, median
+
+from quadbench.artifacts import DeviceFacts, RunRecord, TaskAssets
+from quadbench.report.kpi import Figure, figure, kpi_title, kpi_unit, launch_values
+from quadbench.report.launches import sound, values
+from quadbench.report.units import Unit
+from quadbench.statistics import Comparison, Looks, block_differences, compare_launches, planned_looks
+
+ALL_TASKS = "all tasks"
+PRIMARY = "end_to_end"
+_JUDGED = (PRIMARY, "unet_step", "switch", "first_image", "session_load", "peak_ram")
+_EXACT = ("foundation_rom", "lora_rom")
+_PSNR = "psnr"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One side's launches on a device, in the order measured, and the tasks that both sides run, as this side has them."""
+
+    records: tuple[RunRecord, ...]
+    tasks: tuple[TaskAssets, ...]
+
+    def values(self, key: str, task: str) -> list[list[float]]:
+        """Return each launch's values of a figure of a task, in nanoseconds, bytes or decibels."""
+        if task == ALL_TASKS:
+            return [[value] if (value := self._over_tasks(record)) is not None else [] for record in self.records]
+        (assets,) = (assets for assets in self.tasks if assets.name == task)
+        if key == _PSNR:
+            return [[mean(scores)] if (scores := _psnr(record, task)) else [] for record in self.records]
+        return [launch_values(key, record, assets) for record in self.records]
+
+    def medians(self, key: str, task: str) -> list[float] | None:
+        """Return one value a launch; None where a launch has none, or none above 0, of which no ratio can be taken."""
+        measured = self.values(key, task)
+        medians = [median(launch) for launch in measured if launch]
+        return medians if medians and len(medians) == len(measured) and min(medians) > 0 else None
+
+    def _over_tasks(self, record: RunRecord) -> float | None:
+        medians = [median(measured) for task in self.tasks if (measured := launch_values(PRIMARY, record, task))]
+        return math.exp(mean(map(math.log, medians))) if len(medians) == len(self.tasks) and min(medians) > 0 else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SideRow:
+    """A figure of a task on both sides; the task ALL_TASKS stands for the geometric mean of all that both run.
+
+    `comparison` is of B against A: a ratio above 1 says that B takes more. It is None where launches were not interleaved, and
+    for what is exact: bytes, and decibels of pictures, whose unit is None.
+    """
+
+    device: DeviceFacts
+    task: str
+    key: str
+    title: str
+    unit: Unit | None
+    a: Figure | None
+    b: Figure | None
+    comparison: Comparison | None = None
+
+    @property
+    def is_exact(self) -> bool:
+        """Say whether the figure needs no statistics."""
+        return self.key in (*_EXACT, _PSNR)
+
+
+def sides_of_blocks(blocks: Sequence[Sequence[RunRecord]], a: Sequence[TaskAssets], b: Sequence[TaskAssets]) -> tuple[Side, Side]:
+    """Return the sides of blocks A B B A. `a` and `b` are the tasks that both run, as each has them."""
+    first = tuple(record for block in blocks for record in (block[0], block[3]))
+    second = tuple(record for block in blocks for record in (block[1], block[2]))
+    return Side(records=first, tasks=tuple(a)), Side(records=second, tasks=tuple(b))
+
+
+def primary(a: Side, b: Side, looks: Looks) -> Comparison | None:
+    """Compare interleaved sides by the time for an image of all tasks; None where a launch has none, as an emulator's."""
+    return _compared(a, b, PRIMARY, ALL_TASKS, looks)
+
+
+def replanned(a: Side, b: Side, to_see: float) -> Looks | None:
+    """Plan looks that tell an effect of `to_see`, from the spread so far; None where no affordable number of blocks does.
+
+    Raises:
+        ValueError: a launch has no time for an image.
+    """
+    sides = a.medians(PRIMARY, ALL_TASKS), b.medians(PRIMARY, ALL_TASKS)
+    if sides[0] is None or sides[1] is None:
+        raise ValueError("a launch without a time for an image")
+    return planned_looks(block_differences(sides[0], sides[1]), to_see)
+
+
+def interleaved_rows(device: DeviceFacts, a: Side, b: Side, looks: Looks) -> tuple[SideRow, ...]:
+    """Return the rows of launches that were interleaved on a device, the first of them what the sides are judged by."""
+    rows = side_rows(device, a, b)
+    return tuple(row if row.is_exact else replace(row, comparison=_compared(a, b, row.key, row.task, looks)) for row in rows)
+
+
+def side_rows(device: DeviceFacts, a: Side, b: Side) -> tuple[SideRow, ...]:
+    """Return the rows of launches that ran at any time, without a comparison; figures that neither side has are left out."""
+    tasks = [task.name for task in a.tasks]
+    wanted = [(PRIMARY, ALL_TASKS)] if len(tasks) > 1 else []
+    wanted += [(key, task) for task in tasks for key in (*_JUDGED, *_EXACT, _PSNR)]
+    rows = [
+        _row(device, key, task, replace(a, records=sound(a.records)), replace(b, records=sound(b.records)))
+        for key, task in wanted
+    ]
+    return tuple(row for row in rows if row.a or row.b)
+
+
+def _row(device: DeviceFacts, key: str, task: str, a: Side, b: Side) -> SideRow:
+    return SideRow(
+        device=device,
+        task=task,
+        key=key,
+        title="PSNR, mean" if key == _PSNR else kpi_title(key),
+        unit=None if key == _PSNR else kpi_unit(key),
+        a=figure(a.values(key, task)),
+        b=figure(b.values(key, task)),
+    )
+
+
+def _compared(a: Side, b: Side, key: str, task: str, looks: Looks) -> Comparison | None:
+    first, second = a.medians(key, task), b.medians(key, task)
+    if first is None or second is None:
+        return None
+    return compare_launches(first, second, margin=looks.margin, confidence=looks.confidence)
+
+
+def _psnr(record: RunRecord, task: str) -> list[float]:
+    return values(record, "psnr_db", lambda sample: sample.task == task and sample.labels.get("against") == "reference")

@@ -1,0 +1,177 @@
+"""Two sides are told apart where they differ, and only there; what cannot be compared is refused before anything runs."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.scripted_harness import World
+from support.stored_run import RUN, store_run
+from support.synthetic_run import S25, make_run
+
+from quadbench.artifacts import Caveat, RunRecord, TaskAssets, Variant
+from quadbench.artifacts.fingerprint import differences
+from quadbench.cli import main
+from quadbench.report.compared import ComparedDevice, sentence, side_table
+from quadbench.report.sides import ALL_TASKS, Side, interleaved_rows, primary, replanned, sides_of_blocks
+from quadbench.results.layout import Layout
+from quadbench.statistics import LOOKS, Looks, Verdict
+
+BLOCKS = 6
+
+
+def blocks_of(folder: Path, slower: float) -> tuple[list[list[RunRecord]], tuple[TaskAssets, ...]]:
+    """Blocks A B B A of launches that differ a little, with every time of B `slower` times as long."""
+    result = make_run(folder, variants=(Variant.SHARED,))
+    (record,) = result.records
+
+    def launch(side: int, number: int) -> RunRecord:
+        factor = (slower if side else 1.0) * (1 + 0.002 * (number % 3))
+        samples = [replace(s, value=s.value * factor) if s.metric.endswith("_ns") else s for s in record.samples]
+        return replace(record, launch=number, samples=tuple(samples))
+
+    return [[launch(side, 2 * n + k) for side, k in ((0, 0), (1, 0), (1, 1), (0, 1))] for n in range(BLOCKS)], result.bundle.tasks
+
+
+def sides(folder: Path, slower: float) -> tuple[Side, Side]:
+    blocks, tasks = blocks_of(folder, slower)
+    return sides_of_blocks(blocks, tasks, tasks)
+
+
+@pytest.mark.parametrize(("slower", "verdict"), [(1.05, Verdict.WORSE), (0.95, Verdict.BETTER), (1.0, Verdict.SAME)])
+def test_a_side_that_takes_longer_is_found_and_one_that_does_not_is_not(tmp_path: Path, slower: float, verdict: Verdict) -> None:
+    a, b = sides(tmp_path, slower)
+    compared = primary(a, b, LOOKS)
+    assert compared is not None
+    assert compared.ratio == pytest.approx(slower, rel=0.001)
+    assert compared.verdict is verdict
+
+
+def test_rows_judge_times_and_leave_what_is_exact_to_itself(tmp_path: Path) -> None:
+    rows = interleaved_rows(S25, *sides(tmp_path, 1.05), LOOKS)
+    assert (rows[0].task, rows[0].key) == (ALL_TASKS, "end_to_end")
+    by_key = {(row.task, row.key): row for row in rows}
+    unet, rom = by_key["restyle", "unet_step"], by_key["restyle", "foundation_rom"]
+    assert unet.comparison is not None
+    assert unet.comparison.verdict is Verdict.WORSE
+    assert rom.comparison is None
+    assert rom.a is not None
+    assert rom.a.value == (rom.b.value if rom.b else None)
+    assert ("draw", "lora_rom") not in by_key  # it runs no adapter
+
+
+def test_a_launch_without_times_leaves_nothing_to_compare(tmp_path: Path) -> None:
+    blocks, tasks = blocks_of(tmp_path, 1.0)
+    emulated = [[replace(record, caveats=(Caveat.EMULATED_NPU,)) for record in block] for block in blocks]
+    a, b = sides_of_blocks(emulated, tasks, tasks)
+    assert primary(a, b, LOOKS) is None
+    with pytest.raises(ValueError, match="without a time for an image"):
+        replanned(a, b, 0.03)
+    assert all(row.comparison is None for row in interleaved_rows(S25, a, b, LOOKS) if row.key == "end_to_end")
+
+
+def test_a_plan_follows_from_the_spread_that_was_seen(tmp_path: Path) -> None:
+    planned = replanned(*sides(tmp_path, 1.0), 0.03)
+    assert planned == Looks(at=(6,), margin=0.015)
+
+
+def device(tmp_path: Path, slower: float, **changes: Any) -> ComparedDevice:
+    rows = interleaved_rows(S25, *sides(tmp_path, slower), LOOKS)
+    plain = ComparedDevice(device=S25, blocks=BLOCKS, looks=LOOKS, rows=rows, differences={}, caveats=())
+    return replace(plain, **changes)
+
+
+def test_the_result_is_said_first_with_its_interval_and_verdict(tmp_path: Path) -> None:
+    said = sentence(device(tmp_path / "a", 1.05))
+    assert said.startswith("On virtual:s25, an image takes 5.0 % more time on B than on A (")
+    assert said.endswith(" % more, 6 blocks): WORSE.")
+    assert "takes the same time on A and B, to within 2.0 % (" in sentence(device(tmp_path / "b", 1.0))
+    broken = sentence(device(tmp_path / "c", 1.0, broken="the phone is hot"))
+    assert broken.endswith("; it ended early: the phone is hot.")
+    stored = sentence(device(tmp_path / "d", 1.0, looks=None))
+    assert stored.startswith("On virtual:s25, the runs were measured at different times")
+
+
+def test_a_table_has_a_line_for_each_figure(tmp_path: Path) -> None:
+    table = side_table(device(tmp_path, 1.05))
+    assert table.rows[0][:2] == (ALL_TASKS, "End to end, ms")
+    assert table.rows[0][-1] == "WORSE"
+    assert {row[-1] for row in table.rows} >= {"WORSE", "exact"}
+
+
+def test_what_else_differs_is_named(tmp_path: Path) -> None:
+    (record,) = make_run(tmp_path, variants=(Variant.SHARED,)).records
+    first = replace(record, versions={"harness": "1", "numpy": "1"}, settings={"runtime.threads": "2"}, state={})
+    state = {"before.clocks": "policy0 1000/2000/3000 kHz"}
+    second = replace(first, versions={"harness": "1", "numpy": "2"}, settings={"runtime.threads": "1"}, state=state)
+    assert differences([first], [second]) == {"clocks up to, kHz": ("none", "policy0 2000/3000"), "runtime.threads": ("2", "1")}
+    assert differences([first, second], [second, first]) == {}
+
+
+@pytest.fixture
+def old_run(world: World) -> Layout:
+    return store_run(world)
+
+
+def test_stored_runs_stand_beside_each_other_without_a_verdict(old_run: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["compare", RUN, RUN, "--b", "variant=per-graph", "--results", str(old_run.root)]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "End to end, ms" in shown
+    assert not any(verdict.value in shown for verdict in Verdict)
+    assert "whatever changed between them counts as a difference" in shown
+    assert main([*words, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema_version"] == 1
+    assert all(row["comparison"] is None for row in document["devices"][0]["rows"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nothing-of-the-kind"], "unknown recipe 'nothing-of-the-kind'"),
+        (["quickstart", "--b", "runtime.thread=1"], "runtime.thread: unknown key; did you mean 'threads'?"),
+        (["quickstart", "--b", "runtime.threads"], "'runtime.threads' is no change; expected KEY=VALUE"),
+        (["quickstart", "--b", "kit=a", "--b", "kit=b"], "kit is changed more than once on one side"),
+        (["quickstart", "--b", "variant=merged"], "unknown variant 'merged'"),
+        ([RUN, "--b", "runtime.threads=1"], f"'{RUN}' is a run, and runtime.threads is a key of a recipe"),
+        ([RUN, RUN, "--b", "variant=resident"], "has no sound launch of resident on 'virtual:s25'"),
+        ([RUN, "quickstart", "--devices", "virtual:nothing"], "unknown device profile 'nothing'"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    old_run: Layout, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert main(["compare", *words, "--results", str(old_run.root)]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert not (old_run.root / "comparisons").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [("harness=/nowhere", "the harness '/nowhere' is no program"), ("kit=0123", "unknown kit '0123'")],
+)
+def test_a_harness_or_kit_that_a_device_cannot_use_is_refused_before_anything_is_built(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str, said: str
+) -> None:
+    assert main(["compare", "quickstart", "--b", change, "--devices", "local", "--results", str(tmp_path)]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "bundles").exists()
+
+
+@pytest.mark.slow
+def test_a_side_with_more_steps_is_found_to_take_longer_on_a_device(
+    tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compare", str(tiny_recipe), "--b", "tasks.2.sampler.steps=12", "--devices", "local", "--json"]
+    assert main([*words, "--to-see", "50%", "--results", str(tmp_path)]) == 0
+    document = json.loads(capsys.readouterr().out)
+    (compared,) = document["devices"]
+    row = next(row for row in compared["rows"] if (row["task"], row["key"]) == ("imagine", "end_to_end"))
+    assert row["comparison"]["verdict"] == "WORSE"
+    assert row["comparison"]["ratio"] > 1.5
+    assert compared["looks"]["margin"] == pytest.approx(0.25)
+    assert json.loads(next(tmp_path.glob("comparisons/*/comparison.json")).read_text())["comparison_id"]
+    for side in "ab":
+        assert main(["report", document[side]["run_id"], "--results", str(tmp_path)]) == 0
