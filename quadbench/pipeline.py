@@ -14,6 +14,7 @@ from quadbench.artifacts.parts import file_refs, has_references, item_counts
 from quadbench.compile.availability import require
 from quadbench.devices import Device, HostedPhone, connect, hosted_phones
 from quadbench.errors import DeviceError, HarnessError, QuadbenchError, UserError, extra_needed
+from quadbench.farm.held import Held, held, leased
 from quadbench.measure import LaunchSettings, Queue, launches_of, measure_hosted, measure_launches, planned_turns
 from quadbench.observer import Observer
 from quadbench.quad.cache import cached
@@ -75,14 +76,20 @@ def run(recipe: Recipe, addresses: Sequence[str], *, layout: Layout, observer: O
     phones = hosted_phones(addresses)
     for phone in phones:
         require(phone.target, phone.address)
-    with _reached(addresses, phones, layout) as devices, open_records(database_of(layout)) as records:
+    with (
+        _reached(addresses, phones, layout) as devices,
+        open_records(database_of(layout)) as records,
+        held(devices, records.engine, f"run of {recipe.name}") as leases,
+    ):
         require_equipment(devices, layout)
         profiles = [device.profile.name for device in devices] + [phone.profile.name for phone in phones]
         bundles = built_for(recipe, profiles, layout=layout, observer=observer)
         rollout = _rolled_out(bundles, devices, layout, observer) if devices else None
         run_id = new_id()
         deployments = rollout.deployments if rollout else ()
-        work = _Run(recipe=recipe, run_id=run_id, bundles=bundles, layout=layout, records=records, observer=observer)
+        work = _Run(
+            recipe=recipe, run_id=run_id, bundles=bundles, layout=layout, records=records, leases=leases, observer=observer
+        )
         planned = Counter(launch.variant for launch in work.launches)
         begun = new_run_file(run_id, bundles, deployments=deployments, published=recipe.published, planned=planned)
         save_run(layout, begun)
@@ -188,7 +195,7 @@ def admit(
     admission = admit_adapter(source, bundle, name=name, weight=weight, unet_only=unet_only)
     if not addresses or admission.extended is None:
         return admission, ()
-    with connect(addresses, layout=layout) as devices:
+    with connect(addresses, layout=layout) as devices, leased(devices, layout, "admission of an adapter"):
         require_equipment(devices, layout)
         everywhere = [admission.extended] * len(devices)
         rollout = roll_out(everywhere, devices, layout=layout, observer=observer, runs_float=False)
@@ -229,6 +236,7 @@ class _Run:
     bundles: Mapping[str, Stored[Bundle]]
     layout: Layout
     records: Records
+    leases: Held
     observer: Observer
 
     @property
@@ -248,6 +256,7 @@ class _Run:
             runtime=self.recipe.runtime,
             timeout_s=self.recipe.measure.timeout_s,
             gate=self.recipe.measure.gate,
+            confirm=self.leases.confirm,
         )
         retries = settings.gate.retries if self.recipe.measure.order == "abba" else 0
         queues = [
@@ -284,5 +293,5 @@ class _Run:
         )
 
     def _keep(self, record: RunRecord) -> None:
-        keep_record(self.records, record, self.layout)
+        keep_record(self.records, record, self.layout, self.leases.guard(record.device.address))
         self.observer.record(record)
