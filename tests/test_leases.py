@@ -15,8 +15,8 @@ from support.stored_records import query, record
 
 from quadbench.devices.local import LocalDevice, open_local
 from quadbench.errors import LeaseError, UserError
-from quadbench.farm.held import held, lease_name, leased
-from quadbench.farm.leases import Lease, Leases
+from quadbench.farm.held import held, leased
+from quadbench.farm.leases import Lease, Leases, lease_name
 from quadbench.farm.token_file import write_token
 from quadbench.host import host_name
 from quadbench.results.engine import Source, open_engine

@@ -17,8 +17,7 @@ pytest.importorskip("torch")
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, Caveat, Deployment, LaunchPlan, RunRecord, Status, Stored, Variant
 from quadbench.errors import AdapterError, ArtifactError, DeviceFullError, LeaseError, UserError
-from quadbench.farm.held import lease_name
-from quadbench.farm.leases import Leases
+from quadbench.farm.leases import Leases, lease_name
 from quadbench.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records

@@ -11,9 +11,9 @@ import sqlalchemy as sa
 
 from quadbench.devices import Device
 from quadbench.errors import LeaseError, QuadbenchError
-from quadbench.farm.leases import LEASE_S, Lease, Leases
+from quadbench.farm.leases import LEASE_S, Lease, Leases, lease_name
 from quadbench.farm.token_file import remove_token, write_token
-from quadbench.host import host_name, user_and_host
+from quadbench.host import user_and_host
 from quadbench.results.engine import database_of, open_engine
 from quadbench.results.layout import Layout
 
@@ -84,12 +84,6 @@ def leased(devices: Sequence[Device], layout: Layout, purpose: str) -> Iterator[
             yield leases
     finally:
         engine.dispose()
-
-
-def lease_name(family: str, serial: str) -> str:
-    """Return the name under which all hosts lease the same device: a phone's serial; others are known on their host alone."""
-    is_phone = family == "adb" and ":" not in serial and not serial.startswith("emulator-")
-    return serial if is_phone else f"{serial}@{host_name()}"
 
 
 def _end(leases: Leases, lease: Lease) -> None:

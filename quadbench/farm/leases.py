@@ -24,6 +24,7 @@ from quadbench.farm.lease import (
     with_reservation,
     without_job,
 )
+from quadbench.host import host_name
 from quadbench.results.engine import insertion, now_of, reading, writing
 from quadbench.results.tables import IdentityRow, LeaseRow
 
@@ -141,6 +142,12 @@ class Leases:
             claims = decide(_locked(connection, device), now_of(connection))
             connection.execute(sa.update(LeaseRow).where(LeaseRow.device == device).values(_columns(claims)))
             return claims
+
+
+def lease_name(family: str, serial: str) -> str:
+    """Return the name under which all hosts lease the same device: a phone's serial; others are known on their host alone."""
+    is_phone = family == "adb" and ":" not in serial and not serial.startswith("emulator-")
+    return serial if is_phone else f"{serial}@{host_name()}"
 
 
 def _locked(connection: sa.Connection, device: str) -> Claims:

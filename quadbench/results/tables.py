@@ -108,3 +108,25 @@ class IdentityRow(Table):
     __tablename__ = "identity"
 
     name: Mapped[str] = mapped_column(primary_key=True)
+
+
+class PhoneRow(Table):
+    """A phone of the inventory."""
+
+    __tablename__ = "devices"
+
+    device: Mapped[str] = mapped_column(primary_key=True)
+    address: Mapped[str]
+    serial: Mapped[str]
+    state: Mapped[str]
+    model: Mapped[str]
+    profile: Mapped[str | None]
+    chip: Mapped[str | None]
+    android_release: Mapped[str | None]
+    abi: Mapped[str | None]
+    host: Mapped[str]
+    last_seen: Mapped[datetime] = mapped_column(UtcTime)
+    health: Mapped[str]
+    reason: Mapped[str | None] = mapped_column(sa.Text)
+    failures: Mapped[int]
+    good_jobs: Mapped[int]
