@@ -14,6 +14,7 @@ QuadbenchError                      exit code  meaning
 │   ├── DeviceNotFoundError         5
 │   ├── DeviceLostError             5          transient
 │   ├── DeviceFullError             5
+│   ├── LeaseError                  5          somebody else has the device, or has had it meanwhile
 │   ├── OutputLimitError            5          a command on the device, or a file there, gives more than is read
 │   ├── CommandError                5          a command on the device ended with a status other than 0
 │   └── CommandTimeoutError         5          a command on the device took too long and was killed
@@ -130,6 +131,10 @@ class DeviceLostError(DeviceError):
 
 class DeviceFullError(DeviceError):
     """The error of a device with too little free space for what would be pushed."""
+
+
+class LeaseError(DeviceError):
+    """The error of a device that somebody else has, or of a lease that is over: nothing is done on the device, nothing stored."""
 
 
 class OutputLimitError(DeviceError):

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import fcntl
+import getpass
 import os
 import re
 import shutil
@@ -24,6 +25,20 @@ def host_cpu() -> str:
     cores = len(os.sched_getaffinity(0))
     model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return f"{model[1].strip() if model else os.uname().machine}, {cores} core{'s' if cores != 1 else ''}"
+
+
+def user_and_host() -> str:
+    """Return who works here, and where, as `ana@lab-1`."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in a container
+        user = str(os.getuid())
+    return f"{user}@{host_name()}"
+
+
+def host_name() -> str:
+    """Return this machine's name, by which a farm knows it."""
+    return os.uname().nodename
 
 
 def find_programs(packages: dict[str, str], *, needed_for: str) -> dict[str, Path]:

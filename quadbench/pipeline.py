@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,8 @@ from quadbench.artifacts.parts import file_refs, has_references, item_counts
 from quadbench.compile.availability import require
 from quadbench.devices import Device, HostedPhone, connect, hosted_phones
 from quadbench.errors import DeviceError, HarnessError, QuadbenchError, UserError, extra_needed
+from quadbench.farm.held import Held, held, leased
+from quadbench.farm.inventory import Inventory
 from quadbench.measure import LaunchSettings, Queue, launches_of, measure_hosted, measure_launches, planned_turns
 from quadbench.observer import Observer
 from quadbench.quad.cache import cached
@@ -75,14 +77,22 @@ def run(recipe: Recipe, addresses: Sequence[str], *, layout: Layout, observer: O
     phones = hosted_phones(addresses)
     for phone in phones:
         require(phone.target, phone.address)
-    with _reached(addresses, phones, layout) as devices, open_records(database_of(layout)) as records:
+    with (
+        _reached(addresses, phones, layout) as devices,
+        open_records(database_of(layout)) as records,
+        held(devices, records.engine, f"run of {recipe.name}") as leases,
+    ):
+        inventory = Inventory(records.engine)
+        inventory.require_usable(devices)
         require_equipment(devices, layout)
         profiles = [device.profile.name for device in devices] + [phone.profile.name for phone in phones]
         bundles = built_for(recipe, profiles, layout=layout, observer=observer)
-        rollout = _rolled_out(bundles, devices, layout, observer) if devices else None
+        rollout = _rolled_out(bundles, devices, layout, observer, inventory) if devices else None
         run_id = new_id()
         deployments = rollout.deployments if rollout else ()
-        work = _Run(recipe=recipe, run_id=run_id, bundles=bundles, layout=layout, records=records, observer=observer)
+        work = _Run(
+            recipe=recipe, run_id=run_id, bundles=bundles, layout=layout, records=records, leases=leases, observer=observer
+        )
         planned = Counter(launch.variant for launch in work.launches)
         begun = new_run_file(run_id, bundles, deployments=deployments, published=recipe.published, planned=planned)
         save_run(layout, begun)
@@ -188,7 +198,7 @@ def admit(
     admission = admit_adapter(source, bundle, name=name, weight=weight, unet_only=unet_only)
     if not addresses or admission.extended is None:
         return admission, ()
-    with connect(addresses, layout=layout) as devices:
+    with connect(addresses, layout=layout) as devices, leased(devices, layout, "admission of an adapter"):
         require_equipment(devices, layout)
         everywhere = [admission.extended] * len(devices)
         rollout = roll_out(everywhere, devices, layout=layout, observer=observer, runs_float=False)
@@ -205,8 +215,17 @@ def _only_bundle(result: RunResult) -> Stored[Bundle]:
     return result.stored
 
 
-def _rolled_out(bundles: Mapping[str, Stored[Bundle]], devices: Sequence[Device], layout: Layout, observer: Observer) -> Rollout:
-    return roll_out([bundles[device.profile.name] for device in devices], devices, layout=layout, observer=observer)
+def _rolled_out(
+    bundles: Mapping[str, Stored[Bundle]], devices: Sequence[Device], layout: Layout, observer: Observer, inventory: Inventory
+) -> Rollout:
+    """Roll out to every device, and note those at whose own fault it failed."""
+
+    def left_out(device: Device, error: QuadbenchError) -> None:
+        if isinstance(error, DeviceError):
+            inventory.note_job(device, error.message)
+
+    everywhere = [bundles[device.profile.name] for device in devices]
+    return roll_out(everywhere, devices, layout=layout, observer=observer, left_out=left_out)
 
 
 def _reached(addresses: Sequence[str], hosted: Sequence[HostedPhone], layout: Layout) -> AbstractContextManager[list[Device]]:
@@ -222,14 +241,19 @@ def _tell_step(observer: Observer, which: str, step: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """One run under way, its bundles built: by device profile the one that its devices run."""
+    """One run under way, its bundles built: by device profile the one that its devices run.
+
+    `faults` has by address the first failure of a launch that is the device's own.
+    """
 
     recipe: Recipe
     run_id: str
     bundles: Mapping[str, Stored[Bundle]]
     layout: Layout
     records: Records
+    leases: Held
     observer: Observer
+    faults: dict[str, str] = field(default_factory=dict)
 
     @property
     def launches(self) -> Sequence[LaunchPlan]:
@@ -238,7 +262,7 @@ class _Run:
         return launches_of(self.recipe, item_counts(content), has_references=has_references(content))
 
     def measure(self, rollout: Rollout) -> None:
-        """Measure on the devices that are connected."""
+        """Measure on the devices that are connected, and note how they did."""
         # The pictures that each launch is compared with, and what no device takes.
         for bundle in {installation.bundle.folder: installation.bundle for installation in rollout.installations}.values():
             check_contents(bundle, file_refs((bundle.artifact.tasks, bundle.artifact.profile)))
@@ -248,6 +272,7 @@ class _Run:
             runtime=self.recipe.runtime,
             timeout_s=self.recipe.measure.timeout_s,
             gate=self.recipe.measure.gate,
+            confirm=self.leases.confirm,
         )
         retries = settings.gate.retries if self.recipe.measure.order == "abba" else 0
         queues = [
@@ -255,6 +280,9 @@ class _Run:
             for one in rollout.installations
         ]
         measure_launches(queues, keep=self._keep, observer=self.observer)
+        inventory = Inventory(self.records.engine)
+        for installation in rollout.installations:
+            inventory.note_job(installation.device, self.faults.get(installation.address))
 
     def measure_hosted(self, phones: Sequence[HostedPhone]) -> dict[str, QuadbenchError]:
         """Compile for phones at AI Hub and run the graphs there. Return by address why some gave no records."""
@@ -284,5 +312,7 @@ class _Run:
         )
 
     def _keep(self, record: RunRecord) -> None:
-        keep_record(self.records, record, self.layout)
+        keep_record(self.records, record, self.layout, self.leases.guard(record.device.address))
+        if record.status is Status.FAILED and record.error_class is ErrorClass.DEVICE:
+            self.faults.setdefault(record.device.address, record.reason or "no reason")
         self.observer.record(record)

@@ -213,14 +213,14 @@ def test_a_long_address_is_no_device_and_is_not_repeated_whole(address: str, cap
 
 
 @pytest.mark.parametrize("devices", ["", " ", ",", " , "])
-def test_devices_that_name_nothing_do_not_mean_this_machine(devices: str) -> None:
+def test_devices_that_name_nothing_do_not_mean_this_machine(devices: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--devices '.*' names no device.*leave --devices out"):
-        chosen_devices(devices, None)
+        chosen_devices(devices, None, Layout(tmp_path))
 
 
-def test_devices_that_are_left_out_mean_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_devices_that_are_left_out_mean_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("ANDROID_SERIAL", raising=False)
-    assert chosen_devices(None, None) == ["local"]
+    assert chosen_devices(None, None, Layout(tmp_path)) == ["local"]
 
 
 @pytest.mark.parametrize("address", ["virtual:s25?target=cpu&target=qnn", "s25?target=cpu&target=cpu"])

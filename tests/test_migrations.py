@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from alembic import command
-from support.stored_records import query, record
+from support.stored_records import LATEST, query, record
 
 from quadbench.results import schema
 from quadbench.results.engine import Source, writing
@@ -13,8 +13,7 @@ from quadbench.results.postgresql import server_engine
 from quadbench.results.records import open_records, read_records
 from quadbench.results.sqlite import file_engine
 
-LATEST = "0004"
-SCHEMAS = ("0001", "0002", "0003")
+SCHEMAS = ("0001", "0002", "0003", "0004", "0005")
 
 
 def write_old(database: Source, version: str) -> None:

@@ -18,6 +18,7 @@ from quadbench import pipeline
 from quadbench.devices import connect
 from quadbench.devices.userland import VIRTUAL_PROPERTY
 from quadbench.errors import ArtifactError, DeviceError, MissingDependencyError
+from quadbench.farm.health import FAILURES_IN_A_ROW
 from quadbench.harness.cmake import NDK_VARIABLE
 from quadbench.harness.execution_provider import execution_provider_of
 from quadbench.kits import store
@@ -39,13 +40,13 @@ SERIAL = "127.0.0.1:5640"
 
 
 @contextlib.contextmanager
-def attached(folder: Path, patch: pytest.MonkeyPatch, abi: str = "arm64-v8a") -> Iterator[str]:
+def attached(folder: Path, patch: pytest.MonkeyPatch, abi: str = "arm64-v8a", options: str = "") -> Iterator[str]:
     """Yield the address of a phone at the user's adb server that reports the ABI; it runs what this machine does."""
     profile = folder / "phone.yaml"
     properties = f"properties:\n  {VIRTUAL_PROPERTY}: android\n  ro.product.cpu.abi: {abi}\n"
     s25 = (PROFILES_FOLDER / "s25.yaml").read_text()
     profile.write_text(s25.replace("name: s25\n", "name: phone\n").replace("properties:\n", properties))
-    with connect([f"virtual:{profile}"], layout=Layout(folder)):
+    with connect([f"virtual:{profile}{options}"], layout=Layout(folder)):
         patch.setenv("ADB_SERVER_SOCKET", f"localfilesystem:{folder}/devices/virtual-phone/system/run/adb.sock")
         yield f"{profile}@{SERIAL}"
 
@@ -114,6 +115,20 @@ def test_a_kit_that_was_changed_is_not_pushed(phone: str, ndk: None, layout: Lay
     library.write_bytes(content)
     with pytest.raises(ArtifactError, match="was changed after it was written"):
         pipeline.run(QUICKSTART, [phone], layout=layout, observer=Silent())
+
+
+def test_a_phone_without_room_for_a_launch_goes_into_quarantine_after_three_runs(
+    ndk: None, layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_recipe_bundle(QUICKSTART, layout)
+    store.add([write_runtime(tmp_path / "kit")], Abi.ARM64_V8A, layout)
+    with attached(tmp_path, monkeypatch, options="?data_mb=1") as address:
+        for _ in range(FAILURES_IN_A_ROW):
+            assert pipeline.run(QUICKSTART, [address], layout=layout, observer=Silent()).exit_code == DeviceError.exit_code
+        with pytest.raises(
+            DeviceError, match=r"is in quarantine: 3 jobs in a row failed, the last one: .* MB left, a launch needs 8"
+        ):
+            pipeline.run(QUICKSTART, [address], layout=layout, observer=Silent())
 
 
 @pytest.mark.parametrize("abi", ["x86_64", "armeabi-v7a"])

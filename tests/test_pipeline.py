@@ -16,7 +16,8 @@ pytest.importorskip("torch")
 
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, Caveat, Deployment, LaunchPlan, RunRecord, Status, Stored, Variant
-from quadbench.errors import AdapterError, ArtifactError, DeviceFullError, UserError
+from quadbench.errors import AdapterError, ArtifactError, DeviceFullError, LeaseError, UserError
+from quadbench.farm.leases import Leases, lease_name
 from quadbench.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
@@ -316,3 +317,12 @@ def _sandbox_processes(layout: Layout) -> list[str]:
     """The command lines of processes that have to do with the virtual device."""
     listed = subprocess.run(["ps", "-eww", "-o", "args"], capture_output=True, text=True, check=True).stdout
     return [line for line in listed.splitlines() if str(layout.device("virtual-tabs11")) in line]
+
+
+def test_a_device_that_somebody_has_reserved_takes_no_run(tiny_recipe: Path, tmp_path: Path) -> None:
+    fresh = Layout(tmp_path / "results")
+    with open_records(fresh.database) as records:
+        Leases(records.engine).reserve(lease_name("local", "local"), "ana@lab-1", "a demo", 3600)
+    with pytest.raises(LeaseError, match=r"device 'local@.*' is taken by ana@lab-1 until .*: a demo"):
+        pipeline.run(load_recipe(tiny_recipe), ["local"], layout=fresh, observer=Watcher())
+    assert not fresh.bundles.exists()

@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from support.stored_records import DEVICE, STARTED, query, record, sample
+from support.stored_records import DEVICE, LATEST, STARTED, query, record, sample
 
 from quadbench.artifacts import Caveat, ErrorClass, Sample, Status, Variant
 from quadbench.errors import ArtifactError, UnknownNameError
@@ -199,7 +199,7 @@ def test_processes_that_open_a_new_database_at_once_migrate_it_once(database: So
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert errors == [b"", b"", b""]
     assert query(database, "SELECT COUNT(*) FROM records") == [(60,)]
-    assert query(database, "SELECT version_num FROM alembic_version") == [("0004",)]
+    assert query(database, "SELECT version_num FROM alembic_version") == [(LATEST,)]
 
 
 def test_the_view_gives_each_figure_of_a_run_without_warmup_and_failures(records: Records, database: Source) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from quadbench.cli.options import split_list
 from quadbench.devices import SERIAL_VARIABLE
 from quadbench.errors import UserError
+from quadbench.farm.wishes import addresses_for
+from quadbench.results.layout import Layout
 from quadbench.spec import variable
 from quadbench.target.profile import LOCAL_NAME
 
@@ -15,7 +17,8 @@ def add_devices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--devices",
         metavar="A,B",
-        help="addresses: s25, s25@SERIAL, SERIAL, virtual:s25, hub:s25, local (default: $ANDROID_SERIAL, else local)",
+        help="addresses: s25, s25@SERIAL, SERIAL, virtual:s25, hub:s25, local (default: $ANDROID_SERIAL, else local); or wishes"
+        " for free phones: s25*2, chip=SM8750",
     )
     parser.add_argument("-s", "--serial", metavar="SERIAL", help="the phone with this serial, as adb's option of that name")
 
@@ -32,15 +35,16 @@ def listed_devices(devices: str | None) -> Sequence[str]:
     return listed
 
 
-def chosen_devices(devices: str | None, serial: str | None) -> Sequence[str]:
-    """Return the addresses to run on. `-s` picks the phone for one address, or is the address.
+def chosen_devices(devices: str | None, serial: str | None, layout: Layout) -> Sequence[str]:
+    """Return the addresses to run on. `-s` picks the phone for one address, or is the address; wishes are given free phones.
 
     With neither, an empty list stands for $ANDROID_SERIAL if it is set; else this machine is meant.
 
     Raises:
         UserError: `-s` stands beside several addresses, or `--devices` names nothing.
+        DeviceNotFoundError: too few phones are free.
     """
-    listed = listed_devices(devices)
+    listed = addresses_for(listed_devices(devices), layout)
     if serial and len(listed) > 1:
         raise UserError(f"-s {serial} picks one phone, but --devices names {len(listed)}", hint=f"write {listed[0]}@{serial}")
     if serial:

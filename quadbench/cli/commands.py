@@ -37,7 +37,10 @@ GROUPS = (
     Group(
         title="devices and this machine",
         commands={
-            "devices": "list what can be given to --devices",
+            "devices": "list phones with their health, and what else --devices takes",
+            "reserve": "keep a device for yourself for a while",
+            "release": "give a reserved device back",
+            "who": "say who has which device, and until when",
             "targets": "list what can be compiled for, and what to install for the rest",
             "doctor": "say what is installed and what to install, or try a device",
             "harness": "build the native harness, for this machine or for devices",

@@ -1,4 +1,4 @@
-"""Devices: this machine -> what can be given to --devices."""
+"""Devices: this machine and the farm -> phones, and what else can be given to --devices; quarantine begins and ends here too."""
 
 import argparse
 from collections.abc import Sequence
@@ -9,30 +9,111 @@ from rich.console import Console
 from rich.table import Table
 
 from quadbench.artifacts.device_text import one_line
-from quadbench.cli.console import print_json, stdout_console
+from quadbench.cli.console import print_error, print_json, print_text, stdout_console
 from quadbench.cli.options import add_command
 from quadbench.devices import DeviceRow, list_devices
+from quadbench.errors import DeviceNotFoundError, UserError
+from quadbench.farm.farm_file import expected_phones
+from quadbench.farm.health import PhoneCondition, quarantined, released
+from quadbench.farm.inventory import Inventory
+from quadbench.farm.overview import FarmPhone, overview, phone_named
+from quadbench.results.engine import database_of, open_engine
+
+_PHONE_COLUMNS = ("name", "serial", "model", "chip", "Android", "ABI", "host", "state", "health", "lease", "last seen")
+_UNKNOWN = "–"
 
 
 def add(commands: Any) -> None:
     """Add `quadbench devices` to the commands."""
-    add_command(commands, "devices", run)
+    parser = add_command(commands, "devices", run)
+    parser.add_argument(
+        "action", nargs="?", choices=["quarantine", "release"], help="keep runs from a phone, or let them go there again"
+    )
+    parser.add_argument("device", nargs="?", help="that phone: its name, address or serial")
+    parser.add_argument("--why", metavar="TEXT", default="by hand", help="the reason of a quarantine")
 
 
 def run(options: argparse.Namespace) -> int:
-    rows = list_devices()
+    rows, expected = list_devices(), expected_phones()
+    phones = overview(rows, expected, options.layout)
+    if options.action:
+        return _change(options, phones)
+    others = [row for row in rows if not row.is_phone]
     if options.json:
-        print_json([asdict(row) for row in rows])
+        print_json([*map(_phone_json, phones), *map(asdict, others)])
     else:
-        _print_devices(stdout_console(), rows)
+        _print(stdout_console(), phones, others)
+    missing = [phone for phone in phones if phone.is_missing]
+    for phone in missing:
+        print_error(f"expected phone '{phone.name}' (serial {phone.seen.serial}) is not ready: {_whereabouts(phone)}")
+    return DeviceNotFoundError.exit_code if missing else 0
+
+
+def _change(options: argparse.Namespace, phones: Sequence[FarmPhone]) -> int:
+    """Begin or end a quarantine."""
+    if options.device is None:
+        raise UserError(f"quadbench devices {options.action} names no phone", hint="see: quadbench devices")
+    phone = phone_named(options.device, phones)
+    engine = open_engine(database_of(options.layout))
+    try:
+        inventory = Inventory(engine)
+        if phone.is_here:
+            inventory.note_seen([phone.seen])
+        why = one_line(options.why)
+        condition = inventory.change(phone.seen.device, released if options.action == "release" else lambda _: quarantined(why))
+    finally:
+        engine.dispose()
+    if options.json:
+        print_json({"name": phone.name, **asdict(condition)})
+    else:
+        print_text(f"{phone.name}: {_health(condition)}")
     return 0
 
 
-def _print_devices(console: Console, rows: Sequence[DeviceRow]) -> None:
-    shown = Table(header_style="bold")
+def _print(console: Console, phones: Sequence[FarmPhone], others: Sequence[DeviceRow]) -> None:
+    if phones:
+        table = Table(header_style="bold")
+        for column in _PHONE_COLUMNS:
+            table.add_column(column, overflow="fold")
+        for phone in phones:
+            table.add_row(*map(one_line, _phone_words(phone)))
+        console.print(table)
+    table = Table(header_style="bold")
     for column in ("address", "serial", "state", "model", "profile"):
-        shown.add_column(column, overflow="fold")
-    for row in rows:
-        words = (row.address, row.serial, row.state, row.model, row.profile or "no profile matches")
-        shown.add_row(*map(one_line, words))
-    console.print(shown)
+        table.add_column(column, overflow="fold")
+    for row in others:
+        table.add_row(*map(one_line, (row.address, row.serial, row.state, row.model, row.profile or _UNKNOWN)))
+    console.print(table)
+
+
+def _phone_words(phone: FarmPhone) -> Sequence[str]:
+    seen, claim = phone.seen, phone.claim
+    name = phone.name if seen.profile else f"{phone.name} (no profile matches)"
+    facts = (seen.serial, seen.model, seen.chip, seen.android_release, seen.abi, seen.host, seen.state)
+    lease = f"{claim.owner} until {claim.until:%m-%d %H:%M} UTC: {claim.purpose}" if claim else ""
+    seen_at = f"{phone.last_seen:%Y-%m-%d %H:%M} UTC" if phone.last_seen else ""
+    return name, *(fact or _UNKNOWN for fact in facts), _health(phone.condition), lease or "free", seen_at or _UNKNOWN
+
+
+def _health(condition: PhoneCondition) -> str:
+    return f"{condition.health.value}: {condition.reason}" if condition.reason else condition.health.value
+
+
+def _whereabouts(phone: FarmPhone) -> str:
+    if phone.last_seen is None:
+        return "it was never seen"
+    return f"{phone.seen.state}, last seen {phone.last_seen:%Y-%m-%d %H:%M} UTC at {phone.seen.host}"
+
+
+def _phone_json(phone: FarmPhone) -> dict[str, Any]:
+    claim = phone.claim
+    return {
+        **asdict(phone.seen),
+        "name": phone.name,
+        "labels": phone.labels,
+        "health": phone.condition.health.value,
+        "reason": phone.condition.reason,
+        "lease": claim and {"owner": claim.owner, "purpose": claim.purpose, "until": claim.until.isoformat()},
+        "last_seen": phone.last_seen and phone.last_seen.isoformat(),
+        "is_expected": phone.is_expected,
+    }

@@ -1,13 +1,17 @@
 """Options: a command's name and function -> its parser, with the options that all commands take."""
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from quadbench.cli.commands import COMMANDS
+from quadbench.errors import shown
 from quadbench.results.layout import Layout
 from quadbench.target.abi import Abi
+
+_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -70,6 +74,14 @@ def add_abi(parser: argparse.ArgumentParser, default: Abi) -> None:
 def split_list(text: str) -> Sequence[str]:
     """Split a list on the command line: `a, b` becomes [`a`, `b`]."""
     return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def duration_s(text: str) -> float:
+    """Return the seconds of a duration on the command line, as `90s`, `30m`, `2h` or `7d`."""
+    match = re.fullmatch(r"(\d{1,6})([smhd])", text)
+    if not match or not int(match[1]):
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no duration; expected one as 30m, 2h or 7d")
+    return int(match[1]) * _UNITS_S[match[2]]
 
 
 def _layout(folder: str) -> Layout:

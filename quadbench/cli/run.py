@@ -32,7 +32,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     recipe = load_recipe(options.recipe)
-    chosen = chosen_devices(options.devices, options.serial)
+    chosen = chosen_devices(options.devices, options.serial, options.layout)
     if options.dry_run:
         return _print_forecasts(options, forecast(recipe, chosen, layout=options.layout))
     with RunConsole(Console(stderr=True)) as observer:

@@ -30,7 +30,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    over, chosen = read_over(options.over), chosen_devices(options.devices, options.serial)
+    over, chosen = read_over(options.over), chosen_devices(options.devices, options.serial, options.layout)
     with RunConsole(Console(stderr=True)) as observer:
         swept = sweep(options.recipe, over, chosen, layout=options.layout, observer=observer)
     if options.json:

@@ -36,6 +36,7 @@ from quadbench.target.profile import LOCAL_NAME, DeviceProfile, load_profile, lo
 from quadbench.target.targets import AiHubTarget
 
 SERIAL_VARIABLE = "ANDROID_SERIAL"
+_ALWAYS_THERE = ("virtual", "hosted")  # states of rows that stand for a kind of device
 _PROPERTY_CHARACTERS = 200  # of a property that describes a device; a build's fingerprint takes 80
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,14 @@ class DeviceRow:
     state: str
     model: str
     profile: str | None
+    chip: str | None = None
+    android_release: str | None = None
+    abi: str | None = None
+
+    @property
+    def is_phone(self) -> bool:
+        """Say whether it is attached, and none of those that are always there."""
+        return self.state not in _ALWAYS_THERE and self.address != LOCAL_NAME
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +131,7 @@ def list_devices(profiles: Sequence[DeviceProfile] | None = None) -> list[Device
             state="virtual",
             model=profile.title,
             profile=profile.name,
+            chip=profile.soc.model,
         )
         for profile in known
     ]
@@ -132,6 +142,7 @@ def list_devices(profiles: Sequence[DeviceProfile] | None = None) -> list[Device
             state="hosted",
             model=profile.title,
             profile=profile.name,
+            chip=profile.soc.model,
         )
         for profile in known
         if profile.hosted_target
@@ -246,4 +257,7 @@ def _phone_row(phone: Phone, profiles: Sequence[DeviceProfile]) -> DeviceRow:
         state=attached.state,
         model=model,
         profile=profile,
+        chip=phone.properties.get("ro.soc.model"),
+        android_release=phone.properties.get("ro.build.version.release"),
+        abi=phone.properties.get(ABI_PROPERTY),
     )

@@ -11,6 +11,7 @@ from quadbench.doctor.document import BringUp, CheckStatus, DeviceCheck, Examine
 from quadbench.doctor.graphs import graph_checks
 from quadbench.doctor.system import system_checks
 from quadbench.errors import DeviceError, MissingDependencyError
+from quadbench.farm.held import leased
 from quadbench.observer import Observer
 from quadbench.results.layout import Layout
 from quadbench.spec import variable
@@ -34,7 +35,8 @@ def bring_up(address: str, *, layout: Layout, observer: Observer) -> BringUp:
     """
     started_at, versions = datetime.now(UTC), dict[str, str]()
     try:
-        with connect([address], layout=layout) as (device,):
+        with connect([address], layout=layout) as devices, leased(devices, layout, "doctor"):
+            (device,) = devices
             examined, serials = _examined(device), [device.serial] if device.family == "adb" else []
             checks = _checked(device, layout, observer, versions)
     except (DeviceError, MissingDependencyError) as error:

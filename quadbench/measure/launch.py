@@ -7,6 +7,7 @@ import os
 import platform
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from quadbench.artifacts import LIBRARY_PREFIX, Bundle, Caveat, CompiledBundle, 
 from quadbench.artifacts.device_text import one_line
 from quadbench.artifacts.parts import tasks_of
 from quadbench.devices import Device
-from quadbench.errors import DeviceError
+from quadbench.errors import DeviceError, StorageError
 from quadbench.harness.expected import Expected, expected_of
 from quadbench.harness.heard import Heard
 from quadbench.harness.installation import Installation
@@ -52,13 +53,14 @@ class LaunchAborted(KeyboardInterrupt):
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchSettings:
-    """The settings that all launches of one run share."""
+    """The settings that all launches of one run share. `confirm` refuses a device that is not the run's, before each launch."""
 
     run_id: str
     layout: Layout
     runtime: Runtime
     timeout_s: float
     gate: Gate = field(default_factory=Gate)
+    confirm: Callable[[Device], None] | None = None
 
 
 def measure_launch(
@@ -171,6 +173,8 @@ def _measured(work: _Launch, interrupted: Event) -> RunRecord:
 def _measure(work: _Launch, findings: _Findings) -> None:
     try:
         work.folder.mkdir(parents=True, exist_ok=True)
+        if work.settings.confirm:
+            work.settings.confirm(work.device)
         remove_left(work.device, work.settings.layout)
         if not _passes_gate(work, findings):
             return
@@ -184,6 +188,8 @@ def _measure(work: _Launch, findings: _Findings) -> None:
         _read_state_after(work, findings)
     except DeviceError as error:
         findings.fail(ErrorClass.DEVICE, str(error))
+    except StorageError as error:
+        findings.fail(ErrorClass.INFRASTRUCTURE, str(error))
     except OSError as error:
         findings.fail(ErrorClass.INFRASTRUCTURE, f"this machine cannot write the results: {error}")
     except Exception as error:

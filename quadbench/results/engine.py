@@ -5,9 +5,12 @@ Records are kept in a SQLite file or in PostgreSQL. What differs between the two
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as postgresql_dialect
+from sqlalchemy.dialects import sqlite as sqlite_dialect
 
 from quadbench.errors import ArtifactError, UserError
 from quadbench.results import schema
@@ -24,6 +27,7 @@ from quadbench.results.sqlite import (
     require_database_file,
     told_by_sqlite,
 )
+from quadbench.results.tables import Table
 from quadbench.spec import variable
 
 DATABASE_VARIABLE = "QUADBENCH_DATABASE"
@@ -123,6 +127,20 @@ def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
         except (ValueError, TypeError, AttributeError) as error:  # the ways in which columns and enumerations refuse a value
             reason = f"{name_of(engine)} is damaged: a value cannot be read: {error}"
             raise ArtifactError(reason, hint=DAMAGED_HINT if _is_file(engine) else None) from error
+
+
+def now_of(connection: sa.Connection) -> datetime:
+    """Return the database's time, by which leases are counted: clocks of hosts may differ."""
+    if _is_file(connection.engine):
+        text = connection.exec_driver_sql("SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')").scalar_one()
+        return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    now: datetime = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
+    return now.astimezone(UTC)
+
+
+def insertion(connection: sa.Connection, table: type[Table]) -> sqlite_dialect.Insert | postgresql_dialect.Insert:
+    """Return an insertion that can say what becomes of a row that is there already, which each engine has of its own."""
+    return sqlite_dialect.insert(table) if _is_file(connection.engine) else postgresql_dialect.insert(table)
 
 
 def name_of(engine: sa.Engine) -> str:

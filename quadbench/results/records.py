@@ -6,7 +6,7 @@ Tables `records` (one row a launch) and `samples` (one row a value), view `kpis`
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import groupby
@@ -16,19 +16,20 @@ from typing import Any, Self
 import sqlalchemy as sa
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
-from sqlalchemy.dialects import postgresql, sqlite
 
 from quadbench.artifacts import DeviceFacts, RunRecord, Sample
 from quadbench.artifacts.kernels import KERNEL_NODES
 from quadbench.artifacts.names import check_file_name, check_relative_path
 from quadbench.artifacts.plausible import value_fault
 from quadbench.errors import ArtifactError, UnknownNameError, shown
-from quadbench.results.engine import Source, name_of, open_engine, open_for_reading, reading, writing
+from quadbench.results.engine import Source, insertion, name_of, open_engine, open_for_reading, reading, writing
 from quadbench.results.tables import RecordRow, SampleRow
 from quadbench.spec import first_problem
 
 _KNOWN_RUNS_SHOWN = 20
 _MOST_NUMBER = 2**63  # of an iteration or step: what the database can hold
+
+Guard = Callable[[sa.Connection], None]
 
 
 def open_records(source: Source) -> "Records":
@@ -65,8 +66,15 @@ class Records:
         """Close every connection."""
         self._engine.dispose()
 
-    def store(self, record: RunRecord) -> bool:
+    @property
+    def engine(self) -> sa.Engine:
+        """The database, for what else is kept there."""
+        return self._engine
+
+    def store(self, record: RunRecord, guard: Guard | None = None) -> bool:
         """Store the record with its samples, whole or not at all. False if it was there already: storing twice is storing once.
+
+        `guard` is asked within the transaction; where it raises, nothing is stored.
 
         Raises:
             StorageError: there is no space left, or the database cannot be written.
@@ -75,6 +83,8 @@ class Records:
         if fault := values_fault(record):
             raise ArtifactError(f"record '{record.record_id}' holds a sample that cannot be stored: {fault}")
         with writing(self._engine) as connection:
+            if guard is not None:
+                guard(connection)
             key = connection.scalar(_new(connection, record))
             if key is None:
                 _require_same(connection, record)
@@ -126,8 +136,7 @@ _PLAIN_FIELDS = tuple(name for name in RunRecord.__dataclass_fields__ if name no
 
 def _new(connection: sa.Connection, record: RunRecord) -> sa.Executable:
     """Return the statement that stores a record's row and gives its key: none where the record's id is taken."""
-    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    row = insert(RecordRow).values(**_row(record))
+    row = insertion(connection, RecordRow).values(**_row(record))
     return row.on_conflict_do_nothing(index_elements=[RecordRow.record_id]).returning(RecordRow.id)
 
 

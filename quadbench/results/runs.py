@@ -23,7 +23,7 @@ from quadbench.recipe.published import published_table
 from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest
-from quadbench.results.records import Records, read_records, values_fault
+from quadbench.results.records import Guard, Records, read_records, values_fault
 from quadbench.results.storage import storing
 from quadbench.spec import first_problem, read_json
 from quadbench.statistics import LAUNCHES_PER_BLOCK
@@ -163,14 +163,16 @@ def _block(record: RunRecord) -> tuple[str, str, int]:
     return record.device.address, record.device.serial, record.launch // LAUNCHES_PER_BLOCK
 
 
-def keep_record(records: Records, record: RunRecord, layout: Layout) -> None:
+def keep_record(records: Records, record: RunRecord, layout: Layout, guard: Guard | None = None) -> None:
     """Store a record; where the database does not take it, write it beside the launch's events instead, and say so.
+
+    What the `guard` refuses is stored nowhere.
 
     Raises:
         StorageError, ArtifactError: the database did not take it; the message says where the record lies.
     """
     try:
-        records.store(record)
+        records.store(record, guard)
     except ArtifactError as error:
         path = layout.launch(record.run_id, record.device.address, record.variant, record.launch) / "record.json"
         try:

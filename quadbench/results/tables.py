@@ -19,6 +19,11 @@ class UtcTime(sa.TypeDecorator[datetime]):
             raise ValueError(f"time {value.isoformat()} has no time zone; expected UTC")
         return value.astimezone(UTC)
 
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
 
 BIG = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite's integers have 64 bits, and only they number rows
 
@@ -80,3 +85,48 @@ class SampleRow(Table):
     item: Mapped[str | None]
     is_warmup: Mapped[bool]
     labels: Mapped[dict[str, str]] = mapped_column(sa.JSON)
+
+
+class LeaseRow(Table):
+    """All that is claimed of a device: by a job, and by a person."""
+
+    __tablename__ = "leases"
+
+    device: Mapped[str] = mapped_column(primary_key=True)
+    token: Mapped[int] = mapped_column(sa.BigInteger)
+    job_owner: Mapped[str | None]
+    job_purpose: Mapped[str | None]
+    job_until: Mapped[datetime | None] = mapped_column(UtcTime)
+    reserved_owner: Mapped[str | None]
+    reserved_purpose: Mapped[str | None]
+    reserved_until: Mapped[datetime | None] = mapped_column(UtcTime)
+
+
+class IdentityRow(Table):
+    """The name of this database, unlike any other's."""
+
+    __tablename__ = "identity"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+
+
+class PhoneRow(Table):
+    """A phone of the inventory."""
+
+    __tablename__ = "devices"
+
+    device: Mapped[str] = mapped_column(primary_key=True)
+    address: Mapped[str]
+    serial: Mapped[str]
+    state: Mapped[str]
+    model: Mapped[str]
+    profile: Mapped[str | None]
+    chip: Mapped[str | None]
+    android_release: Mapped[str | None]
+    abi: Mapped[str | None]
+    host: Mapped[str]
+    last_seen: Mapped[datetime] = mapped_column(UtcTime)
+    health: Mapped[str]
+    reason: Mapped[str | None] = mapped_column(sa.Text)
+    failures: Mapped[int]
+    good_jobs: Mapped[int]

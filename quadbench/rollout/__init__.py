@@ -1,7 +1,7 @@
 """Rollout: a bundle and connected devices -> the bundle compiled for each target, once, and installed on every device."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -50,8 +50,9 @@ def roll_out(
     runs_float: bool = True,
     harness: Path | None = None,
     kit: str | None = None,
+    left_out: Callable[[Device, QuadbenchError], None] | None = None,
 ) -> Rollout:
-    """Compile, then push to all devices at once, each with its bundle. One that fails is left out; the others go on.
+    """Compile, then push to all devices at once, each with its bundle. One that fails is left out, and told; the others go on.
 
     Unless the float graph shall run there, what it takes, adapters in float among it, is not sent. A `harness` and a `kit`, by
     the first characters of its digest, are taken instead of those that would be chosen.
@@ -76,7 +77,14 @@ def roll_out(
         _Work(device=device, kind=kind, harness=harnesses[device.abi], choice=choice, bundle=bundle, compiled=product)
         for device, kind, choice, bundle, product in zip(devices, kinds, choices, bundles, compiled, strict=True)
     ]
-    return _pushed(work, observer, runs_float=runs_float)
+    rollout = _pushed(work, observer, runs_float=runs_float)
+    for device in devices:
+        error = rollout.failures.get(device.facts.address)
+        if left_out and error:
+            left_out(device, error)
+    if not rollout.installations:
+        raise next(iter(rollout.failures.values()))
+    return rollout
 
 
 def _pushed(work: Sequence["_Work"], observer: Observer, *, runs_float: bool) -> Rollout:
@@ -90,8 +98,6 @@ def _pushed(work: Sequence["_Work"], observer: Observer, *, runs_float: bool) ->
         except QuadbenchError as error:
             log.info("%s is left out: %s", address, error)
             failures[address] = error
-    if not installations:
-        raise next(iter(failures.values()))
     return Rollout(installations=tuple(installations), failures=failures)
 
 

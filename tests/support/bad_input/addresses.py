@@ -47,11 +47,11 @@ def address_cases(dice: random.Random) -> Iterator[Case]:
 
 
 def _chosen(devices: str | None, serial: str | None, folder: Path) -> None:
-    _open(chosen_devices(devices, serial), folder)
+    _open(chosen_devices(devices, serial, Layout(folder)), folder)
 
 
 def _connect(text: str, folder: Path) -> None:
-    _open(chosen_devices(text, None), folder)
+    _open(chosen_devices(text, None, Layout(folder)), folder)
 
 
 def _open(addresses: Sequence[str], folder: Path) -> None:

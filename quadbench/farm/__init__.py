@@ -1,0 +1,1 @@
+"""The farm: devices that many processes and hosts share -> who may use which."""

@@ -1,0 +1,77 @@
+"""Farm file: farm.yaml -> the phones that a lab has, by name, with labels of its own."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from quadbench.errors import UserError
+from quadbench.farm.selection import KEYS
+from quadbench.spec import Name, Problem, Spec, load, path_variable, refuse
+
+FARM_VARIABLE = "QUADBENCH_FARM"
+_DEFAULT = Path("farm.yaml")
+
+Text = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s,=*]+$")]
+
+
+class ExpectedPhone(Spec):
+    """A phone that the lab has."""
+
+    name: Name
+    """The name that people call it by."""
+    serial: Text
+    """The serial under which adb shows it."""
+    labels: dict[Name, Text] = Field(default_factory=dict)
+    """Labels by which --devices may choose it, as `rack: left`."""
+
+    @field_validator("labels")
+    @classmethod
+    def _own(cls, labels: dict[str, str]) -> dict[str, str]:
+        refuse(
+            [
+                Problem(location=(key,), reason=f"'{key}' is known of every device; expected a label of your own")
+                for key in labels
+                if key in KEYS
+            ]
+        )
+        return labels
+
+
+class FarmFile(Spec):
+    """The phones of a lab."""
+
+    schema_version: Literal[1]
+    """The version of this format: 1."""
+    devices: Annotated[tuple[ExpectedPhone, ...], Field(max_length=10_000)]
+    """The phones, each once."""
+
+    @field_validator("devices")
+    @classmethod
+    def _each_once(cls, devices: tuple[ExpectedPhone, ...]) -> tuple[ExpectedPhone, ...]:
+        problems = []
+        for key in ("name", "serial"):
+            values = [getattr(device, key) for device in devices]
+            problems += [
+                Problem(location=(number, key), reason=f"'{value}' stands twice")
+                for number, value in enumerate(values)
+                if value in values[:number]
+            ]
+        refuse(problems)
+        return devices
+
+
+def expected_phones() -> tuple[ExpectedPhone, ...]:
+    """Return the phones of the file that $QUADBENCH_FARM names, else of farm.yaml in the working folder; none without file.
+
+    Raises:
+        SpecError: all problems of the file.
+        UserError: the variable names no file.
+    """
+    named = path_variable(FARM_VARIABLE)
+    if named is None and not _DEFAULT.exists():
+        return ()
+    path = named or _DEFAULT
+    if not path.exists():
+        raise UserError(f"${FARM_VARIABLE} names '{path}', which does not exist", hint="see docs/farm.md")
+    return load(path, FarmFile).devices

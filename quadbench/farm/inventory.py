@@ -1,0 +1,147 @@
+"""Inventory: the database -> the phones that were seen, with their health, and what happens to them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from quadbench.artifacts.device_text import one_line
+from quadbench.devices import Device
+from quadbench.errors import DeviceError, UnknownNameError
+from quadbench.farm.health import Health, PhoneCondition, after_failure, after_good_job
+from quadbench.farm.leases import lease_name
+from quadbench.host import host_name
+from quadbench.results.engine import insertion, now_of, reading, writing
+from quadbench.results.tables import PhoneRow
+
+PHONE_FAMILY = "adb"
+READY = "device"  # adb's state of a phone that works
+_CONDITION = ("health", "reason", "failures", "good_jobs")
+_SEEN = ("address", "serial", "state", "model", "profile", "chip", "android_release", "abi", "host")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sighting:
+    """A phone as a host sees it. `device` is the name under which it is leased, `address` what --devices takes there."""
+
+    device: str
+    address: str
+    serial: str
+    state: str
+    model: str
+    profile: str | None
+    chip: str | None
+    android_release: str | None
+    abi: str | None
+    host: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class InventoryPhone:
+    """A phone that was seen, by whichever host saw it last, and its condition."""
+
+    seen: Sighting
+    last_seen: datetime
+    condition: PhoneCondition
+
+
+class Inventory:
+    """The phones in a database. Every method raises StorageError and ArtifactError as `writing` and `reading` do."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def note_seen(self, sightings: Sequence[Sighting]) -> None:
+        """Note that phones are seen now. One that is new is healthy; one that does not answer stays known as it was."""
+        with writing(self._engine) as connection:
+            for sighting in sightings:
+                _note(connection, sighting, _SEEN if sighting.state == READY else ("state", "host"))
+
+    def phones(self) -> list[InventoryPhone]:
+        """Return every phone that was ever seen."""
+        with reading(self._engine) as connection:
+            rows = connection.execute(sa.select(*PhoneRow.__table__.columns).order_by(PhoneRow.device)).mappings()
+            return [
+                InventoryPhone(
+                    seen=Sighting(device=row["device"], **{name: row[name] for name in _SEEN}),
+                    last_seen=row["last_seen"],
+                    condition=_condition(row),
+                )
+                for row in rows
+            ]
+
+    def change(self, device: str, decide: Callable[[PhoneCondition], PhoneCondition]) -> PhoneCondition:
+        """Change a phone's condition, and return the new one.
+
+        Raises:
+            UnknownNameError: it was never seen.
+        """
+        with writing(self._engine) as connection:
+            query = sa.select(*PhoneRow.__table__.columns).where(PhoneRow.device == device).with_for_update()
+            row = connection.execute(query).mappings().one_or_none()
+            if row is None:
+                raise UnknownNameError("phone", device, connection.scalars(sa.select(PhoneRow.device)))
+            condition = decide(_condition(row))
+            connection.execute(sa.update(PhoneRow).where(PhoneRow.device == device).values(_columns(condition)))
+            return condition
+
+    def require_usable(self, devices: Sequence[Device]) -> None:
+        """Refuse phones in quarantine.
+
+        Raises:
+            DeviceError: names the first, with the reason.
+        """
+        conditions = {phone.seen.device: phone.condition for phone in self.phones()}
+        for device in devices:
+            condition = conditions.get(lease_name(device.family, device.serial), PhoneCondition())
+            if condition.health is Health.QUARANTINED:
+                address = device.facts.address
+                raise DeviceError(
+                    f"device '{address}' is in quarantine: {condition.reason}",
+                    hint=f"see what is wrong (quadbench doctor --device {address}), then: quadbench devices release {address}",
+                )
+
+    def note_job(self, device: Device, failure: str | None) -> None:
+        """Note that a phone has done a job, or by what fault of its own the job failed; other devices have no health."""
+        if device.family != PHONE_FAMILY:
+            return
+        name = lease_name(device.family, device.serial)
+        with writing(self._engine) as connection:
+            _note(
+                connection, _sighting(name, device), ("state", "host")
+            )  # what else it is, `quadbench devices` asks the phone itself
+        reason = None if failure is None else one_line(failure)
+        self.change(name, after_good_job if reason is None else lambda condition: after_failure(condition, reason))
+
+
+def _note(connection: sa.Connection, sighting: Sighting, updated: Sequence[str]) -> None:
+    """Add a phone, or update these columns of one that is there, and the time."""
+    seen = {name: getattr(sighting, name) for name in _SEEN} | {"last_seen": now_of(connection)}
+    insert = insertion(connection, PhoneRow).values({"device": sighting.device, **seen, **_columns(PhoneCondition())})
+    changes = {name: seen[name] for name in (*updated, "last_seen")}
+    connection.execute(insert.on_conflict_do_update(index_elements=[PhoneRow.device], set_=changes))
+
+
+def _sighting(name: str, device: Device) -> Sighting:
+    facts = device.facts
+    return Sighting(
+        device=name,
+        address=f"{facts.profile}@{facts.serial}",
+        serial=facts.serial,
+        state=READY,
+        model=facts.title,
+        profile=facts.profile,
+        chip=facts.soc_model,
+        android_release=facts.android_release,
+        abi=device.abi.value,
+        host=host_name(),
+    )
+
+
+def _condition(row: sa.RowMapping) -> PhoneCondition:
+    return PhoneCondition(health=Health(row["health"]), **{name: row[name] for name in _CONDITION if name != "health"})
+
+
+def _columns(condition: PhoneCondition) -> dict[str, object]:
+    return {name: getattr(condition, name) for name in _CONDITION} | {"health": condition.health.value}

@@ -1,0 +1,191 @@
+"""Leases: the database -> a device's lease for one job, with a token that no later job has, and what people have reserved.
+
+Time is the database's. Every change is one transaction that has the device's row for itself.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from quadbench.errors import LeaseError, UserError
+from quadbench.farm.lease import (
+    Claim,
+    Claims,
+    against_job,
+    against_reservation,
+    current,
+    freed,
+    in_force,
+    is_held,
+    renewed,
+    with_job,
+    with_reservation,
+    without_job,
+)
+from quadbench.host import host_name
+from quadbench.results.engine import insertion, now_of, reading, writing
+from quadbench.results.tables import IdentityRow, LeaseRow
+
+LEASE_S = 120.0  # how long a job keeps a device without a sign of life: a database may be away for a minute
+_WHO_HINT = "wait, or see: quadbench who"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """A job's lease of a device. `token` is greater than that of any job before, and less than that of any after."""
+
+    device: str
+    token: int
+    owner: str
+
+
+class Leases:
+    """The leases in a database. Every method raises StorageError and ArtifactError as `writing` and `reading` do."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def database_name(self) -> str:
+        """Return the name by which a device tells this database from another."""
+        with reading(self._engine) as connection:
+            return str(connection.scalars(sa.select(IdentityRow.name)).one())
+
+    def take(self, device: str, owner: str, purpose: str, lease_s: float = LEASE_S) -> Lease:
+        """Take a device for a job.
+
+        Raises:
+            LeaseError: another job has it, or somebody else has reserved it.
+        """
+
+        def decide(claims: Claims, now: datetime) -> Claims:
+            if standing := against_job(claims, owner, now):
+                raise _refusal(device, standing)
+            return with_job(claims, Claim(owner=owner, purpose=purpose, until=now + timedelta(seconds=lease_s)))
+
+        return Lease(device=device, token=self._change(device, decide).token, owner=owner)
+
+    def renew(self, lease: Lease, lease_s: float = LEASE_S) -> None:
+        """Keep a device for longer.
+
+        Raises:
+            LeaseError: the lease is over.
+        """
+
+        def decide(claims: Claims, now: datetime) -> Claims:
+            _require_held(claims, lease, now)
+            return renewed(claims, now + timedelta(seconds=lease_s))
+
+        self._change(lease.device, decide)
+
+    def end(self, lease: Lease) -> None:
+        """Give a device back. A lease that is over stays so."""
+        self._change(lease.device, lambda claims, _: without_job(claims, lease.token))
+
+    def check(self, connection: sa.Connection, lease: Lease) -> None:
+        """Refuse a lease that is over, for as long as the transaction lasts: nobody takes the device before it ends.
+
+        Raises:
+            LeaseError: the lease is over.
+        """
+        _require_held(_locked(connection, lease.device), lease, now_of(connection))
+
+    def reserve(self, device: str, owner: str, purpose: str, for_s: float) -> Claim:
+        """Keep a device for a person, whose jobs alone run there then. One that is reserved already is reserved anew.
+
+        Raises:
+            LeaseError: somebody else has it.
+        """
+
+        def decide(claims: Claims, now: datetime) -> Claims:
+            if standing := against_reservation(claims, owner, now):
+                raise _refusal(device, standing)
+            return with_reservation(claims, Claim(owner=owner, purpose=purpose, until=now + timedelta(seconds=for_s)))
+
+        reservation = self._change(device, decide).reservation
+        assert reservation is not None
+        return reservation
+
+    def release(self, device: str, owner: str, *, force: bool = False) -> None:
+        """End the owner's reservation; with `force`, everybody's, and take the device from the job that runs there.
+
+        Raises:
+            LeaseError: it is somebody else's.
+            UserError: there is none.
+        """
+
+        def decide(claims: Claims, now: datetime) -> Claims:
+            if force:
+                return freed(claims)
+            reservation = in_force(claims.reservation, now)
+            if reservation is None:
+                raise UserError(f"device '{device}' is not reserved", hint="see: quadbench who")
+            if reservation.owner != owner:
+                raise _refusal(device, reservation, hint="ask them, or take it away: --force")
+            return with_reservation(claims, None)
+
+        self._change(device, decide)
+
+    def standing(self) -> dict[str, Claims]:
+        """Return by device what is in force now, without what is over."""
+        with reading(self._engine) as connection:
+            now = now_of(connection)
+            rows = connection.execute(sa.select(*LeaseRow.__table__.columns).order_by(LeaseRow.device)).mappings()
+            every = {str(row["device"]): current(_claims(row), now) for row in rows}
+        return {device: claims for device, claims in every.items() if claims.job or claims.reservation}
+
+    def _change(self, device: str, decide: Callable[[Claims, datetime], Claims]) -> Claims:
+        with writing(self._engine) as connection:
+            blank = {"device": device, **_columns(Claims())}
+            connection.execute(insertion(connection, LeaseRow).values(blank).on_conflict_do_nothing())
+            claims = decide(_locked(connection, device), now_of(connection))
+            connection.execute(sa.update(LeaseRow).where(LeaseRow.device == device).values(_columns(claims)))
+            return claims
+
+
+def lease_name(family: str, serial: str) -> str:
+    """Return the name under which all hosts lease the same device: a phone's serial; others are known on their host alone."""
+    is_phone = family == "adb" and ":" not in serial and not serial.startswith("emulator-")
+    return serial if is_phone else f"{serial}@{host_name()}"
+
+
+def _locked(connection: sa.Connection, device: str) -> Claims:
+    """Return what is claimed of a device, and keep its row from everybody else until the transaction ends."""
+    query = sa.select(*LeaseRow.__table__.columns).where(LeaseRow.device == device).with_for_update()
+    row = connection.execute(query).mappings().one_or_none()
+    return Claims() if row is None else _claims(row)
+
+
+def _require_held(claims: Claims, lease: Lease, now: datetime) -> None:
+    if is_held(claims, lease.token, now):
+        return
+    reason = "has expired: its holder gave no sign of life for too long"
+    if claims.token != lease.token:
+        standing = in_force(claims.job, now)
+        reason = f"is over: {standing.owner if standing else 'somebody'} has taken the device since"
+    raise LeaseError(
+        f"the lease of device '{lease.device}' {reason}; nothing more is done there, and nothing of it is stored",
+        hint="run again; a process that stood still, or a database that was away, loses its devices",
+    )
+
+
+def _refusal(device: str, standing: Claim, *, hint: str = _WHO_HINT) -> LeaseError:
+    until = standing.until.strftime("%Y-%m-%d %H:%M:%S UTC")
+    return LeaseError(f"device '{device}' is taken by {standing.owner} until {until}: {standing.purpose}", hint=hint)
+
+
+def _claims(row: sa.RowMapping) -> Claims:
+    return Claims(token=row["token"], job=_claim(row, "job"), reservation=_claim(row, "reserved"))
+
+
+def _claim(row: sa.RowMapping, kind: str) -> Claim | None:
+    owner, purpose, until = (row[f"{kind}_{part}"] for part in ("owner", "purpose", "until"))
+    return None if owner is None else Claim(owner=owner, purpose=purpose, until=until)
+
+
+def _columns(claims: Claims) -> dict[str, object]:
+    columns: dict[str, object] = {"token": claims.token}
+    for kind, claim in (("job", claims.job), ("reserved", claims.reservation)):
+        columns |= {f"{kind}_{part}": getattr(claim, part, None) for part in ("owner", "purpose", "until")}
+    return columns

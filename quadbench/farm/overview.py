@@ -1,0 +1,207 @@
+"""Overview: attached phones, the inventory, claims, farm.yaml -> all that is known of every phone, and who a word means."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+
+from quadbench.devices import DeviceRow
+from quadbench.devices.addresses import LocalAddress, VirtualAddress, needs_server, parse_address, virtual_serial
+from quadbench.errors import ArtifactError, UnknownNameError, UserError
+from quadbench.farm.farm_file import ExpectedPhone
+from quadbench.farm.health import Health, PhoneCondition
+from quadbench.farm.inventory import PHONE_FAMILY, READY, Inventory, InventoryPhone, Sighting
+from quadbench.farm.lease import Claim, Claims
+from quadbench.farm.leases import Leases, lease_name
+from quadbench.host import host_name
+from quadbench.results.engine import database_of, open_engine, open_for_reading
+from quadbench.results.layout import Layout
+from quadbench.target.profile import LOCAL_NAME, load_profile
+
+GONE, MISSING = "gone", "missing"  # seen once; expected and not there
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FarmPhone:
+    """A phone with all that is known of it. `is_here` says that it is attached to this host."""
+
+    name: str
+    seen: Sighting
+    is_here: bool
+    is_expected: bool
+    last_seen: datetime | None = None
+    condition: PhoneCondition = field(default_factory=PhoneCondition)
+    claims: Claims = field(default_factory=Claims)
+    own_labels: Mapping[str, str] = field(default_factory=dict)
+
+    def is_free_for(self, owner: str) -> bool:
+        """Say whether a run here could have it: it is ready, healthy, at no job, and not reserved by another."""
+        reservation = self.claims.reservation
+        is_taken = self.claims.job is not None or (reservation is not None and reservation.owner != owner)
+        return self.is_here and self.seen.state == READY and self.condition.health is not Health.QUARANTINED and not is_taken
+
+    @property
+    def is_missing(self) -> bool:
+        """Say whether it is expected, and not ready for anybody."""
+        return self.is_expected and self.seen.state != READY
+
+    @property
+    def claim(self) -> Claim | None:
+        """Return the claim of the job that runs there, or else of who has reserved it."""
+        return self.claims.job or self.claims.reservation
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Return all by which --devices may choose it."""
+        seen = self.seen
+        known = {
+            "name": self.name,
+            "serial": seen.serial,
+            "profile": seen.profile,
+            "model": seen.model,
+            "chip": seen.chip,
+            "android": seen.android_release,
+            "abi": seen.abi,
+            "host": seen.host,
+        }
+        return {key: value for key, value in known.items() if value} | dict(self.own_labels)
+
+
+def overview(rows: Sequence[DeviceRow], expected: Sequence[ExpectedPhone], layout: Layout) -> list[FarmPhone]:
+    """Return every phone that is attached, was ever seen or is expected. That attached ones are seen now is noted.
+
+    Where the database does not answer, a warning says so, and health and claims are not known.
+    """
+    here = [sighting_of(row, host_name()) for row in rows if row.is_phone]
+    try:
+        known, claims = _shared(here, layout)
+    except ArtifactError as error:
+        log.warning("what is shared is not known: %s", error)
+        known, claims = [], {}
+    return merged(here, known, claims, expected, host_name())
+
+
+def merged(
+    here: Sequence[Sighting],
+    known: Sequence[InventoryPhone],
+    claims: Mapping[str, Claims],
+    expected: Sequence[ExpectedPhone],
+    host: str,
+) -> list[FarmPhone]:
+    """Put together what is known of each phone, as this host has it. Pure."""
+    attached = {sighting.device: sighting for sighting in here}
+    inventory = {phone.seen.device: phone for phone in known}
+    named = {phone.serial: phone for phone in expected}
+    phones = []
+    for device in sorted({*attached, *inventory}):
+        stored = inventory.get(device)
+        seen = _now(attached.get(device), stored.seen if stored else None, host)
+        entry = named.pop(seen.serial, None)
+        phones.append(
+            FarmPhone(
+                name=entry.name if entry else seen.address,
+                seen=seen,
+                is_here=device in attached,
+                is_expected=entry is not None,
+                last_seen=stored.last_seen if stored else None,
+                condition=stored.condition if stored else PhoneCondition(),
+                claims=claims.get(device, Claims()),
+                own_labels=entry.labels if entry else {},
+            )
+        )
+    return phones + [_missing(entry) for entry in named.values()]
+
+
+def phone_named(word: str, phones: Sequence[FarmPhone]) -> FarmPhone:
+    """Return the phone that a word means: by its name, address or serial, or by its profile if it is the only one.
+
+    Raises:
+        UnknownNameError: there is no such phone.
+        UserError: there are several.
+    """
+    exact = [phone for phone in phones if word in (phone.name, phone.seen.address, phone.seen.serial, phone.seen.device)]
+    fitting = exact or [phone for phone in phones if phone.seen.profile == word]
+    if not fitting:
+        raise UnknownNameError("phone", word, [phone.name for phone in phones])
+    if len(fitting) > 1:
+        names = ", ".join(phone.name for phone in fitting)
+        raise UserError(f"several phones are '{word}': {names}", hint=f"say which, as {fitting[0].name}")
+    return fitting[0]
+
+
+def device_named(word: str, phones: Sequence[FarmPhone]) -> str:
+    """Return the name under which the device that a word means is leased: a phone, this machine or a virtual device.
+
+    Raises:
+        UnknownNameError, UserError: as `phone_named`; or nobody leases such a device.
+    """
+    if needs_server(word):
+        return phone_named(word, phones).seen.device
+    match parse_address(word):
+        case LocalAddress():
+            return lease_name("local", LOCAL_NAME)
+        case VirtualAddress(profile=profile):
+            return lease_name("virtual", virtual_serial(load_profile(profile)))
+        case _:
+            raise UserError(f"'{word}' is at a service, where everybody has a device of his own", hint="see: quadbench devices")
+
+
+def sighting_of(row: DeviceRow, host: str) -> Sighting:
+    """Return an attached phone as the inventory has it."""
+    return Sighting(
+        device=lease_name(PHONE_FAMILY, row.serial),
+        address=row.address,
+        serial=row.serial,
+        state=row.state,
+        model=row.model,
+        profile=row.profile,
+        chip=row.chip,
+        android_release=row.android_release,
+        abi=row.abi,
+        host=host,
+    )
+
+
+def _shared(here: Sequence[Sighting], layout: Layout) -> tuple[list[InventoryPhone], dict[str, Claims]]:
+    """Return what the database knows, which is not made for this."""
+    source = database_of(layout)
+    if isinstance(source, Path) and not source.exists():
+        return [], {}
+    engine = open_engine(source) if here else open_for_reading(source)
+    try:
+        inventory = Inventory(engine)
+        if here:
+            inventory.note_seen(here)
+        return inventory.phones(), Leases(engine).standing()
+    finally:
+        engine.dispose()
+
+
+def _now(attached: Sighting | None, stored: Sighting | None, host: str) -> Sighting:
+    """Return a phone as it is now. One that does not answer is known by what it said before."""
+    if attached and (stored is None or attached.state == READY):
+        return attached
+    assert stored is not None
+    if attached:
+        return replace(stored, state=attached.state, host=attached.host)
+    return replace(stored, state=GONE) if stored.host == host else stored
+
+
+def _missing(entry: ExpectedPhone) -> FarmPhone:
+    """Return a phone that is expected and was never seen."""
+    seen = Sighting(
+        device=lease_name(PHONE_FAMILY, entry.serial),
+        address=entry.serial,
+        serial=entry.serial,
+        state=MISSING,
+        model="",
+        profile=None,
+        chip=None,
+        android_release=None,
+        abi=None,
+        host="",
+    )
+    return FarmPhone(name=entry.name, seen=seen, is_here=False, is_expected=True, own_labels=entry.labels)

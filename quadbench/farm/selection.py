@@ -1,0 +1,72 @@
+"""Selection: words as `s25*2` and `chip=SM8750`, and devices -> a device for each, no device twice. Pure.
+
+Where devices fit several words, they are given out so that every word is served if that is possible at all.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from quadbench.errors import DeviceNotFoundError
+
+KEYS = ("name", "serial", "profile", "model", "chip", "android", "abi", "host")
+_COUNTED = re.compile(r"(?P<what>[^*]+)\*(?P<count>[1-9]\d{0,3})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """A wish for `count` devices whose `key` has this value; without key, whose name or profile it is. `word` is all of it."""
+
+    word: str
+    key: str | None
+    value: str
+    count: int
+
+    def fits(self, labels: Mapping[str, str]) -> bool:
+        """Say whether a device with these labels is one of those."""
+        keys = ("name", "profile") if self.key is None else (self.key,)
+        return any(labels.get(key, "").casefold() == self.value.casefold() for key in keys)
+
+
+def parse_wish(word: str, label_keys: Sequence[str]) -> Wish | None:
+    """Return what a word of --devices wishes for; None for an address. `label_keys` are those of farm.yaml."""
+    counted = _COUNTED.fullmatch(word)
+    what, count = (counted["what"], int(counted["count"])) if counted else (word, 1)
+    key, equals, value = what.partition("=")
+    if equals and key in (*KEYS, *label_keys) and value:
+        return Wish(word=word, key=key, value=value, count=count)
+    if counted and re.fullmatch(r"[\w.-]+", what):
+        return Wish(word=word, key=None, value=what, count=count)
+    return None
+
+
+def chosen(wishes: Sequence[Wish], devices: Mapping[str, Mapping[str, str]]) -> list[list[str]]:
+    """Return for each wish its devices, by their keys in `devices`, which has the labels of those that are free.
+
+    Raises:
+        DeviceNotFoundError: there are too few; the message names the first wish that remains.
+    """
+    places = [wish for wish in wishes for _ in range(wish.count)]
+    fitting = [[device for device, labels in devices.items() if wish.fits(labels)] for wish in places]
+    given: dict[str, int] = {}  # the place of each device
+    for place, wish in enumerate(places):
+        if not _serve(place, fitting, given, set()):
+            fit = ", ".join(fitting[place]) or "none"
+            raise DeviceNotFoundError(
+                f"too few devices are free for '{wish.word}': {len(fitting[place])} fit ({fit}), some may serve other wishes",
+                hint="see: quadbench devices",
+            )
+    by_place = {place: device for device, place in given.items()}
+    numbers = iter(range(len(places)))
+    return [[by_place[next(numbers)] for _ in range(wish.count)] for wish in wishes]
+
+
+def _serve(place: int, fitting: Sequence[Sequence[str]], given: dict[str, int], asked: set[str]) -> bool:
+    """Give a device to a place; who has it already is served otherwise, if that is possible (augmenting paths)."""
+    for device in fitting[place]:
+        if device not in asked:
+            asked.add(device)
+            if device not in given or _serve(given[device], fitting, given, asked):
+                given[device] = place
+                return True
+    return False

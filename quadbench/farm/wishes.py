@@ -1,0 +1,32 @@
+"""Wishes: the words of --devices -> addresses, with a free phone for every wish and a serial for every name of farm.yaml."""
+
+from collections.abc import Sequence
+
+from quadbench.devices import list_devices
+from quadbench.farm.farm_file import expected_phones
+from quadbench.farm.overview import overview
+from quadbench.farm.selection import chosen, parse_wish
+from quadbench.host import user_and_host
+from quadbench.results.layout import Layout
+
+
+def addresses_for(words: Sequence[str], layout: Layout) -> list[str]:
+    """Return the addresses that words mean; those that are addresses stay as they are, and their phones are given to no wish.
+
+    Raises:
+        DeviceNotFoundError: too few phones are free for a wish.
+        SpecError, UserError: farm.yaml is wrong.
+    """
+    expected = expected_phones()
+    serials = {phone.name: phone.serial for phone in expected}
+    label_keys = {key for phone in expected for key in phone.labels}
+    wishes = {word: wish for word in words if (wish := parse_wish(word, tuple(label_keys)))}
+    named = {word: serials.get(word, word) for word in words if word not in wishes}
+    if not wishes:
+        return list(named.values())
+    taken = {address.partition("?")[0].rpartition("@")[2] for address in named.values()}
+    owner = user_and_host()
+    phones = [phone for phone in overview(list_devices(), expected, layout) if phone.is_free_for(owner)]
+    free = {phone.seen.address: phone.labels for phone in phones if phone.seen.serial not in taken}
+    given = dict(zip(wishes, chosen(tuple(wishes.values()), free), strict=True))
+    return [address for word in words for address in (given[word] if word in given else [named[word]])]

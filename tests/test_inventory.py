@@ -1,0 +1,221 @@
+"""The inventory: phones that were seen stay known, expected ones that vanish are errors, and quarantine keeps runs away."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from quadbench.cli import main
+from quadbench.devices import connect
+from quadbench.errors import DeviceError, SpecError, UnknownNameError, UserError
+from quadbench.farm.farm_file import ExpectedPhone, FarmFile
+from quadbench.farm.health import Health, PhoneCondition, after_failure, quarantined
+from quadbench.farm.inventory import Inventory, InventoryPhone, Sighting
+from quadbench.farm.lease import Claim, Claims
+from quadbench.farm.overview import FarmPhone, device_named, merged, phone_named
+from quadbench.farm.wishes import addresses_for
+from quadbench.host import host_name, user_and_host
+from quadbench.results.engine import Source, open_engine
+from quadbench.results.layout import Layout
+from quadbench.results.records import open_records
+from quadbench.spec import load
+
+SEEN = Sighting(
+    device="R3",
+    address="s25@R3",
+    serial="R3",
+    state="device",
+    model="SM-S931B",
+    profile="s25",
+    chip="SM8750",
+    android_release="15",
+    abi="arm64-v8a",
+    host="lab-1",
+)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def inventory(database: Source) -> Iterator[Inventory]:
+    engine = open_engine(database)
+    yield Inventory(engine)
+    engine.dispose()
+
+
+def test_a_phone_stays_known_with_its_health_wherever_it_goes(inventory: Inventory) -> None:
+    inventory.note_seen([SEEN])
+    inventory.change("R3", lambda _: quarantined("swollen battery"))
+    inventory.note_seen([replace(SEEN, host="lab-2", android_release="16"), replace(SEEN, device="Z9", serial="Z9")])
+    first, second = inventory.phones()
+    assert (first.seen.host, first.seen.android_release) == ("lab-2", "16")
+    assert first.condition == quarantined("swollen battery")
+    assert second.condition == PhoneCondition()
+    assert abs(datetime.now(UTC) - first.last_seen) < timedelta(minutes=1)
+
+
+def test_a_phone_that_does_not_answer_stays_known_as_it_was(inventory: Inventory) -> None:
+    inventory.note_seen([SEEN])
+    inventory.note_seen([replace(SEEN, state="unauthorized", model="", chip=None, profile=None)])
+    (phone,) = inventory.phones()
+    assert (phone.seen.state, phone.seen.chip, phone.seen.profile) == ("unauthorized", "SM8750", "s25")
+
+
+def test_a_phone_that_was_never_seen_has_no_health_to_change(inventory: Inventory) -> None:
+    inventory.note_seen([SEEN])
+    with pytest.raises(UnknownNameError, match="unknown phone 'R4'; known: R3"):
+        inventory.change("R4", lambda condition: after_failure(condition, "lost"))
+
+
+def phones(*here: Sighting, known: tuple[InventoryPhone, ...] = (), claims: dict[str, Claims] | None = None) -> list[FarmPhone]:
+    expected = (ExpectedPhone(name="left", serial="R3", labels={"rack": "one"}), ExpectedPhone(name="right", serial="Z9"))
+    return merged(here, known, claims or {}, expected, "lab-1")
+
+
+def test_phones_that_are_expected_and_not_ready_are_missing() -> None:
+    left, right = phones(SEEN)
+    assert (left.name, left.is_missing, left.labels["rack"]) == ("left", False, "one")
+    assert (right.name, right.is_missing, right.seen.state) == ("right", True, "missing")
+    left, _ = phones(known=(InventoryPhone(seen=SEEN, last_seen=NOW, condition=PhoneCondition()),))
+    assert (left.seen.state, left.is_missing, left.is_here) == ("gone", True, False)
+    elsewhere = InventoryPhone(seen=replace(SEEN, host="lab-2"), last_seen=NOW, condition=PhoneCondition())
+    left, _ = phones(known=(elsewhere,))
+    assert (left.seen.state, left.is_missing, left.is_here) == ("device", False, False)
+
+
+@pytest.mark.parametrize(
+    ("claims", "condition", "is_free"),
+    [
+        (Claims(), PhoneCondition(), True),
+        (Claims(), quarantined("hot"), False),
+        (Claims(job=Claim(owner="ana@lab-1", purpose="run", until=NOW)), PhoneCondition(), False),
+        (Claims(reservation=Claim(owner="ana@lab-1", purpose="demo", until=NOW)), PhoneCondition(), True),
+        (Claims(reservation=Claim(owner="ben@lab-1", purpose="demo", until=NOW)), PhoneCondition(), False),
+    ],
+)
+def test_a_phone_is_free_where_nothing_speaks_against_it(claims: Claims, condition: PhoneCondition, is_free: bool) -> None:
+    known = InventoryPhone(seen=SEEN, last_seen=NOW, condition=condition)
+    left, _ = phones(SEEN, known=(known,), claims={"R3": claims})
+    assert left.is_free_for("ana@lab-1") is is_free
+
+
+def test_a_word_means_one_device() -> None:
+    other = replace(SEEN, device="R5", serial="R5", address="s25@R5")
+    farm = phones(SEEN, other)
+    assert [phone_named(word, farm).seen.serial for word in ("left", "R3", "s25@R3", "R5")] == ["R3", "R3", "R3", "R5"]
+    with pytest.raises(UserError, match=r"several phones are 's25': left, s25@R5.*say which"):
+        phone_named("s25", farm)
+    assert device_named("local", farm) == f"local@{host_name()}"
+    assert device_named("virtual:tabs11", farm) == f"virtual-tabs11@{host_name()}"
+    with pytest.raises(UnknownNameError, match=r"unknown phone 'lift'.*did you mean 'left'"):
+        device_named("lift", farm)
+    with pytest.raises(UserError, match="'hub:s25' is at a service"):
+        device_named("hub:s25", farm)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("schema_version: 2\ndevices: []\n", "schema_version"),
+        ("schema_version: 1\ndevices: [{name: a, serial: R3}, {name: b, serial: R3}]\n", "devices[1].serial: 'R3' stands twice"),
+        ("schema_version: 1\ndevices: [{name: a, serial: R3, labels: {chip: x}}]\n", "'chip' is known of every device"),
+        ("schema_version: 1\ndevices: [{name: a, serial: 'R 3'}]\n", "serial"),
+        ("schema_version: 1\ndevices: [{name: a, serial: R3, label: x}]\n", "label"),
+    ],
+)
+def test_a_wrong_farm_file_is_refused_at_its_line(text: str, problem: str, tmp_path: Path) -> None:
+    path = tmp_path / "farm.yaml"
+    path.write_text(text)
+    with pytest.raises(SpecError) as refusal:
+        load(path, FarmFile)
+    assert problem in str(refusal.value)
+
+
+SERIAL = "127.0.0.1:5640"
+
+
+@pytest.fixture
+def attached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layout]:
+    """A phone at the user's adb server, which is a virtual device, and a results folder with a database."""
+    monkeypatch.chdir(tmp_path)
+    layout = Layout(tmp_path / "results")
+    open_records(layout.database).close()
+    with connect(["virtual:s25"], layout=Layout(tmp_path / "phones")):
+        monkeypatch.setenv("ADB_SERVER_SOCKET", f"localfilesystem:{tmp_path}/phones/devices/virtual-s25/system/run/adb.sock")
+        monkeypatch.delenv("ANDROID_SERIAL", raising=False)
+        yield layout
+
+
+def test_a_phone_is_listed_reserved_put_into_quarantine_and_chosen(
+    attached: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "farm.yaml").write_text(
+        f"schema_version: 1\ndevices: [{{name: left, serial: '{SERIAL}', labels: {{rack: one}}}}]\n"
+    )
+
+    def said(*words: str, code: int = 0) -> str:
+        assert main([*words, "--results", str(attached.root)]) == code
+        captured = capsys.readouterr()
+        return captured.err if code else captured.out
+
+    row = next(row for row in json.loads(said("devices", "--json")) if row["serial"] == SERIAL)
+    assert (row["name"], row["profile"], row["chip"], row["state"], row["host"]) == (
+        "left",
+        "s25",
+        "SM8750",
+        "device",
+        host_name(),
+    )
+    assert (row["health"], row["lease"], row["is_expected"]) == ("healthy", None, True)
+    assert addresses_for(["rack=one", "local"], attached) == [f"s25@{SERIAL}", "local"]
+    assert addresses_for(["left"], attached) == [SERIAL]
+
+    assert f"is kept for {user_and_host()} until" in said("reserve", "left", "--for", "30m", "--why", "a demo")
+    assert json.loads(said("who", "--json"))[0]["purpose"] == "a demo"
+    assert "a demo" in said("devices")
+    assert "is released" in said("release", "left")
+    assert "nobody has a device" in said("who")
+    assert "is not reserved" in said("release", "left", code=2)
+    assert "'3w' is no duration" in _refused("reserve", "left", "--for", "3w", capsys=capsys)
+
+    assert "left: quarantined: it smells" in said("devices", "quarantine", "left", "--why", "it smells")
+    assert "too few devices are free for 's25*1'" in said("run", "quickstart", "--devices", "s25*1", code=5)
+    in_quarantine = pytest.raises(DeviceError, match=r"device 's25' is in quarantine: it smells.*quadbench devices release s25")
+    with connect(["s25"], layout=attached) as devices, opened(attached) as engine, in_quarantine:
+        Inventory(engine).require_usable(devices)
+    assert "left: probation: it smells" in said("devices", "release", "left")
+    with connect(["s25"], layout=attached) as devices, opened(attached) as engine:
+        Inventory(engine).note_job(devices[0], "the cable\nis loose")
+        (phone,) = Inventory(engine).phones()
+    assert (phone.condition.health, phone.seen.model) == (Health.QUARANTINED, "SM-S931B")
+    assert phone.condition.reason == "it failed on probation: the cable / is loose"
+
+
+def test_an_expected_phone_that_vanished_is_an_error(
+    attached: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    farm = tmp_path / "elsewhere.yaml"
+    farm.write_text("schema_version: 1\ndevices: [{name: right, serial: Z9}]\n")
+    monkeypatch.setenv("QUADBENCH_FARM", str(farm))
+    assert main(["devices", "--results", str(attached.root)]) == 5
+    assert "expected phone 'right' (serial Z9) is not ready: it was never seen" in capsys.readouterr().err
+    farm.unlink()
+    assert main(["devices", "--results", str(attached.root)]) == 2
+    assert "which does not exist" in capsys.readouterr().err
+
+
+@contextmanager
+def opened(layout: Layout) -> Iterator[sa.Engine]:
+    engine = open_engine(layout.database)
+    yield engine
+    engine.dispose()
+
+
+def _refused(*words: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit):
+        main(list(words))
+    return capsys.readouterr().err
