@@ -12,6 +12,7 @@ from support.watcher import Silent
 from quadbench.artifacts import RunRecord, RunResult
 from quadbench.errors import SpecError, UserError
 from quadbench.quad.cache import RecipeDigests, digests_of
+from quadbench.quad.chosen import latest_bundle
 from quadbench.quad.named import check_devices
 from quadbench.recipe import RECIPES_FOLDER, load_recipe, recipe_digest
 from quadbench.report import render_html, report_view, run_summary
@@ -172,5 +173,5 @@ def test_each_device_runs_the_bundle_of_its_settings(tiny_recipe: Path, tmp_path
     assert [one.bundle for one in forecasts] == [*ran.values(), ran["virtual:tabs11"]]
     scores = score_run(layout, result.run_id, metrics=["psnr"], with_latents=True)
     assert {one.device for one in scores.compared if one.scores[0].metric.name == "eps_sqnr"} == ran.keys()
-    with pytest.raises(UserError, match="ran 2 bundles"):
-        pipeline.admit(tiny_recipe.parent / "adapters/first", None, [], layout=layout, observer=Silent())
+    with pytest.raises(UserError, match="the latest run has 2 bundles"):
+        latest_bundle(layout)

@@ -1,14 +1,18 @@
 """Options: a command's name and function -> its parser, with the options that all commands take."""
 
 import argparse
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from quadbench.cli.commands import COMMANDS
 from quadbench.results.layout import Layout
+from quadbench.results.manifest import MANIFEST
+from quadbench.spec import is_file
 from quadbench.target.abi import Abi
 
+_RESULTS = "results"
 Run = Callable[[argparse.Namespace], int]
 
 
@@ -19,7 +23,7 @@ def common_options() -> argparse.ArgumentParser:
         "--results",
         type=_layout,
         dest="layout",
-        default="results",
+        default=_RESULTS,
         metavar="DIR",
         help="where records, bundles and reports are kept (default: results)",
     )
@@ -58,6 +62,17 @@ def sentence(purpose: str) -> str:
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """Add the argument that names a recipe."""
     parser.add_argument("recipe", help="a YAML file, or the name of a recipe that comes with quadbench")
+
+
+def bundle_folder(text: str) -> Path | None:
+    """Return the folder of a bundle that a command was given; None where it is something else, as a recipe."""
+    return Path(text) if is_file(Path(text) / MANIFEST) else None
+
+
+def next_command(options: argparse.Namespace, *words: str) -> str:
+    """Return the command that comes next, as a shell takes it, in the same results folder."""
+    elsewhere = () if options.layout.root == Path(_RESULTS) else ("--results", str(options.layout.root))
+    return f"quadbench {shlex.join((*words, *elsewhere))}"
 
 
 def add_abi(parser: argparse.ArgumentParser, default: Abi) -> None:

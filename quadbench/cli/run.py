@@ -1,19 +1,23 @@
-"""Run: a recipe and devices -> records, a report, and its figures on the terminal; or what a run would be."""
+"""Run: a recipe or a bundle, and devices -> records, a report, and its figures on the terminal; or what a run would be."""
 
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from quadbench import pipeline
-from quadbench.artifacts import MIB
+from quadbench.artifacts import MIB, Bundle
 from quadbench.cli.addresses import add_devices, chosen_devices
 from quadbench.cli.console import RunConsole, print_error, print_json, print_text
-from quadbench.cli.options import add_command, add_recipe
+from quadbench.cli.options import add_command, bundle_folder
 from quadbench.cli.result import add_full, print_result
-from quadbench.recipe import load_recipe
+from quadbench.errors import UserError
+from quadbench.quad.chosen import fitting_bundle
+from quadbench.recipe import Recipe, Terms, load_recipe
+from quadbench.results.manifest import read_manifest
 from quadbench.rollout.forecast import Forecast, forecast
 
 _SCHEMA_VERSION = 1  # of the JSON of a dry run
@@ -22,7 +26,10 @@ _SCHEMA_VERSION = 1  # of the JSON of a dry run
 def add(commands: Any) -> None:
     """Add `quadbench run` to the commands."""
     parser = add_command(commands, "run", run)
-    add_recipe(parser)
+    parser.add_argument("source", metavar="RECIPE_OR_BUNDLE", help="a YAML file, a recipe's name, or a bundle's folder")
+    parser.add_argument(
+        "--bundle", type=Path, metavar="DIR", help="run this bundle of the recipe, as one with an admitted adapter"
+    )
     add_devices(parser)
     add_full(parser)
     parser.add_argument(
@@ -31,16 +38,35 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    recipe = load_recipe(options.recipe)
-    chosen = chosen_devices(options.devices, options.serial)
+    chosen, folder = chosen_devices(options.devices, options.serial), bundle_folder(options.source)
+    if folder and options.bundle:
+        raise UserError(f"'{folder}' is a bundle, and --bundle names another", hint="give one of them")
+    recipe = None if folder else load_recipe(options.source)
     if options.dry_run:
-        return _print_forecasts(options, forecast(recipe, chosen, layout=options.layout))
-    with RunConsole(Console(stderr=True)) as observer:
-        outcome = pipeline.run(recipe, chosen, layout=options.layout, observer=observer)
+        return _print_forecasts(options, _forecasts(options, recipe, chosen))
+    outcome = _outcome(options, recipe, folder or options.bundle, chosen)
     print_result(options, outcome.result, outcome.report)
     for address, failure in outcome.failures.items():
         print_error(f"{address} was left out: {failure}")
     return outcome.exit_code
+
+
+def _forecasts(options: argparse.Namespace, recipe: Recipe | None, chosen: Sequence[str]) -> Sequence[Forecast]:
+    if recipe is None or options.bundle:
+        raise UserError("a dry run is of a recipe and builds nothing; a bundle is built already", hint="leave --dry-run out")
+    return forecast(recipe, chosen, layout=options.layout)
+
+
+def _outcome(options: argparse.Namespace, recipe: Recipe | None, folder: Path | None, chosen: Sequence[str]) -> pipeline.Outcome:
+    """Run a recipe, or the bundle in a folder: as its recipe says, or without one by the defaults."""
+    layout, terms, bundle = options.layout, recipe.terms if recipe else Terms(), None
+    if folder:
+        bundle = fitting_bundle(folder, recipe, layout) if recipe else read_manifest(folder, Bundle)
+    with RunConsole(Console(stderr=True)) as observer:
+        if bundle:
+            return pipeline.run_bundle(bundle, terms, chosen, layout=layout, observer=observer)
+        assert recipe is not None
+        return pipeline.run(recipe, chosen, layout=layout, observer=observer)
 
 
 def _print_forecasts(options: argparse.Namespace, forecasts: Sequence[Forecast]) -> int:
