@@ -70,10 +70,10 @@ def test_a_profile_that_there_is_none_of_is_refused_with_the_one_meant(tmp_path:
 def test_a_sweep_over_what_a_device_has_for_itself_is_refused(tmp_path: Path) -> None:
     recipe = str(_written(tmp_path, {"tabs11": {"precision": W8A8}}))
     with pytest.raises(UserError, match=r"changes nothing on 'tabs11', whose value stands under devices\.tabs11"):
-        varied(recipe, Over(key="precision.lora", values=("int16", "int8")))
-    own = varied(recipe, Over(key="devices.tabs11.precision.lora", values=("int16", "int8")))
-    assert [each.on("tabs11").precision.lora for each in own.values()] == ["int16", "int8"]
-    assert len(varied(recipe, Over(key="tasks.1.sampler.steps", values=("2", "4")))) == 2
+        varied(recipe, [Over(key="precision.lora", values=("int16", "int8"))])
+    own = varied(recipe, [Over(key="devices.tabs11.precision.lora", values=("int16", "int8"))])
+    assert [each.recipe.on("tabs11").precision.lora for each in own] == ["int16", "int8"]
+    assert len(varied(recipe, [Over(key="tasks.1.sampler.steps", values=("2", "4"))])) == 2
 
 
 @pytest.fixture

@@ -125,8 +125,8 @@ def _extend(bundle: Stored[Bundle], admission: Admission, candidate: Candidate) 
 
 
 def _source_of(candidate: Candidate) -> AdapterSource:
-    form = read_adapter(candidate.name or "", candidate.source, unet_only=candidate.unet_only).format
-    return AdapterSource(format=form, path=candidate.source, unet_only=candidate.unet_only)
+    content = read_adapter(candidate.name or "", candidate.source, unet_only=candidate.unet_only)
+    return AdapterSource(format=content.format, path=content.path, unet_only=candidate.unet_only)
 
 
 def _shapes(bundle: Bundle, encodings: dict[str, Encoding]) -> dict[str, tuple[int, ...]]:

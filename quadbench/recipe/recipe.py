@@ -56,7 +56,7 @@ class Measure(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """The part of a recipe that counts once its bundle is there: how that is measured. The defaults are those of a bundle alone."""
+    """The part of a recipe that counts once its bundle is there: how that is measured. The defaults are for a bundle alone."""
 
     measure: Measure = field(default_factory=Measure)
     runtime: Runtime = field(default_factory=Runtime)
