@@ -11,8 +11,9 @@ from rich.console import Console
 from quadbench import pipeline
 from quadbench.artifacts import MIB, CompiledBundle, Stored
 from quadbench.cli.console import RunConsole, print_json, print_text
-from quadbench.cli.options import add_command, bundle_folder
+from quadbench.cli.options import add_command
 from quadbench.devices.addresses import profile_named
+from quadbench.quad.chosen import bundle_folder
 from quadbench.quad.named import check_devices
 from quadbench.recipe import Recipe, load_recipe
 from quadbench.target.known import find_target, known_targets

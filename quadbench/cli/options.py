@@ -8,8 +8,6 @@ from typing import Any
 
 from quadbench.cli.commands import COMMANDS
 from quadbench.results.layout import Layout
-from quadbench.results.manifest import MANIFEST
-from quadbench.spec import is_file
 from quadbench.target.abi import Abi
 
 _RESULTS = "results"
@@ -64,11 +62,6 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help="a YAML file, or the name of a recipe that comes with quadbench")
 
 
-def bundle_folder(text: str) -> Path | None:
-    """Return the folder of a bundle that a command was given; None where it is something else, as a recipe."""
-    return Path(text) if is_file(Path(text) / MANIFEST) else None
-
-
 def next_command(options: argparse.Namespace, *words: str) -> str:
     """Return the command that comes next, as a shell takes it, in the same results folder."""
     elsewhere = () if options.layout.root == Path(_RESULTS) else ("--results", str(options.layout.root))
@@ -80,6 +73,11 @@ def add_abi(parser: argparse.ArgumentParser, default: Abi) -> None:
     parser.add_argument(
         "--abi", choices=[abi.value for abi in Abi], default=default.value, help="the ABI of the devices (default: %(default)s)"
     )
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun: `1 adapter`, `2 adapters`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def split_list(text: str) -> Sequence[str]:

@@ -12,10 +12,10 @@ from quadbench import pipeline
 from quadbench.artifacts import MIB, Bundle
 from quadbench.cli.addresses import add_devices, chosen_devices
 from quadbench.cli.console import RunConsole, print_error, print_json, print_text
-from quadbench.cli.options import add_command, bundle_folder
+from quadbench.cli.options import add_command
 from quadbench.cli.result import add_full, print_result
 from quadbench.errors import UserError
-from quadbench.quad.chosen import fitting_bundle
+from quadbench.quad.chosen import bundle_folder, fitting_bundle
 from quadbench.recipe import Recipe, Terms, load_recipe
 from quadbench.results.manifest import read_manifest
 from quadbench.rollout.forecast import Forecast, forecast

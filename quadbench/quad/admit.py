@@ -1,6 +1,5 @@
 """Admit: a new adapter + a bundle -> a judgement, and the same bundle with one more adapter; base and others stay as they are."""
 
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from quadbench.errors import UserError
 from quadbench.quad.adapters import Adapter, LeftOut, load_adapter, read_adapter, sites_of_graph
 from quadbench.quad.adapters.inspection import Inspection, inspect_adapter
 from quadbench.quad.adapters.judgement import Judgement, gauge, judge
-from quadbench.quad.candidate import Candidate
+from quadbench.quad.candidate import Candidate, adapter_name
 from quadbench.quad.layouts import adapter_digests
 from quadbench.quad.new_task import checked_task, new_task
 from quadbench.quad.prepare import sites_of
@@ -45,7 +44,7 @@ def judged(candidate: Candidate, bundle: Stored[Bundle]) -> Admission:
         UserError: no adapter can have that name, or that weight.
         AdapterError: the adapter cannot be read, or has a site that the base lacks, or a larger rank there.
     """
-    name = _checked_name(candidate.name) if candidate.name else _name_of(candidate.source)
+    name = _checked_name(candidate.name) if candidate.name else adapter_name(candidate.source)
     weight, encodings = _checked_weight(candidate.weight), lora_encodings_of(bundle)
     adapter = _load(name, candidate, bundle.artifact, encodings).at(weight)
     return Admission(
@@ -147,12 +146,3 @@ def _checked_weight(weight: float) -> float:
     if not 0.0 < weight <= GREATEST_WEIGHT:
         raise UserError(f"{weight:g} is no weight to admit an adapter at; expected more than 0 and at most {GREATEST_WEIGHT:g}")
     return weight
-
-
-def _name_of(source: Path) -> str:
-    """Make a name of the file's: `Pixel_Art v2.safetensors` gives `pixel-art-v2`."""
-    stem = source.resolve().name if source.is_dir() else source.stem
-    name = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:LONGEST_NAME].rstrip("-")
-    if not name:
-        raise UserError(f"no adapter's name can be made of '{stem}'", hint="give it one with --name")
-    return name

@@ -1,9 +1,12 @@
 """Candidate: an adapter that asks for admission, and the task that it shall do. It takes no torch."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from quadbench.errors import UserError
 from quadbench.recipe import Recipe
+from quadbench.spec import LONGEST_NAME
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,3 +29,16 @@ class Candidate:
     weight: float = 1.0
     unet_only: bool = False
     task: NewTask | None = None
+
+
+def adapter_name(source: Path) -> str:
+    """Return what an adapter is called after its file: `pixel-art-v2` after `Pixel_Art v2.safetensors`.
+
+    Raises:
+        UserError: no name can be made of that.
+    """
+    stem = source.resolve().name if source.is_dir() else source.stem
+    name = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:LONGEST_NAME].rstrip("-")
+    if not name:
+        raise UserError(f"no adapter's name can be made of '{stem}'", hint="give it one with --name")
+    return name

@@ -10,8 +10,9 @@ from quadbench.quad.named import check_devices
 from quadbench.recipe import Recipe, recipe_digest
 from quadbench.results.admitted import load_admitted
 from quadbench.results.layout import Layout
-from quadbench.results.manifest import read_manifest
+from quadbench.results.manifest import MANIFEST, read_manifest
 from quadbench.results.runs import load_run, run_ids
+from quadbench.spec import is_file
 
 
 def latest_bundle(layout: Layout, recipe: Recipe | None = None) -> Stored[Bundle]:
@@ -45,6 +46,11 @@ def fitting_bundle(folder: Path, recipe: Recipe, layout: Layout) -> Stored[Bundl
             hint="give the recipe of which it was built",
         )
     return bundle
+
+
+def bundle_folder(text: str) -> Path | None:
+    """Return the folder of a bundle, where a text names one; None where it names something else, as a recipe."""
+    return Path(text) if is_file(Path(text) / MANIFEST) else None
 
 
 def _latest(layout: Layout) -> Sequence[Stored[Bundle]]:

@@ -25,6 +25,7 @@ from quadbench.spec import Location, Name, Problem, Spec, is_file, load, near, r
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
 INT8_KEY = "precision.activations.int8"
 Baseline: TypeAlias = Literal["per-graph", "resident"]
+_TASKS = "[{name: mine, kind: text-to-image, adapter: mine, sampler: {scheme: olss, steps: 8}, prompts: [a red apple]}]"
 _MOST_USES = 256  # adapters, and tasks, of a recipe: the papers have up to eight
 
 
@@ -69,17 +70,17 @@ class Recipe(Spec):
 
     schema_version: Literal[1]
     """The number of the file's format: 1."""
-    name: Name
+    name: Name = Field(examples=["mine"])
     """The name in records and reports: lower-case letters and digits in groups joined by hyphens, at most 64 characters."""
-    foundation: Foundation
+    foundation: Foundation = Field(examples=["{source: diffusers, path: my-model}"])
     """The model whose U-Net all tasks share."""
-    adapters: dict[Name, Adapter] = Field(max_length=_MOST_USES)
+    adapters: dict[Name, Adapter] = Field(max_length=_MOST_USES, examples=["{mine: {source: peft, path: my-lora}}"])
     """The LoRAs, at most 256, by the names that tasks use. One that no task uses is still built and pushed."""
-    tasks: tuple[Task, ...] = Field(min_length=1, max_length=_MOST_USES)
+    tasks: tuple[Task, ...] = Field(min_length=1, max_length=_MOST_USES, examples=[_TASKS])
     """The tasks that a launch runs, in this order; there is at least one, and there are at most 256."""
-    precision: Precision
+    precision: Precision = Field(examples=["{weights: int8, activations: {scheme: w8a16}, lora: int16}"])
     """The bits to which the U-Net is quantized."""
-    quad: Quad
+    quad: Quad = Field(examples=["{profile: {scheme: unified}, calibration: {scheme: joint}}"])
     """The settings by which the one set of encodings for all adapters is made."""
     baselines: tuple[Baseline, ...] = ()
     """The variants that the shared graph is compared with: `per-graph` is one U-Net for each task with its adapter merged,
