@@ -2,21 +2,24 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from quadbench import pipeline
-from quadbench.artifacts import MIB, Bundle
+from quadbench.artifacts import MIB, Bundle, Stored
 from quadbench.cli.addresses import add_devices, chosen_devices
+from quadbench.cli.conditions import add_fail_if, conditions_of
 from quadbench.cli.console import RunConsole, print_error, print_json, print_text
 from quadbench.cli.options import add_command
 from quadbench.cli.result import add_full, print_result
 from quadbench.errors import UserError
+from quadbench.observer import Observer
 from quadbench.quad.chosen import bundle_folder, fitting_bundle
 from quadbench.recipe import Recipe, Terms, load_recipe
+from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
 from quadbench.rollout.forecast import Forecast, forecast
 
@@ -32,41 +35,74 @@ def add(commands: Any) -> None:
     )
     add_devices(parser)
     add_full(parser)
+    add_fail_if(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be built, pushed and run on each device, and do nothing of it"
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    chosen, folder = chosen_devices(options.devices, options.serial), bundle_folder(options.source)
-    if folder and options.bundle:
-        raise UserError(f"'{folder}' is a bundle, and --bundle names another", hint="give one of them")
-    recipe = None if folder else load_recipe(options.source)
+    chosen, source = chosen_devices(options.devices, options.serial), _source(options)
     if options.dry_run:
-        return _print_forecasts(options, _forecasts(options, recipe, chosen))
-    outcome = _outcome(options, recipe, folder or options.bundle, chosen)
-    print_result(options, outcome.result, outcome.report)
+        return _print_forecasts(options, _forecasts(options, source, chosen))
+    conditions = conditions_of(options, source.tasks)
+    with RunConsole(Console(stderr=True)) as observer:
+        outcome = source.run(chosen, layout=options.layout, observer=observer)
+    code = print_result(options, outcome.result, outcome.report, conditions)
     for address, failure in outcome.failures.items():
         print_error(f"{address} was left out: {failure}")
-    return outcome.exit_code
+    return outcome.exit_code or code
 
 
-def _forecasts(options: argparse.Namespace, recipe: Recipe | None, chosen: Sequence[str]) -> Sequence[Forecast]:
-    if recipe is None or options.bundle:
+@dataclass(frozen=True, kw_only=True)
+class _OfRecipe:
+    """A recipe to be run."""
+
+    recipe: Recipe
+
+    @property
+    def tasks(self) -> list[str]:
+        return [task.name for task in self.recipe.tasks]
+
+    def run(self, chosen: Sequence[str], *, layout: Layout, observer: Observer) -> pipeline.Outcome:
+        return pipeline.run(self.recipe, chosen, layout=layout, observer=observer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OfBundle:
+    """A bundle to be run, as its recipe says or by the defaults."""
+
+    bundle: Stored[Bundle]
+    terms: Terms
+
+    @property
+    def tasks(self) -> list[str]:
+        return [task.name for task in self.bundle.artifact.tasks]
+
+    def run(self, chosen: Sequence[str], *, layout: Layout, observer: Observer) -> pipeline.Outcome:
+        return pipeline.run_bundle(self.bundle, self.terms, chosen, layout=layout, observer=observer)
+
+
+def _source(options: argparse.Namespace) -> _OfRecipe | _OfBundle:
+    """Return what is run.
+
+    Raises:
+        UserError: two bundles are named, or the recipe builds another base than the bundle has.
+    """
+    if folder := bundle_folder(options.source):
+        if options.bundle:
+            raise UserError(f"'{folder}' is a bundle, and --bundle names another", hint="give one of them")
+        return _OfBundle(bundle=read_manifest(folder, Bundle), terms=Terms())
+    recipe = load_recipe(options.source)
+    if not options.bundle:
+        return _OfRecipe(recipe=recipe)
+    return _OfBundle(bundle=fitting_bundle(options.bundle, recipe, options.layout), terms=recipe.terms)
+
+
+def _forecasts(options: argparse.Namespace, source: _OfRecipe | _OfBundle, chosen: Sequence[str]) -> Sequence[Forecast]:
+    if isinstance(source, _OfBundle):
         raise UserError("a dry run is of a recipe and builds nothing; a bundle is built already", hint="leave --dry-run out")
-    return forecast(recipe, chosen, layout=options.layout)
-
-
-def _outcome(options: argparse.Namespace, recipe: Recipe | None, folder: Path | None, chosen: Sequence[str]) -> pipeline.Outcome:
-    """Run a recipe, or the bundle in a folder: as its recipe says, or without one by the defaults."""
-    layout, terms, bundle = options.layout, recipe.terms if recipe else Terms(), None
-    if folder:
-        bundle = fitting_bundle(folder, recipe, layout) if recipe else read_manifest(folder, Bundle)
-    with RunConsole(Console(stderr=True)) as observer:
-        if bundle:
-            return pipeline.run_bundle(bundle, terms, chosen, layout=layout, observer=observer)
-        assert recipe is not None
-        return pipeline.run(recipe, chosen, layout=layout, observer=observer)
+    return forecast(source.recipe, chosen, layout=options.layout)
 
 
 def _print_forecasts(options: argparse.Namespace, forecasts: Sequence[Forecast]) -> int:
