@@ -12,6 +12,8 @@ from quadbench.artifacts.fingerprint import differences
 from quadbench.artifacts.parts import file_refs, item_counts
 from quadbench.devices import Device, connect
 from quadbench.errors import QuadbenchError, UnknownNameError, UserError
+from quadbench.farm.held import Held, held
+from quadbench.farm.inventory import Inventory
 from quadbench.harness.installation import Installation
 from quadbench.measure import (
     Interleaved,
@@ -116,7 +118,12 @@ def compare(
         QuadbenchError: a side cannot be built or has no task in common with the other, or every device failed.
         KeyboardInterrupt: Ctrl-C; what was measured is stored in the two runs.
     """
-    with connect(addresses, layout=layout) as devices, open_records(database_of(layout)) as records:
+    with (
+        connect(addresses, layout=layout) as devices,
+        open_records(database_of(layout)) as records,
+        held(devices, records.engine, f"comparison of {a.source} and {b.source}") as leases,
+    ):
+        Inventory(records.engine).require_usable(devices)
         require_equipment(devices, layout)
         for chosen in (a, b):
             require_gear(devices, layout, harness=chosen.harness, kit=chosen.kit)
@@ -125,11 +132,11 @@ def compare(
         failures = sides[0].failures | sides[1].failures
         if not shared:
             raise next(iter(failures.values()))
-        plans = [_OnDevice.of(device, sides, to_see, layout) for device in shared]
+        plans = [_OnDevice.of(device, sides, to_see, layout, leases) for device in shared]
         for side in sides:
             save_run(layout, side.begun)
         queues = [Queue(device=plan.device, turns=plan.launches.turns()) for plan in plans]
-        measure_launches(queues, keep=partial(_keep, records, layout, observer), observer=observer)
+        measure_launches(queues, keep=partial(_keep, records, layout, leases, observer), observer=observer)
         for side in sides:
             save_run(layout, replace(side.begun, is_ended=True))
     compared = Compared(
@@ -253,12 +260,12 @@ class _OnDevice:
     launches: Interleaved
 
     @classmethod
-    def of(cls, device: Device, sides: Sequence[_Prepared], to_see: float | None, layout: Layout) -> Self:
+    def of(cls, device: Device, sides: Sequence[_Prepared], to_see: float | None, layout: Layout, leases: Held) -> Self:
         """Plan the launches of two sides, which run the tasks that both have; A's gate holds for both."""
         installations = [one for side in sides if (one := side.on(device))]
         tasks = common_tasks(*(one.bundle.artifact for one in installations))
         gate = sides[0].chosen.measure.gate
-        a, b = (_side_launch(*of_side, gate, layout) for of_side in zip(sides, installations, tasks, strict=True))
+        a, b = (_side_launch(*of_side, gate, layout, leases) for of_side in zip(sides, installations, tasks, strict=True))
         looks, judge = (_FIRST if to_see else LOOKS), partial(_judged, tasks, to_see)
         return cls(device=device, tasks=tasks, launches=Interleaved(a=a, b=b, looks=looks, judge=judge, retries=gate.retries))
 
@@ -278,7 +285,7 @@ class _OnDevice:
 
 
 def _side_launch(
-    side: _Prepared, installation: Installation, tasks: Sequence[TaskAssets], gate: Gate, layout: Layout
+    side: _Prepared, installation: Installation, tasks: Sequence[TaskAssets], gate: Gate, layout: Layout, leases: Held
 ) -> SideLaunch:
     chosen, bundle = side.chosen, installation.bundle.artifact
     counts = {name: count for name, count in item_counts(bundle).items() if name in {task.name for task in tasks}}
@@ -292,7 +299,12 @@ def _side_launch(
             sequence=measured_sequence(measure.model_copy(update={"sequence": sequence}), counts),
         ),
         settings=LaunchSettings(
-            run_id=side.begun.run_id, layout=layout, runtime=chosen.runtime, timeout_s=measure.timeout_s, gate=gate
+            run_id=side.begun.run_id,
+            layout=layout,
+            runtime=chosen.runtime,
+            timeout_s=measure.timeout_s,
+            gate=gate,
+            confirm=leases.confirm,
         ),
     )
 
@@ -340,6 +352,6 @@ def _caveats(sides: Sequence[Sequence[RunRecord]]) -> tuple[Caveat, ...]:
     return tuple(caveat for caveat in Caveat if caveat in seen)
 
 
-def _keep(records: Records, layout: Layout, observer: Observer, record: RunRecord) -> None:
-    keep_record(records, record, layout)
+def _keep(records: Records, layout: Layout, leases: Held, observer: Observer, record: RunRecord) -> None:
+    keep_record(records, record, layout, leases.guard(record.device.address))
     observer.record(record)

@@ -19,7 +19,8 @@ QuadbenchError                      exit code  meaning
 │   ├── CommandError                5          a command on the device ended with a status other than 0
 │   └── CommandTimeoutError         5          a command on the device took too long and was killed
 ├── HarnessError                    6          the program on the device failed, was killed or gave a wrong result
-└── MissingDependencyError          7          a program or package that this command needs is not installed
+├── MissingDependencyError          7          a program or package that this command needs is not installed
+└── ConditionError                 8          a condition of `--fail-if` holds, or a figure that it needs is missing
 
 1 is an unexpected error; 130 is Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 """
@@ -164,6 +165,12 @@ class MissingDependencyError(QuadbenchError):
     """The error of a program or package that this command needs and that is not installed."""
 
     exit_code = 7
+
+
+class ConditionError(QuadbenchError):
+    """The error of a run for which a condition of `--fail-if` holds, or cannot be told."""
+
+    exit_code = 8
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quadbench.artifacts import Bundle, CompiledBundle, Deployment, ErrorClass, LaunchPlan, RunRecord, RunResult, Status, Stored
-from quadbench.artifacts.parts import file_refs, has_references, item_counts
+from quadbench.artifacts.parts import file_refs, has_own_graphs, has_references, item_counts
 from quadbench.compile.availability import require
 from quadbench.devices import Device, HostedPhone, connect, hosted_phones
-from quadbench.errors import DeviceError, HarnessError, QuadbenchError, UserError, extra_needed
+from quadbench.errors import DeviceError, HarnessError, QuadbenchError, extra_needed
 from quadbench.farm.held import Held, held, leased
 from quadbench.farm.inventory import Inventory
 from quadbench.measure import LaunchSettings, Queue, launches_of, measure_hosted, measure_launches, planned_turns
 from quadbench.observer import Observer
 from quadbench.quad.cache import cached
+from quadbench.quad.candidate import Candidate
 from quadbench.quad.named import check_devices
-from quadbench.recipe import Recipe, recipe_digest
+from quadbench.recipe import Recipe, Terms, recipe_digest
 from quadbench.report import write_report
+from quadbench.results.admitted import save_admitted
 from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest, temporary_folder
@@ -74,27 +76,50 @@ def run(recipe: Recipe, addresses: Sequence[str], *, layout: Layout, observer: O
         KeyboardInterrupt: Ctrl-C; what was measured is stored.
     """
     check_devices(recipe)
+
+    def bundles_of(profiles: Sequence[str]) -> Mapping[str, Stored[Bundle]]:
+        return built_for(recipe, profiles, layout=layout, observer=observer)
+
+    return _run(recipe.name, bundles_of, recipe.terms, addresses, layout, observer)
+
+
+def run_bundle(bundle: Stored[Bundle], terms: Terms, addresses: Sequence[str], *, layout: Layout, observer: Observer) -> Outcome:
+    """Do the same with a bundle that is there, on all devices. Baselines are left out where a task has no graph of its own.
+
+    Raises:
+        QuadbenchError: every device failed.
+        KeyboardInterrupt: Ctrl-C; what was measured is stored.
+    """
+    own = terms if has_own_graphs(bundle.artifact) else replace(terms, baselines=())
+    return _run(bundle.artifact.recipe_name, lambda profiles: dict.fromkeys(profiles, bundle), own, addresses, layout, observer)
+
+
+def _run(
+    name: str,
+    bundles_of: Callable[[Sequence[str]], Mapping[str, Stored[Bundle]]],
+    terms: Terms,
+    addresses: Sequence[str],
+    layout: Layout,
+    observer: Observer,
+) -> Outcome:
     phones = hosted_phones(addresses)
     for phone in phones:
         require(phone.target, phone.address)
     with (
         _reached(addresses, phones, layout) as devices,
         open_records(database_of(layout)) as records,
-        held(devices, records.engine, f"run of {recipe.name}") as leases,
+        held(devices, records.engine, f"run of {name}") as leases,
     ):
         inventory = Inventory(records.engine)
         inventory.require_usable(devices)
         require_equipment(devices, layout)
-        profiles = [device.profile.name for device in devices] + [phone.profile.name for phone in phones]
-        bundles = built_for(recipe, profiles, layout=layout, observer=observer)
+        bundles = bundles_of([device.profile.name for device in devices] + [phone.profile.name for phone in phones])
         rollout = _rolled_out(bundles, devices, layout, observer, inventory) if devices else None
         run_id = new_id()
         deployments = rollout.deployments if rollout else ()
-        work = _Run(
-            recipe=recipe, run_id=run_id, bundles=bundles, layout=layout, records=records, leases=leases, observer=observer
-        )
+        work = _Run(terms=terms, run_id=run_id, bundles=bundles, layout=layout, records=records, leases=leases, observer=observer)
         planned = Counter(launch.variant for launch in work.launches)
-        begun = new_run_file(run_id, bundles, deployments=deployments, published=recipe.published, planned=planned)
+        begun = new_run_file(run_id, bundles, deployments=deployments, published=terms.published, planned=planned)
         save_run(layout, begun)
         if rollout:
             work.measure(rollout)
@@ -174,45 +199,26 @@ def compiled(source: Recipe | Path, target: KnownTarget, *, layout: Layout, obse
 
 
 def admit(
-    source: Path,
-    bundle_folder: Path | None,
-    addresses: Sequence[str],
-    *,
-    name: str | None = None,
-    weight: float = 1.0,
-    unet_only: bool = False,
-    layout: Layout,
-    observer: Observer,
+    candidate: Candidate, bundle: Stored[Bundle], addresses: Sequence[str], *, layout: Layout, observer: Observer
 ) -> "tuple[Admission, tuple[Deployment, ...]]":
-    """Judge an adapter under a bundle's profile (None: the latest run's). If admitted, add it and push it to the devices, if any.
-
-    It is judged and written at `weight`, the greatest that tasks shall give it.
+    """Judge an adapter under a bundle's profile. If admitted, add it, remember the new bundle, and push it to devices, if any.
 
     Raises:
         QuadbenchError: the adapter cannot be read or has no place in the base, or every device failed.
-        UserError: no bundle was given, and the latest run's devices ran several.
     """
     with extra_needed("quad"):
         from quadbench.quad.admit import admit as admit_adapter
-    bundle = read_manifest(bundle_folder, Bundle) if bundle_folder else _only_bundle(load_run(layout))
-    admission = admit_adapter(source, bundle, name=name, weight=weight, unet_only=unet_only)
-    if not addresses or admission.extended is None:
+    admission = admit_adapter(candidate, bundle)
+    if admission.extended is None:
+        return admission, ()
+    save_admitted(layout, admission.extended)
+    if not addresses:
         return admission, ()
     with connect(addresses, layout=layout) as devices, leased(devices, layout, "admission of an adapter"):
         require_equipment(devices, layout)
         everywhere = [admission.extended] * len(devices)
         rollout = roll_out(everywhere, devices, layout=layout, observer=observer, runs_float=False)
     return admission, rollout.deployments
-
-
-def _only_bundle(result: RunResult) -> Stored[Bundle]:
-    if len(result.bundles) > 1:
-        folders = ", ".join(str(bundle.folder) for bundle in result.bundles)
-        raise UserError(
-            f"the devices of run {result.run_id} ran {len(result.bundles)} bundles, and an adapter is admitted to one: {folders}",
-            hint="say which, as --bundle FOLDER",
-        )
-    return result.stored
 
 
 def _rolled_out(
@@ -246,7 +252,7 @@ class _Run:
     `faults` has by address the first failure of a launch that is the device's own.
     """
 
-    recipe: Recipe
+    terms: Terms
     run_id: str
     bundles: Mapping[str, Stored[Bundle]]
     layout: Layout
@@ -259,22 +265,23 @@ class _Run:
     def launches(self) -> Sequence[LaunchPlan]:
         """Return what each connected device runs."""
         content = next(iter(self.bundles.values())).artifact  # of inputs and references all have the same
-        return launches_of(self.recipe, item_counts(content), has_references=has_references(content))
+        return launches_of(self.terms, item_counts(content), has_references=has_references(content))
 
     def measure(self, rollout: Rollout) -> None:
         """Measure on the devices that are connected, and note how they did."""
         # The pictures that each launch is compared with, and what no device takes.
         for bundle in {installation.bundle.folder: installation.bundle for installation in rollout.installations}.values():
             check_contents(bundle, file_refs((bundle.artifact.tasks, bundle.artifact.profile)))
+        measure = self.terms.measure
         settings = LaunchSettings(
             run_id=self.run_id,
             layout=self.layout,
-            runtime=self.recipe.runtime,
-            timeout_s=self.recipe.measure.timeout_s,
-            gate=self.recipe.measure.gate,
+            runtime=self.terms.runtime,
+            timeout_s=measure.timeout_s,
+            gate=measure.gate,
             confirm=self.leases.confirm,
         )
-        retries = settings.gate.retries if self.recipe.measure.order == "abba" else 0
+        retries = settings.gate.retries if measure.order == "abba" else 0
         queues = [
             Queue(device=one.device, turns=planned_turns(one, self.launches, settings, retries=retries))
             for one in rollout.installations
@@ -306,7 +313,7 @@ class _Run:
             product,
             phone,
             run_id=self.run_id,
-            iterations=self.recipe.measure.iterations,
+            iterations=self.terms.measure.iterations,
             ledger=self.layout.ledger,
             notify=lambda step: self.observer.step("profile", f"{phone.address}: {step}"),
         )

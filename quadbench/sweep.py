@@ -1,21 +1,41 @@
-"""Sweep: a recipe and several values of one of its keys -> a run for each value, and their figures beside each other."""
+"""Sweep: a recipe and several values of some of its keys -> a run for each setting, and their figures beside each other."""
 
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quadbench import pipeline
-from quadbench.artifacts import Caveat
 from quadbench.devices.addresses import profile_named
 from quadbench.errors import UserError, extra_needed
 from quadbench.observer import Observer
+from quadbench.quad.sources import has_random_weights
 from quadbench.recipe import Recipe, load_recipe, recipe_digest
-from quadbench.report import Sweep, SweepPoint, sweep_chart, sweep_csv, sweep_points
+from quadbench.report import (
+    Sweep,
+    SweepPoint,
+    cost_chart,
+    sweep_chart,
+    sweep_csv,
+    sweep_points,
+    sweep_tables,
+    to_latex,
+    to_markdown,
+    with_best,
+)
 from quadbench.results.layout import Layout
+from quadbench.results.manifest import temporary_folder
 from quadbench.results.runs import new_id
 from quadbench.spec import read_value
+
+if TYPE_CHECKING:
+    from quadbench.quality.teacher import Teacher
+
+MOST_RUNS = 64  # of one sweep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +48,21 @@ class Over:
 
 @dataclass(frozen=True, kw_only=True)
 class Swept:
-    """A sweep and the folder with sweep.json, table.csv and sweep.svg."""
+    """A sweep and the folder with its table in four formats and its pictures."""
 
     sweep: Sweep
     folder: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variation:
+    """A setting, a value for each key, and the recipe with it."""
+
+    setting: dict[str, str]
+    recipe: Recipe
+
+    def __str__(self) -> str:
+        return ", ".join(f"{key}={value}" for key, value in self.setting.items())
 
 
 def read_over(text: str) -> Over:
@@ -49,62 +80,105 @@ def read_over(text: str) -> Over:
     return Over(key=key.strip(), values=values)
 
 
-def varied(recipe: str, over: Over) -> dict[str, Recipe]:
-    """Return the recipe with each value, by value; without baselines, since values are compared with each other.
+def varied(recipe: str, overs: Sequence[Over]) -> tuple[Variation, ...]:
+    """Return the recipe with each value, of several keys each with each; without baselines, as settings are compared.
 
     Raises:
-        UserError: names every problem of the first value that does not fit.
+        UserError: names every problem of the first setting that does not fit, a key that stands twice, or too many runs.
     """
-    recipes = {value: load_recipe(recipe, {over.key: read_value(value)}) for value in over.values}
-    _refuse_overruled(over, list(recipes.values()))
-    return {value: recipe_of_value.model_copy(update={"baselines": ()}) for value, recipe_of_value in recipes.items()}
+    keys = [over.key for over in overs]
+    if len(set(keys)) < len(keys):
+        raise UserError(f"--over {max(keys, key=keys.count)} stands twice", hint="give all of its values in one, as KEY=V1,V2")
+    count = math.prod(len(over.values) for over in overs)
+    if count > MOST_RUNS:
+        sizes = " x ".join(str(len(over.values)) for over in overs)
+        raise UserError(f"--over: {sizes} values are {count} runs; expected at most {MOST_RUNS}", hint="give fewer values")
+    settings = [dict(zip(keys, values, strict=True)) for values in itertools.product(*(over.values for over in overs))]
+    variations = [Variation(setting=setting, recipe=_with(recipe, setting)) for setting in settings]
+    _refuse_overruled(overs, variations)
+    return tuple(variations)
 
 
-def _refuse_overruled(over: Over, recipes: Sequence[Recipe]) -> None:
+def _with(recipe: str, setting: Mapping[str, str]) -> Recipe:
+    changed = load_recipe(recipe, {key: read_value(value) for key, value in setting.items()})
+    return changed.model_copy(update={"baselines": ()})
+
+
+def _refuse_overruled(overs: Sequence[Over], variations: Sequence[Variation]) -> None:
     """Refuse a key that changes nothing on some devices, as the recipe has a value of its own for them."""
-    for profile in recipes[0].devices:
-        if len({recipe_digest(recipe.on(profile)) for recipe in recipes}) < len(recipes):
+    first = variations[0]
+    for over, profile in itertools.product(overs, first.recipe.devices):
+        alone = [v for v in variations if all(v.setting[key] == first.setting[key] for key in v.setting.keys() - {over.key})]
+        if len({recipe_digest(variation.recipe.on(profile)) for variation in alone}) < len(alone):
             raise UserError(
                 f"--over {over.key}: changes nothing on '{profile}', whose value stands under devices.{profile}",
                 hint=f"take the value out there, or sweep over a key of devices.{profile}",
             )
 
 
-def sweep(recipe: str, over: Over, addresses: Sequence[str], *, layout: Layout, observer: Observer) -> Swept:
-    """Build what is not there yet, doing once what the values share; then run, score and write `sweeps/<id>/`.
+def sweep(recipe: str, overs: Sequence[Over], addresses: Sequence[str], *, layout: Layout, observer: Observer) -> Swept:
+    """Build what is not there yet, doing once what the settings share; then run, score and write `sweeps/<id>/`.
 
     Raises:
-        QuadbenchError: a value does not fit the recipe, nothing could be built, or every device failed at some value.
+        QuadbenchError: a value does not fit the recipe, nothing could be built, or every device failed at some setting.
     """
-    recipes = varied(recipe, over)
+    variations = varied(recipe, overs)
     profiles = dict.fromkeys(profile_named(address.strip()) for address in addresses)
-    built = [each.on(profile) for each in recipes.values() for profile in profiles]
+    built = [variation.recipe.on(profile) for variation in variations for profile in profiles]
     pipeline.build_all(built, layout=layout, observer=observer)
-    points = [p for value, each in recipes.items() for p in _points(over.key, value, each, addresses, layout, observer)]
-    first = next(iter(recipes.values()))
-    sweep_id = new_id()
-    result = Sweep(sweep_id=sweep_id, recipe_name=first.name, key=over.key, published=first.published, points=tuple(points))
+    sweep_id, points = new_id(), list[SweepPoint]()
+    with temporary_folder(layout.scratch) as scratch:
+        teacher = _teacher(variations, scratch)
+        for number, variation in enumerate(variations, start=1):
+            observer.step("sweep", f"{number} of {len(variations)}: {variation}")
+            points += _points(variation, addresses, teacher, layout, observer)
+    first = variations[0].recipe
+    result = Sweep(
+        sweep_id=sweep_id,
+        recipe_name=first.name,
+        keys=tuple(over.key for over in overs),
+        published=first.published,
+        points=with_best(points),
+    )
     return Swept(sweep=result, folder=_write(result, layout.sweep(sweep_id)))
 
 
+def _teacher(variations: Sequence[Variation], folder: Path) -> "Teacher | None":
+    """Return who paints what all settings shorten; None where weights are random, whose pictures have no quality."""
+    recipes = [variation.recipe for variation in variations]
+    if any(map(has_random_weights, recipes)):
+        return None
+    with extra_needed("quality"):
+        from quadbench.quality.teacher import Teacher
+    return Teacher(recipes, folder)
+
+
 def _points(
-    key: str, value: str, recipe: Recipe, addresses: Sequence[str], layout: Layout, observer: Observer
+    variation: Variation, addresses: Sequence[str], teacher: "Teacher | None", layout: Layout, observer: Observer
 ) -> Iterator[SweepPoint]:
-    observer.step("sweep", f"{key} = {value}")
-    result = pipeline.run(recipe, addresses, layout=layout, observer=observer).result
-    scores = None
-    if Caveat.RANDOM_WEIGHTS not in result.bundle.caveats:
-        with extra_needed("quality"):
-            from quadbench.quality import score_run
+    result = pipeline.run(variation.recipe, addresses, layout=layout, observer=observer).result
+    scores, likeness = None, None
+    if teacher:
+        from quadbench.quality import score_run
+
         scores = score_run(layout, result.run_id, with_latents=True, notify=partial(observer.step, "quality"))
-    yield from sweep_points(key, value, result, scores)
+        likeness = teacher.likeness(variation.recipe, result, layout, notify=partial(observer.step, "quality"))
+    yield from sweep_points(variation.setting, result, scores, likeness)
 
 
 def _write(result: Sweep, folder: Path) -> Path:
     """Write a sweep's folder, whole or not at all."""
-    temporary = folder.with_name(f".{folder.name}")
+    temporary, tables = folder.with_name(f".{folder.name}"), sweep_tables(result)
     temporary.mkdir(parents=True)
-    (temporary / "sweep.json").write_text(json.dumps(asdict(result), indent=1, allow_nan=False) + "\n")
-    (temporary / "table.csv").write_text(sweep_csv(result))
-    (temporary / "sweep.svg").write_text(sweep_chart(result))
+    contents = {
+        "sweep.json": json.dumps(asdict(result), indent=1, allow_nan=False) + "\n",
+        "table.csv": sweep_csv(result),
+        "table.md": "\n".join(map(to_markdown, tables)),
+        "table.tex": "\n".join(map(to_latex, tables)),
+        "sweep.svg": sweep_chart(result),
+        "cost.svg": cost_chart(result),
+    }
+    for name, content in contents.items():
+        if content is not None:
+            (temporary / name).write_text(content)
     return temporary.rename(folder)

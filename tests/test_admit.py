@@ -175,3 +175,31 @@ def test_an_admitted_adapters_bundle_bears_the_doubt(bundle: Path, tmp_path: Pat
     answer = json.loads(capsys.readouterr().out)
     assert answer["left_out"]["tensors"] == 2
     assert read_manifest(Path(answer["bundle"]), Bundle).artifact.caveats == (Caveat.UNET_ONLY,)
+
+
+def test_a_second_admission_starts_from_what_the_first_made(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = ["--results", str(tmp_path)]
+    first = admit(capsys, write_new(tmp_path / "one.safetensors"), bundle, *results)
+    second = write_new(tmp_path / "two.safetensors", up=0.9)
+    assert main(["adapter", "admit", str(second), *results]) == 0
+    shown = capsys.readouterr().out
+    assert f"added to: {first['bundle']}" in shown
+    assert f"next: quadbench adapter admit {second} --recipe RECIPE --like TASK --results {tmp_path}" in shown
+    folder = Path(next(line.removeprefix("bundle: ") for line in shown.splitlines() if line.startswith("bundle: ")))
+    assert {adapter.name for adapter in read_manifest(folder, Bundle).artifact.adapters} == {"one", "two"}
+
+
+def test_a_damaged_note_of_the_latest_admission_is_named(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "admitted.json").write_text('{"bundle": "../elsewhere", "run_id": null}')
+    assert main(["adapter", "admit", str(write_new(tmp_path / "one.safetensors")), "--results", str(tmp_path)]) == 3
+    assert "admitted.json' at bundle" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_task_like_another_needs_the_recipe(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new = write_new(tmp_path / "one.safetensors")
+    assert main(["adapter", "admit", str(new), "--bundle", str(bundle), "--like", "restyle"]) == 2
+    assert "--like needs the --recipe of which the bundle was built" in " ".join(capsys.readouterr().err.split())

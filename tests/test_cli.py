@@ -16,6 +16,7 @@ from quadbench.cli import main
 from quadbench.cli.commands import COMMANDS, GROUPS
 from quadbench.cli.console import print_json, print_text, stdout_console
 from quadbench.cli.options import sentence
+from quadbench.zoo import adapter_folder
 
 MISTAKES = """\
 schema_version: 1
@@ -61,7 +62,30 @@ def test_an_unknown_recipe_is_answered_with_the_known_ones(capsys: pytest.Captur
 
 def test_a_right_recipe_is_said_to_be_right(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipe", "check", "quickstart"]) == 0
-    assert capsys.readouterr().out.startswith("quickstart: right; 2 adapters, 2 tasks")
+    assert capsys.readouterr().out.startswith("quickstart: valid; 2 adapters, 2 tasks")
+
+
+def test_a_new_recipe_is_complete_and_valid_and_never_overwrites(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(adapter_folder("sticker"), tmp_path / "My Sticker")
+    words = ["recipe", "new", "--foundation", "emoji-ldm", "--adapter", "My Sticker"]
+    assert main(words) == 0
+    assert "written: mine.yaml" in capsys.readouterr().out
+    text = Path("mine.yaml").read_text()
+    assert 'my-sticker: {source: peft, path: "My Sticker"}' in text
+    assert main(["recipe", "check", "mine.yaml"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("mine: valid; 1 adapter, 1 task, digest ")
+    assert "next: quadbench run mine.yaml" in shown
+    assert main(words) == 2
+    assert "'mine.yaml' is there already, and is not overwritten" in _error(capsys)
+    assert Path("mine.yaml").read_text() == text
+    assert main([*words[:3], "nowhere", *words[4:], "--output", "other.yaml"]) == 2
+    assert "foundation model 'nowhere' is no folder" in _error(capsys)
+    assert not Path("other.yaml").exists()
 
 
 def test_the_schema_is_json_that_editors_take(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """The main job on the tiny model: everything real, on this machine and on a virtual device."""
 
+import json
 import os
 import shutil
 import signal
@@ -16,8 +17,10 @@ pytest.importorskip("torch")
 
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, Caveat, Deployment, LaunchPlan, RunRecord, Status, Stored, Variant
+from quadbench.cli import main
 from quadbench.errors import AdapterError, ArtifactError, DeviceFullError, LeaseError, UserError
 from quadbench.farm.leases import Leases, lease_name
+from quadbench.quad.candidate import Candidate
 from quadbench.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
@@ -173,7 +176,7 @@ def test_a_third_adapter_sends_its_own_bytes_only(
     third = Path(shutil.copytree(tiny_recipe.parent / "adapters/first", tmp_path / "third"))
     _scale(third / "adapter_model.safetensors", -1.0)
     watcher, old = Watcher(), first_run[0].result
-    admission, deployments = pipeline.admit(third, old.stored.folder, ["virtual:s25"], layout=layout, observer=watcher)
+    admission, deployments = pipeline.admit(Candidate(source=third), old.stored, ["virtual:s25"], layout=layout, observer=watcher)
     assert admission.extended
     bundle = admission.extended.artifact
     added = next(a.file for a in bundle.adapters if a.name == "third" and a.variant is Variant.SHARED)
@@ -193,12 +196,35 @@ def test_a_second_admission_sends_its_adapter_alone_too(
     for name in ("fourth", "fifth"):
         folder = Path(shutil.copytree(tiny_recipe.parent / "adapters/first", tmp_path / name))
         _scale(folder / "adapter_model.safetensors", {"fourth": 0.9, "fifth": -0.9}[name])
-        admission, deployments = pipeline.admit(folder, bundle.folder, ["local"], layout=layout, observer=Watcher())
+        admission, deployments = pipeline.admit(Candidate(source=folder), bundle, ["local"], layout=layout, observer=Watcher())
         assert admission.extended
         bundle = admission.extended
         sizes = {a.variant: a.file.size_bytes for a in bundle.artifact.adapters if a.name == name}
         assert [deployment.sent_bytes for deployment in deployments] == [sizes[Variant.SHARED]]
         assert sizes[Variant.SHARED] < sizes[Variant.FLOAT]
+
+
+def test_a_new_adapter_comes_from_its_file_to_its_figures_in_two_commands(
+    tiny_recipe: Path,
+    layout: Layout,
+    first_run: tuple[pipeline.Outcome, Watcher],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    new = Path(shutil.copytree(tiny_recipe.parent / "adapters/first", tmp_path / "sixth"))
+    _scale(new / "adapter_model.safetensors", 0.8)
+    results = ["--results", str(layout.root), "--json"]
+    assert main(["adapter", "admit", str(new), "--recipe", str(tiny_recipe), "--like", "change", *results]) == 0
+    folder = json.loads(capsys.readouterr().out)["bundle"]
+    assert main(["run", str(tiny_recipe), "--bundle", folder, "--devices", "local", *results]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    figures = {(row["task"], row["key"]): row["shared"] for row in answer["kpis"]}
+    assert figures["sixth", "end_to_end"]["value"] > 0
+    assert next(row for row in answer["quality"] if row["task"] == "sixth")["shared_reference"] > 15
+    assert {record["status"] for record in answer["records"]} == {"OK"}  # the float graph paints diffusers' pictures of it
+    assert "an admitted adapter has no graph of its own" in " ".join(answer["gaps"])
+    assert main(["run", "quickstart", "--bundle", folder, *results]) == 2
+    assert "has no bundle in" in capsys.readouterr().out
 
 
 def _scale(path: Path, factor: float) -> None:
@@ -216,13 +242,13 @@ def test_an_adapter_with_a_site_that_the_base_lacks_is_not_admitted(
 
     write_adapter(load_foundation(tiny_recipe.parent / "model").unet, tmp_path, r=4, target_modules=["conv_out"])
     with pytest.raises(AdapterError, match="fits 0 of its 1 sites; the base has no conv_out"):
-        pipeline.admit(tmp_path, first_run[0].result.stored.folder, [], layout=layout, observer=Watcher())
+        pipeline.admit(Candidate(source=tmp_path), first_run[0].result.stored, [], layout=layout, observer=Watcher())
 
 
 def test_a_taken_name_is_not_admitted(tiny_recipe: Path, first_run: tuple[pipeline.Outcome, Watcher], layout: Layout) -> None:
     folder = tiny_recipe.parent / "adapters/first"
     with pytest.raises(UserError, match="has an adapter 'first' already"):
-        pipeline.admit(folder, first_run[0].result.stored.folder, [], layout=layout, observer=Watcher())
+        pipeline.admit(Candidate(source=folder), first_run[0].result.stored, [], layout=layout, observer=Watcher())
 
 
 def test_a_killed_harness_leaves_a_failed_record_with_its_samples(

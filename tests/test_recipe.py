@@ -1,6 +1,7 @@
 """Recipe: a file with mistakes is refused with the reason, one without becomes the model, its digest and its schema."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -287,7 +288,7 @@ def test_prompts_and_inputs_are_a_choice(problems, change, given):
 def test_a_task_says_that_it_has_no_adapter(tmp_path, problems):
     recipe = json.loads(json.dumps(RECIPE["tasks"][0]))
     del recipe["adapter"]
-    assert problems(tasks__0=recipe) == ["tasks[0].adapter: missing"]
+    assert problems(tasks__0=recipe) == ["tasks[0].adapter: missing; for example `adapter: mine`"]
 
 
 @pytest.mark.parametrize(
@@ -341,3 +342,20 @@ def test_a_key_without_a_sentence_or_without_its_default_is_noticed():
     }
     poor = poorly_described({"title": "Model", "properties": properties, "$defs": {}})
     assert [line.partition(":")[0] for line in poor] == ["Model.bare", "Model.unfinished", "Model.unnamed"]
+
+
+def test_a_key_that_must_be_given_has_a_value_to_paste() -> None:
+    schema = recipe_schema()
+    for name, model in {"Recipe": schema, **schema["$defs"]}.items():
+        for key in model.get("required", []):
+            assert {"const", "enum", "examples"} & model["properties"][key].keys(), f"{name}.{key}"
+
+
+def test_what_is_proposed_for_missing_keys_makes_a_valid_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("schema_version: 1\n")
+    with pytest.raises(SpecError) as refused:
+        load_recipe(path)
+    pasted = re.findall(r"for example `(.*)`$", str(refused.value), re.MULTILINE)
+    path.write_text("schema_version: 1\n" + "\n".join(pasted))
+    assert load_recipe(path).tasks[0].name == "mine"

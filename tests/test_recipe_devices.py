@@ -12,6 +12,7 @@ from support.watcher import Silent
 from quadbench.artifacts import RunRecord, RunResult
 from quadbench.errors import SpecError, UserError
 from quadbench.quad.cache import RecipeDigests, digests_of
+from quadbench.quad.chosen import latest_bundle
 from quadbench.quad.named import check_devices
 from quadbench.recipe import RECIPES_FOLDER, load_recipe, recipe_digest
 from quadbench.report import render_html, report_view, run_summary
@@ -69,10 +70,10 @@ def test_a_profile_that_there_is_none_of_is_refused_with_the_one_meant(tmp_path:
 def test_a_sweep_over_what_a_device_has_for_itself_is_refused(tmp_path: Path) -> None:
     recipe = str(_written(tmp_path, {"tabs11": {"precision": W8A8}}))
     with pytest.raises(UserError, match=r"changes nothing on 'tabs11', whose value stands under devices\.tabs11"):
-        varied(recipe, Over(key="precision.lora", values=("int16", "int8")))
-    own = varied(recipe, Over(key="devices.tabs11.precision.lora", values=("int16", "int8")))
-    assert [each.on("tabs11").precision.lora for each in own.values()] == ["int16", "int8"]
-    assert len(varied(recipe, Over(key="tasks.1.sampler.steps", values=("2", "4")))) == 2
+        varied(recipe, [Over(key="precision.lora", values=("int16", "int8"))])
+    own = varied(recipe, [Over(key="devices.tabs11.precision.lora", values=("int16", "int8"))])
+    assert [each.recipe.on("tabs11").precision.lora for each in own] == ["int16", "int8"]
+    assert len(varied(recipe, [Over(key="tasks.1.sampler.steps", values=("2", "4"))])) == 2
 
 
 @pytest.fixture
@@ -172,5 +173,5 @@ def test_each_device_runs_the_bundle_of_its_settings(tiny_recipe: Path, tmp_path
     assert [one.bundle for one in forecasts] == [*ran.values(), ran["virtual:tabs11"]]
     scores = score_run(layout, result.run_id, metrics=["psnr"], with_latents=True)
     assert {one.device for one in scores.compared if one.scores[0].metric.name == "eps_sqnr"} == ran.keys()
-    with pytest.raises(UserError, match="ran 2 bundles"):
-        pipeline.admit(tiny_recipe.parent / "adapters/first", None, [], layout=layout, observer=Silent())
+    with pytest.raises(UserError, match="the latest run has 2 bundles"):
+        latest_bundle(layout)

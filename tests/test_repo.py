@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from quadbench.cli import PIPE_LEFT, build_parser
+from quadbench.cli import PIPE_LEFT, build_parser, main
 from quadbench.errors import QuadbenchError
 from quadbench.recipe import load_recipe
 from quadbench.target.profile import load_profile
@@ -145,11 +145,13 @@ def test_every_key_of_a_recipe_stands_in_its_page():
         assert re.search(rf"`(quad\.)?{key}[`.]", page), key
 
 
-def test_the_whole_recipe_of_the_page_loads(tmp_path):
-    recipe = re.search(r"^## A whole recipe$.*?^```yaml\n(.*?)^```", (DOCS / "recipe.md").read_text(), re.MULTILINE | re.DOTALL)
+def test_the_page_of_recipes_opens_with_a_whole_one_that_is_valid(tmp_path, capsys):
+    opening = (DOCS / "recipe.md").read_text().partition("\n## ")[0]
+    recipe = re.search(r"^```yaml\n(.*?)^```", opening, re.MULTILINE | re.DOTALL)
     assert recipe
     (tmp_path / "mine.yaml").write_text(recipe[1])
-    assert load_recipe(tmp_path / "mine.yaml").name == "mine"
+    assert main(["recipe", "check", str(tmp_path / "mine.yaml")]) == 0
+    assert capsys.readouterr().out.startswith("mine: valid; 1 adapter, 1 task")
 
 
 @pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES], ids=lambda page: str(page.relative_to(ROOT)))

@@ -67,7 +67,7 @@ def test_a_bundle_that_was_built_before_this_was_counted_says_nothing(tmp_path: 
 
 
 def test_a_sweep_shows_the_share_that_was_achieved_beside_the_one_asked_for(tmp_path: Path) -> None:
-    point = next(sweep_points(INT8_KEY, "20", _run_of(tmp_path, _unet(Variant.SHARED, SOME)), None))
+    point = next(sweep_points({INT8_KEY: "20"}, _run_of(tmp_path, _unet(Variant.SHARED, SOME)), None))
     shown = {figure.key: (figure.value, figure.unit) for figure in point.figures if figure.key.startswith("int8_")}
     assert point.value == "20"
     assert shown == {"int8_parameters": (18.3, "%"), "int8_layers": (100 * 12 / 97, "%"), "int8_macs": (6.0, "%")}

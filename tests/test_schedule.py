@@ -19,7 +19,7 @@ def recipe(*, baselines: Sequence[str] = ("per-graph",), tasks: int = 2, **measu
 
 
 def schedule(recipe: Recipe, items: int = 4) -> tuple[LaunchPlan, ...]:
-    return launches_of(recipe, {task.name: items for task in recipe.tasks})
+    return launches_of(recipe.terms, {task.name: items for task in recipe.tasks})
 
 
 def order(recipe: Recipe) -> list[Variant]:
@@ -47,7 +47,7 @@ def test_without_a_baseline_only_the_shared_graph_runs():
 
 
 def test_without_references_the_float_graph_does_not_run():
-    launches = launches_of(recipe(launches=1), {"restyle": 4, "remove-object": 4}, has_references=False)
+    launches = launches_of(recipe(launches=1).terms, {"restyle": 4, "remove-object": 4}, has_references=False)
     assert [launch.variant for launch in launches] == [SHARED, PER_GRAPH]
 
 

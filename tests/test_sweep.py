@@ -14,7 +14,7 @@ from quadbench.artifacts import RunRecord, Variant
 from quadbench.artifacts.scores import Better, Compared, Metric, RunScores, Score
 from quadbench.errors import SpecError, UserError
 from quadbench.recipe import INT8_KEY, load_recipe
-from quadbench.report import Sweep, SweepPoint, sweep_chart, sweep_csv, sweep_points, sweep_tables
+from quadbench.report import Sweep, SweepPoint, cost_chart, sweep_chart, sweep_csv, sweep_points, sweep_tables, with_best
 from quadbench.report.sweep import change
 from quadbench.sweep import Over, read_over, varied
 
@@ -35,12 +35,12 @@ def _points(folder: Path, value: str, psnr_db: tuple[float, float], **options: o
     result = make_run(folder, variants=(Variant.FLOAT, Variant.SHARED), change=change_record, **options)
     scores = (Score(metric=SSIM, value=0.97, n=2),)
     compared = Compared(task="restyle", device=S25.address, made="shared", against="reference", scores=scores)
-    return list(sweep_points(INT8_KEY, value, result, RunScores(compared=(compared,))))
+    return list(sweep_points({INT8_KEY: value}, result, RunScores(compared=(compared,))))
 
 
 def _sweep(folder: Path, *values: tuple[str, tuple[float, float]], published: str | None = None, **options: object) -> Sweep:
     points = [point for value, psnr_db in values for point in _points(folder / value, value, psnr_db, **options)]
-    return Sweep(sweep_id="s", recipe_name="quickstart", key=INT8_KEY, published=published, points=tuple(points))
+    return Sweep(sweep_id="s", recipe_name="quickstart", keys=(INT8_KEY,), published=published, points=tuple(points))
 
 
 def _row(sweep: Sweep, value: str, task: str = "restyle") -> dict[str, str]:
@@ -59,19 +59,34 @@ def test_what_is_no_key_with_values_is_refused(text: str) -> None:
 
 
 def test_each_value_gives_the_recipe_with_it() -> None:
-    recipes = varied("quickstart", Over(key="tasks.0.sampler.steps", values=("4", "8")))
-    assert [recipe.tasks[0].sampler.steps for recipe in recipes.values()] == [4, 8]
-    assert {recipe.tasks[1].sampler.steps for recipe in recipes.values()} == {4}
+    for key in ("tasks.0.sampler.steps", "tasks[0].sampler.steps", "tasks.restyle.sampler.steps"):
+        recipes = [variation.recipe for variation in varied("quickstart", [Over(key=key, values=("4", "8"))])]
+        assert [recipe.tasks[0].sampler.steps for recipe in recipes] == [4, 8]
+        assert {recipe.tasks[1].sampler.steps for recipe in recipes} == {4}
+
+
+def test_several_keys_make_a_grid(capsys: pytest.CaptureFixture[str]) -> None:
+    overs = [read_over("precision.lora=int16,int8"), read_over("tasks.restyle.sampler.steps=4,8")]
+    variations = varied("quickstart", overs)
+    assert [(v.recipe.precision.lora, v.recipe.tasks[0].sampler.steps) for v in variations] == [
+        ("int16", 4), ("int16", 8), ("int8", 4), ("int8", 8)
+    ]  # fmt: skip
+    assert str(variations[0]) == "precision.lora=int16, tasks.restyle.sampler.steps=4"
+    with pytest.raises(UserError, match=r"--over precision\.lora stands twice"):
+        varied("quickstart", [overs[0], overs[0]])
+    many = [read_over(f"{key}=1,2,3,4,5,6,7,8,9") for key in ("tasks.0.seed", "tasks.1.seed")]
+    with pytest.raises(UserError, match="9 x 9 values are 81 runs; expected at most 64"):
+        varied("quickstart", many)
 
 
 def test_a_share_of_8_bits_stands_for_the_scheme_that_has_it() -> None:
-    recipes = varied("quickstart", read_over("precision.activations.int8=0,30"))
-    assert [recipe.precision.label for recipe in recipes.values()] == ["mixed-0", "mixed-30"]
+    variations = varied("quickstart", [read_over("precision.activations.int8=0,30")])
+    assert [variation.recipe.precision.label for variation in variations] == ["mixed-0", "mixed-30"]
 
 
 def test_a_sweep_has_no_baselines() -> None:
     assert load_recipe("quickstart").baselines
-    assert not varied("quickstart", read_over("precision.lora=int8"))["int8"].baselines
+    assert not varied("quickstart", [read_over("precision.lora=int8")])[0].recipe.baselines
 
 
 @pytest.mark.parametrize(
@@ -83,18 +98,19 @@ def test_a_sweep_has_no_baselines() -> None:
             r"precision\.activations\.int8_percent: expected at least 0 and at most 100, found 130",
         ),
         ("precision.lara=int8", r"precision\.lara: unknown key; did you mean 'lora'\?"),
-        ("tasks[7].seed=1", r"tasks: found a list of 2, which has no '7' as in 'tasks\[7\]\.seed'"),
+        ("tasks[7].seed=1", r"tasks: found a list of 2 \(restyle, remove-object\), which has no '7' as in 'tasks\[7\]\.seed'"),
+        ("tasks.restile.seed=1", r"a list of 2 \(restyle, remove-object\), which has no 'restile'"),
         ("precision.lora.bits=8", r"precision\.lora: found text 'int16', which has no 'bits'"),
     ],
 )
 def test_a_value_or_key_that_does_not_fit_is_refused_as_in_a_file(over: str, reason: str) -> None:
     with pytest.raises(SpecError, match=reason):
-        varied("quickstart", read_over(over))
+        varied("quickstart", [read_over(over)])
 
 
 def test_values_are_not_converted() -> None:
     with pytest.raises(UserError, match="'010' is no value: write 010 as a plain decimal number"):
-        varied("quickstart", read_over("tasks.0.seed=010"))
+        varied("quickstart", [read_over("tasks.0.seed=010")])
 
 
 def test_a_point_holds_the_mean_over_items_and_its_standard_error(tmp_path: Path) -> None:
@@ -114,7 +130,7 @@ def test_a_change_is_that_of_the_same_items(tmp_path: Path) -> None:
 def test_images_too_far_from_the_reference_are_still_compared(tmp_path: Path) -> None:
     result = make_run(tmp_path, variants=(Variant.FLOAT, Variant.SHARED))
     records = [replace(failed(record, "fast and wrong"), samples=record.samples) for record in result.records]
-    point = next(sweep_points(INT8_KEY, "100", replace(result, records=tuple(records)), None))
+    point = next(sweep_points({INT8_KEY: "100"}, replace(result, records=tuple(records)), None))
     assert [figure.key for figure in point.figures] == ["psnr"]
     assert point.reason == "fast and wrong"
 
@@ -126,11 +142,11 @@ def test_published_figures_stand_beside_those_of_the_same_value(tmp_path: Path) 
         records = tuple(replace(r, samples=tuple(replace(s, task=task.name) for s in r.samples)) for r in result.records)
         stored = replace(result.stored, artifact=replace(result.bundle, tasks=(task,)))
         return next(
-            sweep_points(INT8_KEY, value, replace(result, stored=stored, records=records, published="quad-table-4"), None)
+            sweep_points({INT8_KEY: value}, replace(result, stored=stored, records=records, published="quad-table-4"), None)
         )
 
     points = tuple(printed(value) for value in ("20", "30"))
-    table = sweep_tables(Sweep(sweep_id="s", recipe_name="r", key=INT8_KEY, published="quad-table-4", points=points))[0]
+    table = sweep_tables(Sweep(sweep_id="s", recipe_name="r", keys=(INT8_KEY,), published="quad-table-4", points=points))[0]
     assert [row[table.columns.index("published")] for row in table.rows] == ["32.6766", ""]
     assert any("QUAD paper" in note for note in table.notes)
 
@@ -165,3 +181,55 @@ def test_words_stand_at_equal_distances_and_numbers_where_they_belong(tmp_path: 
     words, numbers = places("int16", "int12", "int8"), places("0", "20", "80")
     assert words[1] - words[0] == pytest.approx(words[2] - words[1])
     assert (numbers[2] - numbers[1]) == pytest.approx(3 * (numbers[1] - numbers[0]))
+
+
+def test_bytes_and_memory_and_the_likeness_to_truth_and_teacher_stand_beside_that_to_the_reference(tmp_path: Path) -> None:
+    result = make_run(tmp_path, variants=(Variant.FLOAT, Variant.SHARED))
+    teacher = {("remove-object", S25.address): {"000": 30.0, "001": 32.0}}
+    points = {point.task: point for point in sweep_points({"tasks.1.sampler.steps": "4"}, result, None, teacher)}
+    figures = {figure.key: figure.value for figure in points["remove-object"].figures}
+    assert (figures["psnr_teacher"], figures["psnr_truth"], figures["bytes"]) == (31.0, 25.0, 30.0)
+    assert figures["peak_ram"] > 100
+    sweep = Sweep(sweep_id="s", recipe_name="r", keys=("tasks.1.sampler.steps",), published=None, points=tuple(points.values()))
+    table = next(table for table in sweep_tables(sweep, is_whole=False) if ": remove-object on" in table.title)
+    likeness = ("PSNR, dB", "PSNR to teacher, dB", "PSNR to truth, dB")
+    assert table.columns == ("steps", *likeness, "End to end, ms", "All files, MB", "Peak RAM, running, MB", "best")
+    assert "PSNR to teacher" not in " ".join(sweep_tables(sweep, is_whole=False)[0].columns)
+
+
+def test_the_best_are_those_that_no_other_beats(tmp_path: Path) -> None:
+    points = _sweep(tmp_path, ("0", (40.0, 44.0)), ("50", (41.0, 45.0)), ("100", (30.0, 31.0))).points
+    restyle = [point for point in points if point.task == "restyle"]
+
+    def costing(point: SweepPoint, time: float) -> SweepPoint:
+        figures = tuple(replace(f, value=time) if f.key == "end_to_end" else f for f in point.figures)
+        return replace(point, figures=figures)
+
+    dear, good, cheap = (costing(point, time) for point, time in zip(restyle, (9.0, 8.0, 4.0), strict=True))
+    assert [point.is_best for point in with_best([dear, good, cheap])] == [False, True, True]
+    assert [point.is_best for point in with_best([good, good])] == [True, True]
+
+
+def test_quality_is_drawn_over_cost(tmp_path: Path) -> None:
+    sweep = _sweep(tmp_path, ("0", (40.0, 44.0)), ("50", (39.0, 40.0)))
+    drawn = ElementTree.fromstring(cost_chart(replace(sweep, points=with_best(sweep.points))) or "")
+    circles = [element for element in drawn.iter() if element.tag.endswith("circle")]
+    assert len(circles) == 6
+    assert {element.get("fill") for element in circles} >= {"none"}
+    words = {element.text for element in drawn.iter() if element.tag.endswith("text")}
+    assert {"PSNR, dB", "End to end, ms", "50, restyle"} <= words
+    assert cost_chart(replace(sweep, points=())) is None
+
+
+def test_keys_that_end_alike_are_told_apart(tmp_path: Path) -> None:
+    keys = ("tasks.0.sampler.steps", "tasks.1.sampler.steps", "precision.lora")
+    result = make_run(tmp_path, variants=(Variant.FLOAT, Variant.SHARED))
+    points = tuple(sweep_points(dict.fromkeys(keys, "4"), result, None))
+    sweep = Sweep(sweep_id="s", recipe_name="r", keys=keys, published=None, points=points)
+    assert sweep_tables(sweep)[0].columns[:3] == ("0.sampler.steps", "1.sampler.steps", "lora")
+
+
+def test_one_item_has_no_standard_error(tmp_path: Path) -> None:
+    result = make_run(tmp_path, variants=(Variant.FLOAT, Variant.SHARED), items=1)
+    point = next(sweep_points({INT8_KEY: "0"}, result, None))
+    assert next(figure for figure in point.figures if figure.key == "psnr").error is None

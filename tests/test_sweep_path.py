@@ -20,15 +20,23 @@ from quadbench.results.layout import Layout
 def test_a_sweep_runs_scores_and_writes_every_value(
     tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    over = "precision.activations.int8=0,50"
-    assert main(["sweep", str(tiny_recipe), "--over", over, "--devices", "local", "--results", str(tmp_path), "--json"]) == 0
+    overs = ["--over", "precision.activations.int8=0,50", "--over", "tasks.imagine.sampler.steps=2,3"]
+    assert main(["sweep", str(tiny_recipe), *overs, "--devices", "local", "--results", str(tmp_path), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
-    points = {(point["value"], point["task"]): point for point in answer["points"]}
-    assert points.keys() == {(value, task) for value in ("0", "50") for task in ("change", "fill", "imagine")}
+    points = {(*point["setting"].values(), point["task"]): point for point in answer["points"]}
+    assert points.keys() == {(a, b, task) for a in ("0", "50") for b in ("2", "3") for task in ("change", "fill", "imagine")}
     figures = {key: {figure["key"] for figure in point["figures"]} for key, point in points.items()}
     assert all({"psnr", "eps_sqnr", "latent_sqnr", "unet_step", "end_to_end"} <= keys for keys in figures.values())
+    assert all("psnr_teacher" in keys for (*_, task), keys in figures.items() if task == "imagine")
     folder = Path(answer["folder"])
-    assert {path.name for path in folder.iterdir()} == {"sweep.json", "table.csv", "sweep.svg"}
+    assert {path.name for path in folder.iterdir()} == {
+        "sweep.json",
+        "table.csv",
+        "table.md",
+        "table.tex",
+        "sweep.svg",
+        "cost.svg",
+    }
     lines = list(csv.reader((folder / "table.csv").read_text().splitlines()))
     assert len(lines) == 1 + sum(len(point["figures"]) for point in answer["points"])
 

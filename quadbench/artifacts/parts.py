@@ -39,6 +39,12 @@ def has_references(bundle: Bundle) -> bool:
     return any(item.reference for task in bundle.tasks for item in task.items)
 
 
+def has_own_graphs(bundle: Bundle) -> bool:
+    """Say whether every task has a U-Net of its own; that of an admitted adapter has none."""
+    own = {graph.task for graph in bundle.graphs if graph.variant is Variant.PER_GRAPH}
+    return own >= {task.name for task in bundle.tasks}
+
+
 def item_counts(bundle: Bundle) -> dict[str, int]:
     """Return how many evaluation inputs each task has."""
     return {task.name: len(task.items) for task in bundle.tasks}

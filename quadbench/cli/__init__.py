@@ -38,6 +38,7 @@ exit codes:
   5    device absent, lost or full
   6    the harness failed on a device
   7    a program or package is missing
+  8    a condition of --fail-if holds
   129  SIGHUP
   130  Ctrl-C
   141  nobody reads the output any more

@@ -11,11 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from quadbench import pipeline
-from quadbench.artifacts import Bundle
+from quadbench.artifacts import Bundle, Stored
 from quadbench.cli.addresses import listed_devices
 from quadbench.cli.console import WORST_SITES, RunConsole, print_error, print_json, print_text, stdout_console
-from quadbench.cli.options import add_action, add_group
-from quadbench.errors import AdapterError, extra_needed
+from quadbench.cli.options import add_action, add_group, next_command
+from quadbench.errors import AdapterError, UserError, extra_needed
+from quadbench.quad.candidate import Candidate, NewTask
+from quadbench.quad.chosen import fitting_bundle, latest_bundle
 from quadbench.recipe import load_recipe, mix_name
 from quadbench.results.manifest import read_manifest
 
@@ -43,7 +45,12 @@ def add(commands: Any) -> None:
     inspect.add_argument("--unet-only", action="store_true", help=_UNET_ONLY)
     admit = add_action(actions, "admit", run_admit, "judge an adapter by a bundle's frozen profile, add it and push it")
     admit.add_argument("file", type=Path, metavar="FILE", help=_FILE)
-    admit.add_argument("--bundle", type=Path, metavar="DIR", help="the bundle's folder (default: that of the latest run)")
+    where = "the bundle's folder (default: what the latest admission made, or the latest run's)"
+    admit.add_argument("--bundle", type=Path, metavar="DIR", help=where)
+    admit.add_argument("--recipe", help="the recipe of which the bundle was built; --like needs it")
+    admit.add_argument(
+        "--like", metavar="TASK", help="give the adapter a task of its own, with what this one has but the adapter"
+    )
     admit.add_argument("--name", help="what the adapter shall be called (default: after the file)")
     admit.add_argument(
         "--weight", type=float, default=1.0, metavar="W", help="the greatest weight that tasks shall give it (default: 1)"
@@ -70,30 +77,58 @@ def run_inspect(options: argparse.Namespace) -> int:
         _print_inspection(stdout_console(), inspection)
         if admission:
             _print_admission(stdout_console(), admission)
-    is_right = not inspection.problems and (admission is None or admission.judgement.acceptance.is_admitted)
-    return 0 if is_right else AdapterError.exit_code
+    if inspection.problems or (admission and not admission.judgement.acceptance.is_admitted):
+        return AdapterError.exit_code
+    if not options.json:
+        print_text(f"next: {_admission(options)}")
+    return 0
 
 
 def run_admit(options: argparse.Namespace) -> int:
+    candidate, bundle = _asked(options)
     with RunConsole(Console(stderr=True)) as observer:
-        admission, deployments = pipeline.admit(
-            options.file,
-            options.bundle,
-            listed_devices(options.devices),
-            name=options.name,
-            weight=options.weight,
-            unet_only=options.unet_only,
-            layout=options.layout,
-            observer=observer,
-        )
+        devices = listed_devices(options.devices)
+        admission, deployments = pipeline.admit(candidate, bundle, devices, layout=options.layout, observer=observer)
     if options.json:
         print_json(_answer(admission) | {"sent_bytes": {d.device.address: d.sent_bytes for d in deployments}})
     else:
+        print_text(f"added to: {bundle.folder}" if admission.extended else f"judged by: {bundle.folder}")
         _print_admission(stdout_console(), admission)
+        if admission.extended:
+            print_text(f"next: {_next(options, admission.extended.folder)}")
     if admission.extended is None:
         print_error(f"adapter '{admission.name}' was not added: {admission.judgement.acceptance}. Hint: {_HINT}")
         return AdapterError.exit_code
     return 0
+
+
+def _asked(options: argparse.Namespace) -> tuple[Candidate, Stored[Bundle]]:
+    """Return the adapter that asks for admission, and the bundle to which it asks for it."""
+    recipe = load_recipe(options.recipe) if options.recipe else None
+    if options.like and not recipe:
+        hint = "name it: it has the model that the new task's reference images are made with"
+        raise UserError("--like needs the --recipe of which the bundle was built", hint=hint)
+    if options.bundle and recipe:
+        bundle = fitting_bundle(options.bundle, recipe, options.layout)
+    elif options.bundle:
+        bundle = read_manifest(options.bundle, Bundle)
+    else:
+        bundle = latest_bundle(options.layout, recipe)
+    task = NewTask(recipe=recipe, like=options.like) if recipe and options.like else None
+    asked = Candidate(source=options.file, name=options.name, weight=options.weight, unet_only=options.unet_only, task=task)
+    return asked, bundle
+
+
+def _next(options: argparse.Namespace, folder: Path) -> str:
+    """Return the command that measures the new bundle; an adapter without a task is first given one."""
+    if not options.like:
+        return f"{_admission(options)} --name NAME gives it a task to measure, under another name"
+    return next_command(options, "run", options.recipe, "--bundle", str(folder))
+
+
+def _admission(options: argparse.Namespace) -> str:
+    words = ("adapter", "admit", str(options.file), "--recipe", options.recipe or "RECIPE", "--like", "TASK")
+    return next_command(options, *words)
 
 
 def run_convert(options: argparse.Namespace) -> int:
@@ -109,6 +144,7 @@ def run_convert(options: argparse.Namespace) -> int:
     else:
         _print_conversion(stdout_console(), conversion)
         print_text(f"written: {options.output}")
+        print_text(f"next: {next_command(options, 'adapter', 'inspect', str(options.output), '--recipe', options.recipe)}")
     return 0
 
 

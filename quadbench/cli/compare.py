@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     if a.run and b.run and not options.devices and not options.serial:
         compared = compare_stored(a, b, layout=options.layout)
     else:
-        chosen = chosen_devices(options.devices, options.serial)
+        chosen = chosen_devices(options.devices, options.serial, options.layout)
         with RunConsole(Console(stderr=True)) as observer:
             compared = compare(a, b, chosen, to_see=options.to_see, layout=options.layout, observer=observer)
     if options.json:

@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import threading
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -146,8 +147,12 @@ def print_text(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print on stdout as JSON; dates and paths as text, and null for NaN and infinities, which JSON does not have."""
-    sys.stdout.write(json.dumps(_finite(value), indent=1, default=str, allow_nan=False) + "\n")
+    """Print on stdout as JSON; dates in ISO 8601, paths as text, and null for NaN and infinities, which JSON does not have."""
+    sys.stdout.write(json.dumps(_finite(value), indent=1, default=_text, allow_nan=False) + "\n")
+
+
+def _text(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def _finite(value: Any) -> Any:

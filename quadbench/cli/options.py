@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from quadbench.target.abi import Abi
 
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
+_RESULTS = "results"
 Run = Callable[[argparse.Namespace], int]
 
 
@@ -23,7 +25,7 @@ def common_options() -> argparse.ArgumentParser:
         "--results",
         type=_layout,
         dest="layout",
-        default="results",
+        default=_RESULTS,
         metavar="DIR",
         help="where records, bundles and reports are kept (default: results)",
     )
@@ -64,11 +66,22 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help="a YAML file, or the name of a recipe that comes with quadbench")
 
 
+def next_command(options: argparse.Namespace, *words: str) -> str:
+    """Return the command that comes next, as a shell takes it, in the same results folder."""
+    elsewhere = () if options.layout.root == Path(_RESULTS) else ("--results", str(options.layout.root))
+    return f"quadbench {shlex.join((*words, *elsewhere))}"
+
+
 def add_abi(parser: argparse.ArgumentParser, default: Abi) -> None:
     """Add the option that names an ABI."""
     parser.add_argument(
         "--abi", choices=[abi.value for abi in Abi], default=default.value, help="the ABI of the devices (default: %(default)s)"
     )
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun: `1 adapter`, `2 adapters`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def split_list(text: str) -> Sequence[str]:

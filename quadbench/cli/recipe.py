@@ -1,18 +1,28 @@
-"""Recipe: a YAML file -> whether it is right, with the files that it names; the schema for editors."""
+"""Recipe: a YAML file -> whether it is right, with all that it names; a model and adapters -> a new one; the editors' schema."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from quadbench.cli.console import print_json, print_text
-from quadbench.cli.options import add_action, add_group, add_recipe
+from quadbench.cli.options import add_action, add_group, add_recipe, counted, next_command
+from quadbench.errors import StorageError, UserError, extra_needed
 from quadbench.quad.named import check_named
+from quadbench.quad.new_recipe import recipe_text
+from quadbench.quad.sources import AdapterSource
 from quadbench.recipe import load_recipe, recipe_digest, recipe_schema
+from quadbench.spec import NAME_EXPECTED, is_name
 
 
 def add(commands: Any) -> None:
     """Add `quadbench recipe` and its actions to the commands."""
     actions = add_group(commands, "recipe")
     add_recipe(add_action(actions, "check", run_check, "say whether a recipe is right; every problem with its line"))
+    new = add_action(actions, "new", run_new, "write a short recipe, with comments, for a model and adapters of your own")
+    new.add_argument("--foundation", required=True, metavar="DIR", help="a diffusers folder, a .safetensors file, or emoji-ldm")
+    new.add_argument("--adapter", required=True, nargs="+", type=Path, metavar="FILE", help="PEFT folders or .safetensors files")
+    new.add_argument("--unet-only", action="store_true", help="leave out what files have for the text encoder")
+    new.add_argument("--output", type=Path, default=Path("mine.yaml"), metavar="FILE", help="where to (default: %(default)s)")
     add_action(actions, "schema", run_schema, "print the JSON Schema of recipes, for editors")
 
 
@@ -23,10 +33,49 @@ def run_check(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"name": recipe.name, "digest": digest, "tasks": [task.name for task in recipe.tasks]})
     else:
-        print_text(f"{recipe.name}: right; {len(recipe.adapters)} adapters, {len(recipe.tasks)} tasks, digest {digest[:12]}")
+        counts = f"{counted(len(recipe.adapters), 'adapter')}, {counted(len(recipe.tasks), 'task')}"
+        print_text(f"{recipe.name}: valid; {counts}, digest {digest[:12]}")
+        print_text(f"next: {next_command(options, 'run', options.recipe)}")
+    return 0
+
+
+def run_new(options: argparse.Namespace) -> int:
+    path: Path = options.output
+    if path.suffix not in (".yaml", ".yml") or not is_name(path.stem):
+        raise UserError(f"--output '{path}' names no recipe; expected NAME.yaml, of {NAME_EXPECTED}")
+    text = recipe_text(path, path.stem, options.foundation, [_source(each, options.unet_only) for each in options.adapter])
+    _write(path, text)
+    if options.json:
+        print_json({"recipe": str(path)})
+    else:
+        print_text(f"written: {path}")
+        print_text(f"next: write prompts of your own into it, then {next_command(options, 'recipe', 'check', str(path))}")
     return 0
 
 
 def run_schema(_options: argparse.Namespace) -> int:
     print_json(recipe_schema())
     return 0
+
+
+def _source(path: Path, unet_only: bool) -> AdapterSource:
+    with extra_needed("quad"):
+        from quadbench.quad.adapters import read_adapter
+    content = read_adapter(path.name, path, unet_only=unet_only)
+    return AdapterSource(format=content.format, path=content.path, unet_only=unet_only and content.left_out is not None)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a recipe that is right with all that it names, where nothing lies yet; else nothing is left there."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise UserError(f"'{path}' is there already, and is not overwritten", hint="give another name, with --output") from error
+    except OSError as error:
+        raise StorageError(f"'{path}' cannot be written: {error.strerror}") from error
+    try:
+        check_named(load_recipe(path))
+    except BaseException:
+        path.unlink()
+        raise

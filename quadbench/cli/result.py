@@ -1,6 +1,7 @@
 """Result: a run and its report -> its figures on the terminal, the conclusion last, or as JSON."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
@@ -11,8 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from quadbench.artifacts import RunResult
-from quadbench.cli.console import print_json, print_text, stdout_console
-from quadbench.report import Figure, KpiRow, ReportView, TextTable, kpi_table, report_view, run_summary, show, times
+from quadbench.cli.console import print_error, print_json, print_text, stdout_console
+from quadbench.errors import ConditionError
+from quadbench.report import Figure, KpiRow, ReportView, RunSummary, TextTable, kpi_table, report_view, run_summary, show, times
+from quadbench.report.condition import Criterion
 
 
 def add_full(parser: argparse.ArgumentParser) -> None:
@@ -20,13 +23,29 @@ def add_full(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--full", action="store_true", help="print every figure, not only the most telling ones")
 
 
-def print_result(options: argparse.Namespace, result: RunResult, path: Path | None) -> None:
-    """Print a run's figures and where its report lies (None: it has none yet), as tables or as JSON."""
+def print_result(options: argparse.Namespace, result: RunResult, path: Path | None, conditions: Sequence[Criterion] = ()) -> int:
+    """Print a run's figures and where its report lies (None: it has none yet), as tables or as JSON.
+
+    Return 0, or the exit code of the conditions where one of them is met.
+    """
     view = report_view(result, options.layout)
+    summary = run_summary(view, str(path) if path else None, conditions)
     if options.json:
-        print_json(asdict(run_summary(view, str(path) if path else None)))
-        return
-    console = stdout_console()
+        print_json(asdict(summary))
+    else:
+        _print_tables(options, view, path)
+    return print_conditions(summary)
+
+
+def print_conditions(summary: RunSummary) -> int:
+    """Print the conditions that a run meets, and return the exit code that they ask for."""
+    for met in summary.conditions_met:
+        print_error(f"--fail-if {met}")
+    return ConditionError.exit_code if summary.conditions_met else 0
+
+
+def _print_tables(options: argparse.Namespace, view: ReportView, path: Path | None) -> None:
+    console, result = stdout_console(), view.result
     if view.ran:
         _print_ran(console, view.ran)
     if options.full:

@@ -1,19 +1,26 @@
-"""Run: a recipe and devices -> records, a report, and its figures on the terminal; or what a run would be."""
+"""Run: a recipe or a bundle, and devices -> records, a report, and its figures on the terminal; or what a run would be."""
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from quadbench import pipeline
-from quadbench.artifacts import MIB
+from quadbench.artifacts import MIB, Bundle, Stored
 from quadbench.cli.addresses import add_devices, chosen_devices
+from quadbench.cli.conditions import add_fail_if, conditions_of
 from quadbench.cli.console import RunConsole, print_error, print_json, print_text
-from quadbench.cli.options import add_command, add_recipe
+from quadbench.cli.options import add_command
 from quadbench.cli.result import add_full, print_result
-from quadbench.recipe import load_recipe
+from quadbench.errors import UserError
+from quadbench.observer import Observer
+from quadbench.quad.chosen import bundle_folder, fitting_bundle
+from quadbench.recipe import Recipe, Terms, load_recipe
+from quadbench.results.layout import Layout
+from quadbench.results.manifest import read_manifest
 from quadbench.rollout.forecast import Forecast, forecast
 
 _SCHEMA_VERSION = 1  # of the JSON of a dry run
@@ -22,25 +29,80 @@ _SCHEMA_VERSION = 1  # of the JSON of a dry run
 def add(commands: Any) -> None:
     """Add `quadbench run` to the commands."""
     parser = add_command(commands, "run", run)
-    add_recipe(parser)
+    parser.add_argument("source", metavar="RECIPE_OR_BUNDLE", help="a YAML file, a recipe's name, or a bundle's folder")
+    parser.add_argument(
+        "--bundle", type=Path, metavar="DIR", help="run this bundle of the recipe, as one with an admitted adapter"
+    )
     add_devices(parser)
     add_full(parser)
+    add_fail_if(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be built, pushed and run on each device, and do nothing of it"
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    recipe = load_recipe(options.recipe)
-    chosen = chosen_devices(options.devices, options.serial, options.layout)
+    chosen, source = chosen_devices(options.devices, options.serial, options.layout), _source(options)
     if options.dry_run:
-        return _print_forecasts(options, forecast(recipe, chosen, layout=options.layout))
+        return _print_forecasts(options, _forecasts(options, source, chosen))
+    conditions = conditions_of(options, source.tasks)
     with RunConsole(Console(stderr=True)) as observer:
-        outcome = pipeline.run(recipe, chosen, layout=options.layout, observer=observer)
-    print_result(options, outcome.result, outcome.report)
+        outcome = source.run(chosen, layout=options.layout, observer=observer)
+    code = print_result(options, outcome.result, outcome.report, conditions)
     for address, failure in outcome.failures.items():
         print_error(f"{address} was left out: {failure}")
-    return outcome.exit_code
+    return outcome.exit_code or code
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OfRecipe:
+    """A recipe to be run."""
+
+    recipe: Recipe
+
+    @property
+    def tasks(self) -> list[str]:
+        return [task.name for task in self.recipe.tasks]
+
+    def run(self, chosen: Sequence[str], *, layout: Layout, observer: Observer) -> pipeline.Outcome:
+        return pipeline.run(self.recipe, chosen, layout=layout, observer=observer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OfBundle:
+    """A bundle to be run, as its recipe says or by the defaults."""
+
+    bundle: Stored[Bundle]
+    terms: Terms
+
+    @property
+    def tasks(self) -> list[str]:
+        return [task.name for task in self.bundle.artifact.tasks]
+
+    def run(self, chosen: Sequence[str], *, layout: Layout, observer: Observer) -> pipeline.Outcome:
+        return pipeline.run_bundle(self.bundle, self.terms, chosen, layout=layout, observer=observer)
+
+
+def _source(options: argparse.Namespace) -> _OfRecipe | _OfBundle:
+    """Return what is run.
+
+    Raises:
+        UserError: two bundles are named, or the recipe builds another base than the bundle has.
+    """
+    if folder := bundle_folder(options.source):
+        if options.bundle:
+            raise UserError(f"'{folder}' is a bundle, and --bundle names another", hint="give one of them")
+        return _OfBundle(bundle=read_manifest(folder, Bundle), terms=Terms())
+    recipe = load_recipe(options.source)
+    if not options.bundle:
+        return _OfRecipe(recipe=recipe)
+    return _OfBundle(bundle=fitting_bundle(options.bundle, recipe, options.layout), terms=recipe.terms)
+
+
+def _forecasts(options: argparse.Namespace, source: _OfRecipe | _OfBundle, chosen: Sequence[str]) -> Sequence[Forecast]:
+    if isinstance(source, _OfBundle):
+        raise UserError("a dry run is of a recipe and builds nothing; a bundle is built already", hint="leave --dry-run out")
+    return forecast(source.recipe, chosen, layout=options.layout)
 
 
 def _print_forecasts(options: argparse.Namespace, forecasts: Sequence[Forecast]) -> int:

@@ -13,7 +13,7 @@ from quadbench.artifacts.device_text import one_line
 from quadbench.cli.console import print_json, print_text, stdout_console
 from quadbench.cli.options import add_command
 from quadbench.errors import QuadbenchError
-from quadbench.report.run_line import SCHEMA_VERSION, RunLine, RunStatus, damaged_line, run_line
+from quadbench.report.run_line import RunLine, RunList, RunStatus, damaged_line, run_line
 from quadbench.results.layout import Layout
 from quadbench.results.runs import load_run, run_ids
 
@@ -30,7 +30,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     lines = [_line(options.layout, run_id) for run_id in run_ids(options.layout, options.limit)]
     if options.json:
-        print_json({"schema_version": SCHEMA_VERSION, "runs": [asdict(line) for line in lines]})
+        print_json(asdict(RunList(runs=tuple(lines))))
     elif lines:
         _print_lines(lines)
     else:

@@ -1,4 +1,4 @@
-"""Sweep: a recipe, a key and values for it -> a run for each value, and one table and one picture of them all."""
+"""Sweep: a recipe, keys and values for them -> a run for each setting, and one table of them all."""
 
 import argparse
 from dataclasses import asdict
@@ -11,6 +11,7 @@ from rich.table import Table
 from quadbench.cli.addresses import add_devices, chosen_devices
 from quadbench.cli.console import RunConsole, print_json, print_text, stdout_console
 from quadbench.cli.options import add_command, add_recipe
+from quadbench.cli.result import add_full
 from quadbench.errors import HarnessError
 from quadbench.report import Sweep, sweep_tables
 from quadbench.sweep import read_over, sweep
@@ -23,27 +24,30 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--over",
         required=True,
+        action="append",
         metavar="KEY=V1,V2",
-        help="a key of the recipe and its values: precision.activations.int8=0,50,100 (percent), tasks.0.sampler.steps=4,8",
+        help="a key of a recipe, and values: precision.activations.int8=0,50,100 (percent), tasks.restyle.sampler.steps=4,8; "
+        "several keys, each with an --over of its own, make a grid",
     )
     add_devices(parser)
+    add_full(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    over, chosen = read_over(options.over), chosen_devices(options.devices, options.serial, options.layout)
+    overs, chosen = [read_over(over) for over in options.over], chosen_devices(options.devices, options.serial, options.layout)
     with RunConsole(Console(stderr=True)) as observer:
-        swept = sweep(options.recipe, over, chosen, layout=options.layout, observer=observer)
+        swept = sweep(options.recipe, overs, chosen, layout=options.layout, observer=observer)
     if options.json:
         print_json(asdict(swept.sweep) | {"folder": str(swept.folder)})
     else:
-        _print_sweep(stdout_console(), swept.sweep)
+        _print_sweep(stdout_console(), swept.sweep, is_whole=options.full)
         print_text(f"sweep: {swept.folder}")
     return HarnessError.exit_code if any(not point.figures for point in swept.sweep.points) else 0
 
 
-def _print_sweep(console: Console, result: Sweep) -> None:
+def _print_sweep(console: Console, result: Sweep, *, is_whole: bool) -> None:
     """Print a table for each task and device, and the notes of all tables once, at the end."""
-    tables = sweep_tables(result)
+    tables = sweep_tables(result, is_whole=is_whole)
     for table in tables:
         shown = Table(title=table.title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
         for column in table.columns:

@@ -27,7 +27,7 @@ from quadbench.artifacts import (
     Variant,
 )
 from quadbench.artifacts.device_text import one_line
-from quadbench.artifacts.parts import adapters_of, components_of, unets_of
+from quadbench.artifacts.parts import adapters_of, components_of, has_own_graphs, unets_of
 from quadbench.devices import HostedPhone
 from quadbench.errors import UnknownNameError
 from quadbench.measure.hosted_profile import GraphProfile, cpu_layers, samples_of
@@ -67,8 +67,10 @@ def measure_hosted(
         started_at=started_at,
         profiles=_profiles(jobs, compiled, target, iterations),
     )
-    graphs = compiled.artifact.graphs
-    return tuple(work.record(variant) for variant in Variant if any(graph.variant is variant for graph in graphs))
+    variants = {graph.variant for graph in compiled.artifact.graphs}
+    if not has_own_graphs(bundle):
+        variants.discard(Variant.PER_GRAPH)
+    return tuple(work.record(variant) for variant in Variant if variant in variants)
 
 
 def _profiles(jobs: Jobs, compiled: Stored[CompiledBundle], target: AiHubTarget, iterations: int) -> dict[str, GraphProfile]:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from pydantic import TypeAdapter
 from safetensors.numpy import load_file
 
 from quadbench.artifacts import LORA_PREFIX, Bundle, Component, Graph, Stored, TaskAssets, TaskItem, Variant
@@ -17,7 +16,7 @@ from quadbench.artifacts.parts import adapters_of, factors_of
 from quadbench.artifacts.pixels import read_pixels
 from quadbench.artifacts.scores import Better, Compared, Metric, Score
 from quadbench.quad.adapter_file import mixed_inputs
-from quadbench.quad.samplers.table import SamplerTable, run_table
+from quadbench.quad.samplers.table import SamplerTable, read_table, run_table
 from quadbench.quad.tasks.runner import Condition, Denoiser, Feed, GraphSession, token_feed
 from quadbench.quality.compared import REFERENCE, refuse_random
 from quadbench.quality.fidelity import Values, as_batch, cosine, sqnr_db
@@ -87,7 +86,7 @@ class TaskModel:
         return cls(
             task=task,
             bundle=bundle,
-            table=TypeAdapter(SamplerTable).validate_json(bundle.path(task.table).read_bytes()),
+            table=read_table(bundle.path(task.table)),
             tensors={name: torch.from_numpy(values) for name, values in load_file(bundle.path(task.tensors)).items()},
             text_encoder=_session(bundle, _graph(bundle, encoders, Component.TEXT_ENCODER)),
             vae_encoder=None if _has_no_images(task) else _session(bundle, _graph(bundle, encoders, Component.VAE_ENCODER)),

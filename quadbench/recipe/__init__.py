@@ -12,7 +12,7 @@ from quadbench.recipe.quad import (
     UnifiedProfile,
 )
 from quadbench.recipe.ranges import ActivationRanges, MinMaxRanges, MseRanges, PercentileRanges, RangesByBits
-from quadbench.recipe.recipe import INT8_KEY, RECIPES_FOLDER, Measure, Recipe, load_recipe, recipe_digest, recipe_schema
+from quadbench.recipe.recipe import INT8_KEY, RECIPES_FOLDER, Measure, Recipe, Terms, load_recipe, recipe_digest, recipe_schema
 from quadbench.recipe.runtime import Runtime
 from quadbench.recipe.sources import (
     Adapter,
@@ -96,6 +96,7 @@ __all__ = [
     "Sampler",
     "SiteKind",
     "Task",
+    "Terms",
     "TextToImageTask",
     "UnifiedProfile",
     "is_mix",

@@ -30,7 +30,7 @@ class Mixed(Spec):
 
     scheme: Literal["mixed"]
     """Chooses W8A8 for layers with a share of the parameters and W8A16 for the others."""
-    int8_percent: int = Field(ge=0, le=100)
+    int8_percent: int = Field(ge=0, le=100, examples=["30"])
     """This share of the U-Net's parameters runs in W8A8, in percent from 0, which is w8a16, to 100, which is w8a8."""
 
 
@@ -46,7 +46,7 @@ class Precision(Spec):
 
     weights: Literal["int8"]
     """The base model's weights have 8 bits and a scale for each output channel."""
-    activations: Annotated[W8A16 | W8A8 | Mixed | FloatActivations, Field(discriminator="scheme")]
+    activations: Annotated[W8A16 | W8A8 | Mixed | FloatActivations, Field(discriminator="scheme", examples=["{scheme: w8a16}"])]
     """The activations have the bits of one of the schemes w8a16, w8a8 and mixed, or stay float."""
     lora: Literal["int16", "int8"]
     """The LoRA inputs have 16 or 8 bits, one scale for each tensor, and the zero point 0."""

@@ -95,9 +95,11 @@ class Distill(Spec):
 class Quad(Spec):
     """The way in which one set of encodings is made for all adapters."""
 
-    profile: Annotated[AnchorProfile | UnifiedProfile, Field(discriminator="scheme")]
+    profile: Annotated[AnchorProfile | UnifiedProfile, Field(discriminator="scheme", examples=["{scheme: unified}"])]
     """The LoRA profile, the ranges that all adapters share, is made by the scheme anchor or unified."""
-    calibration: Annotated[JointCalibration | OwnTaskCalibration | AnchorCalibration, Field(discriminator="scheme")]
+    calibration: Annotated[
+        JointCalibration | OwnTaskCalibration | AnchorCalibration, Field(discriminator="scheme", examples=["{scheme: joint}"])
+    ]
     """The activations' ranges are taken, in both variants, by the scheme joint, own-task or anchor."""
     distill: Distill | None = None
     """The adapters are trained for the shared encodings in this way. The default is null: they stay as they are."""

@@ -4,8 +4,9 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -23,6 +24,8 @@ from quadbench.spec import Location, Name, Problem, Spec, is_file, load, near, r
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
 INT8_KEY = "precision.activations.int8"
+Baseline: TypeAlias = Literal["per-graph", "resident"]
+_TASKS = "[{name: mine, kind: text-to-image, adapter: mine, sampler: {scheme: olss, steps: 8}, prompts: [a red apple]}]"
 _MOST_USES = 256  # adapters, and tasks, of a recipe: the papers have up to eight
 
 
@@ -52,24 +55,34 @@ class Measure(Spec):
     """The state that a device must be in before and after a launch. The default is every default of its fields."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """The part of a recipe that counts once its bundle is there: how that is measured. The defaults are for a bundle alone."""
+
+    measure: Measure = field(default_factory=Measure)
+    runtime: Runtime = field(default_factory=Runtime)
+    baselines: tuple[Baseline, ...] = ("per-graph",)
+    published: str | None = None
+
+
 class Recipe(Spec):
     """A foundation model, its LoRAs, the tasks they do, and how that is quantized and measured."""
 
     schema_version: Literal[1]
     """The number of the file's format: 1."""
-    name: Name
+    name: Name = Field(examples=["mine"])
     """The name in records and reports: lower-case letters and digits in groups joined by hyphens, at most 64 characters."""
-    foundation: Foundation
+    foundation: Foundation = Field(examples=["{source: diffusers, path: my-model}"])
     """The model whose U-Net all tasks share."""
-    adapters: dict[Name, Adapter] = Field(max_length=_MOST_USES)
+    adapters: dict[Name, Adapter] = Field(max_length=_MOST_USES, examples=["{mine: {source: peft, path: my-lora}}"])
     """The LoRAs, at most 256, by the names that tasks use. One that no task uses is still built and pushed."""
-    tasks: tuple[Task, ...] = Field(min_length=1, max_length=_MOST_USES)
+    tasks: tuple[Task, ...] = Field(min_length=1, max_length=_MOST_USES, examples=[_TASKS])
     """The tasks that a launch runs, in this order; there is at least one, and there are at most 256."""
-    precision: Precision
+    precision: Precision = Field(examples=["{weights: int8, activations: {scheme: w8a16}, lora: int16}"])
     """The bits to which the U-Net is quantized."""
-    quad: Quad
+    quad: Quad = Field(examples=["{profile: {scheme: unified}, calibration: {scheme: joint}}"])
     """The settings by which the one set of encodings for all adapters is made."""
-    baselines: tuple[Literal["per-graph", "resident"], ...] = ()
+    baselines: tuple[Baseline, ...] = ()
     """The variants that the shared graph is compared with: `per-graph` is one U-Net for each task with its adapter merged,
     loaded at each switch; `resident` has the same graphs, all of them in memory. The default is none."""
     runtime: Runtime = Runtime()
@@ -136,6 +149,11 @@ class Recipe(Spec):
         if "resident" in baselines and "per-graph" not in baselines:
             refuse([Problem(location=(), reason="resident needs per-graph beside it, with which the shared graph is compared")])
         return baselines
+
+    @property
+    def terms(self) -> Terms:
+        """Return how the recipe's bundle is measured."""
+        return Terms(measure=self.measure, runtime=self.runtime, baselines=self.baselines, published=self.published)
 
     def on(self, profile: str | None) -> "Recipe":
         """Return the recipe as devices of one profile run it; None is a profile of which it says nothing."""

@@ -12,7 +12,7 @@ class BuiltinFoundation(Spec):
 
     source: Literal["builtin"]
     """`builtin` takes the model that comes with quadbench."""
-    name: Name
+    name: Name = Field(examples=["emoji-ldm"])
     """The name of the built-in model: emoji-ldm."""
 
 
@@ -21,7 +21,7 @@ class DiffusersFoundation(Spec):
 
     source: Literal["diffusers"]
     """`diffusers` takes a pipeline that diffusers has saved."""
-    path: SpecPath
+    path: SpecPath = Field(examples=["my-model"])
     """The folder that holds model_index.json; a relative path starts at the recipe's own folder."""
 
 
@@ -30,7 +30,7 @@ class CheckpointFoundation(Spec):
 
     source: Literal["checkpoint"]
     """`checkpoint` takes a model in one file."""
-    path: SpecPath
+    path: SpecPath = Field(examples=["my-model.safetensors"])
     """The .safetensors file; a relative path starts at the recipe's own folder."""
 
 
@@ -55,7 +55,7 @@ class BuiltinAdapter(Spec):
 
     source: Literal["builtin"]
     """`builtin` takes what comes with quadbench."""
-    name: Name
+    name: Name = Field(examples=["restyle"])
     """The name of the built-in LoRA: restyle, remove-object, sketch-to-image, sticker or portrait."""
 
 
@@ -64,7 +64,7 @@ class PeftAdapter(Spec):
 
     source: Literal["peft"]
     """Takes a LoRA that PEFT has saved."""
-    path: SpecPath
+    path: SpecPath = Field(examples=["my-lora"])
     """This folder holds adapter_config.json and adapter_model.safetensors; a relative path starts at the recipe's own folder."""
 
 
@@ -73,7 +73,7 @@ class DiffusersAdapter(Spec):
 
     source: Literal["diffusers"]
     """Takes a LoRA that diffusers has saved."""
-    path: SpecPath
+    path: SpecPath = Field(examples=["my-lora.safetensors"])
     """The .safetensors file; a relative path starts at the recipe's own folder."""
     unet_only: bool = False
     """True leaves out what the file has for the text encoder, which takes no LoRA; the build says what that comes to.
@@ -85,7 +85,7 @@ class KohyaAdapter(Spec):
 
     source: Literal["kohya"]
     """Takes a LoRA that kohya's scripts or LyCORIS have saved."""
-    path: SpecPath
+    path: SpecPath = Field(examples=["my-lora.safetensors"])
     """The .safetensors file; a relative path starts at the recipe's own folder."""
     unet_only: bool = False
     """True leaves out what the file has for the text encoder, which takes no LoRA; the build says what that comes to.
@@ -100,7 +100,7 @@ class RandomAdapter(Spec):
 
     source: Literal["random"]
     """`random` draws the weights at random."""
-    rank: int = Field(ge=1, le=1024)
+    rank: int = Field(ge=1, le=1024, examples=["16"])
     """The LoRA has this rank at every site, 1 to 1024."""
     sites: tuple[SiteKind, ...] = Field(default=("attention",), min_length=1)
     """The LoRA changes these kinds of modules in the U-Net's blocks, at least one. The default is attention alone."""
@@ -118,7 +118,7 @@ class BuiltinInputs(Spec):
 
     source: Literal["builtin"]
     """`builtin` takes what comes with quadbench."""
-    name: Name
+    name: Name = Field(examples=["restyle"])
     """The name of the built-in LoRA whose inputs these are: restyle, remove-object, sketch-to-image, sticker or portrait."""
 
 
@@ -127,7 +127,7 @@ class FolderInputs(Spec):
 
     source: Literal["folder"]
     """`folder` takes inputs of your own."""
-    path: SpecPath
+    path: SpecPath = Field(examples=["my-inputs"])
     """The folder with inputs.json and the images that it names; a relative path starts at the recipe's own folder."""
 
 

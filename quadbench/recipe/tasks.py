@@ -19,7 +19,7 @@ LONGEST_MIX = 200  # characters of a mix's name, as of other names in manifests 
 class _Sampler(Spec):
     """The settings that all samplers share."""
 
-    steps: int = Field(ge=1, le=100)
+    steps: int = Field(ge=1, le=100, examples=["8"])
     """The sampler takes this many steps, 1 to 100; each runs the U-Net once, or twice where guidance is above 1."""
 
 
@@ -35,7 +35,7 @@ class LcmSampler(_Sampler):
 
     scheme: Literal["lcm"]
     """Takes the steps of latent consistency models."""
-    steps: int = Field(ge=1, le=LCM_STEPS)
+    steps: int = Field(ge=1, le=LCM_STEPS, examples=["4"])
     """The sampler takes this many steps, 1 to 50: those of the grid that such models are trained on.
     Each runs the U-Net once, or twice where guidance is above 1."""
 
@@ -87,12 +87,12 @@ def is_mix(weights: Mapping[str, float]) -> bool:
 class _Task(Spec):
     """The settings that all tasks share."""
 
-    name: Name
+    name: Name = Field(examples=["mine"])
     """Records and reports show this name, which no other task of the recipe has."""
-    adapter: Weights
+    adapter: Weights = Field(examples=["mine"])
     """The task runs with this adapter of those under `adapters`, or with several, each with its weight, -4 to 4: a name alone,
     whose weight is 1, or names with weights, as diffusers' `set_adapters` takes them. Null is the foundation model as it is."""
-    sampler: Sampler
+    sampler: Sampler = Field(examples=["{scheme: olss, steps: 8}"])
     """The images are made by this sampler."""
     guidance: float = Field(default=1.0, ge=1.0, le=50.0)
     """Classifier-free guidance has this scale, 1 to 50; 1 is none and halves the U-Net runs. The default is 1."""
@@ -145,10 +145,10 @@ class ImageToImageTask(_Task):
 
     kind: Literal["image-to-image"]
     """Makes an image of a prompt and another image."""
-    strength: Strength
+    strength: Strength = Field(examples=["0.7"])
     """This share of the noise schedule is run, above 0 and up to 1, which leaves next to nothing of the image.
     At least one step of the schedule has to be left."""
-    inputs: Inputs
+    inputs: Inputs = Field(examples=["{source: folder, path: my-inputs}"])
     """These inputs hold the images to start from."""
 
 
@@ -160,7 +160,7 @@ class InpaintTask(_Task):
     strength: Strength = 1.0
     """This share of the noise schedule is run, above 0 and up to 1, which keeps nothing under the mask. The default is 1.
     At least one step of the schedule has to be left."""
-    inputs: Inputs
+    inputs: Inputs = Field(examples=["{source: folder, path: my-inputs}"])
     """These inputs hold the images and their masks."""
 
 

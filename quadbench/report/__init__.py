@@ -1,12 +1,13 @@
 """Report: RunResult -> one HTML file, KPI tables as text, CSV, Markdown and LaTeX."""
 
+from quadbench.report.cost_chart import cost_chart
 from quadbench.report.held_out import emulated_tables
 from quadbench.report.html import render_html, write_report
 from quadbench.report.kpi import Figure, KpiRow, kpi_rows
 from quadbench.report.published import text_tables
 from quadbench.report.scores import score_notes, score_tables
 from quadbench.report.summary import RunSummary, run_summary
-from quadbench.report.sweep import Sweep, SweepFigure, SweepPoint, sweep_points
+from quadbench.report.sweep import Sweep, SweepFigure, SweepPoint, sweep_points, with_best
 from quadbench.report.sweep_chart import sweep_chart
 from quadbench.report.sweep_tables import sweep_csv, sweep_tables
 from quadbench.report.tables import kpi_table, to_csv, to_latex, to_markdown
@@ -24,6 +25,7 @@ __all__ = [
     "SweepPoint",
     "TextTable",
     "Unit",
+    "cost_chart",
     "emulated_tables",
     "kpi_rows",
     "kpi_table",
@@ -42,5 +44,6 @@ __all__ = [
     "to_csv",
     "to_latex",
     "to_markdown",
+    "with_best",
     "write_report",
 ]

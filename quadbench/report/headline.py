@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from statistics import mean, median
 
 from quadbench.artifacts import DeviceFacts, RunResult, Status, Variant
-from quadbench.artifacts.parts import has_references
+from quadbench.artifacts.parts import has_own_graphs, has_references
 from quadbench.report.kpi import Figure, KpiRow, unequal_rows
 from quadbench.report.pictures import Quality
 from quadbench.report.storage import Storage
@@ -51,6 +51,8 @@ def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
             if Variant.PER_GRAPH in tried
             else "the run did not come to them"
             if is_asked_for
+            else "an admitted adapter has no graph of its own"
+            if any(graph.variant is Variant.PER_GRAPH for graph in result.bundle.graphs) and not has_own_graphs(result.bundle)
             else "the recipe asks for no baseline (baselines: [per-graph])"
         )
         missing.append(f"One graph per task was not compared: {why}.")

@@ -16,6 +16,7 @@ from quadbench.report.units import Unit
 NO_INPUT_IMAGE = "does not apply: no input image"
 NO_ADAPTER = "does not apply: the base alone"
 MERGED = "merged into the U-Net"
+NOT_APPLICABLE = (NO_INPUT_IMAGE, NO_ADAPTER, MERGED)
 _SAME_FILES = {"vae_encoder", "vae_decoder", "text_encoder", "text_run"}
 _EQUAL_WITHIN = 0.05  # that the same file takes, on a machine that treats both sides alike
 
@@ -345,3 +346,5 @@ _HOSTED_KPIS = (
     _Kpi(key="lora_rom", title="LoRA ROM", unit=_MB, read=_lora_bytes, absent=_needs_adapter, is_exact=True),
     _Kpi(key="unet_peak", title="Peak RAM, U-Net", unit=_MB, read=_of_component("inference_peak_bytes", Component.UNET)),
 )
+
+KPI_UNITS = {kpi.key: kpi.unit for kpi in (*_KPIS, *_HOSTED_KPIS)}

@@ -40,6 +40,14 @@ class RunLine:
     reason: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunList:
+    """The latest runs, latest first; `quadbench runs --json` prints it."""
+
+    schema_version: int = SCHEMA_VERSION
+    runs: tuple[RunLine, ...]
+
+
 def run_line(result: RunResult) -> RunLine:
     """Return the line of a run that could be read."""
     wrong = sum(record.status is not Status.OK for record in result.records)

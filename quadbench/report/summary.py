@@ -1,9 +1,11 @@
 """Summary: a run's view -> its result in one object, for machines; `quadbench run --json` prints it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quadbench.artifacts import Bundle, ErrorClass, Status, Variant
 from quadbench.report.comparison import LaunchVerdict
+from quadbench.report.condition import Criterion, where_met
 from quadbench.report.kpi import KpiRow
 from quadbench.report.pictures import Quality
 from quadbench.report.setups import sampler_text
@@ -56,10 +58,12 @@ class RunSummary:
     quality: tuple[Quality, ...]
     verdicts: dict[str, tuple[LaunchVerdict, ...]]
     devices: dict[str, DeviceSummary]
+    conditions_met: tuple[str, ...]
 
 
-def run_summary(view: ReportView, report: str | None) -> RunSummary:
+def run_summary(view: ReportView, report: str | None, conditions: Sequence[Criterion] = ()) -> RunSummary:
     """Return the summary of a run, whose report lies at the given path; None: it has none yet."""
+    kpis = tuple(row for device in view.kpis for task in device.tasks for row in task.rows)
     bundle = view.result.bundle
     return RunSummary(
         run_id=view.result.run_id,
@@ -82,10 +86,11 @@ def run_summary(view: ReportView, report: str | None) -> RunSummary:
             )
             for record in view.result.records
         ),
-        kpis=tuple(row for device in view.kpis for task in device.tasks for row in task.rows),
+        kpis=kpis,
         quality=view.quality,
         verdicts={device.device.address: device.verdicts for device in view.kpis},
         devices={address: _device(setup.bundle) for setup in view.setups for address in setup.addresses},
+        conditions_met=tuple(met for condition in conditions for met in where_met(condition, kpis, view.quality)),
     )
 
 

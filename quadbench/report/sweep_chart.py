@@ -9,10 +9,10 @@ from quadbench.report.sweep import PSNR, Sweep, SweepPoint, series_of
 
 _HEIGHT, _PLOT_WIDTH = 360, 400
 _LEFT, _TOP, _BOTTOM = 52, 36, 48
-_LETTER_WIDTH = 7.2  # of 12 pixels in the widest of the fonts that stand in for system-ui
-_COLOURS = ("#1d5fa6", "#b3560b", "#2a7a3b", "#7d4fb3", "#a8201a")
+LETTER_WIDTH = 7.2  # of 12 pixels in the widest of the fonts that stand in for system-ui
+COLOURS = ("#1d5fa6", "#b3560b", "#2a7a3b", "#7d4fb3", "#a8201a")
 _DARK = ("#74b0f2", "#eb9a55", "#7cc98d", "#b99bea", "#ff8a80")
-_STYLE = (
+STYLE = (
     "<style>.paper{fill:#fdfdfc}.label{fill:#5d636c}.grid{stroke:#dcdcd7}@media(prefers-color-scheme:dark){.paper{fill:#15171a}"
     ".label{fill:#9ba1ab}.grid{stroke:#31353b}"
     + "".join(f".s{i}{{stroke:{colour}}}.s{i}.fill{{fill:{colour}}}" for i, colour in enumerate(_DARK))
@@ -47,15 +47,19 @@ def sweep_chart(sweep: Sweep) -> str:
         share = (y - ticks[0]) / (ticks[-1] - ticks[0])
         return _LEFT + xs[index] * _PLOT_WIDTH, _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
 
-    width = round(_LEFT + _PLOT_WIDTH + 20 + _LETTER_WIDTH * max((len(line.label) for line in lines), default=0))
-    title = f"{sweep.recipe_name}: PSNR against the float reference over {sweep.key}"
-    body = [_STYLE, f'<rect class="paper" width="{width}" height="{_HEIGHT}" fill="#fdfdfc"/>', text(_LEFT, 18, "PSNR, dB")]
+    width = round(_LEFT + _PLOT_WIDTH + 20 + LETTER_WIDTH * max((len(line.label) for line in lines), default=0))
+    title = f"{sweep.recipe_name}: PSNR against the float reference over {_axis(sweep)}"
+    body = [STYLE, f'<rect class="paper" width="{width}" height="{_HEIGHT}" fill="#fdfdfc"/>', text(_LEFT, 18, "PSNR, dB")]
     body += [_rule(at(0, tick)[1], f"{tick:g}") for tick in ticks]
     body += [text(at(i, 0)[0], _HEIGHT - _BOTTOM + 18, value, anchor="middle") for i, value in enumerate(values)]
-    body.append(text(_LEFT + _PLOT_WIDTH / 2, _HEIGHT - 10, sweep.key, anchor="middle"))
+    body.append(text(_LEFT + _PLOT_WIDTH / 2, _HEIGHT - 10, _axis(sweep), anchor="middle"))
     drawn = [line for line in lines if line.y]
     body += [_drawn(line, at) for line in drawn]
     return svg(width, _HEIGHT, title, [*body, *_labels(drawn, [at(*max(line.y.items())) for line in drawn])]) + "\n"
+
+
+def _axis(sweep: Sweep) -> str:
+    return ", ".join(sweep.keys)
 
 
 def _lines(points: Sequence[SweepPoint], values: Sequence[str], colour: int, sweep: Sweep) -> list[_Line]:
@@ -66,13 +70,13 @@ def _lines(points: Sequence[SweepPoint], values: Sequence[str], colour: int, swe
     lines = [
         _Line(
             label=label,
-            colour=colour % len(_COLOURS),
+            colour=colour % len(COLOURS),
             y={i: f.value for i, f in figures.items()},
             errors={i: f.error for i, f in figures.items() if f.error is not None},
         )
     ]
     if published:
-        lines.append(_Line(label="published", colour=colour % len(_COLOURS), y=published, errors={}, is_published=True))
+        lines.append(_Line(label="published", colour=colour % len(COLOURS), y=published, errors={}, is_published=True))
     return lines
 
 
@@ -100,7 +104,7 @@ def _rule(y: float, label: str) -> str:
 
 
 def _drawn(line: _Line, at: Callable[[int, float], Spot]) -> str:
-    colour, css_class = _COLOURS[line.colour], f"s{line.colour}"
+    colour, css_class = COLOURS[line.colour], f"s{line.colour}"
     spots = [at(index, y) for index, y in sorted(line.y.items())]
     dash = ' stroke-dasharray="5 4" stroke-opacity="0.6"' if line.is_published else ""
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
@@ -118,5 +122,5 @@ def _labels(lines: Sequence[_Line], ends: Sequence[Spot]) -> list[str]:
     labels, lowest = [], float("-inf")
     for line, (x, y) in sorted(zip(lines, ends, strict=True), key=lambda pair: pair[1][1]):
         lowest = max(y + 4, lowest + _LINE_HEIGHT)
-        labels.append(text(x + 10, lowest, line.label, css_class=f"s{line.colour} fill name", colour=_COLOURS[line.colour]))
+        labels.append(text(x + 10, lowest, line.label, css_class=f"s{line.colour} fill name", colour=COLOURS[line.colour]))
     return labels

@@ -66,6 +66,11 @@ class Layout:
         """The list of what lies at AI Hub already."""
         return self.root / "ai-hub.json"
 
+    @property
+    def admitted(self) -> Path:
+        """The name of the bundle that the latest admission made."""
+        return self.root / "admitted.json"
+
     def bundle(self, digest: str) -> Path:
         """The folder of the bundle with this digest."""
         return self.bundles / folder_name(digest)

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -125,10 +125,18 @@ def run_ids(layout: Layout, limit: int) -> list[str]:
     Raises:
         ArtifactError: the database is damaged.
     """
-    if not os.path.lexists(layout.database):
+    source = database_of(layout)
+    if isinstance(source, Path) and not os.path.lexists(source):
         return []
-    with read_records(layout.database) as records:
-        return records.run_ids(limit=limit)
+    with read_records(source) as records:
+        return list(_own_ids(records, source, layout, limit))
+
+
+def _own_ids(records: Records, source: str | Path, layout: Layout, limit: int) -> Iterator[str]:
+    """Yield the ids of the latest runs that lie in this results folder; several folders may share a database that is no file."""
+    for name in records.run_ids(limit=limit):
+        if isinstance(source, Path) or layout.run(name).exists():
+            yield name
 
 
 def _bundle(layout: Layout, name: str) -> Stored[Bundle]:
@@ -196,9 +204,7 @@ def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecor
             stored = records.of_run(run_id)
             return _run_file(layout, run_id), stored
         latest: tuple[RunRecord, ...] = ()
-        for name in records.run_ids(limit=_LOOKED_AT):
-            if not isinstance(source, Path) and not layout.run(name).exists():
-                continue  # several results folders share that database
+        for name in _own_ids(records, source, layout, _LOOKED_AT):
             stored = records.of_run(name)
             is_aborted = any(record.status is Status.ABORTED for record in stored)
             if not is_aborted and not (run := _run_file(layout, name)).is_cut_short:

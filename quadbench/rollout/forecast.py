@@ -101,7 +101,7 @@ def _forecast(kind: Kind, address: Address, recipe: Recipe, layout: Layout) -> F
         notes.to_build.append("the bundle")
     else:
         push = push_set(harness, libraries, _graphs(kind, bundle, layout, notes), bundle)
-        launches = launches_of(recipe, item_counts(bundle.artifact), has_references=has_references(bundle.artifact))
+        launches = launches_of(recipe.terms, item_counts(bundle.artifact), has_references=has_references(bundle.artifact))
     if isinstance(address, VirtualAddress) and address.data_mb:
         _check_room(address.data_mb, space_bytes(chain(*push.values())), notes)
     return Forecast(

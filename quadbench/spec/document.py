@@ -34,13 +34,16 @@ class Document:
         self.problems.append((line, key_of(location), reason))
 
     def set(self, key: str, value: Any) -> None:
-        """Put a value where `tasks[0].seed`, or `tasks.0.seed`, stands or would stand; a key that leads nowhere is a problem."""
+        """Put a value where `tasks[0].seed` stands or would stand; a key that leads nowhere is a problem.
+
+        `tasks.0.seed` is the same, and so is `tasks.restyle.seed` where the list's first entry has that name.
+        """
         parts = key.replace("[", ".").replace("]", "").split(".")
         here, location = self.data, Location()
         for depth, part in enumerate(parts, start=1):
-            place = int(part) if isinstance(here, list) and part.isdigit() else part
+            place = _place(here, part) if isinstance(here, list) else part
             if not (isinstance(here, dict) or (isinstance(place, int) and place < len(here))):
-                holder = f"a list of {len(here)}" if isinstance(here, list) else describe(here)
+                holder = _holder(here) if isinstance(here, list) else describe(here)
                 self.add(self.line_of(location), location, f"found {holder}, which has no '{part}' as in '{key}'")
                 return
             if depth == len(parts):
@@ -62,6 +65,17 @@ class Document:
         if self.problems:
             unique = dict.fromkeys(sorted(self.problems, key=lambda problem: problem[0]))
             raise SpecError(f"{self.path}:{line}: {key + ': ' if key else ''}{reason}" for line, key, reason in unique)
+
+
+def _place(here: list[Any], part: str) -> int | str:
+    """Return the index of a list's entry, given that or the entry's name."""
+    named = (index for index, entry in enumerate(here) if isinstance(entry, dict) and entry.get("name") == part)
+    return int(part) if part.isdecimal() else next(named, part)
+
+
+def _holder(here: list[Any]) -> str:
+    names = [str(entry["name"]) for entry in here if isinstance(entry, dict) and "name" in entry]
+    return f"a list of {len(here)}" + (f" ({', '.join(names)})" if names else "")
 
 
 def read_document(path: Path) -> Document:

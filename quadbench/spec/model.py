@@ -147,14 +147,15 @@ def _locate(loc: Location, schema: dict[str, Any], data: Any) -> tuple[Location,
 
 
 def _resolve(here: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """Follow a $ref, and `X or null` to X."""
+    """Follow a $ref, and `X or null` to X. Examples, which stand beside those, stay."""
+    examples = {name: here[name] for name in ("examples",) if name in here}
     while "$ref" in here or "anyOf" in here:
         here = (
             schema["$defs"][here["$ref"].rsplit("/", 1)[-1]]
             if "$ref" in here
             else next(choice for choice in here["anyOf"] if choice.get("type") != "null")
         )
-    return here
+    return {**here, **examples}
 
 
 def _child(here: dict[str, Any], part: str | int) -> dict[str, Any]:
@@ -194,7 +195,9 @@ def _reason(kind: str, details: ErrorDetails, here: dict[str, Any], parent: dict
     choices = " or ".join(map(str, here.get("enum", [here["const"]] if "const" in here else [])))
     match kind:
         case "missing":
-            return f"missing, expected {choices}" if choices else "missing"
+            example = next(iter(here.get("examples", [])), None)
+            shown_example = f"; for example `{details['loc'][-1]}: {example}`" if example else ""
+            return f"missing, expected {choices}" if choices else f"missing{shown_example}"
         case "extra_forbidden":
             return "unknown key" + near(str(details["loc"][-1]), parent.get("properties", {}))
         case "union_tag_invalid" | "literal_error":

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter
 
 from quadbench.errors import UserError
 
@@ -40,6 +42,11 @@ class SamplerTable:
     start: Blend
     steps: tuple[Step, ...]
     fit_error: float | None = None
+
+
+def read_table(path: Path) -> SamplerTable:
+    """Read the table of a task in a bundle."""
+    return TypeAdapter(SamplerTable).validate_json(path.read_bytes())
 
 
 def run_table(

@@ -13,6 +13,7 @@ from quadbench.artifacts.parts import file_refs
 from quadbench.cli import build_parser
 from quadbench.errors import QuadbenchError
 from quadbench.quad.admit import judged
+from quadbench.quad.candidate import Candidate
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import CHECKSUM, MANIFEST, check_contents, read_manifest
 from quadbench.target.known import known_targets
@@ -109,11 +110,12 @@ def _lint(folder: Path, _results: Path) -> None:
 
 
 def _inspect(adapter: Path, folder: Path, _results: Path) -> None:
-    judged(adapter, read_manifest(folder, Bundle))
+    judged(Candidate(source=adapter), read_manifest(folder, Bundle))
 
 
 def _admit(adapter: Path, folder: Path, results: Path) -> None:
-    pipeline.admit(adapter, folder, [], name="another", layout=Layout(results), observer=Silent())
+    candidate = Candidate(source=adapter, name="another")
+    pipeline.admit(candidate, read_manifest(folder, Bundle), [], layout=Layout(results), observer=Silent())
 
 
 def _compile(folder: Path, results: Path) -> None:

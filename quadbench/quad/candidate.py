@@ -1,0 +1,44 @@
+"""Candidate: an adapter that asks for admission, and the task that it shall do. It takes no torch."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from quadbench.errors import UserError
+from quadbench.recipe import Recipe
+from quadbench.spec import LONGEST_NAME
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewTask:
+    """The task that an adapter gets with its admission: as `like`, a task of the recipe of which the bundle was built."""
+
+    recipe: Recipe
+    like: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """An adapter's file, and as what it shall be admitted. Without a `name` it has the file's.
+
+    It is judged and written at `weight`, the greatest that tasks shall give it. Without a `task` no task runs it.
+    """
+
+    source: Path
+    name: str | None = None
+    weight: float = 1.0
+    unet_only: bool = False
+    task: NewTask | None = None
+
+
+def adapter_name(source: Path) -> str:
+    """Return what an adapter is called after its file: `pixel-art-v2` after `Pixel_Art v2.safetensors`.
+
+    Raises:
+        UserError: no name can be made of that.
+    """
+    stem = source.resolve().name if source.is_dir() else source.stem
+    name = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:LONGEST_NAME].rstrip("-")
+    if not name:
+        raise UserError(f"no adapter's name can be made of '{stem}'", hint="give it one with --name")
+    return name

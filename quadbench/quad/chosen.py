@@ -1,0 +1,84 @@
+"""Chosen: a results folder, and a recipe if there is one -> the bundle that an adapter is added to, or that is run. No torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from quadbench.artifacts import Bundle, Stored
+from quadbench.errors import UserError
+from quadbench.quad.cache import cached
+from quadbench.quad.named import check_devices
+from quadbench.recipe import Recipe, recipe_digest
+from quadbench.results.admitted import load_admitted
+from quadbench.results.layout import Layout
+from quadbench.results.manifest import MANIFEST, read_manifest
+from quadbench.results.runs import load_run, run_ids
+from quadbench.spec import is_file
+
+
+def latest_bundle(layout: Layout, recipe: Recipe | None = None) -> Stored[Bundle]:
+    """Return the bundle that an adapter is added to: what the latest admission made, or, of a run that came later, the run's.
+
+    With a recipe it is that one if it has the base that the recipe builds, else the recipe's own.
+
+    Raises:
+        UserError: there is no bundle of the recipe, or there are several.
+        ArtifactError: there is no run yet, or what is stored is damaged.
+    """
+    if recipe is None:
+        return _only(_latest(layout), "the latest run")
+    own = _bundles_of(recipe, layout)
+    bases = [bundle.artifact.base for bundle in own]
+    latest = _latest(layout) if run_ids(layout, 1) or layout.admitted.exists() else []
+    return _only([bundle for bundle in latest if bundle.artifact.base in bases] or own, f"recipe '{recipe.name}'")
+
+
+def fitting_bundle(folder: Path, recipe: Recipe, layout: Layout) -> Stored[Bundle]:
+    """Return the bundle in a folder, which has the base that the recipe builds.
+
+    Raises:
+        UserError: it has another, or the recipe's own bundle is not there to tell.
+        ArtifactError: the bundle is damaged.
+    """
+    bundle = read_manifest(folder, Bundle)
+    if all(bundle.artifact.base != own.artifact.base for own in _bundles_of(recipe, layout)):
+        raise UserError(
+            f"bundle '{folder}' has base {bundle.artifact.base.graph[:12]}; recipe '{recipe.name}' builds another",
+            hint="give the recipe of which it was built",
+        )
+    return bundle
+
+
+def bundle_folder(text: str) -> Path | None:
+    """Return the folder of a bundle, where a text names one; None where it names something else, as a recipe."""
+    return Path(text) if is_file(Path(text) / MANIFEST) else None
+
+
+def _latest(layout: Layout) -> Sequence[Stored[Bundle]]:
+    admitted = load_admitted(layout)
+    return [admitted] if admitted else load_run(layout).bundles
+
+
+def _bundles_of(recipe: Recipe, layout: Layout) -> list[Stored[Bundle]]:
+    """Return the bundles of a recipe that are there, as devices of any profile run it.
+
+    Raises:
+        UserError: there is none.
+    """
+    check_devices(recipe)
+    unlike = {recipe_digest(each): each for each in (recipe.on(profile) for profile in (None, *recipe.devices))}
+    bundles = [bundle for each in unlike.values() if (bundle := cached(each, layout))]
+    if not bundles:
+        raise UserError(
+            f"recipe '{recipe.name}' has no bundle in '{layout.root}' yet", hint="run the recipe first, which builds it"
+        )
+    return bundles
+
+
+def _only(bundles: Sequence[Stored[Bundle]], whose: str) -> Stored[Bundle]:
+    if len(bundles) > 1:
+        folders = ", ".join(str(bundle.folder) for bundle in bundles)
+        raise UserError(
+            f"{whose} has {len(bundles)} bundles, and an adapter is admitted to one: {folders}",
+            hint="say which, as --bundle FOLDER",
+        )
+    return bundles[0]

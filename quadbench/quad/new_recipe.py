@@ -1,0 +1,100 @@
+"""New recipe: a foundation model and adapters' files -> the text of a short recipe for them, with comments. No torch."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from quadbench import zoo
+from quadbench.errors import UserError
+from quadbench.quad.candidate import adapter_name
+from quadbench.quad.layouts import SAFETENSORS
+from quadbench.quad.sources import AdapterSource
+from quadbench.spec import is_name
+
+_TEXT = """\
+# quadbench run {file} --devices local
+#
+# The least that a recipe says. docs/recipe.md has every key; defaults are left out here.
+schema_version: 1
+name: {name}
+
+foundation: {foundation}
+
+adapters:
+{adapters}
+
+# A task for each adapter. Each prompt paints one picture: write your own. Tasks that start from a picture take
+# kind: image-to-image with strength: 0.7, or kind: inpaint, and inputs: {{source: folder, path: FOLDER}} instead of prompts.
+tasks:
+{tasks}
+
+# lora: int8 halves the adapters and takes them less exactly.
+precision: {{weights: int8, activations: {{scheme: w8a16}}, lora: int16}}
+
+# One set of encodings for all adapters, from the ranges that all of them need.
+quad:
+  profile: {{scheme: unified}}
+  calibration: {{scheme: joint}}
+
+# What the shared graph is compared with: a graph for each task, its adapter merged. Leave it out to build in less time.
+baselines: [per-graph]
+
+# Two launches of each show the sizes of things; a verdict takes 12.
+measure: {{launches: 2}}
+"""
+_TASK = """\
+  - name: {name}
+    kind: text-to-image
+    adapter: {name}
+    # Fitted to this very task when the bundle is built. An adapter that was trained for few steps takes scheme: lcm.
+    sampler: {{scheme: olss, steps: 8}}
+    guidance: 3.0
+    prompts: ["a red apple", "a house by the sea", "a smiling face"]"""
+
+
+def recipe_text(path: Path, name: str, foundation: str, adapters: Sequence[AdapterSource]) -> str:
+    """Return the text of a recipe that lies at `path`; paths in it are relative to its folder where they lie below that.
+
+    Raises:
+        UserError: two adapters have one name.
+    """
+    named = {adapter_name(adapter.path): adapter for adapter in adapters}
+    if len(named) < len(adapters):
+        twice = Counter(adapter_name(adapter.path) for adapter in adapters).most_common(1)[0][0]
+        raise UserError(f"two adapters would be called '{twice}', after their files", hint="rename one of the files")
+    return _TEXT.format(
+        file=path.name,
+        name=name,
+        foundation=_foundation(foundation, path.parent),
+        adapters="\n".join(f"  {each}: {_adapter(adapter, path.parent)}" for each, adapter in named.items()),
+        tasks="\n".join(_TASK.format(name=each) for each in named),
+    )
+
+
+def _foundation(text: str, folder: Path) -> str:
+    path = Path(text)
+    if text in zoo.FOUNDATIONS and not path.exists():
+        return _flow({"source": "builtin", "name": text})
+    source = "checkpoint" if path.suffix == SAFETENSORS else "diffusers"
+    return _flow({"source": source, "path": _beside(path, folder)})
+
+
+def _adapter(adapter: AdapterSource, folder: Path) -> str:
+    left_out = {"unet_only": True} if adapter.unet_only else {}
+    return _flow({"source": adapter.format.value, "path": _beside(adapter.path, folder), **left_out})
+
+
+def _beside(path: Path, folder: Path) -> str:
+    place, home = path.resolve(), folder.resolve()
+    return os.path.relpath(place, home) if place.is_relative_to(home) else str(place)
+
+
+def _flow(values: Mapping[str, str | bool]) -> str:
+    """Return keys and values on one line of YAML, of which JSON's texts are a part; names stand without quotes."""
+    texts = {
+        key: value if isinstance(value, str) and is_name(value) and key != "path" else json.dumps(value, ensure_ascii=False)
+        for key, value in values.items()
+    }
+    return f"{{{', '.join(f'{key}: {text}' for key, text in texts.items())}}}"

@@ -1,0 +1,91 @@
+"""Cost chart: Sweep -> one SVG that stands alone: the quality of each setting over the time of an image, or over its bytes."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil, floor
+
+from quadbench.report.chart import nice_ticks, svg, text
+from quadbench.report.sweep import BYTES, TIME, Sweep, SweepFigure, SweepPoint, quality_of, series_of
+from quadbench.report.sweep_chart import COLOURS, LETTER_WIDTH, STYLE
+
+_WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 400, 360, 52, 36, 48
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Spot:
+    """A setting: what it costs, and how good it is."""
+
+    label: str
+    cost: float
+    quality: float
+    colour: int
+    is_best: bool
+
+
+def cost_chart(sweep: Sweep) -> str | None:
+    """Draw every setting with quality and cost: filled and joined where it is one of the best. None where none has both."""
+    costs = [figure for key in (TIME, BYTES) for point in sweep.points if (figure := point.figure(key))]
+    quality, cost = quality_of(sweep.points), next(iter(costs), None)
+    if quality is None or cost is None:
+        return None
+    lines = [list(_spots(points, quality, cost.key, number)) for number, points in enumerate(series_of(sweep))]
+    spots = [spot for line in lines for spot in line]
+    if not spots:
+        return None
+    return _drawn(sweep, lines, cost, next(figure for point in sweep.points if (figure := point.figure(quality))))
+
+
+def _spots(points: Sequence[SweepPoint], quality: str, cost: str, number: int) -> Iterator[_Spot]:
+    for point in points:
+        good, dear = point.figure(quality), point.figure(cost)
+        if good and dear:
+            label, colour = f"{point.value}, {point.task}", number % len(COLOURS)
+            yield _Spot(label=label, cost=dear.value, quality=good.value, colour=colour, is_best=point.is_best)
+
+
+def _drawn(sweep: Sweep, lines: Sequence[Sequence[_Spot]], cost: SweepFigure, quality: SweepFigure) -> str:
+    spots = [spot for line in lines for spot in line]
+    across, up = _ticks([spot.cost for spot in spots]), _ticks([spot.quality for spot in spots])
+
+    def at(spot: _Spot) -> tuple[float, float]:
+        x = _LEFT + (spot.cost - across[0]) / (across[-1] - across[0]) * _WIDTH
+        return x, _HEIGHT - _BOTTOM - (spot.quality - up[0]) / (up[-1] - up[0]) * (_HEIGHT - _TOP - _BOTTOM)
+
+    width = round(_LEFT + _WIDTH + 20 + LETTER_WIDTH * max(len(spot.label) for spot in spots))
+    bottom = _HEIGHT - _BOTTOM
+    body = [STYLE, f'<rect class="paper" width="{width}" height="{_HEIGHT}" fill="#fdfdfc"/>']
+    body.append(text(_LEFT, 18, f"{quality.title}, {quality.unit}"))
+    for tick in up:
+        y = bottom - (tick - up[0]) / (up[-1] - up[0]) * (bottom - _TOP)
+        body.append(f'<line class="grid" x1="{_LEFT}" y1="{y:.1f}" x2="{_LEFT + _WIDTH}" y2="{y:.1f}" stroke="#dcdcd7"/>')
+        body.append(text(_LEFT - 8, y + 4, f"{tick:g}", anchor="end"))
+    for tick in across:
+        x = _LEFT + (tick - across[0]) / (across[-1] - across[0]) * _WIDTH
+        body.append(text(x, bottom + 18, f"{tick:g}", anchor="middle"))
+    body.append(text(_LEFT + _WIDTH / 2, _HEIGHT - 10, f"{cost.title}, {cost.unit}", anchor="middle"))
+    for line in lines:
+        best = sorted(at(spot) for spot in line if spot.is_best)
+        if line:
+            body.append(_path(best, line[0].colour))
+        body += [_mark(spot, *at(spot)) for spot in line]
+    title = f"{sweep.recipe_name}: {quality.title} over {cost.title.lower()}"
+    return svg(width, _HEIGHT, title, body) + "\n"
+
+
+def _path(spots: Sequence[tuple[float, float]], colour: int) -> str:
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
+    return f'<polyline class="s{colour}" fill="none" stroke="{COLOURS[colour]}" stroke-width="2" points="{points}"/>'
+
+
+def _mark(spot: _Spot, x: float, y: float) -> str:
+    name, stroke = f"s{spot.colour}", COLOURS[spot.colour]
+    shape = f'cx="{x:.1f}" cy="{y:.1f}" r="4" stroke="{stroke}"'
+    filled = f'class="{name} fill" fill="{stroke}"' if spot.is_best else f'class="{name}" fill="none"'
+    return f"<circle {filled} {shape}/>{text(x + 8, y + 4, spot.label, css_class=f'{name} fill name', colour=stroke)}"
+
+
+def _ticks(values: Sequence[float]) -> list[float]:
+    low, high = min(values), max(values)
+    step = nice_ticks(max(high - low, abs(high) / 100, 1e-6))[1]
+    first, last = floor(low / step), ceil(high / step)
+    return [step * index for index in range(first, max(last, first + 1) + 1)]

@@ -1,0 +1,55 @@
+"""What commands print as JSON is what the schemas in docs/schemas say."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import jsonschema
+import pytest
+from support.scripted_harness import World
+from support.stored_run import store_run
+from support.synthetic_run import make_run
+
+from quadbench.artifacts import Variant
+from quadbench.cli import main
+from quadbench.cli.console import print_json
+from quadbench.report import Sweep, sweep_points, with_best
+from quadbench.report.documents import document_schemas
+
+SCHEMAS = Path(__file__).parents[1] / "docs" / "schemas"
+
+
+def schema(name: str) -> dict[str, object]:
+    return json.loads((SCHEMAS / f"{name}.schema.json").read_text())
+
+
+def test_the_files_are_what_the_code_says() -> None:
+    """Where they are not: python scripts/write_schemas.py, and a new schema_version if a key went or means something else."""
+    assert {path.name for path in SCHEMAS.iterdir()} == {f"{name}.schema.json" for name in document_schemas()}
+    for name, expected in document_schemas().items():
+        assert schema(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [(["report", "--fail-if", "shared.psnr_db < 99"], "run"), (["show"], "run"), (["runs"], "runs")],
+)
+def test_what_is_printed_is_what_the_schema_says(
+    words: list[str], name: str, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = store_run(world)
+    main([*words, "--json", "--results", str(results.root)])
+    jsonschema.validate(json.loads(capsys.readouterr().out), schema(name), cls=jsonschema.Draft202012Validator)
+
+
+def test_a_sweep_is_what_its_schema_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = make_run(tmp_path, variants=(Variant.FLOAT, Variant.SHARED))
+    points = with_best(list(sweep_points({"precision.lora": "int8"}, result, None)))
+    sweep = Sweep(sweep_id="s", recipe_name="r", keys=("precision.lora",), published=None, points=points)
+    print_json(asdict(sweep) | {"folder": str(tmp_path)})
+    jsonschema.validate(json.loads(capsys.readouterr().out), schema("sweep"), cls=jsonschema.Draft202012Validator)
+
+
+def test_the_schemas_see_what_is_wrong() -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"schema_version": 1, "runs": [{"run_id": 3}]}, schema("runs"))
