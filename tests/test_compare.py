@@ -13,8 +13,8 @@ from support.synthetic_run import S25, make_run
 from quadbench.artifacts import Caveat, RunRecord, TaskAssets, Variant
 from quadbench.artifacts.fingerprint import differences
 from quadbench.cli import main
-from quadbench.report.compared import ComparedDevice, sentence, side_table
 from quadbench.report.sides import ALL_TASKS, Side, interleaved_rows, primary, replanned, sides_of_blocks
+from quadbench.report.versus import VersusDevice, sentence, side_table
 from quadbench.results.layout import Layout
 from quadbench.statistics import LOOKS, Looks, Verdict
 
@@ -76,9 +76,9 @@ def test_a_plan_follows_from_the_spread_that_was_seen(tmp_path: Path) -> None:
     assert planned == Looks(at=(6,), margin=0.015)
 
 
-def device(tmp_path: Path, slower: float, **changes: Any) -> ComparedDevice:
+def device(tmp_path: Path, slower: float, **changes: Any) -> VersusDevice:
     rows = interleaved_rows(S25, *sides(tmp_path, slower), LOOKS)
-    plain = ComparedDevice(device=S25, blocks=BLOCKS, looks=LOOKS, rows=rows, differences={}, caveats=())
+    plain = VersusDevice(device=S25, blocks=BLOCKS, looks=LOOKS, rows=rows, differences={}, caveats=())
     return replace(plain, **changes)
 
 

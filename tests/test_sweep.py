@@ -16,7 +16,7 @@ from quadbench.errors import SpecError, UserError
 from quadbench.recipe import INT8_KEY, load_recipe
 from quadbench.report import Sweep, SweepPoint, cost_chart, sweep_chart, sweep_csv, sweep_points, sweep_tables, with_best
 from quadbench.report.sweep import change
-from quadbench.sweep import Over, read_over, varied
+from quadbench.study.sweep import Over, read_over, varied
 
 SSIM = Metric(name="ssim", title="SSIM", unit="", better=Better.HIGHER, definition="Structural similarity.")
 

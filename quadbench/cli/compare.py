@@ -13,10 +13,12 @@ from rich.table import Table
 from quadbench.cli.addresses import add_devices, chosen_devices
 from quadbench.cli.console import RunConsole, print_error, print_json, print_text, stdout_console
 from quadbench.cli.options import add_command
-from quadbench.compare import choose, compare, compare_stored
 from quadbench.errors import DeviceError, HarnessError, UserError
-from quadbench.report.compared import Compared, difference_table, sentence, side_table
 from quadbench.report.text_table import TextTable
+from quadbench.report.versus import Versus, difference_table, sentence, side_table
+from quadbench.study.chosen import choose
+from quadbench.study.compare import compare
+from quadbench.study.stored import compare_stored
 
 _LEAST, _MOST = 0.002, 1.0  # an effect to see
 
@@ -49,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     changes = [_changes(words) for words in (options.changes_of_a, options.changes_of_b)]
     a, b = (choose(source, changed, options.layout) for source, changed in zip(sources, changes, strict=True))
     if a.run and b.run and not options.devices and not options.serial:
-        compared = compare_stored(a, b, layout=options.layout)
+        compared = compare_stored(a, b)
     else:
         chosen = chosen_devices(options.devices, options.serial, options.layout)
         with RunConsole(Console(stderr=True)) as observer:
@@ -65,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     return HarnessError.exit_code if any(device.broken for device in compared.devices) else 0
 
 
-def _print_compared(console: Console, compared: Compared) -> None:
+def _print_compared(console: Console, compared: Versus) -> None:
     """Print the tables of every device, and last what they come to."""
     for device in compared.devices:
         for table in (difference_table(device), side_table(device)):

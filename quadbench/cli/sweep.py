@@ -14,7 +14,7 @@ from quadbench.cli.options import add_command, add_recipe
 from quadbench.cli.result import add_full
 from quadbench.errors import HarnessError
 from quadbench.report import Sweep, sweep_tables
-from quadbench.sweep import read_over, sweep
+from quadbench.study.sweep import read_over, sweep
 
 
 def add(commands: Any) -> None:

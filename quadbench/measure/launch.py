@@ -11,11 +11,10 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from threading import Event
 
-from quadbench.artifacts import LIBRARY_PREFIX, Bundle, Caveat, CompiledBundle, ErrorClass, LaunchPlan, RunRecord, Sample, Status
+from quadbench.artifacts import Bundle, Caveat, CompiledBundle, ErrorClass, LaunchPlan, RunRecord, Sample, Status
 from quadbench.artifacts.device_text import one_line
 from quadbench.artifacts.parts import tasks_of
 from quadbench.devices import Device
@@ -25,6 +24,7 @@ from quadbench.harness.heard import Heard
 from quadbench.harness.installation import Installation
 from quadbench.harness.painted import EVENTS
 from quadbench.harness.plan import harness_plan
+from quadbench.measure.conditions import settings_of, versions_of
 from quadbench.measure.fetch import fetch_image, painted_files
 from quadbench.measure.gate import caveats_of_state, disturbances, max_busy_percent, wait_at_gate
 from quadbench.measure.images import WrongImageError, expected_images, image_fault, image_samples
@@ -290,20 +290,12 @@ def _record(work: _Launch, findings: _Findings, *, aborted: bool = False) -> Run
         error_class=error_class,
         reason=None if reason is None else one_line(reason),
         caveats=_caveats(work, findings),
-        versions=_versions(work, findings.heard),
-        settings=_settings(work),
+        versions=versions_of(work.on, findings.heard),
+        settings=settings_of(work.on, work.launch.variant, work.settings.runtime),
         state=findings.state,
         samples=(*findings.heard.samples, *findings.samples),
         images=findings.images,
     )
-
-
-def _settings(work: _Launch) -> dict[str, str]:
-    """Return every option with which the graphs ran; what was left to the device is `any`."""
-    values, provider = work.settings.runtime.model_dump(), work.on.execution_provider
-    used = provider.settings if provider and work.launch.variant.is_quantized else {"provider": "CPUExecutionProvider"}
-    texts = {key: ",".join(map(str, value)) if isinstance(value, tuple) else value for key, value in values.items()}
-    return used | {f"runtime.{key}": "any" if value in (None, "") else str(value) for key, value in texts.items()}
 
 
 def _caveats(work: _Launch, findings: _Findings) -> tuple[Caveat, ...]:
@@ -328,24 +320,3 @@ def _status(findings: _Findings, *, aborted: bool) -> tuple[Status, ErrorClass |
     if findings.disturbance is not None:
         return Status.DISCARDED, ErrorClass.DEVICE, findings.disturbance
     return Status.OK, None, None
-
-
-def _versions(work: _Launch, heard: Heard) -> dict[str, str]:
-    """Everything that may make one figure differ from another's: tools by the stage that used them."""
-    versions = {"quadbench": version("quadbench")}
-    versions |= {f"quad.{tool}": text for tool, text in work.bundle.tool_versions.items()}
-    versions |= {f"compile.{tool}": text for tool, text in work.compiled.tool_versions.items()}
-    versions |= work.on.kit.versions if work.on.kit else {}
-    if heard.header is not None:
-        versions |= {
-            "harness": heard.header.harness_version,
-            "harness.commit": heard.header.commit,
-            "harness.build_type": heard.header.build_type,
-            "runtime": heard.header.runtime_version,
-        }
-    for library in heard.libraries.values():
-        name = f"{LIBRARY_PREFIX}{heard.expected.libraries.name_of(library)}"
-        if name in versions:  # of the same name in another folder
-            name = f"{LIBRARY_PREFIX}{library.path}"
-        versions[name] = f"{library.path}, build id {library.build_id or 'none'}"
-    return versions

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import mean, median
 
-from quadbench.artifacts import DeviceFacts, RunRecord, TaskAssets
+from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, TaskAssets
+from quadbench.errors import UserError
 from quadbench.report.kpi import Figure, figure, kpi_title, kpi_unit, launch_values
 from quadbench.report.launches import sound, values
 from quadbench.report.units import Unit
@@ -16,6 +17,8 @@ PRIMARY = "end_to_end"
 _JUDGED = (PRIMARY, "unet_step", "switch", "first_image", "session_load", "peak_ram")
 _EXACT = ("foundation_rom", "lora_rom")
 _PSNR = "psnr"
+
+Pair = tuple[tuple[TaskAssets, ...], tuple[TaskAssets, ...]]  # the tasks that both sides run, as each has them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +69,20 @@ class SideRow:
     def is_exact(self) -> bool:
         """Say whether the figure needs no statistics."""
         return self.key in (*_EXACT, _PSNR)
+
+
+def common_tasks(a: Bundle, b: Bundle) -> Pair:
+    """Return the tasks that two bundles have by name, as each has them, in A's order.
+
+    Raises:
+        UserError: there are none.
+    """
+    others = {task.name: task for task in b.tasks}
+    common = tuple(task for task in a.tasks if task.name in others)
+    if not common:
+        names = ", ".join(task.name for task in a.tasks), ", ".join(others)
+        raise UserError(f"the sides have no task in common: A has {names[0]}; B has {names[1]}")
+    return common, tuple(others[task.name] for task in common)
 
 
 def sides_of_blocks(blocks: Sequence[Sequence[RunRecord]], a: Sequence[TaskAssets], b: Sequence[TaskAssets]) -> tuple[Side, Side]:

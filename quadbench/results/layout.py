@@ -112,7 +112,7 @@ class Layout:
         return self.root / "sweeps" / sweep_id
 
     def comparison(self, comparison_id: str) -> Path:
-        """What came of comparing two sides."""
+        """The file with the result of comparing two sides."""
         return self.root / "comparisons" / comparison_id / "comparison.json"
 
     def device(self, name: str) -> Path:

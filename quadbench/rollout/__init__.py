@@ -25,6 +25,8 @@ from quadbench.rollout.placed import placed_libraries
 from quadbench.rollout.push_set import local_file, push_set
 from quadbench.target.targets import Target
 
+LeftOut = Callable[[Device, QuadbenchError], None]
+
 log = logging.getLogger(__name__)
 
 
@@ -50,7 +52,7 @@ def roll_out(
     runs_float: bool = True,
     harness: Path | None = None,
     kit: str | None = None,
-    left_out: Callable[[Device, QuadbenchError], None] | None = None,
+    left_out: LeftOut | None = None,
 ) -> Rollout:
     """Compile, then push to all devices at once, each with its bundle. One that fails is left out, and told; the others go on.
 
@@ -77,17 +79,10 @@ def roll_out(
         _Work(device=device, kind=kind, harness=harnesses[device.abi], choice=choice, bundle=bundle, compiled=product)
         for device, kind, choice, bundle, product in zip(devices, kinds, choices, bundles, compiled, strict=True)
     ]
-    rollout = _pushed(work, observer, runs_float=runs_float)
-    for device in devices:
-        error = rollout.failures.get(device.facts.address)
-        if left_out and error:
-            left_out(device, error)
-    if not rollout.installations:
-        raise next(iter(rollout.failures.values()))
-    return rollout
+    return _pushed(work, observer, left_out, runs_float=runs_float)
 
 
-def _pushed(work: Sequence["_Work"], observer: Observer, *, runs_float: bool) -> Rollout:
+def _pushed(work: Sequence["_Work"], observer: Observer, left_out: LeftOut | None, *, runs_float: bool) -> Rollout:
     installations, failures = [], {}
     with ThreadPoolExecutor(max_workers=len(work)) as pool:
         pending = [pool.submit(one.installed, observer, runs_float=runs_float) for one in work]
@@ -98,6 +93,10 @@ def _pushed(work: Sequence["_Work"], observer: Observer, *, runs_float: bool) ->
         except QuadbenchError as error:
             log.info("%s is left out: %s", address, error)
             failures[address] = error
+            if left_out:
+                left_out(one.device, error)
+    if not installations:
+        raise next(iter(failures.values()))
     return Rollout(installations=tuple(installations), failures=failures)
 
 

@@ -1,9 +1,10 @@
-"""Compared: what came of comparing two sides -> the result in a sentence a device, tables as text, and comparison.json."""
+"""Versus: what came of comparing two sides -> the result in a sentence a device, tables as text, and comparison.json."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from quadbench.artifacts import Caveat, DeviceFacts, Variant
+from quadbench.artifacts import Caveat, DeviceFacts, RunRecord, Variant
 from quadbench.report.sides import ALL_TASKS, PRIMARY, SideRow
 from quadbench.report.text_table import TextTable
 from quadbench.report.units import decibels, plural, show
@@ -15,7 +16,7 @@ SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparedSide:
+class VersusSide:
     """A side: what it was named by, what was changed of it, and the run that has its launches."""
 
     source: str
@@ -25,7 +26,7 @@ class ComparedSide:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparedDevice:
+class VersusDevice:
     """Both sides on one device. `looks` is None where their launches were not interleaved; then there are no verdicts.
 
     `differences` are what else is not the same on both sides, by name; `caveats` are those of either.
@@ -41,15 +42,15 @@ class ComparedDevice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
+class Versus:
     """A comparison, whole. `failures` has by address why devices were left out."""
 
     schema_version: int = SCHEMA_VERSION
     comparison_id: str
-    a: ComparedSide
-    b: ComparedSide
+    a: VersusSide
+    b: VersusSide
     to_see: float | None
-    devices: tuple[ComparedDevice, ...]
+    devices: tuple[VersusDevice, ...]
     failures: dict[str, str]
 
     def write(self, layout: Layout) -> None:
@@ -66,13 +67,13 @@ class Compared:
             temporary.replace(path)
 
 
-def primary_row(device: ComparedDevice) -> SideRow | None:
+def primary_row(device: VersusDevice) -> SideRow | None:
     """Return the row that a device's sides are judged by: the time for an image, of all tasks where there are several."""
     rows = [row for row in device.rows if row.key == PRIMARY]
     return next((row for row in rows if row.task == ALL_TASKS), rows[0] if rows else None)
 
 
-def sentence(device: ComparedDevice) -> str:
+def sentence(device: VersusDevice) -> str:
     """Say what came of the comparison on a device, the result first."""
     row, where = primary_row(device), f"On {device.device.address}"
     if device.looks is None:
@@ -84,20 +85,20 @@ def sentence(device: ComparedDevice) -> str:
     return f"{where}, {_said(row.comparison, device.looks)}{f'; it ended early: {device.broken}' if device.broken else ''}."
 
 
-def _said(found: Comparison, looks: Looks) -> str:
-    blocks = plural(found.blocks, "block")
-    within = f"{_between(found.low, found.high)}, {blocks}" if found.low is not None and found.high is not None else blocks
-    match found.verdict:
+def _said(told: Comparison, looks: Looks) -> str:
+    blocks = plural(told.blocks, "block")
+    within = f"{_between(told.low, told.high)}, {blocks}" if told.low is not None and told.high is not None else blocks
+    match told.verdict:
         case Verdict.WORSE | Verdict.BETTER:
-            return f"an image takes {_change(found.ratio)} time on B than on A ({within}): {found.verdict}"
+            return f"an image takes {_change(told.ratio)} time on B than on A ({within}): {told.verdict}"
         case Verdict.SAME:
-            return f"an image takes the same time on A and B, to within {_percent(looks.margin)} ({within}): {found.verdict}"
+            return f"an image takes the same time on A and B, to within {_percent(looks.margin)} ({within}): {told.verdict}"
         case Verdict.INCONCLUSIVE:
-            more = f"about {found.blocks_needed} blocks would" if found.blocks_needed else "no affordable number would"
-            return f"whether an image takes more time on B than on A cannot be told ({within}); {more}: {found.verdict}"
+            more = f"about {told.blocks_needed} blocks would" if told.blocks_needed else "no affordable number would"
+            return f"whether an image takes more time on B than on A cannot be told ({within}); {more}: {told.verdict}"
 
 
-def side_table(device: ComparedDevice) -> TextTable:
+def side_table(device: VersusDevice) -> TextTable:
     """Return a device's figures of both sides beside each other."""
     looks = device.looks
     notes = (
@@ -112,7 +113,7 @@ def side_table(device: ComparedDevice) -> TextTable:
     )
 
 
-def difference_table(device: ComparedDevice) -> TextTable:
+def difference_table(device: VersusDevice) -> TextTable:
     """Return what is not the same on both sides of a device."""
     return TextTable(
         title=f"{device.device.address}: what else differs",
@@ -127,11 +128,11 @@ def _cells(row: SideRow) -> tuple[str, ...]:
     shown = [("–" if value is None else show(value, row.unit) if row.unit else decibels(value)) for value in (a, b)]
     title = f"{row.title}, {row.unit}" if row.unit else row.title
     ratio = f"{b / a:.3f}" if a and b and row.unit else "–"
-    found = row.comparison
-    if found is None or found.ratio is None:
+    told = row.comparison
+    if told is None or told.ratio is None:
         return (row.task, title, *shown, ratio, "–", "exact" if row.is_exact else "–")
-    interval = f"{found.low:.3f} to {found.high:.3f}" if found.low is not None else "–"
-    return (row.task, title, *shown, f"{found.ratio:.3f}", interval, found.verdict.value)
+    interval = f"{told.low:.3f} to {told.high:.3f}" if told.low is not None else "–"
+    return (row.task, title, *shown, f"{told.ratio:.3f}", interval, told.verdict.value)
 
 
 def _change(ratio: float | None) -> str:
@@ -149,3 +150,9 @@ def _between(low: float, high: float) -> str:
 
 def _percent(share: float) -> str:
     return f"{share:.1%}".replace("%", " %")
+
+
+def caveats_of(sides: Sequence[Sequence[RunRecord]]) -> tuple[Caveat, ...]:
+    """Return every doubt about a launch of either side."""
+    seen = {caveat for side in sides for record in side for caveat in record.caveats}
+    return tuple(caveat for caveat in Caveat if caveat in seen)

@@ -1,0 +1,106 @@
+"""Chosen: a recipe, a bundle or a run, and what is changed of it -> one side of a comparison."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from quadbench import pipeline
+from quadbench.artifacts import Bundle, RunResult, Stored, Variant
+from quadbench.errors import UnknownNameError, UserError
+from quadbench.observer import Observer
+from quadbench.recipe import Measure, Recipe, Runtime, load_recipe
+from quadbench.results.layout import Layout
+from quadbench.results.manifest import MANIFEST, read_manifest
+from quadbench.results.runs import load_run
+from quadbench.spec import is_file, read_value
+
+_OWN = ("variant", "harness", "kit")  # what a side may change beside the keys of a recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """A side as it was chosen: what it is, and what is changed of it, by key. Exactly one of recipe, bundle and run is there."""
+
+    source: str
+    changes: Mapping[str, str]
+    recipe: Recipe | None = None
+    bundle: Stored[Bundle] | None = None
+    run: RunResult | None = None
+    variant: Variant = Variant.SHARED
+    harness: Path | None = None
+    kit: str | None = None
+
+    @property
+    def measure(self) -> Measure:
+        """Return what of a recipe says how it is measured."""
+        return self.recipe.measure if self.recipe else Measure()
+
+    @property
+    def runtime(self) -> Runtime:
+        """Return the threads and the memory; those of a bundle or a run are every default."""
+        return self.recipe.runtime if self.recipe else Runtime()
+
+    def bundles(self, profiles: Sequence[str], *, layout: Layout, observer: Observer) -> dict[str, Stored[Bundle]]:
+        """Return for each profile the bundle that its devices run, which is built if it has to be."""
+        if self.recipe:
+            return pipeline.built_for(self.recipe, profiles, layout=layout, observer=observer)
+        stored = self.bundle or (self.run.stored if self.run else None)
+        others = self.run.others if self.run else {}
+        return {profile: bundle for profile in profiles if (bundle := others.get(profile, stored))}
+
+
+def choose(source: str, changes: Mapping[str, str], layout: Layout) -> Chosen:
+    """Read a side: a recipe with changes to its keys, the folder of a bundle, or the id of a run.
+
+    Raises:
+        UserError: the source is none of them, or a change does not fit it.
+        ArtifactError: the bundle or the run is damaged.
+    """
+    own = {key: changes[key] for key in _OWN if key in changes}
+    of_recipe = {key: read_value(value) for key, value in changes.items() if key not in _OWN}
+    chosen = Chosen(
+        source=source,
+        changes=dict(changes),
+        variant=_variant(own.get("variant", Variant.SHARED.value)),
+        harness=Path(own["harness"]) if "harness" in own else None,
+        kit=own.get("kit"),
+    )
+    is_bundle = is_file(Path(source) / MANIFEST)
+    is_run = not is_bundle and _is_run(source, layout)
+    if (is_bundle or is_run) and of_recipe:
+        what = "bundle" if is_bundle else "run"
+        raise UserError(
+            f"'{source}' is a {what}, and {next(iter(of_recipe))} is a key of a recipe",
+            hint=f"name the recipe instead; of a {what} {', '.join(_OWN)} can be changed",
+        )
+    if is_bundle:
+        return replace(chosen, bundle=read_manifest(Path(source), Bundle))
+    return replace(chosen, run=load_run(layout, source)) if is_run else replace(chosen, recipe=load_recipe(source, of_recipe))
+
+
+def require_variant(chosen: Chosen, bundle: Bundle) -> None:
+    """Refuse a bundle without the graphs of the variant that was chosen.
+
+    Raises:
+        UserError: names the variants that it has.
+    """
+    there = {graph.variant for graph in bundle.graphs}
+    if not any(variant is chosen.variant.graphs for variant in there):
+        raise UserError(
+            f"'{chosen.source}' has no graphs of {chosen.variant}; it has {', '.join(sorted(there))}",
+            hint=f"baselines: [{chosen.variant}] in the recipe builds them",
+        )
+
+
+def _variant(text: str) -> Variant:
+    try:
+        return Variant(text)
+    except ValueError as error:
+        raise UnknownNameError("variant", text, [variant.value for variant in Variant]) from error
+
+
+def _is_run(source: str, layout: Layout) -> bool:
+    try:
+        return layout.run_file(source).exists()
+    except ValueError:  # no name of a run
+        return False

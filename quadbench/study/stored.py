@@ -1,0 +1,59 @@
+"""Stored: two runs that were measured before -> their figures beside each other, without a verdict."""
+
+from quadbench.artifacts import DeviceFacts
+from quadbench.artifacts.fingerprint import differences
+from quadbench.errors import UserError
+from quadbench.report.launches import devices_of, is_on, sound
+from quadbench.report.sides import Side, common_tasks, side_rows
+from quadbench.report.versus import Versus, VersusDevice, VersusSide, caveats_of
+from quadbench.results.runs import new_id
+from quadbench.study.chosen import Chosen
+
+
+def compare_stored(a: Chosen, b: Chosen) -> Versus:
+    """Put two stored runs beside each other. They were measured at different times, so that there are no verdicts.
+
+    Raises:
+        UserError: a side is no run, or the runs have no device, by address, or no task in common.
+    """
+    if a.run is None or b.run is None:
+        which = a.source if a.run is None else b.source
+        raise UserError(f"'{which}' is no stored run, so it has to be measured", hint="name the devices: --devices local")
+    devices = {device.address: device for device in devices_of(a.run)}
+    others = {device.address: device for device in devices_of(b.run)}
+    common = [address for address in devices if address in others]
+    if not common:
+        raise UserError(f"the runs have no device in common: {', '.join(devices)}; {', '.join(others)}")
+    sides = [VersusSide(source=one.source, changes={}, variant=one.variant, run_id=one.source) for one in (a, b)]
+    return Versus(
+        comparison_id=new_id(),
+        a=sides[0],
+        b=sides[1],
+        to_see=None,
+        devices=tuple(_stored_device(a, b, devices[address], others[address]) for address in common),
+        failures={},
+    )
+
+
+def _stored_device(a: Chosen, b: Chosen, on_a: DeviceFacts, on_b: DeviceFacts) -> VersusDevice:
+    runs = [(one.run, one.variant, device) for one, device in ((a, on_a), (b, on_b)) if one.run]
+    records = [
+        tuple(record for record in sound(run.records) if is_on(record, device) and record.variant is variant)
+        for run, variant, device in runs
+    ]
+    for (run, variant, _), side in zip(runs, records, strict=True):
+        if not side:
+            there = ", ".join(sorted({record.variant for record in sound(run.records)}))
+            raise UserError(
+                f"run {run.run_id} has no sound launch of {variant} on '{on_a.address}'", hint=f"it has: {there or 'none'}"
+            )
+    tasks = common_tasks(*(run.bundle_on(device) for run, _, device in runs))
+    first, second = (Side(records=side, tasks=of_side) for side, of_side in zip(records, tasks, strict=True))
+    return VersusDevice(
+        device=on_a,
+        blocks=0,
+        looks=None,
+        rows=side_rows(on_a, first, second),
+        differences=differences(*records),
+        caveats=caveats_of(records),
+    )
