@@ -10,6 +10,7 @@ from quadbench.statistics import (
     ENOUGH_SAMPLES,
     Verdict,
     compare_launches,
+    interval_of_share,
     outliers,
     percentile,
     settled_from,
@@ -173,3 +174,11 @@ def test_steady_noise_is_seldom_taken_for_warm_up() -> None:
     rng = np.random.default_rng(8)
     called = [settled_from((100 * np.exp(rng.normal(0, 0.03, 12))).tolist()) > 0 for _ in range(500)]
     assert sum(called) / len(called) < 0.05
+
+
+def test_the_interval_of_a_share_holds_for_few_tries_and_at_the_ends() -> None:
+    assert interval_of_share(0, 40) == (0.0, pytest.approx(0.0876, abs=1e-4))
+    assert interval_of_share(2, 40) == (pytest.approx(0.0138, abs=1e-4), pytest.approx(0.1650, abs=1e-4))
+    assert interval_of_share(3, 3)[1] == 1.0
+    with pytest.raises(ValueError, match="expected at least one"):
+        interval_of_share(0, 0)

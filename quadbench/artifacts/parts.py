@@ -3,7 +3,17 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 
-from quadbench.artifacts.bundle import AdapterFile, Bundle, CompiledBundle, Component, FileRef, Graph, TaskAssets, Variant
+from quadbench.artifacts.bundle import (
+    AdapterFile,
+    Bundle,
+    CompiledBundle,
+    Component,
+    FileRef,
+    Graph,
+    TaskAssets,
+    TaskKind,
+    Variant,
+)
 from quadbench.artifacts.run import LaunchPlan
 from quadbench.errors import ArtifactError, UnknownNameError
 
@@ -63,12 +73,14 @@ def tasks_of(bundle: Bundle, launch: LaunchPlan) -> tuple[TaskAssets, ...]:
 
 
 def components_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant) -> dict[Component, Graph]:
-    """Return text encoder and VAE; the quantized variants share theirs.
+    """Return text encoder and VAE, whose encoder is left out where no task takes an image; the quantized variants share theirs.
 
     Raises:
         ArtifactError: a graph is missing.
     """
-    parts = (Component.TEXT_ENCODER, Component.VAE_ENCODER, Component.VAE_DECODER)
+    takes_images = any(task.kind is not TaskKind.TEXT_TO_IMAGE for task in bundle.tasks)
+    encoder = (Component.VAE_ENCODER,) if takes_images else ()
+    parts = (Component.TEXT_ENCODER, *encoder, Component.VAE_DECODER)
     source = Variant.FLOAT if variant is Variant.FLOAT else Variant.SHARED
     return {part: _graph(_graphs(bundle, compiled, variant), source, part) for part in parts}
 

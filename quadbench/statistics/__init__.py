@@ -16,6 +16,7 @@ from quadbench.statistics.comparison import (
 )
 from quadbench.statistics.looks import LOOKS, Looks, planned_looks
 from quadbench.statistics.paired import Paired, paired
+from quadbench.statistics.share import interval_of_share
 from quadbench.statistics.sign_flip import MAX_BLOCKS, sign_flip_p
 from quadbench.statistics.student import t_quantile
 from quadbench.statistics.summary import ENOUGH_SAMPLES, Summary, outliers, percentile, settled_from, summarize
@@ -35,6 +36,7 @@ __all__ = [
     "Verdict",
     "block_differences",
     "compare_launches",
+    "interval_of_share",
     "outliers",
     "paired",
     "percentile",

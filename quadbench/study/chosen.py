@@ -8,7 +8,7 @@ from quadbench import pipeline
 from quadbench.artifacts import Bundle, RunResult, Stored, Variant
 from quadbench.errors import UnknownNameError, UserError
 from quadbench.observer import Observer
-from quadbench.recipe import Measure, Recipe, Runtime, load_recipe
+from quadbench.recipe import Recipe, Terms, load_recipe
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST, read_manifest
 from quadbench.results.runs import load_run
@@ -31,14 +31,9 @@ class Chosen:
     kit: str | None = None
 
     @property
-    def measure(self) -> Measure:
-        """Return what of a recipe says how it is measured."""
-        return self.recipe.measure if self.recipe else Measure()
-
-    @property
-    def runtime(self) -> Runtime:
-        """Return the threads and the memory; those of a bundle or a run are every default."""
-        return self.recipe.runtime if self.recipe else Runtime()
+    def terms(self) -> Terms:
+        """Return how it is measured; a bundle or a run by every default."""
+        return self.recipe.terms if self.recipe else Terms()
 
     def bundles(self, profiles: Sequence[str], *, layout: Layout, observer: Observer) -> dict[str, Stored[Bundle]]:
         """Return for each profile the bundle that its devices run, which is built if it has to be."""

@@ -138,7 +138,7 @@ class _OnDevice:
         """Plan the launches of two sides, which run the tasks that both have; A's gate holds for both."""
         installations = [one for side in sides if (one := side.on(device))]
         tasks = common_tasks(*(one.bundle.artifact for one in installations))
-        gate = sides[0].chosen.measure.gate
+        gate = sides[0].chosen.terms.measure.gate
         a, b = (_side_launch(*of_side, gate, layout, leases) for of_side in zip(sides, installations, tasks, strict=True))
         looks, judge = (_FIRST if to_see else LOOKS), partial(_judged, tasks, to_see)
         return cls(device=device, tasks=tasks, launches=Interleaved(a=a, b=b, looks=looks, judge=judge, retries=gate.retries))
@@ -163,7 +163,7 @@ def _side_launch(
 ) -> SideLaunch:
     chosen, bundle = side.chosen, installation.bundle.artifact
     counts = {name: count for name, count in item_counts(bundle).items() if name in {task.name for task in tasks}}
-    measure = chosen.measure
+    measure = chosen.terms.measure
     sequence = tuple(name for name in measure.sequence if name in counts)
     return SideLaunch(
         installation=installation,
@@ -175,7 +175,7 @@ def _side_launch(
         settings=LaunchSettings(
             run_id=side.begun.run_id,
             layout=layout,
-            runtime=chosen.runtime,
+            runtime=chosen.terms.runtime,
             timeout_s=measure.timeout_s,
             gate=gate,
             confirm=leases.confirm,

@@ -1,0 +1,56 @@
+"""Compare a variant with itself, and with one whose pictures take a step more, many times: how often are differences called?
+
+python bench/verdicts.py --comparisons 40 --results /tmp/verdicts
+"""
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+
+from quadbench.report.versus import primary_row
+from quadbench.results.layout import Layout
+from quadbench.statistics import interval_of_share
+from quadbench.study.chosen import choose
+from quadbench.study.compare import compare
+
+
+class Unwatched:
+    """An observer that shows nothing."""
+
+    def __getattr__(self, name: str) -> object:
+        return lambda *words: None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recipe", default="text-to-image")
+    parser.add_argument("--task", default="tasks.0.sampler.steps")
+    parser.add_argument("--steps", type=int, nargs=2, default=(20, 21), help="of A, and of the slower B")
+    parser.add_argument("--iterations", type=int, default=1)
+    parser.add_argument("--comparisons", type=int, default=40)
+    parser.add_argument("--devices", default="local")
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    options = parser.parse_args()
+    layout = Layout(options.results)
+    same, more = ({options.task: str(steps)} for steps in options.steps)
+    measured = {"measure.iterations": str(options.iterations), "measure.warmup": "1", "measure.switches": "0"}
+    for name, changes in (("A/A", same), ("A/B", more)):
+        a, b = (choose(options.recipe, side | measured, layout) for side in (same, changes))
+        verdicts: Counter[str] = Counter()
+        for number in range(options.comparisons):
+            versus = compare(a, b, [options.devices], layout=layout, observer=Unwatched())  # type: ignore[arg-type]
+            row = primary_row(versus.devices[0])
+            if row is None or row.comparison is None:
+                raise SystemExit("no times to compare")
+            found = row.comparison
+            verdicts[found.verdict] += 1
+            line = {"study": name, "number": number, "blocks": found.blocks, "verdict": found.verdict}
+            print(json.dumps(line | {"ratio": found.ratio, "low": found.low, "high": found.high}), flush=True)  # noqa: T201
+        for verdict, count in sorted(verdicts.items()):
+            low, high = interval_of_share(count, options.comparisons)
+            print(f"{name}: {verdict} {count} of {options.comparisons} ({low:.0%} to {high:.0%})", flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
