@@ -7,9 +7,10 @@ import pytest
 from support.report_page import Page, row_of
 from support.synthetic_run import ABBA, MB, failed, make_run
 
-from quadbench.artifacts import RunRecord, Sample, Status, Variant
+from quadbench.artifacts import Caveat, RunRecord, RunResult, Sample, Status, Variant
 from quadbench.report import Figure, render_html, report_view
 from quadbench.report.comparison import whole_blocks
+from quadbench.report.tables import count
 from quadbench.results.layout import Layout
 from quadbench.statistics import Verdict
 
@@ -35,6 +36,28 @@ def test_warm_up_does_not_count(tmp_path: Path) -> None:
     end_to_end = figure_of(row_of(make_run(tmp_path, iterations=10), "restyle", "end_to_end").shared)
     assert end_to_end.samples == 2 * 11  # ten iterations and the image after the second switch
     assert end_to_end.high < 300e6
+
+
+def test_a_sample_far_from_the_others_of_its_launch_counts_and_is_counted(tmp_path: Path) -> None:
+    def change(record: RunRecord) -> RunRecord:
+        values = [10e6, 10.1e6, 9.9e6, 10.2e6, 99e6]
+        return replace(record, samples=tuple(Sample(metric="unet_ns", value=value, task="restyle") for value in values))
+
+    shared = figure_of(row_of(make_run(tmp_path, change=change), "restyle", "unet_step").shared)
+    assert (shared.samples, shared.outliers, shared.value) == (2 * 5, 2, 10.1e6)
+    assert count(shared) == "2 × 5, 2 far"
+
+
+def test_sides_that_met_different_environments_are_a_doubt(tmp_path: Path) -> None:
+    def newer(record: RunRecord) -> RunRecord:
+        is_newer = record.variant is Variant.PER_GRAPH
+        return replace(record, versions={"runtime": "1.33.0" if is_newer else "1.32.0"})
+
+    def doubts(result: RunResult, folder: Path) -> list[Caveat]:
+        return [doubt.caveat for doubt in report_view(result, Layout(folder)).doubts]
+
+    assert Caveat.CHANGED_ENVIRONMENT not in doubts(make_run(tmp_path / "same"), tmp_path / "same")
+    assert Caveat.CHANGED_ENVIRONMENT in doubts(make_run(tmp_path / "newer", change=newer), tmp_path / "newer")
 
 
 def test_ratio_is_per_graph_over_shared(tmp_path: Path) -> None:

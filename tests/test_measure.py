@@ -127,6 +127,17 @@ def test_enough_images_from_a_release_build_carry_no_such_caveat(world: World) -
     assert not {Caveat.DEBUG_BUILD, Caveat.FEW_SAMPLES} & caveats
 
 
+def test_images_that_begin_slower_than_they_go_on_are_a_doubt(world: World) -> None:
+    slow = """
+plain = sample
+def sample(metric="end_to_end_ns", value=50_000, **words):
+    is_first = metric.endswith("_ns") and words.get("iteration") == 0 and not words.get("is_warmup")
+    plain(metric, value * (3 if is_first else 1), **words)
+"""
+    assert Caveat.STILL_WARMING in measured(world, slow + GOOD).caveats
+    assert Caveat.STILL_WARMING not in measured(world, GOOD).caveats
+
+
 def test_caveats_of_the_artifacts_pass_into_the_record(world: World) -> None:
     world.bundle = replace(world.bundle, caveats=(Caveat.RANDOM_WEIGHTS,))
     world.compiled = replace(world.compiled, caveats=(Caveat.CPU_FALLBACK,))

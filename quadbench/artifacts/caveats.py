@@ -10,7 +10,9 @@ class Caveat(StrEnum):
     EMULATED_NPU = "EMULATED_NPU"
     EMULATED_CPU = "EMULATED_CPU"
     FEW_SAMPLES = "FEW_SAMPLES"
+    STILL_WARMING = "STILL_WARMING"
     THROTTLED = "THROTTLED"
+    CHANGED_ENVIRONMENT = "CHANGED_ENVIRONMENT"
     CPU_FALLBACK = "CPU_FALLBACK"
     RANDOM_WEIGHTS = "RANDOM_WEIGHTS"
     DEBUG_BUILD = "DEBUG_BUILD"
@@ -30,6 +32,8 @@ _ADVICE = {
     Caveat.EMULATED_NPU: "Numerics are those of the vendor's emulator, compared with no hardware here; its times are left out.",
     Caveat.EMULATED_CPU: "Programs for arm64 ran in an emulator: pictures and sizes hold, memory does not; times are left out.",
     Caveat.FEW_SAMPLES: "Too few samples for the percentiles; raise measure.iterations or measure.launches.",
+    Caveat.STILL_WARMING: "The first samples that count were slower than those after them; raise measure.warmup.",
+    Caveat.CHANGED_ENVIRONMENT: "The device's build, its libraries or the harness changed between launches that are compared.",
     Caveat.THROTTLED: "The device was hot or its clocks were capped; let it cool and run again.",
     Caveat.CPU_FALLBACK: "Some nodes ran on the CPU instead of the target; the run names them.",
     Caveat.RANDOM_WEIGHTS: "The weights are random: sizes and times hold, pictures and quality do not.",

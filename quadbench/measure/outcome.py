@@ -4,13 +4,14 @@ import re
 import signal
 from collections import Counter
 from dataclasses import dataclass
+from itertools import groupby
 
 from quadbench.artifacts import Bundle, Caveat, DeviceFacts, ErrorClass
 from quadbench.artifacts.device_text import one_line
 from quadbench.errors import CommandError, CommandTimeoutError, DeviceError, OutputLimitError
 from quadbench.harness.heard import Heard
 from quadbench.harness.plan import REFUSED_EXIT_CODE
-from quadbench.statistics import ENOUGH_SAMPLES
+from quadbench.statistics import ENOUGH_SAMPLES, settled_from
 
 _CANNOT_START = {126, 127}  # exit codes of a shell that cannot start the harness
 
@@ -47,6 +48,8 @@ def caveats_of(bundle: Bundle, device: DeviceFacts, heard: Heard, of_launch: tup
         doubts.add(Caveat.DEBUG_BUILD)
     if _has_few_samples(heard):
         doubts.add(Caveat.FEW_SAMPLES)
+    if _still_warms(heard):
+        doubts.add(Caveat.STILL_WARMING)
     return tuple(caveat for caveat in Caveat if caveat in doubts)
 
 
@@ -96,6 +99,13 @@ def _stderr(ended: CommandError) -> str:
 
 def _signal_name(number: int) -> str:
     return signal.Signals(number).name if number in set(signal.Signals) else "unknown"
+
+
+def _still_warms(heard: Heard) -> bool:
+    """Say whether a block of images began slower than it went on, after its warm-up."""
+    images = (sample for sample in heard.samples if sample.metric == "end_to_end_ns" and not sample.is_warmup)
+    blocks = ([sample.value for sample in block] for _, block in groupby(images, key=lambda sample: sample.task))
+    return any(settled_from(block) > 0 for block in blocks)
 
 
 def _has_few_samples(heard: Heard) -> bool:

@@ -34,6 +34,7 @@ class Figure:
     mad: float
     launches: int
     samples: int
+    outliers: int  # samples far from the others of their launch, which count all the same
     p90: float | None
 
 
@@ -193,6 +194,7 @@ def figure(launches: Sequence[Sequence[float]]) -> Figure | None:
         mad=spread.mad,
         launches=len(measured),
         samples=len(pooled),
+        outliers=sum(len(statistics.outliers(launch)) for launch in measured),
         p90=statistics.percentile(pooled, 90),
     )
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from quadbench.artifacts import Caveat, Component, DeviceFacts, RunRecord, RunResult, Status, TaskAssets, Variant
+from quadbench.artifacts.fingerprint import differences
 from quadbench.report.comparison import LaunchVerdict, launch_verdicts
 from quadbench.report.component_times import component_tables
 from quadbench.report.headline import Phrase, gaps, headline
@@ -217,12 +218,18 @@ def _parity(result: RunResult, device: DeviceFacts, task: TaskAssets) -> Parity:
 
 def _doubts(result: RunResult) -> tuple[Doubt, ...]:
     concerned: dict[Caveat, list[str]] = {caveat: [] for bundle in result.bundles for caveat in bundle.artifact.caveats}
-    for record in result.records:
-        for caveat in _doubts_of(record):
-            addresses = concerned.setdefault(caveat, [])
-            if record.device.address not in addresses:
-                addresses.append(record.device.address)
+    doubted = [(record.device.address, caveat) for record in result.records for caveat in _doubts_of(record)]
+    changed = [(device.address, Caveat.CHANGED_ENVIRONMENT) for device in devices_of(result) if _has_changed(result, device)]
+    for address, caveat in dict.fromkeys((*doubted, *changed)):
+        concerned.setdefault(caveat, []).append(address)
     return tuple(Doubt(caveat=caveat, addresses=tuple(concerned[caveat])) for caveat in Caveat if caveat in concerned)
+
+
+def _has_changed(result: RunResult, device: DeviceFacts) -> bool:
+    """Say whether the launches of one variant met another environment than those of another."""
+    variants = (Variant.SHARED, Variant.PER_GRAPH, Variant.RESIDENT)
+    sides = [side for variant in variants if (side := sound(launches_of(result, device, variant)))]
+    return any(differences(sides[0], side) for side in sides[1:])
 
 
 def _doubts_of(record: RunRecord) -> tuple[Caveat, ...]:
