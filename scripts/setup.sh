@@ -60,4 +60,4 @@ if [[ ! -x .venv/bin/python ]]; then
     "$python" -m venv .venv
 fi
 say "Installing quadbench into .venv (minutes, the first time)"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[quad,qnn,ai-hub,quality,farm,dev]'
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[quad,qnn,ai-hub,quality,farm,parquet,dev]'

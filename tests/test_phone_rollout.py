@@ -23,6 +23,7 @@ from quadbench.harness.cmake import NDK_VARIABLE
 from quadbench.harness.execution_provider import execution_provider_of
 from quadbench.kits import store
 from quadbench.recipe import load_recipe
+from quadbench.recipe.gate import Gate
 from quadbench.results.layout import Layout
 from quadbench.rollout import roll_out
 from quadbench.rollout.equipment import Kind, kit_for
@@ -120,15 +121,15 @@ def test_a_kit_that_was_changed_is_not_pushed(phone: str, ndk: None, layout: Lay
 def test_a_phone_without_room_for_a_launch_goes_into_quarantine_after_three_runs(
     ndk: None, layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_recipe_bundle(QUICKSTART, layout)
+    at_once = QUICKSTART.measure.model_copy(update={"launches": 1, "gate": Gate(max_busy_percent=100, wait_s=0)})
+    recipe = QUICKSTART.model_copy(update={"measure": at_once})
+    write_recipe_bundle(recipe, layout)
     store.add([write_runtime(tmp_path / "kit")], Abi.ARM64_V8A, layout)
     with attached(tmp_path, monkeypatch, options="?data_mb=1") as address:
         for _ in range(FAILURES_IN_A_ROW):
-            assert pipeline.run(QUICKSTART, [address], layout=layout, observer=Silent()).exit_code == DeviceError.exit_code
-        with pytest.raises(
-            DeviceError, match=r"is in quarantine: 3 jobs in a row failed, the last one: .* MB left, a launch needs 8"
-        ):
-            pipeline.run(QUICKSTART, [address], layout=layout, observer=Silent())
+            assert pipeline.run(recipe, [address], layout=layout, observer=Silent()).exit_code == DeviceError.exit_code
+        with pytest.raises(DeviceError, match=r"is in quarantine: 3 jobs in a row failed, the last one: .* needs 8 MB"):
+            pipeline.run(recipe, [address], layout=layout, observer=Silent())
 
 
 @pytest.mark.parametrize("abi", ["x86_64", "armeabi-v7a"])

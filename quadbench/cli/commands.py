@@ -25,6 +25,14 @@ GROUPS = (
         },
     ),
     Group(
+        title="stored records",
+        commands={
+            "samples": "write every value that stored runs measured, as CSV or Parquet",
+            "prune": "remove old runs that nothing refers to",
+            "db": "copy all records from one database to another",
+        },
+    ),
+    Group(
         title="build",
         commands={
             "recipe": "check recipes, or print their schema",

@@ -188,9 +188,7 @@ def _measure(work: _Launch, findings: _Findings) -> None:
         _read_state_after(work, findings)
     except DeviceError as error:
         findings.fail(ErrorClass.DEVICE, str(error))
-    except StorageError as error:
-        findings.fail(ErrorClass.INFRASTRUCTURE, str(error))
-    except OSError as error:
+    except (StorageError, OSError) as error:
         findings.fail(ErrorClass.INFRASTRUCTURE, f"this machine cannot write the results: {error}")
     except Exception as error:
         # One launch must not cost the others, whatever a device has thought of.

@@ -115,6 +115,10 @@ class Layout:
         """The file with the result of comparing two sides."""
         return self.root / "comparisons" / comparison_id / "comparison.json"
 
+    def run_lists(self) -> list[Path]:
+        """The files that name the runs which sweeps and comparisons are made of."""
+        return sorted([*self.root.glob("sweeps/*/sweep.json"), *self.root.glob("comparisons/*/comparison.json")])
+
     def device(self, name: str) -> Path:
         """The folder of one device, by its serial or its name."""
         return self.devices / plain(name)

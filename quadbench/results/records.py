@@ -23,7 +23,7 @@ from quadbench.artifacts.names import check_file_name, check_relative_path
 from quadbench.artifacts.plausible import value_fault
 from quadbench.errors import ArtifactError, UnknownNameError, shown
 from quadbench.results.engine import Source, insertion, name_of, open_engine, open_for_reading, reading, writing
-from quadbench.results.tables import RecordRow, SampleRow
+from quadbench.results.tables import RecordRow, SampleRow, UtcTime
 from quadbench.spec import first_problem
 
 _KNOWN_RUNS_SHOWN = 20
@@ -94,8 +94,8 @@ class Records:
                 connection.execute(sa.insert(SampleRow), rows)
             return True
 
-    def run_ids(self, limit: int = 20) -> list[str]:
-        """Return the ids of the latest runs, latest first."""
+    def run_ids(self, limit: int | None = 20) -> list[str]:
+        """Return the ids of the latest runs, latest first; None is all of them."""
         query = (
             sa.select(RecordRow.run_id)
             .group_by(RecordRow.run_id)
@@ -107,6 +107,18 @@ class Records:
             if not all(isinstance(name, str) for name in names):
                 raise TypeError("a run has an id that is no text")
             return names
+
+    def ended_at(self) -> dict[str, datetime]:
+        """Return by run id when its last launch ended."""
+        query = sa.select(RecordRow.run_id, sa.func.max(RecordRow.ended_at, type_=UtcTime).label("ended_at"))
+        with reading(self._engine) as connection:
+            query = query.group_by(RecordRow.run_id)
+            return {row.run_id: row.ended_at for row in connection.execute(query)}
+
+    def remove(self, run_id: str) -> int:
+        """Remove a run's records with their samples, all or none, and return how many there were."""
+        with writing(self._engine) as connection:
+            return connection.execute(sa.delete(RecordRow).where(RecordRow.run_id == run_id)).rowcount
 
     def latest_run_id(self) -> str | None:
         """Return the id of the run that began last, or None in an empty database."""

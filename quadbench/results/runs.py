@@ -110,7 +110,7 @@ def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
         run_id=run_id,
         stored=bundles[run.bundle],
         others={profile: bundles[name] for profile, name in run.others.items()},
-        records=_without_discarded_blocks(tuple(map(_judged, stored))),
+        records=_as_counted(stored),
         deployments=run.deployments,
         published=run.published,
         scores=scores,
@@ -119,8 +119,23 @@ def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
     )
 
 
-def run_ids(layout: Layout, limit: int) -> list[str]:
-    """Return the ids of the latest stored runs, latest first; none where no run was stored yet.
+def load_records(layout: Layout, run_id: str | None = None) -> tuple[RunRecord, ...]:
+    """Read a stored run's records alone, which may be of any host with the same database; None is the latest run here that ended.
+
+    Raises:
+        UnknownNameError: no such run.
+        ArtifactError: there is no run at all, or the database is damaged.
+    """
+    if run_id is None:
+        _, stored = _stored(layout, None)
+    else:
+        with read_records(database_of(layout)) as records:
+            stored = records.of_run(run_id)
+    return _as_counted(stored)
+
+
+def run_ids(layout: Layout, limit: int | None) -> list[str]:
+    """Return the ids of the latest stored runs, latest first, None being all; no id where no run was stored yet.
 
     Raises:
         ArtifactError: the database is damaged.
@@ -132,7 +147,7 @@ def run_ids(layout: Layout, limit: int) -> list[str]:
         return list(_own_ids(records, source, layout, limit))
 
 
-def _own_ids(records: Records, source: str | Path, layout: Layout, limit: int) -> Iterator[str]:
+def _own_ids(records: Records, source: str | Path, layout: Layout, limit: int | None) -> Iterator[str]:
     """Yield the ids of the latest runs that lie in this results folder; several folders may share a database that is no file."""
     for name in records.run_ids(limit=limit):
         if isinstance(source, Path) or layout.run(name).exists():
@@ -143,6 +158,11 @@ def _bundle(layout: Layout, name: str) -> Stored[Bundle]:
     bundle = read_manifest(layout.bundles / name, Bundle)
     check_contents(bundle, file_refs(tuple(task.items for task in bundle.artifact.tasks)))
     return bundle
+
+
+def _as_counted(stored: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
+    """Return the records as figures count them."""
+    return _without_discarded_blocks(tuple(map(_judged, stored)))
 
 
 def _judged(record: RunRecord) -> RunRecord:

@@ -1,0 +1,32 @@
+"""Db: a database of records -> another with the same records in it."""
+
+import argparse
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+
+from quadbench.artifacts.device_text import one_line
+from quadbench.cli.console import print_error, print_json, print_text
+from quadbench.cli.options import add_action, add_group, counted
+from quadbench.errors import ArtifactError
+from quadbench.results.copying import copy_records
+
+
+def add(commands: Any) -> None:
+    """Add `quadbench db` and its actions to the commands."""
+    copy = add_action(add_group(commands, "db"), "copy", run_copy, "copy all records from one database to another")
+    for name in ("source", "target"):
+        copy.add_argument(name, help="a SQLite file, as results/quadbench.sqlite, or postgresql://HOST/NAME")
+
+
+def run_copy(options: argparse.Namespace) -> int:
+    with Console(stderr=True, markup=False).status("") as status:
+        copied = copy_records(options.source, options.target, notify=lambda run_id: status.update(f"run {one_line(run_id)}"))
+    if options.json:
+        print_json(asdict(copied))
+    else:
+        print_text(f"{counted(copied.stored, 'record')} copied, {copied.present} there already")
+    for reason in copied.refused:
+        print_error(reason)
+    return ArtifactError.exit_code if copied.refused else 0

@@ -1,0 +1,35 @@
+"""Prune: a results folder and how long runs are kept -> the old ones removed, but for those that something refers to."""
+
+import argparse
+from typing import Any
+
+from quadbench.cli.console import print_json, print_text
+from quadbench.cli.options import add_command, counted, duration_s
+from quadbench.results.engine import database_of
+from quadbench.results.records import open_records
+from quadbench.results.retention import old_runs, remove_run
+
+
+def add(commands: Any) -> None:
+    """Add `quadbench prune` to the commands."""
+    parser = add_command(commands, "prune", run)
+    parser.add_argument("--keep", type=duration_s, required=True, metavar="TIME", help="runs that ended within this stay, as 90d")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be removed, and do nothing of it")
+
+
+def run(options: argparse.Namespace) -> int:
+    old, kept = old_runs(options.layout, options.keep)
+    if old and not options.dry_run:
+        with open_records(database_of(options.layout)) as records:
+            for run_id in old:
+                remove_run(records, options.layout, run_id)
+    if options.json:
+        print_json({"removed": old, "kept": {run_id: str(path) for run_id, path in kept.items()}, "is_dry_run": options.dry_run})
+        return 0
+    for run_id in old:
+        print_text(f"{run_id} {'would be' if options.dry_run else 'is'} removed")
+    for run_id, path in sorted(kept.items()):
+        print_text(f"{run_id} stays: {path} refers to it")
+    if not old:
+        print_text(f"nothing to remove; {counted(len(kept), 'old run')} {'stays' if len(kept) == 1 else 'stay'}")
+    return 0

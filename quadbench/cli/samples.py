@@ -1,0 +1,29 @@
+"""Samples: stored runs -> every value that they measured, as CSV or Parquet, for other programs."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import quadbench
+from quadbench.cli.console import print_json, print_text
+from quadbench.cli.options import add_command, counted
+from quadbench.report.samples import FORMATS, write_samples
+
+
+def add(commands: Any) -> None:
+    """Add `quadbench samples` to the commands."""
+    parser = add_command(commands, "samples", run)
+    parser.add_argument("run_ids", nargs="*", metavar="RUN", help="the runs (default: the latest that came to its end)")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help=f"the file to write; it ends with {' or '.join(FORMATS)}"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    table = quadbench.load(*options.run_ids, results=options.layout.root)
+    write_samples(table, options.output)
+    if options.json:
+        print_json({"samples": len(table), "file": str(options.output)})
+    else:
+        print_text(f"{counted(len(table), 'sample')}: {options.output}")
+    return 0

@@ -1,0 +1,83 @@
+"""Samples: records -> a table for pandas, a row a value, and the same as a CSV or Parquet file."""
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quadbench.artifacts import RunRecord, Sample
+from quadbench.errors import UserError, package_needed
+from quadbench.report.text_table import csv_cell
+from quadbench.results.storage import storing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMATS = (".csv", ".parquet")
+_TYPES = {"launch": "int64", "value": "float64", "iteration": "Int64", "step": "Int64", "is_warmup": "bool"}
+_COLUMNS: dict[str, Callable[[RunRecord, Sample], Any]] = {
+    "run_id": lambda record, _: record.run_id,
+    "recipe": lambda record, _: record.recipe_name,
+    "bundle_digest": lambda record, _: record.bundle_digest,
+    "target": lambda record, _: record.target,
+    "device": lambda record, _: record.device.address,
+    "serial": lambda record, _: record.device.serial,
+    "profile": lambda record, _: record.device.profile,
+    "variant": lambda record, _: record.variant.value,
+    "launch": lambda record, _: record.launch,
+    "status": lambda record, _: record.status.value,
+    "started_at": lambda record, _: record.started_at,
+    "caveats": lambda record, _: " ".join(caveat.value for caveat in record.caveats),
+    "metric": lambda _, sample: sample.metric,
+    "value": lambda _, sample: sample.value,
+    "task": lambda _, sample: sample.task,
+    "component": lambda _, sample: sample.component,
+    "iteration": lambda _, sample: sample.iteration,
+    "step": lambda _, sample: sample.step,
+    "item": lambda _, sample: sample.item,
+    "is_warmup": lambda _, sample: sample.is_warmup,
+}
+
+
+def samples_table(records: Iterable[RunRecord]) -> "pd.DataFrame":
+    """Return every sample of the records with all that tells it from others. Labels are columns `label.<name>`."""
+    import pandas as pd
+
+    pairs = [(record, sample) for record in records for sample in record.samples]
+    columns = {name: [value_of(*pair) for pair in pairs] for name, value_of in _COLUMNS.items()}
+    labels = sorted({name for _, sample in pairs for name in sample.labels})
+    columns |= {f"label.{name}": [sample.labels.get(name) for _, sample in pairs] for name in labels}
+    return pd.DataFrame(columns).astype(_TYPES)
+
+
+def write_samples(table: "pd.DataFrame", path: Path) -> None:
+    """Write the table whole or not at all, as the name's ending says.
+
+    Raises:
+        UserError: another ending than .csv and .parquet.
+        MissingDependencyError: Parquet without pyarrow.
+        StorageError: the file cannot be written.
+    """
+    if path.suffix not in FORMATS:
+        raise UserError(f"'{path}' ends with '{path.suffix}'; expected {' or '.join(FORMATS)}", hint="give another name")
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with storing(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            (_write_csv if path.suffix == ".csv" else _write_parquet)(table, temporary)
+            temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _write_csv(table: "pd.DataFrame", path: Path) -> None:
+    texts = table.select_dtypes(exclude=["number", "bool"]).astype(object)
+    cells = texts.where(texts.isna(), texts.map(str).map(csv_cell))
+    table.assign(**cells).to_csv(path, index=False)
+
+
+def _write_parquet(table: "pd.DataFrame", path: Path) -> None:
+    with package_needed("a Parquet file", hint="pip install 'quadbench[parquet]'"):
+        import pyarrow  # noqa: F401  (where it is missing, pandas says so in words of its own)
+    table.to_parquet(path, index=False)

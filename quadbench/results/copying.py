@@ -1,0 +1,46 @@
+"""Copying: a database of records -> another, of either kind, run by run; what is there already stays as it is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from quadbench.errors import ArtifactError, StorageError, UserError
+from quadbench.results.engine import Source, name_of
+from quadbench.results.records import open_records, read_records
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopiedRecords:
+    """The outcome of copying: how many records are new in the target, how many were there already, and why others are not."""
+
+    stored: int
+    present: int
+    refused: tuple[str, ...]
+
+
+def copy_records(source: Source, target: Source, *, notify: Callable[[str], None]) -> CopiedRecords:
+    """Copy every run from one database to another, oldest first. Leases and phones belong to a database and stay there.
+
+    Interrupted, it goes on where it was when it is called again. A record that the target refuses is left out and told.
+
+    Raises:
+        UserError: both are the same database, or one is none.
+        StorageError, ArtifactError: one cannot be opened, read or written.
+    """
+    stored = present = 0
+    refused: list[str] = []
+    with read_records(source) as old, open_records(target) as new:
+        if name_of(old.engine) == name_of(new.engine):
+            raise UserError(f"{name_of(old.engine)} cannot be copied to itself", hint="give another target")
+        for run_id in reversed(old.run_ids(limit=None)):
+            notify(run_id)
+            for record in old.of_run(run_id):
+                try:
+                    if new.store(record):
+                        stored += 1
+                    else:
+                        present += 1
+                except StorageError:
+                    raise
+                except ArtifactError as error:
+                    refused.append(error.message)
+    return CopiedRecords(stored=stored, present=present, refused=tuple(refused))

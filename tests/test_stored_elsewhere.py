@@ -1,0 +1,172 @@
+"""Records elsewhere: copied between databases of either kind, as a table for pandas, as CSV and Parquet; and old runs removed."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.stored_records import STARTED, query, record, sample
+
+import quadbench
+from quadbench.artifacts import Caveat, Status
+from quadbench.cli import main
+from quadbench.errors import ArtifactError, UnknownNameError, UserError
+from quadbench.results.copying import CopiedRecords, copy_records
+from quadbench.results.engine import DATABASE_VARIABLE, Source
+from quadbench.results.layout import Layout
+from quadbench.results.records import open_records, read_records
+from quadbench.results.retention import prunable
+from quadbench.results.runs import RunFile, save_run
+
+DAY = timedelta(days=1)
+
+
+def copied(source: Source, target: Source) -> CopiedRecords:
+    return copy_records(source, target, notify=lambda _: None)
+
+
+def test_a_desk_s_history_moves_into_another_database_and_back(database: Source, tmp_path: Path) -> None:
+    desk = tmp_path / "desk.sqlite"
+    with open_records(desk) as records:
+        for number in range(3):
+            records.store(record(f"r{number}", run_id=f"run-{number}", caveats=(Caveat.VIRTUAL_DEVICE,), launch=number))
+    assert copied(desk, database) == CopiedRecords(stored=3, present=0, refused=())
+    assert copied(desk, database) == CopiedRecords(stored=0, present=3, refused=())
+    assert copied(database, tmp_path / "back.sqlite").stored == 3
+    with read_records(desk) as before, read_records(tmp_path / "back.sqlite") as after:
+        assert after.run_ids() == before.run_ids()
+        assert all(after.of_run(run_id) == before.of_run(run_id) for run_id in before.run_ids())
+
+
+def test_what_the_target_does_not_take_is_told_and_the_rest_is_copied(database: Source, tmp_path: Path) -> None:
+    desk = tmp_path / "desk.sqlite"
+    with open_records(desk) as records:
+        records.store(record("r1"))
+        records.store(record("r2", launch=1))
+    with open_records(database) as records:
+        records.store(record("r1", launch=7))
+    outcome = copied(desk, database)
+    assert (outcome.stored, outcome.present) == (1, 0)
+    assert "record 'r1' of run 'run-a' is stored already, with other contents" in outcome.refused[0]
+    with pytest.raises(UserError, match="cannot be copied to itself"):
+        copied(desk, str(desk))
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        copied(tmp_path / "nowhere.sqlite", database)
+
+
+@pytest.fixture
+def layout(tmp_path: Path, database: Source, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    """A results folder with runs of 1, 100 and 200 days ago, and one of 300 days in another folder with the same database."""
+    layout = Layout(tmp_path / "results")
+    monkeypatch.setenv(DATABASE_VARIABLE, str(database) if "://" in str(database) else f"sqlite:///{database}")
+    now = datetime.now(UTC)
+    with open_records(database) as records:
+        for days in (1, 100, 200, 300):
+            ended = {"started_at": now - days * DAY, "ended_at": now - days * DAY}
+            records.store(record(f"r{days}", run_id=f"run-{days}", **ended))
+    for days in (1, 100, 200):
+        save_run(layout, RunFile(run_id=f"run-{days}", bundle="b", deployments=(), is_ended=True))
+    return layout
+
+
+def test_old_runs_are_removed_but_for_those_that_something_refers_to(
+    layout: Layout, database: Source, capsys: pytest.CaptureFixture[str]
+) -> None:
+    comparison = layout.comparison("c1")
+    comparison.parent.mkdir(parents=True)
+    comparison.write_text(json.dumps({"sides": [{"run_id": "run-100"}, {"run_id": "run-1"}]}))
+    prune = ["prune", "--keep", "90d", "--results", str(layout.root)]
+    assert main([*prune, "--dry-run"]) == 0
+    assert "run-200 would be removed" in capsys.readouterr().out
+    assert main([*prune, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["removed"], answer["kept"]) == (["run-200"], {"run-100": str(comparison)})
+    assert query(database, "SELECT run_id FROM records ORDER BY run_id") == [("run-1",), ("run-100",), ("run-300",)]
+    assert not layout.run("run-200").exists()
+    assert query(database, "SELECT COUNT(*) FROM samples") == [(6,)]
+
+    report = layout.report("run-100")
+    comparison.unlink()
+    report.parent.mkdir()
+    report.write_text("<html>")
+    assert main(prune) == 0
+    assert f"run-100 stays: {report} refers to it" in capsys.readouterr().out
+    comparison.write_text("{")
+    assert main(prune) == 3
+    assert "is not JSON" in capsys.readouterr().err
+
+
+RUNS = st.sampled_from("abcdefgh")
+AGES = st.dictionaries(RUNS, st.integers(0, 100))
+
+
+@given(AGES, st.sets(RUNS), st.integers(0, 100))
+def test_no_young_run_and_none_that_is_referred_to_goes(ages: dict[str, int], referred: set[str], keep: int) -> None:
+    ended_at = {run_id: STARTED - age * DAY for run_id, age in ages.items()}
+    gone = prunable(ended_at, dict.fromkeys(referred, Path("report")), STARTED - keep * DAY)
+    assert set(gone) == {run_id for run_id, age in ages.items() if age > keep and run_id not in referred}
+
+
+def test_samples_are_a_table_with_a_row_a_value(database: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DATABASE_VARIABLE, str(database) if "://" in str(database) else f"sqlite:///{database}")
+    with open_records(database) as records:
+        records.store(record("r1"))
+        records.store(record("r2", run_id="run-b", status=Status.FAILED, samples=(sample(step=7),)))
+        records.store(record("r3", run_id="run-c", samples=()))
+    table = quadbench.load("run-a", "run-b", results=tmp_path)
+    assert list(table["run_id"]) == ["run-a", "run-a", "run-b"]
+    assert list(table["metric"]) == ["unet_ns", "switch_ns", "unet_ns"]
+    assert list(table["status"]) == ["OK", "OK", "FAILED"]
+    assert table.loc[table["metric"] == "switch_ns", "label.to"].item() == "b"
+    assert list(table["step"].isna()) == [False, True, False]
+    assert table.groupby("task")["value"].mean().to_dict() == {"restyle": 12_345_678.0}
+    empty = quadbench.load("run-c", results=tmp_path)
+    assert (len(empty), set(empty.columns) <= set(table.columns)) == (0, True)
+    with pytest.raises(UnknownNameError, match="unknown run 'run-d'"):
+        quadbench.load("run-d", results=tmp_path)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Path:
+    """A results folder with a run, one of whose items is named like a formula."""
+    layout = Layout(tmp_path / "desk")
+    formula = replace(record().samples[0], item="=1+1")
+    with open_records(layout.database) as records:
+        records.store(record(samples=(formula, *record().samples)))
+    return layout.root
+
+
+def test_samples_are_written_as_csv_and_parquet(desk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pyarrow")
+    table = quadbench.load("run-a", results=desk)
+    for name in ("samples.csv", "samples.parquet"):
+        assert main(["samples", "run-a", "-o", str(tmp_path / name), "--results", str(desk)]) == 0
+        assert capsys.readouterr().out == f"3 samples: {tmp_path / name}\n"
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "samples.parquet"), table, check_dtype=False)
+    written = pd.read_csv(tmp_path / "samples.csv", dtype={"item": str})
+    assert list(written["value"]) == list(table["value"])
+    assert list(written["item"].fillna("")) == ["'=1+1", "000", ""]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["desk", "samples.csv", "samples.parquet"]
+
+
+def test_samples_are_written_to_no_other_file(desk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other, beside = tmp_path / "samples.xlsx", desk / "quadbench.sqlite" / "a.csv"
+    for path, code, said in ((other, 2, "expected .csv or .parquet"), (beside, 3, "cannot be written")):
+        assert main(["samples", "run-a", "-o", str(path), "--results", str(desk)]) == code
+        assert said in capsys.readouterr().err
+
+
+def test_databases_are_copied_on_the_command_line(desk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = ["db", "copy", str(desk / "quadbench.sqlite"), str(tmp_path / "copy.sqlite")]
+    assert main(copy) == 0
+    assert capsys.readouterr().out == "1 record copied, 0 there already\n"
+    with open_records(tmp_path / "other.sqlite") as records:
+        records.store(record(launch=5))
+    assert main([*copy[:3], str(tmp_path / "other.sqlite"), "--json"]) == 3
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["refused"] != []
+    assert "with other contents" in captured.err
