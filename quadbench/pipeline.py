@@ -9,7 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quadbench.artifacts import Bundle, CompiledBundle, Deployment, ErrorClass, LaunchPlan, RunRecord, RunResult, Status, Stored
+from quadbench.artifacts import (
+    Bundle,
+    CompiledBundle,
+    Deployment,
+    ErrorClass,
+    LaunchPlan,
+    RunRecord,
+    RunResult,
+    Status,
+    Stored,
+    Variant,
+)
 from quadbench.artifacts.parts import file_refs, has_own_graphs, has_references, item_counts
 from quadbench.compile.availability import require
 from quadbench.devices import Device, HostedPhone, connect, hosted_phones
@@ -84,13 +95,14 @@ def run(recipe: Recipe, addresses: Sequence[str], *, layout: Layout, observer: O
 
 
 def run_bundle(bundle: Stored[Bundle], terms: Terms, addresses: Sequence[str], *, layout: Layout, observer: Observer) -> Outcome:
-    """Do the same with a bundle that is there, on all devices. Baselines are left out where a task has no graph of its own.
+    """Do the same with a bundle that is there, on all devices. Baselines of a graph per task are left out where a task has none.
 
     Raises:
         QuadbenchError: every device failed.
         KeyboardInterrupt: Ctrl-C; what was measured is stored.
     """
-    own = terms if has_own_graphs(bundle.artifact) else replace(terms, baselines=())
+    of_all = has_own_graphs(bundle.artifact)  # to the base's weights any adapter can be added
+    own = replace(terms, baselines=tuple(name for name in terms.baselines if of_all or name == Variant.MERGED_AT_LOAD))
     return _run(bundle.artifact.recipe_name, lambda profiles: dict.fromkeys(profiles, bundle), own, addresses, layout, observer)
 
 

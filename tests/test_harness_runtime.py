@@ -11,7 +11,7 @@ pytest.importorskip("onnx")
 
 from support.harness_launch import launch
 from support.harness_model import as_floats, draw_adapter
-from support.harness_scene import ADAPTERS, Plan, assert_same_image, painted, per_graph_plan
+from support.harness_scene import ADAPTERS, Plan, assert_same_image, merged_at_load_plan, painted, per_graph_plan
 
 
 @pytest.mark.parametrize("runtime", [{"arena": "session"}, {"arena": "shared"}, {"thread_pool": "session"}, {"cores": [0]}])
@@ -97,6 +97,32 @@ def test_resident_graphs_are_all_loaded_before_the_first_task(harness: Path, ass
     assert len(heard.samples("switch_ns")) == 4
     lora = as_floats(draw_adapter(ADAPTERS["restyle"], "int16"))
     assert_same_image(tmp_path / "images/restyle/000.png", painted("restyle", 0, lora))
+
+
+def test_adapters_are_merged_into_the_weights_at_each_switch(harness: Path, assets: Path, tmp_path: Path) -> None:
+    plan = merged_at_load_plan(assets, tmp_path)
+    plan["sequence"] = [
+        {"task": task, "warmup": 0, "iterations": 1} for task in ("restyle", "plain", "remove-object", "restyle", "restyle")
+    ]
+    heard = launch(harness, plan)
+    loads = heard.samples("session_load_ns", component="unet")
+    assert [(event.get("task"), event["labels"]["unet"]) for event in loads] == [
+        (None, "merge"),
+        *((task, "base") for task in ("restyle", "plain", "remove-object", "restyle")),
+    ]
+    assert [event["labels"]["state"] for event in heard.samples("adapter_load_ns")] == ["cold", "cold", "resident"]
+    assert [event["task"] for event in heard.samples("adapter_merge_ns")] == ["restyle", "remove-object", "restyle"]
+    for task in ("restyle", "remove-object", "plain"):
+        lora = as_floats(draw_adapter(ADAPTERS[task], "int16")) if task in ADAPTERS else None
+        assert_same_image(tmp_path / f"images/{task}/000.png", painted(task, 0, lora))
+
+
+def test_a_graph_that_adds_to_other_weights_is_refused(harness: Path, assets: Path, tmp_path: Path) -> None:
+    plan = merged_at_load_plan(assets, tmp_path)
+    plan["merge"]["weights"] = plan["adapters"]["restyle"]
+    heard = launch(harness, plan)
+    assert heard.exit_code == 2
+    assert "tensor 'conv' is not in" in heard.error()
 
 
 def test_memory_is_told_by_region_and_its_reading_can_be_left_out(harness: Path, plan: Plan) -> None:

@@ -29,9 +29,9 @@ GLOSSARY = (
     "ABI, acceptance, adapter, adapter weight, admission, anchor, artifact, base, block, bundle, caveat, compiled bundle",
     "component, decision, deployment, device profile, encoding, estimator, fencing token, forecast, foundation model",
     "gate, gauge, headroom, installation, inventory, item, judgement, kit, launch, layer, layout, lease, LoRA pair",
-    "LoRA profile, mix, network, probe, push set, quarantine, record, reference, residual, role, rollout, run, sample",
-    "sampler table, shared, per-graph, resident, float, site, stored, target, target key, task, toolchain, trajectory",
-    "truth, variant, verdict, weights, wish",
+    "LoRA profile, merge, mix, network, probe, push set, quarantine, record, reference, residual, role, rollout, run",
+    "sample, sampler table, shared, per-graph, resident, merged-at-load, float, site, stored, target, target key, task",
+    "toolchain, trace, trajectory, truth, variant, verdict, weights, wish",
 )
 MAKEFILE = (ROOT / "Makefile").read_text()
 # In two parts, or this file would be found.

@@ -229,7 +229,7 @@ def test_a_run_without_launches_renders(tmp_path: Path) -> None:
 def test_a_run_without_baseline_says_that_nothing_was_compared(tmp_path: Path) -> None:
     result = make_run(tmp_path, variants=(Variant.FLOAT, Variant.SHARED))
     text = Page(render_html(result, Layout(tmp_path))).text
-    assert "the recipe asks for no baseline" in text
+    assert "One graph per task was not compared: the recipe does not ask for them" in text
     assert row_of(result, "restyle", "end_to_end").per_graph == "not run"
     assert "30.0 MB as one base with LoRAs, and a switch of tasks takes" in text
 

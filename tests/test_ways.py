@@ -2,18 +2,22 @@
 
 from pathlib import Path
 
+import pytest
 from support.synthetic_run import make_run
 
 from quadbench.artifacts import RunResult, Variant
+from quadbench.report.html import render_html
 from quadbench.report.kpi import kpi_rows
 from quadbench.report.text_table import TextTable
-from quadbench.report.ways import way_tables
+from quadbench.report.ways import fastest, ways_views
+from quadbench.results.layout import Layout
 
-THREE = (Variant.SHARED, Variant.PER_GRAPH, Variant.RESIDENT, Variant.RESIDENT, Variant.PER_GRAPH, Variant.SHARED)
+SHARED, OWN, RESIDENT, MERGED = Variant.SHARED, Variant.PER_GRAPH, Variant.RESIDENT, Variant.MERGED_AT_LOAD
+THREE = (SHARED, OWN, RESIDENT, RESIDENT, OWN, SHARED)
 
 
 def tables_of(result: RunResult) -> tuple[TextTable, ...]:
-    return way_tables(result, kpi_rows(result))
+    return tuple(ways.table for ways in ways_views(result, kpi_rows(result)))
 
 
 def test_three_ways_stand_in_one_table_with_what_decides_between_them(tmp_path: Path) -> None:
@@ -27,8 +31,41 @@ def test_three_ways_stand_in_one_table_with_what_decides_between_them(tmp_path: 
     more = round(resident[3] - shared[3])
     assert any(note == f"Keeping all graphs in memory takes {more} MB more than the shared graph." for note in table.notes)
     images = int((own[1] - shared[1]) / (shared[0] - own[0]))
-    assert any(f"where a task paints at most {images} images before the next task comes" in note for note in table.notes)
+    assert any(
+        note.startswith("Of those with one U-Net in memory: an image and its share of the switch take the least time with shared")
+        and f"where a task paints at most {images} images before the next task comes, with per-graph beyond that." in note
+        for note in table.notes
+    )
 
 
 def test_two_ways_are_compared_elsewhere(tmp_path: Path) -> None:
-    assert tables_of(make_run(tmp_path, variants=(Variant.SHARED, Variant.PER_GRAPH))) == ()
+    assert tables_of(make_run(tmp_path, variants=(SHARED, OWN))) == ()
+
+
+def test_a_base_merged_at_load_is_a_way_of_its_own_and_each_way_is_a_curve(tmp_path: Path) -> None:
+    result = make_run(tmp_path, variants=(SHARED, OWN, MERGED))
+    (ways,) = ways_views(result, kpi_rows(result))
+    assert [row[0].partition(":")[0] for row in ways.table.rows] == ["shared", "per-graph", "merged-at-load"]
+    assert set(ways.curves) == {SHARED, OWN, MERGED}
+    for curve in ways.curves.values():
+        times = [time for _, time in curve]
+        assert times == sorted(times, reverse=True)
+    page = render_html(result, Layout(tmp_path))
+    assert "Time of an image with its share of the switch on" in page
+    assert all(f">{variant}</text>" in page for variant in ways.curves)
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ({SHARED: (11, 0), OWN: (10, 5)}, [(SHARED, 5), (OWN, None)]),
+        ({SHARED: (11, 0), OWN: (12, 5)}, [(SHARED, None)]),
+        ({SHARED: (13, 0), OWN: (10, 5), MERGED: (9, 20)}, [(SHARED, 1), (OWN, 15), (MERGED, None)]),
+        ({SHARED: (13, 0), OWN: (10, 5), RESIDENT: (10, 0)}, [(RESIDENT, None)]),
+        ({SHARED: (11, 0), OWN: (10, 5), MERGED: (9, 10)}, [(SHARED, 5), (MERGED, None)]),
+    ],
+)
+def test_the_fastest_way_depends_on_how_often_tasks_are_switched(
+    times: dict[Variant, tuple[float, float]], expected: list[tuple[Variant, int | None]]
+) -> None:
+    assert fastest(times) == expected

@@ -140,6 +140,17 @@ std::string to_string(Residence residence) {
   return "unknown";
 }
 
+void require_lora_input(const std::string& graph, const TensorInfo& input) {
+  if (input.dtype == DType::kInt32) {
+    throw InputError(graph, graph + ": '" + input.name + "' is int32, expected int16, int8 or float32");
+  }
+  const bool has_side = input.name.ends_with(".down") || input.name.ends_with(".up");
+  if (!has_side || (input.shape.size() != 2 && input.shape.size() != 4)) {
+    throw InputError(graph, graph + ": '" + input.name + "' is " + input.kind() +
+                                ", expected lora.<site>.down or .up of 2 or 4 dimensions");
+  }
+}
+
 void check_adapter(const std::filesystem::path& file, const std::vector<TensorInfo>& lora_inputs,
                    const std::optional<BaseDigests>& base) {
   const SafeTensors tensors(file);

@@ -28,6 +28,9 @@ enum class Residence {
 
 std::string to_string(Residence residence);
 
+// Throws InputError unless the input is integers or floats of a pair's `down` or `up`.
+void require_lora_input(const std::string& graph, const TensorInfo& input);
+
 // Throws InputError unless the file has tensors of the graph's inputs and no others, for each of its sites both, with the inputs'
 // types and shapes but for a rank of 1 up to theirs, and was made for the base; nothing is any base.
 void check_adapter(const std::filesystem::path& file, const std::vector<TensorInfo>& lora_inputs,

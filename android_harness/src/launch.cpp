@@ -1,11 +1,9 @@
 #include "launch.hpp"
 
 #include <algorithm>
-#include <fstream>
 
 #include "clock.hpp"
 #include "errors.hpp"
-#include "sha256.hpp"
 
 namespace quadbench {
 namespace {
@@ -39,10 +37,12 @@ void Launch::run() {
   events_.sample({.metric = "memory_sampling_ns", .value = memory_.spent_ns()});
 }
 
-Session Launch::load_session(const std::string& component, const std::filesystem::path& graph) {
+Session Launch::load_session(const std::string& component, const std::filesystem::path& graph,
+                             std::optional<FileInMemory> weights) {
   const SessionSettings settings{.intra_op_threads = plan_.runtime.intra_op_threads,
                                  .optimization = plan_.runtime.optimization,
-                                 .execution_provider = plan_.runtime.execution_provider};
+                                 .execution_provider = plan_.runtime.execution_provider,
+                                 .weights = std::move(weights)};
   const std::int64_t begin = now_ns();
   Session session(runtime_, graph, settings, component);
   load_ns_ = now_ns() - begin;
@@ -85,9 +85,9 @@ std::vector<Task> Launch::load_tasks() const {
   return tasks;
 }
 
-void Launch::load_unet(const std::string& name) {
+void Launch::load_unet(const std::string& name, std::optional<FileInMemory> weights) {
   const std::int64_t before = rss_bytes();
-  auto unet = std::make_unique<UNet>(load_session("unet", plan_.unets.at(name).path), dimensions_,
+  auto unet = std::make_unique<UNet>(load_session("unet", plan_.unets.at(name).path, std::move(weights)), dimensions_,
                                      plan_.runtime.adapter_cache_bytes);
   unet_bytes_ += static_cast<std::size_t>(std::max<std::int64_t>(rss_bytes() - before, 0));
   for (const Task& task : tasks_) {
@@ -100,9 +100,10 @@ void Launch::load_unet(const std::string& name) {
   unets_.emplace(name, std::move(unet));
 }
 
-// What stays loaded for the whole launch: none where each task's own U-Net is loaded at the switch into it.
+// What stays loaded for the whole launch: none where a U-Net is loaded at each switch.
 void Launch::load_first_unets() {
   if (plan_.variant == Variant::kPerGraph) return;
+  if (plan_.merge) return load_merger();
   for (const auto& entry : plan_.unets) {
     {
       const TimedRegion region(memory_);
@@ -116,12 +117,31 @@ void Launch::load_first_unets() {
   }
 }
 
+void Launch::load_merger() {
+  {
+    const TimedRegion region(memory_);
+    merger_ = std::make_unique<Merger>(load_session("merge", plan_.merge->graph.path), plan_.merge->weights.path,
+                                       plan_.runtime.adapter_cache_bytes);
+  }
+  write_unet_load("merge", std::nullopt);
+  for (const auto& entry : plan_.adapters) check_adapter(entry.second.path, merger_->adapters().lora_inputs(), plan_.base);
+}
+
+// The old U-Net goes before another comes: two at once is what a phone has no room for.
+void Launch::unload_unets() {
+  unets_.clear();
+  unet_bytes_ = 0;
+  give_memory_back();
+}
+
+AdapterCache& Launch::adapters() { return merger_ ? merger_->adapters() : unet_->adapters(); }
+
 void Launch::hold_adapters() {
   for (const Task& task : tasks_) {
     const auto adapter = adapter_of(task);
     if (!adapter) continue;
     const std::int64_t begin = now_ns();
-    if (!unet_->adapters().hold(*adapter)) continue;
+    if (!adapters().hold(*adapter)) continue;
     events_.sample({.metric = "adapter_preload_ns",
                     .value = now_ns() - begin,
                     .task = task.name(),
@@ -144,30 +164,19 @@ void Launch::run_block(std::size_t index) {
 // Events are written after the last clock reading: the switch of a shared graph is shorter than a line of JSON.
 void Launch::enter(const Task& task) {
   reset_peak_rss();
-  const auto loaded = unets_.find(task.plan().unet);
-  const bool is_loaded = loaded != unets_.end();
-  std::optional<Residence> residence;
-  std::int64_t begin = 0, choice_begin = 0, end = 0;
+  std::int64_t begin = 0, end = 0;
+  Switch done;
   {
     const TimedRegion region(memory_);
     begin = now_ns();
-    if (is_loaded) {
-      unet_ = loaded->second.get();
-    } else {
-      unets_.clear();  // the old U-Net goes first: two at once is what a phone has no room for
-      unet_bytes_ = 0;
-      give_memory_back();
-      load_unet(task.plan().unet);
-    }
-    choice_begin = now_ns();
-    residence = choose_adapter(task);
+    done = switch_to(task);
     end = now_ns();
   }
-  if (!is_loaded) {
+  if (done.has_loaded) {
     budget_.set_unet_bytes(unet_bytes_);
     write_unet_load(task.plan().unet, task.name());
   }
-  if (residence) write_adapter(task, *residence, end - choice_begin);
+  if (done.residence) write_adapter(task, done);
   events_.sample({.metric = "switch_ns",
                   .value = end - begin,
                   .task = task.name(),
@@ -177,10 +186,43 @@ void Launch::enter(const Task& task) {
   is_first_after_switch_ = true;
 }
 
-std::optional<Residence> Launch::choose_adapter(const Task& task) {
-  if (const auto adapter = adapter_of(task)) return unet_->adapters().choose(*adapter);
+Launch::Switch Launch::switch_to(const Task& task) {
+  Switch done;
+  const auto loaded = unets_.find(task.plan().unet);
+  if (merger_) {
+    unload_unets();
+    merge_and_load(task, done);
+  } else if (loaded == unets_.end()) {
+    unload_unets();
+    load_unet(task.plan().unet);
+    done.has_loaded = true;
+    choose_adapter(task, done);
+  } else {
+    unet_ = loaded->second.get();
+    choose_adapter(task, done);
+  }
+  return done;
+}
+
+void Launch::choose_adapter(const Task& task, Switch& done) {
+  const auto adapter = adapter_of(task);
+  if (!adapter) return adapters().choose_none();
+  const std::int64_t begin = now_ns();
+  done.residence = adapters().choose(*adapter);
+  done.choice_ns = now_ns() - begin;
+}
+
+void Launch::merge_and_load(const Task& task, Switch& done) {
+  choose_adapter(task, done);
+  if (done.residence) {
+    const std::int64_t begin = now_ns();
+    merger_->add();
+    done.merge_ns = now_ns() - begin;
+  }
+  load_unet(task.plan().unet, merger_->content());
+  merger_->forget();
   unet_->adapters().choose_none();
-  return std::nullopt;
+  done.has_loaded = true;
 }
 
 std::optional<NamedAdapter> Launch::adapter_of(const Task& task) const {
@@ -197,7 +239,7 @@ std::optional<NamedAdapter> Launch::adapter_of(const Task& task) const {
 void Launch::preload_after(std::size_t index) {
   for (std::size_t next = index + 1; next < plan_.sequence.size(); ++next) {
     if (plan_.sequence[next].task == current_task_) continue;
-    if (const auto adapter = adapter_of(find_task(plan_.sequence[next].task))) unet_->adapters().preload(*adapter);
+    if (const auto adapter = adapter_of(find_task(plan_.sequence[next].task))) adapters().preload(*adapter);
     return;
   }
 }
@@ -213,100 +255,6 @@ void Launch::run_image(const Task& task, int iteration, bool is_warmup) {
   write_memory(task.name());
   if (plan_.images && written_images_.insert(task.name() + "/" + item.name).second) write_image(task, item);
   interrupt_.check("between images");
-}
-
-void Launch::write_times(const Task& task, const Item& item, int iteration, bool is_warmup) {
-  const ImageTimes& times = pipeline_.times();
-  Sample sample{.metric = {}, .task = task.name(), .iteration = iteration, .item = item.name, .is_warmup = is_warmup};
-  const auto write = [&](const char* metric, std::int64_t value, std::optional<std::string> component) {
-    sample.metric = metric;
-    sample.value = value;
-    sample.component = std::move(component);
-    events_.sample(sample);
-  };
-  if (is_first_after_switch_) {
-    events_.sample(
-        {.metric = "first_unet_ns", .value = times.first_run_ns, .task = task.name(), .component = "unet", .item = item.name});
-    is_first_after_switch_ = false;
-  }
-  write("text_encoder_ns", times.text_encoder_ns, "text_encoder");
-  if (!item.image.data.empty()) write("vae_encoder_ns", times.vae_encoder_ns, "vae_encoder");
-  sample.labels = {{"runs", task.guidance() == 1.0 ? "1" : "2"}};
-  for (std::size_t step = 0; step < times.unet_ns.size(); ++step) {
-    sample.step = static_cast<int>(step);
-    write("unet_ns", times.unet_ns[step], "unet");
-  }
-  sample.labels.clear();
-  sample.step.reset();
-  write("vae_decoder_ns", times.vae_decoder_ns, "vae_decoder");
-  for (const Reload& reload : times.reloads) write("reload_ns", reload.elapsed_ns, reload.component);
-  write("end_to_end_ns", times.end_to_end_ns, std::nullopt);
-  write("residual_ns", times.residual_ns(), std::nullopt);
-}
-
-void Launch::write_image(const Task& task, const Item& item) {
-  const auto png = encode_png(pipeline_.image());
-  const std::filesystem::path path = *plan_.images / task.name() / (item.name + ".png");
-  write_file(path, png);
-  events_.image(task.name(), item.name, path.string(), sha256_hex(png));
-}
-
-void Launch::write_memory(const std::optional<std::string>& task) {
-  for (const MemorySample& sample : memory_.drain()) {
-    events_.sample({.metric = "rss_bytes", .value = sample.rss_bytes, .task = task});
-    if (sample.pss_bytes) events_.sample({.metric = "pss_bytes", .value = *sample.pss_bytes, .task = task});
-  }
-}
-
-void Launch::write_load_peak(const std::optional<std::string>& task) {
-  write_memory(task);
-  events_.sample({.metric = "load_peak_rss_bytes", .value = peak_rss_bytes(), .task = task});
-}
-
-void Launch::write_unet_load(const std::string& name, const std::optional<std::string>& task) {
-  events_.sample({.metric = "session_load_ns", .value = load_ns_, .task = task, .component = "unet", .labels = {{"unet", name}}});
-}
-
-void Launch::write_adapter(const Task& task, Residence residence, std::int64_t elapsed_ns) {
-  const std::string& adapter = *task.plan().adapter;
-  events_.sample({.metric = "adapter_load_ns",
-                  .value = elapsed_ns,
-                  .task = task.name(),
-                  .labels = {{"adapter", adapter}, {"state", to_string(residence)}}});
-  if (const auto preload_ns = unet_->adapters().take_preload_ns()) {
-    events_.sample(
-        {.metric = "adapter_preload_ns", .value = *preload_ns, .task = task.name(), .labels = {{"adapter", adapter}}});
-  }
-}
-
-void Launch::write_peak(const std::string& task) {
-  const std::int64_t peak = peak_rss_bytes();
-  auto weights = static_cast<std::int64_t>(components_.file_bytes());
-  for (const auto& entry : unets_) weights += static_cast<std::int64_t>(entry.second->file_bytes());
-  if (peak < weights) {
-    throw RunError("task " + task, "the peak of " + std::to_string(peak) + " bytes is below the " + std::to_string(weights) +
-                                       " bytes of the graphs that are loaded; it cannot be right");
-  }
-  events_.sample({.metric = "peak_rss_bytes", .value = peak, .task = task});
-}
-
-void Launch::write_regions(const std::string& task) {
-  std::ifstream smaps("/proc/self/smaps");
-  for (const auto& [region, bytes] : rss_by_region(smaps, graph_files())) {
-    events_.sample({.metric = "rss_" + region + "_bytes", .value = bytes, .task = task});
-  }
-  const auto adapters = static_cast<std::int64_t>(unet_->adapters().resident_bytes());
-  events_.sample({.metric = "adapter_cache_bytes", .value = adapters, .task = task});
-  if (const auto bytes = dma_buf_bytes("/proc/self")) {
-    events_.sample({.metric = "dma_buf_bytes", .value = *bytes, .task = task});
-  }
-}
-
-std::set<std::string> Launch::graph_files() const {
-  std::set<std::string> files{plan_.components.text_encoder.path, plan_.components.vae_decoder.path};
-  if (plan_.components.vae_encoder) files.insert(plan_.components.vae_encoder->path);
-  for (const auto& entry : plan_.unets) files.insert(entry.second.path);
-  return files;
 }
 
 const Task& Launch::find_task(const std::string& name) const {

@@ -10,6 +10,7 @@
 
 #include "events.hpp"
 #include "interrupt.hpp"
+#include "merger.hpp"
 #include "memory.hpp"
 #include "ort.hpp"
 #include "pipeline.hpp"
@@ -25,19 +26,32 @@ class Launch {
   void run();  // throws RunError or Interrupted
 
  private:
-  Session load_session(const std::string& component, const std::filesystem::path& graph);
+  Session load_session(const std::string& component, const std::filesystem::path& graph,
+                       std::optional<FileInMemory> weights = std::nullopt);
   Component::Load loader(const std::string& component, const std::filesystem::path& graph);
   template <class Make>
   Component load_component(const std::string& name, const std::filesystem::path& graph, const Make& make);
   Components load_components();
   std::vector<Task> load_tasks() const;
-  void load_unet(const std::string& name);
+  void load_unet(const std::string& name, std::optional<FileInMemory> weights = std::nullopt);
   void load_first_unets();
+  void load_merger();
+  void unload_unets();
+  AdapterCache& adapters();
   void hold_adapters();
 
   void run_block(std::size_t index);
+  // What stood between two tasks, and how long it took.
+  struct Switch {
+    bool has_loaded = false;  // a U-Net
+    std::optional<Residence> residence;  // of the adapter; nothing where the task has none
+    std::int64_t choice_ns = 0;
+    std::int64_t merge_ns = 0;  // 0 where nothing was merged
+  };
   void enter(const Task& task);
-  std::optional<Residence> choose_adapter(const Task& task);
+  Switch switch_to(const Task& task);
+  void choose_adapter(const Task& task, Switch& done);
+  void merge_and_load(const Task& task, Switch& done);
   std::optional<NamedAdapter> adapter_of(const Task& task) const;
   void preload_after(std::size_t index);
   void run_image(const Task& task, int iteration, bool is_warmup);
@@ -48,7 +62,7 @@ class Launch {
   void write_memory(const std::optional<std::string>& task);
   void write_load_peak(const std::optional<std::string>& task);
   void write_unet_load(const std::string& name, const std::optional<std::string>& task);
-  void write_adapter(const Task& task, Residence residence, std::int64_t elapsed_ns);
+  void write_adapter(const Task& task, const Switch& done);
   void write_peak(const std::string& task);
   void write_regions(const std::string& task);
   std::set<std::string> graph_files() const;
@@ -64,6 +78,7 @@ class Launch {
   std::vector<Task> tasks_;
   MemoryBudget budget_;
   Pipeline pipeline_;
+  std::unique_ptr<Merger> merger_;  // where adapters are merged at load
   std::map<std::string, std::unique_ptr<UNet>> unets_;  // that are loaded; several where the variant keeps them
   UNet* unet_ = nullptr;
   std::size_t unet_bytes_ = 0;  // by which the process grew as they were loaded

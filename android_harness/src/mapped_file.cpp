@@ -32,18 +32,24 @@ class Descriptor {
   throw InputError(path.string(), "cannot read '" + path.string() + "': " + std::strerror(errno));
 }
 
-}  // namespace
-
-MappedFile::MappedFile(const std::filesystem::path& path) {
+std::span<std::byte> mapped(const std::filesystem::path& path, int protection) {
   const Descriptor file(path);
   struct stat status{};
   if (file.get() < 0 || ::fstat(file.get(), &status) != 0) fail_to_read(path);
   if (!S_ISREG(status.st_mode)) throw InputError(path.string(), "'" + path.string() + "' is not a file");
-  size_ = static_cast<std::size_t>(status.st_size);
-  if (size_ == 0) return;
-  void* const data = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.get(), 0);
+  const auto size = static_cast<std::size_t>(status.st_size);
+  if (size == 0) return {};
+  void* const data = ::mmap(nullptr, size, protection, MAP_PRIVATE, file.get(), 0);
   if (data == MAP_FAILED) fail_to_read(path);
-  data_ = static_cast<const std::byte*>(data);
+  return {static_cast<std::byte*>(data), size};
+}
+
+}  // namespace
+
+MappedFile::MappedFile(const std::filesystem::path& path) {
+  const auto bytes = mapped(path, PROT_READ);
+  data_ = bytes.data();
+  size_ = bytes.size();
 }
 
 MappedFile::~MappedFile() {
@@ -52,5 +58,17 @@ MappedFile::~MappedFile() {
 
 MappedFile::MappedFile(MappedFile&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+
+FileCopy::FileCopy(const std::filesystem::path& path) {
+  const auto bytes = mapped(path, PROT_READ | PROT_WRITE);
+  data_ = bytes.data();
+  size_ = bytes.size();
+}
+
+FileCopy::~FileCopy() {
+  if (data_ != nullptr) ::munmap(data_, size_);
+}
+
+void FileCopy::revert() { ::madvise(data_, size_, MADV_DONTNEED); }
 
 }  // namespace quadbench

@@ -1,4 +1,4 @@
-// A file's bytes, mapped read-only for as long as the object lives.
+// A file's bytes, mapped for as long as the object lives: read-only, or as a copy that takes memory where it is written to.
 #pragma once
 
 #include <cstddef>
@@ -20,6 +20,22 @@ class MappedFile {
 
  private:
   const std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+// What is written to it is seen here alone.
+class FileCopy {
+ public:
+  explicit FileCopy(const std::filesystem::path& path);  // throws InputError
+  ~FileCopy();
+  FileCopy(const FileCopy&) = delete;
+  FileCopy& operator=(const FileCopy&) = delete;
+
+  std::span<std::byte> bytes() { return {data_, size_}; }
+  void revert();  // to what the file holds; gives the memory back
+
+ private:
+  std::byte* data_ = nullptr;
   std::size_t size_ = 0;
 };
 

@@ -15,7 +15,8 @@ namespace {
 using Root = std::filesystem::path;
 
 constexpr std::pair<const char*, Variant> kVariants[] = {
-    {"shared", Variant::kShared}, {"per-graph", Variant::kPerGraph}, {"resident", Variant::kResident}, {"float", Variant::kFloat}};
+    {"shared", Variant::kShared}, {"per-graph", Variant::kPerGraph}, {"resident", Variant::kResident},
+    {"merged-at-load", Variant::kMergedAtLoad}, {"float", Variant::kFloat}};
 constexpr std::pair<const char*, TaskKind> kTaskKinds[] = {
     {"text-to-image", TaskKind::kTextToImage}, {"image-to-image", TaskKind::kImageToImage}, {"inpaint", TaskKind::kInpaint}};
 constexpr std::pair<const char*, Optimization> kOptimizations[] = {{"none", Optimization::kNone},
@@ -87,6 +88,11 @@ std::map<std::string, AdapterMix> mixes(const Field& field, const std::map<std::
     if (!mixes.contains(name)) parts.fail("at least one adapter");
   }
   return mixes;
+}
+
+MergePlan merge_plan(const Field& field, const Root& root) {
+  field.require_keys({"graph", "weights"});
+  return {.graph = planned_file(field.at("graph"), root), .weights = planned_file(field.at("weights"), root)};
 }
 
 ProviderPlan provider_plan(const Field& field, const Root& root) {
@@ -202,6 +208,10 @@ void require_variant_fits(const Plan& plan, const Field& document) {
     throw InputError(
         "unets", "unets: found " + std::to_string(plan.unets.size()) + ", expected one for variant " + to_string(plan.variant));
   }
+  if ((plan.variant == Variant::kMergedAtLoad) != plan.merge.has_value()) {
+    throw InputError("merge", std::string("merge: ") + (plan.merge ? "found an object" : "missing") +
+                                  "; variant merged-at-load has it, and no other");
+  }
 }
 
 void verify_file(const PlannedFile& file) {
@@ -218,7 +228,7 @@ Plan parse_plan(std::string_view json) {
   const Document parsed(json, "plan");
   const Field document = parsed.root("");
   document.require_keys({"schema_version", "root", "variant", "verify", "runtime", "components", "unets", "adapters", "mixes",
-                         "base", "tasks", "sequence", "images"});
+                         "merge", "base", "tasks", "sequence", "images"});
   document.at("schema_version").integer(1, 1);
   const Root root = document.at("root").text();
 
@@ -231,6 +241,7 @@ Plan parse_plan(std::string_view json) {
   plan.adapters = planned_files(document.at("adapters"), root);
   if (const auto planned = document.find("mixes")) plan.mixes = mixes(*planned, plan.adapters);
   for (const auto& entry : plan.adapters) plan.mixes.try_emplace(entry.first, AdapterMix{{entry.first, 1.0}});
+  if (const auto merge = document.find("merge")) plan.merge = merge_plan(*merge, root);
   if (const auto base = document.find("base")) plan.base = base_digests(*base);
   require_variant_fits(plan, document);
   for (const auto& [name, task] : document.at("tasks").entries()) {
@@ -249,6 +260,9 @@ void verify_files(const Plan& plan) {
   verify_file(plan.components.vae_decoder);
   for (const auto& entry : plan.unets) verify_file(entry.second);
   for (const auto& entry : plan.adapters) verify_file(entry.second);
+  if (!plan.merge) return;
+  verify_file(plan.merge->graph);
+  verify_file(plan.merge->weights);
 }
 
 bool is_merged(Variant variant) { return variant == Variant::kPerGraph || variant == Variant::kResident; }

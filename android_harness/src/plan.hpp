@@ -10,7 +10,7 @@
 
 namespace quadbench {
 
-enum class Variant { kShared, kPerGraph, kResident, kFloat };
+enum class Variant { kShared, kPerGraph, kResident, kMergedAtLoad, kFloat };
 enum class TaskKind { kTextToImage, kImageToImage, kInpaint };
 enum class Optimization { kNone, kBasic, kExtended, kAll };
 enum class Arena { kNone, kSession, kShared };      // which graphs keep freed memory for their next run, each for itself or together
@@ -55,6 +55,12 @@ struct ComponentsPlan {
   PlannedFile vae_decoder;
 };
 
+// What adds an adapter to a U-Net's weights: a graph, and the file with those weights that both graphs refer to.
+struct MergePlan {
+  PlannedFile graph;
+  PlannedFile weights;
+};
+
 struct ItemPlan {
   std::string name;
   std::optional<std::filesystem::path> image;
@@ -90,6 +96,7 @@ struct Plan {
   std::map<std::string, PlannedFile> unets;
   std::map<std::string, PlannedFile> adapters;
   std::map<std::string, AdapterMix> mixes;  // an adapter alone is one too, with a factor of 1 unless the plan says otherwise
+  std::optional<MergePlan> merge;   // where adapters are merged at load
   std::optional<BaseDigests> base;  // nothing: adapters are not asked what they were made for
   std::map<std::string, TaskPlan> tasks;
   std::vector<BlockPlan> sequence;

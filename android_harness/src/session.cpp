@@ -62,6 +62,13 @@ void append_provider(const Runtime& runtime, OrtSessionOptions* options, const P
   runtime.check(api.AddSessionConfigEntry(options, "session.intra_op.allow_spinning", "0"), where);
 }
 
+void replace_file(const Runtime& runtime, OrtSessionOptions* options, const FileInMemory& file, const char* where) {
+  const char* name = file.name.c_str();
+  char* bytes = reinterpret_cast<char*>(file.bytes.data());
+  const std::size_t size = file.bytes.size();
+  runtime.check(runtime.api().AddExternalInitializersFromFilesInMemory(options, &name, &bytes, &size, 1), where);
+}
+
 Handle<OrtSessionOptions> session_options(const Runtime& runtime, const SessionSettings& settings, const char* where) {
   const OrtApi& api = runtime.api();
   OrtSessionOptions* created = nullptr;
@@ -86,6 +93,7 @@ Handle<OrtSessionOptions> session_options(const Runtime& runtime, const SessionS
   // By default a MatMul with INT8 weights is fused into one that rounds its input to 8 bits, whatever the graph says; 1: float32.
   runtime.check(api.AddSessionConfigEntry(created, "session.qdq_matmulnbits_accuracy_level", "1"), where);
   if (settings.execution_provider) append_provider(runtime, created, *settings.execution_provider);
+  if (settings.weights) replace_file(runtime, created, *settings.weights, where);
   return options;
 }
 

@@ -13,10 +13,17 @@
 
 namespace quadbench {
 
+// What a graph takes for the file of this name that its weights lie in. Must outlive the session's creation, no longer.
+struct FileInMemory {
+  std::string name;
+  std::span<std::byte> bytes;
+};
+
 struct SessionSettings {
   int intra_op_threads = 1;
   Optimization optimization = Optimization::kAll;
   std::optional<ProviderPlan> execution_provider;
+  std::optional<FileInMemory> weights;  // nothing: they are read from the file beside the graph, if not from the graph
 };
 
 // Which memory each input and output of a session uses. The memory must outlive it.

@@ -48,14 +48,7 @@ std::vector<TensorInfo> UNet::lora_inputs() const {
       throw InputError(session_.name(), session_.name() + ": unknown input '" + info.name + "' " + info.kind() +
                                             ", expected sample, time_features, encoder_hidden_states and lora.*");
     }
-    if (info.dtype == DType::kInt32) {
-      throw InputError(session_.name(), session_.name() + ": '" + info.name + "' is int32, expected int16, int8 or float32");
-    }
-    const bool has_side = info.name.ends_with(".down") || info.name.ends_with(".up");
-    if (!has_side || (info.shape.size() != 2 && info.shape.size() != 4)) {
-      throw InputError(session_.name(), session_.name() + ": '" + info.name + "' is " + info.kind() +
-                                            ", expected lora.<site>.down or .up of 2 or 4 dimensions");
-    }
+    require_lora_input(session_.name(), info);
     inputs.push_back(info);
   }
   return inputs;

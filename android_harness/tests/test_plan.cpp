@@ -56,7 +56,8 @@ TEST_CASE("an execution provider has a name and options that are text") {
 TEST_CASE("a wrong field is named with what was found and expected") {
   CHECK(has(error_with("\"schema_version\": 1", "\"schema_version\": 2"),
             "schema_version: found 2, expected an integer from 1 to 1"));
-  CHECK(has(error_with("\"shared\"", "\"both\""), "variant: found \"both\", expected one of shared, per-graph, resident, float"));
+  CHECK(has(error_with("\"shared\"", "\"both\""), 
+            "variant: found \"both\", expected one of shared, per-graph, resident, merged-at-load, float"));
   CHECK(has(error_with("\"intra_op_threads\": 2", "\"intra_op_threads\": 0"), "runtime.intra_op_threads: found 0"));
   CHECK(has(error_with("\"intra_op_threads\": 2", "\"threads\": 2"), "runtime.threads: unknown key; known: library"));
   CHECK(has(error_with("{\"path\": \"t\"}", "\"t\""), "components.text_encoder: found \"t\", expected an object"));
@@ -101,6 +102,16 @@ TEST_CASE("a task has just the files that its kind takes") {
 TEST_CASE("adapters and U-Nets fit the variant") {
   CHECK(has(error_with("\"shared\"", "\"per-graph\""), "adapters: found an object, expected no adapters for variant per-graph"));
   CHECK(has(error_with("{\"path\": \"u\"}", "{\"path\": \"u\"}, \"b\": {\"path\": \"v\"}"), "unets: found 2, expected one"));
+}
+
+TEST_CASE("adapters are merged at load by a graph, into weights of the plan") {
+  const std::string shared = R"("variant": "shared")", merged = R"("variant": "merged-at-load")";
+  const std::string merge = R"(, "merge": {"graph": {"path": "m"}, "weights": {"path": "w"}})";
+  std::string text = kPlan;
+  text.replace(text.find(shared), shared.size(), merged + merge);
+  CHECK(parse_plan(text).merge->weights.path == "/r/w");
+  CHECK(has(error_with(shared, merged), "merge: missing; variant merged-at-load has it, and no other"));
+  CHECK(has(error_with(shared, shared + merge), "merge: found an object; variant merged-at-load has it, and no other"));
 }
 
 TEST_CASE("a base is two digests") {

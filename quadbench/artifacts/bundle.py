@@ -22,6 +22,9 @@ class Variant(StrEnum):
     SHARED = "shared"  # one quantized base, adapters are inputs
     PER_GRAPH = "per-graph"  # one quantized U-Net per task, its adapter merged, its own encodings, loaded at each switch
     RESIDENT = "resident"  # the graphs of per-graph, all of them in memory from the start
+    MERGED_AT_LOAD = (
+        "merged-at-load"  # one quantized base without inputs for adapters, loaded at each switch with one in its weights
+    )
     FLOAT = "float"  # the shared graph before quantization: the numerical reference on the device
 
     @property
@@ -35,9 +38,19 @@ class Variant(StrEnum):
         return self.graphs is Variant.PER_GRAPH
 
     @property
+    def loads_at_switch(self) -> bool:
+        """Say whether the U-Net is loaded anew at each switch of tasks."""
+        return self in {Variant.PER_GRAPH, Variant.MERGED_AT_LOAD}
+
+    @property
     def graphs(self) -> "Variant":
         """Return the variant under which a bundle holds the graphs that this one runs."""
         return Variant.PER_GRAPH if self is Variant.RESIDENT else self
+
+    @property
+    def adapters(self) -> "Variant":
+        """Return the variant under which a bundle holds the adapters that this one takes."""
+        return Variant.SHARED if self is Variant.MERGED_AT_LOAD else self
 
 
 class Component(StrEnum):
@@ -103,8 +116,9 @@ class Int8Share:
 class Graph:
     """One ONNX file. `task` is set only where the graph serves that task alone, `int8` only for quantized U-Nets.
 
-    `data` holds the weights of a graph that is too large for one file. Its name is its sha256, as on a device; the graph refers
-    to it by that name.
+    `data` holds weights of a graph that is too large for one file, or that takes an adapter into its weights as it is loaded. Its
+    name is its sha256, as on a device; the graph refers to it by that name. `merge` is the graph that computes `data` anew, with
+    an adapter added: its inputs are LoRA weights, its outputs the tensors of `data`.
     """
 
     variant: Variant
@@ -112,6 +126,7 @@ class Graph:
     task: FileName | None = None
     file: FileRef
     data: FileRef | None = None
+    merge: FileRef | None = None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     int8: Int8Share | None = None

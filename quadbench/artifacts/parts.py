@@ -105,7 +105,7 @@ def adapters_of(bundle: Bundle, variant: Variant, tasks: Sequence[TaskAssets]) -
     """
     if variant.is_merged:
         return {}
-    known = {adapter.name: adapter for adapter in bundle.adapters if adapter.variant is variant}
+    known = {adapter.name: adapter for adapter in bundle.adapters if adapter.variant is variant.adapters}
     wanted = sorted({name for task in tasks for name in task.weights})
     for name in wanted:
         if name not in known:

@@ -72,7 +72,7 @@ def compile_bundle(
         BuildError: the target cannot be compiled for here, the linter found errors, or a graph was refused.
         ArtifactError: a graph of the bundle is not what its manifest says, or the product is there but damaged.
     """
-    _refuse_float_activations(bundle.artifact, target, key)
+    _refuse_misfits(bundle.artifact, target, key)
     compiler = _compiler(target, layout)
     graphs, digest = _quantized(bundle.artifact), _digest(bundle.artifact, key, compiler)
     files = _files(graphs)
@@ -113,11 +113,19 @@ def _described(product: Product, digest: str, parent_digest: str, key: str, vers
     )
 
 
-def _refuse_float_activations(bundle: Bundle, target: Target, key: str) -> None:
-    if bundle.precision == FLOAT_LABEL and not isinstance(target, OnnxRuntimeTarget):
+def _refuse_misfits(bundle: Bundle, target: Target, key: str) -> None:
+    """Refuse what ONNX Runtime alone can run."""
+    if isinstance(target, OnnxRuntimeTarget):
+        return
+    if bundle.precision == FLOAT_LABEL:
         raise BuildError(
             f"target '{key}' takes quantized activations; those of bundle '{bundle.recipe_name}' are float ({FLOAT_LABEL})",
             hint="set precision.activations to {scheme: w8a16}, or take a target with the backend onnxruntime",
+        )
+    if any(graph.merge for graph in bundle.graphs):
+        raise BuildError(
+            f"target '{key}' takes graphs whose weights are fixed; bundle '{bundle.recipe_name}' has one for merged-at-load",
+            hint="take merged-at-load out of the recipe's baselines, or take a target with the backend onnxruntime",
         )
 
 
@@ -138,7 +146,7 @@ def _quantized(bundle: Bundle) -> tuple[Graph, ...]:
 
 
 def _files(graphs: Sequence[Graph]) -> list[FileRef]:
-    return [file for graph in graphs for file in (graph.file, graph.data) if file]
+    return [file for graph in graphs for file in (graph.file, graph.data, graph.merge) if file]
 
 
 def _sources(bundle: Bundle) -> dict[str, str]:

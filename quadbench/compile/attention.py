@@ -29,7 +29,7 @@ def split_attention(path: Path, most_bytes: int = MOST_BYTES) -> None:
     """
     with package_needed("compiling graphs", hint="pip install onnx"):
         import onnx
-    model = onnx.load(path)
+    model = onnx.load(path, load_external_data=False)
     shapes = _shapes(model)
     consumers: dict[str, list[Any]] = defaultdict(list)
     for node in model.graph.node:

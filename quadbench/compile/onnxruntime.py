@@ -10,12 +10,13 @@ import onnxruntime
 from quadbench.artifacts import Caveat, Graph, Kernels
 from quadbench.compile.attention import split_attention
 from quadbench.compile.kernels import kernels_of
+from quadbench.compile.outside import keep_outside
 from quadbench.compile.product import Product
 from quadbench.compile.weights import let_weights_fold
 from quadbench.errors import BuildError, MissingDependencyError
 from quadbench.harness.runtime import EXACT
 from quadbench.lint.graph import read_graph
-from quadbench.results.manifest import file_ref
+from quadbench.results.manifest import file_ref, link
 
 LEVELS = {
     "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -48,6 +49,8 @@ class OnnxRuntimeCompiler:
         for graph in graphs:
             name = graph.file.path
             notify(name)
+            for file in filter(None, (graph.data, graph.merge)):
+                link(source / file.path, folder / file.path)
             self._optimize(name, source / name, folder / name)
             if self.execution_provider == "cpu":
                 with suppress(MissingDependencyError):  # without onnx nothing is counted, as the linter has said already
@@ -55,6 +58,8 @@ class OnnxRuntimeCompiler:
             let_weights_fold(folder / name)
             with suppress(MissingDependencyError):  # then a run takes more memory, and computes the same
                 split_attention(folder / name)
+            if graph.data:
+                keep_outside(source / name, folder / name)
         is_simulated = any(counts.is_simulated for counts in kernels.values())
         return Product(
             graphs=tuple(replace(graph, file=file_ref(folder, folder / graph.file.path)) for graph in graphs),

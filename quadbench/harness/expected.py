@@ -19,6 +19,7 @@ _LINE_BYTES = 1024  # on average: four times what a sample takes
 _SPARE_BYTES = 2**20
 _STATES = {"cold", "warm", "preloaded", "resident"}
 _RUNS = {"1", "2"}
+_MERGE = "merge"  # the label of the graph that adds adapters to a U-Net's weights
 
 OF_IMAGE: Mapping[str, str | None] = {
     "text_encoder_ns": Component.TEXT_ENCODER,
@@ -43,7 +44,7 @@ OF_MEMORY = frozenset({"rss_bytes", "pss_bytes"})
 KNOWN_METRICS = frozenset(
     {
         *OF_IMAGE, OF_STEP, OF_RELOAD, *AT_BLOCK_END, *OF_MEMORY,
-        "session_load_ns", "adapter_load_ns", "adapter_preload_ns", "switch_ns", "first_unet_ns",
+        "session_load_ns", "adapter_load_ns", "adapter_preload_ns", "adapter_merge_ns", "switch_ns", "first_unet_ns",
         "load_peak_rss_bytes", "dma_buf_bytes", "memory_sampling_ns",
     }
 )  # fmt: skip
@@ -141,7 +142,7 @@ def expected_of(
         images={(name, item): f"{folder}/{name}/{item}.png" for name, task in tasks.items() for item in task.items}
         if folder
         else {},
-        words=frozenset({FIRST_TASK, *plan["unets"], *plan["adapters"], *plan["mixes"], *tasks, *_STATES, *_RUNS}),
+        words=frozenset({FIRST_TASK, *plan["unets"], *plan["adapters"], *plan["mixes"], *tasks, *_STATES, *_RUNS, _MERGE}),
         libraries=expected_libraries(plan, libraries),
         timeout_s=timeout_s,
     )
@@ -149,10 +150,11 @@ def expected_of(
 
 def _counts(plan: Mapping[str, Any], tasks: Mapping[str, ExpectedTask], blocks: Sequence[SequenceBlock]) -> Counter[SampleGroup]:
     """Count every sample of a launch, in the order in which the harness goes."""
-    loads_at_switch = plan["variant"] == Variant.PER_GRAPH
+    variant = Variant(plan["variant"])
+    graphs = {Variant.PER_GRAPH: 0, Variant.MERGED_AT_LOAD: 1}.get(variant, len(plan["unets"]))  # the one that merges
     counts = Counter(
         {
-            SampleGroup("session_load_ns", None, False): len(plan["components"]) + (0 if loads_at_switch else len(plan["unets"])),
+            SampleGroup("session_load_ns", None, False): len(plan["components"]) + graphs,
             SampleGroup("load_peak_rss_bytes", None, False): 1,
             SampleGroup("memory_sampling_ns", None, False): 1,
         }
@@ -161,7 +163,7 @@ def _counts(plan: Mapping[str, Any], tasks: Mapping[str, ExpectedTask], blocks: 
     for block in blocks:
         if block.task != before:
             has_adapter = plan["tasks"][block.task]["adapter"] is not None
-            counts.update(_switch(block.task, loads_at_switch=loads_at_switch, has_adapter=has_adapter))
+            counts.update(_switch(block.task, variant, has_adapter=has_adapter))
         before = block.task
         for group, count in _images(block, tasks[block.task]):
             counts[group] += count
@@ -182,11 +184,13 @@ def _possible(
     return counts
 
 
-def _switch(task: str, *, loads_at_switch: bool, has_adapter: bool) -> Iterator[SampleGroup]:
-    if loads_at_switch:
+def _switch(task: str, variant: Variant, *, has_adapter: bool) -> Iterator[SampleGroup]:
+    if variant.loads_at_switch:
         yield SampleGroup("session_load_ns", task, False)
     if has_adapter:
         yield SampleGroup("adapter_load_ns", task, False)
+        if variant is Variant.MERGED_AT_LOAD:
+            yield SampleGroup("adapter_merge_ns", task, False)
     for metric in ("switch_ns", "load_peak_rss_bytes", "first_unet_ns"):
         yield SampleGroup(metric, task, False)
 

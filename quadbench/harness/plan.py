@@ -24,6 +24,7 @@ def harness_plan(installation: Installation, launch: LaunchPlan, *, runtime: Run
     bundle, compiled, variant = installation.bundle.artifact, installation.compiled.artifact, launch.variant
     tasks = tasks_of(bundle, launch)
     adapters = adapters_of(bundle, variant, tasks)
+    unets = unets_of(bundle, compiled, variant, tasks)
     components = {part.value: graph for part, graph in components_of(bundle, compiled, variant).items()}
     return {
         "schema_version": PLAN_SCHEMA_VERSION,
@@ -31,9 +32,10 @@ def harness_plan(installation: Installation, launch: LaunchPlan, *, runtime: Run
         "variant": variant.value,
         "runtime": _runtime(installation, variant, runtime),
         "components": _files(installation, components),
-        "unets": _files(installation, unets_of(bundle, compiled, variant, tasks)),
+        "unets": _files(installation, unets),
         "adapters": _files(installation, adapters),
         "mixes": mixes_of(tasks, adapters) if adapters else {},
+        **_merge(installation, unets.get(BASE_UNET)),
         "base": None if variant.is_merged else asdict(bundle.base),
         "tasks": {task.name: _task(installation, task, variant) for task in tasks},
         "sequence": [{"task": b.task, "warmup": b.warmup, "iterations": b.iterations} for b in launch.sequence],
@@ -57,8 +59,19 @@ def _runtime(installation: Installation, variant: Variant, runtime: Runtime) -> 
     }
 
 
+def _merge(installation: Installation, unet: Graph | None) -> dict[str, Any]:
+    """Return what adds adapters to the weights of a U-Net that takes them so."""
+    if unet is None or unet.merge is None or unet.data is None:
+        return {}
+    return {"merge": {"graph": _file(installation, unet.merge), "weights": _file(installation, unet.data)}}
+
+
 def _files(installation: Installation, parts: Mapping[str, Graph | AdapterFile]) -> dict[str, dict[str, str]]:
-    return {name: {"path": installation.path_of(part.file), "sha256": part.file.sha256} for name, part in parts.items()}
+    return {name: _file(installation, part.file) for name, part in parts.items()}
+
+
+def _file(installation: Installation, file: FileRef) -> dict[str, str]:
+    return {"path": installation.path_of(file), "sha256": file.sha256}
 
 
 def _task(installation: Installation, task: TaskAssets, variant: Variant) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def read_graph(path: Path) -> LintedGraph:
         import onnx
         from google.protobuf.message import DecodeError
     try:
-        return graph_of(onnx.load(path))
+        return graph_of(onnx.load(path, load_external_data=False))
     except (OSError, DecodeError) as error:
         raise ArtifactError(f"'{path}' cannot be read as an ONNX model: {error}") from error
 

@@ -41,7 +41,12 @@ def _files(installation: Installation, launch: LaunchPlan) -> list[tuple[FileRef
     adapters = adapters_of(bundle, variant, tasks)
     return [
         *((graph.file, part, {"kind": "base"}) for part, graph in components.items()),
-        *((graph.file, Component.UNET, {"kind": "base", "unet": name}) for name, graph in unets.items()),
+        *(
+            (file, Component.UNET, {"kind": "base", "unet": name})
+            for name, graph in unets.items()
+            for file in (graph.file, graph.data, graph.merge)
+            if file
+        ),
         *((adapter.file, None, {"kind": "adapter", "adapter": name}) for name, adapter in adapters.items()),
     ]
 

@@ -34,6 +34,7 @@ from quadbench.quad.held_out import HeldOutInputs
 from quadbench.quad.intermediates import Intermediates
 from quadbench.quad.prepare import Prepared, prepare
 from quadbench.quad.profile_file import LORA, Encodings, encodings_digest, profile_content
+from quadbench.quad.quantize.merging import mergeable
 from quadbench.quad.quantize.mixed import LayerNoise
 from quadbench.quad.quantize.quantizer import Quantized, quantized, weights_quantized
 from quadbench.quad.sensitivity import Sensitivity, sensitivity
@@ -182,7 +183,16 @@ class _Build:
             encodings[component.value], written[component] = result.activations, result
             graph = self.writer.graph(result.model, Variant.SHARED, component, lora=inputs)
             self.graphs.append(replace(graph, int8=result.int8) if is_unet else graph)
+        if Variant.MERGED_AT_LOAD in self.recipe.baselines:
+            self._write_mergeable(written[Component.UNET], lora)
         return encodings, written[Component.UNET]
+
+    def _write_mergeable(self, unet: Quantized, lora: LoraProfile) -> None:
+        """Write the U-Net that takes an adapter into its weights as it is loaded, under the encodings of the shared one."""
+        exact = self.prepared.models[Component.UNET]
+        written = mergeable(exact, unet.activations, lora.encodings, self.intermediates.scratch)
+        graph = self.writer.graph(written.unet, Variant.MERGED_AT_LOAD, Component.UNET, merge=written.merge)
+        self.graphs.append(replace(graph, int8=written.int8))
 
     def _distill(self, lora: LoraProfile, unet: ModelProto) -> dict[str, Distilled]:
         """Train the adapters that the recipe wants trained. An interrupted build goes on where it was."""
@@ -216,7 +226,7 @@ class _Build:
         return held_out
 
     def _write_baselines(self, anchor: str | None, held_out: HeldOutInputs | None) -> None:
-        if self.recipe.baselines:
+        if Variant.PER_GRAPH in self.recipe.baselines:
             for own in per_graph_unets(self.recipe, self.prepared, self.intermediates.scratch, anchor=anchor):
                 graph = self.writer.graph(own.written.model, Variant.PER_GRAPH, Component.UNET, task=own.task)
                 self.graphs.append(replace(graph, int8=own.written.int8))
@@ -268,7 +278,7 @@ def doubts_of(recipe: Recipe, adapters: Iterable[Adapter] = ()) -> tuple[Caveat,
     """Return the doubts that a bundle is born with."""
     is_calibrated = not isinstance(recipe.precision.activations, FloatActivations)
     is_own = is_calibrated and isinstance(recipe.quad.calibration, OwnTaskCalibration)
-    is_uneven = is_own and bool(recipe.baselines) and len(recipe.tasks) > 1
+    is_uneven = is_own and Variant.PER_GRAPH in recipe.baselines and len(recipe.tasks) > 1
     doubts = {
         Caveat.RANDOM_WEIGHTS: has_random_weights(recipe),
         Caveat.UNEVEN_CALIBRATION: is_uneven,

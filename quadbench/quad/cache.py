@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, assert_never
 
 from quadbench import zoo
-from quadbench.artifacts import Bundle, Stored
+from quadbench.artifacts import Bundle, Stored, Variant
 from quadbench.errors import UserError
 from quadbench.quad.layouts import adapter_digests, foundation_files
 from quadbench.quad.named import check_named
@@ -102,7 +102,7 @@ def _digests_of(recipe: Recipe) -> RecipeDigests:
 
 
 def _digest(recipe: Recipe, named: dict[str, Any]) -> str:
-    baselines = recipe.baselines and ("per-graph",)  # all of them run the same graphs
+    baselines = tuple(sorted(name for name in recipe.baselines if Variant(name).graphs == name))  # others run graphs of these
     unbuilt: dict[str, Any] = {"measure": Measure(), "runtime": Runtime(), "published": None, "devices": {}}
     counted = recipe.model_copy(update={**unbuilt, "baselines": baselines})
     return digest_of({"recipe": recipe_digest(counted), **named})

@@ -1,4 +1,4 @@
-"""Tensor header: a safetensors file -> the names of its tensors, read within bounds and before anything else of it. No torch.
+"""Tensor header: a safetensors file -> its tensors and where they lie, read within bounds before anything else of it. No torch.
 
 The format is that of https://github.com/huggingface/safetensors: eight bytes with the header's length, the header in JSON, data.
 """
@@ -24,6 +24,16 @@ def tensor_names(path: Path) -> tuple[str, ...]:
         OSError: there is no such file, or it cannot be read.
         ValueError: it is no whole safetensors file, or has more tensors than any model or adapter.
     """
+    return tuple(tensor_places(path))
+
+
+def tensor_places(path: Path) -> dict[str, tuple[int, int]]:
+    """Return where each tensor begins and ends, in bytes of the file, by name.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        ValueError: it is no whole safetensors file, or has more tensors than any model or adapter.
+    """
     with open_regular(path) as file:
         size_bytes = os.fstat(file.fileno()).st_size
         (length,) = struct.unpack("<Q", file.read(_LENGTH_BYTES).ljust(_LENGTH_BYTES, b"\xff"))
@@ -33,19 +43,21 @@ def tensor_names(path: Path) -> tuple[str, ...]:
         header = from_json(file.read(length), allow_inf_nan=False)
     if not isinstance(header, dict):
         raise ValueError("its header holds no tensors by name")
-    names = tuple(name for name in header if name != _METADATA)
-    if len(names) > MOST_TENSORS:
-        raise ValueError(f"it has {len(names)} tensors; expected at most {MOST_TENSORS}")
-    end = max((_end(name, header[name]) for name in names), default=0)
+    header.pop(_METADATA, None)
+    if len(header) > MOST_TENSORS:
+        raise ValueError(f"it has {len(header)} tensors; expected at most {MOST_TENSORS}")
+    places = {name: _place(name, entry) for name, entry in header.items()}
+    end = max((end for _, end in places.values()), default=0)
     if end != data_bytes:
         raise ValueError(f"its tensors end after {end} bytes of {data_bytes}: it is cut off, or more than that")
-    return names
+    start = size_bytes - data_bytes
+    return {name: (start + begin, start + end) for name, (begin, end) in places.items()}
 
 
-def _end(name: str, entry: object) -> int:
-    """Return where a tensor ends, in bytes behind the header."""
+def _place(name: str, entry: object) -> tuple[int, int]:
+    """Return where a tensor begins and ends, in bytes behind the header."""
     match entry:
-        case {"data_offsets": [int(), int(end)]}:
-            return end
+        case {"data_offsets": [int(begin), int(end)]}:
+            return begin, end
         case _:
             raise ValueError(f"its tensor '{name[:64]}' has no place in it")

@@ -36,18 +36,23 @@ class BundleWriter:
         *,
         task: str | None = None,
         lora: Mapping[str, Encoding] | None = None,
+        merge: onnx.ModelProto | None = None,
     ) -> Graph:
-        """Write a graph as `shared/unet.onnx`, `per-graph/<task>/unet.onnx`, ..."""
+        """Write a graph as `shared/unet.onnx`, `per-graph/<task>/unet.onnx`, ...; `merge.onnx` beside it has the same weights."""
         path = self._path("/".join(filter(None, (variant.value, task, f"{component.value}.onnx"))))
         outside = initializers.file_of(model)
         data = self._weights(variant.value, outside) if outside else None
         onnx.save(initializers.renamed(model, data.sha256) if data else model, path)
+        beside = path.with_name("merge.onnx")
+        if merge and data:
+            onnx.save(initializers.renamed(merge, data.sha256), beside)
         return Graph(
             variant=variant,
             component=component,
             task=task,
             file=file_ref(self.folder, path),
             data=data,
+            merge=file_ref(self.folder, beside) if merge else None,
             inputs=specs(model.graph.input, lora),
             outputs=specs(model.graph.output),
         )

@@ -24,7 +24,7 @@ from quadbench.spec import Location, Name, Problem, Spec, is_file, load, near, r
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
 INT8_KEY = "precision.activations.int8"
-Baseline: TypeAlias = Literal["per-graph", "resident"]
+Baseline: TypeAlias = Literal["per-graph", "resident", "merged-at-load"]
 _TASKS = "[{name: mine, kind: text-to-image, adapter: mine, sampler: {scheme: olss, steps: 8}, prompts: [a red apple]}]"
 _MOST_USES = 256  # adapters, and tasks, of a recipe: the papers have up to eight
 
@@ -84,7 +84,8 @@ class Recipe(Spec):
     """The settings by which the one set of encodings for all adapters is made."""
     baselines: tuple[Baseline, ...] = ()
     """The variants that the shared graph is compared with: `per-graph` is one U-Net for each task with its adapter merged,
-    loaded at each switch; `resident` has the same graphs, all of them in memory. The default is none."""
+    loaded at each switch; `resident` has the same graphs, all of them in memory; `merged-at-load` is the base alone, loaded at
+    each switch with the task's adapter added to its weights on the device. The default is none."""
     runtime: Runtime = Runtime()
     """The threads and the memory with which devices run the graphs. The default is every default of its fields."""
     measure: Measure = Measure()

@@ -60,7 +60,9 @@ def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: s
     body.append(text((left + width - right) / 2, height - 4, x_label, anchor="middle"))
     body.append(text(left - 8, 14, y_label, anchor="end"))
     body.append(_measured_until(series, at, top, height - bottom))
-    body += [_line(line, [at(x, y) for x, y in line.points]) for line in series if line.points]
+    drawn = [(line, [at(x, y) for x, y in line.points]) for line in series if line.points]
+    labels = _apart([spots[-1][1] for _, spots in drawn])
+    body += [_line(line, spots, label_y) for (line, spots), label_y in zip(drawn, labels, strict=True)]
     return svg(width, height, title, body)
 
 
@@ -110,17 +112,25 @@ def _grid(ticks: Sequence[float], x_from: float, x_to: float, y_of: Callable[[fl
     return "".join(lines)
 
 
-def _line(line: Series, spots: Sequence[tuple[float, float]]) -> str:
+def _apart(ys: Sequence[float], least: float = 13.0) -> list[float]:
+    """Return the heights at which labels stand, the lower ones moved down until no two overlap."""
+    placed, free = list(ys), float("-inf")
+    for index in sorted(range(len(ys)), key=lambda i: ys[i]):
+        placed[index] = free = max(ys[index], free + least)
+    return placed
+
+
+def _line(line: Series, spots: Sequence[tuple[float, float]], label_y: float) -> str:
     solid, dashed = spots[: line.measured], spots[max(line.measured - 1, 0) :]
     stroke = f'class="{line.css_class}" fill="none" stroke="{line.colour}" stroke-width="2"'
     dots = "".join(
         f'<circle class="{line.css_class} dot" cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{line.colour}"/>' for x, y in solid
     )
-    x, y = spots[-1]
+    x, _ = spots[-1]
     return (
         f'<polyline {stroke} points="{_points(solid)}"/>'
         f'<polyline {stroke} stroke-dasharray="5 4" points="{_points(dashed)}"/>'
-        f"{dots}{text(x + 8, y + 4, line.label, css_class=line.css_class, colour=line.colour)}"
+        f"{dots}{text(x + 8, label_y + 4, line.label, css_class=line.css_class, colour=line.colour)}"
     )
 
 

@@ -53,7 +53,7 @@ def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
             if is_asked_for
             else "an admitted adapter has no graph of its own"
             if any(graph.variant is Variant.PER_GRAPH for graph in result.bundle.graphs) and not has_own_graphs(result.bundle)
-            else "the recipe asks for no baseline (baselines: [per-graph])"
+            else "the recipe does not ask for them (baselines: [per-graph])"
         )
         missing.append(f"One graph per task was not compared: {why}.")
     if ran and not has_references(result.bundle):

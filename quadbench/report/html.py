@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from quadbench.artifacts import RunResult
+from quadbench.artifacts import RunResult, Variant
 from quadbench.artifacts.device_text import printable
 from quadbench.artifacts.pixels import png_size
 from quadbench.harness.painted import check_painted
@@ -21,12 +21,19 @@ from quadbench.report.kpi import Figure
 from quadbench.report.storage import Storage, UseCases
 from quadbench.report.units import Unit
 from quadbench.report.view import DeviceKpis, TimeShare, report_view
+from quadbench.report.ways import Ways
 from quadbench.results.layout import Layout
 from quadbench.results.storage import storing
 from quadbench.statistics import MIN_BLOCKS
 
 _HERE = Path(__file__).parent
 _SHARED_COLOUR, _PER_GRAPH_COLOUR, _THIRD_COLOUR = "#1d5fa6", "#b3560b", "#2f8f83"
+_WAY_COLOURS = {
+    Variant.SHARED: _SHARED_COLOUR,
+    Variant.PER_GRAPH: _PER_GRAPH_COLOUR,
+    Variant.RESIDENT: _THIRD_COLOUR,
+    Variant.MERGED_AT_LOAD: "#7d6bb3",
+}
 _PARTS = {
     "text_encoder": ("text encoder", "#7d6bb3"),
     "vae_encoder": ("VAE encoder", "#2f8f83"),
@@ -95,6 +102,7 @@ def _environment() -> Environment:
         "storage_chart": _storage_chart,
         "time_chart": _time_chart,
         "trajectory_chart": _trajectory_chart,
+        "ways_chart": _ways_chart,
     }
     environment.tests |= {"figure": lambda cell: isinstance(cell, Figure), "text": lambda cell: isinstance(cell, str)}
     return environment
@@ -158,6 +166,22 @@ def _trajectory_chart(trajectory: Trajectory) -> Markup:
     ]
     title = f"SQNR of eps at each step of {trajectory.task}"
     return Markup(line_chart(series, title=title, x_label="step", y_label="dB", width=360, height=220))
+
+
+def _ways_chart(ways: Ways) -> Markup:
+    """Draw the time of an image with its share of the switch, over how many images a task paints before the next comes."""
+    series = [
+        Series(
+            label=variant.value,
+            css_class=variant.value,
+            colour=_WAY_COLOURS[variant],
+            points=tuple((float(count), units.convert(time_ns, Unit.MILLISECONDS)) for count, time_ns in points),
+            measured=len(points),
+        )
+        for variant, points in ways.curves.items()
+    ]
+    title = f"Time of an image with its share of the switch on {ways.device.address}"
+    return Markup(line_chart(series, title=title, x_label="images of a task before the next", y_label="ms"))
 
 
 def _measured_points(measured: tuple[UseCases, ...], points: list[tuple[int, float]]) -> int:

@@ -13,7 +13,7 @@ from quadbench.report.setups import sampler_text
 from quadbench.report.tables import kpi_table
 from quadbench.report.text_table import TextTable
 from quadbench.report.units import convert, number
-from quadbench.report.ways import way_tables
+from quadbench.report.ways import ways_views
 
 _COLUMNS = ("The paper's row", "Figure", "Published", "Here", "On, or why not")
 _SCORES = {
@@ -79,7 +79,7 @@ def text_tables(result: RunResult) -> tuple[TextTable, ...]:
     """Return a run's figures as tables of text: the KPI table, then the ways to serve and the paper's table where they are."""
     rows = kpi_rows(result)
     published = published_text(result, rows, quality_rows(result))
-    return (kpi_table(result), *way_tables(result, rows), *((published,) if published else ()))
+    return (kpi_table(result), *(ways.table for ways in ways_views(result, rows)), *((published,) if published else ()))
 
 
 def _cells(figure: PublishedFigure) -> tuple[str, str]:

@@ -30,7 +30,7 @@ from quadbench.report.scores import score_notes, score_tables
 from quadbench.report.setups import Setup, setup_table, setups_of
 from quadbench.report.storage import Storage, storage_views
 from quadbench.report.text_table import TextTable
-from quadbench.report.ways import way_tables
+from quadbench.report.ways import Ways, ways_views
 from quadbench.results.layout import Layout
 
 
@@ -104,7 +104,7 @@ class ReportView:
     doubts: tuple[Doubt, ...]
     glance: tuple[Glance, ...]
     kpis: tuple[DeviceKpis, ...]
-    ways: tuple[TextTable, ...]
+    ways: tuple[Ways, ...]
     kernels: tuple[TextTable, ...]
     components: tuple[TextTable, ...]
     published: TextTable | None
@@ -141,7 +141,7 @@ def report_view(result: RunResult, layout: Layout) -> ReportView:
         doubts=_doubts(result),
         glance=tuple(_glance(device.device, task) for device in kpis for task in device.tasks),
         kpis=kpis,
-        ways=way_tables(result, rows),
+        ways=ways_views(result, rows),
         kernels=kernel_tables(result),
         components=component_tables(result),
         published=published_text(result, rows, quality),

@@ -1,5 +1,6 @@
-"""Ways: RunResult -> a table for each device of what each way to serve the tasks takes, and when which one is best."""
+"""Ways: RunResult -> for each device what each way to serve the tasks takes, as a table and curves, and when which is best."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
@@ -14,6 +15,7 @@ _WAYS = {
     Variant.SHARED: "shared: one base, LoRAs as inputs",
     Variant.PER_GRAPH: "per-graph: a graph per task, loaded at each switch",
     Variant.RESIDENT: "resident: a graph per task, all in memory",
+    Variant.MERGED_AT_LOAD: "merged-at-load: one base, loaded at each switch with a LoRA in its weights",
 }
 _COLUMNS = {
     "end_to_end": ("Image", Unit.MILLISECONDS),
@@ -21,6 +23,7 @@ _COLUMNS = {
     "first_image": ("Switch and first image", Unit.MILLISECONDS),
     "peak_ram": ("Peak RAM", Unit.MEGABYTES),
 }
+MOST_IMAGES = 12  # of a task before the next comes, as far as the curves go
 _ADVICE = "Image, switch and both together are means over the tasks of each task's median; peak RAM is the highest of any task."
 
 
@@ -33,15 +36,37 @@ class _Way:
     first_image: float | None
     peak_ram: float | None
 
+    @property
+    def is_timed(self) -> bool:
+        """Say whether both times were measured."""
+        return self.end_to_end is not None and self.switch is not None
 
-def way_tables(result: RunResult, rows: Sequence[KpiRow]) -> tuple[TextTable, ...]:
-    """Return a table for each device that measured more ways than shared and per-graph, which the KPI table compares."""
-    tables, unequal = [], [row.device for row in unequal_rows(rows)]
+    def of_image(self, images: float) -> float:
+        """Return the time of an image with its share of the switch, where a task paints so many before the next comes."""
+        return (self.end_to_end or 0.0) + (self.switch or 0.0) / images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ways:
+    """The ways that one device measured. A curve is the time of an image with its share of the switch, in nanoseconds, by how
+    many images a task paints before the next task comes; there is none where conditions were unequal.
+    """
+
+    device: DeviceFacts
+    table: TextTable
+    curves: Mapping[Variant, tuple[tuple[int, float], ...]]
+
+
+def ways_views(result: RunResult, rows: Sequence[KpiRow]) -> tuple[Ways, ...]:
+    """Return a view for each device that measured more ways than shared and per-graph, which the KPI table compares."""
+    views, unequal = [], [row.device for row in unequal_rows(rows)]
     for device in devices_of(result):
         ways = {variant: way for variant in _WAYS if (way := _way(result, device, variant))}
-        if Variant.RESIDENT in ways and len(ways) > 1:
-            tables.append(_table(device, ways, is_equal=device not in unequal))
-    return tuple(tables)
+        if len(ways) > 1 and ways.keys() - {Variant.SHARED, Variant.PER_GRAPH}:
+            timed = {} if device in unequal else {variant: way for variant, way in ways.items() if way.is_timed}
+            curves = {v: tuple((n, way.of_image(n)) for n in range(1, MOST_IMAGES + 1)) for v, way in timed.items()}
+            views.append(Ways(device=device, table=_table(device, ways, timed), curves=curves))
+    return tuple(views)
 
 
 def _way(result: RunResult, device: DeviceFacts, variant: Variant) -> _Way | None:
@@ -63,13 +88,18 @@ def _mean(figures: list[Figure | None]) -> float | None:
     return mean(told) if told else None
 
 
-def _table(device: DeviceFacts, ways: Mapping[Variant, _Way], *, is_equal: bool) -> TextTable:
+def _table(device: DeviceFacts, ways: Mapping[Variant, _Way], timed: Mapping[Variant, _Way]) -> TextTable:
+    with_one = dict(timed)
+    with_one.pop(Variant.RESIDENT, None)
+    sentences = [_break_even(timed, "")] if timed else []
+    if Variant.RESIDENT in timed and len(with_one) > 1:
+        sentences.append(_break_even(with_one, "Of those with one U-Net in memory: "))
     return TextTable(
         title=f"Ways to serve the tasks on {device.address}",
         columns=("Way", *(f"{title}, {unit.value}" for title, unit in _COLUMNS.values())),
         numeric=(False, *(True for _ in _COLUMNS)),
         rows=tuple((_WAYS[variant], *_cells(way)) for variant, way in ways.items()),
-        notes=tuple(filter(None, (_ADVICE, _break_even(ways) if is_equal else None, _price_of_residence(ways)))),
+        notes=tuple(filter(None, (_ADVICE, *sentences, _price_of_residence(ways)))),
     )
 
 
@@ -78,28 +108,45 @@ def _cells(way: _Way) -> list[str]:
     return ["–" if value is None else show(value, unit) for value, unit in figures]
 
 
-def _break_even(ways: Mapping[Variant, _Way]) -> str | None:
-    """Say how often tasks must be switched for the shared graph to take less time than one that is loaded at each switch."""
-    shared, own = ways.get(Variant.SHARED), ways.get(Variant.PER_GRAPH)
-    if not (shared and own and shared.end_to_end and own.end_to_end and shared.switch and own.switch):
-        return None
-    saved, lost = own.switch - shared.switch, shared.end_to_end - own.end_to_end
-    if saved <= 0:
-        return "Loading a graph at each switch takes no longer here than switching a LoRA."
-    if lost <= 0:
-        return "The shared graph takes less time than one loaded at each switch, however seldom tasks are switched."
-    images = saved / lost
-    if images < 1:
-        return "One graph per task, loaded at each switch, takes less time even where each image is of another task."
-    return (
-        "The shared graph takes less time than one loaded at each switch "
-        f"where a task paints at most {plural(int(images), 'image')} before the next task comes."
-    )
+def _break_even(ways: Mapping[Variant, _Way], opening: str) -> str:
+    """Say which way takes the least time for an image with its share of the switch, by how often tasks are switched."""
+    stretches = fastest({variant: (way.of_image(math.inf), way.switch or 0.0) for variant, way in ways.items()})
+    (first, until), *later = stretches
+    beginning = f"{opening}an image and its share of the switch take the least time with {first}"
+    if not later:
+        return _sentence(f"{beginning}, however often tasks are switched.")
+    ranges = [f"{variant} up to {end}" if end else f"{variant} beyond that" for variant, end in later]
+    paints = f"where a task paints at most {plural(until or 0, 'image')} before the next task comes"
+    return _sentence(f"{beginning} {paints}, {', '.join(f'with {each}' for each in ranges)}.")
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def fastest(times: Mapping[Variant, tuple[float, float]]) -> list[tuple[Variant, int | None]]:
+    """Return the fastest ways, from the most frequent switches to the rarest, each with the most images for which it is that.
+
+    `times` are those of an image and of a switch. A task paints at least one image before the next comes; None is any number.
+    """
+    best = min(times, key=lambda variant: sum(times[variant]))
+    stretches: list[tuple[Variant, int]] = []
+    while better := {v: _images_until(times[best], times[v]) for v in times if times[v][0] < times[best][0]}:
+        following = min(better, key=lambda variant: better[variant])
+        if not stretches or int(better[following]) > stretches[-1][1]:
+            stretches.append((best, int(better[following])))
+        best = following
+    return [*stretches, (best, None)]
+
+
+def _images_until(one: tuple[float, float], other: tuple[float, float]) -> float:
+    """Return up to how many images a way with dearer images and cheaper switches is the faster of two."""
+    return (other[1] - one[1]) / (one[0] - other[0])
 
 
 def _price_of_residence(ways: Mapping[Variant, _Way]) -> str | None:
-    shared, resident = ways.get(Variant.SHARED), ways[Variant.RESIDENT]
-    if not (shared and shared.peak_ram and resident.peak_ram):
+    shared, resident = ways.get(Variant.SHARED), ways.get(Variant.RESIDENT)
+    if not (shared and resident and shared.peak_ram and resident.peak_ram):
         return None
     more = resident.peak_ram - shared.peak_ram
     word = "more" if more >= 0 else "less"

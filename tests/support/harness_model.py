@@ -8,6 +8,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
+from safetensors.numpy import save_file
+
+from quadbench.quad.tensor_header import tensor_places
 
 Array = NDArray[np.float32]
 Lora = dict[str, Array]
@@ -97,6 +101,36 @@ class TinyModel:
         weights |= {"axis": np.array([1]), "spread": np.array([1, 4, 1, 1])}
         return _save(path, nodes, inputs, [_floats("eps", [1, 4, LATENT, LATENT])], weights)
 
+    def write_mergeable(self, folder: Path) -> tuple[Path, Path, Path]:
+        """The U-Net whose weights at the sites lie in a file beside it, the graph that adds an adapter to them, and that file."""
+        weights = {"conv": self.conv, "proj_t": np.ascontiguousarray(self.proj.T)}
+        save_file(weights, path := folder / "weights.safetensors")
+        unet = self.write_unet(folder / "unet-mergeable.onnx", lora=None)
+        _refer(unet, path, {name: name for name in weights})
+        inputs = [helper.make_tensor_value_info(name, TensorProto.INT16, shape) for name, shape in sorted(LORA_SHAPES.items())]
+        constants = {
+            "lora_scale": np.float32(LORA_SCALE),
+            "lora_zero": np.zeros((), np.int16),
+            "to_filter": np.array([4, 4, 1, 1]),
+        }
+        constants |= {"to_down": np.array([RANK, 4]), "to_up": np.array([4, RANK])}
+        constants |= {f"{name}_base": value for name, value in weights.items()}
+        nodes = [
+            *_dequantized("int16"),
+            _node("Reshape", ["lora.conv.down.float", "to_down"], "conv_down"),
+            _node("Reshape", ["lora.conv.up.float", "to_up"], "conv_up"),
+            _node("MatMul", ["conv_up", "conv_down"], "conv_product"),
+            _node("Reshape", ["conv_product", "to_filter"], "conv_more"),
+            _node("Add", ["conv_base", "conv_more"], "conv"),
+            _node("MatMul", ["lora.proj.up.float", "lora.proj.down.float"], "proj_product"),
+            _node("Transpose", ["proj_product"], "proj_more"),
+            _node("Add", ["proj_t_base", "proj_more"], "proj_t"),
+        ]
+        outputs = [_floats(name, list(value.shape)) for name, value in weights.items()]
+        merge = _save(folder / "merge.onnx", nodes, inputs, outputs, constants)
+        _refer(merge, path, {f"{name}_base": name for name in weights})
+        return unet, merge, path
+
     def _trunk(self) -> list[onnx.NodeProto]:
         return [
             _node("Conv", ["sample", "conv"], "conv_base"),
@@ -159,6 +193,17 @@ def _node(kind: str, inputs: list[str], output: str) -> onnx.NodeProto:
 
 def _floats(name: str, shape: list[int]) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def _refer(graph: Path, file: Path, names: dict[str, str]) -> None:
+    """Have the constants of a graph lie in a file beside it, as the tensors of these names."""
+    model, places = onnx.load(graph), tensor_places(file)
+    for constant in model.graph.initializer:
+        if constant.name in names:
+            begin, end = places[names[constant.name]]
+            set_external_data(constant, file.name, begin, end - begin)
+            constant.ClearField("raw_data")
+    onnx.save(model, graph)
 
 
 def _save(

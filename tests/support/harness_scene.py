@@ -46,6 +46,7 @@ def write_assets(folder: Path) -> None:
             save_file(draw_adapter(seed, dtype), folder / f"{name}-{dtype}.safetensors", metadata=MADE_FOR)
     for name, seed in ADAPTERS.items():
         merged(MODEL, as_floats(draw_adapter(seed, "int16"))).write_unet(folder / f"{name}.onnx", lora=None)
+    MODEL.write_mergeable(folder)
     (folder / "table.json").write_text(json.dumps(table()))
     save_file(tensors(), folder / "tensors.safetensors")
     for i in range(ITEMS):
@@ -73,6 +74,13 @@ def per_graph_plan(assets: Path, folder: Path) -> Plan:
     plan["adapters"] = {}
     plan["tasks"] = {name: _task(assets, name) | {"unet": name, "adapter": None} for name in ADAPTERS}
     plan["sequence"] = [{"task": name, "warmup": 0, "iterations": 1} for name in ADAPTERS]
+    return plan
+
+
+def merged_at_load_plan(assets: Path, folder: Path) -> Plan:
+    plan = shared_plan(assets, folder, variant="merged-at-load")
+    plan["unets"] = {"base": _file(assets / "unet-mergeable.onnx")}
+    plan["merge"] = {"graph": _file(assets / "merge.onnx"), "weights": _file(assets / "weights.safetensors")}
     return plan
 
 

@@ -233,7 +233,7 @@ def _rom(variant: Variant, unets: list[str]) -> list[Sample]:
 
 
 def _switch(task: TaskAssets, variant: Variant, before: str, about: Callable[[float], float]) -> list[Sample]:
-    own = variant is Variant.PER_GRAPH  # loads a graph at the switch
+    own = variant.loads_at_switch
     labels = {"from": before, "to": task.name}
     samples = [
         Sample(metric="switch_ns", value=about(42e6 if own else 21e3), task=task.name, labels=labels),
@@ -282,7 +282,7 @@ def _iteration(
 
 
 def _quality(task: TaskAssets, variant: Variant) -> list[Sample]:
-    decibels = {Variant.FLOAT: 60.0, Variant.PER_GRAPH: 37.5, Variant.SHARED: 38.0}[variant.graphs]
+    decibels = {Variant.FLOAT: 60.0, Variant.PER_GRAPH: 37.5}.get(variant.graphs, 38.0)
     worst = 1.0 if variant is Variant.FLOAT else 9.0
     samples = []
     for item in task.items:

@@ -6,7 +6,7 @@ in which file they lie, and where. In memory that file is named from the root of
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,10 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+from safetensors.numpy import save_file
 
 from quadbench.harness.runtime import EXACT
+from quadbench.quad.tensor_header import tensor_places
 
 ROOT = Path("/")
 INLINE_LIMIT_BYTES = 2**28  # far below protobuf's 2**31: a graph is copied several times on its way
@@ -75,6 +77,27 @@ def transpose(initializer: onnx.TensorProto) -> None:
         file.seek(ExternalDataInfo(initializer).offset or 0)
         file.write(turned.tobytes())
     initializer.dims[:] = turned.shape
+
+
+def move_outside(model: onnx.ModelProto, names: Sequence[str], scratch: Path) -> None:
+    """Move initializers of a graph into a safetensors file below `scratch`, where they have the same names."""
+    path = Path(tempfile.mkdtemp(dir=scratch.resolve())) / "weights.safetensors"
+    moved = {initializer.name: initializer for initializer in model.graph.initializer if initializer.name in names}
+    save_file({name: numpy_helper.to_array(initializer) for name, initializer in moved.items()}, path)
+    for name, (begin, end) in tensor_places(path).items():
+        place = {"location": str(path.relative_to(ROOT)), "offset": str(begin), "length": str(end - begin)}
+        entries = [onnx.StringStringEntryProto(key=key, value=value) for key, value in place.items()]
+        moved[name].ClearField("raw_data")
+        moved[name].data_location = onnx.TensorProto.EXTERNAL
+        moved[name].external_data.extend(entries)
+
+
+def under_name(initializer: onnx.TensorProto, name: str) -> onnx.TensorProto:
+    """Return the initializer under another name, at the same place where it lies in a file."""
+    copy = onnx.TensorProto()
+    copy.CopyFrom(initializer)
+    copy.name = name
+    return copy
 
 
 def open_session(model: onnx.ModelProto, *, threads: int = 0) -> onnxruntime.InferenceSession:

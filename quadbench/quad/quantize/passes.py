@@ -32,7 +32,7 @@ def decompose_group_norm(model: onnx.ModelProto) -> None:
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
         nodes.extend(_group_norm_nodes(model, node, shapes) if node.op_type == "GroupNormalization" else [node])
-    _replace_nodes(model, nodes)
+    replace_nodes(model, nodes)
 
 
 def _group_norm_nodes(model: onnx.ModelProto, node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> list[onnx.NodeProto]:
@@ -69,7 +69,7 @@ def split_layer_norm(model: onnx.ModelProto) -> None:
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
         nodes.extend(_layer_norm_nodes(model, node) if node.op_type == "LayerNormalization" else [node])
-    _replace_nodes(model, nodes)
+    replace_nodes(model, nodes)
 
 
 def _layer_norm_nodes(model: onnx.ModelProto, node: onnx.NodeProto) -> list[onnx.NodeProto]:
@@ -94,7 +94,7 @@ def linear_as_gemm(model: onnx.ModelProto) -> None:
     LoRA weights go into Gemm as they are: nothing transposes, and so rounds, them first. A bias is added in 32 bits. And ONNX
     Runtime has no Gemm that rounds activations to 8 bits where the graph says 16, as its MatMulNBits does.
     """
-    graph = _Index(model)
+    graph = GraphIndex(model)
     linears = {node.name: linear for node in model.graph.node if (linear := _linear(model, graph, node)) is not None}
     replaced = {name for linear in linears.values() for name in linear.replaced}
     nodes: list[onnx.NodeProto] = []
@@ -104,7 +104,7 @@ def linear_as_gemm(model: onnx.ModelProto) -> None:
             nodes.extend(_gemm_nodes(model, linears[node.name], seen))
         elif node.output[0] not in replaced:
             nodes.append(node)
-    _replace_nodes(model, nodes)
+    replace_nodes(model, nodes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ class _Linear:
     replaced: tuple[str, ...]
 
 
-class _Index:
+class GraphIndex:
     """A graph by the names of its tensors."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -133,7 +133,7 @@ class _Index:
                 self.readers.setdefault(name, []).append(node)
 
 
-def _linear(model: onnx.ModelProto, graph: _Index, node: onnx.NodeProto) -> _Linear | None:
+def _linear(model: onnx.ModelProto, graph: GraphIndex, node: onnx.NodeProto) -> _Linear | None:
     """Return the node as a linear layer, with the bias that its only reader adds; None if it is something else."""
     if node.op_type != "MatMul" or len(graph.shapes[node.input[0]]) != 3 or len(graph.shapes[node.input[1]]) != 2:
         return None
@@ -151,7 +151,7 @@ def _linear(model: onnx.ModelProto, graph: _Index, node: onnx.NodeProto) -> _Lin
     return _Linear(name=node.name, x=x, weight=weight, bias=bias, output=output, shape=shape, replaced=replaced)
 
 
-def _transposed(model: onnx.ModelProto, graph: _Index, name: str) -> str:
+def _transposed(model: onnx.ModelProto, graph: GraphIndex, name: str) -> str:
     """Transpose a matrix, in its own place if nothing else reads it, as weights may be large. Return the new name."""
     constant, turned = graph.constants[name], f"{name}.transposed"
     if len(graph.readers[name]) > 1:
@@ -161,7 +161,7 @@ def _transposed(model: onnx.ModelProto, graph: _Index, name: str) -> str:
     return turned
 
 
-def _bias_of(graph: _Index, node: onnx.NodeProto) -> tuple[str | None, str]:
+def _bias_of(graph: GraphIndex, node: onnx.NodeProto) -> tuple[str | None, str]:
     """Return the bias and the sum's name if adding a bias is all that is done with a node's output; else None and the output."""
     readers = graph.readers.get(node.output[0], [])
     if len(readers) == 1 and readers[0].op_type == "Add":
@@ -215,7 +215,7 @@ def _constant(model: onnx.ModelProto, name: str, value: np.ndarray) -> str:
     return name
 
 
-def _replace_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
+def replace_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
     """Make these the graph's nodes. Nodes and constants that nothing reads are left out."""
     used = {value.name for value in model.graph.output}
     kept: list[onnx.NodeProto] = []

@@ -25,6 +25,16 @@ KNOWN_RANGES = {"Softmax": Range(low=0.0, high=1.0), "Sigmoid": Range(low=0.0, h
 ONE_WIDTH = {"Conv", "Gemm", "MatMul", "InstanceNormalization"}
 
 
+def weight_key(name: str, *, axis: int) -> str:
+    """Return by what a weight's integers (`.int8`), `.scales` and `.zero_points` begin their names in the QDQ graph."""
+    return f"{name}.axis{axis}"
+
+
+def bias_key(name: str, output: str) -> str:
+    """Return by what a bias's integers (`.int32`) and `.scales` begin their names, for the node that gives `output`."""
+    return f"{name}.for.{output}"
+
+
 def encoding_sources(model: onnx.ModelProto, tensors: Collection[str]) -> dict[str, str]:
     """Return for each tensor, in graph order, the one whose encoding it has: itself, or the one that a node only moves."""
     sources = {value.name: value.name for value in model.graph.input if value.name in tensors}
@@ -197,7 +207,7 @@ class _Writer:
     def _weight(self, node: onnx.NodeProto, name: str) -> str:
         """Return a weight, dequantized from INT8 with a scale for each output channel."""
         axis = WEIGHT_AXIS[node.op_type]
-        key = f"{name}.axis{axis}"
+        key = weight_key(name, axis=axis)
         if key not in self.dequantized:
             value = self._value(name)
             if value.ndim < 2 or (node.op_type == "MatMul" and value.ndim != 2):
@@ -222,7 +232,7 @@ class _Writer:
         if weight not in self.scales or encoding is None:
             return self._constant(name, enc.asymmetric(enc.range_of(self._value(name)), "uint16"))
         scales = (self.scales[weight] * np.float32(encoding.scale)).astype(np.float32)
-        key = f"{name}.for.{node.output[0]}"
+        key = bias_key(name, node.output[0])
         integers = enc.quantize_bias(self._value(name), scales)
         if np.abs(integers.astype(np.int64)).max(initial=0) >= enc.limits("int32")[1]:
             raise BuildError(f"bias '{name}' of {node.op_type} does not fit 32 bits: its input or weight range is too small")

@@ -1,0 +1,202 @@
+"""Merging: a U-Net with LoRA inputs -> the same without them, and the graph that adds an adapter to its weights on a device.
+
+The U-Net keeps its encodings: what the shared one has for a site's sum, this one has for the site's own result. Its weights at
+the sites lie in a file beside it. The merge graph takes LoRA inputs and gives that file's tensors anew: the base's weights in
+float, the product of the adapter's two matrices added, rounded to INT8. A channel's scale is the base's, or larger where its
+weights outgrew that; its bias follows.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from quadbench.artifacts import LORA_PREFIX, Int8Share
+from quadbench.quad.model import initializers
+from quadbench.quad.model.lora import input_names
+from quadbench.quad.quantize import encodings as enc
+from quadbench.quad.quantize.calibration import float_tensors
+from quadbench.quad.quantize.encodings import Encoding
+from quadbench.quad.quantize.layers import int8_share
+from quadbench.quad.quantize.passes import GraphIndex, replace_nodes
+from quadbench.quad.quantize.qdq import bias_key, encoding_sources, quantize_graph, weight_key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mergeable:
+    """A quantized U-Net whose weights at the sites lie in a file, and the graph that computes them anew with an adapter added."""
+
+    unet: onnx.ModelProto
+    merge: onnx.ModelProto
+    int8: Int8Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Site:
+    """A site in a float graph: `layer` and what reshapes its result, to `own`; `total` is the sum with the LoRA's product."""
+
+    name: str
+    layer: onnx.NodeProto
+    own: str
+    total: str
+
+    @property
+    def weight(self) -> str:
+        """Return by what the layer's weight begins its names in the quantized graph."""
+        return weight_key(self.layer.input[1], axis=0)
+
+    @property
+    def bias(self) -> str | None:
+        """Return by what the layer's bias begins its names in the quantized graph without LoRA inputs; None: it has none."""
+        output = self.layer.output[0]
+        return bias_key(self.layer.input[2], self.total if output == self.own else output) if len(self.layer.input) > 2 else None
+
+
+def mergeable(
+    model: onnx.ModelProto, activations: Mapping[str, Encoding], lora: Mapping[str, Encoding], scratch: Path
+) -> Mergeable:
+    """Quantize a float U-Net with LoRA inputs without these. Its weights at the sites lie below `scratch`."""
+    sites = list(_sites(model))
+    plain = _without_lora(model, sites)
+    moved = {site.layer.output[0]: activations[site.total] for site in sites if activations}
+    encodings = {**activations, **moved}
+    unet = quantize_graph(plain, encodings)
+    share = int8_share(plain, encoding_sources(plain, float_tensors(plain)), encodings, {})
+    merge = _merge_graph(model, unet, sites, lora, scratch)
+    return Mergeable(unet=unet, merge=merge, int8=share)
+
+
+def _sites(model: onnx.ModelProto) -> Iterator[_Site]:
+    graph = GraphIndex(model)
+    for value in model.graph.input:
+        site = value.name.removeprefix(LORA_PREFIX).removesuffix(".up")
+        if value.name != input_names(site)[1]:
+            continue
+        product = graph.readers[value.name][0].output[0]
+        while (reader := graph.readers[product][0]).op_type == "Reshape":
+            product = reader.output[0]
+        (own,) = (name for name in reader.input if name != product)
+        layer = graph.producers[own]
+        while layer.op_type == "Reshape":
+            layer = graph.producers[layer.input[0]]
+        yield _Site(name=site, layer=layer, own=own, total=reader.output[0])
+
+
+def _without_lora(model: onnx.ModelProto, sites: list[_Site]) -> onnx.ModelProto:
+    """Return the graph with each site's own result in place of the sum."""
+    plain, totals = onnx.ModelProto(), {site.own: site.total for site in sites}
+    plain.CopyFrom(model)
+    nodes = [node for node in plain.graph.node if node.output[0] not in totals.values()]
+    for node in nodes:
+        node.output[0] = totals.get(node.output[0], node.output[0])
+    replace_nodes(plain, nodes)
+    kept = [value for value in plain.graph.input if not value.name.startswith(LORA_PREFIX)]
+    del plain.graph.input[:]
+    plain.graph.input.extend(kept)
+    return plain
+
+
+def _merge_graph(
+    model: onnx.ModelProto, unet: onnx.ModelProto, sites: list[_Site], lora: Mapping[str, Encoding], scratch: Path
+) -> onnx.ModelProto:
+    """Move the tensors that a merge changes out of the U-Net, and return the graph that computes them from the LoRA inputs."""
+    constants = {constant.name: constant for constant in unet.graph.initializer}
+    merges = [_Merge(site=site, constants=constants, lora=lora) for site in sites]
+    outputs = [name for merge in merges for name in merge.outputs]
+    initializers.move_outside(unet, outputs, scratch)
+    inputs = [
+        helper.make_tensor_value_info(value.name, _onnx_type(lora[value.name].dtype), _shape(value))
+        for value in model.graph.input
+        if value.name in lora
+    ]
+    graph = helper.make_graph(
+        [node for merge in merges for node in merge.nodes()],
+        "merge",
+        inputs,
+        [helper.make_tensor_value_info(name, constants[name].data_type, constants[name].dims) for name in outputs],
+        [constant for merge in merges for constant in merge.own_constants()],
+    )
+    return helper.make_model(graph, opset_imports=list(unet.opset_import), ir_version=unet.ir_version)
+
+
+def _onnx_type(dtype: str) -> int:
+    return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+
+
+def _shape(value: onnx.ValueInfoProto) -> list[int]:
+    return [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Merge:
+    """The part of the merge graph that is about one site. `constants` are the U-Net's."""
+
+    site: _Site
+    constants: Mapping[str, onnx.TensorProto]
+    lora: Mapping[str, Encoding]
+
+    @property
+    def outputs(self) -> list[str]:
+        """Return the tensors of the U-Net that change with an adapter."""
+        weight, bias = self.site.weight, self.site.bias
+        has_bias = bias is not None and f"{bias}.int32" in self.constants
+        return [f"{weight}.int8", f"{weight}.scales", *([f"{bias}.int32", f"{bias}.scales"] if has_bias else [])]
+
+    def nodes(self) -> Iterator[onnx.NodeProto]:
+        """Yield the nodes: the sum as a matrix (O, I k k), its scales, its integers, and the bias under the new scales."""
+        (down, up), at, weight = input_names(self.site.name), self.site.name, self.site.weight
+        yield self._node("DequantizeLinear", [down, f"{at}.down.scale"], "down.float")
+        yield self._node("DequantizeLinear", [up, f"{at}.up.scale"], "up.float")
+        yield self._node("Reshape", [f"{at}.down.float", f"{at}.down.shape"], "down")  # (r, I k k)
+        yield self._node("Reshape", [f"{at}.up.float", f"{at}.up.shape"], "up")  # (O, r)
+        yield self._node("MatMul", [f"{at}.up", f"{at}.down"], "product")
+        base = [_base(f"{weight}.int8"), _base(f"{weight}.scales")]
+        yield self._node("DequantizeLinear", base, "base.float", axis=0)
+        yield self._node("Reshape", [f"{at}.base.float", f"{at}.up.shape"], "base")
+        yield self._node("Add", [f"{at}.base", f"{at}.product"], "sum")
+        yield self._node("Abs", [f"{at}.sum"], "magnitudes")
+        yield self._node("ReduceMax", [f"{at}.magnitudes", f"{at}.rows"], "magnitude", keepdims=0)
+        yield self._node("Div", [f"{at}.magnitude", f"{at}.limit"], "least")
+        yield helper.make_node("Max", [f"{at}.least", base[1]], [f"{weight}.scales"])
+        yield self._node("QuantizeLinear", [f"{at}.sum", f"{weight}.scales", f"{weight}.zero_points"], "integers", axis=0)
+        yield helper.make_node("Reshape", [f"{at}.integers", f"{at}.shape"], [f"{weight}.int8"])
+        if len(self.outputs) > 2:
+            yield from self._bias_nodes(f"{self.site.bias}")
+
+    def _bias_nodes(self, bias: str) -> Iterator[onnx.NodeProto]:
+        at, weight = self.site.name, self.site.weight
+        yield self._node("Div", [f"{weight}.scales", _base(f"{weight}.scales")], "growth")
+        yield helper.make_node("Mul", [_base(f"{bias}.scales"), f"{at}.growth"], [f"{bias}.scales"])
+        yield self._node("Cast", [_base(f"{bias}.int32")], "bias.float", to=TensorProto.FLOAT)
+        yield self._node("Div", [f"{at}.bias.float", f"{at}.growth"], "bias.shrunk")
+        yield self._node("Round", [f"{at}.bias.shrunk"], "bias.rounded")
+        yield helper.make_node("Cast", [f"{at}.bias.rounded"], [f"{bias}.int32"], to=TensorProto.INT32)
+
+    def _node(self, operator: str, inputs: list[str], name: str, **attributes: int) -> onnx.NodeProto:
+        return helper.make_node(operator, inputs, [f"{self.site.name}.{name}"], **attributes)
+
+    def own_constants(self) -> Iterator[onnx.TensorProto]:
+        """Yield the constants of these nodes; those of the base lie where the U-Net's do."""
+        down, up = (np.float32(self.lora[name].scale) for name in input_names(self.site.name))
+        shape = list(self.constants[f"{self.site.weight}.int8"].dims)
+        values = {
+            "down.scale": down,
+            "up.scale": up,
+            "down.shape": np.array([0, -1]),
+            "up.shape": np.array([shape[0], -1]),
+            "rows": np.array([1]),
+            "limit": np.float32(enc.limits("int8")[1]),
+            "shape": np.array(shape),
+        }
+        for name, value in values.items():
+            yield numpy_helper.from_array(np.asarray(value), f"{self.site.name}.{name}")
+        yield self.constants[f"{self.site.weight}.zero_points"]
+        for name in self.outputs:
+            yield initializers.under_name(self.constants[name], _base(name))
+
+
+def _base(name: str) -> str:
+    return f"{name}.base"

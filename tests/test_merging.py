@@ -1,0 +1,124 @@
+"""Adapters that are added to a U-Net's weights as it is loaded: the values, what a compiler leaves of them, and the pictures."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from safetensors.numpy import load_file
+
+pytest.importorskip("torch")
+
+from support.tiny_model import copy_with_one_task
+from support.watcher import Silent
+
+from quadbench import pipeline
+from quadbench.artifacts import Bundle, Component, Graph, Status, Stored, Variant
+from quadbench.artifacts.pixels import max_abs_difference, read_pixels
+from quadbench.compile import compile_bundle
+from quadbench.errors import BuildError
+from quadbench.quad.cache import digests_of
+from quadbench.quad.profile_file import lora_encodings_of
+from quadbench.quad.quantize.merging import mergeable
+from quadbench.quad.quantize.quantizer import weights_quantized
+from quadbench.quad.tensor_header import tensor_places
+from quadbench.quad.writer import BundleWriter
+from quadbench.recipe import load_recipe
+from quadbench.results.layout import Layout
+from quadbench.target.targets import QnnTarget
+
+Feed = dict[str, np.ndarray]
+MOST_DIFFERENCE = 2  # of a pixel, between an adapter as input and one in the weights, of 255
+
+
+def adapter_feed(session: onnxruntime.InferenceSession, path: Path) -> Feed:
+    """An adapter's integers, with zeros where its rank is less than the graph's."""
+    tensors = load_file(path)
+    feed = {value.name: np.zeros(value.shape, np.int16) for value in session.get_inputs() if value.name.startswith("lora.")}
+    for name, values in tensors.items():
+        feed[name][tuple(slice(0, size) for size in values.shape)] = values
+    return feed
+
+
+def data_feed(session: onnxruntime.InferenceSession) -> Feed:
+    random = np.random.default_rng(0)
+    values = [value for value in session.get_inputs() if not value.name.startswith("lora.")]
+    return {value.name: random.normal(size=value.shape).astype(np.float32) for value in values}
+
+
+def sqnr_db(exact: np.ndarray, other: np.ndarray) -> float:
+    return float(10 * np.log10(np.square(exact).sum() / np.square(other - exact).sum()))
+
+
+def written(tiny_bundle: Stored[Bundle], folder: Path) -> tuple[Graph, onnx.ModelProto]:
+    """The tiny U-Net with INT8 weights, twice: one whose weights are added to, and one with LoRA inputs."""
+    model, lora = onnx.load(tiny_bundle.folder / "float/unet.onnx"), lora_encodings_of(tiny_bundle)
+    both = mergeable(model, {}, lora, folder)
+    graph = BundleWriter(folder / "bundle").graph(both.unet, Variant.MERGED_AT_LOAD, Component.UNET, merge=both.merge)
+    return graph, weights_quantized(model, lora=lora).model
+
+
+@pytest.mark.parametrize("adapter", ["first", "second"])
+def test_a_merged_adapter_does_what_it_does_as_input(tiny_bundle: Stored[Bundle], tmp_path: Path, adapter: str) -> None:
+    graph, shared = written(tiny_bundle, tmp_path)
+    folder = tmp_path / "bundle/merged-at-load"
+    merge = onnxruntime.InferenceSession(folder / "merge.onnx")
+    lora = adapter_feed(merge, tiny_bundle.folder / f"adapters/{adapter}.safetensors")
+    names = [value.name for value in merge.get_outputs()]
+    outputs = dict(zip(names, merge.run(None, lora), strict=True))
+    base = load_file(folder / graph.data.path.rpartition("/")[2])
+    assert outputs.keys() == base.keys()
+    scales = [name for name in names if name.endswith(".scales")]
+    assert all((outputs[name] >= base[name]).all() for name in scales)  # so that no bias leaves its range
+    assert any((outputs[name] > base[name]).any() for name in scales)  # where weights outgrew the base's
+
+    content = bytearray((folder / graph.data.sha256).read_bytes())
+    for name, (begin, end) in tensor_places(folder / graph.data.sha256).items():
+        content[begin:end] = outputs[name].tobytes()
+    options, held = onnxruntime.SessionOptions(), bytes(content)
+    options.add_external_initializers_from_files_in_memory([graph.data.sha256], [held], [len(held)])
+    own = onnxruntime.InferenceSession(folder / "unet.onnx", options)
+    as_input = onnxruntime.InferenceSession(shared.SerializeToString())
+    data = data_feed(own)
+    (exact,), (eps,) = as_input.run(None, data | lora), own.run(None, data)
+    assert sqnr_db(exact, eps) > 30
+    (without,) = onnxruntime.InferenceSession(folder / "unet.onnx").run(None, data)
+    assert sqnr_db(exact, without) < 25
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activations", [{"scheme": "w8a16"}, {"scheme": "float"}, {"scheme": "mixed", "int8_percent": 60}])
+def test_pictures_are_those_of_the_shared_graph(tiny_recipe: Path, tmp_path: Path, activations: dict[str, Any]) -> None:
+    recipe = load_recipe(
+        copy_with_one_task(tiny_recipe, tmp_path / "tiny"),
+        {"baselines": ["merged-at-load"], "precision.activations": activations},
+    )
+    layout = Layout(tmp_path / "results")
+    result = pipeline.run(recipe, ["local"], layout=layout, observer=Silent()).result
+    records = {record.variant: record for record in result.records}
+    assert {variant: record.status for variant, record in records.items()} == dict.fromkeys(
+        (Variant.FLOAT, Variant.SHARED, Variant.MERGED_AT_LOAD), Status.OK
+    )
+    folders = {v: layout.launch(result.run_id, "local", v, 0) for v in (Variant.SHARED, Variant.MERGED_AT_LOAD)}
+    for name in records[Variant.SHARED].images:
+        shared, merged = (read_pixels(folder / "images" / f"{name}.png") for folder in folders.values())
+        assert max_abs_difference(shared, merged) <= MOST_DIFFERENCE
+
+
+def test_a_target_with_fixed_weights_is_refused(tiny_bundle: Stored[Bundle], tmp_path: Path) -> None:
+    graph, _ = written(tiny_bundle, tmp_path)
+    bundle = Stored(artifact=replace(tiny_bundle.artifact, graphs=(graph,)), folder=tmp_path)
+    with pytest.raises(BuildError, match="target 'npu' takes graphs whose weights are fixed; bundle 'tiny' has one"):
+        compile_bundle(bundle, QnnTarget(backend="qnn", htp_arch="v79", soc_model=69), "npu", Layout(tmp_path))
+
+
+def test_baselines_count_by_the_graphs_that_they_need(tiny_recipe: Path) -> None:
+    def digest(*baselines: str) -> str:
+        return digests_of(load_recipe(tiny_recipe, {"baselines": list(baselines)})).bundle
+
+    assert digest("per-graph", "resident") == digest("per-graph")
+    assert digest("merged-at-load", "per-graph") == digest("per-graph", "merged-at-load")
+    assert len({digest(), digest("per-graph"), digest("merged-at-load"), digest("per-graph", "merged-at-load")}) == 4
