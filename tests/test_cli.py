@@ -261,6 +261,22 @@ def test_a_signal_ends_a_command_as_ctrl_c_does(how: str, code: int) -> None:
     assert _signalled(how, "quadbench.quad.admit") == (code, f"error: ended by {how}; what was measured is stored\n")
 
 
+def test_ctrl_c_before_anything_is_imported_ends_without_a_traceback() -> None:
+    code = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(name, path, target=None):
+        if name == "quadbench.cli.commands":
+            os.kill(os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupt)
+from quadbench.__main__ import start
+sys.exit(start())
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (130, "error: interrupted; nothing was begun\n")
+
+
 def test_a_signal_that_was_turned_off_stays_off() -> None:
     code, said = _signalled("SIGHUP", "rich.table", before="signal.signal(signal.SIGHUP, signal.SIG_IGN)")
     assert (code, "'nothing'" in said) == (2, True)

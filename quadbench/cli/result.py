@@ -53,7 +53,7 @@ def _print_tables(options: argparse.Namespace, view: ReportView, path: Path | No
     else:
         _print_glance(console, view)
     for doubt in view.doubts:
-        words = (doubt.caveat.value.lower().replace("_", " "), "yellow"), f": {doubt.caveat.advice}"
+        words = (doubt.caveat.words, "yellow"), f": {doubt.caveat.advice}"
         console.print(Text.assemble(*words), highlight=False)
     for sentence in ("".join(phrase.text for phrase in view.headline), *view.gaps):
         if sentence:

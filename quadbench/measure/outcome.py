@@ -21,6 +21,9 @@ _STDERR_CHARACTERS = 200  # of each of them
 
 _RELEASE_BUILDS = {"release", "relwithdebinfo", "minsizerel"}
 
+_NO_PHONES = {"virtual": Caveat.VIRTUAL_DEVICE, "local": Caveat.THIS_MACHINE}  # by family
+_LONGER = "Hint: raise measure.timeout_s of the recipe"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
@@ -41,8 +44,8 @@ def failure_of(heard: Heard, ended: DeviceError | None, plan_sha256: str, wall_s
 def caveats_of(bundle: Bundle, device: DeviceFacts, heard: Heard, of_launch: tuple[Caveat, ...]) -> tuple[Caveat, ...]:
     """Return every doubt about the figures of a launch, in the enumeration's order."""
     doubts = {*bundle.caveats, *of_launch}
-    if device.family != "adb":
-        doubts.add(Caveat.VIRTUAL_DEVICE)
+    if device.family in _NO_PHONES:
+        doubts.add(_NO_PHONES[device.family])
     if heard.header is not None and heard.header.build_type.lower() not in _RELEASE_BUILDS:
         doubts.add(Caveat.DEBUG_BUILD)
     if _has_few_samples(heard):
@@ -53,7 +56,7 @@ def caveats_of(bundle: Bundle, device: DeviceFacts, heard: Heard, of_launch: tup
 def _ended_badly(heard: Heard, ended: DeviceError) -> Failure:
     match ended:
         case CommandTimeoutError():
-            return Failure(error_class=ErrorClass.HARNESS, reason=f"harness timed out: {ended}{heard.ended_early()}")
+            return Failure(error_class=ErrorClass.HARNESS, reason=f"harness timed out: {ended}{heard.ended_early()}. {_LONGER}")
         case OutputLimitError():
             return Failure(error_class=ErrorClass.HARNESS, reason=f"{ended}{heard.ended_early()}")
         case CommandError(status=status) if status in _CANNOT_START:

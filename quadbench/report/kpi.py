@@ -7,6 +7,7 @@ from statistics import median
 
 from quadbench import statistics
 from quadbench.artifacts import Caveat, Component, DeviceFacts, RunRecord, RunResult, Sample, TaskAssets, TaskKind, Variant
+from quadbench.artifacts.caveats import FigureKind
 from quadbench.harness.expected import FIRST_TASK
 from quadbench.recipe.precision import int8_percent_of
 from quadbench.recipe.published import published_table
@@ -116,6 +117,11 @@ class _Kpi:
     absent: Callable[[TaskAssets, Variant], str | None] = lambda task, variant: None
     is_exact: bool = False
 
+    @property
+    def kind(self) -> FigureKind:
+        """Return what kind of figure it is, for which caveats are about some kinds only."""
+        return FigureKind.SIZE if self.is_exact else FigureKind.TIME if self.unit is Unit.MILLISECONDS else FigureKind.MEMORY
+
 
 def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets) -> list[KpiRow]:
     launches = {variant: launches_of(result, device, variant) for variant in (Variant.SHARED, Variant.PER_GRAPH)}
@@ -135,7 +141,7 @@ def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets) -> list[KpiR
                 per_graph=per_graph,
                 ratio=_ratio(shared, per_graph),
                 published=_published(result, kpi, task, device),
-                caveats=tuple(caveat for caveat in Caveat if caveat in caveats),
+                caveats=tuple(caveat for caveat in Caveat if caveat in caveats and caveat.is_about(kpi.kind)),
             )
         )
     return rows
