@@ -66,10 +66,12 @@ class Outcome:
         return DeviceError.exit_code if first.error_class is ErrorClass.DEVICE else HarnessError.exit_code
 
 
-def run(recipe: Recipe, addresses: Sequence[str], *, layout: Layout, observer: Observer) -> Outcome:
+def run(
+    recipe: Recipe, addresses: Sequence[str], *, swept: Mapping[str, str] | None = None, layout: Layout, observer: Observer
+) -> Outcome:
     """Build, compile, deploy, measure, store and report. Every record is stored as soon as it is there.
 
-    A device that fails is left out and named in the outcome; the others go on.
+    A device that fails is left out and named in the outcome; the others go on. `swept` are values that a sweep has set.
 
     Raises:
         QuadbenchError: nothing could be built, or every device failed.
@@ -80,7 +82,7 @@ def run(recipe: Recipe, addresses: Sequence[str], *, layout: Layout, observer: O
     def bundles_of(profiles: Sequence[str]) -> Mapping[str, Stored[Bundle]]:
         return built_for(recipe, profiles, layout=layout, observer=observer)
 
-    return _run(recipe.name, bundles_of, recipe.terms, addresses, layout, observer)
+    return _run(recipe.name, bundles_of, replace(recipe.terms, swept=dict(swept or {})), addresses, layout, observer)
 
 
 def run_bundle(bundle: Stored[Bundle], terms: Terms, addresses: Sequence[str], *, layout: Layout, observer: Observer) -> Outcome:
@@ -119,7 +121,7 @@ def _run(
         deployments = rollout.deployments if rollout else ()
         work = _Run(terms=terms, run_id=run_id, bundles=bundles, layout=layout, records=records, leases=leases, observer=observer)
         planned = Counter(launch.variant for launch in work.launches)
-        begun = new_run_file(run_id, bundles, deployments=deployments, published=terms.published, planned=planned)
+        begun = new_run_file(run_id, bundles, terms, deployments=deployments, planned=planned)
         save_run(layout, begun)
         if rollout:
             work.measure(rollout)

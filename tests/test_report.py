@@ -321,3 +321,13 @@ def test_the_worst_step_and_what_clips_are_shown(tmp_path: Path) -> None:
     assert not page.open
     assert not page.wrong
     assert "SQNR of eps at each step of restyle" in page.texts
+
+
+def test_the_report_says_what_was_run(tmp_path: Path) -> None:
+    result = replace(make_run(tmp_path), recipe="name: <mine>\n", swept={"precision.lora": "int8"})
+    text = Page(render_html(result, Layout(tmp_path))).text
+    assert "w8a16, LoRA" in text
+    assert "recipe c1c1c1c1c1c1" in text
+    assert "Of a sweep: precision.lora = int8" in text
+    assert "name: <mine>" in text
+    assert "Of a sweep" not in Page(render_html(make_run(tmp_path / "alone"), Layout(tmp_path))).text

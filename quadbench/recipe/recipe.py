@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import yaml
 from pydantic import Field, ValidationInfo, field_validator
 
 from quadbench.errors import UnknownNameError
@@ -57,12 +58,17 @@ class Measure(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """The part of a recipe that counts once its bundle is there: how that is measured. The defaults are for a bundle alone."""
+    """The part of a recipe that counts once its bundle is there: how that is measured. The defaults are for a bundle alone.
+
+    `text` is the recipe for readers, without its defaults; `swept` are the values of it that a sweep has set.
+    """
 
     measure: Measure = field(default_factory=Measure)
     runtime: Runtime = field(default_factory=Runtime)
     baselines: tuple[Baseline, ...] = ("per-graph",)
     published: str | None = None
+    text: str | None = None
+    swept: dict[str, str] = field(default_factory=dict)
 
 
 class Recipe(Spec):
@@ -153,7 +159,8 @@ class Recipe(Spec):
     @property
     def terms(self) -> Terms:
         """Return how the recipe's bundle is measured."""
-        return Terms(measure=self.measure, runtime=self.runtime, baselines=self.baselines, published=self.published)
+        text = yaml.safe_dump(self.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True, width=120)
+        return Terms(measure=self.measure, runtime=self.runtime, baselines=self.baselines, published=self.published, text=text)
 
     def on(self, profile: str | None) -> "Recipe":
         """Return the recipe as devices of one profile run it; None is a profile of which it says nothing."""

@@ -19,6 +19,7 @@ from quadbench.artifacts.parts import file_refs
 from quadbench.artifacts.plausible import MOST_BYTES
 from quadbench.artifacts.scores import RunScores
 from quadbench.errors import ArtifactError, StorageError, UnknownNameError, shown
+from quadbench.recipe import Terms
 from quadbench.recipe.published import published_table
 from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
@@ -38,7 +39,8 @@ class RunFile:
     """The content of run.json, which is written when a run begins and again when it ends.
 
     `bundle` is the name of the bundle's folder below `bundles`; `others` has those of device profiles that ran another, by
-    profile. `planned` is the number of launches of each variant on a device; files of an older quadbench do not say it.
+    profile. `planned` is the number of launches of each variant on a device; files of an older quadbench do not say it. `recipe`
+    is the recipe's text, and `swept` what a sweep set in it.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -49,6 +51,8 @@ class RunFile:
     published: str | None = None
     planned: dict[Variant, int] | None = None
     is_ended: bool = False
+    recipe: str | None = None
+    swept: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_cut_short(self) -> bool:
@@ -67,9 +71,9 @@ def new_id() -> str:
 def new_run_file(
     run_id: str,
     bundles: Mapping[str, Stored[Bundle]],
+    terms: Terms,
     *,
     deployments: tuple[Deployment, ...],
-    published: str | None,
     planned: Mapping[Variant, int],
 ) -> RunFile:
     """Return the file of a run that begins, whose devices run these bundles, by their profile."""
@@ -80,8 +84,10 @@ def new_run_file(
         bundle=folders[first],
         others=others,
         deployments=deployments,
-        published=published,
+        published=terms.published,
         planned=dict(planned),
+        recipe=terms.text,
+        swept=terms.swept,
     )
 
 
@@ -116,6 +122,8 @@ def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
         scores=scores,
         planned=run.planned,
         is_cut_short=run.is_cut_short,
+        recipe=run.recipe,
+        swept=run.swept,
     )
 
 

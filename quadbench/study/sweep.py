@@ -156,7 +156,7 @@ def _teacher(variations: Sequence[Variation], folder: Path) -> "Teacher | None":
 def _points(
     variation: Variation, addresses: Sequence[str], teacher: "Teacher | None", layout: Layout, observer: Observer
 ) -> Iterator[SweepPoint]:
-    result = pipeline.run(variation.recipe, addresses, layout=layout, observer=observer).result
+    result = pipeline.run(variation.recipe, addresses, swept=variation.setting, layout=layout, observer=observer).result
     scores, likeness = None, None
     if teacher:
         from quadbench.quality import score_run
