@@ -23,7 +23,7 @@ from quadbench.measure import (
     measured_sequence,
 )
 from quadbench.observer import Observer
-from quadbench.recipe import Gate
+from quadbench.recipe import Gate, Terms
 from quadbench.report.sides import Pair, common_tasks, interleaved_rows, primary, replanned, sides_of_blocks
 from quadbench.report.versus import Versus, VersusDevice, VersusSide, caveats_of
 from quadbench.results.engine import database_of
@@ -121,7 +121,7 @@ def _prepared(chosen: Chosen, devices: Sequence[Device], layout: Layout, observe
         harness=chosen.harness,
         kit=chosen.kit,
     )
-    begun = new_run_file(new_id(), bundles, deployments=rollout.deployments, published=None, planned={})
+    begun = new_run_file(new_id(), bundles, Terms(), deployments=rollout.deployments, planned={})
     return _Prepared(chosen=chosen, begun=begun, installations=rollout.installations, failures=rollout.failures)
 
 
