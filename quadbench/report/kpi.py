@@ -117,17 +117,13 @@ class _Kpi:
     absent: Callable[[TaskAssets, Variant], str | None] = lambda task, variant: None
     is_exact: bool = False
 
-    @property
-    def kind(self) -> FigureKind:
-        """Return what kind of figure it is, for which caveats are about some kinds only."""
-        return FigureKind.SIZE if self.is_exact else FigureKind.TIME if self.unit is Unit.MILLISECONDS else FigureKind.MEMORY
-
 
 def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets) -> list[KpiRow]:
     launches = {variant: launches_of(result, device, variant) for variant in (Variant.SHARED, Variant.PER_GRAPH)}
     caveats = {caveat for records in launches.values() for record in sound(records) for caveat in record.caveats}
     rows = []
     for kpi in _HOSTED_KPIS if device.is_hosted else _KPIS:
+        kind = FigureKind.SIZE if kpi.is_exact else FigureKind.TIME if kpi.unit is _MS else FigureKind.MEMORY
         shared, per_graph = (_cell(kpi, task, variant, records) for variant, records in launches.items())
         rows.append(
             KpiRow(
@@ -141,7 +137,7 @@ def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets) -> list[KpiR
                 per_graph=per_graph,
                 ratio=_ratio(shared, per_graph),
                 published=_published(result, kpi, task, device),
-                caveats=tuple(caveat for caveat in Caveat if caveat in caveats and caveat.is_about(kpi.kind)),
+                caveats=tuple(caveat for caveat in Caveat if caveat in caveats and caveat.is_about(kind)),
             )
         )
     return rows
@@ -298,6 +294,10 @@ def _of_component(metric: str, component: Component) -> Callable[[RunRecord, Tas
     return lambda record, task: values(record, metric, _is_component(component, task, record))
 
 
+def _run_of(component: Component) -> Callable[[RunRecord, TaskAssets], list[float]]:
+    return _of_component("inference_ns", component)
+
+
 def _is_component(component: Component, task: TaskAssets, record: RunRecord) -> Callable[[Sample], bool]:
     unet = task.name if record.variant.is_merged else "base"
     if component is Component.UNET:
@@ -337,20 +337,13 @@ _KPIS = (
 
 # A service that hosts devices runs single graphs: no images, no switches.
 _HOSTED_KPIS = (
-    _Kpi(
-        key="vae_encoder",
-        title="VAE encoder",
-        unit=_MS,
-        read=_of_component("inference_ns", Component.VAE_ENCODER),
-        absent=_needs_input_image,
-    ),
-    _Kpi(key="unet_run", title="U-Net, one run", unit=_MS, read=_of_component("inference_ns", Component.UNET)),
-    _Kpi(key="vae_decoder", title="VAE decoder", unit=_MS, read=_of_component("inference_ns", Component.VAE_DECODER)),
-    _Kpi(key="text_run", title="Text encoder, one run", unit=_MS, read=_of_component("inference_ns", Component.TEXT_ENCODER)),
+    _Kpi(key="vae_encoder", title="VAE encoder", unit=_MS, read=_run_of(Component.VAE_ENCODER), absent=_needs_input_image),
+    _Kpi(key="unet_run", title="U-Net, one run", unit=_MS, read=_run_of(Component.UNET)),
+    _Kpi(key="vae_decoder", title="VAE decoder", unit=_MS, read=_run_of(Component.VAE_DECODER)),
+    _Kpi(key="text_run", title="Text encoder, one run", unit=_MS, read=_run_of(Component.TEXT_ENCODER)),
     _Kpi(key="session_load", title="Session load", unit=_MS, read=_session_load),
     _Kpi(key="foundation_rom", title="Foundation ROM", unit=_MB, read=_foundation_bytes, is_exact=True),
     _Kpi(key="lora_rom", title="LoRA ROM", unit=_MB, read=_lora_bytes, absent=_needs_adapter, is_exact=True),
     _Kpi(key="unet_peak", title="Peak RAM, U-Net", unit=_MB, read=_of_component("inference_peak_bytes", Component.UNET)),
 )
-
 KPI_UNITS = {kpi.key: kpi.unit for kpi in (*_KPIS, *_HOSTED_KPIS)}
