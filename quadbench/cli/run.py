@@ -12,7 +12,7 @@ from quadbench import pipeline
 from quadbench.artifacts import MIB, Bundle, Stored
 from quadbench.cli.addresses import add_devices, chosen_devices
 from quadbench.cli.conditions import add_fail_if, conditions_of
-from quadbench.cli.console import RunConsole, print_error, print_json, print_text
+from quadbench.cli.console import RUN_STAGES, RunConsole, print_error, print_json, print_text
 from quadbench.cli.options import add_command
 from quadbench.cli.result import add_full, print_result
 from quadbench.errors import UserError
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         return _print_forecasts(options, _forecasts(options, source, chosen))
     conditions = conditions_of(options, source.tasks)
-    with RunConsole(Console(stderr=True)) as observer:
+    with RunConsole(Console(stderr=True), RUN_STAGES) as observer:
         outcome = source.run(chosen, layout=options.layout, observer=observer)
     code = print_result(options, outcome.result, outcome.report, conditions)
     for address, failure in outcome.failures.items():
