@@ -30,7 +30,7 @@ from quadbench.results.manifest import check_contents, read_manifest, temporary_
 from quadbench.results.records import Records, open_records
 from quadbench.results.runs import keep_record, load_run, new_id, new_run_file, save_run
 from quadbench.rollout import Rollout, compile_for, roll_out
-from quadbench.rollout.equipment import require_equipment
+from quadbench.rollout.equipment import require_cores, require_equipment
 from quadbench.target.known import PHONE_MACHINE, KnownTarget
 from quadbench.target.targets import target_key
 
@@ -115,6 +115,7 @@ def _run(
         inventory = Inventory(records.engine)
         inventory.require_usable(devices)
         require_equipment(devices, layout)
+        require_cores(terms.runtime.cores, devices)
         bundles = bundles_of([device.profile.name for device in devices] + [phone.profile.name for phone in phones])
         rollout = _rolled_out(bundles, devices, layout, observer, inventory) if devices else None
         run_id = new_id()

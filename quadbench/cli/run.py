@@ -18,7 +18,8 @@ from quadbench.cli.result import add_full, print_result
 from quadbench.errors import UserError
 from quadbench.observer import Observer
 from quadbench.quad.chosen import bundle_folder, fitting_bundle
-from quadbench.recipe import Recipe, Terms, load_recipe
+from quadbench.quad.named import read_recipe
+from quadbench.recipe import Recipe, Terms
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
 from quadbench.rollout.forecast import Forecast, forecast
@@ -93,7 +94,7 @@ def _source(options: argparse.Namespace) -> _OfRecipe | _OfBundle:
         if options.bundle:
             raise UserError(f"'{folder}' is a bundle, and --bundle names another", hint="give one of them")
         return _OfBundle(bundle=read_manifest(folder, Bundle), terms=Terms())
-    recipe = load_recipe(options.source)
+    recipe = read_recipe(options.source)
     if not options.bundle:
         return _OfRecipe(recipe=recipe)
     return _OfBundle(bundle=fitting_bundle(options.bundle, recipe, options.layout), terms=recipe.terms)

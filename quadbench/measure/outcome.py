@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from quadbench.artifacts import Bundle, Caveat, DeviceFacts, ErrorClass
 from quadbench.artifacts.device_text import one_line
 from quadbench.errors import CommandError, CommandTimeoutError, DeviceError, OutputLimitError
+from quadbench.harness.events import ErrorEvent
 from quadbench.harness.heard import Heard
 from quadbench.harness.plan import REFUSED_EXIT_CODE
 from quadbench.statistics import ENOUGH_SAMPLES
@@ -84,10 +85,13 @@ def _has_failed(heard: Heard) -> bool:
 
 
 def _errors(heard: Heard) -> str:
-    return (
-        "; ".join(one_line(f"{error.where}: {error.message}" if error.where else error.message) for error in heard.errors)
-        or "no reason given"
-    )
+    return "; ".join(one_line(_placed(error)) for error in heard.errors) or "no reason given"
+
+
+def _placed(error: ErrorEvent) -> str:
+    """Return a message with its place before it, which some messages have themselves."""
+    is_told = not error.where or error.message.startswith(error.where)
+    return error.message if is_told else f"{error.where}: {error.message}"
 
 
 def _stderr(ended: CommandError) -> str:

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -25,6 +25,7 @@ from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest
 from quadbench.results.records import Guard, Records, read_records, values_fault
+from quadbench.results.score_faults import scores_fault
 from quadbench.results.storage import storing
 from quadbench.spec import first_problem, read_json
 from quadbench.statistics import LAUNCHES_PER_BLOCK
@@ -109,11 +110,11 @@ def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
         ArtifactError: there is no run at all, or its file, its bundle or the bundle's pictures are missing or damaged.
     """
     run, stored = _stored(layout, run_id)
-    run_id, scores_file = stored[0].run_id, layout.scores(stored[0].run_id)
-    scores = _read(scores_file, RunScores, hint="remove it, or run quadbench quality again") if scores_file.exists() else None
     bundles = {name: _bundle(layout, name) for name in (run.bundle, *run.others.values())}
+    tasks = [task.name for task in bundles[run.bundle].artifact.tasks]
+    scores = _scores(layout.scores(stored[0].run_id), tasks, list(dict.fromkeys(record.device.address for record in stored)))
     return RunResult(
-        run_id=run_id,
+        run_id=stored[0].run_id,
         stored=bundles[run.bundle],
         others={profile: bundles[name] for profile, name in run.others.items()},
         records=_without_discarded_blocks(tuple(map(_judged, stored))),
@@ -125,6 +126,17 @@ def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
         recipe=run.recipe,
         swept=run.swept,
     )
+
+
+def _scores(path: Path, tasks: Sequence[str], devices: Sequence[str]) -> RunScores | None:
+    """Return the scores of a run of these tasks on these devices; None where it was not scored."""
+    if not path.exists():
+        return None
+    hint = "remove it, or run quadbench quality again"
+    scores = _read(path, RunScores, hint=hint)
+    if fault := scores_fault(scores, tasks, devices):
+        raise ArtifactError(f"'{path}' has {fault}", hint=hint)
+    return scores
 
 
 def run_ids(layout: Layout, limit: int) -> list[str]:
