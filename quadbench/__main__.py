@@ -1,5 +1,18 @@
-"""`python -m quadbench` is `quadbench`."""
+"""`python -m quadbench` is `quadbench`: nothing is imported before Ctrl-C is minded, which otherwise ends in a traceback."""
 
-from quadbench.cli import main
+import sys
 
-raise SystemExit(main())
+
+def start() -> int:
+    """Run the command line, whose own import may be interrupted."""
+    try:
+        from quadbench.cli import main
+
+        return main()
+    except KeyboardInterrupt:
+        sys.stderr.write("error: interrupted; nothing was begun\n")
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(start())

@@ -41,7 +41,7 @@ from quadbench.results.manifest import check_contents, read_manifest, temporary_
 from quadbench.results.records import Records, open_records
 from quadbench.results.runs import keep_record, load_run, new_id, new_run_file, save_run
 from quadbench.rollout import Rollout, compile_for, roll_out
-from quadbench.rollout.equipment import require_equipment
+from quadbench.rollout.equipment import require_cores, require_equipment
 from quadbench.target.known import PHONE_MACHINE, KnownTarget
 from quadbench.target.targets import target_key
 
@@ -77,10 +77,12 @@ class Outcome:
         return DeviceError.exit_code if first.error_class is ErrorClass.DEVICE else HarnessError.exit_code
 
 
-def run(recipe: Recipe, addresses: Sequence[str], *, layout: Layout, observer: Observer) -> Outcome:
+def run(
+    recipe: Recipe, addresses: Sequence[str], *, swept: Mapping[str, str] | None = None, layout: Layout, observer: Observer
+) -> Outcome:
     """Build, compile, deploy, measure, store and report. Every record is stored as soon as it is there.
 
-    A device that fails is left out and named in the outcome; the others go on.
+    A device that fails is left out and named in the outcome; the others go on. `swept` are values that a sweep has set.
 
     Raises:
         QuadbenchError: nothing could be built, or every device failed.
@@ -91,7 +93,7 @@ def run(recipe: Recipe, addresses: Sequence[str], *, layout: Layout, observer: O
     def bundles_of(profiles: Sequence[str]) -> Mapping[str, Stored[Bundle]]:
         return built_for(recipe, profiles, layout=layout, observer=observer)
 
-    return _run(recipe.name, bundles_of, recipe.terms, addresses, layout, observer)
+    return _run(recipe.name, bundles_of, replace(recipe.terms, swept=dict(swept or {})), addresses, layout, observer)
 
 
 def run_bundle(bundle: Stored[Bundle], terms: Terms, addresses: Sequence[str], *, layout: Layout, observer: Observer) -> Outcome:
@@ -102,7 +104,7 @@ def run_bundle(bundle: Stored[Bundle], terms: Terms, addresses: Sequence[str], *
         KeyboardInterrupt: Ctrl-C; what was measured is stored.
     """
     of_all = has_own_graphs(bundle.artifact)  # to the base's weights any adapter can be added
-    own = replace(terms, baselines=tuple(name for name in terms.baselines if of_all or name == Variant.MERGED_AT_LOAD))
+    own = replace(terms, baselines=tuple(name for name in terms.baselines if of_all or Variant(name) is Variant.MERGED_AT_LOAD))
     return _run(bundle.artifact.recipe_name, lambda profiles: dict.fromkeys(profiles, bundle), own, addresses, layout, observer)
 
 
@@ -125,13 +127,14 @@ def _run(
         inventory = Inventory(records.engine)
         inventory.require_usable(devices)
         require_equipment(devices, layout)
+        require_cores(terms.runtime.cores, devices)
         bundles = bundles_of([device.profile.name for device in devices] + [phone.profile.name for phone in phones])
         rollout = _rolled_out(bundles, devices, layout, observer, inventory) if devices else None
         run_id = new_id()
         deployments = rollout.deployments if rollout else ()
         work = _Run(terms=terms, run_id=run_id, bundles=bundles, layout=layout, records=records, leases=leases, observer=observer)
         planned = Counter(launch.variant for launch in work.launches)
-        begun = new_run_file(run_id, bundles, deployments=deployments, published=terms.published, planned=planned)
+        begun = new_run_file(run_id, bundles, terms, deployments=deployments, planned=planned)
         save_run(layout, begun)
         if rollout:
             work.measure(rollout)

@@ -18,6 +18,7 @@ from quadbench.cli.console import print_json, print_text, stdout_console
 from quadbench.cli.options import sentence
 from quadbench.zoo import adapter_folder
 
+QUICKSTART = Path(__file__).parents[1] / "recipes" / "quickstart.yaml"
 MISTAKES = """\
 schema_version: 1
 name: mistaken
@@ -105,6 +106,38 @@ def test_a_phone_that_is_not_attached_is_answered_with_what_to_do(tmp_path: Path
 def test_an_unknown_profile_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "quickstart", "--devices", "virtual:s52", "--results", str(tmp_path / "results")]) == 2
     assert "did you mean 's25'?" in _error(capsys)
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [("local?target=qnn", "'local?target=qnn' is no device: local takes no options"), ("a,b", "--device 'a,b' names several")],
+)
+def test_what_is_no_device_to_be_tried_is_wrong_input(device: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--device", device]) == 2
+    assert said in _error(capsys)
+
+
+def test_an_unknown_profile_of_a_recipe_stands_at_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"{QUICKSTART.read_text()}\ndevices:\n  s52: {{}}\n")
+    line = len(recipe.read_text().splitlines())
+    for words in (["recipe", "check", str(recipe)], ["run", str(recipe), "--devices", "local"]):
+        assert main([*words, "--results", str(tmp_path / "results")]) == 2
+        assert f"{recipe}:{line}: devices.s52: no device profile 's52'; did you mean 's25'?" in _error(capsys)
+
+
+def test_cores_that_are_not_there_or_stand_twice_are_refused_before_anything_is_built(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    for cores, said in (
+        ("[0, 0]", "runtime.cores: core 0 stands more than once"),
+        ("[1023]", "names core 1023, which 'local' has not"),
+    ):
+        recipe.write_text(f"{QUICKSTART.read_text()}\nruntime: {{cores: {cores}}}\n")
+        assert main(["run", str(recipe), "--devices", "local", "--results", str(tmp_path / "results")]) == 2
+        assert said in _error(capsys)
+    assert not list((tmp_path / "results").glob("bundles/*"))
 
 
 def test_one_serial_cannot_pick_two_phones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -259,6 +292,22 @@ def test_ctrl_c_while_something_is_imported_ends_without_a_traceback(module: str
 def test_a_signal_ends_a_command_as_ctrl_c_does(how: str, code: int) -> None:
     assert _signalled(how, "rich.table") == (code, f"error: ended by {how}; nothing was begun\n")
     assert _signalled(how, "quadbench.quad.admit") == (code, f"error: ended by {how}; what was measured is stored\n")
+
+
+def test_ctrl_c_before_anything_is_imported_ends_without_a_traceback() -> None:
+    code = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(name, path, target=None):
+        if name == "quadbench.cli.commands":
+            os.kill(os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupt)
+from quadbench.__main__ import start
+sys.exit(start())
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (130, "error: interrupted; nothing was begun\n")
 
 
 def test_a_signal_that_was_turned_off_stays_off() -> None:

@@ -15,7 +15,7 @@ from support.synthetic_run import S25, failed, make_run
 from quadbench.artifacts import DeviceFacts, LaunchPlan, RunRecord, Variant
 from quadbench.artifacts.device_text import MOST_CHARACTERS, is_plain, one_line, printable
 from quadbench.cli import _configure_logging
-from quadbench.cli.console import RunConsole, print_error
+from quadbench.cli.console import RUN_STAGES, RunConsole, print_error
 from quadbench.cli.result import print_result
 from quadbench.devices.device import command_failed
 from quadbench.report import kpi_table, render_html, to_csv, to_latex, to_markdown
@@ -64,7 +64,7 @@ def said_of(record: RunRecord) -> str:
 def test_a_reason_on_the_terminal_is_text_and_no_markup(tmp_path: Path) -> None:
     record = failed(make_run(tmp_path, variants=(Variant.SHARED,)).records[0], EVIL)
     said = said_of(record)
-    assert "measure virtual:s25, shared 0: FAILED in 21.0 s: [/foo] [red]x[/] \\x1b[2J" in said
+    assert "measure virtual:s25, shared 0 (1 of 1): FAILED in 21.0 s: [/foo] [red]x[/] \\x1b[2J" in said
     assert not CONTROLS.search(said.replace("\n", ""))
 
 
@@ -139,3 +139,21 @@ def test_a_devices_name_is_one_cell_in_every_table_and_page(tmp_path: Path, caps
 )
 def test_a_spreadsheet_takes_no_cell_for_a_formula(text: str, cell: str) -> None:
     assert csv_cell(text) == cell
+
+
+def test_each_line_of_a_run_says_which_stage_of_how_many_it_is(tmp_path: Path) -> None:
+    record, out = make_run(tmp_path, variants=(Variant.SHARED,)).records[0], io.StringIO()
+    with RunConsole(Console(file=out, force_terminal=False, width=10_000), RUN_STAGES) as console:
+        console.step("sweep", "1 of 2: precision.lora=int16")
+        console.reused("bundle", "a" * 64)
+        for step in ("unet", "vae_decoder"):
+            console.step("compile", step)
+        console.launch(record.device.address, LaunchPlan(variant=record.variant, launch=0, sequence=()), 2, 5)
+        console.record(record)
+        console.step("sweep", "2 of 2: precision.lora=int8")
+    said = out.getvalue().splitlines()
+    assert said[0] == "sweep 1 of 2: precision.lora=int16"
+    assert said[1].startswith("1/5 bundle unchanged, reused")
+    assert said[2] == "3/5 compile"
+    assert said[3].startswith("5/5 measure virtual:s25, shared 0 (2 of 5): OK in")
+    assert said[4:] == ["sweep 2 of 2: precision.lora=int8"]

@@ -8,7 +8,8 @@ from support.synthetic_run import ABBA, make_run
 
 from quadbench.artifacts import RunRecord, RunResult, Variant
 from quadbench.report.headline import gaps, headline
-from quadbench.report.kpi import kpi_rows, unequal_rows
+from quadbench.report.kpi import kpi_rows
+from quadbench.report.unequal import unequal_rows
 
 
 def slowed(folder: Path, factor: float, variants: tuple[Variant, ...] = ABBA) -> RunResult:

@@ -69,6 +69,7 @@ def test_a_hanging_harness_is_killed_and_recorded(world: World) -> None:
     assert (record.status, record.error_class) == (Status.FAILED, ErrorClass.HARNESS)
     assert record.reason is not None
     assert "harness timed out" in record.reason
+    assert "raise measure.timeout_s" in record.reason
     assert len(of_metric(record, "end_to_end_ns")) == 1
 
 

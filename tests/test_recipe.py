@@ -359,3 +359,9 @@ def test_what_is_proposed_for_missing_keys_makes_a_valid_recipe(tmp_path: Path) 
     pasted = re.findall(r"for example `(.*)`$", str(refused.value), re.MULTILINE)
     path.write_text("schema_version: 1\n" + "\n".join(pasted))
     assert load_recipe(path).tasks[0].name == "mine"
+
+
+def test_the_text_of_a_recipe_is_a_recipe(tmp_path: Path) -> None:
+    recipe = load_recipe("quickstart")
+    (tmp_path / "again.yaml").write_text(recipe.terms.text or "")
+    assert recipe_digest(load_recipe(tmp_path / "again.yaml")) == recipe_digest(recipe)

@@ -103,11 +103,11 @@ def test_every_figure_table_of_a_virtual_device_says_so(tmp_path: Path) -> None:
     html = render_html(make_run(tmp_path), Layout(tmp_path))
     assert Caveat.VIRTUAL_DEVICE.advice in Page(html).text
     captions = re.findall(r"<caption>.*?</caption>", html, re.DOTALL)
-    figures = [
-        caption for caption in captions if re.search("LoRA restyle|At a glance|Bytes on|Mean PSNR|against Python", caption)
-    ]
-    assert len(figures) == 5
-    assert all("virtual device</span>" in caption for caption in figures)
+    told = {words: [caption for caption in captions if words in caption] for words in ("LoRA restyle", "At a glance")}
+    assert all(captions and all("virtual device</span>" in caption for caption in captions) for captions in told.values())
+    untold = [caption for caption in captions if re.search("Bytes on|Mean PSNR|against Python", caption)]
+    assert len(untold) == 3  # its files and pictures are a phone's
+    assert not any("virtual device</span>" in caption for caption in untold)
 
 
 def test_an_emulator_s_times_are_left_out_everywhere_and_said_to_be(tmp_path: Path) -> None:
@@ -321,3 +321,13 @@ def test_the_worst_step_and_what_clips_are_shown(tmp_path: Path) -> None:
     assert not page.open
     assert not page.wrong
     assert "SQNR of eps at each step of restyle" in page.texts
+
+
+def test_the_report_says_what_was_run(tmp_path: Path) -> None:
+    result = replace(make_run(tmp_path), recipe="name: <mine>\n", swept={"precision.lora": "int8"})
+    text = Page(render_html(result, Layout(tmp_path))).text
+    assert "w8a16, LoRA" in text
+    assert "recipe c1c1c1c1c1c1" in text
+    assert "Of a sweep: precision.lora = int8" in text
+    assert "name: <mine>" in text
+    assert "Of a sweep" not in Page(render_html(make_run(tmp_path / "alone"), Layout(tmp_path))).text

@@ -80,3 +80,28 @@ def test_a_run_is_shown_again_within_100_columns_and_nothing_is_written(
     assert shown.splitlines()[-1] == f"no report yet; quadbench report {RUN} writes it"
     assert main(["show", "--json", "--results", str(results.root)]) == 0
     assert json.loads(capsys.readouterr().out)["report"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"n": -3}, "psnr has n -3; expected 0 to"),
+        ({"value": 1e300}, "psnr is 1e+300; expected at most 1e+12"),
+        ({"task": "unheard-of"}, "task 'unheard-of', which the run has not; expected restyle, remove-object"),
+        ({"device": "s99"}, "device 's99', on which the run was not; expected virtual:s25"),
+        ({"against": "the moon"}, "'shared' against 'the moon'"),
+    ],
+)
+def test_scores_that_are_of_no_such_run_are_refused(
+    results: Layout, change: dict[str, object], fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metric = {"name": "psnr", "title": "PSNR", "unit": "dB", "better": "higher", "definition": "As ever."}
+    score: dict[str, object] = {"metric": metric, "value": 40.0, "n": 8}
+    compared: dict[str, object] = {"task": "restyle", "device": "virtual:s25", "made": "shared", "against": "reference"}
+    results.scores(RUN).write_text(json.dumps({"compared": [{**compared, "scores": [score]}]}))
+    assert main(["show", RUN, "--results", str(results.root)]) == 0
+    own = {key: value for key, value in change.items() if key in score}
+    compared |= {key: value for key, value in change.items() if key in compared}
+    results.scores(RUN).write_text(json.dumps({"compared": [{**compared, "scores": [{**score, **own}]}]}))
+    assert main(["show", RUN, "--results", str(results.root)]) == 3
+    assert f"quality.json' has compared.0: {fault}" in " ".join(capsys.readouterr().err.split())

@@ -1,12 +1,22 @@
-"""Caveats: the doubts about a figure, each with one sentence of advice."""
+"""Caveats: the doubts about a figure, each with the kinds of figures that it is about and one sentence of advice."""
 
 from enum import StrEnum
+
+
+class FigureKind(StrEnum):
+    """The kinds of figures that a caveat may be about."""
+
+    TIME = "time"
+    MEMORY = "memory"
+    SIZE = "size"  # of a file
+    PICTURE = "picture"
 
 
 class Caveat(StrEnum):
     """A doubt about a figure. It is shown beside the figure and keeps it out of regression series."""
 
     VIRTUAL_DEVICE = "VIRTUAL_DEVICE"
+    THIS_MACHINE = "THIS_MACHINE"
     EMULATED_NPU = "EMULATED_NPU"
     EMULATED_CPU = "EMULATED_CPU"
     FEW_SAMPLES = "FEW_SAMPLES"
@@ -22,6 +32,15 @@ class Caveat(StrEnum):
     UNET_ONLY = "UNET_ONLY"
 
     @property
+    def words(self) -> str:
+        """Return its name as people read it: `virtual device`."""
+        return self.value.lower().replace("_", " ")
+
+    def is_about(self, *kinds: FigureKind) -> bool:
+        """Say whether figures of one of these kinds are in doubt."""
+        return not _ABOUT[self].isdisjoint(kinds)
+
+    @property
     def advice(self) -> str:
         """Say in one sentence what the figure is not good for, and what would cure it."""
         return _ADVICE[self]
@@ -29,6 +48,7 @@ class Caveat(StrEnum):
 
 _ADVICE = {
     Caveat.VIRTUAL_DEVICE: "Times and memory are this machine's CPU, not a phone's NPU; attach a phone for its own figures.",
+    Caveat.THIS_MACHINE: "Times and memory are this machine's own and say nothing about a phone; attach one for its figures.",
     Caveat.EMULATED_NPU: "Numerics are those of the vendor's emulator, compared with no hardware here; its times are left out.",
     Caveat.EMULATED_CPU: "Programs for arm64 ran in an emulator: pictures and sizes hold, memory does not; times are left out.",
     Caveat.FEW_SAMPLES: "Too few samples for the percentiles; raise measure.iterations or measure.launches.",
@@ -45,4 +65,20 @@ _ADVICE = {
     Caveat.UNET_ONLY: "An adapter's text encoder part was left out, in pictures and references alike; one that is trained on the "
     "U-Net alone has none.",
     Caveat.LOADED_HOST: "Other work was running on this machine's CPU while it was measured.",
+}
+_TIME, _MEMORY, _SIZE, _PICTURE = FigureKind
+_ABOUT = {
+    Caveat.VIRTUAL_DEVICE: {_TIME, _MEMORY},
+    Caveat.THIS_MACHINE: {_TIME, _MEMORY},
+    Caveat.EMULATED_NPU: {_TIME, _PICTURE},
+    Caveat.EMULATED_CPU: {_TIME, _MEMORY},
+    Caveat.FEW_SAMPLES: {_TIME},
+    Caveat.THROTTLED: {_TIME},
+    Caveat.CPU_FALLBACK: {_TIME, _MEMORY},
+    Caveat.RANDOM_WEIGHTS: {_PICTURE},
+    Caveat.DEBUG_BUILD: {_TIME, _MEMORY},
+    Caveat.UNEVEN_CALIBRATION: {_PICTURE},
+    Caveat.SIMULATED_INTEGERS: {_TIME},
+    Caveat.UNET_ONLY: {_TIME, _MEMORY, _SIZE, _PICTURE},
+    Caveat.LOADED_HOST: {_TIME},
 }

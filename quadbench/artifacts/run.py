@@ -140,6 +140,8 @@ class RunResult:
     scores: RunScores | None = None  # where `quadbench quality` was run on it
     planned: dict[Variant, int] | None = None  # launches of each variant on a device; None where an older quadbench ran them
     is_cut_short: bool = False  # or still goes on
+    recipe: str | None = None  # its text; None of a bundle that was run without one, and where an older quadbench ran it
+    swept: dict[str, str] = field(default_factory=dict)  # what of the recipe a sweep set
 
     @property
     def bundle(self) -> Bundle:

@@ -74,7 +74,7 @@ def _print_compared(console: Console, compared: Versus) -> None:
             if table.rows:
                 _print_table(console, table)
         for caveat in device.caveats:
-            print_text(f"{caveat.value.lower().replace('_', ' ')}: {caveat.advice}")
+            print_text(f"{caveat.words}: {caveat.advice}")
     for device in compared.devices:
         console.print(sentence(device), style="bold", highlight=False)
     print_text(f"A is run {compared.a.run_id}, B is run {compared.b.run_id}")

@@ -14,8 +14,8 @@ from quadbench.cli.console import RunConsole, print_json, print_text
 from quadbench.cli.options import add_command
 from quadbench.devices.addresses import profile_named
 from quadbench.quad.chosen import bundle_folder
-from quadbench.quad.named import check_devices
-from quadbench.recipe import Recipe, load_recipe
+from quadbench.quad.named import read_recipe
+from quadbench.recipe import Recipe
 from quadbench.target.known import find_target, known_targets
 from quadbench.target.profile import load_profiles, local_profile
 
@@ -47,13 +47,11 @@ def _source(text: str, target: str) -> Recipe | Path:
     """Return a bundle's folder, or a recipe as the target's devices run it, where the target is an address."""
     if folder := bundle_folder(text):
         return folder
-    recipe = load_recipe(text)
-    check_devices(recipe)
-    return recipe.on(profile_named(target))
+    return read_recipe(text).on(profile_named(target))
 
 
 def _summary(compiled: Stored[CompiledBundle]) -> str:
     files = {graph.file.path: graph.file.size_bytes for graph in compiled.artifact.graphs}
-    doubts = "".join(f"\n{caveat}: {caveat.advice}" for caveat in compiled.artifact.caveats)
+    doubts = "".join(f"\n{caveat.words}: {caveat.advice}" for caveat in compiled.artifact.caveats)
     size = f"{len(files)} files, {sum(files.values()) / MIB:.1f} MiB"
     return f"{compiled.folder}\n{compiled.artifact.target}: {size}{', unchanged' if compiled.is_reused else ''}{doubts}"

@@ -4,13 +4,15 @@ import json
 import math
 import sys
 import threading
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from math import ceil
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from quadbench.artifacts import MIB, Bundle, Deployment, LaunchPlan, RunRecord, Status
@@ -48,11 +50,28 @@ class _ResultsConsole(Console):
         return super().render_str(printable(text), **options)
 
 
-class RunConsole:
-    """The pipeline's observer: one line for each stage, a bar for each device while it is pushed to or measured."""
+RUN_STAGES = ("build", "harness", "compile", "push", "measure")
+_PARTS_OF = {"bundle": "build", "compiled": "compile"}  # what is told under a name of its own, by its first word
 
-    def __init__(self, console: Console) -> None:
+
+class _TimeLeft(ProgressColumn):
+    """The column that says how long a bar will still take, where that can be told of what it took so far."""
+
+    def render(self, task: Task) -> Text:
+        left = task.time_remaining
+        return Text("" if left is None or not task.completed else f"about {timedelta(seconds=ceil(left))} left")
+
+
+class RunConsole:
+    """The pipeline's observer: one line for each stage, a bar for each device while it is pushed to or measured.
+
+    With `stages`, those that a command goes through, each line says which of them it is of.
+    """
+
+    def __init__(self, console: Console, stages: Sequence[str] = ()) -> None:
         self._console = console
+        self._stages = tuple(stages)
+        self._launches: dict[str, str] = {}  # by device, which of how many
         self._lock = threading.Lock()
         self._bars: dict[str, TaskID] = {}
         self._progress = Progress(
@@ -60,6 +79,7 @@ class RunConsole:
             BarColumn(bar_width=24),
             TextColumn("{task.fields[amount]}"),
             TimeElapsedColumn(),
+            _TimeLeft(),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -74,11 +94,11 @@ class RunConsole:
         self._progress.stop()
 
     def step(self, stage: str, detail: str) -> None:
-        """Show that a stage goes on to its next step: a bar has the step, the lines only the stage."""
+        """Show that a stage goes on to its next step: a bar has the step, the lines only the stage, and each run of a sweep."""
         with self._lock:
-            if stage != self._last_stage:
+            if stage != self._last_stage or stage == "sweep":
                 self._last_stage = stage
-                self._say(stage, "")
+                self._say(stage, f" {detail}" if stage == "sweep" else "")
             self._set(stage, detail, None)
 
     def built(self, bundle: Bundle) -> None:
@@ -105,20 +125,28 @@ class RunConsole:
 
     def launch(self, device: str, launch: LaunchPlan, number: int, total: int) -> None:
         with self._lock:
-            self._set(f"measure {device}", f"launch {number} of {total}: {launch.variant}", (number - 1) / total)
+            self._launches[device] = f"{number} of {total}"
+            images = sum(block.warmup + block.iterations for block in launch.sequence)
+            amount = f"launch {number} of {total}: {launch.variant}, {images} images"
+            self._set(f"measure {device}", amount, (number - 1) / total)
 
     def record(self, record: RunRecord) -> None:
         with self._lock:
             seconds = (record.ended_at - record.started_at).total_seconds()
             colour = "green" if record.status is Status.OK else "red"
             reason = f": {record.reason}" if record.reason else ""
-            name = f" {record.device.address}, {record.variant} {record.launch}: "
+            which = self._launches.get(record.device.address)
+            count = f" ({which})" if which else ""
+            name = f" {record.device.address}, {record.variant} {record.launch}{count}: "
             self._say("measure", name, (record.status.value, colour), f" in {seconds:.1f} s{reason}")
 
     def _say(self, stage: str, *words: str | tuple[str, str]) -> None:
         """Print a line. Words come from recipes and devices, so nothing in them is markup; a pair is a word with its colour."""
         shown = [_line(word) if isinstance(word, str) else word for word in words]
-        self._console.print(Text.assemble((stage, "bold"), *shown), highlight=False)
+        first = stage.split(maxsplit=1)[0]
+        known = _PARTS_OF.get(first, first)
+        count = f"{self._stages.index(known) + 1}/{len(self._stages)} " if known in self._stages else ""
+        self._console.print(Text.assemble(count, (stage, "bold"), *shown), highlight=False)
 
     def _set(self, name: str, amount: str, share: float | None) -> None:
         if name not in self._bars:

@@ -13,7 +13,7 @@ from quadbench.artifacts.device_text import one_line
 from quadbench.cli.console import RunConsole, print_json, stdout_console
 from quadbench.cli.options import add_command
 from quadbench.doctor import BringUp, Check, CheckStatus, bring_up, examine
-from quadbench.errors import DeviceError, MissingDependencyError
+from quadbench.errors import DeviceError, MissingDependencyError, UserError
 
 _COLOURS = {CheckStatus.OK: "green", CheckStatus.FAILED: "red", CheckStatus.NOT_TOLD: "yellow", CheckStatus.NOT_TRIED: "yellow"}
 
@@ -40,6 +40,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _try_device(options: argparse.Namespace) -> int:
+    if "," in options.device:
+        raise UserError(f"--device '{options.device}' names several devices", hint="doctor tries one at a time")
     with RunConsole(Console(stderr=True)) as observer:
         result = bring_up(options.device.strip(), layout=options.layout, observer=observer)
     if options.json:

@@ -7,10 +7,10 @@ from typing import Any
 from quadbench.cli.console import print_json, print_text
 from quadbench.cli.options import add_action, add_group, add_recipe, counted, next_command
 from quadbench.errors import StorageError, UserError, extra_needed
-from quadbench.quad.named import check_named
+from quadbench.quad.named import check_named, read_recipe
 from quadbench.quad.new_recipe import recipe_text
 from quadbench.quad.sources import AdapterSource
-from quadbench.recipe import load_recipe, recipe_digest, recipe_schema
+from quadbench.recipe import recipe_digest, recipe_schema
 from quadbench.spec import NAME_EXPECTED, is_name
 
 
@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
 
 
 def run_check(options: argparse.Namespace) -> int:
-    recipe = load_recipe(options.recipe)
+    recipe = read_recipe(options.recipe)
     check_named(recipe)
     digest = recipe_digest(recipe)
     if options.json:
@@ -75,7 +75,7 @@ def _write(path: Path, text: str) -> None:
     except OSError as error:
         raise StorageError(f"'{path}' cannot be written: {error.strerror}") from error
     try:
-        check_named(load_recipe(path))
+        check_named(read_recipe(path))
     except BaseException:
         path.unlink()
         raise

@@ -53,7 +53,7 @@ def _print_tables(options: argparse.Namespace, view: ReportView, path: Path | No
     else:
         _print_glance(console, view)
     for doubt in view.doubts:
-        words = (doubt.caveat.value.lower().replace("_", " "), "yellow"), f": {doubt.caveat.advice}"
+        words = (doubt.caveat.words, "yellow"), f": {doubt.caveat.advice}"
         console.print(Text.assemble(*words), highlight=False)
     for sentence in ("".join(phrase.text for phrase in view.headline), *view.gaps):
         if sentence:
@@ -73,7 +73,7 @@ def _print_ran(console: Console, ran: TextTable) -> None:
 
 def _print_glance(console: Console, view: ReportView) -> None:
     """Print the most telling rows: a line for each device, task and figure."""
-    table = Table(title=f"{view.result.bundle.recipe_name}, run {view.result.run_id}", title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title=_title(view), title_justify="left", box=SIMPLE_HEAD)
     for name in ("Device", "Task", "Figure"):
         table.add_column(name, overflow="fold")
     for name in ("Shared", "Per-graph", "Ratio"):
@@ -85,6 +85,18 @@ def _print_glance(console: Console, view: ReportView) -> None:
             ratio = "" if row.ratio is None else times(row.ratio)
             table.add_row(*place, f"{row.title}, {row.unit}", _cell(row, row.shared), _cell(row, row.per_graph), ratio)
     console.print(table)
+
+
+def _title(view: ReportView) -> str:
+    """Return what was run: recipe, its digest, precision, what a sweep set, and the run."""
+    bundle, swept = view.result.bundle, ", ".join(f"{key}={value}" for key, value in view.result.swept.items())
+    parts = (
+        f"{bundle.recipe_name} ({bundle.recipe_digest[:12]})",
+        " and ".join(view.precisions),
+        swept,
+        f"run {view.result.run_id}",
+    )
+    return ", ".join(filter(None, parts))
 
 
 def _cell(row: KpiRow, cell: Figure | str) -> str:

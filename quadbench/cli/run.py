@@ -12,13 +12,14 @@ from quadbench import pipeline
 from quadbench.artifacts import MIB, Bundle, Stored
 from quadbench.cli.addresses import add_devices, chosen_devices
 from quadbench.cli.conditions import add_fail_if, conditions_of
-from quadbench.cli.console import RunConsole, print_error, print_json, print_text
+from quadbench.cli.console import RUN_STAGES, RunConsole, print_error, print_json, print_text
 from quadbench.cli.options import add_command
 from quadbench.cli.result import add_full, print_result
 from quadbench.errors import UserError
 from quadbench.observer import Observer
 from quadbench.quad.chosen import bundle_folder, fitting_bundle
-from quadbench.recipe import Recipe, Terms, load_recipe
+from quadbench.quad.named import read_recipe
+from quadbench.recipe import Recipe, Terms
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
 from quadbench.rollout.forecast import Forecast, forecast
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         return _print_forecasts(options, _forecasts(options, source, chosen))
     conditions = conditions_of(options, source.tasks)
-    with RunConsole(Console(stderr=True)) as observer:
+    with RunConsole(Console(stderr=True), RUN_STAGES) as observer:
         outcome = source.run(chosen, layout=options.layout, observer=observer)
     code = print_result(options, outcome.result, outcome.report, conditions)
     for address, failure in outcome.failures.items():
@@ -93,7 +94,7 @@ def _source(options: argparse.Namespace) -> _OfRecipe | _OfBundle:
         if options.bundle:
             raise UserError(f"'{folder}' is a bundle, and --bundle names another", hint="give one of them")
         return _OfBundle(bundle=read_manifest(folder, Bundle), terms=Terms())
-    recipe = load_recipe(options.source)
+    recipe = read_recipe(options.source)
     if not options.bundle:
         return _OfRecipe(recipe=recipe)
     return _OfBundle(bundle=fitting_bundle(options.bundle, recipe, options.layout), terms=recipe.terms)

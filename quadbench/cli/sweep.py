@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from quadbench.cli.addresses import add_devices, chosen_devices
-from quadbench.cli.console import RunConsole, print_json, print_text, stdout_console
+from quadbench.cli.console import RUN_STAGES, RunConsole, print_json, print_text, stdout_console
 from quadbench.cli.options import add_command, add_recipe
 from quadbench.cli.result import add_full
 from quadbench.errors import HarnessError
@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     overs, chosen = [read_over(over) for over in options.over], chosen_devices(options.devices, options.serial, options.layout)
-    with RunConsole(Console(stderr=True)) as observer:
+    with RunConsole(Console(stderr=True), RUN_STAGES) as observer:
         swept = sweep(options.recipe, overs, chosen, layout=options.layout, observer=observer)
     if options.json:
         print_json(asdict(swept.sweep) | {"folder": str(swept.folder)})

@@ -135,6 +135,8 @@ def parse_address(text: str, serials: Sequence[str] = ()) -> Address:
         raise UserError(f"{shown(text)} is no device: it has characters that are not shown", hint="see: quadbench devices")
     if text == LOCAL_NAME:
         return LocalAddress()
+    if text.startswith(f"{LOCAL_NAME}?"):
+        raise UserError(f"'{text}' is no device: {LOCAL_NAME} takes no options", hint="virtual:s25?target=... takes a target")
     if text.startswith(VIRTUAL_PREFIX):
         return _virtual(text)
     if text.startswith(HOSTED_PREFIX):

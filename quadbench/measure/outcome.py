@@ -9,6 +9,7 @@ from itertools import groupby
 from quadbench.artifacts import Bundle, Caveat, DeviceFacts, ErrorClass
 from quadbench.artifacts.device_text import one_line
 from quadbench.errors import CommandError, CommandTimeoutError, DeviceError, OutputLimitError
+from quadbench.harness.events import ErrorEvent
 from quadbench.harness.heard import Heard
 from quadbench.harness.plan import REFUSED_EXIT_CODE
 from quadbench.statistics import ENOUGH_SAMPLES, settled_from
@@ -21,6 +22,9 @@ _STDERR_LINES = 3
 _STDERR_CHARACTERS = 200  # of each of them
 
 _RELEASE_BUILDS = {"release", "relwithdebinfo", "minsizerel"}
+
+_NO_PHONES = {"virtual": Caveat.VIRTUAL_DEVICE, "local": Caveat.THIS_MACHINE}  # by family
+_LONGER = "Hint: raise measure.timeout_s of the recipe"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +46,8 @@ def failure_of(heard: Heard, ended: DeviceError | None, plan_sha256: str, wall_s
 def caveats_of(bundle: Bundle, device: DeviceFacts, heard: Heard, of_launch: tuple[Caveat, ...]) -> tuple[Caveat, ...]:
     """Return every doubt about the figures of a launch, in the enumeration's order."""
     doubts = {*bundle.caveats, *of_launch}
-    if device.family != "adb":
-        doubts.add(Caveat.VIRTUAL_DEVICE)
+    if device.family in _NO_PHONES:
+        doubts.add(_NO_PHONES[device.family])
     if heard.header is not None and heard.header.build_type.lower() not in _RELEASE_BUILDS:
         doubts.add(Caveat.DEBUG_BUILD)
     if _has_few_samples(heard):
@@ -56,7 +60,7 @@ def caveats_of(bundle: Bundle, device: DeviceFacts, heard: Heard, of_launch: tup
 def _ended_badly(heard: Heard, ended: DeviceError) -> Failure:
     match ended:
         case CommandTimeoutError():
-            return Failure(error_class=ErrorClass.HARNESS, reason=f"harness timed out: {ended}{heard.ended_early()}")
+            return Failure(error_class=ErrorClass.HARNESS, reason=f"harness timed out: {ended}{heard.ended_early()}. {_LONGER}")
         case OutputLimitError():
             return Failure(error_class=ErrorClass.HARNESS, reason=f"{ended}{heard.ended_early()}")
         case CommandError(status=status) if status in _CANNOT_START:
@@ -84,10 +88,13 @@ def _has_failed(heard: Heard) -> bool:
 
 
 def _errors(heard: Heard) -> str:
-    return (
-        "; ".join(one_line(f"{error.where}: {error.message}" if error.where else error.message) for error in heard.errors)
-        or "no reason given"
-    )
+    return "; ".join(one_line(_placed(error)) for error in heard.errors) or "no reason given"
+
+
+def _placed(error: ErrorEvent) -> str:
+    """Return a message with its place before it, which some messages have themselves."""
+    is_told = not error.where or error.message.startswith(error.where)
+    return error.message if is_told else f"{error.where}: {error.message}"
 
 
 def _stderr(ended: CommandError) -> str:

@@ -1,13 +1,24 @@
 """Named: a recipe -> every problem with the files that it names, before anything is read into memory or built. No torch."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 from quadbench.errors import QuadbenchError, UnknownNameError, UserError
 from quadbench.quad.layouts import check_adapter, check_checkpoint, foundation_files
 from quadbench.quad.sources import adapter_source
 from quadbench.quad.tasks.inputs import evaluated, read_inputs
-from quadbench.recipe import CheckpointFoundation, DiffusersFoundation, Recipe
+from quadbench.recipe import CheckpointFoundation, DiffusersFoundation, Recipe, load_recipe
 from quadbench.target.profile import LOCAL_NAME, load_profiles
+
+
+def read_recipe(path_or_name: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe as `load_recipe` does, whose `devices` have to be profiles that there are.
+
+    Raises:
+        SpecError, UnknownNameError: as `load_recipe`.
+    """
+    return load_recipe(path_or_name, changes, profiles=_profiles())
 
 
 def check_named(recipe: Recipe) -> None:
@@ -33,9 +44,13 @@ def check_devices(recipe: Recipe) -> None:
 
 
 def _of_devices(recipe: Recipe) -> Iterator[str]:
-    known = {LOCAL_NAME, *(profile.name for profile in load_profiles())} if recipe.devices else set()
-    for name in recipe.devices.keys() - known:
+    known = _profiles() if recipe.devices else ()
+    for name in recipe.devices.keys() - set(known):
         yield f"devices: {UnknownNameError('device profile', name, sorted(known))}"
+
+
+def _profiles() -> Collection[str]:
+    return (LOCAL_NAME, *(profile.name for profile in load_profiles()))
 
 
 def _of_foundation(recipe: Recipe) -> Iterator[str]:

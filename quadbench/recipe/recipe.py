@@ -3,11 +3,12 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import yaml
 from pydantic import Field, ValidationInfo, field_validator
 
 from quadbench.errors import UnknownNameError
@@ -57,12 +58,17 @@ class Measure(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """The part of a recipe that counts once its bundle is there: how that is measured. The defaults are for a bundle alone."""
+    """The part of a recipe that counts once its bundle is there: how that is measured. The defaults are for a bundle alone.
+
+    `text` is the recipe for readers, without its defaults; `swept` are the values of it that a sweep has set.
+    """
 
     measure: Measure = field(default_factory=Measure)
     runtime: Runtime = field(default_factory=Runtime)
     baselines: tuple[Baseline, ...] = ("per-graph",)
     published: str | None = None
+    text: str | None = None
+    swept: dict[str, str] = field(default_factory=dict)
 
 
 class Recipe(Spec):
@@ -130,7 +136,10 @@ class Recipe(Spec):
     @field_validator("devices")
     @classmethod
     def _devices_fit(cls, devices: dict[str, DeviceSettings], info: ValidationInfo) -> dict[str, DeviceSettings]:
-        refuse(misfits(devices, info.data["tasks"]) if "tasks" in info.data else ())
+        profiles: Collection[str] = (info.context or {}).get("profiles") or devices
+        unknown = [name for name in devices if name not in profiles]
+        problems = [Problem(location=(name,), reason=f"no device profile '{name}'" + near(name, profiles)) for name in unknown]
+        refuse([*problems, *(misfits(devices, info.data["tasks"]) if "tasks" in info.data else ())])
         return devices
 
     @field_validator("published")
@@ -154,7 +163,8 @@ class Recipe(Spec):
     @property
     def terms(self) -> Terms:
         """Return how the recipe's bundle is measured."""
-        return Terms(measure=self.measure, runtime=self.runtime, baselines=self.baselines, published=self.published)
+        text = yaml.safe_dump(self.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True, width=120)
+        return Terms(measure=self.measure, runtime=self.runtime, baselines=self.baselines, published=self.published, text=text)
 
     def on(self, profile: str | None) -> "Recipe":
         """Return the recipe as devices of one profile run it; None is a profile of which it says nothing."""
@@ -163,11 +173,13 @@ class Recipe(Spec):
         return self.model_copy(update={"tasks": tasks, "precision": own.precision or self.precision, "devices": {}})
 
 
-def load_recipe(path_or_name: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:
+def load_recipe(
+    path_or_name: str | Path, changes: Mapping[str, Any] | None = None, *, profiles: Collection[str] | None = None
+) -> Recipe:
     """Read a recipe from a file, or by its name one that comes with quadbench; an existing file wins.
 
     `changes` are values to take instead of the file's, by key as `tasks.0.sampler.steps`. INT8_KEY, a share of the activations,
-    stands for the scheme that has it.
+    stands for the scheme that has it. `profiles` are the device profiles that `devices` may name; None: any.
 
     Raises:
         SpecError: the file, or a change to it, is wrong.
@@ -175,11 +187,11 @@ def load_recipe(path_or_name: str | Path, changes: Mapping[str, Any] | None = No
     """
     path, changed = Path(path_or_name), dict(_written_out(changes or {}))
     if is_file(path) or path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        return load(path, Recipe, changed)
+        return load(path, Recipe, changed, {"profiles": profiles})
     shipped = {file.stem: file for file in sorted(RECIPES_FOLDER.glob("*.yaml"))}
     if path.name not in shipped:
         raise UnknownNameError("recipe", str(path_or_name), shipped)
-    return load(shipped[path.name], Recipe, changed)
+    return load(shipped[path.name], Recipe, changed, {"profiles": profiles})
 
 
 def recipe_digest(recipe: Recipe) -> str:

@@ -1,10 +1,19 @@
 """Runtime: with which threads and how much memory a device runs the graphs."""
 
+from collections import Counter
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from quadbench.spec import Spec
+
+
+def _differ(cores: tuple[int, ...]) -> tuple[int, ...]:
+    twice = [core for core, count in Counter(cores).items() if count > 1]
+    if twice:
+        raise ValueError(f"core {twice[0]} stands more than once")
+    return cores
+
 
 Core = Annotated[int, Field(ge=0, le=1023)]
 
@@ -14,7 +23,7 @@ class Runtime(Spec):
 
     threads: int = Field(default=2, ge=1, le=64)
     """The number of threads of the device's CPU on which an operator runs, 1 to 64. The default is 2."""
-    cores: tuple[Core, ...] = Field(default=(), max_length=64)
+    cores: Annotated[tuple[Core, ...], AfterValidator(_differ)] = Field(default=(), max_length=64)
     """The numbers of the cores on which the harness may run, as `taskset -c` takes them. The default is none named: any core."""
     thread_pool: Literal["shared", "session"] = "shared"
     """`shared`: all graphs compute on the same threads; `session`: each has threads of its own. The default is shared."""

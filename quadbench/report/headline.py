@@ -6,9 +6,10 @@ from statistics import mean, median
 
 from quadbench.artifacts import DeviceFacts, RunResult, Status, Variant
 from quadbench.artifacts.parts import has_own_graphs, has_references
-from quadbench.report.kpi import Figure, KpiRow, unequal_rows
+from quadbench.report.kpi import Figure, KpiRow
 from quadbench.report.pictures import Quality
 from quadbench.report.storage import Storage
+from quadbench.report.unequal import unequal_rows
 from quadbench.report.units import Unit, decibels, plural, show, times
 
 

@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from quadbench.artifacts import RunResult, Variant
+from quadbench.artifacts.caveats import FigureKind
 from quadbench.artifacts.device_text import printable
 from quadbench.artifacts.pixels import png_size
 from quadbench.harness.painted import check_painted
@@ -95,6 +96,7 @@ def _environment() -> Environment:
         "seconds": units.seconds,
         "number": units.number,
         "plural": units.plural,
+        "about": lambda caveats, *kinds: [caveat for caveat in caveats if caveat.is_about(*map(FigureKind, kinds))],
         "count": tables.count,
         "spread": tables.spread,
         "utc": _utc,

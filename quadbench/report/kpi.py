@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import log, log1p
 from statistics import median
 
 from quadbench import statistics
 from quadbench.artifacts import Caveat, Component, DeviceFacts, RunRecord, RunResult, Sample, TaskAssets, TaskKind, Variant
+from quadbench.artifacts.caveats import FigureKind
 from quadbench.harness.expected import FIRST_TASK
 from quadbench.recipe.precision import int8_percent_of
 from quadbench.recipe.published import published_table
@@ -18,7 +18,6 @@ NO_ADAPTER = "does not apply: the base alone"
 MERGED = "merged into the U-Net"
 NOT_APPLICABLE = (NO_INPUT_IMAGE, NO_ADAPTER, MERGED)
 _SAME_FILES = {"vae_encoder", "vae_decoder", "text_encoder", "text_run"}
-_EQUAL_WITHIN = 0.05  # that the same file takes, on a machine that treats both sides alike
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,32 +68,10 @@ class KpiRow:
             return False
         if self.is_exact:
             return self.shared.value != self.per_graph.value
-        return _lie_apart(self.shared, self.per_graph)
+        return lie_apart(self.shared, self.per_graph)
 
 
-def unequal_rows(rows: Sequence[KpiRow]) -> tuple[KpiRow, ...]:
-    """Return for each device and task whose sides met different conditions the row that shows it.
-
-    It is that of the file that takes longest of those that both variants run, where the launches lie apart, and by more than 5 %.
-    """
-    longest: dict[tuple[str, str, str], KpiRow] = {}
-    for row in rows:
-        if row.is_same_file and isinstance(row.shared, Figure) and isinstance(row.per_graph, Figure):
-            place = (row.device.address, row.device.serial, row.task)
-            known = longest.get(place)
-            if known is None or (isinstance(known.shared, Figure) and known.shared.value < row.shared.value):
-                longest[place] = row
-    return tuple(row for row in longest.values() if _is_unequal(row))
-
-
-def _is_unequal(row: KpiRow) -> bool:
-    shared, per_graph = row.shared, row.per_graph
-    if isinstance(shared, str) or isinstance(per_graph, str) or row.ratio is None:
-        return False
-    return abs(log(row.ratio)) > log1p(_EQUAL_WITHIN) and _lie_apart(shared, per_graph)
-
-
-def _lie_apart(one: Figure, other: Figure) -> bool:
+def lie_apart(one: Figure, other: Figure) -> bool:
     """Say whether all launches of one lie beyond all of the other's, of which each has at least two."""
     return (one.high < other.low or other.high < one.low) and min(one.launches, other.launches) > 1
 
@@ -123,6 +100,7 @@ def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets) -> list[KpiR
     caveats = {caveat for records in launches.values() for record in sound(records) for caveat in record.caveats}
     rows = []
     for kpi in _HOSTED_KPIS if device.is_hosted else _KPIS:
+        kind = FigureKind.SIZE if kpi.is_exact else FigureKind.TIME if kpi.unit is _MS else FigureKind.MEMORY
         shared, per_graph = (_cell(kpi, task, variant, records) for variant, records in launches.items())
         rows.append(
             KpiRow(
@@ -136,7 +114,7 @@ def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets) -> list[KpiR
                 per_graph=per_graph,
                 ratio=_ratio(shared, per_graph),
                 published=_published(result, kpi, task, device),
-                caveats=tuple(caveat for caveat in Caveat if caveat in caveats),
+                caveats=tuple(caveat for caveat in Caveat if caveat in caveats and caveat.is_about(kind)),
             )
         )
     return rows
@@ -294,6 +272,10 @@ def _of_component(metric: str, component: Component) -> Callable[[RunRecord, Tas
     return lambda record, task: values(record, metric, _is_component(component, task, record))
 
 
+def _run_of(component: Component) -> Callable[[RunRecord, TaskAssets], list[float]]:
+    return _of_component("inference_ns", component)
+
+
 def _is_component(component: Component, task: TaskAssets, record: RunRecord) -> Callable[[Sample], bool]:
     unet = task.name if record.variant.is_merged else "base"
     if component is Component.UNET:
@@ -333,20 +315,13 @@ _KPIS = (
 
 # A service that hosts devices runs single graphs: no images, no switches.
 _HOSTED_KPIS = (
-    _Kpi(
-        key="vae_encoder",
-        title="VAE encoder",
-        unit=_MS,
-        read=_of_component("inference_ns", Component.VAE_ENCODER),
-        absent=_needs_input_image,
-    ),
-    _Kpi(key="unet_run", title="U-Net, one run", unit=_MS, read=_of_component("inference_ns", Component.UNET)),
-    _Kpi(key="vae_decoder", title="VAE decoder", unit=_MS, read=_of_component("inference_ns", Component.VAE_DECODER)),
-    _Kpi(key="text_run", title="Text encoder, one run", unit=_MS, read=_of_component("inference_ns", Component.TEXT_ENCODER)),
+    _Kpi(key="vae_encoder", title="VAE encoder", unit=_MS, read=_run_of(Component.VAE_ENCODER), absent=_needs_input_image),
+    _Kpi(key="unet_run", title="U-Net, one run", unit=_MS, read=_run_of(Component.UNET)),
+    _Kpi(key="vae_decoder", title="VAE decoder", unit=_MS, read=_run_of(Component.VAE_DECODER)),
+    _Kpi(key="text_run", title="Text encoder, one run", unit=_MS, read=_run_of(Component.TEXT_ENCODER)),
     _Kpi(key="session_load", title="Session load", unit=_MS, read=_session_load),
     _Kpi(key="foundation_rom", title="Foundation ROM", unit=_MB, read=_foundation_bytes, is_exact=True),
     _Kpi(key="lora_rom", title="LoRA ROM", unit=_MB, read=_lora_bytes, absent=_needs_adapter, is_exact=True),
     _Kpi(key="unet_peak", title="Peak RAM, U-Net", unit=_MB, read=_of_component("inference_peak_bytes", Component.UNET)),
 )
-
 KPI_UNITS = {kpi.key: kpi.unit for kpi in (*_KPIS, *_HOSTED_KPIS)}

@@ -54,6 +54,11 @@ def sampler_text(task: TaskAssets) -> str:
     return f"{task.scheme}, {plural(task.steps, 'step')}"
 
 
+def precision_text(bundle: Bundle) -> str:
+    """Return a bundle's precision in words: `w8a16, LoRA int16`."""
+    return f"{bundle.precision}, LoRA {_lora_dtype(bundle)}"
+
+
 def _lora_dtype(bundle: Bundle) -> str:
     graphs = [g for g in bundle.graphs if (g.variant, g.component) == (Variant.SHARED, Component.UNET)]
     dtypes = dict.fromkeys(spec.dtype for graph in graphs for spec in graph.inputs if spec.name.startswith(LORA_PREFIX))

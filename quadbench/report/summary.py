@@ -49,6 +49,8 @@ class RunSummary:
     recipe_digest: str
     bundle_digest: str
     precision: str
+    recipe_text: str | None
+    swept: dict[str, str]
     report: str | None
     headline: str
     gaps: tuple[str, ...]
@@ -71,6 +73,8 @@ def run_summary(view: ReportView, report: str | None, conditions: Sequence[Crite
         recipe_digest=bundle.recipe_digest,
         bundle_digest=bundle.digest,
         precision=bundle.precision,
+        recipe_text=view.result.recipe,
+        swept=view.result.swept,
         report=report,
         headline="".join(phrase.text for phrase in view.headline),
         gaps=view.gaps,

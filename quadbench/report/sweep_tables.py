@@ -109,7 +109,7 @@ def _notes(sweep: Sweep, points: Sequence[SweepPoint]) -> Iterator[str]:
         yield published_table(sweep.published).note
     yield from (f"{point.value}: {point.reason}" for point in points if point.reason)
     for caveat in dict.fromkeys(caveat for point in points for caveat in point.caveats):
-        yield f"{caveat}: {caveat.advice}"
+        yield f"{caveat.words}: {caveat.advice}"
 
 
 def _cell(key: str, point: SweepPoint, _: SweepPoint | None) -> str:

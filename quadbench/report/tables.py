@@ -35,13 +35,18 @@ def kpi_table(result: RunResult, *, with_spread: bool = True) -> TextTable:
     Without the columns of the spread it fits a terminal of 100 characters.
     """
     rows = kpi_rows(result)
-    devices, doubts = dict.fromkeys(row.device.address for row in rows), dict.fromkeys(row.caveats for row in rows)
+    devices = dict.fromkeys(row.device.address for row in rows)
+    doubts = {frozenset(caveat for row in rows if row.device.address == device for caveat in row.caveats) for device in devices}
     columns = (
         *((_Column(name="Device", cell=lambda row: row.device.address),) if len(devices) > 1 else ()),
         *_COLUMNS,
         *((_PUBLISHED_COLUMN,) if result.published else ()),
         *(_SPREAD_COLUMNS if with_spread else ()),
-        *((_Column(name="Doubts", cell=lambda row: ", ".join(row.caveats)),) if len(doubts) > 1 else ()),
+        *(
+            (_Column(name="Doubts", cell=lambda row: ", ".join(caveat.words for caveat in row.caveats)),)
+            if len(doubts) > 1
+            else ()
+        ),
     )
     on = f" on {next(iter(devices))}" if len(devices) == 1 else ""
     return TextTable(
@@ -52,7 +57,7 @@ def kpi_table(result: RunResult, *, with_spread: bool = True) -> TextTable:
         notes=_NOTES
         + tuple(filter(None, (int8_note(bundle.artifact) for bundle in result.bundles)))
         + ((published_table(result.published).note,) if result.published else ())
-        + tuple(f"{doubt}: {doubt.advice}" for doubt in dict.fromkeys(doubt for row in rows for doubt in row.caveats)),
+        + tuple(f"{doubt.words}: {doubt.advice}" for doubt in dict.fromkeys(doubt for row in rows for doubt in row.caveats)),
     )
 
 

@@ -27,7 +27,7 @@ from quadbench.report.provenance import (
 )
 from quadbench.report.published import published_text
 from quadbench.report.scores import score_notes, score_tables
-from quadbench.report.setups import Setup, setup_table, setups_of
+from quadbench.report.setups import Setup, precision_text, setup_table, setups_of
 from quadbench.report.storage import Storage, storage_views
 from quadbench.report.text_table import TextTable
 from quadbench.report.ways import Ways, ways_views
@@ -118,6 +118,7 @@ class ReportView:
     parity: tuple[Parity, ...]
     int8: tuple[TextTable, ...]
     setups: tuple[Setup, ...]
+    precisions: tuple[str, ...]
     ran: TextTable | None
     digests: tuple[Fact, ...]
     versions: tuple[Fact, ...]
@@ -155,6 +156,7 @@ def report_view(result: RunResult, layout: Layout) -> ReportView:
         parity=tuple(_parity(result, device, task) for device in devices_of(result) for task in result.bundle_on(device).tasks),
         int8=tuple(table for each in setups if (table := int8_table(each.bundle, each.where))),
         setups=setups,
+        precisions=tuple(dict.fromkeys(precision_text(setup.bundle) for setup in setups)),
         ran=setup_table(setups),
         digests=digests(result),
         versions=versions(result),

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from statistics import mean
 
 from quadbench.artifacts import DeviceFacts, RunResult, Variant
-from quadbench.report.kpi import Figure, KpiRow, figure, launch_values, unequal_rows
+from quadbench.report.kpi import Figure, KpiRow, figure, launch_values
 from quadbench.report.launches import devices_of, launches_of, sound
 from quadbench.report.text_table import TextTable
+from quadbench.report.unequal import unequal_rows
 from quadbench.report.units import Unit, plural, show
 
 _WAYS = {

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -19,11 +19,13 @@ from quadbench.artifacts.parts import file_refs
 from quadbench.artifacts.plausible import MOST_BYTES
 from quadbench.artifacts.scores import RunScores
 from quadbench.errors import ArtifactError, StorageError, UnknownNameError, shown
+from quadbench.recipe import Terms
 from quadbench.recipe.published import published_table
 from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest
 from quadbench.results.records import Guard, Records, read_records, values_fault
+from quadbench.results.score_faults import scores_fault
 from quadbench.results.storage import storing
 from quadbench.spec import first_problem, read_json
 from quadbench.statistics import LAUNCHES_PER_BLOCK
@@ -38,7 +40,8 @@ class RunFile:
     """The content of run.json, which is written when a run begins and again when it ends.
 
     `bundle` is the name of the bundle's folder below `bundles`; `others` has those of device profiles that ran another, by
-    profile. `planned` is the number of launches of each variant on a device; files of an older quadbench do not say it.
+    profile. `planned` is the number of launches of each variant on a device; files of an older quadbench do not say it. `recipe`
+    is the recipe's text, and `swept` what a sweep set in it.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -49,6 +52,8 @@ class RunFile:
     published: str | None = None
     planned: dict[Variant, int] | None = None
     is_ended: bool = False
+    recipe: str | None = None
+    swept: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_cut_short(self) -> bool:
@@ -67,9 +72,9 @@ def new_id() -> str:
 def new_run_file(
     run_id: str,
     bundles: Mapping[str, Stored[Bundle]],
+    terms: Terms,
     *,
     deployments: tuple[Deployment, ...],
-    published: str | None,
     planned: Mapping[Variant, int],
 ) -> RunFile:
     """Return the file of a run that begins, whose devices run these bundles, by their profile."""
@@ -80,8 +85,10 @@ def new_run_file(
         bundle=folders[first],
         others=others,
         deployments=deployments,
-        published=published,
+        published=terms.published,
         planned=dict(planned),
+        recipe=terms.text,
+        swept=terms.swept,
     )
 
 
@@ -103,11 +110,11 @@ def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
         ArtifactError: there is no run at all, or its file, its bundle or the bundle's pictures are missing or damaged.
     """
     run, stored = _stored(layout, run_id)
-    run_id, scores_file = stored[0].run_id, layout.scores(stored[0].run_id)
-    scores = _read(scores_file, RunScores, hint="remove it, or run quadbench quality again") if scores_file.exists() else None
     bundles = {name: _bundle(layout, name) for name in (run.bundle, *run.others.values())}
+    tasks = [task.name for task in bundles[run.bundle].artifact.tasks]
+    scores = _scores(layout.scores(stored[0].run_id), tasks, list(dict.fromkeys(record.device.address for record in stored)))
     return RunResult(
-        run_id=run_id,
+        run_id=stored[0].run_id,
         stored=bundles[run.bundle],
         others={profile: bundles[name] for profile, name in run.others.items()},
         records=_as_counted(stored),
@@ -116,7 +123,20 @@ def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
         scores=scores,
         planned=run.planned,
         is_cut_short=run.is_cut_short,
+        recipe=run.recipe,
+        swept=run.swept,
     )
+
+
+def _scores(path: Path, tasks: Sequence[str], devices: Sequence[str]) -> RunScores | None:
+    """Return the scores of a run of these tasks on these devices; None where it was not scored."""
+    if not path.exists():
+        return None
+    hint = "remove it, or run quadbench quality again"
+    scores = _read(path, RunScores, hint=hint)
+    if fault := scores_fault(scores, tasks, devices):
+        raise ArtifactError(f"'{path}' has {fault}", hint=hint)
+    return scores
 
 
 def load_records(layout: Layout, run_id: str | None = None) -> tuple[RunRecord, ...]:

@@ -1,5 +1,6 @@
 """Equipment: a kind of device and its target -> the libraries that run its graphs there, of a kit or of this machine."""
 
+import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,6 +78,20 @@ def require_equipment(devices: Sequence[Device], layout: Layout) -> None:
         require(kind.target, kind.address)
         built_harness(layout.programs, kind.abi)
         kit_for(kind, layout)
+
+
+def require_cores(cores: Sequence[int], devices: Sequence[Device]) -> None:
+    """Refuse cores that a device has not, where it shares those of this machine; a phone's are seen when it launches.
+
+    Raises:
+        UserError: names the first that is absent.
+    """
+    here = os.sched_getaffinity(0)
+    absent = [core for core in cores if core not in here]
+    shared = [device.facts.address for device in devices if device.shares_host_cpu]
+    if absent and shared:
+        has = ", ".join(map(str, sorted(here)))
+        raise UserError(f"runtime.cores names core {absent[0]}, which '{shared[0]}' has not; it has {has}")
 
 
 def require_gear(devices: Sequence[Device], layout: Layout, *, harness: Path | None, kit: str | None) -> None:

@@ -66,10 +66,13 @@ def refuse(problems: Iterable[Problem]) -> None:
         raise ValidationError.from_exception_data("spec", errors)
 
 
-def load(path: Path, model: type[ModelT], changes: Mapping[str, Any] | None = None) -> ModelT:
+def load(
+    path: Path, model: type[ModelT], changes: Mapping[str, Any] | None = None, context: Mapping[str, Any] | None = None
+) -> ModelT:
     """Read `path` as `model`. Relative paths in it are taken from its own folder.
 
-    `changes` are values to take instead of the file's, by key as `tasks[0].seed` or `tasks.0.seed`.
+    `changes` are values to take instead of the file's, by key as `tasks[0].seed` or `tasks.0.seed`; `context` is what validators
+    of the model may want to know.
 
     Raises:
         SpecError: all problems of the file and of the changes.
@@ -80,7 +83,7 @@ def load(path: Path, model: type[ModelT], changes: Mapping[str, Any] | None = No
     schema = model.model_json_schema()
     _check_version(document, schema)
     try:
-        parsed = model.model_validate_json(json.dumps(document.data), context={"folder": path.parent})
+        parsed = model.model_validate_json(json.dumps(document.data), context={**(context or {}), "folder": path.parent})
     except ValidationError as error:
         known = {(line, key) for line, key, _ in document.problems}
         refused = [_explain(details, schema, document) for details in error.errors(include_url=False) if not _is_echo(details)]

@@ -1,6 +1,6 @@
 """Compare: two sides -> launches in turn on every device, looked at until they can be told apart."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self
@@ -23,7 +23,7 @@ from quadbench.measure import (
     measured_sequence,
 )
 from quadbench.observer import Observer
-from quadbench.recipe import Gate
+from quadbench.recipe import Gate, Terms
 from quadbench.report.sides import Pair, common_tasks, interleaved_rows, primary, replanned, sides_of_blocks
 from quadbench.report.versus import Versus, VersusDevice, VersusSide, caveats_of
 from quadbench.results.engine import database_of
@@ -70,7 +70,15 @@ def compare(
         measure_launches(queues, keep=partial(_keep, records, layout, leases, observer), observer=observer)
         for side in sides:
             save_run(layout, replace(side.begun, is_ended=True))
-    versus = Versus(
+    versus = _versus(sides, plans, to_see, failures)
+    versus.write(layout)
+    return versus
+
+
+def _versus(
+    sides: Sequence["_Prepared"], plans: Sequence["_OnDevice"], to_see: float | None, failures: Mapping[str, QuadbenchError]
+) -> Versus:
+    return Versus(
         comparison_id=new_id(),
         a=sides[0].described,
         b=sides[1].described,
@@ -78,8 +86,6 @@ def compare(
         devices=tuple(plan.compared() for plan in plans),
         failures={address: str(error) for address, error in failures.items()},
     )
-    versus.write(layout)
-    return versus
 
 
 def _require_equipment(devices: Sequence[Device], sides: Sequence[Chosen], layout: Layout) -> None:
@@ -121,7 +127,7 @@ def _prepared(chosen: Chosen, devices: Sequence[Device], layout: Layout, observe
         harness=chosen.harness,
         kit=chosen.kit,
     )
-    begun = new_run_file(new_id(), bundles, deployments=rollout.deployments, published=None, planned={})
+    begun = new_run_file(new_id(), bundles, Terms(), deployments=rollout.deployments, planned={})
     return _Prepared(chosen=chosen, begun=begun, installations=rollout.installations, failures=rollout.failures)
 
 

@@ -13,8 +13,9 @@ from quadbench import pipeline
 from quadbench.devices.addresses import profile_named
 from quadbench.errors import UserError, extra_needed
 from quadbench.observer import Observer
+from quadbench.quad.named import read_recipe
 from quadbench.quad.sources import has_random_weights
-from quadbench.recipe import Recipe, load_recipe, recipe_digest
+from quadbench.recipe import Recipe, recipe_digest
 from quadbench.report import (
     Sweep,
     SweepPoint,
@@ -100,7 +101,7 @@ def varied(recipe: str, overs: Sequence[Over]) -> tuple[Variation, ...]:
 
 
 def _with(recipe: str, setting: Mapping[str, str]) -> Recipe:
-    changed = load_recipe(recipe, {key: read_value(value) for key, value in setting.items()})
+    changed = read_recipe(recipe, {key: read_value(value) for key, value in setting.items()})
     return changed.model_copy(update={"baselines": ()})
 
 
@@ -156,7 +157,7 @@ def _teacher(variations: Sequence[Variation], folder: Path) -> "Teacher | None":
 def _points(
     variation: Variation, addresses: Sequence[str], teacher: "Teacher | None", layout: Layout, observer: Observer
 ) -> Iterator[SweepPoint]:
-    result = pipeline.run(variation.recipe, addresses, layout=layout, observer=observer).result
+    result = pipeline.run(variation.recipe, addresses, swept=variation.setting, layout=layout, observer=observer).result
     scores, likeness = None, None
     if teacher:
         from quadbench.quality import score_run
