@@ -39,8 +39,10 @@ def main() -> None:
                 blocks = np.mean([taken for _, taken in results])
                 apart = counts[Verdict.WORSE] + counts[Verdict.BETTER]
                 low, high = interval_of_share(apart, options.series)
-                told = f"apart {apart / options.series:.1%} ({low:.1%} to {high:.1%}), same {counts[Verdict.SAME] / options.series:.1%}"
-                print(f"margin {margin:.0%} effect {effect:.0%} noise {noise:.1%}: {told}, {blocks:.1f} blocks")  # noqa: T201
+                same = counts[Verdict.SAME] / options.series
+                told = f"apart {apart / options.series:.1%} ({low:.1%} to {high:.1%}), same {same:.1%}"
+                case = f"margin {margin:.0%} effect {effect:.0%} noise {noise:.1%}"
+                print(f"{case}: {told}, {blocks:.1f} blocks")  # noqa: T201
 
 
 if __name__ == "__main__":
