@@ -8,6 +8,7 @@ from support.report_page import Page, row_of
 from support.synthetic_run import ABBA, MB, failed, make_run
 
 from quadbench.artifacts import Caveat, RunRecord, RunResult, Sample, Status, Variant
+from quadbench.artifacts.caveats import FigureKind
 from quadbench.report import Figure, render_html, report_view
 from quadbench.report.comparison import whole_blocks
 from quadbench.report.tables import count
@@ -168,3 +169,10 @@ def test_six_blocks_with_a_clear_difference_give_a_verdict(tmp_path: Path) -> No
     assert switch.high is not None
     assert switch.low < switch.ratio < switch.high
     assert "BETTER" in Page(render_html(result, Layout(tmp_path))).text
+
+
+@pytest.mark.parametrize("caveat", Caveat)
+def test_every_caveat_says_what_it_doubts_and_what_to_do(caveat: Caveat) -> None:
+    assert caveat.advice.endswith(".")
+    assert any(caveat.is_about(kind) for kind in FigureKind)
+    assert f"| {caveat.value} |" in (Path(__file__).parent.parent / "docs/report.md").read_text()

@@ -73,6 +73,8 @@ _ABOUT = {
     Caveat.EMULATED_NPU: {_TIME, _PICTURE},
     Caveat.EMULATED_CPU: {_TIME, _MEMORY},
     Caveat.FEW_SAMPLES: {_TIME},
+    Caveat.STILL_WARMING: {_TIME},
+    Caveat.CHANGED_ENVIRONMENT: {_TIME, _MEMORY},
     Caveat.THROTTLED: {_TIME},
     Caveat.CPU_FALLBACK: {_TIME, _MEMORY},
     Caveat.RANDOM_WEIGHTS: {_PICTURE},
