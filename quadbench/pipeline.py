@@ -124,12 +124,10 @@ def _run(
         open_records(database_of(layout)) as records,
         held(devices, records.engine, f"run of {name}") as leases,
     ):
-        inventory = Inventory(records.engine)
-        inventory.require_usable(devices)
         require_equipment(devices, layout)
         require_cores(terms.runtime.cores, devices)
         bundles = bundles_of([device.profile.name for device in devices] + [phone.profile.name for phone in phones])
-        rollout = _rolled_out(bundles, devices, layout, observer, inventory) if devices else None
+        rollout = _rolled_out(bundles, devices, layout, observer, Inventory(records.engine)) if devices else None
         run_id = new_id()
         deployments = rollout.deployments if rollout else ()
         work = _Run(terms=terms, run_id=run_id, bundles=bundles, layout=layout, records=records, leases=leases, observer=observer)

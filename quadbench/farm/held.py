@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from quadbench.devices import Device
 from quadbench.errors import LeaseError, QuadbenchError
+from quadbench.farm.inventory import Inventory
 from quadbench.farm.leases import LEASE_S, Lease, Leases, lease_name
 from quadbench.farm.token_file import remove_token, write_token
 from quadbench.host import user_and_host
@@ -49,13 +50,19 @@ class Held:
 
 
 @contextmanager
-def held(devices: Sequence[Device], engine: sa.Engine, purpose: str, lease_s: float = LEASE_S) -> Iterator[Held]:
+def held(
+    devices: Sequence[Device], engine: sa.Engine, purpose: str, *, lease_s: float = LEASE_S, to_examine: bool = False
+) -> Iterator[Held]:
     """Take leases of all devices, keep them, and give them back at the end. A device whose lease is lost is closed.
+
+    A phone in quarantine is refused, unless it is there to be examined.
 
     Raises:
         LeaseError: somebody else has one of them; none is taken then.
-        DeviceError: a device does not answer.
+        DeviceError: a device does not answer, or is in quarantine.
     """
+    if not to_examine:
+        Inventory(engine).require_usable(devices)
     leases, owner = Leases(engine), user_and_host()
     database = leases.database_name()
     by_address: dict[str, Lease] = {}
@@ -71,7 +78,7 @@ def held(devices: Sequence[Device], engine: sa.Engine, purpose: str, lease_s: fl
 
 
 @contextmanager
-def leased(devices: Sequence[Device], layout: Layout, purpose: str) -> Iterator[Held]:
+def leased(devices: Sequence[Device], layout: Layout, purpose: str, *, to_examine: bool = False) -> Iterator[Held]:
     """Take leases as `held` does, for a job that needs the database for nothing else.
 
     Raises:
@@ -80,7 +87,7 @@ def leased(devices: Sequence[Device], layout: Layout, purpose: str) -> Iterator[
     """
     engine = open_engine(database_of(layout))
     try:
-        with held(devices, engine, purpose) as leases:
+        with held(devices, engine, purpose, to_examine=to_examine) as leases:
             yield leases
     finally:
         engine.dispose()

@@ -11,7 +11,6 @@ from quadbench.artifacts.parts import file_refs, item_counts
 from quadbench.devices import Device, connect
 from quadbench.errors import QuadbenchError
 from quadbench.farm.held import Held, held
-from quadbench.farm.inventory import Inventory
 from quadbench.harness.installation import Installation
 from quadbench.measure import (
     Interleaved,
@@ -56,7 +55,6 @@ def compare(
         open_records(database_of(layout)) as records,
         held(devices, records.engine, f"comparison of {a.source} and {b.source}") as leases,
     ):
-        Inventory(records.engine).require_usable(devices)
         _require_equipment(devices, (a, b), layout)
         sides = [_prepared(one, devices, layout, observer) for one in (a, b)]
         failures = sides[0].failures | sides[1].failures
