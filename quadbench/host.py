@@ -17,6 +17,7 @@ from typing import Any
 
 from quadbench.errors import DeviceError, MissingDependencyError
 
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _SYSTEM_FOLDERS = "/usr/sbin:/sbin"  # not on every user's PATH
 
 
@@ -39,6 +40,33 @@ def user_and_host() -> str:
 def host_name() -> str:
     """Return this machine's name, by which a farm knows it."""
     return os.uname().nodename
+
+
+def process_mark() -> str:
+    """Return what tells this process from every other, also from those of other hosts and containers."""
+    return " ".join((*_number_space(), str(os.getpid()), _start_of(os.getpid())))
+
+
+def is_dead(mark: str) -> bool:
+    """Say whether the process with this mark is known to have ended; of another host's, or another container's, it is not."""
+    match mark.split(" "):
+        case [boot, namespace, pid, start] if (boot, namespace) == _number_space() and pid.isdecimal():
+            return _start_of(int(pid)) != start
+    return False
+
+
+def _number_space() -> tuple[str, str]:
+    """Return the kernel's boot and the namespace, within which a number means one process at a time."""
+    return _BOOT_ID.read_text().strip(), str(Path("/proc/self/ns/pid").readlink())
+
+
+def _start_of(pid: int) -> str:
+    """Return when a process was started, in the kernel's ticks since the boot; nothing for one that has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # after the name, which may be anything
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]  # proc(5): fields 3, the state, and 22, starttime
 
 
 def find_programs(packages: dict[str, str], *, needed_for: str) -> dict[str, Path]:

@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +26,6 @@ from quadbench.compile.availability import require
 from quadbench.devices import Device, HostedPhone, connect, hosted_phones
 from quadbench.errors import DeviceError, HarnessError, QuadbenchError, extra_needed
 from quadbench.farm.held import Held, held, leased
-from quadbench.farm.inventory import Inventory
 from quadbench.measure import LaunchSettings, Queue, launches_of, measure_hosted, measure_launches, planned_turns
 from quadbench.observer import Observer
 from quadbench.quad.cache import cached
@@ -124,12 +123,10 @@ def _run(
         open_records(database_of(layout)) as records,
         held(devices, records.engine, f"run of {name}") as leases,
     ):
-        inventory = Inventory(records.engine)
-        inventory.require_usable(devices)
         require_equipment(devices, layout)
         require_cores(terms.runtime.cores, devices)
         bundles = bundles_of([device.profile.name for device in devices] + [phone.profile.name for phone in phones])
-        rollout = _rolled_out(bundles, devices, layout, observer, inventory) if devices else None
+        rollout = _rolled_out(bundles, devices, layout, observer, leases) if devices else None
         run_id = new_id()
         deployments = rollout.deployments if rollout else ()
         work = _Run(terms=terms, run_id=run_id, bundles=bundles, layout=layout, records=records, leases=leases, observer=observer)
@@ -237,16 +234,10 @@ def admit(
 
 
 def _rolled_out(
-    bundles: Mapping[str, Stored[Bundle]], devices: Sequence[Device], layout: Layout, observer: Observer, inventory: Inventory
+    bundles: Mapping[str, Stored[Bundle]], devices: Sequence[Device], layout: Layout, observer: Observer, leases: Held
 ) -> Rollout:
-    """Roll out to every device, and note those at whose own fault it failed."""
-
-    def left_out(device: Device, error: QuadbenchError) -> None:
-        if isinstance(error, DeviceError):
-            inventory.note_job(device, error.message)
-
     everywhere = [bundles[device.profile.name] for device in devices]
-    return roll_out(everywhere, devices, layout=layout, observer=observer, left_out=left_out)
+    return roll_out(everywhere, devices, layout=layout, observer=observer, left_out=leases.note_left_out)
 
 
 def _reached(addresses: Sequence[str], hosted: Sequence[HostedPhone], layout: Layout) -> AbstractContextManager[list[Device]]:
@@ -262,10 +253,7 @@ def _tell_step(observer: Observer, which: str, step: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """One run under way, its bundles built: by device profile the one that its devices run.
-
-    `faults` has by address the first failure of a launch that is the device's own.
-    """
+    """One run under way, its bundles built: by device profile the one that its devices run."""
 
     terms: Terms
     run_id: str
@@ -274,7 +262,6 @@ class _Run:
     records: Records
     leases: Held
     observer: Observer
-    faults: dict[str, str] = field(default_factory=dict)
 
     @property
     def launches(self) -> Sequence[LaunchPlan]:
@@ -283,7 +270,7 @@ class _Run:
         return launches_of(self.terms, item_counts(content), has_references=has_references(content))
 
     def measure(self, rollout: Rollout) -> None:
-        """Measure on the devices that are connected, and note how they did."""
+        """Measure on the devices that are connected."""
         # The pictures that each launch is compared with, and what no device takes.
         for bundle in {installation.bundle.folder: installation.bundle for installation in rollout.installations}.values():
             check_contents(bundle, file_refs((bundle.artifact.tasks, bundle.artifact.profile)))
@@ -302,9 +289,6 @@ class _Run:
             for one in rollout.installations
         ]
         measure_launches(queues, keep=self._keep, observer=self.observer)
-        inventory = Inventory(self.records.engine)
-        for installation in rollout.installations:
-            inventory.note_job(installation.device, self.faults.get(installation.address))
 
     def measure_hosted(self, phones: Sequence[HostedPhone]) -> dict[str, QuadbenchError]:
         """Compile for phones at AI Hub and run the graphs there. Return by address why some gave no records."""
@@ -335,6 +319,5 @@ class _Run:
 
     def _keep(self, record: RunRecord) -> None:
         keep_record(self.records, record, self.layout, self.leases.guard(record.device.address))
-        if record.status is Status.FAILED and record.error_class is ErrorClass.DEVICE:
-            self.faults.setdefault(record.device.address, record.reason or "no reason")
+        self.leases.note_record(record)
         self.observer.record(record)

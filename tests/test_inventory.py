@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +15,7 @@ from quadbench.devices import connect
 from quadbench.errors import DeviceError, SpecError, UnknownNameError, UserError
 from quadbench.farm.farm_file import ExpectedPhone, FarmFile
 from quadbench.farm.health import Health, PhoneCondition, after_failure, quarantined
+from quadbench.farm.held import held
 from quadbench.farm.inventory import Inventory, InventoryPhone, Sighting
 from quadbench.farm.lease import Claim, Claims
 from quadbench.farm.overview import FarmPhone, device_named, merged, phone_named
@@ -193,6 +194,21 @@ def test_a_phone_is_listed_reserved_put_into_quarantine_and_chosen(
         (phone,) = Inventory(engine).phones()
     assert (phone.condition.health, phone.seen.model) == (Health.QUARANTINED, "SM-S931B")
     assert phone.condition.reason == "it failed on probation: the cable / is loose"
+
+
+def test_a_job_that_is_cut_short_counts_only_what_was_a_phone_s_own_fault(attached: Layout) -> None:
+    with connect(["s25"], layout=attached) as devices, opened(attached) as engine:
+        inventory = Inventory(engine)
+        with suppress(KeyboardInterrupt), held(devices, engine, "run"):
+            raise KeyboardInterrupt
+        assert inventory.phones() == []
+        with suppress(KeyboardInterrupt), held(devices, engine, "run") as job:
+            job.note_left_out(devices[0], DeviceError("no room"))
+            raise KeyboardInterrupt
+        assert [phone.condition for phone in inventory.phones()] == [PhoneCondition(reason="no room", failures=1)]
+        with held(devices, engine, "run"):
+            pass
+        assert [phone.condition for phone in inventory.phones()] == [PhoneCondition()]
 
 
 def test_an_expected_phone_that_vanished_is_an_error(

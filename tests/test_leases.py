@@ -18,7 +18,7 @@ from quadbench.errors import LeaseError, UserError
 from quadbench.farm.held import held, leased
 from quadbench.farm.leases import Lease, Leases, lease_name
 from quadbench.farm.token_file import write_token
-from quadbench.host import host_name
+from quadbench.host import host_name, is_dead, process_mark
 from quadbench.results.engine import Source, open_engine
 from quadbench.results.layout import Layout
 from quadbench.results.records import Records
@@ -195,6 +195,31 @@ def test_a_holder_that_was_frozen_past_its_lease_is_refused(
     assert said.count("ben@lab-2 has taken the device since") == 2
     assert "went on" not in said
     assert query(database, "SELECT record_id FROM records") == [("later",)]
+
+
+def test_a_holder_that_was_killed_keeps_nobody_away(database: Source, leases: Leases, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _HOLDER.replace("1.0", "600.0"), str(database), str(tmp_path / "killed")]
+    with subprocess.Popen(command, cwd=Path(__file__).parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == "holds\n"
+        with pytest.raises(LeaseError):
+            leases.take(lease_name("local", "local"), BEN, "run")
+        holder.kill()
+    assert leases.standing() == {}
+    assert leases.take(lease_name("local", "local"), BEN, "run").token == 2
+
+
+def test_a_process_is_dead_only_where_that_is_known() -> None:
+    mark = process_mark()
+    assert not is_dead(mark)
+    boot, namespace, pid, start = mark.split(" ")
+    assert is_dead(f"{boot} {namespace} {pid} {int(start) - 1}")  # the number was another's
+    assert is_dead(f"{boot} {namespace} {2**22 + 1} 7")
+    for elsewhere in (f"other {namespace} {pid} 7", f"{boot} pid:[1] {pid} 7", "", "x", f"{boot} {namespace} x 7"):
+        assert not is_dead(elsewhere)
+    with subprocess.Popen(["true"]) as child:
+        while not is_dead(f"{boot} {namespace} {child.pid} 7"):  # ended, and not waited for yet
+            time.sleep(0.01)
 
 
 def _taken_in_time(leases: Leases, device: str) -> Lease:

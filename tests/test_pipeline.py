@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.postgresql_server import PostgresqlServer
 
 pytest.importorskip("torch")
 
@@ -22,6 +23,7 @@ from quadbench.errors import AdapterError, ArtifactError, DeviceFullError, Lease
 from quadbench.farm.leases import Leases, lease_name
 from quadbench.quad.candidate import Candidate
 from quadbench.recipe import load_recipe
+from quadbench.results.engine import DATABASE_VARIABLE
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
 from quadbench.results.runs import load_run
@@ -353,3 +355,25 @@ def test_a_device_that_somebody_has_reserved_takes_no_run(tiny_recipe: Path, tmp
     with pytest.raises(LeaseError, match=r"device 'local@.*' is taken by ana@lab-1 until .*: a demo"):
         pipeline.run(load_recipe(tiny_recipe), ["local"], layout=fresh, observer=Watcher())
     assert not fresh.bundles.exists()
+
+
+@pytest.mark.slow
+def test_a_run_with_its_records_in_postgresql_is_the_same(
+    tiny_recipe: Path,
+    layout: Layout,
+    first_run: tuple[pipeline.Outcome, Watcher],
+    postgresql: PostgresqlServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(DATABASE_VARIABLE, postgresql.new_database())
+    outcome = pipeline.run(load_recipe(tiny_recipe), ["local", "virtual:s25"], layout=layout, observer=Watcher())
+    assert outcome.is_ok
+    assert list(map(_identity, outcome.result.records)) == list(map(_identity, first_run[0].result.records))
+    assert load_run(layout).run_id == outcome.result.run_id
+    with open_records(layout.database) as records:
+        assert outcome.result.run_id not in records.run_ids()
+
+
+def _identity(record: RunRecord) -> tuple[object, ...]:
+    """What is the same in a record of every run: neither times nor ids."""
+    return record.device.address, record.variant, record.launch, record.status, record.versions, record.settings

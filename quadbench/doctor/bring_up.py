@@ -35,7 +35,7 @@ def bring_up(address: str, *, layout: Layout, observer: Observer) -> BringUp:
     """
     started_at, versions = datetime.now(UTC), dict[str, str]()
     try:
-        with connect([address], layout=layout) as devices, leased(devices, layout, "doctor"):
+        with connect([address], layout=layout) as devices, leased(devices, layout, "doctor", to_examine=True):
             (device,) = devices
             examined, serials = _examined(device), [device.serial] if device.family == "adb" else []
             checks = _checked(device, layout, observer, versions)

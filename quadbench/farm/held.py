@@ -3,14 +3,16 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 
 import sqlalchemy as sa
 
+from quadbench.artifacts import ErrorClass, RunRecord, Status
 from quadbench.devices import Device
-from quadbench.errors import LeaseError, QuadbenchError
+from quadbench.errors import DeviceError, LeaseError, QuadbenchError
+from quadbench.farm.inventory import Inventory
 from quadbench.farm.leases import LEASE_S, Lease, Leases, lease_name
 from quadbench.farm.token_file import remove_token, write_token
 from quadbench.host import user_and_host
@@ -24,11 +26,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """The leases of a job's devices, by address."""
+    """The leases of a job's devices, by address, and what went wrong by a device's own fault."""
 
     leases: Leases
     database: str
     by_address: Mapping[str, Lease]
+    faults: dict[str, str] = field(default_factory=dict)
 
     def confirm(self, device: Device) -> None:
         """Refuse a device that is no longer the job's, before anything is started on it.
@@ -47,15 +50,33 @@ class Held:
         lease = self.by_address.get(address)
         return partial(self.leases.check, lease=lease) if lease else None
 
+    def note_left_out(self, device: Device, error: QuadbenchError) -> None:
+        """Note that the job goes on without a device, which may be the device's own fault."""
+        if isinstance(error, DeviceError):
+            self.faults.setdefault(device.facts.address, error.message)
+
+    def note_record(self, record: RunRecord) -> None:
+        """Note what became of a launch, which may have failed by the device's own fault."""
+        if record.status is Status.FAILED and record.error_class is ErrorClass.DEVICE:
+            self.faults.setdefault(record.device.address, record.reason or "no reason")
+
 
 @contextmanager
-def held(devices: Sequence[Device], engine: sa.Engine, purpose: str, lease_s: float = LEASE_S) -> Iterator[Held]:
+def held(
+    devices: Sequence[Device], engine: sa.Engine, purpose: str, *, lease_s: float = LEASE_S, to_examine: bool = False
+) -> Iterator[Held]:
     """Take leases of all devices, keep them, and give them back at the end. A device whose lease is lost is closed.
+
+    A phone in quarantine is refused, and how each phone has done the job decides on its health, unless they are there to be
+    examined.
 
     Raises:
         LeaseError: somebody else has one of them; none is taken then.
-        DeviceError: a device does not answer.
+        DeviceError: a device does not answer, or is in quarantine.
     """
+    inventory = Inventory(engine)
+    if not to_examine:
+        inventory.require_usable(devices)
     leases, owner = Leases(engine), user_and_host()
     database = leases.database_name()
     by_address: dict[str, Lease] = {}
@@ -67,11 +88,13 @@ def held(devices: Sequence[Device], engine: sa.Engine, purpose: str, lease_s: fl
             stack.callback(remove_token, device, database, lease)
             by_address[device.facts.address] = lease
         stack.enter_context(_heartbeat(leases, [(device, by_address[device.facts.address]) for device in devices], lease_s))
-        yield Held(leases=leases, database=database, by_address=by_address)
+        job = Held(leases=leases, database=database, by_address=by_address)
+        with nullcontext() if to_examine else _health_noted(inventory, devices, job.faults):
+            yield job
 
 
 @contextmanager
-def leased(devices: Sequence[Device], layout: Layout, purpose: str) -> Iterator[Held]:
+def leased(devices: Sequence[Device], layout: Layout, purpose: str, *, to_examine: bool = False) -> Iterator[Held]:
     """Take leases as `held` does, for a job that needs the database for nothing else.
 
     Raises:
@@ -80,17 +103,39 @@ def leased(devices: Sequence[Device], layout: Layout, purpose: str) -> Iterator[
     """
     engine = open_engine(database_of(layout))
     try:
-        with held(devices, engine, purpose) as leases:
+        with held(devices, engine, purpose, to_examine=to_examine) as leases:
             yield leases
     finally:
         engine.dispose()
 
 
-def _end(leases: Leases, lease: Lease) -> None:
+@contextmanager
+def _health_noted(inventory: Inventory, devices: Sequence[Device], faults: Mapping[str, str]) -> Iterator[None]:
+    """Note at the end how each phone has done; where the job itself was cut short, only the faults say something of a phone."""
+    is_through = False
     try:
+        yield
+        is_through = True
+    finally:
+        for device in devices:
+            fault = faults.get(device.facts.address)
+            if fault or is_through:
+                with _warned("how it has done is not noted"):
+                    inventory.note_job(device, fault)
+
+
+def _end(leases: Leases, lease: Lease) -> None:
+    with _warned(f"the lease of '{lease.device}' ends by itself"):
         leases.end(lease)
+
+
+@contextmanager
+def _warned(consequence: str) -> Iterator[None]:
+    """Let what the database refuses at the end of a job cost nothing but a warning."""
+    try:
+        yield
     except QuadbenchError as error:
-        log.warning("the lease of '%s' ends by itself: %s", lease.device, error.message)
+        log.warning("%s: %s", consequence, error.message)
 
 
 @contextmanager

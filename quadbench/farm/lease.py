@@ -4,17 +4,22 @@ Every job on a device gets a greater token than the one before. Whoever has an o
 nothing: it may have been frozen, and another may have the device by now.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A claim on a device until a moment. `owner` is who makes it, as `ana@lab-1`; `purpose` says what for."""
+    """A claim on a device until a moment. `owner` is who makes it, as `ana@lab-1`; `purpose` says what for.
+
+    `process` is the mark of the process that holds it; a person's claim has none.
+    """
 
     owner: str
     purpose: str
     until: datetime
+    process: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +61,12 @@ def renewed(claims: Claims, until: datetime) -> Claims:
 def is_held(claims: Claims, token: int, now: datetime) -> bool:
     """Say whether the job with this token still has the device."""
     return claims.token == token and in_force(claims.job, now) is not None
+
+
+def without_dead_job(claims: Claims, is_dead: Callable[[str], bool]) -> Claims:
+    """Take the device from a job whose process is known to be dead, which comes back no more; one that is frozen is not."""
+    process = claims.job and claims.job.process
+    return replace(claims, job=None) if process and is_dead(process) else claims
 
 
 def without_job(claims: Claims, token: int) -> Claims:

@@ -4,7 +4,7 @@ Time is the database's. Every change is one transaction that has the device's ro
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -22,9 +22,10 @@ from quadbench.farm.lease import (
     renewed,
     with_job,
     with_reservation,
+    without_dead_job,
     without_job,
 )
-from quadbench.host import host_name
+from quadbench.host import host_name, is_dead, process_mark
 from quadbench.results.engine import insertion, now_of, reading, writing
 from quadbench.results.tables import IdentityRow, LeaseRow
 
@@ -62,7 +63,8 @@ class Leases:
         def decide(claims: Claims, now: datetime) -> Claims:
             if standing := against_job(claims, owner, now):
                 raise _refusal(device, standing)
-            return with_job(claims, Claim(owner=owner, purpose=purpose, until=now + timedelta(seconds=lease_s)))
+            until = now + timedelta(seconds=lease_s)
+            return with_job(claims, Claim(owner=owner, purpose=purpose, until=until, process=process_mark()))
 
         return Lease(device=device, token=self._change(device, decide).token, owner=owner)
 
@@ -132,14 +134,14 @@ class Leases:
         with reading(self._engine) as connection:
             now = now_of(connection)
             rows = connection.execute(sa.select(*LeaseRow.__table__.columns).order_by(LeaseRow.device)).mappings()
-            every = {str(row["device"]): current(_claims(row), now) for row in rows}
+            every = {str(row["device"]): current(without_dead_job(_claims(row), is_dead), now) for row in rows}
         return {device: claims for device, claims in every.items() if claims.job or claims.reservation}
 
     def _change(self, device: str, decide: Callable[[Claims, datetime], Claims]) -> Claims:
         with writing(self._engine) as connection:
             blank = {"device": device, **_columns(Claims())}
             connection.execute(insertion(connection, LeaseRow).values(blank).on_conflict_do_nothing())
-            claims = decide(_locked(connection, device), now_of(connection))
+            claims = decide(without_dead_job(_locked(connection, device), is_dead), now_of(connection))
             connection.execute(sa.update(LeaseRow).where(LeaseRow.device == device).values(_columns(claims)))
             return claims
 
@@ -176,7 +178,8 @@ def _refusal(device: str, standing: Claim, *, hint: str = _WHO_HINT) -> LeaseErr
 
 
 def _claims(row: sa.RowMapping) -> Claims:
-    return Claims(token=row["token"], job=_claim(row, "job"), reservation=_claim(row, "reserved"))
+    job = _claim(row, "job")
+    return Claims(token=row["token"], job=job and replace(job, process=row["job_process"]), reservation=_claim(row, "reserved"))
 
 
 def _claim(row: sa.RowMapping, kind: str) -> Claim | None:
@@ -185,7 +188,7 @@ def _claim(row: sa.RowMapping, kind: str) -> Claim | None:
 
 
 def _columns(claims: Claims) -> dict[str, object]:
-    columns: dict[str, object] = {"token": claims.token}
+    columns: dict[str, object] = {"token": claims.token, "job_process": claims.job and claims.job.process}
     for kind, claim in (("job", claims.job), ("reserved", claims.reservation)):
         columns |= {f"{kind}_{part}": getattr(claim, part, None) for part in ("owner", "purpose", "until")}
     return columns

@@ -97,6 +97,7 @@ class LeaseRow(Table):
     job_owner: Mapped[str | None]
     job_purpose: Mapped[str | None]
     job_until: Mapped[datetime | None] = mapped_column(UtcTime)
+    job_process: Mapped[str | None]
     reserved_owner: Mapped[str | None]
     reserved_purpose: Mapped[str | None]
     reserved_until: Mapped[datetime | None] = mapped_column(UtcTime)

@@ -11,7 +11,6 @@ from quadbench.artifacts.parts import file_refs, item_counts
 from quadbench.devices import Device, connect
 from quadbench.errors import QuadbenchError
 from quadbench.farm.held import Held, held
-from quadbench.farm.inventory import Inventory
 from quadbench.harness.installation import Installation
 from quadbench.measure import (
     Interleaved,
@@ -56,9 +55,8 @@ def compare(
         open_records(database_of(layout)) as records,
         held(devices, records.engine, f"comparison of {a.source} and {b.source}") as leases,
     ):
-        Inventory(records.engine).require_usable(devices)
         _require_equipment(devices, (a, b), layout)
-        sides = [_prepared(one, devices, layout, observer) for one in (a, b)]
+        sides = [_prepared(one, devices, layout, observer, leases) for one in (a, b)]
         failures = sides[0].failures | sides[1].failures
         shared = [one.device for one in sides[0].installations if sides[1].on(one.device)]
         if not shared:
@@ -112,7 +110,7 @@ class _Prepared:
         return next((one for one in self.installations if one.device is device), None)
 
 
-def _prepared(chosen: Chosen, devices: Sequence[Device], layout: Layout, observer: Observer) -> _Prepared:
+def _prepared(chosen: Chosen, devices: Sequence[Device], layout: Layout, observer: Observer, leases: Held) -> _Prepared:
     profiles = [device.profile.name for device in devices]
     bundles = chosen.bundles(profiles, layout=layout, observer=observer)
     for bundle in bundles.values():
@@ -126,6 +124,7 @@ def _prepared(chosen: Chosen, devices: Sequence[Device], layout: Layout, observe
         runs_float=chosen.variant is Variant.FLOAT,
         harness=chosen.harness,
         kit=chosen.kit,
+        left_out=leases.note_left_out,
     )
     begun = new_run_file(new_id(), bundles, Terms(), deployments=rollout.deployments, planned={})
     return _Prepared(chosen=chosen, begun=begun, installations=rollout.installations, failures=rollout.failures)
@@ -206,4 +205,5 @@ def _judged(tasks: Pair, to_see: float | None, blocks: Sequence[PairedBlock], lo
 
 def _keep(records: Records, layout: Layout, leases: Held, observer: Observer, record: RunRecord) -> None:
     keep_record(records, record, layout, leases.guard(record.device.address))
+    leases.note_record(record)
     observer.record(record)
