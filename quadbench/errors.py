@@ -14,6 +14,7 @@ QuadbenchError                      exit code  meaning
 │   ├── DeviceNotFoundError         5
 │   ├── DeviceLostError             5          transient
 │   ├── DeviceFullError             5
+│   ├── DeviceInUseError            5          another process on this machine has the device
 │   ├── LeaseError                  5          somebody else has the device, or has had it meanwhile
 │   ├── OutputLimitError            5          a command on the device, or a file there, gives more than is read
 │   ├── CommandError                5          a command on the device ended with a status other than 0
@@ -132,6 +133,10 @@ class DeviceLostError(DeviceError):
 
 class DeviceFullError(DeviceError):
     """The error of a device with too little free space for what would be pushed."""
+
+
+class DeviceInUseError(DeviceError):
+    """The error of a device that another process on this machine has; it may be waited for."""
 
 
 class LeaseError(DeviceError):

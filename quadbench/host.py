@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from quadbench.errors import DeviceError, MissingDependencyError
+from quadbench.errors import DeviceError, DeviceInUseError, MissingDependencyError
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _SYSTEM_FOLDERS = "/usr/sbin:/sbin"  # not on every user's PATH
@@ -98,7 +98,8 @@ def device_lock(folder: Path, address: str) -> Iterator[None]:
     The device's files here are for no other user: adbd makes files that everyone may write.
 
     Raises:
-        DeviceError: another process has it, or another user.
+        DeviceInUseError: another process has it.
+        DeviceError: another user has it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -111,7 +112,8 @@ def device_lock(folder: Path, address: str) -> Iterator[None]:
         except BlockingIOError as error:
             file.seek(0)
             owner = file.read().strip() or "unknown"
-            raise DeviceError(f"device '{address}' is in use by process {owner}", hint="wait until it has ended") from error
+            hint = "wait until it has ended, or run with --wait"
+            raise DeviceInUseError(f"device '{address}' is in use by process {owner}", hint=hint) from error
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()

@@ -15,6 +15,7 @@ from quadbench.cli.conditions import add_fail_if, conditions_of
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_error, print_json, print_text
 from quadbench.cli.options import add_command
 from quadbench.cli.result import add_full, print_result
+from quadbench.cli.waiting import add_wait, once_free
 from quadbench.errors import UserError
 from quadbench.observer import Observer
 from quadbench.quad.chosen import bundle_folder, fitting_bundle
@@ -37,6 +38,7 @@ def add(commands: Any) -> None:
     add_devices(parser)
     add_full(parser)
     add_fail_if(parser)
+    add_wait(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be built, pushed and run on each device, and do nothing of it"
     )
@@ -48,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
         return _print_forecasts(options, _forecasts(options, source, chosen))
     conditions = conditions_of(options, source.tasks)
     with RunConsole(Console(stderr=True), RUN_STAGES) as observer:
-        outcome = source.run(chosen, layout=options.layout, observer=observer)
+        outcome = once_free(lambda: source.run(chosen, layout=options.layout, observer=observer), observer, waits=options.wait)
     code = print_result(options, outcome.result, outcome.report, conditions)
     for address, failure in outcome.failures.items():
         print_error(f"{address} was left out: {failure}")

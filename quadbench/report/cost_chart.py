@@ -8,6 +8,7 @@ from quadbench.report.chart import nice_ticks, svg, text
 from quadbench.report.sweep import BYTES, TIME, Sweep, SweepFigure, SweepPoint, quality_of, series_of
 from quadbench.report.sweep_chart import COLOURS, LETTER_WIDTH, STYLE
 
+_LINE_HEIGHT = 15
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 400, 360, 52, 36, 48
 
 
@@ -23,24 +24,28 @@ class _Spot:
 
 
 def cost_chart(sweep: Sweep) -> str | None:
-    """Draw every setting with quality and cost: filled and joined where it is one of the best. None where none has both."""
+    """Draw every setting with quality and cost: filled and joined where it is one of the best. None where none has both.
+
+    A task that lacks the figure of quality, as one by LCM that to the teacher, is not drawn.
+    """
     costs = [figure for key in (TIME, BYTES) for point in sweep.points if (figure := point.figure(key))]
     quality, cost = quality_of(sweep.points), next(iter(costs), None)
     if quality is None or cost is None:
         return None
-    lines = [list(_spots(points, quality, cost.key, number)) for number, points in enumerate(series_of(sweep))]
+    series = [points for points in series_of(sweep) if any(point.figure(quality) for point in points)]
+    lines = [list(_spots(each, quality, cost.key, i, is_named=len(series) > 1)) for i, each in enumerate(series)]
     spots = [spot for line in lines for spot in line]
     if not spots:
         return None
     return _drawn(sweep, lines, cost, next(figure for point in sweep.points if (figure := point.figure(quality))))
 
 
-def _spots(points: Sequence[SweepPoint], quality: str, cost: str, number: int) -> Iterator[_Spot]:
+def _spots(points: Sequence[SweepPoint], quality: str, cost: str, number: int, *, is_named: bool) -> Iterator[_Spot]:
     for point in points:
         good, dear = point.figure(quality), point.figure(cost)
         if good and dear:
-            label, colour = f"{point.value}, {point.task}", number % len(COLOURS)
-            yield _Spot(label=label, cost=dear.value, quality=good.value, colour=colour, is_best=point.is_best)
+            label = f"{point.value}, {point.task}" if is_named else point.value
+            yield _Spot(label=label, cost=dear.value, quality=good.value, colour=number % len(COLOURS), is_best=point.is_best)
 
 
 def _drawn(sweep: Sweep, lines: Sequence[Sequence[_Spot]], cost: SweepFigure, quality: SweepFigure) -> str:
@@ -68,6 +73,7 @@ def _drawn(sweep: Sweep, lines: Sequence[Sequence[_Spot]], cost: SweepFigure, qu
         if line:
             body.append(_path(best, line[0].colour))
         body += [_mark(spot, *at(spot)) for spot in line]
+    body += _labels(spots, [at(spot) for spot in spots])
     title = f"{sweep.recipe_name}: {quality.title} over {cost.title.lower()}"
     return svg(width, _HEIGHT, title, body) + "\n"
 
@@ -81,7 +87,18 @@ def _mark(spot: _Spot, x: float, y: float) -> str:
     name, stroke = f"s{spot.colour}", COLOURS[spot.colour]
     shape = f'cx="{x:.1f}" cy="{y:.1f}" r="4" stroke="{stroke}"'
     filled = f'class="{name} fill" fill="{stroke}"' if spot.is_best else f'class="{name}" fill="none"'
-    return f"<circle {filled} {shape}/>{text(x + 8, y + 4, spot.label, css_class=f'{name} fill name', colour=stroke)}"
+    return f"<circle {filled} {shape}/>"
+
+
+def _labels(spots: Sequence[_Spot], places: Sequence[tuple[float, float]]) -> Iterator[str]:
+    """Yield the names of the spots above them, moved up or down where they would cover another name."""
+    taken: list[tuple[float, float, float]] = []  # from, to and the height of each name
+    for spot, (x, y) in sorted(zip(spots, places, strict=True), key=lambda pair: pair[1]):
+        left, right = x + 6, x + 6 + LETTER_WIDTH * len(spot.label)
+        heights = (y - 8 + sign * step * _LINE_HEIGHT for step in range(len(spots)) for sign in (1, -1))
+        height = next(h for h in heights if not any(a < right and left < b and abs(h - c) < _LINE_HEIGHT for a, b, c in taken))
+        taken.append((left, right, height))
+        yield text(left, height, spot.label, css_class=f"s{spot.colour} fill name", colour=COLOURS[spot.colour])
 
 
 def _ticks(values: Sequence[float]) -> list[float]:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from quadbench.artifacts import Bundle, Stored
 from quadbench.errors import AdapterError
 from quadbench.quad.admit import admit, inspect
+from quadbench.quad.candidate import Candidate
 from quadbench.results.manifest import read_manifest
 from support.bad_input.case import Case
 from support.bad_input.specs import NO_FILES
@@ -57,7 +58,7 @@ def _judge(bundle: Stored[Bundle], source: Path, *, name: str | None = None) -> 
     """Inspect an adapter and admit it, as the commands do; whatever they find wrong is raised, and nothing may be admitted."""
     stores = sorted(path.name for path in bundle.folder.parent.iterdir())
     inspection, _ = inspect(source)
-    admission = admit(source, read_manifest(bundle.folder, Bundle), name=name)
+    admission = admit(Candidate(source=source, name=name), read_manifest(bundle.folder, Bundle))
     if admission.extended is not None:
         shutil.rmtree(admission.extended.folder)
         if inspection.problems:

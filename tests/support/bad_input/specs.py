@@ -16,7 +16,18 @@ from support.bad_input.case import Case
 from support.bad_input.values import brief, changed, keys, named, without, write_sparse, wrong_values
 from support.tiny_model import RECIPE
 
-_MAY_BE_LEFT_OUT = {"guidance", "strength", "baselines", "measure", "headroom", "gauge", "notes", "alternatives", "htp_arch"}
+_MAY_BE_LEFT_OUT = {
+    "guidance",
+    "strength",
+    "baselines",
+    "measure",
+    "runtime",
+    "headroom",
+    "gauge",
+    "notes",
+    "alternatives",
+    "htp_arch",
+}
 _MAY_BE_LEFT_OUT |= {
     "hosted_target",
     "warmup",
