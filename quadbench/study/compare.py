@@ -22,7 +22,7 @@ from quadbench.measure import (
     measured_sequence,
 )
 from quadbench.observer import Observer
-from quadbench.recipe import Gate, Terms
+from quadbench.recipe import Gate
 from quadbench.report.sides import Pair, common_tasks, interleaved_rows, primary, replanned, sides_of_blocks
 from quadbench.report.versus import Versus, VersusDevice, VersusSide, caveats_of
 from quadbench.results.engine import database_of
@@ -126,7 +126,7 @@ def _prepared(chosen: Chosen, devices: Sequence[Device], layout: Layout, observe
         kit=chosen.kit,
         left_out=leases.note_left_out,
     )
-    begun = new_run_file(new_id(), bundles, Terms(), deployments=rollout.deployments, planned={})
+    begun = new_run_file(new_id(), bundles, chosen.terms, deployments=rollout.deployments, planned={})
     return _Prepared(chosen=chosen, begun=begun, installations=rollout.installations, failures=rollout.failures)
 
 
