@@ -2,7 +2,7 @@
 
     python bench/runtime.py recipes/quickstart.yaml --over arena=none,session,shared --launches 4
     python bench/runtime.py recipes/quickstart.yaml --over preload=none,next --sequence restyle,remove-object,restyle
-    python bench/runtime.py recipes/quickstart.yaml --variants shared,per-graph,resident --sequence restyle,remove-object
+    python bench/runtime.py MY.yaml --variants shared,per-graph,resident,merged-at-load --sequence restyle,remove-object
 
 Runs on this machine. Rounds go through all settings, every second one backwards, so that slow drift meets all alike. A figure is
 the median of the launches' medians, with the lowest and the highest launch; memory is the highest of a launch's blocks. The ratio
@@ -13,7 +13,7 @@ import argparse
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from quadbench.artifacts import Bundle, LaunchPlan, RunRecord, SequenceBlock, Variant
@@ -57,6 +57,11 @@ def after_switch(record: RunRecord) -> float | None:
     return median(ratios) if ratios else None
 
 
+def likeness(record: RunRecord) -> float | None:
+    values = [s.value for s in record.samples if s.metric == "psnr_db" and s.labels["against"] == "reference"]
+    return mean(values) if values else None
+
+
 def switch_and_image(record: RunRecord) -> float | None:
     images, switch = [], None
     for sample in record.samples:
@@ -74,6 +79,7 @@ FIGURES: Mapping[str, tuple[Callable[[RunRecord], float | None], float]] = {
     "switch, ms": (median_of("switch_ns"), MS),
     "switch and first image, ms": (switch_and_image, MS),
     "U-Net run after a switch / next": (after_switch, 1.0),
+    "merging an adapter, ms": (median_of("adapter_merge_ns"), MS),
     "preload, ms": (median_of("adapter_preload_ns"), MS),
     "reload, ms": (median_of("reload_ns"), MS),
     "U-Net load, ms": (median_of("session_load_ns"), MS),
@@ -81,6 +87,7 @@ FIGURES: Mapping[str, tuple[Callable[[RunRecord], float | None], float]] = {
     "peak RAM loading, MB": (highest("load_peak_rss_bytes"), MB),
     "anonymous at the end, MB": (median_of("rss_anonymous_bytes"), MB),
     "reading memory, ms": (median_of("memory_sampling_ns"), MS),
+    "pictures against the reference, dB": (likeness, 1.0),
 }
 
 

@@ -60,7 +60,7 @@ def mergeable(
 ) -> Mergeable:
     """Quantize a float U-Net with LoRA inputs without these. Its weights at the sites lie below `scratch`."""
     sites = list(_sites(model))
-    plain = _without_lora(model, sites)
+    plain = without_lora(model)
     moved = {site.layer.output[0]: activations[site.total] for site in sites if activations}
     encodings = {**activations, **moved}
     unet = quantize_graph(plain, encodings)
@@ -85,9 +85,9 @@ def _sites(model: onnx.ModelProto) -> Iterator[_Site]:
         yield _Site(name=site, layer=layer, own=own, total=reader.output[0])
 
 
-def _without_lora(model: onnx.ModelProto, sites: list[_Site]) -> onnx.ModelProto:
-    """Return the graph with each site's own result in place of the sum."""
-    plain, totals = onnx.ModelProto(), {site.own: site.total for site in sites}
+def without_lora(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a float graph without LoRA inputs: with each site's own result in place of the sum."""
+    plain, totals = onnx.ModelProto(), {site.own: site.total for site in _sites(model)}
     plain.CopyFrom(model)
     nodes = [node for node in plain.graph.node if node.output[0] not in totals.values()]
     for node in nodes:
