@@ -61,7 +61,7 @@ def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: s
     body.append(text(left - 8, 14, y_label, anchor="end"))
     body.append(_measured_until(series, at, top, height - bottom))
     drawn = [(line, [at(x, y) for x, y in line.points]) for line in series if line.points]
-    labels = _apart([spots[-1][1] for _, spots in drawn])
+    labels = apart([spots[-1][1] for _, spots in drawn])
     body += [_line(line, spots, label_y) for (line, spots), label_y in zip(drawn, labels, strict=True)]
     return svg(width, height, title, body)
 
@@ -93,6 +93,14 @@ def legend(bars: Sequence[Bar]) -> str:
     return f'<ul class="legend">{"".join(entries)}</ul>'
 
 
+def apart(ys: Sequence[float], least: float = 13.0) -> list[float]:
+    """Return the heights at which labels stand, each moved down until it is this far below the one above it."""
+    placed, lowest = list(ys), float("-inf")
+    for index in sorted(range(len(ys)), key=lambda i: ys[i]):
+        placed[index] = lowest = max(ys[index], lowest + least)
+    return placed
+
+
 def nice_ticks(highest: float, count: int = 4) -> tuple[float, ...]:
     """Return ticks from 0 to at least `highest`: about `count` steps of 1, 2 or 5 times a power of ten."""
     if highest <= 0:
@@ -110,14 +118,6 @@ def _grid(ticks: Sequence[float], x_from: float, x_to: float, y_of: Callable[[fl
         lines.append(f'<line class="grid" x1="{x_from:.1f}" y1="{y:.1f}" x2="{x_to:.1f}" y2="{y:.1f}" stroke="{_FAINT}"/>')
         lines.append(text(x_from - 8, y + 4, f"{tick:,g}", anchor="end"))
     return "".join(lines)
-
-
-def _apart(ys: Sequence[float], least: float = 13.0) -> list[float]:
-    """Return the heights at which labels stand, the lower ones moved down until no two overlap."""
-    placed, free = list(ys), float("-inf")
-    for index in sorted(range(len(ys)), key=lambda i: ys[i]):
-        placed[index] = free = max(ys[index], free + least)
-    return placed
 
 
 def _line(line: Series, spots: Sequence[tuple[float, float]], label_y: float) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
 
-from quadbench.report.chart import nice_ticks, svg, text
+from quadbench.report.chart import apart, nice_ticks, svg, text
 from quadbench.report.sweep import PSNR, Sweep, SweepPoint, series_of
 
 _HEIGHT, _PLOT_WIDTH = 360, 400
@@ -118,9 +118,9 @@ def _drawn(line: _Line, at: Callable[[int, float], Spot]) -> str:
 
 
 def _labels(lines: Sequence[_Line], ends: Sequence[Spot]) -> list[str]:
-    """Draw the names at the lines' ends, from the highest down, moved apart where they would cover each other."""
-    labels, lowest = [], float("-inf")
-    for line, (x, y) in sorted(zip(lines, ends, strict=True), key=lambda pair: pair[1][1]):
-        lowest = max(y + 4, lowest + _LINE_HEIGHT)
-        labels.append(text(x + 10, lowest, line.label, css_class=f"s{line.colour} fill name", colour=COLOURS[line.colour]))
-    return labels
+    """Draw the names at the lines' ends, moved apart where they would cover each other."""
+    heights = apart([y for _, y in ends], _LINE_HEIGHT)
+    return [
+        text(x + 10, y + 4, line.label, css_class=f"s{line.colour} fill name", colour=COLOURS[line.colour])
+        for line, (x, _), y in zip(lines, ends, heights, strict=True)
+    ]
