@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -205,7 +206,7 @@ class Run:
     def _read(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            self.said.append(line.rstrip())
+            self.said.append(re.sub(r"^\d+/\d+ ", "", line.rstrip()))  # without the stage's number
 
     def stage(self, layout: Layout) -> str:
         """Return the stage that it is in."""
