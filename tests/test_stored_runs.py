@@ -26,7 +26,10 @@ def _store_later(results: Layout) -> None:
     """Store a later run that was killed in its second launch, which failed."""
     records = make_run(results.root.parent / "later", variants=(Variant.FLOAT, Variant.SHARED)).records
     bundle = load_run(results, RUN).stored.folder.name
-    save_run(results, RunFile(run_id="later", bundle=bundle, deployments=(), planned={Variant.SHARED: 2}))
+    save_run(
+        results,
+        RunFile(run_id="later", bundle=bundle, deployments=(), planned={Variant.SHARED: 2}, swept={"precision.lora": "int8"}),
+    )
     with open_records(results.database) as opened:
         for record in (records[0], failed(records[1], "killed")):
             began = record.started_at + timedelta(days=1)
@@ -50,6 +53,8 @@ def test_runs_are_listed_with_what_became_of_them(results: Layout, capsys: pytes
     shown = _listed(results, capsys)
     assert shown.index("later") < shown.index(RUN)
     assert "later: 1 of 2 launches failed" in shown
+    assert later["swept"] == {"precision.lora": "int8"}
+    assert "lora=int8" in shown
     assert max(map(len, shown.splitlines())) <= 100
     assert [run["run_id"] for run in json.loads(_listed(results, capsys, "--json", "--limit", "1"))["runs"]] == ["later"]
 

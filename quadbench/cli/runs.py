@@ -58,7 +58,8 @@ def _print_lines(lines: Sequence[RunLine]) -> None:
         table.add_column(name, overflow="fold", no_wrap=name == "Run")
     for line in lines:
         began = f"{line.started_at:%m-%d %H:%M}" if line.started_at else "–"
-        words = (line.run_id, began, line.recipe or "–", ", ".join(line.devices) or "–")
+        recipe = " ".join((line.recipe or "–", *(f"{key.rpartition('.')[2]}={value}" for key, value in line.swept.items())))
+        words = (line.run_id, began, recipe, ", ".join(line.devices) or "–")
         table.add_row(*map(one_line, words), Text(line.status, style=_COLOURS[line.status]), line.figure or "–")
     stdout_console().print(table)
     for line in lines:

@@ -1,7 +1,7 @@
 """Run line: a stored run -> what a list of runs says of it: when, what, on what, how it ended, and its most telling figure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from statistics import mean
@@ -28,13 +28,15 @@ class RunStatus(StrEnum):
 class RunLine:
     """A line of the list. `reason` says what is wrong with a run that is not ok; a damaged one has nothing else.
 
-    `figure` is the time of an image of the first device that has one, else the likeness of its pictures.
+    `swept` is what a sweep set in the recipe, `figure` the time of an image of the first device that has one, else the likeness
+    of its pictures.
     """
 
     run_id: str
     status: RunStatus
     started_at: datetime | None = None
     recipe: str | None = None
+    swept: dict[str, str] = field(default_factory=dict)
     devices: tuple[str, ...] = ()
     figure: str | None = None
     reason: str | None = None
@@ -58,6 +60,7 @@ def run_line(result: RunResult) -> RunLine:
         status=status,
         started_at=in_order(result.records)[0].started_at,
         recipe=result.bundle.recipe_name,
+        swept=result.swept,
         devices=tuple(device.address for device in devices_of(result)),
         figure=_figure(result),
         reason=count,
