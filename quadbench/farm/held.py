@@ -84,10 +84,11 @@ def held(
         for device in devices:
             lease = leases.take(lease_name(device.family, device.serial), owner, purpose, lease_s)
             stack.callback(_end, leases, lease)
+            by_address[device.facts.address] = lease
+        stack.enter_context(_heartbeat(leases, list(zip(devices, by_address.values(), strict=True)), lease_s))
+        for device, lease in zip(devices, by_address.values(), strict=True):  # a phone may take its time to answer
             write_token(device, database, lease)
             stack.callback(remove_token, device, database, lease)
-            by_address[device.facts.address] = lease
-        stack.enter_context(_heartbeat(leases, [(device, by_address[device.facts.address]) for device in devices], lease_s))
         job = Held(leases=leases, database=database, by_address=by_address)
         with nullcontext() if to_examine else _health_noted(inventory, devices, job.faults):
             yield job

@@ -1,4 +1,4 @@
-"""Overview: attached phones, the inventory, claims, farm.yaml -> all that is known of every phone, and who a word means."""
+"""Overview: attached phones, the inventory, claims, farm.yaml -> all that is known of every phone, and which a word means."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -146,7 +146,7 @@ def device_named(word: str, phones: Sequence[FarmPhone]) -> str:
         case VirtualAddress(profile=profile):
             return lease_name("virtual", virtual_serial(load_profile(profile)))
         case _:
-            raise UserError(f"'{word}' is at a service, where everybody has a device of his own", hint="see: quadbench devices")
+            raise UserError(f"'{word}' is at a service, where nobody needs to keep a device", hint="see: quadbench devices")
 
 
 def sighting_of(row: DeviceRow, host: str) -> Sighting:
