@@ -64,7 +64,7 @@ def running_postgresql() -> Iterator[PostgresqlServer]:
             _wait_for(server, process)
             yield server
         finally:
-            process.send_signal(signal.SIGINT)  # which does not wait for clients
+            process.send_signal(signal.SIGQUIT)  # at once: nothing of it is kept
             process.wait(_PATIENCE_S)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
