@@ -1,6 +1,7 @@
 """Words as `s25*2,chip=SM8750` are served if any way of giving out the devices serves them."""
 
 from itertools import permutations
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -8,6 +9,8 @@ from hypothesis import strategies as st
 
 from quadbench.errors import DeviceNotFoundError
 from quadbench.farm.selection import Wish, chosen, parse_wish
+from quadbench.farm.wishes import addresses_for
+from quadbench.results.layout import Layout
 
 DEVICES = {
     "s25@A": {"profile": "s25", "chip": "SM8750", "rack": "left"},
@@ -68,3 +71,7 @@ def test_wishes_are_served_exactly_where_some_order_of_the_devices_serves_them(
     else:
         assert len(set(given_out)) == len(asked)
         assert all(wish.fits(devices[name]) for wish, name in zip(asked, given_out, strict=True))
+
+
+def test_a_device_that_is_named_twice_stays_so_and_is_refused_where_it_is_connected(tmp_path: Path) -> None:
+    assert addresses_for(["local", "local"], Layout(tmp_path)) == ["local", "local"]

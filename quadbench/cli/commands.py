@@ -16,7 +16,7 @@ GROUPS = (
         title="measure",
         commands={
             "run": "build a recipe, push it to devices, measure and report",
-            "compare": "launch two recipes, bundles or builds in turn, and say which takes more",
+            "compare": "launch two recipes or builds in turn and say which takes more",
             "sweep": "run a recipe with several values of one key, and compare them",
             "runs": "list the stored runs",
             "show": "print the figures and the result of a stored run again",

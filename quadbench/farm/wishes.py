@@ -21,9 +21,9 @@ def addresses_for(words: Sequence[str], layout: Layout) -> list[str]:
     serials = {phone.name: phone.serial for phone in expected}
     label_keys = {key for phone in expected for key in phone.labels}
     wishes = {word: wish for word in words if (wish := parse_wish(word, tuple(label_keys)))}
-    named = {word: serials.get(word, word) for word in words if word not in wishes}
     if not wishes:
-        return list(named.values())
+        return [serials.get(word, word) for word in words]
+    named = {word: serials.get(word, word) for word in words if word not in wishes}
     taken = {address.partition("?")[0].rpartition("@")[2] for address in named.values()}
     owner = user_and_host()
     phones = [phone for phone in overview(list_devices(), expected, layout) if phone.is_free_for(owner)]

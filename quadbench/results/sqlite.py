@@ -88,6 +88,8 @@ def told_by_sqlite(path: Path) -> Iterator[None]:
     """
     try:
         yield
+    except UnicodeDecodeError as error:  # in the name of a table or column, or in what SQLite says of it
+        raise ArtifactError(f"{path} is damaged: a name in it is no text ({error.reason})", hint=DAMAGED_HINT) from error
     except sa.exc.DatabaseError as error:
         reason = str(error.orig)
         match getattr(error.orig, "sqlite_errorname", "").split("_")[:2]:
