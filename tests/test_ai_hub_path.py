@@ -79,7 +79,7 @@ def test_compile_prints_the_doubt_about_a_product_that_no_npu_runs(
     assert main([*command, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["caveats"] == ["CPU_FALLBACK"]
     assert main(command) == 0
-    assert "CPU_FALLBACK: Some nodes ran on the CPU" in capsys.readouterr().out
+    assert "cpu fallback: Some nodes ran on the CPU" in capsys.readouterr().out
 
 
 @pytest.mark.slow
