@@ -4,6 +4,7 @@
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 STAMP := .venv/.installed
+DEMO_STAMP := .venv/.installed-for-demo
 BUILT := .venv/.harness-built
 RECIPE ?= recipes/quickstart.yaml
 DEVICES ?= virtual:s25,virtual:tabs11
@@ -14,18 +15,22 @@ DEVICES ?= virtual:s25,virtual:tabs11
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(BUILT) ## install packages, .venv and quadbench, build the harness; costs nothing when it is done
+setup: $(STAMP) $(BUILT) ## install packages, .venv and quadbench, build the harness; costs nothing when it is done
 	@:
 
 $(STAMP): pyproject.toml scripts/setup.sh
 	@scripts/setup.sh
+	@touch $(DEMO_STAMP) $@
+
+$(DEMO_STAMP): pyproject.toml scripts/setup.sh
+	@scripts/setup.sh demo
 	@touch $@
 
-$(BUILT): $(STAMP) android_harness/CMakeLists.txt android_harness/CMakePresets.json $(wildcard android_harness/src/*)
+$(BUILT): $(DEMO_STAMP) android_harness/CMakeLists.txt android_harness/CMakePresets.json $(wildcard android_harness/src/*)
 	@$(BIN)/quadbench harness build >/dev/null
 	@touch $@
 
-demo: setup ## build the quickstart, run it on two virtual devices, write the report
+demo: $(BUILT) ## build the quickstart, run it on two virtual devices, write the report
 	@$(BIN)/quadbench run $(RECIPE) --devices $(DEVICES)
 
 check: $(STAMP) ## lint, formatting, types, direction of imports

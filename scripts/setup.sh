@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
 # Debian packages, a virtual environment in .venv, quadbench with its extras in it. Does only what is missing.
+# `setup.sh demo` takes what the demo needs, `setup.sh` what tests need besides.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# Virtual devices; the native harness and its tests; what the tests look at processes and sockets with; a server of records.
+# Virtual devices; the native harness. For tests: what they look at processes and sockets with; the harness's; a server of records.
 packages=(adb adbd bubblewrap toybox mksh
-          iproute2 procps perl-base
-          cmake g++ libonnxruntime-dev nlohmann-json3-dev libstb-dev doctest-dev
-          postgresql)
+          cmake g++ libonnxruntime-dev nlohmann-json3-dev libstb-dev)
+extras=quad
+if [[ "${1:-}" != demo ]]; then
+    packages+=(iproute2 procps perl-base doctest-dev postgresql)
+    extras=quad,qnn,ai-hub,quality,farm,parquet,dev
+fi
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -60,4 +64,4 @@ if [[ ! -x .venv/bin/python ]]; then
     "$python" -m venv .venv
 fi
 say "Installing quadbench into .venv (minutes, the first time)"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[quad,qnn,ai-hub,quality,farm,parquet,dev]'
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$extras]"
