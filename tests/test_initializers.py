@@ -46,6 +46,7 @@ def _graphs(bundle: Stored[Bundle], variant: Variant) -> dict[Component, Graph]:
     return {graph.component: graph for graph in bundle.artifact.graphs if graph.variant is variant}
 
 
+@pytest.mark.slow
 def test_quantized_graphs_are_the_same_wherever_the_float_weights_lie(
     outside_bundle: Stored[Bundle], tiny_bundle: Stored[Bundle]
 ) -> None:
@@ -56,6 +57,7 @@ def test_quantized_graphs_are_the_same_wherever_the_float_weights_lie(
     assert outside == inside
 
 
+@pytest.mark.slow
 def test_float_graphs_refer_to_their_weights_by_sha256(outside_bundle: Stored[Bundle]) -> None:
     for graph in _graphs(outside_bundle, Variant.FLOAT).values():
         assert graph.data
@@ -65,6 +67,7 @@ def test_float_graphs_refer_to_their_weights_by_sha256(outside_bundle: Stored[Bu
         onnx.checker.check_model(str(outside_bundle.path(graph.file)))
 
 
+@pytest.mark.slow
 def test_nothing_but_the_bundle_is_left(outside_bundle: Stored[Bundle]) -> None:
     folder = outside_bundle.folder
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]

@@ -71,10 +71,12 @@ def test_its_effect_on_a_weight_is_a_tenth_of_the_weight() -> None:
     assert float((pair.up @ pair.down).std() / block["attn"]["to_q"].weight.detach().std()) == pytest.approx(0.1, rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_bundle_with_random_weights_says_so(random_bundle: Stored[Bundle]) -> None:
     assert random_bundle.artifact.caveats == (Caveat.RANDOM_WEIGHTS,)
 
 
+@pytest.mark.slow
 def test_a_bundle_with_random_weights_has_no_reference_images(random_bundle: Stored[Bundle]) -> None:
     assert {item.reference for task in random_bundle.artifact.tasks for item in task.items} == {None}
     assert not (random_bundle.folder / "reference").exists()
@@ -102,6 +104,7 @@ def test_a_run_with_random_weights_measures_but_judges_no_picture(random_run: pi
     assert not {"psnr_db", "max_abs_difference"} & metrics
 
 
+@pytest.mark.slow
 def test_the_caveat_of_random_weights_reaches_records_and_report(random_run: pipeline.Outcome) -> None:
     assert all(Caveat.RANDOM_WEIGHTS in record.caveats for record in random_run.result.records)
     page = random_run.report.read_text()

@@ -122,4 +122,4 @@ def test_compile_names_the_folder_and_its_size(tmp_path: Path, capsys: pytest.Ca
     folder, size, *doubts = capsys.readouterr().out.splitlines()
     assert Path(folder).parent == tmp_path / "compiled"
     assert size.startswith("onnxruntime-cpu-aarch64: 6 files, ")
-    assert [doubt.partition(":")[0] for doubt in doubts] == ["SIMULATED_INTEGERS"]
+    assert [doubt.partition(":")[0] for doubt in doubts] == ["simulated integers"]

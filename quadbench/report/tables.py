@@ -16,7 +16,6 @@ from quadbench.report.units import Unit, convert, number, show, times
 _NOTES = (
     "Medians of the launches' medians, and the lowest and highest launch; with one launch, its lowest and highest sample.",
     "Ratio: per-graph / shared; above 1 the shared graph takes less. n: launches × samples of a launch. MB: 2^20 bytes.",
-    "far: samples whose modified z-score among those of their launch is above 3.5; they count all the same.",
 )
 
 
@@ -96,10 +95,9 @@ def to_latex(table: TextTable) -> str:
 
 
 def count(figure: Figure) -> str:
-    """Return launches and samples of each, as `3 × 20, 1 far`; `3 launches, 55` where the launches differ."""
+    """Return launches and samples of each, as `3 × 20`; `3 launches, 55` where the launches differ."""
     each, rest = divmod(figure.samples, figure.launches)
-    far = f", {figure.outliers} far" if figure.outliers else ""
-    return f"{figure.launches} launches, {figure.samples}{far}" if rest else f"{figure.launches} × {each}{far}"
+    return f"{figure.launches} launches, {figure.samples}" if rest else f"{figure.launches} × {each}"
 
 
 def spread(figure: Figure, unit: Unit) -> str:
