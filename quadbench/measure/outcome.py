@@ -21,6 +21,7 @@ _REMARK = re.compile(r"\[[VIW]:onnxruntime:|\[Telemetry\]")
 _STDERR_LINES = 3
 _STDERR_CHARACTERS = 200  # of each of them
 
+_WARMING = 2  # images that are slow at a block's beginning: one alone may be chance
 _RELEASE_BUILDS = {"release", "relwithdebinfo", "minsizerel"}
 
 _NO_PHONES = {"virtual": Caveat.VIRTUAL_DEVICE, "local": Caveat.THIS_MACHINE}  # by family
@@ -112,7 +113,7 @@ def _still_warms(heard: Heard) -> bool:
     """Say whether a block of images began slower than it went on, after its warm-up."""
     images = (sample for sample in heard.samples if sample.metric == "end_to_end_ns" and not sample.is_warmup)
     blocks = ([sample.value for sample in block] for _, block in groupby(images, key=lambda sample: sample.task))
-    return any(settled_from(block) > 0 for block in blocks)
+    return any(settled_from(block) >= _WARMING for block in blocks)
 
 
 def _has_few_samples(heard: Heard) -> bool:
