@@ -47,9 +47,11 @@ def file_digests(files: Mapping[str, Path]) -> dict[str, str]:
         OSError: one cannot be read.
         UserError: they are more, or larger, than those of any model.
     """
-    size_bytes = sum(path.stat().st_size for path in files.values()) if len(files) <= _MOST_FILES else 0
-    if len(files) > _MOST_FILES or size_bytes > MOST_BYTES:
-        held = f"{len(files)} files" if len(files) > _MOST_FILES else f"{size_bytes} bytes"
-        expected = f"at most {_MOST_FILES} files with {MOST_BYTES} bytes"
-        raise UserError(f"'{next(iter(files.values()))}' and what lies beside it are {held}; expected {expected}")
+    expected = f"at most {_MOST_FILES} files with {MOST_BYTES} bytes"
+    if len(files) > _MOST_FILES:
+        raise UserError(f"'{next(iter(files.values()))}' and what lies beside it are {len(files)} files; expected {expected}")
+    sizes = {path: path.stat().st_size for path in files.values()}
+    if sum(sizes.values()) > MOST_BYTES:
+        largest = max(sizes, key=lambda path: sizes[path])
+        raise UserError(f"'{largest}' and what lies beside it are {sum(sizes.values())} bytes; expected {expected}")
     return {name: sha256_of(path) for name, path in sorted(files.items())}
