@@ -279,65 +279,6 @@ def test_a_table_in_a_file_is_as_wide_as_it_is_and_no_word_of_it_is_cut(
     assert capsys.readouterr().out == f"{row}\n"
 
 
-@pytest.mark.parametrize(
-    ("module", "said"), [("rich.table", "nothing was begun"), ("quadbench.quad.admit", "what was measured is stored")]
-)
-@pytest.mark.parametrize("is_of_c", [False, True])
-def test_ctrl_c_while_something_is_imported_ends_without_a_traceback(module: str, said: str, is_of_c: bool) -> None:
-    """Also where a library in C makes an ImportError of it."""
-    assert _signalled("SIGINT", module, is_of_c=is_of_c) == (130, f"error: interrupted; {said}\n")
-
-
-@pytest.mark.parametrize(("how", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
-def test_a_signal_ends_a_command_as_ctrl_c_does(how: str, code: int) -> None:
-    assert _signalled(how, "rich.table") == (code, f"error: ended by {how}; nothing was begun\n")
-    assert _signalled(how, "quadbench.quad.admit") == (code, f"error: ended by {how}; what was measured is stored\n")
-
-
-def test_ctrl_c_before_anything_is_imported_ends_without_a_traceback() -> None:
-    code = """
-import os, signal, sys
-class Interrupt:
-    def find_spec(name, path, target=None):
-        if name == "quadbench.cli.commands":
-            os.kill(os.getpid(), signal.SIGINT)
-signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.meta_path.insert(0, Interrupt)
-from quadbench.__main__ import start
-sys.exit(start())
-"""
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stderr) == (130, "error: interrupted; nothing was begun\n")
-
-
-def test_a_signal_that_was_turned_off_stays_off() -> None:
-    code, said = _signalled("SIGHUP", "rich.table", before="signal.signal(signal.SIGHUP, signal.SIG_IGN)")
-    assert (code, "'nothing'" in said) == (2, True)
-
-
-def _signalled(how: str, module: str, *, is_of_c: bool = False, before: str = "") -> tuple[int, str]:
-    """Return how a command ends that gets a signal while it imports a module, and what it says."""
-    code = f"""
-import os, signal, sys
-class Interrupt:
-    def find_spec(name, path, target=None):
-        if name == {module!r}:
-            try:
-                os.kill(os.getpid(), signal.{how})
-            except KeyboardInterrupt as interrupt:
-                if {is_of_c}:
-                    raise ImportError("initialization failed") from interrupt
-                raise
-signal.signal(signal.SIGINT, signal.default_int_handler)
-{before}
-sys.meta_path.insert(0, Interrupt)
-from quadbench.cli import main
-sys.exit(main(["adapter", "inspect", "nothing"]))
-"""
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    return result.returncode, result.stderr
-
-
 @pytest.mark.parametrize("words", [["targets"], ["targets", "--json"], ["recipe", "schema"]])
 def test_output_that_cannot_be_written_is_told_and_no_fault_of_the_results_folder(words: list[str]) -> None:
     command = [sys.executable, "-m", "quadbench", *words]

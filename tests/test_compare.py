@@ -11,7 +11,7 @@ from support.stored_run import RUN, store_run
 from support.synthetic_run import S25, make_run
 
 from quadbench.artifacts import Caveat, RunRecord, TaskAssets, Variant
-from quadbench.artifacts.fingerprint import differences
+from quadbench.artifacts.fingerprint import contents, differences, unlike
 from quadbench.cli import main
 from quadbench.report.sides import ALL_TASKS, Side, interleaved_rows, primary, replanned, sides_of_blocks
 from quadbench.report.versus import VersusDevice, sentence, side_table
@@ -109,6 +109,18 @@ def test_what_else_differs_is_named(tmp_path: Path) -> None:
     assert differences([first, second], [second, first]) == {}
 
 
+def test_what_the_sides_compute_is_named_where_it_differs(tmp_path: Path) -> None:
+    bundle = make_run(tmp_path, variants=(Variant.SHARED,)).bundle
+    first, *others = bundle.tasks
+    faster = replace(first, steps=4, items=first.items[:1])
+    a, b = contents(bundle, bundle.tasks), contents(replace(bundle, precision="w8a8"), (faster, *others))
+    differing = unlike([a], [b])
+    assert differing["precision"] == ("w8a16", "w8a8")
+    assert differing["restyle: sampler"] == ("olss, 8 steps, guidance 3", "olss, 4 steps, guidance 3")
+    assert [side.partition(",")[0] for side in differing["restyle: inputs"]] == ["2", "1"]
+    assert set(differing) == {"precision", "restyle: sampler", "restyle: inputs"}
+
+
 @pytest.fixture
 def old_run(world: World) -> Layout:
     return store_run(world)
@@ -135,6 +147,10 @@ def test_stored_runs_stand_beside_each_other_without_a_verdict(old_run: Layout, 
         (["quickstart", "--b", "runtime.threads"], "'runtime.threads' is no change; expected KEY=VALUE"),
         (["quickstart", "--b", "kit=a", "--b", "kit=b"], "kit is changed more than once on one side"),
         (["quickstart", "--b", "variant=merged"], "unknown variant 'merged'"),
+        (
+            ["quickstart", "--b", "measure.iterations=3"],
+            "measure.iterations is 8 for A and 3 for B",
+        ),
         ([RUN, "--b", "runtime.threads=1"], f"'{RUN}' is a run, and runtime.threads is a key of a recipe"),
         ([RUN, RUN, "--b", "variant=resident"], "has no sound launch of resident on 'virtual:s25'"),
         ([RUN, "quickstart", "--devices", "virtual:nothing"], "unknown device profile 'nothing'"),

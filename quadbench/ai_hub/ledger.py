@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from quadbench.artifacts import SCHEMA_VERSION
 from quadbench.errors import ArtifactError
+from quadbench.results.storage import write_whole
 from quadbench.spec import read_json
 
 Kind = Literal["models", "jobs"]
@@ -66,6 +67,4 @@ class Ledger:
             fcntl.flock(lock, fcntl.LOCK_EX)
             content = self._read()
             yield content
-            temporary = self.path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-            temporary.replace(self.path)
+            write_whole(self.path, json.dumps(content, indent=1, sort_keys=True))

@@ -1,8 +1,10 @@
-"""Fingerprint: a record -> everything around the graphs that may make its figures differ from another's; pure."""
+"""Fingerprint: a record or a bundle -> everything that may make its figures differ from another's; pure."""
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 
+from quadbench.artifacts.bundle import Bundle, TaskAssets
 from quadbench.artifacts.run import LIBRARY_PREFIX, RunRecord
 
 _VERSIONS = ("quadbench", "runtime", "harness", "harness.commit", "harness.build_type", "kit")
@@ -24,12 +26,34 @@ def fingerprint(record: RunRecord) -> dict[str, str]:
     return {**{name: text for name, text in around.items() if text}, **versions, **record.settings}
 
 
+def contents(bundle: Bundle, tasks: Sequence[TaskAssets]) -> dict[str, str]:
+    """Return what a side computes: its precision, and of each task the sampler, the LoRA and the inputs."""
+    held = {"precision": bundle.precision}
+    for task in tasks:
+        held |= {
+            f"{task.name}: sampler": f"{task.scheme}, {task.steps} steps, guidance {task.guidance:g}",
+            f"{task.name}: LoRA": ", ".join(f"{name} at {weight:g}" for name, weight in task.weights.items()) or _NONE,
+            f"{task.name}: inputs": f"{len(task.items)}, {_digest_of_inputs(task)}",
+        }
+    return held
+
+
 def differences(a: Sequence[RunRecord], b: Sequence[RunRecord]) -> dict[str, tuple[str, str]]:
-    """Return by name what is not the same on two sides, each with every value that it had there."""
-    sides = [[fingerprint(record) for record in side] for side in (a, b)]
-    names = dict.fromkeys(name for side in sides for one in side for name in one)
-    values = {name: (_values(sides[0], name), _values(sides[1], name)) for name in names}
+    """Return by name what is not the same around two sides' launches, each with every value that it had there."""
+    return unlike([fingerprint(record) for record in a], [fingerprint(record) for record in b])
+
+
+def unlike(a: Sequence[Mapping[str, str]], b: Sequence[Mapping[str, str]]) -> dict[str, tuple[str, str]]:
+    """Return by name what two sides do not have alike, each with every value that it has there."""
+    names = dict.fromkeys(name for side in (a, b) for one in side for name in one)
+    values = {name: (_values(a, name), _values(b, name)) for name in names}
     return {name: (", ".join(first), ", ".join(second)) for name, (first, second) in values.items() if first != second}
+
+
+def _digest_of_inputs(task: TaskAssets) -> str:
+    images = [[file and file.sha256 for file in (item.image, item.mask)] for item in task.items]
+    prompts = [(item.input_ids, item.negative_input_ids) for item in task.items]
+    return hashlib.sha256(repr((images, prompts)).encode()).hexdigest()[:12]
 
 
 def _values(side: Sequence[Mapping[str, str]], name: str) -> list[str]:

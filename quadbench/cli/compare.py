@@ -68,7 +68,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _print_compared(console: Console, compared: Versus) -> None:
-    """Print the tables of every device, and last what they come to."""
+    """Print the sides, the tables of every device, and last what they come to."""
+    print_text(f"A: {compared.a}\nB: {compared.b}")
     for device in compared.devices:
         for table in (difference_table(device), side_table(device)):
             if table.rows:
@@ -77,7 +78,6 @@ def _print_compared(console: Console, compared: Versus) -> None:
             print_text(f"{caveat.words}: {caveat.advice}")
     for device in compared.devices:
         console.print(sentence(device), style="bold", highlight=False)
-    print_text(f"A is run {compared.a.run_id}, B is run {compared.b.run_id}")
 
 
 def _print_table(console: Console, table: TextTable) -> None:

@@ -9,7 +9,7 @@ from quadbench.report.sides import ALL_TASKS, PRIMARY, SideRow
 from quadbench.report.text_table import TextTable
 from quadbench.report.units import decibels, plural, show
 from quadbench.results.layout import Layout
-from quadbench.results.storage import storing
+from quadbench.results.storage import write_whole
 from quadbench.statistics import Comparison, Looks, Verdict
 
 SCHEMA_VERSION = 1
@@ -23,6 +23,10 @@ class VersusSide:
     changes: dict[str, str]
     variant: Variant
     run_id: str
+
+    def __str__(self) -> str:
+        changes = ", ".join(f"{key}={value}" for key, value in self.changes.items() if key != "variant")
+        return f"{self.source}{f' with {changes}' if changes else ''}, {self.variant}, run {self.run_id}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +63,7 @@ class Versus:
         Raises:
             StorageError: the folder is full or cannot be written.
         """
-        path = layout.comparison(self.comparison_id)
-        with storing(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(asdict(self), indent=1, allow_nan=False, default=str) + "\n")
-            temporary.replace(path)
+        write_whole(layout.comparison(self.comparison_id), json.dumps(asdict(self), indent=1, allow_nan=False, default=str))
 
 
 def primary_row(device: VersusDevice) -> SideRow | None:

@@ -12,7 +12,7 @@ from quadbench.errors import ArtifactError
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
 from quadbench.results.runs import run_ids
-from quadbench.results.storage import storing
+from quadbench.results.storage import write_whole
 from quadbench.spec import first_problem, read_json
 
 _HINT = "remove it: the next admission then starts from the bundle of the latest run"
@@ -32,10 +32,7 @@ def save_admitted(layout: Layout, bundle: Stored[Bundle]) -> None:
     if bundle.folder.resolve().parent != layout.bundles.resolve():
         return
     content = _Admitted(bundle=bundle.folder.name, run_id=_latest(layout))
-    temporary = layout.admitted.with_suffix(".tmp")
-    with storing(layout.root):
-        temporary.write_text(json.dumps(asdict(content), indent=1) + "\n")
-        temporary.replace(layout.admitted)
+    write_whole(layout.admitted, json.dumps(asdict(content), indent=1))
 
 
 def load_admitted(layout: Layout) -> Stored[Bundle] | None:

@@ -5,7 +5,6 @@ import logging
 import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +25,7 @@ from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest
 from quadbench.results.records import Guard, Records, read_records, values_fault
 from quadbench.results.score_faults import scores_fault
-from quadbench.results.storage import storing
+from quadbench.results.storage import write_whole
 from quadbench.spec import first_problem, read_json
 from quadbench.statistics import LAUNCHES_PER_BLOCK
 
@@ -224,7 +223,7 @@ def keep_record(records: Records, record: RunRecord, layout: Layout, guard: Guar
     except ArtifactError as error:
         path = layout.launch(record.run_id, record.device.address, record.variant, record.launch) / "record.json"
         try:
-            _write_text(path, json.dumps(asdict(record), indent=1, default=str))
+            write_whole(path, json.dumps(asdict(record), indent=1, default=str))
         except StorageError as second:
             log.warning("the record of %s could not be written either: %s", path.parent, second)
             where = f"of the launch only what lies in '{path.parent}' is kept"
@@ -293,22 +292,4 @@ def _read(path: Path, kind: type[ContentT], *, hint: str) -> ContentT:
 
 
 def _write(path: Path, value: RunFile | RunScores) -> None:
-    _write_text(path, json.dumps(asdict(value), indent=1, allow_nan=False))
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        StorageError: there is no space left, or the folder cannot be written.
-    """
-    temporary = path.with_suffix(".tmp")
-    try:
-        with storing(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(f"{text}\n")
-            temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
+    write_whole(path, json.dumps(asdict(value), indent=1, allow_nan=False))

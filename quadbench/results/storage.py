@@ -4,7 +4,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from quadbench.artifacts import MIB
@@ -42,6 +42,24 @@ def storing(folder: Path) -> Iterator[None]:
         if says_so or free_bytes(folder) < _NOTHING_LEFT_BYTES:
             raise _full(folder, str(error)) from error
         require_writable(folder)
+        raise
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file of text whole or not at all.
+
+    Raises:
+        StorageError: there is no space left, or the folder cannot be written.
+    """
+    temporary = path.with_suffix(".tmp")
+    try:
+        with storing(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(f"{text}\n")
+            temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
 
 

@@ -8,12 +8,13 @@ from quadbench import pipeline
 from quadbench.artifacts import Bundle, RunResult, Stored, Variant
 from quadbench.errors import UnknownNameError, UserError
 from quadbench.observer import Observer
-from quadbench.recipe import Recipe, Terms, load_recipe
+from quadbench.recipe import Measure, Recipe, Terms, load_recipe
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST, read_manifest
 from quadbench.results.runs import load_run
 from quadbench.spec import is_file, read_value
 
+_MEASURED_ALIKE = ("warmup", "iterations", "switches", "sequence")
 _OWN = ("variant", "harness", "kit")  # what a side may change beside the keys of a recipe
 
 
@@ -71,6 +72,23 @@ def choose(source: str, changes: Mapping[str, str], layout: Layout) -> Chosen:
     if is_bundle:
         return replace(chosen, bundle=read_manifest(Path(source), Bundle))
     return replace(chosen, run=load_run(layout, source)) if is_run else replace(chosen, recipe=load_recipe(source, of_recipe))
+
+
+def measured_alike(a: Chosen, b: Chosen) -> Measure:
+    """Return how both sides are measured: as the recipe among them says, the first if both are, else by every default.
+
+    Raises:
+        UserError: two recipes ask for other iterations, or another order of tasks.
+    """
+    asked = [side.recipe.measure for side in (a, b) if side.recipe]
+    for key in _MEASURED_ALIKE if len(asked) > 1 else ():
+        values = [getattr(measure, key) for measure in asked]
+        if values[0] != values[1]:
+            raise UserError(
+                f"measure.{key} is {values[0]} for A and {values[1]} for B; both sides have to be measured alike",
+                hint=f"--a and --b take the same measure.{key}",
+            )
+    return asked[0] if asked else Measure()
 
 
 def require_variant(chosen: Chosen, bundle: Bundle) -> None:

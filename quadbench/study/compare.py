@@ -6,7 +6,7 @@ from functools import partial
 from typing import Self
 
 from quadbench.artifacts import LaunchPlan, RunRecord, TaskAssets, Variant
-from quadbench.artifacts.fingerprint import differences
+from quadbench.artifacts.fingerprint import contents, differences, unlike
 from quadbench.artifacts.parts import file_refs, item_counts
 from quadbench.devices import Device, connect
 from quadbench.errors import QuadbenchError
@@ -22,7 +22,7 @@ from quadbench.measure import (
     measured_sequence,
 )
 from quadbench.observer import Observer
-from quadbench.recipe import Gate
+from quadbench.recipe import Measure
 from quadbench.report.sides import Pair, common_tasks, interleaved_rows, primary, replanned, sides_of_blocks
 from quadbench.report.versus import Versus, VersusDevice, VersusSide, caveats_of
 from quadbench.results.engine import database_of
@@ -33,7 +33,7 @@ from quadbench.results.runs import RunFile, keep_record, new_id, new_run_file, s
 from quadbench.rollout import roll_out
 from quadbench.rollout.equipment import require_equipment, require_gear
 from quadbench.statistics import LOOKS, MIN_BLOCKS, Looks, Verdict
-from quadbench.study.chosen import Chosen, require_variant
+from quadbench.study.chosen import Chosen, measured_alike, require_variant
 
 _FIRST = Looks(at=(MIN_BLOCKS,))  # before there is a spread to plan with
 
@@ -50,6 +50,7 @@ def compare(
         QuadbenchError: a side cannot be built or has no task in common with the other, or every device failed.
         KeyboardInterrupt: Ctrl-C; what was measured is stored in the two runs.
     """
+    measured_alike(a, b)
     with (
         connect(addresses, layout=layout) as devices,
         open_records(database_of(layout)) as records,
@@ -136,17 +137,20 @@ class _OnDevice:
 
     device: Device
     tasks: Pair
+    contents: tuple[list[dict[str, str]], list[dict[str, str]]]  # of both sides
     launches: Interleaved
 
     @classmethod
     def of(cls, device: Device, sides: Sequence[_Prepared], to_see: float | None, layout: Layout, leases: Held) -> Self:
-        """Plan the launches of two sides, which run the tasks that both have; A's gate holds for both."""
+        """Plan the launches of two sides, which run the tasks that both have and are measured alike."""
         installations = [one for side in sides if (one := side.on(device))]
         tasks = common_tasks(*(one.bundle.artifact for one in installations))
-        gate = sides[0].chosen.terms.measure.gate
-        a, b = (_side_launch(*of_side, gate, layout, leases) for of_side in zip(sides, installations, tasks, strict=True))
+        measure = measured_alike(*(side.chosen for side in sides))
+        a, b = (_side_launch(*of_side, measure, layout, leases) for of_side in zip(sides, installations, tasks, strict=True))
         looks, judge = (_FIRST if to_see else LOOKS), partial(_judged, tasks, to_see)
-        return cls(device=device, tasks=tasks, launches=Interleaved(a=a, b=b, looks=looks, judge=judge, retries=gate.retries))
+        launches = Interleaved(a=a, b=b, looks=looks, judge=judge, retries=measure.gate.retries)
+        first, second = ([contents(one.bundle.artifact, of_side)] for one, of_side in zip(installations, tasks, strict=True))
+        return cls(device=device, tasks=tasks, contents=(first, second), launches=launches)
 
     def compared(self) -> VersusDevice:
         """Return what came of it."""
@@ -157,18 +161,17 @@ class _OnDevice:
             blocks=len(blocks),
             looks=looks,
             rows=interleaved_rows(facts, a, b, looks),
-            differences=differences(a.records, b.records),
+            differences=unlike(*self.contents) | differences(a.records, b.records),
             caveats=caveats_of((a.records, b.records)),
             broken=self.launches.broken,
         )
 
 
 def _side_launch(
-    side: _Prepared, installation: Installation, tasks: Sequence[TaskAssets], gate: Gate, layout: Layout, leases: Held
+    side: _Prepared, installation: Installation, tasks: Sequence[TaskAssets], measure: Measure, layout: Layout, leases: Held
 ) -> SideLaunch:
     chosen, bundle = side.chosen, installation.bundle.artifact
     counts = {name: count for name, count in item_counts(bundle).items() if name in {task.name for task in tasks}}
-    measure = chosen.terms.measure
     sequence = tuple(name for name in measure.sequence if name in counts)
     return SideLaunch(
         installation=installation,
@@ -182,7 +185,7 @@ def _side_launch(
             layout=layout,
             runtime=chosen.terms.runtime,
             timeout_s=measure.timeout_s,
-            gate=gate,
+            gate=measure.gate,
             confirm=leases.confirm,
         ),
     )

@@ -1,7 +1,7 @@
 """Stored: two runs that were measured before -> their figures beside each other, without a verdict."""
 
 from quadbench.artifacts import DeviceFacts
-from quadbench.artifacts.fingerprint import differences
+from quadbench.artifacts.fingerprint import contents, differences, unlike
 from quadbench.errors import UserError
 from quadbench.report.launches import devices_of, is_on, sound
 from quadbench.report.sides import Side, common_tasks, side_rows
@@ -48,12 +48,13 @@ def _stored_device(a: Chosen, b: Chosen, on_a: DeviceFacts, on_b: DeviceFacts) -
                 f"run {run.run_id} has no sound launch of {variant} on '{on_a.address}'", hint=f"it has: {there or 'none'}"
             )
     tasks = common_tasks(*(run.bundle_on(device) for run, _, device in runs))
+    held = [[contents(run.bundle_on(device), of_side)] for (run, _, device), of_side in zip(runs, tasks, strict=True)]
     first, second = (Side(records=side, tasks=of_side) for side, of_side in zip(records, tasks, strict=True))
     return VersusDevice(
         device=on_a,
         blocks=0,
         looks=None,
         rows=side_rows(on_a, first, second),
-        differences=differences(*records),
+        differences=unlike(*held) | differences(*records),
         caveats=caveats_of(records),
     )
