@@ -1,6 +1,9 @@
 """Two sides are told apart where they differ, and only there; what cannot be compared is refused before anything runs."""
 
 import json
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from quadbench.cli import main
 from quadbench.report.sides import ALL_TASKS, Side, interleaved_rows, primary, replanned, sides_of_blocks
 from quadbench.report.versus import VersusDevice, sentence, side_table
 from quadbench.results.layout import Layout
+from quadbench.results.runs import load_run
 from quadbench.statistics import LOOKS, Looks, Verdict
 
 BLOCKS = 6
@@ -90,7 +94,7 @@ def test_the_result_is_said_first_with_its_interval_and_verdict(tmp_path: Path) 
     broken = sentence(device(tmp_path / "c", 1.0, broken="the phone is hot"))
     assert broken.endswith("; it ended early: the phone is hot.")
     stored = sentence(device(tmp_path / "d", 1.0, looks=None))
-    assert stored.startswith("On virtual:s25, the runs were measured at different times")
+    assert stored.startswith("On virtual:s25, the runs are as they were stored")
 
 
 def test_a_table_has_a_line_for_each_figure(tmp_path: Path) -> None:
@@ -104,6 +108,8 @@ def test_what_else_differs_is_named(tmp_path: Path) -> None:
     (record,) = make_run(tmp_path, variants=(Variant.SHARED,)).records
     first = replace(record, versions={"harness": "1", "numpy": "1"}, settings={"runtime.threads": "2"}, state={})
     state = {"before.clocks": "policy0 1000/2000/3000 kHz"}
+    few = tuple(sample for sample in first.samples if sample.iteration != 3)
+    assert ("restyle: images", ("11 after 2", "10 after 2")) in differences([first], [replace(first, samples=few)]).items()
     second = replace(first, versions={"harness": "1", "numpy": "2"}, settings={"runtime.threads": "1"}, state=state)
     assert differences([first], [second]) == {"clocks up to, kHz": ("none", "policy0 2000/3000"), "runtime.threads": ("2", "1")}
     assert differences([first, second], [second, first]) == {}
@@ -132,7 +138,8 @@ def test_stored_runs_stand_beside_each_other_without_a_verdict(old_run: Layout, 
     shown = capsys.readouterr().out
     assert "End to end, ms" in shown
     assert not any(verdict.value in shown for verdict in Verdict)
-    assert "whatever changed between them counts as a difference" in shown
+    assert "not launched in turn for this" in " ".join(shown.split())
+    assert f"B: {RUN}, per-graph, run {RUN}" in shown
     assert main([*words, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["schema_version"] == 1
@@ -153,6 +160,13 @@ def test_stored_runs_stand_beside_each_other_without_a_verdict(old_run: Layout, 
         ),
         ([RUN, "--b", "runtime.threads=1"], f"'{RUN}' is a run, and runtime.threads is a key of a recipe"),
         ([RUN, RUN, "--b", "variant=resident"], "has no sound launch of resident on 'virtual:s25'"),
+        ([RUN, RUN], f"both sides are the shared launches of run {RUN}"),
+        ([RUN, RUN, "--b", "variant=per-graph", "--a", "harness=/bin/ls"], "a stored run ran with its own harness and kit"),
+        ([RUN, RUN, "--b", "variant=per-graph", "--to-see", "3"], "--to-see plans launches, and two stored runs need none"),
+        (
+            ["quickstart", "--b", "tasks.0.name=x", "--b", "tasks.1.name=y"],
+            "A has restyle, remove-object; B has x, y",
+        ),
         ([RUN, "quickstart", "--devices", "virtual:nothing"], "unknown device profile 'nothing'"),
     ],
 )
@@ -191,3 +205,23 @@ def test_a_side_with_more_steps_is_found_to_take_longer_on_a_device(
     assert json.loads(next(tmp_path.glob("comparisons/*/comparison.json")).read_text())["comparison_id"]
     for side in "ab":
         assert main(["report", document[side]["run_id"], "--results", str(tmp_path)]) == 0
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_both_runs_and_what_their_whole_blocks_come_to(tiny_recipe: Path, tmp_path: Path) -> None:
+    words = ["compare", str(tiny_recipe), "--devices", "local", "--results", str(tmp_path)]
+    process = subprocess.Popen([sys.executable, "-m", "quadbench", *words], stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    for line in process.stderr:
+        if "(5 of 64): OK" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=120)
+    assert process.returncode == 130
+    (path,) = tmp_path.glob("comparisons/*/comparison.json")
+    document = json.loads(path.read_text())
+    (compared,) = document["devices"]
+    assert (compared["blocks"], compared["broken"]) == (1, "it was interrupted")
+    for side in "ab":
+        assert document[side]["run_id"] in rest
+        assert load_run(Layout(tmp_path), document[side]["run_id"]).is_cut_short

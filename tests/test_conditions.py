@@ -78,6 +78,20 @@ def test_a_condition_is_held_against_every_task_or_the_one_that_it_names(tmp_pat
     assert len(_met(result, "shared.psnr_db < 39")) == 3
 
 
+@pytest.mark.parametrize("text", ["a.x / 0 > 1", "1 / (a.x - 2) > 1", "a.x > 9 and a.x / 0 > 1", "a.x < 9 or a.x / 0 > 1"])
+def test_what_is_no_number_neither_holds_nor_does_not(text: str) -> None:
+    with pytest.raises(ArithmeticError):
+        read_expression(text).holds({"a.x": 2.0})
+
+
+def test_a_condition_that_divides_by_nothing_never_passes_and_one_without_a_figure_is_refused(tmp_path: Path) -> None:
+    result = make_run(tmp_path)
+    (met,) = _met(result, "restyle.shared.end_to_end_ms.p50 / 0 > 1")
+    assert "it is no number, as it divides by 0 or is too large; restyle.shared.end_to_end_ms.p50 is " in met
+    with pytest.raises(UserError, match="'1 > 0' names no figure"):
+        read_condition("1 > 0", TASKS)
+
+
 def test_a_figure_that_is_missing_never_passes(tmp_path: Path) -> None:
     result = make_run(tmp_path, variants=(Variant.FLOAT, Variant.SHARED))
     assert len(_met(result, "per_graph.end_to_end_ms.p50 > 10000")) == 3

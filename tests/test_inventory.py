@@ -125,6 +125,8 @@ def test_a_word_means_one_device() -> None:
         ("schema_version: 1\ndevices: [{name: a, serial: R3}, {name: b, serial: R3}]\n", "devices[1].serial: 'R3' stands twice"),
         ("schema_version: 1\ndevices: [{name: a, serial: R3, labels: {chip: x}}]\n", "'chip' is known of every device"),
         ("schema_version: 1\ndevices: [{name: a, serial: 'R 3'}]\n", "serial"),
+        ("schema_version: 1\ndevices: [{name: s25, serial: R3}]\n", "devices[0].name: 's25' is an address of its own"),
+        ("schema_version: 1\ndevices: [{name: a, serial: 'virtual:s25'}]\n", "devices[0].serial: 'virtual:s25' is an address"),
         ("schema_version: 1\ndevices: [{name: a, serial: R3, label: x}]\n", "label"),
     ],
 )

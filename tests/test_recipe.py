@@ -222,6 +222,15 @@ def test_a_trace_says_the_order_in_which_tasks_are_switched(tmp_path):
     assert load_recipe(write(tmp_path, measure={"sequence": "trace.txt"})).measure.sequence == ("draw", "fill", "draw")
 
 
+def test_a_list_says_the_order_as_well(tmp_path, problems):
+    assert load_recipe(write(tmp_path, measure={"sequence": ["draw", "fill", "draw"]})).measure.sequence == (
+        "draw",
+        "fill",
+        "draw",
+    )
+    assert problems(measure={"sequence": ["nope"]}) == ["measure.sequence[0]: no task 'nope'; known: draw, fill"]
+
+
 @pytest.mark.parametrize(
     ("trace", "problem"),
     [
@@ -231,6 +240,8 @@ def test_a_trace_says_the_order_in_which_tasks_are_switched(tmp_path):
         (b"draw\n" * 10_001, "measure.sequence: expected at most 10000, found 10001"),
         (b"draw\n" * 2**18, "measure.sequence: expected a trace of task names: '"),
         (None, "measure.sequence: expected a trace of task names: '"),
+        (b"", "measure.sequence: expected a trace of task names, found none in '"),
+        (b"# a day\n\n", "measure.sequence: expected a trace of task names, found none in '"),
     ],
 )
 def test_a_trace_that_names_no_tasks_is_refused(problems, tmp_path, trace, problem):

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from quadbench.artifacts.bundle import Bundle, TaskAssets
@@ -13,7 +14,7 @@ _NONE = "none"
 
 
 def fingerprint(record: RunRecord) -> dict[str, str]:
-    """Return the environment of a launch: the device's build, the programs and libraries, settings, and caps of the clocks."""
+    """Return the environment of a launch: the device's build, programs, libraries, settings, caps of the clocks, and images."""
     versions = {name: text for name, text in record.versions.items() if name in _VERSIONS or name.startswith(LIBRARY_PREFIX)}
     caps = ", ".join(" ".join(pair) for pair in _CAP.findall(record.state.get("before.clocks", "")))
     around = {
@@ -23,7 +24,15 @@ def fingerprint(record: RunRecord) -> dict[str, str]:
         "target": record.target,
         "clocks up to, kHz": caps,
     }
-    return {**{name: text for name, text in around.items() if text}, **versions, **record.settings}
+    return {**{name: text for name, text in around.items() if text}, **versions, **record.settings, **_images(record)}
+
+
+def _images(record: RunRecord) -> dict[str, str]:
+    """Return how many images of each task a launch painted, and how many of them to warm up."""
+    counts = Counter((str(s.task), s.is_warmup) for s in record.samples if s.metric == "end_to_end_ns")
+    return {
+        f"{task}: images": f"{counts[task, False]} after {counts[task, True]}" for task in dict.fromkeys(t for t, _ in counts)
+    }
 
 
 def contents(bundle: Bundle, tasks: Sequence[TaskAssets]) -> dict[str, str]:

@@ -51,6 +51,8 @@ def run(options: argparse.Namespace) -> int:
     changes = [_changes(words) for words in (options.changes_of_a, options.changes_of_b)]
     a, b = (choose(source, changed, options.layout) for source, changed in zip(sources, changes, strict=True))
     if a.run and b.run and not options.devices and not options.serial:
+        if options.to_see:
+            raise UserError("--to-see plans launches, and two stored runs need none", hint="name devices to measure them again")
         compared = compare_stored(a, b)
     else:
         chosen = chosen_devices(options.devices, options.serial, options.layout)
@@ -108,7 +110,7 @@ def _changes(words: Sequence[str]) -> dict[str, str]:
 
 
 def _effect(text: str) -> float:
-    match = re.fullmatch(r"(\d{1,4}(?:\.\d{1,4})?) ?%?", text.strip())
+    match = re.fullmatch(r"([0-9]{1,4}(?:\.[0-9]{1,4})?) ?%?", text.strip())
     share = float(match[1]) / 100 if match else 0.0
     if not _LEAST <= share <= _MOST:
         raise argparse.ArgumentTypeError(f"'{text}' is no effect to see; expected a percentage from {_LEAST:.1%} to {_MOST:.0%}")

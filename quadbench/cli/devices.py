@@ -30,10 +30,14 @@ def add(commands: Any) -> None:
         "action", nargs="?", choices=["quarantine", "release"], help="keep runs from a phone, or let them go there again"
     )
     parser.add_argument("device", nargs="?", help="that phone: its name, address or serial")
-    parser.add_argument("--why", metavar="TEXT", default="by hand", help="the reason of a quarantine")
+    parser.add_argument("--why", metavar="TEXT", help="the reason of a quarantine")
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.why is not None and options.action != "quarantine":
+        raise UserError(
+            "--why is the reason of a quarantine, and none is begun", hint="quadbench devices quarantine PHONE --why TEXT"
+        )
     rows, expected = list_devices(), expected_phones()
     phones = overview(rows, expected, options.layout)
     if options.action:
@@ -59,7 +63,7 @@ def _change(options: argparse.Namespace, phones: Sequence[FarmPhone]) -> int:
         inventory = Inventory(engine)
         if phone.is_here:
             inventory.note_seen([phone.seen])
-        why = one_line(options.why)
+        why = one_line(options.why or "by hand")
         condition = inventory.change(phone.seen.device, released if options.action == "release" else lambda _: quarantined(why))
     finally:
         engine.dispose()

@@ -1,5 +1,6 @@
 """Farm file: farm.yaml -> the phones that a lab has, by name, with labels of its own."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,6 +9,8 @@ from pydantic import Field, field_validator
 from quadbench.errors import UserError
 from quadbench.farm.selection import KEYS
 from quadbench.spec import Name, Problem, Spec, load, path_variable, refuse
+from quadbench.target.known import HOSTED_PREFIX, VIRTUAL_PREFIX
+from quadbench.target.profile import LOCAL_NAME, load_profiles
 
 FARM_VARIABLE = "QUADBENCH_FARM"
 _DEFAULT = Path("farm.yaml")
@@ -38,6 +41,14 @@ class ExpectedPhone(Spec):
         return labels
 
 
+def _means_another(phone: ExpectedPhone) -> Iterator[tuple[str, str]]:
+    """Yield the keys of a phone whose value is an address of something else, with that value."""
+    if phone.name in (LOCAL_NAME, *(profile.name for profile in load_profiles())):
+        yield "name", phone.name
+    if phone.serial == LOCAL_NAME or phone.serial.startswith((VIRTUAL_PREFIX, HOSTED_PREFIX)):
+        yield "serial", phone.serial
+
+
 class FarmFile(Spec):
     """The phones of a lab."""
 
@@ -49,7 +60,11 @@ class FarmFile(Spec):
     @field_validator("devices")
     @classmethod
     def _each_once(cls, devices: tuple[ExpectedPhone, ...]) -> tuple[ExpectedPhone, ...]:
-        problems = []
+        problems = [
+            Problem(location=(number, key), reason=f"'{value}' is an address of its own; expected another")
+            for number, device in enumerate(devices)
+            for key, value in _means_another(device)
+        ]
         for key in ("name", "serial"):
             values = [getattr(device, key) for device in devices]
             problems += [

@@ -16,19 +16,21 @@ def _from_trace(value: Any, info: ValidationInfo) -> Any:
     """Read a path as the trace that lies there; anything else stays for the list's own validation.
 
     Raises:
-        ValueError: the file cannot be read, is no text, or has a line that can be no task's name.
+        ValueError: the file cannot be read, is no text, names nothing, or has a line that can be no task's name.
     """
     if not isinstance(value, str):
-        return value
+        return tuple(value) if isinstance(value, list) else value
     path = beside(Path(value), info)
     try:
-        lines = read_file(path, fault=UserError, most_bytes=_MOST_BYTES).decode().splitlines()
+        lines = read_file(path, fault=UserError, most_bytes=_MOST_BYTES).decode("utf-8-sig").splitlines()
     except (UserError, UnicodeDecodeError) as error:
         raise ValueError(f"expected a trace of task names: {error}") from error
     names = {number: line.strip() for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")}
     for number, name in names.items():
         if not is_name(name):
             raise ValueError(f"expected {NAME_EXPECTED} in line {number} of '{path}', found {shown(name)}")
+    if not names:
+        raise ValueError(f"expected a trace of task names, found none in '{path}'")
     return tuple(names.values())
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from quadbench.errors import UnknownNameError
+from quadbench.errors import UnknownNameError, UserError
 from quadbench.report.expression import Expression, read_expression
 from quadbench.report.kpi import KPI_UNITS, NOT_APPLICABLE, Figure, KpiRow
 from quadbench.report.pictures import Quality
@@ -32,10 +32,12 @@ def read_condition(text: str, tasks: Iterable[str]) -> Criterion:
     """Read a condition on the figures of a run of these tasks.
 
     Raises:
-        UserError: it is no expression.
+        UserError: it is no expression, or names nothing.
         UnknownNameError: it names what no run has, or another task; the message lists the known ones.
     """
     expression, known = read_expression(text), tuple(tasks)
+    if not expression.names:
+        raise UserError(f"'{text}' names no figure", hint="as 'shared.end_to_end_ms.p50 > 200'; docs/commands.md has the names")
     return Criterion(expression=expression, names={name: _read_name(name, known) for name in expression.names})
 
 
@@ -66,7 +68,10 @@ def _fault(condition: Criterion, values: dict[str, float]) -> str | None:
     if missing:
         return f": there is no figure {', '.join(missing)}"
     told = ", ".join(f"{name} is {value:.6g}" for name, value in values.items())
-    return f": {told}" if condition.expression.holds(values) else None
+    try:
+        return f": {told}" if condition.expression.holds(values) else None
+    except ArithmeticError:
+        return f": it is no number, as it divides by 0 or is too large; {told}"
 
 
 def _read_name(name: str, tasks: Sequence[str]) -> tuple[str | None, str]:

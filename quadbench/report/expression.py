@@ -8,7 +8,7 @@ sum = products with + and -; product = numbers, names and (sums) with * and /
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from quadbench.errors import UserError, shown
@@ -23,14 +23,17 @@ _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
 }  # fmt: skip
 _ARITHMETIC: dict[str, Callable[[float, float], float]] = {
-    "+": operator.add, "-": operator.sub, "*": operator.mul, "/": lambda a, b: a / b if b else math.nan,
+    "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv,
 }  # fmt: skip
 Values = Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expression:
-    """An expression that was read: `holds` says whether it does for values of its `names`."""
+    """An expression that was read: `holds` says whether it does for values of its `names`.
+
+    It raises ArithmeticError where a part of it is no finite number for them, whatever the other parts say.
+    """
 
     text: str
     names: tuple[str, ...]
@@ -68,7 +71,7 @@ class _ExpressionReader:
         while self.token == "or":
             self._next()
             either.append(self._together())
-        return lambda values: any(holds(values) for holds in either)
+        return lambda values: any(_each(either, values))
 
     def refused(self, expected: str) -> UserError:
         """Return the error of an expression that goes on otherwise than `expected`."""
@@ -80,7 +83,7 @@ class _ExpressionReader:
         while self.token == "and":
             self._next()
             every.append(self._comparison())
-        return lambda values: all(holds(values) for holds in every)
+        return lambda values: all(_each(every, values))
 
     def _comparison(self) -> Callable[[Values], bool]:
         left = self._sum()
@@ -89,7 +92,7 @@ class _ExpressionReader:
             raise self.refused("a comparison, as < or >=")
         self._next()
         right = self._sum()
-        return lambda values: compare(left(values), right(values))
+        return lambda values: compare(_finite(left(values)), _finite(right(values)))
 
     def _sum(self) -> Callable[[Values], float]:
         return self._chain("+-", lambda: self._chain("*/", self._atom))
@@ -130,6 +133,17 @@ class _ExpressionReader:
         elif self._text[self._end :].strip():
             raise self.refused("a name, a number or a sign")
         return before
+
+
+def _each(parts: Sequence[Callable[[Values], bool]], values: Values) -> list[bool]:
+    """Return what every part comes to, also of those that would decide nothing any more: none may be undefined."""
+    return [holds(values) for holds in parts]
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ArithmeticError(f"{value} is no finite number")
+    return value
 
 
 def _combined(

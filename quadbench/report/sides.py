@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from statistics import mean, median
 
 from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, TaskAssets
-from quadbench.errors import UserError
 from quadbench.report.kpi import Figure, figure, kpi_title, kpi_unit, launch_values
 from quadbench.report.launches import sound, values
 from quadbench.report.units import Unit
@@ -72,16 +71,9 @@ class SideRow:
 
 
 def common_tasks(a: Bundle, b: Bundle) -> Pair:
-    """Return the tasks that two bundles have by name, as each has them, in A's order.
-
-    Raises:
-        UserError: there are none.
-    """
+    """Return the tasks that two bundles have by name, as each has them, in A's order."""
     others = {task.name: task for task in b.tasks}
     common = tuple(task for task in a.tasks if task.name in others)
-    if not common:
-        names = ", ".join(task.name for task in a.tasks), ", ".join(others)
-        raise UserError(f"the sides have no task in common: A has {names[0]}; B has {names[1]}")
     return common, tuple(others[task.name] for task in common)
 
 

@@ -76,9 +76,7 @@ def sentence(device: VersusDevice) -> str:
     """Say what came of the comparison on a device, the result first."""
     row, where = primary_row(device), f"On {device.device.address}"
     if device.looks is None:
-        return (
-            f"{where}, the runs were measured at different times, so that whatever changed between them counts as a difference."
-        )
+        return f"{where}, the runs are as they were stored, not launched in turn for this: all that changed between them counts."
     if row is None or row.comparison is None or row.comparison.ratio is None:
         return f"{where}, there are no times to compare{f': {device.broken}' if device.broken else ''}."
     return f"{where}, {_said(row.comparison, device.looks)}{f'; it ended early: {device.broken}' if device.broken else ''}."

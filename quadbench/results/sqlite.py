@@ -35,7 +35,12 @@ def prepare_file(path: Path) -> None:
 
 def require_database_file(path: Path) -> None:
     """Refuse what is no regular file; SQLite would wait for a pipe."""
-    require_file(path, "results database", fault=ArtifactError, hint="move it away, and a new one is begun")
+    require_file(
+        path,
+        "results database",
+        fault=ArtifactError,
+        hint="see that the path is right; if it is, move away what lies there, and a new one is begun",
+    )
 
 
 def file_engine(path: Path, *, foreign_keys: bool = True) -> sa.Engine:
@@ -102,7 +107,7 @@ def told_by_sqlite(path: Path) -> Iterator[None]:
                 raise ArtifactError(f"{path} is damaged: {reason}", hint=DAMAGED_HINT) from error
         raise ArtifactError(
             f"{path} cannot be opened as a results database: {reason}",
-            hint="move it away to begin a new one, or wait for the process that holds it",
+            hint="see that the path is right; if it is, move it away to begin a new one, or wait for the process that holds it",
         ) from error
 
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quadbench import pipeline
-from quadbench.artifacts import Bundle, RunResult, Stored, Variant
+from quadbench.artifacts import Bundle, RunResult, Stored, TaskAssets, Variant
 from quadbench.errors import UnknownNameError, UserError
 from quadbench.observer import Observer
-from quadbench.recipe import Measure, Recipe, Terms, load_recipe
+from quadbench.recipe import Measure, Recipe, Task, Terms, load_recipe
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST, read_manifest
 from quadbench.results.runs import load_run
@@ -35,6 +35,13 @@ class Chosen:
     def terms(self) -> Terms:
         """Return how it is measured; a bundle or a run by every default."""
         return self.recipe.terms if self.recipe else Terms()
+
+    @property
+    def tasks(self) -> list[str]:
+        """Return the names of its tasks."""
+        bundle = self.run.bundle if self.run else self.bundle.artifact if self.bundle else None
+        tasks: Sequence[TaskAssets | Task] = bundle.tasks if bundle else self.recipe.tasks if self.recipe else ()
+        return [task.name for task in tasks]
 
     def bundles(self, profiles: Sequence[str], *, layout: Layout, observer: Observer) -> dict[str, Stored[Bundle]]:
         """Return for each profile the bundle that its devices run, which is built if it has to be."""
@@ -72,6 +79,16 @@ def choose(source: str, changes: Mapping[str, str], layout: Layout) -> Chosen:
     if is_bundle:
         return replace(chosen, bundle=read_manifest(Path(source), Bundle))
     return replace(chosen, run=load_run(layout, source)) if is_run else replace(chosen, recipe=load_recipe(source, of_recipe))
+
+
+def require_common_tasks(a: Chosen, b: Chosen) -> None:
+    """Refuse sides that run nothing that could be compared.
+
+    Raises:
+        UserError: names the tasks of both.
+    """
+    if set(a.tasks).isdisjoint(b.tasks):
+        raise UserError(f"the sides have no task in common: A has {', '.join(a.tasks)}; B has {', '.join(b.tasks)}")
 
 
 def measured_alike(a: Chosen, b: Chosen) -> Measure:

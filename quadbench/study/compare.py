@@ -1,6 +1,8 @@
 """Compare: two sides -> launches in turn on every device, looked at until they can be told apart."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self
@@ -24,7 +26,7 @@ from quadbench.measure import (
 from quadbench.observer import Observer
 from quadbench.recipe import Measure
 from quadbench.report.sides import Pair, common_tasks, interleaved_rows, primary, replanned, sides_of_blocks
-from quadbench.report.versus import Versus, VersusDevice, VersusSide, caveats_of
+from quadbench.report.versus import Versus, VersusDevice, VersusSide, caveats_of, sentence
 from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
@@ -33,7 +35,9 @@ from quadbench.results.runs import RunFile, keep_record, new_id, new_run_file, s
 from quadbench.rollout import roll_out
 from quadbench.rollout.equipment import require_equipment, require_gear
 from quadbench.statistics import LOOKS, MIN_BLOCKS, Looks, Verdict
-from quadbench.study.chosen import Chosen, measured_alike, require_variant
+from quadbench.study.chosen import Chosen, measured_alike, require_common_tasks, require_variant
+
+log = logging.getLogger(__name__)
 
 _FIRST = Looks(at=(MIN_BLOCKS,))  # before there is a spread to plan with
 
@@ -48,8 +52,9 @@ def compare(
 
     Raises:
         QuadbenchError: a side cannot be built or has no task in common with the other, or every device failed.
-        KeyboardInterrupt: Ctrl-C; what was measured is stored in the two runs.
+        KeyboardInterrupt: Ctrl-C; what was measured is stored in the two runs, and comparison.json has what can be said of it.
     """
+    require_common_tasks(a, b)
     measured_alike(a, b)
     with (
         connect(addresses, layout=layout) as devices,
@@ -66,12 +71,31 @@ def compare(
         for side in sides:
             save_run(layout, side.begun)
         queues = [Queue(device=plan.device, turns=plan.launches.turns()) for plan in plans]
-        measure_launches(queues, keep=partial(_keep, records, layout, leases, observer), observer=observer)
+        with _told_if_interrupted(sides, plans, to_see, layout):
+            measure_launches(queues, keep=partial(_keep, records, layout, leases, observer), observer=observer)
         for side in sides:
             save_run(layout, replace(side.begun, is_ended=True))
     versus = _versus(sides, plans, to_see, failures)
     versus.write(layout)
     return versus
+
+
+@contextmanager
+def _told_if_interrupted(
+    sides: Sequence["_Prepared"], plans: Sequence["_OnDevice"], to_see: float | None, layout: Layout
+) -> Iterator[None]:
+    """On Ctrl-C, write what the whole blocks come to, and say where it lies."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        for plan in plans:
+            plan.launches.broken = "it was interrupted"
+        versus = _versus(sides, plans, to_see, {})
+        versus.write(layout)
+        for device in versus.devices:
+            log.warning("%s", sentence(device))
+        log.warning("A: %s; B: %s; '%s' has the comparison", versus.a, versus.b, layout.comparison(versus.comparison_id))
+        raise
 
 
 def _versus(

@@ -7,18 +7,27 @@ from quadbench.report.launches import devices_of, is_on, sound
 from quadbench.report.sides import Side, common_tasks, side_rows
 from quadbench.report.versus import Versus, VersusDevice, VersusSide, caveats_of
 from quadbench.results.runs import new_id
-from quadbench.study.chosen import Chosen
+from quadbench.study.chosen import Chosen, require_common_tasks
 
 
 def compare_stored(a: Chosen, b: Chosen) -> Versus:
-    """Put two stored runs beside each other. They were measured at different times, so that there are no verdicts.
+    """Put two stored runs beside each other. They were not launched in turn for this, so that there are no verdicts.
 
     Raises:
-        UserError: a side is no run, or the runs have no device, by address, or no task in common.
+        UserError: a side is no run or changes what launches alone can show, both are the same launches, or no device, by address,
+            or no task is in both.
     """
     if a.run is None or b.run is None:
         which = a.source if a.run is None else b.source
         raise UserError(f"'{which}' is no stored run, so it has to be measured", hint="name the devices: --devices local")
+    for side in (a, b):
+        if side.harness or side.kit:
+            raise UserError("a stored run ran with its own harness and kit", hint="name devices to measure it again with others")
+    if a.run.run_id == b.run.run_id and a.variant is b.variant:
+        raise UserError(
+            f"both sides are the {a.variant} launches of run {a.run.run_id}", hint="name another run, or --b variant=per-graph"
+        )
+    require_common_tasks(a, b)
     devices = {device.address: device for device in devices_of(a.run)}
     others = {device.address: device for device in devices_of(b.run)}
     common = [address for address in devices if address in others]
