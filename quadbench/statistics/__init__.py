@@ -4,6 +4,7 @@ The iteration describes a launch, the launch is the unit of comparison: iteratio
 layout and temperature, so that many of them say nothing about the next process.
 """
 
+from quadbench.statistics.change_points import DETECTOR, Shift, shifts
 from quadbench.statistics.comparison import (
     CONFIDENCE,
     EQUIVALENCE_MARGIN,
@@ -23,6 +24,7 @@ from quadbench.statistics.summary import ENOUGH_SAMPLES, Summary, outliers, perc
 
 __all__ = [
     "CONFIDENCE",
+    "DETECTOR",
     "ENOUGH_SAMPLES",
     "EQUIVALENCE_MARGIN",
     "LAUNCHES_PER_BLOCK",
@@ -32,6 +34,7 @@ __all__ = [
     "Comparison",
     "Looks",
     "Paired",
+    "Shift",
     "Summary",
     "Verdict",
     "block_differences",
@@ -42,6 +45,7 @@ __all__ = [
     "percentile",
     "planned_looks",
     "settled_from",
+    "shifts",
     "sign_flip_p",
     "summarize",
     "t_quantile",
