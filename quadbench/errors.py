@@ -23,6 +23,8 @@ QuadbenchError                      exit code  meaning
 ├── MissingDependencyError          7          a program or package that this command needs is not installed
 └── ConditionError                 8          a condition of `--fail-if` holds, or a figure that it needs is missing
 
+RunInterrupted is Ctrl-C after a run has begun, which can go on.
+
 1 is an unexpected error; 130 is Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 """
 
@@ -176,6 +178,14 @@ class ConditionError(QuadbenchError):
     """The error of a run for which a condition of `--fail-if` holds, or cannot be told."""
 
     exit_code = 8
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """Ctrl-C after a run has begun. What was measured is stored, and the run with this id can go on."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id)
+        self.run_id = run_id
 
 
 @contextmanager
