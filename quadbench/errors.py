@@ -6,7 +6,8 @@ QuadbenchError                      exit code  meaning
 │   ├── UnknownNameError            2          a name that is not among the known ones
 │   └── AdapterError                2          an adapter that cannot be used
 ├── ArtifactError                   3          a bundle, manifest or cached product is damaged or does not fit
-│   └── StorageError                3          the results folder is full, cannot be written, or is none
+│   ├── NotStoredError              3          a store does not have it: it was not sent, or is removed
+│   └── StorageError                3          the results folder or a store is full, cannot be used, or is none
 ├── BuildError                      4          quantizing or compiling failed
 │   └── ServiceError                4          a service that compiles or measures for us refuses or does not answer
 │       └── JobFailedError          4          a job that the service has taken failed there
@@ -94,8 +95,12 @@ class ArtifactError(QuadbenchError):
     exit_code = 3
 
 
+class NotStoredError(ArtifactError):
+    """The error of an artifact, a launch's files or a content that a store does not have: it was not sent, or is removed."""
+
+
 class StorageError(ArtifactError):
-    """The error of a results folder, or a file in it, that cannot be written: it is full, read-only, gone or no folder."""
+    """The error of a results folder or a store, or a file there, that cannot be used: it is full, closed, gone or none."""
 
 
 class BuildError(QuadbenchError):

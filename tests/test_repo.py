@@ -30,8 +30,8 @@ GLOSSARY = (
     "component, decision, deployment, device profile, encoding, estimator, fencing token, forecast, foundation model",
     "gate, gauge, headroom, installation, inventory, item, judgement, kit, launch, layer, layout, lease, LoRA pair",
     "LoRA profile, merge, mix, network, probe, push set, quarantine, record, reference, residual, role, rollout, run",
-    "sample, sampler table, shared, per-graph, resident, merged-at-load, float, site, stored, target, target key, task",
-    "toolchain, trace, trajectory, truth, variant, verdict, weights, wish",
+    "sample, sampler table, shared, per-graph, resident, merged-at-load, float, site, store, stored, target, target key",
+    "task, toolchain, trace, trajectory, truth, variant, verdict, weights, wish",
 )
 MAKEFILE = (ROOT / "Makefile").read_text()
 # In two parts, or this file would be found.
