@@ -17,6 +17,7 @@ QuadbenchError                      exit code  meaning
 │   ├── DeviceFullError             5
 │   ├── DeviceInUseError            5          another process on this machine has the device
 │   ├── LeaseError                  5          somebody else has the device, or has had it meanwhile
+│   │   └── AttemptOverError        5          an attempt at a job of the farm is over, and another may have begun
 │   ├── OutputLimitError            5          a command on the device, or a file there, gives more than is read
 │   ├── CommandError                5          a command on the device ended with a status other than 0
 │   └── CommandTimeoutError         5          a command on the device took too long and was killed
@@ -148,6 +149,10 @@ class DeviceInUseError(DeviceError):
 
 class LeaseError(DeviceError):
     """The error of a device that somebody else has, or of a lease that is over: nothing is done on the device, nothing stored."""
+
+
+class AttemptOverError(LeaseError):
+    """The error of a worker whose attempt at a job is over: it does nothing more, and nothing of it is stored."""
 
 
 class OutputLimitError(DeviceError):
