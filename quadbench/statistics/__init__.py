@@ -21,6 +21,7 @@ from quadbench.statistics.share import interval_of_share
 from quadbench.statistics.sign_flip import MAX_BLOCKS, sign_flip_p
 from quadbench.statistics.student import t_quantile
 from quadbench.statistics.summary import ENOUGH_SAMPLES, Summary, outliers, percentile, settled_from, summarize
+from quadbench.statistics.unpaired import Unpaired, compare_unpaired
 
 __all__ = [
     "CONFIDENCE",
@@ -36,9 +37,11 @@ __all__ = [
     "Paired",
     "Shift",
     "Summary",
+    "Unpaired",
     "Verdict",
     "block_differences",
     "compare_launches",
+    "compare_unpaired",
     "interval_of_share",
     "outliers",
     "paired",
