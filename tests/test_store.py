@@ -1,4 +1,4 @@
-"""The store: what one host sends another fetches, whole and checked, from a folder and from S3 alike; anything else is refused."""
+"""The store: what one host sends another fetches, whole and checked, from a folder and from S3 alike; the rest is refused."""
 
 import json
 from dataclasses import replace
