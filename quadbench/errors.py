@@ -6,7 +6,8 @@ QuadbenchError                      exit code  meaning
 │   ├── UnknownNameError            2          a name that is not among the known ones
 │   └── AdapterError                2          an adapter that cannot be used
 ├── ArtifactError                   3          a bundle, manifest or cached product is damaged or does not fit
-│   └── StorageError                3          the results folder is full, cannot be written, or is none
+│   ├── NotStoredError              3          a store does not have it: it was not sent, or is removed
+│   └── StorageError                3          the results folder or a store is full, cannot be used, or is none
 ├── BuildError                      4          quantizing or compiling failed
 │   └── ServiceError                4          a service that compiles or measures for us refuses or does not answer
 │       └── JobFailedError          4          a job that the service has taken failed there
@@ -23,6 +24,8 @@ QuadbenchError                      exit code  meaning
 ├── HarnessError                    6          the program on the device failed, was killed or gave a wrong result
 ├── MissingDependencyError          7          a program or package that this command needs is not installed
 └── ConditionError                 8          a condition of `--fail-if` holds, or a figure that it needs is missing
+
+RunInterrupted is Ctrl-C after a run has begun, which can go on.
 
 1 is an unexpected error; 130 is Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 """
@@ -93,8 +96,12 @@ class ArtifactError(QuadbenchError):
     exit_code = 3
 
 
+class NotStoredError(ArtifactError):
+    """The error of an artifact, a launch's files or a content that a store does not have: it was not sent, or is removed."""
+
+
 class StorageError(ArtifactError):
-    """The error of a results folder, or a file in it, that cannot be written: it is full, read-only, gone or no folder."""
+    """The error of a results folder or a store, or a file there, that cannot be used: it is full, closed, gone or none."""
 
 
 class BuildError(QuadbenchError):
@@ -181,6 +188,14 @@ class ConditionError(QuadbenchError):
     """The error of a run for which a condition of `--fail-if` holds, or cannot be told."""
 
     exit_code = 8
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """Ctrl-C after a run has begun. What was measured is stored, and the run with this id can go on."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id)
+        self.run_id = run_id
 
 
 @contextmanager

@@ -30,6 +30,7 @@ GROUPS = (
             "samples": "write every value that stored runs measured, as CSV or Parquet",
             "prune": "remove old runs that nothing refers to",
             "db": "copy all records from one database to another",
+            "store": "send and fetch what hosts of a farm share, and look after it",
         },
     ),
     Group(

@@ -12,7 +12,17 @@ from quadbench.recipe.quad import (
     UnifiedProfile,
 )
 from quadbench.recipe.ranges import ActivationRanges, MinMaxRanges, MseRanges, PercentileRanges, RangesByBits
-from quadbench.recipe.recipe import INT8_KEY, RECIPES_FOLDER, Measure, Recipe, Terms, load_recipe, recipe_digest, recipe_schema
+from quadbench.recipe.recipe import (
+    INT8_KEY,
+    RECIPES_FOLDER,
+    Baseline,
+    Measure,
+    Recipe,
+    Terms,
+    load_recipe,
+    recipe_digest,
+    recipe_schema,
+)
 from quadbench.recipe.runtime import Runtime
 from quadbench.recipe.sources import (
     Adapter,
@@ -60,6 +70,7 @@ __all__ = [
     "Adapter",
     "AnchorCalibration",
     "AnchorProfile",
+    "Baseline",
     "BuiltinAdapter",
     "BuiltinFoundation",
     "BuiltinInputs",

@@ -16,6 +16,7 @@ from quadbench.artifacts.device_text import printable
 from quadbench.artifacts.pixels import png_size
 from quadbench.harness.painted import check_painted
 from quadbench.report import tables, units
+from quadbench.report.baseline import baseline_tables
 from quadbench.report.chart import Bar, BarPart, Series, legend, line_chart, stacked_bars
 from quadbench.report.held_out import Trajectory
 from quadbench.report.kpi import Figure
@@ -44,7 +45,7 @@ _PARTS = {
 }
 
 
-def write_report(result: RunResult, layout: Layout) -> Path:
+def write_report(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> Path:
     """Write `reports/<run id>.html` in the results folder, whole or not at all.
 
     Raises:
@@ -59,7 +60,7 @@ def write_report(result: RunResult, layout: Layout) -> Path:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{result.run_id}.", suffix=".html")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(render_html(result, layout))
+                file.write(render_html(result, layout, baseline))
             Path(temporary).chmod(0o644)
             Path(temporary).replace(path)
         except BaseException:
@@ -68,9 +69,9 @@ def write_report(result: RunResult, layout: Layout) -> Path:
     return path
 
 
-def render_html(result: RunResult, layout: Layout) -> str:
+def render_html(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> str:
     """Return the report as text. The pictures are read; one that is missing is named in its place."""
-    view = report_view(result, layout)
+    view = report_view(result, layout, baseline)
     return (
         _environment()
         .get_template("report.html.j2")
@@ -98,6 +99,7 @@ def _environment() -> Environment:
         "plural": units.plural,
         "about": lambda caveats, *kinds: [caveat for caveat in caveats if caveat.is_about(*map(FigureKind, kinds))],
         "count": tables.count,
+        "baseline_tables": lambda baseline: baseline_tables(baseline, is_full=True),
         "spread": tables.spread,
         "utc": _utc,
         "picture": _picture,
