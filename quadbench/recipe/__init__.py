@@ -12,7 +12,17 @@ from quadbench.recipe.quad import (
     UnifiedProfile,
 )
 from quadbench.recipe.ranges import ActivationRanges, MinMaxRanges, MseRanges, PercentileRanges, RangesByBits
-from quadbench.recipe.recipe import INT8_KEY, RECIPES_FOLDER, Measure, Recipe, Terms, load_recipe, recipe_digest, recipe_schema
+from quadbench.recipe.recipe import (
+    INT8_KEY,
+    RECIPES_FOLDER,
+    Measure,
+    Recipe,
+    Terms,
+    load_recipe,
+    recipe_digest,
+    recipe_schema,
+    terms_of_text,
+)
 from quadbench.recipe.runtime import Runtime
 from quadbench.recipe.sources import (
     Adapter,
@@ -104,4 +114,5 @@ __all__ = [
     "mix_name",
     "recipe_digest",
     "recipe_schema",
+    "terms_of_text",
 ]
