@@ -220,7 +220,7 @@ class Farm:
 
 
 def growth(figures: list[Figures]) -> float:
-    """Return the exponent with which the time of all decisions grows with the jobs: the slope of a line through the logarithms."""
+    """Return the exponent with which the time of all decisions grows with the jobs: the slope in logarithms."""
     points = [(math.log(one.jobs), math.log(one.decision_s)) for one in figures]
     mean_x, mean_y = (sum(values) / len(points) for values in zip(*points, strict=True))
     return sum((x - mean_x) * (y - mean_y) for x, y in points) / sum((x - mean_x) ** 2 for x, _ in points)

@@ -5,7 +5,7 @@ import logging
 import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -142,7 +142,7 @@ def keep_run(layout: Layout, run_id: str) -> None:
         StorageError: the run's file cannot be written.
         ArtifactError: it is damaged.
     """
-    run = _run_file(layout, run_id)
+    run = read_run_file(layout, run_id)
     if run.has_own_report:
         save_run(layout, replace(run, has_own_report=False))
 
@@ -150,7 +150,7 @@ def keep_run(layout: Layout, run_id: str) -> None:
 def may_go_with_report(layout: Layout, run_id: str) -> bool:
     """Say whether a run's report is its own alone, so that both may be removed; not where its file cannot be read."""
     try:
-        return _run_file(layout, run_id).has_own_report
+        return read_run_file(layout, run_id).has_own_report
     except ArtifactError:
         return False
 
