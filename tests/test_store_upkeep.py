@@ -122,6 +122,16 @@ def test_a_hostile_index_is_refused_and_writes_nothing(
     assert tree(there.root) == {}
 
 
+def test_an_index_that_turns_a_file_here_into_a_folder_costs_no_other(store: Store, here: Layout, there: Layout) -> None:
+    for launch in range(2):
+        send_launch(write_launch(here, launch=launch), here, store)
+    (there.root / LAUNCH).mkdir(parents=True)
+    (there.root / LAUNCH / "images").write_text("a file")
+    fetched = fetch_run("run-a", there, store)
+    assert (fetched.launches, fetched.files) == (1, 3)
+    assert "its files cannot be written to" in fetched.refused[0]
+
+
 @pytest.mark.parametrize("name", ["x.json", "d/other-0.json", "d/shared-0/x.json", "d/shared-x.json", "d./shared-0.json"])
 def test_an_index_under_a_key_of_no_launch_is_refused(name: str, store: Store, there: Layout) -> None:
     store.place.put(f"runs/run-a/{name}", b"{}")

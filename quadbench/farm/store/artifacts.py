@@ -15,7 +15,7 @@ from quadbench.artifacts.names import check_sha256
 from quadbench.artifacts.parts import file_refs
 from quadbench.errors import ArtifactError, NotStoredError, UserError, shown
 from quadbench.farm.store.keys import ARTIFACTS, artifact_key
-from quadbench.farm.store.objects import MOST_DOCUMENT_BYTES, ArtifactEntry, Sending, Sent, Store, checked_files
+from quadbench.farm.store.objects import ArtifactEntry, Sending, Sent, Store, checked_files
 from quadbench.host import folder_lock
 from quadbench.results.digests import sha256_of
 from quadbench.results.layout import Layout
@@ -144,11 +144,8 @@ def described(entry: ArtifactEntry, store: Store) -> Any:
         ArtifactError: the manifest is missing, damaged, or describes another artifact.
     """
     name = f"the manifest of {entry.kind} {entry.digest} in the store '{store.name}'"
-    if entry.manifest.size_bytes > MOST_DOCUMENT_BYTES:
-        raise ArtifactError(f"{name} has {entry.manifest.size_bytes} bytes, expected at most {MOST_DOCUMENT_BYTES}", hint=_AGAIN)
-    content = b"".join(store.blocks(entry.manifest))
     try:
-        raw = from_json(content, allow_inf_nan=False)
+        raw = from_json(store.content(entry.manifest), allow_inf_nan=False)
     except ValueError as error:
         raise ArtifactError(f"{name} is not JSON: {error}", hint=_AGAIN) from error
     artifact = artifact_of(raw, KINDS[entry.kind], name=name, hint=_AGAIN)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import os
+import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -105,7 +105,7 @@ class Store:
     def fetch(self, file: FileRef, target: Path) -> None:
         """Write a content to a file here, which appears whole or not at all; raises as `blocks`, and OSError of this host's."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{file.sha256}.{os.getpid()}")
+        temporary = target.with_name(f".{uuid.uuid4().hex}")
         try:
             with temporary.open("wb") as arriving:
                 for block in self.blocks(file):
