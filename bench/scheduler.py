@@ -96,7 +96,8 @@ class Farm:
         self.ended_at: dict[str, datetime] = {}
         self.queue: dict[str, dict[str, Row]] = defaultdict(dict)
         self.waiting, self.running = Counter[str](), Counter[str]()
-        self.lately: deque[tuple[str, float]] = deque(maxlen=LATEST)
+        self.lately: deque[tuple[str, float]] = deque()
+        self.lately_s = Counter[str]()
         self.behind: dict[int, list[Job]] = {}
         self.events: list[tuple[float, int, object]] = []
         self.number = 0
@@ -186,10 +187,7 @@ class Farm:
         return (now - ended_at).total_seconds() if ended_at else math.inf
 
     def usage(self) -> dict[str, Usage]:
-        device_s = Counter[str]()
-        for owner, seconds in self.lately:
-            device_s[owner] += seconds
-        return {owner: Usage(running=self.running[owner], device_s=device_s[owner]) for owner in self.owners}
+        return {owner: Usage(running=self.running[owner], device_s=self.lately_s[owner]) for owner in self.owners}
 
     def begin(self, host: int, job: Job, seat: Seat, now: datetime) -> None:
         del self.free[host][seat.name]
@@ -211,6 +209,10 @@ class Farm:
         seconds = (now - (ended.started_at or now)).total_seconds()
         self.running[job.owner] -= 1
         self.lately.append((job.owner, seconds))
+        self.lately_s[job.owner] += seconds
+        if len(self.lately) > LATEST:
+            owner, oldest_s = self.lately.popleft()
+            self.lately_s[owner] -= oldest_s
         self.ended_at[seat.name] = now
         self.free[host][seat.name] = replace(seat, affinity=job.affinity or seat.affinity)
         for behind in self.behind.pop(job.id, []):
@@ -220,7 +222,7 @@ class Farm:
 
 
 def growth(figures: list[Figures]) -> float:
-    """Return the exponent with which the time of all decisions grows with the jobs: the slope in logarithms."""
+    """Return the power of jobs with which the time of all decisions grows: the slope of a line through the logarithms."""
     points = [(math.log(one.jobs), math.log(one.decision_s)) for one in figures]
     mean_x, mean_y = (sum(values) / len(points) for values in zip(*points, strict=True))
     return sum((x - mean_x) * (y - mean_y) for x, y in points) / sum((x - mean_x) ** 2 for x, _ in points)

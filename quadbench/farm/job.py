@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
-from quadbench.artifacts.device_text import is_plain, one_line
+from quadbench.artifacts.device_text import one_line
 from quadbench.artifacts.names import check_file_name
 from quadbench.errors import shown
 
@@ -102,8 +103,8 @@ class Job:
         check_file_name(self.run_id)
         texts = {"version": self.version, "needs": self.needs, "owner": self.owner, "worker": self.worker, "seat": self.seat}
         for name, text in texts.items():
-            if text is not None and not (0 < len(text) <= _MOST_TEXT and is_plain(text)):
-                raise ValueError(f"{name}: {shown(text)}, expected 1 to {_MOST_TEXT} plain characters")
+            if text is not None and not (0 < len(text) <= _MOST_TEXT and text.isprintable()):
+                raise ValueError(f"{name}: {shown(text)}, expected 1 to {_MOST_TEXT} printable characters")
         if len(self.affinity) > _MOST_TEXT:
             raise ValueError(f"affinity: {len(self.affinity)} characters, expected at most {_MOST_TEXT}")
         numbers = {
@@ -117,7 +118,7 @@ class Job:
         if self.state is JobState.RUNNING and None in (self.worker, self.seat, self.until, self.started_at):
             raise ValueError("state: running, expected a worker, a seat, and times from when and until when")
 
-    @property
+    @cached_property
     def counts_from(self) -> datetime:
         """Return the moment from which the job counts as waiting beside others of its owner."""
         return self.submitted_at - self.priority * _PRIORITY

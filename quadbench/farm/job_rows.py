@@ -25,6 +25,7 @@ _TIMES = ("submitted_at", "until", "not_before", "started_at", "ended_at")
 _PLAIN = tuple(name for name in (field.name for field in fields(Job)) if name not in ("payload", "after", "is_stopping", *_TIMES))
 _CHANGING = ("attempt", "state", "is_stopping", "worker", "seat", "until", "not_before", "started_at", "ended_at", "reason")
 _BOOLS = {0: False, 1: True}  # as SQLite has them
+_MOST_ID = 2**63 - 1
 _BATCH = 500  # ids in one statement
 
 
@@ -55,13 +56,18 @@ def read_jobs(connection: sa.Connection, query: sa.Select[Any]) -> ReadJobs:
     return ReadJobs(jobs=jobs, faults=faults)
 
 
+def job_query(job_id: int) -> sa.Select[Any]:
+    """Return the query for a job by an id that may be any number, also one that no database holds."""
+    return sa.select(JobRow).where(JobRow.id == max(0, min(job_id, _MOST_ID)))
+
+
 def locked_job(connection: sa.Connection, job_id: int) -> Job | None:
     """Return a job, which is changed by nobody else until the transaction ends; None where there is none.
 
     Raises:
         ArtifactError: its row holds no job.
     """
-    read = read_jobs(connection, sa.select(JobRow).where(JobRow.id == job_id).with_for_update())
+    read = read_jobs(connection, job_query(job_id).with_for_update())
     for fault in read.faults.values():
         raise damage(connection, fault)
     return next(iter(read.jobs), None)

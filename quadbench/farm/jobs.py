@@ -11,7 +11,17 @@ import sqlalchemy as sa
 from quadbench.errors import AttemptOverError, UnknownNameError, UserError
 from quadbench.farm.claims import claim_within
 from quadbench.farm.job import MOST_PAYLOAD_BYTES, Job, JobState, NewJob, cancelled, expired, extended, failed, finished, is_held
-from quadbench.farm.job_rows import cancel_behind, damage, end_attempt, fail_damaged, locked_job, read_jobs, row_of, store_changes
+from quadbench.farm.job_rows import (
+    cancel_behind,
+    damage,
+    end_attempt,
+    fail_damaged,
+    job_query,
+    locked_job,
+    read_jobs,
+    row_of,
+    store_changes,
+)
 from quadbench.farm.leases import LEASE_S
 from quadbench.farm.scheduler import Seat
 from quadbench.results.engine import now_of, writing
@@ -105,7 +115,7 @@ class JobQueue:
             UnknownNameError: there is no such job.
         """
         with writing(self._engine) as connection:
-            read = read_jobs(connection, sa.select(JobRow).where(JobRow.id == job_id).with_for_update())
+            read = read_jobs(connection, job_query(job_id).with_for_update())
             fail_damaged(connection, read.faults, now_of(connection))
             for job in read.jobs:
                 return _cancel(connection, job, reason, now_of(connection))

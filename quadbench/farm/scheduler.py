@@ -118,10 +118,8 @@ class _Giving:
         """Return the place of the line's next job: the first that needs no change on a device, unless the head waits too long."""
         jobs = self._jobs[number]
         at_hand, latest = _affinities(self._free[self._lines[number].needs]), jobs[0].counts_from + _PATIENCE
-        for position, job in enumerate(islice(jobs, MOST_IN_LINE)):
-            if job.affinity in at_hand and job.counts_from <= latest:
-                return position
-        return 0
+        first = enumerate(islice(jobs, MOST_IN_LINE if at_hand else 0))
+        return next((place for place, job in first if job.affinity in at_hand and job.counts_from <= latest), 0)
 
     def _suitability(self, job: Job, seat: Seat) -> tuple[bool, int, float]:
         """Return how well a seat suits: without a change there, for want of others that need it, then the longest rested."""
