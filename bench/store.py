@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -58,9 +59,10 @@ def one_round(folder: Path, contents: dict[str, bytes], server: S3Server) -> dic
     ratios = {}
     for name, source in (("folder", folder / "store"), ("S3", server.new_bucket())):
         store, there = open_store(source), Layout(folder / f"there-{name}")
-        ratios[f"send to {name}"] = seconds(lambda: send(bundle, store)) / copy_s
-        ratios[f"send to {name} again"] = seconds(lambda: send(bundle, store)) / copy_s
-        ratios[f"fetch from {name}"] = seconds(lambda: fetch(Bundle, digest_of_name("one"), there, store)) / copy_s
+        sending = partial(send, bundle, store)
+        ratios[f"send to {name}"] = seconds(sending) / copy_s
+        ratios[f"send to {name} again"] = seconds(sending) / copy_s
+        ratios[f"fetch from {name}"] = seconds(partial(fetch, Bundle, digest_of_name("one"), there, store)) / copy_s
     return ratios
 
 
