@@ -16,11 +16,14 @@ from support.synthetic_run import S25, make_run
 from quadbench.artifacts import Caveat, RunRecord, TaskAssets, Variant
 from quadbench.artifacts.fingerprint import contents, differences, unlike
 from quadbench.cli import main
+from quadbench.errors import ArtifactError
+from quadbench.recipe import load_recipe
 from quadbench.report.sides import ALL_TASKS, Side, interleaved_rows, primary, replanned, sides_of_blocks
 from quadbench.report.versus import VersusDevice, sentence, side_table
 from quadbench.results.layout import Layout
 from quadbench.results.runs import load_run
 from quadbench.statistics import LOOKS, Looks, Verdict
+from quadbench.study.chosen import choose, measured_alike
 
 BLOCKS = 6
 
@@ -146,6 +149,25 @@ def test_stored_runs_stand_beside_each_other_without_a_verdict(old_run: Layout, 
     assert all(row["comparison"] is None for row in document["devices"][0]["rows"])
 
 
+def test_a_run_is_measured_again_as_its_recipe_said(tiny_recipe: Path, old_run: Layout) -> None:
+    recipe = load_recipe(tiny_recipe, {"measure.iterations": 3, "runtime.threads": 1})
+    stored = json.loads(old_run.run_file(RUN).read_text())
+    old_run.run_file(RUN).write_text(json.dumps(stored | {"recipe": recipe.terms.text, "swept": {"lora": "int8"}}))
+    chosen = choose(RUN, {"variant": "per-graph"}, old_run)
+    assert (chosen.terms.measure.iterations, chosen.terms.runtime.threads) == (3, 1)
+    assert chosen.terms.swept == {"lora": "int8"}
+    assert measured_alike(chosen, choose(str(load_run(old_run, RUN).stored.folder), {}, old_run)).iterations == 3
+    assert chosen.name == f"{RUN} with variant=per-graph"
+
+
+def test_a_run_whose_recipe_cannot_be_read_any_more_is_refused_with_its_bundle(old_run: Layout) -> None:
+    stored = json.loads(old_run.run_file(RUN).read_text())
+    for text in ("measure: {thread", "schema_version: 1\nmeasure: {threads: 2}", "a: &a [1]\nb: [*a, *a]", "x" * 100):
+        old_run.run_file(RUN).write_text(json.dumps(stored | {"recipe": text}))
+        with pytest.raises(ArtifactError, match=rf"run {RUN} was measured by a recipe that cannot be read .*bundles/b0"):
+            choose(RUN, {}, old_run)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -213,7 +235,7 @@ def test_ctrl_c_keeps_both_runs_and_what_their_whole_blocks_come_to(tiny_recipe:
     process = subprocess.Popen([sys.executable, "-m", "quadbench", *words], stderr=subprocess.PIPE, text=True)
     assert process.stderr
     for line in process.stderr:
-        if "(5 of 64): OK" in line:
+        if "5 of 64): OK" in line:
             break
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=120)

@@ -1,4 +1,4 @@
-"""The store: what one host sends another fetches, whole and checked, from a folder and from S3 alike; the rest is refused."""
+"""The store: what one host sends another fetches, whole and checked, from a folder and from S3; anything else is refused."""
 
 import json
 from dataclasses import replace
@@ -160,8 +160,11 @@ def test_a_digest_that_is_none_is_no_path(digest: str, store: Store, there: Layo
 def test_an_artifact_is_found_by_the_beginning_of_its_digest(store: Store, here: Layout) -> None:
     send(write_shared_bundle(here), store)
     assert named(ONE[:8], store).digest == ONE
-    with pytest.raises(UserError, match="unknown artifact 'x'"):
+    with pytest.raises(NotStoredError, match="has no artifact whose digest begins with 'x'"):
         named("x", store)
+    store.place.put(artifact_key("kit", ONE), b"{}")
+    with pytest.raises(UserError, match=f"several artifacts begin with '{ONE[:8]}': bundle {ONE}, kit {ONE}"):
+        named(ONE[:8], store)
 
 
 def test_a_manifest_of_another_digest_is_refused(store: Store, here: Layout, there: Layout) -> None:

@@ -125,9 +125,10 @@ class RunConsole:
 
     def launch(self, device: str, launch: LaunchPlan, number: int, total: int) -> None:
         with self._lock:
-            self._launches[device] = f"{number} of {total}"
+            whose = f"{launch.side}, " if launch.side else ""
+            self._launches[device] = f"{whose}{number} of {total}"
             images = sum(block.warmup + block.iterations for block in launch.sequence)
-            amount = f"launch {number} of {total}: {launch.variant}, {images} images"
+            amount = f"launch {number} of {total}: {whose}{launch.variant}, {images} images"
             self._set(f"measure {device}", amount, (number - 1) / total)
 
     def record(self, record: RunRecord) -> None:

@@ -12,7 +12,7 @@ from quadbench.cli.result import add_full, print_conditions, print_result
 from quadbench.errors import UserError
 from quadbench.report import report_view, run_summary, text_tables, to_csv, to_latex, to_markdown, write_report
 from quadbench.report.launches import devices_of
-from quadbench.results.runs import load_run
+from quadbench.results.runs import keep_run, load_run
 
 
 def add(commands: Any) -> None:
@@ -33,6 +33,7 @@ def run(options: argparse.Namespace) -> int:
     conditions = conditions_of(options, tasks)
     baseline = baseline_of(options, tasks, [device.address for device in devices_of(result)], result.run_id)
     if options.format == "table":
+        keep_run(options.layout, result.run_id)
         return print_result(options, result, write_report(result, options.layout, baseline), conditions, baseline)
     print_text(_WRITERS[options.format](result))
     return print_conditions(run_summary(report_view(result, options.layout, baseline), None, conditions))

@@ -15,7 +15,19 @@ from quadbench.artifacts import RunResult
 from quadbench.cli.console import print_error, print_json, print_text, stdout_console
 from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import ConditionError
-from quadbench.report import Figure, KpiRow, ReportView, RunSummary, TextTable, kpi_table, report_view, run_summary, show, times
+from quadbench.report import (
+    Figure,
+    KpiRow,
+    ReportView,
+    RunSummary,
+    TextTable,
+    kpi_table,
+    report_view,
+    run_summary,
+    show,
+    times,
+    words,
+)
 from quadbench.report.baseline import Baseline, baseline_tables
 from quadbench.report.condition import Criterion
 
@@ -60,9 +72,9 @@ def _print_tables(options: argparse.Namespace, view: ReportView, path: Path | No
         _print_kpis(console, result)
     else:
         _print_glance(console, view)
+        print_text(words.SIDES)
     for doubt in view.doubts:
-        words = (doubt.caveat.words, "yellow"), f": {doubt.caveat.advice}"
-        console.print(Text.assemble(*words), highlight=False)
+        console.print(Text.assemble((doubt.caveat.words, "yellow"), f": {doubt.caveat.advice}"), highlight=False)
     for sentence in ("".join(phrase.text for phrase in view.headline), *view.gaps):
         if sentence:
             console.print(sentence, style="bold", highlight=False)

@@ -134,8 +134,8 @@ def baseline_tables(baseline: Baseline, *, is_full: bool) -> tuple[TextTable, ..
         )
         measured = TextTable(
             title=f"{address}: against run {baseline.run_id}",
-            columns=("Task", "Variant", "Figure", "Before", "Now", "Now / before", "Verdict"),
-            numeric=(False, False, False, True, True, True, False),
+            columns=("Figure", "Before", "Now", "Now / before", "Verdict"),
+            numeric=(False, True, True, True, False),
             rows=tuple(_cells(figure) for figure in figures),
         )
         tables += [table for table in (changed, measured) if table.rows]
@@ -243,7 +243,7 @@ def _sentence(address: str, run_id: str, figures: Sequence[ChangedFigure]) -> st
 def _cells(figure: ChangedFigure) -> tuple[str, ...]:
     title = f"{figure.title}, {figure.unit}" if figure.unit else figure.title
     values = [_shown(value, figure.unit) for value in (figure.before, figure.now)]
-    return (figure.task, figure.variant, title, *values, _ratio(figure), figure.verdict)
+    return (f"{figure.task}, {figure.variant}: {title}", *values, _ratio(figure), figure.verdict)
 
 
 def _ratio(figure: ChangedFigure) -> str:

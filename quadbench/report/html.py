@@ -15,7 +15,7 @@ from quadbench.artifacts.caveats import FigureKind
 from quadbench.artifacts.device_text import printable
 from quadbench.artifacts.pixels import png_size
 from quadbench.harness.painted import check_painted
-from quadbench.report import tables, units
+from quadbench.report import tables, units, words
 from quadbench.report.baseline import baseline_tables
 from quadbench.report.chart import Bar, BarPart, Series, legend, line_chart, stacked_bars
 from quadbench.report.held_out import Trajectory
@@ -75,7 +75,7 @@ def render_html(result: RunResult, layout: Layout, baseline: RunResult | None = 
     return (
         _environment()
         .get_template("report.html.j2")
-        .render(view=view, css=Markup((_HERE / "style.css").read_text("utf-8")), min_blocks=MIN_BLOCKS)
+        .render(view=view, words=words, css=Markup((_HERE / "style.css").read_text("utf-8")), min_blocks=MIN_BLOCKS)
     )
 
 
@@ -99,7 +99,7 @@ def _environment() -> Environment:
         "plural": units.plural,
         "about": lambda caveats, *kinds: [caveat for caveat in caveats if caveat.is_about(*map(FigureKind, kinds))],
         "count": tables.count,
-        "baseline_tables": lambda baseline: baseline_tables(baseline, is_full=True),
+        "baseline_tables": lambda baseline, is_full: baseline_tables(baseline, is_full=is_full),
         "spread": tables.spread,
         "utc": _utc,
         "picture": _picture,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from quadbench.artifacts import RunResult
 from quadbench.recipe.published import published_table
+from quadbench.report import words
 from quadbench.report.int8 import int8_note
 from quadbench.report.kpi import MERGED, NO_ADAPTER, NO_INPUT_IMAGE, Figure, KpiRow, kpi_rows
 from quadbench.report.launches import EMULATED
@@ -15,7 +16,8 @@ from quadbench.report.units import Unit, convert, number, show, times
 
 _NOTES = (
     "Medians of the launches' medians, and the lowest and highest launch; with one launch, its lowest and highest sample.",
-    "Ratio: per-graph / shared; above 1 the shared graph takes less. n: launches × samples of a launch. MB: 2^20 bytes.",
+    f"{words.SIDES} n: launches × samples of a launch. MB: 2^20 bytes.",
+    f"{words.RESIDUAL} {words.FOUNDATION_ROM}",
 )
 
 

@@ -44,6 +44,16 @@ def database_of(layout: Layout) -> Source:
     return variable(DATABASE_VARIABLE) or layout.database
 
 
+def missing_folder(source: Source) -> Path | None:
+    """Return the folder that a database's file would lie in, where that is not there; None otherwise.
+
+    Raises:
+        UserError: the source is no database.
+    """
+    path = _parsed(source)
+    return path.parent if isinstance(path, Path) and not path.parent.is_dir() else None
+
+
 def open_engine(source: Source) -> sa.Engine:
     """Open the database to be written, making it or bringing its schema up to date first.
 

@@ -1,10 +1,12 @@
 """S3 for tests: moto's server -> an S3 service on loopback, in a process of its own that ends with the tests."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
+from typing import Any
 
 import pytest
 
@@ -34,14 +36,26 @@ class S3Server:
 
     def new_bucket(self) -> str:
         """Make an empty bucket and return the URL of a folder in it."""
+        name = f"bucket{next(self._numbers)}"
+        self._client().create_bucket(Bucket=name)
+        return f"s3://{name}/lab"
+
+    def deny(self, url: str, action: str) -> None:
+        """Let nobody do an action, as `s3:PutObject`, in the bucket of a URL."""
+        bucket = url.split("/")[2]
+        rule = {"Effect": "Deny", "Principal": "*", "Action": action, "Resource": f"arn:aws:s3:::{bucket}/*"}
+        self._client().put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [rule]}))
+
+    def _client(self) -> Any:
         import boto3
 
-        name = f"bucket{next(self._numbers)}"
-        keys = {name.lower(): value for name, value in self.environment.items() if name.endswith(("_KEY_ID", "_ACCESS_KEY"))}
-        boto3.client("s3", endpoint_url=self.environment["AWS_ENDPOINT_URL_S3"], region_name="us-east-1", **keys).create_bucket(
-            Bucket=name
+        return boto3.client(
+            "s3",
+            endpoint_url=self.environment["AWS_ENDPOINT_URL_S3"],
+            aws_access_key_id=self.environment["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.environment["AWS_SECRET_ACCESS_KEY"],
+            region_name=self.environment["AWS_DEFAULT_REGION"],
         )
-        return f"s3://{name}/lab"
 
 
 @contextmanager

@@ -13,9 +13,9 @@ from quadbench.artifacts import Bundle, CompiledBundle, FileRef, Stored
 from quadbench.artifacts.kit import Kit
 from quadbench.artifacts.names import check_sha256
 from quadbench.artifacts.parts import file_refs
-from quadbench.errors import ArtifactError, NotStoredError, UnknownNameError, UserError, shown
+from quadbench.errors import ArtifactError, NotStoredError, UserError, shown
 from quadbench.farm.store.keys import ARTIFACTS, artifact_key
-from quadbench.farm.store.objects import MOST_DOCUMENT_BYTES, ArtifactEntry, Sending, Sent, Store, checked_files
+from quadbench.farm.store.objects import ArtifactEntry, Sending, Sent, Store, checked_files
 from quadbench.host import folder_lock
 from quadbench.results.digests import sha256_of
 from quadbench.results.layout import Layout
@@ -40,7 +40,7 @@ _AGAIN = "send it again, from a host that has it"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Named:
+class ArtifactName:
     """An artifact of a store, by its kind and digest."""
 
     kind: str
@@ -94,23 +94,23 @@ def fetch(kind: type[ArtifactT], digest: str, layout: Layout, store: Store) -> S
             return publish(folder, partial(_fill, artifact, layout, store))
 
 
-def named(beginning: str, store: Store) -> Named:
+def named(beginning: str, store: Store) -> ArtifactName:
     """Return the artifact whose digest begins so.
 
     Raises:
-        UnknownNameError: there is none.
+        NotStoredError: there is none.
         UserError: several begin so.
     """
     every = [one for one in artifacts(store) if beginning and one.digest.startswith(beginning)]
     if not every:
-        raise UnknownNameError("artifact", beginning, (one.digest[:16] for one in artifacts(store)))
+        raise NotStoredError(f"the store '{store.name}' has no artifact whose digest begins with {shown(beginning)}", hint=_AGAIN)
     if len(every) > 1:
         names = ", ".join(f"{one.kind} {one.digest}" for one in every)
         raise UserError(f"several artifacts begin with {shown(beginning)}: {names}", hint="give more of it")
     return every[0]
 
 
-def artifacts(store: Store) -> Iterator[Named]:
+def artifacts(store: Store) -> Iterator[ArtifactName]:
     """Yield every artifact of a store; raises StorageError where it is not reached, or refuses."""
     for listed in store.place.listed(ARTIFACTS):
         _, _, name = listed.key.partition("/")
@@ -118,7 +118,7 @@ def artifacts(store: Store) -> Iterator[Named]:
         digest = file.removesuffix(".json")
         if kind in KINDS and listed.key == artifact_key(kind, digest):
             with suppress(ValueError):
-                yield Named(kind=kind, digest=check_sha256(digest))
+                yield ArtifactName(kind=kind, digest=check_sha256(digest))
 
 
 def entry_of(kind: str, digest: str, store: Store) -> ArtifactEntry:
@@ -144,11 +144,8 @@ def described(entry: ArtifactEntry, store: Store) -> Any:
         ArtifactError: the manifest is missing, damaged, or describes another artifact.
     """
     name = f"the manifest of {entry.kind} {entry.digest} in the store '{store.name}'"
-    if entry.manifest.size_bytes > MOST_DOCUMENT_BYTES:
-        raise ArtifactError(f"{name} has {entry.manifest.size_bytes} bytes, expected at most {MOST_DOCUMENT_BYTES}", hint=_AGAIN)
-    content = b"".join(store.blocks(entry.manifest))
     try:
-        raw = from_json(content, allow_inf_nan=False)
+        raw = from_json(store.content(entry.manifest), allow_inf_nan=False)
     except ValueError as error:
         raise ArtifactError(f"{name} is not JSON: {error}", hint=_AGAIN) from error
     artifact = artifact_of(raw, KINDS[entry.kind], name=name, hint=_AGAIN)

@@ -109,5 +109,6 @@ class FolderPlace:
                 hint = "make room there; quadbench store collect removes what nobody needs any more"
             elif error.errno == errno.ENOENT and not os.path.exists(self.root):  # noqa: PTH110  (it raises nothing)
                 hint = "make it, or mount it"
-            place = os.fsdecode(error.filename) if error.filename else self.name
-            raise StorageError(f"the store '{self.name}' cannot be used: {error.strerror}: '{place}'", hint=hint) from error
+            file = os.fsdecode(error.filename or "")
+            where = f": '{file}'" if file.startswith(f"{self.name}/") else ""  # of a copy it may be the source
+            raise StorageError(f"the store '{self.name}' cannot be used: {error.strerror}{where}", hint=hint) from error

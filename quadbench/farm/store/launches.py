@@ -95,9 +95,12 @@ def _fetch_launch(key: str, run_id: str, layout: Layout, store: Store) -> list[F
     if entry.run_id != run_id:
         raise ArtifactError(f"it is of run {shown(entry.run_id)}, expected {shown(run_id)}")
     missing = [file for file in _checked(entry.files, "it") if not _is_here(folder / file.path, file)]
-    with storing(layout.root):
-        for file in missing:
-            store.fetch(file, folder / file.path)
+    try:
+        with storing(layout.root):
+            for file in missing:
+                store.fetch(file, folder / file.path)
+    except OSError as error:  # as of a folder where a file lies
+        raise ArtifactError(f"its files cannot be written to '{folder}': {error.strerror}") from error
     return missing
 
 

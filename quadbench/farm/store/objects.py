@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import os
+import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -15,12 +15,12 @@ from quadbench.artifacts import FileRef
 from quadbench.artifacts.names import FileName, Sha256
 from quadbench.errors import ArtifactError, NotStoredError
 from quadbench.farm.store.keys import CONDEMNED, MARKER, object_key
-from quadbench.farm.store.place import Place
+from quadbench.farm.store.place import StorePlace
 from quadbench.results.digests import MOST_BYTES
 from quadbench.spec import first_problem
 
 SCHEMA_VERSION = 1
-MOST_FILES = 100_000  # of an artifact or a launch
+MOST_FILES = 10_000  # of an artifact or a launch
 MOST_DOCUMENT_BYTES = 2**24  # of what is read into memory: manifests, and the documents below
 _AGAIN = "send it again from a host that has it; quadbench store check --remove takes every damaged object out of its way"
 
@@ -66,7 +66,7 @@ DocumentT = TypeVar("DocumentT", Marker, ArtifactEntry, LaunchEntry, Condemned)
 class Store:
     """A store that is reached. It is content-addressed: nothing is sent that is there, nothing taken that is another content."""
 
-    place: Place
+    place: StorePlace
 
     @property
     def name(self) -> str:
@@ -105,7 +105,7 @@ class Store:
     def fetch(self, file: FileRef, target: Path) -> None:
         """Write a content to a file here, which appears whole or not at all; raises as `blocks`, and OSError of this host's."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{file.sha256}.{os.getpid()}")
+        temporary = target.with_name(f".{uuid.uuid4().hex}")
         try:
             with temporary.open("wb") as arriving:
                 for block in self.blocks(file):

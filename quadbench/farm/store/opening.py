@@ -7,7 +7,7 @@ from quadbench.errors import UserError
 from quadbench.farm.store.folder import FolderPlace
 from quadbench.farm.store.keys import MARKER
 from quadbench.farm.store.objects import Marker, Store
-from quadbench.farm.store.place import Place
+from quadbench.farm.store.place import StorePlace
 from quadbench.farm.store.remote import RemotePlace
 from quadbench.spec import variable
 
@@ -51,7 +51,7 @@ def open_store(source: Source) -> Store:
     return store
 
 
-def _place(source: Source) -> Place:
+def _place(source: Source) -> StorePlace:
     text = os.fspath(source)
     if text.startswith("file://"):
         return FolderPlace(Path(text.removeprefix("file://")))

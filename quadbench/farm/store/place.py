@@ -16,7 +16,7 @@ class Listed:
     modified_at: datetime  # aware, by the clock of the place
 
 
-class Place(Protocol):
+class StorePlace(Protocol):
     """The files of a store. Whatever fails is a StorageError that names the place."""
 
     @property

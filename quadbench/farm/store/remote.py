@@ -65,7 +65,8 @@ class RemotePlace:
             StorageError: the place is not reached, or refuses.
         """
         with self._told():
-            return [self._listed(path, facts) for path, facts in self._files.find(self._path(prefix), detail=True).items()]
+            files = self._files.find(self._path(prefix), detail=True)
+            return [self._listed(path, facts) for path, facts in files.items() if facts["type"] == "file"]
 
     def read(self, key: str, size_bytes: int) -> Iterator[bytes]:
         """Yield the first bytes of a file, no more than asked for, in blocks.
