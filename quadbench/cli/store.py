@@ -25,7 +25,9 @@ def add(commands: Any) -> None:
     collecting = add_action(
         actions, "collect", run_collect, "remove what nobody needs any more, a day after it was first seen so"
     )
-    collecting.add_argument("names", nargs="*", metavar="NAME", help="digests and run ids that stay however old they are")
+    collecting.add_argument(
+        "names", nargs="*", metavar="NAME", help="beginnings of digests and run ids that stay however old they are"
+    )
     collecting.add_argument(
         "--keep", type=duration_s, required=True, metavar="TIME", help="what was sent within this stays, as 90d"
     )
