@@ -248,7 +248,7 @@ def test_the_commands_do_all_of_it(
     assert json.loads(said("status", "--json"))["artifacts"] == {"bundle": 1}
     assert said("fetch", ONE[:16], "--results", str(there.root)) == f"bundle {ONE} is here: {there.bundle(ONE)}\n"
     assert json.loads(said("fetch", ONE, "--results", str(there.root), "--json"))["is_reused"]
-    assert "0 files, 0.0 MB, would be removed" in said("collect", "--keep", "90d", "--dry-run")
+    assert "would be removed: 0 files, 0.0 MB\nwould be condemned, for" in said("collect", "--keep", "90d", "--dry-run")
     assert json.loads(said("collect", "--keep", "90d", "--json"))["removed"] == []
     assert "4 objects, 0.0 MB, read; 0 faults" in said("check")
 
