@@ -287,7 +287,8 @@ def test_what_another_process_stores_is_seen_whatever_else_this_one_has_done_wit
     with open_records(path) as opened:
         opened.run_ids()
         BESIDE[beside](path)
-        code = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('UPDATE identity SET name = ?', sys.argv[2:]); c.commit()"
+        statement = "UPDATE identity SET name = ?"
+        code = f"import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('{statement}', sys.argv[2:]); c.commit()"
         for name in ("one", "two"):
             subprocess.run([sys.executable, "-c", f"{code}; c.close()", path, name], check=True)
             with reading(opened.engine) as connection:
