@@ -6,7 +6,8 @@ QuadbenchError                      exit code  meaning
 │   ├── UnknownNameError            2          a name that is not among the known ones
 │   └── AdapterError                2          an adapter that cannot be used
 ├── ArtifactError                   3          a bundle, manifest or cached product is damaged or does not fit
-│   └── StorageError                3          the results folder is full, cannot be written, or is none
+│   ├── NotStoredError              3          a store does not have it: it was not sent, or is removed
+│   └── StorageError                3          the results folder or a store is full, cannot be used, or is none
 ├── BuildError                      4          quantizing or compiling failed
 │   └── ServiceError                4          a service that compiles or measures for us refuses or does not answer
 │       └── JobFailedError          4          a job that the service has taken failed there
@@ -16,12 +17,15 @@ QuadbenchError                      exit code  meaning
 │   ├── DeviceFullError             5
 │   ├── DeviceInUseError            5          another process on this machine has the device
 │   ├── LeaseError                  5          somebody else has the device, or has had it meanwhile
+│   │   └── AttemptOverError        5          an attempt at a job of the farm is over, and another may have begun
 │   ├── OutputLimitError            5          a command on the device, or a file there, gives more than is read
 │   ├── CommandError                5          a command on the device ended with a status other than 0
 │   └── CommandTimeoutError         5          a command on the device took too long and was killed
 ├── HarnessError                    6          the program on the device failed, was killed or gave a wrong result
 ├── MissingDependencyError          7          a program or package that this command needs is not installed
 └── ConditionError                 8          a condition of `--fail-if` holds, or a figure that it needs is missing
+
+RunInterrupted is Ctrl-C after a run has begun, which can go on.
 
 1 is an unexpected error; 130 is Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 """
@@ -92,8 +96,12 @@ class ArtifactError(QuadbenchError):
     exit_code = 3
 
 
+class NotStoredError(ArtifactError):
+    """The error of an artifact, a launch's files or a content that a store does not have: it was not sent, or is removed."""
+
+
 class StorageError(ArtifactError):
-    """The error of a results folder, or a file in it, that cannot be written: it is full, read-only, gone or no folder."""
+    """The error of a results folder or a store, or a file there, that cannot be used: it is full, closed, gone or none."""
 
 
 class BuildError(QuadbenchError):
@@ -143,6 +151,10 @@ class LeaseError(DeviceError):
     """The error of a device that somebody else has, or of a lease that is over: nothing is done on the device, nothing stored."""
 
 
+class AttemptOverError(LeaseError):
+    """The error of a worker whose attempt at a job is over: it does nothing more, and nothing of it is stored."""
+
+
 class OutputLimitError(DeviceError):
     """The error of a command on the device, or of a file there, that gives more than is read."""
 
@@ -176,6 +188,14 @@ class ConditionError(QuadbenchError):
     """The error of a run for which a condition of `--fail-if` holds, or cannot be told."""
 
     exit_code = 8
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """Ctrl-C after a run has begun. What was measured is stored, and the run with this id can go on."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id)
+        self.run_id = run_id
 
 
 @contextmanager

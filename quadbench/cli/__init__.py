@@ -134,7 +134,7 @@ def _main(words: Sequence[str], received: Sequence[signal.Signals]) -> int:
     except (KeyboardInterrupt, ImportError) as error:
         if not _is_interrupt(error):
             raise
-        return _fail(options, f"{_cause(received)}; {_kept(error)}", _ended_by(received))
+        return _fail(options, f"{_cause(received)}; {_kept(options, error)}", _ended_by(received))
     except Exception as error:
         _tell_machines(options.json, f"unexpected {type(error).__name__}: {error}", UNEXPECTED)
         raise
@@ -183,13 +183,15 @@ def _cause(received: Sequence[signal.Signals]) -> str:
     return f"ended by {received[0].name}" if received else "interrupted"
 
 
-def _kept(interrupt: BaseException) -> str:
-    from quadbench.measure.launch import LaunchAborted
+def _kept(options: argparse.Namespace, interrupt: BaseException) -> str:
+    from quadbench.cli.options import next_command
+    from quadbench.errors import RunInterrupted
 
-    if not isinstance(interrupt, LaunchAborted):
+    if not isinstance(interrupt, RunInterrupted):
         return "what was measured is stored"
-    run_id = interrupt.record.run_id
-    return f"what was measured is stored as run {run_id}; quadbench report {run_id} shows it"
+    run_id = interrupt.run_id
+    again, report = next_command(options, "run", "--resume", run_id), next_command(options, "report", run_id)
+    return f"what was measured is stored as run {run_id}\nto go on: {again}\nto see what there is: {report}"
 
 
 def _fail(options: argparse.Namespace, message: str, code: int) -> int:

@@ -1,4 +1,4 @@
-"""Run: a recipe or a bundle, and devices -> records, a report, and its figures on the terminal; or what a run would be."""
+"""Run: a recipe, a bundle or a run that was cut short, and devices -> records, a report, and its figures on the terminal."""
 
 import argparse
 from collections.abc import Sequence
@@ -32,7 +32,12 @@ _SCHEMA_VERSION = 1  # of the JSON of a dry run
 def add(commands: Any) -> None:
     """Add `quadbench run` to the commands."""
     parser = add_command(commands, "run", run)
-    parser.add_argument("source", metavar="RECIPE_OR_BUNDLE", help="a YAML file, a recipe's name, or a bundle's folder")
+    parser.add_argument(
+        "source", nargs="?", metavar="RECIPE_OR_BUNDLE", help="a YAML file, a recipe's name, or a bundle's folder"
+    )
+    parser.add_argument(
+        "--resume", metavar="RUN", help="go on with a run that was cut short, on its devices or those of them that are named"
+    )
     parser.add_argument(
         "--bundle", type=Path, metavar="DIR", help="run this bundle of the recipe, as one with an admitted adapter"
     )
@@ -47,7 +52,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    chosen, source = chosen_devices(options.devices, options.serial, options.layout), _source(options)
+    source, chosen = _source(options), _chosen(options)
     if options.dry_run:
         return _print_forecasts(options, _forecasts(options, source, chosen))
     conditions, baseline = conditions_of(options, source.tasks), baseline_of(options, source.tasks, chosen)
@@ -89,12 +94,36 @@ class _OfBundle:
         return pipeline.run_bundle(self.bundle, self.terms, chosen, layout=layout, observer=observer)
 
 
-def _source(options: argparse.Namespace) -> _OfRecipe | _OfBundle:
+@dataclass(frozen=True, kw_only=True)
+class _OfRun:
+    """A run that goes on."""
+
+    run_id: str
+    tasks: list[str]
+
+    def run(self, chosen: Sequence[str], *, layout: Layout, observer: Observer) -> pipeline.Outcome:
+        return pipeline.resume(self.run_id, chosen, layout=layout, observer=observer)
+
+
+def _chosen(options: argparse.Namespace) -> Sequence[str]:
+    """Return the addresses to run on; none for all those of a run that goes on."""
+    is_of_run = options.resume and options.devices is None and options.serial is None
+    return () if is_of_run else chosen_devices(options.devices, options.serial, options.layout)
+
+
+def _source(options: argparse.Namespace) -> _OfRecipe | _OfBundle | _OfRun:
     """Return what is run.
 
     Raises:
-        UserError: two bundles are named, or the recipe builds another base than the bundle has.
+        UserError: nothing or two things are named, or the recipe builds another base than the bundle has.
     """
+    if options.resume:
+        if options.source or options.bundle or options.dry_run:
+            what = options.source or ("--bundle" if options.bundle else "--dry-run")
+            raise UserError(f"--resume goes on with a run as it began, and does not take {what}", hint=f"leave {what} out")
+        return _OfRun(run_id=options.resume, tasks=pipeline.resumable_tasks(options.resume, options.layout))
+    if not options.source:
+        raise UserError("nothing to run was named", hint="name a recipe, as quickstart, or a run to go on with: --resume RUN")
     if folder := bundle_folder(options.source):
         if options.bundle:
             raise UserError(f"'{folder}' is a bundle, and --bundle names another", hint="give one of them")
@@ -105,8 +134,8 @@ def _source(options: argparse.Namespace) -> _OfRecipe | _OfBundle:
     return _OfBundle(bundle=fitting_bundle(options.bundle, recipe, options.layout), terms=recipe.terms)
 
 
-def _forecasts(options: argparse.Namespace, source: _OfRecipe | _OfBundle, chosen: Sequence[str]) -> Sequence[Forecast]:
-    if isinstance(source, _OfBundle):
+def _forecasts(options: argparse.Namespace, source: _OfRecipe | _OfBundle | _OfRun, chosen: Sequence[str]) -> Sequence[Forecast]:
+    if not isinstance(source, _OfRecipe):
         raise UserError("a dry run is of a recipe and builds nothing; a bundle is built already", hint="leave --dry-run out")
     return forecast(source.recipe, chosen, layout=options.layout)
 

@@ -1,5 +1,6 @@
 """Measure: an installation and what a launch runs -> RunRecord."""
 
+from quadbench.measure.blocks import missing_blocks
 from quadbench.measure.hosted import measure_hosted
 from quadbench.measure.launch import LaunchAborted, LaunchSettings, measure_launch
 from quadbench.measure.launches import Queue, measure_launches
@@ -20,5 +21,6 @@ __all__ = [
     "measure_launch",
     "measure_launches",
     "measured_sequence",
+    "missing_blocks",
     "planned_turns",
 ]

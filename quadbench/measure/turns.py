@@ -7,10 +7,10 @@ written as a loop over them and runs none itself.
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 
 from quadbench.artifacts import LaunchPlan, RunRecord, Status, Variant
 from quadbench.harness.installation import Installation
+from quadbench.measure.blocks import missing_blocks, repeated
 from quadbench.measure.launch import LaunchSettings
 from quadbench.statistics import LAUNCHES_PER_BLOCK, Looks
 
@@ -28,17 +28,24 @@ class Turn:
 
 
 Turns = Generator[Turn, RunRecord, None]
-Block = tuple[LaunchPlan, ...]
 
 
-def planned_turns(installation: Installation, launches: Sequence[LaunchPlan], settings: LaunchSettings, *, retries: int) -> Turns:
+def planned_turns(
+    installation: Installation,
+    launches: Sequence[LaunchPlan],
+    settings: LaunchSettings,
+    *,
+    retries: int,
+    stored: Sequence[RunRecord] = (),
+) -> Turns:
     """Yield the launches of a run, block by block; a block with a launch that is discarded is broken off and repeated at the end.
 
-    The repeated launches have numbers of their own, which begin a block as well.
+    Of a run that goes on, `stored` has the records of this device: what is whole and OK is not run again, and what is broken is
+    repeated. Repeated launches have numbers of their own.
     """
-    blocks, number, total = deque(_blocks(launches)), 0, len(launches)
-    free = 1 + max((launch.launch for launch in launches), default=0)
-    free += -free % LAUNCHES_PER_BLOCK
+    blocks = deque(missing_blocks(launches, stored))
+    total, number = len(launches), len(launches) - sum(map(len, blocks))
+    retries -= sum(record.status is Status.DISCARDED for record in stored)
     while blocks:
         block = blocks.popleft()
         for launch in block:
@@ -52,17 +59,9 @@ def planned_turns(installation: Installation, launches: Sequence[LaunchPlan], se
                 may_discard=retries > 0 and launch.variant is not Variant.FLOAT,
             )
             if record.status is Status.DISCARDED:
-                first = min(launch.launch for launch in block)
-                blocks.append(tuple(replace(launch, launch=launch.launch - first + free) for launch in block))
-                retries, free = retries - 1, free + LAUNCHES_PER_BLOCK
-                total = number + sum(map(len, blocks))
+                blocks.append(repeated(block))
+                retries, total = retries - 1, number + sum(map(len, blocks))
                 break
-
-
-def _blocks(launches: Sequence[LaunchPlan]) -> list[Block]:
-    """Return the launches by blocks in which every variant runs as often; the float launch is alone."""
-    keyed = groupby(launches, key=lambda launch: (launch.variant is Variant.FLOAT, launch.launch // LAUNCHES_PER_BLOCK))
-    return [tuple(block) for _, block in keyed]
 
 
 @dataclass(frozen=True, kw_only=True)

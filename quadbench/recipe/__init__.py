@@ -15,6 +15,7 @@ from quadbench.recipe.ranges import ActivationRanges, MinMaxRanges, MseRanges, P
 from quadbench.recipe.recipe import (
     INT8_KEY,
     RECIPES_FOLDER,
+    Baseline,
     Measure,
     Recipe,
     Terms,
@@ -70,6 +71,7 @@ __all__ = [
     "Adapter",
     "AnchorCalibration",
     "AnchorProfile",
+    "Baseline",
     "BuiltinAdapter",
     "BuiltinFoundation",
     "BuiltinInputs",

@@ -87,7 +87,7 @@ def _unequal(rows: Sequence[KpiRow]) -> str:
 
 def _cut_short(result: RunResult) -> str:
     planned = sum((result.planned or {}).values()) * len(result.deployments)
-    stored = sum(not record.device.is_hosted for record in result.records)
+    stored = sum(not record.device.is_hosted and record.status is not Status.DISCARDED for record in result.records)
     count = f": {stored} of {planned} planned launches are stored" if planned else ""
     return f"The run was cut short, or still goes on{count}."
 

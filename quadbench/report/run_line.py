@@ -54,7 +54,7 @@ class RunList:
 
 def run_line(result: RunResult) -> RunLine:
     """Return the line of a run that could be read."""
-    wrong = sum(record.status is not Status.OK for record in result.records)
+    wrong = sum(record.status not in (Status.OK, Status.DISCARDED) for record in result.records)
     count = f"{wrong} of {len(result.records)} launches failed" if wrong else None
     status = RunStatus.CUT_SHORT if result.is_cut_short else RunStatus.FAILED if wrong else RunStatus.OK
     return RunLine(

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from quadbench.artifacts import Bundle
+from quadbench.artifacts.parts import file_refs
 from quadbench.errors import UserError
 from quadbench.spec.files import open_regular
 
@@ -55,3 +57,9 @@ def file_digests(files: Mapping[str, Path]) -> dict[str, str]:
         largest = max(sizes, key=lambda path: sizes[path])
         raise UserError(f"'{largest}' and what lies beside it are {sum(sizes.values())} bytes; expected {expected}")
     return {name: sha256_of(path) for name, path in sorted(files.items())}
+
+
+def content_digest(bundle: Bundle) -> str:
+    """Return what tells a bundle from one of the same recipe that was built anew, to other files."""
+    files = sorted((file.path, file.sha256) for file in file_refs(bundle))
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()

@@ -111,6 +111,27 @@ def open_for_reading(source: Source) -> sa.Engine:
     return open_engine(source)
 
 
+def schema_of(source: Source) -> str | None:
+    """Return the schema of a database as it is, which stays so; None where there is none yet.
+
+    Raises:
+        UserError, StorageError, ArtifactError, MissingDependencyError: as `open_for_reading`.
+    """
+    match _parsed(source):
+        case Path() as path:
+            if not path.exists():
+                return None
+            require_database_file(path)
+            engine = reading_engine(path)
+        case sa.URL() as url:
+            engine = server_engine(url, is_read_only=True)
+    try:
+        with reading(engine) as connection:
+            return schema.revision(connection, name_of(engine))
+    finally:
+        engine.dispose()
+
+
 @contextmanager
 def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
     """Open a write transaction: in SQLite no other process can be inside one at the same time.

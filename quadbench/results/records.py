@@ -124,15 +124,23 @@ class Records:
         """Return the id of the run that began last, or None in an empty database."""
         return next(iter(self.run_ids(limit=1)), None)
 
+    def of_run_if_any(self, run_id: str) -> tuple[RunRecord, ...]:
+        """The records of a run that may have none yet, in the order in which they began, exactly as they were stored.
+
+        Raises:
+            ArtifactError: the database is damaged.
+        """
+        with reading(self._engine) as connection:
+            return _load(connection, RecordRow.run_id == run_id)
+
     def of_run(self, run_id: str) -> tuple[RunRecord, ...]:
-        """The run's records in the order in which they began, exactly as they were stored.
+        """The same of a run that has records.
 
         Raises:
             UnknownNameError: no such run; the message lists the latest.
             ArtifactError: the database is damaged.
         """
-        with reading(self._engine) as connection:
-            records = _load(connection, RecordRow.run_id == run_id)
+        records = self.of_run_if_any(run_id)
         if not records:
             raise UnknownNameError("run", run_id, self.run_ids(limit=_KNOWN_RUNS_SHOWN))
         return records

@@ -12,22 +12,23 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from quadbench.artifacts import SCHEMA_VERSION, Bundle, Deployment, ErrorClass, RunRecord, RunResult, Status, Stored, Variant
+from quadbench.artifacts import SCHEMA_VERSION, Bundle, Deployment, DeviceFacts, RunRecord, RunResult, Status, Stored, Variant
 from quadbench.artifacts.names import FileName
 from quadbench.artifacts.parts import file_refs
 from quadbench.artifacts.plausible import MOST_BYTES
 from quadbench.artifacts.scores import RunScores
 from quadbench.errors import ArtifactError, StorageError, UnknownNameError, shown
-from quadbench.recipe import Terms
+from quadbench.recipe import Baseline, Measure, Runtime, Terms
 from quadbench.recipe.published import published_table
+from quadbench.results.counted import as_counted
+from quadbench.results.digests import content_digest
 from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest
-from quadbench.results.records import Guard, Records, read_records, values_fault
+from quadbench.results.records import Guard, Records, read_records
 from quadbench.results.score_faults import scores_fault
 from quadbench.results.storage import write_whole
 from quadbench.spec import first_problem, read_json
-from quadbench.statistics import LAUNCHES_PER_BLOCK
 
 _LOOKED_AT = 100  # runs, when looking for one that was not interrupted
 
@@ -40,8 +41,10 @@ class RunFile:
 
     `bundle` is the name of the bundle's folder below `bundles`; `others` has those of device profiles that ran another, by
     profile. `planned` is the number of launches of each variant on a device; files of an older quadbench do not say it. `recipe`
-    is the recipe's text, and `swept` what a sweep set in it. `has_own_report`: a report of it is the one that it wrote itself,
-    with which it may go; a report that somebody asked for keeps it, as any does of an older quadbench.
+    is the recipe's text, and `swept` what a sweep set in it. What it takes to go on: how it is measured, on which `devices`, and
+    at AI Hub on those with the addresses `hosted`; `contents` has the digest of each bundle's files, by the bundle's folder.
+    `has_own_report`: a report of it is the one that it wrote itself, with which it may go; a report that somebody asked for keeps
+    it, as any does of an older quadbench.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -54,7 +57,32 @@ class RunFile:
     is_ended: bool = False
     recipe: str | None = None
     swept: dict[str, str] = field(default_factory=dict)
+    measure: Measure | None = None
+    runtime: Runtime | None = None
+    baselines: tuple[Baseline, ...] = ()
+    devices: tuple[DeviceFacts, ...] = ()
+    hosted: tuple[str, ...] = ()
+    contents: dict[FileName, str] = field(default_factory=dict)
     has_own_report: bool = False
+
+    @property
+    def terms(self) -> Terms | None:
+        """Return how the run is measured; None in a file of an older quadbench, which does not say it."""
+        if self.measure is None or self.runtime is None:
+            return None
+        return Terms(
+            measure=self.measure,
+            runtime=self.runtime,
+            baselines=self.baselines,
+            published=self.published,
+            text=self.recipe,
+            swept=self.swept,
+        )
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Return the addresses of the run's devices."""
+        return (*(device.address for device in self.devices), *self.hosted)
 
     @property
     def is_cut_short(self) -> bool:
@@ -77,6 +105,8 @@ def new_run_file(
     *,
     deployments: tuple[Deployment, ...],
     planned: Mapping[Variant, int],
+    devices: tuple[DeviceFacts, ...] = (),
+    hosted: tuple[str, ...] = (),
 ) -> RunFile:
     """Return the file of a run that begins, whose devices run these bundles, by their profile."""
     first, *_ = folders = {profile: bundle.folder.name for profile, bundle in bundles.items()}
@@ -90,6 +120,12 @@ def new_run_file(
         planned=dict(planned),
         recipe=terms.text,
         swept=terms.swept,
+        measure=terms.measure,
+        runtime=terms.runtime,
+        baselines=terms.baselines,
+        devices=devices,
+        hosted=hosted,
+        contents={bundle.folder.name: content_digest(bundle.artifact) for bundle in bundles.values()},
         has_own_report=True,
     )
 
@@ -106,7 +142,7 @@ def keep_run(layout: Layout, run_id: str) -> None:
         StorageError: the run's file cannot be written.
         ArtifactError: it is damaged.
     """
-    run = _run_file(layout, run_id)
+    run = read_run_file(layout, run_id)
     if run.has_own_report:
         save_run(layout, replace(run, has_own_report=False))
 
@@ -114,7 +150,7 @@ def keep_run(layout: Layout, run_id: str) -> None:
 def may_go_with_report(layout: Layout, run_id: str) -> bool:
     """Say whether a run's report is its own alone, so that both may be removed; not where its file cannot be read."""
     try:
-        return _run_file(layout, run_id).has_own_report
+        return read_run_file(layout, run_id).has_own_report
     except ArtifactError:
         return False
 
@@ -139,7 +175,7 @@ def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
         run_id=stored[0].run_id,
         stored=bundles[run.bundle],
         others={profile: bundles[name] for profile, name in run.others.items()},
-        records=_as_counted(stored),
+        records=as_counted(stored),
         deployments=run.deployments,
         published=run.published,
         scores=scores,
@@ -173,7 +209,7 @@ def load_records(layout: Layout, run_id: str | None = None) -> tuple[RunRecord, 
     else:
         with read_records(database_of(layout)) as records:
             stored = records.of_run(run_id)
-    return _as_counted(stored)
+    return as_counted(stored)
 
 
 def run_ids(layout: Layout, limit: int | None) -> list[str]:
@@ -200,37 +236,6 @@ def _bundle(layout: Layout, name: str) -> Stored[Bundle]:
     bundle = read_manifest(layout.bundles / name, Bundle)
     check_contents(bundle, file_refs(tuple(task.items for task in bundle.artifact.tasks)))
     return bundle
-
-
-def _as_counted(stored: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
-    """Return the records as figures count them."""
-    return _without_discarded_blocks(tuple(map(_judged, stored)))
-
-
-def _judged(record: RunRecord) -> RunRecord:
-    """Return the record; as failed where it is an old one with values that nothing measures, whose figures count nowhere."""
-    if record.status is not Status.OK or not (fault := values_fault(record)):
-        return record
-    reason = f"its figures do not count, as it holds what nothing measures: {fault}"
-    return replace(record, status=Status.FAILED, error_class=ErrorClass.HARNESS, reason=reason)
-
-
-def _without_discarded_blocks(records: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
-    """Return the records; as discarded too those of a block in which one was, so that all variants lose as many."""
-    discarded = {_block(record): record for record in records if record.status is Status.DISCARDED}
-
-    def with_block(record: RunRecord) -> RunRecord:
-        cause = discarded.get(_block(record))
-        if cause is None or record.status is not Status.OK or record.variant is Variant.FLOAT:
-            return record
-        reason = f"discarded with its block, whose launch {cause.launch} of {cause.variant} was"
-        return replace(record, status=Status.DISCARDED, error_class=cause.error_class, reason=reason)
-
-    return tuple(map(with_block, records))
-
-
-def _block(record: RunRecord) -> tuple[str, str, int]:
-    return record.device.address, record.device.serial, record.launch // LAUNCHES_PER_BLOCK
 
 
 def keep_record(records: Records, record: RunRecord, layout: Layout, guard: Guard | None = None) -> None:
@@ -264,21 +269,26 @@ def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecor
     with read_records(source) as records:
         if run_id is not None:
             stored = records.of_run(run_id)
-            return _run_file(layout, run_id), stored
+            return read_run_file(layout, run_id), stored
         latest: tuple[RunRecord, ...] = ()
         for name in _own_ids(records, source, layout, _LOOKED_AT):
             stored = records.of_run(name)
-            is_aborted = any(record.status is Status.ABORTED for record in stored)
-            if not is_aborted and not (run := _run_file(layout, name)).is_cut_short:
+            is_aborted = any(record.status is Status.ABORTED for record in as_counted(stored))
+            if not is_aborted and not (run := read_run_file(layout, name)).is_cut_short:
                 return run, stored
             latest = latest or stored
         if not latest:
             raise nothing
         log.warning("the latest runs were all interrupted; this is %s", latest[0].run_id)
-        return _run_file(layout, latest[0].run_id), latest
+        return read_run_file(layout, latest[0].run_id), latest
 
 
-def _run_file(layout: Layout, run_id: str) -> RunFile:
+def read_run_file(layout: Layout, run_id: str) -> RunFile:
+    """Read the file of a run, which need not have any record.
+
+    Raises:
+        ArtifactError: the file is missing or damaged.
+    """
     path, hint = layout.run_file(run_id), "without it the run has no report; its records are whole"
     run = _read(path, RunFile, hint=hint)
     if fault := _run_fault(run, run_id):
@@ -315,4 +325,4 @@ def _read(path: Path, kind: type[ContentT], *, hint: str) -> ContentT:
 
 
 def _write(path: Path, value: RunFile | RunScores) -> None:
-    write_whole(path, json.dumps(asdict(value), indent=1, allow_nan=False))
+    write_whole(path, json.dumps(TypeAdapter(type(value)).dump_python(value, mode="json"), indent=1, allow_nan=False))

@@ -4,6 +4,7 @@ The iteration describes a launch, the launch is the unit of comparison: iteratio
 layout and temperature, so that many of them say nothing about the next process.
 """
 
+from quadbench.statistics.change_points import DETECTOR, Shift, shifts
 from quadbench.statistics.comparison import (
     CONFIDENCE,
     EQUIVALENCE_MARGIN,
@@ -24,6 +25,7 @@ from quadbench.statistics.unpaired import Unpaired, compare_unpaired
 
 __all__ = [
     "CONFIDENCE",
+    "DETECTOR",
     "ENOUGH_SAMPLES",
     "EQUIVALENCE_MARGIN",
     "LAUNCHES_PER_BLOCK",
@@ -33,6 +35,7 @@ __all__ = [
     "Comparison",
     "Looks",
     "Paired",
+    "Shift",
     "Summary",
     "Unpaired",
     "Verdict",
@@ -45,6 +48,7 @@ __all__ = [
     "percentile",
     "planned_looks",
     "settled_from",
+    "shifts",
     "sign_flip_p",
     "summarize",
     "t_quantile",

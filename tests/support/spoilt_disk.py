@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import quadbench.cli.run
-from quadbench import pipeline
 from quadbench.cli import main
 from quadbench.cli.console import RunConsole
+from quadbench.pipeline import execution
 from quadbench.results.layout import Layout
 from quadbench.results.runs import load_run
 
@@ -136,8 +136,8 @@ def _struck(stage: str, spoil: Callable[[], None]) -> Iterator[list[str]]:
 
     places: tuple[tuple[Any, str, Any], ...] = (
         (quadbench.cli.run, "RunConsole", StruckConsole),
-        (pipeline, "keep_record", before("store", pipeline.keep_record)),
-        (pipeline, "write_report", before("report", pipeline.write_report)),
+        (execution, "keep_record", before("store", execution.keep_record)),
+        (execution, "write_report", before("report", execution.write_report)),
     )
     kept = [(module, name, getattr(module, name)) for module, name, _ in places]
     for module, name, other in places:

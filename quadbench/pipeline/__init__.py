@@ -1,0 +1,125 @@
+"""Pipeline: a recipe and device addresses -> records and a report. The only room that knows the order of the stages."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from quadbench.artifacts import Bundle, Deployment, Stored, Variant
+from quadbench.artifacts.parts import has_own_graphs
+from quadbench.devices import connect
+from quadbench.errors import extra_needed
+from quadbench.farm.held import leased
+from quadbench.observer import Observer
+from quadbench.pipeline.building import build_all, built, built_for, compiled
+from quadbench.pipeline.execution import Outcome, execute
+from quadbench.pipeline.resumption import resumable_tasks, resumed_work
+from quadbench.pipeline.work import Work
+from quadbench.quad.candidate import Candidate
+from quadbench.quad.named import check_devices
+from quadbench.recipe import Recipe, Terms
+from quadbench.results.admitted import save_admitted
+from quadbench.results.layout import Layout
+from quadbench.results.run_changes import load_run_file
+from quadbench.rollout import roll_out
+from quadbench.rollout.equipment import require_equipment
+
+if TYPE_CHECKING:
+    from quadbench.quad.admit import Admission
+
+__all__ = [
+    "Outcome",
+    "admit",
+    "build_all",
+    "built",
+    "built_for",
+    "compiled",
+    "go_on",
+    "resumable_tasks",
+    "resume",
+    "run",
+    "run_bundle",
+]
+
+
+def run(
+    recipe: Recipe, addresses: Sequence[str], *, swept: Mapping[str, str] | None = None, layout: Layout, observer: Observer
+) -> Outcome:
+    """Build, compile, deploy, measure, store and report. Every record is stored as soon as it is there.
+
+    A device that fails is left out and named in the outcome; the others go on. `swept` are values that a sweep has set.
+
+    Raises:
+        QuadbenchError: nothing could be built, or every device failed.
+        KeyboardInterrupt: Ctrl-C; what was measured is stored.
+    """
+    check_devices(recipe)
+
+    def bundles_of(profiles: Sequence[str]) -> Mapping[str, Stored[Bundle]]:
+        return built_for(recipe, profiles, layout=layout, observer=observer)
+
+    terms = replace(recipe.terms, swept=dict(swept or {}))
+    return execute(Work(name=recipe.name, terms=terms, bundles_of=bundles_of), addresses, layout=layout, observer=observer)
+
+
+def run_bundle(bundle: Stored[Bundle], terms: Terms, addresses: Sequence[str], *, layout: Layout, observer: Observer) -> Outcome:
+    """Do the same with a bundle that is there, on all devices. Baselines of a graph per task are left out where a task has none.
+
+    Raises:
+        QuadbenchError: every device failed.
+        KeyboardInterrupt: Ctrl-C; what was measured is stored.
+    """
+    return execute(_of_bundle(bundle, terms), addresses, layout=layout, observer=observer)
+
+
+def resume(run_id: str, addresses: Sequence[str] = (), *, layout: Layout, observer: Observer) -> Outcome:
+    """Go on with a run that was cut short: measure what is missing, on all of its devices or on some of them.
+
+    Raises:
+        UserError: there is no such run, it has ended, or it does not say what it takes to go on.
+        QuadbenchError: its bundle is gone or was changed, a device is another one now, or every device failed.
+        KeyboardInterrupt: Ctrl-C; what was measured is stored.
+    """
+    begun = load_run_file(layout, run_id)
+    work = resumed_work(begun, addresses, layout)
+    return execute(work, addresses or begun.addresses, layout=layout, observer=observer)
+
+
+def go_on(run_id: str, bundle: Stored[Bundle], terms: Terms, address: str, *, layout: Layout, observer: Observer) -> Outcome:
+    """Measure what is missing of a run on one device, and begin the run where nothing of it is there.
+
+    For workers that share a database: one that was killed is followed by another, on this machine or elsewhere, which measures
+    what the records do not have yet.
+
+    Raises:
+        QuadbenchError: as `run_bundle`.
+    """
+    return execute(replace(_of_bundle(bundle, terms), run_id=run_id), [address], layout=layout, observer=observer)
+
+
+def _of_bundle(bundle: Stored[Bundle], terms: Terms) -> Work:
+    of_all = has_own_graphs(bundle.artifact)  # to the base's weights any adapter can be added
+    own = replace(terms, baselines=tuple(name for name in terms.baselines if of_all or Variant(name) is Variant.MERGED_AT_LOAD))
+    return Work(name=bundle.artifact.recipe_name, terms=own, bundles_of=lambda profiles: dict.fromkeys(profiles, bundle))
+
+
+def admit(
+    candidate: Candidate, bundle: Stored[Bundle], addresses: Sequence[str], *, layout: Layout, observer: Observer
+) -> "tuple[Admission, tuple[Deployment, ...]]":
+    """Judge an adapter under a bundle's profile. If admitted, add it, remember the new bundle, and push it to devices, if any.
+
+    Raises:
+        QuadbenchError: the adapter cannot be read or has no place in the base, or every device failed.
+    """
+    with extra_needed("quad"):
+        from quadbench.quad.admit import admit as admit_adapter
+    admission = admit_adapter(candidate, bundle)
+    if admission.extended is None:
+        return admission, ()
+    save_admitted(layout, admission.extended)
+    if not addresses:
+        return admission, ()
+    with connect(addresses, layout=layout) as devices, leased(devices, layout, "admission of an adapter"):
+        require_equipment(devices, layout)
+        everywhere = [admission.extended] * len(devices)
+        rollout = roll_out(everywhere, devices, layout=layout, observer=observer, runs_float=False)
+    return admission, rollout.deployments

@@ -1,0 +1,107 @@
+"""Resumption: the file of a run that was cut short, and what is connected -> what it takes to go on, or why it cannot."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, Stored
+from quadbench.devices import Device
+from quadbench.errors import ArtifactError, DeviceError, UserError
+from quadbench.pipeline.work import Work
+from quadbench.recipe import Terms
+from quadbench.results.digests import content_digest
+from quadbench.results.layout import Layout
+from quadbench.results.manifest import read_manifest
+from quadbench.results.run_changes import load_run_file
+from quadbench.results.runs import RunFile
+
+_BEGIN_ANEW = "begin a new run of the recipe; what was measured stays stored"
+
+
+def resumed_work(begun: RunFile, addresses: Sequence[str], layout: Layout) -> Work:
+    """Return what is left to do for a run, on the addresses that were given again.
+
+    Raises:
+        UserError: the run has ended, does not say what it takes to go on, or has no device with such an address.
+        ArtifactError: a bundle of the run is gone, or was changed.
+    """
+    terms = _terms(begun)
+    unknown = [address for address in addresses if address not in begun.addresses]
+    if unknown:
+        known = ", ".join(begun.addresses)
+        raise UserError(
+            f"run {begun.run_id} has no device '{unknown[0]}'", hint=f"its devices are {known}, or leave --devices out"
+        )
+    bundles = {name: _bundle(begun, name, layout) for name in (begun.bundle, *begun.others.values())}
+
+    def bundles_of(profiles: Sequence[str]) -> Mapping[str, Stored[Bundle]]:
+        return {profile: bundles[begun.others.get(profile, begun.bundle)] for profile in profiles}
+
+    name = bundles[begun.bundle].artifact.recipe_name
+    return Work(name=name, terms=terms, bundles_of=bundles_of, run_id=begun.run_id, devices=begun.devices)
+
+
+def _terms(begun: RunFile) -> Terms:
+    run_id, terms = begun.run_id, begun.terms
+    if begun.planned is None or terms is None or not begun.addresses:
+        reason = "was begun by an older quadbench, which did not note how it is measured, and on what"
+        raise UserError(f"run {run_id} cannot go on: it {reason}", hint=_BEGIN_ANEW)
+    if not begun.planned:
+        raise UserError(f"run {run_id} is a side of a comparison, which cannot go on", hint="compare anew")
+    if begun.is_ended:
+        raise UserError(f"run {run_id} has come to its end: nothing of it is missing", hint=f"quadbench report {run_id}")
+    return terms
+
+
+def _bundle(begun: RunFile, name: str, layout: Layout) -> Stored[Bundle]:
+    folder = layout.bundles / name
+    if not folder.exists():
+        raise ArtifactError(f"run {begun.run_id} cannot go on: its bundle '{folder}' is gone", hint=_BEGIN_ANEW)
+    bundle = read_manifest(folder, Bundle)
+    if content_digest(bundle.artifact) != begun.contents.get(name):
+        reason = f"its bundle '{folder}' has other files than when the run began"
+        raise ArtifactError(f"run {begun.run_id} cannot go on: {reason}", hint=_BEGIN_ANEW)
+    return bundle
+
+
+def resumable_tasks(run_id: str, layout: Layout) -> list[str]:
+    """Return the tasks of a run that can go on.
+
+    Raises:
+        UserError, ArtifactError: as `resumed_work`.
+    """
+    begun = load_run_file(layout, run_id)
+    bundles = resumed_work(begun, (), layout).bundles_of([device.profile for device in begun.devices] or [""])
+    return [task.name for task in next(iter(bundles.values())).artifact.tasks]
+
+
+def require_same_devices(devices: Sequence[Device], known: Iterable[DeviceFacts]) -> None:
+    """Refuse a device at whose address a run had another one.
+
+    Raises:
+        DeviceError: names the first, with both serials.
+    """
+    serials = {facts.address: facts.serial for facts in known}
+    for device in devices:
+        address = device.facts.address
+        if (serial := serials.get(address, device.serial)) != device.serial:
+            raise DeviceError(
+                f"'{address}' is another phone now: its serial is {device.serial}, that of the run's is {serial}",
+                hint="attach the run's, or go on without it: name its other devices with --devices",
+            )
+
+
+def require_same_bundle(bundles: Mapping[str, Stored[Bundle]], stored: Sequence[RunRecord]) -> None:
+    """Refuse a bundle that is not the one of which a device of a run has records.
+
+    Raises:
+        ArtifactError: names both.
+    """
+    for record in stored:
+        bundle = bundles.get(record.device.profile)
+        if bundle and bundle.artifact.digest != record.bundle_digest:
+            had, has = record.bundle_digest[:12], bundle.artifact.digest[:12]
+            raise ArtifactError(f"run {record.run_id} measured bundle {had} on '{record.device.address}', not {has}")
+
+
+def on_device(records: Sequence[RunRecord], address: str) -> list[RunRecord]:
+    """Return the records of one device."""
+    return [record for record in records if record.device.address == address]

@@ -1,0 +1,64 @@
+"""Run changes: a run's file, which several processes may change -> the file with what is new, each change whole."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from quadbench.errors import UserError, shown
+from quadbench.host import folder_lock
+from quadbench.results.layout import Layout
+from quadbench.results.runs import RunFile, read_run_file, save_run
+from quadbench.results.storage import storing
+
+ItemT = TypeVar("ItemT")
+
+
+def load_run_file(layout: Layout, run_id: str) -> RunFile:
+    """Read the file of a run, which need not have any record yet.
+
+    Raises:
+        UserError: this results folder has no such run.
+        ArtifactError: the file is damaged.
+    """
+    try:
+        is_there = layout.run_file(run_id).exists()
+    except ValueError:
+        is_there = False
+    if not is_there:
+        hint = "quadbench runs lists those of this folder; --results names the folder in which it began"
+        raise UserError(f"'{layout.root}' holds no run {shown(run_id)}", hint=hint)
+    return read_run_file(layout, run_id)
+
+
+def change_run(layout: Layout, run_id: str, decide: Callable[[RunFile | None], RunFile]) -> RunFile:
+    """Write a run's file anew, given what stands there now, while no other process changes it. Return the new one.
+
+    Raises:
+        StorageError: there is no space left, or the folder cannot be written.
+        ArtifactError: the file that is there is damaged.
+    """
+    folder = layout.run(run_id)
+    with storing(layout.root):
+        folder.mkdir(parents=True, exist_ok=True)
+    with folder_lock(folder):
+        run = decide(read_run_file(layout, run_id) if layout.run_file(run_id).exists() else None)
+        save_run(layout, run)
+    return run
+
+
+def joined(begun: RunFile, now: RunFile) -> RunFile:
+    """Return the file of a run that goes on, with devices that it did not have; what was pushed first stays noted."""
+    others = {device.profile: now.bundle for device in now.devices if now.bundle != begun.bundle} | now.others
+    return replace(
+        begun,
+        others=begun.others | others,
+        deployments=_with_new(begun.deployments, now.deployments, lambda one: one.device.address),
+        devices=_with_new(begun.devices, now.devices, lambda one: one.address),
+        hosted=_with_new(begun.hosted, now.hosted, lambda one: one),
+        contents=now.contents | begun.contents,
+        is_ended=False,
+    )
+
+
+def _with_new(there: tuple[ItemT, ...], more: tuple[ItemT, ...], key: Callable[[ItemT], str]) -> tuple[ItemT, ...]:
+    return tuple({key(item): item for item in (*more, *there)}.values())
