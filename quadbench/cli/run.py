@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     source, chosen = _source(options), _chosen(options)
     if options.dry_run:
         return _print_forecasts(options, _forecasts(options, source, chosen))
-    conditions, baseline = conditions_of(options, source.tasks), baseline_of(options, source.tasks, chosen)
+    conditions, baseline = conditions_of(options, source.tasks), baseline_of(options, source.tasks, chosen, options.resume)
     with RunConsole(Console(stderr=True), RUN_STAGES) as observer:
         outcome = once_free(lambda: source.run(chosen, layout=options.layout, observer=observer), observer, waits=options.wait)
     path = write_report(outcome.result, options.layout, baseline) if baseline else outcome.report
