@@ -12,6 +12,7 @@ from quadbench.recipe import Measure, Recipe, Task, Terms, load_recipe
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST, read_manifest
 from quadbench.results.runs import load_run
+from quadbench.rollout.equipment import Gear
 from quadbench.spec import is_file, read_value
 
 _MEASURED_ALIKE = ("warmup", "iterations", "switches", "sequence")
@@ -30,6 +31,11 @@ class Chosen:
     variant: Variant = Variant.SHARED
     harness: Path | None = None
     kit: str | None = None
+
+    @property
+    def gear(self) -> Gear:
+        """Return the harness and the kit that it takes."""
+        return Gear(harness=self.harness, kit=self.kit)
 
     @property
     def terms(self) -> Terms:
