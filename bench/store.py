@@ -15,19 +15,19 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from statistics import median
 
-from quadbench.artifacts import MIB, Bundle
+from quadbench.artifacts import MIB, Bundle, Stored
 from quadbench.farm.store.artifacts import fetch, send
+from quadbench.farm.store.objects import Store
 from quadbench.farm.store.opening import open_store
 from quadbench.results.layout import Layout
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from support.s3_server import S3Server, running_s3
-from support.shared_files import digest_of_name, write_shared_bundle
+from support.shared_files import write_shared_bundle
 
 
 def main() -> None:
@@ -56,14 +56,21 @@ def one_round(folder: Path, contents: dict[str, bytes], server: S3Server) -> dic
     (folder / "store").mkdir()
     bundle = write_shared_bundle(Layout(folder / "here"), contents=contents)
     copy_s = seconds(lambda: shutil.copytree(bundle.folder, folder / "copy"))
-    ratios = {}
-    for name, source in (("folder", folder / "store"), ("S3", server.new_bucket())):
-        store, there = open_store(source), Layout(folder / f"there-{name}")
-        sending = partial(send, bundle, store)
-        ratios[f"send to {name}"] = seconds(sending) / copy_s
-        ratios[f"send to {name} again"] = seconds(sending) / copy_s
-        ratios[f"fetch from {name}"] = seconds(partial(fetch, Bundle, digest_of_name("one"), there, store)) / copy_s
-    return ratios
+    stores = {"folder": folder / "store", "S3": server.new_bucket()}
+    return {
+        what: taken_s / copy_s
+        for name, source in stores.items()
+        for what, taken_s in there_and_back(bundle, name, open_store(source), Layout(folder / name)).items()
+    }
+
+
+def there_and_back(bundle: Stored[Bundle], name: str, store: Store, layout: Layout) -> dict[str, float]:
+    """Return by what was done how many seconds it took."""
+    return {
+        f"send to {name}": seconds(lambda: send(bundle, store)),
+        f"send to {name} again": seconds(lambda: send(bundle, store)),
+        f"fetch from {name}": seconds(lambda: fetch(Bundle, bundle.artifact.digest, layout, store)),
+    }
 
 
 def seconds(do: Callable[[], object]) -> float:

@@ -110,9 +110,9 @@ def test_a_side_without_launches_or_with_a_figure_of_nothing_is_refused() -> Non
     [
         ("shared.end_to_end_ms.p50 > 1.05 * baseline.shared.end_to_end_ms.p50", 3),
         ("restyle.per_graph.end_to_end_ms.p50 > 1.05 * restyle.baseline.per_graph.end_to_end_ms.p50", 0),
-        ("change.shared.end_to_end.low > 1.05", 3),
-        ("change.shared.end_to_end.ratio > 2", 0),
-        ("change.shared.vae_encoder.ratio > 2", 0),
+        ("shared.end_to_end_ms.change_low > 1.05", 3),
+        ("shared.end_to_end_ms.change > 2", 0),
+        ("shared.vae_encoder_ms.change > 2", 0),
         ("baseline.worse > 0", 3),
         ("baseline.better > 0", 0),
         ("shared.psnr_db < baseline.shared.psnr_db", 0),
@@ -130,18 +130,18 @@ def test_a_condition_may_name_the_baseline(text: str, count: int, tmp_path: Path
 def test_a_condition_on_a_change_without_an_interval_never_passes(tmp_path: Path) -> None:
     run = make_run(tmp_path, variants=(Variant.FLOAT, Variant.SHARED))
     baseline = against(run, kpi_rows(run), run, kpi_rows(run))
-    condition = read_condition("change.shared.end_to_end.low > 1.05", TASKS, has_baseline=True)
+    condition = read_condition("shared.end_to_end_ms.change_low > 1.05", TASKS, has_baseline=True)
     assert "there is no figure" in where_met(condition, kpi_rows(run), quality_rows(run), baseline)[0]
 
 
-@pytest.mark.parametrize("text", ["baseline.shared.psnr_db > 3", "change.shared.switch.low > 1", "baseline.worse > 0"])
+@pytest.mark.parametrize("text", ["baseline.shared.psnr_db > 3", "shared.switch_ms.change_low > 1", "baseline.worse > 0"])
 def test_a_condition_on_a_baseline_needs_one(text: str) -> None:
     with pytest.raises(UserError, match="names a baseline, and there is none"):
         read_condition(text, TASKS)
 
 
 @pytest.mark.parametrize(
-    "text", ["baseline.nothing > 3", "change.ratio.switch > 1", "change.shared.switch.p50 > 1", "baseline.x.y > 1"]
+    "text", ["baseline.nothing > 3", "baseline.shared.switch_ms.change > 1", "shared.change > 1", "baseline.x.y > 1"]
 )
 def test_a_name_that_no_baseline_has_is_answered_with_the_known_ones(text: str) -> None:
     with pytest.raises(UserError, match=r"unknown .*known: "):
@@ -186,7 +186,7 @@ def test_a_stored_run_is_held_against_an_earlier_one(results: Layout, capsys: py
     shown = " ".join(capsys.readouterr().out.split())
     assert f"quadbench compare {RUN} later --devices virtual:s25" in shown
     assert "not launched in turn" in shown
-    condition = ["--fail-if", "restyle.change.shared.end_to_end.ratio > 1.2"]
+    condition = ["--fail-if", "restyle.shared.end_to_end_ms.change > 1.2"]
     assert main(["report", "later", *words, "--json", *condition]) == 8
     told = json.loads(capsys.readouterr().out)
     assert told["baseline"]["run_id"] == RUN

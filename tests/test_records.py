@@ -23,6 +23,7 @@ from quadbench.errors import ArtifactError, UnknownNameError
 from quadbench.report import Figure, kpi_rows
 from quadbench.results.engine import Source, open_engine, reading, writing
 from quadbench.results.records import Records, open_records, read_records
+from quadbench.results.sqlite import require_database_file
 from quadbench.results.tables import Table
 
 
@@ -270,3 +271,25 @@ def test_what_another_process_has_just_stored_is_read(records: Records, database
     records.store(record())
     with read_records(database) as opened:
         assert opened.of_run("run-a") == (record(),)
+
+
+BESIDE: dict[str, Callable[[Path], object]] = {
+    "nothing": lambda path: None,
+    "it is looked at": require_database_file,
+    "it is read": lambda path: read_records(path).close(),
+    "it is opened again": lambda path: open_engine(path).dispose(),
+}
+
+
+@pytest.mark.parametrize("beside", BESIDE)
+def test_what_another_process_stores_is_seen_whatever_else_this_one_has_done_with_the_file(path: Path, beside: str) -> None:
+    """Where a process closes a file, the kernel drops its locks on it, and others take SQLite's log away."""
+    with open_records(path) as opened:
+        opened.run_ids()
+        BESIDE[beside](path)
+        statement = "UPDATE identity SET name = ?"
+        code = f"import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('{statement}', sys.argv[2:]); c.commit()"
+        for name in ("one", "two"):
+            subprocess.run([sys.executable, "-c", f"{code}; c.close()", path, name], check=True)
+            with reading(opened.engine) as connection:
+                assert connection.scalar(sa.text("SELECT name FROM identity")) == name

@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -30,6 +29,26 @@ from pathlib import Path
 from quadbench.farm.store.artifacts import read_any, send
 from quadbench.farm.store.opening import open_store
 send(read_any(Path(sys.argv[2])), open_store(sys.argv[1]))
+"""
+DYING = """
+import os, signal
+from quadbench.farm.store.objects import Store
+
+class Dying:
+    "A place whose user is killed after its fifth file."
+
+    def __init__(self, place):
+        self._place, self._left = place, 5
+
+    def __getattr__(self, name):
+        return getattr(self._place, name)
+
+    def put(self, key, content):
+        self._place.put(key, content)
+        self._left -= 1
+        if not self._left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
 """
 FETCH = """
 import sys
@@ -205,17 +224,18 @@ def test_processes_that_fetch_at_once_fetch_once(store: Store, tmp_path: Path) -
 
 
 def test_a_sender_that_is_killed_leaves_nothing_to_be_fetched_and_the_next_goes_on(store: Store, tmp_path: Path) -> None:
-    contents = {"profile.json": b"{}", **{f"float/{number}.onnx": bytes(2**16) + bytes([number]) for number in range(60)}}
+    contents = {"profile.json": b"{}", **{f"float/{number}.onnx": bytes([number]) for number in range(9)}}
     bundle = write_shared_bundle(Layout(tmp_path / "here"), contents=contents)
-    with start(SEND, store.name, bundle.folder) as sender:
-        while len(keys(store)) < 2 and sender.poll() is None:
-            time.sleep(0.001)
-        sender.kill()
+    sender = start(
+        DYING + SEND.replace("open_store(sys.argv[1])", "Store(Dying(open_store(sys.argv[1]).place))"), store.name, bundle.folder
+    )
+    sender.communicate()
     assert sender.returncode == -signal.SIGKILL
+    assert len(keys(store)) == 4
     with pytest.raises(NotStoredError, match=f"has no bundle {ONE}"):
         fetch(Bundle, ONE, Layout(tmp_path / "there"), store)
     sent = send(bundle, store)
-    assert 0 < sent.files < len(contents)
+    assert sent.files == len(contents) + 1 - 4
     assert fetch(Bundle, ONE, Layout(tmp_path / "there"), store).artifact == bundle.artifact
 
 

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from support.s3_server import S3Server
 from support.shared_files import CONTENTS, DAY_S, digest_of_name, flip, keys, tree, write_launch, write_shared_bundle
 
 from quadbench.artifacts import Bundle, FileRef
@@ -161,7 +160,7 @@ def test_what_is_named_stays_however_old_it_is(folder_store: Store, here: Layout
     send(write_shared_bundle(here), folder_store)
     send_launch(write_launch(here), here, folder_store)
     age(folder_store, 100)
-    assert collect(folder_store, DAY_S, keep=[ONE, "run-a"]).condemned == ()
+    assert collect(folder_store, DAY_S, keep=[ONE[:16], "run-a"]).condemned == ()
 
 
 def test_a_dry_run_says_what_would_go_and_does_nothing(folder_store: Store, here: Layout) -> None:
@@ -234,22 +233,22 @@ def test_a_check_names_what_is_damaged_or_missing_and_clears_the_way(store: Stor
 
 
 def test_the_commands_do_all_of_it(
-    s3: S3Server, here: Layout, there: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder_store: Store, here: Layout, there: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(STORE_VARIABLE, url := s3.new_bucket())
+    monkeypatch.setenv(STORE_VARIABLE, folder_store.name)
 
     def said(*words: str) -> str:
         assert main(["store", *words]) == 0
         return capsys.readouterr().out
 
     folder = write_shared_bundle(here).folder
-    assert said("status") == f"{url} is reached: 0 objects, 0.0 MB; no artifacts; launches: 0\n"
+    assert said("status") == f"{folder_store.name} is reached: 0 objects, 0.0 MB; no artifacts; launches: 0\n"
     assert f"bundle {ONE}: 4 files sent" in said("send", str(folder))
     assert json.loads(said("send", str(folder), "--json"))[0]["files"] == 0
     assert json.loads(said("status", "--json"))["artifacts"] == {"bundle": 1}
     assert said("fetch", ONE[:16], "--results", str(there.root)) == f"bundle {ONE} is here: {there.bundle(ONE)}\n"
     assert json.loads(said("fetch", ONE, "--results", str(there.root), "--json"))["is_reused"]
-    assert "0 files, 0.0 MB, would be removed" in said("collect", "--keep", "90d", "--dry-run")
+    assert "would be removed: 0 files, 0.0 MB\nwould be condemned, for" in said("collect", "--keep", "90d", "--dry-run")
     assert json.loads(said("collect", "--keep", "90d", "--json"))["removed"] == []
     assert "4 objects, 0.0 MB, read; 0 faults" in said("check")
 

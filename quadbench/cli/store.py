@@ -25,7 +25,9 @@ def add(commands: Any) -> None:
     collecting = add_action(
         actions, "collect", run_collect, "remove what nobody needs any more, a day after it was first seen so"
     )
-    collecting.add_argument("names", nargs="*", metavar="NAME", help="digests and run ids that stay however old they are")
+    collecting.add_argument(
+        "names", nargs="*", metavar="NAME", help="beginnings of digests and run ids that stay however old they are"
+    )
     collecting.add_argument(
         "--keep", type=duration_s, required=True, metavar="TIME", help="what was sent within this stays, as 90d"
     )
@@ -76,16 +78,14 @@ def run_collect(options: argparse.Namespace) -> int:
     if options.json:
         print_json({**asdict(collected), "is_dry_run": options.dry_run})
         return 0
-    verb = "would be" if options.dry_run else "is"
-    for key in collected.removed:
-        print_text(f"{one_line(key)} {verb} removed")
-    for key in collected.condemned:
-        print_text(f"{one_line(key)} {verb} condemned")
-    removed = f"{counted(len(collected.removed), 'file')}, {_size(collected.removed_bytes)}, {verb} removed"
-    condemned = (
-        f"{counted(len(collected.condemned), 'file')}, {_size(collected.condemned_bytes)}, condemned: for a collection in a day"
-    )
-    print_text(f"{removed}\n{condemned}")
+    would = "would be " if options.dry_run else ""
+    for what, keys, size_bytes in (
+        ("removed", collected.removed, collected.removed_bytes),
+        ("condemned, for a collection in a day", collected.condemned, collected.condemned_bytes),
+    ):
+        for key in keys:
+            print_text(f"{one_line(key)} {would or 'is '}{what.partition(',')[0]}")
+        print_text(f"{would}{what}: {counted(len(keys), 'file')}, {_size(size_bytes)}")
     return 0
 
 

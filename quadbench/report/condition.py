@@ -1,8 +1,8 @@
 """Condition: an expression over a run's figures, as `shared.end_to_end_ms.p50 > 200` -> where it holds. Pure.
 
 Names are [TASK.]SIDE.FIGURE.PART, [TASK.]SIDE.psnr_db and [TASK.]ratio.FIGURE; without a task they are of every task in turn.
-With a baseline, [TASK.]baseline.SIDE.FIGURE.PART is the same figure of that run, [TASK.]change.SIDE.FIGURE.PART what it is now by
-what it was, and [TASK.]baseline.worse the number of figures that got worse.
+With a baseline, [TASK.]baseline.SIDE.FIGURE.PART is the same figure of that run, [TASK.]SIDE.FIGURE.change is now / before, and
+[TASK.]baseline.worse the number of figures that got worse.
 """
 
 import math
@@ -20,11 +20,11 @@ from quadbench.report.units import convert
 from quadbench.statistics import Verdict
 
 _SIDES, _RATIO = ("shared", "per_graph"), "ratio"
-_BASELINE, _CHANGE = "baseline", "change"
+_BASELINE = "baseline"
 _PARTS = ("p50", "low", "high", "mad", "p90", "launches", "samples")
 _FIGURES = {f"{key}_{unit.lower()}": key for key, unit in KPI_UNITS.items()}
 _LIKENESS = ("psnr_db", "psnr_truth_db")
-_CHANGED_PARTS = ("ratio", "low", "high")
+_CHANGES = ("change", "change_low", "change_high")  # parts of a figure that only a baseline gives it
 _COUNTS = {verdict.lower(): verdict for verdict in Verdict}
 _Place = tuple[str, str, str]  # device, task, and the name's rest
 
@@ -48,7 +48,7 @@ def read_condition(text: str, tasks: Iterable[str], *, has_baseline: bool = Fals
     if not expression.names:
         raise UserError(f"'{text}' names no figure", hint="as 'shared.end_to_end_ms.p50 > 200'; docs/commands.md has the names")
     names = {name: _read_name(name, known) for name in expression.names}
-    if not has_baseline and any(rest.startswith((f"{_BASELINE}.", f"{_CHANGE}.")) for _, rest in names.values()):
+    if not has_baseline and any(_needs_baseline(rest) for _, rest in names.values()):
         raise UserError(f"'{text}' names a baseline, and there is none", hint="--baseline RUN names an earlier run")
     return Criterion(expression=expression, names=names)
 
@@ -90,28 +90,29 @@ def _fault(condition: Criterion, values: dict[str, float]) -> str | None:
 
 def _read_name(name: str, tasks: Sequence[str]) -> tuple[str | None, str]:
     """Return the task of a name, and its rest as figures are filed."""
-    sides, task, words = (*_SIDES, _RATIO, _BASELINE, _CHANGE), None, name.split(".")
+    sides, task, words = (*_SIDES, _RATIO, _BASELINE), None, name.split(".")
     if words[0] not in sides:
         task = _known("task or side", words.pop(0), (*tasks, *sides))
-    rest = ".".join(_read_rest(words, sides))
+    rest = ".".join(_read_rest(words, sides, (*_PARTS, *_CHANGES)))
     if words:
         raise UnknownNameError("figure", name, [".".join(filter(None, (task, rest)))])
     return task, rest
 
 
-def _read_rest(words: list[str], sides: Iterable[str]) -> list[str]:
+def _read_rest(words: list[str], sides: Iterable[str], parts: Iterable[str]) -> list[str]:
     """Take from the words of a name what is known of it, from its side on."""
     side = _taken("side", words, sides)
     if side == _RATIO:
         return [side, _taken("figure", words, _FIGURES.values())]
     if side == _BASELINE:
         is_count = bool(words) and words[0] in _COUNTS
-        return [side, words.pop(0)] if is_count else [side, *_read_rest(words, (*_SIDES, _RATIO, *_COUNTS))]
-    if side == _CHANGE:
-        figure = [_taken("side", words, _SIDES), _taken("figure", words, KPI_UNITS)]
-        return [side, *figure, _taken("part of a change", words, _CHANGED_PARTS)]
-    figure_name = _taken("figure", words, (*_FIGURES, *_LIKENESS))
-    return [side, figure_name, *([] if figure_name in _LIKENESS else [_taken("part of a figure", words, _PARTS)])]
+        return [side, words.pop(0)] if is_count else [side, *_read_rest(words, (*_SIDES, _RATIO, *_COUNTS), _PARTS)]
+    figure = _taken("figure", words, (*_FIGURES, *_LIKENESS))
+    return [side, figure, *([] if figure in _LIKENESS else [_taken("part of a figure", words, parts)])]
+
+
+def _needs_baseline(name: str) -> bool:
+    return name.startswith(f"{_BASELINE}.") or name.rpartition(".")[2] in _CHANGES
 
 
 def _taken(kind: str, words: list[str], known: Iterable[str]) -> str:
@@ -154,9 +155,10 @@ def _of_baseline(baseline: Baseline) -> Iterator[tuple[_Place, float]]:
     for (device, task, name), value in (*_of_rows(baseline.kpis), *_of_quality(baseline.quality)):
         yield (device, task, f"{_BASELINE}.{name}"), value
     for figure in baseline.figures:
-        side = "shared" if figure.variant is Variant.SHARED else "per_graph"
-        for part, ratio in zip(_CHANGED_PARTS, (figure.ratio, figure.low, figure.high), strict=True):
-            yield (figure.device, figure.task, f"{_CHANGE}.{side}.{figure.key}.{part}"), math.nan if ratio is None else ratio
+        if figure.unit:
+            name = f"{'shared' if figure.variant is Variant.SHARED else 'per_graph'}.{figure.key}_{figure.unit.lower()}"
+            for part, ratio in zip(_CHANGES, (figure.ratio, figure.low, figure.high), strict=True):
+                yield (figure.device, figure.task, f"{name}.{part}"), math.nan if ratio is None else ratio
     counts = Counter((figure.device, figure.task, figure.verdict) for figure in baseline.figures)
     for device, task in dict.fromkeys((figure.device, figure.task) for figure in baseline.figures):
         for name, verdict in _COUNTS.items():
@@ -168,9 +170,7 @@ def _exempt(row: KpiRow) -> Iterator[_Place]:
     device, task = row.device.address, row.task
     for side, cell in zip(_SIDES, (row.shared, row.per_graph), strict=True):
         if isinstance(cell, str) and cell in NOT_APPLICABLE:
-            parts = [f"{side}.{row.key}_{row.unit.lower()}.{part}" for part in _PARTS]
+            parts = [f"{side}.{row.key}_{row.unit.lower()}.{part}" for part in (*_PARTS, *_CHANGES)]
             for name in (*parts, f"{_RATIO}.{row.key}"):
                 yield device, task, name
                 yield device, task, f"{_BASELINE}.{name}"
-            for part in _CHANGED_PARTS:
-                yield device, task, f"{_CHANGE}.{side}.{row.key}.{part}"

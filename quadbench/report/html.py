@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from quadbench.artifacts import RunResult, Variant
 from quadbench.artifacts.caveats import FigureKind
-from quadbench.artifacts.device_text import printable
+from quadbench.artifacts.device_text import one_line, printable
 from quadbench.artifacts.pixels import png_size
 from quadbench.harness.painted import check_painted
 from quadbench.report import tables, units, words
@@ -124,16 +124,16 @@ def _utc(moment: datetime) -> str:
 def _picture(path: Path, alt: str) -> Markup:
     """Return the image element of a PNG file with its bytes inside, or the name of what is missing."""
     if not path.is_file():
-        return Markup('<span class="absent">missing: {}</span>').format(path.name)
+        return Markup('<span class="absent">missing: {}</span>').format(one_line(path.name))
     content = path.read_bytes()
     try:
         width, height = png_size(content)
     except ValueError as error:
-        return Markup('<span class="absent">{}: {}</span>').format(str(error), path.name)
+        return Markup('<span class="absent">{}: {}</span>').format(str(error), one_line(path.name))
     style = "pixelated" if width <= 128 else "smooth"
     shown_height = round(_SHOWN_WIDTH * height / width)
     return Markup('<img class="{}" src="data:image/png;base64,{}" alt="{}" width="{}" height="{}">').format(
-        style, b64encode(content).decode("ascii"), alt, _SHOWN_WIDTH, shown_height
+        style, b64encode(content).decode("ascii"), one_line(alt), _SHOWN_WIDTH, shown_height
     )
 
 

@@ -80,7 +80,7 @@ def to_csv(result: RunResult) -> str:
 
 def to_markdown(table: TextTable) -> str:
     """Return a GitHub table with its notes below."""
-    lines = [f"**{_markdown(table.title)}**", "", _pipes(table.columns)]
+    lines = [f"**{_markdown(table.title)}**", "", _pipes([_markdown(column) for column in table.columns])]
     lines.append(_pipes(["---:" if numeric else "---" for numeric in table.numeric]))
     lines += [_pipes([_markdown(cell) for cell in row]) for row in table.rows]
     return "\n".join([*lines, "", *(f"{_markdown(note)}  " for note in table.notes)]) + "\n"
@@ -151,7 +151,7 @@ def _numbers(cell: Figure | str, unit: Unit) -> list[str]:
     if isinstance(cell, str):
         return [""] * len(_FIELDS)
     sizes = [None if size is None else convert(size, unit) for size in (cell.value, cell.low, cell.high, cell.mad, cell.p90)]
-    return [*("" if size is None else repr(size) for size in sizes), str(cell.launches), str(cell.samples)]
+    return [*("" if size is None else repr(size) for size in sizes), *map(str, (cell.launches, cell.samples, cell.outliers))]
 
 
 def _note(row: KpiRow) -> str:

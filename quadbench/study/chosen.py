@@ -6,12 +6,13 @@ from pathlib import Path
 
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, RunResult, Stored, TaskAssets, Variant
-from quadbench.errors import ArtifactError, SpecError, UnknownNameError, UserError
+from quadbench.errors import UnknownNameError, UserError
 from quadbench.observer import Observer
-from quadbench.recipe import Measure, Recipe, Task, Terms, load_recipe, terms_of_text
+from quadbench.recipe import Measure, Recipe, Task, Terms, load_recipe
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST, read_manifest
-from quadbench.results.runs import load_run
+from quadbench.results.runs import load_run, read_run_file
+from quadbench.rollout.equipment import Gear
 from quadbench.spec import is_file, read_value
 
 _MEASURED_ALIKE = ("warmup", "iterations", "switches", "sequence")
@@ -38,6 +39,11 @@ class Chosen:
         """Return what it is called while it is measured: what was named, and what is changed of it."""
         changes = ", ".join(f"{key}={value}" for key, value in self.changes.items())
         return f"{Path(self.source).name[:_LONGEST]}{f' with {changes}' if changes else ''}"
+
+    @property
+    def gear(self) -> Gear:
+        """Return the harness and the kit that it takes."""
+        return Gear(harness=self.harness, kit=self.kit)
 
     @property
     def tasks(self) -> list[str]:
@@ -82,8 +88,7 @@ def choose(source: str, changes: Mapping[str, str], layout: Layout) -> Chosen:
     if is_bundle:
         return replace(chosen, bundle=read_manifest(Path(source), Bundle))
     if is_run:
-        run = load_run(layout, source)
-        return replace(chosen, run=run, terms=_terms_of(run))
+        return replace(chosen, run=load_run(layout, source), terms=read_run_file(layout, source).terms or Terms())
     recipe = load_recipe(source, of_recipe)
     return replace(chosen, recipe=recipe, terms=recipe.terms)
 
@@ -128,23 +133,6 @@ def require_variant(chosen: Chosen, bundle: Bundle) -> None:
             f"'{chosen.source}' has no graphs of {chosen.variant}; it has {', '.join(sorted(there))}",
             hint=f"baselines: [{chosen.variant}] in the recipe builds them",
         )
-
-
-def _terms_of(run: RunResult) -> Terms:
-    """Return how a run was measured: as its recipe said, by every default where it ran a bundle without one.
-
-    Raises:
-        ArtifactError: its recipe is none that this quadbench reads.
-    """
-    if run.recipe is None:
-        return Terms()
-    try:
-        return replace(terms_of_text(run.recipe, f"recipe of run {run.run_id}"), swept=run.swept)
-    except SpecError as error:
-        raise ArtifactError(
-            f"run {run.run_id} was measured by a recipe that cannot be read any more: {error.message}",
-            hint=f"name its bundle, {run.stored.folder}, to measure that by the defaults",
-        ) from error
 
 
 def _variant(text: str) -> Variant:

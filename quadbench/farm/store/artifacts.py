@@ -36,7 +36,7 @@ from quadbench.spec import read_json
 
 KINDS: dict[str, Any] = {"bundle": Bundle, "compiled-bundle": CompiledBundle, "kit": Kit}  # by what their manifests say
 _PLACES = {Bundle: Layout.bundle, CompiledBundle: Layout.compiled_bundle, Kit: Layout.kit}
-_AGAIN = "send it again, from a host that has it"
+_AGAIN = "send it from a host that has it: quadbench store send BUNDLE_DIR"
 
 
 @dataclass(frozen=True, kw_only=True)

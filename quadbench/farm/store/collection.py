@@ -37,7 +37,7 @@ def collect(
 ) -> Collected:
     """Remove artifacts and runs that were sent longer ago than `keep_s`, and contents that nothing names.
 
-    `keep` are digests and run ids of those that stay however old they are.
+    `keep` are digests and run ids, or their beginnings, of those that stay however old they are.
 
     Raises:
         ArtifactError: an entry is damaged, so that what it names cannot be told. Nothing was removed.
@@ -53,7 +53,8 @@ def collect(
     ripe = [file for file in garbage if _is_condemned(file, before) and now - since[file.key] >= grace]
     if not is_dry_run:
         ripe = [file for file in ripe if _removed(file, store)]
-    left = [file for file in garbage if file not in ripe]
+    gone = {file.key for file in ripe}
+    left = [file for file in garbage if file.key not in gone]
     if not is_dry_run and (left or before):
         store.write(CONDEMNED, Condemned(keys={file.key: since[file.key] for file in left}))
     return Collected(
@@ -167,7 +168,7 @@ def _is_kept(file: Listed, now: datetime, keep_s: float, keep: Collection[str]) 
     """Say whether an entry is young, or one of those that stay; contents stay by their entries alone."""
     match file.key.removesuffix(".json").split("/"):
         case ["artifacts", _, name] | ["runs", name, *_]:
-            return name in keep or now - file.modified_at < timedelta(seconds=keep_s)
+            return now - file.modified_at < timedelta(seconds=keep_s) or name.startswith(tuple(keep))
     return False
 
 
