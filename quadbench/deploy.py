@@ -180,7 +180,9 @@ def _push_all(device: Device, folder: str, missing: Sequence[LocalFile], progres
         try:
             device.push(file.path, f"{folder}/{TEMPORARY}{file.sha256}", report)
         except DeviceLostError as error:
-            raise DeviceLostError(f"{error.message} (while {file.path.name} was sent)", hint=error.hint) from error
+            raise DeviceLostError(
+                f"{error.message} (while {file.path.name} was sent)", transient=error.transient, hint=error.hint
+            ) from error
         before_bytes += file.size_bytes
 
 

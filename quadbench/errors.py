@@ -4,6 +4,7 @@ QuadbenchError                      exit code  meaning
 ├── UserError                       2          wrong input; nothing was changed
 │   ├── SpecError                   2          a YAML file is wrong: every problem of it at once
 │   ├── UnknownNameError            2          a name that is not among the known ones
+│   ├── NoTimeError                 2          a run in whose time no launch could be begun
 │   └── AdapterError                2          an adapter that cannot be used
 ├── ArtifactError                   3          a bundle, manifest or cached product is damaged or does not fit
 │   ├── NotStoredError              3          a store does not have it: it was not sent, or is removed
@@ -13,7 +14,7 @@ QuadbenchError                      exit code  meaning
 │       └── JobFailedError          4          a job that the service has taken failed there
 ├── DeviceError                     5          a device is absent, lost, full or refuses
 │   ├── DeviceNotFoundError         5
-│   ├── DeviceLostError             5          transient
+│   ├── DeviceLostError             5          transient, unless it was closed or ended
 │   ├── DeviceFullError             5
 │   ├── DeviceInUseError            5          another process on this machine has the device
 │   ├── LeaseError                  5          somebody else has the device, or has had it meanwhile
@@ -86,6 +87,10 @@ class UnknownNameError(UserError):
         )
 
 
+class NoTimeError(UserError):
+    """The error of a run that was given less time than it takes to begin its first launch."""
+
+
 class AdapterError(UserError):
     """The error of an adapter that cannot be used: its format, its values or its sites."""
 
@@ -134,9 +139,11 @@ class DeviceNotFoundError(DeviceError):
 
 
 class DeviceLostError(DeviceError):
-    """The error of a device that went away in the middle of something."""
+    """The error of a device that went away in the middle of something. One that is not `transient` will not be back."""
 
-    transient = True
+    def __init__(self, message: str, *, transient: bool = True, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.transient = transient
 
 
 class DeviceFullError(DeviceError):

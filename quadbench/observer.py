@@ -20,4 +20,16 @@ class Observer(Protocol):
 
     def launch(self, device: str, launch: LaunchPlan, number: int, total: int) -> None: ...
 
+    def painted(self, device: str, task: str, images: int) -> None:
+        """A launch has painted one more image, of a task: so many by now."""
+        ...
+
+    def lost(self, device: str, reason: str, wait_s: float) -> None:
+        """A device was lost, and is waited for, at most so long."""
+        ...
+
+    def regained(self, device: str, away_s: float) -> None:
+        """It is back, as it was."""
+        ...
+
     def record(self, record: RunRecord) -> None: ...

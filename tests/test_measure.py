@@ -12,7 +12,8 @@ from quadbench.devices.local import LocalDevice
 from quadbench.errors import ArtifactError, UnknownNameError
 from quadbench.harness.execution_provider import execution_provider_of
 from quadbench.harness.installation import InstalledKit
-from quadbench.measure import LaunchSettings, measure_launch, remote
+from quadbench.measure import LaunchSettings, Stop, measure_launch, remote
+from quadbench.measure.launch import run_launch
 from quadbench.recipe import Gate, Runtime
 from quadbench.results.records import open_records
 from quadbench.target.abi import Abi
@@ -188,7 +189,7 @@ def test_a_device_that_ends_hot_costs_a_launch_that_may_be_repeated_and_is_a_dou
     harness = world.harness(f'open("{hot_after}", "w").close()\n{GOOD}')
     installation = world.installation(harness, device=_WithPath(world.device, script.parent))  # type: ignore[arg-type]
     settings = LaunchSettings(run_id="run-1", layout=world.layout, runtime=Runtime(), timeout_s=60)
-    discarded = measure_launch(installation, launch_of(), settings, may_discard=True)
+    discarded = run_launch(installation, launch_of(), settings, Stop(), may_discard=True).record
     hot_after.unlink()
     counted = measure_launch(installation, replace(launch_of(), launch=1), settings)
     assert (discarded.status, discarded.error_class) == (Status.DISCARDED, ErrorClass.DEVICE)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.postgresql_server import PostgresqlServer
+from support.watcher import Silent
 
 pytest.importorskip("torch")
 
@@ -29,7 +30,7 @@ from quadbench.results.records import open_records
 from quadbench.results.runs import load_run
 
 
-class Watcher:
+class Watcher(Silent):
     """Keeps what the pipeline tells; `on_launch` may interfere."""
 
     def __init__(self, on_launch: Callable[[LaunchPlan], None] = lambda _launch: None) -> None:
@@ -331,6 +332,10 @@ def test_an_interrupted_run_keeps_what_was_measured_and_leaves_no_process(
     time.sleep(3)
     assert _sandbox_processes(layout)
     os.kill(process.pid, how)
+    if how is signal.SIGINT:  # the first one lets the launch go on
+        time.sleep(2)
+        assert process.poll() is None
+        os.kill(process.pid, how)
     _, rest = process.communicate(timeout=60)
     assert process.returncode == code
     with open_records(layout.database) as records:

@@ -1,7 +1,11 @@
 """A run that was cut short goes on: what is whole is not measured again, nothing is stored twice, the report is of one run."""
 
 import json
+import re
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -114,6 +118,32 @@ def test_a_bundle_is_resumed_on_its_own_terms(recipe: Recipe, results: Layout, r
     assert pipeline.resume(caught.value.run_id, layout=results, observer=watcher).is_ok
     assert watcher.launches == ["shared 0", "shared 1"]
     assert load_run(results, caught.value.run_id).planned == {Variant.FLOAT: 1, Variant.SHARED: 2}
+
+
+@pytest.mark.slow
+def test_one_ctrl_c_finishes_the_launch_and_the_printed_command_goes_on(tiny_recipe: Path, results: Layout) -> None:
+    folder = tiny_recipe.parent
+    words = [str(folder / "recipe.yaml"), "--devices", "virtual:tabs11,local", "--results", str(results.root)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "quadbench", "run", *words], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    assert process.stderr
+    for line in process.stderr:
+        if "float 0 (1 of 3): OK" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "is finished and stored; press Ctrl-C again to cut it off" in " ".join(rest.split())
+    with open_records(results.database) as records:
+        interrupted = records.of_run(str(records.latest_run_id()))
+    assert {record.status for record in interrupted} == {Status.OK}
+    assert {record.device.address for record in interrupted} == {"virtual:tabs11"}
+    (command,) = re.findall("to go on: quadbench (.*)", rest)
+    assert main(command.split()) == 0
+    again = load_run(results, interrupted[0].run_id)
+    assert not again.is_cut_short
+    assert sum(record.status is Status.OK for record in again.records) == 6
 
 
 # What cannot go on

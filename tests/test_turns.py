@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, cast
 
-from quadbench.artifacts import LaunchPlan, RunRecord, Status, Variant
+from quadbench.artifacts import LaunchPlan, Status, Variant
 from quadbench.measure import LaunchSettings, planned_turns
 from quadbench.measure.turns import Interleaved, SideLaunch, Turn
 from quadbench.statistics import Looks
@@ -14,7 +14,8 @@ S, P, F = Variant.SHARED, Variant.PER_GRAPH, Variant.FLOAT
 class Ended:
     """What a turn is told of its launch: how it ended."""
 
-    def __init__(self, status: Status) -> None:
+    def __init__(self, status: Status, *, is_lost: bool = False) -> None:
+        self.record, self.lost = self, is_lost
         self.status = status
         self.reason = None if status is Status.OK else "it did not work"
 
@@ -26,17 +27,23 @@ def abba(blocks: int) -> list[LaunchPlan]:
     return [LaunchPlan(variant=variant, launch=launch, sequence=()) for variant, launch in [(F, 0), *order]]
 
 
-def ran(launches: Sequence[LaunchPlan], discarded: set[tuple[Variant, int]], retries: int) -> list[Turn]:
-    """Every turn, where a launch in `discarded` ends hot: it is discarded if it may be."""
+def ran(
+    launches: Sequence[LaunchPlan],
+    discarded: set[tuple[Variant, int]],
+    retries: int,
+    lost: set[tuple[Variant, int]] = frozenset(),  # type: ignore[assignment]
+) -> list[Turn]:
+    """Every turn, where a launch in `discarded` ends hot: it is discarded if it may be; `lost` loses the device."""
     turns = planned_turns(cast(Any, None), launches, cast(LaunchSettings, None), retries=retries)
     taken: list[Turn] = []
     turn = next(turns, None)
     while turn is not None:
         taken.append(turn)
-        is_hot = (turn.launch.variant, turn.launch.launch) in discarded
-        status = Status.DISCARDED if is_hot and turn.may_discard else Status.OK
+        key = turn.launch.variant, turn.launch.launch
+        is_hot, is_lost = key in discarded, key in lost
+        status = Status.DISCARDED if is_hot and turn.may_discard else Status.FAILED if is_lost else Status.OK
         try:
-            turn = turns.send(cast(RunRecord, Ended(status)))
+            turn = turns.send(cast(Any, Ended(status, is_lost=is_lost)))
         except StopIteration:
             turn = None
     return taken
@@ -67,6 +74,15 @@ def test_without_retries_nothing_is_discarded_and_the_float_launch_never_is() ->
     assert [turn.may_discard for turn in ran(abba(1), set(), retries=1)] == [False, True, True, True, True]
 
 
+def test_a_block_in_which_the_device_was_lost_is_repeated_at_once() -> None:
+    turns = ran(abba(2), set(), retries=0, lost={(P, 0), (S, 1001)})
+    assert names(turns) == "f0 s0 p0 s1000 p1000 p1001 s1001 s2000 p2000 p2001 s2001 s2 p2 p3 s3"
+
+
+def test_what_was_lost_leaves_the_retries_of_what_was_hot() -> None:
+    assert names(ran(abba(1), {(S, 1000)}, retries=1, lost={(S, 0)})) == "f0 s0 s1000 s2000 p2000 p2001 s2001"
+
+
 def test_an_odd_number_of_launches_repeats_its_half_block() -> None:
     launches = [LaunchPlan(variant=v, launch=n, sequence=()) for v, n in ((S, 0), (P, 0), (P, 1), (S, 1), (S, 2), (P, 2))]
     assert names(ran(launches, {(P, 2)}, retries=1)) == "s0 p0 p1 s1 s2 p2 s1002 p1002"
@@ -82,7 +98,7 @@ def compared(statuses: Sequence[Status], *, looks: Looks, enough_at: int = 99, r
     turn = next(turns, None)
     while turn is not None:
         order += f"{turn.installation}{turn.launch.launch} "
-        end = cast(RunRecord, Ended(next(ends, Status.OK)))
+        end = cast(Any, Ended(next(ends, Status.OK)))
         try:
             turn = turns.send(end)
         except StopIteration:
@@ -123,7 +139,7 @@ def test_a_judge_may_plan_more_looks() -> None:
     totals = [turn.total]
     try:
         while True:
-            totals.append(turns.send(cast(RunRecord, Ended(Status.OK))).total)
+            totals.append(turns.send(cast(Any, Ended(Status.OK))).total)
     except StopIteration:
         pass
     assert len(launches.blocks) == 3

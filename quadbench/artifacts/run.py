@@ -64,6 +64,15 @@ class Deployment:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Retry:
+    """A device that was lost in a run, why, and for how long it was waited for until it was back as it was."""
+
+    address: str
+    reason: str
+    away_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class SequenceBlock:
     """Iterations of one task without a switch between them."""
 
@@ -143,6 +152,8 @@ class RunResult:
     is_cut_short: bool = False  # or still goes on
     recipe: str | None = None  # its text; None of a bundle that was run without one, and where an older quadbench ran it
     swept: dict[str, str] = field(default_factory=dict)  # what of the recipe a sweep set
+    retries: tuple[Retry, ...] = ()  # in the order in which devices were back
+    left_out: dict[str, str] = field(default_factory=dict)  # by address, why a device lacks launches
 
     @property
     def bundle(self) -> Bundle:

@@ -1,22 +1,21 @@
-"""Console: what happens during a run -> lines and progress bars on stderr, tables on stdout."""
+"""Console: what happens during a run -> lines on stderr, those of devices renewed as it goes; tables on stdout."""
 
 import json
 import math
 import sys
 import threading
 from collections.abc import Sequence
-from datetime import datetime, timedelta
-from math import ceil
+from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from quadbench.artifacts import MIB, Bundle, Deployment, LaunchPlan, RunRecord, Status
+from quadbench.artifacts import MIB, Bundle, Deployment, LaunchPlan, RunRecord, Status, Variant
 from quadbench.artifacts.device_text import one_line, printable
+from quadbench.cli.live import LiveLines
 
 WORST_SITES = 5  # of each adapter are shown
 _FILE_WIDTH = 200  # wider than any table
@@ -54,16 +53,8 @@ RUN_STAGES = ("build", "harness", "compile", "push", "measure")
 _PARTS_OF = {"bundle": "build", "compiled": "compile"}  # what is told under a name of its own, by its first word
 
 
-class _TimeLeft(ProgressColumn):
-    """The column that says how long a bar will still take, where that can be told of what it took so far."""
-
-    def render(self, task: Task) -> Text:
-        left = task.time_remaining
-        return Text("" if left is None or not task.completed else f"about {timedelta(seconds=ceil(left))} left")
-
-
 class RunConsole:
-    """The pipeline's observer: one line for each stage, a bar for each device while it is pushed to or measured.
+    """The pipeline's observer: a line for what has happened, and for each device one of what it does now.
 
     With `stages`, those that a command goes through, each line says which of them it is of.
     """
@@ -71,35 +62,26 @@ class RunConsole:
     def __init__(self, console: Console, stages: Sequence[str] = ()) -> None:
         self._console = console
         self._stages = tuple(stages)
-        self._launches: dict[str, str] = {}  # by device, which of how many
+        self._launches: dict[str, _Under] = {}  # by device
         self._lock = threading.Lock()
-        self._bars: dict[str, TaskID] = {}
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[amount]}"),
-            TimeElapsedColumn(),
-            _TimeLeft(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        self._lines = LiveLines(console)
         self._last_stage = ""
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        self._lines.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._progress.stop()
+        self._lines.__exit__(kind, error, trace)
 
     def step(self, stage: str, detail: str) -> None:
-        """Show that a stage goes on to its next step: a bar has the step, the lines only the stage, and each run of a sweep."""
+        """Show that a stage goes on to its next step: its line has the step, what is printed only stages and runs of a sweep."""
         with self._lock:
             if stage != self._last_stage or stage == "sweep":
                 self._last_stage = stage
                 self._say(stage, f" {detail}" if stage == "sweep" else "")
-            self._set(stage, detail, None)
+            self._lines.drop(lambda name, _: name != stage)
+            self._lines.set(stage, "", detail)
 
     def built(self, bundle: Bundle) -> None:
         peak = f", {bundle.build_peak_bytes / 1e9:.1f} GB of memory at most" if bundle.build_peak_bytes else ""
@@ -113,33 +95,53 @@ class RunConsole:
 
     def sent(self, device: str, sent_bytes: int, total_bytes: int) -> None:
         with self._lock:
-            amount = f"{sent_bytes / MIB:.1f} of {total_bytes / MIB:.1f} MB"
-            self._set(f"push {device}", amount, sent_bytes / total_bytes if total_bytes else 1.0)
+            seconds = self._lines.elapsed_s(device)
+            pace = f", {sent_bytes / MIB / seconds:.1f} MB/s" if seconds > 1 else ""
+            amount = f"{sent_bytes / MIB:.1f} of {total_bytes / MIB:.1f} MB{pace}"
+            self._set(device, "push", amount, sent_bytes / total_bytes if total_bytes else 1.0)
 
     def deployed(self, deployment: Deployment) -> None:
         with self._lock:
-            self._drop(f"push {deployment.device.address}")
             sent = f"{deployment.sent_bytes / MIB:.1f} MB sent" if deployment.sent_bytes else "0 bytes sent"
             there = f"{deployment.present_bytes / MIB:.1f} MB there already"
+            self._lines.drop(lambda name, _: name == deployment.device.address)
             self._say("push", f" {deployment.device.address}: {sent}, {there}, {deployment.seconds:.1f} s")
 
     def launch(self, device: str, launch: LaunchPlan, number: int, total: int) -> None:
         with self._lock:
-            whose = f"{launch.side}, " if launch.side else ""
-            self._launches[device] = f"{whose}{number} of {total}"
             images = sum(block.warmup + block.iterations for block in launch.sequence)
-            amount = f"launch {number} of {total}: {whose}{launch.variant}, {images} images"
-            self._set(f"measure {device}", amount, (number - 1) / total)
+            under = _Under(variant=launch.variant, side=launch.side, number=number, total=total, images=images)
+            self._launches[device] = under
+            self._set(device, "measure", under.shown("", 0), under.share(0))
+
+    def painted(self, device: str, task: str, images: int) -> None:
+        with self._lock:
+            if under := self._launches.get(device):
+                self._set(device, "measure", under.shown(task, images), under.share(images))
+
+    def lost(self, device: str, reason: str, wait_s: float) -> None:
+        with self._lock:
+            self._say("wait", f" {device}: {reason}; it is waited for, at most {wait_s:g} s")
+            self._set(device, "wait", reason, None)
+
+    def regained(self, device: str, away_s: float) -> None:
+        with self._lock:
+            self._say("wait", f" {device}: it is back after {away_s:.1f} s")
+            self._lines.drop(lambda name, _: name == device)
 
     def record(self, record: RunRecord) -> None:
         with self._lock:
             seconds = (record.ended_at - record.started_at).total_seconds()
             colour = "green" if record.status is Status.OK else "red"
             reason = f": {record.reason}" if record.reason else ""
-            which = self._launches.get(record.device.address)
-            count = f" ({which})" if which else ""
+            under = self._launches.get(record.device.address)
+            count = f" ({under.count})" if under else ""
             name = f" {record.device.address}, {record.variant} {record.launch}{count}: "
             self._say("measure", name, (record.status.value, colour), f" in {seconds:.1f} s{reason}")
+
+    def _set(self, device: str, what: str, detail: str, share: float | None) -> None:
+        self._lines.drop(lambda _, line: not line.what)
+        self._lines.set(device, what, detail, share)
 
     def _say(self, stage: str, *words: str | tuple[str, str]) -> None:
         """Print a line. Words come from recipes and devices, so nothing in them is markup; a pair is a word with its colour."""
@@ -149,18 +151,30 @@ class RunConsole:
         count = f"{self._stages.index(known) + 1}/{len(self._stages)} " if known in self._stages else ""
         self._console.print(Text.assemble(count, (stage, "bold"), *shown), highlight=False)
 
-    def _set(self, name: str, amount: str, share: float | None) -> None:
-        if name not in self._bars:
-            for other in [n for n in self._bars if n.split()[0] != name.split()[0]]:
-                self._drop(other)
-            self._bars[name] = self._progress.add_task(
-                escape(printable(name)), total=None if share is None else 1.0, amount=amount
-            )
-        self._progress.update(self._bars[name], completed=share or 0.0, amount=escape(printable(amount)))
 
-    def _drop(self, name: str) -> None:
-        if name in self._bars:
-            self._progress.remove_task(self._bars.pop(name))
+@dataclass(frozen=True, kw_only=True)
+class _Under:
+    """The launch that is under way on a device, the `number` of a `total`."""
+
+    variant: Variant
+    side: str
+    number: int
+    total: int
+    images: int
+
+    @property
+    def count(self) -> str:
+        """Return whose it is in a comparison, and which of how many."""
+        return f"{f'{self.side}, ' if self.side else ''}{self.number} of {self.total}"
+
+    def shown(self, task: str, images: int) -> str:
+        """Return what it does, in so few words that a narrow terminal has room for them."""
+        which = f"{task}/{self.variant}" if task else self.variant.value
+        return f"{self.count}, image {images} of {self.images}, {which}"
+
+    def share(self, images: int) -> float:
+        """Return the share of all launches that is done."""
+        return (self.number - 1 + min(images / max(1, self.images), 1.0)) / self.total
 
 
 def print_error(message: str) -> None:

@@ -12,12 +12,14 @@ from quadbench import pipeline
 from quadbench.artifacts import MIB, Bundle, Stored
 from quadbench.cli.addresses import add_devices, chosen_devices
 from quadbench.cli.conditions import add_baseline, add_fail_if, baseline_of, conditions_of
+from quadbench.cli.conduct import add_conduct, conduct_of
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_error, print_json, print_text
 from quadbench.cli.options import add_command
 from quadbench.cli.result import add_full, print_result
 from quadbench.cli.waiting import add_wait, once_free
 from quadbench.errors import UserError
 from quadbench.observer import Observer
+from quadbench.pipeline import Conduct
 from quadbench.quad.chosen import bundle_folder, fitting_bundle
 from quadbench.quad.named import read_recipe
 from quadbench.recipe import Recipe, Terms
@@ -46,18 +48,23 @@ def add(commands: Any) -> None:
     add_fail_if(parser)
     add_baseline(parser)
     add_wait(parser)
+    add_conduct(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be built, pushed and run on each device, and do nothing of it"
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    source, chosen = _source(options), _chosen(options)
+    if options.wait and options.keep_going:
+        raise UserError("--wait waits for devices that others have, and --keep-going leaves them out", hint="give one of them")
+    source, chosen, conduct = _source(options), _chosen(options), conduct_of(options)
     if options.dry_run:
         return _print_forecasts(options, _forecasts(options, source, chosen))
     conditions, baseline = conditions_of(options, source.tasks), baseline_of(options, source.tasks, chosen, options.resume)
     with RunConsole(Console(stderr=True), RUN_STAGES) as observer:
-        outcome = once_free(lambda: source.run(chosen, layout=options.layout, observer=observer), observer, waits=options.wait)
+        outcome = once_free(
+            lambda: source.run(chosen, conduct, layout=options.layout, observer=observer), observer, waits=options.wait
+        )
     path = write_report(outcome.result, options.layout, baseline) if baseline else outcome.report
     code = print_result(options, outcome.result, path, conditions, baseline)
     for address, failure in outcome.failures.items():
@@ -75,8 +82,8 @@ class _OfRecipe:
     def tasks(self) -> list[str]:
         return [task.name for task in self.recipe.tasks]
 
-    def run(self, chosen: Sequence[str], *, layout: Layout, observer: Observer) -> pipeline.Outcome:
-        return pipeline.run(self.recipe, chosen, layout=layout, observer=observer)
+    def run(self, chosen: Sequence[str], conduct: Conduct, *, layout: Layout, observer: Observer) -> pipeline.Outcome:
+        return pipeline.run(self.recipe, chosen, conduct=conduct, layout=layout, observer=observer)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +97,8 @@ class _OfBundle:
     def tasks(self) -> list[str]:
         return [task.name for task in self.bundle.artifact.tasks]
 
-    def run(self, chosen: Sequence[str], *, layout: Layout, observer: Observer) -> pipeline.Outcome:
-        return pipeline.run_bundle(self.bundle, self.terms, chosen, layout=layout, observer=observer)
+    def run(self, chosen: Sequence[str], conduct: Conduct, *, layout: Layout, observer: Observer) -> pipeline.Outcome:
+        return pipeline.run_bundle(self.bundle, self.terms, chosen, conduct=conduct, layout=layout, observer=observer)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +108,8 @@ class _OfRun:
     run_id: str
     tasks: list[str]
 
-    def run(self, chosen: Sequence[str], *, layout: Layout, observer: Observer) -> pipeline.Outcome:
-        return pipeline.resume(self.run_id, chosen, layout=layout, observer=observer)
+    def run(self, chosen: Sequence[str], conduct: Conduct, *, layout: Layout, observer: Observer) -> pipeline.Outcome:
+        return pipeline.resume(self.run_id, chosen, conduct=conduct, layout=layout, observer=observer)
 
 
 def _chosen(options: argparse.Namespace) -> Sequence[str]:

@@ -9,10 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from quadbench.cli.addresses import add_devices, chosen_devices
-from quadbench.cli.console import RUN_STAGES, RunConsole, print_json, print_text, stdout_console
+from quadbench.cli.conduct import add_conduct, conduct_of
+from quadbench.cli.console import RUN_STAGES, RunConsole, print_error, print_json, print_text, stdout_console
 from quadbench.cli.options import add_command, add_recipe
 from quadbench.cli.result import add_full
-from quadbench.errors import HarnessError
+from quadbench.errors import HarnessError, NoTimeError
 from quadbench.report import Sweep, sweep_tables
 from quadbench.study.sweep import read_over, sweep
 
@@ -31,17 +32,23 @@ def add(commands: Any) -> None:
     )
     add_devices(parser)
     add_full(parser)
+    add_conduct(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     overs, chosen = [read_over(over) for over in options.over], chosen_devices(options.devices, options.serial, options.layout)
     with RunConsole(Console(stderr=True), RUN_STAGES) as observer:
-        swept = sweep(options.recipe, overs, chosen, layout=options.layout, observer=observer)
+        swept = sweep(options.recipe, overs, chosen, conduct_of(options), layout=options.layout, observer=observer)
     if options.json:
         print_json(asdict(swept.sweep) | {"folder": str(swept.folder)})
     else:
         _print_sweep(stdout_console(), swept.sweep, is_whole=options.full)
         print_text(f"sweep: {swept.folder}")
+    for setting, failure in swept.failures.items():
+        print_error(f"{setting} was left out: {failure}")
+    failed = next((failure for failure in swept.failures.values() if not isinstance(failure, NoTimeError)), None)
+    if failed:
+        return failed.exit_code
     return HarnessError.exit_code if any(not point.figures for point in swept.sweep.points) else 0
 
 

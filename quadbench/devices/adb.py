@@ -115,6 +115,9 @@ class AdbDevice:
         if status:
             raise command_failed(argv, self._name, status, stderr.text)
 
+    def is_ready(self) -> bool:
+        return self._reconnect.is_ready()
+
     def free_bytes(self, path: str) -> int:
         result = self.shell(["stat", "-f", "-c", "%a %S", path], FREE_BYTES_TIMEOUT_S)
         numbers = re.fullmatch(r"(\d{1,18}) (\d{1,18})\s*", result.stdout)

@@ -143,7 +143,7 @@ class AdbCommands:
 
     def _check_open(self) -> None:
         if self._closed.is_set():
-            raise DeviceLostError(f"{self.name} was closed, and what ran there ended")
+            raise DeviceLostError(f"{self.name} was closed, and what ran there ended", transient=False)
 
     def _started(self, connection: Connection, program: str) -> tuple[int, bytes]:
         """Return the command's process group, and the bytes of its stdout that came with it."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from quadbench.devices.adb_commands import START_TIMEOUT_S, AdbCommands
+from quadbench.devices.properties import BOOTED_PROPERTY
 from quadbench.errors import DeviceLostError
 
 RECONNECT_S = 120.0  # in which a device is back: a phone that restarts takes about one minute
@@ -45,6 +46,24 @@ class Reconnect:
                 return result
         raise AssertionError("the last try returns or raises")
 
+    def is_ready(self) -> bool:
+        """Ask once whether the device answers and has booted; where it does, it is waited for again when it is lost again.
+
+        Raises:
+            DeviceLostError: it will never be back, or was closed.
+        """
+        self._check_may_be_back(DeviceLostError(f"{self._commands.name} was lost"))
+        try:
+            self._commands.reconnect()
+            has_booted = self._commands.shell(["getprop", BOOTED_PROPERTY], START_TIMEOUT_S).stdout.strip() == "1"
+        except (DeviceLostError, TimeoutError) as error:
+            if isinstance(error, DeviceLostError) and not error.transient:
+                raise
+            log.debug("%s does not answer yet: %s", self._commands.name, error)
+            return False
+        self._is_given_up &= not has_booted
+        return has_booted
+
     def wait(self, lost: DeviceLostError) -> bool:
         """Wait until the device answers again, and say whether it is still the boot in which a harness was started.
 
@@ -76,7 +95,8 @@ class Reconnect:
 
     def _check_may_be_back(self, lost: DeviceLostError) -> None:
         if reason := self._commands.end():
-            raise DeviceLostError(f"{self._commands.name} was lost: {reason}", hint="run again; it starts anew") from lost
+            message = f"{self._commands.name} was lost: {reason}"
+            raise DeviceLostError(message, transient=False, hint="run again; it starts anew") from lost
 
     def _boot_within(self, deadline: float, lost: DeviceLostError) -> str:
         while not self._commands.wait(_RETRY_S):

@@ -26,7 +26,7 @@ from quadbench.devices.local import open_local
 from quadbench.devices.properties import ABI_PROPERTY, parse_attached
 from quadbench.devices.userland import VIRTUAL_PROPERTY
 from quadbench.devices.virtual import open_virtual
-from quadbench.errors import DeviceError, DeviceNotFoundError, UserError
+from quadbench.errors import DeviceError, DeviceNotFoundError, QuadbenchError, UserError
 from quadbench.host import device_lock
 from quadbench.results.layout import Layout
 from quadbench.spec import variable
@@ -72,11 +72,16 @@ class HostedPhone:
 
 @contextlib.contextmanager
 def connect(
-    addresses: Sequence[str], *, layout: Layout, profiles: Sequence[DeviceProfile] | None = None
+    addresses: Sequence[str],
+    *,
+    layout: Layout,
+    profiles: Sequence[DeviceProfile] | None = None,
+    left_out: dict[str, QuadbenchError] | None = None,
 ) -> Iterator[list[Device]]:
     """Connect the devices, in the order of their addresses, and close them at the end.
 
-    No address means $ANDROID_SERIAL. Phones are recognised by `profiles`, which are all known ones unless given.
+    No address means $ANDROID_SERIAL. Phones are recognised by `profiles`, which are all known ones unless given. Where there is a
+    dictionary `left_out`, a device that cannot be reached is put there with the reason, as long as there is another.
 
     Raises:
         UserError: an address is wrong, or two mean the same device.
@@ -89,10 +94,21 @@ def connect(
     with contextlib.ExitStack() as stack:
         phones = _Phones(known) if any(needs_server(address) for address in wanted) else None
         devices: list[Device] = []
+        faults: dict[str, QuadbenchError] = {}
         for address in wanted:
-            device = stack.enter_context(_open(address, layout, known, phones, devices))
+            try:
+                device = stack.enter_context(_open(address, layout, known, phones, devices))
+            except DeviceError as error:
+                if left_out is None:
+                    raise
+                faults[address] = error
+                continue
             log.info("connected %s: %s, serial %s", address, device.facts.title, device.serial)
             devices.append(device)
+        if faults and not devices:
+            raise next(iter(faults.values()))
+        if left_out is not None:
+            left_out.update(faults)
         yield devices
 
 

@@ -116,6 +116,14 @@ class Device(Protocol):
         """
         ...
 
+    def is_ready(self) -> bool:
+        """Ask once, without waiting for it, whether a device that was lost is there again and has booted.
+
+        Raises:
+            DeviceLostError: it will never be back, or was closed.
+        """
+        ...
+
     def free_bytes(self, path: str) -> int:
         """Return the free space of the file system on which `path`, an existing folder, lies.
 

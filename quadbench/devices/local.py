@@ -120,6 +120,9 @@ class LocalDevice:
             if status:
                 raise command_failed(argv, _NAME, status, stderr.text)
 
+    def is_ready(self) -> bool:
+        return True
+
     def free_bytes(self, path: str) -> int:
         try:
             state = os.statvfs(path)

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 
 ABI_PROPERTY = "ro.product.cpu.abi"
+BOOTED_PROPERTY = "sys.boot_completed"
 _ENTRY = re.compile(r"\[(?P<key>[^\]]+)\]: \[(?P<value>.*)")
 _STATES = (
     "device|offline|unauthorized|authorizing|connecting|bootloader|recovery|rescue|sideload|host|detached|unknown"

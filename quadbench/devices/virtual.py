@@ -13,7 +13,7 @@ from quadbench.devices.addresses import VirtualAddress, virtual_serial
 from quadbench.devices.arm64 import Arm64Emulator, arm64_emulator
 from quadbench.devices.emulator import emulator_folders
 from quadbench.devices.leftovers import marked
-from quadbench.devices.properties import ABI_PROPERTY
+from quadbench.devices.properties import ABI_PROPERTY, BOOTED_PROPERTY
 from quadbench.devices.sandbox import TRANSPORT, Data, Place, required_programs, running_sandbox
 from quadbench.devices.scenario import load_scenario
 from quadbench.devices.userland import VIRTUAL_PROPERTY
@@ -39,7 +39,12 @@ def open_virtual(profile: DeviceProfile, address: str, options: VirtualAddress, 
     scenario = load_scenario(options.scenario) if options.scenario else None
     abi = Abi.ARM64_LINUX if options.is_arm64 else host_abi(platform.machine())
     emulator = arm64_emulator(address) if options.is_arm64 else None
-    properties = {"ro.serialno": serial, VIRTUAL_PROPERTY: abi.value, **profile.virtual_properties()}
+    properties = {
+        "ro.serialno": serial,
+        BOOTED_PROPERTY: "1",
+        VIRTUAL_PROPERTY: abi.value,
+        **profile.virtual_properties(),
+    }
     if options.is_arm64:
         properties[ABI_PROPERTY] = PHONE_ABI.value
     data = Data(folder=folder / "data", size_bytes=options.data_mb * MIB if options.data_mb else None)

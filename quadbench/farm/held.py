@@ -55,6 +55,10 @@ class Held:
         if isinstance(error, DeviceError):
             self.faults.setdefault(device.facts.address, error.message)
 
+    def note_lost(self, device: Device, reason: str) -> None:
+        """Note that a device was lost and waited for, which is a fault also where the job goes on with it."""
+        self.faults.setdefault(device.facts.address, reason)
+
     def note_record(self, record: RunRecord) -> None:
         """Note what became of a launch, which may have failed by the device's own fault."""
         if record.status is Status.FAILED and record.error_class is ErrorClass.DEVICE:
@@ -63,35 +67,69 @@ class Held:
 
 @contextmanager
 def held(
-    devices: Sequence[Device], engine: sa.Engine, purpose: str, *, lease_s: float = LEASE_S, to_examine: bool = False
+    devices: Sequence[Device],
+    engine: sa.Engine,
+    purpose: str,
+    *,
+    lease_s: float = LEASE_S,
+    to_examine: bool = False,
+    left_out: dict[str, QuadbenchError] | None = None,
 ) -> Iterator[Held]:
     """Take leases of all devices, keep them, and give them back at the end. A device whose lease is lost is closed.
 
     A phone in quarantine is refused, and how each phone has done the job decides on its health, unless they are there to be
-    examined.
+    examined. Into a dictionary `left_out` goes, with the reason, a device that cannot be taken, as long as there is another.
 
     Raises:
-        LeaseError: somebody else has one of them; none is taken then.
-        DeviceError: a device does not answer, or is in quarantine.
+        DeviceError: somebody else has one of them (LeaseError), it does not answer, or is in quarantine; none is taken then.
     """
     inventory = Inventory(engine)
-    if not to_examine:
-        inventory.require_usable(devices)
-    leases, owner = Leases(engine), user_and_host()
+    leases, owner, by_address = Leases(engine), user_and_host(), dict[str, Lease]()
     database = leases.database_name()
-    by_address: dict[str, Lease] = {}
+
+    def take(device: Device) -> None:
+        if not to_examine:
+            inventory.require_usable([device])
+        lease = leases.take(lease_name(device.family, device.serial), owner, purpose, lease_s)
+        stack.callback(_end, leases, lease)
+        by_address[device.facts.address] = lease
+
+    def mark(device: Device) -> None:  # a phone may take its time to answer
+        write_token(device, database, by_address[device.facts.address])
+        stack.callback(remove_token, device, database, by_address[device.facts.address])
+
     with ExitStack() as stack:
-        for device in devices:
-            lease = leases.take(lease_name(device.family, device.serial), owner, purpose, lease_s)
-            stack.callback(_end, leases, lease)
-            by_address[device.facts.address] = lease
-        stack.enter_context(_heartbeat(leases, list(zip(devices, by_address.values(), strict=True)), lease_s))
-        for device, lease in zip(devices, by_address.values(), strict=True):  # a phone may take its time to answer
-            write_token(device, database, lease)
-            stack.callback(remove_token, device, database, lease)
+        taken = each_or_left_out(devices, take, left_out)
+        stack.enter_context(_heartbeat(leases, [(device, by_address[device.facts.address]) for device in taken], lease_s))
+        taken = each_or_left_out(taken, mark, left_out)
+        by_address = {device.facts.address: by_address[device.facts.address] for device in taken}
         job = Held(leases=leases, database=database, by_address=by_address)
-        with nullcontext() if to_examine else _health_noted(inventory, devices, job.faults):
+        with nullcontext() if to_examine else _health_noted(inventory, taken, job.faults):
             yield job
+
+
+def each_or_left_out(
+    devices: Sequence[Device], act: Callable[[Device], None], left_out: dict[str, QuadbenchError] | None
+) -> list[Device]:
+    """Do something with each device, and return those with which it went well; without `left_out`, each must.
+
+    Raises:
+        DeviceError: of the first device with which it did not, unless others are left.
+    """
+    fine, faults = [], dict[str, QuadbenchError]()
+    for device in devices:
+        try:
+            act(device)
+            fine.append(device)
+        except DeviceError as error:
+            if left_out is None:
+                raise
+            faults[device.facts.address] = error
+    if faults and not fine:
+        raise next(iter(faults.values()))
+    if left_out is not None:
+        left_out.update(faults)
+    return fine
 
 
 @contextmanager

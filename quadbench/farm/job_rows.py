@@ -24,6 +24,10 @@ _TABLE = cast(sa.Table, JobRow.__table__)
 _TIMES = ("submitted_at", "until", "not_before", "started_at", "ended_at")
 _PLAIN = tuple(name for name in (field.name for field in fields(Job)) if name not in ("payload", "after", "is_stopping", *_TIMES))
 _CHANGING = ("attempt", "state", "is_stopping", "worker", "seat", "until", "not_before", "started_at", "ended_at", "reason")
+_STORED = (  # as the database has them, and of a payload no more than is read
+    *(sa.type_coerce(_TABLE.c[name], sa.types.NULLTYPE).label(name) for name in (*_PLAIN, "is_stopping", *_TIMES)),
+    sa.func.substr(_TABLE.c.payload, 1, MOST_PAYLOAD_BYTES + 1).label("payload"),
+)
 _BOOLS = {0: False, 1: True}  # as SQLite has them
 _MOST_ID = 2**63 - 1
 _BATCH = 500  # ids in one statement
@@ -39,10 +43,7 @@ class ReadJobs:
 
 def read_jobs(connection: sa.Connection, query: sa.Select[Any]) -> ReadJobs:
     """Return the jobs whose ids a query selects from the table, in its order; it may lock their rows."""
-    columns = [column for column in _TABLE.columns if column.name != "payload"]
-    payload = sa.func.substr(JobRow.payload, 1, MOST_PAYLOAD_BYTES + 1)
-    stored = [sa.type_coerce(column, sa.types.NULLTYPE).label(column.key) for column in columns]
-    rows = connection.execute(query.with_only_columns(*stored, payload.label("payload"))).mappings().all()
+    rows = connection.execute(query.with_only_columns(*_STORED)).mappings().all()
     after = _needed(connection, [row["id"] for row in rows])
     jobs, faults = [], {}
     for row in rows:

@@ -41,7 +41,8 @@ _Place = tuple[str, str | None, str | None, int | None, int | None, bool]  # met
 class Heard:
     """The events of one launch so far. `problem` names the first line that is wrong; the good ones around it are kept.
 
-    `is_over` says that the harness has written more than its plan can explain; what comes then is not read any more.
+    `is_over` says that the harness has written more than its plan can explain; what comes then is not read any more. `painted`
+    counts the images so far, warm-up included, and `task` is that of the last.
     """
 
     expected: Expected
@@ -55,15 +56,21 @@ class Heard:
     size_bytes: int = 0
     problem: str | None = None
     is_over: bool = False
+    painted: int = 0
+    task: str | None = None
     counts: Counter[SampleGroup] = field(default_factory=Counter)
     _seen: Counter[_Place] = field(default_factory=Counter)
 
-    def take(self, line: str) -> None:
-        """Read the next line."""
+    def take(self, line: str) -> bool:
+        """Read the next line, and say whether it tells of one image more."""
+        painted = self.painted
         self.lines += 1
         self.size_bytes += len(line) + 1
-        if self._is_too_much():
-            return
+        if not self._is_too_much():
+            self._read(line)
+        return self.painted > painted
+
+    def _read(self, line: str) -> None:
         try:
             event = read_event(line)
         except ValueError as error:
@@ -149,6 +156,8 @@ class Heard:
             self._object(f"is a sample of {event.metric} that the plan does not explain: {fault}")
             return
         self.samples.append(_sample(event))
+        if event.metric == "end_to_end_ns":
+            self.painted, self.task = self.painted + 1, event.task
 
     def _too_often(self, event: SampleEvent) -> str | None:
         """Count the sample; say where there were as many of it before as the plan has."""

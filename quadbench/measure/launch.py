@@ -4,39 +4,32 @@ import hashlib
 import json
 import logging
 import os
-import platform
 import time
-import uuid
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from threading import Event
 
-from quadbench.artifacts import Bundle, Caveat, CompiledBundle, ErrorClass, LaunchPlan, RunRecord, Sample, Status
-from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts import ErrorClass, LaunchPlan, RunRecord, Sample
 from quadbench.artifacts.parts import tasks_of
-from quadbench.devices import Device
-from quadbench.errors import DeviceError, StorageError
-from quadbench.harness.expected import Expected, expected_of
+from quadbench.errors import DeviceError, DeviceLostError, StorageError
+from quadbench.harness.expected import expected_of
 from quadbench.harness.heard import Heard
 from quadbench.harness.installation import Installation
 from quadbench.harness.painted import EVENTS
 from quadbench.harness.plan import harness_plan
-from quadbench.measure.conditions import settings_of, versions_of
 from quadbench.measure.fetch import fetch_image, painted_files
+from quadbench.measure.findings import Findings, LaunchSettings, LaunchWork, record_of
 from quadbench.measure.gate import caveats_of_state, disturbances, max_busy_percent, wait_at_gate
 from quadbench.measure.images import WrongImageError, expected_images, image_fault, image_samples
 from quadbench.measure.kernels import kernel_samples
-from quadbench.measure.outcome import Failure, caveats_of, failure_of
+from quadbench.measure.outcome import failure_of
 from quadbench.measure.remote import remote_folder, remove_left, runs_folder
 from quadbench.measure.rom import rom_samples
 from quadbench.measure.state import flatten, read_state
-from quadbench.recipe import Gate, Runtime
-from quadbench.results.layout import Layout
-from quadbench.target.abi import host_abi
+from quadbench.measure.stop import Stop
 
+Painted = Callable[[str, int], None]  # the task, and the number of its image in the launch
 _SYNC_INTERVAL_S = 1.0  # what a power cut may take of the events; a sync for each line would disturb what this machine measures
 _SCREEN_HINT = "keep it on: adb shell svc power stayon true, then wake it up"
 
@@ -51,36 +44,41 @@ class LaunchAborted(KeyboardInterrupt):
         self.record = record
 
 
+class LaunchNotBegun(KeyboardInterrupt):
+    """Ctrl-C while a launch waited at the gate; there is nothing to store of it."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class LaunchSettings:
-    """The settings that all launches of one run share. `confirm` refuses a device that is not the run's, before each launch."""
+class Ended:
+    """A launch that has ended, and the error with which its device was lost meanwhile; None where it was not."""
 
-    run_id: str
-    layout: Layout
-    runtime: Runtime
-    timeout_s: float
-    gate: Gate = field(default_factory=Gate)
-    confirm: Callable[[Device], None] | None = None
+    record: RunRecord
+    lost: DeviceLostError | None = None
 
 
-def measure_launch(
+def measure_launch(installation: Installation, launch: LaunchPlan, settings: LaunchSettings) -> RunRecord:
+    """Run the harness once, as `run_launch` does."""
+    return run_launch(installation, launch, settings, Stop()).record
+
+
+def run_launch(
     installation: Installation,
     launch: LaunchPlan,
     settings: LaunchSettings,
-    interrupted: Event | None = None,
+    stop: Stop,
     *,
     may_discard: bool = False,
-) -> RunRecord:
+    painted: Painted = lambda _task, _images: None,
+) -> Ended:
     """Run the harness once and keep what it says. Whatever goes wrong in it comes back as a FAILED or SKIPPED record.
 
     A launch that may be discarded is, where the device is too hot or slowed down when it ends; else it has the caveat. Where
-    another thread takes Ctrl-C, it sets `interrupted`, then closes the device: what fails from then on is cut off.
-
-    Writes plan.json, events.jsonl (line by line, as they come) and images/<task>/<item>.png into the launch's folder. The
-    caller stores the record.
+    another thread takes Ctrl-C, it cuts off with `stop`, then closes the device. `painted` is told of each image. Writes
+    plan.json, events.jsonl (line by line) and images/<task>/<item>.png into the launch's folder. The caller stores the record.
 
     Raises:
         LaunchAborted: Ctrl-C; the caller stores its record and lets it pass on.
+        LaunchNotBegun: the end was asked for while the gate was closed.
         ArtifactError, UnknownNameError: installation and launch do not fit; nothing was started.
         ValueError: the run id cannot name a folder.
     """
@@ -89,7 +87,7 @@ def measure_launch(
     plan = harness_plan(installation, launch, runtime=settings.runtime, images=images)
     steps = {task.name: task.steps for task in tasks_of(installation.bundle.artifact, launch)}
     provider = installation.execution_provider
-    work = _Launch(
+    work = LaunchWork(
         on=installation,
         launch=launch,
         settings=settings,
@@ -101,92 +99,48 @@ def measure_launch(
         is_emulated=provider is not None and provider.is_emulator and launch.variant.is_quantized,
         may_discard=may_discard,
     )
-    return _measured(work, interrupted or Event())
+    return _measured(work, stop, painted)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Launch:
-    """The inputs of one launch. `harness` and `images` are paths on the device, `folder` is the launch's folder here."""
-
-    on: Installation
-    launch: LaunchPlan
-    settings: LaunchSettings
-    plan: bytes
-    harness: str
-    expected: Expected
-    images: str
-    folder: Path
-    is_emulated: bool
-    may_discard: bool
-
-    @property
-    def device(self) -> Device:
-        return self.on.device
-
-    @property
-    def bundle(self) -> Bundle:
-        return self.on.bundle.artifact
-
-    @property
-    def compiled(self) -> CompiledBundle:
-        return self.on.compiled.artifact
-
-
-@dataclass(kw_only=True)
-class _Findings:
-    """The findings of a launch so far, filled as it goes, so that an interrupt at any point leaves what came before."""
-
-    started_at: datetime
-    heard: Heard
-    state: dict[str, str] = field(default_factory=dict)
-    caveats_of_state: tuple[Caveat, ...] = ()
-    samples: list[Sample] = field(default_factory=list)  # beyond the harness's own
-    images: dict[str, str] = field(default_factory=dict)
-    refusal: str | None = None  # the gate's
-    disturbance: str | None = None  # for which it is to be repeated
-    failure: Failure | None = None
-
-    def fail(self, error_class: ErrorClass, reason: str) -> None:
-        """Note a failure; the first one is the cause of those that follow."""
-        self.failure = self.failure or Failure(error_class=error_class, reason=reason)
-
-
-def _measured(work: _Launch, interrupted: Event) -> RunRecord:
+def _measured(work: LaunchWork, stop: Stop, painted: Painted) -> Ended:
     name = f"{work.device.facts.address}: launch {work.launch.launch} of {work.launch.variant}"
     log.info("%s: starts", name)
     began = time.monotonic()
-    findings = _Findings(started_at=datetime.now(UTC), heard=Heard(expected=work.expected))
+    findings = Findings(started_at=datetime.now(UTC), heard=Heard(expected=work.expected))
     try:
-        _measure(work, findings)
-        if findings.failure and interrupted.is_set():
+        _measure(work, findings, stop, painted)
+        if findings.failure and stop.is_cut_off:
             raise KeyboardInterrupt
+    except LaunchNotBegun:
+        raise
     except KeyboardInterrupt as interrupt:
         findings.failure = None
-        raise LaunchAborted(_record(work, findings, aborted=True)) from interrupt
-    record = _record(work, findings)
+        raise LaunchAborted(record_of(work, findings, aborted=True)) from interrupt
+    record = record_of(work, findings)
     log.info(
         "%s: %s after %.1f s%s", name, record.status, time.monotonic() - began, f", {record.reason}" if record.reason else ""
     )
-    return record
+    return Ended(record=record, lost=findings.lost)
 
 
-def _measure(work: _Launch, findings: _Findings) -> None:
+def _measure(work: LaunchWork, findings: Findings, stop: Stop, painted: Painted) -> None:
     try:
         work.folder.mkdir(parents=True, exist_ok=True)
         if work.settings.confirm:
             work.settings.confirm(work.device)
         remove_left(work.device, work.settings.layout)
-        if not _passes_gate(work, findings):
+        if not _passes_gate(work, findings, stop):
             return
         findings.samples += (*rom_samples(work.on, work.launch), *kernel_samples(work.on, work.launch))
         plan = work.folder / "plan.json"
         plan.write_bytes(work.plan)
         with remote_folder(work.device, work.settings.run_id, plan) as remote:
-            _run_harness(work, findings, remote)
+            _run_harness(work, findings, remote, painted)
             if findings.failure is None or findings.failure.error_class is not ErrorClass.DEVICE:
                 _fetch_images(work, findings)
         _read_state_after(work, findings)
     except DeviceError as error:
+        findings.note_lost(error)
         findings.fail(ErrorClass.DEVICE, str(error))
     except (StorageError, OSError) as error:
         findings.fail(ErrorClass.INFRASTRUCTURE, f"this machine cannot write the results: {error}")
@@ -197,10 +151,16 @@ def _measure(work: _Launch, findings: _Findings) -> None:
         findings.fail(ErrorClass.INFRASTRUCTURE, reason)
 
 
-def _passes_gate(work: _Launch, findings: _Findings) -> bool:
+def _passes_gate(work: LaunchWork, findings: Findings, stop: Stop) -> bool:
+    def sleep(seconds: float) -> None:
+        if stop.wait(seconds):
+            raise LaunchNotBegun
+
     limits, shares_host_cpu = work.settings.gate, work.device.shares_host_cpu
     is_watched = max_busy_percent(limits, shares_host_cpu=shares_host_cpu) is not None
-    state, judged = wait_at_gate(lambda: read_state(work.device, is_watched=is_watched), limits, shares_host_cpu=shares_host_cpu)
+    state, judged = wait_at_gate(
+        lambda: read_state(work.device, is_watched=is_watched), limits, shares_host_cpu=shares_host_cpu, sleep=sleep
+    )
     findings.state |= flatten(state, "before")
     findings.caveats_of_state = judged.caveats
     if state.screen == "off":
@@ -210,7 +170,7 @@ def _passes_gate(work: _Launch, findings: _Findings) -> bool:
     return judged.is_open
 
 
-def _read_state_after(work: _Launch, findings: _Findings) -> None:
+def _read_state_after(work: LaunchWork, findings: Findings) -> None:
     try:
         state = read_state(work.device)
     except DeviceError as error:
@@ -224,8 +184,9 @@ def _read_state_after(work: _Launch, findings: _Findings) -> None:
         findings.disturbance = f"discarded, and its block is repeated: {disturbed} when it ended"
 
 
-def _run_harness(work: _Launch, findings: _Findings, remote: str) -> None:
+def _run_harness(work: LaunchWork, findings: Findings, remote: str, painted: Painted) -> None:
     ended: DeviceError | None = None
+    heard = findings.heard
     began = time.monotonic()
     try:
         environment = work.on.kit.environment if work.on.kit else {}
@@ -233,8 +194,9 @@ def _run_harness(work: _Launch, findings: _Findings, remote: str) -> None:
         with closing(lines), (work.folder / EVENTS).open("w", encoding="utf-8") as file:
             synced = began
             for line in lines:
-                findings.heard.take(line)
-                if findings.heard.is_over:
+                if heard.take(line) and heard.task:
+                    painted(heard.task, heard.painted)
+                if heard.is_over:
                     break
                 file.write(f"{line}\n")
                 file.flush()
@@ -244,10 +206,11 @@ def _run_harness(work: _Launch, findings: _Findings, remote: str) -> None:
     except DeviceError as error:
         ended = error
     wall_s = time.monotonic() - began
-    findings.failure = failure_of(findings.heard, ended, hashlib.sha256(work.plan).hexdigest(), wall_s)
+    findings.note_lost(ended)
+    findings.failure = failure_of(heard, ended, hashlib.sha256(work.plan).hexdigest(), wall_s)
 
 
-def _fetch_images(work: _Launch, findings: _Findings) -> None:
+def _fetch_images(work: LaunchWork, findings: Findings) -> None:
     """Pull every image that was announced and compare it; judge the launch by them where nothing else is wrong."""
     announced, files = findings.heard.images, painted_files(work.device, work.images)
     samples: list[Sample] = []
@@ -267,54 +230,3 @@ def _fetch_images(work: _Launch, findings: _Findings) -> None:
     findings.samples += samples
     if wrong := image_fault(work.launch.variant, samples):
         findings.fail(ErrorClass.HARNESS, wrong)
-
-
-def _record(work: _Launch, findings: _Findings, *, aborted: bool = False) -> RunRecord:
-    status, error_class, reason = _status(findings, aborted=aborted)
-    return RunRecord(
-        record_id=uuid.uuid4().hex,
-        run_id=work.settings.run_id,
-        started_at=findings.started_at,
-        ended_at=datetime.now(UTC),
-        recipe_name=work.bundle.recipe_name,
-        recipe_digest=work.bundle.recipe_digest,
-        bundle_digest=work.bundle.digest,
-        compiled_digest=work.compiled.digest,
-        target=work.compiled.target,
-        device=work.device.facts,
-        variant=work.launch.variant,
-        launch=work.launch.launch,
-        status=status,
-        error_class=error_class,
-        reason=None if reason is None else one_line(reason),
-        caveats=_caveats(work, findings),
-        versions=versions_of(work.on, findings.heard),
-        settings=settings_of(work.on, work.launch.variant, work.settings.runtime),
-        state=findings.state,
-        samples=(*findings.heard.samples, *findings.samples),
-        images=findings.images,
-    )
-
-
-def _caveats(work: _Launch, findings: _Findings) -> tuple[Caveat, ...]:
-    of_graphs = work.compiled.caveats if work.launch.variant.is_quantized else ()
-    of_npu = (Caveat.EMULATED_NPU,) if work.is_emulated else ()
-    of_cpu = (Caveat.EMULATED_CPU,) if _emulates_cpu(work) else ()
-    of_launch = (*of_graphs, *findings.caveats_of_state, *of_npu, *of_cpu)
-    return caveats_of(work.bundle, work.device.facts, findings.heard, of_launch)
-
-
-def _emulates_cpu(work: _Launch) -> bool:
-    return work.device.shares_host_cpu and work.device.abi is not host_abi(platform.machine())
-
-
-def _status(findings: _Findings, *, aborted: bool) -> tuple[Status, ErrorClass | None, str | None]:
-    if aborted:
-        return Status.ABORTED, ErrorClass.USER, f"interrupted after {len(findings.heard.samples)} samples"
-    if findings.failure is not None:
-        return Status.FAILED, findings.failure.error_class, findings.failure.reason
-    if findings.refusal is not None:
-        return Status.SKIPPED, ErrorClass.DEVICE, findings.refusal
-    if findings.disturbance is not None:
-        return Status.DISCARDED, ErrorClass.DEVICE, findings.disturbance
-    return Status.OK, None, None

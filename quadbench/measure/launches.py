@@ -1,75 +1,162 @@
-"""Launches: devices and the turns of each -> RunRecords, phones at the same time."""
+"""Launches: devices and the turns of each -> RunRecords, phones at the same time, and what is left of each."""
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
-from quadbench.artifacts import RunRecord
+from quadbench.artifacts import LaunchPlan, RunRecord
 from quadbench.devices import Device
-from quadbench.measure.launch import LaunchAborted, measure_launch
+from quadbench.errors import DeviceLostError, QuadbenchError
+from quadbench.measure.launch import Ended, LaunchAborted, LaunchNotBegun, run_launch
+from quadbench.measure.stop import Stop, ctrl_c_asks
 from quadbench.measure.turns import Turn, Turns
 from quadbench.observer import Observer
 
 Keep = Callable[[RunRecord], None]
+Regain = Callable[[DeviceLostError], object]  # returns when the device is as it was before, or raises QuadbenchError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Queue:
-    """A device and the launches that it runs."""
+    """A device and the launches that it runs. Without `regain`, nobody waits for one that was lost in a launch."""
 
     device: Device
     turns: Turns
+    regain: Regain | None = None
 
 
-def measure_launches(queues: Sequence[Queue], *, keep: Keep, observer: Observer) -> None:
-    """Run every launch on every device and hand each record to `keep` as soon as it is there.
+@dataclass(frozen=True, kw_only=True)
+class Rest:
+    """The part of a device's launches that did not run: there was no time for them, or the device was given up before."""
+
+    launches: Sequence[LaunchPlan] = ()
+    given_up: QuadbenchError | None = None
+
+
+def measure_launches(queues: Sequence[Queue], *, keep: Keep, observer: Observer, stop: Stop | None = None) -> dict[str, Rest]:
+    """Run every launch on every device and hand each record to `keep` as soon as it is there. Return by address what is left.
 
     Phones run at the same time, each in a thread; devices that share this machine's CPU one after the other, in this one.
+    Ctrl-C lets the launches that run end, and begins no other; the second one cuts them off.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C; the record of each launch that was cut off has been handed over.
+        KeyboardInterrupt: Ctrl-C; the record of each launch that was finished or cut off has been handed over.
     """
-    interrupted = threading.Event()
-
-    def run_all(queue: Queue) -> None:
-        turn = next(queue.turns, None)
-        while turn is not None and not interrupted.is_set():
-            observer.launch(queue.device.facts.address, turn.launch, turn.number, turn.total)
-            try:
-                record = measure_launch(turn.installation, turn.launch, turn.settings, interrupted, may_discard=turn.may_discard)
-            except LaunchAborted as aborted:
-                keep(aborted.record)
-                raise
-            keep(record)
-            turn = _next(queue.turns, record)
-
+    stop = stop or Stop()
+    work = _LaunchesUnderWay(keep=keep, observer=observer, stop=stop)
     phones = [queue for queue in queues if not queue.device.shares_host_cpu]
     # The pool waits for its threads, so their devices are closed before.
-    with ThreadPoolExecutor(max(1, len(phones))) as pool, _closed_on_interrupt([one.device for one in phones], interrupted):
-        pending = [pool.submit(run_all, phone) for phone in phones]
-        for queue in queues:
-            if queue.device.shares_host_cpu:
-                run_all(queue)
-        for phone in pending:
-            phone.result()
+    with (
+        ctrl_c_asks(stop),
+        ThreadPoolExecutor(max(1, 2 * len(queues))) as pool,  # each may wait for its device, too
+        _closed_on_interrupt([one.device for one in phones], stop),
+    ):
+        pending = [pool.submit(work.run, [phone], pool) for phone in phones]
+        rests = work.run([queue for queue in queues if queue.device.shares_host_cpu], pool)
+        for rest in pending:
+            rests |= rest.result()
+    return {address: rest for address, rest in rests.items() if rest != Rest()}
 
 
-def _next(turns: Turns, record: RunRecord) -> Turn | None:
+@dataclass(kw_only=True)
+class _Course:
+    """A queue under way: its steps, each a device to be waited for before the next, and whether it is back."""
+
+    address: str
+    steps: Generator[Callable[[], object], None, Rest]
+    regained: Future[object] | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        return self.regained is None or self.regained.done()
+
+    def go_on(self) -> Callable[[], object]:
+        """Run launches until the device has to be waited for; return what waits for it.
+
+        Raises:
+            StopIteration: it is through, with its rest.
+        """
+        try:
+            if self.regained:
+                self.regained.result()
+        except QuadbenchError as error:
+            return self.steps.throw(error)
+        return next(self.steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _LaunchesUnderWay:
+    """The work of a run on its devices."""
+
+    keep: Keep
+    observer: Observer
+    stop: Stop
+
+    def run(self, queues: Sequence[Queue], pool: ThreadPoolExecutor) -> dict[str, Rest]:
+        """Run queues in this thread, one after the other; while a device is waited for in the pool, the next one goes on."""
+        rests: dict[str, Rest] = {}
+        courses = [_Course(address=queue.device.facts.address, steps=self._steps(queue)) for queue in queues]
+        while courses:
+            if not any(course.is_ready for course in courses):
+                wait([course.regained for course in courses if course.regained], return_when=FIRST_COMPLETED)
+            course = next(course for course in courses if course.is_ready)
+            try:
+                course.regained = pool.submit(course.go_on())
+            except StopIteration as through:
+                courses.remove(course)
+                rests[course.address] = through.value
+        return rests
+
+    def _steps(self, queue: Queue) -> Generator[Callable[[], object], None, Rest]:
+        """Run a device's launches, one after the other; where it is lost, yield what waits for it."""
+        turn, rest = _next(queue.turns, None)
+        while turn is not None and not self.stop.is_asked:
+            try:
+                end = self._launched(queue.device.facts.address, turn)
+            except LaunchNotBegun:
+                return Rest()
+            if end.lost and queue.regain:
+                try:
+                    yield partial(queue.regain, end.lost)
+                except QuadbenchError as error:
+                    return Rest() if self.stop.is_asked else Rest(given_up=error)
+            turn, rest = _next(queue.turns, end if queue.regain else Ended(record=end.record))
+        return Rest(launches=rest)
+
+    def _launched(self, address: str, turn: Turn) -> Ended:
+        self.observer.launch(address, turn.launch, turn.number, turn.total)
+
+        def painted(task: str, images: int) -> None:
+            self.observer.painted(address, task, images)
+
+        try:
+            end = run_launch(
+                turn.installation, turn.launch, turn.settings, self.stop, may_discard=turn.may_discard, painted=painted
+            )
+        except LaunchAborted as aborted:
+            self.keep(aborted.record)
+            raise
+        self.keep(end.record)
+        return end
+
+
+def _next(turns: Turns, end: Ended | None) -> tuple[Turn | None, Sequence[LaunchPlan]]:
+    """Return the next turn, or None and the launches that are left when the turns end."""
     try:
-        return turns.send(record)
-    except StopIteration:
-        return None
+        return (next(turns) if end is None else turns.send(end)), ()
+    except StopIteration as over:
+        return None, over.value
 
 
 @contextmanager
-def _closed_on_interrupt(devices: Sequence[Device], interrupted: threading.Event) -> Iterator[None]:
+def _closed_on_interrupt(devices: Sequence[Device], stop: Stop) -> Iterator[None]:
     """On Ctrl-C, end what runs on the phones so that their threads end too: each stores its last launch as it was cut off."""
     try:
         yield
     except KeyboardInterrupt:
-        interrupted.set()
+        stop.cut_off()
         for device in devices:
             device.close()
         raise

@@ -1,6 +1,6 @@
 """Turns: blocks of launches on one device, in order -> the next launch, knowing how those before it ended. Pure.
 
-A device's turns are a generator: it yields a launch and is sent its record. What decides about launches, here or elsewhere, is
+A device's turns are a generator: it yields a launch and is sent how it ended. What decides about launches, here or elsewhere, is
 written as a loop over them and runs none itself.
 """
 
@@ -11,7 +11,9 @@ from dataclasses import dataclass, field, replace
 from quadbench.artifacts import LaunchPlan, RunRecord, Status, Variant
 from quadbench.harness.installation import Installation
 from quadbench.measure.blocks import missing_blocks, repeated
-from quadbench.measure.launch import LaunchSettings
+from quadbench.measure.budget import Budget
+from quadbench.measure.findings import LaunchSettings
+from quadbench.measure.launch import Ended
 from quadbench.statistics import LAUNCHES_PER_BLOCK, Looks
 
 
@@ -27,7 +29,7 @@ class Turn:
     may_discard: bool = False
 
 
-Turns = Generator[Turn, RunRecord, None]
+Turns = Generator[Turn, Ended, Sequence[LaunchPlan]]  # it returns the launches for which there is no time
 
 
 def planned_turns(
@@ -37,20 +39,21 @@ def planned_turns(
     *,
     retries: int,
     stored: Sequence[RunRecord] = (),
+    budget: Budget | None = None,
 ) -> Turns:
     """Yield the launches of a run, block by block; a block with a launch that is discarded is broken off and repeated at the end.
 
-    Of a run that goes on, `stored` has the records of this device: what is whole and OK is not run again, and what is broken is
-    repeated. Repeated launches have numbers of their own.
+    One in which the device was lost is repeated at once. Of a run that goes on, `stored` has the device's records: what is whole
+    and OK is not run again. A block that would not end within the budget is not begun, nor is any after it.
     """
-    blocks = deque(missing_blocks(launches, stored))
+    blocks, ended = deque(missing_blocks(launches, stored)), list(stored)
     total, number = len(launches), len(launches) - sum(map(len, blocks))
     retries -= sum(record.status is Status.DISCARDED for record in stored)
-    while blocks:
+    while blocks and (budget is None or budget.allows(blocks[0], ended)):
         block = blocks.popleft()
         for launch in block:
             number += 1
-            record = yield Turn(
+            end = yield Turn(
                 installation=installation,
                 launch=launch,
                 settings=settings,
@@ -58,10 +61,17 @@ def planned_turns(
                 total=total,
                 may_discard=retries > 0 and launch.variant is not Variant.FLOAT,
             )
-            if record.status is Status.DISCARDED:
+            ended.append(end.record)
+            if end.lost:
+                blocks.appendleft(repeated(block))
+            elif end.record.status is Status.DISCARDED:
                 blocks.append(repeated(block))
-                retries, total = retries - 1, number + sum(map(len, blocks))
-                break
+                retries -= 1
+            else:
+                continue
+            total = number + sum(map(len, blocks))
+            break
+    return [launch for block in blocks for launch in block]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +107,10 @@ class Interleaved:
 
     def turns(self) -> Turns:
         """Yield the launches."""
+        yield from self._turns()
+        return ()
+
+    def _turns(self) -> Generator[Turn, Ended, None]:
         retries, has_seen_enough = self.retries, False
         while not has_seen_enough and len(self.blocks) < self.looks.at[-1]:
             *records, last = yield from self._block(may_discard=retries > 0)
@@ -110,14 +124,14 @@ class Interleaved:
             else:
                 retries -= 1
 
-    def _block(self, *, may_discard: bool) -> Generator[Turn, RunRecord, list[RunRecord]]:
+    def _block(self, *, may_discard: bool) -> Generator[Turn, Ended, list[RunRecord]]:
         """Run a block; return its records, of which the last one alone may be another than OK."""
         records: list[RunRecord] = []
         first = LAUNCHES_PER_BLOCK * self._begun
         self._begun += 1
         for side, second in ((self.a, 0), (self.b, 0), (self.b, 1), (self.a, 1)):
             done = 2 * LAUNCHES_PER_BLOCK * len(self.blocks)
-            record = yield Turn(
+            end = yield Turn(
                 installation=side.installation,
                 launch=replace(side.launch, launch=first + second),
                 settings=side.settings,
@@ -125,7 +139,7 @@ class Interleaved:
                 total=2 * LAUNCHES_PER_BLOCK * self.looks.at[-1],
                 may_discard=may_discard,
             )
-            records.append(record)
-            if record.status is not Status.OK:
+            records.append(end.record)
+            if end.record.status is not Status.OK:
                 break
         return records

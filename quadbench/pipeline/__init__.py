@@ -11,6 +11,7 @@ from quadbench.errors import extra_needed
 from quadbench.farm.held import leased
 from quadbench.observer import Observer
 from quadbench.pipeline.building import build_all, built, built_for, compiled
+from quadbench.pipeline.conduct import USUAL, Conduct
 from quadbench.pipeline.execution import Outcome, execute
 from quadbench.pipeline.resumption import resumable_tasks, resumed_work
 from quadbench.pipeline.work import Work
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from quadbench.quad.admit import Admission
 
 __all__ = [
+    "USUAL",
+    "Conduct",
     "Outcome",
     "admit",
     "build_all",
@@ -42,11 +45,18 @@ __all__ = [
 
 
 def run(
-    recipe: Recipe, addresses: Sequence[str], *, swept: Mapping[str, str] | None = None, layout: Layout, observer: Observer
+    recipe: Recipe,
+    addresses: Sequence[str],
+    *,
+    swept: Mapping[str, str] | None = None,
+    conduct: Conduct = USUAL,
+    layout: Layout,
+    observer: Observer,
 ) -> Outcome:
     """Build, compile, deploy, measure, store and report. Every record is stored as soon as it is there.
 
-    A device that fails is left out and named in the outcome; the others go on. `swept` are values that a sweep has set.
+    A device that fails is left out and named in the outcome; the others go on. `swept` are values that a sweep has set; `conduct`
+    says how devices that were lost are waited for, and when the run shall be over.
 
     Raises:
         QuadbenchError: nothing could be built, or every device failed.
@@ -58,20 +68,31 @@ def run(
         return built_for(recipe, profiles, layout=layout, observer=observer)
 
     terms = replace(recipe.terms, swept=dict(swept or {}))
-    return execute(Work(name=recipe.name, terms=terms, bundles_of=bundles_of), addresses, layout=layout, observer=observer)
+    work = Work(name=recipe.name, terms=terms, bundles_of=bundles_of)
+    return execute(work, addresses, conduct, layout=layout, observer=observer)
 
 
-def run_bundle(bundle: Stored[Bundle], terms: Terms, addresses: Sequence[str], *, layout: Layout, observer: Observer) -> Outcome:
+def run_bundle(
+    bundle: Stored[Bundle],
+    terms: Terms,
+    addresses: Sequence[str],
+    *,
+    conduct: Conduct = USUAL,
+    layout: Layout,
+    observer: Observer,
+) -> Outcome:
     """Do the same with a bundle that is there, on all devices. Baselines of a graph per task are left out where a task has none.
 
     Raises:
         QuadbenchError: every device failed.
         KeyboardInterrupt: Ctrl-C; what was measured is stored.
     """
-    return execute(_of_bundle(bundle, terms), addresses, layout=layout, observer=observer)
+    return execute(_of_bundle(bundle, terms), addresses, conduct, layout=layout, observer=observer)
 
 
-def resume(run_id: str, addresses: Sequence[str] = (), *, layout: Layout, observer: Observer) -> Outcome:
+def resume(
+    run_id: str, addresses: Sequence[str] = (), *, conduct: Conduct = USUAL, layout: Layout, observer: Observer
+) -> Outcome:
     """Go on with a run that was cut short: measure what is missing, on all of its devices or on some of them.
 
     Raises:
@@ -81,10 +102,19 @@ def resume(run_id: str, addresses: Sequence[str] = (), *, layout: Layout, observ
     """
     begun = load_run_file(layout, run_id)
     work = resumed_work(begun, addresses, layout)
-    return execute(work, addresses or begun.addresses, layout=layout, observer=observer)
+    return execute(work, addresses or begun.addresses, conduct, layout=layout, observer=observer)
 
 
-def go_on(run_id: str, bundle: Stored[Bundle], terms: Terms, address: str, *, layout: Layout, observer: Observer) -> Outcome:
+def go_on(
+    run_id: str,
+    bundle: Stored[Bundle],
+    terms: Terms,
+    address: str,
+    *,
+    conduct: Conduct = USUAL,
+    layout: Layout,
+    observer: Observer,
+) -> Outcome:
     """Measure what is missing of a run on one device, and begin the run where nothing of it is there.
 
     For workers that share a database: one that was killed is followed by another, on this machine or elsewhere, which measures
@@ -93,7 +123,7 @@ def go_on(run_id: str, bundle: Stored[Bundle], terms: Terms, address: str, *, la
     Raises:
         QuadbenchError: as `run_bundle`.
     """
-    return execute(replace(_of_bundle(bundle, terms), run_id=run_id), [address], layout=layout, observer=observer)
+    return execute(replace(_of_bundle(bundle, terms), run_id=run_id), [address], conduct, layout=layout, observer=observer)
 
 
 def _of_bundle(bundle: Stored[Bundle], terms: Terms) -> Work:

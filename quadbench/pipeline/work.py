@@ -9,7 +9,7 @@ from quadbench.recipe import Terms
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """The work of a run: what it measures.
+    """The work of a run: what it measures. `bundles_of` returns by device profile the bundle that devices run, built if need be.
 
     `run_id` is that of a run that goes on, of which nothing need be there yet, and `devices` are those that it had; None begins
     a new one.

@@ -39,6 +39,8 @@ def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
     ran = {record.variant for record in result.records if record.status is Status.OK}
     tried = {record.variant for record in result.records}
     missing = [_cut_short(result)] if result.is_cut_short else []
+    missing += [f"{address}: {reason}." for address, reason in result.left_out.items()]
+    missing += [f"{one.address} was lost and waited for, {one.away_s:.0f} s: {one.reason}." for one in result.retries]
     if not result.records:
         missing.append("No launch was run, so there are no figures at all.")
     elif not ran:

@@ -124,6 +124,11 @@ class Records:
         """Return the id of the run that began last, or None in an empty database."""
         return next(iter(self.run_ids(limit=1)), None)
 
+    def has_run(self, run_id: str) -> bool:
+        """Say whether a run has any record."""
+        with reading(self._engine) as connection:
+            return connection.scalar(sa.select(RecordRow.id).where(RecordRow.run_id == run_id).limit(1)) is not None
+
     def of_run_if_any(self, run_id: str) -> tuple[RunRecord, ...]:
         """The records of a run that may have none yet, in the order in which they began, exactly as they were stored.
 

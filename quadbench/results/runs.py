@@ -12,7 +12,18 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from quadbench.artifacts import SCHEMA_VERSION, Bundle, Deployment, DeviceFacts, RunRecord, RunResult, Status, Stored, Variant
+from quadbench.artifacts import (
+    SCHEMA_VERSION,
+    Bundle,
+    Deployment,
+    DeviceFacts,
+    Retry,
+    RunRecord,
+    RunResult,
+    Status,
+    Stored,
+    Variant,
+)
 from quadbench.artifacts.names import FileName
 from quadbench.artifacts.parts import file_refs
 from quadbench.artifacts.plausible import MOST_BYTES
@@ -45,6 +56,7 @@ class RunFile:
     at AI Hub on those with the addresses `hosted`; `contents` has the digest of each bundle's files, by the bundle's folder.
     `has_own_report`: a report of it is the one that it wrote itself, with which it may go; a report that somebody asked for keeps
     it, as any does of an older quadbench.
+    `retries` are devices that were lost and came back; `left_out` says by address why a device lacks launches.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -64,6 +76,8 @@ class RunFile:
     hosted: tuple[str, ...] = ()
     contents: dict[FileName, str] = field(default_factory=dict)
     has_own_report: bool = False
+    retries: tuple[Retry, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def terms(self) -> Terms | None:
@@ -183,6 +197,8 @@ def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
         is_cut_short=run.is_cut_short,
         recipe=run.recipe,
         swept=run.swept,
+        retries=run.retries,
+        left_out=run.left_out,
     )
 
 
@@ -304,6 +320,8 @@ def _run_fault(run: RunFile, run_id: str) -> str | None:
         for name in ("sent_bytes", "present_bytes"):
             if not 0 <= getattr(deployment, name) <= MOST_BYTES:
                 return f"has {name} {shown(str(getattr(deployment, name)))}; expected 0 to 2^50"
+    if any(retry.away_s < 0 for retry in run.retries):
+        return "has a device that was away for less than 0 s"
     if any(count < 0 for count in (run.planned or {}).values()):
         return "has fewer than 0 planned launches"
     try:

@@ -1,11 +1,12 @@
 """Rollout: a bundle and connected devices -> the bundle compiled for each target, once, and installed on every device."""
 
 import logging
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
-from pathlib import Path
 
 from quadbench.artifacts import Bundle, CompiledBundle, Deployment, Stored
 from quadbench.artifacts.parts import harness_files
@@ -19,23 +20,26 @@ from quadbench.harness.program import checked_harness, ensure_harness
 from quadbench.observer import Observer
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
-from quadbench.rollout.equipment import Kind, KitChoice, host_runtime, kind_of, kit_for, named_kit
+from quadbench.rollout.equipment import Gear, Kind, KitChoice, host_runtime, kind_of, kit_for, named_kit
 from quadbench.rollout.named import name_libraries
 from quadbench.rollout.placed import placed_libraries
 from quadbench.rollout.push_set import local_file, push_set
+from quadbench.rollout.recovery import Recovery
 from quadbench.target.targets import Target
 
 LeftOut = Callable[[Device, QuadbenchError], None]
+Install = Callable[[], Installation]
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """The devices on which the bundle is installed, and by address why it is not on the others."""
+    """The devices on which the bundle is installed, and by address why it is not on the others, and how to install it again."""
 
-    installations: tuple[Installation, ...]
-    failures: dict[str, QuadbenchError]
+    installations: tuple[Installation, ...] = ()
+    failures: dict[str, QuadbenchError] = field(default_factory=dict)
+    again: dict[str, Install] = field(default_factory=dict)
 
     @property
     def deployments(self) -> tuple[Deployment, ...]:
@@ -50,14 +54,14 @@ def roll_out(
     layout: Layout,
     observer: Observer,
     runs_float: bool = True,
-    harness: Path | None = None,
-    kit: str | None = None,
+    gear: Gear | None = None,
     left_out: LeftOut | None = None,
+    recovery: Recovery | None = None,
 ) -> Rollout:
     """Compile, then push to all devices at once, each with its bundle. One that fails is left out, and told; the others go on.
 
-    Unless the float graph shall run there, what it takes, adapters in float among it, is not sent. A `harness` and a `kit`, by
-    the first characters of its digest, are taken instead of those that would be chosen.
+    Unless the float graph shall run there, what it takes, adapters in float among it, is not sent. With a `recovery`, a device
+    that is lost meanwhile is waited for.
 
     Raises:
         UserError: the harness is no program, or one that a device cannot start.
@@ -67,6 +71,7 @@ def roll_out(
         QuadbenchError: the harness or a graph cannot be built, or every device failed: then the first one's error.
     """
     observer.step("harness", "")
+    harness, kit = (gear.harness, gear.kit) if gear else (None, None)
     kinds = [kind_of(device) for device in devices]
     choices = [named_kit(kind, layout, kit) if kit else kit_for(kind, layout) for kind in kinds]
     abis = {device.abi for device in devices}
@@ -79,13 +84,18 @@ def roll_out(
         _Work(device=device, kind=kind, harness=harnesses[device.abi], choice=choice, bundle=bundle, compiled=product)
         for device, kind, choice, bundle, product in zip(devices, kinds, choices, bundles, compiled, strict=True)
     ]
-    return _pushed(work, observer, left_out, runs_float=runs_float)
+    return _pushed(work, [partial(one.installed, observer, runs_float=runs_float) for one in work], left_out, recovery)
 
 
-def _pushed(work: Sequence["_Work"], observer: Observer, left_out: LeftOut | None, *, runs_float: bool) -> Rollout:
+def _pushed(work: Sequence["_Work"], acts: Sequence[Install], left_out: LeftOut | None, recovery: Recovery | None) -> Rollout:
     installations, failures = [], {}
-    with ThreadPoolExecutor(max_workers=len(work)) as pool:
-        pending = [pool.submit(one.installed, observer, runs_float=runs_float) for one in work]
+    again = {one.device.facts.address: act for one, act in zip(work, acts, strict=True)}
+    with ThreadPoolExecutor(max_workers=len(work)) as pool, _closed_on_interrupt(work, recovery):
+        pending = [
+            pool.submit(recovery.again, one.device, act) if recovery else pool.submit(act)
+            for one, act in zip(work, acts, strict=True)
+        ]
+        wait(pending)
     for one, installed in zip(work, pending, strict=True):
         address = one.device.facts.address
         try:
@@ -97,7 +107,20 @@ def _pushed(work: Sequence["_Work"], observer: Observer, left_out: LeftOut | Non
                 left_out(one.device, error)
     if not installations:
         raise next(iter(failures.values()))
-    return Rollout(installations=tuple(installations), failures=failures)
+    return Rollout(installations=tuple(installations), failures=failures, again=again)
+
+
+@contextmanager
+def _closed_on_interrupt(work: Sequence["_Work"], recovery: Recovery | None) -> Iterator[None]:
+    """On Ctrl-C, close the devices, which ends what is pushed to them, and wait for none of them."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if recovery:
+            recovery.stop.cut_off()
+        for one in work:
+            one.device.close()
+        raise
 
 
 def compile_for(

@@ -43,6 +43,14 @@ class Kind:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Gear:
+    """A harness, and a kit by the first characters of its digest, that are taken in place of those that would be chosen."""
+
+    harness: Path | None = None
+    kit: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class KitChoice:
     """A kit, and which of its libraries a device takes."""
 
@@ -94,17 +102,17 @@ def require_cores(cores: Sequence[int], devices: Sequence[Device]) -> None:
         raise UserError(f"runtime.cores names core {absent[0]}, which '{shared[0]}' has not; it has {has}")
 
 
-def require_gear(devices: Sequence[Device], layout: Layout, *, harness: Path | None, kit: str | None) -> None:
+def require_gear(devices: Sequence[Device], layout: Layout, gear: Gear) -> None:
     """Refuse a harness or a kit that was named and that a device cannot use, before anything is built for them.
 
     Raises:
         UserError, UnknownNameError, ArtifactError: as `checked_harness` and `named_kit`.
     """
     for kind in map(kind_of, devices):
-        if harness:
-            checked_harness(harness, kind.abi)
-        if kit:
-            named_kit(kind, layout, kit)
+        if gear.harness:
+            checked_harness(gear.harness, kind.abi)
+        if gear.kit:
+            named_kit(kind, layout, gear.kit)
 
 
 def kit_for(kind: Kind, layout: Layout) -> KitChoice | None:

@@ -12,6 +12,7 @@ from quadbench.recipe import Measure, Recipe, Task, Terms, load_recipe
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST, read_manifest
 from quadbench.results.runs import load_run, read_run_file
+from quadbench.rollout.equipment import Gear
 from quadbench.spec import is_file, read_value
 
 _MEASURED_ALIKE = ("warmup", "iterations", "switches", "sequence")
@@ -38,6 +39,11 @@ class Chosen:
         """Return what it is called while it is measured: what was named, and what is changed of it."""
         changes = ", ".join(f"{key}={value}" for key, value in self.changes.items())
         return f"{Path(self.source).name[:_LONGEST]}{f' with {changes}' if changes else ''}"
+
+    @property
+    def gear(self) -> Gear:
+        """Return the harness and the kit that it takes."""
+        return Gear(harness=self.harness, kit=self.kit)
 
     @property
     def tasks(self) -> list[str]:

@@ -114,7 +114,7 @@ def _versus(
 def _require_equipment(devices: Sequence[Device], sides: Sequence[Chosen], layout: Layout) -> None:
     require_equipment(devices, layout)
     for chosen in sides:
-        require_gear(devices, layout, harness=chosen.harness, kit=chosen.kit)
+        require_gear(devices, layout, chosen.gear)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,8 +150,7 @@ def _prepared(
         layout=layout,
         observer=observer,
         runs_float=chosen.variant is Variant.FLOAT,
-        harness=chosen.harness,
-        kit=chosen.kit,
+        gear=chosen.gear,
         left_out=leases.note_left_out,
     )
     begun = new_run_file(new_id(), bundles, chosen.terms, deployments=rollout.deployments, planned={})

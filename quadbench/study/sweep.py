@@ -3,7 +3,8 @@
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from quadbench import pipeline
 from quadbench.devices.addresses import profile_named
-from quadbench.errors import UserError, extra_needed
+from quadbench.errors import NoTimeError, QuadbenchError, UserError, extra_needed
 from quadbench.observer import Observer
+from quadbench.pipeline import USUAL, Conduct
 from quadbench.quad.named import read_recipe
 from quadbench.quad.sources import has_random_weights
 from quadbench.recipe import Recipe, recipe_digest
@@ -49,10 +51,11 @@ class Over:
 
 @dataclass(frozen=True, kw_only=True)
 class Swept:
-    """A sweep and the folder with its table in four formats and its pictures."""
+    """A sweep and the folder with its table in four formats and its pictures; and by setting, why some gave nothing."""
 
     sweep: Sweep
     folder: Path
+    failures: dict[str, QuadbenchError]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,22 +120,34 @@ def _refuse_overruled(overs: Sequence[Over], variations: Sequence[Variation]) ->
             )
 
 
-def sweep(recipe: str, overs: Sequence[Over], addresses: Sequence[str], *, layout: Layout, observer: Observer) -> Swept:
+def sweep(
+    recipe: str, overs: Sequence[Over], addresses: Sequence[str], conduct: Conduct = USUAL, *, layout: Layout, observer: Observer
+) -> Swept:
     """Build what is not there yet, doing once what the settings share; then run, score and write `sweeps/<id>/`.
+
+    Where the conduct is to keep going, a setting that failed is left out, as long as there is another. Its time is the sweep's.
 
     Raises:
         QuadbenchError: a value does not fit the recipe, nothing could be built, or every device failed at some setting.
     """
+    began = time.monotonic()
     variations = varied(recipe, overs)
     profiles = dict.fromkeys(profile_named(address.strip()) for address in addresses)
     built = [variation.recipe.on(profile) for variation in variations for profile in profiles]
     pipeline.build_all(built, layout=layout, observer=observer)
-    sweep_id, points = new_id(), list[SweepPoint]()
+    sweep_id, points, failures = new_id(), list[SweepPoint](), dict[str, QuadbenchError]()
     with temporary_folder(layout.scratch) as scratch:
         teacher = _teacher(variations, scratch)
         for number, variation in enumerate(variations, start=1):
             observer.step("sweep", f"{number} of {len(variations)}: {variation}")
-            points += _points(variation, addresses, teacher, layout, observer)
+            try:
+                points += _points(variation, addresses, conduct.since(began), teacher, layout, observer)
+            except QuadbenchError as error:
+                if not (conduct.keep_going or isinstance(error, NoTimeError)):
+                    raise
+                failures[str(variation)] = error
+    if not points:
+        raise next(iter(failures.values()))
     first = variations[0].recipe
     result = Sweep(
         sweep_id=sweep_id,
@@ -141,7 +156,7 @@ def sweep(recipe: str, overs: Sequence[Over], addresses: Sequence[str], *, layou
         published=first.published,
         points=with_best(points),
     )
-    return Swept(sweep=result, folder=_write(result, layout.sweep(sweep_id)))
+    return Swept(sweep=result, folder=_write(result, layout.sweep(sweep_id)), failures=failures)
 
 
 def _teacher(variations: Sequence[Variation], folder: Path) -> "Teacher | None":
@@ -155,16 +170,23 @@ def _teacher(variations: Sequence[Variation], folder: Path) -> "Teacher | None":
 
 
 def _points(
-    variation: Variation, addresses: Sequence[str], teacher: "Teacher | None", layout: Layout, observer: Observer
-) -> Iterator[SweepPoint]:
-    result = pipeline.run(variation.recipe, addresses, swept=variation.setting, layout=layout, observer=observer).result
+    variation: Variation,
+    addresses: Sequence[str],
+    conduct: Conduct,
+    teacher: "Teacher | None",
+    layout: Layout,
+    observer: Observer,
+) -> list[SweepPoint]:
+    result = pipeline.run(
+        variation.recipe, addresses, swept=variation.setting, conduct=conduct, layout=layout, observer=observer
+    ).result
     scores, likeness = None, None
     if teacher:
         from quadbench.quality import score_run
 
         scores = score_run(layout, result.run_id, with_latents=True, notify=partial(observer.step, "quality"))
         likeness = teacher.likeness(variation.recipe, result, layout, notify=partial(observer.step, "quality"))
-    yield from sweep_points(variation.setting, result, scores, likeness)
+    return list(sweep_points(variation.setting, result, scores, likeness))
 
 
 def _write(result: Sweep, folder: Path) -> Path:

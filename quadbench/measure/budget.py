@@ -1,0 +1,47 @@
+"""Budget: the launches so far, and the time that is left -> whether a block of launches would end in time. Pure."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from quadbench.artifacts import LaunchPlan, RunRecord, Variant
+from quadbench.measure.blocks import Block
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """The moment at which a run shall be over, on a clock in seconds."""
+
+    ends_at: float
+    clock: Callable[[], float] = time.monotonic
+
+    @property
+    def left_s(self) -> float:
+        return self.ends_at - self.clock()
+
+    def allows(self, block: Block, ended: Sequence[RunRecord]) -> bool:
+        """Say whether a block would end in time, by what launches on the same device took so far."""
+        return expected_s(block, ended) <= self.left_s
+
+
+def expected_s(block: Block, ended: Sequence[RunRecord]) -> float:
+    """Return how long a block takes: each launch as long as the longest of its variant, else by the slowest images of another.
+
+    Where nothing was measured yet, nothing is known, and it takes no time.
+    """
+    longest = dict[Variant, float]()
+    image_s = 0.0
+    for record in ended:
+        seconds, images = _seconds(record), sum(sample.metric == "end_to_end_ns" for sample in record.samples)
+        longest[record.variant] = max(seconds, longest.get(record.variant, 0.0))
+        image_s = max(image_s, seconds / images if images else 0.0)
+    return sum(longest.get(launch.variant, image_s * image_count(launch)) for launch in block)
+
+
+def image_count(launch: LaunchPlan) -> int:
+    """Return how many images a launch paints, those of its warm-up included."""
+    return sum(block.warmup + block.iterations for block in launch.sequence)
+
+
+def _seconds(record: RunRecord) -> float:
+    return (record.ended_at - record.started_at).total_seconds()

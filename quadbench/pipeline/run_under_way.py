@@ -1,0 +1,224 @@
+"""Run under way: the devices that a run has, and its bundles -> its records and its file, whatever befalls the devices."""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+
+from quadbench.artifacts import Bundle, Deployment, LaunchPlan, Retry, RunRecord, Stored
+from quadbench.artifacts.parts import file_refs, has_references, item_counts
+from quadbench.devices import Device, HostedPhone
+from quadbench.errors import ArtifactError, QuadbenchError, RunInterrupted
+from quadbench.farm.held import Held
+from quadbench.harness.installation import Installation
+from quadbench.measure import (
+    Budget,
+    LaunchSettings,
+    Queue,
+    Rest,
+    Stop,
+    Turns,
+    launches_of,
+    measure_hosted,
+    measure_launches,
+    missing_blocks,
+    planned_turns,
+)
+from quadbench.observer import Observer
+from quadbench.pipeline.conduct import Conduct
+from quadbench.pipeline.resumption import on_device
+from quadbench.recipe import Terms
+from quadbench.results.layout import Layout
+from quadbench.results.manifest import check_contents
+from quadbench.results.records import Records
+from quadbench.results.run_changes import change_run, joined
+from quadbench.results.runs import RunFile, keep_record, new_run_file
+from quadbench.rollout import Rollout, compile_for, roll_out
+from quadbench.rollout.recovery import Recovery
+from quadbench.target.known import PHONE_MACHINE
+from quadbench.target.targets import target_key
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunUnderWay:
+    """One run under way, its bundles built: by device profile the one that its devices run. `stored` was there before."""
+
+    terms: Terms
+    run_id: str
+    bundles: Mapping[str, Stored[Bundle]]
+    stored: Sequence[RunRecord]
+    layout: Layout
+    records: Records
+    leases: Held
+    observer: Observer
+    conduct: Conduct
+    budget: Budget | None
+    _retries: list[Retry] = field(default_factory=list)
+
+    @cached_property
+    def launches(self) -> Sequence[LaunchPlan]:
+        """Return what each connected device runs."""
+        content = next(iter(self.bundles.values())).artifact  # of inputs and references all have the same
+        return launches_of(self.terms, item_counts(content), has_references=has_references(content))
+
+    @cached_property
+    def _recovery(self) -> Recovery:
+        return Recovery(
+            retries=self.conduct.retries,
+            wait_s=self.conduct.wait_s,
+            confirm=self.leases.confirm,
+            note=self._note_retry,
+            observer=self.observer,
+            stop=Stop(),
+        )
+
+    def measure_all(
+        self, devices: Sequence[Device], phones: Sequence[HostedPhone], unreached: Mapping[str, QuadbenchError]
+    ) -> dict[str, QuadbenchError]:
+        """Push, measure, and note how far the run has come. Return by address why devices were left out, also the unreached.
+
+        Raises:
+            QuadbenchError: every device failed.
+            RunInterrupted: Ctrl-C after the run has begun.
+        """
+        try:
+            rollout = self._rolled_out(devices) if devices else Rollout()
+            begun = self._begun(rollout.deployments, devices, phones)
+            rests = self._measured(rollout) if devices else {}
+            hosted = self._measured_hosted(phones)
+        except KeyboardInterrupt as interrupt:
+            if not self.layout.run_file(self.run_id).exists():
+                raise
+            raise RunInterrupted(self.run_id) from interrupt
+        if not devices and len(hosted) == len(phones):
+            raise next(iter(hosted.values()))
+        given_up = {address: rest.given_up for address, rest in rests.items() if rest.given_up}
+        failures = {**unreached, **rollout.failures, **given_up, **hosted}
+        left_out = {address: str(error) for address, error in failures.items()}
+        left_out |= {address: _no_time(rest.launches) for address, rest in rests.items() if rest.launches}
+        is_open = bool(rests) or any(error.transient for error in rollout.failures.values())
+        self._note_end(begun, [device.facts.address for device in devices], left_out, is_open=is_open)
+        return failures
+
+    def _rolled_out(self, devices: Sequence[Device]) -> Rollout:
+        everywhere = [self.bundles[device.profile.name] for device in devices]
+        return roll_out(
+            everywhere,
+            devices,
+            layout=self.layout,
+            observer=self.observer,
+            left_out=self.leases.note_left_out,
+            recovery=self._recovery,
+        )
+
+    def _begun(self, deployments: tuple[Deployment, ...], devices: Sequence[Device], phones: Sequence[HostedPhone]) -> RunFile:
+        """Write the run's file, or add to it what is new of a run that goes on."""
+        begun = new_run_file(
+            self.run_id,
+            self.bundles,
+            self.terms,
+            deployments=deployments,
+            planned=Counter(launch.variant for launch in self.launches),
+            devices=tuple(device.facts for device in devices),
+            hosted=tuple(phone.address for phone in phones),
+        )
+        begun = replace(begun, retries=tuple(self._retries))
+        return change_run(self.layout, self.run_id, lambda run: joined(run, begun) if run else begun)
+
+    def _note_retry(self, device: Device, retry: Retry) -> None:
+        """Note that a device was lost and is back, for the report and the phone's health."""
+        self.leases.note_lost(device, retry.reason)
+        self._retries.append(retry)
+        if self.layout.run_file(self.run_id).exists():  # else it stands in the file as the run begins
+            change_run(self.layout, self.run_id, partial(_with_retry, retry))
+
+    def _note_end(self, begun: RunFile, here: Sequence[str], left_out: Mapping[str, str], *, is_open: bool) -> None:
+        """Note what was left out, and whether anything is left on the devices `here`, or on others of the run."""
+        elsewhere = [device for device in begun.devices if device.address not in here]
+        stored = self.records.of_run_if_any(self.run_id) if elsewhere else ()
+        is_open |= any(missing_blocks(self.launches, on_device(stored, device.address)) for device in elsewhere)
+
+        def ended(run: RunFile | None) -> RunFile:
+            before = {address: why for address, why in (run or begun).left_out.items() if address not in here}
+            return replace(run or begun, is_ended=not is_open, left_out=before | dict(left_out))
+
+        change_run(self.layout, self.run_id, ended)
+
+    def _measured(self, rollout: Rollout) -> dict[str, Rest]:
+        """Measure what is missing on the devices that are connected, and return by address what is left of it."""
+        # The pictures that each launch is compared with, and what no device takes.
+        for bundle in {installation.bundle.folder: installation.bundle for installation in rollout.installations}.values():
+            check_contents(bundle, file_refs((bundle.artifact.tasks, bundle.artifact.profile)))
+        queues = [self._queue(installation, rollout) for installation in rollout.installations]
+        return measure_launches(queues, keep=self._keep, observer=self.observer, stop=self._recovery.stop)
+
+    def _queue(self, installation: Installation, rollout: Rollout) -> Queue:
+        device, again = installation.device, rollout.again[installation.address]
+        return Queue(
+            device=device,
+            turns=self._turns(installation),
+            regain=lambda lost: self._recovery.regained(device, lost, again),
+        )
+
+    def _turns(self, installation: Installation) -> Turns:
+        measure = self.terms.measure
+        settings = LaunchSettings(
+            run_id=self.run_id,
+            layout=self.layout,
+            runtime=self.terms.runtime,
+            timeout_s=measure.timeout_s,
+            gate=measure.gate,
+            confirm=self.leases.confirm,
+        )
+        retries = measure.gate.retries if measure.order == "abba" else 0
+        stored = on_device(self.stored, installation.address)
+        return planned_turns(installation, self.launches, settings, retries=retries, stored=stored, budget=self.budget)
+
+    def _measured_hosted(self, phones: Sequence[HostedPhone]) -> dict[str, QuadbenchError]:
+        """Compile for phones at AI Hub and run the graphs there. Return by address why some gave no records."""
+        failures = {}
+        for phone in phones:
+            if on_device(self.stored, phone.address):
+                continue  # its records come all at once
+            try:
+                for record in self._hosted_records(phone):
+                    self._keep(record)
+            except QuadbenchError as error:
+                log.info("%s is left out: %s", phone.address, error)
+                failures[phone.address] = error
+        return failures
+
+    def _hosted_records(self, phone: HostedPhone) -> Sequence[RunRecord]:
+        key, htp_arch = target_key(phone.target, PHONE_MACHINE), phone.profile.soc.htp_arch
+        bundle = self.bundles[phone.profile.name]
+        product = compile_for(bundle, phone.target, key, htp_arch, layout=self.layout, observer=self.observer)
+        check_contents(product, file_refs(product.artifact.graphs))  # no device checks what is uploaded
+        return measure_hosted(
+            bundle.artifact,
+            product,
+            phone,
+            run_id=self.run_id,
+            iterations=self.terms.measure.iterations,
+            ledger=self.layout.ledger,
+            notify=lambda step: self.observer.step("profile", f"{phone.address}: {step}"),
+        )
+
+    def _keep(self, record: RunRecord) -> None:
+        keep_record(self.records, record, self.layout, self.leases.guard(record.device.address))
+        self.leases.note_record(record)
+        self.observer.record(record)
+
+
+def _with_retry(retry: Retry, run: RunFile | None) -> RunFile:
+    if run is None:
+        raise ArtifactError(f"the file of the run on '{retry.address}' is gone")
+    return replace(run, retries=(*run.retries, retry))
+
+
+def _no_time(launches: Sequence[LaunchPlan]) -> str:
+    """Say which launches the run's time did not suffice for."""
+    counts = Counter(launch.variant for launch in launches)
+    return f"no time was left for {', '.join(f'{count} of {variant}' for variant, count in counts.items())}"

@@ -1,0 +1,122 @@
+"""Recovery: a device that was lost in the middle of a run -> the same one again: back, booted, itself, and still the run's."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from quadbench.artifacts import Retry
+from quadbench.artifacts.device_text import one_line
+from quadbench.devices import Device
+from quadbench.errors import DeviceError, DeviceLostError
+from quadbench.measure import Stop
+from quadbench.observer import Observer
+
+RETRIES = 2  # of a device, in a run
+WAIT_S = 300.0  # for a device, each time: longer than a phone takes to restart and somebody to plug it in
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+_IDENTITY = ("ro.serialno", "ro.build.fingerprint", "ro.product.model", "ro.soc.model")  # a profile is recognised by these
+
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recovery:
+    """The patience of a run with its devices: how often, and for how long, each is waited for.
+
+    `confirm` refuses a device that is no longer the run's. `note` is told of each that was lost and is back.
+    """
+
+    retries: int
+    wait_s: float
+    confirm: Callable[[Device], None]
+    note: Callable[[Device, Retry], None]
+    observer: Observer
+    stop: Stop
+    _lost: Counter[str] = field(default_factory=Counter)
+    _identities: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def again(self, device: Device, action: Callable[[], ResultT]) -> ResultT:
+        """Do what may be done twice, and where the device is lost meanwhile, once more when it is back.
+
+        Raises:
+            DeviceLostError: it was not back in time, or is lost too often.
+            QuadbenchError: it is another device now, or somebody else's; or what `action` raises.
+        """
+        while True:
+            try:
+                if device.facts.address not in self._identities:
+                    self._identities[device.facts.address] = _identity(device)
+                return action()
+            except DeviceLostError as lost:
+                if not lost.transient:
+                    raise
+                self._wait(device, lost)
+
+    def regained(self, device: Device, lost: DeviceLostError, action: Callable[[], object]) -> None:
+        """Wait for a device that was lost, then do what brings it to where it was.
+
+        Raises:
+            QuadbenchError: as `again`.
+        """
+        first = [lost]
+
+        def act() -> object:
+            if first:
+                raise first.pop()
+            return action()
+
+        self.again(device, act)
+
+    def _wait(self, device: Device, lost: DeviceLostError) -> None:
+        address = device.facts.address
+        self._lost[address] += 1
+        if self._lost[address] > self.retries:
+            times = f"{self.retries} retries" if self.retries != 1 else "1 retry"
+            raise DeviceLostError(f"{lost.message}; it is given up after {times}", hint=lost.hint) from lost
+        self.observer.lost(address, lost.message, self.wait_s)
+        began = time.monotonic()
+        with self.stop.ending(device.close):
+            self._wait_until_back(device, lost)
+        away_s = time.monotonic() - began
+        self.observer.regained(address, away_s)
+        self.note(device, Retry(address=address, reason=lost.message, away_s=away_s))
+
+    def _wait_until_back(self, device: Device, lost: DeviceLostError) -> None:
+        deadline, pause_s = time.monotonic() + self.wait_s, _FIRST_PAUSE_S
+        while not self._is_back(device):
+            left_s = deadline - time.monotonic()
+            if left_s <= 0 or self.stop.wait(min(pause_s, left_s)):
+                raise DeviceLostError(f"{lost.message}; it was waited for {self.wait_s:g} s", hint=lost.hint) from lost
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def _is_back(self, device: Device) -> bool:
+        """Say whether a device is there and has booted, and is the one that it was.
+
+        Raises:
+            DeviceError: it is another one now, somebody else's, or will never be back.
+        """
+        try:
+            if not device.is_ready():
+                return False
+            self._require_same(device)
+            self.confirm(device)
+        except DeviceLostError as again:
+            if not again.transient:
+                raise
+            return False
+        return True
+
+    def _require_same(self, device: Device) -> None:
+        address, now = device.facts.address, _identity(device)
+        for name, before in self._identities.get(address, {}).items():
+            if now.get(name) != before:
+                raise DeviceError(
+                    f"'{address}' is another phone now, or has another build: {name} is {now.get(name)}, was {before}"
+                )
+
+
+def _identity(device: Device) -> dict[str, str]:
+    properties = device.properties()
+    return {name: one_line(properties[name]) for name in _IDENTITY if name in properties}

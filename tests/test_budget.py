@@ -1,0 +1,50 @@
+"""Budget: a block is begun where it would end in time, by what launches took so far."""
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from support.synthetic_run import make_run
+
+from quadbench.artifacts import LaunchPlan, RunRecord, Sample, SequenceBlock, Variant
+from quadbench.measure import Budget
+from quadbench.measure.budget import expected_s
+
+S, P = Variant.SHARED, Variant.PER_GRAPH
+
+
+def launch(variant: Variant, images: int = 10) -> LaunchPlan:
+    return LaunchPlan(variant=variant, launch=0, sequence=(SequenceBlock(task="restyle", warmup=2, iterations=images - 2),))
+
+
+BLOCK = (launch(S), launch(P), launch(P), launch(S))
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> RunRecord:
+    return make_run(tmp_path).records[0]
+
+
+def took(record: RunRecord, variant: Variant, seconds: float, images: int) -> RunRecord:
+    samples = tuple(Sample(metric="end_to_end_ns", value=1.0, task="restyle") for _ in range(images))
+    return replace(record, variant=variant, ended_at=record.started_at + timedelta(seconds=seconds), samples=samples)
+
+
+def test_before_anything_was_measured_nothing_is_known() -> None:
+    assert expected_s(BLOCK, []) == 0.0
+
+
+def test_a_launch_takes_as_long_as_the_longest_of_its_variant(record: RunRecord) -> None:
+    assert expected_s(BLOCK, [took(record, S, 5, 10), took(record, S, 7, 10), took(record, P, 20, 10)]) == 54.0
+
+
+def test_of_a_variant_that_never_ran_the_slowest_images_of_another_tell(record: RunRecord) -> None:
+    assert expected_s(BLOCK, [took(record, Variant.FLOAT, 6, 3)]) == 80.0
+
+
+def test_a_block_is_allowed_that_ends_in_time(record: RunRecord) -> None:
+    ended = [took(record, S, 5, 10), took(record, P, 20, 10)]
+    assert Budget(ends_at=150.0, clock=lambda: 100.0).allows(BLOCK, ended)
+    assert not Budget(ends_at=149.0, clock=lambda: 100.0).allows(BLOCK, ended)
+    assert not Budget(ends_at=99.0, clock=lambda: 100.0).allows(BLOCK, [])

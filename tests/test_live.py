@@ -1,0 +1,76 @@
+"""Lines of devices on a terminal: what each does, in so many cells as there are, and how long it still takes."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+from support.synthetic_run import make_run
+
+from quadbench.artifacts import LaunchPlan, SequenceBlock, Variant
+from quadbench.cli.console import RUN_STAGES, RunConsole
+from quadbench.cli.live import Line, shown_line
+
+LINES = [
+    ("virtual:s25", Line(what="measure", detail="3 of 9, image 12 of 40, remove-object/per-graph", share=0.25, since=0.0)),
+    ("s25@R5CX1234567ABCDEFGH", Line(what="push", detail="1203.4 of 2056.1 MB, 38.2 MB/s", share=0.585, since=0.0)),
+    ("virtual:s25?scenario=/a/long/way/to/scenario.yaml&data_mb=512", Line(what="wait", detail="was lost: " * 20, since=0.0)),
+    ("telefon-手机-" * 5, Line(what="measure", detail="步" * 60, share=1.0, since=0.0)),
+]
+
+
+@pytest.mark.parametrize("width", [80, 81, 100, 200])
+@pytest.mark.parametrize(("name", "line"), LINES)
+def test_a_line_is_as_wide_as_the_terminal_at_most(name: str, line: Line, width: int) -> None:
+    assert cell_len(shown_line(name, line, 30.0, width).plain) <= width
+
+
+def test_a_line_says_what_the_device_does_and_how_long_it_still_takes() -> None:
+    assert shown_line(*LINES[0], 30.0, 100).plain == (
+        "virtual:s25 ━━········ measure 3 of 9, image 12 of 40, remove-object/per-graph".ljust(87) + " 0:01:30 left"
+    )
+    assert shown_line(*LINES[1], 30.0, 80).plain.startswith("s25@R5CX1234567ABCD… ━━━━━━···· push 1203.4 of 2056.1 MB, 38.2 MB/s")
+
+
+def test_a_run_that_goes_on_counts_its_time_from_there() -> None:
+    line = Line(what="measure", share=0.75, begun=0.5, since=0.0)
+    assert shown_line("local", line, 30.0, 80).plain.endswith("0:00:30 left")
+
+
+def test_where_nothing_is_known_a_line_says_how_long_it_took() -> None:
+    assert shown_line("build", Line(what="", detail="graphs", since=0.0), 61.0, 80).plain == "build graphs".ljust(72) + " 0:01:01"
+
+
+def run_on(console: Console, records: Path) -> None:
+    with RunConsole(console, RUN_STAGES) as observer:
+        observer.step("build", "graphs")
+        for device in ("s25", "tabs11"):
+            observer.sent(device, 2**20, 2**21)
+            launch = LaunchPlan(
+                variant=Variant.SHARED, launch=0, sequence=(SequenceBlock(task="restyle", warmup=1, iterations=3),)
+            )
+            observer.launch(device, launch, 2, 5)
+            observer.painted(device, "restyle", 3)
+        observer.lost("tabs11", "device 'tabs11' was lost: no such device", 300.0)
+        observer.regained("tabs11", 12.0)
+        observer.record(make_run(records).records[0])
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_terminal_has_a_line_for_each_device(width: int, tmp_path: Path) -> None:
+    out = io.StringIO()
+    run_on(Console(file=out, force_terminal=True, width=width, color_system=None), tmp_path)
+    assert "tabs11 was lost" not in out.getvalue()
+    assert "wait tabs11: it is back after 12.0 s" in out.getvalue()
+
+
+def test_a_pipe_has_lines_of_what_happened_alone(tmp_path: Path) -> None:
+    out = io.StringIO()
+    run_on(Console(file=out, force_terminal=False, width=200), tmp_path)
+    first, *_, last = out.getvalue().splitlines()
+    assert first == "1/5 build"
+    assert last.startswith("5/5 measure")
+    assert "\x1b" not in out.getvalue()
+    assert "━" not in out.getvalue()
+    assert "wait tabs11: device 'tabs11' was lost: no such device; it is waited for, at most 300 s" in out.getvalue()

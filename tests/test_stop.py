@@ -1,0 +1,83 @@
+"""Stop: the first Ctrl-C asks for the end and says what the second does; both end as an interrupt."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from quadbench.measure.stop import Stop, ctrl_c_asks
+
+
+def press() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def pressed(times: int) -> tuple[Stop, bool]:
+    """Press Ctrl-C while something runs; return whether it came to its end."""
+    stop, ends = Stop(), list[bool]()
+
+    def work() -> None:
+        with ctrl_c_asks(stop):
+            press()
+            assert stop.wait(10)
+            if times == 2:
+                press()
+                time.sleep(10)
+            ends.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    return stop, bool(ends)
+
+
+def test_the_first_ctrl_c_asks_and_what_runs_comes_to_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    stop, has_ended = pressed(1)
+    assert has_ended
+    assert not stop.is_cut_off
+    assert "is finished and stored; press Ctrl-C again to cut it off" in caplog.text
+
+
+def test_the_second_ctrl_c_interrupts_at_once() -> None:
+    _, has_ended = pressed(2)
+    assert not has_ended
+
+
+def test_ctrl_c_means_afterwards_what_it_meant_before() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with ctrl_c_asks(Stop()):
+        assert signal.getsignal(signal.SIGINT) is not before
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_that_was_turned_off_stays_off() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with ctrl_c_asks(Stop()):
+            press()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_another_thread_sets_no_signal() -> None:
+    handlers: list[object] = []
+
+    def work() -> None:
+        with ctrl_c_asks(Stop()):
+            handlers.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.default_int_handler]
+
+
+def test_what_only_waits_is_ended_where_the_end_is_asked_for_before_or_meanwhile() -> None:
+    stop, ended = Stop(), list[str]()
+    with stop.ending(lambda: ended.append("meanwhile")):
+        stop.ask()
+    with stop.ending(lambda: ended.append("before")):
+        pass
+    assert ended == ["meanwhile", "before"]
+    assert stop.wait(60)
