@@ -7,7 +7,8 @@ QuadbenchError                      exit code  meaning
 │   ├── NoTimeError                 2          a run in whose time no launch could be begun
 │   └── AdapterError                2          an adapter that cannot be used
 ├── ArtifactError                   3          a bundle, manifest or cached product is damaged or does not fit
-│   └── StorageError                3          the results folder is full, cannot be written, or is none
+│   ├── NotStoredError              3          a store does not have it: it was not sent, or is removed
+│   └── StorageError                3          the results folder or a store is full, cannot be used, or is none
 ├── BuildError                      4          quantizing or compiling failed
 │   └── ServiceError                4          a service that compiles or measures for us refuses or does not answer
 │       └── JobFailedError          4          a job that the service has taken failed there
@@ -17,6 +18,7 @@ QuadbenchError                      exit code  meaning
 │   ├── DeviceFullError             5
 │   ├── DeviceInUseError            5          another process on this machine has the device
 │   ├── LeaseError                  5          somebody else has the device, or has had it meanwhile
+│   │   └── AttemptOverError        5          an attempt at a job of the farm is over, and another may have begun
 │   ├── OutputLimitError            5          a command on the device, or a file there, gives more than is read
 │   ├── CommandError                5          a command on the device ended with a status other than 0
 │   └── CommandTimeoutError         5          a command on the device took too long and was killed
@@ -99,8 +101,12 @@ class ArtifactError(QuadbenchError):
     exit_code = 3
 
 
+class NotStoredError(ArtifactError):
+    """The error of an artifact, a launch's files or a content that a store does not have: it was not sent, or is removed."""
+
+
 class StorageError(ArtifactError):
-    """The error of a results folder, or a file in it, that cannot be written: it is full, read-only, gone or no folder."""
+    """The error of a results folder or a store, or a file there, that cannot be used: it is full, closed, gone or none."""
 
 
 class BuildError(QuadbenchError):
@@ -150,6 +156,10 @@ class DeviceInUseError(DeviceError):
 
 class LeaseError(DeviceError):
     """The error of a device that somebody else has, or of a lease that is over: nothing is done on the device, nothing stored."""
+
+
+class AttemptOverError(LeaseError):
+    """The error of a worker whose attempt at a job is over: it does nothing more, and nothing of it is stored."""
 
 
 class OutputLimitError(DeviceError):

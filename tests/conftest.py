@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.postgresql_server import PostgresqlServer, running_postgresql
+from support.s3_server import S3Server, running_s3
 from support.scripted_harness import World
 
 from quadbench.artifacts import Bundle, Stored
 from quadbench.devices.local import open_local
+from quadbench.farm.store.objects import Store
+from quadbench.farm.store.opening import open_store
 from quadbench.harness.program import ensure_harness
 from quadbench.recipe import load_recipe
 from quadbench.results.engine import Source
@@ -22,7 +25,8 @@ if TYPE_CHECKING:
     from support.ai_hub_service import AiHubService
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: its threads cost more than the tiny model's operators
-os.environ.pop("QUADBENCH_DATABASE", None)  # tests keep no records in somebody's database
+for name in ("QUADBENCH_DATABASE", "QUADBENCH_STORE"):  # tests keep nothing in somebody's database or store
+    os.environ.pop(name, None)
 # A shell that starts the tests in the background has them ignore Ctrl-C, and their children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -109,3 +113,28 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Source:
         return tmp_path / "results" / "quadbench.sqlite"
     server: PostgresqlServer = request.getfixturevalue("postgresql")
     return server.new_database()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """An S3 service on loopback, started once. Skips where moto or s3fs is not installed."""
+    with running_s3() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The S3 service, with the variables by which AWS's libraries reach it."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_server
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """A store with nothing in it, in a folder and in a bucket in turn."""
+    if request.param == "folder":
+        (tmp_path / "store").mkdir()
+        return open_store(tmp_path / "store")
+    server: S3Server = request.getfixturevalue("s3")
+    return open_store(server.new_bucket())

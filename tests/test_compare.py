@@ -16,11 +16,13 @@ from support.synthetic_run import S25, make_run
 from quadbench.artifacts import Caveat, RunRecord, TaskAssets, Variant
 from quadbench.artifacts.fingerprint import contents, differences, unlike
 from quadbench.cli import main
+from quadbench.recipe import Measure, Runtime, Terms
 from quadbench.report.sides import ALL_TASKS, Side, interleaved_rows, primary, replanned, sides_of_blocks
 from quadbench.report.versus import VersusDevice, sentence, side_table
 from quadbench.results.layout import Layout
-from quadbench.results.runs import load_run
+from quadbench.results.runs import load_run, read_run_file, save_run
 from quadbench.statistics import LOOKS, Looks, Verdict
+from quadbench.study.chosen import choose, measured_alike
 
 BLOCKS = 6
 
@@ -146,6 +148,17 @@ def test_stored_runs_stand_beside_each_other_without_a_verdict(old_run: Layout, 
     assert all(row["comparison"] is None for row in document["devices"][0]["rows"])
 
 
+def test_a_run_is_measured_again_as_it_was_measured_before(old_run: Layout) -> None:
+    begun = read_run_file(old_run, RUN)
+    assert choose(RUN, {}, old_run).terms == Terms()
+    save_run(old_run, replace(begun, measure=Measure(iterations=3), runtime=Runtime(threads=1), swept={"lora": "int8"}))
+    chosen = choose(RUN, {"variant": "per-graph"}, old_run)
+    assert (chosen.terms.measure.iterations, chosen.terms.runtime.threads) == (3, 1)
+    assert chosen.terms.swept == {"lora": "int8"}
+    assert measured_alike(chosen, choose(str(load_run(old_run, RUN).stored.folder), {}, old_run)).iterations == 3
+    assert chosen.name == f"{RUN} with variant=per-graph"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -213,7 +226,7 @@ def test_ctrl_c_keeps_both_runs_and_what_their_whole_blocks_come_to(tiny_recipe:
     process = subprocess.Popen([sys.executable, "-m", "quadbench", *words], stderr=subprocess.PIPE, text=True)
     assert process.stderr
     for line in process.stderr:
-        if "(5 of 64): OK" in line:
+        if "5 of 64): OK" in line:
             break
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=120)

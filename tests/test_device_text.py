@@ -53,10 +53,10 @@ def test_what_can_be_shown_stays_as_it_is() -> None:
     assert not is_plain("a\nb")
 
 
-def said_of(record: RunRecord) -> str:
+def said_of(record: RunRecord, side: str = "") -> str:
     out = io.StringIO()
     with RunConsole(Console(file=out, force_terminal=False, width=10_000)) as console:
-        console.launch(record.device.address, LaunchPlan(variant=record.variant, launch=0, sequence=()), 1, 1)
+        console.launch(record.device.address, LaunchPlan(variant=record.variant, launch=0, sequence=(), side=side), 1, 1)
         console.record(record)
     return out.getvalue()
 
@@ -65,6 +65,13 @@ def test_a_reason_on_the_terminal_is_text_and_no_markup(tmp_path: Path) -> None:
     record = failed(make_run(tmp_path, variants=(Variant.SHARED,)).records[0], EVIL)
     said = said_of(record)
     assert "measure virtual:s25, shared 0 (1 of 1): FAILED in 21.0 s: [/foo] [red]x[/] \\x1b[2J" in said
+    assert not CONTROLS.search(said.replace("\n", ""))
+
+
+def test_a_launch_of_a_comparison_says_whose_it_is(tmp_path: Path) -> None:
+    record = make_run(tmp_path, variants=(Variant.SHARED,)).records[0]
+    said = said_of(record, side=f"B: quickstart with {EVIL}")
+    assert "virtual:s25, shared 0 (B: quickstart with " in said
     assert not CONTROLS.search(said.replace("\n", ""))
 
 

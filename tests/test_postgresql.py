@@ -1,5 +1,6 @@
 """Records in PostgreSQL: what a server refuses is said by name, and what concurrent processes store is stored once."""
 
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,15 @@ def test_a_server_that_is_not_reached_is_named_without_its_password(tmp_path: Pa
     pytest.importorskip("psycopg")
     with pytest.raises(StorageError, match=r"postgresql://me:\*\*\*@/db\?host=\S+ is not reached: .*Hint: start it") as refusal:
         open_records(f"postgresql://me:secret@/db?host={tmp_path}")
+    assert "secret" not in str(refusal.value)
+
+
+def test_a_server_that_never_answers_is_given_up_after_the_time_that_its_url_allows() -> None:
+    pytest.importorskip("psycopg")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://me:secret@127.0.0.1:{silent.getsockname()[1]}/db?connect_timeout=2"
+        with pytest.raises(StorageError, match=r"does not answer within its connect_timeout\. Hint: .*waits longer") as refusal:
+            open_records(url)
     assert "secret" not in str(refusal.value)
 
 

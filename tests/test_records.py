@@ -16,11 +16,14 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from support.stored_records import DEVICE, LATEST, STARTED, query, record, sample
+from support.synthetic_run import ABBA, make_run
 
 from quadbench.artifacts import Caveat, ErrorClass, Sample, Status, Variant
 from quadbench.errors import ArtifactError, UnknownNameError
+from quadbench.report import Figure, kpi_rows
 from quadbench.results.engine import Source, open_engine, reading, writing
 from quadbench.results.records import Records, open_records, read_records
+from quadbench.results.sqlite import require_database_file
 from quadbench.results.tables import Table
 
 
@@ -211,7 +214,32 @@ def test_the_view_gives_each_figure_of_a_run_without_warmup_and_failures(records
     records.store(record("r2", launch=2, samples=samples(900, 5), status=Status.FAILED))
     records.store(record("r3", variant=Variant.PER_GRAPH, samples=samples(1, 3)))
     rows = query(database, "SELECT variant, launches, n, minimum, mean, p50, maximum FROM kpis WHERE task = 'restyle'")
-    assert rows == [("per-graph", 1, 3, 1.0, 2.0, None, 3.0), ("shared", 2, 12, 1.0, 6.5, 6.5, 12.0)]
+    assert rows == [("per-graph", 1, 3, 1.0, 2.0, 2.0, 3.0), ("shared", 2, 12, 1.0, 6.5, 6.5, 12.0)]
+
+
+def test_the_view_and_the_report_give_the_same_figures(records: Records, database: Source, tmp_path: Path) -> None:
+    keys = {
+        "unet_ns": "unet_step",
+        "end_to_end_ns": "end_to_end",
+        "adapter_load_ns": "adapter_load",
+        "peak_rss_bytes": "peak_ram",
+    }
+    result = make_run(tmp_path, variants=(*ABBA, Variant.SHARED))
+    for launch in result.records:
+        records.store(launch)
+    told = {
+        (task, keys[str(metric)], variant): p50
+        for task, metric, variant, labels, p50 in query(database, "SELECT task, metric, variant, labels, p50 FROM kpis")
+        if metric in keys and variant in ("shared", "per-graph") and "resident" not in str(labels)
+    }
+    cells = {
+        (row.task, row.key, variant): cell
+        for row in kpi_rows(result)
+        if row.key in keys.values()
+        for variant, cell in (("shared", row.shared), ("per-graph", row.per_graph))
+    }
+    assert told == pytest.approx({place: cell.value for place, cell in cells.items() if isinstance(cell, Figure)})
+    assert len(told) == 3 * 3 * 2 + 2  # three figures of three tasks on both sides, and adapters that two of them load
 
 
 def test_the_view_keeps_differently_labelled_values_apart(records: Records, database: Source) -> None:
@@ -243,3 +271,25 @@ def test_what_another_process_has_just_stored_is_read(records: Records, database
     records.store(record())
     with read_records(database) as opened:
         assert opened.of_run("run-a") == (record(),)
+
+
+BESIDE: dict[str, Callable[[Path], object]] = {
+    "nothing": lambda path: None,
+    "it is looked at": require_database_file,
+    "it is read": lambda path: read_records(path).close(),
+    "it is opened again": lambda path: open_engine(path).dispose(),
+}
+
+
+@pytest.mark.parametrize("beside", BESIDE)
+def test_what_another_process_stores_is_seen_whatever_else_this_one_has_done_with_the_file(path: Path, beside: str) -> None:
+    """Where a process closes a file, the kernel drops its locks on it, and others take SQLite's log away."""
+    with open_records(path) as opened:
+        opened.run_ids()
+        BESIDE[beside](path)
+        statement = "UPDATE identity SET name = ?"
+        code = f"import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('{statement}', sys.argv[2:]); c.commit()"
+        for name in ("one", "two"):
+            subprocess.run([sys.executable, "-c", f"{code}; c.close()", path, name], check=True)
+            with reading(opened.engine) as connection:
+                assert connection.scalar(sa.text("SELECT name FROM identity")) == name

@@ -258,7 +258,7 @@ def test_launches_without_samples_say_so(tmp_path: Path) -> None:
 
 def test_a_run_without_truth_images_says_so(tmp_path: Path) -> None:
     page = Page(render_html(make_run(tmp_path, with_truth=False), Layout(tmp_path)))
-    assert "No truth images were given" in page.text
+    assert "No truth images, the pictures that would be right, were given" in page.text
     assert "Truth" not in [text.strip() for text in page.texts]
 
 

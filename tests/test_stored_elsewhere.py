@@ -20,12 +20,14 @@ from quadbench.results.engine import DATABASE_VARIABLE, Source
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records, read_records
 from quadbench.results.retention import prunable
-from quadbench.results.runs import RunFile, save_run
+from quadbench.results.runs import RunFile, keep_run, save_run
 
 DAY = timedelta(days=1)
 
 
 def copied(source: Source, target: Source) -> CopiedRecords:
+    if isinstance(target, Path):
+        target.parent.mkdir(exist_ok=True)
     return copy_records(source, target, notify=lambda _: None)
 
 
@@ -56,6 +58,15 @@ def test_what_the_target_does_not_take_is_told_and_the_rest_is_copied(database: 
         copied(desk, str(desk))
     with pytest.raises(ArtifactError, match="cannot be read"):
         copied(tmp_path / "nowhere.sqlite", database)
+
+
+def test_a_copy_makes_no_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    open_records(tmp_path / "desk.sqlite").close()
+    target = tmp_path / "bakcups" / "desk.sqlite"
+    for named in (str(target), f"sqlite:///{target}"):
+        assert main(["db", "copy", str(tmp_path / "desk.sqlite"), named]) == 2
+        assert "where the target would lie, is no folder" in " ".join(capsys.readouterr().err.split())
+    assert not target.parent.exists()
 
 
 @pytest.fixture
@@ -95,6 +106,14 @@ def test_old_runs_are_removed_but_for_those_that_something_refers_to(
     report.write_text("<html>")
     assert main(prune) == 0
     assert f"run-100 stays: {report} refers to it" in capsys.readouterr().out
+    save_run(layout, RunFile(run_id="run-100", bundle="b", deployments=(), is_ended=True, has_own_report=True))
+    keep_run(layout, "run-100")
+    assert main(prune) == 0
+    assert f"run-100 stays: {report} refers to it" in capsys.readouterr().out
+    save_run(layout, RunFile(run_id="run-100", bundle="b", deployments=(), is_ended=True, has_own_report=True))
+    assert main(prune) == 0
+    assert "run-100 is removed" in capsys.readouterr().out
+    assert not report.exists()
     comparison.write_text("{")
     assert main(prune) == 3
     assert "is not JSON" in capsys.readouterr().err

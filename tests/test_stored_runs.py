@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from support.scripted_harness import World
@@ -11,6 +12,7 @@ from support.synthetic_run import failed, make_run
 
 from quadbench.artifacts import Variant
 from quadbench.cli import main
+from quadbench.report.run_line import run_line
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
 from quadbench.results.runs import RunFile, load_run, save_run
@@ -34,6 +36,15 @@ def _store_later(results: Layout) -> None:
         for record in (records[0], failed(records[1], "killed")):
             began = record.started_at + timedelta(days=1)
             opened.store(replace(record, record_id=f"later-{record.launch}", run_id="later", started_at=began))
+
+
+@pytest.mark.parametrize(
+    ("variant", "shown"), [(Variant.PER_GRAPH, "ms per-graph"), (Variant.RESIDENT, "ms resident"), (Variant.SHARED, "ms")]
+)
+def test_a_run_of_one_variant_shows_its_time_of_an_image(tmp_path: Path, variant: Variant, shown: str) -> None:
+    line = run_line(make_run(tmp_path, variants=(variant, variant)))
+    assert line.figure
+    assert line.figure.partition(" ")[2] == shown
 
 
 def _listed(results: Layout, capsys: pytest.CaptureFixture[str], *words: str) -> str:

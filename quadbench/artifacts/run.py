@@ -88,6 +88,7 @@ class LaunchPlan:
     variant: Variant
     launch: int
     sequence: tuple[SequenceBlock, ...]
+    side: str = ""  # of a comparison: A or B, and what that is
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,7 +43,12 @@ def add(commands: Any) -> None:
     inspect.add_argument("--recipe", help="a recipe whose foundation model it shall fit")
     inspect.add_argument("--bundle", type=Path, metavar="DIR", help="a bundle whose profile it is judged by; nothing is written")
     inspect.add_argument("--unet-only", action="store_true", help=_UNET_ONLY)
-    admit = add_action(actions, "admit", run_admit, "judge an adapter by a bundle's frozen profile, add it and push it")
+    admit = add_action(
+        actions,
+        "admit",
+        run_admit,
+        "add one more adapter to a built bundle, if it fits the ranges that its adapters share, and push it",
+    )
     admit.add_argument("file", type=Path, metavar="FILE", help=_FILE)
     where = "the bundle's folder (default: what the latest admission made, or the latest run's)"
     admit.add_argument("--bundle", type=Path, metavar="DIR", help=where)
@@ -201,6 +206,9 @@ def _print_admission(console: Console, admission: "Admission") -> None:
             shown.add_row(f"  {site.site}", *_cells(site.clipped / site.weights, site.effective_bits, site.sqnr_db))
         shown.add_section()
     console.print(shown)
+    print_text(
+        "gauge-aligned: its two matrices are scaled against each other to fill the shared ranges, which changes no picture"
+    )
     if admission.left_out:
         print_text(str(admission.left_out))
     print_text(f"base {base.graph[:12]}, profile {base.profile[:12]}")

@@ -30,6 +30,7 @@ GROUPS = (
             "samples": "write every value that stored runs measured, as CSV or Parquet",
             "prune": "remove old runs that nothing refers to",
             "db": "copy all records from one database to another",
+            "store": "send and fetch what hosts of a farm share, and look after it",
         },
     ),
     Group(
@@ -48,6 +49,7 @@ GROUPS = (
             "devices": "list phones with their health, and what else --devices takes",
             "reserve": "keep a device for yourself for a while",
             "release": "give a reserved device back",
+            "farm": "see and cancel what waits and runs in a farm's queue, and begin a farm",
             "who": "say who has which device, and until when",
             "targets": "list what can be compiled for, and what to install for the rest",
             "doctor": "say what is installed and what to install, or try a device",

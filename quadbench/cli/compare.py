@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from quadbench.cli.addresses import add_devices, chosen_devices
 from quadbench.cli.console import RunConsole, print_error, print_json, print_text, stdout_console
 from quadbench.cli.options import add_command
+from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import DeviceError, HarnessError, UserError
-from quadbench.report.text_table import TextTable
 from quadbench.report.versus import Versus, difference_table, sentence, side_table
 from quadbench.study.chosen import choose
 from quadbench.study.compare import compare
@@ -75,22 +73,11 @@ def _print_compared(console: Console, compared: Versus) -> None:
     for device in compared.devices:
         for table in (difference_table(device), side_table(device)):
             if table.rows:
-                _print_table(console, table)
+                print_text_table(console, table)
         for caveat in device.caveats:
             print_text(f"{caveat.words}: {caveat.advice}")
     for device in compared.devices:
         console.print(sentence(device), style="bold", highlight=False)
-
-
-def _print_table(console: Console, table: TextTable) -> None:
-    printed = Table(title=table.title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
-    for name, is_numeric in zip(table.columns, table.numeric, strict=True):
-        printed.add_column(name, justify="right" if is_numeric else "left", overflow="fold")
-    for row in table.rows:
-        printed.add_row(*row)
-    console.print(printed)
-    for note in table.notes:
-        print_text(note)
 
 
 def _changes(words: Sequence[str]) -> dict[str, str]:

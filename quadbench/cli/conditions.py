@@ -1,9 +1,12 @@
-"""Conditions: `--fail-if` on the command line -> the conditions that a run's figures must not meet."""
+"""Conditions: `--fail-if` and `--baseline` on the command line -> conditions on a run's figures, and what it is held against."""
 
 import argparse
 from collections.abc import Iterable, Sequence
 
+from quadbench.artifacts import RunResult
+from quadbench.report.baseline import require_alike
 from quadbench.report.condition import Criterion, read_condition
+from quadbench.results.runs import load_run
 
 
 def add_fail_if(parser: argparse.ArgumentParser) -> None:
@@ -24,4 +27,27 @@ def conditions_of(options: argparse.Namespace, tasks: Iterable[str]) -> Sequence
         UserError: one is no expression, or names what no run has.
     """
     names = tuple(tasks)
-    return [read_condition(text, names) for text in options.fail_if]
+    return [read_condition(text, names, has_baseline=bool(options.baseline)) for text in options.fail_if]
+
+
+def add_baseline(parser: argparse.ArgumentParser) -> None:
+    """Add `--baseline`, which `baseline_of` reads."""
+    parser.add_argument(
+        "--baseline", metavar="RUN", help="an earlier run of the same tasks and devices: say what got worse since"
+    )
+
+
+def baseline_of(
+    options: argparse.Namespace, tasks: Sequence[str], addresses: Sequence[str], run_id: str | None = None
+) -> RunResult | None:
+    """Return the run that one of these tasks on these devices is held against, before anything is done; None: none is named.
+
+    Raises:
+        UserError: it is the run itself, has other tasks, or lacks one of the devices.
+        QuadbenchError: there is no such run, or it is damaged.
+    """
+    if options.baseline is None:
+        return None
+    baseline = load_run(options.layout, options.baseline)
+    require_alike(baseline, tasks, addresses, run_id)
+    return baseline

@@ -110,7 +110,7 @@ class RunConsole:
     def launch(self, device: str, launch: LaunchPlan, number: int, total: int) -> None:
         with self._lock:
             images = sum(block.warmup + block.iterations for block in launch.sequence)
-            under = _Under(variant=launch.variant, number=number, total=total, images=images)
+            under = _Under(variant=launch.variant, side=launch.side, number=number, total=total, images=images)
             self._launches[device] = under
             self._set(device, "measure", under.shown("", 0), under.share(0))
 
@@ -157,13 +157,15 @@ class _Under:
     """The launch that is under way on a device, the `number` of a `total`."""
 
     variant: Variant
+    side: str
     number: int
     total: int
     images: int
 
     @property
     def count(self) -> str:
-        return f"{self.number} of {self.total}"
+        """Return whose it is in a comparison, and which of how many."""
+        return f"{f'{self.side}, ' if self.side else ''}{self.number} of {self.total}"
 
     def shown(self, task: str, images: int) -> str:
         """Return what it does, in so few words that a narrow terminal has room for them."""

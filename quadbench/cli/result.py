@@ -13,8 +13,22 @@ from rich.text import Text
 
 from quadbench.artifacts import RunResult
 from quadbench.cli.console import print_error, print_json, print_text, stdout_console
+from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import ConditionError
-from quadbench.report import Figure, KpiRow, ReportView, RunSummary, TextTable, kpi_table, report_view, run_summary, show, times
+from quadbench.report import (
+    Figure,
+    KpiRow,
+    ReportView,
+    RunSummary,
+    TextTable,
+    kpi_table,
+    report_view,
+    run_summary,
+    show,
+    times,
+    words,
+)
+from quadbench.report.baseline import Baseline, baseline_tables
 from quadbench.report.condition import Criterion
 
 
@@ -23,12 +37,18 @@ def add_full(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--full", action="store_true", help="print every figure, not only the most telling ones")
 
 
-def print_result(options: argparse.Namespace, result: RunResult, path: Path | None, conditions: Sequence[Criterion] = ()) -> int:
+def print_result(
+    options: argparse.Namespace,
+    result: RunResult,
+    path: Path | None,
+    conditions: Sequence[Criterion] = (),
+    baseline: RunResult | None = None,
+) -> int:
     """Print a run's figures and where its report lies (None: it has none yet), as tables or as JSON.
 
     Return 0, or the exit code of the conditions where one of them is met.
     """
-    view = report_view(result, options.layout)
+    view = report_view(result, options.layout, baseline)
     summary = run_summary(view, str(path) if path else None, conditions)
     if options.json:
         print_json(asdict(summary))
@@ -52,13 +72,24 @@ def _print_tables(options: argparse.Namespace, view: ReportView, path: Path | No
         _print_kpis(console, result)
     else:
         _print_glance(console, view)
+        print_text(words.SIDES)
     for doubt in view.doubts:
-        words = (doubt.caveat.words, "yellow"), f": {doubt.caveat.advice}"
-        console.print(Text.assemble(*words), highlight=False)
+        console.print(Text.assemble((doubt.caveat.words, "yellow"), f": {doubt.caveat.advice}"), highlight=False)
     for sentence in ("".join(phrase.text for phrase in view.headline), *view.gaps):
         if sentence:
             console.print(sentence, style="bold", highlight=False)
+    if view.baseline:
+        _print_baseline(console, view.baseline, is_full=options.full)
     print_text(f"report: {path}" if path else f"no report yet; quadbench report {result.run_id} writes it")
+
+
+def _print_baseline(console: Console, baseline: Baseline, *, is_full: bool) -> None:
+    """Print what became of an earlier run's figures, how sure that is, and what would settle it."""
+    for table in baseline_tables(baseline, is_full=is_full):
+        print_text_table(console, table)
+    for sentence in baseline.sentences:
+        console.print(sentence, style="bold", highlight=False)
+    print_text(f"{baseline.doubt}\nto settle it: {baseline.settled_by}")
 
 
 def _print_ran(console: Console, ran: TextTable) -> None:

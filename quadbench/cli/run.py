@@ -11,7 +11,7 @@ from rich.console import Console
 from quadbench import pipeline
 from quadbench.artifacts import MIB, Bundle, Stored
 from quadbench.cli.addresses import add_devices, chosen_devices
-from quadbench.cli.conditions import add_fail_if, conditions_of
+from quadbench.cli.conditions import add_baseline, add_fail_if, baseline_of, conditions_of
 from quadbench.cli.conduct import add_conduct, conduct_of
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_error, print_json, print_note, print_text
 from quadbench.cli.options import add_command, next_command
@@ -23,6 +23,7 @@ from quadbench.pipeline import Conduct
 from quadbench.quad.chosen import bundle_folder, fitting_bundle
 from quadbench.quad.named import read_recipe
 from quadbench.recipe import Recipe, Terms
+from quadbench.report import write_report
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
 from quadbench.rollout.forecast import Forecast, forecast
@@ -45,6 +46,7 @@ def add(commands: Any) -> None:
     add_devices(parser)
     add_full(parser)
     add_fail_if(parser)
+    add_baseline(parser)
     add_wait(parser)
     add_conduct(parser)
     parser.add_argument(
@@ -58,12 +60,13 @@ def run(options: argparse.Namespace) -> int:
     source, chosen, conduct = _source(options), _chosen(options), conduct_of(options)
     if options.dry_run:
         return _print_forecasts(options, _forecasts(options, source, chosen))
-    conditions = conditions_of(options, source.tasks)
+    conditions, baseline = conditions_of(options, source.tasks), baseline_of(options, source.tasks, chosen, options.resume)
     with RunConsole(Console(stderr=True), RUN_STAGES) as observer:
         outcome = once_free(
             lambda: source.run(chosen, conduct, layout=options.layout, observer=observer), observer, waits=options.wait
         )
-    code = print_result(options, outcome.result, outcome.report, conditions)
+    path = write_report(outcome.result, options.layout, baseline) if baseline else outcome.report
+    code = print_result(options, outcome.result, path, conditions, baseline)
     for address, failure in outcome.failures.items():
         print_error(f"{address} was left out: {failure}")
     if outcome.result.is_cut_short:

@@ -12,7 +12,7 @@ from quadbench.lint import check_bundle
 from quadbench.recipe.precision import FLOAT_LABEL
 from quadbench.results.code import code_digests
 from quadbench.results.digests import digest_of, sha256_of
-from quadbench.results.layout import Layout, folder_name
+from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, publish, read_whole
 from quadbench.target.targets import AiHubTarget, OnnxRuntimeTarget, QnnTarget, Target
 from quadbench.target.toolchain import ToolchainTarget
@@ -78,7 +78,7 @@ def compile_bundle(
     files = _files(graphs)
     check_contents(bundle, files)  # the digest is that of the manifest
     check_bundle(bundle, htp_arch=htp_arch)
-    if (folder := layout.compiled_bundles / folder_name(digest)).is_dir():
+    if (folder := layout.compiled_bundle(digest)).is_dir():
         return read_whole(folder, CompiledBundle)
 
     def make(temporary: Path) -> CompiledBundle:
@@ -96,7 +96,7 @@ def compiled_before(bundle: Stored[Bundle], target: Target, key: str, layout: La
         MissingDependencyError: the target cannot be compiled for here.
         ArtifactError: the product is there but damaged.
     """
-    folder = layout.compiled_bundles / folder_name(_digest(bundle.artifact, key, _compiler(target, layout)))
+    folder = layout.compiled_bundle(_digest(bundle.artifact, key, _compiler(target, layout)))
     return read_whole(folder, CompiledBundle) if folder.is_dir() else None
 
 

@@ -14,7 +14,7 @@ from quadbench.quad.held_out import along_trajectory
 from quadbench.quality.compared import refuse_random
 from quadbench.quality.fidelity import Values
 from quadbench.quality.latents import TaskModel
-from quadbench.results.layout import Layout, folder_name
+from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest
 
 INPUTS = 1  # of each task, the first: a run of the built-in U-Net takes the emulator seconds, of a large one hours
@@ -42,7 +42,7 @@ def emulated_trajectories(result: RunResult, layout: Layout, notify: Callable[[s
         )
     judged = {}
     for digest, record in ran.items():
-        compiled = read_manifest(layout.compiled_bundles / folder_name(digest), CompiledBundle)
+        compiled = read_manifest(layout.compiled_bundle(digest), CompiledBundle)
         bundle = result.stored_on(record.device)
         check_contents(compiled, file_refs(compiled.artifact.graphs))
         check_contents(bundle, file_refs(bundle.artifact))

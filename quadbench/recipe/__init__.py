@@ -22,6 +22,7 @@ from quadbench.recipe.recipe import (
     load_recipe,
     recipe_digest,
     recipe_schema,
+    terms_of_text,
 )
 from quadbench.recipe.runtime import Runtime
 from quadbench.recipe.sources import (
@@ -115,4 +116,5 @@ __all__ = [
     "mix_name",
     "recipe_digest",
     "recipe_schema",
+    "terms_of_text",
 ]

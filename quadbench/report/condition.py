@@ -1,22 +1,31 @@
 """Condition: an expression over a run's figures, as `shared.end_to_end_ms.p50 > 200` -> where it holds. Pure.
 
 Names are [TASK.]SIDE.FIGURE.PART, [TASK.]SIDE.psnr_db and [TASK.]ratio.FIGURE; without a task they are of every task in turn.
+With a baseline, [TASK.]baseline.SIDE.FIGURE.PART is the same figure of that run, [TASK.]SIDE.FIGURE.change is now / before, and
+[TASK.]baseline.worse the number of figures that got worse.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from quadbench.artifacts import Variant
 from quadbench.errors import UnknownNameError, UserError
+from quadbench.report.baseline import Baseline
 from quadbench.report.expression import Expression, read_expression
 from quadbench.report.kpi import KPI_UNITS, NOT_APPLICABLE, Figure, KpiRow
 from quadbench.report.pictures import Quality
 from quadbench.report.units import convert
+from quadbench.statistics import Verdict
 
 _SIDES, _RATIO = ("shared", "per_graph"), "ratio"
+_BASELINE = "baseline"
 _PARTS = ("p50", "low", "high", "mad", "p90", "launches", "samples")
 _FIGURES = {f"{key}_{unit.lower()}": key for key, unit in KPI_UNITS.items()}
 _LIKENESS = ("psnr_db", "psnr_truth_db")
+_CHANGES = ("change", "change_low", "change_high")  # parts of a figure that only a baseline gives it
+_COUNTS = {verdict.lower(): verdict for verdict in Verdict}
 _Place = tuple[str, str, str]  # device, task, and the name's rest
 
 
@@ -28,25 +37,30 @@ class Criterion:
     names: dict[str, tuple[str | None, str]]
 
 
-def read_condition(text: str, tasks: Iterable[str]) -> Criterion:
+def read_condition(text: str, tasks: Iterable[str], *, has_baseline: bool = False) -> Criterion:
     """Read a condition on the figures of a run of these tasks.
 
     Raises:
-        UserError: it is no expression, or names nothing.
+        UserError: it is no expression, or names nothing, or a baseline where there is none.
         UnknownNameError: it names what no run has, or another task; the message lists the known ones.
     """
     expression, known = read_expression(text), tuple(tasks)
     if not expression.names:
         raise UserError(f"'{text}' names no figure", hint="as 'shared.end_to_end_ms.p50 > 200'; docs/commands.md has the names")
-    return Criterion(expression=expression, names={name: _read_name(name, known) for name in expression.names})
+    names = {name: _read_name(name, known) for name in expression.names}
+    if not has_baseline and any(_needs_baseline(rest) for _, rest in names.values()):
+        raise UserError(f"'{text}' names a baseline, and there is none", hint="--baseline RUN names an earlier run")
+    return Criterion(expression=expression, names=names)
 
 
-def where_met(condition: Criterion, rows: Sequence[KpiRow], quality: Sequence[Quality]) -> tuple[str, ...]:
+def where_met(
+    condition: Criterion, rows: Sequence[KpiRow], quality: Sequence[Quality], baseline: Baseline | None = None
+) -> tuple[str, ...]:
     """Say where a condition holds, on each device and for each task that it is of; a figure that is missing counts as if it did.
 
     A task to which a figure does not apply, as the VAE encoder's without an input image, is passed over, unless all are.
     """
-    figures = dict([*_of_rows(rows), *_of_quality(quality)])
+    figures = dict([*_of_rows(rows), *_of_quality(quality), *(_of_baseline(baseline) if baseline else ())])
     exempt = {place for row in rows for place in _exempt(row)}
     is_of_each = any(task is None for task, _ in condition.names.values())
     met, looked_at = [], 0
@@ -76,19 +90,33 @@ def _fault(condition: Criterion, values: dict[str, float]) -> str | None:
 
 def _read_name(name: str, tasks: Sequence[str]) -> tuple[str | None, str]:
     """Return the task of a name, and its rest as figures are filed."""
-    task, words = None, name.split(".")
-    if words[0] not in (*_SIDES, _RATIO):
-        task = _known("task or side", words.pop(0), (*tasks, *_SIDES, _RATIO))
-    side = _known("side", words.pop(0) if words else "", (*_SIDES, _RATIO))
-    if side == _RATIO:
-        figure = _known("figure", words.pop(0) if words else "", _FIGURES.values())
-        parts: list[str] = []
-    else:
-        figure = _known("figure", words.pop(0) if words else "", (*_FIGURES, *_LIKENESS))
-        parts = [] if figure in _LIKENESS else [_known("part of a figure", words.pop(0) if words else "", _PARTS)]
+    sides, task, words = (*_SIDES, _RATIO, _BASELINE), None, name.split(".")
+    if words[0] not in sides:
+        task = _known("task or side", words.pop(0), (*tasks, *sides))
+    rest = ".".join(_read_rest(words, sides, (*_PARTS, *_CHANGES)))
     if words:
-        raise UnknownNameError("figure", name, [".".join(filter(None, (task, side, figure, *parts)))])
-    return task, ".".join((side, figure, *parts))
+        raise UnknownNameError("figure", name, [".".join(filter(None, (task, rest)))])
+    return task, rest
+
+
+def _read_rest(words: list[str], sides: Iterable[str], parts: Iterable[str]) -> list[str]:
+    """Take from the words of a name what is known of it, from its side on."""
+    side = _taken("side", words, sides)
+    if side == _RATIO:
+        return [side, _taken("figure", words, _FIGURES.values())]
+    if side == _BASELINE:
+        is_count = bool(words) and words[0] in _COUNTS
+        return [side, words.pop(0)] if is_count else [side, *_read_rest(words, (*_SIDES, _RATIO, *_COUNTS), _PARTS)]
+    figure = _taken("figure", words, (*_FIGURES, *_LIKENESS))
+    return [side, figure, *([] if figure in _LIKENESS else [_taken("part of a figure", words, parts)])]
+
+
+def _needs_baseline(name: str) -> bool:
+    return name.startswith(f"{_BASELINE}.") or name.rpartition(".")[2] in _CHANGES
+
+
+def _taken(kind: str, words: list[str], known: Iterable[str]) -> str:
+    return _known(kind, words.pop(0) if words else "", known)
 
 
 def _known(kind: str, word: str, known: Iterable[str]) -> str:
@@ -122,10 +150,27 @@ def _of_quality(quality: Sequence[Quality]) -> Iterator[tuple[_Place, float]]:
             yield (row.device.address, row.task, name), value if isinstance(value, float) else math.nan
 
 
+def _of_baseline(baseline: Baseline) -> Iterator[tuple[_Place, float]]:
+    """Yield the baseline's own figures, what the run's are of them, and how many got worse, better, or neither."""
+    for (device, task, name), value in (*_of_rows(baseline.kpis), *_of_quality(baseline.quality)):
+        yield (device, task, f"{_BASELINE}.{name}"), value
+    for figure in baseline.figures:
+        if figure.unit:
+            name = f"{'shared' if figure.variant is Variant.SHARED else 'per_graph'}.{figure.key}_{figure.unit.lower()}"
+            for part, ratio in zip(_CHANGES, (figure.ratio, figure.low, figure.high), strict=True):
+                yield (figure.device, figure.task, f"{name}.{part}"), math.nan if ratio is None else ratio
+    counts = Counter((figure.device, figure.task, figure.verdict) for figure in baseline.figures)
+    for device, task in dict.fromkeys((figure.device, figure.task) for figure in baseline.figures):
+        for name, verdict in _COUNTS.items():
+            yield (device, task, f"{_BASELINE}.{name}"), float(counts[device, task, verdict])
+
+
 def _exempt(row: KpiRow) -> Iterator[_Place]:
     """Yield the figures of a row that its task cannot have."""
+    device, task = row.device.address, row.task
     for side, cell in zip(_SIDES, (row.shared, row.per_graph), strict=True):
         if isinstance(cell, str) and cell in NOT_APPLICABLE:
-            for part in _PARTS:
-                yield row.device.address, row.task, f"{side}.{row.key}_{row.unit.lower()}.{part}"
-            yield row.device.address, row.task, f"{_RATIO}.{row.key}"
+            parts = [f"{side}.{row.key}_{row.unit.lower()}.{part}" for part in (*_PARTS, *_CHANGES)]
+            for name in (*parts, f"{_RATIO}.{row.key}"):
+                yield device, task, name
+                yield device, task, f"{_BASELINE}.{name}"

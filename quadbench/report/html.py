@@ -12,10 +12,11 @@ from markupsafe import Markup
 
 from quadbench.artifacts import RunResult, Variant
 from quadbench.artifacts.caveats import FigureKind
-from quadbench.artifacts.device_text import printable
+from quadbench.artifacts.device_text import one_line, printable
 from quadbench.artifacts.pixels import png_size
 from quadbench.harness.painted import check_painted
-from quadbench.report import tables, units
+from quadbench.report import tables, units, words
+from quadbench.report.baseline import baseline_tables
 from quadbench.report.chart import Bar, BarPart, Series, legend, line_chart, stacked_bars
 from quadbench.report.held_out import Trajectory
 from quadbench.report.kpi import Figure
@@ -44,7 +45,7 @@ _PARTS = {
 }
 
 
-def write_report(result: RunResult, layout: Layout) -> Path:
+def write_report(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> Path:
     """Write `reports/<run id>.html` in the results folder, whole or not at all.
 
     Raises:
@@ -59,7 +60,7 @@ def write_report(result: RunResult, layout: Layout) -> Path:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{result.run_id}.", suffix=".html")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(render_html(result, layout))
+                file.write(render_html(result, layout, baseline))
             Path(temporary).chmod(0o644)
             Path(temporary).replace(path)
         except BaseException:
@@ -68,13 +69,13 @@ def write_report(result: RunResult, layout: Layout) -> Path:
     return path
 
 
-def render_html(result: RunResult, layout: Layout) -> str:
+def render_html(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> str:
     """Return the report as text. The pictures are read; one that is missing is named in its place."""
-    view = report_view(result, layout)
+    view = report_view(result, layout, baseline)
     return (
         _environment()
         .get_template("report.html.j2")
-        .render(view=view, css=Markup((_HERE / "style.css").read_text("utf-8")), min_blocks=MIN_BLOCKS)
+        .render(view=view, words=words, css=Markup((_HERE / "style.css").read_text("utf-8")), min_blocks=MIN_BLOCKS)
     )
 
 
@@ -98,6 +99,7 @@ def _environment() -> Environment:
         "plural": units.plural,
         "about": lambda caveats, *kinds: [caveat for caveat in caveats if caveat.is_about(*map(FigureKind, kinds))],
         "count": tables.count,
+        "baseline_tables": lambda baseline, is_full: baseline_tables(baseline, is_full=is_full),
         "spread": tables.spread,
         "utc": _utc,
         "picture": _picture,
@@ -122,16 +124,16 @@ def _utc(moment: datetime) -> str:
 def _picture(path: Path, alt: str) -> Markup:
     """Return the image element of a PNG file with its bytes inside, or the name of what is missing."""
     if not path.is_file():
-        return Markup('<span class="absent">missing: {}</span>').format(path.name)
+        return Markup('<span class="absent">missing: {}</span>').format(one_line(path.name))
     content = path.read_bytes()
     try:
         width, height = png_size(content)
     except ValueError as error:
-        return Markup('<span class="absent">{}: {}</span>').format(str(error), path.name)
+        return Markup('<span class="absent">{}: {}</span>').format(str(error), one_line(path.name))
     style = "pixelated" if width <= 128 else "smooth"
     shown_height = round(_SHOWN_WIDTH * height / width)
     return Markup('<img class="{}" src="data:image/png;base64,{}" alt="{}" width="{}" height="{}">').format(
-        style, b64encode(content).decode("ascii"), alt, _SHOWN_WIDTH, shown_height
+        style, b64encode(content).decode("ascii"), one_line(alt), _SHOWN_WIDTH, shown_height
     )
 
 

@@ -25,6 +25,7 @@ class Figure:
     """The median of the launches' medians, in nanoseconds or bytes, and the lowest and highest launch.
 
     With one launch, `low` and `high` are its lowest and highest sample. `p90` is that of all samples, where they are enough.
+    `medians` has the launches' own, in the order measured.
     """
 
     value: float
@@ -35,6 +36,7 @@ class Figure:
     samples: int
     outliers: int  # samples far from the others of their launch, which count all the same
     p90: float | None
+    medians: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +164,8 @@ def figure(launches: Sequence[Sequence[float]]) -> Figure | None:
     """Return the figure of some launches' values, or None if there are none; launches without values do not count."""
     measured = [launch for launch in launches if launch]
     pooled = [value for launch in measured for value in launch]
-    spread = statistics.summarize([median(launch) for launch in measured] if len(measured) > 1 else pooled)
+    medians = tuple(float(median(launch)) for launch in measured)
+    spread = statistics.summarize(medians if len(medians) > 1 else pooled)
     if spread is None:
         return None
     return Figure(
@@ -174,6 +177,7 @@ def figure(launches: Sequence[Sequence[float]]) -> Figure | None:
         samples=len(pooled),
         outliers=sum(len(statistics.outliers(launch)) for launch in measured),
         p90=statistics.percentile(pooled, 90),
+        medians=medians,
     )
 
 

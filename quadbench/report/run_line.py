@@ -1,18 +1,20 @@
 """Run line: a stored run -> what a list of runs says of it: when, what, on what, how it ended, and its most telling figure."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from statistics import mean
 
-from quadbench.artifacts import RunResult, Status
-from quadbench.report.kpi import Figure, KpiRow, kpi_rows
-from quadbench.report.launches import devices_of, in_order
+from quadbench.artifacts import DeviceFacts, RunResult, Status, Variant
+from quadbench.report.kpi import figure, launch_values
+from quadbench.report.launches import devices_of, in_order, launches_of, sound
 from quadbench.report.pictures import quality_rows
 from quadbench.report.units import Unit, decibels, show
 
 SCHEMA_VERSION = 1  # of the JSON of a list of runs
+
+
+_ORDER = (Variant.SHARED, Variant.PER_GRAPH, Variant.RESIDENT, Variant.MERGED_AT_LOAD, Variant.FLOAT)
 
 
 class RunStatus(StrEnum):
@@ -74,16 +76,23 @@ def damaged_line(run_id: str, reason: str) -> RunLine:
 
 def _figure(result: RunResult) -> str | None:
     """Return the time of an image, the mean of the tasks' medians; where no device has times, the mean likeness of pictures."""
-    rows = [row for row in kpi_rows(result) if row.key == "end_to_end"]
     for device in devices_of(result):
-        if (shared := _mean([row for row in rows if row.device == device], "shared")) is not None:
-            own = _mean([row for row in rows if row.device == device], "per_graph")
-            against = "" if own is None else f", {show(own, Unit.MILLISECONDS)} per graph"
-            return f"{show(shared, Unit.MILLISECONDS)} ms{against}"
+        times = {variant: time for variant in _ORDER if (time := _image_ns(result, device, variant)) is not None}
+        shown = {variant: show(time, Unit.MILLISECONDS) for variant, time in times.items()}
+        if Variant.SHARED in times:
+            own = f", {shown[Variant.PER_GRAPH]} per graph" if Variant.PER_GRAPH in times else ""
+            return f"{shown[Variant.SHARED]} ms{own}"
+        if shown:
+            first = next(iter(shown))
+            return f"{shown[first]} ms {first}"
     likeness = [row.shared_reference for row in quality_rows(result) if isinstance(row.shared_reference, float)]
     return f"{decibels(mean(likeness))} PSNR" if likeness else None
 
 
-def _mean(rows: Sequence[KpiRow], side: str) -> float | None:
-    figures = [cell.value for row in rows if isinstance(cell := getattr(row, side), Figure)]
-    return mean(figures) if figures else None
+def _image_ns(result: RunResult, device: DeviceFacts, variant: Variant) -> float | None:
+    launches = sound(launches_of(result, device, variant))
+    figures = [
+        figure([launch_values("end_to_end", record, task) for record in launches]) for task in result.bundle_on(device).tasks
+    ]
+    times = [told.value for told in figures if told]
+    return mean(times) if times else None

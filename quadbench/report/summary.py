@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quadbench.artifacts import Bundle, ErrorClass, Status, Variant
+from quadbench.report.baseline import Baseline
 from quadbench.report.comparison import LaunchVerdict
 from quadbench.report.condition import Criterion, where_met
 from quadbench.report.kpi import KpiRow
@@ -39,7 +40,8 @@ class DeviceSummary:
 class RunSummary:
     """A run: what was measured of what, its result in words, the doubts, and the figures in nanoseconds, bytes and decibels.
 
-    `verdicts` and `devices` are by the device's address; `report` is the path of the HTML file, where there is one.
+    `verdicts` and `devices` are by the device's address; `baseline` is the run that it is held against, and `report` the path of
+    the HTML file, where there is one.
     Of several bundles, `bundle_digest` and `precision` are those of the first.
     """
 
@@ -60,6 +62,7 @@ class RunSummary:
     quality: tuple[Quality, ...]
     verdicts: dict[str, tuple[LaunchVerdict, ...]]
     devices: dict[str, DeviceSummary]
+    baseline: Baseline | None
     conditions_met: tuple[str, ...]
 
 
@@ -94,7 +97,8 @@ def run_summary(view: ReportView, report: str | None, conditions: Sequence[Crite
         quality=view.quality,
         verdicts={device.device.address: device.verdicts for device in view.kpis},
         devices={address: _device(setup.bundle) for setup in view.setups for address in setup.addresses},
-        conditions_met=tuple(met for condition in conditions for met in where_met(condition, kpis, view.quality)),
+        baseline=view.baseline,
+        conditions_met=tuple(met for condition in conditions for met in where_met(condition, kpis, view.quality, view.baseline)),
     )
 
 

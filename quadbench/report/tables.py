@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from quadbench.artifacts import RunResult
 from quadbench.recipe.published import published_table
+from quadbench.report import words
 from quadbench.report.int8 import int8_note
 from quadbench.report.kpi import MERGED, NO_ADAPTER, NO_INPUT_IMAGE, Figure, KpiRow, kpi_rows
 from quadbench.report.launches import EMULATED
@@ -15,7 +16,8 @@ from quadbench.report.units import Unit, convert, number, show, times
 
 _NOTES = (
     "Medians of the launches' medians, and the lowest and highest launch; with one launch, its lowest and highest sample.",
-    "Ratio: per-graph / shared; above 1 the shared graph takes less. n: launches × samples of a launch. MB: 2^20 bytes.",
+    f"{words.SIDES} n: launches × samples of a launch. MB: 2^20 bytes.",
+    f"{words.RESIDUAL} {words.FOUNDATION_ROM}",
 )
 
 
@@ -78,7 +80,7 @@ def to_csv(result: RunResult) -> str:
 
 def to_markdown(table: TextTable) -> str:
     """Return a GitHub table with its notes below."""
-    lines = [f"**{_markdown(table.title)}**", "", _pipes(table.columns)]
+    lines = [f"**{_markdown(table.title)}**", "", _pipes([_markdown(column) for column in table.columns])]
     lines.append(_pipes(["---:" if numeric else "---" for numeric in table.numeric]))
     lines += [_pipes([_markdown(cell) for cell in row]) for row in table.rows]
     return "\n".join([*lines, "", *(f"{_markdown(note)}  " for note in table.notes)]) + "\n"
@@ -149,7 +151,7 @@ def _numbers(cell: Figure | str, unit: Unit) -> list[str]:
     if isinstance(cell, str):
         return [""] * len(_FIELDS)
     sizes = [None if size is None else convert(size, unit) for size in (cell.value, cell.low, cell.high, cell.mad, cell.p90)]
-    return [*("" if size is None else repr(size) for size in sizes), str(cell.launches), str(cell.samples)]
+    return [*("" if size is None else repr(size) for size in sizes), *map(str, (cell.launches, cell.samples, cell.outliers))]
 
 
 def _note(row: KpiRow) -> str:

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from quadbench.artifacts import Caveat, Component, DeviceFacts, RunRecord, RunResult, Status, TaskAssets, Variant
 from quadbench.artifacts.fingerprint import differences
+from quadbench.report.baseline import Baseline, against
 from quadbench.report.comparison import LaunchVerdict, launch_verdicts
 from quadbench.report.component_times import component_tables
 from quadbench.report.headline import Phrase, gaps, headline
@@ -100,6 +101,7 @@ class ReportView:
     launches: tuple[Launch, ...]
     failures: tuple[Launch, ...]
     headline: tuple[Phrase, ...]
+    baseline: Baseline | None
     gaps: tuple[str, ...]
     doubts: tuple[Doubt, ...]
     glance: tuple[Glance, ...]
@@ -126,8 +128,8 @@ class ReportView:
     conditions: tuple[DeviceConditions, ...]
 
 
-def report_view(result: RunResult, layout: Layout) -> ReportView:
-    """Return the view of a whole run. The layout only gives the images' paths; nothing is read."""
+def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> ReportView:
+    """Return the view of a whole run, held against a baseline if there is one. The layout only gives the images' paths."""
     rows, storages, quality = kpi_rows(result), storage_views(result), quality_rows(result)
     launches, setups = launch_rows(result), setups_of(result)
     kpis = tuple(_device_kpis(result, device, rows) for device in devices_of(result))
@@ -138,6 +140,7 @@ def report_view(result: RunResult, layout: Layout) -> ReportView:
         launches=launches,
         failures=tuple(launch for launch in launches if not launch.is_ok),
         headline=headline(storages, rows, quality),
+        baseline=against(baseline, kpi_rows(baseline), result, rows) if baseline else None,
         gaps=gaps(result, rows),
         doubts=_doubts(result),
         glance=tuple(_glance(device.device, task) for device in kpis for task in device.tasks),

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from quadbench.errors import ArtifactError, StorageError, UserError
-from quadbench.results.engine import Source, name_of
+from quadbench.results.engine import Source, missing_folder, name_of
 from quadbench.results.records import open_records, read_records
 
 
@@ -23,11 +23,13 @@ def copy_records(source: Source, target: Source, *, notify: Callable[[str], None
     Interrupted, it goes on where it was when it is called again. A record that the target refuses is left out and told.
 
     Raises:
-        UserError: both are the same database, or one is none.
+        UserError: both are the same database, or one is none, or the folder of a target is not there.
         StorageError, ArtifactError: one cannot be opened, read or written.
     """
     stored = present = 0
     refused: list[str] = []
+    if folder := missing_folder(target):
+        raise UserError(f"'{folder}', where the target would lie, is no folder", hint="make it, or give another target")
     with read_records(source) as old, open_records(target) as new:
         if name_of(old.engine) == name_of(new.engine):
             raise UserError(f"{name_of(old.engine)} cannot be copied to itself", hint="give another target")

@@ -44,6 +44,16 @@ def database_of(layout: Layout) -> Source:
     return variable(DATABASE_VARIABLE) or layout.database
 
 
+def missing_folder(source: Source) -> Path | None:
+    """Return the folder that a database's file would lie in, where that is not there; None otherwise.
+
+    Raises:
+        UserError: the source is no database.
+    """
+    path = _parsed(source)
+    return path.parent if isinstance(path, Path) and not path.parent.is_dir() else None
+
+
 def open_engine(source: Source) -> sa.Engine:
     """Open the database to be written, making it or bringing its schema up to date first.
 
@@ -99,6 +109,27 @@ def open_for_reading(source: Source) -> sa.Engine:
         raise
     engine.dispose()
     return open_engine(source)
+
+
+def schema_of(source: Source) -> str | None:
+    """Return the schema of a database as it is, which stays so; None where there is none yet.
+
+    Raises:
+        UserError, StorageError, ArtifactError, MissingDependencyError: as `open_for_reading`.
+    """
+    match _parsed(source):
+        case Path() as path:
+            if not path.exists():
+                return None
+            require_database_file(path)
+            engine = reading_engine(path)
+        case sa.URL() as url:
+            engine = server_engine(url, is_read_only=True)
+    try:
+        with reading(engine) as connection:
+            return schema.revision(connection, name_of(engine))
+    finally:
+        engine.dispose()
 
 
 @contextmanager

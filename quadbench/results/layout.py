@@ -75,6 +75,10 @@ class Layout:
         """The folder of the bundle with this digest."""
         return self.bundles / folder_name(digest)
 
+    def compiled_bundle(self, digest: str) -> Path:
+        """The folder of the compiled bundle with this digest."""
+        return self.compiled_bundles / folder_name(digest)
+
     def kit(self, digest: str) -> Path:
         """The folder of the kit with this digest."""
         return self.kits / folder_name(digest)

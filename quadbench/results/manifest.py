@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -41,17 +41,26 @@ def read_manifest(folder: Path, kind: type[ArtifactT]) -> Stored[ArtifactT]:
     path = folder / MANIFEST
     hint = _again(folder, kind) if kind is Kit or is_file(path) else _NO_BUNDLE
     raw = read_json(path, fault=ArtifactError, hint=hint)
-    if not isinstance(raw, dict) or raw.get("schema_version") != SCHEMA_VERSION:
-        version = raw.get("schema_version") if isinstance(raw, dict) else type(raw).__name__
-        raise ArtifactError(f"'{path}' has schema_version {version}; expected {SCHEMA_VERSION}", hint=hint)
-    try:
-        artifact = TypeAdapter(kind).validate_python(raw)
-    except ValidationError as error:
-        raise ArtifactError(f"'{path}' at {first_problem(error)}", hint=hint) from error
+    artifact = artifact_of(raw, kind, name=f"'{path}'", hint=hint)
     for file in file_refs(artifact):
         _check_size(folder, file, hint)
     _check_checksum(folder, hint)
     return Stored(artifact=artifact, folder=folder, is_reused=True)
+
+
+def artifact_of(raw: Any, kind: type[ArtifactT], *, name: str, hint: str) -> ArtifactT:
+    """Return the artifact that the JSON of a manifest describes, wherever its files lie. `name` is that of the manifest.
+
+    Raises:
+        ArtifactError: it has another schema, or names a file so that it would lie elsewhere.
+    """
+    if not isinstance(raw, dict) or raw.get("schema_version") != SCHEMA_VERSION:
+        version = raw.get("schema_version") if isinstance(raw, dict) else type(raw).__name__
+        raise ArtifactError(f"{name} has schema_version {version}; expected {SCHEMA_VERSION}", hint=hint)
+    try:
+        return TypeAdapter(kind).validate_python(raw)
+    except ValidationError as error:
+        raise ArtifactError(f"{name} at {first_problem(error)}", hint=hint) from error
 
 
 def _check_checksum(folder: Path, hint: str) -> None:

@@ -75,6 +75,9 @@ def told_by_postgresql(name: str) -> Iterator[None]:
     except sa.exc.DatabaseError as error:
         reason = " ".join(str(error.orig).split()).rstrip(".")
         state = getattr(error.orig, "sqlstate", None)
+        if type(error.orig).__name__ == "ConnectionTimeout":
+            hint = f"{_UNREACHED_HINT}; a URL that ends with ?connect_timeout=30 waits longer"
+            raise StorageError(f"{name} does not answer within its connect_timeout", hint=hint) from error
         if state is None and isinstance(error, sa.exc.OperationalError):
             raise StorageError(f"{name} is not reached: {reason}", hint=_UNREACHED_HINT) from error
         if state and state.startswith(_SERVER_FAULTS):

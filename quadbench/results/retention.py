@@ -1,4 +1,4 @@
-"""Retention: stored runs, and for how long -> the old ones removed, but for those that a report, sweep or comparison has."""
+"""Retention: stored runs, and for how long -> the old ones removed, but for those that somebody or a study has named."""
 
 import logging
 import shutil
@@ -11,7 +11,7 @@ from quadbench.errors import ArtifactError
 from quadbench.results.engine import database_of, now_of, reading
 from quadbench.results.layout import Layout
 from quadbench.results.records import Records, read_records
-from quadbench.results.runs import run_ids
+from quadbench.results.runs import may_go_with_report, run_ids
 from quadbench.results.storage import storing
 from quadbench.spec import read_json
 
@@ -43,7 +43,7 @@ def old_runs(layout: Layout, keep_s: float) -> tuple[list[str], dict[str, Path]]
 
 
 def remove_run(records: Records, layout: Layout, run_id: str) -> int:
-    """Remove a run's records, then its folder, and return the number of records.
+    """Remove a run's records, then its folder and its report, and return the number of records.
 
     Raises:
         StorageError: one of them cannot be written.
@@ -53,14 +53,16 @@ def remove_run(records: Records, layout: Layout, run_id: str) -> int:
     if folder.exists():
         with storing(layout.root):
             shutil.rmtree(folder)
+    with storing(layout.root):
+        layout.report(run_id).unlink(missing_ok=True)
     log.info("run %s: %d records are removed", run_id, count)
     return count
 
 
 def _references(layout: Layout, own: set[str]) -> Iterator[tuple[str, Path]]:
-    """Yield the runs that have a report, or that a sweep or a comparison names, each with that file."""
+    """Yield the runs that have a report which somebody asked for, or that a sweep or a comparison names, each with that file."""
     for run_id in own:
-        if (report := layout.report(run_id)).exists():
+        if (report := layout.report(run_id)).exists() and not may_go_with_report(layout, run_id):
             yield run_id, report
     for path in layout.run_lists():
         for run_id in _run_ids(read_json(path, fault=ArtifactError, hint="remove it; then nothing refers to its runs")):

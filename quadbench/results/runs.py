@@ -5,7 +5,7 @@ import logging
 import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -54,6 +54,8 @@ class RunFile:
     profile. `planned` is the number of launches of each variant on a device; files of an older quadbench do not say it. `recipe`
     is the recipe's text, and `swept` what a sweep set in it. What it takes to go on: how it is measured, on which `devices`, and
     at AI Hub on those with the addresses `hosted`; `contents` has the digest of each bundle's files, by the bundle's folder.
+    `has_own_report`: a report of it is the one that it wrote itself, with which it may go; a report that somebody asked for keeps
+    it, as any does of an older quadbench.
     `retries` are devices that were lost and came back; `left_out` says by address why a device lacks launches.
     """
 
@@ -73,6 +75,7 @@ class RunFile:
     devices: tuple[DeviceFacts, ...] = ()
     hosted: tuple[str, ...] = ()
     contents: dict[FileName, str] = field(default_factory=dict)
+    has_own_report: bool = False
     retries: tuple[Retry, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict)
 
@@ -137,12 +140,33 @@ def new_run_file(
         devices=devices,
         hosted=hosted,
         contents={bundle.folder.name: content_digest(bundle.artifact) for bundle in bundles.values()},
+        has_own_report=True,
     )
 
 
 def save_run(layout: Layout, run: RunFile) -> None:
     """Write the run's file, whole or not at all."""
     _write(layout.run_file(run.run_id), run)
+
+
+def keep_run(layout: Layout, run_id: str) -> None:
+    """Note that somebody asked for the run's report, so that the run stays where old ones are removed.
+
+    Raises:
+        StorageError: the run's file cannot be written.
+        ArtifactError: it is damaged.
+    """
+    run = read_run_file(layout, run_id)
+    if run.has_own_report:
+        save_run(layout, replace(run, has_own_report=False))
+
+
+def may_go_with_report(layout: Layout, run_id: str) -> bool:
+    """Say whether a run's report is its own alone, so that both may be removed; not where its file cannot be read."""
+    try:
+        return read_run_file(layout, run_id).has_own_report
+    except ArtifactError:
+        return False
 
 
 def save_scores(layout: Layout, run_id: str, scores: RunScores) -> None:

@@ -1,5 +1,8 @@
 """Schema: a connection -> its database's tables as this quadbench knows them, by migrations that are run one after the other."""
 
+from collections.abc import Sequence
+from functools import cache
+
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
@@ -30,14 +33,13 @@ def is_current(connection: sa.Connection, name: str) -> bool:
     Raises:
         ArtifactError: as `upgrade`.
     """
-    current, script = revision(connection, name), ScriptDirectory.from_config(_config())
-    known = [migration.revision for migration in script.walk_revisions()]
+    current, known = revision(connection, name), _known()
     if current is not None and current not in known:
         raise ArtifactError(
             f"{name} has schema '{current}', which this quadbench does not know; known: {', '.join(sorted(known))}",
             hint="it was written by a newer quadbench; upgrade, or use another results folder",
         )
-    return current == script.get_current_head()
+    return current == known[0]
 
 
 def revision(connection: sa.Connection, name: str) -> str | None:
@@ -52,6 +54,12 @@ def revision(connection: sa.Connection, name: str) -> str | None:
         raise ArtifactError(
             f"{name} is damaged: its schema cannot be told: {error}", hint="restore it from a backup, or begin another database"
         ) from error
+
+
+@cache
+def _known() -> Sequence[str]:
+    """Return every schema that this quadbench knows, its own first."""
+    return [migration.revision for migration in ScriptDirectory.from_config(_config()).walk_revisions()]
 
 
 def _config() -> Config:

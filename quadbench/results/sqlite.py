@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from quadbench.errors import ArtifactError, StorageError
 from quadbench.results.storage import require_writable, storing
-from quadbench.spec import require_file
+from quadbench.spec import require_unopened
 
 DAMAGED_HINT = (
     "copy it, then rescue what can be read: sqlite3 OLD .recover | sqlite3 NEW; or move it away, and a new one is begun"
@@ -34,8 +34,8 @@ def prepare_file(path: Path) -> None:
 
 
 def require_database_file(path: Path) -> None:
-    """Refuse what is no regular file; SQLite would wait for a pipe."""
-    require_file(
+    """Refuse what is no regular file; SQLite would wait for a pipe. Its locks on a file that is open here stay."""
+    require_unopened(
         path,
         "results database",
         fault=ArtifactError,

@@ -131,3 +131,72 @@ class PhoneRow(Table):
     reason: Mapped[str | None] = mapped_column(sa.Text)
     failures: Mapped[int]
     good_jobs: Mapped[int]
+
+
+class JobRow(Table):
+    """A job of the farm's queue. Lines are read by `counts_from`; `open_needs` counts the jobs before it that are not done."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[int] = mapped_column(BIG, primary_key=True)
+    run_id: Mapped[str] = mapped_column(index=True)
+    version: Mapped[str]
+    kind: Mapped[str]
+    needs: Mapped[str]
+    owner: Mapped[str]
+    submitted_at: Mapped[datetime] = mapped_column(UtcTime)
+    payload: Mapped[str] = mapped_column(sa.Text)
+    priority: Mapped[int]
+    affinity: Mapped[str]
+    most_attempts: Mapped[int]
+    attempt: Mapped[int]
+    state: Mapped[str]
+    is_stopping: Mapped[bool]
+    worker: Mapped[str | None]
+    seat: Mapped[str | None]
+    until: Mapped[datetime | None] = mapped_column(UtcTime)
+    not_before: Mapped[datetime | None] = mapped_column(UtcTime)
+    started_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    reason: Mapped[str | None] = mapped_column(sa.Text)
+    counts_from: Mapped[datetime] = mapped_column(UtcTime)
+    open_needs: Mapped[int]
+
+
+class JobNeedRow(Table):
+    """A job that must be done before another."""
+
+    __tablename__ = "job_needs"
+
+    job: Mapped[int] = mapped_column(BIG, sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    needed: Mapped[int] = mapped_column(BIG, sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True, index=True)
+
+
+class AttemptRow(Table):
+    """An attempt at a job."""
+
+    __tablename__ = "attempts"
+
+    job: Mapped[int] = mapped_column(BIG, sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    worker: Mapped[str]
+    seat: Mapped[str]
+    started_at: Mapped[datetime] = mapped_column(UtcTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcTime, index=True)
+    reason: Mapped[str | None] = mapped_column(sa.Text)
+
+
+class WorkerRow(Table):
+    """A process that asks for jobs."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    host: Mapped[str]
+    version: Mapped[str]
+    capabilities: Mapped[str] = mapped_column(sa.Text)
+    devices: Mapped[str] = mapped_column(sa.Text)
+    started_at: Mapped[datetime] = mapped_column(UtcTime)
+    last_seen: Mapped[datetime] = mapped_column(UtcTime)
+    is_draining: Mapped[bool]

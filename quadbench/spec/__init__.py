@@ -1,8 +1,8 @@
 """Spec: a YAML file -> a model, or every problem of the file at its line."""
 
 from quadbench.spec.document import Location, read_value
-from quadbench.spec.files import first_problem, fits_file_system, is_file, read_file, read_json, require_file
-from quadbench.spec.model import Problem, Spec, SpecPath, beside, load, near, refuse
+from quadbench.spec.files import first_problem, fits_file_system, is_file, read_file, read_json, require_file, require_unopened
+from quadbench.spec.model import Problem, Spec, SpecPath, beside, load, load_text, near, refuse
 from quadbench.spec.names import LONGEST_NAME, NAME_EXPECTED, Name, is_name
 from quadbench.spec.variables import host_of, path_variable, paths_variable, port_of, port_variable, variable, web_variable
 
@@ -21,6 +21,7 @@ __all__ = [
     "is_file",
     "is_name",
     "load",
+    "load_text",
     "near",
     "path_variable",
     "paths_variable",
@@ -31,6 +32,7 @@ __all__ = [
     "read_value",
     "refuse",
     "require_file",
+    "require_unopened",
     "variable",
     "web_variable",
 ]

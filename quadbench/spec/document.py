@@ -85,7 +85,15 @@ def read_document(path: Path) -> Document:
         SpecError: the file is missing, or has a fault that cannot be read past.
     """
     document = Document(path=path)
-    text = _read(document)
+    return parse_document(_read(document), document)
+
+
+def parse_document(text: str, document: Document) -> Document:
+    """Read the text of a document, whose path is the name that problems have.
+
+    Raises:
+        SpecError: it has a fault that cannot be read past.
+    """
     try:
         _check_events(text, document)
         document.raise_problems()

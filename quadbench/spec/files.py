@@ -33,13 +33,34 @@ def open_regular(path: Path) -> BufferedReader:
     except ValueError as error:
         raise OSError(errno.EINVAL, str(error), str(path)) from error
     try:
-        kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
-        if kind != stat.S_IFREG:
-            raise OSError(errno.EINVAL, f"it is {_KINDS.get(kind, 'no file')}, expected a regular file", str(path))
+        _require_regular(path, os.fstat(descriptor))
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def _require_regular(path: Path, state: os.stat_result) -> None:
+    kind = stat.S_IFMT(state.st_mode)
+    if kind != stat.S_IFREG:
+        raise OSError(errno.EINVAL, f"it is {_KINDS.get(kind, 'no file')}, expected a regular file", str(path))
+
+
+def require_unopened(path: Path, what: str, *, fault: type[QuadbenchError], hint: str | None = None) -> None:
+    """Refuse what is no regular file, without opening it. `what` names it.
+
+    For files on which this process may have locks: where it closes any descriptor of such a file, the kernel drops them all.
+
+    Raises:
+        QuadbenchError: a `fault`, which says why.
+    """
+    try:
+        _require_regular(path, path.stat())
+        if not os.access(path, os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise fault(f"{what} '{path}' cannot be read: {reason}", hint=hint) from error
 
 
 def is_file(path: Path) -> bool:

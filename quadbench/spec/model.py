@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, Val
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from quadbench.errors import shown
-from quadbench.spec.document import Document, Location, describe, key_of, read_document
+from quadbench.spec.document import Document, Location, describe, key_of, parse_document, read_document
 from quadbench.spec.files import fits_file_system
 from quadbench.spec.names import NAME_EXPECTED, NAME_PATTERN
 
@@ -80,10 +80,23 @@ def load(
     document = read_document(path)
     for key, value in (changes or {}).items():
         document.set(key, value)
+    return _validated(document, model, context or {})
+
+
+def load_text(text: str, name: str, model: type[ModelT]) -> ModelT:
+    """Read a text as `model`, under the name that its problems have.
+
+    Raises:
+        SpecError: all problems of the text.
+    """
+    return _validated(parse_document(text, Document(path=Path(name))), model, {})
+
+
+def _validated(document: Document, model: type[ModelT], context: Mapping[str, Any]) -> ModelT:
     schema = model.model_json_schema()
     _check_version(document, schema)
     try:
-        parsed = model.model_validate_json(json.dumps(document.data), context={**(context or {}), "folder": path.parent})
+        parsed = model.model_validate_json(json.dumps(document.data), context={**context, "folder": document.path.parent})
     except ValidationError as error:
         known = {(line, key) for line, key, _ in document.problems}
         refused = [_explain(details, schema, document) for details in error.errors(include_url=False) if not _is_echo(details)]

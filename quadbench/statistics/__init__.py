@@ -4,6 +4,7 @@ The iteration describes a launch, the launch is the unit of comparison: iteratio
 layout and temperature, so that many of them say nothing about the next process.
 """
 
+from quadbench.statistics.change_points import DETECTOR, Shift, shifts
 from quadbench.statistics.comparison import (
     CONFIDENCE,
     EQUIVALENCE_MARGIN,
@@ -20,9 +21,11 @@ from quadbench.statistics.share import interval_of_share
 from quadbench.statistics.sign_flip import MAX_BLOCKS, sign_flip_p
 from quadbench.statistics.student import t_quantile
 from quadbench.statistics.summary import ENOUGH_SAMPLES, Summary, outliers, percentile, settled_from, summarize
+from quadbench.statistics.unpaired import Unpaired, compare_unpaired
 
 __all__ = [
     "CONFIDENCE",
+    "DETECTOR",
     "ENOUGH_SAMPLES",
     "EQUIVALENCE_MARGIN",
     "LAUNCHES_PER_BLOCK",
@@ -32,16 +35,20 @@ __all__ = [
     "Comparison",
     "Looks",
     "Paired",
+    "Shift",
     "Summary",
+    "Unpaired",
     "Verdict",
     "block_differences",
     "compare_launches",
+    "compare_unpaired",
     "interval_of_share",
     "outliers",
     "paired",
     "percentile",
     "planned_looks",
     "settled_from",
+    "shifts",
     "sign_flip_p",
     "summarize",
     "t_quantile",

@@ -1,7 +1,7 @@
 """Chosen: a recipe, a bundle or a run, and what is changed of it -> one side of a comparison."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from quadbench import pipeline
@@ -11,11 +11,12 @@ from quadbench.observer import Observer
 from quadbench.recipe import Measure, Recipe, Task, Terms, load_recipe
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST, read_manifest
-from quadbench.results.runs import load_run
+from quadbench.results.runs import load_run, read_run_file
 from quadbench.rollout.equipment import Gear
 from quadbench.spec import is_file, read_value
 
 _MEASURED_ALIKE = ("warmup", "iterations", "switches", "sequence")
+_LONGEST = 40  # characters of a name
 _OWN = ("variant", "harness", "kit")  # what a side may change beside the keys of a recipe
 
 
@@ -31,16 +32,18 @@ class Chosen:
     variant: Variant = Variant.SHARED
     harness: Path | None = None
     kit: str | None = None
+    terms: Terms = field(default_factory=Terms)  # how it is measured: a bundle by every default
+
+    @property
+    def name(self) -> str:
+        """Return what it is called while it is measured: what was named, and what is changed of it."""
+        changes = ", ".join(f"{key}={value}" for key, value in self.changes.items())
+        return f"{Path(self.source).name[:_LONGEST]}{f' with {changes}' if changes else ''}"
 
     @property
     def gear(self) -> Gear:
         """Return the harness and the kit that it takes."""
         return Gear(harness=self.harness, kit=self.kit)
-
-    @property
-    def terms(self) -> Terms:
-        """Return how it is measured; a bundle or a run by every default."""
-        return self.recipe.terms if self.recipe else Terms()
 
     @property
     def tasks(self) -> list[str]:
@@ -84,7 +87,10 @@ def choose(source: str, changes: Mapping[str, str], layout: Layout) -> Chosen:
         )
     if is_bundle:
         return replace(chosen, bundle=read_manifest(Path(source), Bundle))
-    return replace(chosen, run=load_run(layout, source)) if is_run else replace(chosen, recipe=load_recipe(source, of_recipe))
+    if is_run:
+        return replace(chosen, run=load_run(layout, source), terms=read_run_file(layout, source).terms or Terms())
+    recipe = load_recipe(source, of_recipe)
+    return replace(chosen, recipe=recipe, terms=recipe.terms)
 
 
 def require_common_tasks(a: Chosen, b: Chosen) -> None:
@@ -98,7 +104,7 @@ def require_common_tasks(a: Chosen, b: Chosen) -> None:
 
 
 def measured_alike(a: Chosen, b: Chosen) -> Measure:
-    """Return how both sides are measured: as the recipe among them says, the first if both are, else by every default.
+    """Return how both sides are measured: as the recipe among them says, else the run's, the first of two; else by every default.
 
     Raises:
         UserError: two recipes ask for other iterations, or another order of tasks.
@@ -111,7 +117,8 @@ def measured_alike(a: Chosen, b: Chosen) -> Measure:
                 f"measure.{key} is {values[0]} for A and {values[1]} for B; both sides have to be measured alike",
                 hint=f"--a and --b take the same measure.{key}",
             )
-    return asked[0] if asked else Measure()
+    of_runs = [side.terms.measure for side in (a, b) if side.run]
+    return next(iter((*asked, *of_runs)), Measure())
 
 
 def require_variant(chosen: Chosen, bundle: Bundle) -> None:

@@ -62,7 +62,7 @@ def compare(
         held(devices, records.engine, f"comparison of {a.source} and {b.source}") as leases,
     ):
         _require_equipment(devices, (a, b), layout)
-        sides = [_prepared(one, devices, layout, observer, leases) for one in (a, b)]
+        sides = [_prepared(letter, one, devices, layout, observer, leases) for letter, one in (("A", a), ("B", b))]
         failures = sides[0].failures | sides[1].failures
         shared = [one.device for one in sides[0].installations if sides[1].on(one.device)]
         if not shared:
@@ -121,6 +121,7 @@ def _require_equipment(devices: Sequence[Device], sides: Sequence[Chosen], layou
 class _Prepared:
     """A side on its devices, with the file of the run that has its launches."""
 
+    letter: str
     chosen: Chosen
     begun: RunFile
     installations: tuple[Installation, ...]
@@ -135,7 +136,9 @@ class _Prepared:
         return next((one for one in self.installations if one.device is device), None)
 
 
-def _prepared(chosen: Chosen, devices: Sequence[Device], layout: Layout, observer: Observer, leases: Held) -> _Prepared:
+def _prepared(
+    letter: str, chosen: Chosen, devices: Sequence[Device], layout: Layout, observer: Observer, leases: Held
+) -> _Prepared:
     profiles = [device.profile.name for device in devices]
     bundles = chosen.bundles(profiles, layout=layout, observer=observer)
     for bundle in bundles.values():
@@ -151,7 +154,7 @@ def _prepared(chosen: Chosen, devices: Sequence[Device], layout: Layout, observe
         left_out=leases.note_left_out,
     )
     begun = new_run_file(new_id(), bundles, chosen.terms, deployments=rollout.deployments, planned={})
-    return _Prepared(chosen=chosen, begun=begun, installations=rollout.installations, failures=rollout.failures)
+    return _Prepared(letter=letter, chosen=chosen, begun=begun, installations=rollout.installations, failures=rollout.failures)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +205,7 @@ def _side_launch(
             variant=chosen.variant,
             launch=0,
             sequence=measured_sequence(measure.model_copy(update={"sequence": sequence}), counts),
+            side=f"{side.letter}: {chosen.name}",
         ),
         settings=LaunchSettings(
             run_id=side.begun.run_id,

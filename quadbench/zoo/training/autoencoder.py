@@ -72,7 +72,7 @@ def _loss(vae: AutoencoderKL, mix: pictures.Mix, batch: int, size: int) -> loop.
         top, left = torch.randint(corpus.SIZE - size + 1, (2,), generator=generator).tolist()
         x = mix.draw(batch, generator)[:, :, top : top + size, left : left + size].to(loop.device())
         noise = torch.randn((len(x), 4, size // 4, size // 4), generator=generator).to(x.device)
-        with loop.autocast():
+        with loop.reduced():
             z = vae.encode(x).latent_dist.mean
             y = vae.decode(z + NOISE * z.detach().std((0, 2, 3), keepdim=True) * noise).sample.float()
         edges = sum(F.l1_loss(torch.diff(y, dim=dim), torch.diff(x, dim=dim)) for dim in (2, 3))

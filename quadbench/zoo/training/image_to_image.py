@@ -83,7 +83,7 @@ def train(task: str, npm_folder: Path, base: adapters.FrozenBase, workbench: loo
         a_start, s_start = noise.signal_and_noise(start)
         goal = torch.randn(z_target.shape, generator=generator) + a_start / s_start * (z_source - z_target)
         x = noise.noised(z_target, goal, times).to(loop.device())
-        with loop.autocast():
+        with loop.reduced():
             predicted = model(x, times.to(loop.device()), states).sample.float()
         return ((predicted - goal.to(loop.device())) ** 2 * noise.weight(times).to(loop.device())).mean()
 

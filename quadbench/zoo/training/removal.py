@@ -97,7 +97,7 @@ def clean(x: torch.Tensor, predicted: torch.Tensor, time: int) -> torch.Tensor:
 
 
 def _epsilon(model: PeftModel, x: torch.Tensor, prompt: torch.Tensor, time: int) -> torch.Tensor:
-    with loop.autocast():
+    with loop.reduced():
         return model(x, torch.full((len(x),), time, device=x.device), prompt.expand(len(x), -1, -1)).sample.float()
 
 

@@ -26,7 +26,7 @@ def train(npm_folder: Path, base: adapters.FrozenBase, workbench: loop.Workbench
         times = noise.spread_times(len(chosen), generator)
         epsilon = torch.randn(z.shape, generator=generator)
         x = noise.noised(z, epsilon, times).to(loop.device())
-        with loop.autocast():
+        with loop.reduced():
             predicted = model(x, times.to(loop.device()), states).sample.float()
         return ((predicted - epsilon.to(loop.device())) ** 2 * noise.weight(times).to(loop.device())).mean()
 

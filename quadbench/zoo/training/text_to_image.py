@@ -131,7 +131,7 @@ def _loss(
         z = pictures.latents[side, chosen]
         epsilon = torch.randn(z.shape, generator=generator)
         x, epsilon = noise.noised(z, epsilon, times).to(loop.device()), epsilon.to(loop.device())
-        with loop.autocast():
+        with loop.reduced():
             states = text_encoder(prompt).last_hidden_state
             predicted = unet(x, times.to(loop.device()), states).sample.float()
         return ((predicted - epsilon) ** 2 * noise.weight(times).to(loop.device())).mean()

@@ -1,0 +1,219 @@
+"""Farm: the queue in the database -> its state, its jobs and why they ended; what waits is cancelled, and a farm is begun."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from rich.table import Table
+
+from quadbench.artifacts.device_text import one_line
+from quadbench.cli.console import print_error, print_json, print_text, stdout_console
+from quadbench.cli.options import add_action, add_group, counted, duration_s
+from quadbench.errors import ArtifactError, UserError
+from quadbench.farm.job import Job, JobState
+from quadbench.farm.job_status import MOST_LISTED, QueueStatus, job_with_attempts, listed_jobs, queue_status
+from quadbench.farm.jobs import JobQueue
+from quadbench.farm.store.opening import STORE_VARIABLE, required_store, store_of
+from quadbench.farm.unit import DRAIN_S, ENVIRONMENT_FILE, systemd_unit
+from quadbench.farm.workers import KnownWorker, Workers
+from quadbench.host import user_and_host
+from quadbench.results.engine import DATABASE_VARIABLE, database_of, name_of, open_engine, open_for_reading, schema_of
+from quadbench.results.layout import Layout
+
+_NONE = "–"
+
+
+def add(commands: Any) -> None:
+    """Add `quadbench farm` and its actions to the commands."""
+    actions = add_group(commands, "farm")
+    add_action(actions, "init", run_init, "try the database and the store of a farm, and make their tables")
+    add_action(actions, "status", run_status, "say what waits, what runs, which workers are there and what is wrong")
+    jobs = add_action(actions, "jobs", run_jobs, "list the latest jobs, or those of a run")
+    jobs.add_argument("run_id", nargs="?", metavar="RUN", help="the id of a run")
+    logs = add_action(actions, "logs", run_logs, "say what became of a job, attempt by attempt")
+    logs.add_argument("job", type=int, metavar="JOB", help="the job's number")
+    cancel = add_action(actions, "cancel", run_cancel, "cancel a job or a run: what waits at once, what runs when it can stop")
+    cancel.add_argument("what", metavar="JOB|RUN", help="a job's number or the id of a run")
+    cancel.add_argument("--why", metavar="TEXT", help="a reason for those who look at it later")
+    unit = add_action(actions, "unit", run_unit, "print a systemd unit that keeps a worker on this host")
+    unit.add_argument("--user", default="quadbench", help="the user as whom it runs (default: %(default)s)")
+    unit.add_argument(
+        "--drain-for", type=duration_s, default=float(DRAIN_S), metavar="TIME", help="how long its jobs may end (default: 1h)"
+    )
+
+
+def run_init(options: argparse.Namespace) -> int:
+    source = database_of(options.layout)
+    if isinstance(source, Path):
+        raise UserError(
+            f"${DATABASE_VARIABLE} names no database, and hosts cannot share a results folder's",
+            hint=f"export {DATABASE_VARIABLE}=postgresql://USER@HOST/NAME; see docs/farm.md",
+        )
+    before = schema_of(source)
+    engine = open_engine(source)
+    name = name_of(engine)
+    engine.dispose()
+    after = schema_of(source)
+    is_old = before not in (None, after)
+    tables = "made" if before is None else f"brought from schema {before} to {after}" if is_old else "there"
+    store = required_store().name if store_of() is not None else None
+    if options.json:
+        print_json({"database": name, "schema_before": before, "schema": after, "store": store})
+        return 0
+    print_text(f"database {name} is reached: its tables are {tables}")
+    without = f"no store: ${STORE_VARIABLE} is not set, and hosts share no bundles and pictures"
+    print_text(f"store {store} is reached" if store else without)
+    return 0
+
+
+def run_status(options: argparse.Namespace) -> int:
+    with _queue(options.layout) as engine:
+        status = queue_status(engine)
+        workers = Workers(engine).known()
+    if options.json:
+        print_json({"schema_version": 1, **asdict(status), "workers": [_worker_json(worker) for worker in workers]})
+    else:
+        print_text(_sentence(status))
+        _print(("owner", "waiting", "running"), [_owner_words(owner, states) for owner, states in status.owners.items()])
+        _print(("worker", "host", "quadbench", "takes", "state", "last seen"), [_worker_words(worker) for worker in workers])
+    return _told(status.faults)
+
+
+def run_jobs(options: argparse.Namespace) -> int:
+    with _queue(options.layout) as engine:
+        read = listed_jobs(engine, options.run_id)
+    if options.json:
+        print_json([asdict(job) for job in read.jobs])
+    elif read.jobs:
+        _print(("job", "run", "kind", "needs", "owner", "state", "attempt", "where", "reason"), list(map(_job_words, read.jobs)))
+    elif not read.faults:
+        print_text("there are no jobs")
+    if len(read.jobs) == MOST_LISTED:
+        print_error(f"only {MOST_LISTED} jobs are listed")
+    return _told(list(read.faults.values()))
+
+
+def run_logs(options: argparse.Namespace) -> int:
+    with _queue(options.layout) as engine:
+        read, attempts = job_with_attempts(engine, options.job)
+    if options.json:
+        print_json({"job": [asdict(job) for job in read.jobs], "attempts": [asdict(attempt) for attempt in attempts]})
+        return _told(list(read.faults.values()))
+    for job in read.jobs:
+        print_text(f"job {job.id} of run {job.run_id} ({job.kind.value}, {job.needs}) of {job.owner} is {_state(job)}")
+        if job.reason:
+            print_text(one_line(job.reason))
+        if job.state is JobState.WAITING and job.after:
+            print_text(f"it needs {', '.join(f'job {needed}' for needed in job.after)}")
+    rows = [
+        (str(past.number), past.worker, past.seat, _time(past.started_at), _time(past.ended_at), past.reason or _NONE)
+        for past in attempts
+    ]
+    _print(("attempt", "worker", "where", "from", "until", "reason"), rows)
+    return _told(list(read.faults.values()))
+
+
+def run_cancel(options: argparse.Namespace) -> int:
+    why = f"cancelled by {user_and_host()}" + (f": {options.why}" if options.why else "")
+    with _queue(options.layout, open_engine) as engine:
+        queue = JobQueue(engine)
+        is_job = options.what.isdecimal()
+        jobs = [queue.cancel(int(options.what), why)] if is_job else queue.cancel_run(options.what, why)
+    stopping = sum(job.is_stopping and not job.state.is_end for job in jobs)
+    cancelled = sum(job.state is JobState.CANCELLED for job in jobs)
+    if options.json:
+        print_json({"cancelled": cancelled, "stopping": stopping})
+    elif is_job and not cancelled and not stopping:
+        print_text(f"job {jobs[0].id} has ended already: it is {jobs[0].state.value}")
+    else:
+        print_text(f"{counted(cancelled, 'job')} cancelled, with what needs them; {stopping} of those that run are asked to stop")
+    return 0
+
+
+def run_unit(options: argparse.Namespace) -> int:
+    program = Path(sys.executable).with_name("quadbench")
+    text = systemd_unit(program, options.user, int(options.drain_for))
+    if options.json:
+        print_json({"unit": text, "environment_file": str(ENVIRONMENT_FILE)})
+    else:
+        print_text(f"# For /etc/systemd/system/quadbench-worker.service; {ENVIRONMENT_FILE} sets {DATABASE_VARIABLE}\n{text}")
+    return 0
+
+
+@contextmanager
+def _queue(layout: Layout, opening: Callable[[Any], sa.Engine] = open_for_reading) -> Iterator[sa.Engine]:
+    engine = opening(database_of(layout))
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _told(faults: Sequence[str]) -> int:
+    for fault in faults:
+        print_error(fault)
+    return ArtifactError.exit_code if faults else 0
+
+
+def _print(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table, if there is anything in it."""
+    if not rows:
+        return
+    table = Table(header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*map(one_line, row))
+    stdout_console().print(table)
+
+
+def _sentence(status: QueueStatus) -> str:
+    counts = ", ".join(f"{status.states.get(state.value, 0)} {state.value}" for state in JobState)
+    waits = f"; the oldest has waited for {status.oldest_waits_s / 60:.0f} min" if status.oldest_waits_s is not None else ""
+    return f"jobs: {counts}{waits}"
+
+
+def _owner_words(owner: str, states: Any) -> Sequence[str]:
+    return owner, str(states.get(JobState.WAITING.value, 0)), str(states.get(JobState.RUNNING.value, 0))
+
+
+def _worker_words(known: KnownWorker) -> Sequence[str]:
+    worker = known.worker
+    state = "lost" if not known.is_here else "draining" if known.is_draining else "ready"
+    takes = ", ".join((*worker.capabilities, *worker.devices))
+    return worker.name, worker.host, worker.version, takes, state, _time(known.last_seen)
+
+
+def _worker_json(known: KnownWorker) -> dict[str, Any]:
+    return {**asdict(known.worker), **{key: value for key, value in asdict(known).items() if key != "worker"}}
+
+
+def _job_words(job: Job) -> Sequence[str]:
+    attempt = f"{job.attempt} of {job.most_attempts}"
+    return (
+        str(job.id),
+        job.run_id,
+        job.kind.value,
+        job.needs,
+        job.owner,
+        _state(job),
+        attempt,
+        job.seat or _NONE,
+        job.reason or "",
+    )
+
+
+def _state(job: Job) -> str:
+    if job.state is JobState.RUNNING and job.is_stopping:
+        return "asked to stop"
+    return f"{job.state.value} until {_time(job.not_before)}" if job.not_before else job.state.value
+
+
+def _time(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else _NONE

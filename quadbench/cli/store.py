@@ -1,0 +1,106 @@
+"""Store: the store that $QUADBENCH_STORE names -> what lies there; artifacts sent, fetched, collected when old, and checked."""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from quadbench.artifacts import MIB
+from quadbench.artifacts.device_text import one_line
+from quadbench.cli.console import print_json, print_text
+from quadbench.cli.options import add_action, add_group, counted, duration_s
+from quadbench.errors import ArtifactError
+from quadbench.farm.store import artifacts, collection
+from quadbench.farm.store.opening import required_store
+
+
+def add(commands: Any) -> None:
+    """Add `quadbench store` and its actions to the commands."""
+    actions = add_group(commands, "store")
+    add_action(actions, "status", run_status, "say where the store is and what lies there")
+    sending = add_action(actions, "send", run_send, "send bundles, compiled bundles or kits")
+    sending.add_argument("folders", nargs="+", type=Path, metavar="BUNDLE_DIR", help="the folder of an artifact")
+    fetching = add_action(actions, "fetch", run_fetch, "fetch an artifact into the results folder and say where it lies")
+    fetching.add_argument("digest", metavar="DIGEST", help="the beginning of its digest")
+    collecting = add_action(
+        actions, "collect", run_collect, "remove what nobody needs any more, a day after it was first seen so"
+    )
+    collecting.add_argument(
+        "names", nargs="*", metavar="NAME", help="beginnings of digests and run ids that stay however old they are"
+    )
+    collecting.add_argument(
+        "--keep", type=duration_s, required=True, metavar="TIME", help="what was sent within this stays, as 90d"
+    )
+    collecting.add_argument("--dry-run", action="store_true", help="say what would be removed, and do nothing of it")
+    checking = add_action(actions, "check", run_check, "read every object and say which are damaged or missing")
+    checking.add_argument("--remove", action="store_true", help="remove damaged objects, so that they can be sent again")
+
+
+def run_status(options: argparse.Namespace) -> int:
+    store = required_store()
+    status = collection.status(store)
+    if options.json:
+        print_json({"store": store.name, **asdict(status)})
+    else:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(status.artifacts.items())) or "no artifacts"
+        print_text(
+            f"{store.name} is reached: {counted(status.objects, 'object')}, {_size(status.size_bytes)}; {kinds}; "
+            f"launches: {status.launches}"
+        )
+    return 0
+
+
+def run_send(options: argparse.Namespace) -> int:
+    store = required_store()
+    stored = [artifacts.read_any(folder) for folder in options.folders]
+    rows = [(one.artifact.kind, one.artifact.digest, artifacts.send(one, store)) for one in stored]
+    if options.json:
+        print_json([{"kind": kind, "digest": digest, **asdict(sent)} for kind, digest, sent in rows])
+    for kind, digest, sent in () if options.json else rows:
+        there = f"{_size(sent.present_bytes)} were there"
+        print_text(f"{one_line(f'{kind} {digest}')}: {counted(sent.files, 'file')} sent, {_size(sent.sent_bytes)}; {there}")
+    return 0
+
+
+def run_fetch(options: argparse.Namespace) -> int:
+    store = required_store()
+    name = artifacts.named(options.digest, store)
+    stored = artifacts.fetch(artifacts.KINDS[name.kind], name.digest, options.layout, store)
+    if options.json:
+        print_json({**asdict(name), "folder": str(stored.folder), "is_reused": stored.is_reused})
+    else:
+        print_text(f"{name.kind} {name.digest} {'was here' if stored.is_reused else 'is here'}: {stored.folder}")
+    return 0
+
+
+def run_collect(options: argparse.Namespace) -> int:
+    collected = collection.collect(required_store(), options.keep, keep=options.names, is_dry_run=options.dry_run)
+    if options.json:
+        print_json({**asdict(collected), "is_dry_run": options.dry_run})
+        return 0
+    would = "would be " if options.dry_run else ""
+    for what, keys, size_bytes in (
+        ("removed", collected.removed, collected.removed_bytes),
+        ("condemned, for a collection in a day", collected.condemned, collected.condemned_bytes),
+    ):
+        for key in keys:
+            print_text(f"{one_line(key)} {would or 'is '}{what.partition(',')[0]}")
+        print_text(f"{would}{what}: {counted(len(keys), 'file')}, {_size(size_bytes)}")
+    return 0
+
+
+def run_check(options: argparse.Namespace) -> int:
+    checked = collection.check(required_store(), is_removing=options.remove)
+    if options.json:
+        print_json(asdict(checked))
+    else:
+        for key, fault in checked.faults.items():
+            print_text(one_line(f"{key}: {fault}{'; it is removed' if key in checked.removed else ''}"))
+        print_text(
+            f"{counted(checked.objects, 'object')}, {_size(checked.size_bytes)}, read; {counted(len(checked.faults), 'fault')}"
+        )
+    return ArtifactError.exit_code if checked.faults else 0
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / MIB:.1f} MB"

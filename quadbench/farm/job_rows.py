@@ -1,0 +1,191 @@
+"""Job rows: rows of the queue's tables -> jobs, or what is wrong with a row; a job -> its row, and what waits for it with it.
+
+SQLite takes any value anywhere, and people have the database's password: a row is believed once it is checked.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import sqlalchemy as sa
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+from quadbench.errors import ArtifactError, shown
+from quadbench.farm.job import MOST_PAYLOAD_BYTES, Job, JobState, cancelled
+from quadbench.results.engine import name_of
+from quadbench.results.tables import AttemptRow, JobNeedRow, JobRow
+from quadbench.spec import first_problem
+
+_JOB = TypeAdapter(Job)
+_TABLE = cast(sa.Table, JobRow.__table__)
+_TIMES = ("submitted_at", "until", "not_before", "started_at", "ended_at")
+_PLAIN = tuple(name for name in (field.name for field in fields(Job)) if name not in ("payload", "after", "is_stopping", *_TIMES))
+_CHANGING = ("attempt", "state", "is_stopping", "worker", "seat", "until", "not_before", "started_at", "ended_at", "reason")
+_STORED = (  # as the database has them, and of a payload no more than is read
+    *(sa.type_coerce(_TABLE.c[name], sa.types.NULLTYPE).label(name) for name in (*_PLAIN, "is_stopping", *_TIMES)),
+    sa.func.substr(_TABLE.c.payload, 1, MOST_PAYLOAD_BYTES + 1).label("payload"),
+)
+_BOOLS = {0: False, 1: True}  # as SQLite has them
+_MOST_ID = 2**63 - 1
+_BATCH = 500  # ids in one statement
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadJobs:
+    """The jobs that were asked for, and by id what is wrong with those rows that hold none."""
+
+    jobs: Sequence[Job]
+    faults: Mapping[int, str]
+
+
+def read_jobs(connection: sa.Connection, query: sa.Select[Any]) -> ReadJobs:
+    """Return the jobs whose ids a query selects from the table, in its order; it may lock their rows."""
+    rows = connection.execute(query.with_only_columns(*_STORED)).mappings().all()
+    after = _needed(connection, [row["id"] for row in rows])
+    jobs, faults = [], {}
+    for row in rows:
+        try:
+            jobs.append(_job(row, after.get(row["id"], [])))
+        except (ValueError, TypeError) as error:
+            problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
+            faults[int(row["id"])] = (
+                f"job {row['id']} of run {shown(str(row['run_id']))} holds what quadbench does not write: {problem}"
+            )
+    return ReadJobs(jobs=jobs, faults=faults)
+
+
+def job_query(job_id: int) -> sa.Select[Any]:
+    """Return the query for a job by an id that may be any number, also one that no database holds."""
+    return sa.select(JobRow).where(JobRow.id == max(0, min(job_id, _MOST_ID)))
+
+
+def locked_job(connection: sa.Connection, job_id: int) -> Job | None:
+    """Return a job, which is changed by nobody else until the transaction ends; None where there is none.
+
+    Raises:
+        ArtifactError: its row holds no job.
+    """
+    read = read_jobs(connection, job_query(job_id).with_for_update())
+    for fault in read.faults.values():
+        raise damage(connection, fault)
+    return next(iter(read.jobs), None)
+
+
+def damage(connection: sa.Connection, fault: str) -> ArtifactError:
+    """Return the error of a row that holds no job."""
+    return ArtifactError(f"{name_of(connection.engine)} is damaged: {fault}", hint="quadbench farm cancel JOB fails such a job")
+
+
+def row_of(job: Job) -> dict[str, object]:
+    """Return a job as its row has it, but for its id.
+
+    Raises:
+        ValueError, TypeError: the payload is no JSON.
+    """
+    plain = {name: getattr(job, name) for name in (*_PLAIN, "is_stopping", *_TIMES) if name != "id"}
+    return plain | {
+        "kind": job.kind.value,
+        "state": job.state.value,
+        "payload": json.dumps(dict(job.payload), allow_nan=False, sort_keys=True),
+        "counts_from": job.counts_from,
+        "open_needs": len(set(job.after)),
+    }
+
+
+def store_changes(connection: sa.Connection, jobs: Sequence[Job]) -> None:
+    """Store jobs whose rows are locked."""
+    rows = [{"key": job.id, **{name: row_of(job)[name] for name in _CHANGING}} for job in jobs]
+    if rows:
+        connection.execute(sa.update(_TABLE).where(_TABLE.c.id == sa.bindparam("key")), rows)
+
+
+def end_attempt(connection: sa.Connection, job: Job, now: datetime) -> None:
+    """Store a job whose attempt is over, and when and why it was; then let those go on that wait for it, or cancel them.
+
+    Rows are locked by rising id, so that nobody waits in a circle.
+    """
+    store_changes(connection, [job])
+    attempt = sa.update(AttemptRow).where(AttemptRow.job == job.id, AttemptRow.number == job.attempt)
+    connection.execute(attempt.where(AttemptRow.ended_at.is_(None)).values(ended_at=now, reason=job.reason))
+    if job.state is JobState.DONE:
+        _let_go_on(connection, job.id)
+    elif job.state.is_end:
+        cancel_behind(connection, job.id, f"{job.state.value}: {job.reason}", now)
+
+
+def cancel_behind(connection: sa.Connection, job_id: int, fate: str, now: datetime) -> None:
+    """Cancel all jobs that wait for one that never will be done; rows are locked as in `end_attempt`."""
+    behind = sa.select(JobNeedRow.job).where(JobNeedRow.needed == job_id).cte("behind", recursive=True)
+    behind = behind.union(sa.select(JobNeedRow.job).join(behind, JobNeedRow.needed == behind.c.job))
+    query = sa.select(JobRow).where(JobRow.id.in_(sa.select(behind.c.job)), JobRow.state == JobState.WAITING.value)
+    read = read_jobs(connection, query.order_by(JobRow.id).with_for_update())
+    store_changes(connection, [cancelled(job, f"it needs job {job_id}, which is {fate}", now) for job in read.jobs])
+
+
+def fail_damaged(connection: sa.Connection, faults: Mapping[int, str], now: datetime) -> None:
+    """Fail locked rows that hold no job, so that they keep no others from their turn."""
+    for job_id, fault in faults.items():
+        ended = {"state": JobState.FAILED.value, "reason": fault, "ended_at": now}
+        connection.execute(sa.update(_TABLE).where(JobRow.id == job_id).values(ended))
+        cancel_behind(connection, job_id, "damaged", now)
+
+
+def _let_go_on(connection: sa.Connection, job_id: int) -> None:
+    """Count down what those still wait for that need a job which was done."""
+    waiting = JobRow.id.in_(sa.select(JobNeedRow.job).where(JobNeedRow.needed == job_id))
+    connection.execute(sa.select(JobRow.id).where(waiting).order_by(JobRow.id).with_for_update())
+    connection.execute(sa.update(_TABLE).where(waiting).values(open_needs=JobRow.open_needs - 1))
+
+
+def _needed(connection: sa.Connection, ids: Sequence[int]) -> dict[int, list[int]]:
+    """Return by job those that must be done before it."""
+    after: dict[int, list[int]] = {}
+    for begin in range(0, len(ids), _BATCH):
+        query = sa.select(JobNeedRow.job, JobNeedRow.needed).where(JobNeedRow.job.in_(ids[begin : begin + _BATCH]))
+        for job, needed in connection.execute(query.order_by(JobNeedRow.job, JobNeedRow.needed)):
+            after.setdefault(job, []).append(needed)
+    return after
+
+
+def _job(row: sa.RowMapping, after: Iterable[int]) -> Job:
+    """Return a row as a job.
+
+    Raises:
+        ValueError, TypeError: a column holds what no job has.
+    """
+    content = {
+        **{name: row[name] for name in _PLAIN},
+        **{name: _utc_text(row[name]) for name in _TIMES},
+        "is_stopping": _BOOLS.get(row["is_stopping"], row["is_stopping"]),
+        "payload": _payload(row["payload"]),
+        "after": list(after),
+    }
+    # What JSON does not have, a blob, becomes a list, which stands for no text and no number.
+    return _JOB.validate_json(json.dumps(content, default=lambda _: []), strict=True)
+
+
+def _payload(text: Any) -> Any:
+    if not isinstance(text, str) or len(text) > MOST_PAYLOAD_BYTES:
+        raise TypeError(f"payload: expected JSON of at most {MOST_PAYLOAD_BYTES} bytes")
+    try:
+        return from_json(text, allow_inf_nan=False)
+    except ValueError as error:
+        raise ValueError(f"payload: {error}") from error
+
+
+def time_of(value: Any) -> datetime | None:
+    """Return a time as it is stored; None for what is none."""
+    try:
+        return datetime.fromisoformat(_utc_text(value))
+    except (ValueError, TypeError):
+        return None
+
+
+def _utc_text(value: Any) -> Any:
+    """Return a time as JSON has it; SQLite gives a text without its zone."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    return None if value is None else f"{value}Z"

@@ -1,0 +1,160 @@
+"""Job status: the database -> the queue in figures, a run's jobs, a job's attempts, and what is wrong with rows."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import aliased
+
+from quadbench.errors import UnknownNameError
+from quadbench.farm.job import JobState
+from quadbench.farm.job_rows import ReadJobs, job_query, read_jobs, time_of
+from quadbench.results.engine import now_of, reading
+from quadbench.results.tables import AttemptRow, JobNeedRow, JobRow
+
+MOST_LISTED = 1000  # jobs of a list
+_MOST_CHECKED = 100_000  # needs that are followed in search of a circle
+_OPEN = (JobState.WAITING.value, JobState.RUNNING.value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueStatus:
+    """The queue at one moment: jobs by state, those that are open by owner and state, and how long the oldest has waited."""
+
+    states: Mapping[str, int]
+    owners: Mapping[str, Mapping[str, int]]
+    oldest_waits_s: float | None
+    faults: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PastAttempt:
+    """An attempt at a job, which may still go on, and how it ended."""
+
+    number: int
+    worker: str
+    seat: str
+    started_at: datetime | None
+    ended_at: datetime | None
+    reason: str | None
+
+
+def queue_status(engine: sa.Engine) -> QueueStatus:
+    """Return the queue in figures, with a sentence for each thing in it that is wrong.
+
+    Raises:
+        StorageError, ArtifactError: as `reading`.
+    """
+    with reading(engine) as connection:
+        counting = sa.select(JobRow.state, sa.func.count().label("jobs")).group_by(JobRow.state)
+        states = {str(row.state): row.jobs for row in connection.execute(counting)}
+        owners: dict[str, dict[str, int]] = {}
+        by_owner = sa.select(JobRow.owner, JobRow.state, sa.func.count().label("jobs")).where(JobRow.state.in_(_OPEN))
+        for row in connection.execute(by_owner.group_by(JobRow.owner, JobRow.state).order_by(JobRow.owner, JobRow.state)):
+            owners.setdefault(str(row.owner), {})[str(row.state)] = row.jobs
+        waiting = sa.select(sa.type_coerce(sa.func.min(JobRow.submitted_at), sa.types.NULLTYPE))
+        oldest = time_of(connection.scalar(waiting.where(JobRow.state == JobState.WAITING.value)))
+        return QueueStatus(
+            states=states,
+            owners=owners,
+            oldest_waits_s=(now_of(connection) - oldest).total_seconds() if oldest else None,
+            faults=[*_strange_states(states), *_stuck(connection), *_open_faults(connection)],
+        )
+
+
+def listed_jobs(engine: sa.Engine, run_id: str | None = None) -> ReadJobs:
+    """Return the jobs of a run in their order, or the latest of all runs, and what is wrong with rows among them.
+
+    Raises:
+        UnknownNameError: no such run.
+        StorageError, ArtifactError: as `reading`.
+    """
+    query = sa.select(JobRow).order_by(JobRow.id.desc()).limit(MOST_LISTED)
+    if run_id is not None:
+        query = sa.select(JobRow).where(JobRow.run_id == run_id).order_by(JobRow.id).limit(MOST_LISTED)
+    with reading(engine) as connection:
+        read = read_jobs(connection, query)
+        if run_id is not None and not read.jobs and not read.faults:
+            latest = sa.select(JobRow.run_id).order_by(JobRow.id.desc()).limit(MOST_LISTED)
+            raise UnknownNameError("run in the queue", run_id, sorted({str(name) for name in connection.scalars(latest)})[:20])
+    return read
+
+
+def job_with_attempts(engine: sa.Engine, job_id: int) -> tuple[ReadJobs, list[PastAttempt]]:
+    """Return a job, or what is wrong with its row, and all attempts at it, the first one first.
+
+    Raises:
+        UnknownNameError: there is no such job.
+        StorageError, ArtifactError: as `reading`.
+    """
+    names = [column.key for column in AttemptRow.__table__.columns]
+    stored = [sa.type_coerce(AttemptRow.__table__.columns[name], sa.types.NULLTYPE).label(name) for name in names]
+    with reading(engine) as connection:
+        read = read_jobs(connection, job_query(job_id))
+        if not read.jobs and not read.faults:
+            raise UnknownNameError("job", str(job_id), ())
+        query = sa.select(*stored).where(AttemptRow.job == job_id).order_by(AttemptRow.number).limit(MOST_LISTED)
+        return read, [_past(row) for row in connection.execute(query).mappings()]
+
+
+def in_circles(needs: Iterable[tuple[int, int]]) -> list[int]:
+    """Return the jobs that can never begin, as each needs another of them, or one that does. Pure.
+
+    `needs` has a pair for each job that waits and one that it needs, which waits too or runs.
+    """
+    pairs = list(needs)
+    behind: dict[int, list[int]] = {}
+    open_needs: dict[int, int] = {}
+    for job, needed in pairs:
+        behind.setdefault(needed, []).append(job)
+        open_needs[job] = open_needs.get(job, 0) + 1
+    free = [needed for needed in behind if needed not in open_needs]
+    while free:
+        for job in behind.get(free.pop(), []):
+            open_needs[job] -= 1
+            if not open_needs[job]:
+                free.append(job)
+    return sorted(job for job, count in open_needs.items() if count)
+
+
+def _strange_states(states: Mapping[str, int]) -> list[str]:
+    known = {state.value for state in JobState}
+    return [f"{count} jobs have state '{state}', which nobody looks at" for state, count in states.items() if state not in known]
+
+
+def _stuck(connection: sa.Connection) -> list[str]:
+    """Return a sentence for jobs that need each other, and one for those that wait although nothing that they need is open."""
+    job, needed = aliased(JobRow), aliased(JobRow)
+    is_open = job.state == JobState.WAITING.value, needed.state.in_(_OPEN)
+    pairs = sa.select(JobNeedRow.job, JobNeedRow.needed).join(job, job.id == JobNeedRow.job)
+    open_pairs = pairs.join(needed, needed.id == JobNeedRow.needed).where(*is_open).limit(_MOST_CHECKED)
+    needs = [(row.job, row.needed) for row in connection.execute(open_pairs)]
+    circle, idle = in_circles(needs), []
+    if len(needs) < _MOST_CHECKED:  # else others may need what was not looked at
+        behind = sa.select(JobRow.id).where(JobRow.state == JobState.WAITING.value, JobRow.open_needs != 0)
+        idle = sorted(set(connection.scalars(behind.limit(_MOST_CHECKED))) - {job_id for job_id, _ in needs})
+    why = ((circle, "need each other and never begin: cancel one"), (idle, "wait for none that is open: cancel them"))
+    return [f"jobs {_listed(ids)} {fault}" for ids, fault in why if ids]
+
+
+def _open_faults(connection: sa.Connection) -> list[str]:
+    """Return what is wrong with rows among the first of the open jobs."""
+    query = sa.select(JobRow).where(JobRow.state.in_(_OPEN)).order_by(JobRow.id).limit(MOST_LISTED)
+    return list(read_jobs(connection, query).faults.values())
+
+
+def _listed(ids: Sequence[int]) -> str:
+    return ", ".join(map(str, ids[:10])) + (f" and {len(ids) - 10} more" if len(ids) > 10 else "")
+
+
+def _past(row: Any) -> PastAttempt:
+    return PastAttempt(
+        number=row["number"],
+        worker=str(row["worker"]),
+        seat=str(row["seat"]),
+        started_at=time_of(row["started_at"]),
+        ended_at=time_of(row["ended_at"]),
+        reason=None if row["reason"] is None else str(row["reason"]),
+    )

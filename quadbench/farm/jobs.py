@@ -1,0 +1,222 @@
+"""Jobs: the database -> the farm's queue, in which each attempt at a job is one worker's alone.
+
+Time is the database's. Every change is one transaction that has the job's row for itself.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from quadbench.errors import AttemptOverError, UnknownNameError, UserError
+from quadbench.farm.claims import claim_within
+from quadbench.farm.job import MOST_PAYLOAD_BYTES, Job, JobState, NewJob, cancelled, expired, extended, failed, finished, is_held
+from quadbench.farm.job_rows import (
+    cancel_behind,
+    damage,
+    end_attempt,
+    fail_damaged,
+    job_query,
+    locked_job,
+    read_jobs,
+    row_of,
+    store_changes,
+)
+from quadbench.farm.leases import LEASE_S
+from quadbench.farm.scheduler import Seat
+from quadbench.results.engine import now_of, writing
+from quadbench.results.tables import JobNeedRow, JobRow
+
+MOST_IN_BATCH = 100_000  # jobs
+_WAITING, _RUNNING = JobState.WAITING.value, JobState.RUNNING.value
+
+
+class JobQueue:
+    """The jobs in a database. Every method raises StorageError and ArtifactError as `writing` and `reading` do."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def submit(self, run_id: str, jobs: Sequence[NewJob], owner: str, version: str) -> list[int]:
+        """Add all jobs of a run, or none, and return their ids in the same order. `version` is the quadbench that shall do them.
+
+        Raises:
+            UserError: a job that cannot be, or the run has jobs already.
+        """
+        _check_batch(jobs)
+        with writing(self._engine) as connection:
+            if connection.scalar(sa.select(JobRow.id).where(JobRow.run_id == run_id).limit(1)):
+                raise UserError(f"run '{run_id}' has been submitted already", hint=f"see: quadbench farm jobs {run_id}")
+            now = now_of(connection)
+            rows = [_row(number, new, run_id, owner, version, now) for number, new in enumerate(jobs)]
+            insert = sa.insert(JobRow).returning(JobRow.id, sort_by_parameter_order=True)
+            ids = list(connection.scalars(insert, rows))
+            needs = [{"job": ids[number], "needed": ids[place]} for number, new in enumerate(jobs) for place in set(new.after)]
+            if needs:
+                connection.execute(sa.insert(JobNeedRow), needs)
+            return ids
+
+    def claim(self, worker: str, version: str, seats: Sequence[Seat], lease_s: float = LEASE_S) -> list[Job]:
+        """Begin attempts at what suits a worker's free seats best, for this long without a sign of life.
+
+        Raises:
+            ArtifactError: the database has the schema of another quadbench.
+        """
+        self.expire()
+        with writing(self._engine) as connection:
+            return claim_within(connection, worker, version, seats, lease_s)
+
+    def renew(self, attempt: Job, lease_s: float = LEASE_S) -> Job:
+        """Give a sign of life, and return the job as it is now: it may have been asked to stop.
+
+        Raises:
+            AttemptOverError: the attempt is over.
+        """
+        with writing(self._engine) as connection:
+            job, now = _held(connection, attempt)
+            renewed = extended(job, now, lease_s)
+            store_changes(connection, [renewed])
+            return renewed
+
+    def finish(self, attempt: Job) -> None:
+        """End a job well; those that wait for it may begin.
+
+        Raises:
+            AttemptOverError: the attempt is over.
+        """
+        with writing(self._engine) as connection:
+            self.finish_within(connection, attempt)
+
+    def finish_within(self, connection: sa.Connection, attempt: Job) -> None:
+        """End a job well in the transaction that also stores what came of it: both or neither.
+
+        Raises:
+            AttemptOverError: the attempt is over.
+        """
+        job, now = _held(connection, attempt)
+        end_attempt(connection, finished(job, now), now)
+
+    def fail(self, attempt: Job, reason: str, *, is_transient: bool) -> Job:
+        """End an attempt that failed, or that was asked to stop, and return the job, which may wait for the next attempt.
+
+        Raises:
+            AttemptOverError: the attempt is over.
+        """
+        with writing(self._engine) as connection:
+            job, now = _held(connection, attempt)
+            ended = failed(job, reason, now, is_transient=is_transient)
+            end_attempt(connection, ended, now)
+            return ended
+
+    def cancel(self, job_id: int, reason: str) -> Job:
+        """Cancel a job that waits, with all that need it, or ask the worker of one that runs to stop; return it as it is then.
+
+        Raises:
+            UnknownNameError: there is no such job.
+        """
+        with writing(self._engine) as connection:
+            read = read_jobs(connection, job_query(job_id).with_for_update())
+            fail_damaged(connection, read.faults, now_of(connection))
+            for job in read.jobs:
+                return _cancel(connection, job, reason, now_of(connection))
+        for fault in read.faults.values():
+            raise damage(connection, f"{fault}; the job has failed now")
+        raise UnknownNameError("job", str(job_id), ())
+
+    def cancel_run(self, run_id: str, reason: str) -> list[Job]:
+        """Cancel all jobs of a run that have not ended, as `cancel` does, and return them.
+
+        Raises:
+            UnknownNameError: there is no such run.
+        """
+        with writing(self._engine) as connection:
+            open_jobs = JobRow.run_id == run_id, JobRow.state.in_((_WAITING, _RUNNING))
+            read = read_jobs(connection, sa.select(JobRow).where(*open_jobs).order_by(JobRow.id).with_for_update())
+            if not read.jobs and not connection.scalar(sa.select(JobRow.id).where(JobRow.run_id == run_id).limit(1)):
+                raise UnknownNameError("run in the queue", run_id, ())
+            now = now_of(connection)
+            fail_damaged(connection, read.faults, now)
+            return [_cancel(connection, job, reason, now) for job in read.jobs]
+
+    def expire(self) -> list[Job]:
+        """End every attempt whose worker gave no sign of life for too long, and return their jobs as they are then."""
+        jobs: list[Job] = []
+        while (ended := self._expire_one()) is not None:
+            jobs += ended
+        return jobs
+
+    def _expire_one(self) -> Sequence[Job] | None:
+        """End one lost attempt, if there is one. Rows that others have are left to them."""
+        with writing(self._engine) as connection:
+            now = now_of(connection)
+            lost = sa.select(JobRow).where(JobRow.state == _RUNNING, JobRow.until <= now).order_by(JobRow.until).limit(1)
+            read = read_jobs(connection, lost.with_for_update(skip_locked=True))
+            fail_damaged(connection, read.faults, now)
+            ended = [expired(job, now) for job in read.jobs]
+            for job in ended:
+                end_attempt(connection, job, now)
+            return ended if read.jobs or read.faults else None
+
+
+def _held(connection: sa.Connection, attempt: Job) -> tuple[Job, datetime]:
+    """Return a job as it is, whose row is locked, and the time; refuse an attempt that is over."""
+    job, now = locked_job(connection, attempt.id), now_of(connection)
+    if job is not None and is_held(job, attempt.attempt, now):
+        return job, now
+    raise AttemptOverError(
+        f"attempt {attempt.attempt} at job {attempt.id} is over: {_since(job, attempt)}; nothing of it is stored",
+        hint="a worker that stood still, or a database that was away, loses its jobs; they are tried again",
+    )
+
+
+def _since(job: Job | None, attempt: Job) -> str:
+    if job is None:
+        return "the job is gone"
+    if job.state is JobState.RUNNING and job.attempt == attempt.attempt:
+        return "its worker gave no sign of life for too long"
+    return f"worker '{job.worker}' has the job" if job.state is JobState.RUNNING else f"the job is {job.state.value}"
+
+
+def _cancel(connection: sa.Connection, job: Job, reason: str, now: datetime) -> Job:
+    after = cancelled(job, reason, now)
+    store_changes(connection, [after])
+    if after.state is JobState.CANCELLED:
+        cancel_behind(connection, after.id, f"cancelled: {reason}", now)
+    return after
+
+
+def _check_batch(jobs: Sequence[NewJob]) -> None:
+    if not 0 < len(jobs) <= MOST_IN_BATCH:
+        raise UserError(f"{len(jobs)} jobs cannot be submitted at once; expected 1 to {MOST_IN_BATCH}")
+    for number, new in enumerate(jobs):
+        if wrong := [place for place in new.after if not 0 <= place < number]:
+            raise UserError(f"job {number} of a batch needs number {wrong[0]}; expected one before it, from 0")
+
+
+def _row(number: int, new: NewJob, run_id: str, owner: str, version: str, now: datetime) -> dict[str, object]:
+    """Return the row of a new job.
+
+    Raises:
+        UserError: there is no such job.
+    """
+    try:
+        job = Job(
+            id=0,
+            run_id=run_id,
+            version=version,
+            kind=new.kind,
+            needs=new.needs,
+            owner=owner,
+            submitted_at=now,
+            payload=new.payload,
+            after=new.after,
+            priority=new.priority,
+            affinity=new.affinity,
+            most_attempts=new.most_attempts,
+        )
+        row = row_of(job)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"job {number} of run '{run_id}' cannot be submitted: {error}") from error
+    if (size := len(str(row["payload"]))) > MOST_PAYLOAD_BYTES:
+        raise UserError(f"job {number} of run '{run_id}' has a payload of {size} bytes; expected at most {MOST_PAYLOAD_BYTES}")
+    return row

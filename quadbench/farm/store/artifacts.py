@@ -1,0 +1,216 @@
+"""Artifacts: a bundle, compiled bundle or kit in a results folder -> the same in a store, and from there in another folder."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import from_json
+
+from quadbench.artifacts import Bundle, CompiledBundle, FileRef, Stored
+from quadbench.artifacts.kit import Kit
+from quadbench.artifacts.names import check_sha256
+from quadbench.artifacts.parts import file_refs
+from quadbench.errors import ArtifactError, NotStoredError, UserError, shown
+from quadbench.farm.store.keys import ARTIFACTS, artifact_key
+from quadbench.farm.store.objects import ArtifactEntry, Sending, Sent, Store, checked_files
+from quadbench.host import folder_lock
+from quadbench.results.digests import sha256_of
+from quadbench.results.layout import Layout
+from quadbench.results.manifest import (
+    CHECKSUM,
+    MANIFEST,
+    ArtifactT,
+    artifact_of,
+    check_contents,
+    file_ref,
+    link,
+    publish,
+    read_manifest,
+    read_whole,
+)
+from quadbench.results.storage import storing
+from quadbench.spec import read_json
+
+KINDS: dict[str, Any] = {"bundle": Bundle, "compiled-bundle": CompiledBundle, "kit": Kit}  # by what their manifests say
+_PLACES = {Bundle: Layout.bundle, CompiledBundle: Layout.compiled_bundle, Kit: Layout.kit}
+_AGAIN = "send it from a host that has it: quadbench store send BUNDLE_DIR"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactName:
+    """An artifact of a store, by its kind and digest."""
+
+    kind: str
+    digest: str
+
+
+def send(stored: Stored[Bundle] | Stored[CompiledBundle] | Stored[Kit], store: Store) -> Sent:
+    """Send an artifact. Contents that are there are not sent again; it can be fetched when all of it is there.
+
+    Raises:
+        ArtifactError: a file here is not what its manifest says, or the artifact has no digest of its own.
+        StorageError: the store is not reached, is full, or refuses.
+    """
+    artifact = stored.artifact
+    try:
+        check_sha256(artifact.digest)
+    except ValueError as error:
+        raise ArtifactError(f"'{stored.folder}' cannot be sent: {error}") from error
+    files = checked_files(file_refs(artifact), f"'{stored.folder}'")
+    check_contents(stored, files)
+    manifest = file_ref(stored.folder, stored.folder / MANIFEST)
+    sending = Sending(store)
+    for file in (*files, manifest):
+        sending.file(stored.path(file), file)
+    store.write(
+        artifact_key(artifact.kind, artifact.digest), ArtifactEntry(kind=artifact.kind, digest=artifact.digest, manifest=manifest)
+    )
+    return sending.sent
+
+
+def fetch(kind: type[ArtifactT], digest: str, layout: Layout, store: Store) -> Stored[ArtifactT]:
+    """Return an artifact in the results folder, fetched unless it lies there whole.
+
+    Processes of one host fetch one after the other, so that each artifact comes once; files that others here have are linked.
+
+    Raises:
+        NotStoredError: the store does not have it.
+        ArtifactError: the digest is none, or what the store has is damaged or another artifact; nothing is left here.
+        StorageError: the store, or the results folder, cannot be used.
+    """
+    try:
+        folder = _PLACES[kind](layout, check_sha256(digest))
+    except ValueError as error:
+        raise ArtifactError(f"no artifact has this digest: {error}") from error
+    with storing(layout.root):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with folder_lock(layout.root):
+            if stored := _whole(folder, kind, digest):
+                return stored
+            artifact = described(entry_of(_word(kind), digest, store), store)
+            return publish(folder, partial(_fill, artifact, layout, store))
+
+
+def named(beginning: str, store: Store) -> ArtifactName:
+    """Return the artifact whose digest begins so.
+
+    Raises:
+        NotStoredError: there is none.
+        UserError: several begin so.
+    """
+    every = [one for one in artifacts(store) if beginning and one.digest.startswith(beginning)]
+    if not every:
+        raise NotStoredError(f"the store '{store.name}' has no artifact whose digest begins with {shown(beginning)}", hint=_AGAIN)
+    if len(every) > 1:
+        names = ", ".join(f"{one.kind} {one.digest}" for one in every)
+        raise UserError(f"several artifacts begin with {shown(beginning)}: {names}", hint="give more of it")
+    return every[0]
+
+
+def artifacts(store: Store) -> Iterator[ArtifactName]:
+    """Yield every artifact of a store; raises StorageError where it is not reached, or refuses."""
+    for listed in store.place.listed(ARTIFACTS):
+        _, _, name = listed.key.partition("/")
+        kind, _, file = name.partition("/")
+        digest = file.removesuffix(".json")
+        if kind in KINDS and listed.key == artifact_key(kind, digest):
+            with suppress(ValueError):
+                yield ArtifactName(kind=kind, digest=check_sha256(digest))
+
+
+def entry_of(kind: str, digest: str, store: Store) -> ArtifactEntry:
+    """Return the entry of an artifact.
+
+    Raises:
+        NotStoredError: there is none.
+        ArtifactError: it is damaged, or that of another artifact.
+    """
+    key = artifact_key(kind, digest)
+    entry = store.document(key, ArtifactEntry)
+    if entry is None:
+        raise NotStoredError(f"the store '{store.name}' has no {kind} {digest}", hint=_AGAIN)
+    if (entry.kind, entry.digest) != (kind, digest):
+        raise ArtifactError(f"'{key}' in the store '{store.name}' is that of {shown(entry.kind)} {entry.digest}", hint=_AGAIN)
+    return entry
+
+
+def described(entry: ArtifactEntry, store: Store) -> Any:
+    """Return the artifact that an entry names, by its manifest; its files are not looked at.
+
+    Raises:
+        ArtifactError: the manifest is missing, damaged, or describes another artifact.
+    """
+    name = f"the manifest of {entry.kind} {entry.digest} in the store '{store.name}'"
+    try:
+        raw = from_json(store.content(entry.manifest), allow_inf_nan=False)
+    except ValueError as error:
+        raise ArtifactError(f"{name} is not JSON: {error}", hint=_AGAIN) from error
+    artifact = artifact_of(raw, KINDS[entry.kind], name=name, hint=_AGAIN)
+    if (artifact.kind, artifact.digest) != (entry.kind, entry.digest):
+        raise ArtifactError(f"{name} is that of {shown(artifact.kind)} {shown(artifact.digest)}", hint=_AGAIN)
+    for file in checked_files(file_refs(artifact), name):
+        if file.path in (MANIFEST, CHECKSUM):
+            raise ArtifactError(f"{name} names itself as a file, '{file.path}'", hint=_AGAIN)
+    return artifact
+
+
+def read_any(folder: Path) -> Stored[Any]:
+    """Read an artifact of any kind from its folder.
+
+    Raises:
+        ArtifactError: as `read_manifest`.
+    """
+    raw = read_json(folder / MANIFEST, fault=ArtifactError, hint="give the folder of a bundle, compiled bundle or kit")
+    kind = raw.get("kind") if isinstance(raw, dict) else None
+    if kind not in KINDS:
+        raise ArtifactError(f"'{folder / MANIFEST}' is of kind {shown(str(kind))}; expected one of {', '.join(KINDS)}")
+    return read_manifest(folder, KINDS[kind])
+
+
+def _word(kind: type[ArtifactT]) -> str:
+    return next(word for word, known in KINDS.items() if known is kind)
+
+
+def _whole(folder: Path, kind: type[ArtifactT], digest: str) -> Stored[ArtifactT] | None:
+    """Return the artifact as it lies in its folder already; None if it does not, is damaged, or is another one."""
+    if not folder.exists():
+        return None
+    with suppress(ArtifactError):
+        stored = read_whole(folder, kind)
+        return stored if stored.artifact.digest == digest else None
+    return None
+
+
+def _fill(artifact: ArtifactT, layout: Layout, store: Store, folder: Path) -> ArtifactT:
+    here = dict(_files_here(layout))
+    for file in dict.fromkeys(file_refs(artifact)):
+        target = folder / file.path
+        if not _linked(here.get(file.sha256), file, target):
+            store.fetch(file, target)
+    return artifact
+
+
+def _linked(source: Path | None, file: FileRef, target: Path) -> bool:
+    """Give a file of this host a second name, and say whether it is there and the content that is asked for."""
+    if source is None:
+        return False
+    with suppress(OSError):
+        link(source, target)
+        if sha256_of(target) == file.sha256:
+            return True
+    target.unlink(missing_ok=True)
+    return False
+
+
+def _files_here(layout: Layout) -> Iterator[tuple[str, Path]]:
+    """Yield the files of all artifacts in the results folder by their sha256, as their manifests say."""
+    folders = {"bundle": layout.bundles, "compiled-bundle": layout.compiled_bundles, "kit": layout.kits}
+    for word, folder in folders.items():
+        for manifest in folder.glob(f"[0-9a-f]*/{MANIFEST}"):
+            with suppress(ArtifactError):
+                stored = read_manifest(manifest.parent, KINDS[word])
+                for file in file_refs(stored.artifact):
+                    yield file.sha256, stored.path(file)

@@ -1,0 +1,186 @@
+"""Collection: a store and how long what was sent is kept -> what nobody needs any more, condemned first and removed a day later.
+
+A sender may rely on an object that nothing names yet, so nothing is removed when it is first seen that nothing names it. It is
+condemned: from then on senders send it again, which makes it young. What is old and condemned for a day, and still named by
+nothing, goes. Clocks of hosts may differ by less than that day.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from quadbench.artifacts import FileRef
+from quadbench.artifacts.parts import file_refs
+from quadbench.errors import ArtifactError, StorageError
+from quadbench.farm.store.artifacts import KINDS, artifacts, described, entry_of
+from quadbench.farm.store.keys import ARTIFACTS, CONDEMNED, INCOMING, OBJECTS, RUNS, object_key
+from quadbench.farm.store.objects import Condemned, LaunchEntry, Store
+from quadbench.farm.store.place import Listed
+
+GRACE_S = 86_400.0  # longer than any sender works
+_MOST_CONDEMNED = 50_000  # at a time; the rest goes with a later collection
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collected:
+    """The keys that were removed and those that are condemned, with their bytes; in a dry run those that would be."""
+
+    removed: tuple[str, ...]
+    removed_bytes: int
+    condemned: tuple[str, ...]
+    condemned_bytes: int
+
+
+def collect(
+    store: Store, keep_s: float, *, keep: Collection[str] = (), grace_s: float = GRACE_S, is_dry_run: bool = False
+) -> Collected:
+    """Remove artifacts and runs that were sent longer ago than `keep_s`, and contents that nothing names.
+
+    `keep` are digests and run ids, or their beginnings, of those that stay however old they are.
+
+    Raises:
+        ArtifactError: an entry is damaged, so that what it names cannot be told. Nothing was removed.
+        StorageError: the store is not reached, or refuses.
+    """
+    now = datetime.now(UTC)
+    listed = [file for prefix in (ARTIFACTS, RUNS, OBJECTS, INCOMING) for file in store.place.listed(prefix)]
+    named = set(_named(store, [file.key for file in listed if _is_kept(file, now, keep_s, keep)]))
+    grace = timedelta(seconds=grace_s)
+    garbage = [file for file in listed if file.key not in named and now - file.modified_at >= grace][:_MOST_CONDEMNED]
+    before = store.condemned().keys
+    since = {file.key: before[file.key] if _is_condemned(file, before) else now for file in garbage}
+    ripe = [file for file in garbage if _is_condemned(file, before) and now - since[file.key] >= grace]
+    if not is_dry_run:
+        ripe = [file for file in ripe if _removed(file, store)]
+    gone = {file.key for file in ripe}
+    left = [file for file in garbage if file.key not in gone]
+    if not is_dry_run and (left or before):
+        store.write(CONDEMNED, Condemned(keys={file.key: since[file.key] for file in left}))
+    return Collected(
+        removed=tuple(file.key for file in ripe),
+        removed_bytes=sum(file.size_bytes for file in ripe),
+        condemned=tuple(file.key for file in left),
+        condemned_bytes=sum(file.size_bytes for file in left),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holdings:
+    """The contents, artifacts by kind and launches of a store, counted."""
+
+    objects: int
+    size_bytes: int
+    artifacts: dict[str, int]
+    launches: int
+
+
+def status(store: Store) -> Holdings:
+    """Count what lies in a store.
+
+    Raises:
+        StorageError: the store is not reached, or refuses.
+    """
+    objects = store.place.listed(OBJECTS)
+    kinds = Counter(artifact.kind for artifact in artifacts(store))
+    launches = len(store.place.listed(RUNS))
+    return Holdings(
+        objects=len(objects), size_bytes=sum(file.size_bytes for file in objects), artifacts=dict(kinds), launches=launches
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """The contents of a store that were read, and what is wrong with some, by key; with entries that name what is not there."""
+
+    objects: int
+    size_bytes: int
+    faults: dict[str, str]
+    removed: tuple[str, ...] = ()
+
+
+def check(store: Store, *, is_removing: bool = False) -> Verified:
+    """Read every object, and hold every entry against the objects that it names.
+
+    With `is_removing`, damaged objects are removed, so that the next sender sends them anew.
+
+    Raises:
+        StorageError: the store is not reached, or refuses.
+    """
+    objects = store.place.listed(OBJECTS)
+    damaged = {file.key: fault for file in objects if (fault := _fault(file, store))}
+    if is_removing:
+        for key in damaged:
+            store.place.remove(key)
+    there = {file.key for file in objects} - damaged.keys()
+    entries = [file.key for prefix in (ARTIFACTS, RUNS) for file in store.place.listed(prefix)]
+    faults = damaged | {key: fault for key in entries if (fault := _entry_fault(key, there, store))}
+    size_bytes = sum(file.size_bytes for file in objects)
+    return Verified(objects=len(objects), size_bytes=size_bytes, faults=faults, removed=tuple(damaged) if is_removing else ())
+
+
+def _fault(file: Listed, store: Store) -> str | None:
+    """Say what is wrong with an object; None where it is the content whose name it has."""
+    sha256 = file.key.rpartition("/")[2]
+    if file.key != object_key(sha256):
+        return "is no object"
+    try:
+        for _ in store.blocks(FileRef(path=file.key, sha256=sha256, size_bytes=file.size_bytes)):
+            pass
+    except StorageError:
+        raise
+    except ArtifactError as error:
+        return error.message
+    return None
+
+
+def _entry_fault(key: str, there: Collection[str], store: Store) -> str | None:
+    """Say what is wrong with an entry, or which object it misses; None where all of it is there."""
+    try:
+        missing = [name for name in _named(store, [key]) if name.startswith(f"{OBJECTS}/") and name not in there]
+    except StorageError:
+        raise
+    except ArtifactError as error:
+        return error.message
+    return f"misses {len(missing)} of its objects, as {missing[0]}" if missing else None
+
+
+def _named(store: Store, keys: Iterable[str]) -> Iterator[str]:
+    """Yield the keys of entries, and of all objects that they name; raises ArtifactError where that cannot be told."""
+    for key in keys:
+        yield key
+        for file in _contents(key, store):
+            yield object_key(file.sha256)
+
+
+def _contents(key: str, store: Store) -> Iterator[FileRef]:
+    match key.split("/"):
+        case ["artifacts", kind, name] if kind in KINDS:
+            entry = entry_of(kind, name.removesuffix(".json"), store)
+            yield entry.manifest
+            yield from file_refs(described(entry, store))
+        case ["runs", *_]:
+            launch = store.document(key, LaunchEntry)
+            yield from launch.files if launch else ()
+
+
+def _is_kept(file: Listed, now: datetime, keep_s: float, keep: Collection[str]) -> bool:
+    """Say whether an entry is young, or one of those that stay; contents stay by their entries alone."""
+    match file.key.removesuffix(".json").split("/"):
+        case ["artifacts", _, name] | ["runs", name, *_]:
+            return now - file.modified_at < timedelta(seconds=keep_s) or name.startswith(tuple(keep))
+    return False
+
+
+def _is_condemned(file: Listed, before: dict[str, datetime]) -> bool:
+    """Say whether a file was condemned and has not been sent since."""
+    return file.key in before and file.modified_at <= before[file.key]
+
+
+def _removed(file: Listed, store: Store) -> bool:
+    """Remove a file, unless it has been sent since it was listed, and say whether it is gone."""
+    latest = store.place.look(file.key)
+    if latest is None or latest.modified_at - file.modified_at > timedelta(seconds=1):  # lists may say more than whole seconds
+        return False
+    store.place.remove(file.key)
+    return True

@@ -1,0 +1,210 @@
+"""Objects: a store's place -> contents by their sha256, and the small documents that name them; what arrives is checked."""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+from pydantic import AwareDatetime, TypeAdapter, ValidationError
+
+from quadbench.artifacts import FileRef
+from quadbench.artifacts.names import FileName, Sha256
+from quadbench.errors import ArtifactError, NotStoredError
+from quadbench.farm.store.keys import CONDEMNED, MARKER, object_key
+from quadbench.farm.store.place import StorePlace
+from quadbench.results.digests import MOST_BYTES
+from quadbench.spec import first_problem
+
+SCHEMA_VERSION = 1
+MOST_FILES = 10_000  # of an artifact or a launch
+MOST_DOCUMENT_BYTES = 2**24  # of what is read into memory: manifests, and the documents below
+_AGAIN = "send it again from a host that has it; quadbench store check --remove takes every damaged object out of its way"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marker:
+    """The file by which a store is known."""
+
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactEntry:
+    """An artifact that is there whole: it is written when all its files are."""
+
+    schema_version: int = SCHEMA_VERSION
+    kind: str
+    digest: Sha256
+    manifest: FileRef
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchEntry:
+    """The files of a launch that is there whole; their paths are relative to the launch's folder."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: FileName
+    files: tuple[FileRef, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condemned:
+    """The keys that nothing needed, each with when that was first seen. Senders take none of them for being there."""
+
+    schema_version: int = SCHEMA_VERSION
+    keys: dict[str, AwareDatetime] = field(default_factory=dict)
+
+
+DocumentT = TypeVar("DocumentT", Marker, ArtifactEntry, LaunchEntry, Condemned)
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store that is reached. It is content-addressed: nothing is sent that is there, nothing taken that is another content."""
+
+    place: StorePlace
+
+    @property
+    def name(self) -> str:
+        """Return the store as messages name it, without credentials."""
+        return self.place.name
+
+    def blocks(self, file: FileRef) -> Iterator[bytes]:
+        """Yield a content in blocks. What was yielded counts only if no error comes behind it.
+
+        Raises:
+            NotStoredError: the store does not have it.
+            ArtifactError: the object is damaged.
+            StorageError: the store is not reached, or refuses.
+        """
+        key = object_key(file.sha256)
+        listed = self.place.look(key)
+        if listed is None:
+            raise NotStoredError(
+                f"the store '{self.name}' has no object {file.sha256}, the content of '{file.path}'", hint=_AGAIN
+            )
+        if listed.size_bytes != file.size_bytes:
+            raise self._damaged(file, f"has {listed.size_bytes} bytes, expected {file.size_bytes}")
+        digest = hashlib.sha256()
+        for block in self.place.read(key, file.size_bytes):
+            digest.update(block)
+            yield block
+        if digest.hexdigest() != file.sha256:
+            raise self._damaged(file, f"has the sha256 {digest.hexdigest()}")
+
+    def content(self, file: FileRef) -> bytes:
+        """Return a content that fits into memory; raises as `blocks`, and refuses a larger one."""
+        if file.size_bytes > MOST_DOCUMENT_BYTES:
+            raise self._damaged(file, f"has {file.size_bytes} bytes, expected at most {MOST_DOCUMENT_BYTES}")
+        return b"".join(self.blocks(file))
+
+    def fetch(self, file: FileRef, target: Path) -> None:
+        """Write a content to a file here, which appears whole or not at all; raises as `blocks`, and OSError of this host's."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{uuid.uuid4().hex}")
+        try:
+            with temporary.open("wb") as arriving:
+                for block in self.blocks(file):
+                    arriving.write(block)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def document(self, key: str, kind: type[DocumentT]) -> DocumentT | None:
+        """Return a document; None where there is none.
+
+        Raises:
+            ArtifactError: it is too large, of another version, or is not what such a document holds.
+            StorageError: the store is not reached, or refuses.
+        """
+        listed = self.place.look(key)
+        if listed is None:
+            return None
+        if listed.size_bytes > MOST_DOCUMENT_BYTES:
+            fault = f"has {listed.size_bytes} bytes, expected at most {MOST_DOCUMENT_BYTES}"
+            raise ArtifactError(f"'{key}' in the store '{self.name}' {fault}", hint="remove it")
+        content = b"".join(self.place.read(key, listed.size_bytes))
+        try:
+            document = TypeAdapter(kind).validate_json(content, strict=True)
+        except ValidationError as error:
+            raise ArtifactError(f"'{key}' in the store '{self.name}' at {first_problem(error)}", hint="remove it") from error
+        if document.schema_version != SCHEMA_VERSION:
+            fault = f"has schema_version {document.schema_version}; expected {SCHEMA_VERSION}"
+            raise ArtifactError(f"'{key}' in the store '{self.name}' {fault}", hint="use the quadbench that wrote it")
+        return document
+
+    def write(self, key: str, document: Marker | ArtifactEntry | LaunchEntry | Condemned) -> None:
+        """Write a document whole or not at all.
+
+        Raises:
+            StorageError: the store is not reached, or refuses.
+        """
+        self.place.put(key, f"{json.dumps(asdict(document), indent=1, default=datetime.isoformat)}\n".encode())
+
+    def condemned(self) -> Condemned:
+        """Return the keys that may be removed any time; raises as `document`."""
+        return self.document(CONDEMNED, Condemned) or Condemned()
+
+    def _damaged(self, file: FileRef, fault: str) -> ArtifactError:
+        return ArtifactError(
+            f"object {file.sha256} of the store '{self.name}', the content of '{file.path}', {fault}; it is not used", hint=_AGAIN
+        )
+
+
+def checked_files(files: Iterable[FileRef], name: str) -> tuple[FileRef, ...]:
+    """Return the files that a document of `name` lists, each once, if they can lie in one folder and be as large as they claim.
+
+    Raises:
+        ArtifactError: two of them have one path, one lies inside another, or a size is none of a file.
+    """
+    by_path: dict[str, FileRef] = {}
+    for file in files:
+        if by_path.setdefault(file.path, file) != file:
+            raise ArtifactError(f"{name} has two contents of '{file.path}'", hint=_AGAIN)
+        if not 0 <= file.size_bytes <= MOST_BYTES:
+            raise ArtifactError(f"{name}: '{file.path}' has {file.size_bytes} bytes, expected 0 to {MOST_BYTES}", hint=_AGAIN)
+    if len(by_path) > MOST_FILES:
+        raise ArtifactError(f"{name} has {len(by_path)} files, expected at most {MOST_FILES}", hint=_AGAIN)
+    for path in by_path:
+        for folder in map(str, PurePosixPath(path).parents):
+            if folder in by_path:
+                raise ArtifactError(f"{name}: '{path}' lies inside the file '{folder}'", hint=_AGAIN)
+    return tuple(by_path.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    """The contents that went into a store, and the bytes of those that were there."""
+
+    files: int = 0
+    sent_bytes: int = 0
+    present_bytes: int = 0
+
+
+class Sending:
+    """One sender's work: contents first, then the document that names them. It adds up what was sent and what was there."""
+
+    def __init__(self, store: Store) -> None:
+        self.sent = Sent()
+        self._store = store
+        if store.document(MARKER, Marker) is None:
+            store.write(MARKER, Marker())
+        self._condemned = store.condemned().keys
+
+    def file(self, source: Path, file: FileRef) -> None:
+        """Send a content, unless it is there with its size and may not be removed any time.
+
+        Raises:
+            StorageError: the store is not reached, or refuses.
+        """
+        key = object_key(file.sha256)
+        listed = None if key in self._condemned else self._store.place.look(key)
+        if listed and listed.size_bytes == file.size_bytes:
+            self.sent = replace(self.sent, present_bytes=self.sent.present_bytes + file.size_bytes)
+            return
+        self._store.place.put(key, source)
+        self.sent = replace(self.sent, files=self.sent.files + 1, sent_bytes=self.sent.sent_bytes + file.size_bytes)

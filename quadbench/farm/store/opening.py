@@ -1,0 +1,58 @@
+"""Opening: a folder's path or a URL, or the variable that holds one -> a store that is reached."""
+
+import os
+from pathlib import Path
+
+from quadbench.errors import UserError
+from quadbench.farm.store.folder import FolderPlace
+from quadbench.farm.store.keys import MARKER
+from quadbench.farm.store.objects import Marker, Store
+from quadbench.farm.store.place import StorePlace
+from quadbench.farm.store.remote import RemotePlace
+from quadbench.spec import variable
+
+STORE_VARIABLE = "QUADBENCH_STORE"
+
+Source = str | Path  # a folder's path, or a URL as s3://BUCKET/PREFIX
+
+
+def store_of() -> Source | None:
+    """Return where artifacts and files of launches are shared: the folder or URL in $QUADBENCH_STORE; None where it is not set.
+
+    Raises:
+        UserError: the variable holds what is no text.
+    """
+    return variable(STORE_VARIABLE)
+
+
+def required_store() -> Store:
+    """Open the store that $QUADBENCH_STORE names.
+
+    Raises:
+        UserError: the variable is not set.
+        UserError, StorageError, ArtifactError, MissingDependencyError: as `open_store`.
+    """
+    if (source := store_of()) is None:
+        raise UserError("no store is named", hint=f"export {STORE_VARIABLE}=/a/folder, or s3://BUCKET/PREFIX; see docs/farm.md")
+    return open_store(source)
+
+
+def open_store(source: Source) -> Store:
+    """Open a store. Where there is none yet, in a folder or bucket that is there, the first that is sent makes it.
+
+    Raises:
+        UserError: the URL names no place, or its protocol is not known.
+        StorageError: it is not reached, is not there, or may not be read.
+        ArtifactError: it is one of a newer quadbench.
+        MissingDependencyError: a URL without the extra `farm`, or without what its protocol needs.
+    """
+    store = Store(_place(source))
+    store.document(MARKER, Marker)
+    return store
+
+
+def _place(source: Source) -> StorePlace:
+    text = os.fspath(source)
+    if text.startswith("file://"):
+        return FolderPlace(Path(text.removeprefix("file://")))
+    return RemotePlace(text) if "://" in text else FolderPlace(Path(text))

@@ -1,0 +1,73 @@
+"""Unit: where quadbench lies on a host -> the systemd unit that keeps a worker there. Pure."""
+
+import re
+from pathlib import Path
+
+from quadbench.errors import UserError, shown
+
+ENVIRONMENT_FILE = Path("/etc/quadbench/worker.env")
+DRAIN_S = 3600  # more than most jobs take; who is cut off loses one attempt
+
+
+_UNIT = """\
+[Unit]
+Description=quadbench worker
+After=network-online.target
+Wants=network-online.target
+
+[Service]
+Type=exec
+ExecStart={program} farm worker --results /var/lib/quadbench/results
+EnvironmentFile={environment_file}
+Environment=HOME=/var/lib/quadbench
+WorkingDirectory=/var/lib/quadbench
+StateDirectory=quadbench
+StateDirectoryMode=0700
+User={user}
+SupplementaryGroups=plugdev
+UMask=0077
+Restart=always
+RestartSec=10
+RestartPreventExitStatus=2 7
+KillMode=mixed
+KillSignal=SIGTERM
+TimeoutStopSec={drain_s}
+LimitNOFILE=65536
+OOMPolicy=continue
+
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=yes
+PrivateTmp=yes
+ProtectClock=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectControlGroups=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+SystemCallArchitectures=native
+CapabilityBoundingSet=
+AmbientCapabilities=
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def systemd_unit(program: Path, user: str, drain_s: int = DRAIN_S) -> str:
+    """Return the text of the unit, for a user of its own whose files are below /var/lib/quadbench.
+
+    SIGTERM reaches the worker alone, which takes no other job then and ends when its jobs have. What still runs after `drain_s`
+    is killed, and tried again. A worker that was called wrongly, or lacks a package, is not started again.
+
+    Raises:
+        UserError: no user has such a name.
+    """
+    if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,30}", user):
+        raise UserError(f"{shown(user)} is no user's name; expected one as quadbench")
+    word = str(program).replace("%", "%%")  # which begins a specifier
+    return _UNIT.format(program=f'"{word}"', user=user, drain_s=drain_s, environment_file=ENVIRONMENT_FILE)

@@ -1,0 +1,127 @@
+"""Workers: the database -> the processes that ask for jobs, with what they can do and when they gave their last sign of life."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from pydantic import TypeAdapter
+
+from quadbench.errors import ArtifactError
+from quadbench.farm.claims import waits_for_version
+from quadbench.farm.job_rows import time_of
+from quadbench.farm.leases import LEASE_S
+from quadbench.results import schema
+from quadbench.results.engine import insertion, name_of, now_of, reading, writing
+from quadbench.results.tables import WorkerRow
+
+_FORGOTTEN = timedelta(days=7)  # without a sign of life
+_MOST_WORKERS = 10_000  # that are read
+_NAMES = TypeAdapter(tuple[str, ...])
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewWorker:
+    """A worker as it tells of itself: its host, its quadbench, and the capabilities and devices for which it takes jobs."""
+
+    name: str
+    host: str
+    version: str
+    capabilities: tuple[str, ...]
+    devices: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownWorker:
+    """A worker as the database has it. `is_here` says that it gave a sign of life lately."""
+
+    worker: NewWorker
+    started_at: datetime
+    last_seen: datetime
+    is_draining: bool
+    is_here: bool
+
+
+class Workers:
+    """The workers in a database. Every method raises StorageError and ArtifactError as `writing` and `reading` do."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def note(self, worker: NewWorker) -> bool:
+        """Note that a worker is there, and say whether it shall drain: end its jobs, take no others, and leave.
+
+        Workers that were not seen for a week are forgotten.
+
+        Raises:
+            ArtifactError: the database has the schema of another quadbench, whose jobs are nothing for this one.
+        """
+        with writing(self._engine) as connection:
+            name = name_of(connection.engine)
+            if not schema.is_current(connection, name):
+                raise ArtifactError(f"{name} has the schema of an older quadbench", hint="start the worker again")
+            now = now_of(connection)
+            connection.execute(sa.delete(WorkerRow).where(WorkerRow.last_seen < now - _FORGOTTEN))
+            seen = {
+                "host": worker.host,
+                "version": worker.version,
+                "capabilities": json.dumps(worker.capabilities),
+                "devices": json.dumps(worker.devices),
+                "last_seen": now,
+            }
+            insert = insertion(connection, WorkerRow).values(name=worker.name, started_at=now, is_draining=False, **seen)
+            connection.execute(insert.on_conflict_do_update(index_elements=[WorkerRow.name], set_=seen))
+            return bool(connection.scalar(sa.select(WorkerRow.is_draining).where(WorkerRow.name == worker.name)))
+
+    def drain(self, name: str) -> bool:
+        """Ask a worker to drain; False where there is none of this name."""
+        with writing(self._engine) as connection:
+            asked = sa.update(WorkerRow).where(WorkerRow.name == name).values(is_draining=True)
+            return connection.execute(asked).rowcount > 0
+
+    def leave(self, name: str) -> None:
+        """Forget a worker that ends."""
+        with writing(self._engine) as connection:
+            connection.execute(sa.delete(WorkerRow).where(WorkerRow.name == name))
+
+    def why_idle(self, worker: NewWorker) -> str | None:
+        """Say why a worker gets nothing although jobs wait: they are for another quadbench. None where that is not so."""
+        with reading(self._engine) as connection:
+            other = waits_for_version(connection, worker.version)
+        return other and f"jobs wait for quadbench {other}, and worker '{worker.name}' is quadbench {worker.version}"
+
+    def known(self) -> list[KnownWorker]:
+        """Return every worker by its name; a row that tells of none is left out."""
+        with reading(self._engine) as connection:
+            now = now_of(connection)
+            stored = [sa.type_coerce(column, sa.types.NULLTYPE).label(column.key) for column in WorkerRow.__table__.columns]
+            rows = connection.execute(sa.select(*stored).order_by(WorkerRow.name).limit(_MOST_WORKERS)).mappings().all()
+        return [worker for row in rows if (worker := _known(row, now))]
+
+
+def _known(row: sa.RowMapping, now: datetime) -> KnownWorker | None:
+    started_at, last_seen = time_of(row["started_at"]), time_of(row["last_seen"])
+    if not started_at or not last_seen or not all(isinstance(row[name], str) for name in ("name", "host", "version")):
+        return None
+    return KnownWorker(
+        worker=NewWorker(
+            name=row["name"],
+            host=row["host"],
+            version=row["version"],
+            capabilities=_names(row["capabilities"]),
+            devices=_names(row["devices"]),
+        ),
+        started_at=started_at,
+        last_seen=last_seen,
+        is_draining=bool(row["is_draining"]),
+        is_here=now - last_seen < timedelta(seconds=LEASE_S),
+    )
+
+
+def _names(text: Any) -> tuple[str, ...]:
+    """Return a list of names; of what is none, none."""
+    try:
+        return _NAMES.validate_json(text, strict=False)
+    except (ValueError, TypeError):
+        return ()

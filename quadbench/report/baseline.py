@@ -1,0 +1,255 @@
+"""Baseline: a run and an earlier one of the same tasks and devices -> which figures got worse, better or cannot be told; pure."""
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, Variant
+from quadbench.artifacts.fingerprint import contents, differences, unlike
+from quadbench.errors import UserError
+from quadbench.report.kpi import Figure, KpiRow
+from quadbench.report.launches import devices_of, in_order, is_on, sound
+from quadbench.report.pictures import Quality, quality_rows
+from quadbench.report.text_table import TextTable
+from quadbench.report.units import Unit, decibels, plural, show
+from quadbench.statistics import Verdict, compare_unpaired
+
+DOUBT = (
+    "The two runs were measured at different times, not launched in turn: an interval knows how the launches of each run differ,"
+    " and nothing of what else changed on the device meanwhile."
+)
+_TELLING = ("end_to_end", "unet_run")
+_SIDES = {Variant.SHARED: "shared", Variant.PER_GRAPH: "per_graph"}
+_WORDS = {
+    Verdict.WORSE: "got worse",
+    Verdict.BETTER: "got better",
+    Verdict.SAME: "stayed the same",
+    Verdict.INCONCLUSIVE: "cannot be told",
+}
+_NAMED = 4  # figures that a sentence names
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangedFigure:
+    """A figure of a device, task and variant in both runs, in nanoseconds, bytes or, where the unit is None, decibels.
+
+    `ratio` is now / before with its interval at 95 %, None for decibels and where one of the runs has no figure. What
+    `is_exact`, bytes on the device and likeness of pictures, needs no statistics.
+    """
+
+    device: str
+    task: str
+    variant: Variant
+    key: str
+    title: str
+    unit: Unit | None
+    is_exact: bool
+    before: float | None
+    now: float | None
+    ratio: float | None
+    low: float | None
+    high: float | None
+    verdict: Verdict
+
+    @property
+    def is_telling(self) -> bool:
+        """Say whether the figure belongs into a short table: it is what a device is judged by, or it changed."""
+        return self.key in _TELLING or self.verdict in (Verdict.WORSE, Verdict.BETTER)
+
+    def __str__(self) -> str:
+        before, now = (_shown(value, self.unit) for value in (self.before, self.now))
+        change = f"now / before is {_ratio(self)}" if self.ratio else f"{before}, now {now}"
+        return f"{self.title} of {self.task}, {self.variant}: {change}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """An earlier run with its figures, and what became of each. `differences` are by device what else is not the same, by name.
+
+    `sentences` say it in words, `doubt` why that is not sure, and `settled_by` the command that launches both in turn.
+    """
+
+    run_id: str
+    started_at: datetime
+    kpis: tuple[KpiRow, ...]
+    quality: tuple[Quality, ...]
+    figures: tuple[ChangedFigure, ...]
+    differences: dict[str, dict[str, tuple[str, str]]]
+    sentences: tuple[str, ...]
+    doubt: str
+    settled_by: str
+
+
+def require_alike(baseline: RunResult, tasks: Sequence[str], addresses: Sequence[str], run_id: str | None = None) -> None:
+    """Refuse a baseline that the run of these tasks on these devices cannot be held against.
+
+    Raises:
+        UserError: it is the run itself, has other tasks, or lacks one of the devices.
+    """
+    name, its_tasks = f"run {baseline.run_id}", [task.name for task in baseline.bundle.tasks]
+    its_addresses = [device.address for device in devices_of(baseline)]
+    if baseline.run_id == run_id:
+        raise UserError(f"{name} would be its own baseline", hint="name an earlier one; quadbench runs lists them")
+    if set(its_tasks) != set(tasks):
+        raise UserError(
+            f"{name} is no baseline, as it has the tasks {', '.join(its_tasks)}; expected {', '.join(tasks)}",
+            hint="name a run of the same recipe; quadbench runs lists them",
+        )
+    if missing := [address for address in addresses if address not in its_addresses]:
+        raise UserError(
+            f"{name} is no baseline for {', '.join(missing)}, as it ran on {', '.join(its_addresses)}",
+            hint="name a run on the same devices; quadbench runs lists them",
+        )
+
+
+def against(baseline: RunResult, its_rows: Sequence[KpiRow], result: RunResult, rows: Sequence[KpiRow]) -> Baseline:
+    """Hold a run against an earlier one of the same tasks, each with the rows of its figures."""
+    addresses = [device.address for device in devices_of(result)]
+    quality = quality_rows(baseline)
+    figures = (*_of_rows(its_rows, rows), *_of_quality(quality, quality_rows(result)))
+    return Baseline(
+        run_id=baseline.run_id,
+        started_at=in_order(baseline.records)[0].started_at,
+        kpis=tuple(its_rows),
+        quality=quality,
+        figures=figures,
+        differences={address: _unlike(baseline, result, address) for address in addresses},
+        sentences=tuple(_sentence(address, baseline.run_id, figures) for address in addresses),
+        doubt=DOUBT,
+        settled_by=f"quadbench compare {baseline.run_id} {result.run_id} --devices {shlex.quote(','.join(addresses))}",
+    )
+
+
+def baseline_tables(baseline: Baseline, *, is_full: bool) -> tuple[TextTable, ...]:
+    """Return for each device what else differs, where something does, and its figures in both runs: all, or the telling ones."""
+    tables = []
+    for address, unlike_there in baseline.differences.items():
+        figures = [figure for figure in baseline.figures if figure.device == address and (is_full or figure.is_telling)]
+        changed = TextTable(
+            title=f"{address}: what else differs from run {baseline.run_id}",
+            columns=("What", "Before", "Now"),
+            numeric=(False, False, False),
+            rows=tuple((name, *values) for name, values in unlike_there.items()),
+        )
+        measured = TextTable(
+            title=f"{address}: against run {baseline.run_id}",
+            columns=("Figure", "Before", "Now", "Now / before", "Verdict"),
+            numeric=(False, True, True, True, False),
+            rows=tuple(_cells(figure) for figure in figures),
+        )
+        tables += [table for table in (changed, measured) if table.rows]
+    return tuple(tables)
+
+
+def _of_rows(before: Sequence[KpiRow], now: Sequence[KpiRow]) -> Iterator[ChangedFigure]:
+    """Yield the figures that at least one of the runs has; what neither has, as an emulator's times, is nothing to compare."""
+    earlier = {(row.device.address, row.task, row.key): row for row in before}
+    for row in now:
+        other = earlier.get((row.device.address, row.task, row.key))
+        for variant, side in _SIDES.items():
+            cells = [getattr(one, side) if one else "" for one in (other, row)]
+            figures = [cell if isinstance(cell, Figure) else None for cell in cells]
+            if any(figures):
+                yield _figure_of(row, variant, *figures)
+
+
+def _figure_of(row: KpiRow, variant: Variant, before: Figure | None, now: Figure | None) -> ChangedFigure:
+    verdict, ratio, low, high = Verdict.INCONCLUSIVE, None, None, None
+    if before and now and row.is_exact:
+        verdict, ratio = _exact(now.value - before.value), now.value / before.value if before.value else None
+    elif before and now and min(*before.medians, *now.medians) > 0:
+        told = compare_unpaired(before.medians, now.medians)
+        verdict, ratio, low, high = told.verdict, told.ratio, told.low, told.high
+    return ChangedFigure(
+        device=row.device.address,
+        task=row.task,
+        variant=variant,
+        key=row.key,
+        title=row.title,
+        unit=row.unit,
+        is_exact=row.is_exact,
+        before=before.value if before else None,
+        now=now.value if now else None,
+        ratio=ratio,
+        low=low,
+        high=high,
+        verdict=verdict,
+    )
+
+
+def _of_quality(before: Sequence[Quality], now: Sequence[Quality]) -> Iterator[ChangedFigure]:
+    earlier = {(row.device.address, row.task): row for row in before}
+    for row in now:
+        other = earlier.get((row.device.address, row.task))
+        for variant, side in _SIDES.items():
+            cells = [getattr(one, f"{side}_reference") if one else None for one in (other, row)]
+            first, second = (round(cell, 1) if isinstance(cell, float) else None for cell in cells)  # as reports show it
+            if first is None and second is None:
+                continue
+            yield ChangedFigure(
+                device=row.device.address,
+                task=row.task,
+                variant=variant,
+                key="psnr",
+                title="PSNR, mean",
+                unit=None,
+                is_exact=True,
+                before=first,
+                now=second,
+                ratio=None,
+                low=None,
+                high=None,
+                verdict=Verdict.INCONCLUSIVE if first is None or second is None else _exact(first - second),
+            )
+
+
+def _exact(more: float) -> Verdict:
+    return Verdict.WORSE if more > 0 else Verdict.BETTER if more < 0 else Verdict.SAME
+
+
+def _unlike(baseline: RunResult, result: RunResult, address: str) -> dict[str, tuple[str, str]]:
+    """Return what is not the same around a device's launches in the two runs: contents, digests, programs, the phone itself."""
+    sides = [_launches(run, address) for run in (baseline, result)]
+    held = [
+        [_contents(run, records[0].device)] if records else [] for run, records in zip((baseline, result), sides, strict=True)
+    ]
+    return unlike(*held) | differences(*sides)
+
+
+def _contents(run: RunResult, device: DeviceFacts) -> dict[str, str]:
+    bundle = run.bundle_on(device)
+    own = {"recipe": bundle.recipe_digest[:12], "bundle": bundle.digest[:12]}
+    return own | ({} if device.family == "virtual" else {"serial": device.serial}) | contents(bundle, bundle.tasks)
+
+
+def _launches(run: RunResult, address: str) -> list[RunRecord]:
+    devices = [device for device in devices_of(run) if device.address == address]
+    return [record for device in devices for record in sound(run.records) if is_on(record, device)]
+
+
+def _sentence(address: str, run_id: str, figures: Sequence[ChangedFigure]) -> str:
+    """Say what became of a device's figures, those that got worse first, by name."""
+    by_verdict = {verdict: [f for f in figures if (f.device, f.verdict) == (address, verdict)] for verdict in _WORDS}
+    counts = [f"{plural(len(these), 'figure')} {_WORDS[verdict]}" for verdict, these in by_verdict.items() if these]
+    if not counts:
+        return f"On {address} there are no figures to hold against run {run_id}."
+    worse = by_verdict[Verdict.WORSE]
+    more = f", and {len(worse) - _NAMED} more" if len(worse) > _NAMED else ""
+    named = f" Worse: {'; '.join(map(str, worse[:_NAMED]))}{more}." if worse else ""
+    return f"On {address}, against run {run_id}: {', '.join(counts)}.{named}"
+
+
+def _cells(figure: ChangedFigure) -> tuple[str, ...]:
+    title = f"{figure.title}, {figure.unit}" if figure.unit else figure.title
+    values = [_shown(value, figure.unit) for value in (figure.before, figure.now)]
+    return (f"{figure.task}, {figure.variant}: {title}", *values, _ratio(figure), figure.verdict)
+
+
+def _ratio(figure: ChangedFigure) -> str:
+    interval = "" if figure.low is None or figure.high is None else f" ({figure.low:.3f} to {figure.high:.3f})"
+    return "–" if figure.ratio is None else f"{figure.ratio:.3f}{interval}"
+
+
+def _shown(value: float | None, unit: Unit | None) -> str:
+    return "–" if value is None else show(value, unit) if unit else decibels(value)

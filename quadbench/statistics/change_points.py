@@ -1,0 +1,126 @@
+"""Change points: a series of values in the order of time -> where its level shifts and stays, and by how much."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quadbench.statistics.finite import finite
+
+DETECTOR = 1  # the version of what stands here, to be kept with what it says: another one may judge a series otherwise
+FEWEST_BESIDE = 8  # values on either side of a shift
+LEAST_EFFECT = 2.5  # of a shift, in standard deviations of the values beside it
+LEAST_CHANGE = 0.01  # of a shift, relative to the level before
+_PENALTY = 3.0  # of a candidate, in log n times the variance of the noise
+_Z_OF_MAD = 0.6745  # a normal distribution's MAD in its standard deviations
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shift:
+    """A change of level, which was `before` up to the value with index `at` and is `after` from there on.
+
+    Both are means of all values beside the shift, as far as the neighbouring shifts or the ends of the series; `counts` has how
+    many these are. `effect` is the change in their pooled standard deviations, infinite where they do not vary.
+    """
+
+    at: int
+    before: float
+    after: float
+    effect: float
+    counts: tuple[int, int]
+
+    @property
+    def change(self) -> float:
+        """Return the change relative to the level before: 0.05 is 5 % more."""
+        return self.after / self.before - 1
+
+    @property
+    def holds(self) -> bool:
+        """Say whether it is large enough, and long enough on both sides."""
+        is_large = self.effect >= LEAST_EFFECT and abs(self.change) >= LEAST_CHANGE
+        return is_large and min(self.counts) >= FEWEST_BESIDE
+
+    @property
+    def weight(self) -> float:
+        """Return the evidence for it: the effect in standard errors of the difference of two means of so many values."""
+        return self.effect / math.sqrt(1 / self.counts[0] + 1 / self.counts[1])
+
+
+def shifts(values: Sequence[float]) -> tuple[Shift, ...]:
+    """Return the shifts of a series of positive values, in order.
+
+    The candidates are where a mean for each segment fits best. Of those that do not hold, the one with the least evidence is
+    taken away, and its neighbours are judged anew by all values that are beside them then, until every shift that is left holds.
+    So a level that comes and goes, or single far values, widen the variation out of which a shift has to stand.
+
+    Raises:
+        ValueError: a value is not finite, or not above 0.
+    """
+    data = finite(values, "values")
+    if data.size and data.min() <= 0:
+        raise ValueError(f"values hold {data.min():g}; expected numbers above 0")
+    if data.size < 2 * FEWEST_BESIDE:
+        return ()
+    series = _Series(data / np.median(data))
+    ends = [0, *_candidates(series, _PENALTY * math.log(data.size) * _noise(series.data) ** 2), data.size]
+    judged = [series.shift(*ends[n : n + 3]) for n in range(len(ends) - 2)]
+    while weak := [(one.weight, n) for n, one in enumerate(judged) if not one.holds]:
+        _, weakest = min(weak)
+        del ends[weakest + 1], judged[weakest]
+        for n in range(max(0, weakest - 1), min(weakest + 1, len(judged))):
+            judged[n] = series.shift(*ends[n : n + 3])
+    level = float(np.median(data))
+    return tuple(replace(one, before=one.before * level, after=one.after * level) for one in judged)
+
+
+class _Series:
+    """A series whose level is about 1, of which the mean and the squared error of any stretch are known at once."""
+
+    def __init__(self, data: NDArray[np.float64]) -> None:
+        self.data = data
+        self._sums = np.concatenate([[0.0], np.cumsum(data - 1)])
+        self._squares = np.concatenate([[0.0], np.cumsum((data - 1) ** 2)])
+
+    def error(self, first: NDArray[np.intp], end: int) -> NDArray[np.float64]:
+        """Return the squared error of the mean of the stretches that begin at `first` and end before `end`."""
+        error: NDArray[np.float64] = self._squares[end] - self._squares[first]
+        error -= (self._sums[end] - self._sums[first]) ** 2 / (end - first)
+        return np.maximum(error, 0.0)
+
+    def shift(self, first: int, at: int, end: int) -> Shift:
+        """Return the shift between two stretches that meet."""
+        before, after = (1 + float(self._sums[b] - self._sums[a]) / (b - a) for a, b in ((first, at), (at, end)))
+        error = float(self.error(np.array([first]), at)[0] + self.error(np.array([at]), end)[0])
+        deviation = math.sqrt(error / max(end - first - 2, 1))
+        effect = abs(after - before) / deviation if deviation else math.inf
+        return Shift(at=at, before=before, after=after, effect=effect, counts=(at - first, end - at))
+
+
+def _noise(data: NDArray[np.float64]) -> float:
+    """Return the standard deviation of the noise, by the differences of neighbours, which a shift hardly changes.
+
+    Values that are repeated exactly have none; it is at least a hundredth of the least change that counts.
+    """
+    steps = np.diff(data)
+    mad = float(np.median(np.abs(steps - np.median(steps))))
+    return max(mad / _Z_OF_MAD / math.sqrt(2), LEAST_CHANGE / 100)
+
+
+def _candidates(series: _Series, penalty: float) -> list[int]:
+    """Return the change points of least squared error plus a penalty for each (PELT: Killick, Fearnhead and Eckley 2012)."""
+    size = series.data.size
+    least = np.empty(size + 1)
+    least[0] = -penalty
+    last = np.zeros(size + 1, dtype=np.intp)
+    starts = np.array([0], dtype=np.intp)
+    for end in range(1, size + 1):
+        costs = least[starts] + series.error(starts, end)
+        best = int(np.argmin(costs))
+        least[end], last[end] = costs[best] + penalty, starts[best]
+        starts = np.append(starts[costs <= least[end]], end)  # no other can ever be the best one again
+    points = []
+    while (size := int(last[size])) > 0:
+        points.append(size)
+    return points[::-1]

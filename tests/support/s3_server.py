@@ -1,0 +1,76 @@
+"""S3 for tests: moto's server -> an S3 service on loopback, in a process of its own that ends with the tests."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from typing import Any
+
+import pytest
+
+_SERVER = """
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+class S3Server:
+    """A server that runs. Each test takes a bucket of its own."""
+
+    def __init__(self, port: int) -> None:
+        self.environment = {
+            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}",
+            "AWS_ACCESS_KEY_ID": "loopback",
+            "AWS_SECRET_ACCESS_KEY": "loopback-secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_CONFIG_FILE": "/dev/null",
+            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+        }
+        self._numbers = count()
+
+    def new_bucket(self) -> str:
+        """Make an empty bucket and return the URL of a folder in it."""
+        name = f"bucket{next(self._numbers)}"
+        self._client().create_bucket(Bucket=name)
+        return f"s3://{name}/lab"
+
+    def deny(self, url: str, action: str) -> None:
+        """Let nobody do an action, as `s3:PutObject`, in the bucket of a URL."""
+        bucket = url.split("/")[2]
+        rule = {"Effect": "Deny", "Principal": "*", "Action": action, "Resource": f"arn:aws:s3:::{bucket}/*"}
+        self._client().put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [rule]}))
+
+    def _client(self) -> Any:
+        import boto3
+
+        return boto3.client(
+            "s3",
+            endpoint_url=self.environment["AWS_ENDPOINT_URL_S3"],
+            aws_access_key_id=self.environment["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.environment["AWS_SECRET_ACCESS_KEY"],
+            region_name=self.environment["AWS_DEFAULT_REGION"],
+        )
+
+
+@contextmanager
+def running_s3() -> Iterator[S3Server]:
+    """Start a server, and stop it at the end; skip the test where moto or s3fs is not installed."""
+    for package in ("moto", "s3fs"):
+        pytest.importorskip(package, reason=f"{package} is not installed: pip install 'quadbench[farm,dev]'")
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdin
+    assert process.stdout
+    try:
+        yield S3Server(int(process.stdout.readline()))
+    finally:
+        process.stdin.close()
+        process.wait(60)
+        process.stdout.close()

@@ -1,0 +1,177 @@
+"""Names of recipes, tasks, adapters and inputs that are attacks stay text: in pages, pictures, tables and on terminals."""
+
+import argparse
+import csv
+import io
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from support.report_page import Page
+from support.synthetic_run import make_run
+
+from quadbench.artifacts import RunRecord, RunResult, Sample, TaskAssets
+from quadbench.cli.compare import _print_compared
+from quadbench.cli.console import stdout_console
+from quadbench.cli.result import print_result
+from quadbench.cli.sweep import _print_sweep
+from quadbench.report import (
+    Sweep,
+    cost_chart,
+    kpi_rows,
+    render_html,
+    sweep_chart,
+    sweep_csv,
+    sweep_points,
+    sweep_tables,
+    text_tables,
+    to_csv,
+    to_latex,
+    to_markdown,
+    with_best,
+)
+from quadbench.report.baseline import against
+from quadbench.report.sides import Side, side_rows
+from quadbench.report.versus import Versus, VersusDevice, VersusSide
+from quadbench.results.layout import Layout
+
+ATTACKS = (
+    '"><img src=x onerror=alert(1)>',
+    "</script></style></title></svg><script>alert(1)</script>",
+    "{{ 7 * 7 }} {% include 'x' %} &lt;b&gt;",
+    "[red]x[/] [/foo] \x1b[2J\x1b]0;title\x07 \u202e\x00",
+    "=cmd|' /C calc'!A0\r\n# | x |",
+    "\\input{/etc/passwd} %$&_#",
+    "x" * 20_000,
+)
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+NAMES = ("restyle", "remove-object", "draw")
+
+
+@pytest.fixture(params=ATTACKS, ids=lambda attack: repr(attack[:20]))
+def attack(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def attacked(folder: Path, attack: str) -> RunResult:
+    """A run whose recipe, tasks, adapters, inputs, prompts, folder and swept values are called so."""
+    run = make_run(folder)
+    names = {name: f"{name}{attack}" for name in NAMES}
+    tasks = tuple(_task(task, names, attack) for task in run.bundle.tasks)
+    bundle = replace(run.bundle, recipe_name=attack, tasks=tasks, tool_versions={attack: attack})
+    return replace(
+        run,
+        stored=replace(run.stored, artifact=bundle),
+        records=tuple(_record(record, names, attack) for record in run.records),
+        recipe=attack,
+        swept={attack: attack},
+    )
+
+
+def _task(task: TaskAssets, names: dict[str, str], attack: str) -> TaskAssets:
+    items = tuple(replace(item, name=item.name + attack, prompt=attack) for item in task.items)
+    adapter = task.adapter and names[task.adapter]
+    return replace(task, name=names[task.name], adapter=adapter, scheme=attack, items=items)
+
+
+def _record(record: RunRecord, names: dict[str, str], attack: str) -> RunRecord:
+    images = {"/".join((names[key.split("/")[0]], key.split("/")[1] + attack)): path for key, path in record.images.items()}
+    return replace(
+        record,
+        recipe_name=attack,
+        samples=tuple(_sample(sample, names, attack) for sample in record.samples),
+        images=images,
+        versions={attack: attack},
+        settings={attack: attack},
+        state={attack: attack},
+    )
+
+
+def _sample(sample: Sample, names: dict[str, str], attack: str) -> Sample:
+    labels = {key: names.get(text, text) for key, text in sample.labels.items()}
+    item = sample.item and sample.item + attack
+    return replace(sample, task=names.get(sample.task or "", sample.task), labels=labels, item=item)
+
+
+def elements(html: str) -> set[tuple[str, frozenset[str]]]:
+    page = Page(html)
+    assert page.wrong == []
+    assert not CONTROLS.search(html.replace("\t", ""))
+    return {(tag, frozenset(attributes)) for tag, attributes in page.elements}
+
+
+def test_no_name_is_markup_in_a_report(attack: str, tmp_path: Path) -> None:
+    plain, run = make_run(tmp_path / "plain"), attacked(tmp_path / "evil", attack)
+    told = replace(plain, swept={"a": "b"}, recipe="a recipe")
+    before = replace(run, run_id="before")
+    with_baseline = render_html(run, Layout(tmp_path / "evil"), before)
+    known = elements(render_html(told, Layout(tmp_path / "plain"), replace(plain, run_id="before")))
+    assert elements(with_baseline) <= known
+    assert attack[:9] != "{{ 7 * 7 " or "{{ 7 * 7 }}" in Page(with_baseline).text
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_no_name_is_markup_or_a_code_on_the_terminal(
+    attack: str, full: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = attacked(tmp_path, attack)
+    options = argparse.Namespace(json=False, full=full, layout=Layout(tmp_path))
+    assert print_result(options, run, tmp_path / "report.html", baseline=replace(run, run_id="before")) == 0
+    shown = capsys.readouterr().out
+    assert not CONTROLS.search(shown)
+    assert ("[red]" in re.sub(r"\s", "", shown)) is ("[red]" in attack)
+
+
+def test_a_sweep_has_names_as_text_in_its_tables_and_pictures(
+    attack: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ({attack: attack}, {attack: f"{attack}2"})
+    points = with_best([point for setting in settings for point in sweep_points(setting, attacked(tmp_path, attack), None)])
+    sweep = Sweep(sweep_id="s", recipe_name=attack, keys=(attack,), published=None, points=points)
+    for picture in (sweep_chart(sweep), cost_chart(sweep)):
+        if picture:
+            tags = {element.tag.rpartition("}")[2] for element in ElementTree.fromstring(picture).iter()}
+            assert tags <= {"svg", "title", "g", "line", "text", "circle", "polyline", "rect", "path", "tspan", "style"}
+            assert not CONTROLS.search(picture)
+    rows = list(csv.reader(io.StringIO(sweep_csv(sweep))))
+    assert len({len(row) for row in rows}) == 1
+    assert not any(cell.startswith("=") for row in rows for cell in row)
+    for table in sweep_tables(sweep):
+        assert not CONTROLS.search(to_markdown(table) + to_latex(table))
+    _print_sweep(stdout_console(), sweep, is_whole=True)
+    assert not CONTROLS.search(capsys.readouterr().out)
+
+
+def test_tables_of_a_run_have_names_as_text(attack: str, tmp_path: Path) -> None:
+    run = attacked(tmp_path, attack)
+    rows = list(csv.reader(io.StringIO(to_csv(run))))
+    assert len({len(row) for row in rows}) == 1
+    for table in text_tables(run):
+        assert not CONTROLS.search(to_markdown(table) + to_latex(table))
+        assert "\\input" not in to_latex(table)
+        assert not re.search(r"(?<!\\)<(img|script)", to_markdown(table))
+
+
+def test_a_comparison_has_names_as_text(attack: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = attacked(tmp_path, attack)
+    (device,) = {record.device for record in run.records}
+    records = {variant: tuple(r for r in run.records if r.variant.value == variant) for variant in ("shared", "per-graph")}
+    a, b = (Side(records=of, tasks=run.bundle.tasks) for of in records.values())
+    compared = VersusDevice(
+        device=device, blocks=0, looks=None, rows=side_rows(device, a, b), differences={attack: (attack, attack)}, caveats=()
+    )
+    side = VersusSide(source=attack, changes={attack: attack}, variant=run.records[1].variant, run_id="r")
+    versus = Versus(comparison_id="c", a=side, b=side, to_see=None, devices=(compared,), failures={})
+    _print_compared(stdout_console(), versus)
+    assert not CONTROLS.search(capsys.readouterr().out)
+    versus.write(Layout(tmp_path))
+    assert json.loads(Layout(tmp_path).comparison("c").read_text())["a"]["source"] == attack
+
+
+def test_a_baseline_in_json_has_names_as_they_are(attack: str, tmp_path: Path) -> None:
+    run = attacked(tmp_path, attack)
+    baseline = against(run, kpi_rows(run), replace(run, run_id="now"), kpi_rows(run))
+    assert json.loads(json.dumps(asdict(baseline), default=str))["figures"][0]["task"].endswith(attack)

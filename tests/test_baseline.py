@@ -1,0 +1,212 @@
+"""A run held against an earlier one: what got worse, how surely, what would settle it, and what cannot be a baseline."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.report_page import Page
+from support.scripted_harness import World
+from support.stored_run import RUN, store_run
+from support.synthetic_run import ABBA, make_run
+
+from quadbench.artifacts import RunRecord, Variant
+from quadbench.cli import main
+from quadbench.errors import UserError
+from quadbench.report import kpi_rows, render_html, report_view
+from quadbench.report.baseline import Baseline, against, baseline_tables, require_alike
+from quadbench.report.condition import read_condition, where_met
+from quadbench.report.pictures import quality_rows
+from quadbench.results.layout import Layout
+from quadbench.results.records import open_records
+from quadbench.results.runs import RunFile, load_run, save_run
+from quadbench.statistics import Verdict, compare_unpaired
+
+TASKS = ("restyle", "remove-object", "draw")
+MORE = (*ABBA, Variant.SHARED, Variant.PER_GRAPH)
+
+
+def scaled(metric: str, factor: float) -> Callable[[RunRecord], RunRecord]:
+    """Change a metric of the shared graph alone."""
+
+    def change(record: RunRecord) -> RunRecord:
+        if record.variant is not Variant.SHARED:
+            return record
+        samples = (replace(s, value=s.value * factor) if s.metric == metric else s for s in record.samples)
+        return replace(record, samples=tuple(samples))
+
+    return change
+
+
+def held(folder: Path, change: Callable[[RunRecord], RunRecord], variants: tuple[Variant, ...] = MORE) -> Baseline:
+    before = make_run(folder / "before", variants=variants)
+    now = replace(make_run(folder / "now", variants=variants, change=change), run_id="now")
+    return against(before, kpi_rows(before), now, kpi_rows(now))
+
+
+def verdicts_of(baseline: Baseline, key: str, variant: Variant = Variant.SHARED) -> set[Verdict]:
+    return {figure.verdict for figure in baseline.figures if (figure.key, figure.variant) == (key, variant)}
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.5, Verdict.WORSE), (0.5, Verdict.BETTER), (1.0, Verdict.INCONCLUSIVE)])
+def test_a_figure_that_changed_by_more_than_launches_differ_is_told(tmp_path: Path, factor: float, verdict: Verdict) -> None:
+    baseline = held(tmp_path, scaled("end_to_end_ns", factor))
+    assert verdicts_of(baseline, "end_to_end") <= {verdict, Verdict.SAME if factor == 1.0 else verdict}
+    assert Verdict.WORSE not in verdicts_of(baseline, "end_to_end", Variant.PER_GRAPH)
+
+
+def test_figures_of_one_launch_cannot_be_told_however_far_apart_and_bytes_can(tmp_path: Path) -> None:
+    def change(record: RunRecord) -> RunRecord:
+        return scaled("rom_bytes", 1.001)(scaled("end_to_end_ns", 9.0)(record))
+
+    baseline = held(tmp_path, change, (Variant.FLOAT, Variant.SHARED))
+    assert verdicts_of(baseline, "end_to_end") == {Verdict.INCONCLUSIVE}
+    assert verdicts_of(baseline, "foundation_rom") == {Verdict.WORSE}
+    assert {figure.low for figure in baseline.figures} == {None}
+
+
+def test_likeness_of_pictures_is_worse_where_it_falls(tmp_path: Path) -> None:
+    baseline = held(tmp_path, scaled("psnr_db", 0.9))
+    assert verdicts_of(baseline, "psnr") == {Verdict.WORSE}
+    assert verdicts_of(baseline, "psnr", Variant.PER_GRAPH) == {Verdict.SAME}
+
+
+def test_the_result_is_said_with_its_doubt_and_what_would_settle_it(tmp_path: Path) -> None:
+    baseline = held(tmp_path, scaled("end_to_end_ns", 1.5))
+    (sentence,) = baseline.sentences
+    assert sentence.startswith("On virtual:s25, against run 20260102-030405-quickstart: ")
+    assert "Worse: End to end of restyle, shared: now / before is 1.500 (" in sentence
+    assert "not launched in turn" in baseline.doubt
+    assert baseline.settled_by == "quadbench compare 20260102-030405-quickstart now --devices virtual:s25"
+    short, full = (baseline_tables(baseline, is_full=is_full)[-1].rows for is_full in (False, True))
+    assert 0 < len(short) < len(full)
+
+
+def test_what_else_differs_between_the_runs_is_named(tmp_path: Path) -> None:
+    baseline = held(tmp_path, lambda record: replace(record, versions={"runtime": "2.0"}))
+    assert baseline.differences["virtual:s25"]["runtime"] == ("1.27.0", "2.0")
+
+
+def test_equal_launches_are_seldom_called_different() -> None:
+    dice = np.random.default_rng(7)
+    wrong = 0
+    for _ in range(2000):
+        a, b = np.exp(dice.normal(0, 0.05, (2, 2)))
+        wrong += compare_unpaired(list(a), list(b)).verdict in (Verdict.WORSE, Verdict.BETTER)
+    assert wrong < 0.05 * 2000
+
+
+def test_a_side_without_launches_or_with_a_figure_of_nothing_is_refused() -> None:
+    for before, now in (([], [1.0]), ([1.0, 0.0], [1.0, 1.0]), ([1.0], [float("nan")])):
+        with pytest.raises(ValueError, match=r"launch|finite|positive"):
+            compare_unpaired(before, now)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("shared.end_to_end_ms.p50 > 1.05 * baseline.shared.end_to_end_ms.p50", 3),
+        ("restyle.per_graph.end_to_end_ms.p50 > 1.05 * restyle.baseline.per_graph.end_to_end_ms.p50", 0),
+        ("shared.end_to_end_ms.change_low > 1.05", 3),
+        ("shared.end_to_end_ms.change > 2", 0),
+        ("shared.vae_encoder_ms.change > 2", 0),
+        ("baseline.worse > 0", 3),
+        ("baseline.better > 0", 0),
+        ("shared.psnr_db < baseline.shared.psnr_db", 0),
+        ("ratio.switch < 0.9 * baseline.ratio.switch", 0),
+    ],
+)
+def test_a_condition_may_name_the_baseline(text: str, count: int, tmp_path: Path) -> None:
+    before = make_run(tmp_path / "before", variants=MORE)
+    now = make_run(tmp_path / "now", variants=MORE, change=scaled("end_to_end_ns", 1.5))
+    baseline = against(before, kpi_rows(before), now, kpi_rows(now))
+    condition = read_condition(text, TASKS, has_baseline=True)
+    assert len(where_met(condition, kpi_rows(now), quality_rows(now), baseline)) == count
+
+
+def test_a_condition_on_a_change_without_an_interval_never_passes(tmp_path: Path) -> None:
+    run = make_run(tmp_path, variants=(Variant.FLOAT, Variant.SHARED))
+    baseline = against(run, kpi_rows(run), run, kpi_rows(run))
+    condition = read_condition("shared.end_to_end_ms.change_low > 1.05", TASKS, has_baseline=True)
+    assert "there is no figure" in where_met(condition, kpi_rows(run), quality_rows(run), baseline)[0]
+
+
+@pytest.mark.parametrize("text", ["baseline.shared.psnr_db > 3", "shared.switch_ms.change_low > 1", "baseline.worse > 0"])
+def test_a_condition_on_a_baseline_needs_one(text: str) -> None:
+    with pytest.raises(UserError, match="names a baseline, and there is none"):
+        read_condition(text, TASKS)
+
+
+@pytest.mark.parametrize(
+    "text", ["baseline.nothing > 3", "baseline.shared.switch_ms.change > 1", "shared.change > 1", "baseline.x.y > 1"]
+)
+def test_a_name_that_no_baseline_has_is_answered_with_the_known_ones(text: str) -> None:
+    with pytest.raises(UserError, match=r"unknown .*known: "):
+        read_condition(text, TASKS, has_baseline=True)
+
+
+def test_what_cannot_be_a_baseline_is_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    with pytest.raises(UserError, match="would be its own baseline"):
+        require_alike(run, TASKS, ["virtual:s25"], run.run_id)
+    with pytest.raises(UserError, match="it has the tasks restyle, remove-object, draw; expected restyle"):
+        require_alike(run, TASKS[:1], ["virtual:s25"])
+    with pytest.raises(UserError, match="no baseline for local, as it ran on virtual:s25"):
+        require_alike(run, TASKS, ["virtual:s25", "local"])
+
+
+def test_the_report_has_the_comparison_with_its_doubt(tmp_path: Path) -> None:
+    before, now = make_run(tmp_path / "before"), replace(make_run(tmp_path / "now"), run_id="now")
+    page = Page(render_html(now, Layout(tmp_path / "now"), before))
+    assert page.wrong == []
+    assert "Against an earlier run" in page.text
+    assert "To settle it: quadbench compare 20260102-030405-quickstart now --devices virtual:s25" in page.text
+    assert report_view(now, Layout(tmp_path / "now")).baseline is None
+
+
+@pytest.fixture
+def results(world: World) -> Layout:
+    """A results folder with the stored run, and the run `later`, whose shared graph takes half as long again."""
+    layout = store_run(world)
+    bundle = load_run(layout, RUN).stored.folder.name
+    save_run(layout, RunFile(run_id="later", bundle=bundle, deployments=()))
+    with open_records(layout.database) as records:
+        for record in make_run(world.folder.parent / "later", change=scaled("end_to_end_ns", 1.5)).records:
+            began = record.started_at + timedelta(days=1)
+            records.store(replace(record, record_id=f"later-{record.launch}", run_id="later", started_at=began, ended_at=began))
+    return layout
+
+
+def test_a_stored_run_is_held_against_an_earlier_one(results: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--baseline", RUN, "--results", str(results.root)]
+    assert main(["show", "later", *words]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"quadbench compare {RUN} later --devices virtual:s25" in shown
+    assert "not launched in turn" in shown
+    condition = ["--fail-if", "restyle.shared.end_to_end_ms.change > 1.2"]
+    assert main(["report", "later", *words, "--json", *condition]) == 8
+    told = json.loads(capsys.readouterr().out)
+    assert told["baseline"]["run_id"] == RUN
+    assert len(told["conditions_met"]) == 1
+    assert "Against an earlier run" in results.report("later").read_text()
+    assert main(["report", "later", *words, "--format", "csv", *condition]) == 8
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "reason"),
+    [
+        (["show", "later", "--baseline", "later"], 2, "would be its own baseline"),
+        (["report", "later", "--baseline", "nothing"], 2, "unknown run 'nothing'"),
+        (["run", "quickstart", "--devices", "local", "--baseline", RUN], 2, "is no baseline"),
+        (["report", "later", "--fail-if", "baseline.worse > 0"], 2, "--baseline RUN names an earlier run"),
+    ],
+)
+def test_a_baseline_that_does_not_fit_is_refused_before_anything_is_done(
+    results: Layout, words: list[str], code: int, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--results", str(results.root)]) == code
+    assert reason in " ".join(capsys.readouterr().err.split())
+    assert not results.report("later").exists()

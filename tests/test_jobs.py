@@ -1,0 +1,358 @@
+"""The farm's queue in both engines: each job runs once at a time, whoever comes late stores nothing, and no job is lost."""
+
+import multiprocessing
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from support.stored_records import query, record
+
+from quadbench.errors import ArtifactError, AttemptOverError, UnknownNameError, UserError
+from quadbench.farm.job import Job, JobKind, JobState, NewJob
+from quadbench.farm.jobs import JobQueue
+from quadbench.farm.need import capability_need, device_need
+from quadbench.farm.scheduler import Seat
+from quadbench.results.engine import Source, open_engine
+from quadbench.results.records import Records
+
+ANA, VERSION = "ana@lab-1", "0.1.0"
+BUILD = NewJob(kind=JobKind.BUILD, needs=capability_need("build"))
+HOST = Seat(name="host", serves=frozenset({capability_need("build")}))
+
+
+@pytest.fixture
+def engine(database: Source) -> Iterator[sa.Engine]:
+    engine = open_engine(database)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def jobs(engine: sa.Engine) -> JobQueue:
+    return JobQueue(engine)
+
+
+def submit(jobs: JobQueue, *batch: NewJob, run_id: str = "run-a", owner: str = ANA) -> list[int]:
+    return jobs.submit(run_id, batch or [BUILD], owner, VERSION)
+
+
+def claim(jobs: JobQueue, worker: str = "one", seats: Sequence[Seat] = (HOST,), lease_s: float = 60.0) -> list[Job]:
+    return jobs.claim(worker, VERSION, seats, lease_s)
+
+
+def states(database: Source) -> list[str]:
+    return [str(state) for (state,) in query(database, "SELECT state FROM jobs ORDER BY id")]
+
+
+def test_a_job_goes_from_a_batch_to_a_worker_and_is_done(database: Source, jobs: JobQueue) -> None:
+    phone = NewJob(kind=JobKind.MEASURE, needs=device_need("R3CX"), payload={"recipe": "a"}, after=(0,), affinity="b-1")
+    build, measure = submit(jobs, BUILD, phone)
+    seats = [HOST, Seat(name="R3CX", serves=frozenset({device_need("R3CX")}))]
+    (attempt,) = claim(jobs, seats=seats)
+    assert (attempt.id, attempt.attempt, attempt.seat, attempt.worker) == (build, 1, "host", "one")
+    assert claim(jobs, seats=seats) == []
+    jobs.finish(attempt)
+    (second,) = claim(jobs, seats=seats)
+    assert (second.id, second.after, second.payload, second.affinity) == (measure, (build,), {"recipe": "a"}, "b-1")
+    assert states(database) == ["done", "running"]
+
+
+def test_of_many_that_ask_at_once_each_job_goes_to_one(jobs: JobQueue) -> None:
+    ids = submit(jobs, *[BUILD] * 512)
+    assert _all_claimed_by_threads(jobs) == sorted(ids)
+
+
+def _all_claimed_by_threads(jobs: JobQueue) -> list[int]:
+    seats = [Seat(name=f"host-{number}", serves=HOST.serves) for number in range(4)]
+
+    def work(number: int) -> list[int]:
+        done: list[int] = []
+        while claimed := claim(jobs, f"worker-{number}", seats) or _anything_left(jobs):
+            for job in claimed:
+                jobs.finish(job)
+                done.append(job.id)
+        return done
+
+    with ThreadPoolExecutor(16) as pool:
+        return sorted(job for done in pool.map(work, range(16)) for job in done)
+
+
+def _anything_left(jobs: JobQueue) -> list[Job]:
+    """Wait a moment for rows that others look at; nothing is left once no job waits."""
+    time.sleep(0.05)
+    return claim(jobs)
+
+
+def _work_in_a_process(database: Source, number: int, done: "multiprocessing.Queue[int]") -> None:
+    engine = open_engine(database)
+    jobs = JobQueue(engine)
+    while claimed := claim(jobs, f"worker-{number}") or _anything_left(jobs):
+        for job in claimed:
+            jobs.finish(job)
+            done.put(job.id)
+    engine.dispose()
+    done.put(0)
+
+
+def test_processes_share_the_jobs_and_each_is_done_once(database: Source, jobs: JobQueue) -> None:
+    ids = submit(jobs, *[BUILD] * 60)
+    context = multiprocessing.get_context("spawn")
+    done: multiprocessing.Queue[int] = context.Queue()
+    workers = [context.Process(target=_work_in_a_process, args=(database, number, done)) for number in range(3)]
+    for worker in workers:
+        worker.start()
+    told, ended = [], 0
+    while ended < len(workers):
+        if job := done.get(timeout=60):
+            told.append(job)
+        else:
+            ended += 1
+    for worker in workers:
+        worker.join(60)
+    assert sorted(told) == ids
+
+
+def test_an_attempt_that_was_lost_is_taken_over_and_changes_nothing_any_more(
+    database: Source, engine: sa.Engine, jobs: JobQueue
+) -> None:
+    submit(jobs)
+    (zombie,) = claim(jobs, "one", lease_s=0.05)
+    time.sleep(0.1)
+    with pytest.raises(AttemptOverError, match=r"attempt 1 at job \d+ is over: its worker gave no sign of life for too long"):
+        jobs.renew(zombie)
+    (lost,) = jobs.expire()
+    assert (lost.state, lost.reason) == (JobState.WAITING, "worker 'one' was lost")
+    query(database, "UPDATE jobs SET not_before = NULL")
+    (later,) = claim(jobs, "two")
+    assert (later.id, later.attempt) == (zombie.id, 2)
+    for act in (
+        lambda: jobs.finish(zombie),
+        lambda: jobs.fail(zombie, "late", is_transient=False),
+        lambda: Records(engine).store(record(), lambda connection: jobs.finish_within(connection, zombie)),
+    ):
+        with pytest.raises(AttemptOverError, match=r"is over: worker 'two' has the job; nothing of it is stored"):
+            act()
+    assert Records(engine).run_ids() == []
+    assert Records(engine).store(record(), lambda connection: jobs.finish_within(connection, later))
+    assert states(database) == ["done"]
+
+
+def test_what_is_not_stored_is_not_done(database: Source, engine: sa.Engine, jobs: JobQueue) -> None:
+    submit(jobs)
+    (attempt,) = claim(jobs)
+
+    def full(connection: sa.Connection) -> None:
+        jobs.finish_within(connection, attempt)
+        raise ArtifactError("no room")
+
+    with pytest.raises(ArtifactError, match="no room"):
+        Records(engine).store(record(), full)
+    assert states(database) == ["running"]
+    jobs.finish(attempt)
+
+
+def test_a_renewed_attempt_goes_on(jobs: JobQueue) -> None:
+    submit(jobs)
+    (attempt,) = claim(jobs, lease_s=0.5)
+    for _ in range(4):
+        time.sleep(0.2)
+        jobs.renew(attempt, lease_s=0.5)
+    assert jobs.expire() == []
+    jobs.finish(attempt)
+
+
+def test_a_passing_fault_is_tried_again_later_until_the_attempts_are_used_up(database: Source, jobs: JobQueue) -> None:
+    submit(jobs, NewJob(kind=JobKind.BUILD, needs=BUILD.needs, most_attempts=2))
+    (attempt,) = claim(jobs)
+    assert jobs.fail(attempt, "the cable", is_transient=True).state is JobState.WAITING
+    assert claim(jobs) == []  # not before a pause is over
+    query(database, "UPDATE jobs SET not_before = NULL")
+    (second,) = claim(jobs)
+    assert jobs.fail(second, "the cable again", is_transient=True).state is JobState.FAILED
+    told = query(database, "SELECT number, reason FROM attempts ORDER BY number")
+    assert told == [(1, "the cable"), (2, "the cable again")]
+
+
+def test_a_failure_takes_all_that_need_it_with_it(database: Source, jobs: JobQueue) -> None:
+    chain = [BUILD, NewJob(kind=JobKind.COMPILE, needs="x", after=(0,)), NewJob(kind=JobKind.MEASURE, needs="x", after=(1,))]
+    first, *_ = submit(jobs, *chain, BUILD)
+    (attempt,) = claim(jobs)
+    jobs.fail(attempt, "no such adapter", is_transient=False)
+    assert states(database) == ["failed", "cancelled", "cancelled", "waiting"]
+    (_, second, third, _) = query(database, "SELECT reason FROM jobs ORDER BY id")
+    assert second == third == (f"it needs job {first}, which is failed: no such adapter",)
+
+
+def test_what_waits_is_cancelled_at_once_and_what_runs_is_asked_to_stop(database: Source, jobs: JobQueue) -> None:
+    submit(jobs, BUILD, NewJob(kind=JobKind.COMPILE, needs="x", after=(0,)), BUILD)
+    (attempt,) = claim(jobs)
+    jobs.cancel_run("run-a", "ana@lab-1 has cancelled it")
+    assert states(database) == ["running", "cancelled", "cancelled"]
+    assert jobs.renew(attempt).is_stopping
+    assert jobs.fail(attempt, "stopped", is_transient=True).state is JobState.CANCELLED
+    assert query(database, "SELECT reason FROM jobs ORDER BY id")[0] == ("ana@lab-1 has cancelled it",)
+
+
+def test_a_job_that_waits_is_cancelled_with_those_behind_it(database: Source, jobs: JobQueue) -> None:
+    first, *_ = submit(jobs, BUILD, NewJob(kind=JobKind.COMPILE, needs="x", after=(0,)))
+    assert jobs.cancel(first, "not needed").state is JobState.CANCELLED
+    assert states(database) == ["cancelled", "cancelled"]
+    with pytest.raises(UnknownNameError, match="unknown job '999'"):
+        jobs.cancel(999, "not needed")
+    with pytest.raises(UnknownNameError, match="unknown run in the queue 'nothing'"):
+        jobs.cancel_run("nothing", "not needed")
+
+
+def test_a_job_begins_once_all_that_it_needs_are_done(jobs: JobQueue) -> None:
+    submit(jobs, *[BUILD] * 8, NewJob(kind=JobKind.COMPILE, needs="x", after=tuple(range(8))))
+    seats = [Seat(name=f"host-{number}", serves=HOST.serves) for number in range(8)]
+    attempts = claim(jobs, seats=seats)
+    last = [Seat(name="last", serves=frozenset({"x"}))]
+    assert len(attempts) == 8
+    jobs.finish(attempts.pop())
+    assert claim(jobs, seats=last) == []
+    with ThreadPoolExecutor(7) as pool:
+        list(pool.map(jobs.finish, attempts))
+    assert len(claim(jobs, seats=last)) == 1
+
+
+def test_another_quadbench_gets_none_of_the_jobs(jobs: JobQueue) -> None:
+    submit(jobs)
+    assert jobs.claim("one", "0.2.0", [HOST], 60.0) == []
+    assert len(claim(jobs)) == 1
+
+
+def test_a_worker_of_another_schema_is_refused(database: Source, jobs: JobQueue) -> None:
+    submit(jobs)
+    query(database, "UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(ArtifactError, match="has schema '9999', which this quadbench does not know"):
+        claim(jobs)
+
+
+@pytest.mark.parametrize(
+    ("batch", "reason"),
+    [
+        ((), "0 jobs cannot be submitted at once"),
+        ((NewJob(kind=JobKind.BUILD, needs="x", after=(0,)),), "job 0 of a batch needs number 0; expected one before it"),
+        ((NewJob(kind=JobKind.BUILD, needs=""),), "needs: '', expected 1 to"),
+        ((NewJob(kind=JobKind.BUILD, needs="x", priority=101),), "priority: 101, expected -100 to 100"),
+        ((NewJob(kind=JobKind.BUILD, needs="x", most_attempts=0),), "most_attempts: 0, expected 1 to"),
+        ((NewJob(kind=JobKind.BUILD, needs="x", payload={"a": float("nan")}),), "cannot be submitted"),
+        ((NewJob(kind=JobKind.BUILD, needs="x", payload={"a": object()}),), "cannot be submitted"),
+        ((NewJob(kind=JobKind.BUILD, needs="x", payload={"a": "b" * 70_000}),), "has a payload of 70009 bytes"),
+    ],
+)
+def test_what_cannot_be_a_job_is_refused_with_the_whole_batch(
+    batch: tuple[NewJob, ...], reason: str, database: Source, jobs: JobQueue
+) -> None:
+    with pytest.raises(UserError, match=reason):
+        jobs.submit("run-a", batch and (BUILD, *batch) if reason.startswith("cannot") else batch, ANA, VERSION)
+    assert states(database) == []
+
+
+def test_a_run_is_submitted_once(database: Source, jobs: JobQueue) -> None:
+    submit(jobs)
+    with pytest.raises(UserError, match="run 'run-a' has been submitted already"):
+        submit(jobs)
+    with pytest.raises(UserError, match="cannot name a file"):
+        submit(jobs, run_id="../run")
+    assert states(database) == ["waiting"]
+
+
+DAMAGES = [
+    ("payload = '{'", "payload"),
+    ("payload = '[1]'", "payload"),
+    ("payload = '{\"a\": NaN}'", "payload"),
+    ("attempt = -1", "attempt: -1, expected 0 to 3"),
+    ("attempt = 7", "attempt: 7, expected 0 to 3"),
+    ("kind = 'paint'", "kind"),
+    ("priority = 2000000000", "priority"),
+    ("most_attempts = 0", "most_attempts"),
+    ("run_id = '../run'", "cannot name a file"),
+    ("affinity = '" + "b" * 400 + "'", "affinity"),
+]
+
+
+@pytest.mark.parametrize(("change", "reason"), DAMAGES)
+def test_a_row_that_nothing_has_written_fails_by_name_and_keeps_no_other_from_its_turn(
+    change: str, reason: str, database: Source, jobs: JobQueue
+) -> None:
+    damaged, good = submit(jobs, BUILD, BUILD)
+    query(database, f"UPDATE jobs SET {change} WHERE id = {damaged}")
+    assert [job.id for job in claim(jobs)] == [good]
+    ((state, told),) = query(database, f"SELECT state, reason FROM jobs WHERE id = {damaged}")
+    assert state == "failed"
+    assert str(told).startswith(f"job {damaged} of run ")
+    assert "holds what quadbench does not write: " in str(told)
+    assert reason in str(told)
+
+
+@pytest.mark.parametrize("change", [change for change, _ in DAMAGES[:4]])
+def test_a_running_job_whose_row_was_damaged_is_neither_finished_nor_waited_for(
+    change: str, database: Source, jobs: JobQueue
+) -> None:
+    damaged, behind = submit(jobs, BUILD, NewJob(kind=JobKind.COMPILE, needs="x", after=(0,)))
+    (attempt,) = claim(jobs)
+    query(database, f"UPDATE jobs SET {change} WHERE id = {damaged}")
+    with pytest.raises(ArtifactError, match=rf"is damaged: job {damaged} of run .*holds what quadbench does not write"):
+        jobs.finish(attempt)
+    with pytest.raises(ArtifactError, match="the job has failed now"):
+        jobs.cancel(damaged, "damaged")
+    assert states(database) == ["failed", "cancelled"]
+    assert query(database, f"SELECT reason FROM jobs WHERE id = {behind}") == [(f"it needs job {damaged}, which is damaged",)]
+
+
+def test_a_lost_job_whose_row_was_damaged_keeps_no_other_from_being_taken_over(database: Source, jobs: JobQueue) -> None:
+    damaged, _ = submit(jobs, BUILD, BUILD)
+    claim(jobs, seats=[HOST, Seat(name="two", serves=HOST.serves)], lease_s=0.01)
+    query(database, f"UPDATE jobs SET payload = 'x', until = '2020-01-01 00:00:00.000000' WHERE id = {damaged}")
+    time.sleep(0.05)
+    assert len(jobs.expire()) == 1
+    assert states(database) == ["failed", "waiting"]
+
+
+@pytest.mark.parametrize("change", ["state = 'sleeping'", "open_needs = -1", "open_needs = 3", "not_before = '2999-01-01'"])
+def test_a_row_that_nobody_would_look_at_is_left_out(change: str, database: Source, jobs: JobQueue) -> None:
+    left_out, good = submit(jobs, BUILD, BUILD)
+    query(database, f"UPDATE jobs SET {change} WHERE id = {left_out}")
+    assert [job.id for job in claim(jobs)] == [good]
+    assert claim(jobs) == []
+
+
+def test_jobs_that_need_each_other_wait_and_are_cancelled_like_others(database: Source, jobs: JobQueue) -> None:
+    first, second = submit(jobs, BUILD, NewJob(kind=JobKind.BUILD, needs=BUILD.needs, after=(0,)))
+    query(database, f"INSERT INTO job_needs (job, needed) VALUES ({first}, {second})")
+    query(database, f"UPDATE jobs SET open_needs = 1 WHERE id = {first}")
+    assert claim(jobs) == []
+    jobs.cancel(first, "a circle")
+    assert states(database) == ["cancelled", "cancelled"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "owner = x'00ff'",
+        "started_at = 'yesterday'",
+        "submitted_at = 5",
+        "counts_from = x'01'",
+        "priority = 'high'",
+        "until = 'x'",
+    ],
+)
+def test_a_value_of_no_type_costs_no_other_job_its_turn(change: str, tmp_path: Path) -> None:
+    """SQLite alone takes any value anywhere."""
+    database = tmp_path / "any.sqlite"
+    engine = open_engine(database)
+    jobs = JobQueue(engine)
+    damaged, _, _ = submit(jobs, BUILD, BUILD, BUILD)
+    seats = [Seat(name=name, serves=HOST.serves) for name in ("a", "b", "c")]
+    (begun,) = claim(jobs, seats=seats[:1])
+    jobs.finish(begun)
+    query(database, "UPDATE attempts SET started_at = 'x', owner = x'00'")
+    query(database, f"UPDATE jobs SET state = 'waiting', {change} WHERE id = {damaged}")
+    assert {job.id for job in claim(jobs, seats=seats)} >= {2, 3}
+    jobs.cancel_run("run-a", "over")
+    engine.dispose()
