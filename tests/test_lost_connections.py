@@ -249,7 +249,7 @@ def test_a_phone_that_stays_away_is_waited_for_once(phone: Phone, monkeypatch: p
 
 
 def test_a_phone_is_ready_once_it_is_there_and_has_booted(phone: Phone, tmp_path: Path) -> None:
-    properties = tmp_path / "devices/virtual-s25/system/etc/properties"
+    properties = tmp_path / "devices/virtual-s25/system/system/etc/properties"
     booted = properties.read_text()
     assert phone.device.is_ready()
     properties.write_text(booted.replace("[sys.boot_completed]: [1]", "[sys.boot_completed]: [0]"))
