@@ -10,19 +10,19 @@ from support.synthetic_run import make_run
 
 from quadbench.artifacts import LaunchPlan, SequenceBlock, Variant
 from quadbench.cli.console import RUN_STAGES, RunConsole
-from quadbench.cli.live import Line, shown_line
+from quadbench.cli.live import LiveLine, shown_line
 
 LINES = [
-    ("virtual:s25", Line(what="measure", detail="3 of 9, image 12 of 40, remove-object/per-graph", share=0.25, since=0.0)),
-    ("s25@R5CX1234567ABCDEFGH", Line(what="push", detail="1203.4 of 2056.1 MB, 38.2 MB/s", share=0.585, since=0.0)),
-    ("virtual:s25?scenario=/a/long/way/to/scenario.yaml&data_mb=512", Line(what="wait", detail="was lost: " * 20, since=0.0)),
-    ("telefon-手机-" * 5, Line(what="measure", detail="步" * 60, share=1.0, since=0.0)),
+    ("virtual:s25", LiveLine(what="measure", detail="3 of 9, image 12 of 40, remove-object/per-graph", share=0.25, since=0.0)),
+    ("s25@R5CX1234567ABCDEFGH", LiveLine(what="push", detail="1203.4 of 2056.1 MB, 38.2 MB/s", share=0.585, since=0.0)),
+    ("virtual:s25?scenario=/a/long/way/to/scenario.yaml&data_mb=512", LiveLine(what="wait", detail="was lost: " * 20, since=0.0)),
+    ("telefon-手机-" * 5, LiveLine(what="measure", detail="步" * 60, share=1.0, since=0.0)),
 ]
 
 
 @pytest.mark.parametrize("width", [80, 81, 100, 200])
 @pytest.mark.parametrize(("name", "line"), LINES)
-def test_a_line_is_as_wide_as_the_terminal_at_most(name: str, line: Line, width: int) -> None:
+def test_a_line_is_as_wide_as_the_terminal_at_most(name: str, line: LiveLine, width: int) -> None:
     assert cell_len(shown_line(name, line, 30.0, width).plain) <= width
 
 
@@ -34,12 +34,15 @@ def test_a_line_says_what_the_device_does_and_how_long_it_still_takes() -> None:
 
 
 def test_a_run_that_goes_on_counts_its_time_from_there() -> None:
-    line = Line(what="measure", share=0.75, begun=0.5, since=0.0)
+    line = LiveLine(what="measure", share=0.75, begun=0.5, since=0.0)
     assert shown_line("local", line, 30.0, 80).plain.endswith("0:00:30 left")
 
 
 def test_where_nothing_is_known_a_line_says_how_long_it_took() -> None:
-    assert shown_line("build", Line(what="", detail="graphs", since=0.0), 61.0, 80).plain == "build graphs".ljust(72) + " 0:01:01"
+    assert (
+        shown_line("build", LiveLine(what="", detail="graphs", since=0.0), 61.0, 80).plain
+        == "build graphs".ljust(72) + " 0:01:01"
+    )
 
 
 def run_on(console: Console, records: Path) -> None:

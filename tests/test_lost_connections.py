@@ -246,3 +246,20 @@ def test_a_phone_that_stays_away_is_waited_for_once(phone: Phone, monkeypatch: p
         assert seconds <= time.monotonic() - began < seconds + 2.5
     phone.link.mend()
     assert phone.device.shell(["true"], 10).exit_code == 0
+
+
+def test_a_phone_is_ready_once_it_is_there_and_has_booted(phone: Phone, tmp_path: Path) -> None:
+    properties = tmp_path / "devices/virtual-s25/system/system/etc/properties"
+    booted = properties.read_text()
+    assert phone.device.is_ready()
+    properties.write_text(booted.replace("[sys.boot_completed]: [1]", "[sys.boot_completed]: [0]"))
+    assert not phone.device.is_ready()
+    phone.link.cut()
+    properties.write_text(booted)
+    assert not phone.device.is_ready()
+    phone.link.mend()
+    assert phone.device.is_ready()
+    phone.device.close()
+    with pytest.raises(DeviceLostError) as caught:
+        phone.device.is_ready()
+    assert not caught.value.transient

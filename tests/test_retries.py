@@ -16,7 +16,8 @@ from support.watcher import Silent
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, ErrorClass, Status, Stored
 from quadbench.devices import adb_reconnect
-from quadbench.errors import DeviceError, DeviceLostError
+from quadbench.errors import DeviceError, DeviceLostError, LeaseError
+from quadbench.farm.leases import Leases, lease_name
 from quadbench.pipeline import Conduct
 from quadbench.recipe import Recipe, load_recipe
 from quadbench.results.layout import Layout
@@ -27,9 +28,12 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def layout(tiny_bundle: Stored[Bundle], tmp_path: Path) -> Layout:
-    shutil.copytree(tiny_bundle.folder.parent, tmp_path / "results/bundles")
-    return Layout(tmp_path / "results")
+def layout(tiny_bundle: Stored[Bundle], harness: Path, tmp_path: Path) -> Layout:
+    """A results folder with bundle and harness, and devices to which nothing was pushed."""
+    layout = Layout(tmp_path / "results")
+    shutil.copytree(tiny_bundle.folder.parent, layout.bundles)
+    shutil.copytree(harness.parent, layout.programs / harness.parent.name)
+    return layout
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +175,15 @@ def test_what_cannot_be_had_at_the_beginning_is_left_out_and_named(recipe: Recip
     assert {record.device.address for record in outcome.result.records} == {"local"}
     assert "s25@ABSENT" in outcome.result.left_out
     assert not outcome.result.is_cut_short
+
+
+def test_what_somebody_else_has_is_left_out_too(recipe: Recipe, layout: Layout) -> None:
+    with open_records(layout.database) as records:
+        Leases(records.engine).reserve(lease_name("virtual", "virtual-s25"), "ana@lab-1", "a demo", 3600)
+    addresses = ["virtual:s25", "local"]
+    outcome = pipeline.run(recipe, addresses, conduct=Conduct(keep_going=True), layout=layout, observer=Silent())
+    assert isinstance(outcome.failures["virtual:s25"], LeaseError)
+    assert {record.device.address for record in outcome.result.records} == {"local"}
 
 
 def test_no_block_is_begun_for_which_there_is_no_time(recipe: Recipe, layout: Layout) -> None:

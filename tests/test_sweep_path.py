@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,29 @@ def test_a_sweep_runs_scores_and_writes_every_value(
     }
     lines = list(csv.reader((folder / "table.csv").read_text().splitlines()))
     assert len(lines) == 1 + sum(len(point["figures"]) for point in answer["points"])
+
+
+@pytest.mark.slow
+def test_a_sweep_that_keeps_going_names_the_value_that_failed(
+    tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    core = min(os.sched_getaffinity(0))
+    words = [
+        "sweep",
+        str(tiny_recipe),
+        "--over",
+        f"runtime.cores=[{core}],[999]",
+        "--devices",
+        "local",
+        "--results",
+        str(tmp_path),
+    ]
+    assert main(words) == 2
+    assert "runtime.cores names core 999" in capsys.readouterr().err
+    assert main([*words, "--keep-going", "--json"]) == 2
+    output = capsys.readouterr()
+    assert {point["setting"]["runtime.cores"] for point in json.loads(output.out)["points"]} == {f"[{core}]"}
+    assert "runtime.cores=[999] was left out: runtime.cores names core 999" in " ".join(output.err.split())
 
 
 @pytest.mark.slow

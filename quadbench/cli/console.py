@@ -184,6 +184,11 @@ def print_error(message: str) -> None:
     Console(stderr=True).print(Text.assemble(("error: ", "bold red"), printable(shown)), soft_wrap=True, highlight=False)
 
 
+def print_note(message: str) -> None:
+    """Print a message on stderr, unwrapped, as a command in it may be copied; nothing in it is markup."""
+    Console(stderr=True).print(Text(printable(message)), soft_wrap=True, highlight=False)
+
+
 def print_text(text: str) -> None:
     """Print on stdout, unwrapped; nothing in it is a code for the terminal."""
     sys.stdout.write(printable(text).rstrip("\n") + "\n")

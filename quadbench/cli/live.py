@@ -19,7 +19,7 @@ _PER_SECOND = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class LiveLine:
     """The line of a device, or of a stage that is of none: what it does, the share of that which is done, and since when.
 
     A share of None is not known; then the line says how long it has taken so far. `begun` is the share at the beginning, as of a
@@ -38,7 +38,7 @@ class LiveLines:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._lines: dict[str, Line] = {}  # never changed in place: another thread reads it
+        self._lines: dict[str, LiveLine] = {}  # never changed in place: another thread reads it
         self._live = Live(console=console, transient=True, refresh_per_second=_PER_SECOND, get_renderable=self._rendered)
 
     def __enter__(self) -> Self:
@@ -55,10 +55,10 @@ class LiveLines:
         if before and before.what == what:
             line = replace(before, detail=detail, share=share)
         else:
-            line = Line(what=what, detail=detail, share=share, begun=share or 0.0)
+            line = LiveLine(what=what, detail=detail, share=share, begun=share or 0.0)
         self._lines = {**self._lines, name: line}
 
-    def drop(self, unwanted: Callable[[str, Line], bool]) -> None:
+    def drop(self, unwanted: Callable[[str, LiveLine], bool]) -> None:
         """Take lines away."""
         self._lines = {name: line for name, line in self._lines.items() if not unwanted(name, line)}
 
@@ -72,7 +72,7 @@ class LiveLines:
         return Group(*(shown_line(name, line, now, width) for name, line in self._lines.items()))
 
 
-def shown_line(name: str, line: Line, now: float, width: int) -> Text:
+def shown_line(name: str, line: LiveLine, now: float, width: int) -> Text:
     """Return a line as a terminal of a width shows it: name, bar, what it does, and at the right how long it still takes."""
     right = _time_left(line, now - line.since)
     first = Text(one_line(name), style="bold")
@@ -88,7 +88,7 @@ def _bar(share: float) -> str:
     return "━" * done + "·" * (_BAR_CELLS - done)
 
 
-def _time_left(line: Line, elapsed_s: float) -> str:
+def _time_left(line: LiveLine, elapsed_s: float) -> str:
     """Return how long it still takes by what it took so far; where that cannot be told, how long it took."""
     if line.share is None or line.share <= line.begun:
         return str(timedelta(seconds=int(elapsed_s)))

@@ -57,7 +57,7 @@ def measure_launches(queues: Sequence[Queue], *, keep: Keep, observer: Observer,
         rests = work.run([queue for queue in queues if queue.device.shares_host_cpu], pool)
         for rest in pending:
             rests |= rest.result()
-    return {address: rest for address, rest in rests.items() if rest != Rest()}
+    return {address: rest for address, rest in rests.items() if rest.launches or rest.given_up}
 
 
 @dataclass(kw_only=True)

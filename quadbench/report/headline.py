@@ -1,6 +1,6 @@
 """Headline: a run's figures -> its result in one sentence, and the sentences on what is missing."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean, median
 
@@ -38,9 +38,7 @@ def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
     """Name the figures that a reader would look for in vain, each with the reason."""
     ran = {record.variant for record in result.records if record.status is Status.OK}
     tried = {record.variant for record in result.records}
-    missing = [_cut_short(result)] if result.is_cut_short else []
-    missing += [f"{address}: {reason}." for address, reason in result.left_out.items()]
-    missing += [f"{one.address} was lost and waited for, {one.away_s:.0f} s: {one.reason}." for one in result.retries]
+    missing = [*_course(result)]
     if not result.records:
         missing.append("No launch was run, so there are no figures at all.")
     elif not ran:
@@ -83,6 +81,16 @@ def _unequal(rows: Sequence[KpiRow]) -> str:
         f"On {first.device.address} the two sides met different conditions in {tasks}: {first.title}, the same file on both, "
         f"took {shared} {first.unit.value} shared and {own} {first.unit.value} per graph. These times do not compare; run again."
     )
+
+
+def _course(result: RunResult) -> Iterator[str]:
+    """Yield what befell the run: that it was cut short, what was left out, and which devices were lost and came back."""
+    if result.is_cut_short:
+        yield _cut_short(result)
+    for address, reason in result.left_out.items():
+        yield f"{address}: {reason.rstrip('.')}."
+    for retry in result.retries:
+        yield f"{retry.address} was lost and waited for, {retry.away_s:.0f} s: {retry.reason.rstrip('.')}."
 
 
 def _cut_short(result: RunResult) -> str:
