@@ -17,6 +17,7 @@ from typing import Any
 
 from quadbench.errors import DeviceError, DeviceInUseError, MissingDependencyError
 
+_SET_DEATH_SIGNAL = 1  # prctl(2): PR_SET_PDEATHSIG
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _SYSTEM_FOLDERS = "/usr/sbin:/sbin"  # not on every user's PATH
 
@@ -147,6 +148,16 @@ def start_bound(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
     setpriv = find_programs({"setpriv": "util-linux"}, needed_for="starting a program that ends with quadbench")["setpriv"]
     command = [str(setpriv), "--pdeathsig", "KILL", "--", *argv]
     return _starter().submit(lambda: subprocess.Popen[bytes](command, start_new_session=True, **options)).result()
+
+
+def end_with_parent() -> None:
+    """Have the kernel kill this process when the one that started it ends in any way.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    if ctypes.CDLL(None, use_errno=True).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
 
 
 def kill_group(group: int) -> None:

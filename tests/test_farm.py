@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,13 @@ from quadbench.farm.jobs import JobQueue
 from quadbench.farm.need import capability_need
 from quadbench.farm.scheduler import Seat
 from quadbench.farm.unit import systemd_unit
-from quadbench.farm.workers import NewWorker, Workers
+from quadbench.farm.workers import NewWorker, WorkerDevice, Workers
 from quadbench.results.engine import DATABASE_VARIABLE, Source, open_engine
 
 BUILD = NewJob(kind=JobKind.BUILD, needs=capability_need("build"))
 HOST = Seat(name="host-1", serves=frozenset({capability_need("build")}))
-WORKER = NewWorker(name="one", host="lab-1", version="0.1.0", capabilities=("build",), devices=("R3CX",))
+PHONE = WorkerDevice(name="R3CX", address="s25@R3CX", labels={"profile": "s25"})
+WORKER = NewWorker(name="one", host="lab-1", version="0.1.0", capabilities=("build",), devices=(PHONE,))
 Said = Callable[..., tuple[int, str, str]]
 
 
@@ -61,7 +63,7 @@ def test_the_status_has_jobs_owners_and_workers(engine: sa.Engine, said: Said) -
         assert any(all(word in line for word in words) for line in out.splitlines())
     status = json.loads(said("status", "--json")[1])
     assert status["states"] == {"waiting": 2, "running": 1}
-    assert status["workers"][0]["devices"] == ["R3CX"]
+    assert status["workers"][0]["devices"] == [asdict(PHONE)]
 
 
 def test_jobs_are_listed_and_a_job_tells_of_its_attempts(engine: sa.Engine, said: Said) -> None:

@@ -20,6 +20,7 @@ from quadbench import pipeline
 from quadbench.artifacts import Bundle, RunResult, Status, Stored, Variant
 from quadbench.cli import main
 from quadbench.errors import ArtifactError, DeviceError, RunInterrupted, UserError
+from quadbench.observer import Observer
 from quadbench.recipe import Recipe, load_recipe
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
@@ -91,10 +92,16 @@ def test_devices_that_are_named_go_on_alone_and_the_run_ends_with_the_last(resul
     assert len(second.result.deployments) == 2
 
 
+def taken_up(run_id: str, bundle: Stored[Bundle], recipe: Recipe, results: Layout, observer: Observer) -> pipeline.Outcome:
+    """Measure what a run lacks on one device, as a farm's worker does."""
+    work = replace(pipeline.work_of_bundle(bundle, recipe.terms), run_id=run_id)
+    return pipeline.execute(work, ["local"], pipeline.USUAL, layout=results, observer=observer)
+
+
 def test_a_worker_takes_up_what_another_one_has_left(recipe: Recipe, results: Layout, run_id: str) -> None:
     bundle = load_run(results, run_id).stored
     watcher = Interfering()
-    outcome = pipeline.go_on(run_id, bundle, recipe.terms, "local", layout=results, observer=watcher)
+    outcome = taken_up(run_id, bundle, recipe, results, watcher)
     assert watcher.launches == REPEATED
     assert names(outcome.result, "local", Status.OK) == ["float 0", *REPEATED]
     assert outcome.result.is_cut_short
@@ -102,10 +109,10 @@ def test_a_worker_takes_up_what_another_one_has_left(recipe: Recipe, results: La
 
 def test_a_worker_begins_a_run_of_which_nothing_is_there(recipe: Recipe, results: Layout, run_id: str) -> None:
     bundle = load_run(results, run_id).stored
-    outcome = pipeline.go_on("job-7", bundle, recipe.terms, "local", layout=results, observer=Silent())
+    outcome = taken_up("job-7", bundle, recipe, results, Silent())
     assert (outcome.result.run_id, outcome.is_ok, outcome.result.is_cut_short) == ("job-7", True, False)
     watcher = Interfering()
-    assert pipeline.go_on("job-7", bundle, recipe.terms, "local", layout=results, observer=watcher).is_ok
+    assert taken_up("job-7", bundle, recipe, results, watcher).is_ok
     assert watcher.launches == []
 
 

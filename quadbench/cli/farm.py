@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from rich.table import Table
 
 from quadbench.artifacts.device_text import one_line
+from quadbench.cli import farm_submit, farm_worker
 from quadbench.cli.console import print_error, print_json, print_text, stdout_console
 from quadbench.cli.options import add_action, add_group, counted, duration_s
 from quadbench.errors import ArtifactError, UserError
@@ -32,6 +33,8 @@ _NONE = "–"
 def add(commands: Any) -> None:
     """Add `quadbench farm` and its actions to the commands."""
     actions = add_group(commands, "farm")
+    farm_worker.add(actions)
+    farm_submit.add(actions)
     add_action(actions, "init", run_init, "try the database and the store of a farm, and make their tables")
     add_action(actions, "status", run_status, "say what waits, what runs, which workers are there and what is wrong")
     jobs = add_action(actions, "jobs", run_jobs, "list the latest jobs, or those of a run")
@@ -186,7 +189,7 @@ def _owner_words(owner: str, states: Any) -> Sequence[str]:
 def _worker_words(known: KnownWorker) -> Sequence[str]:
     worker = known.worker
     state = "lost" if not known.is_here else "draining" if known.is_draining else "ready"
-    takes = ", ".join((*worker.capabilities, *worker.devices))
+    takes = ", ".join((*worker.capabilities, *(device.name for device in worker.devices)))
     return worker.name, worker.host, worker.version, takes, state, _time(known.last_seen)
 
 

@@ -2,30 +2,26 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from quadbench import pipeline
-from quadbench.artifacts import MIB, Bundle, Stored
+from quadbench.artifacts import MIB
 from quadbench.cli.addresses import add_devices, chosen_devices
 from quadbench.cli.conditions import add_baseline, add_fail_if, baseline_of, conditions_of
 from quadbench.cli.conduct import add_conduct, conduct_of
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_error, print_json, print_note, print_text
+from quadbench.cli.farm_submit import add_farm, run_on_farm, use_farm
 from quadbench.cli.options import add_command, next_command
 from quadbench.cli.result import add_full, print_result
+from quadbench.cli.sources import OfRecipe, OfRun, Source, named_source
 from quadbench.cli.waiting import add_wait, once_free
 from quadbench.errors import UserError
-from quadbench.observer import Observer
-from quadbench.pipeline import Conduct
-from quadbench.quad.chosen import bundle_folder, fitting_bundle
-from quadbench.quad.named import read_recipe
-from quadbench.recipe import Recipe, Terms
 from quadbench.report import write_report
-from quadbench.results.layout import Layout
-from quadbench.results.manifest import read_manifest
 from quadbench.rollout.forecast import Forecast, forecast
 
 _SCHEMA_VERSION = 1  # of the JSON of a dry run
@@ -49,12 +45,15 @@ def add(commands: Any) -> None:
     add_baseline(parser)
     add_wait(parser)
     add_conduct(parser)
+    add_farm(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be built, pushed and run on each device, and do nothing of it"
     )
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.farm:
+        use_farm(options.farm)
     if options.wait and options.keep_going:
         raise UserError("--wait waits for devices that others have, and --keep-going leaves them out", hint="give one of them")
     source, chosen, conduct = _source(options), _chosen(options), conduct_of(options)
@@ -62,9 +61,11 @@ def run(options: argparse.Namespace) -> int:
         return _print_forecasts(options, _forecasts(options, source, chosen))
     conditions, baseline = conditions_of(options, source.tasks), baseline_of(options, source.tasks, chosen, options.resume)
     with RunConsole(Console(stderr=True), RUN_STAGES) as observer:
-        outcome = once_free(
-            lambda: source.run(chosen, conduct, layout=options.layout, observer=observer), observer, waits=options.wait
-        )
+        if options.farm:
+            outcome = run_on_farm(source, options, observer)
+        else:
+            run_here = partial(source.run, chosen, conduct, layout=options.layout, observer=observer)
+            outcome = once_free(run_here, observer, waits=options.wait)
     path = write_report(outcome.result, options.layout, baseline) if baseline else outcome.report
     code = print_result(options, outcome.result, path, conditions, baseline)
     for address, failure in outcome.failures.items():
@@ -74,53 +75,13 @@ def run(options: argparse.Namespace) -> int:
     return outcome.exit_code or code
 
 
-@dataclass(frozen=True, kw_only=True)
-class _OfRecipe:
-    """A recipe to be run."""
-
-    recipe: Recipe
-
-    @property
-    def tasks(self) -> list[str]:
-        return [task.name for task in self.recipe.tasks]
-
-    def run(self, chosen: Sequence[str], conduct: Conduct, *, layout: Layout, observer: Observer) -> pipeline.Outcome:
-        return pipeline.run(self.recipe, chosen, conduct=conduct, layout=layout, observer=observer)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _OfBundle:
-    """A bundle to be run, as its recipe says or by the defaults."""
-
-    bundle: Stored[Bundle]
-    terms: Terms
-
-    @property
-    def tasks(self) -> list[str]:
-        return [task.name for task in self.bundle.artifact.tasks]
-
-    def run(self, chosen: Sequence[str], conduct: Conduct, *, layout: Layout, observer: Observer) -> pipeline.Outcome:
-        return pipeline.run_bundle(self.bundle, self.terms, chosen, conduct=conduct, layout=layout, observer=observer)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _OfRun:
-    """A run that goes on."""
-
-    run_id: str
-    tasks: list[str]
-
-    def run(self, chosen: Sequence[str], conduct: Conduct, *, layout: Layout, observer: Observer) -> pipeline.Outcome:
-        return pipeline.resume(self.run_id, chosen, conduct=conduct, layout=layout, observer=observer)
-
-
 def _chosen(options: argparse.Namespace) -> Sequence[str]:
     """Return the addresses to run on; none for all those of a run that goes on."""
     is_of_run = options.resume and options.devices is None and options.serial is None
-    return () if is_of_run else chosen_devices(options.devices, options.serial, options.layout)
+    return () if is_of_run or options.farm else chosen_devices(options.devices, options.serial, options.layout)
 
 
-def _source(options: argparse.Namespace) -> _OfRecipe | _OfBundle | _OfRun:
+def _source(options: argparse.Namespace) -> Source:
     """Return what is run.
 
     Raises:
@@ -130,21 +91,14 @@ def _source(options: argparse.Namespace) -> _OfRecipe | _OfBundle | _OfRun:
         if options.source or options.bundle or options.dry_run:
             what = options.source or ("--bundle" if options.bundle else "--dry-run")
             raise UserError(f"--resume goes on with a run as it began, and does not take {what}", hint=f"leave {what} out")
-        return _OfRun(run_id=options.resume, tasks=pipeline.resumable_tasks(options.resume, options.layout))
+        return OfRun(run_id=options.resume, tasks=pipeline.resumable_tasks(options.resume, options.layout))
     if not options.source:
         raise UserError("nothing to run was named", hint="name a recipe, as quickstart, or a run to go on with: --resume RUN")
-    if folder := bundle_folder(options.source):
-        if options.bundle:
-            raise UserError(f"'{folder}' is a bundle, and --bundle names another", hint="give one of them")
-        return _OfBundle(bundle=read_manifest(folder, Bundle), terms=Terms())
-    recipe = read_recipe(options.source)
-    if not options.bundle:
-        return _OfRecipe(recipe=recipe)
-    return _OfBundle(bundle=fitting_bundle(options.bundle, recipe, options.layout), terms=recipe.terms)
+    return named_source(options.source, options.bundle, options.layout)
 
 
-def _forecasts(options: argparse.Namespace, source: _OfRecipe | _OfBundle | _OfRun, chosen: Sequence[str]) -> Sequence[Forecast]:
-    if not isinstance(source, _OfRecipe):
+def _forecasts(options: argparse.Namespace, source: Source, chosen: Sequence[str]) -> Sequence[Forecast]:
+    if not isinstance(source, OfRecipe):
         raise UserError("a dry run is of a recipe and builds nothing; a bundle is built already", hint="leave --dry-run out")
     return forecast(source.recipe, chosen, layout=options.layout)
 

@@ -19,6 +19,7 @@ from quadbench.errors import shown
 MOST_PRIORITY = 100  # and as much below 0
 MOST_ATTEMPTS = 100
 MOST_PAYLOAD_BYTES = 65_536
+MOST_ANSWER_BYTES = 2**20
 _MOST_TEXT = 300  # characters of a name
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 30.0, 3600.0
 _PRIORITY = timedelta(days=1)  # one step counts as much as a day of waiting, so that nothing waits for ever
@@ -61,6 +62,17 @@ class NewJob:
     priority: int = 0
     affinity: str = ""
     most_attempts: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """The account of an attempt: its answer to whom it concerns, in JSON, and the last lines of its log."""
+
+    answer: Mapping[str, Any] | None = None
+    lines: str = ""
+
+
+NOTHING_LEFT = Account()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +172,15 @@ def failed(job: Job, reason: str, now: datetime, *, is_transient: bool) -> Job:
     pause_s = min(_FIRST_PAUSE_S * math.ldexp(1.0, job.attempt - 1), _LONGEST_PAUSE_S)
     waiting = replace(job, state=JobState.WAITING, worker=None, seat=None, until=None, reason=one_line(reason))
     return replace(waiting, not_before=now + timedelta(seconds=pause_s))
+
+
+def given_back(job: Job, reason: str, now: datetime) -> Job:
+    """End an attempt whose worker was told to stop, which counts for no attempt; the job waits for another worker."""
+    if job.is_stopping:
+        return _ended(job, JobState.CANCELLED, job.reason, now)
+    most_attempts = min(job.most_attempts + 1, MOST_ATTEMPTS)
+    waiting = replace(job, state=JobState.WAITING, worker=None, seat=None, until=None, reason=one_line(reason))
+    return replace(waiting, most_attempts=most_attempts)
 
 
 def expired(job: Job, now: datetime) -> Job:

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from quadbench.errors import ArtifactError, shown
-from quadbench.farm.job import MOST_PAYLOAD_BYTES, Job, JobState, cancelled
+from quadbench.farm.job import MOST_PAYLOAD_BYTES, NOTHING_LEFT, Account, Job, JobState, cancelled
 from quadbench.results.engine import name_of
 from quadbench.results.tables import AttemptRow, JobNeedRow, JobRow
 from quadbench.spec import first_problem
@@ -23,7 +23,8 @@ _JOB = TypeAdapter(Job)
 _TABLE = cast(sa.Table, JobRow.__table__)
 _TIMES = ("submitted_at", "until", "not_before", "started_at", "ended_at")
 _PLAIN = tuple(name for name in (field.name for field in fields(Job)) if name not in ("payload", "after", "is_stopping", *_TIMES))
-_CHANGING = ("attempt", "state", "is_stopping", "worker", "seat", "until", "not_before", "started_at", "ended_at", "reason")
+_CHANGING_TIMES = ("until", "not_before", "started_at", "ended_at")
+_CHANGING = ("attempt", "most_attempts", "state", "is_stopping", "worker", "seat", "reason", *_CHANGING_TIMES)
 _STORED = (  # as the database has them, and of a payload no more than is read
     *(sa.type_coerce(_TABLE.c[name], sa.types.NULLTYPE).label(name) for name in (*_PLAIN, "is_stopping", *_TIMES)),
     sa.func.substr(_TABLE.c.payload, 1, MOST_PAYLOAD_BYTES + 1).label("payload"),
@@ -102,14 +103,18 @@ def store_changes(connection: sa.Connection, jobs: Sequence[Job]) -> None:
         connection.execute(sa.update(_TABLE).where(_TABLE.c.id == sa.bindparam("key")), rows)
 
 
-def end_attempt(connection: sa.Connection, job: Job, now: datetime) -> None:
-    """Store a job whose attempt is over, and when and why it was; then let those go on that wait for it, or cancel them.
+def end_attempt(connection: sa.Connection, job: Job, now: datetime, account: Account = NOTHING_LEFT) -> None:
+    """Store a job whose attempt is over, when and why it was, and its account; then let go on, or cancel, those that wait for it.
 
     Rows are locked by rising id, so that nobody waits in a circle.
     """
     store_changes(connection, [job])
     attempt = sa.update(AttemptRow).where(AttemptRow.job == job.id, AttemptRow.number == job.attempt)
-    connection.execute(attempt.where(AttemptRow.ended_at.is_(None)).values(ended_at=now, reason=job.reason))
+    left = {
+        "answer": None if account.answer is None else json.dumps(dict(account.answer), allow_nan=False),
+        "lines": account.lines,
+    }
+    connection.execute(attempt.where(AttemptRow.ended_at.is_(None)).values(ended_at=now, reason=job.reason, **left))
     if job.state is JobState.DONE:
         _let_go_on(connection, job.id)
     elif job.state.is_end:

@@ -99,6 +99,19 @@ def job_with_attempts(engine: sa.Engine, job_id: int) -> tuple[ReadJobs, list[Pa
         return read, [_past(row) for row in connection.execute(query).mappings()]
 
 
+def asked_to_stop(engine: sa.Engine, worker: str) -> frozenset[int]:
+    """Return the jobs that a worker has and that were cancelled, whose attempts it shall stop.
+
+    Raises:
+        StorageError, ArtifactError: as `reading`.
+    """
+    query = sa.select(JobRow.id).where(
+        JobRow.state == JobState.RUNNING.value, JobRow.worker == worker, JobRow.is_stopping.is_(True)
+    )
+    with reading(engine) as connection:
+        return frozenset(connection.scalars(query))
+
+
 def in_circles(needs: Iterable[tuple[int, int]]) -> list[int]:
     """Return the jobs that can never begin, as each needs another of them, or one that does. Pure.
 

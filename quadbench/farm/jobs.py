@@ -10,7 +10,21 @@ import sqlalchemy as sa
 
 from quadbench.errors import AttemptOverError, UnknownNameError, UserError
 from quadbench.farm.claims import claim_within
-from quadbench.farm.job import MOST_PAYLOAD_BYTES, Job, JobState, NewJob, cancelled, expired, extended, failed, finished, is_held
+from quadbench.farm.job import (
+    MOST_PAYLOAD_BYTES,
+    NOTHING_LEFT,
+    Account,
+    Job,
+    JobState,
+    NewJob,
+    cancelled,
+    expired,
+    extended,
+    failed,
+    finished,
+    given_back,
+    is_held,
+)
 from quadbench.farm.job_rows import (
     cancel_behind,
     damage,
@@ -78,25 +92,25 @@ class JobQueue:
             store_changes(connection, [renewed])
             return renewed
 
-    def finish(self, attempt: Job) -> None:
+    def finish(self, attempt: Job, account: Account = NOTHING_LEFT) -> None:
         """End a job well; those that wait for it may begin.
 
         Raises:
             AttemptOverError: the attempt is over.
         """
         with writing(self._engine) as connection:
-            self.finish_within(connection, attempt)
+            self.finish_within(connection, attempt, account)
 
-    def finish_within(self, connection: sa.Connection, attempt: Job) -> None:
+    def finish_within(self, connection: sa.Connection, attempt: Job, account: Account = NOTHING_LEFT) -> None:
         """End a job well in the transaction that also stores what came of it: both or neither.
 
         Raises:
             AttemptOverError: the attempt is over.
         """
         job, now = _held(connection, attempt)
-        end_attempt(connection, finished(job, now), now)
+        end_attempt(connection, finished(job, now), now, account)
 
-    def fail(self, attempt: Job, reason: str, *, is_transient: bool) -> Job:
+    def fail(self, attempt: Job, reason: str, *, is_transient: bool, account: Account = NOTHING_LEFT) -> Job:
         """End an attempt that failed, or that was asked to stop, and return the job, which may wait for the next attempt.
 
         Raises:
@@ -105,7 +119,19 @@ class JobQueue:
         with writing(self._engine) as connection:
             job, now = _held(connection, attempt)
             ended = failed(job, reason, now, is_transient=is_transient)
-            end_attempt(connection, ended, now)
+            end_attempt(connection, ended, now, account)
+            return ended
+
+    def give_back(self, attempt: Job, reason: str, account: Account = NOTHING_LEFT) -> Job:
+        """End an attempt before its time, as its worker is told to stop; the job goes to another worker.
+
+        Raises:
+            AttemptOverError: the attempt is over.
+        """
+        with writing(self._engine) as connection:
+            job, now = _held(connection, attempt)
+            ended = given_back(job, reason, now)
+            end_attempt(connection, ended, now, account)
             return ended
 
     def cancel(self, job_id: int, reason: str) -> Job:

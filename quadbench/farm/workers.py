@@ -1,9 +1,9 @@
 """Workers: the database -> the processes that ask for jobs, with what they can do and when they gave their last sign of life."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from pydantic import TypeAdapter
@@ -18,7 +18,16 @@ from quadbench.results.tables import WorkerRow
 
 _FORGOTTEN = timedelta(days=7)  # without a sign of life
 _MOST_WORKERS = 10_000  # that are read
-_NAMES = TypeAdapter(tuple[str, ...])
+ItemT = TypeVar("ItemT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerDevice:
+    """A device for which a worker takes jobs: its leased name, its address on the worker's host, and what may choose it."""
+
+    name: str
+    address: str
+    labels: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +38,7 @@ class NewWorker:
     host: str
     version: str
     capabilities: tuple[str, ...]
-    devices: tuple[str, ...]
+    devices: tuple[WorkerDevice, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +76,7 @@ class Workers:
                 "host": worker.host,
                 "version": worker.version,
                 "capabilities": json.dumps(worker.capabilities),
-                "devices": json.dumps(worker.devices),
+                "devices": json.dumps([asdict(device) for device in worker.devices]),
                 "last_seen": now,
             }
             insert = insertion(connection, WorkerRow).values(name=worker.name, started_at=now, is_draining=False, **seen)
@@ -109,8 +118,8 @@ def _known(row: sa.RowMapping, now: datetime) -> KnownWorker | None:
             name=row["name"],
             host=row["host"],
             version=row["version"],
-            capabilities=_names(row["capabilities"]),
-            devices=_names(row["devices"]),
+            capabilities=_read(row["capabilities"], _NAMES),
+            devices=_read(row["devices"], _DEVICES),
         ),
         started_at=started_at,
         last_seen=last_seen,
@@ -119,9 +128,13 @@ def _known(row: sa.RowMapping, now: datetime) -> KnownWorker | None:
     )
 
 
-def _names(text: Any) -> tuple[str, ...]:
-    """Return a list of names; of what is none, none."""
+def _read(text: Any, kind: TypeAdapter[tuple[ItemT, ...]]) -> tuple[ItemT, ...]:
+    """Return a list of items; of what is none, none."""
     try:
-        return _NAMES.validate_json(text, strict=False)
+        return kind.validate_json(text, strict=False)
     except (ValueError, TypeError):
         return ()
+
+
+_NAMES = TypeAdapter(tuple[str, ...])
+_DEVICES = TypeAdapter(tuple[WorkerDevice, ...])

@@ -12,7 +12,7 @@ from quadbench.farm.held import leased
 from quadbench.observer import Observer
 from quadbench.pipeline.building import build_all, built, built_for, compiled
 from quadbench.pipeline.conduct import USUAL, Conduct
-from quadbench.pipeline.execution import Outcome, execute
+from quadbench.pipeline.execution import Outcome, execute, measure
 from quadbench.pipeline.resumption import resumable_tasks, resumed_work
 from quadbench.pipeline.work import Work
 from quadbench.quad.candidate import Candidate
@@ -31,16 +31,19 @@ __all__ = [
     "USUAL",
     "Conduct",
     "Outcome",
+    "Work",
     "admit",
     "build_all",
     "built",
     "built_for",
     "compiled",
-    "go_on",
+    "execute",
+    "measure",
     "resumable_tasks",
     "resume",
     "run",
     "run_bundle",
+    "work_of_bundle",
 ]
 
 
@@ -87,7 +90,7 @@ def run_bundle(
         QuadbenchError: every device failed.
         KeyboardInterrupt: Ctrl-C; what was measured is stored.
     """
-    return execute(_of_bundle(bundle, terms), addresses, conduct, layout=layout, observer=observer)
+    return execute(work_of_bundle(bundle, terms), addresses, conduct, layout=layout, observer=observer)
 
 
 def resume(
@@ -105,28 +108,8 @@ def resume(
     return execute(work, addresses or begun.addresses, conduct, layout=layout, observer=observer)
 
 
-def go_on(
-    run_id: str,
-    bundle: Stored[Bundle],
-    terms: Terms,
-    address: str,
-    *,
-    conduct: Conduct = USUAL,
-    layout: Layout,
-    observer: Observer,
-) -> Outcome:
-    """Measure what is missing of a run on one device, and begin the run where nothing of it is there.
-
-    For workers that share a database: one that was killed is followed by another, on this machine or elsewhere, which measures
-    what the records do not have yet.
-
-    Raises:
-        QuadbenchError: as `run_bundle`.
-    """
-    return execute(replace(_of_bundle(bundle, terms), run_id=run_id), [address], conduct, layout=layout, observer=observer)
-
-
-def _of_bundle(bundle: Stored[Bundle], terms: Terms) -> Work:
+def work_of_bundle(bundle: Stored[Bundle], terms: Terms) -> Work:
+    """Return the work of measuring a bundle. Baselines of a graph per task are left out where a task has none."""
     of_all = has_own_graphs(bundle.artifact)  # to the base's weights any adapter can be added
     own = replace(terms, baselines=tuple(name for name in terms.baselines if of_all or Variant(name) is Variant.MERGED_AT_LOAD))
     return Work(name=bundle.artifact.recipe_name, terms=own, bundles_of=lambda profiles: dict.fromkeys(profiles, bundle))

@@ -53,28 +53,39 @@ def execute(work: Work, addresses: Sequence[str], conduct: Conduct, *, layout: L
     """Measure on each device what its run does not have yet, and report the run.
 
     Raises:
+        QuadbenchError, RunInterrupted: as `measure`.
+    """
+    run_id, failures = measure(work, addresses, conduct, layout=layout, observer=observer)
+    result = load_run(layout, run_id)
+    return Outcome(result=result, report=write_report(result, layout), failures=failures)
+
+
+def measure(
+    work: Work, addresses: Sequence[str], conduct: Conduct, *, layout: Layout, observer: Observer
+) -> tuple[str, dict[str, QuadbenchError]]:
+    """Measure on each device what its run does not have yet. Return the run's id, and by address why devices were left out.
+
+    Raises:
         QuadbenchError: nothing could be built, a device cannot be taken or is not the run's, or every device failed.
         RunInterrupted: Ctrl-C after the run has begun; what was measured is stored.
     """
     budget = conduct.budget
     left_out: dict[str, QuadbenchError] | None = {} if conduct.keep_going else None
-    phones = hosted_phones(addresses)
-    for phone in phones:
-        require(phone.target, phone.address)
+    phones = _hosted(addresses)
     with (
         _reached(addresses, phones, layout, left_out) as reached,
         open_records(database_of(layout)) as records,
         held(reached, records.engine, f"run of {work.name}", left_out=left_out) as leases,
     ):
         devices = [device for device in reached if device.facts.address in leases.by_address]
-        require_equipment(devices, layout)
+        require_equipment(devices, layout, work.gear)
         require_cores(work.terms.runtime.cores, devices)
         stored = records.of_run_if_any(work.run_id) if work.run_id else ()
         require_same_devices(devices, (*work.devices, *(record.device for record in stored)))
         bundles = work.bundles_of([device.profile.name for device in devices] + [phone.profile.name for phone in phones])
         require_same_bundle(bundles, stored)
         run = RunUnderWay(
-            terms=work.terms,
+            work=work,
             run_id=work.run_id or new_id(),
             bundles=bundles,
             stored=stored,
@@ -87,8 +98,15 @@ def execute(work: Work, addresses: Sequence[str], conduct: Conduct, *, layout: L
         )
         failures = run.measure_all(devices, phones, left_out or {})
         _require_begun(records, run.run_id)
-    result = load_run(layout, run.run_id)
-    return Outcome(result=result, report=write_report(result, layout), failures=failures)
+        return run.run_id, failures
+
+
+def _hosted(addresses: Sequence[str]) -> list[HostedPhone]:
+    """Return the phones at AI Hub that can be compiled for here."""
+    phones = hosted_phones(addresses)
+    for phone in phones:
+        require(phone.target, phone.address)
+    return phones
 
 
 def _require_begun(records: Records, run_id: str) -> None:

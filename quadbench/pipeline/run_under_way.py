@@ -28,7 +28,7 @@ from quadbench.measure import (
 from quadbench.observer import Observer
 from quadbench.pipeline.conduct import Conduct
 from quadbench.pipeline.resumption import on_device
-from quadbench.recipe import Terms
+from quadbench.pipeline.work import Work
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
 from quadbench.results.records import Records
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 class RunUnderWay:
     """One run under way, its bundles built: by device profile the one that its devices run. `stored` was there before."""
 
-    terms: Terms
+    work: Work
     run_id: str
     bundles: Mapping[str, Stored[Bundle]]
     stored: Sequence[RunRecord]
@@ -62,7 +62,7 @@ class RunUnderWay:
     def launches(self) -> Sequence[LaunchPlan]:
         """Return what each connected device runs."""
         content = next(iter(self.bundles.values())).artifact  # of inputs and references all have the same
-        return launches_of(self.terms, item_counts(content), has_references=has_references(content))
+        return launches_of(self.work.terms, item_counts(content), has_references=has_references(content))
 
     @cached_property
     def _recovery(self) -> Recovery:
@@ -110,6 +110,7 @@ class RunUnderWay:
             devices,
             layout=self.layout,
             observer=self.observer,
+            gear=self.work.gear,
             left_out=self.leases.note_left_out,
             recovery=self._recovery,
         )
@@ -119,7 +120,7 @@ class RunUnderWay:
         begun = new_run_file(
             self.run_id,
             self.bundles,
-            self.terms,
+            self.work.terms,
             deployments=deployments,
             planned=Counter(launch.variant for launch in self.launches),
             devices=tuple(device.facts for device in devices),
@@ -164,11 +165,11 @@ class RunUnderWay:
         )
 
     def _turns(self, installation: Installation) -> Turns:
-        measure = self.terms.measure
+        measure = self.work.terms.measure
         settings = LaunchSettings(
             run_id=self.run_id,
             layout=self.layout,
-            runtime=self.terms.runtime,
+            runtime=self.work.terms.runtime,
             timeout_s=measure.timeout_s,
             gate=measure.gate,
             confirm=self.leases.confirm,
@@ -201,12 +202,13 @@ class RunUnderWay:
             product,
             phone,
             run_id=self.run_id,
-            iterations=self.terms.measure.iterations,
+            iterations=self.work.terms.measure.iterations,
             ledger=self.layout.ledger,
             notify=lambda step: self.observer.step("profile", f"{phone.address}: {step}"),
         )
 
     def _keep(self, record: RunRecord) -> None:
+        self.work.keep_files(record)
         keep_record(self.records, record, self.layout, self.leases.guard(record.device.address))
         self.leases.note_record(record)
         self.observer.record(record)

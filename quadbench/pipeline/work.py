@@ -1,10 +1,11 @@
 """Work: what a run measures, of which bundles and on what terms."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from quadbench.artifacts import Bundle, DeviceFacts, Stored
+from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, Stored
 from quadbench.recipe import Terms
+from quadbench.rollout.equipment import NO_GEAR, Gear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,7 +13,7 @@ class Work:
     """The work of a run: what it measures. `bundles_of` returns by device profile the bundle that devices run, built if need be.
 
     `run_id` is that of a run that goes on, of which nothing need be there yet, and `devices` are those that it had; None begins
-    a new one.
+    a new one. `keep_files` is told of each record before it is stored, and may keep the files of its launch elsewhere.
     """
 
     name: str
@@ -20,3 +21,5 @@ class Work:
     bundles_of: Callable[[Sequence[str]], Mapping[str, Stored[Bundle]]]
     run_id: str | None = None
     devices: tuple[DeviceFacts, ...] = ()
+    gear: Gear = NO_GEAR
+    keep_files: Callable[[RunRecord], object] = field(default=lambda _: None)

@@ -137,6 +137,11 @@ class JobRow(Table):
     """A job of the farm's queue. Lines are read by `counts_from`; `open_needs` counts the jobs before it that are not done."""
 
     __tablename__ = "jobs"
+    __table_args__ = (
+        sa.Index("ix_jobs_line", "state", "open_needs", "version", "needs", "owner", "counts_from", "id"),
+        sa.Index("ix_jobs_served", "needs", "owner", "started_at"),
+        sa.Index("ix_jobs_lost", "state", "until"),
+    )
 
     id: Mapped[int] = mapped_column(BIG, primary_key=True)
     run_id: Mapped[str] = mapped_column(index=True)
@@ -173,7 +178,7 @@ class JobNeedRow(Table):
 
 
 class AttemptRow(Table):
-    """An attempt at a job."""
+    """An attempt at a job: how it ended, what its worker answered (JSON), and the last lines of its log."""
 
     __tablename__ = "attempts"
 
@@ -185,6 +190,8 @@ class AttemptRow(Table):
     started_at: Mapped[datetime] = mapped_column(UtcTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcTime, index=True)
     reason: Mapped[str | None] = mapped_column(sa.Text)
+    answer: Mapped[str | None] = mapped_column(sa.Text)
+    lines: Mapped[str | None] = mapped_column(sa.Text)
 
 
 class WorkerRow(Table):

@@ -20,7 +20,7 @@ from quadbench.harness.program import checked_harness, ensure_harness
 from quadbench.observer import Observer
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
-from quadbench.rollout.equipment import Gear, Kind, KitChoice, host_runtime, kind_of, kit_for, named_kit
+from quadbench.rollout.equipment import NO_GEAR, Gear, Kind, KitChoice, host_runtime, kind_of, kit_for, named_kit
 from quadbench.rollout.named import name_libraries
 from quadbench.rollout.placed import placed_libraries
 from quadbench.rollout.push_set import local_file, push_set
@@ -54,7 +54,7 @@ def roll_out(
     layout: Layout,
     observer: Observer,
     runs_float: bool = True,
-    gear: Gear | None = None,
+    gear: Gear = NO_GEAR,
     left_out: LeftOut | None = None,
     recovery: Recovery | None = None,
 ) -> Rollout:
@@ -71,13 +71,12 @@ def roll_out(
         QuadbenchError: the harness or a graph cannot be built, or every device failed: then the first one's error.
     """
     observer.step("harness", "")
-    harness, kit = (gear.harness, gear.kit) if gear else (None, None)
     kinds = [kind_of(device) for device in devices]
-    choices = [named_kit(kind, layout, kit) if kit else kit_for(kind, layout) for kind in kinds]
+    choices = [named_kit(kind, layout, gear.kit) if gear.kit else kit_for(kind, layout) for kind in kinds]
     abis = {device.abi for device in devices}
-    programs = {abi: checked_harness(harness, abi) if harness else ensure_harness(layout.programs, abi) for abi in abis}
+    programs = {abi: checked_harness(gear.harness, abi) if gear.harness else ensure_harness(layout.programs, abi) for abi in abis}
     harnesses = {abi: local_file(program, executable=True) for abi, program in programs.items()}
-    compiled = _compiled(bundles, kinds, layout, observer)
+    compiled = _compiled(bundles, kinds, gear, layout, observer)
     for bundle in {bundle.folder: bundle for bundle in bundles}.values():  # a device may hold its files whole already
         check_contents(bundle, harness_files(bundle.artifact, runs_float=runs_float))
     work = [
@@ -162,13 +161,13 @@ def install(bundle: Stored[Bundle], device: Device, kind: Kind, *, layout: Layou
 
 
 def _compiled(
-    bundles: Sequence[Stored[Bundle]], kinds: Sequence[Kind], layout: Layout, observer: Observer
+    bundles: Sequence[Stored[Bundle]], kinds: Sequence[Kind], gear: Gear, layout: Layout, observer: Observer
 ) -> list[Stored[CompiledBundle]]:
     """Return what each device runs; devices with the same bundle and target share one.
 
     What the least able Qualcomm HTP among them takes, they all take, so the graphs are held to its rules.
     """
-    products: dict[tuple[str, str], Stored[CompiledBundle]] = {}
+    products = dict(gear.compiled)
     for bundle, kind in zip(bundles, kinds, strict=True):
         what = (bundle.artifact.digest, kind.key)
         if what not in products:

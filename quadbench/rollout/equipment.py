@@ -2,11 +2,11 @@
 
 import os
 import platform
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from quadbench.artifacts import FileRef, Stored
+from quadbench.artifacts import CompiledBundle, FileRef, Stored
 from quadbench.artifacts.kit import Kit, Library, Role
 from quadbench.compile.availability import require
 from quadbench.deploy import LocalFile
@@ -44,10 +44,21 @@ class Kind:
 
 @dataclass(frozen=True, kw_only=True)
 class Gear:
-    """A harness, and a kit by the first characters of its digest, that are taken in place of those that would be chosen."""
+    """The gear that devices take in place of what would be chosen for them.
+
+    A harness; a kit, by the first characters of its digest; graphs compiled elsewhere, by their bundle's digest and target's key.
+    """
 
     harness: Path | None = None
     kit: str | None = None
+    compiled: Mapping[tuple[str, str], Stored[CompiledBundle]] = field(default_factory=dict)
+
+    def has_compiled_for(self, key: str) -> bool:
+        """Say whether graphs for the target with this key are there, so that no compiler is needed."""
+        return any(target == key for _, target in self.compiled)
+
+
+NO_GEAR = Gear()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,18 +85,26 @@ def kind_of(device: Device) -> Kind:
     return Kind(address=device.facts.address, profile=device.profile, abi=device.abi, target=target)
 
 
-def require_equipment(devices: Sequence[Device], layout: Layout) -> None:
+def require_equipment(devices: Sequence[Device], layout: Layout, gear: Gear = NO_GEAR) -> None:
     """Refuse devices for which a harness, a kit or a compiler is missing, before anything is built for them.
+
+    A harness or a kit that was named has to be one that they can use.
 
     Raises:
         MissingDependencyError: says what is missing, and where to get it.
-        UserError: QUADBENCH_HARNESS names no program.
+        UserError: QUADBENCH_HARNESS names no program, or a device cannot start the harness that was named.
+        UnknownNameError: there is no such kit.
         ArtifactError: a kit is damaged.
     """
     for kind in map(kind_of, devices):
-        require(kind.target, kind.address)
+        if not gear.has_compiled_for(kind.key):
+            require(kind.target, kind.address)
         built_harness(layout.programs, kind.abi)
         kit_for(kind, layout)
+        if gear.harness:
+            checked_harness(gear.harness, kind.abi)
+        if gear.kit:
+            named_kit(kind, layout, gear.kit)
 
 
 def require_cores(cores: Sequence[int], devices: Sequence[Device]) -> None:
@@ -100,19 +119,6 @@ def require_cores(cores: Sequence[int], devices: Sequence[Device]) -> None:
     if absent and shared:
         has = ", ".join(map(str, sorted(here)))
         raise UserError(f"runtime.cores names core {absent[0]}, which '{shared[0]}' has not; it has {has}")
-
-
-def require_gear(devices: Sequence[Device], layout: Layout, gear: Gear) -> None:
-    """Refuse a harness or a kit that was named and that a device cannot use, before anything is built for them.
-
-    Raises:
-        UserError, UnknownNameError, ArtifactError: as `checked_harness` and `named_kit`.
-    """
-    for kind in map(kind_of, devices):
-        if gear.harness:
-            checked_harness(gear.harness, kind.abi)
-        if gear.kit:
-            named_kit(kind, layout, gear.kit)
 
 
 def kit_for(kind: Kind, layout: Layout) -> KitChoice | None:

@@ -132,6 +132,15 @@ def _sizes(push: Mapping[str, Sequence[LocalFile]]) -> dict[str, int]:
     }
 
 
+def kind_at(address: str) -> Kind:
+    """Return the kind of device that an address means, which need not be there.
+
+    Raises:
+        UserError: the text is no address, means no profile, or a device at AI Hub.
+    """
+    return _kind(address, parse_address(address))[0]
+
+
 def _kind(text: str, address: Address) -> tuple[Kind, str]:
     """Return the kind of device that an address means, and the device's serial as far as it is known without connecting."""
     host = host_abi(platform.machine())

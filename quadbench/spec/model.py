@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, ValidationError, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, SerializationInfo, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from quadbench.errors import shown
@@ -40,8 +40,15 @@ def beside(path: Path, info: ValidationInfo) -> Path:
         raise ValueError(f"expected a path, found {shown(text)}, whose home directory is unknown") from error
 
 
-# Written out by its last name only: a digest must not depend on where somebody keeps a file.
-SpecPath = Annotated[Path, AfterValidator(beside), PlainSerializer(lambda path: path.name, return_type=str)]
+WHOLE_PATHS = {"paths": "whole"}  # the context in which paths are written out so that they can be read again
+
+
+def _written(path: Path, info: SerializationInfo) -> str:
+    """Return a path by its last name only: a digest must not depend on where somebody keeps a file."""
+    return str(path.absolute()) if info.context == WHOLE_PATHS else path.name
+
+
+SpecPath = Annotated[Path, AfterValidator(beside), PlainSerializer(_written, return_type=str)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,7 @@ from quadbench.results.manifest import check_contents
 from quadbench.results.records import Records, open_records
 from quadbench.results.runs import RunFile, keep_record, new_id, new_run_file, save_run
 from quadbench.rollout import roll_out
-from quadbench.rollout.equipment import require_equipment, require_gear
+from quadbench.rollout.equipment import require_equipment
 from quadbench.statistics import LOOKS, MIN_BLOCKS, Looks, Verdict
 from quadbench.study.chosen import Chosen, measured_alike, require_common_tasks, require_variant
 
@@ -61,7 +61,8 @@ def compare(
         open_records(database_of(layout)) as records,
         held(devices, records.engine, f"comparison of {a.source} and {b.source}") as leases,
     ):
-        _require_equipment(devices, (a, b), layout)
+        for chosen in (a, b):
+            require_equipment(devices, layout, chosen.gear)
         sides = [_prepared(letter, one, devices, layout, observer, leases) for letter, one in (("A", a), ("B", b))]
         failures = sides[0].failures | sides[1].failures
         shared = [one.device for one in sides[0].installations if sides[1].on(one.device)]
@@ -109,12 +110,6 @@ def _versus(
         devices=tuple(plan.compared() for plan in plans),
         failures={address: str(error) for address, error in failures.items()},
     )
-
-
-def _require_equipment(devices: Sequence[Device], sides: Sequence[Chosen], layout: Layout) -> None:
-    require_equipment(devices, layout)
-    for chosen in sides:
-        require_gear(devices, layout, chosen.gear)
 
 
 @dataclass(frozen=True, kw_only=True)

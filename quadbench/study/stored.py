@@ -21,7 +21,7 @@ def compare_stored(a: Chosen, b: Chosen) -> Versus:
         which = a.source if a.run is None else b.source
         raise UserError(f"'{which}' is no stored run, so it has to be measured", hint="name the devices: --devices local")
     for side in (a, b):
-        if side.harness or side.kit:
+        if side.gear.harness or side.gear.kit:
             raise UserError("a stored run ran with its own harness and kit", hint="name devices to measure it again with others")
     if a.run.run_id == b.run.run_id and a.variant is b.variant:
         raise UserError(

@@ -137,6 +137,20 @@ def entry_of(kind: str, digest: str, store: Store) -> ArtifactEntry:
     return entry
 
 
+def is_stored(kind: type[ArtifactT], digest: str, store: Store) -> bool:
+    """Say whether the store has an artifact.
+
+    Raises:
+        ArtifactError: its entry is damaged.
+        StorageError: the store is not reached, or refuses.
+    """
+    try:
+        entry_of(_word(kind), digest, store)
+    except NotStoredError:
+        return False
+    return True
+
+
 def described(entry: ArtifactEntry, store: Store) -> Any:
     """Return the artifact that an entry names, by its manifest; its files are not looked at.
 

@@ -73,6 +73,8 @@ def _create_attempts() -> None:
         sa.Column("started_at", _TIME, nullable=False),
         sa.Column("ended_at", _TIME, index=True),
         sa.Column("reason", sa.Text),
+        sa.Column("answer", sa.Text),
+        sa.Column("lines", sa.Text),
     )
 
 

@@ -1,0 +1,129 @@
+"""Farm submit and fetch: a recipe or a bundle -> a run in the farm's queue; a run that the farm did -> its report here."""
+
+import argparse
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from quadbench.cli.addresses import add_devices, listed_devices
+from quadbench.cli.conduct import add_conduct, conduct_of
+from quadbench.cli.console import RunConsole, print_error, print_json, print_text
+from quadbench.cli.options import add_action, next_command
+from quadbench.cli.result import add_full, print_result
+from quadbench.cli.sources import Source, named_source
+from quadbench.observer import Observer
+from quadbench.results.engine import DATABASE_VARIABLE
+from quadbench.results.layout import Layout
+
+if TYPE_CHECKING:
+    from quadbench.pipeline import Outcome
+
+log = logging.getLogger(__name__)
+
+
+def add(actions: Any) -> None:
+    """Add `quadbench farm submit` and `quadbench farm fetch`."""
+    submit = add_action(actions, "submit", run_submit, "have the farm run a recipe or a bundle, and do not wait for it")
+    submit.add_argument("source", metavar="RECIPE_OR_BUNDLE", help="a YAML file, a recipe's name, or a bundle's folder")
+    add_devices(submit)
+    add_conduct(submit)
+    submit.add_argument(
+        "--priority",
+        type=_priority,
+        default=0,
+        metavar="N",
+        help="from -100 to 100: each counts as a day of waiting (default: 0)",
+    )
+    fetch = add_action(actions, "fetch", run_fetch, "wait for a run of the farm, fetch it, and report it here")
+    fetch.add_argument("run_id", metavar="RUN", help="the id of a run that was submitted")
+    add_full(fetch)
+
+
+def add_farm(parser: argparse.ArgumentParser) -> None:
+    """Add `--farm`, which `run_on_farm` follows."""
+    parser.add_argument(
+        "--farm",
+        metavar="URL",
+        help="have the farm with this database run it, and wait for it; the store is that of $QUADBENCH_STORE",
+    )
+
+
+def run_submit(options: argparse.Namespace) -> int:
+    with RunConsole(Console(stderr=True)) as observer:
+        run_id = submitted(named_source(options.source, None, options.layout), options, observer, options.priority)
+    command = next_command(options, "farm", "fetch", run_id)
+    if options.json:
+        print_json({"run_id": run_id, "next": command})
+    else:
+        print_text(f"run {run_id} is in the queue; its report, when it has ended: {command}")
+    return 0
+
+
+def run_fetch(options: argparse.Namespace) -> int:
+    with RunConsole(Console(stderr=True)) as observer:
+        outcome = fetched(options.run_id, options.layout, observer)
+    code = print_result(options, outcome.result, outcome.report)
+    for device, failure in outcome.failures.items():
+        print_error(f"{device}: {failure}")
+    return outcome.exit_code or code
+
+
+def use_farm(url: str) -> None:
+    """Take the database of a farm for all that this command does, as if $QUADBENCH_DATABASE named it."""
+    os.environ[DATABASE_VARIABLE] = url
+
+
+def run_on_farm(source: Source, options: argparse.Namespace, observer: Observer) -> "Outcome":
+    """Have the farm run what was named, wait for it, and fetch it.
+
+    Raises:
+        QuadbenchError: as `submitted` and `fetched`.
+        KeyboardInterrupt: Ctrl-C; the farm goes on.
+    """
+    run_id = submitted(source, options, observer)
+    try:
+        return fetched(run_id, options.layout, observer)
+    except KeyboardInterrupt:
+        log.warning("the farm goes on with run %s; its report: %s", run_id, next_command(options, "farm", "fetch", run_id))
+        log.warning("to end it: %s", next_command(options, "farm", "cancel", run_id))
+        raise
+
+
+def submitted(source: Source, options: argparse.Namespace, observer: Observer, priority: int = 0) -> str:
+    """Submit a run to the farm that $QUADBENCH_DATABASE and $QUADBENCH_STORE name, and return its id.
+
+    Raises:
+        QuadbenchError: the farm has no such devices, cannot be reached, or what is run is wrong; no job was submitted.
+    """
+    from quadbench.dispatch.submission import Request, open_farm
+
+    request = Request(words=tuple(listed_devices(options.devices)), conduct=conduct_of(options), priority=priority)
+    with open_farm(options.layout) as farm:
+        return source.submit(request, farm, layout=options.layout, observer=observer)
+
+
+def fetched(run_id: str, layout: Layout, observer: Observer) -> "Outcome":
+    """Wait for the jobs of a run, and fetch what they left.
+
+    Raises:
+        QuadbenchError: there is no such run, nothing of it was measured, or the farm cannot be reached.
+    """
+    from quadbench.dispatch.gathering import gathered, wait_for
+    from quadbench.dispatch.submission import open_farm
+    from quadbench.farm.accounts import answers
+
+    with open_farm(layout) as farm:
+        jobs = wait_for(run_id, farm.engine, observer)
+        observer.step("fetch", run_id)
+        return gathered(run_id, jobs, answers(farm.engine, jobs), farm.store, layout)
+
+
+def _priority(text: str) -> int:
+    try:
+        if -100 <= int(text) <= 100:
+            return int(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is no priority; expected a number from -100 to 100")

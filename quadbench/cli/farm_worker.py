@@ -1,0 +1,76 @@
+"""Farm worker: this host's devices and the farm -> jobs done here until it is told to stop."""
+
+import argparse
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from quadbench.cli.options import add_action, split_list
+from quadbench.errors import extra_needed
+from quadbench.farm.store.opening import required_store, store_of
+from quadbench.farm.workers import NewWorker
+from quadbench.host import host_name
+from quadbench.results.engine import database_of, open_engine
+
+if TYPE_CHECKING:
+    from quadbench.dispatch.worker import Worker
+
+
+def add(actions: Any) -> None:
+    """Add `quadbench farm worker`."""
+    parser = add_action(actions, "worker", run, "do the farm's jobs on this host, with its attached phones; SIGTERM drains it")
+    parser.add_argument("--name", help="the worker's name (default: that of the host)")
+    parser.add_argument(
+        "--devices", default="", metavar="A,B", help="devices beside attached phones: local, virtual:s25 (default: none)"
+    )
+    parser.add_argument("--metrics", type=_port, metavar="PORT", help="answer Prometheus at this port, on this host alone")
+    parser.add_argument("--log-json", action="store_true", help="log JSON, an object a line")
+
+
+def run(options: argparse.Namespace) -> int:
+    with extra_needed("farm"):
+        from quadbench.dispatch.metrics import FarmMetrics, WorkerMetrics, serve
+    from quadbench.dispatch.attempt import Workplace
+    from quadbench.dispatch.log_lines import log_to_stderr
+    from quadbench.dispatch.offers import Offers, capabilities, given_device
+    from quadbench.dispatch.worker import Worker
+
+    given = [given_device(address) for address in split_list(options.devices)]
+    source, store = database_of(options.layout), store_of()
+    required_store()
+    log_to_stderr(as_json=options.log_json)
+    here = host_name()
+    itself = NewWorker(
+        name=options.name or here, host=here, version=version("quadbench"), capabilities=capabilities(), devices=()
+    )
+    with ExitStack() as stack:
+        engine = open_engine(source)
+        stack.callback(engine.dispose)
+        metrics = WorkerMetrics()
+        if options.metrics is not None:
+            stack.callback(serve(options.metrics, FarmMetrics(engine)))
+        devices = stack.enter_context(Offers(given, engine, options.layout))
+        workplace = Workplace(layout=options.layout, database=source, store=store or "", logs_json=options.log_json)
+        worker = Worker(itself, engine, devices, workplace.carry_out, metrics)
+        stack.enter_context(_stopped_by_signals(worker))
+        worker.work()
+    return 0
+
+
+@contextmanager
+def _stopped_by_signals(worker: "Worker") -> Iterator[None]:
+    """Have SIGTERM and Ctrl-C stop the worker, each time as if it were told so."""
+    taken = {number: signal.signal(number, lambda *_: worker.stop()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in taken.items():
+            signal.signal(number, handler)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65_536:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; expected 1 to 65535")
+    return int(text)

@@ -1,0 +1,97 @@
+"""Attempt: a job that this host's worker has claimed -> the job done, or why it was not, in a process of its own.
+
+A process for each attempt: one that crashes, hangs or leaks costs no other, and all of them end with their worker.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from quadbench.dispatch.duties import Host, do
+from quadbench.dispatch.log_lines import LogLines, LogObserver, log_to_stderr
+from quadbench.dispatch.orders import CompileAnswer, answer_of, as_json
+from quadbench.errors import AttemptOverError, DeviceError, QuadbenchError, StorageError
+from quadbench.farm.accounts import answers
+from quadbench.farm.job import Account, Job, JobKind
+from quadbench.farm.job_status import listed_jobs
+from quadbench.farm.jobs import JobQueue
+from quadbench.farm.leases import LEASE_S
+from quadbench.farm.store.opening import Source as StoreSource
+from quadbench.farm.store.opening import open_store
+from quadbench.host import end_with_parent
+from quadbench.results.engine import Source, open_engine
+from quadbench.results.layout import Layout
+
+_PAUSE_S = 2.0  # between tries to reach the database when an attempt ends
+
+log = logging.getLogger(__name__)
+Ending = Callable[[Account], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workplace:
+    """The place where attempts are made: this host's results folder, and the database and the store that all hosts share."""
+
+    layout: Layout
+    database: Source
+    store: StoreSource
+    logs_json: bool = False
+
+    def carry_out(self, job: Job, address: str) -> None:
+        """Make an attempt, at a device's address if it is about one, and store how it ended. The process is its alone."""
+        os.setsid()  # Ctrl-C is the worker's, which tells its attempts what to do
+        end_with_parent()
+        engine = open_engine(self.database)
+        try:
+            lines = log_to_stderr(job, as_json=self.logs_json)
+            ending, answer = self._made(job, address, engine)
+            _end(ending, answer, lines)
+        finally:
+            engine.dispose()
+
+    def _made(self, job: Job, address: str, engine: sa.Engine) -> tuple[Ending, dict[str, object] | None]:
+        """Do the job. Return what stores its end, and its answer."""
+        queue = JobQueue(engine)
+        try:
+            host = Host(layout=self.layout, store=open_store(self.store), observer=LogObserver())
+            answer = do(job, _compiled_for(job, engine), address, host)
+        except QuadbenchError as error:
+            log.warning("failed: %s", error)
+            reason, is_transient = str(error), may_pass(error)
+            return lambda account: queue.fail(job, reason, is_transient=is_transient, account=account), None
+        except KeyboardInterrupt:
+            log.info("stopped")
+            return lambda account: queue.give_back(job, "its worker was told to stop", account=account), None
+        return lambda account: queue.finish(job, account), as_json(answer) if answer else None
+
+
+def may_pass(error: QuadbenchError) -> bool:
+    """Say whether the job may do better later: where a device, a lease, a disk, the store or the database was the cause."""
+    return error.transient or isinstance(error, (DeviceError, StorageError))
+
+
+def _compiled_for(job: Job, engine: sa.Engine) -> list[CompileAnswer]:
+    needed = [other for other in listed_jobs(engine, job.run_id).jobs if other.id in job.after and other.kind is JobKind.COMPILE]
+    raw = answers(engine, needed)
+    return [answer_of(other, raw.get(other.id), CompileAnswer) for other in needed]
+
+
+def _end(ending: Ending, answer: dict[str, object] | None, lines: LogLines) -> None:
+    """Store the end of an attempt for as long as it can still be this attempt's: the database may be away for a while."""
+    deadline = time.monotonic() + LEASE_S
+    while True:
+        try:
+            ending(Account(answer=answer, lines=lines.text()))
+            return
+        except AttemptOverError as error:
+            log.warning("%s", error)
+            return
+        except StorageError as error:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("the end of the attempt is not stored yet: %s", error)
+            time.sleep(_PAUSE_S)

@@ -1,0 +1,100 @@
+"""Demands: the words of --devices and the farm's devices -> what a run needs of the farm, and what is compiled for it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from quadbench.devices.addresses import listed_once
+from quadbench.dispatch.orders import CompileOrder, MeasureOrder
+from quadbench.dispatch.plan import Demand
+from quadbench.errors import DeviceNotFoundError, UserError
+from quadbench.farm.need import device_need, wish_need
+from quadbench.farm.selection import Wish, chosen, parse_wish
+from quadbench.farm.workers import WorkerDevice
+from quadbench.rollout.forecast import kind_at
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The meaning of a word: a device that serves `needs`, of which those are known that `fit`, and another target of theirs.
+
+    `wish` is that of a word which any of several devices fits.
+    """
+
+    needs: str
+    fit: tuple[WorkerDevice, ...]
+    target: str | None
+    wish: Wish | None = None
+
+
+def asked_for(words: Sequence[str], devices: Sequence[WorkerDevice]) -> list[Asked]:
+    """Return what words ask for: a device by its serial or leased name, or any that fits a wish, a name or a profile.
+
+    A single wish is open until a device that fits is free. Where a run is for several devices, each wish is given its own of them
+    now, the first that fit, so that none is taken twice.
+
+    Raises:
+        UserError: no word at all, a device that was named twice, or one with an option that no device of a farm takes.
+        DeviceNotFoundError: no device of the farm fits a word, or fewer than it wishes for.
+    """
+    if not words:
+        raise UserError(
+            "a run on a farm takes no device by itself", hint="name some, as --devices s25; see: quadbench farm status"
+        )
+    asked = [_asked(word, devices) for word in listed_once(words)]
+    if sum(one.wish.count if one.wish else 1 for one in asked) == 1:
+        return asked
+    named = [one.fit[0].name for one in asked if not one.wish]
+    for name in named:
+        if named.count(name) > 1:
+            raise UserError(f"device '{name}' was named twice", hint="name each device once")
+    others = {device.name: device for device in devices if device.name not in named}
+    wishes = [one.wish for one in asked if one.wish]
+    given = iter(chosen(wishes, {name: device.labels for name, device in others.items()}))
+    settled = [(one, [others[name] for name in next(given)] if one.wish else one.fit) for one in asked]
+    return [Asked(needs=device_need(device.name), fit=(device,), target=one.target) for one, fit in settled for device in fit]
+
+
+def demands_of(asked: Iterable[Asked], order: MeasureOrder) -> list[Demand]:
+    """Return what a run asks of the farm, device by device, each of which is told the same but for its target."""
+    return [
+        Demand(needs=one.needs, order=replace(order, target=one.target), compiled=_compiled(one, order.bundles)) for one in asked
+    ]
+
+
+def _asked(word: str, devices: Sequence[WorkerDevice]) -> Asked:
+    plain, _, options = word.partition("?")
+    target = options.removeprefix("target=")
+    if options and (target == options or not target or "&" in target):
+        raise UserError(f"'{word}': devices of a farm take the option ?target=NAME alone", hint="see docs/farm.md")
+    serial = plain.rpartition("@")[2]
+    exact = [device for device in devices if plain == device.name or serial == device.labels.get("serial")]
+    if len(exact) == 1:
+        return Asked(needs=device_need(exact[0].name), fit=tuple(exact), target=target or None)
+    keys = {key for device in devices for key in device.labels}
+    wish = parse_wish(plain, tuple(keys)) or Wish(word=plain, key=None, value=plain, count=1)
+    fit = tuple(device for device in devices if wish.fits(device.labels))
+    if len(fit) < wish.count:
+        known = ", ".join(sorted(device.labels.get("name", device.name) for device in devices)) or "none"
+        raise DeviceNotFoundError(
+            f"the farm has {len(fit)} devices that fit '{word}'; expected at least {wish.count}",
+            hint=f"its devices are: {known}; a worker has to be running where they are attached",
+        )
+    return Asked(needs=wish_need(wish), fit=fit, target=target or None, wish=wish)
+
+
+def _compiled(asked: Asked, bundles: Mapping[str, str]) -> tuple[CompileOrder, ...]:
+    """Return what has to be compiled for the devices that fit; the oldest Qualcomm HTP among them limits all."""
+    kinds = [
+        kind_at(device.address if asked.target is None else f"{device.address}?target={asked.target}") for device in asked.fit
+    ]
+    orders = {}
+    for kind in kinds:
+        alike = [other.profile.soc.htp_arch for other in kinds if other.key == kind.key]
+        order = CompileOrder(
+            bundle=bundles[kind.profile.name],
+            target=kind.target,
+            key=kind.key,
+            htp_arch=min((arch for arch in alike if arch), default=None),
+        )
+        orders[order.bundle, order.key] = order
+    return tuple(orders.values())

@@ -1,0 +1,86 @@
+"""Duties: a job and a host -> the job done there, its products in the store, and the answer to whom it concerns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import assert_never
+
+from quadbench import pipeline
+from quadbench.artifacts import Bundle, CompiledBundle
+from quadbench.dispatch.orders import BuildOrder, CompileAnswer, CompileOrder, MeasureAnswer, MeasureOrder, order_of
+from quadbench.errors import BuildError
+from quadbench.farm.job import Job
+from quadbench.farm.store.artifacts import fetch, send
+from quadbench.farm.store.launches import send_launch
+from quadbench.farm.store.objects import Store
+from quadbench.observer import Observer
+from quadbench.quad.cache import digests_of
+from quadbench.recipe import Recipe
+from quadbench.results.layout import Layout
+from quadbench.results.run_changes import load_run_file
+from quadbench.rollout import compile_for
+from quadbench.rollout.equipment import Gear
+from quadbench.spec import load_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """The host that does a job: its results folder, and the store that all hosts share."""
+
+    layout: Layout
+    store: Store
+    observer: Observer
+
+
+def do(job: Job, compiled: Sequence[CompileAnswer], address: str, host: Host) -> CompileAnswer | MeasureAnswer | None:
+    """Do a job, on the device at an address if it is about one, with what other jobs have compiled for it.
+
+    Raises:
+        QuadbenchError: it cannot be done, or not now.
+        RunInterrupted: it was asked to stop; what was measured is stored.
+    """
+    match order_of(job):
+        case BuildOrder() as order:
+            _build(order, host)
+            return None
+        case CompileOrder() as order:
+            return _compile(order, host)
+        case MeasureOrder() as order:
+            return _measure(order, job.run_id, compiled, address, host)
+        case other:
+            assert_never(other)
+
+
+def _build(order: BuildOrder, host: Host) -> None:
+    recipe = load_text(order.recipe, f"recipe of bundle {order.bundle[:12]}", Recipe)
+    digest = digests_of(recipe).bundle
+    if digest != order.bundle:
+        raise BuildError(
+            f"recipe '{recipe.name}' would give bundle {digest[:12]} here, not {order.bundle[:12]}",
+            hint="its files, the packages or quadbench itself are others here than where it was submitted",
+        )
+    send(pipeline.built(recipe, layout=host.layout, observer=host.observer), host.store)
+
+
+def _compile(order: CompileOrder, host: Host) -> CompileAnswer:
+    bundle = fetch(Bundle, order.bundle, host.layout, host.store)
+    product = compile_for(bundle, order.target, order.key, order.htp_arch, layout=host.layout, observer=host.observer)
+    send(product, host.store)
+    return CompileAnswer(bundle=order.bundle, key=order.key, compiled=product.artifact.digest)
+
+
+def _measure(order: MeasureOrder, run_id: str, compiled: Sequence[CompileAnswer], address: str, host: Host) -> MeasureAnswer:
+    fetched = partial(fetch, layout=host.layout, store=host.store)
+    work = pipeline.Work(
+        name=order.name,
+        terms=order.terms,
+        bundles_of=lambda profiles: {profile: fetched(Bundle, order.bundles[profile]) for profile in profiles},
+        run_id=run_id,
+        gear=Gear(compiled={(one.bundle, one.key): fetched(CompiledBundle, one.compiled) for one in compiled}),
+        keep_files=partial(send_launch, layout=host.layout, store=host.store),
+    )
+    where = f"{address}?target={order.target}" if order.target else address
+    _, failures = pipeline.measure(work, [where], order.conduct, layout=host.layout, observer=host.observer)
+    for error in failures.values():
+        raise error
+    return MeasureAnswer(part=load_run_file(host.layout, run_id))

@@ -1,0 +1,80 @@
+"""Gathering: a run that hosts of the farm have done -> the run in this results folder, and its report."""
+
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
+from typing import Any
+
+import sqlalchemy as sa
+
+from quadbench.artifacts import Bundle
+from quadbench.dispatch.orders import MeasureAnswer, MeasureOrder, answer_of, order_of
+from quadbench.errors import JobFailedError, QuadbenchError
+from quadbench.farm.job import Job, JobKind, JobState
+from quadbench.farm.job_status import listed_jobs
+from quadbench.farm.store.artifacts import fetch
+from quadbench.farm.store.launches import fetch_run
+from quadbench.farm.store.objects import Store
+from quadbench.observer import Observer
+from quadbench.pipeline import Outcome
+from quadbench.report import write_report
+from quadbench.results.layout import Layout
+from quadbench.results.run_changes import change_run, joined
+from quadbench.results.runs import load_run
+
+_LOOK_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+def wait_for(run_id: str, engine: sa.Engine, observer: Observer) -> Sequence[Job]:
+    """Wait until every job of a run has ended, and tell how many have."""
+    told = ""
+    while True:
+        jobs = listed_jobs(engine, run_id).jobs
+        ended = sum(job.state.is_end for job in jobs)
+        running = ", ".join(f"{job.kind} at {job.seat}" for job in jobs if job.state is JobState.RUNNING)
+        if (text := f"{ended} of {len(jobs)} jobs; {running or 'none'} running") != told:
+            observer.step("farm", told := text)
+        if ended == len(jobs):
+            return jobs
+        time.sleep(_LOOK_S)
+
+
+def gathered(run_id: str, jobs: Sequence[Job], raw: Mapping[int, Any], store: Store, layout: Layout) -> Outcome:
+    """Fetch what the jobs of a run have left, of which `raw` has the answers, write the run's file, and report it.
+
+    Raises:
+        JobFailedError: nothing was measured; the first job that failed says why.
+        StorageError, ArtifactError: the store or the results folder cannot be used, or what is in the store is damaged.
+    """
+    measured = [job for job in jobs if job.kind is JobKind.MEASURE]
+    parts = [answer_of(job, raw.get(job.id), MeasureAnswer).part for job in measured if job.state is JobState.DONE]
+    failures: dict[str, QuadbenchError] = {_name(job): _failure(job) for job in measured if job.state is not JobState.DONE}
+    if not parts:
+        raise next(iter(failures.values()))
+    for digest in {digest for job in measured for digest in _bundles(job)}:
+        fetch(Bundle, digest, layout, store)
+    fetched = fetch_run(run_id, layout, store)
+    for fault in fetched.refused:
+        log.warning("%s", fault)
+    whole = replace(reduce(joined, parts), is_ended=not failures)
+    change_run(layout, run_id, lambda run: replace(joined(run, whole), is_ended=whole.is_ended) if run else whole)
+    result = load_run(layout, run_id)
+    return Outcome(result=result, report=write_report(result, layout), failures=failures)
+
+
+def _bundles(job: Job) -> Iterable[str]:
+    order = order_of(job)
+    return order.bundles.values() if isinstance(order, MeasureOrder) else ()
+
+
+def _name(job: Job) -> str:
+    """Return the device of a job, or what it needs of one where it never came to any."""
+    return job.seat or job.needs
+
+
+def _failure(job: Job) -> JobFailedError:
+    return JobFailedError(f"job {job.id} {job.state}: {job.reason or 'no reason'}", hint=f"quadbench farm logs {job.id}")

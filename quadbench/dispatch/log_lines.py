@@ -1,0 +1,95 @@
+"""Log lines: what an attempt logs -> the last of it, to be kept with the attempt, and JSON lines on stderr with its ids."""
+
+import json
+import logging
+import sys
+from collections import deque
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from quadbench.artifacts import Bundle, Deployment, LaunchPlan, RunRecord
+from quadbench.artifacts.device_text import one_line
+from quadbench.farm.job import Job
+
+log = logging.getLogger(__name__)
+
+MOST_LINES = 400  # of an attempt, the last ones
+_MOST_CHARACTERS = 400  # of a line
+
+
+class JsonFormatter(logging.Formatter):
+    """The form of a log for other programs: one JSON object a line, with the ids that belong to all of it."""
+
+    def __init__(self, ids: Mapping[str, object] | None = None) -> None:
+        super().__init__()
+        self._ids = dict(ids or {})
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record as JSON."""
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = {"at": at, "level": record.levelname.lower(), "logger": record.name, **self._ids, "message": record.getMessage()}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+class LogLines(logging.Handler):
+    """The last lines that were logged."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._lines: deque[str] = deque(maxlen=MOST_LINES)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line."""
+        at = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
+        self._lines.append(f"{at} {one_line(record.getMessage())[:_MOST_CHARACTERS]}")
+
+    def text(self) -> str:
+        """Return the lines so far."""
+        return "\n".join(self._lines)
+
+
+def log_to_stderr(job: Job | None = None, *, as_json: bool) -> LogLines:
+    """Log to stderr, of an attempt at a job with its ids, and return the last lines, which are kept."""
+    ids = {"run": job.run_id, "job": job.id, "attempt": job.attempt, "seat": job.seat} if job else {}
+    text = logging.Formatter(f"%(asctime)s {f'job {job.id}: ' if job else ''}%(message)s")
+    errors, lines = logging.StreamHandler(sys.stderr), LogLines()
+    errors.setFormatter(JsonFormatter(ids) if as_json else text)
+    logging.basicConfig(level=logging.WARNING, handlers=[lines, errors], force=True)
+    logging.getLogger("quadbench").setLevel(logging.INFO)
+    return lines
+
+
+class LogObserver:
+    """An observer that logs what happens, each step of a stage once."""
+
+    def step(self, stage: str, detail: str) -> None:
+        log.info("%s %s", stage, detail)
+
+    def built(self, bundle: Bundle) -> None:
+        log.info("built %s", bundle.digest)
+
+    def reused(self, stage: str, digest: str) -> None:
+        log.info("%s %s is there", stage, digest[:12])
+
+    def sent(self, device: str, sent_bytes: int, total_bytes: int) -> None:
+        """Say nothing: `deployed` has the sum."""
+
+    def deployed(self, deployment: Deployment) -> None:
+        log.info("%s: %d bytes sent in %.1f s", deployment.device.address, deployment.sent_bytes, deployment.seconds)
+
+    def launch(self, device: str, launch: LaunchPlan, number: int, total: int) -> None:
+        log.info("%s: launch %d of %d, %s %d", device, number, total, launch.variant, launch.launch)
+
+    def painted(self, device: str, task: str, images: int) -> None:
+        """Say nothing: a launch paints hundreds."""
+
+    def lost(self, device: str, reason: str, wait_s: float) -> None:
+        log.warning("%s: %s; it is waited for, at most %g s", device, reason, wait_s)
+
+    def regained(self, device: str, away_s: float) -> None:
+        log.info("%s: it is back after %.1f s", device, away_s)
+
+    def record(self, record: RunRecord) -> None:
+        log.info("%s: %s %d is %s", record.device.address, record.variant, record.launch, record.status)

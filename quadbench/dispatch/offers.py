@@ -1,0 +1,112 @@
+"""Offers: this host's phones, the devices that its worker was given, and its compilers -> the seats that it can take jobs for."""
+
+import logging
+import platform
+import threading
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+import sqlalchemy as sa
+
+from quadbench.compile.availability import availability, package_availability
+from quadbench.devices import list_devices
+from quadbench.devices.addresses import LocalAddress, VirtualAddress, parse_address, virtual_serial
+from quadbench.dispatch.plan import BUILD, compile_capability
+from quadbench.errors import QuadbenchError, UserError
+from quadbench.farm.farm_file import expected_phones
+from quadbench.farm.health import Health
+from quadbench.farm.inventory import READY
+from quadbench.farm.leases import Leases, lease_name
+from quadbench.farm.overview import overview
+from quadbench.farm.workers import WorkerDevice
+from quadbench.host import host_name, user_and_host
+from quadbench.results.layout import Layout
+from quadbench.target.known import known_targets
+from quadbench.target.profile import LOCAL_NAME, load_profile, load_profiles
+
+_LOOK_S = 10.0  # between looks at what is attached
+
+log = logging.getLogger(__name__)
+
+
+def capabilities() -> tuple[str, ...]:
+    """Return what can be done on this host without a device: building, and compiling for some targets."""
+    builds = (BUILD,) if package_availability("torch", hint="").is_ready else ()
+    known = known_targets(load_profiles(), platform.machine())
+    return (*builds, *(compile_capability(target.key) for target in known if availability(target.target).is_ready))
+
+
+def given_device(address: str) -> WorkerDevice:
+    """Return a device that a worker was given beside attached phones: this machine, or a virtual one.
+
+    Raises:
+        UserError: the address is no such device.
+        UnknownNameError, SpecError: there is no such device profile, or it is wrong.
+    """
+    labels = {"name": address, "host": host_name()}
+    match parse_address(address):
+        case LocalAddress():
+            labels |= {"serial": LOCAL_NAME, "profile": LOCAL_NAME}
+            return WorkerDevice(name=lease_name("local", LOCAL_NAME), address=address, labels=labels)
+        case VirtualAddress(profile=name):
+            profile = load_profile(name)
+            serial = virtual_serial(profile)
+            labels |= {"serial": serial, "profile": profile.name, "chip": profile.soc.model}
+            return WorkerDevice(name=lease_name("virtual", serial), address=address, labels=labels)
+    raise UserError(
+        f"a worker cannot be given '{address}'; expected {LOCAL_NAME} or virtual:NAME",
+        hint="attached phones are taken by themselves",
+    )
+
+
+class Offers:
+    """The devices that are here, looked for again and again beside the worker, and which of them are nobody's."""
+
+    def __init__(self, given: Iterable[WorkerDevice], engine: sa.Engine, layout: Layout) -> None:
+        self._given, self._engine, self._layout = tuple(given), engine, layout
+        self._attached: tuple[WorkerDevice, ...] = ()
+        self._ended = threading.Event()
+        self._looking = threading.Thread(target=self._look, name="quadbench-devices", daemon=True)
+
+    def __enter__(self) -> "Offers":
+        self._attached = attached(self._layout)
+        self._looking.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._looking.join()
+
+    @property
+    def present(self) -> tuple[WorkerDevice, ...]:
+        """Return every device that is here and works, whoever has it."""
+        return (*self._given, *self._attached)
+
+    def free(self) -> Sequence[WorkerDevice]:
+        """Return those that a job of this user may have now.
+
+        Raises:
+            StorageError, ArtifactError: the database cannot be read.
+        """
+        standing, owner = Leases(self._engine).standing(), user_and_host()
+
+        def is_free(name: str) -> bool:
+            claims = standing.get(name)
+            return claims is None or (claims.job is None and (claims.reservation is None or claims.reservation.owner == owner))
+
+        return [device for device in self.present if is_free(device.name)]
+
+    def _look(self) -> None:
+        while not self._ended.wait(_LOOK_S):
+            with suppress(QuadbenchError):  # `overview` has said it
+                self._attached = attached(self._layout)
+
+
+def attached(layout: Layout) -> tuple[WorkerDevice, ...]:
+    """Return the phones that are attached here, ready and not in quarantine."""
+    phones = overview(list_devices(), expected_phones(), layout)
+    return tuple(
+        WorkerDevice(name=phone.seen.device, address=phone.seen.address, labels=phone.labels)
+        for phone in phones
+        if phone.is_here and phone.seen.state == READY and phone.condition.health is not Health.QUARANTINED
+    )

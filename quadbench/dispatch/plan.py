@@ -1,0 +1,48 @@
+"""Plan: what a run builds, compiles and measures -> its jobs, each after those whose outcome it needs. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from quadbench.dispatch.orders import BuildOrder, CompileOrder, MeasureOrder, Order, as_json
+from quadbench.farm.job import JobKind, NewJob
+from quadbench.farm.need import capability_need
+
+BUILD = "build"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """A run's demand for one device: what its job needs, tells and is compiled for."""
+
+    needs: str
+    order: MeasureOrder
+    compiled: tuple[CompileOrder, ...]
+
+
+def compile_capability(key: str) -> str:
+    """Return the name of being able to compile for the target with this key."""
+    return f"compile {key}"
+
+
+def planned(builds: Sequence[BuildOrder], demands: Sequence[Demand], *, priority: int = 0) -> list[NewJob]:
+    """Return the jobs of a run, those that others need before them. What several demands need is done once."""
+    jobs: list[NewJob] = []
+
+    def add(kind: JobKind, needs: str, order: Order, after: Sequence[int], affinity: str = "") -> int:
+        job = NewJob(kind=kind, needs=needs, payload=as_json(order), after=tuple(after), priority=priority, affinity=affinity)
+        jobs.append(job)
+        return len(jobs) - 1
+
+    built = {order.bundle: add(JobKind.BUILD, capability_need(BUILD), order, ()) for order in builds}
+    compiled: dict[tuple[str, str], int] = {}
+    for demand in demands:
+        for order in demand.compiled:
+            if (order.bundle, order.key) not in compiled:
+                after = [built[order.bundle]] if order.bundle in built else []
+                needs = capability_need(compile_capability(order.key))
+                compiled[order.bundle, order.key] = add(JobKind.COMPILE, needs, order, after)
+    for demand in demands:
+        after = [compiled[order.bundle, order.key] for order in demand.compiled]
+        affinity = min(f"{order.bundle} {order.key}" for order in demand.compiled)
+        add(JobKind.MEASURE, demand.needs, demand.order, after, affinity)
+    return jobs

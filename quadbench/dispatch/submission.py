@@ -1,0 +1,134 @@
+"""Submission: a recipe or a bundle, and words for devices -> jobs in the farm's queue, and what they need in its store."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import sqlalchemy as sa
+import yaml
+
+from quadbench.artifacts import Bundle, Stored
+from quadbench.dispatch.demands import Asked, asked_for, demands_of
+from quadbench.dispatch.orders import BuildOrder, MeasureOrder
+from quadbench.dispatch.plan import planned
+from quadbench.farm.jobs import JobQueue
+from quadbench.farm.leases import Leases
+from quadbench.farm.store.artifacts import is_stored, send
+from quadbench.farm.store.objects import Store
+from quadbench.farm.store.opening import required_store
+from quadbench.farm.workers import WorkerDevice, Workers
+from quadbench.host import user_and_host
+from quadbench.observer import Observer
+from quadbench.pipeline import USUAL, Conduct, work_of_bundle
+from quadbench.quad.cache import cached, digests_of
+from quadbench.quad.named import check_devices
+from quadbench.recipe import Recipe, Terms
+from quadbench.results.engine import database_of, open_engine
+from quadbench.results.layout import Layout
+from quadbench.results.runs import new_id
+from quadbench.spec import WHOLE_PATHS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Farm:
+    """A farm as all of its hosts see it: the database, the store, and the devices that workers have now."""
+
+    engine: sa.Engine
+    store: Store
+
+    @property
+    def devices(self) -> Sequence[WorkerDevice]:
+        """Return the devices of all workers that gave a sign of life lately, first those that nobody has."""
+        standing = Leases(self.engine).standing()
+        devices = [device for known in Workers(self.engine).known() if known.is_here for device in known.worker.devices]
+        return sorted(devices, key=lambda device: device.name in standing)
+
+
+@contextmanager
+def open_farm(layout: Layout) -> Iterator[Farm]:
+    """Open the farm of the database in $QUADBENCH_DATABASE, or of the results folder, and the store in $QUADBENCH_STORE.
+
+    Raises:
+        UserError: no store is named.
+        QuadbenchError: the database or the store cannot be reached.
+    """
+    store, engine = required_store(), open_engine(database_of(layout))
+    try:
+        yield Farm(engine=engine, store=store)
+    finally:
+        engine.dispose()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A request to a farm: devices, in words, how the run bears what befalls each of them, and how urgent it is."""
+
+    words: tuple[str, ...]
+    conduct: Conduct = USUAL
+    priority: int = 0
+
+
+def submit(recipe: Recipe, request: Request, farm: Farm, *, layout: Layout, observer: Observer) -> str:
+    """Submit a run of a recipe, and return its id. A bundle that is here is sent; one that is nowhere is built by whoever can.
+
+    Raises:
+        UserError: the recipe, or what it names, is wrong.
+        DeviceNotFoundError: the farm has no such devices.
+        StorageError, ArtifactError: the store or the database does not take it; no job was submitted.
+    """
+    check_devices(recipe)
+    asked = asked_for(request.words, farm.devices)
+    recipes = {profile: recipe.on(profile) for profile in _profiles(asked)}
+    digests = {profile: digests_of(own).bundle for profile, own in recipes.items()}
+    unlike = {digests[profile]: own for profile, own in recipes.items()}
+    builds = [order for digest, own in unlike.items() if (order := _to_build(digest, own, farm.store, layout, observer))]
+    return _submitted(recipe.name, recipe.terms, asked, digests, builds, request, farm)
+
+
+def submit_bundle(bundle: Stored[Bundle], terms: Terms, request: Request, farm: Farm) -> str:
+    """Submit a run of a bundle, which is sent, and return its id.
+
+    Raises:
+        DeviceNotFoundError: the farm has no such devices.
+        StorageError, ArtifactError: the store or the database does not take it; no job was submitted.
+    """
+    asked = asked_for(request.words, farm.devices)
+    send(bundle, farm.store)
+    work = work_of_bundle(bundle, terms)
+    digests = dict.fromkeys(_profiles(asked), bundle.artifact.digest)
+    return _submitted(work.name, work.terms, asked, digests, (), request, farm)
+
+
+def _submitted(
+    name: str,
+    terms: Terms,
+    asked: Sequence[Asked],
+    digests: Mapping[str, str],
+    builds: Sequence[BuildOrder],
+    request: Request,
+    farm: Farm,
+) -> str:
+    run_id = new_id()
+    order = MeasureOrder(name=name, bundles=dict(digests), terms=terms, conduct=request.conduct)
+    jobs = planned(builds, demands_of(asked, order), priority=request.priority)
+    JobQueue(farm.engine).submit(run_id, jobs, user_and_host(), version("quadbench"))
+    return run_id
+
+
+def _profiles(asked: Sequence[Asked]) -> list[str]:
+    return sorted({device.labels["profile"] for one in asked for device in one.fit})
+
+
+def _to_build(digest: str, recipe: Recipe, store: Store, layout: Layout, observer: Observer) -> BuildOrder | None:
+    if bundle := cached(recipe, layout):
+        observer.reused("bundle", digest)
+        send(bundle, store)
+        return None
+    return None if is_stored(Bundle, digest, store) else BuildOrder(recipe=whole_text(recipe), bundle=digest)
+
+
+def whole_text(recipe: Recipe) -> str:
+    """Return a recipe as YAML without its defaults, with the whole paths of its files: as another host may read it."""
+    content = recipe.model_dump(mode="json", exclude_defaults=True, context=WHOLE_PATHS)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

@@ -1,0 +1,179 @@
+"""Worker: this host's devices and the farm's queue -> jobs, each done in a process of its own, until it is told to stop."""
+
+import logging
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing import connection, get_context
+from multiprocessing.process import BaseProcess
+from typing import Protocol
+
+import sqlalchemy as sa
+
+from quadbench.errors import AttemptOverError, StorageError
+from quadbench.farm.job import Job
+from quadbench.farm.job_status import asked_to_stop
+from quadbench.farm.jobs import JobQueue
+from quadbench.farm.leases import LEASE_S
+from quadbench.farm.need import capability_need, needs_served
+from quadbench.farm.scheduler import Seat
+from quadbench.farm.workers import NewWorker, WorkerDevice, Workers
+
+LOOK_S = 1.0  # between looks at the queue
+_BEATS = 4  # signs of life in the time of a lease, so that one that fails costs nothing
+_AWAY_S = 5.0  # to wait where the database is not reached
+
+log = logging.getLogger(__name__)
+
+CarryOut = Callable[[Job, str], None]
+
+
+class Meter(Protocol):
+    """Is told what a worker does, for those who watch it from outside."""
+
+    def begun(self, job: Job) -> None: ...
+
+    def ended(self, job: Job, seconds: float) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Last:
+    """The last job of a seat: its affinity, and when it had ended."""
+
+    affinity: str
+    at: float
+
+
+@dataclass(kw_only=True)
+class _Running:
+    """An attempt that is being made. `interrupts` counts how often it was told to stop."""
+
+    job: Job
+    process: BaseProcess
+    begun: float
+    beat: float
+    interrupts: int = 0
+
+    def interrupt(self, times: int) -> None:
+        """Tell it to stop as Ctrl-C does: once is after the launch that runs, twice is at once."""
+        if self.interrupts < times and self.process.pid:
+            self.interrupts += 1
+            with suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGINT)
+
+
+class Devices(Protocol):
+    """Knows the devices of this host."""
+
+    @property
+    def present(self) -> tuple[WorkerDevice, ...]: ...
+
+    def free(self) -> Sequence[WorkerDevice]: ...
+
+
+class Worker:
+    """The worker of one host, which says what it is but for its devices. `carry_out` makes an attempt, at a device's address."""
+
+    def __init__(self, itself: NewWorker, engine: sa.Engine, devices: Devices, carry_out: CarryOut, meter: Meter) -> None:
+        self._itself, self._devices, self._carry_out, self._meter = itself, devices, carry_out, meter
+        self._engine, self._queue, self._workers = engine, JobQueue(engine), Workers(engine)
+        # A server that has imported what attempts need forks their processes, so that each begins at once.
+        self._processes = get_context("forkserver")
+        self._processes.set_forkserver_preload([carry_out.__module__])
+        self._running: dict[str, _Running] = {}  # by seat
+        self._last: dict[str, _Last] = {}
+        self._stops = 0
+        self._told_at = -math.inf
+
+    def stop(self) -> None:
+        """Begin no more jobs; let what runs end its launch, and give its job back. Called again: at once."""
+        self._stops += 1
+
+    def work(self) -> None:
+        """Do jobs until told to stop and all that runs has ended."""
+        while not (self._stops and not self._running):
+            pause_s = LOOK_S
+            try:
+                self._tell()
+                self._clear()
+                self._give_signs_of_life()
+                if not self._stops:
+                    self._begin()
+            except StorageError as error:
+                log.warning("the queue is not reached: %s", error)
+                pause_s = _AWAY_S
+            connection.wait([one.process.sentinel for one in self._running.values()], pause_s)
+            for one in self._running.values():
+                one.interrupt(self._stops)
+        with suppress(StorageError):
+            self._workers.leave(self._itself.name)
+
+    def _tell(self) -> None:
+        """Tell the others in time that this worker is there, and with what; it may have been asked to drain."""
+        if time.monotonic() - self._told_at < LEASE_S / _BEATS:
+            return
+        is_to_drain = self._workers.note(replace(self._itself, devices=self._devices.present))
+        if reason := self._workers.why_idle(self._itself):
+            log.warning("%s", reason)
+        if is_to_drain and not self._stops:
+            self.stop()
+        self._told_at = time.monotonic()
+
+    def _begin(self) -> None:
+        """Begin what the queue has for the seats that are free."""
+        free = {device.name: device for device in self._devices.free() if device.name not in self._running}
+        room = f"room@{self._itself.host}"
+        seats = [self._seat(device.name, needs_served(device.name, device.labels)) for device in free.values()]
+        if self._itself.capabilities and room not in self._running:
+            seats.append(self._seat(room, frozenset(map(capability_need, self._itself.capabilities))))
+        for job in self._queue.claim(self._itself.name, self._itself.version, seats) if seats else ():
+            seat = job.seat or ""
+            address = free[seat].address if seat in free else ""
+            process = self._processes.Process(target=self._carry_out, args=(job, address))
+            process.start()
+            now = time.monotonic()
+            self._running[seat] = _Running(job=job, process=process, begun=now, beat=now)
+            self._meter.begun(job)
+            log.info("job %d of run %s begins at %s, attempt %d", job.id, job.run_id, job.seat, job.attempt)
+
+    def _seat(self, name: str, serves: frozenset[str]) -> Seat:
+        last = self._last.get(name, _Last(affinity="", at=-math.inf))
+        return Seat(name=name, serves=serves, rested_s=time.monotonic() - last.at, affinity=last.affinity)
+
+    def _clear(self) -> None:
+        """Take away what has ended. A process that did not come to its own end is told to the queue."""
+        for seat, one in list(self._running.items()):
+            if (code := one.process.exitcode) is None:
+                continue
+            if code != 0:
+                with suppress(AttemptOverError):
+                    self._queue.fail(one.job, f"its process ended with {_code(code)}", is_transient=True)
+            now = time.monotonic()
+            self._meter.ended(one.job, now - one.begun)
+            self._last[seat] = _Last(affinity=one.job.affinity, at=now)
+            del self._running[seat]
+            one.process.close()
+
+    def _give_signs_of_life(self) -> None:
+        """Renew attempts in time; one that is over is killed. One whose job was cancelled is told to stop, without delay."""
+        cancelled = asked_to_stop(self._engine, self._itself.name) if self._running else ()
+        for one in self._running.values():
+            if one.job.id in cancelled:
+                one.interrupt(1)
+            if time.monotonic() - one.beat < LEASE_S / _BEATS:
+                continue
+            try:
+                self._queue.renew(one.job)
+            except AttemptOverError as error:
+                log.warning("%s", error)
+                one.process.kill()
+                continue
+            one.beat = time.monotonic()
+
+
+def _code(code: int) -> str:
+    return f"exit code {code}" if code > 0 else f"signal {signal.Signals(-code).name}"

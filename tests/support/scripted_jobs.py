@@ -1,0 +1,67 @@
+"""Scripted jobs: attempts that lease a device, are at it for a while, store one record and end, without any device."""
+
+import time
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+from quadbench.errors import LeaseError
+from quadbench.farm.job import Account, Job
+from quadbench.farm.jobs import JobQueue
+from quadbench.farm.leases import Leases
+from quadbench.farm.workers import WorkerDevice
+from quadbench.results.engine import Source, open_engine
+from quadbench.results.records import Records
+from support.stored_records import record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Script:
+    """What each attempt does. `seconds` is how long it is at the device; it fails, or crashes, the first so many times."""
+
+    database: Source
+    seconds: float = 0.0
+    failures: int = 0
+    crashes: int = 0
+
+    def carry_out(self, job: Job, address: str) -> None:
+        """Make an attempt; its record is that of launch `job.id`, so that one which is stored twice is seen."""
+        with closing(Records(open_engine(self.database))) as records:
+            queue, leases = JobQueue(records.engine), Leases(records.engine)
+            if job.attempt <= self.crashes:
+                raise SystemExit(3)
+            if job.attempt <= self.failures:
+                queue.fail(job, "the cable was pulled", is_transient=True)
+                return
+            try:
+                self._measure(job, records, leases)
+            except LeaseError as error:
+                queue.fail(job, str(error), is_transient=True)
+                return
+            queue.finish(job, Account(answer={"address": address}, lines="did it"))
+
+    def _measure(self, job: Job, records: Records, leases: Leases) -> None:
+        lease = leases.take(job.seat or "", job.owner, "a script")
+        time.sleep(self.seconds)
+        mine = replace(record(f"{job.run_id}-{job.id}-{job.attempt}"), run_id=job.run_id, launch=job.id)
+        records.store(mine, lambda connection: leases.check(connection, lease))
+        leases.end(lease)
+
+
+@dataclass(frozen=True)
+class Phones:
+    """Devices that are always there and nobody's."""
+
+    present: tuple[WorkerDevice, ...]
+
+    def free(self) -> tuple[WorkerDevice, ...]:
+        return self.present
+
+
+def phones(count: int) -> Phones:
+    """Return so many phones, one as the other."""
+    return Phones(
+        tuple(
+            WorkerDevice(name=f"phone-{number}", address=f"s25@phone-{number}", labels={"profile": "s25", "serial": str(number)})
+            for number in range(count)
+        )
+    )
