@@ -1,0 +1,91 @@
+"""Scripted devices and short jobs on one machine -> what a worker and its queue cost beside the devices' time.
+
+    python bench/farm.py --devices 64 --jobs 512 --seconds 30
+    python bench/farm.py --database postgresql://quadbench@/bench
+
+Each job is an attempt as the tests have them: it leases its device, is at it for so many seconds, and stores one record.
+"""
+
+import argparse
+import resource
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from support.scripted_jobs import Script, phones
+
+from quadbench.dispatch.worker import Worker
+from quadbench.farm.job import Job, JobKind, JobState, NewJob
+from quadbench.farm.job_status import queue_status
+from quadbench.farm.jobs import JobQueue
+from quadbench.farm.need import wish_need
+from quadbench.farm.selection import Wish
+from quadbench.farm.workers import NewWorker, Workers
+from quadbench.host import peak_memory_bytes
+from quadbench.results.engine import Source, open_engine
+from quadbench.results.records import Records
+
+
+class Unmetered:
+    """Nobody watches."""
+
+    def begun(self, job: Job) -> None: ...
+
+    def ended(self, job: Job, seconds: float) -> None: ...
+
+
+def main() -> None:
+    """Print what the jobs took, and what of it was not the devices'."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--devices", type=int, default=64)
+    parser.add_argument("--jobs", type=int, default=512)
+    parser.add_argument("--seconds", type=float, default=30.0, help="of a job at its device")
+    parser.add_argument("--database", help="URL; a SQLite file if not given")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        database: Source = options.database or Path(folder) / "quadbench.sqlite"
+        elapsed_s, status_s = measured(database, options.devices, options.jobs, options.seconds)
+        with Records(open_engine(database)) as records:
+            stored = [record for run_id in records.run_ids() for record in records.of_run(run_id)]
+    whole = options.jobs == len(stored) == len({record.launch for record in stored})
+    busy = options.jobs * options.seconds / (options.devices * elapsed_s)
+    cpu_s = sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    print(f"{options.jobs} jobs of {options.seconds:g} s on {options.devices} devices: {elapsed_s:.1f} s")  # noqa: T201
+    print(f"every job once: {whole}; devices busy {busy:.1%}; {cpu_s / options.jobs:.3f} CPU seconds a job")  # noqa: T201
+    print(f"status {status_s * 1000:.0f} ms; the worker's peak {peak_memory_bytes() / 2**20:.0f} MiB")  # noqa: T201
+
+
+def measured(database: Source, devices: int, jobs: int, seconds: float) -> tuple[float, float]:
+    """Have one worker do the jobs. Return how long that took, and the longest time of a whole status meanwhile."""
+    engine = open_engine(database)
+    queue = JobQueue(engine)
+    need = wish_need(Wish(word="s25", key=None, value="s25", count=1))
+    itself = NewWorker(name="bench", host="bench", version="1", capabilities=(), devices=())
+    worker = Worker(itself, engine, phones(devices), Script(database=database, seconds=seconds).carry_out, Unmetered())
+    thread = threading.Thread(target=worker.work)
+    thread.start()
+    time.sleep(3)  # the worker's process server is there
+    began, longest = time.monotonic(), 0.0
+    queue.submit("bench", [NewJob(kind=JobKind.MEASURE, needs=need) for _ in range(jobs)], "bench@bench", "1")
+    while True:
+        asked = time.monotonic()
+        states = queue_status(engine).states
+        Workers(engine).known()
+        longest = max(longest, time.monotonic() - asked)
+        if states.get(JobState.DONE.value, 0) + states.get(JobState.FAILED.value, 0) >= jobs:
+            break
+        time.sleep(0.5)
+    elapsed_s = time.monotonic() - began
+    worker.stop()
+    thread.join()
+    engine.dispose()
+    return elapsed_s, longest
+
+
+if __name__ == "__main__":
+    main()
