@@ -13,7 +13,7 @@ from quadbench.cli.console import RUN_STAGES, RunConsole
 from quadbench.cli.live import LiveLine, shown_line
 
 LINES = [
-    ("virtual:s25", LiveLine(what="measure", detail="3 of 9, image 12 of 40, remove-object/per-graph", share=0.25, since=0.0)),
+    ("virtual:s25", LiveLine(what="measure", detail="3/9, image 12/40, remove-object/per-graph", share=0.25, since=0.0)),
     ("s25@R5CX1234567ABCDEFGH", LiveLine(what="push", detail="1203.4 of 2056.1 MB, 38.2 MB/s", share=0.585, since=0.0)),
     ("virtual:s25?scenario=/a/long/way/to/scenario.yaml&data_mb=512", LiveLine(what="wait", detail="was lost: " * 20, since=0.0)),
     ("telefon-手机-" * 5, LiveLine(what="measure", detail="步" * 60, share=1.0, since=0.0)),
@@ -28,9 +28,9 @@ def test_a_line_is_as_wide_as_the_terminal_at_most(name: str, line: LiveLine, wi
 
 def test_a_line_says_what_the_device_does_and_how_long_it_still_takes() -> None:
     assert shown_line(*LINES[0], 30.0, 100).plain == (
-        "virtual:s25 ━━········ measure 3 of 9, image 12 of 40, remove-object/per-graph".ljust(87) + " 0:01:30 left"
+        "virtual:s25 ━━········ measure 3/9, image 12/40, remove-object/per-graph".ljust(87) + " 0:01:30 left"
     )
-    assert shown_line(*LINES[1], 30.0, 80).plain.startswith("s25@R5CX1234567ABCD… ━━━━━━···· push 1203.4 of 2056.1 MB, 38.2 MB/s")
+    assert shown_line(*LINES[1], 30.0, 80).plain.startswith("s25@R5CX1234567… ━━━━━━···· push 1203.4 of 2056.1 MB, 38.2 MB/s")
 
 
 def test_a_run_that_goes_on_counts_its_time_from_there() -> None:

@@ -170,7 +170,7 @@ class _Under:
     def shown(self, task: str, images: int) -> str:
         """Return what it does, in so few words that a narrow terminal has room for them."""
         which = f"{task}/{self.variant}" if task else self.variant.value
-        return f"{self.count}, image {images} of {self.images}, {which}"
+        return f"{self.number}/{self.total}, image {images}/{self.images}, {which}"
 
     def share(self, images: int) -> float:
         """Return the share of all launches that is done."""

@@ -76,7 +76,7 @@ def shown_line(name: str, line: LiveLine, now: float, width: int) -> Text:
     """Return a line as a terminal of a width shows it: name, bar, what it does, and at the right how long it still takes."""
     right = _time_left(line, now - line.since)
     first = Text(one_line(name), style="bold")
-    first.truncate(width // 4, overflow="ellipsis")
+    first.truncate(width // 5, overflow="ellipsis")
     bar = "" if line.share is None else f" {_bar(line.share)}"
     left = Text.assemble(first, bar, f" {one_line(' '.join(filter(None, (line.what, line.detail))))}")
     left.truncate(max(1, width - len(right) - 1), overflow="ellipsis", pad=True)
