@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -47,22 +48,16 @@ def test_a_sweep_that_keeps_going_names_the_value_that_failed(
     tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     core = min(os.sched_getaffinity(0))
-    words = [
-        "sweep",
-        str(tiny_recipe),
-        "--over",
-        f"runtime.cores=[{core}],[999]",
-        "--devices",
-        "local",
-        "--results",
-        str(tmp_path),
-    ]
+    recipe = Path(shutil.copytree(tiny_recipe.parent, tmp_path / "recipe")) / tiny_recipe.name
+    recipe.write_text(recipe.read_text().replace("{threads: 1}", f"{{threads: 1, cores: [{core}]}}"))
+    over = f"runtime.cores.0={core},999"
+    words = ["sweep", str(recipe), "--over", over, "--devices", "local", "--results", str(tmp_path / "results")]
     assert main(words) == 2
     assert "runtime.cores names core 999" in capsys.readouterr().err
     assert main([*words, "--keep-going", "--json"]) == 2
     output = capsys.readouterr()
-    assert {point["setting"]["runtime.cores"] for point in json.loads(output.out)["points"]} == {f"[{core}]"}
-    assert "runtime.cores=[999] was left out: runtime.cores names core 999" in " ".join(output.err.split())
+    assert {point["setting"]["runtime.cores.0"] for point in json.loads(output.out)["points"]} == {f"{core}"}
+    assert "runtime.cores.0=999 was left out: runtime.cores names core 999" in " ".join(output.err.split())
 
 
 @pytest.mark.slow
