@@ -22,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 
 from quadbench.farm.job import Job, JobKind, claimed, finished
 from quadbench.farm.need import capability_need, device_need, needs_served, wish_need
-from quadbench.farm.scheduler import MOST_IN_LINE, Line, Seat, Usage, assigned
+from quadbench.farm.scheduler import MOST_IN_LINE, JobLine, Seat, Usage, assigned
 from quadbench.farm.selection import Wish
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -182,7 +182,7 @@ class Farm:
         seats = [replace(seat, rested_s=self.rested_s(seat, now)) for seat in free.values()]
         began = time.process_time()  # as other processes have the machine too
         lines = [
-            Line(owner=owner, needs=need, jobs=row.first(), served_at=row.served_at)
+            JobLine(owner=owner, needs=need, jobs=row.first(), served_at=row.served_at)
             for need in {need for seat in seats for need in seat.serves} & self.queue.keys()
             for owner, row in self.queue[need].items()
             if row.head or row.rest

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from quadbench.farm.job import Job, JobKind, JobState, claimed, expired, failed, finished, is_held
 from quadbench.farm.need import capability_need, device_need, needs_served, wish_need
-from quadbench.farm.scheduler import Line, Seat, Usage, assigned
+from quadbench.farm.scheduler import JobLine, Seat, Usage, assigned
 from quadbench.farm.selection import Wish
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -60,13 +60,13 @@ class World:
     began: list[Job] = field(default_factory=list)
     attempts: dict[str, Job] = field(default_factory=dict)  # by seat
 
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[JobLine]:
         ready: dict[tuple[str, str], list[Job]] = {}
         for one in sorted(self.jobs.values(), key=lambda one: (one.counts_from, one.id)):
             is_due = one.submitted_at <= self.now and (one.not_before is None or one.not_before <= self.now)
             if one.state is JobState.WAITING and is_due and all(self.jobs[n].state is JobState.DONE for n in one.after):
                 ready.setdefault((one.owner, one.needs), []).append(one)
-        return [Line(owner=owner, needs=needs, jobs=jobs) for (owner, needs), jobs in ready.items()]
+        return [JobLine(owner=owner, needs=needs, jobs=jobs) for (owner, needs), jobs in ready.items()]
 
     def claim(self) -> None:
         running = Counter(one.owner for one in self.attempts.values())
@@ -149,7 +149,7 @@ def test_one_owner_s_jobs_begin_by_priority_and_then_by_age_but_for_what_needs_n
     waiting, last, order = list(jobs), "", []
     while waiting:
         waiting.sort(key=lambda one: (one.counts_from, one.id))
-        line = Line(owner="ana", needs=NEEDS[0], jobs=waiting)
+        line = JobLine(owner="ana", needs=NEEDS[0], jobs=waiting)
         ((one, _),) = assigned([replace(SEATS[0], affinity=last)], [line], {}, START + timedelta(hours=1))
         assert one is waiting[0] or (one.affinity == last and one.priority == waiting[0].priority)
         assert one.counts_from - waiting[0].counts_from <= timedelta(minutes=10)
@@ -160,7 +160,7 @@ def test_one_owner_s_jobs_begin_by_priority_and_then_by_age_but_for_what_needs_n
 
 
 def test_owners_take_turns_by_what_they_have() -> None:
-    lines = [Line(owner=owner, needs=NEEDS[-1], jobs=[job(n, owner, NEEDS[-1]) for n in range(9)]) for owner in OWNERS]
+    lines = [JobLine(owner=owner, needs=NEEDS[-1], jobs=[job(n, owner, NEEDS[-1]) for n in range(9)]) for owner in OWNERS]
     usage = {"ana": Usage(running=5), "ben": Usage(running=1), "cara": Usage(running=1, device_s=600.0)}
     seats = [seat for seat in SEATS if NEEDS[-1] in seat.serves]
     given_to = [one.owner for one, _ in assigned([*seats, replace(seats[0], name="more")], lines, usage, START)]
@@ -168,7 +168,7 @@ def test_owners_take_turns_by_what_they_have() -> None:
 
 
 def test_a_line_from_which_nothing_was_taken_for_long_goes_first() -> None:
-    lines = [Line(owner=owner, needs=NEEDS[0], jobs=[job(n, owner)]) for n, owner in enumerate(OWNERS)]
+    lines = [JobLine(owner=owner, needs=NEEDS[0], jobs=[job(n, owner)]) for n, owner in enumerate(OWNERS)]
     usage = {"ana": Usage(running=9), "ben": Usage(), "cara": Usage()}
     now = START + timedelta(minutes=31)
     lines[1] = replace(lines[1], served_at=now)
@@ -185,7 +185,9 @@ def test_whoever_floods_one_phone_keeps_nobody_from_it_who_has_others() -> None:
     turns: Counter[str] = Counter()
     for minute in range(0, 600, 10):
         now = START + timedelta(minutes=minute)
-        lines = [Line(owner=owner, needs=needs, jobs=[job(minute, owner, needs)], served_at=served_at[owner]) for owner in OWNERS]
+        lines = [
+            JobLine(owner=owner, needs=needs, jobs=[job(minute, owner, needs)], served_at=served_at[owner]) for owner in OWNERS
+        ]
         ((one, _),) = assigned([SEAT_OF["phone-0"]], lines, {"ana": Usage(running=5)}, now)
         served_at[one.owner] = now
         turns[one.owner] += 1
@@ -195,16 +197,16 @@ def test_whoever_floods_one_phone_keeps_nobody_from_it_who_has_others() -> None:
 def test_a_wish_goes_where_nothing_changes_then_where_nobody_else_must_then_to_the_longest_rested() -> None:
     wish = NEEDS[-2]
     phones = [SEAT_OF["phone-0"], SEAT_OF["phone-2"]]
-    line = Line(owner="ana", needs=wish, jobs=[job(1, needs=wish, affinity="b-1")])
+    line = JobLine(owner="ana", needs=wish, jobs=[job(1, needs=wish, affinity="b-1")])
 
-    def given_to(*seats: Seat, others: Sequence[Line] = ()) -> str:
+    def given_to(*seats: Seat, others: Sequence[JobLine] = ()) -> str:
         pairs = assigned(seats, [line, *others], {"ben": Usage(running=9)}, START)
         return next(seat.name for one, seat in pairs if one.owner == "ana")
 
     hot, cool = replace(phones[0], rested_s=5.0), replace(phones[1], rested_s=500.0)
     assert given_to(hot, cool) == "phone-2"
     assert given_to(replace(hot, affinity="b-1"), cool) == "phone-0"
-    named = Line(owner="ben", needs=device_need("phone-2"), jobs=[job(2, "ben", device_need("phone-2"))])
+    named = JobLine(owner="ben", needs=device_need("phone-2"), jobs=[job(2, "ben", device_need("phone-2"))])
     assert given_to(hot, cool, others=[named]) == "phone-0"
 
 

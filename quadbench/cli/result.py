@@ -72,7 +72,7 @@ def _print_tables(options: argparse.Namespace, view: ReportView, path: Path | No
         _print_kpis(console, result)
     else:
         _print_glance(console, view)
-        print_text(words.SIDES)
+        console.print(words.SIDES, highlight=False, markup=False)
     for doubt in view.doubts:
         console.print(Text.assemble((doubt.caveat.words, "yellow"), f": {doubt.caveat.advice}"), highlight=False)
     for sentence in ("".join(phrase.text for phrase in view.headline), *view.gaps):

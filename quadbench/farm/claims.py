@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from quadbench.errors import ArtifactError
 from quadbench.farm.job import Job, JobState, claimed
 from quadbench.farm.job_rows import fail_damaged, read_jobs, store_changes, time_of
-from quadbench.farm.scheduler import MOST_IN_LINE, Line, Seat, Usage, assigned
+from quadbench.farm.scheduler import MOST_IN_LINE, JobLine, Seat, Usage, assigned
 from quadbench.results import schema
 from quadbench.results.engine import name_of, now_of
 from quadbench.results.tables import AttemptRow, JobRow
@@ -80,14 +80,14 @@ def _lines(connection: sa.Connection, version: str, seats: Sequence[Seat]) -> li
     return [(need, owner, time_of(begun_at)) for need, owner, begun_at in chosen]
 
 
-def _line(connection: sa.Connection, version: str, needs: str, owner: str, served_at: datetime | None, now: datetime) -> Line:
+def _line(connection: sa.Connection, version: str, needs: str, owner: str, served_at: datetime | None, now: datetime) -> JobLine:
     """Return the first jobs of a line, their rows locked. Rows that hold no job are failed, so that they keep nobody away."""
     of_line = (*_READY, JobRow.version == version, JobRow.needs == needs, JobRow.owner == owner)
     may_begin = sa.or_(JobRow.not_before.is_(None), JobRow.not_before <= now)
     first = sa.select(JobRow).where(*of_line, may_begin).order_by(JobRow.counts_from, JobRow.id).limit(MOST_IN_LINE)
     read = read_jobs(connection, first.with_for_update(skip_locked=True))
     fail_damaged(connection, read.faults, now)
-    return Line(owner=owner, needs=needs, jobs=read.jobs, served_at=served_at)
+    return JobLine(owner=owner, needs=needs, jobs=read.jobs, served_at=served_at)
 
 
 def _usage(connection: sa.Connection, now: datetime) -> Mapping[str, Usage]:

@@ -32,7 +32,7 @@ class Seat:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class JobLine:
     """The first jobs, in their order, of one owner that need the same. `served_at` is when the last of the line was begun."""
 
     owner: str
@@ -49,7 +49,9 @@ class Usage:
     device_s: float = 0.0
 
 
-def assigned(seats: Sequence[Seat], lines: Sequence[Line], usage: Mapping[str, Usage], now: datetime) -> list[tuple[Job, Seat]]:
+def assigned(
+    seats: Sequence[Seat], lines: Sequence[JobLine], usage: Mapping[str, Usage], now: datetime
+) -> list[tuple[Job, Seat]]:
     """Give jobs to seats until none is left that fits; no seat and no job twice.
 
     What a line waits for only grows while jobs are given, so a turn that has become later is put back and no other is looked at.
@@ -72,7 +74,7 @@ def assigned(seats: Sequence[Seat], lines: Sequence[Line], usage: Mapping[str, U
 class _Giving:
     """The seats and jobs that are not given yet."""
 
-    def __init__(self, seats: Sequence[Seat], lines: Sequence[Line], usage: Mapping[str, Usage], now: datetime) -> None:
+    def __init__(self, seats: Sequence[Seat], lines: Sequence[JobLine], usage: Mapping[str, Usage], now: datetime) -> None:
         self._lines, self._now = lines, now
         self._jobs = [deque(line.jobs) for line in lines]
         self._served_at = [line.served_at for line in lines]

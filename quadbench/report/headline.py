@@ -62,9 +62,7 @@ def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
     elif ran and Variant.FLOAT not in ran:
         missing.append("The float graph did not run, so that device and Python reference were not compared.")
     if ran and has_references(result.bundle) and not any(item.truth for task in result.bundle.tasks for item in task.items):
-        missing.append(
-            "No truth images, the pictures that would be right, were given; pictures are compared with the float reference only."
-        )
+        missing.append("No truth images, the pictures that would be right, were given: only the float reference counts.")
     unequal = unequal_rows(rows)
     missing += [
         _unequal([row for row in unequal if row.device == device]) for device in dict.fromkeys(row.device for row in unequal)
