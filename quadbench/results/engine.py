@@ -210,6 +210,9 @@ def _migrate(engine: sa.Engine) -> None:
     """Bring the schema up to date inside one write transaction, in which no other process does so, and close the connection."""
     name = name_of(engine)
     try:
+        with reading(engine) as connection:
+            if schema.is_current(connection, name):
+                return  # as nearly always: nobody has to wait for a write
         with writing(engine) as connection:
             if not _is_file(engine):
                 wait_for_migration(connection)
