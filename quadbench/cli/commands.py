@@ -49,7 +49,7 @@ GROUPS = (
             "devices": "list phones with their health, and what else --devices takes",
             "reserve": "keep a device for yourself for a while",
             "release": "give a reserved device back",
-            "farm": "see and cancel what waits and runs in a farm's queue, and begin a farm",
+            "farm": "begin a farm, work for it, have it run recipes, see its jobs",
             "who": "say who has which device, and until when",
             "targets": "list what can be compiled for, and what to install for the rest",
             "doctor": "say what is installed and what to install, or try a device",
