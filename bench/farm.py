@@ -7,6 +7,7 @@ Each job is an attempt as the tests have them: it leases its device, is at it fo
 """
 
 import argparse
+import os
 import resource
 import sys
 import tempfile
@@ -14,7 +15,9 @@ import threading
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+TESTS = str(Path(__file__).parents[1] / "tests")
+sys.path.insert(0, TESTS)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (TESTS, os.environ.get("PYTHONPATH"))))  # for the worker's processes
 
 from support.scripted_jobs import Script, phones
 

@@ -1,10 +1,12 @@
 """A worker does each job once, on one device at a time; it bears attempts that fail or crash, and stops as it is told."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -23,6 +25,14 @@ from quadbench.results.engine import Source, open_engine
 
 ANY_S25 = wish_need(Wish(word="s25", key=None, value="s25", count=1))
 PATIENCE_S = 60.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def children_find_scripts() -> Iterator[None]:
+    """Let processes that a worker starts import what the tests share, as an installed package's are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        yield
 
 
 class Unmetered:

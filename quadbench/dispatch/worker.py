@@ -25,6 +25,7 @@ from quadbench.farm.workers import NewWorker, WorkerDevice, Workers
 
 LOOK_S = 1.0  # between looks at the queue
 _BEATS = 4  # signs of life in the time of a lease, so that one that fails costs nothing
+_GRACE_S = 5.0  # for an attempt whose end is stored to end indeed
 _AWAY_S = 5.0  # to wait where the database is not reached
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class _Running:
     begun: float
     beat: float
     interrupts: int = 0
+    is_over: bool = False  # the queue says so: it has stored its end, or lost its job
 
     def interrupt(self, times: int) -> None:
         """Tell it to stop as Ctrl-C does: once is after the launch that runs, twice is at once."""
@@ -83,7 +85,7 @@ class Worker:
         self._engine, self._queue, self._workers = engine, JobQueue(engine), Workers(engine)
         # A server that has imported what attempts need forks their processes, so that each begins at once.
         self._processes = get_context("forkserver")
-        self._processes.set_forkserver_preload([carry_out.__module__])
+        self._processes.set_forkserver_preload(["__main__", carry_out.__module__])
         self._running: dict[str, _Running] = {}  # by seat
         self._last: dict[str, _Last] = {}
         self._stops = 0
@@ -168,11 +170,12 @@ class Worker:
                 continue
             try:
                 self._queue.renew(one.job)
+                one.beat = time.monotonic()
             except AttemptOverError as error:
-                log.warning("%s", error)
-                one.process.kill()
-                continue
-            one.beat = time.monotonic()
+                if one.is_over:
+                    log.warning("%s", error)
+                    one.process.kill()
+                one.is_over, one.beat = True, one.beat + _GRACE_S
 
 
 def _code(code: int) -> str:
