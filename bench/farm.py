@@ -19,18 +19,18 @@ TESTS = str(Path(__file__).parents[1] / "tests")
 sys.path.insert(0, TESTS)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (TESTS, os.environ.get("PYTHONPATH"))))  # for the worker's processes
 
-from support.scripted_jobs import Script, phones
+from support.scripted_jobs import Script, phones  # noqa: E402
 
-from quadbench.dispatch.worker import Worker
-from quadbench.farm.job import Job, JobKind, JobState, NewJob
-from quadbench.farm.job_status import queue_status
-from quadbench.farm.jobs import JobQueue
-from quadbench.farm.need import wish_need
-from quadbench.farm.selection import Wish
-from quadbench.farm.workers import NewWorker, Workers
-from quadbench.host import peak_memory_bytes
-from quadbench.results.engine import Source, open_engine
-from quadbench.results.records import Records
+from quadbench.dispatch.worker import Worker  # noqa: E402
+from quadbench.farm.job import Job, JobKind, JobState, NewJob  # noqa: E402
+from quadbench.farm.job_status import queue_status  # noqa: E402
+from quadbench.farm.jobs import JobQueue  # noqa: E402
+from quadbench.farm.need import wish_need  # noqa: E402
+from quadbench.farm.selection import Wish  # noqa: E402
+from quadbench.farm.workers import NewWorker, Workers  # noqa: E402
+from quadbench.host import peak_memory_bytes  # noqa: E402
+from quadbench.results.engine import Source, open_engine  # noqa: E402
+from quadbench.results.records import Records  # noqa: E402
 
 
 class Unmetered:

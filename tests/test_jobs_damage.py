@@ -15,13 +15,14 @@ from quadbench.farm.job_status import job_with_attempts, listed_jobs, queue_stat
 from quadbench.farm.jobs import JobQueue
 from quadbench.farm.need import capability_need
 from quadbench.farm.scheduler import Seat
-from quadbench.farm.workers import NewWorker, Workers
+from quadbench.farm.workers import NewWorker, WorkerDevice, Workers
 from quadbench.results.engine import open_engine
 from quadbench.results.tables import AttemptRow, JobNeedRow, JobRow, WorkerRow
 
 BUILD = NewJob(kind=JobKind.BUILD, needs=capability_need("build"))
 HOST = Seat(name="host-1", serves=frozenset({capability_need("build")}))
-WORKER = NewWorker(name="one", host="lab-1", version="0.1.0", capabilities=("build",), devices=("R3CX",))
+PHONE = WorkerDevice(name="R3CX", address="s25@R3CX", labels={"profile": "s25"})
+WORKER = NewWorker(name="one", host="lab-1", version="0.1.0", capabilities=("build",), devices=(PHONE,))
 COLUMNS = [
     (table.__tablename__, column.name)
     for table in (JobRow, JobNeedRow, AttemptRow, WorkerRow)
@@ -42,7 +43,7 @@ def queue(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert lost.id == 2
     jobs.submit("run-b", [BUILD, NewJob(kind=JobKind.COMPILE, needs="x", after=(0,))], "ben@lab-2", "0.1.0")
     for name in ("one", "two"):
-        Workers(engine).note(NewWorker(name=name, host="lab-1", version="0.1.0", capabilities=("build",), devices=("R3CX",)))
+        Workers(engine).note(NewWorker(name=name, host="lab-1", version="0.1.0", capabilities=("build",), devices=(PHONE,)))
     engine.dispose()
     return path
 
@@ -53,6 +54,7 @@ def _refused_by_name() -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", COLUMNS, ids=".".join)
 def test_any_value_in_any_column_is_refused_by_name_or_left_out(place: tuple[str, str], queue: Path, tmp_path: Path) -> None:
     table, column = place
