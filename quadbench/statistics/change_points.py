@@ -11,18 +11,21 @@ from quadbench.statistics.finite import finite
 
 DETECTOR = 1  # the version of what stands here, to be kept with what it says: another one may judge a series otherwise
 FEWEST_BESIDE = 8  # values on either side of a shift
-LEAST_EFFECT = 2.5  # of a shift, in standard deviations of the values beside it
+LEAST_EFFECT = 2.5  # of a shift, in deviations of the values beside it
 LEAST_CHANGE = 0.01  # of a shift, relative to the level before
 _PENALTY = 3.0  # of a candidate, in log n times the variance of the noise
 _Z_OF_MAD = 0.6745  # a normal distribution's MAD in its standard deviations
+# The share of values by which a deviation is told, and where it ends in a normal distribution: one value in ten may lie anywhere.
+_SHARE, _Z_OF_SHARE = 0.9, 1.6449
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shift:
     """A change of level, which was `before` up to the value with index `at` and is `after` from there on.
 
-    Both are means of all values beside the shift, as far as the neighbouring shifts or the ends of the series; `counts` has how
-    many these are. `effect` is the change in their pooled standard deviations, infinite where they do not vary.
+    Both are medians of all values beside the shift, as far as the neighbouring shifts or the ends of the series; `counts` has how
+    many these are. `effect` is the change in their standard deviations, as nine in ten of them tell it; infinite where those do
+    not vary.
     """
 
     at: int
@@ -44,7 +47,7 @@ class Shift:
 
     @property
     def weight(self) -> float:
-        """Return the evidence for it: the effect in standard errors of the difference of two means of so many values."""
+        """Return the evidence for it: the effect in standard errors of the difference between so many values."""
         return self.effect / math.sqrt(1 / self.counts[0] + 1 / self.counts[1])
 
 
@@ -53,7 +56,7 @@ def shifts(values: Sequence[float]) -> tuple[Shift, ...]:
 
     The candidates are where a mean for each segment fits best. Of those that do not hold, the one with the least evidence is
     taken away, and its neighbours are judged anew by all values that are beside them then, until every shift that is left holds.
-    So a level that comes and goes, or single far values, widen the variation out of which a shift has to stand.
+    So a level that comes and goes widens the variation out of which a shift has to stand, and single far values do not.
 
     Raises:
         ValueError: a value is not finite, or not above 0.
@@ -76,7 +79,7 @@ def shifts(values: Sequence[float]) -> tuple[Shift, ...]:
 
 
 class _Series:
-    """A series whose level is about 1, of which the mean and the squared error of any stretch are known at once."""
+    """A series whose level is about 1, of which the squared error of any stretch is known at once."""
 
     def __init__(self, data: NDArray[np.float64]) -> None:
         self.data = data
@@ -91,9 +94,10 @@ class _Series:
 
     def shift(self, first: int, at: int, end: int) -> Shift:
         """Return the shift between two stretches that meet."""
-        before, after = (1 + float(self._sums[b] - self._sums[a]) / (b - a) for a, b in ((first, at), (at, end)))
-        error = float(self.error(np.array([first]), at)[0] + self.error(np.array([at]), end)[0])
-        deviation = math.sqrt(error / max(end - first - 2, 1))
+        sides = self.data[first:at], self.data[at:end]
+        before, after = (float(np.median(side)) for side in sides)
+        off = np.concatenate([np.abs(side - level) for side, level in zip(sides, (before, after), strict=True)])
+        deviation = float(np.quantile(off, _SHARE)) / _Z_OF_SHARE
         effect = abs(after - before) / deviation if deviation else math.inf
         return Shift(at=at, before=before, after=after, effect=effect, counts=(at - first, end - at))
 
