@@ -119,6 +119,9 @@ def run_logs(options: argparse.Namespace) -> int:
         for past in attempts
     ]
     _print(("attempt", "worker", "where", "from", "until", "reason"), rows)
+    for past in attempts:
+        if past.lines:
+            print_text(f"attempt {past.number} logged:\n{past.lines}")
     return _told(list(read.faults.values()))
 
 

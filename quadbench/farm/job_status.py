@@ -15,6 +15,7 @@ from quadbench.results.engine import now_of, reading
 from quadbench.results.tables import AttemptRow, JobNeedRow, JobRow
 
 MOST_LISTED = 1000  # jobs of a list
+_MOST_LINES_CHARACTERS = 200_000  # of an attempt's log
 _MOST_CHECKED = 100_000  # needs that are followed in search of a circle
 _OPEN = (JobState.WAITING.value, JobState.RUNNING.value)
 
@@ -31,7 +32,7 @@ class QueueStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class PastAttempt:
-    """An attempt at a job, which may still go on, and how it ended."""
+    """An attempt at a job, which may still go on, how it ended, and the last lines that it logged."""
 
     number: int
     worker: str
@@ -39,6 +40,7 @@ class PastAttempt:
     started_at: datetime | None
     ended_at: datetime | None
     reason: str | None
+    lines: str
 
 
 def queue_status(engine: sa.Engine) -> QueueStatus:
@@ -89,8 +91,9 @@ def job_with_attempts(engine: sa.Engine, job_id: int) -> tuple[ReadJobs, list[Pa
         UnknownNameError: there is no such job.
         StorageError, ArtifactError: as `reading`.
     """
-    names = [column.key for column in AttemptRow.__table__.columns]
+    names = [column.key for column in AttemptRow.__table__.columns if column.key not in ("answer", "lines")]
     stored = [sa.type_coerce(AttemptRow.__table__.columns[name], sa.types.NULLTYPE).label(name) for name in names]
+    stored.append(sa.func.substr(AttemptRow.lines, 1, _MOST_LINES_CHARACTERS).label("lines"))
     with reading(engine) as connection:
         read = read_jobs(connection, job_query(job_id))
         if not read.jobs and not read.faults:
@@ -170,4 +173,5 @@ def _past(row: Any) -> PastAttempt:
         started_at=time_of(row["started_at"]),
         ended_at=time_of(row["ended_at"]),
         reason=None if row["reason"] is None else str(row["reason"]),
+        lines=row["lines"] if isinstance(row["lines"], str) else "",
     )
