@@ -13,7 +13,7 @@ from quadbench.artifacts import ErrorClass, RunRecord, Status
 from quadbench.devices import Device
 from quadbench.errors import DeviceError, LeaseError, QuadbenchError
 from quadbench.farm.inventory import Inventory
-from quadbench.farm.leases import LEASE_S, Lease, Leases, lease_name
+from quadbench.farm.leases import Lease, Leases, lease_name, lease_time_s
 from quadbench.farm.token_file import remove_token, write_token
 from quadbench.host import user_and_host
 from quadbench.results.engine import database_of, open_engine
@@ -71,7 +71,7 @@ def held(
     engine: sa.Engine,
     purpose: str,
     *,
-    lease_s: float = LEASE_S,
+    lease_s: float | None = None,
     to_examine: bool = False,
     left_out: dict[str, QuadbenchError] | None = None,
 ) -> Iterator[Held]:
@@ -85,6 +85,7 @@ def held(
     """
     inventory = Inventory(engine)
     leases, owner, by_address = Leases(engine), user_and_host(), dict[str, Lease]()
+    lease_s = lease_time_s() if lease_s is None else lease_s
     database = leases.database_name()
 
     def take(device: Device) -> None:
