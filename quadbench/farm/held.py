@@ -85,7 +85,6 @@ def held(
     """
     inventory = Inventory(engine)
     leases, owner, by_address = Leases(engine), user_and_host(), dict[str, Lease]()
-    lease_s = lease_time_s() if lease_s is None else lease_s
     database = leases.database_name()
 
     def take(device: Device) -> None:
@@ -101,7 +100,9 @@ def held(
 
     with ExitStack() as stack:
         taken = each_or_left_out(devices, take, left_out)
-        stack.enter_context(_heartbeat(leases, [(device, by_address[device.facts.address]) for device in taken], lease_s))
+        stack.enter_context(
+            _heartbeat(leases, [(device, by_address[device.facts.address]) for device in taken], lease_time_s(lease_s))
+        )
         taken = each_or_left_out(taken, mark, left_out)
         by_address = {device.facts.address: by_address[device.facts.address] for device in taken}
         job = Held(leases=leases, database=database, by_address=by_address)

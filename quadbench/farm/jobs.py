@@ -78,7 +78,7 @@ class JobQueue:
         """
         self.expire()
         with writing(self._engine) as connection:
-            return claim_within(connection, worker, version, seats, lease_time_s() if lease_s is None else lease_s)
+            return claim_within(connection, worker, version, seats, lease_time_s(lease_s))
 
     def renew(self, attempt: Job, lease_s: float | None = None) -> Job:
         """Give a sign of life, and return the job as it is now: it may have been asked to stop.
@@ -88,7 +88,7 @@ class JobQueue:
         """
         with writing(self._engine) as connection:
             job, now = _held(connection, attempt)
-            renewed = extended(job, now, lease_time_s() if lease_s is None else lease_s)
+            renewed = extended(job, now, lease_time_s(lease_s))
             store_changes(connection, [renewed])
             return renewed
 

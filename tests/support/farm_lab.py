@@ -39,7 +39,7 @@ class FarmLab:
     store: str
     folder: Path
     environment: Mapping[str, str]
-    _workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def results(self, host: Host) -> Path:
         return self.folder / host.name
@@ -57,7 +57,16 @@ class FarmLab:
 
     def _started(self, host: Host, module: str, *words: object) -> subprocess.Popen[bytes]:
         log = self.folder / f"{host.name}.log"
-        return self.lab.start(host, sys.executable, "-m", module, *words, log=log, environment=self.environment)
+        worker = self.lab.start(host, sys.executable, "-m", module, *words, log=log, environment=self.environment)
+        self.workers[host.name] = worker
+        return worker
+
+    def stop_workers(self) -> None:
+        """Tell all workers to drain, and wait until they have."""
+        for worker in self.workers.values():
+            worker.terminate()
+        for worker in self.workers.values():
+            worker.wait(_PATIENCE_S)
 
     def run(self, host: Host, *words: object, results: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command of quadbench on a host, in the results folder of its worker or another, and return what came of it."""

@@ -15,6 +15,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+
 from support.lab import Host
 
 _USER, _GROUP = "nobody", "nogroup"  # PostgreSQL refuses root

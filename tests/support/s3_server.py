@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+
 from support.lab import Host, inside
 
 _SERVER = """

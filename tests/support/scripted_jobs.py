@@ -1,12 +1,12 @@
 """Scripted jobs: attempts that lease a device, are at it for a while, store one record and end, without any device."""
 
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
-from quadbench.errors import LeaseError
+from quadbench.errors import LeaseError, StorageError
 from quadbench.farm.job import Account, Job
 from quadbench.farm.jobs import JobQueue
 from quadbench.farm.leases import Leases
@@ -15,6 +15,8 @@ from quadbench.host import end_with_parent
 from quadbench.results.engine import Source, open_engine
 from quadbench.results.records import Records
 from support.stored_records import record
+
+_BEAT_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,11 @@ class Script:
 
     def _measure(self, job: Job, records: Records, queue: JobQueue, leases: Leases) -> None:
         lease = leases.take(job.seat or "", job.owner, "a script")
-        time.sleep(self.seconds)
+        ends_at = time.monotonic() + self.seconds
+        while (left_s := ends_at - time.monotonic()) > 0:
+            time.sleep(min(left_s, _BEAT_S))
+            with suppress(StorageError):
+                leases.renew(lease)
         mine = replace(record(f"{job.run_id}-{job.id}-{job.attempt}"), run_id=job.run_id, launch=job.id)
 
         def guard(connection: sa.Connection) -> None:

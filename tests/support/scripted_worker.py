@@ -1,4 +1,4 @@
-"""Scripted worker: its phones, how long each job takes and its version -> a worker of this host that does scripted jobs until SIGTERM."""
+"""Scripted worker: how many phones, the length of a job, a version -> a worker of this host that does scripted jobs."""
 
 import signal
 import sys
