@@ -100,9 +100,8 @@ def held(
 
     with ExitStack() as stack:
         taken = each_or_left_out(devices, take, left_out)
-        stack.enter_context(
-            _heartbeat(leases, [(device, by_address[device.facts.address]) for device in taken], lease_time_s(lease_s))
-        )
+        kept = [(device, by_address[device.facts.address]) for device in taken]
+        stack.enter_context(_heartbeat(leases, kept, lease_time_s(lease_s)))
         taken = each_or_left_out(taken, mark, left_out)
         by_address = {device.facts.address: by_address[device.facts.address] for device in taken}
         job = Held(leases=leases, database=database, by_address=by_address)

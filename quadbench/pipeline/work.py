@@ -15,8 +15,8 @@ class Work:
     """The work of a run: what it measures. `bundles_of` returns by device profile the bundle that devices run, built if need be.
 
     `run_id` is that of a run that goes on, of which nothing need be there yet, and `devices` are those that it had; None begins
-    a new one. `keep_files` is told of each record before it is stored, and may keep the files of its launch elsewhere. `guard` refuses,
-    within its transaction, a record that is no longer the run's to store.
+    a new one. `keep_files` is told of each record before it is stored, and may keep the files of its launch elsewhere.
+    `guard` refuses, within its transaction, a record that is no longer the run's to store.
     """
 
     name: str

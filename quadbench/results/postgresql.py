@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from quadbench.errors import ArtifactError, StorageError, extra_needed
 
 # A cable that was pulled is noticed within 20 s by both ends, well within a lease, not after the two hours of TCP: a server that
-# believes in its client keeps what the client has locked from all others. So it does with one that is frozen. A URL may set others.
+# believes in its client keeps what the client has locked from all others. So it does with a frozen one. A URL may set others.
 _SETTINGS = {
     "connect_timeout": "10",  # seconds
     "tcp_user_timeout": "20000",  # milliseconds

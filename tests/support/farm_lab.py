@@ -1,4 +1,4 @@
-"""Farm lab: hosts of a lab -> a farm on them: PostgreSQL and S3 on the switch, and on each host a worker with a folder of its own."""
+"""Farm lab: a lab, PostgreSQL and S3 on its switch -> a farm: on each host a worker with a results folder of its own."""
 
 import os
 import subprocess
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlencode
 
+from quadbench.results.engine import open_engine
 from support.lab import Host, Lab
 from support.postgresql_server import PostgresqlServer
 from support.s3_server import S3Server
@@ -84,6 +85,10 @@ class FarmLab:
     def count(self, state: str) -> int:
         return self.number(f"SELECT count(*) FROM jobs WHERE state = '{state}'")
 
+    def wait_for_attempt(self) -> None:
+        """Wait until an attempt has a device, so that it is under way and not only claimed."""
+        self.wait_until(lambda: self.number("SELECT count(*) FROM leases WHERE job_owner IS NOT NULL") > 0)
+
     def wait_for_workers(self, count: int) -> None:
         self.wait_until(lambda: self.number("SELECT count(*) FROM workers") >= count)
 
@@ -91,8 +96,8 @@ class FarmLab:
         """End the pauses after failed attempts, which are made for things that take their time to mend."""
         self.query("UPDATE jobs SET not_before = NULL WHERE not_before IS NOT NULL")
 
-    def wait_until(self, is_so: Callable[[], bool], *, is_hurried: bool = False) -> None:
-        deadline = time.monotonic() + _PATIENCE_S
+    def wait_until(self, is_so: Callable[[], bool], *, is_hurried: bool = False, patience_s: float = _PATIENCE_S) -> None:
+        deadline = time.monotonic() + patience_s
         while not is_so():
             assert time.monotonic() < deadline, "\n".join(self.log(host)[-3000:] for host in self.lab.hosts if self._log(host))
             if is_hurried:
@@ -105,8 +110,9 @@ class FarmLab:
 
 @contextmanager
 def farm_lab(lab: Lab, server: PostgresqlServer, s3: S3Server, folder: Path, store: str | None = None) -> Iterator[FarmLab]:
-    """Make an empty farm on the hosts of a lab; what runs there ends with it. Its store is a new bucket unless another is given."""
+    """Make an empty farm on the hosts of a lab; what runs there ends with it. Its store is a new bucket, or the one given."""
     database = server.new_database()
+    open_engine(database).dispose()  # makes its tables
     name = database.partition("@/")[2].partition("?")[0]
     place = store or s3.new_bucket()
     environment = {

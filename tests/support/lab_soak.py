@@ -1,4 +1,4 @@
-"""Lab soak: a farm at work and a random generator -> faults of hosts, cables and the database, one after the other, each mended."""
+"""Lab soak: a farm at work and a random generator -> faults of hosts, cables and the database, each of them mended."""
 
 import random
 import signal
