@@ -4,14 +4,17 @@ import contextlib
 import ctypes
 import fcntl
 import getpass
+import multiprocessing
 import os
 import re
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -151,13 +154,23 @@ def start_bound(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
 
 
 def end_with_parent() -> None:
-    """Have the kernel kill this process when the one that started it ends in any way.
+    """Have this process killed when the one that started it ends in any way.
+
+    The kernel does so for its parent. For one that came of a fork server that is the server, which lives on as long as its
+    children do: what stands behind it is watched.
 
     Raises:
         OSError: the kernel refuses.
     """
     if ctypes.CDLL(None, use_errno=True).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if behind := multiprocessing.parent_process():
+        threading.Thread(target=_end_after, args=(behind.sentinel,), name="quadbench-parent", daemon=True).start()
+
+
+def _end_after(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def kill_group(group: int) -> None:

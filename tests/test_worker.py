@@ -138,7 +138,7 @@ def test_a_worker_that_is_told_to_stop_begins_nothing_more_and_is_forgotten(data
 def test_a_worker_that_is_asked_to_drain_stops_by_itself(
     database: Source, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("quadbench.dispatch.worker.LEASE_S", 0.2)
+    monkeypatch.setenv("QUADBENCH_LEASE_S", "2")
     with working(engine, Script(database=database), phones(1)):
         wait_until(lambda: bool(Workers(engine).known()))
         assert Workers(engine).drain("one")

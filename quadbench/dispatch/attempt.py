@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import sqlalchemy as sa
 
@@ -19,7 +20,7 @@ from quadbench.farm.accounts import answers
 from quadbench.farm.job import Account, Job, JobKind
 from quadbench.farm.job_status import listed_jobs
 from quadbench.farm.jobs import JobQueue
-from quadbench.farm.leases import LEASE_S
+from quadbench.farm.leases import lease_time_s
 from quadbench.farm.store.opening import Source as StoreSource
 from quadbench.farm.store.opening import open_store
 from quadbench.host import end_with_parent
@@ -57,7 +58,8 @@ class Workplace:
         """Do the job. Return what stores its end, and its answer."""
         queue = JobQueue(engine)
         try:
-            host = Host(layout=self.layout, store=open_store(self.store), observer=LogObserver())
+            guard = partial(queue.check, attempt=job)
+            host = Host(layout=self.layout, store=open_store(self.store), observer=LogObserver(), guard=guard)
             answer = do(job, _compiled_for(job, engine), address, host)
         except QuadbenchError as error:
             log.warning("failed: %s", error)
@@ -82,7 +84,7 @@ def _compiled_for(job: Job, engine: sa.Engine) -> list[CompileAnswer]:
 
 def _end(ending: Ending, answer: dict[str, object] | None, lines: LogLines) -> None:
     """Store the end of an attempt for as long as it can still be this attempt's: the database may be away for a while."""
-    deadline = time.monotonic() + LEASE_S
+    deadline = time.monotonic() + lease_time_s()
     while True:
         try:
             ending(Account(answer=answer, lines=lines.text()))

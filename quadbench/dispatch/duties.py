@@ -1,9 +1,11 @@
 """Duties: a job and a host -> the job done there, its products in the store, and the answer to whom it concerns."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import assert_never
+
+import sqlalchemy as sa
 
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, CompiledBundle
@@ -25,11 +27,15 @@ from quadbench.spec import load_text
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """The host that does a job: its results folder, and the store that all hosts share."""
+    """The host that does a job: its results folder, and the store that all hosts share.
+
+    `guard` refuses, within its transaction, a record of an attempt that is over.
+    """
 
     layout: Layout
     store: Store
     observer: Observer
+    guard: Callable[[sa.Connection], object]
 
 
 def do(job: Job, compiled: Sequence[CompileAnswer], address: str, host: Host) -> CompileAnswer | MeasureAnswer | None:
@@ -78,6 +84,7 @@ def _measure(order: MeasureOrder, run_id: str, compiled: Sequence[CompileAnswer]
         run_id=run_id,
         gear=Gear(compiled={(one.bundle, one.key): fetched(CompiledBundle, one.compiled) for one in compiled}),
         keep_files=partial(send_launch, layout=host.layout, store=host.store),
+        guard=host.guard,
     )
     where = f"{address}?target={order.target}" if order.target else address
     _, failures = pipeline.measure(work, [where], order.conduct, layout=host.layout, observer=host.observer)

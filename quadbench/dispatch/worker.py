@@ -18,7 +18,7 @@ from quadbench.errors import AttemptOverError, StorageError
 from quadbench.farm.job import Job
 from quadbench.farm.job_status import asked_to_stop
 from quadbench.farm.jobs import JobQueue
-from quadbench.farm.leases import LEASE_S
+from quadbench.farm.leases import lease_time_s
 from quadbench.farm.need import capability_need, needs_served
 from quadbench.farm.scheduler import Seat
 from quadbench.farm.workers import NewWorker, WorkerDevice, Workers
@@ -116,7 +116,7 @@ class Worker:
 
     def _tell(self) -> None:
         """Tell the others in time that this worker is there, and with what; it may have been asked to drain."""
-        if time.monotonic() - self._told_at < LEASE_S / _BEATS:
+        if time.monotonic() - self._told_at < lease_time_s() / _BEATS:
             return
         is_to_drain = self._workers.note(replace(self._itself, devices=self._devices.present))
         if reason := self._workers.why_idle(self._itself):
@@ -166,7 +166,7 @@ class Worker:
         for one in self._running.values():
             if one.job.id in cancelled:
                 one.interrupt(1)
-            if time.monotonic() - one.beat < LEASE_S / _BEATS:
+            if time.monotonic() - one.beat < lease_time_s() / _BEATS:
                 continue
             try:
                 self._queue.renew(one.job)

@@ -13,7 +13,7 @@ from quadbench.artifacts import ErrorClass, RunRecord, Status
 from quadbench.devices import Device
 from quadbench.errors import DeviceError, LeaseError, QuadbenchError
 from quadbench.farm.inventory import Inventory
-from quadbench.farm.leases import LEASE_S, Lease, Leases, lease_name
+from quadbench.farm.leases import Lease, Leases, lease_name, lease_time_s
 from quadbench.farm.token_file import remove_token, write_token
 from quadbench.host import user_and_host
 from quadbench.results.engine import database_of, open_engine
@@ -71,7 +71,7 @@ def held(
     engine: sa.Engine,
     purpose: str,
     *,
-    lease_s: float = LEASE_S,
+    lease_s: float | None = None,
     to_examine: bool = False,
     left_out: dict[str, QuadbenchError] | None = None,
 ) -> Iterator[Held]:
@@ -100,7 +100,8 @@ def held(
 
     with ExitStack() as stack:
         taken = each_or_left_out(devices, take, left_out)
-        stack.enter_context(_heartbeat(leases, [(device, by_address[device.facts.address]) for device in taken], lease_s))
+        kept = [(device, by_address[device.facts.address]) for device in taken]
+        stack.enter_context(_heartbeat(leases, kept, lease_time_s(lease_s)))
         taken = each_or_left_out(taken, mark, left_out)
         by_address = {device.facts.address: by_address[device.facts.address] for device in taken}
         job = Held(leases=leases, database=database, by_address=by_address)

@@ -36,7 +36,7 @@ from quadbench.farm.job_rows import (
     row_of,
     store_changes,
 )
-from quadbench.farm.leases import LEASE_S
+from quadbench.farm.leases import lease_time_s
 from quadbench.farm.scheduler import Seat
 from quadbench.results.engine import now_of, writing
 from quadbench.results.tables import JobNeedRow, JobRow
@@ -70,7 +70,7 @@ class JobQueue:
                 connection.execute(sa.insert(JobNeedRow), needs)
             return ids
 
-    def claim(self, worker: str, version: str, seats: Sequence[Seat], lease_s: float = LEASE_S) -> list[Job]:
+    def claim(self, worker: str, version: str, seats: Sequence[Seat], lease_s: float | None = None) -> list[Job]:
         """Begin attempts at what suits a worker's free seats best, for this long without a sign of life.
 
         Raises:
@@ -78,9 +78,9 @@ class JobQueue:
         """
         self.expire()
         with writing(self._engine) as connection:
-            return claim_within(connection, worker, version, seats, lease_s)
+            return claim_within(connection, worker, version, seats, lease_time_s(lease_s))
 
-    def renew(self, attempt: Job, lease_s: float = LEASE_S) -> Job:
+    def renew(self, attempt: Job, lease_s: float | None = None) -> Job:
         """Give a sign of life, and return the job as it is now: it may have been asked to stop.
 
         Raises:
@@ -88,9 +88,17 @@ class JobQueue:
         """
         with writing(self._engine) as connection:
             job, now = _held(connection, attempt)
-            renewed = extended(job, now, lease_s)
+            renewed = extended(job, now, lease_time_s(lease_s))
             store_changes(connection, [renewed])
             return renewed
+
+    def check(self, connection: sa.Connection, attempt: Job) -> None:
+        """Refuse an attempt that is over, for as long as the transaction lasts: nobody takes the job before it ends.
+
+        Raises:
+            AttemptOverError: the attempt is over.
+        """
+        _held(connection, attempt)
 
     def finish(self, attempt: Job, account: Account = NOTHING_LEFT) -> None:
         """End a job well; those that wait for it may begin.

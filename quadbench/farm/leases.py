@@ -28,8 +28,10 @@ from quadbench.farm.lease import (
 from quadbench.host import host_name, is_dead, process_mark
 from quadbench.results.engine import insertion, now_of, reading, writing
 from quadbench.results.tables import IdentityRow, LeaseRow
+from quadbench.spec import number_variable
 
-LEASE_S = 120.0  # how long a job keeps a device without a sign of life: a database may be away for a minute
+LEASE_VARIABLE = "QUADBENCH_LEASE_S"
+_LEASE_S = 120.0  # a database may be away for a minute
 _WHO_HINT = "wait, or see: quadbench who"
 
 
@@ -53,7 +55,7 @@ class Leases:
         with reading(self._engine) as connection:
             return str(connection.scalars(sa.select(IdentityRow.name)).one())
 
-    def take(self, device: str, owner: str, purpose: str, lease_s: float = LEASE_S) -> Lease:
+    def take(self, device: str, owner: str, purpose: str, lease_s: float | None = None) -> Lease:
         """Take a device for a job.
 
         Raises:
@@ -63,12 +65,12 @@ class Leases:
         def decide(claims: Claims, now: datetime) -> Claims:
             if standing := against_job(claims, owner, now):
                 raise _refusal(device, standing)
-            until = now + timedelta(seconds=lease_s)
+            until = now + timedelta(seconds=lease_time_s(lease_s))
             return with_job(claims, Claim(owner=owner, purpose=purpose, until=until, process=process_mark()))
 
         return Lease(device=device, token=self._change(device, decide).token, owner=owner)
 
-    def renew(self, lease: Lease, lease_s: float = LEASE_S) -> None:
+    def renew(self, lease: Lease, lease_s: float | None = None) -> None:
         """Keep a device for longer.
 
         Raises:
@@ -77,7 +79,7 @@ class Leases:
 
         def decide(claims: Claims, now: datetime) -> Claims:
             _require_held(claims, lease, now)
-            return renewed(claims, now + timedelta(seconds=lease_s))
+            return renewed(claims, now + timedelta(seconds=lease_time_s(lease_s)))
 
         self._change(lease.device, decide)
 
@@ -144,6 +146,15 @@ class Leases:
             claims = decide(without_dead_job(_locked(connection, device), is_dead), now_of(connection))
             connection.execute(sa.update(LeaseRow).where(LeaseRow.device == device).values(_columns(claims)))
             return claims
+
+
+def lease_time_s(asked: float | None = None) -> float:
+    """Return how long a device or a job is kept without a sign of life: as asked, else by $QUADBENCH_LEASE_S, else 120 s.
+
+    Raises:
+        UserError: the variable holds another thing than a number of seconds from 2 to 3600.
+    """
+    return asked if asked is not None else number_variable(LEASE_VARIABLE, usual=_LEASE_S, least=2.0, most=3600.0)
 
 
 def lease_name(family: str, serial: str) -> str:

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from quadbench.errors import ArtifactError
 from quadbench.farm.claims import waits_for_version
 from quadbench.farm.job_rows import time_of
-from quadbench.farm.leases import LEASE_S
+from quadbench.farm.leases import lease_time_s
 from quadbench.results import schema
 from quadbench.results.engine import insertion, name_of, now_of, reading, writing
 from quadbench.results.tables import WorkerRow
@@ -124,7 +124,7 @@ def _known(row: sa.RowMapping, now: datetime) -> KnownWorker | None:
         started_at=started_at,
         last_seen=last_seen,
         is_draining=bool(row["is_draining"]),
-        is_here=now - last_seen < timedelta(seconds=LEASE_S),
+        is_here=now - last_seen < timedelta(seconds=lease_time_s()),
     )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
+import sqlalchemy as sa
+
 from quadbench.artifacts import Bundle, Deployment, LaunchPlan, Retry, RunRecord, Stored
 from quadbench.artifacts.parts import file_refs, has_references, item_counts
 from quadbench.devices import Device, HostedPhone
@@ -208,8 +210,15 @@ class RunUnderWay:
         )
 
     def _keep(self, record: RunRecord) -> None:
+        lease_guard = self.leases.guard(record.device.address)
+
+        def guard(connection: sa.Connection) -> None:
+            self.work.guard(connection)
+            if lease_guard:
+                lease_guard(connection)
+
         self.work.keep_files(record)
-        keep_record(self.records, record, self.layout, self.leases.guard(record.device.address))
+        keep_record(self.records, record, self.layout, guard)
         self.leases.note_record(record)
         self.observer.record(record)
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import sqlalchemy as sa
+
 from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, Stored
 from quadbench.recipe import Terms
 from quadbench.rollout.equipment import NO_GEAR, Gear
@@ -14,6 +16,7 @@ class Work:
 
     `run_id` is that of a run that goes on, of which nothing need be there yet, and `devices` are those that it had; None begins
     a new one. `keep_files` is told of each record before it is stored, and may keep the files of its launch elsewhere.
+    `guard` refuses, within its transaction, a record that is no longer the run's to store.
     """
 
     name: str
@@ -23,3 +26,4 @@ class Work:
     devices: tuple[DeviceFacts, ...] = ()
     gear: Gear = NO_GEAR
     keep_files: Callable[[RunRecord], object] = field(default=lambda _: None)
+    guard: Callable[[sa.Connection], object] = field(default=lambda _: None)

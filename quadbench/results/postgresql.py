@@ -8,8 +8,19 @@ import sqlalchemy as sa
 
 from quadbench.errors import ArtifactError, StorageError, extra_needed
 
-_SETTINGS = {"connect_timeout": "10"}  # seconds; a URL may set another
-_LOCK_TIMEOUT = "-c lock_timeout=30s"
+# A cable that was pulled is noticed within 20 s by both ends, well within a lease, not after the two hours of TCP: a server that
+# believes in its client keeps what the client has locked from all others. So it does with a frozen one. A URL may set others.
+_SETTINGS = {
+    "connect_timeout": "10",  # seconds
+    "tcp_user_timeout": "20000",  # milliseconds
+    "keepalives_idle": "5",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+}
+_SERVER_SETTINGS = (
+    "-c lock_timeout=30s -c idle_in_transaction_session_timeout=20s -c tcp_user_timeout=20s"
+    " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
+)
 _READ_ONLY = "-c default_transaction_read_only=on"
 _MIGRATION_LOCK = 0x7175_6164  # "quad": the number under which processes of quadbench wait for each other
 _UNREACHED_HINT = "start it, or see that $QUADBENCH_DATABASE is right; without it, records are kept in the results folder"
@@ -18,11 +29,13 @@ _SERVER_FAULTS = (
     "25",
     "28",
     "3D",
+    "40",
     "42501",
     "53",
+    "55P03",
     "57",
     "58",
-)  # connection, read-only, login, names, rights, room, shutdown
+)  # connection, read-only, login, names, deadlock, rights, room, locks, shutdown
 
 
 def server_engine(url: sa.URL, *, is_read_only: bool = False) -> sa.Engine:
@@ -35,7 +48,7 @@ def server_engine(url: sa.URL, *, is_read_only: bool = False) -> sa.Engine:
     """
     with extra_needed("farm"):
         from psycopg.types.string import TextLoader
-    options = {"options": " ".join(filter(None, (_LOCK_TIMEOUT, _READ_ONLY if is_read_only else "")))}
+    options = {"options": " ".join(filter(None, (_SERVER_SETTINGS, _READ_ONLY if is_read_only else "")))}
     settled = url.set(drivername="postgresql+psycopg").update_query_dict(_SETTINGS | options | dict(url.query))
     engine = sa.create_engine(settled, pool_pre_ping=True)
 

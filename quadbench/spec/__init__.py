@@ -4,7 +4,16 @@ from quadbench.spec.document import Location, read_value
 from quadbench.spec.files import first_problem, fits_file_system, is_file, read_file, read_json, require_file, require_unopened
 from quadbench.spec.model import WHOLE_PATHS, Problem, Spec, SpecPath, beside, load, load_text, near, refuse
 from quadbench.spec.names import LONGEST_NAME, NAME_EXPECTED, Name, is_name
-from quadbench.spec.variables import host_of, path_variable, paths_variable, port_of, port_variable, variable, web_variable
+from quadbench.spec.variables import (
+    host_of,
+    number_variable,
+    path_variable,
+    paths_variable,
+    port_of,
+    port_variable,
+    variable,
+    web_variable,
+)
 
 __all__ = [
     "LONGEST_NAME",
@@ -24,6 +33,7 @@ __all__ = [
     "load",
     "load_text",
     "near",
+    "number_variable",
     "path_variable",
     "paths_variable",
     "port_of",

@@ -1,5 +1,6 @@
 """Variables: the name of an environment variable -> what it is set to, within bounds. All of quadbench asks here."""
 
+import math
 import os
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -58,6 +59,22 @@ def port_of(name: str, text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= len(str(_MOST_PORT)) and 0 < int(text) <= _MOST_PORT):
         raise UserError(f"${name}: {shown(text)} is no port; expected a number from 1 to {_MOST_PORT}")
     return int(text)
+
+
+def number_variable(name: str, *, usual: float, least: float, most: float) -> float:
+    """Return the number that a variable holds; the usual one where it is not set, or empty.
+
+    Raises:
+        UserError: as `variable`, or it is no number within its bounds.
+    """
+    text = variable(name)
+    try:
+        number = float(text) if text else usual
+    except ValueError:
+        number = math.nan
+    if not least <= number <= most:
+        raise UserError(f"${name} is {shown(text or '')}; expected a number from {least:g} to {most:g}", hint="unset it")
+    return number
 
 
 def host_of(name: str, text: str) -> str:

@@ -3,18 +3,23 @@
 A switch is a namespace as well, in which what all hosts reach is started. Nothing listens outside these namespaces.
 """
 
+import ctypes
 import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 _NETWORK = "10.213.77"  # of the lab alone: no other namespace sees it
+_CLONE_NEWNET = 0x40000000  # sched.h
+ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,28 @@ class Host:
     @property
     def address(self) -> str:
         return f"{_NETWORK}.{self.number}"
+
+    @property
+    def network(self) -> str:
+        return f"{_NETWORK}.0/24"
+
+    @property
+    def processes(self) -> list[int]:
+        """Return the ids of all that runs on the host, but for what has namespaces of its own there."""
+        listed = subprocess.run(["ip", "netns", "pids", self.space], check=True, capture_output=True, text=True)
+        return [int(word) for word in listed.stdout.split()]
+
+    def freeze(self) -> None:
+        """Stop all that runs on the host, as a machine that sleeps does."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for process in self.processes:
+            with suppress(ProcessLookupError):
+                os.kill(process, number)
 
     def command(self, *words: object) -> list[str]:
         """Return a command as it runs on the host."""
@@ -101,6 +128,21 @@ def _namespace(host: Host) -> Iterator[None]:
         yield
     finally:
         _ip("netns", "delete", host.space)
+
+
+def inside(host: Host | None, act: Callable[[], ResultT]) -> ResultT:
+    """Do something as if this process were on a host; None is where it is. Only a thread goes there, which then ends."""
+    if host is None:
+        return act()
+
+    def there() -> ResultT:
+        with Path("/run/netns", host.space).open() as space:
+            if ctypes.CDLL(None, use_errno=True).setns(space.fileno(), _CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), "setns")
+        return act()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(there).result()
 
 
 def _ip(*words: str) -> None:

@@ -1,4 +1,7 @@
-"""PostgreSQL for tests: Debian's programs -> a server with its own data folder, on a socket, that ends with the tests."""
+"""PostgreSQL for tests: Debian's programs -> a server with its own data folder, on a socket, that ends with the tests.
+
+It can be on a host of a lab too, at whose address it listens then, and be stopped and started again.
+"""
 
 import os
 import shutil
@@ -13,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from support.lab import Host
+
 _USER, _GROUP = "nobody", "nogroup"  # PostgreSQL refuses root
 _QUICK = ("fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_connections=200")
 _PATIENCE_S = 60.0
@@ -21,9 +26,10 @@ _PATIENCE_S = 60.0
 class PostgresqlServer:
     """A server that runs. Each test takes a database of its own."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, host: Host | None = None) -> None:
+        self.folder, self._host = folder, host
         self._numbers = count()
+        self._process: subprocess.Popen[bytes] | None = None
 
     def new_database(self) -> str:
         """Make an empty database and return its URL."""
@@ -32,6 +38,7 @@ class PostgresqlServer:
         return self.url(name)
 
     def url(self, name: str) -> str:
+        """Return a database's URL as it is reached through the socket, from whichever host."""
         return f"postgresql://quadbench@/{name}?host={self.folder}"
 
     def execute(self, statement: str) -> None:
@@ -41,32 +48,45 @@ class PostgresqlServer:
         with closing(psycopg.connect(self.url("postgres"), autocommit=True)) as connection:
             connection.execute(statement)  # type: ignore[arg-type]
 
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        listen = self._host.address if self._host else ""
+        settings = (*_QUICK, f"listen_addresses={listen}", f"unix_socket_directories={self.folder}")
+        words = [word for setting in settings for word in ("-c", setting)]
+        command = _as_other(_programs() / "postgres", "-D", self.folder / "data", *words)
+        if self._host:
+            command = self._host.command(*command)
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/")
+        _wait_for(self, self._process)
+
+    def stop(self) -> None:
+        """Stop it at once, as a machine that fails does; what was stored is there when it starts again."""
+        if self._process:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait(_PATIENCE_S)
+            self._process = None
+
 
 @contextmanager
-def running_postgresql() -> Iterator[PostgresqlServer]:
+def running_postgresql(host: Host | None = None) -> Iterator[PostgresqlServer]:
     """Start a server, and stop it at the end; skip the test where PostgreSQL or its driver is not installed."""
     pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'quadbench[farm]'")
     programs = _programs()
     folder = Path(tempfile.mkdtemp(prefix="quadbench-postgresql-"))
+    server = PostgresqlServer(folder, host)
     try:
         if os.geteuid() == 0:
             shutil.chown(folder, _USER, _GROUP)
         words = ["--auth=trust", "--username=quadbench", "--no-sync", "--encoding=UTF8", "--locale=C"]
         subprocess.run(_as_other(programs / "initdb", "-D", folder / "data", *words), check=True, capture_output=True, cwd="/")
-        settings = [
-            word for setting in (*_QUICK, "listen_addresses=", f"unix_socket_directories={folder}") for word in ("-c", setting)
-        ]
-        with (folder / "log").open("wb") as log:
-            command = _as_other(programs / "postgres", "-D", folder / "data", *settings)
-            process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/")
-        try:
-            server = PostgresqlServer(folder)
-            _wait_for(server, process)
-            yield server
-        finally:
-            process.send_signal(signal.SIGQUIT)  # at once: nothing of it is kept
-            process.wait(_PATIENCE_S)
+        if host:
+            with (folder / "data" / "pg_hba.conf").open("a") as rules:
+                rules.write(f"host all all {host.network} trust\n")
+        server.start()
+        yield server
     finally:
+        server.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,17 +1,22 @@
 """Scripted jobs: attempts that lease a device, are at it for a while, store one record and end, without any device."""
 
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
-from quadbench.errors import LeaseError
+import sqlalchemy as sa
+
+from quadbench.errors import LeaseError, StorageError
 from quadbench.farm.job import Account, Job
 from quadbench.farm.jobs import JobQueue
 from quadbench.farm.leases import Leases
 from quadbench.farm.workers import WorkerDevice
+from quadbench.host import end_with_parent
 from quadbench.results.engine import Source, open_engine
 from quadbench.results.records import Records
 from support.stored_records import record
+
+_BEAT_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +30,7 @@ class Script:
 
     def carry_out(self, job: Job, address: str) -> None:
         """Make an attempt; its record is that of launch `job.id`, so that one which is stored twice is seen."""
+        end_with_parent()
         with closing(Records(open_engine(self.database))) as records:
             queue, leases = JobQueue(records.engine), Leases(records.engine)
             if job.attempt <= self.crashes:
@@ -33,17 +39,26 @@ class Script:
                 queue.fail(job, "the cable was pulled", is_transient=True)
                 return
             try:
-                self._measure(job, records, leases)
+                self._measure(job, records, queue, leases)
             except LeaseError as error:
                 queue.fail(job, str(error), is_transient=True)
                 return
             queue.finish(job, Account(answer={"address": address}, lines="did it"))
 
-    def _measure(self, job: Job, records: Records, leases: Leases) -> None:
+    def _measure(self, job: Job, records: Records, queue: JobQueue, leases: Leases) -> None:
         lease = leases.take(job.seat or "", job.owner, "a script")
-        time.sleep(self.seconds)
+        ends_at = time.monotonic() + self.seconds
+        while (left_s := ends_at - time.monotonic()) > 0:
+            time.sleep(min(left_s, _BEAT_S))
+            with suppress(StorageError):
+                leases.renew(lease)
         mine = replace(record(f"{job.run_id}-{job.id}-{job.attempt}"), run_id=job.run_id, launch=job.id)
-        records.store(mine, lambda connection: leases.check(connection, lease))
+
+        def guard(connection: sa.Connection) -> None:
+            queue.check(connection, job)
+            leases.check(connection, lease)
+
+        records.store(mine, guard)
         leases.end(lease)
 
 
@@ -57,11 +72,11 @@ class Phones:
         return self.present
 
 
-def phones(count: int) -> Phones:
+def phones(count: int, name: str = "phone") -> Phones:
     """Return so many phones, one as the other."""
     return Phones(
         tuple(
-            WorkerDevice(name=f"phone-{number}", address=f"s25@phone-{number}", labels={"profile": "s25", "serial": str(number)})
-            for number in range(count)
+            WorkerDevice(name=serial, address=f"s25@{serial}", labels={"profile": "s25", "serial": serial})
+            for serial in (f"{name}-{number}" for number in range(count))
         )
     )
