@@ -1,4 +1,4 @@
-"""S3 for tests: moto's server -> an S3 service on loopback or a host of a lab, in a process of its own, that ends with the tests."""
+"""S3 for tests: moto's server -> an S3 service on loopback or a host of a lab, in a process that ends with the tests."""
 
 import json
 import subprocess
