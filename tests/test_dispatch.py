@@ -126,6 +126,8 @@ def test_a_recipe_for_another_host_has_the_whole_paths_of_its_files(tmp_path: Pa
         "quickstart", {"adapters": {**{name: {"source": "builtin", "name": name} for name in recipe.adapters}, **adapter}}
     )
     assert load_text(whole_text(changed), "it", Recipe) == changed
+    bare = load_recipe("quickstart", {"tasks.0.adapter": None})
+    assert load_text(whole_text(bare), "it", Recipe) == bare
 
 
 def test_a_run_whose_rows_are_all_damaged_is_refused_by_what_is_wrong_with_them(tmp_path: Path) -> None:
