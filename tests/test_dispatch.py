@@ -1,19 +1,29 @@
 """Runs as jobs: what words mean to a farm, which jobs follow, and that a farm's run leaves what a run of one desk leaves."""
 
+import argparse
+import shlex
+import socket
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from quadbench.cli import main
+from quadbench.cli.farm_submit import farm_command
 from quadbench.dispatch.demands import Asked, asked_for, demands_of
+from quadbench.dispatch.gathering import gathered
+from quadbench.dispatch.metrics import serve
 from quadbench.dispatch.orders import BuildOrder, CompileAnswer, MeasureOrder, answer_of, as_json, order_of
 from quadbench.dispatch.plan import planned
 from quadbench.errors import ArtifactError, DeviceNotFoundError, UserError
 from quadbench.farm.job import Job, JobKind, NewJob
+from quadbench.farm.job_rows import ReadJobs
+from quadbench.farm.store.opening import open_store
 from quadbench.farm.workers import WorkerDevice
 from quadbench.pipeline import USUAL
 from quadbench.recipe import Terms, load_recipe
+from quadbench.results.layout import Layout
 
 DIGEST = "a" * 64
 
@@ -116,3 +126,48 @@ def test_a_recipe_for_another_host_has_the_whole_paths_of_its_files(tmp_path: Pa
         "quickstart", {"adapters": {**{name: {"source": "builtin", "name": name} for name in recipe.adapters}, **adapter}}
     )
     assert load_text(whole_text(changed), "it", Recipe) == changed
+    bare = load_recipe("quickstart", {"tasks.0.adapter": None})
+    assert load_text(whole_text(bare), "it", Recipe) == bare
+
+
+def test_a_run_whose_rows_are_all_damaged_is_refused_by_what_is_wrong_with_them(tmp_path: Path) -> None:
+    read = ReadJobs(jobs=[], faults={7: "job 7 of run 'r' holds what quadbench does not write: kind"})
+    with pytest.raises(ArtifactError, match="job 7 of run 'r' holds"):
+        gathered("r", read, {}, open_store(tmp_path), Layout(tmp_path))
+
+
+def test_a_port_for_metrics_that_is_taken_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match="Address already in use"):
+        serve(taken.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("farm", "told"),
+    [
+        ("sqlite:////a folder/farm.sqlite", "QUADBENCH_DATABASE=/a folder/farm.sqlite"),
+        ("postgresql://ana:secret@db/lab", "QUADBENCH_DATABASE=postgresql://ana:***@db/lab"),
+    ],
+)
+def test_the_command_that_fetches_a_run_names_the_farm_that_has_it_without_its_password(farm: str, told: str) -> None:
+    options = argparse.Namespace(farm=farm, layout=Layout(Path("here")))
+    words = shlex.split(farm_command(options, "fetch", "RUN"))
+    assert words == [told, "quadbench", "farm", "fetch", "RUN", "--results", "here"]
+
+
+@pytest.mark.parametrize(("words", "told"), [(["--wait"], "--wait"), (["--dry-run"], "--dry-run")])
+def test_a_farm_refuses_what_only_a_run_here_takes(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "quickstart", "--farm", "sqlite:///farm.sqlite", "--devices", "s25", *words]) == UserError.exit_code
+    assert f"does not take {told}" in capsys.readouterr().err
+
+
+def test_an_empty_name_of_a_farm_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", "quickstart", "--farm", ""])
+    assert "names no database" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "\x1b[31mred", "x" * 101])
+def test_a_worker_takes_no_name_that_cannot_be_listed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["farm", "worker", "--name", name])
+    assert "names no worker" in capsys.readouterr().err

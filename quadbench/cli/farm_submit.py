@@ -1,26 +1,24 @@
 """Farm submit and fetch: a recipe or a bundle -> a run in the farm's queue; a run that the farm did -> its report here."""
 
 import argparse
-import logging
 import os
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from quadbench.cli.addresses import add_devices, listed_devices
 from quadbench.cli.conduct import add_conduct, conduct_of
-from quadbench.cli.console import RunConsole, print_error, print_json, print_text
+from quadbench.cli.console import RunConsole, print_error, print_json, print_note, print_text
 from quadbench.cli.options import add_action, next_command
 from quadbench.cli.result import add_full, print_result
 from quadbench.cli.sources import Source, named_source
 from quadbench.observer import Observer
-from quadbench.results.engine import DATABASE_VARIABLE
+from quadbench.results.engine import DATABASE_VARIABLE, source_name
 from quadbench.results.layout import Layout
 
 if TYPE_CHECKING:
     from quadbench.pipeline import Outcome
-
-log = logging.getLogger(__name__)
 
 
 def add(actions: Any) -> None:
@@ -45,6 +43,7 @@ def add_farm(parser: argparse.ArgumentParser) -> None:
     """Add `--farm`, which `run_on_farm` follows."""
     parser.add_argument(
         "--farm",
+        type=_url,
         metavar="URL",
         help="have the farm with this database run it, and wait for it; the store is that of $QUADBENCH_STORE",
     )
@@ -86,9 +85,15 @@ def run_on_farm(source: Source, options: argparse.Namespace, observer: Observer)
     try:
         return fetched(run_id, options.layout, observer)
     except KeyboardInterrupt:
-        log.warning("the farm goes on with run %s; its report: %s", run_id, next_command(options, "farm", "fetch", run_id))
-        log.warning("to end it: %s", next_command(options, "farm", "cancel", run_id))
+        print_note(f"the farm goes on with run {run_id}; its report: {farm_command(options, 'fetch', run_id)}")
+        print_note(f"to end it: {farm_command(options, 'cancel', run_id)}")
         raise
+
+
+def farm_command(options: argparse.Namespace, *words: str) -> str:
+    """Return a command of `quadbench farm` as a shell takes it, for the farm that `--farm` names; its password is left out."""
+    farm = shlex.quote(source_name(options.farm))
+    return f"{DATABASE_VARIABLE}={farm} {next_command(options, 'farm', *words)}"
 
 
 def submitted(source: Source, options: argparse.Namespace, observer: Observer, priority: int = 0) -> str:
@@ -115,9 +120,15 @@ def fetched(run_id: str, layout: Layout, observer: Observer) -> "Outcome":
     from quadbench.farm.accounts import answers
 
     with open_farm(layout) as farm:
-        jobs = wait_for(run_id, farm.engine, observer)
+        read = wait_for(run_id, farm.engine, observer)
         observer.step("fetch", run_id)
-        return gathered(run_id, jobs, answers(farm.engine, jobs), farm.store, layout)
+        return gathered(run_id, read, answers(farm.engine, read.jobs), farm.store, layout)
+
+
+def _url(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} names no database; leave --farm out to run here")
+    return text
 
 
 def _priority(text: str) -> int:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from quadbench.cli.options import add_action, split_list
-from quadbench.errors import extra_needed
+from quadbench.errors import extra_needed, shown
 from quadbench.farm.store.opening import required_store, store_of
 from quadbench.farm.workers import NewWorker
 from quadbench.host import host_name
@@ -17,11 +17,13 @@ from quadbench.results.engine import database_of, open_engine
 if TYPE_CHECKING:
     from quadbench.dispatch.worker import Worker
 
+_LONGEST_NAME = 100
+
 
 def add(actions: Any) -> None:
     """Add `quadbench farm worker`."""
     parser = add_action(actions, "worker", run, "do the farm's jobs on this host, with its attached phones; SIGTERM drains it")
-    parser.add_argument("--name", help="the worker's name (default: that of the host)")
+    parser.add_argument("--name", type=_name, help="the worker's name (default: that of the host)")
     parser.add_argument(
         "--devices", default="", metavar="A,B", help="devices beside attached phones: local, virtual:s25 (default: none)"
     )
@@ -68,6 +70,12 @@ def _stopped_by_signals(worker: "Worker") -> Iterator[None]:
     finally:
         for number, handler in taken.items():
             signal.signal(number, handler)
+
+
+def _name(text: str) -> str:
+    if not text.strip() or not text.isprintable() or len(text) > _LONGEST_NAME:
+        raise argparse.ArgumentTypeError(f"{shown(text)} names no worker; expected 1 to {_LONGEST_NAME} printable characters")
+    return text
 
 
 def _port(text: str) -> int:

@@ -53,6 +53,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     if options.farm:
+        _refuse_here_alone(options)
         use_farm(options.farm)
     if options.wait and options.keep_going:
         raise UserError("--wait waits for devices that others have, and --keep-going leaves them out", hint="give one of them")
@@ -73,6 +74,12 @@ def run(options: argparse.Namespace) -> int:
     if outcome.result.is_cut_short:
         print_note(f"the run was cut short; to go on: {next_command(options, 'run', '--resume', outcome.result.run_id)}")
     return outcome.exit_code or code
+
+
+def _refuse_here_alone(options: argparse.Namespace) -> None:
+    for name, is_given in {"--wait": options.wait, "--dry-run": options.dry_run}.items():
+        if is_given:
+            raise UserError(f"a farm runs what its queue has, and does not take {name}", hint=f"leave {name} or --farm out")
 
 
 def _chosen(options: argparse.Namespace) -> Sequence[str]:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from quadbench.artifacts.device_text import one_line
 from quadbench.cli.console import print_json, print_text, stdout_console
-from quadbench.cli.options import add_command
+from quadbench.cli.options import add_command, next_command
 from quadbench.errors import QuadbenchError
 from quadbench.report.run_line import RunLine, RunList, RunStatus, damaged_line, run_line
 from quadbench.results.layout import Layout
@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(asdict(RunList(runs=tuple(lines))))
     elif lines:
-        _print_lines(lines)
+        _print_lines(options, lines)
     else:
         print_text("no run yet; quadbench run quickstart makes one")
     return 0
@@ -51,7 +51,7 @@ def _line(layout: Layout, run_id: str) -> RunLine:
         return damaged_line(run_id, error.message)
 
 
-def _print_lines(lines: Sequence[RunLine]) -> None:
+def _print_lines(options: argparse.Namespace, lines: Sequence[RunLine]) -> None:
     """Print a table; below it what is wrong with those that are not ok, and what shows one of them."""
     table = Table(box=SIMPLE_HEAD, header_style="bold")
     for name in ("Run", "Began, UTC", "Recipe", "Devices", "Status", "Image"):
@@ -65,4 +65,4 @@ def _print_lines(lines: Sequence[RunLine]) -> None:
     for line in lines:
         if line.reason:
             print_text(f"{line.run_id}: {one_line(line.reason)}")
-    print_text(f"next: quadbench show {lines[0].run_id}")
+    print_text(f"next: {next_command(options, 'show', lines[0].run_id)}")

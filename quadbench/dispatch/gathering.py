@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import reduce
 from typing import Any
@@ -11,8 +11,9 @@ import sqlalchemy as sa
 
 from quadbench.artifacts import Bundle
 from quadbench.dispatch.orders import MeasureAnswer, MeasureOrder, answer_of, order_of
-from quadbench.errors import JobFailedError, QuadbenchError
+from quadbench.errors import ArtifactError, JobFailedError, QuadbenchError
 from quadbench.farm.job import Job, JobKind, JobState
+from quadbench.farm.job_rows import ReadJobs
 from quadbench.farm.job_status import listed_jobs
 from quadbench.farm.store.artifacts import fetch
 from quadbench.farm.store.launches import fetch_run
@@ -29,32 +30,34 @@ _LOOK_S = 1.0
 log = logging.getLogger(__name__)
 
 
-def wait_for(run_id: str, engine: sa.Engine, observer: Observer) -> Sequence[Job]:
+def wait_for(run_id: str, engine: sa.Engine, observer: Observer) -> ReadJobs:
     """Wait until every job of a run has ended, and tell how many have."""
     told = ""
     while True:
-        jobs = listed_jobs(engine, run_id).jobs
+        read = listed_jobs(engine, run_id)
+        jobs = read.jobs
         ended = sum(job.state.is_end for job in jobs)
         running = ", ".join(f"{job.kind} at {job.seat}" for job in jobs if job.state is JobState.RUNNING)
         if (text := f"{ended} of {len(jobs)} jobs; {running or 'none'} running") != told:
             observer.step("farm", told := text)
         if ended == len(jobs):
-            return jobs
+            return read
         time.sleep(_LOOK_S)
 
 
-def gathered(run_id: str, jobs: Sequence[Job], raw: Mapping[int, Any], store: Store, layout: Layout) -> Outcome:
+def gathered(run_id: str, read: ReadJobs, raw: Mapping[int, Any], store: Store, layout: Layout) -> Outcome:
     """Fetch what the jobs of a run have left, of which `raw` has the answers, write the run's file, and report it.
 
     Raises:
         JobFailedError: nothing was measured; the first job that failed says why.
-        StorageError, ArtifactError: the store or the results folder cannot be used, or what is in the store is damaged.
+        StorageError, ArtifactError: the store or the results folder cannot be used, or what it or the queue holds is damaged.
     """
-    measured = [job for job in jobs if job.kind is JobKind.MEASURE]
+    measured = [job for job in read.jobs if job.kind is JobKind.MEASURE]
     parts = [answer_of(job, raw.get(job.id), MeasureAnswer).part for job in measured if job.state is JobState.DONE]
     failures: dict[str, QuadbenchError] = {_name(job): _failure(job) for job in measured if job.state is not JobState.DONE}
+    failures |= {f"job {job_id}": ArtifactError(fault) for job_id, fault in read.faults.items()}
     if not parts:
-        raise next(iter(failures.values()))
+        raise next(iter(failures.values()), JobFailedError(f"run {run_id} has no measurement in the queue"))
     for digest in {digest for job in measured for digest in _bundles(job)}:
         fetch(Bundle, digest, layout, store)
     fetched = fetch_run(run_id, layout, store)

@@ -12,7 +12,7 @@ from prometheus_client import Gauge as LiveGauge
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from quadbench.errors import ArtifactError
+from quadbench.errors import ArtifactError, UserError
 from quadbench.farm.inventory import Inventory
 from quadbench.farm.job import Job, JobState
 from quadbench.farm.job_status import queue_status
@@ -98,11 +98,14 @@ def serve(port: int, *collectors: Collector, registry: CollectorRegistry = REGIS
     """Answer at a port of this host alone, and return what ends that.
 
     Raises:
-        OSError: the port is taken.
+        UserError: the port is taken, or this user may not have it.
     """
     for collector in collectors:
         registry.register(collector)
-    server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
+    try:
+        server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
+    except OSError as error:
+        raise UserError(f"metrics cannot be told at port {port}: {error.strerror}", hint="name another one") from error
 
     def end() -> None:
         server.shutdown()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, ValidationInfo, field_validator
 
 from quadbench.recipe.sources import Inputs
 from quadbench.spec import Name, Problem, Spec, refuse
@@ -70,7 +70,10 @@ def _has_a_name(weights: dict[str, float]) -> dict[str, float]:
 
 _Weights = dict[Name, Annotated[float, Field(ge=-GREATEST_WEIGHT, le=GREATEST_WEIGHT)]]
 Weights = Annotated[
-    _Weights, BeforeValidator(_written_out, json_schema_input_type=_Weights | Name | None), AfterValidator(_has_a_name)
+    _Weights,
+    BeforeValidator(_written_out, json_schema_input_type=_Weights | Name | None),
+    AfterValidator(_has_a_name),
+    PlainSerializer(lambda weights: weights or None, when_used="json"),  # a recipe that is written can be read again
 ]
 
 

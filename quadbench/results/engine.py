@@ -179,6 +179,16 @@ def name_of(engine: sa.Engine) -> str:
     return str(path_of(engine)) if _is_file(engine) else database_name(engine.url)
 
 
+def source_name(source: Source) -> str:
+    """Return a database as messages name it, as `name_of` does.
+
+    Raises:
+        UserError: the source is no database.
+    """
+    parsed = _parsed(source)
+    return str(parsed) if isinstance(parsed, Path) else database_name(parsed)
+
+
 def _told(engine: sa.Engine) -> AbstractContextManager[None]:
     """Turn what the database says into an error that names it."""
     return told_by_sqlite(path_of(engine)) if _is_file(engine) else told_by_postgresql(database_name(engine.url))

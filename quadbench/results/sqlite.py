@@ -39,7 +39,7 @@ def require_database_file(path: Path) -> None:
         path,
         "results database",
         fault=ArtifactError,
-        hint="see that the path is right; if it is, move away what lies there, and a new one is begun",
+        hint="see that the path is right; the next run, or quadbench farm init, begins a new one where nothing lies",
     )
 
 
