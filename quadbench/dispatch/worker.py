@@ -25,6 +25,7 @@ from quadbench.farm.workers import NewWorker, WorkerDevice, Workers
 
 LOOK_S = 1.0  # between looks at the queue
 _BEATS = 4  # signs of life in the time of a lease, so that one that fails costs nothing
+_ENDING_S = 1.0  # in which an attempt that has just stored its own end is gone
 _AWAY_S = 5.0  # to wait where the database is not reached
 
 log = logging.getLogger(__name__)
@@ -169,8 +170,10 @@ class Worker:
             try:
                 self._queue.renew(one.job)
             except AttemptOverError as error:
-                log.warning("%s", error)
-                one.process.kill()
+                one.process.join(_ENDING_S)
+                if one.process.is_alive():
+                    log.warning("%s", error)
+                    one.process.kill()
                 continue
             one.beat = time.monotonic()
 
