@@ -116,3 +116,13 @@ def test_a_recipe_for_another_host_has_the_whole_paths_of_its_files(tmp_path: Pa
         "quickstart", {"adapters": {**{name: {"source": "builtin", "name": name} for name in recipe.adapters}, **adapter}}
     )
     assert load_text(whole_text(changed), "it", Recipe) == changed
+
+
+def test_a_recipe_for_another_host_keeps_a_task_without_an_adapter(tiny_recipe: Path) -> None:
+    from quadbench.dispatch.submission import whole_text
+    from quadbench.recipe import Recipe
+    from quadbench.spec import load_text
+
+    recipe = load_recipe(tiny_recipe)
+    assert {} in [task.adapter for task in recipe.tasks]
+    assert load_text(whole_text(recipe), "it", Recipe) == recipe
