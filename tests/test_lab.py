@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from quadbench.farm.selection import Wish
 from quadbench.results.engine import open_engine
 
 pytestmark = pytest.mark.slow
+BUSY_LEASE_S = 15.0
 ANY_S25 = wish_need(Wish(word="s25", key=None, value="s25", count=1))
 
 
@@ -157,6 +159,13 @@ def test_a_worker_of_another_version_gets_nothing_and_says_why(farm: FarmLab) ->
     assert launches(farm) == []
 
 
+@pytest.fixture
+def busy_farm(hosts: Lab, server: PostgresqlServer, s3: S3Server, tmp_path: Path) -> Iterator[FarmLab]:
+    """A farm that builds and measures, so that a worker's host has little time for signs of life."""
+    with farm_lab(hosts, server, s3, tmp_path, lease_s=BUSY_LEASE_S) as built:
+        yield built
+
+
 @pytest.fixture(scope="module")
 def desk(hosts: Lab, tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Desk:
     """A results folder with a run of the tiny recipe on three devices, made without any farm."""
@@ -165,25 +174,28 @@ def desk(hosts: Lab, tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.mark.parametrize("workers", [3, 1], ids=["three workers", "one worker"])
 def test_a_run_of_a_farm_has_the_records_and_pictures_of_the_same_run_without_one(
-    farm: FarmLab, desk: Desk, workers: int, tmp_path: Path
+    busy_farm: FarmLab, desk: Desk, workers: int, tmp_path: Path
 ) -> None:
+    farm = busy_farm
     shares = DEVICES if workers == 3 else [",".join(DEVICES)]
     for host, devices in zip(farm.lab.hosts, shares, strict=False):
         desk.equip(farm.results(host))
         farm.start_worker(host, devices)
     farm.wait_for_workers(workers)
-    results = tmp_path / "submitter"
+    results = tmp_path / "submitter" if workers == 3 else desk.results  # where the bundle is
     words = "run", desk.recipe, "--farm", farm.environment["QUADBENCH_DATABASE"], "--devices", ",".join(DEVICES)
     ended = farm.run(farm.lab.hosts[2], *words, results=results)
     assert ended.returncode == 0, ended.stderr + "".join(farm.log(host) for host in farm.lab.hosts[:workers])
     assert content_of(farm.database, results) == desk.content
-    assert farm.count("done") == 1 + 1 + 3
+    kinds = Counter(kind for (kind,) in farm.query("SELECT kind FROM jobs WHERE state = 'done'"))
+    assert kinds == Counter(build=workers == 3, compile=1, measure=3)
     sys.stdout.write(f"{workers} workers: {share_of_the_farm(farm):.0%} of the time of attempts at devices is no launch\n")
 
 
 def test_a_worker_killed_in_a_measurement_takes_its_attempt_along_and_no_launch_is_lost_or_stored_twice(
-    farm: FarmLab, desk: Desk, tmp_path: Path
+    busy_farm: FarmLab, desk: Desk, tmp_path: Path
 ) -> None:
+    farm = busy_farm
     first, second, submitter = farm.lab.hosts
     for host in (first, second):
         desk.equip(farm.results(host))
@@ -209,7 +221,7 @@ def test_a_full_store_fails_a_job_for_now_and_it_is_done_when_there_is_room(
     hosts: Lab, server: PostgresqlServer, s3: S3Server, desk: Desk, tmp_path: Path
 ) -> None:
     disk, host = tmp_path / "disk", hosts.hosts[0]
-    with small_disk(disk, "64m"), farm_lab(hosts, server, s3, tmp_path, store=str(disk)) as farm:
+    with small_disk(disk, "64m"), farm_lab(hosts, server, s3, tmp_path, store=str(disk), lease_s=BUSY_LEASE_S) as farm:
         desk.equip(farm.results(host))
         farm.start_worker(host, "virtual:s25")
         farm.wait_for_workers(1)
@@ -222,7 +234,8 @@ def test_a_full_store_fails_a_job_for_now_and_it_is_done_when_there_is_room(
         farm.stop_workers()
 
 
-def test_what_is_wrong_or_spoilt_is_named_and_nothing_of_it_is_stored(farm: FarmLab, desk: Desk, s3: S3Server) -> None:
+def test_what_is_wrong_or_spoilt_is_named_and_nothing_of_it_is_stored(busy_farm: FarmLab, desk: Desk, s3: S3Server) -> None:
+    farm = busy_farm
     host, submitter = farm.lab.hosts[0], farm.lab.hosts[2]
     desk.equip(farm.results(host))
     farm.start_worker(host, "virtual:s25")
@@ -243,8 +256,9 @@ def test_what_is_wrong_or_spoilt_is_named_and_nothing_of_it_is_stored(farm: Farm
 
 
 def test_a_bundle_that_was_spoilt_in_the_store_is_refused_by_its_name(
-    farm: FarmLab, desk: Desk, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+    busy_farm: FarmLab, desk: Desk, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    farm = busy_farm
     host, submitter = farm.lab.hosts[0], farm.lab.hosts[2]
     desk.equip(farm.results(host))
     worker = farm.start_worker(host, "virtual:s25")

@@ -110,7 +110,9 @@ class FarmLab:
 
 
 @contextmanager
-def farm_lab(lab: Lab, server: PostgresqlServer, s3: S3Server, folder: Path, store: str | None = None) -> Iterator[FarmLab]:
+def farm_lab(
+    lab: Lab, server: PostgresqlServer, s3: S3Server, folder: Path, *, store: str | None = None, lease_s: float = LEASE_S
+) -> Iterator[FarmLab]:
     """Make an empty farm on the hosts of a lab; what runs there ends with it. Its store is a new bucket, or the one given."""
     database = server.new_database()
     open_engine(database).dispose()  # makes its tables
@@ -120,7 +122,7 @@ def farm_lab(lab: Lab, server: PostgresqlServer, s3: S3Server, folder: Path, sto
         **s3.environment,
         "QUADBENCH_DATABASE": f"postgresql://quadbench@{lab.switch.address}/{name}?{urlencode(_QUICK)}",
         "QUADBENCH_STORE": place,
-        "QUADBENCH_LEASE_S": str(LEASE_S),
+        "QUADBENCH_LEASE_S": str(lease_s),
         "PYTHONPATH": os.pathsep.join([str(_TESTS.parent), str(_TESTS)]),
     }
     built = FarmLab(lab=lab, server=server, database=database, store=place, folder=folder, environment=environment)
