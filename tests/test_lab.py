@@ -50,9 +50,14 @@ def s3(hosts: Lab) -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def farm(hosts: Lab, server: PostgresqlServer, s3: S3Server, tmp_path: Path) -> Iterator[FarmLab]:
-    with farm_lab(hosts, server, s3, tmp_path) as built:
+def farm(request: pytest.FixtureRequest, hosts: Lab, server: PostgresqlServer, s3: S3Server, tmp_path: Path) -> Iterator[FarmLab]:
+    """A farm with leases of LEASE_S, or as long as a test asks for."""
+    with farm_lab(hosts, server, s3, tmp_path, lease_s=getattr(request, "param", LEASE_S)) as built:
         yield built
+
+
+# A host that builds and measures has little time for signs of life.
+busy = pytest.mark.parametrize("farm", [BUSY_LEASE_S], indirect=True, ids=["busy"])
 
 
 def submit(farm: FarmLab, count: int, needs: str = ANY_S25, run_id: str = "run") -> list[int]:
@@ -159,24 +164,17 @@ def test_a_worker_of_another_version_gets_nothing_and_says_why(farm: FarmLab) ->
     assert launches(farm) == []
 
 
-@pytest.fixture
-def busy_farm(hosts: Lab, server: PostgresqlServer, s3: S3Server, tmp_path: Path) -> Iterator[FarmLab]:
-    """A farm that builds and measures, so that a worker's host has little time for signs of life."""
-    with farm_lab(hosts, server, s3, tmp_path, lease_s=BUSY_LEASE_S) as built:
-        yield built
-
-
 @pytest.fixture(scope="module")
 def desk(hosts: Lab, tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Desk:
     """A results folder with a run of the tiny recipe on three devices, made without any farm."""
     return Desk.measured(tiny_recipe, tmp_path_factory.mktemp("desk"), hosts.hosts[0])
 
 
+@busy
 @pytest.mark.parametrize("workers", [3, 1], ids=["three workers", "one worker"])
 def test_a_run_of_a_farm_has_the_records_and_pictures_of_the_same_run_without_one(
-    busy_farm: FarmLab, desk: Desk, workers: int, tmp_path: Path
+    farm: FarmLab, desk: Desk, workers: int, tmp_path: Path
 ) -> None:
-    farm = busy_farm
     shares = DEVICES if workers == 3 else [",".join(DEVICES)]
     for host, devices in zip(farm.lab.hosts, shares, strict=False):
         desk.equip(farm.results(host))
@@ -192,10 +190,10 @@ def test_a_run_of_a_farm_has_the_records_and_pictures_of_the_same_run_without_on
     sys.stdout.write(f"{workers} workers: {share_of_the_farm(farm):.0%} of the time of attempts at devices is no launch\n")
 
 
+@busy
 def test_a_worker_killed_in_a_measurement_takes_its_attempt_along_and_no_launch_is_lost_or_stored_twice(
-    busy_farm: FarmLab, desk: Desk, tmp_path: Path
+    farm: FarmLab, desk: Desk, tmp_path: Path
 ) -> None:
-    farm = busy_farm
     first, second, submitter = farm.lab.hosts
     for host in (first, second):
         desk.equip(farm.results(host))
@@ -234,8 +232,8 @@ def test_a_full_store_fails_a_job_for_now_and_it_is_done_when_there_is_room(
         farm.stop_workers()
 
 
-def test_what_is_wrong_or_spoilt_is_named_and_nothing_of_it_is_stored(busy_farm: FarmLab, desk: Desk, s3: S3Server) -> None:
-    farm = busy_farm
+@busy
+def test_what_is_wrong_or_spoilt_is_named_and_nothing_of_it_is_stored(farm: FarmLab, desk: Desk, s3: S3Server) -> None:
     host, submitter = farm.lab.hosts[0], farm.lab.hosts[2]
     desk.equip(farm.results(host))
     farm.start_worker(host, "virtual:s25")
@@ -255,10 +253,10 @@ def test_what_is_wrong_or_spoilt_is_named_and_nothing_of_it_is_stored(busy_farm:
     assert launches_of(farm) == []
 
 
+@busy
 def test_a_bundle_that_was_spoilt_in_the_store_is_refused_by_its_name(
-    busy_farm: FarmLab, desk: Desk, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+    farm: FarmLab, desk: Desk, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    farm = busy_farm
     host, submitter = farm.lab.hosts[0], farm.lab.hosts[2]
     desk.equip(farm.results(host))
     worker = farm.start_worker(host, "virtual:s25")
