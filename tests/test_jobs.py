@@ -356,3 +356,15 @@ def test_a_value_of_no_type_costs_no_other_job_its_turn(change: str, tmp_path: P
     assert {job.id for job in claim(jobs, seats=seats)} >= {2, 3}
     jobs.cancel_run("run-a", "over")
     engine.dispose()
+
+
+def test_a_record_of_an_attempt_that_is_over_is_not_stored(database: Source, engine: sa.Engine, jobs: JobQueue) -> None:
+    submit(jobs)
+    (attempt,) = claim(jobs)
+    records = Records(engine)
+    records.store(record("in time"), lambda connection: jobs.check(connection, attempt))
+    jobs.give_back(attempt, "told to stop")
+    claim(jobs, "two")
+    with pytest.raises(AttemptOverError, match="worker 'two' has the job; nothing of it is stored"):
+        records.store(record("late", launch=1), lambda connection: jobs.check(connection, attempt))
+    assert query(database, "SELECT record_id FROM records") == [("in time",)]

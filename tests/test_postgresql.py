@@ -12,7 +12,7 @@ from support.stored_records import query, record, sample
 
 from quadbench.cli import main
 from quadbench.errors import ArtifactError, StorageError, UserError
-from quadbench.results.engine import DATABASE_VARIABLE, database_of
+from quadbench.results.engine import DATABASE_VARIABLE, database_of, open_engine, writing
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records, read_records
 
@@ -143,3 +143,31 @@ def test_records_in_a_file_need_no_driver(tmp_path: Path) -> None:
         "assert not [name for name in sys.modules if name.startswith('psycopg')]\n"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path / "db.sqlite"], check=True)
+
+
+def test_a_client_that_stands_still_in_a_transaction_loses_what_it_has_locked(url: str) -> None:
+    frozen = open_engine(f"{url}&options=-c%20idle_in_transaction_session_timeout%3D200ms")
+
+    def stand_still() -> None:
+        with writing(frozen) as held:
+            held.exec_driver_sql("SELECT 1 FROM records FOR UPDATE")
+            query(url, "UPDATE records SET launch = 1")  # waits for the lock
+            held.exec_driver_sql("SELECT 1")
+
+    with open_records(url) as records:
+        records.store(record())
+        with pytest.raises(StorageError):
+            stand_still()
+        assert query(url, "SELECT launch FROM records") == [(1,)]
+    frozen.dispose()
+
+
+def test_a_lock_that_is_not_given_in_time_may_be_given_later(url: str) -> None:
+    hasty = open_engine(f"{url}&options=-c%20lock_timeout%3D100ms")
+    with open_records(url) as records:
+        records.store(record())
+        with writing(records.engine) as held:
+            held.exec_driver_sql("SELECT 1 FROM records FOR UPDATE")
+            with pytest.raises(StorageError, match="lock timeout"), writing(hasty) as late:
+                late.exec_driver_sql("UPDATE records SET launch = 1")
+    hasty.dispose()

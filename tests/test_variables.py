@@ -15,6 +15,7 @@ from quadbench.devices.adb_protocol import TcpEndpoint
 from quadbench.devices.adb_server import server_endpoint
 from quadbench.doctor import examine
 from quadbench.errors import QuadbenchError
+from quadbench.farm.leases import lease_time_s
 from quadbench.harness.cmake import configuration, find_header
 from quadbench.harness.program import built_harness
 from quadbench.kits.packages import MAVEN_VARIABLE
@@ -50,6 +51,9 @@ LONG = "a" * 5000
         ("ADB_SERVER_SOCKET", f"tcp:{'a' * 64}:1", server_endpoint),
         ("ADB_SERVER_SOCKET", f"localfilesystem:{'a' * 300}", server_endpoint),
         ("QAIHUB_CLIENT_INI", LONG, config_path),
+        ("QUADBENCH_LEASE_S", "nan", lease_time_s),
+        ("QUADBENCH_LEASE_S", "1", lease_time_s),
+        ("QUADBENCH_LEASE_S", "2 minutes", lease_time_s),
         ("CXX", 'g++ "', lambda: configuration(host_abi(os.uname().machine))),
         ("CXX", "no-such-compiler", lambda: configuration(host_abi(os.uname().machine))),
         ("CMAKE_PREFIX_PATH", f"/usr:{'a' * 300}", lambda: find_header("a")),

@@ -1,6 +1,8 @@
 """A worker does each job once, on one device at a time; it bears attempts that fail or crash, and stops as it is told."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -152,3 +154,22 @@ def test_a_job_that_is_cancelled_while_it_runs_is_interrupted_and_ends(database:
         JobQueue(engine).cancel(job_id, "no longer wanted")
         wait_until(lambda: listed_jobs(engine, "run").jobs[0].state is JobState.CANCELLED)
     assert query(database, "SELECT count(*) FROM records") == [(0,)]
+
+
+def test_all_attempts_of_a_worker_that_is_killed_end_with_it(database: Source, engine: sa.Engine) -> None:
+    submit(engine, ANY_S25, ANY_S25)
+    settings = {**os.environ, "QUADBENCH_DATABASE": str(database), "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "support.scripted_worker", "2", "1000"]
+    worker = subprocess.Popen(command, env=settings, stderr=subprocess.DEVNULL, start_new_session=True)
+    wait_until(lambda: query(database, "SELECT count(*) FROM leases WHERE job_owner IS NOT NULL") == [(2,)])
+    worker.kill()
+    worker.wait()
+    wait_until(lambda: not is_there(worker.pid))
+
+
+def is_there(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -131,4 +131,6 @@ def _to_build(digest: str, recipe: Recipe, store: Store, layout: Layout, observe
 def whole_text(recipe: Recipe) -> str:
     """Return a recipe as YAML without its defaults, with the whole paths of its files: as another host may read it."""
     content = recipe.model_dump(mode="json", exclude_defaults=True, context=WHOLE_PATHS)
+    for task in content["tasks"]:
+        task["adapter"] = task["adapter"] or None  # no adapter is written as null
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

@@ -83,9 +83,8 @@ def held(
     Raises:
         DeviceError: somebody else has one of them (LeaseError), it does not answer, or is in quarantine; none is taken then.
     """
-    inventory = Inventory(engine)
-    leases, owner, by_address = Leases(engine), user_and_host(), dict[str, Lease]()
-    database = leases.database_name()
+    inventory, leases, owner = Inventory(engine), Leases(engine), user_and_host()
+    database, by_address = leases.database_name(), dict[str, Lease]()
 
     def take(device: Device) -> None:
         if not to_examine:
@@ -100,8 +99,7 @@ def held(
 
     with ExitStack() as stack:
         taken = each_or_left_out(devices, take, left_out)
-        kept = [(device, by_address[device.facts.address]) for device in taken]
-        stack.enter_context(_heartbeat(leases, kept, lease_time_s(lease_s)))
+        stack.enter_context(_heartbeat(leases, [(device, by_address[device.facts.address]) for device in taken], lease_s))
         taken = each_or_left_out(taken, mark, left_out)
         by_address = {device.facts.address: by_address[device.facts.address] for device in taken}
         job = Held(leases=leases, database=database, by_address=by_address)
@@ -179,13 +177,13 @@ def _warned(consequence: str) -> Iterator[None]:
 
 
 @contextmanager
-def _heartbeat(leases: Leases, work: Sequence[tuple[Device, Lease]], lease_s: float) -> Iterator[None]:
+def _heartbeat(leases: Leases, work: Sequence[tuple[Device, Lease]], lease_s: float | None) -> Iterator[None]:
     """Renew leases until the block ends; what a lost device still runs is ended, so that it disturbs nobody."""
     ended = threading.Event()
 
     def beat() -> None:
         kept = list(work)
-        while kept and not ended.wait(lease_s / _BEATS):
+        while kept and not ended.wait(lease_time_s(lease_s) / _BEATS):
             for device, lease in list(kept):
                 try:
                     leases.renew(lease, lease_s)
