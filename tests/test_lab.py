@@ -233,7 +233,9 @@ def test_a_full_store_fails_a_job_for_now_and_it_is_done_when_there_is_room(
 
 
 @busy
-def test_what_is_wrong_or_spoilt_is_named_and_nothing_of_it_is_stored(farm: FarmLab, desk: Desk, s3: S3Server) -> None:
+def test_a_device_that_is_nowhere_and_a_store_that_takes_nothing_are_named_and_nothing_is_submitted(
+    farm: FarmLab, desk: Desk, s3: S3Server
+) -> None:
     host, submitter = farm.lab.hosts[0], farm.lab.hosts[2]
     desk.equip(farm.results(host))
     farm.start_worker(host, "virtual:s25")
@@ -254,9 +256,7 @@ def test_what_is_wrong_or_spoilt_is_named_and_nothing_of_it_is_stored(farm: Farm
 
 
 @busy
-def test_a_bundle_that_was_spoilt_in_the_store_is_refused_by_its_name(
-    farm: FarmLab, desk: Desk, s3: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bundle_that_was_spoilt_in_the_store_is_refused_by_its_name(farm: FarmLab, desk: Desk, s3: S3Server) -> None:
     host, submitter = farm.lab.hosts[0], farm.lab.hosts[2]
     desk.equip(farm.results(host))
     worker = farm.start_worker(host, "virtual:s25")
@@ -264,8 +264,6 @@ def test_a_bundle_that_was_spoilt_in_the_store_is_refused_by_its_name(
     worker.send_signal(signal.SIGSTOP)
     submitted = farm.run(submitter, "farm", "submit", desk.recipe, "--devices", "virtual:s25", results=desk.results)
     assert submitted.returncode == 0, submitted.stderr
-    for name, value in s3.environment.items():
-        monkeypatch.setenv(name, value)
     s3.spoil(farm.store)
     worker.send_signal(signal.SIGCONT)
     farm.wait_until(lambda: farm.number("SELECT count(*) FROM jobs WHERE reason IS NOT NULL") > 0, is_hurried=True)
