@@ -211,8 +211,11 @@ def test_a_worker_killed_in_a_measurement_takes_its_attempt_along_and_no_launch_
     fetched = farm.run(submitter, "farm", "fetch", run_id, results=tmp_path / "submitter")
     assert fetched.returncode == 0, fetched.stderr
     assert launches_of(farm)[: len(stored)] == stored
-    wanted = [("float", 0), *((variant, launch) for variant in ("per-graph", "shared") for launch in range(6))]
-    assert sorted(farm.query("SELECT variant, launch FROM records")) == wanted
+    launched = launches_of(farm)
+    assert len(set(launched)) == len(launched)
+    # Launches that are compared stand in blocks; one that was broken off is measured again, under numbers of its own.
+    counts = Counter(str(variant) for variant, _ in launched)
+    assert counts >= Counter({"float": 1, "per-graph": 6, "shared": 6})
 
 
 def test_a_full_store_fails_a_job_for_now_and_it_is_done_when_there_is_room(
