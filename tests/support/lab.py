@@ -44,6 +44,12 @@ class Host:
         listed = subprocess.run(["ip", "netns", "pids", self.space], check=True, capture_output=True, text=True)
         return [int(word) for word in listed.stdout.split()]
 
+    @property
+    def is_idle(self) -> bool:
+        """Say whether nothing runs there but adb's server, which outlives whoever has started it."""
+        names = [Path("/proc", str(process), "comm") for process in self.processes]
+        return all(not name.exists() or name.read_text() == "adb\n" for name in names)
+
     def freeze(self) -> None:
         """Stop all that runs on the host, as a machine that sleeps does."""
         self._signal(signal.SIGSTOP)
@@ -94,6 +100,8 @@ class Lab:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait(30)
+        for host in self.hosts:
+            host._signal(signal.SIGKILL)  # adb's server too
 
 
 @contextmanager

@@ -31,7 +31,7 @@ class Soak:
         worker = self.farm.workers[host.name]
         worker.kill()
         worker.wait()
-        self.farm.wait_until(lambda: not host.processes)
+        self.farm.wait_until(lambda: host.is_idle)
         self._wait()
         self.farm.start_scripted(host, 2, 0.3)
 

@@ -46,6 +46,8 @@ class Script:
             queue.finish(job, Account(answer={"address": address}, lines="did it"))
 
     def _measure(self, job: Job, records: Records, queue: JobQueue, leases: Leases) -> None:
+        if job.id in {stored.launch for stored in records.of_run_if_any(job.run_id)}:
+            return  # by an attempt that was cut off before it could end the job
         lease = leases.take(job.seat or "", job.owner, "a script")
         ends_at = time.monotonic() + self.seconds
         while (left_s := ends_at - time.monotonic()) > 0:
