@@ -76,6 +76,13 @@ def test_words_that_a_farm_cannot_follow_are_refused_by_name(words: list[str], e
         asked_for(words, FARM)
 
 
+def test_devices_of_two_hosts_that_records_cannot_tell_apart_are_not_taken_together() -> None:
+    virtual = [replace(device(1, address="x"), name=f"virtual-s25@{host}", address="virtual:s25") for host in ("one", "two")]
+    with pytest.raises(UserError, match="'virtual-s25@one' and 'virtual-s25@two' are both 'virtual:s25' in records"):
+        asked_for(["virtual-s25@one", "virtual-s25@two"], virtual)
+    assert needs(asked_for(["profile=s25"], virtual)) == ["wish profile=s25"]
+
+
 def test_a_run_builds_and_compiles_once_what_several_devices_need() -> None:
     demands = demands_of(asked_for(["s25*2", "tabs11"], FARM), ORDER)
     jobs = planned([BuildOrder(recipe="", bundle=DIGEST)], demands)

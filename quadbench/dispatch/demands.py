@@ -51,7 +51,20 @@ def asked_for(words: Sequence[str], devices: Sequence[WorkerDevice]) -> list[Ask
     wishes = [one.wish for one in asked if one.wish]
     given = iter(chosen(wishes, {name: device.labels for name, device in others.items()}))
     settled = [(one, [others[name] for name in next(given)] if one.wish else one.fit) for one in asked]
+    _refuse_alike([device for _, fit in settled for device in fit])
     return [Asked(needs=device_need(device.name), fit=(device,), target=one.target) for one, fit in settled for device in fit]
+
+
+def _refuse_alike(devices: Sequence[WorkerDevice]) -> None:
+    """Refuse devices of several hosts that no record could tell from each other, as two hosts' `virtual:s25`."""
+    named: dict[tuple[str, str | None], str] = {}
+    for device in devices:
+        other = named.setdefault((device.address, device.labels.get("serial")), device.name)
+        if other != device.name:
+            raise UserError(
+                f"'{other}' and '{device.name}' are both '{device.address}' in records, and a run could not tell them apart",
+                hint="submit a run for each",
+            )
 
 
 def demands_of(asked: Iterable[Asked], order: MeasureOrder) -> list[Demand]:
