@@ -66,7 +66,9 @@ def test_runs_are_listed_with_what_became_of_them(results: Layout, capsys: pytes
     assert "later: 1 of 2 launches failed" in shown
     assert later["swept"] == {"precision.lora": "int8"}
     assert "lora=int8" in shown
-    assert max(map(len, shown.splitlines())) <= 100
+    *table, next_command = shown.splitlines()
+    assert max(map(len, table)) <= 100
+    assert next_command.startswith("next: quadbench show later --results ")
     assert [run["run_id"] for run in json.loads(_listed(results, capsys, "--json", "--limit", "1"))["runs"]] == ["later"]
 
 

@@ -1,7 +1,6 @@
 """Farm submit and fetch: a recipe or a bundle -> a run in the farm's queue; a run that the farm did -> its report here."""
 
 import argparse
-import os
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from quadbench.cli.sources import Source, named_source
 from quadbench.observer import Observer
 from quadbench.results.engine import DATABASE_VARIABLE, source_name
 from quadbench.results.layout import Layout
+from quadbench.spec import set_variable
 
 if TYPE_CHECKING:
     from quadbench.pipeline import Outcome
@@ -71,7 +71,7 @@ def run_fetch(options: argparse.Namespace) -> int:
 
 def use_farm(url: str) -> None:
     """Take the database of a farm for all that this command does, as if $QUADBENCH_DATABASE named it."""
-    os.environ[DATABASE_VARIABLE] = url
+    set_variable(DATABASE_VARIABLE, url)
 
 
 def run_on_farm(source: Source, options: argparse.Namespace, observer: Observer) -> "Outcome":

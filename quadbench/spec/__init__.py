@@ -11,6 +11,7 @@ from quadbench.spec.variables import (
     paths_variable,
     port_of,
     port_variable,
+    set_variable,
     variable,
     web_variable,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "refuse",
     "require_file",
     "require_unopened",
+    "set_variable",
     "variable",
     "web_variable",
 ]

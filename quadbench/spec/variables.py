@@ -21,6 +21,11 @@ def variable(name: str) -> str | None:
     return _checked(name, os.environ.get(name, "")) or None
 
 
+def set_variable(name: str, text: str) -> None:
+    """Set a variable for the rest of this process and what it starts, as if the user had."""
+    os.environ[name] = text
+
+
 def path_variable(name: str) -> Path | None:
     """Return the path that a variable names, which need not exist; None where it is not set, or empty.
 
