@@ -32,7 +32,7 @@ from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
 
 SEED = 1
-SHARE = 15  # of so many cases the fast tests have one
+SHARE = 24  # of so many cases the fast tests have one
 LEAST = 600
 FAMILIES = ("specs", "adapters", "inputs", "foundations", "bundles", "flipped bytes", "databases", "addresses", "harnesses")
 

@@ -37,6 +37,7 @@ sys.exit(start())
     assert (result.returncode, result.stderr) == (130, "error: interrupted; nothing was begun\n")
 
 
+@pytest.mark.slow
 def test_a_signal_that_was_turned_off_stays_off() -> None:
     code, said = _signalled("SIGHUP", "rich.table", before="signal.signal(signal.SIGHUP, signal.SIG_IGN)")
     assert (code, "'nothing'" in said) == (2, True)

@@ -60,6 +60,7 @@ def test_a_job_goes_from_a_batch_to_a_worker_and_is_done(database: Source, jobs:
     assert states(database) == ["done", "running"]
 
 
+@pytest.mark.slow
 def test_of_many_that_ask_at_once_each_job_goes_to_one(jobs: JobQueue) -> None:
     ids = submit(jobs, *[BUILD] * 512)
     assert _all_claimed_by_threads(jobs) == sorted(ids)

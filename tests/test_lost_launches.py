@@ -19,6 +19,8 @@ from quadbench.measure import LaunchAborted, LaunchSettings, Queue, measure_laun
 from quadbench.recipe import Gate, Runtime
 from quadbench.results.layout import Layout
 
+pytestmark = pytest.mark.slow  # each of these has real processes and waits for them
+
 ANY_LOAD = Gate(max_busy_percent=100)  # whatever else this machine does
 
 

@@ -27,6 +27,8 @@ from quadbench.results.records import open_records
 from quadbench.results.run_changes import change_run, load_run_file
 from quadbench.results.runs import load_run
 
+pytestmark = pytest.mark.slow  # each of these has real processes and waits for them
+
 BOTH = ["local", "virtual:s25"]
 
 

@@ -133,6 +133,7 @@ def test_a_file_in_whose_push_the_cable_comes_off_is_pushed_again(tmp_path: Path
         assert connected.shell(BOOT_ID, 10).stdout == boot
 
 
+@pytest.mark.slow
 def test_a_reboot_ends_all_that_runs_and_keeps_the_files(tmp_path: Path) -> None:
     reboot = "events: [{event: reboot, when: {at: launch, after_s: 3}, for_s: 1}]\n"
     with device(tmp_path, written(tmp_path, reboot)) as connected:

@@ -25,6 +25,8 @@ from quadbench.farm.selection import Wish
 from quadbench.farm.workers import NewWorker, Workers
 from quadbench.results.engine import Source, open_engine
 
+pytestmark = pytest.mark.slow  # each of these has real processes and waits for them
+
 ANY_S25 = wish_need(Wish(word="s25", key=None, value="s25", count=1))
 PATIENCE_S = 60.0
 
