@@ -98,6 +98,7 @@ def _work_in_a_process(database: Source, number: int, done: "multiprocessing.Que
     done.put(0)
 
 
+@pytest.mark.slow
 def test_processes_share_the_jobs_and_each_is_done_once(database: Source, jobs: JobQueue) -> None:
     ids = submit(jobs, *[BUILD] * 60)
     context = multiprocessing.get_context("spawn")

@@ -49,16 +49,19 @@ def test_exit_code_and_the_end_of_stderr_come_over_another_connection(phone: Pho
     assert (caught.value.status, caught.value.stderr_tail) == (3, "the end")
 
 
+@pytest.mark.slow
 def test_what_ended_while_nobody_was_connected_is_read_whole(phone: Phone) -> None:
     phone.later((0.3, phone.link.cut), (2.5, phone.link.mend))
     assert list(phone.lines(counting(10), timeout_s=1.5)) == expected(10)
 
 
+@pytest.mark.slow
 def test_a_command_goes_on_where_adbd_itself_is_killed_and_comes_back(phone: Phone) -> None:
     restart_adbd(phone.beside, after_s=0.8, away_s=1)
     assert list(phone.lines(counting(100))) == expected(100)
 
 
+@pytest.mark.slow
 def test_a_command_is_started_once_wherever_the_connection_breaks_while_it_is_started(phone: Phone) -> None:
     starts = f"{phone.folder}-starts"
     script = f"echo $$ >>{starts}; {counting(3)[2]}"
@@ -111,6 +114,7 @@ def test_a_command_that_somebody_kills_with_all_its_kind_is_gone_and_its_last_wo
             next(lines)
 
 
+@pytest.mark.slow
 def test_a_command_that_takes_too_long_is_killed_once_the_phone_is_back(phone: Phone) -> None:
     pids = f"{phone.folder}-pids"
     phone.later((0.5, phone.link.cut), (1.0, phone.link.mend))
@@ -128,6 +132,7 @@ def test_what_was_written_just_before_the_deadline_is_read(phone: Phone) -> None
     assert lines == written.split("\n")[:-1]
 
 
+@pytest.mark.slow
 def test_what_was_written_just_before_a_reboot_is_read(phone: Phone) -> None:
     phone.later((1.0, phone.link.cut), (0.0, phone.link.reboot), (1.5, phone.link.mend))
     lines: list[str] = []
@@ -215,6 +220,7 @@ def test_a_command_that_is_cut_off_is_run_again(phone: Phone) -> None:
     assert phone.link.cuts == 1
 
 
+@pytest.mark.slow
 def test_a_file_is_pushed_again_after_a_reboot_and_nothing_else_goes_on(phone: Phone, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("content")
     assert list(phone.lines(["echo", "begun"])) == ["begun"]

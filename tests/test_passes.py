@@ -70,6 +70,7 @@ def test_layer_norm_is_split_with_the_same_result() -> None:
 
 
 @pytest.mark.parametrize("component", Component)
+@pytest.mark.slow
 def test_a_whole_graph_computes_what_it_did_before_its_passes(
     component: Component, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -109,6 +109,7 @@ def test_capped_clocks_are_a_doubt(tmp_path: Path) -> None:
     assert [(clock.cap_khz, clock.hardware_khz) for clock in state.clocks] == [(2_160_000, 4_320_000)]
 
 
+@pytest.mark.slow
 def test_a_slow_link_is_slower_than_one_without_limit(tmp_path: Path) -> None:
     blob = tmp_path / "blob"
     blob.write_bytes(bytes(2 * MIB))
@@ -121,6 +122,7 @@ def test_a_slow_link_is_slower_than_one_without_limit(tmp_path: Path) -> None:
     assert seconds[0] > 2 * seconds[1]
 
 
+@pytest.mark.slow
 def test_a_file_in_whose_push_the_cable_comes_off_is_pushed_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     content = os.urandom(8 * MIB)
     (tmp_path / "blob").write_bytes(content)
@@ -161,6 +163,7 @@ def test_a_device_that_is_gone_for_good_stays_lost_and_leaves_no_process(tmp_pat
     assert carriers(f"{Layout(tmp_path).device('virtual-s25').resolve()}#") == []
 
 
+@pytest.mark.slow
 def test_the_second_launch_is_the_second_harness_and_goes_on_without_a_cable(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
