@@ -14,7 +14,7 @@ from quadbench.results.postgresql import server_engine
 from quadbench.results.records import open_records, read_records
 from quadbench.results.sqlite import file_engine
 
-SCHEMAS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
+SCHEMAS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
 
 
 def write_old(database: Source, version: str, *others: RunRecord) -> None:

@@ -26,13 +26,13 @@ PAGES = sorted(DOCS.rglob("*.md"))
 OTHER_PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "results/README.md", "android_harness/README.md")]
 MEASURED = [page for page in PAGES if page.parent.name == "measured" and page.stem != "index"]
 GLOSSARY = (
-    "ABI, acceptance, adapter, adapter weight, admission, anchor, artifact, attempt, base, baseline, block, budget",
-    "bundle, caveat, compiled bundle, component, decision, deployment, device profile, encoding, estimator",
+    "ABI, acceptance, acknowledgement, adapter, adapter weight, admission, anchor, artifact, attempt, base, baseline",
+    "block, budget, bundle, case, caveat, compiled bundle, component, decision, deployment, device profile, encoding, estimator",
     "fencing token, forecast, foundation model, gate, gauge, headroom, installation, inventory, item, job, judgement",
-    "kit, launch, layer, layout, lease, line, LoRA pair, LoRA profile, merge, mix, network, probe, push set, quarantine",
-    "record, reference, residual, retry, role, rollout, run, sample, sampler table, seat, shared, per-graph, resident",
-    "merged-at-load, float, site, store, stored, target, target key, task, toolchain, trace, trajectory, truth, variant",
-    "verdict, weights, wish, worker",
+    "kit, launch, layer, layout, lease, line, LoRA pair, LoRA profile, merge, mix, network, night, probe, push set, quarantine",
+    "record, reference, residual, retry, role, rollout, ruling, run, sample, sampler table, seat, shared, per-graph, resident",
+    "merged-at-load, float, site, store, stored, subject, target, target key, task, toolchain, trace, trajectory, truth, variant",
+    "verdict, weights, wish, worker, yardstick",
 )
 MAKEFILE = (ROOT / "Makefile").read_text()
 # In two parts, or this file would be found.

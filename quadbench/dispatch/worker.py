@@ -14,6 +14,7 @@ from typing import Protocol
 
 import sqlalchemy as sa
 
+from quadbench.dispatch import prepared
 from quadbench.errors import AttemptOverError, StorageError
 from quadbench.farm.job import Job
 from quadbench.farm.job_status import asked_to_stop
@@ -85,7 +86,7 @@ class Worker:
         self._engine, self._queue, self._workers = engine, JobQueue(engine), Workers(engine)
         # A server that has imported what attempts need forks their processes, so that each begins at once.
         self._processes = get_context("forkserver")
-        self._processes.set_forkserver_preload(["__main__", carry_out.__module__])
+        self._processes.set_forkserver_preload(["__main__", carry_out.__module__, prepared.__name__])
         self._running: dict[str, _Running] = {}  # by seat
         self._last: dict[str, _Last] = {}
         self._stops = 0

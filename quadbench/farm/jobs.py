@@ -5,6 +5,7 @@ Time is the database's. Every change is one transaction that has the job's row f
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -38,7 +39,7 @@ from quadbench.farm.job_rows import (
 )
 from quadbench.farm.leases import lease_time_s
 from quadbench.farm.scheduler import Seat
-from quadbench.results.engine import now_of, writing
+from quadbench.results.engine import now_of, reading, writing
 from quadbench.results.tables import JobNeedRow, JobRow
 
 MOST_IN_BATCH = 100_000  # jobs
@@ -175,21 +176,29 @@ class JobQueue:
     def expire(self) -> list[Job]:
         """End every attempt whose worker gave no sign of life for too long, and return their jobs as they are then."""
         jobs: list[Job] = []
-        while (ended := self._expire_one()) is not None:
+        while self._has_lost() and (ended := self._expire_one()) is not None:
             jobs += ended
         return jobs
+
+    def _has_lost(self) -> bool:
+        """Say whether an attempt is lost, without a write: SQLite has one writer at a time, and there seldom is one."""
+        with reading(self._engine) as connection:
+            return connection.scalar(_lost(now_of(connection), JobRow.id)) is not None
 
     def _expire_one(self) -> Sequence[Job] | None:
         """End one lost attempt, if there is one. Rows that others have are left to them."""
         with writing(self._engine) as connection:
             now = now_of(connection)
-            lost = sa.select(JobRow).where(JobRow.state == _RUNNING, JobRow.until <= now).order_by(JobRow.until).limit(1)
-            read = read_jobs(connection, lost.with_for_update(skip_locked=True))
+            read = read_jobs(connection, _lost(now, JobRow).with_for_update(skip_locked=True))
             fail_damaged(connection, read.faults, now)
             ended = [expired(job, now) for job in read.jobs]
             for job in ended:
                 end_attempt(connection, job, now)
             return ended if read.jobs or read.faults else None
+
+
+def _lost(now: datetime, what: Any) -> sa.Select[Any]:
+    return sa.select(what).where(JobRow.state == _RUNNING, JobRow.until <= now).order_by(JobRow.until).limit(1)
 
 
 def _held(connection: sa.Connection, attempt: Job) -> tuple[Job, datetime]:

@@ -33,13 +33,13 @@ def is_current(connection: sa.Connection, name: str) -> bool:
     Raises:
         ArtifactError: as `upgrade`.
     """
-    current, known = revision(connection, name), _known()
-    if current is not None and current not in known:
+    current, revisions = revision(connection, name), known()
+    if current is not None and current not in revisions:
         raise ArtifactError(
-            f"{name} has schema '{current}', which this quadbench does not know; known: {', '.join(sorted(known))}",
+            f"{name} has schema '{current}', which this quadbench does not know; known: {', '.join(sorted(revisions))}",
             hint="it was written by a newer quadbench; upgrade, or use another results folder",
         )
-    return current == known[0]
+    return current == revisions[0]
 
 
 def revision(connection: sa.Connection, name: str) -> str | None:
@@ -57,7 +57,7 @@ def revision(connection: sa.Connection, name: str) -> str | None:
 
 
 @cache
-def _known() -> Sequence[str]:
+def known() -> Sequence[str]:
     """Return every schema that this quadbench knows, its own first."""
     return [migration.revision for migration in ScriptDirectory.from_config(_config()).walk_revisions()]
 

@@ -207,3 +207,100 @@ class WorkerRow(Table):
     started_at: Mapped[datetime] = mapped_column(UtcTime)
     last_seen: Mapped[datetime] = mapped_column(UtcTime)
     is_draining: Mapped[bool]
+
+
+class NightRow(Table):
+    """A night of regression tests, and what was planned for it (JSON: pairs of a case and a word for devices)."""
+
+    __tablename__ = "nights"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(index=True)
+    began_at: Mapped[datetime] = mapped_column(UtcTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    version: Mapped[str]
+    planned: Mapped[list[list[str]]] = mapped_column(sa.JSON)
+
+
+class MeasurementRow(Table):
+    """A case measured on a device in a night."""
+
+    __tablename__ = "night_measurements"
+    __table_args__ = (
+        sa.UniqueConstraint("night", "case_name", "device", name="uq_night_measurements"),
+        sa.Index("ix_night_measurements_series", "case_name", "device", "measured_at"),
+    )
+
+    id: Mapped[int] = mapped_column(BIG, primary_key=True)
+    night: Mapped[str] = mapped_column(sa.ForeignKey("nights.id", ondelete="CASCADE"))
+    case_name: Mapped[str]
+    device: Mapped[str]
+    address: Mapped[str]
+    measured_at: Mapped[datetime] = mapped_column(UtcTime)
+    bundle: Mapped[str]
+    kit: Mapped[str | None]
+    yardstick: Mapped[str]
+    environment: Mapped[dict[str, str]] = mapped_column(sa.JSON)
+    comparison: Mapped[str]
+    runs: Mapped[list[str]] = mapped_column(sa.JSON)
+    caveats: Mapped[list[str]] = mapped_column(sa.JSON)
+
+
+class PointRow(Table):
+    """A figure of a measurement."""
+
+    __tablename__ = "night_points"
+
+    measurement: Mapped[int] = mapped_column(BIG, sa.ForeignKey("night_measurements.id", ondelete="CASCADE"), primary_key=True)
+    task: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[float] = mapped_column(sa.Double)
+    yardstick: Mapped[float | None] = mapped_column(sa.Double)
+    ratio: Mapped[float | None] = mapped_column(sa.Double)
+    low: Mapped[float | None] = mapped_column(sa.Double)
+    high: Mapped[float | None] = mapped_column(sa.Double)
+
+
+class RulingRow(Table):
+    """A night's answer about a figure. Rows are only added: of those about the same figure, the one added last stands."""
+
+    __tablename__ = "night_rulings"
+    __table_args__ = (sa.Index("ix_night_rulings_series", "case_name", "device", "night"),)
+
+    id: Mapped[int] = mapped_column(BIG, primary_key=True)
+    night: Mapped[str] = mapped_column(sa.ForeignKey("nights.id", ondelete="CASCADE"), index=True)
+    case_name: Mapped[str]
+    device: Mapped[str]
+    address: Mapped[str]
+    told_at: Mapped[datetime] = mapped_column(UtcTime)
+    kind: Mapped[str]
+    cause: Mapped[str] = mapped_column(sa.Text)
+    detector: Mapped[int]
+    task: Mapped[str | None]
+    key: Mapped[str | None]
+    owner: Mapped[str | None]
+    value: Mapped[float | None] = mapped_column(sa.Double)
+    expected: Mapped[float | None] = mapped_column(sa.Double)
+    ratio: Mapped[float | None] = mapped_column(sa.Double)
+    low: Mapped[float | None] = mapped_column(sa.Double)
+    high: Mapped[float | None] = mapped_column(sa.Double)
+    last_good_bundle: Mapped[str | None]
+    last_good_kit: Mapped[str | None]
+    comparison: Mapped[str | None]
+
+
+class AcknowledgementRow(Table):
+    """A person's word that a case's figures are as they are from a night on."""
+
+    __tablename__ = "acknowledgements"
+
+    id: Mapped[int] = mapped_column(BIG, primary_key=True)
+    case_name: Mapped[str] = mapped_column(index=True)
+    night: Mapped[str]
+    reason: Mapped[str] = mapped_column(sa.Text)
+    owner: Mapped[str]
+    made_at: Mapped[datetime] = mapped_column(UtcTime)
+    until: Mapped[datetime] = mapped_column(UtcTime)
+    device: Mapped[str | None]
+    task: Mapped[str | None]
+    key: Mapped[str | None]

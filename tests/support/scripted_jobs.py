@@ -9,14 +9,14 @@ import sqlalchemy as sa
 from quadbench.errors import LeaseError, StorageError
 from quadbench.farm.job import Account, Job
 from quadbench.farm.jobs import JobQueue
-from quadbench.farm.leases import Leases
+from quadbench.farm.leases import Leases, lease_time_s
 from quadbench.farm.workers import WorkerDevice
 from quadbench.host import end_with_parent
 from quadbench.results.engine import Source, open_engine
 from quadbench.results.records import Records
 from support.stored_records import record
 
-_BEAT_S = 0.5
+_BEATS = 4  # signs of life in the time of a lease, as a run gives them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Script:
         lease = leases.take(job.seat or "", job.owner, "a script")
         ends_at = time.monotonic() + self.seconds
         while (left_s := ends_at - time.monotonic()) > 0:
-            time.sleep(min(left_s, _BEAT_S))
+            time.sleep(min(left_s, lease_time_s() / _BEATS))
             with suppress(StorageError):
                 leases.renew(lease)
         mine = replace(record(f"{job.run_id}-{job.id}-{job.attempt}"), run_id=job.run_id, launch=job.id)

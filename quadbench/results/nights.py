@@ -1,0 +1,190 @@
+"""Nights: nights of regression tests <-> database. What is ruled is only ever added to."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
+from itertools import groupby
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+from quadbench.artifacts.names import check_file_name
+from quadbench.artifacts.night import Acknowledgement, Measurement, Night, Ruling
+from quadbench.errors import ArtifactError, UnknownNameError
+from quadbench.results.engine import insertion, now_of, reading, writing
+from quadbench.results.tables import AcknowledgementRow, MeasurementRow, NightRow, PointRow, RulingRow, Table
+from quadbench.spec import first_problem
+
+_KNOWN_SHOWN = 20  # nights, in a message
+_JSON = ("planned", "environment", "runs", "caveats")
+_POINT = ("task", "key", "value", "yardstick", "ratio", "low", "high")
+NounT = TypeVar("NounT")
+
+
+class Nights:
+    """The nights in a database. Every method raises StorageError and ArtifactError as `writing` and `reading` do."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def begin(self, night_id: str, name: str, version: str, planned: Sequence[tuple[str, str]]) -> Night:
+        """Return the night, which begins now if it did not yet; one that ended goes on. Its plan is the one given last.
+
+        Raises:
+            ValueError: the id cannot be the name of a file.
+        """
+        with writing(self._engine) as connection:
+            row = {"id": check_file_name(night_id), "name": name, "version": version, "planned": [list(pair) for pair in planned]}
+            insert = insertion(connection, NightRow).values({**row, "began_at": now_of(connection)})
+            changes = {"planned": row["planned"], "version": version, "ended_at": None}
+            connection.execute(insert.on_conflict_do_update(index_elements=[NightRow.id], set_=changes))
+        return self.night(night_id)
+
+    def end(self, night_id: str) -> None:
+        """Note that a night is over."""
+        with writing(self._engine) as connection:
+            connection.execute(sa.update(NightRow).where(NightRow.id == night_id).values(ended_at=now_of(connection)))
+
+    def keep(self, measurement: Measurement) -> bool:
+        """Store a measurement, whole or not at all. False if the night has one of the case on the device already, which stays."""
+        with writing(self._engine) as connection:
+            insert = insertion(connection, MeasurementRow).values(_measurement_row(measurement)).on_conflict_do_nothing()
+            key = connection.scalar(insert.returning(MeasurementRow.id))
+            if key is None:
+                return False
+            rows = [{"measurement": key, **asdict(point)} for point in measurement.points]
+            if rows:
+                connection.execute(sa.insert(PointRow), rows)
+            return True
+
+    def rule(self, rulings: Iterable[Ruling]) -> None:
+        """Add rulings, all or none; each supersedes an earlier one about the same figure of the same night."""
+        with writing(self._engine) as connection:
+            if rows := [_ruling_row(ruling) for ruling in rulings]:
+                connection.execute(sa.insert(RulingRow), rows)
+
+    def night(self, night_id: str) -> Night:
+        """Return a night, whole.
+
+        Raises:
+            UnknownNameError: there is none; the message lists the latest.
+        """
+        with reading(self._engine) as connection:
+            row = connection.execute(sa.select(*_columns(NightRow)).where(NightRow.id == night_id)).mappings().one_or_none()
+        if row is None:
+            raise UnknownNameError("night", night_id, self.night_ids()[:_KNOWN_SHOWN])
+        content = {("night_id" if name == "id" else name): value for name, value in row.items()}
+        night = _noun(Night, content)
+        measurements = self._measurements(MeasurementRow.night == night_id)
+        return replace(night, measurements=tuple(measurements), rulings=self.rulings(night_id))
+
+    def night_ids(self, name: str | None = None) -> list[str]:
+        """Return the ids of all nights, or of those of one file's name, latest first."""
+        query = sa.select(NightRow.id).order_by(NightRow.began_at.desc(), NightRow.id.desc())
+        with reading(self._engine) as connection:
+            return list(connection.scalars(query if name is None else query.where(NightRow.name == name)))
+
+    def cases(self) -> list[tuple[str, str]]:
+        """Return every case that was measured with every device that it was measured on."""
+        query = sa.select(MeasurementRow.case_name, MeasurementRow.device).distinct()
+        with reading(self._engine) as connection:
+            return sorted((row.case_name, row.device) for row in connection.execute(query))
+
+    def series(self, case: str, device: str | None = None) -> list[Measurement]:
+        """Return the measurements of a case, on one device or on all, in the order of time."""
+        of_case = MeasurementRow.case_name == case
+        return list(self._measurements(of_case if device is None else sa.and_(of_case, MeasurementRow.device == device)))
+
+    def rulings(self, night_id: str) -> tuple[Ruling, ...]:
+        """Return the rulings of a night that stand, those of a case and device together."""
+        return tuple(self._rulings(RulingRow.night == night_id))
+
+    def rulings_of(self, case: str, device: str | None = None) -> tuple[Ruling, ...]:
+        """Return the rulings of all nights about a case that stand, on one device or on all, in the order of time."""
+        of_case = RulingRow.case_name == case
+        return tuple(self._rulings(of_case if device is None else sa.and_(of_case, RulingRow.device == device)))
+
+    def acknowledge(self, acknowledgement: Acknowledgement) -> None:
+        """Add an acknowledgement."""
+        row = {("case_name" if name == "case" else name): value for name, value in asdict(acknowledgement).items()}
+        with writing(self._engine) as connection:
+            connection.execute(sa.insert(AcknowledgementRow).values(row))
+
+    def acknowledgements(self, case: str | None = None) -> tuple[Acknowledgement, ...]:
+        """Return what people acknowledged, of one case or of all, also what is over, in the order of time."""
+        query = sa.select(*AcknowledgementRow.__table__.columns).order_by(AcknowledgementRow.id)
+        with reading(self._engine) as connection:
+            rows = connection.execute(query if case is None else query.where(AcknowledgementRow.case_name == case)).mappings()
+            contents = [{("case" if name == "case_name" else name): value for name, value in row.items()} for row in rows]
+        return tuple(_noun(Acknowledgement, content) for content in contents)
+
+    def _measurements(self, condition: sa.ColumnElement[bool]) -> Iterator[Measurement]:
+        points = [PointRow.__table__.c[name].label(f"point_{name}") for name in _POINT]
+        query = (
+            sa.select(*_columns(MeasurementRow), *points)
+            .outerjoin(PointRow, PointRow.measurement == MeasurementRow.id)
+            .where(condition)
+            .order_by(MeasurementRow.measured_at, MeasurementRow.id, PointRow.task, PointRow.key)
+        )
+        with reading(self._engine) as connection:
+            rows = connection.execute(query).mappings().all()
+        for _, group in groupby(rows, key=lambda row: row["id"]):
+            yield _measurement(list(group))
+
+    def _rulings(self, condition: sa.ColumnElement[bool]) -> Iterator[Ruling]:
+        query = sa.select(*RulingRow.__table__.columns).where(condition).order_by(RulingRow.id)
+        with reading(self._engine) as connection:
+            rows = connection.execute(query).mappings().all()
+        latest = {(row["night"], row["case_name"], row["device"], row["task"], row["key"]): row for row in rows}
+        for row in latest.values():
+            yield _ruling(dict(row))
+
+
+def _columns(table: type[Table]) -> list[sa.ColumnElement[Any]]:
+    """Return a table's columns, those of JSON as their text, which is checked like everything else."""
+    columns = table.__table__.columns
+    return [sa.type_coerce(one, sa.Text).label(one.name) if isinstance(one.type, sa.JSON) else one for one in columns]
+
+
+def _measurement_row(measurement: Measurement) -> dict[str, object]:
+    row = {name: value for name, value in asdict(measurement).items() if name not in ("subject", "points", "case")}
+    lists = {"runs": list(measurement.runs), "caveats": [caveat.value for caveat in measurement.caveats]}
+    return {**row, **asdict(measurement.subject), **lists, "case_name": measurement.case}
+
+
+def _measurement(rows: Sequence[sa.RowMapping]) -> Measurement:
+    first = dict(rows[0])
+    content = {name: value for name, value in first.items() if not name.startswith("point_") and name != "id"}
+    content["case"] = content.pop("case_name")
+    content["subject"] = {name: content.pop(name) for name in ("bundle", "kit")}
+    content["points"] = [{name: row[f"point_{name}"] for name in _POINT} for row in rows if row["point_task"] is not None]
+    return _noun(Measurement, content)
+
+
+def _ruling_row(ruling: Ruling) -> dict[str, object]:
+    row = {name: value for name, value in asdict(ruling).items() if name not in ("last_good", "case")}
+    before = ruling.last_good
+    last_good = {"last_good_bundle": before and before.bundle, "last_good_kit": before and before.kit}
+    return {**row, **last_good, "case_name": ruling.case, "kind": ruling.kind.value}
+
+
+def _ruling(row: dict[str, Any]) -> Ruling:
+    bundle, kit = row.pop("last_good_bundle"), row.pop("last_good_kit")
+    content = {name: value for name, value in row.items() if name not in ("id", "case_name")}
+    return _noun(Ruling, content | {"case": row["case_name"], "last_good": {"bundle": bundle, "kit": kit} if bundle else None})
+
+
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in (Night, Measurement, Ruling, Acknowledgement)}
+
+
+def _noun(kind: type[NounT], content: dict[str, Any]) -> NounT:
+    """Return what a row holds, which is checked: another may have written it."""
+    try:
+        parsed = {name: from_json(content[name], allow_inf_nan=False) for name in _JSON if name in content}
+        noun: NounT = _ADAPTERS[kind].validate_python(content | parsed)
+    except ValidationError as error:
+        raise ArtifactError(f"the database holds a {kind.__name__.lower()} that cannot be: {first_problem(error)}") from error
+    except (ValueError, TypeError) as error:
+        raise ArtifactError(f"the database holds a {kind.__name__.lower()} that cannot be read: {error}") from error
+    return noun

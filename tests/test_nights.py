@@ -1,0 +1,121 @@
+"""Nights are kept in either database as they were given, and what is ruled is only added to."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from quadbench.artifacts import Caveat
+from quadbench.artifacts.night import Acknowledgement, Measurement, Point, Ruling, RulingKind, Subject
+from quadbench.errors import ArtifactError, UnknownNameError
+from quadbench.results.engine import Source, open_engine, writing
+from quadbench.results.nights import Nights
+
+NIGHT = "phones-2026-01-02"
+AT = datetime(2026, 1, 2, 3, tzinfo=UTC)
+TIME = Point(task="restyle", key="end_to_end", value=3e9, yardstick=2e9, ratio=1.5, low=1.4, high=1.6)
+BYTES = Point(task="restyle", key="lora_rom", value=3e6, yardstick=2e6)
+MEASUREMENT = Measurement(
+    night=NIGHT,
+    case="restyle",
+    device="adb:R5CX",
+    address="s25",
+    measured_at=AT,
+    subject=Subject(bundle="b" * 64, kit="c" * 64),
+    yardstick="d" * 64,
+    environment={"Android": "16"},
+    comparison="20260102-030000-aaaa",
+    runs=("20260102-030000-bbbb", "20260102-030000-cccc"),
+    caveats=(Caveat.FEW_SAMPLES,),
+    points=(TIME, BYTES),
+)
+RULING = Ruling(
+    night=NIGHT,
+    case="restyle",
+    device="adb:R5CX",
+    address="s25",
+    told_at=AT,
+    kind=RulingKind.REGRESSION,
+    cause="it is 5.0 % more",
+    detector=1,
+    task="restyle",
+    key="end_to_end",
+    last_good=Subject(bundle="e" * 64),
+)
+
+
+@pytest.fixture
+def engine(database: Source) -> Iterator[sa.Engine]:
+    engine = open_engine(database)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def nights(engine: sa.Engine) -> Nights:
+    nights = Nights(engine)
+    nights.begin(NIGHT, "phones", "0.1", [("restyle", "s25"), ("restyle", "tabs11")])
+    return nights
+
+
+def test_a_night_is_read_as_it_was_kept(nights: Nights) -> None:
+    assert nights.keep(MEASUREMENT)
+    nights.rule([RULING])
+    night = nights.night(NIGHT)
+    assert (night.planned, night.measurements, night.rulings) == (
+        (("restyle", "s25"), ("restyle", "tabs11")),
+        (MEASUREMENT,),
+        (RULING,),
+    )
+    assert night.ended_at is None
+    nights.end(NIGHT)
+    assert nights.night(NIGHT).ended_at is not None
+
+
+def test_a_case_is_measured_once_on_a_device_in_a_night(nights: Nights) -> None:
+    nights.keep(MEASUREMENT)
+    assert not nights.keep(replace(MEASUREMENT, comparison="another"))
+    assert nights.keep(replace(MEASUREMENT, device="adb:other"))
+    assert nights.cases() == [("restyle", "adb:R5CX"), ("restyle", "adb:other")]
+    assert nights.series("restyle", "adb:R5CX") == [MEASUREMENT]
+
+
+def test_of_rulings_about_the_same_figure_the_last_one_stands(nights: Nights, engine: sa.Engine) -> None:
+    nights.rule([RULING])
+    later = replace(RULING, kind=RulingKind.CLEAN, cause="acknowledged", told_at=AT + timedelta(days=1))
+    nights.rule([later])
+    assert nights.rulings(NIGHT) == (later,) == nights.rulings_of("restyle", "adb:R5CX")
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT count(*) FROM night_rulings")) == 2
+
+
+def test_a_night_that_is_begun_again_goes_on(nights: Nights) -> None:
+    nights.keep(MEASUREMENT)
+    nights.end(NIGHT)
+    night = nights.begin(NIGHT, "phones", "0.2", [("restyle", "s25")])
+    assert (night.ended_at, night.version, night.planned) == (None, "0.2", (("restyle", "s25"),))
+    assert night.measurements == (MEASUREMENT,)
+
+
+def test_acknowledgements_are_kept(nights: Nights) -> None:
+    word = Acknowledgement(case="restyle", night=NIGHT, reason="more steps", owner="a@b", made_at=AT, until=AT, key="end_to_end")
+    nights.acknowledge(word)
+    assert nights.acknowledgements() == (word,) == nights.acknowledgements("restyle")
+    assert nights.acknowledgements("other") == ()
+
+
+def test_a_night_that_is_not_there_is_named_with_those_that_are(nights: Nights) -> None:
+    with pytest.raises(UnknownNameError, match=f"unknown night 'phones-2026-01-03'; known: {NIGHT}"):
+        nights.night("phones-2026-01-03")
+
+
+@pytest.mark.parametrize("change", ["night_rulings SET kind = 'FINE'", "night_measurements SET environment = '[1]'"])
+def test_a_row_that_cannot_be_is_refused(nights: Nights, engine: sa.Engine, change: str) -> None:
+    nights.keep(MEASUREMENT)
+    nights.rule([RULING])
+    with writing(engine) as connection:
+        connection.execute(sa.text(f"UPDATE {change}"))
+    with pytest.raises(ArtifactError, match=r"the database holds a (ruling|measurement) that cannot be"):
+        nights.night(NIGHT)
