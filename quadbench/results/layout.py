@@ -119,6 +119,14 @@ class Layout:
         """The file with the result of comparing two sides."""
         return self.root / "comparisons" / comparison_id / "comparison.json"
 
+    def night_file(self, night_id: str, name: str) -> Path:
+        """A file of what was told of a night.
+
+        Raises:
+            ValueError: the night's id cannot name a folder.
+        """
+        return self.root / "nights" / check_file_name(night_id) / name
+
     def run_lists(self) -> list[Path]:
         """The files that name the runs which sweeps and comparisons are made of."""
         return sorted([*self.root.glob("sweeps/*/sweep.json"), *self.root.glob("comparisons/*/comparison.json")])
