@@ -33,6 +33,7 @@ COLUMNS = (
     "jobs",
     "decisions a second of CPU",
     "µs each",
+    "jobs looked at for each",
     "greatest / least",
     "Jain",
     "switches",
@@ -76,6 +77,7 @@ class Figures:
     jobs: int
     decisions: int = 0
     decision_s: float = 0.0
+    looked_at: int = 0  # jobs, in all lines of all questions
     simulated_s: float = 0.0
     switches: int = 0
     measured: int = 0
@@ -189,6 +191,7 @@ class Farm:
         ]
         given = assigned(seats, lines, self.usage(), now) if lines else []
         self.figures.decision_s += time.process_time() - began
+        self.figures.looked_at += sum(len(line.jobs) for line in lines)
         for job, seat in given:
             self.begin(host, job, seat, now)
 
@@ -256,6 +259,7 @@ def main() -> None:
             f"{jobs:,}",
             f"{one.decisions / one.decision_s:,.0f}",
             f"{1e6 * one.decision_s / one.decisions:.0f}",
+            f"{one.looked_at / one.decisions:.1f}",
             f"{one.spread:.3f}",
             f"{one.jain:.5f}",
             f"{one.switches / max(one.measured, 1):.1%}",
