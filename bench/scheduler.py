@@ -5,10 +5,12 @@
 Hosts ask whenever a seat of theirs is free, as workers do. The owners submit runs of equal size during the first tenth of the
 time that the work takes: one job in a hundred compiles on a host, the others wait for it and measure on a device, most of them on
 any phone of a model, some on any with a chip, some on one by name. What a table of the database does with its indexes is done in
-memory here, so that the figures are those of the decisions. Fairness is counted for as long as every owner has jobs that wait.
+memory here, and Python's collector of garbage, which would go through all of it again and again, is off, so that the figures are
+those of the decisions. Fairness is counted for as long as every owner has jobs that wait.
 """
 
 import argparse
+import gc
 import heapq
 import math
 import random
@@ -248,6 +250,7 @@ def main() -> None:
     parser.add_argument("--owners", type=int, default=6)
     parser.add_argument("--jobs", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     options = parser.parse_args()
+    gc.disable()
     print(f"| {' | '.join(COLUMNS)} |")  # noqa: T201
     print("|---" * len(COLUMNS) + "|")  # noqa: T201
     all_figures = []
