@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TypeVar
 
@@ -13,16 +13,18 @@ from quadbench.report.night_words import (
     counted,
     figure_name,
     interval_words,
+    is_ratio,
     listed,
     value_words,
     words,
 )
+from quadbench.report.sides import PRIMARY
 from quadbench.report.units import plural
 
 WORST_FIRST = (
     RulingKind.REGRESSION,
-    RulingKind.INCONCLUSIVE,
     RulingKind.MISSING,
+    RulingKind.INCONCLUSIVE,
     RulingKind.ENVIRONMENT,
     RulingKind.IMPROVEMENT,
 )
@@ -57,7 +59,7 @@ class Figured:
     value: str
 
     def __str__(self) -> str:
-        return f"{self.figure} {self.change}{f' ({self.interval})' if self.interval else ''}".strip()
+        return " ".join(filter(None, (self.figure, self.change, f"({self.interval})" if self.interval else "")))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,7 @@ class Since:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class NightFinding:
     """Rulings that are not clean and belong together: of a case on a device, or of a device whose cases share the cause.
 
     `next_step` is the command that comes next, as a shell takes it; `place` is that of the first ruling.
@@ -95,9 +97,13 @@ class Finding:
     @property
     def sentence(self) -> str:
         """Say what it comes to."""
-        figures = [str(one) for one in self.figures if one.figure] if self.kind not in _OF_A_DEVICE else []
-        more = f" and {plural(len(figures) - 1, 'more figure')}" if len(figures) > 1 else ""
-        told = [f"{self.result}: {figures[0]}{more}" if figures else self.result, *filter(None, [listed(self.causes)])]
+        figures = [one for one in self.figures if one.figure]
+        told = [self.result, *filter(None, [listed(self.causes)])]
+        if figures and self.kind in _OF_A_DEVICE:
+            told[0] += f": {listed(_once(one.figure for one in figures))}"
+        elif figures:
+            more = f" and {plural(len(figures) - 1, 'more figure')}" if len(figures) > 1 else ""
+            told[0] += f": {figures[0]}{more}"
         return f"{'; '.join(told)}."
 
     @property
@@ -123,6 +129,7 @@ class Finding:
 class DeviceNight:
     """A device in the night: its cases, how many of them are clean, what was wrong, how often it alarms falsely."""
 
+    device: str
     address: str
     cases: int
     clean: int
@@ -141,7 +148,7 @@ class NightView:
 
     night: Night
     counts: dict[RulingKind, int]
-    findings: tuple[Finding, ...]
+    findings: tuple[NightFinding, ...]
     clean: dict[str, tuple[str, ...]]
     open: tuple[tuple[str, str], ...]
     devices: tuple[DeviceNight, ...]
@@ -173,19 +180,16 @@ def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = ()) ->
     """Return a night as it is told."""
     bad = [ruling for ruling in night.rulings if ruling.kind is not RulingKind.CLEAN]
     findings = [_finding(list(group), series) for _, group in groupby(sorted(bad, key=_order), key=_together)]
-    addresses = _addresses(night)
     worst = {(ruling.case, ruling.device): ruling.kind for ruling in sorted(bad, key=_order, reverse=True)}
-    kinds = [worst.get(place, RulingKind.CLEAN) for place in addresses]
-    clean: dict[str, list[str]] = {}
-    for case, device in addresses:
-        if (case, device) not in worst:
-            clean.setdefault(words(case), []).append(words(addresses[case, device]))
+    ruled = {(ruling.case, ruling.device): words(ruling.address) for ruling in night.rulings}
+    kinds = [worst.get(place, RulingKind.CLEAN) for place in ruled]
+    clean = sorted((words(case), ruled[case, device]) for case, device in ruled.keys() - worst.keys())
     return NightView(
         night=night,
         counts={kind: kinds.count(kind) for kind in (*WORST_FIRST, RulingKind.CLEAN) if kind in kinds},
         findings=tuple(findings),
-        clean={case: tuple(on) for case, on in clean.items()},
-        open=_open(night, addresses),
+        clean={case: tuple(address for _, address in pairs) for case, pairs in groupby(clean, key=lambda pair: pair[0])},
+        open=_open(night, ruled),
         devices=_devices(night, findings, worst, series, {rate.device: rate for rate in rates}),
         series=series,
     )
@@ -198,7 +202,7 @@ def subject_name(subject: Subject) -> str:
 
 
 def _order(ruling: Ruling) -> tuple[int, str, str, float]:
-    size = abs((ruling.ratio or 1.0) - 1)
+    size = abs(ruling.ratio - 1) if ruling.ratio is not None and is_ratio(ruling.ratio) else 0.0
     return WORST_FIRST.index(ruling.kind), *_together(ruling)[1:], -size
 
 
@@ -206,10 +210,10 @@ def _together(ruling: Ruling) -> tuple[RulingKind, str, str]:
     return ruling.kind, ruling.device, ruling.cause if ruling.kind in _OF_A_DEVICE else ruling.case
 
 
-def _finding(rulings: Sequence[Ruling], series: Series) -> Finding:
+def _finding(rulings: Sequence[Ruling], series: Series) -> NightFinding:
     first = rulings[0]
     place = (first.case, first.device)
-    return Finding(
+    return NightFinding(
         kind=first.kind,
         address=words(first.address),
         place=place,
@@ -223,9 +227,9 @@ def _finding(rulings: Sequence[Ruling], series: Series) -> Finding:
 
 
 def _figured(ruling: Ruling, series: Series) -> Figured:
-    nights = series.get((ruling.case, ruling.device), ())
-    points = nights[-1].points if nights and nights[-1].night == ruling.night else ()
-    point = next((point for point in points if (point.task, point.key) == (ruling.task, ruling.key)), None)
+    measured = _tonight(ruling, series)
+    points = {(point.task, point.key): point for point in measured.points} if measured else {}
+    point = points.get((ruling.task or "", ruling.key or ""))
     return Figured(
         ruling=ruling,
         point=point,
@@ -234,6 +238,21 @@ def _figured(ruling: Ruling, series: Series) -> Figured:
         interval=interval_words(ruling, point),
         value=value_words(ruling, point),
     )
+
+
+def drawn_figure(told: Figured, series: Series) -> Figured:
+    """Return what is drawn of a ruling: its figure, or the time for an image where it is about all of them."""
+    measured = _tonight(told.ruling, series)
+    first = next((point for point in measured.points if point.key == PRIMARY), None) if measured else None
+    if told.point or first is None:
+        return told
+    return _figured(replace(told.ruling, task=first.task, key=first.key, expected=None), series)
+
+
+def _tonight(ruling: Ruling, series: Series) -> Measurement | None:
+    """Return the measurement that a ruling is about, if there is one."""
+    nights = series.get((ruling.case, ruling.device), ())
+    return nights[-1] if nights and nights[-1].night == ruling.night else None
 
 
 def _since(ruling: Ruling, nights: Sequence[Measurement]) -> Since | None:
@@ -280,15 +299,21 @@ def _addresses(night: Night) -> dict[Place, str]:
     return {(one.case, one.device): one.address for one in sorted(told, key=lambda one: (one.case, one.address))}
 
 
-def _open(night: Night, addresses: Mapping[Place, str]) -> tuple[tuple[str, str], ...]:
-    if night.ended_at is not None:
-        return ()
-    ruled = {(case, address) for (case, _), address in addresses.items()}
-    return tuple((words(case), words(word)) for case, word in night.planned if (case, word) not in ruled)
+def _open(night: Night, ruled: Mapping[Place, str]) -> tuple[tuple[str, str], ...]:
+    """Return what was measured or, as long as the night goes on, planned, and has no ruling."""
+    pairs = [(one.case, one.address) for one in night.measurements if (one.case, one.device) not in ruled]
+    if night.ended_at is None:
+        pairs += night.planned
+    known = {(case, address) for (case, _), address in ruled.items()}
+    return _once((words(case), words(word)) for case, word in pairs if (words(case), words(word)) not in known)
 
 
 def _devices(
-    night: Night, findings: Sequence[Finding], worst: Mapping[Place, RulingKind], series: Series, rates: Mapping[str, AlarmRate]
+    night: Night,
+    findings: Sequence[NightFinding],
+    worst: Mapping[Place, RulingKind],
+    series: Series,
+    rates: Mapping[str, AlarmRate],
 ) -> tuple[DeviceNight, ...]:
     addresses = _addresses(night)
     known = {device: address for (_, device), address in addresses.items()}
@@ -301,6 +326,7 @@ def _devices(
         ]
         views.append(
             DeviceNight(
+                device=device,
                 address=words(address),
                 cases=len(places),
                 clean=len([place for place in places if place not in worst]),
@@ -313,7 +339,7 @@ def _devices(
     return tuple(views)
 
 
-def _told_of_device(finding: Finding) -> Iterable[str]:
+def _told_of_device(finding: NightFinding) -> Iterable[str]:
     return finding.causes if finding.kind in _OF_A_DEVICE else (f"{finding.result[:1].lower()}{finding.result[1:]}",)
 
 

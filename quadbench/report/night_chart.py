@@ -7,7 +7,7 @@ from statistics import median
 from quadbench.artifacts.night import Measurement, Point, RulingKind
 from quadbench.report.chart import svg, text
 from quadbench.report.kpi import KPI_UNITS
-from quadbench.report.night import Figured, Finding, subject_name
+from quadbench.report.night import Figured, NightFinding, subject_name
 from quadbench.report.night_words import is_ratio
 from quadbench.report.sides import PSNR
 from quadbench.report.units import change, convert, number
@@ -58,7 +58,7 @@ class _Panel:
         return low - room, high + room
 
 
-def night_chart(finding: Finding, told: Figured, nights: Sequence[Measurement]) -> str | None:
+def night_chart(finding: NightFinding, told: Figured, nights: Sequence[Measurement]) -> str | None:
     """Draw a figure over the nights, the last one marked; None where fewer than two nights have it."""
     shown = [(night, point) for night in nights if (point := _point(night, told)) is not None][-_MOST_NIGHTS:]
     if len(shown) < 2 or shown[-1][0].night != told.ruling.night:

@@ -9,7 +9,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from quadbench.artifacts.night import RulingKind
-from quadbench.report.night import DeviceNight, Finding, NightView
+from quadbench.report.night import DeviceNight, NightFinding, NightView, drawn_figure
 from quadbench.report.night_chart import night_chart
 from quadbench.report.night_words import words
 from quadbench.report.page import page_environment, write_page
@@ -32,7 +32,7 @@ def write_night_report(view: NightView, layout: Layout) -> Path:
     Raises:
         StorageError: the folder is full or cannot be written.
     """
-    return write_page(layout.night_file(view.night.night_id, "night.html"), render_night(view))
+    return write_page(layout.night(view.night.night_id) / "night.html", render_night(view))
 
 
 def render_night(view: NightView) -> str:
@@ -56,10 +56,10 @@ def _charts(view: NightView) -> dict[int, tuple[Markup, ...]]:
     return charts
 
 
-def _drawn(finding: Finding, view: NightView) -> Iterator[Markup]:
+def _drawn(finding: NightFinding, view: NightView) -> Iterator[Markup]:
     for told in finding.figures:
         nights = view.series.get((told.ruling.case, told.ruling.device), ())
-        if (chart := night_chart(finding, told, nights)) is not None:
+        if (chart := night_chart(finding, drawn_figure(told, view.series), nights)) is not None:
             yield Markup(chart)
 
 

@@ -111,6 +111,14 @@ class Layout:
         """
         return self.root / "reports" / f"{check_file_name(run_id)}.html"
 
+    def night(self, night_id: str) -> Path:
+        """The folder of a night, whose lock is held while it is performed.
+
+        Raises:
+            ValueError: the night's id cannot name a folder.
+        """
+        return self.root / "nights" / check_file_name(night_id)
+
     def sweep(self, sweep_id: str) -> Path:
         """The folder of a sweep."""
         return self.root / "sweeps" / sweep_id
@@ -118,14 +126,6 @@ class Layout:
     def comparison(self, comparison_id: str) -> Path:
         """The file with the result of comparing two sides."""
         return self.root / "comparisons" / comparison_id / "comparison.json"
-
-    def night_file(self, night_id: str, name: str) -> Path:
-        """A file of what was told of a night.
-
-        Raises:
-            ValueError: the night's id cannot name a folder.
-        """
-        return self.root / "nights" / check_file_name(night_id) / name
 
     def run_lists(self) -> list[Path]:
         """The files that name the runs which sweeps and comparisons are made of."""
