@@ -46,8 +46,7 @@ def _results(view: NightView, device: str) -> dict[Tested, tuple[NightFinding, F
 
 
 def _result(finding: NightFinding, told: Figured) -> Iterator[Failure | Error | Skipped]:
-    how = f" ({told.interval})" if told.interval else ""
-    message = f"{finding.kind}: {told.change or finding.result}{how}; {words(told.ruling.cause)}"
+    message = f"{finding.kind}: {told.cause}"
     match finding.kind:
         case RulingKind.REGRESSION:
             result: Failure | Error | Skipped = Failure(message, finding.kind.value)

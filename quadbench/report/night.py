@@ -1,7 +1,7 @@
 """Night view: a night with the series of its cases -> what people and machines are told of it, the worst first; pure."""
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TypeVar
@@ -38,22 +38,27 @@ Series = Mapping[Place, Sequence[Measurement]]  # in the order of time, that of 
 
 @dataclass(frozen=True, kw_only=True)
 class AlarmRate:
-    """A device's false alarms: on how many nights with equal subjects it was suspected, and the interval of that share."""
+    """A device's false alarms in so many tries, cases in nights before which nothing changed, and the interval of that share.
+
+    `doubt` says why the device should be looked at.
+    """
 
     device: str
+    tries: int
     alarms: int
-    nights: int
     low: float
     high: float
+    doubt: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figured:
-    """A ruling about a figure in words, each of which may be empty."""
+    """A ruling in words: which figure changed by how much, as long as one is named and that can be told, and why."""
 
     ruling: Ruling
     point: Point | None
     figure: str
+    cause: str
     change: str
     interval: str
     value: str
@@ -81,7 +86,7 @@ class Since:
 class NightFinding:
     """Rulings that are not clean and belong together: of a case on a device, or of a device whose cases share the cause.
 
-    `next_step` is the command that comes next, as a shell takes it; `place` is that of the first ruling.
+    `figures` has the ruling that tells most first, whose place is `place`; `next_step` is a command, as a shell takes it.
     """
 
     kind: RulingKind
@@ -89,7 +94,6 @@ class NightFinding:
     place: Place
     cases: tuple[str, ...]
     figures: tuple[Figured, ...]
-    causes: tuple[str, ...]
     owners: tuple[str, ...]
     since: Since | None
     next_step: str
@@ -97,14 +101,9 @@ class NightFinding:
     @property
     def sentence(self) -> str:
         """Say what it comes to."""
-        figures = [one for one in self.figures if one.figure]
-        told = [self.result, *filter(None, [listed(self.causes)])]
-        if figures and self.kind in _OF_A_DEVICE:
-            told[0] += f": {listed(_once(one.figure for one in figures))}"
-        elif figures:
-            more = f" and {plural(len(figures) - 1, 'more figure')}" if len(figures) > 1 else ""
-            told[0] += f": {figures[0]}{more}"
-        return f"{'; '.join(told)}."
+        lead, more = self.figures[0], len([one for one in self.figures[1:] if one.figure])
+        told = f"{self.result}: {lead.figure}: {lead.cause}" if lead.figure else f"{self.result}; {lead.cause}"
+        return f"{told}; and {plural(more, 'more figure')}." if more else f"{told}."
 
     @property
     def result(self) -> str:
@@ -201,13 +200,21 @@ def subject_name(subject: Subject) -> str:
     return f"bundle {words(subject.bundle[:_DIGEST_SHOWN])}{kit}"
 
 
-def _order(ruling: Ruling) -> tuple[int, str, str, float]:
+def _order(ruling: Ruling) -> tuple[int, str, str, bool, float]:
+    """Return what rulings are sorted by: in a finding, what is about all figures comes first, then the largest change."""
     size = abs(ruling.ratio - 1) if ruling.ratio is not None and is_ratio(ruling.ratio) else 0.0
-    return WORST_FIRST.index(ruling.kind), *_together(ruling)[1:], -size
+    return WORST_FIRST.index(ruling.kind), *_together(ruling)[1:], ruling.key is not None, -size
 
 
 def _together(ruling: Ruling) -> tuple[RulingKind, str, str]:
-    return ruling.kind, ruling.device, ruling.cause if ruling.kind in _OF_A_DEVICE else ruling.case
+    """Return what the rulings of a finding have in common."""
+    match ruling.kind:
+        case RulingKind.ENVIRONMENT:
+            return ruling.kind, ruling.device, ""
+        case RulingKind.MISSING:
+            return ruling.kind, ruling.device, ruling.cause
+        case _:
+            return ruling.kind, ruling.device, ruling.case
 
 
 def _finding(rulings: Sequence[Ruling], series: Series) -> NightFinding:
@@ -219,7 +226,6 @@ def _finding(rulings: Sequence[Ruling], series: Series) -> NightFinding:
         place=place,
         cases=_once(words(ruling.case) for ruling in rulings),
         figures=tuple(_figured(ruling, series) for ruling in rulings),
-        causes=_once(words(ruling.cause).rstrip(".") for ruling in rulings),
         owners=_once(words(ruling.owner) for ruling in rulings if ruling.owner),
         since=_since(first, series.get(place, ())),
         next_step=_next_step(first),
@@ -234,6 +240,7 @@ def _figured(ruling: Ruling, series: Series) -> Figured:
         ruling=ruling,
         point=point,
         figure=figure_name(ruling.key, ruling.task),
+        cause=words(ruling.cause).rstrip("."),
         change=change_words(ruling, point),
         interval=interval_words(ruling, point),
         value=value_words(ruling, point),
@@ -330,7 +337,7 @@ def _devices(
                 address=words(address),
                 cases=len(places),
                 clean=len([place for place in places if place not in worst]),
-                wrong=_once(cause for finding in findings if finding.place[1] == device for cause in _told_of_device(finding)),
+                wrong=_once((*(_wrong(one) for one in findings if one.place[1] == device), *_doubts(rates.get(device)))),
                 caveats=_once(caveat for one in measured for caveat in one.caveats),
                 environment={k: v for before, now in pairs for k, v in changed(before.environment, now.environment).items()},
                 rate=rates.get(device),
@@ -339,8 +346,16 @@ def _devices(
     return tuple(views)
 
 
-def _told_of_device(finding: NightFinding) -> Iterable[str]:
-    return finding.causes if finding.kind in _OF_A_DEVICE else (f"{finding.result[:1].lower()}{finding.result[1:]}",)
+def _wrong(finding: NightFinding) -> str:
+    """Say what a finding is to its device: the cause, where that is the device's."""
+    if finding.kind in _OF_A_DEVICE:
+        return finding.figures[0].cause
+    return f"{finding.result[:1].lower()}{finding.result[1:]}"
+
+
+def _doubts(rate: AlarmRate | None) -> Iterator[str]:
+    if rate and rate.doubt:
+        yield words(rate.doubt)
 
 
 def _once(values: Iterable[T]) -> tuple[T, ...]:
