@@ -1,5 +1,6 @@
 """Yardstick: the same frozen files on a device tonight and before -> how far the device itself changed; pure."""
 
+from collections.abc import Sequence
 from math import isfinite, log
 from statistics import mean
 
@@ -13,7 +14,7 @@ from quadbench.statistics import spread_of
 BY_ACCIDENT = 0.0001  # the chance that a figure of the yardstick is called shifted though it is as ever
 
 
-def yardstick_places(nights: tuple[Measurement, ...], yardstick: str, key: str) -> list[Place]:
+def yardstick_places(nights: Sequence[Measurement], yardstick: str, key: str) -> list[Place]:
     """Return the nights with a figure of a yardstick, by the logarithm of its mean over all tasks; without what is in doubt."""
     return [
         (night, place)
