@@ -28,7 +28,7 @@ _BY_ACCIDENT = 0.001
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceKnowledge:
-    """How far a device can be trusted: `alarms` in so many `tries`, as a share with its interval at 95 %.
+    """The trust that a device has earned: `alarms` in so many `tries`, as a share with its interval at 95 %.
 
     `low` and `high` are None where there were no tries; `drift` is the change of the yardstick's time over the nights whose
     environment was as it is now, None where that is no more than usual.
