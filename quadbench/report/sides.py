@@ -14,8 +14,8 @@ from quadbench.statistics import Comparison, Looks, block_differences, compare_l
 ALL_TASKS = "all tasks"
 PRIMARY = "end_to_end"
 _JUDGED = (PRIMARY, "unet_step", "switch", "first_image", "session_load", "peak_ram")
-_EXACT = ("foundation_rom", "lora_rom")
-_PSNR = "psnr"
+PSNR = "psnr"
+EXACT = ("foundation_rom", "lora_rom", PSNR)  # figures that need no statistics
 
 Pair = tuple[tuple[TaskAssets, ...], tuple[TaskAssets, ...]]  # the tasks that both sides run, as each has them
 
@@ -32,7 +32,7 @@ class Side:
         if task == ALL_TASKS:
             return [[value] if (value := self._over_tasks(record)) is not None else [] for record in self.records]
         (assets,) = (assets for assets in self.tasks if assets.name == task)
-        if key == _PSNR:
+        if key == PSNR:
             return [[mean(scores)] if (scores := _psnr(record, task)) else [] for record in self.records]
         return [launch_values(key, record, assets) for record in self.records]
 
@@ -67,7 +67,7 @@ class SideRow:
     @property
     def is_exact(self) -> bool:
         """Say whether the figure needs no statistics."""
-        return self.key in (*_EXACT, _PSNR)
+        return self.key in EXACT
 
 
 def common_tasks(a: Bundle, b: Bundle) -> Pair:
@@ -111,7 +111,7 @@ def side_rows(device: DeviceFacts, a: Side, b: Side) -> tuple[SideRow, ...]:
     """Return the rows of launches that ran at any time, without a comparison; figures that neither side has are left out."""
     tasks = [task.name for task in a.tasks]
     wanted = [(PRIMARY, ALL_TASKS)] if len(tasks) > 1 else []
-    wanted += [(key, task) for task in tasks for key in (*_JUDGED, *_EXACT, _PSNR)]
+    wanted += [(key, task) for task in tasks for key in (*_JUDGED, *EXACT)]
     rows = [
         _row(device, key, task, replace(a, records=sound(a.records)), replace(b, records=sound(b.records)))
         for key, task in wanted
@@ -124,8 +124,8 @@ def _row(device: DeviceFacts, key: str, task: str, a: Side, b: Side) -> SideRow:
         device=device,
         task=task,
         key=key,
-        title="PSNR, mean" if key == _PSNR else kpi_title(key),
-        unit=None if key == _PSNR else kpi_unit(key),
+        title="PSNR, mean" if key == PSNR else kpi_title(key),
+        unit=None if key == PSNR else kpi_unit(key),
         a=figure(a.values(key, task)),
         b=figure(b.values(key, task)),
     )

@@ -84,10 +84,10 @@ def sentence(device: VersusDevice) -> str:
 
 def _said(told: Comparison, looks: Looks) -> str:
     blocks = plural(told.blocks, "block")
-    within = f"{_between(told.low, told.high)}, {blocks}" if told.low is not None and told.high is not None else blocks
+    within = f"{between(told.low, told.high)}, {blocks}" if told.low is not None and told.high is not None else blocks
     match told.verdict:
         case Verdict.WORSE | Verdict.BETTER:
-            return f"an image takes {_change(told.ratio)} time on B than on A ({within}): {told.verdict}"
+            return f"an image takes {change(told.ratio)} time on B than on A ({within}): {told.verdict}"
         case Verdict.SAME:
             return f"an image takes the same time on A and B, to within {_percent(looks.margin)} ({within}): {told.verdict}"
         case Verdict.INCONCLUSIVE:
@@ -132,17 +132,17 @@ def _cells(row: SideRow) -> tuple[str, ...]:
     return (row.task, title, *shown, f"{told.ratio:.3f}", interval, told.verdict.value)
 
 
-def _change(ratio: float | None) -> str:
+def change(ratio: float | None) -> str:
     """Write a ratio as `3.1 % more`."""
     return "" if ratio is None else f"{_percent(abs(ratio - 1))} {'more' if ratio > 1 else 'less'}"
 
 
-def _between(low: float, high: float) -> str:
+def between(low: float, high: float) -> str:
     """Write an interval of ratios as `2.1 to 4.2 % more`, or as `0.5 % less to 3.0 % more` where it holds 1."""
     if (low > 1) is not (high > 1):
-        return f"{_change(low)} to {_change(high)}"
+        return f"{change(low)} to {change(high)}"
     near, far = sorted((low, high), key=lambda ratio: abs(ratio - 1))
-    return f"{abs(near - 1):.1%} to {_change(far)}".replace("% to", "to")
+    return f"{abs(near - 1):.1%} to {change(far)}".replace("% to", "to")
 
 
 def _percent(share: float) -> str:
