@@ -124,6 +124,14 @@ class Layout:
         """
         return self.root / "reports" / f"{check_file_name(run_id)}.html"
 
+    def night(self, night_id: str) -> Path:
+        """The folder of a night, whose lock is held while it is performed.
+
+        Raises:
+            ValueError: the night's id cannot name a folder.
+        """
+        return self.root / "nights" / check_file_name(night_id)
+
     def sweep(self, sweep_id: str) -> Path:
         """The folder of a sweep."""
         return self.root / "sweeps" / sweep_id

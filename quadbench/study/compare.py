@@ -61,20 +61,25 @@ def compare(
         if not shared:
             raise next(iter(failures.values()))
         plans = [OnDevice.of(device, sides, means) for device in shared]
-        for side in sides:
-            save_run(layout, side.begun)
-        with _told_if_interrupted(sides, plans, manner, layout):
-            queues = [plan.queue(means) for plan in plans]
-            rests = measure_launches(queues, keep=means.keep, observer=observer, stop=means.recovery.stop)
-        for plan in plans:
-            rest = rests.get(plan.device.facts.address)
-            if rest and rest.given_up:
-                plan.launches.broken = str(rest.given_up)
-        for side in sides:
-            save_run(layout, replace(side.begun, is_ended=True, retries=tuple(means.retries)))
+        _launch(sides, plans, means)
     versus = _versus(sides, plans, manner, failures)
     versus.write(layout)
     return versus
+
+
+def _launch(sides: Sequence[PreparedSide], plans: Sequence[OnDevice], means: Means) -> None:
+    """Run all launches, and note in the runs' files that they begin and how they ended."""
+    for side in sides:
+        save_run(means.layout, side.begun)
+    with _told_if_interrupted(sides, plans, means.manner, means.layout):
+        queues = [plan.queue(means) for plan in plans]
+        rests = measure_launches(queues, keep=means.keep, observer=means.observer, stop=means.recovery.stop)
+    for plan in plans:
+        rest = rests.get(plan.device.facts.address)
+        if rest and rest.given_up:
+            plan.launches.broken = str(rest.given_up)
+    for side in sides:
+        save_run(means.layout, replace(side.begun, is_ended=True, retries=tuple(means.retries)))
 
 
 @contextmanager

@@ -17,14 +17,25 @@ from quadbench.harness.installation import Installation
 from quadbench.measure import Interleaved, LaunchSettings, PairedBlock, Queue, SideLaunch, Stop, measured_sequence
 from quadbench.observer import Observer
 from quadbench.recipe import Measure
-from quadbench.report.sides import Pair, Side, common_tasks, compared, interleaved_rows, replanned, sides_of_blocks
+from quadbench.report.sides import (
+    ALL_TASKS,
+    PRIMARY,
+    Pair,
+    Side,
+    common_tasks,
+    compared,
+    interleaved_rows,
+    replanned,
+    sides_of_blocks,
+)
 from quadbench.report.versus import VersusDevice, VersusSide, caveats_of
 from quadbench.results.layout import Layout
 from quadbench.results.records import Records
 from quadbench.results.runs import RunFile, keep_record
 from quadbench.rollout import Rollout
 from quadbench.rollout.recovery import Recovery
-from quadbench.statistics import MIN_BLOCKS, Comparison, Looks, Verdict
+from quadbench.statistics import MIN_BLOCKS, Looks, Verdict
+from quadbench.statistics.within import verdict_within
 from quadbench.study.chosen import Chosen, measured_alike
 from quadbench.study.manner import Manner
 
@@ -33,7 +44,7 @@ _FIRST = Looks(at=(MIN_BLOCKS,))  # before there is a spread to plan with
 
 @dataclass(frozen=True, kw_only=True)
 class Means:
-    """What a comparison under way works with: its manner, where its records go, and the devices that it has."""
+    """The means of a comparison under way: its manner, the place of its records, and the devices that it has."""
 
     manner: Manner
     layout: Layout
@@ -179,19 +190,22 @@ def _side_launch(
 
 
 def _judged(tasks: Pair, manner: Manner, blocks: Sequence[PairedBlock], looks: Looks) -> tuple[Looks, bool]:
-    """Say with which looks to go on, and whether the sides can be told apart, or not at all."""
+    """Say with which looks to go on, and whether all that was asked for can be told, or nothing ever will."""
     a, b = sides_of_blocks(blocks, *tasks)
-    if not _told(a, b, manner, looks):
+    if not _verdicts(a, b, manner, looks):
         return looks, True
     if manner.to_see and looks == _FIRST and len(blocks) == MIN_BLOCKS:
         planned = replanned(a, b, manner.to_see)
         if planned is None:
             return replace(_FIRST, margin=manner.to_see / 2), True
         looks = planned
-    is_told = all(one.verdict is not Verdict.INCONCLUSIVE for one in _told(a, b, manner, looks))
-    return looks, is_told and len(blocks) in looks.at
+    return looks, Verdict.INCONCLUSIVE not in _verdicts(a, b, manner, looks) and len(blocks) in looks.at
 
 
-def _told(a: Side, b: Side, manner: Manner, looks: Looks) -> list[Comparison]:
-    """Compare the sides by each figure that is asked for and that all launches have."""
-    return [one for task, key in manner.figures if (one := compared(a, b, key, task, looks))]
+def _verdicts(a: Side, b: Side, manner: Manner, looks: Looks) -> list[Verdict]:
+    """Return what can be told of each goal of which all launches have values; without goals, of the sides."""
+    if not manner.goals:
+        told = compared(a, b, PRIMARY, ALL_TASKS, looks)
+        return [told.verdict] if told else []
+    told_goals = [(compared(a, b, goal.key, goal.task, looks), goal.limit) for goal in manner.goals]
+    return [verdict_within(told, limit) for told, limit in told_goals if told]

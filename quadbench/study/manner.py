@@ -7,15 +7,21 @@ import sqlalchemy as sa
 
 from quadbench.artifacts import CompiledBundle, RunRecord, Stored
 from quadbench.pipeline import USUAL, Conduct
-from quadbench.report.sides import ALL_TASKS, PRIMARY
 from quadbench.statistics import LOOKS, Looks
 
-Figures = tuple[tuple[str, str], ...]  # each a task and a key, as rows have them
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """A figure of which shall be told whether it changed by `limit`, the least that matters, on a scale of logarithms."""
+
+    task: str
+    key: str
+    limit: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manner:
-    """The manner of a comparison. It ends at the first look at which all `figures` can be told.
+    """The manner of a comparison. It ends at the first look at which all goals are reached, without any at a verdict.
 
     With `to_see`, an effect such as 0.03, the looks follow from the spread of the first blocks. `compiled` are graphs that were
     compiled elsewhere, by their bundle's digest and target's key. `keep_files` is told of each record before it is stored, and
@@ -24,7 +30,7 @@ class Manner:
 
     looks: Looks = LOOKS
     to_see: float | None = None
-    figures: Figures = ((ALL_TASKS, PRIMARY),)
+    goals: tuple[Goal, ...] = ()
     conduct: Conduct = USUAL
     compiled: Mapping[tuple[str, str], Stored[CompiledBundle]] = field(default_factory=dict)
     keep_files: Callable[[RunRecord], object] = field(default=lambda _: None)
