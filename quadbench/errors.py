@@ -11,7 +11,7 @@ QuadbenchError                      exit code  meaning
 │   └── StorageError                3          the results folder or a store is full, cannot be used, or is none
 ├── BuildError                      4          quantizing or compiling failed
 │   └── ServiceError                4          a service that compiles or measures for us refuses or does not answer
-│       └── JobFailedError          4          a job that the service has taken failed there
+│       └── JobFailedError          4          a job that a service or a farm has taken failed there or was cancelled
 ├── DeviceError                     5          a device is absent, lost, full or refuses
 │   ├── DeviceNotFoundError         5
 │   ├── DeviceLostError             5          transient, unless it was closed or ended
@@ -26,7 +26,7 @@ QuadbenchError                      exit code  meaning
 ├── MissingDependencyError          7          a program or package that this command needs is not installed
 └── ConditionError                 8          a condition of `--fail-if` holds, or a figure that it needs is missing
 
-RunInterrupted is Ctrl-C after a run has begun, which can go on.
+RunInterrupted is Ctrl-C after a run has begun, which can go on; FarmGoesOn is Ctrl-C while others do the run.
 
 1 is an unexpected error; 130 is Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 """
@@ -203,6 +203,10 @@ class RunInterrupted(KeyboardInterrupt):
     def __init__(self, run_id: str) -> None:
         super().__init__(run_id)
         self.run_id = run_id
+
+
+class FarmGoesOn(KeyboardInterrupt):
+    """Ctrl-C while a farm was waited for, which does what it was told to all the same; the text says so and what can be done."""
 
 
 @contextmanager

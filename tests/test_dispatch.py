@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from quadbench.cli import main
+from quadbench.cli import farm_worker, main
 from quadbench.cli.farm_submit import farm_command
 from quadbench.dispatch.demands import Asked, asked_for, demands_of
 from quadbench.dispatch.gathering import gathered
@@ -20,9 +20,10 @@ from quadbench.errors import ArtifactError, DeviceNotFoundError, UserError
 from quadbench.farm.job import Job, JobKind, NewJob
 from quadbench.farm.job_rows import ReadJobs
 from quadbench.farm.store.opening import open_store
-from quadbench.farm.workers import WorkerDevice
+from quadbench.farm.workers import NewWorker, WorkerDevice, Workers
 from quadbench.pipeline import USUAL
 from quadbench.recipe import Terms, load_recipe
+from quadbench.results.engine import open_engine
 from quadbench.results.layout import Layout
 
 DIGEST = "a" * 64
@@ -178,3 +179,29 @@ def test_a_worker_takes_no_name_that_cannot_be_listed(name: str, capsys: pytest.
     with pytest.raises(SystemExit, match="2"):
         main(["farm", "worker", "--name", name])
     assert "names no worker" in capsys.readouterr().err
+
+
+def test_a_database_that_is_not_there_is_no_farm_and_is_not_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (store := tmp_path / "store").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QUADBENCH_STORE", str(store))
+        patch.setenv("QUADBENCH_DATABASE", "")
+        words = ["run", "quickstart", "--farm", f"sqlite:///{tmp_path}/none.sqlite", "--devices", "s25"]
+        assert main([*words, "--results", str(tmp_path / "results")]) == 2
+    assert "is no farm, as it has no tables" in capsys.readouterr().err
+    assert not (tmp_path / "none.sqlite").exists()
+
+
+def test_a_worker_says_what_it_takes_jobs_for_and_who_else_has_its_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    engine = open_engine(tmp_path / "farm.sqlite")
+    worker = NewWorker(name="desk", host="h1", version="1", capabilities=("build",), devices=())
+    with caplog.at_level("INFO", logger="quadbench"):
+        farm_worker.tell(worker, ["phone-1"], engine)
+        Workers(engine).note(worker)
+        farm_worker.tell(worker, [], engine)
+    engine.dispose()
+    first, warning, second = [one.getMessage() for one in caplog.records if one.name == farm_worker.__name__]
+    assert first.startswith("worker 'desk' of quadbench 1 takes jobs of ")
+    assert first.endswith("for: build, phone-1")
+    assert "a worker 'desk' on host 'h1' was here at" in warning
+    assert second.endswith("for: build")

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -103,7 +104,7 @@ def test_a_host_whose_cable_is_pulled_loses_its_jobs_to_others_and_works_again_w
     assert "the queue is not reached" in farm.log(first)
 
 
-@pytest.mark.parametrize("away_s", [LEASE_S / 4, LEASE_S * 1.5])
+@pytest.mark.parametrize("away_s", [LEASE_S / 4, LEASE_S * 1.5, 60.0])
 def test_a_database_that_was_away_costs_no_job(farm: FarmLab, away_s: float) -> None:
     for host in farm.lab.hosts[:2]:
         farm.start_scripted(host, 2, 1)
@@ -190,19 +191,43 @@ def test_a_run_of_a_farm_has_the_records_and_pictures_of_the_same_run_without_on
     sys.stdout.write(f"{workers} workers: {share_of_the_farm(farm):.0%} of the time of attempts at devices is no launch\n")
 
 
-@busy
-def test_a_worker_killed_in_a_measurement_takes_its_attempt_along_and_no_launch_is_lost_or_stored_twice(
-    farm: FarmLab, desk: Desk, tmp_path: Path
-) -> None:
+def measuring(farm: FarmLab, desk: Desk, folder: Path) -> tuple["subprocess.Popen[bytes]", str]:
+    """Begin a run at the first host, wait until it has some records, and return the worker and the run's id."""
     first, second, submitter = farm.lab.hosts
     for host in (first, second):
         desk.equip(farm.results(host))
     worker = farm.start_worker(first, "virtual:s25")
     farm.wait_for_workers(1)
-    recipe = desk.with_launches(6, tmp_path / "many")
+    recipe = desk.with_launches(6, folder)
     submitted = farm.run(submitter, "farm", "submit", recipe, "--devices", "virtual:s25", "--json", results=desk.results)
-    run_id = json.loads(submitted.stdout)["run_id"]
+    assert submitted.returncode == 0, submitted.stderr
     farm.wait_until(lambda: farm.number("SELECT count(*) FROM records") > 2)
+    return worker, json.loads(submitted.stdout)["run_id"]
+
+
+@busy
+def test_a_host_frozen_in_a_measurement_stores_no_launch_after_the_takeover(farm: FarmLab, desk: Desk, tmp_path: Path) -> None:
+    first, second, _ = farm.lab.hosts
+    measuring(farm, desk, tmp_path / "many")
+    first.freeze()
+    before = launches_of(farm)
+    farm.start_worker(second, "virtual:s25")
+    farm.wait_until(lambda: farm.count("done") == farm.number("SELECT count(*) FROM jobs"), is_hurried=True)
+    stored = launches_of(farm)
+    first.thaw()
+    farm.wait_until(lambda: re.search(r"attempt 1 at job \d+ is over", farm.log(first)) is not None)
+    farm.stop_workers()
+    assert launches_of(farm) == stored
+    assert stored[: len(before)] == before
+    assert len(set(stored)) == len(stored)
+
+
+@busy
+def test_a_worker_killed_in_a_measurement_takes_its_attempt_along_and_no_launch_is_lost_or_stored_twice(
+    farm: FarmLab, desk: Desk, tmp_path: Path
+) -> None:
+    first, second, submitter = farm.lab.hosts
+    worker, run_id = measuring(farm, desk, tmp_path / "many")
     worker.kill()
     farm.wait_until(lambda: first.is_idle and not marked_processes(farm.results(first)))
     stored = launches_of(farm)

@@ -70,7 +70,7 @@ def test_headline_says_what_sharing_costs_too(tmp_path: Path) -> None:
     def noisy(record: RunRecord) -> RunRecord:
         return slower(record, 2.0 if record.launch == 1 else 0.5)
 
-    assert "(53 % less; fewer from 2 tasks on)" in told(lambda record: record)
+    assert "(53 % less; fewer bytes from 2 tasks on)" in told(lambda record: record)
     assert re.search(r"An image takes 10[0-9](?: to 10[0-9])? % more time", told(lambda record: slower(record, 2.0)))
     assert "Whether an image takes more time than with one graph per task cannot be told from this run" in told(noisy)
 
@@ -326,7 +326,7 @@ def test_the_worst_step_and_what_clips_are_shown(tmp_path: Path) -> None:
 def test_the_report_says_what_was_run(tmp_path: Path) -> None:
     result = replace(make_run(tmp_path), recipe="name: <mine>\n", swept={"precision.lora": "int8"})
     text = Page(render_html(result, Layout(tmp_path))).text
-    assert "w8a16, LoRA" in text
+    assert "w8a16 (weights of 8 bits, activations of 16), LoRA" in text
     assert "recipe c1c1c1c1c1c1" in text
     assert "Of a sweep: precision.lora = int8" in text
     assert "name: <mine>" in text

@@ -78,7 +78,8 @@ def test_the_variable_names_the_store(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_folder_needs_no_package_and_a_bucket_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fsspec", None)
-    send(write_shared_bundle(Layout(tmp_path / "here")), open_store(f"file://{tmp_path}"))
+    (tmp_path / "store").mkdir()
+    send(write_shared_bundle(Layout(tmp_path / "here")), open_store(f"file://{tmp_path}/store"))
     with pytest.raises(MissingDependencyError, match=r"needs the package 'fsspec'.*quadbench\[farm\]"):
         open_store("s3://bucket/lab")
 
@@ -122,6 +123,18 @@ def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be used: Not a directory"):
         open_store(tmp_path / "file")
+
+
+def test_a_folder_with_other_things_in_it_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "quadbench.sqlite").touch()
+    with pytest.raises(UserError, match=r"is no store, as it has no \S+ and holds 'quadbench.sqlite'"):
+        open_store(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["quadbench.sqlite"]
+
+
+def test_a_place_that_only_reads_is_no_store() -> None:
+    with pytest.raises(UserError, match="cannot be reached by HTTP, which only reads"):
+        open_store("http://127.0.0.1:1/store")
 
 
 def test_a_store_of_a_newer_quadbench_is_refused(store: Store) -> None:
@@ -201,6 +214,7 @@ def test_a_host_whose_results_are_full_or_whose_store_is_read_only_says_which(tm
         "except StorageError as error:\n"
         "    print(error)\n"
         "print(sorted(tree(disk)))\n"
+        "(disk / 'bundles').rmdir()\n"
         "seal()\n"
         "try:\n"
         "    send(bundle, open_store(disk))\n"

@@ -185,8 +185,10 @@ def _cause(received: Sequence[signal.Signals]) -> str:
 
 def _kept(options: argparse.Namespace, interrupt: BaseException) -> str:
     from quadbench.cli.options import next_command
-    from quadbench.errors import RunInterrupted
+    from quadbench.errors import FarmGoesOn, RunInterrupted
 
+    if isinstance(interrupt, FarmGoesOn):
+        return str(interrupt)
     if not isinstance(interrupt, RunInterrupted):
         return "what was measured is stored"
     run_id = interrupt.run_id

@@ -9,8 +9,8 @@ from quadbench.pipeline import USUAL, Conduct
 _MOST_RETRIES = 100
 
 
-def add_conduct(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `conduct_of` takes."""
+def add_conduct(parser: argparse.ArgumentParser, *, later: str = "--resume goes on") -> None:
+    """Add the options that `conduct_of` takes. `later` says what becomes of what did not fit into the budget."""
     parser.add_argument(
         "--retries",
         type=_retries,
@@ -19,7 +19,7 @@ def add_conduct(parser: argparse.ArgumentParser) -> None:
         help=f"how often a lost device is waited for, up to {USUAL.wait_s / 60:g} minutes each time (default: %(default)s)",
     )
     parser.add_argument(
-        "--budget", type=duration_s, metavar="TIME", help="begin nothing that would not end within this, as 2h; --resume goes on"
+        "--budget", type=duration_s, metavar="TIME", help=f"begin nothing that would not end within this, as 2h; {later}"
     )
     parser.add_argument(
         "--keep-going", action="store_true", help="leave out what cannot be had at the beginning, and name it at the end"

@@ -8,10 +8,11 @@ from rich.console import Console
 
 from quadbench.cli.addresses import add_devices, listed_devices
 from quadbench.cli.conduct import add_conduct, conduct_of
-from quadbench.cli.console import RunConsole, print_error, print_json, print_note, print_text
+from quadbench.cli.console import RunConsole, print_error, print_json, print_text
 from quadbench.cli.options import add_action, next_command
 from quadbench.cli.result import add_full, print_result
 from quadbench.cli.sources import Source, named_source
+from quadbench.errors import FarmGoesOn
 from quadbench.observer import Observer
 from quadbench.results.engine import DATABASE_VARIABLE, source_name
 from quadbench.results.layout import Layout
@@ -26,7 +27,7 @@ def add(actions: Any) -> None:
     submit = add_action(actions, "submit", run_submit, "have the farm run a recipe or a bundle, and do not wait for it")
     submit.add_argument("source", metavar="RECIPE_OR_BUNDLE", help="a YAML file, a recipe's name, or a bundle's folder")
     add_devices(submit)
-    add_conduct(submit)
+    add_conduct(submit, later="counted from when a device begins")
     submit.add_argument(
         "--priority",
         type=_priority,
@@ -79,15 +80,14 @@ def run_on_farm(source: Source, options: argparse.Namespace, observer: Observer)
 
     Raises:
         QuadbenchError: as `submitted` and `fetched`.
-        KeyboardInterrupt: Ctrl-C; the farm goes on.
+        FarmGoesOn: Ctrl-C.
     """
     run_id = submitted(source, options, observer)
     try:
         return fetched(run_id, options.layout, observer)
-    except KeyboardInterrupt:
-        print_note(f"the farm goes on with run {run_id}; its report: {farm_command(options, 'fetch', run_id)}")
-        print_note(f"to end it: {farm_command(options, 'cancel', run_id)}")
-        raise
+    except KeyboardInterrupt as interrupt:
+        fetch, cancel = (farm_command(options, word, run_id) for word in ("fetch", "cancel"))
+        raise FarmGoesOn(f"the farm goes on with run {run_id}\nits report: {fetch}\nto end it: {cancel}") from interrupt
 
 
 def farm_command(options: argparse.Namespace, *words: str) -> str:

@@ -1,23 +1,28 @@
 """Farm worker: this host's devices and the farm -> jobs done here until it is told to stop."""
 
 import argparse
+import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+import sqlalchemy as sa
+
 from quadbench.cli.options import add_action, split_list
 from quadbench.errors import extra_needed, shown
 from quadbench.farm.store.opening import required_store, store_of
-from quadbench.farm.workers import NewWorker
+from quadbench.farm.workers import NewWorker, Workers
 from quadbench.host import host_name
-from quadbench.results.engine import database_of, open_engine
+from quadbench.results.engine import database_of, name_of, open_engine
 
 if TYPE_CHECKING:
     from quadbench.dispatch.worker import Worker
 
 _LONGEST_NAME = 100
+
+log = logging.getLogger(__name__)
 
 
 def add(actions: Any) -> None:
@@ -54,11 +59,24 @@ def run(options: argparse.Namespace) -> int:
         if options.metrics is not None:
             stack.callback(serve(options.metrics, FarmMetrics(engine)))
         devices = stack.enter_context(Offers(given, engine, options.layout))
+        tell(itself, [device.name for device in devices.present], engine)
         workplace = Workplace(layout=options.layout, database=source, store=store or "", logs_json=options.log_json)
         worker = Worker(itself, engine, devices, workplace.carry_out, metrics)
         stack.enter_context(_stopped_by_signals(worker))
         worker.work()
     return 0
+
+
+def tell(itself: NewWorker, devices: Sequence[str], engine: sa.Engine) -> None:
+    """Say in the log what this worker takes jobs for, and whether another may have its name, which must be one worker's alone."""
+    namesakes = [one for one in Workers(engine).known() if one.worker.name == itself.name and one.is_here]
+    for one in namesakes:
+        log.warning(
+            "a worker '%s' on host '%s' was here at %s: if it still runs, give one of the two another --name",
+            *(itself.name, one.worker.host, f"{one.last_seen:%H:%M:%S} UTC"),
+        )
+    takes = ", ".join((*itself.capabilities, *devices)) or "nothing: no device is here, and nothing can be built or compiled"
+    log.info("worker '%s' of quadbench %s takes jobs of %s for: %s", itself.name, itself.version, name_of(engine), takes)
 
 
 @contextmanager

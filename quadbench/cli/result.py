@@ -80,6 +80,8 @@ def _print_tables(options: argparse.Namespace, view: ReportView, path: Path | No
             console.print(sentence, style="bold", highlight=False)
     if view.baseline:
         _print_baseline(console, view.baseline, is_full=options.full)
+    if view.next_step:
+        print_text(f"next: {view.next_step}")
     print_text(f"report: {path}" if path else f"no report yet; quadbench report {result.run_id} writes it")
 
 
@@ -89,7 +91,7 @@ def _print_baseline(console: Console, baseline: Baseline, *, is_full: bool) -> N
         print_text_table(console, table)
     for sentence in baseline.sentences:
         console.print(sentence, style="bold", highlight=False)
-    print_text(f"{baseline.doubt}\nto settle it: {baseline.settled_by}")
+    print_text(baseline.doubt)
 
 
 def _print_ran(console: Console, ran: TextTable) -> None:

@@ -21,6 +21,7 @@ from quadbench.farm.store.objects import Store
 from quadbench.observer import Observer
 from quadbench.pipeline import Outcome
 from quadbench.report import write_report
+from quadbench.report.units import plural
 from quadbench.results.layout import Layout
 from quadbench.results.run_changes import change_run, joined
 from quadbench.results.runs import load_run
@@ -38,7 +39,7 @@ def wait_for(run_id: str, engine: sa.Engine, observer: Observer) -> ReadJobs:
         jobs = read.jobs
         ended = sum(job.state.is_end for job in jobs)
         running = ", ".join(f"{job.kind} at {job.seat}" for job in jobs if job.state is JobState.RUNNING)
-        if (text := f"{ended} of {len(jobs)} jobs; {running or 'none'} running") != told:
+        if (text := f"{ended} of {plural(len(jobs), 'job')} ended; {running or 'none'} running") != told:
             observer.step("farm", told := text)
         if ended == len(jobs):
             return read
@@ -80,4 +81,7 @@ def _name(job: Job) -> str:
 
 
 def _failure(job: Job) -> JobFailedError:
-    return JobFailedError(f"job {job.id} {job.state}: {job.reason or 'no reason'}", hint=f"quadbench farm logs {job.id}")
+    reason, _, hint = (job.reason or "no reason").partition(". Hint: ")
+    logs = f"quadbench farm logs {job.id}"
+    came_to = f"was {reason}" if reason.startswith("cancelled") else f"{job.state}: {reason}"
+    return JobFailedError(f"job {job.id} {came_to}", hint=f"{hint}; see also: {logs}" if hint else logs)

@@ -12,6 +12,7 @@ from quadbench.artifacts import Bundle, Stored
 from quadbench.dispatch.demands import Asked, asked_for, demands_of
 from quadbench.dispatch.orders import BuildOrder, MeasureOrder
 from quadbench.dispatch.plan import planned
+from quadbench.errors import UserError
 from quadbench.farm.jobs import JobQueue
 from quadbench.farm.leases import Leases
 from quadbench.farm.store.artifacts import is_stored, send
@@ -24,7 +25,7 @@ from quadbench.pipeline import USUAL, Conduct, work_of_bundle
 from quadbench.quad.cache import cached, digests_of
 from quadbench.quad.named import check_devices
 from quadbench.recipe import Recipe, Terms
-from quadbench.results.engine import database_of, open_engine
+from quadbench.results.engine import database_of, open_engine, schema_of, source_name
 from quadbench.results.layout import Layout
 from quadbench.results.runs import new_id
 from quadbench.spec import WHOLE_PATHS
@@ -50,10 +51,14 @@ def open_farm(layout: Layout) -> Iterator[Farm]:
     """Open the farm of the database in $QUADBENCH_DATABASE, or of the results folder, and the store in $QUADBENCH_STORE.
 
     Raises:
-        UserError: no store is named.
+        UserError: no store is named, or the database has no tables yet.
         QuadbenchError: the database or the store cannot be reached.
     """
-    store, engine = required_store(), open_engine(database_of(layout))
+    store, source = required_store(), database_of(layout)
+    if schema_of(source) is None:
+        hint = "begin it first: quadbench farm init, or on one host a worker: quadbench farm worker"
+        raise UserError(f"{source_name(source)} is no farm, as it has no tables", hint=hint)
+    engine = open_engine(source)
     try:
         yield Farm(engine=engine, store=store)
     finally:

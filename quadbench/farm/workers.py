@@ -124,7 +124,7 @@ def _known(row: sa.RowMapping, now: datetime) -> KnownWorker | None:
         started_at=started_at,
         last_seen=last_seen,
         is_draining=bool(row["is_draining"]),
-        is_here=now - last_seen < timedelta(seconds=lease_time_s()),
+        is_here=abs(now - last_seen) < timedelta(seconds=lease_time_s()),
     )
 
 

@@ -80,6 +80,12 @@ class Baseline:
     doubt: str
     settled_by: str
 
+    @property
+    def is_in_doubt(self) -> bool:
+        """Say whether a figure changed that the launches of two times cannot prove to have."""
+        changed = (Verdict.WORSE, Verdict.BETTER)
+        return any(figure.verdict in changed and not figure.is_exact for figure in self.figures)
+
 
 def require_alike(baseline: RunResult, tasks: Sequence[str], addresses: Sequence[str], run_id: str | None = None) -> None:
     """Refuse a baseline that the run of these tasks on these devices cannot be held against.

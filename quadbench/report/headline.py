@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from statistics import mean, median
+from statistics import mean
 
 from quadbench.artifacts import DeviceFacts, RunResult, Status, Variant
 from quadbench.artifacts.parts import has_own_graphs, has_references
@@ -132,19 +132,20 @@ def _break_even(storage: Storage) -> str:
     """Say from how many tasks on one base takes fewer bytes, where that is not from the first."""
     steps = [(step.count, step.shared_bytes, step.per_graph_bytes) for step in (*storage.measured, *storage.extrapolated)]
     fewer = [count for count, shared, own in steps if shared is not None and own is not None and shared < own]
-    return f"; fewer from {fewer[0]} tasks on" if fewer and fewer[0] > 1 else "" if fewer else "; never fewer"
+    return f"; fewer bytes from {fewer[0]} tasks on" if fewer and fewer[0] > 1 else "" if fewer else "; never fewer"
 
 
 def _switch_clause(rows: Sequence[KpiRow]) -> list[Phrase]:
-    switches = [row for row in rows if row.key == "switch"]
-    shared = [row.shared.value for row in switches if isinstance(row.shared, Figure)]
-    per_graph = [row.per_graph.value for row in switches if isinstance(row.per_graph, Figure)]
-    if not shared:
+    """Tell of the slowest switch, with the same one of the other side."""
+    switches = [(row.shared.value, row) for row in rows if row.key == "switch" and isinstance(row.shared, Figure)]
+    if not switches:
         return []
-    clause = [Phrase(text="a switch of tasks takes "), _figure(median(shared), Unit.MILLISECONDS)]
-    if not per_graph:
+    slowest, row = max(switches, key=lambda switch: switch[0])
+    limit = "up to " if len(switches) > 1 else ""
+    clause = [Phrase(text=f"a switch of tasks takes {limit}"), _figure(slowest, Unit.MILLISECONDS)]
+    if not isinstance(row.per_graph, Figure):
         return clause
-    return [*clause, *_against(median(shared), median(per_graph), Unit.MILLISECONDS, "")]
+    return [*clause, *_against(slowest, row.per_graph.value, Unit.MILLISECONDS, "")]
 
 
 def _costs(rows: Sequence[KpiRow]) -> list[list[Phrase]]:

@@ -1,5 +1,6 @@
 """Setups: RunResult -> the bundles that its devices ran, and with which precision and samplers; pure."""
 
+import re
 from dataclasses import dataclass
 
 from quadbench.artifacts import LORA_PREFIX, Bundle, Component, RunResult, TaskAssets, Variant
@@ -55,8 +56,10 @@ def sampler_text(task: TaskAssets) -> str:
 
 
 def precision_text(bundle: Bundle) -> str:
-    """Return a bundle's precision in words: `w8a16, LoRA int16`."""
-    return f"{bundle.precision}, LoRA {_lora_dtype(bundle)}"
+    """Return a bundle's precision in words: `w8a16 (weights of 8 bits, activations of 16), LoRA int16`."""
+    bits = re.fullmatch(r"w(\d+)a(\d+)", bundle.precision)
+    meaning = f" (weights of {bits[1]} bits, activations of {bits[2]})" if bits else ""
+    return f"{bundle.precision}{meaning}, LoRA {_lora_dtype(bundle)}"
 
 
 def _lora_dtype(bundle: Bundle) -> str:

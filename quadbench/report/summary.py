@@ -57,6 +57,7 @@ class RunSummary:
     headline: str
     gaps: tuple[str, ...]
     doubts: tuple[Doubt, ...]
+    next_step: str
     records: tuple[LaunchSummary, ...]
     kpis: tuple[KpiRow, ...]
     quality: tuple[Quality, ...]
@@ -82,6 +83,7 @@ def run_summary(view: ReportView, report: str | None, conditions: Sequence[Crite
         headline="".join(phrase.text for phrase in view.headline),
         gaps=view.gaps,
         doubts=view.doubts,
+        next_step=view.next_step,
         records=tuple(
             LaunchSummary(
                 device=record.device.address,

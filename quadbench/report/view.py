@@ -15,6 +15,7 @@ from quadbench.report.int8 import int8_table
 from quadbench.report.kernels import kernel_tables
 from quadbench.report.kpi import Figure, KpiRow, kpi_rows
 from quadbench.report.launches import devices_of, launches_of, sound, values, why_absent
+from quadbench.report.next_step import next_step
 from quadbench.report.pictures import Quality, TaskPictures, quality_rows, task_pictures
 from quadbench.report.provenance import (
     DeviceConditions,
@@ -104,6 +105,7 @@ class ReportView:
     baseline: Baseline | None
     gaps: tuple[str, ...]
     doubts: tuple[Doubt, ...]
+    next_step: str
     glance: tuple[Glance, ...]
     kpis: tuple[DeviceKpis, ...]
     ways: tuple[Ways, ...]
@@ -131,7 +133,8 @@ class ReportView:
 def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> ReportView:
     """Return the view of a whole run, held against a baseline if there is one. The layout only gives the images' paths."""
     rows, storages, quality = kpi_rows(result), storage_views(result), quality_rows(result)
-    launches, setups = launch_rows(result), setups_of(result)
+    launches, setups, doubts = launch_rows(result), setups_of(result), _doubts(result)
+    earlier = against(baseline, kpi_rows(baseline), result, rows) if baseline else None
     kpis = tuple(_device_kpis(result, device, rows) for device in devices_of(result))
     return ReportView(
         result=result,
@@ -140,9 +143,10 @@ def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = 
         launches=launches,
         failures=tuple(launch for launch in launches if not launch.is_ok),
         headline=headline(storages, rows, quality),
-        baseline=against(baseline, kpi_rows(baseline), result, rows) if baseline else None,
+        baseline=earlier,
         gaps=gaps(result, rows),
-        doubts=_doubts(result),
+        doubts=doubts,
+        next_step=next_step(result, (doubt.caveat for doubt in doubts), earlier),
         glance=tuple(_glance(device.device, task) for device in kpis for task in device.tasks),
         kpis=kpis,
         ways=ways_views(result, rows),

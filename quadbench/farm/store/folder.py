@@ -30,6 +30,15 @@ class FolderPlace:
         """Return the folder's path."""
         return str(self.root)
 
+    def first(self) -> str | None:
+        """Return the name of something in the folder that a store began no file with; None where it is as good as empty.
+
+        Raises:
+            StorageError: the folder is not there, or cannot be read.
+        """
+        with self._told():
+            return min((path.name for path in self.root.iterdir() if not _may_be_empty_with(path.name)), default=None)
+
     def look(self, key: str) -> Listed | None:
         """Return what is known of a file without reading it; None where there is none.
 
@@ -112,3 +121,8 @@ class FolderPlace:
             file = os.fsdecode(error.filename or "")
             where = f": '{file}'" if file.startswith(f"{self.name}/") else ""  # of a copy it may be the source
             raise StorageError(f"the store '{self.name}' cannot be used: {error.strerror}{where}", hint=hint) from error
+
+
+def _may_be_empty_with(name: str) -> bool:
+    """Say whether a name is of what a file system or a writer that was cut off leaves in an empty folder."""
+    return name in (INCOMING, "lost+found") or name.startswith(".")

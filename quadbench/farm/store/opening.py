@@ -41,13 +41,18 @@ def open_store(source: Source) -> Store:
     """Open a store. Where there is none yet, in a folder or bucket that is there, the first that is sent makes it.
 
     Raises:
-        UserError: the URL names no place, or its protocol is not known.
+        UserError: the URL names no place, or its protocol is not known or only reads; or the folder has files and is no store.
         StorageError: it is not reached, is not there, or may not be read.
         ArtifactError: it is one of a newer quadbench.
         MissingDependencyError: a URL without the extra `farm`, or without what its protocol needs.
     """
-    store = Store(_place(source))
-    store.document(MARKER, Marker)
+    place = _place(source)
+    store = Store(place)
+    if store.document(MARKER, Marker) is None and isinstance(place, FolderPlace) and (other := place.first()):
+        raise UserError(
+            f"'{store.name}' is no store, as it has no {MARKER} and holds '{other}'",
+            hint="name an empty folder, which becomes a store with the first that is sent",
+        )
     return store
 
 
@@ -55,4 +60,8 @@ def _place(source: Source) -> StorePlace:
     text = os.fspath(source)
     if text.startswith("file://"):
         return FolderPlace(Path(text.removeprefix("file://")))
+    if text.startswith(("http://", "https://")):
+        raise UserError(
+            "a store cannot be reached by HTTP, which only reads", hint="s3://BUCKET/PREFIX, for one; see docs/farm.md"
+        )
     return RemotePlace(text) if "://" in text else FolderPlace(Path(text))

@@ -1,0 +1,40 @@
+"""A report says what to do next: what its run lacks most."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.synthetic_run import ABBA, failed, make_run
+
+from quadbench.artifacts import Caveat, RunResult, Variant
+from quadbench.report.next_step import next_step
+
+PHONE = "Attach a phone"
+MORE = "set measure.launches to 12"
+
+
+def told(result: RunResult, caveats: Iterable[Caveat] = ()) -> str:
+    return next_step(result, caveats, None)
+
+
+def test_a_run_that_was_cut_short_goes_on_first_of_all(tmp_path: Path) -> None:
+    result = make_run(tmp_path, change=lambda record: failed(record, "it fell"))
+    cut = replace(result, is_cut_short=True)
+    assert told(cut, [Caveat.VIRTUAL_DEVICE]) == f"Go on with the run: quadbench run --resume {result.run_id}"
+    assert "launches that failed" in told(result, [Caveat.VIRTUAL_DEVICE])
+
+
+@pytest.mark.parametrize("caveat", [Caveat.VIRTUAL_DEVICE, Caveat.THIS_MACHINE])
+def test_where_no_phone_was_measured_one_is_asked_for(tmp_path: Path, caveat: Caveat) -> None:
+    assert PHONE in told(make_run(tmp_path), [Caveat.FEW_SAMPLES, caveat])
+    assert PHONE not in told(make_run(tmp_path), [Caveat.FEW_SAMPLES])
+
+
+def test_launches_for_verdicts_are_asked_for_where_both_sides_ran_too_few(tmp_path: Path) -> None:
+    assert MORE in told(make_run(tmp_path))
+    assert told(make_run(tmp_path, variants=ABBA * 6)) == ""
+    alone = make_run(tmp_path)
+    shared = tuple(record for record in alone.records if record.variant is Variant.SHARED)
+    assert told(replace(alone, records=shared)) == ""
+    assert told(replace(alone, records=())) == ""
