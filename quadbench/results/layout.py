@@ -137,8 +137,12 @@ class Layout:
         return self.root / "sweeps" / sweep_id
 
     def comparison(self, comparison_id: str) -> Path:
-        """The file with the result of comparing two sides."""
-        return self.root / "comparisons" / comparison_id / "comparison.json"
+        """The file with the result of comparing two sides.
+
+        Raises:
+            ValueError: the comparison's id cannot name a folder.
+        """
+        return self.root / "comparisons" / check_file_name(comparison_id) / "comparison.json"
 
     def run_lists(self) -> list[Path]:
         """The files that name the runs which sweeps and comparisons are made of."""
