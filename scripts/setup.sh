@@ -64,4 +64,5 @@ if [[ ! -x .venv/bin/python ]]; then
     "$python" -m venv .venv
 fi
 say "Installing quadbench into .venv (minutes, the first time)"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$extras]"
+# Python compiles what is imported when it is; compiling all that is installed would take most of pip's time.
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --editable ".[$extras]"

@@ -1,7 +1,8 @@
 """Health: a device's condition and what happened to it -> its condition then. Pure.
 
 A device that fails jobs in a row is put into quarantine, where it takes no run. Whoever has looked at it releases it on
-probation: the next failure puts it back, and some good jobs in a row end the probation.
+probation: the next failure puts it back, and some good jobs in a row end the probation. One whose figures cannot be trusted, by
+what nights know of it, is put on probation too.
 """
 
 from dataclasses import dataclass, replace
@@ -57,6 +58,13 @@ def after_failure(condition: PhoneCondition, reason: str) -> PhoneCondition:
 def quarantined(reason: str) -> PhoneCondition:
     """Return the condition of a device that takes no run until it is released."""
     return PhoneCondition(health=Health.QUARANTINED, reason=reason)
+
+
+def put_on_probation(condition: PhoneCondition, reason: str) -> PhoneCondition:
+    """Return the condition of a device whose figures are in doubt; one in quarantine stays there."""
+    if condition.health is Health.QUARANTINED:
+        return condition
+    return PhoneCondition(health=Health.PROBATION, reason=reason)
 
 
 def released(condition: PhoneCondition) -> PhoneCondition:

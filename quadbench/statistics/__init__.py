@@ -22,12 +22,14 @@ from quadbench.statistics.sign_flip import MAX_BLOCKS, sign_flip_p
 from quadbench.statistics.student import t_quantile
 from quadbench.statistics.summary import ENOUGH_SAMPLES, Summary, outliers, percentile, settled_from, summarize
 from quadbench.statistics.unpaired import Unpaired, compare_unpaired
+from quadbench.statistics.usual import FEWEST_USUAL, Spread, spread_of
 
 __all__ = [
     "CONFIDENCE",
     "DETECTOR",
     "ENOUGH_SAMPLES",
     "EQUIVALENCE_MARGIN",
+    "FEWEST_USUAL",
     "LAUNCHES_PER_BLOCK",
     "LOOKS",
     "MAX_BLOCKS",
@@ -36,6 +38,7 @@ __all__ = [
     "Looks",
     "Paired",
     "Shift",
+    "Spread",
     "Summary",
     "Unpaired",
     "Verdict",
@@ -50,6 +53,7 @@ __all__ = [
     "settled_from",
     "shifts",
     "sign_flip_p",
+    "spread_of",
     "summarize",
     "t_quantile",
 ]

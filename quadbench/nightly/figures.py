@@ -1,0 +1,67 @@
+"""Figures: a point of a night -> its place on a scale on which changes add up, what change of it matters, and in words."""
+
+import math
+
+from quadbench.artifacts.night import Point
+from quadbench.nightly.night_file import Limits
+from quadbench.report.kpi import KPI_UNITS, kpi_title
+from quadbench.report.sides import EXACT, PSNR
+from quadbench.report.units import decibels, number, show
+
+FigureName = tuple[str, str]  # a task, and a key as report.kpi names figures
+
+
+def name_of(point: Point) -> FigureName:
+    """Return what a point is a value of."""
+    return point.task, point.key
+
+
+def is_exact(key: str) -> bool:
+    """Say whether a figure is the same in every launch of the same files, so that it needs no statistics."""
+    return key in EXACT
+
+
+def scaled(point: Point) -> float | None:
+    """Return the logarithm of what is followed of a point, the ratio or else the value, or its decibels; None if it cannot be."""
+    value = point.value if point.ratio is None else point.ratio
+    if not math.isfinite(value) or (value <= 0 and point.key != PSNR):
+        return None
+    return value if point.key == PSNR else math.log(value)
+
+
+def unscaled(place: float, key: str) -> float:
+    """Return the value or ratio that `scaled` has brought to its place."""
+    return place if key == PSNR else math.exp(place)
+
+
+def limit_of(key: str, limits: Limits) -> float:
+    """Return the least change of a figure that matters, on its scale."""
+    if key == PSNR:
+        return limits.psnr_db
+    return math.log1p(limits.rom if is_exact(key) else limits.ram if key.endswith("_ram") else limits.time)
+
+
+def is_worse(change: float, key: str) -> bool:
+    """Say whether a change of a figure, on its scale, is one that nobody wants."""
+    return change < 0 if key == PSNR else change > 0
+
+
+def title_of(key: str) -> str:
+    """Return what a figure is called; a key that is unknown, of another version, is its own title."""
+    return kpi_title(key) if key in KPI_UNITS else key
+
+
+def said_change(change: float, key: str) -> str:
+    """Write a change on a figure's scale: `5.1 % more`, `0.6 dB less`."""
+    size = f"{number(abs(change))} dB" if key == PSNR else f"{number(abs(math.expm1(change)) * 100)} %"
+    return f"{size} {'more' if change > 0 else 'less'}"
+
+
+def said_value(value: float, key: str, *, is_ratio: bool) -> str:
+    """Write a value, or its ratio to the yardstick's."""
+    if is_ratio:
+        return f"{value:.3f} of the yardstick's"
+    if is_exact(key):
+        return decibels(value) if key == PSNR else f"{value:,.0f} bytes"
+    unit = KPI_UNITS.get(key)
+    return f"{show(value, unit)} {unit}" if unit else number(value)

@@ -1,0 +1,137 @@
+"""Past: the earlier nights of a case on a device, with what was ruled and acknowledged -> which of them say what is usual."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from quadbench.artifacts import Caveat
+from quadbench.artifacts.night import Acknowledgement, Measurement, Point, Ruling, RulingKind, Subject
+from quadbench.nightly.figures import FigureName, is_exact, name_of, scaled
+
+NEW_NIGHTS = 5  # in which a subject that came is compared with the one before it
+LEVEL_NIGHTS = 15  # of which the median says what is usual: a change that stays is usual after eight
+REMEMBERED = 60  # nights; what is older says nothing of what is usual
+_BAD = {RulingKind.REGRESSION, RulingKind.INCONCLUSIVE}
+NIGHTS_DOUBTS = {Caveat.THROTTLED, Caveat.CHANGED_ENVIRONMENT}  # about a night, not about a device: they come and go
+
+Place = tuple[Measurement, float]  # a night with a figure's value, on its scale
+
+
+def is_sound(night: Measurement) -> bool:
+    """Say whether nothing casts doubt on what a night measured of times and memory."""
+    return NIGHTS_DOUBTS.isdisjoint(night.caveats)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """A case on a device tonight, and before: the nights in the order of time, the rulings on them that stand, people's words."""
+
+    tonight: Measurement
+    nights: tuple[Measurement, ...]
+    rulings: tuple[Ruling, ...]
+    words: tuple[Acknowledgement, ...]
+
+    @classmethod
+    def of(
+        cls,
+        tonight: Measurement,
+        history: Sequence[Measurement],
+        rulings: Sequence[Ruling],
+        acknowledged: Sequence[Acknowledgement],
+    ) -> "Past":
+        """Return what of it is about tonight's case and device; the night itself is no past."""
+        where = (tonight.case, tonight.device)
+        return cls(
+            tonight=tonight,
+            nights=tuple(m for m in history if (m.case, m.device) == where and m.night != tonight.night)[-REMEMBERED:],
+            rulings=tuple(r for r in rulings if (r.case, r.device) == where),
+            words=tuple(word for word in acknowledged if word.case == tonight.case and word.device in (None, tonight.device)),
+        )
+
+    @cached_property
+    def last_good(self) -> Subject | None:
+        """Return the subject that tonight's is held against; None where no night was good.
+
+        It is tonight's own where that has been good for NEW_NIGHTS nights, or has been launched in turn with the one before.
+        """
+        good = [night for night in self.nights if self._is_good(night)]
+        if not good:
+            return None
+        subject = self.tonight.subject
+        own = next((n for n, night in enumerate(reversed(good)) if night.subject != subject), len(good))
+        before = good[-own - 1].subject if own < len(good) else subject
+        is_known = any(r.comparison and r.last_good == before for night in good[len(good) - own :] for r in self.on(night))
+        return subject if own >= NEW_NIGHTS or is_known else before
+
+    def known(self, point: Point) -> Ruling | None:
+        """Return the confirmed regression of a figure that tonight's files had already in the night before, around the same."""
+        latest = self.nights[-1] if self.nights else None
+        if latest is None or (latest.subject, latest.environment) != (self.tonight.subject, self.tonight.environment):
+            return None
+        ruling = self.ruling(latest, name_of(point))
+        is_confirmed = ruling and ruling.kind is RulingKind.REGRESSION and ruling.comparison
+        return ruling if ruling and is_confirmed and ruling.last_good == self.last_good else None
+
+    def alike(self, places: Sequence[Place]) -> list[Place]:
+        """Return those of some nights whose environment is tonight's; all of them where there is none."""
+        alike = [place for place in places if place[0].environment == self.tonight.environment]
+        return alike or list(places)
+
+    def on(self, night: Measurement) -> tuple[Ruling, ...]:
+        """Return the rulings on a night."""
+        return self._by_night.get(night.night, ())
+
+    def ruling(self, night: Measurement, name: FigureName) -> Ruling | None:
+        """Return the ruling on a figure of a night, if there is one of its own."""
+        return next((ruling for ruling in self.on(night) if (ruling.task, ruling.key) == name), None)
+
+    def series(self, point: Point) -> list[Place]:
+        """Return every value of a figure that can be held against tonight's."""
+        is_ratio, yardstick = point.ratio is not None, self.tonight.yardstick
+        sound = [night for night in self.nights if is_exact(point.key) or is_sound(night)]
+        return [
+            (night, place)
+            for night in sound
+            if (other := self._points[night.night].get(name_of(point)))
+            and (other.ratio is not None) is is_ratio
+            and (night.yardstick == yardstick or not is_ratio)
+            if (place := scaled(other)) is not None
+        ]
+
+    def usual(self, point: Point) -> list[Place]:
+        """Return the values of a figure that say what is usual: since it improved or was acknowledged, without bad nights."""
+        usual: list[Place] = []
+        start = max((word.night for word in self._words_on(name_of(point)) if self._is_in_force(word)), default="")
+        for night, place in self.series(point):
+            ruling = self.ruling(night, name_of(point))
+            if night.night < start or (ruling and ruling.kind in _BAD) or self._is_on_sufferance(night, name_of(point)):
+                continue
+            if ruling and ruling.kind is RulingKind.IMPROVEMENT:
+                usual.clear()
+            usual.append((night, place))
+        return usual
+
+    def _is_good(self, night: Measurement) -> bool:
+        return not any(r.kind in _BAD for r in self.on(night)) and not self._is_on_sufferance(night, None)
+
+    def _is_on_sufferance(self, night: Measurement, name: FigureName | None) -> bool:
+        """Say whether a night's value was accepted by a person for a time that is over."""
+        words = self._words_on(name) if name else self.words
+        return any(word.night <= night.night and night.measured_at < word.until and not self._is_in_force(word) for word in words)
+
+    def _is_in_force(self, word: Acknowledgement) -> bool:
+        return word.night <= self.tonight.night and self.tonight.measured_at < word.until
+
+    def _words_on(self, name: FigureName) -> list[Acknowledgement]:
+        return [word for word in self.words if word.task in (None, name[0]) and word.key in (None, name[1])]
+
+    @cached_property
+    def _by_night(self) -> dict[str, tuple[Ruling, ...]]:
+        nights: dict[str, tuple[Ruling, ...]] = {}
+        for ruling in self.rulings:
+            nights[ruling.night] = (*nights.get(ruling.night, ()), ruling)
+        return nights
+
+    @cached_property
+    def _points(self) -> dict[str, dict[FigureName, Point]]:
+        return {night.night: {name_of(point): point for point in night.points} for night in self.nights}

@@ -1,0 +1,42 @@
+"""Yardstick: the same frozen files on a device tonight and before -> how far the device itself changed; pure."""
+
+from collections.abc import Sequence
+from math import isfinite, log
+from statistics import mean
+
+from quadbench.artifacts.night import Measurement
+from quadbench.nightly.figures import is_exact, limit_of, said_change, title_of
+from quadbench.nightly.night_file import Limits
+from quadbench.nightly.past import LEVEL_NIGHTS, Past, Place, is_sound
+from quadbench.report.sides import PRIMARY
+from quadbench.statistics import spread_of
+
+BY_ACCIDENT = 0.0001  # the chance that a figure of the yardstick is called shifted though it is as ever
+
+
+def yardstick_places(nights: Sequence[Measurement], yardstick: str, key: str) -> list[Place]:
+    """Return the nights with a figure of a yardstick, by the logarithm of its mean over all tasks; without what is in doubt."""
+    return [
+        (night, place)
+        for night in nights
+        if night.yardstick == yardstick and is_sound(night) and (place := _place(night, key)) is not None
+    ]
+
+
+def yardstick_shift(past: Past, limits: Limits) -> str | None:
+    """Say by how much the yardstick's figures lie off what is usual on the device, all tasks together; None where they do not."""
+    tonight, said = past.tonight, []
+    for key in dict.fromkeys((PRIMARY, *(point.key for point in tonight.points if not is_exact(point.key)))):
+        places = yardstick_places(past.nights, tonight.yardstick, key)[-LEVEL_NIGHTS:]
+        place, spread = _place(tonight, key), spread_of([other for _, other in places])
+        if place is None or spread is None:
+            continue
+        level = [other for _, other in past.alike(places)]
+        if change := spread.change(level, [place], least=limit_of(key, limits), chance=BY_ACCIDENT):
+            said.append(f"{title_of(key)} {said_change(change, key)}")
+    return ", ".join(said) or None
+
+
+def _place(night: Measurement, key: str) -> float | None:
+    values = [point.yardstick for point in night.points if point.key == key and point.yardstick is not None]
+    return mean(map(log, values)) if values and all(isfinite(value) and value > 0 for value in values) else None

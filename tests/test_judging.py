@@ -1,0 +1,206 @@
+"""A night is judged by the ones before it: what changed is told with whose doing it is, and accidents are not."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from support.night_series import FIRST, NEW, OLD, ROM_BYTES, TASK, around, launched, night, night_id, steady
+
+from quadbench.artifacts import Caveat
+from quadbench.artifacts.night import Acknowledgement, Measurement, Ruling, RulingKind
+from quadbench.nightly.judging import is_settled, missing, rulings_on
+from quadbench.nightly.night_file import Limits
+from quadbench.nightly.suspicion import RULES, Suspicion, suspicion
+from quadbench.report.versus import VersusDevice
+
+NOW = FIRST + timedelta(days=100)
+HISTORY = steady(20)
+TIME = (TASK, "end_to_end")
+Kinds = dict[tuple[str | None, str | None], RulingKind]
+
+
+def gate(
+    tonight: Measurement,
+    history: Sequence[Measurement] = HISTORY,
+    rulings: Sequence[Ruling] = (),
+    words: Sequence[Acknowledgement] = (),
+) -> Suspicion:
+    return suspicion(tonight, history, rulings, words, Limits())
+
+
+def rule(suspected: Suspicion, confirmed: VersusDevice | None = None) -> tuple[Ruling, ...]:
+    comparison = "confirming" if confirmed else None
+    return rulings_on(suspected, confirmed=confirmed, comparison=comparison, owner="a@b", now=NOW)
+
+
+def kinds(rulings: Sequence[Ruling]) -> Kinds:
+    return {(ruling.task, ruling.key): ruling.kind for ruling in rulings}
+
+
+def word(number: int, days: int) -> Acknowledgement:
+    until = FIRST + timedelta(days=number + days)
+    return Acknowledgement(
+        case="restyle-s25", night=night_id(number), reason="more steps", owner="a@b", made_at=FIRST, until=until
+    )
+
+
+def test_a_night_like_those_before_is_clean_in_one_ruling() -> None:
+    (ruling,) = rule(gate(night(20, 1.5)))
+    assert (ruling.kind, ruling.task, ruling.detector) == (RulingKind.CLEAN, None, RULES)
+    assert ruling.cause == "3 figures as usual, by 20 nights before"
+
+
+def test_a_step_of_new_files_is_suspected_and_a_regression_once_launches_in_turn_confirm_it() -> None:
+    suspected = gate(night(20, 1.5 * 1.05, subject=NEW))
+    assert suspected.to_confirm
+    assert suspected.last_good == OLD
+    _, ruling = rule(suspected, launched(1.05))
+    assert (ruling.kind, ruling.last_good, ruling.comparison) == (RulingKind.REGRESSION, OLD, "confirming")
+    assert "than on the last good files, launched in turn" in ruling.cause
+    assert ruling.ratio == pytest.approx(1.05, rel=0.005)
+
+
+def test_new_files_that_are_faster_are_an_improvement_from_which_on_the_usual_is_told() -> None:
+    faster = night(20, 1.5 * 0.9, subject=NEW)
+    rulings = rule(gate(faster), launched(0.9))
+    assert rulings[1].kind is RulingKind.IMPROVEMENT
+    after = gate(night(21, 1.5 * 0.9, subject=NEW), [*HISTORY, faster], rulings)
+    assert not after.suspects
+    assert after.last_good == NEW
+    back = gate(night(21, 1.5, subject=OLD), [*HISTORY, faster], rulings)
+    assert back.to_confirm
+    assert back.last_good == NEW
+
+
+def test_what_launches_in_turn_do_not_confirm_is_clean() -> None:
+    suspected = gate(night(20, 1.5 * 1.02, subject=NEW))
+    assert suspected.to_confirm
+    assert kinds(rule(suspected, launched(1.0)))[TIME] is RulingKind.CLEAN
+
+
+def test_what_was_cleared_by_launches_in_turn_is_not_asked_again() -> None:
+    tonight = night(20, 1.5 * 1.02, subject=NEW)
+    rulings = rule(gate(tonight), launched(1.0))
+    after = gate(night(21, 1.5 * 1.02, subject=NEW), [*HISTORY, tonight], rulings)
+    assert (after.suspects, after.last_good) == ((), NEW)
+
+
+def test_a_step_of_the_same_files_is_the_environments_and_asks_for_no_launches() -> None:
+    suspected = gate(around(night(20, 1.5 * 1.2), Android="17"))
+    assert not suspected.to_confirm
+    ruling = rule(suspected)[1]
+    assert ruling.kind is RulingKind.ENVIRONMENT
+    assert ruling.cause.endswith("its files are the same (Android was 16 and is 17)")
+
+
+def test_a_large_step_of_new_files_that_launches_in_turn_do_not_show_is_the_environments() -> None:
+    assert kinds(rule(gate(night(20, 1.5 * 1.2, subject=NEW)), launched(1.0)))[TIME] is RulingKind.ENVIRONMENT
+
+
+def test_launches_in_turn_that_do_not_decide_it_are_inconclusive() -> None:
+    suspected = gate(night(20, 1.5 * 1.2, subject=NEW))
+    assert kinds(rule(suspected, launched(1.05, noise=0.1)))[TIME] is RulingKind.INCONCLUSIVE
+    assert kinds(rule(suspected))[TIME] is RulingKind.INCONCLUSIVE
+    assert not is_settled(suspected, launched(1.05, noise=0.1).rows)
+    assert is_settled(suspected, launched(1.05).rows)
+
+
+def test_what_launches_in_turn_prove_of_another_figure_counts_too() -> None:
+    suspected = gate(night(20, 1.5 * 1.05, subject=NEW))
+    told = launched(1.05)
+    other = launched(1.2, key="peak_ram").rows
+    rulings = rule(suspected, replace(told, rows=told.rows + other))
+    assert kinds(rulings)[(TASK, "peak_ram")] is RulingKind.REGRESSION
+
+
+def test_a_shift_of_the_yardstick_is_the_devices() -> None:
+    suspected = gate(night(20, 1.5, yardstick=1.2), [night(n, 1.5, yardstick=1 + 0.001 * (n % 3)) for n in range(20)])
+    (ruling,) = rule(suspected)
+    assert ruling.kind is RulingKind.ENVIRONMENT
+    assert "End to end 19.9 % more" in ruling.cause
+
+
+def test_one_byte_more_of_new_files_is_a_regression_without_launches() -> None:
+    suspected = gate(night(20, 1.5, subject=NEW, rom=ROM_BYTES + 1))
+    assert not suspected.to_confirm
+    ruling = rule(suspected)[1]
+    assert (ruling.key, ruling.kind) == ("lora_rom", RulingKind.REGRESSION)
+    assert "3,000,001 bytes rather than 3,000,000 bytes" in ruling.cause
+
+
+def test_pictures_that_are_less_like_the_reference_are_a_regression() -> None:
+    tonight = night(20, 1.5, subject=NEW)
+    worse = replace(tonight, points=(*tonight.points[:2], replace(tonight.points[2], value=29.0)))
+    assert kinds(rule(gate(worse)))[(TASK, "psnr")] is RulingKind.REGRESSION
+
+
+def test_a_confirmed_regression_is_told_again_without_launches_as_long_as_its_files_run() -> None:
+    slower = night(20, 1.5 * 1.05, subject=NEW)
+    rulings = rule(gate(slower), launched(1.05))
+    again = gate(night(21, 1.5 * 1.02, subject=NEW), [*HISTORY, slower], rulings)
+    assert not again.to_confirm
+    ruling = rule(again)[1]
+    assert (ruling.kind, ruling.comparison, ruling.last_good) == (RulingKind.REGRESSION, "confirming", OLD)
+    mended = gate(night(21, 1.5), [*HISTORY, slower], rulings)
+    assert not mended.suspects
+
+
+def test_what_was_acknowledged_is_usual_from_then_on_until_the_word_is_over() -> None:
+    slower = [night(number, 1.5 * 1.2, subject=NEW) for number in range(20, 30)]
+    cleared = [replace(ruling, kind=RulingKind.CLEAN) for ruling in rule(gate(slower[0]), launched(1.2))]
+    accepted = gate(night(30, 1.5 * 1.2, subject=NEW), [*HISTORY, *slower], cleared, [word(20, days=30)])
+    assert (accepted.suspects, accepted.last_good) == ((), NEW)
+    over = gate(night(30, 1.5 * 1.2, subject=NEW), [*HISTORY, *slower], cleared, [word(20, days=10)])
+    assert over.to_confirm
+    assert over.last_good == OLD
+
+
+def test_new_files_with_few_nights_before_them_are_always_launched_in_turn() -> None:
+    suspected = gate(night(2, 1.5, subject=NEW), HISTORY[:2])
+    assert suspected.to_confirm
+    assert kinds(rule(suspected, launched(1.1)))[TIME] is RulingKind.REGRESSION
+    (ruling,) = rule(suspected, launched(1.0))
+    assert ruling.kind is RulingKind.CLEAN
+    (ruling,) = rule(suspected)
+    assert ruling.kind is RulingKind.INCONCLUSIVE
+    assert "2 nights before are too few to know what is usual" in ruling.cause
+
+
+def test_the_first_night_is_clean_and_says_why() -> None:
+    (ruling,) = rule(gate(night(0, 1.5), []))
+    assert (ruling.kind, ruling.cause) == (RulingKind.CLEAN, "there is no night before it")
+
+
+def test_a_figure_that_is_gone_is_missing() -> None:
+    tonight = night(20, 1.5)
+    assert kinds(rule(gate(replace(tonight, points=tonight.points[:2]))))[(TASK, "psnr")] is RulingKind.MISSING
+
+
+@pytest.mark.parametrize("ratio", [math.nan, math.inf, 0.0, -1.0])
+def test_what_cannot_be_a_ratio_never_passes_and_never_counts_as_usual(ratio: float) -> None:
+    assert kinds(rule(gate(night(20, ratio))))[TIME] is RulingKind.INCONCLUSIVE
+    assert not gate(night(21, 1.5), [*HISTORY, night(20, ratio)]).suspects
+
+
+def test_nights_on_a_hot_device_do_not_say_what_is_usual() -> None:
+    hot = [replace(night(number, 3.0), caveats=(Caveat.THROTTLED,)) for number in range(20, 40)]
+    assert not gate(night(40, 1.5), [*HISTORY, *hot]).suspects
+
+
+def test_another_yardstick_begins_anew() -> None:
+    tonight = replace(night(20, 3.0), yardstick="e" * 64)
+    assert not gate(tonight).suspects
+
+
+def test_small_steps_are_seen_by_the_nights_together_that_new_files_have_run() -> None:
+    history = [night(number, 1.5 * (1 + 0.025 * (number % 3 - 1))) for number in range(20)]
+    after = [night(number, 1.5 * 1.04, subject=NEW) for number in range(20, 25)]
+    seen = [gate(tonight, [*history, *after[:number]]).to_confirm for number, tonight in enumerate(after)]
+    assert (seen[0], seen[-1]) == (False, True)
+
+
+def test_what_was_not_measured_is_said() -> None:
+    ruling = missing(night_id(3), "restyle-s25", "adb:R5CX", "s25", cause="it is gone", owner=None, now=NOW)
+    assert (ruling.kind, ruling.cause) == (RulingKind.MISSING, "it is gone")
