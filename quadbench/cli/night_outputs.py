@@ -2,7 +2,7 @@
 
 import argparse
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import groupby
 from pathlib import Path
@@ -14,8 +14,9 @@ from quadbench.errors import QuadbenchError, UserError
 from quadbench.nightly.github import annotations
 from quadbench.nightly.junit import night_junit
 from quadbench.nightly.markdown import night_markdown
+from quadbench.nightly.self_knowledge import DeviceKnowledge
 from quadbench.nightly.webhook import WEBHOOK_VARIABLE, check_address, tell
-from quadbench.report.night import NightView, Series, night_view
+from quadbench.report.night import AlarmRate, NightView, Series, night_view
 from quadbench.report.night_document import night_json
 from quadbench.report.night_html import write_night_report
 from quadbench.report.night_text import device_table, finding_table
@@ -44,12 +45,12 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def write_outputs(options: argparse.Namespace, night: Night, layout: Layout) -> bool:
+def write_outputs(options: argparse.Namespace, night: Night, layout: Layout, known: Sequence[DeviceKnowledge] = ()) -> bool:
     """Tell of a night: report and JSON in its folder, stdout, and whoever the options name. False if something was not told.
 
-    What fails is said on stderr and costs nothing else.
+    What fails is said on stderr and costs nothing else. `known` is what is known of the devices.
     """
-    view = night_view(night, _series(night, layout))
+    view = night_view(night, _series(night, layout), map(_rate, known))
     folder = layout.night(night.night_id)
     writers: list[Callable[[], object]] = [
         lambda: write_night_report(view, layout),
@@ -85,6 +86,12 @@ def _series(night: Night, layout: Layout) -> Series:
         engine.dispose()
     places = sorted(measured, key=lambda one: (one.case, one.device))  # the order of time stays
     return {place: list(group) for place, group in groupby(places, key=lambda one: (one.case, one.device))}
+
+
+def _rate(known: DeviceKnowledge) -> AlarmRate:
+    return AlarmRate(
+        device=known.device, tries=known.tries, alarms=known.alarms, low=known.low, high=known.high, doubt=known.doubt
+    )
 
 
 def _done(write: Callable[[], object]) -> bool:

@@ -40,14 +40,14 @@ Series = Mapping[Place, Sequence[Measurement]]  # in the order of time, that of 
 class AlarmRate:
     """A device's false alarms in so many tries, cases in nights before which nothing changed, and the interval of that share.
 
-    `doubt` says why the device should be looked at.
+    `low` and `high` are None where there were no tries; `doubt` says why the device should be looked at.
     """
 
     device: str
     tries: int
     alarms: int
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     doubt: str | None = None
 
 
@@ -177,10 +177,12 @@ class NightView:
 
 def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = ()) -> NightView:
     """Return a night as it is told."""
+    measured = {(one.case, one.device) for one in night.measurements}
     bad = [ruling for ruling in night.rulings if ruling.kind is not RulingKind.CLEAN]
+    clean_ones = [one for one in night.rulings if one.kind is RulingKind.CLEAN and (one.case, one.device) in measured]
     findings = [_finding(list(group), series) for _, group in groupby(sorted(bad, key=_order), key=_together)]
     worst = {(ruling.case, ruling.device): ruling.kind for ruling in sorted(bad, key=_order, reverse=True)}
-    ruled = {(ruling.case, ruling.device): words(ruling.address) for ruling in night.rulings}
+    ruled = {(ruling.case, ruling.device): words(ruling.address) for ruling in (*bad, *clean_ones)}
     kinds = [worst.get(place, RulingKind.CLEAN) for place in ruled]
     clean = sorted((words(case), ruled[case, device]) for case, device in ruled.keys() - worst.keys())
     return NightView(

@@ -32,9 +32,9 @@ def device_table(view: NightView) -> TextTable:
 
 def rate_words(device: DeviceNight) -> str:
     """Write how often a device alarms falsely."""
-    if device.rate is None:
-        return "not known yet"
     rate = device.rate
+    if rate is None or rate.low is None or rate.high is None:
+        return "not known yet"
     return f"{rate.alarms} in {rate.tries}, {percent(rate.low)} to {percent(rate.high)}"
 
 
