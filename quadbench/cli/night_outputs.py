@@ -16,8 +16,9 @@ from quadbench.nightly.junit import night_junit
 from quadbench.nightly.markdown import night_markdown
 from quadbench.nightly.self_knowledge import DeviceKnowledge
 from quadbench.nightly.webhook import WEBHOOK_VARIABLE, check_address, tell
-from quadbench.report.night import AlarmRate, NightView, Series, night_view
+from quadbench.report.night import AlarmRate, NightView, night_view
 from quadbench.report.night_document import night_json
+from quadbench.report.night_findings import Series
 from quadbench.report.night_html import write_night_report
 from quadbench.report.night_text import device_table, finding_table
 from quadbench.results.engine import database_of, open_engine

@@ -7,7 +7,7 @@ from statistics import median
 from quadbench.artifacts.night import Measurement, Point, RulingKind
 from quadbench.report.chart import svg, text
 from quadbench.report.kpi import KPI_UNITS
-from quadbench.report.night import Figured, NightFinding, subject_name
+from quadbench.report.night_findings import Figured, NightFinding, subject_name
 from quadbench.report.night_words import is_ratio
 from quadbench.report.sides import PSNR
 from quadbench.report.units import change, convert, number

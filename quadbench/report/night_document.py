@@ -8,7 +8,8 @@ from pydantic import TypeAdapter
 
 from quadbench.artifacts.caveats import Caveat
 from quadbench.artifacts.night import Point, RulingKind, Subject
-from quadbench.report.night import AlarmRate, DeviceNight, Figured, NightFinding, NightView
+from quadbench.report.night import AlarmRate, DeviceNight, NightView
+from quadbench.report.night_findings import Figured, NightFinding
 
 SCHEMA_VERSION = 1
 

@@ -9,8 +9,9 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from quadbench.artifacts.night import RulingKind
-from quadbench.report.night import DeviceNight, NightFinding, NightView, drawn_figure
+from quadbench.report.night import DeviceNight, NightView
 from quadbench.report.night_chart import night_chart
+from quadbench.report.night_findings import NightFinding, drawn_figure
 from quadbench.report.night_text import rate_words
 from quadbench.report.night_words import words
 from quadbench.report.page import page_environment, write_page

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from quadbench.report.night import DeviceNight, NightFinding, NightView
+from quadbench.report.night import DeviceNight, NightView
+from quadbench.report.night_findings import NightFinding
 from quadbench.report.text_table import TextTable
 from quadbench.report.units import percent, plural
 
