@@ -17,7 +17,7 @@ from quadbench.artifacts import Caveat, RunRecord, TaskAssets, Variant
 from quadbench.artifacts.fingerprint import contents, differences, unlike
 from quadbench.cli import main
 from quadbench.recipe import Measure, Runtime, Terms
-from quadbench.report.sides import ALL_TASKS, Side, interleaved_rows, primary, replanned, sides_of_blocks
+from quadbench.report.sides import ALL_TASKS, PRIMARY, Side, compared, interleaved_rows, replanned, sides_of_blocks
 from quadbench.report.versus import VersusDevice, sentence, side_table
 from quadbench.results.layout import Layout
 from quadbench.results.runs import load_run, read_run_file, save_run
@@ -48,10 +48,10 @@ def sides(folder: Path, slower: float) -> tuple[Side, Side]:
 @pytest.mark.parametrize(("slower", "verdict"), [(1.05, Verdict.WORSE), (0.95, Verdict.BETTER), (1.0, Verdict.SAME)])
 def test_a_side_that_takes_longer_is_found_and_one_that_does_not_is_not(tmp_path: Path, slower: float, verdict: Verdict) -> None:
     a, b = sides(tmp_path, slower)
-    compared = primary(a, b, LOOKS)
-    assert compared is not None
-    assert compared.ratio == pytest.approx(slower, rel=0.001)
-    assert compared.verdict is verdict
+    told = compared(a, b, PRIMARY, ALL_TASKS, LOOKS)
+    assert told is not None
+    assert told.ratio == pytest.approx(slower, rel=0.001)
+    assert told.verdict is verdict
 
 
 def test_rows_judge_times_and_leave_what_is_exact_to_itself(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_launch_without_times_leaves_nothing_to_compare(tmp_path: Path) -> Non
     blocks, tasks = blocks_of(tmp_path, 1.0)
     emulated = [[replace(record, caveats=(Caveat.EMULATED_NPU,)) for record in block] for block in blocks]
     a, b = sides_of_blocks(emulated, tasks, tasks)
-    assert primary(a, b, LOOKS) is None
+    assert compared(a, b, PRIMARY, ALL_TASKS, LOOKS) is None
     with pytest.raises(ValueError, match="without a time for an image"):
         replanned(a, b, 0.03)
     assert all(row.comparison is None for row in interleaved_rows(S25, a, b, LOOKS) if row.key == "end_to_end")
@@ -210,11 +210,11 @@ def test_a_side_with_more_steps_is_found_to_take_longer_on_a_device(
     words = ["compare", str(tiny_recipe), "--b", "tasks.2.sampler.steps=12", "--devices", "local", "--json"]
     assert main([*words, "--to-see", "50%", "--results", str(tmp_path)]) == 0
     document = json.loads(capsys.readouterr().out)
-    (compared,) = document["devices"]
-    row = next(row for row in compared["rows"] if (row["task"], row["key"]) == ("imagine", "end_to_end"))
+    (on_device,) = document["devices"]
+    row = next(row for row in on_device["rows"] if (row["task"], row["key"]) == ("imagine", "end_to_end"))
     assert row["comparison"]["verdict"] == "WORSE"
     assert row["comparison"]["ratio"] > 1.5
-    assert compared["looks"]["margin"] == pytest.approx(0.25)
+    assert on_device["looks"]["margin"] == pytest.approx(0.25)
     assert json.loads(next(tmp_path.glob("comparisons/*/comparison.json")).read_text())["comparison_id"]
     for side in "ab":
         assert main(["report", document[side]["run_id"], "--results", str(tmp_path)]) == 0
@@ -233,8 +233,8 @@ def test_ctrl_c_keeps_both_runs_and_what_their_whole_blocks_come_to(tiny_recipe:
     assert process.returncode == 130
     (path,) = tmp_path.glob("comparisons/*/comparison.json")
     document = json.loads(path.read_text())
-    (compared,) = document["devices"]
-    assert (compared["blocks"], compared["broken"]) == (1, "it was interrupted")
+    (on_device,) = document["devices"]
+    assert (on_device["blocks"], on_device["broken"]) == (1, "it was interrupted")
     for side in "ab":
         assert document[side]["run_id"] in rest
         assert load_run(Layout(tmp_path), document[side]["run_id"]).is_cut_short

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.farm_lab import LEASE_S, FarmLab, farm_lab
+from support.farm_lab import LEASE_S, RUN_S, FarmLab, farm_lab
 from support.lab import Lab, lab
 from support.lab_runs import DEVICES, Desk, content_of, full, launches_of, marked_processes, share_of_the_farm, small_disk
 from support.lab_soak import Soak
@@ -27,7 +27,7 @@ from quadbench.farm.need import device_need, wish_need
 from quadbench.farm.selection import Wish
 from quadbench.results.engine import open_engine
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 BUSY_LEASE_S = 15.0
 ANY_S25 = wish_need(Wish(word="s25", key=None, value="s25", count=1))
 
@@ -212,7 +212,7 @@ def test_a_host_frozen_in_a_measurement_stores_no_launch_after_the_takeover(farm
     first.freeze()
     before = launches_of(farm)
     farm.start_worker(second, "virtual:s25")
-    farm.wait_until(lambda: farm.count("done") == farm.number("SELECT count(*) FROM jobs"), is_hurried=True)
+    farm.wait_until(lambda: farm.count("done") == farm.number("SELECT count(*) FROM jobs"), is_hurried=True, patience_s=RUN_S)
     stored = launches_of(farm)
     first.thaw()
     farm.wait_until(lambda: re.search(r"attempt 1 at job \d+ is over", farm.log(first)) is not None)
@@ -232,7 +232,7 @@ def test_a_worker_killed_in_a_measurement_takes_its_attempt_along_and_no_launch_
     farm.wait_until(lambda: first.is_idle and not marked_processes(farm.results(first)))
     stored = launches_of(farm)
     farm.start_worker(second, "virtual:s25")
-    farm.wait_until(lambda: farm.count("done") == farm.number("SELECT count(*) FROM jobs"), is_hurried=True)
+    farm.wait_until(lambda: farm.count("done") == farm.number("SELECT count(*) FROM jobs"), is_hurried=True, patience_s=RUN_S)
     fetched = farm.run(submitter, "farm", "fetch", run_id, results=tmp_path / "submitter")
     assert fetched.returncode == 0, fetched.stderr
     assert launches_of(farm)[: len(stored)] == stored

@@ -16,6 +16,7 @@ from quadbench.errors import DeviceError, HarnessError, UserError
 from quadbench.report.versus import Versus, difference_table, sentence, side_table
 from quadbench.study.chosen import choose
 from quadbench.study.compare import compare
+from quadbench.study.manner import Manner
 from quadbench.study.stored import compare_stored
 
 _LEAST, _MOST = 0.002, 1.0  # an effect to see
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         chosen = chosen_devices(options.devices, options.serial, options.layout)
         with RunConsole(Console(stderr=True)) as observer:
-            compared = compare(a, b, chosen, to_see=options.to_see, layout=options.layout, observer=observer)
+            compared = compare(a, b, chosen, Manner(to_see=options.to_see), layout=options.layout, observer=observer)
     if options.json:
         print_json(asdict(compared) | {"sentences": [sentence(device) for device in compared.devices]})
     else:

@@ -70,8 +70,41 @@ def _refuse_alike(devices: Sequence[WorkerDevice]) -> None:
 def demands_of(asked: Iterable[Asked], order: MeasureOrder) -> list[Demand]:
     """Return what a run asks of the farm, device by device, each of which is told the same but for its target."""
     return [
-        Demand(needs=one.needs, order=replace(order, target=one.target), compiled=_compiled(one, order.bundles)) for one in asked
+        Demand(needs=one.needs, order=replace(order, target=one.target), compiled=compile_orders(one, order.bundles))
+        for one in asked
     ]
+
+
+def compile_orders(asked: Asked, bundles: Mapping[str, str]) -> tuple[CompileOrder, ...]:
+    """Return what has to be compiled for the devices that fit; the oldest Qualcomm HTP among them limits all."""
+    kinds = [
+        kind_at(device.address if asked.target is None else f"{device.address}?target={asked.target}") for device in asked.fit
+    ]
+    orders = {}
+    for kind in kinds:
+        alike = [other.profile.soc.htp_arch for other in kinds if other.key == kind.key]
+        order = CompileOrder(
+            bundle=bundles[kind.profile.name],
+            target=kind.target,
+            key=kind.key,
+            htp_arch=min((arch for arch in alike if arch), default=None),
+        )
+        orders[order.bundle, order.key] = order
+    return tuple(orders.values())
+
+
+def only_device(word: str, devices: Sequence[WorkerDevice]) -> Asked:
+    """Return what a word asks for that means one device.
+
+    Raises:
+        DeviceNotFoundError: no device of the farm fits it.
+        UserError: several fit it, or it has an option that no device of a farm takes.
+    """
+    asked = _asked(word, devices)
+    if len(asked.fit) > 1:
+        names = ", ".join(sorted(device.name for device in asked.fit))
+        raise UserError(f"'{word}' fits several devices of the farm: {names}", hint="name one of them")
+    return replace(asked, needs=device_need(asked.fit[0].name))
 
 
 def _asked(word: str, devices: Sequence[WorkerDevice]) -> Asked:
@@ -93,21 +126,3 @@ def _asked(word: str, devices: Sequence[WorkerDevice]) -> Asked:
             hint=f"its devices are: {known}; a worker has to be running where they are attached",
         )
     return Asked(needs=wish_need(wish), fit=fit, target=target or None, wish=wish)
-
-
-def _compiled(asked: Asked, bundles: Mapping[str, str]) -> tuple[CompileOrder, ...]:
-    """Return what has to be compiled for the devices that fit; the oldest Qualcomm HTP among them limits all."""
-    kinds = [
-        kind_at(device.address if asked.target is None else f"{device.address}?target={asked.target}") for device in asked.fit
-    ]
-    orders = {}
-    for kind in kinds:
-        alike = [other.profile.soc.htp_arch for other in kinds if other.key == kind.key]
-        order = CompileOrder(
-            bundle=bundles[kind.profile.name],
-            target=kind.target,
-            key=kind.key,
-            htp_arch=min((arch for arch in alike if arch), default=None),
-        )
-        orders[order.bundle, order.key] = order
-    return tuple(orders.values())

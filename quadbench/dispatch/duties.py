@@ -8,9 +8,21 @@ from typing import assert_never
 import sqlalchemy as sa
 
 from quadbench import pipeline
-from quadbench.artifacts import Bundle, CompiledBundle
-from quadbench.dispatch.orders import BuildOrder, CompileAnswer, CompileOrder, MeasureAnswer, MeasureOrder, order_of
-from quadbench.errors import BuildError
+from quadbench.artifacts import Bundle, CompiledBundle, Stored
+from quadbench.artifacts.kit import Kit
+from quadbench.dispatch.orders import (
+    Answer,
+    BuildOrder,
+    CompareAnswer,
+    CompareOrder,
+    CompileAnswer,
+    CompileOrder,
+    MeasureAnswer,
+    MeasureOrder,
+    SideOrder,
+    order_of,
+)
+from quadbench.errors import BuildError, DeviceError
 from quadbench.farm.job import Job
 from quadbench.farm.store.artifacts import fetch, send
 from quadbench.farm.store.launches import send_launch
@@ -23,6 +35,9 @@ from quadbench.results.run_changes import load_run_file
 from quadbench.rollout import compile_for
 from quadbench.rollout.equipment import Gear
 from quadbench.spec import load_text
+from quadbench.study.chosen import Chosen
+from quadbench.study.compare import compare
+from quadbench.study.manner import Manner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +53,7 @@ class Host:
     guard: Callable[[sa.Connection], object]
 
 
-def do(job: Job, compiled: Sequence[CompileAnswer], address: str, host: Host) -> CompileAnswer | MeasureAnswer | None:
+def do(job: Job, compiled: Sequence[CompileAnswer], address: str, host: Host) -> Answer | None:
     """Do a job, on the device at an address if it is about one, with what other jobs have compiled for it.
 
     Raises:
@@ -53,6 +68,8 @@ def do(job: Job, compiled: Sequence[CompileAnswer], address: str, host: Host) ->
             return _compile(order, host)
         case MeasureOrder() as order:
             return _measure(order, job.run_id, compiled, address, host)
+        case CompareOrder() as order:
+            return _compare(order, compiled, address, host)
         case other:
             assert_never(other)
 
@@ -82,7 +99,7 @@ def _measure(order: MeasureOrder, run_id: str, compiled: Sequence[CompileAnswer]
         terms=order.terms,
         bundles_of=lambda profiles: {profile: fetched(Bundle, order.bundles[profile]) for profile in profiles},
         run_id=run_id,
-        gear=Gear(compiled={(one.bundle, one.key): fetched(CompiledBundle, one.compiled) for one in compiled}),
+        gear=Gear(compiled=_fetched(compiled, host)),
         keep_files=partial(send_launch, layout=host.layout, store=host.store),
         guard=host.guard,
     )
@@ -91,3 +108,32 @@ def _measure(order: MeasureOrder, run_id: str, compiled: Sequence[CompileAnswer]
     for error in failures.values():
         raise error
     return MeasureAnswer(part=load_run_file(host.layout, run_id))
+
+
+def _compare(order: CompareOrder, compiled: Sequence[CompileAnswer], address: str, host: Host) -> CompareAnswer:
+    manner = Manner(
+        looks=order.looks,
+        goals=order.goals,
+        conduct=order.conduct,
+        compiled=_fetched(compiled, host),
+        keep_files=partial(send_launch, layout=host.layout, store=host.store),
+        guard=host.guard,
+    )
+    a, b = (_side(side, host) for side in (order.a, order.b))
+    versus = compare(a, b, [address], manner, layout=host.layout, observer=host.observer)
+    for device in versus.devices:
+        if device.broken:
+            raise DeviceError(f"device '{address}': {device.broken}")
+    runs = load_run_file(host.layout, versus.a.run_id), load_run_file(host.layout, versus.b.run_id)
+    return CompareAnswer(versus=versus, runs=runs)
+
+
+def _side(side: SideOrder, host: Host) -> Chosen:
+    bundle = fetch(Bundle, side.bundle, host.layout, host.store)
+    if side.kit:
+        fetch(Kit, side.kit, host.layout, host.store)
+    return Chosen(source=side.name, changes={}, bundle=bundle, variant=side.variant, kit=side.kit, terms=side.terms)
+
+
+def _fetched(compiled: Sequence[CompileAnswer], host: Host) -> dict[tuple[str, str], Stored[CompiledBundle]]:
+    return {(one.bundle, one.key): fetch(CompiledBundle, one.compiled, host.layout, host.store) for one in compiled}

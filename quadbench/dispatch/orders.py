@@ -6,12 +6,16 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from quadbench.artifacts import Variant
 from quadbench.errors import ArtifactError
 from quadbench.farm.job import Job
 from quadbench.pipeline import Conduct
 from quadbench.recipe import Terms
+from quadbench.report.versus import Versus
 from quadbench.results.runs import RunFile
 from quadbench.spec import first_problem
+from quadbench.statistics import Looks
+from quadbench.study.manner import Goal
 from quadbench.target.targets import Target
 
 Digest: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -54,6 +58,34 @@ class MeasureOrder:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SideOrder:
+    """A side of a comparison. `name` is what it is, for people; a kit is named by its digest."""
+
+    name: _Word
+    bundle: Digest
+    variant: Variant
+    kit: Digest | None
+    terms: Terms
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOrder:
+    """Launch two sides in turn on one device, for a case, until all goals are reached or the looks are through.
+
+    `word` is what people call the device.
+    """
+
+    kind: Literal["compare"] = "compare"
+    case: _Word
+    word: _Word
+    a: SideOrder
+    b: SideOrder
+    looks: Looks
+    goals: tuple[Goal, ...]
+    conduct: Conduct
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompileAnswer:
     """The digest of what a bundle was compiled to, for the target with this key."""
 
@@ -69,12 +101,21 @@ class MeasureAnswer:
     part: RunFile
 
 
-Order: TypeAlias = BuildOrder | CompileOrder | MeasureOrder
+@dataclass(frozen=True, kw_only=True)
+class CompareAnswer:
+    """What came of two sides on a device, and the files of their runs, A's first."""
+
+    versus: Versus
+    runs: tuple[RunFile, RunFile]
+
+
+Order: TypeAlias = BuildOrder | CompileOrder | MeasureOrder | CompareOrder
+Answer: TypeAlias = CompileAnswer | MeasureAnswer | CompareAnswer
 _ORDER: TypeAdapter[Order] = TypeAdapter(Annotated[Order, Field(discriminator="kind")])
-AnswerT = TypeVar("AnswerT", CompileAnswer, MeasureAnswer)
+AnswerT = TypeVar("AnswerT", CompileAnswer, MeasureAnswer, CompareAnswer)
 
 
-def as_json(value: Order | CompileAnswer | MeasureAnswer) -> dict[str, Any]:
+def as_json(value: Order | Answer) -> dict[str, Any]:
     """Return an order or an answer as JSON has it."""
     plain: dict[str, Any] = json.loads(TypeAdapter(type(value)).dump_json(value))
     return plain

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from quadbench.dispatch.orders import BuildOrder, CompileOrder, MeasureOrder, Order, as_json
+from quadbench.dispatch.orders import BuildOrder, CompareOrder, CompileOrder, MeasureOrder, Order, as_json
 from quadbench.farm.job import JobKind, NewJob
 from quadbench.farm.need import capability_need
 
@@ -15,7 +15,7 @@ class Demand:
     """A run's demand for one device: what its job needs, tells and is compiled for."""
 
     needs: str
-    order: MeasureOrder
+    order: MeasureOrder | CompareOrder
     compiled: tuple[CompileOrder, ...]
 
 
@@ -28,21 +28,28 @@ def planned(builds: Sequence[BuildOrder], demands: Sequence[Demand], *, priority
     """Return the jobs of a run, those that others need before them. What several demands need is done once."""
     jobs: list[NewJob] = []
 
-    def add(kind: JobKind, needs: str, order: Order, after: Sequence[int], affinity: str = "") -> int:
-        job = NewJob(kind=kind, needs=needs, payload=as_json(order), after=tuple(after), priority=priority, affinity=affinity)
+    def add(needs: str, order: Order, after: Sequence[int], affinity: str = "") -> int:
+        job = NewJob(
+            kind=JobKind(order.kind),
+            needs=needs,
+            payload=as_json(order),
+            after=tuple(after),
+            priority=priority,
+            affinity=affinity,
+        )
         jobs.append(job)
         return len(jobs) - 1
 
-    built = {order.bundle: add(JobKind.BUILD, capability_need(BUILD), order, ()) for order in builds}
+    built = {order.bundle: add(capability_need(BUILD), order, ()) for order in builds}
     compiled: dict[tuple[str, str], int] = {}
     for demand in demands:
         for order in demand.compiled:
             if (order.bundle, order.key) not in compiled:
                 after = [built[order.bundle]] if order.bundle in built else []
                 needs = capability_need(compile_capability(order.key))
-                compiled[order.bundle, order.key] = add(JobKind.COMPILE, needs, order, after)
+                compiled[order.bundle, order.key] = add(needs, order, after)
     for demand in demands:
         after = [compiled[order.bundle, order.key] for order in demand.compiled]
         affinity = min(f"{order.bundle} {order.key}" for order in demand.compiled)
-        add(JobKind.MEASURE, demand.needs, demand.order, after, affinity)
+        add(demand.needs, demand.order, after, affinity)
     return jobs

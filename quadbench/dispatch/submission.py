@@ -87,7 +87,7 @@ def submit(recipe: Recipe, request: Request, farm: Farm, *, layout: Layout, obse
     recipes = {profile: recipe.on(profile) for profile in _profiles(asked)}
     digests = {profile: digests_of(own).bundle for profile, own in recipes.items()}
     unlike = {digests[profile]: own for profile, own in recipes.items()}
-    builds = [order for digest, own in unlike.items() if (order := _to_build(digest, own, farm.store, layout, observer))]
+    builds = [order for digest, own in unlike.items() if (order := to_build(digest, own, farm.store, layout, observer))]
     return _submitted(recipe.name, recipe.terms, asked, digests, builds, request, farm)
 
 
@@ -125,7 +125,8 @@ def _profiles(asked: Sequence[Asked]) -> list[str]:
     return sorted({device.labels["profile"] for one in asked for device in one.fit})
 
 
-def _to_build(digest: str, recipe: Recipe, store: Store, layout: Layout, observer: Observer) -> BuildOrder | None:
+def to_build(digest: str, recipe: Recipe, store: Store, layout: Layout, observer: Observer) -> BuildOrder | None:
+    """Return what has somebody build a recipe's bundle; None where it is in the store, to which it is sent if it is here."""
     if bundle := cached(recipe, layout):
         observer.reused("bundle", digest)
         send(bundle, store)

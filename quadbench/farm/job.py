@@ -31,6 +31,7 @@ class JobKind(StrEnum):
     BUILD = "build"
     COMPILE = "compile"
     MEASURE = "measure"
+    COMPARE = "compare"
 
 
 class JobState(StrEnum):

@@ -10,8 +10,8 @@ from quadbench.nightly.figures import FigureName, is_exact, limit_of
 from quadbench.nightly.past import NIGHTS_DOUBTS
 from quadbench.nightly.suspicion import RULES, Suspect, Suspicion
 from quadbench.report.sides import SideRow
-from quadbench.report.units import plural
-from quadbench.report.versus import VersusDevice, between, change
+from quadbench.report.units import between, change, plural
+from quadbench.report.versus import VersusDevice
 from quadbench.statistics import MIN_BLOCKS, Comparison, Verdict
 from quadbench.statistics.sign_flip import is_unlikely
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from quadbench.report.night_document import NightDocument
 from quadbench.report.run_line import RunList
 from quadbench.report.summary import RunSummary
 from quadbench.report.sweep import Sweep
@@ -17,7 +18,7 @@ class SweepDocument(Sweep):
     folder: str
 
 
-_DOCUMENTS: dict[str, type[Any]] = {"run": RunSummary, "runs": RunList, "sweep": SweepDocument}
+_DOCUMENTS: dict[str, type[Any]] = {"night": NightDocument, "run": RunSummary, "runs": RunList, "sweep": SweepDocument}
 
 
 def document_schemas() -> dict[str, dict[str, Any]]:

@@ -1,18 +1,17 @@
 """HTML: RunResult -> one self-contained file without script: styles, pictures and charts are inside it."""
 
-import os
-import tempfile
 from base64 import b64encode
-from datetime import datetime
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from quadbench.artifacts import RunResult, Variant
 from quadbench.artifacts.caveats import FigureKind
-from quadbench.artifacts.device_text import one_line, printable
+from quadbench.artifacts.device_text import one_line
 from quadbench.artifacts.pixels import png_size
 from quadbench.harness.painted import check_painted
 from quadbench.report import tables, units, words
@@ -20,15 +19,14 @@ from quadbench.report.baseline import baseline_tables
 from quadbench.report.chart import Bar, BarPart, Series, legend, line_chart, stacked_bars
 from quadbench.report.held_out import Trajectory
 from quadbench.report.kpi import Figure
+from quadbench.report.page import page_environment, write_page
 from quadbench.report.storage import Storage, UseCases
 from quadbench.report.units import Unit
 from quadbench.report.view import DeviceKpis, TimeShare, report_view
 from quadbench.report.ways import Ways
 from quadbench.results.layout import Layout
-from quadbench.results.storage import storing
 from quadbench.statistics import MIN_BLOCKS
 
-_HERE = Path(__file__).parent
 _SHARED_COLOUR, _PER_GRAPH_COLOUR, _THIRD_COLOUR = "#1d5fa6", "#b3560b", "#2f8f83"
 _WAY_COLOURS = {
     Variant.SHARED: _SHARED_COLOUR,
@@ -54,71 +52,32 @@ def write_report(result: RunResult, layout: Layout, baseline: RunResult | None =
     """
     for record in result.records:
         check_painted(record, layout)
-    path = layout.report(result.run_id)
-    with storing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{result.run_id}.", suffix=".html")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(render_html(result, layout, baseline))
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    return path
+    return write_page(layout.report(result.run_id), render_html(result, layout, baseline))
 
 
 def render_html(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> str:
     """Return the report as text. The pictures are read; one that is missing is named in its place."""
     view = report_view(result, layout, baseline)
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(view=view, words=words, css=Markup((_HERE / "style.css").read_text("utf-8")), min_blocks=MIN_BLOCKS)
-    )
+    return _environment().get_template("report.html.j2").render(view=view, words=words, min_blocks=MIN_BLOCKS)
 
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(_HERE / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_printable,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "show": units.show,
+    filters: dict[str, Callable[..., Any]] = {
         "mb": lambda value: units.show(value, Unit.MEGABYTES),
-        "times": units.times,
-        "decibels": units.decibels,
-        "seconds": units.seconds,
-        "number": units.number,
-        "plural": units.plural,
         "about": lambda caveats, *kinds: [caveat for caveat in caveats if caveat.is_about(*map(FigureKind, kinds))],
         "count": tables.count,
         "baseline_tables": lambda baseline, is_full: baseline_tables(baseline, is_full=is_full),
         "spread": tables.spread,
-        "utc": _utc,
         "picture": _picture,
         "storage_chart": _storage_chart,
         "time_chart": _time_chart,
         "trajectory_chart": _trajectory_chart,
         "ways_chart": _ways_chart,
     }
+    environment = page_environment(filters)
     environment.tests |= {"figure": lambda cell: isinstance(cell, Figure), "text": lambda cell: isinstance(cell, str)}
     return environment
-
-
-def _printable(value: object) -> object:
-    """Return what stands in a page: of a text, which may be a device's, nothing that is not shown."""
-    return value if isinstance(value, Markup) or not isinstance(value, str) else printable(value)
-
-
-def _utc(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _picture(path: Path, alt: str) -> Markup:

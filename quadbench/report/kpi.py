@@ -329,3 +329,4 @@ _HOSTED_KPIS = (
     _Kpi(key="unet_peak", title="Peak RAM, U-Net", unit=_MB, read=_of_component("inference_peak_bytes", Component.UNET)),
 )
 KPI_UNITS = {kpi.key: kpi.unit for kpi in (*_KPIS, *_HOSTED_KPIS)}
+KPI_TITLES = {kpi.key: kpi.title for kpi in (*_KPIS, *_HOSTED_KPIS)}

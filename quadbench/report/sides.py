@@ -84,9 +84,12 @@ def sides_of_blocks(blocks: Sequence[Sequence[RunRecord]], a: Sequence[TaskAsset
     return Side(records=first, tasks=tuple(a)), Side(records=second, tasks=tuple(b))
 
 
-def primary(a: Side, b: Side, looks: Looks) -> Comparison | None:
-    """Compare interleaved sides by the time for an image of all tasks; None where a launch has none, as an emulator's."""
-    return _compared(a, b, PRIMARY, ALL_TASKS, looks)
+def compared(a: Side, b: Side, key: str, task: str, looks: Looks) -> Comparison | None:
+    """Compare interleaved sides by a figure of a task that both run; None where a launch has none, or none above 0."""
+    first, second = a.medians(key, task), b.medians(key, task)
+    if first is None or second is None:
+        return None
+    return compare_launches(first, second, margin=looks.margin, confidence=looks.confidence)
 
 
 def replanned(a: Side, b: Side, to_see: float) -> Looks | None:
@@ -104,7 +107,7 @@ def replanned(a: Side, b: Side, to_see: float) -> Looks | None:
 def interleaved_rows(device: DeviceFacts, a: Side, b: Side, looks: Looks) -> tuple[SideRow, ...]:
     """Return the rows of launches that were interleaved on a device, the first of them what the sides are judged by."""
     rows = side_rows(device, a, b)
-    return tuple(row if row.is_exact else replace(row, comparison=_compared(a, b, row.key, row.task, looks)) for row in rows)
+    return tuple(row if row.is_exact else replace(row, comparison=compared(a, b, row.key, row.task, looks)) for row in rows)
 
 
 def side_rows(device: DeviceFacts, a: Side, b: Side) -> tuple[SideRow, ...]:
@@ -129,13 +132,6 @@ def _row(device: DeviceFacts, key: str, task: str, a: Side, b: Side) -> SideRow:
         a=figure(a.values(key, task)),
         b=figure(b.values(key, task)),
     )
-
-
-def _compared(a: Side, b: Side, key: str, task: str, looks: Looks) -> Comparison | None:
-    first, second = a.medians(key, task), b.medians(key, task)
-    if first is None or second is None:
-        return None
-    return compare_launches(first, second, margin=looks.margin, confidence=looks.confidence)
 
 
 def _psnr(record: RunRecord, task: str) -> list[float]:

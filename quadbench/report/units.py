@@ -42,6 +42,24 @@ def times(ratio: float) -> str:
     return f"{ratio:,.{2 if ratio < 10 else 1 if ratio < 100 else 0}f}×"
 
 
+def change(ratio: float | None) -> str:
+    """Write a ratio as `3.1 % more`."""
+    return "" if ratio is None else f"{percent(abs(ratio - 1))} {'more' if ratio > 1 else 'less'}"
+
+
+def between(low: float, high: float) -> str:
+    """Write an interval of ratios as `2.1 to 4.2 % more`, or as `0.5 % less to 3.0 % more` where it holds 1."""
+    if (low > 1) is not (high > 1):
+        return f"{change(low)} to {change(high)}"
+    near, far = sorted((low, high), key=lambda ratio: abs(ratio - 1))
+    return f"{abs(near - 1):.1%} to {change(far)}".replace("% to", " to")
+
+
+def percent(share: float) -> str:
+    """Write a share as `3.1 %`."""
+    return f"{share:.1%}".replace("%", " %")
+
+
 def decibels(value: float) -> str:
     """Write a PSNR. Records hold at most 99 dB, which stands for equal images too."""
     return "≥ 99 dB" if value >= 99 else f"{value:.1f} dB"

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from quadbench.artifacts import Caveat, DeviceFacts, RunRecord, Variant
 from quadbench.report.sides import ALL_TASKS, PRIMARY, SideRow
 from quadbench.report.text_table import TextTable
-from quadbench.report.units import decibels, plural, show
+from quadbench.report.units import between, change, decibels, percent, plural, show
 from quadbench.results.layout import Layout
 from quadbench.results.storage import write_whole
 from quadbench.statistics import Comparison, Looks, Verdict
@@ -89,7 +89,7 @@ def _said(told: Comparison, looks: Looks) -> str:
         case Verdict.WORSE | Verdict.BETTER:
             return f"an image takes {change(told.ratio)} time on B than on A ({within}): {told.verdict}"
         case Verdict.SAME:
-            return f"an image takes the same time on A and B, to within {_percent(looks.margin)} ({within}): {told.verdict}"
+            return f"an image takes the same time on A and B, to within {percent(looks.margin)} ({within}): {told.verdict}"
         case Verdict.INCONCLUSIVE:
             more = f"about {told.blocks_needed} blocks would" if told.blocks_needed else "no affordable number would"
             return f"whether an image takes more time on B than on A cannot be told ({within}); {more}: {told.verdict}"
@@ -130,23 +130,6 @@ def _cells(row: SideRow) -> tuple[str, ...]:
         return (row.task, title, *shown, ratio, "–", "exact" if row.is_exact else "–")
     interval = f"{told.low:.3f} to {told.high:.3f}" if told.low is not None else "–"
     return (row.task, title, *shown, f"{told.ratio:.3f}", interval, told.verdict.value)
-
-
-def change(ratio: float | None) -> str:
-    """Write a ratio as `3.1 % more`."""
-    return "" if ratio is None else f"{_percent(abs(ratio - 1))} {'more' if ratio > 1 else 'less'}"
-
-
-def between(low: float, high: float) -> str:
-    """Write an interval of ratios as `2.1 to 4.2 % more`, or as `0.5 % less to 3.0 % more` where it holds 1."""
-    if (low > 1) is not (high > 1):
-        return f"{change(low)} to {change(high)}"
-    near, far = sorted((low, high), key=lambda ratio: abs(ratio - 1))
-    return f"{abs(near - 1):.1%} to {change(far)}".replace("% to", "to")
-
-
-def _percent(share: float) -> str:
-    return f"{share:.1%}".replace("%", " %")
 
 
 def caveats_of(sides: Sequence[Sequence[RunRecord]]) -> tuple[Caveat, ...]:

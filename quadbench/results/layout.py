@@ -37,6 +37,11 @@ class Layout:
         return self.root / "compiled"
 
     @property
+    def frozen_bundles(self) -> Path:
+        """The names under which bundles are frozen, each a small file."""
+        return self.root / "frozen"
+
+    @property
     def checkpoints(self) -> Path:
         """The checkpoints from which an interrupted distillation goes on."""
         return self.root / "distill"
@@ -75,6 +80,14 @@ class Layout:
         """The folder of the bundle with this digest."""
         return self.bundles / folder_name(digest)
 
+    def frozen(self, name: str) -> Path:
+        """The file that says which bundle is frozen under a name.
+
+        Raises:
+            ValueError: the name cannot name a file.
+        """
+        return self.frozen_bundles / f"{check_file_name(name)}.json"
+
     def compiled_bundle(self, digest: str) -> Path:
         """The folder of the compiled bundle with this digest."""
         return self.compiled_bundles / folder_name(digest)
@@ -111,13 +124,25 @@ class Layout:
         """
         return self.root / "reports" / f"{check_file_name(run_id)}.html"
 
+    def night(self, night_id: str) -> Path:
+        """The folder of a night, whose lock is held while it is performed.
+
+        Raises:
+            ValueError: the night's id cannot name a folder.
+        """
+        return self.root / "nights" / check_file_name(night_id)
+
     def sweep(self, sweep_id: str) -> Path:
         """The folder of a sweep."""
         return self.root / "sweeps" / sweep_id
 
     def comparison(self, comparison_id: str) -> Path:
-        """The file with the result of comparing two sides."""
-        return self.root / "comparisons" / comparison_id / "comparison.json"
+        """The file with the result of comparing two sides.
+
+        Raises:
+            ValueError: the comparison's id cannot name a folder.
+        """
+        return self.root / "comparisons" / check_file_name(comparison_id) / "comparison.json"
 
     def run_lists(self) -> list[Path]:
         """The files that name the runs which sweeps and comparisons are made of."""

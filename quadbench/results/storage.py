@@ -55,7 +55,7 @@ def write_whole(path: Path, text: str) -> None:
     try:
         with storing(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(f"{text}\n")
+            temporary.write_text(f"{text}\n", encoding="utf-8")
             temporary.replace(path)
     except BaseException:
         with suppress(OSError):

@@ -21,6 +21,11 @@ def variable(name: str) -> str | None:
     return _checked(name, os.environ.get(name, "")) or None
 
 
+def secret_variable(name: str) -> str | None:
+    """Return the text of a variable that no message may show, unchecked; None where it is not set, or empty."""
+    return os.environ.get(name) or None
+
+
 def set_variable(name: str, text: str) -> None:
     """Set a variable for the rest of this process and what it starts, as if the user had."""
     os.environ[name] = text

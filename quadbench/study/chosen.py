@@ -104,7 +104,7 @@ def require_common_tasks(a: Chosen, b: Chosen) -> None:
 
 
 def measured_alike(a: Chosen, b: Chosen) -> Measure:
-    """Return how both sides are measured: as the recipe among them says, else the run's, the first of two; else by every default.
+    """Return how both sides are measured: as the recipe among them says, else the run's, the first of two; else as A's terms say.
 
     Raises:
         UserError: two recipes ask for other iterations, or another order of tasks.
@@ -118,7 +118,7 @@ def measured_alike(a: Chosen, b: Chosen) -> Measure:
                 hint=f"--a and --b take the same measure.{key}",
             )
     of_runs = [side.terms.measure for side in (a, b) if side.run]
-    return next(iter((*asked, *of_runs)), Measure())
+    return next(iter((*asked, *of_runs)), a.terms.measure)
 
 
 def require_variant(chosen: Chosen, bundle: Bundle) -> None:

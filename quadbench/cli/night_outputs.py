@@ -1,0 +1,141 @@
+"""Night outputs: a night -> its report and JSON in the results folder, stdout, and what CI and chats were asked to be told."""
+
+import argparse
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from itertools import groupby
+from pathlib import Path
+
+from quadbench.artifacts.night import Night, RulingKind
+from quadbench.cli.console import print_error, print_text, stdout_console
+from quadbench.cli.text_tables import print_text_table
+from quadbench.errors import QuadbenchError, UserError
+from quadbench.nightly.github import annotations
+from quadbench.nightly.junit import night_junit
+from quadbench.nightly.markdown import night_markdown
+from quadbench.nightly.webhook import WEBHOOK_VARIABLE, check_address, tell
+from quadbench.report.night import NightView, Series, night_view
+from quadbench.report.night_document import night_json
+from quadbench.report.night_html import write_night_report
+from quadbench.report.night_text import device_table, finding_table
+from quadbench.results.engine import database_of, open_engine
+from quadbench.results.layout import Layout
+from quadbench.results.nights import Nights
+from quadbench.results.storage import write_whole
+from quadbench.spec.variables import path_variable, secret_variable
+
+SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
+
+
+def add_outputs(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say who else is told of a night. What is wrong with them is said before anything is measured."""
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML there: a suite for each device")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write a page in Markdown there")
+    parser.add_argument(
+        "--github", action="store_true", help=f"print GitHub's annotations, and add the page to ${SUMMARY_VARIABLE}"
+    )
+    parser.add_argument(
+        "--webhook",
+        type=_address,
+        default=secret_variable(WEBHOOK_VARIABLE),  # argparse checks it as if it were given
+        metavar="URL",
+        help=f"send one message a night there, as Slack takes it (default: ${WEBHOOK_VARIABLE}, which other users cannot see)",
+    )
+
+
+def write_outputs(options: argparse.Namespace, night: Night, layout: Layout) -> bool:
+    """Tell of a night: report and JSON in its folder, stdout, and whoever the options name. False if something was not told.
+
+    What fails is said on stderr and costs nothing else.
+    """
+    view = night_view(night, _series(night, layout))
+    folder = layout.night(night.night_id)
+    writers: list[Callable[[], object]] = [
+        lambda: write_night_report(view, layout),
+        lambda: write_whole(folder / "night.json", night_json(view)),
+    ]
+    if options.junit:
+        writers.append(lambda: write_whole(options.junit, night_junit(view).decode()))
+    if options.markdown:
+        writers.append(lambda: write_whole(options.markdown, night_markdown(view)))
+    if options.github:
+        writers.append(lambda: _add_summary(view))
+    if options.webhook:
+        writers.append(lambda: tell(view, options.webhook, folder / "webhook.json"))
+    is_told = [_done(write) for write in writers]
+    _print(options, view, folder / "night.html")
+    return all(is_told)
+
+
+def _series(night: Night, layout: Layout) -> Series:
+    """Return the measurements, up to this night, of the cases that are not clean."""
+    engine = open_engine(database_of(layout))
+    try:
+        nights = Nights(engine)
+        cases = sorted({ruling.case for ruling in night.rulings if ruling.kind is not RulingKind.CLEAN})
+        ends = {(one.case, one.device): one.measured_at for one in night.measurements}
+        measured = [
+            one
+            for case in cases
+            for one in nights.series(case)
+            if one.measured_at <= ends.get((one.case, one.device), night.began_at)
+        ]
+    finally:
+        engine.dispose()
+    places = sorted(measured, key=lambda one: (one.case, one.device))  # the order of time stays
+    return {place: list(group) for place, group in groupby(places, key=lambda one: (one.case, one.device))}
+
+
+def _done(write: Callable[[], object]) -> bool:
+    try:
+        write()
+    except QuadbenchError as error:
+        print_error(str(error))
+        return False
+    return True
+
+
+def _add_summary(view: NightView) -> None:
+    """Add the page to the summary of a step, to which its other commands may have added theirs."""
+    path = path_variable(SUMMARY_VARIABLE)
+    if path is None:
+        raise UserError(f"${SUMMARY_VARIABLE} is not set, so that no summary was written", hint="GitHub sets it in a step")
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(night_markdown(view))
+    except OSError as error:
+        raise UserError(f"${SUMMARY_VARIABLE}: '{path}' cannot be written: {error.strerror}") from error
+
+
+def _print(options: argparse.Namespace, view: NightView, report: Path) -> None:
+    if options.json:
+        print_text(night_json(view))
+        return
+    with _unheard_by_github() if options.github else nullcontext():
+        console = stdout_console()
+        for table in (finding_table(view), device_table(view)):
+            if table.rows:
+                print_text_table(console, table)
+        print_text(f"Report: {report}")
+        console.print(view.sentence, style="bold", highlight=False)
+    if options.github:
+        print_text(annotations(view).rstrip("\n"))
+
+
+@contextmanager
+def _unheard_by_github() -> Iterator[None]:
+    """Have GitHub take no line in between for a command, whatever a device has said: the token ends it, and nobody knows it."""
+    token = secrets.token_hex(16)
+    print_text(f"::stop-commands::{token}")
+    try:
+        yield
+    finally:
+        print_text(f"::{token}::")
+
+
+def _address(text: str) -> str:
+    try:
+        return check_address(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(error.message) from error

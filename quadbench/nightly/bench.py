@@ -1,0 +1,143 @@
+"""Bench: two sides and words for devices -> what came of launching them in turn there, on devices of this machine.
+
+Whatever else does so for a night, as a farm, has the same method.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from quadbench.artifacts import Bundle, Stored
+from quadbench.errors import DeviceError, MissingDependencyError, QuadbenchError, StorageError, UserError
+from quadbench.farm.leases import lease_name
+from quadbench.farm.wishes import addresses_for
+from quadbench.measure import Budget
+from quadbench.observer import Observer
+from quadbench.pipeline import Conduct
+from quadbench.report.versus import VersusDevice
+from quadbench.results.layout import Layout
+from quadbench.results.manifest import read_manifest
+from quadbench.statistics import Looks
+from quadbench.study.chosen import Chosen
+from quadbench.study.compare import compare
+from quadbench.study.manner import Goal, Manner
+
+NO_TIME = "the time of the night was over before"
+_CONDUCT = Conduct(keep_going=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Launches in turn that a night wants: of two sides, for a case, on the devices that words mean."""
+
+    case: str
+    a: Chosen
+    b: Chosen
+    words: tuple[str, ...]
+    looks: Looks
+    goals: tuple[Goal, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launched:
+    """What came of it for a case on one device, in the comparison and the runs of both sides that are named; or why nothing did.
+
+    `device` is the name under which it is leased. `why` is None where all went well, and `may_pass` says that the device, or what
+    is around it, was the cause.
+    """
+
+    case: str
+    word: str
+    device: str | None = None
+    versus: VersusDevice | None = None
+    comparison: str = ""
+    runs: tuple[str, str] = ("", "")
+    why: str | None = None
+    may_pass: bool = False
+
+
+class Bench(Protocol):
+    """Launches sides in turn for a night."""
+
+    def launched(self, wanted: Sequence[Wanted], budget: Budget | None) -> Iterator[Launched]:
+        """Yield what came of each thing wanted on each of its devices, as soon as it is there."""
+        ...
+
+    def bundle(self, digest: str) -> Stored[Bundle]:
+        """Return a bundle that was run here before.
+
+        Raises:
+            QuadbenchError: it is not there any more, or damaged.
+        """
+        ...
+
+
+def with_second_try(bench: Bench, wanted: Sequence[Wanted], budget: Budget | None) -> Iterator[Launched]:
+    """Yield what came of each thing wanted; what a device, or what is around it, has spoilt is tried once more at the end."""
+    spoilt = []
+    for launched in bench.launched(wanted, budget):
+        if launched.may_pass:
+            spoilt.append(launched)
+        else:
+            yield launched
+    if budget and budget.left_s <= 0:
+        yield from spoilt
+        return
+    lost = {(launched.case, launched.word) for launched in spoilt}
+    again = [replace(one, words=tuple(word for word in one.words if (one.case, word) in lost)) for one in wanted]
+    yield from bench.launched([one for one in again if one.words], budget)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Here:
+    """The devices of this machine: phones run at the same time, others one after the other."""
+
+    layout: Layout
+    observer: Observer
+
+    def launched(self, wanted: Sequence[Wanted], budget: Budget | None) -> Iterator[Launched]:
+        """Yield what came of each thing wanted, one after the other. Nothing is begun once the budget is over."""
+        for one in wanted:
+            if budget and budget.left_s <= 0:
+                yield from (Launched(case=one.case, word=word, why=NO_TIME) for word in one.words)
+            else:
+                self.observer.step("night", f"{one.case}: {one.a.name} and {one.b.name} on {', '.join(one.words)}")
+                yield from self._launched(one, {addresses_for([word], self.layout)[0]: word for word in one.words})
+
+    def bundle(self, digest: str) -> Stored[Bundle]:
+        """Return a bundle of the results folder."""
+        return read_manifest(self.layout.bundle(digest), Bundle)
+
+    def _launched(self, wanted: Wanted, words: Mapping[str, str]) -> Iterator[Launched]:
+        """Launch on devices by their addresses; where one of them is so wrong that none could begin, on each by itself."""
+        manner = Manner(looks=wanted.looks, goals=wanted.goals, conduct=_CONDUCT)
+        try:
+            versus = compare(wanted.a, wanted.b, list(words), manner, layout=self.layout, observer=self.observer)
+        except (UserError, MissingDependencyError) as error:
+            if len(words) > 1:
+                for address, word in words.items():
+                    yield from self._launched(wanted, {address: word})
+            else:
+                yield from _refused(wanted, words, error)
+            return
+        except QuadbenchError as error:
+            yield from _refused(wanted, words, error)
+            return
+        for device in versus.devices:
+            yield Launched(
+                case=wanted.case,
+                word=words[device.device.address],
+                device=lease_name(device.device.family, device.device.serial),
+                versus=device,
+                comparison=versus.comparison_id,
+                runs=(versus.a.run_id, versus.b.run_id),
+                why=device.broken,
+                may_pass=device.broken is not None,
+            )
+        for address, why in versus.failures.items():
+            yield Launched(case=wanted.case, word=words[address], why=why, may_pass=True)
+
+
+def _refused(wanted: Wanted, words: Mapping[str, str], error: QuadbenchError) -> Iterator[Launched]:
+    may_pass = error.transient or isinstance(error, (DeviceError, StorageError))
+    return (Launched(case=wanted.case, word=word, why=str(error), may_pass=may_pass) for word in words.values())

@@ -1,0 +1,224 @@
+"""Farm bench: two sides and words for devices -> jobs of a farm that launch them in turn, and what came of each.
+
+The jobs of a night lie in the queue under the night's id, and those that came later under the id with a number behind it. Whoever
+performs the night again finds them, and waits for those that tell the same.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from itertools import count
+from typing import Any
+
+from quadbench.artifacts import Bundle, Stored
+from quadbench.artifacts.names import check_file_name
+from quadbench.dispatch.demands import compile_orders, only_device
+from quadbench.dispatch.orders import BuildOrder, CompareAnswer, CompareOrder, SideOrder, answer_of, as_json
+from quadbench.dispatch.plan import Demand, planned
+from quadbench.dispatch.submission import Farm, to_build
+from quadbench.errors import ArtifactError, DeviceNotFoundError, QuadbenchError, StorageError, UnknownNameError, UserError
+from quadbench.farm.accounts import answers
+from quadbench.farm.job import Job, JobKind, JobState
+from quadbench.farm.job_status import listed_jobs
+from quadbench.farm.jobs import JobQueue
+from quadbench.farm.need import needs_served
+from quadbench.farm.store.artifacts import fetch, send
+from quadbench.farm.store.launches import fetch_run
+from quadbench.host import user_and_host
+from quadbench.kits.store import find
+from quadbench.measure import Budget
+from quadbench.nightly.bench import NO_TIME, Launched, Wanted
+from quadbench.observer import Observer
+from quadbench.pipeline import Conduct
+from quadbench.quad.cache import digests_of
+from quadbench.results.layout import Layout
+from quadbench.results.runs import save_run
+from quadbench.rollout.recovery import WAIT_S
+from quadbench.study.chosen import Chosen
+
+_LOOK_S = 1.0
+_IN_A_BATCH = 300  # comparisons, so that with what they need they can be listed at once
+_GONE = f"no worker has had the device for {WAIT_S / 60:g} minutes"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """A comparison on a device as a farm does it, with what has to be built for it."""
+
+    case: str
+    word: str
+    demand: Demand
+    builds: tuple[BuildOrder, ...]
+
+    @property
+    def told(self) -> str:
+        """Return what its job is told, by which it is known again."""
+        return _as_text(as_json(self.demand.order))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfFarm:
+    """The devices of a farm, for a night."""
+
+    night_id: str
+    farm: Farm
+    layout: Layout
+    observer: Observer
+    _gone_since: dict[str, float] = field(default_factory=dict)  # by what a job needs
+
+    def bundle(self, digest: str) -> Stored[Bundle]:
+        """Return a bundle of the farm's store, or of this results folder if it lies there."""
+        return fetch(Bundle, digest, self.layout, self.farm.store)
+
+    def launched(self, wanted: Sequence[Wanted], budget: Budget | None) -> Iterator[Launched]:
+        """Yield what came of each thing wanted. The queue tries again what was spoilt; what waits for too long is cancelled."""
+        work = list[_Work]()
+        for one in wanted:
+            for done in self._work_of(one):
+                if isinstance(done, Launched):
+                    yield done
+                else:
+                    work.append(done)
+        there = {told: job for told, job in self._jobs().items() if not _is_lost(job)}
+        self._submit([one for one in work if one.told not in there])
+        there = self._jobs()
+        pending = {there[one.told].id: one for one in work}
+        while pending:
+            for job in self._ended(set(pending), budget):
+                yield self._came(job, pending.pop(job.id))
+
+    def _work_of(self, wanted: Wanted) -> Iterator[_Work | Launched]:
+        """Say what a farm does for it, device by device; a device that is wrong, or not there, costs no other."""
+        devices, sides = self.farm.devices, dict[tuple[str, str], tuple[SideOrder, BuildOrder | None]]()
+        for word in wanted.words:
+            try:
+                asked = only_device(word, devices)
+                profile = asked.fit[0].labels["profile"]
+                for letter, chosen in (("A", wanted.a), ("B", wanted.b)):
+                    if (letter, profile) not in sides:
+                        sides[letter, profile] = self._side(chosen, profile)
+                (a, build_a), (b, build_b) = sides["A", profile], sides["B", profile]
+                order = CompareOrder(
+                    case=wanted.case, word=word, a=a, b=b, looks=wanted.looks, goals=wanted.goals, conduct=Conduct()
+                )
+                compiled = dict.fromkeys(one for side in (a, b) for one in compile_orders(asked, {profile: side.bundle}))
+                demand = Demand(needs=asked.needs, order=order, compiled=tuple(compiled))
+                builds = tuple(build for build in (build_a, build_b) if build)
+                yield _Work(case=wanted.case, word=word, demand=demand, builds=builds)
+            except QuadbenchError as error:
+                may_pass = isinstance(error, (DeviceNotFoundError, StorageError))
+                yield Launched(case=wanted.case, word=word, why=str(error), may_pass=may_pass)
+
+    def _side(self, chosen: Chosen, profile: str) -> tuple[SideOrder, BuildOrder | None]:
+        """Return what a farm is told of a side, and what has to be built for it; what is here is sent."""
+        if chosen.harness:
+            raise UserError(f"hosts of a farm have harnesses of their own, and '{chosen.harness}' is none", hint="leave it out")
+        store, build, kit = self.farm.store, None, find(chosen.kit, self.layout) if chosen.kit else None
+        if kit:
+            send(kit, store)
+        if chosen.recipe:
+            recipe = chosen.recipe.on(profile)
+            digest = digests_of(recipe).bundle
+            build = to_build(digest, recipe, store, self.layout, self.observer)
+        else:
+            stored = chosen.bundles([profile], layout=self.layout, observer=self.observer)[profile]
+            send(stored, store)
+            digest = stored.artifact.digest
+        side = SideOrder(
+            name=chosen.name,
+            bundle=digest,
+            variant=chosen.variant,
+            kit=kit.artifact.digest if kit else None,
+            terms=chosen.terms,
+        )
+        return side, build
+
+    def _jobs(self) -> dict[str, Job]:
+        """Return the comparisons among the night's jobs by what they are told, of equal ones the latest."""
+        jobs = [job for run_id in self._run_ids() for job in listed_jobs(self.farm.engine, run_id).jobs]
+        return {_as_text(job.payload): job for job in jobs if job.kind is JobKind.COMPARE}
+
+    def _run_ids(self) -> list[str]:
+        """Return the ids under which the night has jobs."""
+        ids = list[str]()
+        for number in count(1):
+            run_id = self.night_id if number == 1 else f"{self.night_id}.{number}"
+            try:
+                listed_jobs(self.farm.engine, run_id)
+            except UnknownNameError:
+                return ids
+            ids.append(run_id)
+        return ids
+
+    def _submit(self, work: Sequence[_Work]) -> None:
+        queue, owner, there = JobQueue(self.farm.engine), user_and_host(), len(self._run_ids())
+        for start in range(0, len(work), _IN_A_BATCH):
+            batch, number = work[start : start + _IN_A_BATCH], there + start // _IN_A_BATCH + 1
+            builds = {build.bundle: build for one in batch for build in one.builds}
+            jobs = planned(list(builds.values()), [one.demand for one in batch])
+            queue.submit(self.night_id if number == 1 else f"{self.night_id}.{number}", jobs, owner, version("quadbench"))
+
+    def _ended(self, pending: set[int], budget: Budget | None) -> list[Job]:
+        """Wait a moment, and return the jobs that have ended; those for which there is no time or no device are cancelled."""
+        time.sleep(_LOOK_S)
+        try:
+            jobs = [job for job in self._jobs().values() if job.id in pending]
+            for job in jobs:
+                if job.state is JobState.WAITING and (why := self._why_not(job, budget)):
+                    JobQueue(self.farm.engine).cancel(job.id, why)
+        except StorageError as error:
+            log.warning("the queue is not reached: %s", error)
+            return []
+        running = ", ".join(f"{job.payload.get('case')} at {job.seat}" for job in jobs if job.state is JobState.RUNNING)
+        self.observer.step("farm", f"{len(jobs)} comparisons are left; {running or 'none'} running")
+        return [job for job in jobs if job.state.is_end]
+
+    def _why_not(self, job: Job, budget: Budget | None) -> str | None:
+        """Say why a job that waits shall not wait any longer; None where it shall."""
+        if budget and budget.left_s <= 0:
+            return f"{NO_TIME} it"
+        served = {need for device in self.farm.devices for need in needs_served(device.name, device.labels)}
+        if job.needs in served:
+            self._gone_since.pop(job.needs, None)
+            return None
+        since = self._gone_since.setdefault(job.needs, time.monotonic())
+        return _GONE if time.monotonic() - since > WAIT_S else None
+
+    def _came(self, job: Job, work: _Work) -> Launched:
+        """Take a job's answer, with the files of its runs; what is wrong with it costs no other."""
+        if job.state is not JobState.DONE:
+            return Launched(case=work.case, word=work.word, why=f"job {job.id} {job.state}: {job.reason or 'no reason'}")
+        try:
+            answer = answer_of(job, answers(self.farm.engine, [job]).get(job.id), CompareAnswer)
+            versus = answer.versus
+            check_file_name(versus.comparison_id)
+            (device,) = versus.devices
+            self._fetch(answer)
+            versus.write(self.layout)
+        except (ArtifactError, ValueError) as error:
+            return Launched(case=work.case, word=work.word, why=f"the answer of job {job.id} cannot be used: {error}")
+        runs = answer.runs[0].run_id, answer.runs[1].run_id
+        return Launched(
+            case=work.case, word=work.word, device=job.seat, versus=device, comparison=versus.comparison_id, runs=runs
+        )
+
+    def _fetch(self, answer: CompareAnswer) -> None:
+        """Put the runs of an answer into this results folder, as if they had been launched here."""
+        for run in answer.runs:
+            for fault in fetch_run(run.run_id, self.layout, self.farm.store).refused:
+                log.warning("%s", fault)
+            save_run(self.layout, run)
+
+
+def _is_lost(job: Job) -> bool:
+    """Say whether nothing will come of a job any more."""
+    return job.state.is_end and job.state is not JobState.DONE
+
+
+def _as_text(payload: Mapping[str, Any]) -> str:
+    return json.dumps(payload, sort_keys=True)

@@ -1,0 +1,123 @@
+"""Perform: the plan of a night and a bench -> every case measured on every device, judged, confirmed and ruled on, once."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from quadbench.artifacts.night import Night, RulingKind
+from quadbench.errors import ArtifactError
+from quadbench.host import folder_lock
+from quadbench.measure import Budget
+from quadbench.nightly.bench import NO_TIME, Bench, Launched, Wanted, with_second_try
+from quadbench.nightly.confirming import confirmed, is_unmeasured, judged, rule
+from quadbench.nightly.judging import missing
+from quadbench.nightly.measured import measurement_of
+from quadbench.nightly.plan import Plan, device_of, lacking
+from quadbench.results.engine import database_of, now_of, reading
+from quadbench.results.layout import Layout
+from quadbench.results.nights import Nights
+from quadbench.results.records import Records, open_records
+from quadbench.statistics import Looks
+
+
+def perform(night_id: str, plan: Plan, bench: Bench, *, layout: Layout) -> Night:
+    """Perform a night, or go on with it: what was measured or ruled on stays. Of several that do so at once, one waits.
+
+    Raises:
+        StorageError, ArtifactError: the results folder or the database cannot be used, or is damaged.
+        KeyboardInterrupt: Ctrl-C; what was measured is stored, and performed again the night goes on.
+    """
+    with _alone(night_id, layout), open_records(database_of(layout)) as records:
+        nights = Nights(records.engine)
+        night = nights.begin(night_id, plan.name, version("quadbench"), plan.pairs)
+        budget = _budget(night, plan.budget_s, records)
+        under_way = _UnderWay(night_id=night_id, plan=plan, bench=bench, budget=budget, nights=nights, records=records)
+        under_way.measure(Looks(at=(plan.blocks,)))
+        under_way.judge()
+        under_way.tell_missing()
+        nights.end(night_id)
+        return nights.night(night_id)
+
+
+@contextmanager
+def _alone(night_id: str, layout: Layout) -> Iterator[None]:
+    folder = layout.night(night_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    with folder_lock(folder):
+        yield
+
+
+def _budget(night: Night, budget_s: float | None, records: Records) -> Budget | None:
+    """Return what is left of the time of a night, which counts from when it first began, by the database's clock."""
+    if budget_s is None:
+        return None
+    with reading(records.engine) as connection:
+        spent_s = (now_of(connection) - night.began_at).total_seconds()
+    return Budget(ends_at=time.monotonic() + budget_s - spent_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _UnderWay:
+    """A night under way. `causes` says why a case was not measured on a device, by the words of the file."""
+
+    night_id: str
+    plan: Plan
+    bench: Bench
+    budget: Budget | None
+    nights: Nights
+    records: Records
+    causes: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def measure(self, looks: Looks) -> None:
+        """Measure what the night lacks."""
+        there = self.nights.night(self.night_id).measurements
+        wanted = [
+            Wanted(case=case.name, a=case.yardstick, b=case.chosen, words=words, looks=looks)
+            for case in self.plan.cases
+            if (words := lacking(case, there))
+        ]
+        for launched in with_second_try(self.bench, wanted, self.budget):
+            if why := launched.why or self._kept(launched):
+                self.causes[launched.case, launched.word] = why
+
+    def judge(self) -> None:
+        """Rule on each measurement on which nothing was ruled yet; what the gate suspects is confirmed before."""
+        open_ones = judged(self.night_id, self.plan.cases, self.nights)
+        launched = confirmed([one for one in open_ones if one.said.to_confirm], self.bench, self.budget)
+        for one in open_ones:
+            rule(one, launched.get((one.case.name, one.tonight.address)), self.nights)
+
+    def tell_missing(self) -> None:
+        """Rule on what was not measured, and take back what was ruled so and was measured since."""
+        night = self.nights.night(self.night_id)
+        there = {(one.case, one.address): one for one in night.measurements}
+        now = datetime.now(UTC)
+        rulings = [
+            missing(
+                self.night_id,
+                case,
+                device_of(word, self.nights.series(case)),
+                word,
+                cause=self.plan.faults.get(case) or self.causes.get((case, word)) or f"{NO_TIME} it",
+                owner=self.plan.owners[case],
+                now=now,
+            )
+            for case, word in self.plan.pairs
+            if (case, word) not in there
+        ]
+        over = [ruling for ruling in night.rulings if is_unmeasured(ruling) and (ruling.case, ruling.address) in there]
+        back = [replace(one, kind=RulingKind.CLEAN, cause="it was measured later in this night", told_at=now) for one in over]
+        self.nights.rule([*rulings, *back])
+
+    def _kept(self, launched: Launched) -> str | None:
+        """Keep what was measured; where that cannot be, say why."""
+        try:
+            records = [record for run_id in launched.runs for record in self.records.of_run(run_id)]
+            names_kit = any(case.chosen.kit for case in self.plan.cases if case.name == launched.case)
+            self.nights.keep(measurement_of(self.night_id, launched, records, names_kit=names_kit))
+        except ArtifactError as error:
+            return str(error)
+        return None

@@ -1,0 +1,97 @@
+"""Schedule: a night's command and a time of day -> systemd's service and timer, or cron's line. Pure."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from quadbench.errors import UserError, shown
+
+_TIME = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
+_USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
+
+_SERVICE = """\
+[Unit]
+Description=quadbench night {name}
+After=network-online.target
+Wants=network-online.target
+
+[Service]
+Type=oneshot
+ExecStart={command}
+WorkingDirectory={folder}
+User={user}
+# 2 regression, 3 inconclusive, 4 missing, 5 environment: rulings, and no failures of the unit.
+SuccessExitStatus=2 3 4 5
+TimeoutStartSec=infinity
+KillSignal=SIGTERM
+TimeoutStopSec=600
+NoNewPrivileges=yes
+"""
+_TIMER = """\
+[Unit]
+Description=quadbench night {name}, every day at {hour}:{minute}
+
+[Timer]
+OnCalendar=*-*-* {hour}:{minute}:00
+Persistent=true
+
+[Install]
+WantedBy=timers.target
+"""
+
+
+def time_of_day(text: str) -> tuple[str, str]:
+    """Return the hour and the minute of a time as `02:00`.
+
+    Raises:
+        UserError: it is none.
+    """
+    match = _TIME.fullmatch(text)
+    if match is None:
+        raise UserError(f"{shown(text)} is no time of day; expected one as 02:00")
+    return f"{int(match[1]):02d}", match[2]
+
+
+def systemd_files(name: str, command: Sequence[str], folder: Path, user: str, at: str) -> dict[str, str]:
+    """Return the texts of the service and of the timer that starts it, by the names of their files.
+
+    A host that was off at that time performs the night once it is on. A night that is started again goes on.
+
+    Raises:
+        UserError: it is no time of day, no user has such a name, or a word or the folder has a line end.
+    """
+    hour, minute = time_of_day(at)
+    if not _USER.fullmatch(user):
+        raise UserError(f"{shown(user)} is no user's name; expected one as quadbench")
+    words = " ".join(_unit_word(word) for word in command)
+    folder_text = _one_line(str(folder)).replace("%", "%%")
+    unit = f"quadbench-night-{name}"
+    return {
+        f"{unit}.service": _SERVICE.format(name=name, command=words, folder=folder_text, user=user),
+        f"{unit}.timer": _TIMER.format(name=name, hour=hour, minute=minute),
+    }
+
+
+def cron_line(command: Sequence[str], folder: Path, at: str) -> str:
+    """Return the line of a crontab.
+
+    Raises:
+        UserError: it is no time of day, or a word or the folder has a line end.
+    """
+    hour, minute = time_of_day(at)
+    words = shlex.join([_one_line(word) for word in command])
+    line = f"cd {shlex.quote(_one_line(str(folder)))} && {words}"
+    return f"{int(minute)} {int(hour)} * * * " + line.replace("%", "\\%") + "\n"  # cron takes `%` for a line end
+
+
+def _unit_word(word: str) -> str:
+    """Return a word of a command as systemd takes it: quoted, `%` and `$` no signs of specifiers and variables."""
+    text = _one_line(word).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{text}"'
+
+
+def _one_line(text: str) -> str:
+    if not text.isprintable():
+        raise UserError(f"{shown(text)} cannot stand in a schedule; expected printable characters")
+    return text

@@ -1,0 +1,67 @@
+"""Night text: a night as it is told -> the tables that a terminal shows above its sentence."""
+
+from collections.abc import Iterator
+
+from quadbench.report.night import DeviceNight, NightFinding, NightView
+from quadbench.report.text_table import TextTable
+from quadbench.report.units import percent, plural
+
+_FIGURES_SHOWN = 3
+
+
+def finding_table(view: NightView) -> TextTable:
+    """Return what is not clean, the worst first."""
+    return TextTable(
+        title=f"Night {view.night.night_id}: what is not clean",
+        columns=("Ruling", "Case and device", "Change", "Why, and what next", "Since", "Owner"),
+        numeric=(False,) * 6,
+        rows=tuple(_cells(finding) for finding in view.findings),
+    )
+
+
+def device_table(view: NightView) -> TextTable:
+    """Return the devices, with what was wrong and how often each alarms falsely."""
+    return TextTable(
+        title="Devices",
+        columns=("Device", "Clean", "What was wrong", "Changed since the night before", "False alarms"),
+        numeric=(False, True, False, False, False),
+        rows=tuple(_device_cells(device) for device in view.devices),
+        notes=("False alarms: nights with equal artifacts that looked different, with the interval of their share at 95 %.",),
+    )
+
+
+def rate_words(device: DeviceNight) -> str:
+    """Write how often a device alarms falsely."""
+    if device.rate is None:
+        return "not known yet"
+    rate = device.rate
+    return f"{rate.alarms} in {plural(rate.nights, 'night')}, {percent(rate.low)} to {percent(rate.high)}"
+
+
+def change_lines(changes: dict[str, tuple[str, str]]) -> Iterator[str]:
+    """Write what changed, a text for each: `Android: 15 → 16`."""
+    return (f"{name}: {before} → {now}" for name, (before, now) in changes.items())
+
+
+def figure_lines(finding: NightFinding) -> list[str]:
+    """Write the first figures of a finding, and how many more there are."""
+    told = [str(figured) for figured in finding.figures if figured.figure]
+    more = len(told) - _FIGURES_SHOWN
+    return told[:_FIGURES_SHOWN] + ([f"and {plural(more, 'more figure')}"] if more > 0 else [])
+
+
+def _cells(finding: NightFinding) -> tuple[str, ...]:
+    return (
+        finding.kind.value,
+        f"{', '.join(finding.cases)} on {finding.address}",
+        "; ".join(figure_lines(finding)) or "–",
+        f"{'; '.join(finding.causes)}: {finding.next_step}",
+        str(finding.since) if finding.since else "–",
+        ", ".join(finding.owners) or "–",
+    )
+
+
+def _device_cells(device: DeviceNight) -> tuple[str, ...]:
+    wrong = [*device.wrong, *(caveat.words for caveat in device.caveats)]
+    changes = "; ".join(change_lines(device.environment))
+    return device.address, f"{device.clean} of {device.cases}", "; ".join(wrong) or "–", changes or "–", rate_words(device)

@@ -1,0 +1,88 @@
+"""Night words: rulings and the figures that they are about -> short texts on one line, in which nothing is a code."""
+
+import math
+from collections.abc import Sequence
+
+from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.night import Point, Ruling, RulingKind
+from quadbench.report.kpi import KPI_TITLES, KPI_UNITS
+from quadbench.report.sides import EXACT, PSNR
+from quadbench.report.units import between, change, decibels, number, show
+
+_MOST_CHARACTERS = 300  # of a text from outside
+_MOST_NAMES = 3  # of a list in a sentence
+_NO_CHARACTERS = {0xFFFE: "\ufffd", 0xFFFF: "\ufffd"}  # which XML takes nowhere
+
+COUNTED = {
+    RulingKind.REGRESSION: "regression",
+    RulingKind.INCONCLUSIVE: "inconclusive",
+    RulingKind.MISSING: "missing",
+    RulingKind.ENVIRONMENT: "environment",
+    RulingKind.IMPROVEMENT: "improvement",
+    RulingKind.CLEAN: "clean",
+}
+_PLURALS = {RulingKind.REGRESSION: "regressions", RulingKind.IMPROVEMENT: "improvements"}
+
+
+def words(text: str) -> str:
+    """Return a text from outside as every output of a night has it: on one line, short, and with nothing that is not shown."""
+    return one_line(text, _MOST_CHARACTERS).translate(_NO_CHARACTERS)
+
+
+def counted(kind: RulingKind, count: int) -> str:
+    """Write how many there are of a kind: `2 regressions`, `1 missing`."""
+    return f"{count} {COUNTED[kind] if count == 1 else _PLURALS.get(kind, COUNTED[kind])}"
+
+
+def listed(names: Sequence[str], most: int = _MOST_NAMES) -> str:
+    """Write names as `a, b and c`, those beyond the first ones counted."""
+    first, left_out = list(names[:most]), len(names) - most
+    if left_out > 0:
+        first.append(f"{left_out} more")
+    return " and ".join((", ".join(first[:-1]), first[-1])) if len(first) > 1 else "".join(first)
+
+
+def figure_name(key: str | None, task: str | None) -> str:
+    """Return what a figure is called: `End to end, restyle`; nothing where all of them are meant."""
+    if key is None:
+        return ""
+    title = "PSNR, mean" if key == PSNR else KPI_TITLES.get(key) or words(key)
+    return f"{title}, {words(task)}" if task else title
+
+
+def value_words(ruling: Ruling, point: Point | None) -> str:
+    """Write a figure's value of the night in its unit; of bytes of files all digits, and those before."""
+    if point is None or not math.isfinite(point.value):
+        return ""
+    if point.key in EXACT and point.key != PSNR:
+        before = f", {ruling.expected:,.0f} before" if ruling.expected is not None and math.isfinite(ruling.expected) else ""
+        return f"{point.value:,.0f} bytes{before}"
+    unit = KPI_UNITS.get(point.key)
+    return f"{show(point.value, unit)} {unit}" if unit else decibels(point.value) if point.key == PSNR else number(point.value)
+
+
+def change_words(ruling: Ruling, point: Point | None) -> str:
+    """Write by how much a figure changed: against the last good one where that was launched, else against what is usual."""
+    if ruling.ratio is not None:
+        return change(ruling.ratio) if is_ratio(ruling.ratio) else ""
+    if point is None or ruling.expected is None:
+        return ""
+    now = point.value if point.ratio is None else point.ratio
+    if ruling.key == PSNR:
+        difference = now - ruling.expected
+        return f"{abs(difference):.1f} dB {'more' if difference > 0 else 'less'}" if math.isfinite(difference) else ""
+    return change(now / ruling.expected) if is_ratio(now) and is_ratio(ruling.expected) else ""
+
+
+def interval_words(ruling: Ruling, point: Point | None) -> str:
+    """Write how sure a change is: its interval, or why it has none."""
+    if ruling.low is not None and ruling.high is not None and is_ratio(ruling.low) and is_ratio(ruling.high):
+        return between(ruling.low, ruling.high)
+    if ruling.key is None:
+        return ""
+    return "exact" if ruling.key in EXACT else "not confirmed"
+
+
+def is_ratio(value: float) -> bool:
+    """Say whether a value can be a ratio: a finite number above 0."""
+    return math.isfinite(value) and value > 0

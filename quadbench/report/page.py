@@ -1,0 +1,71 @@
+"""Page: a template, and what fills it -> an HTML file without script, in which no text is markup and nothing is hidden."""
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from quadbench.artifacts.device_text import printable
+from quadbench.report import units
+from quadbench.results.storage import storing
+
+_HERE = Path(__file__).parent
+
+
+def page_environment(filters: Mapping[str, Callable[..., Any]]) -> Environment:
+    """Return what renders templates, with some filters beside those that every page has; `css` is the style of all pages."""
+    environment = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "show": units.show,
+        "times": units.times,
+        "decibels": units.decibels,
+        "seconds": units.seconds,
+        "number": units.number,
+        "percent": units.percent,
+        "plural": units.plural,
+        "utc": _utc,
+        **filters,
+    }
+    environment.globals["css"] = Markup((_HERE / "style.css").read_text("utf-8"))
+    return environment
+
+
+def write_page(path: Path, html: str) -> Path:
+    """Write a page whole or not at all, also where another process writes the same; return its path.
+
+    Raises:
+        StorageError: the folder is full or cannot be written.
+    """
+    with storing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".html")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(html)
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    return path
+
+
+def _printable(value: object) -> object:
+    """Return what stands in a page: of a text, which may be a device's, nothing that is not shown."""
+    return value if isinstance(value, Markup) or not isinstance(value, str) else printable(value)
+
+
+def _utc(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")

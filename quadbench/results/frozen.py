@@ -1,0 +1,107 @@
+"""Frozen: a name and a bundle -> the bundle under that name for good, in a small file of the results folder."""
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import AwareDatetime, TypeAdapter, ValidationError
+
+from quadbench.artifacts import SCHEMA_VERSION, Bundle, Stored
+from quadbench.artifacts.names import Sha256, check_file_name
+from quadbench.artifacts.parts import file_refs
+from quadbench.errors import ArtifactError, UnknownNameError, UserError
+from quadbench.results.layout import Layout
+from quadbench.results.manifest import check_contents, link, publish, read_manifest
+from quadbench.results.storage import write_whole
+from quadbench.spec import first_problem, read_json
+
+_HINT = "remove it, and freeze the bundle again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frozen:
+    """The content of a frozen bundle's file."""
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    bundle: Sha256
+    frozen_at: AwareDatetime
+
+
+def freeze(name: str, bundle: Stored[Bundle], layout: Layout) -> Frozen:
+    """Give a bundle a name for good. It is copied into the results folder if it lies elsewhere.
+
+    Raises:
+        UserError: the name is none, or another bundle has it.
+        ArtifactError: the bundle is damaged.
+        StorageError: the results folder is full or cannot be written.
+    """
+    path = layout.frozen(_checked(name))
+    if path.exists() and (there := read_frozen(name, layout)):
+        if there.bundle != bundle.artifact.digest:
+            raise UserError(
+                f"'{name}' is bundle {there.bundle[:12]} for good, and cannot become {bundle.artifact.digest[:12]}",
+                hint="give the other bundle a name of its own: series beside it begin anew",
+            )
+        return there
+    check_contents(bundle, file_refs(bundle.artifact))
+    if bundle.folder.resolve() != layout.bundle(bundle.artifact.digest).resolve():
+        _copy(bundle, layout)
+    frozen = Frozen(name=name, bundle=bundle.artifact.digest, frozen_at=datetime.now(UTC))
+    write_whole(path, json.dumps(asdict(frozen), indent=1, default=datetime.isoformat))
+    return frozen
+
+
+def read_frozen(name: str, layout: Layout) -> Frozen:
+    """Return what a frozen bundle's file says.
+
+    Raises:
+        UserError: the name is none.
+        UnknownNameError: nothing is frozen under this name; the message lists what is.
+        ArtifactError: the file is damaged.
+    """
+    path = layout.frozen(_checked(name))
+    if not path.exists():
+        raise UnknownNameError("frozen bundle", name, frozen_names(layout))
+    try:
+        frozen = TypeAdapter(Frozen).validate_json(json.dumps(read_json(path, fault=ArtifactError, hint=_HINT)), strict=True)
+    except ValidationError as error:
+        raise ArtifactError(f"'{path}' at {first_problem(error)}", hint=_HINT) from error
+    if (frozen.schema_version, frozen.name) != (SCHEMA_VERSION, name):
+        raise ArtifactError(
+            f"'{path}' is of '{frozen.name}', schema_version {frozen.schema_version}; expected '{name}', {SCHEMA_VERSION}",
+            hint=_HINT,
+        )
+    return frozen
+
+
+def frozen_bundle(name: str, layout: Layout) -> Stored[Bundle]:
+    """Return the bundle that is frozen under a name.
+
+    Raises:
+        UserError, UnknownNameError: as `read_frozen`.
+        ArtifactError: its file or the bundle is damaged, or the bundle is gone.
+    """
+    return read_manifest(layout.bundle(read_frozen(name, layout).bundle), Bundle)
+
+
+def frozen_names(layout: Layout) -> list[str]:
+    """Return the names of all frozen bundles."""
+    return sorted(path.stem for path in layout.frozen_bundles.glob("*.json"))
+
+
+def _copy(bundle: Stored[Bundle], layout: Layout) -> None:
+    def fill(folder: Path) -> Bundle:
+        for file in dict.fromkeys(file_refs(bundle.artifact)):
+            link(bundle.path(file), folder / file.path)
+        return bundle.artifact
+
+    publish(layout.bundle(bundle.artifact.digest), fill)
+
+
+def _checked(name: str) -> str:
+    try:
+        return check_file_name(name)
+    except ValueError as error:
+        raise UserError(f"no bundle can be frozen under this name: {error}") from error

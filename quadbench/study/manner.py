@@ -1,0 +1,40 @@
+"""Manner: when launches of two sides in turn are looked at, how they bear what befalls devices, and who is told of records."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+
+from quadbench.artifacts import CompiledBundle, RunRecord, Stored
+from quadbench.pipeline import USUAL, Conduct
+from quadbench.statistics import LOOKS, Looks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """A figure of which shall be told whether it changed by `limit`, the least that matters, on a scale of logarithms."""
+
+    task: str
+    key: str
+    limit: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manner:
+    """The manner of a comparison. It ends at the first look at which all goals are reached, without any at a verdict.
+
+    With `to_see`, an effect such as 0.03, the looks follow from the spread of the first blocks. `compiled` are graphs that were
+    compiled elsewhere, by their bundle's digest and target's key. `keep_files` is told of each record before it is stored, and
+    `guard` refuses, within its transaction, one that is no longer the comparison's to store.
+    """
+
+    looks: Looks = LOOKS
+    to_see: float | None = None
+    goals: tuple[Goal, ...] = ()
+    conduct: Conduct = USUAL
+    compiled: Mapping[tuple[str, str], Stored[CompiledBundle]] = field(default_factory=dict)
+    keep_files: Callable[[RunRecord], object] = field(default=lambda _: None)
+    guard: Callable[[sa.Connection], object] = field(default=lambda _: None)
+
+
+USUAL_MANNER = Manner()

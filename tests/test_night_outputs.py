@@ -1,0 +1,322 @@
+"""A night is told to CI and chats in their own formats, and no text of others is a command, a fault or a mention there."""
+
+import argparse
+import json
+import shutil
+import subprocess
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import jsonschema
+import pytest
+from markdown_it import MarkdownIt
+from support.chat import Chat, running_chat
+from support.github_runner import commands
+from support.night_samples import ATTACK, attacked_night, clean_night, measurement, night_id, rates, sample_night, series
+from support.report_page import Page
+
+from quadbench.artifacts.night import Night
+from quadbench.cli.night_outputs import SUMMARY_VARIABLE, add_outputs, write_outputs
+from quadbench.cli.options import common_options
+from quadbench.errors import ServiceError, UserError
+from quadbench.nightly.github import annotations
+from quadbench.nightly.junit import night_junit
+from quadbench.nightly.markdown import night_markdown
+from quadbench.nightly.schedule import cron_line, systemd_files
+from quadbench.nightly.webhook import check_address, night_message, send, tell
+from quadbench.report.night import NightView, night_view
+from quadbench.report.night_document import night_json
+from quadbench.results.engine import database_of, open_engine
+from quadbench.results.layout import Layout
+from quadbench.results.nights import Nights
+
+SCHEMA = Path(__file__).parents[1] / "docs/schemas/night.schema.json"
+COMMAND = ("/opt/quad bench/quadbench", "nightly", "50%.yaml")
+Told = Callable[..., tuple[bool, str, str]]
+
+
+@pytest.fixture
+def view() -> NightView:
+    return night_view(sample_night(), series(), rates())
+
+
+@pytest.fixture
+def attacked() -> NightView:
+    return night_view(*attacked_night(), rates())
+
+
+@pytest.fixture
+def chat(monkeypatch: pytest.MonkeyPatch) -> Iterator[Chat]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with running_chat() as chat:
+        yield chat
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A results folder whose database has the sample's nights."""
+    layout = Layout(tmp_path / "results")
+    layout.root.mkdir()
+    engine = open_engine(database_of(layout))
+    nights = Nights(engine)
+    for number in (18, 19, 20):
+        nights.begin(night_id(number), "phones", "0.1.0", [])
+        nights.keep(measurement("restyle", "s25", number))
+    engine.dispose()
+    return layout
+
+
+@pytest.fixture
+def told(layout: Layout, capsys: pytest.CaptureFixture[str]) -> Told:
+    """What came of telling a night with some options."""
+
+    def call(*words: str, night: Night | None = None) -> tuple[bool, str, str]:
+        parser = argparse.ArgumentParser(parents=[common_options()])
+        add_outputs(parser)
+        is_told = write_outputs(parser.parse_args(words), night or sample_night(), layout)
+        return is_told, *capsys.readouterr()
+
+    return call
+
+
+def test_junit_has_a_suite_for_each_device_and_a_test_for_each_figure(view: NightView) -> None:
+    root = ET.fromstring(night_junit(view))
+    assert {suite.get("name") for suite in root} == {"s25", "tabs11", "s24", "s23", "a55"}
+    assert [root.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["26", "2", "2", "3"]
+    (failure,) = root.iterfind("testsuite[@name='s25']/testcase[@classname='restyle'][@name='End to end, restyle']/failure")
+    assert failure.get("message") == (
+        "REGRESSION: 5.2 % more (4.3 to 6.1 % more); launched in turn against what ran two nights ago, it is slower"
+    )
+    assert (failure.text or "").endswith("Next: quadbench history restyle --devices s25")
+    (error, _) = root.iterfind("testsuite[@name='s24']/testcase/error")
+    assert "no device answers" in (error.get("message") or "")
+
+
+def test_a_figure_that_is_clean_is_a_test_that_passed(view: NightView) -> None:
+    root = ET.fromstring(night_junit(view))
+    cases = root.findall("testsuite[@name='a55']/testcase[@classname='restyle']")
+    assert [case.get("name") for case in cases] == ["End to end, restyle", "LoRA ROM, restyle", "U-Net, one step, restyle"]
+    assert not [child for case in cases for child in case]
+
+
+def test_what_was_measured_and_not_ruled_yet_has_not_passed() -> None:
+    begun = replace(sample_night(), rulings=(), ended_at=None)
+    root = ET.fromstring(night_junit(night_view(begun, series())))
+    assert root.get("skipped") == root.get("tests") == "24"
+
+
+def test_an_attack_is_no_fault_of_the_xml(attacked: NightView) -> None:
+    root = ET.fromstring(night_junit(attacked))
+    assert {node.tag for node in root.iter()} == {
+        *("testsuites", "testsuite", "testcase", "properties", "property", "failure", "error", "skipped")
+    }
+
+
+def test_github_gets_an_annotation_for_each_finding(view: NightView) -> None:
+    told = list(commands(annotations(view)))
+    assert [name for name, _, _ in told] == ["error", "error", "warning", "warning", "notice"]
+    assert told[0][1:] == (
+        "title=REGRESSION: restyle on s25",
+        f"{view.findings[0].sentence} Owner: ana@example.org. Next: quadbench history restyle --devices s25",
+    )
+
+
+def test_no_attack_is_a_command_of_github(attacked: NightView) -> None:
+    lines = annotations(attacked).splitlines()
+    assert len(lines) == len(attacked.findings)
+    assert all(
+        line.count("::") >= 2 and line.startswith(("::error title=", "::warning title=", "::notice title=")) for line in lines
+    )
+    assert {name for name, _, _ in commands(annotations(attacked))} == {"error", "warning", "notice"}
+    titles = [line.split("::")[1].partition(" title=")[2] for line in lines]
+    assert not [title for title in titles if "," in title]
+
+
+def test_the_markdown_page_has_the_sentence_first_and_what_is_not_clean_in_a_table(view: NightView) -> None:
+    page = Page(MarkdownIt("commonmark").enable("table").render(night_markdown(view)))
+    assert page.text.startswith(f"REGRESSION: phones-2026-01-21 {view.sentence}")
+    assert page.count("table") == 2
+    assert page.count("tr") == 2 + 5 + 5
+    assert "restyle is clean on 1 device" in page.text
+
+
+def test_no_attack_is_markup_in_markdown(attacked: NightView) -> None:
+    page = Page(MarkdownIt("commonmark", {"html": True}).enable("table").render(night_markdown(attacked)))
+    known = {"h1", "p", "table", "thead", "tbody", "tr", "th", "td", "br", "ul", "li"}
+    assert {tag for tag, _ in page.elements} <= known
+    assert page.count("tr") == 2 + len(attacked.findings) + len(attacked.devices)
+    assert "@here" not in night_markdown(attacked)
+
+
+def test_the_message_to_a_chat_is_plain_text_with_the_sentence(view: NightView) -> None:
+    message = night_message(view)
+    (block,) = message["blocks"]
+    assert block["text"]["type"] == "plain_text"
+    assert block["text"]["text"].startswith(f"REGRESSION: night phones-2026-01-21\n{view.sentence}")
+    assert message["mrkdwn"] is False
+
+
+def test_no_attack_is_a_mention_or_a_link_in_a_chat(attacked: NightView) -> None:
+    message = night_message(attacked)
+    assert not {"<", ">"} & {*message["text"]}
+    for text in (message["text"], message["blocks"][0]["text"]["text"]):
+        assert "@here" not in text
+        assert "](" not in text
+        assert len(text) <= 3000
+
+
+def test_a_night_is_posted_once_until_it_comes_to_something_else(view: NightView, chat: Chat, tmp_path: Path) -> None:
+    told = tmp_path / "night" / "webhook.json"
+    assert tell(view, chat.address, told)
+    assert not tell(view, chat.address, told)
+    assert chat.posted == [night_message(view)]
+    assert tell(night_view(clean_night(), series()), chat.address, told)
+    assert len(chat.posted) == 2
+
+
+def test_a_webhook_that_refuses_or_leads_elsewhere_is_said_without_its_address(
+    view: NightView, chat: Chat, tmp_path: Path
+) -> None:
+    with running_chat() as other:
+        for status in (404, 302, 307):
+            chat.status, chat.elsewhere = status, other.address
+            with pytest.raises(ServiceError, match=f"it answered {status}") as refusal:
+                tell(view, chat.address, tmp_path / "told.json")
+            assert "secret" not in str(refusal.value)
+        assert other.posted == []
+    assert not (tmp_path / "told.json").exists()
+
+
+def test_a_webhook_that_nobody_answers_is_said_without_its_address() -> None:
+    with pytest.raises(ServiceError, match="Connection refused") as refusal:
+        send({}, "http://127.0.0.1:1/services/secret")
+    assert "secret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("", "secret", "ftp://host/secret", "file:///etc/secret", "http://", "http://h\n/secret", "http://h/ secret"),
+        *(
+            "http://u:secret@h/",
+            "http://[::1/secret",
+            "http://h:99999/secret",
+            f"http://h/{'secret' * 1000}",
+            "javascript:secret",
+        ),
+    ],
+)
+def test_what_is_no_web_address_is_refused_and_not_repeated(address: str) -> None:
+    with pytest.raises(UserError, match="the webhook is no web address") as refusal:
+        check_address(address)
+    assert "secret" not in str(refusal.value)
+
+
+def test_the_json_is_what_its_schema_says(view: NightView, attacked: NightView) -> None:
+    schema = json.loads(SCHEMA.read_text())
+    for told in (view, attacked, night_view(clean_night(), {})):
+        jsonschema.validate(json.loads(night_json(told)), schema, cls=jsonschema.Draft202012Validator)
+    told = json.loads(night_json(view))
+    assert (told["schema_version"], told["outcome"], told["counts"]["CLEAN"]) == (1, "REGRESSION", 3)
+    assert told["findings"][0]["figures"][0]["low"] == 1.043
+
+
+def test_report_and_json_lie_in_the_night_s_folder_and_the_sentence_is_printed_last(told: Told, layout: Layout) -> None:
+    is_told, out, err = told()
+    folder = layout.night(night_id(20))
+    assert (is_told, err) == (True, "")
+    assert sorted(path.name for path in folder.iterdir()) == ["night.html", "night.json"]
+    assert "<svg" in (folder / "night.html").read_text()  # the earlier nights come from the database
+    assert " ".join(out.split()).endswith("2 environment, 1 improvement, 3 clean.")
+    assert f"Report: {folder / 'night.html'}" in out
+
+
+def test_json_is_all_that_json_prints(told: Told, layout: Layout) -> None:
+    _, out, _ = told("--json", "--github")
+    assert json.loads(out) == json.loads((layout.night(night_id(20)) / "night.json").read_text())
+
+
+def test_files_are_written_where_they_are_asked_for(told: Told, tmp_path: Path) -> None:
+    told("--junit", str(tmp_path / "ci/junit.xml"), "--markdown", str(tmp_path / "night.md"))
+    assert ET.parse(tmp_path / "ci/junit.xml").getroot().get("failures") == "2"
+    assert (tmp_path / "night.md").read_text().startswith("# REGRESSION")
+
+
+def test_what_cannot_be_written_costs_nothing_else(told: Told, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    is_told, out, err = told("--junit", str(tmp_path / "file/junit.xml"), "--markdown", str(tmp_path / "night.md"))
+    assert not is_told
+    assert "cannot be written" in err
+    assert (tmp_path / "night.md").exists()
+    assert "3 clean." in out
+
+
+def test_the_summary_of_a_step_is_added_to(told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    summary = tmp_path / "summary.md"
+    summary.write_text("before\n")
+    monkeypatch.setenv(SUMMARY_VARIABLE, str(summary))
+    assert told("--github")[0]
+    assert summary.read_text().startswith("before\n# REGRESSION")
+    monkeypatch.delenv(SUMMARY_VARIABLE)
+    is_told, _, err = told("--github")
+    assert not is_told
+    assert f"${SUMMARY_VARIABLE} is not set" in err
+
+
+def test_of_all_that_is_printed_github_takes_the_annotations_alone(
+    told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SUMMARY_VARIABLE, str(tmp_path / "summary.md"))
+    night, _ = attacked_night()
+    _, out, _ = told("--github", night=night)
+    assert "##[add-path]" in out
+    assert {name for name, _, _ in commands(out)} == {"error", "warning", "notice"}
+    assert ATTACK not in out
+
+
+def test_the_webhook_of_the_environment_is_told(told: Told, chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUADBENCH_WEBHOOK", chat.address)
+    is_told, out, err = told()
+    assert (is_told, len(chat.posted)) == (True, 1)
+    assert "secret" not in out + err
+
+
+def test_a_wrong_webhook_is_refused_before_anything_is_done(told: Told, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        told("--webhook", "ftp://secret")
+    assert "secret" not in capsys.readouterr().err
+
+
+def test_the_timer_is_one_that_systemd_takes(tmp_path: Path) -> None:
+    files = systemd_files("phones", ["/bin/true", "50%", "$HOME", 'a"b\\'], tmp_path, "daemon", "2:30")
+    assert "OnCalendar=*-*-* 02:30:00" in files["quadbench-night-phones.timer"]
+    assert 'ExecStart="/bin/true" "50%%" "$$HOME" "a\\"b\\\\"' in files["quadbench-night-phones.service"]
+    if (analyze := shutil.which("systemd-analyze")) is None:
+        pytest.skip("systemd-analyze is not installed")
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    result = subprocess.run(
+        [analyze, "verify", *(tmp_path / name for name in files)], capture_output=True, text=True, check=False
+    )
+    assert "quadbench-night-phones" not in result.stderr
+
+
+def test_cron_s_line_is_one_command_of_a_shell() -> None:
+    line = cron_line(COMMAND, Path("/srv/it's"), "02:05")
+    assert line == "5 2 * * * cd '/srv/it'\"'\"'s' && '/opt/quad bench/quadbench' nightly 50\\%.yaml\n"
+
+
+@pytest.mark.parametrize("at", ["24:00", "2", "02:60", "02:00\n* * * * * root", "٠٢:٠٠"])
+def test_what_is_no_time_of_day_is_refused(at: str) -> None:
+    with pytest.raises(UserError, match="is no time of day; expected one as 02:00"):
+        cron_line(COMMAND, Path("/srv"), at)
+
+
+@pytest.mark.parametrize("words", [["a\nb"], ["a\x00"]])
+def test_a_word_with_a_line_end_stands_in_no_schedule(words: list[str]) -> None:
+    with pytest.raises(UserError, match="cannot stand in a schedule"):
+        systemd_files("phones", words, Path("/srv"), "daemon", "02:00")
+    with pytest.raises(UserError, match="is no user's name"):
+        systemd_files("phones", ["true"], Path("/srv"), "me\nExecStartPre=/bin/false", "02:00")

@@ -1,0 +1,174 @@
+"""A night as it is told: the worst first, with cause and since when, and no text of others is anything but text."""
+
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+
+import pytest
+from support.night_samples import (
+    ATTACK,
+    GOOD,
+    NEW,
+    NIGHTS,
+    attacked_night,
+    clean_night,
+    night_id,
+    rates,
+    ruling,
+    sample_night,
+    series,
+)
+from support.report_page import Page
+
+from quadbench.artifacts.night import RulingKind
+from quadbench.report.night import NightView, night_view
+from quadbench.report.night_html import render_night, write_night_report
+from quadbench.report.night_text import device_table, finding_table
+from quadbench.results.layout import Layout
+
+
+@pytest.fixture
+def view() -> NightView:
+    return night_view(sample_night(), series(), rates())
+
+
+@pytest.fixture
+def attacked() -> NightView:
+    return night_view(*attacked_night(), rates())
+
+
+def test_the_sentence_has_the_worst_first_and_counts_every_case_on_every_device(view: NightView) -> None:
+    assert view.outcome is RulingKind.REGRESSION
+    assert view.sentence == (
+        "restyle got worse on s25: End to end, restyle 5.2 % more (4.3 to 6.1 % more) and 1 more figure; launched in turn "
+        "against what ran two nights ago, it is slower. 10 cases on devices: 1 regression, 2 missing, 1 inconclusive, "
+        "2 environment, 1 improvement, 3 clean."
+    )
+
+
+def test_a_clean_night_says_so() -> None:
+    view = night_view(clean_night(), series())
+    assert view.sentence == "Nothing got slower, bigger or worse. 10 cases on devices: 10 clean."
+    assert view.outcome is RulingKind.CLEAN
+
+
+def test_what_belongs_together_is_one_finding(view: NightView) -> None:
+    assert [(one.kind, one.cases, one.address) for one in view.findings] == [
+        (RulingKind.REGRESSION, ("restyle",), "s25"),
+        (RulingKind.MISSING, ("restyle", "sticker"), "s24"),
+        (RulingKind.INCONCLUSIVE, ("restyle",), "tabs11"),
+        (RulingKind.ENVIRONMENT, ("restyle", "sticker"), "s23"),
+        (RulingKind.IMPROVEMENT, ("sticker",), "a55"),
+    ]
+    assert [str(figured) for figured in view.findings[0].figures] == [
+        "End to end, restyle 5.2 % more (4.3 to 6.1 % more)",
+        "U-Net, one step, restyle 4.9 % more (3.5 to 6.3 % more)",
+    ]
+
+
+def test_a_finding_says_since_when_and_by_what(view: NightView) -> None:
+    slower, _, hot, changed, _ = view.findings
+    assert slower.since is not None
+    assert (slower.since.night, slower.since.subject, slower.since.before) == (night_id(NIGHTS - 2), NEW, GOOD)
+    assert hot.since is None
+    assert changed.since is not None
+    assert (changed.since.night, changed.since.subject) == (night_id(NIGHTS - 1), None)
+    assert changed.since.environment == {"Android": ("15", "16")}
+
+
+def test_a_finding_names_the_command_that_comes_next_as_a_shell_takes_it(view: NightView, attacked: NightView) -> None:
+    assert view.findings[0].next_step == "quadbench history restyle --devices s25"
+    assert view.findings[1].next_step == "quadbench doctor --device s24"
+    assert "--devices '<script>" in attacked.findings[0].next_step
+
+
+def test_what_is_exact_is_told_in_all_its_digits(view: NightView) -> None:
+    (figured,) = view.findings[-1].figures
+    assert (figured.change, figured.interval) == ("16.7 % less", "exact")
+    assert figured.value == "2,621,440 bytes, 3,145,728 before"
+
+
+def test_a_ruling_on_a_measurement_that_is_not_in_the_series_is_told_without_figures() -> None:
+    view = night_view(sample_night(), {})
+    assert [finding.since for finding in view.findings] == [None] * 5
+    assert view.findings[0].figures[0].value == ""
+    assert "<svg" not in render_night(view)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, -1.0])
+def test_a_ratio_that_cannot_be_is_not_told(value: float) -> None:
+    told = ruling(
+        RulingKind.REGRESSION, "restyle", "s25", "slower", task="restyle", key="end_to_end", ratio=value, low=value, high=value
+    )
+    (finding,) = night_view(replace(sample_night(), rulings=(told,)), series()).findings
+    assert str(finding.figures[0]) == "End to end, restyle (not confirmed)"
+    assert not {"nan", "inf"} & {*Page(render_night(night_view(replace(sample_night(), rulings=(told,)), series()))).text.split()}
+
+
+def test_what_is_not_ruled_yet_counts_as_open_and_not_as_clean() -> None:
+    begun = replace(sample_night(), ended_at=None, rulings=())
+    view = night_view(begun, series())
+    assert len(view.open) == 10
+    assert view.clean == {}
+    assert view.sentence.startswith("Nothing is ruled yet. 10 cases on devices: 10 not ruled")
+
+
+def test_devices_say_what_was_wrong_what_changed_and_how_often_they_alarm_falsely(view: NightView) -> None:
+    cells = {row[0]: row[1:] for row in device_table(view).rows}
+    assert cells["tabs11"][0] == "1 of 2"
+    assert "throttled" in cells["tabs11"][1]
+    assert cells["tabs11"][3] == "7 in 38 nights, 9.2 % to 33.4 %"
+    assert cells["s23"][2] == "Android: 15 → 16"
+    assert cells["s24"][1] == "no device answers to 's24': it was not attached all night"
+
+
+def test_the_report_is_written_whole_into_the_night_s_folder_and_needs_no_script(view: NightView, tmp_path) -> None:
+    path = write_night_report(view, Layout(tmp_path))
+    assert path == tmp_path / "nights" / night_id(NIGHTS - 1) / "night.html"
+    page = Page(path.read_text())
+    assert page.wrong == []
+    assert page.open == []
+    assert page.count("script") == page.count("link") == page.count("img") == 0
+    assert view.sentence in page.text
+    assert page.count("svg") == 6  # two of the slower case and of the changed phone, one of the hot phone and of the bytes
+
+
+def test_a_chart_marks_the_night_and_shows_the_yardstick_below(view: NightView) -> None:
+    html = render_night(view)
+    pictures = [ET.fromstring(f"<svg{part.partition('</svg>')[0]}</svg>") for part in html.split("<svg")[1:]]
+    texts = ["".join(node.itertext()) for node in pictures[0].iter("{http://www.w3.org/2000/svg}text")]
+    assert {"5.2 % more", "End to end, restyle: case / yardstick", "the yardstick itself, ms", "2026-01-21"} <= {*texts}
+    assert "bundle e07be07be07b →" in texts
+    changed = "".join(pictures[3].itertext())
+    assert "18.0 % more" in changed
+
+
+def test_a_ruling_on_all_figures_shows_the_time_for_an_image(view: NightView) -> None:
+    told = ruling(RulingKind.ENVIRONMENT, "restyle", "s23", "the yardstick shifted")
+    html = render_night(night_view(replace(sample_night(), rulings=(told,)), series()))
+    assert "End to end, restyle: case / yardstick" in html
+    assert "18.0 % more" in html
+
+
+def test_a_night_of_hundreds_of_bad_cases_stays_short() -> None:
+    told = [
+        replace(one, case=f"{one.case}-{number}")
+        for number in range(200)
+        for one in sample_night().rulings
+        if one.kind is RulingKind.REGRESSION
+    ]
+    every = {(one.case, one.device): series()["restyle", "adb:S25"] for one in told}
+    html = render_night(night_view(replace(sample_night(), rulings=tuple(told)), every))
+    assert Page(html).count("svg") <= 12
+    assert len(html) < 600_000
+
+
+def test_an_attack_in_any_text_is_only_text(attacked: NightView) -> None:
+    html = render_night(attacked)
+    page = Page(html)
+    assert page.wrong == []
+    assert page.count("script") == page.count("img") == 0
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    assert not {"\x1b", "\x00", "\u202e", "\uffff"} & {*html}
+    for table in (finding_table(attacked), device_table(attacked)):
+        assert all("\n" not in cell and "\x1b" not in cell for row in table.rows for cell in row)
+    assert len(attacked.sentence) < 3 * len(ATTACK)
