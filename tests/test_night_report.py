@@ -22,7 +22,7 @@ from support.report_page import Page
 from quadbench.artifacts.night import RulingKind
 from quadbench.report.night import NightView, night_view
 from quadbench.report.night_html import render_night, write_night_report
-from quadbench.report.night_text import device_table, finding_table
+from quadbench.report.night_text import device_table, finding_lines
 from quadbench.results.layout import Layout
 
 
@@ -119,6 +119,18 @@ def test_what_is_not_ruled_yet_counts_as_open_and_not_as_clean() -> None:
     assert view.sentence.startswith("Nothing is ruled yet. 10 cases on devices: 10 not ruled")
 
 
+def test_a_finding_has_its_lines_on_the_terminal(view: NightView) -> None:
+    assert list(finding_lines(view.findings[0])) == [
+        "REGRESSION: restyle on s25",
+        "    End to end, restyle 5.2 % more (4.3 to 6.1 % more)",
+        "    U-Net, one step, restyle 4.9 % more (3.5 to 6.3 % more)",
+        "    why: it is 5.2 % more (4.3 to 6.1 % more) than on the last good files, launched in turn",
+        "    since: phones-2026-01-20, bundle e07be07be07b after bundle 9c419c419c41",
+        "    owner: ana@example.org",
+        "    next: quadbench history restyle --devices s25",
+    ]
+
+
 def test_devices_say_what_was_wrong_what_changed_and_how_often_they_alarm_falsely(view: NightView) -> None:
     cells = {row[0]: row[1:] for row in device_table(view).rows}
     assert cells["tabs11"][0] == "1 of 2"
@@ -177,6 +189,7 @@ def test_an_attack_in_any_text_is_only_text(attacked: NightView) -> None:
     assert page.count("script") == page.count("img") == 0
     assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
     assert not {"\x1b", "\x00", "\u202e", "\uffff"} & {*html}
-    for table in (finding_table(attacked), device_table(attacked)):
-        assert all("\n" not in cell and "\x1b" not in cell for row in table.rows for cell in row)
+    lines = [line for finding in attacked.findings for line in finding_lines(finding)]
+    cells = [cell for row in device_table(attacked).rows for cell in row]
+    assert not [text for text in (*lines, *cells) if {"\n", "\x1b"} & {*text}]
     assert len(attacked.sentence) < 3 * len(ATTACK)

@@ -20,7 +20,7 @@ from quadbench.report.night import AlarmRate, NightView, night_view
 from quadbench.report.night_document import night_json
 from quadbench.report.night_findings import until
 from quadbench.report.night_html import write_night_report
-from quadbench.report.night_text import device_table, finding_table
+from quadbench.report.night_text import device_table, finding_lines
 from quadbench.results.engine import database_of, open_engine
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
@@ -117,9 +117,9 @@ def _print(options: argparse.Namespace, view: NightView, report: Path) -> None:
         return
     with _unheard_by_github() if options.github else nullcontext():
         console = stdout_console()
-        for table in (finding_table(view), device_table(view)):
-            if table.rows:
-                print_text_table(console, table)
+        print_text_table(console, device_table(view))
+        for finding in reversed(view.findings):  # the worst is nearest to the sentence
+            print_text("\n".join(finding_lines(finding)))
         print_text(f"Report: {report}")
         console.print(view.sentence, style="bold", highlight=False)
     if options.github and view.findings:
