@@ -45,6 +45,13 @@ def test_the_sentence_has_the_worst_first_and_counts_every_case_on_every_device(
     )
 
 
+def test_the_sentence_names_every_device_on_which_the_worst_case_is_so() -> None:
+    worse = [one for one in sample_night().rulings if one.kind is RulingKind.REGRESSION]
+    more = [replace(one, device=f"adb:{name.upper()}", address=name) for name in ("s24", "s23") for one in worse]
+    view = night_view(replace(sample_night(), rulings=(*worse, *more)), series())
+    assert view.sentence.startswith("restyle got worse on s23, s24 and s25: End to end, restyle: it is 5.2 % more")
+
+
 def test_a_clean_night_says_so() -> None:
     view = night_view(clean_night(), series())
     assert view.sentence == "Nothing got slower, bigger or worse. 8 cases on devices: 8 clean."
@@ -67,8 +74,8 @@ def test_what_belongs_together_is_one_finding(view: NightView) -> None:
 
 def test_a_finding_of_a_device_has_what_is_about_all_figures_first(view: NightView) -> None:
     assert view.findings[3].sentence == (
-        "s23 changed, and what runs there did not (restyle and sticker); the yardstick, whose files are as ever, differs from "
-        "what is usual on this device: End to end 18.0 % more; and 2 more figures."
+        "s23 itself changed, as restyle and sticker tell; the yardstick, whose files are as ever, differs from what is usual on "
+        "this device: End to end 18.0 % more; and 2 more figures."
     )
 
 
@@ -80,6 +87,12 @@ def test_a_finding_says_since_when_and_by_what(view: NightView) -> None:
     assert changed.since is not None
     assert (changed.since.night, changed.since.subject) == (night_id(NIGHTS - 1), None)
     assert changed.since.environment == {"Android": ("15", "16")}
+
+
+def test_what_a_device_did_is_not_blamed_on_files_that_came_in_the_same_night() -> None:
+    told = ruling(RulingKind.ENVIRONMENT, "restyle", "s25", "the yardstick shifted", last_good=GOOD)
+    (finding,) = night_view(replace(sample_night(), rulings=(told,)), series()).findings
+    assert finding.since is None
 
 
 def test_a_finding_names_the_command_that_comes_next_as_a_shell_takes_it(view: NightView, attacked: NightView) -> None:
