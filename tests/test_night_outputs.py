@@ -237,6 +237,7 @@ def test_report_and_json_lie_in_the_night_s_folder_and_the_sentence_is_printed_l
     assert "<svg" in (folder / "night.html").read_text()  # the earlier nights come from the database
     assert " ".join(out.split()).endswith("2 environment, 1 improvement, 3 clean.")
     assert f"Report: {folder / 'night.html'}" in out
+    assert f"next: quadbench history restyle --devices s25 --results {layout.root}\n" in out
 
 
 def test_json_is_all_that_json_prints(told: Told, layout: Layout) -> None:
