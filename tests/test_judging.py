@@ -10,7 +10,7 @@ from support.night_series import FIRST, NEW, OLD, ROM_BYTES, TASK, around, launc
 
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.night import Acknowledgement, Measurement, Ruling, RulingKind
-from quadbench.nightly.judging import is_settled, missing, rulings_on
+from quadbench.nightly.judging import missing, rulings_on
 from quadbench.nightly.night_file import Limits
 from quadbench.nightly.suspicion import RULES, Suspicion, suspicion
 from quadbench.report.versus import VersusDevice
@@ -103,8 +103,6 @@ def test_launches_in_turn_that_do_not_decide_it_are_inconclusive() -> None:
     suspected = gate(night(20, 1.5 * 1.2, subject=NEW))
     assert kinds(rule(suspected, launched(1.05, noise=0.1)))[TIME] is RulingKind.INCONCLUSIVE
     assert kinds(rule(suspected))[TIME] is RulingKind.INCONCLUSIVE
-    assert not is_settled(suspected, launched(1.05, noise=0.1).rows)
-    assert is_settled(suspected, launched(1.05).rows)
 
 
 def test_what_launches_in_turn_prove_of_another_figure_counts_too() -> None:
