@@ -1,6 +1,10 @@
 """Nightly: the file of a night -> the night performed here or by a farm, what got worse, and an exit code that says so."""
 
 import argparse
+import getpass
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,40 +15,44 @@ from rich.console import Console
 from quadbench.artifacts.names import check_file_name
 from quadbench.cli.console import RunConsole, print_error, print_json, print_note, print_text
 from quadbench.cli.farm_submit import add_farm, use_farm
+from quadbench.cli.night_outputs import add_outputs, write_outputs
 from quadbench.cli.options import add_command, duration_s, next_command
 from quadbench.errors import QuadbenchError, UserError
-from quadbench.nightly.bench import Here
+from quadbench.nightly.bench import Bench, Here
 from quadbench.nightly.ending import ERROR, exit_code
 from quadbench.nightly.night_file import load_night_file
 from quadbench.nightly.perform import perform
 from quadbench.nightly.plan import planned
+from quadbench.nightly.schedule import cron_line, systemd_files
+from quadbench.observer import Observer
 from quadbench.results.frozen import freeze
 from quadbench.study.chosen import choose
 from quadbench.target.profile import LOCAL_NAME
 
 _MORNING = timedelta(hours=12)  # a night that begins in the evening is that of the next morning
-_ACTIONS = "FILE | freeze NAME SOURCE"
 
 
 def add(commands: Any) -> None:
     """Add `quadbench nightly` to the commands."""
     parser = add_command(commands, "nightly", run)
+    parser.usage = "quadbench nightly [options] (FILE | freeze NAME SOURCE | schedule FILE)"
     parser.add_argument(
         "words",
         nargs="+",
         metavar="FILE",
-        help="the file of a night; or freeze NAME SOURCE, which gives the bundle of a recipe, a folder or a run a name for good",
+        help="the file of a night, which is performed or goes on; `freeze NAME SOURCE` gives the bundle of a recipe, of a folder"
+        " or of a run a name for good; `schedule FILE` prints systemd's timer that performs it every night",
     )
     parser.add_argument(
-        "--night", metavar="WORD", help="the word behind the file's name in the night's id (default: the date of its morning)"
+        "--night", metavar="WORD", help="what the night is called behind the file's name (default: the date of its morning)"
     )
     parser.add_argument(
-        "--budget",
-        type=duration_s,
-        metavar="TIME",
-        help="begin nothing after this, counted from when the night first began, as 6h",
+        "--budget", type=duration_s, metavar="TIME", help="begin nothing after this, counted from the night's beginning, as 6h"
     )
     add_farm(parser)
+    add_outputs(parser)
+    parser.add_argument("--at", default="02:00", metavar="TIME", help="when the scheduled night begins (default: %(default)s)")
+    parser.add_argument("--cron", action="store_true", help="schedule by a line of a crontab")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -52,11 +60,17 @@ def run(options: argparse.Namespace) -> int:
         match options.words:
             case ["freeze", name, source]:
                 return _freeze(options, name, source)
+            case ["schedule", file]:
+                return _schedule(options, Path(file))
             case [file]:
                 return _perform(options, Path(file))
+        words = " ".join(options.words)
+        raise UserError(f"'{words}' is nothing to perform", hint="expected FILE, or freeze NAME SOURCE, or schedule FILE")
     except QuadbenchError as error:  # whose own exit codes mean other things than those of a night
-        return _failed(options, error)
-    return _failed(options, UserError(f"'{' '.join(options.words)}' is nothing to perform", hint=f"expected {_ACTIONS}"))
+        if options.json:
+            print_json({"error": str(error), "exit_code": ERROR})
+        print_error(str(error))
+        return ERROR
 
 
 def _perform(options: argparse.Namespace, path: Path) -> int:
@@ -66,15 +80,27 @@ def _perform(options: argparse.Namespace, path: Path) -> int:
         use_farm(options.farm)
     plan = planned(file, path.parent, options.layout)
     plan = replace(plan, budget_s=options.budget) if options.budget else plan
-    with RunConsole(Console(stderr=True)) as observer:
+    with RunConsole(Console(stderr=True)) as observer, _bench(options, night_id, observer) as bench:
         try:
-            night = perform(night_id, plan, Here(layout=options.layout, observer=observer), layout=options.layout)
+            night = perform(night_id, plan, bench, layout=options.layout)
         except KeyboardInterrupt:
-            print_note(f"night {night_id} goes on where it was: {next_command(options, 'nightly', str(path), *_night(options))}")
+            print_note(f"night {night_id} is not over; to go on: {_command(options, path)}")
             raise
-    for ruling in night.rulings:
-        print_text(f"{ruling.case} on {ruling.address}: {ruling.key or 'all'}: {ruling.kind}: {ruling.cause}")
-    return exit_code(night.rulings)
+    is_told = write_outputs(options, night, options.layout)
+    return exit_code(night.rulings) or (0 if is_told else ERROR)
+
+
+@contextmanager
+def _bench(options: argparse.Namespace, night_id: str, observer: Observer) -> Iterator[Bench]:
+    """Give what launches for the night: this machine's devices, or a farm's."""
+    if not options.farm:
+        yield Here(layout=options.layout, observer=observer)
+        return
+    from quadbench.dispatch.submission import open_farm
+    from quadbench.nightly.farm_bench import OfFarm
+
+    with open_farm(options.layout) as farm:
+        yield OfFarm(night_id=night_id, farm=farm, layout=options.layout, observer=observer)
 
 
 def _freeze(options: argparse.Namespace, name: str, source: str) -> int:
@@ -89,6 +115,18 @@ def _freeze(options: argparse.Namespace, name: str, source: str) -> int:
     return 0
 
 
+def _schedule(options: argparse.Namespace, path: Path) -> int:
+    name = load_night_file(path).name
+    farm = ("--farm", options.farm) if options.farm else ()
+    command = (sys.executable, "-m", "quadbench", "nightly", str(path.resolve()), "--results", str(options.layout.root.resolve()))
+    if options.cron:
+        print_text(cron_line((*command, *farm), path.resolve().parent, options.at))
+        return 0
+    files = systemd_files(name, (*command, *farm), path.resolve().parent, getpass.getuser(), options.at)
+    print_text("\n".join(f"# /etc/systemd/system/{file}\n{text}" for file, text in files.items()))
+    return 0
+
+
 def _night_id(name: str, word: str | None) -> str:
     night_id = f"{name}-{word or (datetime.now().astimezone() + _MORNING).date().isoformat()}"
     try:
@@ -97,12 +135,5 @@ def _night_id(name: str, word: str | None) -> str:
         raise UserError(f"no night can be called so: {error}") from error
 
 
-def _night(options: argparse.Namespace) -> tuple[str, ...]:
-    return ("--night", options.night) if options.night else ()
-
-
-def _failed(options: argparse.Namespace, error: QuadbenchError) -> int:
-    if options.json:
-        print_json({"error": str(error), "exit_code": ERROR})
-    print_error(str(error))
-    return ERROR
+def _command(options: argparse.Namespace, path: Path) -> str:
+    return next_command(options, "nightly", str(path), *(("--night", options.night) if options.night else ()))

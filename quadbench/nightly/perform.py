@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 from quadbench.artifacts.night import Night, RulingKind
 from quadbench.errors import ArtifactError
+from quadbench.farm.inventory import Inventory
 from quadbench.host import folder_lock
 from quadbench.measure import Budget
 from quadbench.nightly.bench import NO_TIME, Bench, Launched, Wanted, with_second_try
@@ -16,6 +17,7 @@ from quadbench.nightly.confirming import confirmed, is_unmeasured, judged, rule
 from quadbench.nightly.judging import missing
 from quadbench.nightly.measured import measurement_of
 from quadbench.nightly.plan import Plan, device_of, lacking
+from quadbench.nightly.self_knowledge import DeviceKnowledge, doubt_devices, self_knowledge
 from quadbench.results.engine import database_of, now_of, reading
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
@@ -38,8 +40,16 @@ def perform(night_id: str, plan: Plan, bench: Bench, *, layout: Layout) -> Night
         under_way.measure(Looks(at=(plan.blocks,)))
         under_way.judge()
         under_way.tell_missing()
+        doubt_devices(Inventory(records.engine), _known_devices(plan, nights))
         nights.end(night_id)
         return nights.night(night_id)
+
+
+def _known_devices(plan: Plan, nights: Nights) -> tuple[DeviceKnowledge, ...]:
+    """Return what the nights of all cases of a plan tell of their devices."""
+    names = [case.name for case in plan.cases]
+    measurements = [one for name in names for one in nights.series(name)]
+    return self_knowledge(measurements, [ruling for name in names for ruling in nights.rulings_of(name)])
 
 
 @contextmanager
