@@ -9,7 +9,7 @@ import pytest
 from support.night_series import FIRST, NEW, OLD, ROM_BYTES, TASK, around, launched, night, night_id, steady
 
 from quadbench.artifacts import Caveat
-from quadbench.artifacts.night import Acknowledgement, Measurement, Ruling, RulingKind
+from quadbench.artifacts.night import Acknowledgement, Measurement, Ruling, RulingKind, Subject
 from quadbench.nightly.judging import missing, rulings_on
 from quadbench.nightly.night_file import Limits
 from quadbench.nightly.suspicion import RULES, Suspicion, suspicion
@@ -97,6 +97,13 @@ def test_a_step_of_the_same_files_is_the_environments_and_asks_for_no_launches()
 
 def test_a_large_step_of_new_files_that_launches_in_turn_do_not_show_is_the_environments() -> None:
     assert kinds(rule(gate(night(20, 1.5 * 1.2, subject=NEW)), launched(1.0)))[TIME] is RulingKind.ENVIRONMENT
+
+
+def test_a_change_in_many_small_steps_is_not_taken_for_the_environments() -> None:
+    steps = [night(number, 1.5 * 1.02 ** (number - 19), subject=Subject(bundle=f"{number:064x}")) for number in range(20, 25)]
+    ruling = rule(gate(steps[-1], [*HISTORY, *steps[:-1]]), launched(1.0))[1]
+    assert ruling.kind is RulingKind.INCONCLUSIVE
+    assert ruling.cause.endswith("so it came before these, little by little")
 
 
 def test_launches_in_turn_that_do_not_decide_it_are_inconclusive() -> None:

@@ -115,6 +115,11 @@ class _Bench:
         match self._verdict(compared, suspect.key):
             case Verdict.WORSE | Verdict.BETTER as verdict:
                 return _PROVEN[verdict], _said(compared) + _IN_TURN
+            case Verdict.SAME if suspect.is_sure and suspect.was_so:
+                return (
+                    RulingKind.INCONCLUSIVE,
+                    f"{suspect.why}; {_said(compared)}{_IN_TURN}, so it came before these, little by little",
+                )
             case Verdict.SAME if suspect.is_sure:
                 return (
                     RulingKind.ENVIRONMENT,
