@@ -112,23 +112,19 @@ class _Bench:
             return (RulingKind.REGRESSION if suspect.is_worse else RulingKind.IMPROVEMENT), suspect.why
         if compared is None:
             return RulingKind.INCONCLUSIVE, f"{suspect.why}; {_UNCONFIRMED}"
+        launched = _said(compared) + _IN_TURN
+        both = f"{suspect.why}; {launched}"
         match self._verdict(compared, suspect.key):
             case Verdict.WORSE | Verdict.BETTER as verdict:
-                return _PROVEN[verdict], _said(compared) + _IN_TURN
+                return _PROVEN[verdict], launched
             case Verdict.SAME if suspect.is_sure and suspect.was_so:
-                return (
-                    RulingKind.INCONCLUSIVE,
-                    f"{suspect.why}; {_said(compared)}{_IN_TURN}, so it came before these, little by little",
-                )
+                return RulingKind.INCONCLUSIVE, f"{both}, so it came before these, little by little"
             case Verdict.SAME if suspect.is_sure:
-                return (
-                    RulingKind.ENVIRONMENT,
-                    f"{suspect.why}; {_said(compared)}{_IN_TURN}, so its files are not why{self._around}",
-                )
+                return RulingKind.ENVIRONMENT, f"{both}, so its files are not why{self._around}"
             case Verdict.SAME:
-                return RulingKind.CLEAN, _said(compared) + _IN_TURN
+                return RulingKind.CLEAN, launched
             case Verdict.INCONCLUSIVE:
-                return RulingKind.INCONCLUSIVE, f"{suspect.why}; {_said(compared)}{_IN_TURN}, which does not decide it"
+                return RulingKind.INCONCLUSIVE, f"{both}, which does not decide it"
 
     def _compared(self, name: FigureName) -> Comparison | None:
         rows = self.confirmed.rows if self.confirmed else ()

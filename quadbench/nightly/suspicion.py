@@ -37,8 +37,8 @@ class Suspect:
     """A figure that may have changed, with why. `expected` is its usual value, or usual ratio to the yardstick.
 
     `is_worse` is None where there is no telling what is usual. One that `is_sure` needs no confirmation to have changed, only to
-    say whose doing it is; `was_so` says that the night before was as far off already. `known` is the confirmed ruling of the night
-    before on the same files.
+    say whose doing it is; `was_so`: the night before was as far off already. `known` is the confirmed ruling of that night
+    on the same files.
     """
 
     task: str

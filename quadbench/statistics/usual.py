@@ -26,8 +26,8 @@ class Spread:
     def change(self, before: Sequence[float], now: Sequence[float], *, least: float, chance: float) -> float | None:
         """Return by how much the median of later values lies off that of earlier ones.
 
-        None where that is no more than `least`, or than what accidents make of it but for a `chance`. A quantile of the steps tells
-        a deviation about as well as the usual estimate of half as many values: simulated chances of 5 % are 4.5 to 5.3 % so.
+        None where that is no more than `least`, or than what accidents make of it but for a `chance`. A quantile of the steps
+        tells a deviation about as well as half as many values do otherwise: simulated chances of 5 % are 4.5 to 5.3 % so.
 
         Raises:
             ValueError: there are no earlier or no later values.
@@ -43,8 +43,8 @@ class Spread:
 def spread_of(values: Sequence[float], share: float = MOST_STEPS) -> Spread | None:
     """Return the spread of a series by the steps from one value to the next, which a change of its level hardly touches.
 
-    It is told by the greatest of a share of the steps: the others may be of any size. With MOST_STEPS, single far values widen it;
-    with HALF_OF_STEPS, they do not. None with fewer than FEWEST_USUAL values.
+    It is told by the greatest of a share of the steps: the others may be of any size. With MOST_STEPS, single far values widen
+    it; with HALF_OF_STEPS, they do not. None with fewer than FEWEST_USUAL values.
 
     Raises:
         ValueError: a value is not finite.
