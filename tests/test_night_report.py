@@ -39,15 +39,15 @@ def attacked() -> NightView:
 def test_the_sentence_has_the_worst_first_and_counts_every_case_on_every_device(view: NightView) -> None:
     assert view.outcome is RulingKind.REGRESSION
     assert view.sentence == (
-        "restyle got worse on s25: End to end, restyle 5.2 % more (4.3 to 6.1 % more) and 1 more figure; launched in turn "
-        "against what ran two nights ago, it is slower. 10 cases on devices: 1 regression, 2 missing, 1 inconclusive, "
-        "2 environment, 1 improvement, 3 clean."
+        "restyle got worse on s25: End to end, restyle: it is 5.2 % more (4.3 to 6.1 % more) than on the last good files, "
+        "launched in turn; and 1 more figure. 10 cases on devices: 1 regression, 2 missing, 1 inconclusive, 2 environment, "
+        "1 improvement, 3 clean."
     )
 
 
 def test_a_clean_night_says_so() -> None:
     view = night_view(clean_night(), series())
-    assert view.sentence == "Nothing got slower, bigger or worse. 10 cases on devices: 10 clean."
+    assert view.sentence == "Nothing got slower, bigger or worse. 8 cases on devices: 8 clean."
     assert view.outcome is RulingKind.CLEAN
 
 
@@ -63,6 +63,13 @@ def test_what_belongs_together_is_one_finding(view: NightView) -> None:
         "End to end, restyle 5.2 % more (4.3 to 6.1 % more)",
         "U-Net, one step, restyle 4.9 % more (3.5 to 6.3 % more)",
     ]
+
+
+def test_a_finding_of_a_device_has_what_is_about_all_figures_first(view: NightView) -> None:
+    assert view.findings[3].sentence == (
+        "s23 changed, and what runs there did not (restyle and sticker); the yardstick, whose files are as ever, differs from "
+        "what is usual on this device: End to end 18.0 % more; and 2 more figures."
+    )
 
 
 def test_a_finding_says_since_when_and_by_what(view: NightView) -> None:
@@ -115,8 +122,9 @@ def test_what_is_not_ruled_yet_counts_as_open_and_not_as_clean() -> None:
 def test_devices_say_what_was_wrong_what_changed_and_how_often_they_alarm_falsely(view: NightView) -> None:
     cells = {row[0]: row[1:] for row in device_table(view).rows}
     assert cells["tabs11"][0] == "1 of 2"
+    assert "it alarmed in 7 of 38 tries" in cells["tabs11"][1]
     assert "throttled" in cells["tabs11"][1]
-    assert cells["tabs11"][3] == "7 in 38 nights, 9.2 % to 33.4 %"
+    assert cells["tabs11"][3] == "7 in 38, 9.2 % to 33.4 %"
     assert cells["s23"][2] == "Android: 15 → 16"
     assert cells["s24"][1] == "no device answers to 's24': it was not attached all night"
 

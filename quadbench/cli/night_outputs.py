@@ -4,19 +4,20 @@ import argparse
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from itertools import groupby
 from pathlib import Path
 
-from quadbench.artifacts.night import Night, RulingKind
+from quadbench.artifacts.night import Measurement, Night
 from quadbench.cli.console import print_error, print_text, stdout_console
 from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import QuadbenchError, UserError
 from quadbench.nightly.github import annotations
 from quadbench.nightly.junit import night_junit
 from quadbench.nightly.markdown import night_markdown
+from quadbench.nightly.self_knowledge import DeviceKnowledge, self_knowledge
 from quadbench.nightly.webhook import WEBHOOK_VARIABLE, check_address, tell
-from quadbench.report.night import NightView, Series, night_view
+from quadbench.report.night import AlarmRate, NightView, night_view
 from quadbench.report.night_document import night_json
+from quadbench.report.night_findings import Place, until
 from quadbench.report.night_html import write_night_report
 from quadbench.report.night_text import device_table, finding_table
 from quadbench.results.engine import database_of, open_engine
@@ -49,7 +50,7 @@ def write_outputs(options: argparse.Namespace, night: Night, layout: Layout) -> 
 
     What fails is said on stderr and costs nothing else.
     """
-    view = night_view(night, _series(night, layout))
+    view = _view(night, layout)
     folder = layout.night(night.night_id)
     writers: list[Callable[[], object]] = [
         lambda: write_night_report(view, layout),
@@ -68,23 +69,26 @@ def write_outputs(options: argparse.Namespace, night: Night, layout: Layout) -> 
     return all(is_told)
 
 
-def _series(night: Night, layout: Layout) -> Series:
-    """Return the measurements, up to this night, of the cases that are not clean."""
+def _view(night: Night, layout: Layout) -> NightView:
+    """Return the night with what was measured and ruled before it, of its cases alone."""
+    cases = sorted({case for case, _ in night.planned})
     engine = open_engine(database_of(layout))
     try:
         nights = Nights(engine)
-        cases = sorted({ruling.case for ruling in night.rulings if ruling.kind is not RulingKind.CLEAN})
-        ends = {(one.case, one.device): one.measured_at for one in night.measurements}
-        measured = [
-            one
-            for case in cases
-            for one in nights.series(case)
-            if one.measured_at <= ends.get((one.case, one.device), night.began_at)
-        ]
+        measured = [one for case in cases for one in nights.series(case)]
+        known = self_knowledge(measured, [ruling for case in cases for ruling in nights.rulings_of(case)])
     finally:
         engine.dispose()
-    places = sorted(measured, key=lambda one: (one.case, one.device))  # the order of time stays
-    return {place: list(group) for place, group in groupby(places, key=lambda one: (one.case, one.device))}
+    series: dict[Place, list[Measurement]] = {}
+    for one in measured:
+        series.setdefault((one.case, one.device), []).append(one)
+    return night_view(night, {place: until(nights, night) for place, nights in series.items()}, map(_rate, known))
+
+
+def _rate(known: DeviceKnowledge) -> AlarmRate:
+    return AlarmRate(
+        device=known.device, tries=known.tries, alarms=known.alarms, low=known.low, high=known.high, doubt=known.doubt
+    )
 
 
 def _done(write: Callable[[], object]) -> bool:

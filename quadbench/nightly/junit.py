@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
 from quadbench.artifacts.night import RulingKind
-from quadbench.report.night import Figured, NightFinding, NightView, subject_name
+from quadbench.report.night import NightView
+from quadbench.report.night_findings import Figured, NightFinding, subject_name
 from quadbench.report.night_words import figure_name, words
 
 _ALL = "all figures"
@@ -46,8 +47,7 @@ def _results(view: NightView, device: str) -> dict[Tested, tuple[NightFinding, F
 
 
 def _result(finding: NightFinding, told: Figured) -> Iterator[Failure | Error | Skipped]:
-    how = f" ({told.interval})" if told.interval else ""
-    message = f"{finding.kind}: {told.change or finding.result}{how}; {words(told.ruling.cause)}"
+    message = f"{finding.kind}: {told.cause}"
     match finding.kind:
         case RulingKind.REGRESSION:
             result: Failure | Error | Skipped = Failure(message, finding.kind.value)

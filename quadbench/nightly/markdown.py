@@ -32,11 +32,12 @@ def _lines(view: NightView) -> Iterator[str]:
         for finding in view.findings[:_MOST_ROWS]:
             where = f"{', '.join(finding.cases)} on {finding.address}"
             since = str(finding.since) if finding.since else "–"
-            yield _row(finding.kind, where, figure_lines(finding), finding.causes, finding.next_step, since, finding.owners)
+            cause = finding.figures[0].cause
+            yield _row(finding.kind, where, figure_lines(finding), cause, finding.next_step, since, finding.owners)
         if len(view.findings) > _MOST_ROWS:
             yield f"\nand {len(view.findings) - _MOST_ROWS} more"
         yield ""
-    yield from _header("Device", "Clean", "What was wrong", "Changed since the night before", "False alarms on equal artifacts")
+    yield from _header("Device", "Clean", "What was wrong", "Changed since the night before", "False alarms")
     for device in view.devices[:_MOST_ROWS]:
         wrong = [*device.wrong, *(caveat.words for caveat in device.caveats)]
         changes = list(change_lines(device.environment))

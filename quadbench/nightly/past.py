@@ -98,13 +98,14 @@ class Past:
             if (place := scaled(other)) is not None
         ]
 
-    def usual(self, point: Point) -> list[Place]:
-        """Return the values of a figure that say what is usual: since it improved or was acknowledged, without bad nights."""
+    def usual(self, point: Point, series: Sequence[Place]) -> list[Place]:
+        """Return those of a figure's values that say what is usual: since it improved or was acknowledged, without bad nights."""
         usual: list[Place] = []
-        start = max((word.night for word in self._words_on(name_of(point)) if self._is_in_force(word)), default="")
-        for night, place in self.series(point):
+        words = self._words_on(name_of(point))
+        start = max((word.night for word in words if self._is_in_force(word)), default="")
+        for night, place in series:
             ruling = self.ruling(night, name_of(point))
-            if night.night < start or (ruling and ruling.kind in _BAD) or self._is_on_sufferance(night, name_of(point)):
+            if night.night < start or (ruling and ruling.kind in _BAD) or self._is_on_sufferance(night, words):
                 continue
             if ruling and ruling.kind is RulingKind.IMPROVEMENT:
                 usual.clear()
@@ -112,11 +113,10 @@ class Past:
         return usual
 
     def _is_good(self, night: Measurement) -> bool:
-        return not any(r.kind in _BAD for r in self.on(night)) and not self._is_on_sufferance(night, None)
+        return not any(r.kind in _BAD for r in self.on(night)) and not self._is_on_sufferance(night, self.words)
 
-    def _is_on_sufferance(self, night: Measurement, name: FigureName | None) -> bool:
+    def _is_on_sufferance(self, night: Measurement, words: Sequence[Acknowledgement]) -> bool:
         """Say whether a night's value was accepted by a person for a time that is over."""
-        words = self._words_on(name) if name else self.words
         return any(word.night <= night.night and night.measured_at < word.until and not self._is_in_force(word) for word in words)
 
     def _is_in_force(self, word: Acknowledgement) -> bool:

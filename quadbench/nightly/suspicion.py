@@ -123,7 +123,8 @@ class _Gate:
 
     def suspect(self, point: Point) -> Suspect | None:
         """Suspect a figure, or do not."""
-        place, usual, series = scaled(point), self.past.usual(point), self.past.series(point)
+        place, series = scaled(point), self.past.series(point)
+        usual = self.past.usual(point, series)
         if place is None:
             return replace(_suspect(point, f"{point.value:g} cannot be its value"), is_sure=True)
         if is_exact(point.key):

@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from math import isfinite, log
-from statistics import mean
+from statistics import fmean
 
 from quadbench.artifacts.night import Measurement
-from quadbench.nightly.figures import is_exact, limit_of, said_change, title_of
+from quadbench.nightly.figures import limit_of, said_change, title_of
 from quadbench.nightly.night_file import Limits
 from quadbench.nightly.past import LEVEL_NIGHTS, Past, Place, is_sound
 from quadbench.report.sides import PRIMARY
 from quadbench.statistics import spread_of
 
+_TOLD = (PRIMARY, "peak_ram")
 BY_ACCIDENT = 0.0001  # the chance that a figure of the yardstick is called shifted though it is as ever
 
 
@@ -26,7 +27,7 @@ def yardstick_places(nights: Sequence[Measurement], yardstick: str, key: str) ->
 def yardstick_shift(past: Past, limits: Limits) -> str | None:
     """Say by how much the yardstick's figures lie off what is usual on the device, all tasks together; None where they do not."""
     tonight, said = past.tonight, []
-    for key in dict.fromkeys((PRIMARY, *(point.key for point in tonight.points if not is_exact(point.key)))):
+    for key in _TOLD:
         places = yardstick_places(past.nights, tonight.yardstick, key)[-LEVEL_NIGHTS:]
         place, spread = _place(tonight, key), spread_of([other for _, other in places])
         if place is None or spread is None:
@@ -39,4 +40,4 @@ def yardstick_shift(past: Past, limits: Limits) -> str | None:
 
 def _place(night: Measurement, key: str) -> float | None:
     values = [point.yardstick for point in night.points if point.key == key and point.yardstick is not None]
-    return mean(map(log, values)) if values and all(isfinite(value) and value > 0 for value in values) else None
+    return fmean(map(log, values)) if values and all(isfinite(value) and value > 0 for value in values) else None

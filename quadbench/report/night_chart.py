@@ -7,13 +7,13 @@ from statistics import median
 from quadbench.artifacts.night import Measurement, Point, RulingKind
 from quadbench.report.chart import svg, text
 from quadbench.report.kpi import KPI_UNITS
-from quadbench.report.night import Figured, NightFinding, subject_name
+from quadbench.report.night_findings import Figured, NightFinding, subject_name
 from quadbench.report.night_words import is_ratio
 from quadbench.report.sides import PSNR
 from quadbench.report.units import change, convert, number
 
 _MOST_NIGHTS = 60
-_WIDTH, _LEFT, _RIGHT = 560, 62, 104
+_WIDTH, _LEFT, _RIGHT = 560, 62, 124
 _UPPER, _LOWER = (50, 160), (208, 268)  # where the panels lie, from top to bottom
 _COLOURS = {
     RulingKind.REGRESSION: "#a8201a",

@@ -8,7 +8,8 @@ from pydantic import TypeAdapter
 
 from quadbench.artifacts.caveats import Caveat
 from quadbench.artifacts.night import Point, RulingKind, Subject
-from quadbench.report.night import AlarmRate, DeviceNight, Figured, NightFinding, NightView
+from quadbench.report.night import AlarmRate, DeviceNight, NightView
+from quadbench.report.night_findings import Figured, NightFinding
 
 SCHEMA_VERSION = 1
 
@@ -20,6 +21,7 @@ class RuledFigure:
     case: str
     task: str | None
     key: str | None
+    cause: str
     change: str
     interval: str
     tonight: Point | None
@@ -39,7 +41,6 @@ class FindingDocument:
     device: str
     address: str
     sentence: str
-    causes: tuple[str, ...]
     owners: tuple[str, ...]
     since: str | None
     last_good: Subject | None
@@ -110,7 +111,6 @@ def _finding(finding: NightFinding) -> FindingDocument:
         device=finding.place[1],
         address=finding.address,
         sentence=finding.sentence,
-        causes=finding.causes,
         owners=finding.owners,
         since=finding.since.night if finding.since else None,
         last_good=finding.figures[0].ruling.last_good,
@@ -125,6 +125,7 @@ def _figure(told: Figured) -> RuledFigure:
         case=ruling.case,
         task=ruling.task,
         key=ruling.key,
+        cause=told.cause,
         change=told.change,
         interval=told.interval,
         tonight=told.point if told.point and math.isfinite(told.point.value) else None,

@@ -9,8 +9,10 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from quadbench.artifacts.night import RulingKind
-from quadbench.report.night import DeviceNight, NightFinding, NightView, drawn_figure
+from quadbench.report.night import DeviceNight, NightView
 from quadbench.report.night_chart import night_chart
+from quadbench.report.night_findings import NightFinding, drawn_figure, subject_name
+from quadbench.report.night_text import rate_words
 from quadbench.report.night_words import words
 from quadbench.report.page import page_environment, write_page
 from quadbench.results.layout import Layout
@@ -42,7 +44,7 @@ def render_night(view: NightView) -> str:
 
 @cache
 def _environment() -> Environment:
-    return page_environment({"words": words, "wrong": _is_wrong})
+    return page_environment({"words": words, "wrong": _is_wrong, "rate": rate_words, "subject": subject_name})
 
 
 def _charts(view: NightView) -> dict[int, tuple[Markup, ...]]:

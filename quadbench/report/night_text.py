@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from quadbench.report.night import DeviceNight, NightFinding, NightView
+from quadbench.report.night import DeviceNight, NightView
+from quadbench.report.night_findings import NightFinding
 from quadbench.report.text_table import TextTable
 from quadbench.report.units import percent, plural
 
@@ -26,16 +27,16 @@ def device_table(view: NightView) -> TextTable:
         columns=("Device", "Clean", "What was wrong", "Changed since the night before", "False alarms"),
         numeric=(False, True, False, False, False),
         rows=tuple(_device_cells(device) for device in view.devices),
-        notes=("False alarms: nights with equal artifacts that looked different, with the interval of their share at 95 %.",),
+        notes=("False alarms: of so many cases in nights before which nothing had changed, with the share's interval at 95 %.",),
     )
 
 
 def rate_words(device: DeviceNight) -> str:
     """Write how often a device alarms falsely."""
-    if device.rate is None:
-        return "not known yet"
     rate = device.rate
-    return f"{rate.alarms} in {plural(rate.nights, 'night')}, {percent(rate.low)} to {percent(rate.high)}"
+    if rate is None or rate.low is None or rate.high is None:
+        return "not known yet"
+    return f"{rate.alarms} in {rate.tries}, {percent(rate.low)} to {percent(rate.high)}"
 
 
 def change_lines(changes: dict[str, tuple[str, str]]) -> Iterator[str]:
@@ -55,7 +56,7 @@ def _cells(finding: NightFinding) -> tuple[str, ...]:
         finding.kind.value,
         f"{', '.join(finding.cases)} on {finding.address}",
         "; ".join(figure_lines(finding)) or "–",
-        f"{'; '.join(finding.causes)}: {finding.next_step}",
+        f"{finding.figures[0].cause}: {finding.next_step}",
         str(finding.since) if finding.since else "–",
         ", ".join(finding.owners) or "–",
     )

@@ -1,8 +1,8 @@
 """Nights: nights of regression tests <-> database. What is ruled is only ever added to."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
-from itertools import groupby
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -91,10 +91,13 @@ class Nights:
         with reading(self._engine) as connection:
             return sorted((row.case_name, row.device) for row in connection.execute(query))
 
-    def series(self, case: str, device: str | None = None) -> list[Measurement]:
-        """Return the measurements of a case, on one device or on all, in the order of time."""
-        of_case = MeasurementRow.case_name == case
-        return list(self._measurements(of_case if device is None else sa.and_(of_case, MeasurementRow.device == device)))
+    def series(self, case: str, device: str | None = None, *, latest: int | None = None) -> list[Measurement]:
+        """Return the measurements of a case, on one device or on all, by time; only the `latest` of them if given."""
+        wanted = sa.select(MeasurementRow.id).where(MeasurementRow.case_name == case)
+        if device is not None:
+            wanted = wanted.where(MeasurementRow.device == device)
+        wanted = wanted.order_by(MeasurementRow.measured_at.desc(), MeasurementRow.id.desc()).limit(latest)
+        return list(self._measurements(MeasurementRow.id.in_(wanted)))
 
     def rulings(self, night_id: str) -> tuple[Ruling, ...]:
         """Return the rulings of a night that stand, those of a case and device together."""
@@ -120,17 +123,17 @@ class Nights:
         return tuple(_noun(Acknowledgement, content) for content in contents)
 
     def _measurements(self, condition: sa.ColumnElement[bool]) -> Iterator[Measurement]:
-        points = [PointRow.__table__.c[name].label(f"point_{name}") for name in _POINT]
-        query = (
-            sa.select(*_columns(MeasurementRow), *points)
-            .outerjoin(PointRow, PointRow.measurement == MeasurementRow.id)
-            .where(condition)
-            .order_by(MeasurementRow.measured_at, MeasurementRow.id, PointRow.task, PointRow.key)
-        )
+        nights = sa.select(*_columns(MeasurementRow)).where(condition).order_by(MeasurementRow.measured_at, MeasurementRow.id)
+        ids = sa.select(MeasurementRow.id).where(condition)
+        columns = [PointRow.measurement, *(PointRow.__table__.c[name] for name in _POINT)]
+        of_nights = sa.select(*columns).where(PointRow.measurement.in_(ids)).order_by(PointRow.task, PointRow.key)
+        points: dict[int, list[dict[str, Any]]] = defaultdict(list)
         with reading(self._engine) as connection:
-            rows = connection.execute(query).mappings().all()
-        for _, group in groupby(rows, key=lambda row: row["id"]):
-            yield _measurement(list(group))
+            rows = connection.execute(nights).mappings().all()
+            for measurement, *values in connection.execute(of_nights):
+                points[measurement].append(dict(zip(_POINT, values, strict=True)))
+        for row in rows:
+            yield _measurement(row, points[row["id"]])
 
     def _rulings(self, condition: sa.ColumnElement[bool]) -> Iterator[Ruling]:
         query = sa.select(*RulingRow.__table__.columns).where(condition).order_by(RulingRow.id)
@@ -153,13 +156,11 @@ def _measurement_row(measurement: Measurement) -> dict[str, object]:
     return {**row, **asdict(measurement.subject), **lists, "case_name": measurement.case}
 
 
-def _measurement(rows: Sequence[sa.RowMapping]) -> Measurement:
-    first = dict(rows[0])
-    content = {name: value for name, value in first.items() if not name.startswith("point_") and name != "id"}
+def _measurement(row: sa.RowMapping, points: Sequence[dict[str, Any]]) -> Measurement:
+    content = {name: value for name, value in row.items() if name != "id"}
     content["case"] = content.pop("case_name")
     content["subject"] = {name: content.pop(name) for name in ("bundle", "kit")}
-    content["points"] = [{name: row[f"point_{name}"] for name in _POINT} for row in rows if row["point_task"] is not None]
-    return _noun(Measurement, content)
+    return _noun(Measurement, content | {"points": points})
 
 
 def _ruling_row(ruling: Ruling) -> dict[str, object]:

@@ -1,0 +1,230 @@
+"""Night findings: rulings that are not clean, and the series of their cases -> what they come to, in words; pure."""
+
+import shlex
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import TypeVar
+
+from quadbench.artifacts.night import Measurement, Night, Point, Ruling, RulingKind, Subject
+from quadbench.report.night_words import change_words, figure_name, interval_words, is_ratio, listed, value_words, words
+from quadbench.report.sides import PRIMARY
+from quadbench.report.units import plural
+
+WORST_FIRST = (
+    RulingKind.REGRESSION,
+    RulingKind.MISSING,
+    RulingKind.INCONCLUSIVE,
+    RulingKind.ENVIRONMENT,
+    RulingKind.IMPROVEMENT,
+)
+_OF_A_DEVICE = (RulingKind.MISSING, RulingKind.ENVIRONMENT)  # its cases share the cause
+_DIGEST_SHOWN = 12
+
+T = TypeVar("T", bound=Hashable)
+Place = tuple[str, str]  # a case and the device that it runs on
+Series = Mapping[Place, Sequence[Measurement]]  # in the order of time, that of the night last
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figured:
+    """A ruling in words: which figure changed by how much, as long as one is named and that can be told, and why."""
+
+    ruling: Ruling
+    point: Point | None
+    figure: str
+    cause: str
+    change: str
+    interval: str
+    value: str
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (self.figure, self.change, f"({self.interval})" if self.interval else "")))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Since:
+    """The first night of what is there now. `subject` and `before` are None where what runs did not change."""
+
+    night: str
+    subject: Subject | None
+    before: Subject | None
+    environment: dict[str, tuple[str, str]]  # what changed of it then, by name
+
+    def __str__(self) -> str:
+        if self.subject is None or self.before is None:
+            return self.night
+        return f"{self.night}, {subject_name(self.subject)} after {subject_name(self.before)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightFinding:
+    """Rulings that are not clean and belong together: of a case on a device, or of a device whose cases share the cause.
+
+    `figures` has the ruling that tells most first, whose place is `place`; `next_step` is a command, as a shell takes it.
+    """
+
+    kind: RulingKind
+    address: str
+    place: Place
+    cases: tuple[str, ...]
+    figures: tuple[Figured, ...]
+    owners: tuple[str, ...]
+    since: Since | None
+    next_step: str
+
+    @property
+    def sentence(self) -> str:
+        """Say what it comes to."""
+        lead, more = self.figures[0], len([one for one in self.figures[1:] if one.figure])
+        told = f"{self.result}: {lead.figure}: {lead.cause}" if lead.figure else f"{self.result}; {lead.cause}"
+        return f"{told}; and {plural(more, 'more figure')}." if more else f"{told}."
+
+    @property
+    def result(self) -> str:
+        """Say what it comes to, without figures and cause."""
+        cases, address = listed(self.cases), self.address
+        match self.kind:
+            case RulingKind.REGRESSION:
+                return f"{cases} got worse on {address}"
+            case RulingKind.IMPROVEMENT:
+                return f"{cases} got better on {address}"
+            case RulingKind.INCONCLUSIVE:
+                return f"Whether {cases} changed on {address} cannot be told"
+            case RulingKind.MISSING:
+                return f"{cases} {'was' if len(self.cases) == 1 else 'were'} not measured on {address}"
+            case RulingKind.ENVIRONMENT:
+                return f"{address} changed, and what runs there did not ({cases})"
+            case RulingKind.CLEAN:
+                return f"{cases} is as usual on {address}"
+
+    @property
+    def wrong(self) -> str:
+        """Say what it is to its device: the cause, where that is the device's own."""
+        if self.kind in _OF_A_DEVICE:
+            return self.figures[0].cause
+        return f"{self.result[:1].lower()}{self.result[1:]}"
+
+
+def night_findings(rulings: Iterable[Ruling], series: Series) -> tuple[NightFinding, ...]:
+    """Return what rulings that are not clean come to, the worst first."""
+    return tuple(_finding(list(group), series) for _, group in groupby(sorted(rulings, key=_order), key=_together))
+
+
+def until(nights: Sequence[Measurement], night: Night) -> Sequence[Measurement]:
+    """Return the measurements of a case on a device, in the order of time, up to those of a night."""
+    last = next((n for n, one in enumerate(nights) if one.night == night.night_id), None)
+    if last is not None:
+        return nights[: last + 1]
+    return [one for one in nights if one.measured_at < night.began_at]
+
+
+def subject_name(subject: Subject) -> str:
+    """Return a subject as people are told of it: the first characters of its digests."""
+    kit = f" with kit {words(subject.kit[:_DIGEST_SHOWN])}" if subject.kit else ""
+    return f"bundle {words(subject.bundle[:_DIGEST_SHOWN])}{kit}"
+
+
+def _order(ruling: Ruling) -> tuple[int, str, str, bool, float]:
+    """Return what rulings are sorted by: in a finding, what is about all figures comes first, then the largest change."""
+    size = abs(ruling.ratio - 1) if ruling.ratio is not None and is_ratio(ruling.ratio) else 0.0
+    return WORST_FIRST.index(ruling.kind), *_together(ruling)[1:], ruling.key is not None, -size
+
+
+def _together(ruling: Ruling) -> tuple[RulingKind, str, str]:
+    """Return what the rulings of a finding have in common."""
+    match ruling.kind:
+        case RulingKind.ENVIRONMENT:
+            return ruling.kind, ruling.device, ""
+        case RulingKind.MISSING:
+            return ruling.kind, ruling.device, ruling.cause
+        case _:
+            return ruling.kind, ruling.device, ruling.case
+
+
+def _finding(rulings: Sequence[Ruling], series: Series) -> NightFinding:
+    first = rulings[0]
+    place = (first.case, first.device)
+    return NightFinding(
+        kind=first.kind,
+        address=words(first.address),
+        place=place,
+        cases=once(words(ruling.case) for ruling in rulings),
+        figures=tuple(_figured(ruling, series) for ruling in rulings),
+        owners=once(words(ruling.owner) for ruling in rulings if ruling.owner),
+        since=_since(first, series.get(place, ())),
+        next_step=_next_step(first),
+    )
+
+
+def _figured(ruling: Ruling, series: Series) -> Figured:
+    measured = _tonight(ruling, series)
+    points = {(point.task, point.key): point for point in measured.points} if measured else {}
+    point = points.get((ruling.task or "", ruling.key or ""))
+    return Figured(
+        ruling=ruling,
+        point=point,
+        figure=figure_name(ruling.key, ruling.task),
+        cause=words(ruling.cause).rstrip("."),
+        change=change_words(ruling, point),
+        interval=interval_words(ruling, point),
+        value=value_words(ruling, point),
+    )
+
+
+def drawn_figure(told: Figured, series: Series) -> Figured:
+    """Return what is drawn of a ruling: its figure, or the time for an image where it is about all of them."""
+    measured = _tonight(told.ruling, series)
+    first = next((point for point in measured.points if point.key == PRIMARY), None) if measured else None
+    if told.point or first is None:
+        return told
+    return _figured(replace(told.ruling, task=first.task, key=first.key, expected=None), series)
+
+
+def _tonight(ruling: Ruling, series: Series) -> Measurement | None:
+    """Return the measurement that a ruling is about, if there is one."""
+    nights = series.get((ruling.case, ruling.device), ())
+    return nights[-1] if nights and nights[-1].night == ruling.night else None
+
+
+def _since(ruling: Ruling, nights: Sequence[Measurement]) -> Since | None:
+    """Return the first night after the last good one; where what runs is the same as then, the first in these surroundings."""
+    if not nights or nights[-1].night != ruling.night:
+        return None
+    now = nights[-1]
+    is_new = ruling.last_good is not None and ruling.last_good != now.subject
+    if is_new:
+        unlike = [n for n, one in enumerate(nights) if one.subject == ruling.last_good]
+    else:
+        unlike = [n for n, one in enumerate(nights) if one.environment != now.environment]
+    if not unlike:
+        return None
+    before, first = nights[unlike[-1]], nights[unlike[-1] + 1]
+    return Since(
+        night=words(first.night),
+        subject=first.subject if is_new else None,
+        before=before.subject if is_new else None,
+        environment=changed(before.environment, first.environment),
+    )
+
+
+def changed(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Return what is not the same, by name, before and now."""
+    names = sorted({**before, **now})
+    pairs = {name: (before.get(name, "none"), now.get(name, "none")) for name in names}
+    return {words(name): (words(old), words(new)) for name, (old, new) in pairs.items() if old != new}
+
+
+def _next_step(ruling: Ruling) -> str:
+    """Return the command that says more, as a shell takes it."""
+    match ruling.kind:
+        case RulingKind.MISSING | RulingKind.ENVIRONMENT:
+            command = ["doctor", "--device", ruling.address]
+        case _:
+            command = ["history", ruling.case, "--devices", ruling.address]
+    return words(shlex.join(["quadbench", *command]))
+
+
+def once(values: Iterable[T]) -> tuple[T, ...]:
+    """Return values in their order, each of them once."""
+    return tuple(dict.fromkeys(values))
