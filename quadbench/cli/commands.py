@@ -31,7 +31,7 @@ GROUPS = (
         commands={
             "samples": "write every value that stored runs measured, as CSV or Parquet",
             "prune": "remove old runs that nothing refers to",
-            "db": "copy all records from one database to another",
+            "db": "copy all records and nights from one database to another",
             "store": "send and fetch what hosts of a farm share, and look after it",
         },
     ),

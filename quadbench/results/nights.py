@@ -41,6 +41,19 @@ class Nights:
             connection.execute(insert.on_conflict_do_update(index_elements=[NightRow.id], set_=changes))
         return self.night(night_id)
 
+    def adopt(self, night: Night) -> bool:
+        """Store a night of another database, with what of it is not here yet; return whether anything was new."""
+        with writing(self._engine) as connection:
+            row = {name: getattr(night, name) for name in ("name", "began_at", "ended_at", "version")}
+            row |= {"id": check_file_name(night.night_id), "planned": [list(pair) for pair in night.planned]}
+            insert = insertion(connection, NightRow).values(row).on_conflict_do_nothing().returning(NightRow.id)
+            is_new = connection.scalar(insert) is not None
+        kept = [self.keep(measurement) for measurement in night.measurements]
+        here = self.rulings(night.night_id)
+        rulings = [ruling for ruling in night.rulings if ruling not in here]
+        self.rule(rulings)
+        return is_new or any(kept) or bool(rulings)
+
     def end(self, night_id: str) -> None:
         """Note that a night is over."""
         with writing(self._engine) as connection:
@@ -84,6 +97,19 @@ class Nights:
         query = sa.select(NightRow.id).order_by(NightRow.began_at.desc(), NightRow.id.desc())
         with reading(self._engine) as connection:
             return list(connection.scalars(query if name is None else query.where(NightRow.name == name)))
+
+    def referred(self) -> set[str]:
+        """Return what nights need to be kept: the digests of bundles and kits that they ran, and the ids of their runs."""
+        columns = (
+            MeasurementRow.bundle,
+            MeasurementRow.kit,
+            MeasurementRow.yardstick,
+            sa.type_coerce(MeasurementRow.runs, sa.Text),
+        )
+        with reading(self._engine) as connection:
+            rows = connection.execute(sa.select(*columns)).all()
+        digests = {digest for row in rows for digest in row[:3] if digest}
+        return digests.union(*(from_json(row[-1]) for row in rows))
 
     def cases(self) -> list[tuple[str, str]]:
         """Return every case that was measured with every device that it was measured on."""
