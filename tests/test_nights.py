@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.night import Acknowledgement, Measurement, Point, Ruling, RulingKind, Subject
 from quadbench.errors import ArtifactError, UnknownNameError
+from quadbench.results.copying import copy_records
 from quadbench.results.engine import Source, open_engine, writing
 from quadbench.results.nights import Nights
 
@@ -82,6 +84,17 @@ def test_a_case_is_measured_once_on_a_device_in_a_night(nights: Nights) -> None:
     assert nights.series("restyle", "adb:R5CX") == [MEASUREMENT]
 
 
+def test_a_series_can_be_read_in_part(nights: Nights) -> None:
+    for number in range(5):
+        night_id = f"phones-2026-01-{number + 3:02d}"
+        nights.begin(night_id, "phones", "0.1", [])
+        nights.keep(replace(MEASUREMENT, night=night_id, measured_at=AT + timedelta(days=number)))
+    whole = nights.series("restyle", "adb:R5CX")
+    assert nights.series("restyle", "adb:R5CX", latest=2) == whole[-2:]
+    (latest,) = nights.series("restyle", latest=1, key="lora_rom")
+    assert latest == replace(whole[-1], points=(BYTES,))
+
+
 def test_of_rulings_about_the_same_figure_the_last_one_stands(nights: Nights, engine: sa.Engine) -> None:
     nights.rule([RULING])
     later = replace(RULING, kind=RulingKind.CLEAN, cause="acknowledged", told_at=AT + timedelta(days=1))
@@ -104,6 +117,23 @@ def test_acknowledgements_are_kept(nights: Nights) -> None:
     nights.acknowledge(word)
     assert nights.acknowledgements() == (word,) == nights.acknowledgements("restyle")
     assert nights.acknowledgements("other") == ()
+
+
+def test_nights_are_copied_to_another_database_once(database: Source, nights: Nights, tmp_path: Path) -> None:
+    nights.keep(MEASUREMENT)
+    nights.rule([RULING])
+    word = Acknowledgement(case="restyle", night=NIGHT, reason="more steps", owner="a@b", made_at=AT, until=AT)
+    nights.acknowledge(word)
+    target = tmp_path / "other.sqlite"
+    assert [copy_records(database, target, notify=lambda _: None).nights for _ in range(2)] == [1, 0]
+    other = Nights(open_engine(target))
+    assert other.night(NIGHT) == nights.night(NIGHT)
+    assert other.acknowledgements() == (word,)
+
+
+def test_what_nights_need_is_known(nights: Nights) -> None:
+    nights.keep(MEASUREMENT)
+    assert nights.referred() == {"b" * 64, "c" * 64, "d" * 64, *MEASUREMENT.runs}
 
 
 def test_a_night_that_is_not_there_is_named_with_those_that_are(nights: Nights) -> None:

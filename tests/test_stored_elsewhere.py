@@ -36,8 +36,8 @@ def test_a_desk_s_history_moves_into_another_database_and_back(database: Source,
     with open_records(desk) as records:
         for number in range(3):
             records.store(record(f"r{number}", run_id=f"run-{number}", caveats=(Caveat.VIRTUAL_DEVICE,), launch=number))
-    assert copied(desk, database) == CopiedRecords(stored=3, present=0, refused=())
-    assert copied(desk, database) == CopiedRecords(stored=0, present=3, refused=())
+    assert copied(desk, database) == CopiedRecords(stored=3, present=0, nights=0, refused=())
+    assert copied(desk, database) == CopiedRecords(stored=0, present=3, nights=0, refused=())
     assert copied(database, tmp_path / "back.sqlite").stored == 3
     with read_records(desk) as before, read_records(tmp_path / "back.sqlite") as after:
         assert after.run_ids() == before.run_ids()
@@ -182,7 +182,7 @@ def test_samples_are_written_to_no_other_file(desk: Path, tmp_path: Path, capsys
 def test_databases_are_copied_on_the_command_line(desk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = ["db", "copy", str(desk / "quadbench.sqlite"), str(tmp_path / "copy.sqlite")]
     assert main(copy) == 0
-    assert capsys.readouterr().out == "1 record copied, 0 there already\n"
+    assert capsys.readouterr().out == "1 record copied, 0 there already; 0 nights copied\n"
     with open_records(tmp_path / "other.sqlite") as records:
         records.store(record(launch=5))
     assert main([*copy[:3], str(tmp_path / "other.sqlite"), "--json"]) == 3

@@ -19,6 +19,7 @@ GROUPS = (
             "compare": "launch two recipes or builds in turn and say which takes more",
             "sweep": "run a recipe with several values of one key, and compare them",
             "nightly": "measure what got worse since last night, on which device, and whose doing it is",
+            "history": "say what changed of a case since when, and by which files",
             "runs": "list the stored runs",
             "show": "print the figures and the result of a stored run again",
             "report": "write the report of a stored run again, and print its figures",
@@ -30,7 +31,7 @@ GROUPS = (
         commands={
             "samples": "write every value that stored runs measured, as CSV or Parquet",
             "prune": "remove old runs that nothing refers to",
-            "db": "copy all records from one database to another",
+            "db": "copy all records and nights from one database to another",
             "store": "send and fetch what hosts of a farm share, and look after it",
         },
     ),

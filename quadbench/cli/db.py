@@ -1,4 +1,4 @@
-"""Db: a database of records -> another with the same records in it."""
+"""Db: a database of records -> another with the same records and nights in it."""
 
 import argparse
 from dataclasses import asdict
@@ -15,7 +15,7 @@ from quadbench.results.copying import copy_records
 
 def add(commands: Any) -> None:
     """Add `quadbench db` and its actions to the commands."""
-    copy = add_action(add_group(commands, "db"), "copy", run_copy, "copy all records from one database to another")
+    copy = add_action(add_group(commands, "db"), "copy", run_copy, "copy all records and nights from one database to another")
     for name in ("source", "target"):
         copy.add_argument(name, help="a SQLite file, as results/quadbench.sqlite, or postgresql://HOST/NAME")
 
@@ -26,7 +26,9 @@ def run_copy(options: argparse.Namespace) -> int:
     if options.json:
         print_json(asdict(copied))
     else:
-        print_text(f"{counted(copied.stored, 'record')} copied, {copied.present} there already")
+        print_text(
+            f"{counted(copied.stored, 'record')} copied, {copied.present} there already; {counted(copied.nights, 'night')} copied"
+        )
     for reason in copied.refused:
         print_error(reason)
     return ArtifactError.exit_code if copied.refused else 0

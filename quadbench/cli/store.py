@@ -12,6 +12,9 @@ from quadbench.cli.options import add_action, add_group, counted, duration_s
 from quadbench.errors import ArtifactError
 from quadbench.farm.store import artifacts, collection
 from quadbench.farm.store.opening import required_store
+from quadbench.results.engine import database_of, open_for_reading
+from quadbench.results.frozen import frozen_digests
+from quadbench.results.nights import Nights
 
 
 def add(commands: Any) -> None:
@@ -74,7 +77,10 @@ def run_fetch(options: argparse.Namespace) -> int:
 
 
 def run_collect(options: argparse.Namespace) -> int:
-    collected = collection.collect(required_store(), options.keep, keep=options.names, is_dry_run=options.dry_run)
+    referred = frozen_digests(options.layout) | _referred(options)
+    collected = collection.collect(
+        required_store(), options.keep, keep=options.names, referred=referred, is_dry_run=options.dry_run
+    )
     if options.json:
         print_json({**asdict(collected), "is_dry_run": options.dry_run})
         return 0
@@ -87,6 +93,18 @@ def run_collect(options: argparse.Namespace) -> int:
             print_text(f"{one_line(key)} {would or 'is '}{what.partition(',')[0]}")
         print_text(f"{would}{what}: {counted(len(keys), 'file')}, {_size(size_bytes)}")
     return 0
+
+
+def _referred(options: argparse.Namespace) -> set[str]:
+    """Return what the nights of the database need to be kept, if there is a database."""
+    source = database_of(options.layout)
+    if isinstance(source, Path) and not source.exists():
+        return set()
+    engine = open_for_reading(source)
+    try:
+        return Nights(engine).referred()
+    finally:
+        engine.dispose()
 
 
 def run_check(options: argparse.Namespace) -> int:

@@ -99,7 +99,7 @@ class Here:
         """Yield what came of each thing wanted, one after the other. Nothing is begun once the budget is over."""
         for one in wanted:
             if budget and budget.left_s <= 0:
-                yield from (Launched(case=one.case, word=word, why=NO_TIME) for word in one.words)
+                yield from (Launched(case=one.case, word=word, why=f"{NO_TIME} it") for word in one.words)
             else:
                 self.observer.step("night", f"{one.case}: {one.a.name} and {one.b.name} on {', '.join(one.words)}")
                 yield from self._launched(one, {addresses_for([word], self.layout)[0]: word for word in one.words})

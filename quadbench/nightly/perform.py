@@ -25,7 +25,15 @@ from quadbench.results.records import Records, open_records
 from quadbench.statistics import Looks
 
 
-def perform(night_id: str, plan: Plan, bench: Bench, *, layout: Layout) -> Night:
+@dataclass(frozen=True, kw_only=True)
+class Performed:
+    """A night that is over, and what all nights so far tell of its devices."""
+
+    night: Night
+    known: tuple[DeviceKnowledge, ...]
+
+
+def perform(night_id: str, plan: Plan, bench: Bench, *, layout: Layout) -> Performed:
     """Perform a night, or go on with it: what was measured or ruled on stays. Of several that do so at once, one waits.
 
     Raises:
@@ -40,9 +48,10 @@ def perform(night_id: str, plan: Plan, bench: Bench, *, layout: Layout) -> Night
         under_way.measure(Looks(at=(plan.blocks,)))
         under_way.judge()
         under_way.tell_missing()
-        doubt_devices(Inventory(records.engine), _known_devices(plan, nights))
+        known = _known_devices(plan, nights)
+        doubt_devices(Inventory(records.engine), known)
         nights.end(night_id)
-        return nights.night(night_id)
+        return Performed(night=nights.night(night_id), known=known)
 
 
 def _known_devices(plan: Plan, nights: Nights) -> tuple[DeviceKnowledge, ...]:

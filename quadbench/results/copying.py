@@ -1,24 +1,29 @@
-"""Copying: a database of records -> another, of either kind, run by run; what is there already stays as it is."""
+"""Copying: a database of records -> another, of either kind, by runs and nights; what is there already stays as it is."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from quadbench.errors import ArtifactError, StorageError, UserError
 from quadbench.results.engine import Source, missing_folder, name_of
+from quadbench.results.nights import Nights
 from quadbench.results.records import open_records, read_records
 
 
 @dataclass(frozen=True, kw_only=True)
 class CopiedRecords:
-    """The outcome of copying: how many records are new in the target, how many were there already, and why others are not."""
+    """The outcome of copying: how many records are new in the target, how many were there already, and why others are not.
+
+    `nights` is the number of nights of which the target lacked something.
+    """
 
     stored: int
     present: int
+    nights: int
     refused: tuple[str, ...]
 
 
 def copy_records(source: Source, target: Source, *, notify: Callable[[str], None]) -> CopiedRecords:
-    """Copy every run from one database to another, oldest first. Leases and phones belong to a database and stay there.
+    """Copy every run and every night to another database, oldest first. Leases and phones belong to a database and stay there.
 
     Interrupted, it goes on where it was when it is called again. A record that the target refuses is left out and told.
 
@@ -45,4 +50,18 @@ def copy_records(source: Source, target: Source, *, notify: Callable[[str], None
                     raise
                 except ArtifactError as error:
                     refused.append(error.message)
-    return CopiedRecords(stored=stored, present=present, refused=tuple(refused))
+        nights = _copied_nights(Nights(old.engine), Nights(new.engine), notify=notify)
+    return CopiedRecords(stored=stored, present=present, nights=nights, refused=tuple(refused))
+
+
+def _copied_nights(old: Nights, new: Nights, *, notify: Callable[[str], None]) -> int:
+    """Copy nights with the rulings that stand, and what people acknowledged; return of how many something was new."""
+    copied = 0
+    for night_id in reversed(old.night_ids()):
+        notify(night_id)
+        copied += new.adopt(old.night(night_id))
+    there = new.acknowledgements()
+    for acknowledgement in old.acknowledgements():
+        if acknowledgement not in there:
+            new.acknowledge(acknowledgement)
+    return copied

@@ -91,6 +91,15 @@ def frozen_names(layout: Layout) -> list[str]:
     return sorted(path.stem for path in layout.frozen_bundles.glob("*.json"))
 
 
+def frozen_digests(layout: Layout) -> set[str]:
+    """Return the digests of all frozen bundles.
+
+    Raises:
+        ArtifactError: a file of one is damaged.
+    """
+    return {read_frozen(name, layout).bundle for name in frozen_names(layout)}
+
+
 def _copy(bundle: Stored[Bundle], layout: Layout) -> None:
     def fill(folder: Path) -> Bundle:
         for file in dict.fromkeys(file_refs(bundle.artifact)):

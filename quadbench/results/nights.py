@@ -41,6 +41,19 @@ class Nights:
             connection.execute(insert.on_conflict_do_update(index_elements=[NightRow.id], set_=changes))
         return self.night(night_id)
 
+    def adopt(self, night: Night) -> bool:
+        """Store a night of another database, with what of it is not here yet; return whether anything was new."""
+        with writing(self._engine) as connection:
+            row = {name: getattr(night, name) for name in ("name", "began_at", "ended_at", "version")}
+            row |= {"id": check_file_name(night.night_id), "planned": [list(pair) for pair in night.planned]}
+            insert = insertion(connection, NightRow).values(row).on_conflict_do_nothing().returning(NightRow.id)
+            is_new = connection.scalar(insert) is not None
+        kept = [self.keep(measurement) for measurement in night.measurements]
+        here = self.rulings(night.night_id)
+        rulings = [ruling for ruling in night.rulings if ruling not in here]
+        self.rule(rulings)
+        return is_new or any(kept) or bool(rulings)
+
     def end(self, night_id: str) -> None:
         """Note that a night is over."""
         with writing(self._engine) as connection:
@@ -85,19 +98,34 @@ class Nights:
         with reading(self._engine) as connection:
             return list(connection.scalars(query if name is None else query.where(NightRow.name == name)))
 
+    def referred(self) -> set[str]:
+        """Return what nights need to be kept: the digests of bundles and kits that they ran, and the ids of their runs."""
+        columns = (
+            MeasurementRow.bundle,
+            MeasurementRow.kit,
+            MeasurementRow.yardstick,
+            sa.type_coerce(MeasurementRow.runs, sa.Text),
+        )
+        with reading(self._engine) as connection:
+            rows = connection.execute(sa.select(*columns)).all()
+        digests = {digest for row in rows for digest in row[:3] if digest}
+        return digests.union(*(from_json(row[-1]) for row in rows))
+
     def cases(self) -> list[tuple[str, str]]:
         """Return every case that was measured with every device that it was measured on."""
         query = sa.select(MeasurementRow.case_name, MeasurementRow.device).distinct()
         with reading(self._engine) as connection:
             return sorted((row.case_name, row.device) for row in connection.execute(query))
 
-    def series(self, case: str, device: str | None = None, *, latest: int | None = None) -> list[Measurement]:
-        """Return the measurements of a case, on one device or on all, by time; only the `latest` of them if given."""
+    def series(
+        self, case: str, device: str | None = None, *, latest: int | None = None, key: str | None = None
+    ) -> list[Measurement]:
+        """Return the measurements of a case by time, on one device or on all: the `latest` of them, with figures of one `key`."""
         wanted = sa.select(MeasurementRow.id).where(MeasurementRow.case_name == case)
         if device is not None:
             wanted = wanted.where(MeasurementRow.device == device)
         wanted = wanted.order_by(MeasurementRow.measured_at.desc(), MeasurementRow.id.desc()).limit(latest)
-        return list(self._measurements(MeasurementRow.id.in_(wanted)))
+        return list(self._measurements(MeasurementRow.id.in_(wanted), key))
 
     def rulings(self, night_id: str) -> tuple[Ruling, ...]:
         """Return the rulings of a night that stand, those of a case and device together."""
@@ -122,11 +150,12 @@ class Nights:
             contents = [{("case" if name == "case_name" else name): value for name, value in row.items()} for row in rows]
         return tuple(_noun(Acknowledgement, content) for content in contents)
 
-    def _measurements(self, condition: sa.ColumnElement[bool]) -> Iterator[Measurement]:
+    def _measurements(self, condition: sa.ColumnElement[bool], key: str | None = None) -> Iterator[Measurement]:
         nights = sa.select(*_columns(MeasurementRow)).where(condition).order_by(MeasurementRow.measured_at, MeasurementRow.id)
         ids = sa.select(MeasurementRow.id).where(condition)
         columns = [PointRow.measurement, *(PointRow.__table__.c[name] for name in _POINT)]
         of_nights = sa.select(*columns).where(PointRow.measurement.in_(ids)).order_by(PointRow.task, PointRow.key)
+        of_nights = of_nights if key is None else of_nights.where(PointRow.key == key)
         points: dict[int, list[dict[str, Any]]] = defaultdict(list)
         with reading(self._engine) as connection:
             rows = connection.execute(nights).mappings().all()

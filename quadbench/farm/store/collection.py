@@ -6,7 +6,7 @@ nothing, goes. Clocks of hosts may differ by less than that day.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -33,11 +33,18 @@ class Collected:
 
 
 def collect(
-    store: Store, keep_s: float, *, keep: Collection[str] = (), grace_s: float = GRACE_S, is_dry_run: bool = False
+    store: Store,
+    keep_s: float,
+    *,
+    keep: Collection[str] = (),
+    referred: Set[str] = frozenset(),
+    grace_s: float = GRACE_S,
+    is_dry_run: bool = False,
 ) -> Collected:
     """Remove artifacts and runs that were sent longer ago than `keep_s`, and contents that nothing names.
 
-    `keep` are digests and run ids, or their beginnings, of those that stay however old they are.
+    `keep` are digests and run ids, or their beginnings, of those that stay however old they are, and `referred` those to which
+    something else refers.
 
     Raises:
         ArtifactError: an entry is damaged, so that what it names cannot be told. Nothing was removed.
@@ -45,7 +52,9 @@ def collect(
     """
     now = datetime.now(UTC)
     listed = [file for prefix in (ARTIFACTS, RUNS, OBJECTS, INCOMING) for file in store.place.listed(prefix)]
-    named = set(_named(store, [file.key for file in listed if _is_kept(file, now, keep_s, keep)]))
+    named = set(
+        _named(store, [file.key for file in listed if _is_kept(file, now - timedelta(seconds=keep_s), tuple(keep), referred)])
+    )
     grace = timedelta(seconds=grace_s)
     garbage = [file for file in listed if file.key not in named and now - file.modified_at >= grace][:_MOST_CONDEMNED]
     before = store.condemned().keys
@@ -164,11 +173,11 @@ def _contents(key: str, store: Store) -> Iterator[FileRef]:
             yield from launch.files if launch else ()
 
 
-def _is_kept(file: Listed, now: datetime, keep_s: float, keep: Collection[str]) -> bool:
+def _is_kept(file: Listed, old: datetime, keep: tuple[str, ...], referred: Set[str]) -> bool:
     """Say whether an entry is young, or one of those that stay; contents stay by their entries alone."""
     match file.key.removesuffix(".json").split("/"):
         case ["artifacts", _, name] | ["runs", name, *_]:
-            return now - file.modified_at < timedelta(seconds=keep_s) or name.startswith(tuple(keep))
+            return file.modified_at > old or name in referred or name.startswith(keep)
     return False
 
 

@@ -1,0 +1,170 @@
+"""Scripted night: phones with a fate and bundles with a cost -> a bench whose launches are invented, but stored and compared."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import cached_property
+
+from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, RunResult, Stored, Variant
+from quadbench.artifacts.night import Point
+from quadbench.measure import Budget
+from quadbench.nightly.bench import NO_TIME, Launched, Wanted
+from quadbench.nightly.night_file import Limits
+from quadbench.nightly.plan import Plan, PlannedCase
+from quadbench.report.sides import interleaved_rows, sides_of_blocks
+from quadbench.report.versus import VersusDevice, caveats_of
+from quadbench.results.layout import Layout
+from quadbench.results.nights import Nights
+from quadbench.results.records import open_records
+from quadbench.results.runs import new_id
+from quadbench.study.chosen import Chosen
+from support.synthetic_run import S25, make_run
+
+YARDSTICK, OLD, NEW = "aa" * 32, "bb" * 32, "cc" * 32
+_NOISE = 0.002  # of a launch
+
+
+@dataclass
+class Phone:
+    """A phone: all of its times are so many times as long, and the first tries there fail for these reasons."""
+
+    pace: float = 1.0
+    faults: list[str] = field(default_factory=list)
+
+
+@dataclass
+class ScriptedBench:
+    """Launches on phones by their words, in nights that are a day apart.
+
+    `costs` has by bundle and task how many times as long its images take. `asked` notes the case, the word and the blocks of
+    each comparison; Ctrl-C is pressed before the one behind `interrupted_after` others, and with `fails_to_confirm` as the reason
+    no confirmation comes to its end.
+    """
+
+    layout: Layout
+    phones: dict[str, Phone]
+    costs: dict[tuple[str, str], float] = field(default_factory=dict)
+    interrupted_after: int | None = None
+    fails_to_confirm: str | None = None
+    day: int = 0
+    asked: list[tuple[str, str, int]] = field(default_factory=list)
+
+    def bundle(self, digest: str) -> Stored[Bundle]:
+        return Stored(artifact=replace(self._model.bundle, digest=digest), folder=self._model.stored.folder)
+
+    def launched(self, wanted: Sequence[Wanted], budget: Budget | None) -> Iterator[Launched]:
+        for one in wanted:
+            for word in one.words:
+                if len(self.asked) == self.interrupted_after:
+                    raise KeyboardInterrupt
+                if budget and budget.left_s <= 0:
+                    yield Launched(case=one.case, word=word, why=f"{NO_TIME} it")
+                    continue
+                self.asked.append((one.case, word, one.looks.at[-1]))
+                if self.fails_to_confirm and one.goals:
+                    yield Launched(case=one.case, word=word, why=self.fails_to_confirm, may_pass=True)
+                else:
+                    yield self._launched(one, word, self.phones[word])
+
+    @cached_property
+    def _model(self) -> RunResult:
+        return make_run(self.layout.root, variants=(Variant.SHARED,), iterations=1)
+
+    def _launched(self, wanted: Wanted, word: str, phone: Phone) -> Launched:
+        if phone.faults:
+            return Launched(case=wanted.case, word=word, why=phone.faults.pop(0), may_pass=True)
+        facts, runs, tasks = replace(S25, address=word, serial=word, family="adb"), (new_id(), new_id()), self._model.bundle.tasks
+        sides = [
+            (run_id, side.bundle.artifact.digest) for run_id, side in zip(runs, (wanted.a, wanted.b), strict=True) if side.bundle
+        ]
+        blocks = [
+            [self._record(*sides[side], facts, phone.pace, 2 * number + k) for side, k in ((0, 0), (1, 0), (1, 1), (0, 1))]
+            for number in range(wanted.looks.at[-1])
+        ]
+        with open_records(self.layout.database) as records:
+            for block in blocks:
+                for record in block:
+                    records.store(record)
+        a, b = sides_of_blocks(blocks, tasks, tasks)
+        versus = VersusDevice(
+            device=facts,
+            blocks=len(blocks),
+            looks=wanted.looks,
+            rows=interleaved_rows(facts, a, b, wanted.looks),
+            differences={},
+            caveats=caveats_of((a.records, b.records)),
+        )
+        return Launched(case=wanted.case, word=word, device=word, versus=versus, comparison=new_id(), runs=runs)
+
+    def _record(self, run_id: str, digest: str, facts: DeviceFacts, pace: float, launch: int) -> RunRecord:
+        (model,) = self._model.records
+        dice, day = random.Random(f"{run_id} {launch}"), timedelta(days=self.day)
+        luck = pace * (1 + _NOISE * dice.uniform(-1, 1))
+        samples = [
+            replace(one, value=round(one.value * luck * self.costs.get((digest, one.task or ""), 1.0)))
+            if one.metric.endswith("_ns")
+            else one
+            for one in model.samples
+        ]
+        return replace(
+            model,
+            record_id=f"{run_id} {launch}",
+            run_id=run_id,
+            started_at=model.started_at + day,
+            ended_at=model.ended_at + day,
+            bundle_digest=digest,
+            device=facts,
+            launch=launch,
+            caveats=(),
+            samples=tuple(samples),
+            images={},
+        )
+
+
+def remember(bench: ScriptedBench, night_id: str, nights: int) -> None:
+    """Give what a night has measured as many nights after it that differ by noise alone, each ruled CLEAN."""
+    dice = random.Random(nights)
+    with open_records(bench.layout.database) as records:
+        store = Nights(records.engine)
+        first = store.night(night_id)
+        for number in range(1, nights + 1):
+            begun = store.begin(f"{night_id}-{number}", first.name, first.version, first.planned)
+            for one in first.measurements:
+                points = tuple(_about(point, 1 + 2 * _NOISE * dice.uniform(-1, 1)) for point in one.points)
+                at = one.measured_at + timedelta(days=number)
+                store.keep(replace(one, night=begun.night_id, measured_at=at, points=points))
+            store.rule(replace(ruling, night=begun.night_id) for ruling in first.rulings)
+            store.end(begun.night_id)
+
+
+def _about(point: Point, luck: float) -> Point:
+    if point.ratio is None or point.low is None or point.high is None:
+        return point
+    return replace(point, value=point.value * luck, ratio=point.ratio * luck, low=point.low * luck, high=point.high * luck)
+
+
+def plan_of(bench: ScriptedBench, cases: dict[str, str], words: Sequence[str] = (), faults: dict[str, str] | None = None) -> Plan:
+    """Return a night of cases, each with the digest of what it runs, on all phones or those of these words."""
+    words = tuple(words or bench.phones)
+    yardstick = Chosen(source="reference", changes={}, bundle=bench.bundle(YARDSTICK))
+    planned = [
+        PlannedCase(
+            name=name,
+            yardstick=yardstick,
+            chosen=Chosen(source=name, changes={}, bundle=bench.bundle(digest)),
+            words=words,
+            limits=Limits(),
+            owner="ana@lab",
+        )
+        for name, digest in cases.items()
+    ]
+    return Plan(
+        name="phones",
+        cases=tuple(planned),
+        pairs=tuple((name, word) for name in (*cases, *(faults or {})) for word in words),
+        owners=dict.fromkeys((*cases, *(faults or {})), "ana@lab"),
+        faults=faults or {},
+        blocks=3,
+        budget_s=None,
+    )

@@ -1,0 +1,133 @@
+"""A night is performed once, whatever befalls its phones; each cause gets its ruling, and a night that was cut short goes on."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.scripted_night import NEW, OLD, Phone, ScriptedBench, plan_of, remember
+
+from quadbench.artifacts.night import Night, Ruling, RulingKind
+from quadbench.nightly.ending import exit_code
+from quadbench.nightly.perform import perform
+from quadbench.results.layout import Layout
+
+WORDS = ("steady", "hot", "vanished", "flaky", "shifting")
+NIGHTS = 12
+HOT = "INVALID: thermal status 3 (severe), at most 1 allowed; waited 600 s"
+GONE = "device 'vanished' is not attached; attached: none"
+PARTED = "device 'flaky' was lost: the cable came off"
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder with a history of good nights with two cases. Not to be changed."""
+    folder = tmp_path_factory.mktemp("history")
+    bench = ScriptedBench(layout=Layout(folder), phones={word: Phone() for word in WORDS})
+    performed(bench, "first", portrait=OLD, scene=OLD)
+    remember(bench, "first", NIGHTS)
+    return folder
+
+
+@pytest.fixture
+def bench(history: Path, tmp_path: Path) -> ScriptedBench:
+    """A bench with that history."""
+    shutil.copytree(history, tmp_path / "results")
+    return ScriptedBench(layout=Layout(tmp_path / "results"), phones={word: Phone() for word in WORDS}, day=NIGHTS + 1)
+
+
+def performed(bench: ScriptedBench, night_id: str, **cases: str) -> Night:
+    return perform(night_id, plan_of(bench, cases), bench, layout=bench.layout).night
+
+
+def befall(bench: ScriptedBench) -> None:
+    """Let something happen to each phone but the steady one, and let what portrait runs tonight be slow with one adapter."""
+    bench.costs[NEW, "restyle"] = 1.08
+    bench.phones["hot"].faults = [HOT] * 9
+    bench.phones["vanished"].faults = [GONE] * 9
+    bench.phones["flaky"].faults = [PARTED]
+    bench.phones["shifting"].pace = 1.2
+
+
+def kinds(night: Night, case: str, word: str) -> set[RulingKind]:
+    return {ruling.kind for ruling in night.rulings if (ruling.case, ruling.address) == (case, word)} - {RulingKind.CLEAN}
+
+
+def regressions(night: Night) -> list[Ruling]:
+    return [ruling for ruling in night.rulings if ruling.kind is RulingKind.REGRESSION]
+
+
+def test_each_cause_gets_its_ruling_and_costs_no_other(bench: ScriptedBench) -> None:
+    befall(bench)
+    night = performed(bench, "tonight", portrait=NEW, scene=OLD)
+    assert {ruling.task for ruling in regressions(night)} == {"restyle"}
+    assert {ruling.address for ruling in regressions(night)} == {"steady", "flaky", "shifting"}
+    assert all(ruling.ratio == pytest.approx(1.08, rel=0.01) and ruling.comparison for ruling in regressions(night))
+    assert kinds(night, "scene", "steady") == set() == kinds(night, "scene", "flaky")
+    assert kinds(night, "scene", "shifting") == {RulingKind.ENVIRONMENT}
+    for word, cause in {"hot": HOT, "vanished": GONE}.items():
+        for case in ("portrait", "scene"):
+            assert kinds(night, case, word) == {RulingKind.MISSING}
+            (ruling,) = (one for one in night.rulings if (one.case, one.address) == (case, word))
+            assert (ruling.cause, ruling.owner) == (cause, "ana@lab")
+    assert exit_code(night.rulings) == 2
+    assert night.ended_at is not None
+
+
+def test_performed_again_a_night_measures_only_what_was_missing_and_rules_the_same(bench: ScriptedBench) -> None:
+    befall(bench)
+    first = performed(bench, "tonight", portrait=NEW, scene=OLD)
+    bench.asked = []
+    again = performed(bench, "tonight", portrait=NEW, scene=OLD)
+    assert {word for _, word, _ in bench.asked} == {"hot", "vanished"}
+    assert told(again) == told(first)
+    bench.phones["vanished"].faults = []
+    later = performed(bench, "tonight", portrait=NEW, scene=OLD)
+    assert kinds(later, "portrait", "vanished") == {RulingKind.REGRESSION}
+    assert kinds(later, "scene", "vanished") == set()
+
+
+@pytest.mark.parametrize("after", [0, 3, 11, 13])
+def test_a_night_that_was_cut_short_goes_on_and_rules_the_same(bench: ScriptedBench, after: int, tmp_path: Path) -> None:
+    befall(bench)
+    bench.interrupted_after = after
+    with pytest.raises(KeyboardInterrupt):
+        performed(bench, "tonight", portrait=NEW, scene=OLD)
+    bench.interrupted_after = None
+    bench.phones["flaky"].faults = [PARTED]
+    night = performed(bench, "tonight", portrait=NEW, scene=OLD)
+    measured = [asked for asked in bench.asked if asked[2] == 3]
+    assert len([one for one in measured if one[1] == "steady"]) == 2
+    assert {ruling.address for ruling in regressions(night)} == {"steady", "flaky", "shifting"}
+    assert kinds(night, "scene", "shifting") == {RulingKind.ENVIRONMENT}
+    assert kinds(night, "scene", "hot") == {RulingKind.MISSING}
+
+
+def test_a_confirmation_that_could_not_be_done_leaves_it_open_and_says_why(bench: ScriptedBench) -> None:
+    bench.costs[NEW, "restyle"] = 1.08
+    bench.fails_to_confirm = PARTED
+    night = performed(bench, "tonight", portrait=NEW)
+    assert kinds(night, "portrait", "steady") >= {RulingKind.INCONCLUSIVE}
+    assert all(PARTED in one.cause for one in night.rulings if one.kind is RulingKind.INCONCLUSIVE)
+    assert exit_code(night.rulings) == 3
+    assert [blocks for _, word, blocks in bench.asked if word == "steady"] == [3, 16, 16]  # it is tried once more
+
+
+def test_a_case_that_cannot_be_at_all_is_missing_on_each_device_with_the_reason(bench: ScriptedBench) -> None:
+    plan = plan_of(bench, {"scene": OLD}, faults={"broken": "unknown recipe 'nothing'"})
+    night = perform("tonight", plan, bench, layout=bench.layout).night
+    missing = [one for one in night.rulings if one.kind is RulingKind.MISSING]
+    assert {(one.case, one.address, one.cause) for one in missing} == {("broken", w, "unknown recipe 'nothing'") for w in WORDS}
+    assert exit_code(night.rulings) == 4
+
+
+def test_what_there_is_no_time_for_is_missing_and_a_night_keeps_its_time_when_it_goes_on(bench: ScriptedBench) -> None:
+    plan = replace(plan_of(bench, {"scene": OLD}), budget_s=0.0)
+    for _ in range(2):
+        night = perform("tonight", plan, bench, layout=bench.layout).night
+        assert {one.cause for one in night.rulings} == {"the time of the night was over before it"}
+    assert bench.asked == []
+
+
+def told(night: Night) -> set[tuple[object, ...]]:
+    return {(one.case, one.address, one.task, one.key, one.kind, one.cause) for one in night.rulings}
