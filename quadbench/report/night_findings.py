@@ -61,7 +61,8 @@ class Since:
 class NightFinding:
     """Rulings that are not clean and belong together: of a case on a device, or of a device whose cases share the cause.
 
-    `figures` has the ruling that tells most first, whose place is `place`; `next_step` is a command, as a shell takes it.
+    `figures` has the ruling that tells most first, whose place is `place`. `next_step` is the command that says more,
+    `accepting` the one by which somebody says that it shall be so; None where there is nothing to accept.
     """
 
     kind: RulingKind
@@ -72,6 +73,7 @@ class NightFinding:
     owners: tuple[str, ...]
     since: Since | None
     next_step: str
+    accepting: str | None
 
     @property
     def sentence(self) -> str:
@@ -155,6 +157,7 @@ def _finding(rulings: Sequence[Ruling], series: Series, where: Sequence[str]) ->
         owners=once(words(ruling.owner) for ruling in rulings if ruling.owner),
         since=_since(first, series.get(place, ())),
         next_step=_next_step(first, where),
+        accepting=_accepting(first, where),
     )
 
 
@@ -217,13 +220,23 @@ def changed(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, tupl
 
 
 def _next_step(ruling: Ruling, where: Sequence[str]) -> str:
-    """Return the command that says more, as a shell takes it."""
+    """Return the command that says more."""
     match ruling.kind:
         case RulingKind.MISSING | RulingKind.ENVIRONMENT:
-            command = ["doctor", "--device", ruling.address]
+            return _command(("doctor", "--device", ruling.address), where)
         case _:
-            command = ["history", ruling.case, "--devices", ruling.address]
-    return words(shlex.join(["quadbench", *command, *where]))
+            return _command(("history", ruling.case, "--devices", ruling.address), where)
+
+
+def _accepting(ruling: Ruling, where: Sequence[str]) -> str | None:
+    """Return the command by which somebody says that it shall be so, where that is worse than before."""
+    command = ("history", ruling.case, "--acknowledge", "REASON", "--until", "30d")
+    return _command(command, where) if ruling.kind is RulingKind.REGRESSION else None
+
+
+def _command(command: Sequence[str], where: Sequence[str]) -> str:
+    """Return a command as a shell takes it."""
+    return words(shlex.join(("quadbench", *command, *where)))
 
 
 def once(values: Iterable[T]) -> tuple[T, ...]:
