@@ -20,7 +20,7 @@ from quadbench.results.layout import Layout
 _MOST_CHARTS = 12
 _CHARTS_EACH = 2
 _MEANINGS = {
-    RulingKind.REGRESSION: "It is slower, bigger or worse than with the last good files: launches in turn, bytes or pictures show it.",
+    RulingKind.REGRESSION: "It is slower, bigger or worse than with the last good files, by launches in turn, bytes or pictures.",
     RulingKind.INCONCLUSIVE: "It looks different, and launches in turn could not tell.",
     RulingKind.MISSING: "It was not measured.",
     RulingKind.ENVIRONMENT: "What runs is the same; the device or what is around it changed.",
