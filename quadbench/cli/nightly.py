@@ -35,7 +35,7 @@ _MORNING = timedelta(hours=12)  # a night that begins in the evening is that of 
 def add(commands: Any) -> None:
     """Add `quadbench nightly` to the commands."""
     parser = add_command(commands, "nightly", run)
-    parser.usage = "quadbench nightly [options] (FILE | freeze NAME SOURCE | schedule FILE)"
+    parser.usage = "quadbench nightly [-h] [OPTION...] (FILE | freeze NAME SOURCE | schedule FILE)"
     parser.add_argument(
         "words",
         nargs="+",
