@@ -2,6 +2,9 @@
 
 import argparse
 import json
+import os
+import re
+import shlex
 import shutil
 import subprocess
 import xml.etree.ElementTree as ET
@@ -11,6 +14,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+import yaml
 from markdown_it import MarkdownIt
 from support.chat import Chat, running_chat
 from support.github_runner import commands
@@ -18,6 +22,7 @@ from support.night_samples import ATTACK, attacked_night, clean_night, measureme
 from support.report_page import Page
 
 from quadbench.artifacts.night import Night
+from quadbench.cli import build_parser
 from quadbench.cli.night_outputs import SUMMARY_VARIABLE, add_outputs, write_outputs
 from quadbench.cli.options import common_options
 from quadbench.errors import ServiceError, UserError
@@ -33,6 +38,7 @@ from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
 
 SCHEMA = Path(__file__).parents[1] / "docs/schemas/night.schema.json"
+PAGE = (Path(__file__).parents[1] / "docs/ci.md").read_text()
 COMMAND = ("/opt/quad bench/quadbench", "nightly", "50%.yaml")
 Told = Callable[..., tuple[bool, str, str]]
 
@@ -320,3 +326,25 @@ def test_a_word_with_a_line_end_stands_in_no_schedule(words: list[str]) -> None:
         systemd_files("phones", words, Path("/srv"), "daemon", "02:00")
     with pytest.raises(UserError, match="is no user's name"):
         systemd_files("phones", ["true"], Path("/srv"), "me\nExecStartPre=/bin/false", "02:00")
+
+
+def test_every_command_line_of_the_page_on_ci_is_one_that_quadbench_takes() -> None:
+    lines = [line.strip() for line in PAGE.splitlines() if line.strip().startswith("quadbench nightly")]
+    assert len(lines) == 4
+    for line in lines:
+        words = shlex.split(re.split(r" 2>| > ", line)[0])[1:]
+        assert build_parser(["nightly"]).parse_args(words).command == "nightly"
+
+
+def test_the_workflow_of_the_page_on_ci_lets_pass_what_is_the_device_s_doing(tmp_path: Path) -> None:
+    (workflow,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    steps = yaml.safe_load(workflow)["jobs"]["night"]["steps"]
+    script = next(step["run"] for step in steps if step.get("name") == "Perform the night")
+    (tmp_path / "quadbench").write_text('#!/bin/sh\nexit "$CODE"\n')
+    (tmp_path / "quadbench").chmod(0o755)
+    passed = []
+    for code in range(6):
+        place = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RESULTS": "results", "CODE": str(code)}
+        result = subprocess.run(["bash", "-e", "-o", "pipefail", "-c", script], cwd=tmp_path, env=place, check=False)
+        passed.append(result.returncode)
+    assert passed == [0, 1, 2, 0, 4, 0]

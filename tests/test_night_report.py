@@ -22,7 +22,7 @@ from support.report_page import Page
 from quadbench.artifacts.night import RulingKind
 from quadbench.report.night import NightView, night_view
 from quadbench.report.night_html import render_night, write_night_report
-from quadbench.report.night_text import device_table, finding_table
+from quadbench.report.night_text import device_table, finding_lines
 from quadbench.results.layout import Layout
 
 
@@ -43,6 +43,13 @@ def test_the_sentence_has_the_worst_first_and_counts_every_case_on_every_device(
         "launched in turn; and 1 more figure. 10 cases on devices: 1 regression, 2 missing, 1 inconclusive, 2 environment, "
         "1 improvement, 3 clean."
     )
+
+
+def test_the_sentence_names_every_device_on_which_the_worst_case_is_so() -> None:
+    worse = [one for one in sample_night().rulings if one.kind is RulingKind.REGRESSION]
+    more = [replace(one, device=f"adb:{name.upper()}", address=name) for name in ("s24", "s23") for one in worse]
+    view = night_view(replace(sample_night(), rulings=(*worse, *more)), series())
+    assert view.sentence.startswith("restyle got worse on s23, s24 and s25: End to end, restyle: it is 5.2 % more")
 
 
 def test_a_clean_night_says_so() -> None:
@@ -67,8 +74,8 @@ def test_what_belongs_together_is_one_finding(view: NightView) -> None:
 
 def test_a_finding_of_a_device_has_what_is_about_all_figures_first(view: NightView) -> None:
     assert view.findings[3].sentence == (
-        "s23 changed, and what runs there did not (restyle and sticker); the yardstick, whose files are as ever, differs from "
-        "what is usual on this device: End to end 18.0 % more; and 2 more figures."
+        "s23 itself changed, as restyle and sticker tell; the yardstick, whose files are as ever, differs from what is usual on "
+        "this device: End to end 18.0 % more; and 2 more figures."
     )
 
 
@@ -80,6 +87,12 @@ def test_a_finding_says_since_when_and_by_what(view: NightView) -> None:
     assert changed.since is not None
     assert (changed.since.night, changed.since.subject) == (night_id(NIGHTS - 1), None)
     assert changed.since.environment == {"Android": ("15", "16")}
+
+
+def test_what_a_device_did_is_not_blamed_on_files_that_came_in_the_same_night() -> None:
+    told = ruling(RulingKind.ENVIRONMENT, "restyle", "s25", "the yardstick shifted", last_good=GOOD)
+    (finding,) = night_view(replace(sample_night(), rulings=(told,)), series()).findings
+    assert finding.since is None
 
 
 def test_a_finding_names_the_command_that_comes_next_as_a_shell_takes_it(view: NightView, attacked: NightView) -> None:
@@ -117,6 +130,18 @@ def test_what_is_not_ruled_yet_counts_as_open_and_not_as_clean() -> None:
     assert len(view.open) == 10
     assert view.clean == {}
     assert view.sentence.startswith("Nothing is ruled yet. 10 cases on devices: 10 not ruled")
+
+
+def test_a_finding_has_its_lines_on_the_terminal(view: NightView) -> None:
+    assert list(finding_lines(view.findings[0])) == [
+        "REGRESSION: restyle on s25",
+        "    End to end, restyle 5.2 % more (4.3 to 6.1 % more)",
+        "    U-Net, one step, restyle 4.9 % more (3.5 to 6.3 % more)",
+        "    why: it is 5.2 % more (4.3 to 6.1 % more) than on the last good files, launched in turn",
+        "    since: phones-2026-01-20, bundle e07be07be07b after bundle 9c419c419c41",
+        "    owner: ana@example.org",
+        "    next: quadbench history restyle --devices s25",
+    ]
 
 
 def test_devices_say_what_was_wrong_what_changed_and_how_often_they_alarm_falsely(view: NightView) -> None:
@@ -177,6 +202,7 @@ def test_an_attack_in_any_text_is_only_text(attacked: NightView) -> None:
     assert page.count("script") == page.count("img") == 0
     assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
     assert not {"\x1b", "\x00", "\u202e", "\uffff"} & {*html}
-    for table in (finding_table(attacked), device_table(attacked)):
-        assert all("\n" not in cell and "\x1b" not in cell for row in table.rows for cell in row)
+    lines = [line for finding in attacked.findings for line in finding_lines(finding)]
+    cells = [cell for row in device_table(attacked).rows for cell in row]
+    assert not [text for text in (*lines, *cells) if {"\n", "\x1b"} & {*text}]
     assert len(attacked.sentence) < 3 * len(ATTACK)

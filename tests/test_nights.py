@@ -84,6 +84,17 @@ def test_a_case_is_measured_once_on_a_device_in_a_night(nights: Nights) -> None:
     assert nights.series("restyle", "adb:R5CX") == [MEASUREMENT]
 
 
+def test_a_series_can_be_read_in_part(nights: Nights) -> None:
+    for number in range(5):
+        night_id = f"phones-2026-01-{number + 3:02d}"
+        nights.begin(night_id, "phones", "0.1", [])
+        nights.keep(replace(MEASUREMENT, night=night_id, measured_at=AT + timedelta(days=number)))
+    whole = nights.series("restyle", "adb:R5CX")
+    assert nights.series("restyle", "adb:R5CX", latest=2) == whole[-2:]
+    (latest,) = nights.series("restyle", latest=1, key="lora_rom")
+    assert latest == replace(whole[-1], points=(BYTES,))
+
+
 def test_of_rulings_about_the_same_figure_the_last_one_stands(nights: Nights, engine: sa.Engine) -> None:
     nights.rule([RULING])
     later = replace(RULING, kind=RulingKind.CLEAN, cause="acknowledged", told_at=AT + timedelta(days=1))

@@ -19,6 +19,7 @@ GROUPS = (
             "compare": "launch two recipes or builds in turn and say which takes more",
             "sweep": "run a recipe with several values of one key, and compare them",
             "nightly": "say what got worse since last night, and whose doing it is",
+            "history": "say what changed of a case since when, and by which files",
             "runs": "list the stored runs",
             "show": "print the figures and the result of a stored run again",
             "report": "write the report of a stored run again, and print its figures",

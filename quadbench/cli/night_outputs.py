@@ -4,22 +4,23 @@ import argparse
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import chain
 from pathlib import Path
 
-from quadbench.artifacts.night import Measurement, Night
+from quadbench.artifacts.night import Night
 from quadbench.cli.console import print_error, print_text, stdout_console
 from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import QuadbenchError, UserError
 from quadbench.nightly.github import annotations
 from quadbench.nightly.junit import night_junit
 from quadbench.nightly.markdown import night_markdown
-from quadbench.nightly.self_knowledge import DeviceKnowledge, self_knowledge
+from quadbench.nightly.self_knowledge import RECENT, DeviceKnowledge, self_knowledge
 from quadbench.nightly.webhook import WEBHOOK_VARIABLE, check_address, tell
 from quadbench.report.night import AlarmRate, NightView, night_view
 from quadbench.report.night_document import night_json
-from quadbench.report.night_findings import Place, until
+from quadbench.report.night_findings import until
 from quadbench.report.night_html import write_night_report
-from quadbench.report.night_text import device_table, finding_table
+from quadbench.report.night_text import device_table, finding_lines
 from quadbench.results.engine import database_of, open_engine
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
@@ -70,19 +71,17 @@ def write_outputs(options: argparse.Namespace, night: Night, layout: Layout) -> 
 
 
 def _view(night: Night, layout: Layout) -> NightView:
-    """Return the night with what was measured and ruled before it, of its cases alone."""
-    cases = sorted({case for case, _ in night.planned})
+    """Return the night with the latest ones of its cases and devices, and with what these tell of the devices."""
+    places = sorted({(one.case, one.device) for one in night.measurements} | {(one.case, one.device) for one in night.rulings})
     engine = open_engine(database_of(layout))
     try:
         nights = Nights(engine)
-        measured = [one for case in cases for one in nights.series(case)]
-        known = self_knowledge(measured, [ruling for case in cases for ruling in nights.rulings_of(case)])
+        series = {place: nights.series(*place, latest=RECENT) for place in places}
+        rulings = [ruling for case in sorted({case for case, _ in places}) for ruling in nights.rulings_of(case)]
     finally:
         engine.dispose()
-    series: dict[Place, list[Measurement]] = {}
-    for one in measured:
-        series.setdefault((one.case, one.device), []).append(one)
-    return night_view(night, {place: until(nights, night) for place, nights in series.items()}, map(_rate, known))
+    known = self_knowledge(chain.from_iterable(series.values()), rulings)
+    return night_view(night, {place: until(one, night) for place, one in series.items()}, map(_rate, known))
 
 
 def _rate(known: DeviceKnowledge) -> AlarmRate:
@@ -118,13 +117,13 @@ def _print(options: argparse.Namespace, view: NightView, report: Path) -> None:
         return
     with _unheard_by_github() if options.github else nullcontext():
         console = stdout_console()
-        for table in (finding_table(view), device_table(view)):
-            if table.rows:
-                print_text_table(console, table)
+        print_text_table(console, device_table(view))
+        for finding in reversed(view.findings):  # the worst is nearest to the sentence
+            print_text("\n".join(finding_lines(finding)))
         print_text(f"Report: {report}")
         console.print(view.sentence, style="bold", highlight=False)
-    if options.github:
-        print_text(annotations(view).rstrip("\n"))
+    if options.github and view.findings:
+        print_text(annotations(view))
 
 
 @contextmanager

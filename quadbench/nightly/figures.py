@@ -4,7 +4,7 @@ import math
 
 from quadbench.artifacts.night import Point
 from quadbench.nightly.night_file import Limits
-from quadbench.report.kpi import KPI_UNITS, kpi_title
+from quadbench.report.kpi import KPI_UNITS
 from quadbench.report.sides import EXACT, PSNR
 from quadbench.report.units import decibels, number, show
 
@@ -46,14 +46,10 @@ def is_worse(change: float, key: str) -> bool:
     return change < 0 if key == PSNR else change > 0
 
 
-def title_of(key: str) -> str:
-    """Return what a figure is called; a key that is unknown, of another version, is its own title."""
-    return kpi_title(key) if key in KPI_UNITS else key
-
-
 def said_change(change: float, key: str) -> str:
     """Write a change on a figure's scale: `5.1 % more`, `0.6 dB less`."""
-    size = f"{number(abs(change))} dB" if key == PSNR else f"{number(abs(math.expm1(change)) * 100)} %"
+    percent = abs(math.expm1(change)) * 100
+    size = f"{abs(change):.1f} dB" if key == PSNR else f"{f'{percent:.1f}' if percent >= 0.05 else number(percent)} %"
     return f"{size} {'more' if change > 0 else 'less'}"
 
 

@@ -1,7 +1,5 @@
 """Judging: what is suspected of a case on a device, and launches in turn that confirm it -> the night's rulings; pure."""
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -9,44 +7,16 @@ from quadbench.artifacts.night import Ruling, RulingKind
 from quadbench.nightly.figures import FigureName, is_exact, limit_of
 from quadbench.nightly.past import NIGHTS_DOUBTS
 from quadbench.nightly.suspicion import RULES, Suspect, Suspicion
-from quadbench.report.sides import SideRow
 from quadbench.report.units import between, change, plural
 from quadbench.report.versus import VersusDevice
-from quadbench.statistics import MIN_BLOCKS, Comparison, Verdict
-from quadbench.statistics.sign_flip import is_unlikely
+from quadbench.statistics import Comparison, Verdict
+from quadbench.statistics.within import verdict_within
 
 _PROVEN = {Verdict.WORSE: RulingKind.REGRESSION, Verdict.BETTER: RulingKind.IMPROVEMENT}
 _IN_TURN = " than on the last good files, launched in turn"
 _KNOWN = " than on the last good files, as an earlier night confirmed for these"
 _LOST = "it was not measured, and the night before it was"
 _UNCONFIRMED = "it was not launched in turn with the last good files, which would tell"
-
-
-def verdict_within(compared: Comparison, limit: float) -> Verdict:
-    """Judge launches in turn by the least change that matters, on a scale of logarithms.
-
-    SAME where the whole interval lies within the limit; else WORSE or BETTER where it lies beyond half of it, and the signs of
-    the blocks say so too. So a change by the limit is told, and one by less than half of it never is.
-    """
-    if compared.low is None or compared.high is None or compared.blocks < MIN_BLOCKS:
-        return Verdict.INCONCLUSIVE
-    low, high = math.log(compared.low), math.log(compared.high)
-    if -limit < low and high < limit:
-        return Verdict.SAME
-    if is_unlikely(compared.sign_flip_p) and (low > limit / 2 or high < -limit / 2):
-        return Verdict.WORSE if low > 0 else Verdict.BETTER
-    return Verdict.INCONCLUSIVE
-
-
-def is_settled(suspicion: Suspicion, rows: Sequence[SideRow]) -> bool:
-    """Say whether launches in turn have told all that they were begun for, so that no further look is needed."""
-    compared = {(row.task, row.key): row.comparison for row in rows}
-    wanted = [one.name for one in suspicion.suspects if one.known is None and not one.is_vague and not is_exact(one.key)]
-    if not wanted:  # too few nights: what the sides are judged by shall be told
-        wanted = [(row.task, row.key) for row in rows[:1]]
-    told = [compared.get(name) for name in wanted]
-    verdicts = [one and verdict_within(one, limit_of(key, suspicion.limits)) for one, (_, key) in zip(told, wanted, strict=True)]
-    return Verdict.INCONCLUSIVE not in verdicts
 
 
 def rulings_on(
@@ -142,18 +112,19 @@ class _Bench:
             return (RulingKind.REGRESSION if suspect.is_worse else RulingKind.IMPROVEMENT), suspect.why
         if compared is None:
             return RulingKind.INCONCLUSIVE, f"{suspect.why}; {_UNCONFIRMED}"
+        launched = _said(compared) + _IN_TURN
+        both = f"{suspect.why}; {launched}"
         match self._verdict(compared, suspect.key):
             case Verdict.WORSE | Verdict.BETTER as verdict:
-                return _PROVEN[verdict], _said(compared) + _IN_TURN
+                return _PROVEN[verdict], launched
+            case Verdict.SAME if suspect.is_sure and suspect.was_so:
+                return RulingKind.INCONCLUSIVE, f"{both}, so it came before these, little by little"
             case Verdict.SAME if suspect.is_sure:
-                return (
-                    RulingKind.ENVIRONMENT,
-                    f"{suspect.why}; {_said(compared)}{_IN_TURN}, so its files are not why{self._around}",
-                )
+                return RulingKind.ENVIRONMENT, f"{both}, so its files are not why{self._around}"
             case Verdict.SAME:
-                return RulingKind.CLEAN, _said(compared) + _IN_TURN
+                return RulingKind.CLEAN, launched
             case Verdict.INCONCLUSIVE:
-                return RulingKind.INCONCLUSIVE, f"{suspect.why}; {_said(compared)}{_IN_TURN}, which does not decide it"
+                return RulingKind.INCONCLUSIVE, f"{both}, which does not decide it"
 
     def _compared(self, name: FigureName) -> Comparison | None:
         rows = self.confirmed.rows if self.confirmed else ()

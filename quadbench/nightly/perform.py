@@ -25,15 +25,7 @@ from quadbench.results.records import Records, open_records
 from quadbench.statistics import Looks
 
 
-@dataclass(frozen=True, kw_only=True)
-class Performed:
-    """A night that is over, and what all nights so far tell of its devices."""
-
-    night: Night
-    known: tuple[DeviceKnowledge, ...]
-
-
-def perform(night_id: str, plan: Plan, bench: Bench, *, layout: Layout) -> Performed:
+def perform(night_id: str, plan: Plan, bench: Bench, *, layout: Layout) -> Night:
     """Perform a night, or go on with it: what was measured or ruled on stays. Of several that do so at once, one waits.
 
     Raises:
@@ -48,10 +40,9 @@ def perform(night_id: str, plan: Plan, bench: Bench, *, layout: Layout) -> Perfo
         under_way.measure(Looks(at=(plan.blocks,)))
         under_way.judge()
         under_way.tell_missing()
-        known = _known_devices(plan, nights)
-        doubt_devices(Inventory(records.engine), known)
+        doubt_devices(Inventory(records.engine), _known_devices(plan, nights))
         nights.end(night_id)
-        return Performed(night=nights.night(night_id), known=known)
+        return nights.night(night_id)
 
 
 def _known_devices(plan: Plan, nights: Nights) -> tuple[DeviceKnowledge, ...]:

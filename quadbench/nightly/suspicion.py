@@ -25,7 +25,7 @@ from quadbench.nightly.night_file import Limits
 from quadbench.nightly.past import LEVEL_NIGHTS, Past, Place
 from quadbench.nightly.yardstick import yardstick_shift
 from quadbench.report.units import plural
-from quadbench.statistics import Spread, spread_of
+from quadbench.statistics import HALF_OF_STEPS, Spread, spread_of
 
 RULES = 1  # the version of what stands here and in `judging`, which is kept with each ruling
 BY_ACCIDENT = 0.05  # the chance that a new subject's figure is suspected though it is as ever: a confirmation then clears it
@@ -37,7 +37,8 @@ class Suspect:
     """A figure that may have changed, with why. `expected` is its usual value, or usual ratio to the yardstick.
 
     `is_worse` is None where there is no telling what is usual. One that `is_sure` needs no confirmation to have changed, only to
-    say whose doing it is. `known` is the confirmed ruling of the night before on the same files.
+    say whose doing it is; `was_so`: the night before was as far off already. `known` is the confirmed ruling of that night
+    on the same files.
     """
 
     task: str
@@ -47,6 +48,7 @@ class Suspect:
     is_worse: bool | None
     is_sure: bool
     why: str
+    was_so: bool = False
     known: Ruling | None = None
 
     @property
@@ -131,9 +133,10 @@ class _Gate:
             return self._exact(point, place, usual)
         if known := self.past.known(point):
             return replace(_suspect(point, known.cause), expected=known.expected, known=known)
-        spread = spread_of([other for _, other in series[-LEVEL_NIGHTS:]])
-        if spread and usual:
-            return self._sudden(point, place, usual, spread) or self._since_it_came(point, place, usual, spread)
+        recent = [other for _, other in series[-LEVEL_NIGHTS:]]
+        spread, narrow = spread_of(recent), spread_of(recent, HALF_OF_STEPS)
+        if spread and narrow and usual:
+            return self._sudden(point, place, usual, spread) or self._since_it_came(point, place, usual, narrow)
         few = f"{plural(len(usual), 'night')} before are too few to know what is usual"
         return _suspect(point, few) if self._is_new and series else None
 
@@ -152,7 +155,10 @@ class _Gate:
         level = [other for _, other in self.past.alike(usual)[-LEVEL_NIGHTS:]]
         chance = SURELY_BY_ACCIDENT / sum(not is_exact(other.key) for other in self.past.tonight.points)
         change = spread.change(level, [place], least=limit_of(point.key, self.limits), chance=chance)
-        return _strayed(point, change, median(level), "usual", is_sure=True) if change else None
+        if change is None:
+            return None
+        was_so = abs(place - usual[-1][1]) < abs(change) / 2
+        return replace(_strayed(point, change, median(level), "usual", is_sure=True), was_so=was_so)
 
     def _since_it_came(self, point: Point, place: float, usual: Sequence[Place], spread: Spread) -> Suspect | None:
         """Suspect what may have changed, be it little, with tonight's subject, by all nights that it has run."""
@@ -161,7 +167,7 @@ class _Gate:
         level = [other for _, other in self.past.alike([one for one in usual if one[0].subject != subject])[-LEVEL_NIGHTS:]]
         least = limit_of(point.key, self.limits) / 2
         change = spread.change(level, now, least=least, chance=BY_ACCIDENT) if now and level else None
-        return _strayed(point, change, median(level), "usual before it ran other files") if change else None
+        return _strayed(point, change, median(level), "with the files before") if change else None
 
 
 def _suspect(point: Point, why: str) -> Suspect:

@@ -5,9 +5,10 @@ from math import isfinite, log
 from statistics import fmean
 
 from quadbench.artifacts.night import Measurement
-from quadbench.nightly.figures import limit_of, said_change, title_of
+from quadbench.nightly.figures import limit_of, said_change
 from quadbench.nightly.night_file import Limits
 from quadbench.nightly.past import LEVEL_NIGHTS, Past, Place, is_sound
+from quadbench.report.kpi import KPI_TITLES
 from quadbench.report.sides import PRIMARY
 from quadbench.statistics import spread_of
 
@@ -34,7 +35,7 @@ def yardstick_shift(past: Past, limits: Limits) -> str | None:
             continue
         level = [other for _, other in past.alike(places)]
         if change := spread.change(level, [place], least=limit_of(key, limits), chance=BY_ACCIDENT):
-            said.append(f"{title_of(key)} {said_change(change, key)}")
+            said.append(f"{KPI_TITLES[key]} {said_change(change, key)}")
     return ", ".join(said) or None
 
 

@@ -1,13 +1,13 @@
 """Night view: a night with the series of its cases -> what people and machines are told of it, the worst first; pure."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from quadbench.artifacts.caveats import Caveat
 from quadbench.artifacts.night import Measurement, Night, Ruling, RulingKind
 from quadbench.report.night_findings import WORST_FIRST, NightFinding, Place, Series, changed, night_findings, once
-from quadbench.report.night_words import counted, words
+from quadbench.report.night_words import counted, listed, words
 from quadbench.report.units import plural
 
 _KINDS = (*WORST_FIRST, RulingKind.CLEAN)
@@ -69,7 +69,9 @@ class NightView:
 
     def _worst(self) -> str:
         if self.findings:
-            return self.findings[0].sentence
+            worst = self.findings[0]
+            alike = [one.address for one in self.findings if (one.kind, one.cases) == (worst.kind, worst.cases)]
+            return replace(worst, address=listed(alike)).sentence
         return "Nothing got slower, bigger or worse." if self.clean else "Nothing is ruled yet."
 
     def _counts(self) -> str:

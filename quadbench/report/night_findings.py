@@ -94,7 +94,7 @@ class NightFinding:
             case RulingKind.MISSING:
                 return f"{cases} {'was' if len(self.cases) == 1 else 'were'} not measured on {address}"
             case RulingKind.ENVIRONMENT:
-                return f"{address} changed, and what runs there did not ({cases})"
+                return f"{address} itself changed, as {cases} {'tells' if len(self.cases) == 1 else 'tell'}"
             case RulingKind.CLEAN:
                 return f"{cases} is as usual on {address}"
 
@@ -125,10 +125,11 @@ def subject_name(subject: Subject) -> str:
     return f"bundle {words(subject.bundle[:_DIGEST_SHOWN])}{kit}"
 
 
-def _order(ruling: Ruling) -> tuple[int, str, str, bool, float]:
-    """Return what rulings are sorted by: in a finding, what is about all figures comes first, then the largest change."""
+def _order(ruling: Ruling) -> tuple[int, str, str, int, float]:
+    """Return what rulings are sorted by: in a finding all figures, the time for an image, the largest change."""
     size = abs(ruling.ratio - 1) if ruling.ratio is not None and is_ratio(ruling.ratio) else 0.0
-    return WORST_FIRST.index(ruling.kind), *_together(ruling)[1:], ruling.key is not None, -size
+    rank = (None, PRIMARY).index(ruling.key) if ruling.key in (None, PRIMARY) else 2
+    return WORST_FIRST.index(ruling.kind), *_together(ruling)[1:], rank, -size
 
 
 def _together(ruling: Ruling) -> tuple[RulingKind, str, str]:
@@ -192,7 +193,7 @@ def _since(ruling: Ruling, nights: Sequence[Measurement]) -> Since | None:
     if not nights or nights[-1].night != ruling.night:
         return None
     now = nights[-1]
-    is_new = ruling.last_good is not None and ruling.last_good != now.subject
+    is_new = ruling.kind not in _OF_A_DEVICE and ruling.last_good not in (None, now.subject)
     if is_new:
         unlike = [n for n, one in enumerate(nights) if one.subject == ruling.last_good]
     else:

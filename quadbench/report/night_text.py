@@ -1,4 +1,4 @@
-"""Night text: a night as it is told -> the tables that a terminal shows above its sentence."""
+"""Night text: a night as it is told -> what a terminal shows above its sentence."""
 
 from collections.abc import Iterator
 
@@ -10,14 +10,17 @@ from quadbench.report.units import percent, plural
 _FIGURES_SHOWN = 3
 
 
-def finding_table(view: NightView) -> TextTable:
-    """Return what is not clean, the worst first."""
-    return TextTable(
-        title=f"Night {view.night.night_id}: what is not clean",
-        columns=("Ruling", "Case and device", "Change", "Why, and what next", "Since", "Owner"),
-        numeric=(False,) * 6,
-        rows=tuple(_cells(finding) for finding in view.findings),
-    )
+def finding_lines(finding: NightFinding) -> Iterator[str]:
+    """Write a finding: what it is, the figures, why, since when, whose it is, and the command that comes next."""
+    yield f"{finding.kind}: {', '.join(finding.cases)} on {finding.address}"
+    for line in figure_lines(finding):
+        yield f"    {line}"
+    yield f"    why: {finding.figures[0].cause}"
+    if finding.since:
+        yield f"    since: {finding.since}"
+    if finding.owners:
+        yield f"    owner: {', '.join(finding.owners)}"
+    yield f"    next: {finding.next_step}"
 
 
 def device_table(view: NightView) -> TextTable:
@@ -49,17 +52,6 @@ def figure_lines(finding: NightFinding) -> list[str]:
     told = [str(figured) for figured in finding.figures if figured.figure]
     more = len(told) - _FIGURES_SHOWN
     return told[:_FIGURES_SHOWN] + ([f"and {plural(more, 'more figure')}"] if more > 0 else [])
-
-
-def _cells(finding: NightFinding) -> tuple[str, ...]:
-    return (
-        finding.kind.value,
-        f"{', '.join(finding.cases)} on {finding.address}",
-        "; ".join(figure_lines(finding)) or "–",
-        f"{finding.figures[0].cause}: {finding.next_step}",
-        str(finding.since) if finding.since else "–",
-        ", ".join(finding.owners) or "–",
-    )
 
 
 def _device_cells(device: DeviceNight) -> tuple[str, ...]:

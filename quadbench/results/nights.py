@@ -117,13 +117,15 @@ class Nights:
         with reading(self._engine) as connection:
             return sorted((row.case_name, row.device) for row in connection.execute(query))
 
-    def series(self, case: str, device: str | None = None, *, latest: int | None = None) -> list[Measurement]:
-        """Return the measurements of a case, on one device or on all, by time; only the `latest` of them if given."""
+    def series(
+        self, case: str, device: str | None = None, *, latest: int | None = None, key: str | None = None
+    ) -> list[Measurement]:
+        """Return the measurements of a case by time, on one device or on all: the `latest` of them, with figures of one `key`."""
         wanted = sa.select(MeasurementRow.id).where(MeasurementRow.case_name == case)
         if device is not None:
             wanted = wanted.where(MeasurementRow.device == device)
         wanted = wanted.order_by(MeasurementRow.measured_at.desc(), MeasurementRow.id.desc()).limit(latest)
-        return list(self._measurements(MeasurementRow.id.in_(wanted)))
+        return list(self._measurements(MeasurementRow.id.in_(wanted), key))
 
     def rulings(self, night_id: str) -> tuple[Ruling, ...]:
         """Return the rulings of a night that stand, those of a case and device together."""
@@ -148,11 +150,12 @@ class Nights:
             contents = [{("case" if name == "case_name" else name): value for name, value in row.items()} for row in rows]
         return tuple(_noun(Acknowledgement, content) for content in contents)
 
-    def _measurements(self, condition: sa.ColumnElement[bool]) -> Iterator[Measurement]:
+    def _measurements(self, condition: sa.ColumnElement[bool], key: str | None = None) -> Iterator[Measurement]:
         nights = sa.select(*_columns(MeasurementRow)).where(condition).order_by(MeasurementRow.measured_at, MeasurementRow.id)
         ids = sa.select(MeasurementRow.id).where(condition)
         columns = [PointRow.measurement, *(PointRow.__table__.c[name] for name in _POINT)]
         of_nights = sa.select(*columns).where(PointRow.measurement.in_(ids)).order_by(PointRow.task, PointRow.key)
+        of_nights = of_nights if key is None else of_nights.where(PointRow.key == key)
         points: dict[int, list[dict[str, Any]]] = defaultdict(list)
         with reading(self._engine) as connection:
             rows = connection.execute(nights).mappings().all()

@@ -22,7 +22,7 @@ from quadbench.statistics.sign_flip import MAX_BLOCKS, sign_flip_p
 from quadbench.statistics.student import t_quantile
 from quadbench.statistics.summary import ENOUGH_SAMPLES, Summary, outliers, percentile, settled_from, summarize
 from quadbench.statistics.unpaired import Unpaired, compare_unpaired
-from quadbench.statistics.usual import FEWEST_USUAL, Spread, spread_of
+from quadbench.statistics.usual import FEWEST_USUAL, HALF_OF_STEPS, Spread, spread_of
 
 __all__ = [
     "CONFIDENCE",
@@ -30,6 +30,7 @@ __all__ = [
     "ENOUGH_SAMPLES",
     "EQUIVALENCE_MARGIN",
     "FEWEST_USUAL",
+    "HALF_OF_STEPS",
     "LAUNCHES_PER_BLOCK",
     "LOOKS",
     "MAX_BLOCKS",

@@ -1,0 +1,161 @@
+"""History: a case's name -> what changed of it since when, on which device, and by which files; and people's words about it."""
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from quadbench.artifacts.device_text import one_line
+from quadbench.artifacts.night import Acknowledgement, Measurement
+from quadbench.cli.console import print_json, print_text, stdout_console
+from quadbench.cli.history_bisect import add_bisect, run_bisect
+from quadbench.cli.measured_nights import measured_on, nights_of
+from quadbench.cli.options import add_command, counted, duration_s, next_command
+from quadbench.cli.text_tables import print_text_table
+from quadbench.errors import UnknownNameError, UserError, shown
+from quadbench.host import user_and_host
+from quadbench.nightly.acknowledging import acknowledged
+from quadbench.nightly.history import case_history, sentence, tables
+from quadbench.nightly.overview import line_of, line_table
+from quadbench.report.sides import PRIMARY
+
+SCHEMA_VERSION = 1
+_LISTED = 60  # nights of each case, by which the list says since when its level stands
+_LONGEST = timedelta(days=366)  # that a word may stand
+_LONGEST_REASON = 500
+_MOST_NAMED = 20  # nights, in a message
+
+
+def add(commands: Any) -> None:
+    """Add `quadbench history` to the commands."""
+    parser = add_command(commands, "history", run)
+    parser.add_argument("case", nargs="?", metavar="CASE", help="a case of a night's file (default: list them)")
+    parser.add_argument("--devices", metavar="A,B", help="only these devices, by the names that the list has (default: all)")
+    parser.add_argument(
+        "--all", action="store_true", help="show every figure, not only the time of an image and what was ruled on"
+    )
+    word = parser.add_argument_group("say that figures are as they shall be")
+    word.add_argument("--acknowledge", metavar="REASON", help="take them for usual from a night on, and say why")
+    word.add_argument("--until", type=_until, metavar="WHEN", help="how long that stands, at most a year: 30d, or 2026-12-31")
+    word.add_argument("--night", metavar="NIGHT", help="the night from which on (default: the latest)")
+    word.add_argument("--figure", metavar="KEY", help="only this figure, as end_to_end or peak_ram (default: all)")
+    word.add_argument("--task", metavar="TASK", help="only this task (default: all)")
+    add_bisect(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.case is None:
+        return _list(options)
+    if options.bisect:
+        return run_bisect(options)
+    return _show(options) if options.acknowledge is None else _acknowledge(options)
+
+
+def _list(options: argparse.Namespace) -> int:
+    """Print a line for every case on every device."""
+    if options.acknowledge is not None or options.bisect:
+        raise UserError("no case is named", hint=next_command(options, "history", "CASE", "..."))
+    with nights_of(options.layout) as nights:
+        series = [nights.series(case, device, latest=_LISTED, key=PRIMARY) for case, device in nights.cases()]
+        told = {night: nights.rulings(night) for night in {measured[-1].night for measured in series}}
+    lines = [line_of(measured, told[measured[-1].night]) for measured in series]
+    if options.json:
+        print_json({"schema_version": SCHEMA_VERSION, "cases": [asdict(line) for line in lines]})
+    elif lines:
+        print_text_table(stdout_console(), line_table(lines))
+        print_text(f"next: {next_command(options, 'history', lines[0].case)}")
+    else:
+        print_text("no night yet; quadbench nightly night.yaml performs one")
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    """Print what changed of a case since when."""
+    if options.until or options.night or options.figure or options.task:
+        raise UserError("--until, --night, --figure and --task say what is acknowledged", hint="add --acknowledge REASON")
+    with nights_of(options.layout) as nights:
+        devices = measured_on(nights, options.case, options.devices)
+        words = nights.acknowledgements(options.case)
+        histories = [
+            case_history(measured, nights.rulings_of(options.case, device), words, is_whole=options.all or options.json)
+            for device, measured in devices.items()
+        ]
+    if options.json:
+        print_json({"schema_version": SCHEMA_VERSION, "case": options.case, "devices": [asdict(one) for one in histories]})
+        return 0
+    for history in histories:
+        for table in tables(history):
+            print_text_table(stdout_console(), table)
+    for history in histories:
+        print_text(sentence(history))
+    return 0
+
+
+def _acknowledge(options: argparse.Namespace) -> int:
+    """Take a case's figures for usual from a night on."""
+    reason = one_line(options.acknowledge, _LONGEST_REASON).strip()
+    if not reason or not options.until:
+        raise UserError("an acknowledgement needs a reason and an end", hint="--acknowledge 'four more steps' --until 30d")
+    with nights_of(options.layout, is_written=True) as nights:
+        devices = measured_on(nights, options.case, options.devices)
+        words = _words(options, reason, devices)
+        rulings = nights.rulings_of(options.case)
+        superseding = [ruling for word in words for ruling in acknowledged(word, rulings, word.made_at)]
+        for word in words:
+            nights.acknowledge(word)
+        nights.rule(superseding)
+    if options.json:
+        print_json({"schema_version": SCHEMA_VERSION, "acknowledged": [asdict(word) for word in words]})
+    else:
+        word = words[0]
+        print_text(f"{word.case} is as it shall be from {word.night} on, until {word.until:%Y-%m-%d %H:%M} UTC: {word.reason}")
+        print_text(f"{counted(len(superseding), 'ruling')} superseded by CLEAN")
+    return 0
+
+
+def _words(options: argparse.Namespace, reason: str, devices: Mapping[str, Sequence[Measurement]]) -> list[Acknowledgement]:
+    """Return one word on all devices, or one on each that was named.
+
+    Raises:
+        UnknownNameError: the case has no such night, task or figure there.
+    """
+    measured = [night for of_device in devices.values() for night in of_device]
+    points = [point for night in measured for point in night.points]
+    for kind, name, known in (
+        ("night", options.night, {night.night for night in measured}),
+        ("task", options.task, {point.task for point in points}),
+        ("figure", options.figure, {point.key for point in points}),
+    ):
+        if name is not None and name not in known:
+            raise UnknownNameError(kind, name, sorted(known)[-_MOST_NAMED:])
+    latest = max(measured, key=lambda night: night.measured_at)
+    word = Acknowledgement(
+        case=options.case,
+        night=options.night or latest.night,
+        reason=reason,
+        owner=user_and_host(),
+        made_at=datetime.now(UTC),
+        until=options.until,
+        task=options.task,
+        key=options.figure,
+    )
+    return [replace(word, device=device) for device in devices] if options.devices else [word]
+
+
+def _until(text: str) -> datetime:
+    """Read when an acknowledgement ends: after a duration, or with the end of a day."""
+    now = datetime.now(UTC)
+    is_day = re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text)
+    until = _end_of_day(text) if is_day else now + timedelta(seconds=duration_s(text))
+    if not now < until <= now + _LONGEST:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is over, or more than a year from now")
+    return until
+
+
+def _end_of_day(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC) + timedelta(days=1)
+    except (ValueError, OverflowError) as error:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no day; expected one as 2026-12-31, or a duration as 30d") from error

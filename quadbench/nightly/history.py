@@ -1,0 +1,133 @@
+"""History: the nights of a case on a device, their rulings and people's words -> what changed since when, in tables; pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from quadbench.artifacts.night import Acknowledgement, Measurement, Ruling, RulingKind
+from quadbench.nightly.figures import name_of, said_change, said_value
+from quadbench.nightly.segments import Segment, segments
+from quadbench.report.night_words import figure_name, words
+from quadbench.report.sides import ALL_TASKS, PRIMARY
+from quadbench.report.text_table import TextTable
+from quadbench.report.units import plural
+
+_MOST_CHANGED = 3  # names of what changed, in a cell
+_MOST_SHOWN = 20  # lines of a table, the latest
+_SHORT = 12  # characters of a value that changed: those of a digest that tell it from others
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureHistory:
+    """A figure of a case on a device, by segments in the order of time."""
+
+    task: str
+    key: str
+    segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseHistory:
+    """A case on a device: its figures, the rulings that stand and are not clean, and what was acknowledged of it."""
+
+    case: str
+    device: str
+    address: str
+    nights: int
+    figures: tuple[FigureHistory, ...]
+    rulings: tuple[Ruling, ...]
+    acknowledged: tuple[Acknowledgement, ...]
+
+
+def case_history(
+    nights: Sequence[Measurement], rulings: Sequence[Ruling], acknowledged: Sequence[Acknowledgement], *, is_whole: bool
+) -> CaseHistory:
+    """Return the history of a case on a device, of which there is at least one night.
+
+    The figures are those of the time of an image and those that a ruling which is not clean is about; all if `is_whole`.
+    """
+    latest = nights[-1]
+    told = tuple(ruling for ruling in rulings if ruling.kind is not RulingKind.CLEAN)
+    names = dict.fromkeys(name_of(point) for night in reversed(nights) for point in night.points)
+    primary = (ALL_TASKS, PRIMARY)
+    shown = {(ruling.task, ruling.key) for ruling in told} | {primary}
+    wanted = [name for name in names if is_whole or name in shown or (name[1] == PRIMARY and primary not in names)]
+    return CaseHistory(
+        case=latest.case,
+        device=latest.device,
+        address=latest.address,
+        nights=len(nights),
+        figures=tuple(FigureHistory(task=task, key=key, segments=segments(nights, (task, key))) for task, key in wanted),
+        rulings=told,
+        acknowledged=tuple(word for word in acknowledged if word.device in (None, latest.device)),
+    )
+
+
+def tables(history: CaseHistory) -> tuple[TextTable, ...]:
+    """Return what a person reads of it: segments, rulings and acknowledgements, the latest of them, without empty tables."""
+    return tuple(table for table in (_segments(history), _rulings(history), _words(history)) if table.rows)
+
+
+def sentence(history: CaseHistory) -> str:
+    """Say where the first figure stands, and since when."""
+    figure = next((figure for figure in history.figures if figure.segments), None)
+    if figure is None:
+        return f"{history.case} on {words(history.address)} has {plural(history.nights, 'night')} and no figure to follow."
+    latest = figure.segments[-1]
+    level, change, changed = _cells(latest, figure.key)
+    where = f"{history.case} on {words(history.address)}: {figure_name(figure.key, figure.task)} is {level}"
+    if latest.change is None:
+        return f"{where} since {latest.first}, in {plural(latest.nights, 'night')}."
+    return f"{where} since {latest.first}, {change} than before; then changed: {changed if latest.changed else 'nothing known'}."
+
+
+def _segments(history: CaseHistory) -> TextTable:
+    rows = [
+        (figure_name(figure.key, figure.task), segment.first, segment.last, str(segment.nights), *_cells(segment, figure.key))
+        for figure in history.figures
+        for segment in figure.segments[-_MOST_SHOWN:]
+    ]
+    return TextTable(
+        title=f"{history.case} on {words(history.address)}",
+        columns=("Figure", "From", "To", "Nights", "Level", "Change", "What changed then"),
+        numeric=(False, False, False, True, True, True, False),
+        rows=tuple(rows),
+    )
+
+
+def _cells(segment: Segment, key: str) -> tuple[str, str, str]:
+    level = said_value(segment.level, key, is_ratio=segment.is_ratio)
+    changes = [f"{words(name)} {_short(before)} → {_short(now)}" for name, (before, now) in segment.changed.items()]
+    more = f", {len(changes) - _MOST_CHANGED} more" if len(changes) > _MOST_CHANGED else ""
+    change = "–" if segment.change is None else said_change(segment.change, key)
+    return level, change, ", ".join(changes[:_MOST_CHANGED]) + more or "–"
+
+
+def _rulings(history: CaseHistory) -> TextTable:
+    rows = [
+        (ruling.night, figure_name(ruling.key, ruling.task) or "all", ruling.kind.value, words(ruling.cause))
+        for ruling in history.rulings[-_MOST_SHOWN:]
+    ]
+    return TextTable(
+        title="Rulings that are not clean",
+        columns=("Night", "Figure", "Ruling", "Why"),
+        numeric=(False, False, False, False),
+        rows=tuple(rows),
+    )
+
+
+def _words(history: CaseHistory) -> TextTable:
+    rows = [
+        (word.night, f"{word.until:%Y-%m-%d}", figure_name(word.key, word.task) or "all", words(word.owner), words(word.reason))
+        for word in history.acknowledged[-_MOST_SHOWN:]
+    ]
+    return TextTable(
+        title="Acknowledged",
+        columns=("From", "Until", "Figure", "By", "Why"),
+        numeric=(False, False, False, False, False),
+        rows=tuple(rows),
+    )
+
+
+def _short(value: str) -> str:
+    text = words(value)
+    return text if len(text) <= 2 * _SHORT else text[:_SHORT]

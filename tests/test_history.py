@@ -1,0 +1,167 @@
+"""History says since when a figure is as it is, and with which files; what people say about it stands for a while."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from support.night_series import FIRST, NEW, OLD, TASK, around, night, night_id, steady
+
+from quadbench.artifacts.night import Measurement, Ruling, RulingKind, Subject
+from quadbench.cli import main
+from quadbench.nightly.bisection import bisect, subjects_of
+from quadbench.nightly.judging import missing
+from quadbench.nightly.segments import segments
+from quadbench.results.engine import open_engine
+from quadbench.results.nights import Nights
+
+TIME = (TASK, "end_to_end")
+SLOWER = [*steady(20), *(night(number, 1.6 + 0.01 * (number % 2), subject=NEW) for number in range(20, 30))]
+REGRESSION = replace(
+    missing(night_id(20), "restyle-s25", "adb:R5CX", "s25", cause="it is 7.0 % more", owner=None, now=FIRST),
+    kind=RulingKind.REGRESSION,
+    task=TASK,
+    key="end_to_end",
+)
+
+
+def store(folder: Path, nights: Sequence[Measurement], rulings: Sequence[Ruling] = ()) -> Path:
+    """A results folder with some nights."""
+    engine = open_engine(folder / "quadbench.sqlite")
+    store = Nights(engine)
+    for one in nights:
+        store.begin(one.night, "phones", "0.1", [])
+        store.keep(one)
+    store.rule(rulings)
+    engine.dispose()
+    return folder
+
+
+def rulings_in(folder: Path) -> tuple[Ruling, ...]:
+    engine = open_engine(folder / "quadbench.sqlite")
+    rulings = Nights(engine).rulings_of("restyle-s25")
+    engine.dispose()
+    return rulings
+
+
+def history(folder: Path, *words: str) -> int:
+    return main(["history", *words, "--results", str(folder)])
+
+
+def test_a_shift_begins_a_segment_that_names_the_files_which_changed() -> None:
+    first, second = segments(SLOWER, TIME)
+    assert (first.nights, second.first, second.nights) == (20, night_id(20), 10)
+    assert second.change == pytest.approx(0.07, abs=0.01)
+    assert second.changed == {"files": (OLD.bundle, NEW.bundle)}
+
+
+def test_another_environment_begins_a_segment_and_so_does_another_yardstick() -> None:
+    updated = [around(night(number, 1.5), Android="17") for number in range(20, 25)]
+    renewed = [replace(around(night(number, 3.0), Android="17"), yardstick="e" * 64) for number in range(25, 30)]
+    told = segments([*steady(20), *updated, *renewed], TIME)
+    assert [one.nights for one in told] == [20, 5, 5]
+    assert list(told[1].changed) == ["Android"]
+    assert (list(told[2].changed), told[2].change) == (["yardstick"], None)
+
+
+def test_the_list_has_each_case_with_where_it_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = store(tmp_path, SLOWER, [replace(REGRESSION, night=night_id(29))])
+    assert history(folder, "--json") == 0
+    (line,) = json.loads(capsys.readouterr().out)["cases"]
+    assert (line["case"], line["address"], line["kinds"]) == ("restyle-s25", "s25", ["REGRESSION"])
+    assert line["segment"]["first"] == night_id(20)
+    assert history(folder) == 0
+    assert "REGRESSION" in capsys.readouterr().out
+
+
+def test_a_case_is_told_with_its_segments_rulings_and_words_the_result_last(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert history(store(tmp_path, SLOWER, [REGRESSION]), "restyle-s25") == 0
+    out = capsys.readouterr().out
+    assert "it is 7.0 % more" in out
+    last = out.strip().splitlines()[-1]
+    assert last.startswith("restyle-s25 on s25: End to end, restyle is 1.6")
+    assert last.endswith(f"since {night_id(20)}, 7.3 % more than before; then changed: files aaaaaaaaaaaa → bbbbbbbbbbbb.")
+
+
+def test_what_is_acknowledged_is_clean_from_that_night_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = replace(REGRESSION, key="peak_ram")
+    earlier = replace(REGRESSION, night=night_id(19))
+    folder = store(tmp_path, SLOWER, [earlier, REGRESSION, other])
+    words = ("--acknowledge", "four more steps", "--until", "30d", "--night", night_id(20), "--figure", "end_to_end")
+    assert history(folder, "restyle-s25", *words) == 0
+    assert "1 ruling superseded by CLEAN" in capsys.readouterr().out
+    told = {(ruling.night, ruling.key): ruling.kind for ruling in rulings_in(folder)}
+    assert told == {
+        (night_id(19), "end_to_end"): RulingKind.REGRESSION,
+        (night_id(20), "end_to_end"): RulingKind.CLEAN,
+        (night_id(20), "peak_ram"): RulingKind.REGRESSION,
+    }
+    assert history(folder, "restyle-s25") == 0
+    assert "four more steps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("other",), "unknown case 'other'; known: restyle-s25"),
+        (("restyle-s25", "--devices", "tab"), "unknown device 'tab'; known: s25"),
+        (("restyle-s25", "--acknowledge", "so"), "needs a reason and an end"),
+        (("restyle-s25", "--acknowledge", " ", "--until", "3d"), "needs a reason and an end"),
+        (("restyle-s25", "--until", "3d"), "say what is acknowledged"),
+        (("restyle-s25", "--acknowledge", "so", "--until", "3d", "--night", "x"), "unknown night 'x'"),
+        (("restyle-s25", "--acknowledge", "so", "--until", "3d", "--figure", "x"), "unknown figure 'x'"),
+        (("--acknowledge", "so", "--until", "3d"), "no case is named"),
+        (("restyle-s25", "--bisect", night_id(25), night_id(3)), "have no other files, in this order"),
+        (("restyle-s25", "--bisect", "x", night_id(3)), "unknown night or bundle 'x'"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+) -> None:
+    assert history(store(tmp_path, SLOWER), *words) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("until", ["400d", "2020-01-01", "2026-13-01", "9999-12-31", "soon"])
+def test_an_end_that_cannot_be_is_refused(tmp_path: Path, until: str) -> None:
+    with pytest.raises(SystemExit):
+        history(tmp_path, "restyle-s25", "--acknowledge", "so", "--until", until)
+
+
+def test_an_end_may_be_a_day(tmp_path: Path) -> None:
+    day = (datetime.now(UTC) + timedelta(days=3)).date().isoformat()
+    assert history(store(tmp_path, SLOWER), "restyle-s25", "--acknowledge", "so", "--until", day) == 0
+
+
+def test_a_folder_without_nights_says_what_makes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert history(tmp_path) == 2
+    assert "quadbench nightly" in capsys.readouterr().err
+
+
+def subjects(count: int) -> tuple[Subject, ...]:
+    return subjects_of([replace(night(n, 1.5), subject=Subject(bundle=f"{n // 2:064x}")) for n in range(2 * count)])
+
+
+@pytest.mark.parametrize("change_at", range(1, 12))
+def test_bisection_asks_for_few_and_names_the_first_that_changed(change_at: int) -> None:
+    all_of_them, asked = subjects(12), list[Subject]()
+
+    def is_changed(subject: Subject) -> bool:
+        asked.append(subject)
+        return all_of_them.index(subject) >= change_at
+
+    told = bisect(all_of_them, is_changed)
+    assert (told.last_good, told.first_bad, told.untold) == (all_of_them[change_at - 1], all_of_them[change_at], ())
+    assert len(asked) <= 4
+
+
+def test_what_cannot_be_told_is_left_out_and_named() -> None:
+    all_of_them = subjects(6)
+    answers = {1: False, 2: None, 3: None, 4: True}
+    told = bisect(all_of_them, lambda subject: answers[all_of_them.index(subject)])
+    assert (told.last_good, told.first_bad) == (all_of_them[1], all_of_them[4])
+    assert set(told.untold) == {all_of_them[2], all_of_them[3]}
