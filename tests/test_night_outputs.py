@@ -142,15 +142,15 @@ def test_no_attack_is_a_command_of_github(attacked: NightView) -> None:
 
 def test_the_markdown_page_has_the_sentence_first_and_what_is_not_clean_in_a_table(view: NightView) -> None:
     page = Page(MarkdownIt("commonmark").enable("table").render(night_markdown(view)))
-    assert page.text.startswith(f"REGRESSION: phones-2026-01-21 {view.sentence}")
+    assert page.text.startswith(f"Night phones-2026-01-21 REGRESSION {view.sentence}")
     assert page.count("table") == 2
     assert page.count("tr") == 2 + 5 + 5
     assert "restyle is clean on 1 device" in page.text
 
 
 def test_no_attack_is_markup_in_markdown(attacked: NightView) -> None:
-    page = Page(MarkdownIt("commonmark", {"html": True}).enable("table").render(night_markdown(attacked)))
-    known = {"h1", "p", "table", "thead", "tbody", "tr", "th", "td", "br", "ul", "li"}
+    page = Page(MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(night_markdown(attacked)))
+    known = {"h1", "p", "strong", "table", "thead", "tbody", "tr", "th", "td", "br", "ul", "li"}
     assert {tag for tag, _ in page.elements} <= known
     assert page.count("tr") == 2 + len(attacked.findings) + len(attacked.devices)
     assert "@here" not in night_markdown(attacked)
@@ -237,6 +237,7 @@ def test_report_and_json_lie_in_the_night_s_folder_and_the_sentence_is_printed_l
     assert "<svg" in (folder / "night.html").read_text()  # the earlier nights come from the database
     assert " ".join(out.split()).endswith("2 environment, 1 improvement, 3 clean.")
     assert f"Report: {folder / 'night.html'}" in out
+    assert f"next: quadbench history restyle --devices s25 --results {layout.root}\n" in out
 
 
 def test_json_is_all_that_json_prints(told: Told, layout: Layout) -> None:
@@ -247,7 +248,11 @@ def test_json_is_all_that_json_prints(told: Told, layout: Layout) -> None:
 def test_files_are_written_where_they_are_asked_for(told: Told, tmp_path: Path) -> None:
     told("--junit", str(tmp_path / "ci/junit.xml"), "--markdown", str(tmp_path / "night.md"))
     assert ET.parse(tmp_path / "ci/junit.xml").getroot().get("failures") == "2"
-    assert (tmp_path / "night.md").read_text().startswith("# REGRESSION")
+    assert (
+        (tmp_path / "night.md")
+        .read_text()
+        .startswith("# Night phones-2026-01-21\n\n**REGRESSION** restyle got worse on s25: End to end")
+    )
 
 
 def test_what_cannot_be_written_costs_nothing_else(told: Told, tmp_path: Path) -> None:
@@ -264,7 +269,7 @@ def test_the_summary_of_a_step_is_added_to(told: Told, tmp_path: Path, monkeypat
     summary.write_text("before\n")
     monkeypatch.setenv(SUMMARY_VARIABLE, str(summary))
     assert told("--github")[0]
-    assert summary.read_text().startswith("before\n# REGRESSION")
+    assert summary.read_text().startswith("before\n# Night")
     monkeypatch.delenv(SUMMARY_VARIABLE)
     is_told, _, err = told("--github")
     assert not is_told

@@ -114,7 +114,7 @@ def test_a_ruling_on_a_measurement_that_is_not_in_the_series_is_told_without_fig
     assert "<svg" not in render_night(view)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, -1.0])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, -1.0, 1e300])
 def test_a_ratio_that_cannot_be_is_not_told(value: float) -> None:
     told = ruling(
         RulingKind.REGRESSION, "restyle", "s25", "slower", task="restyle", key="end_to_end", ratio=value, low=value, high=value

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from quadbench.artifacts.night import Night
 from quadbench.cli.console import print_error, print_text, stdout_console
+from quadbench.cli.options import results_words
 from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import QuadbenchError, UserError
 from quadbench.nightly.github import annotations
@@ -81,7 +82,8 @@ def _view(night: Night, layout: Layout) -> NightView:
     finally:
         engine.dispose()
     known = self_knowledge(chain.from_iterable(series.values()), rulings)
-    return night_view(night, {place: until(one, night) for place, one in series.items()}, map(_rate, known))
+    until_then = {place: until(one, night) for place, one in series.items()}
+    return night_view(night, until_then, map(_rate, known), results_words(layout))
 
 
 def _rate(known: DeviceKnowledge) -> AlarmRate:

@@ -68,8 +68,12 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 def next_command(options: argparse.Namespace, *words: str) -> str:
     """Return the command that comes next, as a shell takes it, in the same results folder."""
-    elsewhere = () if options.layout.root == Path(_RESULTS) else ("--results", str(options.layout.root))
-    return f"quadbench {shlex.join((*words, *elsewhere))}"
+    return f"quadbench {shlex.join((*words, *results_words(options.layout)))}"
+
+
+def results_words(layout: Layout) -> tuple[str, ...]:
+    """Return the words that name a results folder in a command; none where it is the usual one."""
+    return () if layout.root == Path(_RESULTS) else ("--results", str(layout.root))
 
 
 def add_abi(parser: argparse.ArgumentParser, default: Abi) -> None:

@@ -7,8 +7,8 @@ from quadbench.report.night import NightView
 from quadbench.report.night_text import change_lines, figure_lines, rate_words
 from quadbench.report.units import plural
 
-# What begins or ends something in Markdown, in its tables or in HTML; GitHub also links what is behind @ and #.
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~&@:$=\"'/^])")
+# What begins or ends something within a line of Markdown, its tables or HTML, and what GitHub makes links and emoji of.
+_SPECIAL = re.compile(r"[\\`*_\[\]#|<>~&@$^]|:(?=\S)|(?<=[wW])\.")
 _MOST_ROWS = 200  # GitHub takes 1 MiB a step
 
 
@@ -18,14 +18,14 @@ def night_markdown(view: NightView) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return a text as Markdown shows it, character by character: what could be markup is written as a number."""
+    """Return a text as Markdown shows it within a line, character by character: what could be markup is written as a number."""
     return _SPECIAL.sub(lambda match: f"&#{ord(match[0])};", text)
 
 
 def _lines(view: NightView) -> Iterator[str]:
-    yield f"# {view.outcome}: {escaped(view.night.night_id)}"
+    yield f"# Night {escaped(view.night.night_id)}"
     yield ""
-    yield escaped(view.sentence)
+    yield f"**{view.outcome}** {escaped(view.sentence)}"
     yield ""
     if view.findings:
         yield from _header("Ruling", "Case and device", "Change", "Why", "Next", "Since", "Owner")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from quadbench.errors import UserError, shown
 
+ENVIRONMENT_FILE = Path("/etc/quadbench/night.env")  # the webhook's address is a password, and stands in no command
 _TIME = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
 
@@ -19,6 +20,7 @@ Wants=network-online.target
 [Service]
 Type=oneshot
 ExecStart={command}
+EnvironmentFile=-{environment_file}
 WorkingDirectory={folder}
 User={user}
 # 2 regression, 3 inconclusive, 4 missing, 5 environment: rulings, and no failures of the unit.
@@ -56,6 +58,7 @@ def time_of_day(text: str) -> tuple[str, str]:
 def systemd_files(name: str, command: Sequence[str], folder: Path, user: str, at: str) -> dict[str, str]:
     """Return the texts of the service and of the timer that starts it, by the names of their files.
 
+    Variables come from ENVIRONMENT_FILE, where there is one.
     A host that was off at that time performs the night once it is on. A night that is started again goes on.
 
     Raises:
@@ -68,7 +71,9 @@ def systemd_files(name: str, command: Sequence[str], folder: Path, user: str, at
     folder_text = _one_line(str(folder)).replace("%", "%%")
     unit = f"quadbench-night-{name}"
     return {
-        f"{unit}.service": _SERVICE.format(name=name, command=words, folder=folder_text, user=user),
+        f"{unit}.service": _SERVICE.format(
+            name=name, command=words, folder=folder_text, user=user, environment_file=ENVIRONMENT_FILE
+        ),
         f"{unit}.timer": _TIMER.format(name=name, hour=hour, minute=minute),
     }
 

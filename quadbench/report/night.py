@@ -81,14 +81,17 @@ class NightView:
         return f"{plural(sum(self.counts.values()) + len(self.open), 'case')} on devices: {', '.join(told)}."
 
 
-def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = ()) -> NightView:
-    """Return a night as it is told. That a case is clean on a device counts only where it was measured there."""
+def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), where: Sequence[str] = ()) -> NightView:
+    """Return a night as it is told. That a case is clean on a device counts only where it was measured there.
+
+    `where` are the words by which commands come to the results folder.
+    """
     measured = {(one.case, one.device) for one in night.measurements}
     rulings = [one for one in night.rulings if one.kind is not RulingKind.CLEAN or (one.case, one.device) in measured]
     told: list[Measurement | Ruling] = [*night.measurements, *rulings]
     addresses = {(one.case, one.device): words(one.address) for one in told}
     worst = {(one.case, one.device): one.kind for one in sorted(rulings, key=lambda one: -_KINDS.index(one.kind))}
-    findings = night_findings((one for one in rulings if one.kind is not RulingKind.CLEAN), series)
+    findings = night_findings((one for one in rulings if one.kind is not RulingKind.CLEAN), series, where)
     clean = sorted((words(place[0]), addresses[place]) for place, kind in worst.items() if kind is RulingKind.CLEAN)
     devices = {device: address for (_, device), address in addresses.items()}
     known = {rate.device: rate for rate in rates}

@@ -61,7 +61,8 @@ class Since:
 class NightFinding:
     """Rulings that are not clean and belong together: of a case on a device, or of a device whose cases share the cause.
 
-    `figures` has the ruling that tells most first, whose place is `place`; `next_step` is a command, as a shell takes it.
+    `figures` has the ruling that tells most first, whose place is `place`. `next_step` is the command that says more,
+    `accepting` the one by which somebody says that it shall be so; None where there is nothing to accept.
     """
 
     kind: RulingKind
@@ -72,6 +73,7 @@ class NightFinding:
     owners: tuple[str, ...]
     since: Since | None
     next_step: str
+    accepting: str | None
 
     @property
     def sentence(self) -> str:
@@ -106,9 +108,9 @@ class NightFinding:
         return f"{self.result[:1].lower()}{self.result[1:]}"
 
 
-def night_findings(rulings: Iterable[Ruling], series: Series) -> tuple[NightFinding, ...]:
-    """Return what rulings that are not clean come to, the worst first."""
-    return tuple(_finding(list(group), series) for _, group in groupby(sorted(rulings, key=_order), key=_together))
+def night_findings(rulings: Iterable[Ruling], series: Series, where: Sequence[str]) -> tuple[NightFinding, ...]:
+    """Return what rulings that are not clean come to, the worst first; `where` are the words of a command that name its place."""
+    return tuple(_finding(list(group), series, where) for _, group in groupby(sorted(rulings, key=_order), key=_together))
 
 
 def until(nights: Sequence[Measurement], night: Night) -> Sequence[Measurement]:
@@ -143,7 +145,7 @@ def _together(ruling: Ruling) -> tuple[RulingKind, str, str]:
             return ruling.kind, ruling.device, ruling.case
 
 
-def _finding(rulings: Sequence[Ruling], series: Series) -> NightFinding:
+def _finding(rulings: Sequence[Ruling], series: Series, where: Sequence[str]) -> NightFinding:
     first = rulings[0]
     place = (first.case, first.device)
     return NightFinding(
@@ -154,7 +156,8 @@ def _finding(rulings: Sequence[Ruling], series: Series) -> NightFinding:
         figures=tuple(_figured(ruling, series) for ruling in rulings),
         owners=once(words(ruling.owner) for ruling in rulings if ruling.owner),
         since=_since(first, series.get(place, ())),
-        next_step=_next_step(first),
+        next_step=_next_step(first, where),
+        accepting=_accepting(first, where),
     )
 
 
@@ -216,14 +219,24 @@ def changed(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, tupl
     return {words(name): (words(old), words(new)) for name, (old, new) in pairs.items() if old != new}
 
 
-def _next_step(ruling: Ruling) -> str:
-    """Return the command that says more, as a shell takes it."""
+def _next_step(ruling: Ruling, where: Sequence[str]) -> str:
+    """Return the command that says more."""
     match ruling.kind:
         case RulingKind.MISSING | RulingKind.ENVIRONMENT:
-            command = ["doctor", "--device", ruling.address]
+            return _command(("doctor", "--device", ruling.address), where)
         case _:
-            command = ["history", ruling.case, "--devices", ruling.address]
-    return words(shlex.join(["quadbench", *command]))
+            return _command(("history", ruling.case, "--devices", ruling.address), where)
+
+
+def _accepting(ruling: Ruling, where: Sequence[str]) -> str | None:
+    """Return the command by which somebody says that it shall be so, where that is worse than before."""
+    command = ("history", ruling.case, "--acknowledge", "REASON", "--until", "30d")
+    return _command(command, where) if ruling.kind is RulingKind.REGRESSION else None
+
+
+def _command(command: Sequence[str], where: Sequence[str]) -> str:
+    """Return a command as a shell takes it."""
+    return words(shlex.join(("quadbench", *command, *where)))
 
 
 def once(values: Iterable[T]) -> tuple[T, ...]:

@@ -20,11 +20,11 @@ from quadbench.results.layout import Layout
 _MOST_CHARTS = 12
 _CHARTS_EACH = 2
 _MEANINGS = {
-    RulingKind.REGRESSION: "It got slower, bigger or worse: launched in turn, it is so against what ran before.",
+    RulingKind.REGRESSION: "It is slower, bigger or worse than with the last good files, by launches in turn, bytes or pictures.",
     RulingKind.INCONCLUSIVE: "It looks different, and launches in turn could not tell.",
     RulingKind.MISSING: "It was not measured.",
     RulingKind.ENVIRONMENT: "What runs is the same; the device or what is around it changed.",
-    RulingKind.IMPROVEMENT: "It got faster, smaller or better.",
+    RulingKind.IMPROVEMENT: "It is faster, smaller or better than with the last good files.",
 }
 
 

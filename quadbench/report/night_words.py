@@ -1,6 +1,5 @@
 """Night words: rulings and the figures that they are about -> short texts on one line, in which nothing is a code."""
 
-import math
 from collections.abc import Sequence
 
 from quadbench.artifacts.device_text import one_line
@@ -11,6 +10,8 @@ from quadbench.report.units import between, change, decibels, number, show
 
 _MOST_CHARACTERS = 300  # of a text from outside
 _MOST_NAMES = 3  # of a list in a sentence
+_MOST_VALUE = 1e18  # nanoseconds of decades, and more bytes than there are
+_MOST_DB = 1000
 _NO_CHARACTERS = {0xFFFE: "\ufffd", 0xFFFF: "\ufffd"}  # which XML takes nowhere
 
 COUNTED = {
@@ -52,10 +53,10 @@ def figure_name(key: str | None, task: str | None) -> str:
 
 def value_words(ruling: Ruling, point: Point | None) -> str:
     """Write a figure's value of the night in its unit; of bytes of files all digits, and those before."""
-    if point is None or not math.isfinite(point.value):
+    if point is None or not abs(point.value) < _MOST_VALUE:
         return ""
     if point.key in EXACT and point.key != PSNR:
-        before = f", {ruling.expected:,.0f} before" if ruling.expected is not None and math.isfinite(ruling.expected) else ""
+        before = f", {ruling.expected:,.0f} before" if ruling.expected is not None and is_ratio(ruling.expected) else ""
         return f"{point.value:,.0f} bytes{before}"
     unit = KPI_UNITS.get(point.key)
     return f"{show(point.value, unit)} {unit}" if unit else decibels(point.value) if point.key == PSNR else number(point.value)
@@ -70,7 +71,7 @@ def change_words(ruling: Ruling, point: Point | None) -> str:
     now = point.value if point.ratio is None else point.ratio
     if ruling.key == PSNR:
         difference = now - ruling.expected
-        return f"{abs(difference):.1f} dB {'more' if difference > 0 else 'less'}" if math.isfinite(difference) else ""
+        return f"{abs(difference):.1f} dB {'more' if difference > 0 else 'less'}" if abs(difference) < _MOST_DB else ""
     return change(now / ruling.expected) if is_ratio(now) and is_ratio(ruling.expected) else ""
 
 
@@ -84,5 +85,5 @@ def interval_words(ruling: Ruling, point: Point | None) -> str:
 
 
 def is_ratio(value: float) -> bool:
-    """Say whether a value can be a ratio: a finite number above 0."""
-    return math.isfinite(value) and value > 0
+    """Say whether a value can be a ratio, or anything that is drawn and divided: a number above 0 within reason."""
+    return 1 / _MOST_VALUE < value < _MOST_VALUE

@@ -17,7 +17,8 @@ PHONES = ("s25", "tabs11", "s24", "s23", "a55")
 OWNERS = {"restyle": "ana@example.org", "sticker": None}
 ATTACK = (
     "<script>alert(1)</script>\x1b[2J\r\n::error::x %0A ##[add-path]/tmp ]]> \x00\uffff\u202e <!channel> @here <@U1> "
-    "[a](http://evil) ![](http://evil/x.png) | `rm` $(id) & \" ' \n| a | b |\n# title {{ 7*7 }} " + "long " * 300
+    "[a](http://evil) ![](http://evil/x.png) www.evil.example :tada: ~~x~~ $x$ a@evil.example | `rm` $(id) & \" ' \n"
+    "| a | b |\n# title {{ 7*7 }} " + "long " * 300
 )
 
 
