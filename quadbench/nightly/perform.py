@@ -17,7 +17,8 @@ from quadbench.nightly.confirming import confirmed, is_unmeasured, judged, rule
 from quadbench.nightly.judging import missing
 from quadbench.nightly.measured import measurement_of
 from quadbench.nightly.plan import Plan, device_of, lacking
-from quadbench.nightly.self_knowledge import DeviceKnowledge, doubt_devices, self_knowledge
+from quadbench.nightly.self_knowledge import RECENT, DeviceKnowledge, doubt_devices, self_knowledge
+from quadbench.report.sides import PRIMARY
 from quadbench.results.engine import database_of, now_of, reading
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
@@ -40,16 +41,16 @@ def perform(night_id: str, plan: Plan, bench: Bench, *, layout: Layout) -> Night
         under_way.measure(Looks(at=(plan.blocks,)))
         under_way.judge()
         under_way.tell_missing()
-        doubt_devices(Inventory(records.engine), _known_devices(plan, nights))
+        doubt_devices(Inventory(records.engine), _known_devices(nights.night(night_id), nights))
         nights.end(night_id)
         return nights.night(night_id)
 
 
-def _known_devices(plan: Plan, nights: Nights) -> tuple[DeviceKnowledge, ...]:
-    """Return what the nights of all cases of a plan tell of their devices."""
-    names = [case.name for case in plan.cases]
-    measurements = [one for name in names for one in nights.series(name)]
-    return self_knowledge(measurements, [ruling for name in names for ruling in nights.rulings_of(name)])
+def _known_devices(night: Night, nights: Nights) -> tuple[DeviceKnowledge, ...]:
+    """Return what the latest nights of all that a night has measured tell of its devices."""
+    places = [(one.case, one.device) for one in night.measurements]
+    measured = [one for place in places for one in nights.series(*place, latest=RECENT, key=PRIMARY)]
+    return self_knowledge(measured, [ruling for case in {case for case, _ in places} for ruling in nights.rulings_of(case)])
 
 
 @contextmanager
@@ -109,7 +110,7 @@ class _UnderWay:
             missing(
                 self.night_id,
                 case,
-                device_of(word, self.nights.series(case)),
+                device_of(word, self.nights.series(case, key=PRIMARY)),
                 word,
                 cause=self.plan.faults.get(case) or self.causes.get((case, word)) or f"{NO_TIME} it",
                 owner=self.plan.owners[case],
