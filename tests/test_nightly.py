@@ -25,7 +25,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("history")
     bench = ScriptedBench(layout=Layout(folder), phones={word: Phone() for word in WORDS})
     performed(bench, "first", portrait=OLD, scene=OLD)
-    remember(bench, "first", NIGHTS)
+    remember(bench.layout, "first", NIGHTS)
     return folder
 
 
@@ -37,7 +37,7 @@ def bench(history: Path, tmp_path: Path) -> ScriptedBench:
 
 
 def performed(bench: ScriptedBench, night_id: str, **cases: str) -> Night:
-    return perform(night_id, plan_of(bench, cases), bench, layout=bench.layout).night
+    return perform(night_id, plan_of(bench, cases), bench, layout=bench.layout)
 
 
 def befall(bench: ScriptedBench) -> None:
@@ -115,7 +115,7 @@ def test_a_confirmation_that_could_not_be_done_leaves_it_open_and_says_why(bench
 
 def test_a_case_that_cannot_be_at_all_is_missing_on_each_device_with_the_reason(bench: ScriptedBench) -> None:
     plan = plan_of(bench, {"scene": OLD}, faults={"broken": "unknown recipe 'nothing'"})
-    night = perform("tonight", plan, bench, layout=bench.layout).night
+    night = perform("tonight", plan, bench, layout=bench.layout)
     missing = [one for one in night.rulings if one.kind is RulingKind.MISSING]
     assert {(one.case, one.address, one.cause) for one in missing} == {("broken", w, "unknown recipe 'nothing'") for w in WORDS}
     assert exit_code(night.rulings) == 4
@@ -124,7 +124,7 @@ def test_a_case_that_cannot_be_at_all_is_missing_on_each_device_with_the_reason(
 def test_what_there_is_no_time_for_is_missing_and_a_night_keeps_its_time_when_it_goes_on(bench: ScriptedBench) -> None:
     plan = replace(plan_of(bench, {"scene": OLD}), budget_s=0.0)
     for _ in range(2):
-        night = perform("tonight", plan, bench, layout=bench.layout).night
+        night = perform("tonight", plan, bench, layout=bench.layout)
         assert {one.cause for one in night.rulings} == {"the time of the night was over before it"}
     assert bench.asked == []
 

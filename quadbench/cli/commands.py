@@ -18,7 +18,7 @@ GROUPS = (
             "run": "build a recipe, push it to devices, measure and report",
             "compare": "launch two recipes or builds in turn and say which takes more",
             "sweep": "run a recipe with several values of one key, and compare them",
-            "nightly": "measure what got worse since last night, on which device, and whose doing it is",
+            "nightly": "say what got worse since last night, and whose doing it is",
             "history": "say what changed of a case since when, and by which files",
             "runs": "list the stored runs",
             "show": "print the figures and the result of a stored run again",

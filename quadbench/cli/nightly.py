@@ -35,7 +35,7 @@ _MORNING = timedelta(hours=12)  # a night that begins in the evening is that of 
 def add(commands: Any) -> None:
     """Add `quadbench nightly` to the commands."""
     parser = add_command(commands, "nightly", run)
-    parser.usage = "quadbench nightly [options] (FILE | freeze NAME SOURCE | schedule FILE)"
+    parser.usage = "quadbench nightly [-h] [OPTION...] (FILE | freeze NAME SOURCE | schedule FILE)"
     parser.add_argument(
         "words",
         nargs="+",
@@ -82,12 +82,12 @@ def _perform(options: argparse.Namespace, path: Path) -> int:
     plan = replace(plan, budget_s=options.budget) if options.budget else plan
     with RunConsole(Console(stderr=True)) as observer, _bench(options, night_id, observer) as bench:
         try:
-            performed = perform(night_id, plan, bench, layout=options.layout)
+            night = perform(night_id, plan, bench, layout=options.layout)
         except KeyboardInterrupt:
             print_note(f"night {night_id} is not over; to go on: {_command(options, path)}")
             raise
-    is_told = write_outputs(options, performed.night, options.layout)
-    return exit_code(performed.night.rulings) or (0 if is_told else ERROR)
+    is_told = write_outputs(options, night, options.layout)
+    return exit_code(night.rulings) or (0 if is_told else ERROR)
 
 
 @contextmanager

@@ -103,7 +103,7 @@ class MeasureAnswer:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareAnswer:
-    """What came of two sides on a device, and the files of their runs, A's first."""
+    """The comparison of two sides on a device, and the files of their runs, A's first."""
 
     versus: Versus
     runs: tuple[RunFile, RunFile]

@@ -40,7 +40,7 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class Launched:
-    """What came of it for a case on one device, in the comparison and the runs of both sides that are named; or why nothing did.
+    """The outcome for a case on one device, in the comparison and the runs of both sides that are named; or why there is none.
 
     `device` is the name under which it is leased. `why` is None where all went well, and `may_pass` says that the device, or what
     is around it, was the cause.

@@ -97,7 +97,7 @@ def _with_reason(ruling: Ruling, why: str) -> Ruling:
 
 def _said(tonight: Measurement, case: PlannedCase, nights: Nights) -> Suspicion:
     where = tonight.case, tonight.device
-    history = [one for one in nights.series(*where, latest=REMEMBERED) if one.measured_at < tonight.measured_at]
+    history = [one for one in nights.series(*where, latest=REMEMBERED + 1) if one.measured_at < tonight.measured_at]
     before = {one.night for one in history}
     rulings = [ruling for ruling in nights.rulings_of(*where) if ruling.night in before]
     return suspicion(tonight, history, rulings, nights.acknowledgements(tonight.case), case.limits)

@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Work:
+class _ToLaunch:
     """A comparison on a device as a farm does it, with what has to be built for it."""
 
     case: str
@@ -77,7 +77,7 @@ class OfFarm:
 
     def launched(self, wanted: Sequence[Wanted], budget: Budget | None) -> Iterator[Launched]:
         """Yield what came of each thing wanted. The queue tries again what was spoilt; what waits for too long is cancelled."""
-        work = list[_Work]()
+        work = list[_ToLaunch]()
         for one in wanted:
             for done in self._work_of(one):
                 if isinstance(done, Launched):
@@ -92,7 +92,7 @@ class OfFarm:
             for job in self._ended(set(pending), budget):
                 yield self._came(job, pending.pop(job.id))
 
-    def _work_of(self, wanted: Wanted) -> Iterator[_Work | Launched]:
+    def _work_of(self, wanted: Wanted) -> Iterator[_ToLaunch | Launched]:
         """Say what a farm does for it, device by device; a device that is wrong, or not there, costs no other."""
         devices, sides = self.farm.devices, dict[tuple[str, str], tuple[SideOrder, BuildOrder | None]]()
         for word in wanted.words:
@@ -109,7 +109,7 @@ class OfFarm:
                 compiled = dict.fromkeys(one for side in (a, b) for one in compile_orders(asked, {profile: side.bundle}))
                 demand = Demand(needs=asked.needs, order=order, compiled=tuple(compiled))
                 builds = tuple(build for build in (build_a, build_b) if build)
-                yield _Work(case=wanted.case, word=word, demand=demand, builds=builds)
+                yield _ToLaunch(case=wanted.case, word=word, demand=demand, builds=builds)
             except QuadbenchError as error:
                 may_pass = isinstance(error, (DeviceNotFoundError, StorageError))
                 yield Launched(case=wanted.case, word=word, why=str(error), may_pass=may_pass)
@@ -155,7 +155,7 @@ class OfFarm:
             ids.append(run_id)
         return ids
 
-    def _submit(self, work: Sequence[_Work]) -> None:
+    def _submit(self, work: Sequence[_ToLaunch]) -> None:
         queue, owner, there = JobQueue(self.farm.engine), user_and_host(), len(self._run_ids())
         for start in range(0, len(work), _IN_A_BATCH):
             batch, number = work[start : start + _IN_A_BATCH], there + start // _IN_A_BATCH + 1
@@ -189,7 +189,7 @@ class OfFarm:
         since = self._gone_since.setdefault(job.needs, time.monotonic())
         return _GONE if time.monotonic() - since > WAIT_S else None
 
-    def _came(self, job: Job, work: _Work) -> Launched:
+    def _came(self, job: Job, work: _ToLaunch) -> Launched:
         """Take a job's answer, with the files of its runs; what is wrong with it costs no other."""
         if job.state is not JobState.DONE:
             return Launched(case=work.case, word=work.word, why=f"job {job.id} {job.state}: {job.reason or 'no reason'}")

@@ -26,15 +26,7 @@ from quadbench.results.records import Records, open_records
 from quadbench.statistics import Looks
 
 
-@dataclass(frozen=True, kw_only=True)
-class Performed:
-    """A night that is over, and what all nights so far tell of its devices."""
-
-    night: Night
-    known: tuple[DeviceKnowledge, ...]
-
-
-def perform(night_id: str, plan: Plan, bench: Bench, *, layout: Layout) -> Performed:
+def perform(night_id: str, plan: Plan, bench: Bench, *, layout: Layout) -> Night:
     """Perform a night, or go on with it: what was measured or ruled on stays. Of several that do so at once, one waits.
 
     Raises:
@@ -49,18 +41,16 @@ def perform(night_id: str, plan: Plan, bench: Bench, *, layout: Layout) -> Perfo
         under_way.measure(Looks(at=(plan.blocks,)))
         under_way.judge()
         under_way.tell_missing()
-        known = _known_devices(plan, nights)
-        doubt_devices(Inventory(records.engine), known)
+        doubt_devices(Inventory(records.engine), _known_devices(nights.night(night_id), nights))
         nights.end(night_id)
-        return Performed(night=nights.night(night_id), known=known)
+        return nights.night(night_id)
 
 
-def _known_devices(plan: Plan, nights: Nights) -> tuple[DeviceKnowledge, ...]:
-    """Return what the nights of all cases of a plan tell of their devices."""
-    names = [case.name for case in plan.cases]
-    series = [nights.series(*where, latest=RECENT, key=PRIMARY) for where in nights.cases() if where[0] in names]
-    measurements = [night for of_case in series for night in of_case]
-    return self_knowledge(measurements, [ruling for name in names for ruling in nights.rulings_of(name)])
+def _known_devices(night: Night, nights: Nights) -> tuple[DeviceKnowledge, ...]:
+    """Return what the latest nights of all that a night has measured tell of its devices."""
+    places = [(one.case, one.device) for one in night.measurements]
+    measured = [one for place in places for one in nights.series(*place, latest=RECENT, key=PRIMARY)]
+    return self_knowledge(measured, [ruling for case in {case for case, _ in places} for ruling in nights.rulings_of(case)])
 
 
 @contextmanager

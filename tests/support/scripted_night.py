@@ -1,7 +1,7 @@
 """Scripted night: phones with a fate and bundles with a cost -> a bench whose launches are invented, but stored and compared."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
@@ -23,6 +23,7 @@ from support.synthetic_run import S25, make_run
 
 YARDSTICK, OLD, NEW = "aa" * 32, "bb" * 32, "cc" * 32
 _NOISE = 0.002  # of a launch
+_BETWEEN = timedelta(milliseconds=50)  # of nights that are remembered, so that they are over before tonight
 
 
 @dataclass
@@ -122,26 +123,41 @@ class ScriptedBench:
         )
 
 
-def remember(bench: ScriptedBench, night_id: str, nights: int) -> None:
-    """Give what a night has measured as many nights after it that differ by noise alone, each ruled CLEAN."""
+def remember(
+    layout: Layout, night_id: str, nights: int, *, noise: float = 2 * _NOISE, faster: Mapping[str, float] | None = None
+) -> None:
+    """Give what a night has measured as many nights after it that differ by noise alone, each ruled CLEAN.
+
+    Times on devices that are `faster` were so many times as long then, those of the yardstick too.
+    """
     dice = random.Random(nights)
-    with open_records(bench.layout.database) as records:
+    with open_records(layout.database) as records:
         store = Nights(records.engine)
         first = store.night(night_id)
         for number in range(1, nights + 1):
             begun = store.begin(f"{night_id}-{number}", first.name, first.version, first.planned)
             for one in first.measurements:
-                points = tuple(_about(point, 1 + 2 * _NOISE * dice.uniform(-1, 1)) for point in one.points)
-                at = one.measured_at + timedelta(days=number)
+                pace, luck = (faster or {}).get(one.address, 1.0), 1 + noise * dice.uniform(-1, 1)
+                points = tuple(_about(point, luck, pace) for point in one.points)
+                at = one.measured_at + number * _BETWEEN
                 store.keep(replace(one, night=begun.night_id, measured_at=at, points=points))
             store.rule(replace(ruling, night=begun.night_id) for ruling in first.rulings)
             store.end(begun.night_id)
 
 
-def _about(point: Point, luck: float) -> Point:
-    if point.ratio is None or point.low is None or point.high is None:
+def _about(point: Point, luck: float, pace: float) -> Point:
+    """Return a point with another luck, of a device that is faster or slower but for its memory."""
+    if point.ratio is None or point.low is None or point.high is None or point.yardstick is None:
         return point
-    return replace(point, value=point.value * luck, ratio=point.ratio * luck, low=point.low * luck, high=point.high * luck)
+    pace = 1.0 if point.key.endswith("_ram") else pace
+    return replace(
+        point,
+        value=point.value * luck * pace,
+        yardstick=point.yardstick * pace,
+        ratio=point.ratio * luck,
+        low=point.low * luck,
+        high=point.high * luck,
+    )
 
 
 def plan_of(bench: ScriptedBench, cases: dict[str, str], words: Sequence[str] = (), faults: dict[str, str] | None = None) -> Plan:

@@ -1,0 +1,109 @@
+"""A night on four virtual devices, each with a fate of its own, has the right ruling for each, and says the cause."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.scripted_night import remember
+
+pytest.importorskip("torch")
+
+from quadbench.cli import main
+from quadbench.devices import adb_reconnect
+from quadbench.nightly import bench, confirming
+from quadbench.pipeline import Conduct
+from quadbench.results.layout import Layout
+from quadbench.statistics import Looks
+
+pytestmark = pytest.mark.slow
+
+FLAKY = "events: [{event: unplug, when: {at: launch, launch: 3, after_s: 0.2}, for_s: 1}]"
+VANISHING = "events: [{event: unplug, when: {at: launch, launch: 2, after_s: 0.2}}]"
+HOT = "phases: [{thermal_status: 3, skin_c: 46.5}]"
+FATES = {"s25": FLAKY, "tabs11": HOT, "s25-exynos": VANISHING}
+NIGHTS, NOISE, FASTER = 12, 0.1, 0.25
+
+
+class Team:
+    """A team's folder with a recipe, the file of its nights, and four devices to which nothing happens yet."""
+
+    def __init__(self, folder: Path, recipe: Path) -> None:
+        self.folder, self.layout = folder, Layout(folder / "results")
+        shutil.copytree(recipe.parent, folder / "team")
+        self.recipe = folder / "team" / recipe.name
+        quick = "gate: {wait_s: 0.5, retries: 1, min_battery_percent: 0}"
+        text = self.recipe.read_text().replace("baselines: [per-graph]", "baselines: []")
+        self.recipe.write_text(text.replace("timeout_s: 120}", f"timeout_s: 120, {quick}}}"))
+        self.addresses = {name: f"virtual:{name}?scenario={folder / name}.yaml" for name in FATES} | {"local": "local"}
+        self.file = folder / "team" / "night.yaml"
+        self.file.write_text(
+            json.dumps(
+                {
+                    "schema_version": 1,
+                    "name": "phones",
+                    "devices": list(self.addresses.values()),
+                    "yardstick": "reference",
+                    "blocks": 2,
+                    "cases": [
+                        {"name": "portrait", "source": self.recipe.name, "owner": "ana@lab"},
+                        {"name": "scene", "source": "scene.yaml", "devices": ["local"]},
+                    ],
+                }
+            )
+        )
+        shutil.copyfile(self.recipe, folder / "team" / "scene.yaml")
+        self.befall({})
+
+    def befall(self, fates: dict[str, str]) -> None:
+        for name in FATES:
+            text = f"schema_version: 1\nname: mine\ntitle: A scenario of a test.\n{fates.get(name, '')}\n"
+            (self.folder / f"{name}.yaml").write_text(text)
+
+    def slow_one_adapter_down(self) -> None:
+        """Let the task of one adapter take three times as many steps."""
+        text = self.recipe.read_text()
+        self.recipe.write_text(text.replace("{scheme: olss, steps: 4}", "{scheme: olss, steps: 12}"))
+
+    def perform(self, night: str) -> tuple[int, dict[str, Any]]:
+        code = main(["nightly", str(self.file), "--night", night, "--results", str(self.layout.root)])
+        return code, json.loads((self.layout.night(f"phones-{night}") / "night.json").read_text())
+
+
+@pytest.fixture
+def team(tiny_recipe: Path, harness: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Team:
+    """A team with a yardstick. Devices that are lost are not waited for as long as phones are."""
+    monkeypatch.setattr(adb_reconnect, "RECONNECT_S", 3.0)
+    monkeypatch.setattr(bench, "_CONDUCT", Conduct(keep_going=True, retries=1, wait_s=3.0))
+    monkeypatch.setattr(confirming, "LOOKS", Looks(at=(6,)))
+    team = Team(tmp_path, tiny_recipe)
+    shutil.copytree(harness.parent, team.layout.programs / harness.parent.name)
+    assert main(["nightly", "freeze", "reference", str(team.recipe), "--results", str(team.layout.root)]) == 0
+    return team
+
+
+def rulings(document: dict[str, Any]) -> set[tuple[str, str, str]]:
+    return {(one["case"], one["address"].partition("?")[0], one["kind"]) for one in document["rulings"]}
+
+
+def test_each_of_four_devices_gets_the_ruling_that_its_fate_deserves_and_a_second_start_changes_none(team: Team) -> None:
+    code, first = team.perform("first")
+    assert code == 0, first
+    remember(team.layout, "phones-first", NIGHTS, noise=NOISE, faster={"local": FASTER})
+    team.befall(FATES)
+    team.slow_one_adapter_down()
+    code, night = team.perform("tonight")
+    ruled = rulings(night)
+    assert ("portrait", "virtual:s25", "REGRESSION") in ruled  # though its cable came off
+    assert ("portrait", "virtual:tabs11", "MISSING") in ruled
+    assert ("portrait", "virtual:s25-exynos", "MISSING") in ruled
+    assert ("scene", "local", "ENVIRONMENT") in ruled
+    assert code == 2
+    causes = {one["address"].partition("?")[0]: one["cause"] for one in night["rulings"] if one["kind"] == "MISSING"}
+    assert "thermal status 3" in causes["virtual:tabs11"]
+    assert "was lost" in causes["virtual:s25-exynos"] or "unreachable" in causes["virtual:s25-exynos"]
+    report = (team.layout.night("phones-tonight") / "night.html").read_text()
+    assert "thermal status 3" in report
+    again, second = team.perform("tonight")
+    assert (again, rulings(second)) == (code, ruled)
