@@ -169,19 +169,24 @@ def test_a_folder_without_nights_says_what_makes_them(tmp_path: Path, capsys: py
 
 
 @pytest.mark.slow
-def test_bisection_launches_in_turn_and_names_the_files_and_the_night(
+@pytest.mark.timeout(900)
+def test_bisection_launches_in_turn_and_names_the_files_with_the_night_and_what_is_gone(
     tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    layout, nights = Layout(tmp_path), list[Measurement]()
-    for number, steps in enumerate(("4", "24", "25")):
-        chosen = choose(str(tiny_recipe), {"tasks.2.sampler.steps": steps}, layout)
-        bundle = chosen.bundles([LOCAL_NAME], layout=layout, observer=Silent())[LOCAL_NAME].artifact.digest
-        nights.append(replace(night(number, 1.5), subject=Subject(bundle=bundle), device="local", address=LOCAL_NAME))
-    store(tmp_path, nights)
-    assert history(tmp_path, "restyle-s25", "--bisect", night_id(0), nights[-1].subject.bundle[:12], "--json") == 0
+    layout = Layout(tmp_path)
+
+    def built(steps: int) -> Subject:
+        chosen = choose(str(tiny_recipe), {"tasks.2.sampler.steps": str(steps)}, layout)
+        return Subject(bundle=chosen.bundles([LOCAL_NAME], layout=layout, observer=Silent())[LOCAL_NAME].artifact.digest)
+
+    ran = (built(4), NEW, built(24))
+    store(
+        tmp_path, [replace(night(n, 1.5), subject=subject, device="local", address=LOCAL_NAME) for n, subject in enumerate(ran)]
+    )
+    assert history(tmp_path, "restyle-s25", "--bisect", night_id(0), ran[2].bundle[:12], "--json") == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["first_bad"]["bundle"], told["night"]) == (nights[1].subject.bundle, night_id(1))
-    assert told["last_good"]["bundle"] == nights[0].subject.bundle
+    assert [told[name]["bundle"] for name in ("last_good", "first_bad")] == [ran[0].bundle, ran[2].bundle]
+    assert (told["night"], told["untold"]) == (night_id(2), [{"bundle": NEW.bundle, "kit": None}])
 
 
 def test_files_that_are_not_there_cannot_be_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
