@@ -141,6 +141,12 @@ def test_pictures_that_are_less_like_the_reference_are_a_regression() -> None:
     assert kinds(rule(gate(worse)))[(TASK, "psnr")] is RulingKind.REGRESSION
 
 
+def test_pictures_that_change_on_files_which_ran_the_night_before_are_the_environments() -> None:
+    before, tonight = night(20, 1.5, subject=NEW), night(21, 1.5, subject=NEW)
+    worse = replace(tonight, points=(*tonight.points[:2], replace(tonight.points[2], value=29.0)))
+    assert kinds(rule(gate(worse, [*HISTORY, before])))[(TASK, "psnr")] is RulingKind.ENVIRONMENT
+
+
 def test_a_confirmed_regression_is_told_again_without_launches_as_long_as_its_files_run() -> None:
     slower = night(20, 1.5 * 1.05, subject=NEW)
     rulings = rule(gate(slower), launched(1.05))

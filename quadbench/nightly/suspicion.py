@@ -38,7 +38,7 @@ class Suspect:
 
     `is_worse` is None where there is no telling what is usual. One that `is_sure` needs no confirmation to have changed, only to
     say whose doing it is; `was_so`: the night before was as far off already. `known` is the confirmed ruling of that night
-    on the same files.
+    on the same files. What is exact `has_same_files` where the night that it is held against ran tonight's.
     """
 
     task: str
@@ -49,6 +49,7 @@ class Suspect:
     is_sure: bool
     why: str
     was_so: bool = False
+    has_same_files: bool = False
     known: Ruling | None = None
 
     @property
@@ -150,7 +151,9 @@ class _Gate:
         """Suspect what launches do not vary by the latest night alone."""
         if not usual or abs(place - usual[-1][1]) <= limit_of(point.key, self.limits):
             return None
-        return _strayed(point, place - usual[-1][1], usual[-1][1], "before", is_sure=True)
+        before, level = usual[-1]
+        suspect = _strayed(point, place - level, level, "before", is_sure=True)
+        return replace(suspect, has_same_files=before.subject == self.past.tonight.subject)
 
     def _sudden(self, point: Point, place: float, usual: Sequence[Place], spread: Spread) -> Suspect | None:
         """Suspect what strays tonight from the nights before, whatever ran in them."""
