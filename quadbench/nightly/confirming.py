@@ -11,6 +11,7 @@ from quadbench.measure import Budget
 from quadbench.nightly.bench import Bench, Launched, Wanted, with_second_try
 from quadbench.nightly.figures import is_exact, limit_of
 from quadbench.nightly.judging import rulings_on
+from quadbench.nightly.past import REMEMBERED
 from quadbench.nightly.plan import PlannedCase
 from quadbench.nightly.suspicion import Suspicion, suspicion
 from quadbench.report.sides import ALL_TASKS, PRIMARY
@@ -96,7 +97,7 @@ def _with_reason(ruling: Ruling, why: str) -> Ruling:
 
 def _said(tonight: Measurement, case: PlannedCase, nights: Nights) -> Suspicion:
     where = tonight.case, tonight.device
-    history = [one for one in nights.series(*where) if one.measured_at < tonight.measured_at]
+    history = [one for one in nights.series(*where, latest=REMEMBERED) if one.measured_at < tonight.measured_at]
     before = {one.night for one in history}
     rulings = [ruling for ruling in nights.rulings_of(*where) if ruling.night in before]
     return suspicion(tonight, history, rulings, nights.acknowledgements(tonight.case), case.limits)

@@ -17,7 +17,8 @@ from quadbench.nightly.confirming import confirmed, is_unmeasured, judged, rule
 from quadbench.nightly.judging import missing
 from quadbench.nightly.measured import measurement_of
 from quadbench.nightly.plan import Plan, device_of, lacking
-from quadbench.nightly.self_knowledge import DeviceKnowledge, doubt_devices, self_knowledge
+from quadbench.nightly.self_knowledge import RECENT, DeviceKnowledge, doubt_devices, self_knowledge
+from quadbench.report.sides import PRIMARY
 from quadbench.results.engine import database_of, now_of, reading
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
@@ -57,7 +58,8 @@ def perform(night_id: str, plan: Plan, bench: Bench, *, layout: Layout) -> Perfo
 def _known_devices(plan: Plan, nights: Nights) -> tuple[DeviceKnowledge, ...]:
     """Return what the nights of all cases of a plan tell of their devices."""
     names = [case.name for case in plan.cases]
-    measurements = [one for name in names for one in nights.series(name)]
+    series = [nights.series(*where, latest=RECENT, key=PRIMARY) for where in nights.cases() if where[0] in names]
+    measurements = [night for of_case in series for night in of_case]
     return self_knowledge(measurements, [ruling for name in names for ruling in nights.rulings_of(name)])
 
 
@@ -118,7 +120,7 @@ class _UnderWay:
             missing(
                 self.night_id,
                 case,
-                device_of(word, self.nights.series(case)),
+                device_of(word, self.nights.series(case, key=PRIMARY)),
                 word,
                 cause=self.plan.faults.get(case) or self.causes.get((case, word)) or f"{NO_TIME} it",
                 owner=self.plan.owners[case],
