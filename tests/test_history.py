@@ -5,16 +5,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from support.night_series import FIRST, NEW, OLD, TASK, around, night, night_id, steady
+from support.watcher import Silent
 
 from quadbench.artifacts.night import Measurement, Ruling, RulingKind, Subject
 from quadbench.cli import main
 from quadbench.nightly.bisection import bisect, subjects_of
 from quadbench.nightly.judging import missing
 from quadbench.nightly.segments import segments
-from quadbench.observer import Observer
 from quadbench.results.engine import open_engine
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
@@ -33,6 +35,7 @@ REGRESSION = replace(
 
 def store(folder: Path, nights: Sequence[Measurement], rulings: Sequence[Ruling] = ()) -> Path:
     """A results folder with some nights."""
+    folder.mkdir(exist_ok=True)
     engine = open_engine(folder / "quadbench.sqlite")
     store = Nights(engine)
     for one in nights:
@@ -78,6 +81,25 @@ def test_the_list_has_each_case_with_where_it_stands(tmp_path: Path, capsys: pyt
     assert line["segment"]["first"] == night_id(20)
     assert history(folder) == 0
     assert "REGRESSION" in capsys.readouterr().out
+
+
+def test_the_list_reads_as_much_however_many_nights_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def read(count: int) -> tuple[int, int]:
+        folder = store(tmp_path / str(count), [night(number, 1.5) for number in range(count)])
+        statements = list[str]()
+
+        def note(*words: Any) -> None:
+            statements.append(words[2])
+
+        sa.event.listen(sa.Engine, "before_cursor_execute", note)
+        try:
+            assert history(folder, "--json") == 0
+        finally:
+            sa.event.remove(sa.Engine, "before_cursor_execute", note)
+        (line,) = json.loads(capsys.readouterr().out)["cases"]
+        return len(statements), line["segment"]["nights"]
+
+    assert read(40) == read(80)
 
 
 def test_a_case_is_told_with_its_segments_rulings_and_words_the_result_last(
@@ -147,19 +169,24 @@ def test_a_folder_without_nights_says_what_makes_them(tmp_path: Path, capsys: py
 
 
 @pytest.mark.slow
-def test_bisection_launches_in_turn_and_names_the_files_and_the_night(
+@pytest.mark.timeout(900)
+def test_bisection_launches_in_turn_and_names_the_files_with_the_night_and_what_is_gone(
     tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    layout, nights = Layout(tmp_path), list[Measurement]()
-    for number, steps in enumerate(("4", "24", "25")):
-        chosen = choose(str(tiny_recipe), {"tasks.2.sampler.steps": steps}, layout)
-        bundle = chosen.bundles([LOCAL_NAME], layout=layout, observer=Observer())[LOCAL_NAME].artifact.digest
-        nights.append(replace(night(number, 1.5), subject=Subject(bundle=bundle), device="local", address=LOCAL_NAME))
-    store(tmp_path, nights)
-    assert history(tmp_path, "restyle-s25", "--bisect", night_id(0), nights[-1].subject.bundle[:12], "--json") == 0
+    layout = Layout(tmp_path)
+
+    def built(steps: int) -> Subject:
+        chosen = choose(str(tiny_recipe), {"tasks.2.sampler.steps": str(steps)}, layout)
+        return Subject(bundle=chosen.bundles([LOCAL_NAME], layout=layout, observer=Silent())[LOCAL_NAME].artifact.digest)
+
+    ran = (built(4), NEW, built(24))
+    store(
+        tmp_path, [replace(night(n, 1.5), subject=subject, device="local", address=LOCAL_NAME) for n, subject in enumerate(ran)]
+    )
+    assert history(tmp_path, "restyle-s25", "--bisect", night_id(0), ran[2].bundle[:12], "--json") == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["first_bad"]["bundle"], told["night"]) == (nights[1].subject.bundle, night_id(1))
-    assert told["last_good"]["bundle"] == nights[0].subject.bundle
+    assert [told[name]["bundle"] for name in ("last_good", "first_bad")] == [ran[0].bundle, ran[2].bundle]
+    assert (told["night"], told["untold"]) == (night_id(2), [{"bundle": NEW.bundle, "kit": None}])
 
 
 def test_files_that_are_not_there_cannot_be_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
