@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from support.scripted_night import remember
 
 pytest.importorskip("torch")
 
+from quadbench.artifacts.night import Ruling, RulingKind
 from quadbench.cli import main
 from quadbench.devices import adb_reconnect
 from quadbench.nightly import bench, confirming
