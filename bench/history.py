@@ -2,14 +2,17 @@
 
     python bench/history.py [--launches 100000] [postgresql://HOST/NAME]
 
-Without a database, one in a SQLite file that is removed again. What is timed is read as commands read it, from a database that is
-open already; memory is the process's highest.
+Without a database, one in a SQLite file that is removed again. `history` is the command without the start of Python; a night's
+decisions are those of one more night of all cases on all devices, read from the database and stored there. Seconds are those of
+the clock, and of the processor in parentheses; memory is the process's highest.
 """
 
 import argparse
+import os
 import resource
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,13 +20,16 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import sqlalchemy as sa
 
+from quadbench import cli
 from quadbench.artifacts.night import Measurement, Point, Subject
 from quadbench.nightly.judging import rulings_on
 from quadbench.nightly.night_file import Limits
 from quadbench.nightly.past import REMEMBERED
+from quadbench.nightly.self_knowledge import RECENT, self_knowledge
 from quadbench.nightly.suspicion import suspicion
 from quadbench.report.sides import ALL_TASKS, PRIMARY
-from quadbench.results.engine import open_engine
+from quadbench.results.engine import DATABASE_VARIABLE, database_of, open_engine
+from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
 
 LAUNCHES_OF_A_NIGHT = 12  # of a case on a device: three blocks A B B A
@@ -41,12 +47,28 @@ def main() -> None:
     options = parser.parse_args()
     nights = -(-options.launches // (LAUNCHES_OF_A_NIGHT * CASES * DEVICES))
     with TemporaryDirectory() as folder:
-        engine = open_engine(options.database or Path(folder) / "nights.sqlite")
+        layout = Layout(Path(folder))
+        os.environ[DATABASE_VARIABLE] = options.database or f"sqlite:///{layout.database}"
+        engine = open_engine(database_of(layout))
         _timed("filled", lambda: fill(engine, nights))
-        _timed("a case on a device is read", lambda: Nights(engine).series("case-0", "adb:0"))
-        _timed("a case on all devices is read", lambda: Nights(engine).series("case-0"))
-        _timed("a night is decided", lambda: decide(Nights(engine), nights))
+        _timed("history", lambda: history(layout))
+        _timed("history CASE, ten devices", lambda: history(layout, "case-0"))
+        _timed("history CASE, one device", lambda: history(layout, "case-0", "--devices", "s25@0"))
+        _timed("a night's decisions", lambda: decide(Nights(engine), nights))
+        _timed("what is known of the devices", lambda: know(Nights(engine)))
         engine.dispose()
+
+
+def history(layout: Layout, *words: str) -> None:
+    """Print the history, to nowhere.
+
+    Raises:
+        RuntimeError: the command failed.
+    """
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        code = cli.main(["history", *words, "--results", str(layout.root)])
+    if code:
+        raise RuntimeError(f"history ended with {code}")
 
 
 def fill(engine: sa.Engine, nights: int) -> None:
@@ -104,11 +126,19 @@ def decide(store: Nights, nights: int) -> None:
             store.rule(rulings_on(suspected, confirmed=None, comparison=None, owner=None, now=tonight.measured_at))
 
 
+def know(store: Nights) -> None:
+    """Tell how far each device can be trusted."""
+    series = [store.series(*where, latest=RECENT, key=PRIMARY) for where in store.cases()]
+    rulings = [ruling for case in range(CASES) for ruling in store.rulings_of(f"case-{case}")]
+    self_knowledge([night for of_case in series for night in of_case], rulings)
+
+
 def _timed(what: str, do: Callable[[], object]) -> None:
-    began = time.perf_counter()
+    began, processor = time.perf_counter(), time.process_time()
     do()
+    seconds, busy = time.perf_counter() - began, time.process_time() - processor
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{what}: {time.perf_counter() - began:.2f} s, {peak:.0f} MB at most", flush=True)  # noqa: T201
+    print(f"| {what} | {seconds:.2f} s ({busy:.2f} s) | {peak:.0f} MB |", flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

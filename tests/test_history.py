@@ -14,8 +14,12 @@ from quadbench.cli import main
 from quadbench.nightly.bisection import bisect, subjects_of
 from quadbench.nightly.judging import missing
 from quadbench.nightly.segments import segments
+from quadbench.observer import Observer
 from quadbench.results.engine import open_engine
+from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
+from quadbench.study.chosen import choose
+from quadbench.target.profile import LOCAL_NAME
 
 TIME = (TASK, "end_to_end")
 SLOWER = [*steady(20), *(night(number, 1.6 + 0.01 * (number % 2), subject=NEW) for number in range(20, 30))]
@@ -140,6 +144,27 @@ def test_an_end_may_be_a_day(tmp_path: Path) -> None:
 def test_a_folder_without_nights_says_what_makes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert history(tmp_path) == 2
     assert "quadbench nightly" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_bisection_launches_in_turn_and_names_the_files_and_the_night(
+    tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout, nights = Layout(tmp_path), list[Measurement]()
+    for number, steps in enumerate(("4", "24", "25")):
+        chosen = choose(str(tiny_recipe), {"tasks.2.sampler.steps": steps}, layout)
+        bundle = chosen.bundles([LOCAL_NAME], layout=layout, observer=Observer())[LOCAL_NAME].artifact.digest
+        nights.append(replace(night(number, 1.5), subject=Subject(bundle=bundle), device="local", address=LOCAL_NAME))
+    store(tmp_path, nights)
+    assert history(tmp_path, "restyle-s25", "--bisect", night_id(0), nights[-1].subject.bundle[:12], "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["first_bad"]["bundle"], told["night"]) == (nights[1].subject.bundle, night_id(1))
+    assert told["last_good"]["bundle"] == nights[0].subject.bundle
+
+
+def test_files_that_are_not_there_cannot_be_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert history(store(tmp_path, SLOWER), "restyle-s25", "--bisect", night_id(0), night_id(29)) == 2
+    assert "BAD does not differ from GOOD, as far as can be told" in capsys.readouterr().err
 
 
 def subjects(count: int) -> tuple[Subject, ...]:

@@ -162,6 +162,24 @@ def test_what_was_acknowledged_is_usual_from_then_on_until_the_word_is_over() ->
     assert over.last_good == OLD
 
 
+def test_a_word_that_is_over_is_told_where_nothing_before_it_is_remembered() -> None:
+    accepted = [night(number, 1.5, subject=NEW) for number in range(60)]
+    (ruling,) = rule(gate(night(60, 1.5, subject=NEW), accepted, (), [word(0, days=60)]))
+    assert ruling.kind is RulingKind.INCONCLUSIVE
+    assert ruling.cause == "all nights before were accepted until 2026-03-02, which is over"
+
+
+def test_a_regression_stays_one_when_no_good_night_is_remembered() -> None:
+    nights, rulings = list(HISTORY), list[Ruling]()
+    for number in range(20, 70):
+        nights.append(night(number, 1.5 * 1.2, subject=NEW))
+        rulings += rule(gate(nights[-1], nights[:-1], rulings), launched(1.2))
+    assert {ruling.kind for ruling in rulings if ruling.key == "end_to_end"} == {RulingKind.REGRESSION}
+    other = gate(night(70, 1.5 * 1.2, subject=Subject(bundle="c" * 64)), nights, rulings)
+    assert other.to_confirm
+    assert other.last_good == OLD
+
+
 def test_new_files_with_few_nights_before_them_are_always_launched_in_turn() -> None:
     suspected = gate(night(2, 1.5, subject=NEW), HISTORY[:2])
     assert suspected.to_confirm

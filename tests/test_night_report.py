@@ -107,6 +107,13 @@ def test_what_is_exact_is_told_in_all_its_digits(view: NightView) -> None:
     assert figured.value == "2,621,440 bytes, 3,145,728 before"
 
 
+def test_a_few_bytes_are_told_as_bytes() -> None:
+    one = {"task": "sticker", "key": "lora_rom", "expected": 2_621_439.0}
+    told = ruling(RulingKind.REGRESSION, "sticker", "a55", "it has more bytes", **one)
+    (finding,) = night_view(replace(sample_night(), rulings=(told,)), series()).findings
+    assert finding.figures[0].change == "1 byte more"
+
+
 def test_a_ruling_on_a_measurement_that_is_not_in_the_series_is_told_without_figures() -> None:
     view = night_view(sample_night(), {})
     assert [finding.since for finding in view.findings] == [None] * 5

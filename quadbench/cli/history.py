@@ -22,7 +22,7 @@ from quadbench.nightly.overview import line_of, line_table
 from quadbench.report.sides import PRIMARY
 
 SCHEMA_VERSION = 1
-_LISTED = 60  # nights of each case, by which the list says since when its level stands
+_LISTED = 40  # nights of each case, by which the list says since when its level stands
 _LONGEST = timedelta(days=366)  # that a word may stand
 _LONGEST_REASON = 500
 _MOST_NAMED = 20  # nights, in a message

@@ -59,7 +59,7 @@ def run_bisect(options: argparse.Namespace) -> int:
     with RunConsole(Console(stderr=True)) as observer:
         side = _Sides(good=subjects[0], address=measured[-1].address, layout=options.layout, observer=observer)
         if side.is_changed(subjects[-1]) is not True:
-            raise UserError("BAD does not differ from GOOD when both are launched in turn", hint=_NOT_CHANGED)
+            raise UserError("BAD does not differ from GOOD, as far as can be told", hint=_NOT_CHANGED)
         told = bisect(subjects, side.is_changed)
     first = next(night for night in measured if night.subject == told.first_bad)
     if options.json:

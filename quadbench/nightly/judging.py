@@ -70,6 +70,9 @@ class _Bench:
         if suspicion.yardstick:
             told = f"the yardstick, whose files are as ever, differs from what is usual on this device: {suspicion.yardstick}"
             return self.ruling(RulingKind.ENVIRONMENT, told + self._around)
+        if suspicion.over:
+            until = f"{suspicion.over.until:%Y-%m-%d}"
+            return self.ruling(RulingKind.INCONCLUSIVE, f"all nights before were accepted until {until}, which is over")
         few = [suspect.why for suspect in suspicion.suspects if suspect.is_vague]
         if few and self.confirmed is None:
             return self.ruling(RulingKind.INCONCLUSIVE, f"the files are new, {few[0]}; {_UNCONFIRMED}")

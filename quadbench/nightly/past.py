@@ -10,7 +10,7 @@ from quadbench.nightly.figures import FigureName, is_exact, name_of, scaled
 
 NEW_NIGHTS = 5  # in which a subject that came is compared with the one before it
 LEVEL_NIGHTS = 15  # of which the median says what is usual: a change that stays is usual after eight
-REMEMBERED = 60  # nights; what is older says nothing of what is usual
+REMEMBERED = 40  # nights; what is older says nothing of what is usual
 _BAD = {RulingKind.REGRESSION, RulingKind.INCONCLUSIVE}
 NIGHTS_DOUBTS = {Caveat.THROTTLED, Caveat.CHANGED_ENVIRONMENT}  # about a night, not about a device: they come and go
 
@@ -43,25 +43,34 @@ class Past:
         where = (tonight.case, tonight.device)
         return cls(
             tonight=tonight,
-            nights=tuple(m for m in history if (m.case, m.device) == where and m.night != tonight.night)[-REMEMBERED:],
+            nights=tuple(one for one in history if (one.case, one.device) == where and one.night != tonight.night)[-REMEMBERED:],
             rulings=tuple(r for r in rulings if (r.case, r.device) == where),
             words=tuple(word for word in acknowledged if word.case == tonight.case and word.device in (None, tonight.device)),
         )
 
     @cached_property
     def last_good(self) -> Subject | None:
-        """Return the subject that tonight's is held against; None where no night was good.
+        """Return the subject that tonight's is held against; None where none is known.
 
         It is tonight's own where that has been good for NEW_NIGHTS nights, or has been launched in turn with the one before.
+        Where no night that is remembered was good, it is still what the latest one was held against.
         """
         good = [night for night in self.nights if self._is_good(night)]
         if not good:
-            return None
+            rulings = self.on(self.nights[-1]) if self.nights else ()
+            return next((ruling.last_good for ruling in rulings if ruling.last_good), None)
         subject = self.tonight.subject
         own = next((n for n, night in enumerate(reversed(good)) if night.subject != subject), len(good))
         before = good[-own - 1].subject if own < len(good) else subject
         is_known = any(r.comparison and r.last_good == before for night in good[len(good) - own :] for r in self.on(night))
         return subject if own >= NEW_NIGHTS or is_known else before
+
+    @property
+    def over(self) -> Acknowledgement | None:
+        """Return the word that is over by which every night that is remembered was accepted, if there is one."""
+        if not self.nights or any(not self._is_on_sufferance(night, self.words) for night in self.nights):
+            return None
+        return max((word for word in self.words if not self._is_in_force(word)), key=lambda word: word.until, default=None)
 
     def known(self, point: Point) -> Ruling | None:
         """Return the confirmed regression of a figure that tonight's files had already in the night before, around the same."""

@@ -67,7 +67,7 @@ class Suspicion:
     """The gate's answer about a case on a device. `last_good` is the subject to confirm it against; None where no night was good.
 
     `lost` are figures that the night before had, `yardstick` says how the yardstick itself shifted, and `around` what changed
-    in the environment since the night before.
+    in the environment since the night before. `over` is a person's word that has ended, and all that is known was accepted by.
     """
 
     tonight: Measurement
@@ -78,6 +78,7 @@ class Suspicion:
     lost: tuple[FigureName, ...]
     yardstick: str | None
     around: str | None
+    over: Acknowledgement | None
 
     @property
     def is_same(self) -> bool:
@@ -113,6 +114,7 @@ def suspicion(
         lost=tuple(name_of(point) for point in latest.points if name_of(point) not in names),
         yardstick=yardstick_shift(past, limits),
         around="; ".join(f"{name} was {before} and is {now}" for name, (before, now) in changed.items()) or None,
+        over=past.over,
     )
 
 

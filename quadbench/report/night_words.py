@@ -6,12 +6,13 @@ from quadbench.artifacts.device_text import one_line
 from quadbench.artifacts.night import Point, Ruling, RulingKind
 from quadbench.report.kpi import KPI_TITLES, KPI_UNITS
 from quadbench.report.sides import EXACT, PSNR
-from quadbench.report.units import between, change, decibels, number, show
+from quadbench.report.units import between, change, decibels, number, plural, show
 
 _MOST_CHARACTERS = 300  # of a text from outside
 _MOST_NAMES = 3  # of a list in a sentence
 _MOST_VALUE = 1e18  # nanoseconds of decades, and more bytes than there are
 _MOST_DB = 1000
+_LEAST_SHARE = 0.001  # of files: what is less is told in bytes, of which each counts
 _NO_CHARACTERS = {0xFFFE: "\ufffd", 0xFFFF: "\ufffd"}  # which XML takes nowhere
 
 COUNTED = {
@@ -72,7 +73,11 @@ def change_words(ruling: Ruling, point: Point | None) -> str:
     if ruling.key == PSNR:
         difference = now - ruling.expected
         return f"{abs(difference):.1f} dB {'more' if difference > 0 else 'less'}" if abs(difference) < _MOST_DB else ""
-    return change(now / ruling.expected) if is_ratio(now) and is_ratio(ruling.expected) else ""
+    if not is_ratio(now) or not is_ratio(ruling.expected):
+        return ""
+    if ruling.key in EXACT and abs(now / ruling.expected - 1) < _LEAST_SHARE:
+        return f"{plural(round(abs(now - ruling.expected)), 'byte')} {'more' if now > ruling.expected else 'less'}"
+    return change(now / ruling.expected)
 
 
 def interval_words(ruling: Ruling, point: Point | None) -> str:
