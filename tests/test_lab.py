@@ -243,6 +243,32 @@ def test_a_worker_killed_in_a_measurement_takes_its_attempt_along_and_no_launch_
     assert counts >= Counter({"float": 1, "per-graph": 6, "shared": 6})
 
 
+@busy
+def test_a_night_whose_conductor_was_killed_finds_its_jobs_again_and_measures_nothing_twice(
+    farm: FarmLab, desk: Desk, tmp_path: Path
+) -> None:
+    for host, devices in zip(farm.lab.hosts, DEVICES, strict=True):
+        desk.equip(farm.results(host))
+        farm.start_worker(host, devices)
+    farm.wait_for_workers(3)
+    conductor, file = farm.lab.hosts[2], tmp_path / "night.yaml"
+    case = {"name": "tiny", "source": str(desk.recipe)}
+    night = {"schema_version": 1, "name": "lab", "devices": DEVICES, "yardstick": "reference", "blocks": 2, "cases": [case]}
+    file.write_text(json.dumps(night))
+    frozen = farm.run(conductor, "nightly", "freeze", "reference", desk.recipe, results=desk.results)
+    assert frozen.returncode == 0, frozen.stderr
+    words = "nightly", file, "--night", "one", "--farm", farm.environment["QUADBENCH_DATABASE"]
+    command = sys.executable, "-m", "quadbench", *words, "--results", desk.results
+    killed = farm.lab.start(conductor, *command, log=tmp_path / "night.log", environment=farm.environment)
+    farm.wait_until(lambda: farm.number("SELECT count(*) FROM records") > 2)
+    killed.kill()
+    ended = farm.run(conductor, *words, results=desk.results)
+    assert ended.returncode == 0, ended.stderr + ended.stdout
+    assert farm.number("SELECT count(*) FROM jobs WHERE kind = 'compare'") == 3
+    assert farm.query("SELECT address FROM night_measurements ORDER BY address") == [(word,) for word in sorted(DEVICES)]
+    assert farm.query("SELECT DISTINCT kind FROM night_rulings") == [("CLEAN",)]
+
+
 def test_a_full_store_fails_a_job_for_now_and_it_is_done_when_there_is_room(
     hosts: Lab, server: PostgresqlServer, s3: S3Server, desk: Desk, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """A night as it is told: the worst first, with cause and since when, and no text of others is anything but text."""
 
+import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from support.report_page import Page
 
 from quadbench.artifacts.night import RulingKind
 from quadbench.report.night import NightView, night_view
+from quadbench.report.night_chart import night_chart
 from quadbench.report.night_html import render_night, write_night_report
 from quadbench.report.night_text import device_table, finding_lines
 from quadbench.results.layout import Layout
@@ -104,7 +106,7 @@ def test_a_finding_names_the_command_that_comes_next_as_a_shell_takes_it(view: N
 def test_what_is_exact_is_told_in_all_its_digits(view: NightView) -> None:
     (figured,) = view.findings[-1].figures
     assert (figured.change, figured.interval) == ("16.7 % less", "exact")
-    assert figured.value == "2,621,440 bytes, 3,145,728 before"
+    assert figured.value == "2,621,440 bytes"
 
 
 def test_a_few_bytes_are_told_as_bytes() -> None:
@@ -180,6 +182,18 @@ def test_a_chart_marks_the_night_and_shows_the_yardstick_below(view: NightView) 
     assert "bundle e07be07be07b →" in texts
     changed = "".join(pictures[3].itertext())
     assert "18.0 % more" in changed
+
+
+def test_a_long_interval_does_not_flatten_a_chart_and_ends_at_its_edge(view: NightView) -> None:
+    told = view.findings[0].figures[0]
+    nights = list(series()["restyle", "adb:S25"])
+    first = replace(nights[0], points=tuple(replace(one, high=1e6, low=1e-6) for one in nights[0].points))
+    plain, wide = (night_chart(view.findings[0], told, one) for one in (nights, [first, *nights[1:]]))
+    assert plain is not None
+    assert wide is not None
+    assert re.findall(r"<circle[^>]*>", wide) == re.findall(r"<circle[^>]*>", plain)
+    heights = [float(y) for y in re.findall(r'y[12]="([\d.-]+)"', wide)]
+    assert 0 <= min(heights) <= max(heights) <= 292
 
 
 def test_a_ruling_on_all_figures_shows_the_time_for_an_image(view: NightView) -> None:

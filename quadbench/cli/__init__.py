@@ -13,9 +13,9 @@ from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from typing import NoReturn
 
-from quadbench.cli.commands import COMMANDS, listed
+from quadbench.cli.commands import COMMANDS, OWN_EXIT_CODES, listed
 
-UNEXPECTED = 1
+UNEXPECTED, WRONG_INPUT = 1, 2
 PIPE_LEFT = 141  # as a shell says of a program that ends by SIGPIPE
 # These keep libraries quiet, which read them when they are imported. A value that the user has set stays.
 _QUIET_LIBRARIES = {
@@ -43,6 +43,7 @@ exit codes:
   130  Ctrl-C
   141  nobody reads the output any more
   143  SIGTERM
+nightly has its own: 1 error, 2 regression, 3 inconclusive, 4 missing, 5 environment
 
 What was measured before a failure is stored.
 `quadbench COMMAND --help` explains a command."""
@@ -116,7 +117,7 @@ def _main(words: Sequence[str], received: Sequence[signal.Signals]) -> int:
 
         _configure_logging(options.verbose)
     except _UsageError as error:
-        _refuse(words, str(error))
+        _refuse(words, str(error), UNEXPECTED if command in OWN_EXIT_CODES else WRONG_INPUT)
     except (KeyboardInterrupt, ImportError) as error:  # a command takes half a second to be imported
         if not _is_interrupt(error):
             raise
@@ -152,15 +153,14 @@ class _Parser(argparse.ArgumentParser):
         raise _UsageError(f"{self.format_usage()}{self.prog}: error: {message}")
 
 
-def _refuse(words: Sequence[str], message: str) -> NoReturn:
-    """Leave with the exit code of wrong input; `--json` may be cut short, and stands somewhere in what was not understood."""
+def _refuse(words: Sequence[str], message: str, code: int) -> NoReturn:
+    """Leave with an exit code; `--json` may be cut short, and stands somewhere in what was not understood."""
     from quadbench.artifacts.device_text import printable
-    from quadbench.errors import UserError
 
     wants_json = any(len(word) > 2 and "--json".startswith(word) for word in words)
-    _tell_machines(wants_json, message.partition("error: ")[2], UserError.exit_code)
+    _tell_machines(wants_json, message.partition("error: ")[2], code)
     sys.stderr.write(f"{printable(message)}\n")
-    raise SystemExit(UserError.exit_code)
+    raise SystemExit(code)
 
 
 class _Version(argparse.Action):

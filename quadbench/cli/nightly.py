@@ -25,7 +25,7 @@ from quadbench.nightly.perform import perform
 from quadbench.nightly.plan import planned
 from quadbench.nightly.schedule import cron_line, systemd_files
 from quadbench.observer import Observer
-from quadbench.results.frozen import freeze
+from quadbench.results.frozen import freeze, frozen_name
 from quadbench.study.chosen import choose
 from quadbench.target.profile import LOCAL_NAME
 
@@ -104,6 +104,7 @@ def _bench(options: argparse.Namespace, night_id: str, observer: Observer) -> It
 
 
 def _freeze(options: argparse.Namespace, name: str, source: str) -> int:
+    frozen_name(name)
     with RunConsole(Console(stderr=True)) as observer:
         chosen = choose(source, {}, options.layout)
         (bundle,) = chosen.bundles([LOCAL_NAME], layout=options.layout, observer=observer).values()

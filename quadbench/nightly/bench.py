@@ -102,7 +102,12 @@ class Here:
                 yield from (Launched(case=one.case, word=word, why=f"{NO_TIME} it") for word in one.words)
             else:
                 self.observer.step("night", f"{one.case}: {one.a.name} and {one.b.name} on {', '.join(one.words)}")
-                yield from self._launched(one, {addresses_for([word], self.layout)[0]: word for word in one.words})
+                words: dict[str, str] = {}
+                for word in one.words:
+                    (address,) = addresses_for([word], self.layout)
+                    if words.setdefault(address, word) != word:
+                        yield Launched(case=one.case, word=word, why=f"it is the device of '{words[address]}' too")
+                yield from self._launched(one, words)
 
     def bundle(self, digest: str) -> Stored[Bundle]:
         """Return a bundle of the results folder."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from quadbench.artifacts.night import Measurement
 from quadbench.devices.addresses import LocalAddress, VirtualAddress, parse_address, virtual_serial
 from quadbench.errors import QuadbenchError, UserError
+from quadbench.farm.farm_file import expected_phones
 from quadbench.farm.leases import lease_name
 from quadbench.farm.selection import parse_wish
 from quadbench.nightly.night_file import Case, Limits, NightFile
@@ -49,11 +50,12 @@ def planned(file: NightFile, folder: Path, layout: Layout) -> Plan:
 
     Raises:
         UserError: a word for devices means any of several: a history is that of one device.
+        SpecError: farm.yaml, whose labels such words may name, is wrong.
     """
     cases, faults = [], {}
+    label_keys = tuple({key for phone in expected_phones() for key in phone.labels})
     for case in file.cases:
-        for word in file.devices_of(case):
-            _refuse_wish(word)
+        _refuse_wishes(file.devices_of(case), label_keys)
         try:
             cases.append(_planned(case, file, folder, layout))
         except QuadbenchError as error:
@@ -112,8 +114,9 @@ def _words(case: Case, file: NightFile) -> tuple[str, ...]:
     return tuple(dict.fromkeys(file.devices_of(case)))
 
 
-def _refuse_wish(word: str) -> None:
-    if parse_wish(word, ()):
-        raise UserError(
-            f"'{word}' fits any of several devices, and a history is that of one", hint="name each device, as s25@SERIAL"
-        )
+def _refuse_wishes(words: Sequence[str], label_keys: Sequence[str]) -> None:
+    for word in words:
+        if parse_wish(word, label_keys):
+            raise UserError(
+                f"'{word}' fits any of several devices, and a history is that of one", hint="name each device, as s25@SERIAL"
+            )

@@ -45,17 +45,18 @@ class _Panel:
     usual: float | None = None
 
     def height(self, y: float) -> float:
+        """Return where a value lies; what is beyond the panel, as the end of a long interval, lies at its edge."""
         low, high = self.range
         top, bottom = self.span
-        return bottom - (y - low) / (high - low) * (bottom - top)
+        return bottom - (min(max(y, low), high) - low) / (high - low) * (bottom - top)
 
     @property
     def range(self) -> tuple[float, float]:
-        """Return the lowest and highest value that fit, at least 4 % apart: noise shall not look like a change."""
-        ends = [end for value in self.values for end in (value.low, value.high, self.usual) if end is not None]
-        low, high = min(ends), max(ends)
-        room = max(0.08 * (high - low), (0.04 * high - (high - low)) / 2)
-        return low - room, high + room
+        """Return the lowest and highest value that is shown, at least 4 % apart: noise shall not look like a change."""
+        values = [value.y for value in self.values] + ([] if self.usual is None else [self.usual])
+        low, high = min(values), max(values)
+        room = max(0.3 * (high - low), 0.02 * high)
+        return max(low - room, 0.0), high + room
 
 
 def night_chart(finding: NightFinding, told: Figured, nights: Sequence[Measurement]) -> str | None:

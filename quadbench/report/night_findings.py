@@ -172,7 +172,7 @@ def _figured(ruling: Ruling, series: Series) -> Figured:
         cause=words(ruling.cause).rstrip("."),
         change=change_words(ruling, point),
         interval=interval_words(ruling, point),
-        value=value_words(ruling, point),
+        value=value_words(point),
     )
 
 

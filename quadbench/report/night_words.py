@@ -52,13 +52,12 @@ def figure_name(key: str | None, task: str | None) -> str:
     return f"{title}, {words(task)}" if task else title
 
 
-def value_words(ruling: Ruling, point: Point | None) -> str:
-    """Write a figure's value of the night in its unit; of bytes of files all digits, and those before."""
+def value_words(point: Point | None) -> str:
+    """Write a figure's value of the night in its unit; of bytes of files all digits."""
     if point is None or not abs(point.value) < _MOST_VALUE:
         return ""
     if point.key in EXACT and point.key != PSNR:
-        before = f", {ruling.expected:,.0f} before" if ruling.expected is not None and is_ratio(ruling.expected) else ""
-        return f"{point.value:,.0f} bytes{before}"
+        return f"{point.value:,.0f} bytes"
     unit = KPI_UNITS.get(point.key)
     return f"{show(point.value, unit)} {unit}" if unit else decibels(point.value) if point.key == PSNR else number(point.value)
 

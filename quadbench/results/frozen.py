@@ -29,6 +29,18 @@ class Frozen:
     frozen_at: AwareDatetime
 
 
+def frozen_name(name: str) -> str:
+    """Return a name under which a bundle can be frozen.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        return check_file_name(name)
+    except ValueError as error:
+        raise UserError(f"no bundle can be frozen under this name: {error}") from error
+
+
 def freeze(name: str, bundle: Stored[Bundle], layout: Layout) -> Frozen:
     """Give a bundle a name for good. It is copied into the results folder if it lies elsewhere.
 
@@ -37,7 +49,7 @@ def freeze(name: str, bundle: Stored[Bundle], layout: Layout) -> Frozen:
         ArtifactError: the bundle is damaged.
         StorageError: the results folder is full or cannot be written.
     """
-    path = layout.frozen(_checked(name))
+    path = layout.frozen(frozen_name(name))
     if path.exists() and (there := read_frozen(name, layout)):
         if there.bundle != bundle.artifact.digest:
             raise UserError(
@@ -61,7 +73,7 @@ def read_frozen(name: str, layout: Layout) -> Frozen:
         UnknownNameError: nothing is frozen under this name; the message lists what is.
         ArtifactError: the file is damaged.
     """
-    path = layout.frozen(_checked(name))
+    path = layout.frozen(frozen_name(name))
     if not path.exists():
         raise UnknownNameError("frozen bundle", name, frozen_names(layout))
     try:
@@ -107,10 +119,3 @@ def _copy(bundle: Stored[Bundle], layout: Layout) -> None:
         return bundle.artifact
 
     publish(layout.bundle(bundle.artifact.digest), fill)
-
-
-def _checked(name: str) -> str:
-    try:
-        return check_file_name(name)
-    except ValueError as error:
-        raise UserError(f"no bundle can be frozen under this name: {error}") from error

@@ -1,0 +1,73 @@
+"""What a farm is told of a night's comparisons comes back as it was given, and a word of a night means one device there."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from quadbench.artifacts import Variant
+from quadbench.dispatch.demands import compile_orders, only_device
+from quadbench.dispatch.orders import CompareOrder, SideOrder, as_json, order_of
+from quadbench.dispatch.plan import Demand, planned
+from quadbench.errors import ArtifactError, DeviceNotFoundError, UserError
+from quadbench.farm.job import Job, JobKind, NewJob
+from quadbench.farm.workers import WorkerDevice
+from quadbench.pipeline import USUAL
+from quadbench.recipe import Terms
+from quadbench.statistics import LOOKS
+from quadbench.study.manner import Goal
+
+YARDSTICK, CASE = "a" * 64, "b" * 64
+SIDE = SideOrder(name="reference", bundle=YARDSTICK, variant=Variant.SHARED, kit=None, terms=Terms())
+ORDER = CompareOrder(
+    case="restyle",
+    word="s25-1",
+    a=SIDE,
+    b=replace(SIDE, name="restyle", bundle=CASE, kit="c" * 64),
+    looks=LOOKS,
+    goals=(Goal(task="restyle", key="end_to_end", limit=0.03),),
+    conduct=USUAL,
+)
+FARM = [
+    WorkerDevice(name=f"s25-{number}", address=f"s25@s25-{number}", labels={"serial": f"s25-{number}", "profile": "s25"})
+    for number in (1, 2)
+]
+
+
+def jobs() -> list[NewJob]:
+    """Two cases on the same phone beside the same yardstick."""
+    asked = only_device("s25-1", FARM)
+    compiled = tuple(one for side in (ORDER.a, ORDER.b) for one in compile_orders(asked, {"s25": side.bundle}))
+    demands = [Demand(needs=asked.needs, order=replace(ORDER, case=case), compiled=compiled) for case in ("restyle", "sticker")]
+    return planned([], demands)
+
+
+def job_of(new: NewJob) -> Job:
+    at = datetime.now(UTC)
+    return Job(id=7, run_id="n", version="1", kind=new.kind, needs=new.needs, owner="o", submitted_at=at, payload=new.payload)
+
+
+def test_both_sides_are_compiled_once_for_all_comparisons_on_a_device() -> None:
+    assert [new.kind for new in jobs()] == [JobKind.COMPILE] * 2 + [JobKind.COMPARE] * 2
+    assert [new.after for new in jobs()[2:]] == [(0, 1)] * 2
+
+
+def test_an_order_to_compare_comes_back_as_it_was_given() -> None:
+    assert order_of(job_of(jobs()[2])) == ORDER
+    assert as_json(order_of(job_of(jobs()[2]))) == jobs()[2].payload
+
+
+@pytest.mark.parametrize("change", [{"a": {}}, {"looks": {"at": ["x"]}}, {"goals": [{"task": 1}]}])
+def test_an_order_that_cannot_be_is_refused(change: dict[str, object]) -> None:
+    new = replace(jobs()[2], payload={**jobs()[2].payload, **change})
+    with pytest.raises(ArtifactError, match="job 7 holds no order"):
+        order_of(job_of(new))
+
+
+def test_a_word_has_to_mean_one_device_of_the_farm() -> None:
+    assert only_device("s25-2", FARM).needs == "device s25-2"
+    assert only_device("s25", FARM[:1]).needs == "device s25-1"
+    with pytest.raises(UserError, match="'s25' fits several devices of the farm: s25-1, s25-2"):
+        only_device("s25", FARM)
+    with pytest.raises(DeviceNotFoundError, match="fit 'tabs11'"):
+        only_device("tabs11", FARM)
