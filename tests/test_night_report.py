@@ -42,7 +42,7 @@ def test_the_sentence_has_the_worst_first_and_counts_every_case_on_every_device(
     assert view.outcome is RulingKind.REGRESSION
     assert view.sentence == (
         "restyle got worse on s25: End to end, restyle: it is 5.2 % more (4.3 to 6.1 % more) than on the last good files, "
-        "launched in turn; and 1 more figure. 10 cases on devices: 1 regression, 2 missing, 1 inconclusive, 2 environment, "
+        "launched in turn; and 1 more figure. 10 cases on devices, each by its worst: 1 regression, 2 missing, 1 inconclusive, 2 environment, "
         "1 improvement, 3 clean."
     )
 
@@ -56,7 +56,7 @@ def test_the_sentence_names_every_device_on_which_the_worst_case_is_so() -> None
 
 def test_a_clean_night_says_so() -> None:
     view = night_view(clean_night(), series())
-    assert view.sentence == "Nothing got slower, bigger or worse. 8 cases on devices: 8 clean."
+    assert view.sentence == "Nothing got slower, bigger or worse. 8 cases on devices, each by its worst: 8 clean."
     assert view.outcome is RulingKind.CLEAN
 
 
@@ -138,7 +138,7 @@ def test_what_is_not_ruled_yet_counts_as_open_and_not_as_clean() -> None:
     view = night_view(begun, series())
     assert len(view.open) == 10
     assert view.clean == {}
-    assert view.sentence.startswith("Nothing is ruled yet. 10 cases on devices: 10 not ruled")
+    assert view.sentence.startswith("Nothing is ruled yet. 10 cases on devices, each by its worst: 10 not ruled")
 
 
 def test_a_finding_has_its_lines_on_the_terminal(view: NightView) -> None:
