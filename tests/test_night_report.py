@@ -42,7 +42,8 @@ def test_the_sentence_has_the_worst_first_and_counts_every_case_on_every_device(
     assert view.outcome is RulingKind.REGRESSION
     assert view.sentence == (
         "restyle got worse on s25: End to end, restyle: it is 5.2 % more (4.3 to 6.1 % more) than on the last good files, "
-        "launched in turn; and 1 more figure. 10 cases on devices, each by its worst: 1 regression, 2 missing, 1 inconclusive, 2 environment, "
+        "launched in turn; and 1 more figure. 10 cases on devices, each by its worst: 1 regression, 2 missing, "
+        "1 inconclusive, 2 environment, "
         "1 improvement, 3 clean."
     )
 
