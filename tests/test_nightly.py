@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.scripted_night import NEW, OLD, Phone, ScriptedBench, plan_of, remember
+from support.scripted_night import NEW, OLD, YARDSTICK, Phone, ScriptedBench, plan_of, remember
 
 from quadbench.artifacts.night import Night, Ruling, RulingKind
 from quadbench.nightly.ending import exit_code
@@ -119,6 +119,24 @@ def test_a_case_that_cannot_be_at_all_is_missing_on_each_device_with_the_reason(
     missing = [one for one in night.rulings if one.kind is RulingKind.MISSING]
     assert {(one.case, one.address, one.cause) for one in missing} == {("broken", w, "unknown recipe 'nothing'") for w in WORDS}
     assert exit_code(night.rulings) == 4
+
+
+def test_tasks_that_the_yardstick_lacks_are_named_in_the_ruling_on_all_figures(bench: ScriptedBench) -> None:
+    plan = plan_of(bench, {"scene": OLD}, ["steady"])
+    (case,) = plan.cases
+    stored = bench.bundle(YARDSTICK)
+    short = replace(stored, artifact=replace(stored.artifact, tasks=stored.artifact.tasks[:1]))
+    night = perform(
+        "tonight",
+        replace(plan, cases=(replace(case, yardstick=replace(case.yardstick, bundle=short)),)),
+        bench,
+        layout=bench.layout,
+    )
+    alone = ", ".join(task.name for task in stored.artifact.tasks[1:])
+    (ruling,) = (one for one in night.rulings if one.task is None)
+    assert alone
+    assert ruling.kind is RulingKind.CLEAN
+    assert ruling.cause.endswith(f"as usual, by 13 nights before; not measured, as the yardstick has no such tasks: {alone}")
 
 
 def test_what_there_is_no_time_for_is_missing_and_a_night_keeps_its_time_when_it_goes_on(bench: ScriptedBench) -> None:

@@ -5,13 +5,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from support.bundles import write_recipe_bundle
 
 from quadbench.artifacts.night import RulingKind
 from quadbench.cli import main
 from quadbench.nightly.ending import ERROR, exit_code
 from quadbench.nightly.night_file import load_night_file
 from quadbench.nightly.plan import device_of, planned
+from quadbench.recipe import load_recipe
 from quadbench.results.engine import open_engine
+from quadbench.results.frozen import freeze
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
 
@@ -83,6 +86,17 @@ def test_a_case_without_its_yardstick_is_missing_and_the_night_says_what_to_do(
     engine.dispose()
     assert (ruling.kind, ruling.case, ruling.address) == (RulingKind.MISSING, "restyle", "local")
     assert "unknown frozen bundle 'reference'" in ruling.cause
+
+
+def test_tasks_that_the_yardstick_lacks_are_named_at_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    whole, layout = load_recipe("quickstart"), Layout(tmp_path / "results")
+    first, *others = whole.tasks
+    freeze("reference", write_recipe_bundle(whole.model_copy(update={"tasks": (first,)}), layout), layout)
+    assert nightly(tmp_path, written(tmp_path, devices=["s25@NOWHERE"])) == 4
+    said = " ".join(capsys.readouterr().err.split())
+    names = ", ".join(task.name for task in others)
+    assert f"case 'restyle': not measured, as the yardstick has no such tasks: {names}" in said
 
 
 def test_a_night_that_begins_in_the_evening_is_that_of_the_next_morning(tmp_path: Path) -> None:

@@ -80,6 +80,9 @@ def _perform(options: argparse.Namespace, path: Path) -> int:
         use_farm(options.farm)
     plan = planned(file, path.parent, options.layout)
     plan = replace(plan, budget_s=options.budget) if options.budget else plan
+    for case in plan.cases:
+        if case.left_out:
+            print_note(f"case '{case.name}': {case.left_out}")
     with RunConsole(Console(stderr=True)) as observer, _bench(options, night_id, observer) as bench:
         try:
             night = perform(night_id, plan, bench, layout=options.layout)

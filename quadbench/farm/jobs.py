@@ -4,7 +4,7 @@ Time is the database's. Every change is one transaction that has the job's row f
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -63,7 +63,7 @@ class JobQueue:
             if connection.scalar(sa.select(JobRow.id).where(JobRow.run_id == run_id).limit(1)):
                 raise UserError(f"run '{run_id}' has been submitted already", hint=f"see: quadbench farm jobs {run_id}")
             now = now_of(connection)
-            rows = [_row(number, new, run_id, owner, version, now) for number, new in enumerate(jobs)]
+            rows = [_row(f"job {n} of run '{run_id}'", new, run_id, owner, version, now) for n, new in enumerate(jobs)]
             insert = sa.insert(JobRow).returning(JobRow.id, sort_by_parameter_order=True)
             ids = list(connection.scalars(insert, rows))
             needs = [{"job": ids[number], "needed": ids[place]} for number, new in enumerate(jobs) for place in set(new.after)]
@@ -236,11 +236,20 @@ def _check_batch(jobs: Sequence[NewJob]) -> None:
             raise UserError(f"job {number} of a batch needs number {wrong[0]}; expected one before it, from 0")
 
 
-def _row(number: int, new: NewJob, run_id: str, owner: str, version: str, now: datetime) -> dict[str, object]:
+def check_job(new: NewJob) -> None:
+    """Refuse a job that the queue would refuse in any run.
+
+    Raises:
+        UserError: says why.
+    """
+    _row(f"a job to {new.kind}", new, "any", "anybody", "any", datetime.now(UTC))
+
+
+def _row(name: str, new: NewJob, run_id: str, owner: str, version: str, now: datetime) -> dict[str, object]:
     """Return the row of a new job.
 
     Raises:
-        UserError: there is no such job.
+        UserError: there is no such job; it has this name there.
     """
     try:
         job = Job(
@@ -259,7 +268,7 @@ def _row(number: int, new: NewJob, run_id: str, owner: str, version: str, now: d
         )
         row = row_of(job)
     except (ValueError, TypeError) as error:
-        raise UserError(f"job {number} of run '{run_id}' cannot be submitted: {error}") from error
+        raise UserError(f"{name} cannot be submitted: {error}") from error
     if (size := len(str(row["payload"]))) > MOST_PAYLOAD_BYTES:
-        raise UserError(f"job {number} of run '{run_id}' has a payload of {size} bytes; expected at most {MOST_PAYLOAD_BYTES}")
+        raise UserError(f"{name} has a payload of {size} bytes; expected at most {MOST_PAYLOAD_BYTES}")
     return row

@@ -82,7 +82,7 @@ def rule(one: Judged, launched: Launched | None, nights: Nights) -> None:
         now=datetime.now(UTC),
     )
     why = launched.why if launched else None
-    nights.rule(_with_reason(ruling, why) if why else ruling for ruling in rulings)
+    nights.rule(_with_reason(ruling, why, one.case.left_out) for ruling in rulings)
 
 
 def is_unmeasured(ruling: Ruling) -> bool:
@@ -90,9 +90,11 @@ def is_unmeasured(ruling: Ruling) -> bool:
     return ruling.kind is RulingKind.MISSING and ruling.task is None
 
 
-def _with_reason(ruling: Ruling, why: str) -> Ruling:
-    """Say also why what would have told could not."""
-    return replace(ruling, cause=f"{ruling.cause}: {why}") if ruling.kind is RulingKind.INCONCLUSIVE else ruling
+def _with_reason(ruling: Ruling, why: str | None, left_out: str | None) -> Ruling:
+    """Say also why what would have told could not, and of all figures together which tasks they leave out."""
+    if why and ruling.kind is RulingKind.INCONCLUSIVE:
+        ruling = replace(ruling, cause=f"{ruling.cause}: {why}")
+    return replace(ruling, cause=f"{ruling.cause}; {left_out}") if left_out and ruling.task is None else ruling
 
 
 def _said(tonight: Measurement, case: PlannedCase, nights: Nights) -> Suspicion:

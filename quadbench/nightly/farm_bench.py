@@ -23,7 +23,7 @@ from quadbench.errors import ArtifactError, DeviceNotFoundError, QuadbenchError,
 from quadbench.farm.accounts import answers
 from quadbench.farm.job import Job, JobKind, JobState
 from quadbench.farm.job_status import listed_jobs
-from quadbench.farm.jobs import JobQueue
+from quadbench.farm.jobs import JobQueue, check_job
 from quadbench.farm.need import needs_served
 from quadbench.farm.store.artifacts import fetch, send
 from quadbench.farm.store.launches import fetch_run
@@ -109,6 +109,8 @@ class OfFarm:
                 compiled = dict.fromkeys(one for side in (a, b) for one in compile_orders(asked, {profile: side.bundle}))
                 demand = Demand(needs=asked.needs, order=order, compiled=tuple(compiled))
                 builds = tuple(build for build in (build_a, build_b) if build)
+                for new in planned(builds, [demand]):
+                    check_job(new)
                 yield _ToLaunch(case=wanted.case, word=word, demand=demand, builds=builds)
             except QuadbenchError as error:
                 may_pass = isinstance(error, (DeviceNotFoundError, StorageError))

@@ -28,6 +28,12 @@ class PlannedCase:
     limits: Limits
     owner: str | None
 
+    @property
+    def left_out(self) -> str | None:
+        """Say which of its tasks are not measured, as they have nothing to run beside; None where all are."""
+        alone = [task for task in self.chosen.tasks if task not in self.yardstick.tasks]
+        return f"not measured, as the yardstick has no such tasks: {', '.join(alone)}" if alone else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
