@@ -10,6 +10,7 @@ from support.night_series import FIRST, NEW, OLD, ROM_BYTES, TASK, around, launc
 
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.night import Acknowledgement, Measurement, Ruling, RulingKind, Subject
+from quadbench.nightly.figures import limit_of
 from quadbench.nightly.judging import missing, rulings_on
 from quadbench.nightly.night_file import Limits
 from quadbench.nightly.suspicion import RULES, Suspicion, suspicion
@@ -233,3 +234,20 @@ def test_small_steps_are_seen_by_the_nights_together_that_new_files_have_run() -
 def test_what_was_not_measured_is_said() -> None:
     ruling = missing(night_id(3), "restyle-s25", "adb:R5CX", "s25", cause="it is gone", owner=None, now=NOW)
     assert (ruling.kind, ruling.cause) == (RulingKind.MISSING, "it is gone")
+
+
+@pytest.mark.parametrize(
+    ("key", "own", "inherited"),
+    [
+        ("end_to_end", 0.02, 0.02),
+        ("session_load", 0.2, 0.02),
+        ("switch", 0.1, 0.02),
+        ("peak_ram", 0.05, 0.05),
+        ("lora_rom", 0, 0),
+    ],
+)
+def test_loads_and_switches_have_limits_of_their_own_where_the_file_says_so_and_else_that_of_times(
+    key: str, own: float, inherited: float
+) -> None:
+    assert math.expm1(limit_of(key, Limits(time=0.02, session_load=0.2, switch=0.1))) == pytest.approx(own)
+    assert math.expm1(limit_of(key, Limits(time=0.02))) == pytest.approx(inherited)

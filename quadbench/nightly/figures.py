@@ -38,7 +38,8 @@ def limit_of(key: str, limits: Limits) -> float:
     """Return the least change of a figure that matters, on its scale."""
     if key == PSNR:
         return limits.psnr_db
-    return math.log1p(limits.rom if is_exact(key) else limits.ram if key.endswith("_ram") else limits.time)
+    own = {"session_load": limits.session_load, "switch": limits.switch}.get(key) or limits.time
+    return math.log1p(limits.rom if is_exact(key) else limits.ram if key.endswith("_ram") else own)
 
 
 def is_worse(change: float, key: str) -> bool:

@@ -18,6 +18,10 @@ class Limits(Spec):
 
     time: Change = 0.03
     """Of times, as a share of what is usual: 0.03 is 3 %. The default is 0.03."""
+    session_load: Change | None = None
+    """Of the time that sessions take to load, as a share. The default is null: that of times."""
+    switch: Change | None = None
+    """Of the time that a switch to another task takes, as a share. The default is null: that of times."""
     ram: Change = 0.05
     """Of the peak of memory, as a share. The default is 0.05."""
     rom: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
