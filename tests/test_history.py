@@ -83,6 +83,16 @@ def test_the_list_has_each_case_with_where_it_stands(tmp_path: Path, capsys: pyt
     assert "REGRESSION" in capsys.readouterr().out
 
 
+def test_the_list_has_of_each_case_and_device_its_own_rulings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    others = [replace(SLOWER[-1], case="other"), replace(SLOWER[-1], device="adb:other", address="other")]
+    store(tmp_path, [*SLOWER, *others], [replace(REGRESSION, night=SLOWER[-1].night)])
+    assert history(tmp_path, "--json") == 0
+    lines = json.loads(capsys.readouterr().out)["cases"]
+    kinds = {(line["case"], line["device"]): line["kinds"] for line in lines}
+    mine = (SLOWER[-1].case, SLOWER[-1].device)
+    assert kinds == {mine: ["REGRESSION"], ("other", mine[1]): [], (mine[0], "adb:other"): []}
+
+
 def test_the_list_reads_as_much_however_many_nights_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def read(count: int) -> tuple[int, int]:
         folder = store(tmp_path / str(count), [night(number, 1.5) for number in range(count)])

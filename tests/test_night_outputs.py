@@ -6,7 +6,9 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
+import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -26,6 +28,7 @@ from quadbench.cli import build_parser
 from quadbench.cli.night_outputs import SUMMARY_VARIABLE, add_outputs, write_outputs
 from quadbench.cli.options import common_options
 from quadbench.errors import ServiceError, UserError
+from quadbench.nightly import webhook
 from quadbench.nightly.github import annotations
 from quadbench.nightly.junit import night_junit
 from quadbench.nightly.markdown import night_markdown
@@ -211,6 +214,8 @@ def test_a_webhook_that_nobody_answers_is_said_without_its_address() -> None:
             "http://h:99999/secret",
             f"http://h/{'secret' * 1000}",
             "javascript:secret",
+            "http://secret..b/",
+            f"http://{'secret' * 12}.example/",
         ),
     ],
 )
@@ -253,6 +258,44 @@ def test_files_are_written_where_they_are_asked_for(told: Told, tmp_path: Path) 
         .read_text()
         .startswith("# Night phones-2026-01-21\n\n**REGRESSION** restyle got worse on s25: End to end")
     )
+
+
+@pytest.mark.parametrize("what", ["", "/dev/null", "."])
+def test_what_is_no_file_is_refused_before_anything_is_done_and_stays_what_it_is(
+    what: str, told: Told, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        told("--junit", what)
+    assert "is no file" in capsys.readouterr().err
+    assert Path("/dev/null").is_char_device()
+
+
+def test_an_answer_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook, "_PATIENCE_S", 0.3)
+    ended = threading.Event()
+
+    def drip(server: socket.socket) -> None:
+        with server.accept()[0] as connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\n")
+            while not ended.wait(0.05):
+                connection.sendall(b"X")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        dripping = threading.Thread(target=drip, args=(server,), daemon=True)
+        dripping.start()
+        with pytest.raises(ServiceError, match=r"no whole answer in 0\.3 s"):
+            send({}, f"http://127.0.0.1:{server.getsockname()[1]}/")
+        ended.set()
+        dripping.join()
+
+
+def test_what_lies_in_the_way_of_a_night_s_own_files_costs_nothing_else(told: Told, layout: Layout, tmp_path: Path) -> None:
+    (layout.night(sample_night().night_id) / "night.json").mkdir(parents=True)
+    is_told, out, err = told("--markdown", str(tmp_path / "night.md"))
+    assert not is_told
+    assert "night.json" in err
+    assert (tmp_path / "night.md").exists()
+    assert "3 clean." in out
 
 
 def test_what_cannot_be_written_costs_nothing_else(told: Told, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from support.bundles import write_recipe_bundle
 
-from quadbench.artifacts.night import RulingKind
 from quadbench.cli import main
 from quadbench.nightly.ending import ERROR, exit_code
 from quadbench.nightly.night_file import load_night_file
@@ -41,6 +40,7 @@ def nightly(folder: Path, *words: object) -> int:
     ("changes", "said"),
     [
         ({"cases": []}, "cases: expected at least 1"),
+        ({"cases": [{"name": "a", "source": "quickstart", "devices": []}]}, "devices: expected at least 1"),
         ({"devices": ["s25*2"]}, "'s25*2' fits any of several devices, and a history is that of one"),
         ({"devices": ["chip=SM8750"]}, "'chip=SM8750' fits any of several devices"),
     ],
@@ -57,7 +57,7 @@ def test_a_file_that_is_wrong_is_refused_with_exit_code_1(
     ("words", "said"),
     [
         (["perform", "night.yaml"], "'perform night.yaml' is nothing to perform"),
-        (["freeze", "../out", "quickstart"], "cannot name a file"),
+        (["freeze", "../out", "quickstart"], "no bundle can be frozen under the name"),
         (["freeze", "reference", "nothing-of-the-kind"], "unknown recipe 'nothing-of-the-kind'"),
         (["nowhere.yaml"], "nowhere.yaml"),
     ],
@@ -76,16 +76,34 @@ def test_a_wrong_command_line_is_no_regression(capsys: pytest.CaptureFixture[str
     assert "--nonsense" in capsys.readouterr().err
 
 
-def test_a_case_without_its_yardstick_is_missing_and_the_night_says_what_to_do(
+def test_a_night_none_of_whose_cases_can_be_is_an_error_that_names_each(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert nightly(tmp_path, written(tmp_path), "--night", "one", "--json") == 4
+    assert nightly(tmp_path, written(tmp_path), "--night", "one") == ERROR
+    said = " ".join(capsys.readouterr().err.split())
+    assert "case 'restyle': unknown frozen bundle 'reference'" in said
+    assert not (tmp_path / "results" / "quadbench.sqlite").exists()
+
+
+def test_a_case_without_its_yardstick_is_missing_and_costs_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layout = Layout(tmp_path / "results")
+    freeze("reference", write_recipe_bundle(load_recipe("quickstart"), layout), layout)
+    cases = [FILE["cases"][0], {"name": "other", "source": "quickstart", "yardstick": "lost"}]  # type: ignore[index]
+    assert nightly(tmp_path, written(tmp_path, cases=cases, devices=["s25@NOWHERE"]), "--night", "one", "--json") == 4
     assert json.loads(capsys.readouterr().out)["outcome"] == "MISSING"
-    engine = open_engine(tmp_path / "results" / "quadbench.sqlite")
-    (ruling,) = Nights(engine).rulings("phones-one")
+    engine = open_engine(layout.database)
+    causes = {ruling.case: ruling.cause for ruling in Nights(engine).rulings("phones-one")}
     engine.dispose()
-    assert (ruling.kind, ruling.case, ruling.address) == (RulingKind.MISSING, "restyle", "local")
-    assert "unknown frozen bundle 'reference'" in ruling.cause
+    assert "unknown frozen bundle 'lost'" in causes["other"]
+    assert "NOWHERE" in causes["restyle"]
+
+
+def test_a_results_folder_that_cannot_be_is_an_error_and_no_ruling(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layout = Layout(tmp_path / "results")
+    freeze("reference", write_recipe_bundle(load_recipe("quickstart"), layout), layout)
+    (layout.root / "nights").touch()
+    assert nightly(tmp_path, written(tmp_path)) == ERROR
+    assert "nights" in capsys.readouterr().err
 
 
 def test_tasks_that_the_yardstick_lacks_are_named_at_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,7 +118,9 @@ def test_tasks_that_the_yardstick_lacks_are_named_at_the_start(tmp_path: Path, c
 
 
 def test_a_night_that_begins_in_the_evening_is_that_of_the_next_morning(tmp_path: Path) -> None:
-    assert nightly(tmp_path, written(tmp_path)) == 4
+    layout = Layout(tmp_path / "results")
+    freeze("reference", write_recipe_bundle(load_recipe("quickstart"), layout), layout)
+    assert nightly(tmp_path, written(tmp_path, devices=["s25@NOWHERE"])) == 4
     engine = open_engine(tmp_path / "results" / "quadbench.sqlite")
     (night_id,) = Nights(engine).night_ids()
     engine.dispose()

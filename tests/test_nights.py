@@ -147,5 +147,18 @@ def test_a_row_that_cannot_be_is_refused(nights: Nights, engine: sa.Engine, chan
     nights.rule([RULING])
     with writing(engine) as connection:
         connection.execute(sa.text(f"UPDATE {change}"))
-    with pytest.raises(ArtifactError, match=r"the database holds a (ruling|measurement) that cannot be"):
+    with pytest.raises(
+        ArtifactError, match=r"the database holds a (ruling|measurement) of night \S+, case \S+, device \S+ that cannot be"
+    ):
         nights.night(NIGHT)
+
+
+@pytest.mark.parametrize("value", ["1e300", "-1e300"])
+def test_a_value_that_nothing_measures_is_refused_by_the_row_that_holds_it(nights: Nights, engine: sa.Engine, value: str) -> None:
+    nights.keep(MEASUREMENT)
+    with writing(engine) as connection:
+        connection.execute(sa.text(f"UPDATE night_points SET ratio = {value}"))
+    with pytest.raises(
+        ArtifactError, match=r"a measurement of night '\S+', case 'restyle', device 'adb:R5CX' whose ratio is -?1e\+300"
+    ):
+        nights.series("restyle")

@@ -33,8 +33,8 @@ SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
     """Add the options that say who else is told of a night. What is wrong with them is said before anything is measured."""
-    parser.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML there: a suite for each device")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write a page in Markdown there")
+    parser.add_argument("--junit", type=_file, metavar="FILE", help="write JUnit XML there: a suite for each device")
+    parser.add_argument("--markdown", type=_file, metavar="FILE", help="write a page in Markdown there")
     parser.add_argument(
         "--github", action="store_true", help=f"print GitHub's annotations, and add the page to ${SUMMARY_VARIABLE}"
     )
@@ -64,10 +64,10 @@ def write_outputs(options: argparse.Namespace, night: Night, layout: Layout) -> 
         writers.append(lambda: write_whole(options.markdown, night_markdown(view)))
     if options.github:
         writers.append(lambda: _add_summary(view))
-    if options.webhook:
-        writers.append(lambda: tell(view, options.webhook, folder / "webhook.json"))
     is_told = [_done(write) for write in writers]
     _print(options, view, folder / "night.html")
+    if options.webhook:  # last, as the answer may be long in coming
+        is_told.append(_done(lambda: tell(view, options.webhook, folder / "webhook.json")))
     return all(is_told)
 
 
@@ -95,7 +95,7 @@ def _rate(known: DeviceKnowledge) -> AlarmRate:
 def _done(write: Callable[[], object]) -> bool:
     try:
         write()
-    except QuadbenchError as error:
+    except (QuadbenchError, OSError, ValueError) as error:  # ValueError: text that cannot be encoded or read
         print_error(str(error))
         return False
     return True
@@ -137,6 +137,14 @@ def _unheard_by_github() -> Iterator[None]:
         yield
     finally:
         print_text(f"::{token}::")
+
+
+def _file(text: str) -> Path:
+    """Return the file that is written, whose link is followed; what is there already has to be one."""
+    path = Path(text).resolve()
+    if not text.strip() or (path.exists() and not path.is_file()):
+        raise argparse.ArgumentTypeError(f"'{text}' is no file; expected the path of one, which need not be there")
+    return path
 
 
 def _address(text: str) -> str:

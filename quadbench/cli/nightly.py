@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
                 return _perform(options, Path(file))
         words = " ".join(options.words)
         raise UserError(f"'{words}' is nothing to perform", hint="expected FILE, or freeze NAME SOURCE, or schedule FILE")
-    except QuadbenchError as error:  # whose own exit codes mean other things than those of a night
+    except (QuadbenchError, OSError) as error:  # whose own exit codes mean other things than those of a night
         if options.json:
             print_json({"error": str(error), "exit_code": ERROR})
         print_error(str(error))
@@ -83,6 +83,8 @@ def _perform(options: argparse.Namespace, path: Path) -> int:
     for case in plan.cases:
         if case.left_out:
             print_note(f"case '{case.name}': {case.left_out}")
+    if not plan.cases:
+        raise UserError("\n".join(f"case '{name}': {why}" for name, why in plan.faults.items()))
     with RunConsole(Console(stderr=True)) as observer, _bench(options, night_id, observer) as bench:
         try:
             night = perform(night_id, plan, bench, layout=options.layout)

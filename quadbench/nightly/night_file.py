@@ -41,7 +41,7 @@ class Case(Spec):
     """Changes to it by key, as `compare --b` takes them: a recipe's key, or variant, harness or kit. The default is none."""
     yardstick: Name | None = None
     """The name of the frozen bundle whose launches alternate with the case's. The default is null: the file's."""
-    devices: Annotated[tuple[Word, ...], Field(max_length=_MOST_DEVICES)] | None = None
+    devices: Annotated[tuple[Word, ...], Field(min_length=1, max_length=_MOST_DEVICES)] | None = None
     """The devices it runs on, as `--devices` takes them. The default is null: the file's."""
     owner: Word | None = None
     """Who is told. The default is null: nobody in particular."""

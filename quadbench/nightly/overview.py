@@ -29,7 +29,8 @@ def line_of(nights: Sequence[Measurement], rulings: Sequence[Ruling]) -> Line:
     names = [name_of(point) for point in latest.points if point.key == PRIMARY]
     name = (ALL_TASKS, PRIMARY) if (ALL_TASKS, PRIMARY) in names else names[0] if names else None
     told = segments(nights, name) if name else ()
-    kinds = dict.fromkeys(ruling.kind.value for ruling in rulings if ruling.night == latest.night)
+    where = latest.night, latest.case, latest.device
+    kinds = dict.fromkeys(one.kind.value for one in rulings if (one.night, one.case, one.device) == where)
     return Line(
         case=latest.case,
         device=latest.device,

@@ -23,6 +23,7 @@ from quadbench.results.engine import database_of, now_of, reading
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
 from quadbench.results.records import Records, open_records
+from quadbench.results.storage import storing
 from quadbench.statistics import Looks
 
 
@@ -56,8 +57,9 @@ def _known_devices(night: Night, nights: Nights) -> tuple[DeviceKnowledge, ...]:
 @contextmanager
 def _alone(night_id: str, layout: Layout) -> Iterator[None]:
     folder = layout.night(night_id)
-    folder.mkdir(parents=True, exist_ok=True)
-    with folder_lock(folder):
+    with storing(layout.root):
+        folder.mkdir(parents=True, exist_ok=True)
+    with folder_lock(folder.parent):
         yield
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 import urllib.request
 from collections.abc import Iterator
 from hashlib import sha256
@@ -18,7 +19,7 @@ from quadbench.report.units import plural
 from quadbench.results.storage import write_whole
 
 WEBHOOK_VARIABLE = "QUADBENCH_WEBHOOK"
-_TIMEOUT_S = 20.0
+_TIMEOUT_S, _PATIENCE_S = 20.0, 60.0  # for a step of the answer, and for all of it
 _LONGEST_ADDRESS = 2000
 _MOST_FINDINGS, _MOST_CHARACTERS = 15, 2900  # Slack takes 3000 in a block
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}  # all that Slack has to be told; in angle brackets stand links and mentions
@@ -36,7 +37,8 @@ def check_address(address: str) -> str:
     try:
         parts = urlsplit(address)
         is_right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and parts.username is None
-    except ValueError:  # of brackets that are not closed, and of a port that is none
+        (parts.hostname or "").encode("idna")
+    except ValueError:  # of brackets that are not closed, of a port that is none, and of a host that cannot be
         is_right = False
     is_plain = address.isascii() and address.isprintable() and " " not in address and len(address) <= _LONGEST_ADDRESS
     if not (is_right and is_plain):
@@ -63,18 +65,31 @@ def send(message: dict[str, Any], address: str) -> None:
     """
     body = json.dumps(message).encode()
     request = urllib.request.Request(address, body, {"Content-Type": "application/json; charset=utf-8"}, method="POST")
+    reasons = [f"no whole answer in {_PATIENCE_S:g} s"]
+
+    def post() -> None:
+        reasons.append(_posted(request))
+
+    posting = threading.Thread(target=post, name="quadbench-webhook", daemon=True)  # an answer may come byte by byte, for ever
+    posting.start()
+    posting.join(_PATIENCE_S)
+    if reason := reasons[-1]:
+        raise ServiceError(
+            f"the webhook was not told of the night: {reason}", hint="the night is stored; the same command tells it again"
+        )
+
+
+def _posted(request: urllib.request.Request) -> str:
+    """Post, and return why it was not taken; nothing where it was."""
     try:
         with urllib.request.build_opener(_NoRedirection).open(request, timeout=_TIMEOUT_S):
-            return
+            return ""
     except HTTPError as error:
-        reason = f"it answered {error.code}"
+        return f"it answered {error.code}"
     except URLError as error:
-        reason = one_line(error.reason.strerror or "no answer") if isinstance(error.reason, OSError) else "no answer"
-    except (OSError, HTTPException) as error:
-        reason = f"no answer ({type(error).__name__})"
-    raise ServiceError(
-        f"the webhook was not told of the night: {reason}", hint="the night is stored; the same command tells it again"
-    )
+        return one_line(error.reason.strerror or "no answer") if isinstance(error.reason, OSError) else "no answer"
+    except (OSError, HTTPException, ValueError) as error:
+        return f"no answer ({type(error).__name__})"
 
 
 def tell(view: NightView, address: str, told: Path) -> bool:
@@ -85,7 +100,7 @@ def tell(view: NightView, address: str, told: Path) -> bool:
     """
     message = night_message(view)
     note = json.dumps({"schema_version": 1, "sha256": sha256(json.dumps(message).encode()).hexdigest()})
-    if told.is_file() and told.read_text().strip() == note:
+    if told.is_file() and told.read_bytes().strip() == note.encode():
         return False
     send(message, address)
     write_whole(told, note)

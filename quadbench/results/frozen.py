@@ -8,13 +8,13 @@ from pathlib import Path
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from quadbench.artifacts import SCHEMA_VERSION, Bundle, Stored
-from quadbench.artifacts.names import Sha256, check_file_name
+from quadbench.artifacts.names import Sha256
 from quadbench.artifacts.parts import file_refs
-from quadbench.errors import ArtifactError, UnknownNameError, UserError
+from quadbench.errors import ArtifactError, UnknownNameError, UserError, shown
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, link, publish, read_manifest
 from quadbench.results.storage import write_whole
-from quadbench.spec import first_problem, read_json
+from quadbench.spec import NAME_EXPECTED, first_problem, is_name, read_json
 
 _HINT = "remove it, and freeze the bundle again"
 
@@ -35,10 +35,9 @@ def frozen_name(name: str) -> str:
     Raises:
         UserError: it is none.
     """
-    try:
-        return check_file_name(name)
-    except ValueError as error:
-        raise UserError(f"no bundle can be frozen under this name: {error}") from error
+    if not is_name(name):
+        raise UserError(f"no bundle can be frozen under the name {shown(name)}", hint=f"expected {NAME_EXPECTED}")
+    return name
 
 
 def freeze(name: str, bundle: Stored[Bundle], layout: Layout) -> Frozen:
@@ -56,13 +55,19 @@ def freeze(name: str, bundle: Stored[Bundle], layout: Layout) -> Frozen:
                 f"'{name}' is bundle {there.bundle[:12]} for good, and cannot become {bundle.artifact.digest[:12]}",
                 hint="give the other bundle a name of its own: series beside it begin anew",
             )
+        _keep(bundle, layout)
         return there
-    check_contents(bundle, file_refs(bundle.artifact))
-    if bundle.folder.resolve() != layout.bundle(bundle.artifact.digest).resolve():
-        _copy(bundle, layout)
+    _keep(bundle, layout)
     frozen = Frozen(name=name, bundle=bundle.artifact.digest, frozen_at=datetime.now(UTC))
     write_whole(path, json.dumps(asdict(frozen), indent=1, default=datetime.isoformat))
     return frozen
+
+
+def _keep(bundle: Stored[Bundle], layout: Layout) -> None:
+    """Have a bundle in the results folder, where it may have been removed."""
+    check_contents(bundle, file_refs(bundle.artifact))
+    if bundle.folder.resolve() != layout.bundle(bundle.artifact.digest).resolve():
+        _copy(bundle, layout)
 
 
 def read_frozen(name: str, layout: Layout) -> Frozen:
@@ -95,7 +100,11 @@ def frozen_bundle(name: str, layout: Layout) -> Stored[Bundle]:
         UserError, UnknownNameError: as `read_frozen`.
         ArtifactError: its file or the bundle is damaged, or the bundle is gone.
     """
-    return read_manifest(layout.bundle(read_frozen(name, layout).bundle), Bundle)
+    try:
+        return read_manifest(layout.bundle(read_frozen(name, layout).bundle), Bundle)
+    except ArtifactError as error:
+        hint = f"bring it back: quadbench nightly freeze {name} FOLDER, or the recipe of which it was built"
+        raise ArtifactError(f"frozen bundle '{name}': {error.message}", hint=hint) from error
 
 
 def frozen_names(layout: Layout) -> list[str]:

@@ -11,7 +11,7 @@ from pydantic_core import from_json
 
 from quadbench.artifacts.names import check_file_name
 from quadbench.artifacts.night import Acknowledgement, Measurement, Night, Ruling
-from quadbench.errors import ArtifactError, UnknownNameError
+from quadbench.errors import ArtifactError, UnknownNameError, shown
 from quadbench.results.engine import insertion, now_of, reading, writing
 from quadbench.results.tables import AcknowledgementRow, MeasurementRow, NightRow, PointRow, RulingRow, Table
 from quadbench.spec import first_problem
@@ -19,6 +19,7 @@ from quadbench.spec import first_problem
 _KNOWN_SHOWN = 20  # nights, in a message
 _JSON = ("planned", "environment", "runs", "caveats")
 _POINT = ("task", "key", "value", "yardstick", "ratio", "low", "high")
+_NUMBERS, _MOST = _POINT[2:], 1e17  # of a point: as large as anything is that is measured
 NounT = TypeVar("NounT")
 
 
@@ -189,6 +190,10 @@ def _measurement(row: sa.RowMapping, points: Sequence[dict[str, Any]]) -> Measur
     content = {name: value for name, value in row.items() if name != "id"}
     content["case"] = content.pop("case_name")
     content["subject"] = {name: content.pop(name) for name in ("bundle", "kit")}
+    for point in points:
+        for name in _NUMBERS:
+            if point[name] is not None and not abs(float(point[name])) <= _MOST:
+                raise ArtifactError(f"{_which(Measurement, content)} whose {name} is {point[name]!s:.30}, which nothing measures")
     return _noun(Measurement, content | {"points": points})
 
 
@@ -214,7 +219,14 @@ def _noun(kind: type[NounT], content: dict[str, Any]) -> NounT:
         parsed = {name: from_json(content[name], allow_inf_nan=False) for name in _JSON if name in content}
         noun: NounT = _ADAPTERS[kind].validate_python(content | parsed)
     except ValidationError as error:
-        raise ArtifactError(f"the database holds a {kind.__name__.lower()} that cannot be: {first_problem(error)}") from error
+        raise ArtifactError(f"{_which(kind, content)} that cannot be: {first_problem(error)}") from error
     except (ValueError, TypeError) as error:
-        raise ArtifactError(f"the database holds a {kind.__name__.lower()} that cannot be read: {error}") from error
+        raise ArtifactError(f"{_which(kind, content)} that cannot be read: {error}") from error
     return noun
+
+
+def _which(kind: type[Any], content: dict[str, Any]) -> str:
+    """Name a row by what it should hold and what of that can be told."""
+    told = {name: content.get(name) for name in ("night", "night_id", "case", "device")}
+    words = ", ".join(f"{name} {shown(str(value))}" for name, value in told.items() if value is not None)
+    return f"the database holds a {kind.__name__.lower()} of {words or 'nothing'}"

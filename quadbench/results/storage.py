@@ -51,7 +51,7 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         StorageError: there is no space left, or the folder cannot be written.
     """
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_name(f"{path.name}.tmp")
     try:
         with storing(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
