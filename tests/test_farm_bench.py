@@ -1,13 +1,16 @@
 """What a night wants of a farm becomes jobs; a case of which no job can be made is said to be so, and costs no other."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from support.bundles import bundle_of
+import pytest
+from support.bundles import bundle_of, write_recipe_bundle
 from support.watcher import Silent
 
 from quadbench.artifacts import Bundle
 from quadbench.dispatch.offers import given_device
+from quadbench.dispatch.orders import CompareOrder, order_of
 from quadbench.dispatch.submission import Farm
 from quadbench.farm.job_status import listed_jobs
 from quadbench.farm.store.opening import open_store
@@ -15,7 +18,7 @@ from quadbench.farm.workers import NewWorker, Workers
 from quadbench.measure import Budget
 from quadbench.nightly.bench import Wanted
 from quadbench.nightly.farm_bench import OfFarm
-from quadbench.recipe import Terms
+from quadbench.recipe import Terms, load_recipe
 from quadbench.results.engine import open_engine
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import file_ref, publish
@@ -33,19 +36,40 @@ def chosen(folder: Path) -> Chosen:
     return Chosen(source="reference", changes={}, bundle=publish(folder / "bundle", fill))
 
 
-def test_a_case_whose_order_is_too_long_for_the_queue_costs_no_other(tmp_path: Path) -> None:
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[OfFarm]:
+    """A farm with one device, for a night."""
     (tmp_path / "store").mkdir()
-    engine, side = open_engine(tmp_path / "farm.sqlite"), chosen(tmp_path)
+    engine = open_engine(tmp_path / "farm.sqlite")
     Workers(engine).note(NewWorker(name="desk", host="h1", version="1", capabilities=(), devices=(given_device("virtual:s25"),)))
     farm = Farm(engine=engine, store=open_store(tmp_path / "store"))
-    bench = OfFarm(night_id="phones-one", farm=farm, layout=Layout(tmp_path / "results"), observer=Silent())
-    long = replace(side, terms=Terms(text="x" * 70_000))
-    wanted = [
-        Wanted(case=case, a=side, b=b, words=("virtual:s25",), looks=LOOKS) for case, b in (("long", long), ("short", side))
-    ]
-    came = {one.case: one for one in bench.launched(wanted, Budget(ends_at=0.0))}  # which cancels what waits
-    assert "a job to compare has a payload of 7" in (came["long"].why or "")
-    assert not came["long"].may_pass
-    assert "the time of the night was over before it" in (came["short"].why or "")
-    assert [job.payload.get("case") for job in listed_jobs(engine, "phones-one").jobs if job.kind == "compare"] == ["short"]
+    yield OfFarm(night_id="phones-one", farm=farm, layout=Layout(tmp_path / "results"), observer=Silent())
     engine.dispose()
+
+
+def launched(bench: OfFarm, a: Chosen, **cases: Chosen) -> dict[str, str]:
+    """Have cases launched beside A, and return why nothing came of each: what waits is cancelled at once."""
+    wanted = [Wanted(case=case, a=a, b=b, words=("virtual:s25",), looks=LOOKS) for case, b in cases.items()]
+    return {one.case: one.why or "" for one in bench.launched(wanted, Budget(ends_at=0.0))}
+
+
+def orders(bench: OfFarm) -> list[CompareOrder]:
+    told = [order_of(job) for job in listed_jobs(bench.farm.engine, bench.night_id).jobs]
+    return [order for order in told if isinstance(order, CompareOrder)]
+
+
+def test_a_case_whose_order_is_too_long_for_the_queue_costs_no_other(bench: OfFarm, tmp_path: Path) -> None:
+    side = chosen(tmp_path)
+    came = launched(bench, side, long=replace(side, terms=Terms(text="x" * 70_000)), short=side)
+    assert "a job to compare has a payload of 7" in came["long"]
+    assert "the time of the night was over before it" in came["short"]
+    assert [order.case for order in orders(bench)] == ["short"]
+
+
+def test_both_sides_are_measured_as_the_recipe_of_the_case_says(bench: OfFarm, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    recipe = load_recipe("quickstart", {"measure.iterations": 7})
+    write_recipe_bundle(recipe, bench.layout)
+    launched(bench, chosen(tmp_path), restyle=Chosen(source="quickstart", changes={}, recipe=recipe, terms=recipe.terms))
+    (order,) = orders(bench)
+    assert (order.a.terms.measure.iterations, order.b.terms.measure.iterations) == (7, 7)

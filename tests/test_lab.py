@@ -15,12 +15,15 @@ from pathlib import Path
 import pytest
 from support.farm_lab import LEASE_S, RUN_S, FarmLab, farm_lab
 from support.lab import Lab, lab
+from support.lab_night import FLAKY, HOT, LabTeam, told
 from support.lab_runs import DEVICES, Desk, content_of, full, launches_of, marked_processes, share_of_the_farm, small_disk
 from support.lab_soak import Soak
 from support.postgresql_server import PostgresqlServer, running_postgresql
 from support.s3_server import S3Server, running_s3
+from support.scripted_night import remember
 from support.scripted_worker import VERSION
 
+from quadbench.artifacts.night import RulingKind
 from quadbench.farm.job import JobKind, NewJob
 from quadbench.farm.jobs import JobQueue
 from quadbench.farm.need import device_need, wish_need
@@ -258,8 +261,7 @@ def test_a_night_whose_conductor_was_killed_finds_its_jobs_again_and_measures_no
     frozen = farm.run(conductor, "nightly", "freeze", "reference", desk.recipe, results=desk.results)
     assert frozen.returncode == 0, frozen.stderr
     words = "nightly", file, "--night", "one", "--farm", farm.environment["QUADBENCH_DATABASE"]
-    command = sys.executable, "-m", "quadbench", *words, "--results", desk.results
-    killed = farm.lab.start(conductor, *command, log=tmp_path / "night.log", environment=farm.environment)
+    killed = farm.start_quadbench(conductor, *words, results=desk.results)
     farm.wait_until(lambda: farm.number("SELECT count(*) FROM records") > 2)
     killed.kill()
     ended = farm.run(conductor, *words, results=desk.results)
@@ -267,6 +269,34 @@ def test_a_night_whose_conductor_was_killed_finds_its_jobs_again_and_measures_no
     assert farm.number("SELECT count(*) FROM jobs WHERE kind = 'compare'") == 3
     assert farm.query("SELECT address FROM night_measurements ORDER BY address") == [(word,) for word in sorted(DEVICES)]
     assert farm.query("SELECT DISTINCT kind FROM night_rulings") == [("CLEAN",)]
+
+
+@busy
+@pytest.mark.timeout(1200)
+def test_in_a_night_of_three_workers_each_device_gets_the_ruling_that_its_fate_deserves(
+    farm: FarmLab, desk: Desk, tmp_path: Path
+) -> None:
+    team = LabTeam(farm, desk, tmp_path / "team")
+    team.start_workers(("s25",), ("tabs11", "s25-exynos"), ("local",))
+    frozen = farm.run(farm.lab.hosts[2], "nightly", "freeze", "reference", desk.recipe, results=desk.results)
+    assert frozen.returncode == 0, frozen.stderr
+    assert team.perform("first") == 0, team.rulings("first")
+    remember(farm.database, "fates-first", 12, noise=0.1, faster={"local": 0.25})
+    farm.stop_workers()
+    team.befall("s25", FLAKY)
+    team.befall("tabs11", HOT)
+    team.slow_one_adapter_down()
+    team.start_workers(("s25",), ("tabs11",), ("local",))
+    code, rulings = team.perform("tonight"), team.rulings("tonight")
+    ruled = told(rulings)
+    assert ("portrait", "virtual-s25", RulingKind.REGRESSION) in ruled, rulings  # though its cable came off
+    assert ("scene", "local", RulingKind.ENVIRONMENT) in ruled, rulings
+    causes = {one.address: one.cause for one in rulings if one.kind is RulingKind.MISSING and one.task is None}
+    assert causes.keys() == {"virtual-tabs11", "virtual-s25-exynos"}
+    assert "thermal status 3" in causes["virtual-tabs11"]
+    assert "the farm has 0 devices that fit 'virtual-s25-exynos'" in causes["virtual-s25-exynos"]
+    assert code == 2
+    assert "the device is back" in farm.log(farm.lab.hosts[0])
 
 
 def test_a_full_store_fails_a_job_for_now_and_it_is_done_when_there_is_room(

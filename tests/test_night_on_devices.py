@@ -94,7 +94,7 @@ def told(rulings: Sequence[Ruling]) -> set[tuple[str, str, RulingKind]]:
 def test_each_of_four_devices_gets_the_ruling_that_its_fate_deserves_and_a_second_start_changes_none(team: Team) -> None:
     code, first = team.perform("first")
     assert code == 0, first
-    remember(team.layout, "phones-first", NIGHTS, noise=NOISE, faster={"local": FASTER})
+    remember(team.layout.database, "phones-first", NIGHTS, noise=NOISE, faster={"local": FASTER})
     team.befall(FATES)
     team.slow_one_adapter_down()
     code, rulings = team.perform("tonight")

@@ -25,7 +25,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("history")
     bench = ScriptedBench(layout=Layout(folder), phones={word: Phone() for word in WORDS})
     performed(bench, "first", portrait=OLD, scene=OLD)
-    remember(bench.layout, "first", NIGHTS)
+    remember(bench.layout.database, "first", NIGHTS)
     return folder
 
 

@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import count
 from typing import Any
@@ -34,10 +34,11 @@ from quadbench.nightly.bench import NO_TIME, Launched, Wanted
 from quadbench.observer import Observer
 from quadbench.pipeline import Conduct
 from quadbench.quad.cache import digests_of
+from quadbench.recipe import Measure
 from quadbench.results.layout import Layout
 from quadbench.results.runs import save_run
 from quadbench.rollout.recovery import WAIT_S
-from quadbench.study.chosen import Chosen
+from quadbench.study.chosen import Chosen, measured_alike
 
 _LOOK_S = 1.0
 _IN_A_BATCH = 300  # comparisons, so that with what they need they can be listed at once
@@ -98,10 +99,10 @@ class OfFarm:
         for word in wanted.words:
             try:
                 asked = only_device(word, devices)
-                profile = asked.fit[0].labels["profile"]
+                profile, measure = asked.fit[0].labels["profile"], measured_alike(wanted.a, wanted.b)
                 for letter, chosen in (("A", wanted.a), ("B", wanted.b)):
                     if (letter, profile) not in sides:
-                        sides[letter, profile] = self._side(chosen, profile)
+                        sides[letter, profile] = self._side(chosen, profile, measure)
                 (a, build_a), (b, build_b) = sides["A", profile], sides["B", profile]
                 order = CompareOrder(
                     case=wanted.case, word=word, a=a, b=b, looks=wanted.looks, goals=wanted.goals, conduct=Conduct()
@@ -116,7 +117,7 @@ class OfFarm:
                 may_pass = isinstance(error, (DeviceNotFoundError, StorageError))
                 yield Launched(case=wanted.case, word=word, why=str(error), may_pass=may_pass)
 
-    def _side(self, chosen: Chosen, profile: str) -> tuple[SideOrder, BuildOrder | None]:
+    def _side(self, chosen: Chosen, profile: str, measure: Measure) -> tuple[SideOrder, BuildOrder | None]:
         """Return what a farm is told of a side, and what has to be built for it; what is here is sent."""
         if chosen.harness:
             raise UserError(f"hosts of a farm have harnesses of their own, and '{chosen.harness}' is none", hint="leave it out")
@@ -136,7 +137,7 @@ class OfFarm:
             bundle=digest,
             variant=chosen.variant,
             kit=kit.artifact.digest if kit else None,
-            terms=chosen.terms,
+            terms=replace(chosen.terms, measure=measure),
         )
         return side, build
 

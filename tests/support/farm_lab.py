@@ -53,6 +53,11 @@ class FarmLab:
         """Start a real worker for these devices."""
         return self._started(host, "quadbench", "farm", "worker", "--devices", devices, "--results", self.results(host))
 
+    def start_quadbench(self, host: Host, *words: object, results: Path) -> subprocess.Popen[bytes]:
+        """Start a command of quadbench on a host; what it says is in the log of the host's worker."""
+        command = sys.executable, "-m", "quadbench", *words, "--results", results
+        return self.lab.start(host, *command, log=self.folder / f"{host.name}.log", environment=self.environment)
+
     def start_scripted(self, host: Host, *words: object) -> subprocess.Popen[bytes]:
         """Start a worker that does scripted jobs; the words are those of `scripted_worker`."""
         return self._started(host, "support.scripted_worker", *words)

@@ -14,6 +14,7 @@ from quadbench.nightly.night_file import Limits
 from quadbench.nightly.plan import Plan, PlannedCase
 from quadbench.report.sides import interleaved_rows, sides_of_blocks
 from quadbench.report.versus import VersusDevice, caveats_of
+from quadbench.results.engine import Source
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
 from quadbench.results.records import open_records
@@ -124,14 +125,14 @@ class ScriptedBench:
 
 
 def remember(
-    layout: Layout, night_id: str, nights: int, *, noise: float = 2 * _NOISE, faster: Mapping[str, float] | None = None
+    database: Source, night_id: str, nights: int, *, noise: float = 2 * _NOISE, faster: Mapping[str, float] | None = None
 ) -> None:
     """Give what a night has measured as many nights after it that differ by noise alone, each ruled CLEAN.
 
     Times on devices that are `faster` were so many times as long then, those of the yardstick too.
     """
     dice = random.Random(nights)
-    with open_records(layout.database) as records:
+    with open_records(database) as records:
         store = Nights(records.engine)
         first = store.night(night_id)
         for number in range(1, nights + 1):
