@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from support.night_series import FIRST, NEW, OLD, TASK, around, night, night_id, steady
+from support.night_series import FIRST, NEW, OLD, TASK, around, night, night_id, scored, steady
 from support.watcher import Silent
 
 from quadbench.artifacts.night import Measurement, Ruling, RulingKind, Subject
 from quadbench.cli import main
 from quadbench.nightly.bisection import bisect, subjects_of
+from quadbench.nightly.history import case_history, tables
 from quadbench.nightly.judging import missing
 from quadbench.nightly.segments import segments
+from quadbench.report.night_words import value_words
 from quadbench.results.engine import open_engine
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
@@ -121,6 +123,14 @@ def test_a_case_is_told_with_its_segments_rulings_and_words_the_result_last(
     last = out.strip().splitlines()[-1]
     assert last.startswith("restyle-s25 on s25: End to end, restyle is 1.6")
     assert last.endswith(f"since {night_id(20)}, 7.3 % more than before; then changed: files aaaaaaaaaaaa → bbbbbbbbbbbb.")
+
+
+def test_scores_of_pictures_are_told_under_their_metrics_names() -> None:
+    nights = [scored(one, st_lpips=0.1) for one in steady(3)]
+    table, *_ = tables(case_history(nights, (), (), is_whole=True))
+    (row,) = (row for row in table.rows if row[0] == f"ST-LPIPS, {TASK}")
+    assert row[4] == "0.1"
+    assert value_words(nights[-1].points[-1]) == "0.100"
 
 
 def test_what_is_acknowledged_is_clean_from_that_night_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

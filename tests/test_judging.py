@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from support.night_series import FIRST, NEW, OLD, ROM_BYTES, TASK, around, launched, night, night_id, steady
+from support.night_series import FIRST, NEW, OLD, ROM_BYTES, TASK, around, launched, night, night_id, scored, steady
 
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.night import Acknowledgement, Measurement, Ruling, RulingKind, Subject
@@ -251,3 +251,20 @@ def test_loads_and_switches_have_limits_of_their_own_where_the_file_says_so_and_
 ) -> None:
     assert math.expm1(limit_of(key, Limits(time=0.02, session_load=0.2, switch=0.1))) == pytest.approx(own)
     assert math.expm1(limit_of(key, Limits(time=0.02))) == pytest.approx(inherited)
+
+
+@pytest.mark.parametrize(
+    ("ssim", "st_lpips", "kind"),
+    [(0.80, 0.1, RulingKind.REGRESSION), (0.9, 0.12, RulingKind.REGRESSION), (0.9, 0.08, RulingKind.IMPROVEMENT)],
+)
+def test_scores_of_pictures_need_no_launches_and_each_gets_better_in_its_own_direction(
+    ssim: float, st_lpips: float, kind: RulingKind
+) -> None:
+    history = [scored(one, ssim=0.9, st_lpips=0.1) for one in HISTORY]
+    suspected = gate(scored(night(20, 1.5, subject=NEW), ssim=ssim, st_lpips=st_lpips), history)
+    assert not suspected.to_confirm
+    assert set(kinds(rule(suspected)).values()) == {RulingKind.CLEAN, kind}
+    slight = gate(scored(night(20, 1.5, subject=NEW), ssim=0.89, st_lpips=0.101), history)
+    assert [ruling.kind for ruling in rule(slight)] == [RulingKind.CLEAN]
+    elsewhere = rule(gate(scored(night(20, 1.5), ssim=ssim, st_lpips=st_lpips), history))
+    assert set(kinds(elsewhere).values()) == {RulingKind.CLEAN, RulingKind.ENVIRONMENT}

@@ -1,6 +1,7 @@
 """A night is performed once, whatever befalls its phones; each cause gets its ruling, and a night that was cut short goes on."""
 
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ WORDS = ("steady", "hot", "vanished", "flaky", "shifting")
 NIGHTS = 12
 HOT = "INVALID: thermal status 3 (severe), at most 1 allowed; waited 600 s"
 GONE = "device 'vanished' is not attached; attached: none"
+UNSCORABLE = "its pictures were not scored: this needs the package 'torch'. Hint: pip install 'quadbench[quality]'"
 PARTED = "device 'flaky' was lost: the cable came off"
 
 
@@ -149,3 +151,19 @@ def test_what_there_is_no_time_for_is_missing_and_a_night_keeps_its_time_when_it
 
 def told(night: Night) -> set[tuple[object, ...]]:
     return {(one.case, one.address, one.task, one.key, one.kind, one.cause) for one in night.rulings}
+
+
+def test_a_host_that_cannot_score_pictures_says_so_and_measures_and_rules_on_all_else(
+    bench: ScriptedBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("quadbench.quality")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    plan = plan_of(bench, {"portrait": OLD}, ["steady"])
+    plan = replace(plan, cases=tuple(replace(case, quality=("ssim",)) for case in plan.cases))
+    night = perform("tonight", plan, bench, layout=bench.layout)
+    missing = [one for one in night.rulings if one.kind is RulingKind.MISSING]
+    assert {(one.task, one.key) for one in missing} == {(task, "ssim") for task in ("restyle", "remove-object", "draw")}
+    assert {one.cause for one in missing} == {UNSCORABLE}
+    assert {one.kind for one in night.rulings if one not in missing} == {RulingKind.CLEAN}
+    assert exit_code(night.rulings) == 4

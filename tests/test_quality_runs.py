@@ -14,20 +14,28 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("torchmetrics")
 
 import onnx  # noqa: E402
+from support.night_series import night  # noqa: E402
 from support.scores import PIXELS, only  # noqa: E402
 from support.synthetic_run import failed, make_run  # noqa: E402
+from support.watcher import Silent  # noqa: E402
 
 from quadbench.artifacts import Bundle, Caveat, Component, Stored, Variant  # noqa: E402
+from quadbench.artifacts.night import Point, Subject  # noqa: E402
 from quadbench.artifacts.pixels import max_abs_difference, read_pixels  # noqa: E402
 from quadbench.artifacts.scores import Compared  # noqa: E402
 from quadbench.cli import main  # noqa: E402
 from quadbench.errors import ArtifactError, UserError  # noqa: E402
+from quadbench.nightly.bench import Here  # noqa: E402
+from quadbench.nightly.night_file import Limits  # noqa: E402
+from quadbench.nightly.pictures import Pictures  # noqa: E402
+from quadbench.nightly.plan import PlannedCase  # noqa: E402
 from quadbench.quad.tasks.runner import GraphSession  # noqa: E402
 from quadbench.quality import METRICS, compare_latents, compare_run, score_run  # noqa: E402
 from quadbench.quality.latents import TaskModel  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 from quadbench.results.records import open_records  # noqa: E402
 from quadbench.results.runs import RunFile, load_run, save_run  # noqa: E402
+from quadbench.study.chosen import Chosen  # noqa: E402
 
 
 def find(compared: tuple[Compared, ...], task: str, maker: str, against: str) -> Compared:
@@ -132,6 +140,32 @@ def test_figures_for_elsewhere_are_printed_and_nothing_is_written(stored_run: La
     assert main(["report", "--format", "csv", "--results", str(stored_run.root)]) == 0
     assert capsys.readouterr().out.startswith("run_id,")
     assert {path: path.stat().st_mtime_ns for path in stored_run.root.rglob("*")} == before
+
+
+def test_the_pictures_of_a_night_are_scored_on_the_device_that_painted_them(
+    tiny_bundle: Stored[Bundle], stored_run: Layout
+) -> None:
+    points = tuple(Point(task=task, key="end_to_end", value=1e9) for task in ("change", "imagine"))
+    subject = Subject(bundle=tiny_bundle.artifact.digest)
+    measured = replace(night(0, 1.5, subject=subject), runs=("r0", "r1"), points=points)
+    chosen = Chosen(source="tiny", changes={}, bundle=tiny_bundle)
+    case = PlannedCase(
+        name=measured.case,
+        yardstick=chosen,
+        chosen=chosen,
+        words=(measured.address,),
+        limits=Limits(),
+        owner=None,
+        quality=("ssim", "kid"),
+    )
+    pictures = Pictures(bench=Here(layout=stored_run, observer=Silent()), layout=stored_run)
+    scores = pictures.scored(measured, "virtual:s25", case)
+    assert {(one.task, one.key) for one in scores if one.key == "ssim"} == {("change", "ssim"), ("imagine", "ssim")}
+    assert all(0.9 < one.value < 1 for one in scores if one.key == "ssim")
+    with_scores = replace(measured, points=(*points, *scores))
+    assert pictures.lacking(with_scores, case).keys() <= {("change", "kid"), ("imagine", "kid")}
+    assert pictures.scored(measured, "virtual:another", case) == ()
+    assert set(pictures.lacking(measured, case).values()) == {"its pictures were not scored"}
 
 
 @pytest.mark.parametrize("command", ["report", "quality"])

@@ -28,14 +28,15 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A figure of one night, in nanoseconds, bytes or decibels: the median of the case's launches, and of the yardstick's.
+    """A figure of one night, in nanoseconds, bytes, decibels or a metric's unit: the median of the case's launches, and of the
+    yardstick's.
 
     `ratio` is the case's over the yardstick's with its interval at 95 %, from launches in turn. It is None for what is exact
-    (bytes of files, likeness of pictures) and where the yardstick has no such figure; `yardstick` is None there too.
+    (bytes of files, likeness and scores of pictures) and where the yardstick has no such figure; `yardstick` is None there too.
     """
 
     task: str  # or report.sides.ALL_TASKS
-    key: str  # as report.kpi names figures: end_to_end, peak_ram, foundation_rom, psnr
+    key: str  # as report.kpi names figures: end_to_end, peak_ram, foundation_rom, psnr; or a metric of pictures
     value: float
     yardstick: float | None = None
     ratio: float | None = None

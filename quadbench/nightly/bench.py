@@ -55,6 +55,11 @@ class Launched:
     why: str | None = None
     may_pass: bool = False
 
+    @property
+    def address(self) -> str | None:
+        """Return the address of the device, as its records have it."""
+        return self.versus.device.address if self.versus else None
+
 
 class Bench(Protocol):
     """Launches sides in turn for a night."""

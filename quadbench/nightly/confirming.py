@@ -1,6 +1,6 @@
 """Confirming: what the gate says of a night's measurements -> launches in turn with the last good files, and the rulings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -9,7 +9,7 @@ from quadbench.artifacts.night import Measurement, Ruling, RulingKind, Subject
 from quadbench.errors import QuadbenchError
 from quadbench.measure import Budget
 from quadbench.nightly.bench import Bench, Launched, Wanted, with_second_try
-from quadbench.nightly.figures import is_exact, limit_of
+from quadbench.nightly.figures import FigureName, is_exact, limit_of
 from quadbench.nightly.judging import rulings_on
 from quadbench.nightly.past import REMEMBERED
 from quadbench.nightly.plan import PlannedCase
@@ -70,12 +70,15 @@ def confirmed(suspected: Sequence[Judged], bench: Bench, budget: Budget | None) 
     return launched | {(one.case, one.word): one for one in with_second_try(bench, list(wanted.values()), budget)}
 
 
-def rule(one: Judged, launched: Launched | None, nights: Nights) -> None:
-    """Rule on a measurement, and store the rulings, all or none. What was launched in too few blocks confirms nothing."""
+def rule(one: Judged, launched: Launched | None, lacking: Mapping[FigureName, str], nights: Nights) -> None:
+    """Rule on a measurement, and store the rulings, all or none. What was launched in too few blocks confirms nothing.
+
+    `lacking` says by figure why what the file asks for is not there.
+    """
     versus = launched.versus if launched else None
     is_enough = versus is not None and versus.blocks >= MIN_BLOCKS
     rulings = rulings_on(
-        one.said,
+        replace(one.said, lost={**one.said.lost, **lacking}),
         confirmed=versus if is_enough else None,
         comparison=launched.comparison if launched and is_enough else None,
         owner=one.case.owner,

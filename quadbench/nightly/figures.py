@@ -3,9 +3,11 @@
 import math
 
 from quadbench.artifacts.night import Point
+from quadbench.artifacts.picture_metrics import PICTURE_METRICS
+from quadbench.artifacts.scores import Better
 from quadbench.nightly.night_file import Limits
 from quadbench.report.kpi import KPI_UNITS
-from quadbench.report.sides import EXACT, PSNR
+from quadbench.report.sides import EXACT, PSNR, SIZES
 from quadbench.report.units import decibels, number, show
 
 FigureName = tuple[str, str]  # a task, and a key as report.kpi names figures
@@ -38,13 +40,21 @@ def limit_of(key: str, limits: Limits) -> float:
     """Return the least change of a figure that matters, on its scale."""
     if key == PSNR:
         return limits.psnr_db
-    own = {"session_load": limits.session_load, "switch": limits.switch}.get(key) or limits.time
-    return math.log1p(limits.rom if is_exact(key) else limits.ram if key.endswith("_ram") else own)
+    if key in SIZES:
+        share = limits.rom
+    elif key in PICTURE_METRICS:
+        share = limits.quality
+    elif key.endswith("_ram"):
+        share = limits.ram
+    else:
+        share = {"session_load": limits.session_load, "switch": limits.switch}.get(key) or limits.time
+    return math.log1p(share)
 
 
 def is_worse(change: float, key: str) -> bool:
     """Say whether a change of a figure, on its scale, is one that nobody wants."""
-    return change < 0 if key == PSNR else change > 0
+    metric = PICTURE_METRICS.get(key)
+    return change < 0 if metric and metric.better is Better.HIGHER else change > 0
 
 
 def said_change(change: float, key: str) -> str:
@@ -58,7 +68,9 @@ def said_value(value: float, key: str, *, is_ratio: bool) -> str:
     """Write a value, or its ratio to the yardstick's."""
     if is_ratio:
         return f"{value:.3f} of the yardstick's"
-    if is_exact(key):
-        return decibels(value) if key == PSNR else f"{value:,.0f} bytes"
+    if key in SIZES:
+        return f"{value:,.0f} bytes"
+    if key in PICTURE_METRICS:
+        return decibels(value) if key == PSNR else f"{value:.4g}"
     unit = KPI_UNITS.get(key)
     return f"{show(value, unit)} {unit}" if unit else number(value)

@@ -15,7 +15,6 @@ from quadbench.statistics.within import verdict_within
 _PROVEN = {Verdict.WORSE: RulingKind.REGRESSION, Verdict.BETTER: RulingKind.IMPROVEMENT}
 _IN_TURN = " than on the last good files, launched in turn"
 _KNOWN = " than on the last good files, as an earlier night confirmed for these"
-_LOST = "it was not measured, and the night before it was"
 _UNCONFIRMED = "it was not launched in turn with the last good files, which would tell"
 
 
@@ -29,7 +28,7 @@ def rulings_on(
     """
     bench = _Bench(suspicion=suspicion, confirmed=confirmed, comparison=comparison, owner=owner, now=now)
     each = [ruling for suspect in suspicion.suspects if (ruling := bench.on_suspect(suspect))]
-    each += bench.on_others() + [bench.ruling(RulingKind.MISSING, _LOST, name) for name in suspicion.lost]
+    each += bench.on_others() + [bench.ruling(RulingKind.MISSING, why, name) for name, why in suspicion.lost.items()]
     return (bench.on_all(len(each) - len(suspicion.lost)), *each)
 
 

@@ -10,6 +10,7 @@ from quadbench.spec import Name, Problem, Spec, load, refuse
 
 Word = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 _MOST_CASES, _MOST_DEVICES = 256, 1000
+PictureMetric = Literal["ssim", "st_lpips", "kid"]  # those that need no network but what the extra `quality` brings
 Change = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
@@ -28,6 +29,8 @@ class Limits(Spec):
     """Of bytes of files on the device, as a share. The default is 0: one byte more counts."""
     psnr_db: Annotated[float, Field(ge=0.0, le=60.0)] = 0.5
     """Of the likeness of pictures to the float reference, in decibels. The default is 0.5."""
+    quality: Change = 0.05
+    """Of the scores of pictures that `quality` asks for, as a share. The default is 0.05."""
 
 
 class Case(Spec):
@@ -45,6 +48,8 @@ class Case(Spec):
     """The devices it runs on, as `--devices` takes them. The default is null: the file's."""
     owner: Word | None = None
     """Who is told. The default is null: nobody in particular."""
+    quality: tuple[PictureMetric, ...] | None = None
+    """The metrics by which its pictures are scored. The default is null: the file's."""
     limits: Limits | None = None
     """The changes that matter. The default is null: the file's."""
 
@@ -67,6 +72,8 @@ class NightFile(Spec):
     """The number of blocks of a night, 2 to 16, each with two launches of the case and two of the yardstick. The default is 3."""
     budget_h: float | None = Field(default=None, gt=0.0, le=24.0)
     """The hours, up to 24, after which nothing new is begun; what was not measured is MISSING. The default is null: no limit."""
+    quality: tuple[PictureMetric, ...] = ()
+    """The metrics of `quadbench quality` by which pictures are scored beside PSNR: ssim, st_lpips, kid. The default is none."""
     limits: Limits = Limits()
     """The changes that matter. The default is every default of its fields."""
 
@@ -88,6 +95,10 @@ class NightFile(Spec):
     def limits_of(self, case: Case) -> Limits:
         """Return the changes of a case that matter."""
         return case.limits or self.limits
+
+    def quality_of(self, case: Case) -> tuple[str, ...]:
+        """Return the metrics by which a case's pictures are scored."""
+        return tuple(dict.fromkeys(self.quality if case.quality is None else case.quality))
 
     def yardstick_of(self, case: Case) -> str:
         """Return the name of the frozen bundle that runs beside a case."""

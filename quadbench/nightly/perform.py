@@ -16,6 +16,7 @@ from quadbench.nightly.bench import NO_TIME, Bench, Launched, Wanted, with_secon
 from quadbench.nightly.confirming import confirmed, is_unmeasured, judged, rule
 from quadbench.nightly.judging import missing
 from quadbench.nightly.measured import measurement_of
+from quadbench.nightly.pictures import Pictures
 from quadbench.nightly.plan import Plan, device_of, lacking
 from quadbench.nightly.self_knowledge import RECENT, DeviceKnowledge, doubt_devices, self_knowledge
 from quadbench.report.sides import PRIMARY
@@ -38,7 +39,15 @@ def perform(night_id: str, plan: Plan, bench: Bench, *, layout: Layout) -> Night
         nights = Nights(records.engine)
         night = nights.begin(night_id, plan.name, version("quadbench"), plan.pairs)
         budget = _budget(night, plan.budget_s, records)
-        under_way = _UnderWay(night_id=night_id, plan=plan, bench=bench, budget=budget, nights=nights, records=records)
+        under_way = _UnderWay(
+            night_id=night_id,
+            plan=plan,
+            bench=bench,
+            budget=budget,
+            nights=nights,
+            records=records,
+            pictures=Pictures(bench=bench, layout=layout),
+        )
         under_way.measure(Looks(at=(plan.blocks,)))
         under_way.judge()
         under_way.tell_missing()
@@ -82,6 +91,7 @@ class _UnderWay:
     budget: Budget | None
     nights: Nights
     records: Records
+    pictures: Pictures
     causes: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def measure(self, looks: Looks) -> None:
@@ -101,7 +111,8 @@ class _UnderWay:
         open_ones = judged(self.night_id, self.plan.cases, self.nights)
         launched = confirmed([one for one in open_ones if one.said.to_confirm], self.bench, self.budget)
         for one in open_ones:
-            rule(one, launched.get((one.case.name, one.tonight.address)), self.nights)
+            unscored = self.pictures.lacking(one.tonight, one.case)
+            rule(one, launched.get((one.case.name, one.tonight.address)), unscored, self.nights)
 
     def tell_missing(self) -> None:
         """Rule on what was not measured, and take back what was ruled so and was measured since."""
@@ -129,8 +140,10 @@ class _UnderWay:
         """Keep what was measured; where that cannot be, say why."""
         try:
             records = [record for run_id in launched.runs for record in self.records.of_run(run_id)]
-            names_kit = any(case.chosen.kit for case in self.plan.cases if case.name == launched.case)
-            self.nights.keep(measurement_of(self.night_id, launched, records, names_kit=names_kit))
+            (case,) = (one for one in self.plan.cases if one.name == launched.case)
+            measured = measurement_of(self.night_id, launched, records, names_kit=case.chosen.kit is not None)
+            scores = self.pictures.scored(measured, launched.address, case)
+            self.nights.keep(replace(measured, points=(*measured.points, *scores)))
         except ArtifactError as error:
             return str(error)
         return None

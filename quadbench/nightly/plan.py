@@ -27,6 +27,7 @@ class PlannedCase:
     words: tuple[str, ...]
     limits: Limits
     owner: str | None
+    quality: tuple[str, ...] = ()  # the metrics by which its pictures are scored
 
     @property
     def left_out(self) -> str | None:
@@ -113,6 +114,7 @@ def _planned(case: Case, file: NightFile, folder: Path, layout: Layout) -> Plann
         words=_words(case, file),
         limits=file.limits_of(case),
         owner=case.owner,
+        quality=file.quality_of(case),
     )
 
 

@@ -31,6 +31,8 @@ RULES = 1  # the version of what stands here and in `judging`, which is kept wit
 BY_ACCIDENT = 0.05  # the chance that a new subject's figure is suspected though it is as ever: a confirmation then clears it
 SURELY_BY_ACCIDENT = 0.001  # the chance that a case on a device is ruled on without a confirmation, all its figures together
 
+_LOST = "it was not measured, and the night before it was"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Suspect:
@@ -67,7 +69,7 @@ class Suspect:
 class Suspicion:
     """The gate's answer about a case on a device. `last_good` is the subject to confirm it against; None where no night was good.
 
-    `lost` are figures that the night before had, `yardstick` says how the yardstick itself shifted, and `around` what changed
+    `lost` says by figure why tonight lacks it, `yardstick` says how the yardstick itself shifted, and `around` what changed
     in the environment since the night before. `over` is a person's word that has ended, and all that is known was accepted by.
     """
 
@@ -76,7 +78,7 @@ class Suspicion:
     nights: int  # before this one
     last_good: Subject | None
     suspects: tuple[Suspect, ...]
-    lost: tuple[FigureName, ...]
+    lost: dict[FigureName, str]
     yardstick: str | None
     around: str | None
     over: Acknowledgement | None
@@ -112,7 +114,7 @@ def suspicion(
         nights=len(past.nights),
         last_good=past.last_good,
         suspects=tuple(suspect for point in tonight.points if (suspect := gate.suspect(point))),
-        lost=tuple(name_of(point) for point in latest.points if name_of(point) not in names),
+        lost={name_of(point): _LOST for point in latest.points if name_of(point) not in names},
         yardstick=yardstick_shift(past, limits),
         around="; ".join(f"{name} was {before} and is {now}" for name, (before, now) in changed.items()) or None,
         over=past.over,

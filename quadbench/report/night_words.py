@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from quadbench.artifacts.device_text import one_line
 from quadbench.artifacts.night import Point, Ruling, RulingKind
+from quadbench.artifacts.picture_metrics import PICTURE_METRICS
 from quadbench.report.kpi import KPI_TITLES, KPI_UNITS
-from quadbench.report.sides import EXACT, PSNR
+from quadbench.report.sides import EXACT, PSNR, SIZES
 from quadbench.report.units import between, change, decibels, number, plural, show
 
 _MOST_CHARACTERS = 300  # of a text from outside
@@ -23,6 +24,7 @@ COUNTED = {
     RulingKind.IMPROVEMENT: "improvement",
     RulingKind.CLEAN: "clean",
 }
+_TITLES = KPI_TITLES | {name: metric.title for name, metric in PICTURE_METRICS.items()}
 _PLURALS = {RulingKind.REGRESSION: "regressions", RulingKind.IMPROVEMENT: "improvements"}
 
 
@@ -48,7 +50,7 @@ def figure_name(key: str | None, task: str | None) -> str:
     """Return what a figure is called: `End to end, restyle`; nothing where all of them are meant."""
     if key is None:
         return ""
-    title = "PSNR, mean" if key == PSNR else KPI_TITLES.get(key) or words(key)
+    title = "PSNR, mean" if key == PSNR else _TITLES.get(key) or words(key)
     return f"{title}, {words(task)}" if task else title
 
 
@@ -56,7 +58,7 @@ def value_words(point: Point | None) -> str:
     """Write a figure's value of the night in its unit; of bytes of files all digits."""
     if point is None or not abs(point.value) < _MOST_VALUE:
         return ""
-    if point.key in EXACT and point.key != PSNR:
+    if point.key in SIZES:
         return f"{point.value:,.0f} bytes"
     unit = KPI_UNITS.get(point.key)
     return f"{show(point.value, unit)} {unit}" if unit else decibels(point.value) if point.key == PSNR else number(point.value)
@@ -74,7 +76,7 @@ def change_words(ruling: Ruling, point: Point | None) -> str:
         return f"{abs(difference):.1f} dB {'more' if difference > 0 else 'less'}" if abs(difference) < _MOST_DB else ""
     if not is_ratio(now) or not is_ratio(ruling.expected):
         return ""
-    if ruling.key in EXACT and abs(now / ruling.expected - 1) < _LEAST_SHARE:
+    if ruling.key in SIZES and abs(now / ruling.expected - 1) < _LEAST_SHARE:
         return f"{plural(round(abs(now - ruling.expected)), 'byte')} {'more' if now > ruling.expected else 'less'}"
     return change(now / ruling.expected)
 

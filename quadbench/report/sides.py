@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from statistics import mean, median
 
 from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, TaskAssets
+from quadbench.artifacts.picture_metrics import PICTURE_METRICS
 from quadbench.report.kpi import Figure, figure, kpi_title, kpi_unit, launch_values
 from quadbench.report.launches import sound, values
 from quadbench.report.units import Unit
@@ -15,7 +16,8 @@ ALL_TASKS = "all tasks"
 PRIMARY = "end_to_end"
 _JUDGED = (PRIMARY, "unet_step", "switch", "first_image", "session_load", "peak_ram")
 PSNR = "psnr"
-EXACT = ("foundation_rom", "lora_rom", PSNR)  # figures that need no statistics
+SIZES = ("foundation_rom", "lora_rom")  # bytes of files
+EXACT = (*SIZES, *PICTURE_METRICS)  # figures that need no statistics; PSNR is one of the metrics
 
 Pair = tuple[tuple[TaskAssets, ...], tuple[TaskAssets, ...]]  # the tasks that both sides run, as each has them
 
@@ -114,7 +116,7 @@ def side_rows(device: DeviceFacts, a: Side, b: Side) -> tuple[SideRow, ...]:
     """Return the rows of launches that ran at any time, without a comparison; figures that neither side has are left out."""
     tasks = [task.name for task in a.tasks]
     wanted = [(PRIMARY, ALL_TASKS)] if len(tasks) > 1 else []
-    wanted += [(key, task) for task in tasks for key in (*_JUDGED, *EXACT)]
+    wanted += [(key, task) for task in tasks for key in (*_JUDGED, *SIZES, PSNR)]
     rows = [
         _row(device, key, task, replace(a, records=sound(a.records)), replace(b, records=sound(b.records)))
         for key, task in wanted

@@ -64,3 +64,9 @@ def launched(ratio: float, blocks: int = 6, noise: float = 0.004, key: str = "en
 def around(measured: Measurement, **environment: str) -> Measurement:
     """A night in another environment."""
     return replace(measured, environment=measured.environment | environment)
+
+
+def scored(measured: Measurement, **scores: float) -> Measurement:
+    """A night whose pictures were scored, by metric."""
+    points = tuple(Point(task=TASK, key=key, value=value) for key, value in scores.items())
+    return replace(measured, points=(*measured.points, *points))
