@@ -43,7 +43,7 @@ exit codes:
   130  Ctrl-C
   141  nobody reads the output any more
   143  SIGTERM
-nightly has its own: 1 error, 2 regression, 3 inconclusive, 4 missing, 5 environment
+nightly: 1 error, 2 regression, 3 inconclusive, 4 missing, 5 environment
 
 What was measured before a failure is stored.
 `quadbench COMMAND --help` explains a command."""

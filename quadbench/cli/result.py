@@ -81,7 +81,7 @@ def _print_tables(options: argparse.Namespace, view: ReportView, path: Path | No
     if view.baseline:
         _print_baseline(console, view.baseline, is_full=options.full)
     if view.next_step:
-        print_text(f"next: {view.next_step}")
+        console.print(f"next: {view.next_step}", highlight=False, markup=False)
     print_text(f"report: {path}" if path else f"no report yet; quadbench report {result.run_id} writes it")
 
 
