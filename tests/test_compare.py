@@ -238,3 +238,8 @@ def test_ctrl_c_keeps_both_runs_and_what_their_whole_blocks_come_to(tiny_recipe:
     for side in "ab":
         assert document[side]["run_id"] in rest
         assert load_run(Layout(tmp_path), document[side]["run_id"]).is_cut_short
+
+
+def test_a_side_alone_is_not_compared_with_itself_unasked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "quickstart", "--devices", "local"]) == 2
+    assert "'quickstart' would be compared with itself" in capsys.readouterr().err

@@ -49,6 +49,9 @@ def run(options: argparse.Namespace) -> int:
     sources = (options.a, options.b or options.a)
     changes = [_changes(words) for words in (options.changes_of_a, options.changes_of_b)]
     a, b = (choose(source, changed, options.layout) for source, changed in zip(sources, changes, strict=True))
+    if options.b is None and changes[0] == changes[1]:
+        hint = "change one side, as --b runtime.threads=1, or name B; A twice compares it with itself"
+        raise UserError(f"'{options.a}' would be compared with itself", hint=hint)
     if a.run and b.run and not options.devices and not options.serial:
         if options.to_see:
             raise UserError("--to-see plans launches, and two stored runs need none", hint="name devices to measure them again")
