@@ -58,9 +58,9 @@ def run(options: argparse.Namespace) -> int:
     if options.wait and options.keep_going:
         raise UserError("--wait waits for devices that others have, and --keep-going leaves them out", hint="give one of them")
     source, chosen, conduct = _source(options), _chosen(options), conduct_of(options)
+    conditions, baseline = conditions_of(options, source.tasks), baseline_of(options, source.tasks, chosen, options.resume)
     if options.dry_run:
         return _print_forecasts(options, _forecasts(options, source, chosen))
-    conditions, baseline = conditions_of(options, source.tasks), baseline_of(options, source.tasks, chosen, options.resume)
     with RunConsole(Console(stderr=True), RUN_STAGES) as observer:
         if options.farm:
             outcome = run_on_farm(source, options, observer)
