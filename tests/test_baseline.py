@@ -210,3 +210,9 @@ def test_a_baseline_that_does_not_fit_is_refused_before_anything_is_done(
     assert main([*words, "--results", str(results.root)]) == code
     assert reason in " ".join(capsys.readouterr().err.split())
     assert not results.report("later").exists()
+
+
+def test_a_folder_without_runs_has_no_baseline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["run", "quickstart", "--baseline", "earlier", "--devices", "local", "--results", str(tmp_path / "empty")]
+    assert main(words) == 2
+    assert "holds no run that could be a baseline" in capsys.readouterr().err

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.scripted_night import NEW, OLD, YARDSTICK, Phone, ScriptedBench, plan_of, remember
+from support.scripted_night import NEW, OLD, YARDSTICK, Phone, ScriptedLauncher, plan_of, remember
 
 from quadbench.artifacts.night import Night, Ruling, RulingKind
 from quadbench.nightly.ending import exit_code
@@ -25,30 +25,30 @@ PARTED = "device 'flaky' was lost: the cable came off"
 def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A results folder with a history of good nights with two cases. Not to be changed."""
     folder = tmp_path_factory.mktemp("history")
-    bench = ScriptedBench(layout=Layout(folder), phones={word: Phone() for word in WORDS})
-    performed(bench, "first", portrait=OLD, scene=OLD)
-    remember(bench.layout.database, "first", NIGHTS)
+    launcher = ScriptedLauncher(layout=Layout(folder), phones={word: Phone() for word in WORDS})
+    performed(launcher, "first", portrait=OLD, scene=OLD)
+    remember(launcher.layout.database, "first", NIGHTS)
     return folder
 
 
 @pytest.fixture
-def bench(history: Path, tmp_path: Path) -> ScriptedBench:
-    """A bench with that history."""
+def launcher(history: Path, tmp_path: Path) -> ScriptedLauncher:
+    """A launcher with that history."""
     shutil.copytree(history, tmp_path / "results")
-    return ScriptedBench(layout=Layout(tmp_path / "results"), phones={word: Phone() for word in WORDS}, day=NIGHTS + 1)
+    return ScriptedLauncher(layout=Layout(tmp_path / "results"), phones={word: Phone() for word in WORDS}, day=NIGHTS + 1)
 
 
-def performed(bench: ScriptedBench, night_id: str, **cases: str) -> Night:
-    return perform(night_id, plan_of(bench, cases), bench, layout=bench.layout)
+def performed(launcher: ScriptedLauncher, night_id: str, **cases: str) -> Night:
+    return perform(night_id, plan_of(launcher, cases), launcher, layout=launcher.layout)
 
 
-def befall(bench: ScriptedBench) -> None:
+def befall(launcher: ScriptedLauncher) -> None:
     """Let something happen to each phone but the steady one, and let what portrait runs tonight be slow with one adapter."""
-    bench.costs[NEW, "restyle"] = 1.08
-    bench.phones["hot"].faults = [HOT] * 9
-    bench.phones["vanished"].faults = [GONE] * 9
-    bench.phones["flaky"].faults = [PARTED]
-    bench.phones["shifting"].pace = 1.2
+    launcher.costs[NEW, "restyle"] = 1.08
+    launcher.phones["hot"].faults = [HOT] * 9
+    launcher.phones["vanished"].faults = [GONE] * 9
+    launcher.phones["flaky"].faults = [PARTED]
+    launcher.phones["shifting"].pace = 1.2
 
 
 def kinds(night: Night, case: str, word: str) -> set[RulingKind]:
@@ -59,9 +59,9 @@ def regressions(night: Night) -> list[Ruling]:
     return [ruling for ruling in night.rulings if ruling.kind is RulingKind.REGRESSION]
 
 
-def test_each_cause_gets_its_ruling_and_costs_no_other(bench: ScriptedBench) -> None:
-    befall(bench)
-    night = performed(bench, "tonight", portrait=NEW, scene=OLD)
+def test_each_cause_gets_its_ruling_and_costs_no_other(launcher: ScriptedLauncher) -> None:
+    befall(launcher)
+    night = performed(launcher, "tonight", portrait=NEW, scene=OLD)
     assert {ruling.task for ruling in regressions(night)} == {"restyle"}
     assert {ruling.address for ruling in regressions(night)} == {"steady", "flaky", "shifting"}
     assert all(ruling.ratio == pytest.approx(1.08, rel=0.01) and ruling.comparison for ruling in regressions(night))
@@ -76,63 +76,63 @@ def test_each_cause_gets_its_ruling_and_costs_no_other(bench: ScriptedBench) -> 
     assert night.ended_at is not None
 
 
-def test_performed_again_a_night_measures_only_what_was_missing_and_rules_the_same(bench: ScriptedBench) -> None:
-    befall(bench)
-    first = performed(bench, "tonight", portrait=NEW, scene=OLD)
-    bench.asked = []
-    again = performed(bench, "tonight", portrait=NEW, scene=OLD)
-    assert {word for _, word, _ in bench.asked} == {"hot", "vanished"}
+def test_performed_again_a_night_measures_only_what_was_missing_and_rules_the_same(launcher: ScriptedLauncher) -> None:
+    befall(launcher)
+    first = performed(launcher, "tonight", portrait=NEW, scene=OLD)
+    launcher.asked = []
+    again = performed(launcher, "tonight", portrait=NEW, scene=OLD)
+    assert {word for _, word, _ in launcher.asked} == {"hot", "vanished"}
     assert told(again) == told(first)
-    bench.phones["vanished"].faults = []
-    later = performed(bench, "tonight", portrait=NEW, scene=OLD)
+    launcher.phones["vanished"].faults = []
+    later = performed(launcher, "tonight", portrait=NEW, scene=OLD)
     assert kinds(later, "portrait", "vanished") == {RulingKind.REGRESSION}
     assert kinds(later, "scene", "vanished") == set()
 
 
 @pytest.mark.parametrize("after", [0, 3, 11, 13])
-def test_a_night_that_was_cut_short_goes_on_and_rules_the_same(bench: ScriptedBench, after: int, tmp_path: Path) -> None:
-    befall(bench)
-    bench.interrupted_after = after
+def test_a_night_that_was_cut_short_goes_on_and_rules_the_same(launcher: ScriptedLauncher, after: int, tmp_path: Path) -> None:
+    befall(launcher)
+    launcher.interrupted_after = after
     with pytest.raises(KeyboardInterrupt):
-        performed(bench, "tonight", portrait=NEW, scene=OLD)
-    bench.interrupted_after = None
-    bench.phones["flaky"].faults = [PARTED]
-    night = performed(bench, "tonight", portrait=NEW, scene=OLD)
-    measured = [asked for asked in bench.asked if asked[2] == 3]
+        performed(launcher, "tonight", portrait=NEW, scene=OLD)
+    launcher.interrupted_after = None
+    launcher.phones["flaky"].faults = [PARTED]
+    night = performed(launcher, "tonight", portrait=NEW, scene=OLD)
+    measured = [asked for asked in launcher.asked if asked[2] == 3]
     assert len([one for one in measured if one[1] == "steady"]) == 2
     assert {ruling.address for ruling in regressions(night)} == {"steady", "flaky", "shifting"}
     assert kinds(night, "scene", "shifting") == {RulingKind.ENVIRONMENT}
     assert kinds(night, "scene", "hot") == {RulingKind.MISSING}
 
 
-def test_a_confirmation_that_could_not_be_done_leaves_it_open_and_says_why(bench: ScriptedBench) -> None:
-    bench.costs[NEW, "restyle"] = 1.08
-    bench.fails_to_confirm = PARTED
-    night = performed(bench, "tonight", portrait=NEW)
+def test_a_confirmation_that_could_not_be_done_leaves_it_open_and_says_why(launcher: ScriptedLauncher) -> None:
+    launcher.costs[NEW, "restyle"] = 1.08
+    launcher.fails_to_confirm = PARTED
+    night = performed(launcher, "tonight", portrait=NEW)
     assert kinds(night, "portrait", "steady") >= {RulingKind.INCONCLUSIVE}
     assert all(PARTED in one.cause for one in night.rulings if one.kind is RulingKind.INCONCLUSIVE)
     assert exit_code(night.rulings) == 3
-    assert [blocks for _, word, blocks in bench.asked if word == "steady"] == [3, 16, 16]  # it is tried once more
+    assert [blocks for _, word, blocks in launcher.asked if word == "steady"] == [3, 16, 16]  # it is tried once more
 
 
-def test_a_case_that_cannot_be_at_all_is_missing_on_each_device_with_the_reason(bench: ScriptedBench) -> None:
-    plan = plan_of(bench, {"scene": OLD}, faults={"broken": "unknown recipe 'nothing'"})
-    night = perform("tonight", plan, bench, layout=bench.layout)
+def test_a_case_that_cannot_be_at_all_is_missing_on_each_device_with_the_reason(launcher: ScriptedLauncher) -> None:
+    plan = plan_of(launcher, {"scene": OLD}, faults={"broken": "unknown recipe 'nothing'"})
+    night = perform("tonight", plan, launcher, layout=launcher.layout)
     missing = [one for one in night.rulings if one.kind is RulingKind.MISSING]
     assert {(one.case, one.address, one.cause) for one in missing} == {("broken", w, "unknown recipe 'nothing'") for w in WORDS}
     assert exit_code(night.rulings) == 4
 
 
-def test_tasks_that_the_yardstick_lacks_are_named_in_the_ruling_on_all_figures(bench: ScriptedBench) -> None:
-    plan = plan_of(bench, {"scene": OLD}, ["steady"])
+def test_tasks_that_the_yardstick_lacks_are_named_in_the_ruling_on_all_figures(launcher: ScriptedLauncher) -> None:
+    plan = plan_of(launcher, {"scene": OLD}, ["steady"])
     (case,) = plan.cases
-    stored = bench.bundle(YARDSTICK)
+    stored = launcher.bundle(YARDSTICK)
     short = replace(stored, artifact=replace(stored.artifact, tasks=stored.artifact.tasks[:1]))
     night = perform(
         "tonight",
         replace(plan, cases=(replace(case, yardstick=replace(case.yardstick, bundle=short)),)),
-        bench,
-        layout=bench.layout,
+        launcher,
+        layout=launcher.layout,
     )
     alone = ", ".join(task.name for task in stored.artifact.tasks[1:])
     (ruling,) = (one for one in night.rulings if one.task is None)
@@ -141,12 +141,12 @@ def test_tasks_that_the_yardstick_lacks_are_named_in_the_ruling_on_all_figures(b
     assert ruling.cause.endswith(f"as usual, by 13 nights before; not measured, as the yardstick has no such tasks: {alone}")
 
 
-def test_what_there_is_no_time_for_is_missing_and_a_night_keeps_its_time_when_it_goes_on(bench: ScriptedBench) -> None:
-    plan = replace(plan_of(bench, {"scene": OLD}), budget_s=0.0)
+def test_what_there_is_no_time_for_is_missing_and_a_night_keeps_its_time_when_it_goes_on(launcher: ScriptedLauncher) -> None:
+    plan = replace(plan_of(launcher, {"scene": OLD}), budget_s=0.0)
     for _ in range(2):
-        night = perform("tonight", plan, bench, layout=bench.layout)
+        night = perform("tonight", plan, launcher, layout=launcher.layout)
         assert {one.cause for one in night.rulings} == {"the time of the night was over before it"}
-    assert bench.asked == []
+    assert launcher.asked == []
 
 
 def told(night: Night) -> set[tuple[object, ...]]:
@@ -154,14 +154,14 @@ def told(night: Night) -> set[tuple[object, ...]]:
 
 
 def test_a_host_that_cannot_score_pictures_says_so_and_measures_and_rules_on_all_else(
-    bench: ScriptedBench, monkeypatch: pytest.MonkeyPatch
+    launcher: ScriptedLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in sys.modules if name.startswith("quadbench.quality")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
-    plan = plan_of(bench, {"portrait": OLD}, ["steady"])
+    plan = plan_of(launcher, {"portrait": OLD}, ["steady"])
     plan = replace(plan, cases=tuple(replace(case, quality=("ssim",)) for case in plan.cases))
-    night = perform("tonight", plan, bench, layout=bench.layout)
+    night = perform("tonight", plan, launcher, layout=launcher.layout)
     missing = [one for one in night.rulings if one.kind is RulingKind.MISSING]
     assert {(one.task, one.key) for one in missing} == {(task, "ssim") for task in ("restyle", "remove-object", "draw")}
     assert {one.cause for one in missing} == {UNSCORABLE}

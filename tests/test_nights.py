@@ -1,5 +1,6 @@
 """Nights are kept in either database as they were given, and what is ruled is only added to."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,7 @@ import sqlalchemy as sa
 
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.night import Acknowledgement, Measurement, Point, Ruling, RulingKind, Subject
-from quadbench.errors import ArtifactError, UnknownNameError
+from quadbench.errors import UnknownNameError
 from quadbench.results.copying import copy_records
 from quadbench.results.engine import Source, open_engine, writing
 from quadbench.results.nights import Nights
@@ -141,24 +142,30 @@ def test_a_night_that_is_not_there_is_named_with_those_that_are(nights: Nights) 
         nights.night("phones-2026-01-03")
 
 
-@pytest.mark.parametrize("change", ["night_rulings SET kind = 'FINE'", "night_measurements SET environment = '[1]'"])
-def test_a_row_that_cannot_be_is_refused(nights: Nights, engine: sa.Engine, change: str) -> None:
-    nights.keep(MEASUREMENT)
-    nights.rule([RULING])
-    with writing(engine) as connection:
-        connection.execute(sa.text(f"UPDATE {change}"))
-    with pytest.raises(
-        ArtifactError, match=r"the database holds a (ruling|measurement) of night \S+, case \S+, device \S+ that cannot be"
-    ):
-        nights.night(NIGHT)
+OTHER = replace(MEASUREMENT, device="adb:other")
+OTHERS = replace(RULING, device="adb:other")
+DAMAGE = {
+    "night_rulings SET kind = 'FINE'": ((MEASUREMENT, OTHER), (OTHERS,), "ruling of .* that cannot be: kind"),
+    "night_measurements SET environment = '[1]'": ((OTHER,), (RULING, OTHERS), "measurement of .* that cannot be: environment"),
+    "night_points SET ratio = 1e300": ((OTHER,), (RULING, OTHERS), "measurement of .* whose ratio is 1e\\+300"),
+    "night_points SET ratio = -1e300": ((OTHER,), (RULING, OTHERS), "measurement of .* whose ratio is -1e\\+300"),
+}
 
 
-@pytest.mark.parametrize("value", ["1e300", "-1e300"])
-def test_a_value_that_nothing_measures_is_refused_by_the_row_that_holds_it(nights: Nights, engine: sa.Engine, value: str) -> None:
-    nights.keep(MEASUREMENT)
+@pytest.mark.parametrize("change", DAMAGE)
+def test_a_row_that_cannot_be_is_named_and_costs_no_other(
+    nights: Nights, engine: sa.Engine, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for measurement in (MEASUREMENT, OTHER):
+        nights.keep(measurement)
+    nights.rule([RULING, OTHERS])
+    measurements, rulings, named = DAMAGE[change]
+    where = "measurement IN (SELECT id FROM night_measurements WHERE device = 'adb:R5CX')"
+    mine = "device = 'adb:R5CX'"
     with writing(engine) as connection:
-        connection.execute(sa.text(f"UPDATE night_points SET ratio = {value}"))
-    with pytest.raises(
-        ArtifactError, match=r"a measurement of night '\S+', case 'restyle', device 'adb:R5CX' whose ratio is -?1e\+300"
-    ):
-        nights.series("restyle")
+        connection.execute(sa.text(f"UPDATE {change} WHERE {where if 'points' in change else mine}"))
+    night = nights.night(NIGHT)
+    assert (night.measurements, night.rulings) == (measurements, rulings)
+    assert (tuple(nights.series("restyle")), nights.rulings_of("restyle")) == (measurements, rulings)
+    assert re.search(f"the database holds a {named}", caplog.text)
+    assert "night 'phones-2026-01-02', case 'restyle', device 'adb:R5CX'" in caplog.text

@@ -4,9 +4,10 @@ import argparse
 from collections.abc import Iterable, Sequence
 
 from quadbench.artifacts import RunResult
+from quadbench.errors import UserError
 from quadbench.report.baseline import require_alike
 from quadbench.report.condition import Criterion, read_condition
-from quadbench.results.runs import load_run
+from quadbench.results.runs import load_run, run_ids
 
 
 def add_fail_if(parser: argparse.ArgumentParser) -> None:
@@ -43,11 +44,14 @@ def baseline_of(
     """Return the run that one of these tasks on these devices is held against, before anything is done; None: none is named.
 
     Raises:
-        UserError: it is the run itself, has other tasks, or lacks one of the devices.
+        UserError: it is the run itself, has other tasks, lacks one of the devices, or there are no runs.
         QuadbenchError: there is no such run, or it is damaged.
     """
     if options.baseline is None:
         return None
+    if not run_ids(options.layout, 1):
+        hint = "--results names the folder with the baseline, which a CI job keeps from one run to the next"
+        raise UserError(f"'{options.layout.root}' holds no run that could be a baseline", hint=hint)
     baseline = load_run(options.layout, options.baseline)
     require_alike(baseline, tasks, addresses, run_id)
     return baseline

@@ -18,8 +18,8 @@ from quadbench.cli.farm_submit import add_farm, use_farm
 from quadbench.cli.night_outputs import add_outputs, write_outputs
 from quadbench.cli.options import add_command, duration_s, next_command
 from quadbench.errors import QuadbenchError, UserError
-from quadbench.nightly.bench import Bench, Here
 from quadbench.nightly.ending import ERROR, exit_code
+from quadbench.nightly.launcher import Here, Launcher
 from quadbench.nightly.night_file import load_night_file
 from quadbench.nightly.perform import perform
 from quadbench.nightly.plan import planned
@@ -85,9 +85,9 @@ def _perform(options: argparse.Namespace, path: Path) -> int:
             print_note(f"case '{case.name}': {case.left_out}")
     if not plan.cases:
         raise UserError("\n".join(f"case '{name}': {why}" for name, why in plan.faults.items()))
-    with RunConsole(Console(stderr=True)) as observer, _bench(options, night_id, observer) as bench:
+    with RunConsole(Console(stderr=True)) as observer, _launcher(options, night_id, observer) as launcher:
         try:
-            night = perform(night_id, plan, bench, layout=options.layout)
+            night = perform(night_id, plan, launcher, layout=options.layout)
         except KeyboardInterrupt:
             print_note(f"night {night_id} is not over; to go on: {_command(options, path)}")
             raise
@@ -96,13 +96,13 @@ def _perform(options: argparse.Namespace, path: Path) -> int:
 
 
 @contextmanager
-def _bench(options: argparse.Namespace, night_id: str, observer: Observer) -> Iterator[Bench]:
+def _launcher(options: argparse.Namespace, night_id: str, observer: Observer) -> Iterator[Launcher]:
     """Give what launches for the night: this machine's devices, or a farm's."""
     if not options.farm:
         yield Here(layout=options.layout, observer=observer)
         return
     from quadbench.dispatch.submission import open_farm
-    from quadbench.nightly.farm_bench import OfFarm
+    from quadbench.nightly.farm_launcher import OfFarm
 
     with open_farm(options.layout) as farm:
         yield OfFarm(night_id=night_id, farm=farm, layout=options.layout, observer=observer)

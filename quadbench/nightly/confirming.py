@@ -8,9 +8,9 @@ from quadbench.artifacts import Bundle, Stored
 from quadbench.artifacts.night import Measurement, Ruling, RulingKind, Subject
 from quadbench.errors import QuadbenchError
 from quadbench.measure import Budget
-from quadbench.nightly.bench import Bench, Launched, Wanted, with_second_try
 from quadbench.nightly.figures import FigureName, is_exact, limit_of
 from quadbench.nightly.judging import rulings_on
+from quadbench.nightly.launcher import Launched, Launcher, Wanted, with_second_try
 from quadbench.nightly.past import REMEMBERED
 from quadbench.nightly.plan import PlannedCase
 from quadbench.nightly.suspicion import Suspicion, suspicion
@@ -52,7 +52,7 @@ def judged(night_id: str, cases: Sequence[PlannedCase], nights: Nights) -> list[
     return [Judged(case=known[one.case], said=_said(one, known[one.case], nights)) for one in tonight]
 
 
-def confirmed(suspected: Sequence[Judged], bench: Bench, budget: Budget | None) -> dict[Key, Launched]:
+def confirmed(suspected: Sequence[Judged], launcher: Launcher, budget: Budget | None) -> dict[Key, Launched]:
     """Have what is suspected launched in turn with the last good files; return what came of it by case and address."""
     wanted, launched = dict[tuple[str, Subject, Subject], Wanted](), dict[Key, Launched]()
     for one in suspected:
@@ -61,13 +61,13 @@ def confirmed(suspected: Sequence[Judged], bench: Bench, budget: Budget | None) 
             continue
         key = name, last_good, one.tonight.subject
         try:
-            before = wanted.get(key) or _wanted(one.case, last_good, one.tonight.subject, bench)
+            before = wanted.get(key) or _wanted(one.case, last_good, one.tonight.subject, launcher)
         except QuadbenchError as error:  # the files are not there any more
             launched[name, address] = Launched(case=name, word=address, why=str(error))
         else:
             goals = tuple(dict.fromkeys((*before.goals, *one.goals)))
             wanted[key] = replace(before, words=(*before.words, address), goals=goals)
-    return launched | {(one.case, one.word): one for one in with_second_try(bench, list(wanted.values()), budget)}
+    return launched | {(one.case, one.word): one for one in with_second_try(launcher, list(wanted.values()), budget)}
 
 
 def rule(one: Judged, launched: Launched | None, lacking: Mapping[FigureName, str], nights: Nights) -> None:
@@ -108,13 +108,13 @@ def _said(tonight: Measurement, case: PlannedCase, nights: Nights) -> Suspicion:
     return suspicion(tonight, history, rulings, nights.acknowledgements(tonight.case), case.limits)
 
 
-def _wanted(case: PlannedCase, last_good: Subject, tonight: Subject, bench: Bench) -> Wanted:
-    a, b = (_chosen(case, what, subject, bench) for what, subject in (("last good", last_good), ("tonight", tonight)))
+def _wanted(case: PlannedCase, last_good: Subject, tonight: Subject, launcher: Launcher) -> Wanted:
+    a, b = (_chosen(case, what, subject, launcher) for what, subject in (("last good", last_good), ("tonight", tonight)))
     return Wanted(case=case.name, a=a, b=b, words=(), looks=LOOKS)
 
 
-def _chosen(case: PlannedCase, what: str, subject: Subject, bench: Bench) -> Chosen:
+def _chosen(case: PlannedCase, what: str, subject: Subject, launcher: Launcher) -> Chosen:
     """Return the files of a subject as a side that is measured as the case is."""
-    bundle: Stored[Bundle] = bench.bundle(subject.bundle)
+    bundle: Stored[Bundle] = launcher.bundle(subject.bundle)
     source = f"{case.name}, {what}"
     return replace(case.chosen, source=source, changes={}, recipe=None, run=None, bundle=bundle, kit=subject.kit)

@@ -26,10 +26,10 @@ def rulings_on(
     `confirmed` is what came of launching the last good subject (A) and tonight's (B) in turn, which the id `comparison` names;
     both are None where that was not done. What it proves of a figure that was not suspected counts too.
     """
-    bench = _Bench(suspicion=suspicion, confirmed=confirmed, comparison=comparison, owner=owner, now=now)
-    each = [ruling for suspect in suspicion.suspects if (ruling := bench.on_suspect(suspect))]
-    each += bench.on_others() + [bench.ruling(RulingKind.MISSING, why, name) for name, why in suspicion.lost.items()]
-    return (bench.on_all(len(each) - len(suspicion.lost)), *each)
+    judge = _Judge(suspicion=suspicion, confirmed=confirmed, comparison=comparison, owner=owner, now=now)
+    each = [ruling for suspect in suspicion.suspects if (ruling := judge.on_suspect(suspect))]
+    each += judge.on_others() + [judge.ruling(RulingKind.MISSING, why, name) for name, why in suspicion.lost.items()]
+    return (judge.on_all(len(each) - len(suspicion.lost)), *each)
 
 
 def missing(night: str, case: str, device: str, address: str, *, cause: str, owner: str | None, now: datetime) -> Ruling:
@@ -48,7 +48,7 @@ def missing(night: str, case: str, device: str, address: str, *, cause: str, own
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Bench:
+class _Judge:
     """The judge of a case on a device."""
 
     suspicion: Suspicion

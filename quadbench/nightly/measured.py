@@ -6,7 +6,7 @@ from quadbench.artifacts import RunRecord, Status
 from quadbench.artifacts.fingerprint import fingerprint, unlike
 from quadbench.artifacts.night import Measurement, Point, Subject
 from quadbench.errors import ArtifactError
-from quadbench.nightly.bench import Launched
+from quadbench.nightly.launcher import Launched
 from quadbench.report.sides import SideRow
 from quadbench.report.versus import VersusDevice
 

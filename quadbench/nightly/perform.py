@@ -1,4 +1,4 @@
-"""Perform: the plan of a night and a bench -> every case measured on every device, judged, confirmed and ruled on, once."""
+"""Perform: the plan of a night and a launcher -> every case measured on every device, judged, confirmed and ruled on, once."""
 
 import time
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from quadbench.errors import ArtifactError
 from quadbench.farm.inventory import Inventory
 from quadbench.host import folder_lock
 from quadbench.measure import Budget
-from quadbench.nightly.bench import NO_TIME, Bench, Launched, Wanted, with_second_try
 from quadbench.nightly.confirming import confirmed, is_unmeasured, judged, rule
 from quadbench.nightly.judging import missing
+from quadbench.nightly.launcher import NO_TIME, Launched, Launcher, Wanted, with_second_try
 from quadbench.nightly.measured import measurement_of
 from quadbench.nightly.pictures import Pictures
 from quadbench.nightly.plan import Plan, device_of, lacking
@@ -28,7 +28,7 @@ from quadbench.results.storage import storing
 from quadbench.statistics import Looks
 
 
-def perform(night_id: str, plan: Plan, bench: Bench, *, layout: Layout) -> Night:
+def perform(night_id: str, plan: Plan, launcher: Launcher, *, layout: Layout) -> Night:
     """Perform a night, or go on with it: what was measured or ruled on stays. Of several that do so at once, one waits.
 
     Raises:
@@ -42,11 +42,11 @@ def perform(night_id: str, plan: Plan, bench: Bench, *, layout: Layout) -> Night
         under_way = _UnderWay(
             night_id=night_id,
             plan=plan,
-            bench=bench,
+            launcher=launcher,
             budget=budget,
             nights=nights,
             records=records,
-            pictures=Pictures(bench=bench, layout=layout),
+            pictures=Pictures(launcher=launcher, layout=layout),
         )
         under_way.measure(Looks(at=(plan.blocks,)))
         under_way.judge()
@@ -87,7 +87,7 @@ class _UnderWay:
 
     night_id: str
     plan: Plan
-    bench: Bench
+    launcher: Launcher
     budget: Budget | None
     nights: Nights
     records: Records
@@ -102,14 +102,14 @@ class _UnderWay:
             for case in self.plan.cases
             if (words := lacking(case, there))
         ]
-        for launched in with_second_try(self.bench, wanted, self.budget):
+        for launched in with_second_try(self.launcher, wanted, self.budget):
             if why := launched.why or self._kept(launched):
                 self.causes[launched.case, launched.word] = why
 
     def judge(self) -> None:
         """Rule on each measurement on which nothing was ruled yet; what the gate suspects is confirmed before."""
         open_ones = judged(self.night_id, self.plan.cases, self.nights)
-        launched = confirmed([one for one in open_ones if one.said.to_confirm], self.bench, self.budget)
+        launched = confirmed([one for one in open_ones if one.said.to_confirm], self.launcher, self.budget)
         for one in open_ones:
             unscored = self.pictures.lacking(one.tonight, one.case)
             rule(one, launched.get((one.case.name, one.tonight.address)), unscored, self.nights)
@@ -143,7 +143,7 @@ class _UnderWay:
             (case,) = (one for one in self.plan.cases if one.name == launched.case)
             measured = measurement_of(self.night_id, launched, records, names_kit=case.chosen.kit is not None)
             scores = self.pictures.scored(measured, launched.address, case)
-            self.nights.keep(replace(measured, points=(*measured.points, *scores)))
+            is_kept = self.nights.keep(replace(measured, points=(*measured.points, *scores)))
         except ArtifactError as error:
             return str(error)
-        return None
+        return None if is_kept else "the database has a measurement of it already, which cannot be read"

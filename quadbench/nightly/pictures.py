@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from quadbench.artifacts.night import Measurement, Point
 from quadbench.artifacts.scores import RunScores
 from quadbench.errors import QuadbenchError, extra_needed
-from quadbench.nightly.bench import Bench
 from quadbench.nightly.figures import FigureName, name_of
+from quadbench.nightly.launcher import Launcher
 from quadbench.nightly.plan import PlannedCase
 from quadbench.report.sides import ALL_TASKS
 from quadbench.results.layout import Layout
@@ -24,7 +24,7 @@ class Pictures:
     `faults` says by case, word for a device and figure why there is no score, as far as that was tried since this start.
     """
 
-    bench: Bench
+    launcher: Launcher
     layout: Layout
     faults: dict[tuple[str, str], dict[FigureName, str]] = field(default_factory=dict)
     _runs: dict[str, RunScores | str] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Pictures:
             try:
                 with extra_needed("quality"):
                     from quadbench.quality import score_run
-                self.bench.bundle(bundle)  # a farm's is fetched: it has the references
+                self.launcher.bundle(bundle)  # a farm's is fetched: it has the references
                 self._runs[run_id] = score_run(self.layout, run_id, metrics=metrics)
             except QuadbenchError as error:
                 self._runs[run_id] = f"{_UNSCORED}: {error}"

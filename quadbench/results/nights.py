@@ -1,7 +1,8 @@
-"""Nights: nights of regression tests <-> database. What is ruled is only ever added to."""
+"""Nights: nights of regression tests <-> database. What is ruled is only ever added to; a damaged row costs no other."""
 
+import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
@@ -21,6 +22,8 @@ _JSON = ("planned", "environment", "runs", "caveats")
 _POINT = ("task", "key", "value", "yardstick", "ratio", "low", "high")
 _NUMBERS, _MOST = _POINT[2:], 1e17  # of a point: as large as anything is that is measured
 NounT = TypeVar("NounT")
+
+log = logging.getLogger(__name__)
 
 
 class Nights:
@@ -162,16 +165,23 @@ class Nights:
             rows = connection.execute(nights).mappings().all()
             for measurement, *values in connection.execute(of_nights):
                 points[measurement].append(dict(zip(_POINT, values, strict=True)))
-        for row in rows:
-            yield _measurement(row, points[row["id"]])
+        return _undamaged(lambda row: _measurement(row, points[row["id"]]), rows)
 
     def _rulings(self, condition: sa.ColumnElement[bool]) -> Iterator[Ruling]:
         query = sa.select(*RulingRow.__table__.columns).where(condition).order_by(RulingRow.id)
         with reading(self._engine) as connection:
             rows = connection.execute(query).mappings().all()
         latest = {(row["night"], row["case_name"], row["device"], row["task"], row["key"]): row for row in rows}
-        for row in latest.values():
-            yield _ruling(dict(row))
+        return _undamaged(lambda row: _ruling(dict(row)), latest.values())
+
+
+def _undamaged(noun: Callable[[sa.RowMapping], NounT], rows: Iterable[sa.RowMapping]) -> Iterator[NounT]:
+    """Yield what rows hold. One that is damaged is named in the log and left out, so that it costs no other."""
+    for row in rows:
+        try:
+            yield noun(row)
+        except ArtifactError as error:
+            log.warning("%s; it is left out", error)
 
 
 def _columns(table: type[Table]) -> list[sa.ColumnElement[Any]]:

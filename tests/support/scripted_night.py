@@ -1,4 +1,4 @@
-"""Scripted night: phones with a fate and bundles with a cost -> a bench whose launches are invented, but stored and compared."""
+"""Scripted night: phones with a fate, bundles with a cost -> a launcher that invents launches, but stores and compares them."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ from functools import cached_property
 from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, RunResult, Stored, Variant
 from quadbench.artifacts.night import Point
 from quadbench.measure import Budget
-from quadbench.nightly.bench import NO_TIME, Launched, Wanted
+from quadbench.nightly.launcher import NO_TIME, Launched, Wanted
 from quadbench.nightly.night_file import Limits
 from quadbench.nightly.plan import Plan, PlannedCase
 from quadbench.report.sides import interleaved_rows, sides_of_blocks
@@ -36,7 +36,7 @@ class Phone:
 
 
 @dataclass
-class ScriptedBench:
+class ScriptedLauncher:
     """Launches on phones by their words, in nights that are a day apart.
 
     `costs` has by bundle and task how many times as long its images take. `asked` notes the case, the word and the blocks of
@@ -161,15 +161,17 @@ def _about(point: Point, luck: float, pace: float) -> Point:
     )
 
 
-def plan_of(bench: ScriptedBench, cases: dict[str, str], words: Sequence[str] = (), faults: dict[str, str] | None = None) -> Plan:
+def plan_of(
+    launcher: ScriptedLauncher, cases: dict[str, str], words: Sequence[str] = (), faults: dict[str, str] | None = None
+) -> Plan:
     """Return a night of cases, each with the digest of what it runs, on all phones or those of these words."""
-    words = tuple(words or bench.phones)
-    yardstick = Chosen(source="reference", changes={}, bundle=bench.bundle(YARDSTICK))
+    words = tuple(words or launcher.phones)
+    yardstick = Chosen(source="reference", changes={}, bundle=launcher.bundle(YARDSTICK))
     planned = [
         PlannedCase(
             name=name,
             yardstick=yardstick,
-            chosen=Chosen(source=name, changes={}, bundle=bench.bundle(digest)),
+            chosen=Chosen(source=name, changes={}, bundle=launcher.bundle(digest)),
             words=words,
             limits=Limits(),
             owner="ana@lab",

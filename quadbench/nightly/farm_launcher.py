@@ -1,4 +1,4 @@
-"""Farm bench: two sides and words for devices -> jobs of a farm that launch them in turn, and what came of each.
+"""Farm launcher: two sides and words for devices -> jobs of a farm that launch them in turn, and what came of each.
 
 The jobs of a night lie in the queue under the night's id, and those that came later under the id with a number behind it. Whoever
 performs the night again finds them, and waits for those that tell the same.
@@ -30,7 +30,7 @@ from quadbench.farm.store.launches import fetch_run
 from quadbench.host import user_and_host
 from quadbench.kits.store import find
 from quadbench.measure import Budget
-from quadbench.nightly.bench import NO_TIME, Launched, Wanted
+from quadbench.nightly.launcher import NO_TIME, Launched, Wanted
 from quadbench.observer import Observer
 from quadbench.pipeline import Conduct
 from quadbench.quad.cache import digests_of

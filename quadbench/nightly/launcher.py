@@ -1,4 +1,4 @@
-"""Bench: two sides and words for devices -> what came of launching them in turn there, on devices of this machine.
+"""Launcher: two sides and words for devices -> what came of launching them in turn there, on devices of this machine.
 
 Whatever else does so for a night, as a farm, has the same method.
 """
@@ -61,7 +61,7 @@ class Launched:
         return self.versus.device.address if self.versus else None
 
 
-class Bench(Protocol):
+class Launcher(Protocol):
     """Launches sides in turn for a night."""
 
     def launched(self, wanted: Sequence[Wanted], budget: Budget | None) -> Iterator[Launched]:
@@ -77,10 +77,10 @@ class Bench(Protocol):
         ...
 
 
-def with_second_try(bench: Bench, wanted: Sequence[Wanted], budget: Budget | None) -> Iterator[Launched]:
+def with_second_try(launcher: Launcher, wanted: Sequence[Wanted], budget: Budget | None) -> Iterator[Launched]:
     """Yield what came of each thing wanted; what a device, or what is around it, has spoilt is tried once more at the end."""
     spoilt = []
-    for launched in bench.launched(wanted, budget):
+    for launched in launcher.launched(wanted, budget):
         if launched.may_pass:
             spoilt.append(launched)
         else:
@@ -90,7 +90,7 @@ def with_second_try(bench: Bench, wanted: Sequence[Wanted], budget: Budget | Non
         return
     lost = {(launched.case, launched.word) for launched in spoilt}
     again = [replace(one, words=tuple(word for word in one.words if (one.case, word) in lost)) for one in wanted]
-    yield from bench.launched([one for one in again if one.words], budget)
+    yield from launcher.launched([one for one in again if one.words], budget)
 
 
 @dataclass(frozen=True, kw_only=True)

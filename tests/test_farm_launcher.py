@@ -16,8 +16,8 @@ from quadbench.farm.job_status import listed_jobs
 from quadbench.farm.store.opening import open_store
 from quadbench.farm.workers import NewWorker, Workers
 from quadbench.measure import Budget
-from quadbench.nightly.bench import Wanted
-from quadbench.nightly.farm_bench import OfFarm
+from quadbench.nightly.farm_launcher import OfFarm
+from quadbench.nightly.launcher import Wanted
 from quadbench.recipe import Terms, load_recipe
 from quadbench.results.engine import open_engine
 from quadbench.results.layout import Layout
@@ -37,7 +37,7 @@ def chosen(folder: Path) -> Chosen:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[OfFarm]:
+def launcher(tmp_path: Path) -> Iterator[OfFarm]:
     """A farm with one device, for a night."""
     (tmp_path / "store").mkdir()
     engine = open_engine(tmp_path / "farm.sqlite")
@@ -47,29 +47,29 @@ def bench(tmp_path: Path) -> Iterator[OfFarm]:
     engine.dispose()
 
 
-def launched(bench: OfFarm, a: Chosen, **cases: Chosen) -> dict[str, str]:
+def launched(launcher: OfFarm, a: Chosen, **cases: Chosen) -> dict[str, str]:
     """Have cases launched beside A, and return why nothing came of each: what waits is cancelled at once."""
     wanted = [Wanted(case=case, a=a, b=b, words=("virtual:s25",), looks=LOOKS) for case, b in cases.items()]
-    return {one.case: one.why or "" for one in bench.launched(wanted, Budget(ends_at=0.0))}
+    return {one.case: one.why or "" for one in launcher.launched(wanted, Budget(ends_at=0.0))}
 
 
-def orders(bench: OfFarm) -> list[CompareOrder]:
-    told = [order_of(job) for job in listed_jobs(bench.farm.engine, bench.night_id).jobs]
+def orders(launcher: OfFarm) -> list[CompareOrder]:
+    told = [order_of(job) for job in listed_jobs(launcher.farm.engine, launcher.night_id).jobs]
     return [order for order in told if isinstance(order, CompareOrder)]
 
 
-def test_a_case_whose_order_is_too_long_for_the_queue_costs_no_other(bench: OfFarm, tmp_path: Path) -> None:
+def test_a_case_whose_order_is_too_long_for_the_queue_costs_no_other(launcher: OfFarm, tmp_path: Path) -> None:
     side = chosen(tmp_path)
-    came = launched(bench, side, long=replace(side, terms=Terms(text="x" * 70_000)), short=side)
+    came = launched(launcher, side, long=replace(side, terms=Terms(text="x" * 70_000)), short=side)
     assert "a job to compare has a payload of 7" in came["long"]
     assert "the time of the night was over before it" in came["short"]
-    assert [order.case for order in orders(bench)] == ["short"]
+    assert [order.case for order in orders(launcher)] == ["short"]
 
 
-def test_both_sides_are_measured_as_the_recipe_of_the_case_says(bench: OfFarm, tmp_path: Path) -> None:
+def test_both_sides_are_measured_as_the_recipe_of_the_case_says(launcher: OfFarm, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     recipe = load_recipe("quickstart", {"measure.iterations": 7})
-    write_recipe_bundle(recipe, bench.layout)
-    launched(bench, chosen(tmp_path), restyle=Chosen(source="quickstart", changes={}, recipe=recipe, terms=recipe.terms))
-    (order,) = orders(bench)
+    write_recipe_bundle(recipe, launcher.layout)
+    launched(launcher, chosen(tmp_path), restyle=Chosen(source="quickstart", changes={}, recipe=recipe, terms=recipe.terms))
+    (order,) = orders(launcher)
     assert (order.a.terms.measure.iterations, order.b.terms.measure.iterations) == (7, 7)
