@@ -25,7 +25,7 @@ from quadbench.artifacts.pixels import max_abs_difference, read_pixels  # noqa: 
 from quadbench.artifacts.scores import Compared  # noqa: E402
 from quadbench.cli import main  # noqa: E402
 from quadbench.errors import ArtifactError, UserError  # noqa: E402
-from quadbench.nightly.bench import Here  # noqa: E402
+from quadbench.nightly.launcher import Here  # noqa: E402
 from quadbench.nightly.night_file import Limits  # noqa: E402
 from quadbench.nightly.pictures import Pictures  # noqa: E402
 from quadbench.nightly.plan import PlannedCase  # noqa: E402
@@ -158,7 +158,7 @@ def test_the_pictures_of_a_night_are_scored_on_the_device_that_painted_them(
         owner=None,
         quality=("ssim", "kid"),
     )
-    pictures = Pictures(bench=Here(layout=stored_run, observer=Silent()), layout=stored_run)
+    pictures = Pictures(launcher=Here(layout=stored_run, observer=Silent()), layout=stored_run)
     scores = pictures.scored(measured, "virtual:s25", case)
     assert {(one.task, one.key) for one in scores if one.key == "ssim"} == {("change", "ssim"), ("imagine", "ssim")}
     assert all(0.9 < one.value < 1 for one in scores if one.key == "ssim")

@@ -26,6 +26,7 @@ from quadbench.nightly.plan import planned
 from quadbench.nightly.schedule import cron_line, systemd_files
 from quadbench.observer import Observer
 from quadbench.results.frozen import freeze, frozen_name
+from quadbench.results.storage import require_writable
 from quadbench.study.chosen import choose
 from quadbench.target.profile import LOCAL_NAME
 
@@ -75,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _perform(options: argparse.Namespace, path: Path) -> int:
     file = load_night_file(path)
+    require_writable(options.layout.root)
     night_id = _night_id(file.name, options.night)
     if options.farm:
         use_farm(options.farm)

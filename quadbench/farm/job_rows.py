@@ -6,7 +6,7 @@ SQLite takes any value anywhere, and people have the database's password: a row 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from quadbench.errors import ArtifactError, shown
 from quadbench.farm.job import MOST_PAYLOAD_BYTES, NOTHING_LEFT, Account, Job, JobState, cancelled
 from quadbench.results.engine import name_of
-from quadbench.results.tables import AttemptRow, JobNeedRow, JobRow
+from quadbench.results.tables import AttemptRow, JobNeedRow, JobRow, utc_text
 from quadbench.spec import first_problem
 
 _JOB = TypeAdapter(Job)
@@ -163,7 +163,7 @@ def _job(row: sa.RowMapping, after: Iterable[int]) -> Job:
     """
     content = {
         **{name: row[name] for name in _PLAIN},
-        **{name: _utc_text(row[name]) for name in _TIMES},
+        **{name: utc_text(row[name]) for name in _TIMES},
         "is_stopping": _BOOLS.get(row["is_stopping"], row["is_stopping"]),
         "payload": _payload(row["payload"]),
         "after": list(after),
@@ -184,13 +184,6 @@ def _payload(text: Any) -> Any:
 def time_of(value: Any) -> datetime | None:
     """Return a time as it is stored; None for what is none."""
     try:
-        return datetime.fromisoformat(_utc_text(value))
+        return datetime.fromisoformat(utc_text(value))
     except (ValueError, TypeError):
         return None
-
-
-def _utc_text(value: Any) -> Any:
-    """Return a time as JSON has it; SQLite gives a text without its zone."""
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat()
-    return None if value is None else f"{value}Z"

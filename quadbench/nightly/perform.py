@@ -96,11 +96,12 @@ class _UnderWay:
 
     def measure(self, looks: Looks) -> None:
         """Measure what the night lacks."""
-        there = self.nights.night(self.night_id).measurements
+        there, damaged = self.nights.night(self.night_id).measurements, self.nights.damaged(self.night_id)
+        self.causes.update(dict.fromkeys(damaged, "the database has a measurement of it, which cannot be read"))
         wanted = [
             Wanted(case=case.name, a=case.yardstick, b=case.chosen, words=words, looks=looks)
             for case in self.plan.cases
-            if (words := lacking(case, there))
+            if (words := tuple(word for word in lacking(case, there) if (case.name, word) not in damaged))
         ]
         for launched in with_second_try(self.launcher, wanted, self.budget):
             if why := launched.why or self._kept(launched):
@@ -143,7 +144,7 @@ class _UnderWay:
             (case,) = (one for one in self.plan.cases if one.name == launched.case)
             measured = measurement_of(self.night_id, launched, records, names_kit=case.chosen.kit is not None)
             scores = self.pictures.scored(measured, launched.address, case)
-            is_kept = self.nights.keep(replace(measured, points=(*measured.points, *scores)))
+            self.nights.keep(replace(measured, points=(*measured.points, *scores)))
         except ArtifactError as error:
             return str(error)
-        return None if is_kept else "the database has a measurement of it already, which cannot be read"
+        return None

@@ -14,14 +14,17 @@ from quadbench.artifacts.names import check_file_name
 from quadbench.artifacts.night import Acknowledgement, Measurement, Night, Ruling
 from quadbench.errors import ArtifactError, UnknownNameError, shown
 from quadbench.results.engine import insertion, now_of, reading, writing
-from quadbench.results.tables import AcknowledgementRow, MeasurementRow, NightRow, PointRow, RulingRow, Table
+from quadbench.results.tables import AcknowledgementRow, MeasurementRow, NightRow, PointRow, RulingRow, Table, utc_text
 from quadbench.spec import first_problem
 
 _KNOWN_SHOWN = 20  # nights, in a message
 _JSON = ("planned", "environment", "runs", "caveats")
 _POINT = ("task", "key", "value", "yardstick", "ratio", "low", "high")
-_NUMBERS, _MOST = _POINT[2:], 1e17  # of a point: as large as anything is that is measured
+_TIMES = ("measured_at", "told_at", "began_at", "ended_at", "made_at", "until")
+_RATIOS = {"ratio", "low", "high"}
+_NUMBERS, _MOST = {"value", "yardstick", "expected", *_RATIOS}, 1e17  # as large as anything is that is measured
 NounT = TypeVar("NounT")
+RowT = TypeVar("RowT")
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +77,13 @@ class Nights:
             if rows:
                 connection.execute(sa.insert(PointRow), rows)
             return True
+
+    def damaged(self, night_id: str) -> set[tuple[str, str]]:
+        """Return the cases with the addresses of devices of which a night has a measurement that cannot be read."""
+        query = sa.select(MeasurementRow.case_name, MeasurementRow.address).where(MeasurementRow.night == night_id)
+        with reading(self._engine) as connection:
+            there = {(row.case_name, row.address) for row in connection.execute(query)}
+        return there - {(one.case, one.address) for one in self._measurements(MeasurementRow.night == night_id)}
 
     def rule(self, rulings: Iterable[Ruling]) -> None:
         """Add rulings, all or none; each supersedes an earlier one about the same figure of the same night."""
@@ -148,34 +158,34 @@ class Nights:
 
     def acknowledgements(self, case: str | None = None) -> tuple[Acknowledgement, ...]:
         """Return what people acknowledged, of one case or of all, also what is over, in the order of time."""
-        query = sa.select(*AcknowledgementRow.__table__.columns).order_by(AcknowledgementRow.id)
+        query = sa.select(*_columns(AcknowledgementRow)).order_by(AcknowledgementRow.id)
         with reading(self._engine) as connection:
             rows = connection.execute(query if case is None else query.where(AcknowledgementRow.case_name == case)).mappings()
             contents = [{("case" if name == "case_name" else name): value for name, value in row.items()} for row in rows]
-        return tuple(_noun(Acknowledgement, content) for content in contents)
+        return tuple(_undamaged(lambda content: _noun(Acknowledgement, content), contents))
 
     def _measurements(self, condition: sa.ColumnElement[bool], key: str | None = None) -> Iterator[Measurement]:
         nights = sa.select(*_columns(MeasurementRow)).where(condition).order_by(MeasurementRow.measured_at, MeasurementRow.id)
         ids = sa.select(MeasurementRow.id).where(condition)
-        columns = [PointRow.measurement, *(PointRow.__table__.c[name] for name in _POINT)]
+        columns = [one for one in _columns(PointRow) if one.name in ("measurement", *_POINT)]
         of_nights = sa.select(*columns).where(PointRow.measurement.in_(ids)).order_by(PointRow.task, PointRow.key)
         of_nights = of_nights if key is None else of_nights.where(PointRow.key == key)
         points: dict[int, list[dict[str, Any]]] = defaultdict(list)
         with reading(self._engine) as connection:
             rows = connection.execute(nights).mappings().all()
-            for measurement, *values in connection.execute(of_nights):
-                points[measurement].append(dict(zip(_POINT, values, strict=True)))
+            for point in connection.execute(of_nights).mappings():
+                points[point["measurement"]].append({name: point[name] for name in _POINT})
         return _undamaged(lambda row: _measurement(row, points[row["id"]]), rows)
 
     def _rulings(self, condition: sa.ColumnElement[bool]) -> Iterator[Ruling]:
-        query = sa.select(*RulingRow.__table__.columns).where(condition).order_by(RulingRow.id)
+        query = sa.select(*_columns(RulingRow)).where(condition).order_by(RulingRow.id)
         with reading(self._engine) as connection:
             rows = connection.execute(query).mappings().all()
         latest = {(row["night"], row["case_name"], row["device"], row["task"], row["key"]): row for row in rows}
         return _undamaged(lambda row: _ruling(dict(row)), latest.values())
 
 
-def _undamaged(noun: Callable[[sa.RowMapping], NounT], rows: Iterable[sa.RowMapping]) -> Iterator[NounT]:
+def _undamaged(noun: Callable[[RowT], NounT], rows: Iterable[RowT]) -> Iterator[NounT]:
     """Yield what rows hold. One that is damaged is named in the log and left out, so that it costs no other."""
     for row in rows:
         try:
@@ -185,9 +195,8 @@ def _undamaged(noun: Callable[[sa.RowMapping], NounT], rows: Iterable[sa.RowMapp
 
 
 def _columns(table: type[Table]) -> list[sa.ColumnElement[Any]]:
-    """Return a table's columns, those of JSON as their text, which is checked like everything else."""
-    columns = table.__table__.columns
-    return [sa.type_coerce(one, sa.Text).label(one.name) if isinstance(one.type, sa.JSON) else one for one in columns]
+    """Return a table's columns as they are stored: what they hold is checked row by row."""
+    return [sa.type_coerce(one, sa.types.NULLTYPE).label(one.name) for one in table.__table__.columns]
 
 
 def _measurement_row(measurement: Measurement) -> dict[str, object]:
@@ -201,9 +210,7 @@ def _measurement(row: sa.RowMapping, points: Sequence[dict[str, Any]]) -> Measur
     content["case"] = content.pop("case_name")
     content["subject"] = {name: content.pop(name) for name in ("bundle", "kit")}
     for point in points:
-        for name in _NUMBERS:
-            if point[name] is not None and not abs(float(point[name])) <= _MOST:
-                raise ArtifactError(f"{_which(Measurement, content)} whose {name} is {point[name]!s:.30}, which nothing measures")
+        _check_numbers(point, f"{_which(Measurement, content)}, figure {shown(str(point['key']))}")
     return _noun(Measurement, content | {"points": points})
 
 
@@ -216,8 +223,18 @@ def _ruling_row(ruling: Ruling) -> dict[str, object]:
 
 def _ruling(row: dict[str, Any]) -> Ruling:
     bundle, kit = row.pop("last_good_bundle"), row.pop("last_good_kit")
-    content = {name: value for name, value in row.items() if name not in ("id", "case_name")}
-    return _noun(Ruling, content | {"case": row["case_name"], "last_good": {"bundle": bundle, "kit": kit} if bundle else None})
+    content = {name: value for name, value in row.items() if name not in ("id", "case_name")} | {"case": row["case_name"]}
+    _check_numbers(content, f"{_which(Ruling, content)}, figure {shown(str(content['key']))}")
+    return _noun(Ruling, content | {"last_good": {"bundle": bundle, "kit": kit} if bundle else None})
+
+
+def _check_numbers(content: dict[str, Any], where: str) -> None:
+    """Refuse figures that nothing measures: no numbers, or beyond all reason."""
+    for name in _NUMBERS & content.keys():
+        value = content[name]
+        least = 0.0 if name in _RATIOS else -_MOST
+        if value is not None and not (isinstance(value, int | float) and least < value <= _MOST):
+            raise ArtifactError(f"{where}: its {name} is {shown(str(value))}, which nothing measures")
 
 
 _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in (Night, Measurement, Ruling, Acknowledgement)}
@@ -227,6 +244,7 @@ def _noun(kind: type[NounT], content: dict[str, Any]) -> NounT:
     """Return what a row holds, which is checked: another may have written it."""
     try:
         parsed = {name: from_json(content[name], allow_inf_nan=False) for name in _JSON if name in content}
+        parsed |= {name: utc_text(content[name]) for name in _TIMES if name in content}
         noun: NounT = _ADAPTERS[kind].validate_python(content | parsed)
     except ValidationError as error:
         raise ArtifactError(f"{_which(kind, content)} that cannot be: {first_problem(error)}") from error

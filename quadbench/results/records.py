@@ -23,7 +23,7 @@ from quadbench.artifacts.names import check_file_name, check_relative_path
 from quadbench.artifacts.plausible import value_fault
 from quadbench.errors import ArtifactError, UnknownNameError, shown
 from quadbench.results.engine import Source, insertion, name_of, open_engine, open_for_reading, reading, writing
-from quadbench.results.tables import RecordRow, SampleRow, UtcTime
+from quadbench.results.tables import RecordRow, SampleRow, UtcTime, utc_text
 from quadbench.spec import first_problem
 
 _KNOWN_RUNS_SHOWN = 20
@@ -242,8 +242,8 @@ def _content(row: sa.RowMapping, samples: Sequence[sa.RowMapping]) -> dict[str, 
     return {
         **{name: row[name] for name in _PLAIN_FIELDS},
         **{name: _parsed(name, row[name]) for name in _JSON_COLUMNS},
-        "started_at": _utc_text(row["started_at"]),
-        "ended_at": _utc_text(row["ended_at"]),
+        "started_at": utc_text(row["started_at"]),
+        "ended_at": utc_text(row["ended_at"]),
         "device": {name: row[f"device_{name}"] for name in _DEVICE_FIELDS},
         "samples": [
             {
@@ -254,11 +254,6 @@ def _content(row: sa.RowMapping, samples: Sequence[sa.RowMapping]) -> dict[str, 
             for sample in samples
         ],
     }
-
-
-def _utc_text(value: Any) -> str:
-    """Return a time as JSON has it; SQLite gives a text without its zone."""
-    return value.isoformat() if isinstance(value, datetime) else f"{value}Z"
 
 
 def _parsed(name: str, text: Any) -> Any:

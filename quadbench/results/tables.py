@@ -1,6 +1,7 @@
 """Tables: the database's rows as the code maps them. Migrations make them; `schema` brings a database there."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -23,6 +24,13 @@ class UtcTime(sa.TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def utc_text(value: Any) -> Any:
+    """Return a time as it is stored as JSON has it; SQLite gives a text without its zone."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    return None if value is None else f"{value}Z"
 
 
 BIG = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite's integers have 64 bits, and only they number rows
