@@ -17,8 +17,9 @@ from quadbench.nightly.judging import missing
 from quadbench.nightly.launcher import NO_TIME, Launched, Launcher, Wanted, with_second_try
 from quadbench.nightly.measured import measurement_of
 from quadbench.nightly.pictures import Pictures
-from quadbench.nightly.plan import Plan, device_of, lacking
+from quadbench.nightly.plan import Plan, lacking
 from quadbench.nightly.self_knowledge import RECENT, DeviceKnowledge, doubt_devices, self_knowledge
+from quadbench.nightly.words import device_of
 from quadbench.report.sides import PRIMARY
 from quadbench.results.engine import database_of, now_of, reading
 from quadbench.results.layout import Layout

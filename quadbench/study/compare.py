@@ -141,7 +141,7 @@ def _prepared(letter: str, chosen: Chosen, devices: Sequence[Device], means: Mea
     profiles = [device.profile.name for device in devices]
     bundles = chosen.bundles(profiles, layout=means.layout, observer=means.observer)
     for bundle in bundles.values():
-        require_variant(chosen, bundle.artifact)
+        require_variant(chosen, {graph.variant for graph in bundle.artifact.graphs})
         check_contents(bundle, file_refs((bundle.artifact.tasks, bundle.artifact.profile)))
     rollout = roll_out(
         [bundles[profile] for profile in profiles],
