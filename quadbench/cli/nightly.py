@@ -92,12 +92,12 @@ def _perform(options: argparse.Namespace, path: Path) -> int:
     print_faults(plan)
     with RunConsole(Console(stderr=True)) as observer, _launcher(options, night_id, observer) as launcher:
         try:
-            night = perform(night_id, plan, launcher, layout=options.layout)
+            performed = perform(night_id, plan, launcher, layout=options.layout)
         except KeyboardInterrupt:
             print_note(f"night {night_id} is not over; to go on: {_command(options, path)}")
             raise
-    is_told = write_outputs(options, night, options.layout)
-    return exit_code(night.rulings) or (0 if is_told else ERROR)
+    is_told = write_outputs(options, performed, options.layout)
+    return exit_code(performed.night.rulings) or (0 if is_told else ERROR)
 
 
 @contextmanager

@@ -125,12 +125,17 @@ class Layout:
         return self.root / "reports" / f"{check_file_name(run_id)}.html"
 
     def night(self, night_id: str) -> Path:
-        """The folder of a night, whose lock is held while it is performed.
+        """The folder of a night.
 
         Raises:
             ValueError: the night's id cannot name a folder.
         """
         return self.root / "nights" / check_file_name(night_id)
+
+    @property
+    def night_lock(self) -> Path:
+        """Return the file whose lock the night holds that is under way; its content says which that is."""
+        return self.root / "nights" / "lock"
 
     def sweep(self, sweep_id: str) -> Path:
         """The folder of a sweep."""
