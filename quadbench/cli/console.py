@@ -184,6 +184,14 @@ def print_error(message: str) -> None:
     Console(stderr=True).print(Text.assemble(("error: ", "bold red"), printable(shown)), soft_wrap=True, highlight=False)
 
 
+def print_broken_profiles() -> None:
+    """Print on stderr which device profiles are left out of a list, and why."""
+    from quadbench.target.profile import broken_profiles
+
+    for broken in broken_profiles():
+        print_error(f"the device profile '{broken.name}' is left out: {broken.error}")
+
+
 def print_note(message: str) -> None:
     """Print a message on stderr, unwrapped, as a command in it may be copied; nothing in it is markup."""
     Console(stderr=True).print(Text(printable(message)), soft_wrap=True, highlight=False)

@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from quadbench.spec import Name, Problem, Spec, load, refuse
+from quadbench.spec import Name, Problem, Spec, TextLike, load, refuse
 
-Word = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
+_SHOWN = TextLike(pattern=r"[^\x00-\x1f]+", expected="a text on one line, without control characters")
+Word = Annotated[str, Field(min_length=1, max_length=200), _SHOWN]
 _MOST_CASES, _MOST_DEVICES = 256, 1000
 PictureMetric = Literal["ssim", "st_lpips", "kid"]  # those that need no network but what the extra `quality` brings
 Change = Annotated[float, Field(gt=0.0, le=1.0)]
