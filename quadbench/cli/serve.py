@@ -40,12 +40,13 @@ def run(options: argparse.Namespace) -> int:
     with extra_needed("serve"):
         from quadbench.serve.access import access_of, is_loopback
         from quadbench.serve.app import live_page
-        from quadbench.serve.server import listen, run_server
+        from quadbench.serve.server import listen, server_of
     if options.keyfile and not options.certfile:
         raise UserError("--keyfile is of no use without --certfile", hint="give both")
     token = _token(options.token_file)
     access = access_of(token, options.host, options.name)
     is_secure = options.certfile is not None
+    server = server_of(live_page(options.layout, access, is_secure=is_secure), options.certfile, options.keyfile)
     at = listen(options.host, options.port)
     url = f"{'https' if is_secure else 'http'}://{_in_url(options.host)}:{at.getsockname()[1]}/"
     if options.json:
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     if not is_loopback(options.host) and not is_secure:
         print_note("without TLS others on the network can read the token: give --certfile, or put a proxy with TLS before it")
     try:
-        run_server(live_page(options.layout, access, is_secure=is_secure), at, options.certfile, options.keyfile)
+        server.run(sockets=[at])
     except KeyboardInterrupt:
         return 0
     print_error("the server has ended")

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from quadbench.farm.inventory import READY
+from quadbench.farm.overview import GONE, MISSING
 from quadbench.nightly.history import CaseHistory
 from quadbench.nightly.overview import Line
 
@@ -69,7 +71,12 @@ class FarmDevice:
     @property
     def is_broken(self) -> bool:
         """Say whether somebody should look at it."""
-        return self.is_missing or self.health not in (None, "healthy")
+        return self.is_missing or self.is_unreached or self.health not in (None, "healthy")
+
+    @property
+    def is_unreached(self) -> bool:
+        """Say whether it is a phone that is attached and does not answer."""
+        return self.health is not None and self.state not in (READY, GONE, MISSING)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from quadbench.serve.access import COOKIE, Access
 
 SIGN_IN = "/sign-in"
-_OPEN = (SIGN_IN, "/style.css")  # to who has no token
+_OPEN = (SIGN_IN, "/style.css", "/icon.svg")  # to who has no token
 _FOR_PROGRAMS = ("/api/", "/live/")
 _POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self';"

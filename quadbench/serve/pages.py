@@ -17,7 +17,7 @@ from quadbench.serve.documents import AtWork, Farm
 from quadbench.serve.gate import REPORT_POLICY
 from quadbench.serve.live import Live
 from quadbench.serve.pictures import galleries, picture_bytes
-from quadbench.serve.rendering import page, rendered, script, style
+from quadbench.serve.rendering import icon, page, rendered, script, style
 from quadbench.serve.watched import A_PAGE, MOST_PAGES, Watched
 
 _MOST_LAUNCHES = 200  # of a run's page
@@ -56,6 +56,7 @@ class Pages:
             "/live/runs/{run_id}": lambda request: self._live.events(partial(self._run_part, request.path_params["run_id"])),
             "/style.css": lambda _: _kept(style(), "text/css"),
             "/live.js": lambda _: _kept(script(), "text/javascript"),
+            "/icon.svg": lambda _: _kept(icon(), "image/svg+xml"),
         }
         return [Route(path, endpoint) for path, endpoint in paths.items()]
 

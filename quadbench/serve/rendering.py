@@ -37,6 +37,11 @@ def script() -> str:
     return (_HERE / "live.js").read_text("utf-8")
 
 
+def icon() -> str:
+    """Return the icon of all pages, as SVG."""
+    return (_HERE / "icon.svg").read_text("utf-8")
+
+
 @cache
 def _environment() -> Environment:
     filters: dict[str, Callable[..., Any]] = {
@@ -63,8 +68,10 @@ def standing(device: FarmDevice) -> str:
     """Return how it stands with a device, in words."""
     if device.is_missing:
         return "missing"
+    if device.is_unreached:
+        return device.state
     if device.health not in (None, "healthy"):
-        return f"in {'quarantine' if device.health == 'quarantined' else device.health}"
+        return {"quarantined": "in quarantine", "probation": "on probation"}.get(device.health or "", "not well")
     if device.job:
         return "busy"
     if device.reservation:
@@ -74,7 +81,7 @@ def standing(device: FarmDevice) -> str:
 
 def trust(device: FarmDevice) -> str:
     """Return how a device is coloured."""
-    if device.is_missing or device.health == "quarantined":
+    if device.is_missing or device.is_unreached or device.health == "quarantined":
         return "bad"
     if device.is_broken:
         return "doubt"

@@ -1,4 +1,4 @@
-"""Server: an application and an address -> the application served there until the process is asked to end."""
+"""Server: an address -> a socket that listens there; an application -> the server that answers with it."""
 
 import socket
 from pathlib import Path
@@ -26,11 +26,10 @@ def listen(address: str, port: int) -> socket.socket:
         raise UserError(f"nothing can be served at {address}, port {port}: {reason}", hint="see --host and --port") from error
 
 
-def run_server(app: ASGIApp, at: socket.socket, certfile: Path | None = None, keyfile: Path | None = None) -> None:
-    """Serve until SIGINT or SIGTERM, which is raised again behind it. Requests are not logged.
+def server_of(app: ASGIApp, certfile: Path | None = None, keyfile: Path | None = None) -> uvicorn.Server:
+    """Return the server of an application, through TLS where it has a certificate. Requests are not logged.
 
     Raises:
-        KeyboardInterrupt: it was asked to end.
         UserError: certificate and key cannot be read, or do not fit.
     """
     config = uvicorn.Config(
@@ -49,4 +48,4 @@ def run_server(app: ASGIApp, at: socket.socket, certfile: Path | None = None, ke
         config.load()
     except OSError as error:  # an ssl.SSLError is one
         raise UserError(f"TLS cannot be used with these files: {error}", hint="give PEM files: --certfile, --keyfile") from error
-    uvicorn.Server(config).run(sockets=[at])
+    return uvicorn.Server(config)
