@@ -135,6 +135,7 @@ class Pages:
         return {
             "now_work": work,
             "farm": farm,
+            "farm_runs": farm.runs if farm else (),
             "runs": runs,
             "night": night,
             "night_sentence": told or "",
