@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from quadbench.artifacts.device_text import one_line
-from quadbench.cli.console import print_error, print_json, print_text, stdout_console
+from quadbench.cli.console import print_broken_profiles, print_error, print_json, print_text, stdout_console
 from quadbench.cli.options import add_command
 from quadbench.devices import DeviceRow, list_devices
 from quadbench.errors import DeviceNotFoundError, UserError
@@ -47,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
         print_json([*map(_phone_json, phones), *map(asdict, others)])
     else:
         _print(stdout_console(), phones, others)
+    print_broken_profiles()
     missing = [phone for phone in phones if phone.is_missing]
     for phone in missing:
         print_error(f"expected phone '{phone.name}' (serial {phone.seen.serial}) is not ready: {_whereabouts(phone)}")

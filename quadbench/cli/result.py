@@ -30,6 +30,7 @@ from quadbench.report import (
 )
 from quadbench.report.baseline import Baseline, baseline_tables
 from quadbench.report.condition import Criterion
+from quadbench.report.headline import in_words
 
 
 def add_full(parser: argparse.ArgumentParser) -> None:
@@ -74,10 +75,9 @@ def _print_tables(options: argparse.Namespace, view: ReportView, path: Path | No
         _print_glance(console, view)
         console.print(words.SIDES, highlight=False, markup=False)
     for doubt in view.doubts:
-        console.print(Text.assemble((doubt.caveat.words, "yellow"), f": {doubt.caveat.advice}"), highlight=False)
-    for sentence in ("".join(phrase.text for phrase in view.headline), *view.gaps):
-        if sentence:
-            console.print(sentence, style="bold", highlight=False)
+        console.print(Text.assemble((doubt.caveat.words, "yellow"), f": {doubt.caveat.doubt}"), highlight=False)
+    for number, sentence in enumerate((*(in_words([sentence]) for sentence in view.headline), *view.gaps)):
+        console.print(sentence, style=None if number else "bold", highlight=False, markup=False)
     if view.baseline:
         _print_baseline(console, view.baseline, is_full=options.full)
     if view.next_step:

@@ -5,7 +5,7 @@ import platform
 from collections.abc import Sequence
 from typing import Any
 
-from quadbench.cli.console import print_json, print_text
+from quadbench.cli.console import print_broken_profiles, print_json, print_text
 from quadbench.cli.options import add_command
 from quadbench.compile.availability import Availability, availability
 from quadbench.target.known import KnownTarget, known_targets
@@ -24,6 +24,7 @@ def run(options: argparse.Namespace) -> int:
         print_json([_row(target, state) for target, state in rows])
     else:
         print_text(_table(rows))
+    print_broken_profiles()
     return 0
 
 

@@ -9,7 +9,8 @@ from quadbench.artifacts.fingerprint import differences
 from quadbench.report.baseline import Baseline, against
 from quadbench.report.comparison import LaunchVerdict, launch_verdicts
 from quadbench.report.component_times import component_tables
-from quadbench.report.headline import Phrase, gaps, headline
+from quadbench.report.gaps import gaps
+from quadbench.report.headline import Sentence, headline
 from quadbench.report.held_out import Trajectory, emulated_tables, emulated_trajectories, held_out_tables, trajectories
 from quadbench.report.int8 import int8_table
 from quadbench.report.kernels import kernel_tables
@@ -32,6 +33,7 @@ from quadbench.report.scores import score_notes, score_tables
 from quadbench.report.setups import Setup, precision_text, setup_table, setups_of
 from quadbench.report.storage import Storage, storage_views
 from quadbench.report.text_table import TextTable
+from quadbench.report.unequal import unequal_rows
 from quadbench.report.ways import Ways, ways_views
 from quadbench.results.layout import Layout
 
@@ -101,7 +103,7 @@ class ReportView:
     devices: tuple[DeviceFacts, ...]
     launches: tuple[Launch, ...]
     failures: tuple[Launch, ...]
-    headline: tuple[Phrase, ...]
+    headline: tuple[Sentence, ...]
     baseline: Baseline | None
     gaps: tuple[str, ...]
     doubts: tuple[Doubt, ...]
@@ -146,7 +148,7 @@ def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = 
         baseline=earlier,
         gaps=gaps(result, rows),
         doubts=doubts,
-        next_step=next_step(result, (doubt.caveat for doubt in doubts), earlier),
+        next_step=next_step(result, (doubt.caveat for doubt in doubts), earlier, is_unequal=bool(unequal_rows(rows))),
         glance=tuple(_glance(device.device, task) for device in kpis for task in device.tasks),
         kpis=kpis,
         ways=ways_views(result, rows),

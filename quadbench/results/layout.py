@@ -67,6 +67,15 @@ class Layout:
         return Layout(self.root / "doctor")
 
     @property
+    def at_work(self) -> Path:
+        """The folder with the progress of every command at work."""
+        return self.root / "at-work"
+
+    def progress(self, name: str) -> Path:
+        """The file with the progress of one command at work."""
+        return self.at_work / f"{name}.json"
+
+    @property
     def ledger(self) -> Path:
         """The list of what lies at AI Hub already."""
         return self.root / "ai-hub.json"

@@ -5,8 +5,11 @@ from typing import Annotated, Literal, TypeAlias, assert_never
 
 from pydantic import Field
 
-from quadbench.spec import Spec
+from quadbench.spec import Spec, TextLike
 from quadbench.target.toolchain import ToolchainTarget
+
+HtpArch: TypeAlias = Annotated[str, TextLike(pattern="v[0-9]{2}", expected="a Hexagon architecture, as v73, v75, v79 or v81")]
+_Version = Annotated[str, TextLike(pattern=r"[0-9]+(\.[0-9]+)*", expected="numbers joined by dots, as 2.50")]
 
 
 class OnnxRuntimeTarget(Spec):
@@ -30,7 +33,7 @@ class QnnTarget(Spec):
 
     backend: Literal["qnn"]
     """Compiles here, with Qualcomm's compiler."""
-    htp_arch: str = Field(pattern=r"^v[0-9]{2}$")
+    htp_arch: HtpArch
     """The chip's Hexagon tensor processor has this architecture, as v79."""
     soc_model: int = Field(gt=0)
     """The chip has this number in Qualcomm's SDK, above 0."""
@@ -48,7 +51,7 @@ class AiHubTarget(Spec):
     """The service has the device under this name, as `Samsung Galaxy S25 (Family)`."""
     runtime: Literal["precompiled_qnn_onnx", "qnn_context_binary"]
     """The product is a context binary, inside an ONNX model or by itself."""
-    qairt_version: str | None = Field(default=None, pattern=r"^[0-9]+(\.[0-9]+)*$")
+    qairt_version: _Version | None = None
     """The service compiles with this version of the SDK, as 2.50. The default is null: the service chooses."""
     timeout_s: float = Field(default=4 * 3600.0, gt=0)
     """Jobs are waited for during this many seconds, above 0. The default is 14400."""
