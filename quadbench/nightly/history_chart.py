@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
+from statistics import median
 
 from quadbench.artifacts.night import Acknowledgement, Measurement, Point, RulingKind
 from quadbench.nightly.figures import FigureName, is_exact, name_of, scaled, unscaled
@@ -19,10 +20,9 @@ from quadbench.report.units import convert, number
 MOST_NIGHTS = 400  # that a chart has, the latest
 _FEW_NIGHTS = 90  # whose dots are drawn larger
 _WIDTH, _LEFT, _RIGHT = 560, 62, 14
-_UPPER, _WORDS, _LOWER = (52, 172), 184, (222, 262)  # where the case, what was acknowledged and the yardstick lie, top to bottom
+_UPPER, _WORDS, _LOWER = (52, 172), 194, (226, 266)  # where the case, what was acknowledged and the yardstick lie, top to bottom
 _APART = 16.0  # of the numbers above changes
 _ROOM = 160  # of the word beside the bar of what was acknowledged
-_TAIL = 0.02  # of the values at either end, which may lie at the edge
 _PLAIN, _RULE, _FAINT, _PAPER, _INK = "#1d5fa6", "#8d9199", "#d9dce1", "#fdfdfc", "#1c1e21"
 
 
@@ -49,10 +49,12 @@ class _Scale:
 
     @classmethod
     def of(cls, values: Sequence[float], levels: Iterable[float], span: tuple[int, int]) -> "_Scale":
-        """Return a scale with room for levels and nearly all values, at least 4 % high: noise shall not look like a change."""
-        ordered = sorted(values)
-        tail = int(_TAIL * len(ordered))
-        shown = [ordered[tail], ordered[-1 - tail], *levels]
+        """Return a scale with room for levels, and for values that are no more than twice and no less than half of the median.
+
+        It is at least 4 % high: noise shall not look like a change.
+        """
+        middle = median(values)
+        shown = [middle, *levels, *(value for value in values if value and 0.5 <= value / middle <= 2)]
         room = max(0.15 * (max(shown) - min(shown)), 0.02 * abs(max(shown)), 1e-9)
         return cls(low=min(shown) - room, high=max(shown) + room, span=span)
 
@@ -93,7 +95,7 @@ class _Plot:
             parts += self._yardstick([self._shown(one, is_ratio=False) for one in yardsticks], unit)
         for index, anchor in ((0, "start"), (-1, "end")):
             parts.append(text(self._xs[index], bottom + 18, f"{self.nights[index].measured_at:%Y-%m-%d}", anchor=anchor))
-        told = f"{figure} of {self.history.case} on {words(self.history.address)} over {len(self.nights)} nights"
+        told = f"{figure} of {words(self.history.case)} on {words(self.history.address)} over {len(self.nights)} nights"
         return svg(_WIDTH, bottom + 24, told, parts)
 
     @property

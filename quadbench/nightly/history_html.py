@@ -22,9 +22,9 @@ from quadbench.report.text_table import TextTable
 from quadbench.report.units import plural
 
 SCHEMA_VERSION = 1
-_MOST_SECTIONS, _MOST_FIGURES, _MOST_CHARTS = 60, 6, 60  # devices of a page, figures of a device, charts in all
+_MOST_SECTIONS, _MOST_FIGURES, _MOST_CHARTS = 30, 6, 30  # devices of a page, figures of a device, charts in all
 _MOST_SENTENCES = 12
-_MOST_RULINGS = 100  # of a device, in the data: quadbench history CASE --json has all
+_MOST_RULINGS = 20  # of a device, in the data: quadbench history CASE --json has all
 
 
 @dataclass(frozen=True, kw_only=True)
