@@ -7,8 +7,10 @@ from quadbench.report.kpi import Figure, KpiRow, kpi_rows
 from quadbench.report.published import text_tables
 from quadbench.report.scores import score_notes, score_tables
 from quadbench.report.summary import RunSummary, run_summary
-from quadbench.report.sweep import Sweep, SweepFigure, SweepPoint, sweep_points, with_best
+from quadbench.report.sweep import Sweep, SweepFigure, SweepPoint, sweep_points
+from quadbench.report.sweep_answer import sweep_answer
 from quadbench.report.sweep_chart import sweep_chart
+from quadbench.report.sweep_merits import with_best
 from quadbench.report.sweep_tables import sweep_csv, sweep_tables
 from quadbench.report.tables import kpi_table, to_csv, to_latex, to_markdown
 from quadbench.report.text_table import TextTable
@@ -35,6 +37,7 @@ __all__ = [
     "score_notes",
     "score_tables",
     "show",
+    "sweep_answer",
     "sweep_chart",
     "sweep_csv",
     "sweep_points",
