@@ -4,13 +4,13 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# Virtual devices; the native harness. For tests: what they look at processes and sockets with; the harness's; a server of records.
+# Virtual devices; the native harness. For tests: what they look at processes and sockets with; the harness's; a server of records; a browser.
 packages=(adb adbd bubblewrap toybox mksh
           cmake g++ libonnxruntime-dev nlohmann-json3-dev libstb-dev)
 extras=quad
 if [[ "${1:-}" != demo ]]; then
-    packages+=(iproute2 procps perl-base doctest-dev postgresql)
-    extras=quad,qnn,ai-hub,quality,farm,parquet,dev
+    packages+=(iproute2 procps perl-base doctest-dev postgresql chromium)
+    extras=quad,qnn,ai-hub,quality,farm,parquet,serve,dev
 fi
 
 say() { printf '%s\n' "$*" >&2; }

@@ -23,6 +23,7 @@ GROUPS = (
             "runs": "list the stored runs",
             "show": "print the figures and the result of a stored run again",
             "report": "write the report of a stored run again, and print its figures",
+            "serve": "show runs, the farm, nights and reports on a live page",
             "quality": "score the images of a stored run or a folder against references",
         },
     ),

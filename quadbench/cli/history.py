@@ -31,6 +31,7 @@ _MOST_NAMED = 20  # nights, in a message
 def add(commands: Any) -> None:
     """Add `quadbench history` to the commands."""
     parser = add_command(commands, "history", run)
+    parser.epilog = "Its exit codes are those of every command: 0 whatever was ruled, 2 wrong input, 3 results that are damaged."
     parser.add_argument("case", nargs="?", metavar="CASE", help="a case of a night's file (default: list them)")
     parser.add_argument("--devices", metavar="A,B", help="only these devices, by the names that the list has (default: all)")
     parser.add_argument(
@@ -58,7 +59,8 @@ def _list(options: argparse.Namespace) -> int:
     if options.acknowledge is not None or options.bisect:
         raise UserError("no case is named", hint=next_command(options, "history", "CASE", "..."))
     with nights_of(options.layout) as nights:
-        series = [nights.series(case, device, latest=_LISTED, key=PRIMARY) for case, device in nights.cases()]
+        every = [nights.series(case, device, latest=_LISTED, key=PRIMARY) for case, device in nights.cases()]
+        series = [measured for measured in every if measured]  # where all is damaged, nothing is
         told = {night: nights.rulings(night) for night in {measured[-1].night for measured in series}}
     lines = [line_of(measured, told[measured[-1].night]) for measured in series]
     if options.json:

@@ -97,7 +97,7 @@ def _measure(order: MeasureOrder, run_id: str, compiled: Sequence[CompileAnswer]
     work = pipeline.Work(
         name=order.name,
         terms=order.terms,
-        bundles_of=lambda profiles: {profile: fetched(Bundle, order.bundles[profile]) for profile in profiles},
+        bundles_of=lambda profiles, _: {profile: fetched(Bundle, order.bundles[profile]) for profile in profiles},
         run_id=run_id,
         gear=Gear(compiled=_fetched(compiled, host)),
         keep_files=partial(send_launch, layout=host.layout, store=host.store),

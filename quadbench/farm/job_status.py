@@ -15,6 +15,7 @@ from quadbench.results.engine import now_of, reading
 from quadbench.results.tables import AttemptRow, JobNeedRow, JobRow
 
 MOST_LISTED = 1000  # jobs of a list
+_MOST_RUNS = 50  # that are open
 _MOST_LINES_CHARACTERS = 200_000  # of an attempt's log
 _MOST_CHECKED = 100_000  # needs that are followed in search of a circle
 _OPEN = (JobState.WAITING.value, JobState.RUNNING.value)
@@ -82,6 +83,22 @@ def listed_jobs(engine: sa.Engine, run_id: str | None = None) -> ReadJobs:
             latest = sa.select(JobRow.run_id).order_by(JobRow.id.desc()).limit(MOST_LISTED)
             raise UnknownNameError("run in the queue", run_id, sorted({str(name) for name in connection.scalars(latest)})[:20])
     return read
+
+
+def open_runs(engine: sa.Engine) -> dict[str, dict[str, int]]:
+    """Return the jobs of runs that are not at their end, by run and state; the latest runs first.
+
+    Raises:
+        StorageError, ArtifactError: as `reading`.
+    """
+    latest = sa.select(JobRow.run_id).where(JobRow.state.in_(_OPEN)).group_by(JobRow.run_id)
+    latest = latest.order_by(sa.func.max(JobRow.id).desc()).limit(_MOST_RUNS)
+    with reading(engine) as connection:
+        runs: dict[str, dict[str, int]] = {str(name): {} for name in connection.scalars(latest)}
+        counting = sa.select(JobRow.run_id, JobRow.state, sa.func.count()).where(JobRow.run_id.in_(runs))
+        for run_id, state, count in connection.execute(counting.group_by(JobRow.run_id, JobRow.state)):
+            runs[str(run_id)][str(state)] = count
+    return runs
 
 
 def job_with_attempts(engine: sa.Engine, job_id: int) -> tuple[ReadJobs, list[PastAttempt]]:

@@ -67,7 +67,7 @@ def run(
     """
     check_devices(recipe)
 
-    def bundles_of(profiles: Sequence[str]) -> Mapping[str, Stored[Bundle]]:
+    def bundles_of(profiles: Sequence[str], observer: Observer) -> Mapping[str, Stored[Bundle]]:
         return built_for(recipe, profiles, layout=layout, observer=observer)
 
     terms = replace(recipe.terms, swept=dict(swept or {}))
@@ -112,7 +112,7 @@ def work_of_bundle(bundle: Stored[Bundle], terms: Terms) -> Work:
     """Return the work of measuring a bundle. Baselines of a graph per task are left out where a task has none."""
     of_all = has_own_graphs(bundle.artifact)  # to the base's weights any adapter can be added
     own = replace(terms, baselines=tuple(name for name in terms.baselines if of_all or Variant(name) is Variant.MERGED_AT_LOAD))
-    return Work(name=bundle.artifact.recipe_name, terms=own, bundles_of=lambda profiles: dict.fromkeys(profiles, bundle))
+    return Work(name=bundle.artifact.recipe_name, terms=own, bundles_of=lambda profiles, _: dict.fromkeys(profiles, bundle))
 
 
 def admit(

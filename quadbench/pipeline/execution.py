@@ -12,6 +12,7 @@ from quadbench.errors import DeviceError, HarnessError, NoTimeError, QuadbenchEr
 from quadbench.farm.held import held
 from quadbench.observer import Observer
 from quadbench.pipeline.conduct import Conduct
+from quadbench.pipeline.progress import seen_by_others
 from quadbench.pipeline.resumption import require_same_bundle, require_same_devices
 from quadbench.pipeline.run_under_way import RunUnderWay
 from quadbench.pipeline.work import Work
@@ -69,36 +70,37 @@ def measure(
         QuadbenchError: nothing could be built, a device cannot be taken or is not the run's, or every device failed.
         RunInterrupted: Ctrl-C after the run has begun; what was measured is stored.
     """
-    budget = conduct.budget
+    run_id, budget = work.run_id or new_id(), conduct.budget
     left_out: dict[str, QuadbenchError] | None = {} if conduct.keep_going else None
     phones = _hosted(addresses)
     with (
         _reached(addresses, phones, layout, left_out) as reached,
         open_records(database_of(layout)) as records,
         held(reached, records.engine, f"run of {work.name}", left_out=left_out) as leases,
+        seen_by_others(observer, layout, work.name, run_id) as seen,
     ):
         devices = [device for device in reached if device.facts.address in leases.by_address]
         require_equipment(devices, layout, work.gear)
         require_cores(work.terms.runtime.cores, devices)
         stored = records.of_run_if_any(work.run_id) if work.run_id else ()
         require_same_devices(devices, (*work.devices, *(record.device for record in stored)))
-        bundles = work.bundles_of([device.profile.name for device in devices] + [phone.profile.name for phone in phones])
+        bundles = work.bundles_of([device.profile.name for device in devices] + [phone.profile.name for phone in phones], seen)
         require_same_bundle(bundles, stored)
         run = RunUnderWay(
             work=work,
-            run_id=work.run_id or new_id(),
+            run_id=run_id,
             bundles=bundles,
             stored=stored,
             layout=layout,
             records=records,
             leases=leases,
-            observer=observer,
+            observer=seen,
             conduct=conduct,
             budget=budget,
         )
         failures = run.measure_all(devices, phones, left_out or {})
-        _require_begun(records, run.run_id)
-        return run.run_id, failures
+        _require_begun(records, run_id)
+        return run_id, failures
 
 
 def _hosted(addresses: Sequence[str]) -> list[HostedPhone]:

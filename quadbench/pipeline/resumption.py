@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, Stored
 from quadbench.devices import Device
 from quadbench.errors import ArtifactError, DeviceError, UserError
+from quadbench.observer import Observer
 from quadbench.pipeline.work import Work
 from quadbench.recipe import Terms
 from quadbench.results.digests import content_digest
@@ -32,7 +33,7 @@ def resumed_work(begun: RunFile, addresses: Sequence[str], layout: Layout) -> Wo
         )
     bundles = {name: _bundle(begun, name, layout) for name in (begun.bundle, *begun.others.values())}
 
-    def bundles_of(profiles: Sequence[str]) -> Mapping[str, Stored[Bundle]]:
+    def bundles_of(profiles: Sequence[str], _: Observer) -> Mapping[str, Stored[Bundle]]:
         return {profile: bundles[begun.others.get(profile, begun.bundle)] for profile in profiles}
 
     name = bundles[begun.bundle].artifact.recipe_name
@@ -69,8 +70,8 @@ def resumable_tasks(run_id: str, layout: Layout) -> list[str]:
         UserError, ArtifactError: as `resumed_work`.
     """
     begun = load_run_file(layout, run_id)
-    bundles = resumed_work(begun, (), layout).bundles_of([device.profile for device in begun.devices] or [""])
-    return [task.name for task in next(iter(bundles.values())).artifact.tasks]
+    resumed_work(begun, (), layout)
+    return [task.name for task in _bundle(begun, begun.bundle, layout).artifact.tasks]
 
 
 def require_same_devices(devices: Sequence[Device], known: Iterable[DeviceFacts]) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, Stored
+from quadbench.observer import Observer
 from quadbench.recipe import Terms
 from quadbench.rollout.equipment import NO_GEAR, Gear
 
@@ -21,7 +22,7 @@ class Work:
 
     name: str
     terms: Terms
-    bundles_of: Callable[[Sequence[str]], Mapping[str, Stored[Bundle]]]
+    bundles_of: Callable[[Sequence[str], Observer], Mapping[str, Stored[Bundle]]]
     run_id: str | None = None
     devices: tuple[DeviceFacts, ...] = ()
     gear: Gear = NO_GEAR

@@ -17,10 +17,13 @@ from quadbench.results.storage import storing
 _HERE = Path(__file__).parent
 
 
-def page_environment(filters: Mapping[str, Callable[..., Any]]) -> Environment:
-    """Return what renders templates, with some filters beside those that every page has; `css` is the style of all pages."""
+def page_environment(filters: Mapping[str, Callable[..., Any]], *folders: Path) -> Environment:
+    """Return what renders templates, with some filters beside those that every page has; `css` is the style of all pages.
+
+    Templates lie beside this file, or in one of the folders.
+    """
     environment = Environment(
-        loader=FileSystemLoader(_HERE / "templates"),
+        loader=FileSystemLoader([*folders, _HERE / "templates"]),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_printable,

@@ -67,6 +67,15 @@ class Layout:
         return Layout(self.root / "doctor")
 
     @property
+    def at_work(self) -> Path:
+        """The folder with the progress of every command at work."""
+        return self.root / "at-work"
+
+    def progress(self, name: str) -> Path:
+        """The file with the progress of one command at work."""
+        return self.at_work / f"{name}.json"
+
+    @property
     def ledger(self) -> Path:
         """The list of what lies at AI Hub already."""
         return self.root / "ai-hub.json"
@@ -125,12 +134,17 @@ class Layout:
         return self.root / "reports" / f"{check_file_name(run_id)}.html"
 
     def night(self, night_id: str) -> Path:
-        """The folder of a night, whose lock is held while it is performed.
+        """The folder of a night.
 
         Raises:
             ValueError: the night's id cannot name a folder.
         """
         return self.root / "nights" / check_file_name(night_id)
+
+    @property
+    def night_lock(self) -> Path:
+        """Return the file whose lock the night holds that is under way; its content says which that is."""
+        return self.root / "nights" / "lock"
 
     def sweep(self, sweep_id: str) -> Path:
         """The folder of a sweep."""

@@ -45,7 +45,7 @@ def storing(folder: Path) -> Iterator[None]:
         raise
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str, *, makes_folders: bool = True) -> None:
     """Write a file of text whole or not at all.
 
     Raises:
@@ -54,7 +54,8 @@ def write_whole(path: Path, text: str) -> None:
     temporary = path.with_name(f"{path.name}.tmp")
     try:
         with storing(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if makes_folders:
+                path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_text(f"{text}\n", encoding="utf-8")
             temporary.replace(path)
     except BaseException:

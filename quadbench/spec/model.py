@@ -72,6 +72,19 @@ def refuse(problems: Iterable[Problem]) -> None:
         raise ValidationError.from_exception_data("spec", errors)
 
 
+def refuse_in(path: Path, problems: Iterable[Problem]) -> None:
+    """Raise the problems of a file that was read before, if there are any, each at its line: what only its reader could tell.
+
+    Raises:
+        SpecError: all of them; or the file, which somebody has changed since, cannot be read any more.
+    """
+    told = list(problems)
+    document = read_document(path) if told else Document(path=path)
+    for problem in told:
+        document.add(document.line_of(problem.location), problem.location, problem.reason)
+    document.raise_problems()
+
+
 def load(
     path: Path, model: type[ModelT], changes: Mapping[str, Any] | None = None, context: Mapping[str, Any] | None = None
 ) -> ModelT:

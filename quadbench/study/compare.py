@@ -12,6 +12,7 @@ from quadbench.errors import QuadbenchError
 from quadbench.farm.held import held
 from quadbench.measure import measure_launches
 from quadbench.observer import Observer
+from quadbench.pipeline.progress import seen_by_others
 from quadbench.report.versus import Versus, sentence
 from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
@@ -51,8 +52,9 @@ def compare(
         connect(addresses, layout=layout, left_out=left_out) as reached,
         open_records(database_of(layout)) as records,
         held(reached, records.engine, f"comparison of {a.source} and {b.source}", left_out=left_out) as leases,
+        seen_by_others(observer, layout, f"comparison of {a.name} and {b.name}") as seen,
     ):
-        means = Means(manner=manner, layout=layout, observer=observer, leases=leases, records=records)
+        means = Means(manner=manner, layout=layout, observer=seen, leases=leases, records=records)
         taken = [device for device in reached if device.facts.address in leases.by_address]
         devices = _equipped(taken, (a, b), layout, left_out)
         sides = [_prepared(letter, one, devices, means) for letter, one in (("A", a), ("B", b))]
@@ -141,7 +143,7 @@ def _prepared(letter: str, chosen: Chosen, devices: Sequence[Device], means: Mea
     profiles = [device.profile.name for device in devices]
     bundles = chosen.bundles(profiles, layout=means.layout, observer=means.observer)
     for bundle in bundles.values():
-        require_variant(chosen, bundle.artifact)
+        require_variant(chosen, {graph.variant for graph in bundle.artifact.graphs})
         check_contents(bundle, file_refs((bundle.artifact.tasks, bundle.artifact.profile)))
     rollout = roll_out(
         [bundles[profile] for profile in profiles],

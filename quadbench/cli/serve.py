@@ -1,0 +1,87 @@
+"""Serve: a results folder and its database -> a live page of what runs, what is broken and what came out, until Ctrl-C."""
+
+import argparse
+import stat
+from pathlib import Path
+from typing import Any
+
+from quadbench.cli.console import print_error, print_json, print_note, print_text
+from quadbench.cli.options import add_command
+from quadbench.errors import UserError, extra_needed
+from quadbench.spec import read_file
+from quadbench.spec.variables import secret_variable
+
+TOKEN_VARIABLE = "QUADBENCH_SERVE_TOKEN"
+_PORT = 8642
+_MOST_TOKEN_BYTES = 1000
+
+
+def add(commands: Any) -> None:
+    """Add `quadbench serve` to the commands."""
+    parser = add_command(commands, "serve", run)
+    parser.add_argument(
+        "--host", default="127.0.0.1", metavar="ADDRESS", help="the address to listen at (default: %(default)s, this host alone)"
+    )
+    parser.add_argument("--port", type=_port, default=_PORT, help="the port, 0 for any that is free (default: %(default)s)")
+    parser.add_argument(
+        "--name", action="append", default=[], metavar="NAME", help="a name by which others reach this host; may be repeated"
+    )
+    parser.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help=f"the token that who looks must have (default: ${TOKEN_VARIABLE}); needed but for this host alone",
+    )
+    parser.add_argument("--certfile", type=Path, metavar="FILE", help="the certificate for TLS, in PEM")
+    parser.add_argument("--keyfile", type=Path, metavar="FILE", help="its key, where it is not in the same file")
+
+
+def run(options: argparse.Namespace) -> int:
+    with extra_needed("serve"):
+        from quadbench.serve.access import access_of, is_loopback
+        from quadbench.serve.app import live_page
+        from quadbench.serve.server import listen, server_of
+    if options.keyfile and not options.certfile:
+        raise UserError("--keyfile is of no use without --certfile", hint="give both")
+    token = _token(options.token_file)
+    access = access_of(token, options.host, options.name)
+    is_secure = options.certfile is not None
+    server = server_of(live_page(options.layout, access, is_secure=is_secure), options.certfile, options.keyfile)
+    at = listen(options.host, options.port)
+    url = f"{'https' if is_secure else 'http'}://{_in_url(options.host)}:{at.getsockname()[1]}/"
+    if options.json:
+        print_json({"url": url, "needs_token": token is not None})
+    else:
+        print_text(f"{url} shows {options.layout.root}; Ctrl-C ends it")
+    if not is_loopback(options.host) and not is_secure:
+        print_note("without TLS others on the network can read the token: give --certfile, or put a proxy with TLS before it")
+    try:
+        server.run(sockets=[at])
+    except KeyboardInterrupt:
+        return 0
+    print_error("the server has ended")
+    return 1
+
+
+def _token(path: Path | None) -> str | None:
+    """Return the token; None where none is given.
+
+    Raises:
+        UserError: the file cannot be read, or others may read it.
+    """
+    if path is None:
+        return secret_variable(TOKEN_VARIABLE)
+    content = read_file(path, fault=UserError, most_bytes=_MOST_TOKEN_BYTES)
+    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise UserError(f"'{path}' may be read by other users; expected by its owner alone", hint=f"chmod 600 {path}")
+    return content.decode("ascii", "replace").strip()
+
+
+def _in_url(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) <= 65_535):
+        raise argparse.ArgumentTypeError(f"'{text}' is no port; expected a number from 0 to 65535")
+    return int(text)

@@ -1,0 +1,80 @@
+"""Gate: an application and the access to it -> the application behind what every request passes and every answer carries."""
+
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from quadbench.serve.access import COOKIE, Access
+
+SIGN_IN = "/sign-in"
+_OPEN = (SIGN_IN, "/style.css", "/icon.svg")  # to who has no token
+_FOR_PROGRAMS = ("/api/", "/live/")
+_POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self';"
+    " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+# Reports bring their style and pictures with them; nothing in one is run, and nothing is fetched for it.
+REPORT_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none';"
+    " sandbox"
+)
+_HEADERS = {
+    "content-security-policy": _POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=()",
+    "cache-control": "no-store",
+}
+
+
+class Gate:
+    """The application. An answer may have a header of its own in place of one that all have."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        refusal = self._refusal(HTTPConnection(scope))
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}  # the server leaves the body out
+        await (refusal or self._app)(scope, receive, send_guarded)
+
+    def _refusal(self, request: HTTPConnection) -> Response | None:
+        """Return the answer to a request that goes no further."""
+        method, path = request.scope["method"], request.url.path
+        if not self._access.knows_host(request.headers.get("host", "")):
+            return PlainTextResponse("this is no name of this host; see --name of quadbench serve", 421)
+        if method not in ("GET", "HEAD") and not (method == "POST" and path == SIGN_IN):
+            return PlainTextResponse("everything here is only read", 405, {"allow": "GET, HEAD"})
+        if path in _OPEN or self._access.lets_in(_authorization(request.headers), _cookie(request.cookies)):
+            return None
+        if path.startswith(_FOR_PROGRAMS):
+            return JSONResponse({"error": "a token is needed"}, 401, {"www-authenticate": "Bearer"})
+        return RedirectResponse(f"{SIGN_IN}?to={quote(path)}", 303)
+
+
+def _authorization(headers: Headers) -> str:
+    return headers.get("authorization", "")
+
+
+def _cookie(cookies: Mapping[str, str]) -> str:
+    return cookies.get(COOKIE, "")

@@ -1,0 +1,210 @@
+"""Pages: what is watched -> the pages that people look at, and the parts of them that change."""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from quadbench.errors import QuadbenchError, UnknownNameError
+from quadbench.nightly.history import sentence, tables
+from quadbench.nightly.overview import line_table
+from quadbench.report.units import plural
+from quadbench.serve.documents import AtWork, Farm
+from quadbench.serve.gate import REPORT_POLICY
+from quadbench.serve.live import Live
+from quadbench.serve.pictures import galleries, picture_bytes
+from quadbench.serve.rendering import icon, page, rendered, script, style
+from quadbench.serve.watched import A_PAGE, MOST_PAGES, Watched
+
+_MOST_LAUNCHES = 200  # of a run's page
+_UNREAD = "cannot be read; the log of quadbench serve says why"
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class Pages:
+    """The pages. What is wrong with one part of a page costs no other."""
+
+    def __init__(self, watched: Watched) -> None:
+        self._watched = watched
+        self._live = Live()
+        self._said = ""
+
+    @property
+    def routes(self) -> list[Route]:
+        """Return every page with its path."""
+        paths: dict[str, Callable[[Request], Response]] = {
+            "/": self.now,
+            "/farm": self.farm,
+            "/runs": self.runs,
+            "/runs/{run_id}": self.run,
+            "/runs/{run_id}/report": self.run_report,
+            "/runs/{run_id}/pictures": self.pictures,
+            "/runs/{run_id}/pictures/{number:int}": self.picture,
+            "/nights": self.nights,
+            "/nights/{night_id}": self.night,
+            "/nights/{night_id}/report": self.night_report,
+            "/history": self.history,
+            "/history/{case}": self.case,
+            "/live/now": lambda _: self._live.events(self._now_part),
+            "/live/farm": lambda _: self._live.events(self._farm_part),
+            "/live/runs/{run_id}": lambda request: self._live.events(partial(self._run_part, request.path_params["run_id"])),
+            "/style.css": lambda _: _kept(style(), "text/css"),
+            "/live.js": lambda _: _kept(script(), "text/javascript"),
+            "/icon.svg": lambda _: _kept(icon(), "image/svg+xml"),
+        }
+        return [Route(path, endpoint) for path, endpoint in paths.items()]
+
+    def now(self, _: Request) -> Response:
+        return page("now", live=True, here="/", **self._now())
+
+    def farm(self, _: Request) -> Response:
+        return page("farm", live=True, here="/farm", **self._farm())
+
+    def runs(self, request: Request) -> Response:
+        number = _page_number(request)
+        runs = self._watched.runs(number - 1)
+        at_work = {work.run_id for work in self._watched.work().work}
+        is_full = len(runs.runs) == A_PAGE
+        return page("runs", here="/runs", runs=runs, at_work=at_work, page=number, is_full=is_full)
+
+    def run(self, request: Request) -> Response:
+        run_id, problems = request.path_params["run_id"], list[str]()
+        at_work = self._at_work(run_id)
+        line = self._watched.head(run_id)
+        if line is None and not at_work:
+            raise UnknownNameError("run", run_id, ())
+        view = None if at_work else self._told(lambda: self._watched.view(run_id), "its figures", problems)
+        content = {"run_id": run_id, "line": line, "view": view, "problems": problems, "most_launches": _MOST_LAUNCHES}
+        return page("run", live=bool(at_work), here="/runs", at_work=at_work, **content)
+
+    def run_report(self, request: Request) -> Response:
+        return _report(self._watched.report(request.path_params["run_id"]))
+
+    def pictures(self, request: Request) -> Response:
+        run_id = request.path_params["run_id"]
+        return page("run_pictures", here="/runs", run_id=run_id, galleries=galleries(self._watched.view(run_id)))
+
+    def picture(self, request: Request) -> Response:
+        view = self._watched.view(request.path_params["run_id"])
+        return Response(picture_bytes(view, request.path_params["number"]), media_type="image/png")
+
+    def nights(self, request: Request) -> Response:
+        number = _page_number(request)
+        nights = self._watched.nights(number - 1)
+        return page("nights", here="/nights", nights=nights, page=number, is_full=len(nights.nights) == A_PAGE)
+
+    def night(self, request: Request) -> Response:
+        return page("night_page", here="/nights", view=self._watched.night(request.path_params["night_id"]))
+
+    def night_report(self, request: Request) -> Response:
+        return _report(self._watched.night_report(request.path_params["night_id"]))
+
+    def history(self, request: Request) -> Response:
+        number = _page_number(request)
+        cases = self._watched.cases(number - 1)
+        is_full = len(cases.cases) == A_PAGE
+        return page("history", here="/history", cases=cases, table=line_table(cases.cases), page=number, is_full=is_full)
+
+    def case(self, request: Request) -> Response:
+        document = self._watched.case(request.path_params["case"])
+        told = [table for history in document.devices for table in tables(history)]
+        return page("case", here="/history", document=document, tables=told, sentences=list(map(sentence, document.devices)))
+
+    def problem(self, _: Request, error: Exception) -> Response:
+        """Return the page of what cannot be shown. Only names that nothing has are told to who looks; paths are not."""
+        if isinstance(error, UnknownNameError):
+            return page("problem", 404, title="There is no such thing here", text=f"{error.message}.")
+        self._say(error)
+        return page("problem", 503, title="Nothing to be seen", text=f"It {_UNREAD}.")
+
+    def _now(self) -> dict[str, Any]:
+        problems: list[str] = []
+        watched = self._watched
+        work = watched.work()
+        farm = self._told(watched.farm, "the farm", problems)
+        runs = self._told(lambda: watched.runs(0), "the runs", problems)
+        nights = self._told(lambda: watched.nights(0), "the nights", problems)
+        night = next(iter(nights.nights), None) if nights else None
+        told = self._told(lambda: watched.night(night.night).sentence, "the last night", problems) if night else ""
+        return {
+            "now_work": work,
+            "farm": farm,
+            "farm_runs": farm.runs if farm else (),
+            "runs": runs,
+            "night": night,
+            "night_sentence": told or "",
+            "busy": len(work.work) + (len(farm.runs) if farm else 0),
+            "broken": [device for device in farm.devices if device.is_broken] if farm else [],
+            "at_work": {one.run_id for one in work.work},
+            "problems": problems,
+        }
+
+    def _farm(self) -> dict[str, Any]:
+        problems: list[str] = []
+        farm = self._told(self._watched.farm, "the farm", problems)
+        return {"farm": farm, "sentence": _farm_sentence(farm) if farm else "", "problems": problems}
+
+    def _now_part(self) -> str:
+        return rendered("now_part", **self._now())
+
+    def _farm_part(self) -> str:
+        return rendered("farm_part", **self._farm())
+
+    def _run_part(self, run_id: str) -> str | None:
+        """Return the part of a run's page that changes; None once the run is over."""
+        at_work = self._at_work(run_id)
+        return rendered("run_part", at_work=at_work) if at_work else None
+
+    def _at_work(self, run_id: str) -> list[AtWork]:
+        return [work for work in self._watched.work().work if work.run_id == run_id]
+
+    def _told(self, ask: Callable[[], T], what: str, problems: list[str]) -> T | None:
+        """Return an answer; None where there is none, and say so among the problems."""
+        if self._watched.is_empty:
+            return None
+        try:
+            return ask()
+        except QuadbenchError as error:
+            self._say(error)
+            problems.append(f"{what.capitalize()} {_UNREAD}.")
+            return None
+
+    def _say(self, error: Exception) -> None:
+        """Log what is wrong, once as long as it stays the same: live pages ask every other second."""
+        if str(error) != self._said:
+            self._said = str(error)
+            log.warning("%s", error)
+
+
+def _farm_sentence(farm: Farm) -> str:
+    broken = sum(device.is_broken for device in farm.devices)
+    busy = sum(device.job is not None for device in farm.devices)
+    waits = f", the oldest for {farm.oldest_waits_s / 60:.0f} min" if farm.oldest_waits_s is not None else ""
+    queue = f"{plural(farm.states.get('waiting', 0), 'job')} waiting{waits}, {farm.states.get('running', 0)} running"
+    return f"{plural(len(farm.devices), 'device')}, {busy} busy, {broken} to look at; {queue}."
+
+
+def _page_number(request: Request) -> int:
+    """Return the number of a page of a list, from 1.
+
+    Raises:
+        UnknownNameError: there is no such page.
+    """
+    text = request.query_params.get("page", "1")
+    if not (text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= MOST_PAGES):
+        raise UnknownNameError("page", text, ())
+    return int(text)
+
+
+def _report(html: str) -> Response:
+    return HTMLResponse(html, headers={"content-security-policy": REPORT_POLICY})
+
+
+def _kept(text: str, media_type: str) -> Response:
+    return Response(text, media_type=media_type, headers={"cache-control": "max-age=600"})

@@ -1,0 +1,95 @@
+"""Pictures: a run's view -> its pictures by number, which is all that a link says of one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from quadbench.artifacts.pixels import png_size
+from quadbench.errors import ArtifactError, UnknownNameError
+from quadbench.report.pictures import Picture, TaskPictures
+from quadbench.report.view import ReportView
+from quadbench.spec import read_file
+
+_MOST_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberedPicture:
+    """A picture of a page; one without a number is not there, and `note` says why."""
+
+    label: str
+    number: int | None
+    psnr_db: float | None
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemStrip:
+    """An item with its pictures."""
+
+    name: str
+    prompt: str
+    pictures: tuple[NumberedPicture, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """A task's items, as the device at an address painted them."""
+
+    task: str
+    address: str
+    items: tuple[ItemStrip, ...]
+
+
+def galleries(view: ReportView) -> tuple[Gallery, ...]:
+    """Return all pictures of a run as its page shows them."""
+    numbers = {id(picture): number for number, picture in enumerate(_shown(view))}
+    return tuple(_gallery(task, numbers) for task in view.pictures)
+
+
+def picture_bytes(view: ReportView, number: int) -> bytes:
+    """Return a picture's file.
+
+    Raises:
+        UnknownNameError: the run has no such picture, or its file is gone.
+        ArtifactError: the file is no picture.
+    """
+    path = next((path for n, path in enumerate(_paths(view)) if n == number), None)
+    if path is None or not path.is_file():
+        raise UnknownNameError("picture", str(number), ())
+    content = read_file(path, fault=ArtifactError, most_bytes=_MOST_BYTES)
+    try:
+        png_size(content)
+    except ValueError as error:
+        raise ArtifactError(f"'{path}' is no picture: {error}") from error
+    return content
+
+
+def _shown(view: ReportView) -> Iterator[Picture]:
+    for task in view.pictures:
+        for item in (*task.shown, *task.folded):
+            yield from item.pictures
+
+
+def _paths(view: ReportView) -> Iterator[Path | None]:
+    return (picture.path for picture in _shown(view))
+
+
+def _gallery(task: TaskPictures, numbers: dict[int, int]) -> Gallery:
+    items = tuple(
+        ItemStrip(
+            name=item.name,
+            prompt=item.prompt,
+            pictures=tuple(
+                NumberedPicture(
+                    label=picture.label,
+                    number=numbers[id(picture)] if picture.path and picture.path.is_file() else None,
+                    psnr_db=picture.psnr_db,
+                    note=picture.note or "missing",
+                )
+                for picture in item.pictures
+            ),
+        )
+        for item in (*task.shown, *task.folded)
+    )
+    return Gallery(task=task.task.name, address=task.device.address, items=items)

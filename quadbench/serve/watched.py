@@ -1,0 +1,193 @@
+"""Watched: the database and the results folder -> what pages and the API tell of them, read anew after some seconds, not before.
+
+However many people look, the database is asked as often as if one did: runs go on beside it.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import sqlalchemy as sa
+
+from quadbench.artifacts.names import check_file_name
+from quadbench.artifacts.night import Measurement, Ruling
+from quadbench.errors import ArtifactError, UnknownNameError, UserError
+from quadbench.farm.farm_file import expected_phones
+from quadbench.nightly.history import CaseHistory, case_history
+from quadbench.nightly.overview import line_of
+from quadbench.nightly.self_knowledge import RECENT
+from quadbench.report.html import render_html
+from quadbench.report.night import NightView, night_view
+from quadbench.report.night_findings import until
+from quadbench.report.night_html import render_night
+from quadbench.report.run_line import RunLine, RunList, RunStatus
+from quadbench.report.sides import PRIMARY
+from quadbench.report.view import ReportView, report_view
+from quadbench.results.engine import database_of, open_for_reading
+from quadbench.results.heads import NightHead, RunHead, night_heads, run_head, run_heads
+from quadbench.results.layout import Layout
+from quadbench.results.nights import Nights
+from quadbench.results.runs import load_run, read_run_file
+from quadbench.serve.documents import CaseDocument, CaseList, Farm, NightLine, NightList, WorkUnderWay
+from quadbench.serve.farm_now import read_farm
+from quadbench.serve.remembered import Remembered
+from quadbench.serve.work_now import read_work
+from quadbench.spec import read_file
+
+A_PAGE = 25
+MOST_PAGES = 4000
+_LINE_NIGHTS = 40  # of each case, by which its line says since when its level stands
+_MOST_NIGHTS = 1000  # of a case, in its history
+_MOST_DEVICES = 20  # of a case
+_WORST_FIRST = ("REGRESSION", "MISSING", "INCONCLUSIVE", "ENVIRONMENT", "IMPROVEMENT", "CLEAN")
+T = TypeVar("T")
+
+
+class Watched:
+    """What is told of one results folder and its database. Every method raises what reading them does."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.work: Callable[[], WorkUnderWay] = _of_all(lambda: read_work(layout), age_s=1)
+        self.farm: Callable[[], Farm] = _of_all(self._farm, age_s=2)
+        self.runs = Remembered(self._runs, age_s=2, most=20)
+        self.head = Remembered(self._head, age_s=2, most=20)
+        self.view = Remembered(self._view, age_s=30, most=4)
+        self.nights = Remembered(self._nights, age_s=5, most=20)
+        self.night = Remembered(self._night, age_s=60, most=8)
+        self.cases = Remembered(self._cases, age_s=60, most=20)
+        self.case = Remembered(self._case, age_s=60, most=8)
+        self.report = Remembered(self._report, age_s=30, most=2)
+
+    @property
+    def is_empty(self) -> bool:
+        """Say whether nothing was measured here yet."""
+        source = database_of(self.layout)
+        return isinstance(source, Path) and not source.exists()
+
+    def night_report(self, night_id: str) -> str:
+        """Return the report of a night."""
+        return render_night(self.night(night_id))
+
+    def _farm(self) -> Farm:
+        with self._database() as engine:
+            return read_farm(engine, expected_phones())
+
+    def _runs(self, page: int) -> RunList:
+        with self._database() as engine:
+            heads = run_heads(engine, A_PAGE, skip=page * A_PAGE)
+        at_work = {work.run_id for work in self.work().work}
+        return RunList(runs=tuple(self._line(head, is_at_work=head.run_id in at_work) for head in heads))
+
+    def _head(self, run_id: str) -> RunLine | None:
+        """Return the line of a run; None where it has no launch yet."""
+        with self._database() as engine:
+            head = run_head(engine, _name("run", run_id))
+        at_work = {work.run_id for work in self.work().work}
+        return None if head is None else self._line(head, is_at_work=run_id in at_work)
+
+    def _line(self, head: RunHead, *, is_at_work: bool) -> RunLine:
+        """Return the line of a run, without the figure that takes all its samples."""
+        launches = f"{head.wrong} of {head.count} launches failed" if head.wrong else None
+        try:
+            run = read_run_file(self.layout, head.run_id) if self.layout.run_file(head.run_id).exists() else None
+        except ArtifactError:
+            return RunLine(run_id=head.run_id, status=RunStatus.DAMAGED, reason="its file cannot be read")
+        is_cut_short = run is not None and run.is_cut_short
+        status = RunStatus.CUT_SHORT if is_cut_short else RunStatus.FAILED if head.wrong else RunStatus.OK
+        return RunLine(
+            run_id=head.run_id,
+            status=status,
+            started_at=head.began_at,
+            recipe=head.recipe,
+            swept=run.swept if run else {},
+            devices=tuple(head.launches),
+            reason="it goes on" if is_at_work else launches,
+        )
+
+    def _view(self, run_id: str) -> ReportView:
+        return report_view(load_run(self.layout, _name("run", run_id)), self.layout)
+
+    def _report(self, run_id: str) -> str:
+        """Return the report of a run as it lies in the results folder, else as it would be written."""
+        path = self.layout.report(_name("run", run_id))
+        if path.is_file():
+            return read_file(path, fault=ArtifactError).decode("utf-8", "replace")
+        return render_html(self.view(run_id).result, self.layout)
+
+    def _nights(self, page: int) -> NightList:
+        with self._database() as engine:
+            return NightList(nights=tuple(map(_night_line, night_heads(engine, A_PAGE, skip=page * A_PAGE))))
+
+    def _night(self, night_id: str) -> NightView:
+        with self._database() as engine:
+            nights = Nights(engine)
+            night = nights.night(_name("night", night_id))
+            told: list[Measurement | Ruling] = [*night.measurements, *night.rulings]
+            places = sorted({(one.case, one.device) for one in told})
+            series = {place: until(nights.series(*place, latest=RECENT), night) for place in places}
+        return night_view(night, series)
+
+    def _cases(self, page: int) -> CaseList:
+        with self._database() as engine:
+            nights = Nights(engine)
+            places = nights.cases()[page * A_PAGE : (page + 1) * A_PAGE]
+            series = [one for place in places if (one := nights.series(*place, latest=_LINE_NIGHTS, key=PRIMARY))]
+            told = {night: nights.rulings(night) for night in {measured[-1].night for measured in series}}
+        return CaseList(cases=tuple(line_of(measured, told[measured[-1].night]) for measured in series))
+
+    def _case(self, case: str) -> CaseDocument:
+        with self._database() as engine:
+            nights = Nights(engine)
+            devices = [device for name, device in nights.cases() if name == case][:_MOST_DEVICES]
+            if not devices:
+                raise UnknownNameError("case", case, ())
+            return CaseDocument(case=case, devices=tuple(_history(nights, case, device) for device in devices))
+
+    @contextmanager
+    def _database(self) -> Iterator[sa.Engine]:
+        """Open the database for one question: a file is taken as it is at that moment."""
+        if self.is_empty:
+            raise UserError("nothing was measured here yet", hint="quadbench run quickstart")
+        engine = open_for_reading(database_of(self.layout))
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+
+
+def _of_all(ask: Callable[[], T], *, age_s: float) -> Callable[[], T]:
+    """Return a question that has one answer, which is remembered."""
+    remembered = Remembered[None, T](lambda _: ask(), age_s=age_s, most=1)
+    return lambda: remembered(None)
+
+
+def _name(kind: str, text: str) -> str:
+    """Return an id that may be one.
+
+    Raises:
+        UnknownNameError: no run or night can have it.
+    """
+    try:
+        return check_file_name(text)
+    except ValueError as error:
+        raise UnknownNameError(kind, text, ()) from error
+
+
+def _night_line(head: NightHead) -> NightLine:
+    outcome = next((kind for kind in _WORST_FIRST if head.rulings.get(kind)), "")
+    return NightLine(
+        night=head.night_id,
+        name=head.name,
+        began_at=head.began_at,
+        ended_at=head.ended_at,
+        outcome=outcome,
+        rulings=head.rulings,
+    )
+
+
+def _history(nights: Nights, case: str, device: str) -> CaseHistory:
+    measured = nights.series(case, device, latest=_MOST_NIGHTS)
+    words = nights.acknowledgements(case)
+    return case_history(measured, nights.rulings_of(case, device), words, is_whole=False)

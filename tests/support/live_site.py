@@ -1,0 +1,90 @@
+"""Live site: a results folder -> its live page, served to this host as the command does it, and what it answers."""
+
+import http.client
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from quadbench.results.layout import Layout
+from quadbench.serve.access import Access
+from quadbench.serve.app import live_page
+from quadbench.serve.server import listen, server_of
+
+PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the server answers to one request."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A live page that is served."""
+
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(self, path: str, method: str = "GET", body: str | None = None, **headers: str) -> Answer:
+        """Send one request; a header's name has `_` for `-`."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        try:
+            connection.request(method, path, body, named)
+            answer = connection.getresponse()
+            return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
+        finally:
+            connection.close()
+
+    @contextmanager
+    def events(self, path: str) -> Iterator[Iterator[str]]:
+        """Listen to server-sent events, each with its lines as they are sent."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        try:
+            connection.request("GET", path)
+            yield _events(connection.getresponse())
+        finally:
+            connection.close()
+
+
+def _events(answer: http.client.HTTPResponse) -> Iterator[str]:
+    lines: list[str] = []
+    while line := answer.readline():
+        if text := line.decode().rstrip("\n"):
+            lines.append(text)
+        elif lines:
+            yield "\n".join(lines)
+            lines = []
+
+
+@contextmanager
+def served(layout: Layout, access: Access | None = None) -> Iterator[Site]:
+    """Serve a results folder for as long as the block runs."""
+    at = listen("127.0.0.1", 0)
+    server = server_of(live_page(layout, access or Access()))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [at]})
+    thread.start()
+    try:
+        yield Site(at.getsockname()[1])
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE_S)
+        at.close()

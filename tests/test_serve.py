@@ -1,0 +1,287 @@
+"""The live page tells what is in the results folder and its database, reads only, and no text on it is markup or a path."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import jsonschema
+import pytest
+from support.live_lab import AT_WORK, NIGHT, OF_FARM, RUN, fill, work
+from support.live_site import Site, served
+from support.report_page import Page
+from support.stored_records import query
+
+pytest.importorskip("fastapi")
+
+from quadbench.report.documents import document_schemas
+from quadbench.results.engine import DATABASE_VARIABLE, Source
+from quadbench.results.layout import Layout
+from quadbench.results.progress import save_progress
+
+ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'><a href=javascript:alert(3)>{{ 7*7 }}\x1b[31m../../etc/passwd"
+PAGES = (
+    "/",
+    "/farm",
+    "/runs",
+    f"/runs/{RUN}",
+    f"/runs/{RUN}/pictures",
+    f"/runs/{AT_WORK}",
+    "/nights",
+    f"/nights/{NIGHT}",
+    "/history",
+    "/history/restyle",
+)
+REPORTS = (f"/runs/{RUN}/report", f"/nights/{NIGHT}/report")
+ANSWERS = (
+    "/api/work",
+    "/api/farm",
+    "/api/runs",
+    f"/api/runs/{RUN}",
+    "/api/nights",
+    f"/api/nights/{NIGHT}",
+    "/api/history",
+    "/api/history/restyle",
+)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    layout = Layout(tmp_path_factory.mktemp("lab"))
+    fill(layout)
+    with served(layout) as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A lab in which every text that comes from outside attacks who looks at it."""
+    layout = Layout(tmp_path_factory.mktemp("attacked"))
+    fill(layout, lambda text: f"{text}{ATTACK}")
+    with served(layout) as site:
+        yield site
+
+
+@pytest.mark.parametrize("path", [*PAGES, *REPORTS])
+def test_a_page_is_whole_and_says_how_it_may_be_used(site: Site, path: str) -> None:
+    answer = site.ask(path)
+    assert answer.status == 200
+    assert Page(answer.text).wrong == []
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy.replace("style-src 'unsafe-inline'", "") if path in REPORTS else "unsafe" not in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["cache-control"] == "no-store"
+    assert "server" not in answer.headers
+
+
+@pytest.mark.parametrize("path", [*PAGES, *REPORTS])
+def test_no_text_from_outside_is_markup(attacked: Site, path: str) -> None:
+    answer = attacked.ask(path)
+    page = Page(answer.text)
+    assert answer.status == 200
+    assert page.wrong == []
+    for tag, attributes in page.elements:
+        assert not [name for name in attributes if name.startswith("on") or (name == "style" and path in PAGES)], tag
+        assert tag not in ("script", "iframe") or attributes == {"src": "/live.js", "defer": None}
+        assert not re.match(r"\s*(javascript|data:text)", attributes.get("href") or "")
+        source = attributes.get("src") or "/"
+        assert source.startswith(("/", "data:image/png;base64,"))
+        assert not source.startswith("//")
+    assert "\x1b" not in answer.text
+
+
+@pytest.mark.parametrize("path", ["/live/now", "/live/farm", f"/live/runs/{AT_WORK}"])
+def test_no_text_from_outside_is_markup_or_an_event_of_its_own_where_a_page_is_live(attacked: Site, path: str) -> None:
+    with attacked.events(path) as events:
+        event = next(events)
+    assert all(line.startswith("data: ") for line in event.splitlines())
+    page = Page("\n".join(line.removeprefix("data: ") for line in event.splitlines()))
+    assert page.wrong == []
+    assert not {"script", "img", "iframe"} & {tag for tag, _ in page.elements}
+
+
+def test_the_first_page_says_what_runs_what_is_broken_and_what_came_out_last_night(site: Site) -> None:
+    text = Page(site.ask("/").text).text
+    assert "2 under way" in text  # a command and a run of the farm
+    assert "1 device to look at" in text
+    assert "REGRESSION last night" in text
+    assert "launch 3 of 4, image 1 of 2, restyle" in text
+    assert "in quarantine 3 jobs in a row failed" in text
+    assert OF_FARM in text
+    assert RUN in text
+
+
+def test_the_farm_says_who_has_what_and_what_waits(site: Site) -> None:
+    text = Page(site.ask("/farm").text).text
+    assert "4 devices, 1 busy, 1 to look at; 2 jobs waiting" in text
+    assert "ana@lab: profiling" in text
+    assert "ben@lab: run of quickstart" in text
+    assert "lab-1 lab-1 0.1.0 build, local ready" in text
+
+
+def test_a_run_says_its_result_its_doubts_and_what_failed_of_it(site: Site) -> None:
+    text = Page(site.ask(f"/runs/{RUN}").text).text
+    assert "On virtual:s25" in text
+    assert "virtual device" in text
+    assert "FAILED the harness was killed" in text
+    assert "precision.lora = int8" in text
+
+
+def test_a_run_s_pictures_are_looked_up_by_number(site: Site) -> None:
+    page = Page(site.ask(f"/runs/{RUN}/pictures").text)
+    sources = [attributes["src"] for tag, attributes in page.elements if tag == "img"]
+    assert sources
+    picture = site.ask(str(sources[0]))
+    assert picture.headers["content-type"] == "image/png"
+    assert picture.body.startswith(b"\x89PNG")
+
+
+def test_a_report_is_the_one_that_its_run_wrote_and_runs_nothing(site: Site) -> None:
+    answer = site.ask(f"/runs/{RUN}/report")
+    assert "sandbox" in answer.headers["content-security-policy"]
+    assert "<h1>quickstart</h1>" in answer.text
+
+
+def test_a_case_says_since_when_it_is_as_it_is(site: Site) -> None:
+    text = Page(site.ask("/history/restyle").text).text
+    assert "restyle on s25" in text
+    assert "four more steps" in text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/nothing",
+        "/runs/nothing",
+        "/runs/..",
+        "/runs/..%2f..%2fetc%2fpasswd",
+        "/runs/%2fetc%2fpasswd/report",
+        "/runs/.%00/report",
+        "/runs/%ff%fe",
+        f"/runs/{RUN}/pictures/999",
+        f"/runs/{RUN}/pictures/..",
+        f"/runs/{RUN}/pictures/-1",
+        "/nights/nothing",
+        "/nights/..%2f..%2f/report",
+        "/history/nothing",
+        "/runs?page=0",
+        "/runs?page=99999999999999999999",
+        "/nights?page=%D9%A1",
+        "/api/nothing",
+        "/api/runs/nothing",
+        "/api/nights/..%2fx",
+        "/api/runs?page=0",
+        "/static/../live.js",
+        "/live/nothing",
+    ],
+)
+def test_what_is_not_there_is_not_found(site: Site, path: str) -> None:
+    answer = site.ask(path)
+    assert answer.status == 404
+    assert "content-security-policy" in answer.headers
+    assert "Traceback" not in answer.text
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
+def test_everything_is_only_read(site: Site, method: str) -> None:
+    assert site.ask("/runs", method).status == 405
+
+
+def test_who_asks_for_the_head_gets_no_body(site: Site) -> None:
+    answer = site.ask("/runs", "HEAD")
+    assert (answer.status, answer.body) == (200, b"")
+    assert int(answer.headers["content-length"]) > 0
+
+
+@pytest.mark.parametrize("path", ANSWERS)
+def test_the_api_answers_as_its_document_says(site: Site, path: str) -> None:
+    document = site.ask("/api/openapi.json").json
+    route = path.replace(RUN, "{run_id}").replace(NIGHT, "{night_id}").replace("restyle", "{case}")
+    schema = document["paths"][route]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    jsonschema.validate(site.ask(path).json, {**schema, "components": document["components"]})
+
+
+def test_the_api_answers_with_what_commands_print(site: Site) -> None:
+    schemas = document_schemas()
+    for path, name in (("/api/runs", "runs"), (f"/api/runs/{RUN}", "run"), (f"/api/nights/{NIGHT}", "night")):
+        jsonschema.validate(site.ask(path).json, schemas[name], cls=jsonschema.Draft202012Validator)
+
+
+def test_the_document_of_the_api_has_every_route_and_nothing_else(site: Site) -> None:
+    document = site.ask("/api/openapi.json").json
+    assert document["openapi"].startswith("3.")
+    assert len(document["paths"]) == len(ANSWERS)
+    assert {method for path in document["paths"].values() for method in path} == {"get"}
+
+
+def test_a_folder_without_results_says_so_and_fills_as_work_begins(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    with served(layout) as site:
+        text = Page(site.ask("/").text).text
+        assert "Nothing runs." in text
+        assert "cannot be read" not in text
+        layout.at_work.mkdir()
+        save_progress(layout, "work", work())
+        with site.events("/live/now") as events:
+            assert any("image 1 of 2" in event for event in events)
+
+
+def test_who_looks_at_a_run_under_way_is_told_when_it_is_over(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.at_work.mkdir()
+    save_progress(layout, "work", work())
+    with served(layout) as site, site.events(f"/live/runs/{AT_WORK}") as events:
+        assert "launch 3 of 4" in next(events)
+        layout.progress("work").unlink()
+        assert next(event for event in events if "event: over" in event)
+
+
+def test_a_database_that_is_damaged_is_said_without_its_place_and_costs_no_work(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    layout = Layout(tmp_path)
+    layout.at_work.mkdir()
+    save_progress(layout, "work", work())
+    layout.database.write_text("no database " * 100)
+    with served(layout) as site:
+        first, runs, answer = site.ask("/"), site.ask("/runs"), site.ask("/api/runs")
+    assert first.status == 200
+    assert "launch 3 of 4" in first.text
+    assert "The farm cannot be read" in first.text
+    assert (runs.status, answer.status) == (503, 503)
+    assert str(tmp_path) not in first.text + runs.text + answer.text
+    assert str(layout.database) in caplog.text
+
+
+def test_a_run_whose_id_is_a_path_is_not_shown_and_costs_no_other(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    fill(layout)
+    query(layout.database, "UPDATE records SET run_id = '../../etc' WHERE device_address = 'virtual:tabs11'")
+    with served(layout) as site:
+        assert [run["run_id"] for run in site.ask("/api/runs").json["runs"]] == [RUN]
+
+
+@pytest.mark.parametrize("path", ["/", "/farm", "/runs", "/nights", "/history", "/history/restyle"])
+def test_records_in_either_database_are_shown_without_a_password(
+    database: Source, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(tmp_path / "results")
+    layout.root.mkdir(exist_ok=True)
+    url = str(database)
+    if "://" in url:
+        monkeypatch.setenv(DATABASE_VARIABLE, url.replace("quadbench@", "quadbench:s3cret@"))
+    fill(layout)
+    with served(layout) as site:
+        answer = site.ask(path)
+    assert answer.status == 200
+    assert "s3cret" not in answer.text
+    assert "postgresql" not in answer.text
+    assert "cannot be read" not in answer.text
+
+
+def test_what_is_answered_is_json_without_infinities(site: Site) -> None:
+    for path in ANSWERS:
+        json.loads(site.ask(path).text, parse_constant=pytest.fail)

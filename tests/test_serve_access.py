@@ -1,0 +1,213 @@
+"""Who looks at the live page has the token where there is one, and asks for this host by a name of its own."""
+
+import http.client
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.live_lab import AT_WORK, work
+from support.live_site import Site, served
+
+pytest.importorskip("fastapi")
+
+from quadbench.cli import main
+from quadbench.errors import UserError
+from quadbench.results.layout import Layout
+from quadbench.results.progress import save_progress
+from quadbench.serve.access import Access, access_of
+from quadbench.serve.live import MOST_VIEWERS
+
+TOKEN = "correct-horse-battery-staple"
+ANYWHERE = "0.0.0.0"
+FORM = {"content_type": "application/x-www-form-urlencoded"}
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with served(Layout(tmp_path), Access(token=TOKEN)) as site:
+        yield site
+
+
+@pytest.mark.parametrize("path", ["/api/work", "/api/openapi.json", "/live/now"])
+def test_a_program_without_the_token_is_refused(site: Site, path: str) -> None:
+    answer = site.ask(path)
+    assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")
+    assert site.ask(path, authorization=f"Bearer {TOKEN}x").status == 401
+    assert site.ask(path, authorization=f"Basic {TOKEN}").status == 401
+    assert site.ask(path, cookie=f"quadbench={TOKEN}").status == 401
+
+
+def test_a_program_with_the_token_is_let_in(site: Site) -> None:
+    assert site.ask("/api/work", authorization=f"Bearer {TOKEN}").status == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/farm", "/runs/x", "/nothing", "/live.js"])
+def test_a_person_without_the_token_is_led_to_where_it_is_asked_for(site: Site, path: str) -> None:
+    answer = site.ask(path)
+    assert (answer.status, answer.headers["location"]) == (303, f"/sign-in?to={path}")
+    assert site.ask(answer.headers["location"]).status == 200
+
+
+def test_who_signs_in_is_let_in_by_a_cookie_that_scripts_and_other_sites_do_not_have(site: Site) -> None:
+    answer = site.ask("/sign-in", "POST", f"token={TOKEN}&to=%2Ffarm", **FORM)
+    assert (answer.status, answer.headers["location"]) == (303, "/farm")
+    cookie, *marks = [part.strip().lower() for part in answer.headers["set-cookie"].split(";")]
+    assert {"httponly", "samesite=strict", "path=/"} <= set(marks)
+    assert TOKEN not in cookie
+    assert site.ask("/farm", cookie=cookie).status == 200
+    assert site.ask("/farm", cookie=f"{cookie}0").status == 303
+
+
+def test_who_has_another_token_is_told_so(site: Site) -> None:
+    answer = site.ask("/sign-in", "POST", "token=wrong", **FORM)
+    assert answer.status == 403
+    assert "That is not the token." in answer.text
+    assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "place", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)", "/%0d%0aset-cookie:x", '"><b>']
+)
+def test_who_signs_in_is_led_nowhere_else(site: Site, place: str) -> None:
+    answer = site.ask("/sign-in", "POST", f"token={TOKEN}&to={place}", **FORM)
+    assert answer.status == 303
+    assert answer.headers["location"] == "/"
+    assert "<b>" not in site.ask("/sign-in?to=%22%3E%3Cb%3E").text
+
+
+def test_a_form_of_megabytes_is_not_read(site: Site) -> None:
+    assert site.ask("/sign-in", "POST", "x" * 2**21, **FORM).status == 403
+
+
+def test_the_token_is_written_nowhere(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    access = Access(token=TOKEN)
+    with served(Layout(tmp_path), access) as site:
+        texts = [site.ask("/farm", authorization=f"Bearer {TOKEN}").text, site.ask("/sign-in").text]
+        site.ask(f"/nothing?{TOKEN}", authorization=f"Bearer {TOKEN}")
+        site.ask("/sign-in", "POST", f"token={TOKEN}", **FORM)
+    assert TOKEN not in repr(access) + caplog.text + "".join(texts)
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "localhost.evil.example", "", "127.0.0.1.evil.example"])
+def test_a_page_that_is_asked_for_under_a_strange_name_is_not_shown(tmp_path: Path, host: str) -> None:
+    with served(Layout(tmp_path)) as site:
+        assert site.ask("/", host=host).status == 421
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8642", "127.0.0.1", "[::1]:8642", "192.168.1.7", "lab-1.", "Lab-1:80"])
+def test_a_host_is_known_by_its_addresses_and_names(host: str) -> None:
+    assert access_of(None, "127.0.0.1", ["lab-1"]).knows_host(host)
+
+
+@pytest.mark.parametrize("address", [ANYWHERE, "192.168.1.7", "::", "lab-1"])
+def test_another_address_than_this_host_s_own_needs_a_token(address: str) -> None:
+    with pytest.raises(UserError, match=r"expected a token.*QUADBENCH_SERVE_TOKEN"):
+        access_of(None, address, [])
+    assert access_of(TOKEN, address, []).lets_in(f"Bearer {TOKEN}", "")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_this_host_alone_needs_none(address: str) -> None:
+    assert access_of(None, address, []).lets_in("", "")
+
+
+@pytest.mark.parametrize("token", ["", "short", "x" * 501, "with\nline-ends-in-it", "ein-tökén-mit-umlauten"])
+def test_a_token_that_is_none_is_refused_and_not_repeated(token: str) -> None:
+    with pytest.raises(UserError, match="expected 16 to 500") as refusal:
+        access_of(token, "127.0.0.1", [])
+    assert not token or token not in str(refusal.value)
+
+
+def test_only_so_many_look_at_once(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.at_work.mkdir()
+    save_progress(layout, "work", work())
+    with served(layout) as site:
+        connections = [http.client.HTTPConnection("127.0.0.1", site.port, timeout=60) for _ in range(MOST_VIEWERS)]
+        try:
+            for connection in connections:
+                connection.request("GET", f"/live/runs/{AT_WORK}")
+            assert {connection.getresponse().status for connection in connections} == {200}
+            assert site.ask("/live/now").status == 503
+            assert site.ask("/").status == 200
+        finally:
+            for connection in connections:
+                connection.close()
+
+
+def command(layout: Layout, *words: object) -> list[str]:
+    return [sys.executable, "-m", "quadbench", "serve", "--results", str(layout.root), "--json", "--port", "0", *map(str, words)]
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_until_it_is_asked_to_end(tmp_path: Path, end: signal.Signals) -> None:
+    process = subprocess.Popen(command(Layout(tmp_path)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout
+    said = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
+    port = int(said["url"].rstrip("/").rpartition(":")[2])
+    assert said == {"url": f"http://127.0.0.1:{port}/", "needs_token": False}
+    assert Site(port).ask("/").status == 200
+    process.send_signal(end)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+
+
+def test_the_command_serves_through_tls(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-keyout", key, "-out", certificate]
+    subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)
+    (tmp_path / "token").write_text(TOKEN)
+    (tmp_path / "token").chmod(0o600)
+    options = ("--certfile", certificate, "--keyfile", key, "--token-file", tmp_path / "token")
+    process = subprocess.Popen(command(Layout(tmp_path / "r"), *options), stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout
+        said = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
+        port = int(said["url"].rstrip("/").rpartition(":")[2])
+        assert said["needs_token"]
+        assert said["url"].startswith("https://")
+        trust = ssl.create_default_context(cafile=certificate)
+        connection = http.client.HTTPSConnection("localhost", port, context=trust, timeout=60)
+        connection.request("POST", "/sign-in", f"token={TOKEN}", {"content-type": FORM["content_type"]})
+        assert "secure" in (connection.getresponse().getheader("set-cookie") or "").lower()
+        connection.close()
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--host", ANYWHERE], "expected a token"),
+        (["--port", "65536"], "no port"),
+        (["--host", "203.0.113.7", "--token-file", "token"], "nothing can be served at 203.0.113.7"),
+        (["--keyfile", "token"], "without --certfile"),
+        (["--certfile", "token"], "TLS cannot be used"),
+        (["--token-file", "absent"], "'absent' cannot be read"),
+        (["--token-file", "open"], "may be read by other users"),
+    ],
+    ids=str,
+)
+def test_the_command_refuses(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, mode in (("token", 0o600), ("open", 0o644)):
+        Path(name).write_text(TOKEN)
+        os.chmod(name, mode)  # noqa: PTH101
+    try:
+        code = main(["serve", "--port", "0", *words])
+    except SystemExit as refusal:
+        code = refusal.code
+    said = capsys.readouterr()
+    assert code == 2
+    assert message in said.err
+    assert TOKEN not in said.err + said.out
