@@ -13,8 +13,8 @@ from quadbench.errors import QuadbenchError, UnknownNameError
 from quadbench.nightly.history import sentence, tables
 from quadbench.nightly.overview import line_table
 from quadbench.report.units import plural
-from quadbench.serve.documents import AtWork, Farm
-from quadbench.serve.gate import REPORT_POLICY
+from quadbench.serve.documents import AtWork, FarmNow
+from quadbench.serve.door import REPORT_POLICY
 from quadbench.serve.live import Live
 from quadbench.serve.pictures import galleries, picture_bytes
 from quadbench.serve.rendering import icon, page, rendered, script, style
@@ -182,7 +182,7 @@ class Pages:
             log.warning("%s", error)
 
 
-def _farm_sentence(farm: Farm) -> str:
+def _farm_sentence(farm: FarmNow) -> str:
     broken = sum(device.is_broken for device in farm.devices)
     busy = sum(device.job is not None for device in farm.devices)
     waits = f", the oldest for {farm.oldest_waits_s / 60:.0f} min" if farm.oldest_waits_s is not None else ""

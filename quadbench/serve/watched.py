@@ -29,7 +29,7 @@ from quadbench.results.heads import NightHead, RunHead, night_heads, run_head, r
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
 from quadbench.results.runs import load_run, read_run_file
-from quadbench.serve.documents import CaseDocument, CaseList, Farm, NightLine, NightList, WorkUnderWay
+from quadbench.serve.documents import CaseDocument, CaseList, FarmNow, NightLine, NightList, WorkUnderWay
 from quadbench.serve.farm_now import read_farm
 from quadbench.serve.remembered import Remembered
 from quadbench.serve.work_now import read_work
@@ -45,12 +45,12 @@ T = TypeVar("T")
 
 
 class Watched:
-    """What is told of one results folder and its database. Every method raises what reading them does."""
+    """The watch on one results folder and its database. Every method raises what reading them does."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.work: Callable[[], WorkUnderWay] = _of_all(lambda: read_work(layout), age_s=1)
-        self.farm: Callable[[], Farm] = _of_all(self._farm, age_s=2)
+        self.farm: Callable[[], FarmNow] = _of_all(self._farm, age_s=2)
         self.runs = Remembered(self._runs, age_s=2, most=20)
         self.head = Remembered(self._head, age_s=2, most=20)
         self.view = Remembered(self._view, age_s=30, most=4)
@@ -70,7 +70,7 @@ class Watched:
         """Return the report of a night."""
         return render_night(self.night(night_id))
 
-    def _farm(self) -> Farm:
+    def _farm(self) -> FarmNow:
         with self._database() as engine:
             return read_farm(engine, expected_phones())
 
