@@ -133,6 +133,7 @@ FORMS: dict[str, tuple[Callable[[], onnx.ModelProto], float]] = {
     "Sub": (lambda: two("Sub", (1, 4, 6, 6)), 80),
     "Mul": (lambda: two("Mul", (1, 4, 6, 6)), 75),
     "Mul by a number": (lambda: one("Mul", constants={"factor": np.float32(1.702)}), 80),
+    "Div by a number": (lambda: one("Div", constants={"divisor": np.float32(1.5)}), 80),
     "Split, and Concat of other scales": (parts, 75),
     "Slice": (lambda: one("Slice", (1, 2, 6, 6), dict(zip("abc", (integers(1), integers(3), integers(1)), strict=True))), 80),
     "Unsqueeze": (lambda: one("Unsqueeze", (1, 1, 4, 6, 6), {"axes": integers(1)}), 80),

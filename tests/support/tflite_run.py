@@ -1,5 +1,6 @@
 """TFLite run: a QDQ graph or a .tflite file, and values for its inputs -> what LiteRT and ONNX Runtime make of them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +29,15 @@ def dialect_of(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def run_tflite(path: Path, feed: Feed) -> np.ndarray:
     """Return the first output of LiteRT's CPU."""
+    return tflite_runner(path)(feed)
+
+
+def tflite_runner(path: Path) -> Callable[[Feed], np.ndarray]:
+    """Load a file once; each call returns its first output."""
     from ai_edge_litert.interpreter import Interpreter
 
     runner = Interpreter(str(path), num_threads=1).get_signature_runner()
-    (output,) = runner(**feed).values()
-    return output
+    return lambda feed: next(iter(runner(**feed).values()))
 
 
 def run_exactly(model: onnx.ModelProto, feed: Feed) -> np.ndarray:

@@ -1,10 +1,11 @@
 """Elementwise: operators that take and give values one by one, and Softmax -> their form in LiteRT."""
 
+from dataclasses import replace
 from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
 
-from quadbench.compile.tflite.graph import Operation
+from quadbench.compile.tflite.graph import Constant, Operation
 from quadbench.compile.tflite.writer import Writer
 from quadbench.errors import BuildError
 
@@ -22,6 +23,13 @@ def sub(w: Writer, op: Operation) -> None:
 def mul(w: Writer, op: Operation) -> None:
     """MUL, as `add`."""
     _binary(w, op, "MUL", schema.MulOptionsT())
+
+
+def div(w: Writer, op: Operation) -> None:
+    """MUL by the reciprocal of a constant: LiteRT has no DIV of INT16."""
+    reciprocal = f"{op.outputs[0]}.reciprocal"
+    w.graph.constants[reciprocal] = Constant(values=1 / w.weights(op, 1).exact)
+    mul(w, replace(op, inputs=(op.inputs[0], reciprocal)))
 
 
 def sigmoid(w: Writer, op: Operation) -> None:

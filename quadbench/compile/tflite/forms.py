@@ -12,6 +12,7 @@ FORMS: dict[str, Form] = {
     "Add": elementwise.add,
     "Sub": elementwise.sub,
     "Mul": elementwise.mul,
+    "Div": elementwise.div,
     "Sigmoid": elementwise.sigmoid,
     "Gelu": elementwise.gelu,
     "Softmax": elementwise.softmax,

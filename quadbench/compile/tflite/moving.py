@@ -12,13 +12,14 @@ _LAST_AXES = {0: 0, 1: 3, 2: 1, 3: 2}  # of a tensor with its channels last, by 
 
 
 def reshape(w: Writer, op: Operation) -> None:
-    """RESHAPE, also for Squeeze and Unsqueeze. Integers that are no rounded values, as token ids, pass as they are."""
-    name = op.outputs[0]
-    if name not in w.graph.scales:
-        w.known(name, w.model.tensor(name, w.graph.shapes[name], w.graph.inputs[op.inputs[0]]))
-    else:
-        w.result(name)
-    w.model.operator("RESHAPE", [w.plain(op.inputs[0]), w.model.numbers(*w.graph.shapes[name])], [w.plain(name)])
+    """RESHAPE, also for Squeeze and Unsqueeze; nothing where the shape stays. Token ids stay what they are."""
+    source, name = op.inputs[0], op.outputs[0]
+    if w.graph.shapes[source] == w.graph.shapes[name]:
+        identity(w, op)
+        return
+    result = w.result(name) if name in w.graph.scales else w.model.tensor(name, w.graph.shapes[name], w.graph.inputs[source])
+    w.model.operator("RESHAPE", [w.plain(source), w.model.numbers(*w.graph.shapes[name])], [result])
+    w.known(name, result)
 
 
 def identity(w: Writer, op: Operation) -> None:
