@@ -73,6 +73,13 @@ def test_a_study_is_shown_and_reported_again_by_its_id(layout: Layout, study_id:
     assert capsys.readouterr().out.splitlines()[-1] == last
 
 
+def test_a_sweep_says_which_command_settles_its_times(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", SWEEP.sweep_id, "--results", str(layout.root)]) == 0
+    shown = capsys.readouterr().out
+    assert f"next: quadbench compare run-int16 run-int8 --devices local --results {layout.root} launches" in shown
+    assert "int8 against int16: PSNR 1.0 dB less" in " ".join(shown.split())
+
+
 @pytest.mark.parametrize("study_id", [SWEEP.sweep_id, COMPARISON.comparison_id])
 @pytest.mark.parametrize(("format", "sign"), [("csv", ","), ("markdown", "|"), ("latex", r"\toprule")])
 def test_a_study_is_printed_for_elsewhere_and_nothing_is_written(

@@ -1,10 +1,9 @@
 """Sweep answer: Sweep -> what its settings are worth, in a few sentences for each device, honest about noise and gaps. Pure."""
 
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from quadbench.report.sweep import BYTES, TIME, Sweep, SweepFigure, SweepPoint, quality_of
-from quadbench.report.sweep_merits import Difference, differences, noise_of
+from quadbench.report.sweep_merits import SettingDifference, differences, noise_of
 from quadbench.report.units import between, change, decibels, percent, plural
 from quadbench.statistics import Verdict
 
@@ -88,7 +87,7 @@ def _against(points: Sequence[SweepPoint], top: Sequence[SweepPoint], noise: flo
     return "; ".join(parts) or "no figure in common"
 
 
-def _said(these: Mapping[str, Difference], write: Callable[[float, float], str]) -> str:
+def _said(these: Mapping[str, SettingDifference], write: Callable[[float, float], str]) -> str:
     """Write the differences of a figure over the tasks: the range of what is told, what is the same, what is not known."""
     told = {task: one for task, one in these.items() if one.is_told}
     sizes = sorted(one.size for one in told.values())
@@ -158,12 +157,12 @@ def _noise(untouched: Sequence[SweepPoint], noise: float | None) -> Iterator[str
     yield f"Noise: {rest}, so that no smaller difference of times counts."
 
 
-def settling(sweep: Sweep) -> str | None:
-    """Return the command that launches the best setting and the next in turn; None where nothing was timed at two settings."""
+def settling(sweep: Sweep) -> tuple[str, ...]:
+    """Return the words that launch the best setting and another in turn; none where no touched task was timed at two settings."""
     runs = {point.run_id: point for point in sweep.points if point.task in sweep.touched and point.figure(TIME)}
     if len(runs) < 2:
-        return None
+        return ()
     settings = {point.value: [point] for point in runs.values()}
     top = settings[best_setting(settings)][0]
     other = next(point for point in runs.values() if point is not top)
-    return f"quadbench compare {top.run_id} {other.run_id} --devices {shlex.quote(top.device)}"
+    return ("compare", top.run_id, other.run_id, "--devices", top.device)
