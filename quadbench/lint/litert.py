@@ -11,7 +11,8 @@ from quadbench.lint.graph import DEQUANTIZE, QUANTIZE, LintedGraph
 from quadbench.lint.rules import EXACT_RESIZE, RESIZE_DEFAULTS
 
 OPERATORS = {  # those with a form; InstanceNormalization where it is part of a group norm
-    "Add", "Concat", "Conv", "Div", "Flatten", "Gather", "Gelu", "Gemm", "Identity", "InstanceNormalization", "LayerNormalization",
+    "Add", "Concat", "Conv", "Div", "Flatten", "Gather", "Gelu", "Gemm",
+    "Identity", "InstanceNormalization", "LayerNormalization",
     "MatMul", "Mul", "Reshape", "Resize", "Sigmoid", "Slice", "Softmax", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze",
 }  # fmt: skip
 
