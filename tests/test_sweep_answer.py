@@ -7,7 +7,7 @@ from support.hand_made import EVEN, KEY, point, sweep_of
 
 from quadbench.report import sweep_answer, sweep_tables
 from quadbench.report.sweep_answer import settling
-from quadbench.report.sweep_merits import differences, noise_of
+from quadbench.report.sweep_merits import merits, noise_of
 from quadbench.study.sweep import Over, touched_tasks, varied
 
 GOOD = (40.0, 42.0, 41.0, 43.0)
@@ -54,7 +54,7 @@ def test_what_cannot_be_told_apart_is_not_called_a_difference() -> None:
     assert "; time cannot be told (" in first
     assert first.endswith("; bytes the same.")
     assert second.startswith("They cannot be told apart. More inputs")
-    assert not any(one.is_told for one in differences(a, b).values())
+    assert not any(one.is_told for one in merits(a, b).values())
 
 
 def test_tasks_that_the_keys_do_not_change_show_the_noise_and_no_smaller_difference_of_times_counts() -> None:

@@ -140,7 +140,7 @@ def _print_kpis(console: Console, result: RunResult) -> None:
     """Print a table for each device, without the spread of the figures, for which a terminal has no room; the notes once."""
     notes: dict[str, None] = {}
     for address in dict.fromkeys(record.device.address for record in result.records):
-        table = kpi_table(_of_device(result, address), with_spread=False)
+        table = kpi_table(_of_device(result, address), is_whole=False)
         kept = [i for i, name in enumerate(table.columns) if name not in ("Task", "Doubts")]
         task = table.columns.index("Task")
         shown = Table(title=table.title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)

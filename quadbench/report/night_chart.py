@@ -15,7 +15,7 @@ from quadbench.report.units import change, convert, number
 _MOST_NIGHTS = 60
 _WIDTH, _LEFT, _RIGHT = 560, 62, 124
 _UPPER, _LOWER = (50, 160), (208, 268)  # where the panels lie, from top to bottom
-_COLOURS = {
+COLOURS = {
     RulingKind.REGRESSION: "#a8201a",
     RulingKind.INCONCLUSIVE: "#7a5c00",
     RulingKind.ENVIRONMENT: "#7d4fb3",
@@ -120,7 +120,7 @@ def _in_unit(value: float | None, key: str) -> float | None:
 
 
 def _drawn(panel: _Panel, kind: RulingKind) -> str:
-    right, colour = _WIDTH - _RIGHT, _COLOURS.get(kind, _PLAIN)
+    right, colour = _WIDTH - _RIGHT, COLOURS.get(kind, _PLAIN)
     low, high = panel.range
     parts = [text(_LEFT, panel.span[0] - 8, panel.title)]
     for y in (low, (low + high) / 2, high):

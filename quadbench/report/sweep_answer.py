@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from quadbench.report.sweep import BYTES, TIME, Sweep, SweepFigure, SweepPoint, quality_of
-from quadbench.report.sweep_merits import SettingDifference, differences, noise_of
+from quadbench.report.sweep_merits import Merit, merits, noise_of
 from quadbench.report.units import between, change, decibels, percent, plural
 from quadbench.statistics import Verdict
 
@@ -76,7 +76,7 @@ def _reached(points: Sequence[SweepPoint]) -> str:
 def _against(points: Sequence[SweepPoint], top: Sequence[SweepPoint], noise: float | None) -> str:
     """Say what a setting has more or less of quality, time and bytes than the best one, over the tasks."""
     of_tasks = {point.task: point for point in top}
-    told = {p.task: differences(p, of_tasks[p.task], noise) for p in points if p.task in of_tasks}
+    told = {p.task: merits(p, of_tasks[p.task], noise) for p in points if p.task in of_tasks}
     quality = {task: one for task, own in told.items() for key, one in own.items() if key not in (TIME, BYTES)}
     times, sizes = ({task: own[key] for task, own in told.items() if key in own} for key in (TIME, BYTES))
     parts = [
@@ -87,8 +87,8 @@ def _against(points: Sequence[SweepPoint], top: Sequence[SweepPoint], noise: flo
     return "; ".join(parts) or "no figure in common"
 
 
-def _said(these: Mapping[str, SettingDifference], write: Callable[[float, float], str]) -> str:
-    """Write the differences of a figure over the tasks: the range of what is told, what is the same, what is not known."""
+def _said(these: Mapping[str, Merit], write: Callable[[float, float], str]) -> str:
+    """Write the merits of a figure over the tasks: the range of what is told, what is the same, what is not known."""
     told = {task: one for task, one in these.items() if one.is_told}
     sizes = sorted(one.size for one in told.values())
     groups = {
@@ -135,7 +135,7 @@ def _order(settings: _Settings, noise: float | None) -> str:
         return f"Beaten, as another is better in something and as good in the rest: {', '.join(beaten)}."
     first, *rest = settings.values()
     pairs = [(point, other) for points in rest for point in points for other in first if other.task == point.task]
-    verdicts = {one.verdict for pair in pairs for one in differences(*pair, noise).values()}
+    verdicts = {one.verdict for pair in pairs for one in merits(*pair, noise).values()}
     if verdicts <= {Verdict.SAME}:
         return "Nothing tells them apart: they are the same."
     more = (

@@ -12,7 +12,7 @@ _TOLD = (Verdict.WORSE, Verdict.BETTER)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SettingDifference:
+class Merit:
     """A figure of one setting against another: of quality the dB more, of time and bytes the ratio, with the interval at 95 %.
 
     BETTER and WORSE: the interval leaves out that there is none, and times differ by more than the sweep's noise. SAME: all of it
@@ -30,7 +30,7 @@ class SettingDifference:
         return self.verdict in _TOLD
 
 
-def differences(one: SweepPoint, other: SweepPoint, noise: float | None = None) -> dict[str, SettingDifference]:
+def merits(one: SweepPoint, other: SweepPoint, noise: float | None = None) -> dict[str, Merit]:
     """Return what one setting has of quality, time and bytes against another of the same task, by the figure's key.
 
     `noise` is by how much times differ that the sweep did not touch, as a ratio above 1; None where that is not known.
@@ -82,14 +82,14 @@ def _is_beaten(point: SweepPoint, rivals: Sequence[SweepPoint], sweep: Sweep) ->
     if quality is None or point.figure(quality) is None:
         return True
     told = [
-        {difference.verdict for difference in differences(rival, point, noise).values()}
+        {merit.verdict for merit in merits(rival, point, noise).values()}
         for rival in rivals
         if rival is not point and rival.figure(quality)
     ]
     return any(Verdict.BETTER in verdicts and verdicts <= {Verdict.BETTER, Verdict.SAME} for verdicts in told)
 
 
-def _of_quality(mine: SweepFigure, theirs: SweepFigure) -> SettingDifference | None:
+def _of_quality(mine: SweepFigure, theirs: SweepFigure) -> Merit | None:
     """Compare likeness item by item: items differ much more from each other than one does between two settings."""
     of_items = _of_items(mine, theirs)
     if not of_items:
@@ -100,24 +100,24 @@ def _of_quality(mine: SweepFigure, theirs: SweepFigure) -> SettingDifference | N
             verdict = Verdict.SAME
         elif told.low * told.high > 0:
             verdict = Verdict.BETTER if told.mean > 0 else Verdict.WORSE
-    return SettingDifference(size=told.mean, low=told.low, high=told.high, verdict=verdict)
+    return Merit(size=told.mean, low=told.low, high=told.high, verdict=verdict)
 
 
 def _of_items(mine: SweepFigure, theirs: SweepFigure) -> list[float]:
     return [value - theirs.each[item] for item, value in mine.each.items() if item in theirs.each]
 
 
-def _of_cost(mine: SweepFigure, theirs: SweepFigure, noise: float) -> SettingDifference | None:
+def _of_cost(mine: SweepFigure, theirs: SweepFigure, noise: float) -> Merit | None:
     if min(mine.value, theirs.value) <= 0:
         return None
     if mine.key == BYTES:
         ratio = mine.value / theirs.value
         verdict = Verdict.SAME if ratio == 1 else Verdict.BETTER if ratio < 1 else Verdict.WORSE
-        return SettingDifference(size=ratio, low=None, high=None, verdict=verdict)
+        return Merit(size=ratio, low=None, high=None, verdict=verdict)
     sides = [list(side.each.values()) for side in (theirs, mine)]
     if not all(sides) or min(map(min, sides)) <= 0:
         return None
     told = compare_unpaired(*sides)
     is_noise = told.verdict in _TOLD and abs(math.log(told.ratio)) <= math.log(noise)
     verdict = Verdict.INCONCLUSIVE if is_noise else told.verdict
-    return SettingDifference(size=told.ratio, low=told.low, high=told.high, verdict=verdict)
+    return Merit(size=told.ratio, low=told.low, high=told.high, verdict=verdict)
