@@ -7,7 +7,7 @@ from quadbench.report.sweep_merits import Merit, merits, noise_of
 from quadbench.report.units import between, change, decibels, percent, plural
 from quadbench.statistics import Verdict
 
-_NAMED = 4  # settings that a sentence names
+_NAMED = 4  # settings, and tasks, that a sentence names
 _Settings = Mapping[str, Sequence[SweepPoint]]  # the points of a device by setting, each of a task
 
 
@@ -70,6 +70,9 @@ def _reached(points: Sequence[SweepPoint]) -> str:
     figures = [(point.task, figure) for point in points if (figure := _quality(point))]
     if not figures:
         return "is the first setting"
+    if len(figures) > _NAMED:
+        low, high = (decibels(end(figure.value for _, figure in figures)) for end in (min, max))
+        return f"reaches {low} to {high} {figures[0][1].title} ({plural(len(figures), 'task')})"
     return f"reaches {', '.join(f'{decibels(figure.value)} {figure.title} ({task})' for task, figure in figures)}"
 
 
