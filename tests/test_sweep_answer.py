@@ -106,5 +106,5 @@ def test_a_key_of_a_task_touches_that_task_and_one_of_the_precision_all() -> Non
 
 def test_the_next_step_launches_the_best_setting_and_another_in_turn() -> None:
     sweep = sweep_of(point("a", psnr=WORSE, end_to_end=EVEN), point("b", psnr=GOOD, end_to_end=EVEN))
-    assert settling(sweep) == "quadbench compare run-b run-a --devices local"
-    assert settling(sweep_of(point("a", psnr=GOOD))) is None
+    assert settling(sweep) == ("compare", "run-b", "run-a", "--devices", "local")
+    assert settling(sweep_of(point("a", psnr=GOOD))) == ()

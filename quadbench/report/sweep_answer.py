@@ -1,6 +1,5 @@
 """Sweep answer: Sweep -> what its settings are worth, in a few sentences for each device, honest about noise and gaps. Pure."""
 
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from quadbench.report.sweep import BYTES, TIME, Sweep, SweepFigure, SweepPoint, quality_of
@@ -8,7 +7,7 @@ from quadbench.report.sweep_merits import Merit, merits, noise_of
 from quadbench.report.units import between, change, decibels, percent, plural
 from quadbench.statistics import Verdict
 
-_NAMED = 4  # settings that a sentence names
+_NAMED = 4  # settings, and tasks, that a sentence names
 _Settings = Mapping[str, Sequence[SweepPoint]]  # the points of a device by setting, each of a task
 
 
@@ -71,6 +70,9 @@ def _reached(points: Sequence[SweepPoint]) -> str:
     figures = [(point.task, figure) for point in points if (figure := _quality(point))]
     if not figures:
         return "is the first setting"
+    if len(figures) > _NAMED:
+        low, high = (decibels(end(figure.value for _, figure in figures)) for end in (min, max))
+        return f"reaches {low} to {high} {figures[0][1].title} ({plural(len(figures), 'task')})"
     return f"reaches {', '.join(f'{decibels(figure.value)} {figure.title} ({task})' for task, figure in figures)}"
 
 
@@ -158,12 +160,12 @@ def _noise(untouched: Sequence[SweepPoint], noise: float | None) -> Iterator[str
     yield f"Noise: {rest}, so that no smaller difference of times counts."
 
 
-def settling(sweep: Sweep) -> str | None:
-    """Return the command that launches the best setting and the next in turn; None where nothing was timed at two settings."""
+def settling(sweep: Sweep) -> tuple[str, ...]:
+    """Return the words that launch the best setting and another in turn; none where no touched task was timed at two settings."""
     runs = {point.run_id: point for point in sweep.points if point.task in sweep.touched and point.figure(TIME)}
     if len(runs) < 2:
-        return None
+        return ()
     settings = {point.value: [point] for point in runs.values()}
     top = settings[best_setting(settings)][0]
     other = next(point for point in runs.values() if point is not top)
-    return f"quadbench compare {top.run_id} {other.run_id} --devices {shlex.quote(top.device)}"
+    return ("compare", top.run_id, other.run_id, "--devices", top.device)
