@@ -62,7 +62,16 @@ def test_a_phone_with_all_that_is_known_of_it_fits(width: int, capsys: pytest.Ca
     _print(stdout_console(), [phone], [])
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= width
-    for words in ("rack-left-s25", "R5CX1234567", "SM-S938U1", "SM8750", "quarantined", "2026-11-05", "ana@lab-left-2", "07:30 UTC"):
+    for words in (
+        "rack-left-s25",
+        "R5CX1234567",
+        "SM-S938U1",
+        "SM8750",
+        "quarantined",
+        "2026-11-05",
+        "ana@lab-left-2",
+        "07:30 UTC",
+    ):
         assert any(words in line for line in lines), words
 
 

@@ -124,7 +124,7 @@ def test_further_items_are_folded(tmp_path: Path) -> None:
     page = Page(render_html(make_run(tmp_path, items=6), Layout(tmp_path)))
     assert page.count("details") == 3
     assert "2 more items" in page.text
-    assert page.count("img") == 6 * (4 + 5 + 3) + 6  # restyle, remove-object with its truth besides, draw
+    assert page.count("img") == 6 * (6 + 7 + 5) + 6  # restyle, remove-object with its truth besides, draw
 
 
 def test_a_missing_picture_is_named_in_its_place(tmp_path: Path) -> None:
