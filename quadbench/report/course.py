@@ -34,7 +34,7 @@ class TaskStrips:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryCourse:
-    """What a variant's first launch held in memory: (ns of loading, switching and painting so far, bytes)."""
+    """The memory that a variant's first launch held: (ns of loading, switching and painting so far, bytes)."""
 
     variant: Variant
     readings: tuple[tuple[float, float], ...]
