@@ -74,14 +74,14 @@ class RunConsole:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._lines.__exit__(kind, error, trace)
 
-    def step(self, stage: str, detail: str) -> None:
+    def step(self, stage: str, detail: str, share: float | None = None) -> None:
         """Show that a stage goes on to its next step: its line has the step, what is printed only stages and runs of a sweep."""
         with self._lock:
             if stage != self._last_stage or stage == "sweep":
                 self._last_stage = stage
                 self._say(stage, f" {detail}" if stage == "sweep" else "")
             self._lines.drop(lambda name, _: name != stage)
-            self._lines.set(stage, "", detail)
+            self._lines.set(stage, "", detail, share)
 
     def built(self, bundle: Bundle) -> None:
         peak = f", {bundle.build_peak_bytes / 1e9:.1f} GB of memory at most" if bundle.build_peak_bytes else ""

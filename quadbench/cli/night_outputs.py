@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from quadbench.cli.console import print_error, print_text, stdout_console
-from quadbench.cli.options import results_words
+from quadbench.cli.options import output_file, results_words
 from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import QuadbenchError, UserError
 from quadbench.nightly.github import annotations
@@ -30,8 +30,8 @@ SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
     """Add the options that say who else is told of a night. What is wrong with them is said before anything is measured."""
-    parser.add_argument("--junit", type=_file, metavar="FILE", help="write JUnit XML there: a suite for each device")
-    parser.add_argument("--markdown", type=_file, metavar="FILE", help="write a page in Markdown there")
+    parser.add_argument("--junit", type=output_file, metavar="FILE", help="write JUnit XML there: a suite for each device")
+    parser.add_argument("--markdown", type=output_file, metavar="FILE", help="write a page in Markdown there")
     parser.add_argument(
         "--github", action="store_true", help=f"print GitHub's annotations, and add the page to ${SUMMARY_VARIABLE}"
     )
@@ -124,14 +124,6 @@ def _unheard_by_github() -> Iterator[None]:
         yield
     finally:
         print_text(f"::{token}::")
-
-
-def _file(text: str) -> Path:
-    """Return the file that is written, whose link is followed; what is there already has to be one."""
-    path = Path(text).resolve()
-    if not text.strip() or (path.exists() and not path.is_file()):
-        raise argparse.ArgumentTypeError(f"'{text}' is no file; expected the path of one, which need not be there")
-    return path
 
 
 def _address(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Runs: a results folder -> its latest runs, a line each."""
+"""Runs: a results folder -> its latest runs, and its latest sweeps and comparisons, a line each."""
 
 import argparse
 from collections.abc import Sequence
@@ -13,8 +13,10 @@ from quadbench.cli.options import add_command, next_command
 from quadbench.cli.text_tables import empty_table
 from quadbench.errors import QuadbenchError
 from quadbench.report.run_line import RunLine, RunList, RunStatus, damaged_line, run_line
+from quadbench.report.study_line import StudyLine
 from quadbench.results.layout import Layout
 from quadbench.results.runs import load_run, run_ids
+from quadbench.study.studies import study_lines
 
 _SHOWN = 20
 _WITH_BEGIN = 100  # characters of a terminal; where there are fewer, the id, which begins with it, has to do
@@ -29,11 +31,15 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     lines = [_line(options.layout, run_id) for run_id in run_ids(options.layout, options.limit)]
+    studies = study_lines(options.layout, options.limit)
     if options.json:
-        print_json(asdict(RunList(runs=tuple(lines))))
-    elif lines:
+        print_json(asdict(RunList(runs=tuple(lines), studies=tuple(studies))))
+        return 0
+    if studies:
+        _print_studies(studies)
+    if lines:
         _print_lines(options, lines)
-    else:
+    if not studies and not lines:
         print_text("no run yet; quadbench run quickstart makes one")
     return 0
 
@@ -49,6 +55,19 @@ def _line(layout: Layout, run_id: str) -> RunLine:
         return run_line(load_run(layout, run_id))
     except QuadbenchError as error:
         return damaged_line(run_id, error.message)
+
+
+def _print_studies(studies: Sequence[StudyLine]) -> None:
+    """Print a table of sweeps and comparisons, and below it what is wrong with damaged ones."""
+    table = empty_table("Id", "Of", "Devices", whole=("Id",))
+    table.title, table.title_justify = "Sweeps and comparisons", "left"
+    for study in studies:
+        what = study.what or f"{study.kind}, {RunStatus.DAMAGED}"
+        table.add_row(*map(one_line, (study.study_id, what, ", ".join(study.devices) or "–")))
+    stdout_console().print(table)
+    for study in studies:
+        if study.reason:
+            print_text(f"{study.study_id}: {one_line(study.reason)}")
 
 
 def _print_lines(options: argparse.Namespace, lines: Sequence[RunLine]) -> None:

@@ -9,8 +9,10 @@ from quadbench.report.markup import to_html, to_latex, to_markdown
 from quadbench.report.run_tables import TABLE_NAMES, named_tables, text_tables
 from quadbench.report.scores import score_notes, score_tables
 from quadbench.report.summary import RunSummary, run_summary
-from quadbench.report.sweep import Sweep, SweepFigure, SweepPoint, sweep_points, with_best
+from quadbench.report.sweep import Sweep, SweepFigure, SweepPoint, sweep_points
+from quadbench.report.sweep_answer import sweep_answer
 from quadbench.report.sweep_chart import sweep_chart
+from quadbench.report.sweep_merits import with_best
 from quadbench.report.sweep_tables import sweep_csv, sweep_tables
 from quadbench.report.tables import kpi_table
 from quadbench.report.text_table import TextTable
@@ -40,6 +42,7 @@ __all__ = [
     "score_notes",
     "score_tables",
     "show",
+    "sweep_answer",
     "sweep_chart",
     "sweep_csv",
     "sweep_points",

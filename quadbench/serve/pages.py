@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
@@ -13,14 +14,16 @@ from quadbench.errors import QuadbenchError, UnknownNameError
 from quadbench.nightly.history import sentence, tables
 from quadbench.nightly.overview import line_table
 from quadbench.report.units import plural
-from quadbench.serve.documents import AtWork, Farm
-from quadbench.serve.gate import REPORT_POLICY
+from quadbench.serve.documents import AtWork, FarmNow
+from quadbench.serve.door import REPORT_POLICY
 from quadbench.serve.live import Live
 from quadbench.serve.pictures import galleries, picture_bytes
+from quadbench.serve.remembered import Remembered
 from quadbench.serve.rendering import icon, page, rendered, script, style
 from quadbench.serve.watched import A_PAGE, MOST_PAGES, Watched
 
 _MOST_LAUNCHES = 200  # of a run's page
+_NOW, _FARM, _RUN = "now_part", "farm_part", "run_part"
 _UNREAD = "cannot be read; the log of quadbench serve says why"
 T = TypeVar("T")
 
@@ -33,6 +36,7 @@ class Pages:
     def __init__(self, watched: Watched) -> None:
         self._watched = watched
         self._live = Live()
+        self._part = Remembered(self._rendered_part, age_s=1, most=20)
         self._said = ""
 
     @property
@@ -51,9 +55,9 @@ class Pages:
             "/nights/{night_id}/report": self.night_report,
             "/history": self.history,
             "/history/{case}": self.case,
-            "/live/now": lambda _: self._live.events(self._now_part),
-            "/live/farm": lambda _: self._live.events(self._farm_part),
-            "/live/runs/{run_id}": lambda request: self._live.events(partial(self._run_part, request.path_params["run_id"])),
+            "/live/now": lambda _: self._live.events(partial(self._part, (_NOW, ""))),
+            "/live/farm": lambda _: self._live.events(partial(self._part, (_FARM, ""))),
+            "/live/runs/{run_id}": self.run_events,
             "/style.css": lambda _: _kept(style(), "text/css"),
             "/live.js": lambda _: _kept(script(), "text/javascript"),
             "/icon.svg": lambda _: _kept(icon(), "image/svg+xml"),
@@ -61,10 +65,10 @@ class Pages:
         return [Route(path, endpoint) for path, endpoint in paths.items()]
 
     def now(self, _: Request) -> Response:
-        return page("now", live=True, here="/", **self._now())
+        return page("now", live=True, here="/", part=Markup(self._part((_NOW, "")) or ""))
 
     def farm(self, _: Request) -> Response:
-        return page("farm", live=True, here="/farm", **self._farm())
+        return page("farm", live=True, here="/farm", part=Markup(self._part((_FARM, "")) or ""))
 
     def runs(self, request: Request) -> Response:
         number = _page_number(request)
@@ -82,6 +86,9 @@ class Pages:
         view = None if at_work else self._told(lambda: self._watched.view(run_id), "its figures", problems)
         content = {"run_id": run_id, "line": line, "view": view, "problems": problems, "most_launches": _MOST_LAUNCHES}
         return page("run", live=bool(at_work), here="/runs", at_work=at_work, **content)
+
+    def run_events(self, request: Request) -> Response:
+        return self._live.events(partial(self._part, (_RUN, request.path_params["run_id"])))
 
     def run_report(self, request: Request) -> Response:
         return _report(self._watched.report(request.path_params["run_id"]))
@@ -123,6 +130,16 @@ class Pages:
         self._say(error)
         return page("problem", 503, title="Nothing to be seen", text=f"It {_UNREAD}.")
 
+    def _rendered_part(self, key: tuple[str, str]) -> str | None:
+        """Return the part of a page that changes, by its template and its run; None of a run that is over."""
+        template, run_id = key
+        if template == _NOW:
+            return rendered(template, **self._now())
+        if template == _FARM:
+            return rendered(template, **self._farm())
+        at_work = self._at_work(run_id)
+        return rendered(template, at_work=at_work) if at_work else None
+
     def _now(self) -> dict[str, Any]:
         problems: list[str] = []
         watched = self._watched
@@ -150,17 +167,6 @@ class Pages:
         farm = self._told(self._watched.farm, "the farm", problems)
         return {"farm": farm, "sentence": _farm_sentence(farm) if farm else "", "problems": problems}
 
-    def _now_part(self) -> str:
-        return rendered("now_part", **self._now())
-
-    def _farm_part(self) -> str:
-        return rendered("farm_part", **self._farm())
-
-    def _run_part(self, run_id: str) -> str | None:
-        """Return the part of a run's page that changes; None once the run is over."""
-        at_work = self._at_work(run_id)
-        return rendered("run_part", at_work=at_work) if at_work else None
-
     def _at_work(self, run_id: str) -> list[AtWork]:
         return [work for work in self._watched.work().work if work.run_id == run_id]
 
@@ -182,7 +188,7 @@ class Pages:
             log.warning("%s", error)
 
 
-def _farm_sentence(farm: Farm) -> str:
+def _farm_sentence(farm: FarmNow) -> str:
     broken = sum(device.is_broken for device in farm.devices)
     busy = sum(device.job is not None for device in farm.devices)
     waits = f", the oldest for {farm.oldest_waits_s / 60:.0f} min" if farm.oldest_waits_s is not None else ""

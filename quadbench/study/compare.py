@@ -13,6 +13,7 @@ from quadbench.farm.held import held
 from quadbench.measure import measure_launches
 from quadbench.observer import Observer
 from quadbench.pipeline.progress import seen_by_others
+from quadbench.report.documents import write_comparison
 from quadbench.report.versus import Versus, sentence
 from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
@@ -65,7 +66,7 @@ def compare(
         plans = [OnDevice.of(device, sides, means) for device in shared]
         _launch(sides, plans, means)
     versus = _versus(sides, plans, manner, failures)
-    versus.write(layout)
+    write_comparison(versus, layout)
     return versus
 
 
@@ -95,10 +96,10 @@ def _told_if_interrupted(
         for plan in plans:
             plan.launches.broken = "it was interrupted"
         versus = _versus(sides, plans, manner, {})
-        versus.write(layout)
+        write_comparison(versus, layout)
         for device in versus.devices:
             log.warning("%s", sentence(device))
-        log.warning("A: %s; B: %s; '%s' has the comparison", versus.a, versus.b, layout.comparison(versus.comparison_id))
+        log.warning("A: %s; B: %s; quadbench report %s writes the comparison's report", versus.a, versus.b, versus.comparison_id)
         raise
 
 

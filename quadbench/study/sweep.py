@@ -1,11 +1,11 @@
 """Sweep: a recipe and several values of some of its keys -> a run for each setting, and their figures beside each other."""
 
 import itertools
-import json
 import math
+import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from quadbench.observer import Observer
 from quadbench.pipeline import USUAL, Conduct
 from quadbench.quad.named import read_recipe
 from quadbench.quad.sources import has_random_weights
-from quadbench.recipe import Recipe, recipe_digest
+from quadbench.recipe import Measure, Recipe, recipe_digest
 from quadbench.report import (
     Sweep,
     SweepPoint,
@@ -30,6 +30,8 @@ from quadbench.report import (
     to_markdown,
     with_best,
 )
+from quadbench.report.documents import study_json
+from quadbench.report.study_html import render_study
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import temporary_folder
 from quadbench.results.runs import new_id
@@ -47,6 +49,9 @@ class Over:
 
     key: str
     values: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.key}={','.join(self.values)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,10 +137,48 @@ def sweep(
     """
     began = time.monotonic()
     variations = varied(recipe, overs)
+    _require_scoring(variations)
     profiles = dict.fromkeys(profile_named(address.strip()) for address in addresses)
     built = [variation.recipe.on(profile) for variation in variations for profile in profiles]
     pipeline.build_all(built, layout=layout, observer=observer)
-    sweep_id, points, failures = new_id(), list[SweepPoint](), dict[str, QuadbenchError]()
+    sweep_id = new_id()
+    points, failures = _measured(variations, addresses, conduct.since(began), layout, observer)
+    first = variations[0].recipe
+    result = with_best(
+        Sweep(
+            sweep_id=sweep_id,
+            recipe_name=first.name,
+            keys=tuple(over.key for over in overs),
+            published=first.published,
+            points=tuple(points),
+            touched=touched_tasks(variations),
+            left_out={setting: str(failure) for setting, failure in failures.items()},
+            command=_command(recipe, overs, addresses),
+        )
+    )
+    return Swept(sweep=result, folder=_write(result, layout.sweep(sweep_id)), failures=failures)
+
+
+def _require_scoring(variations: Sequence[Variation]) -> None:
+    """Refuse a sweep whose pictures could not be scored before anything is built.
+
+    Raises:
+        MissingDependencyError: names the package and how to install it.
+    """
+    if not _has_random_weights(variations):
+        with extra_needed("quality"):
+            import quadbench.quality.teacher  # noqa: F401  (that it can be imported is what is asked)
+
+
+def _measured(
+    variations: Sequence[Variation], addresses: Sequence[str], conduct: Conduct, layout: Layout, observer: Observer
+) -> tuple[list[SweepPoint], dict[str, QuadbenchError]]:
+    """Run and score every setting; return the points, and by setting why there are none. The time began with the conduct.
+
+    Raises:
+        QuadbenchError: a setting failed, and the conduct is not to keep going, or all did.
+    """
+    began, points, failures = time.monotonic(), list[SweepPoint](), dict[str, QuadbenchError]()
     with temporary_folder(layout.scratch) as scratch:
         teacher = _teacher(variations, scratch)
         for number, variation in enumerate(variations, start=1):
@@ -148,25 +191,35 @@ def sweep(
                 failures[str(variation)] = error
     if not points:
         raise next(iter(failures.values()))
-    first = variations[0].recipe
-    result = Sweep(
-        sweep_id=sweep_id,
-        recipe_name=first.name,
-        keys=tuple(over.key for over in overs),
-        published=first.published,
-        points=with_best(points),
-    )
-    return Swept(sweep=result, folder=_write(result, layout.sweep(sweep_id)), failures=failures)
+    return points, failures
+
+
+def touched_tasks(variations: Sequence[Variation]) -> tuple[str, ...]:
+    """Return the tasks that are not the same work at every setting; how often something is measured is no part of the work."""
+    works: dict[str, set[str]] = {}
+    for variation in variations:
+        for task in variation.recipe.tasks:
+            work = variation.recipe.model_copy(update={"tasks": (task,), "measure": Measure()})
+            works.setdefault(task.name, set()).add(recipe_digest(work))
+    return tuple(name for name, digests in works.items() if len(digests) > 1)
+
+
+def _command(recipe: str, overs: Sequence[Over], addresses: Sequence[str]) -> str:
+    keys = [word for over in overs for word in ("--over", str(over))]
+    return shlex.join(("quadbench", "sweep", recipe, *keys, "--devices", ",".join(addresses)))
+
+
+def _has_random_weights(variations: Sequence[Variation]) -> bool:
+    return any(has_random_weights(variation.recipe) for variation in variations)
 
 
 def _teacher(variations: Sequence[Variation], folder: Path) -> "Teacher | None":
     """Return who paints what all settings shorten; None where weights are random, whose pictures have no quality."""
-    recipes = [variation.recipe for variation in variations]
-    if any(map(has_random_weights, recipes)):
+    if _has_random_weights(variations):
         return None
-    with extra_needed("quality"):
-        from quadbench.quality.teacher import Teacher
-    return Teacher(recipes, folder)
+    from quadbench.quality.teacher import Teacher
+
+    return Teacher([variation.recipe for variation in variations], folder)
 
 
 def _points(
@@ -194,7 +247,8 @@ def _write(result: Sweep, folder: Path) -> Path:
     temporary, tables = folder.with_name(f".{folder.name}"), sweep_tables(result)
     temporary.mkdir(parents=True)
     contents = {
-        "sweep.json": json.dumps(asdict(result), indent=1, allow_nan=False) + "\n",
+        "sweep.json": f"{study_json(result)}\n",
+        "sweep.html": render_study(result),
         "table.csv": sweep_csv(result),
         "table.md": "\n".join(map(to_markdown, tables)),
         "table.tex": "\n".join(map(to_latex, tables)),
