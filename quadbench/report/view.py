@@ -134,6 +134,12 @@ class ReportView:
     settings: tuple[Fact, ...]
     conditions: tuple[DeviceConditions, ...]
 
+    @property
+    def unequal(self) -> frozenset[tuple[str, str]]:
+        """Return device and task wherever the sides met different conditions, so that their times do not compare."""
+        rows = [row for device in self.kpis for task in device.tasks for row in task.rows]
+        return frozenset((row.device.address, row.task) for row in unequal_rows(rows))
+
 
 def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> ReportView:
     """Return the view of a whole run, held against a baseline if there is one. The layout only gives the images' paths."""
