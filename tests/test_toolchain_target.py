@@ -8,7 +8,7 @@ from support.bench_phone import PHONE, with_toolchain
 
 from quadbench.errors import SpecError
 from quadbench.target.profile import load_profile, load_profiles
-from quadbench.target.targets import target_key
+from quadbench.target.targets import LiteRtTarget, target_key
 from quadbench.target.toolchain import ToolchainTarget
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -80,11 +80,9 @@ def test_a_toolchain_is_nothing_that_a_device_runs(tmp_path: Path) -> None:
     assert message.endswith(", found text 'toolchain'")
 
 
-def test_chips_of_mediatek_and_samsung_have_toolchains() -> None:
-    vendors = {
-        profile.soc.vendor for profile in load_profiles() for target in profile.alternatives if target.backend == "toolchain"
-    }
-    assert {"mediatek", "samsung"} <= vendors
+def test_chips_of_mediatek_and_samsung_have_a_compiler_for_their_npu() -> None:
+    targets = [(profile.soc.vendor, target) for profile in load_profiles() for target in profile.alternatives]
+    assert {"mediatek", "samsung"} <= {vendor for vendor, target in targets if isinstance(target, LiteRtTarget) and target.soc}
 
 
 @pytest.mark.parametrize("name", ["neuropilot-mt6991", "qairt-sm8750"])

@@ -234,7 +234,9 @@ def _configure_logging(verbosity: int) -> None:
             return printable(super().format(record))
 
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
-    handler = RichHandler(console=Console(stderr=True), show_path=False, rich_tracebacks=False)
+    handler = RichHandler(
+        console=Console(stderr=True), show_path=False, rich_tracebacks=False, log_time_format="%Y-%m-%d %H:%M:%S"
+    )
     handler.setFormatter(PrintableFormatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("quadbench").setLevel(level)

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 from quadbench.report.night_document import NightDocument, night_json
 from quadbench.report.run_line import RunList
 from quadbench.report.summary import RunSummary, run_summary
-from quadbench.serve.documents import CaseDocument, CaseList, Farm, NightList, WorkUnderWay
+from quadbench.serve.documents import CaseDocument, CaseList, FarmNow, NightList, WorkUnderWay
 from quadbench.serve.watched import MOST_PAGES, Watched
 
 Page = Annotated[int, Query(ge=1, le=MOST_PAGES, description="The latest stand on page 1.")]
@@ -23,9 +23,9 @@ def api_routes(watched: Watched) -> APIRouter:
     def work() -> Response:
         return _json(WorkUnderWay, watched.work())
 
-    @router.get("/farm", response_model=Farm, summary="Devices, workers and jobs at this moment")
+    @router.get("/farm", response_model=FarmNow, summary="Devices, workers and jobs at this moment")
     def farm() -> Response:
-        return _json(Farm, watched.farm())
+        return _json(FarmNow, watched.farm())
 
     @router.get("/runs", response_model=RunList, summary="Stored runs, latest first, without their figures")
     def runs(page: Page = 1) -> Response:
@@ -41,7 +41,7 @@ def api_routes(watched: Watched) -> APIRouter:
 
     @router.get("/nights/{night_id}", response_model=NightDocument, summary="A night with what it ruled")
     def night(night_id: Name) -> Response:
-        return Response(night_json(watched.night(night_id)), media_type="application/json")
+        return Response(night_json(watched.whole_night(night_id)), media_type="application/json")
 
     @router.get("/history", response_model=CaseList, summary="Cases of nights on each device, and how they stand")
     def cases(page: Page = 1) -> Response:

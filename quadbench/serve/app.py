@@ -14,7 +14,7 @@ from quadbench.errors import QuadbenchError, UnknownNameError
 from quadbench.results.layout import Layout
 from quadbench.serve.access import COOKIE, Access
 from quadbench.serve.api import api_routes
-from quadbench.serve.gate import SIGN_IN, Gate
+from quadbench.serve.door import SIGN_IN, Door
 from quadbench.serve.pages import Pages
 from quadbench.serve.rendering import page
 from quadbench.serve.watched import Watched
@@ -58,7 +58,7 @@ def live_page(layout: Layout, access: Access, *, is_secure: bool = False) -> ASG
     app.add_exception_handler(404, unknown)
     app.add_exception_handler(RequestValidationError, unknown)
     app.add_exception_handler(500, unexpected)
-    return Gate(app, access)
+    return Door(app, access)
 
 
 def _sign_in_routes(access: Access, *, is_secure: bool) -> list[Route]:

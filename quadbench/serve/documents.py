@@ -123,7 +123,7 @@ class FarmJob:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Farm:
+class FarmNow:
     """The farm at one moment: devices, workers, open runs, jobs by state, the latest jobs, and what is wrong with the queue."""
 
     schema_version: int = SCHEMA_VERSION

@@ -12,13 +12,13 @@ from quadbench.farm.lease import Claim, Claims
 from quadbench.farm.leases import Leases
 from quadbench.farm.overview import FarmPhone, merged
 from quadbench.farm.workers import KnownWorker, Workers
-from quadbench.serve.documents import Farm, FarmClaim, FarmDevice, FarmJob, FarmRun, FarmWorker
+from quadbench.serve.documents import FarmClaim, FarmDevice, FarmJob, FarmNow, FarmRun, FarmWorker
 
 _MOST_JOBS = 100
 _NOBODY = "here"  # no host: a phone is as whichever host saw it last told of it
 
 
-def read_farm(engine: sa.Engine, expected: Sequence[ExpectedPhone]) -> Farm:
+def read_farm(engine: sa.Engine, expected: Sequence[ExpectedPhone]) -> FarmNow:
     """Return the farm. Adb is not asked: what runs on the phones is not disturbed.
 
     Raises:
@@ -27,7 +27,7 @@ def read_farm(engine: sa.Engine, expected: Sequence[ExpectedPhone]) -> Farm:
     claims, workers, queue = Leases(engine).standing(), Workers(engine).known(), queue_status(engine)
     phones = merged((), Inventory(engine).phones(), claims, expected, _NOBODY)
     jobs = listed_jobs(engine).jobs
-    return Farm(
+    return FarmNow(
         devices=(*map(_phone, phones), *_others(phones, claims, workers)),
         workers=tuple(map(_worker, workers)),
         runs=tuple(FarmRun(run_id=run_id, jobs=states) for run_id, states in open_runs(engine).items()),

@@ -33,7 +33,7 @@ class ItemStrip:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gallery:
+class PictureGallery:
     """A task's items, as the device at an address painted them."""
 
     task: str
@@ -41,7 +41,7 @@ class Gallery:
     items: tuple[ItemStrip, ...]
 
 
-def galleries(view: ReportView) -> tuple[Gallery, ...]:
+def galleries(view: ReportView) -> tuple[PictureGallery, ...]:
     """Return all pictures of a run as its page shows them."""
     numbers = {id(picture): number for number, picture in enumerate(_shown(view))}
     return tuple(_gallery(task, numbers) for task in view.pictures)
@@ -75,7 +75,7 @@ def _paths(view: ReportView) -> Iterator[Path | None]:
     return (picture.path for picture in _shown(view))
 
 
-def _gallery(task: TaskPictures, numbers: dict[int, int]) -> Gallery:
+def _gallery(task: TaskPictures, numbers: dict[int, int]) -> PictureGallery:
     items = tuple(
         ItemStrip(
             name=item.name,
@@ -92,4 +92,4 @@ def _gallery(task: TaskPictures, numbers: dict[int, int]) -> Gallery:
         )
         for item in (*task.shown, *task.folded)
     )
-    return Gallery(task=task.task.name, address=task.device.address, items=items)
+    return PictureGallery(task=task.task.name, address=task.device.address, items=items)

@@ -29,7 +29,7 @@ from quadbench.results.heads import NightHead, RunHead, night_heads, run_head, r
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
 from quadbench.results.runs import load_run, read_run_file
-from quadbench.serve.documents import CaseDocument, CaseList, Farm, NightLine, NightList, WorkUnderWay
+from quadbench.serve.documents import CaseDocument, CaseList, FarmNow, NightLine, NightList, WorkUnderWay
 from quadbench.serve.farm_now import read_farm
 from quadbench.serve.remembered import Remembered
 from quadbench.serve.work_now import read_work
@@ -45,17 +45,18 @@ T = TypeVar("T")
 
 
 class Watched:
-    """What is told of one results folder and its database. Every method raises what reading them does."""
+    """The watch on one results folder and its database. Every method raises what reading them does."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.work: Callable[[], WorkUnderWay] = _of_all(lambda: read_work(layout), age_s=1)
-        self.farm: Callable[[], Farm] = _of_all(self._farm, age_s=2)
-        self.runs = Remembered(self._runs, age_s=2, most=20)
-        self.head = Remembered(self._head, age_s=2, most=20)
+        self.farm: Callable[[], FarmNow] = _of_all(self._farm, age_s=5)
+        self._known_runs = Remembered(self._runs, age_s=10, most=20)
+        self._known_heads = Remembered(self._head, age_s=10, most=20)
         self.view = Remembered(self._view, age_s=30, most=4)
-        self.nights = Remembered(self._nights, age_s=5, most=20)
-        self.night = Remembered(self._night, age_s=60, most=8)
+        self.nights = Remembered(self._nights, age_s=10, most=20)
+        self.night = Remembered(self._night, age_s=30, most=8)
+        self.whole_night = Remembered(self._whole_night, age_s=60, most=4)
         self.cases = Remembered(self._cases, age_s=60, most=20)
         self.case = Remembered(self._case, age_s=60, most=8)
         self.report = Remembered(self._report, age_s=30, most=2)
@@ -66,28 +67,43 @@ class Watched:
         source = database_of(self.layout)
         return isinstance(source, Path) and not source.exists()
 
+    def runs(self, page: int) -> RunList:
+        """Return a page of the stored runs, from 0."""
+        return self._known_runs((page, self._at_work()))
+
+    def head(self, run_id: str) -> RunLine | None:
+        """Return the line of a run; None where it has no launch yet."""
+        return self._known_heads((run_id, self._at_work()))
+
+    def is_here(self, run_id: str) -> bool:
+        """Say whether a run's files lie in this results folder, and not at other hosts alone."""
+        return self.layout.run_file(_name("run", run_id)).exists()
+
     def night_report(self, night_id: str) -> str:
         """Return the report of a night."""
-        return render_night(self.night(night_id))
+        return render_night(self.whole_night(night_id))
 
-    def _farm(self) -> Farm:
+    def _farm(self) -> FarmNow:
         with self._database() as engine:
             return read_farm(engine, expected_phones())
 
-    def _runs(self, page: int) -> RunList:
+    def _at_work(self) -> frozenset[str]:
+        """Return the runs under way, by which others are asked for anew: one that has ended is another one."""
+        return frozenset(work.run_id for work in self.work().work if work.run_id)
+
+    def _runs(self, key: tuple[int, frozenset[str]]) -> RunList:
+        page, at_work = key
         with self._database() as engine:
             heads = run_heads(engine, A_PAGE, skip=page * A_PAGE)
-        at_work = {work.run_id for work in self.work().work}
-        return RunList(runs=tuple(self._line(head, is_at_work=head.run_id in at_work) for head in heads))
+        return RunList(runs=tuple(self._line(head, at_work) for head in heads))
 
-    def _head(self, run_id: str) -> RunLine | None:
-        """Return the line of a run; None where it has no launch yet."""
+    def _head(self, key: tuple[str, frozenset[str]]) -> RunLine | None:
+        run_id, at_work = key
         with self._database() as engine:
             head = run_head(engine, _name("run", run_id))
-        at_work = {work.run_id for work in self.work().work}
-        return None if head is None else self._line(head, is_at_work=run_id in at_work)
+        return None if head is None else self._line(head, at_work)
 
-    def _line(self, head: RunHead, *, is_at_work: bool) -> RunLine:
+    def _line(self, head: RunHead, at_work: frozenset[str]) -> RunLine:
         """Return the line of a run, without the figure that takes all its samples."""
         launches = f"{head.wrong} of {head.count} launches failed" if head.wrong else None
         try:
@@ -103,7 +119,7 @@ class Watched:
             recipe=head.recipe,
             swept=run.swept if run else {},
             devices=tuple(head.launches),
-            reason="it goes on" if is_at_work else launches,
+            reason="it goes on" if head.run_id in at_work else launches,
         )
 
     def _view(self, run_id: str) -> ReportView:
@@ -121,11 +137,16 @@ class Watched:
             return NightList(nights=tuple(map(_night_line, night_heads(engine, A_PAGE, skip=page * A_PAGE))))
 
     def _night(self, night_id: str) -> NightView:
+        """Return a night as it is told without those before it."""
+        with self._database() as engine:
+            return night_view(Nights(engine).night(_name("night", night_id)), {})
+
+    def _whole_night(self, night_id: str) -> NightView:
+        night = self.night(night_id).night
+        told: list[Measurement | Ruling] = [*night.measurements, *night.rulings]
+        places = sorted({(one.case, one.device) for one in told})
         with self._database() as engine:
             nights = Nights(engine)
-            night = nights.night(_name("night", night_id))
-            told: list[Measurement | Ruling] = [*night.measurements, *night.rulings]
-            places = sorted({(one.case, one.device) for one in told})
             series = {place: until(nights.series(*place, latest=RECENT), night) for place in places}
         return night_view(night, series)
 

@@ -57,14 +57,25 @@ class AiHubTarget(Spec):
     """Jobs are waited for during this many seconds, above 0. The default is 14400."""
 
 
-RunTarget: TypeAlias = Annotated[OnnxRuntimeTarget | QnnTarget | AiHubTarget, Field(discriminator="backend")]
+class LiteRtTarget(Spec):
+    """The device's CPU or NPU, by Google's LiteRT."""
+
+    backend: Literal["litert"]
+    """Compiles here, for an NPU with its vendor's compiler."""
+    soc: str | None = Field(default=None, pattern=r"^(SM|MT|E|Tensor_)[A-Za-z0-9]+$")
+    """LiteRT has the chip under this name, as SM8750, MT6991, E9965 or Tensor_G5. The default is null: the device's CPU."""
+
+
+RunTarget: TypeAlias = Annotated[OnnxRuntimeTarget | QnnTarget | AiHubTarget | LiteRtTarget, Field(discriminator="backend")]
 """A target that a device can run: the harness loads the product."""
-Target: TypeAlias = Annotated[OnnxRuntimeTarget | QnnTarget | AiHubTarget | ToolchainTarget, Field(discriminator="backend")]
+Target: TypeAlias = Annotated[
+    OnnxRuntimeTarget | QnnTarget | AiHubTarget | LiteRtTarget | ToolchainTarget, Field(discriminator="backend")
+]
 """A target that a bundle can be compiled for."""
 
 
 def target_key(target: Target, machine: str) -> str:
-    """Return a target in one word: `onnxruntime-cpu-x86_64`, `qnn-v79-69`. `machine` is the device's, as `uname -m` says."""
+    """Return a target in one word: `onnxruntime-cpu-x86_64`, `litert-mt6991`. `machine` is what `uname -m` says there."""
     match target:
         case OnnxRuntimeTarget():
             return f"onnxruntime-{target.execution_provider}-{machine}"
@@ -72,6 +83,8 @@ def target_key(target: Target, machine: str) -> str:
             return f"qnn-{target.htp_arch}-{target.soc_model}"
         case ToolchainTarget():
             return f"toolchain-{target.name}"
+        case LiteRtTarget():
+            return f"litert-{target.soc or f'cpu-{machine}'}".lower()
         case AiHubTarget():
             words = ("ai-hub", target.device, target.runtime, target.qairt_version or "")
             return re.sub(r"[^a-z0-9.]+", "-", " ".join(words).lower()).strip("-")

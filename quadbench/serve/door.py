@@ -1,4 +1,4 @@
-"""Gate: an application and the access to it -> the application behind what every request passes and every answer carries."""
+"""Door: an application and the access to it -> the application behind what every request passes and every answer carries."""
 
 from collections.abc import Mapping
 from urllib.parse import quote
@@ -34,7 +34,7 @@ _HEADERS = {
 }
 
 
-class Gate:
+class Door:
     """The application. An answer may have a header of its own in place of one that all have."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:

@@ -1,0 +1,51 @@
+"""Browser: Debian's chromium for tests -> pages in it, with every address that they ask for."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = Path("/usr/bin/chromium")
+
+
+@contextmanager
+def chromium() -> Iterator["Browser"]:
+    """Start a browser; skip the test where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    if not CHROMIUM.exists():
+        pytest.skip("no chromium: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
+def opened(browser: "Browser", **settings: Any) -> Iterator[tuple["Page", list[str]]]:
+    """Open a page in a window of its own; the list has every address that was asked for, and what went wrong in scripts."""
+    context = browser.new_context(**settings)
+    asked: list[str] = []
+    context.on("request", lambda request: asked.append(request.url))
+    page = context.new_page()
+    page.on("pageerror", lambda error: asked.append(f"error: {error}"))
+    page.on("console", lambda message: asked.append(f"error: {message.text}") if message.type == "error" else None)
+    try:
+        yield page, asked
+    finally:
+        context.close()
+
+
+def serious(page: "Page") -> list[str]:
+    """Return what axe has against a page that keeps somebody from reading it."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    violations = axe.run(page).response["violations"]
+    return [
+        f"{one['id']}: {node['html']}" for one in violations if one["impact"] in ("serious", "critical") for node in one["nodes"]
+    ]
