@@ -1,5 +1,6 @@
 """Sides that met different conditions: the files that both variants run tell, and times are not compared."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,10 +8,12 @@ import pytest
 from support.synthetic_run import ABBA, make_run
 
 from quadbench.artifacts import RunRecord, RunResult, Variant
+from quadbench.report import render_html
 from quadbench.report.gaps import gaps
 from quadbench.report.headline import headline, in_words
 from quadbench.report.kpi import kpi_rows
 from quadbench.report.unequal import unequal_rows
+from quadbench.results.layout import Layout
 
 
 def slowed(folder: Path, factor: float, variants: tuple[Variant, ...] = ABBA) -> RunResult:
@@ -38,6 +41,17 @@ def test_a_slower_machine_on_one_side_is_told_by_the_file_that_both_run(tmp_path
     assert len(told) == 1
     assert all(f"in {' and '.join(row.task for row in rows)}: VAE decoder, the same file on both, took" in gap for gap in told)
     assert all("These times do not compare." in gap for gap in told)
+
+
+def test_times_that_do_not_compare_stand_in_no_colour(tmp_path: Path) -> None:
+    coloured = re.compile(r'class="num ratio (?:better|worse)"')
+    equal, unequal = (
+        render_html(slowed(tmp_path / name, factor), Layout(tmp_path / name))
+        for name, factor in (("equal", 1.0), ("unequal", 1.5))
+    )
+    row = re.compile(r'<tr class="row-(?:end_to_end|switch|unet_step)">.*?</tr>', re.DOTALL)
+    assert any(coloured.search(text) for text in row.findall(equal))
+    assert not any(coloured.search(text) for text in row.findall(unequal))
 
 
 def test_the_headline_leaves_such_times_out_and_keeps_memory(tmp_path: Path) -> None:

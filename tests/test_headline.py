@@ -51,7 +51,7 @@ def test_the_figures_stand_beside_what_they_are_measured_against(tmp_path: Path)
     figures = [phrase.text for sentence in view.headline for phrase in sentence if phrase.is_figure]
     assert figures[:3] == ["30.0 MB", "64.0 MB", "53 % less"]
     assert figures[-2:] == ["38.5 dB", "38.0 dB"]
-    assert told(tmp_path)[1] == "3 tasks take 30.0 MB instead of 64.0 MB of files (53 % less; a single task would take more)."
+    assert told(tmp_path)[1] == "The files of 3 tasks take 30.0 MB instead of 64.0 MB (53 % less; a single task would take more)."
 
 
 def test_a_switch_says_what_the_other_side_loads_and_that_it_is_not_cold(tmp_path: Path) -> None:
@@ -101,6 +101,19 @@ def test_a_device_without_figures_is_named(tmp_path: Path) -> None:
     view = view_of(tmp_path, lambda record: failed(record, "no room") if record.device == TABS11 else record, (S25, TABS11))
     assert in_words(view.headline).startswith("On virtual:s25 one base")
     assert "virtual:tabs11 has no figures: no launch there was OK." in view.gaps
+
+
+def test_what_one_device_alone_can_tell_is_said_of_that_device(tmp_path: Path) -> None:
+    def change(record: RunRecord) -> RunRecord:
+        if record.device != S25 or record.variant is not Variant.SHARED:
+            return slower(record, 2.0)
+        return replace(
+            record, samples=tuple(replace(s, value=s.value * 2) if s.metric.endswith("_ns") else s for s in record.samples)
+        )
+
+    first, _, _, image, _ = told(tmp_path, change, (S25, TABS11))
+    assert "time for an image" not in first
+    assert "more time on virtual:tabs11, which alone can tell" in image
 
 
 def test_many_devices_are_counted(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_further_items_are_folded(tmp_path: Path) -> None:
     page = Page(render_html(make_run(tmp_path, items=6), Layout(tmp_path)))
     assert page.count("details") == 3
     assert "2 more items" in page.text
-    assert page.count("img") == 6 * (4 + 5 + 3) + 6  # restyle, remove-object with its truth besides, draw
+    assert page.count("img") == 6 * (6 + 7 + 5) + 6  # restyle, remove-object with its truth besides, draw
 
 
 def test_a_missing_picture_is_named_in_its_place(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_run_without_baseline_says_that_nothing_was_compared(tmp_path: Path) -
     text = Page(render_html(result, Layout(tmp_path))).text
     assert "One graph per task was not compared: the recipe does not ask for them" in text
     assert row_of(result, "restyle", "end_to_end").per_graph == "not run"
-    assert "On virtual:s25 3 tasks take 30.0 MB as one base with LoRAs." in text
+    assert "On virtual:s25 the files of 3 tasks take 30.0 MB as one base with LoRAs." in text
 
 
 def test_a_run_that_was_cut_short_before_its_baseline_says_so(tmp_path: Path) -> None:

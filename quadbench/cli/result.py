@@ -25,12 +25,12 @@ from quadbench.report import (
     report_view,
     run_summary,
     show,
-    times,
     words,
 )
 from quadbench.report.baseline import Baseline, baseline_tables
 from quadbench.report.condition import Criterion
 from quadbench.report.headline import in_words
+from quadbench.report.units import rough_times
 
 
 def add_full(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +73,7 @@ def _print_tables(options: argparse.Namespace, view: ReportView, path: Path | No
         _print_kpis(console, result)
     else:
         _print_glance(console, view)
-        console.print(words.SIDES, highlight=False, markup=False)
+        console.print(f"{words.SIDES} {words.RATIO}", highlight=False, markup=False)
     for doubt in view.doubts:
         console.print(Text.assemble((doubt.caveat.words, "yellow"), f": {doubt.caveat.doubt}"), highlight=False)
     for number, sentence in enumerate((*(in_words([sentence]) for sentence in view.headline), *view.gaps)):
@@ -105,18 +105,17 @@ def _print_ran(console: Console, ran: TextTable) -> None:
 
 
 def _print_glance(console: Console, view: ReportView) -> None:
-    """Print the most telling rows: a line for each device, task and figure."""
+    """Print the most telling rows: a line for each figure, below its device and task."""
     table = Table(title=_title(view), title_justify="left", box=SIMPLE_HEAD)
-    for name in ("Device", "Task", "Figure"):
-        table.add_column(name, overflow="fold")
+    table.add_column("Figure", overflow="fold")
     for name in ("Shared", "Per-graph", "Ratio"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for glance in view.glance:
         table.add_section()
-        for index, row in enumerate(glance.rows):
-            place = (glance.device.address, glance.task) if index == 0 else ("", "")
-            ratio = "" if row.ratio is None else times(row.ratio)
-            table.add_row(*place, f"{row.title}, {row.unit}", _cell(row, row.shared), _cell(row, row.per_graph), ratio)
+        table.add_row(f"{glance.task} on {glance.device.address}", style="bold")
+        for row in glance.rows:
+            ratio = "" if row.ratio is None else rough_times(row.ratio)
+            table.add_row(f"{row.title}, {row.unit}", _cell(row, row.shared), _cell(row, row.per_graph), ratio)
     console.print(table)
 
 

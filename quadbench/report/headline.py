@@ -40,7 +40,7 @@ def headline(storages: Sequence[Storage], rows: Sequence[KpiRow], quality: Seque
     measured = [row for row in rows if isinstance(row.shared, Figure) or isinstance(row.per_graph, Figure)]
     devices = tuple(dict.fromkeys(row.device for row in measured))
     told = (
-        _balance(storages, measured),
+        _balance(storages, measured, devices),
         _bytes(storages),
         _switch(storages, measured, devices),
         _image(measured, devices),
@@ -78,9 +78,13 @@ def _opened(sentence: Sequence[Phrase]) -> list[Phrase]:
     return [replace(first, text=first.text[:1].upper() + first.text[1:]), *rest]
 
 
-def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow]) -> list[Phrase]:
-    """Say what one base takes less of on every device and task that can tell, and what more."""
-    changes = {key: [change for _, change in _apart(_compared(rows, key))] for key in _NOUNS}
+def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> list[Phrase]:
+    """Say what one base takes less of on every device, and what more, as far as all of them can tell."""
+    apart = {key: _apart(_compared(rows, key)) for key in _NOUNS}
+    changes = {
+        key: [change for _, change in told] if {row.device for row, _ in told} == set(devices) else []
+        for key, told in apart.items()
+    }
     for end in _ends(storages):
         if end.shared_bytes and end.per_graph_bytes:
             changes["bytes"].append(end.shared_bytes / end.per_graph_bytes - 1)
@@ -102,12 +106,11 @@ def _bytes(storages: Sequence[Storage]) -> list[Phrase]:
         return []
     shared = [end.shared_bytes for end in ends if end.shared_bytes is not None]
     own = [end.per_graph_bytes for end in ends if end.per_graph_bytes]
-    verb = "takes" if ends[0].count == 1 else "take"
-    told = [Phrase(text=f"{plural(ends[0].count, 'task')} {verb} "), _range(shared, Unit.MEGABYTES)]
+    told = [Phrase(text=f"the files of {plural(ends[0].count, 'task')} take "), _range(shared, Unit.MEGABYTES)]
     if len(own) < len(ends):
         return [*told, Phrase(text=" as one base with LoRAs")]
     changes = [one / other - 1 for one, other in zip(shared, own, strict=True)]
-    told += [Phrase(text=" instead of "), _range(own, Unit.MEGABYTES), Phrase(text=" of files ("), *_change(changes)]
+    told += [Phrase(text=" instead of "), _range(own, Unit.MEGABYTES), Phrase(text=" ("), *_change(changes)]
     return [*told, Phrase(text=f"{max(map(_break_even, storages), key=len)})")]
 
 
@@ -202,7 +205,7 @@ def _place(row: KpiRow, devices: Sequence[DeviceFacts]) -> str:
 def _where(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
     """Name the devices that a sentence is about, where that are not all."""
     told = tuple(dict.fromkeys(row.device for row in rows))
-    return "" if len(told) == len(devices) else f", on {_named(told)} alone"
+    return "" if len(told) == len(devices) else f" on {_named(told)}, which alone can tell"
 
 
 def _pictures(quality: Sequence[Quality], devices: Sequence[DeviceFacts]) -> list[Phrase]:

@@ -33,6 +33,7 @@ def page_environment(filters: Mapping[str, Callable[..., Any]], *folders: Path) 
     environment.filters |= {
         "show": units.show,
         "times": units.times,
+        "rough_times": units.rough_times,
         "decibels": units.decibels,
         "seconds": units.seconds,
         "number": units.number,

@@ -11,11 +11,11 @@ from quadbench.report.int8 import int8_note
 from quadbench.report.kpi import MERGED, NO_ADAPTER, NO_INPUT_IMAGE, Figure, KpiRow, kpi_rows
 from quadbench.report.launches import EMULATED
 from quadbench.report.text_table import TextTable
-from quadbench.report.units import Unit, convert, number, show, times
+from quadbench.report.units import Unit, convert, number, rough_times, show
 
 _NOTES = (
     "Medians of the launches' medians, and the lowest and highest launch; with one launch, its lowest and highest sample.",
-    f"{words.SIDES} n: launches × samples of a launch. MB: 2^20 bytes.",
+    f"{words.SIDES} {words.RATIO} n: launches × samples of a launch. MB: 2^20 bytes.",
     f"{words.RESIDUAL} {words.FOUNDATION_ROM}",
 )
 
@@ -118,7 +118,7 @@ _COLUMNS = (
     _Column(name="Unit", cell=lambda row: row.unit.value),
     _Column(name="Shared", cell=lambda row: _value(row.shared, row.unit), is_numeric=True),
     _Column(name="Per-graph", cell=lambda row: _value(row.per_graph, row.unit), is_numeric=True),
-    _Column(name="Ratio", cell=lambda row: "" if row.ratio is None else times(row.ratio), is_numeric=True),
+    _Column(name="Ratio", cell=lambda row: "" if row.ratio is None else rough_times(row.ratio), is_numeric=True),
     _Column(name="n", cell=_count, is_numeric=True),
 )
 

@@ -145,14 +145,14 @@ def sweep(
     profiles = dict.fromkeys(profile_named(address.strip()) for address in addresses)
     built = [variation.recipe.on(profile) for variation in variations for profile in profiles]
     pipeline.build_all(built, layout=layout, observer=observer)
-    under_way = _Unfinished(sweep_id=new_id(), variations=variations, command=_command(recipe, overs, addresses))
+    under_way = _SweepUnderWay(sweep_id=new_id(), variations=variations, command=_command(recipe, overs, addresses))
     with _kept_if_broken_off(under_way, layout):
         _measure(under_way, addresses, conduct.since(began), layout, observer)
     return Swept(sweep=under_way.sweep, folder=_write(under_way.sweep, layout), failures=under_way.failures)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Unfinished:
+class _SweepUnderWay:
     """A sweep that is being measured: its points so far, and by setting why there are none."""
 
     sweep_id: str
@@ -182,7 +182,7 @@ class _Unfinished:
 
 
 @contextmanager
-def _kept_if_broken_off(under_way: _Unfinished, layout: Layout) -> Iterator[None]:
+def _kept_if_broken_off(under_way: _SweepUnderWay, layout: Layout) -> Iterator[None]:
     """On Ctrl-C, and where a setting ends the sweep, write what the settings so far come to, and say where it lies."""
     try:
         yield
@@ -203,7 +203,7 @@ def _require_scoring(variations: Sequence[Variation]) -> None:
             import quadbench.quality.teacher  # noqa: F401  (that it can be imported is what is asked)
 
 
-def _measure(under_way: _Unfinished, addresses: Sequence[str], conduct: Conduct, layout: Layout, observer: Observer) -> None:
+def _measure(under_way: _SweepUnderWay, addresses: Sequence[str], conduct: Conduct, layout: Layout, observer: Observer) -> None:
     """Run and score every setting. The time began with the conduct.
 
     Raises:
