@@ -158,6 +158,9 @@ def test_stored_runs_stand_beside_each_other_without_a_verdict(old_run: Layout, 
     assert not any(verdict.value in shown for verdict in Verdict)
     assert "not launched in turn for this" in " ".join(shown.split())
     assert f"B: {RUN}, per-graph\n" in shown
+    data, report = (Path(line.partition(": ")[2]) for line in shown.splitlines()[-2:])
+    assert (data.name, report.name) == ("comparison.json", "comparison.html")
+    assert json.loads(data.read_text())["sentences"][0] in " ".join(report.read_text().split())
     assert main([*words, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["schema_version"] == 1
@@ -251,6 +254,7 @@ def test_ctrl_c_keeps_both_runs_and_what_their_whole_blocks_come_to(tiny_recipe:
     document = json.loads(path.read_text())
     (on_device,) = document["devices"]
     assert (on_device["blocks"], on_device["broken"]) == (1, "it was interrupted")
+    assert path.with_suffix(".html").is_file()
     for side in "ab":
         assert document[side]["run_id"] in rest
         assert load_run(Layout(tmp_path), document[side]["run_id"]).is_cut_short
