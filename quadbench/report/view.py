@@ -157,7 +157,7 @@ def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = 
         baseline=earlier,
         gaps=gaps(result, rows),
         doubts=doubts,
-        next_step=next_step(result, (doubt.caveat for doubt in doubts), earlier, is_unequal=bool(unequal_rows(rows))),
+        next_step=_next_step(result, layout, doubts, rows, earlier),
         glance=tuple(_glance(device.device, task) for device in kpis for task in device.tasks),
         kpis=kpis,
         ways=ways_views(result, rows),
@@ -181,6 +181,13 @@ def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = 
         settings=settings(result),
         conditions=device_conditions(result),
     )
+
+
+def _next_step(
+    result: RunResult, layout: Layout, doubts: Sequence[Doubt], rows: Sequence[KpiRow], earlier: Baseline | None
+) -> str:
+    caveats = [doubt.caveat for doubt in doubts]
+    return next_step(result, caveats, earlier, is_unequal=bool(unequal_rows(rows)), words=layout.words)
 
 
 def _held_out_tables(result: RunResult, setups: Sequence[Setup]) -> tuple[TextTable, ...]:
