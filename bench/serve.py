@@ -5,7 +5,8 @@
 
 `pages` asks each page twice of the command as people start it: the first time nothing of it was read before. `viewers` launches
 the recipe's first task on a virtual device in turn without viewers and with them, A B B A, while the server runs in both; each
-viewer listens to the first page and asks for it once in two seconds. The viewers are processes of this machine, as the server is.
+viewer listens to the first page, and asks for it anew as often as one without script. Server and viewers are processes of this
+machine.
 """
 
 import argparse
@@ -44,6 +45,7 @@ from quadbench.statistics import compare_launches
 
 LAUNCHES_OF_A_RUN, SAMPLES = 20, 30
 NIGHTS = 60
+REFRESH_S = 15  # of a page that is read without script
 PATHS = ("/", "/farm", "/runs", "/runs?page=100", "/nights", "/history", "/history/case-0", "/api/runs", "/api/farm")
 METRICS = ("unet_ns", "end_to_end_ns")
 
@@ -208,7 +210,7 @@ def look(options: argparse.Namespace) -> None:
         thread.start()
     while True:
         ask(options.port, "/")
-        time.sleep(2 / options.viewers)
+        time.sleep(REFRESH_S / options.viewers)
 
 
 def _listen(port: int) -> None:

@@ -149,6 +149,23 @@ def test_all_mistakes_of_a_file_are_said_at_once_each_at_its_line(
     ]
 
 
+@pytest.mark.parametrize(
+    ("source", "key", "said"),
+    [("quickstart", "switch", "a single task is measured"), ("sd15-scale", "psnr_db", "its weights are random")],
+)
+def test_a_limit_of_a_figure_that_a_case_can_never_have_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str, key: str, said: str
+) -> None:
+    recipe, layout = load_recipe(source), Layout(tmp_path / "results")
+    freeze("reference", write_recipe_bundle(recipe.model_copy(update={"tasks": recipe.tasks[:1]}), layout), layout)
+    limited = case("a", source=source, limits={key: 0.1, "ram": 0.1})
+    assert nightly(tmp_path, written(tmp_path, cases=[limited])) == ERROR
+    assert f"cases[0].limits.{key}: {said}" in " ".join(capsys.readouterr().err.split())
+    all_others = {"limits": {key: 0.1}, "cases": [case("a", source=source), case("b", source=source, limits={"ram": 0.1})]}
+    assert nightly(tmp_path, written(tmp_path, **all_others)) == ERROR
+    assert f"night.yaml:1: limits.{key}: {said}" in " ".join(capsys.readouterr().err.split())
+
+
 def test_what_is_there_and_broken_is_missing_and_costs_no_other(
     tmp_path: Path, layout: Layout, capsys: pytest.CaptureFixture[str]
 ) -> None:

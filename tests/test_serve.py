@@ -10,7 +10,7 @@ import pytest
 from support.live_lab import AT_WORK, NIGHT, OF_FARM, RUN, fill, work
 from support.live_site import Site, served
 from support.report_page import Page
-from support.stored_records import query
+from support.stored_records import query, record
 
 pytest.importorskip("fastapi")
 
@@ -18,6 +18,7 @@ from quadbench.report.documents import document_schemas
 from quadbench.results.engine import DATABASE_VARIABLE, Source
 from quadbench.results.layout import Layout
 from quadbench.results.progress import save_progress
+from quadbench.results.records import open_records
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'><a href=javascript:alert(3)>{{ 7*7 }}\x1b[31m../../etc/passwd"
 PAGES = (
@@ -27,6 +28,7 @@ PAGES = (
     f"/runs/{RUN}",
     f"/runs/{RUN}/pictures",
     f"/runs/{AT_WORK}",
+    f"/runs/{OF_FARM}",
     "/nights",
     f"/nights/{NIGHT}",
     "/history",
@@ -139,7 +141,32 @@ def test_a_run_s_pictures_are_looked_up_by_number(site: Site) -> None:
     assert picture.body.startswith(b"\x89PNG")
 
 
-def test_a_report_is_the_one_that_its_run_wrote_and_runs_nothing(site: Site) -> None:
+def test_a_run_of_the_farm_shows_its_jobs_until_it_is_over(site: Site) -> None:
+    text = Page(site.ask(f"/runs/{OF_FARM}").text).text
+    assert "By the farm 2 waiting" in text
+    assert "build build ana@lab waiting 0 of 3" in text
+
+
+def test_a_run_whose_files_lie_elsewhere_says_how_they_come_here(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    with open_records(layout.database) as records:
+        records.store(record())
+    with served(layout) as site:
+        answer = site.ask("/runs/run-a")
+    assert answer.status == 200
+    assert "quadbench farm fetch run-a" in answer.text
+
+
+def test_a_report_that_lies_there_is_shown_as_it_is(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    fill(layout)
+    layout.report(RUN).parent.mkdir()
+    layout.report(RUN).write_text("<!doctype html><title>as written</title>")
+    with served(layout) as site:
+        assert "as written" in site.ask(f"/runs/{RUN}/report").text
+
+
+def test_a_report_that_is_not_written_is_made_and_runs_nothing(site: Site) -> None:
     answer = site.ask(f"/runs/{RUN}/report")
     assert "sandbox" in answer.headers["content-security-policy"]
     assert "<h1>quickstart</h1>" in answer.text
@@ -223,6 +250,7 @@ def test_a_folder_without_results_says_so_and_fills_as_work_begins(tmp_path: Pat
         text = Page(site.ask("/").text).text
         assert "Nothing runs." in text
         assert "cannot be read" not in text
+        assert "Nothing was measured here." in site.ask("/runs").text
         layout.at_work.mkdir()
         save_progress(layout, "work", work())
         with site.events("/live/now") as events:

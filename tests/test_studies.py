@@ -20,6 +20,7 @@ from quadbench.report.study_html import render_study
 from quadbench.report.versus import Versus
 from quadbench.results.layout import Layout
 from quadbench.study.studies import find_study, read_study, study_lines
+from quadbench.study.sweep import Over, _kept_if_broken_off, _UnderWay, varied
 
 GOOD = (40.0, 42.0, 41.0, 43.0)
 SWEEP = sweep_of(
@@ -71,6 +72,13 @@ def test_a_study_is_shown_and_reported_again_by_its_id(layout: Layout, study_id:
     assert report.is_file()
     assert main(["show", *words]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == last
+
+
+def test_a_sweep_says_which_command_settles_its_times(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", SWEEP.sweep_id, "--results", str(layout.root)]) == 0
+    shown = capsys.readouterr().out
+    assert f"next: quadbench compare run-int16 run-int8 --devices local --results {layout.root} launches" in shown
+    assert "int8 against int16: PSNR 1.0 dB less" in " ".join(shown.split())
 
 
 @pytest.mark.parametrize("study_id", [SWEEP.sweep_id, COMPARISON.comparison_id])
@@ -170,3 +178,26 @@ def test_the_report_of_a_sweep_says_the_answer_first_and_how_to_have_it_again() 
     assert page.count("svg") == 2
     assert SWEEP.command in page.text
     assert json.loads(next(text for text in page.texts if text.startswith("{")))["sweep_id"] == SWEEP.sweep_id
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), ArtifactError("the disk is gone")], ids=["Ctrl-C", "a failure"])
+def test_what_a_sweep_has_measured_is_kept_where_it_is_broken_off(tmp_path: Path, end: BaseException) -> None:
+    layout = Layout(tmp_path)
+    variations = varied("quickstart", [Over(key="precision.lora", values=("int16", "int8"))])
+    under_way = _UnderWay(sweep_id=SWEEP.sweep_id, variations=variations, command=SWEEP.command)
+    under_way.points.extend(SWEEP.points[:1])
+    with pytest.raises(type(end)), _kept_if_broken_off(under_way, layout):
+        raise end
+    (path,) = layout.studies()
+    kept = read_study(path)
+    assert isinstance(kept, Sweep)
+    assert kept.left_out == {"precision.lora=int8": "the sweep was broken off"}
+    assert (path.parent / "sweep.html").is_file()
+
+
+def test_a_sweep_that_was_broken_off_before_its_first_setting_leaves_nothing(tmp_path: Path) -> None:
+    variations = varied("quickstart", [Over(key="precision.lora", values=("int16", "int8"))])
+    under_way = _UnderWay(sweep_id=SWEEP.sweep_id, variations=variations, command=SWEEP.command)
+    with pytest.raises(KeyboardInterrupt), _kept_if_broken_off(under_way, Layout(tmp_path)):
+        raise KeyboardInterrupt
+    assert Layout(tmp_path).studies() == []

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -12,6 +13,7 @@ from support.synthetic_run import S25, TABS11, failed, make_run
 
 from quadbench.artifacts import RunRecord, Variant
 from quadbench.artifacts.scores import Better, Compared, Metric, RunScores, Score
+from quadbench.cli import main
 from quadbench.errors import SpecError, UserError
 from quadbench.recipe import INT8_KEY, load_recipe
 from quadbench.report import Sweep, SweepPoint, cost_chart, sweep_chart, sweep_csv, sweep_points, sweep_tables, with_best
@@ -231,3 +233,18 @@ def test_one_item_has_no_standard_error(tmp_path: Path) -> None:
     result = make_run(tmp_path, variants=(Variant.FLOAT, Variant.SHARED), items=1)
     point = next(sweep_points({INT8_KEY: "0"}, result, None))
     assert next(figure for figure in point.figures if figure.key == "psnr").error is None
+
+
+def test_a_sweep_that_could_not_be_scored_is_refused_before_anything_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setitem(sys.modules, "torchmetrics", None)
+    for name in [name for name in sys.modules if name.startswith("quadbench.quality")]:
+        monkeypatch.delitem(sys.modules, name)
+    words = ["sweep", "quickstart", "--over", "precision.lora=int16,int8", "--devices", "local"]
+    assert main([*words, "--results", str(tmp_path)]) == 7
+    said = " ".join(capsys.readouterr().err.split())
+    assert "torchmetrics" in said
+    assert "pip install 'quadbench[quality]'" in said
+    assert not (tmp_path / "bundles").exists()

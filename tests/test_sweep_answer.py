@@ -7,7 +7,7 @@ from support.hand_made import EVEN, KEY, point, sweep_of
 
 from quadbench.report import sweep_answer, sweep_tables
 from quadbench.report.sweep_answer import settling
-from quadbench.report.sweep_merits import differences, noise_of
+from quadbench.report.sweep_merits import merits, noise_of
 from quadbench.study.sweep import Over, touched_tasks, varied
 
 GOOD = (40.0, 42.0, 41.0, 43.0)
@@ -54,7 +54,7 @@ def test_what_cannot_be_told_apart_is_not_called_a_difference() -> None:
     assert "; time cannot be told (" in first
     assert first.endswith("; bytes the same.")
     assert second.startswith("They cannot be told apart. More inputs")
-    assert not any(one.is_told for one in differences(a, b).values())
+    assert not any(one.is_told for one in merits(a, b).values())
 
 
 def test_tasks_that_the_keys_do_not_change_show_the_noise_and_no_smaller_difference_of_times_counts() -> None:
@@ -106,5 +106,5 @@ def test_a_key_of_a_task_touches_that_task_and_one_of_the_precision_all() -> Non
 
 def test_the_next_step_launches_the_best_setting_and_another_in_turn() -> None:
     sweep = sweep_of(point("a", psnr=WORSE, end_to_end=EVEN), point("b", psnr=GOOD, end_to_end=EVEN))
-    assert settling(sweep) == "quadbench compare run-b run-a --devices local"
-    assert settling(sweep_of(point("a", psnr=GOOD))) is None
+    assert settling(sweep) == ("compare", "run-b", "run-a", "--devices", "local")
+    assert settling(sweep_of(point("a", psnr=GOOD))) == ()

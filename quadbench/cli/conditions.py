@@ -7,7 +7,7 @@ from quadbench.artifacts import RunResult
 from quadbench.cli.console import print_note
 from quadbench.report.condition import Criterion, read_condition
 from quadbench.report.launches import devices_of
-from quadbench.study.earlier import Wanted, earlier_run
+from quadbench.study.earlier import LaterRun, earlier_run
 
 
 def add_fail_if(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def add_baseline(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def baseline_of(options: argparse.Namespace, wanted: Wanted) -> RunResult | None:
+def baseline_of(options: argparse.Namespace, wanted: LaterRun) -> RunResult | None:
     """Return the run that one is held against, before anything is done; None: none is named, or `latest` and there is none yet.
 
     Raises:
@@ -54,9 +54,9 @@ def baseline_of(options: argparse.Namespace, wanted: Wanted) -> RunResult | None
     return baseline
 
 
-def wanted_as(result: RunResult) -> Wanted:
+def wanted_as(result: RunResult) -> LaterRun:
     """Return a stored run as it is held against an earlier one."""
-    return Wanted(
+    return LaterRun(
         recipe_name=result.bundle.recipe_name,
         tasks=[task.name for task in result.bundle.tasks],
         addresses=[device.address for device in devices_of(result)],

@@ -12,6 +12,7 @@ from quadbench.errors import UserError
 from quadbench.report import Sweep, sweep_answer, sweep_tables
 from quadbench.report.documents import study_document
 from quadbench.report.study_html import study_report
+from quadbench.report.sweep_answer import settling
 from quadbench.report.text_table import TextTable
 from quadbench.report.versus import Versus, difference_table, sentence, side_table
 from quadbench.study.studies import Study, find_study, read_study
@@ -37,22 +38,23 @@ def study_of(options: argparse.Namespace) -> Study | None:
 def print_study(options: argparse.Namespace, study: Study) -> None:
     """Print a study, and where its data and its report lie."""
     report = study_report(study, options.layout)
-    folder = report.parent
     if options.json:
-        print_json(asdict(study_document(study, folder)))
+        print_json(asdict(study_document(study, report.parent)))
         return
     console = stdout_console()
     if isinstance(study, Sweep):
         _print_tables(console, sweep_tables(study, is_whole=options.full))
-        said = sweep_answer(study)
+        said, next_words = sweep_answer(study), settling(study)
     else:
         _print_compared(console, study)
-        said = tuple(map(sentence, study.devices))
-    for words in said:
-        console.print(words, style="bold", highlight=False)
-    print_text(f"data: {folder}")
-    command = next_command(options, "report", folder.name)
-    print_text(f"report: {report}" if report.is_file() else f"no report yet; {command} writes it")
+        said, next_words = tuple(map(sentence, study.devices)), ()
+    for told in said:
+        console.print(told, style="bold", highlight=False)
+    if next_words:
+        print_text(f"next: {next_command(options, *next_words)} launches two settings in turn, which settles their times")
+    print_text(f"data: {report.with_suffix('.json')}")
+    again = next_command(options, "report", report.parent.name)
+    print_text(f"report: {report}" if report.is_file() else f"no report yet; {again} writes it")
 
 
 def _print_tables(console: Console, tables: tuple[TextTable, ...]) -> None:

@@ -11,8 +11,9 @@ from quadbench.lint.graph import DEQUANTIZE, QUANTIZE, LintedGraph
 from quadbench.lint.rules import EXACT_RESIZE, RESIZE_DEFAULTS
 
 OPERATORS = {  # those with a form; InstanceNormalization where it is part of a group norm
-    "Add", "Concat", "Conv", "Div", "Flatten", "Gather", "Gelu", "Gemm", "Identity", "InstanceNormalization", "LayerNormalization",
-    "MatMul", "Mul", "Reshape", "Resize", "Sigmoid", "Slice", "Softmax", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze",
+    "Add", "Concat", "Conv", "Div", "Flatten", "Gather", "Gelu", "Gemm", "Identity", "InstanceNormalization",
+    "LayerNormalization", "MatMul", "Mul", "Reshape", "Resize", "Sigmoid", "Slice", "Softmax", "Split",
+    "Squeeze", "Sub", "Transpose", "Unsqueeze",
 }  # fmt: skip
 
 

@@ -127,7 +127,7 @@ def _never(quality: Iterable[str], sides: Sides) -> Iterator[tuple[str, str]]:
     """Yield the limits of figures that sides never have, each with the reason."""
     yardstick, case = sides
     if not case.has_references:
-        yield "psnr_db", "its weights are random, and pictures of noise are like nothing; leave it out"
+        yield "psnr_db", "its weights are random, so that its pictures have no reference; leave it out"
     if not quality:
         yield "quality", "no metric is asked for, so that there are no scores; add `quality`, as [ssim]"
     if len(set(yardstick.tasks) & set(case.tasks)) < _LEAST_TASKS:

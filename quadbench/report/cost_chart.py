@@ -9,6 +9,7 @@ from quadbench.report.sweep import BYTES, TIME, Sweep, SweepFigure, SweepPoint, 
 from quadbench.report.sweep_chart import COLOURS, LETTER_WIDTH, STYLE
 
 _LINE_HEIGHT = 15
+_MOST_NAMED = 40  # spots; of more, those that none beats come first, as no more names can be read
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 400, 360, 52, 36, 48
 
 
@@ -81,7 +82,8 @@ def _drawn(sweep: Sweep, lines: Sequence[Sequence[_Spot]], cost: SweepFigure, qu
         if line:
             body.append(_path(best, line[0].colour))
         body += [_mark(spot, at) for spot in line]
-    body += _labels(spots, [at(spot.cost, spot.quality) for spot in spots])
+    named = [spot for spot in spots if spot.is_best or len(spots) <= _MOST_NAMED][:_MOST_NAMED]
+    body += _labels(named, [at(spot.cost, spot.quality) for spot in named])
     title = f"{sweep.recipe_name}: {quality.title} over {cost.title.lower()}"
     return svg(width, _HEIGHT, title, body) + "\n"
 

@@ -1,5 +1,6 @@
 """Study report: a sweep or a comparison -> one self-contained HTML file, readable without script, the answer first."""
 
+import shlex
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -54,7 +55,7 @@ def _render_sweep(sweep: Sweep) -> str:
             devices=tuple(dict.fromkeys(point.device for point in sweep.points)),
             caveats=caveats,
             runs={point.run_id: point.setting for point in sweep.points},
-            settling=settling(sweep),
+            settling=shlex.join(("quadbench", *words)) if (words := settling(sweep)) else None,
             charts=[Markup(chart) for chart in (cost_chart(sweep), sweep_chart(sweep)) if chart],
             telling=sweep_tables(sweep, is_whole=False),
             tables=tables,

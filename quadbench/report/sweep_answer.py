@@ -1,14 +1,13 @@
 """Sweep answer: Sweep -> what its settings are worth, in a few sentences for each device, honest about noise and gaps. Pure."""
 
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from quadbench.report.sweep import BYTES, TIME, Sweep, SweepFigure, SweepPoint, quality_of
-from quadbench.report.sweep_merits import Difference, differences, noise_of
+from quadbench.report.sweep_merits import Merit, merits, noise_of
 from quadbench.report.units import between, change, decibels, percent, plural
 from quadbench.statistics import Verdict
 
-_NAMED = 4  # settings that a sentence names
+_NAMED = 4  # settings, and tasks, that a sentence names
 _Settings = Mapping[str, Sequence[SweepPoint]]  # the points of a device by setting, each of a task
 
 
@@ -71,13 +70,16 @@ def _reached(points: Sequence[SweepPoint]) -> str:
     figures = [(point.task, figure) for point in points if (figure := _quality(point))]
     if not figures:
         return "is the first setting"
+    if len(figures) > _NAMED:
+        low, high = (decibels(end(figure.value for _, figure in figures)) for end in (min, max))
+        return f"reaches {low} to {high} {figures[0][1].title} ({plural(len(figures), 'task')})"
     return f"reaches {', '.join(f'{decibels(figure.value)} {figure.title} ({task})' for task, figure in figures)}"
 
 
 def _against(points: Sequence[SweepPoint], top: Sequence[SweepPoint], noise: float | None) -> str:
     """Say what a setting has more or less of quality, time and bytes than the best one, over the tasks."""
     of_tasks = {point.task: point for point in top}
-    told = {p.task: differences(p, of_tasks[p.task], noise) for p in points if p.task in of_tasks}
+    told = {p.task: merits(p, of_tasks[p.task], noise) for p in points if p.task in of_tasks}
     quality = {task: one for task, own in told.items() for key, one in own.items() if key not in (TIME, BYTES)}
     times, sizes = ({task: own[key] for task, own in told.items() if key in own} for key in (TIME, BYTES))
     parts = [
@@ -88,8 +90,8 @@ def _against(points: Sequence[SweepPoint], top: Sequence[SweepPoint], noise: flo
     return "; ".join(parts) or "no figure in common"
 
 
-def _said(these: Mapping[str, Difference], write: Callable[[float, float], str]) -> str:
-    """Write the differences of a figure over the tasks: the range of what is told, what is the same, what is not known."""
+def _said(these: Mapping[str, Merit], write: Callable[[float, float], str]) -> str:
+    """Write the merits of a figure over the tasks: the range of what is told, what is the same, what is not known."""
     told = {task: one for task, one in these.items() if one.is_told}
     sizes = sorted(one.size for one in told.values())
     groups = {
@@ -136,7 +138,7 @@ def _order(settings: _Settings, noise: float | None) -> str:
         return f"Beaten, as another is better in something and as good in the rest: {', '.join(beaten)}."
     first, *rest = settings.values()
     pairs = [(point, other) for points in rest for point in points for other in first if other.task == point.task]
-    verdicts = {one.verdict for pair in pairs for one in differences(*pair, noise).values()}
+    verdicts = {one.verdict for pair in pairs for one in merits(*pair, noise).values()}
     if verdicts <= {Verdict.SAME}:
         return "Nothing tells them apart: they are the same."
     more = (
@@ -158,12 +160,12 @@ def _noise(untouched: Sequence[SweepPoint], noise: float | None) -> Iterator[str
     yield f"Noise: {rest}, so that no smaller difference of times counts."
 
 
-def settling(sweep: Sweep) -> str | None:
-    """Return the command that launches the best setting and the next in turn; None where nothing was timed at two settings."""
+def settling(sweep: Sweep) -> tuple[str, ...]:
+    """Return the words that launch the best setting and another in turn; none where no touched task was timed at two settings."""
     runs = {point.run_id: point for point in sweep.points if point.task in sweep.touched and point.figure(TIME)}
     if len(runs) < 2:
-        return None
+        return ()
     settings = {point.value: [point] for point in runs.values()}
     top = settings[best_setting(settings)][0]
     other = next(point for point in runs.values() if point is not top)
-    return f"quadbench compare {top.run_id} {other.run_id} --devices {shlex.quote(top.device)}"
+    return ("compare", top.run_id, other.run_id, "--devices", top.device)

@@ -3,16 +3,18 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean, stdev
 
 from quadbench.report.sweep import BYTES, TIME, Sweep, SweepFigure, SweepPoint, quality_of, series_of
-from quadbench.statistics import Verdict, compare_unpaired, paired
+from quadbench.statistics import CONFIDENCE, Verdict, compare_unpaired
+from quadbench.statistics.student import half_width
 
 LEAST_DB = 0.5  # of likeness that matters, as nights have it
 _TOLD = (Verdict.WORSE, Verdict.BETTER)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
+class Merit:
     """A figure of one setting against another: of quality the dB more, of time and bytes the ratio, with the interval at 95 %.
 
     BETTER and WORSE: the interval leaves out that there is none, and times differ by more than the sweep's noise. SAME: all of it
@@ -30,7 +32,7 @@ class Difference:
         return self.verdict in _TOLD
 
 
-def differences(one: SweepPoint, other: SweepPoint, noise: float | None = None) -> dict[str, Difference]:
+def merits(one: SweepPoint, other: SweepPoint, noise: float | None = None) -> dict[str, Merit]:
     """Return what one setting has of quality, time and bytes against another of the same task, by the figure's key.
 
     `noise` is by how much times differ that the sweep did not touch, as a ratio above 1; None where that is not known.
@@ -56,7 +58,9 @@ def noise_of(sweep: Sweep, device: str) -> float | None:
 
 def with_best(sweep: Sweep) -> Sweep:
     """Return the sweep with those of its points marked that no other of their task and device beats."""
-    beaten = {id(point) for points in series_of(sweep) for point in points if _is_beaten(point, points, sweep)}
+    noise = {device: noise_of(sweep, device) for device in dict.fromkeys(point.device for point in sweep.points)}
+    series = series_of(sweep)
+    beaten = {id(point) for points in series for point in points if _is_beaten(point, points, noise[point.device])}
     return replace(sweep, points=tuple(replace(point, is_best=id(point) not in beaten) for point in sweep.points))
 
 
@@ -71,53 +75,51 @@ def change(point: SweepPoint, before: SweepPoint, key: str) -> tuple[float, floa
     of_items = _of_items(mine, theirs) if mine and theirs else []
     if len(of_items) < 2:
         return None
-    average = sum(of_items) / len(of_items)
-    spread = math.sqrt(sum((value - average) ** 2 for value in of_items) / (len(of_items) - 1))
-    return average, spread / math.sqrt(len(of_items))
+    return fmean(of_items), stdev(of_items) / math.sqrt(len(of_items))
 
 
-def _is_beaten(point: SweepPoint, rivals: Sequence[SweepPoint], sweep: Sweep) -> bool:
+def _is_beaten(point: SweepPoint, rivals: Sequence[SweepPoint], noise: float | None) -> bool:
     """Say whether another setting is told to be better in something and as good in the rest. One without quality is no rival."""
-    quality, noise = quality_of(rivals), noise_of(sweep, point.device)
+    quality = quality_of(rivals)
     if quality is None or point.figure(quality) is None:
         return True
-    told = [
-        {difference.verdict for difference in differences(rival, point, noise).values()}
+    told = (
+        {merit.verdict for merit in merits(rival, point, noise).values()}
         for rival in rivals
         if rival is not point and rival.figure(quality)
-    ]
+    )
     return any(Verdict.BETTER in verdicts and verdicts <= {Verdict.BETTER, Verdict.SAME} for verdicts in told)
 
 
-def _of_quality(mine: SweepFigure, theirs: SweepFigure) -> Difference | None:
+def _of_quality(mine: SweepFigure, theirs: SweepFigure) -> Merit | None:
     """Compare likeness item by item: items differ much more from each other than one does between two settings."""
     of_items = _of_items(mine, theirs)
     if not of_items:
         return None
-    told, verdict = paired(of_items), Verdict.INCONCLUSIVE
-    if told.low is not None and told.high is not None:
-        if max(abs(told.low), abs(told.high)) < LEAST_DB:
-            verdict = Verdict.SAME
-        elif told.low * told.high > 0:
-            verdict = Verdict.BETTER if told.mean > 0 else Verdict.WORSE
-    return Difference(size=told.mean, low=told.low, high=told.high, verdict=verdict)
+    size, half = fmean(of_items), half_width(of_items, CONFIDENCE)
+    if half is None:
+        return Merit(size=size, low=None, high=None, verdict=Verdict.INCONCLUSIVE)
+    low, high = size - half, size + half
+    is_same, is_apart = max(-low, high) < LEAST_DB, low > 0 or high < 0
+    apart = Verdict.BETTER if size > 0 else Verdict.WORSE
+    return Merit(size=size, low=low, high=high, verdict=Verdict.SAME if is_same else apart if is_apart else Verdict.INCONCLUSIVE)
 
 
 def _of_items(mine: SweepFigure, theirs: SweepFigure) -> list[float]:
     return [value - theirs.each[item] for item, value in mine.each.items() if item in theirs.each]
 
 
-def _of_cost(mine: SweepFigure, theirs: SweepFigure, noise: float) -> Difference | None:
+def _of_cost(mine: SweepFigure, theirs: SweepFigure, noise: float) -> Merit | None:
     if min(mine.value, theirs.value) <= 0:
         return None
     if mine.key == BYTES:
         ratio = mine.value / theirs.value
         verdict = Verdict.SAME if ratio == 1 else Verdict.BETTER if ratio < 1 else Verdict.WORSE
-        return Difference(size=ratio, low=None, high=None, verdict=verdict)
+        return Merit(size=ratio, low=None, high=None, verdict=verdict)
     sides = [list(side.each.values()) for side in (theirs, mine)]
     if not all(sides) or min(map(min, sides)) <= 0:
         return None
     told = compare_unpaired(*sides)
     is_noise = told.verdict in _TOLD and abs(math.log(told.ratio)) <= math.log(noise)
     verdict = Verdict.INCONCLUSIVE if is_noise else told.verdict
-    return Difference(size=told.ratio, low=told.low, high=told.high, verdict=verdict)
+    return Merit(size=told.ratio, low=told.low, high=told.high, verdict=verdict)

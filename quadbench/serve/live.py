@@ -1,8 +1,10 @@
 """Live: a part of a page that changes -> server-sent events, each the part as it is now, for as long as somebody looks."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+import logging
+from collections.abc import AsyncIterator, Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
@@ -11,41 +13,76 @@ MOST_VIEWERS = 100
 _PERIOD_S = 2.0
 _SIGN_OF_LIFE_S = 15.0  # after which proxies and browsers take a silent connection for lost
 _LONGEST_S = 3600.0  # then the browser asks again
+_OVER = "event: over\ndata:\n\n"
+_LOST = "retry: 15000\n\n"  # the browser asks again, after so many milliseconds
+KeyT = TypeVar("KeyT", bound=Hashable)
+
+log = logging.getLogger(__name__)
 
 
-class Live:
-    """The events of all viewers, of whom there may be so many at once."""
+@dataclass
+class _Part:
+    """A part that somebody looks at: the event that shows it as it is, and what wakes its viewers when that is another one."""
 
-    def __init__(self, most: int = MOST_VIEWERS) -> None:
-        self._left = most
+    event: str = ""
+    viewers: int = 0
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def events(self, part: Callable[[], str | None]) -> Response:
-        """Return the answer that sends a part of a page whenever it is another one, and ends once there is none any more."""
-        if self._left <= 0:
+    def show(self, event: str) -> None:
+        """Wake the viewers, if there is anything new."""
+        if event != self.event:
+            self.event, before = event, self.changed
+            self.changed = asyncio.Event()
+            before.set()
+
+
+class Live(Generic[KeyT]):
+    """The parts that are looked at, by their key. Each is asked for once a while, however many look; `part` gives it by key."""
+
+    def __init__(self, part: Callable[[KeyT], str | None], most: int = MOST_VIEWERS) -> None:
+        self._part, self._most = part, most
+        self._parts: dict[KeyT, _Part] = {}
+        self._tasks: dict[KeyT, asyncio.Task[None]] = {}
+
+    def events(self, key: KeyT) -> Response:
+        """Return the answer that sends a part whenever it is another one, and ends once there is none any more."""
+        if sum(part.viewers for part in self._parts.values()) >= self._most:
             return PlainTextResponse("too many look at this; reload the page by hand", 503, {"retry-after": "30"})
-        return StreamingResponse(self._sent(part), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+        return StreamingResponse(self._sent(key), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 
-    async def _sent(self, part: Callable[[], str | None]) -> AsyncIterator[str]:
-        with self._counted():
-            clock = asyncio.get_running_loop().time
-            begun, sent_at, sent = clock(), 0.0, ""
-            while clock() - begun < _LONGEST_S:
-                now = await run_in_threadpool(part)
-                if now is None:
-                    yield "event: over\ndata:\n\n"
-                    return
-                if now != sent:
-                    yield "".join(f"data: {line}\n" for line in now.splitlines()) + "\n"
-                    sent, sent_at = now, clock()
-                elif clock() - sent_at > _SIGN_OF_LIFE_S:
-                    yield ": \n\n"
-                    sent_at = clock()
-                await asyncio.sleep(_PERIOD_S)
-
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        self._left -= 1
+    async def _sent(self, key: KeyT) -> AsyncIterator[str]:
+        part = self._parts.setdefault(key, _Part())
+        part.viewers += 1
+        if key not in self._tasks:
+            self._tasks[key] = asyncio.create_task(self._watch(key, part))
         try:
-            yield
+            clock = asyncio.get_running_loop().time
+            end, sent = clock() + _LONGEST_S, ""
+            while clock() < end and sent not in (_OVER, _LOST):
+                changed = part.changed
+                if part.event != sent:
+                    sent = part.event
+                    yield sent
+                    continue
+                try:
+                    await asyncio.wait_for(changed.wait(), _SIGN_OF_LIFE_S)
+                except TimeoutError:
+                    yield ": \n\n"
         finally:
-            self._left += 1
+            part.viewers -= 1
+
+    async def _watch(self, key: KeyT, part: _Part) -> None:
+        """Ask for a part as long as somebody looks at it."""
+        try:
+            while part.viewers and part.event != _OVER:
+                part.show(_event(await run_in_threadpool(self._part, key)))
+                await asyncio.sleep(_PERIOD_S)
+        except Exception:
+            log.exception("what is looked at cannot be told")
+            part.show(_LOST)
+        finally:
+            del self._tasks[key], self._parts[key]
+
+
+def _event(text: str | None) -> str:
+    return _OVER if text is None else "".join(f"data: {line}\n" for line in text.splitlines()) + "\n"

@@ -1,8 +1,7 @@
 """Pages: what is watched -> the pages that people look at, and the parts of them that change."""
 
 import logging
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from markupsafe import Markup
@@ -14,7 +13,7 @@ from quadbench.errors import QuadbenchError, UnknownNameError
 from quadbench.nightly.history import sentence, tables
 from quadbench.nightly.overview import line_table
 from quadbench.report.units import plural
-from quadbench.serve.documents import AtWork, FarmNow
+from quadbench.serve.documents import FarmNow
 from quadbench.serve.door import REPORT_POLICY
 from quadbench.serve.live import Live
 from quadbench.serve.pictures import galleries, picture_bytes
@@ -35,14 +34,14 @@ class Pages:
 
     def __init__(self, watched: Watched) -> None:
         self._watched = watched
-        self._live = Live()
         self._part = Remembered(self._rendered_part, age_s=1, most=20)
+        self._live = Live(self._part)
         self._said = ""
 
     @property
     def routes(self) -> list[Route]:
         """Return every page with its path."""
-        paths: dict[str, Callable[[Request], Response]] = {
+        paths: dict[str, Callable[[Request], Response | Awaitable[Response]]] = {
             "/": self.now,
             "/farm": self.farm,
             "/runs": self.runs,
@@ -55,8 +54,8 @@ class Pages:
             "/nights/{night_id}/report": self.night_report,
             "/history": self.history,
             "/history/{case}": self.case,
-            "/live/now": lambda _: self._live.events(partial(self._part, (_NOW, ""))),
-            "/live/farm": lambda _: self._live.events(partial(self._part, (_FARM, ""))),
+            "/live/now": self.now_events,
+            "/live/farm": self.farm_events,
             "/live/runs/{run_id}": self.run_events,
             "/style.css": lambda _: _kept(style(), "text/css"),
             "/live.js": lambda _: _kept(script(), "text/javascript"),
@@ -78,17 +77,25 @@ class Pages:
         return page("runs", here="/runs", runs=runs, at_work=at_work, page=number, is_full=is_full)
 
     def run(self, request: Request) -> Response:
-        run_id, problems = request.path_params["run_id"], list[str]()
-        at_work = self._at_work(run_id)
-        line = self._watched.head(run_id)
-        if line is None and not at_work:
+        run_id, problems, watched = request.path_params["run_id"], list[str](), self._watched
+        part = self._part((_RUN, run_id))
+        line = self._told(lambda: watched.head(run_id), "the run", problems)
+        if line is None and part is None and not problems:
             raise UnknownNameError("run", run_id, ())
-        view = None if at_work else self._told(lambda: self._watched.view(run_id), "its figures", problems)
-        content = {"run_id": run_id, "line": line, "view": view, "problems": problems, "most_launches": _MOST_LAUNCHES}
-        return page("run", live=bool(at_work), here="/runs", at_work=at_work, **content)
+        is_here = watched.is_here(run_id)
+        view = self._told(lambda: watched.view(run_id), "its figures", problems) if line and is_here and not part else None
+        title = next((work.what for work in watched.work().work if work.run_id == run_id), (line and line.recipe) or "A run")
+        content = {"run_id": run_id, "title": title, "line": line, "is_here": is_here, "view": view, "problems": problems}
+        return page("run", live=bool(part), here="/runs", part=Markup(part or ""), most_launches=_MOST_LAUNCHES, **content)
 
-    def run_events(self, request: Request) -> Response:
-        return self._live.events(partial(self._part, (_RUN, request.path_params["run_id"])))
+    async def now_events(self, _: Request) -> Response:
+        return self._live.events((_NOW, ""))
+
+    async def farm_events(self, _: Request) -> Response:
+        return self._live.events((_FARM, ""))
+
+    async def run_events(self, request: Request) -> Response:
+        return self._live.events((_RUN, request.path_params["run_id"]))
 
     def run_report(self, request: Request) -> Response:
         return _report(self._watched.report(request.path_params["run_id"]))
@@ -127,6 +134,8 @@ class Pages:
         """Return the page of what cannot be shown. Only names that nothing has are told to who looks; paths are not."""
         if isinstance(error, UnknownNameError):
             return page("problem", 404, title="There is no such thing here", text=f"{error.message}.")
+        if self._watched.is_empty:
+            return page("problem", 404, title="Nothing yet", text="Nothing was measured here.")
         self._say(error)
         return page("problem", 503, title="Nothing to be seen", text=f"It {_UNREAD}.")
 
@@ -137,8 +146,11 @@ class Pages:
             return rendered(template, **self._now())
         if template == _FARM:
             return rendered(template, **self._farm())
-        at_work = self._at_work(run_id)
-        return rendered(template, at_work=at_work) if at_work else None
+        at_work = [work for work in self._watched.work().work if work.run_id == run_id]
+        farm = self._told(self._watched.farm, "the farm", [])
+        of_farm = [run for run in farm.runs if run.run_id == run_id] if farm else []
+        jobs = [job for job in farm.jobs if job.run_id == run_id] if farm and of_farm else []
+        return rendered(template, at_work=at_work, of_farm=of_farm, jobs=jobs) if at_work or of_farm else None
 
     def _now(self) -> dict[str, Any]:
         problems: list[str] = []
@@ -167,15 +179,14 @@ class Pages:
         farm = self._told(self._watched.farm, "the farm", problems)
         return {"farm": farm, "sentence": _farm_sentence(farm) if farm else "", "problems": problems}
 
-    def _at_work(self, run_id: str) -> list[AtWork]:
-        return [work for work in self._watched.work().work if work.run_id == run_id]
-
     def _told(self, ask: Callable[[], T], what: str, problems: list[str]) -> T | None:
         """Return an answer; None where there is none, and say so among the problems."""
         if self._watched.is_empty:
             return None
         try:
             return ask()
+        except UnknownNameError:
+            raise
         except QuadbenchError as error:
             self._say(error)
             problems.append(f"{what.capitalize()} {_UNREAD}.")

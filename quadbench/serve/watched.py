@@ -50,7 +50,7 @@ class Watched:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.work: Callable[[], WorkUnderWay] = _of_all(lambda: read_work(layout), age_s=1)
-        self.farm: Callable[[], FarmNow] = _of_all(self._farm, age_s=2)
+        self.farm: Callable[[], FarmNow] = _of_all(self._farm, age_s=5)
         self._known_runs = Remembered(self._runs, age_s=10, most=20)
         self._known_heads = Remembered(self._head, age_s=10, most=20)
         self.view = Remembered(self._view, age_s=30, most=4)
@@ -74,6 +74,10 @@ class Watched:
     def head(self, run_id: str) -> RunLine | None:
         """Return the line of a run; None where it has no launch yet."""
         return self._known_heads((run_id, self._at_work()))
+
+    def is_here(self, run_id: str) -> bool:
+        """Say whether a run's files lie in this results folder, and not at other hosts alone."""
+        return self.layout.run_file(_name("run", run_id)).exists()
 
     def night_report(self, night_id: str) -> str:
         """Return the report of a night."""

@@ -14,6 +14,7 @@ from quadbench.measure import measure_launches
 from quadbench.observer import Observer
 from quadbench.pipeline.progress import seen_by_others
 from quadbench.report.documents import write_comparison
+from quadbench.report.study_html import write_study_report
 from quadbench.report.versus import Versus, sentence
 from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
@@ -99,7 +100,7 @@ def _told_if_interrupted(
         write_comparison(versus, layout)
         for device in versus.devices:
             log.warning("%s", sentence(device))
-        log.warning("A: %s; B: %s; quadbench report %s writes the comparison's report", versus.a, versus.b, versus.comparison_id)
+        log.warning("A: %s; B: %s; '%s' has the comparison", versus.a, versus.b, write_study_report(versus, layout))
         raise
 
 

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class LaterRun:
     """A run that is held against an earlier one: of what, on which devices, what a sweep set in it, and its id if it has one."""
 
     recipe_name: str
@@ -27,7 +27,7 @@ class Wanted:
     run_id: str | None = None
 
 
-def earlier_run(layout: Layout, word: str, wanted: Wanted) -> RunResult | None:
+def earlier_run(layout: Layout, word: str, wanted: LaterRun) -> RunResult | None:
     """Return the run of this id, or for `latest` the latest before it of which all came to its end; None: there is none.
 
     Raises:
@@ -44,7 +44,7 @@ def earlier_run(layout: Layout, word: str, wanted: Wanted) -> RunResult | None:
     return baseline
 
 
-def _latest(layout: Layout, wanted: Wanted) -> RunResult | None:
+def _latest(layout: Layout, wanted: LaterRun) -> RunResult | None:
     ids = run_ids(layout, _LOOKED_AT)
     for run_id in ids[ids.index(wanted.run_id) + 1 :] if wanted.run_id in ids else ids:
         try:
@@ -55,12 +55,12 @@ def _latest(layout: Layout, wanted: Wanted) -> RunResult | None:
     return None
 
 
-def _is_whole(run: RunFile, wanted: Wanted) -> bool:
+def _is_whole(run: RunFile, wanted: LaterRun) -> bool:
     """Say whether a run planned launches, as sides of a comparison do not, and came to its end, as it was wanted."""
     return bool(run.planned) and run.is_ended and not run.left_out and run.swept == wanted.swept
 
 
-def _fits(run: RunResult, wanted: Wanted) -> bool:
+def _fits(run: RunResult, wanted: LaterRun) -> bool:
     """Say whether a run is of the same recipe and devices, and no launch of it failed."""
     if run.bundle.recipe_name != wanted.recipe_name:
         return False

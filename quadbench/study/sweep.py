@@ -1,11 +1,13 @@
 """Sweep: a recipe and several values of some of its keys -> a run for each setting, and their figures beside each other."""
 
 import itertools
+import logging
 import math
 import shlex
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from quadbench.quality.teacher import Teacher
 
 MOST_RUNS = 64  # of one sweep
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,22 +145,51 @@ def sweep(
     profiles = dict.fromkeys(profile_named(address.strip()) for address in addresses)
     built = [variation.recipe.on(profile) for variation in variations for profile in profiles]
     pipeline.build_all(built, layout=layout, observer=observer)
-    sweep_id = new_id()
-    points, failures = _measured(variations, addresses, conduct.since(began), layout, observer)
-    first = variations[0].recipe
-    result = with_best(
-        Sweep(
-            sweep_id=sweep_id,
-            recipe_name=first.name,
-            keys=tuple(over.key for over in overs),
-            published=first.published,
-            points=tuple(points),
-            touched=touched_tasks(variations),
-            left_out={setting: str(failure) for setting, failure in failures.items()},
-            command=_command(recipe, overs, addresses),
+    under_way = _SweepUnderWay(sweep_id=new_id(), variations=variations, command=_command(recipe, overs, addresses))
+    with _kept_if_broken_off(under_way, layout):
+        _measure(under_way, addresses, conduct.since(began), layout, observer)
+    return Swept(sweep=under_way.sweep, folder=_write(under_way.sweep, layout), failures=under_way.failures)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SweepUnderWay:
+    """A sweep that is being measured: its points so far, and by setting why there are none."""
+
+    sweep_id: str
+    variations: Sequence[Variation]
+    command: str
+    points: list[SweepPoint] = field(default_factory=list)
+    failures: dict[str, QuadbenchError] = field(default_factory=dict)
+
+    @property
+    def sweep(self) -> Sweep:
+        """Return the sweep as far as it has come; settings that were not reached are left out."""
+        first = self.variations[0]
+        settings = [point.setting for point in self.points]
+        missing = [str(variation) for variation in self.variations if variation.setting not in settings]
+        return with_best(
+            Sweep(
+                sweep_id=self.sweep_id,
+                recipe_name=first.recipe.name,
+                keys=tuple(first.setting),
+                published=first.recipe.published,
+                points=tuple(self.points),
+                touched=touched_tasks(self.variations),
+                left_out={name: str(self.failures.get(name, "the sweep was broken off")) for name in missing},
+                command=self.command,
+            )
         )
-    )
-    return Swept(sweep=result, folder=_write(result, layout.sweep(sweep_id)), failures=failures)
+
+
+@contextmanager
+def _kept_if_broken_off(under_way: _SweepUnderWay, layout: Layout) -> Iterator[None]:
+    """On Ctrl-C, and where a setting ends the sweep, write what the settings so far come to, and say where it lies."""
+    try:
+        yield
+    except (KeyboardInterrupt, QuadbenchError):
+        if under_way.points:
+            log.warning("'%s' has the settings that came to their end", _write(under_way.sweep, layout) / "sweep.html")
+        raise
 
 
 def _require_scoring(variations: Sequence[Variation]) -> None:
@@ -170,28 +203,25 @@ def _require_scoring(variations: Sequence[Variation]) -> None:
             import quadbench.quality.teacher  # noqa: F401  (that it can be imported is what is asked)
 
 
-def _measured(
-    variations: Sequence[Variation], addresses: Sequence[str], conduct: Conduct, layout: Layout, observer: Observer
-) -> tuple[list[SweepPoint], dict[str, QuadbenchError]]:
-    """Run and score every setting; return the points, and by setting why there are none. The time began with the conduct.
+def _measure(under_way: _SweepUnderWay, addresses: Sequence[str], conduct: Conduct, layout: Layout, observer: Observer) -> None:
+    """Run and score every setting. The time began with the conduct.
 
     Raises:
         QuadbenchError: a setting failed, and the conduct is not to keep going, or all did.
     """
-    began, points, failures = time.monotonic(), list[SweepPoint](), dict[str, QuadbenchError]()
+    began, variations = time.monotonic(), under_way.variations
     with temporary_folder(layout.scratch) as scratch:
         teacher = _teacher(variations, scratch)
         for number, variation in enumerate(variations, start=1):
             observer.step("sweep", f"{number} of {len(variations)}: {variation}")
             try:
-                points += _points(variation, addresses, conduct.since(began), teacher, layout, observer)
+                under_way.points.extend(_points(variation, addresses, conduct.since(began), teacher, layout, observer))
             except QuadbenchError as error:
+                under_way.failures[str(variation)] = error
                 if not (conduct.keep_going or isinstance(error, NoTimeError)):
                     raise
-                failures[str(variation)] = error
-    if not points:
-        raise next(iter(failures.values()))
-    return points, failures
+    if not under_way.points:
+        raise next(iter(under_way.failures.values()))
 
 
 def touched_tasks(variations: Sequence[Variation]) -> tuple[str, ...]:
@@ -242,8 +272,9 @@ def _points(
     return list(sweep_points(variation.setting, result, scores, likeness))
 
 
-def _write(result: Sweep, folder: Path) -> Path:
+def _write(result: Sweep, layout: Layout) -> Path:
     """Write a sweep's folder, whole or not at all."""
+    folder = layout.sweep(result.sweep_id)
     temporary, tables = folder.with_name(f".{folder.name}"), sweep_tables(result)
     temporary.mkdir(parents=True)
     contents = {

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from quadbench.errors import UnknownNameError, UserError
 from quadbench.spec import Name, Problem, Spec, is_file, load, path_variable, refuse
-from quadbench.target.targets import AiHubTarget, HtpArch, OnnxRuntimeTarget, QnnTarget, RunTarget, Target
+from quadbench.target.targets import AiHubTarget, HtpArch, LiteRtTarget, OnnxRuntimeTarget, QnnTarget, RunTarget, Target
 
 PROFILES_FOLDER = Path(__file__).parent / "device_profiles"
 PROFILES_VARIABLE = "QUADBENCH_DEVICE_PROFILES"
@@ -84,20 +84,23 @@ class DeviceProfile(Spec):
     def with_target(self, name: str) -> Self:
         """Return the profile with another of its targets on devices, attached and virtual: the first that has the name.
 
-        Names are those of backends, `onnxruntime` and `qnn`, and of ONNX Runtime's execution providers, `cpu` and `xnnpack`.
+        Names are those of backends, `onnxruntime`, `qnn` and `litert`, and of ONNX Runtime's execution providers, `cpu` and
+        `xnnpack`. A virtual device has no NPU that LiteRT knows: there LiteRT's CPU runs the same file.
 
         Raises:
             UnknownNameError: the profile has no such target.
         """
         targets: dict[str, RunTarget] = {}
         for target in self.targets():
-            if isinstance(target, OnnxRuntimeTarget | QnnTarget):
+            if isinstance(target, OnnxRuntimeTarget | QnnTarget | LiteRtTarget):
                 targets.setdefault(target.backend, target)
             if isinstance(target, OnnxRuntimeTarget):
                 targets.setdefault(target.execution_provider, target)
         if name not in targets:
             raise UnknownNameError(f"target of {self.name}", name, targets)
-        return self.model_copy(update={"target": targets[name], "virtual_target": targets[name]})
+        chosen = targets[name]
+        virtual = LiteRtTarget(backend="litert") if isinstance(chosen, LiteRtTarget) else chosen
+        return self.model_copy(update={"target": chosen, "virtual_target": virtual})
 
     def matches(self, properties: Mapping[str, str]) -> bool:
         """Say whether a device with these properties is of this kind; without patterns none is."""

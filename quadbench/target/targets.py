@@ -66,7 +66,7 @@ class LiteRtTarget(Spec):
     """LiteRT has the chip under this name, as SM8750, MT6991, E9965 or Tensor_G5. The default is null: the device's CPU."""
 
 
-RunTarget: TypeAlias = Annotated[OnnxRuntimeTarget | QnnTarget | AiHubTarget, Field(discriminator="backend")]
+RunTarget: TypeAlias = Annotated[OnnxRuntimeTarget | QnnTarget | AiHubTarget | LiteRtTarget, Field(discriminator="backend")]
 """A target that a device can run: the harness loads the product."""
 Target: TypeAlias = Annotated[
     OnnxRuntimeTarget | QnnTarget | AiHubTarget | LiteRtTarget | ToolchainTarget, Field(discriminator="backend")
