@@ -1,5 +1,6 @@
 """View: RunResult -> everything that the report shows, in reading order; pure, and in nanoseconds, bytes and decibels."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -133,6 +134,12 @@ class ReportView:
     versions: tuple[Fact, ...]
     settings: tuple[Fact, ...]
     conditions: tuple[DeviceConditions, ...]
+
+    @property
+    def again(self) -> str:
+        """Return the command that runs the same on the same devices, of a file with the recipe."""
+        addresses = ",".join(device.address for device in self.devices)
+        return shlex.join(("quadbench", "run", f"{self.result.bundle.recipe_name}.yaml", "--devices", addresses))
 
     @property
     def unequal(self) -> frozenset[tuple[str, str]]:
