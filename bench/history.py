@@ -54,6 +54,8 @@ def main() -> None:
         _timed("history", lambda: history(layout))
         _timed("history CASE, ten devices", lambda: history(layout, "case-0"))
         _timed("history CASE, one device", lambda: history(layout, "case-0", "--devices", "s25@0"))
+        _timed("history --html", lambda: history(layout, "--html", str(Path(folder) / "all.html")))
+        _timed("history CASE --html, ten devices", lambda: history(layout, "case-0", "--html", str(Path(folder) / "case.html")))
         _timed("a night's decisions", lambda: decide(Nights(engine), nights))
         _timed("what is known of the devices", lambda: know(Nights(engine)))
         engine.dispose()

@@ -1,4 +1,4 @@
-"""quadbench, for use from Python: a stored run -> its samples as a table. The rest is the command line's."""
+"""quadbench, for use from Python: a stored run -> its samples or its figures as a table. The rest is the command line's."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,3 +19,17 @@ def load(*run_ids: str, results: str | Path = "results") -> "pd.DataFrame":
 
     layout = Layout(Path(results))
     return samples_table(record for run_id in run_ids or (None,) for record in load_records(layout, run_id))
+
+
+def figures(run_id: str | None = None, *, table: str = "kpi", results: str | Path = "results") -> "pd.DataFrame":
+    """Return a table of a stored run's figures, by the names that `quadbench report --table` has; None is the latest that ended.
+
+    Raises:
+        QuadbenchError: there is no such run or table, or the run has nothing for it.
+    """
+    from quadbench.report.figure_table import to_frame
+    from quadbench.report.run_tables import named_tables
+    from quadbench.results.layout import Layout
+    from quadbench.results.runs import load_run
+
+    return to_frame(named_tables(load_run(Layout(Path(results)), run_id), table))

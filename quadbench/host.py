@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from multiprocessing import connection
@@ -22,6 +22,7 @@ from quadbench.errors import DeviceError, DeviceInUseError, MissingDependencyErr
 
 _SET_DEATH_SIGNAL = 1  # prctl(2): PR_SET_PDEATHSIG
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_MOST_OF_HOLDER = 300  # characters of what the holder of a lock says
 _SYSTEM_FOLDERS = "/usr/sbin:/sbin"  # not on every user's PATH
 
 
@@ -137,6 +138,26 @@ def folder_lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def file_lock(path: Path, holder: str, waiting: Callable[[str], object]) -> Iterator[None]:
+    """Hold the lock of a file, in which the `holder` says who that is; while another holds it, wait, and first say who.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    with path.open("a+", errors="replace") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            waiting(file.read(_MOST_OF_HOLDER).strip() or "another process")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(holder)
+        file.flush()
+        yield
 
 
 def start_bound(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:

@@ -8,7 +8,9 @@ from quadbench.artifacts import Bundle, Deployment, LaunchPlan, RunRecord
 class Observer(Protocol):
     """Is told what happens while it happens; may be called from several threads."""
 
-    def step(self, stage: str, detail: str) -> None: ...
+    def step(self, stage: str, detail: str, share: float | None = None) -> None:
+        """A stage goes on to its next step; `share` of the stage is done, None where that is not known."""
+        ...
 
     def built(self, bundle: Bundle) -> None: ...
 

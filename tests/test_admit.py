@@ -186,7 +186,8 @@ def test_a_second_admission_starts_from_what_the_first_made(
     assert main(["adapter", "admit", str(second), *results]) == 0
     shown = capsys.readouterr().out
     assert f"added to: {first['bundle']}" in shown
-    assert f"next: quadbench adapter admit {second} --recipe RECIPE --like TASK --results {tmp_path}" in shown
+    like = f"--recipe RECIPE --like TASK --bundle {first['bundle']}"
+    assert f"next: quadbench adapter admit {second} {like} --results {tmp_path} gives it a task to measure" in shown
     folder = Path(next(line.removeprefix("bundle: ") for line in shown.splitlines() if line.startswith("bundle: ")))
     assert {adapter.name for adapter in read_manifest(folder, Bundle).artifact.adapters} == {"one", "two"}
 
@@ -202,4 +203,6 @@ def test_a_damaged_note_of_the_latest_admission_is_named(
 def test_a_task_like_another_needs_the_recipe(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     new = write_new(tmp_path / "one.safetensors")
     assert main(["adapter", "admit", str(new), "--bundle", str(bundle), "--like", "restyle"]) == 2
-    assert "--like needs the --recipe of which the bundle was built" in " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--like needs the --recipe of which the bundle was built" in said
+    assert f"quadbench adapter admit {new} --recipe RECIPE --like restyle --bundle {bundle}" in said

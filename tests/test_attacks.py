@@ -14,14 +14,13 @@ from support.report_page import Page
 from support.synthetic_run import make_run
 
 from quadbench.artifacts import RunRecord, RunResult, Sample, TaskAssets
-from quadbench.cli.compare import _print_compared
-from quadbench.cli.console import stdout_console
 from quadbench.cli.result import print_result
-from quadbench.cli.sweep import _print_sweep
+from quadbench.cli.study_result import print_study
 from quadbench.report import (
     Sweep,
     cost_chart,
     kpi_rows,
+    named_tables,
     render_html,
     sweep_chart,
     sweep_csv,
@@ -34,8 +33,11 @@ from quadbench.report import (
     with_best,
 )
 from quadbench.report.baseline import against
-from quadbench.report.sides import Side, side_rows
-from quadbench.report.versus import Versus, VersusDevice, VersusSide
+from quadbench.report.documents import write_comparison
+from quadbench.report.run_tables import KPI
+from quadbench.report.sides import Side, side_rows, timed_launches
+from quadbench.report.study_html import render_study
+from quadbench.report.versus import Versus, VersusDevice, VersusSide, versus_csv
 from quadbench.results.layout import Layout
 
 ATTACKS = (
@@ -125,12 +127,27 @@ def test_no_name_is_markup_or_a_code_on_the_terminal(
     assert ("[red]" in re.sub(r"\s", "", shown)) is ("[red]" in attack)
 
 
-def test_a_sweep_has_names_as_text_in_its_tables_and_pictures(
+def sweep_called(folder: Path, name: str) -> Sweep:
+    """A sweep whose recipe, tasks, keys, values and failures are called so."""
+    settings = ({name: name}, {name: f"{name}2"})
+    points = tuple(point for setting in settings for point in sweep_points(setting, attacked(folder, name), None))
+    sweep = Sweep(
+        sweep_id="s",
+        recipe_name=name,
+        keys=(name,),
+        published=None,
+        points=points,
+        touched=tuple(point.task for point in points),
+        left_out={name: name},
+        command=name,
+    )
+    return with_best(sweep)
+
+
+def test_a_sweep_has_names_as_text_in_its_tables_pictures_and_report(
     attack: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = ({attack: attack}, {attack: f"{attack}2"})
-    points = with_best([point for setting in settings for point in sweep_points(setting, attacked(tmp_path, attack), None)])
-    sweep = Sweep(sweep_id="s", recipe_name=attack, keys=(attack,), published=None, points=points)
+    sweep = sweep_called(tmp_path, attack)
     for picture in (sweep_chart(sweep), cost_chart(sweep)):
         if picture:
             tags = {element.tag.rpartition("}")[2] for element in ElementTree.fromstring(picture).iter()}
@@ -141,13 +158,14 @@ def test_a_sweep_has_names_as_text_in_its_tables_and_pictures(
     assert not any(cell.startswith("=") for row in rows for cell in row)
     for table in sweep_tables(sweep):
         assert not CONTROLS.search(to_markdown(table) + to_latex(table))
-    _print_sweep(stdout_console(), sweep, is_whole=True)
+    print_study(argparse.Namespace(json=False, full=True, layout=Layout(tmp_path)), sweep)
     assert not CONTROLS.search(capsys.readouterr().out)
+    assert elements(render_study(sweep)) <= elements(render_study(sweep_called(tmp_path / "plain", "name")))
 
 
 def test_tables_of_a_run_have_names_as_text(attack: str, tmp_path: Path) -> None:
     run = attacked(tmp_path, attack)
-    rows = list(csv.reader(io.StringIO(to_csv(run))))
+    rows = list(csv.reader(io.StringIO(to_csv(named_tables(run, KPI)))))
     assert len({len(row) for row in rows}) == 1
     for table in text_tables(run):
         assert not CONTROLS.search(to_markdown(table) + to_latex(table))
@@ -155,20 +173,30 @@ def test_tables_of_a_run_have_names_as_text(attack: str, tmp_path: Path) -> None
         assert not re.search(r"(?<!\\)<(img|script)", to_markdown(table))
 
 
-def test_a_comparison_has_names_as_text(attack: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = attacked(tmp_path, attack)
+def comparison_called(folder: Path, name: str) -> Versus:
+    """A comparison whose sides, tasks, differences and failures are called so."""
+    run = attacked(folder, name)
     (device,) = {record.device for record in run.records}
     records = {variant: tuple(r for r in run.records if r.variant.value == variant) for variant in ("shared", "per-graph")}
     a, b = (Side(records=of, tasks=run.bundle.tasks) for of in records.values())
+    rows, differences = side_rows(device, a, b), {name: (name, name)}
     compared = VersusDevice(
-        device=device, blocks=0, looks=None, rows=side_rows(device, a, b), differences={attack: (attack, attack)}, caveats=()
+        device=device, blocks=0, looks=None, rows=rows, differences=differences, caveats=(), launches=timed_launches(a, b)
     )
-    side = VersusSide(source=attack, changes={attack: attack}, variant=run.records[1].variant, run_id="r")
-    versus = Versus(comparison_id="c", a=side, b=side, to_see=None, devices=(compared,), failures={})
-    _print_compared(stdout_console(), versus)
+    side = VersusSide(source=name, changes={name: name}, variant=run.records[1].variant, run_id="r")
+    return Versus(comparison_id="c", a=side, b=side, to_see=None, devices=(compared,), failures={name: name})
+
+
+def test_a_comparison_has_names_as_text(attack: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    versus = comparison_called(tmp_path, attack)
+    print_study(argparse.Namespace(json=False, layout=Layout(tmp_path)), versus)
     assert not CONTROLS.search(capsys.readouterr().out)
-    versus.write(Layout(tmp_path))
-    assert json.loads(Layout(tmp_path).comparison("c").read_text())["a"]["source"] == attack
+    write_comparison(versus, Layout(tmp_path))
+    assert json.loads((Layout(tmp_path).comparison("c") / "comparison.json").read_text())["a"]["source"] == attack
+    assert elements(render_study(versus)) <= elements(render_study(comparison_called(tmp_path / "plain", "name")))
+    rows = list(csv.reader(io.StringIO(versus_csv(versus))))
+    assert len({len(row) for row in rows}) == 1
+    assert not any(cell.startswith("=") for row in rows for cell in row)
 
 
 def test_a_baseline_in_json_has_names_as_they_are(attack: str, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from quadbench.report.condition import read_condition, where_met
 from quadbench.report.pictures import quality_rows
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
-from quadbench.results.runs import RunFile, load_run, save_run
+from quadbench.results.runs import RunFile, load_run, read_run_file, save_run
 from quadbench.statistics import Verdict, compare_unpaired
 
 TASKS = ("restyle", "remove-object", "draw")
@@ -117,6 +118,11 @@ def test_a_side_without_launches_or_with_a_figure_of_nothing_is_refused() -> Non
         ("baseline.better > 0", 0),
         ("shared.psnr_db < baseline.shared.psnr_db", 0),
         ("ratio.switch < 0.9 * baseline.ratio.switch", 0),
+        ("shared.end_to_end_ms.worse", 3),
+        ("per_graph.end_to_end_ms.worse or restyle.shared.end_to_end_ms.better", 0),
+        ("shared.vae_encoder_ms.worse", 0),
+        ("shared.psnr_db.worse", 0),
+        ("restyle.shared.psnr_db.same and restyle.shared.end_to_end_ms.worse", 1),
     ],
 )
 def test_a_condition_may_name_the_baseline(text: str, count: int, tmp_path: Path) -> None:
@@ -127,6 +133,25 @@ def test_a_condition_may_name_the_baseline(text: str, count: int, tmp_path: Path
     assert len(where_met(condition, kpi_rows(now), quality_rows(now), baseline)) == count
 
 
+def test_a_verdict_is_a_condition_alone_and_is_told_with_what_it_was_reached_by(tmp_path: Path) -> None:
+    before = make_run(tmp_path / "before", variants=MORE)
+    now = make_run(tmp_path / "now", variants=MORE, change=scaled("end_to_end_ns", 1.5))
+    baseline = against(before, kpi_rows(before), now, kpi_rows(now))
+    condition = read_condition("restyle.shared.end_to_end_ms.worse", TASKS, has_baseline=True)
+    (met,) = where_met(condition, kpi_rows(now), quality_rows(now), baseline)
+    assert met.startswith("restyle.shared.end_to_end_ms.worse: on virtual:s25: shared.end_to_end_ms is now / before 1.5")
+    without = where_met(condition, kpi_rows(now), quality_rows(now), None)
+    assert without == (
+        "restyle.shared.end_to_end_ms.worse: on virtual:s25: there is no figure restyle.shared.end_to_end_ms.worse",
+    )
+
+
+@pytest.mark.parametrize("text", ["shared.end_to_end_ms.p50", "baseline.worse", "shared.psnr_db"])
+def test_nothing_but_a_verdict_is_a_condition_alone(text: str) -> None:
+    with pytest.raises(UserError, match="is no condition alone: expected a comparison"):
+        read_condition(text, TASKS, has_baseline=True)
+
+
 def test_a_condition_on_a_change_without_an_interval_never_passes(tmp_path: Path) -> None:
     run = make_run(tmp_path, variants=(Variant.FLOAT, Variant.SHARED))
     baseline = against(run, kpi_rows(run), run, kpi_rows(run))
@@ -134,7 +159,9 @@ def test_a_condition_on_a_change_without_an_interval_never_passes(tmp_path: Path
     assert "there is no figure" in where_met(condition, kpi_rows(run), quality_rows(run), baseline)[0]
 
 
-@pytest.mark.parametrize("text", ["baseline.shared.psnr_db > 3", "shared.switch_ms.change_low > 1", "baseline.worse > 0"])
+@pytest.mark.parametrize(
+    "text", ["baseline.shared.psnr_db > 3", "shared.switch_ms.worse", "shared.switch_ms.change_low > 1", "baseline.worse > 0"]
+)
 def test_a_condition_on_a_baseline_needs_one(text: str) -> None:
     with pytest.raises(UserError, match="names a baseline, and there is none"):
         read_condition(text, TASKS)
@@ -201,7 +228,7 @@ def test_a_stored_run_is_held_against_an_earlier_one(results: Layout, capsys: py
         (["show", "later", "--baseline", "later"], 2, "would be its own baseline"),
         (["report", "later", "--baseline", "nothing"], 2, "unknown run 'nothing'"),
         (["run", "quickstart", "--devices", "local", "--baseline", RUN], 2, "is no baseline"),
-        (["report", "later", "--fail-if", "baseline.worse > 0"], 2, "--baseline RUN names an earlier run"),
+        (["report", "later", "--fail-if", "baseline.worse > 0"], 2, "--baseline latest, or the id of an earlier run"),
     ],
 )
 def test_a_baseline_that_does_not_fit_is_refused_before_anything_is_done(
@@ -216,3 +243,45 @@ def test_a_folder_without_runs_has_no_baseline(tmp_path: Path, capsys: pytest.Ca
     words = ["run", "quickstart", "--baseline", "earlier", "--devices", "local", "--results", str(tmp_path / "empty")]
     assert main(words) == 2
     assert "holds no run that could be a baseline" in capsys.readouterr().err
+
+
+def as_planned(layout: Layout, run_id: str, **changes: object) -> None:
+    """Have a run be one that came to its end as planned, but for the changes."""
+    save_run(layout, replace(read_run_file(layout, run_id), planned={Variant.SHARED: 2}, is_ended=True, **changes))
+
+
+def test_the_latest_whole_run_before_is_a_baseline(results: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["report", "--results", str(results.root), "--baseline", "latest", "--json"]
+    as_planned(results, RUN)
+    as_planned(results, "later")
+    assert main([*words, "later", "--fail-if", "restyle.shared.end_to_end_ms.worse"]) == 8
+    assert json.loads(capsys.readouterr().out)["baseline"]["run_id"] == RUN
+    assert main([*words, RUN]) == 0
+    output = capsys.readouterr()
+    assert json.loads(output.out)["baseline"] is None
+    assert "no earlier whole run of quickstart on virtual:s25" in output.err
+
+
+@pytest.mark.parametrize(
+    "changes", [{"is_ended": False}, {"planned": {}}, {"swept": {"lora": "int8"}}, {"left_out": {"local": "it was away"}}]
+)
+def test_a_run_that_was_cut_short_or_is_of_a_study_is_not_the_latest(
+    results: Layout, changes: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    as_planned(results, "later")
+    as_planned(results, RUN)
+    save_run(results, replace(read_run_file(results, RUN), **changes))
+    words = ["report", "later", "--results", str(results.root), "--baseline", "latest"]
+    assert main(words) == 0
+    assert "no earlier whole run" in capsys.readouterr().err
+
+
+def test_without_an_earlier_run_a_condition_on_the_latest_counts_as_met(
+    results: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["report", "later", "--results", str(results.root), "--baseline", "latest"]
+    assert main([*words, "--fail-if", "shared.end_to_end_ms.worse"]) == 8
+    said = " ".join(capsys.readouterr().err.split())
+    assert "conditions that name a baseline count as met" in said
+    assert "there is no figure shared.end_to_end_ms.worse" in said
+    assert main([*words, "--fail-if", "shared.psnr_db < 3"]) == 0

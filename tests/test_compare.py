@@ -222,7 +222,7 @@ def test_a_side_with_more_steps_is_found_to_take_longer_on_a_device(
 
 @pytest.mark.slow
 def test_ctrl_c_keeps_both_runs_and_what_their_whole_blocks_come_to(tiny_recipe: Path, tmp_path: Path) -> None:
-    words = ["compare", str(tiny_recipe), "--devices", "local", "--results", str(tmp_path)]
+    words = ["compare", str(tiny_recipe), "--b", "runtime.threads=2", "--devices", "local", "--results", str(tmp_path)]
     process = subprocess.Popen([sys.executable, "-m", "quadbench", *words], stderr=subprocess.PIPE, text=True)
     assert process.stderr
     for line in process.stderr:

@@ -15,7 +15,7 @@ from support.compiler_contract import CompilerContract, compile_for
 from support.small_graphs import model_of
 
 from quadbench.results.layout import Layout
-from quadbench.target.targets import AiHubTarget, OnnxRuntimeTarget, QnnTarget, Target
+from quadbench.target.targets import AiHubTarget, LiteRtTarget, OnnxRuntimeTarget, QnnTarget, Target
 from quadbench.target.toolchain import ToolchainTarget
 
 # A vendor's command line, as far as a compiler needs to be one: ONNX Runtime's optimizer in a process of its own.
@@ -41,6 +41,15 @@ class TestQnn(CompilerContract):
     def target(cls) -> Target:
         pytest.importorskip("onnxruntime_qnn")
         return QnnTarget(backend="qnn", htp_arch="v79", soc_model=69)
+
+
+class TestLiteRt(CompilerContract):
+    @pytest.fixture(scope="class", params=[None, "SM8750"])
+    @classmethod
+    def target(cls, request: pytest.FixtureRequest) -> Target:
+        pytest.importorskip("ai_edge_litert")
+        pytest.importorskip("onnxruntime_qnn")
+        return LiteRtTarget(backend="litert", soc=request.param)
 
 
 class TestAiHub(CompilerContract):

@@ -26,6 +26,7 @@ TASKS = ("restyle", "remove-object", "draw")
     [
         ("a.x < 3", True), ("a.x > 2", False), ("a.x >= 2", True), ("a.x == 2 and b.y != 5", False),
         ("a.x == 1 or b.y == 5", True), ("a.x > 9 or a.x < 3 and b.y > 4", True), ("a.x * 2 + 1 == b.y", True),
+        ("a.x", True), ("a.x - 2 > 0 or b.y", True),
         ("(a.x + 1) * 2 > b.y", True), ("1 < b.y / a.x - 1", True), ("b.y - a.x - 1 == 2", True), ("a.x<3", True),
     ],
 )  # fmt: skip
@@ -38,7 +39,8 @@ def test_an_expression_means_what_it_says(text: str, holds: bool) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "a.x", "a.x <", "< 3", "a.x < 3 and", "a.x < 3 b.y > 2", "(a.x < 3)", "a.x = 3", "a.x < 3; b.y", "a.x ** 2 > 1",
+        "", "a.x + 1", "3", "(a.x)",
+        "a.x <", "< 3", "a.x < 3 and", "a.x < 3 b.y > 2", "(a.x < 3)", "a.x = 3", "a.x < 3; b.y", "a.x ** 2 > 1",
         "x > 1",
         "__import__('os').system('x') > 1", "a.x < 1e9999", "(" * 30 + "a.x" + ")" * 30 + " < 1", "a.x < " + "1 + " * 400 + "1",
     ],

@@ -1,12 +1,14 @@
 """Device profile: a device is recognised by its properties, and profiles are found by name."""
 
+import json
 from pathlib import Path
 
 import pytest
 from support.schemas import poorly_described
 
+from quadbench.cli import main
 from quadbench.errors import SpecError, UnknownNameError, UserError
-from quadbench.target.profile import PROFILES_VARIABLE, DeviceProfile, load_profile, load_profiles, local_profile
+from quadbench.target.profile import PROFILES_VARIABLE, DeviceProfile, broken_profiles, load_profile, load_profiles, local_profile
 from quadbench.target.targets import OnnxRuntimeTarget, QnnTarget, target_key
 
 PROFILE = """
@@ -82,11 +84,49 @@ def test_profiles_of_a_folder_of_your_own_join_in(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["s25", "local"])
-def test_a_name_that_is_taken_is_refused(tmp_path, monkeypatch, name):
+def test_of_files_with_one_name_neither_is_taken_for_it(tmp_path, monkeypatch, name):
     write(tmp_path, name=name)
     monkeypatch.setenv(PROFILES_VARIABLE, str(tmp_path))
     with pytest.raises(UserError, match=f"the name '{name}' is taken by"):
-        load_profiles()
+        load_profile(name)
+    assert name not in {profile.name for profile in load_profiles()}
+    assert load_profile("tabs11").title == "Galaxy Tab S11"
+
+
+@pytest.mark.parametrize("content", ["{", "", "schema_version: 9\n", "name: [\x00", "schema_version: 1\nname: bench\n"])
+def test_a_broken_profile_costs_only_itself(tmp_path, monkeypatch, content):
+    known = load_profiles()
+    (tmp_path / "bench.yaml").write_text(content)
+    monkeypatch.setenv(PROFILES_VARIABLE, str(tmp_path))
+    assert load_profiles() == known
+    (broken,) = broken_profiles()
+    assert broken.name == "bench"
+    with pytest.raises(SpecError, match=r"bench\.yaml:"):
+        load_profile("bench")
+
+
+def test_a_broken_profile_is_named_where_devices_targets_and_checks_are_listed(tmp_path, monkeypatch, capsys):
+    (tmp_path / "bench.yaml").write_text("schema_version: 9\n")
+    monkeypatch.setenv(PROFILES_VARIABLE, str(tmp_path))
+    said = "bench.yaml:1: schema_version: found 9, this quadbench reads 1"
+    assert main(["targets"]) == 0
+    assert f"the device profile 'bench' is left out: {tmp_path}/{said}" in capsys.readouterr().err
+    assert main(["devices", "--json"]) == 0
+    told = capsys.readouterr()
+    assert said in told.err
+    assert "virtual:s25" in {row.get("address") for row in json.loads(told.out)}
+    main(["doctor", "--json"])
+    assert [check["hint"] for check in json.loads(capsys.readouterr().out) if check["name"] == "device profile bench"] == [
+        f"{tmp_path}/{said}"
+    ]
+
+
+def test_an_architecture_that_is_none_is_told_in_words(tmp_path):
+    path = write(tmp_path)
+    path.write_text(path.read_text().replace("htp_arch: v79", "htp_arch: hexagon"))
+    with pytest.raises(SpecError) as refused:
+        load_profile(path)
+    assert "target.htp_arch: expected a Hexagon architecture, as v73, v75, v79 or v81, found text 'hexagon'" in str(refused.value)
 
 
 def test_a_folder_that_is_missing_is_refused(tmp_path, monkeypatch):

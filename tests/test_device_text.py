@@ -18,7 +18,8 @@ from quadbench.cli import _configure_logging
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_error
 from quadbench.cli.result import print_result
 from quadbench.devices.device import command_failed
-from quadbench.report import kpi_table, render_html, to_csv, to_latex, to_markdown
+from quadbench.report import kpi_table, named_tables, render_html, to_csv, to_latex, to_markdown
+from quadbench.report.run_tables import KPI
 from quadbench.report.text_table import csv_cell
 from quadbench.results.layout import Layout
 
@@ -126,7 +127,12 @@ def test_a_devices_name_is_one_cell_in_every_table_and_page(tmp_path: Path, caps
     other = replace(evil, address="@b\r\nc")
     result = make_run(tmp_path, devices=(evil, other))
     table = kpi_table(result)
-    written = (to_csv(result), to_markdown(table), to_latex(table), to_markdown(kpi_table(make_run(tmp_path, devices=(evil,)))))
+    written = (
+        to_csv(named_tables(result, KPI)),
+        to_markdown(table),
+        to_latex(table),
+        to_markdown(kpi_table(make_run(tmp_path, devices=(evil,)))),
+    )
     for text in written:
         assert not CONTROLS.search(text.replace("\n", ""))
     rows = list(csv.reader(io.StringIO(written[0])))

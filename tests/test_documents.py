@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from support.printed_schemas import SCHEMAS, schema
 from support.scripted_harness import World
 from support.stored_run import store_run
 from support.synthetic_run import make_run
@@ -14,13 +15,7 @@ from quadbench.artifacts import Variant
 from quadbench.cli import main
 from quadbench.cli.console import print_json
 from quadbench.report import Sweep, sweep_points, with_best
-from quadbench.report.documents import document_schemas
-
-SCHEMAS = Path(__file__).parents[1] / "docs" / "schemas"
-
-
-def schema(name: str) -> dict[str, object]:
-    return json.loads((SCHEMAS / f"{name}.schema.json").read_text())
+from quadbench.report.documents import document_schemas, study_document
 
 
 def test_the_files_are_what_the_code_says() -> None:
@@ -44,9 +39,9 @@ def test_what_is_printed_is_what_the_schema_says(
 
 def test_a_sweep_is_what_its_schema_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = make_run(tmp_path, variants=(Variant.FLOAT, Variant.SHARED))
-    points = with_best(list(sweep_points({"precision.lora": "int8"}, result, None)))
-    sweep = Sweep(sweep_id="s", recipe_name="r", keys=("precision.lora",), published=None, points=points)
-    print_json(asdict(sweep) | {"folder": str(tmp_path)})
+    points = tuple(sweep_points({"precision.lora": "int8"}, result, None))
+    sweep = Sweep(sweep_id="s", recipe_name="r", keys=("precision.lora",), published=None, points=points, touched=("restyle",))
+    print_json(asdict(study_document(with_best(sweep), tmp_path)))
     jsonschema.validate(json.loads(capsys.readouterr().out), schema("sweep"), cls=jsonschema.Draft202012Validator)
 
 

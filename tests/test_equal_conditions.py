@@ -1,5 +1,6 @@
 """Sides that met different conditions: the files that both variants run tell, and times are not compared."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,9 +8,12 @@ import pytest
 from support.synthetic_run import ABBA, make_run
 
 from quadbench.artifacts import RunRecord, RunResult, Variant
-from quadbench.report.headline import gaps, headline
+from quadbench.report import render_html
+from quadbench.report.gaps import gaps
+from quadbench.report.headline import headline, in_words
 from quadbench.report.kpi import kpi_rows
 from quadbench.report.unequal import unequal_rows
+from quadbench.results.layout import Layout
 
 
 def slowed(folder: Path, factor: float, variants: tuple[Variant, ...] = ABBA) -> RunResult:
@@ -25,7 +29,7 @@ def slowed(folder: Path, factor: float, variants: tuple[Variant, ...] = ABBA) ->
 
 
 def sentence_of(result: RunResult) -> str:
-    return "".join(phrase.text for phrase in headline((), kpi_rows(result), ()))
+    return in_words(headline((), kpi_rows(result), ()))
 
 
 def test_a_slower_machine_on_one_side_is_told_by_the_file_that_both_run(tmp_path: Path) -> None:
@@ -36,14 +40,25 @@ def test_a_slower_machine_on_one_side_is_told_by_the_file_that_both_run(tmp_path
     told = [gap for gap in gaps(result, kpi_rows(result)) if "met different conditions" in gap]
     assert len(told) == 1
     assert all(f"in {' and '.join(row.task for row in rows)}: VAE decoder, the same file on both, took" in gap for gap in told)
-    assert all("do not compare; run again" in gap for gap in told)
+    assert all("These times do not compare." in gap for gap in told)
+
+
+def test_times_that_do_not_compare_stand_in_no_colour(tmp_path: Path) -> None:
+    coloured = re.compile(r'class="num ratio (?:better|worse)"')
+    equal, unequal = (
+        render_html(slowed(tmp_path / name, factor), Layout(tmp_path / name))
+        for name, factor in (("equal", 1.0), ("unequal", 1.5))
+    )
+    row = re.compile(r'<tr class="row-(?:end_to_end|switch|unet_step)">.*?</tr>', re.DOTALL)
+    assert any(coloured.search(text) for text in row.findall(equal))
+    assert not any(coloured.search(text) for text in row.findall(unequal))
 
 
 def test_the_headline_leaves_such_times_out_and_keeps_memory(tmp_path: Path) -> None:
-    assert "an image takes" in sentence_of(slowed(tmp_path / "equal", 1.0)).lower()
+    assert "time" in sentence_of(slowed(tmp_path / "equal", 1.0)).partition("n image takes")[2]
     unequal = sentence_of(slowed(tmp_path / "unequal", 1.5)).lower()
-    assert "an image takes" not in unequal
-    assert "running takes" in unequal
+    assert "time" not in unequal.partition("an image takes")[2]
+    assert "memory" in unequal.partition("an image takes")[2]
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.03])

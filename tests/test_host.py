@@ -1,11 +1,12 @@
-"""This machine: memory that was freed goes back to the system."""
+"""This machine: memory that was freed goes back to the system, and a lock says who holds it."""
 
 import ctypes
+import threading
 from pathlib import Path
 
 import pytest
 
-from quadbench.host import give_back
+from quadbench.host import file_lock, give_back
 
 PIECE, PIECES = 100_000, 2000  # below what the C library maps, and so returns, by itself
 
@@ -17,6 +18,28 @@ def test_what_was_freed_below_something_in_use_is_given_back() -> None:
     held = _resident_bytes()
     give_back()
     assert _resident_bytes() < held - PIECE * PIECES / 2
+
+
+def test_who_waits_for_a_lock_is_told_who_holds_it_and_goes_on_when_it_is_free(tmp_path: Path) -> None:
+    path, told, ended, waited = tmp_path / "lock", list[str](), threading.Event(), threading.Event()
+
+    def tell(holder: str) -> None:
+        told.append(holder)
+        waited.set()
+
+    def second() -> None:
+        with file_lock(path, "the second", tell):
+            assert path.read_text() == "the second"
+            ended.set()
+
+    waiting = threading.Thread(target=second)
+    with file_lock(path, "the first", tell):
+        waiting.start()
+        assert waited.wait(30)
+        assert not ended.is_set()
+    waiting.join()
+    assert told == ["the first"]
+    assert ended.is_set()
 
 
 def _resident_bytes() -> int:

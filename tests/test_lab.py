@@ -257,7 +257,7 @@ def test_a_night_whose_conductor_was_killed_finds_its_jobs_again_and_measures_no
     conductor, file = farm.lab.hosts[2], tmp_path / "night.yaml"
     case = {"name": "tiny", "source": str(desk.recipe)}
     night = {"schema_version": 1, "name": "lab", "devices": DEVICES, "yardstick": "reference", "blocks": 2, "cases": [case]}
-    file.write_text(json.dumps(night))
+    file.write_text(json.dumps({**night, "quality": ["ssim"]}))
     frozen = farm.run(conductor, "nightly", "freeze", "reference", desk.recipe, results=desk.results)
     assert frozen.returncode == 0, frozen.stderr
     words = "nightly", file, "--night", "one", "--farm", farm.environment["QUADBENCH_DATABASE"]
@@ -269,6 +269,9 @@ def test_a_night_whose_conductor_was_killed_finds_its_jobs_again_and_measures_no
     assert farm.number("SELECT count(*) FROM jobs WHERE kind = 'compare'") == 3
     assert farm.query("SELECT address FROM night_measurements ORDER BY address") == [(word,) for word in sorted(DEVICES)]
     assert farm.query("SELECT DISTINCT kind FROM night_rulings") == [("CLEAN",)]
+    scored = "SELECT DISTINCT task FROM night_points WHERE key = '{}' AND value > 0"
+    assert farm.query(scored.format("ssim")) == farm.query(scored.format("psnr"))  # the conductor fetched what each host painted
+    assert farm.number("SELECT count(*) FROM night_points WHERE key = 'ssim'") == 3 * len(farm.query(scored.format("ssim")))
 
 
 @busy

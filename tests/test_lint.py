@@ -22,7 +22,7 @@ from quadbench.errors import ArtifactError, BuildError
 from quadbench.lint import Finding, Severity, graph_of, lint_bundle, lint_graph
 from quadbench.results.layout import Layout
 from quadbench.target.profile import load_profile
-from quadbench.target.targets import OnnxRuntimeTarget
+from quadbench.target.targets import LiteRtTarget, OnnxRuntimeTarget, Target
 
 CPU = OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu")
 V69_PROFILE = """\
@@ -52,6 +52,18 @@ def resized(**form: str) -> ModelProto:
     return model_of(after=nodes, extra=(np.array(7, np.uint16), np.ones(2, np.float32)))
 
 
+def narrowed() -> ModelProto:
+    nodes = (
+        helper.make_node("QuantizeLinear", ["y.float", "x_scale", "extra0"], ["y.q"], "y.quantize"),
+        helper.make_node("DequantizeLinear", ["y.q", "x_scale", "extra0"], ["y"], "y.dequantize"),
+    )
+    return model_of(after=nodes, extra=(np.array(7, np.uint8),))
+
+
+def looked_up() -> ModelProto:
+    return model_of(after=(helper.make_node("Gather", ["y.float", "extra0"], ["y"], "look up"),), extra=(np.arange(4),))
+
+
 def depthwise(channels: int, weights: int = 1) -> ModelProto:
     nodes = (
         helper.make_node("QuantizeLinear", ["y.float", "x_scale", "x_zero"], ["y.q"], "y.quantize"),
@@ -67,8 +79,8 @@ def moved() -> ModelProto:
     return model_of(before=(helper.make_node("Transpose", [LORA], ["turned"], "turn", perm=[1, 0]),), dequantized="turned")
 
 
-def findings_of(model: ModelProto, htp_arch: str | None) -> list[Finding]:
-    return list(lint_graph(graph_of(model), htp_arch=htp_arch))
+def findings_of(model: ModelProto, htp_arch: str | None, target: Target | None = None) -> list[Finding]:
+    return list(lint_graph(graph_of(model), htp_arch=htp_arch, target=target))
 
 
 BROKEN: dict[str, tuple[Callable[[], ModelProto], str, str, str | None]] = {
@@ -241,6 +253,34 @@ def test_the_command_says_what_is_wrong_and_fails(
     assert main(["lint", str(folder), "--profile", "s25", "--json"]) == BuildError.exit_code
     listed = json.loads(capsys.readouterr().out)["shared/unet.onnx"]
     assert [(finding["rule"], finding["severity"]) for finding in listed] == [("lora-uint16", "error")]
+
+
+BROKEN_FOR_LITERT: dict[str, tuple[Callable[[], ModelProto], str, str]] = {
+    "litert-operator": (lambda: model_of(after=(helper.make_node("Tanh", ["y.float"], ["y"], "bend"),)), "node 'bend'", "Tanh"),
+    "litert-8-bit": (narrowed, "node 'y.quantize'", "UINT8"),
+    "litert-resize": (lambda: resized(nearest_mode="ceil"), "node 'enlarge'", "nearest with half_pixel with ceil"),
+    "litert-gather": (looked_up, "node 'look up'", "a look-up, which MediaTek's plugin leaves to the CPU"),
+}
+
+
+@pytest.mark.parametrize("rule", BROKEN_FOR_LITERT)
+def test_a_rule_of_litert_finds_the_graph_that_breaks_it_where_litert_is_the_target(rule: str) -> None:
+    make, subject, words = BROKEN_FOR_LITERT[rule]
+    (finding,) = findings_of(make(), None, LiteRtTarget(backend="litert", soc="MT6991"))
+    assert (finding.rule, finding.subject, finding.found) == (rule, subject, words)
+    assert findings_of(make(), None) == []
+
+
+def test_only_mediatek_s_plugin_leaves_look_ups_to_the_cpu() -> None:
+    assert findings_of(looked_up(), None, LiteRtTarget(backend="litert", soc="SM8750")) == []
+
+
+def test_the_command_takes_a_target_for_the_rules_of_its_compiler(
+    bundle_of: Callable[[ModelProto], Stored[Bundle]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = bundle_of(narrowed()).folder
+    assert main(["lint", str(folder), "--target", "litert-mt6991"]) == BuildError.exit_code
+    assert "error: shared/unet.onnx: litert-8-bit" in capsys.readouterr().out
 
 
 def test_the_tiny_model_s_graphs_are_clean(tiny_bundle: Stored[Bundle]) -> None:

@@ -1,12 +1,13 @@
 """Lines of devices on a terminal: what each does, in so many cells as there are, and how long it still takes."""
 
 import io
+import re
 from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
-from support.synthetic_run import make_run
+from support.synthetic_run import S25, TABS11, make_run
 
 from quadbench.artifacts import LaunchPlan, SequenceBlock, Variant
 from quadbench.cli.console import RUN_STAGES, RunConsole
@@ -45,6 +46,12 @@ def test_where_nothing_is_known_a_line_says_how_long_it_took() -> None:
     )
 
 
+def test_devices_that_wait_and_that_are_done_have_their_lines_too() -> None:
+    assert shown_line("s25", LiveLine(what="measured", detail="5 launches in 0:02:10", share=1.0, begun=1.0), 0.0, 80).plain == (
+        "s25 ━━━━━━━━━━ measured 5 launches in 0:02:10".ljust(75) + " done"
+    )
+
+
 def run_on(console: Console, records: Path) -> None:
     with RunConsole(console, RUN_STAGES) as observer:
         observer.step("build", "graphs")
@@ -58,6 +65,19 @@ def run_on(console: Console, records: Path) -> None:
         observer.lost("tabs11", "device 'tabs11' was lost: no such device", 300.0)
         observer.regained("tabs11", 12.0)
         observer.record(make_run(records).records[0])
+
+
+def test_all_devices_of_a_run_are_seen_from_the_first_push_to_the_last_launch(tmp_path: Path) -> None:
+    out = io.StringIO()
+    result = make_run(tmp_path, devices=(S25, TABS11))
+    with RunConsole(Console(file=out, force_terminal=True, width=100, height=20, color_system=None), RUN_STAGES) as observer:
+        for deployment in result.deployments:
+            observer.deployed(deployment)
+        launch = LaunchPlan(variant=Variant.SHARED, launch=0, sequence=())
+        observer.launch("virtual:s25", launch, 5, 5)
+        observer.record(result.records[0])
+    assert re.search(r"virtual:s25 ━{10} measured 5 launches in 0:00:\d\d +done\n", out.getvalue())
+    assert "virtual:tabs11 waits for its turn" in out.getvalue()
 
 
 @pytest.mark.parametrize("width", [80, 120])

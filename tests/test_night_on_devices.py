@@ -1,20 +1,22 @@
 """A night on four virtual devices, each with a fate of its own, has the right ruling for each, and says the cause."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import yaml
 from support.scripted_night import remember
 
 pytest.importorskip("torch")
+pytest.importorskip("torchmetrics")
 
 from quadbench.artifacts.night import Ruling, RulingKind
 from quadbench.cli import main
 from quadbench.devices import adb_reconnect
 from quadbench.nightly import confirming, launcher
 from quadbench.pipeline import Conduct
+from quadbench.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
 from quadbench.results.records import read_records
@@ -41,21 +43,20 @@ class Team:
         self.recipe.write_text(text.replace("timeout_s: 120}", f"timeout_s: 120, {quick}}}"))
         self.addresses = {name: f"virtual:{name}?scenario={folder / name}.yaml" for name in FATES} | {"local": "local"}
         self.file = folder / "team" / "night.yaml"
-        self.file.write_text(
-            json.dumps(
-                {
-                    "schema_version": 1,
-                    "name": "phones",
-                    "devices": list(self.addresses.values()),
-                    "yardstick": "reference",
-                    "blocks": 2,
-                    "cases": [
-                        {"name": "portrait", "source": self.recipe.name, "owner": "ana@lab"},
-                        {"name": "scene", "source": "scene.yaml", "devices": ["local"]},
-                    ],
-                }
-            )
-        )
+        night = {
+            "schema_version": 1,
+            "name": "phones",
+            "devices": list(self.addresses.values()),
+            "yardstick": "reference",
+            "blocks": 2,
+            "quality": ["ssim"],
+            "limits": {"quality": 0.000001},  # what tells the pictures of other files apart at all
+            "cases": [
+                {"name": "portrait", "source": self.recipe.name, "owner": "ana@lab"},
+                {"name": "scene", "source": "scene.yaml", "devices": ["local"]},
+            ],
+        }
+        self.file.write_text(yaml.safe_dump(night))
         shutil.copyfile(self.recipe, folder / "team" / "scene.yaml")
         self.befall({})
 
@@ -87,6 +88,15 @@ def team(tiny_recipe: Path, harness: Path, tmp_path: Path, monkeypatch: pytest.M
     return team
 
 
+def scores(team: Team, night: str) -> dict[tuple[str, str], set[str]]:
+    """The tasks whose pictures were scored in a night, by case and device."""
+    with read_records(team.layout.database) as records:
+        measured = Nights(records.engine).night(f"phones-{night}").measurements
+    return {
+        (one.case, one.address.partition("?")[0]): {point.task for point in one.points if point.key == "ssim"} for one in measured
+    }
+
+
 def told(rulings: Sequence[Ruling]) -> set[tuple[str, str, RulingKind]]:
     return {(one.case, one.address.partition("?")[0], one.kind) for one in rulings}
 
@@ -94,6 +104,9 @@ def told(rulings: Sequence[Ruling]) -> set[tuple[str, str, RulingKind]]:
 def test_each_of_four_devices_gets_the_ruling_that_its_fate_deserves_and_a_second_start_changes_none(team: Team) -> None:
     code, first = team.perform("first")
     assert code == 0, first
+    tasks = {task.name for task in load_recipe(str(team.recipe)).tasks}
+    assert set(map(frozenset, scores(team, "first").values())) == {frozenset(tasks)}
+    assert len(scores(team, "first")) == 5
     remember(team.layout.database, "phones-first", NIGHTS, noise=NOISE, faster={"local": FASTER})
     team.befall(FATES)
     team.slow_one_adapter_down()
@@ -109,6 +122,10 @@ def test_each_of_four_devices_gets_the_ruling_that_its_fate_deserves_and_a_secon
     assert "was lost" in causes["virtual:s25-exynos"]
     slower = {one.task for one in rulings if one.kind is RulingKind.REGRESSION and one.key == "unet_step"}
     assert slower == set()  # a step takes as long as ever: there are more of them
+    assert scores(team, "tonight")["portrait", "virtual:s25"] == tasks
+    pictures = {(one.case, one.kind) for one in rulings if one.key == "ssim"}
+    assert pictures & {("portrait", RulingKind.REGRESSION), ("portrait", RulingKind.IMPROVEMENT)}  # three times as many steps
+    assert "scene" not in {case for case, _ in pictures}
     report = (team.layout.night("phones-tonight") / "night.html").read_text()
     assert "thermal status 3" in report
     again, second = team.perform("tonight")

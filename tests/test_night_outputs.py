@@ -32,6 +32,7 @@ from quadbench.nightly import webhook
 from quadbench.nightly.github import annotations
 from quadbench.nightly.junit import night_junit
 from quadbench.nightly.markdown import night_markdown
+from quadbench.nightly.performed import Performed
 from quadbench.nightly.schedule import cron_line, systemd_files
 from quadbench.nightly.webhook import check_address, night_message, send, tell
 from quadbench.report.night import NightView, night_view
@@ -84,7 +85,10 @@ def told(layout: Layout, capsys: pytest.CaptureFixture[str]) -> Told:
     def call(*words: str, night: Night | None = None) -> tuple[bool, str, str]:
         parser = argparse.ArgumentParser(parents=[common_options()])
         add_outputs(parser)
-        is_told = write_outputs(parser.parse_args(words), night or sample_night(), layout)
+        engine = open_engine(database_of(layout))
+        performed = Performed.of(night or sample_night(), Nights(engine))
+        engine.dispose()
+        is_told = write_outputs(parser.parse_args(words), performed, layout)
         return is_told, *capsys.readouterr()
 
     return call

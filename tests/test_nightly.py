@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 from support.scripted_night import NEW, OLD, YARDSTICK, Phone, ScriptedLauncher, plan_of, remember
 
 from quadbench.artifacts.night import Night, Ruling, RulingKind
+from quadbench.host import file_lock
 from quadbench.nightly.ending import exit_code
 from quadbench.nightly.perform import perform
 from quadbench.results.engine import open_engine, writing
@@ -41,7 +43,7 @@ def launcher(history: Path, tmp_path: Path) -> ScriptedLauncher:
 
 
 def performed(launcher: ScriptedLauncher, night_id: str, **cases: str) -> Night:
-    return perform(night_id, plan_of(launcher, cases), launcher, layout=launcher.layout)
+    return perform(night_id, plan_of(launcher, cases), launcher, layout=launcher.layout).night
 
 
 def befall(launcher: ScriptedLauncher) -> None:
@@ -137,7 +139,7 @@ def test_a_confirmation_that_could_not_be_done_leaves_it_open_and_says_why(launc
 
 def test_a_case_that_cannot_be_at_all_is_missing_on_each_device_with_the_reason(launcher: ScriptedLauncher) -> None:
     plan = plan_of(launcher, {"scene": OLD}, faults={"broken": "unknown recipe 'nothing'"})
-    night = perform("tonight", plan, launcher, layout=launcher.layout)
+    night = perform("tonight", plan, launcher, layout=launcher.layout).night
     missing = [one for one in night.rulings if one.kind is RulingKind.MISSING]
     assert {(one.case, one.address, one.cause) for one in missing} == {("broken", w, "unknown recipe 'nothing'") for w in WORDS}
     assert exit_code(night.rulings) == 4
@@ -153,7 +155,7 @@ def test_tasks_that_the_yardstick_lacks_are_named_in_the_ruling_on_all_figures(l
         replace(plan, cases=(replace(case, yardstick=replace(case.yardstick, bundle=short)),)),
         launcher,
         layout=launcher.layout,
-    )
+    ).night
     alone = ", ".join(task.name for task in stored.artifact.tasks[1:])
     (ruling,) = (one for one in night.rulings if one.task is None)
     assert alone
@@ -164,9 +166,32 @@ def test_tasks_that_the_yardstick_lacks_are_named_in_the_ruling_on_all_figures(l
 def test_what_there_is_no_time_for_is_missing_and_a_night_keeps_its_time_when_it_goes_on(launcher: ScriptedLauncher) -> None:
     plan = replace(plan_of(launcher, {"scene": OLD}), budget_s=0.0)
     for _ in range(2):
-        night = perform("tonight", plan, launcher, layout=launcher.layout)
+        night = perform("tonight", plan, launcher, layout=launcher.layout).night
         assert {one.cause for one in night.rulings} == {"the time of the night was over before it"}
     assert launcher.asked == []
+
+
+def test_a_second_night_in_one_folder_says_which_it_waits_for_and_is_performed_then(
+    launcher: ScriptedLauncher, caplog: pytest.LogCaptureFixture
+) -> None:
+    with file_lock(launcher.layout.night_lock, "night first, by process 7 of ana@lab,", pytest.fail):
+        second = threading.Thread(target=performed, args=(launcher, "second"), kwargs={"scene": OLD})
+        second.start()
+        while "night first, by process 7 of ana@lab, is under way in this results folder" not in caplog.text:
+            assert second.is_alive()
+        assert launcher.asked == []
+    second.join()
+    assert {word for _, word, _ in launcher.asked} == set(WORDS)
+
+
+def test_a_word_for_a_device_that_has_been_measured_under_another_says_so(launcher: ScriptedLauncher) -> None:
+    plan = plan_of(launcher, {"scene": OLD}, ["steady"])
+    perform("tonight", plan, launcher, layout=launcher.layout)
+    launcher.phones["again"] = launcher.phones["steady"]
+    launcher.devices["again"] = "steady"
+    night = perform("tonight", plan_of(launcher, {"scene": OLD}, ["steady", "again"]), launcher, layout=launcher.layout).night
+    (ruling,) = (one for one in night.rulings if one.address == "again")
+    assert ruling.cause == "'steady' is the device of another word too, under which it was measured"
 
 
 def told(night: Night) -> set[tuple[object, ...]]:
@@ -181,7 +206,7 @@ def test_a_host_that_cannot_score_pictures_says_so_and_measures_and_rules_on_all
     monkeypatch.setitem(sys.modules, "torch", None)
     plan = plan_of(launcher, {"portrait": OLD}, ["steady"])
     plan = replace(plan, cases=tuple(replace(case, quality=("ssim",)) for case in plan.cases))
-    night = perform("tonight", plan, launcher, layout=launcher.layout)
+    night = perform("tonight", plan, launcher, layout=launcher.layout).night
     missing = [one for one in night.rulings if one.kind is RulingKind.MISSING]
     assert {(one.task, one.key) for one in missing} == {(task, "ssim") for task in ("restyle", "remove-object", "draw")}
     assert {one.cause for one in missing} == {UNSCORABLE}

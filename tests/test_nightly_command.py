@@ -1,6 +1,7 @@
 """`quadbench nightly` says what is wrong with a file, a name or a word with exit code 1, before anything is measured."""
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,8 +10,8 @@ from support.bundles import write_recipe_bundle
 
 from quadbench.cli import main
 from quadbench.nightly.ending import ERROR, exit_code
-from quadbench.nightly.night_file import load_night_file
-from quadbench.nightly.plan import device_of, planned
+from quadbench.nightly.plan import planned
+from quadbench.nightly.words import device_of
 from quadbench.recipe import load_recipe
 from quadbench.results.engine import open_engine
 from quadbench.results.frozen import freeze
@@ -41,8 +42,9 @@ def nightly(folder: Path, *words: object) -> int:
     [
         ({"cases": []}, "cases: expected at least 1"),
         ({"cases": [{"name": "a", "source": "quickstart", "devices": []}]}, "devices: expected at least 1"),
-        ({"devices": ["s25*2"]}, "'s25*2' fits any of several devices, and a history is that of one"),
-        ({"devices": ["chip=SM8750"]}, "'chip=SM8750' fits any of several devices"),
+        ({"devices": ["chip=SM8750"]}, "'chip=SM8750' fits any of several devices, and a history is that of one"),
+        ({"name": "a\tb"}, "name: expected"),
+        ({"devices": [" local"]}, "devices[0]: expected text on one line without spaces around it, found ' local'"),
     ],
 )
 def test_a_file_that_is_wrong_is_refused_with_exit_code_1(
@@ -76,31 +78,134 @@ def test_a_wrong_command_line_is_no_regression(capsys: pytest.CaptureFixture[str
     assert "--nonsense" in capsys.readouterr().err
 
 
-def test_a_night_none_of_whose_cases_can_be_is_an_error_that_names_each(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_night_without_its_yardstick_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert nightly(tmp_path, written(tmp_path), "--night", "one") == ERROR
     said = " ".join(capsys.readouterr().err.split())
-    assert "case 'restyle': unknown frozen bundle 'reference'" in said
+    assert "yardstick: unknown frozen bundle 'reference'" in said
     assert not (tmp_path / "results" / "quadbench.sqlite").exists()
 
 
-def test_a_case_without_its_yardstick_is_missing_and_costs_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A results folder in which `reference` is frozen."""
     layout = Layout(tmp_path / "results")
     freeze("reference", write_recipe_bundle(load_recipe("quickstart"), layout), layout)
-    cases = [FILE["cases"][0], {"name": "other", "source": "quickstart", "yardstick": "lost"}]  # type: ignore[index]
-    assert nightly(tmp_path, written(tmp_path, cases=cases, devices=["s25@NOWHERE"]), "--night", "one", "--json") == 4
+    return layout
+
+
+def case(name: str, **more: object) -> dict[str, object]:
+    return {"name": name, "source": "quickstart", **more}
+
+
+MISTAKES = {
+    "yardstick": ({"yardstick": "refrence"}, "yardstick: unknown frozen bundle 'refrence'", "did you mean 'reference'?"),
+    "yardstick of a case": ({"cases": [case("a", yardstick="lost")]}, "cases[0].yardstick: unknown frozen bundle 'lost'", ""),
+    "name": ({"cases": [case("a", source="quickstrt")]}, "cases[0].source: unknown recipe 'quickstrt'", "did you mean"),
+    "file": ({"cases": [case("a", source="no/such.yaml")]}, "cases[0].source: 'no/such.yaml' cannot be read", ""),
+    "key": ({"cases": [case("a", changes={"nonsense": "1"})]}, "cases[0].changes: ", "nonsense: unknown key"),
+    "value": ({"cases": [case("a", changes={"measure.iterations": "x"})]}, "cases[0].changes: ", "expected a whole number"),
+    "variant": (
+        {"cases": [case("a", changes={"variant": "merged-at-load"})]},
+        "cases[0].changes: ",
+        "no graphs of merged-at-load",
+    ),
+    "kit": ({"cases": [case("a", changes={"kit": "91ab"})]}, "cases[0].changes: unknown runtime kit", ""),
+    "harness": ({"cases": [case("a", changes={"harness": "/no"})]}, "cases[0].changes: the harness '/no' is no program", ""),
+    "profile": ({"devices": ["virtual:s52"]}, "devices[0]: unknown device profile 's52'", "did you mean 's25'?"),
+    "profile of a phone": ({"devices": ["s52@R5CX"]}, "devices[0]: unknown device profile 's52'", ""),
+    "scenario": ({"devices": ["virtual:s25?scenario=cold"]}, "devices[0]: unknown scenario 'cold'", ""),
+    "hosted": ({"devices": ["hub:s25"]}, "devices[0]: 'hub:s25' is at Qualcomm AI Hub", ""),
+    "no address": ({"devices": ["local?x"]}, "devices[0]: 'local?x' is no device", ""),
+    "wish": ({"cases": [case("a", devices=["s25*2"])]}, "cases[0].devices[0]: 's25*2' fits any of several", ""),
+    "twice": ({"devices": ["local", "local"]}, "devices[1]: 'local' is the device of 'local'; name it once", ""),
+    "twice by serial": ({"devices": ["R5CX", "s25@R5CX"]}, "devices[1]: 's25@R5CX' is the device of 'R5CX'", ""),
+    "scores": ({"cases": [case("a", limits={"quality": 0.1})]}, "cases[0].limits.quality: no metric is asked for", ""),
+    "scores of all": ({"limits": {"quality": 0.1}}, "limits.quality: no metric is asked for", ""),
+}
+
+
+@pytest.mark.parametrize(("changes", "said", "more"), MISTAKES.values(), ids=MISTAKES)
+def test_what_a_file_names_and_what_is_not_there_is_refused_at_its_line_before_anything_runs(
+    tmp_path: Path, layout: Layout, capsys: pytest.CaptureFixture[str], changes: dict[str, object], said: str, more: str
+) -> None:
+    assert nightly(tmp_path, written(tmp_path, **({"devices": ["s25@NOWHERE"]} | changes))) == ERROR
+    err = " ".join(capsys.readouterr().err.split())
+    assert f"night.yaml:1: {said}" in err
+    assert more in err
+    assert not layout.database.exists()
+
+
+def test_all_mistakes_of_a_file_are_said_at_once_each_at_its_line(
+    tmp_path: Path, layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "night.yaml"
+    lines = ["schema_version: 1", "name: phones", "devices: [virtual:s52]", "yardstick: lost", "cases:"]
+    lines += ["- {name: a, source: nothing}", "- name: b", "  source: quickstart", "  changes:", "    nonsense: 1"]
+    path.write_text("\n".join(lines).replace("nonsense: 1", "nonsense: '1'"))
+    assert nightly(tmp_path, path) == ERROR
+    err = capsys.readouterr().err
+    assert re.findall(r"night\.yaml:([0-9]+): ([a-z0-9.\[\]]+):", err) == [
+        *(("3", "devices[0]"), ("4", "yardstick"), ("6", "cases[0].source"), ("9", "cases[1].changes"))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "key", "said"),
+    [("quickstart", "switch", "a single task is measured"), ("sd15-scale", "psnr_db", "its weights are random")],
+)
+def test_a_limit_of_a_figure_that_a_case_can_never_have_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str, key: str, said: str
+) -> None:
+    recipe, layout = load_recipe(source), Layout(tmp_path / "results")
+    freeze("reference", write_recipe_bundle(recipe.model_copy(update={"tasks": recipe.tasks[:1]}), layout), layout)
+    limited = case("a", source=source, limits={key: 0.1, "ram": 0.1})
+    assert nightly(tmp_path, written(tmp_path, cases=[limited])) == ERROR
+    assert f"cases[0].limits.{key}: {said}" in " ".join(capsys.readouterr().err.split())
+    all_others = {"limits": {key: 0.1}, "cases": [case("a", source=source), case("b", source=source, limits={"ram": 0.1})]}
+    assert nightly(tmp_path, written(tmp_path, **all_others)) == ERROR
+    assert f"night.yaml:1: limits.{key}: {said}" in " ".join(capsys.readouterr().err.split())
+
+
+def test_what_is_there_and_broken_is_missing_and_costs_no_other(
+    tmp_path: Path, layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.yaml").write_text("schema_version: 1\nname: [")
+    path = written(tmp_path, cases=[case("restyle"), case("other", source="broken.yaml")], devices=["s25@NOWHERE"])
+    assert nightly(tmp_path, path, "--night", "one", "--json") == 4
     assert json.loads(capsys.readouterr().out)["outcome"] == "MISSING"
     engine = open_engine(layout.database)
     causes = {ruling.case: ruling.cause for ruling in Nights(engine).rulings("phones-one")}
     engine.dispose()
-    assert "unknown frozen bundle 'lost'" in causes["other"]
+    assert "not YAML" in causes["other"]
     assert "NOWHERE" in causes["restyle"]
 
 
-def test_a_results_folder_that_cannot_be_is_an_error_and_no_ruling(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    layout = Layout(tmp_path / "results")
-    freeze("reference", write_recipe_bundle(load_recipe("quickstart"), layout), layout)
+def test_a_dry_run_says_what_would_be_measured_and_what_is_broken_and_measures_nothing(
+    tmp_path: Path, layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, cases=[case("restyle", owner="ana@lab", changes={"measure.iterations": "7"})])
+    assert nightly(tmp_path, path, "--dry-run", "--night", "one") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "restyle quickstart with measure.iterations=7 reference local ana@lab" in out
+    assert "phones-one would measure 1 case in 3 blocks each" in out
+    (tmp_path / "broken.yaml").write_text("schema_version: 1\nname: [")
+    path = written(tmp_path, cases=[case("restyle"), case("other", source="broken.yaml")])
+    assert nightly(tmp_path, path, "--dry-run", "--json") == ERROR
+    told, err = capsys.readouterr()
+    assert [one["name"] for one in json.loads(told)["cases"]] == ["restyle"]
+    assert list(json.loads(told)["faults"]) == ["other"]
+    assert "case 'other' cannot be measured: " in err
+    assert not layout.database.exists()
+
+
+def test_words_of_a_farm_are_the_farm_s_to_know(tmp_path: Path, layout: Layout) -> None:
+    path = written(tmp_path, devices=["virtual:s52", "local@h1", "local@h2"])
+    assert planned(path, layout, on_farm=True).pairs[-1] == ("restyle", "local@h2")
+
+
+def test_a_results_folder_that_cannot_be_is_an_error_and_no_ruling(
+    tmp_path: Path, layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
     (layout.root / "nights").touch()
     assert nightly(tmp_path, written(tmp_path)) == ERROR
     assert "nights" in capsys.readouterr().err
@@ -117,11 +222,9 @@ def test_tasks_that_the_yardstick_lacks_are_named_at_the_start(tmp_path: Path, c
     assert f"case 'restyle': not measured, as the yardstick has no such tasks: {names}" in said
 
 
-def test_a_night_that_begins_in_the_evening_is_that_of_the_next_morning(tmp_path: Path) -> None:
-    layout = Layout(tmp_path / "results")
-    freeze("reference", write_recipe_bundle(load_recipe("quickstart"), layout), layout)
+def test_a_night_that_begins_in_the_evening_is_that_of_the_next_morning(tmp_path: Path, layout: Layout) -> None:
     assert nightly(tmp_path, written(tmp_path, devices=["s25@NOWHERE"])) == 4
-    engine = open_engine(tmp_path / "results" / "quadbench.sqlite")
+    engine = open_engine(layout.database)
     (night_id,) = Nights(engine).night_ids()
     engine.dispose()
     days = (datetime.fromisoformat(night_id.removeprefix("phones-")).date() - datetime.now(UTC).astimezone().date()).days
@@ -152,10 +255,8 @@ def test_a_device_that_was_never_there_has_the_name_under_which_it_would_be_leas
     assert device_of(word, ()).startswith(device)
 
 
-def test_a_plan_has_each_case_with_each_of_its_words_once(tmp_path: Path) -> None:
-    path = written(tmp_path, devices=["local", "local", "virtual:s25"])
-    plan = planned(load_night_file(path), tmp_path, Layout(tmp_path))
+def test_a_plan_has_each_case_with_each_of_its_words(tmp_path: Path, layout: Layout) -> None:
+    plan = planned(written(tmp_path, devices=["local", "virtual:s25"]), layout)
     assert plan.pairs == (("restyle", "local"), ("restyle", "virtual:s25"))
-    assert plan.blocks == 3
-    assert list(plan.faults) == ["restyle"]
+    assert (plan.blocks, plan.faults) == (3, {})
     assert exit_code(()) == 0

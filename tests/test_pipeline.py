@@ -44,7 +44,7 @@ class Watcher(Silent):
     def stages(self) -> set[str]:
         return {stage for stage, _ in self.steps}
 
-    def step(self, stage: str, detail: str) -> None:
+    def step(self, stage: str, detail: str, share: float | None = None) -> None:
         self.steps.append((stage, detail))
 
     def built(self, _bundle: Bundle) -> None: ...
@@ -219,7 +219,9 @@ def test_a_new_adapter_comes_from_its_file_to_its_figures_in_two_commands(
     _scale(new / "adapter_model.safetensors", 0.8)
     results = ["--results", str(layout.root), "--json"]
     assert main(["adapter", "admit", str(new), "--recipe", str(tiny_recipe), "--like", "change", *results]) == 0
-    folder = json.loads(capsys.readouterr().out)["bundle"]
+    output = capsys.readouterr()
+    assert "1/2 judge\n2/2 paint\n" in output.err
+    folder = json.loads(output.out)["bundle"]
     assert main(["run", str(tiny_recipe), "--bundle", folder, "--devices", "local", *results]) == 0
     answer = json.loads(capsys.readouterr().out)
     figures = {(row["task"], row["key"]): row["shared"] for row in answer["kpis"]}

@@ -56,6 +56,20 @@ def test_a_run_is_compared_with_reference_and_truth(tmp_path):
     assert find(compared, "draw", "shared", "reference").device == "virtual:s25"
 
 
+@pytest.mark.parametrize(
+    ("variants", "scored"),
+    [
+        ((Variant.FLOAT,), {"float"}),  # as a case of a night with `changes: {variant: float}`
+        ((Variant.FLOAT, Variant.SHARED), {"shared"}),  # the check of parity
+        ((Variant.RESIDENT, Variant.MERGED_AT_LOAD), {"resident", "merged-at-load"}),
+    ],
+)
+def test_each_variant_that_was_measured_is_scored(tmp_path, variants, scored):
+    compared = compare_run(make_run(tmp_path, variants=variants), Layout(tmp_path), metrics=["ssim"])
+    assert {c.made for c in compared if c.made != "reference"} == scored
+    assert all(isinstance(only(c.scores).value, float) for c in compared)
+
+
 def test_a_run_s_images_are_those_of_its_sound_launches(tmp_path):
     def change(record):
         return failed(record, "killed") if record.variant is Variant.SHARED and record.launch == 1 else record

@@ -31,8 +31,8 @@ GLOSSARY = (
     "fencing token, forecast, foundation model, gate, gauge, headroom, installation, inventory, item, job, judgement",
     "kit, launch, layer, layout, lease, line, LoRA pair, LoRA profile, merge, mix, network, night, probe, push set, quarantine",
     "record, reference, residual, retry, role, rollout, ruling, run, sample, sampler table, seat, shared, per-graph, resident",
-    "merged-at-load, float, site, store, stored, subject, target, target key, task, toolchain, trace, trajectory, truth, variant",
-    "verdict, weights, wish, worker, yardstick",
+    "merged-at-load, float, site, store, stored, study, subject, target, target key, task, toolchain, trace, trajectory, truth",
+    "variant, verdict, weights, wish, worker, yardstick",
 )
 MAKEFILE = (ROOT / "Makefile").read_text()
 # In two parts, or this file would be found.

@@ -11,10 +11,11 @@ import pytest
 from support.synthetic_run import S25, TABS11, make_run
 
 from quadbench.artifacts import Caveat, RunRecord
-from quadbench.report import Figure, Unit, kpi_rows, kpi_table, to_csv, to_latex, to_markdown
+from quadbench.report import Figure, Unit, kpi_rows, kpi_table, named_tables, to_csv, to_latex, to_markdown
 from quadbench.report.chart import Bar, BarPart, Series, line_chart, nice_ticks, stacked_bars
 from quadbench.report.component_times import component_tables
 from quadbench.report.provenance import versions
+from quadbench.report.run_tables import KPI
 from quadbench.report.units import decibels, number, show, times
 
 
@@ -33,7 +34,7 @@ def test_one_device_stands_in_the_title_rather_than_in_every_row(tmp_path: Path)
 
 
 def test_a_table_without_spread_fits_a_terminal(tmp_path: Path) -> None:
-    table = kpi_table(make_run(tmp_path), with_spread=False)
+    table = kpi_table(make_run(tmp_path), is_whole=False)
     widths = [max(len(row[index]) for row in (table.columns, *table.rows)) for index in range(len(table.columns))]
     assert sum(widths) + 3 * len(widths) + 1 <= 100
     assert ("draw", "VAE encoder", "ms", "n/a", "n/a", "", "") in table.rows
@@ -52,7 +53,7 @@ def test_doubts_are_a_column_where_they_differ(tmp_path: Path) -> None:
 
 def test_csv_has_full_precision_and_a_note_where_there_is_no_figure(tmp_path: Path) -> None:
     result = make_run(tmp_path)
-    rows = {(row["task"], row["figure"]): row for row in csv.DictReader(io.StringIO(to_csv(result)))}
+    rows = {(row["task"], row["figure"]): row for row in csv.DictReader(io.StringIO(to_csv(named_tables(result, KPI))))}
     switch = next(row.shared for row in kpi_rows(result) if (row.task, row.key) == ("restyle", "switch"))
     assert isinstance(switch, Figure)
     assert float(rows["restyle", "switch"]["shared_median"]) == switch.value / 1e6

@@ -7,7 +7,11 @@ import pytest
 from pydantic import Field
 
 from quadbench.errors import SpecError
+from quadbench.farm.farm_file import FarmFile
+from quadbench.nightly.night_file import NightFile
+from quadbench.recipe import Recipe
 from quadbench.spec import Name, Problem, Spec, SpecPath, load, refuse
+from quadbench.target.profile import DeviceProfile
 
 
 class Circle(Spec):
@@ -263,3 +267,9 @@ def test_a_validator_of_several_keys_refuses_each_at_its_place(tmp_path):
     with pytest.raises(SpecError) as caught:
         load(path, Pairs)
     assert caught.value.problems == (f"{path}:2: pairs[0].first: must be even", f"{path}:3: pairs[0].second: must be even")
+
+
+@pytest.mark.parametrize("model", [Recipe, DeviceProfile, FarmFile, NightFile])
+def test_what_a_text_is_like_is_told_in_words_and_never_as_a_pattern(model):
+    assert "'pattern': '" not in repr(model.__pydantic_core_schema__)  # pydantic's own, which stands in errors as it is
+    assert "pattern" in repr(model.model_json_schema())

@@ -87,7 +87,7 @@ def layout(tmp_path: Path, database: Source, monkeypatch: pytest.MonkeyPatch) ->
 def test_old_runs_are_removed_but_for_those_that_something_refers_to(
     layout: Layout, database: Source, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    comparison = layout.comparison("c1")
+    comparison = layout.comparison("c1") / "comparison.json"
     comparison.parent.mkdir(parents=True)
     comparison.write_text(json.dumps({"sides": [{"run_id": "run-100"}, {"run_id": "run-1"}]}))
     prune = ["prune", "--keep", "90d", "--results", str(layout.root)]

@@ -92,7 +92,8 @@ def test_a_run_is_shown_again_within_100_columns_and_nothing_is_written(
     for words in ([], [RUN], [RUN, "--full"]):
         assert main(["show", *words, "--results", str(results.root)]) == 0
         shown = capsys.readouterr().out
-        assert "On virtual:s25: 2 tasks take" in " ".join(shown.split())
+        assert "On virtual:s25 one base with LoRAs takes" in " ".join(shown.split())
+        assert shown.count("virtual device: ") == 1
         assert max(map(len, shown.splitlines())) <= 100
     assert sorted(results.root.rglob("*")) == before
     assert shown.splitlines()[-1] == f"no report yet; quadbench report {RUN} writes it"

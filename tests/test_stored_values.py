@@ -77,7 +77,7 @@ def test_the_terminal_ends_with_the_result_in_words(old_run: Layout, capsys: pyt
     words = ["report", RUN, "--results", str(old_run.root)]
     assert main(words) == 0
     short = capsys.readouterr().out
-    assert short.index("Ratio") < short.index("On virtual:s25: 2 tasks take")
+    assert short.index("Ratio") < short.index("On virtual:s25 one base with LoRAs takes")
     assert short.splitlines()[-1].startswith("report: ")
     assert "VAE decoder" not in short
     assert main([*words, "--full"]) == 0
@@ -90,7 +90,7 @@ def test_json_is_what_the_summary_says(old_run: Layout, capsys: pytest.CaptureFi
     summary = TypeAdapter(RunSummary).validate_python(answer)
     assert (summary.schema_version, summary.run_id, len(summary.records)) == (1, RUN, 5)
     assert set(answer) == {field.name for field in fields(RunSummary)}
-    assert summary.headline.startswith("On virtual:s25: 2 tasks take")
+    assert summary.headline.startswith("On virtual:s25 one base with LoRAs takes")
 
 
 def test_the_latest_run_is_the_latest_that_was_not_interrupted(old_run: Layout, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -12,12 +13,14 @@ from support.synthetic_run import S25, TABS11, failed, make_run
 
 from quadbench.artifacts import RunRecord, Variant
 from quadbench.artifacts.scores import Better, Compared, Metric, RunScores, Score
+from quadbench.cli import main
 from quadbench.errors import SpecError, UserError
 from quadbench.recipe import INT8_KEY, load_recipe
 from quadbench.report import Sweep, SweepPoint, cost_chart, sweep_chart, sweep_csv, sweep_points, sweep_tables, with_best
-from quadbench.report.sweep import change
+from quadbench.report.sweep_merits import change
 from quadbench.study.sweep import Over, read_over, varied
 
+TASKS = ("restyle", "remove-object", "draw")
 SSIM = Metric(name="ssim", title="SSIM", unit="", better=Better.HIGHER, definition="Structural similarity.")
 
 
@@ -40,7 +43,9 @@ def _points(folder: Path, value: str, psnr_db: tuple[float, float], **options: o
 
 def _sweep(folder: Path, *values: tuple[str, tuple[float, float]], published: str | None = None, **options: object) -> Sweep:
     points = [point for value, psnr_db in values for point in _points(folder / value, value, psnr_db, **options)]
-    return Sweep(sweep_id="s", recipe_name="quickstart", keys=(INT8_KEY,), published=published, points=tuple(points))
+    return Sweep(
+        sweep_id="s", recipe_name="quickstart", keys=(INT8_KEY,), published=published, points=tuple(points), touched=TASKS
+    )
 
 
 def _row(sweep: Sweep, value: str, task: str = "restyle") -> dict[str, str]:
@@ -123,7 +128,7 @@ def test_a_point_holds_the_mean_over_items_and_its_standard_error(tmp_path: Path
 
 def test_a_change_is_that_of_the_same_items(tmp_path: Path) -> None:
     before, after = (_points(tmp_path / v, v, psnr_db)[0] for v, psnr_db in (("0", (40.0, 50.0)), ("20", (39.0, 49.0))))
-    assert change(after, before) == (-1.0, 0.0)
+    assert change(after, before, "psnr") == (-1.0, 0.0)
     assert _row(_sweep(tmp_path / "t", ("0", (40.0, 50.0)), ("20", (39.0, 49.0))), "20")["change"] == "-1.00 ± 0.00"
 
 
@@ -146,7 +151,9 @@ def test_published_figures_stand_beside_those_of_the_same_value(tmp_path: Path) 
         )
 
     points = tuple(printed(value) for value in ("20", "30"))
-    table = sweep_tables(Sweep(sweep_id="s", recipe_name="r", keys=(INT8_KEY,), published="quad-table-4", points=points))[0]
+    table = sweep_tables(
+        Sweep(sweep_id="s", recipe_name="r", keys=(INT8_KEY,), published="quad-table-4", points=points, touched=TASKS)
+    )[0]
     assert [row[table.columns.index("published")] for row in table.rows] == ["32.6766", ""]
     assert any("QUAD paper" in note for note in table.notes)
 
@@ -190,32 +197,25 @@ def test_bytes_and_memory_and_the_likeness_to_truth_and_teacher_stand_beside_tha
     figures = {figure.key: figure.value for figure in points["remove-object"].figures}
     assert (figures["psnr_teacher"], figures["psnr_truth"], figures["bytes"]) == (31.0, 25.0, 30.0)
     assert figures["peak_ram"] > 100
-    sweep = Sweep(sweep_id="s", recipe_name="r", keys=("tasks.1.sampler.steps",), published=None, points=tuple(points.values()))
+    sweep = Sweep(
+        sweep_id="s",
+        recipe_name="r",
+        keys=("tasks.1.sampler.steps",),
+        published=None,
+        points=tuple(points.values()),
+        touched=TASKS,
+    )
     table = next(table for table in sweep_tables(sweep, is_whole=False) if ": remove-object on" in table.title)
     likeness = ("PSNR, dB", "PSNR to teacher, dB", "PSNR to truth, dB")
-    assert table.columns == ("steps", *likeness, "End to end, ms", "All files, MB", "Peak RAM, running, MB", "best")
+    assert table.columns == ("steps", *likeness, "End to end, ms", "All files, MB", "Peak RAM, running, MB")
     assert "PSNR to teacher" not in " ".join(sweep_tables(sweep, is_whole=False)[0].columns)
-
-
-def test_the_best_are_those_that_no_other_beats(tmp_path: Path) -> None:
-    points = _sweep(tmp_path, ("0", (40.0, 44.0)), ("50", (41.0, 45.0)), ("100", (30.0, 31.0))).points
-    restyle = [point for point in points if point.task == "restyle"]
-
-    def costing(point: SweepPoint, time: float) -> SweepPoint:
-        figures = tuple(replace(f, value=time) if f.key == "end_to_end" else f for f in point.figures)
-        return replace(point, figures=figures)
-
-    dear, good, cheap = (costing(point, time) for point, time in zip(restyle, (9.0, 8.0, 4.0), strict=True))
-    assert [point.is_best for point in with_best([dear, good, cheap])] == [False, True, True]
-    assert [point.is_best for point in with_best([good, good])] == [True, True]
 
 
 def test_quality_is_drawn_over_cost(tmp_path: Path) -> None:
     sweep = _sweep(tmp_path, ("0", (40.0, 44.0)), ("50", (39.0, 40.0)))
-    drawn = ElementTree.fromstring(cost_chart(replace(sweep, points=with_best(sweep.points))) or "")
+    drawn = ElementTree.fromstring(cost_chart(with_best(sweep)) or "")
     circles = [element for element in drawn.iter() if element.tag.endswith("circle")]
     assert len(circles) == 6
-    assert {element.get("fill") for element in circles} >= {"none"}
     words = {element.text for element in drawn.iter() if element.tag.endswith("text")}
     assert {"PSNR, dB", "End to end, ms", "50, restyle"} <= words
     assert cost_chart(replace(sweep, points=())) is None
@@ -225,7 +225,7 @@ def test_keys_that_end_alike_are_told_apart(tmp_path: Path) -> None:
     keys = ("tasks.0.sampler.steps", "tasks.1.sampler.steps", "precision.lora")
     result = make_run(tmp_path, variants=(Variant.FLOAT, Variant.SHARED))
     points = tuple(sweep_points(dict.fromkeys(keys, "4"), result, None))
-    sweep = Sweep(sweep_id="s", recipe_name="r", keys=keys, published=None, points=points)
+    sweep = Sweep(sweep_id="s", recipe_name="r", keys=keys, published=None, points=points, touched=TASKS)
     assert sweep_tables(sweep)[0].columns[:3] == ("0.sampler.steps", "1.sampler.steps", "lora")
 
 
@@ -233,3 +233,18 @@ def test_one_item_has_no_standard_error(tmp_path: Path) -> None:
     result = make_run(tmp_path, variants=(Variant.FLOAT, Variant.SHARED), items=1)
     point = next(sweep_points({INT8_KEY: "0"}, result, None))
     assert next(figure for figure in point.figures if figure.key == "psnr").error is None
+
+
+def test_a_sweep_that_could_not_be_scored_is_refused_before_anything_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setitem(sys.modules, "torchmetrics", None)
+    for name in [name for name in sys.modules if name.startswith("quadbench.quality")]:
+        monkeypatch.delitem(sys.modules, name)
+    words = ["sweep", "quickstart", "--over", "precision.lora=int16,int8", "--devices", "local"]
+    assert main([*words, "--results", str(tmp_path)]) == 7
+    said = " ".join(capsys.readouterr().err.split())
+    assert "torchmetrics" in said
+    assert "pip install 'quadbench[quality]'" in said
+    assert not (tmp_path / "bundles").exists()

@@ -33,6 +33,7 @@ def test_a_sweep_runs_scores_and_writes_every_value(
     folder = Path(answer["folder"])
     assert {path.name for path in folder.iterdir()} == {
         "sweep.json",
+        "sweep.html",
         "table.csv",
         "table.md",
         "table.tex",
@@ -54,6 +55,8 @@ def test_a_sweep_that_keeps_going_names_the_value_that_failed(
     words = ["sweep", str(recipe), "--over", over, "--devices", "local", "--results", str(tmp_path / "results")]
     assert main(words) == 2
     assert "runtime.cores names core 999" in capsys.readouterr().err
+    (kept,) = (tmp_path / "results").glob("sweeps/*/sweep.json")
+    assert list(json.loads(kept.read_text())["left_out"]) == ["runtime.cores.0=999"]
     assert main([*words, "--keep-going", "--json"]) == 2
     output = capsys.readouterr()
     assert {point["setting"]["runtime.cores.0"] for point in json.loads(output.out)["points"]} == {f"{core}"}

@@ -17,7 +17,7 @@ THREE = (SHARED, OWN, RESIDENT, RESIDENT, OWN, SHARED)
 
 
 def tables_of(result: RunResult) -> tuple[TextTable, ...]:
-    return tuple(ways.table for ways in ways_views(result, kpi_rows(result)))
+    return tuple(ways.table.text for ways in ways_views(result, kpi_rows(result)))
 
 
 def test_three_ways_stand_in_one_table_with_what_decides_between_them(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_two_ways_are_compared_elsewhere(tmp_path: Path) -> None:
 def test_a_base_merged_at_load_is_a_way_of_its_own_and_each_way_is_a_curve(tmp_path: Path) -> None:
     result = make_run(tmp_path, variants=(SHARED, OWN, MERGED))
     (ways,) = ways_views(result, kpi_rows(result))
-    assert [row[0].partition(":")[0] for row in ways.table.rows] == ["shared", "per-graph", "merged-at-load"]
+    assert [row[0].partition(":")[0] for row in ways.table.text.rows] == ["shared", "per-graph", "merged-at-load"]
     assert set(ways.curves) == {SHARED, OWN, MERGED}
     for curve in ways.curves.values():
         times = [time for _, time in curve]

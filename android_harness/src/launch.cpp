@@ -44,7 +44,7 @@ Session Launch::load_session(const std::string& component, const std::filesystem
                                  .execution_provider = plan_.runtime.execution_provider,
                                  .weights = std::move(weights)};
   const std::int64_t begin = now_ns();
-  Session session(runtime_, graph, settings, component);
+  Session session = runtime_.load(graph, settings, component);
   load_ns_ = now_ns() - begin;
   interrupt_.check("session load");
   return session;

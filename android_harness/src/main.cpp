@@ -14,6 +14,7 @@
 #include "memory.hpp"
 #include "own_stdout.hpp"
 #include "plan.hpp"
+#include "runtime.hpp"
 #include "sha256.hpp"
 
 namespace {
@@ -48,16 +49,13 @@ void run(const char* plan_path, EventWriter& events, const Interrupt& interrupt)
   const Plan plan = parse_plan({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
   verify_files(plan);
   use_cores(plan.runtime.cores);
-  Runtime runtime(plan.runtime);
-  if (const auto& provider = plan.runtime.execution_provider; provider && provider->library) {
-    runtime.load_plugin(provider->name, *provider->library);
-  }
-  events.header({.runtime_version = runtime.version(),
+  const std::unique_ptr<Runtime> runtime = open_runtime(plan.runtime);
+  events.header({.runtime_version = runtime->version(),
                  .plan_sha256 = sha256_hex(bytes),
                  .variant = to_string(plan.variant),
                  .started_at = started_at,
                  .peak_reset = reset_peak_rss()});
-  loaded(plan, runtime, events, interrupt)->run();
+  loaded(plan, *runtime, events, interrupt)->run();
   events.footer(true);
 }
 

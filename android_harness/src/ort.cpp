@@ -40,7 +40,7 @@ void* open_without_telemetry(const std::filesystem::path& library) {
 
 }  // namespace
 
-Runtime::Runtime(const RuntimePlan& plan)
+OrtRuntime::OrtRuntime(const RuntimePlan& plan)
     : library_(open_without_telemetry(plan.library)), path_(plan.library), thread_pool_(plan.thread_pool), arena_(plan.arena) {
   const std::filesystem::path& library = path_;
   if (!library_) {
@@ -63,7 +63,7 @@ Runtime::Runtime(const RuntimePlan& plan)
   if (arena_ == Arena::kShared) check(api_->CreateAndRegisterAllocator(environment(), memory, nullptr), "runtime.arena");
 }
 
-Handle<OrtEnv> Runtime::environment_with(const RuntimePlan& plan) const {
+Handle<OrtEnv> OrtRuntime::environment_with(const RuntimePlan& plan) const {
   constexpr const char* kName = "quadbench";
   OrtEnv* environment = nullptr;
   if (thread_pool_ == ThreadPool::kSession) {
@@ -81,7 +81,7 @@ Handle<OrtEnv> Runtime::environment_with(const RuntimePlan& plan) const {
   return {environment, {api_->ReleaseEnv}};
 }
 
-void Runtime::load_plugin(const std::string& provider, const std::filesystem::path& library) {
+void OrtRuntime::load_plugin(const std::string& provider, const std::filesystem::path& library) {
   const char* where = "runtime.execution_provider.library";
   const OrtApi* table = base_->GetApi(kPluginApiVersion);
   if (table == nullptr) {
@@ -95,7 +95,7 @@ void Runtime::load_plugin(const std::string& provider, const std::filesystem::pa
   }
 }
 
-const OrtEpDevice* Runtime::device_of(const std::string& provider) const {
+const OrtEpDevice* OrtRuntime::device_of(const std::string& provider) const {
   const char* where = "runtime.execution_provider";
   const OrtEpDevice* const* devices = nullptr;
   std::size_t count = 0;
@@ -106,7 +106,7 @@ const OrtEpDevice* Runtime::device_of(const std::string& provider) const {
   throw InputError(where, "the plugin library has no device for '" + provider + "'");
 }
 
-void Runtime::check(OrtStatus* status, const char* where) const {
+void OrtRuntime::check(OrtStatus* status, const char* where) const {
   if (status == nullptr) return;
   const Handle<OrtStatus> owner(status, {api_->ReleaseStatus});
   const std::string message = std::string("ONNX Runtime: ") + api_->GetErrorMessage(status);
@@ -114,6 +114,6 @@ void Runtime::check(OrtStatus* status, const char* where) const {
   throw RunError(where, message);
 }
 
-void Runtime::Close::operator()(void* library) const { ::dlclose(library); }
+void OrtRuntime::Close::operator()(void* library) const { ::dlclose(library); }
 
 }  // namespace quadbench

@@ -10,6 +10,7 @@
 
 #include "plan.hpp"
 #include "plugin_api.hpp"
+#include "runtime.hpp"
 
 namespace quadbench {
 
@@ -22,10 +23,10 @@ struct Release {
 template <class T>
 using Handle = std::unique_ptr<T, Release<T>>;
 
-class Runtime {
+class OrtRuntime final : public Runtime {
  public:
   // Opens the library; what graphs share, threads and arena, exists from then on. Throws InputError.
-  explicit Runtime(const RuntimePlan& plan);
+  explicit OrtRuntime(const RuntimePlan& plan);
 
   // Makes a plugin library's execution provider known under its name. Throws InputError, also for a runtime too old for plugins.
   void load_plugin(const std::string& provider, const std::filesystem::path& library);
@@ -37,7 +38,9 @@ class Runtime {
   const PluginApi& plugin_api() const { return plugin_api_.value(); }  // after load_plugin
   OrtEnv* environment() const { return environment_.get(); }
   const OrtMemoryInfo* cpu_memory() const { return cpu_memory_.get(); }
-  const std::string& version() const { return version_; }
+  const std::string& version() const override { return version_; }
+  Session load(const std::filesystem::path& graph, const SessionSettings& settings, const std::string& name) const override;
+
   ThreadPool thread_pool() const { return thread_pool_; }
   Arena arena() const { return arena_; }
 

@@ -26,6 +26,7 @@ constexpr std::pair<const char*, Optimization> kOptimizations[] = {{"none", Opti
 
 constexpr std::pair<const char*, Arena> kArenas[] = {
     {"none", Arena::kNone}, {"session", Arena::kSession}, {"shared", Arena::kShared}};
+constexpr std::pair<const char*, Engine> kEngines[] = {{"onnxruntime", Engine::kOnnxRuntime}, {"litert", Engine::kLiteRt}};
 constexpr std::pair<const char*, ThreadPool> kThreadPools[] = {{"shared", ThreadPool::kShared}, {"session", ThreadPool::kSession}};
 constexpr std::pair<const char*, Preload> kPreloads[] = {
     {"none", Preload::kNone}, {"next", Preload::kNext}, {"all", Preload::kAll}};
@@ -108,9 +109,10 @@ ProviderPlan provider_plan(const Field& field, const Root& root) {
 std::size_t byte_count(const Field& field) { return static_cast<std::size_t>(field.integer(1, kMostBytes)); }
 
 RuntimePlan runtime_plan(const Field& field, const Root& root) {
-  field.require_keys({"library", "intra_op_threads", "cores", "thread_pool", "arena", "optimization", "preload",
+  field.require_keys({"engine", "library", "intra_op_threads", "cores", "thread_pool", "arena", "optimization", "preload",
                       "adapter_cache_bytes", "memory_budget_bytes", "memory_period_ms", "execution_provider"});
   RuntimePlan runtime;
+  if (const auto engine = field.find("engine")) runtime.engine = choice(*engine, kEngines);
   runtime.library = root / field.at("library").text();
   runtime.intra_op_threads = static_cast<int>(field.at("intra_op_threads").integer(1, 1024));
   if (const auto level = field.find("optimization")) runtime.optimization = choice(*level, kOptimizations);

@@ -12,6 +12,7 @@ namespace quadbench {
 
 enum class Variant { kShared, kPerGraph, kResident, kMergedAtLoad, kFloat };
 enum class TaskKind { kTextToImage, kImageToImage, kInpaint };
+enum class Engine { kOnnxRuntime, kLiteRt };  // what graphs are made for
 enum class Optimization { kNone, kBasic, kExtended, kAll };
 enum class Arena { kNone, kSession, kShared };      // which graphs keep freed memory for their next run, each for itself or together
 enum class ThreadPool { kShared, kSession };        // whether graphs compute on the same threads, or each on its own
@@ -36,7 +37,8 @@ struct ProviderPlan {
 };
 
 struct RuntimePlan {
-  std::filesystem::path library;  // libonnxruntime.so
+  Engine engine = Engine::kOnnxRuntime;
+  std::filesystem::path library;  // libonnxruntime.so or libLiteRt.so
   int intra_op_threads = 1;
   std::vector<int> cores;  // that the process may run on; empty: all
   ThreadPool thread_pool = ThreadPool::kShared;

@@ -1,13 +1,14 @@
-// Session: a graph ready to run, and the bindings of its inputs and outputs to memory.
+// Session: a graph ready to run, and the bindings of its inputs and outputs to memory, in whatever runtime loaded it.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "ort.hpp"
 #include "plan.hpp"
 #include "tensor.hpp"
 
@@ -26,45 +27,61 @@ struct SessionSettings {
   std::optional<FileInMemory> weights;  // nothing: they are read from the file beside the graph, if not from the graph
 };
 
-// Which memory each input and output of a session uses. The memory must outlive it.
+// Which memory each input and output of a session uses. The memory and the session must outlive it.
 class Binding {
  public:
-  Binding(const Runtime& runtime, Handle<OrtIoBinding> binding) : runtime_(&runtime), binding_(std::move(binding)) {}
+  // The part that a runtime fills in.
+  class Form {
+   public:
+    virtual ~Form() = default;
+    virtual void input(const TensorInfo& info, std::span<std::byte> memory) = 0;
+    virtual void output(const TensorInfo& info, std::span<std::byte> memory) = 0;
+    virtual void run() = 0;
+  };
 
-  void input(const TensorInfo& info, std::span<std::byte> memory);
-  void output(const TensorInfo& info, std::span<std::byte> memory);
-  const OrtIoBinding* get() const { return binding_.get(); }
+  explicit Binding(std::unique_ptr<Form> form) : form_(std::move(form)) {}
+
+  void input(const TensorInfo& info, std::span<std::byte> memory) { form_->input(info, memory); }
+  void output(const TensorInfo& info, std::span<std::byte> memory) { form_->output(info, memory); }
 
  private:
-  OrtValue* value(const TensorInfo& info, std::span<std::byte> memory);
-
-  const Runtime* runtime_;
-  Handle<OrtIoBinding> binding_;
-  std::vector<Handle<OrtValue>> values_;
+  friend class Session;
+  std::unique_ptr<Form> form_;
 };
 
 class Session {
  public:
-  // Reads and optimizes the graph. `name` stands in messages. Throws InputError unless every input and output has a static shape.
-  Session(const Runtime& runtime, const std::filesystem::path& graph, const SessionSettings& settings, std::string name);
+  // The part that a runtime fills in.
+  class Form {
+   public:
+    virtual ~Form() = default;
+    virtual Binding binding() const = 0;
+    virtual std::vector<TensorInfo> inputs() const = 0;
+    virtual std::vector<TensorInfo> outputs() const = 0;
+  };
+
+  // `name` stands in messages. Throws InputError where the graph's file cannot be read.
+  Session(std::unique_ptr<Form> form, const std::filesystem::path& graph, std::string name);
 
   const std::string& name() const { return name_; }
   const std::vector<TensorInfo>& inputs() const { return inputs_; }
   const std::vector<TensorInfo>& outputs() const { return outputs_; }
   std::uintmax_t file_bytes() const { return file_bytes_; }
 
-  Binding binding() const;  // with nothing bound yet
+  Binding binding() const { return form_->binding(); }  // with nothing bound yet
 
   // What the timed regions are about: nothing but the call.
-  void run(const Binding& binding);
+  void run(const Binding& binding) { binding.form_->run(); }
 
  private:
-  const Runtime* runtime_;
   std::string name_;
   std::uintmax_t file_bytes_;
-  Handle<OrtSession> session_;
+  std::unique_ptr<Form> form_;
   std::vector<TensorInfo> inputs_;
   std::vector<TensorInfo> outputs_;
 };
+
+// Throws InputError unless all sizes are known.
+void require_static(const std::string& graph, const TensorInfo& info);
 
 }  // namespace quadbench

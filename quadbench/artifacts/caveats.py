@@ -41,30 +41,50 @@ class Caveat(StrEnum):
         return not _ABOUT[self].isdisjoint(kinds)
 
     @property
+    def doubt(self) -> str:
+        """Say in a sentence what the figure is not good for."""
+        return _DOUBTS[self]
+
+    @property
+    def cure(self) -> str:
+        """Say in a sentence what would cure it; nothing where there is no cure."""
+        return _CURES.get(self, "")
+
+    @property
     def advice(self) -> str:
-        """Say in one sentence what the figure is not good for, and what would cure it."""
-        return _ADVICE[self]
+        """Say what the figure is not good for, and what would cure it."""
+        return f"{self.doubt} {self.cure}".rstrip()
 
 
-_ADVICE = {
-    Caveat.VIRTUAL_DEVICE: "Times and memory are this machine's CPU, not a phone's NPU; attach a phone for its own figures.",
-    Caveat.THIS_MACHINE: "Times and memory are this machine's own and say nothing about a phone; attach one for its figures.",
+_DOUBTS = {
+    Caveat.VIRTUAL_DEVICE: "Times and memory are this machine's CPU, not a phone's NPU.",
+    Caveat.THIS_MACHINE: "Times and memory are this machine's own and say nothing about a phone.",
     Caveat.EMULATED_NPU: "Numerics are those of the vendor's emulator, compared with no hardware here; its times are left out.",
     Caveat.EMULATED_CPU: "Programs for arm64 ran in an emulator: pictures and sizes hold, memory does not; times are left out.",
-    Caveat.FEW_SAMPLES: "Too few samples for the percentiles; raise measure.iterations or measure.launches.",
-    Caveat.STILL_WARMING: "The first samples that count were slower than those after them; raise measure.warmup.",
+    Caveat.FEW_SAMPLES: "There are too few samples for the percentiles.",
+    Caveat.STILL_WARMING: "The first samples that count were slower than those after them.",
     Caveat.CHANGED_ENVIRONMENT: "The device's build, its libraries or the harness changed between launches that are compared.",
-    Caveat.THROTTLED: "The device was hot or its clocks were capped; let it cool and run again.",
+    Caveat.THROTTLED: "The device was hot or its clocks were capped.",
     Caveat.CPU_FALLBACK: "Some nodes ran on the CPU instead of the target; the run names them.",
     Caveat.RANDOM_WEIGHTS: "The weights are random: sizes and times hold, pictures and quality do not.",
-    Caveat.DEBUG_BUILD: "The harness is a debug build; build it with CMAKE_BUILD_TYPE=Release.",
-    Caveat.UNEVEN_CALIBRATION: "The shared graph was calibrated on more inputs than per-graph ones; quad.calibration: "
-    "{scheme: joint} treats both alike.",
+    Caveat.DEBUG_BUILD: "The harness is a debug build.",
+    Caveat.UNEVEN_CALIBRATION: "The shared graph was calibrated on more inputs than per-graph ones.",
     Caveat.SIMULATED_INTEGERS: "This CPU computes products in float between QuantizeLinear and DequantizeLinear: pictures are "
-    "the quantized graph's, times are not those of integer kernels; precision.activations: {scheme: float} is faster here.",
-    Caveat.UNET_ONLY: "An adapter's text encoder part was left out, in pictures and references alike; one that is trained on the "
-    "U-Net alone has none.",
+    "the quantized graph's, times are not those of integer kernels.",
+    Caveat.UNET_ONLY: "An adapter's text encoder part was left out, in pictures and references alike.",
     Caveat.LOADED_HOST: "Other work was running on this machine's CPU while it was measured.",
+}
+_CURES = {
+    Caveat.VIRTUAL_DEVICE: "Attach a phone for its own figures.",
+    Caveat.THIS_MACHINE: "Attach a phone for its figures.",
+    Caveat.FEW_SAMPLES: "Raise measure.iterations or measure.launches.",
+    Caveat.STILL_WARMING: "Raise measure.warmup.",
+    Caveat.THROTTLED: "Let the device cool and run again.",
+    Caveat.DEBUG_BUILD: "Build the harness with CMAKE_BUILD_TYPE=Release.",
+    Caveat.UNEVEN_CALIBRATION: "With quad.calibration: {scheme: joint} both are treated alike.",
+    Caveat.SIMULATED_INTEGERS: "With precision.activations: {scheme: float} a CPU is faster.",
+    Caveat.UNET_ONLY: "An adapter that is trained on the U-Net alone has none.",
+    Caveat.LOADED_HOST: "Run again while nothing else runs there.",
 }
 _TIME, _MEMORY, _SIZE, _PICTURE = FigureKind
 _ABOUT = {

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from quadbench.cli.commands import COMMANDS, OWN_EXIT_CODES, listed
 
@@ -43,7 +43,7 @@ exit codes:
   130  Ctrl-C
   141  nobody reads the output any more
   143  SIGTERM
-nightly: 1 error, 2 regression, 3 inconclusive, 4 missing, 5 environment
+nightly alone: 1 error, 2 regression, 3 inconclusive, 4 missing, 5 environment
 
 What was measured before a failure is stored.
 `quadbench COMMAND --help` explains a command."""
@@ -147,7 +147,15 @@ class _UsageError(Exception):
 
 
 class _Parser(argparse.ArgumentParser):
-    """The parser of a command; what is wrong with a command line is raised."""
+    """The parser of a command; what is wrong with a command line is raised, also a word that is empty.
+
+    An empty variable of a script must not mean the working folder, or what an option is where it is not given.
+    """
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        if "" in arg_strings and action.nargs != argparse.PARSER:  # which takes all that is a command's
+            raise argparse.ArgumentError(action, "expected a word, found an empty one")
+        return super()._get_values(action, arg_strings)
 
     def error(self, message: str) -> NoReturn:
         raise _UsageError(f"{self.format_usage()}{self.prog}: error: {message}")
@@ -226,7 +234,9 @@ def _configure_logging(verbosity: int) -> None:
             return printable(super().format(record))
 
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
-    handler = RichHandler(console=Console(stderr=True), show_path=False, rich_tracebacks=False)
+    handler = RichHandler(
+        console=Console(stderr=True), show_path=False, rich_tracebacks=False, log_time_format="%Y-%m-%d %H:%M:%S"
+    )
     handler.setFormatter(PrintableFormatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("quadbench").setLevel(level)

@@ -15,10 +15,10 @@ from quadbench.artifacts import Bundle, Stored
 from quadbench.cli.addresses import listed_devices
 from quadbench.cli.console import WORST_SITES, RunConsole, print_error, print_json, print_text, stdout_console
 from quadbench.cli.options import add_action, add_group, next_command
-from quadbench.errors import AdapterError, UserError, extra_needed
+from quadbench.errors import AdapterError, QuadbenchError, UserError, extra_needed
 from quadbench.quad.candidate import Candidate, NewTask
 from quadbench.quad.chosen import fitting_bundle, latest_bundle
-from quadbench.recipe import load_recipe, mix_name
+from quadbench.recipe import is_built_in, load_recipe, mix_name
 from quadbench.results.manifest import read_manifest
 
 if TYPE_CHECKING:
@@ -85,13 +85,14 @@ def run_inspect(options: argparse.Namespace) -> int:
     if inspection.problems or (admission and not admission.judgement.acceptance.is_admitted):
         return AdapterError.exit_code
     if not options.json:
-        print_text(f"next: {_admission(options)}")
+        print_text(f"next: {_admission(options, _judging_bundle(options, bundle))}")
     return 0
 
 
 def run_admit(options: argparse.Namespace) -> int:
     candidate, bundle = _asked(options)
-    with RunConsole(Console(stderr=True)) as observer:
+    stages = ("judge", *(["paint"] if options.like else []), *(["compile", "push"] if options.devices else []))
+    with RunConsole(Console(stderr=True), stages) as observer:
         devices = listed_devices(options.devices)
         admission, deployments = pipeline.admit(candidate, bundle, devices, layout=options.layout, observer=observer)
     if options.json:
@@ -100,7 +101,7 @@ def run_admit(options: argparse.Namespace) -> int:
         print_text(f"added to: {bundle.folder}" if admission.extended else f"judged by: {bundle.folder}")
         _print_admission(stdout_console(), admission)
         if admission.extended:
-            print_text(f"next: {_next(options, admission.extended.folder)}")
+            print_text(f"next: {_next(options, bundle, admission.extended.folder)}")
     if admission.extended is None:
         print_error(f"adapter '{admission.name}' was not added: {admission.judgement.acceptance}. Hint: {_HINT}")
         return AdapterError.exit_code
@@ -111,7 +112,8 @@ def _asked(options: argparse.Namespace) -> tuple[Candidate, Stored[Bundle]]:
     """Return the adapter that asks for admission, and the bundle to which it asks for it."""
     recipe = load_recipe(options.recipe) if options.recipe else None
     if options.like and not recipe:
-        hint = "name it: it has the model that the new task's reference images are made with"
+        bundle = _judging_bundle(options, read_manifest(options.bundle, Bundle) if options.bundle else None)
+        hint = f"its model makes the new task's reference images: {_admission(options, bundle, options.like)}"
         raise UserError("--like needs the --recipe of which the bundle was built", hint=hint)
     if options.bundle and recipe:
         bundle = fitting_bundle(options.bundle, recipe, options.layout)
@@ -124,16 +126,28 @@ def _asked(options: argparse.Namespace) -> tuple[Candidate, Stored[Bundle]]:
     return asked, bundle
 
 
-def _next(options: argparse.Namespace, folder: Path) -> str:
-    """Return the command that measures the new bundle; an adapter without a task is first given one."""
+def _next(options: argparse.Namespace, judging: Stored[Bundle], folder: Path) -> str:
+    """Return the command that measures the new bundle; an adapter without a task is given one, by the bundle that judged it."""
     if not options.like:
-        return f"{_admission(options)} --name NAME gives it a task to measure, under another name"
+        return f"{_admission(options, judging)} gives it a task to measure"
     return next_command(options, "run", options.recipe, "--bundle", str(folder))
 
 
-def _admission(options: argparse.Namespace) -> str:
-    words = ("adapter", "admit", str(options.file), "--recipe", options.recipe or "RECIPE", "--like", "TASK")
-    return next_command(options, *words)
+def _admission(options: argparse.Namespace, bundle: Stored[Bundle] | None, like: str | None = None) -> str:
+    """Return the command that adds the adapter with a task; RECIPE and TASK stand where nothing tells them."""
+    own = (task.name for task in bundle.artifact.tasks if task.adapter) if bundle else iter(())
+    known = bundle.artifact.recipe_name if bundle and is_built_in(bundle.artifact.recipe_name) else "RECIPE"
+    words = ("adapter", "admit", str(options.file), "--recipe", options.recipe or known, "--like", like or next(own, "TASK"))
+    folder = ("--bundle", str(bundle.folder)) if bundle else ()
+    return next_command(options, *words, *folder)
+
+
+def _judging_bundle(options: argparse.Namespace, named: Stored[Bundle] | None) -> Stored[Bundle] | None:
+    """Return the bundle to which an adapter would be added; None where there is none yet."""
+    try:
+        return named or latest_bundle(options.layout, load_recipe(options.recipe) if options.recipe else None)
+    except QuadbenchError:
+        return None
 
 
 def run_convert(options: argparse.Namespace) -> int:

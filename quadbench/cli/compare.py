@@ -3,17 +3,17 @@
 import argparse
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
 
 from quadbench.cli.addresses import add_devices, chosen_devices
-from quadbench.cli.console import RunConsole, print_error, print_json, print_text, stdout_console
+from quadbench.cli.console import RunConsole, print_error
 from quadbench.cli.options import add_command
-from quadbench.cli.text_tables import print_text_table
+from quadbench.cli.study_result import print_study
 from quadbench.errors import DeviceError, HarnessError, UserError
-from quadbench.report.versus import Versus, difference_table, sentence, side_table
+from quadbench.report.documents import write_comparison
+from quadbench.report.study_html import write_study_report
 from quadbench.study.chosen import choose
 from quadbench.study.compare import compare
 from quadbench.study.manner import Manner
@@ -56,32 +56,18 @@ def run(options: argparse.Namespace) -> int:
         if options.to_see:
             raise UserError("--to-see plans launches, and two stored runs need none", hint="name devices to measure them again")
         compared = compare_stored(a, b)
+        write_comparison(compared, options.layout)
     else:
         chosen = chosen_devices(options.devices, options.serial, options.layout)
         with RunConsole(Console(stderr=True)) as observer:
             compared = compare(a, b, chosen, Manner(to_see=options.to_see), layout=options.layout, observer=observer)
-    if options.json:
-        print_json(asdict(compared) | {"sentences": [sentence(device) for device in compared.devices]})
-    else:
-        _print_compared(stdout_console(), compared)
+    write_study_report(compared, options.layout)
+    print_study(options, compared)
     for address, failure in compared.failures.items():
         print_error(f"{address} was left out: {failure}")
     if compared.failures:
         return DeviceError.exit_code
     return HarnessError.exit_code if any(device.broken for device in compared.devices) else 0
-
-
-def _print_compared(console: Console, compared: Versus) -> None:
-    """Print the sides, the tables of every device, and last what they come to."""
-    print_text(f"A: {compared.a}\nB: {compared.b}")
-    for device in compared.devices:
-        for table in (difference_table(device), side_table(device)):
-            if table.rows:
-                print_text_table(console, table)
-        for caveat in device.caveats:
-            print_text(f"{caveat.words}: {caveat.advice}")
-    for device in compared.devices:
-        console.print(sentence(device), style="bold", highlight=False)
 
 
 def _changes(words: Sequence[str]) -> dict[str, str]:

@@ -4,10 +4,10 @@ import argparse
 from collections.abc import Iterable, Sequence
 
 from quadbench.artifacts import RunResult
-from quadbench.errors import UserError
-from quadbench.report.baseline import require_alike
+from quadbench.cli.console import print_note
 from quadbench.report.condition import Criterion, read_condition
-from quadbench.results.runs import load_run, run_ids
+from quadbench.report.launches import devices_of
+from quadbench.study.earlier import LaterRun, earlier_run
 
 
 def add_fail_if(parser: argparse.ArgumentParser) -> None:
@@ -34,24 +34,32 @@ def conditions_of(options: argparse.Namespace, tasks: Iterable[str]) -> Sequence
 def add_baseline(parser: argparse.ArgumentParser) -> None:
     """Add `--baseline`, which `baseline_of` reads."""
     parser.add_argument(
-        "--baseline", metavar="RUN", help="an earlier run of the same tasks and devices: say what got worse since"
+        "--baseline",
+        metavar="RUN",
+        help="an earlier run of the same tasks and devices, or `latest`, the one before: say what got worse since",
     )
 
 
-def baseline_of(
-    options: argparse.Namespace, tasks: Sequence[str], addresses: Sequence[str], run_id: str | None = None
-) -> RunResult | None:
-    """Return the run that one of these tasks on these devices is held against, before anything is done; None: none is named.
+def baseline_of(options: argparse.Namespace, wanted: LaterRun) -> RunResult | None:
+    """Return the run that one is held against, before anything is done; None: none is named, or `latest` and there is none yet.
 
     Raises:
-        UserError: it is the run itself, has other tasks, lacks one of the devices, or there are no runs.
-        QuadbenchError: there is no such run, or it is damaged.
+        QuadbenchError: as `earlier_run`.
     """
-    if options.baseline is None:
-        return None
-    if not run_ids(options.layout, 1):
-        hint = "--results names the folder with the baseline, which a CI job keeps from one run to the next"
-        raise UserError(f"'{options.layout.root}' holds no run that could be a baseline", hint=hint)
-    baseline = load_run(options.layout, options.baseline)
-    require_alike(baseline, tasks, addresses, run_id)
+    baseline = earlier_run(options.layout, options.baseline, wanted) if options.baseline else None
+    if options.baseline and not baseline:
+        where = f" on {', '.join(wanted.addresses)}" if wanted.addresses else ""
+        rest = "conditions that name a baseline count as met" if getattr(options, "fail_if", None) else "the next run has one"
+        print_note(f"no earlier whole run of {wanted.recipe_name}{where} is in '{options.layout.root}'; {rest}")
     return baseline
+
+
+def wanted_as(result: RunResult) -> LaterRun:
+    """Return a stored run as it is held against an earlier one."""
+    return LaterRun(
+        recipe_name=result.bundle.recipe_name,
+        tasks=[task.name for task in result.bundle.tasks],
+        addresses=[device.address for device in devices_of(result)],
+        swept=result.swept,
+        run_id=result.run_id,
+    )

@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
@@ -74,14 +74,14 @@ class RunConsole:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._lines.__exit__(kind, error, trace)
 
-    def step(self, stage: str, detail: str) -> None:
+    def step(self, stage: str, detail: str, share: float | None = None) -> None:
         """Show that a stage goes on to its next step: its line has the step, what is printed only stages and runs of a sweep."""
         with self._lock:
             if stage != self._last_stage or stage == "sweep":
                 self._last_stage = stage
                 self._say(stage, f" {detail}" if stage == "sweep" else "")
             self._lines.drop(lambda name, _: name != stage)
-            self._lines.set(stage, "", detail)
+            self._lines.set(stage, "", detail, share)
 
     def built(self, bundle: Bundle) -> None:
         peak = f", {bundle.build_peak_bytes / 1e9:.1f} GB of memory at most" if bundle.build_peak_bytes else ""
@@ -104,8 +104,11 @@ class RunConsole:
         with self._lock:
             sent = f"{deployment.sent_bytes / MIB:.1f} MB sent" if deployment.sent_bytes else "0 bytes sent"
             there = f"{deployment.present_bytes / MIB:.1f} MB there already"
-            self._lines.drop(lambda name, _: name == deployment.device.address)
-            self._say("push", f" {deployment.device.address}: {sent}, {there}, {deployment.seconds:.1f} s")
+            device = deployment.device.address
+            self._lines.drop(lambda name, _: name == device)
+            if "measure" in self._stages:
+                self._set(device, "waits", "for its turn", None)
+            self._say("push", f" {device}: {sent}, {there}, {deployment.seconds:.1f} s")
 
     def launch(self, device: str, launch: LaunchPlan, number: int, total: int) -> None:
         with self._lock:
@@ -134,9 +137,13 @@ class RunConsole:
             seconds = (record.ended_at - record.started_at).total_seconds()
             colour = "green" if record.status is Status.OK else "red"
             reason = f": {record.reason}" if record.reason else ""
-            under = self._launches.get(record.device.address)
+            device = record.device.address
+            under = self._launches.get(device)
             count = f" ({under.count})" if under else ""
-            name = f" {record.device.address}, {record.variant} {record.launch}{count}: "
+            if under and under.number >= under.total:
+                took = timedelta(seconds=round(self._lines.elapsed_s(device)))
+                self._set(device, "measured", f"{under.total} launches in {took}", 1.0)
+            name = f" {device}, {record.variant} {record.launch}{count}: "
             self._say("measure", name, (record.status.value, colour), f" in {seconds:.1f} s{reason}")
 
     def _set(self, device: str, what: str, detail: str, share: float | None) -> None:
@@ -182,6 +189,14 @@ def print_error(message: str) -> None:
     left_out = len(message) - _MOST_CHARACTERS
     shown = f"{message[:_MOST_CHARACTERS]}... ({left_out} more characters)" if left_out > 0 else message
     Console(stderr=True).print(Text.assemble(("error: ", "bold red"), printable(shown)), soft_wrap=True, highlight=False)
+
+
+def print_broken_profiles() -> None:
+    """Print on stderr which device profiles are left out of a list, and why."""
+    from quadbench.target.profile import broken_profiles
+
+    for broken in broken_profiles():
+        print_error(f"the device profile '{broken.name}' is left out: {broken.error}")
 
 
 def print_note(message: str) -> None:

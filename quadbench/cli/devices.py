@@ -3,14 +3,15 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from quadbench.artifacts.device_text import one_line
-from quadbench.cli.console import print_error, print_json, print_text, stdout_console
+from quadbench.cli.console import print_broken_profiles, print_error, print_json, print_text, stdout_console
 from quadbench.cli.options import add_command
+from quadbench.cli.text_tables import empty_table
 from quadbench.devices import DeviceRow, list_devices
 from quadbench.errors import DeviceNotFoundError, UserError
 from quadbench.farm.farm_file import expected_phones
@@ -19,7 +20,6 @@ from quadbench.farm.inventory import Inventory
 from quadbench.farm.overview import FarmPhone, overview, phone_named
 from quadbench.results.engine import database_of, open_engine
 
-_PHONE_COLUMNS = ("name", "serial", "model", "chip", "Android", "ABI", "host", "state", "health", "lease", "last seen")
 _UNKNOWN = "–"
 
 
@@ -47,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
         print_json([*map(_phone_json, phones), *map(asdict, others)])
     else:
         _print(stdout_console(), phones, others)
+    print_broken_profiles()
     missing = [phone for phone in phones if phone.is_missing]
     for phone in missing:
         print_error(f"expected phone '{phone.name}' (serial {phone.seen.serial}) is not ready: {_whereabouts(phone)}")
@@ -76,27 +77,33 @@ def _change(options: argparse.Namespace, phones: Sequence[FarmPhone]) -> int:
 
 def _print(console: Console, phones: Sequence[FarmPhone], others: Sequence[DeviceRow]) -> None:
     if phones:
-        table = Table(header_style="bold")
-        for column in _PHONE_COLUMNS:
-            table.add_column(column, overflow="fold")
+        table = empty_table("name, serial", "phone", "state", "health", "lease", whole=("name, serial", "phone"))
         for phone in phones:
-            table.add_row(*map(one_line, _phone_words(phone)))
+            table.add_row(*("\n".join(map(one_line, lines)) for lines in _phone_lines(phone)))
         console.print(table)
-    table = Table(header_style="bold")
-    for column in ("address", "serial", "state", "model", "profile"):
-        table.add_column(column, overflow="fold")
+    table = empty_table("address", "serial", "state", "model", whole=("address",))
     for row in others:
-        table.add_row(*map(one_line, (row.address, row.serial, row.state, row.model, row.profile or _UNKNOWN)))
+        table.add_row(*map(one_line, (row.address, row.serial, row.state, row.model)))
     console.print(table)
 
 
-def _phone_words(phone: FarmPhone) -> Sequence[str]:
+def _phone_lines(phone: FarmPhone) -> Sequence[Sequence[str]]:
+    """Return the lines of each cell."""
     seen, claim = phone.seen, phone.claim
-    name = phone.name if seen.profile else f"{phone.name} (no profile matches)"
-    facts = (seen.serial, seen.model, seen.chip, seen.android_release, seen.abi, seen.host, seen.state)
-    lease = f"{claim.owner} until {claim.until:%m-%d %H:%M} UTC: {claim.purpose}" if claim else ""
-    seen_at = f"{phone.last_seen:%Y-%m-%d %H:%M} UTC" if phone.last_seen else ""
-    return name, *(fact or _UNKNOWN for fact in facts), _health(phone.condition), lease or "free", seen_at or _UNKNOWN
+    android = f"Android {seen.android_release}" if seen.android_release else ""
+    claimed = (claim.owner, f"until {_at(claim.until)}", claim.purpose) if claim else ("free",)
+    where = (seen.host or "", f"seen {_at(phone.last_seen)}" if phone.last_seen else "")
+    return (
+        (phone.name, seen.serial, *(() if seen.profile else ("no profile matches",))),
+        tuple(filter(None, (seen.model, seen.chip, android, seen.abi))) or (_UNKNOWN,),
+        tuple(filter(None, (seen.state, *where))),
+        tuple(filter(None, (phone.condition.health.value, phone.condition.reason))),
+        claimed,
+    )
+
+
+def _at(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
 def _health(condition: PhoneCondition) -> str:
@@ -106,7 +113,7 @@ def _health(condition: PhoneCondition) -> str:
 def _whereabouts(phone: FarmPhone) -> str:
     if phone.last_seen is None:
         return "it was never seen"
-    return f"{phone.seen.state}, last seen {phone.last_seen:%Y-%m-%d %H:%M} UTC at {phone.seen.host}"
+    return f"{phone.seen.state}, last seen {_at(phone.last_seen)} at {phone.seen.host}"
 
 
 def _phone_json(phone: FarmPhone) -> dict[str, Any]:

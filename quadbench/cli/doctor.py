@@ -6,16 +6,19 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from quadbench.artifacts.device_text import one_line
 from quadbench.cli.console import RunConsole, print_json, stdout_console
 from quadbench.cli.options import add_command
+from quadbench.cli.text_tables import empty_table
 from quadbench.doctor import BringUp, Check, CheckStatus, bring_up, examine
 from quadbench.errors import DeviceError, MissingDependencyError, UserError
 
 _COLOURS = {CheckStatus.OK: "green", CheckStatus.FAILED: "red", CheckStatus.NOT_TOLD: "yellow", CheckStatus.NOT_TRIED: "yellow"}
+
+_MARK_WIDTH = len("missing")
 
 
 def add(commands: Any) -> None:
@@ -53,9 +56,7 @@ def _try_device(options: argparse.Namespace) -> int:
 
 def _print_bring_up(console: Console, result: BringUp) -> None:
     """Print a table of all checks; below it what to do about those that are not ok."""
-    shown = Table(header_style="bold")
-    for column in ("", "what", "found, or why not", "s"):
-        shown.add_column(column, overflow="fold", justify="right" if column == "s" else "left")
+    shown = empty_table("", "what", "found, or why not", "s", whole=("", "what", "s"))
     for check in result.checks:
         mark = Text(check.status, style=_COLOURS[check.status])
         shown.add_row(mark, check.name, check.said, f"{check.seconds:.1f}")
@@ -66,14 +67,12 @@ def _print_bring_up(console: Console, result: BringUp) -> None:
 
 
 def _print_checks(console: Console, checks: Sequence[Check]) -> None:
-    """Print a table of all checks; below it the hints on what is missing."""
-    shown = Table(header_style="bold")
-    for column in ("", "what", "found", "needed for"):
-        shown.add_column(column, overflow="fold")
-    for check in checks:
-        mark = ("ok", "green") if check.is_ok else ("missing", "red") if check.is_required else ("absent", "yellow")
-        shown.add_row(Text(*mark), check.name, check.found or "-", check.purpose)
-    console.print(shown)
-    for check in checks:
-        if not check.is_ok and check.hint:
-            console.print(f"{check.name}: {check.hint}", highlight=False)
+    """Print what is looked for by what needs it, a line each, and below what is missing the hint."""
+    for purpose in dict.fromkeys(check.purpose for check in checks):
+        console.print(Text(one_line(purpose), style="bold"))
+        for check in (check for check in checks if check.purpose == purpose):
+            mark = ("ok", "green") if check.is_ok else ("missing", "red") if check.is_required else ("absent", "yellow")
+            told = f"  {one_line(' '.join(filter(None, (check.name, check.found))))}"
+            console.print(Text.assemble("  ", (mark[0].ljust(_MARK_WIDTH), mark[1]), told), highlight=False)
+            if not check.is_ok and check.hint:
+                console.print(Padding(Text(check.hint), (0, 0, 0, _MARK_WIDTH + 4)), highlight=False)

@@ -11,13 +11,14 @@ from quadbench.artifacts.device_text import one_line
 from quadbench.artifacts.night import Acknowledgement, Measurement
 from quadbench.cli.console import print_json, print_text, stdout_console
 from quadbench.cli.history_bisect import add_bisect, run_bisect
+from quadbench.cli.history_report import add_html, told_of, write_history
 from quadbench.cli.measured_nights import measured_on, nights_of
 from quadbench.cli.options import add_command, counted, duration_s, next_command
 from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import UnknownNameError, UserError, shown
 from quadbench.host import user_and_host
 from quadbench.nightly.acknowledging import acknowledged
-from quadbench.nightly.history import case_history, sentence, tables
+from quadbench.nightly.history import sentence, tables
 from quadbench.nightly.overview import line_of, line_table
 from quadbench.report.sides import PRIMARY
 
@@ -31,6 +32,7 @@ _MOST_NAMED = 20  # nights, in a message
 def add(commands: Any) -> None:
     """Add `quadbench history` to the commands."""
     parser = add_command(commands, "history", run)
+    parser.epilog = "Its exit codes are those of every command: 0 whatever was ruled, 2 wrong input, 3 results that are damaged."
     parser.add_argument("case", nargs="?", metavar="CASE", help="a case of a night's file (default: list them)")
     parser.add_argument("--devices", metavar="A,B", help="only these devices, by the names that the list has (default: all)")
     parser.add_argument(
@@ -42,12 +44,15 @@ def add(commands: Any) -> None:
     word.add_argument("--night", metavar="NIGHT", help="the night from which on (default: the latest)")
     word.add_argument("--figure", metavar="KEY", help="only this figure, as end_to_end or peak_ram (default: all)")
     word.add_argument("--task", metavar="TASK", help="only this task (default: all)")
+    add_html(parser)
     add_bisect(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     if options.case is None:
         return _list(options)
+    if options.html and (options.bisect or options.acknowledge is not None):
+        raise UserError("--html is of what history shows", hint="leave it out, or leave --bisect and --acknowledge out")
     if options.bisect:
         return run_bisect(options)
     return _show(options) if options.acknowledge is None else _acknowledge(options)
@@ -58,8 +63,11 @@ def _list(options: argparse.Namespace) -> int:
     if options.acknowledge is not None or options.bisect:
         raise UserError("no case is named", hint=next_command(options, "history", "CASE", "..."))
     with nights_of(options.layout) as nights:
-        series = [nights.series(case, device, latest=_LISTED, key=PRIMARY) for case, device in nights.cases()]
+        every = [nights.series(case, device, latest=_LISTED, key=PRIMARY) for case, device in nights.cases()]
+        series = [measured for measured in every if measured]  # where all is damaged, nothing is
         told = {night: nights.rulings(night) for night in {measured[-1].night for measured in series}}
+        if options.html:
+            write_history(options, told_of(nights, series, is_whole=False))
     lines = [line_of(measured, told[measured[-1].night]) for measured in series]
     if options.json:
         print_json({"schema_version": SCHEMA_VERSION, "cases": [asdict(line) for line in lines]})
@@ -77,11 +85,10 @@ def _show(options: argparse.Namespace) -> int:
         raise UserError("--until, --night, --figure and --task say what is acknowledged", hint="add --acknowledge REASON")
     with nights_of(options.layout) as nights:
         devices = measured_on(nights, options.case, options.devices)
-        words = nights.acknowledgements(options.case)
-        histories = [
-            case_history(measured, nights.rulings_of(options.case, device), words, is_whole=options.all or options.json)
-            for device, measured in devices.items()
-        ]
+        told = told_of(nights, devices.values(), is_whole=options.all or options.json)
+    histories = [one.history for one in told]
+    if options.html:
+        write_history(options, told)
     if options.json:
         print_json({"schema_version": SCHEMA_VERSION, "case": options.case, "devices": [asdict(one) for one in histories]})
         return 0

@@ -1,6 +1,7 @@
 """Lint: a bundle -> what compilers and NPUs would refuse in its graphs."""
 
 import argparse
+import platform
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,25 @@ from quadbench.cli.options import add_command
 from quadbench.errors import BuildError
 from quadbench.lint import Severity, lint_bundle, messages
 from quadbench.results.manifest import check_contents, read_manifest
-from quadbench.target.profile import load_profile
+from quadbench.target.known import find_target, known_targets
+from quadbench.target.profile import load_profile, load_profiles
 
 
 def add(commands: Any) -> None:
     """Add `quadbench lint` to the commands."""
     parser = add_command(commands, "lint", run)
     parser.add_argument("bundle", type=Path, metavar="BUNDLE_DIR", help="the bundle's folder, results/bundles/<digest>")
-    parser.add_argument("--profile", metavar="NAME", help="a device profile, for the rules of its chip as well")
+    of_whom = parser.add_mutually_exclusive_group()
+    of_whom.add_argument("--profile", metavar="NAME", help="a device profile, for the rules of its chip as well")
+    of_whom.add_argument("--target", metavar="KEY", help="a target that `targets` lists, for the rules of its compiler and chip")
 
 
 def run(options: argparse.Namespace) -> int:
-    htp_arch = load_profile(options.profile).soc.htp_arch if options.profile else None
+    known = find_target(options.target, known_targets(load_profiles(), platform.machine())) if options.target else None
+    htp_arch = known.htp_arch if known else load_profile(options.profile).soc.htp_arch if options.profile else None
     bundle = read_manifest(options.bundle, Bundle)
     check_contents(bundle, file_refs(tuple(graph for graph in bundle.artifact.graphs if graph.variant.is_quantized)))
-    findings = lint_bundle(bundle, htp_arch=htp_arch)
+    findings = lint_bundle(bundle, htp_arch=htp_arch, target=known.target if known else None)
     errors = list(messages(findings, Severity.ERROR))
     if options.json:
         print_json({graph: [asdict(finding) for finding in of_graph] for graph, of_graph in findings.items()})

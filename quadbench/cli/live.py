@@ -89,7 +89,9 @@ def _bar(share: float) -> str:
 
 
 def _time_left(line: LiveLine, elapsed_s: float) -> str:
-    """Return how long it still takes by what it took so far; where that cannot be told, how long it took."""
+    """Return how long it still takes by what it took so far; where that cannot be told, how long it took; or that it is done."""
+    if line.begun >= 1.0:
+        return "done"
     if line.share is None or line.share <= line.begun:
         return str(timedelta(seconds=int(elapsed_s)))
     left_s = elapsed_s * (1 - min(line.share, 1.0)) / (line.share - line.begun)

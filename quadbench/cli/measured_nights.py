@@ -36,9 +36,10 @@ def measured_on(nights: Nights, case: str, words: str | None) -> dict[str, list[
         UnknownNameError: no night has the case, or it was not measured on a device.
         UserError: `--devices` names nothing.
     """
-    series = nights.series(case)
+    known = {name for name, _ in nights.cases()}
+    series = nights.series(case) if case in known else []
     if not series:
-        raise UnknownNameError("case", case, {name for name, _ in nights.cases()})
+        raise UnknownNameError("case", case, known - {case})
     by_name: dict[str, str] = {}
     for night in series:
         by_name |= {night.device: night.device, night.address: night.device}

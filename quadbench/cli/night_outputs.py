@@ -4,27 +4,24 @@ import argparse
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from itertools import chain
 from pathlib import Path
 
-from quadbench.artifacts.night import Night
 from quadbench.cli.console import print_error, print_text, stdout_console
-from quadbench.cli.options import results_words
+from quadbench.cli.options import output_file, results_words
 from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import QuadbenchError, UserError
 from quadbench.nightly.github import annotations
 from quadbench.nightly.junit import night_junit
 from quadbench.nightly.markdown import night_markdown
-from quadbench.nightly.self_knowledge import RECENT, DeviceKnowledge, self_knowledge
+from quadbench.nightly.performed import Performed
+from quadbench.nightly.self_knowledge import DeviceKnowledge
 from quadbench.nightly.webhook import WEBHOOK_VARIABLE, check_address, tell
 from quadbench.report.night import AlarmRate, NightView, night_view
 from quadbench.report.night_document import night_json
 from quadbench.report.night_findings import until
 from quadbench.report.night_html import write_night_report
 from quadbench.report.night_text import device_table, finding_lines
-from quadbench.results.engine import database_of, open_engine
 from quadbench.results.layout import Layout
-from quadbench.results.nights import Nights
 from quadbench.results.storage import write_whole
 from quadbench.spec.variables import path_variable, secret_variable
 
@@ -33,8 +30,8 @@ SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
     """Add the options that say who else is told of a night. What is wrong with them is said before anything is measured."""
-    parser.add_argument("--junit", type=_file, metavar="FILE", help="write JUnit XML there: a suite for each device")
-    parser.add_argument("--markdown", type=_file, metavar="FILE", help="write a page in Markdown there")
+    parser.add_argument("--junit", type=output_file, metavar="FILE", help="write JUnit XML there: a suite for each device")
+    parser.add_argument("--markdown", type=output_file, metavar="FILE", help="write a page in Markdown there")
     parser.add_argument(
         "--github", action="store_true", help=f"print GitHub's annotations, and add the page to ${SUMMARY_VARIABLE}"
     )
@@ -47,13 +44,13 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def write_outputs(options: argparse.Namespace, night: Night, layout: Layout) -> bool:
+def write_outputs(options: argparse.Namespace, performed: Performed, layout: Layout) -> bool:
     """Tell of a night: report and JSON in its folder, stdout, and whoever the options name. False if something was not told.
 
     What fails is said on stderr and costs nothing else.
     """
-    view = _view(night, layout)
-    folder = layout.night(night.night_id)
+    view = _view(performed, layout)
+    folder = layout.night(view.night.night_id)
     writers: list[Callable[[], object]] = [
         lambda: write_night_report(view, layout),
         lambda: write_whole(folder / "night.json", night_json(view)),
@@ -71,19 +68,9 @@ def write_outputs(options: argparse.Namespace, night: Night, layout: Layout) -> 
     return all(is_told)
 
 
-def _view(night: Night, layout: Layout) -> NightView:
-    """Return the night with the latest ones of its cases and devices, and with what these tell of the devices."""
-    places = sorted({(one.case, one.device) for one in night.measurements} | {(one.case, one.device) for one in night.rulings})
-    engine = open_engine(database_of(layout))
-    try:
-        nights = Nights(engine)
-        series = {place: nights.series(*place, latest=RECENT) for place in places}
-        rulings = [ruling for case in sorted({case for case, _ in places}) for ruling in nights.rulings_of(case)]
-    finally:
-        engine.dispose()
-    known = self_knowledge(chain.from_iterable(series.values()), rulings)
-    until_then = {place: until(one, night) for place, one in series.items()}
-    return night_view(night, until_then, map(_rate, known), results_words(layout))
+def _view(performed: Performed, layout: Layout) -> NightView:
+    series = {place: until(one, performed.night) for place, one in performed.series.items()}
+    return night_view(performed.night, series, map(_rate, performed.devices), results_words(layout))
 
 
 def _rate(known: DeviceKnowledge) -> AlarmRate:
@@ -137,14 +124,6 @@ def _unheard_by_github() -> Iterator[None]:
         yield
     finally:
         print_text(f"::{token}::")
-
-
-def _file(text: str) -> Path:
-    """Return the file that is written, whose link is followed; what is there already has to be one."""
-    path = Path(text).resolve()
-    if not text.strip() or (path.exists() and not path.is_file()):
-        raise argparse.ArgumentTypeError(f"'{text}' is no file; expected the path of one, which need not be there")
-    return path
 
 
 def _address(text: str) -> str:

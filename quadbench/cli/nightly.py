@@ -15,6 +15,7 @@ from rich.console import Console
 from quadbench.artifacts.names import check_file_name
 from quadbench.cli.console import RunConsole, print_error, print_json, print_note, print_text
 from quadbench.cli.farm_submit import add_farm, use_farm
+from quadbench.cli.night_dry_run import print_faults, print_plan
 from quadbench.cli.night_outputs import add_outputs, write_outputs
 from quadbench.cli.options import add_command, duration_s, next_command
 from quadbench.errors import QuadbenchError, UserError
@@ -50,6 +51,9 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--budget", type=duration_s, metavar="TIME", help="begin nothing after this, counted from the night's beginning, as 6h"
     )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be measured and what is wrong with the file, and measure nothing"
+    )
     add_farm(parser)
     add_outputs(parser)
     parser.add_argument("--at", default="02:00", metavar="TIME", help="when the scheduled night begins (default: %(default)s)")
@@ -75,26 +79,25 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _perform(options: argparse.Namespace, path: Path) -> int:
-    file = load_night_file(path)
+    plan = planned(path, options.layout, on_farm=bool(options.farm))
+    night_id = _night_id(plan.name, options.night)
+    if options.dry_run:
+        return print_plan(night_id, plan, as_json=options.json)
     require_writable(options.layout.root)
-    night_id = _night_id(file.name, options.night)
     if options.farm:
         use_farm(options.farm)
-    plan = planned(file, path.parent, options.layout)
     plan = replace(plan, budget_s=options.budget) if options.budget else plan
-    for case in plan.cases:
-        if case.left_out:
-            print_note(f"case '{case.name}': {case.left_out}")
     if not plan.cases:
         raise UserError("\n".join(f"case '{name}': {why}" for name, why in plan.faults.items()))
+    print_faults(plan)
     with RunConsole(Console(stderr=True)) as observer, _launcher(options, night_id, observer) as launcher:
         try:
-            night = perform(night_id, plan, launcher, layout=options.layout)
+            performed = perform(night_id, plan, launcher, layout=options.layout)
         except KeyboardInterrupt:
             print_note(f"night {night_id} is not over; to go on: {_command(options, path)}")
             raise
-    is_told = write_outputs(options, night, options.layout)
-    return exit_code(night.rulings) or (0 if is_told else ERROR)
+    is_told = write_outputs(options, performed, options.layout)
+    return exit_code(performed.night.rulings) or (0 if is_told else ERROR)
 
 
 @contextmanager

@@ -101,5 +101,13 @@ def duration_s(text: str) -> float:
     return int(match[1]) * _UNITS_S[match[2]]
 
 
+def output_file(text: str) -> Path:
+    """Return the file that is written, whose link is followed; what is there already has to be one."""
+    path = Path(text).resolve()
+    if not text.strip() or (path.exists() and not path.is_file()):
+        raise argparse.ArgumentTypeError(f"'{text}' is no file; expected the path of one, which need not be there")
+    return path
+
+
 def _layout(folder: str) -> Layout:
     return Layout(Path(folder))

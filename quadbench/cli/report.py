@@ -1,46 +1,102 @@
-"""Report: a stored run -> its report written again and its figures on the terminal, or, and nothing written, for elsewhere."""
+"""Report: a stored run, sweep or comparison -> its report again and its figures printed, or only these, for elsewhere."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from quadbench.artifacts import RunResult
-from quadbench.cli.conditions import add_baseline, add_fail_if, baseline_of, conditions_of
-from quadbench.cli.console import print_text
+from quadbench.cli.conditions import add_baseline, add_fail_if, baseline_of, conditions_of, wanted_as
+from quadbench.cli.console import print_text, stdout_console
 from quadbench.cli.options import add_command
 from quadbench.cli.result import add_full, print_conditions, print_result
+from quadbench.cli.study_result import print_study, study_of
+from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import UserError
-from quadbench.report import report_view, run_summary, text_tables, to_csv, to_latex, to_markdown, write_report
-from quadbench.report.launches import devices_of
+from quadbench.report import (
+    TABLE_NAMES,
+    Sweep,
+    TextTable,
+    named_tables,
+    report_view,
+    run_summary,
+    sweep_csv,
+    sweep_tables,
+    text_tables,
+    to_csv,
+    to_html,
+    to_latex,
+    to_markdown,
+    write_report,
+)
+from quadbench.report.run_tables import KPI
+from quadbench.report.study_html import write_study_report
+from quadbench.report.versus import Versus, side_table, versus_csv
 from quadbench.results.runs import keep_run, load_run
 
 
 def add(commands: Any) -> None:
     """Add `quadbench report` to the commands."""
     parser = add_command(commands, "report", run)
-    parser.add_argument("run_id", nargs="?", help="the run (default: the latest that came to its end)")
+    parser.add_argument(
+        "run_id", nargs="?", metavar="ID", help="the run, sweep or comparison (default: the latest run that came to its end)"
+    )
     add_full(parser)
     add_fail_if(parser)
     add_baseline(parser)
-    parser.add_argument("--format", choices=("table", *_WRITERS), default="table", help="how the figures are printed")
+    parser.add_argument("--format", choices=_FORMATS, default=_ON_SCREEN, help="how the figures are printed")
+    parser.add_argument(
+        "--table", choices=TABLE_NAMES, metavar="NAME", help=f"print this table of a run alone: {', '.join(TABLE_NAMES)}"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.json and options.format != "table":
-        raise UserError(f"--json and --format {options.format} exclude each other", hint="give one of them")
+    if options.json and (options.format != _ON_SCREEN or options.table):
+        other = f"--table {options.table}" if options.table else f"--format {options.format}"
+        raise UserError(f"--json and {other} exclude each other", hint="give one of them")
+    if study := study_of(options):
+        return _run_study(options, study)
     result = load_run(options.layout, options.run_id)
-    tasks = [task.name for task in result.bundle.tasks]
-    conditions = conditions_of(options, tasks)
-    baseline = baseline_of(options, tasks, [device.address for device in devices_of(result)], result.run_id)
-    if options.format == "table":
+    wanted = wanted_as(result)
+    conditions, baseline = conditions_of(options, wanted.tasks), baseline_of(options, wanted)
+    if options.format == _ON_SCREEN and not options.table:
         keep_run(options.layout, result.run_id)
         return print_result(options, result, write_report(result, options.layout, baseline), conditions, baseline)
-    print_text(_WRITERS[options.format](result))
+    _print_run_tables(result, options.format, options.table)
     return print_conditions(run_summary(report_view(result, options.layout, baseline), None, conditions))
 
 
-_WRITERS: dict[str, Callable[[RunResult], str]] = {
-    "csv": to_csv,
-    "markdown": lambda result: "\n".join(map(to_markdown, text_tables(result))),
-    "latex": lambda result: "\n".join(map(to_latex, text_tables(result))),
-}
+def _print_run_tables(result: RunResult, written_as: str, name: str | None) -> None:
+    """Print the table with a name; without one all that the run has, or as CSV, whose rows have one header, its figures."""
+    if written_as == "csv":
+        print_text(to_csv(named_tables(result, name or KPI)))
+    else:
+        _print_tables([table.text for table in named_tables(result, name)] if name else text_tables(result), written_as)
+
+
+def _run_study(options: argparse.Namespace, study: Sweep | Versus) -> int:
+    if options.table:
+        raise UserError(
+            f"'{options.run_id}' has no table {options.table}; expected a run with --table",
+            hint="leave --table out, or name one of its runs",
+        )
+    if options.format == _ON_SCREEN:
+        write_study_report(study, options.layout)
+        print_study(options, study)
+    elif options.format == "csv":
+        print_text(sweep_csv(study) if isinstance(study, Sweep) else versus_csv(study))
+    else:
+        _print_tables(sweep_tables(study) if isinstance(study, Sweep) else map(side_table, study.devices), options.format)
+    return 0
+
+
+def _print_tables(tables: Iterable[TextTable], written_as: str) -> None:
+    if written_as == _ON_SCREEN:
+        for table in tables:
+            print_text_table(stdout_console(), table)
+    else:
+        print_text("\n".join(map(_WRITERS[written_as], tables)))
+
+
+_ON_SCREEN = "table"
+_WRITERS: dict[str, Callable[[TextTable], str]] = {"markdown": to_markdown, "latex": to_latex, "html": to_html}
+_FORMATS = (_ON_SCREEN, "csv", *_WRITERS)

@@ -25,11 +25,12 @@ from quadbench.report import (
     report_view,
     run_summary,
     show,
-    times,
     words,
 )
 from quadbench.report.baseline import Baseline, baseline_tables
 from quadbench.report.condition import Criterion
+from quadbench.report.headline import in_words
+from quadbench.report.units import rough_times
 
 
 def add_full(parser: argparse.ArgumentParser) -> None:
@@ -72,12 +73,11 @@ def _print_tables(options: argparse.Namespace, view: ReportView, path: Path | No
         _print_kpis(console, result)
     else:
         _print_glance(console, view)
-        console.print(words.SIDES, highlight=False, markup=False)
+        console.print(f"{words.SIDES} {words.RATIO}", highlight=False, markup=False)
     for doubt in view.doubts:
-        console.print(Text.assemble((doubt.caveat.words, "yellow"), f": {doubt.caveat.advice}"), highlight=False)
-    for sentence in ("".join(phrase.text for phrase in view.headline), *view.gaps):
-        if sentence:
-            console.print(sentence, style="bold", highlight=False)
+        console.print(Text.assemble((doubt.caveat.words, "yellow"), f": {doubt.caveat.doubt}"), highlight=False)
+    for number, sentence in enumerate((*(in_words([sentence]) for sentence in view.headline), *view.gaps)):
+        console.print(sentence, style=None if number else "bold", highlight=False, markup=False)
     if view.baseline:
         _print_baseline(console, view.baseline, is_full=options.full)
     if view.next_step:
@@ -105,18 +105,17 @@ def _print_ran(console: Console, ran: TextTable) -> None:
 
 
 def _print_glance(console: Console, view: ReportView) -> None:
-    """Print the most telling rows: a line for each device, task and figure."""
+    """Print the most telling rows: a line for each figure, below its device and task."""
     table = Table(title=_title(view), title_justify="left", box=SIMPLE_HEAD)
-    for name in ("Device", "Task", "Figure"):
-        table.add_column(name, overflow="fold")
+    table.add_column("Figure", overflow="fold")
     for name in ("Shared", "Per-graph", "Ratio"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for glance in view.glance:
         table.add_section()
-        for index, row in enumerate(glance.rows):
-            place = (glance.device.address, glance.task) if index == 0 else ("", "")
-            ratio = "" if row.ratio is None else times(row.ratio)
-            table.add_row(*place, f"{row.title}, {row.unit}", _cell(row, row.shared), _cell(row, row.per_graph), ratio)
+        table.add_row(f"{glance.task} on {glance.device.address}", style="bold")
+        for row in glance.rows:
+            ratio = "" if row.ratio is None else rough_times(row.ratio)
+            table.add_row(f"{row.title}, {row.unit}", _cell(row, row.shared), _cell(row, row.per_graph), ratio)
     console.print(table)
 
 
@@ -140,7 +139,7 @@ def _print_kpis(console: Console, result: RunResult) -> None:
     """Print a table for each device, without the spread of the figures, for which a terminal has no room; the notes once."""
     notes: dict[str, None] = {}
     for address in dict.fromkeys(record.device.address for record in result.records):
-        table = kpi_table(_of_device(result, address), with_spread=False)
+        table = kpi_table(_of_device(result, address), is_whole=False)
         kept = [i for i, name in enumerate(table.columns) if name not in ("Task", "Doubts")]
         task = table.columns.index("Task")
         shown = Table(title=table.title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)

@@ -23,6 +23,7 @@ from quadbench.cli.waiting import add_wait, once_free
 from quadbench.errors import UserError
 from quadbench.report import write_report
 from quadbench.rollout.forecast import Forecast, forecast
+from quadbench.study.earlier import LaterRun
 
 _SCHEMA_VERSION = 1  # of the JSON of a dry run
 
@@ -58,7 +59,8 @@ def run(options: argparse.Namespace) -> int:
     if options.wait and options.keep_going:
         raise UserError("--wait waits for devices that others have, and --keep-going leaves them out", hint="give one of them")
     source, chosen, conduct = _source(options), _chosen(options), conduct_of(options)
-    conditions, baseline = conditions_of(options, source.tasks), baseline_of(options, source.tasks, chosen, options.resume)
+    wanted = LaterRun(recipe_name=source.recipe_name, tasks=source.tasks, addresses=chosen, run_id=options.resume)
+    conditions, baseline = conditions_of(options, source.tasks), baseline_of(options, wanted)
     if options.dry_run:
         return _print_forecasts(options, _forecasts(options, source, chosen))
     with RunConsole(Console(stderr=True), RUN_STAGES) as observer:
@@ -98,7 +100,7 @@ def _source(options: argparse.Namespace) -> Source:
         if options.source or options.bundle or options.dry_run:
             what = options.source or ("--bundle" if options.bundle else "--dry-run")
             raise UserError(f"--resume goes on with a run as it began, and does not take {what}", hint=f"leave {what} out")
-        return OfRun(run_id=options.resume, tasks=pipeline.resumable_tasks(options.resume, options.layout))
+        return OfRun(run_id=options.resume, bundle=pipeline.resumable_bundle(options.resume, options.layout))
     if not options.source:
         raise UserError("nothing to run was named", hint="name a recipe, as quickstart, or a run to go on with: --resume RUN")
     return named_source(options.source, options.bundle, options.layout)

@@ -1,23 +1,25 @@
-"""Runs: a results folder -> its latest runs, a line each."""
+"""Runs: a results folder -> its latest runs, and its latest sweeps and comparisons, a line each."""
 
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 from rich.text import Text
 
 from quadbench.artifacts.device_text import one_line
 from quadbench.cli.console import print_json, print_text, stdout_console
 from quadbench.cli.options import add_command, next_command
+from quadbench.cli.text_tables import empty_table
 from quadbench.errors import QuadbenchError
 from quadbench.report.run_line import RunLine, RunList, RunStatus, damaged_line, run_line
+from quadbench.report.study_line import StudyLine
 from quadbench.results.layout import Layout
 from quadbench.results.runs import load_run, run_ids
+from quadbench.study.studies import study_lines
 
 _SHOWN = 20
+_WITH_BEGIN = 100  # characters of a terminal; where there are fewer, the id, which begins with it, has to do
 _COLOURS = {RunStatus.OK: "green", RunStatus.FAILED: "red", RunStatus.CUT_SHORT: "yellow", RunStatus.DAMAGED: "red"}
 
 
@@ -29,11 +31,15 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     lines = [_line(options.layout, run_id) for run_id in run_ids(options.layout, options.limit)]
+    studies = study_lines(options.layout, options.limit)
     if options.json:
-        print_json(asdict(RunList(runs=tuple(lines))))
-    elif lines:
+        print_json(asdict(RunList(runs=tuple(lines), studies=tuple(studies))))
+        return 0
+    if studies:
+        _print_studies(studies)
+    if lines:
         _print_lines(options, lines)
-    else:
+    if not studies and not lines:
         print_text("no run yet; quadbench run quickstart makes one")
     return 0
 
@@ -51,17 +57,30 @@ def _line(layout: Layout, run_id: str) -> RunLine:
         return damaged_line(run_id, error.message)
 
 
+def _print_studies(studies: Sequence[StudyLine]) -> None:
+    """Print a table of sweeps and comparisons, and below it what is wrong with damaged ones."""
+    table = empty_table("Id", "Of", "Devices", whole=("Id",))
+    table.title, table.title_justify = "Sweeps and comparisons", "left"
+    for study in studies:
+        what = study.what or f"{study.kind}, {RunStatus.DAMAGED}"
+        table.add_row(*map(one_line, (study.study_id, what, ", ".join(study.devices) or "–")))
+    stdout_console().print(table)
+    for study in studies:
+        if study.reason:
+            print_text(f"{study.study_id}: {one_line(study.reason)}")
+
+
 def _print_lines(options: argparse.Namespace, lines: Sequence[RunLine]) -> None:
     """Print a table; below it what is wrong with those that are not ok, and what shows one of them."""
-    table = Table(box=SIMPLE_HEAD, header_style="bold")
-    for name in ("Run", "Began, UTC", "Recipe", "Devices", "Status", "Image"):
-        table.add_column(name, overflow="fold", no_wrap=name == "Run")
+    console = stdout_console()
+    begins = ("Began, UTC",) if console.width >= _WITH_BEGIN else ()
+    table = empty_table("Run", *begins, "Recipe", "Devices", "Status", "Image", whole=("Run", *begins, "Status"))
     for line in lines:
-        began = f"{line.started_at:%m-%d %H:%M}" if line.started_at else "–"
-        recipe = " ".join((line.recipe or "–", *(f"{key.rpartition('.')[2]}={value}" for key, value in line.swept.items())))
-        words = (line.run_id, began, recipe, ", ".join(line.devices) or "–")
-        table.add_row(*map(one_line, words), Text(line.status, style=_COLOURS[line.status]), line.figure or "–")
-    stdout_console().print(table)
+        began = (f"{line.started_at:%Y-%m-%d %H:%M}" if line.started_at else "–",) if begins else ()
+        recipe = (line.recipe or "–", *(f"{key.rpartition('.')[2]}={value}" for key, value in line.swept.items()))
+        names = ("\n".join(map(one_line, words)) for words in (recipe, line.devices or ("–",)))
+        table.add_row(one_line(line.run_id), *began, *names, Text(line.status, style=_COLOURS[line.status]), line.figure or "–")
+    console.print(table)
     for line in lines:
         if line.reason:
             print_text(f"{line.run_id}: {one_line(line.reason)}")

@@ -27,6 +27,10 @@ class OfRecipe:
     recipe: Recipe
 
     @property
+    def recipe_name(self) -> str:
+        return self.recipe.name
+
+    @property
     def tasks(self) -> list[str]:
         return [task.name for task in self.recipe.tasks]
 
@@ -47,6 +51,10 @@ class OfBundle:
     terms: Terms
 
     @property
+    def recipe_name(self) -> str:
+        return self.bundle.artifact.recipe_name
+
+    @property
     def tasks(self) -> list[str]:
         return [task.name for task in self.bundle.artifact.tasks]
 
@@ -64,7 +72,15 @@ class OfRun:
     """A run that goes on."""
 
     run_id: str
-    tasks: list[str]
+    bundle: Bundle
+
+    @property
+    def recipe_name(self) -> str:
+        return self.bundle.recipe_name
+
+    @property
+    def tasks(self) -> list[str]:
+        return [task.name for task in self.bundle.tasks]
 
     def run(self, chosen: Sequence[str], conduct: Conduct, *, layout: Layout, observer: Observer) -> pipeline.Outcome:
         return pipeline.resume(self.run_id, chosen, conduct=conduct, layout=layout, observer=observer)

@@ -1,20 +1,17 @@
 """Sweep: a recipe, keys and values for them -> a run for each setting, and one table of them all."""
 
 import argparse
-from dataclasses import asdict
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from quadbench.cli.addresses import add_devices, chosen_devices
 from quadbench.cli.conduct import add_conduct, conduct_of
-from quadbench.cli.console import RUN_STAGES, RunConsole, print_error, print_json, print_text, stdout_console
+from quadbench.cli.console import RUN_STAGES, RunConsole, print_error
 from quadbench.cli.options import add_command, add_recipe
 from quadbench.cli.result import add_full
+from quadbench.cli.study_result import print_study
 from quadbench.errors import HarnessError, NoTimeError
-from quadbench.report import Sweep, sweep_tables
 from quadbench.study.sweep import read_over, sweep
 
 
@@ -39,28 +36,10 @@ def run(options: argparse.Namespace) -> int:
     overs, chosen = [read_over(over) for over in options.over], chosen_devices(options.devices, options.serial, options.layout)
     with RunConsole(Console(stderr=True), RUN_STAGES) as observer:
         swept = sweep(options.recipe, overs, chosen, conduct_of(options), layout=options.layout, observer=observer)
-    if options.json:
-        print_json(asdict(swept.sweep) | {"folder": str(swept.folder)})
-    else:
-        _print_sweep(stdout_console(), swept.sweep, is_whole=options.full)
-        print_text(f"sweep: {swept.folder}")
+    print_study(options, swept.sweep)
     for setting, failure in swept.failures.items():
         print_error(f"{setting} was left out: {failure}")
     failed = next((failure for failure in swept.failures.values() if not isinstance(failure, NoTimeError)), None)
     if failed:
         return failed.exit_code
     return HarnessError.exit_code if any(not point.figures for point in swept.sweep.points) else 0
-
-
-def _print_sweep(console: Console, result: Sweep, *, is_whole: bool) -> None:
-    """Print a table for each task and device, and the notes of all tables once, at the end."""
-    tables = sweep_tables(result, is_whole=is_whole)
-    for table in tables:
-        shown = Table(title=table.title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
-        for column in table.columns:
-            shown.add_column(column, justify="right", overflow="fold")
-        for row in table.rows:
-            shown.add_row(*row)
-        console.print(shown)
-    for note in dict.fromkeys(note for table in tables for note in table.notes):
-        print_text(note)

@@ -2,14 +2,17 @@
 
 import argparse
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from textwrap import wrap
 from typing import Any
 
-from quadbench.cli.console import print_json, print_text
+from quadbench.cli.console import print_broken_profiles, print_json, print_text
 from quadbench.cli.options import add_command
 from quadbench.compile.availability import Availability, availability
 from quadbench.target.known import KnownTarget, known_targets
 from quadbench.target.profile import load_profiles, local_profile
+
+_WIDTH, _INDENT = 80, 9
 
 
 def add(commands: Any) -> None:
@@ -23,7 +26,8 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json([_row(target, state) for target, state in rows])
     else:
-        print_text(_table(rows))
+        print_text(_text(rows))
+    print_broken_profiles()
     return 0
 
 
@@ -40,21 +44,15 @@ def _row(target: KnownTarget, state: Availability) -> dict[str, Any]:
     }
 
 
-def _table(rows: Sequence[tuple[KnownTarget, Availability]]) -> str:
-    """Return a table in lines of any width, since keys are there to be copied; below it what is missing."""
-    cells = [
-        (
-            "ready" if state.is_ready else "missing",
-            target.key,
-            " ".join(filter(None, (target.target.backend, state.version))),
-            ", ".join(target.addresses) or f"no run yet ({', '.join(target.profiles)})",
-        )
-        for target, state in rows
-    ]
-    widths = [max(map(len, column)) for column in zip(("", "target", "compiled by", ""), *cells, strict=True)]
-    lines = [
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in (("", "target", "compiled by", "runs on"), *cells)
-    ]
-    missing = dict.fromkeys(f"{state.missing}\n  {state.hint}" for _, state in rows if not state.is_ready)
-    return "\n".join((*lines, "", *(f"missing: {text}" for text in missing)))
+def _text(rows: Sequence[tuple[KnownTarget, Availability]]) -> str:
+    """Return each target on a line, as keys are copied; below it what compiles it, what runs it and what is missing."""
+    return "\n".join(line for target, state in rows for line in _lines(target, state))
+
+
+def _lines(target: KnownTarget, state: Availability) -> Iterator[str]:
+    yield f"{'ready' if state.is_ready else 'missing':{_INDENT}}{target.key}"
+    compiler = " ".join(filter(None, (target.target.backend, state.version)))
+    runs_on = f"runs on {', '.join(target.addresses)}" if target.addresses else f"no run yet ({', '.join(target.profiles)})"
+    lacks = () if state.is_ready else (f"lacks {state.missing}", state.hint)
+    for words in filter(None, (f"{compiler}; {runs_on}", *lacks)):
+        yield from wrap(words, _WIDTH, initial_indent=" " * _INDENT, subsequent_indent=" " * _INDENT, break_long_words=False)

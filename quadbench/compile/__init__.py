@@ -14,7 +14,7 @@ from quadbench.results.code import code_digests
 from quadbench.results.digests import digest_of, sha256_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, publish, read_whole
-from quadbench.target.targets import AiHubTarget, OnnxRuntimeTarget, QnnTarget, Target
+from quadbench.target.targets import AiHubTarget, LiteRtTarget, OnnxRuntimeTarget, QnnTarget, Target
 from quadbench.target.toolchain import ToolchainTarget
 
 Notify = Callable[[str], None]
@@ -77,7 +77,7 @@ def compile_bundle(
     graphs, digest = _quantized(bundle.artifact), _digest(bundle.artifact, key, compiler)
     files = _files(graphs)
     check_contents(bundle, files)  # the digest is that of the manifest
-    check_bundle(bundle, htp_arch=htp_arch)
+    check_bundle(bundle, htp_arch=htp_arch, target=target)
     if (folder := layout.compiled_bundle(digest)).is_dir():
         return read_whole(folder, CompiledBundle)
 
@@ -173,6 +173,10 @@ def _compiler(target: Target, layout: Layout) -> Compiler | BundleCompiler:
             from quadbench.compile.qnn import QnnCompiler
 
             return QnnCompiler(htp_arch=target.htp_arch, soc_model=target.soc_model)
+        case LiteRtTarget():
+            from quadbench.compile.litert import LiteRtCompiler
+
+            return LiteRtCompiler(soc=target.soc)
         case ToolchainTarget():
             from quadbench.compile.toolchain import ToolchainCompiler
 

@@ -7,9 +7,11 @@ from typing import assert_never
 
 from quadbench.ai_hub.client import INSTALL_HINT
 from quadbench.ai_hub.problems import CONFIGURE_HINT, config_path
+from quadbench.compile.litert_sdk import INSTALL_HINT as LITERT_HINT
+from quadbench.compile.litert_sdk import Missing, Sdk, look_for_sdk
 from quadbench.compile.toolchain import installed_version, missing_parts
 from quadbench.errors import MissingDependencyError
-from quadbench.target.targets import AiHubTarget, OnnxRuntimeTarget, QnnTarget, Target
+from quadbench.target.targets import AiHubTarget, LiteRtTarget, OnnxRuntimeTarget, QnnTarget, Target
 from quadbench.target.toolchain import ToolchainTarget
 
 
@@ -34,6 +36,8 @@ def availability(target: Target) -> Availability:
             return package_availability("onnxruntime", hint="pip install onnxruntime")
         case QnnTarget():
             return package_availability("onnxruntime_qnn", hint="pip install 'quadbench[qnn]'")
+        case LiteRtTarget():
+            return _litert(target)
         case ToolchainTarget():
             return _toolchain_availability(target)
         case AiHubTarget():
@@ -60,6 +64,18 @@ def _toolchain_availability(target: ToolchainTarget) -> Availability:
         return Availability(version=installed_version(target))
     except MissingDependencyError as error:
         return Availability(missing=f"a version that will do ({error.message})", hint=error.hint)
+
+
+def _litert(target: LiteRtTarget) -> Availability:
+    """Look for LiteRT and, for a chip, for its vendor's SDK."""
+    package = package_availability("ai_edge_litert", hint=LITERT_HINT)
+    if target.soc is None or not package.is_ready:
+        return package
+    match look_for_sdk(target.soc):
+        case Sdk(version=version):
+            return Availability(version=version)
+        case Missing(what=what, hint=hint):
+            return Availability(version=package.version, missing=what, hint=hint)
 
 
 def _ai_hub() -> Availability:

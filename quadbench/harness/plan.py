@@ -44,10 +44,12 @@ def harness_plan(installation: Installation, launch: LaunchPlan, *, runtime: Run
 
 
 def _runtime(installation: Installation, variant: Variant, runtime: Runtime) -> dict[str, Any]:
-    """Return what loads the graphs; an execution provider other than the CPU's takes the quantized ones alone."""
+    """Return what loads the graphs; LiteRT, or an execution provider other than the CPU's, takes the quantized ones alone."""
     provider = installation.execution_provider if variant.is_quantized else None
+    litert = installation.litert if variant.is_quantized else None
     return {
-        "library": installation.runtime_path,
+        "engine": "litert" if litert else "onnxruntime",
+        "library": installation.path_of_digest(litert, "LiteRT's library") if litert else installation.runtime_path,
         "intra_op_threads": runtime.threads,
         "cores": list(runtime.cores),
         "thread_pool": runtime.thread_pool,

@@ -1,4 +1,4 @@
-"""Runtime: this machine -> the shared library that the native program opens to run graphs, and what its sessions are told."""
+"""Runtime: this machine -> the shared libraries that the native program opens to run graphs, and what its sessions are told."""
 
 import importlib.util
 from pathlib import Path
@@ -8,6 +8,9 @@ from quadbench.errors import MissingDependencyError
 # An entry of every session, on devices (session.cpp) and here: by default ONNX Runtime fuses a MatMul with INT8 weights into one
 # that rounds its input to 8 bits, whatever the graph says. 1 is float32.
 EXACT = ("session.qdq_matmulnbits_accuracy_level", "1")
+
+
+LITERT_LIBRARY = "libLiteRt.so"
 
 
 def runtime_library() -> Path:
@@ -24,3 +27,18 @@ def runtime_library() -> Path:
     if not libraries:
         raise MissingDependencyError(f"'{folder}' has no libonnxruntime.so", hint="install a wheel of onnxruntime 1.22 or newer")
     return libraries[0].resolve()
+
+
+def litert_library() -> Path:
+    """Return LiteRT's shared library inside the installed package, which is not imported for it.
+
+    Raises:
+        MissingDependencyError: the package or the library in it is missing.
+    """
+    spec = importlib.util.find_spec("ai_edge_litert")
+    if spec is None or spec.origin is None:
+        raise MissingDependencyError("ai-edge-litert is not installed", hint="pip install 'quadbench[litert]'")
+    library = Path(spec.origin).parent / LITERT_LIBRARY
+    if not library.is_file():
+        raise MissingDependencyError(f"'{library.parent}' has no {LITERT_LIBRARY}", hint="pip install 'quadbench[litert]'")
+    return library

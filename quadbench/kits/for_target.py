@@ -7,7 +7,7 @@ from quadbench.artifacts.kit import Kit, Library, Role
 from quadbench.kits.fitness import side_name
 from quadbench.kits.versions import COMPILER, COMPILER_VERSIONS
 from quadbench.target.abi import Abi
-from quadbench.target.targets import QnnTarget, Target
+from quadbench.target.targets import LiteRtTarget, QnnTarget, Target
 
 # It is 86 MB. libQnnHtp.so opens it only where it is given a graph instead of a context: launches on the emulator load the
 # plugin, libQnnHtp.so and libQnnSystem.so alone.
@@ -46,6 +46,8 @@ def target_problems(kit: Kit, target: Target, htp_arch: str | None, build: str |
 
     `build` is the compiler's build of Qualcomm's SDK, None where there is no compiler.
     """
+    if isinstance(target, LiteRtTarget):
+        return ["it is for ONNX Runtime; no kit brings LiteRT to a device yet"]
     if not isinstance(target, QnnTarget):
         return []
     if not kit.of_role(Role.PLUGIN):

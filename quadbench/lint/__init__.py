@@ -1,32 +1,42 @@
 """Lint: a bundle's quantized graphs -> findings, the parts that a target would refuse or spoil, before anything is compiled."""
 
 import logging
-from pathlib import Path
 
 from quadbench.artifacts import Bundle, Stored
 from quadbench.errors import BuildError, MissingDependencyError
+from quadbench.lint.findings import Finding, Findings, Severity, messages
 from quadbench.lint.graph import LintedGraph, graph_of, read_graph
-from quadbench.lint.rules import Finding, Findings, Severity, lint_graph, messages
+from quadbench.lint.litert import litert_rules
+from quadbench.lint.rules import RULES, htp_rules
+from quadbench.target.targets import LiteRtTarget, Target
 
 log = logging.getLogger(__name__)
 
 __all__ = ["Finding", "Findings", "LintedGraph", "Severity", "check_bundle", "graph_of", "lint_bundle", "lint_graph", "messages"]
 
 
-def lint_bundle(bundle: Stored[Bundle], *, htp_arch: str | None) -> dict[str, tuple[Finding, ...]]:
-    """Return the findings of every quantized graph, by its path.
+def lint_graph(graph: LintedGraph, *, htp_arch: str | None, target: Target | None = None) -> tuple[Finding, ...]:
+    """Return all findings, rule by rule.
 
-    `htp_arch` is the architecture of the device's Qualcomm HTP, as `v79`, if it has one.
+    `htp_arch` is that of the device's chip, as `v79`; None without a Qualcomm HTP. `target` is what the graph is meant for.
+    """
+    of_chip = htp_rules(htp_arch) if htp_arch else ()
+    of_target = litert_rules(target.soc) if isinstance(target, LiteRtTarget) else ()
+    return tuple(finding for rule in (*RULES, *of_chip, *of_target) for finding in rule(graph))
+
+
+def lint_bundle(bundle: Stored[Bundle], *, htp_arch: str | None, target: Target | None = None) -> dict[str, tuple[Finding, ...]]:
+    """Return the findings of every quantized graph, by its path; otherwise as `lint_graph`.
 
     Raises:
         MissingDependencyError: the package onnx is not installed.
         ArtifactError: a file holds no ONNX model.
     """
     paths = [graph.file.path for graph in bundle.artifact.graphs if graph.variant.is_quantized]
-    return {path: _findings(bundle.folder / path, htp_arch) for path in paths}
+    return {path: lint_graph(read_graph(bundle.folder / path), htp_arch=htp_arch, target=target) for path in paths}
 
 
-def check_bundle(bundle: Stored[Bundle], *, htp_arch: str | None) -> None:
+def check_bundle(bundle: Stored[Bundle], *, htp_arch: str | None, target: Target | None = None) -> None:
     """Lint a bundle before it is compiled: log the warnings, and stop at errors.
 
     Where onnx is not installed a warning says that nothing was linted: the graphs were linted where they were built.
@@ -36,7 +46,7 @@ def check_bundle(bundle: Stored[Bundle], *, htp_arch: str | None) -> None:
         ArtifactError: a file holds no ONNX model.
     """
     try:
-        findings = lint_bundle(bundle, htp_arch=htp_arch)
+        findings = lint_bundle(bundle, htp_arch=htp_arch, target=target)
     except MissingDependencyError as error:
         log.warning("the graphs are compiled without being linted: %s", error)
         return
@@ -46,8 +56,3 @@ def check_bundle(bundle: Stored[Bundle], *, htp_arch: str | None) -> None:
     if errors:
         chip = f" for Qualcomm HTP {htp_arch}" if htp_arch else ""
         raise BuildError("\n".join((f"the graphs are refused before they are compiled{chip}:", *errors)))
-
-
-def _findings(path: Path, htp_arch: str | None) -> tuple[Finding, ...]:
-    graph = read_graph(path)
-    return lint_graph(graph, htp_arch=htp_arch)

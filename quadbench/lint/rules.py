@@ -3,11 +3,10 @@
 The rules for Qualcomm's HTP come from trials with ONNX Runtime's QNN execution provider, not from a phone.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterator
 from math import prod
 
+from quadbench.lint.findings import Finding, Rule, Severity
 from quadbench.lint.graph import DEQUANTIZE, QUANTIZE, LintedGraph, Node, Tensor
 
 NATIVE_16_BIT_OPSET = 21  # the first whose QuantizeLinear and DequantizeLinear take 16 bits
@@ -24,55 +23,6 @@ _RESIZE_ON_HTP = {
     ("half_pixel", "floor"): "which HTP takes for another picture and says nothing",
     ("asymmetric", "round_prefer_floor"): "which HTP refuses",
 }
-
-
-class Severity(StrEnum):
-    """An error stops the compilation, a warning is logged."""
-
-    ERROR = "error"
-    WARNING = "warning"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """A breach of a rule by a tensor or node, its `subject`."""
-
-    rule: str
-    severity: Severity = Severity.ERROR
-    subject: str
-    found: str
-    expected: str
-    hint: str
-
-
-Rule = Callable[[LintedGraph], Iterator[Finding]]
-Findings = Mapping[str, tuple[Finding, ...]]  # by the graph's path
-
-
-def lint_graph(graph: LintedGraph, *, htp_arch: str | None) -> tuple[Finding, ...]:
-    """Return all findings, rule by rule. `htp_arch` is that of the device's chip, as `v79`; None without a Qualcomm HTP."""
-    return tuple(finding for rule in _rules(htp_arch) for finding in rule(graph))
-
-
-def messages(findings: Findings, severity: Severity) -> Iterator[str]:
-    """Yield one line for each rule that is broken: its first finding, and the number of those like it."""
-    by_rule: dict[str, list[tuple[str, Finding]]] = {}
-    for path, of_graph in findings.items():
-        for finding in of_graph:
-            if finding.severity is severity:
-                by_rule.setdefault(finding.rule, []).append((path, finding))
-    for rule, places in by_rule.items():
-        path, first = places[0]
-        graphs = len({path for path, _ in places})
-        more = f" (and {len(places) - 1} more, in {graphs} graph{'s' * (graphs > 1)})" if len(places) > 1 else ""
-        yield f"{path}: {rule}: {first.subject}{more}: found {first.found}; expected {first.expected}. Hint: {first.hint}"
-
-
-def _rules(htp_arch: str | None) -> tuple[Rule, ...]:
-    if htp_arch is None:
-        return RULES
-    is_old = int(htp_arch.removeprefix("v")) < FIRST_HTP_ARCH_WITH_16_BIT_WEIGHTS
-    return (*RULES, *HTP_RULES, *((lora_int16,) if is_old else ()))
 
 
 def dynamic_shape(graph: LintedGraph) -> Iterator[Finding]:
@@ -254,6 +204,12 @@ def wide_depthwise(graph: LintedGraph) -> Iterator[Finding]:
 
 RULES: tuple[Rule, ...] = (dynamic_shape, lora_overridable, lora_zero_point, lora_per_channel, encoding_not_constant, opset)
 HTP_RULES: tuple[Rule, ...] = (lora_uint16, lora_not_dequantized, group_norm, resize_form, wide_depthwise)
+
+
+def htp_rules(htp_arch: str) -> tuple[Rule, ...]:
+    """Return the rules for an architecture, as `v79`."""
+    is_old = int(htp_arch.removeprefix("v")) < FIRST_HTP_ARCH_WITH_16_BIT_WEIGHTS
+    return (*HTP_RULES, *((lora_int16,) if is_old else ()))
 
 
 def _lora_inputs_of(graph: LintedGraph, dtype: str) -> Iterator[Tensor]:

@@ -33,5 +33,7 @@ def settings_of(installation: Installation, variant: Variant, runtime: Runtime) 
     """Return every option with which the graphs ran; what was left to the device is `any`."""
     values, provider = runtime.model_dump(), installation.execution_provider
     used = provider.settings if provider and variant.is_quantized else {"provider": "CPUExecutionProvider"}
+    if installation.litert and variant.is_quantized:
+        used = {"engine": "litert"}
     texts = {key: ",".join(map(str, value)) if isinstance(value, tuple) else value for key, value in values.items()}
     return used | {f"runtime.{key}": "any" if value in (None, "") else str(value) for key, value in texts.items()}

@@ -35,6 +35,7 @@ from quadbench.observer import Observer
 from quadbench.pipeline import Conduct
 from quadbench.quad.cache import digests_of
 from quadbench.recipe import Measure
+from quadbench.report.documents import write_comparison
 from quadbench.results.layout import Layout
 from quadbench.results.runs import save_run
 from quadbench.rollout.recovery import WAIT_S
@@ -202,7 +203,7 @@ class OfFarm:
             check_file_name(versus.comparison_id)
             (device,) = versus.devices
             self._fetch(answer)
-            versus.write(self.layout)
+            write_comparison(versus, self.layout)
         except (ArtifactError, ValueError) as error:
             return Launched(case=work.case, word=work.word, why=f"the answer of job {job.id} cannot be used: {error}")
         runs = answer.runs[0].run_id, answer.runs[1].run_id

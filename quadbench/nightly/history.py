@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from quadbench.artifacts.night import Acknowledgement, Measurement, Ruling, RulingKind
 from quadbench.nightly.figures import name_of, said_change, said_value
@@ -13,6 +14,8 @@ from quadbench.report.units import plural
 
 _MOST_CHANGED = 3  # names of what changed, in a cell
 _MOST_SHOWN = 20  # lines of a table, the latest
+_COLUMNS = ("From", "To", "Nights", "Level", "Change", "What changed then")
+_NUMERIC = (False, False, True, True, True, False)
 _SHORT = 12  # characters of a value that changed: those of a digest that tell it from others
 
 
@@ -64,7 +67,13 @@ def case_history(
 
 def tables(history: CaseHistory) -> tuple[TextTable, ...]:
     """Return what a person reads of it: segments, rulings and acknowledgements, the latest of them, without empty tables."""
-    return tuple(table for table in (_segments(history), _rulings(history), _words(history)) if table.rows)
+    segments = _segments(history)
+    return (*((segments,) if segments.rows else ()), *told_tables(history))
+
+
+def told_tables(history: CaseHistory) -> tuple[TextTable, ...]:
+    """Return the latest rulings and acknowledgements, without empty tables."""
+    return tuple(table for table in (_rulings(history), _words(history)) if table.rows)
 
 
 def sentence(history: CaseHistory) -> str:
@@ -88,24 +97,43 @@ def _segments(history: CaseHistory) -> TextTable:
     ]
     return TextTable(
         title=f"{history.case} on {words(history.address)}",
-        columns=("Figure", "From", "To", "Nights", "Level", "Change", "What changed then"),
-        numeric=(False, False, False, True, True, True, False),
+        columns=("Figure", *_COLUMNS),
+        numeric=(False, *_NUMERIC),
         rows=tuple(rows),
     )
 
 
-def _cells(segment: Segment, key: str) -> tuple[str, str, str]:
-    level = said_value(segment.level, key, is_ratio=segment.is_ratio)
+def segment_table(figure: FigureHistory) -> TextTable:
+    """Return the segments of one figure by their numbers, the latest of them."""
+    numbered = list(enumerate(figure.segments, start=1))[-_MOST_SHOWN:]
+    return TextTable(
+        title=figure_name(figure.key, figure.task),
+        columns=("Segment", *_COLUMNS),
+        numeric=(False, *_NUMERIC),
+        rows=tuple((str(n), one.first, one.last, str(one.nights), *_cells(one, figure.key)) for n, one in numbered),
+    )
+
+
+def changed_words(segment: Segment) -> str:
+    """Write what was otherwise in the last night before a segment; nothing where that is not known."""
     changes = [f"{words(name)} {_short(before)} → {_short(now)}" for name, (before, now) in segment.changed.items()]
     more = f", {len(changes) - _MOST_CHANGED} more" if len(changes) > _MOST_CHANGED else ""
+    return ", ".join(changes[:_MOST_CHANGED]) + more
+
+
+def _cells(segment: Segment, key: str) -> tuple[str, str, str]:
+    level = said_value(segment.level, key, is_ratio=segment.is_ratio)
     change = "–" if segment.change is None else said_change(segment.change, key)
-    return level, change, ", ".join(changes[:_MOST_CHANGED]) + more or "–"
+    return level, change, changed_words(segment) or "–"
 
 
 def _rulings(history: CaseHistory) -> TextTable:
+    """Return the rulings by figure, those of nights behind each other that say the same in one row."""
+    ordered = sorted(history.rulings, key=lambda ruling: (ruling.key or "", ruling.task or ""))
+    alike = [list(group) for _, group in groupby(ordered, key=lambda one: (one.key, one.task, one.kind, one.cause))]
     rows = [
-        (ruling.night, figure_name(ruling.key, ruling.task) or "all", ruling.kind.value, words(ruling.cause))
-        for ruling in history.rulings[-_MOST_SHOWN:]
+        (_span(told), figure_name(told[0].key, told[0].task) or "all", told[0].kind.value, words(told[0].cause))
+        for told in sorted(alike, key=lambda told: told[0].told_at)[-_MOST_SHOWN:]
     ]
     return TextTable(
         title="Rulings that are not clean",
@@ -113,6 +141,11 @@ def _rulings(history: CaseHistory) -> TextTable:
         numeric=(False, False, False, False),
         rows=tuple(rows),
     )
+
+
+def _span(rulings: Sequence[Ruling]) -> str:
+    first, last = rulings[0].night, rulings[-1].night
+    return first if first == last else f"{first} to {last}, {plural(len(rulings), 'night')}"
 
 
 def _words(history: CaseHistory) -> TextTable:

@@ -1,14 +1,22 @@
 """Night file: night.yaml -> the cases of a night, each with its devices, its yardstick, its owner and its limits."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
+from quadbench.artifacts.device_text import is_plain
+from quadbench.errors import shown
 from quadbench.spec import Name, Problem, Spec, load, refuse
 
-Word = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
+
+def _on_one_line(text: str) -> str:
+    if not is_plain(text) or text != text.strip():
+        raise ValueError(f"expected text on one line without spaces around it, found {shown(text)}")
+    return text
+
+
+Word = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_on_one_line)]
 _MOST_CASES, _MOST_DEVICES = 256, 1000
 PictureMetric = Literal["ssim", "st_lpips", "kid"]  # those that need no network but what the extra `quality` brings
 Change = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -105,10 +113,10 @@ class NightFile(Spec):
         return case.yardstick or self.yardstick
 
 
-def load_night_file(path: Path, changes: Mapping[str, Any] | None = None) -> NightFile:
+def load_night_file(path: Path) -> NightFile:
     """Read the file of a night.
 
     Raises:
         SpecError: all of its problems.
     """
-    return load(path, NightFile, changes)
+    return load(path, NightFile)

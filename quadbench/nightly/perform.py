@@ -1,5 +1,7 @@
 """Perform: the plan of a night and a launcher -> every case measured on every device, judged, confirmed and ruled on, once."""
 
+import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,15 +12,17 @@ from importlib.metadata import version
 from quadbench.artifacts.night import Night, RulingKind
 from quadbench.errors import ArtifactError
 from quadbench.farm.inventory import Inventory
-from quadbench.host import folder_lock
+from quadbench.host import file_lock, user_and_host
 from quadbench.measure import Budget
 from quadbench.nightly.confirming import confirmed, is_unmeasured, judged, rule
 from quadbench.nightly.judging import missing
 from quadbench.nightly.launcher import NO_TIME, Launched, Launcher, Wanted, with_second_try
 from quadbench.nightly.measured import measurement_of
+from quadbench.nightly.performed import Performed
 from quadbench.nightly.pictures import Pictures
-from quadbench.nightly.plan import Plan, device_of, lacking
-from quadbench.nightly.self_knowledge import RECENT, DeviceKnowledge, doubt_devices, self_knowledge
+from quadbench.nightly.plan import Plan, lacking
+from quadbench.nightly.self_knowledge import doubt_devices
+from quadbench.nightly.words import device_of
 from quadbench.report.sides import PRIMARY
 from quadbench.results.engine import database_of, now_of, reading
 from quadbench.results.layout import Layout
@@ -27,8 +31,10 @@ from quadbench.results.records import Records, open_records
 from quadbench.results.storage import storing
 from quadbench.statistics import Looks
 
+log = logging.getLogger(__name__)
 
-def perform(night_id: str, plan: Plan, launcher: Launcher, *, layout: Layout) -> Night:
+
+def perform(night_id: str, plan: Plan, launcher: Launcher, *, layout: Layout) -> Performed:
     """Perform a night, or go on with it: what was measured or ruled on stays. Of several that do so at once, one waits.
 
     Raises:
@@ -51,25 +57,24 @@ def perform(night_id: str, plan: Plan, launcher: Launcher, *, layout: Layout) ->
         under_way.measure(Looks(at=(plan.blocks,)))
         under_way.judge()
         under_way.tell_missing()
-        doubt_devices(Inventory(records.engine), _known_devices(nights.night(night_id), nights))
         nights.end(night_id)
-        return nights.night(night_id)
-
-
-def _known_devices(night: Night, nights: Nights) -> tuple[DeviceKnowledge, ...]:
-    """Return what the latest nights of all that a night has measured tell of its devices."""
-    places = [(one.case, one.device) for one in night.measurements]
-    measured = [one for place in places for one in nights.series(*place, latest=RECENT, key=PRIMARY)]
-    return self_knowledge(measured, [ruling for case in {case for case, _ in places} for ruling in nights.rulings_of(case)])
+        performed = Performed.of(nights.night(night_id), nights)
+        there = {one.device for one in performed.night.measurements}
+        doubt_devices(Inventory(records.engine), [one for one in performed.devices if one.device in there])
+        return performed
 
 
 @contextmanager
 def _alone(night_id: str, layout: Layout) -> Iterator[None]:
-    folder = layout.night(night_id)
+    """Keep other nights out of a results folder. Where one is under way there, say so, and wait."""
     with storing(layout.root):
-        folder.mkdir(parents=True, exist_ok=True)
-    with folder_lock(folder.parent):
+        layout.night(night_id).mkdir(parents=True, exist_ok=True)
+    with file_lock(layout.night_lock, f"night {night_id}, by process {os.getpid()} of {user_and_host()},", _say_who):
         yield
+
+
+def _say_who(holder: str) -> None:
+    log.warning("%s is under way in this results folder; this one begins when that has ended", holder)
 
 
 def _budget(night: Night, budget_s: float | None, records: Records) -> Budget | None:
@@ -144,7 +149,7 @@ class _UnderWay:
             (case,) = (one for one in self.plan.cases if one.name == launched.case)
             measured = measurement_of(self.night_id, launched, records, names_kit=case.chosen.kit is not None)
             scores = self.pictures.scored(measured, launched.address, case)
-            self.nights.keep(replace(measured, points=(*measured.points, *scores)))
+            is_new = self.nights.keep(replace(measured, points=(*measured.points, *scores)))
         except ArtifactError as error:
             return str(error)
-        return None
+        return None if is_new else f"'{measured.device}' is the device of another word too, under which it was measured"

@@ -5,16 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quadbench.artifacts.night import Measurement
-from quadbench.devices.addresses import LocalAddress, VirtualAddress, parse_address, virtual_serial
-from quadbench.errors import QuadbenchError, UserError
 from quadbench.farm.farm_file import expected_phones
-from quadbench.farm.leases import lease_name
-from quadbench.farm.selection import parse_wish
-from quadbench.nightly.night_file import Case, Limits, NightFile
-from quadbench.results.frozen import frozen_bundle
+from quadbench.nightly.night_file import Case, Limits, NightFile, load_night_file
+from quadbench.nightly.reading import NightReading
+from quadbench.nightly.words import word_mistakes
 from quadbench.results.layout import Layout
-from quadbench.study.chosen import Chosen, choose, require_common_tasks
-from quadbench.target.profile import LOCAL_NAME, load_profile
+from quadbench.spec import refuse_in
+from quadbench.study.chosen import Chosen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,27 +49,22 @@ class Plan:
     budget_s: float | None
 
 
-def planned(file: NightFile, folder: Path, layout: Layout) -> Plan:
-    """Read what the cases of a file name, whose relative paths start at a folder. A case that is wrong costs no other.
+def planned(path: Path, layout: Layout, *, on_farm: bool = False) -> Plan:
+    """Read the file of a night, and what its cases name. What is there and broken costs no other case.
 
     Raises:
-        UserError: a word for devices means any of several: a history is that of one device.
-        SpecError: farm.yaml, whose labels such words may name, is wrong.
+        SpecError: all problems of the file, also what it names and what is not there; or farm.yaml is wrong.
     """
-    cases, faults = [], {}
-    label_keys = tuple({key for phone in expected_phones() for key in phone.labels})
-    for case in file.cases:
-        _refuse_wishes(file.devices_of(case), label_keys)
-        try:
-            cases.append(_planned(case, file, folder, layout))
-        except QuadbenchError as error:
-            faults[case.name] = str(error)
+    file = load_night_file(path)
+    reading = NightReading(file=file, folder=path.parent, layout=layout)
+    sides = reading.sides()
+    refuse_in(path, [*word_mistakes(file, expected_phones(), on_farm=on_farm), *reading.mistakes])
     return Plan(
         name=file.name,
-        cases=tuple(cases),
-        pairs=tuple((case.name, word) for case in file.cases for word in _words(case, file)),
+        cases=tuple(_planned(case, file, *sides[case.name]) for case in file.cases if case.name in sides),
+        pairs=tuple((case.name, word) for case in file.cases for word in file.devices_of(case)),
         owners={case.name: case.owner for case in file.cases},
-        faults=faults,
+        faults=reading.faults,
         blocks=file.blocks,
         budget_s=None if file.budget_h is None else file.budget_h * 3600,
     )
@@ -84,47 +76,13 @@ def lacking(case: PlannedCase, measured: Sequence[Measurement]) -> tuple[str, ..
     return tuple(word for word in case.words if word not in there)
 
 
-def device_of(word: str, series: Sequence[Measurement]) -> str:
-    """Return the name under which the device of a word is leased, as far as the word or earlier nights tell; else the word."""
-    for one in reversed(series):
-        if one.address == word:
-            return one.device
-    try:
-        match parse_address(word):
-            case VirtualAddress(profile=name):
-                return lease_name("virtual", virtual_serial(load_profile(name)))
-            case LocalAddress():
-                return lease_name("local", LOCAL_NAME)
-    except QuadbenchError:
-        return word
-    return word.rpartition("@")[2]
-
-
-def _planned(case: Case, file: NightFile, folder: Path, layout: Layout) -> PlannedCase:
-    beside = folder / case.source
-    chosen = choose(str(beside) if beside.exists() else case.source, case.changes, layout)
-    name = file.yardstick_of(case)
-    stored = frozen_bundle(name, layout)
-    yardstick = Chosen(source=name, changes={}, bundle=stored)
-    require_common_tasks(yardstick, chosen)
+def _planned(case: Case, file: NightFile, yardstick: Chosen, chosen: Chosen) -> PlannedCase:
     return PlannedCase(
         name=case.name,
         yardstick=yardstick,
         chosen=chosen,
-        words=_words(case, file),
+        words=file.devices_of(case),
         limits=file.limits_of(case),
         owner=case.owner,
         quality=file.quality_of(case),
     )
-
-
-def _words(case: Case, file: NightFile) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(file.devices_of(case)))
-
-
-def _refuse_wishes(words: Sequence[str], label_keys: Sequence[str]) -> None:
-    for word in words:
-        if parse_wish(word, label_keys):
-            raise UserError(
-                f"'{word}' fits any of several devices, and a history is that of one", hint="name each device, as s25@SERIAL"
-            )

@@ -13,7 +13,7 @@ from quadbench.observer import Observer
 from quadbench.pipeline.building import build_all, built, built_for, compiled
 from quadbench.pipeline.conduct import USUAL, Conduct
 from quadbench.pipeline.execution import Outcome, execute, measure
-from quadbench.pipeline.resumption import resumable_tasks, resumed_work
+from quadbench.pipeline.resumption import resumable_bundle, resumed_work
 from quadbench.pipeline.work import Work
 from quadbench.quad.candidate import Candidate
 from quadbench.quad.named import check_devices
@@ -39,7 +39,7 @@ __all__ = [
     "compiled",
     "execute",
     "measure",
-    "resumable_tasks",
+    "resumable_bundle",
     "resume",
     "run",
     "run_bundle",
@@ -123,9 +123,14 @@ def admit(
     Raises:
         QuadbenchError: the adapter cannot be read or has no place in the base, or every device failed.
     """
+    observer.step("judge", str(candidate.source))
     with extra_needed("quad"):
         from quadbench.quad.admit import admit as admit_adapter
-    admission = admit_adapter(candidate, bundle)
+
+    def painting(number: int, total: int) -> None:
+        observer.step("paint", f"reference image {number} of {total}", (number - 1) / total)
+
+    admission = admit_adapter(candidate, bundle, painting=painting)
     if admission.extended is None:
         return admission, ()
     save_admitted(layout, admission.extended)

@@ -79,10 +79,10 @@ class _Seen:
         self._lock = threading.Lock()
         self.progress = progress
 
-    def step(self, stage: str, detail: str) -> None:
+    def step(self, stage: str, detail: str, share: float | None = None) -> None:
         with self._lock:
             self.progress = replace(self.progress, stage=one_line(stage, _MOST_TEXT), detail=one_line(detail, _MOST_TEXT))
-        self._observer.step(stage, detail)
+        self._observer.step(stage, detail, share)
 
     def built(self, bundle: Bundle) -> None:
         self._observer.built(bundle)

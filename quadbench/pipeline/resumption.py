@@ -63,15 +63,15 @@ def _bundle(begun: RunFile, name: str, layout: Layout) -> Stored[Bundle]:
     return bundle
 
 
-def resumable_tasks(run_id: str, layout: Layout) -> list[str]:
-    """Return the tasks of a run that can go on.
+def resumable_bundle(run_id: str, layout: Layout) -> Bundle:
+    """Return the bundle of a run that can go on; of several, which have the same tasks, the first.
 
     Raises:
         UserError, ArtifactError: as `resumed_work`.
     """
     begun = load_run_file(layout, run_id)
     resumed_work(begun, (), layout)
-    return [task.name for task in _bundle(begun, begun.bundle, layout).artifact.tasks]
+    return _bundle(begun, begun.bundle, layout).artifact
 
 
 def require_same_devices(devices: Sequence[Device], known: Iterable[DeviceFacts]) -> None:

@@ -11,7 +11,7 @@ from quadbench.quad.adapters.inspection import Inspection, inspect_adapter
 from quadbench.quad.adapters.judgement import Judgement, gauge, judge
 from quadbench.quad.candidate import Candidate, adapter_name
 from quadbench.quad.layouts import adapter_digests
-from quadbench.quad.new_task import checked_task, new_task
+from quadbench.quad.new_task import Painting, checked_task, new_task, unseen
 from quadbench.quad.prepare import sites_of
 from quadbench.quad.profile_file import lora_encodings_of
 from quadbench.quad.quantize.encodings import Encoding
@@ -57,11 +57,11 @@ def judged(candidate: Candidate, bundle: Stored[Bundle]) -> Admission:
     )
 
 
-def admit(candidate: Candidate, bundle: Stored[Bundle]) -> Admission:
+def admit(candidate: Candidate, bundle: Stored[Bundle], *, painting: Painting = unseen) -> Admission:
     """Judge an adapter as `judged` does; if admitted, write it, and its task, into a new bundle beside the old one.
 
     The adapter is gauge-aligned in either case, which is exact and only makes the rounding finer. The new bundle's graphs are
-    the old files, so nothing is compiled again and a device is sent the adapter alone.
+    the old files: nothing is compiled again, and a device is sent the adapter alone. `painting` is told of each reference image.
 
     Raises:
         UserError: no adapter can have that name or that weight, or the bundle has one, or a task, of that name.
@@ -76,7 +76,7 @@ def admit(candidate: Candidate, bundle: Stored[Bundle]) -> Admission:
         checked_task(candidate.task, bundle.artifact, admission.name)
     if not admission.judgement.acceptance.is_admitted:
         return admission
-    return replace(admission, extended=_extend(bundle, admission, candidate))
+    return replace(admission, extended=_extend(bundle, admission, candidate, painting))
 
 
 def inspect(
@@ -98,7 +98,7 @@ def _load(name: str, candidate: Candidate, bundle: Bundle, encodings: dict[str, 
     return load_adapter(name, candidate.source, sites, unet_only=candidate.unet_only)
 
 
-def _extend(bundle: Stored[Bundle], admission: Admission, candidate: Candidate) -> Stored[Bundle]:
+def _extend(bundle: Stored[Bundle], admission: Admission, candidate: Candidate, painting: Painting) -> Stored[Bundle]:
     """Write the bundle with one more adapter, and one more task where it shall do one, beside the old one."""
     check_contents(bundle, file_refs(bundle.artifact))  # the new bundle has the same files under the same digests
     encodings, old = lora_encodings_of(bundle), bundle.artifact
@@ -115,7 +115,8 @@ def _extend(bundle: Stored[Bundle], admission: Admission, candidate: Candidate) 
         files = writer.adapter(gauge(adapter, encodings), adapter, encodings, old.base)
         tasks = old.tasks
         if candidate.task:
-            tasks += (new_task(candidate.task, bundle, _source_of(candidate), admission.name, admission.weight, writer),)
+            sources, weights = {admission.name: _source_of(candidate)}, {admission.name: admission.weight}
+            tasks += (new_task(candidate.task, bundle, sources, weights, writer, painting),)
         doubts = {*old.caveats, *((Caveat.UNET_ONLY,) if adapter.left_out else ())}
         caveats = tuple(caveat for caveat in Caveat if caveat in doubts)
         return replace(old, digest=digest, adapters=(*old.adapters, *files), tasks=tasks, caveats=caveats)

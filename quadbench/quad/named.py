@@ -1,6 +1,6 @@
 """Named: a recipe -> every problem with the files that it names, before anything is read into memory or built. No torch."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from quadbench.quad.layouts import check_adapter, check_checkpoint, foundation_f
 from quadbench.quad.sources import adapter_source
 from quadbench.quad.tasks.inputs import evaluated, read_inputs
 from quadbench.recipe import CheckpointFoundation, DiffusersFoundation, Recipe, load_recipe
-from quadbench.target.profile import LOCAL_NAME, load_profiles
+from quadbench.target.profile import profile_names
 
 
 def read_recipe(path_or_name: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:
@@ -18,7 +18,7 @@ def read_recipe(path_or_name: str | Path, changes: Mapping[str, Any] | None = No
     Raises:
         SpecError, UnknownNameError: as `load_recipe`.
     """
-    return load_recipe(path_or_name, changes, profiles=_profiles())
+    return load_recipe(path_or_name, changes, profiles=profile_names())
 
 
 def check_named(recipe: Recipe) -> None:
@@ -44,13 +44,9 @@ def check_devices(recipe: Recipe) -> None:
 
 
 def _of_devices(recipe: Recipe) -> Iterator[str]:
-    known = _profiles() if recipe.devices else ()
+    known = profile_names() if recipe.devices else ()
     for name in recipe.devices.keys() - set(known):
         yield f"devices: {UnknownNameError('device profile', name, sorted(known))}"
-
-
-def _profiles() -> Collection[str]:
-    return (LOCAL_NAME, *(profile.name for profile in load_profiles()))
 
 
 def _of_foundation(recipe: Recipe) -> Iterator[str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from quadbench.artifacts import Bundle, Caveat, RunResult, Status, Stored, TaskAssets, TaskItem, Variant
+from quadbench.artifacts import Bundle, Caveat, RunRecord, RunResult, Status, Stored, TaskAssets, TaskItem, Variant
 from quadbench.artifacts.pixels import Pixels, read_pixels
 from quadbench.artifacts.scores import Compared
 from quadbench.errors import ArtifactError, UserError
@@ -24,7 +24,7 @@ def compare_run(
     metrics: Sequence[str] | None = None,
     weights: Mapping[str, GivenNetwork] | None = None,
 ) -> tuple[Compared, ...]:
-    """Score every task, device and quantized variant; an item's image is that of the first launch that is OK and has one.
+    """Score every task, device and variant that was measured; an item's image is that of the first launch that is OK and has one.
 
     Raises:
         UserError: the bundle's weights are random, or `score_images` refuses metrics or weights.
@@ -136,11 +136,16 @@ def _image_sets(task: TaskAssets, bundle: Stored[Bundle], result: RunResult, lay
     references = {item.name: bundle.path(item.reference) for item in task.items if item.reference}
     yield _ImageSet(device=None, maker=REFERENCE, paths=references)
     for device in _devices(bundle, result):
-        for variant in (Variant.SHARED, Variant.PER_GRAPH):
-            records = [r for r in result.records if r.device.address == device and r.variant is variant]
-            if records:
-                images = [record.images for record in records if record.status is Status.OK]
-                yield _ImageSet(device=device, maker=variant.value, paths=_first(task.items, task.name, images, layout))
+        of_device = [record for record in result.records if record.device.address == device]
+        for variant in _measured(of_device):
+            images = [record.images for record in of_device if record.variant is variant and record.status is Status.OK]
+            yield _ImageSet(device=device, maker=variant.value, paths=_first(task.items, task.name, images, layout))
+
+
+def _measured(records: Sequence[RunRecord]) -> list[Variant]:
+    """Return the variants that were measured: the float graphs where nothing else was, as they are the check of parity else."""
+    ran = {record.variant for record in records}
+    return [variant for variant in Variant if variant in ran and (variant.is_quantized or len(ran) == 1)]
 
 
 def _first(items: Iterable[TaskItem], task: str, images: Sequence[Mapping[str, str]], layout: Layout) -> dict[str, Path]:

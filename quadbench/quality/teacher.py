@@ -34,8 +34,7 @@ class Teacher:
     def likeness(self, recipe: Recipe, result: RunResult, layout: Layout, *, notify: Notify = silent) -> TaskLikeness:
         """Return how near the shared graph's pictures of a run are to the teacher's."""
         tasks = [task for task in recipe.tasks if self._is_needed and not isinstance(task.sampler, LcmSampler)]
-        notify("teacher")
-        painted = {task.name: self._pictures(recipe, task) for task in tasks}
+        painted = {task.name: self._pictures(recipe, task, notify) for task in tasks}
         likeness: dict[tuple[str, str], dict[str, float]] = {}
         for record in result.records:
             for key, path in record.images.items() if record.variant is Variant.SHARED else ():
@@ -45,15 +44,15 @@ class Teacher:
                     of_task[item] = psnr_db(read_pixels(layout.file(path)), read_pixels(painted[task][item]))
         return likeness
 
-    def _pictures(self, recipe: Recipe, task: Task) -> dict[str, Path]:
+    def _pictures(self, recipe: Recipe, task: Task, notify: Notify) -> dict[str, Path]:
         """Return the teacher's picture of each item; those of the same task with another sampler are the same."""
         long = task.model_copy(update={"sampler": _LONG})
         key = repr((recipe.foundation, recipe.adapters, recipe.quad.calibration.samples, long))
         if key not in self._painted:
-            self._painted[key] = self._paint(recipe, long, self._folder / str(len(self._painted)))
+            self._painted[key] = self._paint(recipe, long, self._folder / str(len(self._painted)), notify)
         return self._painted[key]
 
-    def _paint(self, recipe: Recipe, task: Task, folder: Path) -> dict[str, Path]:
+    def _paint(self, recipe: Recipe, task: Task, folder: Path, notify: Notify) -> dict[str, Path]:
         folder.mkdir(parents=True)
         foundation = open_foundation(recipe.foundation)
         sources = {name: source for name in task.adapter if (source := adapter_source(recipe.adapters[name]))}
@@ -62,6 +61,7 @@ class Teacher:
         reference = reference_for(foundation, task, table, sources)
         items = task_items(task, foundation, calibration_samples=recipe.quad.calibration.samples).evaluation
         paths = {item.name: folder / f"{item.name}.png" for item in items}
-        for item in items:
+        for number, item in enumerate(items, start=1):
+            notify(f"teacher's picture {number} of {len(items)} of {task.name}")
             reference.render(item).save(paths[item.name])
         return paths

@@ -215,6 +215,11 @@ def terms_of_text(text: str, name: str) -> Terms:
     return Terms(measure=read.measure, runtime=read.runtime, baselines=read.baselines, published=read.published, text=text)
 
 
+def is_built_in(name: str) -> bool:
+    """Say whether a recipe of this name comes with quadbench."""
+    return name in {file.stem for file in RECIPES_FOLDER.glob("*.yaml")}
+
+
 def recipe_digest(recipe: Recipe) -> str:
     """Return the sha256 of the recipe as canonical JSON: defaults written out, keys sorted, paths by their last name.
 

@@ -10,6 +10,8 @@ from xml.sax.saxutils import escape
 
 from quadbench.artifacts.device_text import one_line
 
+Place = tuple[float, float]  # x and y in a picture
+
 _INK, _FAINT = "#4a4f57", "#d9dce1"
 
 
@@ -161,6 +163,12 @@ def _bar(bar: Bar, left: float, y: float, scale: float) -> str:
 def text(x: float, y: float, words: str, *, anchor: str = "start", css_class: str = "label", colour: str = _INK) -> str:
     """Draw words at a point; `anchor` is SVG's text-anchor."""
     return f'<text class="{css_class} text" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{_words(words)}</text>'
+
+
+def rule(css_class: str, start: Place, end: Place, colour: str, more: str = "") -> str:
+    """Draw a line between two points; `more` are other attributes."""
+    (x1, y1), (x2, y2) = start, end
+    return f'<line class="{css_class}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}"{more}/>'
 
 
 def _points(spots: Sequence[tuple[float, float]]) -> str:

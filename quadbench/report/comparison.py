@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from statistics import median
 
 from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, Status, TaskAssets, Variant
+from quadbench.report.figure_table import FigureTable
 from quadbench.report.kpi import launch_values
-from quadbench.report.launches import in_order, is_on, sound
-from quadbench.statistics import LAUNCHES_PER_BLOCK, Verdict, compare_launches
+from quadbench.report.launches import devices_of, in_order, is_on, sound
+from quadbench.report.text_table import TextTable
+from quadbench.report.units import times
+from quadbench.statistics import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, MIN_BLOCKS, Verdict, compare_launches
 
 _COMPARED = {
     "end_to_end": "End to end",
@@ -15,6 +18,11 @@ _COMPARED = {
     "first_image": "Switch and first image",
     "peak_ram": "Peak RAM, running",
 }
+
+_NOTE = (
+    "Ratio: per-graph / shared, over blocks of launches interleaved A B B A; above 1 the shared graph takes less. Intervals are "
+    f"Student's t; a verdict needs {MIN_BLOCKS} blocks, a margin of {EQUIVALENCE_MARGIN:.0%} and an exact sign-flip test."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +49,33 @@ def launch_verdicts(result: RunResult, device: DeviceFacts) -> tuple[LaunchVerdi
         for key, title in _COMPARED.items()
         for verdict in _verdict(blocks, task, key, title)
     )
+
+
+def comparison_tables(result: RunResult) -> tuple[FigureTable, ...]:
+    """Return the verdicts of each device as a table, where blocks are enough for an interval."""
+    judged = ((device, launch_verdicts(result, device)) for device in devices_of(result))
+    return tuple(_table(device, verdicts) for device, verdicts in judged if any(verdict.low for verdict in verdicts))
+
+
+def _table(device: DeviceFacts, verdicts: Sequence[LaunchVerdict]) -> FigureTable:
+    return FigureTable(
+        text=TextTable(
+            title=f"Launch by launch on {device.address}",
+            columns=("Task", "Figure", "Blocks", "Ratio", "95 % interval", "p", "Shared is"),
+            numeric=(False, False, True, True, True, True, False),
+            rows=tuple(_cells(verdict) for verdict in verdicts),
+            notes=(_NOTE,),
+        ),
+        fields=("device", "task", "figure", "blocks", "ratio", "ratio_low", "ratio_high", "p", "verdict"),
+        values=tuple((device.address, v.task, v.title, v.blocks, v.ratio, v.low, v.high, v.p, v.verdict.value) for v in verdicts),
+    )
+
+
+def _cells(verdict: LaunchVerdict) -> tuple[str, ...]:
+    ratio = "–" if verdict.ratio is None else times(verdict.ratio)
+    interval = "–" if verdict.low is None or verdict.high is None else f"{times(verdict.low)} – {times(verdict.high)}"
+    p = "–" if verdict.p is None else f"{verdict.p:.3f}"
+    return (verdict.task, verdict.title, str(verdict.blocks), ratio, interval, p, verdict.verdict.value)
 
 
 def whole_blocks(records: Sequence[RunRecord]) -> tuple[tuple[RunRecord, ...], ...]:

@@ -1,13 +1,13 @@
 """Condition: an expression over a run's figures, as `shared.end_to_end_ms.p50 > 200` -> where it holds. Pure.
 
 Names are [TASK.]SIDE.FIGURE.PART, [TASK.]SIDE.psnr_db and [TASK.]ratio.FIGURE; without a task they are of every task in turn.
-With a baseline, [TASK.]baseline.SIDE.FIGURE.PART is the same figure of that run, [TASK.]SIDE.FIGURE.change is now / before, and
-[TASK.]baseline.worse the number of figures that got worse.
+With a baseline, [TASK.]SIDE.FIGURE.worse alone says that it got worse, [TASK.]SIDE.FIGURE.change is now / before,
+[TASK.]baseline.SIDE.FIGURE.PART the same figure of that run, and [TASK.]baseline.worse the number of figures that got worse.
 """
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from quadbench.artifacts import Variant
@@ -23,9 +23,9 @@ _SIDES, _RATIO = ("shared", "per_graph"), "ratio"
 _BASELINE = "baseline"
 _PARTS = ("p50", "low", "high", "mad", "p90", "launches", "samples")
 _FIGURES = {f"{key}_{unit.lower()}": key for key, unit in KPI_UNITS.items()}
-_LIKENESS = ("psnr_db", "psnr_truth_db")
 _CHANGES = ("change", "change_low", "change_high")  # parts of a figure that only a baseline gives it
-_COUNTS = {verdict.lower(): verdict for verdict in Verdict}
+_VERDICTS = {verdict.lower(): verdict for verdict in Verdict}
+_LIKENESS = {"psnr_db": tuple(_VERDICTS), "psnr_truth_db": ()}  # with the parts that each has
 _Place = tuple[str, str, str]  # device, task, and the name's rest
 
 
@@ -48,8 +48,12 @@ def read_condition(text: str, tasks: Iterable[str], *, has_baseline: bool = Fals
     if not expression.names:
         raise UserError(f"'{text}' names no figure", hint="as 'shared.end_to_end_ms.p50 > 200'; docs/commands.md has the names")
     names = {name: _read_name(name, known) for name in expression.names}
+    for name in expression.alone:
+        if not _is_verdict(names[name][1]):
+            hint = f"as '{name} > 200'; a verdict stands alone, as 'shared.end_to_end_ms.worse'"
+            raise UserError(f"'{name}' is no condition alone: expected a comparison", hint=hint)
     if not has_baseline and any(_needs_baseline(rest) for _, rest in names.values()):
-        raise UserError(f"'{text}' names a baseline, and there is none", hint="--baseline RUN names an earlier run")
+        raise UserError(f"'{text}' names a baseline, and there is none", hint="--baseline latest, or the id of an earlier run")
     return Criterion(expression=expression, names=names)
 
 
@@ -69,23 +73,35 @@ def where_met(
             places = {name: (device, own or task, rest) for name, (own, rest) in condition.names.items()}
             if exempt.isdisjoint(places.values()):
                 looked_at += 1
-                fault = _fault(condition, {name: figures.get(place, math.nan) for name, place in places.items()})
+                fault = _fault(condition, places, figures)
                 met += (
                     [f"{condition.expression.text}: on {device}{', ' if task else ''}{task}{fault}"] if fault is not None else []
                 )
     return tuple(met) if looked_at else (f"{condition.expression.text}: there is no figure",)
 
 
-def _fault(condition: Criterion, values: dict[str, float]) -> str | None:
+def _fault(condition: Criterion, places: Mapping[str, _Place], figures: Mapping[_Place, float]) -> str | None:
     """Return what is to be said where the condition holds, or where it cannot be told; None where it does not hold."""
+    values = {name: figures.get(place, math.nan) for name, place in places.items()}
     missing = [name for name, value in values.items() if not math.isfinite(value)]
     if missing:
         return f": there is no figure {', '.join(missing)}"
-    told = ", ".join(f"{name} is {value:.6g}" for name, value in values.items())
+    told = ", ".join(_shown(name, places[name], figures) for name in values)
     try:
         return f": {told}" if condition.expression.holds(values) else None
     except ArithmeticError:
         return f": it is no number, as it divides by 0 or is too large; {told}"
+
+
+def _shown(name: str, place: _Place, figures: Mapping[_Place, float]) -> str:
+    """Return a figure in words: of a verdict, by what it was reached."""
+    device, task, rest = place
+    figure, _, part = rest.rpartition(".")
+    change, low, high = (figures.get((device, task, f"{figure}.{end}"), math.nan) for end in _CHANGES)
+    if part in _VERDICTS and math.isfinite(change):
+        interval = f" ({low:.3f} to {high:.3f})" if math.isfinite(low) and math.isfinite(high) else ""
+        return f"{figure} is now / before {change:.3f}{interval}"
+    return f"{name} is {figures[place]:.6g}"
 
 
 def _read_name(name: str, tasks: Sequence[str]) -> tuple[str | None, str]:
@@ -93,26 +109,34 @@ def _read_name(name: str, tasks: Sequence[str]) -> tuple[str | None, str]:
     sides, task, words = (*_SIDES, _RATIO, _BASELINE), None, name.split(".")
     if words[0] not in sides:
         task = _known("task or side", words.pop(0), (*tasks, *sides))
-    rest = ".".join(_read_rest(words, sides, (*_PARTS, *_CHANGES)))
+    rest = ".".join(_read_rest(words, sides, (*_PARTS, *_CHANGES, *_VERDICTS)))
     if words:
         raise UnknownNameError("figure", name, [".".join(filter(None, (task, rest)))])
     return task, rest
 
 
-def _read_rest(words: list[str], sides: Iterable[str], parts: Iterable[str]) -> list[str]:
-    """Take from the words of a name what is known of it, from its side on."""
+def _read_rest(words: list[str], sides: Iterable[str], parts: Sequence[str]) -> list[str]:
+    """Take from the words of a name what is known of it, from its side on; likeness needs no part."""
     side = _taken("side", words, sides)
     if side == _RATIO:
         return [side, _taken("figure", words, _FIGURES.values())]
     if side == _BASELINE:
-        is_count = bool(words) and words[0] in _COUNTS
-        return [side, words.pop(0)] if is_count else [side, *_read_rest(words, (*_SIDES, _RATIO, *_COUNTS), _PARTS)]
+        is_count = bool(words) and words[0] in _VERDICTS
+        return [side, words.pop(0)] if is_count else [side, *_read_rest(words, (*_SIDES, _RATIO, *_VERDICTS), _PARTS)]
     figure = _taken("figure", words, (*_FIGURES, *_LIKENESS))
-    return [side, figure, *([] if figure in _LIKENESS else [_taken("part of a figure", words, parts)])]
+    if figure in _LIKENESS:
+        has_part = bool(words) and words[0] in parts and words[0] in _LIKENESS[figure]
+        return [side, figure, *([words.pop(0)] if has_part else [])]
+    return [side, figure, _taken("part of a figure", words, parts)]
+
+
+def _is_verdict(rest: str) -> bool:
+    """Say whether a name is that of a figure's verdict, which holds or does not; a number of verdicts is none."""
+    return rest.rpartition(".")[2] in _VERDICTS and not rest.startswith(f"{_BASELINE}.")
 
 
 def _needs_baseline(name: str) -> bool:
-    return name.startswith(f"{_BASELINE}.") or name.rpartition(".")[2] in _CHANGES
+    return name.startswith(f"{_BASELINE}.") or name.rpartition(".")[2] in (*_CHANGES, *_VERDICTS)
 
 
 def _taken(kind: str, words: list[str], known: Iterable[str]) -> str:
@@ -155,13 +179,15 @@ def _of_baseline(baseline: Baseline) -> Iterator[tuple[_Place, float]]:
     for (device, task, name), value in (*_of_rows(baseline.kpis), *_of_quality(baseline.quality)):
         yield (device, task, f"{_BASELINE}.{name}"), value
     for figure in baseline.figures:
-        if figure.unit:
-            name = f"{'shared' if figure.variant is Variant.SHARED else 'per_graph'}.{figure.key}_{figure.unit.lower()}"
-            for part, ratio in zip(_CHANGES, (figure.ratio, figure.low, figure.high), strict=True):
-                yield (figure.device, figure.task, f"{name}.{part}"), math.nan if ratio is None else ratio
+        name = f"{'shared' if figure.variant is Variant.SHARED else 'per_graph'}.{figure.key}_{(figure.unit or 'db').lower()}"
+        is_whole = figure.before is not None and figure.now is not None
+        for part, verdict in _VERDICTS.items():
+            yield (figure.device, figure.task, f"{name}.{part}"), float(figure.verdict is verdict) if is_whole else math.nan
+        for part, ratio in zip(_CHANGES, (figure.ratio, figure.low, figure.high), strict=True):
+            yield (figure.device, figure.task, f"{name}.{part}"), math.nan if ratio is None else ratio
     counts = Counter((figure.device, figure.task, figure.verdict) for figure in baseline.figures)
     for device, task in dict.fromkeys((figure.device, figure.task) for figure in baseline.figures):
-        for name, verdict in _COUNTS.items():
+        for name, verdict in _VERDICTS.items():
             yield (device, task, f"{_BASELINE}.{name}"), float(counts[device, task, verdict])
 
 
@@ -170,7 +196,7 @@ def _exempt(row: KpiRow) -> Iterator[_Place]:
     device, task = row.device.address, row.task
     for side, cell in zip(_SIDES, (row.shared, row.per_graph), strict=True):
         if isinstance(cell, str) and cell in NOT_APPLICABLE:
-            parts = [f"{side}.{row.key}_{row.unit.lower()}.{part}" for part in (*_PARTS, *_CHANGES)]
+            parts = [f"{side}.{row.key}_{row.unit.lower()}.{part}" for part in (*_PARTS, *_CHANGES, *_VERDICTS)]
             for name in (*parts, f"{_RATIO}.{row.key}"):
                 yield device, task, name
                 yield device, task, f"{_BASELINE}.{name}"

@@ -1,30 +1,33 @@
 """Cost chart: Sweep -> one SVG that stands alone: the quality of each setting over the time of an image, or over its bytes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
 
-from quadbench.report.chart import nice_ticks, svg, text
+from quadbench.report.chart import Place, nice_ticks, rule, svg, text
 from quadbench.report.sweep import BYTES, TIME, Sweep, SweepFigure, SweepPoint, quality_of, series_of
 from quadbench.report.sweep_chart import COLOURS, LETTER_WIDTH, STYLE
 
 _LINE_HEIGHT = 15
+_MOST_NAMED = 40  # spots; of more, those that none beats come first, as no more names can be read
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 400, 360, 52, 36, 48
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Spot:
-    """A setting: what it costs, and how good it is."""
+    """A setting: what it costs, and from which launch to which; how good it is, and its standard error over items."""
 
     label: str
     cost: float
+    costs: tuple[float, float]
     quality: float
+    error: float
     colour: int
     is_best: bool
 
 
 def cost_chart(sweep: Sweep) -> str | None:
-    """Draw every setting with quality and cost: filled and joined where it is one of the best. None where none has both.
+    """Draw every setting with quality, cost and how far they vary: filled and joined where none beats it. None: none has both.
 
     A task that lacks the figure of quality, as one by LCM that to the teacher, is not drawn.
     """
@@ -45,35 +48,42 @@ def _spots(points: Sequence[SweepPoint], quality: str, cost: str, number: int, *
         good, dear = point.figure(quality), point.figure(cost)
         if good and dear:
             label = f"{point.value}, {point.task}" if is_named else point.value
-            yield _Spot(label=label, cost=dear.value, quality=good.value, colour=number % len(COLOURS), is_best=point.is_best)
+            launches = (dear.value, *dear.each.values())
+            yield _Spot(
+                label=label,
+                cost=dear.value,
+                costs=(min(launches), max(launches)),
+                quality=good.value,
+                error=good.error or 0.0,
+                colour=number % len(COLOURS),
+                is_best=point.is_best,
+            )
 
 
 def _drawn(sweep: Sweep, lines: Sequence[Sequence[_Spot]], cost: SweepFigure, quality: SweepFigure) -> str:
     spots = [spot for line in lines for spot in line]
-    across, up = _ticks([spot.cost for spot in spots]), _ticks([spot.quality for spot in spots])
+    across = _ticks([end for spot in spots for end in spot.costs])
+    up = _ticks([spot.quality + sign * spot.error for spot in spots for sign in (-1, 1)])
 
-    def at(spot: _Spot) -> tuple[float, float]:
-        x = _LEFT + (spot.cost - across[0]) / (across[-1] - across[0]) * _WIDTH
-        return x, _HEIGHT - _BOTTOM - (spot.quality - up[0]) / (up[-1] - up[0]) * (_HEIGHT - _TOP - _BOTTOM)
+    def at(cost: float, quality: float) -> Place:
+        x = _LEFT + (cost - across[0]) / (across[-1] - across[0]) * _WIDTH
+        return x, _HEIGHT - _BOTTOM - (quality - up[0]) / (up[-1] - up[0]) * (_HEIGHT - _TOP - _BOTTOM)
 
     width = round(_LEFT + _WIDTH + 20 + LETTER_WIDTH * max(len(spot.label) for spot in spots))
-    bottom = _HEIGHT - _BOTTOM
     body = [STYLE, f'<rect class="paper" width="{width}" height="{_HEIGHT}" fill="#fdfdfc"/>']
     body.append(text(_LEFT, 18, f"{quality.title}, {quality.unit}"))
     for tick in up:
-        y = bottom - (tick - up[0]) / (up[-1] - up[0]) * (bottom - _TOP)
-        body.append(f'<line class="grid" x1="{_LEFT}" y1="{y:.1f}" x2="{_LEFT + _WIDTH}" y2="{y:.1f}" stroke="#dcdcd7"/>')
-        body.append(text(_LEFT - 8, y + 4, f"{tick:g}", anchor="end"))
-    for tick in across:
-        x = _LEFT + (tick - across[0]) / (across[-1] - across[0]) * _WIDTH
-        body.append(text(x, bottom + 18, f"{tick:g}", anchor="middle"))
+        body.append(rule("grid", at(across[0], tick), at(across[-1], tick), "#dcdcd7"))
+        body.append(text(_LEFT - 8, at(0, tick)[1] + 4, f"{tick:g}", anchor="end"))
+    body += [text(at(tick, 0)[0], _HEIGHT - _BOTTOM + 18, f"{tick:g}", anchor="middle") for tick in across]
     body.append(text(_LEFT + _WIDTH / 2, _HEIGHT - 10, f"{cost.title}, {cost.unit}", anchor="middle"))
     for line in lines:
-        best = sorted(at(spot) for spot in line if spot.is_best)
+        best = sorted(at(spot.cost, spot.quality) for spot in line if spot.is_best)
         if line:
             body.append(_path(best, line[0].colour))
-        body += [_mark(spot, *at(spot)) for spot in line]
-    body += _labels(spots, [at(spot) for spot in spots])
+        body += [_mark(spot, at) for spot in line]
+    named = [spot for spot in spots if spot.is_best or len(spots) <= _MOST_NAMED][:_MOST_NAMED]
+    body += _labels(named, [at(spot.cost, spot.quality) for spot in named])
     title = f"{sweep.recipe_name}: {quality.title} over {cost.title.lower()}"
     return svg(width, _HEIGHT, title, body) + "\n"
 
@@ -83,11 +93,20 @@ def _path(spots: Sequence[tuple[float, float]], colour: int) -> str:
     return f'<polyline class="s{colour}" fill="none" stroke="{COLOURS[colour]}" stroke-width="2" points="{points}"/>'
 
 
-def _mark(spot: _Spot, x: float, y: float) -> str:
-    name, stroke = f"s{spot.colour}", COLOURS[spot.colour]
+def _mark(spot: _Spot, at: Callable[[float, float], Place]) -> str:
+    name, stroke, (x, y) = f"s{spot.colour}", COLOURS[spot.colour], at(spot.cost, spot.quality)
+    low, high = spot.costs
+    bars = [
+        *([rule(name, at(low, spot.quality), at(high, spot.quality), stroke)] if low < high else []),
+        *(
+            [rule(name, at(spot.cost, spot.quality - spot.error), at(spot.cost, spot.quality + spot.error), stroke)]
+            if spot.error
+            else []
+        ),
+    ]
     shape = f'cx="{x:.1f}" cy="{y:.1f}" r="4" stroke="{stroke}"'
-    filled = f'class="{name} fill" fill="{stroke}"' if spot.is_best else f'class="{name}" fill="none"'
-    return f"<circle {filled} {shape}/>"
+    filled = f'class="{name} fill" fill="{stroke}"' if spot.is_best else f'class="{name} hollow" fill="#fdfdfc"'
+    return f"{''.join(bars)}<circle {filled} {shape}/>"
 
 
 def _labels(spots: Sequence[_Spot], places: Sequence[tuple[float, float]]) -> Iterator[str]:

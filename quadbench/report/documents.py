@@ -1,6 +1,8 @@
-"""Documents: what commands print as JSON -> the JSON Schema of each, by the name of its file in docs/schemas."""
+"""Documents: a sweep or a comparison -> its JSON as it is stored and printed; of all that is printed, the JSON Schemas."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -9,16 +11,59 @@ from quadbench.report.night_document import NightDocument
 from quadbench.report.run_line import RunList
 from quadbench.report.summary import RunSummary
 from quadbench.report.sweep import Sweep
+from quadbench.report.sweep_answer import sweep_answer
+from quadbench.report.versus import Versus, sentence
+from quadbench.results.layout import Layout
+from quadbench.results.storage import write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepDocument(Sweep):
-    """A sweep with the folder that holds its tables and pictures."""
+    """A sweep with its result in words and, where it is printed, the folder that holds its tables, pictures and report."""
 
-    folder: str
+    sentences: tuple[str, ...]
+    folder: str | None = None
 
 
-_DOCUMENTS: dict[str, type[Any]] = {"night": NightDocument, "run": RunSummary, "runs": RunList, "sweep": SweepDocument}
+@dataclass(frozen=True, kw_only=True)
+class ComparisonDocument(Versus):
+    """A comparison with its result in words, a sentence a device, and, where it is printed, the folder that holds its report."""
+
+    sentences: tuple[str, ...]
+    folder: str | None = None
+
+
+_DOCUMENTS: dict[str, type[Any]] = {
+    "comparison": ComparisonDocument,
+    "night": NightDocument,
+    "run": RunSummary,
+    "runs": RunList,
+    "sweep": SweepDocument,
+}
+
+
+def study_document(study: Sweep | Versus, folder: Path | None = None) -> SweepDocument | ComparisonDocument:
+    """Return what is stored of a study; with its folder, what is printed of it."""
+    values = {field.name: getattr(study, field.name) for field in fields(study)}
+    where = None if folder is None else str(folder)
+    if isinstance(study, Sweep):
+        return SweepDocument(**values, sentences=sweep_answer(study), folder=where)
+    return ComparisonDocument(**values, sentences=tuple(map(sentence, study.devices)), folder=where)
+
+
+def study_json(study: Sweep | Versus, folder: Path | None = None) -> str:
+    """Return the document of a study as text."""
+    document = study_document(study, folder)
+    return json.dumps(TypeAdapter(type(document)).dump_python(document, mode="json"), indent=1, allow_nan=False)
+
+
+def write_comparison(versus: Versus, layout: Layout) -> None:
+    """Write comparison.json into the comparison's folder, whole or not at all.
+
+    Raises:
+        StorageError: the folder is full or cannot be written.
+    """
+    write_whole(layout.comparison(versus.comparison_id) / "comparison.json", study_json(versus))
 
 
 def document_schemas() -> dict[str, dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Expression: a text as `a.b > 1.2 * c.d and e.f < 3` -> the names in it, and whether it holds for values of theirs. Pure.
 
 expression = comparisons joined by `and`, which binds more, and `or`
-comparison = sum < sum, also <= > >= == !=
+comparison = sum < sum, also <= > >= == !=; or a name alone, which holds where it is not 0
 sum = products with + and -; product = numbers, names and (sums) with * and /
 """
 
@@ -30,13 +30,14 @@ Values = Mapping[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Expression:
-    """An expression that was read: `holds` says whether it does for values of its `names`.
+    """An expression that was read: `holds` says whether it does for values of its `names`, of which some stand `alone`.
 
     It raises ArithmeticError where a part of it is no finite number for them, whatever the other parts say.
     """
 
     text: str
     names: tuple[str, ...]
+    alone: tuple[str, ...]
     holds: Callable[[Values], bool]
 
 
@@ -52,7 +53,7 @@ def read_expression(text: str) -> Expression:
     holds = reader.alternatives()
     if reader.kind:
         raise reader.refused("and, or, or its end")
-    return Expression(text=text, names=tuple(dict.fromkeys(reader.names)), holds=holds)
+    return Expression(text=text, names=tuple(dict.fromkeys(reader.names)), alone=tuple(reader.alone), holds=holds)
 
 
 class _ExpressionReader:
@@ -60,6 +61,7 @@ class _ExpressionReader:
 
     def __init__(self, text: str) -> None:
         self.names: list[str] = []
+        self.alone: list[str] = []
         self._text = text.rstrip()
         self._end = 0
         self._depth = 0
@@ -86,8 +88,12 @@ class _ExpressionReader:
         return lambda values: all(_each(every, values))
 
     def _comparison(self) -> Callable[[Values], bool]:
+        kind, word, start = self.kind, self.token, self._start
         left = self._sum()
         compare = _COMPARISONS.get(self.token)
+        if compare is None and kind == "name" and self._text[start : self._start].strip() == word:
+            self.alone.append(word)
+            return lambda values: bool(_finite(left(values)))
         if compare is None:
             raise self.refused("a comparison, as < or >=")
         self._next()

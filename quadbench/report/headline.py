@@ -1,16 +1,16 @@
-"""Headline: a run's figures -> its result in one sentence, and the sentences on what is missing."""
+"""Headline: a run's figures -> its result in sentences over all devices, gains and losses alike; pure."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
+from typing import TypeAlias
 
-from quadbench.artifacts import DeviceFacts, RunResult, Status, Variant
-from quadbench.artifacts.parts import has_own_graphs, has_references
+from quadbench.artifacts import Caveat, DeviceFacts
 from quadbench.report.kpi import Figure, KpiRow
 from quadbench.report.pictures import Quality
-from quadbench.report.storage import Storage
+from quadbench.report.storage import EXTRAPOLATE_TO, Storage, UseCases
 from quadbench.report.unequal import unequal_rows
-from quadbench.report.units import Unit, decibels, plural, show, times
+from quadbench.report.units import Unit, convert, decibels, number, plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,92 +21,55 @@ class Phrase:
     is_figure: bool = False
 
 
-def headline(storages: Sequence[Storage], rows: Sequence[KpiRow], quality: Sequence[Quality]) -> tuple[Phrase, ...]:
-    """Return the sentences for the first device that has figures, gains and losses alike; nothing if no device has any."""
-    device = next((row.device for row in rows if isinstance(row.shared, Figure) or isinstance(row.per_graph, Figure)), None)
-    if device is None:
-        return ()
-    ours = [row for row in rows if row.device == device]
-    first = [clause for clause in (_bytes_clause(storages), _switch_clause(ours)) if clause]
-    sentences = [_joined(first), _joined(_costs(ours)), _quality_clause(device, quality)]
-    told = [sentence for sentence in sentences if sentence]
-    phrases = [phrase for sentence in told for phrase in (*_opened(sentence), Phrase(text=". "))]
-    return (Phrase(text=f"On {device.address}: "), *phrases[:-1], Phrase(text=".")) if phrases else ()
+Sentence: TypeAlias = tuple[Phrase, ...]
+_WORTH_A_PLACE = 0.05  # between the least change and the most
+_MOST_NAMED = 3  # devices; of more their number is told
+_NOUNS = {
+    "bytes": ("fewer bytes", "more bytes"),
+    "switch": ("less time to switch tasks", "more time to switch tasks"),
+    "end_to_end": ("less time for an image", "more time for an image"),
+    "peak_ram": ("less memory", "more memory"),
+}
 
 
-def gaps(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
-    """Name the figures that a reader would look for in vain, each with the reason."""
-    ran = {record.variant for record in result.records if record.status is Status.OK}
-    tried = {record.variant for record in result.records}
-    missing = [*_course(result)]
-    if not result.records:
-        missing.append("No launch was run, so there are no figures at all.")
-    elif not ran:
-        missing.append("No launch was OK, so there are no figures; the launches table has the reasons.")
-    elif Variant.SHARED not in ran:
-        missing.append("No launch of the shared graph was OK, so there is nothing to compare.")
-    elif Variant.PER_GRAPH not in ran:
-        is_asked_for = Variant.PER_GRAPH in (result.planned or {})
-        why = (
-            "no launch of them was OK"
-            if Variant.PER_GRAPH in tried
-            else "the run did not come to them"
-            if is_asked_for
-            else "an admitted adapter has no graph of its own"
-            if any(graph.variant is Variant.PER_GRAPH for graph in result.bundle.graphs) and not has_own_graphs(result.bundle)
-            else "the recipe does not ask for them (baselines: [per-graph])"
-        )
-        missing.append(f"One graph per task was not compared: {why}.")
-    if ran and not has_references(result.bundle):
-        missing.append("The weights are random, so pictures were compared with nothing.")
-    elif ran and Variant.FLOAT not in ran:
-        missing.append("The float graph did not run, so that device and Python reference were not compared.")
-    if ran and has_references(result.bundle) and not any(item.truth for task in result.bundle.tasks for item in task.items):
-        missing.append("No truth images, the pictures that would be right, were given: only the float reference counts.")
-    unequal = unequal_rows(rows)
-    missing += [
-        _unequal([row for row in unequal if row.device == device]) for device in dict.fromkeys(row.device for row in unequal)
-    ]
-    compared = ran & {Variant.SHARED, Variant.PER_GRAPH}
-    if compared and not any(isinstance(cell, Figure) for row in rows for cell in (row.shared, row.per_graph)):
-        missing.append("The launches hold no samples.")
-    return tuple(missing)
+def headline(storages: Sequence[Storage], rows: Sequence[KpiRow], quality: Sequence[Quality]) -> tuple[Sentence, ...]:
+    """Return the sentences for all devices that have figures; none if no device has any.
 
-
-def _unequal(rows: Sequence[KpiRow]) -> str:
-    """Say of a device in which tasks the sides met different conditions; the first task's figures show it."""
-    first, tasks = rows[0], " and ".join(row.task for row in rows)
-    shared, own = (show(side.value, first.unit) for side in (first.shared, first.per_graph) if isinstance(side, Figure))
-    return (
-        f"On {first.device.address} the two sides met different conditions in {tasks}: {first.title}, the same file on both, "
-        f"took {shared} {first.unit.value} shared and {own} {first.unit.value} per graph. These times do not compare; run again."
+    The first says what one base gains and what it costs; then come the figures of bytes, switches, images and pictures.
+    """
+    measured = [row for row in rows if isinstance(row.shared, Figure) or isinstance(row.per_graph, Figure)]
+    devices = tuple(dict.fromkeys(row.device for row in measured))
+    told = (
+        _balance(storages, measured, devices),
+        _bytes(storages),
+        _switch(storages, measured, devices),
+        _image(measured, devices),
+        _pictures(quality, devices),
     )
+    first, *others = [sentence for sentence in told if sentence] or [[]]
+    if not first:
+        return ()
+    return tuple((*sentence, Phrase(text=".")) for sentence in (_on(devices, first), *map(_opened, others)))
 
 
-def _course(result: RunResult) -> Iterator[str]:
-    """Yield what befell the run: that it was cut short, what was left out, and which devices were lost and came back."""
-    if result.is_cut_short:
-        yield _cut_short(result)
-    for address, reason in result.left_out.items():
-        yield f"{address}: {reason.rstrip('.')}."
-    for retry in result.retries:
-        yield f"{retry.address} was lost and waited for, {retry.away_s:.0f} s: {retry.reason.rstrip('.')}."
+def in_words(sentences: Sequence[Sentence]) -> str:
+    """Return the sentences as text."""
+    return " ".join("".join(phrase.text for phrase in sentence) for sentence in sentences)
 
 
-def _cut_short(result: RunResult) -> str:
-    planned = sum((result.planned or {}).values()) * len(result.deployments)
-    stored = sum(not record.device.is_hosted and record.status is not Status.DISCARDED for record in result.records)
-    count = f": {stored} of {planned} planned launches are stored" if planned else ""
-    return f"The run was cut short, or still goes on{count}."
+def _on(devices: Sequence[DeviceFacts], sentence: Sequence[Phrase]) -> list[Phrase]:
+    both = "both devices, " if len(devices) == 2 else ""
+    return [Phrase(text=f"On {both}{_named(devices)}{',' if both else ''} "), *sentence]
 
 
-def _joined(clauses: Sequence[list[Phrase]]) -> list[Phrase]:
-    """Join clauses to one sentence, the last by "and"."""
-    phrases: list[Phrase] = []
-    for index, clause in enumerate(clauses):
-        joint = "" if index == 0 else ", and " if index == len(clauses) - 1 else ", "
-        phrases += [Phrase(text=joint), *clause]
-    return [phrase for phrase in phrases if phrase.text]
+def _named(devices: Sequence[DeviceFacts]) -> str:
+    if len(devices) > _MOST_NAMED:
+        return f"{len(devices)} devices"
+    return _listed([device.address for device in devices])
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(", ".join(part) for part in (words[:-1], words[-1:]) if part)
 
 
 def _opened(sentence: Sequence[Phrase]) -> list[Phrase]:
@@ -115,96 +78,170 @@ def _opened(sentence: Sequence[Phrase]) -> list[Phrase]:
     return [replace(first, text=first.text[:1].upper() + first.text[1:]), *rest]
 
 
-def _bytes_clause(storages: Sequence[Storage]) -> list[Phrase]:
-    last = storages[0].measured[-1] if storages and storages[0].measured else None
-    if last is None or last.shared_bytes is None:
+def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> list[Phrase]:
+    """Say what one base takes less of on every device, and what more, as far as all of them can tell."""
+    apart = {key: _apart(_compared(rows, key)) for key in _NOUNS}
+    changes = {
+        key: [change for _, change in told] if {row.device for row, _ in told} == set(devices) else []
+        for key, told in apart.items()
+    }
+    for end in _ends(storages):
+        if end.shared_bytes and end.per_graph_bytes:
+            changes["bytes"].append(end.shared_bytes / end.per_graph_bytes - 1)
+    gains = [less for key, (less, _) in _NOUNS.items() if changes[key] and max(changes[key]) < 0]
+    losses = [more for key, (_, more) in _NOUNS.items() if changes[key] and min(changes[key]) > 0]
+    if not gains and not losses:
         return []
-    tasks = f"{plural(last.count, 'task')} {'takes' if last.count == 1 else 'take'} "
-    shared = [Phrase(text=tasks), _figure(last.shared_bytes, Unit.MEGABYTES), Phrase(text=" as one base with LoRAs")]
-    if not last.per_graph_bytes:
-        return shared
-    against = [Phrase(text=" against "), _figure(last.per_graph_bytes, Unit.MEGABYTES), Phrase(text=" as one graph per task")]
-    share = [Phrase(text=" ("), Phrase(text=_percent(last.shared_bytes / last.per_graph_bytes - 1), is_figure=True)]
-    return [*shared, *against, *share, Phrase(text=f"{_break_even(storages[0])})")]
+    but = f", but {_listed(losses)}" if gains and losses else ""
+    return [Phrase(text=f"one base with LoRAs takes {_listed(gains or losses)} than one graph per task{but}")]
+
+
+def _ends(storages: Sequence[Storage]) -> list[UseCases]:
+    return [storage.measured[-1] for storage in storages if storage.measured and storage.measured[-1].shared_bytes is not None]
+
+
+def _bytes(storages: Sequence[Storage]) -> list[Phrase]:
+    ends = _ends(storages)
+    if not ends:
+        return []
+    shared = [end.shared_bytes for end in ends if end.shared_bytes is not None]
+    own = [end.per_graph_bytes for end in ends if end.per_graph_bytes]
+    told = [Phrase(text=f"the files of {plural(ends[0].count, 'task')} take "), _range(shared, Unit.MEGABYTES)]
+    if len(own) < len(ends):
+        return [*told, Phrase(text=" as one base with LoRAs")]
+    changes = [one / other - 1 for one, other in zip(shared, own, strict=True)]
+    told += [Phrase(text=" instead of "), _range(own, Unit.MEGABYTES), Phrase(text=" ("), *_change(changes)]
+    return [*told, Phrase(text=f"{max(map(_break_even, storages), key=len)})")]
 
 
 def _break_even(storage: Storage) -> str:
     """Say from how many tasks on one base takes fewer bytes, where that is not from the first."""
     steps = [(step.count, step.shared_bytes, step.per_graph_bytes) for step in (*storage.measured, *storage.extrapolated)]
-    fewer = [count for count, shared, own in steps if shared is not None and own is not None and shared < own]
-    return f"; fewer bytes from {fewer[0]} tasks on" if fewer and fewer[0] > 1 else "" if fewer else "; never fewer"
+    least = next((count for count, shared, own in steps if shared is not None and own is not None and shared < own), None)
+    if least is None:
+        return f"; no number of tasks up to {EXTRAPOLATE_TO} would take less"
+    if least > len(storage.measured):
+        return f"; {least} tasks would take less"
+    return "" if least == 1 else f"; {'a single task' if least == 2 else f'{least - 1} tasks'} would take more"
 
 
-def _switch_clause(rows: Sequence[KpiRow]) -> list[Phrase]:
-    """Tell of the slowest switch, with the same one of the other side."""
+def _switch(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> list[Phrase]:
+    """Tell of the slowest switch, beside what the other side does at one."""
     switches = [(row.shared.value, row) for row in rows if row.key == "switch" and isinstance(row.shared, Figure)]
     if not switches:
         return []
     slowest, row = max(switches, key=lambda switch: switch[0])
-    limit = "up to " if len(switches) > 1 else ""
-    clause = [Phrase(text=f"a switch of tasks takes {limit}"), _figure(slowest, Unit.MILLISECONDS)]
-    if not isinstance(row.per_graph, Figure):
-        return clause
-    return [*clause, *_against(slowest, row.per_graph.value, Unit.MILLISECONDS, "")]
+    most = "at most " if len(switches) > 1 else ""
+    opening = f"{_condition([row for _, row in switches])}a switch to another task takes {most}"
+    told = [Phrase(text=opening), _range([slowest], Unit.MILLISECONDS)]
+    if len(switches) > 1:
+        told.append(Phrase(text=f" ({_place(row, devices)})"))
+    own = [row.per_graph.value for _, row in switches if isinstance(row.per_graph, Figure)]
+    if own:
+        told += [Phrase(text=" instead of "), _range(own, Unit.MILLISECONDS), *_load(storages)]
+    return [*told, Phrase(text=_where([row for _, row in switches], devices))]
 
 
-def _costs(rows: Sequence[KpiRow]) -> list[list[Phrase]]:
+def _load(storages: Sequence[Storage]) -> list[Phrase]:
+    """Say what the other side loads at a switch, and that it is not cold: the harness has read it to check its digest."""
+    sizes = [step.unet_bytes for storage in storages for step in storage.measured if step.unet_bytes]
+    if not sizes:
+        return []
+    return [Phrase(text=f", the load of a graph of {_range(sizes, Unit.MEGABYTES).text} that had been read before")]
+
+
+def _image(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> list[Phrase]:
     """Return what an image costs in time and memory on the shared graph, against one graph per task."""
     clauses = []
-    unequal = {row.task for row in unequal_rows(rows)}
-    for key, what in (("end_to_end", "an image takes "), ("peak_ram", "running takes ")):
-        compared = [row for row in rows if row.key == key and row.ratio]
-        if key == "end_to_end":
-            compared = [row for row in compared if row.task not in unequal]
-        noun = "time" if key == "end_to_end" else "memory"
-        changes = [1 / row.ratio - 1 for row in compared if row.ratio and row.is_apart]
-        if changes:
-            limit = "" if len(changes) == len(compared) else "up to "  # of the others the run cannot tell
-            clauses.append([Phrase(text=f"{what}{limit}"), *_change(changes, noun)])
+    for key, noun in (("end_to_end", "time"), ("peak_ram", "memory")):
+        compared = _compared(rows, key)
+        apart = _apart(compared)
+        if apart:
+            clauses.append([*_extra(apart, compared), Phrase(text=f" {noun}{_most(apart, devices)}{_where(compared, devices)}")])
         elif compared:
-            clauses.append([Phrase(text=f"whether {what}more {noun} than with one graph per task cannot be told from this run")])
-    return clauses
+            clauses.append([Phrase(text=f"as much {noun} as far as this run can tell")])
+    if not clauses:
+        return []
+    first, *others = clauses
+    joined = [phrase for clause in others for phrase in (Phrase(text=", and "), *clause)]
+    return [Phrase(text=f"{_condition(rows)}an image takes "), *first, *joined]
 
 
-def _change(changes: Sequence[float], noun: str) -> list[Phrase]:
+def _extra(apart: Sequence[tuple[KpiRow, float]], compared: Sequence[KpiRow]) -> list[Phrase]:
+    """Write how much more or less it is; the most alone, where the run cannot tell of some rows."""
+    changes = [change for _, change in apart]
+    if len(apart) == len(compared) or min(changes) < 0 < max(changes):
+        return _change(changes)
+    return [Phrase(text="up to "), *_change([max(changes, key=abs)])]
+
+
+def _most(apart: Sequence[tuple[KpiRow, float]], devices: Sequence[DeviceFacts]) -> str:
+    """Say where it is the most, where that is worth knowing."""
+    row, most = max(apart, key=lambda each: each[1])
+    return f" (most for {_place(row, devices)})" if most - min(change for _, change in apart) > _WORTH_A_PLACE else ""
+
+
+def _compared(rows: Sequence[KpiRow], key: str) -> list[KpiRow]:
+    """Return the rows of a figure in which both sides have it, under equal conditions where it is the time of an image."""
+    unequal = {(row.device, row.task) for row in unequal_rows(rows)} if key == "end_to_end" else set()
+    return [row for row in rows if row.key == key and row.ratio and (row.device, row.task) not in unequal]
+
+
+def _apart(rows: Sequence[KpiRow]) -> list[tuple[KpiRow, float]]:
+    return [(row, 1 / row.ratio - 1) for row in rows if row.ratio and row.is_apart]
+
+
+def _condition(rows: Sequence[KpiRow]) -> str:
+    """Say on what times were measured, where that is no phone."""
+    elsewhere = {Caveat.VIRTUAL_DEVICE, Caveat.THIS_MACHINE}
+    timed = [row for row in rows if row.unit is Unit.MILLISECONDS]
+    return "on this machine's CPU, " if timed and all(elsewhere & set(row.caveats) for row in timed) else ""
+
+
+def _place(row: KpiRow, devices: Sequence[DeviceFacts]) -> str:
+    return f"{row.task} on {row.device.address}" if len(devices) > 1 else row.task
+
+
+def _where(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
+    """Name the devices that a sentence is about, where that are not all."""
+    told = tuple(dict.fromkeys(row.device for row in rows))
+    return "" if len(told) == len(devices) else f" on {_named(told)}, which alone can tell"
+
+
+def _pictures(quality: Sequence[Quality], devices: Sequence[DeviceFacts]) -> list[Phrase]:
+    shared = list(_means(devices, [(row.device, row.shared_reference) for row in quality]))
+    own = list(_means(devices, [(row.device, row.per_graph_reference) for row in quality]))
+    if not shared:
+        return []
+    told = [Phrase(text="pictures reach "), _decibels(shared), Phrase(text=" PSNR against the float model's on average")]
+    return [*told, Phrase(text=", with one graph per task "), _decibels(own), Phrase(text="; more is nearer")] if own else told
+
+
+def _means(devices: Sequence[DeviceFacts], cells: Sequence[tuple[DeviceFacts, float | str]]) -> Iterator[float]:
+    for device in devices:
+        if likeness := [cell for of, cell in cells if of == device and isinstance(cell, float)]:
+            yield mean(likeness)
+
+
+def _decibels(values: Sequence[float]) -> Phrase:
+    ends = dict.fromkeys((decibels(min(values)), decibels(max(values))))
+    return Phrase(text=" to ".join(ends).replace(" dB to", " to"), is_figure=True)
+
+
+def _range(values: Sequence[float], unit: Unit) -> Phrase:
+    """Write one value, or the lowest and highest of several: `495 to 813 ms`."""
+    ends = dict.fromkeys((number(convert(min(values), unit)), number(convert(max(values), unit))))
+    return Phrase(text=f"{' to '.join(ends)} {unit.value}", is_figure=True)
+
+
+def _change(changes: Sequence[float]) -> list[Phrase]:
+    """Write relative changes: `6 % less`, `30 to 35 % more`, `2 % less to 4 % more`."""
     low, high = sorted((min(changes), max(changes)), key=abs)
     ends = dict.fromkeys((_percent(low), _percent(high)))
     if low * high > 0 and len(ends) > 1:
         ends = dict.fromkeys((f"{abs(low):.0%}".rstrip("%"), _percent(high)))
-    words = [Phrase(text=end, is_figure=True) for end in ends]
-    between = [phrase for word in words for phrase in (Phrase(text=" to "), word)][1:]
-    return [*between, Phrase(text=f" {noun}")]
+    return [Phrase(text=" to ".join(ends), is_figure=True)]
 
 
 def _percent(change: float) -> str:
-    """Write a relative change: `6 % less`, `30 % more`."""
     return f"{abs(change):.0%} {'more' if change > 0 else 'less'}".replace("%", " %")
-
-
-def _quality_clause(device: DeviceFacts, quality: Sequence[Quality]) -> list[Phrase]:
-    ours = [row for row in quality if row.device == device]
-    shared = [row.shared_reference for row in ours if isinstance(row.shared_reference, float)]
-    per_graph = [row.per_graph_reference for row in ours if isinstance(row.per_graph_reference, float)]
-    if not shared:
-        return []
-    clause = [
-        Phrase(text="images reach "),
-        Phrase(text=decibels(mean(shared)), is_figure=True),
-        Phrase(text=" PSNR against the float reference on average"),
-    ]
-    if per_graph:
-        clause += [
-            Phrase(text=" ("),
-            Phrase(text=decibels(mean(per_graph)), is_figure=True),
-            Phrase(text=" with one graph per task)"),
-        ]
-    return clause
-
-
-def _against(shared: float, per_graph: float, unit: Unit, what: str) -> list[Phrase]:
-    ratio = [Phrase(text=" ("), Phrase(text=times(per_graph / shared), is_figure=True), Phrase(text=")")] if shared > 0 else []
-    return [Phrase(text=" against "), _figure(per_graph, unit), Phrase(text=what), *ratio]
-
-
-def _figure(value: float, unit: Unit) -> Phrase:
-    return Phrase(text=f"{show(value, unit)} {unit.value}", is_figure=True)

@@ -1,7 +1,7 @@
 """HTML: RunResult -> one self-contained file without script: styles, pictures and charts are inside it."""
 
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup
 
-from quadbench.artifacts import RunResult, Variant
+from quadbench.artifacts import RunResult
 from quadbench.artifacts.caveats import FigureKind
 from quadbench.artifacts.device_text import one_line
 from quadbench.artifacts.pixels import png_size
@@ -17,10 +17,13 @@ from quadbench.harness.painted import check_painted
 from quadbench.report import tables, units, words
 from quadbench.report.baseline import baseline_tables
 from quadbench.report.chart import Bar, BarPart, Series, legend, line_chart, stacked_bars
+from quadbench.report.course_chart import VARIANT_COLOURS, memory_chart, strip_chart, variant_legend
+from quadbench.report.difference import difference_png
 from quadbench.report.held_out import Trajectory
 from quadbench.report.kpi import Figure
 from quadbench.report.page import page_environment, write_page
-from quadbench.report.storage import Storage, UseCases
+from quadbench.report.pictures import Picture
+from quadbench.report.storage import Storage, UseCases, rom_parts, rom_steps
 from quadbench.report.units import Unit
 from quadbench.report.view import DeviceKpis, TimeShare, report_view
 from quadbench.report.ways import Ways
@@ -28,18 +31,20 @@ from quadbench.results.layout import Layout
 from quadbench.statistics import MIN_BLOCKS
 
 _SHARED_COLOUR, _PER_GRAPH_COLOUR, _THIRD_COLOUR = "#1d5fa6", "#b3560b", "#2f8f83"
-_WAY_COLOURS = {
-    Variant.SHARED: _SHARED_COLOUR,
-    Variant.PER_GRAPH: _PER_GRAPH_COLOUR,
-    Variant.RESIDENT: _THIRD_COLOUR,
-    Variant.MERGED_AT_LOAD: "#7d6bb3",
-}
 _PARTS = {
     "text_encoder": ("text encoder", "#7d6bb3"),
     "vae_encoder": ("VAE encoder", "#2f8f83"),
     "unet_step": ("U-Net, all steps", "#1d5fa6"),
     "vae_decoder": ("VAE decoder", "#8fae3c"),
     "residual": ("residual", "#9aa1ab"),
+}
+
+_ROM_PARTS = {
+    "text_encoder": _PARTS["text_encoder"],
+    "vae_encoder": _PARTS["vae_encoder"],
+    "vae_decoder": _PARTS["vae_decoder"],
+    "unet": ("U-Nets", _SHARED_COLOUR),
+    "lora": ("LoRAs", _PER_GRAPH_COLOUR),
 }
 
 
@@ -74,21 +79,28 @@ def _environment() -> Environment:
         "time_chart": _time_chart,
         "trajectory_chart": _trajectory_chart,
         "ways_chart": _ways_chart,
+        "rom_chart": _rom_chart,
+        "strip_chart": lambda strips: Markup(strip_chart(strips)),
+        "memory_chart": lambda courses, address: Markup(memory_chart(courses, address)),
+        "variant_legend": lambda variants: Markup(variant_legend(variants)),
     }
     environment = page_environment(filters)
     environment.tests |= {"figure": lambda cell: isinstance(cell, Figure), "text": lambda cell: isinstance(cell, str)}
     return environment
 
 
-def _picture(path: Path, alt: str) -> Markup:
-    """Return the image element of a PNG file with its bytes inside, or the name of what is missing."""
-    if not path.is_file():
-        return Markup('<span class="absent">missing: {}</span>').format(one_line(path.name))
-    content = path.read_bytes()
+def _picture(picture: Picture, alt: str) -> Markup:
+    """Return the image element of a PNG file, or of how far it is from another, with its bytes inside; or what is missing."""
+    for path in filter(None, (picture.path, picture.apart_from)):
+        if not path.is_file():
+            return Markup('<span class="absent">missing: {}</span>').format(one_line(path.name))
+    assert picture.path is not None
     try:
+        apart_from = picture.apart_from
+        content = difference_png(picture.path, apart_from) if apart_from else picture.path.read_bytes()
         width, height = png_size(content)
-    except ValueError as error:
-        return Markup('<span class="absent">{}: {}</span>').format(str(error), one_line(path.name))
+    except (OSError, SyntaxError, ValueError) as error:
+        return Markup('<span class="absent">{}: {}</span>').format(one_line(str(error)), one_line(picture.path.name))
     style = "pixelated" if width <= 128 else "smooth"
     shown_height = round(_SHOWN_WIDTH * height / width)
     return Markup('<img class="{}" src="data:image/png;base64,{}" alt="{}" width="{}" height="{}">').format(
@@ -120,6 +132,29 @@ def _storage_chart(storage: Storage) -> Markup:
     return Markup(chart)
 
 
+def _rom_chart(storage: Storage) -> Markup:
+    """Draw what the bytes on the device are of, by the number of use cases, on one scale."""
+    bars = [bar for step in rom_steps(storage) for bar in _rom_bars(storage, step)]
+    return Markup(legend(bars) + stacked_bars(bars, title="What the bytes on the device are of, by number of use cases"))
+
+
+def _rom_bars(storage: Storage, step: UseCases) -> Iterator[Bar]:
+    for side, parts in (("shared", rom_parts(storage, step, is_shared=True)), ("per-graph", rom_parts(storage, step))):
+        pieces = [
+            BarPart(
+                label=_ROM_PARTS[key][0],
+                css_class=f"part-{key}",
+                colour=_ROM_PARTS[key][1],
+                value=units.convert(size, Unit.MEGABYTES),
+            )
+            for key, size in parts.items()
+        ]
+        if pieces:
+            total = f"{units.show(sum(parts.values()), Unit.MEGABYTES)} MB"
+            group = f"{units.plural(step.count, 'use case')}{'' if step.task else ', extrapolated'}"
+            yield Bar(group=group, label=side, parts=tuple(pieces), total_text=total)
+
+
 def _trajectory_chart(trajectory: Trajectory) -> Markup:
     """Draw the SQNR of eps over the steps of a task's sampler."""
     colours = (_SHARED_COLOUR, _PER_GRAPH_COLOUR, _THIRD_COLOUR)
@@ -137,7 +172,7 @@ def _ways_chart(ways: Ways) -> Markup:
         Series(
             label=variant.value,
             css_class=variant.value,
-            colour=_WAY_COLOURS[variant],
+            colour=VARIANT_COLOURS[variant],
             points=tuple((float(count), units.convert(time_ns, Unit.MILLISECONDS)) for count, time_ns in points),
             measured=len(points),
         )

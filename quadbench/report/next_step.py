@@ -1,7 +1,7 @@
-"""Next step: a run and what is doubtful of it -> what to do next, in a sentence with the words to type; pure."""
+"""Next step: a run and what is doubtful of it -> what to do next, in sentences with the words to type; pure."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 from quadbench.artifacts import Caveat, RunResult, Status, Variant
 from quadbench.report.baseline import Baseline
@@ -9,23 +9,41 @@ from quadbench.report.launches import sound
 from quadbench.statistics import LAUNCHES_PER_BLOCK, MIN_BLOCKS
 
 _ELSEWHERE = {Caveat.VIRTUAL_DEVICE, Caveat.THIS_MACHINE}
+_CURED = (Caveat.DEBUG_BUILD, Caveat.THROTTLED, Caveat.LOADED_HOST, Caveat.UNEVEN_CALIBRATION)  # as their caveats say
 _ENOUGH = MIN_BLOCKS * LAUNCHES_PER_BLOCK  # launches of a variant, for verdicts
 
 
-def next_step(result: RunResult, caveats: Iterable[Caveat], baseline: Baseline | None) -> str:
-    """Return what helps most: going on, mending what failed, a phone where none was measured, or launches enough for verdicts."""
+def next_step(result: RunResult, caveats: Iterable[Caveat], baseline: Baseline | None, *, is_unequal: bool = False) -> str:
+    """Return what helps most: going on, mending what failed, a phone where none was measured, and what cures the doubts.
+
+    `is_unequal`: two sides that are compared met different conditions.
+    """
     if result.is_cut_short:
         return f"Go on with the run: quadbench run --resume {result.run_id}"
     if any(record.status not in (Status.OK, Status.DISCARDED) for record in result.records):
         return "See the reasons of the launches that failed (quadbench doctor --device NAME tries a device), and run again."
-    told = []
-    if not _ELSEWHERE.isdisjoint(caveats):
-        told.append("Attach a phone, see its name with quadbench devices, and run the same with --devices NAME.")
-    if _launches(result) < _ENOUGH:
-        told.append(f"For verdicts on times and memory, set measure.launches to {_ENOUGH} in the recipe.")
+    doubted = set(caveats)
+    steps = []
+    if not _ELSEWHERE.isdisjoint(doubted):
+        steps.append("Attach a phone, see its name with quadbench devices, and run the same with --devices NAME.")
+    else:
+        steps += [caveat.cure for caveat in _CURED if caveat in doubted]
+    if is_unequal:
+        steps.append("Run again while nothing else runs: the two sides met different conditions.")
+    if settings := list(_settings(result, doubted)):
+        steps.append(f"In the recipe, {' and '.join(settings)}.")
     if baseline and baseline.is_in_doubt:
-        told.append(f"To settle what changed, launch both in turn: {baseline.settled_by}")
-    return " ".join(told)
+        steps.append(f"To settle what changed, launch both in turn: {baseline.settled_by}")
+    return " ".join(steps)
+
+
+def _settings(result: RunResult, caveats: Collection[Caveat]) -> Iterator[str]:
+    if _launches(result) < _ENOUGH:
+        yield f"set measure.launches to {_ENOUGH} for verdicts on times and memory"
+    elif Caveat.FEW_SAMPLES in caveats:
+        yield "raise measure.iterations for percentiles"
+    if Caveat.STILL_WARMING in caveats:
+        yield "raise measure.warmup, as the first images were slower"
 
 
 def _launches(result: RunResult) -> int:

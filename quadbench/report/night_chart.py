@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from quadbench.artifacts.night import Measurement, Point, RulingKind
-from quadbench.report.chart import svg, text
+from quadbench.report.chart import rule, svg, text
 from quadbench.report.kpi import KPI_UNITS
 from quadbench.report.night_findings import Figured, NightFinding, subject_name
 from quadbench.report.night_words import is_ratio
@@ -15,7 +15,7 @@ from quadbench.report.units import change, convert, number
 _MOST_NIGHTS = 60
 _WIDTH, _LEFT, _RIGHT = 560, 62, 124
 _UPPER, _LOWER = (50, 160), (208, 268)  # where the panels lie, from top to bottom
-_COLOURS = {
+COLOURS = {
     RulingKind.REGRESSION: "#a8201a",
     RulingKind.INCONCLUSIVE: "#7a5c00",
     RulingKind.ENVIRONMENT: "#7d4fb3",
@@ -120,21 +120,21 @@ def _in_unit(value: float | None, key: str) -> float | None:
 
 
 def _drawn(panel: _Panel, kind: RulingKind) -> str:
-    right, colour = _WIDTH - _RIGHT, _COLOURS.get(kind, _PLAIN)
+    right, colour = _WIDTH - _RIGHT, COLOURS.get(kind, _PLAIN)
     low, high = panel.range
     parts = [text(_LEFT, panel.span[0] - 8, panel.title)]
     for y in (low, (low + high) / 2, high):
-        parts.append(_rule("grid", (_LEFT, panel.height(y)), (right, panel.height(y)), _FAINT))
+        parts.append(rule("grid", (_LEFT, panel.height(y)), (right, panel.height(y)), _FAINT))
         parts.append(text(_LEFT - 8, panel.height(y) + 4, number(y) if y >= 10 else f"{y:.3f}", anchor="end"))
     if panel.usual is not None:
         y = panel.height(panel.usual)
-        parts.append(_rule("edge", (_LEFT, y), (right, y), _RULE, ' stroke-dasharray="5 4"'))
+        parts.append(rule("edge", (_LEFT, y), (right, y), _RULE, ' stroke-dasharray="5 4"'))
     spots = " ".join(f"{value.x:.1f},{panel.height(value.y):.1f}" for value in panel.values)
     parts.append(f'<polyline class="shared" fill="none" stroke="{_PLAIN}" stroke-width="1" opacity="0.5" points="{spots}"/>')
     for value in panel.values:
         is_last = value is panel.values[-1]
         mark, fill, radius = (f"told {kind.lower()}", colour, 5) if is_last else ("shared", _PLAIN, 2.5)
-        parts.append(_rule("edge", (value.x, panel.height(value.low)), (value.x, panel.height(value.high)), _RULE))
+        parts.append(rule("edge", (value.x, panel.height(value.low)), (value.x, panel.height(value.high)), _RULE))
         parts.append(f'<circle class="{mark}" cx="{value.x:.1f}" cy="{panel.height(value.y):.1f}" r="{radius}" fill="{fill}"/>')
     last = panel.values[-1]
     parts.append(text(last.x + 10, panel.height(last.y) + 4, panel.told, css_class=f"told {kind.lower()}", colour=colour))
@@ -145,12 +145,7 @@ def _artifacts(xs: Sequence[float], nights: Sequence[Measurement], bottom: int) 
     """Draw a rule before each night in which the case ran something else than in the night before; name the last of them."""
     new = [n for n in range(1, len(nights)) if nights[n].subject != nights[n - 1].subject]
     places = [(xs[n - 1] + xs[n]) / 2 for n in new]
-    parts = [_rule("edge", (x, _UPPER[0] - 30), (x, bottom), _RULE, ' stroke-dasharray="1 3"') for x in places]
+    parts = [rule("edge", (x, _UPPER[0] - 30), (x, bottom), _RULE, ' stroke-dasharray="1 3"') for x in places]
     if new:
         parts.append(text(places[-1] + 4, _UPPER[0] - 34, f"{subject_name(nights[new[-1]].subject)} →", anchor="end"))
     return "".join(parts)
-
-
-def _rule(css_class: str, start: tuple[float, float], end: tuple[float, float], colour: str, more: str = "") -> str:
-    (x1, y1), (x2, y2) = start, end
-    return f'<line class="{css_class}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}"{more}/>'

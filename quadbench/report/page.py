@@ -33,6 +33,7 @@ def page_environment(filters: Mapping[str, Callable[..., Any]], *folders: Path) 
     environment.filters |= {
         "show": units.show,
         "times": units.times,
+        "rough_times": units.rough_times,
         "decibels": units.decibels,
         "seconds": units.seconds,
         "number": units.number,
@@ -67,7 +68,7 @@ def write_page(path: Path, html: str) -> Path:
 
 def _printable(value: object) -> object:
     """Return what stands in a page: of a text, which may be a device's, nothing that is not shown."""
-    return value if isinstance(value, Markup) or not isinstance(value, str) else printable(value)
+    return value if isinstance(value, Markup) else printable(str(value))
 
 
 def _utc(moment: datetime) -> str:

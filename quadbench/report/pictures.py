@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import mean
 
 from quadbench.artifacts import Bundle, DeviceFacts, FileRef, RunRecord, RunResult, Stored, TaskAssets, TaskItem, Variant
+from quadbench.report.difference import AMPLIFIED
 from quadbench.report.launches import devices_of, launches_of, sound, typical, values, why_absent
 from quadbench.results.layout import Layout
 
@@ -13,10 +14,14 @@ SHOWN_ITEMS = 4  # a task's further items are folded away
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One image. `path` is None where there is no image to show, and `note` says why; otherwise `note` is its PSNR."""
+    """One image. `path` is None where there is no image to show, and `note` says why.
+
+    Where there is a path in `apart_from`, how far the image is from that one is shown in its place.
+    """
 
     label: str
     path: Path | None
+    apart_from: Path | None = None
     psnr_db: float | None = None
     note: str = ""
 
@@ -82,8 +87,11 @@ def _pictures(result: RunResult, layout: Layout, device: DeviceFacts, task: Task
     bundle = result.stored_on(device)
     pictures = [_given(bundle, label, file) for label, file in given if file is not None]
     for variant, label in drawn:
-        records = launches_of(result, device, variant)
-        pictures.append(_drawn(label, layout, records, f"{task.name}/{item.name}"))
+        picture = _drawn(label, layout, launches_of(result, device, variant), f"{task.name}/{item.name}")
+        pictures.append(picture)
+        if picture.path is not None and item.reference is not None:
+            apart = f"{label}, difference × {AMPLIFIED}"
+            pictures.append(Picture(label=apart, path=picture.path, apart_from=bundle.path(item.reference)))
     if item.truth is not None:
         pictures.append(_given(bundle, "Truth", item.truth))
     return tuple(pictures)

@@ -5,15 +5,14 @@ from dataclasses import dataclass
 
 from quadbench.artifacts import DeviceFacts, RunResult, Variant
 from quadbench.recipe.precision import int8_percent_of
-from quadbench.recipe.published import PublishedRow, published_table
-from quadbench.report.kpi import Figure, KpiRow, kpi_rows, published_name
+from quadbench.recipe.published import PublishedRow, PublishedTable, published_table
+from quadbench.report.figure_table import FigureTable, Value
+from quadbench.report.kpi import Figure, KpiRow, published_name
 from quadbench.report.launches import devices_of
-from quadbench.report.pictures import Quality, quality_rows
+from quadbench.report.pictures import Quality
 from quadbench.report.setups import sampler_text
-from quadbench.report.tables import kpi_table
 from quadbench.report.text_table import TextTable
 from quadbench.report.units import convert, number
-from quadbench.report.ways import ways_views
 
 _COLUMNS = ("The paper's row", "Figure", "Published", "Here", "On, or why not")
 _SCORES = {
@@ -45,41 +44,54 @@ class PublishedFigure:
 
 
 def published_text(result: RunResult, kpis: Sequence[KpiRow], quality: Sequence[Quality]) -> TextTable | None:
-    """Return the whole table; None where the recipe names none."""
-    if result.published is None:
-        return None
-    table = published_table(result.published)
+    """Return the whole table that the recipe names; None where it names none."""
+    return published_beside(result, result.published, kpis, quality).text if result.published else None
+
+
+def published_beside(result: RunResult, name: str, kpis: Sequence[KpiRow], quality: Sequence[Quality]) -> FigureTable:
+    """Return a table of the paper, every row and column, beside the run's figures or the reason why there is none.
+
+    Raises:
+        UnknownNameError: the paper has no such table.
+    """
+    table = published_table(name)
     notes = [table.note, "Here: the shared graph, the median of the launches' medians; images against the float reference."]
     if table.int8_shares:
         shares = ", ".join(f"{share:g}" for share in table.int8_shares)
         notes.append(f"The paper has rows for {shares} % of 8 bits; a sweep over the share measures them all.")
-    figures = published_figures(result, kpis, quality)
-    return TextTable(
-        title=f"Beside {table.title}",
-        columns=_COLUMNS,
-        numeric=(False, False, True, True, False),
-        rows=tuple((f.row, f.title, f"{f.printed:g}", *_cells(f)) for f in figures),
-        notes=tuple(notes),
+    figures = _figures(result, table, kpis, quality)
+    return FigureTable(
+        text=TextTable(
+            title=f"Beside {table.title}",
+            columns=_COLUMNS,
+            numeric=(False, False, True, True, False),
+            rows=tuple((f.row, f.title, f"{f.printed:g}", *_cells(f)) for f in figures),
+            notes=tuple(notes),
+        ),
+        fields=("table", "row", "figure", "published", "here", "device", "other_sampler", "note"),
+        values=tuple((name, f.row, f.title, f.printed, *_values(f)) for f in figures),
     )
 
 
 def published_figures(result: RunResult, kpis: Sequence[KpiRow], quality: Sequence[Quality]) -> tuple[PublishedFigure, ...]:
-    """Return one for each row and column of the table, and for each device that the row may stand for; none without a table.
+    """Return one for each row and column of the recipe's table, and for each device that the row may stand for; else none.
 
     A table over shares of 8 bits has only its rows of this run's share: the others are a sweep's.
     """
-    if result.published is None:
-        return ()
+    return _figures(result, published_table(result.published), kpis, quality) if result.published else ()
+
+
+def _figures(
+    result: RunResult, table: PublishedTable, kpis: Sequence[KpiRow], quality: Sequence[Quality]
+) -> tuple[PublishedFigure, ...]:
     shares = {int8_percent_of(bundle.artifact.precision) for bundle in result.bundles}
-    rows = [row for row in published_table(result.published).rows if row.int8_percent in (None, *shares)]
+    rows = [row for row in table.rows if row.int8_percent in (None, *shares)]
     return tuple(figure for row in rows for figure in _of_row(result, row, kpis, quality))
 
 
-def text_tables(result: RunResult) -> tuple[TextTable, ...]:
-    """Return a run's figures as tables of text: the KPI table, then the ways to serve and the paper's table where they are."""
-    rows = kpi_rows(result)
-    published = published_text(result, rows, quality_rows(result))
-    return (kpi_table(result), *(ways.table for ways in ways_views(result, rows)), *((published,) if published else ()))
+def _values(figure: PublishedFigure) -> tuple[Value, ...]:
+    here, note = (None, figure.here) if isinstance(figure.here, str) else (figure.here, None)
+    return (here, figure.address, figure.other_sampler, note)
 
 
 def _cells(figure: PublishedFigure) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from quadbench.artifacts import DeviceFacts, RunResult, Status, Variant
 from quadbench.report.kpi import figure, launch_values
 from quadbench.report.launches import devices_of, in_order, launches_of, sound
 from quadbench.report.pictures import quality_rows
+from quadbench.report.study_line import StudyLine
 from quadbench.report.units import Unit, decibels, show
 
 SCHEMA_VERSION = 1  # of the JSON of a list of runs
@@ -46,10 +47,11 @@ class RunLine:
 
 @dataclass(frozen=True, kw_only=True)
 class RunList:
-    """The latest runs, latest first; `quadbench runs --json` prints it."""
+    """The latest runs, and the latest sweeps and comparisons, latest first; `quadbench runs --json` prints it."""
 
     schema_version: int = SCHEMA_VERSION
     runs: tuple[RunLine, ...]
+    studies: tuple[StudyLine, ...] = ()
 
 
 def run_line(result: RunResult) -> RunLine:

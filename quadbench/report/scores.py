@@ -5,7 +5,14 @@ from collections.abc import Iterable
 from quadbench.artifacts.scores import Better, Compared, Metric, RunScores, Score
 from quadbench.report.text_table import TextTable
 
-_MADE = {"shared": "Shared", "per-graph": "Per-graph", "reference": "Float"}
+_MADE = {
+    "shared": "Shared",
+    "per-graph": "Per-graph",
+    "resident": "Resident",
+    "merged-at-load": "Merged-at-load",
+    "float": "Float graphs",
+    "reference": "Float",
+}
 _AGAINST = {"reference": "float", "truth": "truth"}
 _SMALL = 0.01  # below, four digits after the point are too few
 _ARROWS = {Better.HIGHER: "↑", Better.LOWER: "↓"}

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from statistics import mean, median
 
 from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, TaskAssets
@@ -32,7 +33,7 @@ class Side:
     def values(self, key: str, task: str) -> list[list[float]]:
         """Return each launch's values of a figure of a task, in nanoseconds, bytes or decibels."""
         if task == ALL_TASKS:
-            return [[value] if (value := self._over_tasks(record)) is not None else [] for record in self.records]
+            return [[value] if (value := self.image_ns(record)) is not None else [] for record in self.records]
         (assets,) = (assets for assets in self.tasks if assets.name == task)
         if key == PSNR:
             return [[mean(scores)] if (scores := _psnr(record, task)) else [] for record in self.records]
@@ -44,7 +45,8 @@ class Side:
         medians = [median(launch) for launch in measured if launch]
         return medians if medians and len(medians) == len(measured) and min(medians) > 0 else None
 
-    def _over_tasks(self, record: RunRecord) -> float | None:
+    def image_ns(self, record: RunRecord) -> float | None:
+        """Return a launch's median time for an image, of several tasks the geometric mean; None where one has no time above 0."""
         medians = [median(measured) for task in self.tasks if (measured := launch_values(PRIMARY, record, task))]
         return math.exp(mean(map(math.log, medians))) if len(medians) == len(self.tasks) and min(medians) > 0 else None
 
@@ -70,6 +72,31 @@ class SideRow:
     def is_exact(self) -> bool:
         """Say whether the figure needs no statistics."""
         return self.key in EXACT
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimedLaunch:
+    """A launch of side A or B: when it began, its median time for an image, and how hot it was.
+
+    The time is the geometric mean over tasks.
+
+    `temperature_c` is the battery's before the launch, None where the device does not tell.
+    """
+
+    side: str
+    began_at: datetime
+    image_ns: float | None
+    temperature_c: float | None
+
+
+def timed_launches(a: Side, b: Side) -> tuple[TimedLaunch, ...]:
+    """Return the launches of both sides by time."""
+    launches = [
+        TimedLaunch(side=name, began_at=record.started_at, image_ns=side.image_ns(record), temperature_c=_temperature_c(record))
+        for name, side in (("A", a), ("B", b))
+        for record in side.records
+    ]
+    return tuple(sorted(launches, key=lambda launch: launch.began_at))
 
 
 def common_tasks(a: Bundle, b: Bundle) -> Pair:
@@ -138,3 +165,11 @@ def _row(device: DeviceFacts, key: str, task: str, a: Side, b: Side) -> SideRow:
 
 def _psnr(record: RunRecord, task: str) -> list[float]:
     return values(record, "psnr_db", lambda sample: sample.task == task and sample.labels.get("against") == "reference")
+
+
+def _temperature_c(record: RunRecord) -> float | None:
+    try:
+        celsius = float(record.state.get("before.battery_temperature_c", ""))
+    except ValueError:
+        return None
+    return celsius if math.isfinite(celsius) else None

@@ -7,6 +7,7 @@ from statistics import mean
 from quadbench.artifacts import Component, DeviceFacts, RunRecord, RunResult, Sample, TaskAssets, Variant
 from quadbench.report.launches import devices_of, launches_of, sound
 
+_SHOWN_STEPS = 4
 EXTRAPOLATE_TO = 10  # use cases: the paper's own example (arXiv 2603.29535, section 4) counts ten
 
 
@@ -53,6 +54,24 @@ def storage_views(result: RunResult) -> tuple[Storage, ...]:
             if any(sample.metric == "rom_bytes" for sample in record.samples):
                 views.setdefault((record.bundle_digest, record.target), _storage(result, record, _rom(shared), _rom(per_graph)))
     return tuple(views.values())
+
+
+def rom_steps(storage: Storage) -> tuple[UseCases, ...]:
+    """Return those that a picture has room for: the first four that were measured, the last, and the last extrapolated."""
+    measured = storage.measured
+    return (*measured[:_SHOWN_STEPS], *measured[_SHOWN_STEPS:][-1:], *storage.extrapolated[-1:])
+
+
+def rom_parts(storage: Storage, step: UseCases, *, is_shared: bool = False) -> dict[str, float]:
+    """Return what the bytes of a side are of, by component, U-Nets and LoRAs; nothing where they are not known."""
+    total = step.shared_bytes if is_shared else step.per_graph_bytes
+    if total is None:
+        return {}
+    sizes = {part.component: part.shared if is_shared else part.per_graph for part in storage.components}
+    parts = {component.value: float(size) for component, size in sizes.items() if size and component is not Component.UNET}
+    base = float(sizes.get(Component.UNET) or 0) if is_shared else 0.0
+    rest = total - sum(parts.values()) - base
+    return parts | ({"unet": base, "lora": rest} if is_shared else {"unet": rest})
 
 
 def _rom(records: Sequence[RunRecord]) -> tuple[Sample, ...]:

@@ -7,6 +7,7 @@ from quadbench.artifacts import Bundle, ErrorClass, Status, Variant
 from quadbench.report.baseline import Baseline
 from quadbench.report.comparison import LaunchVerdict
 from quadbench.report.condition import Criterion, where_met
+from quadbench.report.headline import in_words
 from quadbench.report.kpi import KpiRow
 from quadbench.report.pictures import Quality
 from quadbench.report.setups import sampler_text
@@ -80,7 +81,7 @@ def run_summary(view: ReportView, report: str | None, conditions: Sequence[Crite
         recipe_text=view.result.recipe,
         swept=view.result.swept,
         report=report,
-        headline="".join(phrase.text for phrase in view.headline),
+        headline=in_words(view.headline),
         gaps=view.gaps,
         doubts=view.doubts,
         next_step=view.next_step,

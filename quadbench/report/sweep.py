@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import mean, stdev
 
 from quadbench.artifacts import Bundle, Caveat, RunRecord, RunResult, TaskAssets, Variant
+from quadbench.artifacts.names import FileName
 from quadbench.artifacts.scores import RunScores
 from quadbench.recipe import INT8_KEY
 from quadbench.recipe.published import published_table
@@ -14,7 +15,7 @@ from quadbench.report.kpi import Figure, kpi_rows, published_name
 from quadbench.report.storage import Storage, storage_views
 from quadbench.report.units import Unit, convert
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 PSNR, PSNR_TEACHER, PSNR_TRUTH = "psnr", "psnr_teacher", "psnr_truth"
 TIME, BYTES, RAM = "end_to_end", "bytes", "peak_ram"
 _KPIS = ("session_load", "unet_step", TIME, "switch", "lora_rom", RAM)
@@ -22,7 +23,10 @@ _KPIS = ("session_load", "unet_step", TIME, "switch", "lora_rom", RAM)
 
 @dataclass(frozen=True, kw_only=True)
 class SweepFigure:
-    """One figure at one setting. `error` is the standard error over items, `published` what a paper printed."""
+    """One figure at one setting. `error` is the standard error over items, `published` what a paper printed.
+
+    `each` has what it is the mean or the median of: of likeness each item's, of times and memory each launch's.
+    """
 
     key: str
     title: str
@@ -31,20 +35,20 @@ class SweepFigure:
     n: int
     error: float | None = None
     published: float | None = None
+    each: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepPoint:
-    """One setting, a value of each key, on one device, for one task. `psnr_db` is by item; `reason` says why a launch was not OK.
+    """One setting, a value of each key, on one device, for one task; `reason` says why a launch was not OK.
 
-    `is_best` where no other setting of the task is better in quality, time or bytes without being worse in another of them.
+    `is_best` where no other setting of the task is known to be better in quality, time or bytes and as good in the rest.
     """
 
     setting: dict[str, str]
     task: str
     device: str
     run_id: str
-    psnr_db: dict[str, float]
     figures: tuple[SweepFigure, ...]
     reason: str | None
     caveats: tuple[Caveat, ...]
@@ -62,14 +66,21 @@ class SweepPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """A whole sweep: all points, by setting in the order given. `sweeps/<id>/sweep.json` is the same as JSON."""
+    """A whole sweep: all points, by setting in the order given. `sweeps/<id>/sweep.json` is the same as JSON.
+
+    `touched` are the tasks whose own work the keys change; the times of all others show the noise. `left_out` says by setting why
+    it gave nothing, and `command` is what was typed.
+    """
 
     schema_version: int = SCHEMA_VERSION
-    sweep_id: str
+    sweep_id: FileName
     recipe_name: str
     keys: tuple[str, ...]
     published: str | None
     points: tuple[SweepPoint, ...]
+    touched: tuple[str, ...]
+    left_out: dict[str, str] = field(default_factory=dict)
+    command: str = ""
 
 
 def sweep_points(
@@ -88,10 +99,9 @@ def sweep_points(
         records = [r for r in result.records if r.device.address == address and r.variant is Variant.SHARED]
         bundle = result.bundle_on(device)
         for task in bundle.tasks:
-            psnr_db = _psnr_db(records, task, "reference")
             figures = [
                 *_int8(bundle),
-                *_psnr(PSNR, "PSNR", psnr_db),
+                *_psnr(PSNR, "PSNR", _psnr_db(records, task, "reference")),
                 *_psnr(PSNR_TEACHER, "PSNR to teacher", (teacher or {}).get((task.name, address), {})),
                 *_psnr(PSNR_TRUTH, "PSNR to truth", _psnr_db(records, task, "truth")),
                 *_scores(scores, task, address),
@@ -103,16 +113,10 @@ def sweep_points(
                 task=task.name,
                 device=address,
                 run_id=result.run_id,
-                psnr_db=psnr_db,
                 figures=tuple(_with_published(figure, result.published, task, setting) for figure in figures),
                 reason=next((record.reason for record in records if record.reason), None),
                 caveats=tuple(dict.fromkeys(caveat for record in records for caveat in record.caveats)),
             )
-
-
-def with_best(points: Sequence[SweepPoint]) -> tuple[SweepPoint, ...]:
-    """Return the points, those marked that are the best of their task and device."""
-    return tuple(replace(point, is_best=_is_best(point, [p for p in points if _place(p) == _place(point)])) for point in points)
 
 
 def quality_of(points: Sequence[SweepPoint]) -> str | None:
@@ -126,38 +130,10 @@ def quality_of(points: Sequence[SweepPoint]) -> str | None:
     return next((key for key in ranked if key in known), None)
 
 
-def _is_best(point: SweepPoint, rivals: Sequence[SweepPoint]) -> bool:
-    quality = quality_of(rivals)
-    if quality is None or point.figure(quality) is None:
-        return False
-    mine = _merits(point, quality)
-    others = [_merits(rival, quality) for rival in rivals if rival is not point and rival.figure(quality)]
-    return not any(
-        theirs.keys() == mine.keys() and all(theirs[key] >= mine[key] for key in mine) and theirs != mine for theirs in others
-    )
-
-
-def _merits(point: SweepPoint, quality: str) -> dict[str, float]:
-    """Return what is compared, so that more is better."""
-    figures = {quality: point.figure(quality), TIME: point.figure(TIME), BYTES: point.figure(BYTES)}
-    return {key: figure.value if key == quality else -figure.value for key, figure in figures.items() if figure}
-
-
-def change(point: SweepPoint, before: SweepPoint) -> tuple[float, float] | None:
-    """Return the mean difference of the PSNR of the same items, and its standard error; None below two items."""
-    differences = [value - before.psnr_db[item] for item, value in point.psnr_db.items() if item in before.psnr_db]
-    average, error = _mean_and_error(differences) if differences else (0.0, None)
-    return None if error is None else (average, error)
-
-
 def series_of(sweep: Sweep) -> list[list[SweepPoint]]:
     """Return the points of each task and device, in the order of the values."""
-    names = dict.fromkeys(map(_place, sweep.points))
-    return [[point for point in sweep.points if _place(point) == name] for name in names]
-
-
-def _place(point: SweepPoint) -> tuple[str, str]:
-    return point.task, point.device
+    names = dict.fromkeys((point.task, point.device) for point in sweep.points)
+    return [[point for point in sweep.points if (point.task, point.device) == name] for name in names]
 
 
 def _psnr_db(records: list[RunRecord], task: TaskAssets, against: str) -> dict[str, float]:
@@ -181,7 +157,7 @@ def _int8(bundle: Bundle) -> Iterator[SweepFigure]:
 def _psnr(key: str, title: str, psnr_db: Mapping[str, float]) -> Iterator[SweepFigure]:
     if psnr_db:
         value, error = _mean_and_error(list(psnr_db.values()))
-        yield SweepFigure(key=key, title=title, unit="dB", value=value, n=len(psnr_db), error=error)
+        yield SweepFigure(key=key, title=title, unit="dB", value=value, n=len(psnr_db), error=error, each=dict(psnr_db))
 
 
 def _scores(scores: RunScores | None, task: TaskAssets, address: str) -> Iterator[SweepFigure]:
@@ -199,7 +175,8 @@ def _kpis(result: RunResult, task: TaskAssets, address: str) -> Iterator[SweepFi
     for row in kpi_rows(result):
         if (row.task, row.device.address) == (task.name, address) and row.key in _KPIS and isinstance(row.shared, Figure):
             value = convert(row.shared.value, row.unit)
-            yield SweepFigure(key=row.key, title=row.title, unit=row.unit.value, value=value, n=row.shared.launches)
+            each = {str(launch): convert(median, row.unit) for launch, median in enumerate(row.shared.medians)}
+            yield SweepFigure(key=row.key, title=row.title, unit=row.unit.value, value=value, n=row.shared.launches, each=each)
 
 
 def _bytes(storage: Storage | None) -> Iterator[SweepFigure]:

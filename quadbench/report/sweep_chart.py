@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil, floor
+from math import ceil, floor, isfinite
 
-from quadbench.report.chart import apart, nice_ticks, svg, text
+from quadbench.report.chart import Place, apart, nice_ticks, rule, svg, text
 from quadbench.report.sweep import PSNR, Sweep, SweepPoint, series_of
 
 _HEIGHT, _PLOT_WIDTH = 360, 400
@@ -13,13 +13,12 @@ LETTER_WIDTH = 7.2  # of 12 pixels in the widest of the fonts that stand in for 
 COLOURS = ("#1d5fa6", "#b3560b", "#2a7a3b", "#7d4fb3", "#a8201a")
 _DARK = ("#74b0f2", "#eb9a55", "#7cc98d", "#b99bea", "#ff8a80")
 STYLE = (
-    "<style>.paper{fill:#fdfdfc}.label{fill:#5d636c}.grid{stroke:#dcdcd7}@media(prefers-color-scheme:dark){.paper{fill:#15171a}"
-    ".label{fill:#9ba1ab}.grid{stroke:#31353b}"
+    "<style>.paper,.hollow{fill:#fdfdfc}.label{fill:#5d636c}.grid{stroke:#dcdcd7}@media(prefers-color-scheme:dark){.paper{fill:#15171a}"
+    ".label{fill:#9ba1ab}.grid{stroke:#31353b}.hollow{fill:#15171a}"
     + "".join(f".s{i}{{stroke:{colour}}}.s{i}.fill{{fill:{colour}}}" for i, colour in enumerate(_DARK))
     + "}.name{stroke:none}</style>"
 )
 _LINE_HEIGHT = 15
-Spot = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +42,7 @@ def sweep_chart(sweep: Sweep) -> str:
     ticks = _ticks([y + sign * line.errors.get(i, 0) for line in lines for i, y in line.y.items() for sign in (-1, 1)])
     xs = _places(values)
 
-    def at(index: int, y: float) -> Spot:
+    def at(index: int, y: float) -> Place:
         share = (y - ticks[0]) / (ticks[-1] - ticks[0])
         return _LEFT + xs[index] * _PLOT_WIDTH, _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
 
@@ -85,6 +84,8 @@ def _places(values: Sequence[str]) -> list[float]:
     try:
         numbers = [float(value) for value in values]
     except ValueError:
+        numbers = []
+    if not numbers or not all(map(isfinite, numbers)):
         numbers = [float(index) for index in range(len(values))]
     low, high = min(numbers), max(numbers)
     return [(number - low) / (high - low) if high > low else 0.5 for number in numbers]
@@ -97,27 +98,24 @@ def _ticks(ys: Sequence[float]) -> list[float]:
 
 
 def _rule(y: float, label: str) -> str:
-    return (
-        f'<line class="grid" x1="{_LEFT}" y1="{y:.1f}" x2="{_LEFT + _PLOT_WIDTH}" y2="{y:.1f}" stroke="#dcdcd7"/>'
-        f"{text(_LEFT - 8, y + 4, label, anchor='end')}"
-    )
+    line = rule("grid", (_LEFT, y), (_LEFT + _PLOT_WIDTH, y), "#dcdcd7")
+    return f"{line}{text(_LEFT - 8, y + 4, label, anchor='end')}"
 
 
-def _drawn(line: _Line, at: Callable[[int, float], Spot]) -> str:
+def _drawn(line: _Line, at: Callable[[int, float], Place]) -> str:
     colour, css_class = COLOURS[line.colour], f"s{line.colour}"
     spots = [at(index, y) for index, y in sorted(line.y.items())]
     dash = ' stroke-dasharray="5 4" stroke-opacity="0.6"' if line.is_published else ""
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
     parts = [f'<polyline class="{css_class}" fill="none" stroke="{colour}" stroke-width="2"{dash} points="{path}"/>']
     for index, error in line.errors.items():
-        (x, low), (_, high) = at(index, line.y[index] - error), at(index, line.y[index] + error)
-        parts.append(f'<line class="{css_class}" x1="{x:.1f}" y1="{low:.1f}" x2="{x:.1f}" y2="{high:.1f}" stroke="{colour}"/>')
+        parts.append(rule(css_class, at(index, line.y[index] - error), at(index, line.y[index] + error), colour))
     if not line.is_published:
         parts += [f'<circle class="{css_class} fill" cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in spots]
     return "".join(parts)
 
 
-def _labels(lines: Sequence[_Line], ends: Sequence[Spot]) -> list[str]:
+def _labels(lines: Sequence[_Line], ends: Sequence[Place]) -> list[str]:
     """Draw the names at the lines' ends, moved apart where they would cover each other."""
     heights = apart([y for _, y in ends], _LINE_HEIGHT)
     return [

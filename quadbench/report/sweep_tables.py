@@ -16,10 +16,10 @@ from quadbench.report.sweep import (
     TIME,
     Sweep,
     SweepPoint,
-    change,
     quality_of,
     series_of,
 )
+from quadbench.report.sweep_merits import change, is_telling
 from quadbench.report.text_table import TextTable, csv_cell
 
 _NOTE = (
@@ -27,7 +27,8 @@ _NOTE = (
     "items' PSNR from the row above. Times: median of the launches' medians."
 )
 _TEACHER_NOTE = "PSNR to teacher: to the float pictures of 100 DDIM steps, which is what fewer steps and rounding cost together."
-_BEST_NOTE = "*: no other row is better in {quality}, end-to-end time or all files without being worse in another of them."
+_BEST_NOTE = "*: no other row is known to be better in {quality}, end-to-end time or all files and as good in the rest of them."
+_UNTOUCHED = ", which the sweep did not touch: its times show the noise"
 _TELLING = (PSNR, PSNR_TEACHER, PSNR_TRUTH, TIME, BYTES, RAM)
 
 
@@ -67,10 +68,12 @@ _FIELDS = ("figure", "unit", "mean", "standard_error", "n", "published")
 
 def _table(sweep: Sweep, points: Sequence[SweepPoint], is_whole: bool) -> TextTable:
     keys = [_SweepColumn(name=_short(key, sweep.keys), cell=partial(_setting, key)) for key in sweep.keys]
-    columns = [*keys, *_columns(points, is_whole), _SweepColumn(name="best", cell=lambda point, _: "*" if point.is_best else "")]
+    best = [_SweepColumn(name="best", cell=lambda point, _: "*" if point.is_best else "")] if is_telling(points) else []
+    columns = [*keys, *_columns(points, is_whole), *best]
     rows = zip(points, [None, *points], strict=False)
+    untouched = "" if points[0].task in sweep.touched else _UNTOUCHED
     return TextTable(
-        title=f"{sweep.recipe_name}: {points[0].task} on {points[0].device}, over {', '.join(sweep.keys)}",
+        title=f"{sweep.recipe_name}: {points[0].task} on {points[0].device}, over {', '.join(sweep.keys)}{untouched}",
         columns=tuple(column.name for column in columns),
         numeric=tuple(True for _ in columns),
         rows=tuple(tuple(column.cell(point, above) for column in columns) for point, above in rows),
@@ -103,7 +106,7 @@ def _notes(sweep: Sweep, points: Sequence[SweepPoint]) -> Iterator[str]:
     yield _NOTE
     if any(point.figure(PSNR_TEACHER) for point in points):
         yield _TEACHER_NOTE
-    if quality := quality_of(points):
+    if (quality := quality_of(points)) and is_telling(points):
         yield _BEST_NOTE.format(quality=next(figure.title for point in points if (figure := point.figure(quality))))
     if sweep.published and any(figure.published is not None for point in points for figure in point.figures):
         yield published_table(sweep.published).note
@@ -121,7 +124,7 @@ def _cell(key: str, point: SweepPoint, _: SweepPoint | None) -> str:
 
 
 def _change(point: SweepPoint, above: SweepPoint | None) -> str:
-    difference = change(point, above) if above else None
+    difference = change(point, above, PSNR) if above else None
     return f"{difference[0]:+.2f} ± {difference[1]:.2f}" if difference else ""
 
 

@@ -13,6 +13,7 @@ class Unit(StrEnum):
     MEGABYTES = "MB"
 
 
+_MOST_TIMES = 100
 _PER_UNIT = {Unit.MILLISECONDS: 1e6, Unit.MEGABYTES: MIB}
 
 
@@ -40,6 +41,11 @@ def number(value: float) -> str:
 def times(ratio: float) -> str:
     """Write a ratio as `1.72×`, `14.3×`, `1,999×`."""
     return f"{ratio:,.{2 if ratio < 10 else 1 if ratio < 100 else 0}f}×"
+
+
+def rough_times(ratio: float) -> str:
+    """Write a ratio as `times` does, but beyond 100 only that: there one of the two figures is next to nothing."""
+    return f"> {_MOST_TIMES}×" if ratio > _MOST_TIMES else times(ratio)
 
 
 def change(ratio: float | None) -> str:

@@ -1,15 +1,16 @@
-"""Versus: what came of comparing two sides -> the result in a sentence a device, tables as text, and comparison.json."""
+"""Versus: what came of comparing two sides -> the result in a sentence a device, and tables as text."""
 
-import json
+import csv
+import io
+import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from quadbench.artifacts import Caveat, DeviceFacts, RunRecord, Variant
-from quadbench.report.sides import ALL_TASKS, PRIMARY, SideRow
-from quadbench.report.text_table import TextTable
-from quadbench.report.units import between, change, decibels, percent, plural, show
-from quadbench.results.layout import Layout
-from quadbench.results.storage import write_whole
+from quadbench.artifacts.names import FileName
+from quadbench.report.sides import ALL_TASKS, PRIMARY, SideRow, TimedLaunch
+from quadbench.report.text_table import TextTable, csv_cell
+from quadbench.report.units import between, change, convert, decibels, percent, plural, show
 from quadbench.statistics import Comparison, Looks, Verdict
 
 SCHEMA_VERSION = 1
@@ -24,6 +25,12 @@ class VersusSide:
     variant: Variant
     run_id: str
 
+    @property
+    def name(self) -> str:
+        """Return what it was named by, and what was changed of it."""
+        changes = ", ".join(f"{key}={value}" for key, value in self.changes.items())
+        return f"{self.source}{f' with {changes}' if changes else ''}"
+
     def __str__(self) -> str:
         changes = ", ".join(f"{key}={value}" for key, value in self.changes.items() if key != "variant")
         return f"{self.source}{f' with {changes}' if changes else ''}, {self.variant}, run {self.run_id}"
@@ -33,7 +40,8 @@ class VersusSide:
 class VersusDevice:
     """Both sides on one device. `looks` is None where their launches were not interleaved; then there are no verdicts.
 
-    `differences` are what else is not the same on both sides, by name; `caveats` are those of either.
+    `differences` are what else is not the same on both sides, by name; `caveats` are those of either; `launches` are those that
+    count, by time.
     """
 
     device: DeviceFacts
@@ -43,6 +51,7 @@ class VersusDevice:
     differences: dict[str, tuple[str, str]]
     caveats: tuple[Caveat, ...]
     broken: str | None = None  # why it ended without having seen enough
+    launches: tuple[TimedLaunch, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,20 +59,23 @@ class Versus:
     """A comparison, whole. `failures` has by address why devices were left out."""
 
     schema_version: int = SCHEMA_VERSION
-    comparison_id: str
+    comparison_id: FileName
     a: VersusSide
     b: VersusSide
     to_see: float | None
     devices: tuple[VersusDevice, ...]
     failures: dict[str, str]
 
-    def write(self, layout: Layout) -> None:
-        """Write comparison.json into a folder of its own, whole or not at all.
-
-        Raises:
-            StorageError: the folder is full or cannot be written.
-        """
-        write_whole(layout.comparison(self.comparison_id), json.dumps(asdict(self), indent=1, allow_nan=False, default=str))
+    @property
+    def command(self) -> str:
+        """Return the command that compares the same again: stored runs as they are, anything else on the same devices."""
+        sides = (("--a", self.a), ("--b", self.b))
+        changes = [word for option, side in sides for pair in side.changes.items() for word in (option, "=".join(pair))]
+        addresses = [*(device.device.address for device in self.devices), *self.failures]
+        is_stored = all(device.looks is None for device in self.devices)
+        devices = [] if is_stored else ["--devices", ",".join(addresses)]
+        to_see = [] if self.to_see is None else ["--to-see", f"{100 * self.to_see:g}%"]
+        return shlex.join(("quadbench", "compare", self.a.source, self.b.source, *changes, *devices, *to_see))
 
 
 def primary_row(device: VersusDevice) -> SideRow | None:
@@ -108,6 +120,24 @@ def side_table(device: VersusDevice) -> TextTable:
         rows=tuple(_cells(row) for row in device.rows),
         notes=notes,
     )
+
+
+def versus_csv(versus: Versus) -> str:
+    """Return one line for each device, task and figure, with full precision."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("device", "task", "figure", "unit", "a", "b", "ratio", "low", "high", "verdict"))
+    for device in versus.devices:
+        for row in device.rows:
+            told = row.comparison
+            ends = (told.ratio, told.low, told.high) if told else (None, None, None)
+            values = [
+                None if side is None else convert(side.value, row.unit) if row.unit else side.value for side in (row.a, row.b)
+            ]
+            numbers = ["" if value is None else repr(value) for value in (*values, *ends)]
+            place = map(csv_cell, (device.device.address, row.task, row.key, row.unit or "dB"))
+            writer.writerow([*place, *numbers, told.verdict if told else ""])
+    return out.getvalue()
 
 
 def difference_table(device: VersusDevice) -> TextTable:

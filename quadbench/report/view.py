@@ -9,7 +9,9 @@ from quadbench.artifacts.fingerprint import differences
 from quadbench.report.baseline import Baseline, against
 from quadbench.report.comparison import LaunchVerdict, launch_verdicts
 from quadbench.report.component_times import component_tables
-from quadbench.report.headline import Phrase, gaps, headline
+from quadbench.report.course import MemoryCourse, TaskStrips, memory_of, strips_of
+from quadbench.report.gaps import gaps
+from quadbench.report.headline import Sentence, headline
 from quadbench.report.held_out import Trajectory, emulated_tables, emulated_trajectories, held_out_tables, trajectories
 from quadbench.report.int8 import int8_table
 from quadbench.report.kernels import kernel_tables
@@ -32,6 +34,7 @@ from quadbench.report.scores import score_notes, score_tables
 from quadbench.report.setups import Setup, precision_text, setup_table, setups_of
 from quadbench.report.storage import Storage, storage_views
 from quadbench.report.text_table import TextTable
+from quadbench.report.unequal import unequal_rows
 from quadbench.report.ways import Ways, ways_views
 from quadbench.results.layout import Layout
 
@@ -56,12 +59,14 @@ class TimeShare:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceKpis:
-    """A device with its tasks' KPI tables, the time shares of their images and the verdicts on their launches."""
+    """A device with its tasks' KPI tables, the time shares of their images, the course and the verdicts of its launches."""
 
     device: DeviceFacts
     caveats: tuple[Caveat, ...]
     tasks: tuple[TaskKpis, ...]
     shares: tuple[TimeShare, ...]
+    strips: tuple[TaskStrips, ...]
+    memory: tuple[MemoryCourse, ...]
     verdicts: tuple[LaunchVerdict, ...]
 
 
@@ -101,7 +106,7 @@ class ReportView:
     devices: tuple[DeviceFacts, ...]
     launches: tuple[Launch, ...]
     failures: tuple[Launch, ...]
-    headline: tuple[Phrase, ...]
+    headline: tuple[Sentence, ...]
     baseline: Baseline | None
     gaps: tuple[str, ...]
     doubts: tuple[Doubt, ...]
@@ -129,6 +134,12 @@ class ReportView:
     settings: tuple[Fact, ...]
     conditions: tuple[DeviceConditions, ...]
 
+    @property
+    def unequal(self) -> frozenset[tuple[str, str]]:
+        """Return device and task wherever the sides met different conditions, so that their times do not compare."""
+        rows = [row for device in self.kpis for task in device.tasks for row in task.rows]
+        return frozenset((row.device.address, row.task) for row in unequal_rows(rows))
+
 
 def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> ReportView:
     """Return the view of a whole run, held against a baseline if there is one. The layout only gives the images' paths."""
@@ -146,7 +157,7 @@ def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = 
         baseline=earlier,
         gaps=gaps(result, rows),
         doubts=doubts,
-        next_step=next_step(result, (doubt.caveat for doubt in doubts), earlier),
+        next_step=next_step(result, (doubt.caveat for doubt in doubts), earlier, is_unequal=bool(unequal_rows(rows))),
         glance=tuple(_glance(device.device, task) for device in kpis for task in device.tasks),
         kpis=kpis,
         ways=ways_views(result, rows),
@@ -194,6 +205,8 @@ def _device_kpis(result: RunResult, device: DeviceFacts, rows: Sequence[KpiRow])
         shares=tuple(
             share for task in tasks for variant in (Variant.SHARED, Variant.PER_GRAPH) for share in _shares(task, variant)
         ),
+        strips=strips_of(result, device),
+        memory=memory_of(result, device),
         verdicts=launch_verdicts(result, device),
     )
 

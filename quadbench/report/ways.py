@@ -1,16 +1,17 @@
 """Ways: RunResult -> for each device what each way to serve the tasks takes, as a table and curves, and when which is best."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
 from quadbench.artifacts import DeviceFacts, RunResult, Variant
+from quadbench.report.figure_table import FigureTable
 from quadbench.report.kpi import Figure, KpiRow, figure, launch_values
 from quadbench.report.launches import devices_of, launches_of, sound
 from quadbench.report.text_table import TextTable
 from quadbench.report.unequal import unequal_rows
-from quadbench.report.units import Unit, plural, show
+from quadbench.report.units import Unit, convert, plural, show
 
 _WAYS = {
     Variant.SHARED: "shared: one base, LoRAs as inputs",
@@ -54,7 +55,7 @@ class Ways:
     """
 
     device: DeviceFacts
-    table: TextTable
+    table: FigureTable
     curves: Mapping[Variant, tuple[tuple[int, float], ...]]
 
 
@@ -89,19 +90,30 @@ def _mean(figures: list[Figure | None]) -> float | None:
     return mean(told) if told else None
 
 
-def _table(device: DeviceFacts, ways: Mapping[Variant, _Way], timed: Mapping[Variant, _Way]) -> TextTable:
+def _table(device: DeviceFacts, ways: Mapping[Variant, _Way], timed: Mapping[Variant, _Way]) -> FigureTable:
     with_one = dict(timed)
     with_one.pop(Variant.RESIDENT, None)
     sentences = [_break_even(timed, "")] if timed else []
     if Variant.RESIDENT in timed and len(with_one) > 1:
         sentences.append(_break_even(with_one, "Of those with one U-Net in memory: "))
-    return TextTable(
+    text = TextTable(
         title=f"Ways to serve the tasks on {device.address}",
         columns=("Way", *(f"{title}, {unit.value}" for title, unit in _COLUMNS.values())),
         numeric=(False, *(True for _ in _COLUMNS)),
         rows=tuple((_WAYS[variant], *_cells(way)) for variant, way in ways.items()),
         notes=tuple(filter(None, (_ADVICE, *sentences, _price_of_residence(ways)))),
     )
+    return FigureTable(
+        text=text,
+        fields=("device", "way", *(f"{key}_{unit.lower()}" for key, (_, unit) in _COLUMNS.items())),
+        values=tuple((device.address, variant.value, *_values(way)) for variant, way in ways.items()),
+    )
+
+
+def _values(way: _Way) -> Iterator[float | None]:
+    for key, (_, unit) in _COLUMNS.items():
+        value = getattr(way, key)
+        yield None if value is None else convert(value, unit)
 
 
 def _cells(way: _Way) -> list[str]:

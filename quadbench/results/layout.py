@@ -134,27 +134,36 @@ class Layout:
         return self.root / "reports" / f"{check_file_name(run_id)}.html"
 
     def night(self, night_id: str) -> Path:
-        """The folder of a night, whose lock is held while it is performed.
+        """The folder of a night.
 
         Raises:
             ValueError: the night's id cannot name a folder.
         """
         return self.root / "nights" / check_file_name(night_id)
 
+    @property
+    def night_lock(self) -> Path:
+        """Return the file whose lock the night holds that is under way; its content says which that is."""
+        return self.root / "nights" / "lock"
+
     def sweep(self, sweep_id: str) -> Path:
-        """The folder of a sweep."""
-        return self.root / "sweeps" / sweep_id
+        """The folder of a sweep.
+
+        Raises:
+            ValueError: the sweep's id cannot name a folder.
+        """
+        return self.root / "sweeps" / check_file_name(sweep_id)
 
     def comparison(self, comparison_id: str) -> Path:
-        """The file with the result of comparing two sides.
+        """The folder with the result of comparing two sides.
 
         Raises:
             ValueError: the comparison's id cannot name a folder.
         """
-        return self.root / "comparisons" / check_file_name(comparison_id) / "comparison.json"
+        return self.root / "comparisons" / check_file_name(comparison_id)
 
-    def run_lists(self) -> list[Path]:
-        """The files that name the runs which sweeps and comparisons are made of."""
+    def studies(self) -> list[Path]:
+        """The files with what sweeps and comparisons came to, each in the folder of its study; they name the runs too."""
         return sorted([*self.root.glob("sweeps/*/sweep.json"), *self.root.glob("comparisons/*/comparison.json")])
 
     def device(self, name: str) -> Path:

@@ -110,7 +110,8 @@ class Nights:
         """Return the ids of all nights, or of those of one file's name, latest first."""
         query = sa.select(NightRow.id).order_by(NightRow.began_at.desc(), NightRow.id.desc())
         with reading(self._engine) as connection:
-            return list(connection.scalars(query if name is None else query.where(NightRow.name == name)))
+            ids = connection.scalars(query if name is None else query.where(NightRow.name == name))
+            return [night_id for night_id in ids if _is_text(night_id)]
 
     def referred(self) -> set[str]:
         """Return what nights need to be kept: the digests of bundles and kits that they ran, and the ids of their runs."""
@@ -129,7 +130,8 @@ class Nights:
         """Return every case that was measured with every device that it was measured on."""
         query = sa.select(MeasurementRow.case_name, MeasurementRow.device).distinct()
         with reading(self._engine) as connection:
-            return sorted((row.case_name, row.device) for row in connection.execute(query))
+            pairs = [(row.case_name, row.device) for row in connection.execute(query)]
+        return sorted(pair for pair in pairs if all(map(_is_text, pair)))
 
     def series(
         self, case: str, device: str | None = None, *, latest: int | None = None, key: str | None = None
@@ -210,7 +212,9 @@ def _measurement(row: sa.RowMapping, points: Sequence[dict[str, Any]]) -> Measur
     content["case"] = content.pop("case_name")
     content["subject"] = {name: content.pop(name) for name in ("bundle", "kit")}
     for point in points:
-        _check_numbers(point, f"{_which(Measurement, content)}, figure {shown(str(point['key']))}")
+        where = f"{_which(Measurement, content)}, figure {shown(str(point['key']))}"
+        _check_text(point, where)
+        _check_numbers(point, where)
     return _noun(Measurement, content | {"points": points})
 
 
@@ -237,11 +241,26 @@ def _check_numbers(content: dict[str, Any], where: str) -> None:
             raise ArtifactError(f"{where}: its {name} is {shown(str(value))}, which nothing measures")
 
 
+def _check_text(content: dict[str, Any], where: str) -> None:
+    """Refuse texts that are none: SQLite takes any bytes for one."""
+    for name, value in content.items():
+        if isinstance(value, str) and not _is_text(value):
+            raise ArtifactError(f"{where}: its {name} is {shown(value)}, which is no text in UTF-8")
+
+
+def _is_text(value: object) -> bool:
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
 _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in (Night, Measurement, Ruling, Acknowledgement)}
 
 
 def _noun(kind: type[NounT], content: dict[str, Any]) -> NounT:
     """Return what a row holds, which is checked: another may have written it."""
+    _check_text(content, _which(kind, content))
     try:
         parsed = {name: from_json(content[name], allow_inf_nan=False) for name in _JSON if name in content}
         parsed |= {name: utc_text(content[name]) for name in _TIMES if name in content}

@@ -64,7 +64,7 @@ def _references(layout: Layout, own: set[str]) -> Iterator[tuple[str, Path]]:
     for run_id in own:
         if (report := layout.report(run_id)).exists() and not may_go_with_report(layout, run_id):
             yield run_id, report
-    for path in layout.run_lists():
+    for path in layout.studies():
         for run_id in _run_ids(read_json(path, fault=ArtifactError, hint="remove it; then nothing refers to its runs")):
             if run_id in own:
                 yield run_id, path

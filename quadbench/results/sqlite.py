@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -17,6 +18,8 @@ DAMAGED_HINT = (
     "copy it, then rescue what can be read: sqlite3 OLD .recover | sqlite3 NEW; or move it away, and a new one is begun"
 )
 _LOCK_TIMEOUT_S = 30.0
+# SQLite takes any bytes for a text. Those that are none come as halves of characters, which no check of a row lets pass.
+_AS_STORED = partial(str, encoding="utf-8", errors="surrogateescape")
 
 
 def prepare_file(path: Path) -> None:
@@ -117,6 +120,7 @@ def _engine(url: sa.URL, *, foreign_keys: bool = True) -> sa.Engine:
 
     @sa.event.listens_for(engine, "connect")
     def configure(connection: Any, _: Any) -> None:
+        connection.text_factory = _AS_STORED
         connection.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
 
     @sa.event.listens_for(engine, "begin")

@@ -20,12 +20,12 @@ from quadbench.harness.program import checked_harness, ensure_harness
 from quadbench.observer import Observer
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
-from quadbench.rollout.equipment import NO_GEAR, Gear, Kind, KitChoice, host_runtime, kind_of, kit_for, named_kit
+from quadbench.rollout.equipment import NO_GEAR, Gear, Kind, KitChoice, host_libraries, kind_of, kit_for, named_kit
 from quadbench.rollout.named import name_libraries
 from quadbench.rollout.placed import placed_libraries
 from quadbench.rollout.push_set import local_file, push_set
 from quadbench.rollout.recovery import Recovery
-from quadbench.target.targets import Target
+from quadbench.target.targets import LiteRtTarget, Target
 
 LeftOut = Callable[[Device, QuadbenchError], None]
 Install = Callable[[], Installation]
@@ -180,7 +180,7 @@ def _compiled(
 
 @dataclass(frozen=True, kw_only=True)
 class _Work:
-    """The bundle's way to one device. A `choice` of None is this machine's ONNX Runtime."""
+    """The bundle's way to one device. A `choice` of None is this machine's runtimes."""
 
     device: Device
     kind: Kind
@@ -192,7 +192,7 @@ class _Work:
     def installed(self, observer: Observer, *, runs_float: bool) -> Installation:
         """Push what the device lacks, and give the libraries of a kit their names there."""
         address, choice = self.device.facts.address, self.choice
-        libraries = choice.files if choice else [host_runtime()]
+        libraries = choice.files if choice else host_libraries(self.kind.target)
         files = chain(*push_set([self.harness], libraries, self.compiled, self.bundle, runs_float=runs_float).values())
         deployment = deploy(list(files), self.device, progress=lambda sent, total: observer.sent(address, sent, total))
         kit = name_libraries(self.device, choice.kit.artifact, choice.libraries) if choice else None
@@ -206,6 +206,7 @@ class _Work:
             deployment=deployment,
             program=self.harness.sha256,
             runtime=choice.runtime.sha256 if choice else libraries[0].sha256,
+            litert=libraries[1].sha256 if isinstance(self.kind.target, LiteRtTarget) else None,
             kit=kit,
             execution_provider=provider,
             libraries=tuple(placed_libraries(libraries, deployment, kit, is_emulated=is_emulated)),

@@ -13,7 +13,7 @@ from quadbench.deploy import LocalFile
 from quadbench.devices import Device
 from quadbench.errors import MissingDependencyError, UnknownNameError, UserError
 from quadbench.harness.program import built_harness, checked_harness
-from quadbench.harness.runtime import runtime_library
+from quadbench.harness.runtime import litert_library, runtime_library
 from quadbench.kits.for_target import best_kit, libraries_for, target_problems
 from quadbench.kits.store import kits
 from quadbench.kits.versions import compiler_build
@@ -22,7 +22,7 @@ from quadbench.results.manifest import check_contents
 from quadbench.rollout.push_set import local_file, local_files
 from quadbench.target.abi import Abi, host_abi
 from quadbench.target.profile import DeviceProfile
-from quadbench.target.targets import QnnTarget, RunTarget, target_key
+from quadbench.target.targets import LiteRtTarget, QnnTarget, RunTarget, target_key
 
 _FETCHED = {Abi.ARM64_V8A: "onnxruntime-android", Abi.ARM64_LINUX: "onnxruntime-linux"}
 
@@ -165,6 +165,15 @@ def named_kit(kind: Kind, layout: Layout, digest: str) -> KitChoice:
     return KitChoice(kit=kit, libraries=libraries)
 
 
+def host_libraries(target: RunTarget) -> list[LocalFile]:
+    """Return the runtimes of this machine that a device takes: ONNX Runtime first, and LiteRT where it is the target.
+
+    Raises:
+        MissingDependencyError: one is not installed.
+    """
+    return [host_runtime(), *([local_file(litert_library())] if isinstance(target, LiteRtTarget) else [])]
+
+
 def host_runtime() -> LocalFile:
     """Return this machine's ONNX Runtime as it is deployed.
 
@@ -177,4 +186,6 @@ def host_runtime() -> LocalFile:
 def _where(kind: Kind) -> str:
     if isinstance(kind.target, QnnTarget):
         return "bring ONNX Runtime with Qualcomm's libraries: quadbench runtime add; docs/runtime.md names the packages"
+    if isinstance(kind.target, LiteRtTarget):
+        return f"run it here on LiteRT's CPU: virtual:{kind.profile.name}?target=litert"
     return f"quadbench runtime fetch {_FETCHED[kind.abi]}" if kind.abi in _FETCHED else "see docs/runtime.md"

@@ -30,7 +30,7 @@ from quadbench.quad.cache import cached
 from quadbench.quad.named import check_devices
 from quadbench.recipe import Recipe
 from quadbench.results.layout import Layout
-from quadbench.rollout.equipment import Kind, host_runtime, kit_for
+from quadbench.rollout.equipment import Kind, host_libraries, kit_for
 from quadbench.rollout.push_set import HARNESS, RUNTIME, local_file, push_set
 from quadbench.target.abi import Abi, host_abi
 from quadbench.target.known import PHONE_ABI
@@ -183,7 +183,7 @@ def _libraries(kind: Kind, layout: Layout, notes: _Notes) -> list[LocalFile]:
     except MissingDependencyError as error:
         notes.missing.append(str(error))
         return []
-    return choice.files if choice else [host_runtime()]
+    return choice.files if choice else host_libraries(kind.target)
 
 
 def _graphs(kind: Kind, bundle: Stored[Bundle], layout: Layout, notes: _Notes) -> Stored[CompiledBundle] | Stored[Bundle]:

@@ -161,9 +161,10 @@ class Watched:
         with self._database() as engine:
             nights = Nights(engine)
             devices = [device for name, device in nights.cases() if name == case][:_MOST_DEVICES]
-            if not devices:
+            histories = tuple(history for device in devices if (history := _history(nights, case, device)))
+            if not histories:
                 raise UnknownNameError("case", case, ())
-            return CaseDocument(case=case, devices=tuple(_history(nights, case, device) for device in devices))
+            return CaseDocument(case=case, devices=histories)
 
     @contextmanager
     def _database(self) -> Iterator[sa.Engine]:
@@ -215,7 +216,10 @@ def _night_line(head: NightHead) -> NightLine:
     )
 
 
-def _history(nights: Nights, case: str, device: str) -> CaseHistory:
+def _history(nights: Nights, case: str, device: str) -> CaseHistory | None:
+    """Return the history of a case on a device; None where all that was measured is damaged."""
     measured = nights.series(case, device, latest=_MOST_NIGHTS)
+    if not measured:
+        return None
     words = nights.acknowledgements(case)
     return case_history(measured, nights.rulings_of(case, device), words, is_whole=False)

@@ -2,8 +2,9 @@
 
 from quadbench.spec.document import Location, read_value
 from quadbench.spec.files import first_problem, fits_file_system, is_file, read_file, read_json, require_file, require_unopened
-from quadbench.spec.model import WHOLE_PATHS, Problem, Spec, SpecPath, beside, load, load_text, near, refuse
+from quadbench.spec.model import WHOLE_PATHS, Problem, Spec, SpecPath, beside, load, load_text, near, refuse, refuse_in
 from quadbench.spec.names import LONGEST_NAME, NAME_EXPECTED, Name, is_name
+from quadbench.spec.text_like import TextLike
 from quadbench.spec.variables import (
     host_of,
     number_variable,
@@ -25,6 +26,7 @@ __all__ = [
     "Problem",
     "Spec",
     "SpecPath",
+    "TextLike",
     "beside",
     "first_problem",
     "fits_file_system",
@@ -43,6 +45,7 @@ __all__ = [
     "read_json",
     "read_value",
     "refuse",
+    "refuse_in",
     "require_file",
     "require_unopened",
     "set_variable",

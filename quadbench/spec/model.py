@@ -13,7 +13,6 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from quadbench.errors import shown
 from quadbench.spec.document import Document, Location, describe, key_of, parse_document, read_document
 from quadbench.spec.files import fits_file_system
-from quadbench.spec.names import NAME_EXPECTED, NAME_PATTERN
 
 
 class Spec(BaseModel):
@@ -71,6 +70,19 @@ def refuse(problems: Iterable[Problem]) -> None:
     ]
     if errors:
         raise ValidationError.from_exception_data("spec", errors)
+
+
+def refuse_in(path: Path, problems: Iterable[Problem]) -> None:
+    """Raise the problems of a file that was read before, if there are any, each at its line: what only its reader could tell.
+
+    Raises:
+        SpecError: all of them; or the file, which somebody has changed since, cannot be read any more.
+    """
+    told = list(problems)
+    document = read_document(path) if told else Document(path=path)
+    for problem in told:
+        document.add(document.line_of(problem.location), problem.location, problem.reason)
+    document.raise_problems()
 
 
 def load(
@@ -225,9 +237,6 @@ def _reason(kind: str, details: ErrorDetails, here: dict[str, Any], parent: dict
             return "unknown key" + near(str(details["loc"][-1]), parent.get("properties", {}))
         case "union_tag_invalid" | "literal_error":
             return f"expected {choices}, found {describe(value)}"
-        case "string_pattern_mismatch":
-            expected = NAME_EXPECTED if context["pattern"] == NAME_PATTERN else context["pattern"]
-            return f"expected {expected}, found {describe(details['input'])}"
         case "too_short" | "string_too_short":
             return f"expected at least {context['min_length']}, found {len(details['input'])}"
         case "too_long" | "string_too_long":

@@ -1,14 +1,15 @@
 """Chosen: a recipe, a bundle or a run, and what is changed of it -> one side of a comparison."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, RunResult, Stored, TaskAssets, Variant
+from quadbench.artifacts.parts import has_references
 from quadbench.errors import UnknownNameError, UserError
 from quadbench.observer import Observer
-from quadbench.recipe import Measure, Recipe, Task, Terms, load_recipe
+from quadbench.recipe import Measure, RandomFoundation, Recipe, Task, Terms, load_recipe
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST, read_manifest
 from quadbench.results.runs import load_run, read_run_file
@@ -48,9 +49,27 @@ class Chosen:
     @property
     def tasks(self) -> list[str]:
         """Return the names of its tasks."""
-        bundle = self.run.bundle if self.run else self.bundle.artifact if self.bundle else None
+        bundle = self._built
         tasks: Sequence[TaskAssets | Task] = bundle.tasks if bundle else self.recipe.tasks if self.recipe else ()
         return [task.name for task in tasks]
+
+    @property
+    def variants(self) -> set[Variant]:
+        """Return the variants whose graphs it has, or of which a recipe builds them."""
+        if self.recipe:
+            return {Variant.SHARED, Variant.FLOAT, *map(Variant, self.recipe.baselines)}
+        return {graph.variant for graph in self._built.graphs} if self._built else set()
+
+    @property
+    def has_references(self) -> bool:
+        """Say whether its pictures have references, which what has random weights lacks."""
+        if self.recipe:
+            return not isinstance(self.recipe.foundation, RandomFoundation)
+        return self._built is not None and has_references(self._built)
+
+    @property
+    def _built(self) -> Bundle | None:
+        return self.run.bundle if self.run else self.bundle.artifact if self.bundle else None
 
     def bundles(self, profiles: Sequence[str], *, layout: Layout, observer: Observer) -> dict[str, Stored[Bundle]]:
         """Return for each profile the bundle that its devices run, which is built if it has to be."""
@@ -121,14 +140,13 @@ def measured_alike(a: Chosen, b: Chosen) -> Measure:
     return next(iter((*asked, *of_runs)), a.terms.measure)
 
 
-def require_variant(chosen: Chosen, bundle: Bundle) -> None:
-    """Refuse a bundle without the graphs of the variant that was chosen.
+def require_variant(chosen: Chosen, there: Collection[Variant]) -> None:
+    """Refuse a side without the graphs of the variant that was chosen; of those that are `there` it has them.
 
     Raises:
         UserError: names the variants that it has.
     """
-    there = {graph.variant for graph in bundle.graphs}
-    if not any(variant is chosen.variant.graphs for variant in there):
+    if chosen.variant.graphs not in there:
         raise UserError(
             f"'{chosen.source}' has no graphs of {chosen.variant}; it has {', '.join(sorted(there))}",
             hint=f"baselines: [{chosen.variant}] in the recipe builds them",

@@ -13,6 +13,8 @@ from quadbench.farm.held import held
 from quadbench.measure import measure_launches
 from quadbench.observer import Observer
 from quadbench.pipeline.progress import seen_by_others
+from quadbench.report.documents import write_comparison
+from quadbench.report.study_html import write_study_report
 from quadbench.report.versus import Versus, sentence
 from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
@@ -65,7 +67,7 @@ def compare(
         plans = [OnDevice.of(device, sides, means) for device in shared]
         _launch(sides, plans, means)
     versus = _versus(sides, plans, manner, failures)
-    versus.write(layout)
+    write_comparison(versus, layout)
     return versus
 
 
@@ -95,10 +97,10 @@ def _told_if_interrupted(
         for plan in plans:
             plan.launches.broken = "it was interrupted"
         versus = _versus(sides, plans, manner, {})
-        versus.write(layout)
+        write_comparison(versus, layout)
         for device in versus.devices:
             log.warning("%s", sentence(device))
-        log.warning("A: %s; B: %s; '%s' has the comparison", versus.a, versus.b, layout.comparison(versus.comparison_id))
+        log.warning("A: %s; B: %s; '%s' has the comparison", versus.a, versus.b, write_study_report(versus, layout))
         raise
 
 
@@ -143,7 +145,7 @@ def _prepared(letter: str, chosen: Chosen, devices: Sequence[Device], means: Mea
     profiles = [device.profile.name for device in devices]
     bundles = chosen.bundles(profiles, layout=means.layout, observer=means.observer)
     for bundle in bundles.values():
-        require_variant(chosen, bundle.artifact)
+        require_variant(chosen, {graph.variant for graph in bundle.artifact.graphs})
         check_contents(bundle, file_refs((bundle.artifact.tasks, bundle.artifact.profile)))
     rollout = roll_out(
         [bundles[profile] for profile in profiles],

@@ -27,6 +27,7 @@ from quadbench.report.sides import (
     interleaved_rows,
     replanned,
     sides_of_blocks,
+    timed_launches,
 )
 from quadbench.report.versus import VersusDevice, VersusSide, caveats_of
 from quadbench.results.layout import Layout
@@ -161,6 +162,7 @@ class OnDevice:
             differences=unlike(*self.contents) | differences(a.records, b.records),
             caveats=caveats_of((a.records, b.records)),
             broken=self.launches.broken,
+            launches=timed_launches(a, b),
         )
 
 

@@ -4,7 +4,7 @@ from quadbench.artifacts import DeviceFacts
 from quadbench.artifacts.fingerprint import contents, differences, unlike
 from quadbench.errors import UserError
 from quadbench.report.launches import devices_of, is_on, sound
-from quadbench.report.sides import Side, common_tasks, side_rows
+from quadbench.report.sides import Side, common_tasks, side_rows, timed_launches
 from quadbench.report.versus import Versus, VersusDevice, VersusSide, caveats_of
 from quadbench.results.runs import new_id
 from quadbench.study.chosen import Chosen, require_common_tasks
@@ -66,4 +66,5 @@ def _stored_device(a: Chosen, b: Chosen, on_a: DeviceFacts, on_b: DeviceFacts) -
         rows=side_rows(on_a, first, second),
         differences=unlike(*held) | differences(*records),
         caveats=caveats_of(records),
+        launches=timed_launches(first, second),
     )

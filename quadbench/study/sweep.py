@@ -1,11 +1,13 @@
 """Sweep: a recipe and several values of some of its keys -> a run for each setting, and their figures beside each other."""
 
 import itertools
-import json
+import logging
 import math
+import shlex
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +19,7 @@ from quadbench.observer import Observer
 from quadbench.pipeline import USUAL, Conduct
 from quadbench.quad.named import read_recipe
 from quadbench.quad.sources import has_random_weights
-from quadbench.recipe import Recipe, recipe_digest
+from quadbench.recipe import Measure, Recipe, recipe_digest
 from quadbench.report import (
     Sweep,
     SweepPoint,
@@ -30,6 +32,8 @@ from quadbench.report import (
     to_markdown,
     with_best,
 )
+from quadbench.report.documents import study_json
+from quadbench.report.study_html import render_study
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import temporary_folder
 from quadbench.results.runs import new_id
@@ -40,6 +44,8 @@ if TYPE_CHECKING:
 
 MOST_RUNS = 64  # of one sweep
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Over:
@@ -47,6 +53,9 @@ class Over:
 
     key: str
     values: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.key}={','.join(self.values)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,41 +141,115 @@ def sweep(
     """
     began = time.monotonic()
     variations = varied(recipe, overs)
+    _require_scoring(variations)
     profiles = dict.fromkeys(profile_named(address.strip()) for address in addresses)
     built = [variation.recipe.on(profile) for variation in variations for profile in profiles]
     pipeline.build_all(built, layout=layout, observer=observer)
-    sweep_id, points, failures = new_id(), list[SweepPoint](), dict[str, QuadbenchError]()
+    under_way = _SweepUnderWay(sweep_id=new_id(), variations=variations, command=_command(recipe, overs, addresses))
+    with _kept_if_broken_off(under_way, layout):
+        _measure(under_way, addresses, conduct.since(began), layout, observer)
+    return Swept(sweep=under_way.sweep, folder=_write(under_way.sweep, layout), failures=under_way.failures)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SweepUnderWay:
+    """A sweep that is being measured: its points so far, and by setting why there are none."""
+
+    sweep_id: str
+    variations: Sequence[Variation]
+    command: str
+    points: list[SweepPoint] = field(default_factory=list)
+    failures: dict[str, QuadbenchError] = field(default_factory=dict)
+
+    @property
+    def sweep(self) -> Sweep:
+        """Return the sweep as far as it has come; settings that were not reached are left out."""
+        first = self.variations[0]
+        settings = [point.setting for point in self.points]
+        missing = [str(variation) for variation in self.variations if variation.setting not in settings]
+        return with_best(
+            Sweep(
+                sweep_id=self.sweep_id,
+                recipe_name=first.recipe.name,
+                keys=tuple(first.setting),
+                published=first.recipe.published,
+                points=tuple(self.points),
+                touched=touched_tasks(self.variations),
+                left_out={name: str(self.failures.get(name, "the sweep was broken off")) for name in missing},
+                command=self.command,
+            )
+        )
+
+
+@contextmanager
+def _kept_if_broken_off(under_way: _SweepUnderWay, layout: Layout) -> Iterator[None]:
+    """On Ctrl-C, and where a setting ends the sweep, write what the settings so far come to, and say where it lies."""
+    try:
+        yield
+    except (KeyboardInterrupt, QuadbenchError):
+        if under_way.points:
+            log.warning("'%s' has the settings that came to their end", _write(under_way.sweep, layout) / "sweep.html")
+        raise
+
+
+def _require_scoring(variations: Sequence[Variation]) -> None:
+    """Refuse a sweep whose pictures could not be scored before anything is built.
+
+    Raises:
+        MissingDependencyError: names the package and how to install it.
+    """
+    if not _has_random_weights(variations):
+        with extra_needed("quality"):
+            import quadbench.quality.teacher  # noqa: F401  (that it can be imported is what is asked)
+
+
+def _measure(under_way: _SweepUnderWay, addresses: Sequence[str], conduct: Conduct, layout: Layout, observer: Observer) -> None:
+    """Run and score every setting. The time began with the conduct.
+
+    Raises:
+        QuadbenchError: a setting failed, and the conduct is not to keep going, or all did.
+    """
+    began, variations = time.monotonic(), under_way.variations
     with temporary_folder(layout.scratch) as scratch:
         teacher = _teacher(variations, scratch)
         for number, variation in enumerate(variations, start=1):
             observer.step("sweep", f"{number} of {len(variations)}: {variation}")
             try:
-                points += _points(variation, addresses, conduct.since(began), teacher, layout, observer)
+                under_way.points.extend(_points(variation, addresses, conduct.since(began), teacher, layout, observer))
             except QuadbenchError as error:
+                under_way.failures[str(variation)] = error
                 if not (conduct.keep_going or isinstance(error, NoTimeError)):
                     raise
-                failures[str(variation)] = error
-    if not points:
-        raise next(iter(failures.values()))
-    first = variations[0].recipe
-    result = Sweep(
-        sweep_id=sweep_id,
-        recipe_name=first.name,
-        keys=tuple(over.key for over in overs),
-        published=first.published,
-        points=with_best(points),
-    )
-    return Swept(sweep=result, folder=_write(result, layout.sweep(sweep_id)), failures=failures)
+    if not under_way.points:
+        raise next(iter(under_way.failures.values()))
+
+
+def touched_tasks(variations: Sequence[Variation]) -> tuple[str, ...]:
+    """Return the tasks that are not the same work at every setting; how often something is measured is no part of the work."""
+    works: dict[str, set[str]] = {}
+    for variation in variations:
+        for task in variation.recipe.tasks:
+            work = variation.recipe.model_copy(update={"tasks": (task,), "measure": Measure()})
+            works.setdefault(task.name, set()).add(recipe_digest(work))
+    return tuple(name for name, digests in works.items() if len(digests) > 1)
+
+
+def _command(recipe: str, overs: Sequence[Over], addresses: Sequence[str]) -> str:
+    keys = [word for over in overs for word in ("--over", str(over))]
+    return shlex.join(("quadbench", "sweep", recipe, *keys, "--devices", ",".join(addresses)))
+
+
+def _has_random_weights(variations: Sequence[Variation]) -> bool:
+    return any(has_random_weights(variation.recipe) for variation in variations)
 
 
 def _teacher(variations: Sequence[Variation], folder: Path) -> "Teacher | None":
     """Return who paints what all settings shorten; None where weights are random, whose pictures have no quality."""
-    recipes = [variation.recipe for variation in variations]
-    if any(map(has_random_weights, recipes)):
+    if _has_random_weights(variations):
         return None
-    with extra_needed("quality"):
-        from quadbench.quality.teacher import Teacher
-    return Teacher(recipes, folder)
+    from quadbench.quality.teacher import Teacher
+
+    return Teacher([variation.recipe for variation in variations], folder)
 
 
 def _points(
@@ -189,12 +272,14 @@ def _points(
     return list(sweep_points(variation.setting, result, scores, likeness))
 
 
-def _write(result: Sweep, folder: Path) -> Path:
+def _write(result: Sweep, layout: Layout) -> Path:
     """Write a sweep's folder, whole or not at all."""
+    folder = layout.sweep(result.sweep_id)
     temporary, tables = folder.with_name(f".{folder.name}"), sweep_tables(result)
     temporary.mkdir(parents=True)
     contents = {
-        "sweep.json": json.dumps(asdict(result), indent=1, allow_nan=False) + "\n",
+        "sweep.json": f"{study_json(result)}\n",
+        "sweep.html": render_study(result),
         "table.csv": sweep_csv(result),
         "table.md": "\n".join(map(to_markdown, tables)),
         "table.tex": "\n".join(map(to_latex, tables)),

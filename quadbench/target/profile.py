@@ -3,6 +3,7 @@
 import os
 import platform
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, Self
@@ -11,7 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from quadbench.errors import UnknownNameError, UserError
 from quadbench.spec import Name, Problem, Spec, is_file, load, path_variable, refuse
-from quadbench.target.targets import AiHubTarget, OnnxRuntimeTarget, QnnTarget, RunTarget, Target
+from quadbench.target.targets import AiHubTarget, HtpArch, LiteRtTarget, OnnxRuntimeTarget, QnnTarget, RunTarget, Target
 
 PROFILES_FOLDER = Path(__file__).parent / "device_profiles"
 PROFILES_VARIABLE = "QUADBENCH_DEVICE_PROFILES"
@@ -29,7 +30,7 @@ class Soc(Spec):
     """The chip is sold under this name."""
     ram_mb: int = Field(gt=0)
     """The device's smallest model has this much memory, in MiB, above 0."""
-    htp_arch: str | None = Field(default=None, pattern=r"^v[0-9]{2}$")
+    htp_arch: HtpArch | None = None
     """The chip's Hexagon tensor processor, of Qualcomm, has this architecture, as v79. The default is null: there is none."""
 
 
@@ -83,20 +84,23 @@ class DeviceProfile(Spec):
     def with_target(self, name: str) -> Self:
         """Return the profile with another of its targets on devices, attached and virtual: the first that has the name.
 
-        Names are those of backends, `onnxruntime` and `qnn`, and of ONNX Runtime's execution providers, `cpu` and `xnnpack`.
+        Names are those of backends, `onnxruntime`, `qnn` and `litert`, and of ONNX Runtime's execution providers, `cpu` and
+        `xnnpack`. A virtual device has no NPU that LiteRT knows: there LiteRT's CPU runs the same file.
 
         Raises:
             UnknownNameError: the profile has no such target.
         """
         targets: dict[str, RunTarget] = {}
         for target in self.targets():
-            if isinstance(target, OnnxRuntimeTarget | QnnTarget):
+            if isinstance(target, OnnxRuntimeTarget | QnnTarget | LiteRtTarget):
                 targets.setdefault(target.backend, target)
             if isinstance(target, OnnxRuntimeTarget):
                 targets.setdefault(target.execution_provider, target)
         if name not in targets:
             raise UnknownNameError(f"target of {self.name}", name, targets)
-        return self.model_copy(update={"target": targets[name], "virtual_target": targets[name]})
+        chosen = targets[name]
+        virtual = LiteRtTarget(backend="litert") if isinstance(chosen, LiteRtTarget) else chosen
+        return self.model_copy(update={"target": chosen, "virtual_target": virtual})
 
     def matches(self, properties: Mapping[str, str]) -> bool:
         """Say whether a device with these properties is of this kind; without patterns none is."""
@@ -107,23 +111,41 @@ class DeviceProfile(Spec):
         return {**_plain_patterns(self.match), **self.properties}
 
 
+@dataclass(frozen=True, kw_only=True)
+class BrokenProfile:
+    """A file that cannot be taken for a profile: the name by which it would be asked for, and the error, which names the file."""
+
+    name: str
+    error: UserError
+
+
 def load_profiles() -> tuple[DeviceProfile, ...]:
     """Read all profiles, in the order of their names: quadbench's own, and those in the folder $QUADBENCH_DEVICE_PROFILES.
 
+    Those that are broken are left out.
+
     Raises:
-        SpecError: a file is wrong.
-        UserError: the folder is missing, or two files have the same name in them.
+        UserError: the folder is missing.
     """
-    files: dict[str, Path] = {}
-    profiles: list[DeviceProfile] = []
-    for file in _profile_files():
-        profile = load(file, DeviceProfile)
-        if profile.name in (*files, LOCAL_NAME):
-            other = files.get(profile.name, "this machine's own profile")
-            raise UserError(f"{file}: the name '{profile.name}' is taken by {other}", hint="rename one of them")
-        files[profile.name] = file
-        profiles.append(profile)
-    return tuple(sorted(profiles, key=lambda profile: profile.name))
+    return _read_profiles()[0]
+
+
+def broken_profiles() -> tuple[BrokenProfile, ...]:
+    """Return what `load_profiles` leaves out: files that are wrong, and those that have one name.
+
+    Raises:
+        UserError: as `load_profiles`.
+    """
+    return _read_profiles()[1]
+
+
+def profile_names() -> tuple[str, ...]:
+    """Return every name that means a kind of device: those of all profiles, broken ones too, and of this machine.
+
+    Raises:
+        UserError: as `load_profiles`.
+    """
+    return (LOCAL_NAME, *dict.fromkeys(profile.name for profiles in _read_profiles() for profile in profiles))
 
 
 def load_profile(name_or_path: str | Path) -> DeviceProfile:
@@ -132,15 +154,19 @@ def load_profile(name_or_path: str | Path) -> DeviceProfile:
     Raises:
         SpecError: the file is wrong.
         UnknownNameError: no profile has this name.
-        UserError: as `load_profiles`.
+        UserError: two files have it, or as `load_profiles`.
     """
     path = Path(name_or_path)
     if is_file(path) or path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         return load(path, DeviceProfile)
-    profiles = {profile.name: profile for profile in load_profiles()}
-    if path.name not in profiles:
-        raise UnknownNameError("device profile", str(name_or_path), profiles)
-    return profiles[path.name]
+    profiles, broken = _read_profiles()
+    for one in broken:
+        if one.name == path.name:
+            raise one.error
+    known = {profile.name: profile for profile in profiles}
+    if path.name not in known:
+        raise UnknownNameError("device profile", str(name_or_path), known)
+    return known[path.name]
 
 
 def local_profile() -> DeviceProfile:
@@ -157,6 +183,32 @@ def local_profile() -> DeviceProfile:
         target=target,
         virtual_target=target,
     )
+
+
+def _read_profiles() -> tuple[tuple[DeviceProfile, ...], tuple[BrokenProfile, ...]]:
+    """Return the profiles that can be taken and the files that cannot. Of files with one name nobody knows which is meant."""
+    read = {file: _read(file) for file in _profile_files()}
+    names = {file: profile.name if isinstance(profile, DeviceProfile) else file.stem for file, profile in read.items()}
+    profiles, broken = [], []
+    for file, profile in read.items():
+        others = [str(other) for other in read if other != file and names[other] == names[file]]
+        if names[file] == LOCAL_NAME:
+            others.append("this machine's own profile")
+        if isinstance(profile, UserError):
+            broken.append(BrokenProfile(name=names[file], error=profile))
+        elif others:
+            taken = UserError(f"{file}: the name '{names[file]}' is taken by {others[0]}", hint="rename one of them")
+            broken.append(BrokenProfile(name=names[file], error=taken))
+        else:
+            profiles.append(profile)
+    return tuple(sorted(profiles, key=lambda profile: profile.name)), tuple(broken)
+
+
+def _read(file: Path) -> DeviceProfile | UserError:
+    try:
+        return load(file, DeviceProfile)
+    except UserError as error:
+        return error
 
 
 def _profile_files() -> list[Path]:

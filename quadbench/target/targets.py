@@ -5,8 +5,11 @@ from typing import Annotated, Literal, TypeAlias, assert_never
 
 from pydantic import Field
 
-from quadbench.spec import Spec
+from quadbench.spec import Spec, TextLike
 from quadbench.target.toolchain import ToolchainTarget
+
+HtpArch: TypeAlias = Annotated[str, TextLike(pattern="v[0-9]{2}", expected="a Hexagon architecture, as v73, v75, v79 or v81")]
+_Version = Annotated[str, TextLike(pattern=r"[0-9]+(\.[0-9]+)*", expected="numbers joined by dots, as 2.50")]
 
 
 class OnnxRuntimeTarget(Spec):
@@ -30,7 +33,7 @@ class QnnTarget(Spec):
 
     backend: Literal["qnn"]
     """Compiles here, with Qualcomm's compiler."""
-    htp_arch: str = Field(pattern=r"^v[0-9]{2}$")
+    htp_arch: HtpArch
     """The chip's Hexagon tensor processor has this architecture, as v79."""
     soc_model: int = Field(gt=0)
     """The chip has this number in Qualcomm's SDK, above 0."""
@@ -48,20 +51,31 @@ class AiHubTarget(Spec):
     """The service has the device under this name, as `Samsung Galaxy S25 (Family)`."""
     runtime: Literal["precompiled_qnn_onnx", "qnn_context_binary"]
     """The product is a context binary, inside an ONNX model or by itself."""
-    qairt_version: str | None = Field(default=None, pattern=r"^[0-9]+(\.[0-9]+)*$")
+    qairt_version: _Version | None = None
     """The service compiles with this version of the SDK, as 2.50. The default is null: the service chooses."""
     timeout_s: float = Field(default=4 * 3600.0, gt=0)
     """Jobs are waited for during this many seconds, above 0. The default is 14400."""
 
 
-RunTarget: TypeAlias = Annotated[OnnxRuntimeTarget | QnnTarget | AiHubTarget, Field(discriminator="backend")]
+class LiteRtTarget(Spec):
+    """The device's CPU or NPU, by Google's LiteRT."""
+
+    backend: Literal["litert"]
+    """Compiles here, for an NPU with its vendor's compiler."""
+    soc: str | None = Field(default=None, pattern=r"^(SM|MT|E|Tensor_)[A-Za-z0-9]+$")
+    """LiteRT has the chip under this name, as SM8750, MT6991, E9965 or Tensor_G5. The default is null: the device's CPU."""
+
+
+RunTarget: TypeAlias = Annotated[OnnxRuntimeTarget | QnnTarget | AiHubTarget | LiteRtTarget, Field(discriminator="backend")]
 """A target that a device can run: the harness loads the product."""
-Target: TypeAlias = Annotated[OnnxRuntimeTarget | QnnTarget | AiHubTarget | ToolchainTarget, Field(discriminator="backend")]
+Target: TypeAlias = Annotated[
+    OnnxRuntimeTarget | QnnTarget | AiHubTarget | LiteRtTarget | ToolchainTarget, Field(discriminator="backend")
+]
 """A target that a bundle can be compiled for."""
 
 
 def target_key(target: Target, machine: str) -> str:
-    """Return a target in one word: `onnxruntime-cpu-x86_64`, `qnn-v79-69`. `machine` is the device's, as `uname -m` says."""
+    """Return a target in one word: `onnxruntime-cpu-x86_64`, `litert-mt6991`. `machine` is what `uname -m` says there."""
     match target:
         case OnnxRuntimeTarget():
             return f"onnxruntime-{target.execution_provider}-{machine}"
@@ -69,6 +83,8 @@ def target_key(target: Target, machine: str) -> str:
             return f"qnn-{target.htp_arch}-{target.soc_model}"
         case ToolchainTarget():
             return f"toolchain-{target.name}"
+        case LiteRtTarget():
+            return f"litert-{target.soc or f'cpu-{machine}'}".lower()
         case AiHubTarget():
             words = ("ai-hub", target.device, target.runtime, target.qairt_version or "")
             return re.sub(r"[^a-z0-9.]+", "-", " ".join(words).lower()).strip("-")

@@ -7,13 +7,15 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from quadbench.spec import Name, Problem, Spec, near, refuse
+from quadbench.spec import Name, Problem, Spec, TextLike, near, refuse
 
 INPUT, WORK = "input", "work"
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 Command = Annotated[tuple[str, ...], Field(min_length=1)]
-EnvironmentName = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")]
+EnvironmentName = Annotated[
+    str, TextLike(pattern="[A-Z][A-Z0-9_]*", expected="capital letters, digits and underscores, a letter first")
+]
 
 
 class ToolchainVersion(Spec):

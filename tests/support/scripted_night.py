@@ -51,6 +51,7 @@ class ScriptedLauncher:
     fails_to_confirm: str | None = None
     day: int = 0
     asked: list[tuple[str, str, int]] = field(default_factory=list)
+    devices: dict[str, str] = field(default_factory=dict)  # under which names phones are leased that have another than their word
 
     def bundle(self, digest: str) -> Stored[Bundle]:
         return Stored(artifact=replace(self._model.bundle, digest=digest), folder=self._model.stored.folder)
@@ -97,7 +98,9 @@ class ScriptedLauncher:
             differences={},
             caveats=caveats_of((a.records, b.records)),
         )
-        return Launched(case=wanted.case, word=word, device=word, versus=versus, comparison=new_id(), runs=runs)
+        return Launched(
+            case=wanted.case, word=word, device=self.devices.get(word, word), versus=versus, comparison=new_id(), runs=runs
+        )
 
     def _record(self, run_id: str, digest: str, facts: DeviceFacts, pace: float, launch: int) -> RunRecord:
         (model,) = self._model.records

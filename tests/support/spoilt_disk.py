@@ -119,9 +119,9 @@ def _struck(stage: str, spoil: Callable[[], None]) -> Iterator[list[str]]:
     class StruckConsole(RunConsole):
         """The console of a run, at whose steps the folder is spoilt."""
 
-        def step(self, stage: str, detail: str) -> None:
+        def step(self, stage: str, detail: str, share: float | None = None) -> None:
             strike({"harness": "push"}.get(stage, stage))
-            super().step(stage, detail)
+            super().step(stage, detail, share)
 
         def launch(self, *words: Any) -> None:
             strike("measure")

@@ -71,6 +71,11 @@ def published_table(name: str) -> PublishedTable:
     return tables[name]
 
 
+def published_names() -> tuple[str, ...]:
+    """Return the names of the tables."""
+    return tuple(_tables())
+
+
 @cache
 def _tables() -> dict[str, PublishedTable]:
     read = yaml.safe_load((Path(__file__).parent / "quad.yaml").read_text())

@@ -1,0 +1,59 @@
+"""History report: the nights of cases on devices, and `--html` -> a page that can be forwarded, at the path that was named."""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+from quadbench.artifacts.night import Measurement
+from quadbench.cli.console import print_text
+from quadbench.cli.options import next_command, output_file
+from quadbench.nightly.history import case_history
+from quadbench.nightly.history_answer import last_change
+from quadbench.nightly.history_html import HistoryPage, Told, render_history
+from quadbench.report.page import write_page
+from quadbench.results.nights import Nights
+
+
+def add_html(parser: argparse.ArgumentParser) -> None:
+    """Add `--html`."""
+    parser.add_argument(
+        "--html", type=output_file, metavar="FILE", help="also write a page there that can be forwarded: one file, no script"
+    )
+
+
+def told_of(nights: Nights, series: Iterable[Sequence[Measurement]], *, is_whole: bool) -> list[Told]:
+    """Return the histories of cases on devices, each with its nights."""
+    told = []
+    for measured in series:
+        case, device = measured[-1].case, measured[-1].device
+        history = case_history(measured, nights.rulings_of(case, device), nights.acknowledgements(case), is_whole=is_whole)
+        told.append(Told(history=history, nights=measured))
+    return told
+
+
+def write_history(options: argparse.Namespace, told: Sequence[Told]) -> None:
+    """Write the page and say where it is.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    now = datetime.now(UTC)
+    page = HistoryPage(title=options.case or "All cases", told=told, commands=_commands(options, told, now), made_at=now)
+    write_page(options.html, render_history(page))
+    if not options.json:
+        print_text(f"Report: {options.html}")
+
+
+def _commands(options: argparse.Namespace, told: Sequence[Told], now: datetime) -> dict[str, str]:
+    asked = [options.case] if options.case else []
+    asked += ["--devices", options.devices] if options.devices else []
+    asked += ["--all"] if options.all else []
+    commands = {
+        "The same again": next_command(options, "history", *asked, "--html", str(options.html)),
+        "As data": next_command(options, "history", *asked, "--json"),
+    }
+    change = next((change for one in told if (change := last_change(one.history, now)) and change.is_open), None)
+    if change:
+        words = ("history", change.history.case, "--devices", change.history.address, "--acknowledge", "REASON", "--until", "30d")
+        commands[f"If {change.history.case} shall be so"] = next_command(options, *words)
+    return commands

@@ -1,0 +1,89 @@
+"""LiteRT: quantized graphs -> .tflite files, as they are for LiteRT's CPU, or compiled by the vendor of a chip for its NPU."""
+
+import json
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quadbench.artifacts import Graph
+from quadbench.compile import litert_process
+from quadbench.compile.apart import run_apart
+from quadbench.compile.kept import OneByOne
+from quadbench.compile.litert_sdk import litert_version, sdk_for, search_path
+from quadbench.compile.product import Product
+from quadbench.errors import BuildError
+from quadbench.results.code import code_digests
+
+TIMEOUT_S = 4 * 3600.0
+ON_CPU = {"GATHER"}  # the look-up of token embeddings, which MediaTek's plugin leaves to the CPU
+_FAULT = re.compile(r"^ERROR: \[\S+\] (.*)", re.MULTILINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiteRtCompiler:
+    """quadbench's own writer of .tflite files and, where there is a chip, its vendor's compiler as LiteRT drives it."""
+
+    soc: str | None
+    timeout_s: float = TIMEOUT_S
+
+    def versions(self) -> dict[str, str]:
+        """Return LiteRT's version, the chip and the version of its vendor's SDK.
+
+        Raises:
+            MissingDependencyError: LiteRT is not installed, or not what compiles for the chip.
+        """
+        if self.soc is None:
+            return {"ai-edge-litert": litert_version()}
+        return {"ai-edge-litert": litert_version(), "soc": self.soc, "sdk": sdk_for(self.soc).version}
+
+    def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> Product:
+        """Compile the graphs one after the other, each in a process of its own.
+
+        Raises:
+            BuildError: a graph is refused, or not taken whole; it has the compiler's words, or names the operators.
+            MissingDependencyError: as `versions`.
+        """
+        made_by = {**self.versions(), "code": code_digests(__name__)}
+        one_by_one = OneByOne(name="litert", suffix=".tflite", made_by=made_by, compile_one=self._compile)
+        return one_by_one.compile_all(graphs, source, folder, notify)
+
+    def _compile(self, name: str, source: Path, product: Path) -> int:
+        """Write the product of one graph, and return the memory that it took."""
+        chip = ["--soc", self.soc] if self.soc else []
+        argv = [sys.executable, "-m", litert_process.__name__, str(source), str(product), *chip]
+        ending = run_apart(argv, product.with_suffix(".log"), self.timeout_s, self._environment(product.parent))
+        if not ending.is_ok:
+            raise BuildError("\n".join((f"LiteRT's compiler {ending.words} on '{name}':", *ending.last_lines)))
+        outcome = json.loads(product.with_suffix(litert_process.OUTCOME).read_text())
+        if "refused" in outcome:
+            raise BuildError(f"'{name}': {outcome['refused']}", hint=outcome["hint"])
+        if "failed" in outcome:
+            raise BuildError("\n".join((f"LiteRT's compiler for {self.soc} fails on '{name}':", *_faults(outcome["said"]))))
+        self._check_whole(name, outcome)
+        return int(outcome["peak_memory_bytes"])
+
+    def _check_whole(self, name: str, outcome: dict[str, Any]) -> None:
+        """Refuse a product of which the NPU runs only a part."""
+        left = Counter(operator for operator in outcome["left"] if operator not in ON_CPU)
+        if self.soc and (left or outcome["dispatches"] != 1):
+            listed = ", ".join(f"{count} {operator}" for operator, count in left.most_common()) or "none"
+            raise BuildError(
+                f"the NPU of {self.soc} takes '{name}' in {outcome['dispatches']} parts, operators left to the CPU: {listed}",
+                hint="docs/litert.md has the forms that are written; the linter has each vendor's rules",
+            )
+
+    def _environment(self, scratch: Path) -> dict[str, str]:
+        environment = dict(os.environ)
+        if self.soc:
+            environment["LD_LIBRARY_PATH"] = search_path(sdk_for(self.soc), scratch, environment)
+        return environment
+
+
+def _faults(said: str) -> list[str]:
+    """Return the compiler's own errors, each once."""
+    return list(dict.fromkeys(_FAULT.findall(said))) or said.splitlines()[-3:] or ["it said nothing"]

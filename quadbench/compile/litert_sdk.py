@@ -1,0 +1,170 @@
+"""LiteRT SDK: a chip -> its vendor's compiler on this machine, as LiteRT loads it, or what of it is missing and how to get it.
+
+LiteRT's package has a plugin for each vendor; the compiler itself is a library of the vendor's SDK. The packages that bring SDKs
+download them while they are installed. Where that fails pip reports success all the same, and the package is empty.
+"""
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import import_module  # noqa: TID251  (LiteRT's module for a vendor; none of quadbench's)
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from quadbench.errors import MissingDependencyError
+
+INSTALL_HINT = "pip install 'quadbench[litert]'"
+LITERT = "ai-edge-litert"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vendor:
+    """A maker of chips. `module` is LiteRT's name for it, `library` the one by which its plugin reaches its compiler."""
+
+    title: str
+    module: str
+    library: str
+    sdk_package: str
+
+    @property
+    def sdk_module(self) -> str:
+        """Return the name by which the SDK's package is imported."""
+        return f"ai_edge_litert_sdk_{self.module}"
+
+
+_VENDORS = {  # by how LiteRT's names of its chips begin
+    "SM": Vendor(title="Qualcomm", module="qualcomm", library="libQnnHtp.so", sdk_package="ai-edge-litert-sdk-qualcomm"),
+    "MT": Vendor(
+        title="MediaTek", module="mediatek", library="libneuronusdk_adapter.mtk.so", sdk_package="ai-edge-litert-sdk-mediatek"
+    ),
+    "E": Vendor(
+        title="Samsung", module="samsung", library="libgraphgen_api.so", sdk_package="ai-edge-litert-sdk-samsung-nightly"
+    ),
+    "Tensor_": Vendor(
+        title="Google",
+        module="google_tensor",
+        library="liblitert_plugin_compiler.so",
+        sdk_package="ai-edge-litert-sdk-google-tensor",
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sdk:
+    """A vendor's compiler that is there: its version in words, and the folder of its library."""
+
+    version: str
+    folder: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Missing:
+    """The part of a compiler that is missing, and how to get it."""
+
+    what: str
+    hint: str
+
+
+def vendor_of(soc: str) -> Vendor:
+    """Return the vendor of a chip; a target has no other chips than those of the vendors here."""
+    return next(vendor for prefix, vendor in _VENDORS.items() if soc.startswith(prefix))
+
+
+def litert_version() -> str:
+    """Return LiteRT's version.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    installed = _package_version(LITERT)
+    if installed is None:
+        raise MissingDependencyError(f"the package {LITERT} is not installed", hint=INSTALL_HINT)
+    return installed
+
+
+def sdk_for(soc: str) -> Sdk:
+    """Find the compiler for a chip.
+
+    Raises:
+        MissingDependencyError: a part of it is missing.
+    """
+    match look_for_sdk(soc):
+        case Sdk() as sdk:
+            return sdk
+        case Missing(what=what, hint=hint):
+            raise MissingDependencyError(f"compiling for {soc} needs {what}", hint=hint)
+
+
+def look_for_sdk(soc: str) -> Sdk | Missing:
+    """Look for the compiler for a chip: LiteRT must know it, and its vendor's SDK be there, whole and of LiteRT's release."""
+    vendor, installed = vendor_of(soc), _package_version(LITERT)
+    if installed is None:
+        return Missing(what=f"the package {LITERT}", hint=INSTALL_HINT)
+    if soc not in (known := _known_socs(vendor)):
+        return Missing(
+            what=f"an {LITERT} that knows {soc}; {installed} knows {', '.join(known)}", hint=f"pip install -U {LITERT}"
+        )
+    package = vendor.sdk_package
+    release = ".".join(_release(installed))
+    hint = f"pip install --pre --no-cache-dir '{package}=={release}.*', where it can download the SDK from {vendor.title}"
+    sdk = _package_version(package)
+    if sdk is None and vendor.module == "qualcomm" and (plugin := _package_version("onnxruntime-qnn")):
+        return Sdk(version=f"onnxruntime-qnn {plugin}", folder=_folder_of("onnxruntime_qnn"))
+    if sdk is None:
+        return Missing(what=f"{vendor.title}'s SDK, the package {package}", hint=hint)
+    if _release(sdk) != _release(installed):
+        return Missing(what=f"{package} {release}, as {LITERT} is; found {sdk}", hint=hint)
+    library = next(iter(sorted(_folder_of(vendor.sdk_module).rglob(vendor.library))), None)
+    if library is None:
+        return Missing(what=f"{vendor.library}, which {package} {sdk} lacks: its download of the SDK has failed", hint=hint)
+    return Sdk(version=f"{package} {sdk}", folder=library.parent)
+
+
+def search_path(sdk: Sdk, scratch: Path, environment: Mapping[str, str]) -> str:
+    """Return the folders in which LiteRT's plugin finds the SDK's libraries, as LD_LIBRARY_PATH takes them.
+
+    Qualcomm's plugin opens libQnnLpai.so, of which it calls nothing, and ONNX Runtime's package lacks it: in `scratch` another
+    library stands in its place.
+    """
+    folders = [str(sdk.folder), environment.get("LD_LIBRARY_PATH", "")]
+    stand_in = sdk.folder / "libQnnSystem.so"
+    if stand_in.exists() and not (sdk.folder / "libQnnLpai.so").exists():
+        (scratch / "libQnnLpai.so").symlink_to(stand_in)
+        folders.insert(1, str(scratch))
+    return ":".join(filter(None, folders))
+
+
+def aot_target(vendor: Vendor, soc: str) -> Any:
+    """Return LiteRT's own target for a chip."""
+    module = _target_module(vendor)
+    return module.Target(module.SocModel(soc))
+
+
+def _known_socs(vendor: Vendor) -> list[str]:
+    models: type[StrEnum] = _target_module(vendor).SocModel
+    return [model.value for model in models if model.value != "ALL"]
+
+
+def _target_module(vendor: Vendor) -> Any:
+    return import_module(f"ai_edge_litert.aot.vendors.{vendor.module}.target")
+
+
+def _folder_of(module: str) -> Path:
+    spec = importlib.util.find_spec(module)
+    assert spec
+    assert spec.origin
+    return Path(spec.origin).parent
+
+
+def _package_version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _release(text: str) -> list[str]:
+    """Return the parts of a version that both packages share: 2.3 of 2.3.0."""
+    return text.split(".")[:2]

@@ -1,0 +1,34 @@
+"""TFLite: a bundle's quantized graph in ONNX -> the same computation as a .tflite file, with every scale as the dialect says."""
+
+from pathlib import Path
+
+from quadbench.compile.tflite.dialect import in_dialect
+from quadbench.compile.tflite.graph import rounded_graph
+from quadbench.compile.tflite.group_norm import with_group_norms
+from quadbench.errors import BuildError, package_needed
+
+INSTALL_HINT = "pip install 'quadbench[litert]'"
+
+__all__ = ["INSTALL_HINT", "in_dialect", "write_tflite"]
+
+
+def write_tflite(source: Path, path: Path) -> None:
+    """Write the .tflite file of a bundle's QDQ graph. Inputs and outputs keep names, shapes and types.
+
+    Raises:
+        BuildError: the graph has an operator, or a form of one, that cannot be written; it is named.
+        MissingDependencyError: a package of the extra `litert` is not installed.
+    """
+    with package_needed("writing graphs for LiteRT", hint=INSTALL_HINT):
+        import ai_edge_litert.schema_py_generated  # noqa: F401  (asked for before the graph is read)
+        import onnx
+    from quadbench.compile.tflite.forms import FORMS
+    from quadbench.compile.tflite.writer import Writer
+
+    graph = with_group_norms(rounded_graph(in_dialect(onnx.load(source))))
+    writer = Writer(graph)
+    for op in graph.operations:
+        if op.op_type not in FORMS:
+            raise BuildError(f"{op} has no form in LiteRT here", hint="docs/litert.md lists the operators that have one")
+        FORMS[op.op_type](writer, op)
+    path.write_bytes(writer.written())

@@ -1,0 +1,110 @@
+"""Model: tensors and operators, one after the other -> the bytes of a .tflite file of one graph."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+FILE_IDENTIFIER = b"TFL3"
+_VERSION = 3
+_SIGNATURE = "serving_default"
+_TYPES = {
+    "float32": schema.TensorType.FLOAT32,
+    "int8": schema.TensorType.INT8,
+    "int16": schema.TensorType.INT16,
+    "int32": schema.TensorType.INT32,
+    "int64": schema.TensorType.INT64,
+}
+_GREATEST_OLD_CODE = 127  # operators beyond it have their number in another field
+
+
+class Model:
+    """A graph under way. Tensors are known by their numbers."""
+
+    def __init__(self) -> None:
+        self._tensors: list[Any] = []
+        self._operators: list[Any] = []
+        self._codes: dict[int, int] = {}
+        self._buffers = [schema.BufferT()]  # the empty one, of all tensors without values
+        self._constants: dict[tuple[bytes, str], int] = {}
+
+    def shape(self, tensor: int) -> tuple[int, ...]:
+        """Return a tensor's shape."""
+        return tuple(self._tensors[tensor].shape)
+
+    def tensor(
+        self, name: str, shape: Sequence[int], dtype: str, scales: float | np.ndarray | None = None, *, axis: int = 0
+    ) -> int:
+        """Add a tensor without values. With `scales` it is quantized, zero point 0; several are those of `axis`."""
+        values = None if scales is None else np.atleast_1d(np.asarray(scales, np.float32))
+        quantization = None
+        if values is not None:
+            zeros = np.zeros(len(values), np.int64)
+            quantization = schema.QuantizationParametersT(scale=values, zeroPoint=zeros, quantizedDimension=axis)
+        added = schema.TensorT(name=name.encode(), shape=list(shape), type=_TYPES[dtype], buffer=0, quantization=quantization)
+        self._tensors.append(added)
+        return len(self._tensors) - 1
+
+    def constant(self, name: str, values: np.ndarray, scales: float | np.ndarray | None = None, *, axis: int = 0) -> int:
+        """Add a tensor with values."""
+        number = self.tensor(name, values.shape, values.dtype.name, scales, axis=axis)
+        data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+        self._buffers.append(schema.BufferT(data=data))
+        self._tensors[number].buffer = len(self._buffers) - 1
+        return number
+
+    def numbers(self, *values: int) -> int:
+        """Return a constant of INT32, such as a shape or axes; the same values are one tensor."""
+        array = np.array(values, np.int32)
+        key = (array.tobytes(), "int32")
+        if key not in self._constants:
+            self._constants[key] = self.constant(f"numbers.{'x'.join(map(str, values))}", array)
+        return self._constants[key]
+
+    def operator(self, code: str, inputs: Sequence[int], outputs: Sequence[int], options: Any = None) -> None:
+        """Add an operator by its name in TFLite's schema. An input of -1 is left out."""
+        number = getattr(schema.BuiltinOperator, code)
+        kind = type(options).__name__.removesuffix("T") if options is not None else "NONE"
+        self._operators.append(
+            schema.OperatorT(
+                opcodeIndex=self._codes.setdefault(number, len(self._codes)),
+                inputs=list(inputs),
+                outputs=list(outputs),
+                builtinOptionsType=getattr(schema.BuiltinOptions, kind),
+                builtinOptions=options,
+            )
+        )
+
+    def written(self, inputs: dict[str, int], outputs: dict[str, int]) -> bytes:
+        """Return the file. Its one signature has the names of inputs and outputs."""
+        graph = schema.SubGraphT(
+            tensors=self._tensors,
+            inputs=list(inputs.values()),
+            outputs=list(outputs.values()),
+            operators=self._operators,
+            name=b"main",
+        )
+        signature = schema.SignatureDefT(
+            inputs=_named(inputs), outputs=_named(outputs), signatureKey=_SIGNATURE.encode(), subgraphIndex=0
+        )
+        model = schema.ModelT(
+            version=_VERSION,
+            operatorCodes=[_code(number) for number in self._codes],
+            subgraphs=[graph],
+            description=b"quadbench",
+            buffers=self._buffers,
+            signatureDefs=[signature],
+        )
+        builder = flatbuffers.Builder(2**20)
+        builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
+        return bytes(builder.Output())
+
+
+def _code(number: int) -> Any:
+    return schema.OperatorCodeT(builtinCode=number, deprecatedBuiltinCode=min(number, _GREATEST_OLD_CODE), version=1)
+
+
+def _named(tensors: dict[str, int]) -> list[Any]:
+    return [schema.TensorMapT(name=name.encode(), tensorIndex=number) for name, number in tensors.items()]

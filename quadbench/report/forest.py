@@ -1,0 +1,119 @@
+"""Forest: a comparison -> a row for each device, task and figure, with its interval drawn on one scale for all. Pure."""
+
+import math
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from quadbench.report.chart import rule, svg, text
+from quadbench.report.sides import SideRow
+from quadbench.report.units import between, change, decibels, show
+from quadbench.report.versus import Versus
+from quadbench.statistics import EQUIVALENCE_MARGIN, Comparison, Verdict
+
+_WIDTH, _HEIGHT, _EDGE = 220, 20, 8
+_LEAST, _MOST = 0.05, 0.5  # that the scale reaches to each side of 1; what lies beyond is an arrow at its edge
+_COLOURS = {Verdict.WORSE: "#a8201a", Verdict.BETTER: "#2a7a3b", Verdict.SAME: "#1d5fa6", Verdict.INCONCLUSIVE: "#7a5c00"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForestRow:
+    """A figure of both sides as text, by how much B takes more, with its interval as text and drawn, and the verdict."""
+
+    task: str
+    title: str
+    a: str
+    b: str
+    change: str
+    interval: str
+    drawn: Markup
+    verdict: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forest:
+    """The rows by the address of their device, below the scale that all are drawn on."""
+
+    scale: Markup
+    rows: dict[str, tuple[ForestRow, ...]]
+
+
+def forest_of(versus: Versus) -> Forest:
+    """Return all figures of a comparison; where sides were not launched in turn there are ratios, and nothing is drawn."""
+    told = [row.comparison for device in versus.devices for row in device.rows if row.comparison]
+    ends = [abs(math.log(end)) for one in told for end in (one.low, one.high) if end]
+    reach = max([math.log1p(_LEAST), *(end for end in ends if end < math.log1p(_MOST))])
+    margins = [device.looks.margin for device in versus.devices if device.looks]
+    margin = max(margins, default=EQUIVALENCE_MARGIN)
+    return Forest(
+        scale=_scale(reach) if told else Markup(""),
+        rows={device.device.address: tuple(_row(row, reach, margin) for row in device.rows) for device in versus.devices},
+    )
+
+
+def _row(row: SideRow, reach: float, margin: float) -> ForestRow:
+    values = [None if side is None else side.value for side in (row.a, row.b)]
+    a, b = ("–" if value is None else show(value, row.unit) if row.unit else decibels(value) for value in values)
+    told = row.comparison
+    return ForestRow(
+        task=row.task,
+        title=f"{row.title}, {row.unit}" if row.unit else row.title,
+        a=a,
+        b=b,
+        change=_change(row, told.ratio if told else None),
+        interval=between(told.low, told.high) if told and told.low and told.high else "",
+        drawn=_interval(told, reach, margin) if told else Markup(""),
+        verdict=told.verdict.value if told else "exact" if row.is_exact else "–",
+    )
+
+
+def _change(row: SideRow, ratio: float | None) -> str:
+    """Say by how much B takes more: as it was judged, else as the figures of both sides are; of pictures in decibels."""
+    a, b = (None if side is None else side.value for side in (row.a, row.b))
+    if ratio is None and a and b and row.unit:
+        ratio = b / a
+    if row.unit or a is None or b is None:
+        return "the same" if ratio == 1 else change(ratio) or "–"
+    more = round(b, 1) - round(a, 1)
+    return f"{abs(more):.1f} dB {'more' if more > 0 else 'less'}" if more else "the same"
+
+
+def _scale(reach: float) -> Markup:
+    """Draw the axis: 1 in the middle, and the same change to both sides."""
+    share = math.expm1(reach) * 0.9
+    step = next(step for step in (0.4, 0.2, 0.1, 0.05, 0.02, 0.01) if step <= share)
+    words = ((1 / (1 + step), f"−{step / (1 + step):.0%}"), (1.0, "equal"), (1 + step, f"+{step:.0%}"))
+    body = [text(_x(math.log(ratio), reach), 14, word, anchor="middle") for ratio, word in words]
+    return Markup(svg(_WIDTH, _HEIGHT, "Scale: how much more B takes than A", body))
+
+
+def _interval(told: Comparison, reach: float, margin: float) -> Markup:
+    """Draw a ratio with its interval, above the band in which sides are the same."""
+    if told.ratio is None:
+        return Markup("")
+    middle, colour, name = _HEIGHT / 2, _COLOURS[told.verdict], told.verdict.lower()
+    low, high = (_x(math.log(end or told.ratio), reach) for end in (told.low, told.high))
+    left, right = (_x(sign * math.log1p(margin), reach) for sign in (-1, 1))
+    x = _x(math.log(told.ratio), reach)
+    band = f'x="{left:.1f}" y="0" width="{right - left:.1f}" height="{_HEIGHT}" fill="#d9dce1" fill-opacity="0.5"'
+    body = [
+        f'<rect class="band" {band}/>',
+        rule("edge", (_x(0, reach), 0), (_x(0, reach), _HEIGHT), "#8d9199"),
+        rule(f"verdict {name}", (low, middle), (high, middle), colour, ' stroke-width="2"'),
+        _mark(x, math.log(told.ratio) / reach, f'class="verdict {name}" fill="{colour}"'),
+    ]
+    return Markup(svg(_WIDTH, _HEIGHT, f"{change(told.ratio)}: {told.verdict}", body))
+
+
+def _mark(x: float, share: float, style: str) -> str:
+    """Draw a dot, or at the scale's edge an arrow to what lies beyond."""
+    middle = _HEIGHT / 2
+    if abs(share) <= 1:
+        return f'<circle {style} cx="{x:.1f}" cy="{middle:.1f}" r="4"/>'
+    tip = math.copysign(_EDGE - 1, share)
+    return f'<path {style} d="M{x:.1f},{middle - 5:.1f} L{x + tip:.1f},{middle:.1f} L{x:.1f},{middle + 5:.1f} Z"/>'
+
+
+def _x(log_ratio: float, reach: float) -> float:
+    """Return where a ratio lies; what is beyond the scale lies at its edge."""
+    return _WIDTH / 2 + max(-1.0, min(log_ratio / reach, 1.0)) * (_WIDTH / 2 - _EDGE)

@@ -1,0 +1,93 @@
+"""Study report: a sweep or a comparison -> one self-contained HTML file, readable without script, the answer first."""
+
+import shlex
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment
+from markupsafe import Markup
+
+from quadbench.artifacts import Caveat
+from quadbench.report.cost_chart import cost_chart
+from quadbench.report.documents import study_json
+from quadbench.report.forest import forest_of
+from quadbench.report.launch_chart import launch_chart
+from quadbench.report.page import page_environment, write_page
+from quadbench.report.sweep import Sweep
+from quadbench.report.sweep_answer import settling, sweep_answer
+from quadbench.report.sweep_chart import sweep_chart
+from quadbench.report.sweep_tables import sweep_tables
+from quadbench.report.versus import Versus, difference_table, sentence
+from quadbench.results.layout import Layout
+
+
+def write_study_report(study: Sweep | Versus, layout: Layout) -> Path:
+    """Write the report of a study into its folder, whole or not at all; return its path.
+
+    Raises:
+        StorageError: the folder is full or cannot be written.
+    """
+    return write_page(study_report(study, layout), render_study(study))
+
+
+def study_report(study: Sweep | Versus, layout: Layout) -> Path:
+    """Return the path of the report of a study."""
+    if isinstance(study, Sweep):
+        return layout.sweep(study.sweep_id) / "sweep.html"
+    return layout.comparison(study.comparison_id) / "comparison.html"
+
+
+def render_study(study: Sweep | Versus) -> str:
+    """Return the report of a study as text."""
+    return _render_sweep(study) if isinstance(study, Sweep) else _render_comparison(study)
+
+
+def _render_sweep(sweep: Sweep) -> str:
+    tables, caveats = sweep_tables(sweep), _in_order(caveat for point in sweep.points for caveat in point.caveats)
+    doubts = {f"{caveat.words}: {caveat.advice}" for caveat in caveats}  # stand at the top
+    return (
+        _environment()
+        .get_template("sweep.html.j2")
+        .render(
+            sweep=sweep,
+            answer=sweep_answer(sweep),
+            devices=tuple(dict.fromkeys(point.device for point in sweep.points)),
+            caveats=caveats,
+            runs={point.run_id: point.setting for point in sweep.points},
+            settling=shlex.join(("quadbench", *words)) if (words := settling(sweep)) else None,
+            charts=[Markup(chart) for chart in (cost_chart(sweep), sweep_chart(sweep)) if chart],
+            telling=sweep_tables(sweep, is_whole=False),
+            tables=tables,
+            notes=tuple(dict.fromkeys(note for table in tables for note in table.notes if note not in doubts)),
+            data=study_json(sweep),
+        )
+    )
+
+
+def _render_comparison(versus: Versus) -> str:
+    charts = {device.device.address: launch_chart(device) for device in versus.devices}
+    return (
+        _environment()
+        .get_template("comparison.html.j2")
+        .render(
+            versus=versus,
+            answer=tuple(map(sentence, versus.devices)),
+            caveats=_in_order(caveat for device in versus.devices for caveat in device.caveats),
+            is_in_turn=any(device.looks for device in versus.devices),
+            forest=forest_of(versus),
+            charts={address: Markup(chart) for address, chart in charts.items() if chart},
+            differences=[table for device in versus.devices if (table := difference_table(device)).rows],
+            data=study_json(versus),
+        )
+    )
+
+
+def _in_order(caveats: Iterable[Caveat]) -> tuple[Caveat, ...]:
+    seen = set(caveats)
+    return tuple(caveat for caveat in Caveat if caveat in seen)
+
+
+@cache
+def _environment() -> Environment:
+    return page_environment({})

@@ -1,0 +1,171 @@
+"""Sweep answer: Sweep -> what its settings are worth, in a few sentences for each device, honest about noise and gaps. Pure."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from quadbench.report.sweep import BYTES, TIME, Sweep, SweepFigure, SweepPoint, quality_of
+from quadbench.report.sweep_merits import Merit, merits, noise_of
+from quadbench.report.units import between, change, decibels, percent, plural
+from quadbench.statistics import Verdict
+
+_NAMED = 4  # settings, and tasks, that a sentence names
+_Settings = Mapping[str, Sequence[SweepPoint]]  # the points of a device by setting, each of a task
+
+
+def sweep_answer(sweep: Sweep) -> tuple[str, ...]:
+    """Return for each device what the settings buy, whether one beats another, how large the noise is, and what is not known."""
+    devices = dict.fromkeys(point.device for point in sweep.points)
+    said = [sentence for device in devices for sentence in _of_device(sweep, device)]
+    failed = [f"{setting} was left out: {reason}" for setting, reason in sweep.left_out.items()]
+    return (*said, *failed) or ("No setting gave a figure.",)
+
+
+def _of_device(sweep: Sweep, device: str) -> Iterator[str]:
+    points = [point for point in sweep.points if point.device == device]
+    touched = [point for point in points if point.task in sweep.touched]
+    settings = {value: [point for point in touched if point.value == value] for value in dict.fromkeys(p.value for p in touched)}
+    noise = noise_of(sweep, device)
+    if len(settings) > 1:
+        yield " ".join(_worth(settings, device, noise))
+        yield _order(settings, noise)
+    elif settings:
+        yield f"On {device}, there is one setting alone, and nothing to hold it against."
+    else:
+        yield f"On {device}, the keys change nothing that a task computes: what differs from row to row is noise."
+    yield from _noise([point for point in points if point not in touched], noise)
+    if touched and not any(map(_quality, touched)):
+        yield f"On {device}, no pictures were scored: quality is not in this comparison."
+    if touched and not any(point.figure(TIME) for point in touched):
+        yield f"On {device}, there are no times."
+
+
+def _worth(settings: _Settings, device: str, noise: float | None) -> Iterator[str]:
+    """Say how good the best pictures are, and what each other setting gives up for what; those that are beaten last."""
+    top = best_setting(settings)
+    others = sorted((value for value in settings if value != top), key=lambda value: not _is_best(settings[value]))
+    yield f"On {device}, {top} {_reached(settings[top])}."
+    yield from (f"{value} against {top}: {_against(settings[value], settings[top], noise)}." for value in others[:_NAMED])
+    if len(others) > _NAMED:
+        yield f"{len(others) - _NAMED} more are in the table."
+
+
+def best_setting(settings: _Settings) -> str:
+    """Return the setting with the best quality, the mean over tasks; the first one where there is none."""
+
+    def mean(points: Sequence[SweepPoint]) -> float:
+        values = [figure.value for point in points if (figure := _quality(point))]
+        return sum(values) / len(values) if values else float("-inf")
+
+    return max(settings, key=lambda value: mean(settings[value]))
+
+
+def _quality(point: SweepPoint) -> SweepFigure | None:
+    return point.figure(quality_of([point]) or "")
+
+
+def _is_best(points: Sequence[SweepPoint]) -> bool:
+    return any(point.is_best for point in points)
+
+
+def _reached(points: Sequence[SweepPoint]) -> str:
+    figures = [(point.task, figure) for point in points if (figure := _quality(point))]
+    if not figures:
+        return "is the first setting"
+    if len(figures) > _NAMED:
+        low, high = (decibels(end(figure.value for _, figure in figures)) for end in (min, max))
+        return f"reaches {low} to {high} {figures[0][1].title} ({plural(len(figures), 'task')})"
+    return f"reaches {', '.join(f'{decibels(figure.value)} {figure.title} ({task})' for task, figure in figures)}"
+
+
+def _against(points: Sequence[SweepPoint], top: Sequence[SweepPoint], noise: float | None) -> str:
+    """Say what a setting has more or less of quality, time and bytes than the best one, over the tasks."""
+    of_tasks = {point.task: point for point in top}
+    told = {p.task: merits(p, of_tasks[p.task], noise) for p in points if p.task in of_tasks}
+    quality = {task: one for task, own in told.items() for key, one in own.items() if key not in (TIME, BYTES)}
+    times, sizes = ({task: own[key] for task, own in told.items() if key in own} for key in (TIME, BYTES))
+    parts = [
+        *([f"PSNR {_said(quality, _decibels_between)}"] if quality else []),
+        *([f"time {_said(times, _between)}"] if times else []),
+        *([f"bytes {_said(dict([next(iter(sizes.items()))]), _between)}"] if sizes else []),
+    ]
+    return "; ".join(parts) or "no figure in common"
+
+
+def _said(these: Mapping[str, Merit], write: Callable[[float, float], str]) -> str:
+    """Write the merits of a figure over the tasks: the range of what is told, what is the same, what is not known."""
+    told = {task: one for task, one in these.items() if one.is_told}
+    sizes = sorted(one.size for one in told.values())
+    groups = {
+        write(sizes[0], sizes[-1]) if sizes else "": list(told),
+        "the same": [task for task, one in these.items() if one.verdict is Verdict.SAME],
+        "cannot be told": [task for task, one in these.items() if one.verdict is Verdict.INCONCLUSIVE],
+    }
+    said = [(words, tasks) for words, tasks in groups.items() if tasks]
+    if len(said) > 1:
+        return ", ".join(
+            f"{words} ({', '.join(tasks) if len(tasks) <= _NAMED else plural(len(tasks), 'task')})" for words, tasks in said
+        )
+    one = next(iter(these.values()))
+    interval = f" ({write(one.low, one.high)})" if len(these) == 1 and one.low is not None and one.high is not None else ""
+    return f"{said[0][0]}{interval}"
+
+
+def _between(low: float, high: float) -> str:
+    """Write a range of ratios: `the same`, `12.0 % less` or `2.1 to 4.2 % more`."""
+    if change(low) == change(high):
+        return "the same" if low == 1 else change(low)
+    return between(low, high)
+
+
+def _decibels_between(low: float, high: float) -> str:
+    """Write a range of differences: `0.4 dB less`, `0.2 to 0.4 dB less` or `0.1 dB less to 0.3 dB more`."""
+    near, far = sorted((low, high), key=abs)
+    if _decibels(near) == _decibels(far):
+        return _decibels(far)
+    return f"{abs(near):.1f} to {_decibels(far)}" if low * high > 0 else f"{_decibels(low)} to {_decibels(high)}"
+
+
+def _decibels(difference: float) -> str:
+    return f"{abs(difference):.1f} dB {'more' if difference > 0 else 'less'}"
+
+
+def _order(settings: _Settings, noise: float | None) -> str:
+    """Say which settings beat others; where none does, whether anything is told at all, and what would tell more."""
+    best = [value for value, points in settings.items() if _is_best(points)]
+    beaten = [value for value in settings if value not in best]
+    if len(best) == 1:
+        return f"{best[0]} beats the others: it is better in something, and as good in the rest."
+    if beaten and best:
+        return f"Beaten, as another is better in something and as good in the rest: {', '.join(beaten)}."
+    first, *rest = settings.values()
+    pairs = [(point, other) for points in rest for point in points for other in first if other.task == point.task]
+    verdicts = {one.verdict for pair in pairs for one in merits(*pair, noise).values()}
+    if verdicts <= {Verdict.SAME}:
+        return "Nothing tells them apart: they are the same."
+    more = (
+        " More inputs tell more of pictures, more launches (measure.launches) of times."
+        if Verdict.INCONCLUSIVE in verdicts
+        else ""
+    )
+    if verdicts.isdisjoint({Verdict.BETTER, Verdict.WORSE}):
+        return f"They cannot be told apart.{more}"
+    return f"None beats another in everything that can be told.{more}"
+
+
+def _noise(untouched: Sequence[SweepPoint], noise: float | None) -> Iterator[str]:
+    """Say how much differs of tasks that the sweep did not touch."""
+    tasks = list(dict.fromkeys(point.task for point in untouched))
+    if not tasks or noise is None:
+        return
+    rest = f"times of {', '.join(tasks)}, which the keys do not change, differ by up to {percent(noise - 1)} from row to row"
+    yield f"Noise: {rest}, so that no smaller difference of times counts."
+
+
+def settling(sweep: Sweep) -> tuple[str, ...]:
+    """Return the words that launch the best setting and another in turn; none where no touched task was timed at two settings."""
+    runs = {point.run_id: point for point in sweep.points if point.task in sweep.touched and point.figure(TIME)}
+    if len(runs) < 2:
+        return ()
+    settings = {point.value: [point] for point in runs.values()}
+    top = settings[best_setting(settings)][0]
+    other = next(point for point in runs.values() if point is not top)
+    return ("compare", top.run_id, other.run_id, "--devices", top.device)

@@ -1,0 +1,125 @@
+"""Sweep merits: two settings of a sweep -> what is told apart of quality, time and bytes; a sweep -> those that none beats."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, stdev
+
+from quadbench.report.sweep import BYTES, TIME, Sweep, SweepFigure, SweepPoint, quality_of, series_of
+from quadbench.statistics import CONFIDENCE, Verdict, compare_unpaired
+from quadbench.statistics.student import half_width
+
+LEAST_DB = 0.5  # of likeness that matters, as nights have it
+_TOLD = (Verdict.WORSE, Verdict.BETTER)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merit:
+    """A figure of one setting against another: of quality the dB more, of time and bytes the ratio, with the interval at 95 %.
+
+    BETTER and WORSE: the interval leaves out that there is none, and times differ by more than the sweep's noise. SAME: all of it
+    lies within what does not matter. Bytes are exact.
+    """
+
+    size: float
+    low: float | None
+    high: float | None
+    verdict: Verdict
+
+    @property
+    def is_told(self) -> bool:
+        """Say whether one setting is known to be better."""
+        return self.verdict in _TOLD
+
+
+def merits(one: SweepPoint, other: SweepPoint, noise: float | None = None) -> dict[str, Merit]:
+    """Return what one setting has of quality, time and bytes against another of the same task, by the figure's key.
+
+    `noise` is by how much times differ that the sweep did not touch, as a ratio above 1; None where that is not known.
+    """
+    quality, pairs = quality_of([one, other]), {}
+    for key in filter(None, (quality, TIME, BYTES)):
+        mine, theirs = one.figure(key), other.figure(key)
+        if mine and theirs:
+            pairs[key] = (mine, theirs)
+    told = {key: _of_quality(*pair) if key == quality else _of_cost(*pair, noise or 1.0) for key, pair in pairs.items()}
+    return {key: difference for key, difference in told.items() if difference}
+
+
+def noise_of(sweep: Sweep, device: str) -> float | None:
+    """Return the greatest ratio of two times of one task that the sweep did not touch: so far they differ by accident."""
+    ratios = []
+    for points in series_of(sweep):
+        if points[0].device == device and points[0].task not in sweep.touched:
+            times = [figure.value for point in points if (figure := point.figure(TIME))]
+            ratios += [max(times) / min(times)] if len(times) > 1 and min(times) > 0 else []
+    return max(ratios, default=None)
+
+
+def with_best(sweep: Sweep) -> Sweep:
+    """Return the sweep with those of its points marked that no other of their task and device beats."""
+    noise = {device: noise_of(sweep, device) for device in dict.fromkeys(point.device for point in sweep.points)}
+    series = series_of(sweep)
+    beaten = {id(point) for points in series for point in points if _is_beaten(point, points, noise[point.device])}
+    return replace(sweep, points=tuple(replace(point, is_best=id(point) not in beaten) for point in sweep.points))
+
+
+def is_telling(points: Sequence[SweepPoint]) -> bool:
+    """Say whether marks at the best tell anything: some, and not all, are beaten."""
+    return len({point.is_best for point in points}) > 1
+
+
+def change(point: SweepPoint, before: SweepPoint, key: str) -> tuple[float, float] | None:
+    """Return the mean difference of a likeness of the same items, and its standard error; None below two items."""
+    mine, theirs = point.figure(key), before.figure(key)
+    of_items = _of_items(mine, theirs) if mine and theirs else []
+    if len(of_items) < 2:
+        return None
+    return fmean(of_items), stdev(of_items) / math.sqrt(len(of_items))
+
+
+def _is_beaten(point: SweepPoint, rivals: Sequence[SweepPoint], noise: float | None) -> bool:
+    """Say whether another setting is told to be better in something and as good in the rest. One without quality is no rival."""
+    quality = quality_of(rivals)
+    if quality is None or point.figure(quality) is None:
+        return True
+    told = (
+        {merit.verdict for merit in merits(rival, point, noise).values()}
+        for rival in rivals
+        if rival is not point and rival.figure(quality)
+    )
+    return any(Verdict.BETTER in verdicts and verdicts <= {Verdict.BETTER, Verdict.SAME} for verdicts in told)
+
+
+def _of_quality(mine: SweepFigure, theirs: SweepFigure) -> Merit | None:
+    """Compare likeness item by item: items differ much more from each other than one does between two settings."""
+    of_items = _of_items(mine, theirs)
+    if not of_items:
+        return None
+    size, half = fmean(of_items), half_width(of_items, CONFIDENCE)
+    if half is None:
+        return Merit(size=size, low=None, high=None, verdict=Verdict.INCONCLUSIVE)
+    low, high = size - half, size + half
+    is_same, is_apart = max(-low, high) < LEAST_DB, low > 0 or high < 0
+    apart = Verdict.BETTER if size > 0 else Verdict.WORSE
+    return Merit(size=size, low=low, high=high, verdict=Verdict.SAME if is_same else apart if is_apart else Verdict.INCONCLUSIVE)
+
+
+def _of_items(mine: SweepFigure, theirs: SweepFigure) -> list[float]:
+    return [value - theirs.each[item] for item, value in mine.each.items() if item in theirs.each]
+
+
+def _of_cost(mine: SweepFigure, theirs: SweepFigure, noise: float) -> Merit | None:
+    if min(mine.value, theirs.value) <= 0:
+        return None
+    if mine.key == BYTES:
+        ratio = mine.value / theirs.value
+        verdict = Verdict.SAME if ratio == 1 else Verdict.BETTER if ratio < 1 else Verdict.WORSE
+        return Merit(size=ratio, low=None, high=None, verdict=verdict)
+    sides = [list(side.each.values()) for side in (theirs, mine)]
+    if not all(sides) or min(map(min, sides)) <= 0:
+        return None
+    told = compare_unpaired(*sides)
+    is_noise = told.verdict in _TOLD and abs(math.log(told.ratio)) <= math.log(noise)
+    verdict = Verdict.INCONCLUSIVE if is_noise else told.verdict
+    return Merit(size=told.ratio, low=told.low, high=told.high, verdict=verdict)

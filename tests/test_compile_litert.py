@@ -1,0 +1,144 @@
+"""LiteRT as a compiler: for Qualcomm's chip for real, for MediaTek's with a stub in place of its SDK."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+onnx = pytest.importorskip("onnx")
+litert = pytest.importorskip("ai_edge_litert")
+
+from onnx import helper, load  # noqa: E402
+from support import neuron_stub  # noqa: E402
+from support.bundles import write_bundle  # noqa: E402
+from support.litert_context import name_in_context, write_for_emulator  # noqa: E402
+from support.lora_graph import LORA, quantized_model  # noqa: E402
+from support.small_graphs import model_of, seeded_feed  # noqa: E402
+from support.tflite_run import quantized_by_feed, run_tflite, sqnr_db  # noqa: E402
+
+from quadbench.artifacts import Bundle, CompiledBundle, Stored  # noqa: E402
+from quadbench.compile import compile_bundle  # noqa: E402
+from quadbench.compile.availability import availability  # noqa: E402
+from quadbench.compile.emulator import run_on_emulator  # noqa: E402
+from quadbench.compile.litert import LiteRtCompiler  # noqa: E402
+from quadbench.compile.litert_process import DISPATCH  # noqa: E402
+from quadbench.compile.litert_sdk import litert_version  # noqa: E402
+from quadbench.compile.tflite.forms import FORMS  # noqa: E402
+from quadbench.compile.tflite.graph import GROUP_NORM, REQUANTIZE  # noqa: E402
+from quadbench.compile.tflite.operators import operators_of  # noqa: E402
+from quadbench.errors import BuildError, MissingDependencyError  # noqa: E402
+from quadbench.lint.litert import OPERATORS  # noqa: E402
+from quadbench.quad.quantize.encodings import quantize, symmetric  # noqa: E402
+from quadbench.results.layout import Layout  # noqa: E402
+from quadbench.target.targets import LiteRtTarget, target_key  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Stored[Bundle]:
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "quantized", quantized_model())
+
+
+def compiled_for(soc: str | None, bundle: Stored[Bundle], folder: Path) -> Stored[CompiledBundle]:
+    target = LiteRtTarget(backend="litert", soc=soc)
+    return compile_bundle(bundle, target, target_key(target, "x86_64"), Layout(folder))
+
+
+def product_of(compiled: Stored[CompiledBundle]) -> Path:
+    (graph,) = compiled.artifact.graphs
+    return compiled.path(graph.file)
+
+
+@pytest.fixture
+def with_sdk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on the Python path of this process and of those that it starts."""
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    paths = [str(folder), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    return folder
+
+
+def test_for_a_qualcomm_chip_a_graph_is_one_part_that_the_emulator_runs_as_litert_s_cpu_does(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime_qnn")
+    model = model_of([helper.make_node("Gemm", ["x", LORA], ["y"], transB=1)], {"x": (16, 32), LORA: (8, 32)}, {}, (16, 8))
+    exact, lora = seeded_feed(model), {LORA: symmetric(4.0, "int16")}
+    bundle = write_bundle(tmp_path / "bundle", quantized_by_feed(model, exact, lora))
+    product = product_of(compiled_for("SM8750", bundle, tmp_path))
+    assert operators_of(product) == [DISPATCH]
+    write_for_emulator(load(bundle.folder / "shared/unet.onnx"), product, tmp_path / "context.onnx")
+    feed = {"x": exact["x"], LORA: quantize(exact[LORA], lora[LORA])}
+    named = {name_in_context(name): value for name, value in feed.items()}
+    (emulated,) = run_on_emulator(tmp_path / "context.onnx", "v79", [named], timeout_s=60)
+    assert sqnr_db(run_tflite(product_of(compiled_for(None, bundle, tmp_path)), feed), emulated) > 65
+
+
+def test_the_manifest_names_chip_and_sdk_and_what_compiling_took(built: Stored[Bundle], tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime_qnn")
+    compiled = compiled_for("SM8750", built, tmp_path).artifact
+    (cost,) = compiled.costs.values()
+    assert (compiled.target, compiled.tool_versions["soc"]) == ("litert-sm8750", "SM8750")
+    assert compiled.tool_versions["sdk"].startswith("onnxruntime-qnn ")
+    assert cost.seconds > 0
+    assert cost.peak_memory_bytes > 50 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("soc", "words"),
+    [
+        ("MT6991", "MediaTek's SDK, the package ai-edge-litert-sdk-mediatek"),
+        ("E9965", "Samsung's SDK, the package ai-edge-litert-sdk-samsung-nightly"),
+        ("Tensor_G5", "Google's SDK, the package ai-edge-litert-sdk-google-tensor"),
+        ("E9955", f"an ai-edge-litert that knows E9955; {litert_version()} knows E9965"),
+    ],
+)
+def test_what_is_missing_for_a_chip_is_said_in_one_sentence(soc: str, words: str, built: Stored[Bundle], tmp_path: Path) -> None:
+    available = availability(LiteRtTarget(backend="litert", soc=soc))
+    assert available.missing == words
+    assert available.hint
+    with pytest.raises(MissingDependencyError) as caught:
+        compiled_for(soc, built, tmp_path)
+    assert caught.value.message == f"compiling for {soc} needs {words}"
+
+
+def test_a_vendor_s_sdk_that_is_present_is_used(with_sdk: Path, built: Stored[Bundle], tmp_path: Path) -> None:
+    neuron_stub.write_sdk(with_sdk, version=litert_version())
+    assert availability(LiteRtTarget(backend="litert", soc="MT6991")).is_ready
+    compiled = compiled_for("MT6991", built, tmp_path)
+    assert operators_of(product_of(compiled)) == [DISPATCH]
+    assert b"a network of the stub" in product_of(compiled).read_bytes()
+    assert compiled.artifact.tool_versions["sdk"] == f"{neuron_stub.PACKAGE} {litert_version()}"
+
+
+def test_an_sdk_whose_download_has_failed_is_recognised(with_sdk: Path) -> None:
+    neuron_stub.write_sdk(with_sdk, version=litert_version(), is_empty=True)
+    missing = availability(LiteRtTarget(backend="litert", soc="MT6991")).missing
+    assert missing == (
+        f"{neuron_stub.LIBRARY}, which {neuron_stub.PACKAGE} {litert_version()} lacks: its download of the SDK has failed"
+    )
+
+
+def test_an_sdk_of_another_release_is_recognised(with_sdk: Path) -> None:
+    neuron_stub.write_sdk(with_sdk, version="1.4.0", is_empty=True)
+    missing = availability(LiteRtTarget(backend="litert", soc="MT6991")).missing
+    assert (missing or "").endswith("found 1.4.0")
+
+
+def test_a_compiler_that_fails_is_quoted_though_its_exit_code_says_nothing(
+    with_sdk: Path, built: Stored[Bundle], tmp_path: Path
+) -> None:
+    neuron_stub.write_sdk(with_sdk, version=litert_version(), finish=1)
+    with pytest.raises(BuildError, match=r"(?s)LiteRT's compiler for MT6991 fails on 'shared/unet\.onnx':\n.*ERROR"):
+        compiled_for("MT6991", built, tmp_path)
+    assert list(tmp_path.glob("compiled/*")) == []
+
+
+def test_operators_that_the_npu_leaves_are_named(built: Stored[Bundle]) -> None:
+    compiler = LiteRtCompiler(soc="MT6991")
+    compiler._check_whole("g", {"left": ["GATHER"], "dispatches": 1})
+    with pytest.raises(BuildError, match="the NPU of MT6991 takes 'g' in 2 parts, operators left to the CPU: 2 EXP, 1 POW"):
+        compiler._check_whole("g", {"left": ["EXP", "POW", "GATHER", "EXP"], "dispatches": 2})
+
+
+def test_the_linter_knows_every_form() -> None:
+    assert {*FORMS} - {REQUANTIZE, GROUP_NORM} | {"InstanceNormalization"} == OPERATORS

@@ -1,0 +1,215 @@
+"""A history as a page says first what changed, since when, by what and where, and no text of others is more than text."""
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from support.night_samples import ATTACK
+from support.night_series import FIRST, NEW, TASK, around, night, night_id, steady
+from support.report_page import Page
+from test_history import REGRESSION, SLOWER, history, store
+
+from quadbench.artifacts import Caveat
+from quadbench.artifacts.night import Acknowledgement, Measurement, Point, Ruling, RulingKind
+from quadbench.nightly.history import CaseHistory, case_history
+from quadbench.nightly.history_answer import answer
+from quadbench.nightly.history_chart import MOST_NIGHTS, history_chart
+from quadbench.nightly.history_html import HistoryPage, Told, render_history
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+WORD = Acknowledgement(
+    case="restyle-s25",
+    night=night_id(20),
+    reason="four more steps",
+    owner="ana@lab",
+    made_at=NOW,
+    until=NOW + timedelta(days=30),
+)
+BY = "then changed: files aaaaaaaaaaaa → bbbbbbbbbbbb."
+
+
+def on(device: str, nights: Sequence[Measurement]) -> list[Measurement]:
+    """The same nights on another device."""
+    return [replace(one, device=f"adb:{device}", address=device) for one in nights]
+
+
+def told(
+    nights: Sequence[Measurement],
+    rulings: Sequence[Ruling] = (),
+    words: Sequence[Acknowledgement] = (),
+    *,
+    is_whole: bool = False,
+) -> Told:
+    return Told(history=case_history(nights, rulings, words, is_whole=is_whole), nights=nights)
+
+
+def page(*histories: Told) -> str:
+    return render_history(HistoryPage(title="restyle-s25", told=histories, commands={"The same again": "quadbench"}, made_at=NOW))
+
+
+def sentences(*histories: CaseHistory) -> tuple[str, ...]:
+    return answer(histories, NOW)
+
+
+def test_devices_on_which_the_same_changed_in_the_same_night_are_told_together() -> None:
+    histories = [told(on(name, SLOWER)).history for name in ("s25", "tabs11")]
+    steady_one = told(on("a55", steady(30))).history
+    assert sentences(steady_one, *histories) == (
+        f"restyle-s25: End to end, restyle is 7.3 % more than before on s25 and tabs11 since {night_id(20)}; {BY}",
+        "restyle-s25: nothing that matters has changed on a55 in 30 nights.",
+    )
+
+
+def test_what_is_open_stands_before_what_was_acknowledged_and_what_got_better() -> None:
+    faster = [*steady(25), *(night(number, 1.2 + 0.01 * (number % 2), subject=NEW) for number in range(25, 40))]
+    accepted = told(on("tabs11", SLOWER), words=[WORD]).history
+    first, second, third = sentences(told(on("a55", faster)).history, accepted, told(SLOWER).history)
+    assert f"7.3 % more than before on s25 since {night_id(20)}" in first
+    assert f"less than before on a55 since {night_id(25)}" in second
+    assert third.endswith(f"on tabs11 since {night_id(20)}; {BY} ana@lab has acknowledged it until 2026-03-31: four more steps.")
+
+
+@pytest.mark.parametrize("change", [{"until": NOW - timedelta(days=1)}, {"key": "peak_ram"}, {"night": night_id(3)}])
+def test_a_word_that_is_over_or_about_something_else_accepts_nothing(change: dict[str, object]) -> None:
+    (sentence,) = sentences(told(SLOWER, words=[replace(WORD, **change)]).history)
+    assert sentence.endswith(BY)
+
+
+def test_a_change_of_the_environment_is_named() -> None:
+    updated = [around(night(number, 1.65), Android="17") for number in range(20, 30)]
+    (sentence,) = sentences(told([*steady(20), *updated]).history)
+    assert "then changed: Android 16 → 17." in sentence
+
+
+def test_the_page_is_one_file_without_script_whose_first_sentence_is_the_result() -> None:
+    doubtful = [replace(one, caveats=(Caveat.THROTTLED,)) if n % 10 == 0 else one for n, one in enumerate(SLOWER)]
+    html = page(told(on("a55", steady(30))), told(doubtful, [REGRESSION], [WORD]))
+    read = Page(html)
+    assert (read.wrong, read.open) == ([], [])
+    assert read.count("script") == read.count("link") == read.count("img") == 0
+    assert read.text.index(f"7.3 % more than before on s25 since {night_id(20)}") < read.text.index("nothing that matters")
+    assert "In 3 of 30 nights. The device was hot" in read.text
+    for text in ("it is 7.0 % more", "four more steps", "The same again", "30 nights, 2026-01-01 to 2026-01-30"):
+        assert text in read.text
+    (data,) = re.findall(r'<pre class="data">(.*?)</pre>', html, re.DOTALL)
+    document = json.loads(Page(f"<p>{data}</p>").text)
+    assert document["schema_version"] == 1
+    assert [one["figures"][0]["segments"][-1]["nights"] for one in document["devices"]] == [10, 30]
+
+
+def pictures(html: str) -> list[ET.Element]:
+    whole = [f"<svg{part.partition('</svg>')[0]}</svg>" for part in html.split("<svg")[1:]]
+    return [ET.fromstring(one) for one in whole if "viewBox" in one]
+
+
+def classes(picture: ET.Element, tag: str) -> list[str]:
+    return [str(node.get("class")) for node in picture.iter(f"{{http://www.w3.org/2000/svg}}{tag}")]
+
+
+def test_a_chart_has_levels_changes_rulings_doubts_words_and_environments() -> None:
+    nights = [around(one, Android="17") if n >= 10 else one for n, one in enumerate(SLOWER)]
+    nights[3] = replace(nights[3], caveats=(Caveat.THROTTLED,))
+    (picture,) = pictures(page(told(nights, [REGRESSION], [WORD])))
+    assert classes(picture, "line").count("level") == 3
+    assert classes(picture, "line").count("edge") == 2
+    assert classes(picture, "line").count("word") == 1
+    assert classes(picture, "rect") == ["surroundings"]
+    assert classes(picture, "circle").count("told regression") == 1
+    assert classes(picture, "circle").count("doubtful") == 1
+    texts = ["".join(node.itertext()) for node in picture.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"End to end, restyle: case / yardstick", "the yardstick itself, ms", "2", "3", "acknowledged", "2026-01-30"} <= {
+        *texts
+    }
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, -1.0, 1e17])
+def test_a_value_that_cannot_be_flattens_no_chart(value: float) -> None:
+    spoilt = replace(SLOWER[4], points=(replace(SLOWER[4].points[0], ratio=value, value=value), *SLOWER[4].points[1:]))
+    one = told([*SLOWER[:4], spoilt, *SLOWER[5:]])
+    chart = history_chart(one.history.figures[0], one.history, one.nights)
+    assert chart is not None
+    heights = [float(y) for y in re.findall(r'[yc]y?[12]?="([\d.-]+)"', chart)]
+    assert min(heights) >= 0
+    assert not {"nan", "inf"} & {*re.findall(r"[a-z]+", chart)}
+
+
+def test_a_single_night_has_no_chart_and_a_case_without_figures_has_a_page() -> None:
+    assert not pictures(page(told(steady(1))))
+    empty = [replace(one, points=()) for one in steady(3)]
+    assert "nothing that matters has changed on s25 in 3 nights" in Page(page(told(empty))).text
+
+
+def test_an_attack_in_any_text_is_only_text() -> None:
+    nights = [
+        replace(
+            one,
+            case=ATTACK,
+            address=ATTACK,
+            environment={ATTACK: f"{ATTACK}{n // 10}"},
+            points=(*one.points, Point(task=ATTACK, key=ATTACK, value=1.0 + n)),
+        )
+        for n, one in enumerate(SLOWER)
+    ]
+    ruling = replace(REGRESSION, case=ATTACK, address=ATTACK, cause=ATTACK, owner=ATTACK, task=ATTACK, key=ATTACK)
+    word = replace(WORD, case=ATTACK, reason=ATTACK, owner=ATTACK)
+    html = render_history(
+        HistoryPage(
+            title=ATTACK,
+            told=[told(nights, [ruling], [word], is_whole=True)],
+            commands={ATTACK: ATTACK},
+            made_at=NOW,
+        )
+    )
+    read = Page(html)
+    assert (read.wrong, read.open) == ([], [])
+    assert read.count("script") == read.count("img") == 0
+    assert not [name for _, attributes in read.elements for name in attributes if name.startswith("on")]
+    assert not {"\x1b", "\x00", "\u202e"} & {*html}
+    assert pictures(html)
+
+
+def test_a_page_of_many_devices_and_long_series_stays_short() -> None:
+    long = [night(number, 1.5 + 0.05 * (number // 90 % 2)) for number in range(MOST_NIGHTS + 50)]
+    rulings = [replace(REGRESSION, night=one.night, cause=f"{n} % more") for n, one in enumerate(long)]
+    one = told(long, rulings)
+    html = page(*(Told(history=replace(one.history, address=f"s25-{n}"), nights=long) for n in range(100)))
+    assert len(html) < 3_000_000
+    assert len(pictures(html)) == 30
+    assert "70 more devices" in Page(html).text
+
+
+@pytest.mark.parametrize("words", [("restyle-s25",), ()])
+def test_the_command_writes_the_page_beside_what_it_prints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    path = tmp_path / "out" / "history.html"
+    assert history(store(tmp_path, SLOWER, [REGRESSION]), *words, "--html", str(path)) == 0
+    assert f"Report: {path}" in capsys.readouterr().out
+    text = Page(path.read_text()).text
+    assert f"7.3 % more than before on s25 since {night_id(20)}" in text
+    again = " ".join(("quadbench history", *words, f"--html {path} --results {tmp_path}"))
+    assert again in text
+    assert "quadbench history restyle-s25 --devices s25 --acknowledge REASON --until 30d" in text
+    assert history(tmp_path, *words, "--html", str(path), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["schema_version"] == 1
+
+
+@pytest.mark.parametrize(
+    "words", [("--acknowledge", "so", "--until", "3d"), ("--bisect", night_id(3), night_id(25))], ids=["word", "bisect"]
+)
+def test_a_page_is_of_what_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
+    assert history(store(tmp_path, SLOWER), "restyle-s25", "--html", str(tmp_path / "out.html"), *words) == 2
+    assert "--html is of what history shows" in capsys.readouterr().err
+
+
+def test_rulings_of_nights_behind_each_other_that_say_the_same_stand_in_one_row() -> None:
+    rulings = [replace(REGRESSION, night=night_id(n), told_at=FIRST + timedelta(days=n)) for n in range(20, 30)]
+    other = replace(REGRESSION, night=night_id(29), kind=RulingKind.MISSING, task=TASK, key="psnr", cause="it is gone")
+    text = Page(page(told(SLOWER, [*rulings, other]))).text
+    assert f"{night_id(20)} to {night_id(29)}, 10 nights" in text
+    assert text.partition("The data, as in")[0].count("it is 7.0 % more") == 1

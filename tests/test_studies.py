@@ -1,0 +1,203 @@
+"""Sweeps and comparisons are listed, shown and reported again by their ids; what is damaged costs only itself."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from support.hand_made import EVEN, comparison_of, point, sweep_of
+from support.printed_schemas import schema
+from support.report_page import Page
+
+from quadbench.cli import main
+from quadbench.errors import ArtifactError
+from quadbench.report import Sweep
+from quadbench.report.documents import study_json, write_comparison
+from quadbench.report.study_html import render_study
+from quadbench.report.versus import Versus
+from quadbench.results.layout import Layout
+from quadbench.study.studies import find_study, read_study, study_lines
+from quadbench.study.sweep import Over, _kept_if_broken_off, _UnderWay, varied
+
+GOOD = (40.0, 42.0, 41.0, 43.0)
+SWEEP = sweep_of(
+    point("int16", psnr=GOOD, end_to_end=EVEN, bytes=(10.0,)),
+    point("int8", psnr=(39.0, 41.1, 40.0, 42.0), end_to_end=tuple(0.8 * time for time in EVEN), bytes=(8.8,)),
+)
+COMPARISON = comparison_of({"virtual:s25": 1.05, "virtual:tabs11": 1.0})
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A results folder with a sweep and a comparison."""
+    layout = Layout(tmp_path)
+    folder = layout.sweep(SWEEP.sweep_id)
+    folder.mkdir(parents=True)
+    (folder / "sweep.json").write_text(study_json(SWEEP))
+    write_comparison(COMPARISON, layout)
+    return layout
+
+
+@pytest.mark.parametrize("study", [SWEEP, COMPARISON], ids=["sweep", "comparison"])
+def test_a_study_is_read_as_it_was_written(layout: Layout, study: Sweep | Versus) -> None:
+    study_id = study.sweep_id if isinstance(study, Sweep) else study.comparison_id
+    path = find_study(layout, study_id)
+    assert path is not None
+    assert read_study(path) == study
+    assert find_study(layout, "../sweeps") is None
+
+
+def test_studies_are_listed_with_what_came_of_them(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs", "--results", str(layout.root)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"{COMPARISON.comparison_id} quickstart against quickstart with runtime.threads=1" in shown
+    assert f"{SWEEP.sweep_id} quickstart over precision.lora local" in shown
+    assert main(["runs", "--json", "--results", str(layout.root)]) == 0
+    studies = json.loads(capsys.readouterr().out)["studies"]
+    assert [study["kind"] for study in studies] == ["comparison", "sweep"]
+    assert studies[0]["sentences"][0].endswith(": WORSE.")
+
+
+@pytest.mark.parametrize("study_id", [SWEEP.sweep_id, COMPARISON.comparison_id])
+def test_a_study_is_shown_and_reported_again_by_its_id(layout: Layout, study_id: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [study_id, "--results", str(layout.root)]
+    assert main(["show", *words]) == 0
+    assert f"no report yet; quadbench report {study_id} --results" in capsys.readouterr().out
+    assert main(["report", *words]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    report = Path(last.removeprefix("report: "))
+    assert report.is_file()
+    assert main(["show", *words]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == last
+
+
+def test_a_sweep_says_which_command_settles_its_times(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", SWEEP.sweep_id, "--results", str(layout.root)]) == 0
+    shown = capsys.readouterr().out
+    assert f"next: quadbench compare run-int16 run-int8 --devices local --results {layout.root} launches" in shown
+    assert "int8 against int16: PSNR 1.0 dB less" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize("study_id", [SWEEP.sweep_id, COMPARISON.comparison_id])
+@pytest.mark.parametrize(("format", "sign"), [("csv", ","), ("markdown", "|"), ("latex", r"\toprule")])
+def test_a_study_is_printed_for_elsewhere_and_nothing_is_written(
+    layout: Layout, study_id: str, format: str, sign: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", study_id, "--format", format, "--results", str(layout.root)]) == 0
+    assert sign in capsys.readouterr().out
+    assert not list(layout.root.glob("*/*/*.html"))
+
+
+@pytest.mark.parametrize("words", [["--baseline", "r"], ["--fail-if", "shared.psnr_db < 3"]])
+def test_conditions_and_baselines_are_of_runs(layout: Layout, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", SWEEP.sweep_id, *words, "--results", str(layout.root)]) == 2
+    assert "is a sweep; expected a run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("study", "name"), [(SWEEP, "sweep"), (COMPARISON, "comparison")], ids=["sweep", "comparison"])
+def test_the_file_of_a_study_is_what_its_schema_says(study: Sweep | Versus, name: str) -> None:
+    document = json.loads(study_json(study))
+    jsonschema.validate(document, schema(name), cls=jsonschema.Draft202012Validator)
+    assert document["sentences"]
+
+
+def renamed(document: dict[str, Any]) -> None:
+    document["sweep_id"] = "another"
+
+
+def of_other_keys(document: dict[str, Any]) -> None:
+    document["points"][0]["setting"] = {"other": "1"}
+
+
+def too_large(document: dict[str, Any]) -> None:
+    document["points"][0]["figures"][0]["value"] = 10**400
+
+
+def of_another_version(document: dict[str, Any]) -> None:
+    document["schema_version"] = 2
+
+
+def without_points(document: dict[str, Any]) -> None:
+    del document["points"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (renamed, "is of 'another'; expected '20260102-030405-aaaa'"),
+        (of_other_keys, "has a point of other keys than precision.lora"),
+        (too_large, "has a number beyond 1e+17"),
+        (of_another_version, "has schema_version '2'; expected 3"),
+        (without_points, "points"),
+    ],
+)
+def test_a_damaged_study_is_named_and_costs_no_other(
+    layout: Layout, spoil: Callable[[dict[str, Any]], None], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = layout.sweep(SWEEP.sweep_id) / "sweep.json"
+    document = json.loads(path.read_text())
+    spoil(document)
+    path.write_text(json.dumps(document))
+    with pytest.raises(ArtifactError) as refusal:
+        read_study(path)
+    assert said in str(refusal.value)
+    comparison, damaged = study_lines(layout, 20)
+    assert comparison.reason is None
+    assert damaged.reason
+    assert main(["show", SWEEP.sweep_id, "--results", str(layout.root)]) == 3
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_report_of_a_comparison_says_the_result_first_and_holds_all_that_others_ask_for() -> None:
+    page = Page(render_study(COMPARISON))
+    assert page.wrong == []
+    assert not {"script", "link"} & {tag for tag, _ in page.elements}
+    assert "an image takes 5.0 % more time on B than on A" in page.text
+    assert page.text.index("5.0 % more") < page.text.index("By how much")
+    assert "quadbench compare quickstart quickstart --b runtime.threads=1 --devices virtual:s25,virtual:tabs11" in page.text
+    assert "runtime.threads" in page.text
+    assert {"battery, °C", "an image, ms"} <= set(page.texts)
+    assert json.loads(next(text for text in page.texts if text.startswith("{")))["comparison_id"] == COMPARISON.comparison_id
+
+
+def test_a_comparison_without_launches_in_turn_draws_no_intervals() -> None:
+    devices = [replace(device, looks=None, launches=(), rows=()) for device in COMPARISON.devices]
+    page = Page(render_study(replace(COMPARISON, devices=tuple(devices))))
+    assert page.count("svg") == 0
+    assert "there are no verdicts" in page.text
+    assert "--devices" not in page.text
+
+
+def test_the_report_of_a_sweep_says_the_answer_first_and_how_to_have_it_again() -> None:
+    page = Page(render_study(SWEEP))
+    assert page.wrong == []
+    assert page.text.index("int8 against int16: PSNR") < page.text.index("Quality and cost")
+    assert page.count("svg") == 2
+    assert SWEEP.command in page.text
+    assert json.loads(next(text for text in page.texts if text.startswith("{")))["sweep_id"] == SWEEP.sweep_id
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), ArtifactError("the disk is gone")], ids=["Ctrl-C", "a failure"])
+def test_what_a_sweep_has_measured_is_kept_where_it_is_broken_off(tmp_path: Path, end: BaseException) -> None:
+    layout = Layout(tmp_path)
+    variations = varied("quickstart", [Over(key="precision.lora", values=("int16", "int8"))])
+    under_way = _UnderWay(sweep_id=SWEEP.sweep_id, variations=variations, command=SWEEP.command)
+    under_way.points.extend(SWEEP.points[:1])
+    with pytest.raises(type(end)), _kept_if_broken_off(under_way, layout):
+        raise end
+    (path,) = layout.studies()
+    kept = read_study(path)
+    assert isinstance(kept, Sweep)
+    assert kept.left_out == {"precision.lora=int8": "the sweep was broken off"}
+    assert (path.parent / "sweep.html").is_file()
+
+
+def test_a_sweep_that_was_broken_off_before_its_first_setting_leaves_nothing(tmp_path: Path) -> None:
+    variations = varied("quickstart", [Over(key="precision.lora", values=("int16", "int8"))])
+    under_way = _UnderWay(sweep_id=SWEEP.sweep_id, variations=variations, command=SWEEP.command)
+    with pytest.raises(KeyboardInterrupt), _kept_if_broken_off(under_way, Layout(tmp_path)):
+        raise KeyboardInterrupt
+    assert Layout(tmp_path).studies() == []

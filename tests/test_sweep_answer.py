@@ -1,0 +1,110 @@
+"""A sweep answers: what its settings buy, what beats what, how large the noise is, and what is not known."""
+
+from dataclasses import replace
+
+import pytest
+from support.hand_made import EVEN, KEY, point, sweep_of
+
+from quadbench.report import sweep_answer, sweep_tables
+from quadbench.report.sweep_answer import settling
+from quadbench.report.sweep_merits import merits, noise_of
+from quadbench.study.sweep import Over, touched_tasks, varied
+
+GOOD = (40.0, 42.0, 41.0, 43.0)
+WORSE = (38.8, 40.9, 39.8, 41.7)  # of the same items, each by about 1.2 dB
+
+
+def faster(times: tuple[float, ...], factor: float) -> tuple[float, ...]:
+    return tuple(time * factor for time in times)
+
+
+def test_the_answer_says_what_a_setting_gives_up_for_what() -> None:
+    int16 = point("int16", psnr=GOOD, end_to_end=EVEN, bytes=(10.0,))
+    int8 = point("int8", psnr=WORSE, end_to_end=faster(EVEN, 0.8), bytes=(8.8,))
+    first, second = sweep_answer(sweep_of(int16, int8))
+    assert first.startswith(
+        "On local, int16 reaches 41.5 dB psnr (restyle). int8 against int16: PSNR 1.2 dB less (1.1 to 1.3 dB less); "
+    )
+    assert "time 20.0 % less (19.8 to 20.2 % less); bytes 12.0 % less." in first
+    assert second == "None beats another in everything that can be told."
+
+
+def test_a_setting_that_is_better_in_something_and_worse_in_nothing_beats_the_others() -> None:
+    good = point("good", psnr=GOOD, end_to_end=EVEN, bytes=(8.0,))
+    poor = point("poor", psnr=WORSE, end_to_end=EVEN, bytes=(10.0,))
+    sweep = sweep_of(poor, good)
+    assert [one.is_best for one in sweep.points] == [False, True]
+    assert sweep_answer(sweep)[1].startswith("good beats the others")
+    assert sweep_tables(sweep)[0].columns[-1] == "best"
+
+
+def test_where_nothing_is_beaten_no_row_is_marked() -> None:
+    sweep = sweep_of(point("a", psnr=GOOD, bytes=(10.0,)), point("b", psnr=WORSE, bytes=(8.0,)))
+    table = sweep_tables(sweep)[0]
+    assert "best" not in table.columns
+    assert not any(note.startswith("*") for note in table.notes)
+
+
+def test_what_cannot_be_told_apart_is_not_called_a_difference() -> None:
+    noisy = (90.0, 110.0, 95.0, 105.0)
+    a = point("a", psnr=(40.0, 42.0), end_to_end=noisy, bytes=(10.0,))
+    b = point("b", psnr=(40.9, 41.0), end_to_end=faster(noisy, 1.03), bytes=(10.0,))
+    first, second = sweep_answer(sweep_of(a, b))
+    assert "b against a: PSNR cannot be told (" in first
+    assert "; time cannot be told (" in first
+    assert first.endswith("; bytes the same.")
+    assert second.startswith("They cannot be told apart. More inputs")
+    assert not any(one.is_told for one in merits(a, b).values())
+
+
+def test_tasks_that_the_keys_do_not_change_show_the_noise_and_no_smaller_difference_of_times_counts() -> None:
+    touched = [point("4", end_to_end=EVEN, psnr=GOOD), point("8", end_to_end=faster(EVEN, 1.06), psnr=GOOD)]
+    others = [point("4", "draw", end_to_end=EVEN), point("8", "draw", end_to_end=faster(EVEN, 1.08))]
+    alone, beside = sweep_of(*touched), sweep_of(*touched, *others)
+    assert noise_of(alone, "local") is None
+    assert noise_of(beside, "local") == pytest.approx(1.08)
+    assert "time 6.0 % more" in sweep_answer(alone)[0]
+    assert "time cannot be told" in sweep_answer(beside)[0]
+    assert "times of draw, which the keys do not change, differ by up to 8.0 % from row to row" in sweep_answer(beside)[-1]
+    assert "did not touch" in sweep_tables(beside)[1].title
+
+
+def test_what_is_not_known_to_be_as_good_is_not_beaten() -> None:
+    dear = point("dear", psnr=(40.0, 42.0, 41.0), bytes=(10.0,))
+    cheap = point("cheap", psnr=(38.0, 42.5, 41.2), bytes=(8.0,))
+    assert [one.is_best for one in sweep_of(dear, cheap).points] == [True, True]
+    alike = point("alike", psnr=(40.1, 41.9, 41.0), bytes=(8.0,))
+    assert [one.is_best for one in sweep_of(dear, alike).points] == [False, True]
+
+
+def test_over_several_tasks_what_is_told_stands_before_what_is_not() -> None:
+    both = ("restyle", "draw")
+    before = [point("a", task, psnr=GOOD) for task in both]
+    after = [point("b", "restyle", psnr=WORSE), point("b", "draw", psnr=(40.0, 42.9, 40.0, 43.0))]
+    first = sweep_answer(sweep_of(*before, *after, touched=both))[0]
+    assert first.endswith("b against a: PSNR 1.2 dB less (restyle), cannot be told (draw).")
+
+
+def test_what_was_not_measured_is_said() -> None:
+    said = sweep_answer(sweep_of(point("a", bytes=(10.0,)), point("b", bytes=(8.0,))))
+    assert "On local, no pictures were scored: quality is not in this comparison." in said
+    assert "On local, there are no times." in said
+    left_out = replace(sweep_of(point("a", psnr=GOOD)), left_out={f"{KEY}=b": "no memory"})
+    assert sweep_answer(left_out)[-1] == f"{KEY}=b was left out: no memory"
+    assert "there is one setting alone" in sweep_answer(left_out)[0]
+    assert sweep_answer(sweep_of()) == ("No setting gave a figure.",)
+
+
+def test_a_key_of_a_task_touches_that_task_and_one_of_the_precision_all() -> None:
+    assert touched_tasks(varied("quickstart", [Over(key="tasks.restyle.sampler.steps", values=("4", "8"))])) == ("restyle",)
+    assert touched_tasks(varied("quickstart", [Over(key="precision.lora", values=("int16", "int8"))])) == (
+        "restyle",
+        "remove-object",
+    )
+    assert touched_tasks(varied("quickstart", [Over(key="measure.iterations", values=("4", "8"))])) == ()
+
+
+def test_the_next_step_launches_the_best_setting_and_another_in_turn() -> None:
+    sweep = sweep_of(point("a", psnr=WORSE, end_to_end=EVEN), point("b", psnr=GOOD, end_to_end=EVEN))
+    assert settling(sweep) == ("compare", "run-b", "run-a", "--devices", "local")
+    assert settling(sweep_of(point("a", psnr=GOOD))) == ()
