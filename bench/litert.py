@@ -84,7 +84,7 @@ def main() -> None:
         "\n".join(
             [*_tasks(bundle, layout, options.items), "", *_graphs(bundle, layout), "", *_contexts(bundle, layout, options.soc)]
         )
-    )  # noqa: T201
+    )
 
 
 def _tasks(bundle: Stored[Bundle], layout: Layout, items: int) -> Iterator[str]:

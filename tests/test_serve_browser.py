@@ -22,7 +22,7 @@ from quadbench.results.layout import Layout
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-PATIENCE_S = 120
+PATIENCE_S = 300
 DEVICES = ("virtual:s25", "virtual:tabs11")
 PAGES = (
     "/",
@@ -62,11 +62,13 @@ class Held(Silent):
         self.seen.wait(PATIENCE_S)
 
 
+@pytest.mark.timeout(900)
 def test_the_page_follows_a_run_on_two_devices_from_start_to_end(
-    tiny_recipe: Path, tiny_bundle: Stored[Bundle], tmp_path: Path, browser: "Browser"
+    tiny_recipe: Path, tiny_bundle: Stored[Bundle], harness: Path, tmp_path: Path, browser: "Browser"
 ) -> None:
     layout, observer = Layout(tmp_path), Held()
     shutil.copytree(tiny_bundle.folder.parent, layout.bundles)
+    shutil.copytree(harness.parent, layout.programs / harness.parent.name)
     outcomes: list[pipeline.Outcome] = []
 
     def run() -> None:

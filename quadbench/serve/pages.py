@@ -127,8 +127,8 @@ class Pages:
 
     def case(self, request: Request) -> Response:
         document = self._watched.case(request.path_params["case"])
-        told = [table for history in document.devices for table in tables(history)]
-        return page("case", here="/history", document=document, tables=told, sentences=list(map(sentence, document.devices)))
+        told = [(history.address, sentence(history), tables(history)) for history in document.devices]
+        return page("case", here="/history", document=document, devices=told)
 
     def problem(self, _: Request, error: Exception) -> Response:
         """Return the page of what cannot be shown. Only names that nothing has are told to who looks; paths are not."""

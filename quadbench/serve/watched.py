@@ -5,14 +5,13 @@ However many people look, the database is asked as often as if one did: runs go 
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TypeVar
 
 import sqlalchemy as sa
 
 from quadbench.artifacts.names import check_file_name
 from quadbench.artifacts.night import Measurement, Ruling
-from quadbench.errors import ArtifactError, UnknownNameError, UserError
+from quadbench.errors import ArtifactError, QuadbenchError, UnknownNameError, UserError
 from quadbench.farm.farm_file import expected_phones
 from quadbench.nightly.history import CaseHistory, case_history
 from quadbench.nightly.overview import line_of
@@ -24,7 +23,7 @@ from quadbench.report.night_html import render_night
 from quadbench.report.run_line import RunLine, RunList, RunStatus
 from quadbench.report.sides import PRIMARY
 from quadbench.report.view import ReportView, report_view
-from quadbench.results.engine import database_of, open_for_reading
+from quadbench.results.engine import Source, database_of, open_for_reading, schema_of
 from quadbench.results.heads import NightHead, RunHead, night_heads, run_head, run_heads
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
@@ -49,6 +48,7 @@ class Watched:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
+        self._is_empty = _of_all(lambda: _is_empty(database_of(layout)), age_s=2)
         self.work: Callable[[], WorkUnderWay] = _of_all(lambda: read_work(layout), age_s=1)
         self.farm: Callable[[], FarmNow] = _of_all(self._farm, age_s=5)
         self._known_runs = Remembered(self._runs, age_s=10, most=20)
@@ -64,8 +64,7 @@ class Watched:
     @property
     def is_empty(self) -> bool:
         """Say whether nothing was measured here yet."""
-        source = database_of(self.layout)
-        return isinstance(source, Path) and not source.exists()
+        return self._is_empty()
 
     def runs(self, page: int) -> RunList:
         """Return a page of the stored runs, from 0."""
@@ -183,6 +182,14 @@ def _of_all(ask: Callable[[], T], *, age_s: float) -> Callable[[], T]:
     """Return a question that has one answer, which is remembered."""
     remembered = Remembered[None, T](lambda _: ask(), age_s=age_s, most=1)
     return lambda: remembered(None)
+
+
+def _is_empty(source: Source) -> bool:
+    """Say whether a database has nothing, not even tables; of one that cannot be read that is not known."""
+    try:
+        return schema_of(source) is None
+    except QuadbenchError:
+        return False
 
 
 def _name(kind: str, text: str) -> str:
