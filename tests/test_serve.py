@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from support.hand_made import comparison_of
 from support.live_lab import AT_WORK, NIGHT, OF_FARM, RUN, fill, work
 from support.live_site import Site, served
 from support.report_page import Page
@@ -14,7 +15,7 @@ from support.stored_records import query, record
 
 pytest.importorskip("fastapi")
 
-from quadbench.report.documents import document_schemas
+from quadbench.report.documents import document_schemas, write_comparison
 from quadbench.results.engine import DATABASE_VARIABLE, Source
 from quadbench.results.layout import Layout
 from quadbench.results.progress import save_progress
@@ -145,6 +146,22 @@ def test_a_run_of_the_farm_shows_its_jobs_until_it_is_over(site: Site) -> None:
     text = Page(site.ask(f"/runs/{OF_FARM}").text).text
     assert "By the farm 2 waiting" in text
     assert "build build ana@lab waiting 0 of 3" in text
+
+
+def test_a_comparison_is_listed_and_its_report_shown(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    fill(layout, with_run=False)
+    versus = comparison_of({"virtual:s25": 1.05, "virtual:tabs11": 9.0})
+    write_comparison(versus, layout)
+    with served(layout) as site:
+        text, report = Page(site.ask("/runs").text).text, site.ask(f"/studies/{versus.comparison_id}")
+        listed = site.ask("/api/runs").json["studies"]
+        unknown = site.ask("/studies/..%2f"), site.ask("/studies/nothing")
+    assert "quickstart against quickstart" in text
+    assert [study["study_id"] for study in listed] == [versus.comparison_id]
+    assert report.status == 200
+    assert "sandbox" in report.headers["content-security-policy"]
+    assert [answer.status for answer in unknown] == [404, 404]
 
 
 def test_a_run_whose_files_lie_elsewhere_says_how_they_come_here(tmp_path: Path) -> None:

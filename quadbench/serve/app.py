@@ -35,6 +35,7 @@ def live_page(layout: Layout, access: Access, *, is_secure: bool = False) -> ASG
         openapi_url="/api/openapi.json",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.include_router(api_routes(watched))
     app.router.routes.extend([*pages.routes, *_sign_in_routes(access, is_secure=is_secure)])

@@ -49,6 +49,7 @@ class Pages:
             "/runs/{run_id}/report": self.run_report,
             "/runs/{run_id}/pictures": self.pictures,
             "/runs/{run_id}/pictures/{number:int}": self.picture,
+            "/studies/{study_id}": self.study,
             "/nights": self.nights,
             "/nights/{night_id}": self.night,
             "/nights/{night_id}/report": self.night_report,
@@ -99,6 +100,9 @@ class Pages:
 
     def run_report(self, request: Request) -> Response:
         return _report(self._watched.report(request.path_params["run_id"]))
+
+    def study(self, request: Request) -> Response:
+        return _report(self._watched.study_report(request.path_params["study_id"]))
 
     def pictures(self, request: Request) -> Response:
         run_id = request.path_params["run_id"]

@@ -5,6 +5,7 @@ However many people look, the database is asked as often as if one did: runs go 
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 import sqlalchemy as sa
@@ -22,6 +23,8 @@ from quadbench.report.night_findings import until
 from quadbench.report.night_html import render_night
 from quadbench.report.run_line import RunLine, RunList, RunStatus
 from quadbench.report.sides import PRIMARY
+from quadbench.report.study_html import render_study
+from quadbench.report.study_line import StudyLine
 from quadbench.report.view import ReportView, report_view
 from quadbench.results.engine import Source, database_of, open_for_reading, schema_of
 from quadbench.results.heads import NightHead, RunHead, night_heads, run_head, run_heads
@@ -33,6 +36,7 @@ from quadbench.serve.farm_now import read_farm
 from quadbench.serve.remembered import Remembered
 from quadbench.serve.work_now import read_work
 from quadbench.spec import read_file
+from quadbench.study.studies import find_study, read_study, study_lines
 
 A_PAGE = 25
 MOST_PAGES = 4000
@@ -60,6 +64,8 @@ class Watched:
         self.cases = Remembered(self._cases, age_s=60, most=20)
         self.case = Remembered(self._case, age_s=60, most=8)
         self.report = Remembered(self._report, age_s=30, most=2)
+        self.studies: Callable[[], tuple[StudyLine, ...]] = _of_all(self._studies, age_s=30)
+        self.study_report = Remembered(self._study_report, age_s=30, most=2)
 
     @property
     def is_empty(self) -> bool:
@@ -94,7 +100,7 @@ class Watched:
         page, at_work = key
         with self._database() as engine:
             heads = run_heads(engine, A_PAGE, skip=page * A_PAGE)
-        return RunList(runs=tuple(self._line(head, at_work) for head in heads))
+        return RunList(runs=tuple(self._line(head, at_work) for head in heads), studies=() if page else self.studies())
 
     def _head(self, key: tuple[str, frozenset[str]]) -> RunLine | None:
         run_id, at_work = key
@@ -130,6 +136,18 @@ class Watched:
         if path.is_file():
             return read_file(path, fault=ArtifactError).decode("utf-8", "replace")
         return render_html(self.view(run_id).result, self.layout)
+
+    def _studies(self) -> tuple[StudyLine, ...]:
+        """Return the latest sweeps and comparisons; of what is wrong with one its place is not told."""
+        lines = study_lines(self.layout, A_PAGE)
+        return tuple(replace(line, reason="it cannot be read") if line.reason else line for line in lines)
+
+    def _study_report(self, study_id: str) -> str:
+        """Return the report of a sweep or a comparison."""
+        path = find_study(self.layout, study_id)
+        if path is None:
+            raise UnknownNameError("sweep or comparison", study_id, ())
+        return render_study(read_study(path))
 
     def _nights(self, page: int) -> NightList:
         with self._database() as engine:
