@@ -5,7 +5,8 @@
 For every task the first evaluation inputs. Along the float U-Net's own trajectory, all others are fed what it was: the shared
 graph in ONNX Runtime, the same graph in LiteRT's dialect there, which is what symmetric activations cost, and the .tflite file in
 LiteRT. The pictures are each runtime's own from text and image to pixels, against the float reference in the bundle. CPU times
-are those of this machine on one thread. With `--soc` Qualcomm's compiler makes contexts both ways, by onnxruntime-qnn and by LiteRT.
+are those of this machine on one thread. With `--soc` Qualcomm's compiler makes contexts both ways, by onnxruntime-qnn and by
+LiteRT.
 """
 
 import argparse

@@ -8,6 +8,8 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("ai_edge_litert")
 
+from support.harness_launch import launch
+from support.harness_scene import Plan
 from support.tiny_model import copy_with_one_task
 from test_pipeline import Watcher
 
@@ -71,3 +73,24 @@ def test_no_kit_brings_litert_to_a_phone_and_the_error_says_what_does_run(tmp_pa
         kit_for(kind, Layout(tmp_path))
     assert caught.value.hint == "run it here on LiteRT's CPU: virtual:tabs11?target=litert"
     assert replace(kind, target=profile.virtual_target).key == "litert-cpu-aarch64"
+
+
+def test_a_library_that_is_not_litert_is_refused_by_the_harness(harness: Path, plan: Plan) -> None:
+    plan["runtime"] |= {"engine": "litert"}  # the library is still ONNX Runtime's
+    heard = launch(harness, plan)
+    assert heard.exit_code == 2
+    assert "is not LiteRT 2.3 or newer: it has no LiteRtCreateEnvironment" in heard.error()
+
+
+def test_a_graph_that_is_no_tflite_file_is_refused_by_the_harness(harness: Path, plan: Plan) -> None:
+    plan["runtime"] |= {"engine": "litert", "library": str(litert_library())}
+    heard = launch(harness, plan)
+    assert heard.exit_code == 2
+    assert "text_encoder: LiteRT cannot read '" in heard.error()
+
+
+def test_an_unknown_engine_is_refused_by_the_harness(harness: Path, plan: Plan) -> None:
+    plan["runtime"] |= {"engine": "tflite"}
+    heard = launch(harness, plan)
+    assert heard.exit_code == 2
+    assert "runtime.engine" in heard.error()
