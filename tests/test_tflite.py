@@ -139,6 +139,10 @@ FORMS: dict[str, tuple[Callable[[], onnx.ModelProto], float]] = {
     "Unsqueeze": (lambda: one("Unsqueeze", (1, 1, 4, 6, 6), {"axes": integers(1)}), 80),
     "an image as tokens and back": (tokens, 75),
     "an image of twice the size": (doubled, 75),
+    "an image plus a number for each column": (
+        lambda: between_convolutions(helper.make_node("Add", ["h", "row"], ["g"]), constants={"row": values(6)}),
+        75,
+    ),
     "Sigmoid of an image": (lambda: between_convolutions(helper.make_node("Sigmoid", ["h"], ["g"])), 70),
 }
 
