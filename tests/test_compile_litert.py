@@ -20,7 +20,7 @@ from quadbench.artifacts import Bundle, CompiledBundle, Stored  # noqa: E402
 from quadbench.compile import compile_bundle  # noqa: E402
 from quadbench.compile.availability import availability  # noqa: E402
 from quadbench.compile.emulator import run_on_emulator  # noqa: E402
-from quadbench.compile.litert import LiteRtCompiler  # noqa: E402
+from quadbench.compile.litert import refuse_parts  # noqa: E402
 from quadbench.compile.litert_process import DISPATCH  # noqa: E402
 from quadbench.compile.litert_sdk import litert_version  # noqa: E402
 from quadbench.compile.tflite.forms import FORMS  # noqa: E402
@@ -128,16 +128,18 @@ def test_a_compiler_that_fails_is_quoted_though_its_exit_code_says_nothing(
     with_sdk: Path, built: Stored[Bundle], tmp_path: Path
 ) -> None:
     neuron_stub.write_sdk(with_sdk, version=litert_version(), finish=1)
-    with pytest.raises(BuildError, match=r"(?s)LiteRT's compiler for MT6991 fails on 'shared/unet\.onnx':\n.*ERROR"):
+    with pytest.raises(
+        BuildError,
+        match=r"(?s)LiteRT's compiler for MT6991 fails on 'shared/unet\.onnx':\n.*NeuronCompilation_finish failed with error 1",
+    ):
         compiled_for("MT6991", built, tmp_path)
     assert list(tmp_path.glob("compiled/*")) == []
 
 
-def test_operators_that_the_npu_leaves_are_named(built: Stored[Bundle]) -> None:
-    compiler = LiteRtCompiler(soc="MT6991")
-    compiler._check_whole("g", {"left": ["GATHER"], "dispatches": 1})
+def test_operators_that_the_npu_leaves_are_named() -> None:
+    refuse_parts("MT6991", "g", ["GATHER"], 1)
     with pytest.raises(BuildError, match="the NPU of MT6991 takes 'g' in 2 parts, operators left to the CPU: 2 EXP, 1 POW"):
-        compiler._check_whole("g", {"left": ["EXP", "POW", "GATHER", "EXP"], "dispatches": 2})
+        refuse_parts("MT6991", "g", ["EXP", "POW", "GATHER", "EXP"], 2)
 
 
 def test_the_linter_knows_every_form() -> None:

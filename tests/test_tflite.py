@@ -10,6 +10,7 @@ onnx = pytest.importorskip("onnx")
 torch = pytest.importorskip("torch")
 pytest.importorskip("ai_edge_litert")
 
+from ai_edge_litert import schema_py_generated as schema  # noqa: E402
 from onnx import helper, numpy_helper  # noqa: E402
 from support.small_graphs import model_of, typed_model  # noqa: E402
 from support.tflite_run import dialect_of, quantized_by_feed, run_exactly, run_tflite, sqnr_db  # noqa: E402
@@ -212,6 +213,17 @@ def lora_site(kernel: int | None, stride: int) -> onnx.ModelProto:
     up = helper.make_node("Conv", ["low", names[1]], ["y"])
     shapes = {"x": (1, 5, 8, 8), names[0]: (3, 5, kernel, kernel), names[1]: (6, 3, 1, 1)}
     return model_of([down, up], shapes, {}, (1, 6, 8 // stride, 8 // stride))
+
+
+def test_the_values_of_constants_begin_at_multiples_of_16_bytes(tmp_path: Path) -> None:
+    onnx.save(quantized_by_feed(convolution(3, 1, [1, 1, 1, 1]), {"x": values(1, 5, 8, 8)}), tmp_path / "model.onnx")
+    write_tflite(tmp_path / "model.onnx", tmp_path / "model.tflite")
+    data = (tmp_path / "model.tflite").read_bytes()
+    model = schema.Model.GetRootAs(data)
+    buffers = [model.Buffers(i) for i in range(model.BuffersLength())]
+    starts = [buffer._tab.Vector(buffer._tab.Offset(4)) for buffer in buffers if buffer.DataLength()]
+    assert len(starts) > 2
+    assert all(start % 16 == 0 for start in starts)
 
 
 def test_token_ids_are_looked_up(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from quadbench.artifacts import Graph
 from quadbench.compile import litert_process
@@ -21,7 +20,11 @@ from quadbench.results.code import code_digests
 
 TIMEOUT_S = 4 * 3600.0
 ON_CPU = {"GATHER"}  # the look-up of token embeddings, which MediaTek's plugin leaves to the CPU
-_FAULT = re.compile(r"^ERROR: \[\S+\] (.*)", re.MULTILINE)
+# A line of LiteRT's log that names a fault, of any level: vendors' plugins log theirs as INFO. No NPU is here, as every log says.
+_FAULT = re.compile(
+    r"^[A-Z]+: \[\S+\] ((?!NPU accelerator|ERROR: ).*(?:fail|error|unsupported|cannot).*)", re.MULTILINE | re.IGNORECASE
+)
+_SHOWN_FAULTS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,18 +67,9 @@ class LiteRtCompiler:
             raise BuildError(f"'{name}': {outcome['refused']}", hint=outcome["hint"])
         if "failed" in outcome:
             raise BuildError("\n".join((f"LiteRT's compiler for {self.soc} fails on '{name}':", *_faults(outcome["said"]))))
-        self._check_whole(name, outcome)
+        if self.soc:
+            refuse_parts(self.soc, name, outcome["left"], outcome["dispatches"])
         return int(outcome["peak_memory_bytes"])
-
-    def _check_whole(self, name: str, outcome: dict[str, Any]) -> None:
-        """Refuse a product of which the NPU runs only a part."""
-        left = Counter(operator for operator in outcome["left"] if operator not in ON_CPU)
-        if self.soc and (left or outcome["dispatches"] != 1):
-            listed = ", ".join(f"{count} {operator}" for operator, count in left.most_common()) or "none"
-            raise BuildError(
-                f"the NPU of {self.soc} takes '{name}' in {outcome['dispatches']} parts, operators left to the CPU: {listed}",
-                hint="docs/litert.md has the forms that are written; the linter has each vendor's rules",
-            )
 
     def _environment(self, scratch: Path) -> dict[str, str]:
         environment = dict(os.environ)
@@ -84,6 +78,22 @@ class LiteRtCompiler:
         return environment
 
 
+def refuse_parts(soc: str, name: str, left: Sequence[str], dispatches: int) -> None:
+    """Refuse a product of which the NPU runs only a part. `left` are the operators beside its `dispatches`.
+
+    Raises:
+        BuildError: it names the operators.
+    """
+    others = Counter(operator for operator in left if operator not in ON_CPU)
+    if others or dispatches != 1:
+        listed = ", ".join(f"{count} {operator}" for operator, count in others.most_common()) or "none"
+        raise BuildError(
+            f"the NPU of {soc} takes '{name}' in {dispatches} parts, operators left to the CPU: {listed}",
+            hint="docs/litert.md has the forms that are written; the linter has each vendor's rules",
+        )
+
+
 def _faults(said: str) -> list[str]:
-    """Return the compiler's own errors, each once."""
-    return list(dict.fromkeys(_FAULT.findall(said))) or said.splitlines()[-3:] or ["it said nothing"]
+    """Return the compiler's own words about what went wrong, each once."""
+    faults = list(dict.fromkeys(_FAULT.findall(said))) or said.splitlines()
+    return faults[-_SHOWN_FAULTS:] or ["it said nothing"]

@@ -10,6 +10,7 @@ from ai_edge_litert import schema_py_generated as schema
 FILE_IDENTIFIER = b"TFL3"
 _VERSION = 3
 _SIGNATURE = "serving_default"
+_ALIGNMENT = 16
 _TYPES = {
     "float32": schema.TensorType.FLOAT32,
     "int8": schema.TensorType.INT8,
@@ -50,8 +51,7 @@ class Model:
     def constant(self, name: str, values: np.ndarray, scales: float | np.ndarray | None = None, *, axis: int = 0) -> int:
         """Add a tensor with values."""
         number = self.tensor(name, values.shape, values.dtype.name, scales, axis=axis)
-        data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
-        self._buffers.append(schema.BufferT(data=data))
+        self._buffers.append(_Aligned(data=np.ascontiguousarray(values).tobytes()))
         self._tensors[number].buffer = len(self._buffers) - 1
         return number
 
@@ -100,6 +100,21 @@ class Model:
         builder = flatbuffers.Builder(2**20)
         builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
         return bytes(builder.Output())
+
+
+class _Aligned(schema.BufferT):  # type: ignore[misc]
+    """Values that begin at a multiple of 16 bytes in the file, as the schema demands; flatbuffers' Python has no word for it."""
+
+    def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802  (flatbuffers' name)
+        """Write the values, and return where."""
+        size = len(self.data)
+        builder.StartVector(1, size, _ALIGNMENT)
+        builder.head -= size
+        builder.Bytes[builder.head : builder.head + size] = self.data
+        values = builder.EndVector()
+        schema.BufferStart(builder)
+        schema.BufferAddData(builder, values)
+        return int(schema.BufferEnd(builder))
 
 
 def _code(number: int) -> Any:
