@@ -19,7 +19,7 @@ constexpr const char* kLibraryKey = "runtime.library";
 constexpr int kCpu = 1;
 constexpr std::size_t kSignature = 0;  // quadbench's files have one
 
-using Handle = LiteRtApi::Handle;
+using LiteRtHandle = LiteRtApi::Handle;
 
 template <class Function>
 void find(void* library, const char* name, const std::filesystem::path& path, Function& function) {
@@ -93,13 +93,13 @@ struct Direction {
   decltype(LiteRtApi::LiteRtGetSignatureInputTensorByIndex) tensor;
 };
 
-std::vector<TensorInfo> tensor_infos(const LiteRtApi& api, Handle signature, const Direction& get, const std::string& graph) {
+std::vector<TensorInfo> tensor_infos(const LiteRtApi& api, LiteRtHandle signature, const Direction& get, const std::string& graph) {
   std::size_t count = 0;
   LiteRtRuntime::check(get.count(signature, &count), "LiteRtGetNumSignatureInputs", graph);
   std::vector<TensorInfo> infos;
   for (std::size_t i = 0; i < count; ++i) {
     const char* name = nullptr;
-    Handle tensor = nullptr;
+    LiteRtHandle tensor = nullptr;
     LiteRtTensorType type;
     LiteRtRuntime::check(get.name(signature, i, &name), "LiteRtGetSignatureInputName", graph);
     LiteRtRuntime::check(get.tensor(signature, i, &tensor), "LiteRtGetSignatureInputTensorByIndex", graph);
@@ -111,7 +111,7 @@ std::vector<TensorInfo> tensor_infos(const LiteRtApi& api, Handle signature, con
 
 class LiteRtBinding final : public Binding::Form {
  public:
-  LiteRtBinding(const LiteRtApi& api, Handle compiled, std::vector<TensorInfo> inputs, std::vector<TensorInfo> outputs)
+  LiteRtBinding(const LiteRtApi& api, LiteRtHandle compiled, std::vector<TensorInfo> inputs, std::vector<TensorInfo> outputs)
       : api_(api), compiled_(compiled), inputs_(api, std::move(inputs)), outputs_(api, std::move(outputs)) {}
 
   void input(const TensorInfo& info, std::span<std::byte> memory) override { inputs_.bind(info, memory); }
@@ -130,41 +130,41 @@ class LiteRtBinding final : public Binding::Form {
     Buffers(const Buffers&) = delete;
     Buffers& operator=(const Buffers&) = delete;
     ~Buffers() {
-      for (const Handle handle : handles) release(handle);
+      for (const LiteRtHandle handle : handles) release(handle);
     }
 
     void bind(const TensorInfo& info, std::span<std::byte> memory) {
       for (std::size_t i = 0; i < infos.size(); ++i) {
         if (infos[i].name != info.name) continue;
         const LiteRtTensorType type = type_of(info);
-        Handle created = nullptr;
+        LiteRtHandle created = nullptr;
         QUADBENCH_CHECK(api, LiteRtCreateTensorBufferFromHostMemory, info.name, &type, memory.data(), info.bytes(), nullptr,
                         &created);
         release(std::exchange(handles[i], created));
       }
     }
 
-    void release(Handle handle) const {
+    void release(LiteRtHandle handle) const {
       if (handle != nullptr) api.LiteRtDestroyTensorBuffer(handle);
     }
 
     const LiteRtApi& api;
     std::vector<TensorInfo> infos;
-    std::vector<Handle> handles;
+    std::vector<LiteRtHandle> handles;
   };
 
   const LiteRtApi& api_;
-  Handle compiled_;
+  LiteRtHandle compiled_;
   Buffers inputs_;
   Buffers outputs_;
 };
 
 class LiteRtSession final : public Session::Form {
  public:
-  LiteRtSession(const LiteRtApi& api, Handle environment, const std::filesystem::path& graph, int threads,
+  LiteRtSession(const LiteRtApi& api, LiteRtHandle environment, const std::filesystem::path& graph, int threads,
                 const std::string& name)
       : api_(api), name_(name), model_(nullptr, api.LiteRtDestroyModel), compiled_(nullptr, api.LiteRtDestroyCompiledModel) {
-    Handle created = nullptr;
+    LiteRtHandle created = nullptr;
     if (api.LiteRtCreateModelFromFile(environment, graph.c_str(), &created) != 0) {
       throw InputError(name, name + ": LiteRT cannot read '" + graph.string() + "'");
     }
@@ -192,11 +192,11 @@ class LiteRtSession final : public Session::Form {
 
  private:
   static LiteRtObject cpu_options(const LiteRtApi& api, int threads, const std::string& name) {
-    Handle created = nullptr;
+    LiteRtHandle created = nullptr;
     QUADBENCH_CHECK(api, LiteRtCreateOptions, name, &created);
     LiteRtObject options(created, api.LiteRtDestroyOptions);
     QUADBENCH_CHECK(api, LiteRtSetOptionsHardwareAccelerators, name, created, kCpu);
-    Handle opaque = nullptr;
+    LiteRtHandle opaque = nullptr;
     const std::string text = "num_threads = " + std::to_string(threads) + "\n";
     QUADBENCH_CHECK(api, LiteRtCreateOpaqueOptions, name, "xnnpack", ::strdup(text.c_str()), std::free, &opaque);
     QUADBENCH_CHECK(api, LiteRtAddOpaqueOptions, name, created, opaque);
@@ -207,7 +207,7 @@ class LiteRtSession final : public Session::Form {
   std::string name_;
   LiteRtObject model_;
   LiteRtObject compiled_;
-  Handle signature_ = nullptr;
+  LiteRtHandle signature_ = nullptr;
 };
 
 }  // namespace
@@ -221,7 +221,7 @@ LiteRtRuntime::LiteRtRuntime(const RuntimePlan& plan) {
                      "cannot open '" + plan.library.string() + "': " + (reason != nullptr ? reason : "unknown reason"));
   }
   api_ = api_of(library, plan.library);
-  Handle created = nullptr;
+  LiteRtHandle created = nullptr;
   QUADBENCH_CHECK(api_, LiteRtCreateEnvironment, "runtime", 0, nullptr, &created);
   environment_ = LiteRtObject(created, api_.LiteRtDestroyEnvironment);
 }
