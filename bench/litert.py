@@ -2,10 +2,11 @@
 
     python bench/litert.py BUNDLE_DIR [--items 1] [--results DIR] [--soc SM8750]
 
-For every task the first evaluation inputs. Along the float U-Net's own trajectory, all others are fed what it was: the shared graph
-in ONNX Runtime, the same graph in LiteRT's dialect there, which is what symmetric activations cost, and the .tflite file in LiteRT.
-The pictures are each runtime's own from text and image to pixels, against the float reference in the bundle. CPU times are those of
-this machine on one thread. With `--soc` Qualcomm's compiler makes contexts both ways, by onnxruntime-qnn and by LiteRT.
+For every task the first evaluation inputs. Along the float U-Net's own trajectory, all others are fed what it was: the shared
+graph in ONNX Runtime, the same graph in LiteRT's dialect there, which is what symmetric activations cost, and the .tflite file in
+LiteRT. The pictures are each runtime's own from text and image to pixels, against the float reference in the bundle. CPU times
+are those of this machine on one thread. With `--soc` Qualcomm's compiler makes contexts both ways, by onnxruntime-qnn and by
+LiteRT.
 """
 
 import argparse
@@ -80,15 +81,12 @@ def main() -> None:
     bundle, layout = read_whole(options.bundle, Bundle), Layout(options.results)
     shared = tuple(graph for graph in bundle.artifact.graphs if graph.task is None)
     bundle = replace(bundle, artifact=replace(bundle.artifact, graphs=shared))
-    print(
-        "\n".join(
-            [*_tasks(bundle, layout, options.items), "", *_graphs(bundle, layout), "", *_contexts(bundle, layout, options.soc)]
-        )
-    )  # noqa: T201
+    lines = [*_tasks(bundle, layout, options.items), "", *_graphs(bundle, layout), "", *_contexts(bundle, layout, options.soc)]
+    print("\n".join(lines))  # noqa: T201
 
 
 def _tasks(bundle: Stored[Bundle], layout: Layout, items: int) -> Iterator[str]:
-    yield "| task | ONNX Runtime, dB | its dialect, dB | LiteRT, dB | LiteRT against the dialect, dB | PSNR ONNX Runtime | PSNR LiteRT |"
+    yield "| task | ONNX Runtime | the dialect there | LiteRT | LiteRT against the dialect | PSNR, ONNX Runtime | PSNR, LiteRT |"
     yield "|---|---|---|---|---|---|---|"
     runtimes = [_onnx_runtime(bundle), _onnx_runtime(bundle, in_dialect), _litert(bundle, layout)]
     for task in bundle.artifact.tasks:

@@ -13,7 +13,7 @@ from support.scripted_harness import World
 from support.stored_run import RUN, store_run
 from support.synthetic_run import S25, make_run
 
-from quadbench.artifacts import Caveat, RunRecord, TaskAssets, Variant
+from quadbench.artifacts import LORA_PREFIX, Bundle, Caveat, Component, Graph, RunRecord, TaskAssets, TensorSpec, Variant
 from quadbench.artifacts.fingerprint import contents, differences, unlike
 from quadbench.cli import main
 from quadbench.recipe import Measure, Runtime, Terms
@@ -95,8 +95,10 @@ def test_the_result_is_said_first_with_its_interval_and_verdict(tmp_path: Path) 
     assert "takes the same time on A and B, to within 2.0 % (" in sentence(device(tmp_path / "b", 1.0))
     broken = sentence(device(tmp_path / "c", 1.0, broken="the phone is hot"))
     assert broken.endswith("; it ended early: the phone is hot.")
+    slower = sentence(device(tmp_path / "e", 1.05, looks=None))
+    assert slower.startswith("On virtual:s25, an image took 5.0 % more time on B than on A. The runs were stored")
     stored = sentence(device(tmp_path / "d", 1.0, looks=None))
-    assert stored.startswith("On virtual:s25, the runs are as they were stored")
+    assert stored.startswith("On virtual:s25, an image took the same time on A and B. The runs were stored")
 
 
 def test_a_table_has_a_line_for_each_figure(tmp_path: Path) -> None:
@@ -129,6 +131,20 @@ def test_what_the_sides_compute_is_named_where_it_differs(tmp_path: Path) -> Non
     assert set(differing) == {"precision", "restyle: sampler", "restyle: inputs"}
 
 
+def test_the_bits_of_lora_inputs_are_named_where_they_differ(tmp_path: Path) -> None:
+    bundle = make_run(tmp_path, variants=(Variant.SHARED,)).bundle
+
+    def of(dtype: str) -> Bundle:
+        inputs = (TensorSpec(name=f"{LORA_PREFIX}a", shape=(1,), dtype=dtype),)
+        file = bundle.tasks[0].table
+        graph = Graph(variant=Variant.SHARED, component=Component.UNET, file=file, inputs=inputs, outputs=())
+        return replace(bundle, digest=f"{dtype}-{bundle.digest}", graphs=(graph,))
+
+    differing = unlike([contents(of("int16"), bundle.tasks)], [contents(of("int8"), bundle.tasks)])
+    assert differing["LoRA inputs"] == ("int16", "int8")
+    assert set(differing) == {"LoRA inputs", "bundle"}
+
+
 @pytest.fixture
 def old_run(world: World) -> Layout:
     return store_run(world)
@@ -141,7 +157,10 @@ def test_stored_runs_stand_beside_each_other_without_a_verdict(old_run: Layout, 
     assert "End to end, ms" in shown
     assert not any(verdict.value in shown for verdict in Verdict)
     assert "not launched in turn for this" in " ".join(shown.split())
-    assert f"B: {RUN}, per-graph, run {RUN}" in shown
+    assert f"B: {RUN}, per-graph\n" in shown
+    data, report = (Path(line.partition(": ")[2]) for line in shown.splitlines()[-2:])
+    assert (data.name, report.name) == ("comparison.json", "comparison.html")
+    assert json.loads(data.read_text())["sentences"][0] in " ".join(report.read_text().split())
     assert main([*words, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["schema_version"] == 1
@@ -235,6 +254,7 @@ def test_ctrl_c_keeps_both_runs_and_what_their_whole_blocks_come_to(tiny_recipe:
     document = json.loads(path.read_text())
     (on_device,) = document["devices"]
     assert (on_device["blocks"], on_device["broken"]) == (1, "it was interrupted")
+    assert path.with_suffix(".html").is_file()
     for side in "ab":
         assert document[side]["run_id"] in rest
         assert load_run(Layout(tmp_path), document[side]["run_id"]).is_cut_short

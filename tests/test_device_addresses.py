@@ -173,7 +173,7 @@ def test_a_virtual_address_may_name_another_target_of_its_profile() -> None:
 
 
 @pytest.mark.parametrize(
-    ("profile", "known"), [("s25", "cpu, onnxruntime, qnn, xnnpack"), ("tabs11", "cpu, onnxruntime, xnnpack")]
+    ("profile", "known"), [("s25", "cpu, litert, onnxruntime, qnn, xnnpack"), ("tabs11", "cpu, litert, onnxruntime, xnnpack")]
 )
 def test_a_target_that_no_virtual_device_of_the_profile_can_run_is_refused(profile: str, known: str, tmp_path: Path) -> None:
     target = "ai_hub" if profile == "s25" else "qnn"

@@ -45,10 +45,8 @@ def test_a_slower_machine_on_one_side_is_told_by_the_file_that_both_run(tmp_path
 
 def test_times_that_do_not_compare_stand_in_no_colour(tmp_path: Path) -> None:
     coloured = re.compile(r'class="num ratio (?:better|worse)"')
-    equal, unequal = (
-        render_html(slowed(tmp_path / name, factor), Layout(tmp_path / name))
-        for name, factor in (("equal", 1.0), ("unequal", 1.5))
-    )
+    factors = {"equal": 1.0, "unequal": 1.5}
+    equal, unequal = (render_html(slowed(tmp_path / of, factor), Layout(tmp_path / of)) for of, factor in factors.items())
     row = re.compile(r'<tr class="row-(?:end_to_end|switch|unet_step)">.*?</tr>', re.DOTALL)
     assert any(coloured.search(text) for text in row.findall(equal))
     assert not any(coloured.search(text) for text in row.findall(unequal))

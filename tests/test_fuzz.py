@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 from support.bad_input.adapters import safetensors
+from support.hand_made import EVEN, comparison_of, point, sweep_of
 from support.tiny_model import RECIPE, tiny_unet
 from test_heard import expected, header, samples
 from test_manifest import _make
@@ -41,8 +42,15 @@ from quadbench.quad.adapters.inspection import inspect_adapter
 from quadbench.quad.adapters.lora_config import adapter_config
 from quadbench.quad.adapters.site_patterns import SitePattern
 from quadbench.recipe import load_recipe
+from quadbench.report import Sweep
+from quadbench.report.documents import study_json
+from quadbench.report.study_html import render_study, study_report
+from quadbench.report.study_line import study_line
+from quadbench.report.versus import Versus
+from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST, publish, read_manifest
 from quadbench.spec.document import read_document, read_value
+from quadbench.study.studies import read_study, study_lines
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 fuzzed = settings(
@@ -250,6 +258,26 @@ def test_any_manifest_is_read_or_refused(data: st.DataObject, tmp_path: Path) ->
             read_manifest(folder, CompiledBundle)
     finally:
         (folder / MANIFEST).write_bytes(right)
+
+
+SWEEP = sweep_of(*(point(value, psnr=EVEN, end_to_end=EVEN, bytes=(10.0,)) for value in ("int16", "int8")))
+COMPARISON = comparison_of({"virtual:s25": 1.05})
+
+
+@fuzzed
+@given(data=st.data(), study=st.sampled_from([SWEEP, COMPARISON]))
+def test_any_sweep_or_comparison_is_shown_or_refused(data: st.DataObject, study: Sweep | Versus, tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    path = study_report(study, layout).with_suffix(".json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tree = json.loads(study_json(study))
+    changed = _changed(tree, data.draw(st.sampled_from(_places(tree))), data.draw(TREES))
+    path.write_text(json.dumps(changed), encoding="utf-8", errors="surrogatepass")
+    with refused_by_name(ArtifactError, path.name):
+        read = read_study(path)
+        assert render_study(read)
+        assert study_line(read).sentences is not None
+    assert len(study_lines(layout, 20)) >= 1
 
 
 @fuzzed

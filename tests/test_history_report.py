@@ -49,7 +49,8 @@ def told(
 
 
 def page(*histories: Told) -> str:
-    return render_history(HistoryPage(title="restyle-s25", told=histories, commands={"The same again": "quadbench"}, made_at=NOW))
+    commands = {"The same again": "quadbench"}
+    return render_history(HistoryPage(title="restyle-s25", told=histories, commands=commands, next_step={}, made_at=NOW))
 
 
 def sentences(*histories: CaseHistory) -> tuple[str, ...]:
@@ -93,7 +94,8 @@ def test_the_page_is_one_file_without_script_whose_first_sentence_is_the_result(
     assert (read.wrong, read.open) == ([], [])
     assert read.count("script") == read.count("link") == read.count("img") == 0
     assert read.text.index(f"7.3 % more than before on s25 since {night_id(20)}") < read.text.index("nothing that matters")
-    assert "In 3 of 30 nights. The device was hot" in read.text
+    assert "throttled On s25. The device was hot" in read.text
+    assert "in 3 of 30 nights" in read.text
     for text in ("it is 7.0 % more", "four more steps", "The same again", "30 nights, 2026-01-01 to 2026-01-30"):
         assert text in read.text
     (data,) = re.findall(r'<pre class="data">(.*?)</pre>', html, re.DOTALL)
@@ -162,6 +164,7 @@ def test_an_attack_in_any_text_is_only_text() -> None:
             title=ATTACK,
             told=[told(nights, [ruling], [word], is_whole=True)],
             commands={ATTACK: ATTACK},
+            next_step={ATTACK: ATTACK},
             made_at=NOW,
         )
     )
@@ -194,9 +197,17 @@ def test_the_command_writes_the_page_beside_what_it_prints(
     assert f"7.3 % more than before on s25 since {night_id(20)}" in text
     again = " ".join(("quadbench history", *words, f"--html {path} --results {tmp_path}"))
     assert again in text
-    assert "quadbench history restyle-s25 --devices s25 --acknowledge REASON --until 30d" in text
+    assert f"quadbench history restyle-s25 --devices s25 --bisect {night_id(19)} {night_id(20)} --results" in text
+    assert "quadbench history restyle-s25 --devices s25 --acknowledge REASON --until 30d --results" in text
     assert history(tmp_path, *words, "--html", str(path), "--json") == 0
     assert json.loads(capsys.readouterr().out)["schema_version"] == 1
+
+
+def test_a_change_that_no_files_brought_is_a_question_to_the_device(tmp_path: Path) -> None:
+    updated = [around(night(number, 1.65), Android="17") for number in range(20, 30)]
+    path = tmp_path / "history.html"
+    assert history(store(tmp_path, [*steady(20), *updated]), "--html", str(path)) == 0
+    assert "quadbench doctor --device s25" in Page(path.read_text()).text
 
 
 @pytest.mark.parametrize(

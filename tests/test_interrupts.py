@@ -7,7 +7,7 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    ("module", "said"), [("rich.table", "nothing was begun"), ("quadbench.quad.admit", "what was measured is stored")]
+    ("module", "said"), [("rich.table", "nothing was begun"), ("quadbench.quad.admit", "what was finished is kept")]
 )
 @pytest.mark.parametrize("is_of_c", [False, True])
 def test_ctrl_c_while_something_is_imported_ends_without_a_traceback(module: str, said: str, is_of_c: bool) -> None:
@@ -18,7 +18,7 @@ def test_ctrl_c_while_something_is_imported_ends_without_a_traceback(module: str
 @pytest.mark.parametrize(("how", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_signal_ends_a_command_as_ctrl_c_does(how: str, code: int) -> None:
     assert _signalled(how, "rich.table") == (code, f"error: ended by {how}; nothing was begun\n")
-    assert _signalled(how, "quadbench.quad.admit") == (code, f"error: ended by {how}; what was measured is stored\n")
+    assert _signalled(how, "quadbench.quad.admit") == (code, f"error: ended by {how}; what was finished is kept\n")
 
 
 def test_ctrl_c_before_anything_is_imported_ends_without_a_traceback() -> None:

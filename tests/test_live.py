@@ -1,12 +1,14 @@
 """Lines of devices on a terminal: what each does, in so many cells as there are, and how long it still takes."""
 
 import io
+import logging
 import re
 from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
+from rich.logging import RichHandler
 from support.synthetic_run import S25, TABS11, make_run
 
 from quadbench.artifacts import LaunchPlan, SequenceBlock, Variant
@@ -78,6 +80,22 @@ def test_all_devices_of_a_run_are_seen_from_the_first_push_to_the_last_launch(tm
         observer.record(result.records[0])
     assert re.search(r"virtual:s25 ━{10} measured 5 launches in 0:00:\d\d +done\n", out.getvalue())
     assert "virtual:tabs11 waits for its turn" in out.getvalue()
+
+
+def test_what_is_logged_meanwhile_stands_above_the_lines_and_afterwards_where_it_did() -> None:
+    out = io.StringIO()
+    before = Console(file=io.StringIO(), width=100)
+    handler = RichHandler(console=before, show_path=False)
+    logging.getLogger().addHandler(handler)
+    try:
+        with RunConsole(Console(file=out, force_terminal=True, width=100, height=20, color_system=None), RUN_STAGES) as observer:
+            observer.sent("s25", 1, 2)
+            logging.getLogger("quadbench").warning("it rains")
+        assert handler.console is before
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert re.search(r"(?:^|\n|\r|\x1b\[2K)[^\n]*WARNING +it rains *\n", out.getvalue())
+    assert not re.search(r"left[^\n\r\x1b]*WARNING", out.getvalue())
 
 
 @pytest.mark.parametrize("width", [80, 120])

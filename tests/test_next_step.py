@@ -9,6 +9,7 @@ from support.synthetic_run import ABBA, failed, make_run
 
 from quadbench.artifacts import Caveat, RunResult, Variant
 from quadbench.report.next_step import next_step
+from quadbench.results.layout import Layout
 
 PHONE = "Attach a phone"
 MORE = "set measure.launches to 12"
@@ -38,3 +39,9 @@ def test_launches_for_verdicts_are_asked_for_where_both_sides_ran_too_few(tmp_pa
     shared = tuple(record for record in alone.records if record.variant is Variant.SHARED)
     assert told(replace(alone, records=shared)) == ""
     assert told(replace(alone, records=())) == ""
+
+
+def test_going_on_is_a_command_in_the_same_results_folder(tmp_path: Path) -> None:
+    cut = replace(make_run(tmp_path), is_cut_short=True)
+    assert next_step(cut, [], None, words=Layout(Path("results")).words).endswith(cut.run_id)
+    assert next_step(cut, [], None, words=Layout(Path("my runs")).words).endswith(f"{cut.run_id} --results 'my runs'")

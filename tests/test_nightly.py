@@ -178,6 +178,7 @@ def test_a_second_night_in_one_folder_says_which_it_waits_for_and_is_performed_t
         second = threading.Thread(target=performed, args=(launcher, "second"), kwargs={"scene": OLD})
         second.start()
         while "night first, by process 7 of ana@lab, is under way in this results folder" not in caplog.text:
+            second.join(timeout=0.05)
             assert second.is_alive()
         assert launcher.asked == []
     second.join()

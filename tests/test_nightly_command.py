@@ -59,6 +59,7 @@ def test_a_file_that_is_wrong_is_refused_with_exit_code_1(
     ("words", "said"),
     [
         (["perform", "night.yaml"], "'perform night.yaml' is nothing to perform"),
+        (["freeze", "reference", "quickstart", "--dry-run"], "--dry-run is of a night"),
         (["freeze", "../out", "quickstart"], "no bundle can be frozen under the name"),
         (["freeze", "reference", "nothing-of-the-kind"], "unknown recipe 'nothing-of-the-kind'"),
         (["nowhere.yaml"], "nowhere.yaml"),

@@ -138,7 +138,7 @@ def test_figures_of_this_machine_carry_their_caveat(first_run: tuple[pipeline.Ou
     outcome, _ = first_run
     of_device = {"local": Caveat.THIS_MACHINE, "virtual:s25": Caveat.VIRTUAL_DEVICE}
     assert all(of_device[record.device.address] in record.caveats for record in outcome.result.records)
-    assert all(caveat.advice in _text(outcome.report) for caveat in of_device.values())
+    assert all(caveat.doubt in _text(outcome.report) for caveat in of_device.values())
 
 
 def _text(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -122,7 +123,7 @@ def test_several_tables_are_summed_up_first(tmp_path: Path) -> None:
 
 def test_further_items_are_folded(tmp_path: Path) -> None:
     page = Page(render_html(make_run(tmp_path, items=6), Layout(tmp_path)))
-    assert page.count("details") == 3
+    assert page.count("details") == 3 + 1  # and the data
     assert "2 more items" in page.text
     assert page.count("img") == 6 * (6 + 7 + 5) + 6  # restyle, remove-object with its truth besides, draw
 
@@ -297,3 +298,11 @@ def test_the_report_says_what_was_run(tmp_path: Path) -> None:
     assert "Of a sweep: precision.lora = int8" in text
     assert "name: <mine>" in text
     assert "Of a sweep" not in Page(render_html(make_run(tmp_path / "alone"), Layout(tmp_path))).text
+
+
+def test_the_report_has_its_data_and_the_command_that_runs_the_same_again(tmp_path: Path) -> None:
+    result = replace(make_run(tmp_path, devices=(S25, TABS11)), recipe="name: quickstart\n")
+    text = Page(render_html(result, Layout(tmp_path))).text
+    assert "quadbench run quickstart.yaml --devices virtual:s25,virtual:tabs11" in text
+    data = json.loads(text[text.index('{ "schema_version"') :].partition(" Digests ")[0])
+    assert (data["run_id"], len(data["kpis"]), data["report"]) == (result.run_id, 2 * 3 * 15, None)

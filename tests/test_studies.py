@@ -20,7 +20,7 @@ from quadbench.report.study_html import render_study
 from quadbench.report.versus import Versus
 from quadbench.results.layout import Layout
 from quadbench.study.studies import find_study, read_study, study_lines
-from quadbench.study.sweep import Over, _kept_if_broken_off, _UnderWay, varied
+from quadbench.study.sweep import Over, _kept_if_broken_off, _SweepUnderWay, varied
 
 GOOD = (40.0, 42.0, 41.0, 43.0)
 SWEEP = sweep_of(
@@ -184,7 +184,7 @@ def test_the_report_of_a_sweep_says_the_answer_first_and_how_to_have_it_again() 
 def test_what_a_sweep_has_measured_is_kept_where_it_is_broken_off(tmp_path: Path, end: BaseException) -> None:
     layout = Layout(tmp_path)
     variations = varied("quickstart", [Over(key="precision.lora", values=("int16", "int8"))])
-    under_way = _UnderWay(sweep_id=SWEEP.sweep_id, variations=variations, command=SWEEP.command)
+    under_way = _SweepUnderWay(sweep_id=SWEEP.sweep_id, variations=variations, command=SWEEP.command)
     under_way.points.extend(SWEEP.points[:1])
     with pytest.raises(type(end)), _kept_if_broken_off(under_way, layout):
         raise end
@@ -197,7 +197,7 @@ def test_what_a_sweep_has_measured_is_kept_where_it_is_broken_off(tmp_path: Path
 
 def test_a_sweep_that_was_broken_off_before_its_first_setting_leaves_nothing(tmp_path: Path) -> None:
     variations = varied("quickstart", [Over(key="precision.lora", values=("int16", "int8"))])
-    under_way = _UnderWay(sweep_id=SWEEP.sweep_id, variations=variations, command=SWEEP.command)
+    under_way = _SweepUnderWay(sweep_id=SWEEP.sweep_id, variations=variations, command=SWEEP.command)
     with pytest.raises(KeyboardInterrupt), _kept_if_broken_off(under_way, Layout(tmp_path)):
         raise KeyboardInterrupt
     assert Layout(tmp_path).studies() == []

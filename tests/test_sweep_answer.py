@@ -38,6 +38,12 @@ def test_a_setting_that_is_better_in_something_and_worse_in_nothing_beats_the_ot
     assert sweep_tables(sweep)[0].columns[-1] == "best"
 
 
+def test_a_setting_without_pictures_is_not_called_beaten() -> None:
+    failed = point("failed", bytes=(10.0,))
+    said = sweep_answer(sweep_of(point("good", psnr=GOOD, bytes=(8.0,)), failed))
+    assert not any("beat" in sentence.lower().replace("none beats another", "") for sentence in said)
+
+
 def test_where_nothing_is_beaten_no_row_is_marked() -> None:
     sweep = sweep_of(point("a", psnr=GOOD, bytes=(10.0,)), point("b", psnr=WORSE, bytes=(8.0,)))
     table = sweep_tables(sweep)[0]

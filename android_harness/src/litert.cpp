@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "errors.hpp"
@@ -117,14 +118,15 @@ class LiteRtBinding final : public Binding::Form {
   void output(const TensorInfo& info, std::span<std::byte> memory) override { outputs_.bind(info, memory); }
 
   void run() override {
-    QUADBENCH_CHECK(api_, LiteRtRunCompiledModel, "LiteRT", compiled_, kSignature, inputs_.handles.size(), inputs_.handles.data(),
-                    outputs_.handles.size(), outputs_.handles.data());
+    QUADBENCH_CHECK(api_, LiteRtRunCompiledModel, "LiteRT", compiled_, kSignature, inputs_.handles.size(),
+                    inputs_.handles.data(), outputs_.handles.size(), outputs_.handles.data());
   }
 
  private:
   // The buffers of one direction, in the signature's order.
   struct Buffers {
-    Buffers(const LiteRtApi& api, std::vector<TensorInfo> infos) : api(api), infos(std::move(infos)), handles(this->infos.size()) {}
+    Buffers(const LiteRtApi& api, std::vector<TensorInfo> infos)
+        : api(api), infos(std::move(infos)), handles(this->infos.size()) {}
     Buffers(const Buffers&) = delete;
     Buffers& operator=(const Buffers&) = delete;
     ~Buffers() {
@@ -136,7 +138,8 @@ class LiteRtBinding final : public Binding::Form {
         if (infos[i].name != info.name) continue;
         const LiteRtTensorType type = type_of(info);
         Handle created = nullptr;
-        QUADBENCH_CHECK(api, LiteRtCreateTensorBufferFromHostMemory, info.name, &type, memory.data(), info.bytes(), nullptr, &created);
+        QUADBENCH_CHECK(api, LiteRtCreateTensorBufferFromHostMemory, info.name, &type, memory.data(), info.bytes(), nullptr,
+                        &created);
         release(std::exchange(handles[i], created));
       }
     }
@@ -158,7 +161,8 @@ class LiteRtBinding final : public Binding::Form {
 
 class LiteRtSession final : public Session::Form {
  public:
-  LiteRtSession(const LiteRtApi& api, Handle environment, const std::filesystem::path& graph, int threads, const std::string& name)
+  LiteRtSession(const LiteRtApi& api, Handle environment, const std::filesystem::path& graph, int threads,
+                const std::string& name)
       : api_(api), name_(name), model_(nullptr, api.LiteRtDestroyModel), compiled_(nullptr, api.LiteRtDestroyCompiledModel) {
     Handle created = nullptr;
     if (api.LiteRtCreateModelFromFile(environment, graph.c_str(), &created) != 0) {
@@ -182,7 +186,8 @@ class LiteRtSession final : public Session::Form {
   std::vector<TensorInfo> outputs() const override {
     return tensor_infos(
         api_, signature_,
-        {api_.LiteRtGetNumSignatureOutputs, api_.LiteRtGetSignatureOutputName, api_.LiteRtGetSignatureOutputTensorByIndex}, name_);
+        {api_.LiteRtGetNumSignatureOutputs, api_.LiteRtGetSignatureOutputName, api_.LiteRtGetSignatureOutputTensorByIndex},
+        name_);
   }
 
  private:
@@ -212,7 +217,8 @@ LiteRtRuntime::LiteRtRuntime(const RuntimePlan& plan) {
   void* library = ::dlopen(plan.library.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
     const char* reason = ::dlerror();
-    throw InputError(kLibraryKey, "cannot open '" + plan.library.string() + "': " + (reason != nullptr ? reason : "unknown reason"));
+    throw InputError(kLibraryKey,
+                     "cannot open '" + plan.library.string() + "': " + (reason != nullptr ? reason : "unknown reason"));
   }
   api_ = api_of(library, plan.library);
   Handle created = nullptr;

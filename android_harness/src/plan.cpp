@@ -109,7 +109,7 @@ ProviderPlan provider_plan(const Field& field, const Root& root) {
 std::size_t byte_count(const Field& field) { return static_cast<std::size_t>(field.integer(1, kMostBytes)); }
 
 RuntimePlan runtime_plan(const Field& field, const Root& root) {
-  field.require_keys({"engine", "library", "intra_op_threads", "cores", "thread_pool", "arena", "optimization", "preload",
+  field.require_keys({"library", "engine", "intra_op_threads", "cores", "thread_pool", "arena", "optimization", "preload",
                       "adapter_cache_bytes", "memory_budget_bytes", "memory_period_ms", "execution_provider"});
   RuntimePlan runtime;
   if (const auto engine = field.find("engine")) runtime.engine = choice(*engine, kEngines);

@@ -28,6 +28,7 @@ TEST_CASE("a plan is read, paths against its root") {
   CHECK(plan.verify);
   CHECK(plan.runtime.optimization == Optimization::kAll);
   CHECK(plan.runtime.arena == Arena::kNone);
+  CHECK(plan.runtime.engine == Engine::kOnnxRuntime);
   CHECK(plan.runtime.adapter_cache_bytes == std::size_t{512} << 20);
   CHECK_FALSE(plan.runtime.memory_budget_bytes);
   CHECK(plan.components.text_encoder.path == "/r/t");

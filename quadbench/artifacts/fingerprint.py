@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from quadbench.artifacts.bundle import Bundle, TaskAssets
+from quadbench.artifacts.parts import lora_dtype
 from quadbench.artifacts.run import LIBRARY_PREFIX, RunRecord
 
 _VERSIONS = ("quadbench", "runtime", "harness", "harness.commit", "harness.build_type", "kit")
@@ -36,8 +37,8 @@ def _images(record: RunRecord) -> dict[str, str]:
 
 
 def contents(bundle: Bundle, tasks: Sequence[TaskAssets]) -> dict[str, str]:
-    """Return what a side computes: its precision, and of each task the sampler, the LoRA and the inputs."""
-    held = {"precision": bundle.precision}
+    """Return what a side computes: its bundle, with the precision, and of each task the sampler, the LoRA and the inputs."""
+    held = {"bundle": bundle.digest[:12], "precision": bundle.precision, "LoRA inputs": lora_dtype(bundle)}
     for task in tasks:
         held |= {
             f"{task.name}: sampler": f"{task.scheme}, {task.steps} steps, guidance {task.guidance:g}",

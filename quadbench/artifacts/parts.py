@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 
 from quadbench.artifacts.bundle import (
+    LORA_PREFIX,
     AdapterFile,
     Bundle,
     CompiledBundle,
@@ -136,3 +137,10 @@ def _graph(graphs: Sequence[Graph], variant: Variant, component: Component, task
     raise ArtifactError(
         f"no graph {variant}/{task or '-'}/{component} is there; found: {known}", hint="build or compile it again"
     )
+
+
+def lora_dtype(bundle: Bundle) -> str:
+    """Return the type of the shared U-Net's LoRA inputs, as `int16`; `none` of a bundle without any."""
+    graphs = [g for g in bundle.graphs if (g.variant, g.component) == (Variant.SHARED, Component.UNET)]
+    dtypes = dict.fromkeys(spec.dtype for graph in graphs for spec in graph.inputs if spec.name.startswith(LORA_PREFIX))
+    return ", ".join(dtypes) or "none"

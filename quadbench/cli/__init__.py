@@ -198,7 +198,7 @@ def _kept(options: argparse.Namespace, interrupt: BaseException) -> str:
     if isinstance(interrupt, FarmGoesOn):
         return str(interrupt)
     if not isinstance(interrupt, RunInterrupted):
-        return "what was measured is stored"
+        return "what was finished is kept"
     run_id = interrupt.run_id
     again, report = next_command(options, "run", "--resume", run_id), next_command(options, "report", run_id)
     return f"what was measured is stored as run {run_id}\nto go on: {again}\nto see what there is: {report}"

@@ -38,22 +38,40 @@ def write_history(options: argparse.Namespace, told: Sequence[Told]) -> None:
         StorageError: it cannot be written.
     """
     now = datetime.now(UTC)
-    page = HistoryPage(title=options.case or "All cases", told=told, commands=_commands(options, told, now), made_at=now)
+    page = HistoryPage(
+        title=options.case or "All cases",
+        told=told,
+        commands=_commands(options),
+        next_step=_next_step(options, told, now),
+        made_at=now,
+    )
     write_page(options.html, render_history(page))
     if not options.json:
         print_text(f"Report: {options.html}")
 
 
-def _commands(options: argparse.Namespace, told: Sequence[Told], now: datetime) -> dict[str, str]:
+def _commands(options: argparse.Namespace) -> dict[str, str]:
     asked = [options.case] if options.case else []
     asked += ["--devices", options.devices] if options.devices else []
     asked += ["--all"] if options.all else []
-    commands = {
+    return {
         "The same again": next_command(options, "history", *asked, "--html", str(options.html)),
         "As data": next_command(options, "history", *asked, "--json"),
     }
-    change = next((change for one in told if (change := last_change(one.history, now)) and change.is_open), None)
-    if change:
-        words = ("history", change.history.case, "--devices", change.history.address, "--acknowledge", "REASON", "--until", "30d")
-        commands[f"If {change.history.case} shall be so"] = next_command(options, *words)
-    return commands
+
+
+def _next_step(options: argparse.Namespace, told: Sequence[Told], now: datetime) -> dict[str, str]:
+    """Return what to do about the latest change that nobody wants and nobody has acknowledged, by what it is for."""
+    changes = [change for one in told if (change := last_change(one.history, now)) and change.is_open]
+    if not changes:
+        return {}
+    change = max(changes, key=lambda change: change.segment.first)
+    case, address = change.history.case, change.history.address
+    steps: dict[str, tuple[str, ...]] = {}
+    if "files" in change.segment.changed:
+        nights = change.before.last, change.segment.first
+        steps["To launch both again, in turn"] = ("history", case, "--devices", address, "--bisect", *nights)
+    else:
+        steps["To see what is wrong with the device"] = ("doctor", "--device", address)
+    steps["If it shall be so"] = ("history", case, "--devices", address, "--acknowledge", "REASON", "--until", "30d")
+    return {purpose: next_command(options, *command) for purpose, command in steps.items()}

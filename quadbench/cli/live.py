@@ -1,5 +1,6 @@
 """Live: what each device does now -> a line for each at the end of the terminal, renewed as it goes, never wider than that."""
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.logging import RichHandler
 from rich.text import Text
 
 from quadbench.artifacts.device_text import one_line
@@ -39,15 +41,22 @@ class LiveLines:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._lines: dict[str, LiveLine] = {}  # never changed in place: another thread reads it
+        self._logged_on: list[tuple[RichHandler, Console]] = []
         self._live = Live(console=console, transient=True, refresh_per_second=_PER_SECOND, get_renderable=self._rendered)
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
             self._live.start()
+            handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, RichHandler)]
+            self._logged_on = [(handler, handler.console) for handler in handlers]
+            for handler in handlers:
+                handler.console = self._console  # so that what is logged stands above the lines, and not among them
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._live.stop()
+        for handler, console in self._logged_on:
+            handler.console = console
 
     def set(self, name: str, what: str, detail: str, share: float | None = None) -> None:
         """Say what a device or stage does now; its time counts from when it began to do that."""

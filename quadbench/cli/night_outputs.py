@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from quadbench.cli.console import print_error, print_text, stdout_console
-from quadbench.cli.options import output_file, results_words
+from quadbench.cli.options import output_file
 from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import QuadbenchError, UserError
 from quadbench.nightly.github import annotations
@@ -70,7 +70,7 @@ def write_outputs(options: argparse.Namespace, performed: Performed, layout: Lay
 
 def _view(performed: Performed, layout: Layout) -> NightView:
     series = {place: until(one, performed.night) for place, one in performed.series.items()}
-    return night_view(performed.night, series, map(_rate, performed.devices), results_words(layout))
+    return night_view(performed.night, series, map(_rate, performed.devices), layout.words)
 
 
 def _rate(known: DeviceKnowledge) -> AlarmRate:

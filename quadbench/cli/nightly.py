@@ -62,6 +62,8 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     try:
+        if options.dry_run and len(options.words) > 1:
+            raise UserError("--dry-run is of a night", hint="quadbench nightly FILE --dry-run")
         match options.words:
             case ["freeze", name, source]:
                 return _freeze(options, name, source)

@@ -9,12 +9,11 @@ from typing import Any
 
 from quadbench.cli.commands import COMMANDS
 from quadbench.errors import shown
-from quadbench.results.layout import Layout
+from quadbench.results.layout import USUAL_ROOT, Layout
 from quadbench.target.abi import Abi
 
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
-_RESULTS = "results"
 Run = Callable[[argparse.Namespace], int]
 
 
@@ -25,7 +24,7 @@ def common_options() -> argparse.ArgumentParser:
         "--results",
         type=_layout,
         dest="layout",
-        default=_RESULTS,
+        default=str(USUAL_ROOT),
         metavar="DIR",
         help="where records, bundles and reports are kept (default: results)",
     )
@@ -68,12 +67,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 def next_command(options: argparse.Namespace, *words: str) -> str:
     """Return the command that comes next, as a shell takes it, in the same results folder."""
-    return f"quadbench {shlex.join((*words, *results_words(options.layout)))}"
-
-
-def results_words(layout: Layout) -> tuple[str, ...]:
-    """Return the words that name a results folder in a command; none where it is the usual one."""
-    return () if layout.root == Path(_RESULTS) else ("--results", str(layout.root))
+    return f"quadbench {shlex.join((*words, *options.layout.words))}"
 
 
 def add_abi(parser: argparse.ArgumentParser, default: Abi) -> None:

@@ -14,9 +14,9 @@ from quadbench.artifacts import MIB
 from quadbench.cli.addresses import add_devices, chosen_devices
 from quadbench.cli.conditions import add_baseline, add_fail_if, baseline_of, conditions_of
 from quadbench.cli.conduct import add_conduct, conduct_of
-from quadbench.cli.console import RUN_STAGES, RunConsole, print_error, print_json, print_note, print_text
+from quadbench.cli.console import RUN_STAGES, RunConsole, print_error, print_json, print_text
 from quadbench.cli.farm_submit import add_farm, run_on_farm, use_farm
-from quadbench.cli.options import add_command, next_command
+from quadbench.cli.options import add_command
 from quadbench.cli.result import add_full, print_result
 from quadbench.cli.sources import OfRecipe, OfRun, Source, named_source
 from quadbench.cli.waiting import add_wait, once_free
@@ -73,8 +73,6 @@ def run(options: argparse.Namespace) -> int:
     code = print_result(options, outcome.result, path, conditions, baseline)
     for address, failure in outcome.failures.items():
         print_error(f"{address} was left out: {failure}")
-    if outcome.result.is_cut_short:
-        print_note(f"the run was cut short; to go on: {next_command(options, 'run', '--resume', outcome.result.run_id)}")
     return outcome.exit_code or code
 
 

@@ -7,8 +7,8 @@ from typing import assert_never
 
 from quadbench.ai_hub.client import INSTALL_HINT
 from quadbench.ai_hub.problems import CONFIGURE_HINT, config_path
-from quadbench.compile.litert_sdk import INSTALL_HINT as LITERT_HINT
 from quadbench.compile.litert_sdk import Missing, Sdk, look_for_sdk
+from quadbench.compile.tflite import INSTALL_HINT as LITERT_HINT
 from quadbench.compile.toolchain import installed_version, missing_parts
 from quadbench.errors import MissingDependencyError
 from quadbench.target.targets import AiHubTarget, LiteRtTarget, OnnxRuntimeTarget, QnnTarget, Target

@@ -13,9 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from quadbench.compile.tflite import INSTALL_HINT
 from quadbench.errors import MissingDependencyError
 
-INSTALL_HINT = "pip install 'quadbench[litert]'"
 LITERT = "ai-edge-litert"
 
 

@@ -22,7 +22,7 @@ from quadbench.results.layout import Layout
 from quadbench.rollout import install
 from quadbench.rollout.equipment import Kind, host_runtime, kind_of, kit_for
 from quadbench.rollout.push_set import local_file
-from quadbench.target.targets import OnnxRuntimeTarget, QnnTarget, RunTarget, target_key
+from quadbench.target.targets import AiHubTarget, OnnxRuntimeTarget, QnnTarget, RunTarget, target_key
 
 RUN_ID = "probe"
 _TIMEOUT_S = 30.0
@@ -62,7 +62,7 @@ def graph_checks(device: Device, layout: Layout, observer: Observer, versions: d
 def _targets(device: Device, own: Kind) -> list[RunTarget]:
     """Return the CPU, the device's own target, and its NPU, each once."""
     npu = (target for target in device.profile.targets() if isinstance(target, QnnTarget))
-    targets = (target for target in (_CPU, own.target, *npu) if isinstance(target, OnnxRuntimeTarget | QnnTarget))
+    targets = (target for target in (_CPU, own.target, *npu) if not isinstance(target, AiHubTarget))
     return list(dict.fromkeys(targets))
 
 
@@ -105,7 +105,6 @@ def _judged(record: RunRecord, most: int) -> Answer:
             "these graphs compute something else on this device; no figure of it means anything until that is known",
         )
     libraries = sum(name.startswith(LIBRARY_PREFIX) for name in record.versions)
-    runtime = record.versions.get("runtime", "unknown")
-    return Answer(
-        said=f"its image is the known one within {difference:.0f}/255; ONNX Runtime {runtime}, {libraries} libraries loaded"
-    )
+    version = record.versions.get("runtime", "unknown")
+    runtime = version if record.settings.get("engine") else f"ONNX Runtime {version}"
+    return Answer(said=f"its image is the known one within {difference:.0f}/255; {runtime}, {libraries} libraries loaded")

@@ -48,7 +48,7 @@ def _runtime(installation: Installation, variant: Variant, runtime: Runtime) -> 
     provider = installation.execution_provider if variant.is_quantized else None
     litert = installation.litert if variant.is_quantized else None
     return {
-        "engine": "litert" if litert else "onnxruntime",
+        **({"engine": "litert"} if litert else {}),
         "library": installation.path_of_digest(litert, "LiteRT's library") if litert else installation.runtime_path,
         "intra_op_threads": runtime.threads,
         "cores": list(runtime.cores),

@@ -12,7 +12,7 @@ from quadbench.lint.rules import EXACT_RESIZE, RESIZE_DEFAULTS
 
 OPERATORS = {  # those with a form; InstanceNormalization where it is part of a group norm
     "Add", "Concat", "Conv", "Div", "Flatten", "Gather", "Gelu", "Gemm", "Identity", "InstanceNormalization",
-    "LayerNormalization", "MatMul", "Mul", "Reshape", "Resize", "Sigmoid", "Slice", "Softmax", "Split",
+    "LayerNormalization", "MatMul", "Mul", "ReduceMean", "Reshape", "Resize", "Sigmoid", "Slice", "Softmax", "Split",
     "Squeeze", "Sub", "Transpose", "Unsqueeze",
 }  # fmt: skip
 

@@ -26,6 +26,11 @@ class Change:
     word: Acknowledgement | None
 
     @property
+    def before(self) -> Segment:
+        """Return the segment before it."""
+        return self.figure.segments[self.figure.segments.index(self.segment) - 1]
+
+    @property
     def is_open(self) -> bool:
         """Say whether it is one that nobody wants and nobody has acknowledged."""
         return self.word is None and is_worse(self.segment.change or 0.0, self.figure.key)

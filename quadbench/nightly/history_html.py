@@ -16,7 +16,7 @@ from quadbench.artifacts.night import Measurement
 from quadbench.nightly.history import CaseHistory, segment_table, sentence, told_tables
 from quadbench.nightly.history_answer import answer, last_change
 from quadbench.nightly.history_chart import MOST_NIGHTS, history_chart
-from quadbench.report.night_words import words
+from quadbench.report.night_words import listed, words
 from quadbench.report.page import page_environment
 from quadbench.report.text_table import TextTable
 from quadbench.report.units import plural
@@ -37,11 +37,12 @@ class Told:
 
 @dataclass(frozen=True, kw_only=True)
 class HistoryPage:
-    """Histories as a page has them. `commands` are those that say the same again, and what comes next, by what they are for."""
+    """Histories as a page has them. `commands` are those that say the same again, and `next_step` what comes next, by purpose."""
 
     title: str
     told: Sequence[Told]
     commands: Mapping[str, str]
+    next_step: Mapping[str, str]
     made_at: datetime
 
 
@@ -67,6 +68,7 @@ class HistoryDocument:
 def render_history(page: HistoryPage) -> str:
     """Return a page of histories as text: what changed last stands first, and so do the devices on which it did."""
     told = sorted(page.told, key=lambda one: _urgency(one.history, page.made_at))
+    sections = _sections(told)
     sentences = answer([one.history for one in page.told], page.made_at)
     return (
         _environment()
@@ -76,7 +78,8 @@ def render_history(page: HistoryPage) -> str:
             sentences=sentences[:_MOST_SENTENCES],
             titles=len({one.history.case for one in told}),
             left_out=max(len(sentences) - _MOST_SENTENCES, 0),
-            sections=_sections(told),
+            sections=sections,
+            doubts=_doubted(sections),
             without=max(len(told) - _MOST_SECTIONS, 0),
             most_nights=MOST_NIGHTS,
             data=_data(one.history for one in told[:_MOST_SECTIONS]),
@@ -117,6 +120,16 @@ def _sections(told: Sequence[Told]) -> list[_Section]:
     return sections
 
 
+def _doubted(sections: Sequence[_Section]) -> dict[Caveat, tuple[str, ...]]:
+    """Return the caveats, each with the devices whose nights have it."""
+    of_all = dict.fromkeys(caveat for section in sections for caveat in section.doubts)
+    return {
+        caveat: tuple(dict.fromkeys(one.history.address for one in sections if caveat in one.doubts))
+        for caveat in Caveat
+        if caveat in of_all
+    }
+
+
 def _data(histories: Iterable[CaseHistory]) -> str:
     short = tuple(replace(one, rulings=one.rulings[-_MOST_RULINGS:]) for one in histories)
     document = HistoryDocument(schema_version=SCHEMA_VERSION, devices=short)
@@ -125,4 +138,8 @@ def _data(histories: Iterable[CaseHistory]) -> str:
 
 @cache
 def _environment() -> Environment:
-    return page_environment({"words": words, "span": span_words})
+    return page_environment({"words": words, "span": span_words, "listed": _listed})
+
+
+def _listed(names: Sequence[str]) -> str:
+    return listed([words(name) for name in names])

@@ -225,7 +225,7 @@ def _unlike(baseline: RunResult, result: RunResult, address: str) -> dict[str, t
 
 def _contents(run: RunResult, device: DeviceFacts) -> dict[str, str]:
     bundle = run.bundle_on(device)
-    own = {"recipe": bundle.recipe_digest[:12], "bundle": bundle.digest[:12]}
+    own = {"recipe": bundle.recipe_digest[:12]}
     return own | ({} if device.family == "virtual" else {"serial": device.serial}) | contents(bundle, bundle.tasks)
 
 

@@ -73,7 +73,8 @@ def _change(row: SideRow, ratio: float | None) -> str:
     if ratio is None and a and b and row.unit:
         ratio = b / a
     if row.unit or a is None or b is None:
-        return "the same" if ratio == 1 else change(ratio) or "–"
+        words = "the same" if ratio == 1 else change(ratio) or "–"
+        return words.replace("0.0 %", "less than 0.1 %") if words.startswith("0.0 %") else words
     more = round(b, 1) - round(a, 1)
     return f"{abs(more):.1f} dB {'more' if more > 0 else 'less'}" if more else "the same"
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from jinja2 import Environment
 from markupsafe import Markup
+from pydantic import TypeAdapter
 
 from quadbench.artifacts import RunResult
 from quadbench.artifacts.caveats import FigureKind
@@ -24,6 +25,7 @@ from quadbench.report.kpi import Figure
 from quadbench.report.page import page_environment, write_page
 from quadbench.report.pictures import Picture
 from quadbench.report.storage import Storage, UseCases, rom_parts, rom_steps
+from quadbench.report.summary import RunSummary, run_summary
 from quadbench.report.units import Unit
 from quadbench.report.view import DeviceKpis, TimeShare, report_view
 from quadbench.report.ways import Ways
@@ -63,7 +65,9 @@ def write_report(result: RunResult, layout: Layout, baseline: RunResult | None =
 def render_html(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> str:
     """Return the report as text. The pictures are read; one that is missing is named in its place."""
     view = report_view(result, layout, baseline)
-    return _environment().get_template("report.html.j2").render(view=view, words=words, min_blocks=MIN_BLOCKS)
+    data = TypeAdapter(RunSummary).dump_json(run_summary(view, None), indent=1).decode()
+    page = _environment().get_template("report.html.j2")
+    return page.render(view=view, words=words, min_blocks=MIN_BLOCKS, data=data)
 
 
 @cache

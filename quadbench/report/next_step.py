@@ -1,7 +1,8 @@
 """Next step: a run and what is doubtful of it -> what to do next, in sentences with the words to type; pure."""
 
+import shlex
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from quadbench.artifacts import Caveat, RunResult, Status, Variant
 from quadbench.report.baseline import Baseline
@@ -13,13 +14,20 @@ _CURED = (Caveat.DEBUG_BUILD, Caveat.THROTTLED, Caveat.LOADED_HOST, Caveat.UNEVE
 _ENOUGH = MIN_BLOCKS * LAUNCHES_PER_BLOCK  # launches of a variant, for verdicts
 
 
-def next_step(result: RunResult, caveats: Iterable[Caveat], baseline: Baseline | None, *, is_unequal: bool = False) -> str:
+def next_step(
+    result: RunResult,
+    caveats: Iterable[Caveat],
+    baseline: Baseline | None,
+    *,
+    is_unequal: bool = False,
+    words: Sequence[str] = (),
+) -> str:
     """Return what helps most: going on, mending what failed, a phone where none was measured, and what cures the doubts.
 
-    `is_unequal`: two sides that are compared met different conditions.
+    `is_unequal`: two sides that are compared met different conditions. `words` name the results folder in a command.
     """
     if result.is_cut_short:
-        return f"Go on with the run: quadbench run --resume {result.run_id}"
+        return f"Go on with the run: quadbench {shlex.join(('run', '--resume', result.run_id, *words))}"
     if any(record.status not in (Status.OK, Status.DISCARDED) for record in result.records):
         return "See the reasons of the launches that failed (quadbench doctor --device NAME tries a device), and run again."
     doubted = set(caveats)

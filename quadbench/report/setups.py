@@ -3,7 +3,8 @@
 import re
 from dataclasses import dataclass
 
-from quadbench.artifacts import LORA_PREFIX, Bundle, Component, RunResult, TaskAssets, Variant
+from quadbench.artifacts import Bundle, RunResult, TaskAssets
+from quadbench.artifacts.parts import lora_dtype
 from quadbench.report.launches import devices_of
 from quadbench.report.text_table import TextTable
 from quadbench.report.units import plural
@@ -47,7 +48,7 @@ def titled(title: str, where: str) -> str:
 
 
 def _cells(bundle: Bundle) -> tuple[str, ...]:
-    return (bundle.precision, _lora_dtype(bundle), *map(sampler_text, bundle.tasks))
+    return (bundle.precision, lora_dtype(bundle), *map(sampler_text, bundle.tasks))
 
 
 def sampler_text(task: TaskAssets) -> str:
@@ -59,10 +60,4 @@ def precision_text(bundle: Bundle) -> str:
     """Return a bundle's precision in words: `w8a16 (weights of 8 bits, activations of 16), LoRA int16`."""
     bits = re.fullmatch(r"w(\d+)a(\d+)", bundle.precision)
     meaning = f" (weights of {bits[1]} bits, activations of {bits[2]})" if bits else ""
-    return f"{bundle.precision}{meaning}, LoRA {_lora_dtype(bundle)}"
-
-
-def _lora_dtype(bundle: Bundle) -> str:
-    graphs = [g for g in bundle.graphs if (g.variant, g.component) == (Variant.SHARED, Component.UNET)]
-    dtypes = dict.fromkeys(spec.dtype for graph in graphs for spec in graph.inputs if spec.name.startswith(LORA_PREFIX))
-    return ", ".join(dtypes) or "none"
+    return f"{bundle.precision}{meaning}, LoRA {lora_dtype(bundle)}"

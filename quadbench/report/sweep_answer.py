@@ -31,7 +31,7 @@ def _of_device(sweep: Sweep, device: str) -> Iterator[str]:
         yield f"On {device}, there is one setting alone, and nothing to hold it against."
     else:
         yield f"On {device}, the keys change nothing that a task computes: what differs from row to row is noise."
-    yield from _noise([point for point in points if point not in touched], noise)
+    yield from _noise([point for point in points if point not in touched], device, noise)
     if touched and not any(map(_quality, touched)):
         yield f"On {device}, no pictures were scored: quality is not in this comparison."
     if touched and not any(point.figure(TIME) for point in touched):
@@ -130,9 +130,10 @@ def _decibels(difference: float) -> str:
 
 def _order(settings: _Settings, noise: float | None) -> str:
     """Say which settings beat others; where none does, whether anything is told at all, and what would tell more."""
-    best = [value for value, points in settings.items() if _is_best(points)]
-    beaten = [value for value in settings if value not in best]
-    if len(best) == 1:
+    rated = [value for value, points in settings.items() if any(map(_quality, points))]
+    best = [value for value in rated if _is_best(settings[value])]
+    beaten = [value for value in rated if value not in best]
+    if beaten and len(best) == 1:
         return f"{best[0]} beats the others: it is better in something, and as good in the rest."
     if beaten and best:
         return f"Beaten, as another is better in something and as good in the rest: {', '.join(beaten)}."
@@ -151,13 +152,13 @@ def _order(settings: _Settings, noise: float | None) -> str:
     return f"None beats another in everything that can be told.{more}"
 
 
-def _noise(untouched: Sequence[SweepPoint], noise: float | None) -> Iterator[str]:
+def _noise(untouched: Sequence[SweepPoint], device: str, noise: float | None) -> Iterator[str]:
     """Say how much differs of tasks that the sweep did not touch."""
     tasks = list(dict.fromkeys(point.task for point in untouched))
     if not tasks or noise is None:
         return
     rest = f"times of {', '.join(tasks)}, which the keys do not change, differ by up to {percent(noise - 1)} from row to row"
-    yield f"Noise: {rest}, so that no smaller difference of times counts."
+    yield f"Noise on {device}: {rest}, so that no smaller difference of times counts."
 
 
 def settling(sweep: Sweep) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ def merits(one: SweepPoint, other: SweepPoint, noise: float | None = None) -> di
         if mine and theirs:
             pairs[key] = (mine, theirs)
     told = {key: _of_quality(*pair) if key == quality else _of_cost(*pair, noise or 1.0) for key, pair in pairs.items()}
-    return {key: difference for key, difference in told.items() if difference}
+    return {key: merit for key, merit in told.items() if merit}
 
 
 def noise_of(sweep: Sweep, device: str) -> float | None:

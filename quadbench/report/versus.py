@@ -33,7 +33,8 @@ class VersusSide:
 
     def __str__(self) -> str:
         changes = ", ".join(f"{key}={value}" for key, value in self.changes.items() if key != "variant")
-        return f"{self.source}{f' with {changes}' if changes else ''}, {self.variant}, run {self.run_id}"
+        run = "" if self.source == self.run_id else f", run {self.run_id}"
+        return f"{self.source}{f' with {changes}' if changes else ''}, {self.variant}{run}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +89,18 @@ def sentence(device: VersusDevice) -> str:
     """Say what came of the comparison on a device, the result first."""
     row, where = primary_row(device), f"On {device.device.address}"
     if device.looks is None:
-        return f"{where}, the runs are as they were stored, not launched in turn for this: all that changed between them counts."
+        counts = "The runs were stored, not launched in turn for this: all that changed between them counts."
+        return f"{where}, {_stored(row)}. {counts}"
     if row is None or row.comparison is None or row.comparison.ratio is None:
         return f"{where}, there are no times to compare{f': {device.broken}' if device.broken else ''}."
     return f"{where}, {_said(row.comparison, device.looks)}{f'; it ended early: {device.broken}' if device.broken else ''}."
+
+
+def _stored(row: SideRow | None) -> str:
+    if row is None or row.a is None or row.b is None or row.a.value <= 0:
+        return "there are no times to compare"
+    told = change(row.b.value / row.a.value)
+    return "an image took the same time on A and B" if told.startswith("0.0 %") else f"an image took {told} time on B than on A"
 
 
 def _said(told: Comparison, looks: Looks) -> str:

@@ -1,5 +1,6 @@
 """View: RunResult -> everything that the report shows, in reading order; pure, and in nanoseconds, bytes and decibels."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -135,6 +136,12 @@ class ReportView:
     conditions: tuple[DeviceConditions, ...]
 
     @property
+    def again(self) -> str:
+        """Return the command that runs the same on the same devices, of a file with the recipe."""
+        addresses = ",".join(device.address for device in self.devices)
+        return shlex.join(("quadbench", "run", f"{self.result.bundle.recipe_name}.yaml", "--devices", addresses))
+
+    @property
     def unequal(self) -> frozenset[tuple[str, str]]:
         """Return device and task wherever the sides met different conditions, so that their times do not compare."""
         rows = [row for device in self.kpis for task in device.tasks for row in task.rows]
@@ -157,7 +164,7 @@ def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = 
         baseline=earlier,
         gaps=gaps(result, rows),
         doubts=doubts,
-        next_step=next_step(result, (doubt.caveat for doubt in doubts), earlier, is_unequal=bool(unequal_rows(rows))),
+        next_step=_next_step(result, layout, doubts, rows, earlier),
         glance=tuple(_glance(device.device, task) for device in kpis for task in device.tasks),
         kpis=kpis,
         ways=ways_views(result, rows),
@@ -181,6 +188,13 @@ def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = 
         settings=settings(result),
         conditions=device_conditions(result),
     )
+
+
+def _next_step(
+    result: RunResult, layout: Layout, doubts: Sequence[Doubt], rows: Sequence[KpiRow], earlier: Baseline | None
+) -> str:
+    caveats = [doubt.caveat for doubt in doubts]
+    return next_step(result, caveats, earlier, is_unequal=bool(unequal_rows(rows)), words=layout.words)
 
 
 def _held_out_tables(result: RunResult, setups: Sequence[Setup]) -> tuple[TextTable, ...]:

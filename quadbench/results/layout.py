@@ -8,6 +8,7 @@ from quadbench.artifacts import Variant
 from quadbench.artifacts.names import check_file_name, check_relative_path
 
 _DIGEST_CHARACTERS = 16  # of a folder's name: enough that two artifacts never share one
+USUAL_ROOT = Path("results")
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,11 @@ class Layout:
     """Everything below one results folder. A path that is returned need not exist."""
 
     root: Path
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that name it in a command; none where it is the usual one."""
+        return () if self.root == USUAL_ROOT else ("--results", str(self.root))
 
     @property
     def database(self) -> Path:

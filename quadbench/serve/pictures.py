@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from quadbench.artifacts.pixels import png_size
 from quadbench.errors import ArtifactError, UnknownNameError
+from quadbench.report.difference import difference_png
 from quadbench.report.pictures import Picture, TaskPictures
 from quadbench.report.view import ReportView
 from quadbench.spec import read_file
@@ -48,19 +48,22 @@ def galleries(view: ReportView) -> tuple[PictureGallery, ...]:
 
 
 def picture_bytes(view: ReportView, number: int) -> bytes:
-    """Return a picture's file.
+    """Return a picture's file, or how far it is from another where it is a difference.
 
     Raises:
         UnknownNameError: the run has no such picture, or its file is gone.
         ArtifactError: the file is no picture.
     """
-    path = next((path for n, path in enumerate(_paths(view)) if n == number), None)
-    if path is None or not path.is_file():
+    picture = next((picture for n, picture in enumerate(_shown(view)) if n == number), None)
+    path = picture.path if picture else None
+    if picture is None or path is None or not path.is_file():
         raise UnknownNameError("picture", str(number), ())
-    content = read_file(path, fault=ArtifactError, most_bytes=_MOST_BYTES)
     try:
+        if picture.apart_from:
+            return difference_png(path, picture.apart_from)
+        content = read_file(path, fault=ArtifactError, most_bytes=_MOST_BYTES)
         png_size(content)
-    except ValueError as error:
+    except (OSError, SyntaxError, ValueError) as error:
         raise ArtifactError(f"'{path}' is no picture: {error}") from error
     return content
 
@@ -69,10 +72,6 @@ def _shown(view: ReportView) -> Iterator[Picture]:
     for task in view.pictures:
         for item in (*task.shown, *task.folded):
             yield from item.pictures
-
-
-def _paths(view: ReportView) -> Iterator[Path | None]:
-    return (picture.path for picture in _shown(view))
 
 
 def _gallery(task: TaskPictures, numbers: dict[int, int]) -> PictureGallery:

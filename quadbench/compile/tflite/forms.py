@@ -23,6 +23,7 @@ FORMS: dict[str, Form] = {
     "Gather": linear.gather,
     "LayerNormalization": norms.layer_norm,
     GROUP_NORM: norms.group_norm,
+    "ReduceMean": norms.mean,
     "Reshape": moving.reshape,
     "Squeeze": moving.reshape,
     "Unsqueeze": moving.reshape,

@@ -1,7 +1,7 @@
-"""Norms: LayerNormalization and a whole group norm -> their form in LiteRT.
+"""Norms: LayerNormalization, a whole group norm and ReduceMean -> their form in LiteRT.
 
-They are computed in float between DEQUANTIZE and QUANTIZE. A variance that is rounded to INT16 under one scale for all groups and
-all inputs loses the small ones, and the norm with them.
+Norms are computed in float between DEQUANTIZE and QUANTIZE. A variance that is rounded to INT16 under one scale for all groups
+and all inputs loses the small ones, and the norm with them.
 """
 
 from math import prod
@@ -38,6 +38,13 @@ def group_norm(w: Writer, op: Operation) -> None:
     grouped = norm.reshaped(norm.exact(data), seen)
     normal = norm.reshaped(norm.normalised(grouped, axes), shape)
     norm.scaled(normal, w.result(op.outputs[0], last=is_image), (channels,) if is_image else (channels, 1))
+
+
+def mean(w: Writer, op: Operation) -> None:
+    """MEAN over constant axes, in INT16."""
+    source, axes = op.inputs[0], w.weights(op, 1).values
+    options = schema.ReducerOptionsT(keepDims=bool(op.attributes.get("keepdims", 1)))
+    w.model.operator("MEAN", [w.plain(source), w.model.numbers(*axes.tolist())], [w.result(op.outputs[0])], options)
 
 
 class _Norm:

@@ -41,7 +41,13 @@ class Writer:
         return self._plain[name]
 
     def channels_last(self, name: str) -> int:
-        """Return a tensor of four dimensions with its channels last."""
+        """Return a tensor of four dimensions with its channels last.
+
+        Raises:
+            BuildError: it has another number of dimensions.
+        """
+        if name in self._plain and len(shape := self.graph.shapes[name]) != IMAGE_RANK:
+            raise BuildError(f"'{name}' has the shape {shape} beside images, which has no form in LiteRT here")
         if name not in self._last:
             is_turned = name in self._plain
             self._last[name] = self.transposed(self._plain[name], name, TO_LAST) if is_turned else self._constant(name, last=True)
@@ -105,7 +111,7 @@ class Writer:
         if constant is None:
             raise BuildError(f"'{name}' is read before it is written")
         values, scale = _int16(constant)
-        if last and values.ndim > 1:
+        if last and values.size > 1:
             values = values.reshape((1,) * (IMAGE_RANK - values.ndim) + values.shape).transpose(TO_LAST)
         return self.model.constant(f"{name}.last" if last else name, values, scale)
 

@@ -1,0 +1,96 @@
+"""The main job in LiteRT: written by quadbench, run by the native harness on a virtual device, beside ONNX Runtime."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("ai_edge_litert")
+
+from support.harness_launch import launch
+from support.harness_scene import Plan
+from support.tiny_model import copy_with_one_task
+from test_pipeline import Watcher
+
+from quadbench import pipeline
+from quadbench.artifacts import Status, Variant
+from quadbench.errors import MissingDependencyError
+from quadbench.harness.runtime import LITERT_LIBRARY, litert_library
+from quadbench.recipe import load_recipe
+from quadbench.results.layout import Layout
+from quadbench.rollout.equipment import Kind, host_libraries, kit_for
+from quadbench.target.abi import Abi
+from quadbench.target.profile import load_profile
+from quadbench.target.targets import LiteRtTarget
+
+ONNX_RUNTIME, LITERT = "virtual:s25", "virtual:tabs11?target=litert"
+LEAST_DB = 30.0
+
+
+def test_one_run_measures_two_runtimes_and_their_pictures_are_those_of_the_reference(tiny_recipe: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(copy_with_one_task(tiny_recipe, tmp_path / "tiny", switches=0))
+    outcome = pipeline.run(recipe, [ONNX_RUNTIME, LITERT], layout=Layout(tmp_path / "results"), observer=Watcher())
+    records = outcome.result.records
+    assert {record.reason for record in records if record.status is not Status.OK} == set()
+    shared = {record.device.address: record for record in records if record.variant is Variant.SHARED}
+    assert {address: record.settings.get("engine") for address, record in shared.items()} == {
+        ONNX_RUNTIME: None,
+        LITERT: "litert",
+    }
+    loaded = {address: any(LITERT_LIBRARY in name for name in record.versions) for address, record in shared.items()}
+    assert loaded == {ONNX_RUNTIME: False, LITERT: True}
+    psnr_db = [s.value for s in shared[LITERT].samples if s.metric == "psnr_db" and s.labels["against"] == "reference"]
+    assert sum(psnr_db) / len(psnr_db) > LEAST_DB
+
+
+def test_float_graphs_are_onnx_runtime_s_where_litert_is_the_target(tiny_recipe: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(copy_with_one_task(tiny_recipe, tmp_path / "tiny", switches=0))
+    outcome = pipeline.run(recipe, [LITERT], layout=Layout(tmp_path / "results"), observer=Watcher())
+    of_float = [record for record in outcome.result.records if record.variant is Variant.FLOAT]
+    assert of_float
+    assert not any(LITERT_LIBRARY in name for record in of_float for name in record.versions)
+
+
+def test_an_address_asks_for_the_npu_of_a_phone_and_for_the_cpu_of_a_virtual_device() -> None:
+    profile = load_profile("tabs11").with_target("litert")
+    assert profile.target == LiteRtTarget(backend="litert", soc="MT6991")
+    assert profile.virtual_target == LiteRtTarget(backend="litert")
+
+
+def test_a_device_takes_litert_beside_onnx_runtime() -> None:
+    first, second = host_libraries(LiteRtTarget(backend="litert"))
+    assert "onnxruntime" in first.path.name
+    assert second.path == litert_library()
+
+
+def test_no_kit_brings_litert_to_a_phone_and_the_error_says_what_does_run(tmp_path: Path) -> None:
+    profile = load_profile("tabs11").with_target("litert")
+    kind = Kind(address="tabs11", profile=profile, abi=Abi.ARM64_V8A, target=profile.target)
+    with pytest.raises(
+        MissingDependencyError, match="'tabs11' needs a runtime kit for arm64-v8a that runs litert-mt6991"
+    ) as caught:
+        kit_for(kind, Layout(tmp_path))
+    assert caught.value.hint == "run it here on LiteRT's CPU: virtual:tabs11?target=litert"
+    assert replace(kind, target=profile.virtual_target).key == "litert-cpu-aarch64"
+
+
+def test_a_library_that_is_not_litert_is_refused_by_the_harness(harness: Path, plan: Plan) -> None:
+    plan["runtime"] |= {"engine": "litert"}  # the library is still ONNX Runtime's
+    heard = launch(harness, plan)
+    assert heard.exit_code == 2
+    assert "is not LiteRT 2.3 or newer: it has no LiteRtCreateEnvironment" in heard.error()
+
+
+def test_a_graph_that_is_no_tflite_file_is_refused_by_the_harness(harness: Path, plan: Plan) -> None:
+    plan["runtime"] |= {"engine": "litert", "library": str(litert_library())}
+    heard = launch(harness, plan)
+    assert heard.exit_code == 2
+    assert "text_encoder: LiteRT cannot read '" in heard.error()
+
+
+def test_an_unknown_engine_is_refused_by_the_harness(harness: Path, plan: Plan) -> None:
+    plan["runtime"] |= {"engine": "tflite"}
+    heard = launch(harness, plan)
+    assert heard.exit_code == 2
+    assert "runtime.engine" in heard.error()
