@@ -111,7 +111,7 @@ def test_a_page_is_read_without_script(site: Site, path: str, browser: "Browser"
 def test_axe_sees_a_fault(browser: "Browser") -> None:
     with opened(browser) as (page, _):
         page.set_content("<p style='color: #eee; background: white'>can hardly be read</p>")
-        assert {fault.partition(":")[0] for fault in serious(page)} == {"html-has-lang", "color-contrast"}
+        assert {fault.partition(":")[0] for fault in serious(page)} >= {"html-has-lang", "color-contrast"}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
