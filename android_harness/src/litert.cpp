@@ -221,7 +221,7 @@ LiteRtRuntime::LiteRtRuntime(const RuntimePlan& plan) {
                      "cannot open '" + plan.library.string() + "': " + (reason != nullptr ? reason : "unknown reason"));
   }
   api_ = api_of(library, plan.library);
-  Handle created = nullptr;
+  LiteRtApi::Handle created = nullptr;  // by its whole name: all files may be compiled as one, and ort.hpp has a Handle too
   QUADBENCH_CHECK(api_, LiteRtCreateEnvironment, "runtime", 0, nullptr, &created);
   environment_ = LiteRtObject(created, api_.LiteRtDestroyEnvironment);
 }
