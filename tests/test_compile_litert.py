@@ -1,6 +1,7 @@
 """LiteRT as a compiler: for Qualcomm's chip for real, for MediaTek's with a stub in place of its SDK."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 onnx = pytest.importorskip("onnx")
 litert = pytest.importorskip("ai_edge_litert")
 
-from onnx import helper, load  # noqa: E402
+from onnx import ModelProto, helper, load  # noqa: E402
 from support import neuron_stub  # noqa: E402
 from support.bundles import write_bundle  # noqa: E402
 from support.litert_context import name_in_context, write_for_emulator  # noqa: E402
@@ -59,15 +60,28 @@ def with_sdk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_for_a_qualcomm_chip_a_graph_is_one_part_that_the_emulator_runs_as_litert_s_cpu_does(tmp_path: Path) -> None:
+def lora_product() -> ModelProto:
+    return model_of([helper.make_node("Gemm", ["x", LORA], ["y"], transB=1)], {"x": (16, 32), LORA: (8, 32)}, {}, (16, 8))
+
+
+def half() -> ModelProto:
+    """A graph that splits an image and reads one part, as a VAE's encoder does."""
+    nodes = [helper.make_node("Split", ["x"], ["a", "b"], axis=1, num_outputs=2), helper.make_node("Sigmoid", ["a"], ["y"])]
+    return model_of(nodes, {"x": (1, 8, 8, 8)}, {}, (1, 4, 8, 8))
+
+
+@pytest.mark.parametrize("make", [lora_product, half])
+def test_for_a_qualcomm_chip_a_graph_is_one_part_that_the_emulator_runs_as_litert_s_cpu_does(
+    make: Callable[[], ModelProto], tmp_path: Path
+) -> None:
     pytest.importorskip("onnxruntime_qnn")
-    model = model_of([helper.make_node("Gemm", ["x", LORA], ["y"], transB=1)], {"x": (16, 32), LORA: (8, 32)}, {}, (16, 8))
-    exact, lora = seeded_feed(model), {LORA: symmetric(4.0, "int16")}
+    model = make()
+    exact, lora = seeded_feed(model), {value.name: symmetric(4.0, "int16") for value in model.graph.input if value.name == LORA}
     bundle = write_bundle(tmp_path / "bundle", quantized_by_feed(model, exact, lora))
     product = product_of(compiled_for("SM8750", bundle, tmp_path))
     assert operators_of(product) == [DISPATCH]
     write_for_emulator(load(bundle.folder / "shared/unet.onnx"), product, tmp_path / "context.onnx")
-    feed = {"x": exact["x"], LORA: quantize(exact[LORA], lora[LORA])}
+    feed = exact | {name: quantize(exact[name], encoding) for name, encoding in lora.items()}
     named = {name_in_context(name): value for name, value in feed.items()}
     (emulated,) = run_on_emulator(tmp_path / "context.onnx", "v79", [named], timeout_s=60)
     assert sqnr_db(run_tflite(product_of(compiled_for(None, bundle, tmp_path)), feed), emulated) > 65

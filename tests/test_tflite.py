@@ -99,6 +99,14 @@ def parts() -> onnx.ModelProto:
     return model_of(nodes, {"x": (1, 4, 6, 6)}, {"ten": np.float32(10)}, (1, 4, 6, 6))
 
 
+def half() -> onnx.ModelProto:
+    nodes = [
+        helper.make_node("Split", ["x"], ["a", "b"], axis=1, num_outputs=2),
+        helper.make_node("Mul", ["a", "factor"], ["y"]),
+    ]
+    return model_of(nodes, {"x": (1, 4, 6, 6)}, {"factor": np.float32(0.18215)}, (1, 2, 6, 6))
+
+
 def between_convolutions(*nodes: onnx.NodeProto, constants: Feed | None = None, size: int = 6) -> onnx.ModelProto:
     """Return nodes from h to g between two convolutions, which have their channels last in LiteRT."""
     weights = {"w": values(4, 4, 1, 1), "v": values(4, 4, 1, 1), **(constants or {})}
@@ -142,6 +150,7 @@ FORMS: dict[str, tuple[Callable[[], onnx.ModelProto], float]] = {
     "Mul by a number": (lambda: one("Mul", constants={"factor": np.float32(1.702)}), 80),
     "Div by a number": (lambda: one("Div", constants={"divisor": np.float32(1.5)}), 80),
     "Split, and Concat of other scales": (parts, 75),
+    "Split of which one part is read": (half, 80),
     "Slice": (lambda: one("Slice", (1, 2, 6, 6), dict(zip("abc", (integers(1), integers(3), integers(1)), strict=True))), 80),
     "Unsqueeze": (lambda: one("Unsqueeze", (1, 1, 4, 6, 6), {"axes": integers(1)}), 80),
     "an image as tokens and back": (tokens, 75),

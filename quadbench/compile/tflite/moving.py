@@ -1,5 +1,7 @@
 """Moving: operators that give values as they are, elsewhere -> their form in LiteRT."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
@@ -56,14 +58,17 @@ def concat(w: Writer, op: Operation) -> None:
 
 
 def split(w: Writer, op: Operation) -> None:
-    """SPLIT into equal parts."""
-    source = op.inputs[0]
-    axis = op.attributes.get("axis", 0) % len(w.graph.shapes[source])
-    if len({w.graph.shapes[name] for name in op.outputs}) != 1:
-        raise BuildError(f"{op} gives parts of different sizes, which have no form in LiteRT here")
-    results = [w.result(name) for name in op.outputs]
-    options = schema.SplitOptionsT(numSplits=len(results))
-    w.model.operator("SPLIT", [w.model.numbers(axis), w.plain(source)], results, options)
+    """STRIDED_SLICE for each part that is read.
+
+    Of SPLIT, Qualcomm's compiler makes a part that nobody reads an output of the whole graph, which then cannot be run.
+    """
+    shape = w.graph.shapes[op.inputs[0]]
+    axis, start = op.attributes.get("axis", 0) % len(shape), 0
+    for name in op.outputs:
+        end = start + w.graph.shapes[name][axis]
+        if w.is_read(name):
+            _sliced(w, op, name, [[start, end, 1] if i == axis else [0, size, 1] for i, size in enumerate(shape)])
+        start = end
 
 
 def slice_(w: Writer, op: Operation) -> None:
@@ -77,9 +82,13 @@ def slice_(w: Writer, op: Operation) -> None:
         if min(start, end) < 0 or stride < 1:
             raise BuildError(f"{op} counts from the end or backwards, which has no form in LiteRT here")
         bounds[axis] = [int(start), min(int(end), shape[axis]), int(stride)]
-    begin, end, stride = (w.model.numbers(*column) for column in zip(*bounds, strict=True))
-    operands = [w.plain(op.inputs[0]), begin, end, stride]
-    w.model.operator("STRIDED_SLICE", operands, [w.result(op.outputs[0])], schema.StridedSliceOptionsT())
+    _sliced(w, op, op.outputs[0], bounds)
+
+
+def _sliced(w: Writer, op: Operation, name: str, bounds: Sequence[Sequence[int]]) -> None:
+    """Write a slice: begin, end and stride in each dimension."""
+    numbers = [w.model.numbers(*column) for column in zip(*bounds, strict=True)]
+    w.model.operator("STRIDED_SLICE", [w.plain(op.inputs[0]), *numbers], [w.result(name)], schema.StridedSliceOptionsT())
 
 
 def resize(w: Writer, op: Operation) -> None:

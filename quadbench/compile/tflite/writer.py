@@ -25,6 +25,7 @@ class Writer:
         self.graph, self.model = graph, Model()
         self._plain: dict[str, int] = {}
         self._last: dict[str, int] = {}
+        self._read = {name for op in graph.operations for name in op.inputs} | set(graph.outputs.values())
         self._inputs = {name: self._input(name, dtype) for name, dtype in graph.inputs.items()}
 
     def written(self) -> bytes:
@@ -63,6 +64,10 @@ class Writer:
         number = self.model.tensor(name, [shape[i] for i in TO_LAST] if last else shape, "int16", self.graph.scales[name])
         self.known(name, number, last=last)
         return number
+
+    def is_read(self, name: str) -> bool:
+        """Say whether an operation reads a tensor, or it leaves the graph."""
+        return name in self._read
 
     def known(self, name: str, number: int, *, last: bool = False) -> None:
         """Let a tensor be known under a name."""
