@@ -10,7 +10,7 @@ packages=(adb adbd bubblewrap toybox mksh
 extras=quad
 if [[ "${1:-}" != demo ]]; then
     packages+=(iproute2 procps perl-base doctest-dev postgresql chromium)
-    extras=quad,qnn,ai-hub,quality,farm,parquet,serve,dev
+    extras=quad,qnn,litert,ai-hub,quality,farm,parquet,serve,dev
 fi
 
 say() { printf '%s\n' "$*" >&2; }
