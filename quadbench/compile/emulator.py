@@ -4,7 +4,6 @@ Run as a program of its own, as the compiler is: `MODEL HTP_ARCH FOLDER COUNT` r
 as FOLDER/0.npy, ...
 """
 
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -12,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from quadbench.compile.apart import run_apart
 from quadbench.errors import HarnessError
-from quadbench.host import kill_group, start_bound
 
-SHOWN_LINES = 5
 PROVIDER = "QNNExecutionProvider"
 
 
@@ -33,18 +31,9 @@ def run_on_emulator(
         for i, feed in enumerate(feeds):
             np.savez(folder / f"{i}.npz", allow_pickle=False, **feed)
         argv = [sys.executable, "-m", __name__, str(model), htp_arch.removeprefix("v"), name, str(len(feeds))]
-        with (folder / "said.log").open("wb") as output:
-            process = start_bound(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
-            try:
-                status = process.wait(timeout_s)
-            except subprocess.TimeoutExpired as error:
-                raise HarnessError(f"the HTP emulator was still running '{model.name}' after {timeout_s:g} s") from error
-            finally:
-                kill_group(process.pid)
-                process.wait()
-        if status:
-            said = (folder / "said.log").read_text(errors="replace").splitlines()[-SHOWN_LINES:]
-            raise HarnessError("\n".join((f"the HTP emulator ended with status {status} on '{model.name}':", *said)))
+        ending = run_apart(argv, folder / "said.log", timeout_s)
+        if not ending.is_ok:
+            raise HarnessError("\n".join((f"the HTP emulator {ending.words} on '{model.name}':", *ending.last_lines)))
         return [np.load(folder / f"{i}.npy") for i in range(len(feeds))]
 
 
