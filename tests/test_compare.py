@@ -96,9 +96,11 @@ def test_the_result_is_said_first_with_its_interval_and_verdict(tmp_path: Path) 
     broken = sentence(device(tmp_path / "c", 1.0, broken="the phone is hot"))
     assert broken.endswith("; it ended early: the phone is hot.")
     slower = sentence(device(tmp_path / "e", 1.05, looks=None))
-    assert slower.startswith("On virtual:s25, an image took 5.0 % more time on B than on A. The runs were stored")
+    assert slower.startswith(
+        "On virtual:s25, an image took 5.0 % more time on B than on A. Whether that is their doing is not known"
+    )
     stored = sentence(device(tmp_path / "d", 1.0, looks=None))
-    assert stored.startswith("On virtual:s25, an image took the same time on A and B. The runs were stored")
+    assert stored.startswith("On virtual:s25, an image took the same time on A and B. Whether that is their doing is not known")
 
 
 def test_a_table_has_a_line_for_each_figure(tmp_path: Path) -> None:
@@ -156,8 +158,8 @@ def test_stored_runs_stand_beside_each_other_without_a_verdict(old_run: Layout, 
     shown = capsys.readouterr().out
     assert "End to end, ms" in shown
     assert not any(verdict.value in shown for verdict in Verdict)
-    assert "not launched in turn for this" in " ".join(shown.split())
-    assert f"B: {RUN}, per-graph\n" in shown
+    assert "the runs were not launched in turn" in " ".join(shown.split())
+    assert f"B: quickstart, per-graph, run {RUN}\n" in shown
     data, report = (Path(line.partition(": ")[2]) for line in shown.splitlines()[-2:])
     assert (data.name, report.name) == ("comparison.json", "comparison.html")
     assert json.loads(data.read_text())["sentences"][0] in " ".join(report.read_text().split())

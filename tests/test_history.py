@@ -122,7 +122,9 @@ def test_a_case_is_told_with_its_segments_rulings_and_words_the_result_last(
     assert "it is 7.0 % more" in out
     last = out.strip().splitlines()[-1]
     assert last.startswith("restyle-s25 on s25: End to end, restyle is 1.6")
-    assert last.endswith(f"since {night_id(20)}, 7.3 % more than before; then changed: files aaaaaaaaaaaa → bbbbbbbbbbbb.")
+    assert last.endswith(
+        f"since {night_id(20)}, 7.3 % more than before; what changed that night: files aaaaaaaaaaaa → bbbbbbbbbbbb."
+    )
 
 
 def test_scores_of_pictures_are_told_under_their_metrics_names() -> None:

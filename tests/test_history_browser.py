@@ -32,7 +32,7 @@ def test_axe_finds_nothing_serious_and_nothing_is_wider_than_the_window(
     tmp_path: Path, scheme: str, width: int, browser: "Browser"
 ) -> None:
     devices = [told(on(name, NIGHTS), [REGRESSION], [WORD]) for name in ("s25", "tabs11")]
-    step = {"If it shall be so": f"quadbench history restyle-s25 --acknowledge {'because ' * 40}"}
+    step = {"If this is intended": f"quadbench history restyle-s25 --acknowledge {'because ' * 40}"}
     html = render_history(HistoryPage(title="restyle-s25", told=devices, commands=step, next_step=step, made_at=NOW))
     (tmp_path / "history.html").write_text(html)
     with opened(browser, color_scheme=scheme, viewport={"width": width, "height": 900}) as (page, asked):

@@ -30,7 +30,7 @@ WORD = Acknowledgement(
     made_at=NOW,
     until=NOW + timedelta(days=30),
 )
-BY = "then changed: files aaaaaaaaaaaa → bbbbbbbbbbbb."
+BY = "what changed that night: files aaaaaaaaaaaa → bbbbbbbbbbbb."
 
 
 def on(device: str, nights: Sequence[Measurement]) -> list[Measurement]:
@@ -84,7 +84,7 @@ def test_a_word_that_is_over_or_about_something_else_accepts_nothing(change: dic
 def test_a_change_of_the_environment_is_named() -> None:
     updated = [around(night(number, 1.65), Android="17") for number in range(20, 30)]
     (sentence,) = sentences(told([*steady(20), *updated]).history)
-    assert "then changed: Android 16 → 17." in sentence
+    assert "what changed that night: Android 16 → 17." in sentence
 
 
 def test_the_page_is_one_file_without_script_whose_first_sentence_is_the_result() -> None:

@@ -73,5 +73,5 @@ def _next_step(options: argparse.Namespace, told: Sequence[Told], now: datetime)
         steps["To launch both again, in turn"] = ("history", case, "--devices", address, "--bisect", *nights)
     else:
         steps["To see what is wrong with the device"] = ("doctor", "--device", address)
-    steps["If it shall be so"] = ("history", case, "--devices", address, "--acknowledge", "REASON", "--until", "30d")
+    steps["If this is intended"] = ("history", case, "--devices", address, "--acknowledge", "REASON", "--until", "30d")
     return {purpose: next_command(options, *command) for purpose, command in steps.items()}

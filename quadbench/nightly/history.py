@@ -86,7 +86,8 @@ def sentence(history: CaseHistory) -> str:
     where = f"{history.case} on {words(history.address)}: {figure_name(figure.key, figure.task)} is {level}"
     if latest.change is None:
         return f"{where} since {latest.first}, in {plural(latest.nights, 'night')}."
-    return f"{where} since {latest.first}, {change} than before; then changed: {changed if latest.changed else 'nothing known'}."
+    changed = changed if latest.changed else "nothing that is known"
+    return f"{where} since {latest.first}, {change} than before; what changed that night: {changed}."
 
 
 def _segments(history: CaseHistory) -> TextTable:

@@ -69,7 +69,9 @@ def _told(changes: Sequence[Change]) -> str:
     sizes = dict.fromkeys(said_change(one.segment.change or 0.0, one.figure.key) for one in changes)
     what = f"{words(first.history.case)}: {figure_name(figure.key, figure.task)} is {listed(list(sizes))} than before"
     where = listed([words(one.history.address) for one in changes])
-    by = f"then changed: {changed_words(segment)}" if segment.changed else "nothing that is known of changed then"
+    by = (
+        f"what changed that night: {changed_words(segment)}" if segment.changed else "nothing that is known of changed that night"
+    )
     told = f"{what} on {where} since {words(segment.first)}; {by}."
     return f"{told} {words(word.owner)} has acknowledged it until {word.until:%Y-%m-%d}: {words(word.reason)}." if word else told
 

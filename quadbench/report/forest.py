@@ -63,7 +63,7 @@ def _row(row: SideRow, reach: float, margin: float) -> ForestRow:
         change=_change(row, told.ratio if told else None),
         interval=between(told.low, told.high) if told and told.low and told.high else "",
         drawn=_interval(told, reach, margin) if told else Markup(""),
-        verdict=told.verdict.value if told else "exact" if row.is_exact else "–",
+        verdict=told.verdict.value if told else "exact" if row.is_exact else "no verdict",
     )
 
 

@@ -79,7 +79,7 @@ def _opened(sentence: Sequence[Phrase]) -> list[Phrase]:
 
 
 def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> list[Phrase]:
-    """Say what one base takes less of on every device, and what more, as far as all of them can tell."""
+    """Say what one base takes less of on every device, what more, and what more on some of them alone."""
     apart = {key: _apart(_compared(rows, key)) for key in _NOUNS}
     changes = {
         key: [change for _, change in told] if {row.device for row, _ in told} == set(devices) else []
@@ -92,8 +92,17 @@ def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Seque
     losses = [more for key, (_, more) in _NOUNS.items() if changes[key] and min(changes[key]) > 0]
     if not gains and not losses:
         return []
-    but = f", but {_listed(losses)}" if gains and losses else ""
+    somewhere = [
+        f"{_NOUNS[key][1]} on {_named(worse)}" for key, told in apart.items() if not changes[key] and (worse := _worse(told))
+    ]
+    costs = [*(losses if gains else ()), *somewhere]
+    but = f", but {_listed(costs)}" if costs else ""
     return [Phrase(text=f"one base with LoRAs takes {_listed(gains or losses)} than one graph per task{but}")]
+
+
+def _worse(told: Sequence[tuple[KpiRow, float]]) -> list[DeviceFacts]:
+    """Return the devices on which a figure that not all of them tell is more."""
+    return list(dict.fromkeys(row.device for row, change in told if change > 0))
 
 
 def _ends(storages: Sequence[Storage]) -> list[UseCases]:

@@ -45,6 +45,7 @@ def render_study(study: Sweep | Versus) -> str:
 
 def _render_sweep(sweep: Sweep) -> str:
     tables, caveats = sweep_tables(sweep), _in_order(caveat for point in sweep.points for caveat in point.caveats)
+    runs, words = {point.run_id: point.setting for point in sweep.points}, settling(sweep)
     doubts = {f"{caveat.words}: {caveat.advice}" for caveat in caveats}  # stand at the top
     return (
         _environment()
@@ -54,8 +55,9 @@ def _render_sweep(sweep: Sweep) -> str:
             answer=sweep_answer(sweep),
             devices=tuple(dict.fromkeys(point.device for point in sweep.points)),
             caveats=caveats,
-            runs={point.run_id: point.setting for point in sweep.points},
-            settling=shlex.join(("quadbench", *words)) if (words := settling(sweep)) else None,
+            runs=runs,
+            settling=shlex.join(("quadbench", *words)) if words else None,
+            settled=[runs[word] for word in words if word in runs],
             charts=[Markup(chart) for chart in (cost_chart(sweep), sweep_chart(sweep)) if chart],
             telling=sweep_tables(sweep, is_whole=False),
             tables=tables,

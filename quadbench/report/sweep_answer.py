@@ -85,7 +85,7 @@ def _against(points: Sequence[SweepPoint], top: Sequence[SweepPoint], noise: flo
     parts = [
         *([f"PSNR {_said(quality, _decibels_between)}"] if quality else []),
         *([f"time {_said(times, _between)}"] if times else []),
-        *([f"bytes {_said(dict([next(iter(sizes.items()))]), _between)}"] if sizes else []),
+        *([f"all files {_said(dict([next(iter(sizes.items()))]), _between)}"] if sizes else []),
     ]
     return "; ".join(parts) or "no figure in common"
 
@@ -142,14 +142,10 @@ def _order(settings: _Settings, noise: float | None) -> str:
     verdicts = {one.verdict for pair in pairs for one in merits(*pair, noise).values()}
     if verdicts <= {Verdict.SAME}:
         return "Nothing tells them apart: they are the same."
-    more = (
-        " More inputs tell more of pictures, more launches (measure.launches) of times."
-        if Verdict.INCONCLUSIVE in verdicts
-        else ""
-    )
+    more = " More inputs settle pictures, more launches (measure.launches) times." if Verdict.INCONCLUSIVE in verdicts else ""
     if verdicts.isdisjoint({Verdict.BETTER, Verdict.WORSE}):
         return f"They cannot be told apart.{more}"
-    return f"None beats another in everything that can be told.{more}"
+    return f"None is shown to beat another: to be better in something and as good in the rest.{more}"
 
 
 def _noise(untouched: Sequence[SweepPoint], device: str, noise: float | None) -> Iterator[str]:

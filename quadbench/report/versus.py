@@ -18,23 +18,24 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class VersusSide:
-    """A side: what it was named by, what was changed of it, and the run that has its launches."""
+    """A side: what it was named by, what was changed of it, and the run that has its launches; of a stored run what it is of."""
 
     source: str
     changes: dict[str, str]
     variant: Variant
     run_id: str
+    of: str | None = None  # the recipe, and what a sweep set in it
 
     @property
     def name(self) -> str:
-        """Return what it was named by, and what was changed of it."""
+        """Return what it is of or was named by, and what was changed of it."""
         changes = ", ".join(f"{key}={value}" for key, value in self.changes.items())
-        return f"{self.source}{f' with {changes}' if changes else ''}"
+        return f"{self.of or self.source}{f' with {changes}' if changes else ''}"
 
     def __str__(self) -> str:
         changes = ", ".join(f"{key}={value}" for key, value in self.changes.items() if key != "variant")
-        run = "" if self.source == self.run_id else f", run {self.run_id}"
-        return f"{self.source}{f' with {changes}' if changes else ''}, {self.variant}{run}"
+        run = "" if self.source == self.run_id and not self.of else f", run {self.run_id}"
+        return f"{self.of or self.source}{f' with {changes}' if changes else ''}, {self.variant}{run}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +69,30 @@ class Versus:
     failures: dict[str, str]
 
     @property
+    def title(self) -> str:
+        """Return both sides' names, or, where these are the same, all that is known of them."""
+        a, b = (self.a.name, self.b.name) if self.a.name != self.b.name else (str(self.a), str(self.b))
+        return f"{a} against {b}"
+
+    @property
+    def is_stored(self) -> bool:
+        """Say whether both sides were stored before, not launched in turn."""
+        return all(device.looks is None for device in self.devices)
+
+    @property
+    def settling(self) -> str:
+        """Return the command that launches both sides in turn on the same devices."""
+        return self._command(is_stored=False)
+
+    @property
     def command(self) -> str:
         """Return the command that compares the same again: stored runs as they are, anything else on the same devices."""
+        return self._command(is_stored=self.is_stored)
+
+    def _command(self, *, is_stored: bool) -> str:
         sides = (("--a", self.a), ("--b", self.b))
         changes = [word for option, side in sides for pair in side.changes.items() for word in (option, "=".join(pair))]
         addresses = [*(device.device.address for device in self.devices), *self.failures]
-        is_stored = all(device.looks is None for device in self.devices)
         devices = [] if is_stored else ["--devices", ",".join(addresses)]
         to_see = [] if self.to_see is None else ["--to-see", f"{100 * self.to_see:g}%"]
         return shlex.join(("quadbench", "compare", self.a.source, self.b.source, *changes, *devices, *to_see))
@@ -89,8 +108,7 @@ def sentence(device: VersusDevice) -> str:
     """Say what came of the comparison on a device, the result first."""
     row, where = primary_row(device), f"On {device.device.address}"
     if device.looks is None:
-        counts = "The runs were stored, not launched in turn for this: all that changed between them counts."
-        return f"{where}, {_stored(row)}. {counts}"
+        return f"{where}, {_stored(row)}. Whether that is their doing is not known: the runs were not launched in turn."
     if row is None or row.comparison is None or row.comparison.ratio is None:
         return f"{where}, there are no times to compare{f': {device.broken}' if device.broken else ''}."
     return f"{where}, {_said(row.comparison, device.looks)}{f'; it ended early: {device.broken}' if device.broken else ''}."

@@ -1,6 +1,6 @@
 """Stored: two runs that were measured before -> their figures beside each other, without a verdict."""
 
-from quadbench.artifacts import DeviceFacts
+from quadbench.artifacts import DeviceFacts, RunResult
 from quadbench.artifacts.fingerprint import contents, differences, unlike
 from quadbench.errors import UserError
 from quadbench.report.launches import devices_of, is_on, sound
@@ -33,7 +33,10 @@ def compare_stored(a: Chosen, b: Chosen) -> Versus:
     common = [address for address in devices if address in others]
     if not common:
         raise UserError(f"the runs have no device in common: {', '.join(devices)}; {', '.join(others)}")
-    sides = [VersusSide(source=one.source, changes={}, variant=one.variant, run_id=one.source) for one in (a, b)]
+    sides = [
+        VersusSide(source=one.source, changes={}, variant=one.variant, run_id=run.run_id, of=_of(run))
+        for one, run in ((a, a.run), (b, b.run))
+    ]
     return Versus(
         comparison_id=new_id(),
         a=sides[0],
@@ -42,6 +45,11 @@ def compare_stored(a: Chosen, b: Chosen) -> Versus:
         devices=tuple(_stored_device(a, b, devices[address], others[address]) for address in common),
         failures={},
     )
+
+
+def _of(run: RunResult) -> str:
+    """Say what a run is of: its recipe, and what a sweep set in it."""
+    return ", ".join((run.bundle.recipe_name, *(f"{key.rpartition('.')[2]}={value}" for key, value in run.swept.items())))
 
 
 def _stored_device(a: Chosen, b: Chosen, on_a: DeviceFacts, on_b: DeviceFacts) -> VersusDevice:
