@@ -42,7 +42,7 @@ def test_the_sentence_has_the_worst_first_and_counts_every_case_on_every_device(
     assert view.outcome is RulingKind.REGRESSION
     assert view.sentence == (
         "restyle got worse on s25: End to end, restyle: it is 5.2 % more (4.3 to 6.1 % more) than on the last good files, "
-        "launched in turn; and 1 more figure. 10 cases on devices, each by its worst: 1 regression, 2 missing, "
+        "launched in turn; and 1 more figure. 10 cases on devices, each counted by its worst figure: 1 regression, 2 missing, "
         "1 inconclusive, 2 environment, "
         "1 improvement, 3 clean."
     )
@@ -57,8 +57,16 @@ def test_the_sentence_names_every_device_on_which_the_worst_case_is_so() -> None
 
 def test_a_clean_night_says_so() -> None:
     view = night_view(clean_night(), series())
-    assert view.sentence == "Nothing got slower, bigger or worse. 8 cases on devices, each by its worst: 8 clean."
+    nothing = "Nothing got slower, bigger or worse; nothing has to be done."
+    assert view.sentence == f"{nothing} 8 cases on devices, each counted by its worst figure: 8 clean."
     assert view.outcome is RulingKind.CLEAN
+
+
+def test_a_first_night_says_that_nothing_could_get_worse_yet() -> None:
+    first = {place: nights[-1:] for place, nights in series().items()}
+    assert night_view(clean_night(), first).sentence.startswith(
+        "This is the first night of all cases, so that nothing could get worse yet;"
+    )
 
 
 def test_what_belongs_together_is_one_finding(view: NightView) -> None:
@@ -139,7 +147,7 @@ def test_what_is_not_ruled_yet_counts_as_open_and_not_as_clean() -> None:
     view = night_view(begun, series())
     assert len(view.open) == 10
     assert view.clean == {}
-    assert view.sentence.startswith("Nothing is ruled yet. 10 cases on devices, each by its worst: 10 not ruled")
+    assert view.sentence.startswith("Nothing is ruled yet. 10 cases on devices, each counted by its worst figure: 10 not ruled")
 
 
 def test_a_finding_has_its_lines_on_the_terminal(view: NightView) -> None:

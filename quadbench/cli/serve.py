@@ -48,7 +48,6 @@ def run(options: argparse.Namespace) -> int:
     token = _token(options.token_file)
     access = access_of(token, options.host, options.name)
     is_secure = options.certfile is not None
-    os.nice(_POLITE)
     server = server_of(live_page(options.layout, access, is_secure=is_secure), options.certfile, options.keyfile)
     at = listen(options.host, options.port)
     url = f"{'https' if is_secure else 'http'}://{_in_url(options.host)}:{at.getsockname()[1]}/"
@@ -58,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
         print_text(f"{url} shows {options.layout.root}; Ctrl-C ends it")
     if not is_loopback(options.host) and not is_secure:
         print_note("without TLS others on the network can read the token: give --certfile, or put a proxy with TLS before it")
+    os.nice(_POLITE)
     try:
         server.run(sockets=[at])
     except KeyboardInterrupt:

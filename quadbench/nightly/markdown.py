@@ -37,7 +37,7 @@ def _lines(view: NightView) -> Iterator[str]:
         if len(view.findings) > _MOST_ROWS:
             yield f"\nand {len(view.findings) - _MOST_ROWS} more"
         yield ""
-    yield from _header("Device", "Clean", "What was wrong", "Changed since the night before", "False alarms")
+    yield from _header("Device", "Clean", "Noticed", "Changed since the night before", "False alarms")
     for device in view.devices[:_MOST_ROWS]:
         wrong = [*device.wrong, *(caveat.words for caveat in device.caveats)]
         changes = list(change_lines(device.environment))

@@ -92,9 +92,8 @@ def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Seque
     losses = [more for key, (_, more) in _NOUNS.items() if changes[key] and min(changes[key]) > 0]
     if not gains and not losses:
         return []
-    somewhere = [
-        f"{_NOUNS[key][1]} on {_named(worse)}" for key, told in apart.items() if not changes[key] and (worse := _worse(told))
-    ]
+    places = {more: _worse(apart[key]) for key, (_, more) in _NOUNS.items() if more not in losses}
+    somewhere = [f"{more} on {_named(worse)}" for more, worse in places.items() if worse]
     costs = [*(losses if gains else ()), *somewhere]
     but = f", but {_listed(costs)}" if costs else ""
     return [Phrase(text=f"one base with LoRAs takes {_listed(gains or losses)} than one graph per task{but}")]

@@ -72,13 +72,17 @@ class NightView:
             worst = self.findings[0]
             alike = [one.address for one in self.findings if (one.kind, one.cases) == (worst.kind, worst.cases)]
             return replace(worst, address=listed(alike)).sentence
-        return "Nothing got slower, bigger or worse." if self.clean else "Nothing is ruled yet."
+        if not self.clean:
+            return "Nothing is ruled yet."
+        if any(len(nights) > 1 for nights in self.series.values()):
+            return "Nothing got slower, bigger or worse; nothing has to be done."
+        return "This is the first night of all cases, so that nothing could get worse yet; the next one is held against it."
 
     def _counts(self) -> str:
         told = [counted(kind, count) for kind, count in self.counts.items()]
         if self.open:
             told.append(f"{len(self.open)} not ruled, as the night goes on or was cut short")
-        return f"{plural(sum(self.counts.values()) + len(self.open), 'case')} on devices, each by its worst: {', '.join(told)}."
+        return f"{plural(sum(self.counts.values()) + len(self.open), 'case')} on devices, each counted by its worst figure: {', '.join(told)}."
 
 
 def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), where: Sequence[str] = ()) -> NightView:

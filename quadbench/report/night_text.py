@@ -24,13 +24,15 @@ def finding_lines(finding: NightFinding) -> Iterator[str]:
 
 
 def device_table(view: NightView) -> TextTable:
-    """Return the devices, with what was wrong and how often each alarms falsely."""
+    """Return the devices, with what was noticed and how often each alarms falsely."""
     return TextTable(
         title="Devices",
-        columns=("Device", "Clean", "What was wrong", "Changed since the night before", "False alarms"),
+        columns=("Device", "Clean", "Noticed", "Changed since the night before", "False alarms"),
         numeric=(False, True, False, False, False),
         rows=tuple(_device_cells(device) for device in view.devices),
-        notes=("False alarms: of so many cases in nights before which nothing had changed, with the share's interval at 95 %.",),
+        notes=(
+            "False alarms: the share of cases that were called worse though neither files nor device had changed, over all nights so far; with its interval at 95 %.",
+        ),
     )
 
 
