@@ -171,10 +171,10 @@ def test_a_farm_refuses_what_only_a_run_here_takes(words: list[str], told: str, 
 def test_an_empty_name_of_a_farm_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["run", "quickstart", "--farm", ""])
-    assert "names no database" in capsys.readouterr().err
+    assert "argument --farm: expected a word, found an empty one" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["", "a\nb", "\x1b[31mred", "x" * 101])
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[31mred", "x" * 101])
 def test_a_worker_takes_no_name_that_cannot_be_listed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["farm", "worker", "--name", name])

@@ -240,7 +240,7 @@ def test_a_sweep_that_could_not_be_scored_is_refused_before_anything_is_built(
 ) -> None:
     pytest.importorskip("torch")
     monkeypatch.setitem(sys.modules, "torchmetrics", None)
-    for name in [name for name in sys.modules if name.startswith("quadbench.quality")]:
+    for name in [name for name in sys.modules if name.startswith(("quadbench.quality", "torchmetrics."))]:
         monkeypatch.delitem(sys.modules, name)
     words = ["sweep", "quickstart", "--over", "precision.lora=int16,int8", "--devices", "local"]
     assert main([*words, "--results", str(tmp_path)]) == 7

@@ -82,7 +82,8 @@ class NightView:
         told = [counted(kind, count) for kind, count in self.counts.items()]
         if self.open:
             told.append(f"{len(self.open)} not ruled, as the night goes on or was cut short")
-        return f"{plural(sum(self.counts.values()) + len(self.open), 'case')} on devices, each counted by its worst figure: {', '.join(told)}."
+        cases = plural(sum(self.counts.values()) + len(self.open), "case")
+        return f"{cases} on devices, each counted by its worst figure: {', '.join(told)}."
 
 
 def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), where: Sequence[str] = ()) -> NightView:

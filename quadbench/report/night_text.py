@@ -31,7 +31,8 @@ def device_table(view: NightView) -> TextTable:
         numeric=(False, True, False, False, False),
         rows=tuple(_device_cells(device) for device in view.devices),
         notes=(
-            "False alarms: the share of cases that were called worse though neither files nor device had changed, over all nights so far; with its interval at 95 %.",
+            "False alarms: the share of cases that were called worse though neither files nor device had changed, "
+            "over all nights so far; with its interval at 95 %.",
         ),
     )
 

@@ -9,6 +9,12 @@ from quadbench.spec import Spec, TextLike
 from quadbench.target.toolchain import ToolchainTarget
 
 HtpArch: TypeAlias = Annotated[str, TextLike(pattern="v[0-9]{2}", expected="a Hexagon architecture, as v73, v75, v79 or v81")]
+_LiteRtSoc = Annotated[
+    str,
+    TextLike(
+        pattern="(SM|MT|E|Tensor_)[A-Za-z0-9]+", expected="a chip as LiteRT names it, as SM8750, MT6991, E9965 or Tensor_G5"
+    ),
+]
 _Version = Annotated[str, TextLike(pattern=r"[0-9]+(\.[0-9]+)*", expected="numbers joined by dots, as 2.50")]
 
 
@@ -62,7 +68,7 @@ class LiteRtTarget(Spec):
 
     backend: Literal["litert"]
     """Compiles here, for an NPU with its vendor's compiler."""
-    soc: str | None = Field(default=None, pattern=r"^(SM|MT|E|Tensor_)[A-Za-z0-9]+$")
+    soc: _LiteRtSoc | None = None
     """LiteRT has the chip under this name, as SM8750, MT6991, E9965 or Tensor_G5. The default is null: the device's CPU."""
 
 
