@@ -167,6 +167,13 @@ def test_stored_runs_stand_beside_each_other_without_a_verdict(old_run: Layout, 
     document = json.loads(capsys.readouterr().out)
     assert document["schema_version"] == 1
     assert all(row["comparison"] is None for row in document["devices"][0]["rows"])
+    for written_as in ("markdown", "latex", "html"):
+        assert main(["report", document["comparison_id"], "--format", written_as, "--results", str(old_run.root)]) == 0
+        elsewhere = capsys.readouterr().out
+        assert "not launched in turn" in elsewhere
+        assert "B: quickstart, per-graph" in elsewhere
+    assert main(["report", document["comparison_id"], "--format", "csv", "--results", str(old_run.root)]) == 0
+    assert "no verdict," in capsys.readouterr().out
 
 
 def test_a_run_is_measured_again_as_it_was_measured_before(old_run: Layout) -> None:

@@ -224,3 +224,10 @@ def test_rulings_of_nights_behind_each_other_that_say_the_same_stand_in_one_row(
     text = Page(page(told(SLOWER, [*rulings, other]))).text
     assert f"{night_id(20)} to {night_id(29)}, 10 nights" in text
     assert text.partition("The data, as in")[0].count("it is 7.0 % more") == 1
+
+
+def test_where_there_is_no_night_yet_no_page_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page_path = tmp_path / "history.html"
+    assert history(store(tmp_path, []), "--html", str(page_path)) == 0
+    assert "no night yet" in capsys.readouterr().out
+    assert not page_path.exists()

@@ -18,6 +18,7 @@ from quadbench.errors import SpecError, UserError
 from quadbench.recipe import INT8_KEY, load_recipe
 from quadbench.report import Sweep, SweepPoint, cost_chart, sweep_chart, sweep_csv, sweep_points, sweep_tables, with_best
 from quadbench.report.sweep_merits import change
+from quadbench.report.sweep_tables import _number
 from quadbench.study.sweep import Over, read_over, varied
 
 TASKS = ("restyle", "remove-object", "draw")
@@ -82,6 +83,16 @@ def test_several_keys_make_a_grid(capsys: pytest.CaptureFixture[str]) -> None:
     many = [read_over(f"{key}=1,2,3,4,5,6,7,8,9") for key in ("tasks.0.seed", "tasks.1.seed")]
     with pytest.raises(UserError, match="9 x 9 values are 81 runs; expected at most 64"):
         varied("quickstart", many)
+
+
+def test_one_key_in_two_spellings_is_refused() -> None:
+    with pytest.raises(UserError, match="are the same recipe"):
+        varied("quickstart", [read_over("tasks.restyle.seed=0,1"), read_over("tasks[0].seed=0,1")])
+
+
+def test_a_switch_of_microseconds_is_no_zero_in_a_table() -> None:
+    assert [_number(value, "ms") for value in (0.0101, 6.81, 1874.04, 0.0)] == ["0.01", "6.8", "1874.0", "0.0"]
+    assert _number(0.00002, "") == "2e-05"
 
 
 def test_a_share_of_8_bits_stands_for_the_scheme_that_has_it() -> None:

@@ -30,7 +30,7 @@ from quadbench.report import (
 )
 from quadbench.report.run_tables import KPI
 from quadbench.report.study_html import write_study_report
-from quadbench.report.versus import Versus, side_table, versus_csv
+from quadbench.report.versus import Versus, exported_tables, versus_csv
 from quadbench.results.runs import keep_run, load_run
 
 
@@ -85,7 +85,7 @@ def _run_study(options: argparse.Namespace, study: Sweep | Versus) -> int:
     elif options.format == "csv":
         print_text(sweep_csv(study) if isinstance(study, Sweep) else versus_csv(study))
     else:
-        _print_tables(sweep_tables(study) if isinstance(study, Sweep) else map(side_table, study.devices), options.format)
+        _print_tables(sweep_tables(study) if isinstance(study, Sweep) else exported_tables(study), options.format)
     return 0
 
 

@@ -134,12 +134,9 @@ def _published(key: str, point: SweepPoint, _: SweepPoint | None) -> str:
 
 
 def _number(value: float, unit: str) -> str:
-    return (
-        f"{value:.2f}"
-        if unit == "dB"
-        else f"{value:.1f}"
-        if unit in ("ms", "%")
-        else f"{value:.2f}"
-        if unit == "MB"
-        else f"{value:.4f}"
-    )
+    """Write a value with its unit's decimals; one that they would leave nothing of, with two digits."""
+    decimals = _DECIMALS.get(unit, 4)
+    return f"{value:.{decimals}f}" if not value or abs(value) >= 10 ** (1 - decimals) else f"{value:.2g}"
+
+
+_DECIMALS = {"dB": 2, "ms": 1, "%": 1, "MB": 2}

@@ -4,7 +4,7 @@ import csv
 import io
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quadbench.artifacts import Caveat, DeviceFacts, RunRecord, Variant
 from quadbench.artifacts.names import FileName
@@ -149,11 +149,25 @@ def side_table(device: VersusDevice) -> TextTable:
     )
 
 
+def exported_tables(versus: Versus) -> tuple[TextTable, ...]:
+    """Return each device's figures for elsewhere, with what the sides are, how they were launched and what is doubtful."""
+    told = (f"Comparison {versus.comparison_id}.", f"A: {versus.a}.", f"B: {versus.b}.", "MB: 2^20 bytes.")
+    return tuple(
+        replace(
+            table := side_table(device),
+            title=f"{versus.title} on {device.device.address}",
+            notes=(*told, sentence(device), *table.notes, *(f"{one.words}: {one.advice}" for one in device.caveats)),
+        )
+        for device in versus.devices
+    )
+
+
 def versus_csv(versus: Versus) -> str:
     """Return one line for each device, task and figure, with full precision."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("device", "task", "figure", "unit", "a", "b", "ratio", "low", "high", "verdict"))
+    writer.writerow(("device", "task", "figure", "unit", "a", "b", "ratio", "low", "high", "verdict", "run_a", "run_b"))
+    runs = [csv_cell(side.run_id) for side in (versus.a, versus.b)]
     for device in versus.devices:
         for row in device.rows:
             told = row.comparison
@@ -163,7 +177,8 @@ def versus_csv(versus: Versus) -> str:
             ]
             numbers = ["" if value is None else repr(value) for value in (*values, *ends)]
             place = map(csv_cell, (device.device.address, row.task, row.key, row.unit or "dB"))
-            writer.writerow([*place, *numbers, told.verdict if told else ""])
+            verdict = told.verdict if told else "exact" if row.is_exact else "no verdict"
+            writer.writerow([*place, *numbers, verdict, *runs])
     return out.getvalue()
 
 

@@ -97,7 +97,8 @@ def varied(recipe: str, overs: Sequence[Over]) -> tuple[Variation, ...]:
     """Return the recipe with each value, of several keys each with each; without baselines, as settings are compared.
 
     Raises:
-        UserError: names every problem of the first setting that does not fit, a key that stands twice, or too many runs.
+        UserError: names every problem of the first setting that does not fit, a key that stands twice, settings that are the same
+            recipe, or too many runs.
     """
     keys = [over.key for over in overs]
     if len(set(keys)) < len(keys):
@@ -108,6 +109,9 @@ def varied(recipe: str, overs: Sequence[Over]) -> tuple[Variation, ...]:
         raise UserError(f"--over: {sizes} values are {count} runs; expected at most {MOST_RUNS}", hint="give fewer values")
     settings = [dict(zip(keys, values, strict=True)) for values in itertools.product(*(over.values for over in overs))]
     variations = [Variation(setting=setting, recipe=_with(recipe, setting)) for setting in settings]
+    for one, other in itertools.combinations(variations, 2):
+        if one.recipe == other.recipe:
+            raise UserError(f"--over: '{one}' and '{other}' are the same recipe", hint="give each key and each value once")
     _refuse_overruled(overs, variations)
     return tuple(variations)
 
