@@ -1,5 +1,6 @@
 """The main job in LiteRT: written by quadbench, run by the native harness on a virtual device, beside ONNX Runtime."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from support.tiny_model import copy_with_one_task
 from test_pipeline import Watcher
 
 from quadbench import pipeline
-from quadbench.artifacts import Status, Variant
+from quadbench.artifacts import RunRecord, Status, Variant
 from quadbench.errors import MissingDependencyError
 from quadbench.harness.runtime import LITERT_LIBRARY, litert_library
 from quadbench.recipe import load_recipe
@@ -28,10 +29,16 @@ ONNX_RUNTIME, LITERT = "virtual:s25", "virtual:tabs11?target=litert"
 LEAST_DB = 30.0
 
 
-def test_one_run_measures_two_runtimes_and_their_pictures_are_those_of_the_reference(tiny_recipe: Path, tmp_path: Path) -> None:
-    recipe = load_recipe(copy_with_one_task(tiny_recipe, tmp_path / "tiny", switches=0))
-    outcome = pipeline.run(recipe, [ONNX_RUNTIME, LITERT], layout=Layout(tmp_path / "results"), observer=Watcher())
-    records = outcome.result.records
+@pytest.fixture(scope="module")
+def records(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Sequence[RunRecord]:
+    """What a run on a device of each runtime measured."""
+    folder = tmp_path_factory.mktemp("litert")
+    recipe = load_recipe(copy_with_one_task(tiny_recipe, folder / "tiny", switches=0))
+    outcome = pipeline.run(recipe, [ONNX_RUNTIME, LITERT], layout=Layout(folder / "results"), observer=Watcher())
+    return outcome.result.records
+
+
+def test_one_run_measures_two_runtimes_and_their_pictures_are_those_of_the_reference(records: Sequence[RunRecord]) -> None:
     assert {record.reason for record in records if record.status is not Status.OK} == set()
     shared = {record.device.address: record for record in records if record.variant is Variant.SHARED}
     assert {address: record.settings.get("engine") for address, record in shared.items()} == {
@@ -44,10 +51,8 @@ def test_one_run_measures_two_runtimes_and_their_pictures_are_those_of_the_refer
     assert sum(psnr_db) / len(psnr_db) > LEAST_DB
 
 
-def test_float_graphs_are_onnx_runtime_s_where_litert_is_the_target(tiny_recipe: Path, tmp_path: Path) -> None:
-    recipe = load_recipe(copy_with_one_task(tiny_recipe, tmp_path / "tiny", switches=0))
-    outcome = pipeline.run(recipe, [LITERT], layout=Layout(tmp_path / "results"), observer=Watcher())
-    of_float = [record for record in outcome.result.records if record.variant is Variant.FLOAT]
+def test_float_graphs_are_onnx_runtime_s_where_litert_is_the_target(records: Sequence[RunRecord]) -> None:
+    of_float = [record for record in records if record.variant is Variant.FLOAT and record.device.address == LITERT]
     assert of_float
     assert not any(LITERT_LIBRARY in name for record in of_float for name in record.versions)
 

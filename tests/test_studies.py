@@ -168,7 +168,7 @@ def test_a_comparison_without_launches_in_turn_draws_no_intervals() -> None:
     page = Page(render_study(replace(COMPARISON, devices=tuple(devices))))
     assert page.count("svg") == 0
     assert "there are no verdicts" in page.text
-    assert "--devices" not in page.text
+    assert "Next To know, launch both in turn: quadbench compare" in " ".join(page.text.split())
 
 
 def test_the_report_of_a_sweep_says_the_answer_first_and_how_to_have_it_again() -> None:
