@@ -12,7 +12,10 @@ if (live) {
     events?.close();
     if (document.hidden) return; // a browser has six connections to a host, for all its tabs
     events = new EventSource(live.dataset.live);
-    events.onopen = () => document.body.classList.remove("stale");
+    events.onopen = () => {
+      document.querySelector(".fresh").textContent = "live";
+      document.body.classList.remove("stale");
+    };
     events.onmessage = (event) => {
       latest = event.data;
       show();
