@@ -149,9 +149,10 @@ def command(layout: Layout, *words: object) -> list[str]:
     return [sys.executable, "-m", "quadbench", "serve", "--results", str(layout.root), "--json", "--port", "0", *map(str, words)]
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_serves_until_it_is_asked_to_end(tmp_path: Path, end: signal.Signals) -> None:
-    process = subprocess.Popen(command(Layout(tmp_path)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.mark.parametrize(("end", "before"), [(signal.SIGINT, ""), (signal.SIGTERM, ""), (signal.SIGINT, "trap '' INT; ")])
+def test_the_command_serves_until_it_is_asked_to_end(tmp_path: Path, end: signal.Signals, before: str) -> None:
+    words = ["sh", "-c", before + 'exec "$@"', "sh", *command(Layout(tmp_path))]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout
     said = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
     port = int(said["url"].rstrip("/").rpartition(":")[2])
