@@ -1,9 +1,11 @@
 """Who looks at the live page has the token where there is one, and asks for this host by a name of its own."""
 
+import contextlib
 import http.client
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -130,11 +132,12 @@ def test_only_so_many_look_at_once(tmp_path: Path) -> None:
     layout.at_work.mkdir()
     save_progress(layout, "work", work())
     with served(layout) as site:
-        connections = [http.client.HTTPConnection("127.0.0.1", site.port, timeout=60) for _ in range(MOST_VIEWERS)]
+        connections = [http.client.HTTPConnection("127.0.0.1", site.port, timeout=60) for _ in range(MOST_VIEWERS + 10)]
         try:
             for connection in connections:
                 connection.request("GET", f"/live/runs/{AT_WORK}")
-            assert {connection.getresponse().status for connection in connections} == {200}
+            statuses = [connection.getresponse().status for connection in connections]
+            assert sorted(statuses) == [200] * MOST_VIEWERS + [503] * 10
             assert site.ask("/live/now").status == 503
             assert site.ask("/").status == 200
         finally:
@@ -146,16 +149,19 @@ def command(layout: Layout, *words: object) -> list[str]:
     return [sys.executable, "-m", "quadbench", "serve", "--results", str(layout.root), "--json", "--port", "0", *map(str, words)]
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_serves_until_it_is_asked_to_end(tmp_path: Path, end: signal.Signals) -> None:
-    process = subprocess.Popen(command(Layout(tmp_path)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.mark.parametrize(("end", "before"), [(signal.SIGINT, ""), (signal.SIGTERM, ""), (signal.SIGINT, "trap '' INT; ")])
+def test_the_command_serves_until_it_is_asked_to_end(tmp_path: Path, end: signal.Signals, before: str) -> None:
+    words = ["sh", "-c", before + 'exec "$@"', "sh", *command(Layout(tmp_path))]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout
     said = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
     port = int(said["url"].rstrip("/").rpartition(":")[2])
     assert said == {"url": f"http://127.0.0.1:{port}/", "needs_token": False}
     assert Site(port).ask("/").status == 200
-    process.send_signal(end)
-    _, errors = process.communicate(timeout=60)
+    with Site(port).events("/live/now") as events:
+        next(events)
+        process.send_signal(end)
+        _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, "")
 
 
@@ -211,3 +217,20 @@ def test_the_command_refuses(
     assert code == 2
     assert message in said.err
     assert TOKEN not in said.err + said.out
+
+
+def test_a_connection_that_never_asks_is_dropped_and_one_that_asks_slowly_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quadbench.serve.server.SILENCE_S", 0.1)
+    with served(Layout(tmp_path)) as site:
+        at = ("127.0.0.1", site.port)
+        for said in (b"", b"GET / HTTP/1.1\r\nhost: "):
+            with socket.create_connection(at, timeout=30) as connection:
+                connection.sendall(said)
+                with contextlib.suppress(ConnectionResetError):
+                    assert connection.recv(1) == b""
+
+
+def test_the_head_of_events_takes_no_place(site: Site) -> None:
+    assert site.ask("/live/now", "HEAD").status == 405

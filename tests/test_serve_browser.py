@@ -14,7 +14,7 @@ from support.watcher import Silent
 
 pytest.importorskip("fastapi")
 
-from quadbench import pipeline
+from quadbench import pipeline, serve
 from quadbench.artifacts import Bundle, LaunchPlan, Stored
 from quadbench.recipe import load_recipe
 from quadbench.results.layout import Layout
@@ -96,6 +96,22 @@ def test_the_page_follows_a_run_on_two_devices_from_start_to_end(
         row = page.get_by_role("row").filter(has_text=outcomes[0].result.run_id)
         assert "ok" in row.inner_text()
     assert [address for address in asked if not address.startswith(f"{site.url}/")] == []
+
+
+def test_what_comes_while_the_focus_is_inside_is_shown_after_it_and_a_hidden_page_holds_no_stream(browser: "Browser") -> None:
+    script = (Path(serve.__file__).parent / "live.js").read_text()
+    with opened(browser) as (page, _):
+        page.set_content("<p class=fresh>read</p><div data-live=/x><button>in</button></div><button>out</button>")
+        page.evaluate("window.EventSource = class { constructor() { window.last = this; } close() { this.isClosed = true; } }; 0")
+        page.add_script_tag(content=script)
+        page.get_by_text("in", exact=True).focus()
+        page.evaluate("last.onopen(); last.onmessage({data: 'new'})")
+        assert page.locator(".fresh").inner_text() == "live"
+        assert page.locator("[data-live]").inner_text() == "in"
+        page.get_by_text("out").focus()
+        page.get_by_text("new").wait_for()
+        hide = "Object.defineProperty(document, 'hidden', {value: true}); document.dispatchEvent(new Event('visibilitychange'))"
+        assert page.evaluate(f"{hide}; last.isClosed")
 
 
 @pytest.mark.parametrize("path", PAGES)

@@ -3,10 +3,11 @@
 import argparse
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from quadbench.cli.console import print_error, print_json, print_note, print_text
+from quadbench.cli.console import print_json, print_note, print_text
 from quadbench.cli.options import add_command
 from quadbench.errors import UserError, extra_needed
 from quadbench.spec import read_file
@@ -58,12 +59,9 @@ def run(options: argparse.Namespace) -> int:
     if not is_loopback(options.host) and not is_secure:
         print_note("without TLS others on the network can read the token: give --certfile, or put a proxy with TLS before it")
     os.nice(_POLITE)
-    try:
+    with suppress(KeyboardInterrupt):  # which who started this may have it ignore, as a script does of what it leaves behind
         server.run(sockets=[at])
-    except KeyboardInterrupt:
-        return 0
-    print_error("the server has ended")
-    return 1
+    return 0
 
 
 def _token(path: Path | None) -> str | None:

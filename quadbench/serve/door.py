@@ -12,7 +12,8 @@ from quadbench.serve.access import COOKIE, Access
 
 SIGN_IN = "/sign-in"
 _OPEN = (SIGN_IN, "/style.css", "/icon.svg")  # to who has no token
-_FOR_PROGRAMS = ("/api/", "/live/")
+_ENDLESS = "/live/"
+_FOR_PROGRAMS = ("/api/", _ENDLESS)
 _POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self';"
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -65,6 +66,8 @@ class Door:
             return PlainTextResponse("this is no name of this host; see --name of quadbench serve", 421)
         if method not in ("GET", "HEAD") and not (method == "POST" and path == SIGN_IN):
             return PlainTextResponse("everything here is only read", 405, {"allow": "GET, HEAD"})
+        if method == "HEAD" and path.startswith(_ENDLESS):
+            return PlainTextResponse("events have no end, and their head tells nothing", 405, {"allow": "GET"})
         if path in _OPEN or self._access.lets_in(_authorization(request.headers), _cookie(request.cookies)):
             return None
         if path.startswith(_FOR_PROGRAMS):

@@ -2,14 +2,31 @@
 "use strict";
 const live = document.querySelector("[data-live]");
 if (live) {
-  const events = new EventSource(live.dataset.live);
-  events.onopen = () => document.body.classList.remove("stale");
-  events.onmessage = (event) => {
-    if (!live.contains(document.activeElement)) live.innerHTML = event.data;
+  let events, latest;
+  const show = () => {
+    if (latest === undefined || live.contains(document.activeElement)) return;
+    live.innerHTML = latest;
+    latest = undefined;
   };
-  events.addEventListener("over", () => location.reload());
-  events.onerror = () => {
-    document.body.classList.add("stale");
-    if (events.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 30000);
+  const follow = () => {
+    events?.close();
+    if (document.hidden) return; // a browser has six connections to a host, for all its tabs
+    events = new EventSource(live.dataset.live);
+    events.onopen = () => {
+      document.querySelector(".fresh").textContent = "live";
+      document.body.classList.remove("stale");
+    };
+    events.onmessage = (event) => {
+      latest = event.data;
+      show();
+    };
+    events.addEventListener("over", () => location.reload());
+    events.onerror = () => {
+      document.body.classList.add("stale");
+      if (events.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 30000);
+    };
   };
+  live.addEventListener("focusout", () => setTimeout(show)); // by then the focus is where it goes
+  document.addEventListener("visibilitychange", follow);
+  follow();
 }

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 MOST_VIEWERS = 100
 _PERIOD_S = 2.0
@@ -41,14 +42,26 @@ class Live(Generic[KeyT]):
 
     def __init__(self, part: Callable[[KeyT], str | None], most: int = MOST_VIEWERS) -> None:
         self._part, self._most = part, most
+        self._viewers = 0
         self._parts: dict[KeyT, _Part] = {}
         self._tasks: dict[KeyT, asyncio.Task[None]] = {}
 
     def events(self, key: KeyT) -> Response:
         """Return the answer that sends a part whenever it is another one, and ends once there is none any more."""
-        if sum(part.viewers for part in self._parts.values()) >= self._most:
-            return PlainTextResponse("too many look at this; reload the page by hand", 503, {"retry-after": "30"})
-        return StreamingResponse(self._sent(key), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+        return _Events(self, key)
+
+    async def answer(self, key: KeyT, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send a part to one viewer more, if there is a place: whoever is counted has it at once."""
+        if self._viewers >= self._most:
+            full = PlainTextResponse("too many look at this; reload the page by hand", 503, {"retry-after": "30"})
+            await full(scope, receive, send)
+            return
+        self._viewers += 1
+        try:
+            sent = StreamingResponse(self._sent(key), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+            await sent(scope, receive, send)
+        finally:
+            self._viewers -= 1
 
     async def _sent(self, key: KeyT) -> AsyncIterator[str]:
         part = self._parts.setdefault(key, _Part())
@@ -82,6 +95,17 @@ class Live(Generic[KeyT]):
             part.show(_LOST)
         finally:
             del self._tasks[key], self._parts[key]
+
+
+class _Events(Response, Generic[KeyT]):
+    """The answer that takes a place only as it is sent, in the one thread that sends."""
+
+    def __init__(self, live: Live[KeyT], key: KeyT) -> None:
+        super().__init__()
+        self._live, self._key = live, key
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._live.answer(self._key, scope, receive, send)
 
 
 def _event(text: str | None) -> str:
