@@ -208,6 +208,7 @@ def test_a_case_says_since_when_it_is_as_it_is(site: Site) -> None:
         f"/runs/{RUN}/pictures/999",
         f"/runs/{RUN}/pictures/..",
         f"/runs/{RUN}/pictures/-1",
+        f"/runs/{RUN}/pictures/{'9' * 5000}",
         "/nights/nothing",
         "/nights/..%2f..%2f/report",
         "/history/nothing",
@@ -227,6 +228,7 @@ def test_what_is_not_there_is_not_found(site: Site, path: str) -> None:
     assert answer.status == 404
     assert "content-security-policy" in answer.headers
     assert "Traceback" not in answer.text
+    assert "known: none" not in answer.text or path.startswith("/api/")
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])

@@ -22,6 +22,7 @@ from quadbench.serve.rendering import icon, page, rendered, script, style
 from quadbench.serve.watched import A_PAGE, MOST_PAGES, Watched
 
 _MOST_LAUNCHES = 200  # of a run's page
+_MOST_DIGITS = 6  # of a number in an address
 _NOW, _FARM, _RUN = "now_part", "farm_part", "run_part"
 _UNREAD = "cannot be read; the log of quadbench serve says why"
 T = TypeVar("T")
@@ -48,7 +49,7 @@ class Pages:
             "/runs/{run_id}": self.run,
             "/runs/{run_id}/report": self.run_report,
             "/runs/{run_id}/pictures": self.pictures,
-            "/runs/{run_id}/pictures/{number:int}": self.picture,
+            "/runs/{run_id}/pictures/{number}": self.picture,
             "/studies/{study_id}": self.study,
             "/nights": self.nights,
             "/nights/{night_id}": self.night,
@@ -110,7 +111,7 @@ class Pages:
 
     def picture(self, request: Request) -> Response:
         view = self._watched.view(request.path_params["run_id"])
-        return Response(picture_bytes(view, request.path_params["number"]), media_type="image/png")
+        return Response(picture_bytes(view, _number("picture", request.path_params["number"])), media_type="image/png")
 
     def nights(self, request: Request) -> Response:
         number = _page_number(request)
@@ -137,7 +138,9 @@ class Pages:
     def problem(self, _: Request, error: Exception) -> Response:
         """Return the page of what cannot be shown. Only names that nothing has are told to who looks; paths are not."""
         if isinstance(error, UnknownNameError):
-            return page("problem", 404, title="There is no such thing here", text=f"{error.message}.")
+            return page(
+                "problem", 404, title="There is no such thing here", text=f"{error.message.removesuffix('; known: none')}."
+            )
         if self._watched.is_empty:
             return page("problem", 404, title="Nothing yet", text="Nothing was measured here.")
         self._say(error)
@@ -218,8 +221,16 @@ def _page_number(request: Request) -> int:
         UnknownNameError: there is no such page.
     """
     text = request.query_params.get("page", "1")
-    if not (text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= MOST_PAGES):
+    number = _number("page", text)
+    if not 1 <= number <= MOST_PAGES:
         raise UnknownNameError("page", text, ())
+    return number
+
+
+def _number(kind: str, text: str) -> int:
+    """Return a number of an address; one of more digits than anything has is unknown, as what is no number."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS):
+        raise UnknownNameError(kind, text, ())
     return int(text)
 
 
