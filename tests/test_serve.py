@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -269,11 +270,24 @@ def test_a_folder_without_results_says_so_and_fills_as_work_begins(tmp_path: Pat
         text = Page(site.ask("/").text).text
         assert "Nothing runs." in text
         assert "cannot be read" not in text
+        assert "Devices Nothing was measured here. Latest runs Nothing was measured here." in text
+        lists = {name: site.ask(f"/api/{name}") for name in ("runs", "nights", "history")}
+        assert {name: answer.status for name, answer in lists.items()} == dict.fromkeys(lists, 200)
+        assert lists["runs"].json["runs"] == []
         assert "Nothing was measured here." in site.ask("/runs").text
         layout.at_work.mkdir()
         save_progress(layout, "work", work())
         with site.events("/live/now") as events:
             assert any("image 1 of 2" in event for event in events)
+
+
+def test_a_stored_run_that_goes_on_is_under_way_and_measures(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    fill(layout)
+    save_progress(layout, "work", replace(work(), run_id=RUN, stage="compile"))
+    with served(layout) as site:
+        assert [run["status"] for run in site.ask("/api/runs").json["runs"]] == ["under way"]
+        assert [one["stage"] for one in site.ask("/api/work").json["work"]] == ["measure"]
 
 
 def test_who_looks_at_a_run_under_way_is_told_when_it_is_over(tmp_path: Path) -> None:
@@ -295,9 +309,13 @@ def test_a_database_that_is_damaged_is_said_without_its_place_and_costs_no_work(
     layout.database.write_text("no database " * 100)
     with served(layout) as site:
         first, runs, answer = site.ask("/"), site.ask("/runs"), site.ask("/api/runs")
-    assert first.status == 200
+    assert first.status == 503
     assert "launch 3 of 4" in first.text
-    assert "The farm cannot be read" in first.text
+    text = Page(first.text).text
+    assert text.index("The farm cannot be read") < text.index("under way") < text.index("unknown devices to look at")
+    assert "unknown last night" in text
+    assert "sign good" not in first.text
+    assert "no night" not in text.lower()
     assert (runs.status, answer.status) == (503, 503)
     assert str(tmp_path) not in first.text + runs.text + answer.text
     assert str(layout.database) in caplog.text

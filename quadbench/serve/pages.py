@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from markupsafe import Markup
@@ -30,13 +31,21 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """A part of a page that changes; one that is not whole says in it what could not be read."""
+
+    html: Markup
+    is_whole: bool
+
+
 class Pages:
     """The pages. What is wrong with one part of a page costs no other."""
 
     def __init__(self, watched: Watched) -> None:
         self._watched = watched
         self._part = Remembered(self._rendered_part, age_s=1, most=20)
-        self._live = Live(self._part)
+        self._live = Live(lambda key: part.html if (part := self._part(key)) else None)
         self._said = ""
 
     @property
@@ -66,10 +75,10 @@ class Pages:
         return [Route(path, endpoint) for path, endpoint in paths.items()]
 
     def now(self, _: Request) -> Response:
-        return page("now", live=True, here="/", part=Markup(self._part((_NOW, "")) or ""))
+        return self._live_page("now", "/")
 
     def farm(self, _: Request) -> Response:
-        return page("farm", live=True, here="/farm", part=Markup(self._part((_FARM, "")) or ""))
+        return self._live_page("farm", "/farm")
 
     def runs(self, request: Request) -> Response:
         number = _page_number(request)
@@ -88,7 +97,8 @@ class Pages:
         view = self._told(lambda: watched.view(run_id), "its figures", problems) if line and is_here and not part else None
         title = next((work.what for work in watched.work().work if work.run_id == run_id), (line and line.recipe) or "A run")
         content = {"run_id": run_id, "title": title, "line": line, "is_here": is_here, "view": view, "problems": problems}
-        return page("run", live=bool(part), here="/runs", part=Markup(part or ""), most_launches=_MOST_LAUNCHES, **content)
+        html = part.html if part else ""
+        return page("run", live=bool(part), here="/runs", part=html, most_launches=_MOST_LAUNCHES, **content)
 
     async def now_events(self, _: Request) -> Response:
         return self._live.events((_NOW, ""))
@@ -135,6 +145,11 @@ class Pages:
         told = [(history.address, sentence(history), tables(history)) for history in document.devices]
         return page("case", here="/history", document=document, devices=told)
 
+    def _live_page(self, name: str, here: str) -> Response:
+        """Return a page with a part that changes. Where something on it could not be read, its status tells programs so too."""
+        part = self._part((f"{name}_part", ""))
+        return page(name, 200 if part and part.is_whole else 503, live=True, here=here, part=part.html if part else "")
+
     def problem(self, _: Request, error: Exception) -> Response:
         """Return the page of what cannot be shown. Only names that nothing has are told to who looks; paths are not."""
         if isinstance(error, UnknownNameError):
@@ -146,18 +161,18 @@ class Pages:
         self._say(error)
         return page("problem", 503, title="Nothing to be seen", text=f"It {_UNREAD}.")
 
-    def _rendered_part(self, key: tuple[str, str]) -> str | None:
+    def _rendered_part(self, key: tuple[str, str]) -> _Part | None:
         """Return the part of a page that changes, by its template and its run; None of a run that is over."""
         template, run_id = key
         if template == _NOW:
-            return rendered(template, **self._now())
+            return _part(template, **self._now())
         if template == _FARM:
-            return rendered(template, **self._farm())
+            return _part(template, **self._farm())
         at_work = [work for work in self._watched.work().work if work.run_id == run_id]
         farm = self._told(self._watched.farm, "the farm", [])
         of_farm = [run for run in farm.runs if run.run_id == run_id] if farm else []
         jobs = [job for job in farm.jobs if job.run_id == run_id] if farm and of_farm else []
-        return rendered(template, at_work=at_work, of_farm=of_farm, jobs=jobs) if at_work or of_farm else None
+        return _part(template, at_work=at_work, of_farm=of_farm, jobs=jobs, problems=()) if at_work or of_farm else None
 
     def _now(self) -> dict[str, Any]:
         problems: list[str] = []
@@ -173,11 +188,13 @@ class Pages:
             "farm": farm,
             "farm_runs": farm.runs if farm else (),
             "runs": runs,
+            "nights": nights,
             "night": night,
             "night_sentence": told or "",
             "busy": len(work.work) + (len(farm.runs) if farm else 0),
             "broken": [device for device in farm.devices if device.is_broken] if farm else [],
             "at_work": {one.run_id for one in work.work},
+            "is_empty": watched.is_empty,
             "problems": problems,
         }
 
@@ -204,6 +221,10 @@ class Pages:
         if str(error) != self._said:
             self._said = str(error)
             log.warning("%s", error)
+
+
+def _part(template: str, **content: Any) -> _Part:
+    return _Part(html=Markup(rendered(template, **content)), is_whole=not content["problems"])
 
 
 def _farm_sentence(farm: FarmNow) -> str:

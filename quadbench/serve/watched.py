@@ -98,6 +98,8 @@ class Watched:
 
     def _runs(self, key: tuple[int, frozenset[str]]) -> RunList:
         page, at_work = key
+        if self.is_empty:
+            return RunList(runs=(), studies=() if page else self.studies())
         with self._database() as engine:
             heads = run_heads(engine, A_PAGE, skip=page * A_PAGE)
         return RunList(runs=tuple(self._line(head, at_work) for head in heads), studies=() if page else self.studies())
@@ -116,15 +118,16 @@ class Watched:
         except ArtifactError:
             return RunLine(run_id=head.run_id, status=RunStatus.DAMAGED, reason="its file cannot be read")
         is_cut_short = run is not None and run.is_cut_short
-        status = RunStatus.CUT_SHORT if is_cut_short else RunStatus.FAILED if head.wrong else RunStatus.OK
+        is_at_work = head.run_id in at_work
+        ended = RunStatus.CUT_SHORT if is_cut_short else RunStatus.FAILED if head.wrong else RunStatus.OK
         return RunLine(
             run_id=head.run_id,
-            status=status,
+            status=RunStatus.UNDER_WAY if is_at_work else ended,
             started_at=head.began_at,
             recipe=head.recipe,
             swept=run.swept if run else {},
             devices=tuple(head.launches),
-            reason="it goes on" if head.run_id in at_work else launches,
+            reason=launches,
         )
 
     def _view(self, run_id: str) -> ReportView:
@@ -150,6 +153,8 @@ class Watched:
         return render_study(read_study(path))
 
     def _nights(self, page: int) -> NightList:
+        if self.is_empty:
+            return NightList(nights=())
         with self._database() as engine:
             return NightList(nights=tuple(map(_night_line, night_heads(engine, A_PAGE, skip=page * A_PAGE))))
 
@@ -168,6 +173,8 @@ class Watched:
         return night_view(night, series)
 
     def _cases(self, page: int) -> CaseList:
+        if self.is_empty:
+            return CaseList(cases=())
         with self._database() as engine:
             nights = Nights(engine)
             places = nights.cases()[page * A_PAGE : (page + 1) * A_PAGE]
