@@ -184,6 +184,35 @@ def test_a_report_that_lies_there_is_shown_as_it_is(tmp_path: Path) -> None:
         assert "as written" in site.ask(f"/runs/{RUN}/report").text
 
 
+def test_a_report_that_leads_elsewhere_or_is_too_large_is_not_shown(tmp_path: Path) -> None:
+    layout, secret = Layout(tmp_path / "lab"), tmp_path / "secret"
+    fill(layout)
+    secret.write_text("secret words")
+    layout.report(RUN).parent.mkdir()
+    layout.report(RUN).symlink_to(secret)
+    with served(layout) as site:
+        led = site.ask(f"/runs/{RUN}/report")
+        layout.report(RUN).unlink()
+        with layout.report(RUN).open("wb") as file:
+            file.truncate(64 * 2**20 + 1)
+        large = site.ask(f"/runs/{RUN}/report")
+    assert (led.status, large.status) == (503, 413)
+    assert "secret words" not in led.text
+    assert f"{RUN}" in large.text
+    assert "at most 64 are shown" in large.text
+    assert str(tmp_path) not in led.text + large.text
+
+
+def test_a_picture_that_leads_elsewhere_is_not_shown(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "lab")
+    fill(layout)
+    for number, picture in enumerate(sorted(layout.root.rglob("*.png"))):
+        picture.rename(tmp_path / f"{number}.png")
+        picture.symlink_to(tmp_path / f"{number}.png")
+    with served(layout) as site:
+        assert site.ask(f"/runs/{RUN}/pictures/0").status == 503
+
+
 def test_a_report_that_is_not_written_is_made_and_runs_nothing(site: Site) -> None:
     answer = site.ask(f"/runs/{RUN}/report")
     assert "sandbox" in answer.headers["content-security-policy"]

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from quadbench.errors import QuadbenchError, UnknownNameError
+from quadbench.errors import QuadbenchError, TooLargeError, UnknownNameError
 from quadbench.nightly.history import sentence, tables
 from quadbench.nightly.overview import line_table
 from quadbench.report.units import plural
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Part:
+class _ShownPart:
     """A part of a page that changes; one that is not whole says in it what could not be read."""
 
     html: Markup
@@ -45,7 +45,7 @@ class Pages:
     def __init__(self, watched: Watched) -> None:
         self._watched = watched
         self._part = Remembered(self._rendered_part, age_s=1, most=20)
-        self._live = Live(lambda key: part.html if (part := self._part(key)) else None)
+        self._live = Live[tuple[str, str]](lambda key: part.html if (part := self._part(key)) else None)
         self._said = ""
 
     @property
@@ -121,7 +121,9 @@ class Pages:
 
     def picture(self, request: Request) -> Response:
         view = self._watched.view(request.path_params["run_id"])
-        return Response(picture_bytes(view, _number("picture", request.path_params["number"])), media_type="image/png")
+        return Response(
+            picture_bytes(view, _number("picture", request.path_params["number"]), self._watched.layout), media_type="image/png"
+        )
 
     def nights(self, request: Request) -> Response:
         number = _page_number(request)
@@ -156,12 +158,14 @@ class Pages:
             return page(
                 "problem", 404, title="There is no such thing here", text=f"{error.message.removesuffix('; known: none')}."
             )
+        if isinstance(error, TooLargeError):
+            return page("problem", 413, title="Too large to be shown", text=f"{error.message}.")
         if self._watched.is_empty:
             return page("problem", 404, title="Nothing yet", text="Nothing was measured here.")
         self._say(error)
         return page("problem", 503, title="Nothing to be seen", text=f"It {_UNREAD}.")
 
-    def _rendered_part(self, key: tuple[str, str]) -> _Part | None:
+    def _rendered_part(self, key: tuple[str, str]) -> _ShownPart | None:
         """Return the part of a page that changes, by its template and its run; None of a run that is over."""
         template, run_id = key
         if template == _NOW:
@@ -223,8 +227,8 @@ class Pages:
             log.warning("%s", error)
 
 
-def _part(template: str, **content: Any) -> _Part:
-    return _Part(html=Markup(rendered(template, **content)), is_whole=not content["problems"])
+def _part(template: str, **content: Any) -> _ShownPart:
+    return _ShownPart(html=Markup(rendered(template, **content)), is_whole=not content["problems"])
 
 
 def _farm_sentence(farm: FarmNow) -> str:
