@@ -87,6 +87,10 @@ class UnknownNameError(UserError):
         )
 
 
+class TooLargeError(UserError):
+    """The error of what is larger than what is shown of its kind. The message names it without the place of its folder."""
+
+
 class NoTimeError(UserError):
     """The error of a run that was given less time than it takes to begin its first launch."""
 

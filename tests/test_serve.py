@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -183,6 +184,35 @@ def test_a_report_that_lies_there_is_shown_as_it_is(tmp_path: Path) -> None:
         assert "as written" in site.ask(f"/runs/{RUN}/report").text
 
 
+def test_a_report_that_leads_elsewhere_or_is_too_large_is_not_shown(tmp_path: Path) -> None:
+    layout, secret = Layout(tmp_path / "lab"), tmp_path / "secret"
+    fill(layout)
+    secret.write_text("secret words")
+    layout.report(RUN).parent.mkdir()
+    layout.report(RUN).symlink_to(secret)
+    with served(layout) as site:
+        led = site.ask(f"/runs/{RUN}/report")
+        layout.report(RUN).unlink()
+        with layout.report(RUN).open("wb") as file:
+            file.truncate(64 * 2**20 + 1)
+        large = site.ask(f"/runs/{RUN}/report")
+    assert (led.status, large.status) == (503, 413)
+    assert "secret words" not in led.text
+    assert f"{RUN}" in large.text
+    assert "at most 64 are shown" in large.text
+    assert str(tmp_path) not in led.text + large.text
+
+
+def test_a_picture_that_leads_elsewhere_is_not_shown(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "lab")
+    fill(layout)
+    for number, picture in enumerate(sorted(layout.root.rglob("*.png"))):
+        picture.rename(tmp_path / f"{number}.png")
+        picture.symlink_to(tmp_path / f"{number}.png")
+    with served(layout) as site:
+        assert site.ask(f"/runs/{RUN}/pictures/0").status == 503
+
+
 def test_a_report_that_is_not_written_is_made_and_runs_nothing(site: Site) -> None:
     answer = site.ask(f"/runs/{RUN}/report")
     assert "sandbox" in answer.headers["content-security-policy"]
@@ -208,6 +238,7 @@ def test_a_case_says_since_when_it_is_as_it_is(site: Site) -> None:
         f"/runs/{RUN}/pictures/999",
         f"/runs/{RUN}/pictures/..",
         f"/runs/{RUN}/pictures/-1",
+        f"/runs/{RUN}/pictures/{'9' * 5000}",
         "/nights/nothing",
         "/nights/..%2f..%2f/report",
         "/history/nothing",
@@ -227,6 +258,7 @@ def test_what_is_not_there_is_not_found(site: Site, path: str) -> None:
     assert answer.status == 404
     assert "content-security-policy" in answer.headers
     assert "Traceback" not in answer.text
+    assert "known: none" not in answer.text or path.startswith("/api/")
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
@@ -267,11 +299,24 @@ def test_a_folder_without_results_says_so_and_fills_as_work_begins(tmp_path: Pat
         text = Page(site.ask("/").text).text
         assert "Nothing runs." in text
         assert "cannot be read" not in text
+        assert "Devices Nothing was measured here. Latest runs Nothing was measured here." in text
+        lists = {name: site.ask(f"/api/{name}") for name in ("runs", "nights", "history")}
+        assert {name: answer.status for name, answer in lists.items()} == dict.fromkeys(lists, 200)
+        assert lists["runs"].json["runs"] == []
         assert "Nothing was measured here." in site.ask("/runs").text
         layout.at_work.mkdir()
         save_progress(layout, "work", work())
         with site.events("/live/now") as events:
             assert any("image 1 of 2" in event for event in events)
+
+
+def test_a_stored_run_that_goes_on_is_under_way_and_measures(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    fill(layout)
+    save_progress(layout, "work", replace(work(), run_id=RUN, stage="compile"))
+    with served(layout) as site:
+        assert [run["status"] for run in site.ask("/api/runs").json["runs"]] == ["under way"]
+        assert [one["stage"] for one in site.ask("/api/work").json["work"]] == ["measure"]
 
 
 def test_who_looks_at_a_run_under_way_is_told_when_it_is_over(tmp_path: Path) -> None:
@@ -293,9 +338,13 @@ def test_a_database_that_is_damaged_is_said_without_its_place_and_costs_no_work(
     layout.database.write_text("no database " * 100)
     with served(layout) as site:
         first, runs, answer = site.ask("/"), site.ask("/runs"), site.ask("/api/runs")
-    assert first.status == 200
+    assert first.status == 503
     assert "launch 3 of 4" in first.text
-    assert "The farm cannot be read" in first.text
+    text = Page(first.text).text
+    assert text.index("The farm cannot be read") < text.index("under way") < text.index("unknown devices to look at")
+    assert "unknown last night" in text
+    assert "sign good" not in first.text
+    assert "no night" not in text.lower()
     assert (runs.status, answer.status) == (503, 503)
     assert str(tmp_path) not in first.text + runs.text + answer.text
     assert str(layout.database) in caplog.text

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from support.live_lab import AT_WORK, work
@@ -49,10 +50,10 @@ def test_a_program_with_the_token_is_let_in(site: Site) -> None:
     assert site.ask("/api/work", authorization=f"Bearer {TOKEN}").status == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/farm", "/runs/x", "/nothing", "/live.js"])
+@pytest.mark.parametrize("path", ["/", "/farm", "/runs/x", "/nothing", "/live.js", "/runs?page=2"])
 def test_a_person_without_the_token_is_led_to_where_it_is_asked_for(site: Site, path: str) -> None:
     answer = site.ask(path)
-    assert (answer.status, answer.headers["location"]) == (303, f"/sign-in?to={path}")
+    assert (answer.status, answer.headers["location"]) == (303, f"/sign-in?to={quote(path)}")
     assert site.ask(answer.headers["location"]).status == 200
 
 
@@ -74,7 +75,8 @@ def test_who_has_another_token_is_told_so(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)", "/%0d%0aset-cookie:x", '"><b>']
+    "place",
+    ["//evil.example", "//[", "https://evil.example", "/\\evil.example", "javascript:alert(1)", "/%0d%0aset-cookie:x", '"><b>'],
 )
 def test_who_signs_in_is_led_nowhere_else(site: Site, place: str) -> None:
     answer = site.ask("/sign-in", "POST", f"token={TOKEN}&to={place}", **FORM)

@@ -20,7 +20,13 @@ from quadbench.study.studies import study_lines
 
 _SHOWN = 20
 _WITH_BEGIN = 100  # characters of a terminal; where there are fewer, the id, which begins with it, has to do
-_COLOURS = {RunStatus.OK: "green", RunStatus.FAILED: "red", RunStatus.CUT_SHORT: "yellow", RunStatus.DAMAGED: "red"}
+_COLOURS = {
+    RunStatus.OK: "green",
+    RunStatus.UNDER_WAY: "blue",
+    RunStatus.FAILED: "red",
+    RunStatus.CUT_SHORT: "yellow",
+    RunStatus.DAMAGED: "red",
+}
 
 
 def add(commands: Any) -> None:

@@ -23,6 +23,7 @@ class RunStatus(StrEnum):
 
     OK = "ok"
     FAILED = "failed"  # launches of it
+    UNDER_WAY = "under way"  # of which only the live page knows
     CUT_SHORT = "cut short"  # or it still goes on
     DAMAGED = "damaged"
 

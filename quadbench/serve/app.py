@@ -1,7 +1,7 @@
 """App: a results folder and the access to it -> the application that a server runs: pages, events, API, and who may see them."""
 
 import logging
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -85,6 +85,5 @@ def _sign_in_routes(access: Access, *, is_secure: bool) -> list[Route]:
 
 def _place(text: str) -> str:
     """Return the path of a page here to which a link leads; of what leads elsewhere, the first page."""
-    parts = urlsplit(text) if text.isprintable() and text.isascii() else None
-    is_here = parts and not parts.scheme and not parts.netloc and text.startswith("/") and not text.startswith(("//", "/\\"))
-    return text if is_here else "/"
+    is_path = text.isprintable() and text.isascii() and text.startswith("/") and not text.startswith(("//", "/\\"))
+    return text if is_path else "/"

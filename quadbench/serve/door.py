@@ -72,7 +72,11 @@ class Door:
             return None
         if path.startswith(_FOR_PROGRAMS):
             return JSONResponse({"error": "a token is needed"}, 401, {"www-authenticate": "Bearer"})
-        return RedirectResponse(f"{SIGN_IN}?to={quote(path)}", 303)
+        return RedirectResponse(f"{SIGN_IN}?to={quote(_asked(request))}", 303)
+
+
+def _asked(request: HTTPConnection) -> str:
+    return f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
 
 
 def _authorization(headers: Headers) -> str:

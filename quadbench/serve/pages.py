@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from markupsafe import Markup
@@ -9,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from quadbench.errors import QuadbenchError, UnknownNameError
+from quadbench.errors import QuadbenchError, TooLargeError, UnknownNameError
 from quadbench.nightly.history import sentence, tables
 from quadbench.nightly.overview import line_table
 from quadbench.report.units import plural
@@ -22,11 +23,20 @@ from quadbench.serve.rendering import icon, page, rendered, script, style
 from quadbench.serve.watched import A_PAGE, MOST_PAGES, Watched
 
 _MOST_LAUNCHES = 200  # of a run's page
+_MOST_DIGITS = 6  # of a number in an address
 _NOW, _FARM, _RUN = "now_part", "farm_part", "run_part"
 _UNREAD = "cannot be read; the log of quadbench serve says why"
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ShownPart:
+    """A part of a page that changes; one that is not whole says in it what could not be read."""
+
+    html: Markup
+    is_whole: bool
 
 
 class Pages:
@@ -35,7 +45,7 @@ class Pages:
     def __init__(self, watched: Watched) -> None:
         self._watched = watched
         self._part = Remembered(self._rendered_part, age_s=1, most=20)
-        self._live = Live(self._part)
+        self._live = Live[tuple[str, str]](lambda key: part.html if (part := self._part(key)) else None)
         self._said = ""
 
     @property
@@ -48,7 +58,7 @@ class Pages:
             "/runs/{run_id}": self.run,
             "/runs/{run_id}/report": self.run_report,
             "/runs/{run_id}/pictures": self.pictures,
-            "/runs/{run_id}/pictures/{number:int}": self.picture,
+            "/runs/{run_id}/pictures/{number}": self.picture,
             "/studies/{study_id}": self.study,
             "/nights": self.nights,
             "/nights/{night_id}": self.night,
@@ -65,10 +75,10 @@ class Pages:
         return [Route(path, endpoint) for path, endpoint in paths.items()]
 
     def now(self, _: Request) -> Response:
-        return page("now", live=True, here="/", part=Markup(self._part((_NOW, "")) or ""))
+        return self._live_page("now", "/")
 
     def farm(self, _: Request) -> Response:
-        return page("farm", live=True, here="/farm", part=Markup(self._part((_FARM, "")) or ""))
+        return self._live_page("farm", "/farm")
 
     def runs(self, request: Request) -> Response:
         number = _page_number(request)
@@ -87,7 +97,8 @@ class Pages:
         view = self._told(lambda: watched.view(run_id), "its figures", problems) if line and is_here and not part else None
         title = next((work.what for work in watched.work().work if work.run_id == run_id), (line and line.recipe) or "A run")
         content = {"run_id": run_id, "title": title, "line": line, "is_here": is_here, "view": view, "problems": problems}
-        return page("run", live=bool(part), here="/runs", part=Markup(part or ""), most_launches=_MOST_LAUNCHES, **content)
+        html = part.html if part else ""
+        return page("run", live=bool(part), here="/runs", part=html, most_launches=_MOST_LAUNCHES, **content)
 
     async def now_events(self, _: Request) -> Response:
         return self._live.events((_NOW, ""))
@@ -110,7 +121,9 @@ class Pages:
 
     def picture(self, request: Request) -> Response:
         view = self._watched.view(request.path_params["run_id"])
-        return Response(picture_bytes(view, request.path_params["number"]), media_type="image/png")
+        return Response(
+            picture_bytes(view, _number("picture", request.path_params["number"]), self._watched.layout), media_type="image/png"
+        )
 
     def nights(self, request: Request) -> Response:
         number = _page_number(request)
@@ -134,27 +147,36 @@ class Pages:
         told = [(history.address, sentence(history), tables(history)) for history in document.devices]
         return page("case", here="/history", document=document, devices=told)
 
+    def _live_page(self, name: str, here: str) -> Response:
+        """Return a page with a part that changes. Where something on it could not be read, its status tells programs so too."""
+        part = self._part((f"{name}_part", ""))
+        return page(name, 200 if part and part.is_whole else 503, live=True, here=here, part=part.html if part else "")
+
     def problem(self, _: Request, error: Exception) -> Response:
         """Return the page of what cannot be shown. Only names that nothing has are told to who looks; paths are not."""
         if isinstance(error, UnknownNameError):
-            return page("problem", 404, title="There is no such thing here", text=f"{error.message}.")
+            return page(
+                "problem", 404, title="There is no such thing here", text=f"{error.message.removesuffix('; known: none')}."
+            )
+        if isinstance(error, TooLargeError):
+            return page("problem", 413, title="Too large to be shown", text=f"{error.message}.")
         if self._watched.is_empty:
             return page("problem", 404, title="Nothing yet", text="Nothing was measured here.")
         self._say(error)
         return page("problem", 503, title="Nothing to be seen", text=f"It {_UNREAD}.")
 
-    def _rendered_part(self, key: tuple[str, str]) -> str | None:
+    def _rendered_part(self, key: tuple[str, str]) -> _ShownPart | None:
         """Return the part of a page that changes, by its template and its run; None of a run that is over."""
         template, run_id = key
         if template == _NOW:
-            return rendered(template, **self._now())
+            return _part(template, **self._now())
         if template == _FARM:
-            return rendered(template, **self._farm())
+            return _part(template, **self._farm())
         at_work = [work for work in self._watched.work().work if work.run_id == run_id]
         farm = self._told(self._watched.farm, "the farm", [])
         of_farm = [run for run in farm.runs if run.run_id == run_id] if farm else []
         jobs = [job for job in farm.jobs if job.run_id == run_id] if farm and of_farm else []
-        return rendered(template, at_work=at_work, of_farm=of_farm, jobs=jobs) if at_work or of_farm else None
+        return _part(template, at_work=at_work, of_farm=of_farm, jobs=jobs, problems=()) if at_work or of_farm else None
 
     def _now(self) -> dict[str, Any]:
         problems: list[str] = []
@@ -170,11 +192,13 @@ class Pages:
             "farm": farm,
             "farm_runs": farm.runs if farm else (),
             "runs": runs,
+            "nights": nights,
             "night": night,
             "night_sentence": told or "",
             "busy": len(work.work) + (len(farm.runs) if farm else 0),
             "broken": [device for device in farm.devices if device.is_broken] if farm else [],
             "at_work": {one.run_id for one in work.work},
+            "is_empty": watched.is_empty,
             "problems": problems,
         }
 
@@ -203,6 +227,10 @@ class Pages:
             log.warning("%s", error)
 
 
+def _part(template: str, **content: Any) -> _ShownPart:
+    return _ShownPart(html=Markup(rendered(template, **content)), is_whole=not content["problems"])
+
+
 def _farm_sentence(farm: FarmNow) -> str:
     broken = sum(device.is_broken for device in farm.devices)
     busy = sum(device.job is not None for device in farm.devices)
@@ -218,8 +246,16 @@ def _page_number(request: Request) -> int:
         UnknownNameError: there is no such page.
     """
     text = request.query_params.get("page", "1")
-    if not (text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= MOST_PAGES):
+    number = _number("page", text)
+    if not 1 <= number <= MOST_PAGES:
         raise UnknownNameError("page", text, ())
+    return number
+
+
+def _number(kind: str, text: str) -> int:
+    """Return a number of an address; one of more digits than anything has is unknown, as what is no number."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS):
+        raise UnknownNameError(kind, text, ())
     return int(text)
 
 

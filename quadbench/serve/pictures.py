@@ -8,7 +8,9 @@ from quadbench.errors import ArtifactError, UnknownNameError
 from quadbench.report.difference import difference_png
 from quadbench.report.pictures import Picture, TaskPictures
 from quadbench.report.view import ReportView
+from quadbench.results.layout import Layout
 from quadbench.spec import read_file
+from quadbench.spec.files import require_inside
 
 _MOST_BYTES = 16 * 2**20
 
@@ -47,17 +49,18 @@ def galleries(view: ReportView) -> tuple[PictureGallery, ...]:
     return tuple(_gallery(task, numbers) for task in view.pictures)
 
 
-def picture_bytes(view: ReportView, number: int) -> bytes:
+def picture_bytes(view: ReportView, number: int, layout: Layout) -> bytes:
     """Return a picture's file, or how far it is from another where it is a difference.
 
     Raises:
         UnknownNameError: the run has no such picture, or its file is gone.
-        ArtifactError: the file is no picture.
+        ArtifactError: the file is no picture, or lies outside the results folder.
     """
     picture = next((picture for n, picture in enumerate(_shown(view)) if n == number), None)
     path = picture.path if picture else None
     if picture is None or path is None or not path.is_file():
         raise UnknownNameError("picture", str(number), ())
+    require_own(picture, layout)
     try:
         if picture.apart_from:
             return difference_png(path, picture.apart_from)
@@ -66,6 +69,26 @@ def picture_bytes(view: ReportView, number: int) -> bytes:
     except (OSError, SyntaxError, ValueError) as error:
         raise ArtifactError(f"'{path}' is no picture: {error}") from error
     return content
+
+
+def require_own_pictures(view: ReportView, layout: Layout) -> None:
+    """Refuse a run with a picture that links lead out of the results folder.
+
+    Raises:
+        ArtifactError: names the picture.
+    """
+    for picture in _shown(view):
+        require_own(picture, layout)
+
+
+def require_own(picture: Picture, layout: Layout) -> None:
+    """Refuse a picture that, or that from which it differs, links lead out of the results folder.
+
+    Raises:
+        ArtifactError: names the picture.
+    """
+    for path in filter(None, (picture.path, picture.apart_from)):
+        require_inside(path, layout.root, fault=ArtifactError)
 
 
 def _shown(view: ReportView) -> Iterator[Picture]:

@@ -10,9 +10,10 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
+from quadbench.artifacts import MIB
 from quadbench.artifacts.names import check_file_name
 from quadbench.artifacts.night import Measurement, Ruling
-from quadbench.errors import ArtifactError, QuadbenchError, UnknownNameError, UserError
+from quadbench.errors import ArtifactError, QuadbenchError, TooLargeError, UnknownNameError, UserError
 from quadbench.farm.farm_file import expected_phones
 from quadbench.nightly.history import CaseHistory, case_history
 from quadbench.nightly.overview import line_of
@@ -33,9 +34,11 @@ from quadbench.results.nights import Nights
 from quadbench.results.runs import load_run, read_run_file
 from quadbench.serve.documents import CaseDocument, CaseList, FarmNow, NightLine, NightList, WorkUnderWay
 from quadbench.serve.farm_now import read_farm
+from quadbench.serve.pictures import require_own_pictures
 from quadbench.serve.remembered import Remembered
 from quadbench.serve.work_now import read_work
 from quadbench.spec import read_file
+from quadbench.spec.files import MOST_BYTES, require_inside
 from quadbench.study.studies import find_study, read_study, study_lines
 
 A_PAGE = 25
@@ -98,6 +101,8 @@ class Watched:
 
     def _runs(self, key: tuple[int, frozenset[str]]) -> RunList:
         page, at_work = key
+        if self.is_empty:
+            return RunList(runs=(), studies=() if page else self.studies())
         with self._database() as engine:
             heads = run_heads(engine, A_PAGE, skip=page * A_PAGE)
         return RunList(runs=tuple(self._line(head, at_work) for head in heads), studies=() if page else self.studies())
@@ -116,15 +121,16 @@ class Watched:
         except ArtifactError:
             return RunLine(run_id=head.run_id, status=RunStatus.DAMAGED, reason="its file cannot be read")
         is_cut_short = run is not None and run.is_cut_short
-        status = RunStatus.CUT_SHORT if is_cut_short else RunStatus.FAILED if head.wrong else RunStatus.OK
+        is_at_work = head.run_id in at_work
+        ended = RunStatus.CUT_SHORT if is_cut_short else RunStatus.FAILED if head.wrong else RunStatus.OK
         return RunLine(
             run_id=head.run_id,
-            status=status,
+            status=RunStatus.UNDER_WAY if is_at_work else ended,
             started_at=head.began_at,
             recipe=head.recipe,
             swept=run.swept if run else {},
             devices=tuple(head.launches),
-            reason="it goes on" if head.run_id in at_work else launches,
+            reason=launches,
         )
 
     def _view(self, run_id: str) -> ReportView:
@@ -134,8 +140,16 @@ class Watched:
         """Return the report of a run as it lies in the results folder, else as it would be written."""
         path = self.layout.report(_name("run", run_id))
         if path.is_file():
+            require_inside(path, self.layout.root, fault=ArtifactError)
+            if (size_bytes := path.stat().st_size) > MOST_BYTES:
+                place, most = path.relative_to(self.layout.root), MOST_BYTES // MIB
+                raise TooLargeError(
+                    f"'{place}' of the results folder has {size_bytes / MIB:.1f} MB; at most {most} are shown here"
+                )
             return read_file(path, fault=ArtifactError).decode("utf-8", "replace")
-        return render_html(self.view(run_id).result, self.layout)
+        view = self.view(run_id)
+        require_own_pictures(view, self.layout)
+        return render_html(view.result, self.layout)
 
     def _studies(self) -> tuple[StudyLine, ...]:
         """Return the latest sweeps and comparisons; of what is wrong with one its place is not told."""
@@ -150,6 +164,8 @@ class Watched:
         return render_study(read_study(path))
 
     def _nights(self, page: int) -> NightList:
+        if self.is_empty:
+            return NightList(nights=())
         with self._database() as engine:
             return NightList(nights=tuple(map(_night_line, night_heads(engine, A_PAGE, skip=page * A_PAGE))))
 
@@ -168,6 +184,8 @@ class Watched:
         return night_view(night, series)
 
     def _cases(self, page: int) -> CaseList:
+        if self.is_empty:
+            return CaseList(cases=())
         with self._database() as engine:
             nights = Nights(engine)
             places = nights.cases()[page * A_PAGE : (page + 1) * A_PAGE]

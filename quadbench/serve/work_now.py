@@ -21,8 +21,8 @@ def _at_work(progress: Progress) -> AtWork:
         owner=progress.owner,
         run_id=progress.run_id,
         began_at=progress.began_at,
-        stage=progress.stage,
-        detail=progress.detail,
+        stage="measure" if devices else progress.stage,
+        detail="" if devices else progress.detail,
         devices=devices,
     )
 

@@ -71,6 +71,16 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def require_inside(path: Path, folder: Path, *, fault: type[QuadbenchError]) -> None:
+    """Refuse a path that links lead out of a folder.
+
+    Raises:
+        QuadbenchError: a `fault`, which names both.
+    """
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise fault(f"'{path}' leads out of '{folder}'; expected a file of that folder")
+
+
 def fits_file_system(path: Path) -> bool:
     """Say whether a file system takes such a path, whether or not something lies there."""
     sizes = [len(part.encode(errors="replace")) for part in path.parts]
