@@ -10,7 +10,7 @@ from quadbench.errors import UnknownNameError
 from quadbench.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.target.known import find_target, known_targets
-from quadbench.target.profile import load_profiles, local_profile
+from quadbench.target.profile import PROFILES_FOLDER, PROFILES_VARIABLE, load_profiles, local_profile
 from quadbench.target.targets import AiHubTarget
 
 
@@ -85,6 +85,19 @@ def test_compile_refuses_an_unknown_target_before_it_builds(tmp_path: Path, caps
     assert main(["compile", "quickstart", "--target", "s52", "--results", str(tmp_path)]) == 2
     assert "unknown target 's52'" in " ".join(capsys.readouterr().err.split())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("prefix", ["", "virtual:", "hub:"])
+def test_compile_says_what_is_wrong_with_a_broken_profile_in_words(
+    prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = (PROFILES_FOLDER / "tabs11.yaml").read_text()
+    (tmp_path / "pixel.yaml").write_text(good.replace("name: tabs11", "name: pixel").replace("soc: MT6991}", "soc: ../../x}"))
+    monkeypatch.setenv(PROFILES_VARIABLE, str(tmp_path))
+    assert main(["compile", "quickstart", "--target", f"{prefix}pixel", "--results", str(tmp_path / "results")]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "alternatives[0].soc: expected a chip as LiteRT names it, as SM8750, MT6991, E9965 or Tensor_G5" in said
+    assert "unknown target" not in said
 
 
 def test_compile_refuses_a_target_that_is_not_ready_before_it_builds(
