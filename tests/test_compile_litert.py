@@ -17,7 +17,7 @@ from support.lora_graph import LORA, quantized_model  # noqa: E402
 from support.small_graphs import model_of, seeded_feed  # noqa: E402
 from support.tflite_run import quantized_by_feed, run_tflite, sqnr_db  # noqa: E402
 
-from quadbench.artifacts import Bundle, CompiledBundle, Stored  # noqa: E402
+from quadbench.artifacts import Bundle, Caveat, CompiledBundle, Stored  # noqa: E402
 from quadbench.compile import compile_bundle  # noqa: E402
 from quadbench.compile.availability import availability  # noqa: E402
 from quadbench.compile.emulator import run_on_emulator  # noqa: E402
@@ -85,6 +85,10 @@ def test_for_a_qualcomm_chip_a_graph_is_one_part_that_the_emulator_runs_as_liter
     named = {name_in_context(name): value for name, value in feed.items()}
     (emulated,) = run_on_emulator(tmp_path / "context.onnx", "v79", [named], timeout_s=60)
     assert sqnr_db(run_tflite(product_of(compiled_for(None, bundle, tmp_path)), feed), emulated) > 65
+
+
+def test_times_of_litert_s_cpu_are_marked(built: Stored[Bundle], tmp_path: Path) -> None:
+    assert compiled_for(None, built, tmp_path).artifact.caveats == (Caveat.PLAIN_KERNELS,)
 
 
 def test_the_manifest_names_chip_and_sdk_and_what_compiling_took(built: Stored[Bundle], tmp_path: Path) -> None:

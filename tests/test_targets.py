@@ -2,15 +2,17 @@
 
 import json
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
+import yaml
 
 from quadbench.cli import main
 from quadbench.errors import UnknownNameError
 from quadbench.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.target.known import find_target, known_targets
-from quadbench.target.profile import load_profiles, local_profile
+from quadbench.target.profile import PROFILES_FOLDER, PROFILES_VARIABLE, load_profile, load_profiles, local_profile
 from quadbench.target.targets import AiHubTarget
 
 
@@ -44,6 +46,14 @@ def test_the_oldest_htp_counts_where_several_share_a_target() -> None:
     s25 = next(profile for profile in load_profiles() if profile.name == "s25")
     older = s25.model_copy(update={"name": "s22", "soc": s25.soc.model_copy(update={"htp_arch": "v69"})})
     assert find_target("virtual:s25", known_targets([s25, older], "x86_64")).htp_arch == "v69"
+
+
+def test_the_lines_that_litert_s_page_gives_for_a_profile_name_a_target(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs/litert.md").read_text()
+    lines = yaml.safe_load(dedent(page[page.index("    target: {") : page.index("`targets` and `doctor`")]))
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load((PROFILES_FOLDER / "tabs11.yaml").read_text()), **lines, "name": "mine"}))
+    assert find_target("litert-e9965", known_targets([load_profile(path)], "x86_64")).profiles == ("mine",)
 
 
 def test_an_unknown_target_is_answered_with_the_nearest() -> None:
@@ -85,6 +95,19 @@ def test_compile_refuses_an_unknown_target_before_it_builds(tmp_path: Path, caps
     assert main(["compile", "quickstart", "--target", "s52", "--results", str(tmp_path)]) == 2
     assert "unknown target 's52'" in " ".join(capsys.readouterr().err.split())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("prefix", ["", "virtual:", "hub:"])
+def test_compile_says_what_is_wrong_with_a_broken_profile_in_words(
+    prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = (PROFILES_FOLDER / "tabs11.yaml").read_text()
+    (tmp_path / "pixel.yaml").write_text(good.replace("name: tabs11", "name: pixel").replace("soc: MT6991}", "soc: ../../x}"))
+    monkeypatch.setenv(PROFILES_VARIABLE, str(tmp_path))
+    assert main(["compile", "quickstart", "--target", f"{prefix}pixel", "--results", str(tmp_path / "results")]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "alternatives[0].soc: expected a chip as LiteRT names it, as SM8750, MT6991, E9965 or Tensor_G5" in said
+    assert "unknown target" not in said
 
 
 def test_compile_refuses_a_target_that_is_not_ready_before_it_builds(

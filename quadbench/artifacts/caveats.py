@@ -29,6 +29,7 @@ class Caveat(StrEnum):
     LOADED_HOST = "LOADED_HOST"
     UNEVEN_CALIBRATION = "UNEVEN_CALIBRATION"
     SIMULATED_INTEGERS = "SIMULATED_INTEGERS"
+    PLAIN_KERNELS = "PLAIN_KERNELS"
     UNET_ONLY = "UNET_ONLY"
 
     @property
@@ -71,6 +72,7 @@ _DOUBTS = {
     Caveat.UNEVEN_CALIBRATION: "The shared graph was calibrated on more inputs than per-graph ones.",
     Caveat.SIMULATED_INTEGERS: "This CPU computes products in float between QuantizeLinear and DequantizeLinear: pictures are "
     "the quantized graph's, times are not those of integer kernels.",
+    Caveat.PLAIN_KERNELS: "LiteRT's CPU runtime computes 16-bit products in plain loops: times say nothing of an NPU.",
     Caveat.UNET_ONLY: "An adapter's text encoder part was left out, in pictures and references alike.",
     Caveat.LOADED_HOST: "Other work was running on this machine's CPU while it was measured.",
 }
@@ -101,6 +103,7 @@ _ABOUT = {
     Caveat.DEBUG_BUILD: {_TIME, _MEMORY},
     Caveat.UNEVEN_CALIBRATION: {_PICTURE},
     Caveat.SIMULATED_INTEGERS: {_TIME},
+    Caveat.PLAIN_KERNELS: {_TIME},
     Caveat.UNET_ONLY: {_TIME, _MEMORY, _SIZE, _PICTURE},
     Caveat.LOADED_HOST: {_TIME},
 }

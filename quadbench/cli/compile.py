@@ -17,7 +17,7 @@ from quadbench.quad.chosen import bundle_folder
 from quadbench.quad.named import read_recipe
 from quadbench.recipe import Recipe
 from quadbench.target.known import find_target, known_targets
-from quadbench.target.profile import load_profiles, local_profile
+from quadbench.target.profile import broken_profiles, load_profiles, local_profile
 
 
 def add(commands: Any) -> None:
@@ -33,7 +33,8 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    target = find_target(options.target, known_targets([*load_profiles(), local_profile()], platform.machine()))
+    known = known_targets([*load_profiles(), local_profile()], platform.machine())
+    target = find_target(options.target, known, broken_profiles())
     with RunConsole(Console(stderr=True)) as observer:
         compiled = pipeline.compiled(_source(options.source, options.target), target, layout=options.layout, observer=observer)
     if options.json:

@@ -13,8 +13,8 @@ from quadbench.cli.options import add_command
 from quadbench.errors import BuildError
 from quadbench.lint import Severity, lint_bundle, messages
 from quadbench.results.manifest import check_contents, read_manifest
-from quadbench.target.known import find_target, known_targets
-from quadbench.target.profile import load_profile, load_profiles
+from quadbench.target.known import KnownTarget, find_target, known_targets
+from quadbench.target.profile import broken_profiles, load_profile, load_profiles
 
 
 def add(commands: Any) -> None:
@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    known = find_target(options.target, known_targets(load_profiles(), platform.machine())) if options.target else None
+    known = _target(options.target) if options.target else None
     htp_arch = known.htp_arch if known else load_profile(options.profile).soc.htp_arch if options.profile else None
     bundle = read_manifest(options.bundle, Bundle)
     check_contents(bundle, file_refs(tuple(graph for graph in bundle.artifact.graphs if graph.variant.is_quantized)))
@@ -42,3 +42,7 @@ def run(options: argparse.Namespace) -> int:
                 print_text(f"{severity}: {line}")
         print_text(f"{len(findings)} graphs: {len(errors)} rules broken, {len(warnings)} warnings")
     return BuildError.exit_code if errors else 0
+
+
+def _target(name: str) -> KnownTarget:
+    return find_target(name, known_targets(load_profiles(), platform.machine()), broken_profiles())

@@ -6,10 +6,10 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from quadbench.artifacts import Graph
+from quadbench.artifacts import Caveat, Graph
 from quadbench.compile import litert_process
 from quadbench.compile.apart import run_apart
 from quadbench.compile.kept import OneByOne
@@ -53,7 +53,8 @@ class LiteRtCompiler:
         """
         made_by = {**self.versions(), "code": code_digests(__name__)}
         one_by_one = OneByOne(name="litert", suffix=".tflite", made_by=made_by, compile_one=self._compile)
-        return one_by_one.compile_all(graphs, source, folder, notify)
+        product = one_by_one.compile_all(graphs, source, folder, notify)
+        return product if self.soc else replace(product, caveats=(*product.caveats, Caveat.PLAIN_KERNELS))
 
     def _compile(self, name: str, source: Path, product: Path) -> int:
         """Write the product of one graph, and return the memory that it took."""

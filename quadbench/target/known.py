@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from quadbench.errors import UnknownNameError
 from quadbench.target.abi import Abi
-from quadbench.target.profile import LOCAL_NAME, DeviceProfile
+from quadbench.target.profile import LOCAL_NAME, BrokenProfile, DeviceProfile
 from quadbench.target.targets import Target, target_key
 
 PHONE_ABI = Abi.ARM64_V8A  # of every phone that runs today's Android
@@ -44,16 +44,20 @@ def known_targets(profiles: Sequence[DeviceProfile], machine: str) -> tuple[Know
     return tuple(_known(key, uses) for key, uses in uses_by_key.items())
 
 
-def find_target(name: str, known: Sequence[KnownTarget]) -> KnownTarget:
-    """Return the target with this key, or the one that this address runs.
+def find_target(name: str, known: Sequence[KnownTarget], broken: Sequence[BrokenProfile] = ()) -> KnownTarget:
+    """Return the target with this key, or the one that this address runs. `broken` are profiles whose targets are not known.
 
     Raises:
         UnknownNameError: there is none.
+        UserError: it is the address of a broken profile; it says what is wrong with the file.
     """
     by_name = {address: target for target in known for address in target.addresses} | {target.key: target for target in known}
-    if name not in by_name:
-        raise UnknownNameError("target", name, by_name)
-    return by_name[name]
+    if name in by_name:
+        return by_name[name]
+    for profile in broken:
+        if name in {f"{prefix}{profile.name}" for prefix in ("", VIRTUAL_PREFIX, HOSTED_PREFIX)}:
+            raise profile.error
+    raise UnknownNameError("target", name, by_name)
 
 
 def _known(key: str, uses: Sequence[_Use]) -> KnownTarget:
