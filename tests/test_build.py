@@ -208,6 +208,7 @@ def test_a_build_that_fails_leaves_nothing(tiny_recipe: Path, tmp_path: Path) ->
     assert not layout.bundles.exists() or not list(layout.bundles.iterdir())
 
 
+@pytest.mark.slow
 def test_an_interrupted_build_leaves_nothing(tiny_recipe: Path, tmp_path: Path) -> None:
     def interrupt(step: str) -> None:
         if step == "quantize":

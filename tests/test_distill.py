@@ -70,11 +70,13 @@ def whole(case: Case) -> Distilled:
     return case.distill()
 
 
+@pytest.mark.slow
 def test_some_of_what_clipping_costs_is_won_back(whole: Distilled) -> None:
     assert whole.after_db > whole.before_db + 0.5
     assert whole.after_db == max(evaluation.sqnr_db for evaluation in whole.evaluations)
 
 
+@pytest.mark.slow
 def test_what_comes_out_stays_within_the_shared_ranges(case: Case) -> None:
     for site, pair in case.distill(settings=replace(SETTINGS, steps=2)).adapter.pairs.items():
         for name, tensor in ((f"lora.{site}.down", pair.down), (f"lora.{site}.up", pair.up)):
@@ -82,6 +84,7 @@ def test_what_comes_out_stays_within_the_shared_ranges(case: Case) -> None:
             assert float(tensor.abs().max()) <= encoding.scale * encoding.limit * (1 + 1e-6)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_adapter_and_another_does_not(case: Case) -> None:
     few = replace(SETTINGS, steps=4)
     one, two, three = (case.distill(settings=replace(few, seed=seed)) for seed in (0, 0, 1))
@@ -90,6 +93,7 @@ def test_the_same_seed_gives_the_same_adapter_and_another_does_not(case: Case) -
     assert not torch.equal(one.adapter.pairs[site].up, three.adapter.pairs[site].up)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_and_ends_as_if_it_had_not_been(case: Case, whole: Distilled, tmp_path: Path) -> None:
     class InterruptionError(Exception):
         pass
@@ -118,12 +122,14 @@ def _after(count: int, act: Callable[[str], None]) -> Callable[[str], None]:
     return notify
 
 
+@pytest.mark.slow
 def test_training_that_brings_nothing_ends_early_and_keeps_what_came_in(case: Case) -> None:
     distilled = case.distill(settings=replace(SETTINGS, steps=500, learning_rate=1e-12, patience=1))
     assert distilled.steps == 4
     assert distilled.after_db == pytest.approx(distilled.before_db)
 
 
+@pytest.mark.slow
 def test_half_of_the_examples_know_their_noise(case: Case) -> None:
     noised = [example for example in case.training if example.noise is not None]
     assert 0 < len(noised) < len(case.training)
@@ -160,6 +166,7 @@ def test_a_recipe_distills_its_adapters_and_leaves_the_base_alone(tiny_recipe: P
     assert "distill" in distilled.artifact.build_seconds
 
 
+@pytest.mark.slow
 def test_an_unknown_adapter_to_distill_is_named_with_its_line(tiny_recipe: Path, tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     text = tiny_recipe.read_text().replace("samples: 1", "samples: 2")
@@ -168,6 +175,7 @@ def test_an_unknown_adapter_to_distill_is_named_with_its_line(tiny_recipe: Path,
         load_recipe(path)
 
 
+@pytest.mark.slow
 def test_what_judges_an_adapter_are_other_images_than_those_that_train_it(case: Case) -> None:
     division = divided(case.prepared, case.prepared.adapters["first"])
     training, validation = ({item.name for item in items["change"]} for items in (division.training, division.validation))
@@ -176,6 +184,7 @@ def test_what_judges_an_adapter_are_other_images_than_those_that_train_it(case: 
     assert not training & validation
 
 
+@pytest.mark.slow
 def test_distillation_with_nothing_to_judge_by_is_refused_at_its_line(tiny_recipe: Path, tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(tiny_recipe.read_text().replace("quad:\n", "quad:\n  distill: {}\n"))

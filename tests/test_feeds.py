@@ -56,6 +56,7 @@ def _adapters(feeds: list[Feed], prepared: Prepared, lora: LoraProfile) -> set[s
     return {name for name, own in weights.items() for feed in feeds if all(np.array_equal(feed[k], own[k]) for k in own)}
 
 
+@pytest.mark.slow
 def test_joint_calibration_gives_either_variant_the_same_inputs(
     prepared: Prepared, lora: LoraProfile, recipe_with: Calibrate
 ) -> None:
@@ -65,6 +66,7 @@ def test_joint_calibration_gives_either_variant_the_same_inputs(
         assert set(_samples(per_graph_feeds(recipe, prepared, task, anchor=ANCHOR))) == set(_samples(shared))
 
 
+@pytest.mark.slow
 def test_joint_calibration_runs_the_shared_graph_with_every_adapter_and_without(
     prepared: Prepared, lora: LoraProfile, recipe_with: Calibrate
 ) -> None:
@@ -72,6 +74,7 @@ def test_joint_calibration_runs_the_shared_graph_with_every_adapter_and_without(
     assert _adapters(shared, prepared, lora) == {None, "first", "second"}
 
 
+@pytest.mark.slow
 def test_own_task_gives_a_graph_the_inputs_of_what_it_serves(
     prepared: Prepared, lora: LoraProfile, recipe_with: Calibrate
 ) -> None:
@@ -82,6 +85,7 @@ def test_own_task_gives_a_graph_the_inputs_of_what_it_serves(
     assert _samples(shared) == sum((_samples(feeds) for feeds in own.values()), Counter())
 
 
+@pytest.mark.slow
 def test_the_anchors_inputs_calibrate_either_variant(prepared: Prepared, lora: LoraProfile, recipe_with: Calibrate) -> None:
     recipe = recipe_with("anchor")
     shared = calibration_feeds(recipe, prepared, lora)[Component.UNET]

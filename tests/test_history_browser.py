@@ -26,7 +26,7 @@ def browser() -> Iterator["Browser"]:
         yield browser
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("width", [1100, 400])
 def test_axe_finds_nothing_serious_and_nothing_is_wider_than_the_window(
     tmp_path: Path, scheme: str, width: int, browser: "Browser"

@@ -38,6 +38,7 @@ def records(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Sequ
     return outcome.result.records
 
 
+@pytest.mark.slow
 def test_one_run_measures_two_runtimes_and_their_pictures_are_those_of_the_reference(records: Sequence[RunRecord]) -> None:
     assert {record.reason for record in records if record.status is not Status.OK} == set()
     shared = {record.device.address: record for record in records if record.variant is Variant.SHARED}
@@ -51,6 +52,7 @@ def test_one_run_measures_two_runtimes_and_their_pictures_are_those_of_the_refer
     assert sum(psnr_db) / len(psnr_db) > LEAST_DB
 
 
+@pytest.mark.slow
 def test_float_graphs_are_onnx_runtime_s_where_litert_is_the_target(records: Sequence[RunRecord]) -> None:
     of_float = [record for record in records if record.variant is Variant.FLOAT and record.device.address == LITERT]
     assert of_float

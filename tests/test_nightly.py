@@ -111,7 +111,7 @@ def test_a_measurement_that_is_damaged_is_missing_and_not_made_again(launcher: S
     assert ("portrait", "steady") in {(one.case, one.address) for one in night.rulings}
 
 
-@pytest.mark.parametrize("after", [0, 3, 11, 13])
+@pytest.mark.parametrize("after", [pytest.param(0, marks=pytest.mark.slow), 3, pytest.param(11, marks=pytest.mark.slow), 13])
 def test_a_night_that_was_cut_short_goes_on_and_rules_the_same(launcher: ScriptedLauncher, after: int, tmp_path: Path) -> None:
     befall(launcher)
     launcher.interrupted_after = after

@@ -46,6 +46,7 @@ def seen_when(layout: Layout, is_so: object) -> Progress:
     raise AssertionError(f"it never was: {under_way(layout)}")
 
 
+@pytest.mark.slow
 def test_a_run_is_seen_from_its_first_step_to_its_end_and_leaves_nothing(layout: Layout) -> None:
     with seen_by_others(Silent(), layout, "quickstart", RUN) as observer:
         observer.step("build", "export")

@@ -130,7 +130,7 @@ def test_axe_sees_a_fault(browser: "Browser") -> None:
         assert {fault.partition(":")[0] for fault in serious(page)} >= {"html-has-lang", "color-contrast"}
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("width", [1400, 400])
 def test_axe_finds_nothing_serious_and_nothing_is_wider_than_the_window(
     site: Site, scheme: str, width: int, browser: "Browser"
