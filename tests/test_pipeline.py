@@ -257,6 +257,7 @@ def test_a_taken_name_is_not_admitted(tiny_recipe: Path, first_run: tuple[pipeli
         pipeline.admit(Candidate(source=folder), first_run[0].result.stored, [], layout=layout, observer=Watcher())
 
 
+@pytest.mark.slow
 def test_a_killed_harness_leaves_a_failed_record_with_its_samples(
     tiny_recipe: Path, layout: Layout, first_run: tuple[pipeline.Outcome, Watcher], tmp_path: Path
 ) -> None:
