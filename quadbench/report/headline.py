@@ -94,8 +94,8 @@ def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Seque
         return []
     places = {more: _worse(apart[key]) for key, (_, more) in _NOUNS.items() if more not in losses}
     somewhere = [f"{more} on {_named(worse)}" for more, worse in places.items() if worse]
-    costs = [*(losses if gains else ()), *somewhere]
-    but = f", but {_listed(costs)}" if costs else ""
+    costs = ", and ".join(_listed(part) for part in (losses if gains else (), somewhere) if part)
+    but = f", but {costs}" if costs else ""
     return [Phrase(text=f"one base with LoRAs takes {_listed(gains or losses)} than one graph per task{but}")]
 
 
