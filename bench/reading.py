@@ -8,13 +8,13 @@ each launch, then the comparison of each metric.
 
 import argparse
 import contextlib
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from quadbench.artifacts import LaunchPlan, SequenceBlock, Variant
+from in_turn import Unwatched, first_task, launch_in_turn
+
 from quadbench.devices import connect
 from quadbench.devices.output import Lines, Tail
 from quadbench.measure import LaunchSettings, measure_launch
@@ -22,16 +22,6 @@ from quadbench.pipeline import built
 from quadbench.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.rollout import roll_out
-from quadbench.statistics import compare_launches
-
-METRICS = ("unet_ns", "end_to_end_ns")
-
-
-class Unwatched:
-    """An observer that watches nothing."""
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *words: None
 
 
 class Piped:
@@ -59,25 +49,14 @@ def main() -> None:
     options = parser.parse_args()
     recipe, layout = load_recipe(options.recipe), Layout(options.results)
     bundle = built(recipe, layout=layout, observer=Unwatched())
-    sequence = (SequenceBlock(task=recipe.tasks[0].name, warmup=1, iterations=options.iterations),)
-    launch = LaunchPlan(variant=Variant.SHARED, launch=0, sequence=sequence)
     settings = LaunchSettings(run_id="reading", layout=layout, runtime=recipe.runtime, timeout_s=recipe.measure.timeout_s)
-    medians: dict[str, dict[str, list[float]]] = {metric: {"pipe": [], "file": []} for metric in METRICS}
     with connect(["virtual:s25"], layout=layout) as devices:
         (installation,) = roll_out(
             [bundle] * len(devices), devices, layout=layout, observer=Unwatched(), runs_float=False
         ).installations
         ways = {"pipe": replace(installation, device=Piped(installation.device)), "file": installation}
-        for way in ("pipe", "file", "file", "pipe") * options.blocks:
-            record = measure_launch(ways[way], launch, settings)
-            if record.reason:
-                raise SystemExit(record.reason)
-            for metric in METRICS:
-                values = [sample.value for sample in record.samples if sample.metric == metric and not sample.is_warmup]
-                medians[metric][way].append(statistics.median(values))
-            print(way, *(f"{metric} {medians[metric][way][-1] / 1e6:.2f} ms" for metric in METRICS), flush=True)  # noqa: T201
-    for metric, of_way in medians.items():
-        print(metric, compare_launches(of_way["pipe"], of_way["file"]))  # noqa: T201
+        launch = first_task(recipe, options.iterations)
+        launch_in_turn("pipe", "file", options.blocks, lambda way: measure_launch(ways[way], launch, settings))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, median
-from typing import Any
+
+from in_turn import Unwatched
 
 from quadbench.artifacts import Bundle, LaunchPlan, RunRecord, SequenceBlock, Variant
 from quadbench.devices import connect
@@ -89,13 +90,6 @@ FIGURES: Mapping[str, tuple[Callable[[RunRecord], float | None], float]] = {
     "reading memory, ms": (median_of("memory_sampling_ns"), MS),
     "pictures against the reference, dB": (likeness, 1.0),
 }
-
-
-class Unwatched:
-    """An observer that watches nothing."""
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *words: None
 
 
 def settings_of(options: argparse.Namespace, base: Runtime) -> Iterator[tuple[str, Variant, Runtime]]:

@@ -13,7 +13,6 @@ import argparse
 import http.client
 import json
 import os
-import statistics
 import subprocess
 import sys
 import threading
@@ -24,13 +23,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import sqlalchemy as sa
 from history import fill as fill_nights
+from in_turn import Unwatched, first_task, launch_in_turn
 from sqlalchemy.orm import aliased
 
-from quadbench.artifacts import DeviceFacts, LaunchPlan, RunRecord, Sample, SequenceBlock, Status, Variant
+from quadbench.artifacts import DeviceFacts, RunRecord, Sample, Status, Variant
 from quadbench.devices import connect
 from quadbench.measure import LaunchSettings, measure_launch
 from quadbench.pipeline import built
@@ -41,20 +40,11 @@ from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
 from quadbench.results.tables import RecordRow, SampleRow, UtcTime
 from quadbench.rollout import roll_out
-from quadbench.statistics import compare_launches
 
 LAUNCHES_OF_A_RUN, SAMPLES = 20, 30
 NIGHTS = 60
 REFRESH_S = 15  # of a page that is read without script
 PATHS = ("/", "/farm", "/runs", "/runs?page=100", "/nights", "/history", "/history/case-0", "/api/runs", "/api/farm")
-METRICS = ("unet_ns", "end_to_end_ns")
-
-
-class Unwatched:
-    """An observer that watches nothing."""
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *words: None
 
 
 def main() -> None:
@@ -161,10 +151,8 @@ def viewers(options: argparse.Namespace) -> None:
     """Launch without viewers and with them in turn, and compare."""
     recipe, layout = load_recipe(options.recipe), Layout(options.results)
     bundle = built(recipe, layout=layout, observer=Unwatched())
-    sequence = (SequenceBlock(task=recipe.tasks[0].name, warmup=1, iterations=options.iterations),)
-    launch = LaunchPlan(variant=Variant.SHARED, launch=0, sequence=sequence)
+    launch = first_task(recipe, options.iterations)
     settings = LaunchSettings(run_id="viewers", layout=layout, runtime=recipe.runtime, timeout_s=recipe.measure.timeout_s)
-    medians: dict[str, dict[str, list[float]]] = {metric: {"alone": [], "watched": []} for metric in METRICS}
     open_records(database_of(layout)).close()
     with (
         server(layout) as port,
@@ -173,18 +161,13 @@ def viewers(options: argparse.Namespace) -> None:
     ):
         rollout = roll_out([bundle], devices, layout=layout, observer=observer, runs_float=False)
         (installation,) = rollout.installations
-        for way in ("alone", "watched", "watched", "alone") * options.blocks:
+
+        def launched(way: str) -> RunRecord:
             with looked_at(port, options.viewers if way == "watched" else 0):
                 observer.launch(installation.address, launch, 1, 2)
-                record = measure_launch(installation, launch, settings)
-            if record.reason:
-                raise SystemExit(record.reason)
-            for metric in METRICS:
-                values = [sample.value for sample in record.samples if sample.metric == metric and not sample.is_warmup]
-                medians[metric][way].append(statistics.median(values))
-            print(way, *(f"{metric} {medians[metric][way][-1] / 1e6:.2f} ms" for metric in METRICS), flush=True)  # noqa: T201
-    for metric, of_way in medians.items():
-        print(metric, compare_launches(of_way["alone"], of_way["watched"]))  # noqa: T201
+                return measure_launch(installation, launch, settings)
+
+        launch_in_turn("alone", "watched", options.blocks, launched)
 
 
 @contextmanager

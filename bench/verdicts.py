@@ -8,18 +8,13 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from in_turn import Unwatched
+
 from quadbench.report.versus import primary_row
 from quadbench.results.layout import Layout
 from quadbench.statistics import interval_of_share
 from quadbench.study.chosen import choose
 from quadbench.study.compare import compare
-
-
-class Unwatched:
-    """An observer that shows nothing."""
-
-    def __getattr__(self, name: str) -> object:
-        return lambda *words: None
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.browser import chromium
 from support.postgresql_server import PostgresqlServer, running_postgresql
 from support.s3_server import S3Server, running_s3
 from support.scripted_harness import World
@@ -21,6 +22,7 @@ from quadbench.results.engine import Source
 from quadbench.results.layout import Layout
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
     from support.ai_hub_graphs import Sources
     from support.ai_hub_service import AiHubService
 
@@ -54,6 +56,13 @@ def tiny_bundle(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def harness() -> Path:
     """The native harness, built once for this machine."""
     return ensure_harness(Layout(RESULTS).programs)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    """Debian's chromium. For one module, as its driver runs an event loop in this thread for as long."""
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,10 @@
 """The report of a history in a browser: read without script, light or dark, on a narrow screen, asking for nothing."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-from support.browser import chromium, opened, serious
+from support.browser import faults_of, in_windows, opened
 from support.night_series import around
 from test_history import REGRESSION, SLOWER
 from test_history_report import NOW, WORD, on, told
@@ -20,14 +18,7 @@ if TYPE_CHECKING:
 NIGHTS = [around(one, Android="17") if n >= 10 else replace(one, caveats=(Caveat.THROTTLED,)) for n, one in enumerate(SLOWER)]
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("width", [1100, 400])
+@in_windows(1100)
 def test_axe_finds_nothing_serious_and_nothing_is_wider_than_the_window(
     tmp_path: Path, scheme: str, width: int, browser: "Browser"
 ) -> None:
@@ -37,6 +28,5 @@ def test_axe_finds_nothing_serious_and_nothing_is_wider_than_the_window(
     (tmp_path / "history.html").write_text(html)
     with opened(browser, color_scheme=scheme, viewport={"width": width, "height": 900}) as (page, asked):
         page.goto((tmp_path / "history.html").as_uri())
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert serious(page) == []
+        assert faults_of(page, width) == []
     assert [address for address in asked if not address.startswith("file:")] == []

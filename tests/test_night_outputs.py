@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import socket
 import subprocess
 import threading
@@ -33,7 +32,6 @@ from quadbench.nightly.github import annotations
 from quadbench.nightly.junit import night_junit
 from quadbench.nightly.markdown import night_markdown
 from quadbench.nightly.performed import Performed
-from quadbench.nightly.schedule import cron_line, systemd_files
 from quadbench.nightly.webhook import check_address, night_message, send, tell
 from quadbench.report.night import NightView, night_view
 from quadbench.report.night_document import night_json
@@ -43,7 +41,6 @@ from quadbench.results.nights import Nights
 
 SCHEMA = Path(__file__).parents[1] / "docs/schemas/night.schema.json"
 PAGE = (Path(__file__).parents[1] / "docs/ci.md").read_text()
-COMMAND = ("/opt/quad bench/quadbench", "nightly", "50%.yaml")
 Told = Callable[..., tuple[bool, str, str]]
 
 
@@ -345,39 +342,6 @@ def test_a_wrong_webhook_is_refused_before_anything_is_done(told: Told, capsys: 
     with pytest.raises(SystemExit):
         told("--webhook", "ftp://secret")
     assert "secret" not in capsys.readouterr().err
-
-
-def test_the_timer_is_one_that_systemd_takes(tmp_path: Path) -> None:
-    files = systemd_files("phones", ["/bin/true", "50%", "$HOME", 'a"b\\'], tmp_path, "daemon", "2:30")
-    assert "OnCalendar=*-*-* 02:30:00" in files["quadbench-night-phones.timer"]
-    assert 'ExecStart="/bin/true" "50%%" "$$HOME" "a\\"b\\\\"' in files["quadbench-night-phones.service"]
-    if (analyze := shutil.which("systemd-analyze")) is None:
-        pytest.skip("systemd-analyze is not installed")
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
-    result = subprocess.run(
-        [analyze, "verify", *(tmp_path / name for name in files)], capture_output=True, text=True, check=False
-    )
-    assert "quadbench-night-phones" not in result.stderr
-
-
-def test_cron_s_line_is_one_command_of_a_shell() -> None:
-    line = cron_line(COMMAND, Path("/srv/it's"), "02:05")
-    assert line == "5 2 * * * cd '/srv/it'\"'\"'s' && '/opt/quad bench/quadbench' nightly 50\\%.yaml\n"
-
-
-@pytest.mark.parametrize("at", ["24:00", "2", "02:60", "02:00\n* * * * * root", "٠٢:٠٠"])
-def test_what_is_no_time_of_day_is_refused(at: str) -> None:
-    with pytest.raises(UserError, match="is no time of day; expected one as 02:00"):
-        cron_line(COMMAND, Path("/srv"), at)
-
-
-@pytest.mark.parametrize("words", [["a\nb"], ["a\x00"]])
-def test_a_word_with_a_line_end_stands_in_no_schedule(words: list[str]) -> None:
-    with pytest.raises(UserError, match="cannot stand in a schedule"):
-        systemd_files("phones", words, Path("/srv"), "daemon", "02:00")
-    with pytest.raises(UserError, match="is no user's name"):
-        systemd_files("phones", ["true"], Path("/srv"), "me\nExecStartPre=/bin/false", "02:00")
 
 
 def test_every_command_line_of_the_page_on_ci_is_one_that_quadbench_takes() -> None:

@@ -1,11 +1,10 @@
 """A run's report in a browser: readable in light, dark, narrow and print, by everybody, and nothing is asked of any network."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from support.browser import chromium, opened, serious
+from support.browser import faults_of, in_windows, opened
 from support.synthetic_run import ABBA, S25, TABS11, make_run
 
 from quadbench.artifacts import Variant
@@ -15,14 +14,6 @@ from quadbench.results.layout import Layout
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-NARROW = 400
-
-
-@pytest.fixture(scope="module")
-def browser() -> "Iterator[Browser]":
-    with chromium() as started:
-        yield started
-
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -31,22 +22,13 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_report(result, Layout(folder)).as_uri()
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"color_scheme": "light", "viewport": {"width": 1100, "height": 900}},
-        {"color_scheme": "dark", "viewport": {"width": 1100, "height": 900}},
-        {"viewport": {"width": NARROW, "height": 900}},
-    ],
-    ids=["light", "dark", "narrow"],
-)
+@in_windows(1100)
 def test_a_report_fits_its_window_and_axe_has_nothing_serious_against_it(
-    browser: "Browser", report: str, settings: dict[str, Any]
+    browser: "Browser", report: str, scheme: str, width: int
 ) -> None:
-    with opened(browser, **settings) as (page, asked):
+    with opened(browser, color_scheme=scheme, viewport={"width": width, "height": 900}) as (page, asked):
         page.goto(report)
-        assert serious(page) == []
-        assert page.evaluate("document.documentElement.scrollWidth") <= settings["viewport"]["width"]
+        assert faults_of(page, width) == []
         assert {address for address in asked if not address.startswith("data:")} == {report}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.browser import chromium, opened, serious
+from support.browser import faults_of, in_windows, opened, serious
 from support.live_lab import AT_WORK, NIGHT, OF_FARM, RUN, fill
 from support.live_site import Site, served
 from support.watcher import Silent
@@ -36,12 +36,6 @@ PAGES = (
     f"/nights/{NIGHT}",
 )
 ALL_PAGES = (*PAGES, "/history", "/history/restyle", "/nothing", "/sign-in")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -130,8 +124,7 @@ def test_axe_sees_a_fault(browser: "Browser") -> None:
         assert {fault.partition(":")[0] for fault in serious(page)} >= {"html-has-lang", "color-contrast"}
 
 
-@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("width", [1400, 400])
+@in_windows(1400)
 def test_axe_finds_nothing_serious_and_nothing_is_wider_than_the_window(
     site: Site, scheme: str, width: int, browser: "Browser"
 ) -> None:
@@ -139,7 +132,6 @@ def test_axe_finds_nothing_serious_and_nothing_is_wider_than_the_window(
     with opened(browser, color_scheme=scheme, viewport={"width": width, "height": 900}) as (page, asked):
         for path in ALL_PAGES:
             page.goto(site.url + path)
-            wide = page.evaluate("document.documentElement.scrollWidth")
-            faults[path] = [*serious(page), *([f"{wide} pixels wide"] if wide > width else [])]
+            faults[path] = faults_of(page, width)
     assert {path: fault for path, fault in faults.items() if fault} == {}
     assert [address for address in asked if not address.startswith(f"{site.url}/") and "404" not in address] == []

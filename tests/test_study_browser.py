@@ -1,11 +1,9 @@
 """Reports of sweeps and comparisons in a browser: read without script, light or dark, on a narrow screen, asking for nothing."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-from support.browser import chromium, opened, serious
+from support.browser import faults_of, in_windows, opened
 from support.hand_made import EVEN, comparison_of, point, sweep_of
 
 from quadbench.report.study_html import render_study
@@ -20,14 +18,7 @@ SWEEP = sweep_of(
 COMPARISON = comparison_of({"virtual:s25": 1.05, "virtual:tabs11": 9.0})
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("width", [1100, 400])
+@in_windows(1100)
 def test_axe_finds_nothing_serious_and_nothing_is_wider_than_the_window(
     tmp_path: Path, scheme: str, width: int, browser: "Browser"
 ) -> None:
@@ -37,7 +28,6 @@ def test_axe_finds_nothing_serious_and_nothing_is_wider_than_the_window(
             path = tmp_path / f"{name}.html"
             path.write_text(render_study(study))
             page.goto(path.as_uri())
-            wide = page.evaluate("document.documentElement.scrollWidth")
-            faults[name] = [*serious(page), *([f"{wide} pixels wide"] if wide > width else [])]
+            faults[name] = faults_of(page, width)
     assert faults == {"sweep": [], "comparison": []}
     assert [address for address in asked if not address.startswith("file:")] == []

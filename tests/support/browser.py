@@ -1,6 +1,6 @@
 """Browser: Debian's chromium for tests -> pages in it, with every address that they ask for."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 CHROMIUM = Path("/usr/bin/chromium")
+NARROW = 400  # pixels, as a phone has them
 
 
 @contextmanager
@@ -42,6 +43,12 @@ def opened(browser: "Browser", **settings: Any) -> Iterator[tuple["Page", list[s
         context.close()
 
 
+def faults_of(page: "Page", width: int) -> list[str]:
+    """Return what axe has against a page, and that it is wider than its window of so many pixels."""
+    wide = page.evaluate("document.documentElement.scrollWidth")
+    return [*serious(page), *([f"{wide} pixels wide"] if wide > width else [])]
+
+
 def serious(page: "Page") -> list[str]:
     """Return what axe has against a page that keeps somebody from reading it."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
@@ -49,3 +56,13 @@ def serious(page: "Page") -> list[str]:
     return [
         f"{one['id']}: {node['html']}" for one in violations if one["impact"] in ("serious", "critical") for node in one["nodes"]
     ]
+
+
+def in_windows(wide: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Try a test's `width` and `scheme` in windows of so many pixels and of a phone's, in light and, behind `slow`, in dark."""
+
+    def tried(test: Callable[..., None]) -> Callable[..., None]:
+        schemes = ["light", pytest.param("dark", marks=pytest.mark.slow)]
+        return pytest.mark.parametrize("width", [wide, NARROW])(pytest.mark.parametrize("scheme", schemes)(test))
+
+    return tried
