@@ -1,5 +1,5 @@
 # `make demo` on a fresh Debian machine installs what is missing, then builds, runs and reports the quickstart.
-# Variables: PYTHON (for a new .venv), RECIPE and DEVICES (for demo), ARGS (for pytest), ABI (for harness), FUZZ_EXAMPLES (for fuzz).
+# Variables: PYTHON (for a new .venv), RECIPE and DEVICES (for demo), ARGS (for pytest), WORKERS (processes of test), ABI (for harness), FUZZ_EXAMPLES (for fuzz).
 
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
@@ -8,6 +8,7 @@ DEMO_STAMP := .venv/.installed-for-demo
 BUILT := .venv/.harness-built
 RECIPE ?= recipes/quickstart.yaml
 DEVICES ?= virtual:s25,virtual:tabs11
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check test test-slow fuzz bench harness format clean
@@ -40,7 +41,7 @@ check: $(STAMP) ## lint, formatting, types, direction of imports
 	@$(BIN)/lint-imports
 
 test: setup ## the tests that need neither phone nor patience
-	@$(BIN)/pytest -m "not slow and not device" $(ARGS)
+	@$(BIN)/pytest -m "not slow and not device" -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-slow: setup ## the tests that take minutes
 	@$(BIN)/pytest -m "slow and not device" $(ARGS)

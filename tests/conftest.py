@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from support.ai_hub_service import AiHubService
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: its threads cost more than the tiny model's operators
-for name in ("QUADBENCH_DATABASE", "QUADBENCH_STORE"):  # tests keep nothing in somebody's database or store
+# Tests keep nothing in somebody's database or store, and no terminal of somebody's is as wide as what they print.
+for name in ("QUADBENCH_DATABASE", "QUADBENCH_STORE", "COLUMNS"):
     os.environ.pop(name, None)
 # A shell that starts the tests in the background has them ignore Ctrl-C, and their children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -82,11 +82,24 @@ def carriers(mark: str) -> list[int]:
 
 def _environment(process: str) -> bytes:
     """Return the environment that a process was started with: nothing for one of another user, and for a dead one."""
+    deadline = time.monotonic() + _PATIENCE_S
     try:
-        with open(f"/proc/{process}/environ", "rb") as file:  # noqa: PTH123
-            return file.read()
+        while True:
+            with open(f"/proc/{process}/environ", "rb") as file:  # noqa: PTH123
+                environment = file.read()
+            if environment or _has_none(process) or time.monotonic() > deadline:
+                return environment
+            time.sleep(_POLL_S)
     except OSError:
         return b""
+
+
+def _has_none(process: str) -> bool:
+    """Say whether the process was started without an environment. While the kernel replaces its program, it seems so too."""
+    os.readlink(f"/proc/{process}/exe")  # noqa: PTH115  # a thread of the kernel, which has no program, raises OSError
+    with open(f"/proc/{process}/stat", "rb") as file:  # noqa: PTH123
+        start, end = file.read().rpartition(b")")[2].split()[47:49]  # proc(5): fields 50 and 51, addresses in memory
+    return start == end != b"0"
 
 
 def _watch(mark: str) -> None:
