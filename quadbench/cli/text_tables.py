@@ -20,7 +20,7 @@ def empty_table(*columns: str, whole: Sequence[str] = ()) -> Table:
 
     Where there is too little room the widest of the other columns is broken first, so cells may have several lines.
     """
-    table = Table(box=SIMPLE_HEAD, header_style="bold")
+    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for name in columns:
         table.add_column(name, overflow="fold", no_wrap=name in whole)
     return table
