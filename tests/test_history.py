@@ -1,6 +1,7 @@
 """History says since when a figure is as it is, and with which files; what people say about it stands for a while."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from quadbench.artifacts.night import Measurement, Ruling, RulingKind, Subject
 from quadbench.cli import main
 from quadbench.nightly.bisection import bisect, subjects_of
 from quadbench.nightly.history import case_history, tables
+from quadbench.nightly.history_chart import history_chart
 from quadbench.nightly.judging import missing
 from quadbench.nightly.segments import segments
 from quadbench.report.night_words import value_words
@@ -133,6 +135,21 @@ def test_scores_of_pictures_are_told_under_their_metrics_names() -> None:
     (row,) = (row for row in table.rows if row[0] == f"ST-LPIPS, {TASK}")
     assert row[4] == "0.1"
     assert value_words(nights[-1].points[-1]) == "0.100"
+
+
+def test_a_distance_that_rises_from_none_and_falls_back_has_segments_and_a_chart() -> None:
+    levels = [0.0] * 12 + [0.02] * 3 + [0.0] * 3
+    nights = [scored(night(n, 1.5), st_lpips=level) for n, level in enumerate(levels)]
+    told = case_history(nights, (), (), is_whole=True)
+    table, *_ = tables(told)
+    rows = [row for row in table.rows if row[0] == f"ST-LPIPS, {TASK}"]
+    assert [row[3:6] for row in rows] == [("12", "0", "–"), ("3", "0.02", "more"), ("3", "0", "100.0 % less")]
+    figure = next(one for one in told.figures if one.key == "st_lpips")
+    for shown in (nights, nights[:12]):
+        chart = history_chart(figure, told, shown)
+        assert chart is not None
+        assert "ST-LPIPS" in chart
+        assert not {"nan", "inf"} & {*re.findall(r"[a-z]+", chart)}
 
 
 def test_what_is_acknowledged_is_clean_from_that_night_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

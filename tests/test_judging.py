@@ -268,3 +268,26 @@ def test_scores_of_pictures_need_no_launches_and_each_gets_better_in_its_own_dir
     assert [ruling.kind for ruling in rule(slight)] == [RulingKind.CLEAN]
     elsewhere = rule(gate(scored(night(20, 1.5), ssim=ssim, st_lpips=st_lpips), history))
     assert set(kinds(elsewhere).values()) == {RulingKind.CLEAN, RulingKind.ENVIRONMENT}
+
+
+@pytest.mark.parametrize(("metric", "none"), [("st_lpips", 0.0), ("kid", 0.0), ("kid", -0.002)])
+def test_a_distance_of_none_stays_clean_and_one_that_falls_to_it_is_an_improvement(metric: str, none: float) -> None:
+    tonight = scored(night(20, 1.5, subject=NEW), **{metric: none})
+    (same,) = rule(gate(tonight, [scored(one, **{metric: 0.0}) for one in HISTORY]))
+    assert same.kind is RulingKind.CLEAN
+    told = rule(gate(tonight, [scored(one, **{metric: 0.02}) for one in HISTORY]))[1]
+    assert told.kind is RulingKind.IMPROVEMENT
+    assert told.cause == f"it is 100.0 % less than before: {none:.4g} rather than 0.02"
+
+
+def test_a_distance_that_rises_from_none_is_inconclusive_with_its_reason_until_a_person_says_that_it_shall_be_so() -> None:
+    history = [scored(one, st_lpips=0.0) for one in HISTORY]
+    tonight = scored(night(20, 1.5, subject=NEW), st_lpips=0.02)
+    told = rule(gate(tonight, history))[1]
+    assert (told.kind, told.value, told.expected) == (RulingKind.INCONCLUSIVE, 0.02, 0.0)
+    assert told.cause == "it is more than before: 0.02 rather than 0; no limit is a share of 0"
+    same = rule(gate(replace(tonight, subject=OLD), history))[1]
+    assert same.kind is RulingKind.ENVIRONMENT
+    after = scored(night(21, 1.5, subject=NEW), st_lpips=0.02)
+    cleared = [replace(told, kind=RulingKind.CLEAN)]
+    assert not gate(after, [*history, tonight], cleared, [word(20, days=9)]).suspects

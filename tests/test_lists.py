@@ -2,9 +2,12 @@
 
 import logging
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+from support.hand_made import EVEN, figure, point, sweep_of
 from support.scripted_harness import World
 from support.stored_run import RUN, store_run
 
@@ -15,6 +18,8 @@ from quadbench.farm.health import Health, PhoneCondition
 from quadbench.farm.inventory import Sighting
 from quadbench.farm.lease import Claim, Claims
 from quadbench.farm.overview import FarmPhone
+from quadbench.report.documents import study_json
+from quadbench.results.layout import Layout
 
 NAMES = {
     "targets": ("ai-hub-samsung-galaxy-s25-family-precompiled-qnn-onnx", "onnxruntime-cpu-x86_64", "virtual:s25-exynos"),
@@ -73,6 +78,35 @@ def test_a_phone_with_all_that_is_known_of_it_fits(width: int, capsys: pytest.Ca
         "07:30 UTC",
     ):
         assert any(words in line for line in lines), words
+
+
+def test_a_whole_sweep_fits_in_parts_that_break_no_value_and_no_word(
+    width: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    titles = [
+        "PSNR to teacher",
+        "ST-LPIPS",
+        "SQNR of noise predictions",
+        "SQNR of last latents",
+        "U-Net step",
+        "Peak memory",
+        "PSNR to truth",
+        "SSIM",
+        "End to end",
+        "All files",
+    ]
+    told = tuple(replace(figure(title, EVEN), title=title) for title in titles)
+    swept = sweep_of(*(replace(point(value, psnr=EVEN), figures=told) for value in ("int16", "int8")))
+    folder = Layout(tmp_path).sweep(swept.sweep_id)
+    folder.mkdir(parents=True)
+    (folder / "sweep.json").write_text(study_json(swept))
+    assert main(["show", swept.sweep_id, "--full", "--results", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.partition("Shared graph;")[0].splitlines()
+    assert max(map(len, lines)) <= width
+    words = "\n".join(lines)
+    assert words.count("100.0 ± 0.1") == 2 * len(titles)
+    assert words.count("int16") == words.count("lora") - 1 > 1  # the title names the key too
+    assert all(re.search(rf"\b{re.escape(word)}\b", words) for title in titles for word in title.split())
 
 
 def test_dates_are_those_of_iso_8601(world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

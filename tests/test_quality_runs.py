@@ -14,15 +14,16 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("torchmetrics")
 
 import onnx  # noqa: E402
-from support.night_series import night  # noqa: E402
+from support.night_series import TASK, night  # noqa: E402
 from support.scores import PIXELS, only  # noqa: E402
 from support.synthetic_run import failed, make_run  # noqa: E402
 from support.watcher import Silent  # noqa: E402
 
 from quadbench.artifacts import Bundle, Caveat, Component, Stored, Variant  # noqa: E402
-from quadbench.artifacts.night import Point, Subject  # noqa: E402
+from quadbench.artifacts.night import Measurement, Point, Subject  # noqa: E402
+from quadbench.artifacts.picture_metrics import PICTURE_METRICS  # noqa: E402
 from quadbench.artifacts.pixels import max_abs_difference, read_pixels  # noqa: E402
-from quadbench.artifacts.scores import Compared  # noqa: E402
+from quadbench.artifacts.scores import Compared, RunScores, Score  # noqa: E402
 from quadbench.cli import main  # noqa: E402
 from quadbench.errors import ArtifactError, UserError  # noqa: E402
 from quadbench.nightly.launcher import Here  # noqa: E402
@@ -156,22 +157,25 @@ def test_figures_for_elsewhere_are_printed_and_nothing_is_written(stored_run: La
     assert {path: path.stat().st_mtime_ns for path in stored_run.root.rglob("*")} == before
 
 
-def test_the_pictures_of_a_night_are_scored_on_the_device_that_painted_them(
-    tiny_bundle: Stored[Bundle], stored_run: Layout
-) -> None:
-    points = tuple(Point(task=task, key="end_to_end", value=1e9) for task in ("change", "imagine"))
-    subject = Subject(bundle=tiny_bundle.artifact.digest)
-    measured = replace(night(0, 1.5, subject=subject), runs=("r0", "r1"), points=points)
-    chosen = Chosen(source="tiny", changes={}, bundle=tiny_bundle)
-    case = PlannedCase(
+def _case(measured: Measurement, chosen: Chosen, quality: tuple[str, ...]) -> PlannedCase:
+    return PlannedCase(
         name=measured.case,
         yardstick=chosen,
         chosen=chosen,
         words=(measured.address,),
         limits=Limits(),
         owner=None,
-        quality=("ssim", "kid"),
+        quality=quality,
     )
+
+
+def test_the_pictures_of_a_night_are_scored_on_the_device_that_painted_them(
+    tiny_bundle: Stored[Bundle], stored_run: Layout
+) -> None:
+    points = tuple(Point(task=task, key="end_to_end", value=1e9) for task in ("change", "imagine"))
+    subject = Subject(bundle=tiny_bundle.artifact.digest)
+    measured = replace(night(0, 1.5, subject=subject), runs=("r0", "r1"), points=points)
+    case = _case(measured, Chosen(source="tiny", changes={}, bundle=tiny_bundle), ("ssim", "kid"))
     pictures = Pictures(launcher=Here(layout=stored_run, observer=Silent()), layout=stored_run)
     scores = pictures.scored(measured, "virtual:s25", case)
     assert {(one.task, one.key) for one in scores if one.key == "ssim"} == {("change", "ssim"), ("imagine", "ssim")}
@@ -180,6 +184,21 @@ def test_the_pictures_of_a_night_are_scored_on_the_device_that_painted_them(
     assert pictures.lacking(with_scores, case).keys() <= {("change", "kid"), ("imagine", "kid")}
     assert pictures.scored(measured, "virtual:another", case) == ()
     assert set(pictures.lacking(measured, case).values()) == {"its pictures were not scored"}
+
+
+def test_a_score_of_none_is_kept_and_what_cannot_be_followed_is_missing_with_the_reason(tmp_path: Path) -> None:
+    measured = replace(night(0, 1.5), runs=("r0", "r1"))
+    values = {"st_lpips": 0.0, "kid": -0.001, "ssim": 0.0}
+    scores = tuple(Score(metric=PICTURE_METRICS[name], value=value, n=2) for name, value in values.items())
+    compared = Compared(task=TASK, device="virtual:s25", made="shared", against="reference", scores=scores)
+    case = _case(measured, Chosen(source="tiny", changes={}), tuple(values))
+    layout = Layout(tmp_path)
+    launcher = Here(layout=layout, observer=Silent())
+    pictures = Pictures(launcher=launcher, layout=layout, _runs={"r1": RunScores(compared=(compared,))})
+    kept = pictures.scored(measured, "virtual:s25", case)
+    assert {point.key: point.value for point in kept} == {"st_lpips": 0.0, "kid": -0.001}
+    lacking = pictures.lacking(replace(measured, points=(*measured.points, *kept)), case)
+    assert lacking == {(TASK, "ssim"): "its score is 0, which cannot be followed"}
 
 
 @pytest.mark.parametrize("command", ["report", "quality"])

@@ -1,6 +1,7 @@
 """Stored runs on the terminal: the list of them, and one of them again."""
 
 import json
+from argparse import Namespace
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -8,10 +9,11 @@ from pathlib import Path
 import pytest
 from support.scripted_harness import World
 from support.stored_run import RUN, store_run
-from support.synthetic_run import failed, make_run
+from support.synthetic_run import S25, TABS11, failed, make_run
 
-from quadbench.artifacts import Variant
+from quadbench.artifacts import RunRecord, Variant
 from quadbench.cli import main
+from quadbench.cli.runs import _print_lines
 from quadbench.report.run_line import run_line
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
@@ -70,6 +72,24 @@ def test_runs_are_listed_with_what_became_of_them(results: Layout, capsys: pytes
     assert max(map(len, table)) <= 100
     assert next_command.startswith("next: quadbench show later --results ")
     assert [run["run_id"] for run in json.loads(_listed(results, capsys, "--json", "--limit", "1"))["runs"]] == ["later"]
+
+
+def test_each_device_of_a_run_stands_with_its_own_time_whatever_the_width(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def slower(record: RunRecord) -> RunRecord:
+        factor = 2.0 if record.device == TABS11 else 1.0
+        return replace(record, samples=tuple(replace(sample, value=factor * sample.value) for sample in record.samples))
+
+    line = replace(run_line(make_run(tmp_path, devices=(S25, TABS11), change=slower)), run_id="20260102-030405-ab12")
+    assert list(line.figures) == list(line.devices) == [S25.address, TABS11.address]
+    times = {address: figure.partition(",")[0] for address, figure in line.figures.items()}
+    assert len({*times.values()}) == 2
+    for columns in ("80", "100", "200"):
+        monkeypatch.setenv("COLUMNS", columns)
+        _print_lines(Namespace(layout=Layout(tmp_path)), [line])
+        shown = capsys.readouterr().out.splitlines()
+        assert all(any(address in one and time in one for one in shown) for address, time in times.items()), "\n".join(shown)
 
 
 def test_a_damaged_run_does_not_hide_the_others(results: Layout, capsys: pytest.CaptureFixture[str]) -> None:

@@ -165,7 +165,7 @@ def test_published_figures_stand_beside_those_of_the_same_value(tmp_path: Path) 
     table = sweep_tables(
         Sweep(sweep_id="s", recipe_name="r", keys=(INT8_KEY,), published="quad-table-4", points=points, touched=TASKS)
     )[0]
-    assert [row[table.columns.index("published")] for row in table.rows] == ["32.6766", ""]
+    assert [row[table.columns.index("PSNR, published")] for row in table.rows] == ["32.6766", ""]
     assert any("QUAD paper" in note for note in table.notes)
 
 

@@ -20,7 +20,7 @@ from quadbench.cli.live import LiveLines
 WORST_SITES = 5  # of each adapter are shown
 _FILE_WIDTH = 200  # wider than any table
 _TERMINAL_WIDTH, _LEAST_WIDTH, _MOST_WIDTH = 80, 20, 10_000
-_READ_WIDTH = 100  # of a wider terminal: more is no easier to read
+READ_WIDTH = 100  # of a wider terminal: more is no easier to read
 _MOST_CHARACTERS = 20_000  # of an error's message
 
 
@@ -38,7 +38,7 @@ def stdout_console() -> Console:
     if not console.is_terminal:
         console.width = _FILE_WIDTH
     else:
-        console.width = _TERMINAL_WIDTH if columns else min(console.width, _READ_WIDTH)
+        console.width = _TERMINAL_WIDTH if columns else min(console.width, READ_WIDTH)
     return console
 
 

@@ -1,14 +1,15 @@
 """Runs: a results folder -> its latest runs, and its latest sweeps and comparisons, a line each."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import zip_longest
 from typing import Any
 
 from rich.text import Text
 
 from quadbench.artifacts.device_text import one_line
-from quadbench.cli.console import print_json, print_text, stdout_console
+from quadbench.cli.console import READ_WIDTH, print_json, print_text, stdout_console
 from quadbench.cli.options import add_command, next_command
 from quadbench.cli.text_tables import empty_table
 from quadbench.errors import QuadbenchError
@@ -83,11 +84,24 @@ def _print_lines(options: argparse.Namespace, lines: Sequence[RunLine]) -> None:
     table = empty_table("Run", *begins, "Recipe", "Devices", "Status", "Image", whole=("Run", *begins, "Status"))
     for line in lines:
         began = (f"{line.started_at:%Y-%m-%d %H:%M}" if line.started_at else "–",) if begins else ()
-        recipe = (line.recipe or "–", *(f"{key.rpartition('.')[2]}={value}" for key, value in line.swept.items()))
-        names = ("\n".join(map(one_line, words)) for words in (recipe, line.devices or ("–",)))
-        table.add_row(one_line(line.run_id), *began, *names, Text(line.status, style=_COLOURS[line.status]), line.figure or "–")
+        ahead, status = (one_line(line.run_id), *began), Text(line.status, style=_COLOURS[line.status])
+        for recipe, device, image in _cells(line, has_room=console.width > READ_WIDTH):
+            table.add_row(*ahead, recipe, device, status, image)
+            ahead, status = ("",) * len(ahead), Text()
     console.print(table)
     for line in lines:
         if line.reason:
             print_text(f"{line.run_id}: {one_line(line.reason)}")
     print_text(f"next: {next_command(options, 'show', lines[0].run_id)}")
+
+
+def _cells(line: RunLine, *, has_room: bool) -> Iterator[tuple[str, str, str]]:
+    """Yield the recipe with what was swept, the devices and their figures: each device in a row of the table with its own.
+
+    Where there is no room the parts of a figure stand below each other.
+    """
+    recipe = (line.recipe or "–", *(f"{key.rpartition('.')[2]}={value}" for key, value in line.swept.items()))
+    devices = line.devices or ("–",)
+    for words in zip_longest(recipe, devices, (line.figures.get(address, "–") for address in devices), fillvalue=""):
+        name, address, image = map(one_line, words)
+        yield name, address, image if has_room else image.replace(", ", ",\n")

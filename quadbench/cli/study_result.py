@@ -1,13 +1,13 @@
 """Study result: a sweep or a comparison -> its tables on the terminal, what came of it last, and where it lies; or as JSON."""
 
 import argparse
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from rich.console import Console
 
 from quadbench.cli.console import print_json, print_text, stdout_console
 from quadbench.cli.options import next_command
-from quadbench.cli.text_tables import print_text_table
+from quadbench.cli.text_tables import print_in_parts, print_text_table
 from quadbench.errors import UserError
 from quadbench.report import Sweep, sweep_answer, sweep_tables
 from quadbench.report.documents import study_document
@@ -43,7 +43,7 @@ def print_study(options: argparse.Namespace, study: Study) -> None:
         return
     console = stdout_console()
     if isinstance(study, Sweep):
-        _print_tables(console, sweep_tables(study, is_whole=options.full))
+        _print_tables(console, sweep_tables(study, is_whole=options.full), len(study.keys))
         said, next_words = sweep_answer(study), settling(study)
     else:
         _print_compared(console, study)
@@ -57,10 +57,10 @@ def print_study(options: argparse.Namespace, study: Study) -> None:
     print_text(f"report: {report}" if report.is_file() else f"no report yet; {again} writes it")
 
 
-def _print_tables(console: Console, tables: tuple[TextTable, ...]) -> None:
+def _print_tables(console: Console, tables: tuple[TextTable, ...], keys: int) -> None:
     """Print a table for each task and device, and the notes of all tables once, at the end."""
     for table in tables:
-        print_text_table(console, replace(table, notes=()))
+        print_in_parts(console, table, keys)
     for note in dict.fromkeys(note for table in tables for note in table.notes):
         print_text(note)
 

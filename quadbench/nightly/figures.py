@@ -24,16 +24,29 @@ def is_exact(key: str) -> bool:
 
 
 def scaled(point: Point) -> float | None:
-    """Return the logarithm of what is followed of a point, the ratio or else the value, or its decibels; None if it cannot be."""
+    """Return the logarithm of what is followed of a point, the ratio or else the value, or its decibels; None if it cannot be.
+
+    That of a distance between pictures of 0 is -inf. So is that of one below 0, as a KID may be: it is an estimate of 0.
+    """
     value = point.value if point.ratio is None else point.ratio
-    if not math.isfinite(value) or (value <= 0 and point.key != PSNR):
+    if not math.isfinite(value):
         return None
-    return value if point.key == PSNR else math.log(value)
+    if point.key == PSNR:
+        return value
+    if value > 0:
+        return math.log(value)
+    metric = PICTURE_METRICS.get(point.key)
+    return -math.inf if metric and metric.better is Better.LOWER else None
 
 
 def unscaled(place: float, key: str) -> float:
     """Return the value or ratio that `scaled` has brought to its place."""
     return place if key == PSNR else math.exp(place)
+
+
+def change_between(before: float, now: float) -> float:
+    """Return the change from one place to another; inf where it is one from a distance of 0, of which no share can be taken."""
+    return 0.0 if now == before else now - before
 
 
 def limit_of(key: str, limits: Limits) -> float:
@@ -58,7 +71,9 @@ def is_worse(change: float, key: str) -> bool:
 
 
 def said_change(change: float, key: str) -> str:
-    """Write a change on a figure's scale: `5.1 % more`, `0.6 dB less`."""
+    """Write a change on a figure's scale: `5.1 % more`, `0.6 dB less`; one from 0 is only `more`."""
+    if change == math.inf:
+        return "more"
     percent = abs(math.expm1(change)) * 100
     size = f"{abs(change):.1f} dB" if key == PSNR else f"{f'{percent:.1f}' if percent >= 0.05 else number(percent)} %"
     return f"{size} {'more' if change > 0 else 'less'}"

@@ -54,8 +54,8 @@ class _Scale:
         It is at least 4 % high: noise shall not look like a change.
         """
         middle = median(values)
-        shown = [middle, *levels, *(value for value in values if value and 0.5 <= value / middle <= 2)]
-        room = max(0.15 * (max(shown) - min(shown)), 0.02 * abs(max(shown)), 1e-9)
+        shown = [middle, *levels, *(value for value in values if middle / 2 <= value <= middle * 2)]
+        room = max(0.15 * (max(shown) - min(shown)), 0.02 * abs(max(shown))) or 1.0
         return cls(low=min(shown) - room, high=max(shown) + room, span=span)
 
     def height(self, value: float) -> float:

@@ -106,10 +106,12 @@ class _Judge:
 
     def _told(self, suspect: Suspect, compared: Comparison | None) -> tuple[RulingKind, str]:
         """Return what a suspect comes to, and why."""
-        if suspect.is_sure and suspect.is_worse is None:
+        if suspect.is_sure and suspect.expected is None:
             return RulingKind.INCONCLUSIVE, suspect.why
         if self.suspicion.is_same or suspect.has_same_files:
             return RulingKind.ENVIRONMENT, f"{suspect.why}; its files are the same{self._around}"
+        if is_exact(suspect.key) and suspect.is_worse is None:
+            return RulingKind.INCONCLUSIVE, suspect.why
         if is_exact(suspect.key):
             return (RulingKind.REGRESSION if suspect.is_worse else RulingKind.IMPROVEMENT), suspect.why
         if compared is None:

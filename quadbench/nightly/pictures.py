@@ -1,13 +1,12 @@
 """Pictures: what a case painted in a night -> its scores by the metrics that the file asks for, or why there are none."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from quadbench.artifacts.night import Measurement, Point
 from quadbench.artifacts.scores import RunScores
 from quadbench.errors import QuadbenchError, extra_needed
-from quadbench.nightly.figures import FigureName, name_of
+from quadbench.nightly.figures import FigureName, name_of, scaled
 from quadbench.nightly.launcher import Launcher
 from quadbench.nightly.plan import PlannedCase
 from quadbench.report.sides import ALL_TASKS
@@ -36,9 +35,9 @@ class Pictures:
             return ()
         scores = self._of_run(measured.runs[1], measured.subject.bundle, case.quality)
         values = scores if isinstance(scores, str) else _values(scores, painter)
-        told = {name: values if isinstance(values, str) else _checked(values.get(name)) for name in wanted}
+        told = {name: values if isinstance(values, str) else _point(name, values.get(name)) for name in wanted}
         self.faults[case.name, measured.address] = {name: why for name, why in told.items() if isinstance(why, str)}
-        return tuple(Point(task=task, key=key, value=v) for (task, key), v in told.items() if not isinstance(v, str))
+        return tuple(point for point in told.values() if not isinstance(point, str))
 
     def lacking(self, measured: Measurement, case: PlannedCase) -> dict[FigureName, str]:
         """Return by figure why a measurement has no score that the file asks for."""
@@ -68,8 +67,9 @@ def _values(scores: RunScores, painter: str | None) -> Mapping[FigureName, float
     return {(one.task, score.metric.name): score.value for one in of_case for score in one.scores}
 
 
-def _checked(value: float | str | None) -> float | str:
-    """Return a score of which a share can be taken; else why it is none."""
+def _point(name: FigureName, value: float | str | None) -> Point | str:
+    """Return a score that can be followed from night to night; else why there is none."""
     if value is None or isinstance(value, str):
         return f"{_UNSCORED}: {value}" if value else _UNSCORED
-    return value if 0 < value < math.inf else f"its score is {value:g}, of which no share can be taken"
+    point = Point(task=name[0], key=name[1], value=value)
+    return f"its score is {value:g}, which cannot be followed" if scaled(point) is None else point

@@ -1,5 +1,6 @@
 """Segments: the nights of a case on a device -> the stretches in which a figure's level stayed, and what changed between."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -7,7 +8,7 @@ from statistics import median
 
 from quadbench.artifacts.fingerprint import unlike
 from quadbench.artifacts.night import Measurement
-from quadbench.nightly.figures import FigureName, name_of, scaled, unscaled
+from quadbench.nightly.figures import FigureName, change_between, name_of, scaled, unscaled
 from quadbench.statistics import shifts
 
 
@@ -15,8 +16,9 @@ from quadbench.statistics import shifts
 class Segment:
     """Nights between which nothing shifted: `level` is the median of a figure, or of its ratio to the yardstick.
 
-    `change` is the level's change since the segment before, on the figure's scale; None for the first one, and behind a change of
-    the yardstick. `changed` has by name what was otherwise in the last night before it: files, yardstick, environment.
+    `change` is the level's change since the segment before, on the figure's scale, inf from a level of 0; None for the first one,
+    and behind a change of the yardstick. `changed` has by name what was otherwise in the last night before it: files, yardstick,
+    environment.
     """
 
     first: str  # the night's id
@@ -48,10 +50,10 @@ def segments(nights: Sequence[Measurement], name: FigureName) -> tuple[Segment, 
             nights=len(stretch),
             level=unscaled(level, name[1]),
             is_ratio=stretch[0][2],
-            change=level - levels[number - 1] if number and _are_alike(stretches[number - 1][-1], stretch[0]) else None,
+            change=change_between(before, level) if number and _are_alike(stretches[number - 1][-1], stretch[0]) else None,
             changed=_changed(stretches[number - 1][-1][0], stretch[0][0]) if number else {},
         )
-        for number, (stretch, level) in enumerate(zip(stretches, levels, strict=True))
+        for number, (stretch, before, level) in enumerate(zip(stretches, [0.0, *levels], levels, strict=False))
     )
 
 
@@ -59,18 +61,23 @@ _Value = tuple[Measurement, float, bool]
 
 
 def _edges(values: Sequence[_Value], key: str) -> list[int]:
-    """Return where segments begin: where the yardstick or the environment changed, and where the level shifted between these."""
+    """Return where segments begin: where the yardstick or environment changed, at steps from and to 0, and at shifts between."""
     hard = [
         number
         for number, (before, now) in enumerate(pairwise(values), start=1)
-        if not _are_alike(before, now) or before[0].environment != now[0].environment
+        if not _are_alike(before, now) or before[0].environment != now[0].environment or _is_none(before) is not _is_none(now)
     ]
     edges = set(hard)
     for begin, end in pairwise([0, *hard, len(values)]):
         positive = [unscaled(place, key) for _, place, _ in values[begin:end]]
-        if min(positive) > 0:  # decibels may be none
+        if min(positive) > 0:  # decibels and distances may be 0
             edges |= {begin + shift.at for shift in shifts(positive)}
     return sorted(edges)
+
+
+def _is_none(value: _Value) -> bool:
+    """Say whether a value is a distance of 0."""
+    return math.isinf(value[1])
 
 
 def _are_alike(before: _Value, now: _Value) -> bool:

@@ -4,6 +4,7 @@ The gate. It is sensitive where files changed, since what it suspects is then co
 did not, since nothing confirms it there.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
@@ -12,6 +13,7 @@ from quadbench.artifacts.fingerprint import unlike
 from quadbench.artifacts.night import Acknowledgement, Measurement, Point, Ruling, Subject
 from quadbench.nightly.figures import (
     FigureName,
+    change_between,
     is_exact,
     is_worse,
     limit_of,
@@ -27,7 +29,7 @@ from quadbench.nightly.yardstick import yardstick_shift
 from quadbench.report.units import plural
 from quadbench.statistics import HALF_OF_STEPS, Spread, spread_of
 
-RULES = 1  # the version of what stands here and in `judging`, which is kept with each ruling
+RULES = 2  # the version of what stands here and in `judging`, which is kept with each ruling
 BY_ACCIDENT = 0.05  # the chance that a new subject's figure is suspected though it is as ever: a confirmation then clears it
 SURELY_BY_ACCIDENT = 0.001  # the chance that a case on a device is ruled on without a confirmation, all its figures together
 
@@ -38,9 +40,10 @@ _LOST = "it was not measured, and the night before it was"
 class Suspect:
     """A figure that may have changed, with why. `expected` is its usual value, or usual ratio to the yardstick.
 
-    `is_worse` is None where there is no telling what is usual. One that `is_sure` needs no confirmation to have changed, only to
-    say whose doing it is; `was_so`: the night before was as far off already. `known` is the confirmed ruling of that night
-    on the same files. What is exact `has_same_files` where the night that it is held against ran tonight's.
+    `is_worse` is None where there is no telling what is usual, or whether the change matters. One that `is_sure` needs no
+    confirmation to have changed, only to say whose doing it is; `was_so`: the night before was as far off already. `known` is the
+    confirmed ruling of that night on the same files. What is exact `has_same_files` where the night that it is held against ran
+    tonight's.
     """
 
     task: str
@@ -151,10 +154,15 @@ class _Gate:
 
     def _exact(self, point: Point, place: float, usual: Sequence[Place]) -> Suspect | None:
         """Suspect what launches do not vary by the latest night alone."""
-        if not usual or abs(place - usual[-1][1]) <= limit_of(point.key, self.limits):
+        if not usual:
             return None
         before, level = usual[-1]
-        suspect = _strayed(point, place - level, level, "before", is_sure=True)
+        change = change_between(level, place)
+        if abs(change) <= limit_of(point.key, self.limits):
+            return None
+        suspect = _strayed(point, change, level, "before", is_sure=True)
+        if math.isinf(level):
+            suspect = replace(suspect, is_worse=None, why=f"{suspect.why}; no limit is a share of {suspect.expected:g}")
         return replace(suspect, has_same_files=before.subject == self.past.tonight.subject)
 
     def _sudden(self, point: Point, place: float, usual: Sequence[Place], spread: Spread) -> Suspect | None:

@@ -32,8 +32,8 @@ class RunStatus(StrEnum):
 class RunLine:
     """A line of the list. `reason` says what is wrong with a run that is not ok; a damaged one has nothing else.
 
-    `swept` is what a sweep set in the recipe, `figure` the time of an image of the first device that has one, else the likeness
-    of its pictures.
+    `swept` is what a sweep set in the recipe. `figures` has by address the time of an image on each device that has one, else the
+    likeness of its pictures; `figure` is the first of them, a time where there is one.
     """
 
     run_id: str
@@ -43,6 +43,7 @@ class RunLine:
     swept: dict[str, str] = field(default_factory=dict)
     devices: tuple[str, ...] = ()
     figure: str | None = None
+    figures: dict[str, str] = field(default_factory=dict)
     reason: str | None = None
 
 
@@ -60,6 +61,10 @@ def run_line(result: RunResult) -> RunLine:
     wrong = sum(record.status not in (Status.OK, Status.DISCARDED) for record in result.records)
     count = f"{wrong} of {len(result.records)} launches failed" if wrong else None
     status = RunStatus.CUT_SHORT if result.is_cut_short else RunStatus.FAILED if wrong else RunStatus.OK
+    times = {device.address: time for device in devices_of(result) if (time := _time(result, device))}
+    figures = {
+        device.address: told for device in devices_of(result) if (told := times.get(device.address) or _likeness(result, device))
+    }
     return RunLine(
         run_id=result.run_id,
         status=status,
@@ -67,7 +72,8 @@ def run_line(result: RunResult) -> RunLine:
         recipe=result.bundle.recipe_name,
         swept=result.swept,
         devices=tuple(device.address for device in devices_of(result)),
-        figure=_figure(result),
+        figure=next(iter((*times.values(), *figures.values())), None),
+        figures=figures,
         reason=count,
     )
 
@@ -77,18 +83,20 @@ def damaged_line(run_id: str, reason: str) -> RunLine:
     return RunLine(run_id=run_id, status=RunStatus.DAMAGED, reason=reason)
 
 
-def _figure(result: RunResult) -> str | None:
-    """Return the time of an image, the mean of the tasks' medians; where no device has times, the mean likeness of pictures."""
-    for device in devices_of(result):
-        times = {variant: time for variant in _ORDER if (time := _image_ns(result, device, variant)) is not None}
-        shown = {variant: show(time, Unit.MILLISECONDS) for variant, time in times.items()}
-        if Variant.SHARED in times:
-            own = f", {shown[Variant.PER_GRAPH]} per graph" if Variant.PER_GRAPH in times else ""
-            return f"{shown[Variant.SHARED]} ms{own}"
-        if shown:
-            first = next(iter(shown))
-            return f"{shown[first]} ms {first}"
-    likeness = [row.shared_reference for row in quality_rows(result) if isinstance(row.shared_reference, float)]
+def _time(result: RunResult, device: DeviceFacts) -> str | None:
+    """Return the time of an image on a device, the mean of the tasks' medians, of the shared graph if it ran."""
+    times = {variant: time for variant in _ORDER if (time := _image_ns(result, device, variant)) is not None}
+    shown = {variant: show(time, Unit.MILLISECONDS) for variant, time in times.items()}
+    if Variant.SHARED in times:
+        own = f", {shown[Variant.PER_GRAPH]} per graph" if Variant.PER_GRAPH in times else ""
+        return f"{shown[Variant.SHARED]} ms{own}"
+    return next((f"{time} ms {variant}" for variant, time in shown.items()), None)
+
+
+def _likeness(result: RunResult, device: DeviceFacts) -> str | None:
+    """Return the mean likeness of a device's pictures; None where there is none."""
+    rows = (row for row in quality_rows(result) if row.device.address == device.address)
+    likeness = [row.shared_reference for row in rows if isinstance(row.shared_reference, float)]
     return f"{decibels(mean(likeness))} PSNR" if likeness else None
 
 

@@ -99,7 +99,7 @@ def _columns(points: Sequence[SweepPoint], is_whole: bool) -> Iterator[_SweepCol
         if key == PSNR and is_whole:
             yield _SweepColumn(name="change", cell=_change)
         if is_whole and any((own := point.figure(key)) and own.published is not None for point in points):
-            yield _SweepColumn(name="published", cell=partial(_published, key))
+            yield _SweepColumn(name=f"{figure.title}, published", cell=partial(_published, key))
 
 
 def _notes(sweep: Sweep, points: Sequence[SweepPoint]) -> Iterator[str]:
