@@ -1,9 +1,10 @@
 """Every report in a browser: readable in light, dark, narrow and print, by everybody, and nothing is asked of any network."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.browser import faults_of, in_windows, opened, print_faults
+from support.browser import NARROW, faults_of, in_windows, opened, print_faults
 from support.reports import REPORTS
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ def test_a_report_fits_its_window_and_axe_has_nothing_serious_against_it(
 ) -> None:
     with opened(browser, color_scheme=scheme, viewport={"width": width, "height": 900}) as (page, asked):
         page.goto(report)
+        if pictures := page.locator(".item img").all():
+            pictures[0].click()  # large or small, axe shall have nothing against it
         assert faults_of(page, width) == []
         assert {address for address in asked if not address.startswith("data:")} == {report}
 
@@ -34,3 +37,28 @@ def test_a_report_prints_whole_and_on_white_from_a_dark_screen_without_script(br
         assert page.locator("svg[role=img]").count() > 1
         assert print_faults(page) == []
         assert not [address for address in asked if address.startswith("error")]
+
+
+@pytest.mark.parametrize("width", [1100, NARROW])
+def test_a_click_or_a_key_shows_a_picture_large_and_small_again_without_script(
+    browser: "Browser", tmp_path: Path, width: int
+) -> None:
+    (tmp_path / "run.html").write_text(html := REPORTS["run"](tmp_path))
+    with opened(browser, java_script_enabled=False, viewport={"width": width, "height": 900}) as (page, _):
+        page.goto((tmp_path / "run.html").as_uri())
+        pictures = page.locator(".item img")
+        assert pictures.count() == html.count("data:image/png") > 20
+        shared = page.get_by_alt_text("restyle, 000: Shared", exact=True)
+
+        def shown_width() -> float:
+            box = shared.bounding_box()
+            assert box is not None
+            return box["width"]
+
+        small = shown_width()
+        for turn in (shared.click, lambda: page.keyboard.press("Enter"), lambda: page.keyboard.press("Space")):
+            turn()
+            assert 2 * small < shown_width() <= width
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            turn()
+            assert shown_width() == small
