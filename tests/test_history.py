@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from support.night_series import FIRST, NEW, OLD, TASK, around, night, night_id, scored, steady
+from support.histories import REGRESSION, SLOWER
+from support.night_series import NEW, OLD, TASK, around, night, night_id, scored, steady
 from support.watcher import Silent
 
 from quadbench.artifacts.night import Measurement, Ruling, RulingKind, Subject
@@ -18,7 +19,6 @@ from quadbench.cli import main
 from quadbench.nightly.bisection import bisect, subjects_of
 from quadbench.nightly.history import case_history, tables
 from quadbench.nightly.history_chart import history_chart
-from quadbench.nightly.judging import missing
 from quadbench.nightly.segments import segments
 from quadbench.report.night_words import value_words
 from quadbench.results.engine import open_engine
@@ -28,13 +28,6 @@ from quadbench.study.chosen import choose
 from quadbench.target.profile import LOCAL_NAME
 
 TIME = (TASK, "end_to_end")
-SLOWER = [*steady(20), *(night(number, 1.6 + 0.01 * (number % 2), subject=NEW) for number in range(20, 30))]
-REGRESSION = replace(
-    missing(night_id(20), "restyle-s25", "adb:R5CX", "s25", cause="it is 7.0 % more", owner=None, now=FIRST),
-    kind=RulingKind.REGRESSION,
-    task=TASK,
-    key="end_to_end",
-)
 
 
 def store(folder: Path, nights: Sequence[Measurement], rulings: Sequence[Ruling] = ()) -> Path:

@@ -3,49 +3,25 @@
 import json
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from support.histories import NOW, REGRESSION, SLOWER, WORD, on, told
 from support.night_samples import ATTACK
 from support.night_series import FIRST, NEW, TASK, around, night, night_id, steady
 from support.report_page import Page
-from test_history import REGRESSION, SLOWER, history, store
+from test_history import history, store
 
 from quadbench.artifacts import Caveat
-from quadbench.artifacts.night import Acknowledgement, Measurement, Point, Ruling, RulingKind
-from quadbench.nightly.history import CaseHistory, case_history
+from quadbench.artifacts.night import Point, RulingKind
+from quadbench.nightly.history import CaseHistory
 from quadbench.nightly.history_answer import answer
 from quadbench.nightly.history_chart import MOST_NIGHTS, history_chart
 from quadbench.nightly.history_html import HistoryPage, Told, render_history
 
-NOW = datetime(2026, 3, 1, tzinfo=UTC)
-WORD = Acknowledgement(
-    case="restyle-s25",
-    night=night_id(20),
-    reason="four more steps",
-    owner="ana@lab",
-    made_at=NOW,
-    until=NOW + timedelta(days=30),
-)
 BY = "what changed that night: files aaaaaaaaaaaa → bbbbbbbbbbbb."
-
-
-def on(device: str, nights: Sequence[Measurement]) -> list[Measurement]:
-    """The same nights on another device."""
-    return [replace(one, device=f"adb:{device}", address=device) for one in nights]
-
-
-def told(
-    nights: Sequence[Measurement],
-    rulings: Sequence[Ruling] = (),
-    words: Sequence[Acknowledgement] = (),
-    *,
-    is_whole: bool = False,
-) -> Told:
-    return Told(history=case_history(nights, rulings, words, is_whole=is_whole), nights=nights)
 
 
 def page(*histories: Told) -> str:

@@ -82,6 +82,7 @@ def told(layout: Layout, capsys: pytest.CaptureFixture[str]) -> Told:
     def call(*words: str, night: Night | None = None) -> tuple[bool, str, str]:
         parser = argparse.ArgumentParser(parents=[common_options()])
         add_outputs(parser)
+        parser.set_defaults(words=["night.yaml"])
         engine = open_engine(database_of(layout))
         performed = Performed.of(night or sample_night(), Nights(engine))
         engine.dispose()

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from quadbench.cli.console import print_error, print_text, stdout_console
-from quadbench.cli.options import output_file
+from quadbench.cli.options import next_command, output_file
 from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import QuadbenchError, UserError
 from quadbench.nightly.github import annotations
@@ -52,7 +52,7 @@ def write_outputs(options: argparse.Namespace, performed: Performed, layout: Lay
     view = _view(performed, layout)
     folder = layout.night(view.night.night_id)
     writers: list[Callable[[], object]] = [
-        lambda: write_night_report(view, layout),
+        lambda: write_night_report(view, _commands(options, performed), layout),
         lambda: write_whole(folder / "night.json", night_json(view)),
     ]
     if options.junit:
@@ -66,6 +66,15 @@ def write_outputs(options: argparse.Namespace, performed: Performed, layout: Lay
     if options.webhook:  # last, as the answer may be long in coming
         is_told.append(_done(lambda: tell(view, options.webhook, folder / "webhook.json")))
     return all(is_told)
+
+
+def _commands(options: argparse.Namespace, performed: Performed) -> dict[str, str]:
+    """Return the commands of a night by purpose. Performed again under its own name, an ended one is only told of."""
+    again, word = ("nightly", *options.words), performed.night.night_id.removeprefix(f"{performed.night.name}-")
+    return {
+        "The same again": next_command(options, *again),
+        "As data": next_command(options, *again, "--night", word, "--json"),
+    }
 
 
 def _view(performed: Performed, layout: Layout) -> NightView:

@@ -1,6 +1,6 @@
 """Night report: a night as it is told -> one self-contained HTML file, readable without script."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -11,6 +11,7 @@ from markupsafe import Markup
 from quadbench.artifacts.night import RulingKind
 from quadbench.report.night import DeviceNight, NightView
 from quadbench.report.night_chart import night_chart
+from quadbench.report.night_document import night_json
 from quadbench.report.night_findings import NightFinding, drawn_figure, subject_name
 from quadbench.report.night_text import rate_words
 from quadbench.report.night_words import words
@@ -28,18 +29,21 @@ _MEANINGS = {
 }
 
 
-def write_night_report(view: NightView, layout: Layout) -> Path:
+def write_night_report(view: NightView, commands: Mapping[str, str], layout: Layout) -> Path:
     """Write `nights/<night id>/night.html` in the results folder, whole or not at all; return its path.
+
+    `commands` are those that do the same again or tell of it, by purpose.
 
     Raises:
         StorageError: the folder is full or cannot be written.
     """
-    return write_page(layout.night(view.night.night_id) / "night.html", render_night(view))
+    return write_page(layout.night(view.night.night_id) / "night.html", render_night(view, commands))
 
 
-def render_night(view: NightView) -> str:
+def render_night(view: NightView, commands: Mapping[str, str]) -> str:
     """Return the report of a night as text."""
-    return _environment().get_template("night.html.j2").render(view=view, charts=_charts(view), meanings=_MEANINGS)
+    page = _environment().get_template("night.html.j2")
+    return page.render(view=view, charts=_charts(view), meanings=_MEANINGS, commands=commands, data=night_json(view))
 
 
 @cache

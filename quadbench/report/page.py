@@ -1,6 +1,8 @@
 """Page: a template, and what fills it -> an HTML file without script, in which no text is markup and nothing is hidden."""
 
+import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -40,6 +42,7 @@ def page_environment(filters: Mapping[str, Callable[..., Any]], *folders: Path) 
         "percent": units.percent,
         "plural": units.plural,
         "utc": _utc,
+        "shown_json": _shown_json,
         **filters,
     }
     environment.globals["css"] = Markup((_HERE / "style.css").read_text("utf-8"))
@@ -69,6 +72,11 @@ def write_page(path: Path, html: str) -> Path:
 def _printable(value: object) -> object:
     """Return what stands in a page: of a text, which may be a device's, nothing that is not shown."""
     return value if isinstance(value, Markup) else printable(str(value))
+
+
+def _shown_json(text: str) -> str:
+    """Return JSON that says the same without a character that cannot be seen; such ones stand in its texts alone."""
+    return re.sub(r"[^\n -~]", lambda match: match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1], text)
 
 
 def _utc(moment: datetime) -> str:

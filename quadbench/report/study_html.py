@@ -14,7 +14,7 @@ from quadbench.report.documents import study_json
 from quadbench.report.forest import forest_of
 from quadbench.report.launch_chart import launch_chart
 from quadbench.report.page import page_environment, write_page
-from quadbench.report.sweep import Sweep
+from quadbench.report.sweep import Sweep, SweepPoint
 from quadbench.report.sweep_answer import settling, sweep_answer
 from quadbench.report.sweep_chart import sweep_chart
 from quadbench.report.sweep_tables import sweep_tables
@@ -45,7 +45,7 @@ def render_study(study: Sweep | Versus) -> str:
 
 def _render_sweep(sweep: Sweep) -> str:
     tables, caveats = sweep_tables(sweep), _in_order(caveat for point in sweep.points for caveat in point.caveats)
-    runs, words = {point.run_id: point.setting for point in sweep.points}, settling(sweep)
+    runs, words = {point.run_id: _setting(point) for point in sweep.points}, settling(sweep)
     doubts = {f"{caveat.words}: {caveat.advice}" for caveat in caveats}  # stand at the top
     return (
         _environment()
@@ -83,6 +83,10 @@ def _render_comparison(versus: Versus) -> str:
             data=study_json(versus),
         )
     )
+
+
+def _setting(point: SweepPoint) -> str:
+    return ", ".join(f"{key}={value}" for key, value in point.setting.items())
 
 
 def _in_order(caveats: Iterable[Caveat]) -> tuple[Caveat, ...]:

@@ -13,8 +13,8 @@ LETTER_WIDTH = 7.2  # of 12 pixels in the widest of the fonts that stand in for 
 COLOURS = ("#1d5fa6", "#b3560b", "#2a7a3b", "#7d4fb3", "#a8201a")
 _DARK = ("#74b0f2", "#eb9a55", "#7cc98d", "#b99bea", "#ff8a80")
 STYLE = (
-    "<style>.paper,.hollow{fill:#fdfdfc}.label{fill:#5d636c}.grid{stroke:#dcdcd7}@media(prefers-color-scheme:dark){.paper{fill:#15171a}"
-    ".label{fill:#9ba1ab}.grid{stroke:#31353b}.hollow{fill:#15171a}"
+    "<style>.paper,.hollow{fill:#fdfdfc}.label{fill:#5d636c}.grid{stroke:#dcdcd7}"
+    "@media screen and (prefers-color-scheme:dark){.paper,.hollow{fill:#15171a}.label{fill:#9ba1ab}.grid{stroke:#31353b}"
     + "".join(f".s{i}{{stroke:{colour}}}.s{i}.fill{{fill:{colour}}}" for i, colour in enumerate(_DARK))
     + "}.name{stroke:none}</style>"
 )

@@ -89,7 +89,7 @@ class Watched:
 
     def night_report(self, night_id: str) -> str:
         """Return the report of a night."""
-        return render_night(self.whole_night(night_id))
+        return render_night(self.whole_night(night_id), {"The same again, of its file": "quadbench nightly FILE"})
 
     def _farm(self) -> FarmNow:
         with self._database() as engine:

@@ -66,3 +66,36 @@ def in_windows(wide: int) -> Callable[[Callable[..., None]], Callable[..., None]
         return pytest.mark.parametrize("width", [wide, NARROW])(pytest.mark.parametrize("scheme", schemes)(test))
 
     return tried
+
+
+_A4 = 700  # pixels between the margins of a page
+_PRINT_FAULTS = """
+width => {
+  const style = element => getComputedStyle(element);
+  const all = selector => [...document.querySelectorAll(selector)];
+  const outline = element => element.outerHTML.slice(0, 120);
+  const shown = all('body *').filter(one => one.checkVisibility() && !one.closest('svg'));
+  const light = colour => colour === 'rgba(0, 0, 0, 0)' || colour.match(/[0-9.]+/g).slice(0, 3).every(part => part > 200);
+  const rows = all('tbody').flatMap(one => one.rows.length > 1 ? [[one.rows[0], one.rows[one.rows.length - 1]]] : []);
+  return [
+    ...shown.filter(one => one.getBoundingClientRect().right > width + 1).map(one => `wider than paper: ${outline(one)}`),
+    ...[document.body, ...shown].filter(one => !light(style(one).backgroundColor)).map(one => `dark: ${outline(one)}`),
+    ...all('details:not(.raw) > :not(summary)').filter(one => !one.checkVisibility()).map(one => `folded: ${outline(one)}`),
+    ...all('nav, pre.data').filter(one => one.checkVisibility()).map(one => `of no use on paper: ${outline(one)}`),
+    ...all('p, tr, figure, .item, caption').filter(one => style(one).breakInside !== 'avoid').map(one => `torn: ${outline(one)}`),
+    ...all('h2, h3, caption, thead').filter(one => style(one).breakAfter !== 'avoid').map(one => `alone: ${outline(one)}`),
+    ...rows.filter(([first, last]) => style(first).breakAfter !== 'avoid' || style(last).breakBefore !== 'avoid')
+      .map(([first]) => `a row alone: ${outline(first)}`),
+    ...all('.strip').filter(one => new Set([...one.children].map(each => each.offsetTop)).size > 1)
+      .map(one => `pictures in two rows: ${outline(one)}`),
+    ...all('.chart > svg').filter(one => one.getBoundingClientRect().width > 0.75 * width).map(one => `huge: ${outline(one)}`),
+  ];
+}
+"""
+
+
+def print_faults(page: "Page") -> list[str]:
+    """Return what is wrong with a page on A4: what is cut, dark, folded away, torn apart or alone at the end of a page."""
+    page.set_viewport_size({"width": _A4, "height": 1000})
+    page.emulate_media(media="print")
+    return page.evaluate(_PRINT_FAULTS, _A4)

@@ -1,0 +1,57 @@
+"""Reports: the name of a kind of report -> one of its kind as it is written, with something of everything in it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from quadbench.artifacts import Caveat, Variant
+from quadbench.nightly.history_html import HistoryPage, render_history
+from quadbench.report import render_html
+from quadbench.report.night import night_view
+from quadbench.report.night_html import render_night
+from quadbench.report.study_html import render_study
+from quadbench.results.layout import Layout
+from support.hand_made import EVEN, comparison_of, point, sweep_of
+from support.histories import NOW, REGRESSION, SLOWER, WORD, on, told
+from support.night_samples import rates, sample_night, series
+from support.night_series import around
+from support.synthetic_run import ABBA, S25, TABS11, make_run
+
+_RECIPE = f"schema_version: 1\nname: quickstart\nnotes: {'a line that is longer than any page is wide ' * 5}\n"
+
+
+def _run(folder: Path) -> str:
+    variants = (*ABBA * 2, Variant.RESIDENT)
+    result = make_run(folder, devices=(S25, TABS11), variants=variants, iterations=3, items=6)
+    return render_html(replace(result, recipe=_RECIPE), Layout(folder))
+
+
+def _sweep(_: Path) -> str:
+    good = (40.0, 42.0, 41.0, 43.0)
+    one = point("int16", psnr=good, end_to_end=EVEN, bytes=(10.0,))
+    return render_study(sweep_of(one, point("int8", psnr=good, end_to_end=EVEN, bytes=(8.8,))))
+
+
+def _comparison(_: Path) -> str:
+    return render_study(comparison_of({"virtual:s25": 1.05, "virtual:tabs11": 9.0}))
+
+
+def _night(_: Path) -> str:
+    commands = {
+        "The same again": "quadbench nightly night.yaml",
+        "As data": "quadbench nightly night.yaml --night 2026-01-21 --json",
+    }
+    return render_night(night_view(sample_night(), series(), rates()), commands)
+
+
+def _history(_: Path) -> str:
+    nights = [around(one, Android="17") if n >= 10 else replace(one, caveats=(Caveat.THROTTLED,)) for n, one in enumerate(SLOWER)]
+    devices = [told(on(name, nights), [REGRESSION], [WORD]) for name in ("s25", "tabs11")]
+    again = {"The same again": "quadbench history restyle-s25 --html history.html"}
+    step = {"If this is intended": f"quadbench history restyle-s25 --acknowledge '{'because ' * 40}' --until 30d"}
+    return render_history(HistoryPage(title="restyle-s25", told=devices, commands=again, next_step=step, made_at=NOW))
+
+
+REPORTS: Mapping[str, Callable[[Path], str]] = {
+    "run": _run, "sweep": _sweep, "comparison": _comparison, "night": _night, "history": _history
+}  # fmt: skip

@@ -1,0 +1,56 @@
+"""Every report has the commands that do the same again, as the command line takes them, and its data as their schema says."""
+
+import html
+import json
+import re
+import shlex
+from dataclasses import replace
+
+import jsonschema
+import pytest
+from support.hand_made import comparison_of
+from support.printed_schemas import SCHEMAS, schema
+from support.reports import REPORTS
+
+from quadbench.cli import build_parser
+from quadbench.report.study_html import render_study
+
+
+@pytest.fixture(scope="module", params=REPORTS)
+def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    return request.param, REPORTS[request.param](tmp_path_factory.mktemp("report"))
+
+
+def data_in(page: str) -> object:
+    (data,) = re.findall(r'<pre class="data">(.*?)</pre>', page, re.DOTALL)
+    return json.loads(html.unescape(data))
+
+
+def test_every_command_is_one_that_the_command_line_takes(report: tuple[str, str]) -> None:
+    _, page = report
+    commands = [html.unescape(text) for text in re.findall(r"<code[^>]*>(quadbench .*?)</code>", page)]
+    for command in commands:
+        build_parser().parse_args(shlex.split(command)[1:])
+    (again,) = re.findall(r"<dt>The same again</dt><dd><code[^>]*>(.*?)</code>", page)
+    assert html.unescape(again) in commands
+
+
+def test_the_data_are_what_their_schema_says(report: tuple[str, str]) -> None:
+    name, page = report
+    data = data_in(page)
+    if (SCHEMAS / f"{name}.schema.json").exists():
+        jsonschema.validate(data, schema(name), cls=jsonschema.Draft202012Validator)
+    else:
+        assert name == "history"  # its data have a number of their format, and no schema
+        assert isinstance(data, dict)
+        assert data["schema_version"] == 1
+
+
+def test_no_character_of_a_device_spoils_the_data() -> None:
+    unseen = "a\x9b\x7f\u202e\U000e0001\uffffb\u00e9\\"
+    versus = comparison_of({"virtual:s25": 1.05})
+    page = render_study(replace(versus, failures={"s24": unseen}))
+    assert not set("\x9b\x7f\u202e\U000e0001\uffff") & set(page.partition('<pre class="data">')[2])
+    data = data_in(page)
+    assert isinstance(data, dict)
+    assert data["failures"] == {"s24": unseen}
