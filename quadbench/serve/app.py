@@ -5,7 +5,7 @@ from urllib.parse import parse_qs
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -18,8 +18,6 @@ from quadbench.serve.door import SIGN_IN, Door
 from quadbench.serve.pages import Pages
 from quadbench.serve.rendering import page
 from quadbench.serve.watched import Watched
-
-_MOST_FORM_BYTES = 4096
 
 log = logging.getLogger(__name__)
 
@@ -67,12 +65,11 @@ def _sign_in_routes(access: Access, *, is_secure: bool) -> list[Route]:
         return page("sign_in", to=_place(request.query_params.get("to", "/")), is_wrong=False)
 
     async def sign_in(request: Request) -> Response:
-        body = b""
-        async for piece in request.stream():
-            body += piece
-            if len(body) > _MOST_FORM_BYTES:
-                break
-        fields = parse_qs(body[:_MOST_FORM_BYTES].decode("ascii", "replace"))
+        try:
+            body = await request.body()  # a short one: the door has seen to that
+        except ClientDisconnect:
+            return Response(status_code=400)
+        fields = parse_qs(body.decode("ascii", "replace"))
         to = _place(fields.get("to", ["/"])[0])
         if not access.is_token(fields.get("token", [""])[0]):
             return page("sign_in", 403, to=to, is_wrong=True)

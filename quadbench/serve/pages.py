@@ -1,13 +1,15 @@
 """Pages: what is watched -> the pages that people look at, and the parts of them that change."""
 
 import logging
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from typing import Any, TypeVar
 
 from markupsafe import Markup
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from quadbench.errors import QuadbenchError, TooLargeError, UnknownNameError
@@ -15,7 +17,7 @@ from quadbench.nightly.history import sentence, tables
 from quadbench.nightly.overview import line_table
 from quadbench.report.units import plural
 from quadbench.serve.documents import FarmNow
-from quadbench.serve.door import REPORT_POLICY
+from quadbench.serve.door import PIECE_BYTES, REPORT_POLICY
 from quadbench.serve.live import Live
 from quadbench.serve.pictures import galleries, picture_bytes
 from quadbench.serve.remembered import Remembered
@@ -110,7 +112,9 @@ class Pages:
         return self._live.events((_RUN, request.path_params["run_id"]))
 
     def run_report(self, request: Request) -> Response:
-        return _report(self._watched.report(request.path_params["run_id"]))
+        run_id = request.path_params["run_id"]
+        file = self._watched.written_report(run_id)
+        return _report(self._watched.report(run_id)) if file is None else _file(file)
 
     def study(self, request: Request) -> Response:
         return _report(self._watched.study_report(request.path_params["study_id"]))
@@ -259,8 +263,21 @@ def _number(kind: str, text: str) -> int:
     return int(text)
 
 
-def _report(html: str) -> Response:
+def _report(html: bytes) -> Response:
     return HTMLResponse(html, headers={"content-security-policy": REPORT_POLICY})
+
+
+def _file(report: BufferedReader) -> Response:
+    """Return a report that lies in a file: however slowly it is read, no more than a piece of it is in memory."""
+
+    def pieces() -> Iterator[bytes]:
+        with report:
+            while piece := report.read(PIECE_BYTES):
+                yield piece
+
+    length = str(os.fstat(report.fileno()).st_size)
+    headers = {"content-security-policy": REPORT_POLICY, "content-length": length}
+    return StreamingResponse(pieces(), headers=headers, media_type="text/html")
 
 
 def _kept(text: str, media_type: str) -> Response:

@@ -6,6 +6,7 @@ However many people look, the database is asked as often as if one did: runs go 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from io import BufferedReader
 from typing import TypeVar
 
 import sqlalchemy as sa
@@ -37,8 +38,7 @@ from quadbench.serve.farm_now import read_farm
 from quadbench.serve.pictures import require_own_pictures
 from quadbench.serve.remembered import Remembered
 from quadbench.serve.work_now import read_work
-from quadbench.spec import read_file
-from quadbench.spec.files import MOST_BYTES, require_inside
+from quadbench.spec.files import MOST_BYTES, open_regular, require_inside
 from quadbench.study.studies import find_study, read_study, study_lines
 
 A_PAGE = 25
@@ -87,9 +87,23 @@ class Watched:
         """Say whether a run's files lie in this results folder, and not at other hosts alone."""
         return self.layout.run_file(_name("run", run_id)).exists()
 
-    def night_report(self, night_id: str) -> str:
+    def written_report(self, run_id: str) -> BufferedReader | None:
+        """Open the report of a run that lies in the results folder, to be read; None where none does."""
+        path = self.layout.report(_name("run", run_id))
+        if not path.is_file():
+            return None
+        require_inside(path, self.layout.root, fault=ArtifactError)
+        if (size_bytes := path.stat().st_size) > MOST_BYTES:
+            place, most = path.relative_to(self.layout.root), MOST_BYTES // MIB
+            raise TooLargeError(f"'{place}' of the results folder has {size_bytes / MIB:.1f} MB; at most {most} are shown here")
+        try:
+            return open_regular(path)
+        except OSError as error:
+            raise ArtifactError(f"'{path}' cannot be read: {error.strerror}") from error
+
+    def night_report(self, night_id: str) -> bytes:
         """Return the report of a night."""
-        return render_night(self.whole_night(night_id))
+        return render_night(self.whole_night(night_id)).encode()
 
     def _farm(self) -> FarmNow:
         with self._database() as engine:
@@ -136,32 +150,23 @@ class Watched:
     def _view(self, run_id: str) -> ReportView:
         return report_view(load_run(self.layout, _name("run", run_id)), self.layout)
 
-    def _report(self, run_id: str) -> str:
-        """Return the report of a run as it lies in the results folder, else as it would be written."""
-        path = self.layout.report(_name("run", run_id))
-        if path.is_file():
-            require_inside(path, self.layout.root, fault=ArtifactError)
-            if (size_bytes := path.stat().st_size) > MOST_BYTES:
-                place, most = path.relative_to(self.layout.root), MOST_BYTES // MIB
-                raise TooLargeError(
-                    f"'{place}' of the results folder has {size_bytes / MIB:.1f} MB; at most {most} are shown here"
-                )
-            return read_file(path, fault=ArtifactError).decode("utf-8", "replace")
+    def _report(self, run_id: str) -> bytes:
+        """Return the report of a run as it would be written."""
         view = self.view(run_id)
         require_own_pictures(view, self.layout)
-        return render_html(view.result, self.layout)
+        return render_html(view.result, self.layout).encode()
 
     def _studies(self) -> tuple[StudyLine, ...]:
         """Return the latest sweeps and comparisons; of what is wrong with one its place is not told."""
         lines = study_lines(self.layout, A_PAGE)
         return tuple(replace(line, reason="it cannot be read") if line.reason else line for line in lines)
 
-    def _study_report(self, study_id: str) -> str:
+    def _study_report(self, study_id: str) -> bytes:
         """Return the report of a sweep or a comparison."""
         path = find_study(self.layout, study_id)
         if path is None:
             raise UnknownNameError("sweep or comparison", study_id, ())
-        return render_study(read_study(path))
+        return render_study(read_study(path)).encode()
 
     def _nights(self, page: int) -> NightList:
         if self.is_empty:
