@@ -14,7 +14,7 @@ from quadbench.errors import QuadbenchError, UnknownNameError
 from quadbench.results.layout import Layout
 from quadbench.serve.access import COOKIE, Access
 from quadbench.serve.api import api_routes
-from quadbench.serve.door import SIGN_IN, Door
+from quadbench.serve.door import SIGN_IN, Door, asked
 from quadbench.serve.pages import Pages
 from quadbench.serve.rendering import page
 from quadbench.serve.watched import Watched
@@ -39,15 +39,12 @@ def live_page(layout: Layout, access: Access, *, is_secure: bool = False) -> ASG
     app.router.routes.extend([*pages.routes, *_sign_in_routes(access, is_secure=is_secure)])
 
     def problem(request: Request, error: Exception) -> Response:
-        answer = pages.problem(request, error)
-        if not request.url.path.startswith("/api/"):
-            return answer
-        is_unknown = isinstance(error, UnknownNameError)
-        words = error.message if isinstance(error, UnknownNameError) else "it cannot be read; the server's log says why"
-        return JSONResponse({"error": words}, 404 if is_unknown else answer.status_code)
+        is_program = request.url.path.startswith("/api/")
+        told = pages.problem(error)
+        return JSONResponse({"error": told.text}, told.status) if is_program else page("problem", told.status, problem=told)
 
     def unknown(request: Request, _: Exception) -> Response:
-        return problem(request, UnknownNameError("page", request.url.path, ()))
+        return problem(request, UnknownNameError("page", asked(request)))
 
     def unexpected(request: Request, error: Exception) -> Response:
         log.error("'%s' cannot be answered", request.url.path, exc_info=error)

@@ -77,7 +77,7 @@ class Door:
             return None
         if path.startswith(_FOR_PROGRAMS):
             return JSONResponse({"error": "a token is needed"}, 401, {"www-authenticate": "Bearer"})
-        return RedirectResponse(f"{SIGN_IN}?to={quote(_asked(request))}", 303)
+        return RedirectResponse(f"{SIGN_IN}?to={quote(asked(request))}", 303)
 
 
 def _pieces(message: Message) -> Iterator[Message]:
@@ -99,7 +99,8 @@ def _body_refusal(headers: Headers, *, most_bytes: int) -> Response | None:
     return None
 
 
-def _asked(request: HTTPConnection) -> str:
+def asked(request: HTTPConnection) -> str:
+    """Return the path that is asked for, with what stands behind it."""
     return f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
 
 

@@ -34,6 +34,15 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Refused:
+    """An answer in place of what cannot be shown: its status, a heading, and a sentence that says why."""
+
+    status: int
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class _ShownPart:
     """A part of a page that changes; one that is not whole says in it what could not be read."""
 
@@ -94,7 +103,7 @@ class Pages:
         part = self._part((_RUN, run_id))
         line = self._told(lambda: watched.head(run_id), "the run", problems)
         if line is None and part is None and not problems:
-            raise UnknownNameError("run", run_id, ())
+            raise UnknownNameError("run", run_id)
         is_here = watched.is_here(run_id)
         view = self._told(lambda: watched.view(run_id), "its figures", problems) if line and is_here and not part else None
         title = next((work.what for work in watched.work().work if work.run_id == run_id), (line and line.recipe) or "A run")
@@ -156,18 +165,17 @@ class Pages:
         part = self._part((f"{name}_part", ""))
         return page(name, 200 if part and part.is_whole else 503, live=True, here=here, part=part.html if part else "")
 
-    def problem(self, _: Request, error: Exception) -> Response:
-        """Return the page of what cannot be shown. Only names that nothing has are told to who looks; paths are not."""
+    def problem(self, error: Exception) -> Refused:
+        """Return what is told of what cannot be shown. Only names that nothing has are told to who looks; paths are not."""
         if isinstance(error, UnknownNameError):
-            return page(
-                "problem", 404, title="There is no such thing here", text=f"{error.message.removesuffix('; known: none')}."
-            )
+            text = error.message.replace("; known: none", "; there is none yet")
+            return Refused(status=404, title="There is no such thing here", text=text)
         if isinstance(error, TooLargeError):
-            return page("problem", 413, title="Too large to be shown", text=f"{error.message}.")
+            return Refused(status=413, title="Too large to be shown", text=error.message)
         if self._watched.is_empty:
-            return page("problem", 404, title="Nothing yet", text="Nothing was measured here.")
+            return Refused(status=404, title="Nothing yet", text="there is none yet; begin with quadbench run")
         self._say(error)
-        return page("problem", 503, title="Nothing to be seen", text=f"It {_UNREAD}.")
+        return Refused(status=503, title="Nothing to be seen", text=f"it {_UNREAD}")
 
     def _rendered_part(self, key: tuple[str, str]) -> _ShownPart | None:
         """Return the part of a page that changes, by its template and its run; None of a run that is over."""
@@ -202,7 +210,6 @@ class Pages:
             "busy": len(work.work) + (len(farm.runs) if farm else 0),
             "broken": [device for device in farm.devices if device.is_broken] if farm else [],
             "at_work": {one.run_id for one in work.work},
-            "is_empty": watched.is_empty,
             "problems": problems,
         }
 
@@ -213,8 +220,6 @@ class Pages:
 
     def _told(self, ask: Callable[[], T], what: str, problems: list[str]) -> T | None:
         """Return an answer; None where there is none, and say so among the problems."""
-        if self._watched.is_empty:
-            return None
         try:
             return ask()
         except UnknownNameError:
@@ -252,14 +257,14 @@ def _page_number(request: Request) -> int:
     text = request.query_params.get("page", "1")
     number = _number("page", text)
     if not 1 <= number <= MOST_PAGES:
-        raise UnknownNameError("page", text, ())
+        raise UnknownNameError("page", text)
     return number
 
 
 def _number(kind: str, text: str) -> int:
     """Return a number of an address; one of more digits than anything has is unknown, as what is no number."""
     if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS):
-        raise UnknownNameError(kind, text, ())
+        raise UnknownNameError(kind, text)
     return int(text)
 
 

@@ -34,7 +34,7 @@ from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
 from quadbench.results.runs import load_run, read_run_file
 from quadbench.serve.documents import CaseDocument, CaseList, FarmNow, NightLine, NightList, WorkUnderWay
-from quadbench.serve.farm_now import read_farm
+from quadbench.serve.farm_now import farm_without_database, read_farm
 from quadbench.serve.pictures import require_own_pictures
 from quadbench.serve.remembered import Remembered
 from quadbench.serve.work_now import read_work
@@ -106,6 +106,8 @@ class Watched:
         return render_night(self.whole_night(night_id)).encode()
 
     def _farm(self) -> FarmNow:
+        if self.is_empty:
+            return farm_without_database(expected_phones())
         with self._database() as engine:
             return read_farm(engine, expected_phones())
 
@@ -123,6 +125,8 @@ class Watched:
 
     def _head(self, key: tuple[str, frozenset[str]]) -> RunLine | None:
         run_id, at_work = key
+        if self.is_empty:
+            return None
         with self._database() as engine:
             head = run_head(engine, _name("run", run_id))
         return None if head is None else self._line(head, at_work)
@@ -165,7 +169,7 @@ class Watched:
         """Return the report of a sweep or a comparison."""
         path = find_study(self.layout, study_id)
         if path is None:
-            raise UnknownNameError("sweep or comparison", study_id, ())
+            raise UnknownNameError("sweep or comparison", study_id)
         return render_study(read_study(path)).encode()
 
     def _nights(self, page: int) -> NightList:
@@ -204,7 +208,7 @@ class Watched:
             devices = [device for name, device in nights.cases() if name == case][:_MOST_DEVICES]
             histories = tuple(history for device in devices if (history := _history(nights, case, device)))
             if not histories:
-                raise UnknownNameError("case", case, ())
+                raise UnknownNameError("case", case, sorted({name for name, _ in nights.cases()})[:A_PAGE])
             return CaseDocument(case=case, devices=histories)
 
     @contextmanager
@@ -242,7 +246,7 @@ def _name(kind: str, text: str) -> str:
     try:
         return check_file_name(text)
     except ValueError as error:
-        raise UnknownNameError(kind, text, ()) from error
+        raise UnknownNameError(kind, text) from error
 
 
 def _night_line(head: NightHead) -> NightLine:
