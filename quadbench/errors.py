@@ -76,13 +76,14 @@ class SpecError(UserError):
 
 
 class UnknownNameError(UserError):
-    """The error of a name that is not among the known ones; the message lists them and proposes the nearest."""
+    """The error of a name that is not among the known ones; the message lists them, unless not told, and proposes the nearest."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        names = sorted(known)
+    def __init__(self, kind: str, name: str, known: Iterable[str] | None = None) -> None:
+        names = sorted(known or ())
         near = get_close_matches(name[:_SHOWN_CHARACTERS], names, n=1)
+        asked = shown(name)[1:-1]
         super().__init__(
-            f"unknown {kind} '{shown(name)[1:-1]}'; known: {', '.join(names) or 'none'}",
+            f"unknown {kind} '{asked}'" if known is None else f"unknown {kind} '{asked}'; known: {', '.join(names) or 'none'}",
             hint=f"did you mean '{near[0]}'?" if near else None,
         )
 

@@ -258,7 +258,7 @@ def test_what_is_not_there_is_not_found(site: Site, path: str) -> None:
     assert answer.status == 404
     assert "content-security-policy" in answer.headers
     assert "Traceback" not in answer.text
-    assert "known: none" not in answer.text or path.startswith("/api/")
+    assert "known: none" not in answer.text
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
@@ -299,15 +299,31 @@ def test_a_folder_without_results_says_so_and_fills_as_work_begins(tmp_path: Pat
         text = Page(site.ask("/").text).text
         assert "Nothing runs." in text
         assert "cannot be read" not in text
-        assert "Devices Nothing was measured here. Latest runs Nothing was measured here." in text
+        assert "Devices No phone was seen and nothing is leased. Latest runs Nothing was measured here." in text
         lists = {name: site.ask(f"/api/{name}") for name in ("runs", "nights", "history")}
         assert {name: answer.status for name, answer in lists.items()} == dict.fromkeys(lists, 200)
         assert lists["runs"].json["runs"] == []
+        farm = site.ask("/api/farm")
+        assert (farm.status, farm.json["devices"], farm.json["jobs"]) == (200, [], [])
+        assert "No worker is there." in site.ask("/farm").text
         assert "Nothing was measured here." in site.ask("/runs").text
         layout.at_work.mkdir()
         save_progress(layout, "work", work())
         with site.events("/live/now") as events:
             assert any("image 1 of 2" in event for event in events)
+
+
+@pytest.mark.parametrize("path", ["/api/runs/x", "/api/nights/x", "/api/history/x", "/nights/x", "/runs/x/report"])
+def test_a_folder_without_results_says_how_the_first_one_comes(tmp_path: Path, path: str) -> None:
+    with served(Layout(tmp_path)) as site:
+        answer = site.ask(path)
+    assert answer.status == 404
+    assert "there is none yet; begin with quadbench run" in answer.text.lower()
+
+
+@pytest.mark.parametrize(("path", "known"), [("/api/runs/x", RUN), ("/api/nights/x", NIGHT), ("/api/history/x", "restyle")])
+def test_a_program_that_asks_for_what_is_not_there_is_told_what_is(site: Site, path: str, known: str) -> None:
+    assert known in site.ask(path).json["error"]
 
 
 def test_a_stored_run_that_goes_on_is_under_way_and_measures(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def job_with_attempts(engine: sa.Engine, job_id: int) -> tuple[ReadJobs, list[Pa
     with reading(engine) as connection:
         read = read_jobs(connection, job_query(job_id))
         if not read.jobs and not read.faults:
-            raise UnknownNameError("job", str(job_id), ())
+            raise UnknownNameError("job", str(job_id))
         query = sa.select(*stored).where(AttemptRow.job == job_id).order_by(AttemptRow.number).limit(MOST_LISTED)
         return read, [_past(row) for row in connection.execute(query).mappings()]
 

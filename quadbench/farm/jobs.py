@@ -156,7 +156,7 @@ class JobQueue:
                 return _cancel(connection, job, reason, now_of(connection))
         for fault in read.faults.values():
             raise damage(connection, f"{fault}; the job has failed now")
-        raise UnknownNameError("job", str(job_id), ())
+        raise UnknownNameError("job", str(job_id))
 
     def cancel_run(self, run_id: str, reason: str) -> list[Job]:
         """Cancel all jobs of a run that have not ended, as `cancel` does, and return them.
@@ -168,7 +168,7 @@ class JobQueue:
             open_jobs = JobRow.run_id == run_id, JobRow.state.in_((_WAITING, _RUNNING))
             read = read_jobs(connection, sa.select(JobRow).where(*open_jobs).order_by(JobRow.id).with_for_update())
             if not read.jobs and not connection.scalar(sa.select(JobRow.id).where(JobRow.run_id == run_id).limit(1)):
-                raise UnknownNameError("run in the queue", run_id, ())
+                raise UnknownNameError("run in the queue", run_id)
             now = now_of(connection)
             fail_damaged(connection, read.faults, now)
             return [_cancel(connection, job, reason, now) for job in read.jobs]

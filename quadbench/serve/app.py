@@ -5,7 +5,7 @@ from urllib.parse import parse_qs
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -14,12 +14,10 @@ from quadbench.errors import QuadbenchError, UnknownNameError
 from quadbench.results.layout import Layout
 from quadbench.serve.access import COOKIE, Access
 from quadbench.serve.api import api_routes
-from quadbench.serve.door import SIGN_IN, Door
+from quadbench.serve.door import SIGN_IN, Door, asked
 from quadbench.serve.pages import Pages
 from quadbench.serve.rendering import page
 from quadbench.serve.watched import Watched
-
-_MOST_FORM_BYTES = 4096
 
 log = logging.getLogger(__name__)
 
@@ -41,15 +39,12 @@ def live_page(layout: Layout, access: Access, *, is_secure: bool = False) -> ASG
     app.router.routes.extend([*pages.routes, *_sign_in_routes(access, is_secure=is_secure)])
 
     def problem(request: Request, error: Exception) -> Response:
-        answer = pages.problem(request, error)
-        if not request.url.path.startswith("/api/"):
-            return answer
-        is_unknown = isinstance(error, UnknownNameError)
-        words = error.message if isinstance(error, UnknownNameError) else "it cannot be read; the server's log says why"
-        return JSONResponse({"error": words}, 404 if is_unknown else answer.status_code)
+        is_program = request.url.path.startswith("/api/")
+        told = pages.problem(error)
+        return JSONResponse({"error": told.text}, told.status) if is_program else page("problem", told.status, problem=told)
 
     def unknown(request: Request, _: Exception) -> Response:
-        return problem(request, UnknownNameError("page", request.url.path, ()))
+        return problem(request, UnknownNameError("page", asked(request)))
 
     def unexpected(request: Request, error: Exception) -> Response:
         log.error("'%s' cannot be answered", request.url.path, exc_info=error)
@@ -67,12 +62,11 @@ def _sign_in_routes(access: Access, *, is_secure: bool) -> list[Route]:
         return page("sign_in", to=_place(request.query_params.get("to", "/")), is_wrong=False)
 
     async def sign_in(request: Request) -> Response:
-        body = b""
-        async for piece in request.stream():
-            body += piece
-            if len(body) > _MOST_FORM_BYTES:
-                break
-        fields = parse_qs(body[:_MOST_FORM_BYTES].decode("ascii", "replace"))
+        try:
+            body = await request.body()  # a short one: the door has seen to that
+        except ClientDisconnect:
+            return Response(status_code=400)
+        fields = parse_qs(body.decode("ascii", "replace"))
         to = _place(fields.get("to", ["/"])[0])
         if not access.is_token(fields.get("token", [""])[0]):
             return page("sign_in", 403, to=to, is_wrong=True)

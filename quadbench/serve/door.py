@@ -1,6 +1,6 @@
 """Door: an application and the access to it -> the application behind what every request passes and every answer carries."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -12,6 +12,8 @@ from quadbench.serve.access import COOKIE, Access
 
 SIGN_IN = "/sign-in"
 _OPEN = (SIGN_IN, "/style.css", "/icon.svg")  # to who has no token
+_MOST_FORM_BYTES = 4096
+PIECE_BYTES = 65_536  # of an answer that are handed over at once
 _ENDLESS = "/live/"
 _FOR_PROGRAMS = ("/api/", _ENDLESS)
 _POLICY = (
@@ -52,7 +54,8 @@ class Door:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
-            await send(message)
+            for piece in _pieces(message):
+                await send(piece)
 
         refusal = self._refusal(HTTPConnection(scope))
         if scope["method"] == "HEAD":
@@ -66,16 +69,38 @@ class Door:
             return PlainTextResponse("this is no name of this host; see --name of quadbench serve", 421)
         if method not in ("GET", "HEAD") and not (method == "POST" and path == SIGN_IN):
             return PlainTextResponse("everything here is only read", 405, {"allow": "GET, HEAD"})
+        if refusal := _body_refusal(request.headers, most_bytes=_MOST_FORM_BYTES if method == "POST" else 0):
+            return refusal
         if method == "HEAD" and path.startswith(_ENDLESS):
             return PlainTextResponse("events have no end, and their head tells nothing", 405, {"allow": "GET"})
         if path in _OPEN or self._access.lets_in(_authorization(request.headers), _cookie(request.cookies)):
             return None
         if path.startswith(_FOR_PROGRAMS):
             return JSONResponse({"error": "a token is needed"}, 401, {"www-authenticate": "Bearer"})
-        return RedirectResponse(f"{SIGN_IN}?to={quote(_asked(request))}", 303)
+        return RedirectResponse(f"{SIGN_IN}?to={quote(asked(request))}", 303)
 
 
-def _asked(request: HTTPConnection) -> str:
+def _pieces(message: Message) -> Iterator[Message]:
+    """Return what an answer's message is sent as: the next piece waits until what is before it was taken."""
+    body = message.get("body", b"")
+    yield {**message, "body": body[:PIECE_BYTES], "more_body": True} if len(body) > PIECE_BYTES else message
+    for start in range(PIECE_BYTES, len(body), PIECE_BYTES):
+        is_last = start + PIECE_BYTES >= len(body)
+        yield {**message, "body": body[start : start + PIECE_BYTES], "more_body": not is_last or message.get("more_body", False)}
+
+
+def _body_refusal(headers: Headers, *, most_bytes: int) -> Response | None:
+    """Return the answer to a request whose body is larger than what is read of it, or of unknown length."""
+    length = int(headers.get("content-length", "0"))  # the server has seen that it is a number
+    if length > most_bytes:
+        return PlainTextResponse(f"a body of {length} bytes is not read; at most {most_bytes} are", 413)
+    if "transfer-encoding" in headers:
+        return PlainTextResponse("a body of unknown length is not read", 411 if most_bytes else 413)
+    return None
+
+
+def asked(request: HTTPConnection) -> str:
+    """Return the path that is asked for, with what stands behind it."""
     return f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
 
 

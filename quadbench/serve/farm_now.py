@@ -38,6 +38,13 @@ def read_farm(engine: sa.Engine, expected: Sequence[ExpectedPhone]) -> FarmNow:
     )
 
 
+def farm_without_database(expected: Sequence[ExpectedPhone]) -> FarmNow:
+    """Return a farm of which nothing was ever noted: there are only the phones that it should have."""
+    phones = merged((), (), {}, expected, _NOBODY)
+    devices = tuple(map(_phone, phones))
+    return FarmNow(devices=devices, workers=(), runs=(), states={}, oldest_waits_s=None, jobs=(), faults=())
+
+
 def _phone(phone: FarmPhone) -> FarmDevice:
     seen = phone.seen
     return FarmDevice(

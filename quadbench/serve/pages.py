@@ -1,13 +1,15 @@
 """Pages: what is watched -> the pages that people look at, and the parts of them that change."""
 
 import logging
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from typing import Any, TypeVar
 
 from markupsafe import Markup
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from quadbench.errors import QuadbenchError, TooLargeError, UnknownNameError
@@ -15,7 +17,7 @@ from quadbench.nightly.history import sentence, tables
 from quadbench.nightly.overview import line_table
 from quadbench.report.units import plural
 from quadbench.serve.documents import FarmNow
-from quadbench.serve.door import REPORT_POLICY
+from quadbench.serve.door import PIECE_BYTES, REPORT_POLICY
 from quadbench.serve.live import Live
 from quadbench.serve.pictures import galleries, picture_bytes
 from quadbench.serve.remembered import Remembered
@@ -29,6 +31,15 @@ _UNREAD = "cannot be read; the log of quadbench serve says why"
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """An answer in place of what cannot be shown: its status, a heading, and a sentence that says why."""
+
+    status: int
+    title: str
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +103,7 @@ class Pages:
         part = self._part((_RUN, run_id))
         line = self._told(lambda: watched.head(run_id), "the run", problems)
         if line is None and part is None and not problems:
-            raise UnknownNameError("run", run_id, ())
+            raise UnknownNameError("run", run_id)
         is_here = watched.is_here(run_id)
         view = self._told(lambda: watched.view(run_id), "its figures", problems) if line and is_here and not part else None
         title = next((work.what for work in watched.work().work if work.run_id == run_id), (line and line.recipe) or "A run")
@@ -110,7 +121,9 @@ class Pages:
         return self._live.events((_RUN, request.path_params["run_id"]))
 
     def run_report(self, request: Request) -> Response:
-        return _report(self._watched.report(request.path_params["run_id"]))
+        run_id = request.path_params["run_id"]
+        file = self._watched.written_report(run_id)
+        return _report(self._watched.report(run_id)) if file is None else _file(file)
 
     def study(self, request: Request) -> Response:
         return _report(self._watched.study_report(request.path_params["study_id"]))
@@ -152,18 +165,17 @@ class Pages:
         part = self._part((f"{name}_part", ""))
         return page(name, 200 if part and part.is_whole else 503, live=True, here=here, part=part.html if part else "")
 
-    def problem(self, _: Request, error: Exception) -> Response:
-        """Return the page of what cannot be shown. Only names that nothing has are told to who looks; paths are not."""
+    def problem(self, error: Exception) -> Refused:
+        """Return what is told of what cannot be shown. Only names that nothing has are told to who looks; paths are not."""
         if isinstance(error, UnknownNameError):
-            return page(
-                "problem", 404, title="There is no such thing here", text=f"{error.message.removesuffix('; known: none')}."
-            )
+            text = error.message.replace("; known: none", "; there is none yet")
+            return Refused(status=404, title="There is no such thing here", text=text)
         if isinstance(error, TooLargeError):
-            return page("problem", 413, title="Too large to be shown", text=f"{error.message}.")
+            return Refused(status=413, title="Too large to be shown", text=error.message)
         if self._watched.is_empty:
-            return page("problem", 404, title="Nothing yet", text="Nothing was measured here.")
+            return Refused(status=404, title="Nothing yet", text="there is none yet; begin with quadbench run")
         self._say(error)
-        return page("problem", 503, title="Nothing to be seen", text=f"It {_UNREAD}.")
+        return Refused(status=503, title="Nothing to be seen", text=f"it {_UNREAD}")
 
     def _rendered_part(self, key: tuple[str, str]) -> _ShownPart | None:
         """Return the part of a page that changes, by its template and its run; None of a run that is over."""
@@ -198,7 +210,6 @@ class Pages:
             "busy": len(work.work) + (len(farm.runs) if farm else 0),
             "broken": [device for device in farm.devices if device.is_broken] if farm else [],
             "at_work": {one.run_id for one in work.work},
-            "is_empty": watched.is_empty,
             "problems": problems,
         }
 
@@ -209,8 +220,6 @@ class Pages:
 
     def _told(self, ask: Callable[[], T], what: str, problems: list[str]) -> T | None:
         """Return an answer; None where there is none, and say so among the problems."""
-        if self._watched.is_empty:
-            return None
         try:
             return ask()
         except UnknownNameError:
@@ -248,19 +257,32 @@ def _page_number(request: Request) -> int:
     text = request.query_params.get("page", "1")
     number = _number("page", text)
     if not 1 <= number <= MOST_PAGES:
-        raise UnknownNameError("page", text, ())
+        raise UnknownNameError("page", text)
     return number
 
 
 def _number(kind: str, text: str) -> int:
     """Return a number of an address; one of more digits than anything has is unknown, as what is no number."""
     if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS):
-        raise UnknownNameError(kind, text, ())
+        raise UnknownNameError(kind, text)
     return int(text)
 
 
-def _report(html: str) -> Response:
+def _report(html: bytes) -> Response:
     return HTMLResponse(html, headers={"content-security-policy": REPORT_POLICY})
+
+
+def _file(report: BufferedReader) -> Response:
+    """Return a report that lies in a file: however slowly it is read, no more than a piece of it is in memory."""
+
+    def pieces() -> Iterator[bytes]:
+        with report:
+            while piece := report.read(PIECE_BYTES):
+                yield piece
+
+    length = str(os.fstat(report.fileno()).st_size)
+    headers = {"content-security-policy": REPORT_POLICY, "content-length": length}
+    return StreamingResponse(pieces(), headers=headers, media_type="text/html")
 
 
 def _kept(text: str, media_type: str) -> Response:

@@ -59,7 +59,7 @@ def picture_bytes(view: ReportView, number: int, layout: Layout) -> bytes:
     picture = next((picture for n, picture in enumerate(_shown(view)) if n == number), None)
     path = picture.path if picture else None
     if picture is None or path is None or not path.is_file():
-        raise UnknownNameError("picture", str(number), ())
+        raise UnknownNameError("picture", str(number))
     require_own(picture, layout)
     try:
         if picture.apart_from:

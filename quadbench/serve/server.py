@@ -1,46 +1,39 @@
 """Server: an address -> a socket that listens there; an application -> the server that answers with it."""
 
-import asyncio
 import socket
+import ssl
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from quadbench.errors import UserError
+from quadbench.serve.connection import MOST_CONNECTIONS, STALL_S, PageConnection
 
-_MOST_CONNECTIONS = 300
+_MOST_NEW = 100  # connections that wait to be taken
+_KERNEL_BYTES = 131_072
 _PATIENCE_S = 1  # with requests, when the server ends
-SILENCE_S = 5.0  # within which a connection sends the whole head of a request
-
-
-class _Connection(H11Protocol):
-    """A connection that is dropped if it is silent, or slow with what it asks: others would find no place."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._await_request()
-
-    def on_response_complete(self) -> None:
-        self._await_request()
-        super().on_response_complete()
-
-    def _await_request(self) -> None:
-        self.loop.call_later(SILENCE_S, self._drop_unless_asked, self.cycle)
-
-    def _drop_unless_asked(self, before: RequestResponseCycle | None) -> None:
-        if self.cycle is before:  # each request has a cycle of its own
-            self.transport.abort()
 
 
 class _Server(uvicorn.Server):
-    """A server that hangs up on its viewers before it ends: streams then end by themselves, without a word."""
+    """A server that drops whoever lets it wait, and hangs up on its viewers before it ends: streams then end without a word."""
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:  # every second
+            for connection in self._connections:
+                connection.drop_if_overdue()
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
+        for connection in self._connections:
+            connection.drop()
         await super().shutdown(sockets)
+
+    @property
+    def _connections(self) -> list[PageConnection]:
+        return [one for one in self.server_state.connections if isinstance(one, PageConnection)]
 
 
 def listen(address: str, port: int) -> socket.socket:
@@ -51,33 +44,44 @@ def listen(address: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        return socket.create_server((address, port), family=family)
+        at = socket.create_server((address, port), family=family)
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"nothing can be served at {address}, port {port}: {reason}", hint="see --host and --port") from error
+    # What each connection has of them: how much the kernel keeps of what is not taken, and for how long.
+    at.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BYTES)
+    at.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALL_S * 1000))
+    return at
 
 
 def server_of(app: ASGIApp, certfile: Path | None = None, keyfile: Path | None = None) -> uvicorn.Server:
-    """Return the server of an application, through TLS where it has a certificate. Requests are not logged.
+    """Return the server of an application, through TLS where it has a certificate. Requests, also bad ones, are not logged.
 
     Raises:
         UserError: certificate and key cannot be read, or do not fit.
     """
+    # The connections speak TLS themselves: the server counts one only after its greeting, for which it waits a minute.
+    connection: Any = partial(PageConnection, tls=_tls(certfile, keyfile) if certfile else None)
     config = uvicorn.Config(
         app,
-        http=_Connection,
+        http=connection,
         log_config=None,
+        log_level="error",
         access_log=False,
         server_header=False,
-        limit_concurrency=_MOST_CONNECTIONS,
+        limit_concurrency=MOST_CONNECTIONS,
+        backlog=_MOST_NEW,
         timeout_graceful_shutdown=_PATIENCE_S,
-        ssl_certfile=certfile,
-        ssl_keyfile=keyfile,
         lifespan="off",
         ws="none",
     )
+    return _Server(config)
+
+
+def _tls(certfile: Path, keyfile: Path | None) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        config.load()
+        context.load_cert_chain(certfile, keyfile)
     except OSError as error:  # an ssl.SSLError is one
         raise UserError(f"TLS cannot be used with these files: {error}", hint="give PEM files: --certfile, --keyfile") from error
-    return _Server(config)
+    return context

@@ -6,6 +6,7 @@ However many people look, the database is asked as often as if one did: runs go 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from io import BufferedReader
 from typing import TypeVar
 
 import sqlalchemy as sa
@@ -33,12 +34,11 @@ from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
 from quadbench.results.runs import load_run, read_run_file
 from quadbench.serve.documents import CaseDocument, CaseList, FarmNow, NightLine, NightList, WorkUnderWay
-from quadbench.serve.farm_now import read_farm
+from quadbench.serve.farm_now import farm_without_database, read_farm
 from quadbench.serve.pictures import require_own_pictures
 from quadbench.serve.remembered import Remembered
 from quadbench.serve.work_now import read_work
-from quadbench.spec import read_file
-from quadbench.spec.files import MOST_BYTES, require_inside
+from quadbench.spec.files import MOST_BYTES, open_regular, require_inside
 from quadbench.study.studies import find_study, read_study, study_lines
 
 A_PAGE = 25
@@ -87,11 +87,27 @@ class Watched:
         """Say whether a run's files lie in this results folder, and not at other hosts alone."""
         return self.layout.run_file(_name("run", run_id)).exists()
 
-    def night_report(self, night_id: str) -> str:
+    def written_report(self, run_id: str) -> BufferedReader | None:
+        """Open the report of a run that lies in the results folder, to be read; None where none does."""
+        path = self.layout.report(_name("run", run_id))
+        if not path.is_file():
+            return None
+        require_inside(path, self.layout.root, fault=ArtifactError)
+        if (size_bytes := path.stat().st_size) > MOST_BYTES:
+            place, most = path.relative_to(self.layout.root), MOST_BYTES // MIB
+            raise TooLargeError(f"'{place}' of the results folder has {size_bytes / MIB:.1f} MB; at most {most} are shown here")
+        try:
+            return open_regular(path)
+        except OSError as error:
+            raise ArtifactError(f"'{path}' cannot be read: {error.strerror}") from error
+
+    def night_report(self, night_id: str) -> bytes:
         """Return the report of a night."""
-        return render_night(self.whole_night(night_id), {"The same again, of its file": "quadbench nightly FILE"})
+        return render_night(self.whole_night(night_id), {"The same again, of its file": "quadbench nightly FILE"}).encode()
 
     def _farm(self) -> FarmNow:
+        if self.is_empty:
+            return farm_without_database(expected_phones())
         with self._database() as engine:
             return read_farm(engine, expected_phones())
 
@@ -109,6 +125,8 @@ class Watched:
 
     def _head(self, key: tuple[str, frozenset[str]]) -> RunLine | None:
         run_id, at_work = key
+        if self.is_empty:
+            return None
         with self._database() as engine:
             head = run_head(engine, _name("run", run_id))
         return None if head is None else self._line(head, at_work)
@@ -136,32 +154,23 @@ class Watched:
     def _view(self, run_id: str) -> ReportView:
         return report_view(load_run(self.layout, _name("run", run_id)), self.layout)
 
-    def _report(self, run_id: str) -> str:
-        """Return the report of a run as it lies in the results folder, else as it would be written."""
-        path = self.layout.report(_name("run", run_id))
-        if path.is_file():
-            require_inside(path, self.layout.root, fault=ArtifactError)
-            if (size_bytes := path.stat().st_size) > MOST_BYTES:
-                place, most = path.relative_to(self.layout.root), MOST_BYTES // MIB
-                raise TooLargeError(
-                    f"'{place}' of the results folder has {size_bytes / MIB:.1f} MB; at most {most} are shown here"
-                )
-            return read_file(path, fault=ArtifactError).decode("utf-8", "replace")
+    def _report(self, run_id: str) -> bytes:
+        """Return the report of a run as it would be written."""
         view = self.view(run_id)
         require_own_pictures(view, self.layout)
-        return render_html(view.result, self.layout)
+        return render_html(view.result, self.layout).encode()
 
     def _studies(self) -> tuple[StudyLine, ...]:
         """Return the latest sweeps and comparisons; of what is wrong with one its place is not told."""
         lines = study_lines(self.layout, A_PAGE)
         return tuple(replace(line, reason="it cannot be read") if line.reason else line for line in lines)
 
-    def _study_report(self, study_id: str) -> str:
+    def _study_report(self, study_id: str) -> bytes:
         """Return the report of a sweep or a comparison."""
         path = find_study(self.layout, study_id)
         if path is None:
-            raise UnknownNameError("sweep or comparison", study_id, ())
-        return render_study(read_study(path))
+            raise UnknownNameError("sweep or comparison", study_id)
+        return render_study(read_study(path)).encode()
 
     def _nights(self, page: int) -> NightList:
         if self.is_empty:
@@ -199,7 +208,7 @@ class Watched:
             devices = [device for name, device in nights.cases() if name == case][:_MOST_DEVICES]
             histories = tuple(history for device in devices if (history := _history(nights, case, device)))
             if not histories:
-                raise UnknownNameError("case", case, ())
+                raise UnknownNameError("case", case, sorted({name for name, _ in nights.cases()})[:A_PAGE])
             return CaseDocument(case=case, devices=histories)
 
     @contextmanager
@@ -237,7 +246,7 @@ def _name(kind: str, text: str) -> str:
     try:
         return check_file_name(text)
     except ValueError as error:
-        raise UnknownNameError(kind, text, ()) from error
+        raise UnknownNameError(kind, text) from error
 
 
 def _night_line(head: NightHead) -> NightLine:

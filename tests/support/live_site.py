@@ -6,7 +6,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from starlette.types import ASGIApp
 
 from quadbench.results.layout import Layout
 from quadbench.serve.access import Access
@@ -78,8 +81,15 @@ def _events(answer: http.client.HTTPResponse) -> Iterator[str]:
 @contextmanager
 def served(layout: Layout, access: Access | None = None) -> Iterator[Site]:
     """Serve a results folder for as long as the block runs."""
+    with serving(live_page(layout, access or Access())) as site:
+        yield site
+
+
+@contextmanager
+def serving(app: ASGIApp, certfile: Path | None = None, keyfile: Path | None = None) -> Iterator[Site]:
+    """Serve an application for as long as the block runs."""
     at = listen("127.0.0.1", 0)
-    server = server_of(live_page(layout, access or Access()))
+    server = server_of(app, certfile, keyfile)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [at]})
     thread.start()
     try:
