@@ -17,6 +17,7 @@ from test_pipeline import Watcher
 
 from quadbench import pipeline
 from quadbench.artifacts import Caveat, Status, Variant
+from quadbench.artifacts.kit import Role
 from quadbench.devices.arm64 import arm64_emulator
 from quadbench.errors import MissingDependencyError
 from quadbench.kits.store import kits
@@ -70,6 +71,25 @@ def test_a_virtual_phone_that_runs_programs_for_arm64_paints_the_pictures_of_thi
         assert not any(name.startswith("kit") for name in here.versions)
     assert records[ADDRESS, Variant.SHARED].target == "onnxruntime-cpu-aarch64"
     assert "an emulator's time" in html.unescape(outcome.report.read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_litert_of_a_kit_for_arm64_paints_the_pictures_of_this_machine_s_litert(recipe: Recipe, layout: Layout) -> None:
+    pytest.importorskip("ai_edge_litert")
+    if not any(kit.artifact.of_role(Role.LITERT) for kit in kits(layout)):
+        pytest.skip(f"no kit with LiteRT in '{RESULTS}': quadbench runtime fetch onnxruntime-linux litert-linux")
+    here, there = "virtual:s25?target=litert", "virtual:tabs11?abi=arm64-v8a&target=litert"
+    records = pipeline.run(recipe, [here, there], layout=layout, observer=Watcher()).result.records
+    assert {record.reason for record in records if record.status is not Status.OK} == set()
+    shared = {record.device.address: record for record in records if record.variant is Variant.SHARED}
+    assert {address: record.target for address, record in shared.items()} == {
+        here: "litert-cpu-x86_64",
+        there: "litert-cpu-aarch64",
+    }
+    assert "kit.libLiteRt.so" in shared[there].versions
+    for name, path in shared[there].images.items():
+        assert np.abs(_pixels(layout, path) - _pixels(layout, shared[here].images[name])).max() <= 1
 
 
 def _pixels(layout: Layout, path: str) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:

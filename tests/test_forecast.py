@@ -148,6 +148,14 @@ def test_a_dry_run_prints_a_block_for_each_device(layout: Layout, harness: Path,
     assert [device["address"] for device in answer["devices"]] == ["virtual:s25", "s25"]
 
 
+def test_a_forecast_names_a_compiler_that_is_missing_though_no_bundle_is_there(layout: Layout) -> None:
+    pytest.importorskip("ai_edge_litert")
+    (one,) = forecast(QUICKSTART, ["tabs11?target=litert"], layout=layout)
+    assert "the bundle" in one.to_build
+    sdk = "MediaTek's SDK, the package ai-edge-litert-sdk-mediatek, to compile for litert-mt6991. Hint: pip install "
+    assert any(missing.startswith(sdk) for missing in one.missing)
+
+
 @pytest.mark.parametrize(
     ("addresses", "reason"),
     [

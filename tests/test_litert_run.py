@@ -1,7 +1,6 @@
 """The main job in LiteRT: written by quadbench, run by the native harness on a virtual device, beside ONNX Runtime."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,12 +15,10 @@ from test_pipeline import Watcher
 
 from quadbench import pipeline
 from quadbench.artifacts import RunRecord, Status, Variant
-from quadbench.errors import MissingDependencyError
 from quadbench.harness.runtime import LITERT_LIBRARY, litert_library
 from quadbench.recipe import load_recipe
 from quadbench.results.layout import Layout
-from quadbench.rollout.equipment import Kind, host_libraries, kit_for
-from quadbench.target.abi import Abi
+from quadbench.rollout.equipment import host_libraries
 from quadbench.target.profile import load_profile
 from quadbench.target.targets import LiteRtTarget
 
@@ -71,17 +68,6 @@ def test_a_device_takes_litert_beside_onnx_runtime() -> None:
     assert second.path == litert_library()
 
 
-def test_no_kit_brings_litert_to_a_phone_and_the_error_says_what_does_run(tmp_path: Path) -> None:
-    profile = load_profile("tabs11").with_target("litert")
-    kind = Kind(address="tabs11", profile=profile, abi=Abi.ARM64_V8A, target=profile.target)
-    with pytest.raises(
-        MissingDependencyError, match="'tabs11' needs a runtime kit for arm64-v8a that runs litert-mt6991"
-    ) as caught:
-        kit_for(kind, Layout(tmp_path))
-    assert caught.value.hint == "run it here on LiteRT's CPU: virtual:tabs11?target=litert"
-    assert replace(kind, target=profile.virtual_target).key == "litert-cpu-aarch64"
-
-
 def test_a_library_that_is_not_litert_is_refused_by_the_harness(harness: Path, plan: Plan) -> None:
     plan["runtime"] |= {"engine": "litert"}  # the library is still ONNX Runtime's
     heard = launch(harness, plan)
@@ -101,3 +87,10 @@ def test_an_unknown_engine_is_refused_by_the_harness(harness: Path, plan: Plan) 
     heard = launch(harness, plan)
     assert heard.exit_code == 2
     assert "runtime.engine" in heard.error()
+
+
+def test_a_dispatch_library_is_litert_s_alone(harness: Path, plan: Plan) -> None:
+    plan["runtime"] |= {"dispatch": "libLiteRtDispatch_MediaTek.so"}
+    heard = launch(harness, plan)
+    assert heard.exit_code == 2
+    assert "expected none unless runtime.engine is litert" in heard.error()

@@ -49,6 +49,16 @@ def test_a_harness_that_says_what_is_wrong_is_quoted(world: World) -> None:
     assert record.error_class is ErrorClass.HARNESS
 
 
+def test_the_errors_of_litert_s_log_say_what_its_status_does_not(world: World) -> None:
+    log = "INFO: [a.cc:1] fine\nERROR: [b.cc:2] Unsupported dispatch runtime version\nERROR: Node 2 failed to prepare.\n" * 2
+    said = 'header()\nemit("error", message="LiteRtRunCompiledModel ended with status 3", where="LiteRT")\nfooter("FAILED")'
+    record = measured(world, f"{said}\nprint({log!r}, file=sys.stderr)\nsys.exit(3)")
+    assert record.reason == (
+        "harness failed with exit code 3: LiteRT: LiteRtRunCompiledModel ended with status 3: "
+        "Unsupported dispatch runtime version / Node 2 failed to prepare."
+    )
+
+
 def test_a_plan_that_the_harness_refuses_is_the_infrastructures_fault(world: World) -> None:
     record = measured(world, 'emit("error", message="missing", where="unets")\nfooter("FAILED")\nsys.exit(2)')
     assert record.error_class is ErrorClass.INFRASTRUCTURE

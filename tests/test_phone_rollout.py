@@ -88,7 +88,7 @@ def test_a_phone_takes_the_harness_of_its_abi_and_its_kit_under_the_libraries_na
     assert installation.kit is not None
     assert installation.kit.environment == {"LD_LIBRARY_PATH": folder, "ADSP_LIBRARY_PATH": folder}
     assert installation.kit.versions == {"kit": kit.digest, f"kit.{RUNTIME}": kit.libraries[0].file.sha256}
-    assert installation.runtime_path == f"{folder}/{RUNTIME}"
+    assert installation.path_of_library(installation.runtime) == f"{folder}/{RUNTIME}"
 
 
 def test_a_phone_without_a_kit_is_refused_before_anything_is_built(phone: str, ndk: None, layout: Layout) -> None:

@@ -16,7 +16,8 @@ namespace quadbench {
 namespace {
 
 constexpr const char* kLibraryKey = "runtime.library";
-constexpr int kCpu = 1;
+constexpr int kCpu = 1, kNpu = 4;  // kLiteRtHwAccelerator...
+constexpr std::int32_t kDispatchFolder = 1;  // kLiteRtEnvOptionTagDispatchLibraryDir
 constexpr std::size_t kSignature = 0;  // quadbench's files have one
 
 using LiteRtHandle = LiteRtApi::Handle;
@@ -162,7 +163,7 @@ class LiteRtBinding final : public Binding::Form {
 class LiteRtSession final : public Session::Form {
  public:
   LiteRtSession(const LiteRtApi& api, LiteRtHandle environment, const std::filesystem::path& graph, int threads,
-                const std::string& name)
+                int accelerators, const std::string& name)
       : api_(api), name_(name), model_(nullptr, api.LiteRtDestroyModel), compiled_(nullptr, api.LiteRtDestroyCompiledModel) {
     LiteRtHandle created = nullptr;
     if (api.LiteRtCreateModelFromFile(environment, graph.c_str(), &created) != 0) {
@@ -170,7 +171,7 @@ class LiteRtSession final : public Session::Form {
     }
     model_.reset(created);
     QUADBENCH_CHECK(api, LiteRtGetModelSignature, name, created, kSignature, &signature_);
-    const LiteRtObject options = cpu_options(api, threads, name);
+    const LiteRtObject options = options_of(api, threads, accelerators, name);
     QUADBENCH_CHECK(api, LiteRtCreateCompiledModel, name, environment, model_.get(), options.get(), &created);
     compiled_.reset(created);
   }
@@ -191,11 +192,12 @@ class LiteRtSession final : public Session::Form {
   }
 
  private:
-  static LiteRtObject cpu_options(const LiteRtApi& api, int threads, const std::string& name) {
+  // The threads are the CPU's, which takes what a vendor's compiler has left.
+  static LiteRtObject options_of(const LiteRtApi& api, int threads, int accelerators, const std::string& name) {
     LiteRtHandle created = nullptr;
     QUADBENCH_CHECK(api, LiteRtCreateOptions, name, &created);
     LiteRtObject options(created, api.LiteRtDestroyOptions);
-    QUADBENCH_CHECK(api, LiteRtSetOptionsHardwareAccelerators, name, created, kCpu);
+    QUADBENCH_CHECK(api, LiteRtSetOptionsHardwareAccelerators, name, created, accelerators);
     LiteRtHandle opaque = nullptr;
     const std::string text = "num_threads = " + std::to_string(threads) + "\n";
     QUADBENCH_CHECK(api, LiteRtCreateOpaqueOptions, name, "xnnpack", ::strdup(text.c_str()), std::free, &opaque);
@@ -212,7 +214,9 @@ class LiteRtSession final : public Session::Form {
 
 }  // namespace
 
-LiteRtRuntime::LiteRtRuntime(const RuntimePlan& plan) {
+LiteRtRuntime::LiteRtRuntime(const RuntimePlan& plan)
+    : accelerators_(plan.dispatch ? kCpu | kNpu : kCpu),
+      dispatch_folder_(plan.dispatch ? plan.dispatch->parent_path().string() : "") {
   // Never closed: threads of its delegates may outlive the graphs.
   void* library = ::dlopen(plan.library.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
@@ -222,12 +226,14 @@ LiteRtRuntime::LiteRtRuntime(const RuntimePlan& plan) {
   }
   api_ = api_of(library, plan.library);
   LiteRtHandle created = nullptr;
-  QUADBENCH_CHECK(api_, LiteRtCreateEnvironment, "runtime", 0, nullptr, &created);
+  const LiteRtTextOption folder{.tag = kDispatchFolder, .text = dispatch_folder_.c_str()};
+  QUADBENCH_CHECK(api_, LiteRtCreateEnvironment, "runtime", plan.dispatch ? 1 : 0, plan.dispatch ? &folder : nullptr, &created);
   environment_ = LiteRtObject(created, api_.LiteRtDestroyEnvironment);
 }
 
 Session LiteRtRuntime::load(const std::filesystem::path& graph, const SessionSettings& settings, const std::string& name) const {
-  return Session(std::make_unique<LiteRtSession>(api_, environment_.get(), graph, settings.intra_op_threads, name), graph, name);
+  return Session(std::make_unique<LiteRtSession>(api_, environment_.get(), graph, settings.intra_op_threads, accelerators_, name),
+                 graph, name);
 }
 
 void LiteRtRuntime::check(int status, const char* function, const std::string& where) {

@@ -21,6 +21,14 @@ struct LiteRtTensorType {
 };
 static_assert(sizeof(LiteRtTensorType) == 72);
 
+// A setting of LiteRT's environment that is a text: LiteRtEnvOption, with the layout that it calls stable.
+struct LiteRtTextOption {
+  std::int32_t tag = 0;
+  alignas(8) std::int32_t kind = 8;  // kLiteRtAnyTypeString
+  const char* text = nullptr;
+};
+static_assert(sizeof(LiteRtTextOption) == 24);
+
 // The functions that are called, by their names in the library. Handles are opaque; a status of 0 is success.
 struct LiteRtApi {
   using Status = int;
@@ -63,13 +71,13 @@ class LiteRtRuntime final : public Runtime {
   const std::string& version() const override { return version_; }
   Session load(const std::filesystem::path& graph, const SessionSettings& settings, const std::string& name) const override;
 
-  const LiteRtApi& api() const { return api_; }
-
   // Throws RunError unless the status is 0.
   static void check(int status, const char* function, const std::string& where);
 
  private:
   LiteRtApi api_{};
+  int accelerators_;
+  std::string dispatch_folder_;  // LiteRT may keep pointing at it
   std::string version_ = "LiteRT";  // the library tells no version
   LiteRtObject environment_{nullptr, nullptr};
 };

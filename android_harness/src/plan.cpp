@@ -109,11 +109,15 @@ ProviderPlan provider_plan(const Field& field, const Root& root) {
 std::size_t byte_count(const Field& field) { return static_cast<std::size_t>(field.integer(1, kMostBytes)); }
 
 RuntimePlan runtime_plan(const Field& field, const Root& root) {
-  field.require_keys({"library", "engine", "intra_op_threads", "cores", "thread_pool", "arena", "optimization", "preload",
+  field.require_keys({"library", "engine", "dispatch", "intra_op_threads", "cores", "thread_pool", "arena", "optimization", "preload",
                       "adapter_cache_bytes", "memory_budget_bytes", "memory_period_ms", "execution_provider"});
   RuntimePlan runtime;
   if (const auto engine = field.find("engine")) runtime.engine = choice(*engine, kEngines);
   runtime.library = root / field.at("library").text();
+  if (const auto dispatch = field.find("dispatch")) {
+    if (runtime.engine != Engine::kLiteRt) dispatch->fail("none unless runtime.engine is litert");
+    runtime.dispatch = root / dispatch->text();
+  }
   runtime.intra_op_threads = static_cast<int>(field.at("intra_op_threads").integer(1, 1024));
   if (const auto level = field.find("optimization")) runtime.optimization = choice(*level, kOptimizations);
   if (const auto cores = field.find("cores")) {

@@ -39,6 +39,7 @@ struct ProviderPlan {
 struct RuntimePlan {
   Engine engine = Engine::kOnnxRuntime;
   std::filesystem::path library;  // libonnxruntime.so or libLiteRt.so
+  std::optional<std::filesystem::path> dispatch;  // by which LiteRT runs graphs on an NPU; the only one in its folder
   int intra_op_threads = 1;
   std::vector<int> cores;  // that the process may run on; empty: all
   ThreadPool thread_pool = ThreadPool::kShared;

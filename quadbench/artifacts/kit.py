@@ -22,7 +22,9 @@ class Role(StrEnum):
 
     RUNTIME = "runtime"  # ONNX Runtime: the harness opens it
     PLUGIN = "plugin"  # an execution provider that ONNX Runtime opens
-    BACKEND = "backend"  # of the chip's vendor, opened by the plugin
+    LITERT = "litert"  # LiteRT: the harness opens it for graphs that are .tflite files
+    DISPATCH = "dispatch"  # of a chip's vendor: LiteRT opens it for what the vendor's compiler has made
+    BACKEND = "backend"  # of the chip's vendor, opened by the plugin or by Qualcomm's dispatch library
     STUB = "stub"  # of the vendor's, on the CPU's side of a chip's tensor processor
     SKEL = "skel"  # its other side, which runs on that processor
     SUPPORT = "support"  # needed by one of the others
@@ -122,5 +124,7 @@ def role_of(name: str) -> Role:
 _ROLES = {
     Role.RUNTIME: r"libonnxruntime\.so(\.[0-9]+)*",
     Role.PLUGIN: r"libonnxruntime_providers_(?!shared)[a-z]+\.so",
+    Role.LITERT: r"libLiteRt\.so",
+    Role.DISPATCH: r"libLiteRtDispatch_[A-Za-z]+\.so",
     Role.BACKEND: r"libQnn(Htp|HtpPrepare|System)\.so",
 }

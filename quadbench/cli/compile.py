@@ -15,8 +15,10 @@ from quadbench.cli.options import add_command
 from quadbench.devices.addresses import profile_named
 from quadbench.quad.chosen import bundle_folder
 from quadbench.quad.named import read_recipe
-from quadbench.recipe import Recipe
-from quadbench.target.known import find_target, known_targets
+from quadbench.recipe import Recipe, recipe_file
+from quadbench.rollout.fit import misfits_of_target
+from quadbench.spec import refuse_in
+from quadbench.target.known import KnownTarget, find_target, known_targets
 from quadbench.target.profile import broken_profiles, load_profiles, local_profile
 
 
@@ -35,8 +37,9 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     known = known_targets([*load_profiles(), local_profile()], platform.machine())
     target = find_target(options.target, known, broken_profiles())
+    source = _source(options.source, options.target, target)
     with RunConsole(Console(stderr=True)) as observer:
-        compiled = pipeline.compiled(_source(options.source, options.target), target, layout=options.layout, observer=observer)
+        compiled = pipeline.compiled(source, target, layout=options.layout, observer=observer)
     if options.json:
         print_json({**asdict(compiled.artifact), "folder": str(compiled.folder), "is_reused": compiled.is_reused})
     else:
@@ -44,11 +47,17 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _source(text: str, target: str) -> Recipe | Path:
-    """Return a bundle's folder, or a recipe as the target's devices run it, where the target is an address."""
+def _source(text: str, name: str, target: KnownTarget) -> Recipe | Path:
+    """Return a bundle's folder, or a recipe as the target's devices run it, where the target's name is an address.
+
+    Raises:
+        SpecError: the target cannot run what the recipe builds.
+    """
     if folder := bundle_folder(text):
         return folder
-    return read_recipe(text).on(profile_named(target))
+    recipe, profile = read_recipe(text), profile_named(name)
+    refuse_in(recipe_file(text), misfits_of_target(recipe, profile, target.target, name))
+    return recipe.on(profile)
 
 
 def _summary(compiled: Stored[CompiledBundle]) -> str:

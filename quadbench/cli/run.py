@@ -22,7 +22,9 @@ from quadbench.cli.sources import OfRecipe, OfRun, Source, named_source
 from quadbench.cli.waiting import add_wait, once_free
 from quadbench.errors import UserError
 from quadbench.report import write_report
+from quadbench.rollout.fit import misfits
 from quadbench.rollout.forecast import Forecast, forecast
+from quadbench.spec import refuse_in
 from quadbench.study.earlier import LaterRun
 
 _SCHEMA_VERSION = 1  # of the JSON of a dry run
@@ -59,6 +61,8 @@ def run(options: argparse.Namespace) -> int:
     if options.wait and options.keep_going:
         raise UserError("--wait waits for devices that others have, and --keep-going leaves them out", hint="give one of them")
     source, chosen, conduct = _source(options), _chosen(options), conduct_of(options)
+    if isinstance(source, OfRecipe):
+        refuse_in(source.file, misfits(source.recipe, chosen))
     wanted = LaterRun(recipe_name=source.recipe_name, tasks=source.tasks, addresses=chosen, run_id=options.resume)
     conditions, baseline = conditions_of(options, source.tasks), baseline_of(options, wanted)
     if options.dry_run:

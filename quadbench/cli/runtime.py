@@ -21,7 +21,7 @@ from quadbench.spec import web_variable
 from quadbench.target.abi import Abi
 from quadbench.target.known import PHONE_ABI, PHONE_MACHINE
 from quadbench.target.profile import DeviceProfile, load_profile
-from quadbench.target.targets import OnnxRuntimeTarget, QnnTarget, target_key
+from quadbench.target.targets import LiteRtTarget, OnnxRuntimeTarget, QnnTarget, target_key
 
 
 def add(commands: Any) -> None:
@@ -85,7 +85,8 @@ def run_remove(options: argparse.Namespace) -> int:
 def _problems_by_target(kit: Kit, profile: DeviceProfile) -> dict[str, list[str]]:
     """Return by target key why the kit cannot run there what the harness could on a device of a kind."""
     foreign = [] if kit.abi is PHONE_ABI else [f"it is for {kit.abi}; expected {PHONE_ABI}"]
-    targets = [target for target in (profile.target, *profile.alternatives) if isinstance(target, OnnxRuntimeTarget | QnnTarget)]
+    run_by_harness = OnnxRuntimeTarget | QnnTarget | LiteRtTarget
+    targets = [target for target in (profile.target, *profile.alternatives) if isinstance(target, run_by_harness)]
     build, htp_arch = compiler_build(), profile.soc.htp_arch
     return {target_key(target, PHONE_MACHINE): [*foreign, *target_problems(kit, target, htp_arch, build)] for target in targets}
 

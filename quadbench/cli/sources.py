@@ -12,7 +12,7 @@ from quadbench.observer import Observer
 from quadbench.pipeline import Conduct
 from quadbench.quad.chosen import bundle_folder, fitting_bundle
 from quadbench.quad.named import read_recipe
-from quadbench.recipe import Recipe, Terms
+from quadbench.recipe import Recipe, Terms, recipe_file
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
 
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class OfRecipe:
-    """A recipe to be run."""
+    """A recipe to be run, and its file."""
 
     recipe: Recipe
+    file: Path
 
     @property
     def recipe_name(self) -> str:
@@ -105,5 +106,5 @@ def named_source(text: str, bundle: Path | None, layout: Layout) -> OfRecipe | O
         return OfBundle(bundle=read_manifest(folder, Bundle), terms=Terms())
     recipe = read_recipe(text)
     if not bundle:
-        return OfRecipe(recipe=recipe)
+        return OfRecipe(recipe=recipe, file=recipe_file(text))
     return OfBundle(bundle=fitting_bundle(bundle, recipe, layout), terms=recipe.terms)

@@ -11,11 +11,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from quadbench.compile.litert_sdk import aot_target, vendor_of
+from quadbench.compile.litert_sdk import aot_target
 from quadbench.compile.tflite import write_tflite
 from quadbench.compile.tflite.operators import operators_of
 from quadbench.errors import QuadbenchError
 from quadbench.host import peak_memory_bytes
+from quadbench.target.vendors import vendor_of
 
 OUTCOME = ".json"
 DISPATCH = "DISPATCH_OP"  # LiteRT's operator for what a vendor's compiler has made

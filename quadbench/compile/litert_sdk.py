@@ -15,40 +15,9 @@ from typing import Any
 
 from quadbench.compile.tflite import INSTALL_HINT
 from quadbench.errors import MissingDependencyError
+from quadbench.target.vendors import Vendor, vendor_of
 
 LITERT = "ai-edge-litert"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Vendor:
-    """A maker of chips. `module` is LiteRT's name for it, `library` the one by which its plugin reaches its compiler."""
-
-    title: str
-    module: str
-    library: str
-    sdk_package: str
-
-    @property
-    def sdk_module(self) -> str:
-        """Return the name by which the SDK's package is imported."""
-        return f"ai_edge_litert_sdk_{self.module}"
-
-
-_VENDORS = {  # by how LiteRT's names of its chips begin
-    "SM": Vendor(title="Qualcomm", module="qualcomm", library="libQnnHtp.so", sdk_package="ai-edge-litert-sdk-qualcomm"),
-    "MT": Vendor(
-        title="MediaTek", module="mediatek", library="libneuronusdk_adapter.mtk.so", sdk_package="ai-edge-litert-sdk-mediatek"
-    ),
-    "E": Vendor(
-        title="Samsung", module="samsung", library="libgraphgen_api.so", sdk_package="ai-edge-litert-sdk-samsung-nightly"
-    ),
-    "Tensor_": Vendor(
-        title="Google",
-        module="google_tensor",
-        library="liblitert_plugin_compiler.so",
-        sdk_package="ai-edge-litert-sdk-google-tensor",
-    ),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +34,6 @@ class Missing:
 
     what: str
     hint: str
-
-
-def vendor_of(soc: str) -> Vendor:
-    """Return the vendor of a chip; a target has no other chips than those of the vendors here."""
-    return next(vendor for prefix, vendor in _VENDORS.items() if soc.startswith(prefix))
 
 
 def litert_version() -> str:

@@ -34,8 +34,9 @@ class Installation:
     """All that a plan of the harness is made of, but for what the launch runs.
 
     `program` and `runtime` are the sha256 of the harness and of ONNX Runtime's library among the deployed files; where there is a
-    kit, that is one of its. `litert` is that of LiteRT's library, which then runs the quantized graphs. An execution provider of
-    None is the CPU's. `libraries` are all that the harness may find on the device.
+    kit, that is one of its. `litert` is that of LiteRT's library, which then runs the quantized graphs, `dispatch` that of the
+    library by which it runs them on a chip's NPU. An execution provider of None is the CPU's. `libraries` are all that the
+    harness may find on the device.
     """
 
     device: Device
@@ -45,6 +46,7 @@ class Installation:
     program: str
     runtime: str
     litert: str | None = None
+    dispatch: str | None = None
     kit: InstalledKit | None = None
     execution_provider: ExecutionProvider | None = None
     libraries: tuple[PlacedLibrary, ...] = ()
@@ -54,16 +56,15 @@ class Installation:
         """Return the device's address, as on the command line."""
         return self.device.facts.address
 
-    @property
-    def runtime_path(self) -> str:
-        """Return where the runtime library lies on the device.
+    def path_of_library(self, sha256: str) -> str:
+        """Return where a runtime's library lies on the device: one of a kit under its name.
 
         Raises:
             ArtifactError: it was not deployed.
         """
         if self.kit is None:
-            return self.path_of_digest(self.runtime, "the runtime library")
-        name = next(library.name for library in self.kit.libraries if library.file.sha256 == self.runtime)
+            return self.path_of_digest(sha256, "the runtime library")
+        name = next(library.name for library in self.kit.libraries if library.file.sha256 == sha256)
         return f"{self.kit.folder}/{name}"
 
     def path_of(self, file: FileRef) -> str:

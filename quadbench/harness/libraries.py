@@ -70,7 +70,8 @@ class ExpectedLibraries:
 def expected_libraries(plan: Mapping[str, Any], placed: Iterable[PlacedLibrary]) -> ExpectedLibraries:
     """Return what must be loaded of the libraries that were placed, as a plan of `harness_plan` has it."""
     provider = plan["runtime"].get("execution_provider", {})
-    opened = (plan["runtime"]["library"], provider.get("library"), provider.get("options", {}).get("backend_path"))
+    runtime = (plan["runtime"]["library"], plan["runtime"].get("dispatch"))
+    opened = (*runtime, provider.get("library"), provider.get("options", {}).get("backend_path"))
     return ExpectedLibraries(placed=tuple(placed), opened=tuple(filter(None, opened)))
 
 

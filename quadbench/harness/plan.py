@@ -46,10 +46,11 @@ def harness_plan(installation: Installation, launch: LaunchPlan, *, runtime: Run
 def _runtime(installation: Installation, variant: Variant, runtime: Runtime) -> dict[str, Any]:
     """Return what loads the graphs; LiteRT, or an execution provider other than the CPU's, takes the quantized ones alone."""
     provider = installation.execution_provider if variant.is_quantized else None
-    litert = installation.litert if variant.is_quantized else None
+    litert, dispatch = (installation.litert, installation.dispatch) if variant.is_quantized else (None, None)
     return {
         **({"engine": "litert"} if litert else {}),
-        "library": installation.path_of_digest(litert, "LiteRT's library") if litert else installation.runtime_path,
+        "library": installation.path_of_library(litert or installation.runtime),
+        **({"dispatch": installation.path_of_library(dispatch)} if dispatch else {}),
         "intra_op_threads": runtime.threads,
         "cores": list(runtime.cores),
         "thread_pool": runtime.thread_pool,

@@ -1,4 +1,4 @@
-"""ELF: a file -> the machine it is for, the libraries it needs, and how its segments are aligned.
+"""ELF: a file -> the machine it is for, the libraries it needs, how its segments are aligned, and the names that it exports.
 
 The file may be hostile: what it says of itself is read within bounds, and only the parts that the loader reads.
 """
@@ -15,8 +15,10 @@ HEXAGON = 164  # e_machine of what runs on Qualcomm's Hexagon processor
 MACHINES = {3: "x86", 40: "arm, 32 bits", 62: "x86_64", HEXAGON: "hexagon", 183: "aarch64"}
 
 _LOAD, _DYNAMIC, _INTERPRETER, _NOTE = 1, 2, 3, 4  # p_type
-_NEEDED, _STRING_TABLE = 1, 5  # d_tag
-_MOST_SEGMENTS, _MOST_ENTRIES, _MOST_NEEDED = 64, 4096, 256
+_NEEDED, _HASH, _STRING_TABLE, _SYMBOL_TABLE, _STRING_BYTES, _GNU_HASH = 1, 4, 5, 6, 10, 0x6FFFFEF5  # d_tag
+_MOST_SEGMENTS, _MOST_ENTRIES, _MOST_NEEDED, _MOST_SYMBOLS = 64, 4096, 256, 65536
+_MOST_SYMBOL_NAMES = 2**23  # bytes of all names
+_SYMBOL = struct.Struct("<IBBHQQ")  # Elf64_Sym
 _MOST_NOTES, _LONGEST_NAME, _MOST_BUILD_ID = 4096, 256, 32  # bytes
 _ANDROID_NOTE = (b"Android\0", 1)  # of the NDK, in everything that it links; it begins with the API level
 _BUILD_ID_NOTE = (b"GNU\0", 3)
@@ -59,6 +61,20 @@ def read_elf(path: Path, *, name: str, fault: type[QuadbenchError]) -> ElfFile:
         raise fault(f"'{name}' is no ELF file of a program or library: {reason}") from error
 
 
+def exported_names(path: Path, *, name: str, fault: type[QuadbenchError]) -> frozenset[str]:
+    """Read the names of the functions and data that a library of 64 bits lets others look up. `name` is what errors call it.
+
+    Raises:
+        QuadbenchError: a `fault`: the file cannot be read, is no such library, or has more names than any.
+    """
+    try:
+        with path.open("rb") as file:
+            return frozenset(_Reader(file).exported())
+    except (OSError, struct.error, _NoElfError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise fault(f"the names that '{name}' exports cannot be read: {reason}") from error
+
+
 class _NoElfError(Exception):
     """The error of a file that is cut off, or that no loader would take."""
 
@@ -83,7 +99,7 @@ class _Reader:
         self._is_64 = identity[4] == 2
 
     def read(self) -> ElfFile:
-        header = self._at(0, _HEADER_BYTES if self._is_64 else 52)
+        header = self._header()
         kind, machine = struct.unpack_from("<HH", header, 16)
         if kind not in (2, 3):
             raise _NoElfError(f"its type is {kind}; expected 2 or 3, a program or a shared library")
@@ -105,6 +121,42 @@ class _Reader:
             android_api=int.from_bytes(android[:4], "little") if len(android) >= 4 else None,
             build_id=build_id[:_MOST_BUILD_ID].hex() or None,
         )
+
+    def exported(self) -> Iterator[str]:
+        if not self._is_64:
+            raise _NoElfError("it is of 32 bits")
+        segments = list(self._segments(self._header()))
+        tags = dict(entry for segment in segments if segment.kind == _DYNAMIC for entry in self._dynamic(segment))
+        if not {_SYMBOL_TABLE, _STRING_TABLE, _STRING_BYTES} <= set(tags):
+            return
+        count = self._symbol_count(segments, tags)
+        if count > _MOST_SYMBOLS or tags[_STRING_BYTES] > _MOST_SYMBOL_NAMES:
+            raise _NoElfError(f"it has {count} names in {tags[_STRING_BYTES]} bytes; expected at most {_MOST_SYMBOLS}")
+        texts = self._at(_place(segments, tags[_STRING_TABLE]), tags[_STRING_BYTES])
+        table = self._at(_place(segments, tags[_SYMBOL_TABLE]), count * _SYMBOL.size)
+        for at, _, _, section, _, _ in _SYMBOL.iter_unpack(table):
+            if section:  # of 0 are those that it looks up elsewhere
+                yield texts[at : at + _LONGEST_NAME].partition(b"\0")[0].decode(errors="replace")
+
+    def _symbol_count(self, segments: list[_Stretch], tags: dict[int, int]) -> int:
+        """Return the number of symbols. No header says it: it follows from the table in which the loader looks names up."""
+        if _GNU_HASH not in tags:
+            return int(struct.unpack("<II", self._at(_place(segments, tags[_HASH]), 8))[1]) if _HASH in tags else 0
+        start = _place(segments, tags[_GNU_HASH])
+        buckets, first, words, _ = struct.unpack("<IIII", self._at(start, 16))
+        if buckets > _MOST_SYMBOLS or words > _MOST_SYMBOLS:
+            raise _NoElfError(f"its names are looked up in {buckets} lists; expected at most {_MOST_SYMBOLS}")
+        chains = start + 16 + 8 * words + 4 * buckets
+        last = max(struct.unpack(f"<{buckets}I", self._at(chains - 4 * buckets, 4 * buckets)), default=0)
+        while first <= last < _MOST_SYMBOLS:  # the end of the last list is marked by an odd number
+            (mark,) = struct.unpack("<I", self._at(chains + 4 * (last - first), 4))
+            last += 1
+            if mark & 1:
+                break
+        return int(max(last, first))
+
+    def _header(self) -> bytes:
+        return self._at(0, _HEADER_BYTES if self._is_64 else 52)
 
     def _segments(self, header: bytes) -> Iterator[_Stretch]:
         (start,) = struct.unpack_from("<Q", header, 32) if self._is_64 else struct.unpack_from("<I", header, 28)
@@ -130,10 +182,10 @@ class _Reader:
             return ()
         if len(names) > _MOST_NEEDED:
             raise _NoElfError(f"it needs {len(names)} libraries; expected at most {_MOST_NEEDED}")
-        place = next((s for s in loaded if strings is not None and s.address <= strings < s.address + s.size_bytes), None)
-        if place is None or strings is None:
-            raise _NoElfError("the names of the libraries that it needs lie outside of it")
-        return tuple(self._text(place.offset + strings - place.address + name) for name in names)
+        if strings is None:
+            raise _NoElfError("the libraries that it needs have no names")
+        start = _place(loaded, strings)
+        return tuple(self._text(start + name) for name in names)
 
     def _dynamic(self, segment: _Stretch) -> Iterator[tuple[int, int]]:
         form = struct.Struct("<QQ" if self._is_64 else "<II")
@@ -168,6 +220,14 @@ class _Reader:
         if len(content) < size_bytes and not may_end:
             raise _NoElfError("it is cut off")
         return content
+
+
+def _place(segments: list[_Stretch], address: int) -> int:
+    """Return where in the file that lies which the loader puts at an address."""
+    for segment in segments:
+        if segment.kind == _LOAD and segment.address <= address < segment.address + segment.size_bytes:
+            return segment.offset + address - segment.address
+    raise _NoElfError("a table of it lies outside of what is loaded")
 
 
 def _is_alignment(alignment_bytes: int) -> bool:

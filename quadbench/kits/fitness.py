@@ -4,10 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from quadbench.artifacts.kit import Library, Role
 from quadbench.kits.elf import HEXAGON, ElfFile
+from quadbench.kits.entry_points import ENTRY_POINTS
 from quadbench.target.abi import Abi
 
 LEAST_ANDROID_API = 28  # of the harness: Android 9
 _KIB = 1024
+_OPENERS = ("libonnxruntime_providers_qnn.so", "libLiteRtDispatch_Qualcomm.so")  # of Qualcomm's backends
 
 
 def file_problem(name: str, elf: ElfFile, abi: Abi) -> str | None:
@@ -40,10 +42,19 @@ def program_problem(name: str, elf: ElfFile, abi: Abi) -> str | None:
     return None
 
 
-def kit_problems(libraries: Mapping[Library, ElfFile], builds: Mapping[Library, str | None], abi: Abi) -> list[str]:
-    """Return every reason why libraries make no kit, each in a sentence. `builds` are the builds of Qualcomm's SDK."""
+def kit_problems(
+    libraries: Mapping[Library, ElfFile],
+    builds: Mapping[Library, str | None],
+    exports: Mapping[Library, frozenset[str]],
+    abi: Abi,
+) -> list[str]:
+    """Return every reason why libraries make no kit, each in a sentence.
+
+    `builds` are the builds of Qualcomm's SDK, `exports` the names in libraries that are opened for some of theirs.
+    """
     return [
         *_wrong_files(libraries, abi),
+        *_absent_entry_points(exports),
         *_unresolved(libraries, abi),
         *_missing_roles(list(libraries)),
         *_missing_sides(list(libraries)),
@@ -60,9 +71,16 @@ def _wrong_files(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str
             yield f"'{library.name}' is for {elf.machine_name}; expected hexagon, on which a skel runs"
 
 
+def _absent_entry_points(exports: Mapping[Library, frozenset[str]]) -> Iterator[str]:
+    for library, names in exports.items():
+        if absent := sorted(ENTRY_POINTS[library.role] - names):
+            others = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+            yield f"'{library.name}' has no {absent[0]}{others}; expected what LiteRT 2.3 or newer exports"
+
+
 def _libc_problem(library: Library, elf: ElfFile, abi: Abi) -> str | None:
-    """Say that a library is of no system that is known: ONNX Runtime and its plugins cannot do without the C library."""
-    if library.role not in (Role.RUNTIME, Role.PLUGIN) or abi.traits.libc in elf.needed:
+    """Say that a library is of no system that is known: runtimes and what they open cannot do without the C library."""
+    if library.role not in (Role.RUNTIME, Role.PLUGIN, Role.LITERT, Role.DISPATCH) or abi.traits.libc in elf.needed:
         return None
     return (
         f"'{library.name}' needs {_quoted(elf.needed) or 'no library'}; expected '{abi.traits.libc}' among them, as {abi} has it"
@@ -83,12 +101,14 @@ def _missing_roles(libraries: list[Library]) -> Iterator[str]:
     if len(names[Role.RUNTIME]) != 1:
         held = _quoted(names[Role.RUNTIME]) or "nothing"
         yield f"a kit has one library of ONNX Runtime, as libonnxruntime.so; found {held}"
-    has_qnn_plugin = "libonnxruntime_providers_qnn.so" in names[Role.PLUGIN]
-    if has_qnn_plugin:
+    if names[Role.DISPATCH] and not names[Role.LITERT]:
+        yield f"'{names[Role.DISPATCH][0]}' is opened by 'libLiteRt.so', which is missing"
+    plugin, dispatch = _OPENERS
+    if plugin in names[Role.PLUGIN]:
         for name in sorted({"libQnnHtp.so", "libQnnSystem.so"} - set(names[Role.BACKEND])):
-            yield f"'libonnxruntime_providers_qnn.so' opens '{name}', which is missing"
-    if names[Role.BACKEND] and not has_qnn_plugin:
-        yield f"'{names[Role.BACKEND][0]}' is opened by 'libonnxruntime_providers_qnn.so', which is missing"
+            yield f"'{plugin}' opens '{name}', which is missing"
+    if names[Role.BACKEND] and not {plugin, dispatch} & {library.name for library in libraries}:
+        yield f"'{names[Role.BACKEND][0]}' is opened by '{plugin}' or '{dispatch}'; neither is there"
 
 
 def _missing_sides(libraries: list[Library]) -> Iterator[str]:

@@ -8,10 +8,12 @@ from quadbench.kits.fitness import side_name
 from quadbench.kits.versions import COMPILER, COMPILER_VERSIONS
 from quadbench.target.abi import Abi
 from quadbench.target.targets import LiteRtTarget, QnnTarget, Target
+from quadbench.target.vendors import VENDORS, vendor_of
 
 # It is 86 MB. libQnnHtp.so opens it only where it is given a graph instead of a context: launches on the emulator load the
 # plugin, libQnnHtp.so and libQnnSystem.so alone.
 _GRAPH_COMPILER = "libQnnHtpPrepare.so"
+_HTP_ROLES = (Role.BACKEND, Role.STUB, Role.SKEL)
 
 
 def best_kit(
@@ -31,14 +33,17 @@ def best_kit(
 
 
 def libraries_for(kit: Kit, target: Target, htp_arch: str | None) -> tuple[Library, ...]:
-    """Return the libraries that a device takes: for its CPU ONNX Runtime alone, for its HTP all but those of other HTPs.
+    """Return the libraries that a device takes: runtimes and what supports them, for an NPU its vendor's and no other's.
 
     What compiles graphs for the HTP stays here too: a device gets context binaries, which the compiler on this machine has made.
     """
-    if isinstance(target, QnnTarget):
-        own = (library for library in kit.libraries if library.htp_arch in (None, htp_arch))
-        return tuple(library for library in own if library.name != _GRAPH_COMPILER)
-    return (*kit.of_role(Role.RUNTIME), *kit.of_role(Role.SUPPORT))
+    roles = _roles(target)
+    own = (library for library in kit.libraries if library.role in roles and library.htp_arch in (None, htp_arch))
+    return tuple(
+        library
+        for library in own
+        if library.name != _GRAPH_COMPILER and (library.role is not Role.DISPATCH or _is_dispatch_for(library, target))
+    )
 
 
 def target_problems(kit: Kit, target: Target, htp_arch: str | None, build: str | None) -> list[str]:
@@ -47,11 +52,29 @@ def target_problems(kit: Kit, target: Target, htp_arch: str | None, build: str |
     `build` is the compiler's build of Qualcomm's SDK, None where there is no compiler.
     """
     if isinstance(target, LiteRtTarget):
-        return ["it is for ONNX Runtime; no kit brings LiteRT to a device yet"]
+        return _litert_problems(kit, target, htp_arch, build)
     if not isinstance(target, QnnTarget):
         return []
     if not kit.of_role(Role.PLUGIN):
         return ["it has no execution provider for Qualcomm's HTP; expected 'libonnxruntime_providers_qnn.so'"]
+    return _htp_problems(kit, htp_arch, build)
+
+
+def _litert_problems(kit: Kit, target: LiteRtTarget, htp_arch: str | None, build: str | None) -> list[str]:
+    if not kit.of_role(Role.LITERT):
+        return ["it has no LiteRT; expected 'libLiteRt.so'"]
+    if target.soc is None:
+        return []
+    vendor = vendor_of(target.soc)
+    if not any(_is_dispatch_for(library, target) for library in kit.libraries):
+        return [f"it has no dispatch library for {vendor.title}'s NPU; expected '{vendor.dispatch}'"]
+    if not _is_for_htp(target):
+        return []  # what the dispatch library opens is the device's own
+    missing = sorted({"libQnnHtp.so", "libQnnSystem.so"} - {library.name for library in kit.libraries})
+    return [*(f"it has no '{name}', which '{vendor.dispatch}' opens" for name in missing), *_htp_problems(kit, htp_arch, build)]
+
+
+def _htp_problems(kit: Kit, htp_arch: str | None, build: str | None) -> list[str]:
     sides = {library.role for library in kit.libraries if library.htp_arch == htp_arch}
     missing = [role for role in (Role.STUB, Role.SKEL) if htp_arch and role not in sides]
     compiler = compiler_problem(kit, build)
@@ -59,6 +82,26 @@ def target_problems(kit: Kit, target: Target, htp_arch: str | None, build: str |
         *(f"it has no {role} for HTP {htp_arch}; expected '{side_name(htp_arch, role)}'" for role in missing),
         *([compiler] if compiler else []),
     ]
+
+
+def _roles(target: Target) -> set[Role]:
+    """Return the roles of what a target takes."""
+    roles = {Role.RUNTIME, Role.SUPPORT}
+    if isinstance(target, QnnTarget):
+        roles |= {Role.PLUGIN, *_HTP_ROLES}
+    if isinstance(target, LiteRtTarget):
+        roles |= {Role.LITERT, Role.DISPATCH, *(_HTP_ROLES if _is_for_htp(target) else ())}
+    return roles
+
+
+def _is_for_htp(target: LiteRtTarget) -> bool:
+    return target.soc is not None and vendor_of(target.soc) is VENDORS["SM"]
+
+
+def _is_dispatch_for(library: Library, target: Target) -> bool:
+    """Say whether LiteRT runs a chip's graphs by a library; its makers do not agree on capital letters."""
+    soc = target.soc if isinstance(target, LiteRtTarget) else None
+    return soc is not None and library.name.lower() == vendor_of(soc).dispatch.lower()
 
 
 def compiler_problem(kit: Kit, build: str | None) -> str | None:

@@ -119,8 +119,19 @@ PINS = {
             platform="manylinux_2_28_aarch64",
         ),
     ),
+    "litert-linux": Pin(
+        abi=Abi.ARM64_LINUX,
+        package=PipPackage(
+            name="ai-edge-litert",
+            version="2.3.0",
+            sha256="853fc608f96da87bd5f3458465dfb9abbf18d5ae6b94eceacead407146f175ae",
+            licence="Apache-2.0",
+            python="3.11",
+            platform="manylinux_2_27_aarch64",
+        ),
+    ),
 }
-"""Pinned packages by name. The CPU provider of ONNX Runtime is in each; looked at on 2026-11-25."""
+"""Pinned packages by name, looked at on 2026-11-26. LiteRT makes no kit alone: float graphs are ONNX Runtime's."""
 
 
 def pin_of(text: str) -> Pin:

@@ -10,7 +10,8 @@ from quadbench.artifacts.kit import Kit, Library, Origin, Role, kit_digest, role
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.host import folder_lock
 from quadbench.kits.archives import Content, contents_of
-from quadbench.kits.elf import ElfFile, read_elf
+from quadbench.kits.elf import ElfFile, exported_names, read_elf
+from quadbench.kits.entry_points import ENTRY_POINTS
 from quadbench.kits.fitness import kit_problems
 from quadbench.kits.packages import Pin, fetch
 from quadbench.kits.versions import qnn_build, runtime_version
@@ -44,7 +45,7 @@ def add(sources: Sequence[Path], abi: Abi, layout: Layout, *, origins: Sequence[
         libraries = _needed(elves)
         left_out = tuple(sorted({library.name for library in elves} - {library.name for library in libraries}))
         builds = {library: qnn_build(folder / library.file.path) for library in libraries if library.role in _QNN_ROLES}
-        problems = kit_problems({library: elves[library] for library in libraries}, builds, abi)
+        problems = kit_problems({library: elves[library] for library in libraries}, builds, _exports(elves, folder, abi), abi)
         if problems:
             raise UserError(
                 "\n".join((f"these files make no runtime kit for {abi}:", *problems)),
@@ -166,6 +167,15 @@ def _merged(contents: Iterable[Content]) -> dict[str, FileRef]:
 def _read(files: dict[str, FileRef], folder: Path) -> dict[Library, ElfFile]:
     libraries = [Library(name=name, role=role_of(name), file=file) for name, file in sorted(files.items())]
     return {library: read_elf(folder / library.file.path, name=library.name, fault=UserError) for library in libraries}
+
+
+def _exports(elves: dict[Library, ElfFile], folder: Path, abi: Abi) -> dict[Library, frozenset[str]]:
+    """Return the names in those libraries that are opened for some; of another machine's nobody asks."""
+    return {
+        library: exported_names(folder / library.file.path, name=library.name, fault=UserError)
+        for library, elf in elves.items()
+        if library.role in ENTRY_POINTS and elf.machine == abi.traits.elf_machine
+    }
 
 
 def _needed(elves: dict[Library, ElfFile]) -> list[Library]:

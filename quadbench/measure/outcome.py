@@ -18,6 +18,8 @@ _CANNOT_START = {126, 127}  # exit codes of a shell that cannot start the harnes
 
 # A line of ONNX Runtime's log that is no error: it begins with time and severity, as `[W:onnxruntime:quadbench, file.cc:1 f]`.
 _REMARK = re.compile(r"\[[VIW]:onnxruntime:|\[Telemetry\]")
+# A line of LiteRT's log that is an error. What LiteRT returns is a number, which says less.
+_LITERT_ERROR = re.compile(r"ERROR: (?:\[\S+\] )?(.+)")
 _STDERR_LINES = 3
 _STDERR_CHARACTERS = 200  # of each of them
 
@@ -78,7 +80,7 @@ def _ended_badly(heard: Heard, ended: DeviceError) -> Failure:
 
 def _said_or_died(heard: Heard, ended: CommandError) -> str:
     if heard.errors:
-        return f"harness failed with exit code {ended.status}: {_errors(heard)}"
+        return f"harness failed with exit code {ended.status}: {_errors(heard)}{_litert_errors(ended)}"
     if 128 < ended.status < 160:
         return f"harness was killed by signal {ended.status - 128} ({_signal_name(ended.status - 128)}){_stderr(ended)}"
     return f"harness was killed or crashed (exit code {ended.status}){_stderr(ended)}"
@@ -103,6 +105,13 @@ def _stderr(ended: CommandError) -> str:
     said = (one_line(line, _STDERR_CHARACTERS) for line in ended.stderr_tail.splitlines())
     lines = [line for line in said if line and not _REMARK.search(line)]
     return f": {' / '.join(lines[-_STDERR_LINES:])}" if lines else ""
+
+
+def _litert_errors(ended: CommandError) -> str:
+    """Return the first errors of LiteRT's log, each once."""
+    errors = (_LITERT_ERROR.fullmatch(one_line(line, _STDERR_CHARACTERS)) for line in ended.stderr_tail.splitlines())
+    told = list(dict.fromkeys(error[1] for error in errors if error))
+    return f": {' / '.join(told[:_STDERR_LINES])}" if told else ""
 
 
 def _signal_name(number: int) -> str:

@@ -22,6 +22,7 @@ from quadbench.recipe.recipe import (
     is_built_in,
     load_recipe,
     recipe_digest,
+    recipe_file,
     recipe_schema,
     terms_of_text,
 )
@@ -117,6 +118,7 @@ __all__ = [
     "load_recipe",
     "mix_name",
     "recipe_digest",
+    "recipe_file",
     "recipe_schema",
     "terms_of_text",
 ]

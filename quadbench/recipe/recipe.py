@@ -185,13 +185,22 @@ def load_recipe(
         SpecError: the file, or a change to it, is wrong.
         UnknownNameError: no recipe of this name comes with quadbench.
     """
-    path, changed = Path(path_or_name), dict(_written_out(changes or {}))
+    return load(recipe_file(path_or_name), Recipe, dict(_written_out(changes or {})), {"profiles": profiles})
+
+
+def recipe_file(path_or_name: str | Path) -> Path:
+    """Return the file of a recipe, which need not be there where it is not named by a name.
+
+    Raises:
+        UnknownNameError: no recipe of this name comes with quadbench.
+    """
+    path = Path(path_or_name)
     if is_file(path) or path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        return load(path, Recipe, changed, {"profiles": profiles})
+        return path
     shipped = {file.stem: file for file in sorted(RECIPES_FOLDER.glob("*.yaml"))}
     if path.name not in shipped:
         raise UnknownNameError("recipe", str(path_or_name), shipped)
-    return load(shipped[path.name], Recipe, changed, {"profiles": profiles})
+    return shipped[path.name]
 
 
 class _TermsOfText(Spec):

@@ -9,6 +9,7 @@ from functools import partial
 from itertools import chain
 
 from quadbench.artifacts import Bundle, CompiledBundle, Deployment, Stored
+from quadbench.artifacts.kit import Role, role_of
 from quadbench.artifacts.parts import harness_files
 from quadbench.compile import compile_bundle
 from quadbench.deploy import LocalFile, deploy
@@ -25,7 +26,7 @@ from quadbench.rollout.named import name_libraries
 from quadbench.rollout.placed import placed_libraries
 from quadbench.rollout.push_set import local_file, push_set
 from quadbench.rollout.recovery import Recovery
-from quadbench.target.targets import LiteRtTarget, Target
+from quadbench.target.targets import Target
 
 LeftOut = Callable[[Device, QuadbenchError], None]
 Install = Callable[[], Installation]
@@ -193,10 +194,12 @@ class _Work:
         """Push what the device lacks, and give the libraries of a kit their names there."""
         address, choice = self.device.facts.address, self.choice
         libraries = choice.files if choice else host_libraries(self.kind.target)
+        names = [library.name for library in choice.libraries] if choice else [file.path.name for file in libraries]
         files = chain(*push_set([self.harness], libraries, self.compiled, self.bundle, runs_float=runs_float).values())
         deployment = deploy(list(files), self.device, progress=lambda sent, total: observer.sent(address, sent, total))
         kit = name_libraries(self.device, choice.kit.artifact, choice.libraries) if choice else None
         observer.deployed(deployment)
+        by_role = {role_of(name): file.sha256 for name, file in zip(names, libraries, strict=True)}
         provider = execution_provider_of(self.kind.target, kit.folder if kit else None)
         is_emulated = provider is not None and provider.is_emulator
         return Installation(
@@ -205,9 +208,10 @@ class _Work:
             compiled=self.compiled,
             deployment=deployment,
             program=self.harness.sha256,
-            runtime=choice.runtime.sha256 if choice else libraries[0].sha256,
-            litert=libraries[1].sha256 if isinstance(self.kind.target, LiteRtTarget) else None,
+            runtime=by_role[Role.RUNTIME],
+            litert=by_role.get(Role.LITERT),
+            dispatch=by_role.get(Role.DISPATCH),
             kit=kit,
             execution_provider=provider,
-            libraries=tuple(placed_libraries(libraries, deployment, kit, is_emulated=is_emulated)),
+            libraries=tuple(placed_libraries(names, libraries, deployment, kit, is_emulated=is_emulated)),
         )

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from quadbench.artifacts import CompiledBundle, FileRef, Stored
-from quadbench.artifacts.kit import Kit, Library, Role
+from quadbench.artifacts import CompiledBundle, Stored
+from quadbench.artifacts.kit import Kit, Library
 from quadbench.compile.availability import require
 from quadbench.deploy import LocalFile
 from quadbench.devices import Device
@@ -23,8 +23,10 @@ from quadbench.rollout.push_set import local_file, local_files
 from quadbench.target.abi import Abi, host_abi
 from quadbench.target.profile import DeviceProfile
 from quadbench.target.targets import LiteRtTarget, QnnTarget, RunTarget, target_key
+from quadbench.target.vendors import vendor_of
 
 _FETCHED = {Abi.ARM64_V8A: "onnxruntime-android", Abi.ARM64_LINUX: "onnxruntime-linux"}
+_FETCHED_LITERT = {Abi.ARM64_LINUX: "onnxruntime-linux litert-linux"}  # no registry that is asked has Android's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +69,6 @@ class KitChoice:
 
     kit: Stored[Kit]
     libraries: tuple[Library, ...]
-
-    @property
-    def runtime(self) -> FileRef:
-        """Return ONNX Runtime's library, which every kit has."""
-        return next(library.file for library in self.libraries if library.role is Role.RUNTIME)
 
     @property
     def files(self) -> list[LocalFile]:
@@ -122,13 +119,16 @@ def require_cores(cores: Sequence[int], devices: Sequence[Device]) -> None:
 
 
 def kit_for(kind: Kind, layout: Layout) -> KitChoice | None:
-    """Return the kit that a device takes; None where it has this machine's ABI and takes this machine's ONNX Runtime.
+    """Return the kit that a device takes; None where it has this machine's ABI and takes the runtimes of this machine.
+
+    This machine has none for an NPU that LiteRT reaches.
 
     Raises:
         MissingDependencyError: no kit runs its target; says why none does that is there, and where to get one.
         ArtifactError: a kit is damaged.
     """
-    if kind.abi is host_abi(platform.machine()):
+    is_on_npu = isinstance(kind.target, LiteRtTarget) and kind.target.soc is not None
+    if kind.abi is host_abi(platform.machine()) and not is_on_npu:
         return None
     stored, htp_arch, build = kits(layout), kind.profile.soc.htp_arch, compiler_build()
     kit = best_kit(stored, kind.abi, kind.target, htp_arch, build)
@@ -186,6 +186,8 @@ def host_runtime() -> LocalFile:
 def _where(kind: Kind) -> str:
     if isinstance(kind.target, QnnTarget):
         return "bring ONNX Runtime with Qualcomm's libraries: quadbench runtime add; docs/runtime.md names the packages"
-    if isinstance(kind.target, LiteRtTarget):
-        return f"run it here on LiteRT's CPU: virtual:{kind.profile.name}?target=litert"
-    return f"quadbench runtime fetch {_FETCHED[kind.abi]}" if kind.abi in _FETCHED else "see docs/runtime.md"
+    if isinstance(kind.target, LiteRtTarget) and (kind.target.soc or kind.abi not in _FETCHED_LITERT):
+        dispatch = f" and '{vendor_of(kind.target.soc).dispatch}'" if kind.target.soc else ""
+        return f"bring ONNX Runtime with LiteRT{dispatch}: quadbench runtime add; docs/runtime.md says where they are"
+    fetched = _FETCHED_LITERT if isinstance(kind.target, LiteRtTarget) else _FETCHED
+    return f"quadbench runtime fetch {fetched[kind.abi]}" if kind.abi in fetched else "see docs/runtime.md"

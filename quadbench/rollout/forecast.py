@@ -95,12 +95,15 @@ def _forecast(kind: Kind, address: Address, recipe: Recipe, layout: Layout) -> F
     notes, bundle = _Notes([], []), cached(recipe, layout)
     if isinstance(address, VirtualAddress):
         notes.missing.extend(str(error) for error in lacking(kind.profile, kind.address, address))
-    harness, libraries = _harness(kind, layout, notes), _libraries(kind, layout, notes)
+    harness, libraries, compiler = _harness(kind, layout, notes), _libraries(kind, layout, notes), availability(kind.target)
+    if compiler.missing:
+        notes.missing.append(f"{compiler.missing}, to compile for {kind.key}. Hint: {compiler.hint}")
     push, launches = {HARNESS: harness, RUNTIME: libraries}, None
     if bundle is None:
         notes.to_build.append("the bundle")
     else:
-        push = push_set(harness, libraries, _graphs(kind, bundle, layout, notes), bundle)
+        graphs = _graphs(kind, bundle, layout, notes) if compiler.is_ready else bundle
+        push = push_set(harness, libraries, graphs, bundle)
         launches = launches_of(recipe.terms, item_counts(bundle.artifact), has_references=has_references(bundle.artifact))
     if isinstance(address, VirtualAddress) and address.data_mb:
         _check_room(address.data_mb, space_bytes(chain(*push.values())), notes)
@@ -188,10 +191,6 @@ def _libraries(kind: Kind, layout: Layout, notes: _Notes) -> list[LocalFile]:
 
 def _graphs(kind: Kind, bundle: Stored[Bundle], layout: Layout, notes: _Notes) -> Stored[CompiledBundle] | Stored[Bundle]:
     """Return the compiled graphs; where there are none yet those of the bundle, whose sizes are about the same."""
-    state = availability(kind.target)
-    if state.missing:
-        notes.missing.append(f"{state.missing}, to compile for {kind.key}. Hint: {state.hint}")
-        return bundle
     compiled = compiled_before(bundle, kind.target, kind.key, layout)
     if compiled is None:
         notes.to_build.append(f"the graphs for {kind.key}; their bytes are given as they are in the bundle")

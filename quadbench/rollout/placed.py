@@ -14,15 +14,14 @@ from quadbench.kits.elf import read_elf
 
 
 def placed_libraries(
-    files: Sequence[LocalFile], deployment: Deployment, kit: InstalledKit | None, *, is_emulated: bool
+    names: Sequence[str], files: Sequence[LocalFile], deployment: Deployment, kit: InstalledKit | None, *, is_emulated: bool
 ) -> Iterator[PlacedLibrary]:
-    """Yield the libraries that were deployed as `files`, which are the kit's where there is one, and those of an emulator.
+    """Yield the libraries that were deployed as `files`, by their names, and those of an emulator.
 
     Raises:
         ArtifactError: a file is no library.
     """
     objects = [deployment.objects[file.sha256] for file in files]
-    names = [library.name for library in kit.libraries] if kit else [file.path.name for file in files]
     for file, name, place in zip(files, names, objects, strict=True):
         paths = (f"{kit.folder}/{name}", place) if kit else (place,)
         yield _placed(name, paths, file.path)

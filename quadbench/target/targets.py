@@ -7,12 +7,13 @@ from pydantic import Field
 
 from quadbench.spec import Spec, TextLike
 from quadbench.target.toolchain import ToolchainTarget
+from quadbench.target.vendors import VENDORS
 
 HtpArch: TypeAlias = Annotated[str, TextLike(pattern="v[0-9]{2}", expected="a Hexagon architecture, as v73, v75, v79 or v81")]
 _LiteRtSoc = Annotated[
     str,
     TextLike(
-        pattern="(SM|MT|E|Tensor_)[A-Za-z0-9]+", expected="a chip as LiteRT names it, as SM8750, MT6991, E9965 or Tensor_G5"
+        pattern=f"({'|'.join(VENDORS)})[A-Za-z0-9]+", expected="a chip as LiteRT names it, as SM8750, MT6991, E9965 or Tensor_G5"
     ),
 ]
 _Version = Annotated[str, TextLike(pattern=r"[0-9]+(\.[0-9]+)*", expected="numbers joined by dots, as 2.50")]

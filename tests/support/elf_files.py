@@ -17,25 +17,51 @@ def write_elf(
     interpreter: str | None = None,
     android_api: int | None = None,
     says: bytes = b"",
+    exports: tuple[str, ...] = (),
+    is_old: bool = False,
 ) -> Path:
-    """Write a shared library, or a program where it has an interpreter; `says` stands somewhere in its bytes."""
+    """Write a shared library, or a program where it has an interpreter; `says` stands somewhere in its bytes.
+
+    Of an old one the exported names are found by the hash table that linkers wrote before GNU's.
+    """
     is_64 = machine != HEXAGON
-    strings = b"\0" + b"".join(name.encode() + b"\0" for name in needed)
+    strings = b"\0" + b"".join(name.encode() + b"\0" for name in (*needed, *exports))
     places = [strings.index(b"\0" + name.encode() + b"\0") + 1 for name in needed]
     start = 4096  # behind headers
     note = struct.pack("<III8sI", 8, 4, 1, b"Android\0", android_api) if android_api is not None else b""
     loader = interpreter.encode() + b"\0" if interpreter else b""
     dynamic_at = start + len(strings) + len(loader) + (-len(strings) - len(loader)) % 8
     form = "<QQ" if is_64 else "<II"
-    entries = [*((1, place) for place in places), (5, start), (0, 0)]
-    dynamic = b"".join(struct.pack(form, tag, value) for tag, value in entries)
+    hashes, symbols = (_hash_table(exports, is_old), _symbols(strings, exports)) if exports else (b"", b"")
+    hashes_at = dynamic_at + (len(places) + (5 if exports else 2)) * struct.calcsize(form)
+    tables = [(4 if is_old else 0x6FFFFEF5, hashes_at), (6, hashes_at + len(hashes)), (10, len(strings))] if exports else []
+    entries = [*((1, place) for place in places), (5, start), *tables, (0, 0)]
+    dynamic = b"".join(struct.pack(form, tag, value) for tag, value in entries) + hashes + symbols
     note_at = dynamic_at + len(dynamic)
     body = (strings + loader).ljust(dynamic_at - start, b"\0") + dynamic + note + b"\0" + says + b"\0"
-    segments = [(1, 0, start + len(body), alignment), (2, dynamic_at, len(dynamic), 8)]
+    segments = [(1, 0, start + len(body), alignment), (2, dynamic_at, len(entries) * struct.calcsize(form), 8)]
     segments += [(3, start + len(strings), len(loader), 1)] if loader else []
     segments += [(4, note_at, len(note), 4)] if note else []
     path.write_bytes((_header(machine, len(segments), is_64) + _table(segments, is_64)).ljust(start, b"\0") + body)
     return path
+
+
+def _hash_table(exports: tuple[str, ...], is_old: bool) -> bytes:
+    """Return the table in which a loader looks names up; by it alone one knows how many symbols there are.
+
+    GNU's has one list of marks, from the first exported name on, of which the last is odd.
+    """
+    if is_old:
+        return struct.pack("<II", 1, 2 + len(exports)) + bytes(8)
+    marks = [0] * (len(exports) - 1) + [1]
+    return struct.pack(f"<IIIIQI{len(marks)}I", 1, 2, 1, 0, 2**64 - 1, 2, *marks)
+
+
+def _symbols(strings: bytes, exports: tuple[str, ...]) -> bytes:
+    """Return the symbols: one without a name, one that is looked up elsewhere, and those exported."""
+    places = [strings.index(b"\0" + name.encode() + b"\0") + 1 for name in exports]
+    elsewhere = [struct.pack("<IBBHQQ", 0, 0, 0, 0, 0, 0), struct.pack("<IBBHQQ", 1, 18, 0, 0, 0, 0)]
+    return b"".join([*elsewhere, *(struct.pack("<IBBHQQ", place, 18, 0, 1, 4096, 8) for place in places)])
 
 
 def _header(machine: int, segments: int, is_64: bool) -> bytes:

@@ -4,9 +4,12 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from quadbench.artifacts.kit import Role
+from quadbench.kits.entry_points import ENTRY_POINTS
 from support.elf_files import HEXAGON, write_elf
 
 RUNTIME, PLUGIN = "libonnxruntime.so", "libonnxruntime_providers_qnn.so"
+LITERT, MEDIATEK, QUALCOMM = "libLiteRt.so", "libLiteRtDispatch_MediaTek.so", "libLiteRtDispatch_Qualcomm.so"
 STUB, SKEL = "libQnnHtpV79Stub.so", "libQnnHtpV79Skel.so"
 BUILD = "2.50.40.260831140417"  # as onnxruntime-qnn 2.6.0 has it
 ANDROID = ("libc.so", "libm.so", "libdl.so", "liblog.so")
@@ -29,6 +32,15 @@ def write_qnn(folder: Path, build: str = BUILD) -> list[Path]:
         write_elf(folder / STUB, needed=(*ANDROID, "libcdsprpc.so"), says=says),
         write_elf(folder / SKEL, machine=HEXAGON, needed=("libc++.so.1",), alignment=4096, says=says),
     ]
+
+
+def write_litert(folder: Path, *dispatches: str, **facts: object) -> Path:
+    """Write ONNX Runtime's and LiteRT's libraries and dispatch libraries as they are for Android, and return the folder."""
+    write_runtime(folder, **facts)
+    write_elf(folder / LITERT, **{"needed": ANDROID, "exports": tuple(ENTRY_POINTS[Role.LITERT]), **facts})
+    for name in dispatches:
+        write_elf(folder / name, **{"needed": ANDROID, "exports": tuple(ENTRY_POINTS[Role.DISPATCH]), **facts})
+    return folder
 
 
 def write_archive(path: Path, members: Iterable[tuple[str, bytes]]) -> Path:
