@@ -3,8 +3,6 @@
 import csv
 import io
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,9 +52,9 @@ def test_csv_and_pandas_have_every_value_in_full(tables: tuple[FigureTable, ...]
             assert read[name].tolist() == pytest.approx(frame[name].tolist(), rel=0, abs=0, nan_ok=True)
 
 
-def test_latex_is_a_whole_table_for_booktabs(tables: tuple[FigureTable, ...], tmp_path: Path) -> None:
+def test_latex_is_a_whole_table_for_booktabs(tables: tuple[FigureTable, ...]) -> None:
     for table in tables:
-        assert_latex(to_latex(table.text), len(table.text.columns), len(table.text.rows), tmp_path)
+        assert_latex(to_latex(table.text), len(table.text.columns), len(table.text.rows))
 
 
 def test_html_is_a_table_with_its_notes(tables: tuple[FigureTable, ...]) -> None:
@@ -78,9 +76,9 @@ def hostile() -> TextTable:
     )
 
 
-def test_no_text_is_markup_in_any_format(tmp_path: Path) -> None:
+def test_no_text_is_markup_in_any_format() -> None:
     table = hostile()
-    assert_latex(to_latex(table), 2, 2, tmp_path)
+    assert_latex(to_latex(table), 2, 2)
     assert "input{" not in to_latex(table)
     markdown = to_markdown(table)
     assert [len(re.findall(r"(?<!\\)\|", line)) for line in markdown.splitlines() if line.startswith("|")] == [3] * 4
@@ -90,6 +88,34 @@ def test_no_text_is_markup_in_any_format(tmp_path: Path) -> None:
     assert Page(html).wrong == []
     figures = FigureTable(text=table, fields=("a",), values=((HOSTILE,), ("-1",), (-1.5,)))
     assert [row[0][:4] for row in csv.reader(io.StringIO(to_csv([figures])))] == ["a", "'=1+", "-1", "-1.5"]
+
+
+@pytest.mark.parametrize(
+    ("text", "latex"),
+    [
+        (r"& % $ # _ { }", r"\& \% \$ \# \_ \{ \}"),
+        ("~ ^ \\ < >", r"\textasciitilde{} \textasciicircum{} \textbackslash{} \textless{} \textgreater{}"),
+        ("µs ± × – é", r"µs $\pm$ $\times$ \textendash{} é"),
+        ("--json ,, `a'", r"-{}-json ,{}, \textasciigrave{}a\textquotesingle{}"),  # which would be dashes and quotation marks
+        ("ħ ſ 步 →", r"(U+0127) (U+017F) (U+6B65) $\rightarrow$"),
+    ],
+)
+def test_latex_sets_every_letter_as_it_is(text: str, latex: str) -> None:
+    table = TextTable(title="a", columns=("b",), numeric=(False,), rows=((text,),))
+    assert f"\n{latex} \\\\\n" in to_latex(table)
+
+
+@pytest.mark.parametrize(("words", "numbers", "is_wide"), [(3, 2, False), (1, 10, True)])
+def test_latex_breaks_words_and_lays_along_the_page_what_is_too_wide_even_so(words: int, numbers: int, is_wide: bool) -> None:
+    columns = words + numbers
+    row = (*["some more words than a line has room for"] * words, *["1,234.5"] * numbers)
+    table = TextTable(title="a", columns=tuple("b" * columns), numeric=(*[False] * words, *[True] * numbers), rows=(row,) * 30)
+    latex = to_latex(table)
+    assert (r"\begin{landscape}" in latex) is is_wide
+    widths = [float(share) for share in re.findall(r"p{([\d.]+)\\linewidth}", latex)]
+    assert len(widths) == words
+    assert sum(widths) < 1 - numbers * 8 / (125 if is_wide else 78)
+    assert latex.count(r"\endfirsthead") == 1
 
 
 def test_intervals_stand_beside_each_ratio_once_blocks_are_enough(run: RunResult) -> None:
@@ -141,20 +167,18 @@ def test_python_has_each_table_as_one_of_pandas(old_run: Layout) -> None:
     assert len(quadbench.figures(table="quad-table-1", results=old_run.root)) == 8
 
 
-def assert_latex(text: str, columns: int, rows: int, folder: Path) -> None:
-    """Hold a table against what LaTeX asks for; where there is a LaTeX, it has the last word."""
-    plain = re.sub(r"\\[\\&%$#_{}]", "", text)
+def assert_latex(text: str, columns: int, rows: int) -> None:
+    """Hold a table against what LaTeX asks for."""
+    packages, *lines = text.splitlines()
+    assert packages == r"% \usepackage[T1]{fontenc} \usepackage{array,booktabs,longtable,pdflscape}"
+    plain = re.sub(r"\\[\\&%$#_{}]", "", "\n".join(lines))
     assert plain.count("{") == plain.count("}")
-    assert not re.search(r"[%#]", plain)
-    lines = text.splitlines()
-    assert (lines[0], lines[-1]) == (r"\begin{table}", r"\end{table}")
-    body = lines[lines.index(r"\midrule") + 1 : lines.index(r"\bottomrule")]
+    assert not re.search(r"[%#~^`'<]", plain)
+    opened, closed = (re.findall(rf"\\{word}{{(\w+)}}", plain) for word in ("begin", "end"))
+    assert opened == closed[::-1]
+    assert opened[-1] == ("longtable" if rows > 20 else "tabular")
+    body = lines[lines.index(r"\endhead" if rows > 20 else r"\midrule") + 1 : lines.index(r"\bottomrule")]
     assert len(body) == rows
     assert all(len(re.findall(r"(?<!\\)&", row)) == columns - 1 for row in body)
     assert all(row.endswith(r" \\") and not row.startswith(("[", "*")) for row in body)
     assert text.isascii() or all(ord(letter) < 0x180 for letter in text)
-    if latex := shutil.which("pdflatex"):
-        head = r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage{booktabs}\begin{document}"
-        (folder / "page.tex").write_text("\n".join((head, text, r"\end{document}")))
-        words = [latex, "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
-        subprocess.run(words, cwd=folder, check=True, capture_output=True)

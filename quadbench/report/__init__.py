@@ -5,7 +5,8 @@ from quadbench.report.figure_table import FigureTable, to_csv, to_frame
 from quadbench.report.held_out import emulated_tables
 from quadbench.report.html import render_html, write_report
 from quadbench.report.kpi import Figure, KpiRow, kpi_rows
-from quadbench.report.markup import to_html, to_latex, to_markdown
+from quadbench.report.latex import to_latex
+from quadbench.report.markup import to_html, to_markdown
 from quadbench.report.run_tables import TABLE_NAMES, named_tables, text_tables
 from quadbench.report.scores import score_notes, score_tables
 from quadbench.report.summary import RunSummary, run_summary
