@@ -24,6 +24,8 @@ def load(*run_ids: str, results: str | Path = "results") -> "pd.DataFrame":
 def figures(run_id: str | None = None, *, table: str = "kpi", results: str | Path = "results") -> "pd.DataFrame":
     """Return a table of a stored run's figures, by the names that `quadbench report --table` has; None is the latest that ended.
 
+    Of a sweep, by its id, the tables of the paper.
+
     Raises:
         QuadbenchError: there is no such run or table, or the run has nothing for it.
     """
@@ -31,5 +33,10 @@ def figures(run_id: str | None = None, *, table: str = "kpi", results: str | Pat
     from quadbench.report.run_tables import named_tables
     from quadbench.results.layout import Layout
     from quadbench.results.runs import load_run
+    from quadbench.study.studies import find_study, read_study
+    from quadbench.study.tables import study_table
 
-    return to_frame(named_tables(load_run(Layout(Path(results)), run_id), table))
+    layout = Layout(Path(results))
+    if run_id and (path := find_study(layout, run_id)):
+        return to_frame([study_table(read_study(path), table, layout)])
+    return to_frame(named_tables(load_run(layout, run_id), table))

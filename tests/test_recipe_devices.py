@@ -15,10 +15,11 @@ from quadbench.quad.cache import RecipeDigests, digests_of
 from quadbench.quad.chosen import latest_bundle
 from quadbench.quad.named import check_devices
 from quadbench.recipe import RECIPES_FOLDER, load_recipe, recipe_digest
+from quadbench.recipe.published import published_table
 from quadbench.report import render_html, report_view, run_summary
 from quadbench.report.kpi import kpi_rows
 from quadbench.report.pictures import quality_rows
-from quadbench.report.published import published_figures
+from quadbench.report.published import MeasuredRun, published_figures
 from quadbench.results.layout import Layout
 from quadbench.study.sweep import Over, varied
 
@@ -118,7 +119,8 @@ def test_a_report_says_what_each_device_ran(unlike: RunResult, tmp_path: Path) -
 
 
 def test_a_figure_beside_the_papers_says_where_its_sampler_is_another(unlike: RunResult) -> None:
-    figures = published_figures(unlike, kpi_rows(unlike), quality_rows(unlike))
+    run = MeasuredRun(result=unlike, kpis=kpi_rows(unlike), quality=quality_rows(unlike))
+    figures = published_figures([run], published_table("quad-table-2"))
     other = {f.row: f.other_sampler for f in figures if f.address and f.row.startswith("object-removal")}
     assert other == {"object-removal on s25 by lcm, 4 steps": "olss, 8 steps", "object-removal on tabs11 by ed, 4 steps": None}
 

@@ -142,11 +142,11 @@ def test_a_table_that_a_run_has_nothing_for_is_refused_with_what_it_takes(tmp_pa
 def test_any_table_of_the_paper_stands_beside_any_run(run: RunResult) -> None:
     (table,) = named_tables(run, "quad-table-2")
     assert table.text.title.startswith("Beside table 2, a 1.1 B model")
-    assert set(to_frame([table]).note) == {"the recipe has no such task"}
+    assert set(to_frame([table]).why_not) == {"the recipe has no such task"}
     tasks = tuple(replace(task, name="text-to-image") if task.name == "draw" else task for task in run.bundle.tasks)
     renamed = replace(run, stored=replace(run.stored, artifact=replace(run.bundle, tasks=tasks)))
     (third,) = named_tables(renamed, "quad-table-3")
-    assert "not measured" in set(to_frame([third]).note)
+    assert "not measured" in set(to_frame([third]).why_not)
 
 
 @pytest.mark.parametrize("written_as", ["table", "csv", "markdown", "latex", "html"])

@@ -1,7 +1,7 @@
 """Report: a stored run, sweep or comparison -> its report again and its figures printed, or only these, for elsewhere."""
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from quadbench.artifacts import RunResult
@@ -14,6 +14,7 @@ from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import UserError
 from quadbench.report import (
     TABLE_NAMES,
+    FigureTable,
     Sweep,
     TextTable,
     named_tables,
@@ -32,6 +33,7 @@ from quadbench.report.run_tables import KPI
 from quadbench.report.study_html import write_study_report
 from quadbench.report.versus import Versus, exported_tables, versus_csv
 from quadbench.results.runs import keep_run, load_run
+from quadbench.study.tables import study_table
 
 
 def add(commands: Any) -> None:
@@ -45,7 +47,10 @@ def add(commands: Any) -> None:
     add_baseline(parser)
     parser.add_argument("--format", choices=_FORMATS, default=_ON_SCREEN, help="how the figures are printed")
     parser.add_argument(
-        "--table", choices=TABLE_NAMES, metavar="NAME", help=f"print this table of a run alone: {', '.join(TABLE_NAMES)}"
+        "--table",
+        choices=TABLE_NAMES,
+        metavar="NAME",
+        help=f"print this table alone: {', '.join(TABLE_NAMES)}; of a sweep, those of the paper",
     )
 
 
@@ -67,18 +72,23 @@ def run(options: argparse.Namespace) -> int:
 
 def _print_run_tables(result: RunResult, written_as: str, name: str | None) -> None:
     """Print the table with a name; without one all that the run has, or as CSV, whose rows have one header, its figures."""
-    if written_as == "csv":
-        print_text(to_csv(named_tables(result, name or KPI)))
+    if name or written_as == "csv":
+        _print_figures(named_tables(result, name or KPI), written_as)
     else:
-        _print_tables([table.text for table in named_tables(result, name)] if name else text_tables(result), written_as)
+        _print_tables(text_tables(result), written_as)
+
+
+def _print_figures(tables: Sequence[FigureTable], written_as: str) -> None:
+    if written_as == "csv":
+        print_text(to_csv(tables))
+    else:
+        _print_tables((table.text for table in tables), written_as)
 
 
 def _run_study(options: argparse.Namespace, study: Sweep | Versus) -> int:
     if options.table:
-        raise UserError(
-            f"'{options.run_id}' has no table {options.table}; expected a run with --table",
-            hint="leave --table out, or name one of its runs",
-        )
+        _print_figures([study_table(study, options.table, options.layout)], options.format)
+        return 0
     if options.format == _ON_SCREEN:
         write_study_report(study, options.layout)
         print_study(options, study)

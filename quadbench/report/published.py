@@ -1,4 +1,4 @@
-"""Published: a run's figures -> each row and column of the paper's table that its recipe names, beside ours or why not."""
+"""Published: runs -> each row and column of a table of the paper beside their figures, or the reason why there is none."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,11 @@ from quadbench.report.setups import sampler_text
 from quadbench.report.text_table import TextTable
 from quadbench.report.units import convert, number
 
-_COLUMNS = ("The paper's row", "Figure", "Published", "Here", "On, or why not")
+_COLUMNS = ("The paper's row", "Figure", "Published", "Here", "From – to", "On, or why not")
+_NOTE = (
+    "Here: the shared graph, the median of the launches' medians, from the lowest launch to the highest; images against the "
+    "float reference."
+)
 _SCORES = {
     "psnr": "PSNR, dB",
     "ssim": "SSIM",
@@ -29,100 +33,123 @@ _UNDEFINED = {"custom_clip_score": "the paper does not define it"}
 
 
 @dataclass(frozen=True, kw_only=True)
+class MeasuredRun:
+    """A run with its figures and the likeness of its pictures."""
+
+    result: RunResult
+    kpis: Sequence[KpiRow]
+    quality: Sequence[Quality]
+
+
+@dataclass(frozen=True, kw_only=True)
 class PublishedFigure:
     """A figure of the paper's table beside the shared graph's, in the same unit. A text in its place says why there is none.
 
-    `other_sampler` is the one that made ours, where it is not the paper's.
+    `span` goes from the lowest to the highest launch, None where there is no spread. `other_sampler` is the one that made ours,
+    where it is not the paper's.
     """
 
     row: str
     title: str
     printed: float
     here: float | str
-    address: str | None  # of the device; None where none took part that the row may stand for
+    span: tuple[float, float] | None
+    run_id: str | None  # of the run, and the address of the device; None where none took part that the row may stand for
+    address: str | None
     other_sampler: str | None
 
 
-def published_text(result: RunResult, kpis: Sequence[KpiRow], quality: Sequence[Quality]) -> TextTable | None:
-    """Return the whole table that the recipe names; None where it names none."""
-    return published_beside(result, result.published, kpis, quality).text if result.published else None
+def published_beside(runs: Sequence[MeasuredRun], name: str) -> FigureTable:
+    """Return a table of the paper, every row and column, beside the figures of a run or of a sweep's, or why there is none.
 
-
-def published_beside(result: RunResult, name: str, kpis: Sequence[KpiRow], quality: Sequence[Quality]) -> FigureTable:
-    """Return a table of the paper, every row and column, beside the run's figures or the reason why there is none.
+    A row stands once for each run and device that it may stand for.
 
     Raises:
         UnknownNameError: the paper has no such table.
     """
     table = published_table(name)
-    notes = [table.note, "Here: the shared graph, the median of the launches' medians; images against the float reference."]
-    if table.int8_shares:
+    notes = [table.note, _NOTE]
+    if table.int8_shares and len(runs) == 1:
         shares = ", ".join(f"{share:g}" for share in table.int8_shares)
         notes.append(f"The paper has rows for {shares} % of 8 bits; a sweep over the share measures them all.")
-    figures = _figures(result, table, kpis, quality)
+    figures = published_figures(runs, table)
     return FigureTable(
         text=TextTable(
             title=f"Beside {table.title}",
             columns=_COLUMNS,
-            numeric=(False, False, True, True, False),
-            rows=tuple((f.row, f.title, f"{f.printed:g}", *_cells(f)) for f in figures),
+            numeric=(False, False, True, True, True, False),
+            rows=tuple((f.row, f.title, f"{f.printed:g}", *_cells(f, is_one=len(runs) == 1)) for f in figures),
             notes=tuple(notes),
         ),
-        fields=("table", "row", "figure", "published", "here", "device", "other_sampler", "note"),
+        fields=(
+            "table",
+            "row",
+            "column",
+            "paper",
+            "ours",
+            "ours_low",
+            "ours_high",
+            "why_not",
+            "run_id",
+            "device",
+            "other_sampler",
+        ),
         values=tuple((name, f.row, f.title, f.printed, *_values(f)) for f in figures),
     )
 
 
-def published_figures(result: RunResult, kpis: Sequence[KpiRow], quality: Sequence[Quality]) -> tuple[PublishedFigure, ...]:
-    """Return one for each row and column of the recipe's table, and for each device that the row may stand for; else none.
-
-    A table over shares of 8 bits has only its rows of this run's share: the others are a sweep's.
-    """
-    return _figures(result, published_table(result.published), kpis, quality) if result.published else ()
-
-
-def _figures(
-    result: RunResult, table: PublishedTable, kpis: Sequence[KpiRow], quality: Sequence[Quality]
-) -> tuple[PublishedFigure, ...]:
-    shares = {int8_percent_of(bundle.artifact.precision) for bundle in result.bundles}
-    rows = [row for row in table.rows if row.int8_percent in (None, *shares)]
-    return tuple(figure for row in rows for figure in _of_row(result, row, kpis, quality))
+def published_figures(runs: Sequence[MeasuredRun], table: PublishedTable) -> tuple[PublishedFigure, ...]:
+    """Return one for each row and column of a table, and for each run and device that the row may stand for."""
+    return tuple(figure for row in table.rows for figure in _of_row(runs, row))
 
 
 def _values(figure: PublishedFigure) -> tuple[Value, ...]:
-    here, note = (None, figure.here) if isinstance(figure.here, str) else (figure.here, None)
-    return (here, figure.address, figure.other_sampler, note)
+    here, why_not = (None, figure.here) if isinstance(figure.here, str) else (figure.here, None)
+    return (here, *(figure.span or (None, None)), why_not, figure.run_id, figure.address, figure.other_sampler)
 
 
-def _cells(figure: PublishedFigure) -> tuple[str, str]:
+def _cells(figure: PublishedFigure, *, is_one: bool) -> tuple[str, str, str]:
     if isinstance(figure.here, str):
-        return "–", figure.here
-    return number(figure.here), ", by ".join(filter(None, (figure.address, figure.other_sampler)))
+        return "–", "", figure.here
+    span = f"{number(figure.span[0])} – {number(figure.span[1])}" if figure.span else ""
+    on = ", by ".join(filter(None, (figure.address, figure.other_sampler)))
+    return number(figure.here), span, on if is_one else f"{on}, run {figure.run_id}"
 
 
-def _of_row(
-    result: RunResult, row: PublishedRow, kpis: Sequence[KpiRow], quality: Sequence[Quality]
-) -> Iterator[PublishedFigure]:
-    of_task = [kpi for kpi in kpis if kpi.task == row.task]
-    titles = _SCORES | {published_name(kpi.key, kpi.unit): f"{kpi.title}, {kpi.unit}" for kpi in kpis}
-    devices = [device for device in devices_of(result) if row.device in (None, device.profile) and _is_of(result, device, row)]
-    for device in devices or (None,):
-        scores = _scores(result, row, device, quality)
-        ours = {published_name(kpi.key, kpi.unit): kpi for kpi in of_task if kpi.device == device}
+def _of_row(runs: Sequence[MeasuredRun], row: PublishedRow) -> Iterator[PublishedFigure]:
+    titles = _SCORES | {published_name(kpi.key, kpi.unit): f"{kpi.title}, {kpi.unit}" for run in runs for kpi in run.kpis}
+    for run, device in _places(runs, row) or ((None, None),):
+        scores = _scores(run.result, row, device, run.quality) if run and device else {}
+        of_device = [kpi for kpi in run.kpis if (kpi.task, kpi.device) == (row.task, device)] if run else []
+        ours = {published_name(kpi.key, kpi.unit): kpi for kpi in of_device}
         for name, printed in row.figures.items():
+            kpi, why_not = ours.get(name), _why_not(runs, row, name, device)
             yield PublishedFigure(
                 row=_named(row),
                 title=titles.get(name, name),
                 printed=printed,
-                here=_why_not(result, row, name, device) or scores.get(name, _value(ours.get(name), name)),
+                here=why_not or scores.get(name, _value(kpi, name)),
+                span=None if why_not or name in scores else _span(kpi),
+                run_id=run.result.run_id if run else None,
                 address=device.address if device else None,
-                other_sampler=_other_sampler(result, row, device) if device else None,
+                other_sampler=_other_sampler(run.result, row, device) if run and device else None,
             )
+
+
+def _places(runs: Sequence[MeasuredRun], row: PublishedRow) -> list[tuple[MeasuredRun, DeviceFacts]]:
+    """Return the runs with their devices that a row may stand for: of its profile, and with its share of 8 bits."""
+    devices = [(run, device) for run in runs for device in devices_of(run.result) if row.device in (None, device.profile)]
+    return [(run, device) for run, device in devices if row.int8_percent in (None, _int8_percent(run.result, device))]
+
+
+def _int8_percent(result: RunResult, device: DeviceFacts) -> int:
+    return int8_percent_of(result.bundle_on(device).precision)
 
 
 def _named(row: PublishedRow) -> str:
     name = " on ".join(filter(None, (row.task, row.device)))
-    return f"{name} by {row.sampler}" if row.sampler else name
+    share = "" if row.int8_percent is None else f" with {row.int8_percent:g} % of 8 bits"
+    return f"{name}{f' by {row.sampler}' if row.sampler else ''}{share}"
 
 
 def _other_sampler(result: RunResult, row: PublishedRow, device: DeviceFacts) -> str | None:
@@ -130,31 +157,26 @@ def _other_sampler(result: RunResult, row: PublishedRow, device: DeviceFacts) ->
     return here if row.sampler and here != row.sampler else None
 
 
-def _is_of(result: RunResult, device: DeviceFacts, row: PublishedRow) -> bool:
-    """Say whether a device ran with the share of 8 bits that the row is about, if it is about one."""
-    return row.int8_percent in (None, int8_percent_of(result.bundle_on(device).precision))
-
-
-def _why_not(result: RunResult, row: PublishedRow, name: str, device: DeviceFacts | None) -> str | None:
+def _why_not(runs: Sequence[MeasuredRun], row: PublishedRow, name: str, device: DeviceFacts | None) -> str | None:
     if name in _UNDEFINED:
         return _UNDEFINED[name]
-    if row.task not in {task.name for task in result.bundle.tasks}:
+    if row.task not in {task.name for run in runs for task in run.result.bundle.tasks}:
         return "the recipe has no such task"
-    if device is None:
-        return f"no {row.device} took part" if row.device else "no device took part"
-    return None
+    if device is not None:
+        return None
+    there = [one for run in runs for one in devices_of(run.result) if row.device in (None, one.profile)]
+    if there and row.int8_percent is not None:
+        return f"not measured with {row.int8_percent:g} % of 8 bits"
+    return f"no {row.device} took part" if row.device else "no device took part"
 
 
-def _scores(
-    result: RunResult, row: PublishedRow, device: DeviceFacts | None, quality: Sequence[Quality]
-) -> dict[str, float | str]:
+def _scores(result: RunResult, row: PublishedRow, device: DeviceFacts, quality: Sequence[Quality]) -> dict[str, float | str]:
     """Return the scores of the shared graph's images of a task against the float reference."""
     psnr = next((of.shared_reference for of in quality if (of.task, of.device) == (row.task, device)), "not measured")
     scores: dict[str, float | str] = {"psnr": psnr}
-    address = device.address if device else None
     for compared in result.scores.compared if result.scores else ():
         what = (compared.task, compared.device, compared.made, compared.against)
-        if what == (row.task, address, Variant.SHARED, "reference"):
+        if what == (row.task, device.address, Variant.SHARED, "reference"):
             scores = {score.metric.name: score.value for score in compared.scores} | scores
     return scores
 
@@ -163,3 +185,9 @@ def _value(kpi: KpiRow | None, name: str) -> float | str:
     if kpi is None:
         return "not scored: see `quadbench quality`" if name in _SCORES else "not measured on such a device"
     return convert(kpi.shared.value, kpi.unit) if isinstance(kpi.shared, Figure) else kpi.shared
+
+
+def _span(kpi: KpiRow | None) -> tuple[float, float] | None:
+    if kpi is None or kpi.is_exact or not isinstance(kpi.shared, Figure):
+        return None
+    return convert(kpi.shared.low, kpi.unit), convert(kpi.shared.high, kpi.unit)

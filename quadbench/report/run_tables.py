@@ -1,6 +1,6 @@
 """Run tables: a run and the name of a table -> that table of its figures, for whatever writes it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from quadbench.artifacts import RunResult
 from quadbench.errors import UnknownNameError, UserError
@@ -9,7 +9,7 @@ from quadbench.report.comparison import comparison_tables
 from quadbench.report.figure_table import FigureTable
 from quadbench.report.kpi import kpi_rows
 from quadbench.report.pictures import quality_rows
-from quadbench.report.published import published_beside
+from quadbench.report.published import MeasuredRun, published_beside
 from quadbench.report.tables import kpi_figures
 from quadbench.report.text_table import TextTable
 from quadbench.report.ways import ways_views
@@ -40,6 +40,16 @@ def named_tables(result: RunResult, name: str) -> tuple[FigureTable, ...]:
     return tables
 
 
+def paper_table(results: Sequence[RunResult], name: str) -> FigureTable:
+    """Return a table of the paper beside the figures of one run, or of those of a sweep.
+
+    Raises:
+        UnknownNameError: the paper has no such table.
+    """
+    runs = [MeasuredRun(result=result, kpis=kpi_rows(result), quality=quality_rows(result)) for result in results]
+    return published_beside(runs, name)
+
+
 def text_tables(result: RunResult) -> tuple[TextTable, ...]:
     """Return what a run has as tables of text: figures, then comparisons, ways to serve and the paper's table, where they are."""
     names = (*_TABLES, *((result.published,) if result.published else ()))
@@ -51,4 +61,4 @@ def _tables(result: RunResult, name: str) -> tuple[FigureTable, ...]:
         raise UnknownNameError("table", name, TABLE_NAMES)
     if name in _TABLES:
         return _TABLES[name](result)
-    return (published_beside(result, name, kpi_rows(result), quality_rows(result)),)
+    return (paper_table([result], name),)

@@ -30,7 +30,7 @@ from quadbench.report.provenance import (
     settings,
     versions,
 )
-from quadbench.report.published import published_text
+from quadbench.report.published import MeasuredRun, published_beside
 from quadbench.report.scores import score_notes, score_tables
 from quadbench.report.setups import Setup, precision_text, setup_table, setups_of
 from quadbench.report.storage import Storage, storage_views
@@ -170,7 +170,7 @@ def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = 
         ways=ways_views(result, rows),
         kernels=kernel_tables(result),
         components=component_tables(result),
-        published=published_text(result, rows, quality),
+        published=_published(MeasuredRun(result=result, kpis=rows, quality=quality)),
         storages=storages,
         quality=quality,
         held_out=_held_out_tables(result, setups),
@@ -195,6 +195,10 @@ def _next_step(
 ) -> str:
     caveats = [doubt.caveat for doubt in doubts]
     return next_step(result, caveats, earlier, is_unequal=bool(unequal_rows(rows)), words=layout.words)
+
+
+def _published(run: MeasuredRun) -> TextTable | None:
+    return published_beside([run], run.result.published).text if run.result.published else None
 
 
 def _held_out_tables(result: RunResult, setups: Sequence[Setup]) -> tuple[TextTable, ...]:
