@@ -68,9 +68,9 @@ def main() -> None:
 
 
 def rows(bundle: Stored[Bundle], soc: str, most_bytes: float, folder: Path) -> Iterator[str]:
-    """Yield a row for each shared graph, the U-Net last. What was made is deleted again."""
+    """Yield a row for each shared graph, the VAE's halves last: they take longest. What was made is deleted again."""
     shared = [graph for graph in bundle.artifact.graphs if graph.variant is Variant.SHARED]
-    for graph in sorted(shared, key=lambda graph: graph.component is Component.UNET):
+    for graph in sorted(shared, key=lambda graph: graph.component in (Component.VAE_ENCODER, Component.VAE_DECODER)):
         yield _row(graph, bundle.path(graph.file), soc, most_bytes, folder)
 
 
@@ -98,15 +98,17 @@ def _cost(words: list[str], environment: dict[str, str], most_bytes: float, prod
     with log.open("wb") as output:
         process = start_bound(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment)
     fault = None
-    while process.poll() is None:
-        held = _held(process.pid)
-        most, largest = max(most, sum(now for now, _ in held)), max([largest, *(peak for _, peak in held)])
-        if most > most_bytes:
-            fault = f"ended at {most / GB:.1f} GB"
-            break
-        time.sleep(PERIOD_S)
+    try:
+        while process.poll() is None:
+            held = _held(process.pid)
+            most, largest = max(most, sum(now for now, _ in held)), max([largest, *(peak for _, peak in held)])
+            if most > most_bytes:
+                fault = f"ended at {most / GB:.1f} GB"
+                break
+            time.sleep(PERIOD_S)
+    finally:
+        kill_group(process.pid)
     seconds = time.monotonic() - began
-    kill_group(process.pid)
     if process.wait() and not fault:
         fault = f"ended with {process.returncode}: {log.read_text(errors='replace').strip()[-200:]}"
     return Cost(seconds=seconds, most_bytes=most, one_bytes=largest, fault=fault or _refusal(product))
