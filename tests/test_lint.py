@@ -302,3 +302,12 @@ def test_a_graph_that_was_changed_is_not_linted(tmp_path: Path, capsys: pytest.C
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     assert main(["lint", str(bundle.folder)]) == 3
     assert "unet.onnx' was changed after it was written" in capsys.readouterr().err
+
+
+def test_a_chip_that_no_profile_names_is_answered_with_the_known_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_bundle(tmp_path / "bundle", model_of()).folder
+    assert main(["lint", str(folder), "--target", "litert-mt9999"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "unknown target 'litert-mt9999'; known: " in said
+    assert {"litert-e9955,", "litert-mt6991,", "litert-sm8750,"} <= set(said.split())
+    assert "did you mean 'litert-mt6991'?" in said

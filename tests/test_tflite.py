@@ -1,5 +1,7 @@
 """The .tflite writer: every operator's form on LiteRT's CPU against torch, and the dialect that both compute in."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,12 +19,25 @@ from support.tflite_run import dialect_of, quantized_by_feed, run_exactly, run_t
 
 from quadbench.compile.tflite import in_dialect, write_tflite  # noqa: E402
 from quadbench.compile.tflite.dialect import UNIT_SCALE, symmetric_scale  # noqa: E402
+from quadbench.compile.tflite.graph import Constant, RoundedGraph  # noqa: E402
+from quadbench.compile.tflite.operators import operators_of  # noqa: E402
+from quadbench.compile.tflite.writer import Writer  # noqa: E402
 from quadbench.errors import BuildError  # noqa: E402
 from quadbench.quad.quantize import passes  # noqa: E402
 from quadbench.quad.quantize.encodings import symmetric  # noqa: E402
 from quadbench.quad.quantize.fake_quant import FakeQuantGraph  # noqa: E402
 
 Feed = dict[str, np.ndarray]
+PEAK = """\
+import sys
+from pathlib import Path
+import ai_edge_litert.schema_py_generated, onnx
+from quadbench.compile.tflite import forms, writer, write_tflite
+from quadbench.host import peak_memory_bytes
+before = peak_memory_bytes()
+write_tflite(Path(sys.argv[1]), Path(sys.argv[2]))
+print(before, peak_memory_bytes())
+"""
 RNG = np.random.default_rng(0)
 START = RNG.bit_generator.state
 
@@ -246,6 +261,36 @@ def test_token_ids_are_looked_up(tmp_path: Path) -> None:
     onnx.save(quantized, tmp_path / "model.onnx")
     write_tflite(tmp_path / "model.onnx", tmp_path / "model.tflite")
     assert sqnr_db(run_exactly(dialect_of(quantized), feed), run_tflite(tmp_path / "model.tflite", feed)) > 80
+
+
+def test_rows_that_are_always_the_same_are_looked_up_beforehand(tmp_path: Path) -> None:
+    """As of position embeddings, which a text encoder adds to those of tokens."""
+    nodes = [helper.make_node("Gather", ["table", "places"], ["rows"]), helper.make_node("Add", ["x", "rows"], ["y"])]
+    model = model_of(nodes, {"x": (1, 5, 8)}, {"table": values(20, 8), "places": integers(3, 0, 4, 19, 7)[None]}, (1, 5, 8))
+    feed = {"x": values(1, 5, 8)}
+    quantized = quantized_by_feed(model, feed)
+    onnx.save(quantized, tmp_path / "model.onnx")
+    write_tflite(tmp_path / "model.onnx", tmp_path / "model.tflite")
+    assert "GATHER" not in operators_of(tmp_path / "model.tflite")
+    assert sqnr_db(run_exactly(dialect_of(quantized), feed), run_tflite(tmp_path / "model.tflite", feed)) > 80
+
+
+def test_integers_that_stand_for_themselves_are_never_rounded_as_values() -> None:
+    places = Constant(values=integers(3, 0, 4))
+    graph = RoundedGraph(inputs={}, outputs={}, shapes={"places": (3,)}, constants={"places": places})
+    with pytest.raises(BuildError, match="'places' holds int64 that stand for themselves"):
+        Writer(graph).plain("places")
+
+
+def test_weights_are_in_memory_twice_at_most_while_they_are_written(tmp_path: Path) -> None:
+    side = 4096
+    node = helper.make_node("Gemm", ["x", "w"], ["y"], transB=1)
+    model = model_of([node], {"x": (1, side)}, {"w": values(side, side)}, (1, side))
+    onnx.save(quantized_by_feed(model, {"x": values(1, side)}), tmp_path / "model.onnx")
+    words = [str(tmp_path / "model.onnx"), str(tmp_path / "model.tflite")]
+    said = subprocess.run([sys.executable, "-c", PEAK, *words], capture_output=True, check=True).stdout
+    before, most = (int(word) for word in said.split())
+    assert most - before < 3.5 * side * side  # with flatbuffers' own writer over 6
 
 
 @pytest.mark.parametrize(

@@ -63,10 +63,8 @@ def _compiled_for(soc: str, source: Path, product: Path) -> dict[str, Any]:
         if result.failed_backends or len(products) != 1:
             return {"failed": True, "said": said}
         products[0].rename(product)
-    return {
-        "left": [name for name in operators_of(product) if name != DISPATCH],
-        "dispatches": operators_of(product).count(DISPATCH),
-    }
+    operators = operators_of(product)
+    return {"left": [name for name in operators if name != DISPATCH], "dispatches": operators.count(DISPATCH)}
 
 
 if __name__ == "__main__":

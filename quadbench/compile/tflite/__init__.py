@@ -31,4 +31,4 @@ def write_tflite(source: Path, path: Path) -> None:
         if op.op_type not in FORMS:
             raise BuildError(f"{op} has no form in LiteRT here", hint="docs/litert.md lists the operators that have one")
         FORMS[op.op_type](writer, op)
-    path.write_bytes(writer.written())
+    writer.write(path)

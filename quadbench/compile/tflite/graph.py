@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 Shape = tuple[int, ...]
+_MOST_LOOKED_AT = 1024  # bytes of a constant whose values shapes may follow from
 REQUANTIZE, GROUP_NORM = "Requantize", "GroupNorm"  # operations that stand for several nodes, or for none
 
 
@@ -59,7 +60,7 @@ class RoundedGraph:
 
 
 def rounded_graph(model: "ModelProto") -> RoundedGraph:
-    """Return the view of a QDQ graph in LiteRT's dialect.
+    """Return the view of a QDQ graph in LiteRT's dialect. It has the model's weights, and the model has them no more.
 
     Raises:
         BuildError: the graph is no QDQ graph from end to end.
@@ -76,9 +77,12 @@ class _QdqReader:
     def __init__(self, model: "ModelProto") -> None:
         from onnx import TensorProto, helper, numpy_helper, shape_inference
 
+        self._stored = {constant.name: np.asarray(numpy_helper.to_array(constant)) for constant in model.graph.initializer}
+        for constant in model.graph.initializer:
+            if len(constant.raw_data) > _MOST_LOOKED_AT:
+                constant.ClearField("raw_data")
         inferred = shape_inference.infer_shapes(model, strict_mode=True).graph
         values = (*inferred.input, *inferred.value_info, *inferred.output)
-        self._stored = {constant.name: np.asarray(numpy_helper.to_array(constant)) for constant in model.graph.initializer}
         self._output_names = [value.name for value in model.graph.output]
         self._floats = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
         self.names: dict[str, str] = {}

@@ -7,6 +7,7 @@ compilers refuse them as the weights of a FULLY_CONNECTED or CONV_2D.
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from quadbench.compile.tflite.dialect import GREATEST
 from quadbench.compile.tflite.graph import Constant, Operation
 from quadbench.compile.tflite.writer import Writer
 from quadbench.errors import BuildError
@@ -40,10 +41,16 @@ def product(w: Writer, left: int, right: int, result: int, *, adjoint: bool = Fa
 
 
 def gather(w: Writer, op: Operation) -> None:
-    """GATHER of rows of an INT8 table, then QUANTIZE to 16 bits."""
+    """GATHER of rows of an INT8 table, then QUANTIZE to 16 bits; rows that are always the same are looked up here."""
     table, name = w.weights(op, 0), op.outputs[0]
     if op.attributes.get("axis", 0) != 0 or table.scales is None or table.scales.ndim:
         raise BuildError(f"{op} is no embedding: expected rows of a table with one scale")
+    if op.inputs[1] in w.graph.constants:
+        always = table.exact[w.graph.constants[op.inputs[1]].values].astype(np.float64)
+        scale = w.graph.scales[name]
+        integers = np.clip(np.rint(always / scale), -GREATEST, GREATEST).astype(np.int16)
+        w.known(name, w.model.constant(name, integers, scale))
+        return
     rows = w.model.tensor(f"{name}.rows", w.graph.shapes[name], "int8", table.scales)
     integers = w.model.constant(op.inputs[0], table.values, table.scales)
     w.model.operator("GATHER", [integers, w.plain(op.inputs[1])], [rows], schema.GatherOptionsT(axis=0))
@@ -57,7 +64,9 @@ def bias_of(w: Writer, op: Operation, weight: Constant) -> tuple[int, int]:
     """
     channels = weight.values.shape[0]
     values = np.zeros(channels, np.int64) if len(op.inputs) < 3 else w.weights(op, 2).values.astype(np.int64)
-    greatest = np.abs(weight.values.astype(np.int64)).reshape(channels, -1).sum(1) * _GREATEST_INT16 + np.abs(values)
+    rows = weight.values.reshape(channels, -1)
+    magnitudes = 2 * np.maximum(rows, 0).sum(1, dtype=np.int64) - rows.sum(1, dtype=np.int64)  # abs would take more memory
+    greatest = magnitudes * _GREATEST_INT16 + np.abs(values)
     is_narrow = greatest.max() <= _GREATEST_INT32
     scales = np.asarray(weight.scales) * np.float32(w.graph.scales[op.inputs[0]])
     number = w.model.constant(f"{op.outputs[0]}.bias", values.astype(np.int32 if is_narrow else np.int64), scales)

@@ -1,6 +1,10 @@
-"""Model: tensors and operators, one after the other -> the bytes of a .tflite file of one graph."""
+"""Model: tensors and operators, one after the other -> a .tflite file of one graph.
+
+Weights are gigabytes, so they are in memory twice and no more: as whoever adds them has them, and in the file's bytes.
+"""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import flatbuffers
@@ -18,6 +22,8 @@ _TYPES = {
     "int32": schema.TensorType.INT32,
     "int64": schema.TensorType.INT64,
 }
+_SCALE_BYTES = 4 + 8  # a scale and its zero point
+_PART_BYTES = 256  # more than a tensor, an operator or a buffer takes beside values, scales and name
 _GREATEST_OLD_CODE = 127  # operators beyond it have their number in another field
 
 
@@ -49,9 +55,9 @@ class Model:
         return len(self._tensors) - 1
 
     def constant(self, name: str, values: np.ndarray, scales: float | np.ndarray | None = None, *, axis: int = 0) -> int:
-        """Add a tensor with values."""
+        """Add a tensor with values, which must stay as they are until the file is written."""
         number = self.tensor(name, values.shape, values.dtype.name, scales, axis=axis)
-        self._buffers.append(_Aligned(data=np.ascontiguousarray(values).tobytes()))
+        self._buffers.append(_Aligned(data=values))
         self._tensors[number].buffer = len(self._buffers) - 1
         return number
 
@@ -77,8 +83,8 @@ class Model:
             )
         )
 
-    def written(self, inputs: dict[str, int], outputs: dict[str, int]) -> bytes:
-        """Return the file. Its one signature has the names of inputs and outputs."""
+    def write(self, path: Path, inputs: dict[str, int], outputs: dict[str, int]) -> None:
+        """Write the file. Its one signature has the names of inputs and outputs."""
         graph = schema.SubGraphT(
             tensors=self._tensors,
             inputs=list(inputs.values()),
@@ -97,20 +103,32 @@ class Model:
             buffers=self._buffers,
             signatureDefs=[signature],
         )
-        builder = flatbuffers.Builder(2**20)
+        builder = flatbuffers.Builder(self._most_bytes())
         builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
-        return bytes(builder.Output())
+        with path.open("wb") as file:
+            file.write(memoryview(builder.Bytes)[builder.Head() :])
+
+    def _most_bytes(self) -> int:
+        """Return about the size of the file, rather more: a builder that has to grow holds everything three times."""
+        values = sum(buffer.data.nbytes for buffer in self._buffers[1:])
+        scales = sum(len(t.quantization.scale) for t in self._tensors if t.quantization) * _SCALE_BYTES
+        parts = len(self._tensors) + len(self._operators) + len(self._buffers)
+        return int(values + scales + sum(len(t.name) for t in self._tensors) + parts * _PART_BYTES + 2**16)
 
 
 class _Aligned(schema.BufferT):  # type: ignore[misc]
-    """Values that begin at a multiple of 16 bytes in the file, as the schema demands; flatbuffers' Python has no word for it."""
+    """An array whose values begin at a multiple of 16 bytes in the file, as the schema demands.
+
+    flatbuffers' Python has no word for that, and would copy the values first.
+    """
 
     def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802  (flatbuffers' name)
         """Write the values, and return where."""
-        size = len(self.data)
+        size = self.data.nbytes
         builder.StartVector(1, size, _ALIGNMENT)
         builder.head -= size
-        builder.Bytes[builder.head : builder.head + size] = self.data
+        place = np.frombuffer(builder.Bytes, self.data.dtype, self.data.size, builder.head)
+        place.reshape(self.data.shape)[...] = self.data
         values = builder.EndVector()
         schema.BufferStart(builder)
         schema.BufferAddData(builder, values)

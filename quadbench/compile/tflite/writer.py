@@ -5,6 +5,7 @@ forms, `plain` as in ONNX and `channels_last`; an operator asks for the one that
 the other is written once, where it is first asked for.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,10 @@ class Writer:
         self._read = {name for op in graph.operations for name in op.inputs} | set(graph.outputs.values())
         self._inputs = {name: self._input(name, dtype) for name, dtype in graph.inputs.items()}
 
-    def written(self) -> bytes:
-        """Return the file, once every operation was written."""
-        return self.model.written(self._inputs, {name: self._output(name, source) for name, source in self.graph.outputs.items()})
+    def write(self, path: Path) -> None:
+        """Write the file, once every operation was written."""
+        outputs = {name: self._output(name, source) for name, source in self.graph.outputs.items()}
+        self.model.write(path, self._inputs, outputs)
 
     def plain(self, name: str) -> int:
         """Return a tensor as ONNX has it."""
@@ -115,6 +117,10 @@ class Writer:
         constant = self.graph.constants.get(name)
         if constant is None:
             raise BuildError(f"'{name}' is read before it is written")
+        if constant.scales is None and constant.values.dtype.kind != "f":
+            raise BuildError(
+                f"'{name}' holds {constant.values.dtype} that stand for themselves, which have no form in LiteRT here"
+            )
         values, scale = _int16(constant)
         if last and values.size > 1:
             values = values.reshape((1,) * (IMAGE_RANK - values.ndim) + values.shape).transpose(TO_LAST)
