@@ -31,12 +31,13 @@ RunInterrupted is Ctrl-C after a run has begun, which can go on; FarmGoesOn is C
 1 is an unexpected error; 130 is Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from difflib import get_close_matches
 
 _SHOWN_PROBLEMS = 50  # of one file
 _SHOWN_CHARACTERS = 60  # of a text from outside
+_LEAST_PART = 4  # characters of a name by which it may be meant, as those that end an id
 
 
 def shown(text: str) -> str:
@@ -76,16 +77,37 @@ class SpecError(UserError):
 
 
 class UnknownNameError(UserError):
-    """The error of a name that is not among the known ones; the message lists them, unless not told, and proposes the nearest."""
+    """An unknown name, as an error: the message lists those, where they are told, and proposes the nearest.
 
-    def __init__(self, kind: str, name: str, known: Iterable[str] | None = None) -> None:
-        names = sorted(known or ())
-        near = get_close_matches(name[:_SHOWN_CHARACTERS], names, n=1)
-        asked = shown(name)[1:-1]
+    Of more than `most` it lists the last, which are the latest where they are ids. `labels` say by name of which kind each is.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        known: Iterable[str] | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        most: int | None = None,
+        hint: str | None = None,
+    ) -> None:
+        self.name = name
+        said = {one: f"{one} ({labels[one]})" if labels else one for one in sorted(known or ())}
+        listed = list(said.values())[-most:] if most else list(said.values())
+        of_many = f"the latest {len(listed)} of {len(said)}: " if len(listed) < len(said) else ""
+        meant = [f"did you mean '{one}'{said[one].removeprefix(one)}?" for one in _near(name, list(said))]
+        names = "" if known is None else f"; known: {of_many}{', '.join(listed) or 'none'}"
         super().__init__(
-            f"unknown {kind} '{asked}'" if known is None else f"unknown {kind} '{asked}'; known: {', '.join(names) or 'none'}",
-            hint=f"did you mean '{near[0]}'?" if near else None,
+            f"unknown {kind} '{shown(name)[1:-1]}'{names}",
+            hint=" ".join(filter(None, (*meant, hint))) or None,
         )
+
+
+def _near(name: str, names: list[str]) -> list[str]:
+    """Return the name that is most like one, or of those that it is a part of the last; none where no name is."""
+    parts = [one for one in names if name in one] if len(name) >= _LEAST_PART else []
+    return get_close_matches(name[:_SHOWN_CHARACTERS], names, n=1) or parts[-1:]
 
 
 class TooLargeError(UserError):

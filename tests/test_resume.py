@@ -194,7 +194,7 @@ def test_a_side_of_a_comparison_does_not_go_on(refusal: Path, results: Layout, r
 
 @pytest.mark.parametrize("name", ["20990101-000000-abcd", "../../etc"])
 def test_a_run_of_another_results_folder_is_named(name: str, results: Layout) -> None:
-    refused(results, name, UserError, f"holds no run '{name}'. Hint: .*--results names the folder in which it began")
+    refused(results, name, UserError, rf"unknown run '{re.escape(name)}'; known: .*--results names another")
 
 
 def test_a_device_that_the_run_does_not_have_is_refused(refusal: Path, results: Layout, run_id: str) -> None:
@@ -242,7 +242,7 @@ def test_the_command_line_takes_a_run_or_something_to_run(
         (): "nothing to run was named",
         ("quickstart", "--resume", run_id): "does not take quickstart",
         ("--resume", run_id, "--dry-run"): "does not take --dry-run",
-        ("--resume", "nothing"): "holds no run 'nothing'",
+        ("--resume", "nothing"): "unknown run 'nothing'; known: ",
     }.items():
         assert main(["run", *words, *folder]) == 2
         assert said in " ".join(capsys.readouterr().err.split())

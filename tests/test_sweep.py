@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,12 @@ from quadbench.artifacts import RunRecord, Variant
 from quadbench.artifacts.scores import Better, Compared, Metric, RunScores, Score
 from quadbench.cli import main
 from quadbench.errors import SpecError, UserError
+from quadbench.farm.leases import Leases, lease_name
 from quadbench.recipe import INT8_KEY, load_recipe
 from quadbench.report import Sweep, SweepPoint, cost_chart, sweep_chart, sweep_csv, sweep_points, sweep_tables, with_best
 from quadbench.report.sweep_merits import change
 from quadbench.report.sweep_tables import _number
+from quadbench.results.engine import open_engine
 from quadbench.study.sweep import Over, read_over, varied
 
 TASKS = ("restyle", "remove-object", "draw")
@@ -258,4 +261,32 @@ def test_a_sweep_that_could_not_be_scored_is_refused_before_anything_is_built(
     said = " ".join(capsys.readouterr().err.split())
     assert "torchmetrics" in said
     assert "pip install 'quadbench[quality]'" in said
+    assert not (tmp_path / "bundles").exists()
+
+
+@pytest.mark.parametrize(
+    ("device", "code", "said"),
+    [
+        ("s25", 5, "device 's25' is not attached"),
+        ("virtual:s25?scenario=hott", 2, "unknown scenario 'hott'; known: heats-up, hot, .* Hint: did you mean 'hot'?"),
+    ],
+)
+def test_a_sweep_on_a_device_that_cannot_be_had_is_refused_before_anything_is_built(
+    device: str, code: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["sweep", "quickstart", "--over", "precision.lora=int16,int8", "--devices", device]
+    assert main([*words, "--results", str(tmp_path)]) == code
+    assert re.search(said, " ".join(capsys.readouterr().err.split()))
+    assert not (tmp_path / "bundles").exists()
+
+
+def test_a_sweep_on_a_device_that_somebody_else_has_is_refused_before_anything_is_built(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = open_engine(tmp_path / "quadbench.sqlite")
+    Leases(engine).take(lease_name("virtual", "virtual-s25"), "ana@lab", "run of restyle")
+    engine.dispose()
+    words = ["sweep", "quickstart", "--over", "precision.lora=int16,int8", "--devices", "virtual:s25"]
+    assert main([*words, "--results", str(tmp_path)]) == 5
+    assert "ana@lab" in capsys.readouterr().err
     assert not (tmp_path / "bundles").exists()

@@ -32,7 +32,8 @@ from quadbench.report import (
 from quadbench.report.run_tables import KPI
 from quadbench.report.study_html import write_study_report
 from quadbench.report.versus import Versus, exported_tables, versus_csv
-from quadbench.results.runs import keep_run, load_run
+from quadbench.results.ids import COMPARISON, RUN, SWEEP, named_run
+from quadbench.results.runs import keep_run
 from quadbench.study.tables import study_table
 
 
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"--json and {other} exclude each other", hint="give one of them")
     if study := study_of(options):
         return _run_study(options, study)
-    result = load_run(options.layout, options.run_id)
+    result = named_run(options.layout, options.run_id, RUN, SWEEP, COMPARISON)
     wanted = wanted_as(result)
     conditions, baseline = conditions_of(options, wanted.tasks), baseline_of(options, wanted)
     if options.format == _ON_SCREEN and not options.table:

@@ -12,7 +12,7 @@ from quadbench.farm.held import leased
 from quadbench.observer import Observer
 from quadbench.pipeline.building import build_all, built, built_for, compiled
 from quadbench.pipeline.conduct import USUAL, Conduct
-from quadbench.pipeline.execution import Outcome, execute, measure
+from quadbench.pipeline.execution import Outcome, execute, measure, require_devices
 from quadbench.pipeline.resumption import resumable_bundle, resumed_work
 from quadbench.pipeline.work import Work
 from quadbench.quad.candidate import Candidate
@@ -39,6 +39,7 @@ __all__ = [
     "compiled",
     "execute",
     "measure",
+    "require_devices",
     "resumable_bundle",
     "resume",
     "run",

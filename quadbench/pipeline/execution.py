@@ -10,6 +10,7 @@ from quadbench.compile.availability import require
 from quadbench.devices import Device, HostedPhone, connect, hosted_phones
 from quadbench.errors import DeviceError, HarnessError, NoTimeError, QuadbenchError
 from quadbench.farm.held import held
+from quadbench.farm.inventory import Inventory
 from quadbench.observer import Observer
 from quadbench.pipeline.conduct import Conduct
 from quadbench.pipeline.progress import seen_by_others
@@ -101,6 +102,24 @@ def measure(
         failures = run.measure_all(devices, phones, left_out or {})
         _require_begun(records, run_id)
         return run_id, failures
+
+
+def require_devices(addresses: Sequence[str], purpose: str, conduct: Conduct, *, layout: Layout) -> None:
+    """Refuse devices that `measure` would refuse, before anything is built for several runs on them.
+
+    Raises:
+        QuadbenchError: an address is wrong, or a device is absent, somebody else's, in quarantine, or lacks what it runs with.
+    """
+    left_out: dict[str, QuadbenchError] | None = {} if conduct.keep_going else None
+    with (
+        _reached(addresses, _hosted(addresses), layout, left_out) as reached,
+        open_records(database_of(layout)) as records,
+        held(reached, records.engine, purpose, to_examine=True, left_out=left_out) as leases,
+    ):
+        devices = [device for device in reached if device.facts.address in leases.by_address]
+        if left_out is None:
+            Inventory(records.engine).require_usable(devices)
+        require_equipment(devices, layout)
 
 
 def _hosted(addresses: Sequence[str]) -> list[HostedPhone]:

@@ -10,9 +10,10 @@ from quadbench.quality.compared import compare_folders, compare_run, with_device
 from quadbench.quality.emulated import emulated_trajectories
 from quadbench.quality.latents import compare_latents
 from quadbench.quality.networks import parse_network
+from quadbench.results.ids import named_run
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
-from quadbench.results.runs import load_run, save_scores
+from quadbench.results.runs import save_scores
 from quadbench.results.storage import require_writable
 
 
@@ -35,7 +36,7 @@ def score_run(
         QuadbenchError: there is no such run, its weights are random, an image is damaged, or a metric or network does not fit.
     """
     given = {network.name: network for network in map(parse_network, weights)}
-    result = load_run(layout, run_id)
+    result = named_run(layout, run_id)
     require_writable(layout.scores(result.run_id).parent)
     for record in result.records:
         check_painted(record, layout)

@@ -147,6 +147,10 @@ class Layout:
         """
         return self.root / "nights" / check_file_name(night_id)
 
+    def night_ids(self) -> list[str]:
+        """The ids of the nights that have a folder here."""
+        return sorted(path.name for path in self.root.glob("nights/*/"))
+
     @property
     def night_lock(self) -> Path:
         """Return the file whose lock the night holds that is under way; its content says which that is."""

@@ -147,7 +147,7 @@ class Records:
         """
         records = self.of_run_if_any(run_id)
         if not records:
-            raise UnknownNameError("run", run_id, self.run_ids(limit=_KNOWN_RUNS_SHOWN))
+            raise UnknownNameError("run", run_id, self.run_ids(), most=_KNOWN_RUNS_SHOWN)
         return records
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from quadbench.errors import UserError, shown
 from quadbench.host import folder_lock
+from quadbench.results.ids import unknown_id
 from quadbench.results.layout import Layout
 from quadbench.results.runs import RunFile, read_run_file, save_run
 from quadbench.results.storage import storing
@@ -25,8 +25,7 @@ def load_run_file(layout: Layout, run_id: str) -> RunFile:
     except ValueError:
         is_there = False
     if not is_there:
-        hint = "quadbench runs lists those of this folder; --results names the folder in which it began"
-        raise UserError(f"'{layout.root}' holds no run {shown(run_id)}", hint=hint)
+        raise unknown_id(run_id, layout)
     return read_run_file(layout, run_id)
 
 

@@ -10,6 +10,7 @@ from quadbench.artifacts.parts import has_references
 from quadbench.errors import UnknownNameError, UserError
 from quadbench.observer import Observer
 from quadbench.recipe import Measure, RandomFoundation, Recipe, Task, Terms, load_recipe
+from quadbench.results.ids import unknown_id
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST, read_manifest
 from quadbench.results.runs import load_run, read_run_file
@@ -108,7 +109,12 @@ def choose(source: str, changes: Mapping[str, str], layout: Layout) -> Chosen:
         return replace(chosen, bundle=read_manifest(Path(source), Bundle))
     if is_run:
         return replace(chosen, run=load_run(layout, source), terms=read_run_file(layout, source).terms or Terms())
-    recipe = load_recipe(source, of_recipe)
+    try:
+        recipe = load_recipe(source, of_recipe)
+    except UnknownNameError as error:
+        if not source[:1].isdigit():  # as an id does, with a date
+            raise
+        raise unknown_id(source, layout) from error
     return replace(chosen, recipe=recipe, terms=recipe.terms)
 
 

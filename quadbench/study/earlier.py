@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from quadbench.artifacts import RunResult, Status
 from quadbench.errors import ArtifactError, UserError
 from quadbench.report.baseline import require_alike
+from quadbench.results.ids import named_run
 from quadbench.results.layout import Layout
 from quadbench.results.runs import RunFile, load_run, read_run_file, run_ids
 
@@ -39,7 +40,7 @@ def earlier_run(layout: Layout, word: str, wanted: LaterRun) -> RunResult | None
     if not run_ids(layout, 1):
         hint = "--results names the folder with the baseline, which a CI job keeps from one run to the next"
         raise UserError(f"'{layout.root}' holds no run that could be a baseline", hint=hint)
-    baseline = load_run(layout, word)
+    baseline = named_run(layout, word)
     require_alike(baseline, wanted.tasks, wanted.addresses, wanted.run_id)
     return baseline
 

@@ -141,10 +141,12 @@ def sweep(
     Where the conduct is to keep going, a setting that failed is left out, as long as there is another. Its time is the sweep's.
 
     Raises:
-        QuadbenchError: a value does not fit the recipe, nothing could be built, or every device failed at some setting.
+        QuadbenchError: a value does not fit the recipe, a device cannot be taken, nothing could be built, or every device failed
+            at some setting.
     """
     began = time.monotonic()
     variations = varied(recipe, overs)
+    pipeline.require_devices(addresses, f"sweep of {variations[0].recipe.name}", conduct, layout=layout)
     _require_scoring(variations)
     profiles = dict.fromkeys(profile_named(address.strip()) for address in addresses)
     built = [variation.recipe.on(profile) for variation in variations for profile in profiles]
