@@ -19,7 +19,8 @@ from quadbench.artifacts.night import Point, RulingKind
 from quadbench.nightly.history import CaseHistory
 from quadbench.nightly.history_answer import answer
 from quadbench.nightly.history_chart import MOST_NIGHTS, history_chart
-from quadbench.nightly.history_html import HistoryPage, Told, render_history
+from quadbench.nightly.history_html import HistoryPage, render_history
+from quadbench.nightly.history_view import Told
 
 BY = "what changed that night: files aaaaaaaaaaaa → bbbbbbbbbbbb."
 

@@ -16,6 +16,7 @@ from support.stored_records import query, record
 
 pytest.importorskip("fastapi")
 
+from quadbench.cli import main
 from quadbench.report.documents import document_schemas, write_comparison
 from quadbench.results.engine import DATABASE_VARIABLE, Source
 from quadbench.results.layout import Layout
@@ -223,6 +224,18 @@ def test_a_case_says_since_when_it_is_as_it_is(site: Site) -> None:
     text = Page(site.ask("/history/restyle").text).text
     assert "restyle on s25" in text
     assert "four more steps" in text
+
+
+def test_a_case_shows_what_its_report_shows(tmp_path: Path) -> None:
+    layout, path = Layout(tmp_path), tmp_path / "restyle.html"
+    fill(layout, with_run=False)
+    assert main(["history", "restyle", "--results", str(layout.root), "--html", str(path)]) == 0
+    with served(layout) as site:
+        pages = (site.ask("/history/restyle").text, path.read_text())
+    live, report = (re.findall(r'<section id="(?:device-|reading).*?</section>', page, re.DOTALL) for page in pages)
+    assert live == report
+    assert len(live) == 5
+    assert "viewBox" in live[0]
 
 
 @pytest.mark.parametrize(

@@ -2,22 +2,31 @@
 
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.browser import faults_of, in_windows, opened, serious
+from support.browser import NARROW, cut, faults_of, in_windows, opened, serious
 from support.live_lab import AT_WORK, NIGHT, OF_FARM, RUN, fill
-from support.live_site import Site, served
+from support.live_site import Site, served, serving
 from support.watcher import Silent
 
 pytest.importorskip("fastapi")
 
-from quadbench import pipeline, serve
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route, Router
+from starlette.types import Receive, Scope, Send
+
+from quadbench import pipeline
 from quadbench.artifacts import Bundle, LaunchPlan, Stored
 from quadbench.recipe import load_recipe
 from quadbench.results.layout import Layout
+from quadbench.serve.access import Access
+from quadbench.serve.door import Door
+from quadbench.serve.live import Live
+from quadbench.serve.rendering import script
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -92,20 +101,73 @@ def test_the_page_follows_a_run_on_two_devices_from_start_to_end(
     assert [address for address in asked if not address.startswith(f"{site.url}/")] == []
 
 
-def test_what_comes_while_the_focus_is_inside_is_shown_after_it_and_a_hidden_page_holds_no_stream(browser: "Browser") -> None:
-    script = (Path(serve.__file__).parent / "live.js").read_text()
-    with opened(browser) as (page, _):
-        page.set_content("<p class=fresh>read</p><div data-live=/x><button>in</button></div><button>out</button>")
-        page.evaluate("window.EventSource = class { constructor() { window.last = this; } close() { this.isClosed = true; } }; 0")
-        page.add_script_tag(content=script)
-        page.get_by_text("in", exact=True).focus()
-        page.evaluate("last.onopen(); last.onmessage({data: 'new'})")
+class Stream:
+    """The events of a part of a page that changes, and how many listen to them."""
+
+    def __init__(self) -> None:
+        self.part = "<button>in</button>"
+        self.listeners = 0
+        self._live = Live[str](lambda _: self.part)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.listeners += 1
+        try:
+            await self._live.answer("", scope, receive, send)
+        finally:
+            self.listeners -= 1
+
+    def wait_for(self, listeners: int) -> None:
+        end = time.monotonic() + PATIENCE_S
+        while self.listeners != listeners and time.monotonic() < end:
+            time.sleep(0.05)
+        assert self.listeners == listeners
+
+
+@pytest.fixture
+def stream() -> Stream:
+    return Stream()
+
+
+@pytest.fixture
+def streaming(stream: Stream) -> Iterator[Site]:
+    """A page with a part that changes, a button inside and one outside."""
+    html = "<!doctype html><p class=fresh>read</p><div data-live=/live/x></div><button>out</button><script src=/live.js></script>"
+    routes = [
+        Route("/", lambda _: HTMLResponse(html)),
+        Route("/live.js", lambda _: Response(script(), media_type="text/javascript")),
+        Route("/live/x", stream),
+    ]
+    with serving(Door(Router(routes), Access())) as site:
+        yield site
+
+
+def test_what_comes_while_the_focus_is_inside_is_shown_after_it(stream: Stream, streaming: Site, browser: "Browser") -> None:
+    with opened(browser) as (page, _), opened(browser) as (beside, _):
+        for one in (page, beside):
+            one.goto(streaming.url)
+            one.get_by_text("in", exact=True).wait_for()
         assert page.locator(".fresh").inner_text() == "live"
+        page.get_by_text("in", exact=True).focus()
+        stream.part = "new"
+        beside.get_by_text("new").wait_for()
+        page.wait_for_timeout(300)
         assert page.locator("[data-live]").inner_text() == "in"
         page.get_by_text("out").focus()
         page.get_by_text("new").wait_for()
-        hide = "Object.defineProperty(document, 'hidden', {value: true}); document.dispatchEvent(new Event('visibilitychange'))"
-        assert page.evaluate(f"{hide}; last.isClosed")
+
+
+def test_a_hidden_page_holds_no_stream_until_it_is_seen_again(stream: Stream, streaming: Site, browser: "Browser") -> None:
+    is_hidden = "Object.defineProperty(document, 'hidden', {value: %s, configurable: true})"
+    told = "document.dispatchEvent(new Event('visibilitychange'))"
+    with opened(browser) as (page, _):
+        page.goto(streaming.url)
+        stream.wait_for(1)
+        page.evaluate(f"{is_hidden % 'true'}; {told}")
+        stream.wait_for(0)
+        stream.part = "new"
+        page.evaluate(f"{is_hidden % 'false'}; {told}")
+        page.get_by_text("new").wait_for()
+        assert stream.listeners == 1
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -124,14 +186,35 @@ def test_axe_sees_a_fault(browser: "Browser") -> None:
         assert {fault.partition(":")[0] for fault in serious(page)} >= {"html-has-lang", "color-contrast"}
 
 
+def test_what_is_cut_is_seen(browser: "Browser") -> None:
+    words = "<b style='white-space: nowrap'>many words behind each other</b>"
+    for style in ("overflow: hidden; width: 5em", "overflow: auto; width: 5em", "overflow: hidden; height: 5px", "width: 5000px"):
+        with opened(browser) as (page, _):
+            page.set_content(f"<div style='{style}'>{words}</div>")
+            assert cut(page)
+            page.set_content(f"<div>{words}</div>")
+            assert cut(page) == []
+
+
 @in_windows(1400)
-def test_axe_finds_nothing_serious_and_nothing_is_wider_than_the_window(
+def test_axe_finds_nothing_serious_and_nothing_is_cut_or_wider_than_the_window(
     site: Site, scheme: str, width: int, browser: "Browser"
 ) -> None:
     faults = {}
     with opened(browser, color_scheme=scheme, viewport={"width": width, "height": 900}) as (page, asked):
         for path in ALL_PAGES:
             page.goto(site.url + path)
-            faults[path] = faults_of(page, width)
+            faults[path] = faults_of(page, width) + cut(page)
     assert {path: fault for path, fault in faults.items() if fault} == {}
     assert [address for address in asked if not address.startswith(f"{site.url}/") and "404" not in address] == []
+
+
+def test_long_names_are_broken_where_the_window_is_narrow(tmp_path: Path, browser: "Browser") -> None:
+    layout, faults = Layout(tmp_path), {}
+    fill(layout, lambda text: f"{text}-{'x' * 60}")
+    with served(layout) as site, opened(browser, viewport={"width": NARROW, "height": 900}) as (page, _):
+        for path in ALL_PAGES:
+            page.goto(site.url + path)
+            wide = page.evaluate("document.documentElement.scrollWidth")
+            faults[path] = cut(page) + ([f"{wide} pixels wide"] if wide > NARROW else [])
+    assert {path: fault for path, fault in faults.items() if fault} == {}

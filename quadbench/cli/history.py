@@ -11,7 +11,7 @@ from quadbench.artifacts.device_text import one_line
 from quadbench.artifacts.night import Acknowledgement, Measurement
 from quadbench.cli.console import print_json, print_text, stdout_console
 from quadbench.cli.history_bisect import add_bisect, run_bisect
-from quadbench.cli.history_report import add_html, told_of, write_history
+from quadbench.cli.history_report import add_html, write_history
 from quadbench.cli.measured_nights import measured_on, nights_of
 from quadbench.cli.options import add_command, counted, duration_s, next_command
 from quadbench.cli.text_tables import print_text_table
@@ -19,6 +19,7 @@ from quadbench.errors import UnknownNameError, UserError, shown
 from quadbench.host import user_and_host
 from quadbench.nightly.acknowledging import acknowledged
 from quadbench.nightly.history import sentence, tables
+from quadbench.nightly.history_view import told_of
 from quadbench.nightly.overview import line_of, line_table
 from quadbench.report.sides import PRIMARY
 

@@ -1,17 +1,15 @@
 """History report: the nights of cases on devices, and `--html` -> a page that can be forwarded, at the path that was named."""
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from quadbench.artifacts.night import Measurement
 from quadbench.cli.console import print_text
 from quadbench.cli.options import next_command, output_file
-from quadbench.nightly.history import case_history
 from quadbench.nightly.history_answer import last_change
-from quadbench.nightly.history_html import HistoryPage, Told, render_history
+from quadbench.nightly.history_html import HistoryPage, render_history
+from quadbench.nightly.history_view import Told
 from quadbench.report.page import write_page
-from quadbench.results.nights import Nights
 
 
 def add_html(parser: argparse.ArgumentParser) -> None:
@@ -19,16 +17,6 @@ def add_html(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--html", type=output_file, metavar="FILE", help="also write a page there that can be forwarded: one file, no script"
     )
-
-
-def told_of(nights: Nights, series: Iterable[Sequence[Measurement]], *, is_whole: bool) -> list[Told]:
-    """Return the histories of cases on devices, each with its nights."""
-    told = []
-    for measured in series:
-        case, device = measured[-1].case, measured[-1].device
-        history = case_history(measured, nights.rulings_of(case, device), nights.acknowledgements(case), is_whole=is_whole)
-        told.append(Told(history=history, nights=measured))
-    return told
 
 
 def write_history(options: argparse.Namespace, told: Sequence[Told]) -> None:

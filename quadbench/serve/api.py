@@ -49,7 +49,7 @@ def api_routes(watched: Watched) -> APIRouter:
 
     @router.get("/history/{case}", response_model=CaseDocument, summary="What changed of a case since when")
     def case(case: Name) -> Response:
-        return _json(CaseDocument, watched.case(case))
+        return _json(CaseDocument, watched.case(case).document)
 
     return router
 

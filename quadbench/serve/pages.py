@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from io import BufferedReader
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from markupsafe import Markup
 from starlette.requests import Request
@@ -13,7 +14,6 @@ from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from quadbench.errors import QuadbenchError, TooLargeError, UnknownNameError
-from quadbench.nightly.history import sentence, tables
 from quadbench.nightly.overview import line_table
 from quadbench.report.units import plural
 from quadbench.serve.documents import FarmNow
@@ -152,13 +152,13 @@ class Pages:
     def history(self, request: Request) -> Response:
         number = _page_number(request)
         cases = self._watched.cases(number - 1)
-        is_full = len(cases.cases) == A_PAGE
-        return page("history", here="/history", cases=cases, table=line_table(cases.cases), page=number, is_full=is_full)
+        links = [f"/history/{quote(line.case, safe='')}" for line in cases.cases]
+        is_full, table = len(links) == A_PAGE, line_table(cases.cases)
+        return page("history", here="/history", table=table, links=links, page=number, is_full=is_full)
 
     def case(self, request: Request) -> Response:
-        document = self._watched.case(request.path_params["case"])
-        told = [(history.address, sentence(history), tables(history)) for history in document.devices]
-        return page("case", here="/history", document=document, devices=told)
+        case = request.path_params["case"]
+        return page("case", here="/history", case=case, view=self._watched.case(case).view)
 
     def _live_page(self, name: str, here: str) -> Response:
         """Return a page with a part that changes. Where something on it could not be read, its status tells programs so too."""

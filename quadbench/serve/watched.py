@@ -5,7 +5,8 @@ However many people look, the database is asked as often as if one did: runs go 
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from io import BufferedReader
 from typing import TypeVar
 
@@ -16,7 +17,7 @@ from quadbench.artifacts.names import check_file_name
 from quadbench.artifacts.night import Measurement, Ruling
 from quadbench.errors import ArtifactError, QuadbenchError, TooLargeError, UnknownNameError, UserError
 from quadbench.farm.farm_file import expected_phones
-from quadbench.nightly.history import CaseHistory, case_history
+from quadbench.nightly.history_view import HistoryView, history_view, told_of
 from quadbench.nightly.overview import line_of
 from quadbench.nightly.self_knowledge import RECENT
 from quadbench.report.html import render_html
@@ -48,6 +49,14 @@ _MOST_NIGHTS = 1000  # of a case, in its history
 _MOST_DEVICES = 20  # of a case
 _WORST_FIRST = ("REGRESSION", "MISSING", "INCONCLUSIVE", "ENVIRONMENT", "IMPROVEMENT", "CLEAN")
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchedCase:
+    """A case on its devices, for programs and as its page has it; what is damaged of it is left out."""
+
+    document: CaseDocument
+    view: HistoryView
 
 
 class Watched:
@@ -202,14 +211,16 @@ class Watched:
             told = {night: nights.rulings(night) for night in {measured[-1].night for measured in series}}
         return CaseList(cases=tuple(line_of(measured, told[measured[-1].night]) for measured in series))
 
-    def _case(self, case: str) -> CaseDocument:
+    def _case(self, case: str) -> WatchedCase:
         with self._database() as engine:
             nights = Nights(engine)
             devices = [device for name, device in nights.cases() if name == case][:_MOST_DEVICES]
-            histories = tuple(history for device in devices if (history := _history(nights, case, device)))
-            if not histories:
+            series = [one for device in devices if (one := nights.series(case, device, latest=_MOST_NIGHTS))]
+            told = told_of(nights, series, is_whole=False)
+            if not told:
                 raise UnknownNameError("case", case, sorted({name for name, _ in nights.cases()})[:A_PAGE])
-            return CaseDocument(case=case, devices=histories)
+        document = CaseDocument(case=case, devices=tuple(one.history for one in told))
+        return WatchedCase(document=document, view=history_view(told, datetime.now(UTC)))
 
     @contextmanager
     def _database(self) -> Iterator[sa.Engine]:
@@ -259,12 +270,3 @@ def _night_line(head: NightHead) -> NightLine:
         outcome=outcome,
         rulings=head.rulings,
     )
-
-
-def _history(nights: Nights, case: str, device: str) -> CaseHistory | None:
-    """Return the history of a case on a device; None where all that was measured is damaged."""
-    measured = nights.series(case, device, latest=_MOST_NIGHTS)
-    if not measured:
-        return None
-    words = nights.acknowledgements(case)
-    return case_history(measured, nights.rulings_of(case, device), words, is_whole=False)

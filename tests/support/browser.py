@@ -49,6 +49,21 @@ def faults_of(page: "Page", width: int) -> list[str]:
     return [*serious(page), *([f"{wide} pixels wide"] if wide > width else [])]
 
 
+def cut(page: "Page") -> list[str]:
+    """Return the elements of a page that are not seen whole: outside the window, or larger than the box that shows them."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll("body *")].filter((element) => {
+          const box = element.getBoundingClientRect(), shown = getComputedStyle(element);
+          if (!box.width || shown.clipPath !== "none" || element.closest("svg")) return false;
+          const isOutside = box.left < -1 || box.right > document.documentElement.clientWidth + 1;
+          const isBox = shown.display !== "inline";
+          const isWider = shown.overflowX !== "visible" && element.scrollWidth > element.clientWidth + 1;
+          const isHigher = shown.overflowY !== "visible" && element.scrollHeight > element.clientHeight + 1;
+          return isOutside || (isBox && (isWider || isHigher));
+        }).map((element) => element.outerHTML.slice(0, 80))"""
+    )
+
+
 def serious(page: "Page") -> list[str]:
     """Return what axe has against a page that keeps somebody from reading it."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
