@@ -9,7 +9,7 @@ from quadbench.cli.addresses import chosen_devices
 from quadbench.devices import connect
 from quadbench.devices.addresses import AttachedAddress, Phone, VirtualAddress, choose_phone, parse_address
 from quadbench.devices.properties import Attached
-from quadbench.errors import DeviceError, DeviceNotFoundError, UserError
+from quadbench.errors import DeviceError, DeviceNotFoundError, UnknownNameError, UserError
 from quadbench.results.layout import Layout
 from quadbench.target.profile import PROFILES_FOLDER, load_profile, load_profiles
 from quadbench.target.targets import QnnTarget
@@ -127,7 +127,6 @@ def test_serials_may_contain_spaces() -> None:
         "virtual:",
         "virtual:s25?data_mb=0",
         "virtual:s25?data_mb=big",
-        "virtual:s25?size=1",
         "virtual:s25?target=",
         "s25@",
         "@R3X",
@@ -158,11 +157,23 @@ def test_an_address_may_name_another_target_for_an_attached_phone() -> None:
     assert profile.target == QnnTarget(backend="qnn", htp_arch="v79", soc_model=69, performance_mode="burst")
 
 
-@pytest.mark.parametrize(
-    "text", ["s25?", "s25?target=", "s25?abi=arm64-v8a", "s25?target=cpu&data_mb=4", "?target=cpu", "s25@?target=cpu"]
-)
-def test_an_attached_phone_takes_no_other_options(text: str) -> None:
+@pytest.mark.parametrize("text", ["s25?", "s25?target=", "?target=cpu", "s25@?target=cpu"])
+def test_an_attached_phone_needs_a_name_and_its_option_a_value(text: str) -> None:
     with pytest.raises(UserError, match="is no device"):
+        parse_address(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("virtual:s25?scenaro=hot", "option of virtual:s25 'scenaro'; known: abi, data_mb, scenario, target.*mean 'scenario'"),
+        ("virtual:s25?=1", "option of virtual:s25 ''; known: abi, data_mb, scenario, target"),
+        ("s25?abi=arm64-v8a", "option of s25 'abi'; known: target"),
+        ("s25@R3X?target=cpu&data_mb=4", "option of s25@R3X 'data_mb'; known: target"),
+    ],
+)
+def test_an_option_that_an_address_does_not_take_is_named_beside_those_that_it_takes(text: str, said: str) -> None:
+    with pytest.raises(UnknownNameError, match=said):
         parse_address(text)
 
 

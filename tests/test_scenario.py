@@ -195,6 +195,12 @@ def test_every_scenario_that_comes_along_has_the_name_of_its_file() -> None:
     assert [load_scenario(name).name for name in names] == names
 
 
+@pytest.mark.parametrize(("name", "rest"), [("hott", ""), ("hott.yaml", " there is no file 'hott.yaml'")])
+def test_a_scenario_that_there_is_not_is_answered_with_the_nearest(name: str, rest: str) -> None:
+    with pytest.raises(UnknownNameError, match=f"unknown scenario 'hott'; known: heats-up, hot, .*did you mean 'hot'\\?{rest}$"):
+        load_scenario(name)
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

@@ -34,6 +34,7 @@ _NO_PERMISSIONS_HINT = (
 )
 _PAIRED_SUFFIX = "._adb-tls-connect._tcp"  # of serials that adb gives to phones paired for wireless debugging
 _HOST_AND_PORT = re.compile(r"\S+:\d{1,5}")
+_VIRTUAL_OPTIONS = ("data_mb", "target", "scenario", "abi")
 _WRITE_PROFILE_HINT = f"write one after the model of {PROFILES_FOLDER / 's25.yaml'} and give it as ./mine.yaml@SERIAL"
 
 
@@ -190,11 +191,10 @@ def describe(phones: Sequence[Phone], profiles: Sequence[DeviceProfile]) -> str:
 
 def _attached(text: str, serials: Sequence[str]) -> AttachedAddress:
     name, mark, query = text.partition("?")
-    options = _options(text, query)
-    target = options.pop("target", None)
+    target = _options(text, query, ("target",)).get("target")
     profile, at, serial = ("", "", name) if name in serials else name.partition("@")
     is_wrong = not (profile or serial) or (at and not (profile and serial)) or ("@" in serial and serial not in serials)
-    if is_wrong or options or (mark and not target):
+    if is_wrong or (mark and not target):
         raise UserError(
             f"'{text}' is no device",
             hint="expected local, virtual:<profile>, hub:<profile>, or <profile>, <profile>@SERIAL or SERIAL, these with"
@@ -203,10 +203,12 @@ def _attached(text: str, serials: Sequence[str]) -> AttachedAddress:
     return AttachedAddress(profile=profile or None, serial=serial or None, target=target)
 
 
-def _options(text: str, query: str) -> dict[str, str]:
-    """Return the options behind an address's question mark; one that stands twice is refused."""
+def _options(text: str, query: str, known: Sequence[str]) -> dict[str, str]:
+    """Return the options behind an address's question mark; one that is not known or stands twice is refused."""
     pairs = parse_qsl(query, keep_blank_values=True)
     options = dict(pairs)
+    if unknown := [name for name in options if name not in known]:
+        raise UnknownNameError(f"option of {text.partition('?')[0]}", unknown[0], known)
     if len(options) < len(pairs):
         raise UserError(f"'{text}' has an option twice", hint="give each option once")
     return options
@@ -214,10 +216,10 @@ def _options(text: str, query: str) -> dict[str, str]:
 
 def _virtual(text: str) -> VirtualAddress:
     profile, _, query = text.removeprefix(VIRTUAL_PREFIX).partition("?")
-    options = _options(text, query)
-    size, target, scenario, abi = (options.pop(key, None) for key in ("data_mb", "target", "scenario", "abi"))
+    options = _options(text, query, _VIRTUAL_OPTIONS)
+    size, target, scenario, abi = map(options.get, _VIRTUAL_OPTIONS)
     is_wrong = "" in (target, scenario) or abi not in (None, PHONE_ABI) or (size is not None and not _is_size(size))
-    if not profile or options or is_wrong:
+    if not profile or is_wrong:
         raise UserError(
             f"'{text}' is no virtual device",
             hint=f"expected virtual:<profile>, with ?data_mb=<1 to {_MOST_DATA_MB}>, ?target=<backend>, ?abi={PHONE_ABI}, "

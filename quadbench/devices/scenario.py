@@ -106,12 +106,14 @@ def load_scenario(name_or_path: str) -> Scenario:
 
     Raises:
         SpecError: the file is wrong.
-        UnknownNameError: no scenario has this name.
+        UnknownNameError: no scenario has this name, and there is no such file.
     """
     path = Path(name_or_path)
-    if is_file(path) or path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+    if is_file(path) or len(path.parts) > 1:
         return load(path, Scenario)
     files = {file.stem: file for file in sorted(SCENARIOS_FOLDER.glob("*.yaml"))}
-    if name_or_path not in files:
-        raise UnknownNameError("scenario", name_or_path, files)
-    return load(files[name_or_path], Scenario)
+    if name_or_path in files:
+        return load(files[name_or_path], Scenario)
+    is_named_as_file = path.suffix in (".yaml", ".yml")
+    hint = f"there is no file '{path}'" if is_named_as_file else None
+    raise UnknownNameError("scenario", path.stem if is_named_as_file else name_or_path, files, hint=hint)
