@@ -1,6 +1,8 @@
 """Adapters that ask for a place in a bundle: the judgement, and what is added. Pushing stands in test_pipeline."""
 
 import json
+import re
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 
@@ -106,8 +108,23 @@ def test_a_louder_adapter_is_not_added_and_the_answer_says_what_to_do(
     assert main(["adapter", "admit", str(loud), "--bundle", str(bundle)]) == 2
     said = capsys.readouterr()
     assert "loud: needs distillation; even gauge-aligned" in said.out
-    assert "adapter 'loud' was not added: needs distillation. Hint: " in " ".join(said.err.split())
+    error = " ".join(said.err.split())
+    assert "adapter 'loud' was not added: needs distillation. Hint: no command gives it a place in this base" in error
+    assert error.endswith("whose profile has room for it: quadbench run RECIPE")
     assert list(bundle.parent.iterdir()) == [bundle]
+
+
+def test_an_adapter_that_is_only_too_strong_is_told_the_command_that_adds_it_at_a_smaller_weight(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_new(tmp_path / "strong.safetensors", up=2.0)
+    assert main(["adapter", "admit", str(file), "--bundle", str(bundle), "--name", "mine", "--weight", "2"]) == 2
+    (command,) = re.findall(
+        r"Hint: quadbench (.*) adds it for tasks that give it no greater", " ".join(capsys.readouterr().err.split())
+    )
+    assert main(shlex.split(command)) == 0
+    (extended,) = (path for path in bundle.parent.iterdir() if path != bundle)
+    assert {file.weight for file in read_manifest(extended, Bundle).artifact.adapters} == {0.5}
 
 
 def test_an_adapter_far_beyond_the_profile_is_refused(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

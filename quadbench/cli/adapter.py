@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 _UNET_ONLY = "leave out what the file has for the text encoder, and say what that comes to"
 _FILE = "a PEFT folder, or a .safetensors file of diffusers or kohya's scripts"
 MOST_RANK = 1024
-_HINT = (
-    "train it again with smaller changes, or list it in the recipe, with quad.distill if need be: that builds a base whose "
-    "profile has room for it"
+_NO_COMMAND = (
+    "no command gives it a place in this base: train it again with smaller changes, or list it in the recipe, with quad.distill "
+    "if need be, and build a base whose profile has room for it"
 )
 
 
@@ -103,9 +103,23 @@ def run_admit(options: argparse.Namespace) -> int:
         if admission.extended:
             print_text(f"next: {_next(options, bundle, admission.extended.folder)}")
     if admission.extended is None:
-        print_error(f"adapter '{admission.name}' was not added: {admission.judgement.acceptance}. Hint: {_HINT}")
+        hint = _cure(options, admission)
+        print_error(f"adapter '{admission.name}' was not added: {admission.judgement.acceptance}. Hint: {hint}")
         return AdapterError.exit_code
     return 0
+
+
+def _cure(options: argparse.Namespace, admission: "Admission") -> str:
+    """Say which command adds the adapter after all, or that none does, and which one builds a base that has a place for it."""
+    recipe = options.recipe if options.recipe and not is_built_in(options.recipe) else "RECIPE"
+    new_base = f"{_NO_COMMAND}: {next_command(options, 'run', recipe)}"
+    if admission.fits_at is None:
+        return new_base
+    given = {name: getattr(options, name) for name in ("bundle", "recipe", "like", "name", "devices")}
+    words = [word for name, value in given.items() if value for word in (f"--{name}", str(value))]
+    words += ["--unet-only"] if options.unet_only else []
+    weaker = next_command(options, "adapter", "admit", str(options.file), "--weight", f"{admission.fits_at:g}", *words)
+    return f"{weaker} adds it for tasks that give it no greater weight than that. At {admission.weight:g}, {new_base}"
 
 
 def _asked(options: argparse.Namespace) -> tuple[Candidate, Stored[Bundle]]:
@@ -182,6 +196,7 @@ def _answer(admission: "Admission") -> dict[str, Any]:
         "base": asdict(admission.base),
         "verdict": admission.judgement.acceptance,
         "reason": admission.judgement.reason,
+        "fits_at": admission.fits_at,
         "left_out": asdict(admission.left_out) if admission.left_out else None,
         "plain": asdict(admission.judgement.plain),
         "gauged": asdict(admission.judgement.gauged),

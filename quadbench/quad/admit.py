@@ -24,10 +24,15 @@ from quadbench.results.layout import folder_name
 from quadbench.results.manifest import check_contents, link, publish
 from quadbench.spec import LONGEST_NAME, NAME_EXPECTED, is_name
 
+_PARTS = (0.75, 0.5, 0.25)  # of a weight at which an adapter has no place
+
 
 @dataclass(frozen=True, kw_only=True)
 class Admission:
-    """A judgement of an adapter, at a weight, under a base. `extended` is the bundle with that adapter, once it was added."""
+    """A judgement of an adapter, at a weight, under a base. `extended` is the bundle with that adapter, once it was added.
+
+    `fits_at` is a smaller weight at which one that is not admitted would be; None where none was asked for or is known.
+    """
 
     name: str
     weight: float
@@ -35,6 +40,7 @@ class Admission:
     judgement: Judgement
     extended: Stored[Bundle] | None
     left_out: LeftOut | None = None
+    fits_at: float | None = None
 
 
 def judged(candidate: Candidate, bundle: Stored[Bundle]) -> Admission:
@@ -75,7 +81,7 @@ def admit(candidate: Candidate, bundle: Stored[Bundle], *, painting: Painting = 
     if candidate.task:
         checked_task(candidate.task, bundle.artifact, admission.name)
     if not admission.judgement.acceptance.is_admitted:
-        return admission
+        return replace(admission, fits_at=_smaller_weight(candidate, bundle))
     return replace(admission, extended=_extend(bundle, admission, candidate, painting))
 
 
@@ -141,6 +147,13 @@ def _checked_name(name: str) -> str:
     if not is_name(name):
         raise UserError(f"'{name}' is no name for an adapter; expected at most {LONGEST_NAME} characters: {NAME_EXPECTED}")
     return name
+
+
+def _smaller_weight(candidate: Candidate, bundle: Stored[Bundle]) -> float | None:
+    """Return the greatest of some smaller weights at which an adapter would be admitted; None where it would be at none."""
+    weights = (round(candidate.weight * part, 6) for part in _PARTS)
+    fitting = (w for w in weights if judged(replace(candidate, weight=w), bundle).judgement.acceptance.is_admitted)
+    return next(fitting, None)
 
 
 def _checked_weight(weight: float) -> float:
