@@ -2,8 +2,6 @@
 
     python bench/litert_scale.py RECIPE_OR_BUNDLE [--soc SM8750] [--most-gb 24] [--results DIR]
 
-    quadbench build recipes/sd15-scale.yaml; python bench/litert_scale.py recipes/sd15-scale.yaml
-
 A recipe is built if its bundle is not there yet. Each graph is written, and then written and compiled, by the process that
 `quadbench compile` runs for it. Its time is elapsed time. Its memory is what it and all processes that it started hold together
 (resident, summed, looked at ten times a second), at most, and beside it the most that any of them has held (VmHWM). A graph whose
