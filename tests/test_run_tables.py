@@ -114,8 +114,19 @@ def test_latex_breaks_words_and_lays_along_the_page_what_is_too_wide_even_so(wor
     assert (r"\begin{landscape}" in latex) is is_wide
     widths = [float(share) for share in re.findall(r"p{([\d.]+)\\linewidth}", latex)]
     assert len(widths) == words
-    assert sum(widths) < 1 - numbers * 8 / (125 if is_wide else 78)
+    assert sum(widths) < 1 - numbers * 8 / (125 if is_wide else 77)
     assert latex.count(r"\endfirsthead") == 1
+
+
+def test_latex_stacks_heads_and_sets_smaller_letters_where_figures_are_many() -> None:
+    columns = 17
+    row = ("40.61 ± 1.5",) * columns
+    table = TextTable(title="a", columns=("KID (of a net), dB",) * columns, numeric=(True,) * columns, rows=(row,))
+    latex = to_latex(table)
+    assert latex.count(r"\shortstack[r]{KID (of a \\ net), dB}") == columns
+    assert r"\tiny" in latex
+    few = replace(table, columns=table.columns[:2], numeric=(True, True), rows=(row[:2],))
+    assert not {r"\shortstack", r"\tiny", r"\begin{landscape}"} & set(re.findall(r"\\\w+(?:{landscape})?", to_latex(few)))
 
 
 def test_intervals_stand_beside_each_ratio_once_blocks_are_enough(run: RunResult) -> None:

@@ -1,67 +1,119 @@
 """LaTeX: a table of text -> the same for booktabs, as wide as a page at most, or long; none of its text is a command."""
 
 import re
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from quadbench.report.text_table import TextTable, plain_cell
 
 PACKAGES = r"\usepackage[T1]{fontenc} \usepackage{array,booktabs,longtable,pdflscape}"
 # Letters of \footnotesize (4.4 pt) across the text of `article`, 345 pt, the narrowest in use, and along it, 550 pt.
-_ACROSS, _ALONG = 78, 125
-_BETWEEN = 1.4  # letters between two columns, twice 3 pt
+_ACROSS, _ALONG = 77, 125
 _NARROW = 14  # letters of a column that is never broken, and that one that is broken has at least
 _MOST_ROWS = 20  # of a table that LaTeX may move: with its caption, and each row on two lines, they fit on a page
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Size:
+    """A size of letters: its command, the width of a letter, and the room between two columns, in letters of the largest size.
+
+    Computer Modern's small letters are wider for their height: digits of 8, 7, 6 and 5 points have 4.25, 3.99, 3.67 and 3.40.
+    """
+
+    command: str
+    letter: float
+    between: float
+
+
+_SIZES = (
+    _Size(command=r"\footnotesize\setlength{\tabcolsep}{3pt}", letter=1.0, between=1.4),
+    _Size(command=r"\scriptsize\setlength{\tabcolsep}{2pt}", letter=0.94, between=0.9),
+    _Size(command=r"\fontsize{6}{7}\selectfont\setlength{\tabcolsep}{2pt}", letter=0.87, between=0.9),
+    _Size(command=r"\tiny\setlength{\tabcolsep}{2pt}", letter=0.8, between=0.9),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """The head of a table, the kinds of its columns and the size of its letters, and that it takes the length of a page."""
+
+    head: str
+    columns: str
+    size: str
+    is_wide: bool
 
 
 def to_latex(table: TextTable) -> str:
     """Return a table with its caption: one that LaTeX moves to where there is room, or a `longtable` where it is long.
 
-    Columns of words are broken where they would not fit. What is too wide even so lies along the page. The first line, a comment,
-    names the packages that it takes.
+    Columns of words and heads of figures are broken where they would not fit. What is too wide even so lies along the page, in
+    smaller letters if it must. The first line, a comment, names the packages that it takes.
     """
-    columns, is_wide = _columns(table)
-    head = _row(table.columns)
+    layout = _layout(table)
+    columns, head = layout.columns, layout.head
     caption = rf"\caption[{{{_text(table.title)}}}]{{{_text(' '.join((f'{table.title}.', *table.notes)))}}}"
-    rows = [_row(row) for row in table.rows]
-    setting = r"\footnotesize\setlength{\tabcolsep}{3pt}"
+    rows = [_row(map(_text, row)) for row in table.rows]
     if len(rows) > _MOST_ROWS:
         lines = [
-            rf"\begingroup{setting}\setlength{{\LTcapwidth}}{{\linewidth}}",
+            rf"\begingroup{layout.size}\setlength{{\LTcapwidth}}{{\linewidth}}",
             rf"\begin{{longtable}}{{{columns}}}",
             rf"{caption} \\",
             *(r"\toprule", head, r"\midrule", r"\endfirsthead", r"\toprule", head, r"\midrule", r"\endhead"),
             *(*rows, r"\bottomrule", r"\end{longtable}", r"\endgroup"),
         ]
     else:
-        lines = [r"\begin{table}", rf"{setting}\centering", caption, rf"\begin{{tabular}}{{{columns}}}"]
+        lines = [r"\begin{table}", rf"{layout.size}\centering", caption, rf"\begin{{tabular}}{{{columns}}}"]
         lines += [r"\toprule", head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}", r"\end{table}"]
-    if is_wide:
+    if layout.is_wide:
         lines = [r"\begin{landscape}", *lines, r"\end{landscape}"]
     return "\n".join([f"% {PACKAGES}", *lines]) + "\n"
 
 
-def _columns(table: TextTable) -> tuple[str, bool]:
-    """Return the kinds of the columns, and that they take the length of a page."""
-    cells = zip(table.columns, *table.rows, strict=True)
-    widths = [max(len(plain_cell(cell)) for cell in column) for column in cells]
-    broken = [width > _NARROW and not numeric for width, numeric in zip(widths, table.numeric, strict=True)]
-    least = sum(_NARROW if is_broken else width for width, is_broken in zip(widths, broken, strict=True))
-    between = _BETWEEN * len(widths)
-    is_wide = least + between > _ACROSS
-    room = (_ALONG if is_wide else _ACROSS) - between
-    if sum(widths) <= room:
-        return "".join("r" if numeric else "l" for numeric in table.numeric), is_wide
-    wanted = sum(width - _NARROW for width, is_broken in zip(widths, broken, strict=True) if is_broken)
-    kinds = []
-    for width, is_broken, numeric in zip(widths, broken, table.numeric, strict=True):
-        share = (_NARROW + (width - _NARROW) / wanted * max(room - least, 0)) / (room + between) if is_broken else 0
-        broken_kind = rf">{{\raggedright\arraybackslash}}p{{{share:.3f}\linewidth}}"
-        kinds.append(broken_kind if is_broken else "r" if numeric else "l")
-    return "".join(kinds), is_wide
+def _layout(table: TextTable) -> _Layout:
+    count, largest = len(table.columns), _SIZES[0]
+    heads: list[tuple[str, ...]] = [(plain_cell(name),) for name in table.columns]
+    cells = [max((len(plain_cell(row[index])) for row in table.rows), default=0) for index in range(count)]
+    if sum(map(_width, heads, cells)) + largest.between * count > _ACROSS:
+        heads = [
+            _broken(head[0], cell) if numeric else head for head, cell, numeric in zip(heads, cells, table.numeric, strict=True)
+        ]
+    widths = list(map(_width, heads, cells))
+    is_words = [width > _NARROW and not numeric for width, numeric in zip(widths, table.numeric, strict=True)]
+    least = sum(_NARROW if words else width for width, words in zip(widths, is_words, strict=True))
+    is_wide = least + largest.between * count > _ACROSS
+    across = _ALONG if is_wide else _ACROSS
+    size = next((size for size in _SIZES if least * size.letter + size.between * count <= across), _SIZES[-1])
+    left = max((across - size.between * count) / size.letter - least, 0)
+    wanted = sum(width - _NARROW for width, words in zip(widths, is_words, strict=True) if words)
+    kinds = ["r" if numeric else "l" for numeric in table.numeric]
+    if wanted > left:
+        shares = [(_NARROW + (width - _NARROW) / wanted * left) * size.letter / across for width in widths]
+        kinds = [_paragraph(share) if words else kind for kind, share, words in zip(kinds, shares, is_words, strict=True)]
+    return _Layout(head=_row(map(_stacked, heads)), columns="".join(kinds), size=size.command, is_wide=is_wide)
 
 
-def _row(cells: Sequence[str]) -> str:
-    return " & ".join(map(_text, cells)) + r" \\"
+def _width(head: Sequence[str], cell: int) -> int:
+    return max(cell, *map(len, head))
+
+
+def _broken(head: str, width: int) -> tuple[str, ...]:
+    """Return the lines of a head that is no wider than its cells, or than its longest word."""
+    longest = max(map(len, re.split(r"\s+|(?<=-)", head)))
+    return tuple(textwrap.wrap(head, max(width, longest, 1), break_long_words=False)) or (head,)
+
+
+def _stacked(lines: Sequence[str]) -> str:
+    joined = r" \\ ".join(map(_text, lines))
+    return rf"\shortstack[r]{{{joined}}}" if len(lines) > 1 else joined
+
+
+def _paragraph(share: float) -> str:
+    return rf">{{\raggedright\arraybackslash}}p{{{share:.3f}\linewidth}}"
+
+
+def _row(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + r" \\"
 
 
 _FIRST_UNSET = 0x180  # behind Latin's extensions, of which T1 sets all but these

@@ -28,8 +28,9 @@ def _run(folder: Path) -> str:
 
 def _sweep(_: Path) -> str:
     good = (40.0, 42.0, 41.0, 43.0)
-    one = point("int16", psnr=good, end_to_end=EVEN, bytes=(10.0,))
-    return render_study(sweep_of(one, point("int8", psnr=good, end_to_end=EVEN, bytes=(8.8,))))
+    many = {f"one of many figures, no. {number}": good for number in range(20)}
+    one = point("int16", psnr=good, end_to_end=EVEN, bytes=(10.0,), **many)
+    return render_study(sweep_of(one, point("int8", psnr=good, end_to_end=EVEN, bytes=(8.8,), **many)))
 
 
 def _comparison(_: Path) -> str:
