@@ -97,9 +97,9 @@ class UnknownNameError(UserError):
         listed = list(said.values())[-most:] if most else list(said.values())
         of_many = f"the latest {len(listed)} of {len(said)}: " if len(listed) < len(said) else ""
         meant = [f"did you mean '{one}'{said[one].removeprefix(one)}?" for one in _near(name, list(said))]
-        names = "" if known is None else f"; known: {of_many}{', '.join(listed) or 'none'}"
+        asked, names = shown(name)[1:-1], of_many + (", ".join(listed) or "none")
         super().__init__(
-            f"unknown {kind} '{shown(name)[1:-1]}'{names}",
+            f"unknown {kind} '{asked}'" if known is None else f"unknown {kind} '{asked}'; known: {names}",
             hint=" ".join(filter(None, (*meant, hint))) or None,
         )
 
