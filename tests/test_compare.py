@@ -17,11 +17,13 @@ from quadbench.artifacts import LORA_PREFIX, Bundle, Caveat, Component, Graph, R
 from quadbench.artifacts.fingerprint import contents, differences, unlike
 from quadbench.cli import main
 from quadbench.recipe import Measure, Runtime, Terms
-from quadbench.report.sides import ALL_TASKS, PRIMARY, Side, compared, interleaved_rows, replanned, sides_of_blocks
-from quadbench.report.versus import VersusDevice, sentence, side_table
+from quadbench.report.forest import forest_of
+from quadbench.report.sides import ALL_TASKS, PRIMARY, Side, SideRow, compared, interleaved_rows, replanned, sides_of_blocks
+from quadbench.report.units import Unit
+from quadbench.report.versus import Versus, VersusDevice, VersusSide, sentence, side_table
 from quadbench.results.layout import Layout
 from quadbench.results.runs import load_run, read_run_file, save_run
-from quadbench.statistics import LOOKS, Looks, Verdict
+from quadbench.statistics import LOOKS, Comparison, Looks, Verdict
 from quadbench.study.chosen import choose, measured_alike
 
 BLOCKS = 6
@@ -91,7 +93,7 @@ def device(tmp_path: Path, slower: float, **changes: Any) -> VersusDevice:
 def test_the_result_is_said_first_with_its_interval_and_verdict(tmp_path: Path) -> None:
     said = sentence(device(tmp_path / "a", 1.05))
     assert said.startswith("On virtual:s25, an image takes 5.0 % more time on B than on A (")
-    assert said.endswith(" % more, 6 blocks): WORSE.")
+    assert said.endswith(" % more, 6 blocks; medians 229 ms and 218 ms): WORSE.")
     assert "takes the same time on A and B, to within 2.0 % (" in sentence(device(tmp_path / "b", 1.0))
     broken = sentence(device(tmp_path / "c", 1.0, broken="the phone is hot"))
     assert broken.endswith("; it ended early: the phone is hot.")
@@ -108,6 +110,29 @@ def test_a_table_has_a_line_for_each_figure(tmp_path: Path) -> None:
     assert table.rows[0][:2] == (ALL_TASKS, "End to end, ms")
     assert table.rows[0][-1] == "WORSE"
     assert {row[-1] for row in table.rows} >= {"WORSE", "exact"}
+
+
+def judged(ratio: float, low: float, high: float, verdict: Verdict) -> SideRow:
+    told = Comparison(blocks=6, ratio=ratio, low=low, high=high, sign_flip_p=0.03, verdict=verdict, blocks_needed=None)
+    return SideRow(
+        device=S25, task="restyle", key="end_to_end", title="End to end", unit=Unit.MILLISECONDS, a=None, b=None, comparison=told
+    )
+
+
+def drawn(*rows: SideRow) -> list[str]:
+    looked_at = VersusDevice(device=S25, blocks=BLOCKS, looks=LOOKS, rows=rows, differences={}, caveats=())
+    side = VersusSide(source="quickstart", changes={}, variant=Variant.SHARED, run_id="1")
+    whole = Versus(comparison_id="1", a=side, b=side, to_see=None, devices=(looked_at,), failures={})
+    return [row.drawn for row in forest_of(whole).rows[S25.address]]
+
+
+def test_the_scale_reaches_every_decided_interval_and_what_is_cut_of_others_ends_in_an_arrow() -> None:
+    better, unknown = drawn(judged(0.5, 0.4, 0.6, Verdict.BETTER), judged(1.1, 0.7, 9.0, Verdict.INCONCLUSIVE))
+    assert "<circle" in better
+    assert "<path" not in better
+    assert unknown.count("<path") == 1
+    (huge,) = drawn(judged(30.0, 20.0, 40.0, Verdict.WORSE))
+    assert "<circle" not in huge
 
 
 def test_what_else_differs_is_named(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from support.synthetic_run import ABBA, failed, make_run
 
 from quadbench.artifacts import Caveat, RunResult, Variant
-from quadbench.report.next_step import next_step
+from quadbench.report.next_step import next_of_comparison, next_step
 from quadbench.results.layout import Layout
 
 PHONE = "Attach a phone"
@@ -45,3 +45,14 @@ def test_going_on_is_a_command_in_the_same_results_folder(tmp_path: Path) -> Non
     cut = replace(make_run(tmp_path), is_cut_short=True)
     assert next_step(cut, [], None, words=Layout(Path("results")).words).endswith(cut.run_id)
     assert next_step(cut, [], None, words=Layout(Path("my runs")).words).endswith(f"{cut.run_id} --results 'my runs'")
+
+
+def test_after_a_comparison_doubts_are_cured_before_more_is_launched() -> None:
+    def said(*caveats: Caveat, is_decided: bool = True) -> str:
+        return next_of_comparison(caveats, is_in_turn=True, is_decided=is_decided)
+
+    assert said() == "Nothing has to be done."
+    assert said(is_decided=False).startswith("Ask for a larger difference with --to-see")
+    assert said(Caveat.LOADED_HOST) == "Run again while nothing else runs there. Then:"
+    assert said(Caveat.THIS_MACHINE).startswith("Attach a phone")
+    assert next_of_comparison((), is_in_turn=False, is_decided=False) == "To know, launch both in turn:"

@@ -1,18 +1,20 @@
 """Forest: a comparison -> a row for each device, task and figure, with its interval drawn on one scale for all. Pure."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from quadbench.report.chart import rule, svg, text
 from quadbench.report.sides import SideRow
-from quadbench.report.units import between, change, decibels, show
+from quadbench.report.units import between, change, decibels, percent, show
 from quadbench.report.versus import Versus
 from quadbench.statistics import EQUIVALENCE_MARGIN, Comparison, Verdict
 
 _WIDTH, _HEIGHT, _EDGE = 220, 20, 8
-_LEAST, _MOST = 0.05, 0.5  # that the scale reaches to each side of 1; what lies beyond is an arrow at its edge
+_LEAST, _MOST = 0.05, 4.0  # that the scale reaches above 1, and as far below; what lies beyond is an arrow at its edge
+_STEPS = (4.0, 2.0, 1.0, 0.4, 0.2, 0.1, 0.05, 0.02, 0.01)  # that it is marked at
 _COLOURS = {Verdict.WORSE: "#a8201a", Verdict.BETTER: "#2a7a3b", Verdict.SAME: "#1d5fa6", Verdict.INCONCLUSIVE: "#7a5c00"}
 
 
@@ -41,14 +43,21 @@ class Forest:
 def forest_of(versus: Versus) -> Forest:
     """Return all figures of a comparison; where sides were not launched in turn there are ratios, and nothing is drawn."""
     told = [row.comparison for device in versus.devices for row in device.rows if row.comparison]
-    ends = [abs(math.log(end)) for one in told for end in (one.low, one.high) if end]
-    reach = max([math.log1p(_LEAST), *(end for end in ends if end < math.log1p(_MOST))])
+    reach = _reach(told)
     margins = [device.looks.margin for device in versus.devices if device.looks]
     margin = max(margins, default=EQUIVALENCE_MARGIN)
     return Forest(
         scale=_scale(reach) if told else Markup(""),
         rows={device.device.address: tuple(_row(row, reach, margin) for row in device.rows) for device in versus.devices},
     )
+
+
+def _reach(told: Sequence[Comparison]) -> float:
+    """Return how far the scale goes, as a logarithm: as far as any ratio, and as the intervals of all that was decided."""
+    decided = [one for one in told if one.verdict is not Verdict.INCONCLUSIVE]
+    ends = [*(one.ratio for one in told), *(end for one in decided for end in (one.low, one.high))]
+    reached = max((abs(math.log(end)) for end in ends if end), default=0.0)
+    return min(max(math.log1p(_LEAST), 1.05 * reached), math.log1p(_MOST))
 
 
 def _row(row: SideRow, reach: float, margin: float) -> ForestRow:
@@ -82,8 +91,8 @@ def _change(row: SideRow, ratio: float | None) -> str:
 def _scale(reach: float) -> Markup:
     """Draw the axis: 1 in the middle, and the same change to both sides."""
     share = math.expm1(reach) * 0.9
-    step = next(step for step in (0.4, 0.2, 0.1, 0.05, 0.02, 0.01) if step <= share)
-    words = ((1 / (1 + step), f"−{step / (1 + step):.0%}"), (1.0, "equal"), (1 + step, f"+{step:.0%}"))
+    step = next(step for step in _STEPS if step <= share)
+    words = ((1 / (1 + step), f"−{percent(step / (1 + step))}"), (1.0, "equal"), (1 + step, f"+{percent(step)}"))
     body = [text(_x(math.log(ratio), reach), 14, word, anchor="middle") for ratio, word in words]
     return Markup(svg(_WIDTH, _HEIGHT, "Scale: how much more B takes than A", body))
 
@@ -95,12 +104,14 @@ def _interval(told: Comparison, reach: float, margin: float) -> Markup:
     middle, colour, name = _HEIGHT / 2, _COLOURS[told.verdict], told.verdict.lower()
     low, high = (_x(math.log(end or told.ratio), reach) for end in (told.low, told.high))
     left, right = (_x(sign * math.log1p(margin), reach) for sign in (-1, 1))
+    beyond = [(x, end) for x, end in ((low, told.low), (high, told.high)) if end and abs(math.log(end)) > reach]
     x = _x(math.log(told.ratio), reach)
     band = f'x="{left:.1f}" y="0" width="{right - left:.1f}" height="{_HEIGHT}" fill="#d9dce1" fill-opacity="0.5"'
     body = [
         f'<rect class="band" {band}/>',
         rule("edge", (_x(0, reach), 0), (_x(0, reach), _HEIGHT), "#8d9199"),
         rule(f"verdict {name}", (low, middle), (high, middle), colour, ' stroke-width="2"'),
+        *(_arrow(x, math.log(end), f'class="verdict {name}" fill="{colour}"') for x, end in beyond),
         _mark(x, math.log(told.ratio) / reach, f'class="verdict {name}" fill="{colour}"'),
     ]
     return Markup(svg(_WIDTH, _HEIGHT, f"{change(told.ratio)}: {told.verdict}", body))
@@ -108,10 +119,13 @@ def _interval(told: Comparison, reach: float, margin: float) -> Markup:
 
 def _mark(x: float, share: float, style: str) -> str:
     """Draw a dot, or at the scale's edge an arrow to what lies beyond."""
-    middle = _HEIGHT / 2
     if abs(share) <= 1:
-        return f'<circle {style} cx="{x:.1f}" cy="{middle:.1f}" r="4"/>'
-    tip = math.copysign(_EDGE - 1, share)
+        return f'<circle {style} cx="{x:.1f}" cy="{_HEIGHT / 2:.1f}" r="4"/>'
+    return _arrow(x, share, style)
+
+
+def _arrow(x: float, side: float, style: str) -> str:
+    middle, tip = _HEIGHT / 2, math.copysign(_EDGE - 1, side)
     return f'<path {style} d="M{x:.1f},{middle - 5:.1f} L{x + tip:.1f},{middle:.1f} L{x:.1f},{middle + 5:.1f} Z"/>'
 
 

@@ -45,6 +45,21 @@ def next_step(
     return " ".join(steps)
 
 
+def next_of_comparison(caveats: Iterable[Caveat], *, is_in_turn: bool, is_decided: bool) -> str:
+    """Return what helps most after a comparison, ending with a colon where the command for that is to follow."""
+    doubted = set(caveats)
+    if not is_in_turn:
+        return "To know, launch both in turn:"
+    steps = [caveat.cure for caveat in (*_CURED, Caveat.STILL_WARMING) if caveat in doubted]
+    if not _ELSEWHERE.isdisjoint(doubted):
+        steps.append("Attach a phone, see its name with quadbench devices, and name it in the place of this device:")
+    elif steps:
+        steps.append("Then:")
+    elif not is_decided:
+        return "Ask for a larger difference with --to-see, or find a quieter hour for the same again:"
+    return " ".join(steps) or "Nothing has to be done."
+
+
 def _settings(result: RunResult, caveats: Collection[Caveat]) -> Iterator[str]:
     if _launches(result) < _ENOUGH:
         yield f"set measure.launches to {_ENOUGH} for verdicts on times and memory"

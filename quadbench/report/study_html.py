@@ -13,12 +13,13 @@ from quadbench.report.cost_chart import cost_chart
 from quadbench.report.documents import study_json
 from quadbench.report.forest import forest_of
 from quadbench.report.launch_chart import launch_chart
+from quadbench.report.next_step import next_of_comparison
 from quadbench.report.page import page_environment, write_page
 from quadbench.report.sweep import Sweep, SweepPoint
 from quadbench.report.sweep_answer import settling, sweep_answer
 from quadbench.report.sweep_chart import sweep_chart
 from quadbench.report.sweep_tables import sweep_tables
-from quadbench.report.versus import Versus, difference_table, sentence
+from quadbench.report.versus import Versus, difference_table, is_decided, sentence
 from quadbench.results.layout import Layout
 
 
@@ -69,14 +70,17 @@ def _render_sweep(sweep: Sweep) -> str:
 
 def _render_comparison(versus: Versus) -> str:
     charts = {device.device.address: launch_chart(device) for device in versus.devices}
+    caveats = _in_order(caveat for device in versus.devices for caveat in device.caveats)
+    is_in_turn = any(device.looks for device in versus.devices)
     return (
         _environment()
         .get_template("comparison.html.j2")
         .render(
             versus=versus,
             answer=tuple(map(sentence, versus.devices)),
-            caveats=_in_order(caveat for device in versus.devices for caveat in device.caveats),
-            is_in_turn=any(device.looks for device in versus.devices),
+            caveats=caveats,
+            is_in_turn=is_in_turn,
+            next_step=next_of_comparison(caveats, is_in_turn=is_in_turn, is_decided=all(map(is_decided, versus.devices))),
             forest=forest_of(versus),
             charts={address: Markup(chart) for address, chart in charts.items() if chart},
             differences=[table for device in versus.devices if (table := difference_table(device)).rows],

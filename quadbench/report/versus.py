@@ -104,6 +104,12 @@ def primary_row(device: VersusDevice) -> SideRow | None:
     return next((row for row in rows if row.task == ALL_TASKS), rows[0] if rows else None)
 
 
+def is_decided(device: VersusDevice) -> bool:
+    """Say whether the times of a device's sides were told apart, or are the same."""
+    row = primary_row(device)
+    return row is not None and row.comparison is not None and row.comparison.verdict is not Verdict.INCONCLUSIVE
+
+
 def sentence(device: VersusDevice) -> str:
     """Say what came of the comparison on a device, the result first."""
     row, where = primary_row(device), f"On {device.device.address}"
@@ -111,7 +117,7 @@ def sentence(device: VersusDevice) -> str:
         return f"{where}, {_stored(row)}. Whether that is their doing is not known: the runs were not launched in turn."
     if row is None or row.comparison is None or row.comparison.ratio is None:
         return f"{where}, there are no times to compare{f': {device.broken}' if device.broken else ''}."
-    return f"{where}, {_said(row.comparison, device.looks)}{f'; it ended early: {device.broken}' if device.broken else ''}."
+    return f"{where}, {_said(row, row.comparison, device.looks)}{f'; it ended early: {device.broken}' if device.broken else ''}."
 
 
 def _stored(row: SideRow | None) -> str:
@@ -121,12 +127,14 @@ def _stored(row: SideRow | None) -> str:
     return "an image took the same time on A and B" if told.startswith("0.0 %") else f"an image took {told} time on B than on A"
 
 
-def _said(told: Comparison, looks: Looks) -> str:
+def _said(row: SideRow, told: Comparison, looks: Looks) -> str:
     blocks = plural(told.blocks, "block")
+    b, a = (f"{show(side.value, row.unit)} {row.unit}" if side and row.unit else "unknown" for side in (row.b, row.a))
     within = f"{between(told.low, told.high)}, {blocks}" if told.low is not None and told.high is not None else blocks
     match told.verdict:
         case Verdict.WORSE | Verdict.BETTER:
-            return f"an image takes {change(told.ratio)} time on B than on A ({within}): {told.verdict}"
+            less = f"an image takes {change(told.ratio)} time on B than on A"
+            return f"{less} ({within}; medians {b} and {a}): {told.verdict}"
         case Verdict.SAME:
             return f"an image takes the same time on A and B, to within {percent(looks.margin)} ({within}): {told.verdict}"
         case Verdict.INCONCLUSIVE:
@@ -185,7 +193,7 @@ def versus_csv(versus: Versus) -> str:
 def difference_table(device: VersusDevice) -> TextTable:
     """Return what is not the same on both sides of a device."""
     return TextTable(
-        title=f"{device.device.address}: what else differs",
+        title=f"{device.device.address}: what differs",
         columns=("What", "A", "B"),
         numeric=(False, False, False),
         rows=tuple((name, *values) for name, values in device.differences.items()),
