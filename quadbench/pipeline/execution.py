@@ -101,7 +101,7 @@ def measure(
             budget=budget,
         )
         failures = run.measure_all(devices, phones, left_out or {})
-        _require_begun(records, run_id)
+        _require_begun(records, run_id, layout)
         return run_id, failures
 
 
@@ -139,9 +139,9 @@ def _bundles(
     return {profile: in_results(bundle, layout) for profile, bundle in bundles.items()}
 
 
-def _require_begun(records: Records, run_id: str) -> None:
+def _require_begun(records: Records, run_id: str, layout: Layout) -> None:
     if not records.has_run(run_id):
-        hint = f"give it more, or go on: quadbench run --resume {run_id}"
+        hint = f"give it more, or go on: {layout.command('run', '--resume', run_id)}"
         raise NoTimeError("the time of the run was over before its first launch", hint=hint)
 
 
