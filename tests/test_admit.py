@@ -127,6 +127,18 @@ def test_an_adapter_that_is_only_too_strong_is_told_the_command_that_adds_it_at_
     assert {file.weight for file in read_manifest(extended, Bundle).artifact.adapters} == {0.5}
 
 
+def test_an_adapter_for_more_sites_than_the_base_has_is_told_what_builds_a_base_for_it(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = next(iter(KNOWN.values()))
+    other = Known(down=other.down.clone(), up=other.up.clone(), alpha=other.alpha)
+    file = write_kohya(tmp_path / "wide.safetensors", {**KNOWN, "mid_block.elsewhere": other})
+    assert main(["adapter", "admit", str(file), "--bundle", str(bundle)]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the base has no mid_block_elsewhere" in said
+    assert said.endswith("list it in the recipe, of which quadbench run RECIPE builds a base that has a place for it")
+
+
 def test_an_adapter_far_beyond_the_profile_is_refused(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["adapter", "admit", str(write_new(tmp_path / "wild.safetensors", up=1e3)), "--bundle", str(bundle)]) == 2
     assert "wild: refused; the profile's ranges keep too little of it" in capsys.readouterr().out

@@ -50,6 +50,11 @@ def test_what_is_no_expression_is_refused(text: str) -> None:
         read_expression(text)
 
 
+def test_a_name_without_its_parts_is_answered_with_a_whole_one() -> None:
+    with pytest.raises(UserError, match=r"expected a name as shared\.end_to_end_ms\.p50, a number or a sign, found 'x > 3'"):
+        read_expression("x > 3")
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

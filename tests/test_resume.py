@@ -129,6 +129,14 @@ def test_a_bundle_is_resumed_on_its_own_terms(recipe: Recipe, results: Layout, r
     assert load_run(results, caught.value.run_id).planned == {Variant.FLOAT: 1, Variant.SHARED: 2}
 
 
+def test_a_bundle_that_lies_elsewhere_is_kept_with_its_run(tiny_bundle: Stored[Bundle], recipe: Recipe, tmp_path: Path) -> None:
+    layout, terms = Layout(tmp_path), replace(recipe.terms, baselines=())
+    outcome = pipeline.run_bundle(tiny_bundle, terms, ["local"], layout=layout, observer=Silent())
+    assert outcome.is_ok
+    assert outcome.report.is_file()
+    assert load_run(layout, outcome.result.run_id).stored.folder == layout.bundle(tiny_bundle.artifact.digest)
+
+
 @pytest.mark.slow
 def test_one_ctrl_c_finishes_the_launch_and_the_printed_command_goes_on(tiny_recipe: Path, results: Layout) -> None:
     folder = tiny_recipe.parent

@@ -2,7 +2,6 @@
 
 import argparse
 import re
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,7 +66,8 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 def next_command(options: argparse.Namespace, *words: str) -> str:
     """Return the command that comes next, as a shell takes it, in the same results folder."""
-    return f"quadbench {shlex.join((*words, *options.layout.words))}"
+    layout: Layout = options.layout
+    return layout.command(*words)
 
 
 def add_abi(parser: argparse.ArgumentParser, default: Abi) -> None:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from quadbench.artifacts import RunResult
 from quadbench.cli.console import print_error, print_json, print_text, stdout_console
+from quadbench.cli.options import next_command
 from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import ConditionError
 from quadbench.report import (
@@ -82,7 +83,7 @@ def _print_tables(options: argparse.Namespace, view: ReportView, path: Path | No
         _print_baseline(console, view.baseline, is_full=options.full)
     if view.next_step:
         console.print(f"next: {view.next_step}", highlight=False, markup=False)
-    print_text(f"report: {path}" if path else f"no report yet; quadbench report {result.run_id} writes it")
+    print_text(f"report: {path}" if path else f"no report yet; {next_command(options, 'report', result.run_id)} writes it")
 
 
 def _print_baseline(console: Console, baseline: Baseline, *, is_full: bool) -> None:

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     if lines:
         _print_lines(options, lines)
     if not studies and not lines:
-        print_text("no run yet; quadbench run quickstart makes one")
+        print_text(f"no run yet; {next_command(options, 'run', 'quickstart')} makes one")
     return 0
 
 

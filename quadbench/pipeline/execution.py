@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from quadbench.artifacts import ErrorClass, RunResult, Status
+from quadbench.artifacts import Bundle, ErrorClass, RunResult, Status, Stored
 from quadbench.compile.availability import require
 from quadbench.devices import Device, HostedPhone, connect, hosted_phones
 from quadbench.errors import DeviceError, HarnessError, NoTimeError, QuadbenchError
@@ -18,6 +18,7 @@ from quadbench.pipeline.resumption import require_same_bundle, require_same_devi
 from quadbench.pipeline.run_under_way import RunUnderWay
 from quadbench.pipeline.work import Work
 from quadbench.report import write_report
+from quadbench.results.bundles import in_results
 from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
 from quadbench.results.records import Records, open_records
@@ -85,7 +86,7 @@ def measure(
         require_cores(work.terms.runtime.cores, devices)
         stored = records.of_run_if_any(work.run_id) if work.run_id else ()
         require_same_devices(devices, (*work.devices, *(record.device for record in stored)))
-        bundles = work.bundles_of([device.profile.name for device in devices] + [phone.profile.name for phone in phones], seen)
+        bundles = _bundles(work, [*devices, *phones], layout, seen)
         require_same_bundle(bundles, stored)
         run = RunUnderWay(
             work=work,
@@ -100,7 +101,7 @@ def measure(
             budget=budget,
         )
         failures = run.measure_all(devices, phones, left_out or {})
-        _require_begun(records, run_id)
+        _require_begun(records, run_id, layout)
         return run_id, failures
 
 
@@ -130,9 +131,17 @@ def _hosted(addresses: Sequence[str]) -> list[HostedPhone]:
     return phones
 
 
-def _require_begun(records: Records, run_id: str) -> None:
+def _bundles(
+    work: Work, devices: Sequence[Device | HostedPhone], layout: Layout, observer: Observer
+) -> dict[str, Stored[Bundle]]:
+    """Return by profile the bundle that its devices run, as it lies in the results folder."""
+    bundles = work.bundles_of([device.profile.name for device in devices], observer)
+    return {profile: in_results(bundle, layout) for profile, bundle in bundles.items()}
+
+
+def _require_begun(records: Records, run_id: str, layout: Layout) -> None:
     if not records.has_run(run_id):
-        hint = f"give it more, or go on: quadbench run --resume {run_id}"
+        hint = f"give it more, or go on: {layout.command('run', '--resume', run_id)}"
         raise NoTimeError("the time of the run was over before its first launch", hint=hint)
 
 

@@ -24,7 +24,7 @@ def resumed_work(begun: RunFile, addresses: Sequence[str], layout: Layout) -> Wo
         UserError: the run has ended, does not say what it takes to go on, or has no device with such an address.
         ArtifactError: a bundle of the run is gone, or was changed.
     """
-    terms = _terms(begun)
+    terms = _terms(begun, layout)
     unknown = [address for address in addresses if address not in begun.addresses]
     if unknown:
         known = ", ".join(begun.addresses)
@@ -40,7 +40,7 @@ def resumed_work(begun: RunFile, addresses: Sequence[str], layout: Layout) -> Wo
     return Work(name=name, terms=terms, bundles_of=bundles_of, run_id=begun.run_id, devices=begun.devices)
 
 
-def _terms(begun: RunFile) -> Terms:
+def _terms(begun: RunFile, layout: Layout) -> Terms:
     run_id, terms = begun.run_id, begun.terms
     if begun.planned is None or terms is None or not begun.addresses:
         reason = "was begun by an older quadbench, which did not note how it is measured, and on what"
@@ -48,7 +48,8 @@ def _terms(begun: RunFile) -> Terms:
     if not begun.planned:
         raise UserError(f"run {run_id} is a side of a comparison, which cannot go on", hint="compare anew")
     if begun.is_ended:
-        raise UserError(f"run {run_id} has come to its end: nothing of it is missing", hint=f"quadbench report {run_id}")
+        hint = layout.command("report", run_id)
+        raise UserError(f"run {run_id} has come to its end: nothing of it is missing", hint=hint)
     return terms
 
 

@@ -137,7 +137,7 @@ class _ExpressionReader:
         if match:
             self._end = match.end()
         elif self._text[self._end :].strip():
-            raise self.refused("a name, a number or a sign")
+            raise self.refused("a name as shared.end_to_end_ms.p50, a number or a sign")
         return before
 
 

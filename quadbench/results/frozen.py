@@ -3,16 +3,15 @@
 import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from quadbench.artifacts import SCHEMA_VERSION, Bundle, Stored
 from quadbench.artifacts.names import Sha256
-from quadbench.artifacts.parts import file_refs
 from quadbench.errors import ArtifactError, UnknownNameError, UserError, shown
+from quadbench.results.bundles import kept
 from quadbench.results.layout import Layout
-from quadbench.results.manifest import check_contents, link, publish, read_manifest
+from quadbench.results.manifest import read_manifest
 from quadbench.results.storage import write_whole
 from quadbench.spec import NAME_EXPECTED, first_problem, is_name, read_json
 
@@ -55,19 +54,12 @@ def freeze(name: str, bundle: Stored[Bundle], layout: Layout) -> Frozen:
                 f"'{name}' is bundle {there.bundle[:12]} for good, and cannot become {bundle.artifact.digest[:12]}",
                 hint="give the other bundle a name of its own: series beside it begin anew",
             )
-        _keep(bundle, layout)
+        kept(bundle, layout)
         return there
-    _keep(bundle, layout)
+    kept(bundle, layout)
     frozen = Frozen(name=name, bundle=bundle.artifact.digest, frozen_at=datetime.now(UTC))
     write_whole(path, json.dumps(asdict(frozen), indent=1, default=datetime.isoformat))
     return frozen
-
-
-def _keep(bundle: Stored[Bundle], layout: Layout) -> None:
-    """Have a bundle in the results folder, where it may have been removed."""
-    check_contents(bundle, file_refs(bundle.artifact))
-    if bundle.folder.resolve() != layout.bundle(bundle.artifact.digest).resolve():
-        _copy(bundle, layout)
 
 
 def read_frozen(name: str, layout: Layout) -> Frozen:
@@ -119,12 +111,3 @@ def frozen_digests(layout: Layout) -> set[str]:
         ArtifactError: a file of one is damaged.
     """
     return {read_frozen(name, layout).bundle for name in frozen_names(layout)}
-
-
-def _copy(bundle: Stored[Bundle], layout: Layout) -> None:
-    def fill(folder: Path) -> Bundle:
-        for file in dict.fromkeys(file_refs(bundle.artifact)):
-            link(bundle.path(file), folder / file.path)
-        return bundle.artifact
-
-    publish(layout.bundle(bundle.artifact.digest), fill)

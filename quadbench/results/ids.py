@@ -28,7 +28,7 @@ def unknown_id(word: str, layout: Layout, *wanted: str) -> UserError:
     kinds, (*others, last) = stored_ids(layout), wanted or (RUN,)
     expected = f"{', '.join(others)} or {last}" if others else last
     if (kind := kinds.get(word)) and kind not in (*others, last):
-        hint = "quadbench history says what nights found" if kind == NIGHT else f"quadbench show {word} shows it"
+        hint = "quadbench history says what nights found" if kind == NIGHT else f"{layout.command('show', word)} shows it"
         return UserError(f"'{word}' is a {kind}; expected a {expected}", hint=hint)
     known = {name: kind for name, kind in kinds.items() if kind in (*others, last)}
     return UnknownNameError(expected, word, known, labels=known if others else {}, most=_LISTED, hint=_FOLDER_HINT)

@@ -1,6 +1,7 @@
 """Layout: a results folder -> where each thing in it lies. No other module knows these names."""
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,10 @@ class Layout:
     """Everything below one results folder. A path that is returned need not exist."""
 
     root: Path
+
+    def command(self, *words: str) -> str:
+        """The command of quadbench with these words in this folder, as a shell takes it."""
+        return f"quadbench {shlex.join((*words, *self.words))}"
 
     @property
     def words(self) -> tuple[str, ...]:

@@ -278,7 +278,7 @@ def keep_record(records: Records, record: RunRecord, layout: Layout, guard: Guar
 
 def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecord, ...]]:
     """Return a run's file and its records, of which there is at least one; None is the latest run that ended, if one did."""
-    nothing = ArtifactError(f"'{layout.root}' holds no run yet", hint="quadbench run recipes/quickstart.yaml makes one")
+    nothing = ArtifactError(f"'{layout.root}' holds no run yet", hint=f"{layout.command('run', 'quickstart')} makes one")
     source = database_of(layout)
     if isinstance(source, Path) and not os.path.lexists(source):
         raise nothing

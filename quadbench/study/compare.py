@@ -16,6 +16,7 @@ from quadbench.pipeline.progress import seen_by_others
 from quadbench.report.documents import write_comparison
 from quadbench.report.study_html import write_study_report
 from quadbench.report.versus import Versus, sentence
+from quadbench.results.bundles import in_results
 from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
@@ -143,7 +144,8 @@ def _equipped(
 
 def _prepared(letter: str, chosen: Chosen, devices: Sequence[Device], means: Means) -> PreparedSide:
     profiles = [device.profile.name for device in devices]
-    bundles = chosen.bundles(profiles, layout=means.layout, observer=means.observer)
+    chosen_bundles = chosen.bundles(profiles, layout=means.layout, observer=means.observer)
+    bundles = {profile: in_results(bundle, means.layout) for profile, bundle in chosen_bundles.items()}
     for bundle in bundles.values():
         require_variant(chosen, {graph.variant for graph in bundle.artifact.graphs})
         check_contents(bundle, file_refs((bundle.artifact.tasks, bundle.artifact.profile)))

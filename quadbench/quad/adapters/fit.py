@@ -12,6 +12,8 @@ from quadbench.quad.adapters.adapter import Adapter, LoraPair
 from quadbench.quad.adapters.kohya import flat_sites, is_ldm, site_of_ldm
 from quadbench.quad.model.lora import input_names, input_shapes
 
+_NEW_BASE = "list it in the recipe, of which quadbench run RECIPE builds a base that has a place for it"
+
 Shape = tuple[int, ...]
 
 
@@ -116,7 +118,9 @@ def _site(name: str, base: BaseSites, flat: Mapping[str, str]) -> str | None:
 def _absent(adapter: str, sites: int, absent: list[str], base: BaseSites) -> AdapterError:
     shown = ", ".join(absent[:10]) + (f" and {len(absent) - 10} more" if len(absent) > 10 else "")
     fitting = f"{sites - len(absent)} of its {sites} sites"
-    hint = "it was trained for another foundation model, or for sites that this base has no LoRA inputs for"
+    hint = "it was trained for another foundation model"
+    if base.layers_per_block is None:
+        hint += f", or for sites that no adapter of this base has; then {_NEW_BASE}"
     if base.layers_per_block is None and any(map(is_ldm, absent)):
         hint = "its sites have the names of the original Stable Diffusion code, which only a recipe can resolve: build it in one"
     return AdapterError(f"adapter '{adapter}' fits {fitting}; the base has no {shown}", hint=hint)
@@ -126,7 +130,7 @@ def _in_shape(name: str, site: str, pair: LoraPair, slot: Slot) -> LoraPair:
     if slot.rank is not None and pair.rank > slot.rank:
         raise AdapterError(
             f"adapter '{name}' has rank {pair.rank} at site '{site}'; the base takes {slot.rank}",
-            hint="train it with that rank, or build a bundle whose recipe lists it",
+            hint=f"train it with that rank, or {_NEW_BASE}",
         )
     expected = slot.shapes(pair.rank)
     down, up = _reshaped(pair.down, expected[0]), _reshaped(pair.up, expected[1])
