@@ -62,3 +62,23 @@ def test_a_click_or_a_key_shows_a_picture_large_and_small_again_without_script(
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             turn()
             assert shown_width() == small
+
+
+def test_on_a_phone_no_figure_is_cut_and_a_table_that_goes_on_beside_its_box_shows_so(browser: "Browser", report: str) -> None:
+    with opened(browser, viewport={"width": NARROW, "height": 900}) as (page, _):
+        page.goto(report)
+        page.evaluate("for (const one of document.querySelectorAll('details:not(.raw)')) one.open = true")
+        assert page.evaluate(_TELLING_TABLES_CUT) == []
+        assert page.evaluate(_BOXES_WITHOUT_A_HINT) == []
+
+
+# The first table of a section says what is asked; it is read without a hand. What lies beyond a box is hinted at by a shadow that
+# stays at the box's edge, below a cover that moves with the table.
+_TELLING_TABLES_CUT = """() => [...document.querySelectorAll("#figures > table, #figures > .scroll > table, #findings > table")]
+  .flatMap(table => [...table.querySelectorAll("td, th")])
+  .filter(cell => cell.checkVisibility() && cell.getBoundingClientRect().right > innerWidth).map(cell => cell.outerHTML)"""
+_BOXES_WITHOUT_A_HINT = """() => [...document.querySelectorAll("body *")].filter(box => {
+  const style = getComputedStyle(box), layers = style.backgroundAttachment.split(", ");
+  return box.matches(".scroll") && box.scrollWidth > box.clientWidth + 1
+    && !(style.overflowX === "auto" && layers.includes("scroll") && layers.includes("local"));
+}).map(box => box.outerHTML.slice(0, 80))"""

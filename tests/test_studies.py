@@ -78,7 +78,7 @@ def test_a_sweep_says_which_command_settles_its_times(layout: Layout, capsys: py
     assert main(["show", SWEEP.sweep_id, "--results", str(layout.root)]) == 0
     shown = capsys.readouterr().out
     assert f"next: quadbench compare run-int16 run-int8 --devices local --results {layout.root} launches" in shown
-    assert "int8 against int16: PSNR 1.0 dB less" in " ".join(shown.split())
+    assert "precision.lora=int8 against precision.lora=int16: PSNR 1.0 dB less" in " ".join(shown.split())
 
 
 @pytest.mark.parametrize("study_id", [SWEEP.sweep_id, COMPARISON.comparison_id])
@@ -174,7 +174,7 @@ def test_a_comparison_without_launches_in_turn_draws_no_intervals() -> None:
 def test_the_report_of_a_sweep_says_the_answer_first_and_how_to_have_it_again() -> None:
     page = Page(render_study(SWEEP))
     assert page.wrong == []
-    assert page.text.index("int8 against int16: PSNR") < page.text.index("Quality and cost")
+    assert page.text.index("precision.lora=int8 against precision.lora=int16: PSNR") < page.text.index("Quality and cost")
     assert page.count("svg") == 2
     assert SWEEP.command in page.text
     assert json.loads(next(text for text in page.texts if text.startswith("{")))["sweep_id"] == SWEEP.sweep_id

@@ -6,6 +6,7 @@ import pytest
 from support.hand_made import EVEN, KEY, point, sweep_of
 
 from quadbench.report import sweep_answer, sweep_tables
+from quadbench.report.study_html import render_study
 from quadbench.report.sweep_answer import settling
 from quadbench.report.sweep_merits import merits, noise_of
 from quadbench.study.sweep import Over, touched_tasks, varied
@@ -23,7 +24,8 @@ def test_the_answer_says_what_a_setting_gives_up_for_what() -> None:
     int8 = point("int8", psnr=WORSE, end_to_end=faster(EVEN, 0.8), bytes=(8.8,))
     first, second = sweep_answer(sweep_of(int16, int8))
     assert first.startswith(
-        "On local, int16 reaches 41.5 dB psnr (restyle). int8 against int16: PSNR 1.2 dB less (1.1 to 1.3 dB less); "
+        "On local, precision.lora=int16 reaches 41.5 dB psnr (restyle). precision.lora=int8 against precision.lora=int16: "
+        "PSNR 1.2 dB less (1.1 to 1.3 dB less); "
     )
     assert "time 20.0 % less (19.8 to 20.2 % less); all files 12.0 % less." in first
     assert second == "None is shown to beat another: to be better in something and as good in the rest."
@@ -34,7 +36,7 @@ def test_a_setting_that_is_better_in_something_and_worse_in_nothing_beats_the_ot
     poor = point("poor", psnr=WORSE, end_to_end=EVEN, bytes=(10.0,))
     sweep = sweep_of(poor, good)
     assert [one.is_best for one in sweep.points] == [False, True]
-    assert sweep_answer(sweep)[1].startswith("good beats the others")
+    assert sweep_answer(sweep)[1].startswith("precision.lora=good beats the others")
     assert sweep_tables(sweep)[0].columns[-1] == "best"
 
 
@@ -56,10 +58,13 @@ def test_what_cannot_be_told_apart_is_not_called_a_difference() -> None:
     a = point("a", psnr=(40.0, 42.0), end_to_end=noisy, bytes=(10.0,))
     b = point("b", psnr=(40.9, 41.0), end_to_end=faster(noisy, 1.03), bytes=(10.0,))
     first, second = sweep_answer(sweep_of(a, b))
-    assert "b against a: PSNR cannot be told (" in first
-    assert "; time cannot be told (" in first
+    assert "PSNR 0.1 dB less as measured, not established: at 95 % anything from 12.1 dB less to 12.0 dB more; " in first
+    assert "; time 3.0 % more as measured, not established: at 95 % anything from 12.1 % less to 20.7 % more; " in first
     assert first.endswith("; all files the same.")
-    assert second.startswith("They cannot be told apart. More inputs")
+    assert (
+        second
+        == "No setting is shown to be better than another. More inputs for each task make the intervals of pictures narrower."
+    )
     assert not any(one.is_told for one in merits(a, b).values())
 
 
@@ -70,7 +75,7 @@ def test_tasks_that_the_keys_do_not_change_show_the_noise_and_no_smaller_differe
     assert noise_of(alone, "local") is None
     assert noise_of(beside, "local") == pytest.approx(1.08)
     assert "time 6.0 % more" in sweep_answer(alone)[0]
-    assert "time cannot be told" in sweep_answer(beside)[0]
+    assert "time 6.0 % more as measured, not established: the noise is as large" in sweep_answer(beside)[0]
     assert "times of draw, which the keys do not change, differ by up to 8.0 % from row to row" in sweep_answer(beside)[-1]
     assert "did not touch" in sweep_tables(beside)[1].title
 
@@ -88,7 +93,10 @@ def test_over_several_tasks_what_is_told_stands_before_what_is_not() -> None:
     before = [point("a", task, psnr=GOOD) for task in both]
     after = [point("b", "restyle", psnr=WORSE), point("b", "draw", psnr=(40.0, 42.9, 40.0, 43.0))]
     first = sweep_answer(sweep_of(*before, *after, touched=both))[0]
-    assert first.endswith("b against a: PSNR 1.2 dB less (restyle), cannot be told (draw).")
+    told = (
+        "PSNR 1.2 dB less (restyle), 0.0 dB less as measured, not established: at 95 % anything from 1.3 dB less to 1.2 dB more"
+    )
+    assert first.endswith(f"{told} (draw).")
 
 
 def test_what_was_not_measured_is_said() -> None:
@@ -114,3 +122,20 @@ def test_the_next_step_launches_the_best_setting_and_another_in_turn() -> None:
     sweep = sweep_of(point("a", psnr=WORSE, end_to_end=EVEN), point("b", psnr=GOOD, end_to_end=EVEN))
     assert settling(sweep) == ("compare", "run-b", "run-a", "--devices", "local")
     assert settling(sweep_of(point("a", psnr=GOOD))) == ()
+
+
+def test_one_launch_a_side_gives_a_measured_difference_and_says_that_it_has_no_interval() -> None:
+    first, second = sweep_answer(
+        sweep_of(point("1", psnr=GOOD, end_to_end=(829.0,)), point("2", psnr=GOOD, end_to_end=(1747.0,)))
+    )
+    assert "PSNR the same" in first
+    assert "time 110.7 % more as measured, not established: too few were measured for an interval." in first
+    assert second == "No setting is shown to be better than another."
+
+
+def test_the_report_has_the_command_that_settles_times_before_every_doubt_and_no_other_advice() -> None:
+    sweep = sweep_of(point("1", psnr=GOOD, end_to_end=(829.0,)), point("2", psnr=GOOD, end_to_end=(1747.0,)))
+    html = render_study(sweep)
+    assert html.index("quadbench compare run-1 run-2 --devices local") < html.index('class="doubts"')
+    assert "measure.launches" not in html
+    assert "of times less than 2.0 % of the other setting's time" in html

@@ -15,12 +15,15 @@ from quadbench.report.forest import forest_of
 from quadbench.report.launch_chart import launch_chart
 from quadbench.report.next_step import next_of_comparison
 from quadbench.report.page import page_environment, write_page
-from quadbench.report.sweep import Sweep, SweepPoint
+from quadbench.report.sweep import Sweep
 from quadbench.report.sweep_answer import settling, sweep_answer
 from quadbench.report.sweep_chart import sweep_chart
+from quadbench.report.sweep_merits import LEAST_DB
 from quadbench.report.sweep_tables import sweep_tables
+from quadbench.report.units import percent
 from quadbench.report.versus import Versus, difference_table, is_decided, sentence
 from quadbench.results.layout import Layout
+from quadbench.statistics import EQUIVALENCE_MARGIN
 
 
 def write_study_report(study: Sweep | Versus, layout: Layout) -> Path:
@@ -46,7 +49,7 @@ def render_study(study: Sweep | Versus) -> str:
 
 def _render_sweep(sweep: Sweep) -> str:
     tables, caveats = sweep_tables(sweep), _in_order(caveat for point in sweep.points for caveat in point.caveats)
-    runs, words = {point.run_id: _setting(point) for point in sweep.points}, settling(sweep)
+    runs, words = {point.run_id: point.name for point in sweep.points}, settling(sweep)
     doubts = {f"{caveat.words}: {caveat.advice}" for caveat in caveats}  # stand at the top
     return (
         _environment()
@@ -59,6 +62,8 @@ def _render_sweep(sweep: Sweep) -> str:
             runs=runs,
             settling=shlex.join(("quadbench", *words)) if words else None,
             settled=[runs[word] for word in words if word in runs],
+            least_db=LEAST_DB,
+            margin=percent(EQUIVALENCE_MARGIN),
             charts=[Markup(chart) for chart in (cost_chart(sweep), sweep_chart(sweep)) if chart],
             telling=sweep_tables(sweep, is_whole=False),
             tables=tables,
@@ -87,10 +92,6 @@ def _render_comparison(versus: Versus) -> str:
             data=study_json(versus),
         )
     )
-
-
-def _setting(point: SweepPoint) -> str:
-    return ", ".join(f"{key}={value}" for key, value in point.setting.items())
 
 
 def _in_order(caveats: Iterable[Caveat]) -> tuple[Caveat, ...]:

@@ -59,6 +59,11 @@ class SweepPoint:
         """Return the setting in one word, without its keys."""
         return ", ".join(self.setting.values())
 
+    @property
+    def name(self) -> str:
+        """Return the setting as a command takes it: `runtime.threads=2`."""
+        return ", ".join(f"{key}={value}" for key, value in self.setting.items())
+
     def figure(self, key: str) -> SweepFigure | None:
         """Return one of the figures; None where there is none."""
         return next((figure for figure in self.figures if figure.key == key), None)

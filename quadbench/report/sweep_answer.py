@@ -22,7 +22,7 @@ def sweep_answer(sweep: Sweep) -> tuple[str, ...]:
 def _of_device(sweep: Sweep, device: str) -> Iterator[str]:
     points = [point for point in sweep.points if point.device == device]
     touched = [point for point in points if point.task in sweep.touched]
-    settings = {value: [point for point in touched if point.value == value] for value in dict.fromkeys(p.value for p in touched)}
+    settings = {name: [point for point in touched if point.name == name] for name in dict.fromkeys(p.name for p in touched)}
     noise = noise_of(sweep, device)
     if len(settings) > 1:
         yield " ".join(_worth(settings, device, noise))
@@ -94,10 +94,11 @@ def _said(these: Mapping[str, Merit], write: Callable[[float, float], str]) -> s
     """Write the merits of a figure over the tasks: the range of what is told, what is the same, what is not known."""
     told = {task: one for task, one in these.items() if one.is_told}
     sizes = sorted(one.size for one in told.values())
+    unknown = {task: one for task, one in these.items() if one.verdict is Verdict.INCONCLUSIVE}
     groups = {
         write(sizes[0], sizes[-1]) if sizes else "": list(told),
         "the same": [task for task, one in these.items() if one.verdict is Verdict.SAME],
-        "cannot be told": [task for task, one in these.items() if one.verdict is Verdict.INCONCLUSIVE],
+        _not_established(list(unknown.values()), write): list(unknown),
     }
     said = [(words, tasks) for words, tasks in groups.items() if tasks]
     if len(said) > 1:
@@ -105,8 +106,24 @@ def _said(these: Mapping[str, Merit], write: Callable[[float, float], str]) -> s
             f"{words} ({', '.join(tasks) if len(tasks) <= _NAMED else plural(len(tasks), 'task')})" for words, tasks in said
         )
     one = next(iter(these.values()))
-    interval = f" ({write(one.low, one.high)})" if len(these) == 1 and one.low is not None and one.high is not None else ""
+    is_alone = len(these) == 1 and not unknown
+    interval = f" ({write(one.low, one.high)})" if is_alone and one.low is not None and one.high is not None else ""
     return f"{said[0][0]}{interval}"
+
+
+def _not_established(these: Sequence[Merit], write: Callable[[float, float], str]) -> str:
+    """Write what was measured, and why nobody knows it: the noise is as large, an interval leaves it open, or there is none."""
+    if not these:
+        return ""
+    sizes, ends = [one.size for one in these], [(one.low, one.high) for one in these]
+    known = [(low, high) for low, high in ends if low is not None and high is not None]
+    if all(one.is_noise for one in these):
+        why = "the noise is as large"
+    elif len(known) == len(these):
+        why = f"at 95 % anything from {write(min(low for low, _ in known), max(high for _, high in known))}"
+    else:
+        why = "too few were measured for an interval"
+    return f"{write(min(sizes), max(sizes))} as measured, not established: {why}"
 
 
 def _between(low: float, high: float) -> str:
@@ -139,12 +156,13 @@ def _order(settings: _Settings, noise: float | None) -> str:
         return f"Beaten, as another is better in something and as good in the rest: {', '.join(beaten)}."
     first, *rest = settings.values()
     pairs = [(point, other) for points in rest for point in points for other in first if other.task == point.task]
-    verdicts = {one.verdict for pair in pairs for one in merits(*pair, noise).values()}
-    if verdicts <= {Verdict.SAME}:
+    told = [(key, one) for pair in pairs for key, one in merits(*pair, noise).items()]
+    if all(one.verdict is Verdict.SAME for _, one in told):
         return "Nothing tells them apart: they are the same."
-    more = " More inputs settle pictures, more launches (measure.launches) times." if Verdict.INCONCLUSIVE in verdicts else ""
-    if verdicts.isdisjoint({Verdict.BETTER, Verdict.WORSE}):
-        return f"They cannot be told apart.{more}"
+    unknown = {key for key, one in told if one.verdict is Verdict.INCONCLUSIVE}
+    more = " More inputs for each task make the intervals of pictures narrower." if unknown - {TIME, BYTES} else ""
+    if not any(one.is_told for _, one in told):
+        return f"No setting is shown to be better than another.{more}"
     return f"None is shown to beat another: to be better in something and as good in the rest.{more}"
 
 

@@ -18,13 +18,14 @@ class Merit:
     """A figure of one setting against another: of quality the dB more, of time and bytes the ratio, with the interval at 95 %.
 
     BETTER and WORSE: the interval leaves out that there is none, and times differ by more than the sweep's noise. SAME: all of it
-    lies within what does not matter. Bytes are exact.
+    lies within what does not matter. Bytes are exact. `is_noise`: it would be told, were it more than the sweep's noise.
     """
 
     size: float
     low: float | None
     high: float | None
     verdict: Verdict
+    is_noise: bool = False
 
     @property
     def is_told(self) -> bool:
@@ -122,4 +123,4 @@ def _of_cost(mine: SweepFigure, theirs: SweepFigure, noise: float) -> Merit | No
     told = compare_unpaired(*sides)
     is_noise = told.verdict in _TOLD and abs(math.log(told.ratio)) <= math.log(noise)
     verdict = Verdict.INCONCLUSIVE if is_noise else told.verdict
-    return Merit(size=told.ratio, low=told.low, high=told.high, verdict=verdict)
+    return Merit(size=told.ratio, low=told.low, high=told.high, verdict=verdict, is_noise=is_noise)
