@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from quadbench.report.chart import rule, svg, text
 from quadbench.report.sides import SideRow
-from quadbench.report.units import between, change, decibels, percent, show
+from quadbench.report.units import between, change, decibels, show
 from quadbench.report.versus import Versus
 from quadbench.statistics import EQUIVALENCE_MARGIN, Comparison, Verdict
 
@@ -92,9 +92,13 @@ def _scale(reach: float) -> Markup:
     """Draw the axis: 1 in the middle, and the same change to both sides."""
     share = math.expm1(reach) * 0.9
     step = next(step for step in _STEPS if step <= share)
-    words = ((1 / (1 + step), f"−{percent(step / (1 + step))}"), (1.0, "equal"), (1 + step, f"+{percent(step)}"))
+    words = ((1 / (1 + step), f"−{_whole(step / (1 + step))}"), (1.0, "equal"), (1 + step, f"+{_whole(step)}"))
     body = [text(_x(math.log(ratio), reach), 14, word, anchor="middle") for ratio, word in words]
     return Markup(svg(_WIDTH, _HEIGHT, "Scale: how much more B takes than A", body))
+
+
+def _whole(share: float) -> str:
+    return f"{share:.0%}".replace("%", " %")
 
 
 def _interval(told: Comparison, reach: float, margin: float) -> Markup:
