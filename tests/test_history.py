@@ -114,11 +114,11 @@ def test_a_case_is_told_with_its_segments_rulings_and_words_the_result_last(
 ) -> None:
     assert history(store(tmp_path, SLOWER, [REGRESSION]), "restyle-s25") == 0
     out = capsys.readouterr().out
-    assert "it is 7.0 % more" in out
+    assert "it is 7.0 % slower" in out
     last = out.strip().splitlines()[-1]
     assert last.startswith("restyle-s25 on s25: End to end, restyle is 1.6")
     assert last.endswith(
-        f"since {night_id(20)}, 7.3 % more than before; what changed that night: files aaaaaaaaaaaa → bbbbbbbbbbbb."
+        f"since {night_id(20)}, 7.3 % slower than before; what changed that night: files aaaaaaaaaaaa → bbbbbbbbbbbb."
     )
 
 
@@ -136,7 +136,7 @@ def test_a_distance_that_rises_from_none_and_falls_back_has_segments_and_a_chart
     told = case_history(nights, (), (), is_whole=True)
     table, *_ = tables(told)
     rows = [row for row in table.rows if row[0] == f"ST-LPIPS, {TASK}"]
-    assert [row[3:6] for row in rows] == [("12", "0", "–"), ("3", "0.02", "more"), ("3", "0", "100.0 % less")]
+    assert [row[3:6] for row in rows] == [("12", "0", "–"), ("3", "0.02", "worse"), ("3", "0", "100.0 % better")]
     figure = next(one for one in told.figures if one.key == "st_lpips")
     for shown in (nights, nights[:12]):
         chart = history_chart(figure, told, shown)

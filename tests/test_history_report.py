@@ -38,7 +38,7 @@ def test_devices_on_which_the_same_changed_in_the_same_night_are_told_together()
     histories = [told(on(name, SLOWER)).history for name in ("s25", "tabs11")]
     steady_one = told(on("a55", steady(30))).history
     assert sentences(steady_one, *histories) == (
-        f"restyle-s25: End to end, restyle is 7.3 % more than before on s25 and tabs11 since {night_id(20)}; {BY}",
+        f"restyle-s25: End to end, restyle is 7.3 % slower than before on s25 and tabs11 since {night_id(20)}; {BY}",
         "restyle-s25: nothing that matters has changed on a55 in 30 nights.",
     )
 
@@ -47,8 +47,8 @@ def test_what_is_open_stands_before_what_was_acknowledged_and_what_got_better() 
     faster = [*steady(25), *(night(number, 1.2 + 0.01 * (number % 2), subject=NEW) for number in range(25, 40))]
     accepted = told(on("tabs11", SLOWER), words=[WORD]).history
     first, second, third = sentences(told(on("a55", faster)).history, accepted, told(SLOWER).history)
-    assert f"7.3 % more than before on s25 since {night_id(20)}" in first
-    assert f"less than before on a55 since {night_id(25)}" in second
+    assert f"7.3 % slower than before on s25 since {night_id(20)}" in first
+    assert f"faster than before on a55 since {night_id(25)}" in second
     assert third.endswith(f"on tabs11 since {night_id(20)}; {BY} ana@lab has acknowledged it until 2026-03-31: four more steps.")
 
 
@@ -70,10 +70,10 @@ def test_the_page_is_one_file_without_script_whose_first_sentence_is_the_result(
     read = Page(html)
     assert (read.wrong, read.open) == ([], [])
     assert read.count("script") == read.count("link") == read.count("img") == 0
-    assert read.text.index(f"7.3 % more than before on s25 since {night_id(20)}") < read.text.index("nothing that matters")
+    assert read.text.index(f"7.3 % slower than before on s25 since {night_id(20)}") < read.text.index("nothing that matters")
     assert "throttled On s25. The device was hot" in read.text
     assert "in 3 of 30 nights" in read.text
-    for text in ("it is 7.0 % more", "four more steps", "The same again", "30 nights, 2026-01-01 to 2026-01-30"):
+    for text in ("it is 7.0 % slower", "four more steps", "The same again", "30 nights, 2026-01-01 to 2026-01-30"):
         assert text in read.text
     (data,) = re.findall(r'<pre class="data">(.*?)</pre>', html, re.DOTALL)
     document = json.loads(Page(f"<p>{data}</p>").text)
@@ -155,7 +155,7 @@ def test_an_attack_in_any_text_is_only_text() -> None:
 
 def test_a_page_of_many_devices_and_long_series_stays_short() -> None:
     long = [night(number, 1.5 + 0.05 * (number // 90 % 2)) for number in range(MOST_NIGHTS + 50)]
-    rulings = [replace(REGRESSION, night=one.night, cause=f"{n} % more") for n, one in enumerate(long)]
+    rulings = [replace(REGRESSION, night=one.night, cause=f"{n} % slower") for n, one in enumerate(long)]
     one = told(long, rulings)
     html = page(*(Told(history=replace(one.history, address=f"s25-{n}"), nights=long) for n in range(100)))
     assert len(html) < 3_000_000
@@ -171,7 +171,7 @@ def test_the_command_writes_the_page_beside_what_it_prints(
     assert history(store(tmp_path, SLOWER, [REGRESSION]), *words, "--html", str(path)) == 0
     assert f"Report: {path}" in capsys.readouterr().out
     text = Page(path.read_text()).text
-    assert f"7.3 % more than before on s25 since {night_id(20)}" in text
+    assert f"7.3 % slower than before on s25 since {night_id(20)}" in text
     again = " ".join(("quadbench history", *words, f"--html {path} --results {tmp_path}"))
     assert again in text
     assert f"quadbench history restyle-s25 --devices s25 --bisect {night_id(19)} {night_id(20)} --results" in text
@@ -200,7 +200,7 @@ def test_rulings_of_nights_behind_each_other_that_say_the_same_stand_in_one_row(
     other = replace(REGRESSION, night=night_id(29), kind=RulingKind.MISSING, task=TASK, key="psnr", cause="it is gone")
     text = Page(page(told(SLOWER, [*rulings, other]))).text
     assert f"{night_id(20)} to {night_id(29)}, 10 nights" in text
-    assert text.partition("The data, as in")[0].count("it is 7.0 % more") == 1
+    assert text.partition("The data, as in")[0].count("it is 7.0 % slower") == 1
 
 
 def test_where_there_is_no_night_yet_no_page_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

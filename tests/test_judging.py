@@ -125,7 +125,7 @@ def test_a_shift_of_the_yardstick_is_the_devices() -> None:
     suspected = gate(night(20, 1.5, yardstick=1.2), [night(n, 1.5, yardstick=1 + 0.001 * (n % 3)) for n in range(20)])
     (ruling,) = rule(suspected)
     assert ruling.kind is RulingKind.ENVIRONMENT
-    assert "End to end 19.9 % more" in ruling.cause
+    assert "End to end 19.9 % slower" in ruling.cause
 
 
 def test_one_byte_more_of_new_files_is_a_regression_without_launches() -> None:
@@ -277,7 +277,7 @@ def test_a_distance_of_none_stays_clean_and_one_that_falls_to_it_is_an_improveme
     assert same.kind is RulingKind.CLEAN
     told = rule(gate(tonight, [scored(one, **{metric: 0.02}) for one in HISTORY]))[1]
     assert told.kind is RulingKind.IMPROVEMENT
-    assert told.cause == f"it is 100.0 % less than before: {none:.4g} rather than 0.02"
+    assert told.cause == f"it is 100.0 % better than before: {none:.4g} rather than 0.02"
 
 
 def test_a_distance_that_rises_from_none_is_inconclusive_with_its_reason_until_a_person_says_that_it_shall_be_so() -> None:
@@ -285,7 +285,7 @@ def test_a_distance_that_rises_from_none_is_inconclusive_with_its_reason_until_a
     tonight = scored(night(20, 1.5, subject=NEW), st_lpips=0.02)
     told = rule(gate(tonight, history))[1]
     assert (told.kind, told.value, told.expected) == (RulingKind.INCONCLUSIVE, 0.02, 0.0)
-    assert told.cause == "it is more than before: 0.02 rather than 0; no limit is a share of 0"
+    assert told.cause == "it is worse than before: 0.02 rather than 0; no limit is a share of 0"
     same = rule(gate(replace(tonight, subject=OLD), history))[1]
     assert same.kind is RulingKind.ENVIRONMENT
     after = scored(night(21, 1.5, subject=NEW), st_lpips=0.02)

@@ -98,7 +98,7 @@ def test_junit_has_a_suite_for_each_device_and_a_test_for_each_figure(view: Nigh
     assert [root.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["30", "2", "2", "5"]
     (failure,) = root.iterfind("testsuite[@name='s25']/testcase[@classname='restyle'][@name='End to end, restyle']/failure")
     assert failure.get("message") == (
-        "REGRESSION: it is 5.2 % more (4.3 to 6.1 % more) than on the last good files, launched in turn"
+        "REGRESSION: it is 5.2 % slower (4.3 to 6.1 % slower) than on the last good files, launched in turn"
     )
     assert (failure.text or "").endswith("Next: quadbench history restyle --devices s25")
     (error, _) = root.iterfind("testsuite[@name='s24']/testcase/error")
@@ -242,7 +242,7 @@ def test_report_and_json_lie_in_the_night_s_folder_and_the_sentence_is_printed_l
     assert (is_told, err) == (True, "")
     assert sorted(path.name for path in folder.iterdir()) == ["night.html", "night.json"]
     assert "<svg" in (folder / "night.html").read_text()  # the earlier nights come from the database
-    assert " ".join(out.split()).endswith("2 environment, 1 improvement, 3 clean.")
+    assert " ".join(out.split()).endswith("2 changed by the environment, 1 improvement, 3 clean.")
     assert f"Report: {folder / 'night.html'}" in out
     assert f"next: quadbench history restyle --devices s25 --results {layout.root}\n" in out
 

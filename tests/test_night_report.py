@@ -41,9 +41,9 @@ def attacked() -> NightView:
 def test_the_sentence_has_the_worst_first_and_counts_every_case_on_every_device(view: NightView) -> None:
     assert view.outcome is RulingKind.REGRESSION
     assert view.sentence == (
-        "restyle got worse on s25: End to end, restyle: it is 5.2 % more (4.3 to 6.1 % more) than on the last good files, "
-        "launched in turn; and 1 more figure. 10 cases on devices, each counted by its worst figure: 1 regression, 2 missing, "
-        "1 inconclusive, 2 environment, "
+        "restyle got worse on s25: End to end, restyle: it is 5.2 % slower (4.3 to 6.1 % slower) than on the last good files, "
+        "launched in turn; and 1 other figure. 10 cases on devices, each counted by its worst figure: 1 regression, 2 missing, "
+        "1 inconclusive, 2 changed by the environment, "
         "1 improvement, 3 clean."
     )
 
@@ -52,7 +52,7 @@ def test_the_sentence_names_every_device_on_which_the_worst_case_is_so() -> None
     worse = [one for one in sample_night().rulings if one.kind is RulingKind.REGRESSION]
     more = [replace(one, device=f"adb:{name.upper()}", address=name) for name in ("s24", "s23") for one in worse]
     view = night_view(replace(sample_night(), rulings=(*worse, *more)), series())
-    assert view.sentence.startswith("restyle got worse on s23, s24 and s25: End to end, restyle: it is 5.2 % more")
+    assert view.sentence.startswith("restyle got worse on s23, s24 and s25: End to end, restyle: it is 5.2 % slower")
 
 
 def test_a_clean_night_says_so() -> None:
@@ -78,15 +78,15 @@ def test_what_belongs_together_is_one_finding(view: NightView) -> None:
         (RulingKind.IMPROVEMENT, ("sticker",), "a55"),
     ]
     assert [str(figured) for figured in view.findings[0].figures] == [
-        "End to end, restyle 5.2 % more (4.3 to 6.1 % more)",
-        "U-Net, one step, restyle 4.9 % more (3.5 to 6.3 % more)",
+        "End to end, restyle 5.2 % slower (4.3 to 6.1 % slower)",
+        "U-Net, one step, restyle 4.9 % slower (3.5 to 6.3 % slower)",
     ]
 
 
 def test_a_finding_of_a_device_has_what_is_about_all_figures_first(view: NightView) -> None:
     assert view.findings[3].sentence == (
         "s23 itself changed, as restyle and sticker tell; the yardstick, whose files are as ever, differs from what is usual on "
-        "this device: End to end 18.0 % more; and 2 more figures."
+        "this device: End to end 18.0 % slower (Android was 15 and is 16); and 2 other figures."
     )
 
 
@@ -114,7 +114,7 @@ def test_a_finding_names_the_command_that_comes_next_as_a_shell_takes_it(view: N
 
 def test_what_is_exact_is_told_in_all_its_digits(view: NightView) -> None:
     (figured,) = view.findings[-1].figures
-    assert (figured.change, figured.interval) == ("16.7 % less", "exact")
+    assert (figured.change, figured.interval) == ("16.7 % smaller", "exact")
     assert figured.value == "2,621,440 bytes"
 
 
@@ -155,10 +155,10 @@ def test_what_is_not_ruled_yet_counts_as_open_and_not_as_clean() -> None:
 def test_a_finding_has_its_lines_on_the_terminal(view: NightView) -> None:
     assert list(finding_lines(view.findings[0])) == [
         "REGRESSION: restyle on s25",
-        "    End to end, restyle 5.2 % more (4.3 to 6.1 % more)",
-        "    U-Net, one step, restyle 4.9 % more (3.5 to 6.3 % more)",
-        "    why: it is 5.2 % more (4.3 to 6.1 % more) than on the last good files, launched in turn",
-        "    since: phones-2026-01-20, bundle e07be07be07b after bundle 9c419c419c41",
+        "    End to end, restyle 5.2 % slower (4.3 to 6.1 % slower)",
+        "    U-Net, one step, restyle 4.9 % slower (3.5 to 6.3 % slower)",
+        "    why: it is 5.2 % slower (4.3 to 6.1 % slower) than on the last good files, launched in turn",
+        "    since: phones-2026-01-20 (the night before), bundle e07be07be07b after bundle 9c419c419c41",
         "    owner: ana@example.org",
         "    next: quadbench history restyle --devices s25",
     ]
@@ -189,10 +189,10 @@ def test_a_chart_marks_the_night_and_shows_the_yardstick_below(view: NightView) 
     html = render_night(view, {})
     pictures = [ET.fromstring(f"<svg{part.partition('</svg>')[0]}</svg>") for part in html.split("<svg")[1:]]
     texts = ["".join(node.itertext()) for node in pictures[0].iter("{http://www.w3.org/2000/svg}text")]
-    assert {"5.2 % more", "End to end, restyle: case / yardstick", "the yardstick itself, ms", "2026-01-21"} <= {*texts}
+    assert {"5.2 % slower", "End to end, restyle: case / yardstick", "the yardstick itself, ms", "2026-01-21"} <= {*texts}
     assert "bundle e07be07be07b →" in texts
     changed = "".join(pictures[3].itertext())
-    assert "18.0 % more" in changed
+    assert "18.0 % slower" in changed
 
 
 def test_a_long_interval_does_not_flatten_a_chart_and_ends_at_its_edge(view: NightView) -> None:
@@ -211,7 +211,7 @@ def test_a_ruling_on_all_figures_shows_the_time_for_an_image(view: NightView) ->
     told = ruling(RulingKind.ENVIRONMENT, "restyle", "s23", "the yardstick shifted")
     html = render_night(night_view(replace(sample_night(), rulings=(told,)), series()), {})
     assert "End to end, restyle: case / yardstick" in html
-    assert "18.0 % more" in html
+    assert "18.0 % slower" in html
 
 
 def test_a_night_of_hundreds_of_bad_cases_stays_short() -> None:
@@ -238,3 +238,54 @@ def test_an_attack_in_any_text_is_only_text(attacked: NightView) -> None:
     cells = [cell for row in device_table(attacked).rows for cell in row]
     assert not [text for text in (*lines, *cells) if {"\n", "\x1b"} & {*text}]
     assert len(attacked.sentence) < 3 * len(ATTACK)
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("end_to_end", "10.0 % slower"),
+        ("lora_rom", "10.0 % bigger"),
+        ("peak_ram", "10.0 % bigger"),
+        ("ssim", "10.0 % better"),
+        ("st_lpips", "10.0 % worse"),
+        ("something", "10.0 % more"),
+    ],
+)
+def test_a_change_is_said_in_the_words_of_its_kind_of_figure(key: str, said: str) -> None:
+    told = ruling(RulingKind.INCONCLUSIVE, "restyle", "s25", "so", task="restyle", key=key, ratio=1.1, low=1.05, high=1.2)
+    (finding,) = night_view(replace(sample_night(), rulings=(told,)), series()).findings
+    word = said.rpartition(" ")[2]
+    assert (finding.figures[0].change, finding.figures[0].interval) == (said, f"5.0 to 20.0 % {word}")
+
+
+def test_a_yardstick_is_marked_only_where_the_device_itself_changed(view: NightView) -> None:
+    charts = [part.partition("</svg>")[0] for part in render_night(view, {}).split("<svg")[1:]]
+    assert charts[0].count('class="told regression') == 2  # the case's last point and its words
+    assert "as usual" in charts[0]
+    assert "0.0 %" not in charts[0]
+    assert 'class="told environment text"' in charts[3].rpartition("the yardstick itself")[2]
+
+
+def test_a_row_says_the_cause_the_doubt_and_which_night_it_was_first_seen_in(view: NightView) -> None:
+    row = {cells[0]: cells for cells in _rows(render_night(view, {}))}
+    assert "Doubt: it alarmed in 7 of 38 tries in which nothing had changed" in row["INCONCLUSIVE"][3]
+    assert "Android was 15 and is 16" in row["ENVIRONMENT"][3]
+    assert "(this night): Android 15 → 16" in row["ENVIRONMENT"][4]
+    assert "phones-2026-01-20 (the night before)" in row["REGRESSION"][4]
+
+
+def test_charts_are_explained_before_the_first_of_them_with_what_mb_means(view: NightView) -> None:
+    before = render_night(view, {}).partition("<svg")[0]
+    assert "Dashed: what is usual." in before
+    assert "MB: 2^20 bytes." in before
+
+
+def test_what_accepts_a_finding_accepts_it_on_its_device_alone(view: NightView) -> None:
+    assert view.findings[0].accepting == "quadbench history restyle --devices s25 --acknowledge REASON --until 30d"
+
+
+def _rows(html: str) -> list[list[str]]:
+    """Return the texts of the cells of the findings' rows."""
+    body = html.partition('<table class="findings">')[2].partition("<tbody>")[2].partition("</tbody>")[0]
+    cells = ([re.sub(r"<[^>]+>", "", cell) for cell in re.split(r"</t[hd]>", row)] for row in body.split("<tr>")[1:])
+    return [[" ".join(cell.split()) for cell in row] for row in cells]

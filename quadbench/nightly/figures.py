@@ -7,6 +7,7 @@ from quadbench.artifacts.picture_metrics import PICTURE_METRICS
 from quadbench.artifacts.scores import Better
 from quadbench.nightly.night_file import Limits
 from quadbench.report.kpi import KPI_UNITS
+from quadbench.report.night_words import directions
 from quadbench.report.sides import EXACT, PSNR, SIZES
 from quadbench.report.units import decibels, number, show
 
@@ -71,12 +72,13 @@ def is_worse(change: float, key: str) -> bool:
 
 
 def said_change(change: float, key: str) -> str:
-    """Write a change on a figure's scale: `5.1 % more`, `0.6 dB less`; one from 0 is only `more`."""
+    """Write a change on a figure's scale: `5.1 % slower`, `0.6 dB worse`; one from 0 is only `worse`."""
+    grows, shrinks = directions(key)
     if change == math.inf:
-        return "more"
+        return grows
     percent = abs(math.expm1(change)) * 100
     size = f"{abs(change):.1f} dB" if key == PSNR else f"{f'{percent:.1f}' if percent >= 0.05 else number(percent)} %"
-    return f"{size} {'more' if change > 0 else 'less'}"
+    return f"{size} {grows if change > 0 else shrinks}"
 
 
 def said_value(value: float, key: str, *, is_ratio: bool) -> str:

@@ -7,6 +7,7 @@ from quadbench.artifacts.night import Ruling, RulingKind
 from quadbench.nightly.figures import FigureName, is_exact, limit_of
 from quadbench.nightly.past import NIGHTS_DOUBTS
 from quadbench.nightly.suspicion import RULES, Suspect, Suspicion
+from quadbench.report.night_words import directions
 from quadbench.report.units import between, change, plural
 from quadbench.report.versus import VersusDevice
 from quadbench.statistics import Comparison, Verdict
@@ -84,7 +85,9 @@ class _Judge:
     def on_suspect(self, suspect: Suspect) -> Ruling | None:
         """Rule on a figure that was suspected; None where only too few nights raised the suspicion, and nothing is proven."""
         if suspect.known:
-            ruling = self._with(self.ruling(suspect.known.kind, _said(suspect.known) + _KNOWN, suspect.name), suspect.known)
+            ruling = self._with(
+                self.ruling(suspect.known.kind, _said(suspect.known, suspect.key) + _KNOWN, suspect.name), suspect.known
+            )
             return replace(ruling, comparison=suspect.known.comparison, value=suspect.value, expected=suspect.expected)
         compared = self._compared(suspect.name)
         kind, cause = self._told(suspect, compared)
@@ -101,7 +104,7 @@ class _Judge:
             name, compared = (row.task, row.key), row.comparison
             kind = _PROVEN.get(self._verdict(compared, row.key)) if compared else None
             if kind and compared and name not in suspected:
-                rulings.append(self._with(self.ruling(kind, _said(compared) + _IN_TURN, name), compared))
+                rulings.append(self._with(self.ruling(kind, _said(compared, row.key) + _IN_TURN, name), compared))
         return rulings
 
     def _told(self, suspect: Suspect, compared: Comparison | None) -> tuple[RulingKind, str]:
@@ -116,7 +119,7 @@ class _Judge:
             return (RulingKind.REGRESSION if suspect.is_worse else RulingKind.IMPROVEMENT), suspect.why
         if compared is None:
             return RulingKind.INCONCLUSIVE, f"{suspect.why}; {_UNCONFIRMED}"
-        launched = _said(compared) + _IN_TURN
+        launched = _said(compared, suspect.key) + _IN_TURN
         both = f"{suspect.why}; {launched}"
         match self._verdict(compared, suspect.key):
             case Verdict.WORSE | Verdict.BETTER as verdict:
@@ -147,7 +150,8 @@ class _Judge:
         return "".join(f" ({word})" for word in (*doubts, self.suspicion.around) if word)
 
 
-def _said(told: Comparison | Ruling) -> str:
-    """Write a ratio with its interval: `it is 5.1 % more (3.9 to 6.2 % more)`."""
-    within = f" ({between(told.low, told.high)})" if told.low is not None and told.high is not None else ""
-    return f"it is {change(told.ratio)}{within}"
+def _said(told: Comparison | Ruling, key: str) -> str:
+    """Write a ratio with its interval: `it is 5.1 % slower (3.9 to 6.2 % slower)`."""
+    words = directions(key)
+    within = f" ({between(told.low, told.high, words)})" if told.low is not None and told.high is not None else ""
+    return f"it is {change(told.ratio, words)}{within}"

@@ -32,7 +32,7 @@ def _lines(view: NightView) -> Iterator[str]:
         for finding in view.findings[:_MOST_ROWS]:
             where = f"{', '.join(finding.cases)} on {finding.address}"
             since = str(finding.since) if finding.since else "–"
-            cause = finding.figures[0].cause
+            cause = list(filter(None, (finding.figures[0].cause, finding.doubt)))
             yield _row(finding.kind, where, figure_lines(finding), cause, finding.next_step, since, finding.owners)
         if len(view.findings) > _MOST_ROWS:
             yield f"\nand {len(view.findings) - _MOST_ROWS} more"

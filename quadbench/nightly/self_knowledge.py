@@ -47,7 +47,7 @@ class DeviceKnowledge:
         """Say why the device should be looked at; None where it can be trusted."""
         if self.low is not None and self.low > TOO_OFTEN:
             return f"it alarmed in {self.alarms} of {self.tries} tries in which nothing had changed"
-        return f"its yardstick drifts: its time is {said_change(log1p(self.drift), PRIMARY)} now" if self.drift else None
+        return f"its yardstick drifts: it is {said_change(log1p(self.drift), PRIMARY)} now" if self.drift else None
 
 
 def self_knowledge(measurements: Iterable[Measurement], rulings: Sequence[Ruling]) -> tuple[DeviceKnowledge, ...]:

@@ -96,10 +96,13 @@ def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), wh
     told: list[Measurement | Ruling] = [*night.measurements, *rulings]
     addresses = {(one.case, one.device): words(one.address) for one in told}
     worst = {(one.case, one.device): one.kind for one in sorted(rulings, key=lambda one: -_KINDS.index(one.kind))}
-    findings = night_findings((one for one in rulings if one.kind is not RulingKind.CLEAN), series, where)
+    known = {rate.device: rate for rate in rates}
+    findings = tuple(
+        replace(one, doubt=next(_doubts(known.get(one.place[1])), None))
+        for one in night_findings((one for one in rulings if one.kind is not RulingKind.CLEAN), series, where)
+    )
     clean = sorted((words(place[0]), addresses[place]) for place, kind in worst.items() if kind is RulingKind.CLEAN)
     devices = {device: address for (_, device), address in addresses.items()}
-    known = {rate.device: rate for rate in rates}
     return NightView(
         night=night,
         counts={kind: count for kind in _KINDS if (count := list(worst.values()).count(kind))},

@@ -8,9 +8,9 @@ from quadbench.artifacts.night import Measurement, Point, RulingKind
 from quadbench.report.chart import rule, svg, text
 from quadbench.report.kpi import KPI_UNITS
 from quadbench.report.night_findings import Figured, NightFinding, subject_name
-from quadbench.report.night_words import is_ratio
+from quadbench.report.night_words import directions, is_ratio
 from quadbench.report.sides import PSNR
-from quadbench.report.units import change, convert, number
+from quadbench.report.units import change, convert, number, percent
 
 _MOST_NIGHTS = 60
 _WIDTH, _LEFT, _RIGHT = 560, 62, 124
@@ -42,6 +42,7 @@ class _Panel:
     title: str
     values: tuple[_Value, ...]
     told: str
+    kind: RulingKind | None = None  # of what is told at the last value, if anything
     usual: float | None = None
 
     def height(self, y: float) -> float:
@@ -66,9 +67,10 @@ def night_chart(finding: NightFinding, told: Figured, nights: Sequence[Measureme
         return None
     xs = [_LEFT + n / (len(shown) - 1) * (_WIDTH - _LEFT - _RIGHT) for n in range(len(shown))]
     points = [point for _, point in shown]
-    panels = [panel for panel in (_case_panel(told, xs, points), _yardstick_panel(xs, points)) if panel]
+    both = (_case_panel(told, xs, points, finding.kind), _yardstick_panel(xs, points, finding.kind))
+    panels = [panel for panel in both if panel]
     bottom = panels[-1].span[1]
-    body = [_artifacts(xs, [night for night, _ in shown], bottom), *(_drawn(panel, finding.kind) for panel in panels)]
+    body = [_artifacts(xs, [night for night, _ in shown], bottom), *map(_drawn, panels)]
     for x, night, anchor in ((xs[0], shown[0][0], "start"), (xs[-1], shown[-1][0], "end")):
         body.append(text(x, bottom + 18, f"{night.measured_at:%Y-%m-%d}", anchor=anchor))
     return svg(_WIDTH, bottom + 24, f"{told.figure} of {finding.cases[0]} on {finding.address} over {len(shown)} nights", body)
@@ -82,7 +84,7 @@ def _point(night: Measurement, told: Figured) -> Point | None:
     return point if is_ratio(point.value if point.ratio is None else point.ratio) else None
 
 
-def _case_panel(told: Figured, xs: Sequence[float], points: Sequence[Point]) -> _Panel:
+def _case_panel(told: Figured, xs: Sequence[float], points: Sequence[Point], kind: RulingKind) -> _Panel:
     key, usual = points[-1].key, told.ruling.expected
     if points[-1].ratio is not None:
         title, values = f"{told.figure}: case / yardstick", [_ratio(x, point) for x, point in zip(xs, points, strict=True)]
@@ -91,17 +93,20 @@ def _case_panel(told: Figured, xs: Sequence[float], points: Sequence[Point]) -> 
         title, usual = f"{told.figure}, {unit}" if unit else told.figure, _in_unit(usual, key)
         values = [_exact(x, _in_unit(point.value, key) or 0.0) for x, point in zip(xs, points, strict=True)]
     is_known = usual is not None and is_ratio(usual)
-    return _Panel(span=_UPPER, title=title, values=tuple(values), told=told.change, usual=usual if is_known else None)
+    return _Panel(span=_UPPER, title=title, values=tuple(values), told=told.change, kind=kind, usual=usual if is_known else None)
 
 
-def _yardstick_panel(xs: Sequence[float], points: Sequence[Point]) -> _Panel | None:
+def _yardstick_panel(xs: Sequence[float], points: Sequence[Point], kind: RulingKind) -> _Panel | None:
+    """Return the yardstick's panel. It is marked only where the device itself changed."""
     key = points[-1].key
     ys = [y for point in points if (y := _in_unit(point.yardstick, key)) is not None and is_ratio(y)]
     if len(ys) < len(points):
         return None
     values = tuple(_exact(x, y) for x, y in zip(xs, ys, strict=True))
     title = f"the yardstick itself, {KPI_UNITS[key]}" if key in KPI_UNITS else "the yardstick itself"
-    return _Panel(span=_LOWER, title=title, values=values, told=change(ys[-1] / median(ys[:-1])))
+    ratio = ys[-1] / median(ys[:-1])
+    told = "as usual" if percent(abs(ratio - 1)) == percent(0) else change(ratio, directions(key))
+    return _Panel(span=_LOWER, title=title, values=values, told=told, kind=kind if kind is RulingKind.ENVIRONMENT else None)
 
 
 def _ratio(x: float, point: Point) -> _Value:
@@ -119,8 +124,9 @@ def _in_unit(value: float | None, key: str) -> float | None:
     return value if value is None or unit is None else convert(value, unit)
 
 
-def _drawn(panel: _Panel, kind: RulingKind) -> str:
-    right, colour = _WIDTH - _RIGHT, COLOURS.get(kind, _PLAIN)
+def _drawn(panel: _Panel) -> str:
+    right, colour = _WIDTH - _RIGHT, COLOURS.get(panel.kind, _PLAIN) if panel.kind else _PLAIN
+    marked = f"told {panel.kind.lower()}" if panel.kind else ""
     low, high = panel.range
     parts = [text(_LEFT, panel.span[0] - 8, panel.title)]
     for y in (low, (low + high) / 2, high):
@@ -133,11 +139,11 @@ def _drawn(panel: _Panel, kind: RulingKind) -> str:
     parts.append(f'<polyline class="shared" fill="none" stroke="{_PLAIN}" stroke-width="1" opacity="0.5" points="{spots}"/>')
     for value in panel.values:
         is_last = value is panel.values[-1]
-        mark, fill, radius = (f"told {kind.lower()}", colour, 5) if is_last else ("shared", _PLAIN, 2.5)
+        mark, fill, radius = (marked, colour, 5) if is_last and marked else ("shared", _PLAIN, 2.5)
         parts.append(rule("edge", (value.x, panel.height(value.low)), (value.x, panel.height(value.high)), _RULE))
         parts.append(f'<circle class="{mark}" cx="{value.x:.1f}" cy="{panel.height(value.y):.1f}" r="{radius}" fill="{fill}"/>')
     last = panel.values[-1]
-    parts.append(text(last.x + 10, panel.height(last.y) + 4, panel.told, css_class=f"told {kind.lower()}", colour=colour))
+    parts.append(text(last.x + 10, panel.height(last.y) + 4, panel.told, css_class=marked or "label", colour=colour))
     return "".join(parts)
 
 

@@ -50,11 +50,18 @@ class Since:
     subject: Subject | None
     before: Subject | None
     environment: dict[str, tuple[str, str]]  # what changed of it then, by name
+    age: int  # nights that the case was measured in after it
+
+    @property
+    def first_seen(self) -> str:
+        """Say which night that is, seen from the one that is told."""
+        when = ("this night", "the night before")[self.age] if self.age < 2 else f"{self.age} nights before"
+        return f"{self.night} ({when})"
 
     def __str__(self) -> str:
         if self.subject is None or self.before is None:
-            return self.night
-        return f"{self.night}, {subject_name(self.subject)} after {subject_name(self.before)}"
+            return self.first_seen
+        return f"{self.first_seen}, {subject_name(self.subject)} after {subject_name(self.before)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +69,8 @@ class NightFinding:
     """Rulings that are not clean and belong together: of a case on a device, or of a device whose cases share the cause.
 
     `figures` has the ruling that tells most first, whose place is `place`. `next_step` is the command that says more,
-    `accepting` the one by which somebody says that it shall be so; None where there is nothing to accept.
+    `accepting` the one by which somebody says that it shall be so; None where there is nothing to accept. `doubt` says why the
+    device's word is to be doubted.
     """
 
     kind: RulingKind
@@ -74,13 +82,14 @@ class NightFinding:
     since: Since | None
     next_step: str
     accepting: str | None
+    doubt: str | None = None
 
     @property
     def sentence(self) -> str:
         """Say what it comes to."""
         lead, more = self.figures[0], len([one for one in self.figures[1:] if one.figure])
         told = f"{self.result}: {lead.figure}: {lead.cause}" if lead.figure else f"{self.result}; {lead.cause}"
-        return f"{told}; and {plural(more, 'more figure')}." if more else f"{told}."
+        return f"{told}; and {plural(more, 'other figure')}." if more else f"{told}."
 
     @property
     def result(self) -> str:
@@ -209,6 +218,7 @@ def _since(ruling: Ruling, nights: Sequence[Measurement]) -> Since | None:
         subject=first.subject if is_new else None,
         before=before.subject if is_new else None,
         environment=changed(before.environment, first.environment),
+        age=len(nights) - 2 - unlike[-1],
     )
 
 
@@ -230,7 +240,7 @@ def _next_step(ruling: Ruling, where: Sequence[str]) -> str:
 
 def _accepting(ruling: Ruling, where: Sequence[str]) -> str | None:
     """Return the command by which somebody says that it shall be so, where that is worse than before."""
-    command = ("history", ruling.case, "--acknowledge", "REASON", "--until", "30d")
+    command = ("history", ruling.case, "--devices", ruling.address, "--acknowledge", "REASON", "--until", "30d")
     return _command(command, where) if ruling.kind is RulingKind.REGRESSION else None
 
 

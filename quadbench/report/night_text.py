@@ -16,6 +16,8 @@ def finding_lines(finding: NightFinding) -> Iterator[str]:
     for line in figure_lines(finding):
         yield f"    {line}"
     yield f"    why: {finding.figures[0].cause}"
+    if finding.doubt:
+        yield f"    doubt: {finding.doubt}"
     if finding.since:
         yield f"    since: {finding.since}"
     if finding.owners:
@@ -54,7 +56,7 @@ def figure_lines(finding: NightFinding) -> list[str]:
     """Write the first figures of a finding, and how many more there are."""
     told = [str(figured) for figured in finding.figures if figured.figure]
     more = len(told) - _FIGURES_SHOWN
-    return told[:_FIGURES_SHOWN] + ([f"and {plural(more, 'more figure')}"] if more > 0 else [])
+    return told[:_FIGURES_SHOWN] + ([f"and {plural(more, 'other figure')}"] if more > 0 else [])
 
 
 def _device_cells(device: DeviceNight) -> tuple[str, ...]:

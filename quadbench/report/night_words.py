@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from quadbench.artifacts.device_text import one_line
 from quadbench.artifacts.night import Point, Ruling, RulingKind
 from quadbench.artifacts.picture_metrics import PICTURE_METRICS
+from quadbench.artifacts.scores import Better
 from quadbench.report.kpi import KPI_TITLES, KPI_UNITS
 from quadbench.report.sides import EXACT, PSNR, SIZES
-from quadbench.report.units import between, change, decibels, number, plural, show
+from quadbench.report.units import MORE, Unit, between, change, decibels, number, plural, show
 
 _MOST_CHARACTERS = 300  # of a text from outside
 _MOST_NAMES = 3  # of a list in a sentence
@@ -20,11 +21,12 @@ COUNTED = {
     RulingKind.REGRESSION: "regression",
     RulingKind.INCONCLUSIVE: "inconclusive",
     RulingKind.MISSING: "missing",
-    RulingKind.ENVIRONMENT: "environment",
+    RulingKind.ENVIRONMENT: "changed by the environment",
     RulingKind.IMPROVEMENT: "improvement",
     RulingKind.CLEAN: "clean",
 }
 _TITLES = KPI_TITLES | {name: metric.title for name, metric in PICTURE_METRICS.items()}
+_DIRECTIONS = {Unit.MILLISECONDS: ("slower", "faster"), Unit.MEGABYTES: ("bigger", "smaller")}
 _PLURALS = {RulingKind.REGRESSION: "regressions", RulingKind.IMPROVEMENT: "improvements"}
 
 
@@ -54,6 +56,14 @@ def figure_name(key: str | None, task: str | None) -> str:
     return f"{title}, {words(task)}" if task else title
 
 
+def directions(key: str | None) -> tuple[str, str]:
+    """Return what a figure is when it grows, and when it shrinks: slower and faster, bigger and smaller, better and worse."""
+    if metric := PICTURE_METRICS.get(key or ""):
+        return ("better", "worse") if metric.better is Better.HIGHER else ("worse", "better")
+    unit = KPI_UNITS.get(key or "")
+    return _DIRECTIONS[unit] if unit else MORE
+
+
 def value_words(point: Point | None) -> str:
     """Write a figure's value of the night in its unit; of bytes of files all digits."""
     if point is None or not abs(point.value) < _MOST_VALUE:
@@ -67,24 +77,25 @@ def value_words(point: Point | None) -> str:
 def change_words(ruling: Ruling, point: Point | None) -> str:
     """Write by how much a figure changed: against the last good one where that was launched, else against what is usual."""
     if ruling.ratio is not None:
-        return change(ruling.ratio) if is_ratio(ruling.ratio) else ""
+        return change(ruling.ratio, directions(ruling.key)) if is_ratio(ruling.ratio) else ""
     if point is None or ruling.expected is None:
         return ""
+    grows, shrinks = directions(ruling.key)
     now = point.value if point.ratio is None else point.ratio
     if ruling.key == PSNR:
         difference = now - ruling.expected
-        return f"{abs(difference):.1f} dB {'more' if difference > 0 else 'less'}" if abs(difference) < _MOST_DB else ""
+        return f"{abs(difference):.1f} dB {grows if difference > 0 else shrinks}" if abs(difference) < _MOST_DB else ""
     if not is_ratio(now) or not is_ratio(ruling.expected):
         return ""
     if ruling.key in SIZES and abs(now / ruling.expected - 1) < _LEAST_SHARE:
         return f"{plural(round(abs(now - ruling.expected)), 'byte')} {'more' if now > ruling.expected else 'less'}"
-    return change(now / ruling.expected)
+    return change(now / ruling.expected, (grows, shrinks))
 
 
 def interval_words(ruling: Ruling, point: Point | None) -> str:
     """Write how sure a change is: its interval, or why it has none."""
     if ruling.low is not None and ruling.high is not None and is_ratio(ruling.low) and is_ratio(ruling.high):
-        return between(ruling.low, ruling.high)
+        return between(ruling.low, ruling.high, directions(ruling.key))
     if ruling.key is None:
         return ""
     return "exact" if ruling.key in EXACT else "not confirmed"

@@ -13,6 +13,7 @@ class Unit(StrEnum):
     MEGABYTES = "MB"
 
 
+MORE = ("more", "less")  # the words for a ratio above 1, and for one below
 _MOST_TIMES = 100
 _PER_UNIT = {Unit.MILLISECONDS: 1e6, Unit.MEGABYTES: MIB}
 
@@ -48,17 +49,17 @@ def rough_times(ratio: float) -> str:
     return f"> {_MOST_TIMES}×" if ratio > _MOST_TIMES else times(ratio)
 
 
-def change(ratio: float | None) -> str:
-    """Write a ratio as `3.1 % more`."""
-    return "" if ratio is None else f"{percent(abs(ratio - 1))} {'more' if ratio > 1 else 'less'}"
+def change(ratio: float | None, words: tuple[str, str] = MORE) -> str:
+    """Write a ratio as `3.1 % more`, or in other words for more and less."""
+    return "" if ratio is None else f"{percent(abs(ratio - 1))} {words[0] if ratio > 1 else words[1]}"
 
 
-def between(low: float, high: float) -> str:
+def between(low: float, high: float, words: tuple[str, str] = MORE) -> str:
     """Write an interval of ratios as `2.1 to 4.2 % more`, or as `0.5 % less to 3.0 % more` where it holds 1."""
     if (low > 1) is not (high > 1):
-        return f"{change(low)} to {change(high)}"
+        return f"{change(low, words)} to {change(high, words)}"
     near, far = sorted((low, high), key=lambda ratio: abs(ratio - 1))
-    return f"{abs(near - 1):.1%} to {change(far)}".replace("% to", " to")
+    return f"{abs(near - 1):.1%} to {change(far, words)}".replace("% to", " to")
 
 
 def percent(share: float) -> str:

@@ -21,7 +21,7 @@ WORD = Acknowledgement(
 )
 SLOWER = [*steady(20), *(night(number, 1.6 + 0.01 * (number % 2), subject=NEW) for number in range(20, 30))]
 REGRESSION = replace(
-    missing(night_id(20), "restyle-s25", "adb:R5CX", "s25", cause="it is 7.0 % more", owner=None, now=FIRST),
+    missing(night_id(20), "restyle-s25", "adb:R5CX", "s25", cause="it is 7.0 % slower", owner=None, now=FIRST),
     kind=RulingKind.REGRESSION,
     task=TASK,
     key="end_to_end",

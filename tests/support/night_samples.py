@@ -90,15 +90,15 @@ def ruling(kind: RulingKind, case: str, phone: str, cause: str, **more: object) 
 def rulings() -> Iterator[Ruling]:
     slower = {"task": "restyle", "last_good": GOOD, "expected": 1.5, "comparison": "20260121-030000-dddd"}
     cause = "it is {} than on the last good files, launched in turn"
-    first, second = cause.format("5.2 % more (4.3 to 6.1 % more)"), cause.format("4.9 % more (3.5 to 6.3 % more)")
+    first, second = cause.format("5.2 % slower (4.3 to 6.1 % slower)"), cause.format("4.9 % slower (3.5 to 6.3 % slower)")
     yield ruling(RulingKind.REGRESSION, "restyle", "s25", second, key="unet_step", ratio=1.049, low=1.035, high=1.063, **slower)
     yield ruling(RulingKind.REGRESSION, "restyle", "s25", first, key="end_to_end", ratio=1.052, low=1.043, high=1.061, **slower)
-    hot = "the phone was hot, 46.5 °C, and its clocks were capped in 4 of 6 launches"
+    hot = "the device was hot, 46.5 °C, and its clocks were capped in 4 of 6 launches"
     yield ruling(RulingKind.INCONCLUSIVE, "restyle", "tabs11", hot, task="restyle", key="end_to_end", expected=1.5)
     for case in OWNERS:
         yield ruling(RulingKind.MISSING, case, "s24", "no device answers to 's24': it was not attached all night")
-        shift = "the yardstick, whose files are as ever, differs from what is usual on this device: End to end 18.0 % more"
-        yield ruling(RulingKind.ENVIRONMENT, case, "s23", shift)
+        shift = "the yardstick, whose files are as ever, differs from what is usual on this device: End to end 18.0 % slower"
+        yield ruling(RulingKind.ENVIRONMENT, case, "s23", f"{shift} (Android was 15 and is 16)")
         slow = "it takes 1.6 s instead of 1.5 s; its files are the same"
         yield ruling(RulingKind.ENVIRONMENT, case, "s23", slow, task=case, key="session_load", expected=1.5e9)
     smaller = {"task": "sticker", "key": "lora_rom", "expected": 3_145_728.0, "value": 2_621_440.0, "last_good": GOOD}
