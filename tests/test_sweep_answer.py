@@ -139,3 +139,12 @@ def test_the_report_has_the_command_that_settles_times_before_every_doubt_and_no
     assert html.index("quadbench compare run-1 run-2 --devices local") < html.index('class="doubts"')
     assert "measure.launches" not in html
     assert "of times less than 2.0 % of the other setting's time" in html
+
+
+def test_quality_that_no_setting_changes_is_not_drawn_over_the_settings_and_that_is_said() -> None:
+    flat = [point("1", psnr=GOOD, end_to_end=EVEN), point("2", psnr=tuple(one + 0.01 for one in GOOD), end_to_end=EVEN)]
+    apart = [flat[0], point("2", psnr=WORSE, end_to_end=EVEN)]
+    unknown = [point("1", psnr=GOOD[:1], end_to_end=EVEN), point("2", psnr=WORSE[:1], end_to_end=EVEN)]
+    pages = [render_study(sweep_of(*points)) for points in (flat, apart, unknown)]
+    assert [page.count("<svg") for page in pages] == [1, 2, 2]
+    assert ["Quality is not drawn over the settings" in page for page in pages] == [True, False, False]

@@ -83,7 +83,7 @@ def _drawn(sweep: Sweep, lines: Sequence[Sequence[_Spot]], cost: SweepFigure, qu
             body.append(_path(best, line[0].colour))
         body += [_mark(spot, at) for spot in line]
     named = [spot for spot in spots if spot.is_best or len(spots) <= _MOST_NAMED][:_MOST_NAMED]
-    body += _labels(named, [at(spot.cost, spot.quality) for spot in named])
+    body += _labels(named, [at(spot.cost, spot.quality) for spot in named], [box for spot in spots for box in _bars(spot, at)])
     title = f"{sweep.recipe_name}: {quality.title} over {cost.title.lower()}"
     return svg(width, _HEIGHT, title, body) + "\n"
 
@@ -95,29 +95,36 @@ def _path(spots: Sequence[tuple[float, float]], colour: int) -> str:
 
 def _mark(spot: _Spot, at: Callable[[float, float], Place]) -> str:
     name, stroke, (x, y) = f"s{spot.colour}", COLOURS[spot.colour], at(spot.cost, spot.quality)
-    low, high = spot.costs
-    bars = [
-        *([rule(name, at(low, spot.quality), at(high, spot.quality), stroke)] if low < high else []),
-        *(
-            [rule(name, at(spot.cost, spot.quality - spot.error), at(spot.cost, spot.quality + spot.error), stroke)]
-            if spot.error
-            else []
-        ),
-    ]
+    bars = [rule(name, start, end, stroke) for start, end in _bars(spot, at)]
     shape = f'cx="{x:.1f}" cy="{y:.1f}" r="4" stroke="{stroke}"'
     filled = f'class="{name} fill" fill="{stroke}"' if spot.is_best else f'class="{name} hollow" fill="#fdfdfc"'
     return f"{''.join(bars)}<circle {filled} {shape}/>"
 
 
-def _labels(spots: Sequence[_Spot], places: Sequence[tuple[float, float]]) -> Iterator[str]:
-    """Yield the names of the spots above them, moved up or down where they would cover another name."""
+def _bars(spot: _Spot, at: Callable[[float, float], Place]) -> list[tuple[Place, Place]]:
+    """Return the ends of a spot's bars: left and right, bottom and top."""
+    (low, high), error = spot.costs, spot.error
+    across = [(at(low, spot.quality), at(high, spot.quality))] if low < high else []
+    return across + ([(at(spot.cost, spot.quality - error), at(spot.cost, spot.quality + error))] if error else [])
+
+
+def _labels(spots: Sequence[_Spot], places: Sequence[Place], bars: Sequence[tuple[Place, Place]]) -> Iterator[str]:
+    """Yield the names of the spots above them, moved up or down where they would cover another name, or a bar if they can."""
     taken: list[tuple[float, float, float]] = []  # from, to and the height of each name
     for spot, (x, y) in sorted(zip(spots, places, strict=True), key=lambda pair: pair[1]):
         left, right = x + 6, x + 6 + LETTER_WIDTH * len(spot.label)
         heights = (y - 8 + sign * step * _LINE_HEIGHT for step in range(len(spots)) for sign in (1, -1))
-        height = next(h for h in heights if not any(a < right and left < b and abs(h - c) < _LINE_HEIGHT for a, b, c in taken))
+        free = [h for h in heights if not any(a < right and left < b and abs(h - c) < _LINE_HEIGHT for a, b, c in taken)]
+        clear = (h for h in free if not any(_crosses(bar, left, right, h) for bar in bars))
+        height = next((h for h in clear if _TOP < h < _HEIGHT - _BOTTOM), free[0])
         taken.append((left, right, height))
         yield text(left, height, spot.label, css_class=f"s{spot.colour} fill name", colour=COLOURS[spot.colour])
+
+
+def _crosses(bar: tuple[Place, Place], left: float, right: float, height: float) -> bool:
+    """Say whether a bar crosses a name that stands from left to right at a height, its letters above it."""
+    (x1, y1), (x2, y2) = bar
+    return x1 < right and left < x2 + 1 and min(y1, y2) < height + 3 and height - 10 < max(y1, y2)
 
 
 def _ticks(values: Sequence[float]) -> list[float]:

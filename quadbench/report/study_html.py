@@ -18,7 +18,7 @@ from quadbench.report.page import page_environment, write_page
 from quadbench.report.sweep import Sweep
 from quadbench.report.sweep_answer import settling, sweep_answer
 from quadbench.report.sweep_chart import sweep_chart
-from quadbench.report.sweep_merits import LEAST_DB
+from quadbench.report.sweep_merits import LEAST_DB, is_flat
 from quadbench.report.sweep_tables import sweep_tables
 from quadbench.report.units import percent
 from quadbench.report.versus import Versus, difference_table, is_decided, sentence
@@ -50,6 +50,7 @@ def render_study(study: Sweep | Versus) -> str:
 def _render_sweep(sweep: Sweep) -> str:
     tables, caveats = sweep_tables(sweep), _in_order(caveat for point in sweep.points for caveat in point.caveats)
     runs, words = {point.run_id: point.name for point in sweep.points}, settling(sweep)
+    is_left_out = sweep.published is None and is_flat(sweep)
     doubts = {f"{caveat.words}: {caveat.advice}" for caveat in caveats}  # stand at the top
     return (
         _environment()
@@ -64,7 +65,8 @@ def _render_sweep(sweep: Sweep) -> str:
             settled=[runs[word] for word in words if word in runs],
             least_db=LEAST_DB,
             margin=percent(EQUIVALENCE_MARGIN),
-            charts=[Markup(chart) for chart in (cost_chart(sweep), sweep_chart(sweep)) if chart],
+            charts=[Markup(chart) for chart in (cost_chart(sweep), None if is_left_out else sweep_chart(sweep)) if chart],
+            is_left_out=is_left_out,
             telling=sweep_tables(sweep, is_whole=False),
             tables=tables,
             notes=tuple(dict.fromkeys(note for table in tables for note in table.notes if note not in doubts)),

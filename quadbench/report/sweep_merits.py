@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from statistics import fmean, stdev
 
 from quadbench.report.sweep import BYTES, TIME, Sweep, SweepFigure, SweepPoint, quality_of, series_of
@@ -68,6 +69,13 @@ def with_best(sweep: Sweep) -> Sweep:
 def is_telling(points: Sequence[SweepPoint]) -> bool:
     """Say whether marks at the best tell anything: some, and not all, are beaten."""
     return len({point.is_best for point in points}) > 1
+
+
+def is_flat(sweep: Sweep) -> bool:
+    """Say whether no two settings are known to differ in quality, though every pair has an interval: all of it is noise."""
+    pairs = [pair for points in series_of(sweep) for pair in combinations(points, 2)]
+    quality = [merits(*pair).get(quality_of(pair) or "") for pair in pairs]
+    return bool(quality) and all(one and one.low is not None and not one.is_told for one in quality)
 
 
 def change(point: SweepPoint, before: SweepPoint, key: str) -> tuple[float, float] | None:
