@@ -22,6 +22,7 @@ from quadbench.report import (
     kpi_rows,
     named_tables,
     render_html,
+    report_view,
     sweep_chart,
     sweep_csv,
     sweep_points,
@@ -121,7 +122,8 @@ def test_no_name_is_markup_or_a_code_on_the_terminal(
 ) -> None:
     run = attacked(tmp_path, attack)
     options = argparse.Namespace(json=False, full=full, layout=Layout(tmp_path))
-    assert print_result(options, run, tmp_path / "report.html", baseline=replace(run, run_id="before")) == 0
+    view = report_view(run, options.layout, replace(run, run_id="before"))
+    assert print_result(options, view, tmp_path / "report.html") == 0
     shown = capsys.readouterr().out
     assert not CONTROLS.search(shown)
     assert ("[red]" in re.sub(r"\s", "", shown)) is ("[red]" in attack)

@@ -18,7 +18,7 @@ from quadbench.cli import _configure_logging
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_error
 from quadbench.cli.result import print_result
 from quadbench.devices.device import command_failed
-from quadbench.report import kpi_table, named_tables, render_html, to_csv, to_latex, to_markdown
+from quadbench.report import kpi_table, named_tables, render_html, report_view, to_csv, to_latex, to_markdown
 from quadbench.report.run_tables import KPI
 from quadbench.report.text_table import csv_cell
 from quadbench.results.layout import Layout
@@ -141,8 +141,16 @@ def test_a_devices_name_is_one_cell_in_every_table_and_page(tmp_path: Path, caps
     assert sum(line.startswith("| ") for line in written[1].splitlines()) == len(table.rows) + 2
     named = make_run(tmp_path, devices=(replace(evil, address=f"s{EVIL}\n| x |"),))  # of which a path can be made
     assert not CONTROLS.search(render_html(named, Layout(tmp_path)))
-    print_result(argparse.Namespace(full=True, json=False, layout=Layout(tmp_path)), named, tmp_path / "x.html")
-    print_result(argparse.Namespace(full=False, json=False, layout=Layout(tmp_path)), named, tmp_path / "x.html")
+    print_result(
+        argparse.Namespace(full=True, json=False, layout=Layout(tmp_path)),
+        report_view(named, Layout(tmp_path)),
+        tmp_path / "x.html",
+    )
+    print_result(
+        argparse.Namespace(full=False, json=False, layout=Layout(tmp_path)),
+        report_view(named, Layout(tmp_path)),
+        tmp_path / "x.html",
+    )
     assert not CONTROLS.search(capsys.readouterr().out.replace("\n", ""))
 
 

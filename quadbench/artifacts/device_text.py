@@ -7,6 +7,7 @@ MOST_CHARACTERS = 1000
 """Characters of one message that are shown; a program may say megabytes."""
 
 _COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # of ASCII, but for tabs and line ends
 _INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, marks that turn the direction of writing, halves of characters, line ends
 
 
@@ -24,7 +25,8 @@ def one_line(text: str, most: int = MOST_CHARACTERS) -> str:
 
 def printable(text: str) -> str:
     """Return the text, line ends and tabs as they are, every other character that a terminal acts on written out."""
-    return "".join(_shown(character) for character in _COLOURS.sub("", text.replace("\r\n", "\n")))
+    plain = _COLOURS.sub("", text.replace("\r\n", "\n"))
+    return plain if plain.isascii() and not _CONTROLS.search(plain) else "".join(map(_shown, plain))
 
 
 def is_plain(text: str) -> bool:

@@ -4,6 +4,7 @@ The limits are far outside of what any device measures. Within them no sum, rati
 """
 
 import math
+from functools import lru_cache
 
 LONGEST_NS = 10.0**17  # three years
 MOST_BYTES = 2.0**50
@@ -22,13 +23,15 @@ def value_fault(metric: str, value: float) -> str | None:
     """
     if not math.isfinite(value):
         return f"is {value}, expected a finite number"
-    low, high = _range(metric)
-    may_be_zero = (metric.endswith("_bytes") and metric not in _OF_A_PROCESS) or metric in _MAY_BE_ZERO
+    low, high, may_be_zero = _limits(metric)
     if value < low and not (may_be_zero and value == 0):
         return f"is {value:g}, expected {'0 or ' if may_be_zero else ''}at least {low:g}"
     return f"is {value:g}, expected at most {high:g}" if value > high else None
 
 
-def _range(metric: str) -> tuple[float, float]:
+@lru_cache(maxsize=1000)  # a run has its dozens of metrics in millions of samples
+def _limits(metric: str) -> tuple[float, float, bool]:
+    """Return the lowest and the highest value of a metric, and whether it may be 0 all the same."""
+    may_be_zero = (metric.endswith("_bytes") and metric not in _OF_A_PROCESS) or metric in _MAY_BE_ZERO
     counted = (most for ending, most in _MOST_COUNTED.items() if metric.endswith(ending))
-    return next(((_LEAST_COUNTED, most) for most in counted), (-_MOST, _MOST))
+    return next(((_LEAST_COUNTED, most, may_be_zero) for most in counted), (-_MOST, _MOST, may_be_zero))

@@ -1,14 +1,18 @@
 """Run: what is known of a device, what a launch runs and what it measured, and one `quadbench run` as a whole."""
 
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 
 from quadbench.artifacts.bundle import SCHEMA_VERSION, Bundle, Stored, Variant
 from quadbench.artifacts.caveats import Caveat
 from quadbench.artifacts.scores import RunScores
 
 HOSTED_FAMILY = "ai_hub"
+_ABOUT_SWITCHES = {"switch_ns", "first_unet_ns", "end_to_end_ns"}
 LIBRARY_PREFIX = "library."  # of versions that name a library which the harness loaded, with its path and build id
 
 
@@ -91,7 +95,7 @@ class LaunchPlan:
     side: str = ""  # of a comparison: A or B, and what that is
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
     """One measured value. Nanoseconds, bytes and decibels as the metric's name says; `labels` are the event's other words."""
 
@@ -136,6 +140,27 @@ class RunRecord:
     samples: tuple[Sample, ...] = ()
     images: dict[str, str] = field(default_factory=dict)  # "<task>/<item>" -> PNG path relative to the results folder
 
+    @cached_property
+    def by_metric(self) -> Mapping[str, tuple[Sample, ...]]:
+        """The samples of each metric, in the order in which they were measured."""
+        groups = defaultdict[str, list[Sample]](list)
+        for sample in self.samples:
+            groups[sample.metric].append(sample)
+        return {metric: tuple(group) for metric, group in groups.items()}
+
+    @cached_property
+    def about_switches(self) -> tuple[Sample, ...]:
+        """The switches, first U-Net runs and images, in the order in which they were measured: which of them followed which."""
+        return tuple(sample for sample in self.samples if sample.metric in _ABOUT_SWITCHES)
+
+    @cached_property
+    def by_task(self) -> Mapping[tuple[str, str | None], tuple[Sample, ...]]:
+        """The samples of each metric and task, in the order in which they were measured."""
+        groups = defaultdict[tuple[str, str | None], list[Sample]](list)
+        for sample in self.samples:
+            groups[sample.metric, sample.task].append(sample)
+        return {key: tuple(group) for key, group in groups.items()}
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
@@ -154,6 +179,19 @@ class RunResult:
     swept: dict[str, str] = field(default_factory=dict)  # what of the recipe a sweep set
     retries: tuple[Retry, ...] = ()  # in the order in which devices were back
     left_out: dict[str, str] = field(default_factory=dict)  # by address, why a device lacks launches
+
+    @cached_property
+    def in_order(self) -> tuple[RunRecord, ...]:
+        """The launches in the order in which they were measured."""
+        return tuple(sorted(self.records, key=lambda record: (record.started_at, record.device.address, record.launch)))
+
+    @cached_property
+    def by_place(self) -> Mapping[tuple[str, str, Variant], tuple[RunRecord, ...]]:
+        """The launches of a device, by its address and serial, and of a variant, in the order in which they were measured."""
+        groups = defaultdict[tuple[str, str, Variant], list[RunRecord]](list)
+        for record in self.in_order:
+            groups[record.device.address, record.device.serial, record.variant].append(record)
+        return {place: tuple(group) for place, group in groups.items()}
 
     @property
     def bundle(self) -> Bundle:

@@ -14,6 +14,7 @@ from quadbench.cli.result import add_full, print_result
 from quadbench.cli.sources import Source, named_source
 from quadbench.errors import FarmGoesOn
 from quadbench.observer import Observer
+from quadbench.report import report_view
 from quadbench.results.engine import DATABASE_VARIABLE, source_name
 from quadbench.results.layout import Layout
 from quadbench.spec import set_variable
@@ -64,7 +65,7 @@ def run_submit(options: argparse.Namespace) -> int:
 def run_fetch(options: argparse.Namespace) -> int:
     with RunConsole(Console(stderr=True)) as observer:
         outcome = fetched(options.run_id, options.layout, observer)
-    code = print_result(options, outcome.result, outcome.report)
+    code = print_result(options, report_view(outcome.result, options.layout), outcome.report)
     for device, failure in outcome.failures.items():
         print_error(f"{device}: {failure}")
     return outcome.exit_code or code

@@ -27,8 +27,8 @@ from quadbench.report import (
     to_html,
     to_latex,
     to_markdown,
-    write_report,
 )
+from quadbench.report.html import write_view
 from quadbench.report.run_tables import KPI
 from quadbench.report.study_html import write_study_report
 from quadbench.report.versus import Versus, exported_tables, versus_csv
@@ -63,12 +63,13 @@ def run(options: argparse.Namespace) -> int:
         return _run_study(options, study)
     result = named_run(options.layout, options.run_id, RUN, SWEEP, COMPARISON)
     wanted = wanted_as(result)
-    conditions, baseline = conditions_of(options, wanted.tasks), baseline_of(options, wanted)
+    conditions = conditions_of(options, wanted.tasks)
+    view = report_view(result, options.layout, baseline_of(options, wanted))
     if options.format == _ON_SCREEN and not options.table:
         keep_run(options.layout, result.run_id)
-        return print_result(options, result, write_report(result, options.layout, baseline), conditions, baseline)
+        return print_result(options, view, write_view(view, options.layout), conditions)
     _print_run_tables(result, options.format, options.table)
-    return print_conditions(run_summary(report_view(result, options.layout, baseline), None, conditions))
+    return print_conditions(run_summary(view, None, conditions))
 
 
 def _print_run_tables(result: RunResult, written_as: str, name: str | None) -> None:

@@ -23,7 +23,6 @@ from quadbench.report import (
     RunSummary,
     TextTable,
     kpi_table,
-    report_view,
     run_summary,
     show,
     words,
@@ -41,16 +40,14 @@ def add_full(parser: argparse.ArgumentParser) -> None:
 
 def print_result(
     options: argparse.Namespace,
-    result: RunResult,
+    view: ReportView,
     path: Path | None,
     conditions: Sequence[Criterion] = (),
-    baseline: RunResult | None = None,
 ) -> int:
     """Print a run's figures and where its report lies (None: it has none yet), as tables or as JSON.
 
     Return 0, or the exit code of the conditions where one of them is met.
     """
-    view = report_view(result, options.layout, baseline)
     summary = run_summary(view, str(path) if path else None, conditions)
     if options.json:
         print_json(asdict(summary))

@@ -21,7 +21,8 @@ from quadbench.cli.result import add_full, print_result
 from quadbench.cli.sources import OfRecipe, OfRun, Source, named_source
 from quadbench.cli.waiting import add_wait, once_free
 from quadbench.errors import UserError
-from quadbench.report import write_report
+from quadbench.report import report_view
+from quadbench.report.html import write_view
 from quadbench.rollout.fit import misfits
 from quadbench.rollout.forecast import Forecast, forecast
 from quadbench.spec import refuse_in
@@ -73,8 +74,8 @@ def run(options: argparse.Namespace) -> int:
         else:
             run_here = partial(source.run, chosen, conduct, layout=options.layout, observer=observer)
             outcome = once_free(run_here, observer, waits=options.wait)
-    path = write_report(outcome.result, options.layout, baseline) if baseline else outcome.report
-    code = print_result(options, outcome.result, path, conditions, baseline)
+    view = report_view(outcome.result, options.layout, baseline)
+    code = print_result(options, view, write_view(view, options.layout) if baseline else outcome.report, conditions)
     for address, failure in outcome.failures.items():
         print_error(f"{address} was left out: {failure}")
     return outcome.exit_code or code

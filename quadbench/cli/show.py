@@ -7,6 +7,7 @@ from quadbench.cli.conditions import add_baseline, baseline_of, wanted_as
 from quadbench.cli.options import add_command
 from quadbench.cli.result import add_full, print_result
 from quadbench.cli.study_result import print_study, study_of
+from quadbench.report import report_view
 from quadbench.results.ids import COMPARISON, RUN, SWEEP, named_run
 
 
@@ -27,5 +28,5 @@ def run(options: argparse.Namespace) -> int:
     result = named_run(options.layout, options.run_id, RUN, SWEEP, COMPARISON)
     path = options.layout.report(result.run_id)
     baseline = baseline_of(options, wanted_as(result))
-    print_result(options, result, path if path.is_file() else None, baseline=baseline)
+    print_result(options, report_view(result, options.layout, baseline), path if path.is_file() else None)
     return 0

@@ -9,7 +9,7 @@ from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, Variant
 from quadbench.artifacts.fingerprint import contents, differences, unlike
 from quadbench.errors import UserError
 from quadbench.report.kpi import Figure, KpiRow
-from quadbench.report.launches import devices_of, in_order, is_on, sound
+from quadbench.report.launches import devices_of, is_on, sound
 from quadbench.report.pictures import Quality, quality_rows
 from quadbench.report.text_table import TextTable
 from quadbench.report.units import Unit, decibels, plural, show
@@ -116,7 +116,7 @@ def against(baseline: RunResult, its_rows: Sequence[KpiRow], result: RunResult, 
     figures = (*_of_rows(its_rows, rows), *_of_quality(quality, quality_rows(result)))
     return Baseline(
         run_id=baseline.run_id,
-        started_at=in_order(baseline.records)[0].started_at,
+        started_at=baseline.in_order[0].started_at,
         kpis=tuple(its_rows),
         quality=quality,
         figures=figures,

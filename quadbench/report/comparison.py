@@ -7,7 +7,7 @@ from statistics import median
 from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, Status, TaskAssets, Variant
 from quadbench.report.figure_table import FigureTable
 from quadbench.report.kpi import launch_values
-from quadbench.report.launches import devices_of, in_order, is_on, sound
+from quadbench.report.launches import devices_of, is_on, sound
 from quadbench.report.text_table import TextTable
 from quadbench.report.units import times
 from quadbench.statistics import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, MIN_BLOCKS, Verdict, compare_launches
@@ -42,7 +42,7 @@ class LaunchVerdict:
 
 def launch_verdicts(result: RunResult, device: DeviceFacts) -> tuple[LaunchVerdict, ...]:
     """Return one verdict for each task and compared figure; none where no whole block of launches was OK."""
-    blocks = whole_blocks([record for record in in_order(result.records) if is_on(record, device)])
+    blocks = whole_blocks([record for record in result.in_order if is_on(record, device)])
     return tuple(
         verdict
         for task in result.bundle_on(device).tasks

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, TaskAssets, Variant
-from quadbench.report.launches import in_order, is_emulated, is_on, sound, values
+from quadbench.report.launches import is_emulated, is_on, sound, values_of_task
 
 _MOST_LAUNCHES, _MOST_IMAGES, _MOST_READINGS = 200, 24, 300  # that a picture has room for
+_MOST_DOTS = 800  # of a picture, over all of its launches
 _TEMPERATURE = "before.battery_temperature_c"
 _CLOCK = ("session_load_ns", "switch_ns", "end_to_end_ns")  # what takes a launch's time, between readings of memory
 _SERVING = tuple(variant for variant in Variant if variant is not Variant.FLOAT)
@@ -60,14 +61,14 @@ def memory_of(result: RunResult, device: DeviceFacts) -> tuple[MemoryCourse, ...
 
 
 def _launches(result: RunResult, device: DeviceFacts) -> tuple[RunRecord, ...]:
-    return sound([record for record in in_order(result.records) if is_on(record, device)])
+    return sound([record for record in result.in_order if is_on(record, device)])
 
 
 def _strips(launches: Sequence[tuple[int, RunRecord]], task: TaskAssets) -> Iterator[LaunchStrip]:
     for number, record in launches:
-        images = values(record, "end_to_end_ns", lambda sample: sample.task == task.name)
+        images = values_of_task(record, "end_to_end_ns", task.name)
         if images:
-            every = -(-len(images) // _MOST_IMAGES)
+            every = -(-len(images) // min(_MOST_IMAGES, max(_MOST_DOTS // len(launches), 1)))
             warm = _temperature(record)
             yield LaunchStrip(number=number, variant=record.variant, images_ns=tuple(images[::every]), temperature_c=warm)
 

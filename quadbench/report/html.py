@@ -22,12 +22,13 @@ from quadbench.report.course_chart import VARIANT_COLOURS, memory_chart, strip_c
 from quadbench.report.difference import difference_png
 from quadbench.report.held_out import Trajectory
 from quadbench.report.kpi import Figure
+from quadbench.report.launch_list import MOST_NAMED
 from quadbench.report.page import page_environment, write_page
 from quadbench.report.pictures import Picture
 from quadbench.report.storage import Storage, UseCases, rom_parts, rom_steps
-from quadbench.report.summary import RunSummary, run_summary
+from quadbench.report.summary import RunSummary, run_summary, without_launches
 from quadbench.report.units import Unit
-from quadbench.report.view import DeviceKpis, TimeShare, report_view
+from quadbench.report.view import DeviceKpis, ReportView, TimeShare, report_view
 from quadbench.report.ways import Ways
 from quadbench.results.layout import Layout
 from quadbench.statistics import MIN_BLOCKS
@@ -51,23 +52,38 @@ _ROM_PARTS = {
 
 
 def write_report(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> Path:
+    """Write a run's report, as `write_view` does.
+
+    Raises:
+        StorageError, ArtifactError: as `write_view`.
+    """
+    return write_view(report_view(result, layout, baseline), layout)
+
+
+def write_view(view: ReportView, layout: Layout) -> Path:
     """Write `reports/<run id>.html` in the results folder, whole or not at all.
 
     Raises:
         StorageError: the folder is full or cannot be written.
         ArtifactError: an image is another than its launch painted.
     """
-    for record in result.records:
+    for record in view.result.records:
         check_painted(record, layout)
-    return write_page(layout.report(result.run_id), render_html(result, layout, baseline))
+    return write_page(layout.report(view.result.run_id), render_view(view))
 
 
 def render_html(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> str:
+    """Return a run's report as text, as `render_view` does."""
+    return render_view(report_view(result, layout, baseline))
+
+
+def render_view(view: ReportView) -> str:
     """Return the report as text. The pictures are read; one that is missing is named in its place."""
-    view = report_view(result, layout, baseline)
-    data = TypeAdapter(RunSummary).dump_json(run_summary(view, None), indent=1).decode()
+    summary, is_short = run_summary(view, None), bool(view.listed.left_out)
+    data = TypeAdapter(RunSummary).dump_json(without_launches(summary) if is_short else summary, indent=1).decode()
     page = _environment().get_template("report.html.j2")
-    return page.render(view=view, words=words, min_blocks=MIN_BLOCKS, data=data)
+    content = {"words": words, "min_blocks": MIN_BLOCKS, "most_named": MOST_NAMED}
+    return page.render(view=view, data=data, is_short=is_short, **content)
 
 
 @cache

@@ -10,7 +10,7 @@ from quadbench.artifacts.caveats import FigureKind
 from quadbench.harness.expected import FIRST_TASK
 from quadbench.recipe.precision import int8_percent_of
 from quadbench.recipe.published import published_table
-from quadbench.report.launches import devices_of, is_emulated, launches_of, sound, values, why_absent
+from quadbench.report.launches import devices_of, is_emulated, launches_of, sound, values, values_of_task, why_absent
 from quadbench.report.units import Unit
 
 NO_INPUT_IMAGE = "does not apply: no input image"
@@ -188,7 +188,7 @@ def _ratio(shared: Figure | str, per_graph: Figure | str) -> float | None:
 
 
 def _of_task(metric: str) -> Callable[[RunRecord, TaskAssets], list[float]]:
-    return lambda record, task: values(record, metric, lambda sample: sample.task == task.name)
+    return lambda record, task: values_of_task(record, metric, task.name)
 
 
 def _switches(record: RunRecord, task: TaskAssets) -> list[float]:
@@ -206,7 +206,7 @@ def _first_unets(record: RunRecord, task: TaskAssets) -> list[float]:
     if is_emulated(record):
         return []
     first_runs, came_from = [], ""
-    for sample in record.samples:
+    for sample in record.about_switches:
         if sample.metric == "switch_ns":
             came_from = _came_from(sample)
         elif sample.metric == "first_unet_ns" and sample.task == task.name and came_from:
@@ -219,7 +219,7 @@ def _first_images(record: RunRecord, task: TaskAssets) -> list[float]:
     if is_emulated(record):
         return []
     images, switch = [], 0.0
-    for sample in record.samples:
+    for sample in record.about_switches:
         if sample.metric == "switch_ns":
             switch = sample.value if _came_from(sample) else 0.0
         elif sample.metric == "end_to_end_ns" and sample.task == task.name and switch:

@@ -1,6 +1,6 @@
 """Launches: a run's records, in order, by device and variant, and the values that they may vouch for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 
 from quadbench.artifacts import Caveat, DeviceFacts, RunRecord, RunResult, Sample, Status, Variant
@@ -21,20 +21,15 @@ EMULATED = "an emulator's time"
 EMULATORS = {Caveat.EMULATED_NPU, Caveat.EMULATED_CPU}
 
 
-def in_order(records: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
-    """Return the records in the order in which they were measured."""
-    return tuple(sorted(records, key=lambda record: (record.started_at, record.device.address, record.launch)))
-
-
 def devices_of(result: RunResult) -> tuple[DeviceFacts, ...]:
     """Return every device that measured or was deployed to, once, in order."""
-    known = [record.device for record in in_order(result.records)] + [deployment.device for deployment in result.deployments]
+    known = [record.device for record in result.in_order] + [deployment.device for deployment in result.deployments]
     return tuple({(device.address, device.serial): device for device in reversed(known)}.values())[::-1]
 
 
 def launches_of(result: RunResult, device: DeviceFacts, variant: Variant) -> tuple[RunRecord, ...]:
     """Return all launches of a variant on a device, whatever their status."""
-    return tuple(record for record in in_order(result.records) if is_on(record, device) and record.variant is variant)
+    return result.by_place.get((device.address, device.serial, variant), ())
 
 
 def is_on(record: RunRecord, device: DeviceFacts) -> bool:
@@ -63,13 +58,18 @@ def is_emulated(record: RunRecord) -> bool:
 
 def values(record: RunRecord, metric: str, accept: Callable[[Sample], bool]) -> list[float]:
     """Return a launch's accepted values of a metric, without warm-up; no times of an emulator."""
+    return [sample.value for sample in _counted(record, metric, record.by_metric.get(metric, ())) if accept(sample)]
+
+
+def values_of_task(record: RunRecord, metric: str, task: str) -> list[float]:
+    """Return a launch's values of a metric that a task has, without warm-up; no times of an emulator."""
+    return [sample.value for sample in _counted(record, metric, record.by_task.get((metric, task), ()))]
+
+
+def _counted(record: RunRecord, metric: str, samples: Sequence[Sample]) -> Iterable[Sample]:
     if metric.endswith("_ns") and is_emulated(record):
-        return []
-    return [
-        sample.value
-        for sample in record.samples
-        if sample.metric == metric and (metric in _PER_LAUNCH or not sample.is_warmup) and accept(sample)
-    ]
+        return ()
+    return samples if metric in _PER_LAUNCH else (sample for sample in samples if not sample.is_warmup)
 
 
 def typical(record: RunRecord, metric: str, accept: Callable[[Sample], bool]) -> float | None:

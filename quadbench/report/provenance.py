@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from quadbench.artifacts import LIBRARY_PREFIX, DeviceFacts, RunRecord, RunResult, Status
 from quadbench.artifacts.kit import Role, role_of
-from quadbench.report.launches import devices_of, in_order
+from quadbench.report.launches import devices_of
 from quadbench.report.setups import setups_of
 from quadbench.report.units import Unit, show
 
@@ -55,14 +55,14 @@ def launch_rows(result: RunResult) -> tuple[Launch, ...]:
     """Return every launch in the order in which it was measured."""
     return tuple(
         Launch(position=position, record=record, seconds=(record.ended_at - record.started_at).total_seconds())
-        for position, record in enumerate(in_order(result.records), start=1)
+        for position, record in enumerate(result.in_order, start=1)
     )
 
 
 def digests(result: RunResult) -> tuple[Fact, ...]:
     """Return the digests of the recipe, the bundles and the profile of the run."""
     setups = setups_of(result)
-    compiled = dict.fromkeys((record.target, record.compiled_digest) for record in in_order(result.records))
+    compiled = dict.fromkeys((record.target, record.compiled_digest) for record in result.in_order)
     return (
         *(Fact(name="Recipe", value=each.bundle.recipe_digest, where=each.where) for each in setups),
         *(Fact(name="Bundle", value=each.bundle.digest, where=each.where) for each in setups),
@@ -94,7 +94,7 @@ def settings(result: RunResult) -> tuple[Fact, ...]:
 def _by_device(result: RunResult, texts: Mapping[str, Mapping[str, str]]) -> tuple[Fact, ...]:
     """Return names and values of records, by record id, each once with the addresses of its devices."""
     addresses_of: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for record in in_order(result.records):
+    for record in result.in_order:
         for name, value in texts[record.record_id].items():
             addresses = addresses_of[name, value]
             if record.device.address not in addresses:
@@ -120,7 +120,7 @@ def device_conditions(result: RunResult) -> tuple[DeviceConditions, ...]:
     """Return the readings of each device before its first launch and after its last one."""
     conditions = []
     for device in devices_of(result):
-        records = [record for record in in_order(result.records) if record.device.serial == device.serial and record.state]
+        records = [record for record in result.in_order if record.device.serial == device.serial and record.state]
         if records:
             conditions.append(DeviceConditions(device=device, rows=_state_rows(records[0].state, records[-1].state)))
     return tuple(conditions)

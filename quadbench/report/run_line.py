@@ -7,7 +7,7 @@ from statistics import mean
 
 from quadbench.artifacts import DeviceFacts, RunResult, Status, Variant
 from quadbench.report.kpi import figure, launch_values
-from quadbench.report.launches import devices_of, in_order, launches_of, sound
+from quadbench.report.launches import devices_of, launches_of, sound
 from quadbench.report.pictures import quality_rows
 from quadbench.report.study_line import StudyLine
 from quadbench.report.units import Unit, decibels, show
@@ -68,7 +68,7 @@ def run_line(result: RunResult) -> RunLine:
     return RunLine(
         run_id=result.run_id,
         status=status,
-        started_at=in_order(result.records)[0].started_at,
+        started_at=result.in_order[0].started_at,
         recipe=result.bundle.recipe_name,
         swept=result.swept,
         devices=tuple(device.address for device in devices_of(result)),

@@ -1,14 +1,14 @@
 """Summary: a run's view -> its result in one object, for machines; `quadbench run --json` prints it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quadbench.artifacts import Bundle, ErrorClass, Status, Variant
 from quadbench.report.baseline import Baseline
 from quadbench.report.comparison import LaunchVerdict
 from quadbench.report.condition import Criterion, where_met
 from quadbench.report.headline import in_words
-from quadbench.report.kpi import KpiRow
+from quadbench.report.kpi import Figure, KpiRow
 from quadbench.report.pictures import Quality
 from quadbench.report.setups import sampler_text
 from quadbench.report.view import Doubt, ReportView
@@ -103,6 +103,16 @@ def run_summary(view: ReportView, report: str | None, conditions: Sequence[Crite
         baseline=view.baseline,
         conditions_met=tuple(met for condition in conditions for met in where_met(condition, kpis, view.quality, view.baseline)),
     )
+
+
+def without_launches(summary: RunSummary) -> RunSummary:
+    """Return the summary without what it says of single launches, which of very many takes megabytes."""
+    kpis = tuple(replace(row, shared=_alone(row.shared), per_graph=_alone(row.per_graph)) for row in summary.kpis)
+    return replace(summary, records=(), kpis=kpis)
+
+
+def _alone(cell: Figure | str) -> Figure | str:
+    return cell if isinstance(cell, str) else replace(cell, medians=())
 
 
 def _device(bundle: Bundle) -> DeviceSummary:

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 from quadbench.artifacts import Caveat, Component, DeviceFacts, RunRecord, RunResult, Status, TaskAssets, Variant
 from quadbench.artifacts.fingerprint import differences
@@ -17,6 +18,7 @@ from quadbench.report.held_out import Trajectory, emulated_tables, emulated_traj
 from quadbench.report.int8 import int8_table
 from quadbench.report.kernels import kernel_tables
 from quadbench.report.kpi import Figure, KpiRow, kpi_rows
+from quadbench.report.launch_list import LaunchList, launch_list
 from quadbench.report.launches import devices_of, launches_of, sound, values, why_absent
 from quadbench.report.next_step import next_step
 from quadbench.report.pictures import Quality, TaskPictures, quality_rows, task_pictures
@@ -106,7 +108,7 @@ class ReportView:
     started_at: datetime | None
     devices: tuple[DeviceFacts, ...]
     launches: tuple[Launch, ...]
-    failures: tuple[Launch, ...]
+    listed: LaunchList
     headline: tuple[Sentence, ...]
     baseline: Baseline | None
     gaps: tuple[str, ...]
@@ -135,6 +137,11 @@ class ReportView:
     settings: tuple[Fact, ...]
     conditions: tuple[DeviceConditions, ...]
 
+    @cached_property
+    def failures(self) -> tuple[Launch, ...]:
+        """The launches that are not OK."""
+        return tuple(launch for launch in self.launches if not launch.is_ok)
+
     @property
     def again(self) -> str:
         """Return the command that runs the same on the same devices, of a file with the recipe."""
@@ -159,7 +166,7 @@ def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = 
         started_at=launches[0].record.started_at if launches else None,
         devices=devices_of(result),
         launches=launches,
-        failures=tuple(launch for launch in launches if not launch.is_ok),
+        listed=launch_list(launches),
         headline=headline(storages, rows, quality),
         baseline=earlier,
         gaps=gaps(result, rows),

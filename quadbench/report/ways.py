@@ -63,6 +63,8 @@ def ways_views(result: RunResult, rows: Sequence[KpiRow]) -> tuple[Ways, ...]:
     """Return a view for each device that measured more ways than shared and per-graph, which the KPI table compares."""
     views, unequal = [], [row.device for row in unequal_rows(rows)]
     for device in devices_of(result):
+        if not any(launches_of(result, device, variant) for variant in _WAYS.keys() - {Variant.SHARED, Variant.PER_GRAPH}):
+            continue
         ways = {variant: way for variant in _WAYS if (way := _way(result, device, variant))}
         if len(ways) > 1 and ways.keys() - {Variant.SHARED, Variant.PER_GRAPH}:
             timed = {} if device in unequal else {variant: way for variant, way in ways.items() if way.is_timed}

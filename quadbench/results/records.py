@@ -9,7 +9,9 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
+from operator import itemgetter
 from types import TracebackType
 from typing import Any, Self
 
@@ -30,6 +32,7 @@ _KNOWN_RUNS_SHOWN = 20
 _MOST_NUMBER = 2**63  # of an iteration or step: what the database can hold
 
 Guard = Callable[[sa.Connection], None]
+_Makers = dict[tuple[Any, ...], Callable[..., Sample]]
 
 
 def open_records(source: Source) -> "Records":
@@ -153,6 +156,7 @@ class Records:
 
 _DEVICE_FIELDS = tuple(DeviceFacts.__dataclass_fields__)
 _SAMPLE_FIELDS = tuple(Sample.__dataclass_fields__)
+_SHARED_FIELDS = tuple(name for name in _SAMPLE_FIELDS if name != "value")  # which samples of many launches have alike
 _JSON_COLUMNS = tuple(column.name for column in RecordRow.__table__.columns if isinstance(column.type, sa.JSON))
 _BOOLS = {0: False, 1: True}  # as SQLite has them
 _RECORD = TypeAdapter(RunRecord)
@@ -191,16 +195,16 @@ def _load(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> tuple
     rows = connection.execute(
         _as_stored(RecordRow.__table__.columns).where(condition).order_by(RecordRow.started_at, RecordRow.id)
     )
-    columns = [SampleRow.__table__.columns[name] for name in ("record", *_SAMPLE_FIELDS)]
+    columns = [SampleRow.__table__.columns[name] for name in ("value", *_SHARED_FIELDS, "record")]
     query = (
         _as_stored(columns)
         .join(RecordRow, RecordRow.id == SampleRow.record)
         .where(condition)
         .order_by(SampleRow.record, SampleRow.id)
     )
-    samples = {key: list(group) for key, group in groupby(connection.execute(query).mappings(), key=lambda row: row["record"])}
-    name = name_of(connection.engine)
-    return tuple(_record(row, samples.get(row["id"], []), name) for row in rows.mappings().all())
+    samples = {key: list(group) for key, group in groupby(connection.execute(query), key=itemgetter(-1))}  # -1 is the record
+    name, known = name_of(connection.engine), _Makers()
+    return tuple(_record(row, samples.pop(row["id"], []), known, name) for row in rows.mappings().all())
 
 
 def _as_stored(columns: Iterable[sa.ColumnElement[Any]]) -> sa.Select[*tuple[Any, ...]]:
@@ -208,14 +212,17 @@ def _as_stored(columns: Iterable[sa.ColumnElement[Any]]) -> sa.Select[*tuple[Any
     return sa.select(*(sa.type_coerce(column, sa.types.NULLTYPE).label(column.key) for column in columns))
 
 
-def _record(row: sa.RowMapping, samples: Sequence[sa.RowMapping], database: str) -> RunRecord:
+def _record(row: sa.RowMapping, samples: Sequence[sa.Row[Any]], known: _Makers, database: str) -> RunRecord:
     """Return a row and its samples as a record: the one check of what the database holds.
+
+    Of samples that differ by their value alone one is checked: `known` has how to make others, by what they share.
 
     Raises:
         ArtifactError: names the record with a value that is none of those that are stored, or names a file elsewhere.
     """
     try:
-        content = _content(row, samples)
+        alike = _alike(samples, known)
+        content = _content(row, samples if alike is None else ())
         # What JSON does not have, a blob, becomes a list, which stands for no text and no number.
         record = _RECORD.validate_json(json.dumps(content, default=lambda _: []), strict=True)
         check_file_name(record.run_id)
@@ -230,10 +237,32 @@ def _record(row: sa.RowMapping, samples: Sequence[sa.RowMapping], database: str)
             f"{database} is damaged: {name} holds what quadbench does not write: {problem}",
             hint="report another run by its id, or move the database away, and a new one is begun",
         ) from error
-    return replace(record, started_at=record.started_at.astimezone(UTC), ended_at=record.ended_at.astimezone(UTC))
+    if alike is None:
+        known.update({sample[1:-1]: _maker(checked) for sample, checked in zip(samples, record.samples, strict=True)})
+    return replace(
+        record,
+        samples=record.samples if alike is None else alike,
+        started_at=record.started_at.astimezone(UTC),
+        ended_at=record.ended_at.astimezone(UTC),
+    )
 
 
-def _content(row: sa.RowMapping, samples: Sequence[sa.RowMapping]) -> dict[str, Any]:
+def _alike(samples: Sequence[sa.Row[Any]], known: _Makers) -> tuple[Sample, ...] | None:
+    """Return samples whose like were checked; None where any other is among them, or a value that is no number."""
+    alike = []
+    for sample in samples:
+        make = known.get(sample[1:-1])
+        if make is None or type(sample[0]) is not float:
+            return None
+        alike.append(make(value=sample[0]))
+    return tuple(alike)
+
+
+def _maker(sample: Sample) -> Callable[..., Sample]:
+    return partial(Sample, **{name: getattr(sample, name) for name in _SHARED_FIELDS})
+
+
+def _content(row: sa.RowMapping, samples: Sequence[sa.Row[Any]]) -> dict[str, Any]:
     """Return a row and its samples as the JSON of a record.
 
     Raises:
@@ -247,11 +276,11 @@ def _content(row: sa.RowMapping, samples: Sequence[sa.RowMapping]) -> dict[str, 
         "device": {name: row[f"device_{name}"] for name in _DEVICE_FIELDS},
         "samples": [
             {
-                **sample,
-                "labels": _parsed("labels", sample["labels"]),
-                "is_warmup": _BOOLS.get(sample["is_warmup"], sample["is_warmup"]),
+                **fields,
+                "labels": _parsed("labels", fields["labels"]),
+                "is_warmup": _BOOLS.get(fields["is_warmup"], fields["is_warmup"]),
             }
-            for sample in samples
+            for fields in (dict(zip(("value", *_SHARED_FIELDS), sample, strict=False)) for sample in samples)
         ],
     }
 
@@ -271,11 +300,15 @@ def _label_lacking(sample: Sample) -> str | None:
     return needed if needed not in sample.labels else None
 
 
+def _is_number(number: int | None) -> bool:
+    return number is None or 0 <= number < _MOST_NUMBER
+
+
 def values_fault(record: RunRecord) -> str | None:
     """Say what is wrong with a record's samples; None where nothing is. Old records may hold what is refused today."""
     for sample in record.samples:
         fault = value_fault(sample.metric, sample.value)
-        if fault is None and not all(number is None or 0 <= number < _MOST_NUMBER for number in (sample.iteration, sample.step)):
+        if fault is None and not (_is_number(sample.iteration) and _is_number(sample.step)):
             fault = f"has iteration {sample.iteration} and step {sample.step}, expected numbers from 0"
         if fault is None and (label := _label_lacking(sample)):
             fault = f"has no label '{label}'"

@@ -289,7 +289,8 @@ def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecor
         latest: tuple[RunRecord, ...] = ()
         for name in _own_ids(records, source, layout, _LOOKED_AT):
             stored = records.of_run(name)
-            is_aborted = any(record.status is Status.ABORTED for record in as_counted(stored))
+            is_whole = all(record.status is not Status.ABORTED for record in stored)
+            is_aborted = not is_whole and any(record.status is Status.ABORTED for record in as_counted(stored))
             if not is_aborted and not (run := read_run_file(layout, name)).is_cut_short:
                 return run, stored
             latest = latest or stored

@@ -24,7 +24,6 @@ from quadbench.serve.remembered import Remembered
 from quadbench.serve.rendering import icon, page, rendered, script, style
 from quadbench.serve.watched import A_PAGE, MOST_PAGES, Watched
 
-_MOST_LAUNCHES = 200  # of a run's page
 _MOST_DIGITS = 6  # of a number in an address
 _NOW, _FARM, _RUN = "now_part", "farm_part", "run_part"
 _UNREAD = "cannot be read; the log of quadbench serve says why"
@@ -109,7 +108,7 @@ class Pages:
         title = next((work.what for work in watched.work().work if work.run_id == run_id), (line and line.recipe) or "A run")
         content = {"run_id": run_id, "title": title, "line": line, "is_here": is_here, "view": view, "problems": problems}
         html = part.html if part else ""
-        return page("run", live=bool(part), here="/runs", part=html, most_launches=_MOST_LAUNCHES, **content)
+        return page("run", live=bool(part), here="/runs", part=html, **content)
 
     async def now_events(self, _: Request) -> Response:
         return self._live.events((_NOW, ""))

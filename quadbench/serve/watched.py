@@ -20,7 +20,7 @@ from quadbench.farm.farm_file import expected_phones
 from quadbench.nightly.history_view import HistoryView, history_view, told_of
 from quadbench.nightly.overview import line_of
 from quadbench.nightly.self_knowledge import RECENT
-from quadbench.report.html import render_html
+from quadbench.report.html import render_view
 from quadbench.report.night import NightView, night_view
 from quadbench.report.night_findings import until
 from quadbench.report.night_html import render_night
@@ -167,7 +167,7 @@ class Watched:
         """Return the report of a run as it would be written."""
         view = self.view(run_id)
         require_own_pictures(view, self.layout)
-        return render_html(view.result, self.layout).encode()
+        return render_view(view).encode()
 
     def _studies(self) -> tuple[StudyLine, ...]:
         """Return the latest sweeps and comparisons; of what is wrong with one its place is not told."""

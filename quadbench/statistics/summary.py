@@ -11,6 +11,7 @@ from quadbench.statistics.finite import finite
 _Z_OF_MAD = 0.6745  # a normal distribution's MAD in its standard deviations
 _FAR = 3.5
 _SLOWER = 0.05  # than what it settles at, for a value to count as warming up
+_FEWEST_WITH_OUTLIERS = 3  # two values are as far from their middle as each other
 _FEWEST = 6  # values of which the second half says what they settle at
 
 # Fewest samples for which, with 99 % confidence, at least two of them lie above the percentile q, so that it is not read off
@@ -90,9 +91,9 @@ def outliers(values: Sequence[float]) -> tuple[int, ...]:
     Raises:
         ValueError: a value is not finite.
     """
-    data = finite(values, "values")
-    if data.size == 0:
+    if len(values) < _FEWEST_WITH_OUTLIERS and all(map(math.isfinite, values)):
         return ()
+    data = finite(values, "values")
     distances = np.abs(data - np.median(data))
     mad = float(np.median(distances))
     return tuple(int(place) for place in np.flatnonzero(distances * _Z_OF_MAD > _FAR * mad)) if mad > 0 else ()

@@ -67,7 +67,7 @@ def store_run(layout: Layout, words: Words = plain) -> None:
     result = make_run(layout.root, devices=(S25, TABS11), change=change)
     files = result.stored.folder
     folder = layout.bundles / "b1"
-    publish(folder, lambda new: _published(files, new, replace(result.bundle, recipe_name=words("quickstart"))))
+    publish(folder, lambda new: published(files, new, replace(result.bundle, recipe_name=words("quickstart"))))
     save_run(
         layout,
         RunFile(
@@ -86,7 +86,7 @@ def store_run(layout: Layout, words: Words = plain) -> None:
             records.store(record)
 
 
-def _published(files: Path, folder: Path, bundle: Bundle) -> Bundle:
+def published(files: Path, folder: Path, bundle: Bundle) -> Bundle:
     """Copy a bundle's pictures, and return it with what they are."""
     shutil.copytree(files, folder, dirs_exist_ok=True)
 

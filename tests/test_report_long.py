@@ -1,0 +1,94 @@
+"""The report of a run with very many launches stays short, counts all of them, and says what of them it leaves out."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.long_run import RUN, store_long_run
+from support.report_page import Page
+from support.stored_records import query
+from support.synthetic_run import failed
+
+from quadbench.artifacts import RunResult
+from quadbench.errors import ArtifactError
+from quadbench.report import html, report_view
+from quadbench.report.launch_list import MOST_LISTED, MOST_NAMED
+from quadbench.results.layout import Layout
+from quadbench.results.runs import load_run
+
+LAUNCHES = 160  # of each of two variants
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    layout = Layout(tmp_path_factory.mktemp("long"))
+    assert store_long_run(layout, devices=1, tasks=2, launches=LAUNCHES) == RUN
+    return layout
+
+
+@pytest.fixture(scope="module")
+def run(layout: Layout) -> RunResult:
+    return load_run(layout, RUN)
+
+
+def data_of(page: str) -> dict[str, list[dict[str, object]]]:
+    (text,) = re.findall(r'<pre class="data">(.*?)</pre>', page, re.DOTALL)
+    return json.loads(Page(f"<p>{text}</p>").text)
+
+
+def test_all_launches_count_and_one_in_two_is_listed_which_the_report_says(run: RunResult, layout: Layout) -> None:
+    page = html.render_html(run, layout)
+    text = Page(page).text
+    assert f"{2 * LAUNCHES} launches: all came to their end." in text
+    assert f"of {2 * LAUNCHES} launches that are OK one in 2 is listed, quadbench show {RUN} --json has all" in text
+    assert "one launch in 2" in text
+    assert "without single launches and their medians" in text
+    view = report_view(run, layout)
+    assert [launch.position for launch in view.listed.launches] == list(range(1, 2 * LAUNCHES, 2))
+    rows = [row for row in data_of(page)["kpis"] if row["key"] == "end_to_end"]
+    assert [row["shared"]["launches"] for row in rows] == [LAUNCHES, LAUNCHES]
+    assert data_of(page)["records"] == []
+
+
+def test_ten_times_as_many_launches_make_a_report_little_longer(run: RunResult, layout: Layout) -> None:
+    more = tuple(replace(one, record_id=f"{one.record_id}-{n}", samples=one.samples[:]) for n in range(10) for one in run.records)
+    longer = html.render_html(replace(run, records=more), layout)
+    assert len(longer) < 1.2 * len(html.render_html(run, layout))
+
+
+def test_of_very_many_launches_that_failed_the_first_are_named_and_listed(run: RunResult, layout: Layout) -> None:
+    wrong = replace(run, records=tuple(failed(record, "the harness was killed") for record in run.records))
+    text = Page(html.render_html(wrong, layout)).text
+    assert f"and {2 * LAUNCHES - MOST_NAMED} more: quadbench show {RUN} --json has them all" in text
+    assert f"of {2 * LAUNCHES} launches that are not the first {MOST_LISTED} are listed" in text
+
+
+def test_a_short_run_is_listed_whole_with_its_data(run: RunResult, layout: Layout) -> None:
+    few = replace(run, records=run.records[:8])
+    page = html.render_html(few, layout)
+    assert report_view(few, layout).listed.left_out == ""
+    assert "without single launches" not in page
+    assert len(data_of(page)["records"]) == 8
+    assert [len(row["shared"]["medians"]) for row in data_of(page)["kpis"] if row["key"] == "end_to_end"] == [4, 4]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("value", "'much'"), ("labels", "'[]'"), ("step", "'x'"), ("is_warmup", "2"), ("metric", "x'00'")],
+)
+def test_a_damaged_sample_behind_thousands_that_are_whole_is_told(tmp_path: Path, column: str, value: str) -> None:
+    layout = Layout(tmp_path)
+    store_long_run(layout, devices=1, tasks=1, launches=4)
+    query(layout.database, f"UPDATE samples SET {column} = {value} WHERE id = (SELECT max(id) FROM samples)")
+    with pytest.raises(ArtifactError, match="holds what quadbench does not write"):
+        load_run(layout, RUN)
+
+
+def test_samples_that_are_read_as_those_before_them_are_the_same(run: RunResult) -> None:
+    first, second, *_ = run.records
+    assert {type(sample.value) for sample in second.samples} == {float}
+    shared = [record for record in run.records if record.variant is first.variant]
+    told = [[replace(sample, value=0.0) for sample in record.samples] for record in shared]
+    assert all(one == told[0] for one in told)
