@@ -25,7 +25,7 @@ def first_task(recipe: Recipe, iterations: int) -> LaunchPlan:
 
 
 def launch_in_turn(a: str, b: str, blocks: int, launch: Callable[[str], RunRecord]) -> None:
-    """Print the medians of each launch, then the comparison of each metric."""
+    """Print the medians of each launch, then as Markdown the comparison of each metric, with its interval at 95 %."""
     medians: dict[str, dict[str, list[float]]] = {metric: {a: [], b: []} for metric in METRICS}
     for way in (a, b, b, a) * blocks:
         record = launch(way)
@@ -35,5 +35,9 @@ def launch_in_turn(a: str, b: str, blocks: int, launch: Callable[[str], RunRecor
             values = [sample.value for sample in record.samples if sample.metric == metric and not sample.is_warmup]
             medians[metric][way].append(statistics.median(values))
         print(way, *(f"{metric} {medians[metric][way][-1] / 1e6:.2f} ms" for metric in METRICS), flush=True)  # noqa: T201
+    print(f"| figure | {a}, ms | {b}, ms | {b} / {a} | verdict |\n|---|---|---|---|---|")  # noqa: T201
     for metric, of_way in medians.items():
-        print(metric, compare_launches(of_way[a], of_way[b]))  # noqa: T201
+        told = compare_launches(of_way[a], of_way[b])
+        interval = f" ({told.low:.4f} to {told.high:.4f})" if told.low and told.high else ""
+        cells = (*(f"{statistics.median(of_way[way]) / 1e6:.2f}" for way in (a, b)), f"{told.ratio:.4f}{interval}", told.verdict)
+        print(f"| {metric} | {' | '.join(cells)} |", flush=True)  # noqa: T201

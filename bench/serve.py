@@ -1,18 +1,21 @@
-"""A database with many launches -> how long each page takes; a run with and without viewers -> whether they change it.
+"""Large results -> how long pages and reports of them take, and whether viewers change what a run measures, as Markdown.
 
-    python bench/serve.py pages [--launches 100000] [postgresql://HOST/NAME]
-    python bench/serve.py viewers recipes/quickstart.yaml [--viewers 50] [--blocks 12]
+    python bench/serve.py pages [--launches 100000] [--rounds 5] [postgresql://HOST/NAME]
+    python bench/serve.py reports [--rounds 5]
+    python bench/serve.py viewers recipes/quickstart.yaml [--viewers 50] [--blocks 12] [--results results]
 
-`pages` asks each page twice of the command as people start it: the first time nothing of it was read before. `viewers` launches
-the recipe's first task on a virtual device in turn without viewers and with them, A B B A, while the server runs in both; each
-viewer listens to the first page, and asks for it anew as often as one without script. Server and viewers are processes of this
-machine.
+`--quick` makes each small enough to be tried. `pages` starts the command as people do, as often as there are rounds, and asks
+each page of it twice: the first time nothing of it was read before. `reports` has `quadbench report` write those of the longest
+runs that a recipe may have. `viewers` launches the recipe's first task on a virtual device in turn without viewers and with
+them, A B B A, while the server runs in both; half of the viewers listen to the first page, the others ask for it as often as a
+page without script does. Server, viewers and device are processes of this machine.
 """
 
 import argparse
-import http.client
 import json
 import os
+import resource
+import statistics
 import subprocess
 import sys
 import threading
@@ -21,13 +24,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import sqlalchemy as sa
 from history import fill as fill_nights
 from in_turn import Unwatched, first_task, launch_in_turn
-from sqlalchemy.orm import aliased
 
 from quadbench.artifacts import DeviceFacts, RunRecord, Sample, Status, Variant
 from quadbench.devices import connect
@@ -38,22 +41,31 @@ from quadbench.recipe import load_recipe
 from quadbench.results.engine import DATABASE_VARIABLE, database_of, open_engine, writing
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
-from quadbench.results.tables import RecordRow, SampleRow, UtcTime
+from quadbench.results.tables import RecordRow, UtcTime
 from quadbench.rollout import roll_out
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from support.long_run import copy_launches, store_long_run
 
 LAUNCHES_OF_A_RUN, SAMPLES = 20, 30
 NIGHTS = 60
 REFRESH_S = 15  # of a page that is read without script
+SETTLE_S = 2  # before a launch, until nobody starts any more
 PATHS = ("/", "/farm", "/runs", "/runs?page=100", "/nights", "/history", "/history/case-0", "/api/runs", "/api/farm")
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = parser.add_subparsers(dest="action", required=True)
-    of_pages = actions.add_parser("pages")
+    of_pages, of_reports, of_viewers = (actions.add_parser(name) for name in ("pages", "reports", "viewers"))
+    for of_each in (of_pages, of_reports, of_viewers):
+        of_each.add_argument("--quick", action="store_true")
+    for of_times in (of_pages, of_reports):
+        of_times.add_argument("--rounds", type=int, default=5)
     of_pages.add_argument("--launches", type=int, default=100_000)
     of_pages.add_argument("database", nargs="?")
-    of_viewers = actions.add_parser("viewers")
     of_viewers.add_argument("recipe")
     of_viewers.add_argument("--viewers", type=int, default=50)
     of_viewers.add_argument("--blocks", type=int, default=12)
@@ -63,59 +75,96 @@ def main() -> None:
     of_looks.add_argument("port", type=int)
     of_looks.add_argument("viewers", type=int)
     options = parser.parse_args()
-    {"pages": pages, "viewers": viewers, "look": look}[options.action](options)
+    {"pages": pages, "reports": reports, "viewers": viewers, "look": look}[options.action](options)
+
+
+def say(*cells: object) -> None:
+    """Print a line, of several cells a row of a table."""
+    print(f"| {' | '.join(map(str, cells))} |" if len(cells) > 1 else cells[0], flush=True)  # noqa: T201
+
+
+def said(times: list[float]) -> str:
+    """Write times in seconds as their median and their greatest."""
+    return f"{statistics.median(times):.2f} s, at most {max(times):.2f}"
 
 
 def pages(options: argparse.Namespace) -> None:
     """Fill a database, and time each page."""
+    launches, rounds = (2000, 2) if options.quick else (options.launches, options.rounds)
     with TemporaryDirectory() as folder:
         layout = Layout(Path(folder))
         os.environ[DATABASE_VARIABLE] = options.database or f"sqlite:///{layout.database}"
         began = time.perf_counter()
-        fill_runs(layout, options.launches)
+        run_id = fill_runs(layout, launches)
         engine = open_engine(database_of(layout))
         fill_nights(engine, NIGHTS)
         engine.dispose()
-        print(f"filled with {options.launches} launches in {time.perf_counter() - began:.0f} s", flush=True)  # noqa: T201
-        with server(layout) as port:
-            ask(port, "/style.css")
-            for path in PATHS:
-                times = [_timed(port, path) for _ in range(2)]
-                print(f"{path}: first {times[0]:.3f} s, then {times[1]:.3f} s", flush=True)  # noqa: T201
+        say(f"{launches} launches, filled in {time.perf_counter() - began:.0f} s; {rounds} rounds, median and greatest")
+        say("page", "first time", "then")
+        say("---", "---", "---")
+        times: dict[str, list[list[float]]] = {path: [] for path in (*PATHS, f"/runs/{run_id}")}
+        for _ in range(rounds):
+            with server(layout) as (port, _):
+                ask(port, "/style.css")
+                for path, measured in times.items():
+                    measured.append([_timed(port, path), _timed(port, path)])
+        for path, measured in times.items():
+            say(f"`{path.replace(run_id, 'RUN')}`", *(said(list(of_one)) for of_one in zip(*measured, strict=True)))
 
 
-def fill_runs(layout: Layout, launches: int) -> None:
-    """Store as many launches, as runs of usual size on two phones: the first, and copies of it that began later."""
+def reports(options: argparse.Namespace) -> None:
+    """Store the longest runs, and time their reports: all launches of two devices with ten tasks each, and of fifty devices."""
+    rounds = 2 if options.quick else options.rounds
+    say("devices", "tasks", "launches", "samples", "CPU of `quadbench report`", "clock", "memory", "report")
+    say(*["---"] * 8)
+    for devices, tasks, launches in ((2, 10, 20), (5, 1, 20)) if options.quick else ((2, 10, 1000), (50, 1, 1000)):
+        with TemporaryDirectory() as folder:
+            layout = Layout(Path(folder))
+            layout.root.mkdir(exist_ok=True)
+            run_id = store_long_run(layout, devices=devices, tasks=tasks, launches=launches)
+            engine = open_engine(database_of(layout))
+            with engine.connect() as connection:
+                samples = connection.scalar(sa.text("SELECT count(*) FROM samples"))
+            engine.dispose()
+            busy, clock, peaks = zip(*(_report(layout, run_id) for _ in range(rounds)), strict=True)
+            size = f"{layout.report(run_id).stat().st_size / 1e6:.2f} MB"
+            say(devices, tasks, 2 * devices * launches, samples, said(busy), said(clock), f"{max(peaks):.0f} MB", size)
+
+
+def _report(layout: Layout, run_id: str) -> tuple[float, float, float]:
+    """Return the CPU's and the clock's seconds of the command, and the MB it had at most."""
+    command = [sys.executable, "-m", "quadbench", "report", run_id, "--results", str(layout.root)]
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return busy_s, time.perf_counter() - began, after.ru_maxrss / 1024
+
+
+def fill_runs(layout: Layout, launches: int) -> str:
+    """Store as many launches, as runs of usual size on two phones, and return the id of the last one."""
     samples = tuple(
         Sample(metric="unet_ns", value=1e8 + n, task="restyle", component="unet", iteration=n) for n in range(SAMPLES)
     )
+    run_id = RECORD.run_id
     with open_records(database_of(layout)) as records:
         for launch in range(LAUNCHES_OF_A_RUN):
             device = replace(RECORD.device, address=("s25", "tabs11")[launch % 2])
             records.store(replace(RECORD, record_id=f"r{launch}", device=device, launch=launch, samples=samples))
         with writing(records.engine) as connection:
             for number in range(1, launches // LAUNCHES_OF_A_RUN):
-                copy_run(connection, number)
+                run_id = copy_run(connection, number)
+    return run_id
 
 
-def copy_run(connection: sa.Connection, number: int) -> None:
-    """Copy the first run."""
+def copy_run(connection: sa.Connection, number: int) -> str:
+    """Copy the first run, and return the copy's id."""
     began = RECORD.started_at + timedelta(minutes=number * LAUNCHES_OF_A_RUN)
-    ending = f"-{number}"
-    changed = {
-        "record_id": RecordRow.record_id + ending,
-        "run_id": sa.literal(f"{began:%Y%m%d-%H%M%S}-{number:04x}"),
-        "started_at": sa.literal(began, UtcTime()),
-        "ended_at": sa.literal(began, UtcTime()),
-    }
-    columns = [column for column in RecordRow.__table__.columns if column.name != "id"]
-    rows = sa.select(*(changed.get(column.name, column) for column in columns)).where(RecordRow.run_id == RECORD.run_id)
-    connection.execute(sa.insert(RecordRow).from_select(columns, rows))
-    copy = aliased(RecordRow)
-    columns = [column for column in SampleRow.__table__.columns if column.name not in ("id", "record")]
-    values = sa.select(copy.id, *columns).join(RecordRow, RecordRow.id == SampleRow.record)
-    values = values.join(copy, copy.record_id == RecordRow.record_id + ending).where(RecordRow.run_id == RECORD.run_id)
-    connection.execute(sa.insert(SampleRow).from_select([SampleRow.record, *columns], values))
+    run_id = f"{began:%Y%m%d-%H%M%S}-{number:04x}"
+    moment = sa.literal(began, UtcTime())
+    changed = {"run_id": sa.literal(run_id), "started_at": moment, "ended_at": moment}
+    copy_launches(connection, RecordRow.run_id == RECORD.run_id, f"-{number}", changed)
+    return run_id
 
 
 RECORD = RunRecord(
@@ -148,14 +197,16 @@ RECORD = RunRecord(
 
 
 def viewers(options: argparse.Namespace) -> None:
-    """Launch without viewers and with them in turn, and compare."""
+    """Launch without viewers and with them in turn, and compare; tell which share of a CPU the server had meanwhile."""
+    blocks, iterations = (1, 2) if options.quick else (options.blocks, options.iterations)
     recipe, layout = load_recipe(options.recipe), Layout(options.results)
     bundle = built(recipe, layout=layout, observer=Unwatched())
-    launch = first_task(recipe, options.iterations)
+    launch = first_task(recipe, iterations)
     settings = LaunchSettings(run_id="viewers", layout=layout, runtime=recipe.runtime, timeout_s=recipe.measure.timeout_s)
     open_records(database_of(layout)).close()
+    shares: dict[str, list[float]] = {"alone": [], "watched": []}
     with (
-        server(layout) as port,
+        server(layout) as (port, process),
         connect(["virtual:s25"], layout=layout) as devices,
         seen_by_others(Unwatched(), layout, recipe.name) as observer,
     ):
@@ -165,54 +216,71 @@ def viewers(options: argparse.Namespace) -> None:
         def launched(way: str) -> RunRecord:
             with looked_at(port, options.viewers if way == "watched" else 0):
                 observer.launch(installation.address, launch, 1, 2)
-                return measure_launch(installation, launch, settings)
+                began, busy_s = time.perf_counter(), cpu_s(process)
+                record = measure_launch(installation, launch, settings)
+                shares[way].append((cpu_s(process) - busy_s) / (time.perf_counter() - began))
+                return record
 
-        launch_in_turn("alone", "watched", options.blocks, launched)
+        launch_in_turn("alone", "watched", blocks, launched)
+    for way, of_way in shares.items():
+        say(f"server {way}: {statistics.median(of_way):.1%} of a CPU, at most {max(of_way):.1%}")
+
+
+def cpu_s(process: subprocess.Popen[str]) -> float:
+    """Return how long a process has had a CPU."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
 @contextmanager
 def looked_at(port: int, count: int) -> Iterator[None]:
     """Have as many viewers look for as long as the block runs."""
     if not count:
-        time.sleep(2)  # as long as viewers take to be there
+        time.sleep(SETTLE_S)
         yield
         return
-    process = subprocess.Popen([sys.executable, __file__, "look", str(port), str(count)])
-    time.sleep(2)
+    process = subprocess.Popen([sys.executable, __file__, "look", str(port), str(count)], stdout=subprocess.PIPE)
+    assert process.stdout
+    process.stdout.readline()  # all of them are there
+    time.sleep(SETTLE_S)
     try:
         yield
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def look(options: argparse.Namespace) -> None:
-    """Look as so many people do until the process is killed."""
-    threads = [threading.Thread(target=_listen, args=(options.port,), daemon=True) for _ in range(options.viewers)]
-    for thread in threads:
-        thread.start()
+    """Look as so many people do until the process is killed: half of them listen, half ask again and again."""
+    listening = options.viewers // 2
+    there = threading.Barrier(listening + 1)
+    for _ in range(listening):
+        threading.Thread(target=_listen, args=(options.port, there), daemon=True).start()
+    there.wait()
+    say("there")
     while True:
         ask(options.port, "/")
-        time.sleep(REFRESH_S / options.viewers)
+        time.sleep(REFRESH_S / (options.viewers - listening))
 
 
-def _listen(port: int) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+def _listen(port: int, there: threading.Barrier) -> None:
+    connection = HTTPConnection("127.0.0.1", port, timeout=600)
     connection.request("GET", "/live/now")
     answer = connection.getresponse()
+    there.wait()
     while answer.readline():
         pass
 
 
 @contextmanager
-def server(layout: Layout) -> Iterator[int]:
-    """Serve a results folder, and give the port."""
+def server(layout: Layout) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+    """Serve a results folder, and give the port and the process."""
     command = [sys.executable, "-m", "quadbench", "serve", "--results", str(layout.root), "--port", "0", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout
-    said = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
+    words = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
     try:
-        yield int(said["url"].rstrip("/").rpartition(":")[2])
+        yield int(words["url"].rstrip("/").rpartition(":")[2]), process
     finally:
         process.terminate()
         process.communicate()
@@ -224,7 +292,7 @@ def ask(port: int, path: str) -> bytes:
     Raises:
         RuntimeError: it cannot answer.
     """
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
