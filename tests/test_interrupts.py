@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+NOT_IGNORED = "signal.signal(signal.SIGHUP, signal.SIG_DFL)"  # as it is where the tests were started by nohup
+
 
 @pytest.mark.parametrize(
     ("module", "said"), [("rich.table", "nothing was begun"), ("quadbench.quad.admit", "what was finished is kept")]
@@ -43,7 +45,7 @@ def test_a_signal_that_was_turned_off_stays_off() -> None:
     assert (code, "'nothing'" in said) == (2, True)
 
 
-def _signalled(how: str, module: str, *, is_of_c: bool = False, before: str = "") -> tuple[int, str]:
+def _signalled(how: str, module: str, *, is_of_c: bool = False, before: str = NOT_IGNORED) -> tuple[int, str]:
     """Return how a command ends that gets a signal while it imports a module, and what it says."""
     code = f"""
 import os, signal, sys
