@@ -1,5 +1,6 @@
 """Whoever is silent, slow or asks too much of the live page is dropped or refused at once, and keeps nobody else out."""
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.live_lab import RUN, fill
@@ -16,7 +18,7 @@ from support.live_site import Site, served, serving
 
 pytest.importorskip("fastapi")
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
@@ -26,6 +28,7 @@ from quadbench.serve.app import live_page
 from quadbench.serve.connection import MOST_CONNECTIONS
 from quadbench.serve.door import Door
 from quadbench.serve.live import Live
+from quadbench.serve.pages import ReportFile
 
 PATIENCE_S = 30
 SOON_S = 0.5  # in place of the times within which something must come
@@ -233,3 +236,18 @@ def test_a_viewer_who_reads_no_event_is_dropped_and_gives_his_place(monkeypatch:
         assert is_dropped(idle)
         with site.events("/live/x") as events_of_another:
             assert len(next(events_of_another)) > 16 * MIB
+
+
+def test_a_report_whose_reader_has_gone_before_its_first_piece_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_bytes(b" " * MIB)
+    report = (tmp_path / "report.html").open("rb")
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        raise OSError("gone")
+
+    with pytest.raises(ClientDisconnect):
+        asyncio.run(ReportFile(report)({"type": "http", "asgi": {"spec_version": "2.4"}}, receive, send))
+    assert report.closed

@@ -2,8 +2,9 @@
 
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from io import BufferedReader
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -12,6 +13,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from quadbench.errors import QuadbenchError, TooLargeError, UnknownNameError
 from quadbench.nightly.overview import line_table
@@ -122,7 +124,7 @@ class Pages:
     def run_report(self, request: Request) -> Response:
         run_id = request.path_params["run_id"]
         file = self._watched.written_report(run_id)
-        return _report(self._watched.report(run_id)) if file is None else _file(file)
+        return _report(self._watched.report(run_id)) if file is None else ReportFile(file)
 
     def study(self, request: Request) -> Response:
         return _report(self._watched.study_report(request.path_params["study_id"]))
@@ -271,17 +273,17 @@ def _report(html: bytes) -> Response:
     return HTMLResponse(html, headers={"content-security-policy": REPORT_POLICY})
 
 
-def _file(report: BufferedReader) -> Response:
-    """Return a report that lies in a file: however slowly it is read, no more than a piece of it is in memory."""
+class ReportFile(StreamingResponse):
+    """A report that lies in a file: however slowly it is read, no more than a piece of it is in memory. It is closed after."""
 
-    def pieces() -> Iterator[bytes]:
-        with report:
-            while piece := report.read(PIECE_BYTES):
-                yield piece
+    def __init__(self, report: BufferedReader) -> None:
+        self._report = report
+        headers = {"content-security-policy": REPORT_POLICY, "content-length": str(os.fstat(report.fileno()).st_size)}
+        super().__init__(iter(partial(report.read, PIECE_BYTES), b""), headers=headers, media_type="text/html")
 
-    length = str(os.fstat(report.fileno()).st_size)
-    headers = {"content-security-policy": REPORT_POLICY, "content-length": length}
-    return StreamingResponse(pieces(), headers=headers, media_type="text/html")
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._report:  # also where the one who asked has gone before the first piece
+            await super().__call__(scope, receive, send)
 
 
 def _kept(text: str, media_type: str) -> Response:
