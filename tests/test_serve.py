@@ -1,23 +1,20 @@
 """The live page tells what is in the results folder and its database, reads only, and no text on it is markup or a path."""
 
-import json
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
-import jsonschema
 import pytest
 from support.hand_made import comparison_of
 from support.live_lab import AT_WORK, NIGHT, OF_FARM, RUN, fill, work
 from support.live_site import Site, served
 from support.report_page import Page
-from support.stored_records import query, record
+from support.stored_records import record
 
 pytest.importorskip("fastapi")
 
 from quadbench.cli import main
-from quadbench.report.documents import document_schemas, write_comparison
+from quadbench.report.documents import write_comparison
 from quadbench.results.engine import DATABASE_VARIABLE, Source
 from quadbench.results.layout import Layout
 from quadbench.results.progress import save_progress
@@ -38,16 +35,6 @@ PAGES = (
     "/history/restyle",
 )
 REPORTS = (f"/runs/{RUN}/report", f"/nights/{NIGHT}/report")
-ANSWERS = (
-    "/api/work",
-    "/api/farm",
-    "/api/runs",
-    f"/api/runs/{RUN}",
-    "/api/nights",
-    f"/api/nights/{NIGHT}",
-    "/api/history",
-    "/api/history/restyle",
-)
 
 
 @pytest.fixture(scope="module")
@@ -285,27 +272,6 @@ def test_who_asks_for_the_head_gets_no_body(site: Site) -> None:
     assert int(answer.headers["content-length"]) > 0
 
 
-@pytest.mark.parametrize("path", ANSWERS)
-def test_the_api_answers_as_its_document_says(site: Site, path: str) -> None:
-    document = site.ask("/api/openapi.json").json
-    route = path.replace(RUN, "{run_id}").replace(NIGHT, "{night_id}").replace("restyle", "{case}")
-    schema = document["paths"][route]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
-    jsonschema.validate(site.ask(path).json, {**schema, "components": document["components"]})
-
-
-def test_the_api_answers_with_what_commands_print(site: Site) -> None:
-    schemas = document_schemas()
-    for path, name in (("/api/runs", "runs"), (f"/api/runs/{RUN}", "run"), (f"/api/nights/{NIGHT}", "night")):
-        jsonschema.validate(site.ask(path).json, schemas[name], cls=jsonschema.Draft202012Validator)
-
-
-def test_the_document_of_the_api_has_every_route_and_nothing_else(site: Site) -> None:
-    document = site.ask("/api/openapi.json").json
-    assert document["openapi"].startswith("3.")
-    assert len(document["paths"]) == len(ANSWERS)
-    assert {method for path in document["paths"].values() for method in path} == {"get"}
-
-
 def test_a_folder_without_results_says_so_and_fills_as_work_begins(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     with served(layout) as site:
@@ -332,20 +298,6 @@ def test_a_folder_without_results_says_how_the_first_one_comes(tmp_path: Path, p
         answer = site.ask(path)
     assert answer.status == 404
     assert "there is none yet; begin with quadbench run" in answer.text.lower()
-
-
-@pytest.mark.parametrize(("path", "known"), [("/api/runs/x", RUN), ("/api/nights/x", NIGHT), ("/api/history/x", "restyle")])
-def test_a_program_that_asks_for_what_is_not_there_is_told_what_is(site: Site, path: str, known: str) -> None:
-    assert known in site.ask(path).json["error"]
-
-
-def test_a_stored_run_that_goes_on_is_under_way_and_measures(tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
-    fill(layout)
-    save_progress(layout, "work", replace(work(), run_id=RUN, stage="compile"))
-    with served(layout) as site:
-        assert [run["status"] for run in site.ask("/api/runs").json["runs"]] == ["under way"]
-        assert [one["stage"] for one in site.ask("/api/work").json["work"]] == ["measure"]
 
 
 def test_who_looks_at_a_run_under_way_is_told_when_it_is_over(tmp_path: Path) -> None:
@@ -379,14 +331,6 @@ def test_a_database_that_is_damaged_is_said_without_its_place_and_costs_no_work(
     assert str(layout.database) in caplog.text
 
 
-def test_a_run_whose_id_is_a_path_is_not_shown_and_costs_no_other(tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
-    fill(layout)
-    query(layout.database, "UPDATE records SET run_id = '../../etc' WHERE device_address = 'virtual:tabs11'")
-    with served(layout) as site:
-        assert [run["run_id"] for run in site.ask("/api/runs").json["runs"]] == [RUN]
-
-
 @pytest.mark.parametrize("path", ["/", "/farm", "/runs", "/nights", "/history", "/history/restyle"])
 def test_records_in_either_database_are_shown_without_a_password(
     database: Source, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -403,8 +347,3 @@ def test_records_in_either_database_are_shown_without_a_password(
     assert "s3cret" not in answer.text
     assert "postgresql" not in answer.text
     assert "cannot be read" not in answer.text
-
-
-def test_what_is_answered_is_json_without_infinities(site: Site) -> None:
-    for path in ANSWERS:
-        json.loads(site.ask(path).text, parse_constant=pytest.fail)

@@ -1,0 +1,85 @@
+"""The live page's API answers with what commands print, as its own document says."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import jsonschema
+import pytest
+from support.live_lab import NIGHT, RUN, fill, work
+from support.live_site import Site, served
+from support.stored_records import query
+
+pytest.importorskip("fastapi")
+
+from quadbench.report.documents import document_schemas
+from quadbench.results.layout import Layout
+from quadbench.results.progress import save_progress
+
+ANSWERS = (
+    "/api/work",
+    "/api/farm",
+    "/api/runs",
+    f"/api/runs/{RUN}",
+    "/api/nights",
+    f"/api/nights/{NIGHT}",
+    "/api/history",
+    "/api/history/restyle",
+)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    layout = Layout(tmp_path_factory.mktemp("lab"))
+    fill(layout)
+    with served(layout) as site:
+        yield site
+
+
+@pytest.mark.parametrize("path", ANSWERS)
+def test_the_api_answers_as_its_document_says(site: Site, path: str) -> None:
+    document = site.ask("/api/openapi.json").json
+    route = path.replace(RUN, "{run_id}").replace(NIGHT, "{night_id}").replace("restyle", "{case}")
+    schema = document["paths"][route]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    jsonschema.validate(site.ask(path).json, {**schema, "components": document["components"]})
+
+
+def test_the_api_answers_with_what_commands_print(site: Site) -> None:
+    schemas = document_schemas()
+    for path, name in (("/api/runs", "runs"), (f"/api/runs/{RUN}", "run"), (f"/api/nights/{NIGHT}", "night")):
+        jsonschema.validate(site.ask(path).json, schemas[name], cls=jsonschema.Draft202012Validator)
+
+
+def test_the_document_of_the_api_has_every_route_and_nothing_else(site: Site) -> None:
+    document = site.ask("/api/openapi.json").json
+    assert document["openapi"].startswith("3.")
+    assert len(document["paths"]) == len(ANSWERS)
+    assert {method for path in document["paths"].values() for method in path} == {"get"}
+
+
+@pytest.mark.parametrize(("path", "known"), [("/api/runs/x", RUN), ("/api/nights/x", NIGHT), ("/api/history/x", "restyle")])
+def test_a_program_that_asks_for_what_is_not_there_is_told_what_is(site: Site, path: str, known: str) -> None:
+    assert known in site.ask(path).json["error"]
+
+
+def test_a_stored_run_that_goes_on_is_under_way_and_measures(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    fill(layout)
+    save_progress(layout, "work", replace(work(), run_id=RUN, stage="compile"))
+    with served(layout) as site:
+        assert [run["status"] for run in site.ask("/api/runs").json["runs"]] == ["under way"]
+        assert [one["stage"] for one in site.ask("/api/work").json["work"]] == ["measure"]
+
+
+def test_a_run_whose_id_is_a_path_is_not_shown_and_costs_no_other(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    fill(layout)
+    query(layout.database, "UPDATE records SET run_id = '../../etc' WHERE device_address = 'virtual:tabs11'")
+    with served(layout) as site:
+        assert [run["run_id"] for run in site.ask("/api/runs").json["runs"]] == [RUN]
+
+
+def test_what_is_answered_is_json_without_infinities(site: Site) -> None:
+    for path in ANSWERS:
+        json.loads(site.ask(path).text, parse_constant=pytest.fail)
