@@ -8,10 +8,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import sqlalchemy as sa
 from support.histories import REGRESSION, SLOWER
 from support.night_series import NEW, OLD, TASK, around, night, night_id, scored, steady
+from support.printed_schemas import schema
 from support.watcher import Silent
 
 from quadbench.artifacts.night import Measurement, Ruling, RulingKind, Subject
@@ -78,6 +80,13 @@ def test_the_list_has_each_case_with_where_it_stands(tmp_path: Path, capsys: pyt
     assert line["segment"]["first"] == night_id(20)
     assert history(folder) == 0
     assert "REGRESSION" in capsys.readouterr().out
+
+
+def test_a_case_is_printed_as_its_schema_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert history(store(tmp_path, SLOWER, [REGRESSION]), REGRESSION.case, "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    jsonschema.validate(printed, schema("history"), cls=jsonschema.Draft202012Validator)
+    assert (printed["case"], printed["devices"][0]["case"]) == (REGRESSION.case, REGRESSION.case)
 
 
 def test_the_list_has_of_each_case_and_device_its_own_rulings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,7 @@ BY = "what changed that night: files aaaaaaaaaaaa → bbbbbbbbbbbb."
 
 def page(*histories: Told) -> str:
     commands = {"The same again": "quadbench"}
-    return render_history(HistoryPage(title="restyle-s25", told=histories, commands=commands, next_step={}, made_at=NOW))
+    return render_history(HistoryPage(case="restyle-s25", told=histories, commands=commands, next_step={}, made_at=NOW))
 
 
 def sentences(*histories: CaseHistory) -> tuple[str, ...]:
@@ -138,7 +138,7 @@ def test_an_attack_in_any_text_is_only_text() -> None:
     word = replace(WORD, case=ATTACK, reason=ATTACK, owner=ATTACK)
     html = render_history(
         HistoryPage(
-            title=ATTACK,
+            case=ATTACK,
             told=[told(nights, [ruling], [word], is_whole=True)],
             commands={ATTACK: ATTACK},
             next_step={ATTACK: ATTACK},

@@ -13,7 +13,7 @@ from support.stored_records import query
 
 pytest.importorskip("fastapi")
 
-from quadbench.report.documents import document_schemas
+from quadbench.cli.printed import document_schemas
 from quadbench.results.layout import Layout
 from quadbench.results.progress import save_progress
 
@@ -47,7 +47,13 @@ def test_the_api_answers_as_its_document_says(site: Site, path: str) -> None:
 
 def test_the_api_answers_with_what_commands_print(site: Site) -> None:
     schemas = document_schemas()
-    for path, name in (("/api/runs", "runs"), (f"/api/runs/{RUN}", "run"), (f"/api/nights/{NIGHT}", "night")):
+    documents = {
+        "/api/runs": "runs",
+        f"/api/runs/{RUN}": "run",
+        f"/api/nights/{NIGHT}": "night",
+        "/api/history/restyle": "history",
+    }
+    for path, name in documents.items():
         jsonschema.validate(site.ask(path).json, schemas[name], cls=jsonschema.Draft202012Validator)
 
 

@@ -19,11 +19,11 @@ from quadbench.errors import UnknownNameError, UserError, shown
 from quadbench.host import user_and_host
 from quadbench.nightly.acknowledging import acknowledged
 from quadbench.nightly.history import sentence, tables
+from quadbench.nightly.history_document import SCHEMA_VERSION, CaseDocument, CaseList
 from quadbench.nightly.history_view import told_of
 from quadbench.nightly.overview import line_of, line_table
 from quadbench.report.sides import PRIMARY
 
-SCHEMA_VERSION = 1
 _LISTED = 40  # nights of each case, by which the list says since when its level stands
 _LONGEST = timedelta(days=366)  # that a word may stand
 _LONGEST_REASON = 500
@@ -71,7 +71,7 @@ def _list(options: argparse.Namespace) -> int:
             write_history(options, told_of(nights, series, is_whole=False))
     lines = [line_of(measured, told[measured[-1].night]) for measured in series]
     if options.json:
-        print_json({"schema_version": SCHEMA_VERSION, "cases": [asdict(line) for line in lines]})
+        print_json(asdict(CaseList(cases=tuple(lines))))
     elif lines:
         print_text_table(stdout_console(), line_table(lines))
         print_text(f"next: {next_command(options, 'history', lines[0].case)}")
@@ -91,7 +91,7 @@ def _show(options: argparse.Namespace) -> int:
     if options.html:
         write_history(options, told)
     if options.json:
-        print_json({"schema_version": SCHEMA_VERSION, "case": options.case, "devices": [asdict(one) for one in histories]})
+        print_json(asdict(CaseDocument(case=options.case, devices=tuple(histories))))
         return 0
     for history in histories:
         for table in tables(history):

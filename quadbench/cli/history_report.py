@@ -27,7 +27,7 @@ def write_history(options: argparse.Namespace, told: Sequence[Told]) -> None:
     """
     now = datetime.now(UTC)
     page = HistoryPage(
-        title=options.case or "All cases",
+        case=options.case,
         told=told,
         commands=_commands(options),
         next_step=_next_step(options, told, now),

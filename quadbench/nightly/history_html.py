@@ -9,37 +9,37 @@ from jinja2 import Environment
 from pydantic import TypeAdapter
 
 from quadbench.nightly.history import CaseHistory
+from quadbench.nightly.history_document import CaseDocument
 from quadbench.nightly.history_view import Told, history_view
 from quadbench.report.page import page_environment
 from quadbench.report.units import plural
 
-SCHEMA_VERSION = 1
 _MOST_RULINGS = 20  # of a device, in the data: quadbench history CASE --json has all
 
 
 @dataclass(frozen=True, kw_only=True)
 class HistoryPage:
-    """Histories as a page has them. `commands` are those that say the same again, and `next_step` what comes next, by purpose."""
+    """Histories as a page has them, of one case or of all.
 
-    title: str
+    `commands` are those that say the same again, and `next_step` what comes next, by purpose.
+    """
+
+    case: str | None
     told: Sequence[Told]
     commands: Mapping[str, str]
     next_step: Mapping[str, str]
     made_at: datetime
 
-
-@dataclass(frozen=True, kw_only=True)
-class HistoryDocument:
-    """The data of a page, as programs read it."""
-
-    schema_version: int
-    devices: tuple[CaseHistory, ...]
+    @property
+    def title(self) -> str:
+        """Return what the page is about in words."""
+        return self.case or "All cases"
 
 
 def render_history(page: HistoryPage) -> str:
     """Return a page of histories as text."""
     view = history_view(page.told, page.made_at)
-    data = _data(section.history for section in view.sections)
+    data = _data(page.case, (section.history for section in view.sections))
     return _environment().get_template("case_history.html.j2").render(page=page, view=view, data=data)
 
 
@@ -50,10 +50,9 @@ def span_words(told: Sequence[Told]) -> str:
     return f"{plural(len({name for name, _ in nights}), 'night')}, {days[0]} to {days[-1]}" if days else "no night"
 
 
-def _data(histories: Iterable[CaseHistory]) -> str:
+def _data(case: str | None, histories: Iterable[CaseHistory]) -> str:
     short = tuple(replace(one, rulings=one.rulings[-_MOST_RULINGS:]) for one in histories)
-    document = HistoryDocument(schema_version=SCHEMA_VERSION, devices=short)
-    return TypeAdapter(HistoryDocument).dump_json(document, indent=1).decode()
+    return TypeAdapter(CaseDocument).dump_json(CaseDocument(case=case, devices=short), indent=1).decode()
 
 
 @cache

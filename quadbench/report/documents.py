@@ -1,15 +1,11 @@
-"""Documents: a sweep or a comparison -> its JSON as it is stored and printed; of all that is printed, the JSON Schemas."""
+"""Documents: a sweep or a comparison -> its JSON as it is stored and printed."""
 
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter
 
-from quadbench.report.night_document import NightDocument
-from quadbench.report.run_line import RunList
-from quadbench.report.summary import RunSummary
 from quadbench.report.sweep import Sweep
 from quadbench.report.sweep_answer import sweep_answer
 from quadbench.report.versus import Versus, sentence
@@ -31,15 +27,6 @@ class ComparisonDocument(Versus):
 
     sentences: tuple[str, ...]
     folder: str | None = None
-
-
-_DOCUMENTS: dict[str, type[Any]] = {
-    "comparison": ComparisonDocument,
-    "night": NightDocument,
-    "run": RunSummary,
-    "runs": RunList,
-    "sweep": SweepDocument,
-}
 
 
 def study_document(study: Sweep | Versus, folder: Path | None = None) -> SweepDocument | ComparisonDocument:
@@ -64,10 +51,3 @@ def write_comparison(versus: Versus, layout: Layout) -> None:
         StorageError: the folder is full or cannot be written.
     """
     write_whole(layout.comparison(versus.comparison_id) / "comparison.json", study_json(versus))
-
-
-def document_schemas() -> dict[str, dict[str, Any]]:
-    """Return the schemas. New keys may come at any time, so that none refuses what it does not know."""
-    dialect = "https://json-schema.org/draft/2020-12/schema"
-    adapters = {name: TypeAdapter(document) for name, document in _DOCUMENTS.items()}
-    return {name: {"$schema": dialect, **adapter.json_schema(mode="serialization")} for name, adapter in adapters.items()}

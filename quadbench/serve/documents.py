@@ -1,4 +1,4 @@
-"""Documents: what pages show and the API answers beside what commands print: the farm, work under way, nights and cases."""
+"""Documents: what pages show and the API answers beside what commands print: the farm, work under way and nights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,8 +6,6 @@ from datetime import datetime
 
 from quadbench.farm.inventory import READY
 from quadbench.farm.overview import GONE, MISSING
-from quadbench.nightly.history import CaseHistory
-from quadbench.nightly.overview import Line
 
 SCHEMA_VERSION = 1
 
@@ -154,20 +152,3 @@ class NightList:
 
     schema_version: int = SCHEMA_VERSION
     nights: tuple[NightLine, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CaseList:
-    """The cases of nights, a line for each device; `quadbench history --json` prints the same of all."""
-
-    schema_version: int = SCHEMA_VERSION
-    cases: tuple[Line, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CaseDocument:
-    """The history of a case on its devices; `quadbench history CASE --json` prints the same with every figure."""
-
-    schema_version: int = SCHEMA_VERSION
-    case: str
-    devices: tuple[CaseHistory, ...]

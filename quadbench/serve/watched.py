@@ -17,6 +17,7 @@ from quadbench.artifacts.names import check_file_name
 from quadbench.artifacts.night import Measurement, Ruling
 from quadbench.errors import ArtifactError, QuadbenchError, TooLargeError, UnknownNameError, UserError
 from quadbench.farm.farm_file import expected_phones
+from quadbench.nightly.history_document import CaseDocument, CaseList
 from quadbench.nightly.history_view import HistoryView, history_view, told_of
 from quadbench.nightly.overview import line_of
 from quadbench.nightly.self_knowledge import RECENT
@@ -34,7 +35,7 @@ from quadbench.results.heads import NightHead, RunHead, night_heads, run_head, r
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
 from quadbench.results.runs import load_run, read_run_file
-from quadbench.serve.documents import CaseDocument, CaseList, FarmNow, NightLine, NightList, WorkUnderWay
+from quadbench.serve.documents import FarmNow, NightLine, NightList, WorkUnderWay
 from quadbench.serve.farm_now import farm_without_database, read_farm
 from quadbench.serve.pictures import require_own_pictures
 from quadbench.serve.remembered import Remembered

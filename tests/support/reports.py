@@ -50,7 +50,7 @@ def _history(_: Path) -> str:
     devices = [told(on(name, nights), [REGRESSION], [WORD]) for name in ("s25", "tabs11")]
     again = {"The same again": "quadbench history restyle-s25 --html history.html"}
     step = {"If this is intended": f"quadbench history restyle-s25 --acknowledge '{'because ' * 40}' --until 30d"}
-    return render_history(HistoryPage(title="restyle-s25", told=devices, commands=again, next_step=step, made_at=NOW))
+    return render_history(HistoryPage(case="restyle-s25", told=devices, commands=again, next_step=step, made_at=NOW))
 
 
 REPORTS: Mapping[str, Callable[[Path], str]] = {
