@@ -242,7 +242,7 @@ def test_report_and_json_lie_in_the_night_s_folder_and_the_sentence_is_printed_l
     assert (is_told, err) == (True, "")
     assert sorted(path.name for path in folder.iterdir()) == ["night.html", "night.json"]
     assert "<svg" in (folder / "night.html").read_text()  # the earlier nights come from the database
-    assert " ".join(out.split()).endswith("2 changed by the environment, 1 improvement, 3 clean.")
+    assert " ".join(out.split()).endswith("2 missing, 1 inconclusive, 2 changed by the environment, 3 clean.")
     assert f"Report: {folder / 'night.html'}" in out
     assert f"next: quadbench history restyle --devices s25 --results {layout.root}\n" in out
 

@@ -20,6 +20,7 @@ from support.night_samples import (
 )
 from support.report_page import Page
 
+from quadbench.artifacts import Caveat
 from quadbench.artifacts.night import RulingKind
 from quadbench.report.night import NightView, night_view
 from quadbench.report.night_chart import night_chart
@@ -42,9 +43,8 @@ def test_the_sentence_has_the_worst_first_and_counts_every_case_on_every_device(
     assert view.outcome is RulingKind.REGRESSION
     assert view.sentence == (
         "restyle got worse on s25: End to end, restyle: it is 5.2 % slower (4.3 to 6.1 % slower) than on the last good files, "
-        "launched in turn; and 1 other figure. 10 cases on devices, each counted by its worst figure: 1 regression, 2 missing, "
-        "1 inconclusive, 2 changed by the environment, "
-        "1 improvement, 3 clean."
+        "launched in turn; and 1 other figure. 10 cases on devices, each counted by its worst figure: 1 regression, "
+        "1 improvement, 2 missing, 1 inconclusive, 2 changed by the environment, 3 clean."
     )
 
 
@@ -281,7 +281,61 @@ def test_charts_are_explained_before_the_first_of_them_with_what_mb_means(view: 
 
 
 def test_what_accepts_a_finding_accepts_it_on_its_device_alone(view: NightView) -> None:
-    assert view.findings[0].accepting == "quadbench history restyle --devices s25 --acknowledge REASON --until 30d"
+    accepting = view.findings[0].accepting
+    assert accepting is not None
+    assert accepting.command == "quadbench history restyle --devices s25 --acknowledge REASON --until 30d"
+
+
+def test_the_head_says_the_doubt_and_the_next_step_with_what_each_command_is_for(view: NightView) -> None:
+    head = " ".join(Page(render_night(view, {})).text.partition("What changed, or is not known")[0].split())
+    told = "On tabs11: throttled; it alarmed in 7 of 38 tries in which nothing had changed."
+    assert f"Doubt None is known about s25. {told}" in head
+    assert "Next If this is not intended, see since when and by which files: quadbench history restyle --devices s25" in head
+    assert "If it is intended, take it for usual: quadbench history restyle --devices s25 --acknowledge REASON" in head
+
+
+def test_the_doubt_begins_with_the_devices_of_the_worst_finding_and_stays_short() -> None:
+    worst = [one for one in sample_night().rulings if one.kind is RulingKind.INCONCLUSIVE]
+    measured = [replace(one, caveats=(Caveat.FEW_SAMPLES,)) for one in sample_night().measurements if one.address == "a55"]
+    night = replace(sample_night(), rulings=tuple(worst), measurements=(*measured, *sample_night().measurements))
+    assert night_view(night, series(), rates()).doubt.startswith("On tabs11: throttled; it alarmed")
+    assert night_view(night, series(), rates()).doubt.endswith(" On a55: few samples.")
+    assert night_view(clean_night(), {}, ()).doubt == "None is known. On tabs11: throttled."
+    many = [
+        replace(measured[0], device=f"adb:{n}", address=f"phone-{n}", caveats=(caveat,))
+        for n, caveat in enumerate((Caveat.FEW_SAMPLES, Caveat.THROTTLED, Caveat.DEBUG_BUILD, Caveat.LOADED_HOST))
+    ]
+    alone = replace(clean_night(), measurements=tuple(many), rulings=())
+    assert night_view(alone, {}).doubt.endswith(" 1 more stand below, device by device.")
+
+
+def test_a_hot_device_is_to_cool_before_it_is_launched_again(view: NightView) -> None:
+    assert view.findings[2].next.purpose.startswith("Let the device cool; then see whether it is fit")
+    assert view.findings[2].next_step == "quadbench doctor --device tabs11"
+    hot = ruling(RulingKind.INCONCLUSIVE, "restyle", "tabs11", "hot", task="restyle", key="end_to_end", last_good=GOOD)
+    nights = series()["restyle", "adb:TABS11"]
+    new = {("restyle", "adb:TABS11"): [*nights[:-1], replace(nights[-1], subject=NEW)]}
+    (finding,) = night_view(replace(sample_night(), rulings=(hot,)), new).findings
+    assert finding.next.purpose == "Let the device cool; then launch it again in turn with the last good files"
+    assert finding.next_step.endswith(f"--devices tabs11 --bisect {night_id(NIGHTS - 2)} {night_id(NIGHTS - 1)}")
+
+
+def test_the_last_good_value_stands_beside_that_of_the_night(view: NightView) -> None:
+    good = f"3,024 ms in {night_id(NIGHTS - 3)}, the last one with good files"
+    assert view.findings[0].figures[0].values == f"3,144 ms in this night, {good}"
+    assert view.findings[1].figures[0].values == ""
+
+
+def test_a_figure_that_was_ruled_on_has_its_change_and_its_own_cause_where_all_figures_stand_first(view: NightView) -> None:
+    row = {cells[0]: cells for cells in _rows(render_night(view, {}))}["ENVIRONMENT"]
+    assert "Session load, restyle 6.7 % slower (not confirmed)" in row[2]
+    assert "End to end 18.0 % slower (Android was 15 and is 16). Session load, restyle: it is 6.7 % slower than usual" in row[3]
+
+
+def test_what_was_not_measured_does_not_look_like_a_regression(view: NightView) -> None:
+    html = render_night(view, {})
+    colours = dict(re.findall(r"\.ruling\.(\w+) \{ color: var\((--\w+)\)", html))
+    assert colours["regression"] != colours["missing"]
 
 
 def _rows(html: str) -> list[list[str]]:

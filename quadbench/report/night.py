@@ -10,7 +10,9 @@ from quadbench.report.night_findings import WORST_FIRST, NightFinding, Place, Se
 from quadbench.report.night_words import counted, listed, words
 from quadbench.report.units import plural
 
+_MOST_DOUBTS = 3  # that the head of a report has
 _KINDS = (*WORST_FIRST, RulingKind.CLEAN)
+_COUNTED = (RulingKind.REGRESSION, RulingKind.IMPROVEMENT, *WORST_FIRST)  # what changed in either way, then what is not known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,11 @@ class DeviceNight:
     environment: dict[str, tuple[str, str]]  # what changed of it since the night before, by name
     rate: AlarmRate | None
 
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Return what casts doubt on what it measured."""
+        return (*(caveat.words for caveat in self.caveats), *_doubts(self.rate))
+
 
 @dataclass(frozen=True, kw_only=True)
 class NightView:
@@ -67,11 +74,29 @@ class NightView:
         """Say what the night comes to, the worst first."""
         return f"{self._worst()} {self._counts()}"
 
+    @property
+    def doubt(self) -> str:
+        """Say what casts doubt on the worst finding, and then on what else was measured; or that nothing is known to."""
+        worst = self._worst_addresses
+        doubted = {one.address: "; ".join(one.doubts) for one in self.devices if one.doubts}
+        alike = dict[str, list[str]]()  # devices by their doubts, those of the worst finding first
+        for address in sorted(doubted, key=lambda address: address not in worst):
+            alike.setdefault(doubted[address], []).append(address)
+        told = [f"On {listed(addresses)}: {why}." for why, addresses in alike.items()]
+        more = [f"{len(told) - _MOST_DOUBTS} more stand below, device by device."] if len(told) > _MOST_DOUBTS else []
+        if not doubted.keys().isdisjoint(worst):
+            return " ".join((*told[:_MOST_DOUBTS], *more))
+        about = f" about {listed(worst)}" if told and worst else ""
+        return " ".join((f"None is known{about}.", *told[:_MOST_DOUBTS], *more))
+
+    @property
+    def _worst_addresses(self) -> list[str]:
+        """Return the devices on which the worst finding is so."""
+        return [one.address for one in self.findings if (one.kind, one.cases) == (self.findings[0].kind, self.findings[0].cases)]
+
     def _worst(self) -> str:
         if self.findings:
-            worst = self.findings[0]
-            alike = [one.address for one in self.findings if (one.kind, one.cases) == (worst.kind, worst.cases)]
-            return replace(worst, address=listed(alike)).sentence
+            return replace(self.findings[0], address=listed(self._worst_addresses)).sentence
         if not self.clean:
             return "Nothing is ruled yet."
         if any(len(nights) > 1 for nights in self.series.values()):
@@ -79,7 +104,7 @@ class NightView:
         return "This is the first night of all cases, so that nothing could get worse yet; the next one is held against it."
 
     def _counts(self) -> str:
-        told = [counted(kind, count) for kind, count in self.counts.items()]
+        told = [counted(kind, self.counts[kind]) for kind in once((*_COUNTED, *self.counts)) if kind in self.counts]
         if self.open:
             told.append(f"{len(self.open)} not ruled, as the night goes on or was cut short")
         cases = plural(sum(self.counts.values()) + len(self.open), "case")

@@ -1,12 +1,12 @@
 """Night findings: rulings that are not clean, and the series of their cases -> what they come to, in words; pure."""
 
-import shlex
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TypeVar
 
 from quadbench.artifacts.night import Measurement, Night, Point, Ruling, RulingKind, Subject
+from quadbench.report.night_steps import NightStep, accepting, next_step
 from quadbench.report.night_words import change_words, figure_name, interval_words, is_ratio, listed, value_words, words
 from quadbench.report.sides import PRIMARY
 from quadbench.report.units import plural
@@ -28,7 +28,10 @@ Series = Mapping[Place, Sequence[Measurement]]  # in the order of time, that of 
 
 @dataclass(frozen=True, kw_only=True)
 class Figured:
-    """A ruling in words: which figure changed by how much, as long as one is named and that can be told, and why."""
+    """A ruling in words: which figure changed by how much, as long as one is named and that can be told, and why.
+
+    `value` is that of the night, `before` that of the last night with the files that were good, and which night that was.
+    """
 
     ruling: Ruling
     point: Point | None
@@ -37,6 +40,12 @@ class Figured:
     change: str
     interval: str
     value: str
+    before: str
+
+    @property
+    def values(self) -> str:
+        """Write both values with their nights, as far as they are known."""
+        return ", ".join(filter(None, (f"{self.value} in this night" if self.value else "", self.before)))
 
     def __str__(self) -> str:
         return " ".join(filter(None, (self.figure, self.change, f"({self.interval})" if self.interval else "")))
@@ -68,9 +77,8 @@ class Since:
 class NightFinding:
     """Rulings that are not clean and belong together: of a case on a device, or of a device whose cases share the cause.
 
-    `figures` has the ruling that tells most first, whose place is `place`. `next_step` is the command that says more,
-    `accepting` the one by which somebody says that it shall be so; None where there is nothing to accept. `doubt` says why the
-    device's word is to be doubted.
+    `figures` has the ruling that tells most first, whose place is `place`. `accepting` is how somebody says that it shall be so;
+    None where there is nothing to accept. `doubt` says why the device's word is to be doubted.
     """
 
     kind: RulingKind
@@ -80,9 +88,14 @@ class NightFinding:
     figures: tuple[Figured, ...]
     owners: tuple[str, ...]
     since: Since | None
-    next_step: str
-    accepting: str | None
+    next: NightStep
+    accepting: NightStep | None
     doubt: str | None = None
+
+    @property
+    def next_step(self) -> str:
+        """Return the command that comes next."""
+        return self.next.command
 
     @property
     def sentence(self) -> str:
@@ -108,6 +121,12 @@ class NightFinding:
                 return f"{address} itself changed, as {cases} {'tells' if len(self.cases) == 1 else 'tell'}"
             case RulingKind.CLEAN:
                 return f"{cases} is as usual on {address}"
+
+    @property
+    def of_figures(self) -> str:
+        """Say why of the first figure, where what comes first is about all of them."""
+        told = next((one for one in self.figures if one.figure), None)
+        return f"{told.figure}: {told.cause}." if told and not self.figures[0].figure else ""
 
     @property
     def wrong(self) -> str:
@@ -165,15 +184,17 @@ def _finding(rulings: Sequence[Ruling], series: Series, where: Sequence[str]) ->
         figures=tuple(_figured(ruling, series) for ruling in rulings),
         owners=once(words(ruling.owner) for ruling in rulings if ruling.owner),
         since=_since(first, series.get(place, ())),
-        next_step=_next_step(first, where),
-        accepting=_accepting(first, where),
+        next=next_step(first, _tonight(first, series), _last_good(first, series), where),
+        accepting=accepting(first, where),
     )
 
 
 def _figured(ruling: Ruling, series: Series) -> Figured:
     measured = _tonight(ruling, series)
     points = {(point.task, point.key): point for point in measured.points} if measured else {}
-    point = points.get((ruling.task or "", ruling.key or ""))
+    name = ruling.task or "", ruling.key or ""
+    point, good = points.get(name), _last_good(ruling, series)
+    before = value_words(next((one for one in good.points if (one.task, one.key) == name), None)) if good else ""
     return Figured(
         ruling=ruling,
         point=point,
@@ -182,6 +203,7 @@ def _figured(ruling: Ruling, series: Series) -> Figured:
         change=change_words(ruling, point),
         interval=interval_words(ruling, point),
         value=value_words(point),
+        before=f"{before} in {words(good.night)}, the last one with good files" if good and before else "",
     )
 
 
@@ -198,6 +220,13 @@ def _tonight(ruling: Ruling, series: Series) -> Measurement | None:
     """Return the measurement that a ruling is about, if there is one."""
     nights = series.get((ruling.case, ruling.device), ())
     return nights[-1] if nights and nights[-1].night == ruling.night else None
+
+
+def _last_good(ruling: Ruling, series: Series) -> Measurement | None:
+    """Return the last night before a ruling in which its device ran what was good."""
+    nights = series.get((ruling.case, ruling.device), ())
+    before = nights[:-1] if _tonight(ruling, series) else nights
+    return next((one for one in reversed(before) if one.subject == ruling.last_good), None)
 
 
 def _since(ruling: Ruling, nights: Sequence[Measurement]) -> Since | None:
@@ -227,26 +256,6 @@ def changed(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, tupl
     names = sorted({**before, **now})
     pairs = {name: (before.get(name, "none"), now.get(name, "none")) for name in names}
     return {words(name): (words(old), words(new)) for name, (old, new) in pairs.items() if old != new}
-
-
-def _next_step(ruling: Ruling, where: Sequence[str]) -> str:
-    """Return the command that says more."""
-    match ruling.kind:
-        case RulingKind.MISSING | RulingKind.ENVIRONMENT:
-            return _command(("doctor", "--device", ruling.address), where)
-        case _:
-            return _command(("history", ruling.case, "--devices", ruling.address), where)
-
-
-def _accepting(ruling: Ruling, where: Sequence[str]) -> str | None:
-    """Return the command by which somebody says that it shall be so, where that is worse than before."""
-    command = ("history", ruling.case, "--devices", ruling.address, "--acknowledge", "REASON", "--until", "30d")
-    return _command(command, where) if ruling.kind is RulingKind.REGRESSION else None
-
-
-def _command(command: Sequence[str], where: Sequence[str]) -> str:
-    """Return a command as a shell takes it."""
-    return words(shlex.join(("quadbench", *command, *where)))
 
 
 def once(values: Iterable[T]) -> tuple[T, ...]:

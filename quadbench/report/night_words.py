@@ -78,10 +78,10 @@ def change_words(ruling: Ruling, point: Point | None) -> str:
     """Write by how much a figure changed: against the last good one where that was launched, else against what is usual."""
     if ruling.ratio is not None:
         return change(ruling.ratio, directions(ruling.key)) if is_ratio(ruling.ratio) else ""
-    if point is None or ruling.expected is None:
+    now = ruling.value if point is None else point.value if point.ratio is None else point.ratio
+    if now is None or ruling.expected is None:
         return ""
     grows, shrinks = directions(ruling.key)
-    now = point.value if point.ratio is None else point.ratio
     if ruling.key == PSNR:
         difference = now - ruling.expected
         return f"{abs(difference):.1f} dB {grows if difference > 0 else shrinks}" if abs(difference) < _MOST_DB else ""
