@@ -4,7 +4,7 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,7 @@ from quadbench.nightly.history_html import HistoryPage, render_history
 from quadbench.nightly.history_view import Told
 
 BY = "what changed that night: files aaaaaaaaaaaa → bbbbbbbbbbbb."
+ACCEPTED = "It is acknowledged until 2026-03-31 by ana@lab, because: “four more steps”."
 
 
 def page(*histories: Told) -> str:
@@ -49,7 +50,9 @@ def test_what_is_open_stands_before_what_was_acknowledged_and_what_got_better() 
     first, second, third = sentences(told(on("a55", faster)).history, accepted, told(SLOWER).history)
     assert f"7.3 % slower than before on s25 since {night_id(20)}" in first
     assert f"faster than before on a55 since {night_id(25)}" in second
-    assert third.endswith(f"on tabs11 since {night_id(20)}; {BY} ana@lab has acknowledged it until 2026-03-31: four more steps.")
+    assert third.endswith(
+        f"on tabs11 since {night_id(20)}; {BY} It is acknowledged until 2026-03-31 by ana@lab, because: “four more steps”."
+    )
 
 
 @pytest.mark.parametrize("change", [{"until": NOW - timedelta(days=1)}, {"key": "peak_ram"}, {"night": night_id(3)}])
@@ -71,14 +74,30 @@ def test_the_page_is_one_file_without_script_whose_first_sentence_is_the_result(
     assert (read.wrong, read.open) == ([], [])
     assert read.count("script") == read.count("link") == read.count("img") == 0
     assert read.text.index(f"7.3 % slower than before on s25 since {night_id(20)}") < read.text.index("nothing that matters")
-    assert "throttled On s25. The device was hot" in read.text
-    assert "in 3 of 30 nights" in read.text
+    doubted = f"in 3 of 30 nights, {night_id(0)} and others until {night_id(20)}; the change is told by 3 of these too"
+    assert f"throttled The device was hot or its clocks were capped. On s25 {doubted}." in read.text
+    assert "The case's own medians: 2,991 ms before, 3,210 ms since." in read.text
     for text in ("it is 7.0 % slower", "four more steps", "The same again", "30 nights, 2026-01-01 to 2026-01-30"):
         assert text in read.text
     (data,) = re.findall(r'<pre class="data">(.*?)</pre>', html, re.DOTALL)
     document = json.loads(Page(f"<p>{data}</p>").text)
     assert document["schema_version"] == 1
     assert [one["figures"][0]["segments"][-1]["nights"] for one in document["devices"]] == [10, 30]
+
+
+def test_a_doubt_says_its_nights_and_that_the_change_is_told_by_others() -> None:
+    nights = [around(one, Android="17") if n >= 10 else replace(one, caveats=(Caveat.THROTTLED,)) for n, one in enumerate(SLOWER)]
+    text = Page(page(told(nights), told(on("tabs11", nights)))).text
+    doubted = f"in 10 of 30 nights, {night_id(0)} to {night_id(9)}; the change is told by other nights"
+    assert f"On s25 and tabs11 {doubted}." in text
+    unchanged = [replace(one, caveats=(Caveat.THROTTLED,)) if n == 4 else one for n, one in enumerate(steady(30))]
+    assert f"On s25 in 1 of 30 nights, {night_id(4)}. " in f"{Page(page(told(unchanged))).text} "
+
+
+def test_charts_are_explained_before_the_first_of_them_with_why_a_ruling_s_figure_is_another() -> None:
+    before = page(told(SLOWER, [REGRESSION])).partition("viewBox")[0]
+    assert "a night, the median of its launches" in before
+    assert "that of a ruling is of its night alone" in before
 
 
 def pictures(html: str) -> list[ET.Element]:
@@ -174,10 +193,24 @@ def test_the_command_writes_the_page_beside_what_it_prints(
     assert f"7.3 % slower than before on s25 since {night_id(20)}" in text
     again = " ".join(("quadbench history", *words, f"--html {path} --results {tmp_path}"))
     assert again in text
-    assert f"quadbench history restyle-s25 --devices s25 --bisect {night_id(19)} {night_id(20)} --results" in text
-    assert "quadbench history restyle-s25 --devices s25 --acknowledge REASON --until 30d --results" in text
+    bisect = f"quadbench history restyle-s25 --devices s25 --bisect {night_id(19)} {night_id(20)} --results"
+    assert f"Next If this is not intended, launch both again, in turn: {bisect}" in text
+    accepting = "quadbench history restyle-s25 --devices s25 --acknowledge REASON --until 30d --results"
+    assert f"If it is intended, take it for usual: {accepting}" in text
     assert history(tmp_path, *words, "--html", str(path), "--json") == 0
     assert json.loads(capsys.readouterr().out)["schema_version"] == 1
+
+
+def test_after_an_acknowledged_change_nothing_has_to_be_done_until_it_ends(tmp_path: Path) -> None:
+    path, until = tmp_path / "history.html", datetime.now(UTC) + timedelta(days=9)
+    store(tmp_path, SLOWER, [REGRESSION])
+    assert history(tmp_path, "restyle-s25", "--acknowledge", "so", "--night", night_id(20), "--until", f"{until:%Y-%m-%d}") == 0
+    assert history(tmp_path, "--html", str(path)) == 0
+    text = Page(path.read_text()).text
+    ends = f"{until + timedelta(days=1):%Y-%m-%d}"  # with that day
+    assert f"Next Nothing has to be done until {ends}, when an acknowledgement ends." in text
+    assert "--acknowledge REASON" not in text
+    assert "because: “so”." in text
 
 
 def test_a_change_that_no_files_brought_is_a_question_to_the_device(tmp_path: Path) -> None:

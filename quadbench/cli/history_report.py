@@ -49,17 +49,22 @@ def _commands(options: argparse.Namespace) -> dict[str, str]:
 
 
 def _next_step(options: argparse.Namespace, told: Sequence[Told], now: datetime) -> dict[str, str]:
-    """Return what to do about the latest change that nobody wants and nobody has acknowledged, by what it is for."""
-    changes = [change for one in told if (change := last_change(one.history, now)) and change.is_open]
-    if not changes:
-        return {}
-    change = max(changes, key=lambda change: change.segment.first)
-    case, address = change.history.case, change.history.address
+    """Return what to do about the latest change that nobody wants and nobody has acknowledged, by what it is for.
+
+    Where there is none, that nothing has to be done, and how long that is so.
+    """
+    changes = [change for one in told if (change := last_change(one.history, now))]
+    latest = max((change for change in changes if change.is_open), key=lambda change: change.segment.first, default=None)
+    if latest is None:
+        until = min((change.word.until for change in changes if change.word), default=None)
+        ends = f" until {until:%Y-%m-%d}, when an acknowledgement ends" if until else ""
+        return {f"Nothing has to be done{ends}": ""}
+    on_it = ("history", latest.history.case, "--devices", latest.history.address)
     steps: dict[str, tuple[str, ...]] = {}
-    if "files" in change.segment.changed:
-        nights = change.before.last, change.segment.first
-        steps["To launch both again, in turn"] = ("history", case, "--devices", address, "--bisect", *nights)
+    if "files" in latest.segment.changed:
+        nights = latest.before.last, latest.segment.first
+        steps["If this is not intended, launch both again, in turn"] = (*on_it, "--bisect", *nights)
     else:
-        steps["To see what is wrong with the device"] = ("doctor", "--device", address)
-    steps["If this is intended"] = ("history", case, "--devices", address, "--acknowledge", "REASON", "--until", "30d")
+        steps["If this is not intended, see what is wrong with the device"] = ("doctor", "--device", latest.history.address)
+    steps["If it is intended, take it for usual"] = (*on_it, "--acknowledge", "REASON", "--until", "30d")
     return {purpose: next_command(options, *command) for purpose, command in steps.items()}

@@ -73,7 +73,9 @@ def _told(changes: Sequence[Change]) -> str:
         f"what changed that night: {changed_words(segment)}" if segment.changed else "nothing that is known of changed that night"
     )
     told = f"{what} on {where} since {words(segment.first)}; {by}."
-    return f"{told} {words(word.owner)} has acknowledged it until {word.until:%Y-%m-%d}: {words(word.reason)}." if word else told
+    if word is None:
+        return told
+    return f"{told} It is acknowledged until {word.until:%Y-%m-%d} by {words(word.owner)}, because: “{words(word.reason)}”."
 
 
 def _nothing(histories: Iterable[CaseHistory]) -> list[str]:

@@ -21,7 +21,8 @@ _MOST_RULINGS = 20  # of a device, in the data: quadbench history CASE --json ha
 class HistoryPage:
     """Histories as a page has them, of one case or of all.
 
-    `commands` are those that say the same again, and `next_step` what comes next, by purpose.
+    `commands` are those that say the same again, and `next_step` what comes next, by purpose; one without a
+    command is a sentence without its stop.
     """
 
     case: str | None
