@@ -93,8 +93,10 @@ def device(tmp_path: Path, slower: float, **changes: Any) -> VersusDevice:
 def test_the_result_is_said_first_with_its_interval_and_verdict(tmp_path: Path) -> None:
     said = sentence(device(tmp_path / "a", 1.05))
     assert said.startswith("On virtual:s25, an image takes 5.0 % more time on B than on A (")
-    assert said.endswith(" % more, 6 blocks; medians 229 ms and 218 ms): WORSE.")
+    assert said.endswith(" % more, 6 blocks; medians of all tasks together: A 218 ms, B 229 ms): WORSE.")
     assert "takes the same time on A and B, to within 2.0 % (" in sentence(device(tmp_path / "b", 1.0))
+    loaded = sentence(device(tmp_path / "f", 1.05, caveats=(Caveat.STILL_WARMING, Caveat.THIS_MACHINE, Caveat.LOADED_HOST)))
+    assert loaded.endswith("): WORSE, but measured on a loaded host and while still warming.")
     broken = sentence(device(tmp_path / "c", 1.0, broken="the phone is hot"))
     assert broken.endswith("; it ended early: the phone is hot.")
     slower = sentence(device(tmp_path / "e", 1.05, looks=None))

@@ -12,6 +12,7 @@ from support.hand_made import EVEN, comparison_of, point, sweep_of
 from support.printed_schemas import schema
 from support.report_page import Page
 
+from quadbench.artifacts import Caveat
 from quadbench.cli import main
 from quadbench.errors import ArtifactError
 from quadbench.report import Sweep
@@ -161,6 +162,21 @@ def test_the_report_of_a_comparison_says_the_result_first_and_holds_all_that_oth
     assert "runtime.threads" in page.text
     assert {"battery, °C", "an image, ms"} <= set(page.texts)
     assert json.loads(next(text for text in page.texts if text.startswith("{")))["comparison_id"] == COMPARISON.comparison_id
+
+
+def test_after_a_comparison_on_no_phone_the_next_command_names_a_place_for_one_and_is_not_the_same_again() -> None:
+    devices = [replace(device, caveats=(Caveat.VIRTUAL_DEVICE,)) for device in COMPARISON.devices]
+    text = " ".join(Page(render_study(replace(COMPARISON, devices=tuple(devices)))).text.split())
+    again = "quadbench compare quickstart quickstart --b runtime.threads=1 --devices"
+    assert f"put it where NAME stands: {again} NAME By how much" in text
+    assert f"The same again {again} virtual:s25,virtual:tabs11" in text
+
+
+def test_the_report_of_a_comparison_says_its_confidence_margin_scale_and_what_pictures_are_held_against() -> None:
+    text = Page(render_study(COMPARISON)).text
+    assert "Bars: the interval over blocks at 97.8 %, on a logarithmic scale; the grey band is the margin of 2.0 %" in text
+    assert "B against A, logarithmic" in text
+    assert "PSNR: the likeness to the pictures of the float reference." in text
 
 
 def test_a_comparison_without_launches_in_turn_draws_no_intervals() -> None:

@@ -110,7 +110,7 @@ def _interval(told: Comparison, reach: float, margin: float) -> Markup:
     left, right = (_x(sign * math.log1p(margin), reach) for sign in (-1, 1))
     beyond = [(x, end) for x, end in ((low, told.low), (high, told.high)) if end and abs(math.log(end)) > reach]
     x = _x(math.log(told.ratio), reach)
-    band = f'x="{left:.1f}" y="0" width="{right - left:.1f}" height="{_HEIGHT}" fill="#d9dce1" fill-opacity="0.5"'
+    band = f'x="{left:.1f}" y="0" width="{right - left:.1f}" height="{_HEIGHT}" fill="#8d9199" fill-opacity="0.4"'
     body = [
         f'<rect class="band" {band}/>',
         rule("edge", (_x(0, reach), 0), (_x(0, reach), _HEIGHT), "#8d9199"),

@@ -9,7 +9,7 @@ from quadbench.report.baseline import Baseline
 from quadbench.report.launches import sound
 from quadbench.statistics import LAUNCHES_PER_BLOCK, MIN_BLOCKS
 
-_ELSEWHERE = {Caveat.VIRTUAL_DEVICE, Caveat.THIS_MACHINE}
+ELSEWHERE = frozenset({Caveat.VIRTUAL_DEVICE, Caveat.THIS_MACHINE})  # after which a phone is asked for
 _CURED = (Caveat.DEBUG_BUILD, Caveat.THROTTLED, Caveat.LOADED_HOST, Caveat.UNEVEN_CALIBRATION)  # as their caveats say
 _ENOUGH = MIN_BLOCKS * LAUNCHES_PER_BLOCK  # launches of a variant, for verdicts
 
@@ -32,7 +32,7 @@ def next_step(
         return "See the reasons of the launches that failed (quadbench doctor --device NAME tries a device), and run again."
     doubted = set(caveats)
     steps = []
-    if not _ELSEWHERE.isdisjoint(doubted):
+    if not ELSEWHERE.isdisjoint(doubted):
         steps.append("Attach a phone, see its name with quadbench devices, and run the same with --devices NAME.")
     else:
         steps += [caveat.cure for caveat in _CURED if caveat in doubted]
@@ -51,8 +51,8 @@ def next_of_comparison(caveats: Iterable[Caveat], *, is_in_turn: bool, is_decide
     if not is_in_turn:
         return "To know, launch both in turn:"
     steps = [caveat.cure for caveat in (*_CURED, Caveat.STILL_WARMING) if caveat in doubted]
-    if not _ELSEWHERE.isdisjoint(doubted):
-        steps.append("Attach a phone, see its name with quadbench devices, and name it in the place of this device:")
+    if not ELSEWHERE.isdisjoint(doubted):
+        steps.append("Attach a phone, see its name with quadbench devices, and put it where NAME stands:")
     elif steps:
         steps.append("Then:")
     elif not is_decided:

@@ -13,7 +13,7 @@ from quadbench.report.cost_chart import cost_chart
 from quadbench.report.documents import study_json
 from quadbench.report.forest import forest_of
 from quadbench.report.launch_chart import launch_chart
-from quadbench.report.next_step import next_of_comparison
+from quadbench.report.next_step import ELSEWHERE, next_of_comparison
 from quadbench.report.page import page_environment, write_page
 from quadbench.report.sweep import Sweep
 from quadbench.report.sweep_answer import settling, sweep_answer
@@ -78,7 +78,8 @@ def _render_sweep(sweep: Sweep) -> str:
 def _render_comparison(versus: Versus) -> str:
     charts = {device.device.address: launch_chart(device) for device in versus.devices}
     caveats = _in_order(caveat for device in versus.devices for caveat in device.caveats)
-    is_in_turn = any(device.looks for device in versus.devices)
+    looks = [device.looks for device in versus.devices if device.looks]
+    is_in_turn, is_elsewhere = bool(looks), not ELSEWHERE.isdisjoint(caveats)
     return (
         _environment()
         .get_template("comparison.html.j2")
@@ -88,6 +89,9 @@ def _render_comparison(versus: Versus) -> str:
             caveats=caveats,
             is_in_turn=is_in_turn,
             next_step=next_of_comparison(caveats, is_in_turn=is_in_turn, is_decided=all(map(is_decided, versus.devices))),
+            next_command=versus.elsewhere if is_in_turn and is_elsewhere else versus.settling,
+            confidence=" or ".join(dict.fromkeys(percent(one.confidence) for one in looks)),
+            margin=percent(max((one.margin for one in looks), default=EQUIVALENCE_MARGIN)),
             forest=forest_of(versus),
             charts={address: Markup(chart) for address, chart in charts.items() if chart},
             differences=[table for device in versus.devices if (table := difference_table(device)).rows],

@@ -14,6 +14,13 @@ from quadbench.report.units import between, change, convert, decibels, percent, 
 from quadbench.statistics import Comparison, Looks, Verdict
 
 SCHEMA_VERSION = 1
+_UNDOING = {  # doubts that may be why two sides differ, as a verdict has them
+    Caveat.LOADED_HOST: "on a loaded host",
+    Caveat.THROTTLED: "on a hot device",
+    Caveat.STILL_WARMING: "while still warming",
+    Caveat.CHANGED_ENVIRONMENT: "in an environment that changed",
+    Caveat.DEBUG_BUILD: "with a debug build",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,18 +89,26 @@ class Versus:
     @property
     def settling(self) -> str:
         """Return the command that launches both sides in turn on the same devices."""
-        return self._command(is_stored=False)
+        return self._command(self._addresses)
+
+    @property
+    def elsewhere(self) -> str:
+        """Return the command that launches both sides in turn on another device, for which NAME stands."""
+        return self._command(["NAME"])
 
     @property
     def command(self) -> str:
         """Return the command that compares the same again: stored runs as they are, anything else on the same devices."""
-        return self._command(is_stored=self.is_stored)
+        return self._command([] if self.is_stored else self._addresses)
 
-    def _command(self, *, is_stored: bool) -> str:
+    @property
+    def _addresses(self) -> list[str]:
+        return [*(device.device.address for device in self.devices), *self.failures]
+
+    def _command(self, addresses: Sequence[str]) -> str:
         sides = (("--a", self.a), ("--b", self.b))
         changes = [word for option, side in sides for pair in side.changes.items() for word in (option, "=".join(pair))]
-        addresses = [*(device.device.address for device in self.devices), *self.failures]
-        devices = [] if is_stored else ["--devices", ",".join(addresses)]
+        devices = ["--devices", ",".join(addresses)] if addresses else []
         to_see = [] if self.to_see is None else ["--to-see", f"{100 * self.to_see:g}%"]
         return shlex.join(("quadbench", "compare", self.a.source, self.b.source, *changes, *devices, *to_see))
 
@@ -117,7 +132,8 @@ def sentence(device: VersusDevice) -> str:
         return f"{where}, {_stored(row)}. Whether that is their doing is not known: the runs were not launched in turn."
     if row is None or row.comparison is None or row.comparison.ratio is None:
         return f"{where}, there are no times to compare{f': {device.broken}' if device.broken else ''}."
-    return f"{where}, {_said(row, row.comparison, device.looks)}{f'; it ended early: {device.broken}' if device.broken else ''}."
+    early = f"; it ended early: {device.broken}" if device.broken else ""
+    return f"{where}, {_said(row, row.comparison, device.looks)}{_undone(row.comparison.verdict, device.caveats)}{early}."
 
 
 def _stored(row: SideRow | None) -> str:
@@ -129,17 +145,25 @@ def _stored(row: SideRow | None) -> str:
 
 def _said(row: SideRow, told: Comparison, looks: Looks) -> str:
     blocks = plural(told.blocks, "block")
-    b, a = (f"{show(side.value, row.unit)} {row.unit}" if side and row.unit else "unknown" for side in (row.b, row.a))
+    a, b = (f"{show(side.value, row.unit)} {row.unit}" if side and row.unit else "unknown" for side in (row.a, row.b))
+    of = " of all tasks together" if row.task == ALL_TASKS else ""
     within = f"{between(told.low, told.high)}, {blocks}" if told.low is not None and told.high is not None else blocks
     match told.verdict:
         case Verdict.WORSE | Verdict.BETTER:
             less = f"an image takes {change(told.ratio)} time on B than on A"
-            return f"{less} ({within}; medians {b} and {a}): {told.verdict}"
+            return f"{less} ({within}; medians{of}: A {a}, B {b}): {told.verdict}"
         case Verdict.SAME:
             return f"an image takes the same time on A and B, to within {percent(looks.margin)} ({within}): {told.verdict}"
         case Verdict.INCONCLUSIVE:
             more = f"about {told.blocks_needed} blocks would" if told.blocks_needed else "no affordable number would"
             return f"whether an image takes more time on B than on A cannot be told ({within}); {more}: {told.verdict}"
+
+
+def _undone(verdict: Verdict, caveats: Sequence[Caveat]) -> str:
+    """Return the clause that says under what circumstances a verdict came about that may be why."""
+    circumstances = [words for caveat, words in _UNDOING.items() if caveat in caveats]
+    but = "and" if verdict is Verdict.INCONCLUSIVE else "but"
+    return f", {but} measured {' and '.join(circumstances)}" if circumstances else ""
 
 
 def side_table(device: VersusDevice) -> TextTable:
