@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from support.hand_made import EVEN, KEY, point, sweep_of
 
+from quadbench.artifacts import Caveat
 from quadbench.report import sweep_answer, sweep_tables
 from quadbench.report.study_html import render_study
 from quadbench.report.sweep_answer import settling
@@ -97,6 +98,26 @@ def test_over_several_tasks_what_is_told_stands_before_what_is_not() -> None:
         "PSNR 1.2 dB less (restyle), 0.0 dB less as measured, not established: at 95 % anything from 1.3 dB less to 1.2 dB more"
     )
     assert first.endswith(f"{told} (draw).")
+
+
+def test_of_settings_with_pictures_alike_the_faster_one_stands_first() -> None:
+    slow, fast = point("2", psnr=(40.01, 42.0), end_to_end=(829.0,)), point("1", psnr=(40.0, 42.0), end_to_end=(400.0,))
+    assert sweep_answer(sweep_of(slow, fast))[0].startswith("On local, precision.lora=1 reaches")
+
+
+def test_a_range_over_tasks_cannot_be_read_as_an_interval() -> None:
+    both = ("restyle", "draw")
+    before = [point("a", task, psnr=GOOD, end_to_end=EVEN) for task in both]
+    after = [point("b", task, psnr=GOOD, end_to_end=faster(EVEN, 1.2 + 0.1 * n)) for n, task in enumerate(both)]
+    assert "time 20.0 to 30.0 % more from task to task" in sweep_answer(sweep_of(*before, *after, touched=both))[0]
+
+
+def test_what_cures_a_doubt_about_times_stands_before_the_command_that_settles_them() -> None:
+    points = [replace(point(name, psnr=GOOD, end_to_end=(829.0,)), caveats=(Caveat.LOADED_HOST,)) for name in ("1", "2")]
+    assert (
+        "Run again while nothing else runs there. To settle the times of"
+        in render_study(sweep_of(*points)).partition("<main>")[0]
+    )
 
 
 def test_what_was_not_measured_is_said() -> None:

@@ -90,7 +90,7 @@ def _drawn(sweep: Sweep, lines: Sequence[Sequence[_Spot]], cost: SweepFigure, qu
 
 def _path(spots: Sequence[tuple[float, float]], colour: int) -> str:
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
-    return f'<polyline class="s{colour}" fill="none" stroke="{COLOURS[colour]}" stroke-width="2" points="{points}"/>'
+    return f'<polyline class="s{colour}" fill="none" stroke="{COLOURS[colour]}" stroke-opacity="0.4" points="{points}"/>'
 
 
 def _mark(spot: _Spot, at: Callable[[float, float], Place]) -> str:
@@ -109,16 +109,22 @@ def _bars(spot: _Spot, at: Callable[[float, float], Place]) -> list[tuple[Place,
 
 
 def _labels(spots: Sequence[_Spot], places: Sequence[Place], bars: Sequence[tuple[Place, Place]]) -> Iterator[str]:
-    """Yield the names of the spots above them, moved up or down where they would cover another name, or a bar if they can."""
+    """Yield the names of the spots above them, moved up or down where they would cover another name, or a bar if they can.
+
+    A name that would leave the plot on the right stands on the left of its spot.
+    """
     taken: list[tuple[float, float, float]] = []  # from, to and the height of each name
     for spot, (x, y) in sorted(zip(spots, places, strict=True), key=lambda pair: pair[1]):
-        left, right = x + 6, x + 6 + LETTER_WIDTH * len(spot.label)
+        length = LETTER_WIDTH * len(spot.label)
+        is_flipped = x + 6 + length > _LEFT + _WIDTH and x - 6 - length > _LEFT
+        left, right = (x - 6 - length, x - 6) if is_flipped else (x + 6, x + 6 + length)
         heights = (y - 8 + sign * step * _LINE_HEIGHT for step in range(len(spots)) for sign in (1, -1))
         free = [h for h in heights if not any(a < right and left < b and abs(h - c) < _LINE_HEIGHT for a, b, c in taken)]
         clear = (h for h in free if not any(_crosses(bar, left, right, h) for bar in bars))
         height = next((h for h in clear if _TOP < h < _HEIGHT - _BOTTOM), free[0])
         taken.append((left, right, height))
-        yield text(left, height, spot.label, css_class=f"s{spot.colour} fill name", colour=COLOURS[spot.colour])
+        start, anchor = (right, "end") if is_flipped else (left, "start")
+        yield text(start, height, spot.label, anchor=anchor, css_class=f"s{spot.colour} fill name", colour=COLOURS[spot.colour])
 
 
 def _crosses(bar: tuple[Place, Place], left: float, right: float, height: float) -> bool:

@@ -50,7 +50,7 @@ def next_of_comparison(caveats: Iterable[Caveat], *, is_in_turn: bool, is_decide
     doubted = set(caveats)
     if not is_in_turn:
         return "To know, launch both in turn:"
-    steps = [caveat.cure for caveat in (*_CURED, Caveat.STILL_WARMING) if caveat in doubted]
+    steps = cures(doubted)
     if not ELSEWHERE.isdisjoint(doubted):
         steps.append("Attach a phone, see its name with quadbench devices, and put it where NAME stands:")
     elif steps:
@@ -58,6 +58,11 @@ def next_of_comparison(caveats: Iterable[Caveat], *, is_in_turn: bool, is_decide
     elif not is_decided:
         return "Ask for a larger difference with --to-see, or find a quieter hour for the same again:"
     return " ".join(steps) or "Nothing has to be done."
+
+
+def cures(caveats: Collection[Caveat]) -> list[str]:
+    """Return what cures doubts about times before both sides are launched again."""
+    return [caveat.cure for caveat in (*_CURED, Caveat.STILL_WARMING) if caveat in caveats]
 
 
 def _settings(result: RunResult, caveats: Collection[Caveat]) -> Iterator[str]:

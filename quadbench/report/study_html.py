@@ -13,7 +13,7 @@ from quadbench.report.cost_chart import cost_chart
 from quadbench.report.documents import study_json
 from quadbench.report.forest import forest_of
 from quadbench.report.launch_chart import launch_chart
-from quadbench.report.next_step import ELSEWHERE, next_of_comparison
+from quadbench.report.next_step import ELSEWHERE, cures, next_of_comparison
 from quadbench.report.page import page_environment, write_page
 from quadbench.report.sweep import Sweep
 from quadbench.report.sweep_answer import settling, sweep_answer
@@ -61,6 +61,7 @@ def _render_sweep(sweep: Sweep) -> str:
             devices=tuple(dict.fromkeys(point.device for point in sweep.points)),
             caveats=caveats,
             runs=runs,
+            cures=cures(caveats),
             settling=shlex.join(("quadbench", *words)) if words else None,
             settled=[runs[word] for word in words if word in runs],
             least_db=LEAST_DB,

@@ -1,6 +1,7 @@
 """Sweep answer: Sweep -> what its settings are worth, in a few sentences for each device, honest about noise and gaps. Pure."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import fmean
 
 from quadbench.report.sweep import BYTES, TIME, Sweep, SweepFigure, SweepPoint, quality_of
 from quadbench.report.sweep_merits import Merit, merits, noise_of
@@ -49,13 +50,14 @@ def _worth(settings: _Settings, device: str, noise: float | None) -> Iterator[st
 
 
 def best_setting(settings: _Settings) -> str:
-    """Return the setting with the best quality, the mean over tasks; the first one where there is none."""
+    """Return the setting with the best quality, the mean over tasks; of those that read alike the fastest, else the first."""
 
-    def mean(points: Sequence[SweepPoint]) -> float:
+    def merit(points: Sequence[SweepPoint]) -> tuple[float, float]:
         values = [figure.value for point in points if (figure := _quality(point))]
-        return sum(values) / len(values) if values else float("-inf")
+        times = [figure.value for point in points if (figure := point.figure(TIME))]
+        return round(fmean(values), 1) if values else float("-inf"), -fmean(times) if times else float("-inf")
 
-    return max(settings, key=lambda value: mean(settings[value]))
+    return max(settings, key=lambda value: merit(settings[value]))
 
 
 def _quality(point: SweepPoint) -> SweepFigure | None:
@@ -96,7 +98,7 @@ def _said(these: Mapping[str, Merit], write: Callable[[float, float], str]) -> s
     sizes = sorted(one.size for one in told.values())
     unknown = {task: one for task, one in these.items() if one.verdict is Verdict.INCONCLUSIVE}
     groups = {
-        write(sizes[0], sizes[-1]) if sizes else "": list(told),
+        _ranged(sizes, write) if sizes else "": list(told),
         "the same": [task for task, one in these.items() if one.verdict is Verdict.SAME],
         _not_established(list(unknown.values()), write): list(unknown),
     }
@@ -123,7 +125,13 @@ def _not_established(these: Sequence[Merit], write: Callable[[float, float], str
         why = f"at 95 % anything from {write(min(low for low, _ in known), max(high for _, high in known))}"
     else:
         why = "too few were measured for an interval"
-    return f"{write(min(sizes), max(sizes))} as measured, not established: {why}"
+    return f"{_ranged(sizes, write)} as measured, not established: {why}"
+
+
+def _ranged(sizes: Sequence[float], write: Callable[[float, float], str]) -> str:
+    """Write the sizes of tasks, and where they differ that these are no ends of an interval."""
+    low, high = min(sizes), max(sizes)
+    return f"{write(low, high)}{' from task to task' if write(low, low) != write(high, high) else ''}"
 
 
 def _between(low: float, high: float) -> str:
