@@ -125,6 +125,13 @@ def test_a_chart_has_levels_changes_rulings_doubts_words_and_environments() -> N
     }
 
 
+def test_an_axis_has_round_values_and_what_was_acknowledged_lies_below_the_dates() -> None:
+    (picture,) = pictures(page(told(SLOWER, [REGRESSION], [WORD])))
+    places = {"".join(node.itertext()): float(node.get("y", 0)) for node in picture.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"1.50", "1.55", "1.60", "2,000"} <= {*places}
+    assert places["acknowledged"] > places["2026-01-30"]
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, -1.0, 1e17])
 def test_a_value_that_cannot_be_flattens_no_chart(value: float) -> None:
     spoilt = replace(SLOWER[4], points=(replace(SLOWER[4].points[0], ratio=value, value=value), *SLOWER[4].points[1:]))

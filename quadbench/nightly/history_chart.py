@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
+from math import ceil, floor, log10
 from statistics import median
 
 from quadbench.artifacts.night import Acknowledgement, Measurement, Point, RulingKind
@@ -11,16 +12,18 @@ from quadbench.nightly.figures import FigureName, is_exact, name_of, scaled, uns
 from quadbench.nightly.history import CaseHistory, FigureHistory
 from quadbench.nightly.past import is_sound
 from quadbench.nightly.segments import Segment
-from quadbench.report.chart import rule, svg, text
+from quadbench.report.chart import nice_ticks, rule, svg, text
 from quadbench.report.kpi import KPI_UNITS
 from quadbench.report.night_chart import COLOURS
 from quadbench.report.night_words import figure_name, words
-from quadbench.report.units import convert, number
+from quadbench.report.units import convert
 
 MOST_NIGHTS = 400  # that a chart has, the latest
 _FEW_NIGHTS = 90  # whose dots are drawn larger
 _WIDTH, _LEFT, _RIGHT = 560, 62, 14
-_UPPER, _WORDS, _LOWER = (52, 172), 194, (226, 266)  # where the case, what was acknowledged and the yardstick lie, top to bottom
+_UPPER, _LOWER = (52, 172), (210, 262)  # where the case and the yardstick lie, top to bottom
+_WORDS = 34  # below these, and below the dates: what was acknowledged
+_TICKS = 3  # about so many values at a low axis: at least one, and no more than it has room for
 _APART = 16.0  # of the numbers above changes
 _ROOM = 160  # of the word beside the bar of what was acknowledged
 _PLAIN, _RULE, _FAINT, _PAPER, _INK = "#1d5fa6", "#8d9199", "#d9dce1", "#fdfdfc", "#1c1e21"
@@ -65,12 +68,14 @@ class _Scale:
         return bottom - share * (bottom - top)
 
     def axis(self, title: str, above: float = 8) -> Iterator[str]:
-        """Draw the lines of three values, and the title so far above them."""
+        """Draw the lines of round values, and the title so far above them."""
         yield text(_LEFT, self.span[0] - above, title)
-        for value in (self.low, (self.low + self.high) / 2, self.high):
-            y = self.height(value)
+        step = nice_ticks(self.high - self.low, count=max(_TICKS, (self.span[1] - self.span[0]) // 30))[1]
+        digits = max(0, -floor(log10(step)))
+        for index in range(ceil(self.low / step), floor(self.high / step) + 1):
+            y = self.height(index * step)
             yield rule("grid", (_LEFT, y), (_WIDTH - _RIGHT, y), _FAINT)
-            yield text(_LEFT - 8, y + 4, number(value) if abs(value) >= 10 else f"{value:.3f}", anchor="end")
+            yield text(_LEFT - 8, y + 4, f"{index * step:,.{digits}f}", anchor="end")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,15 +93,16 @@ class _Plot:
         title = f"{figure}: case / yardstick" if self._is_ratio else f"{figure}, {unit}" if unit else figure
         yardsticks = [point.yardstick for point in self.points if point.yardstick is not None]
         has_yardstick = len(yardsticks) == len(self.points)
-        bottom = _LOWER[1] if has_yardstick else _WORDS
+        bottom = (_LOWER if has_yardstick else _UPPER)[1]
         parts = [*self._environments(bottom), *self._scale.axis(title, above=_UPPER[0] - 12)]
-        parts += [*self._segments(bottom), *self._dots(), *self._acknowledged()]
+        parts += [*self._segments(bottom), *self._dots()]
         if has_yardstick:
             parts += self._yardstick([self._shown(one, is_ratio=False) for one in yardsticks], unit)
         for index, anchor in ((0, "start"), (-1, "end")):
             parts.append(text(self._xs[index], bottom + 18, f"{self.nights[index].measured_at:%Y-%m-%d}", anchor=anchor))
         told = f"{figure} of {words(self.history.case)} on {words(self.history.address)} over {len(self.nights)} nights"
-        return svg(_WIDTH, bottom + 24, told, parts)
+        accepted = list(self._acknowledged(bottom + _WORDS))
+        return svg(_WIDTH, bottom + (_WORDS + 10 if accepted else 24), told, [*parts, *accepted])
 
     @property
     def _is_ratio(self) -> bool:
@@ -177,15 +183,15 @@ class _Plot:
         told = sorted((one for one in self.history.rulings if (one.task, one.key) in about), key=lambda one: one.key is not None)
         return {ruling.night: ruling.kind for ruling in told}
 
-    def _acknowledged(self) -> Iterator[str]:
-        """Draw a bar below the nights that a person's word is about."""
+    def _acknowledged(self, y: float) -> Iterator[str]:
+        """Draw a bar at a height below the nights that a person's word is about."""
         for word in filter(self._is_about, self.history.acknowledged):
             xs = [x for night, x in zip(self.nights, self._xs, strict=True) if _is_covered(night, word)]
             if xs:
-                ends = (xs[0] - 3, _WORDS - 6), (xs[-1] + 3, _WORDS - 6)
+                ends = (xs[0] - 3, y), (xs[-1] + 3, y)
                 yield rule("word", *ends, COLOURS[RulingKind.IMPROVEMENT], ' stroke-width="4"')
                 if xs[0] > _ROOM:
-                    yield text(xs[0] - 10, _WORDS - 2, "acknowledged", anchor="end")
+                    yield text(xs[0] - 10, y + 4, "acknowledged", anchor="end")
 
     def _is_about(self, word: Acknowledgement) -> bool:
         return word.task in (None, self.figure.task) and word.key in (None, self.figure.key)
