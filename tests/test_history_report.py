@@ -201,9 +201,9 @@ def test_the_command_writes_the_page_beside_what_it_prints(
     again = " ".join(("quadbench history", *words, f"--html {path} --results {tmp_path}"))
     assert again in text
     bisect = f"quadbench history restyle-s25 --devices s25 --bisect {night_id(19)} {night_id(20)} --results"
-    assert f"Next If this is not intended, launch both again, in turn: {bisect}" in text
+    assert f"Next If this is not intended, launch both again, in turn, to see whether the files are why: {bisect}" in text
     accepting = "quadbench history restyle-s25 --devices s25 --acknowledge REASON --until 30d --results"
-    assert f"If it is intended, take it for usual: {accepting}" in text
+    assert f"If it is intended, take it as the new level: {accepting}" in text
     assert history(tmp_path, *words, "--html", str(path), "--json") == 0
     assert json.loads(capsys.readouterr().out)["schema_version"] == 1
 

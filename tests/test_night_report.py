@@ -291,7 +291,7 @@ def test_the_head_says_the_doubt_and_the_next_step_with_what_each_command_is_for
     told = "On tabs11: throttled; it alarmed in 7 of 38 tries in which nothing had changed."
     assert f"Doubt None is known about s25. {told}" in head
     assert "Next If this is not intended, see since when and by which files: quadbench history restyle --devices s25" in head
-    assert "If it is intended, take it for usual: quadbench history restyle --devices s25 --acknowledge REASON" in head
+    assert "If it is intended, take it as the new level: quadbench history restyle --devices s25 --acknowledge REASON" in head
 
 
 def test_the_doubt_begins_with_the_devices_of_the_worst_finding_and_stays_short() -> None:

@@ -40,7 +40,7 @@ def add(commands: Any) -> None:
         "--all", action="store_true", help="show every figure, not only the time of an image and what was ruled on"
     )
     word = parser.add_argument_group("say that figures are as they shall be")
-    word.add_argument("--acknowledge", metavar="REASON", help="take them for usual from a night on, and say why")
+    word.add_argument("--acknowledge", metavar="REASON", help="take them as the new level from a night on, and say why")
     word.add_argument("--until", type=_until, metavar="WHEN", help="how long that stands, at most a year: 30d, or 2026-12-31")
     word.add_argument("--night", metavar="NIGHT", help="the night from which on (default: the latest)")
     word.add_argument("--figure", metavar="KEY", help="only this figure, as end_to_end or peak_ram (default: all)")
@@ -102,7 +102,7 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _acknowledge(options: argparse.Namespace) -> int:
-    """Take a case's figures for usual from a night on."""
+    """Take a case's figures as the new level from a night on."""
     reason = one_line(options.acknowledge, _LONGEST_REASON).strip()
     if not reason or not options.until:
         raise UserError("an acknowledgement needs a reason and an end", hint="--acknowledge 'four more steps' --until 30d")

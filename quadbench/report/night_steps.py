@@ -47,7 +47,7 @@ def next_step(ruling: Ruling, tonight: Measurement | None, last_good: Measuremen
 def accepting(ruling: Ruling, where: Sequence[str]) -> NightStep | None:
     """Return how somebody says that it shall be so, where that is worse than before."""
     command = ("history", ruling.case, "--devices", ruling.address, "--acknowledge", "REASON", "--until", "30d")
-    return _step("If it is intended, take it for usual", command, where) if ruling.kind is RulingKind.REGRESSION else None
+    return _step("If it is intended, take it as the new level", command, where) if ruling.kind is RulingKind.REGRESSION else None
 
 
 def _step(purpose: str, command: Sequence[str], where: Sequence[str]) -> NightStep:
