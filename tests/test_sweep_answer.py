@@ -144,7 +144,7 @@ def test_the_next_step_launches_two_settings_in_turn_whose_times_are_not_told_ap
     same, once = point("same", psnr=WORSE, end_to_end=EVEN), point("once", psnr=WORSE, end_to_end=EVEN[:1])
     again = point("again", psnr=WORSE, end_to_end=faster(EVEN[:1], 0.8))
     assert settling(sweep_of(faster_one, best, same, once)) == ("compare", "run-b", "run-once", "--devices", "local")
-    assert settling(sweep_of(once, again)) == ("compare", "run-once", "run-again", "--devices", "local")
+    assert settling(sweep_of(once, again)) == ("compare", "run-again", "run-once", "--devices", "local")
     assert settling(sweep_of(faster_one, best, same)) == ()
     assert settling(sweep_of(point("a", psnr=GOOD))) == ()
 

@@ -124,7 +124,8 @@ def _labels(spots: Sequence[_Spot], places: Sequence[Place], bars: Sequence[tupl
         height = next((h for h in clear if _TOP < h < _HEIGHT - _BOTTOM), free[0])
         taken.append((left, right, height))
         start, anchor = (right, "end") if is_flipped else (left, "start")
-        yield text(start, height, short(spot.label), anchor=anchor, css_class=f"s{spot.colour} fill name", colour=COLOURS[spot.colour])
+        css_class, colour = f"s{spot.colour} fill name", COLOURS[spot.colour]
+        yield text(start, height, short(spot.label), anchor=anchor, css_class=css_class, colour=colour)
 
 
 def _crosses(bar: tuple[Place, Place], left: float, right: float, height: float) -> bool:
