@@ -196,3 +196,10 @@ def test_a_forecast_names_the_programs_that_a_virtual_device_lacks(
     monkeypatch.setenv("PATH", str(tmp_path))
     (one,) = forecast(QUICKSTART, ["virtual:s25"], layout=layout)
     assert "the virtual device 'virtual:s25' needs adb, adbd, bwrap, mksh, toybox, not found on PATH" in one.missing[0]
+
+
+def test_a_dry_run_of_a_phone_for_which_nothing_is_there_gives_no_bytes(
+    layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "quickstart", "--devices", "s25", "--dry-run", "--results", str(layout.root)]) == 0
+    assert "push: what is built, less what is there already" in capsys.readouterr().out.splitlines()

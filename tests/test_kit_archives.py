@@ -5,6 +5,7 @@ import random
 import struct
 import zipfile
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -224,6 +225,34 @@ def test_links_in_a_folder_lead_to_no_device(layout: Layout, library: bytes, tmp
     (folder / "libendless.so").symlink_to("/dev/zero")
     (folder / "up").symlink_to(tmp_path)
     assert added(folder, layout) == [RUNTIME]
+
+
+def test_a_folder_in_which_nothing_can_be_looked_up_costs_no_other(layout: Layout, library: bytes, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / RUNTIME).write_bytes(library)
+    (folder / "endless.txt").symlink_to("x" * 256)  # which no file system takes
+    (folder / "round.txt").symlink_to("round.txt")
+    assert added(folder, layout) == [RUNTIME]
+
+
+@pytest.mark.parametrize("name", ["a.aar", RUNTIME])
+def test_a_file_that_can_be_opened_and_not_read_is_named(name: str, layout: Layout, tmp_path: Path) -> None:
+    (tmp_path / name).symlink_to("/proc/self/mem")  # whose first page no process has
+    with pytest.raises(UserError, match=f"{name}' cannot be read: Input/output error"):
+        added(tmp_path / name, layout)
+    assert files_below(layout.root) == set()
+
+
+def test_a_library_that_is_changed_while_it_is_read_is_that_of_its_origin(
+    layout: Layout, library: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, other = tmp_path / RUNTIME, write_elf(tmp_path / "other.so", needed=ANDROID, says=b"other").read_bytes()
+    place.write_bytes(library)
+    copied = archives._copied
+    monkeypatch.setattr(archives, "_copied", lambda *parts: (place.write_bytes(other), copied(*parts))[1])
+    kit = store.add([place], Abi.ARM64_V8A, layout).kit.artifact
+    assert [origin.sha256 for origin in kit.origins] == [kit.libraries[0].file.sha256] == [sha256(other).hexdigest()]
 
 
 def test_the_licence_that_a_wheel_names_is_kept(layout: Layout, library: bytes, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.elf_files import AARCH64, X86_64, write_elf
@@ -251,10 +252,14 @@ def test_a_kit_that_was_changed_is_refused_and_can_be_removed(layout: Layout, tm
         ("abi", "arm64-linux", "expected that of its ABI and libraries"),
         ("libraries.0.role", "skel", "the role of 'libonnxruntime.so' is 'skel', expected 'runtime'"),
         ("libraries.0.name", "libother.so", "expected that of its ABI and libraries"),
+        ("libraries", lambda libraries: libraries * 2, "two libraries are named 'libonnxruntime.so'"),
+        ("versions.onnxruntime", "1.29.0\nwhole", r"'1.29.0\\nwhole' is no line of text"),
+        ("origins.0.licence", "MIT" * 1000, "is no line of text; expected at most 1000 characters"),
+        ("schema_version", "1", "has schema_version '1'; expected 1"),
     ],
 )
 def test_a_manifest_that_was_rewritten_with_its_checksum_is_refused(
-    key: str, value: str, reason: str, layout: Layout, tmp_path: Path
+    key: str, value: Any, reason: str, layout: Layout, tmp_path: Path
 ) -> None:
     stored = store.add([write_runtime(tmp_path / "kit")], PHONE, layout).kit
     manifest = stored.folder / MANIFEST
@@ -263,7 +268,7 @@ def test_a_manifest_that_was_rewritten_with_its_checksum_is_refused(
     place = content
     for part in path:
         place = place[part]
-    place[last] = value
+    place[last] = value(place[last]) if callable(value) else value
     manifest.write_text(json.dumps(content))
     (stored.folder / CHECKSUM).write_text(f"{sha256_of(manifest)}  {MANIFEST}\n")
     with pytest.raises(ArtifactError, match=reason):
@@ -326,3 +331,13 @@ def test_a_kit_is_found_by_the_beginning_of_its_digest_if_no_other_begins_so(lay
         store.find("xyz", layout)
     with pytest.raises(UnknownNameError):
         store.remove("", layout)
+
+
+def test_a_kit_is_not_found_by_more_than_its_digest(layout: Layout, tmp_path: Path) -> None:
+    stored = store.add([write_runtime(tmp_path / "kit")], PHONE, layout).kit
+    digest, name = stored.artifact.digest, stored.folder.name
+    assert store.find(digest, layout).artifact == store.find(digest[:20], layout).artifact == stored.artifact
+    for more in (f"{name}zz", digest[:-1] + "x", f"{digest}0", f"{name}/../{name}"):
+        with pytest.raises(UnknownNameError):
+            store.remove(more, layout)
+    assert stored.folder.is_dir()

@@ -14,6 +14,8 @@ from quadbench.artifacts.parts import file_refs
 from quadbench.errors import ArtifactError
 from quadbench.results.manifest import CHECKSUM, MANIFEST, _content, check_contents, file_ref, publish, read_manifest, read_whole
 
+DIGEST, OTHER = "d0" * 32, "e0" * 32
+
 
 def _make(folder: Path) -> CompiledBundle:
     graph = folder / "shared" / "unet.onnx"
@@ -22,7 +24,7 @@ def _make(folder: Path) -> CompiledBundle:
     spec = TensorSpec(name="lora.a.down", shape=(4, 8), dtype="int16", scale=0.5)
     part = Graph(variant=Variant.SHARED, component=Component.UNET, file=file_ref(folder, graph), inputs=(spec,), outputs=())
     return CompiledBundle(
-        digest="d", parent_digest="p", target="onnxruntime-cpu-x86_64", tool_versions={"a": "1"}, graphs=(part,)
+        digest=DIGEST, parent_digest="p", target="onnxruntime-cpu-x86_64", tool_versions={"a": "1"}, graphs=(part,)
     )
 
 
@@ -54,7 +56,7 @@ def test_processes_that_publish_at_once_disturb_no_reader(tmp_path: Path) -> Non
     """One artifact, published and read by several processes: each sees it whole, and nothing else is left."""
     with ProcessPoolExecutor(4, mp_context=get_context("fork")) as pool:
         digests = [future.result() for future in [pool.submit(_publish_and_read, tmp_path / "made") for _ in range(60)]]
-    assert set(digests) == {"d"}
+    assert set(digests) == {DIGEST}
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
@@ -66,8 +68,8 @@ def _publish_and_read(folder: Path) -> str:
 def test_publishing_again_replaces_the_folder_whole(tmp_path: Path) -> None:
     publish(tmp_path / "made", _make)
     (tmp_path / "made/left-over").write_text("old")
-    publish(tmp_path / "made", lambda folder: replace(_make(folder), digest="other"))
-    assert read_manifest(tmp_path / "made", CompiledBundle).artifact.digest == "other"
+    publish(tmp_path / "made", lambda folder: replace(_make(folder), digest=OTHER))
+    assert read_manifest(tmp_path / "made", CompiledBundle).artifact.digest == OTHER
     assert not (tmp_path / "made/left-over").exists()
 
 

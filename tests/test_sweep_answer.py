@@ -139,9 +139,13 @@ def test_a_key_of_a_task_touches_that_task_and_one_of_the_precision_all() -> Non
     assert touched_tasks(varied("quickstart", [Over(key="measure.iterations", values=("4", "8"))])) == ()
 
 
-def test_the_next_step_launches_the_best_setting_and_another_in_turn() -> None:
-    sweep = sweep_of(point("a", psnr=WORSE, end_to_end=EVEN), point("b", psnr=GOOD, end_to_end=EVEN))
-    assert settling(sweep) == ("compare", "run-b", "run-a", "--devices", "local")
+def test_the_next_step_launches_two_settings_in_turn_whose_times_are_not_told_apart() -> None:
+    best, faster_one = point("b", psnr=GOOD, end_to_end=EVEN), point("a", psnr=WORSE, end_to_end=faster(EVEN, 0.8))
+    same, once = point("same", psnr=WORSE, end_to_end=EVEN), point("once", psnr=WORSE, end_to_end=EVEN[:1])
+    again = point("again", psnr=WORSE, end_to_end=faster(EVEN[:1], 0.8))
+    assert settling(sweep_of(faster_one, best, same, once)) == ("compare", "run-b", "run-once", "--devices", "local")
+    assert settling(sweep_of(once, again)) == ("compare", "run-again", "run-once", "--devices", "local")
+    assert settling(sweep_of(faster_one, best, same)) == ()
     assert settling(sweep_of(point("a", psnr=GOOD))) == ()
 
 

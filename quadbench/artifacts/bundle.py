@@ -204,7 +204,7 @@ class Bundle:
 
     schema_version: int = SCHEMA_VERSION
     kind: str = "bundle"
-    digest: str
+    digest: Sha256  # names its folder
     recipe_name: str
     recipe_digest: str
     precision: str
@@ -234,7 +234,7 @@ class CompiledBundle:
 
     schema_version: int = SCHEMA_VERSION
     kind: str = "compiled-bundle"
-    digest: str
+    digest: Sha256  # names its folder
     parent_digest: str
     target: str  # the profile's backend, as `onnxruntime` or `qnn-v79-69`
     tool_versions: dict[str, str]

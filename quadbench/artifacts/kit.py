@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Annotated, Literal
 
 from quadbench.artifacts.bundle import SCHEMA_VERSION, FileRef
-from quadbench.artifacts.names import Checked
+from quadbench.artifacts.names import Checked, Line
 from quadbench.errors import shown
 from quadbench.target.abi import Abi
 
@@ -68,9 +68,9 @@ class Library:
 class Origin:
     """A file or package that libraries of a kit were taken from. `licence` is what it says of itself, where it does."""
 
-    name: str
+    name: Line
     sha256: str | None  # of the file or package; None for a folder
-    licence: str | None = None
+    licence: Line | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,15 +85,18 @@ class Kit:
     digest: str
     abi: Abi
     libraries: tuple[Library, ...]
-    versions: dict[str, str]
+    versions: dict[str, Line]
     origins: tuple[Origin, ...]
 
     def __post_init__(self) -> None:
         """Refuse a kit whose digest is not that of its content, wherever it is read from.
 
         Raises:
-            ValueError: says which digest or role is another one.
+            ValueError: says which digest or role is another one, or which name two libraries have.
         """
+        names = [library.name for library in self.libraries]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two libraries are named '{twice}', expected a name for each")
         if self.digest != (expected := kit_digest(self.abi, self.libraries)):
             raise ValueError(f"digest is {shown(self.digest)}, expected that of its ABI and libraries, {shown(expected)}")
         for library in self.libraries:

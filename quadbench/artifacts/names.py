@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from quadbench.artifacts.device_text import MOST_CHARACTERS, one_line
 from quadbench.errors import shown
 
 _LONGEST_NAME_BYTES = 200  # file systems take 255, and endings come behind it
@@ -71,6 +72,18 @@ def check_sha256(text: str) -> str:
     return text
 
 
+def check_line(text: str) -> str:
+    """Return a text as it is: one line, without characters that a terminal acts on, and not too long to read.
+
+    Raises:
+        ValueError: the text is more than such a line.
+    """
+    if text != one_line(text):
+        raise ValueError(f"{shown(text)} is no line of text; expected at most {MOST_CHARACTERS} characters without controls")
+    return text
+
+
 FileName = Annotated[str, Checked(check_file_name)]
 RelativePath = Annotated[str, Checked(check_relative_path)]
 Sha256 = Annotated[str, Checked(check_sha256)]
+Line = Annotated[str, Checked(check_line)]

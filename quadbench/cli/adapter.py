@@ -18,6 +18,7 @@ from quadbench.cli.options import add_action, add_group, next_command
 from quadbench.errors import AdapterError, QuadbenchError, UserError, extra_needed
 from quadbench.quad.candidate import Candidate, NewTask
 from quadbench.quad.chosen import fitting_bundle, latest_bundle
+from quadbench.quad.layouts import check_adapter_tensors
 from quadbench.recipe import is_built_in, load_recipe, mix_name
 from quadbench.results.manifest import read_manifest
 
@@ -124,6 +125,7 @@ def _cure(options: argparse.Namespace, admission: "Admission") -> str:
 
 def _asked(options: argparse.Namespace) -> tuple[Candidate, Stored[Bundle]]:
     """Return the adapter that asks for admission, and the bundle to which it asks for it."""
+    check_adapter_tensors(options.file.name, options.file)
     recipe = load_recipe(options.recipe) if options.recipe else None
     if options.like and not recipe:
         bundle = _judging_bundle(options, read_manifest(options.bundle, Bundle) if options.bundle else None)

@@ -126,12 +126,13 @@ def _print_forecasts(options: argparse.Namespace, forecasts: Sequence[Forecast])
 def _lines(one: Forecast) -> list[str]:
     pushed = {what: size_bytes for what, size_bytes in one.push_bytes.items() if size_bytes}
     sizes = [f"  {what.ljust(18)} {size_bytes / MIB:8.1f} MB" for what, size_bytes in pushed.items()]
+    push = [*([f"{sum(pushed.values()) / MIB:.1f} MB"] if pushed else []), *(["what is built"] if one.to_build else [])]
     there = f"bundle {one.bundle[:12]}" if one.bundle else "no bundle yet"
     launches = [f"run: {one.launches} launches, {one.images} images"] if one.launches else []
     return [
         f"{one.address}: {one.title}, {one.abi}, {one.target}; {there}",
         *(f"build: {what}" for what in one.to_build),
-        f"push: {sum(pushed.values()) / MIB:.1f} MB{' and what is built' if one.to_build else ''}, less what is there already",
+        f"push: {' and '.join(push)}, less what is there already",
         *sizes,
         *launches,
         *(f"missing: {what}" for what in one.missing),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, Stored
-from quadbench.errors import UserError
+from quadbench.errors import UnknownNameError, UserError
 from quadbench.observer import Observer
 from quadbench.pipeline import Conduct
 from quadbench.quad.chosen import bundle_folder, fitting_bundle
@@ -15,6 +15,7 @@ from quadbench.quad.named import read_recipe
 from quadbench.recipe import Recipe, Terms, recipe_file
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
+from quadbench.spec import is_file
 
 if TYPE_CHECKING:
     from quadbench.dispatch.submission import Farm, Request
@@ -97,14 +98,27 @@ def named_source(text: str, bundle: Path | None, layout: Layout) -> OfRecipe | O
     """Return what a word means: the bundle in a folder, or a recipe, with a bundle of it where one is named.
 
     Raises:
-        UserError: two bundles are named, or the recipe builds another base than the bundle has.
+        UserError: two bundles or a run are named, or the recipe builds another base than the bundle has.
         QuadbenchError: there is no such recipe or bundle, or it is wrong.
     """
     if folder := bundle_folder(text):
         if bundle:
             raise UserError(f"'{folder}' is a bundle, and --bundle names another", hint="give one of them")
         return OfBundle(bundle=read_manifest(folder, Bundle), terms=Terms())
-    recipe = read_recipe(text)
+    try:
+        recipe = read_recipe(text)
+    except UnknownNameError as error:
+        if not _is_run(text, layout):
+            raise
+        again = f"to go on with it: {layout.command('run', '--resume', text)}"
+        raise UserError(f"'{text}' is a run; expected a recipe or a bundle", hint=again) from error
     if not bundle:
         return OfRecipe(recipe=recipe, file=recipe_file(text))
     return OfBundle(bundle=fitting_bundle(bundle, recipe, layout), terms=recipe.terms)
+
+
+def _is_run(text: str, layout: Layout) -> bool:
+    try:
+        return is_file(layout.run_file(text))
+    except ValueError:
+        return False

@@ -22,7 +22,7 @@ from quadbench.artifacts.device_text import one_line
 from quadbench.artifacts.kit import Origin, Role, is_library_name, role_of
 from quadbench.errors import UserError, shown
 from quadbench.results.digests import sha256_of
-from quadbench.spec.files import open_regular, require_file
+from quadbench.spec.files import is_file, open_regular, require_file
 from quadbench.target.abi import Abi
 
 MOST_MEMBERS = 20_000
@@ -84,13 +84,14 @@ def _content_of(source: Path, abi: Abi, folder: Path, most_bytes: int) -> Conten
         return Content(origin=Origin(name=_shown_name(source), sha256=None), libraries=libraries)
     hint = "give AARs, wheels, folders or .so files"
     require_file(source, "kit file", fault=UserError, hint=hint, most_bytes=_MOST_ARCHIVE_BYTES)
-    sha256 = sha256_of(source)
     if is_library_name(source.name):
         libraries = _copied(source, [_Plain(path=PurePosixPath(source.name), place=source)], abi, folder, most_bytes)
-        return Content(origin=Origin(name=_shown_name(source), sha256=sha256), libraries=libraries)
+        return Content(origin=Origin(name=_shown_name(source), sha256=libraries[source.name].sha256), libraries=libraries)
     if source.suffix not in _ZIP_ENDINGS:
         known = f"*{', *'.join(_ZIP_ENDINGS)}, lib*.so or a folder"
         raise UserError(f"'{source}' is none of the files that a kit is made of; expected {known}")
+    with _reading(source):
+        sha256 = sha256_of(source)
     with _zip_members(source) as members:
         origin = Origin(name=_shown_name(source), sha256=sha256, licence=_licence(members))
         return Content(origin=origin, libraries=_copied(source, members, abi, folder, most_bytes))
@@ -107,7 +108,7 @@ def _copied(source: Path, members: Iterable[Member], abi: Abi, folder: Path, mos
     for member in chosen:
         name = member.path.name
         with member.open() as file:
-            copied = _copy(file, folder, left_bytes)
+            copied = _copy(source, file, folder, left_bytes)
         if copied is None:
             raise _too_large(source)
         left_bytes -= copied.size_bytes
@@ -134,11 +135,11 @@ def _of_abi(members: list[Member], abi: Abi) -> list[Member]:
     return [member for member, *reasons in zip(members, is_named, is_skel, strict=True) if any(reasons)]
 
 
-def _copy(file: IO[bytes], folder: Path, most_bytes: int) -> FileRef | None:
-    """Copy one library to a file that is named by its digest; None where it has more bytes."""
+def _copy(source: Path, file: IO[bytes], folder: Path, most_bytes: int) -> FileRef | None:
+    """Copy one library of a source to a file that is named by its digest; None where it has more bytes."""
     digest, size_bytes, temporary = hashlib.sha256(), 0, folder / f"incoming-{uuid4().hex}"
     with temporary.open("xb") as copy:
-        while part := file.read(_COPY_BYTES):
+        while part := _part(source, file):
             size_bytes += len(part)
             if size_bytes > most_bytes:
                 return None
@@ -146,6 +147,20 @@ def _copy(file: IO[bytes], folder: Path, most_bytes: int) -> FileRef | None:
             copy.write(part)
     place = temporary.replace(folder / digest.hexdigest())
     return FileRef(path=place.name, sha256=place.name, size_bytes=size_bytes)
+
+
+def _part(source: Path, file: IO[bytes]) -> bytes:
+    with _reading(source):
+        return file.read(_COPY_BYTES)
+
+
+@contextmanager
+def _reading(source: Path) -> Iterator[None]:
+    """Say of what a failure to read is; what is written meanwhile may fail, too, and is not the source's fault."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"'{source}' cannot be read: {error.strerror}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,11 +172,12 @@ class _Plain:
 
     @property
     def size_bytes(self) -> int:
-        return self.place.stat().st_size
+        with _reading(self.place):
+            return self.place.stat().st_size
 
     def open(self) -> IO[bytes]:
-        require_file(self.place, "library", fault=UserError, most_bytes=MOST_BYTES)
-        return open_regular(self.place)
+        with _reading(self.place):
+            return open_regular(self.place)
 
 
 def _walked(folder: Path) -> Iterator[Member]:
@@ -173,7 +189,7 @@ def _walked(folder: Path) -> Iterator[Member]:
             if count > MOST_MEMBERS:
                 raise UserError(f"'{folder}' holds more than {MOST_MEMBERS} files", hint="give the folder of the libraries")
             place = Path(top, name)
-            if place.is_file():
+            if is_file(place):
                 yield _Plain(path=PurePosixPath(place.relative_to(folder).as_posix()), place=place)
 
 

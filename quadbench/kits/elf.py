@@ -6,7 +6,7 @@ The file may be hostile: what it says of itself is read within bounds, and only 
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BufferedReader
+from io import SEEK_END, BufferedReader
 from pathlib import Path
 
 from quadbench.errors import QuadbenchError
@@ -93,6 +93,7 @@ class _Reader:
 
     def __init__(self, file: BufferedReader) -> None:
         self._file = file
+        self._size_bytes = file.seek(0, SEEK_END)
         identity = self._at(0, 16)
         if identity[:4] != b"\x7fELF" or identity[4] not in (1, 2) or identity[5] != 1:
             raise _NoElfError("it does not begin as a little-endian ELF file does")
@@ -131,7 +132,8 @@ class _Reader:
             return
         count = self._symbol_count(segments, tags)
         if count > _MOST_SYMBOLS or tags[_STRING_BYTES] > _MOST_SYMBOL_NAMES:
-            raise _NoElfError(f"it has {count} names in {tags[_STRING_BYTES]} bytes; expected at most {_MOST_SYMBOLS}")
+            expected = f"expected at most {_MOST_SYMBOLS} in {_MOST_SYMBOL_NAMES}"
+            raise _NoElfError(f"it has {count} names in {tags[_STRING_BYTES]} bytes; {expected}")
         texts = self._at(_place(segments, tags[_STRING_TABLE]), tags[_STRING_BYTES])
         table = self._at(_place(segments, tags[_SYMBOL_TABLE]), count * _SYMBOL.size)
         for at, _, _, section, _, _ in _SYMBOL.iter_unpack(table):
@@ -213,7 +215,7 @@ class _Reader:
         return text.decode()
 
     def _at(self, offset: int, size_bytes: int, *, may_end: bool = False) -> bytes:
-        if offset >= 2**63:
+        if offset > self._size_bytes:
             raise _NoElfError("a part of it would begin beyond its end")
         self._file.seek(offset)
         content = self._file.read(size_bytes)

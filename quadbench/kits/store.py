@@ -140,13 +140,23 @@ def _folders(layout: Layout) -> list[Path]:
 
 def _place(digest: str, layout: Layout) -> Path:
     places = {folder.name: folder for folder in _folders(layout)}
-    fitting = [folder for name, folder in places.items() if digest and name.startswith(folder_name(digest))]
+    fitting = [folder for folder in places.values() if digest and _begins(folder, digest)]
     if len(fitting) > 1:
         names = ", ".join(folder.name for folder in fitting)
         raise UserError(f"several kits begin with '{digest}': {names}", hint="give more of it")
     if not fitting:
         raise UnknownNameError("runtime kit", digest, places)
     return fitting[0]
+
+
+def _begins(folder: Path, digest: str) -> bool:
+    """Say whether the digest of the kit in a folder begins so; a damaged one goes by the name of its folder alone."""
+    if len(digest) <= len(folder.name):
+        return folder.name.startswith(digest)
+    try:
+        return read_manifest(folder, Kit).artifact.digest.startswith(digest)
+    except ArtifactError:
+        return False
 
 
 def _merged(contents: Iterable[Content]) -> dict[str, FileRef]:

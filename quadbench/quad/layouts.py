@@ -1,5 +1,6 @@
 """Layouts: a model or an adapter on disk -> the files of it that are read, if it can be what it is said to be. No torch."""
 
+import os
 from pathlib import Path
 
 from quadbench.artifacts.device_text import one_line
@@ -7,7 +8,7 @@ from quadbench.errors import AdapterError, UserError
 from quadbench.quad.sources import MOST_ADAPTER_BYTES, AdapterFormat, AdapterSource, require_weights
 from quadbench.quad.tensor_header import tensor_names
 from quadbench.results.digests import file_digests
-from quadbench.spec import require_file
+from quadbench.spec import is_file, require_file
 
 PEFT_CONFIG, PEFT_TENSORS = "adapter_config.json", "adapter_model.safetensors"
 DIFFUSERS_INDEX, DIFFUSERS_PARTS = "model_index.json", ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -22,8 +23,9 @@ def adapter_digests(path: Path) -> dict[str, str]:
 
 def adapter_files(path: Path) -> dict[str, Path]:
     """Return the files of an adapter, by name: PEFT's folder holds two, also where its tensors were named."""
-    if path.is_dir() or path.name == PEFT_TENSORS:
-        folder = path if path.is_dir() else path.parent
+    is_folder = os.path.isdir(path)  # noqa: PTH112  (it raises nothing)
+    if is_folder or path.name == PEFT_TENSORS:
+        folder = path if is_folder else path.parent
         return {name: folder / name for name in (PEFT_CONFIG, PEFT_TENSORS)}
     return {path.name: path}
 
@@ -73,7 +75,7 @@ def check_adapter(name: str, source: AdapterSource) -> None:
             safetensors file.
     """
     path, is_folder = source.path, source.path.is_dir()
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110  (it raises nothing)
         raise AdapterError(f"adapter '{name}': '{path}' does not exist", hint=_pickle_beside(path))
     if is_folder is not (source.format is AdapterFormat.PEFT):
         expected = f"a {SAFETENSORS} file" if is_folder else f"a folder with {PEFT_CONFIG} and {PEFT_TENSORS}"
@@ -81,6 +83,11 @@ def check_adapter(name: str, source: AdapterSource) -> None:
     if is_folder:
         require_file(path / PEFT_CONFIG, f"adapter '{name}':", fault=AdapterError)
     check_tensor_file(name, path / PEFT_TENSORS if is_folder else path)
+
+
+def check_adapter_tensors(name: str, path: Path) -> None:
+    """Refuse an adapter whose file, or the one in PEFT's folder, holds no tensors, as `check_tensor_file` does."""
+    check_tensor_file(name, path / PEFT_TENSORS if os.path.isdir(path) else path)  # noqa: PTH112  (it raises nothing)
 
 
 def check_tensor_file(name: str, path: Path) -> None:
@@ -94,7 +101,7 @@ def check_tensor_file(name: str, path: Path) -> None:
             f"adapter '{name}': '{path}' is a pickle, which is never opened: it can run any program",
             hint="save it as safetensors; load it where you trust it, then safetensors.torch.save_file",
         )
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110  (it raises nothing)
         raise AdapterError(f"adapter '{name}': '{path}' does not exist", hint=_pickle_beside(path))
     require_file(path, f"adapter '{name}':", fault=AdapterError, most_bytes=MOST_ADAPTER_BYTES)
     try:
@@ -107,7 +114,7 @@ def check_tensor_file(name: str, path: Path) -> None:
 
 def _pickle_beside(path: Path) -> str | None:
     """Return a hint where the same adapter lies beside the path as a pickle; others' pickles say nothing."""
-    pickles = [path.with_suffix(suffix).name for suffix in PICKLES if path.with_suffix(suffix).is_file()]
+    pickles = [path.with_suffix(suffix).name for suffix in PICKLES if is_file(path.with_suffix(suffix))]
     return f"'{pickles[0]}' is a pickle, which is never opened; save with safe_serialization=True" if pickles else None
 
 

@@ -6,6 +6,7 @@ Colours stand in the elements and, by class, in style.css, which wins where it i
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, log10
+from unicodedata import east_asian_width
 from xml.sax.saxutils import escape
 
 from quadbench.artifacts.device_text import one_line
@@ -13,6 +14,8 @@ from quadbench.artifacts.device_text import one_line
 Place = tuple[float, float]  # x and y in a picture
 
 _INK, _FAINT = "#4a4f57", "#d9dce1"
+_LETTER_WIDTH, _CAPITAL_WIDTH, _WIDEST = 9.0, 12.0, 15.0  # of 15 pixels, as style.css has them in a small window, in wide fonts
+_MOST_LETTERS = 32  # of a name in a chart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,9 @@ class Bar:
 
 def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: str, width: int = 520, height: int = 300) -> str:
     """Draw lines over whole-numbered x, labelled at their ends. Dashed points are said to be extrapolated."""
-    left, right, top, bottom = 46, 88, 36, 40
+    left, top, bottom = 46, 36, 40
+    right = round(max([88.0, *(16 + label_width(line.label) for line in series)]))
+    width += right - 88
     xs = [x for line in series for x, _ in line.points]
     ticks = nice_ticks(max((y for line in series for _, y in line.points), default=1.0))
     first, last = min(xs, default=0.0), max(xs, default=1.0)
@@ -70,14 +75,15 @@ def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: s
 
 def stacked_bars(bars: Sequence[Bar], *, title: str, width: int = 560) -> str:
     """Draw horizontal bars on one scale that begins at 0, under their groups' names; `legend` explains their parts."""
-    left, right, bar_pitch, group_gap = 84, 84, 22, 24
+    right, bar_pitch, group_gap = 84, 22, 24
+    left = round(max([84.0, *(16 + label_width(bar.label) for bar in bars)]))
     longest = max((sum(part.value for part in bar.parts) for bar in bars), default=0.0) or 1.0
     scale = (width - left - right) / longest
     body: list[str] = []
     y, group = 0.0, None
     for bar in bars:
         if bar.group != group:
-            body.append(text(0, y + 16, bar.group, css_class="group"))
+            body.append(text(0, y + 16, short(bar.group), css_class="group"))
             y, group = y + group_gap, bar.group
         body.append(_bar(bar, float(left), y, scale))
         y += bar_pitch
@@ -132,7 +138,7 @@ def _line(line: Series, spots: Sequence[tuple[float, float]], label_y: float) ->
     return (
         f'<polyline {stroke} points="{_points(solid)}"/>'
         f'<polyline {stroke} stroke-dasharray="5 4" points="{_points(dashed)}"/>'
-        f"{dots}{text(x + 8, label_y + 4, line.label, css_class=line.css_class, colour=line.colour)}"
+        f"{dots}{text(x + 8, label_y + 4, short(line.label), css_class=line.css_class, colour=line.colour)}"
     )
 
 
@@ -149,7 +155,7 @@ def _measured_until(series: Sequence[Series], at: Callable[[float, float], tuple
 
 
 def _bar(bar: Bar, left: float, y: float, scale: float) -> str:
-    pieces, x = [text(left - 8, y + 12, bar.label, anchor="end")], left
+    pieces, x = [text(left - 8, y + 12, short(bar.label), anchor="end")], left
     for part in bar.parts:
         length = part.value * scale
         pieces.append(
@@ -158,6 +164,23 @@ def _bar(bar: Bar, left: float, y: float, scale: float) -> str:
         )
         x += length
     return "".join((*pieces, text(x + 6, y + 12, bar.total_text)))
+
+
+def label_width(words: str) -> float:
+    """Return how many pixels a name takes in a chart, at most, as `short` leaves it."""
+    return sum(_letter_width(letter) for letter in short(words))
+
+
+def short(words: str, most: int = _MOST_LETTERS) -> str:
+    """Return a name as a chart has room for it: of a long one the end, by which names often differ, and what fits before it."""
+    line = one_line(words)
+    return line if len(line) <= most else f"{line[: most - most // 3 - 1]}…{line[-(most // 3) :]}"
+
+
+def _letter_width(letter: str) -> float:
+    if letter in "MWmw@%…" or east_asian_width(letter) in "WF":
+        return _WIDEST
+    return _LETTER_WIDTH if letter.isascii() and not letter.isupper() else _CAPITAL_WIDTH
 
 
 def text(x: float, y: float, words: str, *, anchor: str = "start", css_class: str = "label", colour: str = _INK) -> str:

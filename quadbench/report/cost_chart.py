@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
 
-from quadbench.report.chart import Place, nice_ticks, rule, svg, text
+from quadbench.report.chart import Place, label_width, nice_ticks, rule, short, svg, text
 from quadbench.report.sweep import BYTES, TIME, Sweep, SweepFigure, SweepPoint, quality_of, series_of
-from quadbench.report.sweep_chart import COLOURS, LETTER_WIDTH, STYLE
+from quadbench.report.sweep_chart import COLOURS, STYLE
 
 _LINE_HEIGHT = 15
 _MOST_NAMED = 40  # spots; of more, those that none beats come first, as no more names can be read
@@ -69,7 +69,7 @@ def _drawn(sweep: Sweep, lines: Sequence[Sequence[_Spot]], cost: SweepFigure, qu
         x = _LEFT + (cost - across[0]) / (across[-1] - across[0]) * _WIDTH
         return x, _HEIGHT - _BOTTOM - (quality - up[0]) / (up[-1] - up[0]) * (_HEIGHT - _TOP - _BOTTOM)
 
-    width = round(_LEFT + _WIDTH + 20 + LETTER_WIDTH * max(len(spot.label) for spot in spots))
+    width = round(_LEFT + _WIDTH + 20 + max(label_width(spot.label) for spot in spots))
     body = [STYLE, f'<rect class="paper" width="{width}" height="{_HEIGHT}" fill="#fdfdfc"/>']
     body.append(text(_LEFT, 18, f"{quality.title}, {quality.unit}"))
     for tick in up:
@@ -115,7 +115,7 @@ def _labels(spots: Sequence[_Spot], places: Sequence[Place], bars: Sequence[tupl
     """
     taken: list[tuple[float, float, float]] = []  # from, to and the height of each name
     for spot, (x, y) in sorted(zip(spots, places, strict=True), key=lambda pair: pair[1]):
-        length = LETTER_WIDTH * len(spot.label)
+        length = label_width(spot.label)
         is_flipped = x + 6 + length > _LEFT + _WIDTH and x - 6 - length > _LEFT
         left, right = (x - 6 - length, x - 6) if is_flipped else (x + 6, x + 6 + length)
         heights = (y - 8 + sign * step * _LINE_HEIGHT for step in range(len(spots)) for sign in (1, -1))
@@ -124,7 +124,8 @@ def _labels(spots: Sequence[_Spot], places: Sequence[Place], bars: Sequence[tupl
         height = next((h for h in clear if _TOP < h < _HEIGHT - _BOTTOM), free[0])
         taken.append((left, right, height))
         start, anchor = (right, "end") if is_flipped else (left, "start")
-        yield text(start, height, spot.label, anchor=anchor, css_class=f"s{spot.colour} fill name", colour=COLOURS[spot.colour])
+        css_class, colour = f"s{spot.colour} fill name", COLOURS[spot.colour]
+        yield text(start, height, short(spot.label), anchor=anchor, css_class=css_class, colour=colour)
 
 
 def _crosses(bar: tuple[Place, Place], left: float, right: float, height: float) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from quadbench.artifacts import Variant
-from quadbench.report.chart import nice_ticks, svg, text
+from quadbench.report.chart import nice_ticks, short, svg, text
 from quadbench.report.course import LaunchStrip, MemoryCourse, TaskStrips
 from quadbench.report.units import Unit, convert
 
@@ -25,7 +25,7 @@ def strip_chart(task: TaskStrips) -> str:
     ticks = nice_ticks(max(max(images) for images in times))
     slot = (_WIDTH - _LEFT - _RIGHT) / len(task.strips)
     bottom = _TOP + _PLOT_HEIGHT
-    body = [text(_LEFT, 14, f"{task.task}: an image, ms"), *_grid(ticks, bottom)]
+    body = [text(_LEFT, 14, f"{short(task.task)}: an image, ms"), *_grid(ticks, bottom)]
     for index, (strip, images) in enumerate(zip(task.strips, times, strict=True)):
         heights = [bottom - image / ticks[-1] * _PLOT_HEIGHT for image in images]
         body += _strip(strip.variant, _LEFT + index * slot, slot, heights)

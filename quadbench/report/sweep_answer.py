@@ -1,6 +1,7 @@
 """Sweep answer: Sweep -> what its settings are worth, in a few sentences for each device, honest about noise and gaps. Pure."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations
 from statistics import fmean
 
 from quadbench.report.sweep import BYTES, TIME, Sweep, SweepFigure, SweepPoint, quality_of
@@ -184,11 +185,25 @@ def _noise(untouched: Sequence[SweepPoint], device: str, noise: float | None) ->
 
 
 def settling(sweep: Sweep) -> tuple[str, ...]:
-    """Return the words that launch the best setting and another in turn; none where no touched task was timed at two settings."""
+    """Return the words that launch two settings in turn, the best one if it can be; none where all times are told apart."""
     runs = {point.run_id: point for point in sweep.points if point.task in sweep.touched and point.figure(TIME)}
     if len(runs) < 2:
         return ()
     settings = {point.value: [point] for point in runs.values()}
     top = settings[best_setting(settings)][0]
-    other = next(point for point in runs.values() if point is not top)
-    return ("compare", top.run_id, other.run_id, "--devices", top.device)
+    pairs = combinations((top, *(point for point in runs.values() if point is not top)), 2)
+    one, other = next((pair for pair in pairs if _is_open(sweep, *pair)), (None, None))
+    return ("compare", one.run_id, other.run_id, "--devices", one.device) if one and other else ()
+
+
+def _is_open(sweep: Sweep, one: SweepPoint, other: SweepPoint) -> bool:
+    """Say whether nobody knows yet which of two runs is faster, in some task on the device of the first."""
+    noise, told = noise_of(sweep, one.device), []
+    for task in sweep.touched:
+        mine, theirs = (
+            next((p for p in sweep.points if (p.run_id, p.task, p.device) == (run.run_id, task, one.device)), None)
+            for run in (one, other)
+        )
+        if mine and theirs and mine.figure(TIME) and theirs.figure(TIME):
+            told.append(merits(mine, theirs, noise).get(TIME))
+    return any(merit is None or merit.verdict is Verdict.INCONCLUSIVE for merit in told)

@@ -4,12 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, isfinite
 
-from quadbench.report.chart import Place, apart, nice_ticks, rule, svg, text
+from quadbench.report.chart import Place, apart, label_width, nice_ticks, rule, short, svg, text
 from quadbench.report.sweep import PSNR, Sweep, SweepPoint, series_of
 
 _HEIGHT, _PLOT_WIDTH = 360, 400
 _LEFT, _TOP, _BOTTOM = 52, 36, 48
-LETTER_WIDTH = 7.2  # of 12 pixels in the widest of the fonts that stand in for system-ui
 COLOURS = ("#1d5fa6", "#b3560b", "#2a7a3b", "#7d4fb3", "#a8201a")
 _DARK = ("#74b0f2", "#eb9a55", "#7cc98d", "#b99bea", "#ff8a80")
 STYLE = (
@@ -19,6 +18,7 @@ STYLE = (
     + "}.name{stroke:none}</style>"
 )
 _LINE_HEIGHT = 15
+_MOST_VALUE = 14  # letters of a value below the axis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +46,12 @@ def sweep_chart(sweep: Sweep) -> str:
         share = (y - ticks[0]) / (ticks[-1] - ticks[0])
         return _LEFT + xs[index] * _PLOT_WIDTH, _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
 
-    width = round(_LEFT + _PLOT_WIDTH + 20 + LETTER_WIDTH * max((len(line.label) for line in lines), default=0))
+    width = round(_LEFT + _PLOT_WIDTH + 20 + max((label_width(line.label) for line in lines), default=0.0))
     title = f"{sweep.recipe_name}: PSNR against the float reference over {_axis(sweep)}"
     body = [STYLE, f'<rect class="paper" width="{width}" height="{_HEIGHT}" fill="#fdfdfc"/>', text(_LEFT, 18, "PSNR, dB")]
     body += [_rule(at(0, tick)[1], f"{tick:g}") for tick in ticks]
-    body += [text(at(i, 0)[0], _HEIGHT - _BOTTOM + 18, value, anchor="middle") for i, value in enumerate(values)]
+    for i, value in enumerate(short(value, _MOST_VALUE) for value in values):
+        body.append(text(max(at(i, 0)[0], label_width(value) / 2), _HEIGHT - _BOTTOM + 18, value, anchor="middle"))
     body.append(text(_LEFT + _PLOT_WIDTH / 2, _HEIGHT - 10, _axis(sweep), anchor="middle"))
     drawn = [line for line in lines if line.y]
     body += [_drawn(line, at) for line in drawn]
@@ -119,6 +120,6 @@ def _labels(lines: Sequence[_Line], ends: Sequence[Place]) -> list[str]:
     """Draw the names at the lines' ends, moved apart where they would cover each other."""
     heights = apart([y for _, y in ends], _LINE_HEIGHT)
     return [
-        text(x + 10, y + 4, line.label, css_class=f"s{line.colour} fill name", colour=COLOURS[line.colour])
+        text(x + 10, y + 4, short(line.label), css_class=f"s{line.colour} fill name", colour=COLOURS[line.colour])
         for line, (x, _), y in zip(lines, ends, heights, strict=True)
     ]

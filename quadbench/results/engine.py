@@ -4,7 +4,7 @@ Records are kept in a SQLite file or in PostgreSQL. What differs between the two
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as postgresql_dialect
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 
-from quadbench.errors import ArtifactError, UserError
+from quadbench.errors import ArtifactError, UserError, shown
 from quadbench.results import schema
 from quadbench.results.layout import Layout
 from quadbench.results.postgresql import database_name, server_engine, told_by_postgresql, wait_for_migration
@@ -155,6 +155,8 @@ def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
     with _told(engine), engine.connect() as connection:
         try:
             yield connection
+        except UnicodeEncodeError:
+            raise
         except (ValueError, TypeError, AttributeError) as error:  # the ways in which columns and enumerations refuse a value
             reason = f"{name_of(engine)} is damaged: a value cannot be read: {error}"
             raise ArtifactError(reason, hint=DAMAGED_HINT if _is_file(engine) else None) from error
@@ -189,9 +191,14 @@ def source_name(source: Source) -> str:
     return str(parsed) if isinstance(parsed, Path) else database_name(parsed)
 
 
-def _told(engine: sa.Engine) -> AbstractContextManager[None]:
-    """Turn what the database says into an error that names it."""
-    return told_by_sqlite(path_of(engine)) if _is_file(engine) else told_by_postgresql(database_name(engine.url))
+@contextmanager
+def _told(engine: sa.Engine) -> Iterator[None]:
+    """Turn what the database says into an error that names it, and what no database can be asked for into one that says so."""
+    try:
+        with told_by_sqlite(path_of(engine)) if _is_file(engine) else told_by_postgresql(database_name(engine.url)):
+            yield
+    except UnicodeEncodeError as error:
+        raise UserError(f"{shown(error.object)} is no text; expected one in UTF-8") from error
 
 
 def _is_file(engine: sa.Engine) -> bool:

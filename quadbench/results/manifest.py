@@ -55,7 +55,7 @@ def artifact_of(raw: Any, kind: type[ArtifactT], *, name: str, hint: str) -> Art
         ArtifactError: it has another schema, or names a file so that it would lie elsewhere.
     """
     if not isinstance(raw, dict) or raw.get("schema_version") != SCHEMA_VERSION:
-        version = raw.get("schema_version") if isinstance(raw, dict) else type(raw).__name__
+        version = f"{raw.get('schema_version')!r:.60}" if isinstance(raw, dict) else type(raw).__name__
         raise ArtifactError(f"{name} has schema_version {version}; expected {SCHEMA_VERSION}", hint=hint)
     try:
         return TypeAdapter(kind).validate_python(raw)
@@ -81,7 +81,10 @@ def _checksum(manifest: Path) -> bytes:
 
 def _check_size(folder: Path, file: FileRef, hint: str) -> None:
     path = folder / file.path
-    size_bytes = path.stat().st_size if path.is_file() else None
+    try:
+        size_bytes = path.stat().st_size if path.is_file() else None
+    except OSError as error:
+        raise ArtifactError(f"'{path}' cannot be read: {error.strerror}", hint=hint) from error
     if size_bytes != file.size_bytes:
         state = "is missing" if size_bytes is None else f"has {size_bytes} bytes"
         raise ArtifactError(f"'{path}' {state}; expected {file.size_bytes} bytes", hint=hint)
@@ -218,9 +221,9 @@ def file_ref(folder: Path, path: Path) -> FileRef:
 
 
 def link(source: Path, target: Path) -> None:
-    """Give a file a second name; copy it where the file system has no hard links."""
+    """Give a file a second name, also one to which a link leads; copy it where the file system has no hard links."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(source, target)
+        os.link(os.path.realpath(source), target)
     except OSError:
         shutil.copyfile(source, target)

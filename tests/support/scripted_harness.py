@@ -193,7 +193,7 @@ class World:
         self.graphs = tuple(self._graphs())
         self.adapters = tuple(self._adapters())
         self.bundle = Bundle(
-            digest="bundle-digest",
+            digest="b0" * 32,
             recipe_name="quickstart",
             recipe_digest="recipe-digest",
             precision="w8a16",
@@ -205,8 +205,8 @@ class World:
             base=BaseDigests(graph="1" * 64, profile="2" * 64),
         )
         self.compiled = CompiledBundle(
-            digest="compiled-digest",
-            parent_digest="bundle-digest",
+            digest="c0" * 32,
+            parent_digest="b0" * 32,
             target="onnxruntime",
             tool_versions={"onnxruntime": "1.27"},
             graphs=tuple(graph for graph in self.graphs if graph.variant is not Variant.FLOAT),

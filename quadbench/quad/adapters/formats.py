@@ -1,5 +1,6 @@
 """Formats: a path -> the format that lies there, its content, and the adapter if nothing is wrong with it."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,7 +40,7 @@ def read_adapter(name: str, path: Path, *, unet_only: bool = False) -> AdapterRe
     Raises:
         AdapterError: there is nothing that can be read, or its format is unknown. Other problems stand in the reading.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112  (it raises nothing)
         config = peft.read_config(name, path)
         file = read_tensor_file(name, path / PEFT_TENSORS)
         because = f"the folder holds {PEFT_CONFIG}"
