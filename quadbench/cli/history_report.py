@@ -63,7 +63,11 @@ def _next_step(options: argparse.Namespace, told: Sequence[Told], now: datetime)
     steps: dict[str, tuple[str, ...]] = {}
     if "files" in latest.segment.changed:
         nights = latest.before.last, latest.segment.first
-        steps["If this is not intended, launch both again, in turn, to see whether the files are why"] = (*on_it, "--bisect", *nights)
+        steps["If this is not intended, launch both again, in turn, to see whether the files are why"] = (
+            *on_it,
+            "--bisect",
+            *nights,
+        )
     else:
         steps["If this is not intended, see what is wrong with the device"] = ("doctor", "--device", latest.history.address)
     steps["If it is intended, take it as the new level"] = (*on_it, "--acknowledge", "REASON", "--until", "30d")
