@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from support.report_page import Page
 from support.stored_records import query
 from support.synthetic_run import failed
 
-from quadbench.artifacts import RunResult
+from quadbench.artifacts import RunResult, Variant
 from quadbench.errors import ArtifactError
 from quadbench.report import html, report_view
+from quadbench.report.course import strips_of
 from quadbench.report.launch_list import MOST_LISTED, MOST_NAMED
 from quadbench.results.layout import Layout
 from quadbench.results.runs import load_run
@@ -92,3 +94,20 @@ def test_samples_that_are_read_as_those_before_them_are_the_same(run: RunResult)
     shared = [record for record in run.records if record.variant is first.variant]
     told = [[replace(sample, value=0.0) for sample in record.samples] for record in shared]
     assert all(one == told[0] for one in told)
+
+
+def test_launches_that_are_drawn_are_of_every_variant(run: RunResult) -> None:
+    (device,) = run.devices
+    later = [replace(record, started_at=record.started_at + timedelta(days=n)) for n in (1, 2) for record in run.records]
+    records = (*run.records, *later)[: 4 * MOST_LISTED]  # of which every fourth, of A B B A, is of one variant
+    strips, *_ = strips_of(replace(run, records=records), device)
+    assert {strip.variant for strip in strips.strips} == {Variant.SHARED, Variant.PER_GRAPH}
+
+
+def test_a_report_of_many_devices_draws_fewer_launches_of_each(run: RunResult) -> None:
+    addresses = [f"virtual:s25-{n}" for n in range(40)]
+    few = [record for record in run.records if record.launch < LAUNCHES // 2]
+    records = tuple(replace(one, device=replace(one.device, address=address)) for address in addresses for one in few)
+    many = replace(run, records=records, deployments=())
+    strips, *_ = strips_of(many, many.devices[0])
+    assert len(strips.strips) <= 3000 / (40 * 2)

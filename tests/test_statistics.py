@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from statistics import median
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from quadbench.statistics import (
     ENOUGH_SAMPLES,
     Verdict,
     compare_launches,
+    count_outliers,
     interval_of_share,
+    medians,
     outliers,
     percentile,
     settled_from,
@@ -182,3 +185,10 @@ def test_the_interval_of_a_share_holds_for_few_tries_and_at_the_ends() -> None:
     assert interval_of_share(3, 3)[1] == 1.0
     with pytest.raises(ValueError, match="expected at least one"):
         interval_of_share(0, 0)
+
+
+def test_many_lists_are_summed_up_as_each_by_itself() -> None:
+    lists = [[3.0, 1.0, 2.0], [4.0, 1.0], [10.0, 10.1, 9.9, 10.2, 14.0, 10.0], [5.0], [1.0, 9.0, 2.0]]
+    assert medians(lists) == tuple(map(median, lists))
+    assert count_outliers(lists) == sum(len(outliers(values)) for values in lists) == 2
+    assert (medians([]), count_outliers([])) == ((), 0)

@@ -38,10 +38,10 @@ from quadbench.artifacts.run import (
     Retry,
     RunRecord,
     RunResult,
-    Sample,
     SequenceBlock,
     Status,
 )
+from quadbench.artifacts.samples import Kinds, Sample, SampleKind, Samples
 
 __all__ = [
     "HOSTED_FAMILY",
@@ -63,11 +63,14 @@ __all__ = [
     "Graph",
     "Int8Share",
     "Kernels",
+    "Kinds",
     "LaunchPlan",
     "Retry",
     "RunRecord",
     "RunResult",
     "Sample",
+    "SampleKind",
+    "Samples",
     "SequenceBlock",
     "Share",
     "Status",

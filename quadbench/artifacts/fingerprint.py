@@ -30,7 +30,9 @@ def fingerprint(record: RunRecord) -> dict[str, str]:
 
 def _images(record: RunRecord) -> dict[str, str]:
     """Return how many images of each task a launch painted, and how many of them to warm up."""
-    counts = Counter((str(s.task), s.is_warmup) for s in record.samples if s.metric == "end_to_end_ns")
+    kinds = record.columns.kinds
+    images = [kinds.each[place] for place in kinds.by_metric.get("end_to_end_ns", ())]
+    counts = Counter((str(image.task), image.is_warmup) for image in images)
     return {
         f"{task}: images": f"{counts[task, False]} after {counts[task, True]}" for task in dict.fromkeys(t for t, _ in counts)
     }

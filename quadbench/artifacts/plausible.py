@@ -23,14 +23,14 @@ def value_fault(metric: str, value: float) -> str | None:
     """
     if not math.isfinite(value):
         return f"is {value}, expected a finite number"
-    low, high, may_be_zero = _limits(metric)
+    low, high, may_be_zero = limits_of(metric)
     if value < low and not (may_be_zero and value == 0):
         return f"is {value:g}, expected {'0 or ' if may_be_zero else ''}at least {low:g}"
     return f"is {value:g}, expected at most {high:g}" if value > high else None
 
 
 @lru_cache(maxsize=1000)  # a run has its dozens of metrics in millions of samples
-def _limits(metric: str) -> tuple[float, float, bool]:
+def limits_of(metric: str) -> tuple[float, float, bool]:
     """Return the lowest and the highest value of a metric, and whether it may be 0 all the same."""
     may_be_zero = (metric.endswith("_bytes") and metric not in _OF_A_PROCESS) or metric in _MAY_BE_ZERO
     counted = (most for ending, most in _MOST_COUNTED.items() if metric.endswith(ending))

@@ -1,7 +1,7 @@
 """Run: what is known of a device, what a launch runs and what it measured, and one `quadbench run` as a whole."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -9,10 +9,10 @@ from functools import cached_property
 
 from quadbench.artifacts.bundle import SCHEMA_VERSION, Bundle, Stored, Variant
 from quadbench.artifacts.caveats import Caveat
+from quadbench.artifacts.samples import Sample, Samples
 from quadbench.artifacts.scores import RunScores
 
 HOSTED_FAMILY = "ai_hub"
-_ABOUT_SWITCHES = {"switch_ns", "first_unet_ns", "end_to_end_ns"}
 LIBRARY_PREFIX = "library."  # of versions that name a library which the harness loaded, with its path and build id
 
 
@@ -95,21 +95,6 @@ class LaunchPlan:
     side: str = ""  # of a comparison: A or B, and what that is
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sample:
-    """One measured value. Nanoseconds, bytes and decibels as the metric's name says; `labels` are the event's other words."""
-
-    metric: str
-    value: float
-    task: str | None = None
-    component: str | None = None
-    iteration: int | None = None
-    step: int | None = None
-    item: str | None = None
-    is_warmup: bool = False
-    labels: dict[str, str] = field(default_factory=dict)
-
-
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """The record of one launch (a fresh harness process, one variant) on one device; a failed launch has one too.
@@ -137,29 +122,13 @@ class RunRecord:
     versions: dict[str, str] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)  # with which the graphs ran: threads, memory
     state: dict[str, str] = field(default_factory=dict)  # the device's state before and after, flattened
-    samples: tuple[Sample, ...] = ()
+    samples: Sequence[Sample] = ()  # in the order measured
     images: dict[str, str] = field(default_factory=dict)  # "<task>/<item>" -> PNG path relative to the results folder
 
     @cached_property
-    def by_metric(self) -> Mapping[str, tuple[Sample, ...]]:
-        """The samples of each metric, in the order in which they were measured."""
-        groups = defaultdict[str, list[Sample]](list)
-        for sample in self.samples:
-            groups[sample.metric].append(sample)
-        return {metric: tuple(group) for metric, group in groups.items()}
-
-    @cached_property
-    def about_switches(self) -> tuple[Sample, ...]:
-        """The switches, first U-Net runs and images, in the order in which they were measured: which of them followed which."""
-        return tuple(sample for sample in self.samples if sample.metric in _ABOUT_SWITCHES)
-
-    @cached_property
-    def by_task(self) -> Mapping[tuple[str, str | None], tuple[Sample, ...]]:
-        """The samples of each metric and task, in the order in which they were measured."""
-        groups = defaultdict[tuple[str, str | None], list[Sample]](list)
-        for sample in self.samples:
-            groups[sample.metric, sample.task].append(sample)
-        return {key: tuple(group) for key, group in groups.items()}
+    def columns(self) -> Samples:
+        """The samples column by column, for figures."""
+        return Samples.of(self.samples)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,11 +155,26 @@ class RunResult:
         return tuple(sorted(self.records, key=lambda record: (record.started_at, record.device.address, record.launch)))
 
     @cached_property
+    def devices(self) -> tuple[DeviceFacts, ...]:
+        """Every device that measured or was deployed to, once, in order."""
+        known = [record.device for record in self.in_order] + [deployment.device for deployment in self.deployments]
+        return tuple({(device.address, device.serial): device for device in reversed(known)}.values())[::-1]
+
+    @cached_property
+    def by_device(self) -> Mapping[tuple[str, str], tuple[RunRecord, ...]]:
+        """The launches of a device, by its address and serial, in the order in which they were measured."""
+        groups = defaultdict[tuple[str, str], list[RunRecord]](list)
+        for record in self.in_order:
+            groups[record.device.address, record.device.serial].append(record)
+        return {device: tuple(group) for device, group in groups.items()}
+
+    @cached_property
     def by_place(self) -> Mapping[tuple[str, str, Variant], tuple[RunRecord, ...]]:
         """The launches of a device, by its address and serial, and of a variant, in the order in which they were measured."""
         groups = defaultdict[tuple[str, str, Variant], list[RunRecord]](list)
-        for record in self.in_order:
-            groups[record.device.address, record.device.serial, record.variant].append(record)
+        for device, records in self.by_device.items():
+            for record in records:
+                groups[*device, record.variant].append(record)
         return {place: tuple(group) for place, group in groups.items()}
 
     @property

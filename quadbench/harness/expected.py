@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from quadbench.artifacts import Component, SequenceBlock, TaskKind, Variant
+from quadbench.artifacts.samples import OF_MEMORY
 from quadbench.harness.libraries import ExpectedLibraries, PlacedLibrary, expected_libraries
 
 MOST_ERRORS = 20
@@ -39,8 +40,6 @@ AT_BLOCK_END = frozenset(
     }
 )  # fmt: skip
 """Metrics that each block has once."""
-OF_MEMORY = frozenset({"rss_bytes", "pss_bytes"})
-"""Metrics that are read by the clock, whose number therefore follows from no plan."""
 KNOWN_METRICS = frozenset(
     {
         *OF_IMAGE, OF_STEP, OF_RELOAD, *AT_BLOCK_END, *OF_MEMORY,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from quadbench.artifacts import Component, Sample
 from quadbench.artifacts.plausible import value_fault
+from quadbench.artifacts.samples import OF_MEMORY
 from quadbench.harness.events import (
     ErrorEvent,
     Event,
@@ -21,7 +22,6 @@ from quadbench.harness.expected import (
     MOST_ERRORS,
     MOST_LIBRARIES,
     OF_IMAGE,
-    OF_MEMORY,
     OF_RELOAD,
     OF_STEP,
     Expected,

@@ -25,6 +25,8 @@ def check_painted(record: RunRecord, layout: Layout) -> None:
     Raises:
         ArtifactError: names the first image that has another content, or the events that do not say which it had.
     """
+    if not record.images:
+        return
     events = layout.launch(record.run_id, record.device.address, record.variant, record.launch) / EVENTS
     images = {name: path for name, relative in record.images.items() if (path := layout.file(relative)).is_file()}
     if images and not events.exists():

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
+from quadbench import statistics
 from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, Status, TaskAssets, Variant
 from quadbench.report.figure_table import FigureTable
 from quadbench.report.kpi import launch_values
-from quadbench.report.launches import devices_of, is_on, sound
+from quadbench.report.launches import devices_of, launches_on, sound
 from quadbench.report.text_table import TextTable
 from quadbench.report.units import times
 from quadbench.statistics import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, MIN_BLOCKS, Verdict, compare_launches
@@ -42,7 +42,7 @@ class LaunchVerdict:
 
 def launch_verdicts(result: RunResult, device: DeviceFacts) -> tuple[LaunchVerdict, ...]:
     """Return one verdict for each task and compared figure; none where no whole block of launches was OK."""
-    blocks = whole_blocks([record for record in result.in_order if is_on(record, device)])
+    blocks = whole_blocks(launches_on(result, device))
     return tuple(
         verdict
         for task in result.bundle_on(device).tasks
@@ -100,11 +100,13 @@ def _is_mirrored(group: Sequence[RunRecord]) -> bool:
 
 def _verdict(blocks: Sequence[Sequence[RunRecord]], task: TaskAssets, key: str, title: str) -> list[LaunchVerdict]:
     sides: dict[Variant, list[float]] = {Variant.PER_GRAPH: [], Variant.SHARED: []}
+    launches = launch_values(key, [record for block in blocks for record in block], task)
+    medians = iter(statistics.medians([values or (0.0,) for values in launches]))
     for block in blocks:
-        measured = [(record.variant, launch_values(key, record, task)) for record in block]
-        if all(values and median(values) > 0 for _, values in measured):  # a ratio needs figures above 0
-            for variant, values in measured:
-                sides[variant].append(median(values))
+        measured = [(record.variant, next(medians)) for record in block]
+        if all(middle > 0 for _, middle in measured):  # a ratio needs figures above 0
+            for variant, middle in measured:
+                sides[variant].append(middle)
     if not sides[Variant.SHARED]:
         return []
     comparison = compare_launches(sides[Variant.PER_GRAPH], sides[Variant.SHARED])

@@ -1,12 +1,13 @@
 """Component times: RunResult -> a table for each device: what each component takes to load, to run first, and to run later."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import median
 
-from quadbench.artifacts import Component, DeviceFacts, RunRecord, RunResult, Variant
-from quadbench.report.launches import devices_of, is_emulated, launches_of, sound
+from quadbench.artifacts import Component, DeviceFacts, RunResult, Variant
+from quadbench.report.launches import Alike, alike, devices_of, launches_of, places, sound
 from quadbench.report.text_table import TextTable
 from quadbench.report.units import Unit, show
+from quadbench.statistics import medians
 
 _RUNS = {
     Component.TEXT_ENCODER: "text_encoder_ns",
@@ -39,25 +40,29 @@ def _table(result: RunResult, device: DeviceFacts) -> TextTable | None:
 
 
 def _rows(result: RunResult, device: DeviceFacts, variant: Variant) -> Iterator[tuple[str, ...]]:
-    records = [record for record in sound(launches_of(result, device, variant)) if not is_emulated(record)]
+    groups = [group for group in alike(sound(launches_of(result, device, variant))) if not group.is_emulated]
     for component in Component:
-        loads = [median(times) for record in records if (times := _loads(record, component))]
-        runs = [_runs(record, component) for record in records]
-        firsts = [first for first, _ in runs if first is not None]
-        steady = [median(later) for _, later in runs if later]
+        loads = medians([times for group in groups for times in _loads(group, component) if times])
+        runs = [run for group in groups for run in _runs(group, component)]
+        firsts = [first for first, _ in runs]
+        steady = medians([later for _, later in runs if later])
         if firsts:
             yield component.value, variant.value, *map(_cell, (loads, firsts, steady))
 
 
-def _loads(record: RunRecord, component: Component) -> list[float]:
-    return [s.value for s in record.samples if s.metric == "session_load_ns" and s.component == component]
+def _loads(group: Alike, component: Component) -> list[list[float]]:
+    at = places(group.kinds, "session_load_ns", lambda kind: kind.component == component)
+    return [[values[place] for place in at] for values in group.launches]
 
 
-def _runs(record: RunRecord, component: Component) -> tuple[float | None, list[float]]:
-    """Return the first run of a launch and the later ones. Samples stand in the order in which they were measured."""
-    samples = [sample for sample in record.samples if sample.metric == _RUNS[component]]
-    return (samples[0].value if samples else None), [sample.value for sample in samples[1:] if not sample.is_warmup]
+def _runs(group: Alike, component: Component) -> list[tuple[float, list[float]]]:
+    """Return the first run of each launch and the later ones; nothing where it does not run."""
+    first, *later = group.kinds.by_metric.get(_RUNS[component]) or (None,)
+    if first is None:
+        return []
+    steady = [place for place in later if not group.kinds.each[place].is_warmup]
+    return [(values[first], [values[place] for place in steady]) for values in group.launches]
 
 
-def _cell(values: list[float]) -> str:
-    return show(median(values), Unit.MILLISECONDS) if values else "–"
+def _cell(times: Sequence[float]) -> str:
+    return show(median(times), Unit.MILLISECONDS) if times else "–"

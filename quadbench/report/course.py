@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, TaskAssets, Variant
-from quadbench.report.launches import is_emulated, is_on, sound, values_of_task
+from quadbench.report.launches import devices_of, is_emulated, launches_on, sound, values
 
 _MOST_LAUNCHES, _MOST_IMAGES, _MOST_READINGS = 200, 24, 300  # that a picture has room for
 _MOST_DOTS = 800  # of a picture, over all of its launches
+_MOST_STRIPS = 3000  # of a report, over all of its pictures of launches
 _TEMPERATURE = "before.battery_temperature_c"
 _CLOCK = ("session_load_ns", "switch_ns", "end_to_end_ns")  # what takes a launch's time, between readings of memory
 _SERVING = tuple(variant for variant in Variant if variant is not Variant.FLOAT)
@@ -44,12 +45,21 @@ class MemoryCourse:
 def strips_of(result: RunResult, device: DeviceFacts) -> tuple[TaskStrips, ...]:
     """Return the strips of each task of which a device timed images."""
     launches = [record for record in _launches(result, device) if record.variant in _SERVING]
-    step = -(-len(launches) // _MOST_LAUNCHES) or 1
+    pictures = sum(len(result.bundle_on(device).tasks) for device in devices_of(result))
+    step = _step(len(launches), min(_MOST_LAUNCHES, max(_MOST_STRIPS // pictures, 1)))
     numbered = list(enumerate(launches, start=1))[::step]
     strips = {task.name: tuple(_strips(numbered, task)) for task in result.bundle_on(device).tasks}
     return tuple(
         TaskStrips(task=task, address=device.address, strips=launched, step=step) for task, launched in strips.items() if launched
     )
+
+
+def _step(launches: int, most: int) -> int:
+    """Return the step by which at most so many launches are left, some of each variant: up to four run in turn."""
+    step = -(-launches // most) or 1
+    while step % 3 == 0 or step % 4 == 0:
+        step += 1
+    return step
 
 
 def memory_of(result: RunResult, device: DeviceFacts) -> tuple[MemoryCourse, ...]:
@@ -61,12 +71,12 @@ def memory_of(result: RunResult, device: DeviceFacts) -> tuple[MemoryCourse, ...
 
 
 def _launches(result: RunResult, device: DeviceFacts) -> tuple[RunRecord, ...]:
-    return sound([record for record in result.in_order if is_on(record, device)])
+    return sound(launches_on(result, device))
 
 
 def _strips(launches: Sequence[tuple[int, RunRecord]], task: TaskAssets) -> Iterator[LaunchStrip]:
     for number, record in launches:
-        images = values_of_task(record, "end_to_end_ns", task.name)
+        images = values(record, "end_to_end_ns", lambda kind: kind.task == task.name)
         if images:
             every = -(-len(images) // min(_MOST_IMAGES, max(_MOST_DOTS // len(launches), 1)))
             warm = _temperature(record)

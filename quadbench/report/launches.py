@@ -1,9 +1,11 @@
 """Launches: a run's records, in order, by device and variant, and the values that they may vouch for."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from statistics import median
 
-from quadbench.artifacts import Caveat, DeviceFacts, RunRecord, RunResult, Sample, Status, Variant
+from quadbench.artifacts import Caveat, DeviceFacts, Kinds, RunRecord, RunResult, SampleKind, Status, Variant
 
 # These metrics belong to a launch or a switch; an iteration's warm-up says nothing about them.
 _PER_LAUNCH = {
@@ -23,8 +25,12 @@ EMULATORS = {Caveat.EMULATED_NPU, Caveat.EMULATED_CPU}
 
 def devices_of(result: RunResult) -> tuple[DeviceFacts, ...]:
     """Return every device that measured or was deployed to, once, in order."""
-    known = [record.device for record in result.in_order] + [deployment.device for deployment in result.deployments]
-    return tuple({(device.address, device.serial): device for device in reversed(known)}.values())[::-1]
+    return result.devices
+
+
+def launches_on(result: RunResult, device: DeviceFacts) -> tuple[RunRecord, ...]:
+    """Return all launches on a device, by address and serial: its other facts may have changed meanwhile."""
+    return result.by_device.get((device.address, device.serial), ())
 
 
 def launches_of(result: RunResult, device: DeviceFacts, variant: Variant) -> tuple[RunRecord, ...]:
@@ -56,23 +62,40 @@ def is_emulated(record: RunRecord) -> bool:
     return not EMULATORS.isdisjoint(record.caveats)
 
 
-def values(record: RunRecord, metric: str, accept: Callable[[Sample], bool]) -> list[float]:
+@dataclass(frozen=True, kw_only=True)
+class Alike:
+    """Launches in a row whose values are of the same kinds, so that a figure is read at the same places of each."""
+
+    kinds: Kinds
+    variant: Variant
+    is_emulated: bool
+    launches: tuple[tuple[float, ...], ...]
+
+
+def alike(records: Iterable[RunRecord]) -> tuple[Alike, ...]:
+    """Return launches by what they have alike, in their order."""
+    groups = groupby(records, key=lambda record: (record.columns.kinds, record.variant, is_emulated(record)))
+    return tuple(
+        Alike(kinds=kinds, variant=variant, is_emulated=emulated, launches=tuple(record.columns.values for record in group))
+        for (kinds, variant, emulated), group in groups
+    )
+
+
+def values(record: RunRecord, metric: str, accept: Callable[[SampleKind], bool]) -> list[float]:
     """Return a launch's accepted values of a metric, without warm-up; no times of an emulator."""
-    return [sample.value for sample in _counted(record, metric, record.by_metric.get(metric, ())) if accept(sample)]
-
-
-def values_of_task(record: RunRecord, metric: str, task: str) -> list[float]:
-    """Return a launch's values of a metric that a task has, without warm-up; no times of an emulator."""
-    return [sample.value for sample in _counted(record, metric, record.by_task.get((metric, task), ()))]
-
-
-def _counted(record: RunRecord, metric: str, samples: Sequence[Sample]) -> Iterable[Sample]:
     if metric.endswith("_ns") and is_emulated(record):
-        return ()
-    return samples if metric in _PER_LAUNCH else (sample for sample in samples if not sample.is_warmup)
+        return []
+    columns = record.columns
+    return [columns.values[place] for place in places(columns.kinds, metric, accept)]
 
 
-def typical(record: RunRecord, metric: str, accept: Callable[[Sample], bool]) -> float | None:
+def places(kinds: Kinds, metric: str, accept: Callable[[SampleKind], bool]) -> tuple[int, ...]:
+    """Return where a launch has its accepted values of a metric, without warm-up."""
+    of_metric = ((place, kinds.each[place]) for place in kinds.by_metric.get(metric, ()))
+    return tuple(place for place, kind in of_metric if (metric in _PER_LAUNCH or not kind.is_warmup) and accept(kind))
+
+
+def typical(record: RunRecord, metric: str, accept: Callable[[SampleKind], bool]) -> float | None:
     """Return a launch's median of a metric."""
     accepted = values(record, metric, accept)
     return median(accepted) if accepted else None

@@ -118,12 +118,15 @@ def _shown(versions: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 def device_conditions(result: RunResult) -> tuple[DeviceConditions, ...]:
     """Return the readings of each device before its first launch and after its last one."""
-    conditions = []
-    for device in devices_of(result):
-        records = [record for record in result.in_order if record.device.serial == device.serial and record.state]
-        if records:
-            conditions.append(DeviceConditions(device=device, rows=_state_rows(records[0].state, records[-1].state)))
-    return tuple(conditions)
+    states = defaultdict[str, list[dict[str, str]]](list)
+    for record in result.in_order:
+        if record.state:
+            states[record.device.serial].append(record.state)
+    return tuple(
+        DeviceConditions(device=device, rows=_state_rows(read[0], read[-1]))
+        for device in devices_of(result)
+        if (read := states.get(device.serial))
+    )
 
 
 def _state_rows(first: dict[str, str], last: dict[str, str]) -> tuple[StateRow, ...]:

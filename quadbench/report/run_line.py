@@ -102,8 +102,6 @@ def _likeness(result: RunResult, device: DeviceFacts) -> str | None:
 
 def _image_ns(result: RunResult, device: DeviceFacts, variant: Variant) -> float | None:
     launches = sound(launches_of(result, device, variant))
-    figures = [
-        figure([launch_values("end_to_end", record, task) for record in launches]) for task in result.bundle_on(device).tasks
-    ]
+    figures = [figure(launch_values("end_to_end", launches, task)) for task in result.bundle_on(device).tasks]
     times = [told.value for told in figures if told]
     return mean(times) if times else None

@@ -30,14 +30,14 @@ class Side:
     records: tuple[RunRecord, ...]
     tasks: tuple[TaskAssets, ...]
 
-    def values(self, key: str, task: str) -> list[list[float]]:
+    def values(self, key: str, task: str) -> Sequence[Sequence[float]]:
         """Return each launch's values of a figure of a task, in nanoseconds, bytes or decibels."""
         if task == ALL_TASKS:
             return [[value] if (value := self.image_ns(record)) is not None else [] for record in self.records]
         (assets,) = (assets for assets in self.tasks if assets.name == task)
         if key == PSNR:
             return [[mean(scores)] if (scores := _psnr(record, task)) else [] for record in self.records]
-        return [launch_values(key, record, assets) for record in self.records]
+        return launch_values(key, self.records, assets)
 
     def medians(self, key: str, task: str) -> list[float] | None:
         """Return one value a launch; None where a launch has none, or none above 0, of which no ratio can be taken."""
@@ -47,7 +47,7 @@ class Side:
 
     def image_ns(self, record: RunRecord) -> float | None:
         """Return a launch's median time for an image, of several tasks the geometric mean; None where one has no time above 0."""
-        medians = [median(measured) for task in self.tasks if (measured := launch_values(PRIMARY, record, task))]
+        medians = [median(images) for task in self.tasks for images in launch_values(PRIMARY, [record], task) if images]
         return math.exp(mean(map(math.log, medians))) if len(medians) == len(self.tasks) and min(medians) > 0 else None
 
 

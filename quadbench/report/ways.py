@@ -78,7 +78,7 @@ def _way(result: RunResult, device: DeviceFacts, variant: Variant) -> _Way | Non
     if not launches:
         return None
     tasks = result.bundle.tasks
-    figures = {key: [figure([launch_values(key, launch, task) for launch in launches]) for task in tasks] for key in _COLUMNS}
+    figures = {key: [figure(launch_values(key, launches, task)) for task in tasks] for key in _COLUMNS}
     return _Way(
         end_to_end=_mean(figures["end_to_end"]),
         switch=_mean(figures["switch"]),

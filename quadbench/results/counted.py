@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from quadbench.artifacts import ErrorClass, RunRecord, Status, Variant
-from quadbench.results.records import values_fault
+from quadbench.results.value_faults import values_fault
 from quadbench.statistics import LAUNCHES_PER_BLOCK
 
 MOST_LAUNCHES = 1000  # of a variant in a run; launch n + 1000 repeats launch n, n + 2000 does so once more

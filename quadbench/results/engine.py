@@ -3,7 +3,7 @@
 Records are kept in a SQLite file or in PostgreSQL. What differs between the two stands in `sqlite` and `postgresql`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from quadbench.results.layout import Layout
 from quadbench.results.postgresql import database_name, server_engine, told_by_postgresql, wait_for_migration
 from quadbench.results.sqlite import (
     DAMAGED_HINT,
+    ReadT,
     content_fault,
     file_engine,
     orphans,
@@ -26,6 +27,7 @@ from quadbench.results.sqlite import (
     reading_engine,
     require_database_file,
     told_by_sqlite,
+    with_plain_texts,
 )
 from quadbench.results.tables import Table
 from quadbench.spec import variable
@@ -160,6 +162,11 @@ def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
         except (ValueError, TypeError, AttributeError) as error:  # the ways in which columns and enumerations refuse a value
             reason = f"{name_of(engine)} is damaged: a value cannot be read: {error}"
             raise ArtifactError(reason, hint=DAMAGED_HINT if _is_file(engine) else None) from error
+
+
+def read_texts(connection: sa.Connection, read: Callable[[], ReadT]) -> ReadT:
+    """Read very many rows with texts, which may take two attempts."""
+    return with_plain_texts(connection, read) if _is_file(connection.engine) else read()
 
 
 def now_of(connection: sa.Connection) -> datetime:

@@ -6,33 +6,30 @@ Tables `records` (one row a launch) and `samples` (one row a value), view `kpis`
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
-from itertools import groupby
 from operator import itemgetter
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import sqlalchemy as sa
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from quadbench.artifacts import DeviceFacts, RunRecord, Sample
-from quadbench.artifacts.kernels import KERNEL_NODES
+from quadbench.artifacts import DeviceFacts, Kinds, RunRecord, Sample, SampleKind, Samples
 from quadbench.artifacts.names import check_file_name, check_relative_path
-from quadbench.artifacts.plausible import value_fault
+from quadbench.artifacts.samples import KIND_FIELDS
 from quadbench.errors import ArtifactError, UnknownNameError, shown
-from quadbench.results.engine import Source, insertion, name_of, open_engine, open_for_reading, reading, writing
+from quadbench.results.engine import Source, insertion, name_of, open_engine, open_for_reading, read_texts, reading, writing
 from quadbench.results.tables import RecordRow, SampleRow, UtcTime, utc_text
+from quadbench.results.value_faults import values_fault
 from quadbench.spec import first_problem
 
 _KNOWN_RUNS_SHOWN = 20
-_MOST_NUMBER = 2**63  # of an iteration or step: what the database can hold
 
 Guard = Callable[[sa.Connection], None]
-_Makers = dict[tuple[Any, ...], Callable[..., Sample]]
+ValidT = TypeVar("ValidT")
 
 
 def open_records(source: Source) -> "Records":
@@ -155,12 +152,36 @@ class Records:
 
 
 _DEVICE_FIELDS = tuple(DeviceFacts.__dataclass_fields__)
-_SAMPLE_FIELDS = tuple(Sample.__dataclass_fields__)
-_SHARED_FIELDS = tuple(name for name in _SAMPLE_FIELDS if name != "value")  # which samples of many launches have alike
+_COLUMNS = tuple(column.name for column in RecordRow.__table__.columns)
 _JSON_COLUMNS = tuple(column.name for column in RecordRow.__table__.columns if isinstance(column.type, sa.JSON))
 _BOOLS = {0: False, 1: True}  # as SQLite has them
-_RECORD = TypeAdapter(RunRecord)
 _PLAIN_FIELDS = tuple(name for name in RunRecord.__dataclass_fields__ if name not in ("device", "caveats", "samples"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Own:
+    """The part of a record that each launch has of its own: launches of one plan on one device share the rest."""
+
+    record_id: str
+    launch: int
+    started_at: datetime
+    ended_at: datetime
+    state: dict[str, str]
+    images: dict[str, str]
+
+
+_OWN_COLUMNS = ("id", *_Own.__dataclass_fields__)
+_shared_by_launches = itemgetter(*(place for place, name in enumerate(_COLUMNS) if name not in _OWN_COLUMNS))
+_RECORD, _OWN = TypeAdapter(RunRecord), TypeAdapter(_Own)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Checked:
+    """All that was checked so far: kinds of samples by their rows, those of whole launches, a record for each of its like."""
+
+    kinds: dict[tuple[Any, ...], SampleKind] = field(default_factory=dict)
+    launches: dict[tuple[SampleKind, ...], Kinds] = field(default_factory=dict)
+    records: dict[tuple[Any, ...], RunRecord] = field(default_factory=dict)
 
 
 def _new(connection: sa.Connection, record: RunRecord) -> sa.Executable:
@@ -188,23 +209,30 @@ def _row(record: RunRecord) -> dict[str, Any]:
 
 def _sample_row(sample: Sample) -> dict[str, Any]:
     # Sorted labels, so that equal ones are equal text, by which the view groups.
-    return {**{name: getattr(sample, name) for name in _SAMPLE_FIELDS}, "labels": dict(sorted(sample.labels.items()))}
+    kind = {name: getattr(sample, name) for name in KIND_FIELDS}
+    return {**kind, "labels": dict(sorted(sample.labels.items())), "value": sample.value}
 
 
 def _load(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> tuple[RunRecord, ...]:
-    rows = connection.execute(
-        _as_stored(RecordRow.__table__.columns).where(condition).order_by(RecordRow.started_at, RecordRow.id)
+    return read_texts(connection, lambda: _loaded(connection, condition))
+
+
+def _loaded(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> tuple[RunRecord, ...]:
+    query = _as_stored(RecordRow.__table__.columns).where(condition).order_by(RecordRow.started_at, RecordRow.id)
+    rows = {row.id: row for row in connection.execute(query)}
+    keys = sa.select(RecordRow.id).where(condition)
+    counts = (
+        sa.select(SampleRow.record, sa.func.count().label("samples")).where(SampleRow.record.in_(keys)).group_by(SampleRow.record)
     )
-    columns = [SampleRow.__table__.columns[name] for name in ("value", *_SHARED_FIELDS, "record")]
-    query = (
-        _as_stored(columns)
-        .join(RecordRow, RecordRow.id == SampleRow.record)
-        .where(condition)
-        .order_by(SampleRow.record, SampleRow.id)
-    )
-    samples = {key: list(group) for key, group in groupby(connection.execute(query), key=itemgetter(-1))}  # -1 is the record
-    name, known = name_of(connection.engine), _Makers()
-    return tuple(_record(row, samples.pop(row["id"], []), known, name) for row in rows.mappings().all())
+    count_of = {row.record: row.samples for row in connection.execute(counts)}
+    columns = [SampleRow.__table__.columns[name] for name in ("value", *KIND_FIELDS)]
+    query = _as_stored(columns).where(SampleRow.record.in_(keys)).order_by(SampleRow.record, SampleRow.id)
+    name, checked, records = name_of(connection.engine), _Checked(), {}
+    with connection.execute(query.execution_options(stream_results=True)) as samples:
+        for key in sorted(rows):
+            of_record = samples.fetchmany(count_of[key]) if key in count_of else ()
+            records[key] = _record(rows[key], of_record, checked, name)
+    return tuple(records[key] for key in rows)
 
 
 def _as_stored(columns: Iterable[sa.ColumnElement[Any]]) -> sa.Select[*tuple[Any, ...]]:
@@ -212,76 +240,101 @@ def _as_stored(columns: Iterable[sa.ColumnElement[Any]]) -> sa.Select[*tuple[Any
     return sa.select(*(sa.type_coerce(column, sa.types.NULLTYPE).label(column.key) for column in columns))
 
 
-def _record(row: sa.RowMapping, samples: Sequence[sa.Row[Any]], known: _Makers, database: str) -> RunRecord:
+def _record(row: sa.Row[Any], samples: Sequence[sa.Row[Any]], checked: _Checked, database: str) -> RunRecord:
     """Return a row and its samples as a record: the one check of what the database holds.
-
-    Of samples that differ by their value alone one is checked: `known` has how to make others, by what they share.
 
     Raises:
         ArtifactError: names the record with a value that is none of those that are stored, or names a file elsewhere.
     """
     try:
-        alike = _alike(samples, known)
-        content = _content(row, samples if alike is None else ())
-        # What JSON does not have, a blob, becomes a list, which stands for no text and no number.
-        record = _RECORD.validate_json(json.dumps(content, default=lambda _: []), strict=True)
-        check_file_name(record.run_id)
-        for image in record.images.values():
-            check_relative_path(image)
-        if record.launch < 0:
-            raise ValueError(f"launch: {record.launch}, expected a number from 0")
+        return _as_record(row, samples, checked)
     except (ValueError, TypeError) as error:
         problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
-        name = f"record {shown(str(row['record_id']))} of run {shown(str(row['run_id']))}"
+        name = f"record {shown(str(row.record_id))} of run {shown(str(row.run_id))}"
         raise ArtifactError(
             f"{database} is damaged: {name} holds what quadbench does not write: {problem}",
             hint="report another run by its id, or move the database away, and a new one is begun",
         ) from error
-    if alike is None:
-        known.update({sample[1:-1]: _maker(checked) for sample, checked in zip(samples, record.samples, strict=True)})
-    return replace(
-        record,
-        samples=record.samples if alike is None else alike,
-        started_at=record.started_at.astimezone(UTC),
-        ended_at=record.ended_at.astimezone(UTC),
-    )
 
 
-def _alike(samples: Sequence[sa.Row[Any]], known: _Makers) -> tuple[Sample, ...] | None:
-    """Return samples whose like were checked; None where any other is among them, or a value that is no number."""
-    alike = []
-    for sample in samples:
-        make = known.get(sample[1:-1])
-        if make is None or type(sample[0]) is not float:
-            return None
-        alike.append(make(value=sample[0]))
-    return tuple(alike)
+def _as_record(row: sa.Row[Any], samples: Sequence[sa.Row[Any]], checked: _Checked) -> RunRecord:
+    """Return a row and its samples as a record. Of what is like that of an earlier one nothing is checked again.
+
+    Raises:
+        ValueError, TypeError: something is none of what is stored.
+    """
+    columns, like = _samples(samples, checked), checked.records.get(_shared_by_launches(row))
+    if columns is None or like is None:
+        record = _validated(_RECORD, _content(row, samples if columns is None else ()))
+        check_file_name(record.run_id)
+        if columns is None:
+            checked.kinds.update({sample[1:]: _kind(one) for sample, one in zip(samples, record.samples, strict=True)})
+            kinds, values = [checked.kinds[sample[1:]] for sample in samples], [sample.value for sample in record.samples]
+            columns = Samples(kinds, values, checked.launches)
+        checked.records[_shared_by_launches(row)] = replace(record, samples=())
+        own = {name: getattr(record, name) for name in _Own.__dataclass_fields__}
+    else:
+        record, own = like, vars(_validated(_OWN, _own_content(row)))
+    for image in own["images"].values():
+        check_relative_path(image)
+    if own["launch"] < 0:
+        raise ValueError(f"launch: {own['launch']}, expected a number from 0")
+    times = {name: own[name].astimezone(UTC) for name in ("started_at", "ended_at")}
+    return replace(record, samples=columns, **(own | times))
 
 
-def _maker(sample: Sample) -> Callable[..., Sample]:
-    return partial(Sample, **{name: getattr(sample, name) for name in _SHARED_FIELDS})
+def _validated(adapter: TypeAdapter[ValidT], content: Mapping[str, Any]) -> ValidT:
+    # What JSON does not have, a blob, becomes a list, which stands for no text and no number.
+    return adapter.validate_json(json.dumps(content, default=lambda _: []), strict=True)
 
 
-def _content(row: sa.RowMapping, samples: Sequence[sa.Row[Any]]) -> dict[str, Any]:
+def _samples(samples: Sequence[sa.Row[Any]], checked: _Checked) -> Samples | None:
+    """Return samples whose kinds were checked; None where any other is among them, or a value that is no number."""
+    if not samples:
+        return Samples((), (), checked.launches)
+    values, *columns = zip(*samples, strict=True)
+    try:
+        kinds = [checked.kinds[row] for row in zip(*columns, strict=True)]
+    except KeyError:
+        return None
+    return Samples(kinds, values, checked.launches) if set(map(type, values)) == {float} else None
+
+
+def _kind(sample: Sample) -> SampleKind:
+    return SampleKind(**{name: getattr(sample, name) for name in KIND_FIELDS})
+
+
+def _content(row: sa.Row[Any], samples: Sequence[sa.Row[Any]]) -> dict[str, Any]:
     """Return a row and its samples as the JSON of a record.
 
     Raises:
         ValueError, TypeError: a column for JSON holds something else.
     """
+    fields = row._mapping
     return {
-        **{name: row[name] for name in _PLAIN_FIELDS},
-        **{name: _parsed(name, row[name]) for name in _JSON_COLUMNS},
-        "started_at": utc_text(row["started_at"]),
-        "ended_at": utc_text(row["ended_at"]),
-        "device": {name: row[f"device_{name}"] for name in _DEVICE_FIELDS},
+        **{name: fields[name] for name in _PLAIN_FIELDS},
+        **{name: _parsed(name, fields[name]) for name in _JSON_COLUMNS},
+        **_own_content(row),
+        "device": {name: fields[f"device_{name}"] for name in _DEVICE_FIELDS},
         "samples": [
             {
                 **fields,
                 "labels": _parsed("labels", fields["labels"]),
                 "is_warmup": _BOOLS.get(fields["is_warmup"], fields["is_warmup"]),
             }
-            for fields in (dict(zip(("value", *_SHARED_FIELDS), sample, strict=False)) for sample in samples)
+            for fields in (sample._asdict() for sample in samples)
         ],
+    }
+
+
+def _own_content(row: sa.Row[Any]) -> dict[str, Any]:
+    return {
+        "record_id": row.record_id,
+        "launch": row.launch,
+        "started_at": utc_text(row.started_at),
+        "ended_at": utc_text(row.ended_at),
+        "state": _parsed("state", row.state),
+        "images": _parsed("images", row.images),
     }
 
 
@@ -292,26 +345,3 @@ def _parsed(name: str, text: Any) -> Any:
         return from_json(text, allow_inf_nan=False)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-
-
-def _label_lacking(sample: Sample) -> str | None:
-    """Return the label without which nobody knows what the sample is about; None where it has it."""
-    needed = "kind" if sample.metric == KERNEL_NODES else "adapter" if sample.labels.get("kind") == "adapter" else None
-    return needed if needed not in sample.labels else None
-
-
-def _is_number(number: int | None) -> bool:
-    return number is None or 0 <= number < _MOST_NUMBER
-
-
-def values_fault(record: RunRecord) -> str | None:
-    """Say what is wrong with a record's samples; None where nothing is. Old records may hold what is refused today."""
-    for sample in record.samples:
-        fault = value_fault(sample.metric, sample.value)
-        if fault is None and not (_is_number(sample.iteration) and _is_number(sample.step)):
-            fault = f"has iteration {sample.iteration} and step {sample.step}, expected numbers from 0"
-        if fault is None and (label := _label_lacking(sample)):
-            fault = f"has no label '{label}'"
-        if fault:
-            return f"{sample.metric}{f' of task {sample.task}' if sample.task else ''} {fault}"
-    return None

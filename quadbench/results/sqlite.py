@@ -1,11 +1,12 @@
 """SQLite: a file -> an engine that begins transactions as they are meant, and what is wrong with the file in words."""
 
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
 import sqlalchemy as sa
@@ -20,6 +21,9 @@ DAMAGED_HINT = (
 _LOCK_TIMEOUT_S = 30.0
 # SQLite takes any bytes for a text. Those that are none come as halves of characters, which no check of a row lets pass.
 _AS_STORED = partial(str, encoding="utf-8", errors="surrogateescape")
+ReadT = TypeVar("ReadT")
+
+log = logging.getLogger(__name__)
 
 
 def prepare_file(path: Path) -> None:
@@ -112,6 +116,19 @@ def told_by_sqlite(path: Path) -> Iterator[None]:
             f"{path} cannot be opened as a results database: {reason}",
             hint="see that the path is right; if it is, move it away to begin a new one, or wait for the process that holds it",
         ) from error
+
+
+def with_plain_texts(connection: sa.Connection, read: Callable[[], ReadT]) -> ReadT:
+    """Read what is expected to be text in half the time; where something is none, read again as it is read otherwise."""
+    driver: Any = connection.connection.driver_connection
+    driver.text_factory = str
+    try:
+        return read()
+    except sa.exc.OperationalError as error:
+        log.warning("%s is read once more, with care: %s", path_of(connection.engine), error.orig)
+    finally:
+        driver.text_factory = _AS_STORED
+    return read()
 
 
 def _engine(url: sa.URL, *, foreign_keys: bool = True) -> sa.Engine:

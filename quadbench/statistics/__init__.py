@@ -20,7 +20,16 @@ from quadbench.statistics.paired import Paired, paired
 from quadbench.statistics.share import interval_of_share
 from quadbench.statistics.sign_flip import MAX_BLOCKS, sign_flip_p
 from quadbench.statistics.student import t_quantile
-from quadbench.statistics.summary import ENOUGH_SAMPLES, Summary, outliers, percentile, settled_from, summarize
+from quadbench.statistics.summary import (
+    ENOUGH_SAMPLES,
+    Summary,
+    count_outliers,
+    medians,
+    outliers,
+    percentile,
+    settled_from,
+    summarize,
+)
 from quadbench.statistics.unpaired import Unpaired, compare_unpaired
 from quadbench.statistics.usual import FEWEST_USUAL, HALF_OF_STEPS, Spread, spread_of
 
@@ -46,7 +55,9 @@ __all__ = [
     "block_differences",
     "compare_launches",
     "compare_unpaired",
+    "count_outliers",
     "interval_of_share",
+    "medians",
     "outliers",
     "paired",
     "percentile",

@@ -1,12 +1,10 @@
 """Finite: numbers from a caller -> an array in which none is NaN or infinite."""
 
-from collections.abc import Sequence
-
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 
-def finite(values: Sequence[float], name: str) -> NDArray[np.float64]:
+def finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
     """Return `values`, which an error calls `name`, as an array.
 
     Raises:

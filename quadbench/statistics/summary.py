@@ -1,10 +1,12 @@
 """Summary: a list of values -> their spread, and the percentiles that so many values can vouch for."""
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from quadbench.statistics.finite import finite
 
@@ -82,6 +84,14 @@ def percentile(values: Sequence[float], percent: int) -> float | None:
     return float(sorted(values)[math.ceil(percent / 100 * len(values)) - 1])
 
 
+def medians(lists: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """Return the median of each of many lists, none of which is empty."""
+    middles = np.empty(len(lists))
+    for places, rows in _of_each_length(lists):
+        middles[places] = np.median(rows, axis=1)
+    return tuple(middles.tolist())
+
+
 def outliers(values: Sequence[float]) -> tuple[int, ...]:
     """Return the places of values far from all others, which count all the same.
 
@@ -91,12 +101,34 @@ def outliers(values: Sequence[float]) -> tuple[int, ...]:
     Raises:
         ValueError: a value is not finite.
     """
-    if len(values) < _FEWEST_WITH_OUTLIERS and all(map(math.isfinite, values)):
-        return ()
-    data = finite(values, "values")
-    distances = np.abs(data - np.median(data))
-    mad = float(np.median(distances))
-    return tuple(int(place) for place in np.flatnonzero(distances * _Z_OF_MAD > _FAR * mad)) if mad > 0 else ()
+    return tuple(np.flatnonzero(_are_far(finite([values], "values"))).tolist())
+
+
+def count_outliers(lists: Sequence[Sequence[float]]) -> int:
+    """Return how many values of many lists are outliers in their list, as `outliers` has them.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    return sum(int(_are_far(rows).sum()) for _, rows in _of_each_length(lists))
+
+
+def _are_far(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Say of each value (lists, values) whether it is far from the others of its list."""
+    if rows.shape[1] < _FEWEST_WITH_OUTLIERS:
+        return np.zeros(rows.shape, dtype=bool)
+    distances = np.abs(rows - np.median(rows, axis=1, keepdims=True))
+    mad = np.median(distances, axis=1, keepdims=True)
+    return (distances * _Z_OF_MAD > _FAR * mad) & (mad > 0)
+
+
+def _of_each_length(lists: Sequence[Sequence[float]]) -> Iterator[tuple[list[int], NDArray[np.float64]]]:
+    """Yield the places of lists as long as each other, and these (lists, values)."""
+    by_length = defaultdict[int, list[int]](list)
+    for place, values in enumerate(lists):
+        by_length[len(values)].append(place)
+    for places in by_length.values():
+        yield places, finite([lists[place] for place in places], "values")
 
 
 def settled_from(values: Sequence[float]) -> int:

@@ -24,8 +24,8 @@ from pathlib import Path
 
 from quadbench.artifacts import Bundle, CompiledBundle
 from quadbench.artifacts.parts import file_refs
+from quadbench.artifacts.samples import OF_MEMORY
 from quadbench.errors import QuadbenchError
-from quadbench.harness.expected import OF_MEMORY
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest
 
