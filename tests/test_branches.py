@@ -30,7 +30,7 @@ INPUTS = ("lora.s.down", "lora.s.up")
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 
 
-def conv_model(size: int, *, kernel: int = 3, stride: int = 1) -> onnx.ModelProto:
+def conv_model(size: int, *, kernel: int = 3, stride: int = 1, out: int = OUT) -> onnx.ModelProto:
     """Return W x + b + up(down x) with convolutions of (1, IN, size, size)."""
     pads = [kernel // 2] * 4
     nodes = [
@@ -39,9 +39,9 @@ def conv_model(size: int, *, kernel: int = 3, stride: int = 1) -> onnx.ModelProt
         helper.make_node("Conv", ["low", INPUTS[1]], ["high"], "up"),
         helper.make_node("Add", ["base", "high"], ["y"], "sum"),
     ]
-    weights = {"w": drawn(OUT, IN, kernel, kernel), "b": drawn(OUT)}
-    shapes = {"x": (1, IN, size, size), INPUTS[0]: (RANK, IN, kernel, kernel), INPUTS[1]: (OUT, RANK, 1, 1)}
-    return model_of(nodes, shapes, weights, (1, OUT, -(-size // stride), -(-size // stride)))
+    weights = {"w": drawn(out, IN, kernel, kernel), "b": drawn(out)}
+    shapes = {"x": (1, IN, size, size), INPUTS[0]: (RANK, IN, kernel, kernel), INPUTS[1]: (out, RANK, 1, 1)}
+    return model_of(nodes, shapes, weights, (1, out, -(-size // stride), -(-size // stride)))
 
 
 def drawn(*shape: int) -> np.ndarray:
@@ -96,6 +96,12 @@ def test_over_many_positions_the_adapter_is_added_to_the_weights(tmp_path: Path)
     assert multiply_accumulates(after) < multiply_accumulates(model)
     conv = eased(conv_model(8), tmp_path)
     assert [node.op_type for node in conv.graph.node if "x" in node.input] == ["Conv"]  # no other product over all positions
+
+
+@pytest.mark.parametrize(("kernel", "is_in_weights"), [(1, True), (3, False)])
+def test_a_wide_convolution_over_neighbours_keeps_its_weights_constant(tmp_path: Path, kernel: int, is_in_weights: bool) -> None:
+    model = eased(conv_model(8, kernel=kernel, out=64), tmp_path)
+    assert len([node for node in model.graph.node if "x" in node.input]) == (1 if is_in_weights else 2)
 
 
 def test_a_quantized_graph_and_one_without_lora_are_left_alone(tmp_path: Path) -> None:

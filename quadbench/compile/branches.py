@@ -1,7 +1,7 @@
 """Branches: a float graph with LoRA inputs -> the same with the LoRA of each site computed where a CPU has the least to do.
 
 As built, a site is three products and a sum: the base's, that of `down`, that of `up`. Where `up down` takes fewer
-multiply-accumulates than a branch over all positions, it is added to the weights, once a run. Elsewhere the product of `up`
+multiply-accumulates than a branch over all positions, it is added to the weights, in every run. Elsewhere the product of `up`
 adds the base's result by itself, and nothing reshapes between. What that is worth: docs/measured/runtime.md.
 """
 
@@ -18,6 +18,7 @@ from quadbench.lint.graph import DEQUANTIZE, QUANTIZE
 
 _UP, _DOWN = ".up", ".down"
 _PRODUCTS = ("Gemm", "Conv")
+_LOST_LAYOUT = 1 / 7  # of the time of a convolution over neighbours goes to weights that ONNX Runtime cannot lay out as it loads
 _FUSED = "com.microsoft"  # the domain of FusedConv, a Conv that adds a fourth input
 
 
@@ -59,10 +60,11 @@ class _LoraNodes:
     term: str
 
     def is_cheaper_in_weights(self, shapes: Shapes) -> bool:
-        """Tell whether `up down`, (O, r) by (r, K), has fewer multiply-accumulates than a branch over all positions."""
-        outputs, depth = shapes[self.factors[1]][0], prod(shapes[self.factors[0]][1:])
-        positions = prod(shapes[self.base.output[0]]) // outputs
-        return outputs * depth < positions * (outputs + depth)
+        """Compare the multiply-accumulates of `up down`, (O, r) by (r, K), with those of a branch over all positions."""
+        outputs, (rank, *kernel) = shapes[self.factors[1]][0], shapes[self.factors[0]]
+        depth, positions = prod(kernel), prod(shapes[self.base.output[0]]) // outputs
+        slower = _LOST_LAYOUT if prod(kernel[1:]) > 1 else 0
+        return rank * outputs * depth + slower * positions * outputs * depth < rank * positions * (outputs + depth)
 
 
 def _rewrite(model: Any) -> None:
