@@ -3,24 +3,29 @@
     python bench/lora_branch.py results/bundles/DIGEST results/compiled/DIGEST [--runs 20]
 
 The bundle has the baseline per-graph. Three pairs, with LoRA inputs and without: the float graph as it is and with its branches
-cut away; and the shared graph and a task's own, as they were compiled. Both sides of a pair run in turn in this process, on one
-thread, with ONNX Runtime's profiler. A node's time is the least of its runs, so that other work on the machine counts little; the
-multiply-accumulates are those of the graphs' products. Runs are of random inputs and random LoRAs.
+cut away; the same with its branches eased, as they are for a CPU; and the shared graph and a task's own, as they were compiled.
+Both sides of a pair run in turn in this process, on one thread, with ONNX Runtime's profiler. A node's time is the least of its
+runs, so that other work on the machine counts little; the multiply-accumulates are those of the graphs' products as built. The
+last row of a pair is the CPU time of a whole run without the profiler: the least of as many runs, and the median of the ratios of
+those that took turns. Runs are of random inputs and random LoRAs.
 """
 
 import argparse
 import json
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
+from statistics import median
+from time import process_time
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 
+from quadbench.compile.branches import ease_branches
 from quadbench.harness.runtime import EXACT
 from quadbench.quad.quantize.merging import without_lora
 from quadbench.quad.quantize.passes import value_shapes
@@ -30,21 +35,31 @@ KINDS = {"QuantizeLinear": "Q", "DequantizeLinear": "DQ", **dict.fromkeys(PRODUC
 KINDS |= {f"Fused{operator}": "products" for operator in PRODUCTS}
 
 
-class Profiled:
-    """A session whose nodes' times are recorded."""
+class Bound:
+    """A session with its inputs and outputs bound, as the harness has them. `profile` is where its nodes' times are recorded."""
 
-    def __init__(self, model: bytes | Path, folder: Path, name: str) -> None:
+    def __init__(self, model: bytes | Path, profile: Path | None = None) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.enable_cpu_mem_arena = options.enable_mem_pattern = False
         options.add_session_config_entry(*EXACT)
-        options.enable_profiling, options.profile_file_prefix = True, str(folder / name)
+        if profile:
+            options.enable_profiling, options.profile_file_prefix = True, str(profile)
         self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         random = np.random.default_rng(0)
-        self.feed = {value.name: _drawn(random, value) for value in self.session.get_inputs()}
+        self.binding = self.session.io_binding()
+        for value in self.session.get_inputs():
+            aligned = onnxruntime.OrtValue.ortvalue_from_numpy(_drawn(random, value))  # as NumPy's memory is not
+            self.binding.bind_ortvalue_input(value.name, aligned)
+        for value in self.session.get_outputs():
+            result = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(value.shape, np.float32))
+            self.binding.bind_ortvalue_output(value.name, result)
 
-    def run(self) -> None:
-        self.session.run(None, self.feed)
+    def run(self) -> float:
+        """Return the CPU time in ms."""
+        begin = process_time()
+        self.session.run_with_iobinding(self.binding)
+        return (process_time() - begin) * 1e3
 
     def times_ms(self) -> dict[str, tuple[str, float]]:
         """Return the least time of each node, with its operator."""
@@ -88,16 +103,27 @@ def by_kind(times: Mapping[str, tuple[str, float]]) -> tuple[Counter[str], dict[
 
 def compare(title: str, sides: tuple[bytes | Path, bytes | Path], runs: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        both = [Profiled(model, Path(folder), name) for model, name in zip(sides, ("lora", "merged"), strict=True)]
-        for number in range(runs):
-            for side in both if number % 2 == 0 else reversed(both):
-                side.run()
+        both = [Bound(model, Path(folder) / name) for model, name in zip(sides, ("lora", "merged"), strict=True)]
+        in_turn(both, runs)
         (counts, lora), (own_counts, own) = (by_kind(side.times_ms()) for side in both)
+        del both
     for kind in ("products", "Q", "DQ", "others"):
         print(f"| {title} | {kind} | {counts[kind]} | {own_counts[kind]} | {lora[kind]:.2f} | {own[kind]:.2f} | |")  # noqa: T201
     total, own_total = sum(lora.values()), sum(own.values())
     sums = f"{counts.total()} | {own_counts.total()} | {total:.2f} | {own_total:.2f} | {total / own_total:.3f}"
     print(f"| {title} | all | {sums} |")  # noqa: T201
+    whole = in_turn([Bound(model) for model in sides], runs)
+    ratio = median(one / other for one, other in zip(*whole, strict=True))
+    print(f"| {title} | a whole run | | | {min(whole[0]):.2f} | {min(whole[1]):.2f} | {ratio:.3f} |")  # noqa: T201
+
+
+def in_turn(sides: Sequence[Bound], runs: int) -> list[list[float]]:
+    """Return the CPU times in ms of each side's runs."""
+    times: list[list[float]] = [[] for _ in sides]
+    for number in range(runs):
+        for index in range(len(sides)) if number % 2 == 0 else reversed(range(len(sides))):
+            times[index].append(sides[index].run())
+    return times
 
 
 def main() -> None:
@@ -112,6 +138,9 @@ def main() -> None:
     print(f"multiply-accumulates: {counts[0] / 1e6:,.0f} and {counts[1] / 1e6:,.0f} million, ratio {counts[0] / counts[1]:.3f}\n")  # noqa: T201
     print("| graph | nodes | with LoRA inputs | merged | ms | merged, ms | ratio |\n|---|---|---|---|---|---|---|")  # noqa: T201
     compare("float", (exact.SerializeToString(), plain.SerializeToString()), options.runs)
+    with tempfile.TemporaryDirectory() as folder:
+        ease_branches(options.bundle / "float/unet.onnx", eased := Path(folder) / "unet.onnx")
+        compare("float, eased", (eased, plain.SerializeToString()), options.runs)
     own = sorted(options.compiled.glob("per-graph/*/unet.onnx"))[0]
     compare("compiled", (options.compiled / "shared/unet.onnx", own), options.runs)
 

@@ -4,12 +4,12 @@ The scores of 4096 tokens in eight heads are 512 MiB of float, and several such 
 softmax. Each row of them is computed for itself, so the same values come out piece by piece (docs/measured/runtime.md).
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
 
+from quadbench.compile.rewriting import Shapes, readers_of, replace_nodes, shapes_of
 from quadbench.errors import package_needed
 from quadbench.lint.graph import DEQUANTIZE, QUANTIZE
 
@@ -17,8 +17,6 @@ MOST_BYTES = 64 * 2**20  # of the scores that are computed at a time
 FEWEST_ROWS = 8  # of a piece: products of very few rows are summed in another order
 _FLOAT_BYTES = 4
 _BY_ELEMENT = {QUANTIZE, DEQUANTIZE, "Mul", "Div", "Add", "Cast"}
-
-_Shapes = Mapping[str, Sequence[int]]
 
 
 def split_attention(path: Path, most_bytes: int = MOST_BYTES) -> None:
@@ -30,11 +28,7 @@ def split_attention(path: Path, most_bytes: int = MOST_BYTES) -> None:
     with package_needed("compiling graphs", hint="pip install onnx"):
         import onnx
     model = onnx.load(path, load_external_data=False)
-    shapes = _shapes(model)
-    consumers: dict[str, list[Any]] = defaultdict(list)
-    for node in model.graph.node:
-        for name in node.input:
-            consumers[name].append(node)
+    shapes, consumers = shapes_of(model), readers_of(model.graph)
     large = [n for n in model.graph.node if n.op_type == "MatMul" and _float_bytes(shapes.get(n.output[0], ())) > most_bytes]
     chains = [chain for node in large if (chain := _chain(node, shapes, consumers))]
     if not chains:
@@ -43,31 +37,11 @@ def split_attention(path: Path, most_bytes: int = MOST_BYTES) -> None:
     nodes = [node for node in model.graph.node if id(node) not in replaced]
     for chain in chains:
         nodes += _pieces(model.graph, chain, shapes, most_bytes)
-    ordered = _in_order(nodes, {*(i.name for i in model.graph.input), *(c.name for c in model.graph.initializer), ""})
-    del model.graph.node[:]
-    model.graph.node.extend(ordered)
+    replace_nodes(model.graph, nodes)
     onnx.save(model, path)
 
 
-def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of tensors that are known; only those of constants are looked at, not their values."""
-    import onnx
-
-    light = onnx.ModelProto()
-    light.CopyFrom(model)
-    for constant in light.graph.initializer:
-        if len(constant.raw_data) > 1024:
-            constant.ClearField("raw_data")
-    inferred = onnx.shape_inference.infer_shapes(light, data_prop=True)
-    shapes = {constant.name: tuple(constant.dims) for constant in model.graph.initializer}
-    for value in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output):
-        sizes = tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
-        if all(sizes):
-            shapes[value.name] = sizes
-    return shapes
-
-
-def _chain(node: Any, shapes: _Shapes, consumers: Mapping[str, list[Any]]) -> list[Any] | None:
+def _chain(node: Any, shapes: Shapes, consumers: Mapping[str, list[Any]]) -> list[Any] | None:
     """Return the nodes from a product to the next one that takes what came of it, if all between work row by row."""
     scores, chain = shapes[node.output[0]], [node]
     while True:
@@ -84,7 +58,7 @@ def _chain(node: Any, shapes: _Shapes, consumers: Mapping[str, list[Any]]) -> li
             return None
 
 
-def _works_by_row(node: Any, scores: Sequence[int], shapes: _Shapes) -> bool:
+def _works_by_row(node: Any, scores: Sequence[int], shapes: Shapes) -> bool:
     if node.op_type == "Softmax":
         axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), -1)
         return axis in (-1, len(scores) - 1)
@@ -95,7 +69,7 @@ def _float_bytes(shape: Sequence[int]) -> int:
     return prod(shape) * _FLOAT_BYTES if shape else 0
 
 
-def _pieces(graph: Any, chain: Sequence[Any], shapes: _Shapes, most_bytes: int) -> Iterator[Any]:
+def _pieces(graph: Any, chain: Sequence[Any], shapes: Shapes, most_bytes: int) -> Iterator[Any]:
     """Yield the nodes that compute a chain piece by piece: the queries are split, the results joined."""
     import numpy as np
     from onnx import helper, numpy_helper
@@ -121,23 +95,3 @@ def _pieces(graph: Any, chain: Sequence[Any], shapes: _Shapes, most_bytes: int) 
             yield piece
         results.append(name)
     yield helper.make_node("Concat", results, [last.output[0]], f"{last.name}.joined", axis=axis)
-
-
-def _in_order(nodes: Sequence[Any], known: set[str]) -> list[Any]:
-    """Return the nodes so that each comes after those that make its inputs."""
-    waiting = {index: {name for name in node.input if name not in known} for index, node in enumerate(nodes)}
-    needed: dict[str, list[int]] = defaultdict(list)
-    for index, names in waiting.items():
-        for name in names:
-            needed[name].append(index)
-    ready = [index for index, names in sorted(waiting.items(), reverse=True) if not names]
-    ordered = []
-    while ready:
-        node = nodes[ready.pop()]
-        ordered.append(node)
-        for name in reversed(node.output):
-            for index in reversed(needed[name]):
-                waiting[index].discard(name)
-                if not waiting[index]:
-                    ready.append(index)
-    return ordered

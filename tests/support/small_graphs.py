@@ -32,7 +32,7 @@ def typed_model(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
 
 
-def attention_model() -> onnx.ModelProto:
+def attention_model(tokens: int = 6) -> onnx.ModelProto:
     """Return (x W + b + up(down x)) times its own transpose, as the exporter writes attention and a Linear with a LoRA."""
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["product"], "base"),
@@ -45,9 +45,9 @@ def attention_model() -> onnx.ModelProto:
         helper.make_node("Transpose", ["sum"], ["keys"], "turn", perm=[0, 2, 1]),
         helper.make_node("MatMul", ["sum", "keys"], ["y"], "scores"),
     ]
-    shapes = {"x": (1, 6, 4), "lora.s.down": (2, 4), "lora.s.up": (5, 2)}
+    shapes = {"x": (1, tokens, 4), "lora.s.down": (2, 4), "lora.s.up": (5, 2)}
     weights = {"w": RNG.standard_normal((4, 5)).astype(np.float32), "b": RNG.standard_normal(5).astype(np.float32)}
-    return model_of(nodes, shapes, weights, (1, 6, 6))
+    return model_of(nodes, shapes, weights, (1, tokens, tokens))
 
 
 def seeded_feed(model: onnx.ModelProto) -> Feed:

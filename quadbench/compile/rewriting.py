@@ -1,0 +1,66 @@
+"""Rewriting: an ONNX model -> the shapes of its tensors, its nodes by what they read and write, and new nodes in their place."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of tensors that are known; only those of constants are looked at, not their values."""
+    import onnx
+
+    light = onnx.ModelProto()
+    light.CopyFrom(model)
+    for constant in light.graph.initializer:
+        if len(constant.raw_data) > 1024:
+            constant.ClearField("raw_data")
+    inferred = onnx.shape_inference.infer_shapes(light, data_prop=True)
+    shapes = {constant.name: tuple(constant.dims) for constant in model.graph.initializer}
+    for value in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output):
+        sizes = tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
+        if all(sizes):
+            shapes[value.name] = sizes
+    return shapes
+
+
+def readers_of(graph: Any) -> dict[str, list[Any]]:
+    """Return the nodes that read each tensor; a node stands there as often as it reads it."""
+    readers: dict[str, list[Any]] = defaultdict(list)
+    for node in graph.node:
+        for name in node.input:
+            readers[name].append(node)
+    return readers
+
+
+def replace_nodes(graph: Any, nodes: Sequence[Any]) -> None:
+    """Make these the graph's nodes, each after those that make its inputs, without those whose outputs nothing needs."""
+    ordered = _in_order(nodes, {*(i.name for i in graph.input), *(c.name for c in graph.initializer), ""})
+    needed, kept = {value.name for value in graph.output}, []
+    for node in reversed(ordered):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+
+
+def _in_order(nodes: Sequence[Any], known: set[str]) -> list[Any]:
+    """Return the nodes so that each comes after those that make its inputs."""
+    waiting = {index: {name for name in node.input if name not in known} for index, node in enumerate(nodes)}
+    needed: dict[str, list[int]] = defaultdict(list)
+    for index, names in waiting.items():
+        for name in names:
+            needed[name].append(index)
+    ready = [index for index, names in sorted(waiting.items(), reverse=True) if not names]
+    ordered = []
+    while ready:
+        node = nodes[ready.pop()]
+        ordered.append(node)
+        for name in reversed(node.output):
+            for index in reversed(needed[name]):
+                waiting[index].discard(name)
+                if not waiting[index]:
+                    ready.append(index)
+    return ordered
