@@ -27,8 +27,9 @@ OTHER_PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "results
 MEASURED = [page for page in PAGES if page.parent.name == "measured" and page.stem != "index"]
 GLOSSARY = (
     "ABI, acceptance, acknowledgement, adapter, adapter weight, admission, anchor, artifact, attempt, base, baseline",
-    "block, budget, bundle, case, caveat, compiled bundle, component, decision, deployment, device profile, dialect, encoding",
-    "estimator, fencing token, forecast, foundation model, gate, gauge, headroom, installation, inventory, item, job, judgement",
+    "block, branch, budget, bundle, case, caveat, compiled bundle, component, decision, deployment, device profile, dialect",
+    "encoding, estimator, fencing token, forecast, foundation model, gate, gauge, headroom, installation, inventory, item, job",
+    "judgement",
     "kit, launch, layer, layout, lease, line, LoRA pair, LoRA profile, merge, mix, network, night, probe, push set, quarantine",
     "record, reference, residual, retry, role, rollout, ruling, run, sample, sampler table, seat, shared, per-graph, resident",
     "merged-at-load, float, site, store, stored, study, subject, target, target key, task, toolchain, trace, trajectory, truth",

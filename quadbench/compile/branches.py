@@ -18,7 +18,7 @@ from quadbench.lint.graph import DEQUANTIZE, QUANTIZE
 
 _UP, _DOWN = ".up", ".down"
 _PRODUCTS = ("Gemm", "Conv")
-_LOST_LAYOUT = 1 / 7  # of the time of a convolution over neighbours goes to weights that ONNX Runtime cannot lay out as it loads
+_LOST_LAYOUT = 1 / 7  # the share that a convolution over neighbours takes longer where its weights are not constants
 _FUSED = "com.microsoft"  # the domain of FusedConv, a Conv that adds a fourth input
 
 
