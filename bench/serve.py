@@ -5,10 +5,10 @@
     python bench/serve.py viewers recipes/quickstart.yaml [--viewers 50] [--blocks 12] [--results results]
 
 `--quick` makes each small enough to be tried. `pages` starts the command as people do, as often as there are rounds, and asks
-each page of it twice: the first time nothing of it was read before. `reports` has `quadbench report` write those of the longest
-runs that a recipe may have. `viewers` launches the recipe's first task on a virtual device in turn without viewers and with
-them, A B B A, while the server runs in both; half of the viewers listen to the first page, the others ask for it as often as a
-page without script does. Server, viewers and device are processes of this machine.
+each page of it twice: the first time nothing of it was read before. Then it has the report of the last run written. `reports`
+has `quadbench report` write those of the longest runs that a recipe may have. `viewers` launches the recipe's first task on a virtual
+device in turn without viewers and with them, A B B A, while the server runs in both; half of the viewers listen to the first page,
+the others ask for it as often as a page without script does. Server, viewers and device are processes of this machine.
 """
 
 import argparse
@@ -110,6 +110,7 @@ def pages(options: argparse.Namespace) -> None:
                     measured.append([_timed(port, path), _timed(port, path)])
         for path, measured in times.items():
             say(f"`{path.replace(run_id, 'RUN')}`", *(said(list(of_one)) for of_one in zip(*measured, strict=True)))
+        say(f"report of the last run, CPU, clock, memory and size: {', '.join(_reported(layout, run_id, rounds))}")
 
 
 def reports(options: argparse.Namespace) -> None:
@@ -126,9 +127,14 @@ def reports(options: argparse.Namespace) -> None:
             with engine.connect() as connection:
                 samples = connection.scalar(sa.text("SELECT count(*) FROM samples"))
             engine.dispose()
-            busy, clock, peaks = zip(*(_report(layout, run_id) for _ in range(rounds)), strict=True)
-            size = f"{layout.report(run_id).stat().st_size / 1e6:.2f} MB"
-            say(devices, tasks, 2 * devices * launches, samples, said(busy), said(clock), f"{max(peaks):.0f} MB", size)
+            say(devices, tasks, 2 * devices * launches, samples, *_reported(layout, run_id, rounds))
+
+
+def _reported(layout: Layout, run_id: str, rounds: int) -> tuple[str, str, str, str]:
+    """Return of the command that writes a run's report: the CPU's and the clock's seconds, its memory, and the page's bytes."""
+    busy, clock, peaks = zip(*(_report(layout, run_id) for _ in range(rounds)), strict=True)
+    size = f"{layout.report(run_id).stat().st_size / 1e6:.2f} MB"
+    return said(list(busy)), said(list(clock)), f"{max(peaks):.0f} MB", size
 
 
 def _report(layout: Layout, run_id: str) -> tuple[float, float, float]:
