@@ -6,9 +6,10 @@
 
 `--quick` makes each small enough to be tried. `pages` starts the command as people do, as often as there are rounds, and asks
 each page of it twice: the first time nothing of it was read before. Then it has the report of the last run written. `reports`
-has `quadbench report` write those of the longest runs that a recipe may have. `viewers` launches the recipe's first task on a virtual
-device in turn without viewers and with them, A B B A, while the server runs in both; half of the viewers listen to the first page,
-the others ask for it as often as a page without script does. Server, viewers and device are processes of this machine.
+has `quadbench report` write those of the longest runs that a recipe may have. `viewers` launches the recipe's first task on a
+virtual device in turn without viewers and with them, A B B A, while the server runs in both; half of the viewers listen to the
+first page, the others ask for it as often as a page without script does. Server, viewers and device are processes of this
+machine.
 """
 
 import argparse
