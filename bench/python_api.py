@@ -7,9 +7,9 @@ fresh process. `python` runs each graph as often as the harness does for an imag
 it has no sampler, no image and no clock but that of its runs. `unwatched` is the harness with `memory_period_ms` 0. Rounds go
 through all sides, every second one backwards.
 
-A figure is the median over launches of a launch's median; the ratio to the harness has its interval at 95 % over blocks of two
-launches. CPU time in user mode, which other work on the machine changes less, is of loading and running: of the harness's whole
-process, and of Python's without its imports.
+A figure is the median over launches of a launch's, which is the mean over tasks of their medians; the ratio to the harness has
+its interval at 95 % over blocks of two launches. CPU time in user mode, which other work on the machine changes less, is of
+loading and running: of the harness's whole process, and of Python's without its imports.
 """
 
 import argparse
@@ -19,9 +19,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ def run_in_python(plan: Mapping[str, Any]) -> dict[str, float]:
     unet = GraphSession(str(root / plan["unets"]["base"]["path"]), runtime)
     bound = {name: component.bound({}) for name, component in components.items()}
     adapters = {name: unet.bound(lora_inputs(plan, name, unet)) for name in plan["tasks"]}
-    steps_ns, images_ns = [], []
+    steps_ns, images_ns = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
     for block in plan["sequence"]:
         task = plan["tasks"][block["task"]]
         steps = len(json.loads((root / task["table"]).read_text())["steps"])
@@ -96,10 +97,15 @@ def run_in_python(plan: Mapping[str, Any]) -> dict[str, float]:
                 own_ns.append(time.perf_counter_ns() - step_begin)
             components["vae_decoder"].session.run_with_iobinding(bound["vae_decoder"])
             if iteration >= block["warmup"]:
-                steps_ns += own_ns
-                images_ns.append(time.perf_counter_ns() - begin)
+                steps_ns[block["task"]] += own_ns
+                images_ns[block["task"]].append(time.perf_counter_ns() - begin)
     user_s = resource.getrusage(resource.RUSAGE_SELF).ru_utime - before_s
-    return {"unet_ns": median(steps_ns), "graphs_ns": median(images_ns), "user_ns": user_s * 1e9}
+    return {"unet_ns": over_tasks(steps_ns), "graphs_ns": over_tasks(images_ns), "user_ns": user_s * 1e9}
+
+
+def over_tasks(times: Mapping[str, Sequence[float]]) -> float:
+    """Return the mean over tasks of their medians: tasks differ in what a step and an image take."""
+    return mean(map(median, times.values()))
 
 
 def lora_inputs(plan: Mapping[str, Any], task: str, unet: GraphSession) -> dict[str, np.ndarray]:
@@ -118,14 +124,16 @@ def heard(lines: Sequence[str]) -> dict[str, float]:
     """Return the same medians of a harness's events."""
     samples = [event for event in map(json.loads, lines) if event.get("event") == "sample" and not event.get("is_warmup")]
     parts = ("text_encoder_ns", "vae_encoder_ns", "unet_ns", "vae_decoder_ns")
-    images: list[float] = []
+    steps, images = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
     total = 0.0
     for sample in samples:
         total += sample["value"] if sample["metric"] in parts else 0.0
+        if sample["metric"] == "unet_ns":
+            steps[sample["task"]].append(sample["value"])
         if sample["metric"] == "end_to_end_ns":
-            images.append(total)
+            images[sample["task"]].append(total)
             total = 0.0
-    return {"unet_ns": median(s["value"] for s in samples if s["metric"] == "unet_ns"), "graphs_ns": median(images)}
+    return {"unet_ns": over_tasks(steps), "graphs_ns": over_tasks(images)}
 
 
 def launched(command: Sequence[str]) -> tuple[list[str], float]:
