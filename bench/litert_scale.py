@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ from quadbench.cli.console import RunConsole
 from quadbench.compile import litert_process
 from quadbench.compile.litert_sdk import sdk_for, search_path
 from quadbench.compile.tflite.operators import operators_of
-from quadbench.host import kill_group, start_bound
+from quadbench.host import kill_group, python_module, start_bound
 from quadbench.quad.chosen import bundle_folder
 from quadbench.quad.named import read_recipe
 from quadbench.results.layout import Layout
@@ -91,7 +90,7 @@ def _row(graph: Graph, source: Path, soc: str, most_bytes: float, folder: Path) 
 
 def _cost(words: list[str], environment: dict[str, str], most_bytes: float, product: Path) -> Cost:
     """Run the process of a graph, and look at it and its children until it ends."""
-    argv, began, most, largest = [sys.executable, "-m", litert_process.__name__, *words], time.monotonic(), 0, 0
+    argv, began, most, largest = python_module(litert_process.__name__, *words), time.monotonic(), 0, 0
     log = product.with_suffix(".log")
     with log.open("wb") as output:
         process = start_bound(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment)

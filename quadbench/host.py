@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -158,6 +159,14 @@ def file_lock(path: Path, holder: str, waiting: Callable[[str], object]) -> Iter
         file.write(holder)
         file.flush()
         yield
+
+
+def python_module(name: str, *words: str) -> list[str]:
+    """Return the command that runs a module as this process's Python would, whatever lies in the working directory.
+
+    Without `-P` a file or folder there, `onnx.py` or `litert/`, would be taken for the package of that name.
+    """
+    return [sys.executable, "-P", "-m", name, *words]
 
 
 def start_bound(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:

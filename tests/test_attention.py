@@ -7,6 +7,7 @@ import onnxruntime
 import pytest
 
 from quadbench.compile.attention import split_attention
+from quadbench.compile.rewriting import RUNTIMES_OWN
 
 onnx = pytest.importorskip("onnx")
 
@@ -71,6 +72,51 @@ def test_each_piece_is_done_before_the_next_one_begins(tmp_path: Path) -> None:
     split_attention(path, BYTES // 3)
     pieces = [node.name.rpartition("piece")[2] for node in onnx.load(path).graph.node if "piece" in node.name]
     assert pieces == sorted(pieces)
+
+
+def write_fused_attention(path: Path, *, transposed: str = "") -> None:
+    """Float attention as ONNX Runtime leaves it: the scale is in the product of queries and keys."""
+    first, last = ({f"trans{transposed[1]}": 1} if transposed[:1] == place else {} for place in "01")
+    nodes = [
+        onnx.helper.make_node("QuickGelu", ["q"], ["queries"], "gelu", domain=RUNTIMES_OWN),
+        onnx.helper.make_node("FusedMatMul", ["queries", "k"], ["scores"], "product", domain=RUNTIMES_OWN, alpha=0.5, **first),
+        onnx.helper.make_node("Softmax", ["scores"], ["shares"], "softmax", axis=-1),
+        onnx.helper.make_node("FusedMatMul", ["shares", "v"], ["out"], "values", domain=RUNTIMES_OWN, **last),
+    ]
+    shapes = {
+        "q": (HEADS, TOKENS, WIDTH),
+        "k": (HEADS, WIDTH, TOKENS),
+        "v": (HEADS, TOKENS, WIDTH),
+        "out": (HEADS, TOKENS, WIDTH),
+    }
+    if transposed[:1] == "0":
+        name = {"A": "q", "B": "k"}[transposed[1]]
+        shapes[name] = (HEADS, *reversed(shapes[name][1:]))
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    graph = onnx.helper.make_graph(nodes, "attention", values[:3], values[3:])
+    graph.value_info.append(onnx.helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, SCORES))
+    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in (("", 21), (RUNTIMES_OWN, 1))]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+
+
+def test_products_of_onnx_runtime_s_own_are_computed_in_pieces_too(tmp_path: Path) -> None:
+    path = tmp_path / "attention.onnx"
+    write_fused_attention(path)
+    before = computed(path)
+    split_attention(path, BYTES // 3)
+    operators = [node.op_type for node in onnx.load(path).graph.node]
+    assert operators.count("FusedMatMul") == 6
+    np.testing.assert_array_equal(before[0], computed(path)[0])
+
+
+@pytest.mark.parametrize("transposed", ["0A", "0B", "1A"])
+def test_products_that_transpose_stay_whole(tmp_path: Path, transposed: str) -> None:
+    path = tmp_path / "attention.onnx"
+    write_fused_attention(path, transposed=transposed)
+    assert np.isfinite(computed(path)[0]).all()
+    before = path.read_bytes()
+    split_attention(path, 1)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("graph", [{"axis": 1}, {"branches": True}])

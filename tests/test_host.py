@@ -1,12 +1,14 @@
-"""This machine: memory that was freed goes back to the system, and a lock says who holds it."""
+"""This machine: freed memory goes back to the system, a lock says who holds it, and modules are the installed ones."""
 
 import ctypes
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from quadbench.host import file_lock, give_back
+from quadbench.host import file_lock, give_back, python_module
 
 PIECE, PIECES = 100_000, 2000  # below what the C library maps, and so returns, by itself
 
@@ -40,6 +42,16 @@ def test_who_waits_for_a_lock_is_told_who_holds_it_and_goes_on_when_it_is_free(t
     waiting.join()
     assert told == ["the first"]
     assert ended.is_set()
+
+
+def test_a_file_in_the_working_directory_is_not_taken_for_a_package(tmp_path: Path) -> None:
+    (tmp_path / "argparse.py").write_text("raise SystemExit('taken for the package')")
+    module = subprocess.run(
+        [sys.executable, "-m", "quadbench", "--version"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    safe = subprocess.run(python_module("quadbench", "--version"), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (module.returncode, safe.returncode) == (1, 0)
+    assert "quadbench" in safe.stdout
 
 
 def _resident_bytes() -> int:

@@ -177,7 +177,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
 
-        parser.exit(message=f"quadbench {version('quadbench')}\n")
+        sys.stdout.write(f"quadbench {version('quadbench')}\n")
+        parser.exit()
 
 
 def _is_interrupt(error: BaseException | None) -> bool:

@@ -2,7 +2,6 @@
 
 import argparse
 import getpass
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -19,6 +18,7 @@ from quadbench.cli.night_dry_run import print_faults, print_plan
 from quadbench.cli.night_outputs import add_outputs, write_outputs
 from quadbench.cli.options import add_command, duration_s, next_command
 from quadbench.errors import QuadbenchError, UserError
+from quadbench.host import python_module
 from quadbench.nightly.ending import ERROR, exit_code
 from quadbench.nightly.launcher import Here, Launcher
 from quadbench.nightly.night_file import load_night_file
@@ -131,7 +131,7 @@ def _freeze(options: argparse.Namespace, name: str, source: str) -> int:
 def _schedule(options: argparse.Namespace, path: Path) -> int:
     name = load_night_file(path).name
     farm = ("--farm", options.farm) if options.farm else ()
-    command = (sys.executable, "-m", "quadbench", "nightly", str(path.resolve()), "--results", str(options.layout.root.resolve()))
+    command = python_module("quadbench", "nightly", str(path.resolve()), "--results", str(options.layout.root.resolve()))
     if options.cron:
         print_text(cron_line((*command, *farm), path.resolve().parent, options.at))
         return 0

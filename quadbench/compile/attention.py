@@ -9,13 +9,14 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from quadbench.compile.rewriting import Shapes, readers_of, replace_nodes, shapes_of
+from quadbench.compile.rewriting import Shapes, readers_of, replace_nodes, shapes_of, transposes
 from quadbench.errors import package_needed
 from quadbench.lint.graph import DEQUANTIZE, QUANTIZE
 
 MOST_BYTES = 64 * 2**20  # of the scores that are computed at a time
 FEWEST_ROWS = 8  # of a piece: products of very few rows are summed in another order
 _FLOAT_BYTES = 4
+_PRODUCTS = ("MatMul", "FusedMatMul")  # the latter is ONNX Runtime's, with the scale of a float graph's scores in it
 _BY_ELEMENT = {QUANTIZE, DEQUANTIZE, "Mul", "Div", "Add", "Cast"}
 
 
@@ -29,7 +30,7 @@ def split_attention(path: Path, most_bytes: int = MOST_BYTES) -> None:
         import onnx
     model = onnx.load(path, load_external_data=False)
     shapes, consumers = shapes_of(model), readers_of(model.graph)
-    large = [n for n in model.graph.node if n.op_type == "MatMul" and _float_bytes(shapes.get(n.output[0], ())) > most_bytes]
+    large = [node for node in model.graph.node if _is_product(node) and _float_bytes(shapes.get(node.output[0], ())) > most_bytes]
     chains = [chain for node in large if (chain := _chain(node, shapes, consumers))]
     if not chains:
         return
@@ -52,10 +53,14 @@ def _chain(node: Any, shapes: Shapes, consumers: Mapping[str, list[Any]]) -> lis
         if following.input[0] != name:
             return None
         chain.append(following)
-        if following.op_type == "MatMul":
+        if _is_product(following):
             return chain if len(chain) > 2 else None
         if not _works_by_row(following, scores, shapes):
             return None
+
+
+def _is_product(node: Any) -> bool:
+    return node.op_type in _PRODUCTS and not transposes(node)
 
 
 def _works_by_row(node: Any, scores: Sequence[int], shapes: Shapes) -> bool:

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from quadbench.artifacts import LORA_PREFIX
-from quadbench.compile.rewriting import Shapes, readers_of, replace_nodes, shapes_of
+from quadbench.compile.rewriting import RUNTIMES_OWN, Shapes, readers_of, replace_nodes, shapes_of
 from quadbench.errors import package_needed
 from quadbench.lint.graph import DEQUANTIZE, QUANTIZE
 
 _UP, _DOWN = ".up", ".down"
 _PRODUCTS = ("Gemm", "Conv")
 _LOST_LAYOUT = 1 / 7  # the share that a convolution over neighbours takes longer where its weights are not constants
-_FUSED = "com.microsoft"  # the domain of FusedConv, a Conv that adds a fourth input
 
 
 def ease_branches(source: Path, path: Path) -> bool:
@@ -79,8 +78,8 @@ def _rewrite(model: Any) -> None:
         else:
             _into_sum(branch, producers)
     replace_nodes(graph, [*merges, *graph.node])
-    if not any(entry.domain == _FUSED for entry in model.opset_import):
-        model.opset_import.append(helper.make_opsetid(_FUSED, 1))
+    if not any(entry.domain == RUNTIMES_OWN for entry in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(RUNTIMES_OWN, 1))
 
 
 def _branches(graph: Any, shapes: Shapes, producers: dict[str, Any]) -> Iterator[_LoraNodes]:
@@ -184,7 +183,7 @@ def _into_weights(graph: Any, branch: _LoraNodes, shapes: Shapes, producers: dic
         graph.initializer.append(_sizes(f"{merged}.{key}.shape", sizes))
         yield helper.make_node("Reshape", [name, f"{merged}.{key}.shape"], [f"{merged}.{key}"], f"{merged}.{key}")
     operands = [f"{merged}.down", up, "", f"{merged}.base"]  # (1, r, I k k, 1), (O, r, 1, 1), no bias, (1, O, I k k, 1)
-    yield helper.make_node("FusedConv", operands, [f"{merged}.flat"], f"{merged}.flat", domain=_FUSED)
+    yield helper.make_node("FusedConv", operands, [f"{merged}.flat"], f"{merged}.flat", domain=RUNTIMES_OWN)
     graph.initializer.append(_sizes(f"{merged}.shape", (outputs, *kernel)))
     yield helper.make_node("Reshape", [f"{merged}.flat", f"{merged}.shape"], [merged], merged)
 
@@ -203,6 +202,6 @@ def _into_sum(branch: _LoraNodes, producers: dict[str, Any]) -> None:
     producers[branch.term].output[0] = total
     up.input[0] = branch.down.output[0]
     if up.op_type == "Conv":
-        up.op_type, up.domain = "FusedConv", _FUSED
+        up.op_type, up.domain = "FusedConv", RUNTIMES_OWN
         up.input.append("")  # no bias
     up.input.append(branch.base.output[0])

@@ -13,6 +13,7 @@ import numpy as np
 
 from quadbench.compile.apart import run_apart
 from quadbench.errors import HarnessError
+from quadbench.host import python_module
 
 PROVIDER = "QNNExecutionProvider"
 
@@ -30,7 +31,7 @@ def run_on_emulator(
         folder = Path(name)
         for i, feed in enumerate(feeds):
             np.savez(folder / f"{i}.npz", allow_pickle=False, **feed)
-        argv = [sys.executable, "-m", __name__, str(model), htp_arch.removeprefix("v"), name, str(len(feeds))]
+        argv = python_module(__name__, str(model), htp_arch.removeprefix("v"), name, str(len(feeds)))
         ending = run_apart(argv, folder / "said.log", timeout_s)
         if not ending.is_ok:
             raise HarnessError("\n".join((f"the HTP emulator {ending.words} on '{model.name}':", *ending.last_lines)))

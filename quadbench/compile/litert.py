@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from quadbench.compile.kept import OneByOne
 from quadbench.compile.litert_sdk import litert_version, sdk_for, search_path
 from quadbench.compile.product import Product
 from quadbench.errors import BuildError
+from quadbench.host import python_module
 from quadbench.results.code import code_digests
 
 TIMEOUT_S = 4 * 3600.0
@@ -59,7 +59,7 @@ class LiteRtCompiler:
     def _compile(self, name: str, source: Path, product: Path) -> int:
         """Write the product of one graph, and return the memory that it took."""
         chip = ["--soc", self.soc] if self.soc else []
-        argv = [sys.executable, "-m", litert_process.__name__, str(source), str(product), *chip]
+        argv = python_module(litert_process.__name__, str(source), str(product), *chip)
         ending = run_apart(argv, product.with_suffix(".log"), self.timeout_s, self._environment(product.parent))
         if not ending.is_ok:
             raise BuildError("\n".join((f"LiteRT's compiler {ending.words} on '{name}':", *ending.last_lines)))

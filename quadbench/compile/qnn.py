@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,6 +15,7 @@ from quadbench.compile.kept import OneByOne
 from quadbench.compile.product import Product
 from quadbench.compile.single_file import CONTEXT_OP, operators
 from quadbench.errors import BuildError, MissingDependencyError
+from quadbench.host import python_module
 from quadbench.results.code import code_digests
 
 TIMEOUT_S = 4 * 3600.0  # the U-Net of Stable Diffusion 1.5 took 13 minutes on two cores
@@ -73,7 +73,7 @@ class QnnCompiler:
 
     def _run(self, source: Path, product: Path, *options: str) -> Ending:
         chip = ["--htp-arch", self.htp_arch.removeprefix("v"), "--soc-model", str(self.soc_model)]
-        argv = [sys.executable, "-m", qnn_process.__name__, str(source), str(product), *chip, *options]
+        argv = python_module(qnn_process.__name__, str(source), str(product), *chip, *options)
         return run_apart(argv, product.with_suffix(".log"), self.timeout_s)
 
     def _refusal(self, name: str, source: Path, product: Path, ending: Ending) -> BuildError:

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Shapes = Mapping[str, tuple[int, ...]]
+RUNTIMES_OWN = "com.microsoft"  # the domain of operators that ONNX Runtime's optimizer puts in and ONNX does not know
+_SHAPED_ALIKE = {"FusedMatMul": "MatMul", "FusedConv": "Conv", "QuickGelu": "Sigmoid", "Gelu": "Sigmoid"}
 
 
 def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
@@ -16,6 +18,9 @@ def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
     for constant in light.graph.initializer:
         if len(constant.raw_data) > 1024:
             constant.ClearField("raw_data")
+    for node in light.graph.node:
+        if node.domain == RUNTIMES_OWN and node.op_type in _SHAPED_ALIKE and not transposes(node):
+            _make_standard(node)
     inferred = onnx.shape_inference.infer_shapes(light, data_prop=True)
     shapes = {constant.name: tuple(constant.dims) for constant in model.graph.initializer}
     for value in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output):
@@ -23,6 +28,21 @@ def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
         if all(sizes):
             shapes[value.name] = sizes
     return shapes
+
+
+def _make_standard(node: Any) -> None:
+    """Make of an operator of ONNX Runtime's own the one of ONNX whose output has the same shape."""
+    node.op_type, node.domain = _SHAPED_ALIKE[node.op_type], ""
+    is_conv = node.op_type == "Conv"
+    kept = [attribute for attribute in node.attribute if is_conv and not attribute.name.startswith("activation")]
+    del node.input[3 if is_conv else 2 :]  # without what a FusedConv adds
+    del node.attribute[:]
+    node.attribute.extend(kept)
+
+
+def transposes(node: Any) -> bool:
+    """Say whether a product of ONNX Runtime's own transposes one of its inputs before."""
+    return any(attribute.name.startswith("trans") and attribute.i for attribute in node.attribute)
 
 
 def readers_of(graph: Any) -> dict[str, list[Any]]:

@@ -6,7 +6,6 @@ Each registry is asked by its ordinary client: npm, pip, and for Maven a request
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
 import urllib.request
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from quadbench.artifacts.device_text import one_line
 from quadbench.artifacts.kit import Origin
 from quadbench.artifacts.names import check_sha256
 from quadbench.errors import ArtifactError, MissingDependencyError, UnknownNameError, UserError, shown
+from quadbench.host import python_module
 from quadbench.results.digests import sha256_of
 from quadbench.target.abi import Abi
 
@@ -171,7 +171,7 @@ def fetch(package: Package, folder: Path, *, maven: str) -> Path:
             return _taken(archive, package.member, folder)
         case PipPackage():
             where = ["--python-version", package.python, "--platform", package.platform, "--dest", str(folder)]
-            pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+            pip = python_module("pip", "download", "--no-deps", "--only-binary", ":all:")
             _run([*pip, *where, f"{package.name}=={package.version}"], package)
             return _checked(folder, package)
         case MavenPackage():
