@@ -4,8 +4,9 @@
     python bench/switches.py [RUN] [--results DIR]
 
 Takes every image that followed a switch from another task. The k-th of the i-th shared launch and the k-th of the i-th per-graph
-launch are a pair: the same task at the same place of the sequence. Prints for each pair its times, then the mean log ratio of the
-pairs, per-graph to shared, with Student's interval at 95 %, and the peak memory of each launch.
+launch are a pair: the same task at the same place of the sequence. Prints for each pair its times, then the ratio, per-graph to
+shared, of each pair of launches, their mean and Student's interval at 95 % over them, since images of one launch are not
+independent, and the peak memory of each launch.
 """
 
 import argparse
@@ -42,16 +43,17 @@ def main() -> None:
     options = parser.parse_args()
     records = [r for r in load_run(Layout(options.results), options.run_id).records if r.status is Status.OK]
     sides = [[r for r in records if r.variant is variant] for variant in (Variant.SHARED, Variant.PER_GRAPH)]
-    pairs = [pair for launches in zip(*sides, strict=True) for pair in zip(*map(switched, launches), strict=True)]
+    launches = [list(zip(*map(switched, both), strict=True)) for both in zip(*sides, strict=True)]
     print("| to | switch: shared, per-graph, ms | image: shared, per-graph, s | ratio of both together |\n|---|---|---|---|")  # noqa: T201
-    for shared, own in pairs:
+    for shared, own in (pair for pairs in launches for pair in pairs):
         switches, images = (
             f"{shared.switch_ns / 1e6:.2f}, {own.switch_ns / 1e6:.0f}",
             f"{shared.image_ns / 1e9:.1f}, {own.image_ns / 1e9:.1f}",
         )
         print(f"| `{shared.task}` | {switches} | {images} | {own.together_ns / shared.together_ns:.3f} |")  # noqa: T201
-    print(f"\nswitch and image, per-graph / shared: {interval([math.log(o.together_ns / s.together_ns) for s, o in pairs])}")  # noqa: T201
-    print(f"image alone: {interval([math.log(o.image_ns / s.image_ns) for s, o in pairs])}")  # noqa: T201
+    together = [mean(math.log(own.together_ns / shared.together_ns) for shared, own in pairs) for pairs in launches]
+    alone = [mean(math.log(own.image_ns / shared.image_ns) for shared, own in pairs) for pairs in launches]
+    print(f"\nswitch and image, per-graph / shared: {described(together)}\nimage alone: {described(alone)}")  # noqa: T201
     for record in records:
         peaks = {
             metric: max(s.value for s in record.samples if s.metric == metric)
@@ -71,10 +73,14 @@ def switched(record: RunRecord) -> Iterator[Switched]:
             switch_ns = 0.0
 
 
-def interval(logs: list[float]) -> str:
+def described(logs: list[float]) -> str:
+    """The mean ratio of the pairs of launches, its interval where there are several, and each."""
+    each = ", ".join(f"{math.exp(log):.3f}" for log in logs)
+    if len(logs) == 1:
+        return f"{each}, of one pair of launches"
     half = t_quantile(0.975, len(logs) - 1) * stdev(logs) / math.sqrt(len(logs))
     low, middle, high = (math.exp(mean(logs) + by) for by in (-half, 0.0, half))
-    return f"{middle:.3f} ({low:.3f} to {high:.3f}, {len(logs)} pairs)"
+    return f"{middle:.3f} ({low:.3f} to {high:.3f}) of {len(logs)} pairs of launches: {each}"
 
 
 if __name__ == "__main__":
