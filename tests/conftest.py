@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
     from support.ai_hub_graphs import Sources
     from support.ai_hub_service import AiHubService
+    from support.live_site import Site
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: its threads cost more than the tiny model's operators
 # Tests keep nothing in somebody's database or store, and no terminal of somebody's is as wide as what they print.
@@ -64,6 +65,19 @@ def browser() -> Iterator["Browser"]:
     """Debian's chromium. For one module, as its driver runs an event loop in this thread for as long."""
     with chromium() as started:
         yield started
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Site"]:
+    """The live page of a lab with runs, nights, a farm and work under way."""
+    pytest.importorskip("fastapi")
+    from support.live_lab import fill
+    from support.live_site import served
+
+    layout = Layout(tmp_path_factory.mktemp("lab"))
+    fill(layout)
+    with served(layout) as site:
+        yield site
 
 
 @pytest.fixture(scope="session")

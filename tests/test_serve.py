@@ -38,14 +38,6 @@ REPORTS = (f"/runs/{RUN}/report", f"/nights/{NIGHT}/report")
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    layout = Layout(tmp_path_factory.mktemp("lab"))
-    fill(layout)
-    with served(layout) as site:
-        yield site
-
-
-@pytest.fixture(scope="module")
 def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A lab in which every text that comes from outside attacks who looks at it."""
     layout = Layout(tmp_path_factory.mktemp("attacked"))

@@ -1,7 +1,6 @@
 """The live page's API answers with what commands print, as its own document says."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,14 +26,6 @@ ANSWERS = (
     "/api/history",
     "/api/history/restyle",
 )
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    layout = Layout(tmp_path_factory.mktemp("lab"))
-    fill(layout)
-    with served(layout) as site:
-        yield site
 
 
 @pytest.mark.parametrize("path", ANSWERS)

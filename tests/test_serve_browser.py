@@ -47,14 +47,6 @@ PAGES = (
 ALL_PAGES = (*PAGES, "/history", "/history/restyle", "/nothing", "/sign-in")
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    layout = Layout(tmp_path_factory.mktemp("lab"))
-    fill(layout)
-    with served(layout) as site:
-        yield site
-
-
 class Held(Silent):
     """Holds each device's first launch until whoever looks has seen it."""
 
