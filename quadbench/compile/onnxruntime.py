@@ -11,6 +11,7 @@ from quadbench.artifacts import Caveat, Graph, Kernels
 from quadbench.compile.attention import split_attention
 from quadbench.compile.branches import ease_branches
 from quadbench.compile.kernels import kernels_of
+from quadbench.compile.order import defer_weights
 from quadbench.compile.outside import keep_outside
 from quadbench.compile.product import Product
 from quadbench.compile.weights import let_weights_fold
@@ -59,6 +60,7 @@ class OnnxRuntimeCompiler:
             let_weights_fold(folder / name)
             with suppress(MissingDependencyError):  # then a run takes more memory, and computes the same
                 split_attention(folder / name)
+                defer_weights(folder / name)
             if graph.data:
                 keep_outside(source / name, folder / name)
         is_simulated = any(counts.is_simulated for counts in kernels.values())
