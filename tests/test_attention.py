@@ -1,15 +1,19 @@
 """Attention in pieces: the same values to the last bit, and no whole map of scores."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 
+pytest.importorskip("onnx")  # the graphs are written here
+
+import onnx
+from support.small_graphs import model_of
+
 from quadbench.compile.attention import split_attention
 from quadbench.compile.rewriting import RUNTIMES_OWN
-
-onnx = pytest.importorskip("onnx")
 
 HEADS, TOKENS, WIDTH = 2, 48, 4
 SCORES = (HEADS, TOKENS, TOKENS)
@@ -117,6 +121,88 @@ def test_products_that_transpose_stay_whole(tmp_path: Path, transposed: str) -> 
     before = path.read_bytes()
     split_attention(path, 1)
     assert path.read_bytes() == before
+
+
+Shapes = dict[str, tuple[int, ...]]
+PLAIN: Shapes = {
+    "q": (HEADS, TOKENS, WIDTH),
+    "k": (HEADS, WIDTH, TOKENS),
+    "v": (HEADS, TOKENS, WIDTH),
+    "y": (HEADS, TOKENS, WIDTH),
+}
+
+
+def write_plain_attention(path: Path, shapes: Shapes, between: Sequence[onnx.NodeProto] = ()) -> onnx.ModelProto:
+    """Write float attention of nodes without names; `between` makes the shares of the scores, or Softmax does."""
+    softmax = onnx.helper.make_node("Softmax", ["scores"], ["shares"])
+    first, last = (onnx.helper.make_node("MatMul", *names) for names in ((["q", "k"], ["scores"]), (["shares", "v"], ["y"])))
+    inputs = {name: shape for name, shape in shapes.items() if name != "y"}
+    model = model_of([first, *(between or [softmax]), last], inputs, {}, shapes["y"])
+    onnx.save(model, path)
+    return model
+
+
+def test_nodes_without_names_are_computed_in_pieces_too(tmp_path: Path) -> None:
+    path = tmp_path / "attention.onnx"
+    write_plain_attention(path, PLAIN)
+    before = computed(path)
+    split_attention(path, BYTES // 3)
+    assert [node.op_type for node in onnx.load(path).graph.node].count("Softmax") == 3
+    np.testing.assert_array_equal(before[0], computed(path)[0])
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {"q": (TOKENS, WIDTH)},
+        {"q": (TOKENS, TOKENS), "k": (HEADS, TOKENS, TOKENS)},
+        {"k": (WIDTH,), "q": (TOKENS, WIDTH), "v": (TOKENS, WIDTH), "y": (WIDTH,)},
+        {"q": (TOKENS, WIDTH), "k": (WIDTH, TOKENS)},
+    ],
+    ids=["queries of all heads", "as many channels as tokens", "a key", "values of each head"],
+)
+def test_rows_in_another_dimension_stay_whole(tmp_path: Path, shapes: Shapes) -> None:
+    path = tmp_path / "attention.onnx"
+    write_plain_attention(path, PLAIN | shapes)
+    assert np.isfinite(computed(path)[0]).all()
+    before = path.read_bytes()
+    split_attention(path, 1)
+    assert path.read_bytes() == before
+
+
+def test_scores_that_are_an_output_stay_whole(tmp_path: Path) -> None:
+    path = tmp_path / "attention.onnx"
+    model = write_plain_attention(path, PLAIN)
+    model.graph.output.append(onnx.helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, SCORES))
+    onnx.save(model, path)
+    before = path.read_bytes()
+    split_attention(path, 1)
+    assert path.read_bytes() == before
+
+
+def test_a_mask_of_unknown_shape_is_none_of_a_single_value(tmp_path: Path) -> None:
+    path = tmp_path / "attention.onnx"
+    masked = [
+        onnx.helper.make_node("Add", ["scores", "mask"], ["masked"]),
+        onnx.helper.make_node("Softmax", ["masked"], ["shares"]),
+    ]
+    model = write_plain_attention(path, PLAIN, masked)
+    model.graph.input.append(onnx.helper.make_tensor_value_info("mask", onnx.TensorProto.FLOAT, None))
+    onnx.save(model, path)
+    before = path.read_bytes()
+    split_attention(path, 1)
+    assert path.read_bytes() == before
+
+
+def test_of_chains_that_share_a_product_one_is_computed_in_pieces(tmp_path: Path) -> None:
+    path = tmp_path / "attention.onnx"
+    steps = [("Softmax", "scores", "rows"), ("MatMul", "rows", "mixed"), ("Softmax", "mixed", "shares")]
+    nodes = [onnx.helper.make_node(step, [name, "m"] if step == "MatMul" else [name], [result]) for step, name, result in steps]
+    write_plain_attention(path, PLAIN | {"m": SCORES}, nodes)
+    before = computed(path)
+    split_attention(path, BYTES // 2)
+    assert [node.op_type for node in onnx.load(path).graph.node].count("Softmax") == 3
+    np.testing.assert_array_equal(before[0], computed(path)[0])
 
 
 @pytest.mark.parametrize("graph", [{"axis": 1}, {"branches": True}])

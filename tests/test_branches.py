@@ -11,7 +11,7 @@ pytest.importorskip("onnx")  # the graphs are written here
 pytest.importorskip("torch")
 
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 from support.bundles import write_bundle
 from support.lora_graph import quantized_model
 from support.small_graphs import RNG, attention_model, model_of, run, seeded_feed
@@ -114,7 +114,9 @@ def test_a_quantized_graph_and_one_without_lora_are_left_alone(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("size", [2, 8])
-@pytest.mark.parametrize("change", ["base is read", "other input", "other padding", "bias", "up moves"])
+@pytest.mark.parametrize(
+    "change", ["base is read", "base is an output", "term is an output", "other input", "other padding", "bias", "up moves"]
+)
 def test_a_site_in_another_form_stays_as_it_is(tmp_path: Path, change: str, size: int) -> None:
     model = conv_model(size)
     _base, down, up, _total = model.graph.node
@@ -122,6 +124,9 @@ def test_a_site_in_another_form_stays_as_it_is(tmp_path: Path, change: str, size
         case "base is read":
             model.graph.node.append(helper.make_node("Mul", ["base", "y"], ["z"]))
             model.graph.output[0].name = "z"
+        case "base is an output" | "term is an output":
+            model.graph.output.add().CopyFrom(model.graph.output[0])
+            model.graph.output[1].name = "base" if change == "base is an output" else "high"
         case "other input":
             model.graph.node.insert(0, helper.make_node("Sigmoid", ["x"], ["other"]))
             down.input[0] = "other"
@@ -135,6 +140,47 @@ def test_a_site_in_another_form_stays_as_it_is(tmp_path: Path, change: str, size
             up.input.append("b")
     before = Counter(node.op_type for node in model.graph.node)
     assert Counter(node.op_type for node in eased(model, tmp_path).graph.node) == before
+
+
+@pytest.mark.parametrize("size", [2, 8])
+def test_a_convolution_over_one_dimension_stays_as_it_is(tmp_path: Path, size: int) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["base"]),
+        helper.make_node("Conv", ["x", INPUTS[0]], ["low"]),
+        helper.make_node("Conv", ["low", INPUTS[1]], ["high"]),
+        helper.make_node("Add", ["base", "high"], ["y"]),
+    ]
+    shapes = {"x": (1, IN, size), INPUTS[0]: (RANK, IN, 1), INPUTS[1]: (OUT, RANK, 1)}
+    model = model_of(nodes, shapes, {"w": drawn(OUT, IN, 1)}, (1, OUT, size))
+    assert list(eased(model, tmp_path).graph.node) == nodes
+
+
+@pytest.mark.parametrize("tokens", [2, 6])
+def test_a_sum_of_terms_in_other_shapes_stays_a_sum(tmp_path: Path, tokens: int) -> None:
+    model = linear_model(tokens)
+    place, total = next((place, node) for place, node in enumerate(model.graph.node) if node.op_type == "Add")
+    model.graph.node.insert(place, helper.make_node("Reshape", [total.input[1], "apart"], ["each"], "each"))
+    total.input[1] = "each"
+    model.graph.initializer.append(numpy_helper.from_array(np.array([tokens, 1, OUT]), "apart"))
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = tokens
+    feed = seeded_feed(model)
+    np.testing.assert_allclose(run(eased(model, tmp_path), feed), run(model, feed), **TOLERANCE)
+
+
+@pytest.mark.parametrize("size", [2, 8])
+@pytest.mark.parametrize("name", ["base", "high", "low", "beside"])
+def test_a_tensor_that_a_subgraph_reads_is_computed_before_it(tmp_path: Path, name: str, size: int) -> None:
+    model = conv_model(size)
+    model.graph.node[-1].output[0] = "sum"
+    shapeless = helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, None)
+    branch = helper.make_graph(
+        [helper.make_node("ReduceMax", [name], ["max"]), helper.make_node("Add", ["sum", "max"], ["z"])], "one", [], [shapeless]
+    )
+    model.graph.node.append(helper.make_node("Sigmoid", ["sum"], ["beside"], "beside"))
+    model.graph.node.append(helper.make_node("If", ["true"], ["y"], "if", then_branch=branch, else_branch=branch))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "true"))
+    feed = seeded_feed(model)
+    np.testing.assert_allclose(run(eased(model, tmp_path), feed), run(model, feed), **TOLERANCE)
 
 
 @pytest.mark.parametrize(("provider", "is_eased"), [("cpu", True), ("xnnpack", False)])

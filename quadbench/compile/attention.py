@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from quadbench.compile.rewriting import Shapes, readers_of, replace_nodes, shapes_of, transposes
+from quadbench.compile.rewriting import Shapes, only_reader, readers_of, replace_nodes, shapes_of, transposes
 from quadbench.errors import package_needed
 from quadbench.lint.graph import DEQUANTIZE, QUANTIZE
 
@@ -31,10 +31,14 @@ def split_attention(path: Path, most_bytes: int = MOST_BYTES) -> None:
     model = onnx.load(path, load_external_data=False)
     shapes, consumers = shapes_of(model), readers_of(model.graph)
     large = [node for node in model.graph.node if _is_product(node) and _float_bytes(shapes.get(node.output[0], ())) > most_bytes]
-    chains = [chain for node in large if (chain := _chain(node, shapes, consumers))]
+    chains, replaced = [], set[int]()
+    for node in large:
+        chain = _chain(node, shapes, consumers)
+        if chain and replaced.isdisjoint(map(id, chain)):  # of chains that share a product one stays whole
+            chains.append(chain)
+            replaced.update(map(id, chain))
     if not chains:
         return
-    replaced = {id(node) for chain in chains for node in chain}
     nodes = [node for node in model.graph.node if id(node) not in replaced]
     for chain in chains:
         nodes += _pieces(model.graph, chain, shapes, most_bytes)
@@ -45,18 +49,20 @@ def split_attention(path: Path, most_bytes: int = MOST_BYTES) -> None:
 def _chain(node: Any, shapes: Shapes, consumers: Mapping[str, list[Any]]) -> list[Any] | None:
     """Return the nodes from a product to the next one that takes what came of it, if all between work row by row."""
     scores, chain = shapes[node.output[0]], [node]
-    while True:
-        name = chain[-1].output[0]
-        if len(consumers[name]) != 1:
-            return None
-        (following,) = consumers[name]
-        if following.input[0] != name:
-            return None
+    while (following := only_reader(consumers, name := chain[-1].output[0])) is not None and following.input[:1] == [name]:
         chain.append(following)
         if _is_product(following):
-            return chain if len(chain) > 2 else None
+            return chain if len(chain) > 2 and _have_rows_alike(chain, shapes) else None
         if not _works_by_row(following, scores, shapes):
             return None
+    return None
+
+
+def _have_rows_alike(chain: Sequence[Any], shapes: Shapes) -> bool:
+    """Say whether queries, scores and results all have their rows in the dimension before the last."""
+    first, last = chain[0], chain[-1]
+    ranks = {len(shapes.get(name, ())) for name in (first.input[0], first.output[0], last.output[0])}
+    return len(ranks) == 1 and min(ranks) > 1
 
 
 def _is_product(node: Any) -> bool:
@@ -88,15 +94,15 @@ def _pieces(graph: Any, chain: Sequence[Any], shapes: Shapes, most_bytes: int) -
     queries = [f"{first.input[0]}.{first.output[0]}.piece{i}" for i in range(count)]
     sizes = f"{first.output[0]}.pieces"
     graph.initializer.append(numpy_helper.from_array(np.full(count, rows // count, np.int64), sizes))
-    yield helper.make_node("Split", [first.input[0], sizes], queries, f"{first.name}.split", axis=axis)
+    yield helper.make_node("Split", [first.input[0], sizes], queries, f"{first.output[0]}.split", axis=axis)
     results = []
     for i, query in enumerate(queries):
         name = query
         for node in chain:
             piece = type(node)()
             piece.CopyFrom(node)
-            piece.name, piece.input[0], piece.output[0] = f"{node.name}.piece{i}", name, f"{node.output[0]}.piece{i}"
-            name = piece.output[0]
+            piece.name, piece.input[0], name = f"{node.output[0]}.piece{i}", name, f"{node.output[0]}.piece{i}"
+            piece.output[0] = name
             yield piece
         results.append(name)
-    yield helper.make_node("Concat", results, [last.output[0]], f"{last.name}.joined", axis=axis)
+    yield helper.make_node("Concat", results, [last.output[0]], f"{last.output[0]}.joined", axis=axis)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from quadbench.artifacts import LORA_PREFIX
-from quadbench.compile.rewriting import RUNTIMES_OWN, Shapes, readers_of, replace_nodes, shapes_of
+from quadbench.compile.rewriting import RUNTIMES_OWN, Shapes, only_reader, readers_of, replace_nodes, shapes_of
 from quadbench.errors import package_needed
 from quadbench.lint.graph import DEQUANTIZE, QUANTIZE
 
@@ -93,7 +93,7 @@ def _branches(graph: Any, shapes: Shapes, producers: dict[str, Any]) -> Iterator
 
 def _branch(name: str, shapes: Shapes, producers: dict[str, Any], readers: dict[str, list[Any]]) -> _LoraNodes | None:
     factors = _factor(f"{name}{_DOWN}", readers), _factor(f"{name}{_UP}", readers)
-    products = [_only(readers, factor) for factor in factors]
+    products = [only_reader(readers, factor) for factor in factors]
     term, total = _forward(products[1].output[0], readers) if products[1] is not None else ("", None)
     if total is None or total.op_type != "Add":
         return None
@@ -111,6 +111,7 @@ def _branch(name: str, shapes: Shapes, producers: dict[str, Any], readers: dict[
         and _backward(up.input[0], producers) is down
         and _have_like_attributes(base, down, up)
         and _fit(base, down, up, shapes)
+        and shapes.get(own) == shapes.get(term) == shapes.get(total.output[0], ())
     )
     if not is_site:
         return None
@@ -132,6 +133,7 @@ def _fit(base: Any, down: Any, up: Any, shapes: Shapes) -> bool:
     x, weight, result, (rank, *kernel), (outputs, *rest) = (shapes[name] for name in names)
     return (
         weight == (outputs, *kernel)
+        and len(kernel) in (1, 3)  # a linear layer's, and that of a convolution over pictures
         and x[1] == kernel[0]
         and rest == [rank, *(1 for _ in kernel[1:])]
         and result == shapes.get(up.output[0])
@@ -141,19 +143,13 @@ def _fit(base: Any, down: Any, up: Any, shapes: Shapes) -> bool:
 
 def _factor(name: str, readers: dict[str, list[Any]]) -> str:
     """Return a LoRA input's name, or that of the float tensor which is made of it."""
-    reader = _only(readers, name)
+    reader = only_reader(readers, name)
     return reader.output[0] if reader is not None and reader.op_type == DEQUANTIZE else name
-
-
-def _only(readers: dict[str, list[Any]], name: str) -> Any:
-    """Return the only node that reads a tensor; None if it has none or several."""
-    nodes = readers.get(name, [])
-    return nodes[0] if len(nodes) == 1 else None
 
 
 def _forward(name: str, readers: dict[str, list[Any]]) -> tuple[str, Any]:
     """Follow Reshapes to the only node that reads the values of a tensor, and under what name; None if it has none or several."""
-    while (node := _only(readers, name)) is not None and node.op_type == "Reshape":
+    while (node := only_reader(readers, name)) is not None and node.op_type == "Reshape":
         name = node.output[0]
     return name, node
 

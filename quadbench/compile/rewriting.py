@@ -1,7 +1,7 @@
 """Rewriting: an ONNX model -> the shapes of its tensors, its nodes by what they read and write, and new nodes in their place."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -24,8 +24,9 @@ def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
     inferred = onnx.shape_inference.infer_shapes(light, data_prop=True)
     shapes = {constant.name: tuple(constant.dims) for constant in model.graph.initializer}
     for value in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output):
-        sizes = tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
-        if all(sizes):
+        kind = value.type.tensor_type
+        sizes = tuple(dimension.dim_value for dimension in kind.shape.dim)
+        if kind.HasField("shape") and all(sizes):
             shapes[value.name] = sizes
     return shapes
 
@@ -46,29 +47,47 @@ def transposes(node: Any) -> bool:
 
 
 def readers_of(graph: Any) -> dict[str, list[Any]]:
-    """Return the nodes that read each tensor; a node stands there as often as it reads it."""
+    """Return the nodes that read each tensor, as often as each does; None stands for whoever reads an output of the graph."""
     readers: dict[str, list[Any]] = defaultdict(list)
     for node in graph.node:
-        for name in node.input:
+        for name in _names_read(node):
             readers[name].append(node)
+    for value in graph.output:
+        readers[value.name].append(None)
     return readers
+
+
+def only_reader(readers: Mapping[str, list[Any]], name: str) -> Any:
+    """Return the only node that reads a tensor; None if it has none or several, or is an output of the graph."""
+    nodes = readers.get(name, [])
+    return nodes[0] if len(nodes) == 1 else None
 
 
 def replace_nodes(graph: Any, nodes: Sequence[Any]) -> None:
     """Make these the graph's nodes, each after those that make its inputs, without those whose outputs nothing needs."""
-    ordered = _in_order(nodes, {*(i.name for i in graph.input), *(c.name for c in graph.initializer), ""})
+    ordered = _in_order(nodes)
     needed, kept = {value.name for value in graph.output}, []
     for node in reversed(ordered):
         if needed.intersection(node.output):
-            needed.update(node.input)
+            needed.update(_names_read(node))
             kept.append(node)
     del graph.node[:]
     graph.node.extend(reversed(kept))
 
 
-def _in_order(nodes: Sequence[Any], known: set[str]) -> list[Any]:
+def _names_read(node: Any) -> Iterator[str]:
+    """Yield the names that a node reads, and those that the nodes of its subgraphs do, which may be of tensors around them."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from _names_read(inner)
+
+
+def _in_order(nodes: Sequence[Any]) -> list[Any]:
     """Return the nodes so that each comes after those that make its inputs."""
-    waiting = {index: {name for name in node.input if name not in known} for index, node in enumerate(nodes)}
+    computed = {name for node in nodes for name in node.output if name}
+    waiting = {index: computed.intersection(_names_read(node)) for index, node in enumerate(nodes)}
     needed: dict[str, list[int]] = defaultdict(list)
     for index, names in waiting.items():
         for name in names:
