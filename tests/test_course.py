@@ -57,6 +57,12 @@ def test_a_device_that_tells_no_temperature_has_none_drawn(tmp_path: Path) -> No
     assert "°C" not in strip_chart(strips_of(result, S25)[0])
 
 
+def test_a_bundle_without_tasks_has_a_report_without_strips(run: RunResult, tmp_path: Path) -> None:
+    bare = replace(run, stored=replace(run.stored, artifact=replace(run.bundle, tasks=())))
+    assert strips_of(bare, S25) == ()
+    assert S25.title in Page(render_html(bare, Layout(tmp_path))).text
+
+
 def test_memory_is_drawn_over_the_time_that_went_by_between_readings(run: RunResult) -> None:
     shared, own = memory_of(run, S25)
     assert (shared.variant, own.variant) == (Variant.SHARED, Variant.PER_GRAPH)

@@ -45,7 +45,7 @@ class MemoryCourse:
 def strips_of(result: RunResult, device: DeviceFacts) -> tuple[TaskStrips, ...]:
     """Return the strips of each task of which a device timed images."""
     launches = [record for record in _launches(result, device) if record.variant in _SERVING]
-    pictures = sum(len(result.bundle_on(device).tasks) for device in devices_of(result))
+    pictures = sum(len(result.bundle_on(device).tasks) for device in devices_of(result)) or 1
     step = _step(len(launches), min(_MOST_LAUNCHES, max(_MOST_STRIPS // pictures, 1)))
     numbered = list(enumerate(launches, start=1))[::step]
     strips = {task.name: tuple(_strips(numbered, task)) for task in result.bundle_on(device).tasks}
