@@ -24,13 +24,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs=2, default=(20, 21), help="of A, and of the slower B")
     parser.add_argument("--iterations", type=int, default=1)
     parser.add_argument("--comparisons", type=int, default=40)
+    parser.add_argument("--study", choices=("A/A", "A/B"), nargs="+", default=("A/A", "A/B"))
     parser.add_argument("--devices", default="local")
     parser.add_argument("--results", type=Path, default=Path("results"))
     options = parser.parse_args()
     layout = Layout(options.results)
     same, more = ({options.task: str(steps)} for steps in options.steps)
     measured = {"measure.iterations": str(options.iterations), "measure.warmup": "1", "measure.switches": "0"}
-    for name, changes in (("A/A", same), ("A/B", more)):
+    sides = {"A/A": same, "A/B": more}
+    for name, changes in ((study, sides[study]) for study in options.study):
         a, b = (choose(options.recipe, side | measured, layout) for side in (same, changes))
         verdicts: Counter[str] = Counter()
         for number in range(options.comparisons):
@@ -38,10 +40,10 @@ def main() -> None:
             row = primary_row(versus.devices[0])
             if row is None or row.comparison is None:
                 raise SystemExit("no times to compare")
-            found = row.comparison
-            verdicts[found.verdict] += 1
-            line = {"study": name, "number": number, "blocks": found.blocks, "verdict": found.verdict}
-            print(json.dumps(line | {"ratio": found.ratio, "low": found.low, "high": found.high}), flush=True)  # noqa: T201
+            outcome = row.comparison
+            verdicts[outcome.verdict] += 1
+            line = {"study": name, "number": number, "blocks": outcome.blocks, "verdict": outcome.verdict}
+            print(json.dumps(line | {"ratio": outcome.ratio, "low": outcome.low, "high": outcome.high}), flush=True)  # noqa: T201
         for verdict, count in sorted(verdicts.items()):
             low, high = interval_of_share(count, options.comparisons)
             print(f"{name}: {verdict} {count} of {options.comparisons} ({low:.0%} to {high:.0%})", flush=True)  # noqa: T201
