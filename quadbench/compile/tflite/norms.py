@@ -4,6 +4,7 @@ Norms are computed in float between DEQUANTIZE and QUANTIZE. A variance that is 
 and all inputs loses the small ones, and the norm with them.
 """
 
+from collections.abc import Callable
 from math import prod
 
 import numpy as np
@@ -20,24 +21,26 @@ def layer_norm(w: Writer, op: Operation) -> None:
     if op.attributes.get("axis", -1) not in (-1, len(shape) - 1):
         raise BuildError(f"{op} is over axis {op.attributes['axis']} and those after it; expected the last alone")
     norm = _Norm(w, op)
-    normal = norm.normalised(norm.exact(w.plain(source)), (len(shape) - 1,))
+    normal = norm.normalised(norm.exact(w.plain(source)), lambda x: norm.mean(x, (len(shape) - 1,)))
     norm.scaled(normal, w.result(op.outputs[0]), shape[-1:])
 
 
 def group_norm(w: Writer, op: Operation) -> None:
     """Normalise each group of channels over all places.
 
-    (1, h, w, C) is seen as (1, h w, G, C/G), and (1, C, T), which has its channels first, as (1, G, C/G T).
+    An image (1, h, w, C) keeps its shape, since chips lay channels out in blocks of 32: seen as (1, h w, G, C/G) it would take
+    eight times the room where C/G is 4. (1, C, T), which has its channels first, is seen as (1, G, C/G T).
     """
     groups, channels = op.attributes["groups"], w.graph.shapes[op.inputs[0]][1]
-    is_image = len(w.graph.shapes[op.inputs[0]]) == IMAGE_RANK
-    data = w.channels_last(op.inputs[0]) if is_image else w.plain(op.inputs[0])
-    shape = w.model.shape(data)
-    seen, axes = ((1, -1, groups, channels // groups), (1, 3)) if is_image else ((1, groups, -1), (2,))
     norm = _Norm(w, op)
-    grouped = norm.reshaped(norm.exact(data), seen)
-    normal = norm.reshaped(norm.normalised(grouped, axes), shape)
-    norm.scaled(normal, w.result(op.outputs[0], last=is_image), (channels,) if is_image else (channels, 1))
+    if len(w.graph.shapes[op.inputs[0]]) == IMAGE_RANK:
+        normal = norm.normalised(norm.exact(w.channels_last(op.inputs[0])), lambda x: norm.group_mean(x, groups))
+        norm.scaled(normal, w.result(op.outputs[0], last=True), (channels,))
+        return
+    data = w.plain(op.inputs[0])
+    grouped = norm.reshaped(norm.exact(data), (1, groups, -1))
+    normal = norm.reshaped(norm.normalised(grouped, lambda x: norm.mean(x, (2,))), w.model.shape(data))
+    norm.scaled(normal, w.result(op.outputs[0]), (channels, 1))
 
 
 def mean(w: Writer, op: Operation) -> None:
@@ -63,15 +66,28 @@ class _Norm:
         whole = tuple(left if size == -1 else size for size in shape)
         return self._written("RESHAPE", [tensor, self._w.model.numbers(*whole)], whole)
 
-    def normalised(self, x: int, axes: tuple[int, ...]) -> int:
-        """Subtract the mean over the axes, and divide by the root of the variance."""
+    def normalised(self, x: int, mean: Callable[[int], int]) -> int:
+        """Subtract the mean, and divide by the root of the variance. `mean` returns one that fits every value of a tensor."""
         shape = self._w.model.shape(x)
-        centred = self._written("SUB", [x, self._mean(x, axes)], shape, schema.SubOptionsT())
-        variance = self._mean(self._written("MUL", [centred, centred], shape, schema.MulOptionsT()), axes)
+        centred = self._written("SUB", [x, mean(x)], shape, schema.SubOptionsT())
+        variance = mean(self._written("MUL", [centred, centred], shape, schema.MulOptionsT()))
         epsilon = self._constant(np.float32(self._op.attributes["epsilon"]))
         safe = self._written("ADD", [variance, epsilon], self._w.model.shape(variance), schema.AddOptionsT())
         root = self._written("RSQRT", [safe], self._w.model.shape(variance))
         return self._written("MUL", [centred, root], shape, schema.MulOptionsT())
+
+    def mean(self, x: int, axes: tuple[int, ...]) -> int:
+        """Return the mean over axes, which stay with a size of 1."""
+        shape = tuple(1 if axis in axes else size for axis, size in enumerate(self._w.model.shape(x)))
+        return self._written("MEAN", [x, self._w.model.numbers(*axes)], shape, schema.ReducerOptionsT(keepDims=True))
+
+    def group_mean(self, x: int, groups: int) -> int:
+        """Return the mean over the places and the group of each channel of an image, (1, 1, 1, C)."""
+        *_, channels = self._w.model.shape(x)
+        apart = (1, 1, groups, channels // groups)
+        means = self.mean(self.reshaped(self.mean(x, (1, 2)), apart), (3,))
+        spread = self._written("MUL", [means, self._constant(np.ones(apart, np.float32))], apart, schema.MulOptionsT())
+        return self.reshaped(spread, (1, 1, 1, channels))
 
     def scaled(self, normal: int, result: int, channels: Shape) -> None:
         """Multiply each channel by its scale, add its offset, which may be left out, and round. `channels` is their shape."""
@@ -80,10 +96,6 @@ class _Norm:
         if len(self._op.inputs) > 2:
             scaled = self._written("ADD", [scaled, self._channels(2, channels)], shape, schema.AddOptionsT())
         self._w.model.operator("QUANTIZE", [scaled], [result])
-
-    def _mean(self, x: int, axes: tuple[int, ...]) -> int:
-        shape = tuple(1 if axis in axes else size for axis, size in enumerate(self._w.model.shape(x)))
-        return self._written("MEAN", [x, self._w.model.numbers(*axes)], shape, schema.ReducerOptionsT(keepDims=True))
 
     def _channels(self, index: int, shape: Shape) -> int:
         """Return the scale or offset of each channel; a scale that is a filter has it as its first weight."""
