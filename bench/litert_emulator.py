@@ -20,6 +20,7 @@ from ai_edge_litert.interpreter import Interpreter
 from flatbuffers import flexbuffers
 
 from quadbench.compile.emulator import run_on_emulator
+from quadbench.quality.fidelity import sqnr_db
 
 DTYPES = {0: np.float32, 2: np.int32, 4: np.int64, 7: np.int16}  # by the schema's TensorType
 TIMEOUT_S = 600
@@ -60,8 +61,7 @@ def main() -> None:
             (emulated,) = run_on_emulator(model, options.htp, [feed], timeout_s=TIMEOUT_S)
         runner = Interpreter(str(options.cpu / "shared" / path.name), num_threads=1).get_signature_runner()
         expected = next(iter(runner(**feed).values()))
-        noise = np.square(emulated - expected).sum()
-        print(f"| {path.stem} | {10 * np.log10(np.square(expected).sum() / noise):.1f} |", flush=True)  # noqa: T201
+        print(f"| {path.stem} | {sqnr_db([expected], [emulated]):.1f} |", flush=True)  # noqa: T201
 
 
 def wrapped(path: Path, folder: Path) -> tuple[Path, list[Value]]:

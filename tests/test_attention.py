@@ -57,6 +57,12 @@ def computed(path: Path) -> list[np.ndarray]:
     return list(session.run(None, feed))
 
 
+def assert_stays_whole(path: Path, most: int = 1) -> None:
+    before = path.read_bytes()
+    split_attention(path, most)
+    assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize(("most", "pieces"), [(BYTES // 2, 2), (BYTES // 4, 4), (BYTES // 5, 6), (1, 6)])
 def test_pieces_give_the_same_values_to_the_last_bit(tmp_path: Path, most: int, pieces: int) -> None:
     path = tmp_path / "attention.onnx"
@@ -118,9 +124,7 @@ def test_products_that_transpose_stay_whole(tmp_path: Path, transposed: str) -> 
     path = tmp_path / "attention.onnx"
     write_fused_attention(path, transposed=transposed)
     assert np.isfinite(computed(path)[0]).all()
-    before = path.read_bytes()
-    split_attention(path, 1)
-    assert path.read_bytes() == before
+    assert_stays_whole(path)
 
 
 Shapes = dict[str, tuple[int, ...]]
@@ -165,9 +169,7 @@ def test_rows_in_another_dimension_stay_whole(tmp_path: Path, shapes: Shapes) ->
     path = tmp_path / "attention.onnx"
     write_plain_attention(path, PLAIN | shapes)
     assert np.isfinite(computed(path)[0]).all()
-    before = path.read_bytes()
-    split_attention(path, 1)
-    assert path.read_bytes() == before
+    assert_stays_whole(path)
 
 
 def test_scores_that_are_an_output_stay_whole(tmp_path: Path) -> None:
@@ -175,9 +177,7 @@ def test_scores_that_are_an_output_stay_whole(tmp_path: Path) -> None:
     model = write_plain_attention(path, PLAIN)
     model.graph.output.append(onnx.helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, SCORES))
     onnx.save(model, path)
-    before = path.read_bytes()
-    split_attention(path, 1)
-    assert path.read_bytes() == before
+    assert_stays_whole(path)
 
 
 def test_a_mask_of_unknown_shape_is_none_of_a_single_value(tmp_path: Path) -> None:
@@ -189,9 +189,7 @@ def test_a_mask_of_unknown_shape_is_none_of_a_single_value(tmp_path: Path) -> No
     model = write_plain_attention(path, PLAIN, masked)
     model.graph.input.append(onnx.helper.make_tensor_value_info("mask", onnx.TensorProto.FLOAT, None))
     onnx.save(model, path)
-    before = path.read_bytes()
-    split_attention(path, 1)
-    assert path.read_bytes() == before
+    assert_stays_whole(path)
 
 
 def test_of_chains_that_share_a_product_one_is_computed_in_pieces(tmp_path: Path) -> None:
@@ -209,14 +207,10 @@ def test_of_chains_that_share_a_product_one_is_computed_in_pieces(tmp_path: Path
 def test_what_does_not_work_row_by_row_stays_whole(tmp_path: Path, graph: dict[str, int]) -> None:
     path = tmp_path / "attention.onnx"
     write_attention(path, **graph)
-    before = path.read_bytes()
-    split_attention(path, 1)
-    assert path.read_bytes() == before
+    assert_stays_whole(path)
 
 
 def test_small_scores_stay_whole(tmp_path: Path) -> None:
     path = tmp_path / "attention.onnx"
     write_attention(path)
-    before = path.read_bytes()
-    split_attention(path, BYTES)
-    assert path.read_bytes() == before
+    assert_stays_whole(path, BYTES)

@@ -8,6 +8,7 @@ such weights are in memory as floats before anything is computed (docs/measured/
 from pathlib import Path
 
 from quadbench.artifacts import LORA_PREFIX
+from quadbench.compile.rewriting import names_read
 from quadbench.errors import package_needed
 
 
@@ -24,8 +25,7 @@ def defer_weights(path: Path) -> None:
     ready = {"", *(constant.name for constant in model.graph.initializer), *loras}
     first, others = [], []
     for node in model.graph.node:
-        has_subgraph = any(attribute.HasField("g") for attribute in node.attribute)  # which may read what it does not name
-        if ready.issuperset(node.input) and not has_subgraph:
+        if ready.issuperset(names_read(node)):
             first.append(node)
             ready.update(node.output)
         else:

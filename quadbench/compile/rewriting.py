@@ -50,7 +50,7 @@ def readers_of(graph: Any) -> dict[str, list[Any]]:
     """Return the nodes that read each tensor, as often as each does; None stands for whoever reads an output of the graph."""
     readers: dict[str, list[Any]] = defaultdict(list)
     for node in graph.node:
-        for name in _names_read(node):
+        for name in names_read(node):
             readers[name].append(node)
     for value in graph.output:
         readers[value.name].append(None)
@@ -69,25 +69,25 @@ def replace_nodes(graph: Any, nodes: Sequence[Any]) -> None:
     needed, kept = {value.name for value in graph.output}, []
     for node in reversed(ordered):
         if needed.intersection(node.output):
-            needed.update(_names_read(node))
+            needed.update(names_read(node))
             kept.append(node)
     del graph.node[:]
     graph.node.extend(reversed(kept))
 
 
-def _names_read(node: Any) -> Iterator[str]:
+def names_read(node: Any) -> Iterator[str]:
     """Yield the names that a node reads, and those that the nodes of its subgraphs do, which may be of tensors around them."""
     yield from node.input
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
             for inner in graph.node:
-                yield from _names_read(inner)
+                yield from names_read(inner)
 
 
 def _in_order(nodes: Sequence[Any]) -> list[Any]:
     """Return the nodes so that each comes after those that make its inputs."""
     computed = {name for node in nodes for name in node.output if name}
-    waiting = {index: computed.intersection(_names_read(node)) for index, node in enumerate(nodes)}
+    waiting = {index: computed.intersection(names_read(node)) for index, node in enumerate(nodes)}
     needed: dict[str, list[int]] = defaultdict(list)
     for index, names in waiting.items():
         for name in names:
