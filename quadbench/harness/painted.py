@@ -1,6 +1,7 @@
 """Painted: a stored launch -> nothing, or which of its images is another than the harness painted."""
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 from quadbench.artifacts import RunRecord
@@ -36,21 +37,19 @@ def check_painted(record: RunRecord, layout: Layout) -> None:
     for name, path in images.items():
         if name not in announced:
             raise ArtifactError(f"'{events}' was changed after it was written: it announces no image {name}", hint=_AGAIN)
-        if (sha256 := sha256_of(path)) != announced[name]:
-            difference = f"its sha256 is {sha256}, expected {announced[name]}, as '{events}' has it"
+        if (sha256 := sha256_of(path)) not in announced[name]:
+            difference = f"its sha256 is {sha256}, expected {' or '.join(announced[name])}, as '{events}' has it"
             raise ArtifactError(f"'{path}' was changed after it was painted: {difference}", hint=_AGAIN)
 
 
-def _announced(events: Path) -> dict[str, str]:
-    """Return the digest of every image, by its task and item."""
-    announced = {}
+def _announced(events: Path) -> dict[str, list[str]]:
+    """Return the digests of every image, by its task and item. One that failed may have several, and other lines."""
+    announced: dict[str, list[str]] = {}
     for line in read_file(events, fault=ArtifactError, hint=_AGAIN, most_bytes=_MOST_EVENTS_BYTES).splitlines():
         if b'"image"' not in line:
             continue
-        try:
+        with suppress(ValueError):
             event = read_event(line.decode())
-        except ValueError as error:
-            raise ArtifactError(f"'{events}' was changed after it was written: a line {error}", hint=_AGAIN) from error
-        if isinstance(event, ImageEvent):
-            announced[f"{event.task}/{event.item}"] = event.sha256
+            if isinstance(event, ImageEvent):
+                announced.setdefault(f"{event.task}/{event.item}", []).append(event.sha256)
     return announced
