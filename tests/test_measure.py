@@ -7,6 +7,7 @@ import pytest
 from support.scripted_harness import GOOD, LIBRARIES, SAMPLES, World, files_of, launch_of, measured, of_metric
 
 from quadbench.artifacts import Caveat, ErrorClass, FileRef, RunRecord, Status, Variant
+from quadbench.artifacts.caveats import FigureKind
 from quadbench.artifacts.kit import Kit, Library, Role, kit_digest
 from quadbench.devices.local import LocalDevice
 from quadbench.errors import ArtifactError, UnknownNameError
@@ -120,6 +121,14 @@ def test_state_stands_in_the_record_before_and_after_and_says_what_is_unavailabl
 def test_caveats_of_a_debug_build_on_this_machine_with_few_images(world: World) -> None:
     record = measured(world, GOOD.replace("header()", 'header(build_type="Debug")'), launch_of(iterations=10))
     assert {Caveat.THIS_MACHINE, Caveat.DEBUG_BUILD, Caveat.FEW_SAMPLES} <= set(record.caveats)
+
+
+def test_peaks_that_the_kernel_does_not_let_begin_anew_are_in_doubt(world: World) -> None:
+    caveats = measured(world, GOOD.replace("header()", "header(peak_reset=False)")).caveats
+    assert Caveat.PEAK_SINCE_START in caveats
+    assert Caveat.PEAK_SINCE_START.is_about(FigureKind.MEMORY)
+    assert not Caveat.PEAK_SINCE_START.is_about(FigureKind.TIME)
+    assert Caveat.PEAK_SINCE_START not in measured(world, GOOD, run_id="run-2").caveats
 
 
 def test_enough_images_from_a_release_build_carry_no_such_caveat(world: World) -> None:

@@ -27,6 +27,7 @@ class Caveat(StrEnum):
     RANDOM_WEIGHTS = "RANDOM_WEIGHTS"
     DEBUG_BUILD = "DEBUG_BUILD"
     LOADED_HOST = "LOADED_HOST"
+    PEAK_SINCE_START = "PEAK_SINCE_START"
     UNEVEN_CALIBRATION = "UNEVEN_CALIBRATION"
     SIMULATED_INTEGERS = "SIMULATED_INTEGERS"
     PLAIN_KERNELS = "PLAIN_KERNELS"
@@ -75,6 +76,7 @@ _DOUBTS = {
     Caveat.PLAIN_KERNELS: "LiteRT's CPU runtime computes 16-bit products in plain loops: times say nothing of an NPU.",
     Caveat.UNET_ONLY: "An adapter's text encoder part was left out, in pictures and references alike.",
     Caveat.LOADED_HOST: "Other work was running on this machine's CPU while it was measured.",
+    Caveat.PEAK_SINCE_START: "The kernel does not let a peak begin anew: each is the highest since the launch began.",
 }
 _CURES = {
     Caveat.VIRTUAL_DEVICE: "Attach a phone for its own figures.",
@@ -106,4 +108,5 @@ _ABOUT = {
     Caveat.PLAIN_KERNELS: {_TIME},
     Caveat.UNET_ONLY: {_TIME, _MEMORY, _SIZE, _PICTURE},
     Caveat.LOADED_HOST: {_TIME},
+    Caveat.PEAK_SINCE_START: {_MEMORY},
 }

@@ -39,7 +39,10 @@ class _Event(BaseModel):
 
 
 class Header(_Event):
-    """The first line: which harness runs which plan on what."""
+    """The first line: which harness runs which plan on what.
+
+    `peak_reset` says whether the kernel lets peaks of memory begin anew; where it does not, all reach back to the start.
+    """
 
     event: Literal["header"]
     schema_version: Annotated[int, Field(ge=1, le=1)]
@@ -51,6 +54,7 @@ class Header(_Event):
     variant: Word
     cpu: Word
     started_at: Word
+    peak_reset: bool
 
 
 class SampleEvent(_Event):

@@ -53,6 +53,8 @@ def caveats_of(bundle: Bundle, device: DeviceFacts, heard: Heard, of_launch: tup
         doubts.add(_NO_PHONES[device.family])
     if heard.header is not None and heard.header.build_type.lower() not in _RELEASE_BUILDS:
         doubts.add(Caveat.DEBUG_BUILD)
+    if heard.header is not None and not heard.header.peak_reset:
+        doubts.add(Caveat.PEAK_SINCE_START)
     if _has_few_samples(heard):
         doubts.add(Caveat.FEW_SAMPLES)
     if _still_warms(heard):

@@ -63,9 +63,9 @@ def sample(metric="end_to_end_ns", value=50_000, **words):
     emit("sample", metric=metric, value=value,
          **(words or {{"task": first["task"], "iteration": 0, "is_warmup": first["warmup"] > 0}}))
 
-def header(build_type="Release", plan_sha256=hashlib.sha256(text).hexdigest()):
+def header(build_type="Release", plan_sha256=hashlib.sha256(text).hexdigest(), peak_reset=True):
     emit("header", schema_version=1, harness_version="0.1.0", build_type=build_type, commit="abc", runtime_version="1.27.0",
-         plan_sha256=plan_sha256, variant=plan["variant"], cpu="x86_64", started_at="2025-03-30T00:00:00Z", peak_reset=True)
+         plan_sha256=plan_sha256, variant=plan["variant"], cpu="x86_64", started_at="2025-03-30T00:00:00Z", peak_reset=peak_reset)
 
 def paint(task, item, change=0, everywhere=0, size=None, sha256=None):
     import numpy as np
