@@ -24,9 +24,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
-from quadbench.harness.expected import FIRST_TASK
 from quadbench.harness.program import ensure_harness
 from quadbench.harness.runtime import runtime_library
+from quadbench.recipe.tasks import NO_TASK
 from quadbench.results.layout import Layout
 
 WIDTH, ROWS, LATENT, TOKENS, CONTEXT, FEATURES = 2560, 1280, 64, 8, 16, 4
@@ -152,7 +152,7 @@ def switches(harness: Path, plan: dict[str, Any], path: Path) -> Iterator[tuple[
         metric, labels = event.get("metric"), event.get("labels", {})
         if metric == "adapter_load_ns":
             state = labels["state"]
-        elif metric == "switch_ns" and labels["from"] != FIRST_TASK:
+        elif metric == "switch_ns" and labels["from"] != NO_TASK:
             yield state, event["value"] / 1e6
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from quadbench.artifacts import RunRecord, Status, Variant
-from quadbench.harness.expected import FIRST_TASK
+from quadbench.recipe.tasks import NO_TASK
 from quadbench.results.layout import Layout
 from quadbench.results.runs import load_run
 from quadbench.statistics import t_quantile
@@ -67,7 +67,7 @@ def switched(record: RunRecord) -> Iterator[Switched]:
     switch_ns = 0.0
     for sample in record.samples:
         if sample.metric == "switch_ns":
-            switch_ns = 0.0 if sample.labels.get("from", FIRST_TASK) == FIRST_TASK else sample.value
+            switch_ns = 0.0 if sample.labels.get("from", NO_TASK) == NO_TASK else sample.value
         elif sample.metric == "end_to_end_ns" and switch_ns:
             yield Switched(task=sample.task or "", switch_ns=switch_ns, image_ns=sample.value)
             switch_ns = 0.0

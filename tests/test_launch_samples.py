@@ -38,7 +38,7 @@ def test_launches_of_one_plan_share_the_kinds_of_their_values_though_memory_was_
     layout = Layout(tmp_path)
     store_long_run(layout, devices=1, tasks=1, launches=2)
     with open_records(database_of(layout)) as records:
-        one, other, *_ = (record for record in records.of_run(RUN) if record.variant.is_merged)
+        one, other, *_ = (record for record in records.of_run(RUN) if record.variant.has_unet_per_task)
         for number, launch in enumerate((one, other)):
             samples = [*launch.samples]
             samples.insert(number + 1, reading(1e6))

@@ -222,6 +222,12 @@ def test_a_trace_says_the_order_in_which_tasks_are_switched(tmp_path):
     assert load_recipe(write(tmp_path, measure={"sequence": "trace.txt"})).measure.sequence == ("draw", "fill", "draw")
 
 
+def test_a_task_is_not_named_as_what_is_before_the_first(problems):
+    assert problems(tasks__0__name="none", measure={"sequence": ["fill"]}) == [
+        "tasks[0].name: expected another name than 'none', which stands for no task where a launch begins"
+    ]
+
+
 def test_a_list_says_the_order_as_well(tmp_path, problems):
     assert load_recipe(write(tmp_path, measure={"sequence": ["draw", "fill", "draw"]})).measure.sequence == (
         "draw",

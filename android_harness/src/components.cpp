@@ -58,7 +58,7 @@ void Component::load() {
   const std::int64_t before = rss_bytes();
   Session session = loader_();
   Binding binding = session.binding();
-  held_bytes_ = std::max(held_bytes_, static_cast<std::size_t>(std::max<std::int64_t>(rss_bytes() - before, 0)));
+  held_bytes_ = std::max(held_bytes_, growth_since(before));
   loaded_.emplace(Loaded{.session = std::move(session), .binding = std::move(binding)});
   if (input_.size() > 0) bind();
 }

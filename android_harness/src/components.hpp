@@ -89,7 +89,7 @@ class MemoryBudget {
   // No budget: everything stays loaded.
   MemoryBudget(Components& components, std::optional<std::size_t> bytes);
 
-  void set_unet_bytes(std::size_t bytes);  // what the loaded U-Nets hold
+  void set_unet_bytes(std::size_t bytes);  // what the loaded U-Nets hold, and what merges adapters into them
 
   // Loads the component where it is not, after others went. Returns the time that this took in nanoseconds.
   std::int64_t require(Component& component);

@@ -89,7 +89,7 @@ void Launch::load_unet(const std::string& name, std::optional<FileInMemory> weig
   const std::int64_t before = rss_bytes();
   auto unet = std::make_unique<UNet>(load_session("unet", plan_.unets.at(name).path, std::move(weights)), dimensions_,
                                      plan_.runtime.adapter_cache_bytes);
-  unet_bytes_ += static_cast<std::size_t>(std::max<std::int64_t>(rss_bytes() - before, 0));
+  unet_bytes_ += growth_since(before);
   for (const Task& task : tasks_) {
     if (task.plan().unet != name || task.features() == unet->time_features()) continue;
     throw InputError("tasks." + task.name(), "tasks." + task.name() + ": its time_features have " +
@@ -120,8 +120,10 @@ void Launch::load_first_unets() {
 void Launch::load_merger() {
   {
     const TimedRegion region(memory_);
+    const std::int64_t before = rss_bytes();
     merger_ = std::make_unique<Merger>(load_session("merge", plan_.merge->graph.path), plan_.merge->weights.path,
                                        plan_.runtime.adapter_cache_bytes);
+    merger_bytes_ = growth_since(before);
   }
   write_unet_load("merge", std::nullopt);
   for (const auto& entry : plan_.adapters) check_adapter(entry.second.path, merger_->adapters().lora_inputs(), plan_.base);
@@ -173,14 +175,14 @@ void Launch::enter(const Task& task) {
     end = now_ns();
   }
   if (done.has_loaded) {
-    budget_.set_unet_bytes(unet_bytes_);
+    budget_.set_unet_bytes(merger_bytes_ + unet_bytes_);
     write_unet_load(task.plan().unet, task.name());
   }
   if (done.residence) write_adapter(task, done);
   events_.sample({.metric = "switch_ns",
                   .value = end - begin,
                   .task = task.name(),
-                  .labels = {{"from", current_task_}, {"to", task.name()}}});
+                  .labels = {{"from", current_task_.value_or("none")}, {"to", task.name()}}});
   write_load_peak(task.name());
   current_task_ = task.name();
   is_first_after_switch_ = true;

@@ -12,9 +12,9 @@
 #include "interrupt.hpp"
 #include "merger.hpp"
 #include "memory.hpp"
-#include "ort.hpp"
 #include "pipeline.hpp"
 #include "plan.hpp"
+#include "runtime.hpp"
 
 namespace quadbench {
 
@@ -64,6 +64,7 @@ class Launch {
   void write_unet_load(const std::string& name, const std::optional<std::string>& task);
   void write_adapter(const Task& task, const Switch& done);
   void write_peak(const std::string& task);
+  void require_room_for_graphs(const std::string& task, std::int64_t peak) const;
   void write_regions(const std::string& task);
   std::set<std::string> graph_files() const;
 
@@ -81,8 +82,9 @@ class Launch {
   std::unique_ptr<Merger> merger_;  // where adapters are merged at load
   std::map<std::string, std::unique_ptr<UNet>> unets_;  // that are loaded; several where the variant keeps them
   UNet* unet_ = nullptr;
-  std::size_t unet_bytes_ = 0;  // by which the process grew as they were loaded
-  std::string current_task_ = "none";
+  std::size_t merger_bytes_ = 0;  // by which the process grew as it was loaded
+  std::size_t unet_bytes_ = 0;    // likewise
+  std::optional<std::string> current_task_;  // nothing before the first
   bool is_first_after_switch_ = false;
   std::set<std::string> written_images_;
 };

@@ -15,7 +15,6 @@
 namespace quadbench {
 namespace {
 
-constexpr const char* kLibraryKey = "runtime.library";
 constexpr int kCpu = 1, kNpu = 4;  // kLiteRtHwAccelerator...
 constexpr std::int32_t kDispatchFolder = 1;  // kLiteRtEnvOptionTagDispatchLibraryDir
 constexpr std::size_t kSignature = 0;  // quadbench's files have one
@@ -88,13 +87,14 @@ TensorInfo info_of(const LiteRtTensorType& type, const char* name, const std::st
 }
 
 // The two directions of the C API differ in the names of three functions only.
-struct Direction {
+struct LiteRtDirection {
   decltype(LiteRtApi::LiteRtGetNumSignatureInputs) count;
   decltype(LiteRtApi::LiteRtGetSignatureInputName) name;
   decltype(LiteRtApi::LiteRtGetSignatureInputTensorByIndex) tensor;
 };
 
-std::vector<TensorInfo> tensor_infos(const LiteRtApi& api, LiteRtHandle signature, const Direction& get, const std::string& graph) {
+std::vector<TensorInfo> tensor_infos(const LiteRtApi& api, LiteRtHandle signature, const LiteRtDirection& get,
+                                     const std::string& graph) {
   std::size_t count = 0;
   LiteRtRuntime::check(get.count(signature, &count), "LiteRtGetNumSignatureInputs", graph);
   std::vector<TensorInfo> infos;
@@ -218,13 +218,7 @@ LiteRtRuntime::LiteRtRuntime(const RuntimePlan& plan)
     : accelerators_(plan.dispatch ? kCpu | kNpu : kCpu),
       dispatch_folder_(plan.dispatch ? plan.dispatch->parent_path().string() : "") {
   // Never closed: threads of its delegates may outlive the graphs.
-  void* library = ::dlopen(plan.library.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) {
-    const char* reason = ::dlerror();
-    throw InputError(kLibraryKey,
-                     "cannot open '" + plan.library.string() + "': " + (reason != nullptr ? reason : "unknown reason"));
-  }
-  api_ = api_of(library, plan.library);
+  api_ = api_of(open_library(plan.library), plan.library);
   LiteRtHandle created = nullptr;
   const LiteRtTextOption folder{.tag = kDispatchFolder, .text = dispatch_folder_.c_str()};
   QUADBENCH_CHECK(api_, LiteRtCreateEnvironment, "runtime", plan.dispatch ? 1 : 0, plan.dispatch ? &folder : nullptr, &created);

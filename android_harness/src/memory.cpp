@@ -66,6 +66,12 @@ std::int64_t peak_rss_bytes() { return status_bytes("VmHWM"); }
 
 std::int64_t rss_bytes() { return status_bytes("VmRSS"); }
 
+std::int64_t swapped_bytes() { return kilobytes("/proc/self/status", "VmSwap").value_or(0) * kKilobyte; }
+
+std::size_t growth_since(std::int64_t rss_bytes_before) {
+  return static_cast<std::size_t>(std::max<std::int64_t>(rss_bytes() - rss_bytes_before, 0));
+}
+
 std::optional<std::int64_t> pss_bytes() {
   const auto found = kilobytes("/proc/self/smaps_rollup", "Pss");
   if (!found) return std::nullopt;

@@ -21,7 +21,11 @@ bool reset_peak_rss();
 
 std::int64_t peak_rss_bytes();            // VmHWM; throws RunError where the kernel does not tell
 std::int64_t rss_bytes();                 // VmRSS; likewise
+std::int64_t swapped_bytes();             // VmSwap; 0 where the kernel does not tell
 std::optional<std::int64_t> pss_bytes();  // nothing where smaps_rollup cannot be read
+
+// How much larger the resident size is than it was; 0 where it shrank.
+std::size_t growth_since(std::int64_t rss_bytes_before);
 
 // Tells the C library to return to the system what was freed.
 void give_memory_back();

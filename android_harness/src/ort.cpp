@@ -10,7 +10,6 @@ namespace quadbench {
 namespace {
 
 constexpr std::uint32_t kApiVersion = 21;  // what is called is older; the header and the library may be newer
-constexpr const char* kLibraryKey = "runtime.library";
 
 bool is_fault_of_model(OrtErrorCode code) {
   switch (code) {
@@ -35,7 +34,7 @@ std::string too_old(const std::filesystem::path& library, const std::string& ver
 void* open_without_telemetry(const std::filesystem::path& library) {
   ::setenv("ORT_DISABLE_TELEMETRY", "1", 1);
   // NODELETE, as Debian's 1.21 crashes at the end of the program where it was unmapped before.
-  return ::dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+  return open_library(library, RTLD_NODELETE);
 }
 
 }  // namespace
@@ -43,10 +42,6 @@ void* open_without_telemetry(const std::filesystem::path& library) {
 OrtRuntime::OrtRuntime(const RuntimePlan& plan)
     : library_(open_without_telemetry(plan.library)), path_(plan.library), thread_pool_(plan.thread_pool), arena_(plan.arena) {
   const std::filesystem::path& library = path_;
-  if (!library_) {
-    const char* reason = ::dlerror();
-    throw InputError(kLibraryKey, "cannot open '" + library.string() + "': " + (reason != nullptr ? reason : "unknown reason"));
-  }
   const auto get_base = reinterpret_cast<const OrtApiBase* (*)()>(::dlsym(library_.get(), "OrtGetApiBase"));
   if (get_base == nullptr) {
     throw InputError(kLibraryKey, "'" + library.string() + "' is not ONNX Runtime: it has no OrtGetApiBase");

@@ -34,7 +34,6 @@ DType dtype_of(ONNXTensorElementDataType type, const std::string& tensor, const 
                               ", expected float32, int32, int16 or int8");
 }
 
-// A provider has threads of its own, and those of ONNX Runtime would be in their way if they waited by spinning.
 void append_provider(const OrtRuntime& runtime, OrtSessionOptions* options, const ProviderPlan& provider) {
   const char* where = "runtime.execution_provider";
   std::vector<const char*> keys;
@@ -60,6 +59,7 @@ void append_provider(const OrtRuntime& runtime, OrtSessionOptions* options, cons
   } catch (const RunError& error) {
     throw InputError(error.where(), error.what());  // the plan names one that the library lacks
   }
+  // A provider has threads of its own, and those of ONNX Runtime would be in their way if they waited by spinning.
   runtime.check(api.AddSessionConfigEntry(options, "session.intra_op.allow_spinning", "0"), where);
 }
 
@@ -99,13 +99,13 @@ Handle<OrtSessionOptions> session_options(const OrtRuntime& runtime, const Sessi
 }
 
 // The two directions of the C API differ in the names of three functions only.
-struct Direction {
+struct OrtDirection {
   decltype(OrtApi::SessionGetInputCount) count;
   decltype(OrtApi::SessionGetInputName) name;
   decltype(OrtApi::SessionGetInputTypeInfo) type;
 };
 
-TensorInfo tensor_info(const OrtRuntime& runtime, OrtSession* session, const Direction& get, std::size_t index,
+TensorInfo tensor_info(const OrtRuntime& runtime, OrtSession* session, const OrtDirection& get, std::size_t index,
                        const std::string& graph) {
   const OrtApi& api = runtime.api();
   const char* where = graph.c_str();
@@ -136,7 +136,7 @@ TensorInfo tensor_info(const OrtRuntime& runtime, OrtSession* session, const Dir
   return info;
 }
 
-std::vector<TensorInfo> tensor_infos(const OrtRuntime& runtime, OrtSession* session, const Direction& get,
+std::vector<TensorInfo> tensor_infos(const OrtRuntime& runtime, OrtSession* session, const OrtDirection& get,
                                      const std::string& graph) {
   std::size_t count = 0;
   runtime.check(get.count(session, &count), graph.c_str());

@@ -207,10 +207,10 @@ BlockPlan block_plan(const Field& field, const std::map<std::string, TaskPlan>& 
 
 void require_variant_fits(const Plan& plan, const Field& document) {
   if (plan.unets.empty()) document.at("unets").fail("at least one U-Net");
-  if (is_merged(plan.variant) && !plan.adapters.empty()) {
+  if (has_unet_per_task(plan.variant) && !plan.adapters.empty()) {
     document.at("adapters").fail("no adapters for variant " + to_string(plan.variant) + ", whose U-Nets have them merged");
   }
-  if (!is_merged(plan.variant) && plan.unets.size() != 1) {
+  if (!has_unet_per_task(plan.variant) && plan.unets.size() != 1) {
     throw InputError(
         "unets", "unets: found " + std::to_string(plan.unets.size()) + ", expected one for variant " + to_string(plan.variant));
   }
@@ -271,7 +271,11 @@ void verify_files(const Plan& plan) {
   verify_file(plan.merge->weights);
 }
 
-bool is_merged(Variant variant) { return variant == Variant::kPerGraph || variant == Variant::kResident; }
+bool has_unet_per_task(Variant variant) { return variant == Variant::kPerGraph || variant == Variant::kResident; }
+
+bool runs_on_npu(const RuntimePlan& runtime) {
+  return runtime.dispatch || (runtime.execution_provider && runtime.execution_provider->library);
+}
 
 std::string to_string(Variant variant) {
   for (const auto& [name, value] : kVariants) {

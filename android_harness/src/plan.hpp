@@ -115,6 +115,9 @@ void verify_files(const Plan& plan);
 std::string to_string(Variant variant);
 
 // Whether there is one U-Net for each task, with its adapter merged.
-bool is_merged(Variant variant);
+bool has_unet_per_task(Variant variant);
+
+// Whether a vendor's library runs the graphs, in memory of its own.
+bool runs_on_npu(const RuntimePlan& runtime);
 
 }  // namespace quadbench

@@ -1,5 +1,8 @@
 #include "runtime.hpp"
 
+#include <dlfcn.h>
+
+#include "errors.hpp"
 #include "litert.hpp"
 #include "ort.hpp"
 
@@ -15,6 +18,12 @@ std::unique_ptr<Runtime> open_onnx_runtime(const RuntimePlan& plan) {
 }
 
 }  // namespace
+
+void* open_library(const std::filesystem::path& library, int flags) {
+  if (void* opened = ::dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL | flags)) return opened;
+  const char* reason = ::dlerror();
+  throw InputError(kLibraryKey, "cannot open '" + library.string() + "': " + (reason != nullptr ? reason : "unknown reason"));
+}
 
 std::unique_ptr<Runtime> open_runtime(const RuntimePlan& plan) {
   switch (plan.engine) {

@@ -20,6 +20,11 @@ class Runtime {
   virtual Session load(const std::filesystem::path& graph, const SessionSettings& settings, const std::string& name) const = 0;
 };
 
+constexpr const char* kLibraryKey = "runtime.library";
+
+// Opens a runtime's library, with dlopen's flags beside RTLD_NOW and RTLD_LOCAL. Throws InputError with its reason.
+void* open_library(const std::filesystem::path& library, int flags = 0);
+
 // Opens the library of the plan; what graphs share exists from then on. Throws InputError.
 std::unique_ptr<Runtime> open_runtime(const RuntimePlan& plan);
 

@@ -20,10 +20,11 @@ class Sampler {
     std::span<const float> mask;    // (h, w), 1 = replace; empty outside inpaint
   };
 
-  // Where step i's U-Net input is to be written, and the call that turns it into eps_i.
+  // Turns the U-Net input of a step into its eps.
   using Eps = std::function<void(std::size_t step, std::span<float> eps)>;
 
-  // Inside the timed region: allocates nothing. The result is valid until the next run.
+  // Inside the timed region: allocates nothing. Each step's U-Net input is written to `unet_input`. The result is valid until the
+  // next run.
   std::span<const float> run(const Table& table, const Inputs& inputs, std::span<float> unet_input, const Eps& eps);
 
   std::span<const float> eps(std::size_t step) const { return eps_[step]; }

@@ -35,7 +35,6 @@ class Buffer {
   explicit Buffer(std::size_t bytes);
 
   std::span<std::byte> bytes() { return {data_.get(), size_}; }
-  void* data() { return data_.get(); }
   std::size_t size() const { return size_; }
 
   template <class T>

@@ -18,7 +18,6 @@ class UNet {
 
   std::size_t time_features() const { return time_features_.size() / sizeof(float); }
   std::uintmax_t file_bytes() const { return session_.file_bytes(); }
-  const std::string& name() const { return session_.name(); }
   AdapterCache& adapters() { return adapters_; }
 
   // Inside the timed region: fill these, run, read `eps`.

@@ -54,6 +54,18 @@ TEST_CASE("an execution provider has a name and options that are text") {
             "runtime.execution_provider.options.n: found 2, expected a string"));
 }
 
+TEST_CASE("graphs run on an NPU by a dispatch library or a plugin, and not by a provider of the runtime's own") {
+  RuntimePlan runtime;
+  runtime.execution_provider = ProviderPlan{.name = "XNNPACK", .options = {}, .library = std::nullopt};
+  CHECK_FALSE(runs_on_npu(runtime));
+  runtime.execution_provider->library = "/kit/plugin.so";
+  CHECK(runs_on_npu(runtime));
+  runtime.execution_provider.reset();
+  CHECK_FALSE(runs_on_npu(runtime));
+  runtime.dispatch = "/kit/dispatch.so";
+  CHECK(runs_on_npu(runtime));
+}
+
 TEST_CASE("a wrong field is named with what was found and expected") {
   CHECK(has(error_with("\"schema_version\": 1", "\"schema_version\": 2"),
             "schema_version: found 2, expected an integer from 1 to 1"));

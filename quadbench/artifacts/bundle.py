@@ -33,7 +33,7 @@ class Variant(StrEnum):
         return self is not Variant.FLOAT
 
     @property
-    def is_merged(self) -> bool:
+    def has_unet_per_task(self) -> bool:
         """Say whether each task has a U-Net of its own with its adapter merged; no adapters are pushed then."""
         return self.graphs is Variant.PER_GRAPH
 

@@ -93,7 +93,7 @@ def unets_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant, tasks: 
         ArtifactError: a graph is missing.
     """
     graphs = _graphs(bundle, compiled, variant)
-    if variant.is_merged:
+    if variant.has_unet_per_task:
         return {task.name: _graph(graphs, variant.graphs, Component.UNET, task.name) for task in tasks}
     return {BASE_UNET: _graph(graphs, variant, Component.UNET)}
 
@@ -104,7 +104,7 @@ def adapters_of(bundle: Bundle, variant: Variant, tasks: Sequence[TaskAssets]) -
     Raises:
         ArtifactError: the bundle has no file of an adapter in that dtype.
     """
-    if variant.is_merged:
+    if variant.has_unet_per_task:
         return {}
     known = {adapter.name: adapter for adapter in bundle.adapters if adapter.variant is variant.adapters}
     wanted = sorted({name for task in tasks for name in task.weights})

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 from quadbench.artifacts import Component, SequenceBlock, TaskKind, Variant
 from quadbench.artifacts.samples import OF_MEMORY
 from quadbench.harness.libraries import ExpectedLibraries, PlacedLibrary, expected_libraries
+from quadbench.recipe.tasks import NO_TASK
 
 MOST_ERRORS = 20
 MOST_LIBRARIES = 256  # of which the harness tells (libraries.cpp)
-FIRST_TASK = "none"  # from which the first switch comes
-_MEMORY_PERIOD_S = 0.04  # between two readings of the harness's memory (launch.cpp)
+_MEMORY_PERIOD_S = 0.04  # between two readings of the harness's memory (plan.hpp)
 _MEMORY_METRICS = 2  # rss_bytes, pss_bytes
 _LONGEST_LAUNCH_S = 7 * 86400.0  # for which a limit is computed; a longer timeout allows no more lines
 _LINE_BYTES = 1024  # on average: four times what a sample takes
@@ -141,7 +141,7 @@ def expected_of(
         images={(name, item): f"{folder}/{name}/{item}.png" for name, task in tasks.items() for item in task.items}
         if folder
         else {},
-        words=frozenset({FIRST_TASK, *plan["unets"], *plan["adapters"], *plan["mixes"], *tasks, *_STATES, *_RUNS, _MERGE}),
+        words=frozenset({NO_TASK, *plan["unets"], *plan["adapters"], *plan["mixes"], *tasks, *_STATES, *_RUNS, _MERGE}),
         libraries=expected_libraries(plan, libraries),
         timeout_s=timeout_s,
     )

@@ -36,7 +36,7 @@ def harness_plan(installation: Installation, launch: LaunchPlan, *, runtime: Run
         "adapters": _files(installation, adapters),
         "mixes": mixes_of(tasks, adapters) if adapters else {},
         **_merge(installation, unets.get(BASE_UNET)),
-        "base": None if variant.is_merged else asdict(bundle.base),
+        "base": None if variant.has_unet_per_task else asdict(bundle.base),
         "tasks": {task.name: _task(installation, task, variant) for task in tasks},
         "sequence": [{"task": b.task, "warmup": b.warmup, "iterations": b.iterations} for b in launch.sequence],
         "images": images,
@@ -80,8 +80,8 @@ def _file(installation: Installation, file: FileRef) -> dict[str, str]:
 def _task(installation: Installation, task: TaskAssets, variant: Variant) -> dict[str, Any]:
     return {
         "kind": task.kind.value,
-        "unet": task.name if variant.is_merged else BASE_UNET,
-        "adapter": None if variant.is_merged else task.adapter,
+        "unet": task.name if variant.has_unet_per_task else BASE_UNET,
+        "adapter": None if variant.has_unet_per_task else task.adapter,
         "guidance": task.guidance,
         "table": installation.path_of(task.table),
         "tensors": installation.path_of(task.tensors),

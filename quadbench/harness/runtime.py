@@ -5,11 +5,9 @@ from pathlib import Path
 
 from quadbench.errors import MissingDependencyError
 
-# An entry of every session, on devices (session.cpp) and here: by default ONNX Runtime fuses a MatMul with INT8 weights into one
-# that rounds its input to 8 bits, whatever the graph says. 1 is float32.
+# An entry of every session, on devices (ort_session.cpp) and here: by default ONNX Runtime fuses a MatMul with INT8 weights into
+# one that rounds its input to 8 bits, whatever the graph says. 1 is float32.
 EXACT = ("session.qdq_matmulnbits_accuracy_level", "1")
-
-
 LITERT_LIBRARY = "libLiteRt.so"
 
 

@@ -12,6 +12,7 @@ from quadbench.spec.document import describe
 TEACHER_STEPS = 100  # of the DDIM run that OLSS is fitted to
 LCM_STEPS = 50  # of the DDIM grid that consistency distillation uses, as in diffusers' LCMScheduler
 
+NO_TASK = "none"  # from which a launch's first switch comes
 GREATEST_WEIGHT = 4.0  # of an adapter; the shared ranges may grow as much, which costs two bits
 LONGEST_MIX = 200  # characters of a mix's name, as of other names in manifests and events
 
@@ -87,11 +88,17 @@ def is_mix(weights: Mapping[str, float]) -> bool:
     return len(weights) > 1 or any(weight != 1.0 for weight in weights.values())
 
 
+def _is_of_a_task(name: str) -> str:
+    if name == NO_TASK:
+        raise ValueError(f"expected another name than '{NO_TASK}', which stands for no task where a launch begins")
+    return name
+
+
 class _Task(Spec):
     """The settings that all tasks share."""
 
-    name: Name = Field(examples=["mine"])
-    """Records and reports show this name, which no other task of the recipe has."""
+    name: Annotated[Name, AfterValidator(_is_of_a_task)] = Field(examples=["mine"])
+    """Records and reports show this name, which no other task of the recipe has, and which is not `none`."""
     adapter: Weights = Field(examples=["mine"])
     """The task runs with this adapter of those under `adapters`, or with several, each with its weight, -4 to 4: a name alone,
     whose weight is 1, or names with weights, as diffusers' `set_adapters` takes them. Null is the foundation model as it is."""

@@ -5,7 +5,7 @@ from operator import itemgetter
 from statistics import median
 
 from quadbench.artifacts import Component, Kinds, SampleKind, TaskAssets, TaskKind, Variant
-from quadbench.harness.expected import FIRST_TASK
+from quadbench.recipe.tasks import NO_TASK
 from quadbench.report.launches import places
 
 Reading = Callable[[Sequence[float]], Sequence[float]]  # a launch's values -> those of a figure
@@ -35,7 +35,7 @@ def switches(kinds: Kinds, task: TaskAssets, _: Variant) -> Reading:
 def _came_from(switch: SampleKind) -> str:
     """Return the task that ran before; nothing where a launch begins, since loading its first task switches from none."""
     before = switch.labels.get("from", "")
-    return "" if before == FIRST_TASK else before
+    return "" if before == NO_TASK else before
 
 
 def first_unets(kinds: Kinds, task: TaskAssets, _: Variant) -> Reading:
@@ -133,7 +133,7 @@ def run_of(component: Component) -> Callable[[Kinds, TaskAssets, Variant], Readi
 
 
 def _is_component(component: Component, task: TaskAssets, variant: Variant) -> Callable[[SampleKind], bool]:
-    unet = task.name if variant.is_merged else "base"
+    unet = task.name if variant.has_unet_per_task else "base"
     if component is Component.UNET:
         return lambda kind: kind.component == component and kind.labels.get("unet", kind.task) == unet
     return lambda kind: kind.component == component

@@ -27,8 +27,8 @@ from quadbench.artifacts import (
     TaskKind,
     Variant,
 )
-from quadbench.harness.expected import FIRST_TASK
 from quadbench.harness.painted import EVENTS
+from quadbench.recipe.tasks import NO_TASK
 from quadbench.results.digests import sha256_of
 from quadbench.results.layout import Layout
 
@@ -203,13 +203,13 @@ def _samples(bundle: Bundle, variant: Variant, launch: int, iterations: int) -> 
     def about(value: float) -> float:
         return float(round(value * (1 + 0.02 * dice.random() + 0.01 * (launch % 3))))
 
-    unets = [task.name for task in bundle.tasks] if variant.is_merged else ["base"]
+    unets = [task.name for task in bundle.tasks] if variant.has_unet_per_task else ["base"]
     samples = [
         Sample(metric="session_load_ns", value=about(9e6), component=component, labels={}) for component in COMPONENT_BYTES
     ]
     samples += [Sample(metric="session_load_ns", value=about(41e6), component="unet", labels={"unet": unet}) for unet in unets]
     samples += _rom(variant, unets)
-    before = FIRST_TASK
+    before = NO_TASK
     for task in bundle.tasks:
         samples += [*_switch(task, variant, before, about), *_block(task, variant, iterations, about)]
         before = task.name
@@ -227,7 +227,7 @@ def _rom(variant: Variant, unets: list[str]) -> list[Sample]:
 
     files = [rom(size, component, kind="base") for component, size in COMPONENT_BYTES.items()]
     files += [rom(UNET_BYTES[unet], "unet", kind="base", unet=unet) for unet in unets]
-    if variant.is_merged:
+    if variant.has_unet_per_task:
         return files
     return files + [rom(size, None, kind="adapter", adapter=adapter) for adapter, size in ADAPTER_BYTES.items()]
 
@@ -240,7 +240,7 @@ def _switch(task: TaskAssets, variant: Variant, before: str, about: Callable[[fl
         Sample(metric="load_peak_rss_bytes", value=about(190 * MB if own else 145 * MB), task=task.name),
         Sample(metric="first_unet_ns", value=about(31e6 if own else 27e6), task=task.name),
     ]
-    if variant.is_merged or task.adapter is None:
+    if variant.has_unet_per_task or task.adapter is None:
         return samples
     state = {"adapter": task.adapter, "state": "resident" if before == list(ADAPTERS)[-1] else "cold"}
     return [*samples, Sample(metric="adapter_load_ns", value=about(1.2e6), task=task.name, labels=state)]
@@ -256,7 +256,7 @@ def _block(task: TaskAssets, variant: Variant, iterations: int, about: Callable[
 def _iteration(
     task: TaskAssets, variant: Variant, iteration: int, is_warmup: bool, about: Callable[[float], float]
 ) -> list[Sample]:
-    step_ns = 25e6 if variant.is_merged else 26e6
+    step_ns = 25e6 if variant.has_unet_per_task else 26e6
     slow = 3.0 if is_warmup else 1.0
 
     def sample(metric: str, value: float, component: str | None = None, step: int | None = None) -> Sample:
