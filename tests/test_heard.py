@@ -85,6 +85,7 @@ def header(**words: Any) -> Line:
         "schema_version": 1,
         "plan_sha256": "0" * 64,
         "variant": "shared",
+        "peak_reset": True,
         **dict.fromkeys(names, "x"),
     } | words
 
@@ -304,7 +305,7 @@ def test_lines_beyond_what_the_plan_can_explain_are_not_read() -> None:
 def test_bytes_beyond_what_the_plan_can_explain_are_not_read() -> None:
     heard = Heard(expected=expected())
     heard.take(json.dumps(header()))
-    heard.take("x" * expected().most_bytes)
+    heard.take("é" * (expected().most_bytes // 2))
     assert heard.is_over
     assert "bytes that the plan can explain; the harness was ended" in str(heard.problem)
 

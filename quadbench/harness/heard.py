@@ -65,7 +65,7 @@ class Heard:
         """Read the next line, and say whether it tells of one image more."""
         painted = self.painted
         self.lines += 1
-        self.size_bytes += len(line) + 1
+        self.size_bytes += len(line.encode()) + 1
         if not self._is_too_much():
             self._read(line)
         return self.painted > painted
