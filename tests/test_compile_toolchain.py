@@ -44,13 +44,16 @@ def toolchain(*commands: list[str], **changes: Any) -> ToolchainTarget:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "graph.onnx").write_bytes(b"a graph")
+    source = tmp_path / "bundle" / GRAPH.file.path
+    source.parent.mkdir(parents=True)
+    source.write_bytes(b"a graph")
     (tmp_path / "compiled").mkdir()
     return tmp_path / "compiled"
 
 
 def compiled(target: ToolchainTarget, folder: Path) -> Graph:
-    return ToolchainCompiler(target=target).compile(GRAPH, folder.parent / "graph.onnx", folder)
+    (graph,) = ToolchainCompiler(target=target).compile_all([GRAPH], folder.parent / "bundle", folder, lambda _graph: None).graphs
+    return graph
 
 
 def left_in(folder: Path) -> set[str]:
@@ -64,7 +67,7 @@ def test_the_product_takes_the_graph_s_place_with_a_suffix_of_its_own(folder: Pa
     )
     assert (folder / "shared/unet.bin").read_bytes() == b"a graph"
     assert left_in(folder) == {"shared/unet.bin"}
-    assert left_in(folder.parent) == {"graph.onnx", "compiled/shared/unet.bin"}
+    assert left_in(folder.parent) == {"bundle/shared/unet.onnx", "compiled/shared/unet.bin"}
 
 
 def test_commands_follow_each_other_in_one_folder(folder: Path) -> None:
@@ -81,7 +84,10 @@ def test_words_reach_the_command_as_they_are(folder: Path) -> None:
 
 def test_variables_of_the_environment_stand_in_for_their_placeholders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACME_SDK", str(folder.parent))
-    compiled(toolchain(python(COPY, "{ACME_SDK}/graph.onnx", "m.bin"), ["true", "{input}"], environment=["ACME_SDK"]), folder)
+    compiled(
+        toolchain(python(COPY, "{ACME_SDK}/bundle/shared/unet.onnx", "m.bin"), ["true", "{input}"], environment=["ACME_SDK"]),
+        folder,
+    )
     assert (folder / "shared/unet.bin").read_bytes() == b"a graph"
 
 
@@ -107,8 +113,18 @@ def test_a_log_of_an_earlier_failure_goes_with_success(folder: Path) -> None:
     assert list(folder.parent.glob("*.log")) == []
 
 
+def test_another_process_that_compiles_the_same_graph_is_not_in_the_way(folder: Path) -> None:
+    log = folder.parent / "acme-shared-unet.onnx.log"
+    remove = python("import pathlib, sys; pathlib.Path(sys.argv[1]).unlink(missing_ok=True)", str(log))
+    compiled(toolchain(remove, python(COPY, "{input}", "m.bin")), folder)
+    with pytest.raises(BuildError):
+        compiled(toolchain(remove, python("print('no room'); exit(1)", "{input}")), folder)
+    assert log.read_text().count("$ ") == 2
+    assert log.read_text().endswith("no room\n")
+
+
 def test_a_command_killed_by_a_signal_says_so(folder: Path) -> None:
-    with pytest.raises(BuildError, match=r"ended with exit code 137:\nit said nothing"):
+    with pytest.raises(BuildError, match=r"was ended by signal 9:\nit said nothing"):
         compiled(toolchain(python("import os, sys; os.kill(os.getpid(), 9)", "{input}")), folder)
 
 
@@ -177,6 +193,14 @@ def test_a_version_that_the_target_does_not_take_is_refused() -> None:
     with pytest.raises(MissingDependencyError, match=r"says 'Acme NPU compiler, version 1\.9', expected what fits 'version"):
         ToolchainCompiler(target=target).versions()
     assert availability(target).hint == "ask Acme"
+
+
+def test_a_version_whose_group_is_not_there_is_refused() -> None:
+    target = toolchain(
+        version={"command": python("print('Acme NPU compiler')"), "pattern": r"Acme NPU compiler(?:, version (\S+))?"}
+    )
+    with pytest.raises(MissingDependencyError, match="says 'Acme NPU compiler', expected what fits"):
+        ToolchainCompiler(target=target).versions()
 
 
 def test_all_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol, assert_never, runtime_checkable
+from typing import Protocol, assert_never
 
 from quadbench.artifacts import Bundle, CompiledBundle, FileRef, Graph, Stored
 from quadbench.compile.product import Product
@@ -21,31 +21,14 @@ Notify = Callable[[str], None]
 
 
 class Compiler(Protocol):
-    """A compiler that takes one graph of a bundle at a time."""
-
-    def versions(self) -> dict[str, str]:
-        """Return the versions and settings that the product depends on beside the graph."""
-        ...
-
-    def compile(self, graph: Graph, source: Path, folder: Path) -> Graph:
-        """Write the product below `folder`, at the graph's own path but for the suffix, and describe it.
-
-        Raises:
-            BuildError: the graph is refused.
-        """
-        ...
-
-
-@runtime_checkable
-class BundleCompiler(Protocol):
-    """A compiler that takes all graphs of a bundle at once, because they wait in a queue or share parts."""
+    """A compiler takes all graphs of a bundle at once: they may wait in a queue, or share parts."""
 
     def versions(self) -> dict[str, str]:
         """Return the versions and settings that the products depend on beside the graphs."""
         ...
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Notify) -> Product:
-        """Write the products of the graphs below `source` into `folder` and describe them.
+        """Write the products of the graphs below `source` into `folder` and describe them; tell `notify` of each step.
 
         Raises:
             BuildError: a graph is refused.
@@ -82,7 +65,7 @@ def compile_bundle(
         return read_whole(folder, CompiledBundle)
 
     def make(temporary: Path) -> CompiledBundle:
-        product = _compile(compiler, graphs, bundle.folder, temporary, notify)
+        product = compiler.compile_all(graphs, bundle.folder, temporary, notify)
         versions = compiler.versions() | product.versions
         return _described(product, digest, graphs_digest(bundle.artifact), key, versions)
 
@@ -129,7 +112,7 @@ def _refuse_misfits(bundle: Bundle, target: Target, key: str) -> None:
         )
 
 
-def _digest(bundle: Bundle, key: str, compiler: Compiler | BundleCompiler) -> str:
+def _digest(bundle: Bundle, key: str, compiler: Compiler) -> str:
     """Return the digest of all that a compiled bundle follows from, the compiler's own code included."""
     code = code_digests(type(compiler).__module__) | code_digests(Product.__module__) | {__name__: sha256_of(Path(__file__))}
     graphs = [asdict(graph) for graph in _quantized(bundle)]
@@ -153,17 +136,7 @@ def _sources(bundle: Bundle) -> dict[str, str]:
     return {graph.file.path: graph.file.sha256 for graph in _quantized(bundle)}
 
 
-def _compile(compiler: Compiler | BundleCompiler, graphs: Sequence[Graph], source: Path, folder: Path, notify: Notify) -> Product:
-    if isinstance(compiler, BundleCompiler):
-        return compiler.compile_all(graphs, source, folder, notify)
-    products = []
-    for graph in graphs:
-        notify(graph.file.path)
-        products.append(compiler.compile(graph, source / graph.file.path, folder))
-    return Product(graphs=tuple(products))
-
-
-def _compiler(target: Target, layout: Layout) -> Compiler | BundleCompiler:
+def _compiler(target: Target, layout: Layout) -> Compiler:
     match target:
         case OnnxRuntimeTarget():
             from quadbench.compile.onnxruntime import OnnxRuntimeCompiler

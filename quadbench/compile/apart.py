@@ -7,7 +7,7 @@ from pathlib import Path
 
 from quadbench.host import kill_group, start_bound
 
-SHOWN_LINES = 5
+SHOWN_LINES = 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +36,13 @@ class Ending:
         return self.said.splitlines()[-SHOWN_LINES:] or ["it said nothing"]
 
 
-def run_apart(argv: Sequence[str], log: Path, timeout_s: float, environment: Mapping[str, str] | None = None) -> Ending:
-    """Run a command, its output in the file `log`; by default it inherits this process's environment."""
+def run_apart(
+    argv: Sequence[str], log: Path, timeout_s: float, environment: Mapping[str, str] | None = None, *, folder: Path | None = None
+) -> Ending:
+    """Run a command, its output in the file `log`; by default it inherits this process's environment and working folder."""
     with log.open("wb") as output:
-        process = start_bound(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+        process = start_bound(argv, **streams, env=environment, cwd=folder)
         try:
             status: int | None = process.wait(timeout_s)
         except subprocess.TimeoutExpired:

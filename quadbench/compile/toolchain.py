@@ -3,16 +3,16 @@
 import os
 import re
 import shlex
-import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
 from quadbench.artifacts import Graph
+from quadbench.compile.apart import run_apart
+from quadbench.compile.product import Product
 from quadbench.errors import BuildError, MissingDependencyError
-from quadbench.host import find_program, kill_group, start_bound
+from quadbench.host import find_program
 from quadbench.results.digests import sha256_of
 from quadbench.results.manifest import file_ref
 from quadbench.spec import is_file, variable
@@ -20,7 +20,6 @@ from quadbench.target.toolchain import INPUT, WORK, ToolchainTarget, filled, pla
 
 WORK_NAME = "model"  # Samsung's enntools wants a graph that is named as the folder it lies in
 VERSION_TIMEOUT_S = 60.0
-SHOWN_LINES = 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,29 +43,36 @@ class ToolchainCompiler:
         settings = {name: sha256_of(Path(value)) if is_file(Path(value)) else value for name, value in named.items()}
         return {self.target.name: version, "commands": commands, "product": self.target.product, **settings}
 
-    def compile(self, graph: Graph, source: Path, folder: Path) -> Graph:
-        """Write the product at the graph's own path, with the product's suffix. Inputs and outputs are described as they were.
+    def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> Product:
+        """Write each product at its graph's own path, with the product's suffix. Inputs and outputs are described as they were.
 
         Raises:
             BuildError: a command fails, or there is not exactly one product; it has the command's last lines.
         """
+        products = []
+        for graph in graphs:
+            notify(graph.file.path)
+            products.append(self._compiled(graph, source / graph.file.path, folder))
+        return Product(graphs=tuple(products))
+
+    def _compiled(self, graph: Graph, source: Path, folder: Path) -> Graph:
         log = folder.parent / f"{self.target.name}-{graph.file.path.replace('/', '-')}.log"
-        log.write_bytes(b"")
         with tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as parent:
-            work = Path(parent).resolve() / WORK_NAME
+            work, said = Path(parent).resolve() / WORK_NAME, Path(parent, log.name)
             work.mkdir()
             values = {**_environment(self.target), INPUT: str(source.resolve()), WORK: str(work)}
             try:
                 for command in self.target.commands:
-                    _run(_located(filled(command, values)), work, log, self.target.timeout_s)
+                    _run(_located(filled(command, values)), work, said, self.target.timeout_s)
                 product = _only_product(work, self.target.product)
             except BuildError as error:
+                said.replace(log)  # whole, whoever else writes there
                 message = f"toolchain '{self.target.name}' on '{graph.file.path}': {error.message}"
                 raise BuildError(message, hint=f"all that it said is in {log}") from error
             path = (folder / graph.file.path).with_suffix(product.suffix)
             path.parent.mkdir(parents=True, exist_ok=True)
             product.replace(path)
-        log.unlink()
+        log.unlink(missing_ok=True)
         return replace(graph, file=file_ref(folder, path))
 
 
@@ -81,7 +87,7 @@ def installed_version(target: ToolchainTarget) -> str:
     command = target.version.command
     said = _output(_located(filled(command, _environment(target))))
     match = re.search(target.version.pattern, said)
-    if not match:
+    if not match or not match[1]:  # the group may be an optional one
         words = " / ".join(said.splitlines()[-3:]) or "nothing"
         raise MissingDependencyError(
             f"toolchain '{target.name}': '{shlex.join(command)}' says '{words}', expected what fits '{target.version.pattern}'",
@@ -113,50 +119,23 @@ def _located(argv: Sequence[str]) -> list[str]:
 
 
 def _run(argv: Sequence[str], work: Path, log: Path, timeout_s: float) -> None:
-    """Run a command whose output goes to the log.
+    """Run a command and add its output to the log.
 
     Raises:
         BuildError: it fails or takes too long; it has the command's last lines.
     """
-    with log.open("ab") as output:
-        output.write(f"$ {shlex.join(argv)}\n".encode())
-        output.flush()
-        start = output.tell()
-        try:
-            status = _status(argv, work, output, timeout_s)
-        except subprocess.TimeoutExpired:
-            status = None
-    if status == 0:
-        return
-    ending = f"was still running after {timeout_s:g} s" if status is None else f"ended with exit code {status}"
-    last = log.read_bytes()[start:].decode(errors="replace").splitlines()[-SHOWN_LINES:]
-    raise BuildError("\n".join((f"'{Path(argv[0]).name}' {ending}:", *(last or ["it said nothing"]))))
+    ending = run_apart(argv, work.with_name("said"), timeout_s, folder=work)
+    with log.open("a") as output:
+        output.write(f"$ {shlex.join(argv)}\n{ending.said}")
+    if not ending.is_ok:
+        raise BuildError("\n".join((f"'{Path(argv[0]).name}' {ending.words}:", *ending.last_lines)))
 
 
 def _output(argv: Sequence[str]) -> str:
     """Return everything that a command prints."""
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as output:
-        try:
-            _status(argv, Path(folder), output, VERSION_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            return f"nothing within {VERSION_TIMEOUT_S:g} s"
-        output.seek(0)
-        return output.read().decode(errors="replace").strip()
-
-
-def _status(argv: Sequence[str], folder: Path, output: IO[bytes], timeout_s: float) -> int:
-    """Return the exit code, 128 + N after signal N. However the command ends, its whole process group is gone.
-
-    Raises:
-        subprocess.TimeoutExpired: it took too long.
-    """
-    process = start_bound(argv, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        status = process.wait(timeout_s)
-        return status if status >= 0 else 128 - status
-    finally:
-        kill_group(process.pid)
-        process.wait()
+    with tempfile.TemporaryDirectory() as folder:
+        ending = run_apart(argv, Path(folder, "said"), VERSION_TIMEOUT_S, folder=Path(folder))
+    return f"nothing within {VERSION_TIMEOUT_S:g} s" if ending.status is None else ending.said.strip()
 
 
 def _only_product(work: Path, pattern: str) -> Path:
