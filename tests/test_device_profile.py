@@ -16,7 +16,7 @@ schema_version: 1
 name: {name}
 title: Bench phone
 match: {{ro.soc.model: "XY[12]*", ro.product.brand: bench}}
-soc: {{vendor: acme, model: XY1, title: Acme One, ram_mb: 4096}}
+soc: {{vendor: acme, model: XY1, title: Acme One, ram_mb: 4096, htp_arch: v79}}
 target: {{backend: qnn, htp_arch: v79, soc_model: 69}}
 virtual_target: {{backend: onnxruntime, execution_provider: cpu}}
 properties: {{ro.soc.model: {soc}}}
@@ -127,6 +127,29 @@ def test_an_architecture_that_is_none_is_told_in_words(tmp_path):
     with pytest.raises(SpecError) as refused:
         load_profile(path)
     assert "target.htp_arch: expected a Hexagon architecture, as v73, v75, v79 or v81, found text 'hexagon'" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("target", "chip", "reason"),
+    [
+        ("{backend: qnn, htp_arch: v79, soc_model: 69}", "", "expected soc.htp_arch to be the target's v79, found none"),
+        (
+            "{backend: qnn, htp_arch: v79, soc_model: 69}",
+            ", htp_arch: v75",
+            "expected soc.htp_arch to be the target's v79, found v75",
+        ),
+        ("{backend: litert, soc: SM8750}", "", "expected soc.htp_arch, the HTP of SM8750, as v79; found none"),
+    ],
+)
+def test_a_target_for_another_chip_than_the_devices_is_refused_at_its_line(tmp_path, target, chip, reason):
+    path = write(tmp_path)
+    text = path.read_text().replace(", htp_arch: v79}", chip + "}")
+    path.write_text(
+        text.replace("{backend: qnn, htp_arch: v79, soc_model: 69}", "{backend: litert}") + f"alternatives: [{target}]\n"
+    )
+    with pytest.raises(SpecError) as refused:
+        load_profile(path)
+    assert refused.value.problems == (f"{path}:10: alternatives[0]: {reason}",)
 
 
 def test_a_folder_that_is_missing_is_refused(tmp_path, monkeypatch):

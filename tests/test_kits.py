@@ -209,6 +209,18 @@ def test_a_kit_says_why_it_does_not_run_on_a_device(layout: Layout, tmp_path: Pa
     ]
 
 
+def test_the_plugin_of_another_vendor_is_none_for_the_htp(layout: Layout, tmp_path: Path) -> None:
+    write_elf(write_runtime(tmp_path / "kit").with_name("libonnxruntime_providers_acme.so"), needed=ANDROID)
+    kit = store.add([tmp_path / "kit"], PHONE, layout).kit.artifact
+    assert target_problems(kit, HTP, "v79", BUILD) == [f"it has no execution provider for Qualcomm's HTP; expected '{PLUGIN}'"]
+
+
+def test_a_version_that_is_no_release_is_refused(layout: Layout, qnn: Path) -> None:
+    kit = store.add([qnn], PHONE, layout).kit.artifact
+    with pytest.raises(ValueError, match=r"the version of onnxruntime is '1\.32\.0rc1', expected three numbers joined by dots"):
+        replace(kit, versions={"onnxruntime": "1.32.0rc1"})
+
+
 def test_a_device_takes_what_its_target_needs_alone(layout: Layout, qnn: Path) -> None:
     kit = store.add([qnn], PHONE, layout).kit.artifact
     assert libraries_for(kit, HTP, "v79") == kit.libraries

@@ -25,8 +25,9 @@ from quadbench.kits import store
 from quadbench.recipe import load_recipe
 from quadbench.recipe.gate import Gate
 from quadbench.results.layout import Layout
+from quadbench.results.manifest import MANIFEST
 from quadbench.rollout import roll_out
-from quadbench.rollout.equipment import Kind, kit_for
+from quadbench.rollout.equipment import Kind, kit_for, named_kit
 from quadbench.target.abi import Abi
 from quadbench.target.profile import PROFILES_FOLDER, load_profile
 from quadbench.target.targets import QnnTarget
@@ -165,6 +166,16 @@ def test_a_record_says_in_which_mode_the_npu_ran_and_where_its_inputs_lay() -> N
     assert provider.settings["provider"] == "QNNExecutionProvider"
     assert provider.settings["provider.htp_performance_mode"] == "burst"
     assert provider.settings["provider.lora_memory"] == "host"
+
+
+def test_a_kit_that_is_named_is_taken_whatever_is_wrong_with_another(layout: Layout, tmp_path: Path) -> None:
+    kit, other = (
+        store.add([write_runtime(tmp_path / f"{n}", says=b"\0VERS_1.%d.0\0" % n)], Abi.ARM64_V8A, layout).kit for n in (1, 2)
+    )
+    (other.folder / MANIFEST).write_text("{")
+    profile = load_profile("s25")
+    kind = Kind(address="s25", profile=profile, abi=Abi.ARM64_V8A, target=profile.target)
+    assert named_kit(kind, layout, kit.artifact.digest[:12]).kit.artifact == kit.artifact
 
 
 def test_the_reason_why_a_kit_does_not_run_a_target_is_said(layout: Layout, tmp_path: Path) -> None:

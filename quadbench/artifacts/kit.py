@@ -14,6 +14,7 @@ from quadbench.errors import shown
 from quadbench.target.abi import Abi
 
 _LIBRARY = re.compile(r"lib[A-Za-z0-9_+-]{1,80}(\.[A-Za-z0-9_+-]{1,40}){0,4}\.so(\.[0-9]{1,8}){0,3}", re.ASCII)
+_RUNTIME_VERSION = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){2}", re.ASCII)
 _HTP_PART = re.compile(r"libQnnHtpV([0-9]{2})(Stub|Skel)\.so", re.ASCII)
 
 
@@ -92,7 +93,7 @@ class Kit:
         """Refuse a kit whose digest is not that of its content, wherever it is read from.
 
         Raises:
-            ValueError: says which digest or role is another one, or which name two libraries have.
+            ValueError: says which digest, role or version is another one, or which name two libraries have.
         """
         names = [library.name for library in self.libraries]
         if twice := next((name for name in names if names.count(name) > 1), None):
@@ -102,6 +103,9 @@ class Kit:
         for library in self.libraries:
             if library.role is not (role := role_of(library.name)):
                 raise ValueError(f"the role of '{library.name}' is '{library.role}', expected '{role}'")
+        version = self.versions.get("onnxruntime")
+        if version is not None and not _RUNTIME_VERSION.fullmatch(version):
+            raise ValueError(f"the version of onnxruntime is {shown(version)}, expected three numbers joined by dots, as 1.27.0")
 
     def of_role(self, role: Role) -> tuple[Library, ...]:
         """Return the libraries with that role."""

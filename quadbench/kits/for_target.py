@@ -8,11 +8,12 @@ from quadbench.kits.fitness import side_name
 from quadbench.kits.versions import COMPILER, COMPILER_VERSIONS
 from quadbench.target.abi import Abi
 from quadbench.target.targets import LiteRtTarget, QnnTarget, Target
-from quadbench.target.vendors import VENDORS, vendor_of
+from quadbench.target.vendors import vendor_of
 
 # It is 86 MB. libQnnHtp.so opens it only where it is given a graph instead of a context: launches on the emulator load the
 # plugin, libQnnHtp.so and libQnnSystem.so alone.
 _GRAPH_COMPILER = "libQnnHtpPrepare.so"
+_PLUGIN = "libonnxruntime_providers_qnn.so"
 _HTP_ROLES = (Role.BACKEND, Role.STUB, Role.SKEL)
 
 
@@ -55,8 +56,8 @@ def target_problems(kit: Kit, target: Target, htp_arch: str | None, build: str |
         return _litert_problems(kit, target, htp_arch, build)
     if not isinstance(target, QnnTarget):
         return []
-    if not kit.of_role(Role.PLUGIN):
-        return ["it has no execution provider for Qualcomm's HTP; expected 'libonnxruntime_providers_qnn.so'"]
+    if _PLUGIN not in {library.name for library in kit.libraries}:
+        return [f"it has no execution provider for Qualcomm's HTP; expected '{_PLUGIN}'"]
     return _htp_problems(kit, htp_arch, build)
 
 
@@ -68,7 +69,7 @@ def _litert_problems(kit: Kit, target: LiteRtTarget, htp_arch: str | None, build
     vendor = vendor_of(target.soc)
     if not any(_is_dispatch_for(library, target) for library in kit.libraries):
         return [f"it has no dispatch library for {vendor.title}'s NPU; expected '{vendor.dispatch}'"]
-    if not _is_for_htp(target):
+    if not target.is_for_htp:
         return []  # what the dispatch library opens is the device's own
     missing = sorted({"libQnnHtp.so", "libQnnSystem.so"} - {library.name for library in kit.libraries})
     return [*(f"it has no '{name}', which '{vendor.dispatch}' opens" for name in missing), *_htp_problems(kit, htp_arch, build)]
@@ -90,12 +91,8 @@ def _roles(target: Target) -> set[Role]:
     if isinstance(target, QnnTarget):
         roles |= {Role.PLUGIN, *_HTP_ROLES}
     if isinstance(target, LiteRtTarget):
-        roles |= {Role.LITERT, Role.DISPATCH, *(_HTP_ROLES if _is_for_htp(target) else ())}
+        roles |= {Role.LITERT, Role.DISPATCH, *(_HTP_ROLES if target.is_for_htp else ())}
     return roles
-
-
-def _is_for_htp(target: LiteRtTarget) -> bool:
-    return target.soc is not None and vendor_of(target.soc) is VENDORS["SM"]
 
 
 def _is_dispatch_for(library: Library, target: Target) -> bool:

@@ -11,11 +11,11 @@ from quadbench.artifacts.kit import Kit, Library
 from quadbench.compile.availability import require
 from quadbench.deploy import LocalFile
 from quadbench.devices import Device
-from quadbench.errors import MissingDependencyError, UnknownNameError, UserError
+from quadbench.errors import MissingDependencyError, UserError
 from quadbench.harness.program import built_harness, checked_harness
 from quadbench.harness.runtime import litert_library, runtime_library
 from quadbench.kits.for_target import best_kit, libraries_for, target_problems
-from quadbench.kits.store import kits
+from quadbench.kits.store import find, kits
 from quadbench.kits.versions import compiler_build
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
@@ -97,11 +97,12 @@ def require_equipment(devices: Sequence[Device], layout: Layout, gear: Gear = NO
         if not gear.has_compiled_for(kind.key):
             require(kind.target, kind.address)
         built_harness(layout.programs, kind.abi)
-        kit_for(kind, layout)
-        if gear.harness:
-            checked_harness(gear.harness, kind.abi)
         if gear.kit:
             named_kit(kind, layout, gear.kit)
+        else:
+            kit_for(kind, layout)
+        if gear.harness:
+            checked_harness(gear.harness, kind.abi)
 
 
 def require_cores(cores: Sequence[int], devices: Sequence[Device]) -> None:
@@ -147,15 +148,11 @@ def named_kit(kind: Kind, layout: Layout, digest: str) -> KitChoice:
     """Return the kit whose digest begins so, if it runs what a device runs.
 
     Raises:
-        UnknownNameError: no kit, or more than one, has such a digest.
-        UserError: it is for other devices.
-        ArtifactError: a kit is damaged.
+        UnknownNameError: no kit has such a digest.
+        UserError: several have, or it is for other devices.
+        ArtifactError: the kit is damaged.
     """
-    stored = {kit.artifact.digest: kit for kit in kits(layout)}
-    matching = [kit for name, kit in stored.items() if name.startswith(digest)]
-    if len(matching) != 1:
-        raise UnknownNameError("kit", digest, [name[:12] for name in stored])
-    (kit,) = matching
+    kit = find(digest, layout)
     htp_arch = kind.profile.soc.htp_arch
     wrong_abi = [] if kit.artifact.abi is kind.abi else [f"it is for {kit.artifact.abi}, not for {kind.abi}"]
     if problems := wrong_abi or target_problems(kit.artifact, kind.target, htp_arch, compiler_build()):

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from quadbench.errors import UnknownNameError, UserError
 from quadbench.spec import Name, Problem, Spec, is_file, load, path_variable, refuse
@@ -31,7 +31,8 @@ class Soc(Spec):
     ram_mb: int = Field(gt=0)
     """The device's smallest model has this much memory, in MiB, above 0."""
     htp_arch: HtpArch | None = None
-    """The chip's Hexagon tensor processor, of Qualcomm, has this architecture, as v79. The default is null: there is none."""
+    """The chip's Hexagon tensor processor, of Qualcomm, has this architecture, as v79. Targets for it have the same.
+    The default is null: there is none."""
 
 
 class DeviceProfile(Spec):
@@ -73,6 +74,21 @@ class DeviceProfile(Spec):
             if not fnmatchcase(reported.get(key, ""), pattern)
         )
         return properties
+
+    @model_validator(mode="after")
+    def _targets_are_of_the_chip(self) -> Self:
+        refuse(self._other_chips())
+        return self
+
+    def _other_chips(self) -> Iterator[Problem]:
+        """Yield targets for another HTP than the chip's own, by which graphs are linted and libraries chosen."""
+        alternatives = ((("alternatives", number), target) for number, target in enumerate(self.alternatives))
+        for location, target in ((("target",), self.target), (("virtual_target",), self.virtual_target), *alternatives):
+            there = f"found {self.soc.htp_arch or 'none'}"
+            if isinstance(target, QnnTarget) and target.htp_arch != self.soc.htp_arch:
+                yield Problem(location=location, reason=f"expected soc.htp_arch to be the target's {target.htp_arch}, {there}")
+            elif isinstance(target, LiteRtTarget) and target.is_for_htp and self.soc.htp_arch is None:
+                yield Problem(location=location, reason=f"expected soc.htp_arch, the HTP of {target.soc}, as v79; {there}")
 
     def targets(self) -> Iterator[Target]:
         """Yield every target that this kind of device can be compiled for, with repetitions."""

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from quadbench.spec import Spec, TextLike
 from quadbench.target.toolchain import ToolchainTarget
-from quadbench.target.vendors import VENDORS
+from quadbench.target.vendors import VENDORS, vendor_of
 
 HtpArch: TypeAlias = Annotated[str, TextLike(pattern="v[0-9]{2}", expected="a Hexagon architecture, as v73, v75, v79 or v81")]
 _LiteRtSoc = Annotated[
@@ -71,6 +71,11 @@ class LiteRtTarget(Spec):
     """Compiles here, for an NPU with its vendor's compiler."""
     soc: _LiteRtSoc | None = None
     """LiteRT has the chip under this name, as SM8750, MT6991, E9965 or Tensor_G5. The default is null: the device's CPU."""
+
+    @property
+    def is_for_htp(self) -> bool:
+        """Say whether Qualcomm's HTP runs it."""
+        return self.soc is not None and vendor_of(self.soc) is VENDORS["SM"]
 
 
 RunTarget: TypeAlias = Annotated[OnnxRuntimeTarget | QnnTarget | AiHubTarget | LiteRtTarget, Field(discriminator="backend")]
