@@ -63,6 +63,18 @@ def test_a_build_is_kept_by_sources_abi_and_compiler(ndk: StubNdk, tmp_path: Pat
     assert ensure_harness(tmp_path / "harness", Abi.ARM64_V8A) != first
 
 
+def test_flags_of_the_environment_make_another_build_and_no_other_build_type(
+    ndk: StubNdk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = ensure_harness(tmp_path / "harness", Abi.ARM64_V8A)
+    monkeypatch.setenv("CXXFLAGS", "-DSLOW")
+    monkeypatch.setenv("CMAKE_BUILD_TYPE", "Debug")
+    assert ensure_harness(tmp_path / "harness", Abi.ARM64_V8A) != first
+    compilations = [line for line in ndk.calls.splitlines() if " -c " in line and "-DSLOW" in line]
+    assert compilations
+    assert all("-O3" in line for line in compilations)
+
+
 @pytest.mark.parametrize(
     ("facts", "message"),
     [

@@ -32,7 +32,8 @@ NDK_HINT = f"unpack NDK r27 or newer of https://developer.android.com/ndk/downlo
 ZIG_HINT = "pip install ziglang"
 
 _GLIBC = "2.28"  # the oldest that PyPI's onnxruntime for arm64 runs on (manylinux_2_28)
-_UNITY = ("-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_UNITY_BUILD_BATCH_SIZE=11")  # one compilation per job
+# A Release whatever the environment says, in three compilations of eleven files at most.
+_OPTIONS = ("-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_UNITY_BUILD_BATCH_SIZE=11")
 _ABOVE = "NLOHMANN_JSON_INCLUDE_DIR"  # names the folder above the header's own
 
 
@@ -56,7 +57,7 @@ def configuration(abi: Abi) -> Configuration:
     """
     if abi is host_abi(platform.machine()):
         require_programs(HOST_PROGRAMS, abi)
-        return Configuration(compiler=_host_compiler(), arguments=_UNITY, has_own_headers=False)
+        return Configuration(compiler=_host_compiler(), arguments=_OPTIONS, has_own_headers=False)
     require_programs({name: package for name, package in HOST_PROGRAMS.items() if name != "g++"}, abi)
     match abi:
         case Abi.ARM64_LINUX:
@@ -145,7 +146,7 @@ def _zig() -> Configuration:
     return Configuration(
         compiler=f"zig {installed}, glibc {_GLIBC}",
         arguments=(
-            *_UNITY,
+            *_OPTIONS,
             "-DCMAKE_SYSTEM_NAME=Linux",
             "-DCMAKE_SYSTEM_PROCESSOR=aarch64",
             f"-DCMAKE_CXX_COMPILER={';'.join(compiler)}",
@@ -166,4 +167,4 @@ def _ndk() -> Configuration:
             f"{NDK_VARIABLE} is '{folder}', which is no NDK; expected source.properties and build/cmake/android.toolchain.cmake",
             hint=NDK_HINT,
         )
-    return Configuration(compiler=f"NDK {revision}", arguments=(*_UNITY, "--preset", Abi.ARM64_V8A.value), has_own_headers=True)
+    return Configuration(compiler=f"NDK {revision}", arguments=(*_OPTIONS, "--preset", Abi.ARM64_V8A.value), has_own_headers=True)

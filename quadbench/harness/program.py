@@ -14,12 +14,13 @@ from quadbench.errors import BuildError, MissingDependencyError, UserError
 from quadbench.harness.cmake import HEADER_PACKAGES, Configuration, configuration, find_header, linked_headers
 from quadbench.kits.elf import read_elf
 from quadbench.kits.fitness import program_problem
-from quadbench.spec import is_file, path_variable
+from quadbench.spec import is_file, path_variable, variable
 from quadbench.target.abi import Abi, host_abi
 
 PROGRAM = "quadbench-harness"
 OVERRIDE = "QUADBENCH_HARNESS"
 
+_FLAGS = ("CXXFLAGS", "LDFLAGS")  # variables that CMake takes into every build
 _JOBS = 2
 _SHOWN_LINES = 15
 _logger = logging.getLogger(__name__)
@@ -29,7 +30,8 @@ def ensure_harness(build_root: Path, abi: Abi | None = None) -> Path:
     """Return the harness for an ABI, built of the sources; without one for this machine.
 
     For this machine it is the one that QUADBENCH_HARNESS names, or else an installed one, where there is any. Builds lie in
-    `build_root` under the digest of sources, ABI, compiler and ONNX Runtime's header, so that the same ones are built once.
+    `build_root` under the digest of sources, ABI, compiler, the environment's flags and ONNX Runtime's header, so that the same
+    ones are built once.
 
     Raises:
         UserError: QUADBENCH_HARNESS names no program.
@@ -111,9 +113,10 @@ def _runtime_header() -> Path | None:
 
 
 def _place(build_root: Path, abi: Abi, how: Configuration) -> Path:
-    """Return where a build lies: under the digest of names and contents of files, the ABI, the compiler and its options."""
+    """Return where a build lies: under the digest of names and contents of files, the ABI, and the compiler with all options."""
     sources, header = harness_sources(), _runtime_header()
-    digest = hashlib.sha256("\n".join((abi, how.compiler, *how.arguments)).encode())
+    flags = (f"{name}={value}" for name in _FLAGS if (value := variable(name)))
+    digest = hashlib.sha256("\n".join((abi, how.compiler, *how.arguments, *flags)).encode())
     headers = [header] if header else []
     for path in (sources / "CMakeLists.txt", sources / "CMakePresets.json", *headers, *sorted((sources / "src").iterdir())):
         content = path.read_bytes()
