@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from support.ai_hub_graphs import Sources, compile_at_hub, target_of, write_deco
 from support.ai_hub_service import QAIRT_VERSION, TOKEN, AiHubService, ai_hub_service
 from support.htp_emulator import compiled_by_qnn, run_on_emulator
 
+from quadbench.ai_hub import Ledger
 from quadbench.artifacts import Caveat, FileRef, TensorSpec
+from quadbench.compile.single_file import single_file
 from quadbench.compile.trial import write_trial_graph
 from quadbench.errors import ArtifactError, BuildError, MissingDependencyError, ServiceError, UnknownNameError
 from quadbench.results.manifest import file_ref
@@ -239,10 +242,29 @@ def test_the_client_s_words_stay_off_stdout(
     assert capsys.readouterr().out == ""
 
 
-def test_a_damaged_ledger_is_told(hub: AiHubService, decoder: Sources, tmp_path: Path) -> None:
-    (tmp_path / "ai-hub.json").write_text("{")
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", '{"schema_version": 1}']
+    + [
+        f'{{"schema_version": 1, "services": {services}}}'
+        for services in ("[]", '{"https://a": []}', '{"https://a": {"jobs": {"b": 1}}}')
+    ],
+)
+def test_a_damaged_ledger_is_told(tmp_path: Path, content: str) -> None:
+    (tmp_path / "ai-hub.json").write_text(content)
     with pytest.raises(ArtifactError, match=r"ai-hub.json' is damaged.*uploaded and compiled at AI Hub again"):
-        compile_at_hub(decoder, tmp_path)
+        Ledger(path=tmp_path / "ai-hub.json", url="https://a").find("jobs", "b")
+
+
+def test_an_archive_whose_compressed_bytes_are_damaged_is_told(decoder: Sources, tmp_path: Path) -> None:
+    download = tmp_path / "model.onnx.zip"
+    with zipfile.ZipFile(download, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.onnx", bytes(10_000))
+    content = bytearray(download.read_bytes())
+    content[30 + len("a.onnx")] = 0xFF  # the first block, of a kind that does not exist
+    download.write_bytes(content)
+    with pytest.raises(BuildError, match=r"'shared/vae_decoder.onnx' arrived damaged"):
+        single_file(download, tmp_path / "model.onnx", decoder[0][0])
 
 
 def test_a_context_binary_is_compiled_to_dlc_then_linked_a_component_at_a_time(

@@ -243,6 +243,40 @@ def test_a_file_that_is_no_model_is_refused(bundle_of: Callable[[ModelProto], St
         lint_bundle(bundle, htp_arch=None)
 
 
+def without_scale(model: ModelProto) -> None:
+    del next(node for node in model.graph.node if node.op_type == "DequantizeLinear").input[1:]
+
+
+def without_output(model: ModelProto) -> None:
+    del model.graph.node[0].output[:]
+
+
+def of_unknown_type(model: ModelProto) -> None:
+    model.graph.initializer[0].data_type = 99
+
+
+@pytest.mark.parametrize(
+    ("bend", "reason"),
+    [
+        (without_scale, "a node DequantizeLinear has 1 inputs and 1 outputs, which are too few"),
+        (without_output, "has 3 inputs and 0 outputs, which are too few"),
+        (of_unknown_type, "99"),
+    ],
+)
+def test_a_model_with_a_node_or_tensor_that_cannot_be_is_refused(
+    bundle_of: Callable[[ModelProto], Stored[Bundle]], bend: Callable[[ModelProto], None], reason: str
+) -> None:
+    bend(model := model_of())
+    with pytest.raises(ArtifactError, match=rf"shared/unet\.onnx' cannot be read as an ONNX model: .*{reason}"):
+        lint_bundle(bundle_of(model), htp_arch=None)
+
+
+def test_text_that_is_not_utf_8_is_read() -> None:
+    model = model_of()
+    model.graph.node[0].attribute.append(helper.make_attribute("mode", b"\xff"))
+    assert graph_of(model).nodes[0].attributes["mode"] == "\ufffd"
+
+
 def test_the_command_says_what_is_wrong_and_fails(
     bundle_of: Callable[[ModelProto], Stored[Bundle]], capsys: pytest.CaptureFixture[str]
 ) -> None:

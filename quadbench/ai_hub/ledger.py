@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 from quadbench.artifacts import SCHEMA_VERSION
+from quadbench.artifacts.device_text import one_line
 from quadbench.errors import ArtifactError
 from quadbench.results.storage import write_whole
-from quadbench.spec import read_json
+from quadbench.spec import first_problem, read_json
 
 Kind = Literal["models", "jobs"]
+_SERVICES = TypeAdapter(dict[str, dict[Kind, dict[str, str]]])  # id by digest, for each service
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +55,10 @@ class Ledger:
             raise self._damaged(error.message) from error
         if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
             raise self._damaged(f"expected schema_version {SCHEMA_VERSION}")
-        if not isinstance(content.get("services"), dict):
-            raise self._damaged("expected a list of services")
+        try:
+            _SERVICES.validate_python(content.get("services"))
+        except ValidationError as error:
+            raise self._damaged(f"services: {one_line(first_problem(error))}") from error
         return content
 
     def _damaged(self, why: str) -> ArtifactError:

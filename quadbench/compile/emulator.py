@@ -8,14 +8,14 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from quadbench.compile.apart import run_apart
+from quadbench.compile.qnn_process import PROVIDER
 from quadbench.errors import HarnessError
 from quadbench.host import python_module
-
-PROVIDER = "QNNExecutionProvider"
 
 
 def run_on_emulator(
@@ -30,7 +30,7 @@ def run_on_emulator(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for i, feed in enumerate(feeds):
-            np.savez(folder / f"{i}.npz", allow_pickle=False, **feed)
+            np.savez(folder / f"{i}.npz", **dict[str, Any](feed))
         argv = python_module(__name__, str(model), htp_arch.removeprefix("v"), name, str(len(feeds)))
         ending = run_apart(argv, folder / "said.log", timeout_s)
         if not ending.is_ok:

@@ -9,6 +9,7 @@ from typing import Any
 
 from quadbench.artifacts import Graph, TensorSpec
 from quadbench.errors import BuildError, package_needed
+from quadbench.kits.archives import ZIP_FAULTS
 
 CONTEXT_OP = "EPContext"  # ONNX Runtime's operator for what an execution provider has compiled
 _BOUNDARY_OPS = {CONTEXT_OP, "QuantizeLinear", "DequantizeLinear"}
@@ -49,7 +50,7 @@ def _unpacked(download: Path, folder: Path, name: str) -> Path:
     try:
         with zipfile.ZipFile(download) as archive:
             archive.extractall(folder)
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except (*ZIP_FAULTS, OSError) as error:
         raise BuildError(
             f"the compiled model of '{name}' arrived damaged: {error}", hint="run again: it is downloaded anew"
         ) from error

@@ -42,7 +42,7 @@ _FOLDERS = {  # as AARs and Qualcomm's SDK name the folders of an ABI
 }
 _HEXAGON_FOLDER = re.compile(r"hexagon-v[0-9]{2}")
 # What zipfile raises where an archive is not what it says; an OSError, beside, where a place in the file is before its beginning.
-_ZIP_FAULTS = (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OverflowError, IndexError, struct.error, zlib.error)
+ZIP_FAULTS = (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OverflowError, IndexError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +222,7 @@ def _zip_members(source: Path) -> Iterator[list[Member]]:
                 if any(info.compress_type not in _COMPRESSIONS for info in infos):
                     raise zipfile.BadZipFile("it is compressed in an uncommon way; expected deflated files")
                 yield [_Zipped(path=PurePosixPath(info.filename), archive=archive, info=info) for info in infos]
-    except (*_ZIP_FAULTS, OSError) as error:
+    except (*ZIP_FAULTS, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
         raise UserError(f"'{source}' cannot be read as an archive: {one_line(str(error))}", hint="fetch it again") from error

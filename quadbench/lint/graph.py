@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+_FEWEST_INPUTS = {QUANTIZE: 2, DEQUANTIZE: 2, "Conv": 2}  # of operators whose inputs the rules look at
 MOVES_VALUES = {"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Split", "Slice", "Flatten", "Expand", "Identity", "Gather"}
 
 
@@ -91,13 +92,14 @@ def read_graph(path: Path) -> LintedGraph:
         from google.protobuf.message import DecodeError
     try:
         return graph_of(onnx.load(path, load_external_data=False))
-    except (OSError, DecodeError) as error:
+    except (OSError, DecodeError, ValueError, IndexError) as error:
         raise ArtifactError(f"'{path}' cannot be read as an ONNX model: {error}") from error
 
 
 def graph_of(model: "ModelProto") -> LintedGraph:
     """Return the view of a model in memory."""
     graph = model.graph
+    nodes = tuple(_node(node) for node in graph.node)
     inputs = tuple(_tensor(value) for value in graph.input)
     arrays = dict(_constant_arrays(graph))
     overridable = arrays.keys() & {tensor.name for tensor in inputs}
@@ -107,7 +109,7 @@ def graph_of(model: "ModelProto") -> LintedGraph:
         opset=next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0),
         inputs=inputs,
         outputs=tuple(_tensor(value) for value in graph.output),
-        nodes=tuple(_node(node) for node in graph.node),
+        nodes=nodes,
         constants=constants,
         overridable=frozenset(overridable),
         zero_points={name: _array(arrays[name]) for name in zero_point_names & constants.keys()},
@@ -116,13 +118,15 @@ def graph_of(model: "ModelProto") -> LintedGraph:
 
 
 def _node(node: Any) -> Node:
+    if not node.output or len(node.input) < _FEWEST_INPUTS.get(node.op_type, 0):
+        raise ValueError(f"a node {node.op_type} has {len(node.input)} inputs and {len(node.output)} outputs, which are too few")
     return Node(
         name=node.name or f"{node.op_type} -> {node.output[0]}",
         op_type=node.op_type,
         domain="" if node.domain == "ai.onnx" else node.domain,
         inputs=tuple(node.input),
         outputs=tuple(node.output),
-        attributes={attribute.name: attribute.s.decode() for attribute in node.attribute if attribute.s},
+        attributes={attribute.name: attribute.s.decode(errors="replace") for attribute in node.attribute if attribute.s},
     )
 
 

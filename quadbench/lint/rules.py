@@ -189,7 +189,13 @@ def wide_depthwise(graph: LintedGraph) -> Iterator[Finding]:
         if not data or not filters or {data.op_type, filters.op_type} != {DEQUANTIZE}:
             continue
         shape, scale = (graph.constants.get(name) for name in filters.inputs[:2])
-        if shape is None or scale is None or graph.dtypes.get(data.inputs[0]) not in SIXTEEN_BITS or shape.dtype != "INT8":
+        if (
+            shape is None
+            or not shape.shape
+            or scale is None
+            or graph.dtypes.get(data.inputs[0]) not in SIXTEEN_BITS
+            or shape.dtype != "INT8"
+        ):
             continue
         channels = int(shape.shape[0] or 0)
         if channels > WIDEST_SINGLE_FILTER and set(shape.shape[1:]) == {1} and scale.shape == (channels,):
