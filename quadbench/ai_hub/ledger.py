@@ -38,7 +38,7 @@ class Ledger:
             self._entries(content, kind)[digest] = identifier
 
     def forget(self, kind: Kind, digest: str) -> None:
-        """Drop an id that the service no longer knows, or whose job failed."""
+        """Drop an id that is no longer wanted, so that the same is asked for anew."""
         with self._changing() as content:
             self._entries(content, kind).pop(digest, None)
 
