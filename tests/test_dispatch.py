@@ -11,7 +11,7 @@ import pytest
 
 from quadbench.cli import farm_worker, main
 from quadbench.cli.farm_submit import farm_command
-from quadbench.dispatch.demands import Asked, asked_for, demands_of
+from quadbench.dispatch.demands import Asked, asked_for, demands_of, with_target
 from quadbench.dispatch.gathering import gathered
 from quadbench.dispatch.metrics import serve
 from quadbench.dispatch.orders import BuildOrder, CompileAnswer, MeasureOrder, answer_of, as_json, order_of
@@ -69,6 +69,7 @@ def test_words_ask_for_devices_and_no_device_is_asked_for_twice(words: list[str]
         (["s25*2", "s25-1", "rack=one"], DeviceNotFoundError, "too few devices"),
         (["s25", "s25"], UserError, "was given 2 times"),
         (["s25-1", "s25@s25-1"], UserError, "was named twice"),
+        (["tabs11@s25-1"], UserError, "'tabs11@s25-1': the profile of the device is 's25', not 'tabs11'"),
         (["s25?data_mb=5"], UserError, r"\?target=NAME alone"),
     ],
 )
@@ -82,6 +83,19 @@ def test_devices_of_two_hosts_that_records_cannot_tell_apart_are_not_taken_toget
     with pytest.raises(UserError, match="'virtual-s25@one' and 'virtual-s25@two' are both 'virtual:s25' in records"):
         asked_for(["virtual-s25@one", "virtual-s25@two"], virtual)
     assert needs(asked_for(["profile=s25"], virtual)) == ["wish profile=s25"]
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("s25", "s25?target=qnn"),
+        ("virtual:s25?data_mb=64", "virtual:s25?data_mb=64&target=qnn"),
+        ("virtual:s25?target=litert&scenario=/mine/hot.yaml", "virtual:s25?target=qnn&scenario=/mine/hot.yaml"),
+    ],
+)
+def test_a_devices_address_keeps_its_options_where_another_target_is_asked_for(address: str, expected: str) -> None:
+    assert with_target(address, "qnn") == expected
+    assert with_target(address, None) == address
 
 
 def test_a_run_builds_and_compiles_once_what_several_devices_need() -> None:
