@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from quadbench.artifacts import Retry
 from quadbench.cli import farm_worker, main
 from quadbench.cli.farm_submit import farm_command
 from quadbench.dispatch.demands import Asked, asked_for, demands_of, with_target
@@ -25,6 +26,8 @@ from quadbench.pipeline import USUAL
 from quadbench.recipe import Terms, load_recipe
 from quadbench.results.engine import open_engine
 from quadbench.results.layout import Layout
+from quadbench.results.run_changes import whole_of
+from quadbench.results.runs import RunFile
 
 DIGEST = "a" * 64
 
@@ -156,6 +159,14 @@ def test_a_run_whose_rows_are_all_damaged_is_refused_by_what_is_wrong_with_them(
     read = ReadJobs(jobs=[], faults={7: "job 7 of run 'r' holds what quadbench does not write: kind"})
     with pytest.raises(ArtifactError, match="job 7 of run 'r' holds"):
         gathered("r", read, {}, open_store(tmp_path), Layout(tmp_path))
+
+
+def test_a_run_of_several_devices_keeps_what_befell_each_and_goes_on_where_one_had_no_time() -> None:
+    whole = RunFile(run_id="r", bundle="b", deployments=(), is_ended=True)
+    lost, again = Retry(address="s25-1", reason="gone", away_s=2.0), Retry(address="s25-2", reason="gone", away_s=3.0)
+    parts = [replace(whole, retries=(lost,)), replace(whole, retries=(lost, again), left_out={"s25-2": "no time was left"})]
+    assert whole_of(parts) == replace(whole, retries=(lost, again), left_out={"s25-2": "no time was left"}, is_ended=False)
+    assert whole_of([whole, parts[0]]).is_ended
 
 
 def test_a_port_for_metrics_that_is_taken_is_refused() -> None:

@@ -1,7 +1,7 @@
 """Duties: a job and a host -> the job done there, its products in the store, and the answer to whom it concerns."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import assert_never
 
@@ -104,10 +104,12 @@ def _measure(order: MeasureOrder, run_id: str, compiled: Sequence[CompileAnswer]
         keep_files=partial(send_launch, layout=host.layout, store=host.store),
         guard=host.guard,
     )
-    _, failures = pipeline.measure(work, [with_target(address, order.target)], order.conduct, layout=host.layout, observer=host.observer)
+    where = with_target(address, order.target)
+    _, failures = pipeline.measure(work, [where], order.conduct, layout=host.layout, observer=host.observer)
     for error in failures.values():
         raise error
-    return MeasureAnswer(part=load_run_file(host.layout, run_id))
+    run = load_run_file(host.layout, run_id)  # in which other devices of this host may stand too
+    return MeasureAnswer(part=replace(run, left_out={name: why for name, why in run.left_out.items() if name == where}))
 
 
 def _compare(order: CompareOrder, compiled: Sequence[CompileAnswer], address: str, host: Host) -> CompareAnswer:
