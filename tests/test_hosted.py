@@ -1,7 +1,9 @@
 """Hosted devices: a run at AI Hub, a service on loopback with invented times and bytes, gives records of them."""
 
 import io
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ pytest.importorskip("qai_hub")
 from rich.console import Console
 from support.ai_hub_service import DEVICE, PROFILE_US, AiHubService, ai_hub_service
 from support.bundles import write_recipe_bundle
+from support.watcher import Silent
 
 from quadbench import pipeline
 from quadbench.ai_hub import JobStatus
@@ -23,6 +26,8 @@ from quadbench.measure.hosted_profile import GraphProfile, cpu_layers, samples_o
 from quadbench.recipe import load_recipe
 from quadbench.report import Figure, kpi_rows
 from quadbench.results.layout import Layout
+from quadbench.results.run_changes import change_run
+from quadbench.results.runs import RunFile
 
 PROFILE = Path(__file__).parents[1] / "device_profiles/s25.yaml"
 
@@ -158,6 +163,39 @@ def test_jobs_that_were_not_done_in_time_are_waited_for_by_the_next_run(
     service.faults.never_done, before = False, len(service.submissions)
     assert _run(["hub:s25"], layout).is_ok
     assert len(service.submissions) == before
+
+
+def test_a_run_goes_on_until_each_of_its_hosted_phones_was_measured(
+    outcome: pipeline.Outcome, service: AiHubService, layout: Layout
+) -> None:
+    begun = _run(["hub:s25"], layout).result.run_id
+
+    def forget_one(run: RunFile | None) -> RunFile:
+        assert run
+        return replace(run, hosted=(*run.hosted, "hub:impatient"), left_out={"hub:impatient": "it was away"}, is_ended=False)
+
+    change_run(layout, begun, forget_one)
+    assert pipeline.resume(begun, ["hub:s25"], layout=layout, observer=Silent()).result.is_cut_short
+    whole = pipeline.resume(begun, layout=layout, observer=Silent()).result
+    assert (whole.is_cut_short, whole.left_out) == (False, {})
+
+
+def test_a_hosted_phone_is_measured_where_no_other_device_can_be_reached(
+    outcome: pipeline.Outcome, service: AiHubService, layout: Layout
+) -> None:
+    addresses, conduct = ["s25@ABSENT", "hub:s25"], pipeline.Conduct(keep_going=True)
+    alone = pipeline.run(load_recipe("quickstart"), addresses, conduct=conduct, layout=layout, observer=Silent())
+    assert list(alone.failures) == ["s25@ABSENT"]
+    assert {record.device.address for record in alone.result.records} == {"hub:s25"}
+
+
+def test_a_hosted_phone_is_measured_where_nothing_can_be_pushed_to_the_other_device(
+    outcome: pipeline.Outcome, service: AiHubService, layout: Layout, harness: Path
+) -> None:
+    shutil.copytree(harness.parent, layout.programs / harness.parent.name, dirs_exist_ok=True)
+    beside = _run(["virtual:s25?data_mb=4", "hub:s25"], layout)
+    assert "are needed" in str(beside.failures["virtual:s25?data_mb=4"])
+    assert {record.device.address for record in beside.result.records} == {"hub:s25"}
 
 
 def test_a_profile_without_a_hosted_target_is_refused(service: AiHubService, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def connect(
     """Connect the devices, in the order of their addresses, and close them at the end.
 
     No address means $ANDROID_SERIAL. Phones are recognised by `profiles`, which are all known ones unless given. Where there is a
-    dictionary `left_out`, a device that cannot be reached is put there with the reason, as long as there is another.
+    dictionary `left_out`, a device that cannot be reached is put there with the reason, and it may be that none is left.
 
     Raises:
         UserError: an address is wrong, or two mean the same device.
@@ -94,21 +94,16 @@ def connect(
     with contextlib.ExitStack() as stack:
         phones = _Phones(known) if any(needs_server(address) for address in wanted) else None
         devices: list[Device] = []
-        faults: dict[str, QuadbenchError] = {}
         for address in wanted:
             try:
                 device = stack.enter_context(_open(address, layout, known, phones, devices))
             except DeviceError as error:
                 if left_out is None:
                     raise
-                faults[address] = error
+                left_out[address] = error
                 continue
             log.info("connected %s: %s, serial %s", address, device.facts.title, device.serial)
             devices.append(device)
-        if faults and not devices:
-            raise next(iter(faults.values()))
-        if left_out is not None:
-            left_out.update(faults)
         yield devices
 
 

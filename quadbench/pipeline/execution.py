@@ -9,7 +9,7 @@ from quadbench.artifacts import Bundle, ErrorClass, RunResult, Status, Stored
 from quadbench.compile.availability import require
 from quadbench.devices import Device, HostedPhone, connect, hosted_phones
 from quadbench.errors import DeviceError, HarnessError, NoTimeError, QuadbenchError
-from quadbench.farm.held import held
+from quadbench.farm.held import held, require_any
 from quadbench.farm.inventory import Inventory
 from quadbench.observer import Observer
 from quadbench.pipeline.conduct import Conduct
@@ -82,6 +82,7 @@ def measure(
         seen_by_others(observer, layout, work.name, run_id) as seen,
     ):
         devices = [device for device in reached if device.facts.address in leases.by_address]
+        require_any([*devices, *phones], left_out)
         require_equipment(devices, layout, work.gear)
         require_cores(work.terms.runtime.cores, devices)
         stored = records.of_run_if_any(work.run_id) if work.run_id else ()
@@ -112,12 +113,14 @@ def require_devices(addresses: Sequence[str], purpose: str, conduct: Conduct, *,
         QuadbenchError: an address is wrong, or a device is absent, somebody else's, in quarantine, or lacks what it runs with.
     """
     left_out: dict[str, QuadbenchError] | None = {} if conduct.keep_going else None
+    phones = _hosted(addresses)
     with (
-        _reached(addresses, _hosted(addresses), layout, left_out) as reached,
+        _reached(addresses, phones, layout, left_out) as reached,
         open_records(database_of(layout)) as records,
         held(reached, records.engine, purpose, to_examine=True, left_out=left_out) as leases,
     ):
         devices = [device for device in reached if device.facts.address in leases.by_address]
+        require_any([*devices, *phones], left_out)
         if left_out is None:
             Inventory(records.engine).require_usable(devices)
         require_equipment(devices, layout)

@@ -87,7 +87,7 @@ class RunUnderWay:
             RunInterrupted: Ctrl-C after the run has begun.
         """
         try:
-            rollout = self._rolled_out(devices) if devices else Rollout()
+            rollout = self._rolled_out(devices, phones) if devices else Rollout()
             begun = self._begun(rollout.deployments, devices, phones)
             rests = self._measured(rollout) if devices else {}
             hosted = self._measured_hosted(phones)
@@ -95,27 +95,39 @@ class RunUnderWay:
             if not self.layout.run_file(self.run_id).exists():
                 raise
             raise RunInterrupted(self.run_id) from interrupt
-        if not devices and len(hosted) == len(phones):
-            raise next(iter(hosted.values()))
+        if not rollout.installations and len(hosted) == len(phones):
+            raise next(iter({**rollout.failures, **hosted}.values()))
         given_up = {address: rest.given_up for address, rest in rests.items() if rest.given_up}
         failures = {**unreached, **rollout.failures, **given_up, **hosted}
         left_out = {address: str(error) for address, error in failures.items()}
         left_out |= {address: _no_time(rest.launches) for address, rest in rests.items() if rest.launches}
-        is_open = bool(rests) or any(error.transient for error in rollout.failures.values())
-        self._note_end(begun, [device.facts.address for device in devices], left_out, is_open=is_open)
+        is_open = bool(rests) or any(error.transient for error in (*rollout.failures.values(), *hosted.values()))
+        here = [*(device.facts.address for device in devices), *(phone.address for phone in phones)]
+        self._note_end(begun, here, left_out, is_open=is_open)
         return failures
 
-    def _rolled_out(self, devices: Sequence[Device]) -> Rollout:
-        everywhere = [self.bundles[device.profile.name] for device in devices]
-        return roll_out(
-            everywhere,
-            devices,
-            layout=self.layout,
-            observer=self.observer,
-            gear=self.work.gear,
-            left_out=self.leases.note_left_out,
-            recovery=self._recovery,
-        )
+    def _rolled_out(self, devices: Sequence[Device], phones: Sequence[HostedPhone]) -> Rollout:
+        """Install everywhere. Where every device fails, the run goes on if it has phones at AI Hub."""
+        failures: dict[str, QuadbenchError] = {}
+
+        def note(device: Device, error: QuadbenchError) -> None:
+            self.leases.note_left_out(device, error)
+            failures[device.facts.address] = error
+
+        try:
+            return roll_out(
+                [self.bundles[device.profile.name] for device in devices],
+                devices,
+                layout=self.layout,
+                observer=self.observer,
+                gear=self.work.gear,
+                left_out=note,
+                recovery=self._recovery,
+            )
+        except QuadbenchError:
+            if not (failures and phones):
+                raise
+            return Rollout(failures=failures)
 
     def _begun(self, deployments: tuple[Deployment, ...], devices: Sequence[Device], phones: Sequence[HostedPhone]) -> RunFile:
         """Write the run's file, or add to it what is new of a run that goes on."""
@@ -140,9 +152,14 @@ class RunUnderWay:
 
     def _note_end(self, begun: RunFile, here: Sequence[str], left_out: Mapping[str, str], *, is_open: bool) -> None:
         """Note what was left out, and whether anything is left on the devices `here`, or on others of the run."""
-        elsewhere = [device for device in begun.devices if device.address not in here]
+        elsewhere = [address for address in begun.addresses if address not in here]
         stored = self.records.of_run_if_any(self.run_id) if elsewhere else ()
-        is_open |= any(missing_blocks(self.launches, on_device(stored, device.address)) for device in elsewhere)
+
+        def lacks_records(address: str) -> bool:
+            there = on_device(stored, address)
+            return not there if address in begun.hosted else bool(missing_blocks(self.launches, there))
+
+        is_open |= any(map(lacks_records, elsewhere))
 
         def ended(run: RunFile | None) -> RunFile:
             before = {address: why for address, why in (run or begun).left_out.items() if address not in here}
