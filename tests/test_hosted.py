@@ -22,7 +22,7 @@ from quadbench.artifacts import Caveat, Component, FileRef, Graph, RunRecord, Sa
 from quadbench.cli.console import RunConsole
 from quadbench.devices import connect, list_devices
 from quadbench.errors import ServiceError, UserError
-from quadbench.measure.hosted_profile import GraphProfile, cpu_layers, samples_of
+from quadbench.measure.hosted_profile import GraphProfile, cpu_layers, fewest_runs, samples_of
 from quadbench.recipe import load_recipe
 from quadbench.report import Figure, kpi_rows
 from quadbench.results.layout import Layout
@@ -234,6 +234,13 @@ def test_a_profile_without_single_runs_gives_the_service_s_estimate() -> None:
     assert list(samples) == [
         Sample(metric="inference_ns", value=70_000.0, component=Component.UNET, iteration=0, labels={"unet": "base"})
     ]
+
+
+def test_the_graph_that_ran_the_least_says_how_often_graphs_ran() -> None:
+    often = samples_of(_profiled({"all_inference_times": [70] * 30}), {"unet": "base"})
+    once = samples_of(_profiled({"estimated_inference_time": 70, "first_load_time": 5}), {"unet": "other"})
+    assert fewest_runs([*often, *once]) == 1
+    assert fewest_runs([]) == 0
 
 
 def test_layers_on_the_cpu_are_named() -> None:
