@@ -4,6 +4,7 @@ import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 from quadbench.artifacts import DeviceFacts
 from quadbench.artifacts.device_text import one_line
@@ -11,7 +12,9 @@ from quadbench.devices.adb import AdbDevice, read_properties
 from quadbench.devices.adb_protocol import AdbServer
 from quadbench.devices.adb_server import user_server
 from quadbench.devices.addresses import (
+    AttachedAddress,
     HostedAddress,
+    LocalAddress,
     Phone,
     VirtualAddress,
     choose_phone,
@@ -186,9 +189,10 @@ def _wanted(addresses: Sequence[str]) -> list[str]:
 def _open(
     address: str, layout: Layout, profiles: Sequence[DeviceProfile], phones: _Phones | None, opened: Sequence[Device]
 ) -> contextlib.AbstractContextManager[Device]:
-    if phones is not None and needs_server(address):
-        return _open_phone(address, layout, phones, opened)
-    match parse_address(address):
+    match parse_address(address, [phone.attached.serial for phone in phones.phones] if phones else ()):
+        case AttachedAddress():
+            assert phones is not None
+            return _open_phone(address, layout, phones, opened)
         case VirtualAddress(profile=name, target=target) as options:
             profile = next((profile for profile in profiles if profile.name == name), None) or load_profile(name)
             profile = profile if target is None else profile.with_target(target)
@@ -196,8 +200,10 @@ def _open(
             return open_virtual(profile, address, options, layout)
         case HostedAddress():
             raise UserError(f"'{address}' is at Qualcomm AI Hub: nothing can be pushed there", hint="quadbench run takes it")
-        case _:
+        case LocalAddress():
             return open_local(layout)
+        case other:
+            assert_never(other)
 
 
 def _open_phone(address: str, layout: Layout, phones: _Phones, opened: Sequence[Device]) -> AdbDevice:

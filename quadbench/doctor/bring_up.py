@@ -62,7 +62,12 @@ def _checked(device: Device, layout: Layout, observer: Observer) -> list[DeviceC
         return Answer(said=", ".join(f"{name} {text}" for name, text in read.items()), versions=read)
 
     connection = PlannedCheck(name="connection", act=lambda: Answer(said=f"{device.facts.title}, {device.abi}"))
-    checks = (connection, PlannedCheck(name="system", act=system), *system_checks(device), *graph_checks(device, layout, observer))
+    checks = (
+        connection,
+        PlannedCheck(name="system", act=system),
+        *system_checks(device),
+        *graph_checks(device, layout, observer),
+    )
     return [check.made(observer) for check in checks]
 
 

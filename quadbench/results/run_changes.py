@@ -63,7 +63,7 @@ def joined(begun: RunFile, now: RunFile) -> RunFile:
 
 
 def whole_of(parts: Sequence[RunFile]) -> RunFile:
-    """Return the file of a run whose devices were measured apart, each with its part; it has ended where none left anything out."""
+    """Return the file of a run whose devices were measured apart, each a part; it has ended where none left anything out."""
     whole = reduce(joined, parts)
     return replace(whole, is_ended=not whole.left_out)
 
