@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
-import sqlalchemy as sa
-
 from quadbench.artifacts import Bundle, Deployment, LaunchPlan, Retry, RunRecord, Stored
 from quadbench.artifacts.parts import file_refs, has_references, item_counts
 from quadbench.devices import Device, HostedPhone
@@ -29,13 +27,14 @@ from quadbench.measure import (
 )
 from quadbench.observer import Observer
 from quadbench.pipeline.conduct import Conduct
+from quadbench.pipeline.keeping import Keeping
 from quadbench.pipeline.resumption import on_device
 from quadbench.pipeline.work import Work
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
 from quadbench.results.records import Records
 from quadbench.results.run_changes import change_run, joined
-from quadbench.results.runs import RunFile, keep_record, new_run_file
+from quadbench.results.runs import RunFile, new_run_file
 from quadbench.rollout import Rollout, compile_for, roll_out
 from quadbench.rollout.recovery import Recovery
 from quadbench.target.known import PHONE_MACHINE
@@ -75,6 +74,17 @@ class RunUnderWay:
             note=self._note_retry,
             observer=self.observer,
             stop=Stop(),
+        )
+
+    @cached_property
+    def _keeping(self) -> Keeping:
+        return Keeping(
+            records=self.records,
+            layout=self.layout,
+            leases=self.leases,
+            observer=self.observer,
+            keep_files=self.work.keep_files,
+            guard=self.work.guard,
         )
 
     def measure_all(
@@ -173,7 +183,7 @@ class RunUnderWay:
         for bundle in {installation.bundle.folder: installation.bundle for installation in rollout.installations}.values():
             check_contents(bundle, file_refs((bundle.artifact.tasks, bundle.artifact.profile)))
         queues = [self._queue(installation, rollout) for installation in rollout.installations]
-        return measure_launches(queues, keep=self._keep, observer=self.observer, stop=self._recovery.stop)
+        return measure_launches(queues, keep=self._keeping.keep, observer=self.observer, stop=self._recovery.stop)
 
     def _queue(self, installation: Installation, rollout: Rollout) -> Queue:
         device, again = installation.device, rollout.again[installation.address]
@@ -193,9 +203,9 @@ class RunUnderWay:
             gate=measure.gate,
             confirm=self.leases.confirm,
         )
-        retries = measure.gate.retries if measure.order == "abba" else 0
+        repeats = measure.gate.retries if measure.order == "abba" else 0
         stored = on_device(self.stored, installation.address)
-        return planned_turns(installation, self.launches, settings, retries=retries, stored=stored, budget=self.budget)
+        return planned_turns(installation, self.launches, settings, repeats=repeats, stored=stored, budget=self.budget)
 
     def _measured_hosted(self, phones: Sequence[HostedPhone]) -> dict[str, QuadbenchError]:
         """Compile for phones at AI Hub and run the graphs there. Return by address why some gave no records."""
@@ -205,7 +215,7 @@ class RunUnderWay:
                 continue  # its records come all at once
             try:
                 for record in self._hosted_records(phone):
-                    self._keep(record)
+                    self._keeping.keep(record)
             except QuadbenchError as error:
                 log.info("%s is left out: %s", phone.address, error)
                 failures[phone.address] = error
@@ -225,19 +235,6 @@ class RunUnderWay:
             ledger=self.layout.ledger,
             notify=lambda step: self.observer.step("profile", f"{phone.address}: {step}"),
         )
-
-    def _keep(self, record: RunRecord) -> None:
-        lease_guard = self.leases.guard(record.device.address)
-
-        def guard(connection: sa.Connection) -> None:
-            self.work.guard(connection)
-            if lease_guard:
-                lease_guard(connection)
-
-        self.work.keep_files(record)
-        keep_record(self.records, record, self.layout, guard)
-        self.leases.note_record(record)
-        self.observer.record(record)
 
 
 def _with_retry(retry: Retry, run: RunFile | None) -> RunFile:

@@ -79,7 +79,7 @@ def _launch(sides: Sequence[PreparedSide], plans: Sequence[OnDevice], means: Mea
         save_run(means.layout, side.begun)
     with _told_if_interrupted(sides, plans, means.manner, means.layout):
         queues = [plan.queue(means) for plan in plans]
-        rests = measure_launches(queues, keep=means.keep, observer=means.observer, stop=means.recovery.stop)
+        rests = measure_launches(queues, keep=means.keeping.keep, observer=means.observer, stop=means.recovery.stop)
     for plan in plans:
         rest = rests.get(plan.device.facts.address)
         if rest and rest.given_up:
