@@ -37,6 +37,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AiHubService]:
     folder = tmp_path_factory.mktemp("service")
     impatient = PROFILE.read_text().replace("name: s25", "name: impatient").replace("qnn_onnx}", "qnn_onnx, timeout_s: 1}")
     (folder / "impatient.yaml").write_text(impatient)
+    (folder / "second.yaml").write_text(PROFILE.read_text().replace("name: s25", "name: second"))
     with pytest.MonkeyPatch.context() as patch, ai_hub_service(folder) as (running, config):
         patch.setenv("QAIHUB_CLIENT_INI", str(config))
         patch.setenv("QUADBENCH_DEVICE_PROFILES", str(folder))
@@ -172,7 +173,7 @@ def test_a_run_goes_on_until_each_of_its_hosted_phones_was_measured(
 
     def forget_one(run: RunFile | None) -> RunFile:
         assert run
-        return replace(run, hosted=(*run.hosted, "hub:impatient"), left_out={"hub:impatient": "it was away"}, is_ended=False)
+        return replace(run, hosted=(*run.hosted, "hub:second"), left_out={"hub:second": "it was away"}, is_ended=False)
 
     change_run(layout, begun, forget_one)
     assert pipeline.resume(begun, ["hub:s25"], layout=layout, observer=Silent()).result.is_cut_short
@@ -217,6 +218,7 @@ def test_hosted_devices_are_listed() -> None:
     assert [(row.address, row.serial, row.state) for row in list_devices() if row.state == "hosted"] == [
         ("hub:impatient", DEVICE, "hosted"),
         ("hub:s25", DEVICE, "hosted"),
+        ("hub:second", DEVICE, "hosted"),
     ]
 
 
