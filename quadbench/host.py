@@ -209,6 +209,11 @@ def kill_group(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
+def signal_name(number: int) -> str:
+    """Return the name of a signal; real-time signals, and numbers of none, have none."""
+    return signal.Signals(number).name if number in set(signal.Signals) else "unknown"
+
+
 @cache
 def _starter() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="quadbench-starter")

@@ -7,18 +7,21 @@ from pathlib import Path
 import pytest
 from conftest import RESULTS
 from safetensors.numpy import load_file
+from support.adb_listing import listing_server
 from support.schemas import poorly_described
 from support.watcher import Silent
 
 from quadbench.cli import main
 from quadbench.devices.arm64 import arm64_emulator
 from quadbench.doctor import BringUp, CheckStatus, DeviceCheck, bring_up
-from quadbench.doctor.checks import Answer, Attempt
+from quadbench.doctor.checks import Answer, PlannedCheck
 from quadbench.doctor.probe_bundle import PROBE_FOLDER
-from quadbench.errors import DeviceError, MissingDependencyError, UserError
+from quadbench.errors import DeviceError, LeaseError, MissingDependencyError, UserError
+from quadbench.farm.leases import Leases, lease_name
 from quadbench.kits import store
 from quadbench.kits.store import kits
 from quadbench.results.layout import Layout
+from quadbench.results.records import open_records
 from quadbench.target.abi import Abi
 
 ARM64 = "virtual:s25?abi=arm64-v8a"
@@ -57,7 +60,8 @@ def test_everything_works_here_but_what_this_machine_does_not_tell(
     assert {name for name, status in statuses(result).items() if status is not CheckStatus.OK} <= set(STATE)
     assert "is the known one within 0/255; ONNX Runtime" in check(result, FLOAT).said
     assert "is the known one within 1/255" in lora(result, "onnxruntime-cpu").said
-    assert any(name.startswith("library.libonnxruntime") for name in result.versions)
+    assert any(name.startswith("library.libonnxruntime") for name in lora(result, "onnxruntime-cpu").versions)
+    assert check(result, "system").versions["kernel"]
     assert result.device is not None
     assert result.device.family == "local"
     assert sum(check.seconds for check in result.checks) < 60
@@ -83,20 +87,48 @@ def test_the_document_tells_of_each_of_its_keys() -> None:
 
 def test_serials_and_home_folders_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
-    failed = DeviceCheck(name="push", status=CheckStatus.FAILED, said="'R3CX' cannot read /home/ada/x", hint="unplug R3CX\x1b[2J")
+    failed = DeviceCheck(
+        name="push",
+        status=CheckStatus.FAILED,
+        said="'R3CX' cannot read /home/ada/x",
+        hint="unplug R3CX\x1b[2J",
+        versions={"library.a": "/home/ada/a.so"},
+    )
     words = {"quadbench": "1", "started_at": "now", "address": "s25@R3CX", "device": None}
-    result = BringUp(**words, checks=(failed,), versions={"library.a": "/home/ada/a.so"}).impersonal(["R3CX"])
+    result = BringUp(**words, checks=(failed,)).impersonal(["R3CX"])
     assert "R3CX" not in result.model_dump_json()
     assert "ada" not in result.model_dump_json()
     assert (result.address, result.checks[0].said) == ("s25@SERIAL", "'SERIAL' cannot read ~/x")
-    assert (result.checks[0].hint, result.versions) == ("unplug SERIAL\\x1b[2J", {"library.a": "~/a.so"})
+    assert (result.checks[0].hint, result.checks[0].versions) == ("unplug SERIAL\\x1b[2J", {"library.a": "~/a.so"})
+
+
+def test_a_serial_is_left_out_of_paths_too() -> None:
+    said = "'/mine/devices/192.168.1.5-5555' belongs to another user; 192.168.1.5:5555 is kept, as is /mine/R3/R3CX.so"
+    locked = DeviceCheck(name="connection", status=CheckStatus.FAILED, said=said)
+    words = {"quadbench": "1", "started_at": "now", "address": "s25", "device": None}
+    result = BringUp(**words, checks=(locked,)).impersonal(["192.168.1.5:5555", "R3"])
+    assert result.checks[0].said == "'/mine/devices/SERIAL' belongs to another user; SERIAL is kept, as is /mine/SERIAL/R3CX.so"
+
+
+def test_a_device_that_somebody_else_has_is_not_tried(layout: Layout) -> None:
+    with open_records(layout.database) as records:
+        Leases(records.engine).reserve(lease_name("local", "local"), "ana@lab-1", "a demo", 3600)
+    with pytest.raises(LeaseError, match="is taken by ana@lab-1"):
+        bring_up("local", layout=layout, observer=Silent())
+
+
+def test_serials_that_no_address_can_have_cost_nothing(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    with listing_server("????????????           no permissions (user in plugdev group); see [http://x]\n") as port:
+        monkeypatch.setenv("ADB_SERVER_SOCKET", f"tcp:127.0.0.1:{port}")
+        result = bring_up("s25", layout=layout, observer=Silent())
+    assert "SERIAL (no permissions" in result.checks[0].said
 
 
 def test_what_only_holds_a_serial_s_letters_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/data")
     lost = DeviceCheck(name="push", status=CheckStatus.FAILED, said="'a' is not attached", hint="clear /data/local/tmp/quadbench")
     words = {"quadbench": "1", "started_at": "now", "address": "s25@a", "device": None}
-    result = BringUp(**words, checks=(lost,), versions={}).impersonal(["a"])
+    result = BringUp(**words, checks=(lost,)).impersonal(["a"])
     assert (result.address, result.checks[0].said) == ("s25@SERIAL", "'SERIAL' is not attached")
     assert result.checks[0].hint == "clear /data/local/tmp/quadbench"
 
@@ -113,7 +145,7 @@ def test_what_goes_wrong_in_a_check_is_its_answer(error: Exception, status: Chec
     def act() -> Answer:
         raise error
 
-    made = Attempt(name="a check", act=act).made(Silent())
+    made = PlannedCheck(name="a check", act=act).made(Silent())
     assert made.status is status
     assert str(error).partition(".")[0] in made.said
     assert made.hint == getattr(error, "hint", None)
@@ -141,8 +173,9 @@ def test_a_virtual_phone_with_the_emulator_of_its_npu_runs_everything(layout: La
     result = bring_up("virtual:s25?target=qnn", layout=layout, observer=Silent())
     assert {name for name, status in statuses(result).items() if status is not CheckStatus.OK} == set(STATE)
     assert "is the known one within" in lora(result, "qnn-v79-69").said
-    assert any(name.startswith("library.libQnnHtp.so") for name in result.versions)
-    assert "compile.qairt" in result.versions
+    versions = lora(result, "qnn-v79-69").versions
+    assert any(name.startswith("library.libQnnHtp.so") for name in versions)
+    assert "compile.qairt" in versions
 
 
 @pytest.mark.slow

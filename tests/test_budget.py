@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.synthetic_run import make_run
 
-from quadbench.artifacts import LaunchPlan, RunRecord, Sample, SequenceBlock, Variant
+from quadbench.artifacts import LaunchPlan, RunRecord, Sample, SequenceBlock, Status, Variant
 from quadbench.measure import Budget
 from quadbench.measure.budget import expected_s
 
@@ -37,6 +37,12 @@ def test_before_anything_was_measured_nothing_is_known() -> None:
 
 def test_a_launch_takes_as_long_as_the_longest_of_its_variant(record: RunRecord) -> None:
     assert expected_s(BLOCK, [took(record, S, 5, 10), took(record, S, 7, 10), took(record, P, 20, 10)]) == 54.0
+
+
+def test_a_launch_that_was_cut_off_says_nothing_of_how_long_one_takes(record: RunRecord) -> None:
+    cut_off = replace(took(record, S, 1, 1), status=Status.FAILED)
+    assert expected_s((launch(S),), [cut_off]) == 10.0
+    assert expected_s((launch(S),), [cut_off, replace(took(record, S, 7, 10), status=Status.DISCARDED)]) == 7.0
 
 
 def test_of_a_variant_that_never_ran_the_slowest_images_of_another_tell(record: RunRecord) -> None:

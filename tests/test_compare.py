@@ -1,21 +1,37 @@
 """Two sides are told apart where they differ, and only there; what cannot be compared is refused before anything runs."""
 
 import json
+import platform
 import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from support.scripted_harness import World
 from support.stored_run import RUN, store_run
 from support.synthetic_run import S25, make_run
+from support.watcher import Silent
 
-from quadbench.artifacts import LORA_PREFIX, Bundle, Caveat, Component, Graph, RunRecord, TaskAssets, TensorSpec, Variant
+from quadbench.artifacts import (
+    LORA_PREFIX,
+    Bundle,
+    Caveat,
+    CompiledBundle,
+    Component,
+    Graph,
+    RunRecord,
+    Stored,
+    TaskAssets,
+    TensorSpec,
+    Variant,
+)
 from quadbench.artifacts.fingerprint import contents, differences, unlike
 from quadbench.cli import main
+from quadbench.compile import availability
+from quadbench.errors import MissingDependencyError, UserError
 from quadbench.recipe import Measure, Runtime, Terms
 from quadbench.report.forest import forest_of
 from quadbench.report.sides import ALL_TASKS, PRIMARY, Side, SideRow, compared, interleaved_rows, replanned, sides_of_blocks
@@ -25,6 +41,9 @@ from quadbench.results.layout import Layout
 from quadbench.results.runs import load_run, read_run_file, save_run
 from quadbench.statistics import LOOKS, Comparison, Looks, Verdict
 from quadbench.study.chosen import choose, measured_alike
+from quadbench.study.compare import compare
+from quadbench.study.manner import Manner
+from quadbench.target.targets import OnnxRuntimeTarget, target_key
 
 BLOCKS = 6
 
@@ -256,6 +275,17 @@ def test_a_harness_or_kit_that_a_device_cannot_use_is_refused_before_anything_is
     assert main(["compare", "quickstart", "--b", change, "--devices", "local", "--results", str(tmp_path)]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "bundles").exists()
+
+
+def test_graphs_that_were_compiled_elsewhere_need_no_compiler_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(availability, "package_availability", lambda *_, **__: availability.Availability(missing="a compiler"))
+    a, b = choose("quickstart", {}, Layout(tmp_path)), choose("quickstart", {"harness": "/nowhere"}, Layout(tmp_path))
+    with pytest.raises(MissingDependencyError, match="compiling for 'local' needs a compiler"):
+        compare(a, b, ["local"], layout=Layout(tmp_path), observer=Silent())
+    key = target_key(OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu"), platform.machine())
+    elsewhere = Manner(compiled={("d" * 64, key): cast(Stored[CompiledBundle], None)})
+    with pytest.raises(UserError, match="the harness '/nowhere' is no program"):
+        compare(a, b, ["local"], elsewhere, layout=Layout(tmp_path), observer=Silent())
 
 
 @pytest.mark.slow

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from quadbench.artifacts import Retry
 from quadbench.cli import farm_worker, main
 from quadbench.cli.farm_submit import farm_command
-from quadbench.dispatch.demands import Asked, asked_for, demands_of
+from quadbench.dispatch.demands import Asked, asked_for, demands_of, with_target
 from quadbench.dispatch.gathering import gathered
 from quadbench.dispatch.metrics import serve
 from quadbench.dispatch.orders import BuildOrder, CompileAnswer, MeasureOrder, answer_of, as_json, order_of
@@ -25,6 +26,8 @@ from quadbench.pipeline import USUAL
 from quadbench.recipe import Terms, load_recipe
 from quadbench.results.engine import open_engine
 from quadbench.results.layout import Layout
+from quadbench.results.run_changes import whole_of
+from quadbench.results.runs import RunFile
 
 DIGEST = "a" * 64
 
@@ -69,6 +72,7 @@ def test_words_ask_for_devices_and_no_device_is_asked_for_twice(words: list[str]
         (["s25*2", "s25-1", "rack=one"], DeviceNotFoundError, "too few devices"),
         (["s25", "s25"], UserError, "was given 2 times"),
         (["s25-1", "s25@s25-1"], UserError, "was named twice"),
+        (["tabs11@s25-1"], UserError, "'tabs11@s25-1': the profile of the device is 's25', not 'tabs11'"),
         (["s25?data_mb=5"], UserError, r"\?target=NAME alone"),
     ],
 )
@@ -82,6 +86,19 @@ def test_devices_of_two_hosts_that_records_cannot_tell_apart_are_not_taken_toget
     with pytest.raises(UserError, match="'virtual-s25@one' and 'virtual-s25@two' are both 'virtual:s25' in records"):
         asked_for(["virtual-s25@one", "virtual-s25@two"], virtual)
     assert needs(asked_for(["profile=s25"], virtual)) == ["wish profile=s25"]
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("s25", "s25?target=qnn"),
+        ("virtual:s25?data_mb=64", "virtual:s25?data_mb=64&target=qnn"),
+        ("virtual:s25?target=litert&scenario=/mine/hot.yaml", "virtual:s25?target=qnn&scenario=/mine/hot.yaml"),
+    ],
+)
+def test_a_devices_address_keeps_its_options_where_another_target_is_asked_for(address: str, expected: str) -> None:
+    assert with_target(address, "qnn") == expected
+    assert with_target(address, None) == address
 
 
 def test_a_run_builds_and_compiles_once_what_several_devices_need() -> None:
@@ -142,6 +159,14 @@ def test_a_run_whose_rows_are_all_damaged_is_refused_by_what_is_wrong_with_them(
     read = ReadJobs(jobs=[], faults={7: "job 7 of run 'r' holds what quadbench does not write: kind"})
     with pytest.raises(ArtifactError, match="job 7 of run 'r' holds"):
         gathered("r", read, {}, open_store(tmp_path), Layout(tmp_path))
+
+
+def test_a_run_of_several_devices_keeps_what_befell_each_and_goes_on_where_one_had_no_time() -> None:
+    whole = RunFile(run_id="r", bundle="b", deployments=(), is_ended=True)
+    lost, again = Retry(address="s25-1", reason="gone", away_s=2.0), Retry(address="s25-2", reason="gone", away_s=3.0)
+    parts = [replace(whole, retries=(lost,)), replace(whole, retries=(lost, again), left_out={"s25-2": "no time was left"})]
+    assert whole_of(parts) == replace(whole, retries=(lost, again), left_out={"s25-2": "no time was left"}, is_ended=False)
+    assert whole_of([whole, parts[0]]).is_ended
 
 
 def test_a_port_for_metrics_that_is_taken_is_refused() -> None:

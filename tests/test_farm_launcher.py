@@ -9,9 +9,11 @@ from support.bundles import bundle_of, write_recipe_bundle
 from support.watcher import Silent
 
 from quadbench.artifacts import Bundle
+from quadbench.dispatch.duties import Host, do
 from quadbench.dispatch.offers import given_device
-from quadbench.dispatch.orders import CompareOrder, order_of
+from quadbench.dispatch.orders import CompareOrder, as_json, order_of
 from quadbench.dispatch.submission import Farm
+from quadbench.errors import UnknownNameError
 from quadbench.farm.job_status import listed_jobs
 from quadbench.farm.store.opening import open_store
 from quadbench.farm.workers import NewWorker, Workers
@@ -47,9 +49,9 @@ def launcher(tmp_path: Path) -> Iterator[OfFarm]:
     engine.dispose()
 
 
-def launched(launcher: OfFarm, a: Chosen, **cases: Chosen) -> dict[str, str]:
+def launched(launcher: OfFarm, a: Chosen, word: str = "virtual:s25", **cases: Chosen) -> dict[str, str]:
     """Have cases launched beside A, and return why nothing came of each: what waits is cancelled at once."""
-    wanted = [Wanted(case=case, a=a, b=b, words=("virtual:s25",), looks=LOOKS) for case, b in cases.items()]
+    wanted = [Wanted(case=case, a=a, b=b, words=(word,), looks=LOOKS) for case, b in cases.items()]
     return {one.case: one.why or "" for one in launcher.launched(wanted, Budget(ends_at=0.0))}
 
 
@@ -64,6 +66,20 @@ def test_a_case_whose_order_is_too_long_for_the_queue_costs_no_other(launcher: O
     assert "a job to compare has a payload of 7" in came["long"]
     assert "the time of the night was over before it" in came["short"]
     assert [order.case for order in orders(launcher)] == ["short"]
+
+
+def test_another_target_that_a_word_asks_for_is_compared(launcher: OfFarm, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    recipe = load_recipe("quickstart")
+    write_recipe_bundle(recipe, launcher.layout)
+    side = Chosen(source="quickstart", changes={}, recipe=recipe, terms=recipe.terms)
+    launched(launcher, side, "virtual:s25?target=qnn", mine=side)
+    (order,) = orders(launcher)
+    assert order.target == "qnn"
+    (*_, job) = listed_jobs(launcher.farm.engine, launcher.night_id).jobs
+    host = Host(layout=launcher.layout, store=launcher.farm.store, observer=Silent(), guard=lambda _: None)
+    with pytest.raises(UnknownNameError, match="absent"):
+        do(replace(job, payload=as_json(replace(order, target="absent"))), [], "virtual:s25", host)
 
 
 def test_both_sides_are_measured_as_the_recipe_of_the_case_says(launcher: OfFarm, tmp_path: Path) -> None:

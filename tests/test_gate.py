@@ -60,7 +60,8 @@ def test_the_gate_is_shut_to_a_warm_skin_where_the_recipe_says_how_warm() -> Non
     )
     state = replace(COOL, thermal=ThermalState(status=0, temperatures=sensors))
     assert judge(state) == (True, ())
-    assert gate(state, Gate(max_skin_c=38), shares_host_cpu=False).objections == ("skin at 39.0 °C, at most 38 °C allowed",)
+    shut = gate(state, Gate(max_skin_c=38), shares_host_cpu=False)
+    assert (shut.objections, shut.caveats) == (("skin at 39.0 °C, at most 38 °C allowed",), (Caveat.THROTTLED,))
 
 
 def test_how_busy_a_cpu_is_comes_from_two_looks_at_the_kernels_ticks() -> None:

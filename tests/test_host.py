@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from quadbench.host import file_lock, give_back, python_module
+from quadbench.host import file_lock, give_back, python_module, signal_name
 
 PIECE, PIECES = 100_000, 2000  # below what the C library maps, and so returns, by itself
 
@@ -56,3 +56,8 @@ def test_a_file_in_the_working_directory_is_not_taken_for_a_package(tmp_path: Pa
 
 def _resident_bytes() -> int:
     return int(Path("/proc/self/status").read_text().partition("VmRSS:")[2].split()[0]) * 1024
+
+
+@pytest.mark.parametrize(("number", "name"), [(9, "SIGKILL"), (36, "unknown"), (200, "unknown")])
+def test_a_signal_without_a_name_is_unknown(number: int, name: str) -> None:
+    assert signal_name(number) == name

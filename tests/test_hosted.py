@@ -1,7 +1,9 @@
 """Hosted devices: a run at AI Hub, a service on loopback with invented times and bytes, gives records of them."""
 
 import io
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ pytest.importorskip("qai_hub")
 from rich.console import Console
 from support.ai_hub_service import DEVICE, PROFILE_US, AiHubService, ai_hub_service
 from support.bundles import write_recipe_bundle
+from support.watcher import Silent
 
 from quadbench import pipeline
 from quadbench.ai_hub import JobStatus
@@ -19,10 +22,12 @@ from quadbench.artifacts import Caveat, Component, FileRef, Graph, RunRecord, Sa
 from quadbench.cli.console import RunConsole
 from quadbench.devices import connect, list_devices
 from quadbench.errors import ServiceError, UserError
-from quadbench.measure.hosted_profile import GraphProfile, cpu_layers, samples_of
+from quadbench.measure.hosted_profile import GraphProfile, cpu_layers, fewest_runs, samples_of
 from quadbench.recipe import load_recipe
 from quadbench.report import Figure, kpi_rows
 from quadbench.results.layout import Layout
+from quadbench.results.run_changes import change_run
+from quadbench.results.runs import RunFile
 
 PROFILE = Path(__file__).parents[1] / "device_profiles/s25.yaml"
 
@@ -32,6 +37,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AiHubService]:
     folder = tmp_path_factory.mktemp("service")
     impatient = PROFILE.read_text().replace("name: s25", "name: impatient").replace("qnn_onnx}", "qnn_onnx, timeout_s: 1}")
     (folder / "impatient.yaml").write_text(impatient)
+    (folder / "second.yaml").write_text(PROFILE.read_text().replace("name: s25", "name: second"))
     with pytest.MonkeyPatch.context() as patch, ai_hub_service(folder) as (running, config):
         patch.setenv("QAIHUB_CLIENT_INI", str(config))
         patch.setenv("QUADBENCH_DEVICE_PROFILES", str(folder))
@@ -160,6 +166,39 @@ def test_jobs_that_were_not_done_in_time_are_waited_for_by_the_next_run(
     assert len(service.submissions) == before
 
 
+def test_a_run_goes_on_until_each_of_its_hosted_phones_was_measured(
+    outcome: pipeline.Outcome, service: AiHubService, layout: Layout
+) -> None:
+    begun = _run(["hub:s25"], layout).result.run_id
+
+    def forget_one(run: RunFile | None) -> RunFile:
+        assert run
+        return replace(run, hosted=(*run.hosted, "hub:second"), left_out={"hub:second": "it was away"}, is_ended=False)
+
+    change_run(layout, begun, forget_one)
+    assert pipeline.resume(begun, ["hub:s25"], layout=layout, observer=Silent()).result.is_cut_short
+    whole = pipeline.resume(begun, layout=layout, observer=Silent()).result
+    assert (whole.is_cut_short, whole.left_out) == (False, {})
+
+
+def test_a_hosted_phone_is_measured_where_no_other_device_can_be_reached(
+    outcome: pipeline.Outcome, service: AiHubService, layout: Layout
+) -> None:
+    addresses, conduct = ["s25@ABSENT", "hub:s25"], pipeline.Conduct(keep_going=True)
+    alone = pipeline.run(load_recipe("quickstart"), addresses, conduct=conduct, layout=layout, observer=Silent())
+    assert list(alone.failures) == ["s25@ABSENT"]
+    assert {record.device.address for record in alone.result.records} == {"hub:s25"}
+
+
+def test_a_hosted_phone_is_measured_where_nothing_can_be_pushed_to_the_other_device(
+    outcome: pipeline.Outcome, service: AiHubService, layout: Layout, harness: Path
+) -> None:
+    shutil.copytree(harness.parent, layout.programs / harness.parent.name, dirs_exist_ok=True)
+    beside = _run(["virtual:s25?data_mb=4", "hub:s25"], layout)
+    assert "are needed" in str(beside.failures["virtual:s25?data_mb=4"])
+    assert {record.device.address for record in beside.result.records} == {"hub:s25"}
+
+
 def test_a_profile_without_a_hosted_target_is_refused(service: AiHubService, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'tabs11' has no hosted_target"):
         _run(["hub:tabs11"], Layout(tmp_path))
@@ -179,6 +218,7 @@ def test_hosted_devices_are_listed() -> None:
     assert [(row.address, row.serial, row.state) for row in list_devices() if row.state == "hosted"] == [
         ("hub:impatient", DEVICE, "hosted"),
         ("hub:s25", DEVICE, "hosted"),
+        ("hub:second", DEVICE, "hosted"),
     ]
 
 
@@ -196,6 +236,13 @@ def test_a_profile_without_single_runs_gives_the_service_s_estimate() -> None:
     assert list(samples) == [
         Sample(metric="inference_ns", value=70_000.0, component=Component.UNET, iteration=0, labels={"unet": "base"})
     ]
+
+
+def test_the_graph_that_ran_the_least_says_how_often_graphs_ran() -> None:
+    often = samples_of(_profiled({"all_inference_times": [70] * 30}), {"unet": "base"})
+    once = samples_of(_profiled({"estimated_inference_time": 70, "first_load_time": 5}), {"unet": "other"})
+    assert fewest_runs([*often, *once]) == 1
+    assert fewest_runs([]) == 0
 
 
 def test_layers_on_the_cpu_are_named() -> None:

@@ -177,7 +177,7 @@ def test_a_second_ctrl_c_ends_the_launch_of_a_phone_and_starts_no_other(phone: P
     settings = LaunchSettings(
         run_id="run-1", layout=phone_world.layout, runtime=Runtime(threads=1), timeout_s=60.0, gate=ANY_LOAD
     )
-    turns = planned_turns(installation, [launch_of(), launch_of()], settings, retries=0)
+    turns = planned_turns(installation, [launch_of(), launch_of()], settings, repeats=0)
     queues = [Queue(device=installation.device, turns=turns)]
     phone.later((0.0, phone_world.heard(2)), (0.5, interrupt), (0.5, interrupt))
     began = time.monotonic()

@@ -181,7 +181,7 @@ def all_launches(world: World, device: Any, launches: list[LaunchPlan]) -> list[
     records: list[RunRecord] = []
     settings = LaunchSettings(run_id="run-1", layout=world.layout, runtime=Runtime(), timeout_s=60.0)
     installation = world.installation(world.harness(GOOD), device=device)
-    queues = [Queue(device=device, turns=planned_turns(installation, launches, settings, retries=0))]
+    queues = [Queue(device=device, turns=planned_turns(installation, launches, settings, repeats=0))]
     measure_launches(queues, keep=records.append, observer=Silent())
     return records
 

@@ -29,6 +29,14 @@ def test_what_cannot_name_a_file_is_refused(name: str) -> None:
         check_file_name(name)
 
 
+@pytest.mark.parametrize("serial", ["..", ".", "../../x", ".hidden", "a/b"])
+def test_no_device_has_its_folder_among_those_of_others(serial: str, tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    folder = layout.device(serial)
+    assert folder.parent == layout.devices
+    assert not folder.name.startswith(".")
+
+
 def test_a_path_below_a_folder_is_taken_as_it_is() -> None:
     assert check_relative_path("inputs/angry face.mask.png") == "inputs/angry face.mask.png"
 

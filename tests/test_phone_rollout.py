@@ -17,7 +17,7 @@ from support.watcher import Silent
 from quadbench import pipeline
 from quadbench.devices import connect
 from quadbench.devices.userland import VIRTUAL_PROPERTY
-from quadbench.errors import ArtifactError, DeviceError, MissingDependencyError
+from quadbench.errors import ArtifactError, DeviceError, MissingDependencyError, UnknownNameError, UserError
 from quadbench.farm.health import FAILURES_IN_A_ROW
 from quadbench.harness.cmake import NDK_VARIABLE
 from quadbench.harness.execution_provider import execution_provider_of
@@ -27,7 +27,7 @@ from quadbench.recipe.gate import Gate
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST
 from quadbench.rollout import roll_out
-from quadbench.rollout.equipment import Kind, kit_for, named_kit
+from quadbench.rollout.equipment import Gear, Kind, kit_for, named_kit, require_equipment
 from quadbench.target.abi import Abi
 from quadbench.target.profile import PROFILES_FOLDER, load_profile
 from quadbench.target.targets import QnnTarget
@@ -106,6 +106,22 @@ def test_a_phone_without_an_ndk_is_refused_before_anything_is_built(phone: str, 
     with pytest.raises(MissingDependencyError, match="Android's NDK is needed, and ANDROID_NDK_HOME is not set"):
         pipeline.run(QUICKSTART, [phone], layout=layout, observer=Silent())
     assert not layout.bundles.exists()
+
+
+def test_a_harness_that_is_named_needs_no_other(harness: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUADBENCH_HARNESS", "/nowhere")
+    with connect(["local"], layout=Layout(tmp_path)) as devices:
+        with pytest.raises(UserError, match="QUADBENCH_HARNESS is '/nowhere'"):
+            require_equipment(devices, Layout(tmp_path))
+        require_equipment(devices, Layout(tmp_path), Gear(harness=harness))
+
+
+def test_a_kit_that_is_named_stands_for_the_one_that_is_missing(phone: str, ndk: None, layout: Layout) -> None:
+    with connect([phone], layout=layout) as devices:
+        with pytest.raises(MissingDependencyError, match="needs a runtime kit"):
+            require_equipment(devices, layout)
+        with pytest.raises(UnknownNameError, match="unknown kit '0123'"):
+            require_equipment(devices, layout, Gear(kit="0123"))
 
 
 def test_a_kit_that_was_changed_is_not_pushed(phone: str, ndk: None, layout: Layout, tmp_path: Path) -> None:

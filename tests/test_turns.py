@@ -30,11 +30,11 @@ def abba(blocks: int) -> list[LaunchPlan]:
 def ran(
     launches: Sequence[LaunchPlan],
     discarded: set[tuple[Variant, int]],
-    retries: int,
+    repeats: int,
     lost: set[tuple[Variant, int]] = frozenset(),  # type: ignore[assignment]
 ) -> list[Turn]:
     """Every turn, where a launch in `discarded` ends hot: it is discarded if it may be; `lost` loses the device."""
-    turns = planned_turns(cast(Any, None), launches, cast(LaunchSettings, None), retries=retries)
+    turns = planned_turns(cast(Any, None), launches, cast(LaunchSettings, None), repeats=repeats)
     taken: list[Turn] = []
     turn = next(turns, None)
     while turn is not None:
@@ -54,45 +54,45 @@ def names(turns: Sequence[Turn]) -> str:
 
 
 def test_launches_run_in_their_order() -> None:
-    turns = ran(abba(2), set(), retries=2)
+    turns = ran(abba(2), set(), repeats=2)
     assert names(turns) == "f0 s0 p0 p1 s1 s2 p2 p3 s3"
     assert [(turn.number, turn.total) for turn in turns] == [(number, 9) for number in range(1, 10)]
 
 
 def test_a_block_with_a_discarded_launch_is_broken_off_and_repeated_at_the_end_under_new_numbers() -> None:
-    turns = ran(abba(2), {(P, 1)}, retries=2)
+    turns = ran(abba(2), {(P, 1)}, repeats=2)
     assert names(turns) == "f0 s0 p0 p1 s2 p2 p3 s3 s1000 p1000 p1001 s1001"
     assert turns[-1].number == turns[-1].total == 12
 
 
 def test_what_is_repeated_may_be_repeated_again_until_no_retry_is_left() -> None:
-    assert names(ran(abba(1), {(S, 0), (S, 1000), (S, 2000)}, retries=2)) == "f0 s0 s1000 s2000 p2000 p2001 s2001"
+    assert names(ran(abba(1), {(S, 0), (S, 1000), (S, 2000)}, repeats=2)) == "f0 s0 s1000 s2000 p2000 p2001 s2001"
 
 
 def test_without_retries_nothing_is_discarded_and_the_float_launch_never_is() -> None:
-    assert names(ran(abba(1), {(S, 0)}, retries=0)) == "f0 s0 p0 p1 s1"
-    assert [turn.may_discard for turn in ran(abba(1), set(), retries=1)] == [False, True, True, True, True]
+    assert names(ran(abba(1), {(S, 0)}, repeats=0)) == "f0 s0 p0 p1 s1"
+    assert [turn.may_discard for turn in ran(abba(1), set(), repeats=1)] == [False, True, True, True, True]
 
 
 def test_a_block_in_which_the_device_was_lost_is_repeated_at_once() -> None:
-    turns = ran(abba(2), set(), retries=0, lost={(P, 0), (S, 1001)})
+    turns = ran(abba(2), set(), repeats=0, lost={(P, 0), (S, 1001)})
     assert names(turns) == "f0 s0 p0 s1000 p1000 p1001 s1001 s2000 p2000 p2001 s2001 s2 p2 p3 s3"
 
 
 def test_what_was_lost_leaves_the_retries_of_what_was_hot() -> None:
-    assert names(ran(abba(1), {(S, 1000)}, retries=1, lost={(S, 0)})) == "f0 s0 s1000 s2000 p2000 p2001 s2001"
+    assert names(ran(abba(1), {(S, 1000)}, repeats=1, lost={(S, 0)})) == "f0 s0 s1000 s2000 p2000 p2001 s2001"
 
 
 def test_an_odd_number_of_launches_repeats_its_half_block() -> None:
     launches = [LaunchPlan(variant=v, launch=n, sequence=()) for v, n in ((S, 0), (P, 0), (P, 1), (S, 1), (S, 2), (P, 2))]
-    assert names(ran(launches, {(P, 2)}, retries=1)) == "s0 p0 p1 s1 s2 p2 s1002 p1002"
+    assert names(ran(launches, {(P, 2)}, repeats=1)) == "s0 p0 p1 s1 s2 p2 s1002 p1002"
 
 
-def compared(statuses: Sequence[Status], *, looks: Looks, enough_at: int = 99, retries: int = 1) -> tuple[Interleaved, str]:
+def compared(statuses: Sequence[Status], *, looks: Looks, enough_at: int = 99, repeats: int = 1) -> tuple[Interleaved, str]:
     """Run a comparison whose launches end as `statuses` says, then OK, and whose judge has seen enough at so many blocks."""
     side = {name: SideLaunch(installation=cast(Any, name), launch=abba(1)[1], settings=cast(Any, None)) for name in "AB"}
     launches = Interleaved(
-        a=side["A"], b=side["B"], looks=looks, judge=lambda blocks, at: (at, len(blocks) >= enough_at), retries=retries
+        a=side["A"], b=side["B"], looks=looks, judge=lambda blocks, at: (at, len(blocks) >= enough_at), repeats=repeats
     )
     turns, ends, order = launches.turns(), iter(statuses), ""
     turn = next(turns, None)
@@ -133,7 +133,7 @@ def test_a_device_on_which_blocks_keep_breaking_off_is_given_up_with_the_reason(
 
 def test_a_judge_may_plan_more_looks() -> None:
     side = SideLaunch(installation=cast(Any, None), launch=abba(1)[1], settings=cast(Any, None))
-    launches = Interleaved(a=side, b=side, looks=Looks(at=(1,)), judge=lambda blocks, at: (Looks(at=(1, 3)), False), retries=0)
+    launches = Interleaved(a=side, b=side, looks=Looks(at=(1,)), judge=lambda blocks, at: (Looks(at=(1, 3)), False), repeats=0)
     turns = launches.turns()
     turn = next(turns)
     totals = [turn.total]

@@ -94,6 +94,7 @@ class Jobs:
         jobs = ", ".join(f"{status.job} ({status.state}, {status.url})" for status in pending)
         return ServiceError(
             f"AI Hub is not done after {self.timeout_s:g} s: {jobs}",
+            transient=True,
             hint="the jobs go on there and their ids are kept: run again to wait on, or raise the target's timeout_s",
         )
 

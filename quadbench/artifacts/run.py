@@ -94,6 +94,11 @@ class LaunchPlan:
     sequence: tuple[SequenceBlock, ...]
     side: str = ""  # of a comparison: A or B, and what that is
 
+    @property
+    def images(self) -> int:
+        """Return how many images it paints, those of its warm-up included."""
+        return sum(block.warmup + block.iterations for block in self.sequence)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:

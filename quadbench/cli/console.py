@@ -112,8 +112,7 @@ class RunConsole:
 
     def launch(self, device: str, launch: LaunchPlan, number: int, total: int) -> None:
         with self._lock:
-            images = sum(block.warmup + block.iterations for block in launch.sequence)
-            under = _Under(variant=launch.variant, side=launch.side, number=number, total=total, images=images)
+            under = _Under(variant=launch.variant, side=launch.side, number=number, total=total, images=launch.images)
             self._launches[device] = under
             self._set(device, "measure", under.shown("", 0), under.share(0))
 

@@ -4,6 +4,7 @@ import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 from quadbench.artifacts import DeviceFacts
 from quadbench.artifacts.device_text import one_line
@@ -11,7 +12,9 @@ from quadbench.devices.adb import AdbDevice, read_properties
 from quadbench.devices.adb_protocol import AdbServer
 from quadbench.devices.adb_server import user_server
 from quadbench.devices.addresses import (
+    AttachedAddress,
     HostedAddress,
+    LocalAddress,
     Phone,
     VirtualAddress,
     choose_phone,
@@ -81,7 +84,7 @@ def connect(
     """Connect the devices, in the order of their addresses, and close them at the end.
 
     No address means $ANDROID_SERIAL. Phones are recognised by `profiles`, which are all known ones unless given. Where there is a
-    dictionary `left_out`, a device that cannot be reached is put there with the reason, as long as there is another.
+    dictionary `left_out`, a device that cannot be reached is put there with the reason, and it may be that none is left.
 
     Raises:
         UserError: an address is wrong, or two mean the same device.
@@ -94,21 +97,16 @@ def connect(
     with contextlib.ExitStack() as stack:
         phones = _Phones(known) if any(needs_server(address) for address in wanted) else None
         devices: list[Device] = []
-        faults: dict[str, QuadbenchError] = {}
         for address in wanted:
             try:
                 device = stack.enter_context(_open(address, layout, known, phones, devices))
             except DeviceError as error:
                 if left_out is None:
                     raise
-                faults[address] = error
+                left_out[address] = error
                 continue
             log.info("connected %s: %s, serial %s", address, device.facts.title, device.serial)
             devices.append(device)
-        if faults and not devices:
-            raise next(iter(faults.values()))
-        if left_out is not None:
-            left_out.update(faults)
         yield devices
 
 
@@ -191,9 +189,10 @@ def _wanted(addresses: Sequence[str]) -> list[str]:
 def _open(
     address: str, layout: Layout, profiles: Sequence[DeviceProfile], phones: _Phones | None, opened: Sequence[Device]
 ) -> contextlib.AbstractContextManager[Device]:
-    if phones is not None and needs_server(address):
-        return _open_phone(address, layout, phones, opened)
-    match parse_address(address):
+    match parse_address(address, [phone.attached.serial for phone in phones.phones] if phones else ()):
+        case AttachedAddress():
+            assert phones is not None
+            return _open_phone(address, layout, phones, opened)
         case VirtualAddress(profile=name, target=target) as options:
             profile = next((profile for profile in profiles if profile.name == name), None) or load_profile(name)
             profile = profile if target is None else profile.with_target(target)
@@ -201,8 +200,10 @@ def _open(
             return open_virtual(profile, address, options, layout)
         case HostedAddress():
             raise UserError(f"'{address}' is at Qualcomm AI Hub: nothing can be pushed there", hint="quadbench run takes it")
-        case _:
+        case LocalAddress():
             return open_local(layout)
+        case other:
+            assert_never(other)
 
 
 def _open_phone(address: str, layout: Layout, phones: _Phones, opened: Sequence[Device]) -> AdbDevice:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from urllib.parse import parse_qsl, urlencode
 
 from quadbench.devices.addresses import listed_once
 from quadbench.dispatch.orders import CompileOrder, MeasureOrder
@@ -77,9 +78,7 @@ def demands_of(asked: Iterable[Asked], order: MeasureOrder) -> list[Demand]:
 
 def compile_orders(asked: Asked, bundles: Mapping[str, str]) -> tuple[CompileOrder, ...]:
     """Return what has to be compiled for the devices that fit; the oldest Qualcomm HTP among them limits all."""
-    kinds = [
-        kind_at(device.address if asked.target is None else f"{device.address}?target={asked.target}") for device in asked.fit
-    ]
+    kinds = [kind_at(with_target(device.address, asked.target)) for device in asked.fit]
     orders = {}
     for kind in kinds:
         alike = [other.profile.soc.htp_arch for other in kinds if other.key == kind.key]
@@ -91,6 +90,15 @@ def compile_orders(asked: Asked, bundles: Mapping[str, str]) -> tuple[CompileOrd
         )
         orders[order.bundle, order.key] = order
     return tuple(orders.values())
+
+
+def with_target(address: str, target: str | None) -> str:
+    """Return an address that asks for another target, its other options as they are; None is none other."""
+    if target is None:
+        return address
+    name, _, query = address.partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True)) | {"target": target}
+    return f"{name}?{urlencode(options, safe='/')}"
 
 
 def only_device(word: str, devices: Sequence[WorkerDevice]) -> Asked:
@@ -107,14 +115,24 @@ def only_device(word: str, devices: Sequence[WorkerDevice]) -> Asked:
     return replace(asked, needs=device_need(asked.fit[0].name))
 
 
+def _refuse_unlike(profile: str, word: str, device: WorkerDevice) -> None:
+    """Refuse a profile before a serial that is not the device's."""
+    labels = device.labels
+    if profile not in ("", labels["profile"]) and word not in (device.name, labels.get("serial")):
+        raise UserError(
+            f"'{word}': the profile of the device is '{labels['profile']}', not '{profile}'", hint=f"name it {labels['serial']}"
+        )
+
+
 def _asked(word: str, devices: Sequence[WorkerDevice]) -> Asked:
     plain, _, options = word.partition("?")
     target = options.removeprefix("target=")
     if options and (target == options or not target or "&" in target):
         raise UserError(f"'{word}': devices of a farm take the option ?target=NAME alone", hint="see docs/farm.md")
-    serial = plain.rpartition("@")[2]
+    profile, _, serial = plain.rpartition("@")
     exact = [device for device in devices if plain == device.name or serial == device.labels.get("serial")]
     if len(exact) == 1:
+        _refuse_unlike(profile, plain, exact[0])
         return Asked(needs=device_need(exact[0].name), fit=tuple(exact), target=target or None)
     keys = {key for device in devices for key in device.labels}
     wish = parse_wish(plain, tuple(keys)) or Wish(word=plain, key=None, value=plain, count=1)

@@ -1,7 +1,7 @@
 """Duties: a job and a host -> the job done there, its products in the store, and the answer to whom it concerns."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import assert_never
 
@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, CompiledBundle, Stored
 from quadbench.artifacts.kit import Kit
+from quadbench.dispatch.demands import with_target
 from quadbench.dispatch.orders import (
     Answer,
     BuildOrder,
@@ -103,11 +104,12 @@ def _measure(order: MeasureOrder, run_id: str, compiled: Sequence[CompileAnswer]
         keep_files=partial(send_launch, layout=host.layout, store=host.store),
         guard=host.guard,
     )
-    where = f"{address}?target={order.target}" if order.target else address
+    where = with_target(address, order.target)
     _, failures = pipeline.measure(work, [where], order.conduct, layout=host.layout, observer=host.observer)
     for error in failures.values():
         raise error
-    return MeasureAnswer(part=load_run_file(host.layout, run_id))
+    run = load_run_file(host.layout, run_id)  # in which other devices of this host may stand too
+    return MeasureAnswer(part=replace(run, left_out={name: why for name, why in run.left_out.items() if name == where}))
 
 
 def _compare(order: CompareOrder, compiled: Sequence[CompileAnswer], address: str, host: Host) -> CompareAnswer:
@@ -120,7 +122,7 @@ def _compare(order: CompareOrder, compiled: Sequence[CompileAnswer], address: st
         guard=host.guard,
     )
     a, b = (_side(side, host) for side in (order.a, order.b))
-    versus = compare(a, b, [address], manner, layout=host.layout, observer=host.observer)
+    versus = compare(a, b, [with_target(address, order.target)], manner, layout=host.layout, observer=host.observer)
     for device in versus.devices:
         if device.broken:
             raise DeviceError(f"device '{address}': {device.broken}")

@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import reduce
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,7 +22,7 @@ from quadbench.pipeline import Outcome
 from quadbench.report import write_report
 from quadbench.report.units import plural
 from quadbench.results.layout import Layout
-from quadbench.results.run_changes import change_run, joined
+from quadbench.results.run_changes import change_run, joined, whole_of
 from quadbench.results.runs import load_run
 
 _LOOK_S = 1.0
@@ -64,8 +63,9 @@ def gathered(run_id: str, read: ReadJobs, raw: Mapping[int, Any], store: Store, 
     fetched = fetch_run(run_id, layout, store)
     for fault in fetched.refused:
         log.warning("%s", fault)
-    whole = replace(reduce(joined, parts), is_ended=not failures)
-    change_run(layout, run_id, lambda run: replace(joined(run, whole), is_ended=whole.is_ended) if run else whole)
+    whole = whole_of(parts)
+    is_ended = whole.is_ended and not failures
+    change_run(layout, run_id, lambda run: replace(joined(run, whole) if run else whole, is_ended=is_ended))
     result = load_run(layout, run_id)
     return Outcome(result=result, report=write_report(result, layout), failures=failures)
 

@@ -72,7 +72,7 @@ class SideOrder:
 class CompareOrder:
     """Launch two sides in turn on one device, for a case, until all goals are reached or the looks are through.
 
-    `word` is what people call the device.
+    `word` is what people call the device, and `target` another of its profile's targets than the first.
     """
 
     kind: Literal["compare"] = "compare"
@@ -83,6 +83,7 @@ class CompareOrder:
     looks: Looks
     goals: tuple[Goal, ...]
     conduct: Conduct
+    target: _Word | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from quadbench.farm.leases import lease_time_s
 from quadbench.farm.need import capability_need, needs_served
 from quadbench.farm.scheduler import Seat
 from quadbench.farm.workers import NewWorker, WorkerDevice, Workers
+from quadbench.host import signal_name
 
 LOOK_S = 1.0  # between looks at the queue
 _BEATS = 4  # signs of life in the time of a lease, so that one that fails costs nothing
@@ -180,4 +181,4 @@ class Worker:
 
 
 def _code(code: int) -> str:
-    return f"exit code {code}" if code > 0 else f"signal {signal.Signals(-code).name}"
+    return f"exit code {code}" if code > 0 else f"signal {-code} ({signal_name(-code)})"

@@ -6,11 +6,11 @@ from importlib.metadata import version
 from quadbench.artifacts.device_text import one_line
 from quadbench.devices import SERIAL_VARIABLE, Device, connect, list_devices
 from quadbench.devices.addresses import AttachedAddress, parse_address
-from quadbench.doctor.checks import Answer, Attempt
+from quadbench.doctor.checks import Answer, PlannedCheck
 from quadbench.doctor.document import BringUp, CheckStatus, DeviceCheck, ExaminedDevice
 from quadbench.doctor.graphs import graph_checks
 from quadbench.doctor.system import system_checks
-from quadbench.errors import DeviceError, MissingDependencyError
+from quadbench.errors import DeviceError, LeaseError, MissingDependencyError
 from quadbench.farm.held import leased
 from quadbench.observer import Observer
 from quadbench.results.layout import Layout
@@ -32,13 +32,16 @@ def bring_up(address: str, *, layout: Layout, observer: Observer) -> BringUp:
 
     Raises:
         UserError: the address is wrong.
+        LeaseError: somebody else has the device; nothing was tried.
     """
-    started_at, versions = datetime.now(UTC), dict[str, str]()
+    started_at = datetime.now(UTC)
     try:
         with connect([address], layout=layout) as devices, leased(devices, layout, "doctor", to_examine=True):
             (device,) = devices
             examined, serials = _examined(device), [device.serial] if device.family == "adb" else []
-            checks = _checked(device, layout, observer, versions)
+            checks = _checked(device, layout, observer)
+    except LeaseError:
+        raise  # it names a person, so it is no part of the document
     except (DeviceError, MissingDependencyError) as error:
         examined, serials = None, _attached_serials(address)
         checks = [DeviceCheck(name="connection", status=CheckStatus.FAILED, said=error.message, hint=error.hint)]
@@ -48,21 +51,24 @@ def bring_up(address: str, *, layout: Layout, observer: Observer) -> BringUp:
         address=address,
         device=examined,
         checks=tuple(checks),
-        versions=versions,
     ).impersonal(serials)
 
 
-def _checked(device: Device, layout: Layout, observer: Observer, versions: dict[str, str]) -> list[DeviceCheck]:
-    """Make every check; `versions` is filled on the way."""
+def _checked(device: Device, layout: Layout, observer: Observer) -> list[DeviceCheck]:
+    """Make every check."""
 
     def system() -> Answer:
         read = {"kernel": _kernel(device), **_properties(device)}
-        versions.update({f"system.{name}": text for name, text in read.items()})
-        return Answer(said=", ".join(f"{name} {text}" for name, text in read.items()))
+        return Answer(said=", ".join(f"{name} {text}" for name, text in read.items()), versions=read)
 
-    connection = Attempt(name="connection", act=lambda: Answer(said=f"{device.facts.title}, {device.abi}"))
-    attempts = (connection, Attempt(name="system", act=system), *system_checks(device))
-    return [attempt.made(observer) for attempt in (*attempts, *graph_checks(device, layout, observer, versions))]
+    connection = PlannedCheck(name="connection", act=lambda: Answer(said=f"{device.facts.title}, {device.abi}"))
+    checks = (
+        connection,
+        PlannedCheck(name="system", act=system),
+        *system_checks(device),
+        *graph_checks(device, layout, observer),
+    )
+    return [check.made(observer) for check in checks]
 
 
 def _kernel(device: Device) -> str:
@@ -91,5 +97,5 @@ def _attached_serials(address: str) -> list[str]:
     """Return every serial that a message about a device that cannot be connected may name."""
     parsed = parse_address(address)
     named = parsed.serial if isinstance(parsed, AttachedAddress) else None
-    attached = (row.serial for row in list_devices() if isinstance(parse_address(row.address), AttachedAddress))
+    attached = (row.serial for row in list_devices() if row.is_phone)
     return [*attached, *filter(None, (named, variable(SERIAL_VARIABLE)))]

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from quadbench.doctor.document import CheckStatus, DeviceCheck
 from quadbench.errors import MissingDependencyError, QuadbenchError
@@ -14,15 +14,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The end of a check: what was found, or why it is not ok, and what can be done about it."""
+    """The end of a check: what was found, or why it is not ok, what can be done about it, and the versions that it ran with."""
 
     status: CheckStatus = CheckStatus.OK
     said: str
     hint: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attempt:
+class PlannedCheck:
     """A check that can be made. What it raises is a failure, and not tried is what lacks a program, a kit or a compiler."""
 
     name: str
@@ -39,6 +40,7 @@ class Attempt:
             status=answer.status,
             said=answer.said,
             hint=answer.hint,
+            versions=answer.versions,
             seconds=round(time.monotonic() - began, 1),
         )
 

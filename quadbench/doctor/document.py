@@ -9,6 +9,7 @@ from typing import Literal, Self
 from pydantic import Field
 
 from quadbench.artifacts.device_text import one_line
+from quadbench.results.layout import plain
 from quadbench.spec import Spec
 
 _COMMON_PARTS = 2  # a home as /root or /data names nobody, and may be the beginning of a device's paths
@@ -34,6 +35,9 @@ class DeviceCheck(Spec):
     """What was found, or why it failed or was not tried."""
     hint: str | None = None
     """This can be done about it. The default is null: nothing has to be."""
+    versions: dict[str, str] = Field(default={})
+    """Parts of the device's system, or tools and libraries of its launch, have these versions; a library that was loaded has path
+    and build id. The default is none."""
     seconds: float = Field(default=0.0, ge=0)
     """It took so many seconds. The default is 0."""
 
@@ -72,8 +76,6 @@ class BringUp(Spec):
     """The device is this one; null where it could not be connected."""
     checks: tuple[DeviceCheck, ...]
     """These things were tried, in this order."""
-    versions: dict[str, str]
-    """Tools, libraries and parts of the device's system have these versions; loaded libraries have path and build id."""
 
     @property
     def is_ok(self) -> bool:
@@ -83,16 +85,18 @@ class BringUp(Spec):
     def impersonal(self, serials: Iterable[str]) -> Self:
         """Return the document without serials of devices and the user's home folder in any of its texts."""
         home = Path.home()
-        secrets = dict.fromkeys(filter(None, serials), "SERIAL") | ({str(home): "~"} if len(home.parts) > _COMMON_PARTS else {})
+        homes = {str(home)} if len(home.parts) > _COMMON_PARTS else set()
+        named = {name for serial in serials if serial for name in (serial, plain(serial))}  # the latter in paths
 
         def clean(text: str) -> str:
-            for secret, stand_in in secrets.items():
-                text = re.sub(rf"(?<![\w/.-]){re.escape(secret)}(?![\w.-])", stand_in, text)
+            for before, secrets, stand_in in ((r"\w/.-", homes, "~"), (r"\w.-", named, "SERIAL")):
+                for secret in secrets:
+                    text = re.sub(rf"(?<![{before}]){re.escape(secret)}(?![\w.-])", stand_in, text)
             return one_line(text)
 
-        checks = tuple(
-            check.model_copy(update={"said": clean(check.said), "hint": check.hint and clean(check.hint)})
-            for check in self.checks
-        )
-        versions = {clean(name): clean(version) for name, version in self.versions.items()}
-        return self.model_copy(update={"address": clean(self.address), "checks": checks, "versions": versions})
+        def cleaned(check: DeviceCheck) -> DeviceCheck:
+            versions = {clean(name): clean(version) for name, version in check.versions.items()}
+            hint = check.hint and clean(check.hint)
+            return check.model_copy(update={"said": clean(check.said), "hint": hint, "versions": versions})
+
+        return self.model_copy(update={"address": clean(self.address), "checks": tuple(map(cleaned, self.checks))})

@@ -10,7 +10,7 @@ from functools import cache, partial
 from quadbench.artifacts import LIBRARY_PREFIX, MIB, RunRecord, Status, Variant
 from quadbench.deploy import deploy
 from quadbench.devices import Device
-from quadbench.doctor.checks import Answer, Attempt, failed, not_tried
+from quadbench.doctor.checks import Answer, PlannedCheck, failed, not_tried
 from quadbench.doctor.probe_bundle import probe_bundle, probe_launch
 from quadbench.errors import MissingDependencyError
 from quadbench.harness.installation import Installation
@@ -34,8 +34,8 @@ _ANY_STATE = Gate(  # no figure comes of it
 )
 
 
-def graph_checks(device: Device, layout: Layout, observer: Observer, versions: dict[str, str]) -> Iterator[Attempt]:
-    """Yield the checks: the CPU, then each target that the device could run. `versions` is filled with what launches say."""
+def graph_checks(device: Device, layout: Layout, observer: Observer) -> Iterator[PlannedCheck]:
+    """Yield the checks: the CPU, then each target that the device could run."""
     own = kind_of(device)
     installed = cache(partial(_installed, device, layout, observer))  # by target; what failed is tried again
 
@@ -48,15 +48,15 @@ def graph_checks(device: Device, layout: Layout, observer: Observer, versions: d
             run_id=RUN_ID, layout=layout.doctor, runtime=Runtime(threads=1), timeout_s=_LAUNCH_TIMEOUT_S, gate=_ANY_STATE
         )
         record = measure_launch(installed(target), probe_launch(variant), settings)
-        versions.update(record.versions | record.settings)
-        return _judged(record, _QUANTIZED_DIFFERENCE if variant.is_quantized else _FLOAT_DIFFERENCE)
+        judged = _judged(record, _QUANTIZED_DIFFERENCE if variant.is_quantized else _FLOAT_DIFFERENCE)
+        return replace(judged, versions=record.versions | record.settings)
 
-    yield Attempt(name="harness", act=lambda: _harness(device, layout))
-    yield Attempt(name="runtime kit", act=lambda: _kit(own, layout))
-    yield Attempt(name="float graph on the CPU", act=lambda: paint(_CPU, Variant.FLOAT))
+    yield PlannedCheck(name="harness", act=lambda: _harness(device, layout))
+    yield PlannedCheck(name="runtime kit", act=lambda: _kit(own, layout))
+    yield PlannedCheck(name="float graph on the CPU", act=lambda: paint(_CPU, Variant.FLOAT))
     for target in _targets(device, own):
         name = f"INT16 LoRA on {target_key(target, own.abi.traits.machine)}"
-        yield Attempt(name=name, act=partial(paint, target, Variant.SHARED))
+        yield PlannedCheck(name=name, act=partial(paint, target, Variant.SHARED))
 
 
 def _targets(device: Device, own: Kind) -> list[RunTarget]:

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from quadbench.artifacts import MIB
 from quadbench.deploy import deploy
 from quadbench.devices import Device
-from quadbench.doctor.checks import Answer, Attempt, failed, not_told
+from quadbench.doctor.checks import Answer, PlannedCheck, failed, not_told
 from quadbench.measure.remote import SPACE_BYTES
 from quadbench.measure.state import DeviceState, read_state
 from quadbench.results.digests import sha256_of
@@ -36,18 +36,18 @@ _NOT_TOLD_HINT = "records say unavailable, and what quadbench makes of it is lef
 _LIAR_HINT = "what is pushed is compared by its content, so figures stay right; name it in a bug report"
 
 
-def system_checks(device: Device) -> Iterator[Attempt]:
+def system_checks(device: Device) -> Iterator[PlannedCheck]:
     """Yield the checks, in the order in which a run would need what they are about."""
-    yield Attempt(name="commands", act=lambda: _commands(device))
-    yield Attempt(name="exit codes of tools", act=lambda: _exit_codes(device))
-    yield Attempt(name="commands that outlive a connection", act=lambda: _detached(device))
-    yield Attempt(name="free space", act=lambda: _free_space(device))
-    yield Attempt(name="push", act=lambda: _push(device))
+    yield PlannedCheck(name="commands", act=lambda: _commands(device))
+    yield PlannedCheck(name="exit codes of tools", act=lambda: _exit_codes(device))
+    yield PlannedCheck(name="commands that outlive a connection", act=lambda: _detached(device))
+    yield PlannedCheck(name="free space", act=lambda: _free_space(device))
+    yield PlannedCheck(name="push", act=lambda: _push(device))
     state = cache(lambda: read_state(device))
-    yield Attempt(name="thermal status", act=lambda: _thermal(state()))
-    yield Attempt(name="battery", act=lambda: _battery(state()))
-    yield Attempt(name="CPU frequency", act=lambda: _clocks(state()))
-    yield Attempt(name="memory", act=lambda: _memory(state()))
+    yield PlannedCheck(name="thermal status", act=lambda: _thermal(state()))
+    yield PlannedCheck(name="battery", act=lambda: _battery(state()))
+    yield PlannedCheck(name="CPU frequency", act=lambda: _clocks(state()))
+    yield PlannedCheck(name="memory", act=lambda: _memory(state()))
 
 
 def _commands(device: Device) -> Answer:

@@ -78,7 +78,7 @@ def held(
     """Take leases of all devices, keep them, and give them back at the end. A device whose lease is lost is closed.
 
     A phone in quarantine is refused, and how each phone has done the job decides on its health, unless they are there to be
-    examined. Into a dictionary `left_out` goes, with the reason, a device that cannot be taken, as long as there is another.
+    examined. Into a dictionary `left_out` goes, with the reason, a device that cannot be taken; it may be that none is left.
 
     Raises:
         DeviceError: somebody else has one of them (LeaseError), it does not answer, or is in quarantine; none is taken then.
@@ -113,9 +113,9 @@ def each_or_left_out(
     """Do something with each device, and return those with which it went well; without `left_out`, each must.
 
     Raises:
-        DeviceError: of the first device with which it did not, unless others are left.
+        DeviceError: of the first device with which it did not, unless they are left out.
     """
-    fine, faults = [], dict[str, QuadbenchError]()
+    fine = []
     for device in devices:
         try:
             act(device)
@@ -123,12 +123,18 @@ def each_or_left_out(
         except DeviceError as error:
             if left_out is None:
                 raise
-            faults[device.facts.address] = error
-    if faults and not fine:
-        raise next(iter(faults.values()))
-    if left_out is not None:
-        left_out.update(faults)
+            left_out[device.facts.address] = error
     return fine
+
+
+def require_any(devices: Sequence[object], left_out: Mapping[str, QuadbenchError] | None) -> None:
+    """Refuse to go on where every device was left out.
+
+    Raises:
+        QuadbenchError: why the first one was.
+    """
+    if left_out and not devices:
+        raise next(iter(left_out.values()))
 
 
 @contextmanager

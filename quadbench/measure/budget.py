@@ -4,8 +4,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from quadbench.artifacts import LaunchPlan, RunRecord, Variant
+from quadbench.artifacts import RunRecord, Status, Variant
 from quadbench.measure.blocks import Block
+
+_WHOLE = {Status.OK, Status.DISCARDED}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +27,7 @@ class Budget:
 
 
 def expected_s(block: Block, ended: Sequence[RunRecord]) -> float:
-    """Return how long a block takes: each launch as long as the longest of its variant, else by the slowest images of another.
+    """Return how long a block takes: each launch as long as the longest whole one of its variant, else by the slowest images.
 
     Where nothing was measured yet, nothing is known, and it takes no time.
     """
@@ -33,14 +35,10 @@ def expected_s(block: Block, ended: Sequence[RunRecord]) -> float:
     image_s = 0.0
     for record in ended:
         seconds, images = _seconds(record), sum(sample.metric == "end_to_end_ns" for sample in record.samples)
-        longest[record.variant] = max(seconds, longest.get(record.variant, 0.0))
+        if record.status in _WHOLE:
+            longest[record.variant] = max(seconds, longest.get(record.variant, 0.0))
         image_s = max(image_s, seconds / images if images else 0.0)
-    return sum(longest.get(launch.variant, image_s * image_count(launch)) for launch in block)
-
-
-def image_count(launch: LaunchPlan) -> int:
-    """Return how many images a launch paints, those of its warm-up included."""
-    return sum(block.warmup + block.iterations for block in launch.sequence)
+    return sum(longest.get(launch.variant, image_s * launch.images) for launch in block)
 
 
 def _seconds(record: RunRecord) -> float:

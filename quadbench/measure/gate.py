@@ -76,9 +76,9 @@ def disturbances(state: DeviceState, limits: Gate) -> Iterator[str]:
 
 def caveats_of_state(state: DeviceState, limits: Gate, *, shares_host_cpu: bool) -> tuple[Caveat, ...]:
     """Return the doubts about a launch that started or ended in this state."""
-    is_hot = state.thermal.status is not None and state.thermal.status > limits.max_thermal_status
     is_loaded = state.load_1min is not None and state.cores is not None and state.load_1min > state.cores
-    throttled = (Caveat.THROTTLED,) if is_hot or _slowed(state) else ()
+    is_slow = bool(_slowed(state)) or any(disturbances(state, limits))
+    throttled = (Caveat.THROTTLED,) if is_slow else ()
     return (*throttled, Caveat.LOADED_HOST) if shares_host_cpu and is_loaded else throttled
 
 

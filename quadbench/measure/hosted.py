@@ -30,7 +30,7 @@ from quadbench.artifacts.device_text import one_line
 from quadbench.artifacts.parts import adapters_of, components_of, has_own_graphs, unets_of
 from quadbench.devices import HostedPhone
 from quadbench.errors import UnknownNameError
-from quadbench.measure.hosted_profile import GraphProfile, cpu_layers, samples_of
+from quadbench.measure.hosted_profile import GraphProfile, cpu_layers, fewest_runs, samples_of
 from quadbench.statistics import ENOUGH_SAMPLES
 from quadbench.target.targets import AiHubTarget
 
@@ -160,8 +160,7 @@ class _HostedRun:
         doubts = {*self.bundle.caveats, *self.compiled.caveats}
         if any(cpu_layers(one) for one in profiles):
             doubts.add(Caveat.CPU_FALLBACK)
-        runs = max((sample.iteration + 1 for sample in samples if sample.iteration is not None), default=0)
-        if runs < ENOUGH_SAMPLES[50]:
+        if fewest_runs(samples) < ENOUGH_SAMPLES[50]:
             doubts.add(Caveat.FEW_SAMPLES)
         return tuple(caveat for caveat in Caveat if caveat in doubts)
 

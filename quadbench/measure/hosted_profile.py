@@ -1,6 +1,7 @@
 """Hosted profile: what AI Hub says of a graph that it has run -> samples, and the layers that the CPU ran. Pure."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +85,12 @@ def cpu_layers(profiled: GraphProfile) -> list[str]:
     if not profiled.status.is_ok:
         return []
     return [one_line(layer.name) for layer in _told(profiled).execution_detail or () if layer.compute_unit == "CPU"]
+
+
+def fewest_runs(samples: Iterable[Sample]) -> int:
+    """Return how often that graph was run that was run the least; 0 where none was."""
+    runs = Counter((sample.component, *sample.labels.items()) for sample in samples if sample.metric == "inference_ns")
+    return min(runs.values(), default=0)
 
 
 def _told(profiled: GraphProfile) -> _HubProfile:

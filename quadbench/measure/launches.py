@@ -61,7 +61,7 @@ def measure_launches(queues: Sequence[Queue], *, keep: Keep, observer: Observer,
 
 
 @dataclass(kw_only=True)
-class _Course:
+class _QueueUnderWay:
     """A queue under way: its steps, each a device to be waited for before the next, and whether it is back."""
 
     address: str
@@ -97,16 +97,16 @@ class _LaunchesUnderWay:
     def run(self, queues: Sequence[Queue], pool: ThreadPoolExecutor) -> dict[str, Rest]:
         """Run queues in this thread, one after the other; while a device is waited for in the pool, the next one goes on."""
         rests: dict[str, Rest] = {}
-        courses = [_Course(address=queue.device.facts.address, steps=self._steps(queue)) for queue in queues]
-        while courses:
-            if not any(course.is_ready for course in courses):
-                wait([course.regained for course in courses if course.regained], return_when=FIRST_COMPLETED)
-            course = next(course for course in courses if course.is_ready)
+        under_way = [_QueueUnderWay(address=queue.device.facts.address, steps=self._steps(queue)) for queue in queues]
+        while under_way:
+            if not any(one.is_ready for one in under_way):
+                wait([one.regained for one in under_way if one.regained], return_when=FIRST_COMPLETED)
+            ready = next(one for one in under_way if one.is_ready)
             try:
-                course.regained = pool.submit(course.go_on())
+                ready.regained = pool.submit(ready.go_on())
             except StopIteration as through:
-                courses.remove(course)
-                rests[course.address] = through.value
+                under_way.remove(ready)
+                rests[ready.address] = through.value
         return rests
 
     def _steps(self, queue: Queue) -> Generator[Callable[[], object], None, Rest]:

@@ -1,7 +1,6 @@
 """Outcome: the events of a launch and how its process ended -> failure and caveats. Pure."""
 
 import re
-import signal
 from collections import Counter
 from dataclasses import dataclass
 from itertools import groupby
@@ -12,6 +11,7 @@ from quadbench.errors import CommandError, CommandTimeoutError, DeviceError, Out
 from quadbench.harness.events import ErrorEvent
 from quadbench.harness.heard import Heard
 from quadbench.harness.plan import REFUSED_EXIT_CODE
+from quadbench.host import signal_name
 from quadbench.statistics import ENOUGH_SAMPLES, settled_from
 
 _CANNOT_START = {126, 127}  # exit codes of a shell that cannot start the harness
@@ -84,7 +84,7 @@ def _said_or_died(heard: Heard, ended: CommandError) -> str:
     if heard.errors:
         return f"harness failed with exit code {ended.status}: {_errors(heard)}{_litert_errors(ended)}"
     if 128 < ended.status < 160:
-        return f"harness was killed by signal {ended.status - 128} ({_signal_name(ended.status - 128)}){_stderr(ended)}"
+        return f"harness was killed by signal {ended.status - 128} ({signal_name(ended.status - 128)}){_stderr(ended)}"
     return f"harness was killed or crashed (exit code {ended.status}){_stderr(ended)}"
 
 
@@ -114,10 +114,6 @@ def _litert_errors(ended: CommandError) -> str:
     errors = (_LITERT_ERROR.fullmatch(one_line(line, _STDERR_CHARACTERS)) for line in ended.stderr_tail.splitlines())
     told = list(dict.fromkeys(error[1] for error in errors if error))
     return f": {' / '.join(told[:_STDERR_LINES])}" if told else ""
-
-
-def _signal_name(number: int) -> str:
-    return signal.Signals(number).name if number in set(signal.Signals) else "unknown"
 
 
 def _still_warms(heard: Heard) -> bool:

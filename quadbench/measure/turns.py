@@ -37,7 +37,7 @@ def planned_turns(
     launches: Sequence[LaunchPlan],
     settings: LaunchSettings,
     *,
-    retries: int,
+    repeats: int,
     stored: Sequence[RunRecord] = (),
     budget: Budget | None = None,
 ) -> Turns:
@@ -48,7 +48,7 @@ def planned_turns(
     """
     blocks, ended = deque(missing_blocks(launches, stored)), list(stored)
     total, number = len(launches), len(launches) - sum(map(len, blocks))
-    retries -= sum(record.status is Status.DISCARDED for record in stored)
+    repeats -= sum(record.status is Status.DISCARDED for record in stored)
     while blocks and (budget is None or budget.allows(blocks[0], ended)):
         block = blocks.popleft()
         for launch in block:
@@ -59,14 +59,14 @@ def planned_turns(
                 settings=settings,
                 number=number,
                 total=total,
-                may_discard=retries > 0 and launch.variant is not Variant.FLOAT,
+                may_discard=repeats > 0 and launch.variant is not Variant.FLOAT,
             )
             ended.append(end.record)
             if end.lost:
                 blocks.appendleft(repeated(block))
             elif end.record.status is Status.DISCARDED:
                 blocks.append(repeated(block))
-                retries -= 1
+                repeats -= 1
             else:
                 continue
             total = number + sum(map(len, blocks))
@@ -93,14 +93,14 @@ class Interleaved:
 
     The judge is asked after each whole block, with all of them so far; it answers with the looks to go on with, and whether it
     has seen enough. A block with a launch that is not OK is broken off and counts on neither side; one more of them than there
-    are `retries` ends it all, and `broken` says why.
+    are `repeats` ends it all, and `broken` says why.
     """
 
     a: SideLaunch
     b: SideLaunch
     looks: Looks
     judge: Judge
-    retries: int
+    repeats: int
     blocks: list[PairedBlock] = field(default_factory=list)
     broken: str | None = None
     _begun: int = 0
@@ -111,18 +111,18 @@ class Interleaved:
         return ()
 
     def _turns(self) -> Generator[Turn, Ended, None]:
-        retries, has_seen_enough = self.retries, False
+        repeats, has_seen_enough = self.repeats, False
         while not has_seen_enough and len(self.blocks) < self.looks.at[-1]:
-            *records, last = yield from self._block(may_discard=retries > 0)
+            *records, last = yield from self._block(may_discard=repeats > 0)
             if last.status is Status.OK:
                 first, second, third = records
                 self.blocks.append((first, second, third, last))
                 self.looks, has_seen_enough = self.judge(self.blocks, self.looks)
-            elif retries == 0:
+            elif repeats == 0:
                 self.broken = last.reason
                 return
             else:
-                retries -= 1
+                repeats -= 1
 
     def _block(self, *, may_discard: bool) -> Generator[Turn, Ended, list[RunRecord]]:
         """Run a block; return its records, of which the last one alone may be another than OK."""

@@ -1,6 +1,6 @@
 """Execution: what a run measures, and device addresses -> its records, stored as they come, its file and its report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from quadbench.artifacts import Bundle, ErrorClass, RunResult, Status, Stored
 from quadbench.compile.availability import require
 from quadbench.devices import Device, HostedPhone, connect, hosted_phones
 from quadbench.errors import DeviceError, HarnessError, NoTimeError, QuadbenchError
-from quadbench.farm.held import held
+from quadbench.farm.held import Held, held, require_any
 from quadbench.farm.inventory import Inventory
 from quadbench.observer import Observer
 from quadbench.pipeline.conduct import Conduct
@@ -81,7 +81,7 @@ def measure(
         held(reached, records.engine, f"run of {work.name}", left_out=left_out) as leases,
         seen_by_others(observer, layout, work.name, run_id) as seen,
     ):
-        devices = [device for device in reached if device.facts.address in leases.by_address]
+        devices = _taken(reached, leases, phones, left_out)
         require_equipment(devices, layout, work.gear)
         require_cores(work.terms.runtime.cores, devices)
         stored = records.of_run_if_any(work.run_id) if work.run_id else ()
@@ -112,12 +112,13 @@ def require_devices(addresses: Sequence[str], purpose: str, conduct: Conduct, *,
         QuadbenchError: an address is wrong, or a device is absent, somebody else's, in quarantine, or lacks what it runs with.
     """
     left_out: dict[str, QuadbenchError] | None = {} if conduct.keep_going else None
+    phones = _hosted(addresses)
     with (
-        _reached(addresses, _hosted(addresses), layout, left_out) as reached,
+        _reached(addresses, phones, layout, left_out) as reached,
         open_records(database_of(layout)) as records,
         held(reached, records.engine, purpose, to_examine=True, left_out=left_out) as leases,
     ):
-        devices = [device for device in reached if device.facts.address in leases.by_address]
+        devices = _taken(reached, leases, phones, left_out)
         if left_out is None:
             Inventory(records.engine).require_usable(devices)
         require_equipment(devices, layout)
@@ -129,6 +130,15 @@ def _hosted(addresses: Sequence[str]) -> list[HostedPhone]:
     for phone in phones:
         require(phone.target, phone.address)
     return phones
+
+
+def _taken(
+    reached: Sequence[Device], leases: Held, phones: Sequence[HostedPhone], left_out: Mapping[str, QuadbenchError] | None
+) -> list[Device]:
+    """Return the devices that have leases, of which there may be none where there are phones at AI Hub."""
+    devices = [device for device in reached if device.facts.address in leases.by_address]
+    require_any([*devices, *phones], left_out)
+    return devices
 
 
 def _bundles(

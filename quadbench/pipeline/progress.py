@@ -98,9 +98,8 @@ class _Seen:
         self._observer.deployed(deployment)
 
     def launch(self, device: str, launch: LaunchPlan, number: int, total: int) -> None:
-        images = sum(block.warmup + block.iterations for block in launch.sequence)
-        begun = DeviceProgress(stage=Stage.MEASURE, variant=launch.variant, launch=number, launches=total, images=images)
-        self._note(device, begun)
+        variant, images = launch.variant, launch.images
+        self._note(device, DeviceProgress(stage=Stage.MEASURE, variant=variant, launch=number, launches=total, images=images))
         self._observer.launch(device, launch, number, total)
 
     def painted(self, device: str, task: str, images: int) -> None:

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
-import sqlalchemy as sa
-
 from quadbench.artifacts import Bundle, Deployment, LaunchPlan, Retry, RunRecord, Stored
 from quadbench.artifacts.parts import file_refs, has_references, item_counts
 from quadbench.devices import Device, HostedPhone
@@ -29,13 +27,14 @@ from quadbench.measure import (
 )
 from quadbench.observer import Observer
 from quadbench.pipeline.conduct import Conduct
+from quadbench.pipeline.keeping import Keeping
 from quadbench.pipeline.resumption import on_device
 from quadbench.pipeline.work import Work
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
 from quadbench.results.records import Records
 from quadbench.results.run_changes import change_run, joined
-from quadbench.results.runs import RunFile, keep_record, new_run_file
+from quadbench.results.runs import RunFile, new_run_file
 from quadbench.rollout import Rollout, compile_for, roll_out
 from quadbench.rollout.recovery import Recovery
 from quadbench.target.known import PHONE_MACHINE
@@ -77,6 +76,17 @@ class RunUnderWay:
             stop=Stop(),
         )
 
+    @cached_property
+    def _keeping(self) -> Keeping:
+        return Keeping(
+            records=self.records,
+            layout=self.layout,
+            leases=self.leases,
+            observer=self.observer,
+            keep_files=self.work.keep_files,
+            guard=self.work.guard,
+        )
+
     def measure_all(
         self, devices: Sequence[Device], phones: Sequence[HostedPhone], unreached: Mapping[str, QuadbenchError]
     ) -> dict[str, QuadbenchError]:
@@ -87,7 +97,7 @@ class RunUnderWay:
             RunInterrupted: Ctrl-C after the run has begun.
         """
         try:
-            rollout = self._rolled_out(devices) if devices else Rollout()
+            rollout = self._rolled_out(devices, phones) if devices else Rollout()
             begun = self._begun(rollout.deployments, devices, phones)
             rests = self._measured(rollout) if devices else {}
             hosted = self._measured_hosted(phones)
@@ -95,27 +105,39 @@ class RunUnderWay:
             if not self.layout.run_file(self.run_id).exists():
                 raise
             raise RunInterrupted(self.run_id) from interrupt
-        if not devices and len(hosted) == len(phones):
-            raise next(iter(hosted.values()))
+        if not rollout.installations and len(hosted) == len(phones):
+            raise next(iter({**rollout.failures, **hosted}.values()))
         given_up = {address: rest.given_up for address, rest in rests.items() if rest.given_up}
         failures = {**unreached, **rollout.failures, **given_up, **hosted}
         left_out = {address: str(error) for address, error in failures.items()}
         left_out |= {address: _no_time(rest.launches) for address, rest in rests.items() if rest.launches}
-        is_open = bool(rests) or any(error.transient for error in rollout.failures.values())
-        self._note_end(begun, [device.facts.address for device in devices], left_out, is_open=is_open)
+        is_open = bool(rests) or any(error.transient for error in (*rollout.failures.values(), *hosted.values()))
+        here = [*(device.facts.address for device in devices), *(phone.address for phone in phones)]
+        self._note_end(begun, here, left_out, is_open=is_open)
         return failures
 
-    def _rolled_out(self, devices: Sequence[Device]) -> Rollout:
-        everywhere = [self.bundles[device.profile.name] for device in devices]
-        return roll_out(
-            everywhere,
-            devices,
-            layout=self.layout,
-            observer=self.observer,
-            gear=self.work.gear,
-            left_out=self.leases.note_left_out,
-            recovery=self._recovery,
-        )
+    def _rolled_out(self, devices: Sequence[Device], phones: Sequence[HostedPhone]) -> Rollout:
+        """Install everywhere. Where every device fails, the run goes on if it has phones at AI Hub."""
+        failures: dict[str, QuadbenchError] = {}
+
+        def note(device: Device, error: QuadbenchError) -> None:
+            self.leases.note_left_out(device, error)
+            failures[device.facts.address] = error
+
+        try:
+            return roll_out(
+                [self.bundles[device.profile.name] for device in devices],
+                devices,
+                layout=self.layout,
+                observer=self.observer,
+                gear=self.work.gear,
+                left_out=note,
+                recovery=self._recovery,
+            )
+        except QuadbenchError:
+            if not (failures and phones):
+                raise
+            return Rollout(failures=failures)
 
     def _begun(self, deployments: tuple[Deployment, ...], devices: Sequence[Device], phones: Sequence[HostedPhone]) -> RunFile:
         """Write the run's file, or add to it what is new of a run that goes on."""
@@ -140,9 +162,14 @@ class RunUnderWay:
 
     def _note_end(self, begun: RunFile, here: Sequence[str], left_out: Mapping[str, str], *, is_open: bool) -> None:
         """Note what was left out, and whether anything is left on the devices `here`, or on others of the run."""
-        elsewhere = [device for device in begun.devices if device.address not in here]
+        elsewhere = [address for address in begun.addresses if address not in here]
         stored = self.records.of_run_if_any(self.run_id) if elsewhere else ()
-        is_open |= any(missing_blocks(self.launches, on_device(stored, device.address)) for device in elsewhere)
+
+        def lacks_records(address: str) -> bool:
+            there = on_device(stored, address)
+            return not there if address in begun.hosted else bool(missing_blocks(self.launches, there))
+
+        is_open |= any(map(lacks_records, elsewhere))
 
         def ended(run: RunFile | None) -> RunFile:
             before = {address: why for address, why in (run or begun).left_out.items() if address not in here}
@@ -156,7 +183,7 @@ class RunUnderWay:
         for bundle in {installation.bundle.folder: installation.bundle for installation in rollout.installations}.values():
             check_contents(bundle, file_refs((bundle.artifact.tasks, bundle.artifact.profile)))
         queues = [self._queue(installation, rollout) for installation in rollout.installations]
-        return measure_launches(queues, keep=self._keep, observer=self.observer, stop=self._recovery.stop)
+        return measure_launches(queues, keep=self._keeping.keep, observer=self.observer, stop=self._recovery.stop)
 
     def _queue(self, installation: Installation, rollout: Rollout) -> Queue:
         device, again = installation.device, rollout.again[installation.address]
@@ -176,9 +203,9 @@ class RunUnderWay:
             gate=measure.gate,
             confirm=self.leases.confirm,
         )
-        retries = measure.gate.retries if measure.order == "abba" else 0
+        repeats = measure.gate.retries if measure.order == "abba" else 0
         stored = on_device(self.stored, installation.address)
-        return planned_turns(installation, self.launches, settings, retries=retries, stored=stored, budget=self.budget)
+        return planned_turns(installation, self.launches, settings, repeats=repeats, stored=stored, budget=self.budget)
 
     def _measured_hosted(self, phones: Sequence[HostedPhone]) -> dict[str, QuadbenchError]:
         """Compile for phones at AI Hub and run the graphs there. Return by address why some gave no records."""
@@ -188,7 +215,7 @@ class RunUnderWay:
                 continue  # its records come all at once
             try:
                 for record in self._hosted_records(phone):
-                    self._keep(record)
+                    self._keeping.keep(record)
             except QuadbenchError as error:
                 log.info("%s is left out: %s", phone.address, error)
                 failures[phone.address] = error
@@ -208,19 +235,6 @@ class RunUnderWay:
             ledger=self.layout.ledger,
             notify=lambda step: self.observer.step("profile", f"{phone.address}: {step}"),
         )
-
-    def _keep(self, record: RunRecord) -> None:
-        lease_guard = self.leases.guard(record.device.address)
-
-        def guard(connection: sa.Connection) -> None:
-            self.work.guard(connection)
-            if lease_guard:
-                lease_guard(connection)
-
-        self.work.keep_files(record)
-        keep_record(self.records, record, self.layout, guard)
-        self.leases.note_record(record)
-        self.observer.record(record)
 
 
 def _with_retry(retry: Retry, run: RunFile | None) -> RunFile:

@@ -204,5 +204,5 @@ def folder_name(digest: str) -> str:
 
 
 def plain(name: str) -> str:
-    """Return the name without characters that file systems or archives refuse: `virtual:s25` becomes `virtual-s25`."""
-    return re.sub(r"[^A-Za-z0-9_.@-]", "-", name)
+    """Return the name without what file systems or archives refuse, or take for a path: `virtual:s25` becomes `virtual-s25`."""
+    return re.sub(r"^\.|[^A-Za-z0-9_.@-]", "-", name)

@@ -1,7 +1,8 @@
 """Run changes: a run's file, which several processes may change -> the file with what is new, each change whole."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import TypeVar
 
 from quadbench.host import folder_lock
@@ -55,8 +56,16 @@ def joined(begun: RunFile, now: RunFile) -> RunFile:
         devices=_with_new(begun.devices, now.devices, lambda one: one.address),
         hosted=_with_new(begun.hosted, now.hosted, lambda one: one),
         contents=now.contents | begun.contents,
+        retries=tuple(dict.fromkeys((*begun.retries, *now.retries))),
+        left_out=now.left_out | begun.left_out,
         is_ended=False,
     )
+
+
+def whole_of(parts: Sequence[RunFile]) -> RunFile:
+    """Return the file of a run whose devices were measured apart, each a part; it has ended where none left anything out."""
+    whole = reduce(joined, parts)
+    return replace(whole, is_ended=not whole.left_out)
 
 
 def _with_new(there: tuple[ItemT, ...], more: tuple[ItemT, ...], key: Callable[[ItemT], str]) -> tuple[ItemT, ...]:

@@ -21,7 +21,7 @@ from quadbench.harness.program import checked_harness, ensure_harness
 from quadbench.observer import Observer
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
-from quadbench.rollout.equipment import NO_GEAR, Gear, Kind, KitChoice, host_libraries, kind_of, kit_for, named_kit
+from quadbench.rollout.equipment import NO_GEAR, Gear, Kind, KitChoice, chosen_kit, host_libraries, kind_of, kit_for
 from quadbench.rollout.named import name_libraries
 from quadbench.rollout.placed import placed_libraries
 from quadbench.rollout.push_set import local_file, push_set
@@ -73,7 +73,7 @@ def roll_out(
     """
     observer.step("harness", "")
     kinds = [kind_of(device) for device in devices]
-    choices = [named_kit(kind, layout, gear.kit) if gear.kit else kit_for(kind, layout) for kind in kinds]
+    choices = [chosen_kit(kind, layout, gear) for kind in kinds]
     abis = {device.abi for device in devices}
     programs = {abi: checked_harness(gear.harness, abi) if gear.harness else ensure_harness(layout.programs, abi) for abi in abis}
     harnesses = {abi: local_file(program, executable=True) for abi, program in programs.items()}

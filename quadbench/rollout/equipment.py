@@ -85,7 +85,7 @@ def kind_of(device: Device) -> Kind:
 def require_equipment(devices: Sequence[Device], layout: Layout, gear: Gear = NO_GEAR) -> None:
     """Refuse devices for which a harness, a kit or a compiler is missing, before anything is built for them.
 
-    A harness or a kit that was named has to be one that they can use.
+    A harness or a kit that was named has to be one that they can use; no other is looked for.
 
     Raises:
         MissingDependencyError: says what is missing, and where to get it.
@@ -96,13 +96,11 @@ def require_equipment(devices: Sequence[Device], layout: Layout, gear: Gear = NO
     for kind in map(kind_of, devices):
         if not gear.has_compiled_for(kind.key):
             require(kind.target, kind.address)
-        built_harness(layout.programs, kind.abi)
-        if gear.kit:
-            named_kit(kind, layout, gear.kit)
-        else:
-            kit_for(kind, layout)
         if gear.harness:
             checked_harness(gear.harness, kind.abi)
+        else:
+            built_harness(layout.programs, kind.abi)
+        chosen_kit(kind, layout, gear)
 
 
 def require_cores(cores: Sequence[int], devices: Sequence[Device]) -> None:
@@ -117,6 +115,17 @@ def require_cores(cores: Sequence[int], devices: Sequence[Device]) -> None:
     if absent and shared:
         has = ", ".join(map(str, sorted(here)))
         raise UserError(f"runtime.cores names core {absent[0]}, which '{shared[0]}' has not; it has {has}")
+
+
+def chosen_kit(kind: Kind, layout: Layout, gear: Gear) -> KitChoice | None:
+    """Return the kit that was named for a device, or else the one that it takes, of which None is this machine's runtimes.
+
+    Raises:
+        UnknownNameError, UserError: as `named_kit`.
+        MissingDependencyError: as `kit_for`.
+        ArtifactError: a kit is damaged.
+    """
+    return named_kit(kind, layout, gear.kit) if gear.kit else kit_for(kind, layout)
 
 
 def kit_for(kind: Kind, layout: Layout) -> KitChoice | None:

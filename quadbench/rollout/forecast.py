@@ -114,7 +114,7 @@ def _forecast(kind: Kind, address: Address, recipe: Recipe, layout: Layout) -> F
         target=kind.key,
         bundle=bundle.artifact.digest if bundle else None,
         launches=len(launches) if launches else None,
-        images=sum(block.warmup + block.iterations for plan in launches for block in plan.sequence) if launches else None,
+        images=sum(launch.images for launch in launches) if launches else None,
         push_bytes=_sizes(push),
         to_build=tuple(notes.to_build),
         missing=tuple(notes.missing),

@@ -9,7 +9,7 @@ from quadbench.artifacts import Variant
 from quadbench.artifacts.parts import file_refs
 from quadbench.devices import Device, connect
 from quadbench.errors import QuadbenchError
-from quadbench.farm.held import held
+from quadbench.farm.held import held, require_any
 from quadbench.measure import measure_launches
 from quadbench.observer import Observer
 from quadbench.pipeline.progress import seen_by_others
@@ -23,7 +23,7 @@ from quadbench.results.manifest import check_contents
 from quadbench.results.records import open_records
 from quadbench.results.runs import new_id, new_run_file, save_run
 from quadbench.rollout import roll_out
-from quadbench.rollout.equipment import require_equipment
+from quadbench.rollout.equipment import Gear, require_equipment
 from quadbench.study.chosen import Chosen, measured_alike, require_common_tasks, require_variant
 from quadbench.study.in_turn import Means, OnDevice, PreparedSide
 from quadbench.study.manner import USUAL_MANNER, Manner
@@ -59,7 +59,8 @@ def compare(
     ):
         means = Means(manner=manner, layout=layout, observer=seen, leases=leases, records=records)
         taken = [device for device in reached if device.facts.address in leases.by_address]
-        devices = _equipped(taken, (a, b), layout, left_out)
+        devices = _equipped(taken, (a, b), means, left_out)
+        require_any(devices, left_out)
         sides = [_prepared(letter, one, devices, means) for letter, one in (("A", a), ("B", b))]
         failures = {**(left_out or {}), **sides[0].failures, **sides[1].failures}
         shared = [one.device for one in sides[0].installations if sides[1].on(one.device)]
@@ -78,7 +79,7 @@ def _launch(sides: Sequence[PreparedSide], plans: Sequence[OnDevice], means: Mea
         save_run(means.layout, side.begun)
     with _told_if_interrupted(sides, plans, means.manner, means.layout):
         queues = [plan.queue(means) for plan in plans]
-        rests = measure_launches(queues, keep=means.keep, observer=means.observer, stop=means.recovery.stop)
+        rests = measure_launches(queues, keep=means.keeping.keep, observer=means.observer, stop=means.recovery.stop)
     for plan in plans:
         rest = rests.get(plan.device.facts.address)
         if rest and rest.given_up:
@@ -119,27 +120,29 @@ def _versus(
 
 
 def _equipped(
-    devices: Sequence[Device], sides: Sequence[Chosen], layout: Layout, left_out: dict[str, QuadbenchError] | None
+    devices: Sequence[Device], sides: Sequence[Chosen], means: Means, left_out: dict[str, QuadbenchError] | None
 ) -> list[Device]:
     """Return the devices that can run both sides; without `left_out`, each must.
 
     Raises:
-        QuadbenchError: what the first device lacks that cannot, unless others are left.
+        QuadbenchError: what the first device lacks that cannot, unless it is left out.
     """
-    lacking: dict[str, QuadbenchError] = {}
+    equipped = []
     for device in devices:
         try:
             for side in sides:
-                require_equipment([device], layout, side.gear)
+                require_equipment([device], means.layout, _gear(side, means))
+            equipped.append(device)
         except QuadbenchError as error:
             if left_out is None:
                 raise
-            lacking[device.facts.address] = error
-    if len(lacking) == len(devices):
-        raise next(iter(lacking.values()))
-    if left_out is not None:
-        left_out.update(lacking)
-    return [device for device in devices if device.facts.address not in lacking]
+            left_out[device.facts.address] = error
+    return equipped
+
+
+def _gear(side: Chosen, means: Means) -> Gear:
+    """Return what devices take for a side, with what was compiled elsewhere."""
+    return replace(side.gear, compiled=means.manner.compiled)
 
 
 def _prepared(letter: str, chosen: Chosen, devices: Sequence[Device], means: Means) -> PreparedSide:
@@ -155,7 +158,7 @@ def _prepared(letter: str, chosen: Chosen, devices: Sequence[Device], means: Mea
         layout=means.layout,
         observer=means.observer,
         runs_float=chosen.variant is Variant.FLOAT,
-        gear=replace(chosen.gear, compiled=means.manner.compiled),
+        gear=_gear(chosen, means),
         left_out=means.leases.note_left_out,
         recovery=means.recovery,
     )

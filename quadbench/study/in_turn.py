@@ -5,9 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Self
 
-import sqlalchemy as sa
-
-from quadbench.artifacts import LaunchPlan, Retry, RunRecord, TaskAssets
+from quadbench.artifacts import LaunchPlan, Retry, TaskAssets
 from quadbench.artifacts.fingerprint import contents, differences, unlike
 from quadbench.artifacts.parts import item_counts
 from quadbench.devices import Device
@@ -16,6 +14,7 @@ from quadbench.farm.held import Held
 from quadbench.harness.installation import Installation
 from quadbench.measure import Interleaved, LaunchSettings, PairedBlock, Queue, SideLaunch, Stop, measured_sequence
 from quadbench.observer import Observer
+from quadbench.pipeline.keeping import Keeping
 from quadbench.recipe import Measure
 from quadbench.report.sides import (
     ALL_TASKS,
@@ -32,7 +31,7 @@ from quadbench.report.sides import (
 from quadbench.report.versus import VersusDevice, VersusSide, caveats_of
 from quadbench.results.layout import Layout
 from quadbench.results.records import Records
-from quadbench.results.runs import RunFile, keep_record
+from quadbench.results.runs import RunFile
 from quadbench.rollout import Rollout
 from quadbench.rollout.recovery import Recovery
 from quadbench.statistics import MIN_BLOCKS, Looks, Verdict
@@ -67,19 +66,17 @@ class Means:
             stop=Stop(),
         )
 
-    def keep(self, record: RunRecord) -> None:
-        """Store a record of a launch, and tell who wants to know of it."""
-        lease_guard = self.leases.guard(record.device.address)
-
-        def guard(connection: sa.Connection) -> None:
-            self.manner.guard(connection)
-            if lease_guard:
-                lease_guard(connection)
-
-        self.manner.keep_files(record)
-        keep_record(self.records, record, self.layout, guard)
-        self.leases.note_record(record)
-        self.observer.record(record)
+    @cached_property
+    def keeping(self) -> Keeping:
+        """Return the way of its records into the results."""
+        return Keeping(
+            records=self.records,
+            layout=self.layout,
+            leases=self.leases,
+            observer=self.observer,
+            keep_files=self.manner.keep_files,
+            guard=self.manner.guard,
+        )
 
     def _note_retry(self, device: Device, retry: Retry) -> None:
         self.leases.note_lost(device, retry.reason)
@@ -134,7 +131,7 @@ class OnDevice:
         measure = measured_alike(*(side.chosen for side in sides))
         a, b = (_side_launch(*of_side, measure, means) for of_side in zip(sides, installations, tasks, strict=True))
         looks, judge = (_FIRST if means.manner.to_see else means.manner.looks), partial(_judged, tasks, means.manner)
-        launches = Interleaved(a=a, b=b, looks=looks, judge=judge, retries=measure.gate.retries)
+        launches = Interleaved(a=a, b=b, looks=looks, judge=judge, repeats=measure.gate.retries)
         first, second = ([contents(one.bundle.artifact, of_side)] for one, of_side in zip(installations, tasks, strict=True))
         return cls(device=device, sides=sides, tasks=tasks, contents=(first, second), launches=launches)
 
