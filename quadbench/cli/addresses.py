@@ -11,7 +11,6 @@ from quadbench.results.layout import Layout
 from quadbench.spec import variable
 from quadbench.target.profile import LOCAL_NAME
 
-
 _HERE = (
     "addresses: s25, s25@SERIAL, SERIAL, virtual:s25, hub:s25, local (default: $ANDROID_SERIAL, else local); or wishes"
     " for free phones: s25*2, chip=SM8750"

@@ -16,7 +16,7 @@ from quadbench.cli.conditions import add_baseline, add_fail_if, baseline_of, con
 from quadbench.cli.conduct import add_conduct, conduct_of
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_error, print_json, print_text
 from quadbench.cli.farm_submit import add_farm, run_on_farm, use_farm
-from quadbench.cli.options import add_command, next_command
+from quadbench.cli.options import add_command, next_command, refuse_given
 from quadbench.cli.result import add_full, print_result
 from quadbench.cli.sources import OfRecipe, OfRun, Source, named_source
 from quadbench.cli.waiting import add_wait, once_free
@@ -99,9 +99,7 @@ def _baseline_after(options: argparse.Namespace, result: RunResult) -> RunResult
 
 
 def _refuse_here_alone(options: argparse.Namespace) -> None:
-    for name, is_given in {"--wait": options.wait, "--dry-run": options.dry_run}.items():
-        if is_given:
-            raise UserError(f"a farm runs what its queue has, and does not take {name}", hint=f"leave {name} or --farm out")
+    refuse_given("a farm runs what its queue has, and", options, "wait", "dry_run", hint="leave it or --farm out")
 
 
 def _chosen(options: argparse.Namespace) -> Sequence[str]:
