@@ -137,6 +137,8 @@ def test_a_recipe_for_another_host_has_the_whole_paths_of_its_files(tmp_path: Pa
         "quickstart", {"adapters": {**{name: {"source": "builtin", "name": name} for name in recipe.adapters}, **adapter}}
     )
     assert load_text(whole_text(changed), "it", Recipe) == changed
+    trace = load_recipe("quickstart", {"measure.sequence": [task.name for task in recipe.tasks[:2]] * 5000})
+    assert load_text(whole_text(trace), "it", Recipe) == trace
     bare = load_recipe("quickstart", {"tasks.0.adapter": None})
     assert load_text(whole_text(bare), "it", Recipe) == bare
 

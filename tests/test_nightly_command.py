@@ -206,6 +206,14 @@ def test_a_dry_run_says_what_would_be_measured_and_what_is_broken_and_measures_n
     assert not layout.database.exists()
 
 
+def test_a_results_folder_that_is_lost_in_the_night_is_no_inconclusive_ruling(
+    tmp_path: Path, layout: Layout, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli_nightly, "_perform", lambda *_: layout.root.rename(tmp_path / "elsewhere") and 0)
+    assert nightly(tmp_path, written(tmp_path)) == ERROR
+    assert "it was moved or removed" in " ".join(capsys.readouterr().err.split())
+
+
 def test_words_of_a_farm_are_the_farm_s_to_know(tmp_path: Path, layout: Layout) -> None:
     path = written(tmp_path, devices=["virtual:s52", "local@h1", "local@h2"])
     assert planned(path, layout, on_farm=True).pairs[-1] == ("restyle", "local@h2")

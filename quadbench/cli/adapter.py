@@ -19,7 +19,8 @@ from quadbench.errors import AdapterError, QuadbenchError, UserError, extra_need
 from quadbench.quad.candidate import Candidate, NewTask
 from quadbench.quad.chosen import fitting_bundle, latest_bundle
 from quadbench.quad.layouts import check_adapter_tensors
-from quadbench.recipe import is_built_in, load_recipe, mix_name
+from quadbench.quad.named import read_recipe
+from quadbench.recipe import is_built_in, mix_name
 from quadbench.results.manifest import read_manifest
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def add(commands: Any) -> None:
 
 
 def run_inspect(options: argparse.Namespace) -> int:
-    recipe = load_recipe(options.recipe) if options.recipe else None
+    recipe = read_recipe(options.recipe) if options.recipe else None
     with extra_needed("quad"):
         from quadbench.quad.admit import inspect
     bundle = read_manifest(options.bundle, Bundle) if options.bundle else None
@@ -126,7 +127,7 @@ def _cure(options: argparse.Namespace, admission: "Admission") -> str:
 def _asked(options: argparse.Namespace) -> tuple[Candidate, Stored[Bundle]]:
     """Return the adapter that asks for admission, and the bundle to which it asks for it."""
     check_adapter_tensors(options.file.name, options.file)
-    recipe = load_recipe(options.recipe) if options.recipe else None
+    recipe = read_recipe(options.recipe) if options.recipe else None
     if options.like and not recipe:
         bundle = _judging_bundle(options, read_manifest(options.bundle, Bundle) if options.bundle else None)
         hint = f"its model makes the new task's reference images: {_admission(options, bundle, options.like)}"
@@ -161,13 +162,13 @@ def _admission(options: argparse.Namespace, bundle: Stored[Bundle] | None, like:
 def _judging_bundle(options: argparse.Namespace, named: Stored[Bundle] | None) -> Stored[Bundle] | None:
     """Return the bundle to which an adapter would be added; None where there is none yet."""
     try:
-        return named or latest_bundle(options.layout, load_recipe(options.recipe) if options.recipe else None)
+        return named or latest_bundle(options.layout, read_recipe(options.recipe) if options.recipe else None)
     except QuadbenchError:
         return None
 
 
 def run_convert(options: argparse.Namespace) -> int:
-    recipe = load_recipe(options.recipe)
+    recipe = read_recipe(options.recipe)
     with extra_needed("quad"):
         from quadbench.quad.adapters.convert import convert, origin, write_conversion
         from quadbench.quad.prepare import sites_of

@@ -47,7 +47,8 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
 
 def is_webhook_given(options: argparse.Namespace) -> bool:
     """Say whether the command line names a webhook, as the variable does for all nights."""
-    return options.webhook != secret_variable(WEBHOOK_VARIABLE)
+    given: str | None = options.webhook
+    return given != secret_variable(WEBHOOK_VARIABLE)
 
 
 def write_outputs(options: argparse.Namespace, performed: Performed, layout: Layout) -> bool:

@@ -140,7 +140,7 @@ def _schedule(options: argparse.Namespace, path: Path) -> int:
     refuse_given("schedule, as every night has its own date,", options, "night")
     name, at = load_night_file(path).name, options.at or _BEGIN
     command = python_module("quadbench", "nightly", str(path.resolve()), "--results", str(options.layout.root.resolve()))
-    command = (*command, *_carried(options))
+    command += _carried(options)
     if options.cron:
         print_text(cron_line(command, path.resolve().parent, at))
         return 0

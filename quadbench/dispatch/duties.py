@@ -102,6 +102,7 @@ def _measure(order: MeasureOrder, run_id: str, compiled: Sequence[CompileAnswer]
         gear=Gear(compiled=_fetched(compiled, host)),
         keep_files=partial(send_launch, layout=host.layout, store=host.store),
         guard=host.guard,
+        is_part=True,
     )
     where = f"{address}?target={order.target}" if order.target else address
     _, failures = pipeline.measure(work, [where], order.conduct, layout=host.layout, observer=host.observer)
@@ -118,6 +119,7 @@ def _compare(order: CompareOrder, compiled: Sequence[CompileAnswer], address: st
         compiled=_fetched(compiled, host),
         keep_files=partial(send_launch, layout=host.layout, store=host.store),
         guard=host.guard,
+        is_part=True,
     )
     a, b = (_side(side, host) for side in (order.a, order.b))
     versus = compare(a, b, [address], manner, layout=host.layout, observer=host.observer)

@@ -23,7 +23,7 @@ from quadbench.pipeline import Outcome
 from quadbench.report import write_report
 from quadbench.report.units import plural
 from quadbench.results.layout import Layout
-from quadbench.results.run_changes import change_run, joined
+from quadbench.results.run_changes import joined, keep_fetched
 from quadbench.results.runs import load_run
 
 _LOOK_S = 1.0
@@ -65,7 +65,7 @@ def gathered(run_id: str, read: ReadJobs, raw: Mapping[int, Any], store: Store, 
     for fault in fetched.refused:
         log.warning("%s", fault)
     whole = replace(reduce(joined, parts), is_ended=not failures)
-    change_run(layout, run_id, lambda run: replace(joined(run, whole), is_ended=whole.is_ended) if run else whole)
+    keep_fetched(layout, whole)
     result = load_run(layout, run_id)
     return Outcome(result=result, report=write_report(result, layout), failures=failures)
 
