@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from quadbench import pipeline
-from quadbench.artifacts import Bundle, Stored
+from quadbench.artifacts import MIB, Bundle, Stored
 from quadbench.cli.addresses import listed_devices
 from quadbench.cli.console import WORST_SITES, RunConsole, print_error, print_json, print_text, stdout_console
 from quadbench.cli.options import add_action, add_group, next_command
@@ -275,4 +275,4 @@ def _cells(clip_rate: float, effective_bits: float, sqnr_db: float) -> tuple[str
 
 
 def _size(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.2f} MB"
+    return f"{size_bytes / MIB:.2f} MB"
