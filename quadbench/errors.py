@@ -4,6 +4,7 @@ QuadbenchError                      exit code  meaning
 ├── UserError                       2          wrong input; nothing was changed
 │   ├── SpecError                   2          a YAML file is wrong: every problem of it at once
 │   ├── UnknownNameError            2          a name that is not among the known ones
+│   ├── TooLargeError               2          it is larger than what is shown of its kind
 │   ├── NoTimeError                 2          a run in whose time no launch could be begun
 │   └── AdapterError                2          an adapter that cannot be used
 ├── ArtifactError                   3          a bundle, manifest or cached product is damaged or does not fit

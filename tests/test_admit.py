@@ -221,12 +221,19 @@ def test_a_second_admission_starts_from_what_the_first_made(
     assert {adapter.name for adapter in read_manifest(folder, Bundle).artifact.adapters} == {"one", "two"}
 
 
+@pytest.mark.parametrize(
+    ("note", "told"),
+    [
+        ('{"bundle": "../elsewhere", "run_id": null}', "admitted.json' at bundle"),
+        ('{"schema_version": 2, "bundle": "b", "run_id": null}', "admitted.json' has schema_version 2; expected 1"),
+    ],
+)
 def test_a_damaged_note_of_the_latest_admission_is_named(
-    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    note: str, told: str, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "admitted.json").write_text('{"bundle": "../elsewhere", "run_id": null}')
+    (tmp_path / "admitted.json").write_text(note)
     assert main(["adapter", "admit", str(write_new(tmp_path / "one.safetensors")), "--results", str(tmp_path)]) == 3
-    assert "admitted.json' at bundle" in " ".join(capsys.readouterr().err.split())
+    assert told in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_task_like_another_needs_the_recipe(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """A run held against an earlier one: what got worse, how surely, what would settle it, and what cannot be a baseline."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -16,7 +17,11 @@ from support.synthetic_run import ABBA, make_run
 
 from quadbench.artifacts import RunRecord, Variant
 from quadbench.cli import main
+from quadbench.cli import run as cli_run
+from quadbench.cli.sources import OfBundle
 from quadbench.errors import UserError
+from quadbench.pipeline import Outcome
+from quadbench.recipe import Terms
 from quadbench.report import kpi_rows, render_html, report_view
 from quadbench.report.baseline import Baseline, against, baseline_tables, require_alike
 from quadbench.report.condition import read_condition, where_met
@@ -237,6 +242,27 @@ def test_a_baseline_that_does_not_fit_is_refused_before_anything_is_done(
     assert main([*words, "--results", str(results.root)]) == code
     assert reason in " ".join(capsys.readouterr().err.split())
     assert not results.report("later").exists()
+
+
+@pytest.mark.parametrize(
+    ("baseline", "code", "told"),
+    [(RUN, 2, "run later has ended, but run .* is no baseline for virtual:tabs11"), ("latest", 0, "no earlier whole run")],
+)
+def test_a_baseline_fits_the_devices_that_a_farm_has_chosen(
+    results: Layout, baseline: str, code: int, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_planned(results, RUN)
+    later = load_run(results, "later")
+    records = [replace(one, device=replace(one.device, address="virtual:tabs11")) for one in later.records]
+    outcome = Outcome(result=replace(later, records=tuple(records)), report=results.report("later"), failures={})
+    monkeypatch.setenv("QUADBENCH_DATABASE", "")  # put back at the end: --farm sets it
+    monkeypatch.setattr(cli_run, "run_on_farm", lambda *_: outcome)
+    monkeypatch.setattr(cli_run, "_source", lambda _: OfBundle(bundle=later.stored, terms=Terms()))
+    words = ["run", "quickstart", "--devices", "tabs11", "--farm", f"sqlite:///{results.database}", "--baseline", baseline]
+    assert main([*words, "--results", str(results.root), "--json"]) == code
+    said = capsys.readouterr()
+    assert re.search(told, " ".join(said.err.split()))
+    assert not json.loads(said.out).get("baseline")
 
 
 def test_a_folder_without_runs_has_no_baseline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,14 +4,17 @@ import argparse
 import shlex
 import socket
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from quadbench.artifacts import Retry
 from quadbench.cli import farm_worker, main
-from quadbench.cli.farm_submit import farm_command
+from quadbench.cli.farm_submit import farm_command, submitted
+from quadbench.dispatch import submission
 from quadbench.dispatch.demands import Asked, asked_for, demands_of, with_target
 from quadbench.dispatch.gathering import gathered
 from quadbench.dispatch.metrics import serve
@@ -151,6 +154,8 @@ def test_a_recipe_for_another_host_has_the_whole_paths_of_its_files(tmp_path: Pa
         "quickstart", {"adapters": {**{name: {"source": "builtin", "name": name} for name in recipe.adapters}, **adapter}}
     )
     assert load_text(whole_text(changed), "it", Recipe) == changed
+    trace = load_recipe("quickstart", {"measure.sequence": [task.name for task in recipe.tasks[:2]] * 5000})
+    assert load_text(whole_text(trace), "it", Recipe) == trace
     bare = load_recipe("quickstart", {"tasks.0.adapter": None})
     assert load_text(whole_text(bare), "it", Recipe) == bare
 
@@ -185,6 +190,19 @@ def test_the_command_that_fetches_a_run_names_the_farm_that_has_it_without_its_p
     options = argparse.Namespace(farm=farm, layout=Layout(Path("here")))
     words = shlex.split(farm_command(options, "fetch", "RUN"))
     assert words == [told, "quadbench", "farm", "fetch", "RUN", "--results", "here"]
+
+
+@pytest.mark.parametrize(
+    ("devices", "asked"), [(None, "s25-2"), ("s25", "s25@s25-2"), ("s25?target=xnnpack", "s25@s25-2?target=xnnpack")]
+)
+def test_a_serial_picks_the_phone_of_a_farm_too(devices: str | None, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submission, "open_farm", lambda _: nullcontext())
+    requests: list[submission.Request] = []
+    source = SimpleNamespace(submit=lambda request, _, **__: requests.append(request))
+    options = argparse.Namespace(devices=devices, serial="s25-2", layout=None, retries=0, budget=None, keep_going=False)
+    submitted(source, options, observer=None)
+    assert requests[0].words == (asked,)
+    assert needs(asked_for(requests[0].words, FARM)) == ["device s25-2"]
 
 
 @pytest.mark.parametrize(("words", "told"), [(["--wait"], "--wait"), (["--dry-run"], "--dry-run")])

@@ -231,7 +231,7 @@ def test_an_input_that_is_a_link_out_of_its_folder_is_refused(copied_recipe: Pat
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("".join(f"key{i}: 1\n" for i in range(60_000)), "holds more than 10000 keys and values"),
+        ("".join(f"key{i}: 1\n" for i in range(60_000)), "holds more than 20000 keys and values"),
         ("adapters:\n" + "".join(f"  a{i}: {{source: builtin, name: restyle}}\n" for i in range(300)), "at most 256, found 300"),
     ],
 )

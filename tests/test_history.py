@@ -182,6 +182,11 @@ def test_what_is_acknowledged_is_clean_from_that_night_on(tmp_path: Path, capsys
         (("restyle-s25", "--acknowledge", "so", "--until", "3d", "--night", "x"), "unknown night 'x'"),
         (("restyle-s25", "--acknowledge", "so", "--until", "3d", "--figure", "x"), "unknown figure 'x'"),
         (("--acknowledge", "so", "--until", "3d"), "no case is named"),
+        (("--devices", "s25"), "the list of cases does not take --devices"),
+        (("--all",), "the list of cases does not take --all"),
+        (("--figure", "end_to_end"), "say what is acknowledged"),
+        (("restyle-s25", "--bisect", night_id(3), night_id(25), "--night", night_id(3)), "does not take --night"),
+        (("restyle-s25", "--bisect", night_id(3), night_id(25), "--acknowledge", "so"), "give one of them"),
         (("restyle-s25", "--bisect", night_id(25), night_id(3)), "have no other files, in this order"),
         (("restyle-s25", "--bisect", "x", night_id(3)), "unknown night or bundle 'x'"),
     ],
@@ -191,6 +196,13 @@ def test_what_cannot_be_asked_is_refused(
 ) -> None:
     assert history(store(tmp_path, SLOWER), *words) == 2
     assert message in capsys.readouterr().err
+
+
+def test_without_a_case_there_is_no_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    open_engine(tmp_path / "quadbench.sqlite").dispose()
+    page = tmp_path / "page.html"
+    assert history(tmp_path, "--html", str(page)) == 2
+    assert "has no case of which there could be a page" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("until", ["400d", "2020-01-01", "2026-13-01", "9999-12-31", "soon"])

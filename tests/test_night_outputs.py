@@ -79,10 +79,12 @@ def layout(tmp_path: Path) -> Layout:
 def told(layout: Layout, capsys: pytest.CaptureFixture[str]) -> Told:
     """What came of telling a night with some options."""
 
-    def call(*words: str, night: Night | None = None) -> tuple[bool, str, str]:
+    def call(
+        *words: str, night: Night | None = None, farm: str | None = None, budget: float | None = None
+    ) -> tuple[bool, str, str]:
         parser = argparse.ArgumentParser(parents=[common_options()])
         add_outputs(parser)
-        parser.set_defaults(words=["night.yaml"])
+        parser.set_defaults(words=["night.yaml"], farm=farm, budget=budget)
         engine = open_engine(database_of(layout))
         performed = Performed.of(night or sample_night(), Nights(engine))
         engine.dispose()
@@ -90,6 +92,14 @@ def told(layout: Layout, capsys: pytest.CaptureFixture[str]) -> Told:
         return is_told, *capsys.readouterr()
 
     return call
+
+
+def test_the_commands_of_a_farm_s_night_name_the_farm_without_its_password_and_its_budget(told: Told, layout: Layout) -> None:
+    told(farm="postgresql://ana:secret@db/lab", budget=21600.0)
+    report = Page(layout.night(night_id(20)).joinpath("night.html").read_text()).text
+    words = "quadbench nightly night.yaml{} --farm 'postgresql://ana:***@db/lab' --budget 6h"
+    assert words.format("") in report
+    assert words.format(f" --night {night_id(20).removeprefix('phones-')} --json") in report
 
 
 def test_junit_has_a_suite_for_each_device_and_a_test_for_each_figure(view: NightView) -> None:

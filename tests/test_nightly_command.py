@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from support.bundles import write_recipe_bundle
 
 from quadbench.cli import main
+from quadbench.cli import nightly as cli_nightly
 from quadbench.nightly.ending import ERROR, exit_code
 from quadbench.nightly.plan import planned
 from quadbench.nightly.words import device_of
@@ -60,6 +62,11 @@ def test_a_file_that_is_wrong_is_refused_with_exit_code_1(
     [
         (["perform", "night.yaml"], "'perform night.yaml' is nothing to perform"),
         (["freeze", "reference", "quickstart", "--dry-run"], "--dry-run is of a night"),
+        (["freeze", "reference", "quickstart", "--budget", "6h"], "freeze does not take --budget"),
+        (["freeze", "reference", "quickstart", "--webhook", "https://chat.example/x"], "--webhook is of a night"),
+        (["schedule", "night.yaml", "--webhook", "https://chat.example/x"], "a scheduled night takes $QUADBENCH_WEBHOOK"),
+        (["schedule", "night.yaml", "--night", "one"], "as every night has its own date, does not take --night"),
+        (["night.yaml", "--at", "01:00"], "does not take --at"),
         (["freeze", "../out", "quickstart"], "no bundle can be frozen under the name"),
         (["freeze", "reference", "nothing-of-the-kind"], "unknown recipe 'nothing-of-the-kind'"),
         (["nowhere.yaml"], "nowhere.yaml"),
@@ -199,6 +206,14 @@ def test_a_dry_run_says_what_would_be_measured_and_what_is_broken_and_measures_n
     assert not layout.database.exists()
 
 
+def test_a_results_folder_that_is_lost_in_the_night_is_no_inconclusive_ruling(
+    tmp_path: Path, layout: Layout, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli_nightly, "_perform", lambda *_: layout.root.rename(tmp_path / "elsewhere") and 0)
+    assert nightly(tmp_path, written(tmp_path)) == ERROR
+    assert "it was moved or removed" in " ".join(capsys.readouterr().err.split())
+
+
 def test_words_of_a_farm_are_the_farm_s_to_know(tmp_path: Path, layout: Layout) -> None:
     path = written(tmp_path, devices=["virtual:s52", "local@h1", "local@h2"])
     assert planned(path, layout, on_farm=True).pairs[-1] == ("restyle", "local@h2")
@@ -240,6 +255,29 @@ def test_a_schedule_performs_the_file_every_night(
     printed = capsys.readouterr().out
     assert said in printed
     assert str(tmp_path / "night.yaml") in printed
+
+
+def test_a_scheduled_night_is_performed_with_the_options_that_it_was_scheduled_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--farm", "postgresql://db/lab", "--budget", "90m", "--junit", str(tmp_path / "j.xml"), "--github"]
+    assert nightly(tmp_path, "schedule", written(tmp_path), "--cron", *options) == 0
+    assert capsys.readouterr().out.strip().endswith(" ".join(options))
+
+
+def test_the_command_that_goes_on_with_a_night_has_its_date_and_its_farm(
+    tmp_path: Path, layout: Layout, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("QUADBENCH_DATABASE", "")  # put back at the end: --farm sets it
+    monkeypatch.setattr(cli_nightly, "perform", interrupted)
+    monkeypatch.setattr(cli_nightly, "_launcher", lambda *_: nullcontext())
+    path, farm = written(tmp_path), f"{tmp_path}/farm.sqlite"
+    assert nightly(tmp_path, path, "--farm", f"sqlite:///{farm}", "--budget", "6h") == 130
+    err = "".join(capsys.readouterr().err.split())
+    assert re.search(r"--night\d{4}-\d\d-\d\d--farm" + re.escape(f"{farm}--budget6h"), err)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.night import Acknowledgement, Measurement, Point, Ruling, RulingKind, Subject
-from quadbench.errors import UnknownNameError
+from quadbench.errors import ArtifactError, UnknownNameError
 from quadbench.results.copying import copy_records
 from quadbench.results.engine import Source, open_engine, writing
 from quadbench.results.nights import Nights
@@ -132,9 +132,32 @@ def test_nights_are_copied_to_another_database_once(database: Source, nights: Ni
     assert other.acknowledgements() == (word,)
 
 
+def test_a_night_that_is_copied_again_is_ended_and_what_was_acknowledged_there_stays(
+    database: Source, nights: Nights, tmp_path: Path
+) -> None:
+    nights.rule([RULING])
+    target = tmp_path / "other.sqlite"
+    copy_records(database, target, notify=lambda _: None)
+    other = Nights(open_engine(target))
+    clean = replace(RULING, kind=RulingKind.CLEAN, cause="acknowledged", told_at=AT + timedelta(days=1))
+    other.rule([clean])
+    nights.end(NIGHT)
+    assert [copy_records(database, target, notify=lambda _: None).nights for _ in range(2)] == [1, 0]
+    assert other.night(NIGHT) == replace(nights.night(NIGHT), rulings=(clean,))
+
+
 def test_what_nights_need_is_known(nights: Nights) -> None:
     nights.keep(MEASUREMENT)
     assert nights.referred() == {"b" * 64, "c" * 64, "d" * 64, *MEASUREMENT.runs}
+
+
+@pytest.mark.parametrize("runs", ["'7'", "'[[1]]'"])
+def test_a_night_of_which_it_cannot_be_told_what_it_needs_is_named(nights: Nights, engine: sa.Engine, runs: str) -> None:
+    nights.keep(MEASUREMENT)
+    with writing(engine) as connection:
+        connection.exec_driver_sql(f"UPDATE night_measurements SET runs = {runs}")
+    with pytest.raises(ArtifactError, match=f"a measurement of night '{NIGHT}', case 'restyle' whose runs cannot be read"):
+        nights.referred()
 
 
 def test_a_night_that_is_not_there_is_named_with_those_that_are(nights: Nights) -> None:

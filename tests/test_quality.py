@@ -254,5 +254,6 @@ def test_the_command_scores_folders(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_the_command_wants_both_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["quality", "--images", str(tmp_path)]) == 2
-    assert "--images and --reference go together" in capsys.readouterr().err
+    for option in ("--images", "--source"):
+        assert main(["quality", option, str(tmp_path)]) == 2
+        assert "--images and --reference go together" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from support.synthetic_run import S25, TABS11, make_run
 from support.watcher import Silent
 
 from quadbench.artifacts import RunRecord, RunResult
+from quadbench.cli import main
 from quadbench.errors import SpecError, UserError
 from quadbench.quad.cache import RecipeDigests, digests_of
 from quadbench.quad.chosen import latest_bundle
@@ -66,6 +67,16 @@ def test_a_setting_that_does_not_fit_is_refused_at_its_key(tmp_path: Path, setti
 def test_a_profile_that_there_is_none_of_is_refused_with_the_one_meant(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"unknown device profile 'tabs12'.*\n?.*did you mean 'tabs11'"):
         check_devices(load_recipe(_written(tmp_path, {"tabs12": {}})))
+
+
+@pytest.mark.parametrize("words", [["compare"], ["sensitivity"], ["adapter", "inspect", "nowhere", "--recipe"]])
+def test_no_command_takes_a_recipe_with_a_profile_that_there_is_none_of(
+    tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = str(_written(tmp_path, {"tabs12": {}}))
+    more = [recipe] if words == ["compare"] else []
+    assert main([*words, recipe, *more, "--results", str(tmp_path / "results")]) == 2
+    assert "did you mean 'tabs11'" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_sweep_over_what_a_device_has_for_itself_is_refused(tmp_path: Path) -> None:

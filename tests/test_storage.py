@@ -11,7 +11,7 @@ from quadbench.errors import BuildError, StorageError, UserError
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import publish
 from quadbench.results.runs import RunFile, save_run
-from quadbench.results.storage import require_writable, staying, storing
+from quadbench.results.storage import require_writable, staying, storing, write_whole
 
 _TELL = """
 from quadbench.errors import QuadbenchError
@@ -30,6 +30,21 @@ from support.stored_records import record, sample
 layout = Layout(disk)
 many = replace(record('r2'), samples=tuple(sample(step=i) for i in range(5000)))
 """
+
+
+def test_a_file_that_another_process_writes_at_the_same_time_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, write = tmp_path / "admitted.json", Path.write_text
+
+    def overtaken(temporary: Path, text: str, **options: str) -> int:
+        count = write(temporary, text, **options)
+        monkeypatch.undo()
+        write_whole(path, "the other's")
+        return count
+
+    monkeypatch.setattr(Path, "write_text", overtaken)
+    write_whole(path, "mine")
+    assert path.read_text() == "mine\n"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_an_artifact_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Records elsewhere: copied between databases of either kind, as a table for pandas, as CSV and Parquet; and old runs removed."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,12 +16,14 @@ import quadbench
 from quadbench.artifacts import Caveat, Status
 from quadbench.cli import main
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
+from quadbench.results import run_changes
 from quadbench.results.copying import CopiedRecords, copy_records
-from quadbench.results.engine import DATABASE_VARIABLE, Source
+from quadbench.results.engine import DATABASE_VARIABLE, Source, writing
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records, read_records
 from quadbench.results.retention import prunable
-from quadbench.results.runs import RunFile, keep_run, save_run
+from quadbench.results.run_changes import keep_fetched, keep_run
+from quadbench.results.runs import RunFile, read_run_file, run_ids, save_run
 
 DAY = timedelta(days=1)
 
@@ -58,6 +61,17 @@ def test_what_the_target_does_not_take_is_told_and_the_rest_is_copied(database: 
         copied(desk, str(desk))
     with pytest.raises(ArtifactError, match="cannot be read"):
         copied(tmp_path / "nowhere.sqlite", database)
+
+
+def test_a_run_that_is_damaged_costs_no_other_in_a_copy(database: Source, tmp_path: Path) -> None:
+    desk = tmp_path / "desk.sqlite"
+    with open_records(desk) as records:
+        records.store(record("r1", run_id="run-a"))
+        records.store(record("r2", run_id="run-b"))
+        with writing(records.engine) as connection:
+            connection.exec_driver_sql("UPDATE records SET status = 'NONE' WHERE record_id = 'r1'")
+    outcome = copied(desk, database)
+    assert (outcome.stored, len(outcome.refused)) == (1, 1)
 
 
 def test_a_copy_makes_no_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,6 +131,42 @@ def test_old_runs_are_removed_but_for_those_that_something_refers_to(
     comparison.write_text("{")
     assert main(prune) == 3
     assert "is not JSON" in capsys.readouterr().err
+
+
+def test_runs_of_other_folders_and_ids_that_name_none_hide_none_of_this_folder(
+    layout: Layout, database: Source, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_records(database) as records:
+        for run_id in ("elsewhere", "../up"):
+            records.store(record(run_id, run_id=run_id, started_at=datetime.now(UTC), ended_at=datetime.now(UTC)))
+    assert run_ids(layout, 2) == ["run-1", "run-100"]
+    assert "a run '../up', which can name no folder" in caplog.text
+    assert main(["prune", "--keep", "90d", "--results", str(layout.root)]) == 0
+    assert main(["report", "../up", "--results", str(layout.root)]) == 3
+
+
+def test_of_what_a_worker_measured_for_a_farm_the_records_stay(layout: Layout, database: Source) -> None:
+    part = RunFile(run_id="run-200", bundle="b", deployments=(), is_ended=True, has_own_report=True, is_part=True)
+    prune = ["prune", "--keep", "150d", "--results", str(layout.root)]
+    save_run(layout, part)
+    assert main(prune) == 0
+    assert not layout.run("run-200").exists()
+    assert query(database, "SELECT COUNT(*) FROM records") == [(4,)]
+    save_run(layout, replace(part, has_own_report=False))
+    keep_fetched(layout, part)
+    assert not read_run_file(layout, "run-200").has_own_report
+    assert main(prune) == 0
+    assert query(database, "SELECT COUNT(*) FROM records") == [(3,)]
+
+
+def test_a_run_is_kept_without_undoing_what_another_process_has_just_written(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way = RunFile(run_id="run-1", bundle="b", deployments=(), has_own_report=True)
+    save_run(layout, under_way)
+    monkeypatch.setattr(run_changes, "folder_lock", lambda _: nullcontext(save_run(layout, replace(under_way, is_ended=True))))
+    keep_run(layout, "run-1")
+    assert read_run_file(layout, "run-1") == replace(under_way, is_ended=True, has_own_report=False)
 
 
 RUNS = st.sampled_from("abcdefgh")

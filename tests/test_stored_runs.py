@@ -102,6 +102,20 @@ def test_a_damaged_run_does_not_hide_the_others(results: Layout, capsys: pytest.
     assert "is not JSON" in later["reason"]
 
 
+def test_a_run_without_its_file_is_passed_over_where_none_is_named(results: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    _store_later(results)
+    results.run_file("later").unlink()
+    assert main(["show", "--results", str(results.root), "--json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["run_id"] == RUN
+    assert "run later is passed over" in " ".join(told.err.split())
+    assert main(["run", "--resume", "later", "--results", str(results.root)]) == 3
+    assert "run later has lost" in capsys.readouterr().err
+    results.run_file(RUN).unlink()
+    assert main(["show", "--results", str(results.root)]) == 3
+    assert "run.json" in capsys.readouterr().err
+
+
 def test_without_a_run_the_list_says_how_to_make_one(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"quadbench run quickstart --results {world.layout.root} makes one" in _listed(world.layout, capsys)
     assert json.loads(_listed(world.layout, capsys, "--json"))["runs"] == []

@@ -46,6 +46,14 @@ def check_file_name(text: str) -> str:
     return text
 
 
+def can_name_file(name: object) -> bool:
+    """Say whether what a database gives for an id is one that quadbench has given."""
+    try:
+        return isinstance(name, str) and bool(check_file_name(name))
+    except ValueError:
+        return False
+
+
 def check_relative_path(text: str) -> str:
     """Return the path of a file below a folder as it is: relative, with `/`, and without steps out of the folder.
 

@@ -131,7 +131,7 @@ def _main(words: Sequence[str], received: Sequence[signal.Signals]) -> int:
     except PipeLeftError:
         return PIPE_LEFT
     except QuadbenchError as error:
-        return _fail(options, str(error), error.exit_code)
+        return _fail(options, str(error), UNEXPECTED if options.command in OWN_EXIT_CODES else error.exit_code)
     except (KeyboardInterrupt, ImportError) as error:
         if not _is_interrupt(error):
             raise

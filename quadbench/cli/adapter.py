@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from quadbench import pipeline
-from quadbench.artifacts import Bundle, Stored
+from quadbench.artifacts import MIB, Bundle, Stored
 from quadbench.cli.addresses import listed_devices
 from quadbench.cli.console import WORST_SITES, RunConsole, print_error, print_json, print_text, stdout_console
 from quadbench.cli.options import add_action, add_group, next_command
@@ -19,7 +19,8 @@ from quadbench.errors import AdapterError, QuadbenchError, UserError, extra_need
 from quadbench.quad.candidate import Candidate, NewTask
 from quadbench.quad.chosen import fitting_bundle, latest_bundle
 from quadbench.quad.layouts import check_adapter_tensors
-from quadbench.recipe import is_built_in, load_recipe, mix_name
+from quadbench.quad.named import read_recipe
+from quadbench.recipe import is_built_in, mix_name
 from quadbench.results.manifest import read_manifest
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def add(commands: Any) -> None:
 
 
 def run_inspect(options: argparse.Namespace) -> int:
-    recipe = load_recipe(options.recipe) if options.recipe else None
+    recipe = read_recipe(options.recipe) if options.recipe else None
     with extra_needed("quad"):
         from quadbench.quad.admit import inspect
     bundle = read_manifest(options.bundle, Bundle) if options.bundle else None
@@ -126,7 +127,7 @@ def _cure(options: argparse.Namespace, admission: "Admission") -> str:
 def _asked(options: argparse.Namespace) -> tuple[Candidate, Stored[Bundle]]:
     """Return the adapter that asks for admission, and the bundle to which it asks for it."""
     check_adapter_tensors(options.file.name, options.file)
-    recipe = load_recipe(options.recipe) if options.recipe else None
+    recipe = read_recipe(options.recipe) if options.recipe else None
     if options.like and not recipe:
         bundle = _judging_bundle(options, read_manifest(options.bundle, Bundle) if options.bundle else None)
         hint = f"its model makes the new task's reference images: {_admission(options, bundle, options.like)}"
@@ -161,13 +162,13 @@ def _admission(options: argparse.Namespace, bundle: Stored[Bundle] | None, like:
 def _judging_bundle(options: argparse.Namespace, named: Stored[Bundle] | None) -> Stored[Bundle] | None:
     """Return the bundle to which an adapter would be added; None where there is none yet."""
     try:
-        return named or latest_bundle(options.layout, load_recipe(options.recipe) if options.recipe else None)
+        return named or latest_bundle(options.layout, read_recipe(options.recipe) if options.recipe else None)
     except QuadbenchError:
         return None
 
 
 def run_convert(options: argparse.Namespace) -> int:
-    recipe = load_recipe(options.recipe)
+    recipe = read_recipe(options.recipe)
     with extra_needed("quad"):
         from quadbench.quad.adapters.convert import convert, origin, write_conversion
         from quadbench.quad.prepare import sites_of
@@ -274,4 +275,4 @@ def _cells(clip_rate: float, effective_bits: float, sqnr_db: float) -> tuple[str
 
 
 def _size(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.2f} MB"
+    return f"{size_bytes / MIB:.2f} MB"

@@ -39,10 +39,10 @@ GROUPS = (
     Group(
         title="build",
         commands={
-            "recipe": "check recipes, or print their schema",
+            "recipe": "check recipes, write a new one, or print their schema",
             "compile": "compile a recipe or a bundle for a target and print where it lies",
             "lint": "say what compilers and NPUs would refuse in a bundle's graphs",
-            "adapter": "look at adapters, and add them to a bundle that is built",
+            "adapter": "look at adapters, convert them, and add them to a built bundle",
             "sensitivity": "say how much rounding costs each adapter, and choose the anchor",
         },
     ),

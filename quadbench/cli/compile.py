@@ -63,5 +63,5 @@ def _source(text: str, name: str, target: KnownTarget) -> Recipe | Path:
 def _summary(compiled: Stored[CompiledBundle]) -> str:
     files = {graph.file.path: graph.file.size_bytes for graph in compiled.artifact.graphs}
     doubts = "".join(f"\n{caveat.words}: {caveat.advice}" for caveat in compiled.artifact.caveats)
-    size = f"{len(files)} files, {sum(files.values()) / MIB:.1f} MiB"
+    size = f"{len(files)} files, {sum(files.values()) / MIB:.1f} MB"
     return f"{compiled.folder}\n{compiled.artifact.target}: {size}{', unchanged' if compiled.is_reused else ''}{doubts}"

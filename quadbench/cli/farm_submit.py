@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from quadbench.cli.addresses import add_devices, listed_devices
+from quadbench.cli.addresses import add_devices, device_words
 from quadbench.cli.conduct import add_conduct, conduct_of
 from quadbench.cli.console import RunConsole, print_error, print_json, print_text
 from quadbench.cli.options import add_action, next_command
@@ -27,7 +27,7 @@ def add(actions: Any) -> None:
     """Add `quadbench farm submit` and `quadbench farm fetch`."""
     submit = add_action(actions, "submit", run_submit, "have the farm run a recipe or a bundle, and do not wait for it")
     submit.add_argument("source", metavar="RECIPE_OR_BUNDLE", help="a YAML file, a recipe's name, or a bundle's folder")
-    add_devices(submit)
+    add_devices(submit, of_farm=True)
     add_conduct(submit, later="counted from when a device begins")
     submit.add_argument(
         "--priority",
@@ -105,7 +105,8 @@ def submitted(source: Source, options: argparse.Namespace, observer: Observer, p
     """
     from quadbench.dispatch.submission import Request, open_farm
 
-    request = Request(words=tuple(listed_devices(options.devices)), conduct=conduct_of(options), priority=priority)
+    words = tuple(device_words(options.devices, options.serial))
+    request = Request(words=words, conduct=conduct_of(options), priority=priority)
     with open_farm(options.layout) as farm:
         return source.submit(request, farm, layout=options.layout, observer=observer)
 

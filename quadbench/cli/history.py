@@ -13,7 +13,7 @@ from quadbench.cli.console import print_json, print_text, stdout_console
 from quadbench.cli.history_bisect import add_bisect, run_bisect
 from quadbench.cli.history_report import add_html, write_history
 from quadbench.cli.measured_nights import measured_on, nights_of
-from quadbench.cli.options import add_command, counted, duration_s, next_command
+from quadbench.cli.options import add_command, counted, duration_s, next_command, refuse_given
 from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import UnknownNameError, UserError, shown
 from quadbench.host import user_and_host
@@ -50,6 +50,11 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.acknowledge is None:
+        hint = "add --acknowledge REASON: they say what is acknowledged"
+        refuse_given("history without an acknowledgement", options, "until", "night", "figure", "task", hint=hint)
+    elif options.bisect:
+        raise UserError("--bisect finds files, and --acknowledge takes figures as they are", hint="give one of them")
     if options.case is None:
         return _list(options)
     if options.html and (options.bisect or options.acknowledge is not None):
@@ -63,11 +68,14 @@ def _list(options: argparse.Namespace) -> int:
     """Print a line for every case on every device."""
     if options.acknowledge is not None or options.bisect:
         raise UserError("no case is named", hint=next_command(options, "history", "CASE", "..."))
+    refuse_given("the list of cases", options, "devices", "all", hint="name a case, or leave it out")
     with nights_of(options.layout) as nights:
         every = [nights.series(case, device, latest=_LISTED, key=PRIMARY) for case, device in nights.cases()]
         series = [measured for measured in every if measured]  # where all is damaged, nothing is
         told = {night: nights.rulings(night) for night in {measured[-1].night for measured in series}}
-        if options.html and series:
+        if options.html and not series:
+            raise UserError(f"'{options.layout.root}' has no case of which there could be a page", hint="leave --html out")
+        if options.html:
             write_history(options, told_of(nights, series, is_whole=False))
     lines = [line_of(measured, told[measured[-1].night]) for measured in series]
     if options.json:
@@ -82,8 +90,6 @@ def _list(options: argparse.Namespace) -> int:
 
 def _show(options: argparse.Namespace) -> int:
     """Print what changed of a case since when."""
-    if options.until or options.night or options.figure or options.task:
-        raise UserError("--until, --night, --figure and --task say what is acknowledged", hint="add --acknowledge REASON")
     with nights_of(options.layout) as nights:
         devices = measured_on(nights, options.case, options.devices)
         told = told_of(nights, devices.values(), is_whole=options.all or options.json)

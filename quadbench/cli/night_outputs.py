@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from quadbench.cli.console import print_error, print_text, stdout_console
-from quadbench.cli.options import next_command, output_file
+from quadbench.cli.options import duration_word, next_command, output_file
 from quadbench.cli.text_tables import print_text_table
 from quadbench.errors import QuadbenchError, UserError
 from quadbench.nightly.github import annotations
@@ -21,6 +21,7 @@ from quadbench.report.night_document import night_json
 from quadbench.report.night_findings import until
 from quadbench.report.night_html import write_night_report
 from quadbench.report.night_text import device_table, finding_lines
+from quadbench.results.engine import source_name
 from quadbench.results.layout import Layout
 from quadbench.results.storage import write_whole
 from quadbench.spec.variables import path_variable, secret_variable
@@ -42,6 +43,12 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help=f"send one message a night there, as Slack takes it (default: ${WEBHOOK_VARIABLE}, which other users cannot see)",
     )
+
+
+def is_webhook_given(options: argparse.Namespace) -> bool:
+    """Say whether the command line names a webhook, as the variable does for all nights."""
+    given: str | None = options.webhook
+    return given != secret_variable(WEBHOOK_VARIABLE)
 
 
 def write_outputs(options: argparse.Namespace, performed: Performed, layout: Layout) -> bool:
@@ -68,12 +75,22 @@ def write_outputs(options: argparse.Namespace, performed: Performed, layout: Lay
     return all(is_told)
 
 
+def night_command(options: argparse.Namespace, *words: str) -> str:
+    """Return the command that performs the file of a night again where it was, as a shell takes it.
+
+    The password of the farm's database is left out.
+    """
+    farm = ("--farm", source_name(options.farm)) if options.farm else ()
+    budget = ("--budget", duration_word(options.budget)) if options.budget else ()
+    return next_command(options, "nightly", *options.words, *words, *farm, *budget)
+
+
 def _commands(options: argparse.Namespace, performed: Performed) -> dict[str, str]:
     """Return the commands of a night by purpose. Performed again under its own name, an ended one is only told of."""
-    again, word = ("nightly", *options.words), performed.night.night_id.removeprefix(f"{performed.night.name}-")
+    word = performed.night.night_id.removeprefix(f"{performed.night.name}-")
     return {
-        "The same again": next_command(options, *again),
-        "As data": next_command(options, *again, "--night", word, "--json"),
+        "The same again": night_command(options),
+        "As data": night_command(options, "--night", word, "--json"),
     }
 
 

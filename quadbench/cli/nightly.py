@@ -15,8 +15,8 @@ from quadbench.artifacts.names import check_file_name
 from quadbench.cli.console import RunConsole, print_error, print_json, print_note, print_text
 from quadbench.cli.farm_submit import add_farm, use_farm
 from quadbench.cli.night_dry_run import print_faults, print_plan
-from quadbench.cli.night_outputs import add_outputs, write_outputs
-from quadbench.cli.options import add_command, duration_s, next_command
+from quadbench.cli.night_outputs import add_outputs, is_webhook_given, night_command, write_outputs
+from quadbench.cli.options import add_command, duration_s, duration_word, refuse_given
 from quadbench.errors import QuadbenchError, UserError
 from quadbench.host import python_module
 from quadbench.nightly.ending import ERROR, exit_code
@@ -25,12 +25,14 @@ from quadbench.nightly.night_file import load_night_file
 from quadbench.nightly.perform import perform
 from quadbench.nightly.plan import planned
 from quadbench.nightly.schedule import cron_line, systemd_files
+from quadbench.nightly.webhook import WEBHOOK_VARIABLE
 from quadbench.observer import Observer
 from quadbench.results.frozen import freeze, frozen_name
 from quadbench.results.storage import require_writable
 from quadbench.study.chosen import choose
 from quadbench.target.profile import LOCAL_NAME
 
+_BEGIN = "02:00"
 _MORNING = timedelta(hours=12)  # a night that begins in the evening is that of the next morning
 
 
@@ -56,7 +58,7 @@ def add(commands: Any) -> None:
     )
     add_farm(parser)
     add_outputs(parser)
-    parser.add_argument("--at", default="02:00", metavar="TIME", help="when the scheduled night begins (default: %(default)s)")
+    parser.add_argument("--at", metavar="TIME", help=f"when the scheduled night begins (default: {_BEGIN})")
     parser.add_argument("--cron", action="store_true", help="schedule by a line of a crontab")
 
 
@@ -64,6 +66,9 @@ def run(options: argparse.Namespace) -> int:
     try:
         if options.dry_run and len(options.words) > 1:
             raise UserError("--dry-run is of a night", hint="quadbench nightly FILE --dry-run")
+        if is_webhook_given(options) and len(options.words) > 1:
+            hint = f"a scheduled night takes ${WEBHOOK_VARIABLE}: the address is a password, and stands in no command"
+            raise UserError("--webhook is of a night that is performed now", hint=hint)
         match options.words:
             case ["freeze", name, source]:
                 return _freeze(options, name, source)
@@ -81,6 +86,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _perform(options: argparse.Namespace, path: Path) -> int:
+    refuse_given("a night that is performed now", options, "at", "cron")
     plan = planned(path, options.layout, on_farm=bool(options.farm))
     night_id = _night_id(plan.name, options.night)
     if options.dry_run:
@@ -96,7 +102,8 @@ def _perform(options: argparse.Namespace, path: Path) -> int:
         try:
             performed = perform(night_id, plan, launcher, layout=options.layout)
         except KeyboardInterrupt:
-            print_note(f"night {night_id} is not over; to go on: {_command(options, path)}")
+            again = night_command(options, "--night", night_id.removeprefix(f"{plan.name}-"))
+            print_note(f"night {night_id} is not over; to go on: {again}")
             raise
     is_told = write_outputs(options, performed, options.layout)
     return exit_code(performed.night.rulings) or (0 if is_told else ERROR)
@@ -116,6 +123,7 @@ def _launcher(options: argparse.Namespace, night_id: str, observer: Observer) ->
 
 
 def _freeze(options: argparse.Namespace, name: str, source: str) -> int:
+    refuse_given("freeze", options, "night", "budget", "farm", "junit", "markdown", "github", "at", "cron")
     frozen_name(name)
     with RunConsole(Console(stderr=True)) as observer:
         chosen = choose(source, {}, options.layout)
@@ -129,15 +137,24 @@ def _freeze(options: argparse.Namespace, name: str, source: str) -> int:
 
 
 def _schedule(options: argparse.Namespace, path: Path) -> int:
-    name = load_night_file(path).name
-    farm = ("--farm", options.farm) if options.farm else ()
+    refuse_given("schedule, as every night has its own date,", options, "night")
+    name, at = load_night_file(path).name, options.at or _BEGIN
     command = python_module("quadbench", "nightly", str(path.resolve()), "--results", str(options.layout.root.resolve()))
+    command += _carried(options)
     if options.cron:
-        print_text(cron_line((*command, *farm), path.resolve().parent, options.at))
+        print_text(cron_line(command, path.resolve().parent, at))
         return 0
-    files = systemd_files(name, (*command, *farm), path.resolve().parent, getpass.getuser(), options.at)
+    files = systemd_files(name, command, path.resolve().parent, getpass.getuser(), at)
     print_text("\n".join(f"# /etc/systemd/system/{file}\n{text}" for file, text in files.items()))
     return 0
+
+
+def _carried(options: argparse.Namespace) -> list[str]:
+    """Return the options that a scheduled night is performed with."""
+    budget = duration_word(options.budget) if options.budget else None
+    values = {"--farm": options.farm, "--budget": budget, "--junit": options.junit, "--markdown": options.markdown}
+    words = [word for name, value in values.items() if value for word in (name, str(value))]
+    return [*words, "--github"] if options.github else words
 
 
 def _night_id(name: str, word: str | None) -> str:
@@ -146,7 +163,3 @@ def _night_id(name: str, word: str | None) -> str:
         return check_file_name(night_id)
     except ValueError as error:
         raise UserError(f"no night can be called so: {error}") from error
-
-
-def _command(options: argparse.Namespace, path: Path) -> str:
-    return next_command(options, "nightly", str(path), *(("--night", options.night) if options.night else ()))

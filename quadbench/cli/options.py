@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from quadbench.cli.commands import COMMANDS
-from quadbench.errors import shown
+from quadbench.errors import UserError, shown
 from quadbench.results.layout import USUAL_ROOT, Layout
 from quadbench.target.abi import Abi
 
@@ -75,6 +75,24 @@ def add_abi(parser: argparse.ArgumentParser, default: Abi) -> None:
     parser.add_argument(
         "--abi", choices=[abi.value for abi in Abi], default=default.value, help="the ABI of the devices (default: %(default)s)"
     )
+
+
+def refuse_given(what: str, options: argparse.Namespace, *names: str, hint: str | None = None) -> None:
+    """Refuse options that were given and would change nothing; `what` does not take them.
+
+    Raises:
+        UserError: names the first of them.
+    """
+    for name in names:
+        if (value := getattr(options, name)) is not None and value is not False:
+            word = f"--{name.replace('_', '-')}"
+            raise UserError(f"{what} does not take {word}", hint=hint or f"leave {word} out")
+
+
+def duration_word(duration_s: float) -> str:
+    """Return a duration as `duration_s` reads it: `6h`."""
+    unit = next(unit for unit, unit_s in reversed(_UNITS_S.items()) if duration_s % unit_s == 0)
+    return f"{duration_s / _UNITS_S[unit]:.0f}{unit}"
 
 
 def counted(count: int, noun: str) -> str:

@@ -41,7 +41,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     metrics = split_list(options.metrics) or None
-    if options.images or options.reference:
+    if options.images or options.reference or options.source:
         scores = _of_folders(options, metrics)
     else:
         with extra_needed("quality"):
@@ -65,7 +65,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _of_folders(options: argparse.Namespace, metrics: Sequence[str] | None) -> RunScores:
     if not (options.images and options.reference):
-        raise UserError("--images and --reference go together", hint="quadbench quality --images DIR --reference DIR")
+        raise UserError(
+            "--images and --reference go together, and --source with them", hint="quadbench quality --images DIR --reference DIR"
+        )
     if options.run_id or options.latents or options.emulator:
         raise UserError("a folder of images has no run, no latents and no U-Nets", hint="give either a run or --images")
     with extra_needed("quality"):

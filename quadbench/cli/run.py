@@ -10,13 +10,13 @@ from typing import Any
 from rich.console import Console
 
 from quadbench import pipeline
-from quadbench.artifacts import MIB
+from quadbench.artifacts import MIB, RunResult
 from quadbench.cli.addresses import add_devices, chosen_devices
-from quadbench.cli.conditions import add_baseline, add_fail_if, baseline_of, conditions_of
+from quadbench.cli.conditions import add_baseline, add_fail_if, baseline_of, conditions_of, wanted_as
 from quadbench.cli.conduct import add_conduct, conduct_of
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_error, print_json, print_text
 from quadbench.cli.farm_submit import add_farm, run_on_farm, use_farm
-from quadbench.cli.options import add_command
+from quadbench.cli.options import add_command, next_command, refuse_given
 from quadbench.cli.result import add_full, print_result
 from quadbench.cli.sources import OfRecipe, OfRun, Source, named_source
 from quadbench.cli.waiting import add_wait, once_free
@@ -26,7 +26,7 @@ from quadbench.report.html import write_view
 from quadbench.rollout.fit import misfits
 from quadbench.rollout.forecast import Forecast, forecast
 from quadbench.spec import refuse_in
-from quadbench.study.earlier import LaterRun
+from quadbench.study.earlier import LATEST, LaterRun
 
 _SCHEMA_VERSION = 1  # of the JSON of a dry run
 
@@ -65,7 +65,9 @@ def run(options: argparse.Namespace) -> int:
     if isinstance(source, OfRecipe):
         refuse_in(source.file, misfits(source.recipe, chosen))
     wanted = LaterRun(recipe_name=source.recipe_name, tasks=source.tasks, addresses=chosen, run_id=options.resume)
-    conditions, baseline = conditions_of(options, source.tasks), baseline_of(options, wanted)
+    conditions = conditions_of(options, source.tasks)
+    is_known = bool(chosen) or options.baseline != LATEST
+    baseline = baseline_of(options, wanted) if is_known else None
     if options.dry_run:
         return _print_forecasts(options, _forecasts(options, source, chosen))
     with RunConsole(Console(stderr=True), RUN_STAGES) as observer:
@@ -74,6 +76,8 @@ def run(options: argparse.Namespace) -> int:
         else:
             run_here = partial(source.run, chosen, conduct, layout=options.layout, observer=observer)
             outcome = once_free(run_here, observer, waits=options.wait)
+    if options.baseline and not chosen:
+        baseline = _baseline_after(options, outcome.result)
     view = report_view(outcome.result, options.layout, baseline)
     code = print_result(options, view, write_view(view, options.layout) if baseline else outcome.report, conditions)
     for address, failure in outcome.failures.items():
@@ -81,10 +85,21 @@ def run(options: argparse.Namespace) -> int:
     return outcome.exit_code or code
 
 
+def _baseline_after(options: argparse.Namespace, result: RunResult) -> RunResult | None:
+    """Return what a run is held against whose devices are known only now that it has ended.
+
+    Raises:
+        UserError: the run that was named ran on others; this one is stored.
+    """
+    try:
+        return baseline_of(options, wanted_as(result))
+    except UserError as error:
+        hint = f"to see it without a baseline: {next_command(options, 'report', result.run_id)}"
+        raise UserError(f"run {result.run_id} has ended, but {error.message}", hint=hint) from error
+
+
 def _refuse_here_alone(options: argparse.Namespace) -> None:
-    for name, is_given in {"--wait": options.wait, "--dry-run": options.dry_run}.items():
-        if is_given:
-            raise UserError(f"a farm runs what its queue has, and does not take {name}", hint=f"leave {name} or --farm out")
+    refuse_given("a farm runs what its queue has, and", options, "wait", "dry_run", hint="leave it or --farm out")
 
 
 def _chosen(options: argparse.Namespace) -> Sequence[str]:

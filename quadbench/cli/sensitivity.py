@@ -13,7 +13,7 @@ from rich.text import Text
 from quadbench.cli.console import WORST_SITES, RunConsole, print_json, stdout_console
 from quadbench.cli.options import add_command, add_recipe
 from quadbench.errors import extra_needed
-from quadbench.recipe import load_recipe
+from quadbench.quad.named import read_recipe
 
 if TYPE_CHECKING:
     from quadbench.quad.divergence import DivergenceScore
@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    recipe = load_recipe(options.recipe)
+    recipe = read_recipe(options.recipe)
     with extra_needed("quad"):
         from quadbench.quad.analyse import analyse
     with RunConsole(Console(stderr=True)) as observer:

@@ -103,6 +103,7 @@ def _measure(order: MeasureOrder, run_id: str, compiled: Sequence[CompileAnswer]
         gear=Gear(compiled=_fetched(compiled, host)),
         keep_files=partial(send_launch, layout=host.layout, store=host.store),
         guard=host.guard,
+        is_part=True,
     )
     where = with_target(address, order.target)
     _, failures = pipeline.measure(work, [where], order.conduct, layout=host.layout, observer=host.observer)
@@ -120,6 +121,7 @@ def _compare(order: CompareOrder, compiled: Sequence[CompileAnswer], address: st
         compiled=_fetched(compiled, host),
         keep_files=partial(send_launch, layout=host.layout, store=host.store),
         guard=host.guard,
+        is_part=True,
     )
     a, b = (_side(side, host) for side in (order.a, order.b))
     versus = compare(a, b, [with_target(address, order.target)], manner, layout=host.layout, observer=host.observer)

@@ -22,7 +22,7 @@ from quadbench.pipeline import Outcome
 from quadbench.report import write_report
 from quadbench.report.units import plural
 from quadbench.results.layout import Layout
-from quadbench.results.run_changes import change_run, joined, whole_of
+from quadbench.results.run_changes import keep_fetched, whole_of
 from quadbench.results.runs import load_run
 
 _LOOK_S = 1.0
@@ -64,8 +64,7 @@ def gathered(run_id: str, read: ReadJobs, raw: Mapping[int, Any], store: Store, 
     for fault in fetched.refused:
         log.warning("%s", fault)
     whole = whole_of(parts)
-    is_ended = whole.is_ended and not failures
-    change_run(layout, run_id, lambda run: replace(joined(run, whole) if run else whole, is_ended=is_ended))
+    keep_fetched(layout, replace(whole, is_ended=whole.is_ended and not failures))
     result = load_run(layout, run_id)
     return Outcome(result=result, report=write_report(result, layout), failures=failures)
 

@@ -37,7 +37,7 @@ from quadbench.quad.cache import digests_of
 from quadbench.recipe import Measure
 from quadbench.report.documents import write_comparison
 from quadbench.results.layout import Layout
-from quadbench.results.runs import save_run
+from quadbench.results.run_changes import keep_fetched
 from quadbench.rollout.recovery import WAIT_S
 from quadbench.study.chosen import Chosen, measured_alike
 
@@ -223,7 +223,7 @@ class OfFarm:
         for run in answer.runs:
             for fault in fetch_run(run.run_id, self.layout, self.farm.store).refused:
                 log.warning("%s", fault)
-            save_run(self.layout, run)
+            keep_fetched(self.layout, run)
 
 
 def _is_lost(job: Job) -> bool:

@@ -149,6 +149,7 @@ class RunUnderWay:
             planned=Counter(launch.variant for launch in self.launches),
             devices=tuple(device.facts for device in devices),
             hosted=tuple(phone.address for phone in phones),
+            is_part=self.work.is_part,
         )
         begun = replace(begun, retries=tuple(self._retries))
         return change_run(self.layout, self.run_id, lambda run: joined(run, begun) if run else begun)

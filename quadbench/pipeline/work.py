@@ -17,7 +17,8 @@ class Work:
 
     `run_id` is that of a run that goes on, of which nothing need be there yet, and `devices` are those that it had; None begins
     a new one. `keep_files` is told of each record before it is stored, and may keep the files of its launch elsewhere.
-    `guard` refuses, within its transaction, a record that is no longer the run's to store.
+    `guard` refuses, within its transaction, a record that is no longer the run's to store. `is_part`: it is measured for a
+    farm, and another results folder keeps the run.
     """
 
     name: str
@@ -28,3 +29,4 @@ class Work:
     gear: Gear = NO_GEAR
     keep_files: Callable[[RunRecord], object] = field(default=lambda _: None)
     guard: Callable[[sa.Connection], object] = field(default=lambda _: None)
+    is_part: bool = False

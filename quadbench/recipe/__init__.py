@@ -24,7 +24,6 @@ from quadbench.recipe.recipe import (
     recipe_digest,
     recipe_file,
     recipe_schema,
-    terms_of_text,
 )
 from quadbench.recipe.runtime import Runtime
 from quadbench.recipe.sources import (
@@ -120,5 +119,4 @@ __all__ = [
     "recipe_digest",
     "recipe_file",
     "recipe_schema",
-    "terms_of_text",
 ]

@@ -21,7 +21,7 @@ from quadbench.recipe.runtime import Runtime
 from quadbench.recipe.sequence import MOST_SWITCHES, TaskSequence
 from quadbench.recipe.sources import Adapter, Foundation
 from quadbench.recipe.tasks import Task
-from quadbench.spec import Location, Name, Problem, Spec, is_file, load, load_text, near, refuse
+from quadbench.spec import Location, Name, Problem, Spec, is_file, load, near, refuse
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
 INT8_KEY = "precision.activations.int8"
@@ -201,27 +201,6 @@ def recipe_file(path_or_name: str | Path) -> Path:
     if path.name not in shipped:
         raise UnknownNameError("recipe", str(path_or_name), shipped)
     return shipped[path.name]
-
-
-class _TermsOfText(Spec):
-    """The part of a recipe's text that says how its bundle is measured; the rest is not looked at."""
-
-    model_config = Spec.model_config | {"extra": "ignore"}
-    schema_version: Literal[1]
-    runtime: Runtime = Runtime()
-    measure: Measure = Measure()
-    baselines: tuple[Baseline, ...] = ()
-    published: Name | None = None
-
-
-def terms_of_text(text: str, name: str) -> Terms:
-    """Read how a bundle is measured from the text that its recipe's terms have, which `name` calls in messages.
-
-    Raises:
-        SpecError: the text says none.
-    """
-    read = load_text(text, name, _TermsOfText)
-    return Terms(measure=read.measure, runtime=read.runtime, baselines=read.baselines, published=read.published, text=text)
 
 
 def is_built_in(name: str) -> bool:

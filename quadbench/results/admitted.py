@@ -48,6 +48,9 @@ def load_admitted(layout: Layout) -> Stored[Bundle] | None:
         content = TypeAdapter(_Admitted).validate_json(json.dumps(read_json(path, fault=ArtifactError, hint=_HINT)), strict=True)
     except ValidationError as error:
         raise ArtifactError(f"'{path}' at {first_problem(error)}", hint=_HINT) from error
+    if content.schema_version != SCHEMA_VERSION:
+        reason = f"'{path}' has schema_version {content.schema_version}; expected {SCHEMA_VERSION}"
+        raise ArtifactError(reason, hint=_HINT)
     is_latest = content.run_id == _latest(layout) and (layout.bundles / content.bundle).is_dir()
     return read_manifest(layout.bundles / content.bundle, Bundle) if is_latest else None
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from quadbench.artifacts.names import check_file_name
+from quadbench.artifacts.names import can_name_file, check_file_name
 from quadbench.artifacts.night import Acknowledgement, Measurement, Night, Ruling
 from quadbench.errors import ArtifactError, UnknownNameError, shown
 from quadbench.results.engine import insertion, now_of, reading, writing
@@ -49,14 +49,21 @@ class Nights:
         return self.night(night_id)
 
     def adopt(self, night: Night) -> bool:
-        """Store a night of another database, with what of it is not here yet; return whether anything was new."""
+        """Store a night of another database, with what of it is not here yet; return whether anything was new.
+
+        A ruling that another has superseded here stays superseded.
+        """
         with writing(self._engine) as connection:
             row = {name: getattr(night, name) for name in ("name", "began_at", "ended_at", "version")}
             row |= {"id": check_file_name(night.night_id), "planned": [list(pair) for pair in night.planned]}
             insert = insertion(connection, NightRow).values(row).on_conflict_do_nothing().returning(NightRow.id)
             is_new = connection.scalar(insert) is not None
+            if night.ended_at:
+                goes_on = (NightRow.id == night.night_id) & NightRow.ended_at.is_(None)
+                ends = sa.update(NightRow).where(goes_on).values(ended_at=night.ended_at).returning(NightRow.id)
+                is_new |= connection.scalar(ends) is not None
         kept = [self.keep(measurement) for measurement in night.measurements]
-        here = self.rulings(night.night_id)
+        here = set(self._rulings(RulingRow.night == night.night_id, with_superseded=True))
         rulings = [ruling for ruling in night.rulings if ruling not in here]
         self.rule(rulings)
         return is_new or any(kept) or bool(rulings)
@@ -111,20 +118,19 @@ class Nights:
         query = sa.select(NightRow.id).order_by(NightRow.began_at.desc(), NightRow.id.desc())
         with reading(self._engine) as connection:
             ids = connection.scalars(query if name is None else query.where(NightRow.name == name))
-            return [night_id for night_id in ids if _is_text(night_id)]
+            return [night_id for night_id in ids if can_name_file(night_id)]
 
     def referred(self) -> set[str]:
-        """Return what nights need to be kept: the digests of bundles and kits that they ran, and the ids of their runs."""
-        columns = (
-            MeasurementRow.bundle,
-            MeasurementRow.kit,
-            MeasurementRow.yardstick,
-            sa.type_coerce(MeasurementRow.runs, sa.Text),
-        )
+        """Return what nights need to be kept: the digests of bundles and kits that they ran, and the ids of their runs.
+
+        Raises:
+            ArtifactError: a row is damaged, and what it needs cannot be told.
+        """
+        names = ("bundle", "kit", "yardstick", "night", "case_name", "runs")
         with reading(self._engine) as connection:
-            rows = connection.execute(sa.select(*columns)).all()
+            rows = connection.execute(sa.select(*_columns(MeasurementRow, *names))).all()
         digests = {digest for row in rows for digest in row[:3] if digest}
-        return digests.union(*(from_json(row[-1]) for row in rows))
+        return digests.union(*(_runs_of(row.night, row.case_name, row.runs) for row in rows))
 
     def cases(self) -> list[tuple[str, str]]:
         """Return every case that was measured with every device that it was measured on."""
@@ -179,10 +185,12 @@ class Nights:
                 points[point["measurement"]].append({name: point[name] for name in _POINT})
         return _undamaged(lambda row: _measurement(row, points[row["id"]]), rows)
 
-    def _rulings(self, condition: sa.ColumnElement[bool]) -> Iterator[Ruling]:
+    def _rulings(self, condition: sa.ColumnElement[bool], *, with_superseded: bool = False) -> Iterator[Ruling]:
         query = sa.select(*_columns(RulingRow)).where(condition).order_by(RulingRow.id)
         with reading(self._engine) as connection:
             rows = connection.execute(query).mappings().all()
+        if with_superseded:
+            return _undamaged(lambda row: _ruling(dict(row)), rows)
         latest = {(row["night"], row["case_name"], row["device"], row["task"], row["key"]): row for row in rows}
         return _undamaged(lambda row: _ruling(dict(row)), latest.values())
 
@@ -196,9 +204,18 @@ def _undamaged(noun: Callable[[RowT], NounT], rows: Iterable[RowT]) -> Iterator[
             log.warning("%s; it is left out", error)
 
 
-def _columns(table: type[Table]) -> list[sa.ColumnElement[Any]]:
-    """Return a table's columns as they are stored: what they hold is checked row by row."""
-    return [sa.type_coerce(one, sa.types.NULLTYPE).label(one.name) for one in table.__table__.columns]
+def _columns(table: type[Table], *names: str) -> list[sa.ColumnElement[Any]]:
+    """Return columns of a table, all or those named, as they are stored: what they hold is checked row by row."""
+    columns = [table.__table__.columns[name] for name in names] or table.__table__.columns
+    return [sa.type_coerce(one, sa.types.NULLTYPE).label(one.name) for one in columns]
+
+
+def _runs_of(night: object, case: object, runs: object) -> list[str]:
+    try:
+        return TypeAdapter(list[str]).validate_json(runs, strict=True)  # type: ignore[arg-type]
+    except (ValueError, TypeError) as error:
+        which = _which(Measurement, {"night": night, "case": case})
+        raise ArtifactError(f"{which} whose runs cannot be read: {shown(str(runs))}") from error
 
 
 def _measurement_row(measurement: Measurement) -> dict[str, object]:

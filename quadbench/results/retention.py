@@ -11,7 +11,7 @@ from quadbench.errors import ArtifactError
 from quadbench.results.engine import database_of, now_of, reading
 from quadbench.results.layout import Layout
 from quadbench.results.records import Records, read_records
-from quadbench.results.runs import may_go_with_report, run_ids
+from quadbench.results.runs import RunFile, read_run_file, run_ids
 from quadbench.results.storage import storing
 from quadbench.spec import read_json
 
@@ -45,10 +45,13 @@ def old_runs(layout: Layout, keep_s: float) -> tuple[list[str], dict[str, Path]]
 def remove_run(records: Records, layout: Layout, run_id: str) -> int:
     """Remove a run's records, then its folder and its report, and return the number of records.
 
+    Of what a worker measured for a farm the records stay in the farm's database: another results folder keeps the run.
+
     Raises:
         StorageError: one of them cannot be written.
     """
-    count = records.remove(run_id)
+    is_part = not isinstance(database_of(layout), Path) and (run := _run_file(layout, run_id)) is not None and run.is_part
+    count = 0 if is_part else records.remove(run_id)
     folder = layout.run(run_id)
     if folder.exists():
         with storing(layout.root):
@@ -59,10 +62,21 @@ def remove_run(records: Records, layout: Layout, run_id: str) -> int:
     return count
 
 
+def _run_file(layout: Layout, run_id: str) -> RunFile | None:
+    """Return the file of a run; None where it cannot be read."""
+    try:
+        return read_run_file(layout, run_id)
+    except ArtifactError:
+        return None
+
+
 def _references(layout: Layout, own: set[str]) -> Iterator[tuple[str, Path]]:
     """Yield the runs that have a report which somebody asked for, or that a sweep or a comparison names, each with that file."""
     for run_id in own:
-        if (report := layout.report(run_id)).exists() and not may_go_with_report(layout, run_id):
+        if not (report := layout.report(run_id)).exists():
+            continue
+        run = _run_file(layout, run_id)
+        if run is None or not run.has_own_report:
             yield run_id, report
     for path in layout.studies():
         for run_id in _run_ids(read_json(path, fault=ArtifactError, hint="remove it; then nothing refers to its runs")):

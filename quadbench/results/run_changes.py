@@ -5,8 +5,9 @@ from dataclasses import replace
 from functools import reduce
 from typing import TypeVar
 
+from quadbench.errors import ArtifactError
 from quadbench.host import folder_lock
-from quadbench.results.ids import unknown_id
+from quadbench.results.ids import RUN, stored_ids, unknown_id
 from quadbench.results.layout import Layout
 from quadbench.results.runs import RunFile, read_run_file, save_run
 from quadbench.results.storage import storing
@@ -19,15 +20,17 @@ def load_run_file(layout: Layout, run_id: str) -> RunFile:
 
     Raises:
         UserError: this results folder has no such run.
-        ArtifactError: the file is damaged.
+        ArtifactError: the file is damaged, or lost.
     """
     try:
         is_there = layout.run_file(run_id).exists()
     except ValueError:
         is_there = False
-    if not is_there:
-        raise unknown_id(run_id, layout)
-    return read_run_file(layout, run_id)
+    if is_there:
+        return read_run_file(layout, run_id)
+    if stored_ids(layout).get(run_id) == RUN:
+        raise ArtifactError(f"run {run_id} has lost '{layout.run_file(run_id)}', and cannot go on", hint="its records are whole")
+    raise unknown_id(run_id, layout)
 
 
 def change_run(layout: Layout, run_id: str, decide: Callable[[RunFile | None], RunFile]) -> RunFile:
@@ -44,6 +47,27 @@ def change_run(layout: Layout, run_id: str, decide: Callable[[RunFile | None], R
         run = decide(read_run_file(layout, run_id) if layout.run_file(run_id).exists() else None)
         save_run(layout, run)
     return run
+
+
+def keep_run(layout: Layout, run_id: str) -> None:
+    """Note that somebody asked for the run's report, so that the run stays where old ones are removed.
+
+    Raises:
+        StorageError: the run's file cannot be written.
+        ArtifactError: it is damaged.
+    """
+    asked = read_run_file(layout, run_id)
+    if asked.has_own_report:
+        change_run(layout, run_id, lambda run: replace(run or asked, has_own_report=False))
+
+
+def keep_fetched(layout: Layout, run: RunFile) -> None:
+    """Write the file of a run that workers of a farm have measured, which this results folder keeps; what is there stays noted.
+
+    Raises:
+        StorageError, ArtifactError: as `change_run`.
+    """
+    change_run(layout, run.run_id, lambda here: replace(joined(here or run, run), is_ended=run.is_ended, is_part=False))
 
 
 def joined(begun: RunFile, now: RunFile) -> RunFile:

@@ -5,8 +5,9 @@ import logging
 import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,7 +25,7 @@ from quadbench.artifacts import (
     Stored,
     Variant,
 )
-from quadbench.artifacts.names import FileName
+from quadbench.artifacts.names import FileName, can_name_file
 from quadbench.artifacts.parts import file_refs
 from quadbench.artifacts.plausible import MOST_BYTES
 from quadbench.artifacts.scores import RunScores
@@ -55,7 +56,7 @@ class RunFile:
     is the recipe's text, and `swept` what a sweep set in it. What it takes to go on: how it is measured, on which `devices`, and
     at AI Hub on those with the addresses `hosted`; `contents` has the digest of each bundle's files, by the bundle's folder.
     `has_own_report`: a report of it is the one that it wrote itself, with which it may go; a report that somebody asked for keeps
-    it, as any does of an older quadbench.
+    it, as any does of an older quadbench. `is_part`: a worker of a farm measured it for whoever fetches and keeps it.
     `retries` are devices that were lost and came back; `left_out` says by address why a device lacks launches.
     """
 
@@ -76,6 +77,7 @@ class RunFile:
     hosted: tuple[str, ...] = ()
     contents: dict[FileName, str] = field(default_factory=dict)
     has_own_report: bool = False
+    is_part: bool = False
     retries: tuple[Retry, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict)
 
@@ -121,6 +123,7 @@ def new_run_file(
     planned: Mapping[Variant, int],
     devices: tuple[DeviceFacts, ...] = (),
     hosted: tuple[str, ...] = (),
+    is_part: bool = False,
 ) -> RunFile:
     """Return the file of a run that begins, whose devices run these bundles, by their profile."""
     first, *_ = folders = {profile: bundle.folder.name for profile, bundle in bundles.items()}
@@ -141,32 +144,13 @@ def new_run_file(
         hosted=hosted,
         contents={bundle.folder.name: content_digest(bundle.artifact) for bundle in bundles.values()},
         has_own_report=True,
+        is_part=is_part,
     )
 
 
 def save_run(layout: Layout, run: RunFile) -> None:
     """Write the run's file, whole or not at all."""
     _write(layout.run_file(run.run_id), run)
-
-
-def keep_run(layout: Layout, run_id: str) -> None:
-    """Note that somebody asked for the run's report, so that the run stays where old ones are removed.
-
-    Raises:
-        StorageError: the run's file cannot be written.
-        ArtifactError: it is damaged.
-    """
-    run = read_run_file(layout, run_id)
-    if run.has_own_report:
-        save_run(layout, replace(run, has_own_report=False))
-
-
-def may_go_with_report(layout: Layout, run_id: str) -> bool:
-    """Say whether a run's report is its own alone, so that both may be removed; not where its file cannot be read."""
-    try:
-        return read_run_file(layout, run_id).has_own_report
-    except ArtifactError:
-        return False
 
 
 def save_scores(layout: Layout, run_id: str, scores: RunScores) -> None:
@@ -238,13 +222,18 @@ def run_ids(layout: Layout, limit: int | None) -> list[str]:
     if isinstance(source, Path) and not os.path.lexists(source):
         return []
     with read_records(source) as records:
-        return list(_own_ids(records, source, layout, limit))
+        return list(islice(_own_ids(records, source, layout), limit))
 
 
-def _own_ids(records: Records, source: str | Path, layout: Layout, limit: int | None) -> Iterator[str]:
-    """Yield the ids of the latest runs that lie in this results folder; several folders may share a database that is no file."""
-    for name in records.run_ids(limit=limit):
-        if isinstance(source, Path) or layout.run(name).exists():
+def _own_ids(records: Records, source: str | Path, layout: Layout) -> Iterator[str]:
+    """Yield the ids of the runs that lie in this results folder, latest first; several folders may share a database.
+
+    An id that quadbench has given to no run is named in the log and left out.
+    """
+    for name in records.run_ids(limit=None):
+        if not can_name_file(name):
+            log.warning("the database holds a run %s, which can name no folder; it is left out", shown(name))
+        elif isinstance(source, Path) or layout.run(name).exists():
             yield name
 
 
@@ -286,18 +275,28 @@ def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecor
         if run_id is not None:
             stored = records.of_run(run_id)
             return read_run_file(layout, run_id), stored
-        latest: tuple[RunRecord, ...] = ()
-        for name in _own_ids(records, source, layout, _LOOKED_AT):
+        cut_short: tuple[RunFile, tuple[RunRecord, ...]] | None = None
+        fault: ArtifactError | None = None
+        for name in islice(_own_ids(records, source, layout), _LOOKED_AT):
+            try:
+                run = read_run_file(layout, name)
+            except ArtifactError as error:
+                log.warning("run %s is passed over: %s", name, error)
+                fault = fault or error
+                continue
             stored = records.of_run(name)
-            is_whole = all(record.status is not Status.ABORTED for record in stored)
-            is_aborted = not is_whole and any(record.status is Status.ABORTED for record in as_counted(stored))
-            if not is_aborted and not (run := read_run_file(layout, name)).is_cut_short:
+            if not run.is_cut_short and not _is_aborted(stored):
                 return run, stored
-            latest = latest or stored
-        if not latest:
-            raise nothing
-        log.warning("the latest runs were all interrupted; this is %s", latest[0].run_id)
-        return read_run_file(layout, latest[0].run_id), latest
+            cut_short = cut_short or (run, stored)
+        if not cut_short:
+            raise fault or nothing
+        log.warning("the latest runs were all interrupted; this is %s", cut_short[0].run_id)
+        return cut_short
+
+
+def _is_aborted(stored: tuple[RunRecord, ...]) -> bool:
+    """Say whether a launch was interrupted and not repeated."""
+    return all(any(one.status is Status.ABORTED for one in records) for records in (stored, as_counted(stored)))
 
 
 def read_run_file(layout: Layout, run_id: str) -> RunFile:
@@ -306,8 +305,11 @@ def read_run_file(layout: Layout, run_id: str) -> RunFile:
     Raises:
         ArtifactError: the file is missing or damaged.
     """
-    path, hint = layout.run_file(run_id), "without it the run has no report; its records are whole"
-    run = _read(path, RunFile, hint=hint)
+    hint = "without it the run has no report; its records are whole"
+    try:
+        run = _read(path := layout.run_file(run_id), RunFile, hint=hint)
+    except ValueError as error:
+        raise ArtifactError(f"the database holds a run that has no file: {error}", hint=hint) from error
     if fault := _run_fault(run, run_id):
         raise ArtifactError(f"'{path}' {fault}", hint=hint)
     return run

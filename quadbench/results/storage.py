@@ -2,6 +2,7 @@
 
 import errno
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -46,12 +47,12 @@ def storing(folder: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, text: str, *, makes_folders: bool = True) -> None:
-    """Write a file of text whole or not at all.
+    """Write a file of text whole or not at all, also where another process writes the same.
 
     Raises:
         StorageError: there is no space left, or the folder cannot be written.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with storing(path.parent):
             if makes_folders:

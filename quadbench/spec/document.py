@@ -16,7 +16,7 @@ Location: TypeAlias = tuple[str | int, ...]
 
 MOST_SPEC_BYTES = 2**20  # a hundred times the longest recipe
 _MOST_DIGITS = 18  # of a whole number, which then has 64 bits
-MOST_VALUES = 10_000  # keys and values of a file: a hundred times those of the longest recipe
+MOST_VALUES = 20_000  # keys and values of a file: a recipe with the longest trace has half as many
 MAX_DEPTH = 32  # deeper than any spec, shallow enough for the recursive walks below
 
 

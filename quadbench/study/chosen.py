@@ -9,7 +9,8 @@ from quadbench.artifacts import Bundle, RunResult, Stored, TaskAssets, Variant
 from quadbench.artifacts.parts import has_references
 from quadbench.errors import UnknownNameError, UserError
 from quadbench.observer import Observer
-from quadbench.recipe import Measure, RandomFoundation, Recipe, Task, Terms, load_recipe
+from quadbench.quad.named import read_recipe
+from quadbench.recipe import Measure, RandomFoundation, Recipe, Task, Terms
 from quadbench.results.ids import unknown_id
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST, read_manifest
@@ -110,7 +111,7 @@ def choose(source: str, changes: Mapping[str, str], layout: Layout) -> Chosen:
     if is_run:
         return replace(chosen, run=load_run(layout, source), terms=read_run_file(layout, source).terms or Terms())
     try:
-        recipe = load_recipe(source, of_recipe)
+        recipe = read_recipe(source, of_recipe)
     except UnknownNameError as error:
         if not source[:1].isdigit():  # as an id does, with a date
             raise

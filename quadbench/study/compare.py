@@ -4,8 +4,9 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
-from quadbench.artifacts import Variant
+from quadbench.artifacts import Retry, Variant
 from quadbench.artifacts.parts import file_refs
 from quadbench.devices import Device, connect
 from quadbench.errors import QuadbenchError
@@ -21,7 +22,8 @@ from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents
 from quadbench.results.records import open_records
-from quadbench.results.runs import new_id, new_run_file, save_run
+from quadbench.results.run_changes import change_run
+from quadbench.results.runs import RunFile, new_id, new_run_file, save_run
 from quadbench.rollout import roll_out
 from quadbench.rollout.equipment import Gear, require_equipment
 from quadbench.study.chosen import Chosen, measured_alike, require_common_tasks, require_variant
@@ -85,7 +87,12 @@ def _launch(sides: Sequence[PreparedSide], plans: Sequence[OnDevice], means: Mea
         if rest and rest.given_up:
             plan.launches.broken = str(rest.given_up)
     for side in sides:
-        save_run(means.layout, replace(side.begun, is_ended=True, retries=tuple(means.retries)))
+        end = partial(_ended, side.begun, tuple(means.retries))
+        change_run(means.layout, side.begun.run_id, end)
+
+
+def _ended(begun: RunFile, retries: tuple[Retry, ...], run: RunFile | None) -> RunFile:
+    return replace(run or begun, is_ended=True, retries=retries)
 
 
 @contextmanager
@@ -162,5 +169,6 @@ def _prepared(letter: str, chosen: Chosen, devices: Sequence[Device], means: Mea
         left_out=means.leases.note_left_out,
         recovery=means.recovery,
     )
-    begun = new_run_file(new_id(), bundles, chosen.terms, deployments=rollout.deployments, planned={})
+    is_part = means.manner.is_part
+    begun = new_run_file(new_id(), bundles, chosen.terms, deployments=rollout.deployments, planned={}, is_part=is_part)
     return PreparedSide(letter=letter, chosen=chosen, begun=begun, rollout=rollout)

@@ -25,7 +25,8 @@ class Manner:
 
     With `to_see`, an effect such as 0.03, the looks follow from the spread of the first blocks. `compiled` are graphs that were
     compiled elsewhere, by their bundle's digest and target's key. `keep_files` is told of each record before it is stored, and
-    `guard` refuses, within its transaction, one that is no longer the comparison's to store.
+    `guard` refuses, within its transaction, one that is no longer the comparison's to store. `is_part`: its runs are
+    measured for a farm, and another results folder keeps them.
     """
 
     looks: Looks = LOOKS
@@ -35,6 +36,7 @@ class Manner:
     compiled: Mapping[tuple[str, str], Stored[CompiledBundle]] = field(default_factory=dict)
     keep_files: Callable[[RunRecord], object] = field(default=lambda _: None)
     guard: Callable[[sa.Connection], object] = field(default=lambda _: None)
+    is_part: bool = False
 
 
 USUAL_MANNER = Manner()
