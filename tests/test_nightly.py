@@ -68,6 +68,8 @@ def test_each_cause_gets_its_ruling_and_costs_no_other(launcher: ScriptedLaunche
     night = performed(launcher, "tonight", portrait=NEW, scene=OLD)
     assert {ruling.task for ruling in regressions(night)} == {"restyle"}
     assert {ruling.address for ruling in regressions(night)} == {"steady", "flaky", "shifting"}
+    assert launcher.confirmed
+    assert set(launcher.confirmed) == {("draw", "remove-object", "restyle")}
     assert all(ruling.ratio == pytest.approx(1.08, rel=0.01) and ruling.comparison for ruling in regressions(night))
     assert kinds(night, "scene", "steady") == set() == kinds(night, "scene", "flaky")
     assert kinds(night, "scene", "shifting") == {RulingKind.ENVIRONMENT}

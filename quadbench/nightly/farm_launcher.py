@@ -106,7 +106,14 @@ class OfFarm:
                         sides[letter, profile] = self._side(chosen, profile, measure)
                 (a, build_a), (b, build_b) = sides["A", profile], sides["B", profile]
                 order = CompareOrder(
-                    case=wanted.case, word=word, a=a, b=b, looks=wanted.looks, goals=wanted.goals, conduct=Conduct()
+                    case=wanted.case,
+                    word=word,
+                    a=a,
+                    b=b,
+                    looks=wanted.looks,
+                    goals=wanted.goals,
+                    tasks=wanted.tasks,
+                    conduct=Conduct(),
                 )
                 compiled = dict.fromkeys(one for side in (a, b) for one in compile_orders(asked, {profile: side.bundle}))
                 demand = Demand(needs=asked.needs, order=order, compiled=tuple(compiled))

@@ -28,7 +28,10 @@ _CONDUCT = Conduct(keep_going=True)
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Launches in turn that a night wants: of two sides, for a case, on the devices that words mean."""
+    """Launches in turn that a night wants: of two sides, for a case, on the devices that words mean.
+
+    `tasks` are those that both sides shall run of the ones that they have in common; none means all.
+    """
 
     case: str
     a: Chosen
@@ -36,6 +39,7 @@ class Wanted:
     words: tuple[str, ...]
     looks: Looks
     goals: tuple[Goal, ...] = ()
+    tasks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +124,7 @@ class Here:
 
     def _launched(self, wanted: Wanted, words: Mapping[str, str]) -> Iterator[Launched]:
         """Launch on devices by their addresses; where one of them is so wrong that none could begin, on each by itself."""
-        manner = Manner(looks=wanted.looks, goals=wanted.goals, conduct=_CONDUCT)
+        manner = Manner(looks=wanted.looks, goals=wanted.goals, tasks=wanted.tasks, conduct=_CONDUCT)
         try:
             versus = compare(wanted.a, wanted.b, list(words), manner, layout=self.layout, observer=self.observer)
         except (UserError, MissingDependencyError) as error:

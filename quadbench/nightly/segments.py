@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import pairwise
 from statistics import median
 
@@ -22,6 +23,7 @@ class Segment:
     """
 
     first: str  # the night's id
+    since: datetime  # when that night measured it
     last: str
     nights: int
     level: float
@@ -46,6 +48,7 @@ def segments(nights: Sequence[Measurement], name: FigureName) -> tuple[Segment, 
     return tuple(
         Segment(
             first=stretch[0][0].night,
+            since=stretch[0][0].measured_at,
             last=stretch[-1][0].night,
             nights=len(stretch),
             level=unscaled(level, name[1]),

@@ -94,7 +94,7 @@ def _tries(nights: Sequence[Measurement]) -> Iterator[Measurement]:
 def _drift(nights: Sequence[Measurement]) -> float | None:
     latest = nights[-1]
     alike = [night for night in nights if night.environment == latest.environment]
-    places = [place for _, place in yardstick_places(alike, latest.yardstick, PRIMARY)]
+    places = [place for _, place in yardstick_places(alike, latest, PRIMARY)]
     spread = spread_of(places)
     if spread is None or len(places) < 2 * _BESIDE:
         return None

@@ -47,6 +47,7 @@ class ScriptedLauncher:
     layout: Layout
     phones: dict[str, Phone]
     costs: dict[tuple[str, str], float] = field(default_factory=dict)
+    confirmed: list[tuple[str, ...]] = field(default_factory=list)  # the tasks of each confirmation
     interrupted_after: int | None = None
     fails_to_confirm: str | None = None
     day: int = 0
@@ -65,6 +66,8 @@ class ScriptedLauncher:
                     yield Launched(case=one.case, word=word, why=f"{NO_TIME} it")
                     continue
                 self.asked.append((one.case, word, one.looks.at[-1]))
+                if one.goals:
+                    self.confirmed.append(one.tasks)
                 if self.fails_to_confirm and one.goals:
                     yield Launched(case=one.case, word=word, why=self.fails_to_confirm, may_pass=True)
                 else:
