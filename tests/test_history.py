@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 import sqlalchemy as sa
 from support.histories import REGRESSION, SLOWER
-from support.night_series import NEW, OLD, TASK, around, night, night_id, scored, steady
+from support.night_series import NEW, OLD, TASK, around, night, night_id, scored, steady, together
 from support.printed_schemas import schema
 from support.watcher import Silent
 
@@ -23,6 +23,7 @@ from quadbench.nightly.history import case_history, tables
 from quadbench.nightly.history_chart import history_chart
 from quadbench.nightly.segments import segments
 from quadbench.report.night_words import value_words
+from quadbench.report.sides import ALL_TASKS
 from quadbench.results.engine import open_engine
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
@@ -152,6 +153,12 @@ def test_a_distance_that_rises_from_none_and_falls_back_has_segments_and_a_chart
         assert chart is not None
         assert "ST-LPIPS" in chart
         assert not {"nan", "inf"} & {*re.findall(r"[a-z]+", chart)}
+
+
+def test_levels_of_all_tasks_are_compared_where_the_tasks_are_the_same() -> None:
+    fewer = [together(one, 1.5, "draw") for one in steady(20)]
+    more = [together(night(number, 1.5), 3.0, "draw", "sticker") for number in range(20, 30)]
+    assert [one.change for one in segments([*fewer, *more], (ALL_TASKS, "end_to_end"))] == [None, None]
 
 
 @pytest.mark.parametrize(

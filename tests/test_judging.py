@@ -12,13 +12,13 @@ from support.night_series import (
     OLD,
     ROM_BYTES,
     TASK,
-    YARDSTICK_NS,
     around,
     launched,
     night,
     night_id,
     scored,
     steady,
+    together,
 )
 
 from quadbench.artifacts import Caveat
@@ -316,13 +316,6 @@ def test_a_distance_that_rises_from_none_is_inconclusive_with_its_reason_until_a
     assert not gate(after, [*history, tonight], cleared, [word(20, days=9)]).suspects
 
 
-def together(measured: Measurement, ratio: float, *tasks: str) -> Measurement:
-    """A night of more tasks, over all of which an image took `ratio` times the yardstick's time."""
-    first = measured.points[0]
-    own = [replace(first, task=task, ratio=ratio, yardstick=YARDSTICK_NS * ratio) for task in (*tasks, ALL_TASKS)]
-    return replace(measured, points=(*measured.points, *own))
-
-
 def test_the_mean_over_all_tasks_and_that_of_the_yardstick_are_held_against_those_of_the_same_tasks() -> None:
     history = [together(one, 1.5, "draw") for one in HISTORY]
     assert (ALL_TASKS, "end_to_end") in {one.name for one in gate(together(night(20, 1.5), 3.0, "draw"), history).suspects}
@@ -371,6 +364,7 @@ def test_a_night_that_nobody_ruled_on_says_nothing_of_what_is_good() -> None:
     clean = [ruling for one in HISTORY for ruling in accepted(one)]
     after = suspicion(night(26, 1.5, subject=NEW), [*HISTORY, *unruled], clean, (), Limits())
     assert after.last_good == OLD
+    assert suspicion(unruled[0], HISTORY[:1], (), (), Limits()).last_good == OLD
 
 
 def test_why_launches_in_turn_came_to_nothing_stands_only_where_they_would_have_told() -> None:

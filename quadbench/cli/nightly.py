@@ -26,6 +26,7 @@ from quadbench.nightly.perform import perform
 from quadbench.nightly.plan import planned
 from quadbench.nightly.schedule import cron_line, systemd_files
 from quadbench.observer import Observer
+from quadbench.results.engine import has_password
 from quadbench.results.frozen import freeze, frozen_name
 from quadbench.results.storage import require_writable
 from quadbench.study.chosen import choose
@@ -99,7 +100,7 @@ def _perform(options: argparse.Namespace, path: Path) -> int:
             print_note(f"night {night_id} is not over; to go on: {_command(options, path)}")
             raise
     is_told = write_outputs(options, performed, options.layout)
-    return exit_code(performed.night.rulings) or (0 if is_told else ERROR)
+    return exit_code(performed.night) or (0 if is_told else ERROR)
 
 
 @contextmanager
@@ -130,7 +131,7 @@ def _freeze(options: argparse.Namespace, name: str, source: str) -> int:
 
 def _schedule(options: argparse.Namespace, path: Path) -> int:
     name = load_night_file(path).name
-    farm = ("--farm", options.farm) if options.farm else ()
+    farm = ("--farm", _without_password(options.farm)) if options.farm else ()
     command = python_module("quadbench", "nightly", str(path.resolve()), "--results", str(options.layout.root.resolve()))
     if options.cron:
         print_text(cron_line((*command, *farm), path.resolve().parent, options.at))
@@ -138,6 +139,20 @@ def _schedule(options: argparse.Namespace, path: Path) -> int:
     files = systemd_files(name, (*command, *farm), path.resolve().parent, getpass.getuser(), options.at)
     print_text("\n".join(f"# /etc/systemd/system/{file}\n{text}" for file, text in files.items()))
     return 0
+
+
+def _without_password(farm: str) -> str:
+    """Return the address of a farm's database, as a schedule may have it, which others can read.
+
+    Raises:
+        UserError: it has a password.
+    """
+    if has_password(farm):
+        hint = "leave the password out, and put it into ~/.pgpass of the user who performs the night"
+        raise UserError(
+            "the address of the farm's database has a password, which whoever reads the schedule would see", hint=hint
+        )
+    return farm
 
 
 def _night_id(name: str, word: str | None) -> str:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from quadbench.artifacts import Bundle, Stored
 from quadbench.artifacts.night import Measurement, Ruling, RulingKind, Subject
-from quadbench.errors import QuadbenchError
+from quadbench.errors import QuadbenchError, StorageError
 from quadbench.measure import Budget
 from quadbench.nightly.figures import FigureName, is_exact, limit_of, tasks_of
 from quadbench.nightly.judging import rulings_on
@@ -63,8 +63,9 @@ def confirmed(suspected: Sequence[Judged], launcher: Launcher, budget: Budget | 
         key = name, last_good, one.tonight.subject, tasks_of(one.tonight)
         try:
             before = wanted.get(key) or _wanted(one.case, last_good, one.tonight, launcher)
-        except QuadbenchError as error:  # the files are not there any more
-            launched[name, address] = Launched(case=name, word=address, why=str(error))
+        except QuadbenchError as error:  # the files are not there any more, or cannot be reached
+            is_open = isinstance(error, StorageError)
+            launched[name, address] = Launched(case=name, word=address, why=str(error), is_open=is_open)
         else:
             goals = tuple(dict.fromkeys((*before.goals, *one.goals)))
             wanted[key] = replace(before, words=(*before.words, address), goals=goals)

@@ -47,7 +47,7 @@ class Launched:
     """The outcome for a case on one device, in the comparison and the runs of both sides that are named; or why there is none.
 
     `device` is the name under which it is leased. `why` is None where all went well, and `may_pass` says that the device, or what
-    is around it, was the cause.
+    is around it, was the cause. It `is_open` where files could not be reached or written, which says nothing of case and device.
     """
 
     case: str
@@ -58,6 +58,7 @@ class Launched:
     runs: tuple[str, str] = ("", "")
     why: str | None = None
     may_pass: bool = False
+    is_open: bool = False
 
     @property
     def address(self) -> str | None:
@@ -153,5 +154,6 @@ class Here:
 
 
 def _refused(wanted: Wanted, words: Mapping[str, str], error: QuadbenchError) -> Iterator[Launched]:
-    may_pass = error.transient or isinstance(error, (DeviceError, StorageError))
-    return (Launched(case=wanted.case, word=word, why=str(error), may_pass=may_pass) for word in words.values())
+    is_open = isinstance(error, StorageError)
+    may_pass = is_open or error.transient or isinstance(error, DeviceError)
+    return (Launched(case=wanted.case, word=word, why=str(error), may_pass=may_pass, is_open=is_open) for word in words.values())

@@ -55,12 +55,13 @@ class Past:
 
         It is tonight's own where that has been good for NEW_NIGHTS nights, has been launched in turn with the one before, or was
         accepted by a word in force on all figures.
-        Where no night that is remembered was good, it is still what the latest one was held against.
+        Where no night that is remembered was good, it is still what the latest one was held against, else what ran unruled.
         """
         good = [night for night in self.nights if self._is_good(night)]
         if not good:
-            rulings = self.on(self.nights[-1]) if self.nights else ()
-            return next((ruling.last_good for ruling in rulings if ruling.last_good), None)
+            held = (ruling.last_good for night in reversed(self.nights) for ruling in self.on(night) if ruling.last_good)
+            unruled = (night.subject for night in reversed(self.nights) if not self.on(night))
+            return next(held, None) or next(unruled, None)
         subject = self.tonight.subject
         own = next((n for n, night in enumerate(reversed(good)) if night.subject != subject), len(good))
         before = good[-own - 1].subject if own < len(good) else subject
