@@ -259,8 +259,13 @@ class OfFarm:
 
 def _needs(job: Job, night: Mapping[int, Job]) -> set[_Need]:
     """Return what a job that waits needs, and what those need that it waits for."""
-    before = [night[job_id] for job_id in job.after if job_id in night]
-    return {(job.needs, job.version)}.union(*(_needs(one, night) for one in before if one.state is JobState.WAITING))
+    behind, seen = [job], dict[int, Job]()
+    while behind:
+        one = behind.pop()
+        if one.id not in seen and one.state is JobState.WAITING:
+            seen[one.id] = one
+            behind += [night[job_id] for job_id in one.after if job_id in night]
+    return {(one.needs, one.version) for one in seen.values()}
 
 
 def _is_lost(job: Job) -> bool:

@@ -196,7 +196,8 @@ class Nights:
 def _first_measured(connection: sa.Connection) -> dict[tuple[str, str], datetime]:
     """Return when the nights that words are about first measured each case, by case and night; what is damaged is left out."""
     columns = (MeasurementRow.case_name, MeasurementRow.night, sa.type_coerce(MeasurementRow.measured_at, sa.types.NULLTYPE))
-    query, first = sa.select(*columns).where(MeasurementRow.night.in_(sa.select(AcknowledgementRow.night))), {}
+    query = sa.select(*columns).where(MeasurementRow.night.in_(sa.select(AcknowledgementRow.night)))
+    first: dict[tuple[str, str], datetime] = {}
     for case, night, measured_at in connection.execute(query):
         with suppress(ValueError, TypeError):
             at = datetime.fromisoformat(utc_text(measured_at)).astimezone(UTC)
