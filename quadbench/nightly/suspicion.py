@@ -29,7 +29,7 @@ from quadbench.nightly.yardstick import yardstick_shift
 from quadbench.report.units import plural
 from quadbench.statistics import HALF_OF_STEPS, Spread, spread_of
 
-RULES = 2  # the version of what stands here and in `judging`, which is kept with each ruling
+RULES = 3  # the version of what stands here and in `judging`, which is kept with each ruling
 BY_ACCIDENT = 0.05  # the chance that a new subject's figure is suspected though it is as ever: a confirmation then clears it
 SURELY_BY_ACCIDENT = 0.001  # the chance that a case on a device is ruled on without a confirmation, all its figures together
 
