@@ -124,8 +124,8 @@ def test_a_word_means_one_device() -> None:
         ("schema_version: 2\ndevices: []\n", "schema_version"),
         ("schema_version: 1\ndevices: [{name: a, serial: R3}, {name: b, serial: R3}]\n", "devices[1].serial: 'R3' stands twice"),
         (
-            "schema_version: 1\ndevices: [{name: a, serial: R3}, {name: R3, serial: R4}]\n",
-            "devices[1].name: 'R3' is the serial of",
+            "schema_version: 1\ndevices: [{name: a, serial: r3}, {name: r3, serial: R4}]\n",
+            "devices[1].name: 'r3' is the serial of",
         ),
         ("schema_version: 1\ndevices: [{name: a, serial: R3, labels: {chip: x}}]\n", "'chip' is known of every device"),
         ("schema_version: 1\ndevices: [{name: a, serial: 'R 3'}]\n", "serial"),
