@@ -83,7 +83,7 @@ def test_only_tasks_that_are_wanted_are_compared_and_their_mean_stands_for_all(t
     bundle = make_run(tmp_path).bundle
     first, second = bundle.tasks[:2]
     assert common_tasks(bundle, bundle) == (bundle.tasks, bundle.tasks)
-    assert common_tasks(bundle, bundle, (second.name, first.name)) == ((first, second), (first, second))
+    assert common_tasks(bundle, bundle, wanted=(second.name, first.name)) == ((first, second), (first, second))
 
 
 def test_a_launch_without_times_leaves_nothing_to_compare(tmp_path: Path) -> None:

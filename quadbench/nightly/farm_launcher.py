@@ -86,8 +86,8 @@ class OfFarm:
     def launched(self, wanted: Sequence[Wanted], budget: Budget | None) -> Iterator[Launched]:
         """Yield what came of each thing wanted. The queue tries again what was spoilt; what waits for too long is cancelled."""
         work = list[_ToLaunch]()
-        for one in wanted:
-            for done in self._work_of(one):
+        for asked in wanted:
+            for done in self._work_of(asked):
                 if isinstance(done, Launched):
                     yield done
                 else:

@@ -99,7 +99,7 @@ def timed_launches(a: Side, b: Side) -> tuple[TimedLaunch, ...]:
     return tuple(sorted(launches, key=lambda launch: launch.began_at))
 
 
-def common_tasks(a: Bundle, b: Bundle, wanted: Collection[str] = ()) -> Pair:
+def common_tasks(a: Bundle, b: Bundle, *, wanted: Collection[str] = ()) -> Pair:
     """Return the tasks that two bundles have by name, as each has them, in A's order: those that are wanted, or all."""
     others = {task.name: task for task in b.tasks if not wanted or task.name in wanted}
     common = tuple(task for task in a.tasks if task.name in others)
