@@ -101,11 +101,8 @@ def held(
         work = [(device, by_address[device.facts.address]) for device in each_or_left_out(devices, take, left_out)]
         stack.enter_context(_heartbeat(leases, work, lease_s))
         taken = each_or_left_out([device for device, _ in work], mark, left_out)
-        for device, lease in [one for one in work if one[0] not in taken]:  # others may have it now
-            work.remove((device, lease))
-            _end(leases, lease)
-        by_address = {device.facts.address: by_address[device.facts.address] for device in taken}
-        job = Held(leases=leases, database=database, by_address=by_address)
+        _give_others_back(leases, work, taken)
+        job = Held(leases=leases, database=database, by_address={device.facts.address: lease for device, lease in work})
         with nullcontext() if to_examine else _health_noted(inventory, taken, job.faults):
             yield job
 
@@ -163,6 +160,13 @@ def _health_noted(inventory: Inventory, devices: Sequence[Device], faults: Mappi
             if fault or is_through:
                 with _warned("how it has done is not noted"):
                     inventory.note_job(device, fault)
+
+
+def _give_others_back(leases: Leases, work: list[tuple[Device, Lease]], taken: Sequence[Device]) -> None:
+    """Give back the devices that a job does without: others may have them now."""
+    for device, lease in [one for one in work if one[0] not in taken]:
+        work.remove((device, lease))
+        _end(leases, lease)
 
 
 def _end(leases: Leases, lease: Lease) -> None:
