@@ -34,7 +34,17 @@ from quadbench.compile import availability
 from quadbench.errors import MissingDependencyError, UserError
 from quadbench.recipe import Measure, Runtime, Terms
 from quadbench.report.forest import forest_of
-from quadbench.report.sides import ALL_TASKS, PRIMARY, Side, SideRow, compared, interleaved_rows, replanned, sides_of_blocks
+from quadbench.report.sides import (
+    ALL_TASKS,
+    PRIMARY,
+    Side,
+    SideRow,
+    common_tasks,
+    compared,
+    interleaved_rows,
+    replanned,
+    sides_of_blocks,
+)
 from quadbench.report.units import Unit
 from quadbench.report.versus import Versus, VersusDevice, VersusSide, sentence, side_table
 from quadbench.results.layout import Layout
@@ -86,6 +96,13 @@ def test_rows_judge_times_and_leave_what_is_exact_to_itself(tmp_path: Path) -> N
     assert rom.a is not None
     assert rom.a.value == (rom.b.value if rom.b else None)
     assert ("draw", "lora_rom") not in by_key  # it runs no adapter
+
+
+def test_only_tasks_that_are_wanted_are_compared_and_their_mean_stands_for_all(tmp_path: Path) -> None:
+    bundle = make_run(tmp_path).bundle
+    first, second = bundle.tasks[:2]
+    assert common_tasks(bundle, bundle) == (bundle.tasks, bundle.tasks)
+    assert common_tasks(bundle, bundle, wanted=(second.name, first.name)) == ((first, second), (first, second))
 
 
 def test_a_launch_without_times_leaves_nothing_to_compare(tmp_path: Path) -> None:

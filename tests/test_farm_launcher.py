@@ -2,30 +2,37 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from support.bundles import bundle_of, write_recipe_bundle
 from support.watcher import Silent
 
 from quadbench.artifacts import Bundle
 from quadbench.dispatch.duties import Host, do
-from quadbench.dispatch.offers import given_device
+from quadbench.dispatch.offers import capabilities, given_device
 from quadbench.dispatch.orders import CompareOrder, as_json, order_of
 from quadbench.dispatch.submission import Farm
 from quadbench.errors import UnknownNameError
 from quadbench.farm.job_status import listed_jobs
+from quadbench.farm.leases import Leases
 from quadbench.farm.store.opening import open_store
 from quadbench.farm.workers import NewWorker, Workers
 from quadbench.measure import Budget
+from quadbench.nightly import farm_launcher
 from quadbench.nightly.farm_launcher import OfFarm
 from quadbench.nightly.launcher import Wanted
 from quadbench.recipe import Terms, load_recipe
-from quadbench.results.engine import open_engine
+from quadbench.results.engine import open_engine, writing
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import file_ref, publish
 from quadbench.statistics import LOOKS
 from quadbench.study.chosen import Chosen
+
+OVER = Budget(ends_at=0.0)
+DESK = NewWorker(name="desk", host="h1", version="1", capabilities=(), devices=(given_device("virtual:s25"),))
 
 
 def chosen(folder: Path) -> Chosen:
@@ -43,16 +50,18 @@ def launcher(tmp_path: Path) -> Iterator[OfFarm]:
     """A farm with one device, for a night."""
     (tmp_path / "store").mkdir()
     engine = open_engine(tmp_path / "farm.sqlite")
-    Workers(engine).note(NewWorker(name="desk", host="h1", version="1", capabilities=(), devices=(given_device("virtual:s25"),)))
+    Workers(engine).note(DESK)
     farm = Farm(engine=engine, store=open_store(tmp_path / "store"))
     yield OfFarm(night_id="phones-one", farm=farm, layout=Layout(tmp_path / "results"), observer=Silent())
     engine.dispose()
 
 
-def launched(launcher: OfFarm, a: Chosen, word: str = "virtual:s25", **cases: Chosen) -> dict[str, str]:
-    """Have cases launched beside A, and return why nothing came of each: what waits is cancelled at once."""
+def launched(
+    launcher: OfFarm, a: Chosen, word: str = "virtual:s25", budget: Budget | None = OVER, **cases: Chosen
+) -> dict[str, str]:
+    """Have cases launched beside A, and return why nothing came of each: without time, what waits is cancelled at once."""
     wanted = [Wanted(case=case, a=a, b=b, words=(word,), looks=LOOKS) for case, b in cases.items()]
-    return {one.case: one.why or "" for one in launcher.launched(wanted, Budget(ends_at=0.0))}
+    return {one.case: one.why or "" for one in launcher.launched(wanted, budget)}
 
 
 def orders(launcher: OfFarm) -> list[CompareOrder]:
@@ -89,3 +98,39 @@ def test_both_sides_are_measured_as_the_recipe_of_the_case_says(launcher: OfFarm
     launched(launcher, chosen(tmp_path), restyle=Chosen(source="quickstart", changes={}, recipe=recipe, terms=recipe.terms))
     (order,) = orders(launcher)
     assert (order.a.terms.measure.iterations, order.b.terms.measure.iterations) == (7, 7)
+
+
+@pytest.mark.parametrize(
+    ("worker", "kept", "lacking"),
+    [
+        (DESK, False, "capability compile"),
+        (replace(DESK, version=version("quadbench")), False, "capability compile"),
+        (replace(DESK, capabilities=capabilities()), False, "capability compile"),
+        (replace(DESK, version=version("quadbench"), capabilities=capabilities()), True, "device virtual-s25@"),
+    ],
+    ids=["neither", "capability", "version", "reserved"],
+)
+def test_what_nobody_can_do_is_not_waited_for(
+    worker: NewWorker, kept: bool, lacking: str, launcher: OfFarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(farm_launcher, "_LOOK_S", 0.01)
+    monkeypatch.setattr(farm_launcher, "WAIT_S", 0.01)
+    Workers(launcher.farm.engine).note(worker)
+    if kept:
+        Leases(launcher.farm.engine).reserve(DESK.devices[0].name, "ana@elsewhere", "a demo", 3600)
+    came = launched(launcher, chosen(tmp_path), budget=None, short=chosen(tmp_path))
+    assert f"no worker of quadbench {version('quadbench')} has had the {lacking}" in came["short"]
+
+
+def test_a_job_that_is_gone_or_damaged_is_not_waited_for(
+    launcher: OfFarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(_: float) -> None:
+        with writing(launcher.farm.engine) as connection:
+            connection.execute(sa.text("UPDATE jobs SET owner = '' WHERE kind = 'compare'"))
+
+    monkeypatch.setattr(farm_launcher.time, "sleep", damaged)
+    side = chosen(tmp_path)
+    assert "is not in the queue, or cannot be read there" in launched(launcher, side, budget=None, short=side)["short"]
+    monkeypatch.setattr(OfFarm, "_submit", lambda *_: None)
+    assert "its job is not in the queue" in launched(launcher, side, budget=None, short=side)["short"]

@@ -26,6 +26,7 @@ ORDER = CompareOrder(
     b=replace(SIDE, name="restyle", bundle=CASE, kit="c" * 64),
     looks=LOOKS,
     goals=(Goal(task="restyle", key="end_to_end", limit=0.03),),
+    tasks=("restyle",),
     conduct=USUAL,
 )
 FARM = [

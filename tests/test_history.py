@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 import sqlalchemy as sa
 from support.histories import REGRESSION, SLOWER
-from support.night_series import NEW, OLD, TASK, around, night, night_id, scored, steady
+from support.night_series import NEW, OLD, TASK, around, night, night_id, scored, steady, together
 from support.printed_schemas import schema
 from support.watcher import Silent
 
@@ -23,6 +23,7 @@ from quadbench.nightly.history import case_history, tables
 from quadbench.nightly.history_chart import history_chart
 from quadbench.nightly.segments import segments
 from quadbench.report.night_words import value_words
+from quadbench.report.sides import ALL_TASKS
 from quadbench.results.engine import open_engine
 from quadbench.results.layout import Layout
 from quadbench.results.nights import Nights
@@ -154,18 +155,29 @@ def test_a_distance_that_rises_from_none_and_falls_back_has_segments_and_a_chart
         assert not {"nan", "inf"} & {*re.findall(r"[a-z]+", chart)}
 
 
-def test_what_is_acknowledged_is_clean_from_that_night_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    other = replace(REGRESSION, key="peak_ram")
-    earlier = replace(REGRESSION, night=night_id(19))
-    folder = store(tmp_path, SLOWER, [earlier, REGRESSION, other])
-    words = ("--acknowledge", "four more steps", "--until", "30d", "--night", night_id(20), "--figure", "end_to_end")
+def test_levels_of_all_tasks_are_compared_where_the_tasks_are_the_same() -> None:
+    fewer = [together(one, 1.5, "draw") for one in steady(20)]
+    more = [together(night(number, 1.5), 3.0, "draw", "sticker") for number in range(20, 30)]
+    assert [one.change for one in segments([*fewer, *more], (ALL_TASKS, "end_to_end"))] == [None, None]
+
+
+@pytest.mark.parametrize(
+    "called", [night_id, lambda number: f"build-{80 + number}"], ids=["days", "numbers"]
+)  # build-99, build-100
+def test_what_is_acknowledged_is_clean_from_that_night_on(
+    called: Callable[[int], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at = replace(REGRESSION, night=called(20))
+    earlier, other = replace(at, night=called(19)), replace(at, key="peak_ram")
+    folder = store(tmp_path, [replace(one, night=called(n)) for n, one in enumerate(SLOWER)], [earlier, at, other])
+    words = ("--acknowledge", "four more steps", "--until", "30d", "--night", called(20), "--figure", "end_to_end")
     assert history(folder, "restyle-s25", *words) == 0
     assert "1 ruling superseded by CLEAN" in capsys.readouterr().out
     told = {(ruling.night, ruling.key): ruling.kind for ruling in rulings_in(folder)}
     assert told == {
-        (night_id(19), "end_to_end"): RulingKind.REGRESSION,
-        (night_id(20), "end_to_end"): RulingKind.CLEAN,
-        (night_id(20), "peak_ram"): RulingKind.REGRESSION,
+        (called(19), "end_to_end"): RulingKind.REGRESSION,
+        (called(20), "end_to_end"): RulingKind.CLEAN,
+        (called(20), "peak_ram"): RulingKind.REGRESSION,
     }
     assert history(folder, "restyle-s25") == 0
     assert "four more steps" in capsys.readouterr().out

@@ -55,7 +55,18 @@ def test_what_is_open_stands_before_what_was_acknowledged_and_what_got_better() 
     )
 
 
-@pytest.mark.parametrize("change", [{"until": NOW - timedelta(days=1)}, {"key": "peak_ram"}, {"night": night_id(3)}])
+def test_the_latest_change_stands_first_whatever_its_night_is_called() -> None:
+    later = [*steady(25), *(night(number, 1.6 + 0.01 * (number % 2), subject=NEW) for number in range(25, 35))]
+    histories = [
+        told([replace(one, night=f"build-{75 + n}") for n, one in enumerate(on(name, nights))]).history
+        for name, nights in (("s25", SLOWER), ("tabs11", later))
+    ]
+    first, second = sentences(*histories)
+    assert "on tabs11 since build-100" in first
+    assert "on s25 since build-95" in second
+
+
+@pytest.mark.parametrize("change", [{"until": NOW - timedelta(1)}, {"key": "peak_ram"}, {"night": night_id(3), "since": FIRST}])
 def test_a_word_that_is_over_or_about_something_else_accepts_nothing(change: dict[str, object]) -> None:
     (sentence,) = sentences(told(SLOWER, words=[replace(WORD, **change)]).history)
     assert sentence.endswith(BY)

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from quadbench.cli import main
 from quadbench.devices import connect
-from quadbench.errors import DeviceError, SpecError, UnknownNameError, UserError
+from quadbench.errors import DeviceError, DeviceNotFoundError, SpecError, UnknownNameError, UserError
 from quadbench.farm.farm_file import ExpectedPhone, FarmFile
 from quadbench.farm.health import Health, PhoneCondition, after_failure, quarantined
 from quadbench.farm.held import held
@@ -123,6 +123,10 @@ def test_a_word_means_one_device() -> None:
     [
         ("schema_version: 2\ndevices: []\n", "schema_version"),
         ("schema_version: 1\ndevices: [{name: a, serial: R3}, {name: b, serial: R3}]\n", "devices[1].serial: 'R3' stands twice"),
+        (
+            "schema_version: 1\ndevices: [{name: a, serial: r3}, {name: r3, serial: R4}]\n",
+            "devices[1].name: 'r3' is the serial of",
+        ),
         ("schema_version: 1\ndevices: [{name: a, serial: R3, labels: {chip: x}}]\n", "'chip' is known of every device"),
         ("schema_version: 1\ndevices: [{name: a, serial: 'R 3'}]\n", "serial"),
         ("schema_version: 1\ndevices: [{name: s25, serial: R3}]\n", "devices[0].name: 's25' is an address of its own"),
@@ -176,6 +180,9 @@ def test_a_phone_is_listed_reserved_put_into_quarantine_and_chosen(
     assert (row["health"], row["lease"], row["is_expected"]) == ("healthy", None, True)
     assert addresses_for(["rack=one", "local"], attached) == [f"s25@{SERIAL}", "local"]
     assert addresses_for(["left"], attached) == [SERIAL]
+    for word in ("s25", "left", f"s25@{SERIAL}"):
+        with pytest.raises(DeviceNotFoundError, match="too few devices are free for 'chip=SM8750'"):
+            addresses_for([word, "chip=SM8750"], attached)
 
     assert f"is kept for {user_and_host()} until" in said("reserve", "left", "--for", "30m", "--why", "a demo")
     assert json.loads(said("who", "--json"))[0]["purpose"] == "a demo"

@@ -6,7 +6,20 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from support.night_series import FIRST, NEW, OLD, ROM_BYTES, TASK, around, launched, night, night_id, scored, steady
+from support.night_series import (
+    FIRST,
+    NEW,
+    OLD,
+    ROM_BYTES,
+    TASK,
+    around,
+    launched,
+    night,
+    night_id,
+    scored,
+    steady,
+    together,
+)
 
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.night import Acknowledgement, Measurement, Ruling, RulingKind, Subject
@@ -14,6 +27,7 @@ from quadbench.nightly.figures import limit_of
 from quadbench.nightly.judging import missing, rulings_on
 from quadbench.nightly.night_file import Limits
 from quadbench.nightly.suspicion import RULES, Suspicion, suspicion
+from quadbench.report.sides import ALL_TASKS
 from quadbench.report.versus import VersusDevice
 
 NOW = FIRST + timedelta(days=100)
@@ -28,7 +42,15 @@ def gate(
     rulings: Sequence[Ruling] = (),
     words: Sequence[Acknowledgement] = (),
 ) -> Suspicion:
-    return suspicion(tonight, history, rulings, words, Limits())
+    ruled = {ruling.night for ruling in rulings}
+    clean = [ruling for one in history if one.night not in ruled for ruling in accepted(one)]
+    return suspicion(tonight, history, [*clean, *rulings], words, Limits())
+
+
+def accepted(measured: Measurement) -> list[Ruling]:
+    """The ruling that a night was clean."""
+    where = measured.night, measured.case, measured.device, measured.address
+    return [replace(missing(*where, cause="as usual", owner=None, now=NOW), kind=RulingKind.CLEAN)]
 
 
 def rule(suspected: Suspicion, confirmed: VersusDevice | None = None) -> tuple[Ruling, ...]:
@@ -42,8 +64,9 @@ def kinds(rulings: Sequence[Ruling]) -> Kinds:
 
 def word(number: int, days: int) -> Acknowledgement:
     until = FIRST + timedelta(days=number + days)
+    since = FIRST + timedelta(days=number)
     return Acknowledgement(
-        case="restyle-s25", night=night_id(number), reason="more steps", owner="a@b", made_at=FIRST, until=until
+        case="restyle-s25", night=night_id(number), reason="more steps", owner="a@b", made_at=FIRST, since=since, until=until
     )
 
 
@@ -291,3 +314,63 @@ def test_a_distance_that_rises_from_none_is_inconclusive_with_its_reason_until_a
     after = scored(night(21, 1.5, subject=NEW), st_lpips=0.02)
     cleared = [replace(told, kind=RulingKind.CLEAN)]
     assert not gate(after, [*history, tonight], cleared, [word(20, days=9)]).suspects
+
+
+def test_the_mean_over_all_tasks_and_that_of_the_yardstick_are_held_against_those_of_the_same_tasks() -> None:
+    history = [together(one, 1.5, "draw") for one in HISTORY]
+    assert (ALL_TASKS, "end_to_end") in {one.name for one in gate(together(night(20, 1.5), 3.0, "draw"), history).suspects}
+    more = gate(together(night(20, 1.5, subject=NEW), 3.0, "sticker"), history)
+    assert (more.suspects, more.yardstick) == ((), None)
+
+
+def test_what_somebody_calls_nights_tells_nothing_of_their_order() -> None:
+    names = {night_id(number): f"build-{80 + number}" for number in range(31)}  # build-99, build-100
+    slower = [night(number, 1.5 * 1.2, subject=NEW) for number in range(19, 30)]
+    history = [replace(one, night=names[one.night]) for one in (*HISTORY[:19], *slower)]
+    tonight = replace(night(30, 1.5 * 1.2, subject=NEW), night=names[night_id(30)])
+    accepted = gate(tonight, history, (), [replace(word(19, days=30), night=names[night_id(19)])])
+    assert (accepted.suspects, accepted.last_good) == ((), NEW)
+
+
+def test_few_nights_and_launches_in_turn_that_decide_nothing_are_inconclusive() -> None:
+    (ruling,) = rule(gate(night(2, 1.5, subject=NEW), HISTORY[:2]), launched(1.0, noise=0.2))
+    assert ruling.kind is RulingKind.INCONCLUSIVE
+    assert ruling.cause.endswith("it was launched in turn with the last good files, which does not decide it")
+
+
+def test_files_that_few_nights_and_launches_in_turn_have_cleared_are_not_launched_again() -> None:
+    tonight = night(2, 1.5, subject=NEW)
+    rulings = rule(gate(tonight, HISTORY[:2]), launched(1.0))
+    after = gate(night(3, 1.5, subject=NEW), [*HISTORY[:2], tonight], rulings)
+    assert (after.suspects, after.last_good) == ((), NEW)
+
+
+def test_what_a_word_in_force_accepts_is_overruled_by_no_launches_against_the_files_before_it() -> None:
+    history, new = [night(number, 1.5) for number in range(2)], night(2, 1.5, subject=NEW)
+    cleared = [replace(ruling, kind=RulingKind.CLEAN) for ruling in rule(gate(new, history))]
+    after = gate(night(3, 1.5, subject=NEW), [*history, new], cleared, [word(2, days=30)])
+    assert (after.to_confirm, after.last_good) == (False, NEW)
+    ram = replace(night(20, 1.5).points[0], key="peak_ram")
+    tonight = night(20, 1.5 * 1.05, subject=NEW)
+    tonight = replace(tonight, points=(*tonight.points, ram))
+    figure = replace(word(20, days=30), task=TASK, key="peak_ram")
+    for words, is_told in ((), True), ([figure], False), ([replace(figure, since=FIRST)], True):
+        told = kinds(rule(gate(tonight, words=words), launched(1.2, key="peak_ram")))
+        assert ((TASK, "peak_ram") in told) is is_told
+
+
+def test_a_night_that_nobody_ruled_on_says_nothing_of_what_is_good() -> None:
+    unruled = [night(number, 1.5, subject=NEW) for number in range(20, 26)]
+    clean = [ruling for one in HISTORY for ruling in accepted(one)]
+    after = suspicion(night(26, 1.5, subject=NEW), [*HISTORY, *unruled], clean, (), Limits())
+    assert after.last_good == OLD
+    assert suspicion(unruled[0], HISTORY[:1], (), (), Limits()).last_good == OLD
+
+
+def test_why_launches_in_turn_came_to_nothing_stands_only_where_they_would_have_told() -> None:
+    tonight = scored(night(20, 1.5 * 1.2, subject=NEW), st_lpips=0.02)
+    suspected = gate(tonight, [scored(one, st_lpips=0.0) for one in HISTORY])
+    rulings = rulings_on(suspected, confirmed=None, comparison=None, owner=None, now=NOW, why="it was lost")
+    told = {ruling.key: ruling.cause for ruling in rulings if ruling.kind is RulingKind.INCONCLUSIVE}
+    assert told["end_to_end"].endswith("which would tell: it was lost")
+    assert told["st_lpips"].endswith("no limit is a share of 0")

@@ -8,13 +8,15 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from support.stored_records import query, record
 
+from quadbench.devices import Device, connect
 from quadbench.devices.local import LocalDevice, open_local
-from quadbench.errors import LeaseError, UserError
+from quadbench.errors import DeviceError, LeaseError, QuadbenchError, UserError
 from quadbench.farm.held import held, leased
 from quadbench.farm.leases import Lease, Leases, lease_name
 from quadbench.farm.token_file import write_token
@@ -118,6 +120,22 @@ def test_a_job_keeps_its_devices_until_it_ends(engine: sa.Engine, leases: Leases
         assert job.guard("hub:s25") is None
     assert leases.standing() == {}
     assert not Path(device.root, "lease").exists()
+
+
+def test_a_device_that_is_left_out_is_given_back_at_once(
+    tmp_path: Path, engine: sa.Engine, leases: Leases, device: LocalDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written(to: Device, *words: Any) -> None:
+        if to is not device:
+            raise DeviceError("it does not answer")
+        write_token(to, *words)
+
+    monkeypatch.setattr("quadbench.farm.held.write_token", written)
+    with connect(["virtual:s25"], layout=Layout(tmp_path / "desk")) as others:
+        left_out: dict[str, QuadbenchError] = {}
+        with held([device, *others], engine, "run", left_out=left_out):
+            assert list(left_out) == ["virtual:s25"]
+            assert list(leases.standing()) == [lease_name(device.family, device.serial)]
 
 
 def test_a_device_that_is_lost_ends_what_runs_there(engine: sa.Engine, leases: Leases, device: LocalDevice) -> None:

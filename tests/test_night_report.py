@@ -22,6 +22,7 @@ from support.report_page import Page
 
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.night import RulingKind
+from quadbench.nightly.ending import ERROR, exit_code
 from quadbench.report.night import NightView, night_view
 from quadbench.report.night_chart import night_chart
 from quadbench.report.night_html import render_night, write_night_report
@@ -60,6 +61,16 @@ def test_a_clean_night_says_so() -> None:
     nothing = "Nothing got slower, bigger or worse; nothing has to be done."
     assert view.sentence == f"{nothing} 8 cases on devices, each counted by its worst figure: 8 clean."
     assert view.outcome is RulingKind.CLEAN
+
+
+def test_a_night_of_which_something_is_not_ruled_does_not_say_that_nothing_has_to_be_done() -> None:
+    night = clean_night()
+    first = night.measurements[0].case, night.measurements[0].device
+    cut = replace(night, rulings=tuple(one for one in night.rulings if (one.case, one.device) != first))
+    assert night_view(cut, series()).sentence.startswith(
+        "Nothing that was ruled on got slower, bigger or worse. 8 cases on devices"
+    )
+    assert [exit_code(one) for one in (night, cut)] == [0, ERROR]
 
 
 def test_a_first_night_says_that_nothing_could_get_worse_yet() -> None:

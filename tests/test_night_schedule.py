@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from quadbench.errors import UserError
+from quadbench.farm.unit import systemd_unit
 from quadbench.nightly.schedule import cron_line, systemd_files
 
 COMMAND = ("/opt/quad bench/quadbench", "nightly", "50%.yaml")
@@ -26,6 +27,13 @@ def test_the_timer_is_one_that_systemd_takes(tmp_path: Path) -> None:
     assert "quadbench-night-phones" not in result.stderr
 
 
+def test_the_path_of_a_worker_is_quoted_as_systemd_takes_it() -> None:
+    unit = systemd_unit(Path('/opt/quad "b\\e"/50%'), "daemon")
+    assert 'ExecStart="/opt/quad \\"b\\\\e\\"/50%%" farm worker' in unit
+    with pytest.raises(UserError, match="cannot stand in a unit"):
+        systemd_unit(Path("/opt\nUser=root"), "daemon")
+
+
 def test_cron_s_line_is_one_command_of_a_shell() -> None:
     line = cron_line(COMMAND, Path("/srv/it's"), "02:05")
     assert line == "5 2 * * * cd '/srv/it'\"'\"'s' && '/opt/quad bench/quadbench' nightly 50\\%.yaml\n"
@@ -39,7 +47,7 @@ def test_what_is_no_time_of_day_is_refused(at: str) -> None:
 
 @pytest.mark.parametrize("words", [["a\nb"], ["a\x00"]])
 def test_a_word_with_a_line_end_stands_in_no_schedule(words: list[str]) -> None:
-    with pytest.raises(UserError, match="cannot stand in a schedule"):
+    with pytest.raises(UserError, match="cannot stand in a unit or a crontab"):
         systemd_files("phones", words, Path("/srv"), "daemon", "02:00")
     with pytest.raises(UserError, match="is no user's name"):
         systemd_files("phones", ["true"], Path("/srv"), "me\nExecStartPre=/bin/false", "02:00")

@@ -12,7 +12,7 @@ from support.scripted_night import NEW, OLD, YARDSTICK, Phone, ScriptedLauncher,
 
 from quadbench.artifacts.night import Night, Ruling, RulingKind
 from quadbench.host import file_lock
-from quadbench.nightly.ending import exit_code
+from quadbench.nightly.ending import ERROR, exit_code
 from quadbench.nightly.perform import perform
 from quadbench.results.engine import open_engine, writing
 from quadbench.results.layout import Layout
@@ -68,6 +68,8 @@ def test_each_cause_gets_its_ruling_and_costs_no_other(launcher: ScriptedLaunche
     night = performed(launcher, "tonight", portrait=NEW, scene=OLD)
     assert {ruling.task for ruling in regressions(night)} == {"restyle"}
     assert {ruling.address for ruling in regressions(night)} == {"steady", "flaky", "shifting"}
+    assert launcher.confirmed
+    assert set(launcher.confirmed) == {("draw", "remove-object", "restyle")}
     assert all(ruling.ratio == pytest.approx(1.08, rel=0.01) and ruling.comparison for ruling in regressions(night))
     assert kinds(night, "scene", "steady") == set() == kinds(night, "scene", "flaky")
     assert kinds(night, "scene", "shifting") == {RulingKind.ENVIRONMENT}
@@ -76,7 +78,7 @@ def test_each_cause_gets_its_ruling_and_costs_no_other(launcher: ScriptedLaunche
             assert kinds(night, case, word) == {RulingKind.MISSING}
             (ruling,) = (one for one in night.rulings if (one.case, one.address) == (case, word))
             assert (ruling.cause, ruling.owner) == (cause, "ana@lab")
-    assert exit_code(night.rulings) == 2
+    assert exit_code(night) == 2
     assert night.ended_at is not None
 
 
@@ -133,8 +135,19 @@ def test_a_confirmation_that_could_not_be_done_leaves_it_open_and_says_why(launc
     night = performed(launcher, "tonight", portrait=NEW)
     assert kinds(night, "portrait", "steady") >= {RulingKind.INCONCLUSIVE}
     assert all(PARTED in one.cause for one in night.rulings if one.kind is RulingKind.INCONCLUSIVE)
-    assert exit_code(night.rulings) == 3
+    assert exit_code(night) == 3
     assert [blocks for _, word, blocks in launcher.asked if word == "steady"] == [3, 16, 16]  # it is tried once more
+
+
+def test_a_confirmation_whose_files_cannot_be_reached_is_asked_for_again_when_the_night_goes_on(
+    launcher: ScriptedLauncher,
+) -> None:
+    launcher.costs[NEW, "restyle"] = 1.08
+    launcher.is_away = True
+    night = performed(launcher, "tonight", portrait=NEW)
+    assert (night.rulings, exit_code(night)) == ((), ERROR)
+    launcher.is_away = False
+    assert {ruling.address for ruling in regressions(performed(launcher, "tonight", portrait=NEW))} == set(WORDS)
 
 
 def test_a_case_that_cannot_be_at_all_is_missing_on_each_device_with_the_reason(launcher: ScriptedLauncher) -> None:
@@ -142,7 +155,7 @@ def test_a_case_that_cannot_be_at_all_is_missing_on_each_device_with_the_reason(
     night = perform("tonight", plan, launcher, layout=launcher.layout).night
     missing = [one for one in night.rulings if one.kind is RulingKind.MISSING]
     assert {(one.case, one.address, one.cause) for one in missing} == {("broken", w, "unknown recipe 'nothing'") for w in WORDS}
-    assert exit_code(night.rulings) == 4
+    assert exit_code(night) == 4
 
 
 def test_tasks_that_the_yardstick_lacks_are_named_in_the_ruling_on_all_figures(launcher: ScriptedLauncher) -> None:
@@ -212,4 +225,4 @@ def test_a_host_that_cannot_score_pictures_says_so_and_measures_and_rules_on_all
     assert {(one.task, one.key) for one in missing} == {(task, "ssim") for task in ("restyle", "remove-object", "draw")}
     assert {one.cause for one in missing} == {UNSCORABLE}
     assert {one.kind for one in night.rulings if one not in missing} == {RulingKind.CLEAN}
-    assert exit_code(night.rulings) == 4
+    assert exit_code(night) == 4

@@ -11,7 +11,7 @@ from support.bundles import write_recipe_bundle
 
 from quadbench.cli import main
 from quadbench.cli import nightly as cli_nightly
-from quadbench.nightly.ending import ERROR, exit_code
+from quadbench.nightly.ending import ERROR
 from quadbench.nightly.plan import planned
 from quadbench.nightly.words import device_of
 from quadbench.recipe import load_recipe
@@ -280,22 +280,31 @@ def test_the_command_that_goes_on_with_a_night_has_its_date_and_its_farm(
     assert re.search(r"--night\d{4}-\d\d-\d\d--farm" + re.escape(f"{farm}--budget6h"), err)
 
 
+@pytest.mark.parametrize("url", ["postgresql://ana:secret@farm/quad", "postgresql://farm/quad?password=secret"])
+def test_a_schedule_has_no_password_in_it(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert nightly(tmp_path, "schedule", written(tmp_path), "--farm", url) == ERROR
+    printed = capsys.readouterr()
+    assert "secret" not in printed.out + printed.err
+    assert "~/.pgpass" in printed.err
+    assert nightly(tmp_path, "schedule", written(tmp_path), "--farm", "postgresql://ana@farm/quad") == 0
+
+
 @pytest.mark.parametrize(
     ("word", "device"),
     [
         ("s25@R5CX", "R5CX"),
         ("R5CX", "R5CX"),
+        ("left", "R5CX"),
         ("local", "local@"),
         ("virtual:s25", "virtual-s25@"),
         ("virtual:nothing", "virtual:"),
     ],
 )
 def test_a_device_that_was_never_there_has_the_name_under_which_it_would_be_leased(word: str, device: str) -> None:
-    assert device_of(word, ()).startswith(device)
+    assert device_of(word, (), {"left": "R5CX"}).startswith(device)
 
 
 def test_a_plan_has_each_case_with_each_of_its_words(tmp_path: Path, layout: Layout) -> None:
     plan = planned(written(tmp_path, devices=["local", "virtual:s25"]), layout)
     assert plan.pairs == (("restyle", "local"), ("restyle", "virtual:s25"))
     assert (plan.blocks, plan.faults) == (3, {})
-    assert exit_code(()) == 0

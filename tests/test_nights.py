@@ -114,16 +114,21 @@ def test_a_night_that_is_begun_again_goes_on(nights: Nights) -> None:
 
 
 def test_acknowledgements_are_kept(nights: Nights) -> None:
-    word = Acknowledgement(case="restyle", night=NIGHT, reason="more steps", owner="a@b", made_at=AT, until=AT, key="end_to_end")
+    word = Acknowledgement(
+        case="restyle", night=NIGHT, reason="more steps", owner="a@b", made_at=AT, since=AT, until=AT, key="end_to_end"
+    )
     nights.acknowledge(word)
     assert nights.acknowledgements() == (word,) == nights.acknowledgements("restyle")
     assert nights.acknowledgements("other") == ()
+    assert nights.acknowledgements()[0].since == AT
+    nights.keep(replace(MEASUREMENT, measured_at=AT - timedelta(hours=1)))
+    assert nights.acknowledgements()[0].since == AT - timedelta(hours=1)
 
 
 def test_nights_are_copied_to_another_database_once(database: Source, nights: Nights, tmp_path: Path) -> None:
     nights.keep(MEASUREMENT)
     nights.rule([RULING])
-    word = Acknowledgement(case="restyle", night=NIGHT, reason="more steps", owner="a@b", made_at=AT, until=AT)
+    word = Acknowledgement(case="restyle", night=NIGHT, reason="more steps", owner="a@b", made_at=AT, since=AT, until=AT)
     nights.acknowledge(word)
     target = tmp_path / "other.sqlite"
     assert [copy_records(database, target, notify=lambda _: None).nights for _ in range(2)] == [1, 0]

@@ -54,6 +54,14 @@ def test_a_device_that_alarms_too_often_is_in_doubt() -> None:
     assert known(STEADY, alarms(STEADY[5:12])).doubt == "it alarmed in 7 of 29 tries in which nothing had changed"
 
 
+def test_nights_count_and_not_the_cases_that_one_night_befalls_together() -> None:
+    cases = [replace(one, case=f"case-{number}") for number in range(5) for one in STEADY]
+    befallen = [one for one in cases if one.night in {night.night for night in STEADY[5:8]}]
+    device = known(cases, alarms(befallen))
+    assert (device.alarms, device.tries, device.doubt) == (15, 145, None)
+    assert device.low == known(STEADY, alarms(STEADY[5:8])).low
+
+
 def test_a_yardstick_that_drifts_is_in_doubt() -> None:
     drifting = [night(number, 1.5, yardstick=1.004**number) for number in range(30)]
     device = known(drifting)

@@ -12,7 +12,7 @@ from support.shared_files import CONTENTS, DAY_S, digest_of_name, flip, keys, tr
 from quadbench.artifacts import Bundle, FileRef
 from quadbench.cli import main
 from quadbench.errors import ArtifactError, NotStoredError, UserError
-from quadbench.farm.store.artifacts import fetch, send
+from quadbench.farm.store.artifacts import fetch, is_stored, send
 from quadbench.farm.store.collection import check, collect
 from quadbench.farm.store.keys import CONDEMNED, object_key
 from quadbench.farm.store.launches import fetch_run, send_launch
@@ -144,6 +144,7 @@ def test_what_is_old_goes_a_day_after_it_was_condemned(folder_store: Store, here
     age(folder_store, 100)
     send(write_shared_bundle(here, "two", {**CONTENTS, "float/unet.onnx": b"new"}), folder_store)
     first = collect(folder_store, 90 * DAY_S)
+    assert [is_stored(Bundle, digest, folder_store) for digest in (ONE, TWO)] == [False, True]
     assert (first.removed, len(first.condemned)) == ((), 6)  # two entries, a manifest, a graph, two files of the launch
     assert collect(folder_store, 90 * DAY_S).removed == ()
     age(folder_store, 1.1)

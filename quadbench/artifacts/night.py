@@ -1,6 +1,6 @@
 """Night: what a night of regression tests measured of every case on every device, and what it ruled, as data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -117,7 +117,8 @@ class Night:
 class Acknowledgement:
     """A person's word that a case's figure is as it is from a night on, with a reason; what is None is any.
 
-    Until `until` its rulings of the same direction count as CLEAN, and values before `night` no longer count as usual.
+    What was ruled from that night on is superseded by CLEAN when the word is given; until `until`, values before `night` do not
+    count as usual. `since` is when that night first measured the case; names of nights tell nothing of their order.
     """
 
     case: str
@@ -125,6 +126,7 @@ class Acknowledgement:
     reason: str
     owner: str
     made_at: datetime
+    since: datetime = field(compare=False)
     until: datetime
     device: str | None = None
     task: str | None = None

@@ -116,7 +116,8 @@ def _acknowledge(options: argparse.Namespace) -> int:
         devices = measured_on(nights, options.case, options.devices)
         words = _words(options, reason, devices)
         rulings = nights.rulings_of(options.case)
-        superseding = [ruling for word in words for ruling in acknowledged(word, rulings, word.made_at)]
+        measured = [night for of_device in devices.values() for night in of_device]
+        superseding = [ruling for word in words for ruling in acknowledged(word, rulings, measured, word.made_at)]
         for word in words:
             nights.acknowledge(word)
         nights.rule(superseding)
@@ -144,13 +145,14 @@ def _words(options: argparse.Namespace, reason: str, devices: Mapping[str, Seque
     ):
         if name is not None and name not in known:
             raise UnknownNameError(kind, name, sorted(known)[-_MOST_NAMED:])
-    latest = max(measured, key=lambda night: night.measured_at)
+    night = options.night or max(measured, key=lambda one: one.measured_at).night
     word = Acknowledgement(
         case=options.case,
-        night=options.night or latest.night,
+        night=night,
         reason=reason,
         owner=user_and_host(),
         made_at=datetime.now(UTC),
+        since=min(one.measured_at for one in measured if one.night == night),
         until=options.until,
         task=options.task,
         key=options.figure,

@@ -54,7 +54,7 @@ def _next_step(options: argparse.Namespace, told: Sequence[Told], now: datetime)
     Where there is none, that nothing has to be done, and how long that is so.
     """
     changes = [change for one in told if (change := last_change(one.history, now))]
-    latest = max((change for change in changes if change.is_open), key=lambda change: change.segment.first, default=None)
+    latest = max((change for change in changes if change.is_open), key=lambda change: change.segment.since, default=None)
     if latest is None:
         until = min((change.word.until for change in changes if change.word), default=None)
         ends = f" until {until:%Y-%m-%d}, when an acknowledgement ends" if until else ""

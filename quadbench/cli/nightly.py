@@ -27,6 +27,7 @@ from quadbench.nightly.plan import planned
 from quadbench.nightly.schedule import cron_line, systemd_files
 from quadbench.nightly.webhook import WEBHOOK_VARIABLE
 from quadbench.observer import Observer
+from quadbench.results.engine import has_password
 from quadbench.results.frozen import freeze, frozen_name
 from quadbench.results.storage import require_writable
 from quadbench.study.chosen import choose
@@ -106,7 +107,7 @@ def _perform(options: argparse.Namespace, path: Path) -> int:
             print_note(f"night {night_id} is not over; to go on: {again}")
             raise
     is_told = write_outputs(options, performed, options.layout)
-    return exit_code(performed.night.rulings) or (0 if is_told else ERROR)
+    return exit_code(performed.night) or (0 if is_told else ERROR)
 
 
 @contextmanager
@@ -150,7 +151,15 @@ def _schedule(options: argparse.Namespace, path: Path) -> int:
 
 
 def _carried(options: argparse.Namespace) -> list[str]:
-    """Return the options that a scheduled night is performed with."""
+    """Return the options that a scheduled night is performed with.
+
+    Raises:
+        UserError: the address of the farm's database has a password, which whoever reads the schedule would see.
+    """
+    if options.farm and has_password(options.farm):
+        hint = "leave the password out, and put it into ~/.pgpass of the user who performs the night"
+        message = "the address of the farm's database has a password, which whoever reads the schedule would see"
+        raise UserError(message, hint=hint)
     budget = duration_word(options.budget) if options.budget else None
     values = {"--farm": options.farm, "--budget": budget, "--junit": options.junit, "--markdown": options.markdown}
     words = [word for name, value in values.items() if value for word in (name, str(value))]

@@ -117,6 +117,7 @@ def _compare(order: CompareOrder, compiled: Sequence[CompileAnswer], address: st
     manner = Manner(
         looks=order.looks,
         goals=order.goals,
+        tasks=order.tasks,
         conduct=order.conduct,
         compiled=_fetched(compiled, host),
         keep_files=partial(send_launch, layout=host.layout, store=host.store),

@@ -72,7 +72,8 @@ class SideOrder:
 class CompareOrder:
     """Launch two sides in turn on one device, for a case, until all goals are reached or the looks are through.
 
-    `word` is what people call the device, and `target` another of its profile's targets than the first.
+    `word` is what people call the device, and `target` another of its profile's targets than the first. `tasks` are those that
+    are run of the ones that both have; none means all.
     """
 
     kind: Literal["compare"] = "compare"
@@ -82,6 +83,7 @@ class CompareOrder:
     b: SideOrder
     looks: Looks
     goals: tuple[Goal, ...]
+    tasks: tuple[_Word, ...]
     conduct: Conduct
     target: _Word | None = None
 

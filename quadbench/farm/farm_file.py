@@ -73,6 +73,12 @@ class FarmFile(Spec):
                 for number, value in enumerate(values)
                 if value in values[:number]
             ]
+        serials = {device.serial: number for number, device in enumerate(devices)}
+        problems += [
+            Problem(location=(number, "name"), reason=f"'{device.name}' is the serial of another phone; expected another")
+            for number, device in enumerate(devices)
+            if serials.get(device.name, number) != number
+        ]
         refuse(problems)
         return devices
 

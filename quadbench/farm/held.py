@@ -98,11 +98,11 @@ def held(
         stack.callback(remove_token, device, database, by_address[device.facts.address])
 
     with ExitStack() as stack:
-        taken = each_or_left_out(devices, take, left_out)
-        stack.enter_context(_heartbeat(leases, [(device, by_address[device.facts.address]) for device in taken], lease_s))
-        taken = each_or_left_out(taken, mark, left_out)
-        by_address = {device.facts.address: by_address[device.facts.address] for device in taken}
-        job = Held(leases=leases, database=database, by_address=by_address)
+        work = [(device, by_address[device.facts.address]) for device in each_or_left_out(devices, take, left_out)]
+        stack.enter_context(_heartbeat(leases, work, lease_s))
+        taken = each_or_left_out([device for device, _ in work], mark, left_out)
+        _give_others_back(leases, work, taken)
+        job = Held(leases=leases, database=database, by_address={device.facts.address: lease for device, lease in work})
         with nullcontext() if to_examine else _health_noted(inventory, taken, job.faults):
             yield job
 
@@ -168,6 +168,13 @@ def _health_noted(inventory: Inventory, devices: Sequence[Device], faults: Mappi
                     inventory.note_job(device, fault)
 
 
+def _give_others_back(leases: Leases, work: list[tuple[Device, Lease]], taken: Sequence[Device]) -> None:
+    """Give back the devices that a job does without: others may have them now."""
+    for device, lease in [one for one in work if one[0] not in taken]:
+        work.remove((device, lease))
+        _end(leases, lease)
+
+
 def _end(leases: Leases, lease: Lease) -> None:
     with _warned(f"the lease of '{lease.device}' ends by itself"):
         leases.end(lease)
@@ -183,20 +190,23 @@ def _warned(consequence: str) -> Iterator[None]:
 
 
 @contextmanager
-def _heartbeat(leases: Leases, work: Sequence[tuple[Device, Lease]], lease_s: float | None) -> Iterator[None]:
-    """Renew leases until the block ends; what a lost device still runs is ended, so that it disturbs nobody."""
+def _heartbeat(leases: Leases, work: list[tuple[Device, Lease]], lease_s: float | None) -> Iterator[None]:
+    """Renew leases until the block ends, or they are taken from the list; what a lost device still runs is ended, so that it
+    disturbs nobody.
+    """
     ended = threading.Event()
 
     def beat() -> None:
-        kept = list(work)
-        while kept and not ended.wait(lease_time_s(lease_s) / _BEATS):
-            for device, lease in list(kept):
+        lost = set[str]()
+        while not ended.wait(lease_time_s(lease_s) / _BEATS):
+            for device, lease in [one for one in work if one[1].device not in lost]:
                 try:
                     leases.renew(lease, lease_s)
                 except LeaseError as error:
-                    log.warning("%s: %s", device.facts.address, error.message)
-                    kept.remove((device, lease))
-                    device.close()
+                    lost.add(lease.device)
+                    if (device, lease) in work:
+                        log.warning("%s: %s", device.facts.address, error.message)
+                        device.close()
                 except QuadbenchError as error:
                     log.warning("%s: its lease was not renewed: %s", device.facts.address, error.message)
 

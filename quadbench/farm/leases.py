@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
+from quadbench.devices.addresses import LocalAddress, VirtualAddress, parse_address, virtual_serial
 from quadbench.errors import LeaseError, UserError
 from quadbench.farm.lease import (
     Claim,
@@ -29,6 +30,7 @@ from quadbench.host import host_name, is_dead, process_mark
 from quadbench.results.engine import insertion, now_of, reading, writing
 from quadbench.results.tables import IdentityRow, LeaseRow
 from quadbench.spec import number_variable
+from quadbench.target.profile import LOCAL_NAME, load_profile
 
 LEASE_VARIABLE = "QUADBENCH_LEASE_S"
 _LEASE_S = 120.0  # a database may be away for a minute
@@ -155,6 +157,20 @@ def lease_time_s(asked: float | None = None) -> float:
         UserError: the variable holds another thing than a number of seconds from 2 to 3600.
     """
     return asked if asked is not None else number_variable(LEASE_VARIABLE, usual=_LEASE_S, least=2.0, most=3600.0)
+
+
+def leased_name(address: str) -> str | None:
+    """Return the name under which this machine or a virtual device is leased, by its address; None for any other device.
+
+    Raises:
+        UserError, SpecError: it is no address, or that of a virtual device without a profile that can be read.
+    """
+    match parse_address(address):
+        case VirtualAddress(profile=profile):
+            return lease_name("virtual", virtual_serial(load_profile(profile)))
+        case LocalAddress():
+            return lease_name("local", LOCAL_NAME)
+    return None
 
 
 def lease_name(family: str, serial: str) -> str:

@@ -5,9 +5,7 @@ A job needs one word. It runs wherever that word is served, so that jobs are loo
 
 from collections.abc import Mapping
 
-from quadbench.farm.selection import Wish
-
-_NAME_KEYS = ("name", "profile")  # what a wish without key means
+from quadbench.farm.selection import NAME_KEYS, Wish
 
 
 def capability_need(capability: str) -> str:
@@ -27,7 +25,7 @@ def wish_need(wish: Wish) -> str:
 
 def needs_served(device: str, labels: Mapping[str, str]) -> frozenset[str]:
     """Return every need that a device with these labels serves: just those wishes that `Wish.fits`."""
-    named = {_wished("", labels[key]) for key in _NAME_KEYS if key in labels}
+    named = {_wished("", labels[key]) for key in NAME_KEYS if key in labels}
     return frozenset({device_need(device), *named, *(_wished(key, value) for key, value in labels.items())})
 
 

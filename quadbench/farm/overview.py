@@ -7,17 +7,16 @@ from datetime import datetime
 from pathlib import Path
 
 from quadbench.devices import DeviceRow
-from quadbench.devices.addresses import LocalAddress, VirtualAddress, needs_server, parse_address, virtual_serial
+from quadbench.devices.addresses import needs_server
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.farm.farm_file import ExpectedPhone
 from quadbench.farm.health import Health, PhoneCondition
 from quadbench.farm.inventory import PHONE_FAMILY, READY, Inventory, InventoryPhone, Sighting
 from quadbench.farm.lease import Claim, Claims
-from quadbench.farm.leases import Leases, lease_name
+from quadbench.farm.leases import Leases, lease_name, leased_name
 from quadbench.host import host_name
 from quadbench.results.engine import database_of, open_engine, open_for_reading
 from quadbench.results.layout import Layout
-from quadbench.target.profile import LOCAL_NAME, load_profile
 
 GONE, MISSING = "gone", "missing"  # seen once; expected and not there
 
@@ -140,13 +139,9 @@ def device_named(word: str, phones: Sequence[FarmPhone]) -> str:
     """
     if needs_server(word):
         return phone_named(word, phones).seen.device
-    match parse_address(word):
-        case LocalAddress():
-            return lease_name("local", LOCAL_NAME)
-        case VirtualAddress(profile=profile):
-            return lease_name("virtual", virtual_serial(load_profile(profile)))
-        case _:
-            raise UserError(f"'{word}' is at a service, where nobody needs to keep a device", hint="see: quadbench devices")
+    if name := leased_name(word):
+        return name
+    raise UserError(f"'{word}' is at a service, where nobody needs to keep a device", hint="see: quadbench devices")
 
 
 def sighting_of(row: DeviceRow, host: str) -> Sighting:

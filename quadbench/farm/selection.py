@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from quadbench.errors import DeviceNotFoundError
 
+NAME_KEYS = ("name", "profile")  # what a wish without key means
 KEYS = ("name", "serial", "profile", "model", "chip", "android", "abi", "host")
 _COUNTED = re.compile(r"(?P<what>[^*]+)\*(?P<count>[1-9]\d{0,3})")
 
@@ -24,7 +25,7 @@ class Wish:
 
     def fits(self, labels: Mapping[str, str]) -> bool:
         """Say whether a device with these labels is one of those."""
-        keys = ("name", "profile") if self.key is None else (self.key,)
+        keys = NAME_KEYS if self.key is None else (self.key,)
         return any(labels.get(key, "").casefold() == self.value.casefold() for key in keys)
 
 

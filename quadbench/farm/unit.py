@@ -7,7 +7,7 @@ from quadbench.errors import UserError, shown
 
 ENVIRONMENT_FILE = Path("/etc/quadbench/worker.env")
 DRAIN_S = 3600  # more than most jobs take; who is cut off loses one attempt
-
+_USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
 
 _UNIT = """\
 [Unit]
@@ -65,9 +65,30 @@ def systemd_unit(program: Path, user: str, drain_s: int = DRAIN_S) -> str:
     is killed, and tried again. A worker that was called wrongly, or lacks a package, is not started again.
 
     Raises:
-        UserError: no user has such a name.
+        UserError: no user has such a name, or the program's path is not printable.
     """
-    if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,30}", user):
+    return _UNIT.format(program=unit_word(str(program)), user=user_name(user), drain_s=drain_s, environment_file=ENVIRONMENT_FILE)
+
+
+def user_name(user: str) -> str:
+    """Return the name of a user; raises UserError where no user has such a name."""
+    if not _USER.fullmatch(user):
         raise UserError(f"{shown(user)} is no user's name; expected one as quadbench")
-    word = str(program).replace("%", "%%")  # which begins a specifier
-    return _UNIT.format(program=f'"{word}"', user=user, drain_s=drain_s, environment_file=ENVIRONMENT_FILE)
+    return user
+
+
+def unit_word(word: str) -> str:
+    """Return a word of a command as systemd takes it: quoted, `%` and `$` no signs of specifiers and variables.
+
+    Raises:
+        UserError: as `one_line`.
+    """
+    text = one_line(word).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{text}"'
+
+
+def one_line(text: str) -> str:
+    """Return a text that stays on its line; raises UserError where it has a line end, or anything else that is not printable."""
+    if not text.isprintable():
+        raise UserError(f"{shown(text)} cannot stand in a unit or a crontab; expected printable characters")
+    return text

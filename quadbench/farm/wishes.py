@@ -1,10 +1,12 @@
 """Wishes: the words of --devices -> addresses, with a free phone for every wish and a serial for every name of farm.yaml."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from quadbench.devices import list_devices
+from quadbench.errors import UserError
 from quadbench.farm.farm_file import expected_phones
-from quadbench.farm.overview import overview
+from quadbench.farm.overview import FarmPhone, overview, phone_named
 from quadbench.farm.selection import chosen, parse_wish
 from quadbench.host import user_and_host
 from quadbench.results.layout import Layout
@@ -24,9 +26,15 @@ def addresses_for(words: Sequence[str], layout: Layout) -> list[str]:
     if not wishes:
         return [serials.get(word, word) for word in words]
     named = {word: serials.get(word, word) for word in words if word not in wishes}
-    taken = {address.partition("?")[0].rpartition("@")[2] for address in named.values()}
-    owner = user_and_host()
-    phones = [phone for phone in overview(list_devices(), expected, layout) if phone.is_free_for(owner)]
-    free = {phone.seen.address: phone.labels for phone in phones if phone.seen.serial not in taken}
+    phones, owner = [phone for phone in overview(list_devices(), expected, layout) if phone.is_here], user_and_host()
+    taken = {serial for address in named.values() if (serial := _serial_at(address, phones))}
+    free = {phone.seen.address: phone.labels for phone in phones if phone.is_free_for(owner) and phone.seen.serial not in taken}
     given = dict(zip(wishes, chosen(tuple(wishes.values()), free), strict=True))
     return [address for word in words for address in (given[word] if word in given else [named[word]])]
+
+
+def _serial_at(address: str, phones: Sequence[FarmPhone]) -> str | None:
+    """Return the serial of the phone here that an address means; None where it means none, or any of several."""
+    with suppress(UserError):
+        return phone_named(address.partition("?")[0].rpartition("@")[2], phones).seen.serial
+    return None

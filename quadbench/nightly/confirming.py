@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 from quadbench.artifacts import Bundle, Stored
 from quadbench.artifacts.night import Measurement, Ruling, RulingKind, Subject
-from quadbench.errors import QuadbenchError
+from quadbench.errors import QuadbenchError, StorageError
 from quadbench.measure import Budget
-from quadbench.nightly.figures import FigureName, is_exact, limit_of
+from quadbench.nightly.figures import FigureName, is_exact, limit_of, tasks_of
 from quadbench.nightly.judging import rulings_on
 from quadbench.nightly.launcher import Launched, Launcher, Wanted, with_second_try
 from quadbench.nightly.past import REMEMBERED
@@ -37,11 +37,12 @@ class Judged:
 
     @property
     def goals(self) -> tuple[Goal, ...]:
-        """Return the figures of which a confirmation shall tell whether they changed: without one, the time for an image."""
+        """Return the figures of which a confirmation shall tell whether they changed; for vague ones, the time for an image."""
         said = self.said
-        open_ones = [one for one in said.suspects if not (one.known or one.is_vague or is_exact(one.key))]
-        goals = tuple(Goal(task=one.task, key=one.key, limit=limit_of(one.key, said.limits)) for one in open_ones)
-        return goals or (Goal(task=ALL_TASKS, key=PRIMARY, limit=limit_of(PRIMARY, said.limits)),)
+        names = {one.name for one in said.suspects if not (one.known or one.is_vague or is_exact(one.key))}
+        if not names or any(one.is_vague for one in said.suspects):
+            names.add((ALL_TASKS, PRIMARY))
+        return tuple(Goal(task=task, key=key, limit=limit_of(key, said.limits)) for task, key in sorted(names))
 
 
 def judged(night_id: str, cases: Sequence[PlannedCase], nights: Nights) -> list[Judged]:
@@ -54,16 +55,17 @@ def judged(night_id: str, cases: Sequence[PlannedCase], nights: Nights) -> list[
 
 def confirmed(suspected: Sequence[Judged], launcher: Launcher, budget: Budget | None) -> dict[Key, Launched]:
     """Have what is suspected launched in turn with the last good files; return what came of it by case and address."""
-    wanted, launched = dict[tuple[str, Subject, Subject], Wanted](), dict[Key, Launched]()
+    wanted, launched = dict[tuple[str, Subject, Subject, tuple[str, ...]], Wanted](), dict[Key, Launched]()
     for one in suspected:
         name, address, last_good = one.case.name, one.tonight.address, one.said.last_good
         if last_good is None:
             continue
-        key = name, last_good, one.tonight.subject
+        key = name, last_good, one.tonight.subject, tasks_of(one.tonight)
         try:
-            before = wanted.get(key) or _wanted(one.case, last_good, one.tonight.subject, launcher)
-        except QuadbenchError as error:  # the files are not there any more
-            launched[name, address] = Launched(case=name, word=address, why=str(error))
+            before = wanted.get(key) or _wanted(one.case, last_good, one.tonight, launcher)
+        except QuadbenchError as error:  # the files are not there any more, or cannot be reached
+            is_open = isinstance(error, StorageError)
+            launched[name, address] = Launched(case=name, word=address, why=str(error), is_open=is_open)
         else:
             goals = tuple(dict.fromkeys((*before.goals, *one.goals)))
             wanted[key] = replace(before, words=(*before.words, address), goals=goals)
@@ -83,9 +85,9 @@ def rule(one: Judged, launched: Launched | None, lacking: Mapping[FigureName, st
         comparison=launched.comparison if launched and is_enough else None,
         owner=one.case.owner,
         now=datetime.now(UTC),
+        why=launched.why if launched else None,
     )
-    why = launched.why if launched else None
-    nights.rule(_with_reason(ruling, why, one.case.left_out) for ruling in rulings)
+    nights.rule(_with_left_out(ruling, one.case.left_out) for ruling in rulings)
 
 
 def is_unmeasured(ruling: Ruling) -> bool:
@@ -93,10 +95,8 @@ def is_unmeasured(ruling: Ruling) -> bool:
     return ruling.kind is RulingKind.MISSING and ruling.task is None
 
 
-def _with_reason(ruling: Ruling, why: str | None, left_out: str | None) -> Ruling:
-    """Say also why what would have told could not, and of all figures together which tasks they leave out."""
-    if why and ruling.kind is RulingKind.INCONCLUSIVE:
-        ruling = replace(ruling, cause=f"{ruling.cause}: {why}")
+def _with_left_out(ruling: Ruling, left_out: str | None) -> Ruling:
+    """Say also of all figures together which tasks they leave out."""
     return replace(ruling, cause=f"{ruling.cause}; {left_out}") if left_out and ruling.task is None else ruling
 
 
@@ -108,9 +108,10 @@ def _said(tonight: Measurement, case: PlannedCase, nights: Nights) -> Suspicion:
     return suspicion(tonight, history, rulings, nights.acknowledgements(tonight.case), case.limits)
 
 
-def _wanted(case: PlannedCase, last_good: Subject, tonight: Subject, launcher: Launcher) -> Wanted:
-    a, b = (_chosen(case, what, subject, launcher) for what, subject in (("last good", last_good), ("tonight", tonight)))
-    return Wanted(case=case.name, a=a, b=b, words=(), looks=LOOKS)
+def _wanted(case: PlannedCase, last_good: Subject, tonight: Measurement, launcher: Launcher) -> Wanted:
+    sides = (("last good", last_good), ("tonight", tonight.subject))
+    a, b = (_chosen(case, what, subject, launcher) for what, subject in sides)
+    return Wanted(case=case.name, a=a, b=b, words=(), looks=LOOKS, tasks=tasks_of(tonight))
 
 
 def _chosen(case: PlannedCase, what: str, subject: Subject, launcher: Launcher) -> Chosen:

@@ -1,21 +1,21 @@
-"""Ending: the rulings of a night -> the exit code that says in one number what came of it; pure."""
+"""Ending: a night -> the exit code that says in one number what came of it; pure."""
 
-from collections.abc import Iterable
-
-from quadbench.artifacts.night import Ruling, RulingKind
+from quadbench.artifacts.night import Night, RulingKind
+from quadbench.report.night_findings import WORST_FIRST
 
 ERROR = 1
-EXIT_CODES = {
+_EXIT_CODES = {
     RulingKind.REGRESSION: 2,
-    RulingKind.MISSING: 4,
     RulingKind.INCONCLUSIVE: 3,
+    RulingKind.MISSING: 4,
     RulingKind.ENVIRONMENT: 5,
     RulingKind.IMPROVEMENT: 0,
-    RulingKind.CLEAN: 0,
-}  # what counts most is first
+}
 
 
-def exit_code(rulings: Iterable[Ruling]) -> int:
-    """Return the exit code of what counts most among the rulings of a night; 0 where there are none."""
-    kinds = {ruling.kind for ruling in rulings}
-    return next((code for kind, code in EXIT_CODES.items() if kind in kinds), 0)
+def exit_code(night: Night) -> int:
+    """Return the exit code of what counts most among a night's rulings: ERROR where that is 0 and a measurement has none."""
+    kinds = {ruling.kind for ruling in night.rulings}
+    ruled = {(ruling.case, ruling.device) for ruling in night.rulings}
+    is_whole = all((one.case, one.device) in ruled for one in night.measurements)
+    return next((_EXIT_CODES[kind] for kind in WORST_FIRST if kind in kinds), 0) or (0 if is_whole else ERROR)

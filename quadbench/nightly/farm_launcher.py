@@ -7,7 +7,7 @@ performs the night again finds them, and waits for those that tell the same.
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import count
@@ -22,11 +22,15 @@ from quadbench.dispatch.submission import Farm, to_build
 from quadbench.errors import ArtifactError, DeviceNotFoundError, QuadbenchError, StorageError, UnknownNameError, UserError
 from quadbench.farm.accounts import answers
 from quadbench.farm.job import Job, JobKind, JobState
+from quadbench.farm.job_rows import ReadJobs
 from quadbench.farm.job_status import listed_jobs
 from quadbench.farm.jobs import JobQueue, check_job
-from quadbench.farm.need import needs_served
+from quadbench.farm.lease import Claims
+from quadbench.farm.leases import Leases
+from quadbench.farm.need import capability_need, needs_served
 from quadbench.farm.store.artifacts import fetch, send
 from quadbench.farm.store.launches import fetch_run
+from quadbench.farm.workers import Workers
 from quadbench.host import user_and_host
 from quadbench.kits.store import find
 from quadbench.measure import Budget
@@ -42,8 +46,10 @@ from quadbench.rollout.recovery import WAIT_S
 from quadbench.study.chosen import Chosen, measured_alike
 
 _LOOK_S = 1.0
+_UNREAD = "is not in the queue, or cannot be read there"
 _IN_A_BATCH = 300  # comparisons, so that with what they need they can be listed at once
-_GONE = f"no worker has had the device for {WAIT_S / 60:g} minutes"
+
+_Need = tuple[str, str]  # what a job needs, and the quadbench that it is for
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +77,7 @@ class OfFarm:
     farm: Farm
     layout: Layout
     observer: Observer
-    _gone_since: dict[str, float] = field(default_factory=dict)  # by what a job needs
+    _gone_since: dict[_Need, float] = field(default_factory=dict)  # by what jobs need
 
     def bundle(self, digest: str) -> Stored[Bundle]:
         """Return a bundle of the farm's store, or of this results folder if it lies there."""
@@ -80,19 +86,23 @@ class OfFarm:
     def launched(self, wanted: Sequence[Wanted], budget: Budget | None) -> Iterator[Launched]:
         """Yield what came of each thing wanted. The queue tries again what was spoilt; what waits for too long is cancelled."""
         work = list[_ToLaunch]()
-        for one in wanted:
-            for done in self._work_of(one):
+        for asked in wanted:
+            for done in self._work_of(asked):
                 if isinstance(done, Launched):
                     yield done
                 else:
                     work.append(done)
-        there = {told: job for told, job in self._jobs().items() if not _is_lost(job)}
+        there = {told: job for told, job in self._comparisons().items() if not _is_lost(job)}
         self._submit([one for one in work if one.told not in there])
-        there = self._jobs()
-        pending = {there[one.told].id: one for one in work}
+        there, pending = self._comparisons(), dict[int, _ToLaunch]()
+        for one in work:
+            if job := there.get(one.told):
+                pending[job.id] = one
+            else:
+                yield Launched(case=one.case, word=one.word, why=f"its job {_UNREAD}")
         while pending:
-            for job in self._ended(set(pending), budget):
-                yield self._came(job, pending.pop(job.id))
+            for job_id, ended in self._ended(set(pending), budget).items():
+                yield self._came(job_id, ended, pending.pop(job_id))
 
     def _work_of(self, wanted: Wanted) -> Iterator[_ToLaunch | Launched]:
         """Say what a farm does for it, device by device; a device that is wrong, or not there, costs no other."""
@@ -112,6 +122,7 @@ class OfFarm:
                     b=b,
                     looks=wanted.looks,
                     goals=wanted.goals,
+                    tasks=wanted.tasks,
                     conduct=Conduct(),
                     target=asked.target,
                 )
@@ -122,8 +133,9 @@ class OfFarm:
                     check_job(new)
                 yield _ToLaunch(case=wanted.case, word=word, demand=demand, builds=builds)
             except QuadbenchError as error:
-                may_pass = isinstance(error, (DeviceNotFoundError, StorageError))
-                yield Launched(case=wanted.case, word=word, why=str(error), may_pass=may_pass)
+                is_open = isinstance(error, StorageError)
+                may_pass = is_open or isinstance(error, DeviceNotFoundError)
+                yield Launched(case=wanted.case, word=word, why=str(error), may_pass=may_pass, is_open=is_open)
 
     def _side(self, chosen: Chosen, profile: str, measure: Measure) -> tuple[SideOrder, BuildOrder | None]:
         """Return what a farm is told of a side, and what has to be built for it; what is here is sent."""
@@ -149,59 +161,78 @@ class OfFarm:
         )
         return side, build
 
-    def _jobs(self) -> dict[str, Job]:
+    def _comparisons(self) -> dict[str, Job]:
         """Return the comparisons among the night's jobs by what they are told, of equal ones the latest."""
-        jobs = [job for run_id in self._run_ids() for job in listed_jobs(self.farm.engine, run_id).jobs]
+        jobs = [job for listed in self._listed() for job in listed.jobs]
         return {_as_text(job.payload): job for job in jobs if job.kind is JobKind.COMPARE}
 
-    def _run_ids(self) -> list[str]:
-        """Return the ids under which the night has jobs."""
-        ids = list[str]()
+    def _listed(self) -> Iterator[ReadJobs]:
+        """Yield the night's jobs, those of each id under which it has some."""
         for number in count(1):
-            run_id = self.night_id if number == 1 else f"{self.night_id}.{number}"
             try:
-                listed_jobs(self.farm.engine, run_id)
+                yield listed_jobs(self.farm.engine, self._run_id(number))
             except UnknownNameError:
-                return ids
-            ids.append(run_id)
-        return ids
+                return
+
+    def _run_id(self, number: int) -> str:
+        return self.night_id if number == 1 else f"{self.night_id}.{number}"
 
     def _submit(self, work: Sequence[_ToLaunch]) -> None:
-        queue, owner, there = JobQueue(self.farm.engine), user_and_host(), len(self._run_ids())
+        queue, owner, there = JobQueue(self.farm.engine), user_and_host(), len(list(self._listed()))
         for start in range(0, len(work), _IN_A_BATCH):
             batch, number = work[start : start + _IN_A_BATCH], there + start // _IN_A_BATCH + 1
             builds = {build.bundle: build for one in batch for build in one.builds}
             jobs = planned(list(builds.values()), [one.demand for one in batch])
-            queue.submit(self.night_id if number == 1 else f"{self.night_id}.{number}", jobs, owner, version("quadbench"))
+            queue.submit(self._run_id(number), jobs, owner, version("quadbench"))
 
-    def _ended(self, pending: set[int], budget: Budget | None) -> list[Job]:
-        """Wait a moment, and return the jobs that have ended; those for which there is no time or no device are cancelled."""
+    def _ended(self, pending: set[int], budget: Budget | None) -> dict[int, Job | None]:
+        """Wait a moment, and return the jobs that have ended, by id; None for one that the queue does not list any more.
+
+        Those for which there is no time, or nobody who could do them, are cancelled.
+        """
         time.sleep(_LOOK_S)
         try:
-            jobs = [job for job in self._jobs().values() if job.id in pending]
+            night = {job.id: job for listed in self._listed() for job in listed.jobs}
+            jobs = [night[job_id] for job_id in sorted(pending & night.keys())]
+            served = self._served()
             for job in jobs:
-                if job.state is JobState.WAITING and (why := self._why_not(job, budget)):
+                if job.state is JobState.WAITING and (why := self._why_not(job, night, served, budget)):
                     JobQueue(self.farm.engine).cancel(job.id, why)
         except StorageError as error:
             log.warning("the queue is not reached: %s", error)
-            return []
+            return {}
         running = ", ".join(f"{job.payload.get('case')} at {job.seat}" for job in jobs if job.state is JobState.RUNNING)
         self.observer.step("farm", f"{len(jobs)} comparisons are left; {running or 'none'} running")
-        return [job for job in jobs if job.state.is_end]
+        return {job.id: job for job in jobs if job.state.is_end} | dict.fromkeys(pending - night.keys())
 
-    def _why_not(self, job: Job, budget: Budget | None) -> str | None:
+    def _why_not(self, job: Job, night: Mapping[int, Job], served: Set[_Need], budget: Budget | None) -> str | None:
         """Say why a job that waits shall not wait any longer; None where it shall."""
         if budget and budget.left_s <= 0:
             return f"{NO_TIME} it"
-        served = {need for device in self.farm.devices for need in needs_served(device.name, device.labels)}
-        if job.needs in served:
-            self._gone_since.pop(job.needs, None)
-            return None
-        since = self._gone_since.setdefault(job.needs, time.monotonic())
-        return _GONE if time.monotonic() - since > WAIT_S else None
+        now = time.monotonic()
+        for needs in sorted(_needs(job, night)):
+            if needs in served:
+                self._gone_since.pop(needs, None)
+            elif now - self._gone_since.setdefault(needs, now) > WAIT_S:
+                return f"no worker of quadbench {needs[1]} has had the {needs[0]} for {WAIT_S / 60:g} minutes"
+        return None
 
-    def _came(self, job: Job, work: _ToLaunch) -> Launched:
+    def _served(self) -> set[_Need]:
+        """Return what workers serve that gave a sign of life lately; a device that somebody keeps from them is not served."""
+        standing, served = Leases(self.farm.engine).standing(), set[_Need]()
+        for worker in (known.worker for known in Workers(self.farm.engine).known() if known.is_here):
+            needs = set(map(capability_need, worker.capabilities))
+            for device in worker.devices:
+                reservation = standing.get(device.name, Claims()).reservation
+                if reservation is None or reservation.owner.endswith(f"@{worker.host}"):
+                    needs |= needs_served(device.name, device.labels)
+            served |= {(need, worker.version) for need in needs}
+        return served
+
+    def _came(self, job_id: int, job: Job | None, work: _ToLaunch) -> Launched:
         """Take a job's answer, with the files of its runs; what is wrong with it costs no other."""
+        if job is None:
+            return Launched(case=work.case, word=work.word, why=f"job {job_id} {_UNREAD}")
         if job.state is not JobState.DONE:
             return Launched(case=work.case, word=work.word, why=f"job {job.id} {job.state}: {job.reason or 'no reason'}")
         try:
@@ -212,7 +243,8 @@ class OfFarm:
             self._fetch(answer)
             write_comparison(versus, self.layout)
         except (ArtifactError, ValueError) as error:
-            return Launched(case=work.case, word=work.word, why=f"the answer of job {job.id} cannot be used: {error}")
+            why, is_open = f"the answer of job {job.id} cannot be used: {error}", isinstance(error, StorageError)
+            return Launched(case=work.case, word=work.word, why=why, may_pass=is_open, is_open=is_open)
         runs = answer.runs[0].run_id, answer.runs[1].run_id
         return Launched(
             case=work.case, word=work.word, device=job.seat, versus=device, comparison=versus.comparison_id, runs=runs
@@ -224,6 +256,17 @@ class OfFarm:
             for fault in fetch_run(run.run_id, self.layout, self.farm.store).refused:
                 log.warning("%s", fault)
             keep_fetched(self.layout, run)
+
+
+def _needs(job: Job, night: Mapping[int, Job]) -> set[_Need]:
+    """Return what a job that waits needs, and what those need that it waits for."""
+    behind, seen = [job], dict[int, Job]()
+    while behind:
+        one = behind.pop()
+        if one.id not in seen and one.state is JobState.WAITING:
+            seen[one.id] = one
+            behind += [night[job_id] for job_id in one.after if job_id in night]
+    return {(one.needs, one.version) for one in seen.values()}
 
 
 def _is_lost(job: Job) -> bool:

@@ -2,13 +2,13 @@
 
 import math
 
-from quadbench.artifacts.night import Point
+from quadbench.artifacts.night import Measurement, Point
 from quadbench.artifacts.picture_metrics import PICTURE_METRICS
 from quadbench.artifacts.scores import Better
 from quadbench.nightly.night_file import Limits
 from quadbench.report.kpi import KPI_UNITS
 from quadbench.report.night_words import directions
-from quadbench.report.sides import EXACT, PSNR, SIZES
+from quadbench.report.sides import ALL_TASKS, EXACT, PRIMARY, PSNR, SIZES
 from quadbench.report.units import decibels, number, show
 
 FigureName = tuple[str, str]  # a task, and a key as report.kpi names figures
@@ -17,6 +17,11 @@ FigureName = tuple[str, str]  # a task, and a key as report.kpi names figures
 def name_of(point: Point) -> FigureName:
     """Return what a point is a value of."""
     return point.task, point.key
+
+
+def tasks_of(night: Measurement) -> tuple[str, ...]:
+    """Return the tasks that a night has measured, by name, over which a figure of all tasks together is the mean."""
+    return tuple(sorted(point.task for point in night.points if point.key == PRIMARY and point.task != ALL_TASKS))
 
 
 def is_exact(key: str) -> bool:

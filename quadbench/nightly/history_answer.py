@@ -50,11 +50,11 @@ def last_change(history: CaseHistory, now: datetime) -> Change | None:
 def answer(histories: Sequence[CaseHistory], now: datetime) -> tuple[str, ...]:
     """Say what changed last, the devices on which it did alike together, what is open first; and where nothing did."""
     changes = [change for history in histories if (change := last_change(history, now))]
-    ordered = sorted(sorted(changes, key=_alike), key=lambda change: (change.is_open, change.segment.first), reverse=True)
-    told = [_told(list(alike)) for _, alike in groupby(ordered, key=_alike)]
+    together = [list(alike) for _, alike in groupby(sorted(changes, key=_alike), key=_alike)]
+    ordered = sorted(together, key=lambda alike: (alike[0].is_open, min(one.segment.since for one in alike)), reverse=True)
     changed = {(one.history.case, one.history.device) for one in changes}
     steady = [one for one in histories if (one.case, one.device) not in changed]
-    return (*told, *_nothing(steady))
+    return (*map(_told, ordered), *_nothing(steady))
 
 
 def _alike(change: Change) -> tuple[object, ...]:
@@ -98,4 +98,4 @@ def _word_on(
         for word in reversed(acknowledged)
         if word.until > now and word.task in (None, figure.task) and word.key in (None, figure.key)
     )
-    return next((word for word in about if word.night >= segment.first), None)
+    return next((word for word in about if word.since >= segment.since or word.night == segment.first), None)

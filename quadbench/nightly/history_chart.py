@@ -204,4 +204,4 @@ class _Plot:
 
 
 def _is_covered(night: Measurement, word: Acknowledgement) -> bool:
-    return word.night <= night.night and night.measured_at < word.until
+    return word.since <= night.measured_at < word.until

@@ -9,7 +9,7 @@ from quadbench.nightly.past import NIGHTS_DOUBTS
 from quadbench.nightly.suspicion import RULES, Suspect, Suspicion
 from quadbench.report.night_words import directions
 from quadbench.report.units import between, change, plural
-from quadbench.report.versus import VersusDevice
+from quadbench.report.versus import VersusDevice, primary_row
 from quadbench.statistics import Comparison, Verdict
 from quadbench.statistics.within import verdict_within
 
@@ -17,17 +17,25 @@ _PROVEN = {Verdict.WORSE: RulingKind.REGRESSION, Verdict.BETTER: RulingKind.IMPR
 _IN_TURN = " than on the last good files, launched in turn"
 _KNOWN = " than on the last good files, as an earlier night confirmed for these"
 _UNCONFIRMED = "it was not launched in turn with the last good files, which would tell"
+_UNDECIDED = "which does not decide it"
 
 
 def rulings_on(
-    suspicion: Suspicion, *, confirmed: VersusDevice | None, comparison: str | None, owner: str | None, now: datetime
+    suspicion: Suspicion,
+    *,
+    confirmed: VersusDevice | None,
+    comparison: str | None,
+    owner: str | None,
+    now: datetime,
+    why: str | None = None,
 ) -> tuple[Ruling, ...]:
     """Rule on a case on a device: one ruling on all figures together, and one on each figure that was suspected or is not clean.
 
     `confirmed` is what came of launching the last good subject (A) and tonight's (B) in turn, which the id `comparison` names;
-    both are None where that was not done. What it proves of a figure that was not suspected counts too.
+    both are None where that was not done, and `why` says what went wrong with it. What it proves of a figure that was not
+    suspected counts too.
     """
-    judge = _Judge(suspicion=suspicion, confirmed=confirmed, comparison=comparison, owner=owner, now=now)
+    judge = _Judge(suspicion=suspicion, confirmed=confirmed, comparison=comparison, owner=owner, now=now, why=why)
     each = [ruling for suspect in suspicion.suspects if (ruling := judge.on_suspect(suspect))]
     each += judge.on_others() + [judge.ruling(RulingKind.MISSING, why, name) for name, why in suspicion.lost.items()]
     return (judge.on_all(len(each) - len(suspicion.lost)), *each)
@@ -57,6 +65,7 @@ class _Judge:
     comparison: str | None
     owner: str | None
     now: datetime
+    why: str | None
 
     def ruling(self, kind: RulingKind, cause: str, name: FigureName | tuple[None, None] = (None, None)) -> Ruling:
         """Rule on a figure, or on all."""
@@ -74,13 +83,13 @@ class _Judge:
             until = f"{suspicion.over.until:%Y-%m-%d}"
             return self.ruling(RulingKind.INCONCLUSIVE, f"all nights before were accepted until {until}, which is over")
         few = [suspect.why for suspect in suspicion.suspects if suspect.is_vague]
-        if few and self.confirmed is None:
-            return self.ruling(RulingKind.INCONCLUSIVE, f"the files are new, {few[0]}; {_UNCONFIRMED}")
+        if few and (undecided := self._undecided):
+            return self.ruling(RulingKind.INCONCLUSIVE, f"the files are new, {few[0]}; {undecided}")
         if not suspicion.nights:
             return self.ruling(RulingKind.CLEAN, "there is no night before it")
         figures = plural(len(suspicion.tonight.points) - apart, "figure")
         told = "launched in turn with the last good files" if few else f"by {plural(suspicion.nights, 'night')} before"
-        return self.ruling(RulingKind.CLEAN, f"{figures} as usual, {told}")
+        return replace(self.ruling(RulingKind.CLEAN, f"{figures} as usual, {told}"), comparison=self.comparison if few else None)
 
     def on_suspect(self, suspect: Suspect) -> Ruling | None:
         """Rule on a figure that was suspected; None where only too few nights raised the suspicion, and nothing is proven."""
@@ -97,13 +106,13 @@ class _Judge:
         return self._with(ruling, compared) if compared else ruling
 
     def on_others(self) -> list[Ruling]:
-        """Rule on the figures that nobody suspected and that launches in turn prove to have changed."""
+        """Rule on the figures that nobody suspected or accepts, and that launches in turn prove to have changed."""
         suspected = {suspect.name for suspect in self.suspicion.suspects}
         rulings = []
         for row in self.confirmed.rows if self.confirmed else ():
             name, compared = (row.task, row.key), row.comparison
             kind = _PROVEN.get(self._verdict(compared, row.key)) if compared else None
-            if kind and compared and name not in suspected:
+            if kind and compared and name not in suspected | self.suspicion.accepted:
                 rulings.append(self._with(self.ruling(kind, _said(compared, row.key) + _IN_TURN, name), compared))
         return rulings
 
@@ -118,7 +127,7 @@ class _Judge:
         if is_exact(suspect.key):
             return (RulingKind.REGRESSION if suspect.is_worse else RulingKind.IMPROVEMENT), suspect.why
         if compared is None:
-            return RulingKind.INCONCLUSIVE, f"{suspect.why}; {_UNCONFIRMED}"
+            return RulingKind.INCONCLUSIVE, f"{suspect.why}; {self._because(_UNCONFIRMED)}"
         launched = _said(compared, suspect.key) + _IN_TURN
         both = f"{suspect.why}; {launched}"
         match self._verdict(compared, suspect.key):
@@ -131,7 +140,19 @@ class _Judge:
             case Verdict.SAME:
                 return RulingKind.CLEAN, launched
             case Verdict.INCONCLUSIVE:
-                return RulingKind.INCONCLUSIVE, f"{both}, which does not decide it"
+                return RulingKind.INCONCLUSIVE, f"{both}, {self._because(_UNDECIDED)}"
+
+    @property
+    def _undecided(self) -> str | None:
+        """Say why launches in turn do not tell whether an image takes as long as with the last good files; None where they do."""
+        if self.confirmed is None:
+            return self._because(_UNCONFIRMED)
+        row = primary_row(self.confirmed)
+        is_told = row and row.comparison and self._verdict(row.comparison, row.key) is not Verdict.INCONCLUSIVE
+        return None if is_told else self._because(f"it was launched in turn with the last good files, {_UNDECIDED}")
+
+    def _because(self, told: str) -> str:
+        return f"{told}: {self.why}" if self.why else told
 
     def _compared(self, name: FigureName) -> Comparison | None:
         rows = self.confirmed.rows if self.confirmed else ()

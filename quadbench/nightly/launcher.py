@@ -28,7 +28,10 @@ _CONDUCT = Conduct(keep_going=True)
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Launches in turn that a night wants: of two sides, for a case, on the devices that words mean."""
+    """Launches in turn that a night wants: of two sides, for a case, on the devices that words mean.
+
+    `tasks` are those that both sides shall run of the ones that they have in common; none means all.
+    """
 
     case: str
     a: Chosen
@@ -36,6 +39,7 @@ class Wanted:
     words: tuple[str, ...]
     looks: Looks
     goals: tuple[Goal, ...] = ()
+    tasks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +47,7 @@ class Launched:
     """The outcome for a case on one device, in the comparison and the runs of both sides that are named; or why there is none.
 
     `device` is the name under which it is leased. `why` is None where all went well, and `may_pass` says that the device, or what
-    is around it, was the cause.
+    is around it, was the cause. It `is_open` where files could not be reached or written, which says nothing of case and device.
     """
 
     case: str
@@ -54,6 +58,7 @@ class Launched:
     runs: tuple[str, str] = ("", "")
     why: str | None = None
     may_pass: bool = False
+    is_open: bool = False
 
     @property
     def address(self) -> str | None:
@@ -120,7 +125,7 @@ class Here:
 
     def _launched(self, wanted: Wanted, words: Mapping[str, str]) -> Iterator[Launched]:
         """Launch on devices by their addresses; where one of them is so wrong that none could begin, on each by itself."""
-        manner = Manner(looks=wanted.looks, goals=wanted.goals, conduct=_CONDUCT)
+        manner = Manner(looks=wanted.looks, goals=wanted.goals, tasks=wanted.tasks, conduct=_CONDUCT)
         try:
             versus = compare(wanted.a, wanted.b, list(words), manner, layout=self.layout, observer=self.observer)
         except (UserError, MissingDependencyError) as error:
@@ -149,5 +154,6 @@ class Here:
 
 
 def _refused(wanted: Wanted, words: Mapping[str, str], error: QuadbenchError) -> Iterator[Launched]:
-    may_pass = error.transient or isinstance(error, (DeviceError, StorageError))
-    return (Launched(case=wanted.case, word=word, why=str(error), may_pass=may_pass) for word in words.values())
+    is_open = isinstance(error, StorageError)
+    may_pass = is_open or error.transient or isinstance(error, DeviceError)
+    return (Launched(case=wanted.case, word=word, why=str(error), may_pass=may_pass, is_open=is_open) for word in words.values())

@@ -6,7 +6,8 @@ from functools import cached_property
 
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.night import Acknowledgement, Measurement, Point, Ruling, RulingKind, Subject
-from quadbench.nightly.figures import FigureName, is_exact, name_of, scaled
+from quadbench.nightly.figures import FigureName, is_exact, name_of, scaled, tasks_of
+from quadbench.report.sides import ALL_TASKS
 
 NEW_NIGHTS = 5  # in which a subject that came is compared with the one before it
 LEVEL_NIGHTS = 15  # of which the median says what is usual: a change that stays is usual after eight
@@ -52,17 +53,21 @@ class Past:
     def last_good(self) -> Subject | None:
         """Return the subject that tonight's is held against; None where none is known.
 
-        It is tonight's own where that has been good for NEW_NIGHTS nights, or has been launched in turn with the one before.
-        Where no night that is remembered was good, it is still what the latest one was held against.
+        It is tonight's own where that has been good for NEW_NIGHTS nights, has been launched in turn with the one before, or was
+        accepted by a word in force on all figures.
+        Where no night that is remembered was good, it is still what the latest one was held against, else what ran unruled.
         """
         good = [night for night in self.nights if self._is_good(night)]
         if not good:
-            rulings = self.on(self.nights[-1]) if self.nights else ()
-            return next((ruling.last_good for ruling in rulings if ruling.last_good), None)
+            held = (ruling.last_good for night in reversed(self.nights) for ruling in self.on(night) if ruling.last_good)
+            unruled = (night.subject for night in reversed(self.nights) if not self.on(night))
+            return next(held, None) or next(unruled, None)
         subject = self.tonight.subject
         own = next((n for n, night in enumerate(reversed(good)) if night.subject != subject), len(good))
         before = good[-own - 1].subject if own < len(good) else subject
         is_known = any(r.comparison and r.last_good == before for night in good[len(good) - own :] for r in self.on(night))
+        accepted = {word.night for word in self.words if self._is_in_force(word) and word.task is None and word.key is None}
+        is_known |= any(night.night in accepted and night.subject == subject for night in good)
         return subject if own >= NEW_NIGHTS or is_known else before
 
     @property
@@ -71,6 +76,11 @@ class Past:
         if not self.nights or any(not self._is_on_sufferance(night, self.words) for night in self.nights):
             return None
         return max((word for word in self.words if not self._is_in_force(word)), key=lambda word: word.until, default=None)
+
+    def is_accepted(self, name: FigureName) -> bool:
+        """Say whether a word in force accepts a figure as it came to be since the last good files ran."""
+        latest = max((night.measured_at for night in self.nights if night.subject == self.last_good), default=None)
+        return any(self._is_in_force(word) and (latest is None or latest < word.since) for word in self._words_on(name))
 
     def known(self, point: Point) -> Ruling | None:
         """Return the confirmed regression of a figure that tonight's files had already in the night before, around the same."""
@@ -95,9 +105,11 @@ class Past:
         return next((ruling for ruling in self.on(night) if (ruling.task, ruling.key) == name), None)
 
     def series(self, point: Point) -> list[Place]:
-        """Return every value of a figure that can be held against tonight's."""
-        is_ratio, yardstick = point.ratio is not None, self.tonight.yardstick
+        """Return every value of a figure that can be held against tonight's; of all tasks, those of the same ones."""
+        is_ratio, yardstick, tasks = point.ratio is not None, self.tonight.yardstick, tasks_of(self.tonight)
         sound = [night for night in self.nights if is_exact(point.key) or is_sound(night)]
+        if point.task == ALL_TASKS:
+            sound = [night for night in sound if tasks_of(night) == tasks]
         return [
             (night, place)
             for night in sound
@@ -111,10 +123,10 @@ class Past:
         """Return those of a figure's values that say what is usual: since it improved or was acknowledged, without bad nights."""
         usual: list[Place] = []
         words = self._words_on(name_of(point))
-        start = max((word.night for word in words if self._is_in_force(word)), default="")
+        start = max((word.since for word in words if self._is_in_force(word)), default=None)
         for night, place in series:
             ruling = self.ruling(night, name_of(point))
-            if night.night < start or (ruling and ruling.kind in _BAD) or self._is_on_sufferance(night, words):
+            if (start and night.measured_at < start) or (ruling and ruling.kind in _BAD) or self._is_on_sufferance(night, words):
                 continue
             if ruling and ruling.kind is RulingKind.IMPROVEMENT:
                 usual.clear()
@@ -122,14 +134,15 @@ class Past:
         return usual
 
     def _is_good(self, night: Measurement) -> bool:
-        return not any(r.kind in _BAD for r in self.on(night)) and not self._is_on_sufferance(night, self.words)
+        rulings = self.on(night)  # none where a night was cut short, so that nothing says that it was good
+        return bool(rulings) and not any(r.kind in _BAD for r in rulings) and not self._is_on_sufferance(night, self.words)
 
     def _is_on_sufferance(self, night: Measurement, words: Sequence[Acknowledgement]) -> bool:
         """Say whether a night's value was accepted by a person for a time that is over."""
-        return any(word.night <= night.night and night.measured_at < word.until and not self._is_in_force(word) for word in words)
+        return any(word.since <= night.measured_at < word.until and not self._is_in_force(word) for word in words)
 
     def _is_in_force(self, word: Acknowledgement) -> bool:
-        return word.night <= self.tonight.night and self.tonight.measured_at < word.until
+        return word.since <= self.tonight.measured_at < word.until
 
     def _words_on(self, name: FigureName) -> list[Acknowledgement]:
         return [word for word in self.words if word.task in (None, name[0]) and word.key in (None, name[1])]

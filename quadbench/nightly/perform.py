@@ -11,6 +11,7 @@ from importlib.metadata import version
 
 from quadbench.artifacts.night import Night, RulingKind
 from quadbench.errors import ArtifactError
+from quadbench.farm.farm_file import expected_phones
 from quadbench.farm.inventory import Inventory
 from quadbench.host import file_lock, user_and_host
 from quadbench.measure import Budget
@@ -113,23 +114,29 @@ class _UnderWay:
                 self.causes[launched.case, launched.word] = why
 
     def judge(self) -> None:
-        """Rule on each measurement on which nothing was ruled yet; what the gate suspects is confirmed before."""
+        """Rule on each measurement on which nothing was ruled yet; what the gate suspects is confirmed before.
+
+        Where the files for that cannot be reached or written, nothing is ruled: the night can go on once they can.
+        """
         open_ones = judged(self.night_id, self.plan.cases, self.nights)
         launched = confirmed([one for one in open_ones if one.said.to_confirm], self.launcher, self.budget)
         for one in open_ones:
-            unscored = self.pictures.lacking(one.tonight, one.case)
-            rule(one, launched.get((one.case.name, one.tonight.address)), unscored, self.nights)
+            came = launched.get((one.case.name, one.tonight.address))
+            if came and came.is_open:
+                log.warning("case '%s' on '%s' is not ruled on: %s", one.case.name, one.tonight.address, came.why)
+            else:
+                rule(one, came, self.pictures.lacking(one.tonight, one.case), self.nights)
 
     def tell_missing(self) -> None:
         """Rule on what was not measured, and take back what was ruled so and was measured since."""
         night = self.nights.night(self.night_id)
         there = {(one.case, one.address): one for one in night.measurements}
-        now = datetime.now(UTC)
+        now, serials = datetime.now(UTC), {phone.name: phone.serial for phone in expected_phones()}
         rulings = [
             missing(
                 self.night_id,
                 case,
-                device_of(word, self.nights.series(case, key=PRIMARY)),
+                device_of(word, self.nights.series(case, key=PRIMARY), serials),
                 word,
                 cause=self.plan.faults.get(case) or self.causes.get((case, word)) or f"{NO_TIME} it",
                 owner=self.plan.owners[case],

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from quadbench.errors import UserError, shown
+from quadbench.farm.unit import one_line, unit_word, user_name
 
 ENVIRONMENT_FILE = Path("/etc/quadbench/night.env")  # the webhook's address is a password, and stands in no command
 _TIME = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
-_USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
 
 _SERVICE = """\
 [Unit]
@@ -65,14 +65,12 @@ def systemd_files(name: str, command: Sequence[str], folder: Path, user: str, at
         UserError: it is no time of day, no user has such a name, or a word or the folder has a line end.
     """
     hour, minute = time_of_day(at)
-    if not _USER.fullmatch(user):
-        raise UserError(f"{shown(user)} is no user's name; expected one as quadbench")
-    words = " ".join(_unit_word(word) for word in command)
-    folder_text = _one_line(str(folder)).replace("%", "%%")
+    words = " ".join(map(unit_word, command))
+    folder_text = one_line(str(folder)).replace("%", "%%")
     unit = f"quadbench-night-{name}"
     return {
         f"{unit}.service": _SERVICE.format(
-            name=name, command=words, folder=folder_text, user=user, environment_file=ENVIRONMENT_FILE
+            name=name, command=words, folder=folder_text, user=user_name(user), environment_file=ENVIRONMENT_FILE
         ),
         f"{unit}.timer": _TIMER.format(name=name, hour=hour, minute=minute),
     }
@@ -85,18 +83,6 @@ def cron_line(command: Sequence[str], folder: Path, at: str) -> str:
         UserError: it is no time of day, or a word or the folder has a line end.
     """
     hour, minute = time_of_day(at)
-    words = shlex.join([_one_line(word) for word in command])
-    line = f"cd {shlex.quote(_one_line(str(folder)))} && {words}"
+    words = shlex.join(map(one_line, command))
+    line = f"cd {shlex.quote(one_line(str(folder)))} && {words}"
     return f"{int(minute)} {int(hour)} * * * " + line.replace("%", "\\%") + "\n"  # cron takes `%` for a line end
-
-
-def _unit_word(word: str) -> str:
-    """Return a word of a command as systemd takes it: quoted, `%` and `$` no signs of specifiers and variables."""
-    text = _one_line(word).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
-    return f'"{text}"'
-
-
-def _one_line(text: str) -> str:
-    if not text.isprintable():
-        raise UserError(f"{shown(text)} cannot stand in a schedule; expected printable characters")
-    return text

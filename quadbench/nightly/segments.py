@@ -3,12 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import pairwise
 from statistics import median
 
 from quadbench.artifacts.fingerprint import unlike
 from quadbench.artifacts.night import Measurement
-from quadbench.nightly.figures import FigureName, change_between, name_of, scaled, unscaled
+from quadbench.nightly.figures import FigureName, change_between, name_of, scaled, tasks_of, unscaled
+from quadbench.report.sides import ALL_TASKS
 from quadbench.statistics import shifts
 
 
@@ -17,11 +19,12 @@ class Segment:
     """Nights between which nothing shifted: `level` is the median of a figure, or of its ratio to the yardstick.
 
     `change` is the level's change since the segment before, on the figure's scale, inf from a level of 0; None for the first one,
-    and behind a change of the yardstick. `changed` has by name what was otherwise in the last night before it: files, yardstick,
-    environment.
+    and behind a change of the yardstick, or of the tasks of a figure of all. `changed` has by name what was otherwise in the last
+    night before it: files, yardstick, environment.
     """
 
     first: str  # the night's id
+    since: datetime  # when that night measured it
     last: str
     nights: int
     level: float
@@ -33,7 +36,7 @@ class Segment:
 def segments(nights: Sequence[Measurement], name: FigureName) -> tuple[Segment, ...]:
     """Return the segments of a figure, by time: between shifts of its level, changes of the environment and of the yardstick."""
     values = [
-        (night, place, point.ratio is not None)
+        (night, place, (point.ratio is not None, tasks_of(night) if name[0] == ALL_TASKS else ()))
         for night in nights
         for point in night.points
         if name_of(point) == name and (place := scaled(point)) is not None
@@ -46,10 +49,11 @@ def segments(nights: Sequence[Measurement], name: FigureName) -> tuple[Segment, 
     return tuple(
         Segment(
             first=stretch[0][0].night,
+            since=stretch[0][0].measured_at,
             last=stretch[-1][0].night,
             nights=len(stretch),
             level=unscaled(level, name[1]),
-            is_ratio=stretch[0][2],
+            is_ratio=stretch[0][2][0],
             change=change_between(before, level) if number and _are_alike(stretches[number - 1][-1], stretch[0]) else None,
             changed=_changed(stretches[number - 1][-1][0], stretch[0][0]) if number else {},
         )
@@ -57,7 +61,7 @@ def segments(nights: Sequence[Measurement], name: FigureName) -> tuple[Segment, 
     )
 
 
-_Value = tuple[Measurement, float, bool]
+_Value = tuple[Measurement, float, tuple[bool, tuple[str, ...]]]  # whether it is a ratio, and of which tasks one of all is
 
 
 def _edges(values: Sequence[_Value], key: str) -> list[int]:
@@ -82,7 +86,7 @@ def _is_none(value: _Value) -> bool:
 
 def _are_alike(before: _Value, now: _Value) -> bool:
     """Say whether two nights' values are of one scale."""
-    return before[2] is now[2] and (not now[2] or before[0].yardstick == now[0].yardstick)
+    return before[2] == now[2] and (not now[2][0] or before[0].yardstick == now[0].yardstick)
 
 
 def _changed(before: Measurement, now: Measurement) -> dict[str, tuple[str, str]]:

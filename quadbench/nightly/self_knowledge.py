@@ -1,7 +1,8 @@
 """Self-knowledge: the nights of all cases and what was ruled -> how often each device alarms though nothing changed, and drifts.
 
 A try is a case on a device whose files, yardstick and environment are those of the night before. Nothing changed there that is
-known of, so that an ENVIRONMENT on it is a false alarm, or a device that nobody can measure on.
+known of, so that an ENVIRONMENT on it is a false alarm, or a device that nobody can measure on. What befalls a device in a night
+befalls all of its cases, so that nights are what is independent: each has its share of alarms among its tries.
 """
 
 from collections import defaultdict
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, pairwise
 from math import expm1, log1p
+from statistics import fmean
 
 from quadbench.artifacts.night import Measurement, Ruling, RulingKind
 from quadbench.farm.health import put_on_probation
@@ -28,7 +30,7 @@ _BY_ACCIDENT = 0.001
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceKnowledge:
-    """The trust that a device has earned: `alarms` in so many `tries`, as a share with its interval at 95 %.
+    """The trust that a device has earned: `alarms` in so many `tries`, and the interval of that share at 95 %, over its nights.
 
     `low` and `high` are None where there were no tries; `drift` is the change of the yardstick's time over the nights whose
     environment was as it is now, None where that is no more than usual.
@@ -71,14 +73,17 @@ def doubt_devices(inventory: Inventory, known: Sequence[DeviceKnowledge]) -> dic
 
 def _known(device: str, cases: Sequence[Sequence[Measurement]], alarms: set[tuple[str, str, str]]) -> DeviceKnowledge:
     tries = [night for nights in cases for night in _tries(nights)]
-    count = sum((night.night, night.case, night.device) in alarms for night in tries)
-    low, high = interval_of_share(count, len(tries)) if tries else (None, None)
+    nights: dict[str, list[bool]] = defaultdict(list)
+    for one in tries:
+        nights[one.night].append((one.night, one.case, one.device) in alarms)
+    alarmed = sum(fmean(told) for told in nights.values())
+    low, high = interval_of_share(alarmed, len(nights)) if nights else (None, None)
     drifts = [drift for nights in cases if (drift := _drift(nights))]
     return DeviceKnowledge(
         device=device,
         address=cases[0][-1].address,
         tries=len(tries),
-        alarms=count,
+        alarms=sum(map(sum, nights.values())),
         low=low,
         high=high,
         drift=max(drifts, key=abs, default=None),
@@ -94,7 +99,7 @@ def _tries(nights: Sequence[Measurement]) -> Iterator[Measurement]:
 def _drift(nights: Sequence[Measurement]) -> float | None:
     latest = nights[-1]
     alike = [night for night in nights if night.environment == latest.environment]
-    places = [place for _, place in yardstick_places(alike, latest.yardstick, PRIMARY)]
+    places = [place for _, place in yardstick_places(alike, latest, PRIMARY)]
     spread = spread_of(places)
     if spread is None or len(places) < 2 * _BESIDE:
         return None

@@ -29,7 +29,7 @@ from quadbench.nightly.yardstick import yardstick_shift
 from quadbench.report.units import plural
 from quadbench.statistics import HALF_OF_STEPS, Spread, spread_of
 
-RULES = 2  # the version of what stands here and in `judging`, which is kept with each ruling
+RULES = 3  # the version of what stands here and in `judging`, which is kept with each ruling
 BY_ACCIDENT = 0.05  # the chance that a new subject's figure is suspected though it is as ever: a confirmation then clears it
 SURELY_BY_ACCIDENT = 0.001  # the chance that a case on a device is ruled on without a confirmation, all its figures together
 
@@ -72,6 +72,7 @@ class Suspect:
 class Suspicion:
     """The gate's answer about a case on a device. `last_good` is the subject to confirm it against; None where no night was good.
 
+    `accepted` are the figures that a word in force accepts as they are, whatever launches in turn with the last good subject say.
     `lost` says by figure why tonight lacks it, `yardstick` says how the yardstick itself shifted, and `around` what changed
     in the environment since the night before. `over` is a person's word that has ended, and all that is known was accepted by.
     """
@@ -81,6 +82,7 @@ class Suspicion:
     nights: int  # before this one
     last_good: Subject | None
     suspects: tuple[Suspect, ...]
+    accepted: frozenset[FigureName]
     lost: dict[FigureName, str]
     yardstick: str | None
     around: str | None
@@ -117,6 +119,7 @@ def suspicion(
         nights=len(past.nights),
         last_good=past.last_good,
         suspects=tuple(suspect for point in tonight.points if (suspect := gate.suspect(point))),
+        accepted=frozenset(filter(past.is_accepted, names)),
         lost={name_of(point): _LOST for point in latest.points if name_of(point) not in names},
         yardstick=yardstick_shift(past, limits),
         around="; ".join(f"{name} was {before} and is {now}" for name, (before, now) in changed.items()) or None,
@@ -146,7 +149,8 @@ class _Gate:
         if spread and narrow and usual:
             return self._sudden(point, place, usual, spread) or self._since_it_came(point, place, usual, narrow)
         few = f"{plural(len(usual), 'night')} before are too few to know what is usual"
-        return _suspect(point, few) if self._is_new and series else None
+        is_vague = self._is_new and series and not self.past.is_accepted(name_of(point))
+        return _suspect(point, few) if is_vague else None
 
     @property
     def _is_new(self) -> bool:

@@ -1,35 +1,33 @@
 """Words: what a night's file calls its devices -> the devices as they are leased, and the words that mean none, or one twice."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 
 from quadbench.artifacts.night import Measurement
-from quadbench.devices.addresses import LocalAddress, VirtualAddress, parse_address, virtual_serial
 from quadbench.errors import QuadbenchError, UserError
 from quadbench.farm.farm_file import ExpectedPhone
-from quadbench.farm.leases import lease_name
+from quadbench.farm.leases import leased_name
 from quadbench.farm.selection import parse_wish
 from quadbench.nightly.night_file import NightFile
 from quadbench.rollout.forecast import kind_at
 from quadbench.spec import Location, Problem
 from quadbench.target.known import HOSTED_PREFIX, VIRTUAL_PREFIX
-from quadbench.target.profile import LOCAL_NAME, load_profile
+from quadbench.target.profile import LOCAL_NAME
 
 
-def device_of(word: str, series: Sequence[Measurement]) -> str:
-    """Return the name under which the device of a word is leased, as far as the word or earlier nights tell; else the word."""
+def device_of(word: str, series: Sequence[Measurement], serials: Mapping[str, str]) -> str:
+    """Return the name under which the device of a word is leased, as far as the word or earlier nights tell; else the word.
+
+    `serials` has those of farm.yaml's phones by their names.
+    """
     for one in reversed(series):
         if one.address == word:
             return one.device
+    address = serials.get(word, word)
     try:
-        match parse_address(word):
-            case VirtualAddress(profile=name):
-                return lease_name("virtual", virtual_serial(load_profile(name)))
-            case LocalAddress():
-                return lease_name("local", LOCAL_NAME)
+        return leased_name(address) or address.partition("?")[0].rpartition("@")[2]
     except QuadbenchError:
-        return word
-    return word.partition("?")[0].rpartition("@")[2]
+        return address
 
 
 def word_mistakes(file: NightFile, expected: Sequence[ExpectedPhone], *, on_farm: bool) -> Iterator[Problem]:
@@ -45,7 +43,7 @@ def word_mistakes(file: NightFile, expected: Sequence[ExpectedPhone], *, on_farm
     for where, words in lists:
         named: dict[str, str] = {}
         for number, word in enumerate(words):
-            device = word.partition("?")[0] if on_farm else device_of(serials.get(word, word), ())
+            device = word.partition("?")[0] if on_farm else device_of(word, (), serials)
             reason = _wish_fault(word, label_keys)
             if reason is None and not on_farm and word not in serials:
                 reason = kind_fault(_without_serial(word))

@@ -99,6 +99,8 @@ class NightView:
             return replace(self.findings[0], address=listed(self._worst_addresses)).sentence
         if not self.clean:
             return "Nothing is ruled yet."
+        if self.open:
+            return "Nothing that was ruled on got slower, bigger or worse."
         if any(len(nights) > 1 for nights in self.series.values()):
             return "Nothing got slower, bigger or worse; nothing has to be done."
         return "This is the first night of all cases, so that nothing could get worse yet; the next one is held against it."

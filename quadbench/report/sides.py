@@ -1,7 +1,7 @@
 """Sides: launches of two sides, interleaved as A B B A or stored at different times -> their figures beside each other; pure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from statistics import mean, median
@@ -99,9 +99,9 @@ def timed_launches(a: Side, b: Side) -> tuple[TimedLaunch, ...]:
     return tuple(sorted(launches, key=lambda launch: launch.began_at))
 
 
-def common_tasks(a: Bundle, b: Bundle) -> Pair:
-    """Return the tasks that two bundles have by name, as each has them, in A's order."""
-    others = {task.name: task for task in b.tasks}
+def common_tasks(a: Bundle, b: Bundle, *, wanted: Collection[str] = ()) -> Pair:
+    """Return the tasks that two bundles have by name, as each has them, in A's order: those that are wanted, or all."""
+    others = {task.name: task for task in b.tasks if not wanted or task.name in wanted}
     common = tuple(task for task in a.tasks if task.name in others)
     return common, tuple(others[task.name] for task in common)
 

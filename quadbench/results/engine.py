@@ -198,6 +198,12 @@ def source_name(source: Source) -> str:
     return str(parsed) if isinstance(parsed, Path) else database_name(parsed)
 
 
+def has_password(source: Source) -> bool:
+    """Say whether a password stands in a database's URL; raises UserError where the source is no database."""
+    parsed = _parsed(source)
+    return isinstance(parsed, sa.URL) and (parsed.password is not None or "password" in parsed.query)
+
+
 @contextmanager
 def _told(engine: sa.Engine) -> Iterator[None]:
     """Turn what the database says into an error that names it, and what no database can be asked for into one that says so."""

@@ -3,7 +3,9 @@
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -20,7 +22,7 @@ from quadbench.spec import first_problem
 _KNOWN_SHOWN = 20  # nights, in a message
 _JSON = ("planned", "environment", "runs", "caveats")
 _POINT = ("task", "key", "value", "yardstick", "ratio", "low", "high")
-_TIMES = ("measured_at", "told_at", "began_at", "ended_at", "made_at", "until")
+_TIMES = ("measured_at", "told_at", "began_at", "ended_at", "made_at", "since", "until")
 _RATIOS = {"ratio", "low", "high"}
 _NUMBERS, _MOST = {"value", "yardstick", "expected", *_RATIOS}, 1e17  # as large as anything is that is measured
 NounT = TypeVar("NounT")
@@ -161,15 +163,19 @@ class Nights:
     def acknowledge(self, acknowledgement: Acknowledgement) -> None:
         """Add an acknowledgement."""
         row = {("case_name" if name == "case" else name): value for name, value in asdict(acknowledgement).items()}
+        del row["since"]  # which its night tells
         with writing(self._engine) as connection:
             connection.execute(sa.insert(AcknowledgementRow).values(row))
 
     def acknowledgements(self, case: str | None = None) -> tuple[Acknowledgement, ...]:
         """Return what people acknowledged, of one case or of all, also what is over, in the order of time."""
         query = sa.select(*_columns(AcknowledgementRow)).order_by(AcknowledgementRow.id)
+        query = query if case is None else query.where(AcknowledgementRow.case_name == case)
         with reading(self._engine) as connection:
-            rows = connection.execute(query if case is None else query.where(AcknowledgementRow.case_name == case)).mappings()
-            contents = [{("case" if name == "case_name" else name): value for name, value in row.items()} for row in rows]
+            rows = connection.execute(query).mappings().all()
+            since = _first_measured(connection)
+        contents = [{("case" if name == "case_name" else name): value for name, value in row.items()} for row in rows]
+        contents = [row | {"since": since.get((row["case"], row["night"]), row["made_at"])} for row in contents]
         return tuple(_undamaged(lambda content: _noun(Acknowledgement, content), contents))
 
     def _measurements(self, condition: sa.ColumnElement[bool], key: str | None = None) -> Iterator[Measurement]:
@@ -193,6 +199,18 @@ class Nights:
             return _undamaged(lambda row: _ruling(dict(row)), rows)
         latest = {(row["night"], row["case_name"], row["device"], row["task"], row["key"]): row for row in rows}
         return _undamaged(lambda row: _ruling(dict(row)), latest.values())
+
+
+def _first_measured(connection: sa.Connection) -> dict[tuple[str, str], datetime]:
+    """Return when the nights that words are about first measured each case, by case and night; what is damaged is left out."""
+    columns = (MeasurementRow.case_name, MeasurementRow.night, sa.type_coerce(MeasurementRow.measured_at, sa.types.NULLTYPE))
+    query = sa.select(*columns).where(MeasurementRow.night.in_(sa.select(AcknowledgementRow.night)))
+    first: dict[tuple[str, str], datetime] = {}
+    for case, night, measured_at in connection.execute(query):
+        with suppress(ValueError, TypeError):
+            at = datetime.fromisoformat(utc_text(measured_at)).astimezone(UTC)
+            first[case, night] = min(at, first.get((case, night), at))
+    return first
 
 
 def _undamaged(noun: Callable[[RowT], NounT], rows: Iterable[RowT]) -> Iterator[NounT]:

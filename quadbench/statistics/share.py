@@ -6,8 +6,10 @@ from statistics import NormalDist
 from quadbench.statistics.comparison import CONFIDENCE
 
 
-def interval_of_share(count: int, tries: int) -> tuple[float, float]:
+def interval_of_share(count: float, tries: int) -> tuple[float, float]:
     """Return Wilson's interval at 95 % of a probability (Wilson 1927): it holds for few tries and for shares near 0 and 1.
+
+    A try may count in part, as one of several things that happened; the interval is then no narrower than it need be.
 
     Raises:
         ValueError: there are no tries, or more counts than tries.

@@ -119,14 +119,16 @@ def choose(source: str, changes: Mapping[str, str], layout: Layout) -> Chosen:
     return replace(chosen, recipe=recipe, terms=recipe.terms)
 
 
-def require_common_tasks(a: Chosen, b: Chosen) -> None:
-    """Refuse sides that run nothing that could be compared.
+def require_common_tasks(a: Chosen, b: Chosen, wanted: Collection[str] = ()) -> None:
+    """Refuse sides that run nothing that could be compared, of what is wanted; without that, of all.
 
     Raises:
         UserError: names the tasks of both.
     """
-    if set(a.tasks).isdisjoint(b.tasks):
-        raise UserError(f"the sides have no task in common: A has {', '.join(a.tasks)}; B has {', '.join(b.tasks)}")
+    common = set(a.tasks) & set(b.tasks)
+    if common.isdisjoint(wanted or common):
+        only = f", of {', '.join(wanted)}" if wanted else ""
+        raise UserError(f"the sides have no task in common{only}: A has {', '.join(a.tasks)}; B has {', '.join(b.tasks)}")
 
 
 def measured_alike(a: Chosen, b: Chosen) -> Measure:

@@ -50,7 +50,7 @@ def compare(
         QuadbenchError: a side cannot be built or has no task in common with the other, or every device failed.
         KeyboardInterrupt: Ctrl-C; what was measured is stored in the two runs, and comparison.json has what can be said of it.
     """
-    require_common_tasks(a, b)
+    require_common_tasks(a, b, manner.tasks)
     measured_alike(a, b)
     left_out: dict[str, QuadbenchError] | None = {} if manner.conduct.keep_going else None
     with (

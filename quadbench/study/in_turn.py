@@ -127,7 +127,7 @@ class OnDevice:
     def of(cls, device: Device, sides: Sequence[PreparedSide], means: Means) -> Self:
         """Plan the launches of two sides, which run the tasks that both have and are measured alike."""
         installations = [one for side in sides if (one := side.on(device))]
-        tasks = common_tasks(*(one.bundle.artifact for one in installations))
+        tasks = common_tasks(*(one.bundle.artifact for one in installations), wanted=means.manner.tasks)
         measure = measured_alike(*(side.chosen for side in sides))
         a, b = (_side_launch(*of_side, measure, means) for of_side in zip(sides, installations, tasks, strict=True))
         looks, judge = (_FIRST if means.manner.to_see else means.manner.looks), partial(_judged, tasks, means.manner)

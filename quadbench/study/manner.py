@@ -23,7 +23,8 @@ class Goal:
 class Manner:
     """The manner of a comparison. It ends at the first look at which all goals are reached, without any at a verdict.
 
-    With `to_see`, an effect such as 0.03, the looks follow from the spread of the first blocks. `compiled` are graphs that were
+    With `to_see`, an effect such as 0.03, the looks follow from the spread of the first blocks. `tasks` are those that are run of
+    the ones that both sides have; none means all. `compiled` are graphs that were
     compiled elsewhere, by their bundle's digest and target's key. `keep_files` is told of each record before it is stored, and
     `guard` refuses, within its transaction, one that is no longer the comparison's to store. `is_part`: its runs are
     measured for a farm, and another results folder keeps them.
@@ -32,6 +33,7 @@ class Manner:
     looks: Looks = LOOKS
     to_see: float | None = None
     goals: tuple[Goal, ...] = ()
+    tasks: tuple[str, ...] = ()
     conduct: Conduct = USUAL
     compiled: Mapping[tuple[str, str], Stored[CompiledBundle]] = field(default_factory=dict)
     keep_files: Callable[[RunRecord], object] = field(default=lambda _: None)

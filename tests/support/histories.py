@@ -17,6 +17,7 @@ WORD = Acknowledgement(
     reason="four more steps",
     owner="ana@lab",
     made_at=NOW,
+    since=FIRST + timedelta(days=20),
     until=NOW + timedelta(days=30),
 )
 SLOWER = [*steady(20), *(night(number, 1.6 + 0.01 * (number % 2), subject=NEW) for number in range(20, 30))]

@@ -172,6 +172,7 @@ def _fill_nights(nights: Nights, words: Words) -> None:
         reason=words("four more steps"),
         owner=words("ana"),
         made_at=FIRST,
+        since=FIRST,
         until=datetime(2030, 1, 1, tzinfo=UTC),
     )
     nights.acknowledge(word)

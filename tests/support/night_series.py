@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from quadbench.artifacts.night import Measurement, Point, Subject
-from quadbench.report.sides import SideRow
+from quadbench.report.sides import ALL_TASKS, SideRow
 from quadbench.report.units import Unit
 from quadbench.report.versus import VersusDevice
 from quadbench.statistics import LOOKS, compare_launches
@@ -64,6 +64,13 @@ def launched(ratio: float, blocks: int = 6, noise: float = 0.004, key: str = "en
 def around(measured: Measurement, **environment: str) -> Measurement:
     """A night in another environment."""
     return replace(measured, environment=measured.environment | environment)
+
+
+def together(measured: Measurement, ratio: float, *tasks: str) -> Measurement:
+    """A night of more tasks, over all of which an image took `ratio` times the yardstick's time."""
+    first = measured.points[0]
+    own = [replace(first, task=task, ratio=ratio, yardstick=YARDSTICK_NS * ratio) for task in (*tasks, ALL_TASKS)]
+    return replace(measured, points=(*measured.points, *own))
 
 
 def scored(measured: Measurement, **scores: float) -> Measurement:

@@ -47,6 +47,8 @@ class ScriptedLauncher:
     layout: Layout
     phones: dict[str, Phone]
     costs: dict[tuple[str, str], float] = field(default_factory=dict)
+    is_away: bool = False  # the place of its files, for confirmations
+    confirmed: list[tuple[str, ...]] = field(default_factory=list)  # the tasks of each confirmation
     interrupted_after: int | None = None
     fails_to_confirm: str | None = None
     day: int = 0
@@ -65,6 +67,11 @@ class ScriptedLauncher:
                     yield Launched(case=one.case, word=word, why=f"{NO_TIME} it")
                     continue
                 self.asked.append((one.case, word, one.looks.at[-1]))
+                if one.goals:
+                    self.confirmed.append(one.tasks)
+                if one.goals and self.is_away:
+                    yield Launched(case=one.case, word=word, why="the store is not reached", may_pass=True, is_open=True)
+                    continue
                 if self.fails_to_confirm and one.goals:
                     yield Launched(case=one.case, word=word, why=self.fails_to_confirm, may_pass=True)
                 else:

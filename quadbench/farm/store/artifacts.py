@@ -138,7 +138,7 @@ def entry_of(kind: str, digest: str, store: Store) -> ArtifactEntry:
 
 
 def is_stored(kind: type[ArtifactT], digest: str, store: Store) -> bool:
-    """Say whether the store has an artifact.
+    """Say whether the store has an artifact, which may not be removed any time.
 
     Raises:
         ArtifactError: its entry is damaged.
@@ -148,7 +148,7 @@ def is_stored(kind: type[ArtifactT], digest: str, store: Store) -> bool:
         entry_of(_word(kind), digest, store)
     except NotStoredError:
         return False
-    return True
+    return artifact_key(_word(kind), digest) not in store.condemned().keys
 
 
 def described(entry: ArtifactEntry, store: Store) -> Any:
