@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from safetensors.numpy import load_file
 
@@ -16,6 +15,7 @@ from quadbench.artifacts.parts import adapters_of, factors_of
 from quadbench.artifacts.pixels import read_pixels
 from quadbench.artifacts.scores import Better, Compared, Metric, Score
 from quadbench.quad.adapter_file import mixed_inputs
+from quadbench.quad.model.initializers import opened
 from quadbench.quad.samplers.table import SamplerTable, read_table, run_table
 from quadbench.quad.tasks.runner import Condition, Denoiser, Feed, GraphSession, token_feed
 from quadbench.quality.compared import REFERENCE, refuse_random
@@ -188,4 +188,4 @@ def _graph(bundle: Stored[Bundle], variant: Variant, component: Component, task:
 
 
 def _session(bundle: Stored[Bundle], graph: Graph) -> GraphSession:
-    return GraphSession(onnx.load(bundle.path(graph.file)))
+    return GraphSession(opened(bundle.path(graph.file)))
