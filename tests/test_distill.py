@@ -166,7 +166,9 @@ def test_a_recipe_distills_its_adapters_and_leaves_the_base_alone(tiny_recipe: P
         assert all(np.array_equal(new[key], old[key]) for key in old) is is_equal
         exact_new, exact_old = (load_file(b.folder / f"adapters/float/{name}.safetensors") for b in (distilled, plain))
         assert all(np.array_equal(exact_new[key], exact_old[key]) for key in exact_old)
-    rows = json.loads(distilled.path(distilled.artifact.profile).read_text())["distillation"]
+    profile, untrained = (json.loads(b.path(b.artifact.profile).read_text()) for b in (distilled, plain))
+    assert profile["adapters"] == untrained["adapters"]  # what sharing cost them, before any of that was won back
+    rows = profile["distillation"]
     assert [row["adapter"] for row in rows] == ["first"]
     assert rows[0]["after_db"] >= rows[0]["before_db"]
     assert "distill" in distilled.artifact.build_seconds
@@ -215,7 +217,9 @@ def test_no_two_runs_of_examples_see_the_same_noise(prompted: PreparedTask) -> N
 def test_an_adapter_with_one_prompt_to_train_on_and_be_judged_by_is_refused(tiny_recipe: Path) -> None:
     changes = {"tasks.2.adapter": "first", "tasks.2.prompts": ["apple"], "tasks.0.adapter": "second"}
     recipe = load_recipe(tiny_recipe, {**changes, "quad.calibration.samples": 2, "quad.distill": {}})
-    with pytest.raises(UserError, match=r"quad\.distill: adapter 'first' has one input alone in each of its tasks, 'imagine'; needs 2"):
+    with pytest.raises(
+        UserError, match=r"quad\.distill: adapter 'first' has one input alone in each of its tasks, 'imagine'; needs 2"
+    ):
         check_named(recipe)
 
 

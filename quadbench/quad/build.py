@@ -114,15 +114,15 @@ class _Build:
             self.graphs += [self.writer.graph(model, Variant.FLOAT, part) for part, model in self.prepared.models.items()]
             encodings, unet = self._quantize(lora)
         distilled = self._distill(lora, unet.model)
-        lora = replace(lora, adapters=lora.adapters | {name: result.adapter for name, result in distilled.items()})
-        held_out = self._held_out(lora, unet)
+        trained = replace(lora, adapters=lora.adapters | {name: result.adapter for name, result in distilled.items()})
+        held_out = self._held_out(trained, unet)
         del unet  # nearly a gigabyte, where the model is large
         with steps("adapters"):
             base = self._base(encodings)
             content = profile_content(encodings, lora, sensitivity=scores, distilled=distilled, noise=self.noise)
             profile = self.writer.json("profile.json", content)
             exact = self.prepared.adapters
-            files = [self.writer.adapter(a, exact[n], lora.encodings, base) for n, a in lora.adapters.items()]
+            files = [self.writer.adapter(a, exact[n], lora.encodings, base) for n, a in trained.adapters.items()]
         with steps("per-graph baselines"):
             self._write_baselines(lora.anchor, held_out)
         with steps("task files" if has_random_weights(self.recipe) else "reference images"):

@@ -101,13 +101,6 @@ class TaskModel:
     def run(self, item: TaskItem) -> LatentTrajectory:
         """Run the task's sampler on one item."""
         noise = self.tensors[f"noise.{item.name}"]  # (1 + steps, 4, h, w)
-        eps: list[Values] = []
-
-        def predict_and_keep(feed: Feed) -> torch.Tensor:
-            predicted = self.predict(feed)
-            eps.append(predicted.numpy())
-            return predicted
-
         condition = Condition(
             time_features=self.tensors["time_features"],
             text=self.text_encoder(token_feed(item.input_ids)),
@@ -115,10 +108,10 @@ class TaskModel:
             lora={},
             guidance=self.task.guidance,
         )
-        denoiser = Denoiser(unet=predict_and_keep, condition=condition, record=True)
+        denoiser = Denoiser(unet=self.predict, condition=condition, record=True)
         mask = _mask(self.bundle.path(item.mask), noise.shape[2:]) if item.mask else None
         latent = run_table(self.table, denoiser, latent=self._latent(item, noise), noise=noise, mask=mask)
-        return LatentTrajectory(feeds=denoiser.feeds, eps=eps, latent=latent.numpy())
+        return LatentTrajectory(feeds=denoiser.feeds, eps=[eps.numpy() for eps in denoiser.eps], latent=latent.numpy())
 
     def _latent(self, item: TaskItem, noise: torch.Tensor) -> torch.Tensor:
         """Return the latent (1, 4, h, w) of the item's image; zeros if it has none."""

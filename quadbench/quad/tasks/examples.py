@@ -62,16 +62,17 @@ def examples(prepared: Prepared, adapter: Adapter, items: ItemsByTask, *, seeds:
     collected: list[Example] = []
     for task in (task for task in prepared.tasks if items.get(task.task.name)):
         for seed in seeds:
-            reseeded = reseeded(task, items[task.task.name], seed)
-            visited = visit(reseeded, prepared.encoders, prepared.unet, lora)
-            pairs = [(feed, None) for feed in visited.feeds]
-            pairs += list(_noised(prepared, reseeded, visited, seed)) if noised else []
-            collected += [Example(feed=feed, teacher=prepared.unet(feed | lora), noise=noise) for feed, noise in pairs]
+            moved = reseeded(task, items[task.task.name], seed)
+            visited = visit(moved, prepared.encoders, prepared.unet, lora)
+            seen = zip(visited.feeds, visited.eps, strict=True)
+            collected += [Example(feed=feed, teacher=eps, noise=None) for feed, eps in seen]
+            anew = _noised(prepared, moved, visited, seed) if noised else ()
+            collected += [Example(feed=feed, teacher=prepared.unet(feed | lora), noise=noise) for feed, noise in anew]
     return collected
 
 
 def reseeded(task: PreparedTask, items: Sequence[Item], seed: int) -> PreparedTask:
-    """Return the task with these items in place of its calibration items, their seeds moved out of each other's way."""
+    """Return a task with these items in place of its calibration items, their seeds moved out of each other's way."""
     moved = tuple(replace(item, seed=item.seed + SEED_STRIDE * seed) for item in items)
     return replace(task, items=replace(task.items, calibration=moved))
 

@@ -116,9 +116,12 @@ def _fitted_table(task: Task, encoders: Encoders, unet: Unet, lora: Feed, items:
 
 @dataclass(frozen=True, kw_only=True)
 class Visit:
-    """The run of a task's calibration items: the U-Net's inputs without LoRA, and the latents that reached the decoder."""
+    """The run of a task's calibration items: the U-Net's inputs without LoRA, its eps for each, and the latents that reached the
+    decoder.
+    """
 
     feeds: list[Feed]
+    eps: list[torch.Tensor]
     latents: list[torch.Tensor]
 
 
@@ -128,7 +131,7 @@ def visit(prepared: PreparedTask, encoders: Encoders, unet: Unet, lora: Feed) ->
     Raises:
         UserError: the U-Net predicts NaN or Inf.
     """
-    feeds, latents = [], []
+    feeds, eps, latents = [], [], []
     unet = _finite(prepared.task, unet)
     for item in prepared.items.calibration:
         condition = encoders.condition(item, prepared.features, lora, prepared.task.guidance)
@@ -137,7 +140,8 @@ def visit(prepared: PreparedTask, encoders: Encoders, unet: Unet, lora: Feed) ->
         noise = item.noise(encoders.foundation, len(prepared.table.steps))
         latents.append(run_table(prepared.table, denoiser, latent=latent, noise=noise, mask=mask))
         feeds.extend(denoiser.feeds)
-    return Visit(feeds=feeds, latents=latents)
+        eps.extend(denoiser.eps)
+    return Visit(feeds=feeds, eps=eps, latents=latents)
 
 
 def _finite(task: Task, unet: Unet) -> Unet:
