@@ -99,7 +99,9 @@ def test_a_mask_that_replaces_nothing_of_a_latent_is_refused_by_its_inputs_name(
     mask.save(tmp_path / "inputs/mask.png")
     entries = [{"name": n, "image": "image.png", "mask": "mask.png", "prompt": "p"} for n in ("one", "two")]
     (tmp_path / "inputs/inputs.json").write_text(json.dumps(entries))
-    with pytest.raises(UserError, match=r"input 'one' of task 'it': at the 16x16 of a latent its mask '.*' has nothing to replace"):
+    with pytest.raises(
+        UserError, match=r"input 'one' of task 'it': at the 16x16 of a latent its mask '.*' has nothing to replace"
+    ):
         task_items(task(tmp_path, "inpaint", inputs=inputs), foundation, calibration_samples=1)
 
 

@@ -87,7 +87,9 @@ def _item(task: Task, seed: int, entry: zoo.TaskInput, foundation: Foundation) -
     mask, size = item.latent_mask(foundation.latent_size), foundation.latent_size
     if mask is not None and not mask.any():
         reduced = f"at the {size}x{size} of a latent its mask '{mask_path}' has nothing to replace"
-        raise UserError(f"input '{entry.name}' of task '{task.name}': {reduced}", hint="what is white is replaced: draw it larger")
+        raise UserError(
+            f"input '{entry.name}' of task '{task.name}': {reduced}", hint="what is white is replaced: draw it larger"
+        )
     return item
 
 
