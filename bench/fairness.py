@@ -28,11 +28,12 @@ import numpy as np
 import torch
 
 from quadbench.artifacts import Component
-from quadbench.quad.adapters import graph_tensors, mixed
-from quadbench.quad.adapters.lora_profile import LoraProfile, adapter_integers, lora_profile
+from quadbench.quad.adapters import mixed
+from quadbench.quad.adapters.lora_profile import LoraProfile, lora_profile
 from quadbench.quad.baselines import merged_unet
 from quadbench.quad.divergence import spread
 from quadbench.quad.feeds import calibration_feeds, per_graph_feeds, range_rules
+from quadbench.quad.held_out import integers_as_run
 from quadbench.quad.model.initializers import discard
 from quadbench.quad.prepare import Prepared, prepare
 from quadbench.quad.quantize.encodings import Encoding
@@ -176,7 +177,7 @@ class Bench:
 
     def integers(self, weights: Mapping[str, float]) -> Feed:
         """Return a task's LoRA inputs as the shared graph takes them."""
-        return adapter_integers(graph_tensors(mixed(self.lora.adapters, weights), self.prepared.shapes), self.lora.encodings)
+        return integers_as_run(self.lora, weights, self.prepared.shapes)
 
 
 def sqnr_db(judged: Judged, graph: GraphSession, lora: Feed) -> float:

@@ -23,7 +23,7 @@ import torch
 
 from quadbench.artifacts import Component
 from quadbench.quad.adapters import Adapter, LoraPair
-from quadbench.quad.adapters.lora_profile import LoraProfile, clip_rate, lora_profile
+from quadbench.quad.adapters.lora_profile import LoraProfile, clip_rate, lora_profile, site_fits
 from quadbench.quad.distill import VALIDATION_EXAMPLES, Student, distill
 from quadbench.quad.divergence import spread
 from quadbench.quad.feeds import calibrated
@@ -118,7 +118,7 @@ def study(lora: str, steps: int, seeds: int, chosen: list[tuple[str, str]], done
                 profile=profile,
                 adapter=name,
                 seed=seed,
-                clip_rate=clip_rate(shared.adapters[name], shared.encodings),
+                clip_rate=clip_rate(site_fits(shared.adapters[name], shared.encodings)),
                 before_db=distilled.before_db,
                 after_db=distilled.after_db,
                 psnr_before_db=_psnr_db(prepared, exact, student, shared.adapters[name]),

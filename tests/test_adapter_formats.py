@@ -333,6 +333,18 @@ def test_the_reference_follows_alphas_in_a_diffusers_file(
     assert_same(eps(reference), eps_merged(load(path, foundation.unet), foundation.unet))
 
 
+def test_the_configuration_s_scale_takes_the_place_of_alphas_in_the_reference_too(foundation: Foundation, tmp_path: Path) -> None:
+    model, config = trained(foundation.unet, **PATTERNS)
+    path = save_diffusers(tmp_path, get_peft_model_state_dict(model), config)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    alphas = {key.replace(".lora_A.weight", ".alpha"): torch.tensor(2.0) for key in tensors if ".lora_A." in key}
+    save_file(tensors | alphas, path, metadata=metadata)
+    reference = with_adapter(foundation.unet, AdapterSource(format=AdapterFormat.DIFFUSERS, path=path))
+    assert_same(eps(reference), eps_merged(load(path, foundation.unet), foundation.unet))
+
+
 def test_the_reference_takes_names_of_the_original_code(foundation: Foundation, ldm_file: Path) -> None:
     reference = with_adapter(foundation.unet, AdapterSource(format=AdapterFormat.KOHYA, path=ldm_file))
     assert_same(eps(reference), eps_merged(load(ldm_file, foundation.unet), foundation.unet))

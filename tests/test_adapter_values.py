@@ -15,7 +15,8 @@ from quadbench.errors import AdapterError  # noqa: E402
 from quadbench.quad.adapters import Adapter, LoraPair, load_adapter, sites_of_unet  # noqa: E402
 from quadbench.quad.adapters.inspection import inspect_adapter  # noqa: E402
 from quadbench.quad.adapters.judgement import AdapterFit, judge  # noqa: E402
-from quadbench.quad.adapters.lora_profile import LOWEST_DB, SiteFit, decibels, lora_encodings, lora_ranges  # noqa: E402
+from quadbench.quad.adapters.lora_profile import SiteFit, lora_encodings, lora_ranges  # noqa: E402
+from quadbench.quad.divergence import LOWEST_DB, decibels  # noqa: E402
 
 UNET = tiny_unet()
 KNOWN = draw_pairs(UNET)
@@ -135,6 +136,17 @@ def test_an_adapter_that_changes_nothing_is_refused(tmp_path: Path, zero: str) -
     ]
     with pytest.raises(AdapterError, match=r"changes nothing.* Hint: it was saved before it was trained"):
         load(tmp_path / "zeros.safetensors")
+
+
+def test_an_adapter_whose_factors_meet_nowhere_changes_nothing(tmp_path: Path) -> None:
+    half = {key: tensor.clone() for key, tensor in kohya_tensors(KNOWN).items()}
+    for key, tensor in half.items():
+        if "lora_down" in key:
+            tensor[1:] = 0
+        elif "lora_up" in key:
+            tensor[:, 0] = 0
+    (problem,) = problems_of(half, tmp_path / "apart.safetensors")
+    assert problem == f"changes nothing: up*down is zero at all of its {len(KNOWN)} sites"
 
 
 def test_more_sites_than_any_unet_has_are_refused(tmp_path: Path) -> None:

@@ -155,6 +155,20 @@ def test_inspect_gives_the_judgement_without_adding_anything(
     assert list(bundle.parent.iterdir()) == [bundle]
 
 
+def test_a_file_whose_name_is_none_for_an_adapter_is_inspected_and_admitted_under_another(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_new(tmp_path / "模型.safetensors")
+    assert main(["adapter", "inspect", str(file), "--bundle", str(bundle), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["admission"]["verdict"] == "admitted"
+    assert main(["adapter", "admit", str(file), "--bundle", str(bundle)]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "no adapter's name can be made of" in said
+    assert said.endswith("模型.safetensors'. Hint: give it one with --name")
+    assert main(["recipe", "new", "--foundation", "emoji-ldm", "--adapter", str(file), "--output", str(tmp_path / "a.yaml")]) == 2
+    assert "rename the file" in capsys.readouterr().err
+
+
 def test_an_adapter_is_judged_and_written_at_the_weight_that_tasks_shall_give_it(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

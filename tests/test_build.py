@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 
 import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
+from PIL import Image  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from safetensors.numpy import load_file, save_file  # noqa: E402
 
@@ -165,6 +166,15 @@ def test_the_per_graph_baseline_computes_what_its_adapter_does(tiny_bundle: Stor
 def test_calibration_inputs_are_not_evaluated(tiny_bundle: Stored[Bundle]) -> None:
     tasks = {task.name: [item.name for item in task.items] for task in tiny_bundle.artifact.tasks}
     assert tasks == {"change": ["000", "001"], "fill": ["000", "001"], "imagine": ["000", "001"]}
+
+
+def test_inputs_of_every_kind_are_in_the_bundle_as_the_harness_reads_them(tiny_bundle: Stored[Bundle], tiny_recipe: Path) -> None:
+    items = next(task.items for task in tiny_bundle.artifact.tasks if task.name == "fill")
+    for i, item in enumerate(items):
+        for file, name, mode in ((item.image, f"{i}.png", "RGB"), (item.mask, f"{i}.mask.png", "L")):
+            with Image.open(tiny_recipe.parent / "inputs" / name) as given, Image.open(tiny_bundle.path(file)) as kept:
+                assert kept.mode == mode
+                assert np.array_equal(np.array(given.convert(mode)), np.array(kept))
 
 
 def test_a_comparison_of_graphs_that_saw_unlike_inputs_is_doubted(tiny_recipe: Path) -> None:

@@ -320,6 +320,22 @@ def test_an_update_that_would_fill_the_memory_is_refused_before_it_is_formed() -
     assert problem.message.startswith("has more than 67108864 weights at site")
 
 
+def test_two_tensors_for_one_part_are_refused_by_their_names(tmp_path: Path) -> None:
+    write_peft(tmp_path / "a", METHODS["loha"])
+    path = tmp_path / "a/adapter_model.safetensors"
+    tensors = load_file(path)
+    first = next(name for name in tensors if name.endswith(".hada_w1_a"))
+    save_file(tensors | {f"{first}.default": tensors[first].clone()}, path)
+    with pytest.raises(AdapterError, match=rf"has two tensors for hada_w1_a at site '.*': '{first}.*' and '{first}.*'. Hint: "):
+        convert(tmp_path / "a", BASE, rank=2)
+
+
+def test_the_file_inside_a_peft_folder_stands_for_the_folder(tmp_path: Path) -> None:
+    write_peft(tmp_path / "a", METHODS["lokr"])
+    whole, file = (convert(path, BASE, rank=2) for path in (tmp_path / "a", tmp_path / "a/adapter_model.safetensors"))
+    assert file.sites == whole.sites
+
+
 def test_a_site_under_two_methods_is_refused(tmp_path: Path) -> None:
     pair = kohya_tensors({LINEAR: Known(down=torch.ones(2, 16), up=torch.ones(16, 2), alpha=None)})
     save_file(pair | {f"{kohya_name(LINEAR)}.diff": torch.ones(16, 16)}, tmp_path / "a.safetensors")

@@ -5,6 +5,8 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -14,16 +16,20 @@ torch = pytest.importorskip("torch")
 from safetensors.numpy import load_file  # noqa: E402
 
 from quadbench.artifacts import Bundle, Component, Variant  # noqa: E402
-from quadbench.errors import SpecError  # noqa: E402
+from quadbench.errors import SpecError, UserError  # noqa: E402
 from quadbench.quad.adapters import Adapter, LoraPair  # noqa: E402
 from quadbench.quad.adapters.lora_profile import LoraProfile, aligned, lora_profile  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
-from quadbench.quad.distill import Distilled, Student, distill  # noqa: E402
+from quadbench.quad.distill import TRAINING_SEEDS, VALIDATION_SEEDS, Distilled, Student, distill  # noqa: E402
+from quadbench.quad.model.foundation import load_foundation  # noqa: E402
+from quadbench.quad.named import check_named  # noqa: E402
 from quadbench.quad.prepare import Prepared, prepare  # noqa: E402
 from quadbench.quad.quantize.fake_quant import FakeQuantGraph  # noqa: E402
 from quadbench.quad.quantize.quantizer import Calibrated, Observed, quantized  # noqa: E402
 from quadbench.quad.steps import Steps  # noqa: E402
-from quadbench.quad.tasks.examples import Example, divided, examples  # noqa: E402
+from quadbench.quad.tasks.examples import Example, divided, examples, reseeded  # noqa: E402
+from quadbench.quad.tasks.items import task_items  # noqa: E402
+from quadbench.quad.tasks.prepared import PreparedTask, known_table  # noqa: E402
 from quadbench.quad.training import Settings  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
@@ -160,7 +166,9 @@ def test_a_recipe_distills_its_adapters_and_leaves_the_base_alone(tiny_recipe: P
         assert all(np.array_equal(new[key], old[key]) for key in old) is is_equal
         exact_new, exact_old = (load_file(b.folder / f"adapters/float/{name}.safetensors") for b in (distilled, plain))
         assert all(np.array_equal(exact_new[key], exact_old[key]) for key in exact_old)
-    rows = json.loads(distilled.path(distilled.artifact.profile).read_text())["distillation"]
+    profile, untrained = (json.loads(b.path(b.artifact.profile).read_text()) for b in (distilled, plain))
+    assert profile["adapters"] == untrained["adapters"]  # what sharing cost them, before any of that was won back
+    rows = profile["distillation"]
     assert [row["adapter"] for row in rows] == ["first"]
     assert rows[0]["after_db"] >= rows[0]["before_db"]
     assert "distill" in distilled.artifact.build_seconds
@@ -182,6 +190,37 @@ def test_what_judges_an_adapter_are_other_images_than_those_that_train_it(case: 
     assert training
     assert validation
     assert not training & validation
+
+
+@pytest.fixture(scope="module")
+def prompted(tiny_recipe: Path) -> PreparedTask:
+    """A task of two prompts, which are five samples for calibration."""
+    foundation, task = load_foundation(tiny_recipe.parent / "model"), load_recipe(tiny_recipe).tasks[2]
+    table, items = known_table(task, foundation), task_items(task, foundation, calibration_samples=5)
+    assert table is not None
+    return PreparedTask(task=task, table=table, features=torch.zeros(3, 4), items=items)
+
+
+def test_a_prompt_that_calibrates_twice_either_trains_or_judges(prompted: PreparedTask) -> None:
+    prepared = cast("Prepared", SimpleNamespace(tasks=[prompted]))
+    division = divided(prepared, Adapter(name="first", pairs={}))
+    assert [item.name for item in division.training["imagine"]] == ["000"] * 3
+    assert [item.name for item in division.validation["imagine"]] == ["001"] * 2
+
+
+def test_no_two_runs_of_examples_see_the_same_noise(prompted: PreparedTask) -> None:
+    runs = [reseeded(prompted, prompted.items.calibration, seed) for seed in (*TRAINING_SEEDS, *VALIDATION_SEEDS)]
+    seeds = [item.seed for run in runs for item in run.items.calibration]
+    assert len(set(seeds)) == len(seeds) == 25
+
+
+def test_an_adapter_with_one_prompt_to_train_on_and_be_judged_by_is_refused(tiny_recipe: Path) -> None:
+    changes = {"tasks.2.adapter": "first", "tasks.2.prompts": ["apple"], "tasks.0.adapter": "second"}
+    recipe = load_recipe(tiny_recipe, {**changes, "quad.calibration.samples": 2, "quad.distill": {}})
+    with pytest.raises(
+        UserError, match=r"quad\.distill: adapter 'first' has one input alone in each of its tasks, 'imagine'; needs 2"
+    ):
+        check_named(recipe)
 
 
 @pytest.mark.slow

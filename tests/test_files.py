@@ -11,6 +11,7 @@ import pytest
 from quadbench.cli import main
 from quadbench.errors import ArtifactError, SpecError, UserError
 from quadbench.quad.cache import digests_of
+from quadbench.quad.layouts import foundation_files
 from quadbench.recipe import load_recipe
 from quadbench.results.digests import sha256_of
 from quadbench.spec import read_file, read_json, require_file
@@ -143,6 +144,17 @@ def test_a_recipe_is_checked_with_what_it_names(tmp_path: Path, tiny_recipe: Pat
     assert main(["recipe", "check", str(path)]) == 2
     assert "task 'change' has 3 inputs, calibration takes 3; none is left to evaluate" in capsys.readouterr().err
     assert main(["recipe", "check", str(tiny_recipe)]) == 0
+
+
+def test_a_folder_that_cannot_be_entered_is_a_problem_and_no_traceback(
+    tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_path: Path, **_options: object) -> os.stat_result:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", refuse)  # of which Path.is_dir and Path.is_file raise what it raises, unlike os.path
+    with pytest.raises(UserError, match=r"foundation model '.*' lacks model_index\.json"):
+        foundation_files(tiny_recipe.parent / "model")
 
 
 FOLDERS = "{source: peft, path: adapters/first}"

@@ -5,13 +5,17 @@ import pytest
 
 pytest.importorskip("torch")  # the tiny bundle is built here
 
+import torch
 from onnx import helper
 from support.small_graphs import model_of
 
 from quadbench.artifacts import Bundle, Stored
 from quadbench.artifacts.held_out import StepSqnr, TrajectorySqnr
+from quadbench.quad.adapters import Adapter, LoraPair
+from quadbench.quad.adapters.lora_profile import LoraProfile
+from quadbench.quad.held_out import integers_as_run
 from quadbench.quad.quantize.clipping import clipping_of
-from quadbench.quad.quantize.encodings import Encoding
+from quadbench.quad.quantize.encodings import Encoding, symmetric
 from quadbench.results.manifest import read_manifest
 
 ONE = Encoding(dtype="uint8", scale=0.1, zero_point=0)  # 0 to 25.5
@@ -48,6 +52,15 @@ def test_every_task_and_variant_of_a_bundle_is_judged_step_by_step(tiny_bundle: 
         assert 20 < one.worst.sqnr_db <= one.sqnr_db
     assert [(one.variant, one.task) for one in held_out.clippings] == [("shared", None), *(("per-graph", name) for name in steps)]
     assert all(one.clipped <= one.tensors and one.share < 0.01 for one in held_out.clippings)
+
+
+def test_an_adapter_that_clips_is_judged_at_a_smaller_weight_as_a_device_scales_it() -> None:
+    pair = LoraPair(down=torch.tensor([[1.0]]), up=torch.tensor([[2.0], [0.5]]))
+    encodings = {f"lora.s.{side}": symmetric(1.0, "int8") for side in ("down", "up")}
+    lora = LoraProfile(adapters={"a": Adapter(name="a", pairs={"s": pair})}, anchor=None, encodings=encodings)
+    integers = integers_as_run(lora, {"a": 0.5}, {"lora.s.down": (2, 1), "lora.s.up": (2, 2)})
+    assert integers["lora.s.down"].tolist() == [[127], [0]]
+    assert integers["lora.s.up"].tolist() == [[64, 0], [32, 0]]  # 2.0 was clipped to 127, of which this is half
 
 
 def test_the_worst_step_is_that_with_the_lowest_sqnr() -> None:

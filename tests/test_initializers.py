@@ -19,7 +19,7 @@ from quadbench.artifacts.parts import file_refs  # noqa: E402
 from quadbench.quad.build import build  # noqa: E402
 from quadbench.quad.model import export  # noqa: E402
 from quadbench.quad.model.export import export_graph  # noqa: E402
-from quadbench.quad.model.initializers import discard, file_of, open_session, transpose, value  # noqa: E402
+from quadbench.quad.model.initializers import discard, file_of, open_session, opened, renamed, transpose, value  # noqa: E402
 from quadbench.quad.quantize.calibration import observe_ranges  # noqa: E402
 from quadbench.quad.quantize.qdq import activation_encodings, quantize_graph  # noqa: E402
 from quadbench.recipe import load_recipe  # noqa: E402
@@ -93,6 +93,22 @@ def test_mapped_weights_are_the_module_s_own(tmp_path: Path, monkeypatch: pytest
     x = torch.randn(1, 32)
     output = open_session(model).run(None, {"x": x.numpy()})[0]
     np.testing.assert_allclose(output, module(x).detach().numpy(), atol=1e-5)
+
+
+def test_a_stored_graph_is_opened_without_its_weights_and_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "INLINE_LIMIT_BYTES", 0)
+    module = torch.nn.Linear(32, 16)
+    model = export_graph(module, [torch.zeros(1, 32)], input_names=["x"], output_name="y", scratch=tmp_path)
+    weights = file_of(model)
+    assert weights
+    stored = tmp_path / "stored"
+    stored.mkdir()
+    weights.rename(stored / "weights")
+    onnx.save(renamed(model, "weights"), stored / "unet.onnx")
+    again = opened(stored / "unet.onnx")
+    assert file_of(again) == stored / "weights"
+    x = torch.randn(1, 32)
+    np.testing.assert_allclose(open_session(again).run(None, {"x": x.numpy()})[0], module(x).detach().numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("inline_limit_bytes", [0, 2**20])

@@ -15,7 +15,7 @@ from quadbench.recipe import Task
 
 pytest.importorskip("torch")
 from quadbench.quad.model.foundation import Foundation, load_foundation
-from quadbench.quad.tasks.items import task_items
+from quadbench.quad.tasks.items import read_picture, task_items
 
 STICKERS = {"source": "builtin", "name": "sticker"}
 
@@ -90,3 +90,24 @@ def test_what_is_no_picture_is_refused(foundation, tmp_path, name):
     (tmp_path / f"inputs/{name}.png").write_bytes(b"root:x:0:0")
     with pytest.raises(UserError, match=rf"image '.*{name}\.png' cannot be read"):
         task_items(it, foundation, calibration_samples=1)
+
+
+def test_a_mask_that_replaces_nothing_of_a_latent_is_refused_by_its_inputs_name(foundation, tmp_path):
+    inputs = folder_task(tmp_path).inputs
+    mask = Image.new("L", (64, 64))
+    mask.putpixel((1, 1), 255)  # between the pixels that the nearest neighbour takes
+    mask.save(tmp_path / "inputs/mask.png")
+    entries = [{"name": n, "image": "image.png", "mask": "mask.png", "prompt": "p"} for n in ("one", "two")]
+    (tmp_path / "inputs/inputs.json").write_text(json.dumps(entries))
+    with pytest.raises(
+        UserError, match=r"input 'one' of task 'it': at the 16x16 of a latent its mask '.*' has nothing to replace"
+    ):
+        task_items(task(tmp_path, "inpaint", inputs=inputs), foundation, calibration_samples=1)
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("RGBA", "RGB"), ("L", "RGB"), ("P", "RGB"), ("RGB", "L"), ("1", "L")])
+def test_a_picture_of_another_kind_becomes_the_pixels_that_a_device_reads(tmp_path, kind, mode):
+    Image.new("RGB", (8, 8), "white").convert(kind).save(tmp_path / "it.png")
+    read_picture(tmp_path / "it.png", mode, 8).save(tmp_path / "written.png")
+    with Image.open(tmp_path / "written.png") as written:
+        assert (written.mode, written.getpixel((3, 3))) == (mode, 255 if mode == "L" else (255, 255, 255))

@@ -9,9 +9,10 @@ torch = pytest.importorskip("torch")
 
 from quadbench.errors import UserError  # noqa: E402
 from quadbench.quad.model.foundation import load_foundation  # noqa: E402
+from quadbench.quad.prepare import greatest_weight  # noqa: E402
 from quadbench.quad.tasks.items import task_items  # noqa: E402
 from quadbench.quad.tasks.prepared import Encoders, Unet, prepare_task, visit  # noqa: E402
-from quadbench.recipe import Task  # noqa: E402
+from quadbench.recipe import Task, load_recipe  # noqa: E402
 
 
 def prepare(recipe: Path, scheme: str, unet: Unet) -> None:
@@ -39,3 +40,11 @@ def test_predictions_that_are_no_numbers_are_refused_with_the_task_s_name(tiny_r
 @pytest.mark.parametrize("scheme", ["olss", "lcm", "ed"])
 def test_predictions_that_are_numbers_pass(tiny_recipe: Path, scheme: str) -> None:
     prepare(tiny_recipe, scheme, lambda feed: 0.1 * torch.from_numpy(feed["sample"]))
+
+
+@pytest.mark.parametrize(("weights", "greatest"), [((-2.0, 0.5), -2.0), ((0.5, 2.0), 2.0), ((0.0, 0.0), 1.0)])
+def test_an_adapter_is_prepared_at_the_weight_of_the_greatest_magnitude_with_its_sign(
+    tiny_recipe: Path, weights: tuple[float, float], greatest: float
+) -> None:
+    changes = {f"tasks.{i}.adapter": {"first": weight} for i, weight in enumerate(weights)}
+    assert greatest_weight(load_recipe(tiny_recipe, changes), "first") == greatest

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("torchmetrics")
 
 import onnx  # noqa: E402
-from onnx import TensorProto, helper  # noqa: E402
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from support.scores import PIXELS, only  # noqa: E402
 
 from quadbench.artifacts.scores import Better  # noqa: E402
@@ -201,6 +201,46 @@ def test_an_embedding_of_another_rank_is_refused(tmp_path):
     network = pooling_network(tmp_path, "dino")
     with pytest.raises(UserError, match=re.escape("give (1, 3); expected the keys")):
         score_images([pair()], ["dino_structure"], {"dino": network})
+
+
+def constant_network(folder: Path, name: str, values: list[float], **changes: int) -> GivenNetwork:
+    """An ONNX graph that gives these values (n, 1) whatever the images are; `changes` are of an image's sizes."""
+    size = changes.get("size", 224)
+    names = ("image", "other")[: FORMS[name].images]
+    nodes = [helper.make_node("ReduceMean", [one], [f"{one}.mean"], keepdims=0) for one in names]
+    nodes += [helper.make_node("Mul", ["image.mean", "nothing"], ["zero"]), helper.make_node("Add", ["values", "zero"], ["y"])]
+    constants = [
+        helper.make_tensor("nothing", TensorProto.FLOAT, [], [0.0]),
+        helper.make_tensor("values", TensorProto.FLOAT, [len(values), 1], values),
+    ]
+    inputs = [helper.make_tensor_value_info(one, TensorProto.FLOAT, [1, 3, size, size]) for one in names]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [len(values), 1])]
+    return _written(helper.make_graph(nodes, "constant", inputs, outputs, constants), folder, name)
+
+
+@pytest.mark.parametrize(
+    ("values", "size", "message"),
+    [
+        ([0.5, 0.5], 32, "give (2, 1); expected one distance"),
+        ([float("inf")], 32, "give NaN or Inf for an image"),
+        ([0.5], 64, "take no image of (1, 3, 32, 32): "),
+    ],
+)
+def test_a_given_network_that_does_not_do_is_named(values, size, message, tmp_path):
+    network = constant_network(tmp_path, "lpips", values, size=size)
+    with pytest.raises(UserError, match=re.escape(f"weights 'lpips' {message}")):
+        score_images([pair()], ["lpips"], {"lpips": network})
+
+
+def test_weights_beside_the_file_are_refused_as_its_sha256_does_not_cover_them(tmp_path):
+    network = token_network(tmp_path)
+    model = onnx.load(network.path)
+    (shape,) = model.graph.initializer
+    shape.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(shape), shape.name))  # raw data: others stay
+    onnx.save(model, network.path, save_as_external_data=True, location="beside", size_threshold=0)
+    given = replace(network, sha256=sha256_of(network.path))
+    with pytest.raises(UserError, match="has tensors in another file, which its sha256 does not cover"):
+        score_images([pair()], ["dino_structure"], {"dino": given})
 
 
 def test_weights_are_named_with_their_sha256():

@@ -150,6 +150,14 @@ def test_a_run_without_an_htp_has_nothing_for_the_emulator(stored_run: Layout) -
         score_run(stored_run, metrics=["psnr"], with_emulator=True)
 
 
+def test_scores_of_images_are_kept_where_what_follows_them_fails(stored_run: Layout) -> None:
+    with pytest.raises(UserError, match="compiled here for a Qualcomm HTP"):
+        score_run(stored_run, metrics=["psnr"], with_emulator=True)
+    kept = load_run(stored_run, "r1").scores
+    assert kept is not None
+    assert {one.task for one in kept.compared} == {"change", "fill", "imagine"}
+
+
 def test_figures_for_elsewhere_are_printed_and_nothing_is_written(stored_run: Layout, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in stored_run.root.rglob("*")}
     assert main(["report", "--format", "csv", "--results", str(stored_run.root)]) == 0

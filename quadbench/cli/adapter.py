@@ -65,7 +65,9 @@ def add(commands: Any) -> None:
     admit.add_argument("--devices", metavar="A,B", help="where to push it (default: nowhere)")
     admit.add_argument("--unet-only", action="store_true", help=_UNET_ONLY)
     convert = add_action(actions, "convert", run_convert, "make a LoRA of a LoHa, LoKr or full difference, and say what is lost")
-    convert.add_argument("file", type=Path, metavar="FILE", help="a .safetensors file of LyCORIS or kohya's scripts")
+    convert.add_argument(
+        "file", type=Path, metavar="FILE", help="a PEFT folder, or a .safetensors file of LyCORIS or kohya's scripts"
+    )
     convert.add_argument("--rank", type=_rank, required=True, metavar="N", help="the greatest rank of a site, 1 to 1024")
     convert.add_argument("--recipe", required=True, help="a recipe whose foundation model it was trained for")
     convert.add_argument("--output", type=Path, required=True, metavar="FILE", help="the .safetensors file to write")

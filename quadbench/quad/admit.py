@@ -9,7 +9,7 @@ from quadbench.errors import UserError
 from quadbench.quad.adapters import Adapter, LeftOut, load_adapter, read_adapter, sites_of_graph
 from quadbench.quad.adapters.inspection import Inspection, inspect_adapter
 from quadbench.quad.adapters.judgement import Judgement, gauge, judge
-from quadbench.quad.candidate import Candidate, adapter_name
+from quadbench.quad.candidate import Candidate, adapter_name, name_after
 from quadbench.quad.layouts import adapter_digests
 from quadbench.quad.new_task import Painting, checked_task, new_task, unseen
 from quadbench.quad.prepare import sites_of
@@ -24,6 +24,7 @@ from quadbench.results.layout import folder_name
 from quadbench.results.manifest import check_contents, link, publish
 from quadbench.spec import LONGEST_NAME, NAME_EXPECTED, is_name
 
+_NAME_HINT = "give it one with --name"
 _PARTS = (0.75, 0.5, 0.25)  # of a weight at which an adapter has no place
 
 
@@ -50,7 +51,7 @@ def judged(candidate: Candidate, bundle: Stored[Bundle]) -> Admission:
         UserError: no adapter can have that name, or that weight.
         AdapterError: the adapter cannot be read, or has a site that the base lacks, or a larger rank there.
     """
-    name = _checked_name(candidate.name) if candidate.name else adapter_name(candidate.source)
+    name = _checked_name(candidate.name) if candidate.name else adapter_name(candidate.source, hint=_NAME_HINT)
     weight, encodings = _checked_weight(candidate.weight), lora_encodings_of(bundle)
     adapter = _load(name, candidate, bundle.artifact, encodings).at(weight)
     return Admission(
@@ -94,7 +95,7 @@ def inspect(
         AdapterError: nothing there can be read as an adapter, or it has no place in the bundle.
     """
     inspection = inspect_adapter(source, sites_of(recipe) if recipe else None, unet_only=unet_only)
-    candidate = Candidate(source=source, unet_only=unet_only)
+    candidate = Candidate(source=source, name=name_after(source) or "adapter", unet_only=unet_only)
     return inspection, judged(candidate, bundle) if bundle else None
 
 

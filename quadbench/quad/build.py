@@ -16,6 +16,7 @@ from quadbench.artifacts import (
     Bundle,
     Caveat,
     Component,
+    FileRef,
     Graph,
     Stored,
     TaskAssets,
@@ -40,6 +41,7 @@ from quadbench.quad.quantize.quantizer import Quantized, quantized, weights_quan
 from quadbench.quad.sensitivity import Sensitivity, sensitivity
 from quadbench.quad.sources import adapter_source, has_random_weights, tool_versions
 from quadbench.quad.steps import Notify, Steps, silent
+from quadbench.quad.tasks.items import read_picture
 from quadbench.quad.tasks.prepared import PreparedTask
 from quadbench.quad.tasks.reference import reference_for
 from quadbench.quad.tasks.runner import as_feed
@@ -112,15 +114,15 @@ class _Build:
             self.graphs += [self.writer.graph(model, Variant.FLOAT, part) for part, model in self.prepared.models.items()]
             encodings, unet = self._quantize(lora)
         distilled = self._distill(lora, unet.model)
-        lora = replace(lora, adapters=lora.adapters | {name: result.adapter for name, result in distilled.items()})
-        held_out = self._held_out(lora, unet)
+        trained = replace(lora, adapters=lora.adapters | {name: result.adapter for name, result in distilled.items()})
+        held_out = self._held_out(trained, unet)
         del unet  # nearly a gigabyte, where the model is large
         with steps("adapters"):
             base = self._base(encodings)
             content = profile_content(encodings, lora, sensitivity=scores, distilled=distilled, noise=self.noise)
             profile = self.writer.json("profile.json", content)
             exact = self.prepared.adapters
-            files = [self.writer.adapter(a, exact[n], lora.encodings, base) for n, a in lora.adapters.items()]
+            files = [self.writer.adapter(a, exact[n], lora.encodings, base) for n, a in trained.adapters.items()]
         with steps("per-graph baselines"):
             self._write_baselines(lora.anchor, held_out)
         with steps("task files" if has_random_weights(self.recipe) else "reference images"):
@@ -240,9 +242,9 @@ class _Build:
         items = tuple(
             TaskItem(
                 name=item.name,
-                image=self.writer.copy(f"inputs/{name}/{item.name}.png", item.image_path),
-                mask=self.writer.copy(f"inputs/{name}/{item.name}.mask.png", item.mask_path),
-                truth=self.writer.copy(f"inputs/{name}/{item.name}.truth.png", item.truth_path) if pictures else None,
+                image=self._picture(f"inputs/{name}/{item.name}.png", item.image_path),
+                mask=self._picture(f"inputs/{name}/{item.name}.mask.png", item.mask_path, "L"),
+                truth=self._picture(f"inputs/{name}/{item.name}.truth.png", item.truth_path) if pictures else None,
                 reference=self.writer.image(f"reference/{name}/{item.name}.png", pictures[item.name]) if pictures else None,
                 prompt=item.prompt,
                 input_ids=item.input_ids,
@@ -263,6 +265,10 @@ class _Build:
             items=items,
             fit_error=prepared.table.fit_error,
         )
+
+    def _picture(self, name: str, source: Path | None, mode: str = "RGB") -> FileRef | None:
+        """Write an input's pixels as the harness reads them, whatever kind of picture they come from; None stays None."""
+        return self.writer.image(name, read_picture(source, mode, self.prepared.foundation.image_size)) if source else None
 
     def _pictures(self, prepared: PreparedTask) -> Mapping[str, Image]:
         """Return the float reference's images by item; none for random weights: their pictures are noise, near to nothing."""

@@ -1,5 +1,6 @@
 """Candidate: an adapter that asks for admission, and the task that it shall do. It takes no torch."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,14 +32,19 @@ class Candidate:
     task: NewTask | None = None
 
 
-def adapter_name(source: Path) -> str:
+def adapter_name(source: Path, *, hint: str) -> str:
     """Return what an adapter is called after its file: `pixel-art-v2` after `Pixel_Art v2.safetensors`.
 
     Raises:
-        UserError: no name can be made of that.
+        UserError: no name can be made of that; the hint says what else gives it one.
     """
-    stem = source.resolve().name if source.is_dir() else source.stem
-    name = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:LONGEST_NAME].rstrip("-")
+    name = name_after(source)
     if not name:
-        raise UserError(f"no adapter's name can be made of '{stem}'", hint="give it one with --name")
+        raise UserError(f"no adapter's name can be made of '{source}'", hint=hint)
     return name
+
+
+def name_after(source: Path) -> str:
+    """Return an adapter's name after its file; empty where the file's has none of the letters and digits of names."""
+    stem = source.resolve().name if os.path.isdir(source) else source.stem  # noqa: PTH112  (it raises nothing)
+    return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:LONGEST_NAME].rstrip("-")

@@ -21,7 +21,7 @@ from quadbench.quad.quantize.fake_quant import FakeQuantGraph
 from quadbench.quad.tasks.examples import Example, divided, examples
 from quadbench.quad.training import Evaluation, Settings, Training
 
-TRAINING_SEEDS, VALIDATION_SEEDS = (1, 2, 3, 4), (5,)  # added to those of the calibration items
+TRAINING_SEEDS, VALIDATION_SEEDS = (1, 2, 3, 4), (5,)  # by which those of the calibration items are moved
 VALIDATION_EXAMPLES = 32
 
 

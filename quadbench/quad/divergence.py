@@ -1,4 +1,4 @@
-"""Divergence: float outputs + quantized ones -> how far they are apart; two measures of that -> their rank agreement."""
+"""Divergence: float outputs + quantized ones -> how far they are apart; two measures of that -> their rank agreement; dB."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,19 @@ from dataclasses import dataclass
 import numpy as np
 
 BINS = 16  # with more, chance moves more between bins than a shift of all values does
+LOWEST_DB = -300.0  # in place of minus infinity, which JSON lacks
 FLOAT32_DB = 20 * math.log10(2**-24)  # noise below float32's own rounding is no noise
+
+
+def ratio_db(signal: float, noise: float) -> float | None:
+    """Return the ratio of two energies in dB; None if there is no signal or no noise."""
+    return 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else None
+
+
+def decibels(signal: float, noise: float) -> float:
+    """Return the ratio of two energies in dB: infinite without noise, LOWEST_DB where there is nothing but noise."""
+    ratio = ratio_db(signal, noise)
+    return math.inf if noise == 0 else LOWEST_DB if ratio is None else max(ratio, LOWEST_DB)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -87,7 +99,7 @@ def score(divergences: Sequence[Divergence]) -> DivergenceScore:
     """Return the means of divergences over samples: E_x[D]."""
     mse, signal = (float(np.mean([getattr(d, field) for d in divergences])) for field in ("mse", "signal"))
     return DivergenceScore(
-        sqnr_db=10 * math.log10(signal / mse) if mse > 0 and signal > 0 else None,
+        sqnr_db=ratio_db(signal, mse),
         mse=mse,
         js=float(np.mean([d.js for d in divergences])),
         samples=len(divergences),

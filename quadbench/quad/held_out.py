@@ -1,6 +1,5 @@
 """Held out: evaluation inputs, run in float -> how far quantized U-Nets are from the float one at each step, and what clips."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,11 +8,12 @@ import numpy as np
 import onnx
 import torch
 
-from quadbench.artifacts import Variant
+from quadbench.artifacts import TensorSpec, Variant
 from quadbench.artifacts.held_out import Clipping, HeldOut, StepSqnr, TrajectorySqnr
-from quadbench.quad.adapters import graph_tensors, mixed
+from quadbench.quad.adapter_file import beside
+from quadbench.quad.adapters import mixed, own_tensors
 from quadbench.quad.adapters.lora_profile import LoraProfile, adapter_integers
-from quadbench.quad.divergence import spread
+from quadbench.quad.divergence import ratio_db, spread
 from quadbench.quad.prepare import Prepared
 from quadbench.quad.quantize.clipping import clipping_of
 from quadbench.quad.quantize.encodings import Encoding
@@ -55,7 +55,7 @@ class HeldOutInputs:
         unet, feeds = GraphSession(written.model), []
         for run in self._runs.values():
             adapter = run.task.task.adapter
-            integers = self._integers(lora, adapter)
+            integers = integers_as_run(lora, adapter, self.prepared.shapes)
             self._add_trajectory(run, Variant.SHARED, partial(_with_lora, unet, integers))
             weights = self.prepared.feed(mixed(lora.adapters, adapter))
             feeds += [sample.feed | weights for sample in run.samples]
@@ -66,9 +66,6 @@ class HeldOutInputs:
         run = self._runs[task]
         self._add_trajectory(run, Variant.PER_GRAPH, GraphSession(written.model))
         self._add_clipping(Variant.PER_GRAPH, task, model, written.activations, [sample.feed for sample in run.samples])
-
-    def _integers(self, lora: LoraProfile, weights: Mapping[str, float]) -> Feed:
-        return adapter_integers(graph_tensors(mixed(lora.adapters, weights), self.prepared.shapes), lora.encodings)
 
     def _add_trajectory(self, run: _FloatRun, variant: Variant, predict: Predict) -> None:
         steps, other = [sample.step for sample in run.samples], (predict(sample.feed).numpy() for sample in run.samples)
@@ -90,6 +87,16 @@ class HeldOutInputs:
             self.clippings.append(clipping_of(model, encodings, feeds, variant=variant.value, task=task))
 
 
+def integers_as_run(lora: LoraProfile, weights: Mapping[str, float], shapes: Mapping[str, tuple[int, ...]]) -> Feed:
+    """Return the LoRA inputs of a task as a device makes them: files hold integers at the greatest weight, and these are scaled.
+
+    Where the encodings clip, that is less than integers of the scaled floats would be.
+    """
+    inputs = [TensorSpec(name=name, shape=shape, dtype=lora.encodings[name].dtype) for name, shape in shapes.items()]
+    files = {name: adapter_integers(own_tensors(lora.adapters[name]), lora.encodings) for name in weights}
+    return beside([(name, files[name], weight / lora.adapters[name].weight) for name, weight in weights.items()], inputs)
+
+
 def along_trajectory(
     timesteps: Sequence[float], steps: Iterable[int], exact: Iterable[np.ndarray], other: Iterable[np.ndarray]
 ) -> tuple[float | None, tuple[StepSqnr, ...]]:
@@ -99,8 +106,8 @@ def along_trajectory(
         signal_so_far, noise_so_far = energies.get(step, (0.0, 0.0))
         signal, noise = np.square(right, dtype=np.float64).sum(), np.square(near.astype(np.float64) - right).sum()
         energies[step] = (signal_so_far + float(signal), noise_so_far + float(noise))
-    by_step = (StepSqnr(step=step, timestep=float(timesteps[step]), sqnr_db=_db(*both)) for step, both in energies.items())
-    return _db(*(sum(part) for part in zip(*energies.values(), strict=True))), tuple(by_step)
+    by_step = (StepSqnr(step=step, timestep=float(timesteps[step]), sqnr_db=ratio_db(*both)) for step, both in energies.items())
+    return ratio_db(*(sum(part) for part in zip(*energies.values(), strict=True))), tuple(by_step)
 
 
 def _float_run(prepared: Prepared, task: PreparedTask) -> _FloatRun:
@@ -108,21 +115,10 @@ def _float_run(prepared: Prepared, task: PreparedTask) -> _FloatRun:
     items, adapter = task.items.evaluation, task.task.adapter
     chosen = tuple(items[i] for i in spread(len(items), INPUTS))
     judged = replace(task, items=replace(task.items, calibration=chosen))
-    exact: list[np.ndarray] = []
-
-    def predict(feed: Feed) -> torch.Tensor:
-        eps = prepared.unet(feed)
-        exact.append(eps.numpy())
-        return eps
-
-    lora = prepared.feed(mixed(prepared.adapters, adapter))
-    visited = visit(judged, prepared.encoders, predict, lora)
+    visited = visit(judged, prepared.encoders, prepared.unet, prepared.feed(mixed(prepared.adapters, adapter)))
+    exact = [eps.numpy() for eps in visited.eps]
     return _FloatRun(task=judged, samples=samples_of(judged, visited, most=len(exact)), exact=exact)
 
 
 def _with_lora(unet: GraphSession, lora: Feed, feed: Feed) -> torch.Tensor:
     return unet(feed | lora)
-
-
-def _db(signal: float, noise: float) -> float | None:
-    return 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else None

@@ -23,7 +23,7 @@ def adapter_digests(path: Path) -> dict[str, str]:
 
 def adapter_files(path: Path) -> dict[str, Path]:
     """Return the files of an adapter, by name: PEFT's folder holds two, also where its tensors were named."""
-    is_folder = os.path.isdir(path)  # noqa: PTH112  (it raises nothing)
+    is_folder = _is_folder(path)
     if is_folder or path.name == PEFT_TENSORS:
         folder = path if is_folder else path.parent
         return {name: folder / name for name in (PEFT_CONFIG, PEFT_TENSORS)}
@@ -36,16 +36,16 @@ def foundation_files(folder: Path) -> dict[str, Path]:
     Raises:
         UserError: it is no folder in diffusers' layout.
     """
-    if not folder.is_dir():
+    if not _is_folder(folder):
         raise UserError(f"foundation model '{folder}' is no folder; expected one in diffusers' layout")
-    missing = [part for part in DIFFUSERS_PARTS if not (folder / part).is_dir()]
-    missing += [] if (folder / DIFFUSERS_INDEX).is_file() else [DIFFUSERS_INDEX]
+    missing = [part for part in DIFFUSERS_PARTS if not _is_folder(folder / part)]
+    missing += [] if is_file(folder / DIFFUSERS_INDEX) else [DIFFUSERS_INDEX]
     if missing:
         raise UserError(
             f"foundation model '{folder}' lacks {', '.join(missing)}; expected a Stable Diffusion 1.x folder",
             hint="save it with diffusers: StableDiffusionPipeline.save_pretrained(folder, safe_serialization=True)",
         )
-    parts = (path for part in DIFFUSERS_PARTS for pattern in _READ for path in (folder / part).glob(pattern) if path.is_file())
+    parts = (path for part in DIFFUSERS_PARTS for pattern in _READ for path in (folder / part).glob(pattern) if is_file(path))
     return {path.relative_to(folder).as_posix(): path for path in (folder / DIFFUSERS_INDEX, *parts)}
 
 
@@ -74,7 +74,7 @@ def check_adapter(name: str, source: AdapterSource) -> None:
         AdapterError: it is missing, is a file where a folder is expected or the other way round, or its tensors are no whole
             safetensors file.
     """
-    path, is_folder = source.path, source.path.is_dir()
+    path, is_folder = source.path, _is_folder(source.path)
     if not os.path.exists(path):  # noqa: PTH110  (it raises nothing)
         raise AdapterError(f"adapter '{name}': '{path}' does not exist", hint=_pickle_beside(path))
     if is_folder is not (source.format is AdapterFormat.PEFT):
@@ -87,7 +87,7 @@ def check_adapter(name: str, source: AdapterSource) -> None:
 
 def check_adapter_tensors(name: str, path: Path) -> None:
     """Refuse an adapter whose file, or the one in PEFT's folder, holds no tensors, as `check_tensor_file` does."""
-    check_tensor_file(name, path / PEFT_TENSORS if os.path.isdir(path) else path)  # noqa: PTH112  (it raises nothing)
+    check_tensor_file(name, path / PEFT_TENSORS if _is_folder(path) else path)
 
 
 def check_tensor_file(name: str, path: Path) -> None:
@@ -110,6 +110,10 @@ def check_tensor_file(name: str, path: Path) -> None:
         raise AdapterError(f"adapter '{name}': '{path}' is not a whole safetensors file: {_reason(error)}") from error
     if not names:
         raise AdapterError(f"adapter '{name}': '{path}' holds no tensors")
+
+
+def _is_folder(path: Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112  (it raises nothing, where Path.is_dir does if a folder above cannot be entered)
 
 
 def _pickle_beside(path: Path) -> str | None:

@@ -8,7 +8,7 @@ from quadbench.errors import QuadbenchError, UnknownNameError, UserError
 from quadbench.quad.layouts import check_adapter, check_checkpoint, foundation_files
 from quadbench.quad.sources import adapter_source
 from quadbench.quad.tasks.inputs import evaluated, read_inputs
-from quadbench.recipe import CheckpointFoundation, DiffusersFoundation, Recipe, load_recipe
+from quadbench.recipe import LEAST_DISTILL_SAMPLES, CheckpointFoundation, DiffusersFoundation, Recipe, load_recipe
 from quadbench.target.profile import profile_names
 
 
@@ -28,6 +28,7 @@ def check_named(recipe: Recipe) -> None:
         UserError: a line for each problem.
     """
     problems = [*_of_foundation(recipe), *_of_adapters(recipe), *_of_inputs(recipe), *_of_devices(recipe)]
+    problems = problems or [*_of_distillation(recipe)]  # which reads inputs that are right
     if problems:
         raise UserError("\n".join(problems))
 
@@ -75,3 +76,16 @@ def _of_inputs(recipe: Recipe) -> Iterator[str]:
             evaluated(task, len(read_inputs(task)), calibration_samples=recipe.quad.calibration.samples)
         except QuadbenchError as error:
             yield str(error)
+
+
+def _of_distillation(recipe: Recipe) -> Iterator[str]:
+    """Yield a problem for each adapter that would have to be judged by what it trains on: prompts calibrate more than once."""
+    distill, samples = recipe.quad.distill, recipe.quad.calibration.samples
+    for name in (distill.adapters or recipe.adapters) if distill else ():
+        own = [task for task in recipe.tasks if name in task.adapter] or recipe.tasks
+        if all(min(len(read_inputs(task)), samples) < LEAST_DISTILL_SAMPLES for task in own):
+            tasks = ", ".join(f"'{task.name}'" for task in own)
+            yield (
+                f"quad.distill: adapter '{name}' has one input alone in each of its tasks, {tasks}; "
+                f"needs {LEAST_DISTILL_SAMPLES}, to judge by others than it trains on"
+            )

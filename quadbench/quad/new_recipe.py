@@ -58,11 +58,12 @@ def recipe_text(path: Path, name: str, foundation: str, adapters: Sequence[Adapt
     """Return the text of a recipe that lies at `path`; paths in it are relative to its folder where they lie below that.
 
     Raises:
-        UserError: two adapters have one name.
+        UserError: two adapters have one name, or no name can be made of a file's.
     """
-    named = {adapter_name(adapter.path): adapter for adapter in adapters}
+    names = [adapter_name(adapter.path, hint="rename the file: recipes name adapters after theirs") for adapter in adapters]
+    named = dict(zip(names, adapters, strict=True))
     if len(named) < len(adapters):
-        twice = Counter(adapter_name(adapter.path) for adapter in adapters).most_common(1)[0][0]
+        twice = Counter(names).most_common(1)[0][0]
         raise UserError(f"two adapters would be called '{twice}', after their files", hint="rename one of the files")
     return _TEXT.format(
         file=path.name,

@@ -1,22 +1,25 @@
 """New task: a task of a bundle and an admitted adapter -> the same task by that adapter, with reference images of its own."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
+import numpy as np
 from PIL.Image import Image
+from safetensors.numpy import load_file
 
-from quadbench.artifacts import Bundle, Stored, TaskAssets
+from quadbench.artifacts import Bundle, Stored, TaskAssets, TaskItem
 from quadbench.errors import UnknownNameError, UserError
 from quadbench.quad.candidate import NewTask
-from quadbench.quad.model.foundation import open_foundation
-from quadbench.quad.samplers.table import read_table
+from quadbench.quad.model.foundation import Foundation, open_foundation
+from quadbench.quad.samplers.table import SamplerTable, read_table
 from quadbench.quad.sources import AdapterSource, has_random_weights
-from quadbench.quad.tasks.items import task_items
+from quadbench.quad.tasks.items import Item, task_items
+from quadbench.quad.tasks.prepared import known_table
 from quadbench.quad.tasks.reference import reference_for
 from quadbench.quad.writer import BundleWriter
 from quadbench.recipe import Task, is_mix, mix_name
 
+_OF_WHICH = "give the recipe of which the bundle was built, as it was then"
 Painting = Callable[[int, int], None]  # is told the number of a reference image that is begun, and of how many
 
 
@@ -55,9 +58,7 @@ def new_task(
     """
     (name,) = weights
     like = checked_task(new, bundle.artifact, name)
-    task = next(task for task in new.recipe.tasks if task.name == new.like)
-    task = task.model_copy(update={"name": name, "adapter": dict(weights)})
-    pictures = _pictures(new, task, bundle.path(like.table), sources, painting)
+    pictures = _pictures(new, bundle, like, sources, weights, painting)
     items = tuple(
         replace(
             item,
@@ -71,16 +72,63 @@ def new_task(
 
 
 def _pictures(
-    new: NewTask, task: Task, table: Path, sources: Mapping[str, AdapterSource], painting: Painting
+    new: NewTask,
+    bundle: Stored[Bundle],
+    like: TaskAssets,
+    sources: Mapping[str, AdapterSource],
+    weights: Mapping[str, float],
+    painting: Painting,
 ) -> dict[str, Image]:
     """Return the reference's images by item; none for random weights, whose pictures show nothing."""
     if has_random_weights(new.recipe):
         return {}
-    foundation = open_foundation(new.recipe.foundation)
-    items = task_items(task, foundation, calibration_samples=new.recipe.quad.calibration.samples)
-    reference = reference_for(foundation, task, read_table(table), sources)
+    foundation, table = open_foundation(new.recipe.foundation), read_table(bundle.path(like.table))
+    task = task_as_built(new, like, table, foundation)
+    items = task_items(task, foundation, calibration_samples=new.recipe.quad.calibration.samples).evaluation
+    check_items(items, like, load_file(bundle.path(like.tensors)), foundation)
+    reference = reference_for(foundation, task.model_copy(update={"adapter": dict(weights)}), table, sources)
     pictures = {}
-    for number, item in enumerate(items.evaluation, start=1):
-        painting(number, len(items.evaluation))
+    for number, item in enumerate(items, start=1):
+        painting(number, len(items))
         pictures[item.name] = reference.render(item)
     return pictures
+
+
+def task_as_built(new: NewTask, like: TaskAssets, table: SamplerTable, foundation: Foundation) -> Task:
+    """Return the recipe's task with the bundle's sampler, which may be that of devices of one profile.
+
+    Raises:
+        UserError: in the recipe it has another sampler, strength or guidance than in the bundle.
+    """
+    recipes = (new.recipe.on(profile) for profile in (None, *new.recipe.devices))
+    for task in (task for recipe in recipes for task in recipe.tasks if task.name == like.name):
+        if (task.sampler.scheme, task.guidance) == (like.scheme, like.guidance) and known_table(task, foundation) in (
+            None,
+            table,
+        ):
+            return task
+    raise UserError(
+        f"task '{like.name}' of the bundle has {like.steps} steps of {like.scheme} with guidance {like.guidance:g}; "
+        "in the recipe it has another sampler, strength or guidance",
+        hint=_OF_WHICH,
+    )
+
+
+def check_items(items: Sequence[Item], like: TaskAssets, tensors: Mapping[str, np.ndarray], foundation: Foundation) -> None:
+    """Refuse items that are not those of the bundle's task, whose `tensors` hold their noise.
+
+    Raises:
+        UserError: names the first.
+    """
+    pairs = zip(like.items, items, strict=False)
+    others = [own.name for own, item in pairs if not _is_same(own, item, tensors, foundation, like.steps)]
+    if others or len(items) != len(like.items):
+        first = f", as '{others[0]}'" if others else f": {len(items)} of them, where the bundle has {len(like.items)}"
+        raise UserError(f"task '{like.name}' has other inputs in the recipe than in the bundle{first}", hint=_OF_WHICH)
+
+
+def _is_same(own: TaskItem, item: Item, tensors: Mapping[str, np.ndarray], foundation: Foundation, steps: int) -> bool:
+    texts = (own.name, own.prompt, own.input_ids, own.negative_input_ids)
+    if texts != (item.name, item.prompt, item.input_ids, item.negative_input_ids):
+        return False
+    return np.array_equal(tensors[f"noise.{own.name}"], item.noise(foundation, steps).numpy())

@@ -35,7 +35,7 @@ class Prepared:
     """A recipe's models and adapters in float, and its tasks run once."""
 
     foundation: Foundation
-    adapters: dict[str, Adapter]  # each at the greatest weight that a task gives it
+    adapters: dict[str, Adapter]  # each at the weight of the greatest magnitude that a task gives it
     models: dict[Component, ModelProto]
     shapes: dict[str, tuple[int, ...]]  # of the U-Net's LoRA inputs
     encoders: Encoders
@@ -115,14 +115,14 @@ def _open_adapters(recipe: Recipe, foundation: Foundation) -> dict[str, Adapter]
     """Read every adapter, and check that it fits the foundation model."""
     base = sites_of_unet(foundation.skeleton)
     return {
-        name: _open_adapter(name, spec, foundation, base).at(_greatest_weight(recipe, name))
+        name: _open_adapter(name, spec, foundation, base).at(greatest_weight(recipe, name))
         for name, spec in recipe.adapters.items()
     }
 
 
-def _greatest_weight(recipe: Recipe, adapter: str) -> float:
-    """Return the greatest magnitude of the weights that tasks give an adapter; 1 where none gives it any."""
-    return max((abs(task.adapter.get(adapter, 0.0)) for task in recipe.tasks), default=0.0) or 1.0
+def greatest_weight(recipe: Recipe, adapter: str) -> float:
+    """Return the weight of the greatest magnitude that a task gives an adapter; 1 where none gives it any."""
+    return max((task.adapter.get(adapter, 0.0) for task in recipe.tasks), key=abs, default=0.0) or 1.0
 
 
 def _open_adapter(name: str, spec: AdapterSpec, foundation: Foundation, base: BaseSites) -> Adapter:

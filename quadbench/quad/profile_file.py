@@ -29,9 +29,9 @@ def profile_content(
     distilled: Mapping[str, Distilled],
     noise: Sequence[LayerNoise],
 ) -> dict[str, Any]:
-    """Return the content of profile.json.
+    """Return the content of profile.json; `lora` has the adapters as they were before any was trained.
 
-    `sensitivity` is None if the recipe chose the anchor, and `noise` is empty if it left no layers to choose.
+    `sensitivity` is None unless the recipe left the anchor open, and `noise` is empty if it left no layers to choose.
     """
     return {
         "schema_version": SCHEMA_VERSION,
@@ -64,9 +64,8 @@ def lora_encodings_of(bundle: Stored[Bundle]) -> dict[str, Encoding]:
 
 def _fit_row(name: str, lora: LoraProfile) -> dict[str, Any]:
     """Describe how an adapter fares under the shared encodings."""
-    adapter = lora.adapters[name]
-    fits = [_finite(asdict(fit)) for fit in site_fits(adapter, lora.encodings)]
-    return {"adapter": name, "clip_rate": clip_rate(adapter, lora.encodings), "sites": fits}
+    fits = site_fits(lora.adapters[name], lora.encodings)
+    return {"adapter": name, "clip_rate": clip_rate(fits), "sites": [_finite(asdict(fit)) for fit in fits]}
 
 
 def _distillation_row(name: str, result: Distilled) -> dict[str, Any]:

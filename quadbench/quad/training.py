@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from quadbench.quad.divergence import decibels
 from quadbench.quad.quantize.fake_quant import FakeQuantGraph, Tensors
 from quadbench.quad.tasks.examples import Example
 
@@ -172,7 +173,7 @@ def sqnr_db(graph: FakeQuantGraph, weights: Mapping[str, torch.Tensor], examples
             exact = torch.cat([example.teacher for example in batch])
             signal += float(exact.square().sum())
             noise += float((graph(_stacked(batch) | dict(weights)) - exact).square().sum())
-    return 10 * math.log10(signal / noise) if noise else math.inf
+    return decibels(signal, noise)
 
 
 def _stacked(batch: Sequence[Example]) -> Tensors:

@@ -1,7 +1,6 @@
 """Writer: graphs, tensors, images and JSON -> files in a bundle's folder, and their references."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -89,14 +88,6 @@ class BundleWriter:
         """Write an image in the format that the name ends in."""
         path = self._path(name)
         image.save(path)
-        return file_ref(self.folder, path)
-
-    def copy(self, name: str, source: Path | None) -> FileRef | None:
-        """Copy a file into the bundle; None stays None."""
-        if source is None:
-            return None
-        path = self._path(name)
-        shutil.copyfile(source, path)
         return file_ref(self.folder, path)
 
     def _weights(self, folder: str, source: Path) -> FileRef:

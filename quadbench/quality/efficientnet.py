@@ -15,7 +15,7 @@ _STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)  # of the 16 blocks
 
 
 class EfficientNetLite0:
-    """The network: images (N, 3, H, W) in [0, 1], stretched to 224 x 224 -> features (N, 1280), `classify` -> (N, 1000)."""
+    """The network: images (N, 3, H, W) in [0, 1], stretched to 224 x 224 -> features (N, 1280)."""
 
     def __init__(self, weights: Mapping[str, torch.Tensor]) -> None:
         self._weights = weights
@@ -27,10 +27,6 @@ class EfficientNetLite0:
             x = self._block(x, f"_blocks.{index}", stride)
         x = F.relu6(self._normalize(self._convolve(x, "_conv_head"), "_bn1"))  # (N, 1280, 7, 7)
         return x.mean(dim=(2, 3))
-
-    def classify(self, images: torch.Tensor) -> torch.Tensor:
-        """Return ImageNet's class scores, which show that the network was put together as it was trained."""
-        return F.linear(self(images), self._weights["_fc.weight"], self._weights["_fc.bias"])
 
     def _block(self, x: torch.Tensor, name: str, stride: int) -> torch.Tensor:
         """Apply an inverted residual: widen (but in block 0), convolve each channel, narrow; add the input if shapes allow."""

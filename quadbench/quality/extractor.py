@@ -48,7 +48,7 @@ FORMS = {
     "inception": Form(
         size=299, mode="bilinear", mean=_HALF, std=_HALF, images=1, output="pooled features (1, 2048)", output_rank=2
     ),
-    "lpips": Form(size=None, mode="", mean=_HALF, std=_HALF, images=2, output="distances", output_rank=0),
+    "lpips": Form(size=None, mode="", mean=_HALF, std=_HALF, images=2, output="one distance", output_rank=0),
 }
 
 
@@ -87,9 +87,14 @@ class Extractor:
 
     def _run(self, *images: torch.Tensor) -> torch.Tensor:
         feed = {name: image.numpy() for name, image in zip(self._inputs, images, strict=True)}
-        output = torch.from_numpy(self._session.run(None, feed)[0])
-        if self._form.output_rank == 0:
-            return output.reshape(-1)  # a distance, however many ones its shape has
-        if output.dim() != self._form.output_rank:
+        try:
+            output = torch.from_numpy(self._session.run(None, feed)[0])
+        except Exception as error:  # ONNX Runtime's own errors have no common base
+            raise UserError(f"weights '{self._name}' take no image of {tuple(images[0].shape)}: {error}") from error
+        if self._form.output_rank == 0 and output.numel() == 1:
+            output = output.reshape(-1)  # a distance, however many ones its shape has
+        if output.dim() != max(self._form.output_rank, 1) or output.shape[0] != 1:
             raise UserError(f"weights '{self._name}' give {tuple(output.shape)}; expected {self._form.output}")
+        if not torch.isfinite(output).all():
+            raise UserError(f"weights '{self._name}' give NaN or Inf for an image", hint="give weights in float32")
         return output

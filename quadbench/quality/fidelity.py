@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from quadbench.artifacts.pixels import Pixels
+from quadbench.quad.divergence import decibels
 
 Values = NDArray[np.floating]
 
@@ -31,7 +32,7 @@ def sqnr_db(exact: Sequence[Values], quantized: Sequence[Values]) -> float:
     """Return 10 log10(sum exact^2 / sum (quantized - exact)^2), the sums over all arrays; infinite where nothing differs."""
     signal = sum(float(np.square(e, dtype=np.float64).sum()) for e in exact)
     noise = sum(float(np.square(q.astype(np.float64) - e).sum()) for e, q in zip(exact, quantized, strict=True))
-    return 10 * math.log10(signal / noise) if noise else math.inf
+    return decibels(signal, noise)
 
 
 def cosine(first: Values, second: Values) -> float:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from safetensors.numpy import load_file
 
@@ -16,6 +15,7 @@ from quadbench.artifacts.parts import adapters_of, factors_of
 from quadbench.artifacts.pixels import read_pixels
 from quadbench.artifacts.scores import Better, Compared, Metric, Score
 from quadbench.quad.adapter_file import mixed_inputs
+from quadbench.quad.model.initializers import opened
 from quadbench.quad.samplers.table import SamplerTable, read_table, run_table
 from quadbench.quad.tasks.runner import Condition, Denoiser, Feed, GraphSession, token_feed
 from quadbench.quality.compared import REFERENCE, refuse_random
@@ -101,13 +101,6 @@ class TaskModel:
     def run(self, item: TaskItem) -> LatentTrajectory:
         """Run the task's sampler on one item."""
         noise = self.tensors[f"noise.{item.name}"]  # (1 + steps, 4, h, w)
-        eps: list[Values] = []
-
-        def predict_and_keep(feed: Feed) -> torch.Tensor:
-            predicted = self.predict(feed)
-            eps.append(predicted.numpy())
-            return predicted
-
         condition = Condition(
             time_features=self.tensors["time_features"],
             text=self.text_encoder(token_feed(item.input_ids)),
@@ -115,10 +108,10 @@ class TaskModel:
             lora={},
             guidance=self.task.guidance,
         )
-        denoiser = Denoiser(unet=predict_and_keep, condition=condition, record=True)
+        denoiser = Denoiser(unet=self.predict, condition=condition, record=True)
         mask = _mask(self.bundle.path(item.mask), noise.shape[2:]) if item.mask else None
         latent = run_table(self.table, denoiser, latent=self._latent(item, noise), noise=noise, mask=mask)
-        return LatentTrajectory(feeds=denoiser.feeds, eps=eps, latent=latent.numpy())
+        return LatentTrajectory(feeds=denoiser.feeds, eps=[eps.numpy() for eps in denoiser.eps], latent=latent.numpy())
 
     def _latent(self, item: TaskItem, noise: torch.Tensor) -> torch.Tensor:
         """Return the latent (1, 4, h, w) of the item's image; zeros if it has none."""
@@ -188,4 +181,4 @@ def _graph(bundle: Stored[Bundle], variant: Variant, component: Component, task:
 
 
 def _session(bundle: Stored[Bundle], graph: Graph) -> GraphSession:
-    return GraphSession(onnx.load(bundle.path(graph.file)))
+    return GraphSession(opened(bundle.path(graph.file)))

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import onnx
 import torch
+from google.protobuf.message import DecodeError
+from onnx.external_data_helper import uses_external_data
 
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.quality.efficientnet import EfficientNetLite0
@@ -105,7 +108,20 @@ def _given(network: GivenNetwork) -> Network:
     if not network.path.is_file():
         raise UserError(f"weights '{network.name}': '{network.path}' does not exist")
     _check(network.path, network.sha256)
+    if _has_weights_beside(network.path):
+        raise UserError(
+            f"weights '{network.name}': '{network.path}' has tensors in another file, which its sha256 does not cover",
+            hint="export it as one file: torch.onnx.export(..., external_data=False)",
+        )
     return Extractor(network.path, network.name)
+
+
+def _has_weights_beside(path: Path) -> bool:
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except DecodeError:
+        return False  # it is no graph, of which ONNX Runtime says more
+    return any(map(uses_external_data, model.graph.initializer))
 
 
 def _check(path: Path, expected: str) -> None:

@@ -1,6 +1,8 @@
 """Run: a stored run -> the scores of its images, kept beside it, where the report finds them; or folders -> their scores."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from quadbench.artifacts.parts import file_refs
@@ -27,7 +29,7 @@ def score_run(
     with_emulator: bool = False,
     notify: Callable[[str], None] = lambda _step: None,
 ) -> RunScores:
-    """Score the images of a run (None: the latest) and save the scores.
+    """Score the images of a run (None: the latest) and save the scores; those of images are kept where what follows fails.
 
     `metrics` None are all; `weights` are NAME=PATH@sha256:HEX; with latents every task's U-Nets run again, on this machine, with
     emulator those that were compiled for a Qualcomm HTP, which takes minutes.
@@ -40,17 +42,22 @@ def score_run(
     require_writable(layout.scores(result.run_id).parent)
     for record in result.records:
         check_painted(record, layout)
+
+    def kept(scores: RunScores) -> RunScores:
+        """Save the scores so far: what comes after the images takes minutes to hours, and may fail."""
+        save_scores(layout, result.run_id, scores)
+        return scores
+
     notify("images")
-    compared = compare_run(result, layout, metrics=metrics, weights=given)
-    emulated = emulated_trajectories(result, layout, notify) if with_emulator else {}
+    scores = kept(RunScores(compared=compare_run(result, layout, metrics=metrics, weights=given)))
+    if with_emulator:
+        scores = kept(replace(scores, emulated=emulated_trajectories(result, layout, notify)))
     if with_latents:
         for bundle in result.bundles:
             check_contents(bundle, file_refs(bundle.artifact))
         notify("latents")
-        for bundle in result.bundles:
-            compared += tuple(with_devices(compare_latents(bundle), bundle, result))
-    scores = RunScores(compared=compared, emulated=emulated)
-    save_scores(layout, result.run_id, scores)
+        latents = (with_devices(compare_latents(bundle), bundle, result) for bundle in result.bundles)
+        scores = kept(replace(scores, compared=(*scores.compared, *chain.from_iterable(latents))))
     return scores
 
 

@@ -3,6 +3,7 @@
 from quadbench.recipe.gate import Gate
 from quadbench.recipe.precision import FLOAT_LABEL, W8A8, W8A16, FloatActivations, Mixed, Precision
 from quadbench.recipe.quad import (
+    LEAST_DISTILL_SAMPLES,
     AnchorCalibration,
     AnchorProfile,
     Distill,
@@ -64,6 +65,7 @@ __all__ = [
     "GREATEST_WEIGHT",
     "INT8_KEY",
     "LCM_STEPS",
+    "LEAST_DISTILL_SAMPLES",
     "RECIPES_FOLDER",
     "TEACHER_STEPS",
     "W8A8",

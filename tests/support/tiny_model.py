@@ -155,7 +155,8 @@ def _write_inputs(folder: Path) -> None:
     entries = []
     for i in range(3):
         pixels = rng.integers(0, 255, (2, 2, 3), np.uint8).repeat(SIZE // 2, 0).repeat(SIZE // 2, 1)
-        Image.fromarray(pixels).save(folder / f"{i}.png")
-        Image.fromarray(mask).save(folder / f"{i}.mask.png")
+        colours, grey = ("RGBA", "RGB") if i == 1 else ("RGB", "L")  # painting programs save these too
+        Image.fromarray(pixels).convert(colours).save(folder / f"{i}.png")
+        Image.fromarray(mask).convert(grey).save(folder / f"{i}.mask.png")
         entries.append({"name": f"{i:03d}", "image": f"{i}.png", "mask": f"{i}.mask.png", "prompt": "noto apple"})
     (folder / "inputs.json").write_text(json.dumps(entries))

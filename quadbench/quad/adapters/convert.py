@@ -5,7 +5,6 @@ Each site's update is cut off after its greatest singular values, which no matri
 
 import json
 import math
-import os
 from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,8 +19,8 @@ from quadbench.quad.adapters.fit import BaseSites, Slot, fitted, named_sites
 from quadbench.quad.adapters.kohya import PREFIX, flat_name, read_kohya, read_text_encoder
 from quadbench.quad.adapters.lycoris import Differences, read_differences
 from quadbench.quad.adapters.peft import read_config, read_peft, read_peft_differences
-from quadbench.quad.adapters.reading import AdapterProblem, Reading, apart, named
-from quadbench.quad.layouts import PEFT_TENSORS
+from quadbench.quad.adapters.reading import Reading, apart, named, refuse
+from quadbench.quad.layouts import PEFT_TENSORS, adapter_files
 from quadbench.results.digests import sha256_of
 
 METADATA = "quadbench.conversion"
@@ -66,7 +65,7 @@ def convert(source: Path, base: BaseSites, *, rank: int, unet_only: bool = False
     """
     content = _content(source, unet_only=unet_only)
     read, plain, text = content.differences, content.plain, content.text
-    _refuse(source.name, (*read.problems, *(plain.problems if plain else ())))
+    refuse(source.name, (*read.problems, *(plain.problems if plain else ())))
     _refuse_both(source.name, read.by_site.keys() & (plain.pairs.keys() if plain else set()))
     names = named_sites(source.name, [*read.by_site, *(plain.pairs if plain else ())], base)
     pairs = fitted(Adapter(name=source.name, pairs=plain.pairs), base).pairs if plain else {}
@@ -146,9 +145,9 @@ class _Content:
 
 def _content(source: Path, *, unet_only: bool) -> _Content:
     """Read a PEFT folder, which has nothing for the text encoder, or a file under kohya's names."""
-    if os.path.isdir(source):  # noqa: PTH112  (it raises nothing)
-        config = read_config(source.name, source)
-        file = read_tensor_file(source.name, source / PEFT_TENSORS)
+    if tensors_of_peft := adapter_files(source).get(PEFT_TENSORS):
+        config = read_config(source.name, tensors_of_peft.parent)
+        file = read_tensor_file(source.name, tensors_of_peft)
         read = read_peft_differences(file.tensors, config)
         return _Content(path=file.path, differences=read, plain=read_peft(read.rest, config) if read.rest else None, text={})
     file = read_tensor_file(source.name, source)
@@ -193,7 +192,7 @@ def _in_shape(adapter: str, site: str, weights: torch.Tensor, slot: Slot) -> tor
 def _left_out(adapter: str, text: Mapping[str, torch.Tensor], unet_energy: float) -> LeftOut:
     read = read_differences(text)
     plain = read_text_encoder(read.rest) if read.rest else None
-    _refuse(f"{adapter}, text encoder", (*read.problems, *(plain.problems if plain else ())))
+    refuse(f"{adapter}, text encoder", (*read.problems, *(plain.problems if plain else ())))
     energies = [float(one.weights().square().sum()) for one in read.by_site.values()]
     energies += [pair.energy for pair in plain.pairs.values()] if plain else []
     return LeftOut.of(len(text), energies, unet_energy=unet_energy)
@@ -202,10 +201,3 @@ def _left_out(adapter: str, text: Mapping[str, torch.Tensor], unet_energy: float
 def _refuse_both(adapter: str, sites: Set[str]) -> None:
     if sites:
         raise AdapterError(f"adapter '{adapter}' has tensors of several methods at site {named(sorted(sites))}")
-
-
-def _refuse(adapter: str, problems: tuple[AdapterProblem, ...]) -> None:
-    if problems:
-        first, *rest = problems
-        more = f"; and {'; '.join(problem.message for problem in rest)}" if rest else ""
-        raise AdapterError(f"adapter '{adapter}' {first.message}{more}", hint=first.hint)

@@ -14,7 +14,7 @@ from quadbench.quad.adapters import diffusers, kohya, peft
 from quadbench.quad.adapters.adapter import Adapter, LeftOut
 from quadbench.quad.adapters.files import TensorFile, read_tensor_file
 from quadbench.quad.adapters.fit import BaseSites, fitted
-from quadbench.quad.adapters.reading import Reading, apart
+from quadbench.quad.adapters.reading import Reading, apart, refuse
 from quadbench.quad.layouts import PEFT_CONFIG, PEFT_TENSORS
 from quadbench.quad.sources import AdapterFormat
 
@@ -99,10 +99,7 @@ def load_adapter(
             f"adapter '{name}': '{path}' is of format {content.format} ({content.because}); the recipe says {expected}",
             hint=f"write source: {content.format}",
         )
-    if content.reading.problems:
-        first, *rest = content.reading.problems
-        more = f"; and {'; '.join(problem.message for problem in rest)}" if rest else ""
-        raise AdapterError(f"adapter '{name}' {first.message}{more}", hint=first.hint)
+    refuse(name, content.reading.problems)
     return fitted(Adapter(name=name, pairs=content.reading.pairs, left_out=content.left_out), base)
 
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from quadbench.quad.adapters import Adapter
-from quadbench.quad.adapters.lora_profile import SiteFit, aligned, decibels, site_fits
+from quadbench.quad.adapters.lora_profile import SiteFit, aligned, clip_rate, site_fits
+from quadbench.quad.divergence import decibels
 from quadbench.quad.quantize.encodings import Encoding
 
-# Limits at every site. docs/quad.md has the measurements behind them.
+# Limits at every site. docs/adapters.md says why they are these.
 MOST_CLIPPED = 0.01  # of its weights; normal ones clipped so in both factors leave 24 dB, about what the last limit asks
 LEAST_EFFECTIVE_BITS = 6.0  # with fewer, the built-in adapters' worst sites fall below the next limit
 LEAST_SQNR_DB = 25.0  # of up*down: 5 to 7 dB below what W8A16 itself does to eps, if all sites were so
@@ -85,7 +86,7 @@ def adapter_fit(adapter: Adapter, encodings: Mapping[str, Encoding]) -> AdapterF
     """Measure what the encodings cost the adapter as it is."""
     sites = sorted(site_fits(adapter, encodings), key=lambda fit: fit.sqnr_db)
     return AdapterFit(
-        clip_rate=sum(fit.clipped for fit in sites) / sum(fit.weights for fit in sites),
+        clip_rate=clip_rate(sites),
         effective_bits=min(fit.effective_bits for fit in sites),
         sqnr_db=_together_db(adapter, sites),
         sites=tuple(sites),
@@ -96,8 +97,7 @@ def _together_db(adapter: Adapter, sites: Sequence[SiteFit]) -> float:
     """Return the SQNR from the energies of signal and noise over all sites, so that a site that changes little counts little."""
     signal = noise = 0.0
     for fit in sites:
-        pair = adapter.pairs[fit.site]
-        energy = float((pair.up.flatten(1) @ pair.down.flatten(1)).double().square().sum())
+        energy = adapter.pairs[fit.site].energy
         signal += energy
         noise += energy * 10 ** (-fit.sqnr_db / 10)
     return decibels(signal, noise)

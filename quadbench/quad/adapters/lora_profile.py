@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from quadbench.quad.adapters import Adapter, LoraPair
+from quadbench.quad.divergence import decibels
 from quadbench.quad.model.lora import GraphInputs, input_names
 from quadbench.quad.quantize.encodings import Encoding, quantize, symmetric
 
-LOWEST_DB = -300.0  # in place of minus infinity, which JSON lacks
 Ranges = dict[str, float]  # graph input -> greatest magnitude
 
 
@@ -99,9 +99,8 @@ def site_fits(adapter: Adapter, encodings: Mapping[str, Encoding]) -> tuple[Site
     return tuple(_site_fit(site, pair, encodings) for site, pair in adapter.pairs.items())
 
 
-def clip_rate(adapter: Adapter, encodings: Mapping[str, Encoding]) -> float:
-    """Return the share of the adapter's weights that lie outside their encodings."""
-    fits = site_fits(adapter, encodings)
+def clip_rate(fits: Sequence[SiteFit]) -> float:
+    """Return the share of an adapter's weights that lie outside their encodings, over all of its sites."""
     return sum(fit.clipped for fit in fits) / sum(fit.weights for fit in fits)
 
 
@@ -116,13 +115,6 @@ def _site_fit(site: str, pair: LoraPair, encodings: Mapping[str, Encoding]) -> S
         effective_bits=min(math.log2(2 * int(np.abs(q).max()) + 1) for q in integers),
         sqnr_db=_sqnr_db(pair.up.flatten(1) @ pair.down.flatten(1), up.flatten(1) @ down.flatten(1)),
     )
-
-
-def decibels(signal: float, noise: float) -> float:
-    """Return the ratio of two energies in dB: infinite without noise, LOWEST_DB where there is nothing but noise."""
-    if noise == 0:
-        return math.inf
-    return max(10 * math.log10(signal / noise), LOWEST_DB) if signal > 0 else LOWEST_DB
 
 
 def _sqnr_db(exact: torch.Tensor, rounded: torch.Tensor) -> float:

@@ -20,7 +20,7 @@ from enum import StrEnum
 import torch
 
 from quadbench.quad.adapters.kohya import PREFIX, PREFIXES
-from quadbench.quad.adapters.reading import LONGEST_SITE, AdapterProblem, Fault, Faults, quoted
+from quadbench.quad.adapters.reading import LONGEST_SITE, TWICE, AdapterProblem, Fault, Faults, quoted
 from quadbench.quad.model.values import fault_of
 
 MOST_WEIGHTS = 2**26  # of one site; the largest of Stable Diffusion's U-Net has 29.5 million
@@ -61,7 +61,7 @@ class Difference:
 
     def weights(self) -> torch.Tensor:
         """Return what is added to the weights: (out, in * k * k) in float64, or (out, in, k, k) with the same order."""
-        return _UPDATES[self.method](self.parts) * self.scale
+        return _UPDATES[self.method]({part: tensor.double() for part, tensor in self.parts.items()}) * self.scale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,15 +94,18 @@ def read_differences(
     sites = {key.site for key in keys.values() if key.part != "alpha"}
     own = {name: key for name, key in keys.items() if key.site in sites}
     by_site: dict[str, dict[str, torch.Tensor]] = {}
+    first: dict[PartKey, str] = {}
     faults, unsound = Faults(), set()
     for name, key in own.items():
         if len(key.site) > LONGEST_SITE:
             faults.add(Fault(before="has a name that is too long:"), quoted(name))
+        if first.setdefault(key, name) != name:
+            faults.add(TWICE, f"{key.part} at site '{key.site}': '{first[key]}' and '{name}'")
         if fault := fault_of(tensors[name]):
             faults.add_value(fault, quoted(name))
             unsound.add(key.site)
         else:
-            by_site.setdefault(key.site, {})[key.part] = tensors[name].double()
+            by_site.setdefault(key.site, {})[key.part] = tensors[name]
     differences = {}
     for site, parts in sorted(by_site.items()):
         if site in unsound:
@@ -121,7 +124,7 @@ def _difference(site: str, parts: dict[str, torch.Tensor], scale_of: ScaleOf) ->
     Raises:
         ValueError: they are of several methods, some are missing, or shapes do not fit; the text ends before the site.
     """
-    biases = parts.pop("diff_b", None)
+    biases = parts.pop("diff_b").double() if "diff_b" in parts else None
     methods = {
         method
         for method, start in ((Method.LOHA, "hada_"), (Method.LOKR, "lokr_"), (Method.FULL, "diff"))

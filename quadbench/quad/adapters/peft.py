@@ -21,6 +21,7 @@ from quadbench.quad.adapters.lora_config import (
 from quadbench.quad.adapters.lycoris import FACTORS, Differences, Method, PartKey, read_differences
 from quadbench.quad.adapters.reading import AdapterProblem, Key, LoraPart, Reading, read_pairs
 from quadbench.quad.layouts import PEFT_CONFIG, PEFT_TENSORS
+from quadbench.spec import is_file
 from quadbench.spec.document import describe
 
 _KEY = re.compile(r"^base_model\.model\.(?P<site>.+)\.lora_(?P<side>[AB])(\.default)?\.weight$")
@@ -37,7 +38,7 @@ def read_config(name: str, folder: Path) -> AdapterConfig:
             adapter.
     """
     path = folder / PEFT_CONFIG
-    if not path.is_file():
+    if not is_file(path):
         hint = f"a PEFT folder holds {PEFT_CONFIG} and {PEFT_TENSORS}"
         raise AdapterError(f"adapter '{name}': '{path}' does not exist", hint=hint)
     with path.open("rb") as file:

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 import torch
 
+from quadbench.errors import AdapterError
 from quadbench.quad.adapters.adapter import LoraPair
 from quadbench.quad.model.values import FLOATS, ValueFault, fault_of
 
@@ -37,6 +38,18 @@ class AdapterProblem:
 
     message: str
     hint: str | None = None
+
+
+def refuse(adapter: str, problems: Sequence[AdapterProblem]) -> None:
+    """Refuse an adapter that has problems.
+
+    Raises:
+        AdapterError: names all of them, with the hint of the first.
+    """
+    if problems:
+        first, *rest = problems
+        more = f"; and {'; '.join(problem.message for problem in rest)}" if rest else ""
+        raise AdapterError(f"adapter '{adapter}' {first.message}{more}", hint=first.hint)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +106,7 @@ def read_pairs(tensors: Mapping[str, torch.Tensor], key_of: KeyOf, scale_of: Sca
             faults.add_value(fault_of(pairs[site].up), f"up times its scale at site '{site}'")
     if not tensors:
         faults.add(Fault(before="has no tensors for the"), "U-Net")
-    if pairs and not any(pair.down.any() and pair.up.any() for pair in pairs.values()):
+    if pairs and all(pair.energy <= 0 for pair in pairs.values()):
         faults.add(_SILENT, f"all of its {len(pairs)} sites")
     return Reading(pairs=pairs, scales=scales, problems=faults.problems())
 
@@ -127,7 +140,7 @@ _SHAPES = Fault(
 )
 _RANKS = Fault(before="has unequal ranks at site", after="; expected equal ones above 0")
 _ALPHAS = Fault(before="has an alpha that is not one number at site")
-_TWICE = Fault(before="has two tensors for", hint="only one would have an effect; keep the one that belongs to it")
+TWICE = Fault(before="has two tensors for", hint="only one would have an effect; keep the one that belongs to it")
 _SILENT = Fault(before="changes nothing: up*down is zero at", hint="it was saved before it was trained; save it again")
 _MANY = Fault(before="has", after=f"; expected at most {MOST_SITES}", hint="it is no LoRA of a Stable Diffusion U-Net")
 _LONG = Fault(before=f"has names of sites with more than {LONGEST_SITE} characters, as")
@@ -186,7 +199,7 @@ def _sites(keys: Mapping[str, Key], faults: Faults) -> dict[str, dict[LoraPart, 
             continue
         first = sites.setdefault(key.site, {}).setdefault(key.part, name)
         if first != name:
-            faults.add(_TWICE, f"{key.part} at site '{key.site}': '{first}' and '{name}'")
+            faults.add(TWICE, f"{key.part} at site '{key.site}': '{first}' and '{name}'")
     if len(sites) > MOST_SITES:
         faults.add(_MANY, f"{len(sites)} sites")
         return {}

@@ -39,8 +39,8 @@ _CONFIGS = {
 # Their U-Net predicts noise from a latent, text and time; what the libraries list for each part is checked too.
 _PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline")
 _CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
+_MOST_CHARACTERS = 1000  # of a library's message, which may quote a whole file
 # Whatever a configuration that fits no model makes a library raise, besides its own classes.
-_MOST_CHARACTERS = 1000
 _UNFIT = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError)
 
 

@@ -27,9 +27,15 @@ def save_outside(program: object, scratch: Path) -> onnx.ModelProto:
     """Write an exported program's weights below `scratch`, where they stay, and return a graph that refers to them."""
     folder = Path(tempfile.mkdtemp(dir=scratch.resolve()))
     program.save(folder / "graph.onnx", external_data=True)  # type: ignore[attr-defined]
-    model = onnx.load(folder / "graph.onnx", load_external_data=False)
+    return opened(folder / "graph.onnx")
+
+
+def opened(path: Path) -> onnx.ModelProto:
+    """Read a graph, but not the weights that lie in a file beside it: it refers to them where they are."""
+    model = onnx.load(path, load_external_data=False)
     for initializer in _outside(model):
-        _set_location(initializer, str((folder / ExternalDataInfo(initializer).location).relative_to(ROOT)))
+        place = path.resolve().parent / ExternalDataInfo(initializer).location
+        _set_location(initializer, str(place.relative_to(ROOT)))
     return model
 
 

@@ -20,10 +20,10 @@ def float_tensors(model: onnx.ModelProto) -> list[str]:
     return [name for name in names if values.get(name) == TensorProto.FLOAT]
 
 
-def observe_ranges(model: onnx.ModelProto, feeds: Iterable[Feed], *, threads: int = 0) -> dict[str, Range]:
+def observe_ranges(model: onnx.ModelProto, feeds: Iterable[Feed]) -> dict[str, Range]:
     """Run the graph on every feed and return each float tensor's least and greatest value over all of them."""
     names = float_tensors(model)
-    session = open_session(with_ranges(model, names), threads=threads)
+    session = open_session(with_ranges(model, names))
     low, high = np.full(len(names), np.inf, np.float32), np.full(len(names), -np.inf, np.float32)
     for feed in feeds:
         least, greatest = session.run(None, dict(feed))[0].reshape(-1, 2).T

@@ -11,6 +11,7 @@ from quadbench.artifacts.held_out import ClippedTensor, Clipping
 from quadbench.quad.model.initializers import open_session
 from quadbench.quad.quantize.calibration import Feed, observe_ranges
 from quadbench.quad.quantize.encodings import Encoding, Range, limits
+from quadbench.quad.quantize.passes import value_shapes
 from quadbench.quad.quantize.qdq import encoding_sources
 
 NAMED = 10  # tensors
@@ -28,7 +29,7 @@ def clipping_of(
     seen = observe_ranges(model, feeds)
     outside = {name: r for name, r in ranges.items() if seen[name].low < r.low or seen[name].high > r.high}
     counts = _count_outside(model, outside, feeds) if outside else {}
-    sizes = {name: size * len(feeds) for name, size in _sizes(model).items() if name in ranges}
+    sizes = {name: prod(shape) * len(feeds) for name, shape in value_shapes(model).items() if name in ranges}
     tensors = [
         ClippedTensor(tensor=name, share=counts[name] / sizes[name], beyond=_beyond(seen[name], outside[name]))
         for name in outside
@@ -54,12 +55,6 @@ def range_within(encoding: Encoding) -> Range:
 def _beyond(seen: Range, within: Range) -> float:
     """Return how far the farthest value lies outside, in widths of the range."""
     return max(within.low - seen.low, seen.high - within.high) / (within.high - within.low)
-
-
-def _sizes(model: onnx.ModelProto) -> dict[str, int]:
-    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
-    values = (*inferred.input, *inferred.value_info, *inferred.output)
-    return {v.name: prod(d.dim_value for d in v.type.tensor_type.shape.dim) for v in values}
 
 
 def _count_outside(model: onnx.ModelProto, ranges: Mapping[str, Range], feeds: Sequence[Feed]) -> dict[str, int]:

@@ -5,11 +5,10 @@ its integers and goes on in float; gradients pass straight through the rounding 
 2013, arXiv 1308.3432; Jacob et al. 2018, arXiv 1712.05877).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from onnx import helper, numpy_helper
@@ -66,14 +65,6 @@ class FakeQuantGraph:
         for node in self._nodes:
             values |= self._run(node, values)
         return values[self._output]
-
-    def replay(self, inputs: Mapping[str, torch.Tensor], seen: Mapping[str, np.ndarray]) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield name and value of each tensor in `seen`, computed from the values in `seen`: no difference adds to another."""
-        values: Tensors = dict(inputs)
-        for node in self._nodes:
-            outputs = self._run(node, values)
-            yield from ((name, tensor) for name, tensor in outputs.items() if name in seen)
-            values |= {name: torch.from_numpy(seen[name]) if name in seen else tensor for name, tensor in outputs.items()}
 
     def _run(self, node: _Node, values: Tensors) -> Tensors:
         """Compute a node's outputs, by name."""

@@ -14,14 +14,12 @@ BINS = 2048  # as AIMET and ONNX Runtime take; at 8 bits a bin is an eighth of a
 _EARLIER = "counts.earlier"  # the graph input that counts are added to
 
 
-def observe_histograms(
-    model: onnx.ModelProto, ranges: Mapping[str, Range], feeds: Iterable[Feed], *, threads: int = 0
-) -> dict[str, np.ndarray]:
+def observe_histograms(model: onnx.ModelProto, ranges: Mapping[str, Range], feeds: Iterable[Feed]) -> dict[str, np.ndarray]:
     """Run the graph on every feed and count each tensor's values in BINS equal parts of its range: int64, (BINS,).
 
     Values outside the range count in the outermost parts. What is held beside the graph is the counts, whatever the feeds.
     """
-    session = open_session(with_histograms(model, ranges), threads=threads)
+    session = open_session(with_histograms(model, ranges))
     counts, nothing = np.zeros(len(ranges) * BINS, np.int64), np.zeros(len(ranges) * BINS, np.int32)
     for feed in feeds:
         counts += session.run(None, {**feed, _EARLIER: nothing})[0]

@@ -5,7 +5,6 @@ Nothing changes before them. So the graph is cut into segments: the nodes before
 only the rest.
 """
 
-import math
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from quadbench.quad.divergence import ratio_db
 from quadbench.quad.model.initializers import open_session
 from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.quantize.layers import Layer, narrow_layers
@@ -54,7 +54,7 @@ def layer_noise(
         signal, noise_of_segment = segment.noise(known)
         noise |= noise_of_segment
         known = segment.run(known)
-    rows = (LayerNoise(layer=layer, sqnr_db=_sqnr_db(signal, noise[layer.name])) for layer in layers)
+    rows = (LayerNoise(layer=layer, sqnr_db=ratio_db(signal, noise[layer.name])) for layer in layers)
     return tuple(sorted(rows, key=lambda row: row.per_parameter))
 
 
@@ -69,11 +69,6 @@ def least_noisy(noise: Sequence[LayerNoise], percent: int) -> set[str]:
         tensors.append(tensors[-1] | {layer.data, layer.result})
     wanted = sum(layer.parameters for layer in layers) * percent / 100
     return min(tensors, key=lambda narrow: abs(sum(layer.parameters for layer in narrow_layers(layers, narrow)) - wanted))
-
-
-def _sqnr_db(signal: float, noise: float) -> float | None:
-    """Return the ratio of two energies in dB; None if there is no signal or no noise."""
-    return 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from quadbench.quad.samplers.table import Blend, SamplerTable, Step, executed_steps, is_noise_alone, last_only
+from quadbench.quad.samplers.table import STEPS_OFFSET, Blend, SamplerTable, Step, executed_steps, is_noise_alone, last_only
 
 
 def ed_table(
@@ -14,12 +14,11 @@ def ed_table(
     steps: int,
     strength: float = 1.0,
     is_image_to_image: bool = False,
-    steps_offset: int = 1,
 ) -> SamplerTable:
     """Make the table with `leading` time steps, as Stable Diffusion's schedulers have them. The sample is x_0 + sigma * noise."""
     all_sigmas = torch.sqrt((1 - alphas_cumprod) / alphas_cumprod).numpy()
     spacing = len(alphas_cumprod) // steps
-    timesteps = (np.arange(steps) * spacing).round()[::-1].astype(np.float64) + steps_offset
+    timesteps = (np.arange(steps) * spacing).round()[::-1].astype(np.float64) + STEPS_OFFSET
     timesteps = timesteps[steps - executed_steps(steps, strength) :]
     sigmas = [*(float(s) for s in np.interp(timesteps, np.arange(len(all_sigmas)), all_sigmas)), 0.0]
     table_steps = tuple(

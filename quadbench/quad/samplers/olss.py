@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from quadbench.quad.samplers.table import (
+    STEPS_OFFSET,
     Blend,
     Denoise,
     SamplerTable,
@@ -62,11 +63,10 @@ def ddim_table(
     steps: int = TEACHER_STEPS,
     strength: float = 1.0,
     is_image_to_image: bool = False,
-    steps_offset: int = 1,
 ) -> SamplerTable:
     """Make the teacher: DDIM with eta 0 (Song et al. 2020, arXiv 2010.02502, eq. 12), equal to diffusers' DDIMScheduler."""
     spacing = len(alphas_cumprod) // steps
-    timesteps = [i * spacing + steps_offset for i in reversed(range(steps))][steps - executed_steps(steps, strength) :]
+    timesteps = [i * spacing + STEPS_OFFSET for i in reversed(range(steps))][steps - executed_steps(steps, strength) :]
     alphas = [*(float(alphas_cumprod[t]) for t in timesteps), float(alphas_cumprod[0])]
     table_steps = []
     for i in range(len(timesteps)):

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from quadbench.errors import UserError
 
+STEPS_OFFSET = 1  # of time steps, as Stable Diffusion's schedulers have it
 Denoise = Callable[[int, torch.Tensor], torch.Tensor]  # (step, scaled sample) -> eps
 
 

@@ -12,6 +12,8 @@ from quadbench.quad.tasks.items import Item
 from quadbench.quad.tasks.prepared import PreparedTask, Visit, visit
 from quadbench.quad.tasks.runner import Feed
 
+SEED_STRIDE = 10_000  # items have consecutive seeds: one that is moved by less would see the noise of another
+
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
@@ -37,36 +39,41 @@ class Division:
 
 
 def divided(prepared: Prepared, adapter: Adapter) -> Division:
-    """Divide the calibration items of the adapter's tasks (all if none names it): of each task the last third judges."""
+    """Divide the calibration items of the adapter's tasks (all if none names it): of each task the last third judges.
+
+    Samples beyond a task's prompts are these prompts again, so that it is names that are divided; a single one judges.
+    """
     own = [task for task in prepared.tasks if adapter.name in task.task.adapter] or prepared.tasks
     items = {task.task.name: task.items.calibration for task in own}
-    cuts = {name: len(of_task) - math.ceil(len(of_task) / 3) for name, of_task in items.items()}
+    names = {task: list(dict.fromkeys(item.name for item in of_task)) for task, of_task in items.items()}
+    judging = {task: of_task[len(of_task) - math.ceil(len(of_task) / 3) :] for task, of_task in names.items()}
     return Division(
-        training={name: of_task[: cuts[name]] for name, of_task in items.items()},
-        validation={name: of_task[cuts[name] :] for name, of_task in items.items()},
+        training={task: [item for item in of_task if item.name not in judging[task]] for task, of_task in items.items()},
+        validation={task: [item for item in of_task if item.name in judging[task]] for task, of_task in items.items()},
     )
 
 
 def examples(prepared: Prepared, adapter: Adapter, items: ItemsByTask, *, seeds: Sequence[int], noised: bool) -> list[Example]:
-    """Run items of some tasks with the adapter, once for each seed, which is added to their own, and ask the teacher.
+    """Run items of some tasks with the adapter, once for each seed, by which their own are moved, and ask the teacher.
 
     With `noised` each trajectory's last latent is noised anew to each of the sampler's time steps, for the diffusion loss.
     """
     lora = prepared.feed(adapter)
     collected: list[Example] = []
-    for task in (task for task in prepared.tasks if task.task.name in items):
+    for task in (task for task in prepared.tasks if items.get(task.task.name)):
         for seed in seeds:
-            reseeded = _reseeded(task, items[task.task.name], seed)
-            visited = visit(reseeded, prepared.encoders, prepared.unet, lora)
-            pairs = [(feed, None) for feed in visited.feeds]
-            pairs += list(_noised(prepared, reseeded, visited, seed)) if noised else []
-            collected += [Example(feed=feed, teacher=prepared.unet(feed | lora), noise=noise) for feed, noise in pairs]
+            moved = reseeded(task, items[task.task.name], seed)
+            visited = visit(moved, prepared.encoders, prepared.unet, lora)
+            seen = zip(visited.feeds, visited.eps, strict=True)
+            collected += [Example(feed=feed, teacher=eps, noise=None) for feed, eps in seen]
+            anew = _noised(prepared, moved, visited, seed) if noised else ()
+            collected += [Example(feed=feed, teacher=prepared.unet(feed | lora), noise=noise) for feed, noise in anew]
     return collected
 
 
-def _reseeded(task: PreparedTask, items: Sequence[Item], seed: int) -> PreparedTask:
-    """Return the task with these items in place of its calibration items, their seeds moved by `seed`."""
-    moved = tuple(replace(item, seed=item.seed + seed) for item in items)
+def reseeded(task: PreparedTask, items: Sequence[Item], seed: int) -> PreparedTask:
+    """Return a task with these items in place of its calibration items, their seeds moved out of each other's way."""
+    moved = tuple(replace(item, seed=item.seed + SEED_STRIDE * seed) for item in items)
     return replace(task, items=replace(task.items, calibration=moved))
 
 

@@ -56,7 +56,7 @@ def task_items(task: Task, foundation: Foundation, *, calibration_samples: int) 
 
     Raises:
         UserError: there are too few inputs, or one has no image or mask where the task needs one, or an image cannot be read or
-            has the wrong size.
+            has the wrong size, or a mask replaces nothing.
     """
     inputs = read_inputs(task)
     cut = evaluated(task, len(inputs), calibration_samples=calibration_samples)
@@ -71,8 +71,8 @@ def _item(task: Task, seed: int, entry: zoo.TaskInput, foundation: Foundation) -
     image_path = None if isinstance(task, TextToImageTask) else _needed(task, entry, "image", entry.image)
     mask_path = _needed(task, entry, "mask", entry.mask) if isinstance(task, InpaintTask) else None
     if entry.truth:
-        _pixels(entry.truth, "RGB", foundation.image_size)  # it is compared with what a device paints
-    return Item(
+        read_picture(entry.truth, "RGB", foundation.image_size)  # it is compared with what a device paints
+    item = Item(
         name=entry.name,
         seed=task.seed + seed,
         prompt=entry.prompt,
@@ -84,6 +84,13 @@ def _item(task: Task, seed: int, entry: zoo.TaskInput, foundation: Foundation) -
         input_ids=foundation.tokenize(entry.prompt),
         negative_input_ids=foundation.tokenize(entry.negative_prompt),
     )
+    mask, size = item.latent_mask(foundation.latent_size), foundation.latent_size
+    if mask is not None and not mask.any():
+        reduced = f"at the {size}x{size} of a latent its mask '{mask_path}' has nothing to replace"
+        raise UserError(
+            f"input '{entry.name}' of task '{task.name}': {reduced}", hint="what is white is replaced: draw it larger"
+        )
+    return item
 
 
 def _needed(task: Task, entry: zoo.TaskInput, kind: str, path: Path | None) -> Path:
@@ -98,7 +105,13 @@ def _needed(task: Task, entry: zoo.TaskInput, kind: str, path: Path | None) -> P
 
 
 def _pixels(path: Path, mode: str, size: int) -> torch.Tensor:
-    """Read an image as (1, C, H, W), 0 to 255.
+    """Read an image as (1, C, H, W), 0 to 255."""
+    array = np.array(read_picture(path, mode, size), np.float32)
+    return torch.from_numpy(array.reshape(size, size, -1)).permute(2, 0, 1)[None]
+
+
+def read_picture(path: Path, mode: str, size: int) -> Image.Image:
+    """Read an image of any kind as pixels of 8 bits and nothing else: RGB, or L for grey.
 
     Raises:
         UserError: the image cannot be read or has another size.
@@ -106,9 +119,9 @@ def _pixels(path: Path, mode: str, size: int) -> torch.Tensor:
     try:
         with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning), Image.open(path) as image:
             width, height = image.size
-            array = np.array(image.convert(mode), np.float32) if (width, height) == (size, size) else None
+            pixels = np.array(image.convert(mode)) if (width, height) == (size, size) else None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"image '{path}' cannot be read: {error}") from error
-    if array is None:
+    if pixels is None:
         raise UserError(f"image '{path}' is {width}x{height}; the model takes {size}x{size}", hint="resize it before")
-    return torch.from_numpy(array.reshape(size, size, -1)).permute(2, 0, 1)[None]
+    return Image.fromarray(pixels)

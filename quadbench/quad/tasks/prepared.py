@@ -67,16 +67,21 @@ def prepare_task(task: Task, items: Items, encoders: Encoders, unet: Unet, lora:
     Raises:
         UserError: the U-Net predicts NaN or Inf.
     """
-    foundation, start = encoders.foundation, start_of(task)
-    match task.sampler:
-        case OlssSampler(steps=steps):
-            table = _fitted_table(task, encoders, unet, lora, items.calibration, steps)
-        case LcmSampler(steps=steps):
-            table = lcm_table(foundation.alphas_cumprod, steps=steps, **start)
-        case EdSampler(steps=steps):
-            table = ed_table(foundation.alphas_cumprod, steps=steps, **start)
+    foundation = encoders.foundation
+    table = known_table(task, foundation) or _fitted_table(task, encoders, unet, lora, items.calibration)
     features = time_features(foundation, list(table.timesteps))
     return PreparedTask(task=task, table=table, features=features, items=items)
+
+
+def known_table(task: Task, foundation: Foundation) -> SamplerTable | None:
+    """Return the table that follows from a task's sampler; None where it is fitted to the task."""
+    match task.sampler:
+        case OlssSampler():
+            return None
+        case LcmSampler(steps=steps):
+            return lcm_table(foundation.alphas_cumprod, steps=steps, **start_of(task))
+        case EdSampler(steps=steps):
+            return ed_table(foundation.alphas_cumprod, steps=steps, **start_of(task))
 
 
 class Start(TypedDict):
@@ -92,8 +97,8 @@ def start_of(task: Task) -> Start:
     return {"strength": strength, "is_image_to_image": isinstance(task, ImageToImageTask)}
 
 
-def _fitted_table(task: Task, encoders: Encoders, unet: Unet, lora: Feed, items: Sequence[Item], steps: int) -> SamplerTable:
-    """Fit an OLSS table of `steps` steps."""
+def _fitted_table(task: Task, encoders: Encoders, unet: Unet, lora: Feed, items: Sequence[Item]) -> SamplerTable:
+    """Fit an OLSS table of the sampler's steps."""
     foundation = encoders.foundation
     teacher = ddim_table(foundation.alphas_cumprod, **start_of(task))
     features = time_features(foundation, list(teacher.timesteps))
@@ -106,14 +111,17 @@ def _fitted_table(task: Task, encoders: Encoders, unet: Unet, lora: Feed, items:
         )
         for item in items
     ]
-    return olss_table(teacher, inputs, steps=steps)
+    return olss_table(teacher, inputs, steps=task.sampler.steps)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Visit:
-    """The run of a task's calibration items: the U-Net's inputs without LoRA, and the latents that reached the decoder."""
+    """The run of a task's calibration items: the U-Net's inputs without LoRA, its eps for each, and the latents that reached the
+    decoder.
+    """
 
     feeds: list[Feed]
+    eps: list[torch.Tensor]
     latents: list[torch.Tensor]
 
 
@@ -123,7 +131,7 @@ def visit(prepared: PreparedTask, encoders: Encoders, unet: Unet, lora: Feed) ->
     Raises:
         UserError: the U-Net predicts NaN or Inf.
     """
-    feeds, latents = [], []
+    feeds, eps, latents = [], [], []
     unet = _finite(prepared.task, unet)
     for item in prepared.items.calibration:
         condition = encoders.condition(item, prepared.features, lora, prepared.task.guidance)
@@ -132,7 +140,8 @@ def visit(prepared: PreparedTask, encoders: Encoders, unet: Unet, lora: Feed) ->
         noise = item.noise(encoders.foundation, len(prepared.table.steps))
         latents.append(run_table(prepared.table, denoiser, latent=latent, noise=noise, mask=mask))
         feeds.extend(denoiser.feeds)
-    return Visit(feeds=feeds, latents=latents)
+        eps.extend(denoiser.eps)
+    return Visit(feeds=feeds, eps=eps, latents=latents)
 
 
 def _finite(task: Task, unet: Unet) -> Unet:

@@ -53,8 +53,11 @@ def _load(name: str, source: AdapterSource, plain: nn.Module, adapted: nn.Module
         case AdapterFormat.DIFFUSERS:
             where = {"weight_name": source.path.name, "local_files_only": True, "return_lora_metadata": True}
             state, _, metadata = _loader.lora_state_dict(str(source.path.parent), **where)
-            state, metadata = _of_unet(state), _of_unet(metadata or {}) or None
-            state = _without_alphas(convert_unet_state_dict_to_peft(_plain(state)), up=".lora_B.weight")
+            metadata = {key: value for key, value in _of_unet(metadata or {}).items() if key.startswith(PREFIX)} or None
+            state = convert_unet_state_dict_to_peft(_plain(_of_unet(state)))
+            if metadata:  # it has the scale, whatever the alphas beside it are
+                state = {key: tensor for key, tensor in state.items() if not key.endswith(_ALPHA)}
+            state = _without_alphas(state, up=".lora_B.weight")
         case AdapterFormat.KOHYA:
             state = _known_names(_without_alphas(_plain(load_file(source.path)), up=".lora_up.weight"))
             state, _ = _loader.lora_state_dict(state, unet_config=plain.config)

@@ -44,12 +44,13 @@ class Condition:
 
 @dataclass(kw_only=True)
 class Denoiser:
-    """The U-Net as a sampler calls it. With `record`, `feeds` keeps all its inputs but LoRA."""
+    """The U-Net as a sampler calls it. With `record`, `feeds` keeps all its inputs but LoRA, and `eps` its outputs."""
 
     unet: Callable[[Feed], torch.Tensor]
     condition: Condition
     record: bool = False
     feeds: list[Feed] = field(default_factory=list)
+    eps: list[torch.Tensor] = field(default_factory=list)
 
     def __call__(self, step: int, sample: torch.Tensor) -> torch.Tensor:
         """Return eps (1, 4, h, w); with guidance g != 1 eps_u + g (eps_c - eps_u) (Ho and Salimans 2022, arXiv 2207.12598)."""
@@ -66,9 +67,11 @@ class Denoiser:
             "time_features": self.condition.time_features[step : step + 1].numpy(),
             "encoder_hidden_states": text.numpy(),
         }
+        eps = self.unet(feed | self.condition.lora)
         if self.record:
             self.feeds.append(feed)
-        return self.unet(feed | self.condition.lora)
+            self.eps.append(eps)
+        return eps
 
 
 def as_feed(tensors: Mapping[str, torch.Tensor]) -> Feed:

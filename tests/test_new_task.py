@@ -1,0 +1,103 @@
+"""A new task's reference is painted as the bundle's task runs: by the sampler that it was built with, and on its inputs."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from quadbench.artifacts import FileRef, TaskAssets, TaskItem, TaskKind  # noqa: E402
+from quadbench.errors import UserError  # noqa: E402
+from quadbench.quad.candidate import NewTask  # noqa: E402
+from quadbench.quad.model.foundation import Foundation, load_foundation  # noqa: E402
+from quadbench.quad.new_task import check_items, task_as_built  # noqa: E402
+from quadbench.quad.samplers.table import read_table  # noqa: E402
+from quadbench.quad.tasks.items import Item, task_items  # noqa: E402
+from quadbench.quad.tasks.prepared import known_table  # noqa: E402
+from quadbench.recipe import Recipe, load_recipe  # noqa: E402
+
+FEWER = {"devices": {"s25": {"samplers": {"imagine": {"scheme": "ed", "steps": 2}}}}}
+FILE = FileRef(path="x", sha256="0" * 64, size_bytes=1)
+
+
+@pytest.fixture(scope="module")
+def foundation(tiny_recipe: Path) -> Foundation:
+    return load_foundation(tiny_recipe.parent / "model")
+
+
+def case_of(recipe: Recipe, foundation: Foundation) -> tuple[TaskAssets, tuple[Item, ...]]:
+    """Return `imagine` as a bundle of the recipe has it, and its items."""
+    task = next(task for task in recipe.tasks if task.name == "imagine")
+    items = task_items(task, foundation, calibration_samples=1).evaluation
+    texts = [(i.name, i.prompt, i.input_ids, i.negative_input_ids) for i in items]
+    return TaskAssets(
+        name=task.name,
+        kind=TaskKind(task.kind),
+        adapter=None,
+        scheme=task.sampler.scheme,
+        steps=task.sampler.steps,
+        guidance=task.guidance,
+        table=FILE,
+        tensors=FILE,
+        items=tuple(
+            TaskItem(
+                name=name,
+                image=None,
+                mask=None,
+                truth=None,
+                reference=None,
+                prompt=prompt,
+                input_ids=ids,
+                negative_input_ids=negative,
+            )
+            for name, prompt, ids, negative in texts
+        ),
+    ), items
+
+
+def test_a_task_of_a_bundle_that_devices_of_one_profile_run_has_their_sampler(
+    tiny_recipe: Path, foundation: Foundation, tmp_path: Path
+) -> None:
+    recipe = load_recipe(tiny_recipe, FEWER)
+    like, _ = case_of(recipe.on("s25"), foundation)
+    table = known_table(recipe.on("s25").tasks[2], foundation)
+    assert table is not None
+    (tmp_path / "table.json").write_text(json.dumps(asdict(table)))
+    table = read_table(tmp_path / "table.json")
+    assert task_as_built(NewTask(recipe=recipe, like="imagine"), like, table, foundation).sampler.steps == 2
+
+
+@pytest.mark.parametrize("changes", [{"tasks.2.sampler.steps": 4}, {"tasks.2.guidance": 3.0}])
+def test_a_task_that_the_recipe_has_otherwise_by_now_is_refused(
+    tiny_recipe: Path, foundation: Foundation, changes: dict[str, object]
+) -> None:
+    like, _ = case_of(load_recipe(tiny_recipe), foundation)
+    table = known_table(load_recipe(tiny_recipe).tasks[2], foundation)
+    assert table is not None
+    new = NewTask(recipe=load_recipe(tiny_recipe, changes), like="imagine")
+    with pytest.raises(
+        UserError, match="'imagine' of the bundle has 3 steps of ed with guidance 2; in the recipe it has another"
+    ):
+        task_as_built(new, like, table, foundation)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"prompt": "another"}, ", as '001'"),
+        ({"seed": 7}, ", as '001'"),
+        ({"name": "002"}, ", as '001'"),
+        (None, ": 1 of them, where the bundle has 2"),
+    ],
+)
+def test_other_inputs_than_the_bundle_s_are_refused(
+    tiny_recipe: Path, foundation: Foundation, change: dict[str, object] | None, said: str
+) -> None:
+    like, items = case_of(load_recipe(tiny_recipe), foundation)
+    noise = {f"noise.{item.name}": item.noise(foundation, like.steps).numpy() for item in items}
+    check_items(items, like, noise, foundation)
+    others = items[:1] if change is None else (items[0], replace(items[1], **change))
+    with pytest.raises(UserError, match=f"task 'imagine' has other inputs in the recipe than in the bundle{said}"):
+        check_items(others, like, noise, foundation)
