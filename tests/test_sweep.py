@@ -225,6 +225,21 @@ def test_bytes_and_memory_and_the_likeness_to_truth_and_teacher_stand_beside_tha
     assert "PSNR to teacher" not in " ".join(sweep_tables(sweep, is_whole=False)[0].columns)
 
 
+def test_the_bytes_of_a_device_are_its_own_or_not_known(tmp_path: Path) -> None:
+    twin, broken = replace(TABS11, address="tabs11b", serial="3"), replace(TABS11, address="tabs11c", serial="4")
+
+    def change(record: RunRecord) -> RunRecord:
+        if record.device == broken:
+            return failed(record, "killed")
+        smaller = [replace(s, value=s.value / 2) if s.metric == "rom_bytes" else s for s in record.samples]
+        return record if record.device == S25 else replace(record, target="qnn", samples=tuple(smaller))
+
+    result = make_run(tmp_path, devices=(S25, TABS11, twin, broken), variants=(Variant.SHARED,), change=change)
+    points = {point.device: point for point in sweep_points({INT8_KEY: "0"}, result, None)}
+    sizes = {device: figure and figure.value for device, point in points.items() for figure in [point.figure("bytes")]}
+    assert sizes == {S25.address: 30.0, TABS11.address: 15.0, "tabs11b": 15.0, "tabs11c": None}
+
+
 def test_quality_is_drawn_over_cost(tmp_path: Path) -> None:
     sweep = _sweep(tmp_path, ("0", (40.0, 44.0)), ("50", (39.0, 40.0)))
     drawn = ElementTree.fromstring(cost_chart(with_best(sweep)) or "")

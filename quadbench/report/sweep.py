@@ -12,7 +12,7 @@ from quadbench.recipe import INT8_KEY
 from quadbench.recipe.published import published_table
 from quadbench.report.int8 import int8_of_shared
 from quadbench.report.kpi import Figure, kpi_rows, published_name
-from quadbench.report.storage import Storage, storage_views
+from quadbench.report.storage import Storage, storage_of
 from quadbench.report.units import Unit, convert
 
 SCHEMA_VERSION = 3
@@ -99,7 +99,6 @@ def sweep_points(
     `teacher` has the likeness to the teacher's pictures, by task and device, then by item. The likeness of images counts also
     where it is so bad that the launch failed; its times do not.
     """
-    storages = {storage.device.address: storage for storage in storage_views(result)}
     for address, device in {record.device.address: record.device for record in result.records}.items():
         records = [r for r in result.records if r.device.address == address and r.variant is Variant.SHARED]
         bundle = result.bundle_on(device)
@@ -111,7 +110,7 @@ def sweep_points(
                 *_psnr(PSNR_TRUTH, "PSNR to truth", _psnr_db(records, task, "truth")),
                 *_scores(scores, task, address),
                 *_kpis(result, task, address),
-                *_bytes(storages.get(address) or next(iter(storages.values()), None)),
+                *_bytes(storage_of(result, device)),
             ]
             yield SweepPoint(
                 setting=dict(setting),
