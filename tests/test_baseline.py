@@ -262,6 +262,16 @@ def test_the_latest_whole_run_before_is_a_baseline(results: Layout, capsys: pyte
     assert "no earlier whole run of quickstart on virtual:s25" in output.err
 
 
+def test_the_latest_before_an_old_run_is_none_of_the_later_ones(
+    results: Layout, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quadbench.study.earlier._LOOKED_AT", 1)
+    as_planned(results, RUN)
+    as_planned(results, "later")
+    assert main(["report", "--results", str(results.root), "--baseline", "latest", "--json", RUN]) == 0
+    assert json.loads(capsys.readouterr().out)["baseline"] is None
+
+
 @pytest.mark.parametrize(
     "changes", [{"is_ended": False}, {"planned": {}}, {"swept": {"lora": "int8"}}, {"left_out": {"local": "it was away"}}]
 )

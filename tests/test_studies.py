@@ -125,6 +125,10 @@ def without_points(document: dict[str, Any]) -> None:
     del document["points"]
 
 
+def with_no_point(document: dict[str, Any]) -> None:
+    document["points"] = []
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -133,6 +137,7 @@ def without_points(document: dict[str, Any]) -> None:
         (too_large, "has a number beyond 1e+17"),
         (of_another_version, "has schema_version '2'; expected 3"),
         (without_points, "points"),
+        (with_no_point, "has no points"),
     ],
 )
 def test_a_damaged_study_is_named_and_costs_no_other(

@@ -240,6 +240,13 @@ def test_the_bytes_of_a_device_are_its_own_or_not_known(tmp_path: Path) -> None:
     assert sizes == {S25.address: 30.0, TABS11.address: 15.0, "tabs11b": 15.0, "tabs11c": None}
 
 
+@pytest.mark.parametrize("value", [99.0, 0.0, 1e17])
+def test_a_likeness_that_is_the_same_everywhere_is_drawn(value: float, tmp_path: Path) -> None:
+    sweep = _sweep(tmp_path, ("0", (value, value)), ("50", (value, value)))
+    for chart in (sweep_chart(sweep), cost_chart(sweep)):
+        assert "nan" not in (chart or "nan")
+
+
 def test_quality_is_drawn_over_cost(tmp_path: Path) -> None:
     sweep = _sweep(tmp_path, ("0", (40.0, 44.0)), ("50", (39.0, 40.0)))
     drawn = ElementTree.fromstring(cost_chart(with_best(sweep)) or "")

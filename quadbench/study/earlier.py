@@ -46,8 +46,9 @@ def earlier_run(layout: Layout, word: str, wanted: LaterRun) -> RunResult | None
 
 
 def _latest(layout: Layout, wanted: LaterRun) -> RunResult | None:
-    ids = run_ids(layout, _LOOKED_AT)
-    for run_id in ids[ids.index(wanted.run_id) + 1 :] if wanted.run_id in ids else ids:
+    ids = run_ids(layout, None if wanted.run_id else _LOOKED_AT)
+    earlier = ids[ids.index(wanted.run_id) + 1 :] if wanted.run_id in ids else ids
+    for run_id in earlier[:_LOOKED_AT]:
         try:
             if _is_whole(read_run_file(layout, run_id), wanted) and _fits(run := load_run(layout, run_id), wanted):
                 return run
