@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 from support.synthetic_run import S25, TABS11, failed, make_run
 
-from quadbench.artifacts import RunRecord, Variant
+from quadbench.artifacts import Caveat, RunRecord, Status, Variant
 from quadbench.artifacts.scores import Better, Compared, Metric, RunScores, Score
 from quadbench.cli import main
 from quadbench.errors import SpecError, UserError
@@ -152,6 +152,22 @@ def test_images_too_far_from_the_reference_are_still_compared(tmp_path: Path) ->
     point = next(sweep_points({INT8_KEY: "100"}, replace(result, records=tuple(records)), None))
     assert [figure.key for figure in point.figures] == ["psnr"]
     assert point.reason == "fast and wrong"
+
+
+def test_a_launch_that_was_repeated_casts_no_doubt_and_one_that_failed_on_its_pictures_alone(tmp_path: Path) -> None:
+    hot = (Caveat.THROTTLED, Caveat.UNEVEN_CALIBRATION)
+
+    def points(status: Status) -> SweepPoint:
+        def change(record: RunRecord) -> RunRecord:
+            return replace(record, status=status, reason="too hot", caveats=hot) if record.launch == 1 else record
+
+        variants = (Variant.FLOAT, Variant.SHARED, Variant.SHARED)
+        return next(sweep_points({INT8_KEY: "0"}, make_run(tmp_path, variants=variants, change=change), None))
+
+    told = {status: (points(status).reason, points(status).caveats) for status in (Status.DISCARDED, Status.FAILED)}
+    usual = Caveat.VIRTUAL_DEVICE
+    assert told[Status.DISCARDED] == (None, (usual,))
+    assert told[Status.FAILED] == ("too hot", (Caveat.UNEVEN_CALIBRATION, usual))
 
 
 def test_published_figures_stand_beside_those_of_the_same_value(tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quadbench import pipeline
+from quadbench.artifacts import RunResult
 from quadbench.devices.addresses import profile_named
 from quadbench.errors import NoTimeError, QuadbenchError, UserError, extra_needed
 from quadbench.observer import Observer
-from quadbench.pipeline import USUAL, Conduct
+from quadbench.pipeline import USUAL, Conduct, Outcome
 from quadbench.quad.named import read_recipe
 from quadbench.quad.sources import has_random_weights
 from quadbench.recipe import Measure, Recipe, recipe_digest
@@ -166,6 +167,12 @@ class _SweepUnderWay:
     command: str
     points: list[SweepPoint] = field(default_factory=list)
     failures: dict[str, QuadbenchError] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)  # devices, by setting and address
+
+    def note(self, variation: Variation, outcome: Outcome) -> None:
+        """Note the devices that a setting has left out, and why."""
+        self.left_out.update({f"{variation} on {address}": reason for address, reason in outcome.result.left_out.items()})
+        self.failures.update({f"{variation} on {address}": error for address, error in outcome.failures.items()})
 
     @property
     def sweep(self) -> Sweep:
@@ -181,7 +188,7 @@ class _SweepUnderWay:
                 published=first.recipe.published,
                 points=tuple(self.points),
                 touched=touched_tasks(self.variations),
-                left_out={name: str(self.failures.get(name, "the sweep was broken off")) for name in missing},
+                left_out=self.left_out | {name: str(self.failures.get(name, "the sweep was broken off")) for name in missing},
                 command=self.command,
             )
         )
@@ -221,7 +228,12 @@ def _measure(under_way: _SweepUnderWay, addresses: Sequence[str], conduct: Condu
         for number, variation in enumerate(variations, start=1):
             observer.step("sweep", f"{number} of {len(variations)}: {variation}")
             try:
-                under_way.points.extend(_points(variation, addresses, conduct.since(began), teacher, layout, observer))
+                conduct_now, setting = conduct.since(began), variation.setting
+                outcome = pipeline.run(
+                    variation.recipe, addresses, swept=setting, conduct=conduct_now, layout=layout, observer=observer
+                )
+                under_way.note(variation, outcome)
+                under_way.points.extend(_points(variation, outcome.result, teacher, layout, observer))
             except QuadbenchError as error:
                 under_way.failures[str(variation)] = error
                 if not (conduct.keep_going or isinstance(error, NoTimeError)):
@@ -259,16 +271,8 @@ def _teacher(variations: Sequence[Variation], folder: Path) -> "Teacher | None":
 
 
 def _points(
-    variation: Variation,
-    addresses: Sequence[str],
-    conduct: Conduct,
-    teacher: "Teacher | None",
-    layout: Layout,
-    observer: Observer,
+    variation: Variation, result: RunResult, teacher: "Teacher | None", layout: Layout, observer: Observer
 ) -> list[SweepPoint]:
-    result = pipeline.run(
-        variation.recipe, addresses, swept=variation.setting, conduct=conduct, layout=layout, observer=observer
-    ).result
     scores, likeness = None, None
     if teacher:
         from quadbench.quality import score_run
@@ -279,10 +283,12 @@ def _points(
 
 
 def _write(result: Sweep, layout: Layout) -> Path:
-    """Write a sweep's folder, whole or not at all."""
-    folder = layout.sweep(result.sweep_id)
-    temporary, tables = folder.with_name(f".{folder.name}"), sweep_tables(result)
-    temporary.mkdir(parents=True)
+    """Write a sweep's folder, whole or not at all.
+
+    Raises:
+        StorageError: there is no space left, or the folder cannot be written.
+    """
+    folder, tables = layout.sweep(result.sweep_id), sweep_tables(result)
     contents = {
         "sweep.json": f"{study_json(result)}\n",
         "sweep.html": render_study(result),
@@ -292,7 +298,8 @@ def _write(result: Sweep, layout: Layout) -> Path:
         "sweep.svg": sweep_chart(result),
         "cost.svg": cost_chart(result),
     }
-    for name, content in contents.items():
-        if content is not None:
-            (temporary / name).write_text(content)
-    return temporary.rename(folder)
+    with temporary_folder(folder) as temporary:
+        for name, content in contents.items():
+            if content is not None:
+                (temporary / name).write_text(content, encoding="utf-8")
+        return temporary.rename(folder)
