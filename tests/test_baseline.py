@@ -82,6 +82,9 @@ def test_the_result_is_said_with_its_doubt_and_what_would_settle_it(tmp_path: Pa
     assert "Worse: End to end of restyle, shared: now / before is 1.500 (" in sentence
     assert "not launched in turn" in baseline.doubt
     assert baseline.settled_by == "quadbench compare 20260102-030405-quickstart now --devices virtual:s25"
+    where = Layout(tmp_path / "now").words
+    elsewhere = against(make_run(tmp_path / "now"), (), make_run(tmp_path / "now"), (), where)
+    assert elsewhere.settled_by.endswith(f" --devices virtual:s25 --results {tmp_path / 'now'}")
     short, full = (baseline_tables(baseline, is_full=is_full)[-1].rows for is_full in (False, True))
     assert 0 < len(short) < len(full)
 

@@ -304,6 +304,6 @@ def test_the_report_says_what_was_run(tmp_path: Path) -> None:
 def test_the_report_has_its_data_and_the_command_that_runs_the_same_again(tmp_path: Path) -> None:
     result = replace(make_run(tmp_path, devices=(S25, TABS11)), recipe="name: quickstart\n")
     text = Page(render_html(result, Layout(tmp_path))).text
-    assert "quadbench run quickstart.yaml --devices virtual:s25,virtual:tabs11" in text
+    assert f"quadbench run quickstart.yaml --devices virtual:s25,virtual:tabs11 --results {tmp_path}" in text
     data = json.loads(text[text.index('{ "schema_version"') :].partition(" Digests ")[0])
     assert (data["run_id"], len(data["kpis"]), data["report"]) == (result.run_id, 2 * 3 * 15, None)

@@ -155,7 +155,7 @@ def test_a_run_whose_files_lie_elsewhere_says_how_they_come_here(tmp_path: Path)
     with served(layout) as site:
         answer = site.ask("/runs/run-a")
     assert answer.status == 200
-    assert "quadbench farm fetch run-a" in answer.text
+    assert f"quadbench farm fetch run-a --results {tmp_path}" in answer.text
 
 
 def test_a_report_that_lies_there_is_shown_as_it_is(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from quadbench.report.study_html import render_study
 from quadbench.report.versus import Versus
 from quadbench.results.layout import Layout
 from quadbench.study.studies import find_study, read_study, study_lines
-from quadbench.study.sweep import Over, _kept_if_broken_off, _measure, _SweepUnderWay, _write, varied
+from quadbench.study.sweep import Over, _command, _kept_if_broken_off, _measure, _SweepUnderWay, _write, varied
 
 GOOD = (40.0, 42.0, 41.0, 43.0)
 SWEEP = sweep_of(
@@ -233,6 +233,17 @@ def test_a_device_that_a_setting_left_out_is_named_and_fails_the_sweep(tmp_path:
     assert under_way.sweep.left_out == {f"{on} s24": "it is gone", f"{on} s23": "the time was over"}
     assert under_way.failures == {f"{on} s24": lost}
     assert {point.device for point in under_way.sweep.points} == {S25.address}
+
+
+def test_a_sweep_notes_all_that_was_typed(tmp_path: Path) -> None:
+    conduct = replace(USUAL, budget_s=7200.0, keep_going=True)
+    command = _command(
+        "quickstart", [Over(key="precision.lora", values=("int16", "int8"))], ["s24", "s25"], conduct, Layout(tmp_path)
+    )
+    assert command == (
+        "quadbench sweep quickstart --over precision.lora=int16,int8 --devices s24,s25 --budget 7200s --keep-going "
+        f"--results {tmp_path}"
+    )
 
 
 def test_a_sweep_that_cannot_be_written_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

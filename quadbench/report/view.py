@@ -136,6 +136,7 @@ class ReportView:
     versions: tuple[Fact, ...]
     settings: tuple[Fact, ...]
     conditions: tuple[DeviceConditions, ...]
+    where: tuple[str, ...]  # the words by which commands come to the results folder
 
     @cached_property
     def failures(self) -> tuple[Launch, ...]:
@@ -146,7 +147,11 @@ class ReportView:
     def again(self) -> str:
         """Return the command that runs the same on the same devices, of a file with the recipe."""
         addresses = ",".join(device.address for device in self.devices)
-        return shlex.join(("quadbench", "run", f"{self.result.bundle.recipe_name}.yaml", "--devices", addresses))
+        return self.command("run", f"{self.result.bundle.recipe_name}.yaml", "--devices", addresses)
+
+    def command(self, *words: str) -> str:
+        """Return the command of quadbench with these words, as a shell takes it."""
+        return shlex.join(("quadbench", *words, *self.where))
 
     @property
     def unequal(self) -> frozenset[tuple[str, str]]:
@@ -159,7 +164,7 @@ def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = 
     """Return the view of a whole run, held against a baseline if there is one. The layout only gives the images' paths."""
     rows, storages, quality = kpi_rows(result), storage_views(result), quality_rows(result)
     launches, setups, doubts = launch_rows(result), setups_of(result), _doubts(result)
-    earlier = against(baseline, kpi_rows(baseline), result, rows) if baseline else None
+    earlier = against(baseline, kpi_rows(baseline), result, rows, layout.words) if baseline else None
     kpis = tuple(_device_kpis(result, device, rows) for device in devices_of(result))
     return ReportView(
         result=result,
@@ -194,6 +199,7 @@ def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = 
         versions=versions(result),
         settings=settings(result),
         conditions=device_conditions(result),
+        where=layout.words,
     )
 
 

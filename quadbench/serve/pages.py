@@ -109,6 +109,7 @@ class Pages:
         view = self._told(lambda: watched.view(run_id), "its figures", problems) if line and is_here and not part else None
         title = next((work.what for work in watched.work().work if work.run_id == run_id), (line and line.recipe) or "A run")
         content = {"run_id": run_id, "title": title, "line": line, "is_here": is_here, "view": view, "problems": problems}
+        content["fetching"] = watched.layout.command("farm", "fetch", run_id)
         html = part.html if part else ""
         return page("run", live=bool(part), here="/runs", part=html, **content)
 

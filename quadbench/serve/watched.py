@@ -110,7 +110,8 @@ class Watched:
 
     def night_report(self, night_id: str) -> bytes:
         """Return the report of a night."""
-        return render_night(self.night(night_id), {"The same again, of its file": "quadbench nightly FILE"}).encode()
+        commands = {"The same again, of its file": self.layout.command("nightly", "FILE")}
+        return render_night(self.night(night_id), commands).encode()
 
     def _farm(self) -> FarmNow:
         if self.is_empty:
@@ -177,7 +178,7 @@ class Watched:
         path = find_study(self.layout, study_id)
         if path is None:
             raise UnknownNameError("sweep or comparison", study_id)
-        return render_study(read_study(path)).encode()
+        return render_study(read_study(path), self.layout.words).encode()
 
     def _nights(self, page: int) -> NightList:
         if self.is_empty:

@@ -3,7 +3,6 @@
 import itertools
 import logging
 import math
-import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -152,7 +151,8 @@ def sweep(
     profiles = dict.fromkeys(profile_named(address.strip()) for address in addresses)
     built = [variation.recipe.on(profile) for variation in variations for profile in profiles]
     pipeline.build_all(built, layout=layout, observer=observer)
-    under_way = _SweepUnderWay(sweep_id=new_id(), variations=variations, command=_command(recipe, overs, addresses))
+    command = _command(recipe, overs, addresses, conduct, layout)
+    under_way = _SweepUnderWay(sweep_id=new_id(), variations=variations, command=command)
     with _kept_if_broken_off(under_way, layout):
         _measure(under_way, addresses, conduct.since(began), layout, observer)
     return Swept(sweep=under_way.sweep, folder=_write(under_way.sweep, layout), failures=under_way.failures)
@@ -252,9 +252,12 @@ def touched_tasks(variations: Sequence[Variation]) -> tuple[str, ...]:
     return tuple(name for name, digests in works.items() if len(digests) > 1)
 
 
-def _command(recipe: str, overs: Sequence[Over], addresses: Sequence[str]) -> str:
+def _command(recipe: str, overs: Sequence[Over], addresses: Sequence[str], conduct: Conduct, layout: Layout) -> str:
     keys = [word for over in overs for word in ("--over", str(over))]
-    return shlex.join(("quadbench", "sweep", recipe, *keys, "--devices", ",".join(addresses)))
+    retries = [] if conduct.retries == USUAL.retries else ["--retries", str(conduct.retries)]
+    budget = [] if conduct.budget_s is None else ["--budget", f"{conduct.budget_s:.0f}s"]
+    keep_going = ["--keep-going"] if conduct.keep_going else []
+    return layout.command("sweep", recipe, *keys, "--devices", ",".join(addresses), *retries, *budget, *keep_going)
 
 
 def _has_random_weights(variations: Sequence[Variation]) -> bool:
@@ -291,7 +294,7 @@ def _write(result: Sweep, layout: Layout) -> Path:
     folder, tables = layout.sweep(result.sweep_id), sweep_tables(result)
     contents = {
         "sweep.json": f"{study_json(result)}\n",
-        "sweep.html": render_study(result),
+        "sweep.html": render_study(result, layout.words),
         "table.csv": sweep_csv(result),
         "table.md": "\n".join(map(to_markdown, tables)),
         "table.tex": "\n".join(map(to_latex, tables)),
