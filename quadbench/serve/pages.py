@@ -95,9 +95,8 @@ class Pages:
     def runs(self, request: Request) -> Response:
         number = _page_number(request)
         runs = self._watched.runs(number - 1)
-        at_work = {work.run_id for work in self._watched.work().work}
         is_full = len(runs.runs) == A_PAGE
-        return page("runs", here="/runs", runs=runs, at_work=at_work, page=number, is_full=is_full)
+        return page("runs", here="/runs", runs=runs, at_work=self._watched.at_work(), page=number, is_full=is_full)
 
     def run(self, request: Request) -> Response:
         run_id, problems, watched = request.path_params["run_id"], list[str](), self._watched
@@ -211,7 +210,7 @@ class Pages:
             "night_sentence": told or "",
             "busy": len(work.work) + (len(farm.runs) if farm else 0),
             "broken": [device for device in farm.devices if device.is_broken] if farm else [],
-            "at_work": {one.run_id for one in work.work},
+            "at_work": watched.at_work(),
             "problems": problems,
         }
 

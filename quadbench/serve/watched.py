@@ -84,11 +84,11 @@ class Watched:
 
     def runs(self, page: int) -> RunList:
         """Return a page of the stored runs, from 0."""
-        return self._known_runs((page, self._at_work()))
+        return self._known_runs((page, self.at_work()))
 
     def head(self, run_id: str) -> RunLine | None:
         """Return the line of a run; None where it has no launch yet."""
-        return self._known_heads((run_id, self._at_work()))
+        return self._known_heads((run_id, self.at_work()))
 
     def is_here(self, run_id: str) -> bool:
         """Say whether a run's files lie in this results folder, and not at other hosts alone."""
@@ -119,9 +119,13 @@ class Watched:
         with self._database() as engine:
             return read_farm(engine, expected_phones())
 
-    def _at_work(self) -> frozenset[str]:
-        """Return the runs under way, by which others are asked for anew: one that has ended is another one."""
-        return frozenset(work.run_id for work in self.work().work if work.run_id)
+    def at_work(self) -> frozenset[str]:
+        """Return the runs under way, here and by the farm as far as it can be read; one that has ended is asked for anew."""
+        here = {work.run_id for work in self.work().work if work.run_id}
+        try:
+            return frozenset((*here, *(run.run_id for run in self.farm().runs)))
+        except QuadbenchError:  # which the pages of the farm tell
+            return frozenset(here)
 
     def _runs(self, key: tuple[int, frozenset[str]]) -> RunList:
         page, at_work = key
