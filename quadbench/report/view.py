@@ -19,7 +19,7 @@ from quadbench.report.int8 import int8_table
 from quadbench.report.kernels import kernel_tables
 from quadbench.report.kpi import Figure, KpiRow, kpi_rows
 from quadbench.report.launch_list import LaunchList, launch_list
-from quadbench.report.launches import devices_of, launches_of, sound, values, why_absent
+from quadbench.report.launches import SERVING, devices_of, launches_of, sound, values, why_absent
 from quadbench.report.next_step import next_step
 from quadbench.report.pictures import Quality, TaskPictures, quality_rows, task_pictures
 from quadbench.report.provenance import (
@@ -140,8 +140,13 @@ class ReportView:
 
     @cached_property
     def failures(self) -> tuple[Launch, ...]:
-        """The launches that are not OK."""
-        return tuple(launch for launch in self.launches if not launch.is_ok)
+        """The launches that are neither OK nor repeated."""
+        return tuple(launch for launch in self.launches if not launch.record.status.is_fine)
+
+    @property
+    def repeated(self) -> int:
+        """Return how many launches do not count, as others were launched in their place."""
+        return sum(launch.record.status is Status.DISCARDED for launch in self.launches)
 
     @property
     def again(self) -> str:
@@ -280,8 +285,7 @@ def _doubts(result: RunResult) -> tuple[Doubt, ...]:
 
 def _has_changed(result: RunResult, device: DeviceFacts) -> bool:
     """Say whether the launches of one variant met another environment than those of another."""
-    variants = (Variant.SHARED, Variant.PER_GRAPH, Variant.RESIDENT)
-    sides = [side for variant in variants if (side := sound(launches_of(result, device, variant)))]
+    sides = [side for variant in SERVING if (side := sound(launches_of(result, device, variant)))]
     return any(differences(sides[0], side) for side in sides[1:])
 
 

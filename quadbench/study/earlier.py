@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from quadbench.artifacts import RunResult, Status
+from quadbench.artifacts import RunResult
 from quadbench.errors import ArtifactError, UserError
 from quadbench.report.baseline import require_alike
 from quadbench.results.ids import named_run
@@ -70,4 +70,4 @@ def _fits(run: RunResult, wanted: LaterRun) -> bool:
         require_alike(run, wanted.tasks, wanted.addresses)
     except UserError:
         return False
-    return all(record.status in (Status.OK, Status.DISCARDED) for record in run.records)
+    return all(record.status.is_fine for record in run.records)
