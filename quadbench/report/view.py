@@ -106,7 +106,6 @@ class ReportView:
 
     result: RunResult
     started_at: datetime | None
-    devices: tuple[DeviceFacts, ...]
     launches: tuple[Launch, ...]
     listed: LaunchList
     headline: tuple[Sentence, ...]
@@ -137,6 +136,11 @@ class ReportView:
     settings: tuple[Fact, ...]
     conditions: tuple[DeviceConditions, ...]
     where: tuple[str, ...]  # the words by which commands come to the results folder
+
+    @property
+    def devices(self) -> tuple[DeviceFacts, ...]:
+        """Return every device that measured or was deployed to, once, in order."""
+        return devices_of(self.result)
 
     @cached_property
     def failures(self) -> tuple[Launch, ...]:
@@ -174,7 +178,6 @@ def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = 
     return ReportView(
         result=result,
         started_at=launches[0].record.started_at if launches else None,
-        devices=devices_of(result),
         launches=launches,
         listed=launch_list(launches),
         headline=headline(storages, rows, quality),
